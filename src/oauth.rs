@@ -1,0 +1,287 @@
+//! The words of the standards as types: whatever exists is well-formed.
+
+use std::fmt;
+use std::sync::Arc;
+
+use url::{Host, Url};
+
+use crate::error::ConfigError;
+
+/// An issuer identifier, the `iss` of its tokens
+/// ([RFC 8414 §2](https://www.rfc-editor.org/rfc/rfc8414#section-2)).
+///
+/// Compared byte for byte: `https://as.example` and `https://as.example/` are two issuers.
+/// Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Issuer(Arc<str>);
+
+impl Issuer {
+    /// An issuer identifier as the tokens spell it.
+    ///
+    /// It need not be a URL (App ID's v3 tokens name a bare host), but without a key
+    /// source of its own it is where metadata is discovered, and then it has to be one.
+    ///
+    /// # Errors
+    ///
+    /// If it is empty or holds white space or control characters.
+    pub fn new(issuer: impl AsRef<str>) -> Result<Self, ConfigError> {
+        let issuer = issuer.as_ref();
+        if issuer.is_empty() || issuer.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(ConfigError::new(
+                "issuer",
+                issuer,
+                "must be a non-empty identifier without white space",
+            ));
+        }
+        Ok(Self(issuer.into()))
+    }
+
+    /// The identifier.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// A value of `aud`: who a token is meant for
+/// ([RFC 7519 §4.1.3](https://www.rfc-editor.org/rfc/rfc7519#section-4.1.3)).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Audience(Arc<str>);
+
+impl Audience {
+    /// An audience, compared byte for byte with the members of `aud`.
+    ///
+    /// # Errors
+    ///
+    /// If it is empty.
+    pub fn new(audience: impl AsRef<str>) -> Result<Self, ConfigError> {
+        let audience = audience.as_ref();
+        if audience.trim().is_empty() {
+            return Err(ConfigError::new("audience", audience, "must not be empty"));
+        }
+        Ok(Self(audience.into()))
+    }
+
+    /// The audience.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// One scope token ([RFC 6749 §3.3](https://www.rfc-editor.org/rfc/rfc6749#section-3.3)).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Scope(Arc<str>);
+
+impl Scope {
+    /// A scope token: one or more of the printable ASCII characters without
+    /// space, `"` and `\`.
+    ///
+    /// # Errors
+    ///
+    /// If it is empty or holds another character.
+    pub fn new(scope: impl AsRef<str>) -> Result<Self, ConfigError> {
+        let scope = scope.as_ref();
+        let allowed = |b: u8| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+        if scope.is_empty() || !scope.bytes().all(allowed) {
+            return Err(ConfigError::new("scope", scope, "must be a scope token (RFC 6749 §3.3)"));
+        }
+        Ok(Self(scope.into()))
+    }
+
+    /// The scope token.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// The address of an endpoint: an absolute `https` URL, or `http` on loopback.
+///
+/// It has a host, and neither user information nor a fragment. Whether `http` on
+/// loopback is really used is for each builder to say (`allow_loopback_http`).
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint(Arc<Url>);
+
+impl Endpoint {
+    /// Parses an endpoint address.
+    ///
+    /// # Errors
+    ///
+    /// If it is no URL, or its scheme is neither `https` nor (with a loopback host) `http`,
+    /// or it holds user information or a fragment. The error shows no more than the
+    /// scheme and the host, because a URL may hold a secret.
+    pub fn new(url: impl AsRef<str>) -> Result<Self, ConfigError> {
+        let invalid = |shown: &str, reason| Err(ConfigError::new("URL", shown, reason));
+        let Ok(url) = Url::parse(url.as_ref()) else {
+            return invalid("…", "is not an absolute URL");
+        };
+        let shown = url.origin().ascii_serialization();
+        if url.host_str().is_none_or(str::is_empty) {
+            return invalid(&shown, "has no host");
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return invalid(&shown, "must not hold user information");
+        }
+        if url.fragment().is_some() {
+            return invalid(&shown, "must not have a fragment");
+        }
+        match url.scheme() {
+            "https" => Ok(Self(Arc::new(url))),
+            "http" if is_loopback(&url) => Ok(Self(Arc::new(url))),
+            "http" => invalid(&shown, "must be https (plain http is for loopback only)"),
+            _ => invalid(&shown, "must be https"),
+        }
+    }
+
+    /// The URL in its normal form.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Whether this is plain `http`, which is possible on loopback only.
+    #[must_use]
+    pub fn is_plain_http(&self) -> bool {
+        self.0.scheme() == "http"
+    }
+
+    /// The address as `http::Uri`.
+    pub(crate) fn to_uri(&self) -> Result<http::Uri, ConfigError> {
+        self.as_str()
+            .parse()
+            .map_err(|_| ConfigError::new("URL", self.origin(), "is not usable as a request target"))
+    }
+
+    /// Scheme, host and port, without a default port ([RFC 6454 §6.2](https://www.rfc-editor.org/rfc/rfc6454#section-6.2)).
+    pub(crate) fn origin(&self) -> String {
+        self.0.origin().ascii_serialization()
+    }
+
+    /// `path` below this address, with exactly one slash between them.
+    pub(crate) fn join_path(&self, path: &str) -> Result<Self, ConfigError> {
+        let base = self.as_str().trim_end_matches('/');
+        Self::new(format!("{base}/{}", path.trim_start_matches('/')))
+    }
+
+    pub(crate) fn url(&self) -> &Url {
+        &self.0
+    }
+
+    /// Refuses plain `http` unless it was opted into.
+    pub(crate) fn check_plain_http(&self, allowed: bool) -> Result<(), ConfigError> {
+        if self.is_plain_http() && !allowed {
+            return Err(ConfigError::new(
+                "URL",
+                self.origin(),
+                "is plain http; call `allow_loopback_http` to use it on loopback",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+/// Whether a URL stays on this machine: `localhost`, 127.0.0.0/8 or `::1`.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_for_loopback_only() {
+        for good in ["https://as.example/x", "http://127.0.0.1:6002/a", "http://localhost", "http://[::1]:1/"]
+        {
+            Endpoint::new(good).expect(good);
+        }
+        for bad in [
+            "http://as.example",
+            "http://127.0.0.1.example",
+            "http://localhost.example",
+            "ftp://127.0.0.1",
+            "file:///etc/passwd",
+            "https://user:secret@as.example",
+            "https://as.example/#f",
+            "as.example",
+            "",
+        ] {
+            let error = Endpoint::new(bad).expect_err(bad);
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn join_path_puts_exactly_one_slash() {
+        for base in ["https://as.example/t", "https://as.example/t/"] {
+            let joined = Endpoint::new(base).unwrap().join_path("/token").unwrap();
+            assert_eq!(joined.as_str(), "https://as.example/t/token");
+        }
+    }
+
+    #[test]
+    fn empty_and_malformed_words_are_refused() {
+        assert!(Issuer::new("").is_err());
+        assert!(Issuer::new("https://as.example ").is_err());
+        assert!(Audience::new("").is_err());
+        assert!(Audience::new(" ").is_err());
+        for scope in ["", "a b", "a\tb", "a\"b", "a\\b", "é"] {
+            assert!(Scope::new(scope).is_err(), "{scope:?}");
+        }
+        assert_eq!(Scope::new("orders.read").unwrap().as_str(), "orders.read");
+    }
+}

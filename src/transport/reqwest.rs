@@ -1,0 +1,75 @@
+//! The transport on reqwest.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response};
+
+use super::{SendFuture, Transport, TransportError};
+use crate::error::ConfigError;
+
+/// A [`Transport`] on [`reqwest`](https://docs.rs/reqwest): HTTP/1.1 and TLS by rustls with
+/// the system's certificate store.
+///
+/// Cheap to clone; clones share their connections.
+#[derive(Clone, Debug)]
+pub struct ReqwestTransport(reqwest::Client);
+
+impl ReqwestTransport {
+    /// A transport with the defaults: 2 s to connect, no redirects, no cookies.
+    ///
+    /// # Errors
+    ///
+    /// If the TLS back end cannot be started.
+    pub fn new() -> Result<Self, ConfigError> {
+        Self::from_builder(reqwest::Client::builder())
+    }
+
+    /// A transport from a client with your own settings: certificates, proxies, DNS.
+    ///
+    /// It takes the builder and not a client, because redirects are switched off here: a
+    /// redirect could lead a fetch of keys, or a client's credentials, anywhere.
+    ///
+    /// # Errors
+    ///
+    /// If the client cannot be built.
+    pub fn from_builder(builder: reqwest::ClientBuilder) -> Result<Self, ConfigError> {
+        builder
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(2))
+            .build()
+            .map(Self)
+            .map_err(|error| ConfigError::without_value("HTTP client", format!("cannot be built: {error}")))
+    }
+}
+
+impl Transport for ReqwestTransport {
+    fn send(&self, request: Request<Bytes>, max_body: usize) -> SendFuture<'_> {
+        Box::pin(async move {
+            let request = request.map(reqwest::Body::from);
+            let request = reqwest::Request::try_from(request).map_err(convert)?;
+            let mut answer = self.0.execute(request).await.map_err(convert)?;
+            let mut body = BytesMut::new();
+            // `chunk` yields decompressed bytes, so a gzip bomb meets the limit too.
+            while let Some(chunk) = answer.chunk().await.map_err(convert)? {
+                if body.len() + chunk.len() > max_body {
+                    return Err(TransportError::too_large());
+                }
+                body.extend_from_slice(&chunk);
+            }
+            let mut whole = Response::new(body.freeze());
+            *whole.status_mut() = answer.status();
+            *whole.headers_mut() = std::mem::take(answer.headers_mut());
+            Ok(whole)
+        })
+    }
+}
+
+/// The URL is taken out: errors name it once, and without its query.
+fn convert(error: reqwest::Error) -> TransportError {
+    if error.is_timeout() {
+        TransportError::timeout()
+    } else {
+        TransportError::unreachable(error.without_url())
+    }
+}
