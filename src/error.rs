@@ -61,6 +61,8 @@ impl StdError for ConfigError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
+    /// Reading settings, before anything was started.
+    Configuration,
     /// Reading authorization server metadata (RFC 8414).
     Discovery,
     /// Fetching a key set (RFC 7517).
@@ -74,6 +76,7 @@ pub enum Operation {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Configuration => "configuration",
             Self::Discovery => "discovery of authorization server metadata",
             Self::KeySet => "fetch of the key set",
             Self::Management => "management request",
@@ -269,6 +272,12 @@ impl Error {
     #[must_use]
     pub fn url(&self) -> Option<&str> {
         self.0.url.as_deref()
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        Self::new(Operation::Configuration, ErrorKind::Configuration).with_source(error)
     }
 }
 

@@ -1,0 +1,331 @@
+//! The claims of an access token (RFC 7519 §4.1, RFC 9068 §2.2) and what is expected of them.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::header::{Header, Typ};
+use super::json::{Name, Names, Skip};
+use super::{Algorithm, Defect};
+use crate::clock::UnixTime;
+use crate::oauth::{Audience, Issuer};
+
+/// How strictly a token has to be an access token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TokenProfile {
+    /// A signed JWT with `iss`, `aud` and `exp`; `typ` absent, `JWT`, `JOSE` or `at+jwt`.
+    /// What App ID, Keycloak, Entra and Cognito issue.
+    #[default]
+    Jwt,
+    /// [RFC 9068](https://www.rfc-editor.org/rfc/rfc9068) to the letter: `typ` is `at+jwt`, and
+    /// `sub`, `client_id`, `iat` and `jti` are there too.
+    Rfc9068,
+}
+
+/// What one issuer's tokens have to be like.
+#[derive(Clone, Debug)]
+pub(crate) struct Expectations {
+    pub(crate) issuer: Issuer,
+    /// Other spellings of the same issuer, such as App ID's v3 host.
+    pub(crate) issuer_aliases: Vec<Issuer>,
+    /// Any one of them is enough. Never empty.
+    pub(crate) audiences: Vec<Audience>,
+    pub(crate) algorithms: Vec<Algorithm>,
+    pub(crate) profile: TokenProfile,
+    /// App ID: the `tenant` that has to be named, if one is named.
+    pub(crate) tenant: Option<String>,
+    /// App ID: `sub` is the client of an app-to-app token.
+    pub(crate) subject_is_client: bool,
+    pub(crate) leeway: Duration,
+    pub(crate) max_lifetime: Option<Duration>,
+}
+
+/// Claims as they stand in the payload, borrowed from it.
+#[derive(Debug)]
+pub(crate) struct Claims<'a> {
+    payload: &'a [u8],
+    raw: Raw<'a>,
+}
+
+impl<'a> Claims<'a> {
+    /// Reads a decoded payload, strictly and once.
+    ///
+    /// A registered claim of the wrong type is an error even where the claim is not required
+    /// (CVE-2026-25537).
+    pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, Defect> {
+        let raw =
+            serde_json::from_slice(payload).map_err(|error: serde_json::Error| match error.classify() {
+                serde_json::error::Category::Data => Defect::Claim,
+                _ => Defect::Malformed,
+            })?;
+        Ok(Self { payload, raw })
+    }
+
+    pub(crate) fn issuer(&self) -> Option<&str> {
+        self.raw.iss.as_deref()
+    }
+
+    /// Every check that looks at claims; `now` comes from outside.
+    pub(super) fn check(
+        &self,
+        header: &Header<'_>,
+        expectations: &Expectations,
+        now: UnixTime,
+    ) -> Result<(), Defect> {
+        let Expectations {
+            issuer,
+            issuer_aliases,
+            audiences,
+            algorithms,
+            profile,
+            tenant,
+            subject_is_client: _,
+            leeway,
+            max_lifetime,
+        } = expectations;
+        let raw = &self.raw;
+        if !algorithms.contains(&header.algorithm) {
+            return Err(Defect::UnsupportedAlgorithm);
+        }
+        match (profile, header.typ) {
+            (TokenProfile::Rfc9068, Typ::AccessToken) => {}
+            (TokenProfile::Jwt, Typ::Absent | Typ::Jwt | Typ::AccessToken) => {}
+            _ => return Err(Defect::Type),
+        }
+        // RFC 7800: such a token is worth nothing without a proof of the key, and a Bearer
+        // request has none. Whatever `cnf` holds.
+        if raw.has_confirmation {
+            return Err(Defect::SenderConstrained);
+        }
+        let claimed = raw.iss.as_deref().ok_or(Defect::Claim)?;
+        if claimed != issuer.as_str() && !issuer_aliases.iter().any(|alias| alias.as_str() == claimed) {
+            return Err(Defect::Issuer);
+        }
+        if let (Some(expected), Some(tenant)) = (tenant, &raw.tenant) {
+            if expected != tenant {
+                return Err(Defect::Issuer);
+            }
+        }
+        let audience = raw.aud.as_ref().ok_or(Defect::Claim)?;
+        if !audience.0.iter().any(|named| audiences.iter().any(|own| own.as_str() == named)) {
+            return Err(Defect::Audience);
+        }
+        let expires_at = raw.exp.ok_or(Defect::Claim)?.0;
+        if now >= expires_at.saturating_add(*leeway) {
+            return Err(Defect::Expired);
+        }
+        let latest = now.saturating_add(*leeway);
+        if [raw.nbf, raw.iat].iter().flatten().any(|date| date.0 > latest) {
+            return Err(Defect::NotYetValid);
+        }
+        if raw.nbf.is_some_and(|not_before| not_before.0 > expires_at) {
+            return Err(Defect::Claim);
+        }
+        if let Some(limit) = max_lifetime {
+            let issued_at = raw.iat.or(raw.nbf).ok_or(Defect::Claim)?.0;
+            if expires_at.saturating_since(issued_at) > *limit {
+                return Err(Defect::Claim);
+            }
+        }
+        if *profile == TokenProfile::Rfc9068 {
+            // RFC 9068 §2.2: these are required besides `iss`, `aud` and `exp`.
+            let complete = raw.sub.is_some() && raw.client_id.is_some() && raw.iat.is_some() && raw.jti;
+            if !complete {
+                return Err(Defect::Claim);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The claims of a token that passed every check.
+#[derive(Debug)]
+pub(crate) struct ValidClaims<'a>(Claims<'a>);
+
+impl<'a> ValidClaims<'a> {
+    pub(super) fn vouched_for(claims: Claims<'a>) -> Self {
+        Self(claims)
+    }
+
+    /// The JSON text of the payload.
+    pub(crate) fn payload(&self) -> &'a [u8] {
+        self.0.payload
+    }
+
+    pub(crate) fn subject(&self) -> Option<&str> {
+        self.0.raw.sub.as_deref()
+    }
+
+    /// `client_id`, else `azp`, else in App ID's app-to-app tokens `sub`.
+    pub(crate) fn client_id(&self, subject_is_client: bool) -> Option<&str> {
+        let raw = &self.0.raw;
+        let subject = || {
+            let of_an_app = raw
+                .amr
+                .as_ref()
+                .is_none_or(|amr| amr.0.iter().any(|method| method == "appid_client_credentials"));
+            raw.sub.as_deref().filter(|_| subject_is_client && of_an_app)
+        };
+        raw.client_id.as_deref().or(raw.azp.as_deref()).or_else(subject)
+    }
+
+    pub(crate) fn audience(&self) -> impl Iterator<Item = &str> {
+        self.0.raw.aud.iter().flat_map(|audience| audience.0.iter().map(|named| &**named))
+    }
+
+    /// The scope tokens of `scope`, else of `scp`.
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = &str> {
+        let raw = &self.0.raw;
+        raw.scope
+            .as_ref()
+            .or(raw.scp.as_ref())
+            .into_iter()
+            .flat_map(|scopes| scopes.0.iter().flat_map(|list| list.split(' ')))
+            .filter(|scope| !scope.is_empty())
+    }
+
+    pub(crate) fn expires_at(&self) -> UnixTime {
+        self.0.raw.exp.map_or(UnixTime::from_secs(0), |date| date.0)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Raw<'a> {
+    iss: Option<Cow<'a, str>>,
+    sub: Option<Cow<'a, str>>,
+    aud: Option<Strings<'a>>,
+    exp: Option<NumericDate>,
+    nbf: Option<NumericDate>,
+    iat: Option<NumericDate>,
+    jti: bool,
+    client_id: Option<Cow<'a, str>>,
+    azp: Option<Cow<'a, str>>,
+    scope: Option<Strings<'a>>,
+    scp: Option<Strings<'a>>,
+    tenant: Option<Cow<'a, str>>,
+    amr: Option<Strings<'a>>,
+    has_confirmation: bool,
+}
+
+impl<'de> Deserialize<'de> for Raw<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RawVisitor;
+
+        impl<'de> Visitor<'de> for RawVisitor {
+            type Value = Raw<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a claims set")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut raw = Raw::default();
+                let mut names = Names::default();
+                let members = Cell::new(0);
+                while let Some(Name(name)) = map.next_key()? {
+                    match &*name {
+                        "iss" => raw.iss = Some(map.next_value::<Name<'de>>()?.0),
+                        "sub" => raw.sub = Some(map.next_value::<Name<'de>>()?.0),
+                        "aud" => raw.aud = Some(map.next_value()?),
+                        "exp" => raw.exp = Some(map.next_value()?),
+                        "nbf" => raw.nbf = Some(map.next_value()?),
+                        "iat" => raw.iat = Some(map.next_value()?),
+                        "jti" => raw.jti = map.next_value::<Name<'de>>().map(|_| true)?,
+                        "client_id" => raw.client_id = Some(map.next_value::<Name<'de>>()?.0),
+                        "azp" => raw.azp = Some(map.next_value::<Name<'de>>()?.0),
+                        "scope" => raw.scope = Some(map.next_value()?),
+                        "scp" => raw.scp = Some(map.next_value()?),
+                        "tenant" => raw.tenant = Some(map.next_value::<Name<'de>>()?.0),
+                        "amr" => raw.amr = Some(map.next_value()?),
+                        "cnf" => {
+                            map.next_value_seed(Skip::top_level(&members))?;
+                            raw.has_confirmation = true;
+                        }
+                        _ => map.next_value_seed(Skip::top_level(&members))?,
+                    }
+                    names.note(name)?;
+                }
+                names.finish()?;
+                Ok(raw)
+            }
+        }
+
+        deserializer.deserialize_map(RawVisitor)
+    }
+}
+
+/// A string or an array of strings.
+#[derive(Debug)]
+struct Strings<'a>(Vec<Cow<'a, str>>);
+
+impl<'de> Deserialize<'de> for Strings<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StringsVisitor;
+
+        impl<'de> Visitor<'de> for StringsVisitor {
+            type Value = Strings<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of strings")
+            }
+
+            fn visit_borrowed_str<E>(self, one: &'de str) -> Result<Self::Value, E> {
+                Ok(Strings(vec![Cow::Borrowed(one)]))
+            }
+
+            fn visit_str<E>(self, one: &str) -> Result<Self::Value, E> {
+                Ok(Strings(vec![Cow::Owned(one.to_owned())]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut strings = Vec::new();
+                while let Some(Name(string)) = seq.next_element()? {
+                    strings.push(string);
+                }
+                Ok(Strings(strings))
+            }
+        }
+
+        deserializer.deserialize_any(StringsVisitor)
+    }
+}
+
+/// A `NumericDate` (RFC 7519 §2); its fraction is cut off.
+#[derive(Clone, Copy, Debug)]
+struct NumericDate(UnixTime);
+
+impl<'de> Deserialize<'de> for NumericDate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct DateVisitor;
+
+        /// Above this a double no longer tells seconds apart; no date is that far away.
+        const LIMIT: u64 = 1 << 53;
+
+        impl Visitor<'_> for DateVisitor {
+            type Value = NumericDate;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("seconds since the epoch")
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, seconds: u64) -> Result<NumericDate, E> {
+                if seconds >= LIMIT {
+                    return Err(E::custom("out of range"));
+                }
+                Ok(NumericDate(UnixTime::from_secs(seconds)))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<NumericDate, E> {
+                // `Duration` refuses what is negative, infinite or no number.
+                let seconds = Duration::try_from_secs_f64(seconds).map_err(E::custom)?;
+                self.visit_u64(seconds.as_secs())
+            }
+        }
+
+        deserializer.deserialize_any(DateVisitor)
+    }
+}

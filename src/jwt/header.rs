@@ -1,0 +1,180 @@
+//! The JOSE header (RFC 7515 §4): what chooses the key, and what must be refused.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+
+use super::json::{Name, Names, Skip};
+use super::{Algorithm, Defect};
+
+/// A key identifier has at most this many bytes.
+const MAX_KEY_ID: usize = 255;
+
+/// The members of a JOSE header that decide something.
+///
+/// `jku`, `jwk`, `x5u`, `x5c` and `x5t` are read over: a key never comes from a token.
+#[derive(Debug)]
+pub(crate) struct Header<'a> {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) key_id: Option<KeyId<'a>>,
+    pub(crate) typ: Typ,
+}
+
+/// A `kid` of reasonable length without control characters.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct KeyId<'a>(Cow<'a, str>);
+
+impl<'a> KeyId<'a> {
+    pub(crate) fn new(kid: Cow<'a, str>) -> Option<Self> {
+        (!kid.is_empty() && kid.len() <= MAX_KEY_ID && !kid.chars().any(char::is_control))
+            .then_some(Self(kid))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The kinds of token that `typ` tells apart (RFC 7519 §5.1, RFC 9068 §2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Typ {
+    Absent,
+    /// `JWT`, or `JOSE` as App ID's v3 tokens have it.
+    Jwt,
+    /// `at+jwt`, with or without `application/`.
+    AccessToken,
+    /// An ID token, a DPoP proof, a logout token, a security event: never an access token.
+    Other,
+}
+
+impl Typ {
+    fn from_name(name: &str) -> Self {
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        if is("JWT") || is("JOSE") {
+            Self::Jwt
+        } else if is("at+jwt") || is("application/at+jwt") {
+            Self::AccessToken
+        } else {
+            Self::Other
+        }
+    }
+}
+
+impl<'a> Header<'a> {
+    /// Reads a decoded header, strictly and once.
+    pub(crate) fn parse(json: &'a [u8]) -> Result<Self, Defect> {
+        let raw: Raw<'a> = serde_json::from_slice(json).map_err(|_| Defect::Malformed)?;
+        // RFC 7515 §4.1.11: an extension that is not understood makes the token invalid, and
+        // none is understood. `b64` (RFC 7797) and `zip` change what was signed, `enc` makes
+        // it a JWE, `cty` a token within a token.
+        if raw.forbidden {
+            return Err(Defect::Malformed);
+        }
+        let algorithm =
+            raw.alg.and_then(|alg| Algorithm::from_name(&alg)).ok_or(Defect::UnsupportedAlgorithm)?;
+        let key_id = match raw.kid {
+            None => None,
+            Some(kid) => Some(KeyId::new(kid).ok_or(Defect::Malformed)?),
+        };
+        let typ = raw.typ.map_or(Typ::Absent, |typ| Typ::from_name(&typ));
+        Ok(Self { algorithm, key_id, typ })
+    }
+}
+
+#[derive(Default)]
+struct Raw<'a> {
+    alg: Option<Cow<'a, str>>,
+    kid: Option<Cow<'a, str>>,
+    typ: Option<Cow<'a, str>>,
+    forbidden: bool,
+}
+
+impl<'de> Deserialize<'de> for Raw<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RawVisitor;
+
+        impl<'de> Visitor<'de> for RawVisitor {
+            type Value = Raw<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JOSE header")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut raw = Raw::default();
+                let mut names = Names::default();
+                let members = Cell::new(0);
+                while let Some(Name(name)) = map.next_key()? {
+                    match &*name {
+                        "alg" => raw.alg = Some(map.next_value::<Name<'de>>()?.0),
+                        "kid" => raw.kid = Some(map.next_value::<Name<'de>>()?.0),
+                        "typ" => raw.typ = Some(map.next_value::<Name<'de>>()?.0),
+                        "b64" | "crit" | "cty" | "enc" | "zip" => {
+                            map.next_value_seed(Skip::top_level(&members))?;
+                            raw.forbidden = true;
+                        }
+                        _ => map.next_value_seed(Skip::top_level(&members))?,
+                    }
+                    names.note(name)?;
+                }
+                names.finish()?;
+                Ok(raw)
+            }
+        }
+
+        deserializer.deserialize_map(RawVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defect(json: &str) -> Defect {
+        Header::parse(json.as_bytes()).expect_err(json)
+    }
+
+    #[test]
+    fn the_header_of_an_app_id_token_is_read() {
+        let header = Header::parse(br#"{"alg":"RS256","typ":"JWT","kid":"appId-1","ver":4}"#).unwrap();
+        assert_eq!(header.algorithm, Algorithm::Rs256);
+        assert_eq!(header.key_id.unwrap().as_str(), "appId-1");
+        assert_eq!(header.typ, Typ::Jwt);
+    }
+
+    #[test]
+    fn members_that_change_the_meaning_of_the_token_are_refused() {
+        for member in [
+            r#""crit":["b64"]"#,
+            r#""crit":[]"#,
+            r#""crit":"exp""#,
+            r#""crit":null"#,
+            r#""b64":false"#,
+            r#""b64":true"#,
+            r#""zip":"DEF""#,
+            r#""enc":"A128GCM""#,
+            r#""cty":"JWT""#,
+        ] {
+            assert_eq!(defect(&format!(r#"{{"alg":"RS256",{member}}}"#)), Defect::Malformed, "{member}");
+        }
+    }
+
+    #[test]
+    fn duplicates_are_refused_even_behind_escapes() {
+        assert_eq!(defect(r#"{"alg":"RS256","alg":"RS256"}"#), Defect::Malformed);
+        assert_eq!(defect(r#"{"alg":"RS256","\u0061lg":"ES256"}"#), Defect::Malformed);
+        assert_eq!(defect(r#"{"alg":"RS256","x":1,"x":1}"#), Defect::Malformed);
+    }
+
+    #[test]
+    fn depth_and_number_of_members_are_bounded() {
+        let deep = format!(r#"{{"alg":"RS256","x":{}{}}}"#, "[".repeat(40), "]".repeat(40));
+        assert_eq!(defect(&deep), Defect::Malformed);
+        let shallow = format!(r#"{{"alg":"RS256","x":{}{}}}"#, "[".repeat(20), "]".repeat(20));
+        assert!(Header::parse(shallow.as_bytes()).is_ok());
+        let many: Vec<String> = (0..300).map(|i| format!(r#""m{i}":0"#)).collect();
+        assert_eq!(defect(&format!(r#"{{"alg":"RS256",{}}}"#, many.join(","))), Defect::Malformed);
+    }
+}

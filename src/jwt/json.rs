@@ -1,0 +1,156 @@
+//! Strict JSON objects: no duplicate names, bounded depth and size.
+//!
+//! RFC 7515 §4 and RFC 7519 §4 let a parser refuse duplicate names or take the last; two
+//! parsers that choose differently see two tokens, so they are refused.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt;
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+/// Objects and arrays may be nested this deep.
+const MAX_DEPTH: u32 = 32;
+
+/// Members and elements that one document may hold in all its objects and arrays together.
+const MAX_MEMBERS: u32 = 2048;
+
+/// Members of the outermost object.
+const MAX_TOP_LEVEL: usize = 256;
+
+/// The name of a member; borrowed unless it is written with escapes.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Name<'de>(pub(crate) Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+
+        impl<'de> Visitor<'de> for NameVisitor {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+/// The names seen in one object, kept to find duplicates.
+#[derive(Debug, Default)]
+pub(crate) struct Names<'de>(Vec<Cow<'de, str>>);
+
+impl<'de> Names<'de> {
+    /// Notes a name; refuses too many of them.
+    pub(crate) fn note<E: Error>(&mut self, name: Cow<'de, str>) -> Result<(), E> {
+        if self.0.len() == MAX_TOP_LEVEL {
+            return Err(E::custom("too many members"));
+        }
+        self.0.push(name);
+        Ok(())
+    }
+
+    /// Refuses duplicates, once all names are known: sorting bounds the work that many
+    /// names can cause.
+    pub(crate) fn finish<E: Error>(mut self) -> Result<(), E> {
+        self.0.sort_unstable();
+        if self.0.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+            return Err(E::custom("duplicate member"));
+        }
+        Ok(())
+    }
+}
+
+/// Reads any value and forgets it: well-formed, not too deep, not too many.
+///
+/// Unlike `IgnoredAny` it looks at every string and number, so that nothing passes here that
+/// would fail when the claim is read later.
+#[derive(Debug)]
+pub(crate) struct Skip<'b> {
+    depth: u32,
+    members: &'b Cell<u32>,
+}
+
+impl<'b> Skip<'b> {
+    /// Skips members of the outermost object; `members` counts all that are met.
+    pub(crate) fn top_level(members: &'b Cell<u32>) -> Self {
+        Self { depth: 1, members }
+    }
+
+    fn inner<E: Error>(&self) -> Result<Skip<'b>, E> {
+        if self.depth >= MAX_DEPTH {
+            return Err(E::custom("nested too deep"));
+        }
+        Ok(Skip { depth: self.depth + 1, members: self.members })
+    }
+
+    fn count<E: Error>(&self) -> Result<(), E> {
+        self.members.set(self.members.get() + 1);
+        if self.members.get() > MAX_MEMBERS { Err(E::custom("too many members")) } else { Ok(()) }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Skip<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Skip<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(self.inner()?)?.is_some() {
+            self.count()?;
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while map.next_key::<Name<'_>>()?.is_some() {
+            self.count()?;
+            map.next_value_seed(self.inner()?)?;
+        }
+        Ok(())
+    }
+}

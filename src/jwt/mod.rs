@@ -1,0 +1,131 @@
+//! A token's bytes, judged: pure, without I/O, clocks or locks.
+//!
+//! The types tell how far the judgement has come; each is the only way to the next:
+//!
+//! ```text
+//! Segments ──decode──▶ Decoded ──parse──▶ Unverified ──verify_signature──▶ SignatureVerified ──validate──▶ ValidClaims
+//! ```
+//!
+//! RFC 7515 (compact form, header), RFC 7519 (claims), RFC 8725 and its successor (what to
+//! refuse), RFC 9068 (the access token profile).
+
+mod algorithm;
+mod claims;
+mod compact;
+mod header;
+mod json;
+mod signature;
+
+pub use self::algorithm::Algorithm;
+pub use self::claims::TokenProfile;
+pub(crate) use self::claims::{Claims, Expectations, ValidClaims};
+pub(crate) use self::compact::{Base64Url, Segments, decode_base64url};
+pub(crate) use self::header::{Header, KeyId};
+pub(crate) use self::json::Name;
+pub(crate) use self::signature::{KeyMaterial, UnusableKey, VerificationKey};
+
+/// What is wrong with a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Defect {
+    /// `aud` names none of the configured audiences.
+    Audience,
+    /// The signature is not the key's.
+    BadSignature,
+    /// A registered claim is missing or has another type than the standard gives it.
+    Claim,
+    /// `exp` has passed.
+    Expired,
+    /// `iss` is not the issuer whose key signed.
+    Issuer,
+    /// Not three base64url parts around strict JSON objects.
+    Malformed,
+    /// `nbf` or `iat` is in the future.
+    NotYetValid,
+    /// Bound to a key of its holder (`cnf`), which a Bearer use does not prove.
+    SenderConstrained,
+    /// Longer than the limit.
+    TooLarge,
+    /// `typ` is not one of an access token.
+    Type,
+    /// `alg` is none that could be allowed.
+    UnsupportedAlgorithm,
+}
+
+/// The decoded header and payload of a token, which the later states borrow.
+#[derive(Debug)]
+pub(crate) struct Decoded<'t> {
+    segments: Segments<'t>,
+    header: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+impl<'t> Decoded<'t> {
+    /// Splits and decodes a token of at most `max_len` bytes (RFC 7515 §7.1).
+    pub(crate) fn new(token: &'t str, max_len: usize) -> Result<Self, Defect> {
+        let segments = Segments::split(token, max_len)?;
+        let header = decode_base64url(segments.header)?;
+        let payload = decode_base64url(segments.payload)?;
+        Ok(Self { segments, header, payload })
+    }
+
+    /// Reads header and claims strictly, and believes none of it.
+    pub(crate) fn parse(&self) -> Result<Unverified<'_>, Defect> {
+        // The header first: what it says decides whether the payload is worth reading.
+        let header = Header::parse(&self.header)?;
+        let claims = Claims::parse(&self.payload)?;
+        Ok(Unverified { segments: &self.segments, header, claims })
+    }
+}
+
+/// A well-formed token that nobody vouches for.
+#[derive(Debug)]
+pub(crate) struct Unverified<'a> {
+    segments: &'a Segments<'a>,
+    header: Header<'a>,
+    claims: Claims<'a>,
+}
+
+impl<'a> Unverified<'a> {
+    /// The JOSE header, good for choosing a key and nothing else.
+    pub(crate) fn header(&self) -> &Header<'a> {
+        &self.header
+    }
+
+    /// The issuer that the token claims, good for choosing whose keys to ask.
+    pub(crate) fn claimed_issuer(&self) -> Option<&str> {
+        self.claims.issuer()
+    }
+
+    /// Whether the claims would pass if the signature were good. Only such a token may
+    /// cause a fetch of keys.
+    pub(crate) fn is_plausible(
+        &self,
+        expectations: &Expectations,
+        now: crate::UnixTime,
+    ) -> Result<(), Defect> {
+        self.claims.check(&self.header, expectations, now)
+    }
+
+    /// Verifies the signature over the very bytes that were received (RFC 7515 §5.2).
+    pub(crate) fn verify_signature(self, key: &VerificationKey) -> Result<SignatureVerified<'a>, Defect> {
+        let signature = Base64Url::decode(self.segments.signature)?;
+        key.verify(self.header.algorithm, self.segments.signing_input.as_bytes(), signature.as_bytes())?;
+        Ok(SignatureVerified(self))
+    }
+}
+
+/// A token that its issuer signed; whether it is meant for us is still open.
+#[derive(Debug)]
+pub(crate) struct SignatureVerified<'a>(Unverified<'a>);
+
+impl<'a> SignatureVerified<'a> {
+    /// Checks the claims (RFC 7519 §4.1; RFC 9068 §4 in its profile).
+    pub(crate) fn validate(
+        self,
+        expectations: &Expectations,
+        now: crate::UnixTime,
+    ) -> Result<ValidClaims<'a>, Defect> {
+        self.0.claims.check(&self.0.header, expectations, now)?;
+        Ok(ValidClaims::vouched_for(self.0.claims))
+    }
+}

@@ -1,0 +1,230 @@
+//! Public keys that verify signatures: parsed once, each bound to its algorithm.
+
+use std::fmt;
+
+use aws_lc_rs::rsa::PublicKeyComponents;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters,
+};
+
+use super::{Algorithm, Defect};
+
+/// The public numbers of a key, as a JWK holds them (RFC 7518 §6, RFC 8037 §2).
+#[derive(Debug)]
+pub(crate) enum KeyMaterial<'a> {
+    /// Modulus and exponent, big-endian.
+    Rsa { n: &'a [u8], e: &'a [u8] },
+    /// A point on P-256.
+    P256 { x: &'a [u8], y: &'a [u8] },
+    /// A point on P-384.
+    P384 { x: &'a [u8], y: &'a [u8] },
+    /// An Ed25519 public key.
+    Ed25519 { x: &'a [u8] },
+}
+
+impl KeyMaterial<'_> {
+    /// The algorithms that a key of this type can be for.
+    fn algorithms(&self) -> &'static [Algorithm] {
+        match self {
+            Self::Rsa { .. } => &[
+                Algorithm::Rs256,
+                Algorithm::Rs384,
+                Algorithm::Rs512,
+                Algorithm::Ps256,
+                Algorithm::Ps384,
+                Algorithm::Ps512,
+            ],
+            Self::P256 { .. } => &[Algorithm::Es256],
+            Self::P384 { .. } => &[Algorithm::Es384],
+            Self::Ed25519 { .. } => &[Algorithm::EdDsa],
+        }
+    }
+}
+
+/// Why a key cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum UnusableKey {
+    /// The key's `alg` is not one of its type.
+    AlgorithmMismatch,
+    /// Its numbers are no public key: wrong length, leading zeros, not on the curve, small order.
+    Invalid,
+    /// It can be broken: too short, an exponent that is no exponent, a ROCA modulus.
+    Weak,
+}
+
+/// A public key, prepared for each algorithm that it may verify.
+///
+/// With an `alg` in the JWK that is one; without it all that the key type allows
+/// (Entra publishes such keys).
+pub(crate) struct VerificationKey(Box<[(Algorithm, ParsedPublicKey)]>);
+
+impl VerificationKey {
+    /// Checks and prepares a key.
+    pub(crate) fn new(material: &KeyMaterial<'_>, algorithm: Option<Algorithm>) -> Result<Self, UnusableKey> {
+        check(material)?;
+        let possible = material.algorithms();
+        let prepared: Result<Box<[_]>, UnusableKey> = match &algorithm {
+            Some(algorithm) if !possible.contains(algorithm) => return Err(UnusableKey::AlgorithmMismatch),
+            Some(algorithm) => std::slice::from_ref(algorithm),
+            None => possible,
+        }
+        .iter()
+        .map(|&algorithm| Ok((algorithm, prepare(material, algorithm)?)))
+        .collect();
+        prepared.map(Self)
+    }
+
+    /// Whether this key may verify `algorithm`.
+    pub(crate) fn fits(&self, algorithm: Algorithm) -> bool {
+        self.0.iter().any(|(own, _)| *own == algorithm)
+    }
+
+    /// The algorithms that it may verify.
+    pub(crate) fn algorithms(&self) -> impl Iterator<Item = Algorithm> {
+        self.0.iter().map(|(algorithm, _)| *algorithm)
+    }
+
+    /// Verifies `signature` over `message`.
+    pub(crate) fn verify(
+        &self,
+        algorithm: Algorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Defect> {
+        let Some((_, key)) = self.0.iter().find(|(own, _)| *own == algorithm) else {
+            return Err(Defect::UnsupportedAlgorithm);
+        };
+        // aws-lc-rs takes a signature whose R has small order; strict verifiers do not.
+        if algorithm == Algorithm::EdDsa && signature.first_chunk::<32>().is_none_or(is_small_order) {
+            return Err(Defect::BadSignature);
+        }
+        key.verify_sig(message, signature).map_err(|_| Defect::BadSignature)
+    }
+}
+
+impl fmt::Debug for VerificationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.algorithms()).finish()
+    }
+}
+
+fn prepare(material: &KeyMaterial<'_>, algorithm: Algorithm) -> Result<ParsedPublicKey, UnusableKey> {
+    let parsed = match material {
+        KeyMaterial::Rsa { n, e } => {
+            let parameters: &'static RsaParameters = match algorithm {
+                Algorithm::Rs256 => &RSA_PKCS1_2048_8192_SHA256,
+                Algorithm::Rs384 => &RSA_PKCS1_2048_8192_SHA384,
+                Algorithm::Rs512 => &RSA_PKCS1_2048_8192_SHA512,
+                Algorithm::Ps256 => &RSA_PSS_2048_8192_SHA256,
+                Algorithm::Ps384 => &RSA_PSS_2048_8192_SHA384,
+                Algorithm::Ps512 => &RSA_PSS_2048_8192_SHA512,
+                Algorithm::Es256 | Algorithm::Es384 | Algorithm::EdDsa => {
+                    return Err(UnusableKey::AlgorithmMismatch);
+                }
+            };
+            PublicKeyComponents { n, e }.to_parsed_public_key(parameters)
+        }
+        // SEC 1 §2.3.3: an uncompressed point.
+        KeyMaterial::P256 { x, y } => {
+            ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, [&[0x04], *x, *y].concat())
+        }
+        KeyMaterial::P384 { x, y } => {
+            ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, [&[0x04], *x, *y].concat())
+        }
+        KeyMaterial::Ed25519 { x } => ParsedPublicKey::new(&ED25519, x),
+    };
+    parsed.map_err(|_| UnusableKey::Invalid)
+}
+
+/// The checks that aws-lc-rs makes late or not at all.
+fn check(material: &KeyMaterial<'_>) -> Result<(), UnusableKey> {
+    let valid = match material {
+        KeyMaterial::Rsa { n, e } => return check_rsa(n, e),
+        KeyMaterial::P256 { x, y } => x.len() == 32 && y.len() == 32,
+        KeyMaterial::P384 { x, y } => x.len() == 48 && y.len() == 48,
+        KeyMaterial::Ed25519 { x } => {
+            <&[u8; 32]>::try_from(*x).is_ok_and(|x| !is_small_order(x) && is_canonical(x))
+        }
+    };
+    if valid { Ok(()) } else { Err(UnusableKey::Invalid) }
+}
+
+fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), UnusableKey> {
+    // RFC 7518 §6.3.1: the minimum number of octets, so no leading zeros.
+    let (Some(&first), Some(&last)) = (n.first(), n.last()) else { return Err(UnusableKey::Invalid) };
+    let Some(&first_of_e) = e.first() else { return Err(UnusableKey::Invalid) };
+    if first == 0 || first_of_e == 0 || last & 1 == 0 {
+        return Err(UnusableKey::Invalid);
+    }
+    let bits = n.len() * 8 - usize::try_from(first.leading_zeros()).unwrap_or(8);
+    // RFC 7518 §3.3: at least 2048 bits. Above 8192 one verification costs milliseconds.
+    if !(2048..=8192).contains(&bits) {
+        return Err(UnusableKey::Weak);
+    }
+    let exponent = e.iter().fold(0_u64, |value, &byte| (value << 8) | u64::from(byte));
+    if e.len() > 4 || exponent < 3 || exponent & 1 == 0 || is_roca(n) {
+        return Err(UnusableKey::Weak);
+    }
+    Ok(())
+}
+
+/// The fingerprint of moduli that Infineon's library made (CVE-2017-15361): modulo each of these
+/// primes they are a power of 65537. A sound modulus passes for one once in 2^27.
+fn is_roca(n: &[u8]) -> bool {
+    const PRIMES: [u32; 17] = [11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157];
+    PRIMES.iter().all(|&prime| {
+        let residue = n.iter().fold(0, |value, &byte| (value * 256 + u32::from(byte)) % prime);
+        let mut power = 1;
+        (0..prime).any(|_| {
+            power = power * (65_537 % prime) % prime;
+            power == residue
+        })
+    })
+}
+
+/// The encodings of the eight points of small order, sign bit aside, canonical or not
+/// ("Taming the many EdDSAs", Chalkias et al. 2020, table 1).
+const SMALL_ORDER: [[u8; 32]; 7] = [
+    small(0),
+    small(1),
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5,
+        0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a,
+        0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+    ],
+    near_p(0xec),
+    near_p(0xed),
+    near_p(0xee),
+];
+
+/// A small number, little-endian.
+const fn small(value: u8) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[0] = value;
+    bytes
+}
+
+/// A number near p = 2^255 - 19, told apart by its lowest byte.
+const fn near_p(lowest: u8) -> [u8; 32] {
+    let mut bytes = [0xff; 32];
+    bytes[0] = lowest;
+    bytes[31] = 0x7f;
+    bytes
+}
+
+fn is_small_order(point: &[u8; 32]) -> bool {
+    let mut y = *point;
+    y[31] &= 0x7f;
+    SMALL_ORDER.contains(&y)
+}
+
+/// Whether y is below p (RFC 8032 §5.1.3).
+fn is_canonical(point: &[u8; 32]) -> bool {
+    let [lowest, middle @ .., highest] = point;
+    !(*lowest >= 0xed && middle.iter().all(|&byte| byte == 0xff) && highest & 0x7f == 0x7f)
+}

@@ -1,0 +1,67 @@
+//! How long the issuer wants its keys to be kept (RFC 9111 §5.2.2).
+
+use std::time::Duration;
+
+use http::{HeaderMap, header};
+
+/// What `Cache-Control` says, before it is clamped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// Nothing, or nothing that can be read.
+    Unsaid,
+    /// `max-age`; zero with `no-cache`.
+    MaxAge(Duration),
+    /// `no-store`.
+    NoStore,
+}
+
+impl Freshness {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut max_age = Self::Unsaid;
+        for value in headers.get_all(header::CACHE_CONTROL) {
+            let Ok(value) = value.to_str() else { continue };
+            for directive in value.split(',') {
+                let (name, argument) = directive.split_once('=').unwrap_or((directive, ""));
+                let name = name.trim();
+                if name.eq_ignore_ascii_case("no-store") {
+                    return Self::NoStore;
+                } else if name.eq_ignore_ascii_case("no-cache") {
+                    max_age = Self::MaxAge(Duration::ZERO);
+                } else if name.eq_ignore_ascii_case("max-age") && max_age == Self::Unsaid {
+                    let argument = argument.trim().trim_matches('"');
+                    if !argument.is_empty() && argument.bytes().all(|byte| byte.is_ascii_digit()) {
+                        // RFC 9111 §1.2.2: too large a number is as good as the largest.
+                        let seconds = argument.parse().unwrap_or(u64::from(u32::MAX));
+                        max_age = Self::MaxAge(Duration::from_secs(seconds));
+                    }
+                }
+            }
+        }
+        max_age
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directives_are_read_as_rfc_9111_has_them() {
+        let of = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CACHE_CONTROL, value.parse().unwrap());
+            Freshness::of(&headers)
+        };
+        let max_age = |seconds| Freshness::MaxAge(Duration::from_secs(seconds));
+        assert_eq!(Freshness::of(&HeaderMap::new()), Freshness::Unsaid);
+        assert_eq!(of("public, max-age=120, must-revalidate"), max_age(120));
+        assert_eq!(of("Max-Age=\"7\""), max_age(7));
+        assert_eq!(of("max-age=1, max-age=2"), max_age(1));
+        assert_eq!(of("max-age=99999999999999999999"), max_age(u64::from(u32::MAX)));
+        assert_eq!(of("max-age=9, no-store"), Freshness::NoStore);
+        assert_eq!(of("no-cache"), max_age(0));
+        for odd in ["max-age=-1", "max-age=", "max-age=soon", "s-maxage=5", ",,="] {
+            assert_eq!(of(odd), Freshness::Unsaid, "{odd}");
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! From a JWK Set document to prepared keys (RFC 7517), one member at a time.
+//!
+//! The members are converted one by one because jsonwebtoken's `JwkSet` fails as a whole on
+//! one odd member, and drops private and duplicate members without a word.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::sync::Arc;
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{Inner, KeySet};
+use crate::error::{Error, ErrorKind, Operation};
+use crate::jwt::{Algorithm, KeyId, KeyMaterial, Name, UnusableKey, VerificationKey, decode_base64url};
+
+/// More members than this are no key set but a load.
+const MAX_KEYS: usize = 100;
+
+/// A JWK is an object with at most arrays of strings in it.
+const MAX_DEPTH: u32 = 16;
+
+/// Departures from the standard that one provider's keys need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Quirks {
+    /// RFC 7518 to the letter.
+    #[default]
+    None,
+    /// App ID: `n` and `e` may have leading zero bytes and be in standard base64.
+    AppId,
+}
+
+/// Why a member of a key set is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SkipReason {
+    /// Its `alg` does not fit its type, or is not supported.
+    Algorithm,
+    /// Another usable member has the same `kid`, and one cannot tell which is meant.
+    DuplicateKeyId,
+    /// Its numbers are no public key.
+    Invalid,
+    /// It is no JWK: no object, duplicate members, values of the wrong type.
+    Malformed,
+    /// `use` or `key_ops` say that it is not for verifying signatures.
+    NotForSignatures,
+    /// It holds private members, and so is compromised.
+    PrivateKey,
+    /// A symmetric key (`oct`): who can verify with it can sign with it.
+    Symmetric,
+    /// A `kty` or `crv` that is not supported.
+    UnsupportedType,
+    /// Too short, or otherwise known to be breakable.
+    Weak,
+}
+
+impl SkipReason {
+    /// A stable name for logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Algorithm => "algorithm",
+            Self::DuplicateKeyId => "duplicate_key_id",
+            Self::Invalid => "invalid",
+            Self::Malformed => "malformed",
+            Self::NotForSignatures => "not_for_signatures",
+            Self::PrivateKey => "private_key",
+            Self::Symmetric => "symmetric",
+            Self::UnsupportedType => "unsupported_type",
+            Self::Weak => "weak",
+        }
+    }
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl From<UnusableKey> for SkipReason {
+    fn from(reason: UnusableKey) -> Self {
+        match reason {
+            UnusableKey::AlgorithmMismatch => Self::Algorithm,
+            UnusableKey::Invalid => Self::Invalid,
+            UnusableKey::Weak => Self::Weak,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Document<'a> {
+    #[serde(borrow)]
+    keys: Vec<&'a RawValue>,
+}
+
+/// Reads a whole document.
+pub(super) fn parse_set(document: &[u8], quirks: Quirks) -> Result<KeySet, Error> {
+    let error = |kind| Error::new(Operation::KeySet, kind);
+    if deeper_than(document, MAX_DEPTH) {
+        return Err(error(ErrorKind::Malformed));
+    }
+    let document: Document<'_> =
+        serde_json::from_slice(document).map_err(|source| error(ErrorKind::Malformed).with_source(source))?;
+    if document.keys.len() > MAX_KEYS {
+        return Err(error(ErrorKind::TooLarge));
+    }
+    let mut by_id = HashMap::new();
+    let mut without_id = Vec::new();
+    let mut skipped = Vec::new();
+    let mut ambiguous = Vec::new();
+    for member in document.keys {
+        let (kid, key) = parse_member(member.get(), quirks);
+        match (kid, key) {
+            (Some(kid), Ok(key)) => match by_id.entry(kid) {
+                Entry::Vacant(entry) => {
+                    entry.insert(key);
+                }
+                Entry::Occupied(entry) => ambiguous.push(entry.key().clone()),
+            },
+            (None, Ok(key)) => without_id.push(key),
+            (kid, Err(reason)) => skipped.push((kid, reason)),
+        }
+    }
+    for kid in ambiguous {
+        if by_id.remove(&kid).is_some() {
+            skipped.push((Some(kid.clone()), SkipReason::DuplicateKeyId));
+        }
+        skipped.push((Some(kid), SkipReason::DuplicateKeyId));
+    }
+    if by_id.is_empty() && without_id.is_empty() {
+        return Err(error(ErrorKind::NoUsableKey));
+    }
+    Ok(KeySet(Arc::new(Inner { by_id, without_id, skipped })))
+}
+
+/// Whether brackets nest deeper than `limit`, found without recursion and before any parsing.
+fn deeper_than(json: &[u8], limit: u32) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_u32, false, false);
+    json.iter().any(|&byte| {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b'{' | b'[') => depth += 1,
+            (false, b'}' | b']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > limit
+    })
+}
+
+/// Reads one member; its `kid` is told even where the key is unusable.
+fn parse_member(json: &str, quirks: Quirks) -> (Option<Box<str>>, Result<VerificationKey, SkipReason>) {
+    let Ok(members) = serde_json::from_str::<Members<'_>>(json) else {
+        return (None, Err(SkipReason::Malformed));
+    };
+    let kid = match members.kid {
+        None => None,
+        Some(kid) => match KeyId::new(kid) {
+            Some(kid) => Some(Box::from(kid.as_str())),
+            None => return (None, Err(SkipReason::Malformed)),
+        },
+    };
+    (kid, prepare(json, members.alg.as_deref(), members.secrets, quirks))
+}
+
+fn prepare(
+    json: &str,
+    alg: Option<&str>,
+    secrets: Secrets,
+    quirks: Quirks,
+) -> Result<VerificationKey, SkipReason> {
+    match secrets {
+        Secrets::Symmetric => return Err(SkipReason::Symmetric),
+        Secrets::Private => return Err(SkipReason::PrivateKey),
+        Secrets::None => {}
+    }
+    // Read here because jsonwebtoken knows neither `Ed25519` (RFC 9864) nor our limits.
+    let algorithm = match alg {
+        None => None,
+        Some(alg) => Some(Algorithm::from_name(alg).ok_or(SkipReason::Algorithm)?),
+    };
+    let jwk: Jwk = serde_json::from_str(json).map_err(|_| SkipReason::Malformed)?;
+    let for_signatures = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));
+    let for_verifying = jwk
+        .common
+        .key_operations
+        .as_ref()
+        .is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+    if !for_signatures || !for_verifying {
+        return Err(SkipReason::NotForSignatures);
+    }
+    let number = |encoded: &str| decode_number(encoded, quirks);
+    let exact = |encoded: &str| decode_base64url(encoded).map_err(|_| SkipReason::Invalid);
+    let key = match &jwk.algorithm {
+        AlgorithmParameters::RSA(rsa) => {
+            VerificationKey::new(&KeyMaterial::Rsa { n: &number(&rsa.n)?, e: &number(&rsa.e)? }, algorithm)
+        }
+        AlgorithmParameters::EllipticCurve(ec) => {
+            let (x, y) = (&exact(&ec.x)?, &exact(&ec.y)?);
+            match ec.curve {
+                EllipticCurve::P256 => VerificationKey::new(&KeyMaterial::P256 { x, y }, algorithm),
+                EllipticCurve::P384 => VerificationKey::new(&KeyMaterial::P384 { x, y }, algorithm),
+                _ => return Err(SkipReason::UnsupportedType),
+            }
+        }
+        AlgorithmParameters::OctetKeyPair(okp) if matches!(okp.curve, EllipticCurve::Ed25519) => {
+            VerificationKey::new(&KeyMaterial::Ed25519 { x: &exact(&okp.x)? }, algorithm)
+        }
+        AlgorithmParameters::OctetKey(_) => return Err(SkipReason::Symmetric),
+        _ => return Err(SkipReason::UnsupportedType),
+    };
+    Ok(key?)
+}
+
+/// Base64urlUInt (RFC 7518 §2), or what App ID has published in its place.
+fn decode_number(encoded: &str, quirks: Quirks) -> Result<Vec<u8>, SkipReason> {
+    let encoded = match quirks {
+        Quirks::None => Cow::Borrowed(encoded),
+        Quirks::AppId => Cow::Owned(encoded.trim_end_matches('=').replace('+', "-").replace('/', "_")),
+    };
+    let mut number = decode_base64url(&encoded).map_err(|_| SkipReason::Invalid)?;
+    if quirks == Quirks::AppId {
+        let zeros = number.iter().take_while(|&&byte| byte == 0).count();
+        number.drain(..zeros);
+    }
+    Ok(number)
+}
+
+/// The members of a JWK that jsonwebtoken would not tell us about.
+struct Members<'a> {
+    kid: Option<Cow<'a, str>>,
+    alg: Option<Cow<'a, str>>,
+    secrets: Secrets,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Secrets {
+    None,
+    Private,
+    Symmetric,
+}
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JWK")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Members { kid: None, alg: None, secrets: Secrets::None };
+                let mut names: Vec<Cow<'de, str>> = Vec::new();
+                while let Some(Name(name)) = map.next_key()? {
+                    match &*name {
+                        "kid" => members.kid = Some(map.next_value::<Name<'de>>()?.0),
+                        "alg" => members.alg = Some(map.next_value::<Name<'de>>()?.0),
+                        other => {
+                            match other {
+                                "k" => members.secrets = Secrets::Symmetric,
+                                // RFC 7518 §6.2.2, §6.3.2
+                                "d" | "p" | "q" | "dp" | "dq" | "qi" | "oth" => {
+                                    members.secrets = Secrets::Private
+                                }
+                                _ => {}
+                            }
+                            map.next_value::<serde::de::IgnoredAny>()?;
+                        }
+                    }
+                    // RFC 7517 §4: names must be unique.
+                    if names.contains(&name) || names.len() > 64 {
+                        return Err(A::Error::custom("duplicate member"));
+                    }
+                    names.push(name);
+                }
+                Ok(members)
+            }
+        }
+
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 8037 appendix A.2.
+    const ED25519: &str = r#""kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo""#;
+    /// RFC 7515 appendix A.2.
+    const N: &str = "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ";
+
+    fn skip_reason(member: &str) -> SkipReason {
+        let document = format!(r#"{{"keys":[{{{ED25519},"kid":"good"}},{member}]}}"#);
+        let keys = parse_set(document.as_bytes(), Quirks::None).unwrap();
+        assert_eq!(keys.len(), 1, "{member}");
+        let reason = keys.skipped().next().expect(member).1;
+        reason
+    }
+
+    #[test]
+    fn one_unusable_key_does_no_harm_to_its_siblings() {
+        for (member, reason) in [
+            (r#"{"kty":"unheard-of","kid":"a"}"#.to_owned(), SkipReason::UnsupportedType),
+            (r#"{"kty":"oct","k":"AAAA","kid":"a"}"#.to_owned(), SkipReason::Symmetric),
+            (format!(r#"{{{ED25519},"kid":7}}"#), SkipReason::Malformed),
+            (format!(r#"{{{ED25519},"kid":"a","kid":"a"}}"#), SkipReason::Malformed),
+            (format!(r#"{{{ED25519},"d":"AAAA"}}"#), SkipReason::PrivateKey),
+            (format!(r#"{{{ED25519},"use":"enc"}}"#), SkipReason::NotForSignatures),
+            (format!(r#"{{{ED25519},"key_ops":["sign"]}}"#), SkipReason::NotForSignatures),
+            (format!(r#"{{{ED25519},"alg":"RS256"}}"#), SkipReason::Algorithm),
+            (format!(r#"{{{ED25519},"alg":"HS256"}}"#), SkipReason::Algorithm),
+            (r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#.to_owned(), SkipReason::Invalid),
+            (r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#.to_owned(), SkipReason::Weak),
+            (format!(r#"{{"kty":"RSA","n":"{N}","e":"AQ"}}"#), SkipReason::Weak),
+            (format!(r#"{{"kty":"RSA","n":"AA{N}","e":"AQAB"}}"#), SkipReason::Invalid),
+            ("7".to_owned(), SkipReason::Malformed),
+            ("null".to_owned(), SkipReason::Malformed),
+        ] {
+            assert_eq!(skip_reason(&member), reason, "{member}");
+        }
+    }
+
+    #[test]
+    fn a_kid_that_two_keys_share_is_refused_and_the_others_stay() {
+        let document = format!(
+            r#"{{"keys":[{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"b"}},{{{ED25519}}},{{{ED25519}}}]}}"#
+        );
+        let keys = parse_set(document.as_bytes(), Quirks::None).unwrap();
+        assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(keys.len(), 3, "two keys without `kid` both survive");
+        assert_eq!(keys.skipped().filter(|(_, reason)| *reason == SkipReason::DuplicateKeyId).count(), 2);
+    }
+
+    #[test]
+    fn a_document_without_a_usable_key_is_no_key_set() {
+        let kind = |document: &str| parse_set(document.as_bytes(), Quirks::None).unwrap_err().kind();
+        assert_eq!(kind(r#"{"keys":[]}"#), ErrorKind::NoUsableKey);
+        assert_eq!(kind(r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#), ErrorKind::NoUsableKey);
+        for document in ["", "[]", "{}", "<html>", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#] {
+            assert_eq!(kind(document), ErrorKind::Malformed, "{document:?}");
+        }
+        let many = vec!["{}"; 101].join(",");
+        assert_eq!(kind(&format!(r#"{{"keys":[{many}]}}"#)), ErrorKind::TooLarge);
+        let deep = format!(r#"{{"keys":[{}{}]}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(kind(&deep), ErrorKind::Malformed);
+    }
+
+    #[test]
+    fn app_ids_leading_zero_and_standard_base64_are_normalised_only_for_app_id() {
+        let quirky = N.replace('-', "+").replace('_', "/");
+        // 257 bytes: the modulus behind a zero byte.
+        let mut bytes = vec![0];
+        bytes.extend(decode_base64url(N).unwrap());
+        let with_zero = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &bytes);
+        for n in [format!("{quirky}=="), with_zero] {
+            let document = format!(r#"{{"keys":[{{"kty":"RSA","kid":"a","n":"{n}","e":"AQAB"}}]}}"#);
+            assert!(parse_set(document.as_bytes(), Quirks::AppId).is_ok(), "{n}");
+            let error = parse_set(document.as_bytes(), Quirks::None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NoUsableKey);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The keys of one issuer, and how they are kept fresh.
+//!
+//! ```text
+//! source ──fetch──▶ bytes ──jwk──▶ KeySet ──publish──▶ snapshot ◀──load── requests
+//!    ▲                                                    │
+//!    └──────────── schedule ◀── refresher ◀── demand ─────┘ (unknown `kid`)
+//! ```
+//!
+//! Requests read an immutable snapshot; only the refresher fetches, one at a time.
+
+mod freshness;
+mod jwk;
+mod policy;
+mod refresher;
+mod schedule;
+mod source;
+mod watch;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+pub(crate) use self::jwk::Quirks;
+pub use self::jwk::SkipReason;
+pub use self::policy::RefreshPolicy;
+pub(crate) use self::refresher::Refresh;
+pub(crate) use self::source::Source;
+pub(crate) use self::watch::{KeySetHandle, Wait};
+pub use self::watch::{KeySetState, KeySetStatus};
+use crate::error::Error;
+use crate::jwt::{Header, VerificationKey};
+
+/// The public keys of an issuer, parsed and checked
+/// ([RFC 7517 §5](https://www.rfc-editor.org/rfc/rfc7517#section-5)).
+///
+/// Cheap to clone.
+///
+/// ```
+/// use tower_oauth::KeySet;
+///
+/// // RFC 8037 appendix A.2; the second member is of a type that is not supported.
+/// let keys = KeySet::from_json(br#"{"keys":[
+///     {"kty":"OKP","crv":"Ed25519","kid":"2026-11","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+///     {"kty":"OKP","crv":"X25519","kid":"for-encryption","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+/// ]}"#)?;
+/// assert_eq!(keys.len(), 1);
+/// assert_eq!(keys.skipped().count(), 1);
+/// # Ok::<(), tower_oauth::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct KeySet(Arc<Inner>);
+
+struct Inner {
+    by_id: HashMap<Box<str>, VerificationKey>,
+    without_id: Vec<VerificationKey>,
+    skipped: Vec<(Option<Box<str>>, SkipReason)>,
+}
+
+/// Why no key was selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoKey {
+    /// The named key is there but for another algorithm, or a token without `kid` fits not
+    /// exactly one key. Fetching again would not help.
+    Unfit,
+    /// No key has this `kid`. It may be newer than the set.
+    Unknown,
+}
+
+impl KeySet {
+    /// Reads a JWK Set document.
+    ///
+    /// A member that cannot be used is skipped and reported by [`skipped`](Self::skipped); it
+    /// does no harm to the others.
+    ///
+    /// # Errors
+    ///
+    /// If the document is no JWK Set, has more than 100 members, or holds no usable key.
+    pub fn from_json(document: &[u8]) -> Result<Self, Error> {
+        jwk::parse_set(document, Quirks::None)
+    }
+
+    /// The number of usable keys; at least one.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a set without keys cannot be made")]
+    pub fn len(&self) -> usize {
+        self.0.by_id.len() + self.0.without_id.len()
+    }
+
+    /// The identifiers (`kid`) of the usable keys that have one, in no particular order.
+    pub fn key_ids(&self) -> impl Iterator<Item = &str> {
+        self.0.by_id.keys().map(|kid| &**kid)
+    }
+
+    /// The members that were skipped: `kid` where it could be read, and the reason.
+    pub fn skipped(&self) -> impl Iterator<Item = (Option<&str>, SkipReason)> {
+        self.0.skipped.iter().map(|(kid, reason)| (kid.as_deref(), *reason))
+    }
+
+    /// The one key that may have signed a token with this header.
+    pub(crate) fn select(&self, header: &Header<'_>) -> Result<&VerificationKey, NoKey> {
+        match &header.key_id {
+            Some(kid) => {
+                let key = self.0.by_id.get(kid.as_str()).ok_or(NoKey::Unknown)?;
+                if key.fits(header.algorithm) { Ok(key) } else { Err(NoKey::Unfit) }
+            }
+            None => {
+                let keys = self.0.by_id.values().chain(&self.0.without_id);
+                let mut fitting = keys.filter(|key| key.fits(header.algorithm));
+                match (fitting.next(), fitting.next()) {
+                    (Some(key), None) => Ok(key),
+                    _ => Err(NoKey::Unfit),
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeySet")
+            .field("keys", &self.0.by_id)
+            .field("skipped", &self.0.skipped)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,116 @@
+//! The numbers of a key set's life, with defaults for production.
+
+use std::time::Duration;
+
+/// How a key set is refreshed, how long it is trusted, and what unknown keys may cost.
+///
+/// Every default is right for production; change one when your issuer differs.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth::RefreshPolicy;
+///
+/// // Trust keys for at most an hour without hearing from the issuer.
+/// let policy = RefreshPolicy::new().max_stale(Duration::from_secs(3600));
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct RefreshPolicy {
+    pub(crate) interval: Duration,
+    pub(crate) min_interval: Duration,
+    pub(crate) max_interval: Duration,
+    pub(crate) max_stale: Duration,
+    pub(crate) fetch_timeout: Duration,
+    pub(crate) max_body: usize,
+    pub(crate) demand_burst: u32,
+    pub(crate) demand_period: Duration,
+    pub(crate) demand_wait: Duration,
+    pub(crate) max_waiters: usize,
+}
+
+impl Default for RefreshPolicy {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(300),
+            min_interval: Duration::from_secs(60),
+            max_interval: Duration::from_secs(600),
+            max_stale: Duration::from_secs(86_400),
+            fetch_timeout: Duration::from_secs(5),
+            max_body: 256 * 1024,
+            demand_burst: 2,
+            demand_period: Duration::from_secs(15),
+            demand_wait: Duration::from_secs(1),
+            max_waiters: 1024,
+        }
+    }
+}
+
+impl RefreshPolicy {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Time between refreshes where the issuer's `Cache-Control` says nothing. Default: 5 minutes.
+    ///
+    /// Each refresh comes somewhat earlier, at a random 70 to 95 % of it, so that many
+    /// instances do not ask together. It bounds how long a withdrawn key is trusted.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// The shortest interval that `Cache-Control` can ask for, and what `no-store` means.
+    /// Default: 1 minute.
+    pub fn min_interval(mut self, floor: Duration) -> Self {
+        self.min_interval = floor;
+        self
+    }
+
+    /// The longest interval that `Cache-Control` can ask for. Default: 10 minutes.
+    pub fn max_interval(mut self, ceiling: Duration) -> Self {
+        self.max_interval = ceiling;
+        self
+    }
+
+    /// How long the last good set is trusted while the issuer cannot be reached. After it
+    /// requests are answered 503. Default: 24 hours.
+    pub fn max_stale(mut self, limit: Duration) -> Self {
+        self.max_stale = limit;
+        self
+    }
+
+    /// Time limit of one fetch. Default: 5 seconds.
+    pub fn fetch_timeout(mut self, limit: Duration) -> Self {
+        self.fetch_timeout = limit;
+        self
+    }
+
+    /// Largest document that is read, in bytes after decompression. Default: 256 KiB.
+    pub fn max_document_size(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// Budget of refreshes that tokens with an unknown `kid` can cause: `burst` at once, then
+    /// one each `period`. Default: 2, then one each 15 seconds. The timer has no part in it,
+    /// so a flood of forged tokens cannot delay a rotation.
+    pub fn unknown_key_budget(mut self, burst: u32, period: Duration) -> Self {
+        self.demand_burst = burst;
+        self.demand_period = period;
+        self
+    }
+
+    /// How long a request with an unknown `kid` waits for that refresh. Default: 1 second.
+    pub fn unknown_key_wait(mut self, limit: Duration) -> Self {
+        self.demand_wait = limit;
+        self
+    }
+
+    /// How many requests may wait at the same time; further ones are refused at once.
+    /// Default: 1024.
+    pub fn max_waiting_requests(mut self, limit: usize) -> Self {
+        self.max_waiters = limit;
+        self
+    }
+}

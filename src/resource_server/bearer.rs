@@ -1,0 +1,101 @@
+//! Exactly one bearer token from exactly one `Authorization` field (RFC 6750 §2.1).
+
+use http::{HeaderMap, Uri, header};
+
+use super::RejectionKind;
+
+/// Takes the token out of a request.
+///
+/// Tokens in the query or in a form are not looked for (RFC 9700 §4.3.2); one in the query
+/// beside the header is two methods at once, which RFC 6750 §2 forbids.
+pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r str, RejectionKind> {
+    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+    let field = fields.next().ok_or(RejectionKind::MissingToken)?.as_bytes();
+    if fields.next().is_some() {
+        return Err(RejectionKind::InvalidRequest);
+    }
+    // RFC 9110 §11.1: the scheme is compared without regard to case.
+    let Some((scheme, rest)) = field.split_at_checked(6) else { return Err(RejectionKind::MissingToken) };
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return Err(RejectionKind::MissingToken);
+    }
+    let Some((b' ', token)) = rest.split_first() else { return Err(RejectionKind::InvalidRequest) };
+    if !is_b64token(token) || has_access_token(uri) {
+        return Err(RejectionKind::InvalidRequest);
+    }
+    std::str::from_utf8(token).map_err(|_| RejectionKind::InvalidRequest)
+}
+
+/// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`
+fn is_b64token(token: &[u8]) -> bool {
+    let end = token.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1);
+    let (body, _padding) = token.split_at(end);
+    !body.is_empty()
+        && body.iter().all(|byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+        })
+}
+
+/// Whether the query has the parameter of RFC 6750 §2.3.
+fn has_access_token(uri: &Uri) -> bool {
+    uri.query().is_some_and(|query| {
+        query.split('&').any(|parameter| parameter.split('=').next() == Some("access_token"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn of(fields: &[&str]) -> Result<String, RejectionKind> {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(header::AUTHORIZATION, HeaderValue::from_bytes(field.as_bytes()).unwrap());
+        }
+        extract(&headers, &Uri::from_static("/a?b=c")).map(str::to_owned)
+    }
+
+    #[test]
+    fn the_scheme_is_case_insensitive() {
+        for field in ["Bearer a.b-c_d~e+f/g==", "bearer a.b-c_d~e+f/g==", "BEARER a.b-c_d~e+f/g=="] {
+            assert_eq!(of(&[field]).unwrap(), "a.b-c_d~e+f/g==");
+        }
+    }
+
+    #[test]
+    fn no_credentials_and_other_schemes_are_told_apart_from_malformed_ones() {
+        for fields in [&[][..], &["Basic YTpi"], &["DPoP abc"], &[""], &["Bear er"]] {
+            assert_eq!(of(fields), Err(RejectionKind::MissingToken), "{fields:?}");
+        }
+        for fields in [
+            &["Bearer a", "Bearer a"][..],
+            &["Bearer a", "Basic YTpi"],
+            &["Bearer a, Bearer b"],
+            &["Bearer a,b"],
+            &["Bearer"],
+            &["Bearer "],
+            &["Bearer  a"],
+            &["Bearer\ta"],
+            &["Bearer a "],
+            &["Bearer a b"],
+            &["Bearera"],
+            &["Bearer ="],
+            &["Bearer a=b"],
+            &["Bearer é"],
+        ] {
+            assert_eq!(of(fields), Err(RejectionKind::InvalidRequest), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_second_token_in_the_query_is_refused() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer a"));
+        let twice = Uri::from_static("/?x=1&access_token=a");
+        assert_eq!(extract(&headers, &twice), Err(RejectionKind::InvalidRequest));
+        assert_eq!(extract(&HeaderMap::new(), &twice), Err(RejectionKind::MissingToken));
+        assert_eq!(extract(&headers, &Uri::from_static("/?my_access_token=a")), Ok("a"));
+    }
+}

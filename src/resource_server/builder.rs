@@ -1,0 +1,290 @@
+//! From settings to a resource server and the tasks behind it.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::challenge::{Challenges, DEFAULT_REALM};
+use super::{Inner, IssuerEntry, ResourceServer, TrustedIssuer};
+use crate::clock::{Clock, SystemClock};
+use crate::error::{ConfigError, Error};
+use crate::key_set::{KeySet, KeySetHandle, Refresh, RefreshPolicy, Source};
+use crate::metadata;
+use crate::oauth::Endpoint;
+use crate::transport::Transport;
+
+/// Settings of a [`ResourceServer`]; every default is right for production.
+#[derive(Debug)]
+#[must_use]
+pub struct ResourceServerBuilder {
+    issuers: Vec<TrustedIssuer>,
+    transport: Option<Arc<dyn Transport>>,
+    clock: Arc<dyn Clock>,
+    refresh: RefreshPolicy,
+    leeway: Duration,
+    max_token_len: usize,
+    realm: String,
+    resource_metadata: Option<Endpoint>,
+    allow_loopback_http: bool,
+    start_up: StartUp,
+}
+
+/// What [`start`](ResourceServerBuilder::start) does about the first keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartUp {
+    /// Returns at once. Until the keys are there, requests are answered 503.
+    Background,
+    /// Waits for every issuer's keys, fails if they do not come in time.
+    Require(Duration),
+    /// Waits for every issuer's keys up to this long, then starts without.
+    Wait(Duration),
+}
+
+impl ResourceServerBuilder {
+    pub(super) fn new(issuer: TrustedIssuer) -> Self {
+        Self {
+            issuers: vec![issuer],
+            transport: None,
+            clock: Arc::new(SystemClock),
+            refresh: RefreshPolicy::new(),
+            leeway: Duration::from_secs(60),
+            max_token_len: 16 * 1024,
+            realm: DEFAULT_REALM.to_owned(),
+            resource_metadata: None,
+            allow_loopback_http: false,
+            start_up: StartUp::Wait(Duration::from_secs(10)),
+        }
+    }
+
+    /// Accepts the tokens of one more issuer.
+    pub fn trust(mut self, issuer: TrustedIssuer) -> Self {
+        self.issuers.push(issuer);
+        self
+    }
+
+    /// Adjusts the issuers that were added so far, for settings that this builder does not have.
+    fn each(mut self, change: impl Fn(TrustedIssuer) -> TrustedIssuer) -> Self {
+        self.issuers = self.issuers.into_iter().map(change).collect();
+        self
+    }
+
+    /// Fetches the keys of the issuer from here instead of asking its metadata. For several
+    /// issuers say it to each [`TrustedIssuer`].
+    pub fn jwks_uri(self, jwks_uri: Endpoint) -> Self {
+        self.each(|issuer| issuer.jwks_uri(jwks_uri.clone()))
+    }
+
+    /// Uses these keys of the issuer and fetches none.
+    pub fn keys(self, keys: KeySet) -> Self {
+        self.each(|issuer| issuer.keys(keys.clone()))
+    }
+
+    /// Adjusts what was set for the issuer: audiences, algorithms, profile.
+    ///
+    /// ```
+    /// use tower_oauth::{Audience, Issuer, ResourceServer, TokenProfile};
+    ///
+    /// let builder = ResourceServer::builder(Issuer::new("https://as.example")?, Audience::new("orders")?)
+    ///     .issuer(|issuer| issuer.profile(TokenProfile::Rfc9068));
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    pub fn issuer(self, change: impl Fn(TrustedIssuer) -> TrustedIssuer) -> Self {
+        self.each(change)
+    }
+
+    /// How metadata and keys are fetched. Default: `ReqwestTransport` (feature `reqwest`).
+    pub fn transport(mut self, transport: impl Transport) -> Self {
+        self.transport = Some(Arc::new(transport));
+        self
+    }
+
+    /// The clock by which tokens expire. Default: [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// How key sets are refreshed and how long they are trusted.
+    pub fn refresh(mut self, policy: RefreshPolicy) -> Self {
+        self.refresh = policy;
+        self
+    }
+
+    /// How far clocks may differ when `exp`, `nbf` and `iat` are checked. Default: 60 seconds.
+    pub fn leeway(mut self, leeway: Duration) -> Self {
+        self.leeway = leeway;
+        self
+    }
+
+    /// The longest token that is looked at, in bytes. Default: 16 KiB.
+    pub fn max_token_len(mut self, bytes: usize) -> Self {
+        self.max_token_len = bytes;
+        self
+    }
+
+    /// The `realm` of challenges. Default: `resource`.
+    pub fn realm(mut self, realm: impl Into<String>) -> Self {
+        self.realm = realm.into();
+        self
+    }
+
+    /// Names the protected resource metadata in challenges
+    /// ([RFC 9728 §5.1](https://www.rfc-editor.org/rfc/rfc9728#section-5.1)). Default: none.
+    pub fn resource_metadata(mut self, url: Endpoint) -> Self {
+        self.resource_metadata = Some(url);
+        self
+    }
+
+    /// Permits plain `http` for issuers on this machine: development and tests.
+    pub fn allow_loopback_http(mut self) -> Self {
+        self.allow_loopback_http = true;
+        self
+    }
+
+    /// What [`start`](Self::start) does about the first keys. Default: waits up to 10 seconds,
+    /// then starts without.
+    pub fn start_up(mut self, start_up: StartUp) -> Self {
+        self.start_up = start_up;
+        self
+    }
+
+    /// Makes the resource server, and the future that keeps its keys fresh. Does no I/O and
+    /// spawns nothing: the caller runs the [`Refresher`].
+    ///
+    /// # Errors
+    ///
+    /// If settings contradict each other or cannot be used: no transport, an empty list of
+    /// algorithms, an issuer named twice, an issuer for discovery that is no URL, plain
+    /// `http` without [`allow_loopback_http`](Self::allow_loopback_http).
+    pub fn build(self) -> Result<(ResourceServer, Refresher), ConfigError> {
+        let Self {
+            issuers,
+            transport,
+            clock,
+            refresh,
+            leeway,
+            max_token_len,
+            realm,
+            resource_metadata,
+            allow_loopback_http,
+            start_up: _,
+        } = self;
+        let challenges = Challenges::new(&realm, resource_metadata.as_ref().map(Endpoint::as_str))?;
+        let mut names = std::collections::HashSet::new();
+        if let Some(twice) =
+            issuers.iter().flat_map(TrustedIssuer::names).find(|name| !names.insert((*name).clone()))
+        {
+            return Err(ConfigError::new("issuer", twice.as_str(), "is named twice"));
+        }
+        let needs_transport = issuers.iter().any(|issuer| !matches!(issuer.source, Source::Fixed(_)));
+        let transport = if needs_transport { Some(usable_transport(transport)?) } else { None };
+        let mut entries = Vec::with_capacity(issuers.len());
+        let mut tasks: Vec<Task> = Vec::new();
+        for issuer in issuers {
+            let expectations = issuer.expectations(leeway)?;
+            let TrustedIssuer { issuer: name, source, quirks, .. } = issuer;
+            let jwks_uri = match source {
+                Source::Fixed(keys) => {
+                    entries.push(IssuerEntry { expectations, keys: KeySetHandle::fixed(name, keys) });
+                    continue;
+                }
+                Source::JwksUri(uri) => {
+                    uri.check_plain_http(allow_loopback_http)?;
+                    Some(uri)
+                }
+                Source::Discovery => {
+                    for candidate in metadata::candidates(&name)? {
+                        candidate.check_plain_http(allow_loopback_http)?;
+                    }
+                    None
+                }
+            };
+            let Some(transport) = transport.clone() else { continue };
+            let refresh = Refresh {
+                issuer: name,
+                jwks_uri,
+                quirks,
+                allow_loopback_http,
+                policy: refresh.clone(),
+                transport,
+                clock: Arc::clone(&clock),
+            };
+            let (keys, task) = refresh.split();
+            entries.push(IssuerEntry { expectations, keys });
+            tasks.push(Box::pin(task));
+        }
+        let server = ResourceServer(Arc::new(Inner { issuers: entries, clock, max_token_len, challenges }));
+        Ok((server, Refresher(tasks)))
+    }
+
+    /// Makes the resource server, spawns a task for each issuer's keys on the current tokio
+    /// runtime, and waits for the first keys as [`start_up`](Self::start_up) says.
+    ///
+    /// The tasks end when the last clone of the resource server is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build), and with [`StartUp::Require`] if the keys did not come in time:
+    /// then the error is that of the last attempt.
+    pub async fn start(self) -> Result<ResourceServer, Error> {
+        let start_up = self.start_up;
+        let (server, refresher) = self.build()?;
+        for task in refresher.0 {
+            #[expect(clippy::disallowed_methods, reason = "`start` is what spawns; `build` does not")]
+            tokio::spawn(task);
+        }
+        let (limit, required) = match start_up {
+            StartUp::Background => return Ok(server),
+            StartUp::Wait(limit) => (limit, false),
+            StartUp::Require(limit) => (limit, true),
+        };
+        let in_time = tokio::time::timeout(limit, server.ready()).await.is_ok();
+        if required && !in_time {
+            let statuses = server.key_sets();
+            let error = statuses
+                .iter()
+                .find(|status| !status.state().is_usable())
+                .and_then(|status| status.last_error());
+            return Err(error.cloned().unwrap_or_else(|| {
+                Error::new(crate::error::Operation::KeySet, crate::error::ErrorKind::Timeout)
+            }));
+        }
+        Ok(server)
+    }
+}
+
+fn usable_transport(given: Option<Arc<dyn Transport>>) -> Result<Arc<dyn Transport>, ConfigError> {
+    match given {
+        Some(transport) => Ok(transport),
+        #[cfg(feature = "reqwest")]
+        None => Ok(Arc::new(crate::transport::ReqwestTransport::new()?)),
+        #[cfg(not(feature = "reqwest"))]
+        None => Err(ConfigError::without_value("transport", "is needed without the feature `reqwest`")),
+    }
+}
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Keeps the keys of a [`ResourceServer`] fresh while it is polled.
+///
+/// It ends when the last clone of the resource server is dropped.
+#[must_use = "the keys are fetched only while this is polled"]
+pub struct Refresher(Vec<Task>);
+
+impl Future for Refresher {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.retain_mut(|task| task.as_mut().poll(cx).is_pending());
+        if self.0.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl fmt::Debug for Refresher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refresher").field("issuers", &self.0.len()).finish()
+    }
+}

@@ -1,0 +1,143 @@
+//! From a rejection to the answer (RFC 6750 §3; gRPC's status codes).
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use super::{Rejection, RejectionKind, ResourceServer};
+use crate::error::ConfigError;
+
+/// The realm that is named unless another is configured.
+pub(super) const DEFAULT_REALM: &str = "resource";
+
+/// Makes the answer to a refused request.
+///
+/// Implemented by closures `Fn(&Rejection) -> Response<B>` and by [`Challenge`], the default.
+/// The inner service is not called either way, and the [`Rejection`] is put into the
+/// extensions of whatever is returned.
+pub trait RejectionResponse<B> {
+    /// The answer to a request that was refused.
+    fn response(&self, rejection: &Rejection) -> Response<B>;
+}
+
+impl<F, B> RejectionResponse<B> for F
+where
+    F: Fn(&Rejection) -> Response<B>,
+{
+    fn response(&self, rejection: &Rejection) -> Response<B> {
+        self(rejection)
+    }
+}
+
+/// The default answer: status, `WWW-Authenticate` and `Retry-After` as RFC 6750 §3 and
+/// RFC 9110 §10.2.3 have them, `Cache-Control: no-store`, and an empty body.
+///
+/// A gRPC call is answered in gRPC's terms, with the status in the headers: 16
+/// (unauthenticated), 7 (permission denied) or 14 (unavailable).
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Challenge;
+
+impl<B: Default> RejectionResponse<B> for Challenge {
+    fn response(&self, rejection: &Rejection) -> Response<B> {
+        let mut response = Response::new(B::default());
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(challenge) = rejection.challenge() {
+            headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
+        }
+        if let Some(wait) = rejection.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+        }
+        if rejection.is_grpc() {
+            let (code, message) = match rejection.status() {
+                StatusCode::FORBIDDEN => ("7", "insufficient scope"),
+                StatusCode::SERVICE_UNAVAILABLE => ("14", "the access token cannot be judged now"),
+                _ => ("16", "a valid access token is required"),
+            };
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert("grpc-status", HeaderValue::from_static(code));
+            headers.insert("grpc-message", HeaderValue::from_static(message));
+        } else {
+            *response.status_mut() = rejection.status();
+        }
+        response
+    }
+}
+
+/// The values of `WWW-Authenticate`, made once.
+#[derive(Clone, Debug)]
+pub(super) struct Challenges {
+    missing: HeaderValue,
+    invalid_request: HeaderValue,
+    invalid_token: HeaderValue,
+    expired: HeaderValue,
+}
+
+impl Challenges {
+    /// `resource_metadata` is the address of RFC 9728 §5.1.
+    pub(super) fn new(realm: &str, resource_metadata: Option<&str>) -> Result<Self, ConfigError> {
+        let realm = quoted("realm", realm)?;
+        let metadata = match resource_metadata {
+            Some(url) => format!(", resource_metadata={}", quoted("resource_metadata", url)?),
+            None => String::new(),
+        };
+        let value = |error: &str| {
+            HeaderValue::try_from(format!("Bearer realm={realm}{error}{metadata}"))
+                .map_err(|_| ConfigError::without_value("realm", "cannot stand in a header"))
+        };
+        let with_error = |code: &str, description: &str| {
+            value(&format!(r#", error="{code}", error_description="{description}""#))
+        };
+        Ok(Self {
+            missing: value("")?,
+            invalid_request: with_error(
+                "invalid_request",
+                "The Authorization field is malformed or repeated",
+            )?,
+            invalid_token: with_error("invalid_token", "The access token is invalid")?,
+            expired: with_error("invalid_token", "The access token expired")?,
+        })
+    }
+
+    /// The rejection of one request.
+    pub(super) fn reject(&self, kind: RejectionKind, headers: &HeaderMap) -> Rejection {
+        let (challenge, retry_after) = match kind {
+            RejectionKind::KeysUnavailable => (None, Some(ResourceServer::RETRY_AFTER)),
+            RejectionKind::MissingToken => (Some(&self.missing), None),
+            RejectionKind::InvalidRequest => (Some(&self.invalid_request), None),
+            RejectionKind::Expired => (Some(&self.expired), None),
+            RejectionKind::Audience
+            | RejectionKind::BadSignature
+            | RejectionKind::Claim
+            | RejectionKind::InsufficientScope
+            | RejectionKind::Issuer
+            | RejectionKind::Malformed
+            | RejectionKind::NotYetValid
+            | RejectionKind::SenderConstrained
+            | RejectionKind::TooLarge
+            | RejectionKind::Type
+            | RejectionKind::UnknownKey
+            | RejectionKind::UnsupportedAlgorithm => (Some(&self.invalid_token), None),
+        };
+        Rejection::new(kind, challenge.cloned(), retry_after, is_grpc(headers))
+    }
+}
+
+/// A quoted-string whose content needs no escape.
+fn quoted(setting: &str, content: &str) -> Result<String, ConfigError> {
+    // RFC 6750 §3: %x20-21 / %x23-5B / %x5D-7E.
+    if content.is_empty()
+        || !content.bytes().all(|byte| matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+    {
+        return Err(ConfigError::new(
+            setting,
+            content,
+            "must be printable ASCII without quotes and backslashes",
+        ));
+    }
+    Ok(format!("\"{content}\""))
+}
+
+/// Whether a request is a gRPC call.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}

@@ -1,0 +1,120 @@
+//! The future of the layer: three states, none of them boxed on the way of a good request.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::service::{Decision, refuse};
+use super::{Challenge, RejectionKind, RejectionResponse, ResourceServer};
+use crate::key_set::Wait;
+
+pin_project! {
+    /// The response of the inner service, or the answer to a refused request.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, B, ResBody, R = Challenge>
+    where
+        S: Service<Request<B>>,
+    {
+        #[pin]
+        state: State<S, B, ResBody, R>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, B, ResBody, R>
+    where
+        S: Service<Request<B>>,
+    {
+        Calling { #[pin] future: S::Future },
+        Rejected { response: Option<Response<ResBody>> },
+        // Boxed to keep the future small: almost no request ever waits.
+        AwaitingKeys { wait: Wait, awaiting: Option<Box<Awaiting<S, B, R>>> },
+    }
+}
+
+/// A request that waits for the keys of its issuer, and all that it takes to go on.
+pub(super) struct Awaiting<S, B, R> {
+    pub(super) request: Request<B>,
+    /// The service that was polled ready.
+    pub(super) service: S,
+    pub(super) server: ResourceServer,
+    pub(super) on_rejection: R,
+}
+
+impl<S, B, ResBody, R> ResponseFuture<S, B, ResBody, R>
+where
+    S: Service<Request<B>>,
+{
+    pub(super) fn calling(future: S::Future) -> Self {
+        Self { state: State::Calling { future } }
+    }
+
+    pub(super) fn rejected(response: Response<ResBody>) -> Self {
+        Self { state: State::Rejected { response: Some(response) } }
+    }
+
+    pub(super) fn awaiting(wait: Wait, awaiting: Awaiting<S, B, R>) -> Self {
+        Self { state: State::AwaitingKeys { wait, awaiting: Some(Box::new(awaiting)) } }
+    }
+}
+
+impl<S, B, ResBody, R> Future for ResponseFuture<S, B, ResBody, R>
+where
+    S: Service<Request<B>, Response = Response<ResBody>>,
+    R: RejectionResponse<ResBody>,
+{
+    type Output = Result<Response<ResBody>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProj::Calling { future } => return future.poll(cx),
+                StateProj::Rejected { response } => {
+                    return Poll::Ready(Ok(response.take().expect("polled after completion")));
+                }
+                StateProj::AwaitingKeys { wait, awaiting } => {
+                    ready!(Pin::new(wait).poll(cx));
+                    awaiting.take().expect("polled after completion").resume()
+                }
+            };
+            this.state.set(next);
+        }
+    }
+}
+
+impl<S, B, R> Awaiting<S, B, R>
+where
+    S: Service<Request<B>>,
+{
+    /// Decides with the keys that are there now. Nobody waits twice.
+    fn resume<ResBody>(mut self) -> State<S, B, ResBody, R>
+    where
+        R: RejectionResponse<ResBody>,
+    {
+        let kind = match self.server.decide(self.request.headers(), self.request.uri(), false) {
+            Ok(Decision::Grant(context)) => {
+                self.request.extensions_mut().insert(context);
+                return State::Calling { future: self.service.call(self.request) };
+            }
+            Ok(Decision::AwaitKeys(_)) => RejectionKind::UnknownKey,
+            Err(kind) => kind,
+        };
+        let rejection = self.server.reject(kind, self.request.headers());
+        State::Rejected { response: Some(refuse(&self.on_rejection, rejection)) }
+    }
+}
+
+impl<S, B, ResBody, R> fmt::Debug for ResponseFuture<S, B, ResBody, R>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

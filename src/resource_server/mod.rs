@@ -1,0 +1,144 @@
+//! The resource server: decides whether a request is served, and tells the service who asks.
+//!
+//! ```text
+//!  request ─▶ bearer token? ──no──▶ 401, or 400 if malformed
+//!                 │ yes
+//!                 ▼
+//!             header, claims ──malformed──▶ 401 invalid_token
+//!                 │
+//!                 ▼
+//!             issuer's keys ──none usable──▶ 503, Retry-After
+//!                 │        └─unknown kid──▶ one bounded wait for a refresh ─┐
+//!                 ▼                                                         │
+//!             signature ◀───────────────────────────────────────────────────┘
+//!                 │ good
+//!                 ▼
+//!             iss aud exp nbf ──any wrong──▶ 401 invalid_token
+//!                 │ all right
+//!                 ▼
+//!             AuthContext into the request's extensions ─▶ inner service
+//! ```
+
+mod bearer;
+mod builder;
+mod challenge;
+mod context;
+#[cfg(feature = "axum")]
+mod extract;
+mod future;
+mod layer;
+mod rejection;
+mod require_scope;
+mod service;
+mod trusted_issuer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::builder::{Refresher, ResourceServerBuilder, StartUp};
+pub use self::challenge::{Challenge, RejectionResponse};
+pub use self::context::{AuthContext, ClaimError};
+#[cfg(feature = "axum")]
+pub use self::extract::AuthContextRejection;
+pub use self::future::ResponseFuture;
+pub use self::layer::ResourceServerLayer;
+pub use self::rejection::{Rejection, RejectionKind};
+pub use self::require_scope::{RequireScopeFuture, RequireScopeLayer, RequireScopeService};
+pub use self::service::ResourceServerService;
+pub use self::trusted_issuer::TrustedIssuer;
+use crate::clock::Clock;
+use crate::jwt::Expectations;
+use crate::key_set::{KeySetHandle, KeySetStatus};
+use crate::oauth::{Audience, Issuer};
+
+/// Judges bearer tokens by the keys of their issuers.
+///
+/// A handle on shared state: cheap to clone, no need to wrap it in an `Arc`. The background
+/// refresh of the keys ends with the last clone, layers and services made from it included.
+///
+/// # Examples
+///
+/// ```
+/// use http::{Request, Response, StatusCode};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+/// use tower_oauth::{Audience, AuthContext, Issuer, KeySet, ResourceServer, TrustedIssuer};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let document = br#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+/// let issuer = TrustedIssuer::new(Issuer::new("https://as.example")?, Audience::new("orders")?)
+///     .keys(KeySet::from_json(document)?);
+/// let orders = ResourceServer::trusting(issuer).start().await?;
+///
+/// let service = ServiceBuilder::new().layer(orders.layer()).service(service_fn(
+///     |request: Request<String>| async move {
+///         let context = AuthContext::of(&request).expect("the layer puts it there");
+///         Ok::<_, std::convert::Infallible>(Response::new(format!("{:?}", context.subject())))
+///     },
+/// ));
+///
+/// // Without a token: 401, and what is asked for.
+/// let response = service.oneshot(Request::new(String::new())).await?;
+/// assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+/// assert_eq!(response.headers()["www-authenticate"], r#"Bearer realm="resource""#);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ResourceServer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    issuers: Vec<IssuerEntry>,
+    clock: Arc<dyn Clock>,
+    max_token_len: usize,
+    challenges: challenge::Challenges,
+}
+
+/// One issuer: what its tokens must be like, and its own keys.
+#[derive(Debug)]
+struct IssuerEntry {
+    expectations: Expectations,
+    keys: KeySetHandle,
+}
+
+impl ResourceServer {
+    /// A resource server that accepts the tokens of `issuer` which are meant for `audience`.
+    /// The keys are found by discovery (RFC 8414).
+    pub fn builder(issuer: Issuer, audience: Audience) -> ResourceServerBuilder {
+        Self::trusting(TrustedIssuer::new(issuer, audience))
+    }
+
+    /// A resource server that accepts tokens as `issuer` describes them.
+    pub fn trusting(issuer: TrustedIssuer) -> ResourceServerBuilder {
+        ResourceServerBuilder::new(issuer)
+    }
+
+    /// The layer that lets only requests with a valid token through.
+    pub fn layer(&self) -> ResourceServerLayer {
+        ResourceServerLayer::new(self.clone())
+    }
+
+    /// Whether tokens of every issuer can be judged now: what a readiness probe asks.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.key_sets().iter().all(|status| status.state().is_usable())
+    }
+
+    /// Waits until [`is_ready`](Self::is_ready).
+    pub async fn ready(&self) {
+        for issuer in &self.0.issuers {
+            issuer.keys.ready(|| self.0.clock.now()).await;
+        }
+    }
+
+    /// How the key set of each issuer is doing, in the order in which they were added.
+    #[must_use]
+    pub fn key_sets(&self) -> Vec<KeySetStatus> {
+        let now = self.0.clock.now();
+        self.0.issuers.iter().map(|issuer| issuer.keys.status(now)).collect()
+    }
+
+    /// How long a caller is asked to wait when its token cannot be judged.
+    const RETRY_AFTER: Duration = Duration::from_secs(5);
+}

@@ -1,0 +1,201 @@
+//! Why one request was refused.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+
+use crate::jwt::Defect;
+
+/// Why a request was refused.
+///
+/// For logs, metrics and tests; callers see no more than the answer of RFC 6750 §3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RejectionKind {
+    /// `aud` names none of the configured audiences.
+    Audience,
+    /// The signature is not that of the named key.
+    BadSignature,
+    /// A required claim is missing, or a registered claim has the wrong type.
+    Claim,
+    /// `exp` has passed.
+    Expired,
+    /// The token lacks a scope that the route requires.
+    InsufficientScope,
+    /// Several `Authorization` fields, or one that is malformed.
+    InvalidRequest,
+    /// `iss` is none of the trusted issuers.
+    Issuer,
+    /// There is no usable key set to judge by. Not the caller's fault: 503.
+    KeysUnavailable,
+    /// The token is no signed JWT in compact form, or not a strict one.
+    Malformed,
+    /// There is no bearer token.
+    MissingToken,
+    /// `nbf` or `iat` is in the future.
+    NotYetValid,
+    /// The token is bound to a key of its holder (`cnf`), which a bearer token does not prove.
+    SenderConstrained,
+    /// The token is longer than the limit.
+    TooLarge,
+    /// `typ` is not that of an access token.
+    Type,
+    /// The issuer has no key of this `kid`, or none that fits a token without `kid`.
+    UnknownKey,
+    /// `alg` is not allowed, or not the algorithm of the key.
+    UnsupportedAlgorithm,
+}
+
+impl RejectionKind {
+    /// Every kind, for those who count them.
+    pub const ALL: [Self; 16] = [
+        Self::Audience,
+        Self::BadSignature,
+        Self::Claim,
+        Self::Expired,
+        Self::InsufficientScope,
+        Self::InvalidRequest,
+        Self::Issuer,
+        Self::KeysUnavailable,
+        Self::Malformed,
+        Self::MissingToken,
+        Self::NotYetValid,
+        Self::SenderConstrained,
+        Self::TooLarge,
+        Self::Type,
+        Self::UnknownKey,
+        Self::UnsupportedAlgorithm,
+    ];
+
+    /// A stable name for logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Audience => "audience",
+            Self::BadSignature => "bad_signature",
+            Self::Claim => "claim",
+            Self::Expired => "expired",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::InvalidRequest => "invalid_request",
+            Self::Issuer => "issuer",
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::Malformed => "malformed",
+            Self::MissingToken => "missing_token",
+            Self::NotYetValid => "not_yet_valid",
+            Self::SenderConstrained => "sender_constrained",
+            Self::TooLarge => "too_large",
+            Self::Type => "type",
+            Self::UnknownKey => "unknown_key",
+            Self::UnsupportedAlgorithm => "unsupported_algorithm",
+        }
+    }
+
+    /// The status of the answer (RFC 6750 §3.1).
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::InsufficientScope => StatusCode::FORBIDDEN,
+            Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Audience
+            | Self::BadSignature
+            | Self::Claim
+            | Self::Expired
+            | Self::Issuer
+            | Self::Malformed
+            | Self::MissingToken
+            | Self::NotYetValid
+            | Self::SenderConstrained
+            | Self::TooLarge
+            | Self::Type
+            | Self::UnknownKey
+            | Self::UnsupportedAlgorithm => StatusCode::UNAUTHORIZED,
+        }
+    }
+}
+
+impl From<Defect> for RejectionKind {
+    fn from(defect: Defect) -> Self {
+        match defect {
+            Defect::Audience => Self::Audience,
+            Defect::BadSignature => Self::BadSignature,
+            Defect::Claim => Self::Claim,
+            Defect::Expired => Self::Expired,
+            Defect::Issuer => Self::Issuer,
+            Defect::Malformed => Self::Malformed,
+            Defect::NotYetValid => Self::NotYetValid,
+            Defect::SenderConstrained => Self::SenderConstrained,
+            Defect::TooLarge => Self::TooLarge,
+            Defect::Type => Self::Type,
+            Defect::UnsupportedAlgorithm => Self::UnsupportedAlgorithm,
+        }
+    }
+}
+
+impl fmt::Display for RejectionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A refused request: why, and what the answer has to say.
+///
+/// It is also put into the response's extensions, so that outer layers can count the causes.
+/// It holds nothing of the token.
+#[derive(Clone, Debug)]
+pub struct Rejection {
+    kind: RejectionKind,
+    challenge: Option<HeaderValue>,
+    retry_after: Option<Duration>,
+    grpc: bool,
+}
+
+impl Rejection {
+    pub(super) fn new(
+        kind: RejectionKind,
+        challenge: Option<HeaderValue>,
+        retry_after: Option<Duration>,
+        grpc: bool,
+    ) -> Self {
+        Self { kind, challenge, retry_after, grpc }
+    }
+
+    /// Why the request was refused.
+    #[must_use]
+    pub fn kind(&self) -> RejectionKind {
+        self.kind
+    }
+
+    /// The status of the answer; of a gRPC answer it is always 200.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.kind.status()
+    }
+
+    /// The value of `WWW-Authenticate`. None if the request cannot be judged (503).
+    #[must_use]
+    pub fn challenge(&self) -> Option<&HeaderValue> {
+        self.challenge.as_ref()
+    }
+
+    /// The value of `Retry-After`, if the request cannot be judged now.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Whether the request was a gRPC call (`content-type: application/grpc…`).
+    #[must_use]
+    pub fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the request was refused: {}", self.kind)
+    }
+}
+
+impl std::error::Error for Rejection {}

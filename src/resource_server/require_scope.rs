@@ -1,0 +1,197 @@
+//! Scopes that a route requires (RFC 6750 §3.1).
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{HeaderValue, Request, Response};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::challenge::{DEFAULT_REALM, is_grpc};
+use super::service::{Anonymous, refuse};
+use super::{AuthContext, Challenge, Rejection, RejectionKind, RejectionResponse};
+use crate::oauth::Scope;
+
+/// Lets only requests through whose token has the required scopes.
+///
+/// It stands behind a [`ResourceServerLayer`](crate::ResourceServerLayer); a request that did not
+/// come through one is refused as having no token.
+///
+/// ```
+/// use tower_oauth::RequireScopeLayer;
+///
+/// let reports = RequireScopeLayer::all(["reports.read", "reports.export"]);
+/// let either = RequireScopeLayer::any(["orders.read", "orders.admin"]);
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct RequireScopeLayer<R = Challenge> {
+    requirement: Requirement,
+    on_rejection: R,
+}
+
+#[derive(Clone, Debug)]
+struct Requirement {
+    scopes: Arc<[Scope]>,
+    all: bool,
+    insufficient: HeaderValue,
+    missing: HeaderValue,
+}
+
+impl RequireScopeLayer {
+    /// Requires every one of `scopes`.
+    ///
+    /// # Panics
+    ///
+    /// If there is none, or one is no scope token (RFC 6749 §3.3): a mistake in the program,
+    /// found when the routes are built.
+    pub fn all<I>(scopes: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        Self::new(scopes, true)
+    }
+
+    /// Requires at least one of `scopes`.
+    ///
+    /// # Panics
+    ///
+    /// As [`all`](Self::all).
+    pub fn any<I>(scopes: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        Self::new(scopes, false)
+    }
+
+    fn new<I>(scopes: I, all: bool) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let scopes: Arc<[Scope]> = scopes
+            .into_iter()
+            .map(|scope| Scope::new(scope).expect("a scope token (RFC 6749 §3.3)"))
+            .collect();
+        assert!(!scopes.is_empty(), "at least one scope has to be required");
+        let list = scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
+        let value = |text: String| HeaderValue::try_from(text).expect("scope tokens are visible ASCII");
+        let insufficient = value(format!(
+            r#"Bearer realm="{DEFAULT_REALM}", error="insufficient_scope", error_description="The access token lacks a required scope", scope="{list}""#
+        ));
+        let missing = value(format!(r#"Bearer realm="{DEFAULT_REALM}", scope="{list}""#));
+        Self { requirement: Requirement { scopes, all, insufficient, missing }, on_rejection: Challenge }
+    }
+}
+
+impl<R> RequireScopeLayer<R> {
+    /// Answers refused requests in your own way.
+    pub fn on_rejection<N>(self, on_rejection: N) -> RequireScopeLayer<N> {
+        RequireScopeLayer { requirement: self.requirement, on_rejection }
+    }
+}
+
+impl Requirement {
+    /// Judges a request that the resource server has let through.
+    fn check<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
+        let grpc = is_grpc(request.headers());
+        let Some(context) = AuthContext::of(request) else {
+            return Err(match request.extensions().get::<Anonymous>() {
+                Some(Anonymous(rejection)) => rejection.clone(),
+                None => Rejection::new(RejectionKind::MissingToken, Some(self.missing.clone()), None, grpc),
+            });
+        };
+        let has = |scope: &Scope| context.has_scope(scope.as_str());
+        let enough = if self.all { self.scopes.iter().all(has) } else { self.scopes.iter().any(has) };
+        if enough {
+            return Ok(());
+        }
+        Err(Rejection::new(RejectionKind::InsufficientScope, Some(self.insufficient.clone()), None, grpc))
+    }
+}
+
+impl<S, R: Clone> Layer<S> for RequireScopeLayer<R> {
+    type Service = RequireScopeService<S, R>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RequireScopeService {
+            inner,
+            requirement: self.requirement.clone(),
+            on_rejection: self.on_rejection.clone(),
+        }
+    }
+}
+
+/// Checks the scopes of each request before the inner service sees it.
+#[derive(Clone, Debug)]
+pub struct RequireScopeService<S, R = Challenge> {
+    inner: S,
+    requirement: Requirement,
+    on_rejection: R,
+}
+
+impl<S, B, ResBody, R> Service<Request<B>> for RequireScopeService<S, R>
+where
+    S: Service<Request<B>, Response = Response<ResBody>>,
+    R: RejectionResponse<ResBody>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = RequireScopeFuture<S::Future, ResBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let state = match self.requirement.check(&request) {
+            Ok(()) => State::Calling { future: self.inner.call(request) },
+            Err(rejection) => State::Rejected { response: Some(refuse(&self.on_rejection, rejection)) },
+        };
+        RequireScopeFuture { state }
+    }
+}
+
+pin_project! {
+    /// The response of the inner service, or the answer to a refused request.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct RequireScopeFuture<F, ResBody> {
+        #[pin]
+        state: State<F, ResBody>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, ResBody> {
+        Calling { #[pin] future: F },
+        Rejected { response: Option<Response<ResBody>> },
+    }
+}
+
+impl<F, ResBody, E> Future for RequireScopeFuture<F, ResBody>
+where
+    F: Future<Output = Result<Response<ResBody>, E>>,
+{
+    type Output = Result<Response<ResBody>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Calling { future } => future.poll(cx),
+            StateProj::Rejected { response } => {
+                Poll::Ready(Ok(response.take().expect("polled after completion")))
+            }
+        }
+    }
+}
+
+impl<F, ResBody> fmt::Debug for RequireScopeFuture<F, ResBody> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequireScopeFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,142 @@
+//! The path of a request: `decide` reads top to bottom, the service turns it into a future.
+
+use std::task::{Context, Poll};
+
+use http::{HeaderMap, Request, Response, Uri};
+use tower_service::Service;
+
+use super::future::{Awaiting, ResponseFuture};
+use super::{AuthContext, Challenge, Rejection, RejectionKind, RejectionResponse, ResourceServer, bearer};
+use crate::jwt::{Decoded, Expectations};
+use crate::key_set::{NoKey, Wait};
+
+/// What is to be done with a request that is not refused.
+#[derive(Debug)]
+pub(super) enum Decision {
+    /// Serve it.
+    Grant(AuthContext),
+    /// Its key may be newer than our set: wait for a refresh, then decide again.
+    AwaitKeys(Wait),
+}
+
+impl ResourceServer {
+    /// Judges a request without awaiting anything.
+    pub(super) fn decide(
+        &self,
+        headers: &HeaderMap,
+        uri: &Uri,
+        may_wait: bool,
+    ) -> Result<Decision, RejectionKind> {
+        let token = bearer::extract(headers, uri)?; // RFC 6750 §2.1
+        let decoded = Decoded::new(token, self.0.max_token_len)?; // RFC 7515 §7.1
+        let unverified = decoded.parse()?; // RFC 7515 §4, RFC 7519 §7.2
+        let claimed = unverified.claimed_issuer().ok_or(RejectionKind::Claim)?;
+        let (issuer, entry) = self.issuer(claimed).ok_or(RejectionKind::Issuer)?;
+        let expectations = &entry.expectations;
+        if !expectations.algorithms.contains(&unverified.header().algorithm) {
+            return Err(RejectionKind::UnsupportedAlgorithm);
+        }
+        let now = self.0.clock.now();
+        let snapshot = entry.keys.load();
+        let keys = snapshot.usable(now).ok_or(RejectionKind::KeysUnavailable)?;
+        let key = match keys.select(unverified.header()) {
+            Ok(key) => key,
+            Err(NoKey::Unfit) => return Err(RejectionKind::UnsupportedAlgorithm),
+            Err(NoKey::Unknown) => {
+                // Only a token that would pass but for its key may cause a fetch.
+                let plausible = may_wait && unverified.is_plausible(expectations, now).is_ok();
+                let wait = plausible.then(|| entry.keys.demand()).flatten();
+                return wait.map(Decision::AwaitKeys).ok_or(RejectionKind::UnknownKey);
+            }
+        };
+        let verified = unverified.verify_signature(key)?; // RFC 7515 §5.2
+        let claims = verified.validate(expectations, now)?; // RFC 7519 §4.1, RFC 9068 §4
+        Ok(Decision::Grant(AuthContext::new(issuer, &claims, expectations.subject_is_client)))
+    }
+
+    /// The trusted issuer of this name: a token only ever meets the keys of its own issuer.
+    fn issuer(&self, claimed: &str) -> Option<(crate::Issuer, &super::IssuerEntry)> {
+        self.0.issuers.iter().find_map(|entry| {
+            let Expectations { issuer, issuer_aliases, .. } = &entry.expectations;
+            let known =
+                std::iter::once(issuer).chain(issuer_aliases).find(|known| known.as_str() == claimed)?;
+            Some((known.clone(), entry))
+        })
+    }
+
+    pub(super) fn reject(&self, kind: RejectionKind, headers: &HeaderMap) -> Rejection {
+        crate::trace::debug!(target: "tower_oauth::resource_server", reason = kind.as_str(), "request refused");
+        self.0.challenges.reject(kind, headers)
+    }
+}
+
+/// Put into the extensions of a request that may be served without a token, with the answer
+/// for a route that needs one after all.
+#[derive(Clone, Debug)]
+pub(super) struct Anonymous(pub(super) Rejection);
+
+/// Checks the bearer token of each request before the inner service sees it.
+///
+/// Made by [`ResourceServerLayer`](crate::ResourceServerLayer).
+#[derive(Clone, Debug)]
+pub struct ResourceServerService<S, R = Challenge> {
+    inner: S,
+    server: ResourceServer,
+    on_rejection: R,
+    allow_anonymous: bool,
+}
+
+impl<S, R> ResourceServerService<S, R> {
+    pub(super) fn new(inner: S, server: ResourceServer, on_rejection: R, allow_anonymous: bool) -> Self {
+        Self { inner, server, on_rejection, allow_anonymous }
+    }
+}
+
+/// Makes the answer to a refused request.
+pub(super) fn refuse<B, R: RejectionResponse<B>>(on_rejection: &R, rejection: Rejection) -> Response<B> {
+    let mut response = on_rejection.response(&rejection);
+    response.extensions_mut().insert(rejection);
+    response
+}
+
+impl<S, B, ResBody, R> Service<Request<B>> for ResourceServerService<S, R>
+where
+    S: Service<Request<B>, Response = Response<ResBody>> + Clone,
+    R: RejectionResponse<ResBody> + Clone,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, B, ResBody, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        // Whatever an outer layer left there is not ours to vouch for.
+        request.extensions_mut().remove::<AuthContext>();
+        request.extensions_mut().remove::<Anonymous>();
+        match self.server.decide(request.headers(), request.uri(), true) {
+            Ok(Decision::Grant(context)) => {
+                request.extensions_mut().insert(context);
+                ResponseFuture::calling(self.inner.call(request))
+            }
+            Ok(Decision::AwaitKeys(wait)) => {
+                // The service that was polled ready goes into the future, its clone stays here
+                // (see "Be careful when cloning inner services" in tower-service).
+                let clone = self.inner.clone();
+                let service = std::mem::replace(&mut self.inner, clone);
+                let (server, on_rejection) = (self.server.clone(), self.on_rejection.clone());
+                ResponseFuture::awaiting(wait, Awaiting { request, service, server, on_rejection })
+            }
+            Err(kind) => {
+                let rejection = self.server.reject(kind, request.headers());
+                if kind == RejectionKind::MissingToken && self.allow_anonymous {
+                    request.extensions_mut().insert(Anonymous(rejection));
+                    return ResponseFuture::calling(self.inner.call(request));
+                }
+                ResponseFuture::rejected(refuse(&self.on_rejection, rejection))
+            }
+        }
+    }
+}

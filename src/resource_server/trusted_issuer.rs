@@ -1,0 +1,122 @@
+//! One issuer that is trusted, and what its tokens must be like.
+
+use std::time::Duration;
+
+use crate::error::ConfigError;
+use crate::jwt::{Algorithm, Expectations, TokenProfile};
+use crate::key_set::{KeySet, Quirks, Source};
+use crate::oauth::{Audience, Endpoint, Issuer};
+
+/// An issuer whose tokens are accepted, with its audience, keys and policy.
+///
+/// A token only ever meets the keys and the expectations of the issuer that it names.
+///
+/// ```
+/// use tower_oauth::{Audience, Endpoint, Issuer, TrustedIssuer};
+///
+/// let issuer = TrustedIssuer::new(Issuer::new("https://as.example")?, Audience::new("orders")?)
+///     .also_audience(Audience::new("https://orders.example")?)
+///     .jwks_uri(Endpoint::new("https://as.example/keys")?);
+/// # Ok::<(), tower_oauth::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct TrustedIssuer {
+    pub(super) issuer: Issuer,
+    pub(super) aliases: Vec<Issuer>,
+    pub(super) audiences: Vec<Audience>,
+    pub(super) algorithms: Vec<Algorithm>,
+    pub(super) profile: TokenProfile,
+    pub(super) max_lifetime: Option<Duration>,
+    pub(super) source: Source,
+    pub(super) quirks: Quirks,
+    pub(super) tenant: Option<String>,
+    pub(super) subject_is_client: bool,
+}
+
+impl TrustedIssuer {
+    /// Trusts the tokens of `issuer` that are meant for `audience`. Both are always checked.
+    pub fn new(issuer: Issuer, audience: Audience) -> Self {
+        Self {
+            issuer,
+            aliases: Vec::new(),
+            audiences: vec![audience],
+            algorithms: Algorithm::ALL.to_vec(),
+            profile: TokenProfile::Jwt,
+            max_lifetime: None,
+            source: Source::Discovery,
+            quirks: Quirks::None,
+            tenant: None,
+            subject_is_client: false,
+        }
+    }
+
+    /// Accepts one more audience; any one of them is enough.
+    pub fn also_audience(mut self, audience: Audience) -> Self {
+        self.audiences.push(audience);
+        self
+    }
+
+    /// Fetches the keys from here. Default: the `jwks_uri` of the issuer's metadata (RFC 8414).
+    pub fn jwks_uri(mut self, jwks_uri: Endpoint) -> Self {
+        self.source = Source::JwksUri(jwks_uri);
+        self
+    }
+
+    /// Uses these keys and fetches none.
+    pub fn keys(mut self, keys: KeySet) -> Self {
+        self.source = Source::Fixed(keys);
+        self
+    }
+
+    /// Accepts these signature algorithms only. Default: all of [`Algorithm`], each with keys of
+    /// its kind. An empty list does not build.
+    pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
+        self.algorithms = algorithms.into_iter().collect();
+        self
+    }
+
+    /// How strictly a token has to be an access token. Default: [`TokenProfile::Jwt`].
+    pub fn profile(mut self, profile: TokenProfile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// Refuses tokens that live longer than this from `iat` (else `nbf`) to `exp`, and those
+    /// that have neither. Default: no limit.
+    pub fn max_lifetime(mut self, limit: Duration) -> Self {
+        self.max_lifetime = Some(limit);
+        self
+    }
+
+    /// App ID: its key quirks, its tenant, its v3 spelling of the issuer, and `sub` as the client.
+    pub(crate) fn app_id(mut self, tenant: String, aliases: Vec<Issuer>) -> Self {
+        self.quirks = Quirks::AppId;
+        self.tenant = Some(tenant);
+        self.aliases = aliases;
+        self.subject_is_client = true;
+        self
+    }
+
+    /// Every name by which tokens may call this issuer.
+    pub(super) fn names(&self) -> impl Iterator<Item = &Issuer> {
+        std::iter::once(&self.issuer).chain(&self.aliases)
+    }
+
+    pub(super) fn expectations(&self, leeway: Duration) -> Result<Expectations, ConfigError> {
+        if self.algorithms.is_empty() {
+            return Err(ConfigError::without_value("algorithms", "must not be empty"));
+        }
+        Ok(Expectations {
+            issuer: self.issuer.clone(),
+            issuer_aliases: self.aliases.clone(),
+            audiences: self.audiences.clone(),
+            algorithms: self.algorithms.clone(),
+            profile: self.profile,
+            tenant: self.tenant.clone(),
+            subject_is_client: self.subject_is_client,
+            leeway,
+            max_lifetime: self.max_lifetime,
+        })
+    }
+}
