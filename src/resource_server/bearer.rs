@@ -20,20 +20,12 @@ pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r str, 
         return Err(RejectionKind::MissingToken);
     }
     let Some((b' ', token)) = rest.split_first() else { return Err(RejectionKind::InvalidRequest) };
-    if !is_b64token(token) || has_access_token(uri) {
+    // One run of visible characters. Whether they are a b64token is for the token's parser to
+    // say: a padded or otherwise spoiled token is an invalid token, not a malformed request.
+    if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) || has_access_token(uri) {
         return Err(RejectionKind::InvalidRequest);
     }
     std::str::from_utf8(token).map_err(|_| RejectionKind::InvalidRequest)
-}
-
-/// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`
-fn is_b64token(token: &[u8]) -> bool {
-    let end = token.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1);
-    let (body, _padding) = token.split_at(end);
-    !body.is_empty()
-        && body.iter().all(|byte| {
-            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
-        })
 }
 
 /// Whether the query has the parameter of RFC 6750 §2.3.
@@ -73,7 +65,7 @@ mod tests {
             &["Bearer a", "Bearer a"][..],
             &["Bearer a", "Basic YTpi"],
             &["Bearer a, Bearer b"],
-            &["Bearer a,b"],
+            &["Bearer a,Bearer b"],
             &["Bearer"],
             &["Bearer "],
             &["Bearer  a"],
@@ -81,8 +73,6 @@ mod tests {
             &["Bearer a "],
             &["Bearer a b"],
             &["Bearera"],
-            &["Bearer ="],
-            &["Bearer a=b"],
             &["Bearer é"],
         ] {
             assert_eq!(of(fields), Err(RejectionKind::InvalidRequest), "{fields:?}");

@@ -1,0 +1,242 @@
+//! `attack-checklist`, "JSON and claims": one test for each row, named after it.
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::json;
+use support::{AUDIENCE, Bench, ISSUER, NOW, claims, claims_with, compact};
+use tower_oauth::RejectionKind::{Audience, Claim, Expired, Issuer, Malformed, NotYetValid};
+use tower_oauth::{Audience as AudienceValue, UnixTime};
+
+#[test]
+fn row_15_duplicate_members() {
+    let bench = Bench::new();
+    let good = claims().to_string();
+    for extra in [
+        format!(r#"{{"iss":"{ISSUER}","#),
+        r#"{"exp":9999999999,"#.to_owned(),
+        r#"{"e\u0078p":9999999999,"#.to_owned(),
+        r#"{"sub":"admin","#.to_owned(),
+        r#"{"own":1,"own":1,"#.to_owned(),
+        r#"{"own":1,"\u006fwn":2,"#.to_owned(),
+    ] {
+        let payload = good.replacen('{', &extra, 1);
+        let verdict = support::now_or_never(bench.judge(&bench.with_payload(payload.as_bytes()))).map(|_| ());
+        assert!(matches!(verdict, Err(Malformed | Claim)), "{payload}");
+    }
+    bench.refuses(&bench.with_header(r#"{"alg":"RS256","kid":"rsa","kid":"rsa"}"#), Malformed);
+}
+
+#[test]
+fn row_16_payloads_that_are_no_json_object() {
+    let bench = Bench::new();
+    let good = claims().to_string();
+    let utf16: Vec<u8> = good.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let payloads: Vec<Vec<u8>> = vec![
+        b"".to_vec(),
+        b"[]".to_vec(),
+        b"\"text\"".to_vec(),
+        b"7".to_vec(),
+        b"null".to_vec(),
+        b"{".to_vec(),
+        format!("[{good}]").into_bytes(),
+        format!("{good}x").into_bytes(),
+        format!("{good}{good}").into_bytes(),
+        format!("\u{feff}{good}").into_bytes(),
+        [&[0xff, 0xfe][..], &utf16].concat(),
+        utf16,
+        good.replacen('{', r#"{"x":"\ud800","#, 1).into_bytes(),
+        good.replacen('{', r#"{"\udc00":1,"#, 1).into_bytes(),
+        good.replacen("app", "\u{1}", 1).into_bytes(),
+        [good.trim_end_matches('}').as_bytes(), b",\"x\":\"\xff\"}"].concat(),
+        good.replace('"', "'").into_bytes(),
+        good.replacen('{', "{/**/", 1).into_bytes(),
+        good.replacen('}', ",}", 1).into_bytes(),
+    ];
+    for payload in payloads {
+        let verdict = support::now_or_never(bench.judge(&bench.with_payload(&payload))).map(|_| ());
+        assert!(
+            matches!(verdict, Err(Malformed | Claim)),
+            "{:?} {verdict:?}",
+            String::from_utf8_lossy(&payload)
+        );
+    }
+    bench.accepts(&bench.with_payload(format!(" \n{good}\t").as_bytes()));
+}
+
+/// CVE-2026-25537 (jsonwebtoken: dates of the wrong type taken for absent), CVE-2019-17195
+#[test]
+fn row_17_dates() {
+    let bench = Bench::new();
+    let with = |member: &str, value: &str| {
+        let rest = claims_with(json!({ member: null })).to_string();
+        bench.with_payload(rest.replacen('{', &format!(r#"{{"{member}":{value},"#), 1).as_bytes())
+    };
+    for member in ["exp", "nbf", "iat"] {
+        for value in [
+            r#""1700003600""#,
+            "null",
+            "true",
+            "[1700003600]",
+            "{}",
+            "-1",
+            "-0.5",
+            "9007199254740992",
+            "18446744073709551616",
+        ] {
+            bench.refuses(&with(member, value), Claim);
+        }
+        for value in ["1e400", "NaN", "Infinity", "0x10", "1_0", "+1", "01"] {
+            bench.refuses(&with(member, value), Malformed);
+        }
+    }
+    bench.accepts(&with("exp", "1700003600.75"));
+    bench.accepts(&with("exp", "1.7000036e9"));
+    bench.refuses(&bench.token(&claims_with(json!({ "exp": null }))), Claim);
+    // The edges: 60 s of leeway, "on or after" is expired (RFC 7519 §4.1.4).
+    bench.accepts(&bench.token(&claims_with(json!({ "exp": NOW - 59 }))));
+    bench.refuses(&bench.token(&claims_with(json!({ "exp": NOW - 60 }))), Expired);
+    bench.accepts(&bench.token(&claims_with(json!({ "nbf": NOW + 60 }))));
+    bench.refuses(&bench.token(&claims_with(json!({ "nbf": NOW + 61 }))), NotYetValid);
+    // A token that was good expires with the clock.
+    let token = bench.token(&claims());
+    bench.accepts(&token);
+    bench.clock.advance(Duration::from_secs(3659));
+    bench.accepts(&token);
+    bench.clock.advance(Duration::from_secs(1));
+    bench.refuses(&token, Expired);
+    bench.clock.set(UnixTime::from_secs(NOW));
+    bench.accepts(&token);
+}
+
+/// CVE-2025-30144 (fast-jwt: `iss` array accepted)
+#[test]
+fn row_18_the_issuer_is_compared_byte_for_byte() {
+    let bench = Bench::new();
+    for iss in [
+        "https://as.example/",
+        "https://AS.example",
+        "HTTPS://as.example",
+        "https://as.exampl",
+        "https://as.example.evil.example",
+        "https://as.example/x",
+        "https://as%2eexample",
+        "https://аs.example",
+        " https://as.example",
+        "",
+    ] {
+        bench.refuses(&bench.token(&claims_with(json!({ "iss": iss }))), Issuer);
+    }
+    for iss in [json!([ISSUER]), json!([ISSUER, "other"]), json!(7), json!({})] {
+        bench.refuses(&bench.token(&claims_with(json!({ "iss": iss }))), Claim);
+    }
+    bench.refuses(&bench.token(&claims_with(json!({ "iss": null }))), Claim);
+}
+
+/// CVE-2020-26160 (jwt-go: empty `aud`), CVE-2024-5798 (Vault)
+#[test]
+fn row_19_the_audience() {
+    let bench = Bench::new();
+    bench.accepts(&bench.token(&claims_with(json!({ "aud": AUDIENCE }))));
+    bench.accepts(&bench.token(&claims_with(json!({ "aud": ["other", AUDIENCE] }))));
+    for aud in [
+        json!([]),
+        json!([""]),
+        json!(""),
+        json!("order"),
+        json!("orders2"),
+        json!("ORDERS"),
+        json!("orders "),
+        json!("orders other"),
+        json!(["other"]),
+    ] {
+        bench.refuses(&bench.token(&claims_with(json!({ "aud": aud }))), Audience);
+    }
+    for aud in [json!(7), json!({ "orders": true }), json!([AUDIENCE, 7]), json!([[AUDIENCE]]), json!(true)] {
+        bench.refuses(&bench.token(&claims_with(json!({ "aud": aud }))), Claim);
+    }
+    bench.refuses(&bench.token(&claims_with(json!({ "aud": null }))), Claim);
+    assert!(AudienceValue::new("").is_err(), "an empty audience cannot be configured");
+    let two =
+        Bench::with(|issuer| issuer.also_audience(AudienceValue::new("https://orders.example").unwrap()));
+    two.accepts(&two.token(&claims_with(json!({ "aud": "https://orders.example" }))));
+    two.accepts(&two.token(&claims()));
+}
+
+#[test]
+fn row_20_identities_and_scopes() {
+    let bench = Bench::new();
+    for member in ["sub", "client_id", "azp", "jti", "scope", "scp"] {
+        for value in [json!(7), json!({}), json!(true)] {
+            bench.refuses(&bench.token(&claims_with(json!({ member: value }))), Claim);
+        }
+        let payload = claims_with(json!({ member: null })).to_string();
+        let payload = payload.replacen('{', &format!(r#"{{"{member}":null,"#), 1);
+        bench.refuses(&bench.with_payload(payload.as_bytes()), Claim);
+    }
+    bench.refuses(&bench.token(&claims_with(json!({ "scope": ["a", 7] }))), Claim);
+    let scopes = |changes| -> Vec<String> {
+        bench.accepts(&bench.token(&claims_with(changes))).scopes().map(str::to_owned).collect()
+    };
+    assert_eq!(scopes(json!({ "scope": "read write" })), ["read", "write"]);
+    assert_eq!(scopes(json!({ "scope": ["read", "write"] })), ["read", "write"]);
+    assert_eq!(scopes(json!({ "scope": null, "scp": "read write" })), ["read", "write"]);
+    assert_eq!(scopes(json!({ "scope": null, "scp": ["read"] })), ["read"]);
+    assert_eq!(scopes(json!({ "scope": "" })), Vec::<String>::new());
+    assert_eq!(scopes(json!({ "scope": " read  write " })), ["read", "write"]);
+    let context = bench.accepts(&bench.token(&claims_with(json!({ "scope": "read:all\treader READ" }))));
+    assert!(!context.has_scope("read") && !context.has_scope("reader") && context.has_scope("READ"));
+    // `sub` is the client only where App ID is configured.
+    assert_eq!(context.client_id(), None);
+    let named = bench.accepts(&bench.token(&claims_with(json!({ "azp": "web" }))));
+    assert_eq!((named.subject(), named.client_id()), (Some("app"), Some("web")));
+    let named = bench.accepts(&bench.token(&claims_with(json!({ "azp": "web", "client_id": "job" }))));
+    assert_eq!(named.client_id(), Some("job"));
+}
+
+#[test]
+fn row_21_impossible_times() {
+    let bench = Bench::new();
+    bench.accepts(&bench.token(&claims_with(json!({ "iat": NOW + 60 }))));
+    bench.refuses(&bench.token(&claims_with(json!({ "iat": NOW + 61 }))), NotYetValid);
+    bench.refuses(&bench.token(&claims_with(json!({ "nbf": NOW + 30, "exp": NOW + 10 }))), Claim);
+    let short = Bench::with(|issuer| issuer.max_lifetime(Duration::from_secs(3600)));
+    short.accepts(&short.token(&claims()));
+    short.refuses(&short.token(&claims_with(json!({ "exp": NOW + 3601 }))), Claim);
+    short.refuses(&short.token(&claims_with(json!({ "iat": null }))), Claim);
+}
+
+#[test]
+fn other_claims_are_there_typed_and_as_json() {
+    let bench = Bench::new();
+    let token = bench.token(&claims_with(json!({
+        "tenant_ids": [1, 2],
+        "roles": ["auditor"],
+        "realm_access": { "roles": ["admin"] },
+    })));
+    let context = bench.accepts(&token);
+    assert_eq!(context.claim::<Vec<u8>>("tenant_ids").unwrap(), Some(vec![1, 2]));
+    assert_eq!(context.claim::<String>("absent").unwrap(), None);
+    assert!(context.claim::<String>("tenant_ids").is_err());
+    assert_eq!(context.roles().into_iter().collect::<Vec<_>>(), ["admin", "auditor"]);
+    let all: serde_json::Value = context.claims().unwrap();
+    assert_eq!(all["iss"], ISSUER);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(context.claims_json()).unwrap(), all);
+    assert!(!format!("{context:?}").contains("tenant_ids"));
+}
+
+#[test]
+fn the_signature_is_verified_before_claims_are_judged() {
+    // A stranger learns nothing about what is expected from the answer to a forged token.
+    let bench = Bench::new();
+    for changes in [json!({ "exp": 1 }), json!({ "aud": "other" }), json!({ "nbf": NOW + 9999 })] {
+        let forged = compact(
+            support::rsa(1),
+            "RS256",
+            r#"{"alg":"RS256","kid":"rsa"}"#,
+            claims_with(changes).to_string().as_bytes(),
+        );
+        bench.refuses(&forged, tower_oauth::RejectionKind::BadSignature);
+    }
+}

@@ -1,0 +1,242 @@
+//! An issuer of good and bad tokens that shares no line with the crate, and a resource server
+//! that judges them.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "each test file uses a part of it"
+)]
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
+    RsaKeyPair,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::Full;
+use serde_json::{Value, json};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_oauth::{
+    Audience, AuthContext, Issuer, KeySet, ManualClock, Rejection, RejectionKind, ResourceServer,
+    TrustedIssuer, UnixTime,
+};
+
+pub const NOW: u64 = 1_700_000_000;
+pub const ISSUER: &str = "https://as.example";
+pub const AUDIENCE: &str = "orders";
+
+/// A private key of each kind.
+pub enum PrivateKey {
+    Rsa(RsaKeyPair),
+    Ec(EcdsaKeyPair, &'static str),
+    Ed25519(Ed25519KeyPair),
+}
+
+/// RSA keys take a while to make: the tests of a file share them.
+pub fn rsa(which: usize) -> &'static PrivateKey {
+    static KEYS: [OnceLock<PrivateKey>; 3] = [const { OnceLock::new() }; 3];
+    KEYS[which].get_or_init(|| PrivateKey::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()))
+}
+
+pub fn p256() -> PrivateKey {
+    PrivateKey::Ec(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(), "P-256")
+}
+
+pub fn p384() -> PrivateKey {
+    PrivateKey::Ec(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap(), "P-384")
+}
+
+pub fn ed25519() -> PrivateKey {
+    PrivateKey::Ed25519(Ed25519KeyPair::generate().unwrap())
+}
+
+impl PrivateKey {
+    /// The public half as a JWK.
+    pub fn jwk(&self, kid: &str) -> Value {
+        let mut jwk = match self {
+            Self::Rsa(pair) => json!({
+                "kty": "RSA",
+                "n": encode(pair.public_key().modulus().big_endian_without_leading_zero()),
+                "e": encode(pair.public_key().exponent().big_endian_without_leading_zero()),
+            }),
+            Self::Ec(pair, crv) => {
+                let point = &pair.public_key().as_ref()[1..];
+                let (x, y) = point.split_at(point.len() / 2);
+                json!({ "kty": "EC", "crv": crv, "x": encode(x), "y": encode(y) })
+            }
+            Self::Ed25519(pair) => json!({ "kty": "OKP", "crv": "Ed25519", "x": encode(pair.public_key()) }),
+        };
+        jwk["kid"] = json!(kid);
+        jwk["use"] = json!("sig");
+        jwk
+    }
+
+    pub fn sign(&self, alg: &str, message: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Rsa(pair) => {
+                let encoding: &'static dyn aws_lc_rs::signature::RsaEncoding = match alg {
+                    "RS384" => &RSA_PKCS1_SHA384,
+                    "RS512" => &RSA_PKCS1_SHA512,
+                    "PS256" => &RSA_PSS_SHA256,
+                    "PS384" => &RSA_PSS_SHA384,
+                    "PS512" => &RSA_PSS_SHA512,
+                    _ => &RSA_PKCS1_SHA256,
+                };
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(encoding, &SystemRandom::new(), message, &mut signature).unwrap();
+                signature
+            }
+            Self::Ec(pair, _) => pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec(),
+            Self::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
+        }
+    }
+}
+
+pub fn encode(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Puts a compact JWS together from any header and payload text.
+pub fn compact(key: &PrivateKey, alg: &str, header: &str, payload: &[u8]) -> String {
+    let input = format!("{}.{}", encode(header), encode(payload));
+    let signature = key.sign(alg, input.as_bytes());
+    format!("{input}.{}", encode(signature))
+}
+
+/// The claims of a good token.
+pub fn claims() -> Value {
+    json!({ "iss": ISSUER, "aud": [AUDIENCE], "exp": NOW + 3600, "iat": NOW, "sub": "app", "scope": "orders.read" })
+}
+
+/// `claims` with members replaced; `null` takes one away.
+pub fn claims_with(changes: Value) -> Value {
+    let mut claims = claims();
+    for (name, value) in changes.as_object().unwrap() {
+        if value.is_null() {
+            claims.as_object_mut().unwrap().remove(name);
+        } else {
+            claims[name] = value.clone();
+        }
+    }
+    claims
+}
+
+/// A resource server with one issuer whose keys are fixed: an RSA, a P-256, a P-384 and an
+/// Ed25519 key without `alg`.
+pub struct Bench {
+    pub clock: ManualClock,
+    pub rsa: &'static PrivateKey,
+    pub p256: PrivateKey,
+    pub p384: PrivateKey,
+    pub ed25519: PrivateKey,
+    pub server: ResourceServer,
+    served: Arc<AtomicUsize>,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self::with(|issuer| issuer)
+    }
+
+    pub fn with(change: impl Fn(TrustedIssuer) -> TrustedIssuer) -> Self {
+        let (p256, p384, ed25519) = (p256(), p384(), ed25519());
+        let keys =
+            json!({ "keys": [rsa(0).jwk("rsa"), p256.jwk("p256"), p384.jwk("p384"), ed25519.jwk("ed")] });
+        let clock = ManualClock::at(UnixTime::from_secs(NOW));
+        let issuer = TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap())
+            .keys(KeySet::from_json(keys.to_string().as_bytes()).unwrap());
+        let (server, _nothing_to_refresh) =
+            ResourceServer::trusting(change(issuer)).clock(clock.clone()).build().unwrap();
+        Self { clock, rsa: rsa(0), p256, p384, ed25519, server, served: Arc::default() }
+    }
+
+    /// A good token with these claims.
+    pub fn token(&self, claims: &Value) -> String {
+        compact(
+            self.rsa,
+            "RS256",
+            r#"{"alg":"RS256","typ":"JWT","kid":"rsa"}"#,
+            claims.to_string().as_bytes(),
+        )
+    }
+
+    /// A token with this header, signed as RS256.
+    pub fn with_header(&self, header: &str) -> String {
+        compact(self.rsa, "RS256", header, claims().to_string().as_bytes())
+    }
+
+    /// A token with this payload.
+    pub fn with_payload(&self, payload: &[u8]) -> String {
+        compact(self.rsa, "RS256", r#"{"alg":"RS256","kid":"rsa"}"#, payload)
+    }
+
+    /// Sends any request through the layer.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Response<Full<Bytes>> {
+        let served = Arc::clone(&self.served);
+        let service = self.server.layer().layer(service_fn(move |request: Request<Full<Bytes>>| {
+            let served = Arc::clone(&served);
+            async move {
+                served.fetch_add(1, Ordering::SeqCst);
+                let mut response = Response::new(Full::default());
+                response.extensions_mut().insert(AuthContext::of(&request).expect("a context").clone());
+                Ok::<_, Infallible>(response)
+            }
+        }));
+        service.oneshot(request).await.unwrap()
+    }
+
+    /// Judges a token: its context, or why it was refused. The answer to a refusal is checked, too.
+    pub async fn judge(&self, token: &str) -> Result<AuthContext, RejectionKind> {
+        let before = self.served.load(Ordering::SeqCst);
+        let field = http::HeaderValue::from_bytes(format!("Bearer {token}").as_bytes()).unwrap();
+        let request = Request::builder().header(header::AUTHORIZATION, field).body(Full::default()).unwrap();
+        let response = self.send(request).await;
+        let Some(rejection) = response.extensions().get::<Rejection>() else {
+            assert_eq!(response.status(), 200);
+            return Ok(response.extensions().get::<AuthContext>().unwrap().clone());
+        };
+        let kind = rejection.kind();
+        assert_eq!(self.served.load(Ordering::SeqCst), before, "a refused request is not served");
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        if response.status() == 401 {
+            let challenge = response.headers()["www-authenticate"].to_str().unwrap();
+            assert!(challenge.contains(r#"error="invalid_token""#), "{challenge}");
+        } else {
+            assert_eq!((response.status().as_u16(), kind), (400, RejectionKind::InvalidRequest));
+        }
+        Err(kind)
+    }
+
+    /// Asserts that a token is refused with 401 `invalid_token` for this reason.
+    #[track_caller]
+    pub fn refuses(&self, token: &str, kind: RejectionKind) {
+        let judged = now_or_never(self.judge(token));
+        assert_eq!(judged.map(|_| ()), Err(kind), "{}", &token[..token.len().min(200)]);
+    }
+
+    /// Asserts that a token is accepted.
+    #[track_caller]
+    pub fn accepts(&self, token: &str) -> AuthContext {
+        now_or_never(self.judge(token)).expect(token)
+    }
+}
+
+/// A request whose key is present is decided without awaiting: so the first poll is enough.
+#[track_caller]
+pub fn now_or_never<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(output) => output,
+        std::task::Poll::Pending => panic!("the request was not decided at once"),
+    }
+}

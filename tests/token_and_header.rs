@@ -1,0 +1,425 @@
+//! `attack-checklist`, "Token and header": one test for each row, named after it.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Bench, claims, compact, encode, rsa};
+use tower_oauth::RejectionKind::{
+    BadSignature, Claim, Malformed, SenderConstrained, TooLarge, Type, UnknownKey, UnsupportedAlgorithm,
+};
+use tower_oauth::{Algorithm, KeySet, SkipReason, TokenProfile};
+
+#[test]
+fn every_algorithm_is_accepted_with_its_own_key() {
+    let bench = Bench::new();
+    let payload = claims().to_string();
+    for (alg, kid, key) in [
+        ("RS256", "rsa", bench.rsa),
+        ("RS384", "rsa", bench.rsa),
+        ("RS512", "rsa", bench.rsa),
+        ("PS256", "rsa", bench.rsa),
+        ("PS384", "rsa", bench.rsa),
+        ("PS512", "rsa", bench.rsa),
+        ("ES256", "p256", &bench.p256),
+        ("ES384", "p384", &bench.p384),
+        ("EdDSA", "ed", &bench.ed25519),
+        ("Ed25519", "ed", &bench.ed25519),
+    ] {
+        let header = json!({ "alg": alg, "kid": kid, "typ": "JWT" }).to_string();
+        let context = bench.accepts(&compact(key, alg, &header, payload.as_bytes()));
+        assert_eq!(context.subject(), Some("app"), "{alg}");
+    }
+}
+
+/// CVE-2015-9235, CVE-2020-28042, CVE-2021-22160 (Pulsar: `none`), CVE-2020-15084 (no algorithms)
+#[test]
+fn row_01_alg_none_in_any_spelling_and_an_empty_signature() {
+    let bench = Bench::new();
+    for alg in [json!("none"), json!("nOnE"), json!("None"), json!(""), json!("RS256\0"), json!("none\0")] {
+        let header = json!({ "alg": alg, "kid": "rsa" }).to_string();
+        bench.refuses(&bench.with_header(&header), UnsupportedAlgorithm);
+    }
+    bench.refuses(&bench.with_header(r#"{"kid":"rsa"}"#), UnsupportedAlgorithm);
+    for alg in ["null", "[\"RS256\"]", "1", "{}", "true"] {
+        bench.refuses(&bench.with_header(&format!(r#"{{"alg":{alg},"kid":"rsa"}}"#)), Malformed);
+    }
+    let good = bench.token(&claims());
+    let unsigned = good.rsplit_once('.').unwrap().0;
+    bench.refuses(&format!("{unsigned}."), Malformed);
+    bench.refuses(unsigned, Malformed);
+    bench.refuses(&format!("{unsigned}.AA"), BadSignature);
+}
+
+/// CVE-2016-10555, CVE-2017-11424, CVE-2022-29217, CVE-2024-33663, CVE-2024-37568, CVE-2024-54150,
+/// CVE-2023-48223, CVE-2023-48238, CVE-2026-39999, CVE-2026-44351, CVE-2026-34950, CVE-2025-65945:
+/// HMAC with a public key as the secret
+#[test]
+fn row_02_hmac_with_a_public_or_empty_key() {
+    use aws_lc_rs::hmac;
+    let bench = Bench::new();
+    let jwk = bench.rsa.jwk("rsa");
+    let secrets = [jwk["n"].as_str().unwrap().as_bytes().to_vec(), jwk.to_string().into_bytes(), Vec::new()];
+    for (alg, algorithm) in
+        [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)]
+    {
+        for secret in &secrets {
+            for kid in ["rsa", "p256", "ed", "secret"] {
+                let header = json!({ "alg": alg, "kid": kid }).to_string();
+                let input = format!("{}.{}", encode(header), encode(claims().to_string()));
+                let tag = hmac::sign(&hmac::Key::new(algorithm, secret), input.as_bytes());
+                bench.refuses(&format!("{input}.{}", encode(tag)), UnsupportedAlgorithm);
+            }
+        }
+    }
+    // An `oct` key in the set is skipped, and named.
+    let keys =
+        json!({ "keys": [jwk, { "kty": "oct", "kid": "secret", "k": encode([7; 32]), "alg": "HS256" }] });
+    let keys = KeySet::from_json(keys.to_string().as_bytes()).unwrap();
+    assert_eq!(keys.skipped().collect::<Vec<_>>(), [(Some("secret"), SkipReason::Symmetric)]);
+}
+
+/// CVE-2026-22817, CVE-2026-22818 (Hono: the header chooses where the key does not), CVE-2021-46743
+#[test]
+fn row_03_the_algorithm_is_the_keys_and_the_issuers() {
+    let mut jwk = rsa(0).jwk("rsa");
+    jwk["alg"] = json!("RS256");
+    let keys = KeySet::from_json(json!({ "keys": [jwk] }).to_string().as_bytes()).unwrap();
+    let bench = Bench::with(|issuer| issuer.keys(keys.clone()));
+    let payload = claims().to_string();
+    for alg in ["RS384", "RS512", "PS256", "PS384", "ES256", "ES384", "EdDSA"] {
+        let header = json!({ "alg": alg, "kid": "rsa" }).to_string();
+        bench.refuses(&compact(bench.rsa, alg, &header, payload.as_bytes()), UnsupportedAlgorithm);
+    }
+    // A curve that is not the algorithm's.
+    let bench = Bench::new();
+    let header = r#"{"alg":"ES256","kid":"p384"}"#;
+    bench.refuses(&compact(&bench.p384, "ES256", header, payload.as_bytes()), UnsupportedAlgorithm);
+    // Registered, but not on this issuer's list.
+    let bench = Bench::with(|issuer| issuer.algorithms([Algorithm::Es256]));
+    bench.refuses(&bench.token(&claims()), UnsupportedAlgorithm);
+    for alg in ["ES512", "ES256K", "RSA-OAEP", "dir", "HS256", "Ed448", "ML-DSA-44"] {
+        bench.refuses(
+            &bench.with_header(&json!({ "alg": alg, "kid": "rsa" }).to_string()),
+            UnsupportedAlgorithm,
+        );
+    }
+}
+
+/// CVE-2018-0114 (node-jose: embedded `jwk`)
+#[test]
+fn row_04_keys_in_the_header_are_ignored_and_nothing_is_fetched() {
+    // Whoever would fetch reaches this listener.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/keys", listener.local_addr().unwrap());
+    let bench = Bench::new();
+    let own = rsa(1);
+    for (name, value) in [
+        ("jwk", own.jwk("mine")),
+        ("jku", json!(url)),
+        ("x5u", json!(url)),
+        ("x5c", json!(["MIIB"])),
+        ("x5t", json!("AAAA")),
+        ("x5t#S256", json!("AAAA")),
+    ] {
+        for (kid, kind) in [("mine", UnknownKey), ("rsa", BadSignature)] {
+            let mut header = json!({ "alg": "RS256", "kid": kid });
+            header[name] = value.clone();
+            bench.refuses(&compact(own, "RS256", &header.to_string(), claims().to_string().as_bytes()), kind);
+        }
+        // With a key of the issuer they do no harm: Entra sends `x5t`.
+        let mut header = json!({ "alg": "RS256", "kid": "rsa" });
+        header[name] = value;
+        bench.accepts(&bench.with_header(&header.to_string()));
+    }
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+/// CVE-2026-32597, CVE-2025-59420, GHSA-hm7r-c7qw-ghp6: `crit` ignored
+#[test]
+fn row_05_crit_and_b64_in_any_form() {
+    let bench = Bench::new();
+    for member in [
+        r#""crit":["exp"],"exp":1"#,
+        r#""crit":["unknown"],"unknown":1"#,
+        r#""crit":["absent"]"#,
+        r#""crit":["alg"]"#,
+        r#""crit":["a","a"],"a":1"#,
+        r#""crit":[]"#,
+        r#""crit":"b64""#,
+        r#""crit":{}"#,
+        r#""crit":null"#,
+        r#""crit":["b64"],"b64":false"#,
+        r#""crit":["b64"],"b64":true"#,
+        r#""b64":false"#,
+        r#""\u0063rit":["x"]"#,
+    ] {
+        bench.refuses(&bench.with_header(&format!(r#"{{"alg":"RS256","kid":"rsa",{member}}}"#)), Malformed);
+    }
+}
+
+#[test]
+fn row_06_key_identifiers_of_the_wrong_type_or_length() {
+    let bench = Bench::new();
+    for kid in ["7", "{}", "[]", "null", "true", r#""""#, r#""a\u0000""#, r#""a\nb""#, r#""\u001b[31m""#] {
+        bench.refuses(&bench.with_header(&format!(r#"{{"alg":"RS256","kid":{kid}}}"#)), Malformed);
+    }
+    bench.refuses(
+        &bench.with_header(&json!({ "alg": "RS256", "kid": "k".repeat(256) }).to_string()),
+        Malformed,
+    );
+    // Well-formed, but nobody's.
+    for kid in ["../../dev/null", "' OR 1=1 --", "rsа", "RSA", " rsa", "rsa ", &"k".repeat(255)] {
+        bench.refuses(&bench.with_header(&json!({ "alg": "RS256", "kid": kid }).to_string()), UnknownKey);
+    }
+}
+
+/// CVE-2022-21449 (psychic signatures)
+#[test]
+fn row_07_ecdsa_signatures_out_of_range_or_form() {
+    let bench = Bench::new();
+    let header = r#"{"alg":"ES256","kid":"p256"}"#;
+    let good = compact(&bench.p256, "ES256", header, claims().to_string().as_bytes());
+    bench.accepts(&good);
+    let (input, signature) = good.rsplit_once('.').unwrap();
+    let signature =
+        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, signature).unwrap();
+    let (r, s) = signature.split_at(32);
+    // The order of P-256 (FIPS 186-4, D.1.2.3).
+    let n = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
+    let n: Vec<u8> = (0..64).step_by(2).map(|at| u8::from_str_radix(&n[at..at + 2], 16).unwrap()).collect();
+    let zero = vec![0; 32];
+    let der = [&[0x30, 0x44, 0x02, 0x20], r, &[0x02, 0x20], s].concat();
+    for bad in [
+        [&zero[..], &zero].concat(),
+        [&zero[..], s].concat(),
+        [r, &zero].concat(),
+        [&n[..], s].concat(),
+        [r, &n].concat(),
+        [&n[..], &n].concat(),
+        der,
+        signature[..63].to_vec(),
+        [&signature[..], &[0]].concat(),
+        [&[0], r, &[0], s].concat(),
+        Vec::from([0; 96]),
+    ] {
+        bench.refuses(&format!("{input}.{}", encode(bad)), BadSignature);
+    }
+    // n - s signs the same: so the bytes of a token are not its identity.
+    let mut borrow = 0_i16;
+    let mut mirrored = [0; 32];
+    for at in (0..32).rev() {
+        let difference = i16::from(n[at]) - i16::from(s[at]) - borrow;
+        borrow = i16::from(difference < 0);
+        mirrored[at] = u8::try_from(difference + 256 * borrow).unwrap();
+    }
+    bench.accepts(&format!("{input}.{}", encode([r, &mirrored].concat())));
+}
+
+#[test]
+fn row_08_ed25519_small_order_and_out_of_range() {
+    // The published vectors are in the crate's `vectors` tests; here as a token.
+    let bench = Bench::new();
+    let header = r#"{"alg":"EdDSA","kid":"ed"}"#;
+    let good = compact(&bench.ed25519, "EdDSA", header, claims().to_string().as_bytes());
+    bench.accepts(&good);
+    let (input, signature) = good.rsplit_once('.').unwrap();
+    let mut signature =
+        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, signature).unwrap();
+    signature[63] |= 0xe0; // S is far above the order now.
+    bench.refuses(&format!("{input}.{}", encode(&signature)), BadSignature);
+    let small_order = [&[1][..], &[0; 63]].concat();
+    bench.refuses(&format!("{input}.{}", encode(small_order)), BadSignature);
+    for x in [[0; 32], {
+        let mut one = [0; 32];
+        one[0] = 1;
+        one
+    }] {
+        let set =
+            json!({ "keys": [bench.rsa.jwk("rsa"), { "kty": "OKP", "crv": "Ed25519", "x": encode(x) }] });
+        let keys = KeySet::from_json(set.to_string().as_bytes()).unwrap();
+        assert_eq!(keys.skipped().map(|(_, reason)| reason).collect::<Vec<_>>(), [SkipReason::Invalid]);
+    }
+}
+
+/// CVE-2022-23539, CVE-2022-23540, CVE-2022-23541: weak keys; CVE-2017-15361: ROCA
+#[test]
+fn row_09_weak_rsa_keys_are_skipped() {
+    let good = bench_jwk();
+    let skipped = |n: &str, e: &str| {
+        let set = json!({ "keys": [good, { "kty": "RSA", "kid": "weak", "n": n, "e": e }] });
+        let keys = KeySet::from_json(set.to_string().as_bytes()).unwrap();
+        let reason = keys.skipped().next().map(|(_, reason)| reason);
+        reason
+    };
+    let n = good["n"].as_str().unwrap();
+    assert_eq!(skipped(n, "AQAB"), None);
+    for e in ["AQ", "AA", "Ag", "AQAC", &encode([1, 0, 0, 0, 1])] {
+        assert!(skipped(n, e).is_some(), "e = {e}");
+    }
+    let odd = |bytes: usize| encode([&vec![0xff; bytes - 1][..], &[0x01]].concat());
+    for bytes in [64, 128, 255, 1025, 2048] {
+        assert_eq!(skipped(&odd(bytes), "AQAB"), Some(SkipReason::Weak), "{bytes} bytes");
+    }
+    assert_eq!(skipped(&format!("AA{n}"), "AQAB"), Some(SkipReason::Invalid), "leading zeros");
+    assert_eq!(skipped(n, "AAEAAQ"), Some(SkipReason::Invalid), "leading zero in e");
+}
+
+fn bench_jwk() -> Value {
+    rsa(0).jwk("rsa")
+}
+
+#[test]
+fn row_10_base64url_is_exact_in_each_part() {
+    let bench = Bench::new();
+    let good = bench.token(&claims());
+    let parts: Vec<&str> = good.split('.').collect();
+    for which in 0..3 {
+        for spoil in ["=", "==", "+", "/", "?", "A"] {
+            let mut spoiled: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
+            // "A" makes a length of 1 modulo 4, or trailing bits that are not zero.
+            while spoil == "A" && spoiled[which].len() % 4 != 1 {
+                spoiled[which].push('A');
+            }
+            if spoil != "A" {
+                spoiled[which].push_str(spoil);
+            }
+            let verdict = support::now_or_never(bench.judge(&spoiled.join("."))).map(|_| ());
+            // A longer signature may be well-formed base64url and still be no signature.
+            assert!(
+                verdict == Err(Malformed) || verdict == Err(BadSignature),
+                "{which} {spoil:?} {verdict:?}"
+            );
+        }
+    }
+    // Trailing bits: a 256-byte signature ends in a character of which four bits count.
+    let last = good.chars().last().unwrap();
+    let next = char::from(u8::try_from(u32::from(last)).unwrap() + 1);
+    bench.refuses(&format!("{}{next}", &good[..good.len() - 1]), Malformed);
+}
+
+/// CVE-2022-39227 (python-jwt: polyglot), CVE-2025-30204, CVE-2025-27144, CVE-2025-22868 (split on dots)
+#[test]
+fn row_11_anything_but_three_parts() {
+    let bench = Bench::new();
+    let good = bench.token(&claims());
+    for token in [
+        "a".to_owned(),
+        "a.b".to_owned(),
+        good.replace('.', ""),
+        format!("{good}.AAAA"),
+        format!("{good}.AAAA.AAAA"),
+        "..".to_owned(),
+        "...".to_owned(),
+        ".".repeat(15_000),
+    ] {
+        bench.refuses(&token, Malformed);
+    }
+    // A JWE has five parts; JSON serialisations have no dots, or the wrong ones.
+    bench.refuses(
+        "eyJhbGciOiJkaXIiLCJlbmMiOiJBMTI4R0NNIn0..48V1_ALb6US04U3b._A.XFBoMYUZodetZdvTiFvSkQ",
+        Malformed,
+    );
+    let parts: Vec<&str> = good.split('.').collect();
+    for json in [
+        json!({ "protected": parts[0], "payload": parts[1], "signature": parts[2] }).to_string(),
+        format!(r#"{{"{}":"x","protected":"{}"}}"#, good, parts[0]),
+    ] {
+        bench.refuses(&json, Malformed);
+    }
+    bench.refuses(&".".repeat(65_000), TooLarge);
+}
+
+/// CVE-2026-29000 (pac4j: unsigned token within a JWE), CVE-2023-51774 (JWE taken for a JWS), and
+/// the JWE bombs CVE-2024-33664, CVE-2024-28180, CVE-2024-28176, CVE-2024-28122, CVE-2024-21319,
+/// CVE-2023-52428, CVE-2023-50658, CVE-2023-51775
+#[test]
+fn row_12_nested_compressed_and_encrypted_tokens() {
+    let bench = Bench::new();
+    for member in
+        [r#""cty":"JWT""#, r#""cty":"jwt""#, r#""zip":"DEF""#, r#""enc":"A256GCM""#, r#""zip":null"#]
+    {
+        bench.refuses(&bench.with_header(&format!(r#"{{"alg":"RS256","kid":"rsa",{member}}}"#)), Malformed);
+    }
+    for alg in ["dir", "RSA-OAEP", "PBES2-HS256+A128KW"] {
+        let header = json!({ "alg": alg, "enc": "A256GCM", "p2c": 100_000_000 }).to_string();
+        bench.refuses(&bench.with_header(&header), Malformed);
+    }
+}
+
+#[test]
+fn row_13_the_type_of_the_token() {
+    let bench = Bench::new();
+    let with_typ = |bench: &Bench, typ: &str| {
+        let header = json!({ "alg": "RS256", "kid": "rsa", "typ": typ }).to_string();
+        let claims = support::claims_with(json!({ "client_id": "app", "jti": "1" }));
+        compact(bench.rsa, "RS256", &header, claims.to_string().as_bytes())
+    };
+    for typ in ["JWT", "jwt", "JOSE", "at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt"] {
+        bench.accepts(&with_typ(&bench, typ));
+    }
+    bench.accepts(&bench.with_header(r#"{"alg":"RS256","kid":"rsa"}"#));
+    for typ in ["dpop+jwt", "logout+jwt", "secevent+jwt", "id+jwt", "application/jwt", "JWE", "", "at+jwt "] {
+        bench.refuses(&with_typ(&bench, typ), Type);
+    }
+    for typ in ["7", "null", "[\"JWT\"]"] {
+        bench
+            .refuses(&bench.with_header(&format!(r#"{{"alg":"RS256","kid":"rsa","typ":{typ}}}"#)), Malformed);
+    }
+    // RFC 9068 §4
+    let strict = Bench::with(|issuer| issuer.profile(TokenProfile::Rfc9068));
+    for typ in ["at+jwt", "application/at+jwt", "AT+jwt"] {
+        strict.accepts(&with_typ(&strict, typ));
+    }
+    for typ in ["JWT", "JOSE", "dpop+jwt"] {
+        strict.refuses(&with_typ(&strict, typ), Type);
+    }
+    strict.refuses(&strict.with_header(r#"{"alg":"RS256","kid":"rsa"}"#), Type);
+    // RFC 9068 §2.2: `client_id` and `jti` are missing here.
+    strict.refuses(&strict.with_header(r#"{"alg":"RS256","kid":"rsa","typ":"at+jwt"}"#), Claim);
+}
+
+/// CVE-2025-53864 (Nimbus: deep JSON)
+#[test]
+fn row_14_size_depth_and_number_of_members() {
+    let bench = Bench::new();
+    let mut large = claims();
+    large["x"] = json!("x".repeat(11_000));
+    bench.accepts(&bench.token(&large));
+    large["x"] = json!("x".repeat(16 * 1024));
+    bench.refuses(&bench.token(&large), TooLarge);
+    let header = json!({ "alg": "RS256", "kid": "rsa", "x": "x".repeat(7000) }).to_string();
+    bench.refuses(&bench.with_header(&header), TooLarge);
+    for (depth, fine) in [(31, true), (32, false), (2000, false)] {
+        let payload = claims().to_string().replacen(
+            '{',
+            &format!(r#"{{"x":{}{},"#, "[".repeat(depth), "]".repeat(depth)),
+            1,
+        );
+        let verdict = support::now_or_never(bench.judge(&bench.with_payload(payload.as_bytes()))).is_ok();
+        assert_eq!(verdict, fine, "{depth}");
+    }
+    for (members, fine) in [(200, true), (300, false)] {
+        let mut many = claims();
+        for member in 0..members {
+            many[format!("m{member}")] = json!(0);
+        }
+        assert_eq!(support::now_or_never(bench.judge(&bench.token(&many))).is_ok(), fine, "{members}");
+    }
+    let digits = "9".repeat(5000);
+    let payload = claims().to_string().replacen('{', &format!(r#"{{"x":{digits},"#), 1);
+    assert!(support::now_or_never(bench.judge(&bench.with_payload(payload.as_bytes()))).is_err());
+}
+
+#[test]
+fn row_32_a_sender_constrained_token_is_no_bearer_token() {
+    let bench = Bench::new();
+    for cnf in [json!({ "jkt": "x" }), json!({ "x5t#S256": "x" }), json!({}), json!("x"), json!([]), json!(7)]
+    {
+        let mut claims = claims();
+        claims["cnf"] = cnf;
+        bench.refuses(&bench.token(&claims), SenderConstrained);
+    }
+    let payload = claims().to_string().replacen('{', r#"{"cnf":null,"#, 1);
+    bench.refuses(&bench.with_payload(payload.as_bytes()), SenderConstrained);
+}
