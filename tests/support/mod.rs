@@ -7,6 +7,8 @@
     reason = "each test file uses a part of it"
 )]
 
+pub mod issuer;
+
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};

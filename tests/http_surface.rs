@@ -1,0 +1,234 @@
+//! `attack-checklist`, "HTTP surface", as far as bearer tokens go: one test for each row.
+
+mod support;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use serde_json::json;
+use support::{Bench, claims, claims_with, now_or_never};
+use tower_oauth::{AuthContext, Rejection, RejectionKind};
+
+fn send(bench: &Bench, request: http::request::Builder) -> Response<Full<Bytes>> {
+    now_or_never(bench.send(request.body(Full::default()).unwrap()))
+}
+
+fn kind(response: &Response<Full<Bytes>>) -> Option<RejectionKind> {
+    response.extensions().get::<Rejection>().map(Rejection::kind)
+}
+
+/// CVE-2026-47673 (Hono: any scheme accepted)
+#[test]
+fn row_22_several_tokens_fields_or_methods_are_a_bad_request() {
+    let bench = Bench::new();
+    let bearer = format!("Bearer {}", bench.token(&claims()));
+    let twice =
+        Request::builder().header(header::AUTHORIZATION, &bearer).header(header::AUTHORIZATION, &bearer);
+    let mixed =
+        Request::builder().header(header::AUTHORIZATION, "Basic YTpi").header(header::AUTHORIZATION, &bearer);
+    let joined = Request::builder().header(header::AUTHORIZATION, format!("{bearer}, {bearer}"));
+    let repeated = Request::builder().header(header::AUTHORIZATION, format!("Bearer {bearer}"));
+    let query = Request::builder().uri("/orders?access_token=x").header(header::AUTHORIZATION, &bearer);
+    for request in [twice, mixed, joined, repeated, query] {
+        let response = send(&bench, request);
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(kind(&response), Some(RejectionKind::InvalidRequest));
+        let challenge = response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap();
+        assert!(challenge.contains(r#"error="invalid_request""#), "{challenge}");
+    }
+    for scheme in ["Basic", "DPoP", "Token", "Digest", "Negotiate"] {
+        let field = format!("{scheme} {}", bench.token(&claims()));
+        let response = send(&bench, Request::builder().header(header::AUTHORIZATION, field));
+        assert_eq!(kind(&response), Some(RejectionKind::MissingToken));
+    }
+}
+
+#[test]
+fn row_23_the_scheme_is_case_insensitive_and_one_space_follows() {
+    let bench = Bench::new();
+    let token = bench.token(&claims());
+    for scheme in ["Bearer", "bearer", "BEARER", "bEaReR"] {
+        let response =
+            send(&bench, Request::builder().header(header::AUTHORIZATION, format!("{scheme} {token}")));
+        assert_eq!(response.status(), StatusCode::OK, "{scheme}");
+    }
+    for field in [
+        "Bearer".to_owned(),
+        "Bearer ".to_owned(),
+        format!("Bearer\t{token}"),
+        format!("Bearer  {token}"),
+        format!("Bearer {token} "),
+        format!("Bearer {token} x"),
+        format!("Bearer{token}"),
+    ] {
+        let response = send(&bench, Request::builder().header(header::AUTHORIZATION, &field));
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{field}");
+    }
+}
+
+#[test]
+fn row_24_tokens_in_the_query_or_body_are_not_looked_for() {
+    let bench = Bench::new();
+    let token = bench.token(&claims());
+    let request = Request::builder().uri(format!("/orders?access_token={token}"));
+    assert_eq!(kind(&send(&bench, request)), Some(RejectionKind::MissingToken));
+    let form = Request::builder()
+        .method(Method::POST)
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(Full::from(format!("access_token={token}")))
+        .unwrap();
+    assert_eq!(kind(&now_or_never(bench.send(form))), Some(RejectionKind::MissingToken));
+}
+
+#[test]
+fn row_25_bytes_that_are_no_visible_ascii() {
+    let bench = Bench::new();
+    for field in [&b"Bearer \xff\xfe"[..], "Bearer é".as_bytes(), b"Bearer a\tb"] {
+        let request =
+            Request::builder().header(header::AUTHORIZATION, HeaderValue::from_bytes(field).unwrap());
+        assert_eq!(kind(&send(&bench, request)), Some(RejectionKind::InvalidRequest));
+    }
+}
+
+#[test]
+fn row_26_nothing_of_the_request_is_in_the_answer() {
+    let bench = Bench::new();
+    let mark = "x0x0mark";
+    let header = json!({ "alg": "RS256", "kid": format!("{mark}\"") }).to_string();
+    let payload = claims_with(json!({ "iss": format!("https://{mark}.example"), "scope": mark })).to_string();
+    let token = support::compact(bench.rsa, "RS256", &header, payload.as_bytes());
+    let alg = bench.with_header(&json!({ "alg": mark, "kid": "rsa" }).to_string());
+    for token in [token, alg, format!("{mark}.{mark}.{mark}"), mark.to_owned()] {
+        let request = Request::builder()
+            .uri(format!("/{mark}?{mark}"))
+            .header(header::HOST, format!("{mark}.example"))
+            .header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let response = send(&bench, request);
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert!(!format!("{:?} {:?}", response.headers(), response.body()).contains(mark));
+        assert_eq!(
+            response.headers()[header::WWW_AUTHENTICATE],
+            r#"Bearer realm="resource", error="invalid_token", error_description="The access token is invalid""#
+        );
+    }
+}
+
+#[test]
+fn row_28_a_context_that_an_outer_layer_left_is_removed() {
+    let bench = Bench::new();
+    let stranger = bench.accepts(&bench.token(&claims_with(json!({ "sub": "stranger" }))));
+    let token = bench.token(&claims());
+    let request = Request::builder()
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .extension(stranger.clone());
+    let response = send(&bench, request);
+    assert_eq!(response.extensions().get::<AuthContext>().unwrap().subject(), Some("app"));
+
+    // Without a token it does not survive either, where such requests are let through.
+    use tower::{Layer, ServiceExt};
+    let service =
+        bench.server.layer().allow_anonymous().layer(tower::service_fn(|request: Request<()>| async move {
+            assert!(AuthContext::of(&request).is_none());
+            Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+        }));
+    let request = Request::builder().extension(stranger).body(()).unwrap();
+    assert_eq!(now_or_never(service.oneshot(request)).unwrap().status(), StatusCode::OK);
+}
+
+/// CVE-2026-40575, CVE-2025-54576 (oauth2-proxy: skip rules), CVE-2020-8595 (Istio: path match),
+/// CVE-2021-21378 (Envoy: `allow_missing`)
+#[test]
+fn row_29_no_path_method_or_header_skips_the_check() {
+    let bench = Bench::new();
+    for uri in ["/", "//", "/healthz", "/%2e%2e/", "/a;b", "/a%2fb", "*", "http://other.example/healthz"] {
+        for method in [Method::GET, Method::OPTIONS, Method::HEAD, Method::TRACE, Method::CONNECT] {
+            let request = Request::builder()
+                .method(method)
+                .uri(uri)
+                .header("x-forwarded-uri", "/healthz")
+                .header("x-original-url", "/healthz")
+                .header("x-http-method-override", "OPTIONS")
+                .header("upgrade", "websocket");
+            assert_eq!(kind(&send(&bench, request)), Some(RejectionKind::MissingToken), "{uri}");
+        }
+    }
+    // A route that takes requests without a token still refuses a bad one.
+    use tower::{Layer, ServiceExt};
+    let service = bench.server.layer().allow_anonymous().layer(tower::service_fn(|_: Request<()>| async {
+        Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+    }));
+    let request = Request::builder().header(header::AUTHORIZATION, "Bearer x.y.z").body(()).unwrap();
+    assert_eq!(now_or_never(service.oneshot(request)).unwrap().status(), StatusCode::UNAUTHORIZED);
+}
+
+#[test]
+fn row_31_grpc_calls_are_answered_in_grpcs_terms() {
+    let bench = Bench::new();
+    for content_type in ["application/grpc", "application/grpc+proto", "application/grpc-web"] {
+        let response = send(&bench, Request::builder().header(header::CONTENT_TYPE, content_type));
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["grpc-status"], "16");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/grpc");
+        assert_eq!(kind(&response), Some(RejectionKind::MissingToken));
+    }
+    let head = send(&bench, Request::builder().method(Method::HEAD));
+    assert_eq!(head.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(head.headers()[header::WWW_AUTHENTICATE], r#"Bearer realm="resource""#);
+}
+
+#[test]
+fn a_missing_token_is_challenged_without_an_error() {
+    let bench = Bench::new();
+    let response = send(&bench, Request::builder());
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(response.headers()[header::WWW_AUTHENTICATE], r#"Bearer realm="resource""#);
+    assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+}
+
+#[test]
+fn an_expired_token_is_told_so_that_a_client_renews_it() {
+    let bench = Bench::new();
+    let token = bench.token(&claims_with(json!({ "exp": 1 })));
+    let response = send(&bench, Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")));
+    let challenge = response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap();
+    assert!(challenge.contains(r#"error_description="The access token expired""#), "{challenge}");
+}
+
+#[test]
+fn the_answer_can_be_replaced_and_still_tells_outer_layers_the_cause() {
+    use tower::{Layer, ServiceExt};
+    let bench = Bench::new();
+    let layer = bench.server.layer().on_rejection(|rejection: &Rejection| {
+        Response::builder().status(StatusCode::IM_A_TEAPOT).body(rejection.kind().to_string()).unwrap()
+    });
+    let service = layer.layer(tower::service_fn(|_: Request<()>| async {
+        Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+    }));
+    let response = now_or_never(service.oneshot(Request::new(()))).unwrap();
+    assert_eq!((response.status(), response.body().as_str()), (StatusCode::IM_A_TEAPOT, "missing_token"));
+    assert_eq!(response.extensions().get::<Rejection>().unwrap().kind(), RejectionKind::MissingToken);
+}
+
+#[test]
+fn realm_and_resource_metadata_are_named_if_they_can_be_quoted() {
+    use tower_oauth::{Audience, Endpoint, Issuer, KeySet, ResourceServer};
+    let keys = json!({ "keys": [support::rsa(0).jwk("rsa")] }).to_string();
+    let builder = || {
+        ResourceServer::builder(Issuer::new("https://as.example").unwrap(), Audience::new("a").unwrap())
+            .keys(KeySet::from_json(keys.as_bytes()).unwrap())
+    };
+    for realm in ["a\"b", "a\\b", "a\r\nb", "é", ""] {
+        assert!(builder().realm(realm).build().is_err(), "{realm:?}");
+    }
+    let url = Endpoint::new("https://orders.example/.well-known/oauth-protected-resource").unwrap();
+    let (server, _) = builder().realm("orders").resource_metadata(url).build().unwrap();
+    use tower::{Layer, ServiceExt};
+    let service = server.layer().layer(tower::service_fn(|_: Request<()>| async {
+        Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+    }));
+    let response = now_or_never(service.oneshot(Request::new(()))).unwrap();
+    assert_eq!(
+        response.headers()[header::WWW_AUTHENTICATE],
+        r#"Bearer realm="orders", resource_metadata="https://orders.example/.well-known/oauth-protected-resource""#
+    );
+}

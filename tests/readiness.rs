@@ -1,0 +1,155 @@
+//! `poll_ready` is honoured on every path, and contention layers work inside and outside.
+
+mod support;
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode, header};
+use serde_json::json;
+use support::{Bench, claims, compact};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower_oauth::{Audience, Issuer, ManualClock, RequireScopeLayer, ResourceServer, StartUp, UnixTime};
+
+/// Panics when it is called without having been polled ready. A clone is not ready.
+#[derive(Debug, Default)]
+struct Strict {
+    ready: bool,
+}
+
+impl Clone for Strict {
+    fn clone(&self) -> Self {
+        Self { ready: false }
+    }
+}
+
+impl Service<Request<()>> for Strict {
+    type Response = Response<String>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Response<String>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<()>) -> Self::Future {
+        assert!(self.ready, "called without having been polled ready");
+        self.ready = false;
+        std::future::ready(Ok(Response::new("served".to_owned())))
+    }
+}
+
+fn request(token: &str) -> Request<()> {
+    Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap()
+}
+
+async fn status<S>(service: &mut S, request: Request<()>) -> StatusCode
+where
+    S: Service<Request<()>, Response = Response<String>>,
+    S::Error: std::fmt::Debug,
+{
+    service.ready().await.unwrap().call(request).await.unwrap().status()
+}
+
+#[tokio::test]
+async fn grants_and_refusals_call_only_a_ready_service() {
+    let bench = Bench::new();
+    let token = bench.token(&claims());
+    let mut service = ServiceBuilder::new()
+        .layer(bench.server.layer())
+        .layer(RequireScopeLayer::all(["orders.read"]))
+        .service(Strict::default());
+    for _ in 0..3 {
+        assert_eq!(status(&mut service, request(&token)).await, StatusCode::OK);
+        assert_eq!(status(&mut service, request("x.y.z")).await, StatusCode::UNAUTHORIZED);
+        assert_eq!(status(&mut service, Request::new(())).await, StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[tokio::test]
+async fn it_works_under_and_over_buffer_and_concurrency_limit() {
+    let bench = Bench::new();
+    let token = bench.token(&claims());
+    let mut under = ServiceBuilder::new()
+        .buffer(8)
+        .concurrency_limit(1)
+        .layer(bench.server.layer())
+        .service(Strict::default());
+    let mut over = ServiceBuilder::new()
+        .layer(bench.server.layer())
+        .buffer::<Request<()>>(8)
+        .concurrency_limit(1)
+        .service(Strict::default());
+    for _ in 0..5 {
+        assert_eq!(status(&mut under, request(&token)).await, StatusCode::OK);
+        assert_eq!(status(&mut over, request(&token)).await, StatusCode::OK);
+        assert_eq!(status(&mut under, request("x.y.z")).await, StatusCode::UNAUTHORIZED);
+        assert_eq!(status(&mut over, request("x.y.z")).await, StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[test]
+fn layer_service_and_context_are_clone_send_and_sync() {
+    fn check<T: Clone + Send + Sync + 'static>() {}
+    check::<ResourceServer>();
+    check::<tower_oauth::ResourceServerLayer>();
+    check::<tower_oauth::ResourceServerService<Strict>>();
+    check::<tower_oauth::RequireScopeService<Strict>>();
+    check::<tower_oauth::AuthContext>();
+    check::<tower_oauth::Rejection>();
+    fn send<T: Send>() {}
+    send::<tower_oauth::ResponseFuture<Strict, (), String>>();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_keys_calls_the_service_that_was_ready() {
+    let (old, new) = (support::rsa(0), support::rsa(1));
+    let issuer = support::issuer::Scripted::new(json!({ "keys": [old.jwk("old")] }));
+    let server =
+        ResourceServer::builder(Issuer::new(support::ISSUER).unwrap(), Audience::new("orders").unwrap())
+            .clock(ManualClock::at(UnixTime::from_secs(support::NOW)))
+            .transport(issuer.clone())
+            .start_up(StartUp::Require(Duration::from_secs(5)))
+            .start()
+            .await
+            .unwrap();
+    issuer.publish(json!({ "keys": [old.jwk("old"), new.jwk("new")] }));
+    let token = compact(new, "RS256", r#"{"alg":"RS256","kid":"new"}"#, claims().to_string().as_bytes());
+    let mut service = server.layer().layer(Strict::default());
+    assert_eq!(status(&mut service, request(&token)).await, StatusCode::OK);
+    assert_eq!(status(&mut service, request(&token)).await, StatusCode::OK);
+}
+
+#[test]
+fn poll_ready_only_asks_the_inner_service() {
+    #[derive(Clone)]
+    struct Busy(Arc<AtomicBool>);
+
+    impl Service<Request<()>> for Busy {
+        type Response = Response<String>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Response<String>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            self.0.store(true, Ordering::SeqCst);
+            Poll::Pending
+        }
+
+        fn call(&mut self, _: Request<()>) -> Self::Future {
+            panic!("never ready, never called")
+        }
+    }
+
+    let bench = Bench::new();
+    let asked = Arc::new(AtomicBool::new(false));
+    let mut service = bench.server.layer().layer(Busy(Arc::clone(&asked)));
+    let mut ready = pin!(service.ready());
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    assert!(ready.as_mut().poll(&mut context).is_pending());
+    assert!(asked.load(Ordering::SeqCst));
+}

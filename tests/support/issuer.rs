@@ -1,0 +1,135 @@
+//! An issuer behind a `Transport`, whose answers a test scripts.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use serde_json::{Value, json};
+use tower_oauth::transport::{SendFuture, Transport, TransportError};
+
+use super::ISSUER;
+
+/// What the issuer does with a request for its keys.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Keys(Value),
+    Status(StatusCode, Option<&'static str>),
+    Text(&'static str),
+    Unreachable,
+    Hang,
+}
+
+/// Cheap to clone; clones share the script.
+#[derive(Clone, Debug)]
+pub struct Scripted(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    answer: Answer,
+    headers: HashMap<&'static str, &'static str>,
+    delay: Duration,
+    urls: Vec<String>,
+    in_flight: usize,
+    most_in_flight: usize,
+}
+
+impl Scripted {
+    pub fn new(keys: Value) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            answer: Answer::Keys(keys),
+            headers: HashMap::new(),
+            delay: Duration::ZERO,
+            urls: Vec::new(),
+            in_flight: 0,
+            most_in_flight: 0,
+        })))
+    }
+
+    pub fn publish(&self, keys: Value) {
+        self.answer(Answer::Keys(keys));
+    }
+
+    pub fn answer(&self, answer: Answer) {
+        self.0.lock().unwrap().answer = answer;
+    }
+
+    pub fn header(&self, name: &'static str, value: &'static str) {
+        self.0.lock().unwrap().headers.insert(name, value);
+    }
+
+    pub fn delay(&self, delay: Duration) {
+        self.0.lock().unwrap().delay = delay;
+    }
+
+    /// The URLs that were asked for, in order.
+    pub fn urls(&self) -> Vec<String> {
+        self.0.lock().unwrap().urls.clone()
+    }
+
+    /// How often the keys were asked for.
+    pub fn fetches(&self) -> usize {
+        self.urls().iter().filter(|url| url.ends_with("/keys")).count()
+    }
+
+    pub fn most_in_flight(&self) -> usize {
+        self.0.lock().unwrap().most_in_flight
+    }
+}
+
+/// Counts a request as in flight until it is answered or given up.
+struct Flight(Arc<Mutex<State>>);
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().in_flight -= 1;
+    }
+}
+
+impl Transport for Scripted {
+    fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
+        Box::pin(async move {
+            let delay = {
+                let mut state = self.0.lock().unwrap();
+                state.urls.push(request.uri().to_string());
+                state.in_flight += 1;
+                state.most_in_flight = state.most_in_flight.max(state.in_flight);
+                state.delay
+            };
+            let _flight = Flight(Arc::clone(&self.0));
+            tokio::time::sleep(delay).await;
+            let answer = self.0.lock().unwrap().answer.clone();
+            let mut response = Response::new(Bytes::new());
+            let discovery = request.uri().path() == "/.well-known/openid-configuration";
+            match answer {
+                Answer::Unreachable => return Err(TransportError::unreachable("connection refused")),
+                Answer::Hang => std::future::pending().await,
+                Answer::Status(status, retry_after) => {
+                    *response.status_mut() = status;
+                    if let Some(value) = retry_after {
+                        response.headers_mut().insert("retry-after", value.parse().unwrap());
+                    }
+                }
+                Answer::Keys(_) | Answer::Text(_) if discovery => {
+                    let metadata = json!({ "issuer": ISSUER, "jwks_uri": format!("{ISSUER}/keys") });
+                    *response.body_mut() = metadata.to_string().into();
+                }
+                Answer::Keys(keys) => *response.body_mut() = keys.to_string().into(),
+                Answer::Text(text) => *response.body_mut() = Bytes::from_static(text.as_bytes()),
+            }
+            let state = self.0.lock().unwrap();
+            for (name, value) in &state.headers {
+                response.headers_mut().insert(*name, value.parse().unwrap());
+            }
+            let unchanged = state.headers.get("etag").is_some_and(|etag| {
+                request.headers().get("if-none-match").is_some_and(|asked| asked == etag)
+            });
+            if unchanged && !discovery {
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+                *response.body_mut() = Bytes::new();
+            }
+            Ok(response)
+        })
+    }
+}
