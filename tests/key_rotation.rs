@@ -1,0 +1,474 @@
+//! The life of a key set as requests see it; time is paused, nothing sleeps for real.
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::Full;
+use serde_json::{Value, json};
+use support::issuer::{Answer, Scripted};
+use support::{NOW, PrivateKey, claims, claims_with, compact, rsa};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_oauth::{
+    Audience, Clock, Endpoint, ErrorKind, Issuer, KeySetState, ManualClock, RefreshPolicy, Rejection,
+    RejectionKind, ResourceServer, ResourceServerBuilder, SkipReason, StartUp, TrustedIssuer, UnixTime,
+};
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn builder(issuer: &Scripted, clock: &ManualClock) -> ResourceServerBuilder {
+    ResourceServer::builder(Issuer::new(support::ISSUER).unwrap(), Audience::new(support::AUDIENCE).unwrap())
+        .transport(issuer.clone())
+        .clock(clock.clone())
+}
+
+fn clock() -> ManualClock {
+    ManualClock::at(UnixTime::from_secs(NOW))
+}
+
+fn set(keys: &[(&str, &PrivateKey)]) -> Value {
+    json!({ "keys": keys.iter().map(|(kid, key)| key.jwk(kid)).collect::<Vec<_>>() })
+}
+
+fn token(kid: &str, key: &PrivateKey) -> String {
+    with_claims(kid, key, &claims())
+}
+
+fn with_claims(kid: &str, key: &PrivateKey, claims: &Value) -> String {
+    compact(key, "RS256", &json!({ "alg": "RS256", "kid": kid }).to_string(), claims.to_string().as_bytes())
+}
+
+async fn send(server: &ResourceServer, token: &str) -> Result<(), RejectionKind> {
+    let service = server.layer().layer(service_fn(|_: Request<Full<Bytes>>| async {
+        Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
+    }));
+    let request = Request::builder()
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .body(Full::default())
+        .unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    match response.extensions().get::<Rejection>() {
+        None => Ok(()),
+        Some(rejection) => {
+            let undecidable = rejection.kind() == RejectionKind::KeysUnavailable;
+            assert_eq!(response.status() == StatusCode::SERVICE_UNAVAILABLE, undecidable);
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), undecidable);
+            assert_eq!(response.headers().contains_key(header::WWW_AUTHENTICATE), !undecidable);
+            Err(rejection.kind())
+        }
+    }
+}
+
+/// Moves timers and wall time together.
+async fn advance(clock: &ManualClock, by: Duration) {
+    for _ in 0..by.as_secs() {
+        clock.advance(secs(1));
+        tokio::time::sleep(secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_found_by_discovery_at_the_very_urls() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    assert_eq!(
+        issuer.urls(),
+        ["https://as.example/.well-known/openid-configuration", "https://as.example/keys"]
+    );
+    assert!(server.is_ready());
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_jwks_uri_skips_discovery() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let uri = Endpoint::new("https://other.example/keys").unwrap();
+    let server = builder(&issuer, &clock()).jwks_uri(uri).start().await.unwrap();
+    assert_eq!(issuer.urls(), ["https://other.example/keys"]);
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_request_signed_with_a_new_key_is_granted() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+    assert_eq!(issuer.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_kid_waits_for_one_refresh_then_is_refused() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    assert_eq!(send(&server, &token("x", rsa(1))).await, Err(RejectionKind::UnknownKey));
+    assert_eq!(issuer.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_unknown_kids_at_once_cost_one_fetch() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    issuer.delay(Duration::from_millis(500));
+    issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    let calls: Vec<_> = (0..100)
+        .map(|_| {
+            let (server, token) = (server.clone(), token("b", rsa(1)));
+            tokio::spawn(async move { send(&server, &token).await })
+        })
+        .collect();
+    for call in calls {
+        assert_eq!(call.await.unwrap(), Ok(()));
+    }
+    assert_eq!((issuer.fetches(), issuer.most_in_flight()), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_unknown_kids_stays_within_its_budget() {
+    let clock = clock();
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    let good = token("a", rsa(0));
+    let forged: Vec<String> = (0..20).map(|n| token(&format!("x{n}"), rsa(1))).collect();
+    for second in 0..60 {
+        for forged in &forged {
+            assert_eq!(send(&server, forged).await, Err(RejectionKind::UnknownKey));
+        }
+        assert_eq!(send(&server, &good).await, Ok(()));
+        if second == 30 {
+            issuer.publish(set(&[("a", rsa(0)), ("b", rsa(2))]));
+        }
+        advance(&clock, secs(1)).await;
+    }
+    // One to start with, a burst of two, then one each 15 s.
+    assert!(issuer.fetches() <= 1 + 2 + 5, "{}", issuer.fetches());
+    assert_eq!(send(&server, &token("b", rsa(2))).await, Ok(()), "visible in 15 s even under a flood");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_token_that_would_pass_but_for_its_key_causes_a_fetch() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    let before = issuer.urls().len();
+    for (changes, kind) in [
+        (json!({ "iss": "https://other.example" }), RejectionKind::Issuer),
+        (json!({ "aud": "other" }), RejectionKind::UnknownKey),
+        (json!({ "exp": 1 }), RejectionKind::UnknownKey),
+        (json!({ "exp": null }), RejectionKind::UnknownKey),
+        (json!({ "cnf": {} }), RejectionKind::UnknownKey),
+    ] {
+        assert_eq!(send(&server, &with_claims("x", rsa(1), &claims_with(changes))).await, Err(kind));
+    }
+    // A bad signature on a known key is no reason either.
+    assert_eq!(send(&server, &token("a", rsa(1))).await, Err(RejectionKind::BadSignature));
+    assert_eq!(send(&server, "x.y.z").await, Err(RejectionKind::Malformed));
+    tokio::time::sleep(secs(2)).await;
+    assert_eq!(issuer.urls().len(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_for_a_hanging_issuer_no_longer_than_a_second() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    issuer.answer(Answer::Hang);
+    let start = tokio::time::Instant::now();
+    assert_eq!(send(&server, &token("b", rsa(1))).await, Err(RejectionKind::UnknownKey));
+    assert_eq!(start.elapsed().as_millis() / 10, 100);
+    // And a known key does not wait at all.
+    let start = tokio::time::Instant::now();
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_requests_are_bounded() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let policy = RefreshPolicy::new().max_waiting_requests(3);
+    let server = builder(&issuer, &clock()).refresh(policy).start().await.unwrap();
+    issuer.answer(Answer::Hang);
+    let start = tokio::time::Instant::now();
+    let calls: Vec<_> = (0..10)
+        .map(|_| {
+            let (server, token) = (server.clone(), token("b", rsa(1)));
+            tokio::spawn(async move {
+                assert_eq!(send(&server, &token).await, Err(RejectionKind::UnknownKey));
+                start.elapsed() > Duration::ZERO
+            })
+        })
+        .collect();
+    let mut waited = 0;
+    for call in calls {
+        waited += usize::from(call.await.unwrap());
+    }
+    assert_eq!(waited, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawn_key_is_refused_after_the_next_refresh() {
+    let clock = clock();
+    let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    let long_lived = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW + 10_000 })));
+    assert_eq!(send(&server, &long_lived).await, Ok(()));
+    issuer.publish(set(&[("b", rsa(1))]));
+    advance(&clock, secs(290)).await;
+    assert_eq!(send(&server, &long_lived).await, Err(RejectionKind::UnknownKey));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_kid_with_new_material_takes_over_whole() {
+    let clock = clock();
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    issuer.publish(set(&[("a", rsa(1))]));
+    assert_eq!(send(&server, &token("a", rsa(1))).await, Err(RejectionKind::BadSignature));
+    advance(&clock, secs(290)).await;
+    assert_eq!(send(&server, &token("a", rsa(1))).await, Ok(()));
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Err(RejectionKind::BadSignature));
+}
+
+#[tokio::test(start_paused = true)]
+async fn thirty_minutes_of_any_outage_are_not_noticed_by_known_keys() {
+    for answer in [
+        Answer::Unreachable,
+        Answer::Hang,
+        Answer::Status(StatusCode::INTERNAL_SERVER_ERROR, None),
+        Answer::Status(StatusCode::TOO_MANY_REQUESTS, Some("120")),
+        Answer::Status(StatusCode::FOUND, None),
+        Answer::Status(StatusCode::NOT_FOUND, None),
+        Answer::Status(StatusCode::NOT_MODIFIED, None),
+        Answer::Text("<html>sorry</html>"),
+        Answer::Text(r#"{"keys":[{"kty":"RSA""#),
+        Answer::Text(r#"{"keys":[]}"#),
+        Answer::Text(r#"{"keys":[{"kty":"oct","k":"AAAA"},{"kty":"unheard-of"}]}"#),
+    ] {
+        let clock = clock();
+        let issuer = Scripted::new(set(&[("a", rsa(0))]));
+        let server = builder(&issuer, &clock).start().await.unwrap();
+        issuer.answer(answer.clone());
+        let good = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW + 10_000 })));
+        for _ in 0..30 {
+            advance(&clock, secs(60)).await;
+            let start = tokio::time::Instant::now();
+            assert_eq!(send(&server, &good).await, Ok(()), "{answer:?}");
+            assert_eq!(start.elapsed(), Duration::ZERO, "{answer:?}");
+        }
+        let status = server.key_sets().remove(0);
+        assert_eq!(status.state(), KeySetState::Degraded, "{answer:?}");
+        assert!(status.consecutive_failures() > 3 && status.last_error().is_some(), "{answer:?}");
+        assert!(server.is_ready());
+        assert_eq!(issuer.most_in_flight(), 1);
+        // Recovery is automatic, within the longest backoff.
+        issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
+        advance(&clock, secs(301)).await;
+        assert_eq!(server.key_sets().remove(0).state(), KeySetState::Healthy, "{answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_max_stale_requests_cannot_be_judged_and_recover_by_themselves() {
+    let clock = clock();
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let policy = RefreshPolicy::new().max_stale(secs(600));
+    let server = builder(&issuer, &clock).refresh(policy).start().await.unwrap();
+    let good = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW + 10_000 })));
+    issuer.answer(Answer::Unreachable);
+    advance(&clock, secs(400)).await;
+    assert_eq!(send(&server, &good).await, Ok(()));
+    advance(&clock, secs(220)).await;
+    assert_eq!(send(&server, &good).await, Err(RejectionKind::KeysUnavailable));
+    assert!(!server.is_ready());
+    assert_eq!(server.key_sets().remove(0).state(), KeySetState::Stale);
+    issuer.publish(set(&[("a", rsa(0))]));
+    advance(&clock, secs(10)).await;
+    assert_eq!(send(&server, &good).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_slept_past_max_stale_does_not_trust_its_keys() {
+    let clock = clock();
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    issuer.answer(Answer::Unreachable);
+    clock.advance(secs(86_402)); // Wall time went on, timers did not.
+    let now = clock.now().as_secs();
+    let good = with_claims("a", rsa(0), &claims_with(json!({ "exp": now + 100 })));
+    assert_eq!(send(&server, &good).await, Err(RejectionKind::KeysUnavailable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_healthy_issuer_a_short_max_stale_never_bites() {
+    let clock = clock();
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server =
+        builder(&issuer, &clock).refresh(RefreshPolicy::new().max_stale(secs(2))).start().await.unwrap();
+    let good = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW + 10_000 })));
+    for _ in 0..300 {
+        advance(&clock, secs(1)).await;
+        assert_eq!(send(&server, &good).await, Ok(()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_starts_while_the_issuer_is_down_and_becomes_ready_by_itself() {
+    let clock = clock();
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    issuer.answer(Answer::Unreachable);
+    let start = tokio::time::Instant::now();
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 10);
+    let good = token("a", rsa(0));
+    assert_eq!(send(&server, &good).await, Err(RejectionKind::KeysUnavailable));
+    assert_eq!(send(&server, "x.y.z").await, Err(RejectionKind::Malformed));
+    assert!(!server.is_ready());
+    assert_eq!(server.key_sets().remove(0).state(), KeySetState::Starting);
+    advance(&clock, secs(600)).await;
+    issuer.publish(set(&[("a", rsa(0))]));
+    let start = tokio::time::Instant::now();
+    server.ready().await;
+    assert!(start.elapsed() <= secs(5), "the backoff stays short until the first set");
+    assert_eq!(send(&server, &good).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn start_up_can_require_the_keys_or_go_on_in_the_background() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    issuer.answer(Answer::Status(StatusCode::BAD_GATEWAY, None));
+    let required = builder(&issuer, &clock()).start_up(StartUp::Require(secs(3))).start().await.unwrap_err();
+    assert_eq!(required.kind(), ErrorKind::Status(StatusCode::BAD_GATEWAY));
+    let start = tokio::time::Instant::now();
+    let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert!(!server.is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unchanged_set_costs_a_304_and_keeps_its_generation() {
+    let clock = clock();
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    issuer.header("etag", "\"1\"");
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    advance(&clock, secs(900)).await;
+    assert!(issuer.fetches() >= 4);
+    let status = server.key_sets().remove(0);
+    assert_eq!((status.generation(), status.state()), (1, KeySetState::Healthy));
+    assert!(status.age().unwrap() <= secs(300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn cache_control_shortens_the_interval_down_to_the_floor() {
+    let clock = clock();
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    issuer.header("cache-control", "max-age=1");
+    let policy = RefreshPolicy::new().min_interval(secs(10));
+    let _server = builder(&issuer, &clock).refresh(policy).start().await.unwrap();
+    advance(&clock, secs(100)).await;
+    assert!((11..=16).contains(&issuer.fetches()), "{}", issuer.fetches());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_issuers_that_share_a_kid_keep_their_own_keys() {
+    let keys =
+        |key: &PrivateKey| tower_oauth::KeySet::from_json(set(&[("a", key)]).to_string().as_bytes()).unwrap();
+    let trusted = |name: &str, audience: &str, key| {
+        TrustedIssuer::new(Issuer::new(name).unwrap(), Audience::new(audience).unwrap()).keys(keys(key))
+    };
+    let (server, refresher) = ResourceServer::trusting(trusted("https://one.example", "orders", rsa(0)))
+        .trust(trusted("https://two.example", "bills", rsa(1)))
+        .clock(clock())
+        .build()
+        .unwrap();
+    refresher.await; // Nothing to refresh: it ends at once.
+    let judge = async |iss: &str, aud: &str, key| {
+        send(&server, &with_claims("a", key, &claims_with(json!({ "iss": iss, "aud": aud })))).await
+    };
+    assert_eq!(judge("https://one.example", "orders", rsa(0)).await, Ok(()));
+    assert_eq!(judge("https://two.example", "bills", rsa(1)).await, Ok(()));
+    assert_eq!(judge("https://one.example", "orders", rsa(1)).await, Err(RejectionKind::BadSignature));
+    assert_eq!(judge("https://two.example", "bills", rsa(0)).await, Err(RejectionKind::BadSignature));
+    assert_eq!(judge("https://two.example", "orders", rsa(1)).await, Err(RejectionKind::Audience));
+    assert_eq!(judge("https://three.example", "orders", rsa(0)).await, Err(RejectionKind::Issuer));
+    let twice = ResourceServer::trusting(trusted("https://one.example", "a", rsa(0)))
+        .trust(trusted("https://one.example", "b", rsa(1)))
+        .build();
+    assert!(twice.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn unusable_keys_are_skipped_counted_and_named() {
+    let mut document = set(&[("a", rsa(0))]);
+    document["keys"].as_array_mut().unwrap().push(json!({ "kty": "oct", "kid": "hmac", "k": "AAAA" }));
+    let issuer = Scripted::new(document);
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    let status = server.key_sets().remove(0);
+    assert_eq!(status.usable_keys(), 1);
+    assert_eq!(status.skipped().collect::<Vec<_>>(), [(Some("hmac"), SkipReason::Symmetric)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_without_kid_needs_exactly_one_fitting_key() {
+    let payload = claims().to_string();
+    let anonymous = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, payload.as_bytes());
+    let judge = async |document: Value| {
+        let server = builder(&Scripted::new(document), &clock()).start().await.unwrap();
+        send(&server, &anonymous).await
+    };
+    assert_eq!(judge(set(&[("a", rsa(0))])).await, Ok(()));
+    assert_eq!(judge(set(&[("a", rsa(0)), ("ec", &support::p256())])).await, Ok(()));
+    assert_eq!(judge(set(&[("a", rsa(0)), ("b", rsa(1))])).await, Err(RejectionKind::UnsupportedAlgorithm));
+    // A key without `kid` never answers for a token that names one.
+    let mut document = set(&[("a", rsa(0))]);
+    document["keys"][0].as_object_mut().unwrap().remove("kid");
+    let server = builder(&Scripted::new(document), &clock()).start().await.unwrap();
+    assert_eq!(send(&server, &anonymous).await, Ok(()));
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Err(RejectionKind::UnknownKey));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_task_ends_with_the_last_handle() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let (server, refresher) = builder(&issuer, &clock()).build().unwrap();
+    let task = tokio::spawn(refresher);
+    server.ready().await;
+    let layer = server.layer();
+    drop(server);
+    tokio::time::sleep(secs(1000)).await;
+    assert!(!task.is_finished(), "the layer is a handle, too");
+    let fetches = issuer.fetches();
+    drop(layer);
+    task.await.unwrap();
+    tokio::time::sleep(secs(1000)).await;
+    assert_eq!(issuer.fetches(), fetches);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_task_ends_even_while_the_issuer_hangs() {
+    let issuer = Scripted::new(json!({}));
+    issuer.answer(Answer::Hang);
+    let (server, refresher) = builder(&issuer, &clock()).build().unwrap();
+    let task = tokio::spawn(refresher);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(server);
+    tokio::time::timeout(Duration::from_millis(100), task).await.expect("at once").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_cannot_work_do_not_build() {
+    let build = |issuer: &str| {
+        ResourceServer::builder(Issuer::new(issuer).unwrap(), Audience::new("a").unwrap())
+            .transport(Scripted::new(json!({})))
+            .build()
+            .map(|_| ())
+    };
+    assert!(build("https://as.example").is_ok());
+    assert!(build("http://as.example").is_err());
+    assert!(build("http://127.0.0.1:8080").unwrap_err().to_string().contains("allow_loopback_http"));
+    assert!(build("not-a-url").is_err());
+    let none = builder(&Scripted::new(json!({})), &clock()).issuer(|issuer| issuer.algorithms([])).build();
+    assert!(none.is_err());
+}
