@@ -1,0 +1,131 @@
+//! What the example programs share: settings from the environment, logging, serving.
+#![allow(dead_code, unreachable_pub, reason = "each example uses a part of it")]
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tower_oauth::ConfigError;
+
+/// The exit code of a program whose settings cannot be used.
+pub const BAD_SETTING: u8 = 2;
+
+/// A variable that is set and not empty.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+/// A setting with a default.
+///
+/// # Errors
+///
+/// If the variable holds something else.
+pub fn parsed<T: std::str::FromStr>(name: &str, default: T) -> Result<T, Unusable> {
+    match variable(name) {
+        None => Ok(default),
+        Some(value) => value.parse().map_err(|_| Unusable::new(name, "is not usable")),
+    }
+}
+
+/// A setting that cannot be used: one line that names it.
+#[derive(Debug)]
+pub struct Unusable(String);
+
+impl Unusable {
+    pub fn new(name: &str, reason: impl Display) -> Self {
+        Self(format!("{name}: {reason}"))
+    }
+
+    /// Ends the program.
+    pub fn exit(&self) -> ExitCode {
+        eprintln!("{}", self.0.replace(['\n', '\r'], " "));
+        ExitCode::from(BAD_SETTING)
+    }
+}
+
+/// A configuration error names the variable that it came from.
+pub fn from_variable(name: &str) -> impl Fn(ConfigError) -> Unusable + '_ {
+    move |error| Unusable(error.for_setting(name).to_string())
+}
+
+impl From<ConfigError> for Unusable {
+    fn from(error: ConfigError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Logs to stderr as `RUST_LOG` says; `info` unless it says anything.
+pub fn log_to_stderr() {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".parse().unwrap_or_default());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Listens on loopback.
+///
+/// # Errors
+///
+/// If the port is taken.
+pub async fn listen(port: u16) -> Result<TcpListener, Unusable> {
+    TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await.map_err(|error| Unusable::new("PORT", error))
+}
+
+/// The end of a program that is asked to end: SIGTERM or Ctrl-C.
+pub async fn asked_to_end() {
+    let mut term = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(term) => term,
+        Err(_) => return std::future::pending().await,
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Connections at a time, and bytes that one of them can make us keep: together they bound
+/// the memory of the process, whatever is sent.
+const MAX_CONNECTIONS: usize = 512;
+const MAX_HEADERS: usize = 64 * 1024;
+
+/// Serves until `end`; then takes no new connection, and lets requests in flight be answered
+/// for a few seconds.
+pub async fn serve(listener: TcpListener, router: Router, end: impl Future<Output = ()>) {
+    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_buf_size(MAX_HEADERS);
+    let mut end = std::pin::pin!(end);
+    loop {
+        let seat = tokio::select! {
+            seat = Arc::clone(&seats).acquire_owned() => seat,
+            () = &mut end => break,
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut end => break,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors, most likely: they come back as connections end.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let _unimportant = stream.set_nodelay(true);
+        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            let _seat = seat;
+            let _a_broken_connection_is_its_peers_concern = connection.await;
+        });
+    }
+    drop(listener);
+    let _too_slow_to_wait_for = tokio::time::timeout(Duration::from_secs(8), graceful.shutdown()).await;
+}

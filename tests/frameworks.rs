@@ -1,0 +1,151 @@
+//! The same layer before axum, hyper and tonic services, over real sockets on loopback.
+
+mod support;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::routing::get;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use support::{Bench, claims};
+use tokio::net::TcpListener;
+use tower::{ServiceBuilder, service_fn};
+use tower_oauth::{AuthContext, RequireScopeLayer};
+
+async fn get_body(address: SocketAddr, path: &str, token: Option<&str>) -> (StatusCode, String) {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let mut request = Request::builder().uri(format!("http://{address}{path}"));
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let response = client.request(request.body(Empty::new()).unwrap()).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn axum_with_extractors_and_scopes_for_each_route() {
+    let bench = Bench::new();
+    let app = Router::new()
+        .route("/who", get(async |context: AuthContext| context.subject().unwrap_or_default().to_owned()))
+        .route("/orders", get(async || "orders").layer(RequireScopeLayer::all(["orders.read"])))
+        .route("/both", get(async || "both").layer(RequireScopeLayer::all(["orders.read", "orders.write"])))
+        .route(
+            "/either",
+            get(async || "either").layer(RequireScopeLayer::any(["orders.write", "orders.read"])),
+        )
+        .layer(bench.server.layer())
+        .route("/unprotected", get(async |_: AuthContext| "never"))
+        .merge(
+            Router::new()
+                .route("/maybe", get(async |context: Option<AuthContext>| format!("{}", context.is_some())))
+                .route("/must", get(async |_: AuthContext| "never without"))
+                .layer(bench.server.layer().allow_anonymous()),
+        );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let token = bench.token(&claims());
+    let with = async |path| get_body(address, path, Some(&token)).await;
+    assert_eq!(with("/who").await, (StatusCode::OK, "app".to_owned()));
+    assert_eq!(with("/orders").await, (StatusCode::OK, "orders".to_owned()));
+    assert_eq!(with("/either").await, (StatusCode::OK, "either".to_owned()));
+    assert_eq!(with("/both").await.0, StatusCode::FORBIDDEN);
+    assert_eq!(with("/maybe").await, (StatusCode::OK, "true".to_owned()));
+    assert_eq!(with("/unprotected").await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    let without = async |path| get_body(address, path, None).await;
+    assert_eq!(without("/who").await, (StatusCode::UNAUTHORIZED, String::new()));
+    assert_eq!(without("/maybe").await, (StatusCode::OK, "false".to_owned()));
+    assert_eq!(without("/must").await.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn hyper_without_a_framework() {
+    let bench = Bench::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = ServiceBuilder::new().layer(bench.server.layer()).service(service_fn(
+        |request: Request<Incoming>| async move {
+            let context = AuthContext::of(&request).unwrap();
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(context.issuer().to_string())))
+        },
+    ));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = TowerToHyperService::new(service.clone());
+            tokio::spawn(async move {
+                auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await
+            });
+        }
+    });
+    let token = bench.token(&claims());
+    assert_eq!(get_body(address, "/", Some(&token)).await, (StatusCode::OK, support::ISSUER.to_owned()));
+    assert_eq!(get_body(address, "/", None).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(get_body(address, "/", Some("x.y.z")).await.0, StatusCode::UNAUTHORIZED);
+}
+
+/// A gRPC service without generated code: tonic's own server and status, one unary method.
+#[derive(Clone, Debug)]
+struct Who;
+
+impl tonic::server::NamedService for Who {
+    const NAME: &'static str = "test.Who";
+}
+
+impl tower::Service<Request<tonic::body::Body>> for Who {
+    type Response = Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
+        let subject = AuthContext::of(&request).and_then(AuthContext::subject).unwrap_or_default().to_owned();
+        std::future::ready(Ok(tonic::Status::failed_precondition(subject).into_http()))
+    }
+}
+
+#[tokio::test]
+async fn tonic_refuses_with_grpc_status_and_serves_with_the_context() {
+    let bench = Bench::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let server =
+        tonic::transport::Server::builder().layer(bench.server.layer()).add_service(Who).serve(address);
+    tokio::spawn(server);
+    let channel = loop {
+        match tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await {
+            Ok(channel) => break channel,
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+        }
+    };
+    let call = async |token: Option<String>| {
+        let mut request = Request::builder()
+            .method("POST")
+            .uri(format!("http://{address}/test.Who/Ask"))
+            .header(header::CONTENT_TYPE, "application/grpc")
+            .header("te", "trailers");
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(tonic::body::Body::empty()).unwrap();
+        let response = tower::ServiceExt::oneshot(channel.clone(), request).await.unwrap();
+        tonic::Status::from_header_map(response.headers()).unwrap()
+    };
+    assert_eq!(call(None).await.code(), tonic::Code::Unauthenticated);
+    assert_eq!(call(Some("x.y.z".to_owned())).await.code(), tonic::Code::Unauthenticated);
+    let served = call(Some(bench.token(&claims()))).await;
+    assert_eq!((served.code(), served.message()), (tonic::Code::FailedPrecondition, "app"));
+}
