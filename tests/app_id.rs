@@ -1,4 +1,5 @@
 //! App ID: where a binding comes from, and the management API on the wire.
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
@@ -450,7 +451,7 @@ fn issuers_follow_from_the_url() {
 struct Script(Arc<Mutex<(VecDeque<Response<Bytes>>, Vec<Request<Bytes>>)>>);
 
 impl Script {
-    fn answer(&self, status: u16, body: impl ToString) -> &Self {
+    fn answer(&self, status: u16, body: &(impl ToString + ?Sized)) -> &Self {
         let mut answer = Response::new(Bytes::from(body.to_string()));
         *answer.status_mut() = StatusCode::from_u16(status).unwrap();
         self.0.lock().unwrap().0.push_back(answer);
@@ -553,7 +554,7 @@ async fn applications_are_listed_read_renamed_and_deleted() {
     });
     script.answer(
         200,
-        json!({ "applications": [today, { "clientId": "spa", "tenantId": TENANT, "name": "b",
+        &json!({ "applications": [today, { "clientId": "spa", "tenantId": TENANT, "name": "b",
         "type": "singlepageapp", "oAuthServerUrl": url() }] }),
     );
     let list = client.applications().await.unwrap();
@@ -680,7 +681,7 @@ async fn lost_and_malformed_answers_are_errors_after_one_request() {
         assert!(!text.contains(SECRET) && !text.contains("IAM_TOKEN"), "{text}");
     }
     script.0.lock().unwrap().1.clear();
-    script.answer(200, " ".repeat((1 << 20) + 1));
+    script.answer(200, &" ".repeat((1 << 20) + 1));
     assert_eq!(client.register(&name).await.unwrap_err().kind(), ErrorKind::TooLarge);
     script.request();
 }

@@ -13,7 +13,9 @@ use tokio::sync::Mutex;
 use url::form_urlencoded;
 
 use super::management::{failure, malformed};
-use crate::clock::{Clock, SystemClock, UnixTime};
+#[cfg(feature = "reqwest")]
+use crate::clock::SystemClock;
+use crate::clock::{Clock, UnixTime};
 use crate::error::{BoxError, ConfigError, Error, ErrorKind, Operation};
 use crate::oauth::Endpoint;
 #[cfg(feature = "reqwest")]
@@ -72,7 +74,8 @@ impl IamApiKey {
         Self::with_transport(Endpoint::new(IAM_TOKEN_URL)?, api_key, ReqwestTransport::new()?, SystemClock)
     }
 
-    /// An API key, exchanged at `url` through a transport of your own.
+    /// An API key, exchanged at `url`, which may be plain `http` on loopback, through a
+    /// transport of your own.
     ///
     /// # Errors
     ///

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::binding::Binding;
+use super::application::{Application, ApplicationName, ApplicationType, Members, Role, ScopeName, Scopes};
 use super::iam::IamToken;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, UnixTime};
 use crate::error::{BoxError, ConfigError, Error, ErrorKind, OAuthError, Operation};
 use crate::oauth::{Endpoint, Scope};
 #[cfg(feature = "reqwest")]
@@ -69,7 +69,7 @@ struct Inner {
 
 impl ManagementClient {
     /// Starts with the base URL, `https://…/management/v4/{tenant}`, and the bearer token: a
-    /// [`SecretString`], an [`IamApiKey`](super::IamApiKey), or a provider of your own.
+    /// [`SecretString`](secrecy::SecretString), an [`IamApiKey`](super::IamApiKey), or a provider of your own.
     pub fn builder(management_url: Endpoint, iam: impl IamToken) -> ManagementClientBuilder {
         ManagementClientBuilder {
             url: management_url,
@@ -354,197 +354,6 @@ impl fmt::Debug for ManagementClientBuilder {
     }
 }
 
-/// A registered application.
-#[derive(Clone, Debug)]
-pub struct Application {
-    client_id: String,
-    tenant_id: String,
-    secret: Option<SecretString>,
-    name: String,
-    application_type: Option<ApplicationType>,
-    oauth_server_url: Endpoint,
-    discovery_endpoint: Option<Endpoint>,
-    scopes: Vec<Scope>,
-}
-
-impl Application {
-    /// The client id.
-    #[must_use]
-    pub fn client_id(&self) -> &str {
-        &self.client_id
-    }
-
-    /// The tenant that it is registered with.
-    #[must_use]
-    pub fn tenant_id(&self) -> &str {
-        &self.tenant_id
-    }
-
-    /// The client secret, if it has one.
-    #[must_use]
-    pub fn secret(&self) -> Option<&SecretString> {
-        self.secret.as_ref()
-    }
-
-    /// The name for people.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The type, if the server told one that is known here.
-    #[must_use]
-    pub fn application_type(&self) -> Option<ApplicationType> {
-        self.application_type
-    }
-
-    /// The base URL of the authorization server.
-    #[must_use]
-    pub fn oauth_server_url(&self) -> &Endpoint {
-        &self.oauth_server_url
-    }
-
-    /// The address of the OpenID Connect discovery document, if the server told it.
-    #[must_use]
-    pub fn discovery_endpoint(&self) -> Option<&Endpoint> {
-        self.discovery_endpoint.as_ref()
-    }
-
-    /// Its scopes, if the server told them here; else see [`ManagementClient::scopes`].
-    #[must_use]
-    pub fn scopes(&self) -> &[Scope] {
-        &self.scopes
-    }
-
-    /// The settings with which this application obtains tokens.
-    ///
-    /// # Errors
-    ///
-    /// If the tenant is not the one in the URL.
-    pub fn binding(&self) -> Result<Binding, ConfigError> {
-        let mut builder = Binding::builder()
-            .tenant_id(&self.tenant_id)
-            .client_id(&self.client_id)
-            .oauth_server_url(self.oauth_server_url.clone());
-        if let Some(secret) = &self.secret {
-            builder = builder.secret(secret.clone());
-        }
-        builder.build()
-    }
-}
-
-/// The name of an application: 1 to 50 characters.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ApplicationName(String);
-
-impl ApplicationName {
-    /// A name for people.
-    ///
-    /// # Errors
-    ///
-    /// If it has no character, or more than 50.
-    pub fn new(name: impl Into<String>) -> Result<Self, ConfigError> {
-        let name = name.into();
-        match name.chars().take(MAX_NAME + 1).count() {
-            0 => Err(ConfigError::without_value("application name", "must not be empty")),
-            length if length > MAX_NAME => {
-                Err(ConfigError::without_value("application name", "must not exceed 50 characters"))
-            }
-            _ => Ok(Self(name)),
-        }
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for ApplicationName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What kind of application is registered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum ApplicationType {
-    /// One that can keep a secret.
-    RegularWebApp,
-    /// One that runs in a browser.
-    SinglePageApp,
-}
-
-/// A scope that App ID lets an application have: fewer than 50 lower-case letters, digits,
-/// `.` and `_`, not beginning with `appid` or `openid`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ScopeName(Scope);
-
-impl ScopeName {
-    /// The scope of this name.
-    ///
-    /// # Errors
-    ///
-    /// If App ID would refuse it.
-    pub fn new(name: impl AsRef<str>) -> Result<Self, ConfigError> {
-        let name = name.as_ref();
-        let scope = Scope::new(name)?;
-        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'_';
-        let reason = if !name.bytes().all(allowed) {
-            "may hold lower-case letters, digits, `.` and `_` only"
-        } else if name.len() >= SCOPE_LENGTH {
-            "must have fewer than 50 characters"
-        } else if name.starts_with("appid") || name.starts_with("openid") {
-            "must not begin with `appid` or `openid`"
-        } else {
-            return Ok(Self(scope));
-        };
-        Err(ConfigError::new("scope", name, reason))
-    }
-
-    /// The scope token.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
-    }
-}
-
-impl From<ScopeName> for Scope {
-    fn from(name: ScopeName) -> Self {
-        name.0
-    }
-}
-
-impl fmt::Display for ScopeName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A role that an application holds.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Role {
-    id: String,
-    name: String,
-}
-
-impl Role {
-    /// The id, by which roles are assigned.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// The name, as it stands in tokens.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-}
-
 #[derive(Serialize)]
 struct NewApplication<'a> {
     name: &'a str,
@@ -555,55 +364,6 @@ struct NewApplication<'a> {
 #[derive(Deserialize)]
 struct Applications {
     applications: Vec<Members>,
-}
-
-/// An application on the wire.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Members {
-    client_id: String,
-    tenant_id: String,
-    secret: Option<String>,
-    name: String,
-    #[serde(rename = "type")]
-    application_type: Option<String>,
-    // The management API spells it so; bindings spell it `oauthServerUrl`.
-    #[serde(rename = "oAuthServerUrl")]
-    oauth_server_url: String,
-    discovery_endpoint: Option<String>,
-    #[serde(default)]
-    scopes: Vec<String>,
-}
-
-impl Members {
-    fn application(self, url: &Endpoint) -> Result<Application, Error> {
-        let endpoint = |text: &str| Endpoint::new(text).map_err(|error| bad_member(error, url));
-        Ok(Application {
-            oauth_server_url: endpoint(self.oauth_server_url.trim_end_matches('/'))?,
-            discovery_endpoint: self.discovery_endpoint.as_deref().map(endpoint).transpose()?,
-            scopes: Scopes { scopes: self.scopes }.scopes(url)?,
-            application_type: match self.application_type.as_deref() {
-                Some("regularwebapp") => Some(ApplicationType::RegularWebApp),
-                Some("singlepageapp") => Some(ApplicationType::SinglePageApp),
-                _ => None,
-            },
-            client_id: self.client_id,
-            tenant_id: self.tenant_id,
-            secret: self.secret.filter(|secret| !secret.is_empty()).map(SecretString::from),
-            name: self.name,
-        })
-    }
-}
-
-#[derive(Deserialize, Serialize)]
-struct Scopes {
-    scopes: Vec<String>,
-}
-
-impl Scopes {
-    fn scopes(self, url: &Endpoint) -> Result<Vec<Scope>, Error> {
-        self.scopes.iter().map(|scope| Scope::new(scope).map_err(|error| bad_member(error, url))).collect()
-    }
 }
 
 #[derive(Deserialize)]
@@ -641,10 +401,6 @@ fn unusable(error: ConfigError) -> Error {
     Error::new(Operation::Management, ErrorKind::Configuration).with_source(error)
 }
 
-fn bad_member(error: ConfigError, url: &Endpoint) -> Error {
-    Error::new(Operation::Management, ErrorKind::Malformed).with_url(url.as_str()).with_source(error)
-}
-
 /// An answer that is not of its shape. serde_json's error may quote it, and with it a secret,
 /// so the place is all that is told.
 pub(super) fn malformed(operation: Operation, error: &serde_json::Error) -> Error {
@@ -653,7 +409,7 @@ pub(super) fn malformed(operation: Operation, error: &serde_json::Error) -> Erro
 }
 
 /// The error of an answer that is not a success.
-pub(super) fn failure(operation: Operation, answer: &Response<Bytes>, now: crate::clock::UnixTime) -> Error {
+pub(super) fn failure(operation: Operation, answer: &Response<Bytes>, now: UnixTime) -> Error {
     let status = answer.status();
     let said = said(answer.body());
     let kind = match &said {
@@ -672,8 +428,6 @@ fn said(body: &[u8]) -> Option<OAuthError> {
     Some(OAuthError { code, description: first(["error_description", "errorMessage", "message"]) })
 }
 
-const MAX_NAME: usize = 50;
-const SCOPE_LENGTH: usize = 50;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// 200 applications, the most that an instance has, come to a fifth of it.

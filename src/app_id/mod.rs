@@ -40,12 +40,14 @@
 //! # Ok::<(), tower_oauth::ConfigError>(())
 //! ```
 
+mod application;
 mod binding;
 mod iam;
 mod management;
+mod server;
+mod sources;
 
+pub use self::application::{Application, ApplicationName, ApplicationType, Role, ScopeName};
 pub use self::binding::{Binding, BindingBuilder, Version};
 pub use self::iam::{IamApiKey, IamToken, IamTokenFuture};
-pub use self::management::{
-    Application, ApplicationName, ApplicationType, ManagementClient, ManagementClientBuilder, Role, ScopeName,
-};
+pub use self::management::{ManagementClient, ManagementClientBuilder};
