@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -140,6 +141,31 @@ fn every_source_gives_the_same_binding() {
     let singles = bound(&[("clientId", CLIENT), ("secret", SECRET), ("oauthServerUrl", &url())]);
     assert_whole(&singles);
     assert_eq!(singles.source(), None);
+}
+
+/// Runs itself once more, because a process must not change its own environment while other
+/// tests read it.
+#[test]
+fn the_environment_of_the_process_is_read() {
+    if std::env::var_os("APP_ID_TEST_CHILD").is_some() {
+        let binding = Binding::from_env();
+        return match std::env::var_os("clientId") {
+            Some(_) => assert_whole(&binding.unwrap().unwrap()),
+            None => assert_eq!(binding.unwrap_err().setting(), "VCAP_SERVICES and APPID_SERVICE_BINDING"),
+        };
+    }
+    let child = |variables: &[(&str, &str)]| {
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "the_environment_of_the_process_is_read"])
+            .env("APP_ID_TEST_CHILD", "1")
+            .envs(variables.iter().copied())
+            .stdout(Stdio::null())
+            .status();
+        assert!(status.unwrap().success());
+    };
+    let only_url = json!({ "oauthServerUrl": url() }).to_string();
+    child(&[("APPID_SERVICE_BINDING", &only_url), ("clientId", CLIENT), ("secret", SECRET)]);
+    child(&[("APPID_SERVICE_BINDING", &only_url), ("VCAP_SERVICES", &vcap("AppID"))]);
 }
 
 #[test]

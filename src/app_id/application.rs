@@ -65,7 +65,8 @@ impl Application {
         self.discovery_endpoint.as_ref()
     }
 
-    /// Its scopes, if the server told them here; else see [`ManagementClient::scopes`].
+    /// Its scopes, if the server told them here; else see
+    /// [`ManagementClient::scopes`](super::ManagementClient::scopes).
     #[must_use]
     pub fn scopes(&self) -> &[Scope] {
         &self.scopes

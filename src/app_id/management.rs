@@ -1,4 +1,4 @@
-//! The management API of an App ID service instance: applications, their scopes and roles.
+//! The client of an App ID service instance's management API.
 
 use std::fmt;
 use std::sync::Arc;
