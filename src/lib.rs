@@ -1,6 +1,7 @@
 //! OAuth 2.0 between services, as tower middleware.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod app_id;
 mod backoff;
 mod clock;
 mod error;

@@ -1,0 +1,210 @@
+//! The places that credentials are read from.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind as IoErrorKind, Read};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::binding::Version;
+use crate::error::ConfigError;
+
+/// What one source holds; never shown.
+pub(super) struct Values {
+    /// The variable or file; `None` for variables that bear the keys' own names.
+    pub(super) source: Option<String>,
+    pub(super) found: Vec<(&'static str, String)>,
+}
+
+impl Values {
+    pub(super) fn from_json(source: &str, json: &str) -> Result<Self, ConfigError> {
+        let json = json.trim_start_matches('\u{feff}');
+        let object: Map<String, Value> = parse(source, json)?;
+        Self::from_object(source, &object)
+    }
+
+    /// The credentials of the first service whose name fits, in the order of the text.
+    pub(super) fn from_services(
+        source: &str,
+        json: &str,
+        fits: fn(&str) -> bool,
+    ) -> Result<Option<Self>, ConfigError> {
+        let Members(services) = parse(source, json)?;
+        let Some((_, instances)) = services.into_iter().find(|(name, _)| fits(name)) else {
+            return Ok(None);
+        };
+        let credentials = instances.get(0).and_then(|instance| instance.get("credentials"));
+        let Some(Value::Object(credentials)) = credentials else {
+            return Err(ConfigError::without_value(source, "has an App ID service without credentials"));
+        };
+        Self::from_object(source, credentials).map(Some)
+    }
+
+    fn from_object(source: &str, object: &Map<String, Value>) -> Result<Self, ConfigError> {
+        let mut values = Self { source: Some(source.to_owned()), found: Vec::new() };
+        for key in KEYS {
+            let text = match object.get(key) {
+                None | Some(Value::Null) => continue,
+                Some(Value::String(text)) => text.clone(),
+                Some(Value::Number(number)) if key == "version" => number.to_string(),
+                Some(_) => {
+                    return Err(ConfigError::without_value(values.setting(key), "must be a string"));
+                }
+            };
+            if !text.is_empty() {
+                values.found.push((key, text));
+            }
+        }
+        Ok(values)
+    }
+
+    pub(super) fn from_file(source: &str, path: &Path) -> Result<Self, ConfigError> {
+        if !path.is_dir() {
+            let text = read(source, path)?
+                .ok_or_else(|| ConfigError::without_value(source, "names a file that does not exist"))?;
+            return Self::from_json(source, &text);
+        }
+        // `ibmcloud ks cluster service bind` makes a secret with this one entry.
+        if let Some(text) = read(source, &path.join("binding"))? {
+            return Self::from_json(source, &text);
+        }
+        let mut values = Self { source: Some(source.to_owned()), found: Vec::new() };
+        for key in KEYS {
+            let Some(text) = read(source, &path.join(key))? else { continue };
+            // Whoever makes a secret with an editor or `echo` adds a line end to it.
+            let text = text.trim_end_matches(['\r', '\n']);
+            if !text.is_empty() {
+                values.found.push((key, text.to_owned()));
+            }
+        }
+        if values.found.is_empty() {
+            return Err(ConfigError::without_value(
+                source,
+                "names a folder without App ID credentials: neither `binding` nor `clientId`, `oauthServerUrl` \
+                 and the like",
+            ));
+        }
+        Ok(values)
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        self.found.iter().find(|(found, _)| *found == key).map(|(_, text)| text.as_str())
+    }
+
+    pub(super) fn tell_url(&self) -> bool {
+        URL_KEYS.into_iter().chain(["appidServiceEndpoint"]).any(|key| self.get(key).is_some())
+    }
+
+    pub(super) fn version(&self) -> Result<Option<Version>, ConfigError> {
+        let malformed = || ConfigError::without_value(self.setting("version"), "must be 3 or 4");
+        self.get("version").map(|text| Version::parse(text).ok_or_else(malformed)).transpose()
+    }
+
+    /// How an error names one of the values.
+    pub(super) fn setting(&self, key: &str) -> String {
+        match &self.source {
+            Some(source) => format!("{key} of {source}"),
+            None => key.to_owned(),
+        }
+    }
+}
+
+/// The members of a JSON object in the order of the text, which a map would lose.
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+/// Parses JSON text; the error tells the place only, because serde_json's may quote the text.
+fn parse<'de, T: Deserialize<'de>>(source: &str, json: &'de str) -> Result<T, ConfigError> {
+    serde_json::from_str(json).map_err(|error| {
+        let reason = if error.is_data() { "is not a JSON object" } else { "is not valid JSON" };
+        ConfigError::without_value(
+            source,
+            format!("{reason} (line {}, column {})", error.line(), error.column()),
+        )
+    })
+}
+
+/// Reads a file; `None` if there is none, and an entry that is a folder counts as none.
+fn read(source: &str, path: &Path) -> Result<Option<String>, ConfigError> {
+    let unreadable = |error: std::io::Error| {
+        ConfigError::without_value(source, format!("cannot be read from {}: {error}", path.display()))
+    };
+    if path.is_dir() {
+        return Ok(None);
+    }
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut text = String::new();
+    let length = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if u64::try_from(length).map_or(true, |length| length > MAX_FILE) {
+        return Err(ConfigError::without_value(source, "names a file of more than 1 MiB"));
+    }
+    Ok(Some(text))
+}
+
+/// Node SDK: the name *starts with* one of these, in this case.
+pub(super) fn is_vcap_name(name: &str) -> bool {
+    name.starts_with("AppID") || name.starts_with("AdvancedMobileAccess")
+}
+
+pub(super) fn is_ce_name(name: &str) -> bool {
+    name == "appid"
+}
+
+pub(super) const VCAP_SERVICES: &str = "VCAP_SERVICES";
+pub(super) const CE_SERVICES: &str = "CE_SERVICES";
+const APPID_SERVICE_BINDING: &str = "APPID_SERVICE_BINDING";
+pub(super) const APPID_BINDING_FILE: &str = "APPID_BINDING_FILE";
+pub(super) const BINDING_VARIABLES: [&str; 4] =
+    [VCAP_SERVICES, CE_SERVICES, APPID_SERVICE_BINDING, APPID_BINDING_FILE];
+
+/// How errors name JSON text that came from no variable.
+pub(super) const JSON: &str = "App ID credentials";
+
+/// The spelling of the management API first: it beats the other one.
+pub(super) const URL_KEYS: [&str; 2] = ["oAuthServerUrl", "oauthServerUrl"];
+const KEYS: [&str; 9] = [
+    "clientId",
+    "secret",
+    "tenantId",
+    "oAuthServerUrl",
+    "oauthServerUrl",
+    "appidServiceEndpoint",
+    "version",
+    "managementUrl",
+    "apikey",
+];
+pub(super) const SINGLE_VARIABLES: [&str; 7] =
+    ["clientId", "secret", "tenantId", "oAuthServerUrl", "oauthServerUrl", "appidServiceEndpoint", "version"];
+
+/// The most that a Kubernetes secret can hold.
+const MAX_FILE: u64 = 1 << 20;
