@@ -8,15 +8,10 @@ const { pathToFileURL } = require('node:url');
 const installed = process.env.INTEROP_DIR || path.join(__dirname, '..', '..', 'target', 'interop');
 const load = createRequire(path.join(path.resolve(installed), 'package.json'));
 
-// The App ID SDK. It sets up logging to stdout as it loads, so ours comes after: stdout
-// is for what these programs print.
+// The App ID SDK. By itself it logs to stdout, which is for what these programs print.
 function appId() {
-  const sdk = load('ibmcloud-appid');
-  createRequire(load.resolve('ibmcloud-appid'))('log4js').configure({
-    appenders: { stderr: { type: 'stderr', layout: { type: 'basic' } } },
-    categories: { default: { appenders: ['stderr'], level: process.env.LOG_LEVEL || 'warn' } },
-  });
-  return sdk;
+  process.env.LOG4JS_CONFIG ||= path.join(__dirname, 'log4js.json');
+  return load('ibmcloud-appid');
 }
 
 // A package that is an ECMAScript module; `require` does not take it on every Node 20.
