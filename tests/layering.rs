@@ -150,7 +150,8 @@ fn paths(code: &str) -> Vec<(usize, String)> {
             // `use x;` and `x::y` name a crate; a lone word otherwise is a name of ours.
             rest = &rest[end..];
             open = (path.ends_with("::") && rest.starts_with('{')).then(|| path.clone());
-            if open.is_none() && path.contains("::") || importing || path.starts_with(char::is_uppercase) {
+            let lone = !path.contains("::") && !importing && !path.starts_with(char::is_uppercase);
+            if open.is_none() && !lone {
                 found.push((line + 1, path.clone()));
             }
             importing = path == "use";
