@@ -1,0 +1,205 @@
+//! Who may import whom inside the crate, and which file may name which dependency.
+//!
+//! Reads the sources; tests inside them, comments and strings don't count. A new file or
+//! import that breaks a rule is a decision: change the code, or the table and say why.
+
+use std::path::Path;
+
+/// The parts of the crate that a file may import, by the longest matching start of its path.
+const IMPORTS: &[(&str, &[&str])] = &[
+    ("app_id/", &["backoff", "clock", "error", "metadata", "oauth", "trace", "transport"]),
+    ("authorization_server/", &["backoff", "clock", "error", "metadata", "oauth", "trace", "transport"]),
+    ("backoff.rs", &[]),
+    ("client/", &["backoff", "clock", "error", "metadata", "oauth", "trace", "transport"]),
+    ("clock.rs", &[]),
+    ("error.rs", &["clock", "oauth"]),
+    ("jwt/", &["clock", "oauth"]),
+    ("key_set/", &["backoff", "clock", "error", "jwt", "metadata", "oauth", "trace", "transport"]),
+    ("key_set/freshness.rs", &["clock"]),
+    ("key_set/jwk.rs", &["error", "jwt"]),
+    ("key_set/mod.rs", &["error", "jwt"]),
+    ("key_set/schedule.rs", &["backoff"]),
+    ("metadata.rs", &["clock", "error", "oauth", "transport"]),
+    ("oauth.rs", &["error"]),
+    ("resource_server/", &["clock", "error", "jwt", "key_set", "oauth", "trace"]),
+    // The wiring: where a key set gets its transport.
+    (
+        "resource_server/builder.rs",
+        &["clock", "error", "jwt", "key_set", "metadata", "oauth", "trace", "transport"],
+    ),
+    ("trace.rs", &[]),
+    ("transport/", &["clock", "error", "oauth"]),
+];
+
+/// Built on the public API: whatever `lib.rs` exports is free to them, by its name there.
+const ON_THE_PUBLIC_API: &[&str] = &["app_id/", "authorization_server/"];
+
+/// The only files that may name a dependency, or a function of it.
+const NAMES: &[(&str, &[&str])] = &[
+    ("SystemTime::now", &["clock.rs"]),
+    ("aws_lc_rs", &["jwt/signature.rs", "authorization_server/"]),
+    ("axum", &["authorization_server/"]),
+    ("axum_core", &["resource_server/extract.rs"]),
+    ("jsonwebtoken", &["jwt/algorithm.rs", "key_set/jwk.rs", "authorization_server/"]),
+    ("reqwest", &["transport/reqwest.rs"]),
+    ("tokio::spawn", &["client/builder.rs", "resource_server/builder.rs", "authorization_server/"]),
+    ("tracing", &["trace.rs"]),
+];
+
+/// Pure: `now` is an argument, and nothing is fetched, locked, awaited or logged.
+const PURE: &[&str] = &[
+    "backoff.rs",
+    "jwt/",
+    "key_set/freshness.rs",
+    "key_set/jwk.rs",
+    "key_set/mod.rs",
+    "key_set/schedule.rs",
+    "oauth.rs",
+];
+const IMPURE: &[&str] = &["Instant::now", "Mutex", "RwLock", "std::fs", "std::net", "std::thread", "tokio"];
+
+#[test]
+fn every_import_goes_in_the_one_direction() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let exports = exports(&code(&read(&root.join("lib.rs"))));
+    let mut broken = Vec::new();
+    for file in files(&root) {
+        let name = file.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
+        if matches!(name.as_str(), "lib.rs" | "vectors.rs") {
+            continue;
+        }
+        let found = paths(&code(&read(&file)));
+        judge(&name, &found, &exports, &mut broken);
+    }
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+fn judge(file: &str, found: &[(usize, String)], exports: &[(String, String)], broken: &mut Vec<String>) {
+    let rule =
+        IMPORTS.iter().filter(|(start, _)| file.starts_with(start)).max_by_key(|(start, _)| start.len());
+    let Some((_, allowed)) = rule else {
+        broken.push(format!("src/{file}: has no rule in IMPORTS"));
+        return;
+    };
+    let own = file.split(['/', '.']).next().unwrap();
+    let is_in = |list: &[&str]| list.iter().any(|start| file.starts_with(start));
+    let root = if file.ends_with("/mod.rs") || !file.contains('/') { "super::" } else { "super::super::" };
+    for (line, path) in found {
+        let path = &path.strip_prefix(root).map_or_else(|| path.clone(), |path| format!("crate::{path}"));
+        let mut breaks = |rule: &str| broken.push(format!("src/{file}:{line}: `{path}`: {rule}"));
+        if let Some(part) = path.strip_prefix("crate::") {
+            let part = part.split("::").next().unwrap();
+            let exported = exports.iter().find(|(name, _)| name == part);
+            let target = exported.map_or(part, |(_, part)| part);
+            let public = exported.is_some() && is_in(ON_THE_PUBLIC_API);
+            if target != own && !public && !allowed.contains(&target) {
+                breaks(&format!("imports {target}, IMPORTS allows {allowed:?}"));
+            }
+        }
+        for (dependency, files) in NAMES {
+            if names(path, dependency) && !is_in(files) {
+                breaks(&format!("only {files:?} may name {dependency}"));
+            }
+        }
+        if is_in(PURE) && IMPURE.iter().any(|impure| names(path, impure)) {
+            breaks("the file is to be pure");
+        }
+    }
+}
+
+/// Whether a path starts with a dependency, or has a type or its function anywhere.
+fn names(path: &str, what: &str) -> bool {
+    let path = path.trim_start_matches("::");
+    let starts = path == what || path.starts_with(&format!("{what}::"));
+    starts || what.starts_with(char::is_uppercase) && format!("::{path}::").contains(&format!("::{what}::"))
+}
+
+/// What `pub use self::part::{…}` in `lib.rs` exports: name and part.
+fn exports(lib: &str) -> Vec<(String, String)> {
+    let mut exports = Vec::new();
+    for statement in lib.split("pub use self::").skip(1) {
+        let statement = statement.split(';').next().unwrap();
+        let (part, names) = statement.split_once("::").unwrap();
+        let words = names.split(|c: char| !c.is_alphanumeric() && c != '_');
+        exports.extend(words.filter(|word| !word.is_empty()).map(|word| (word.into(), part.into())));
+    }
+    exports
+}
+
+/// Every path and word with its line. The members of `crate::{…}` and the like come as whole
+/// paths, nested ones too.
+fn paths(code: &str) -> Vec<(usize, String)> {
+    let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let (mut found, mut prefixes, mut open) = (Vec::new(), vec![String::new()], None);
+    for (line, text) in code.lines().enumerate() {
+        let mut rest = text;
+        let mut importing = false;
+        while let Some(first) = rest.chars().next() {
+            if !is_path(first) {
+                match first {
+                    '{' => prefixes.push(open.take().unwrap_or_default()),
+                    '}' => drop(prefixes.pop()),
+                    _ => {}
+                }
+                rest = &rest[first.len_utf8()..];
+                continue;
+            }
+            let end = rest.find(|c| !is_path(c)).unwrap_or(rest.len());
+            let prefix = prefixes.last().map_or("", String::as_str);
+            let path = format!("{prefix}{}", &rest[..end]);
+            // `use x;` and `x::y` name a crate; a lone word otherwise is a name of ours.
+            rest = &rest[end..];
+            open = (path.ends_with("::") && rest.starts_with('{')).then(|| path.clone());
+            let lone = !path.contains("::") && !importing && !path.starts_with(char::is_uppercase);
+            if open.is_none() && !lone {
+                found.push((line + 1, path.clone()));
+            }
+            importing = path == "use";
+        }
+    }
+    found
+}
+
+/// The source without its test module, comments and strings; the lines stay where they are.
+fn code(source: &str) -> String {
+    let source = source.split("#[cfg(test)]\nmod tests").next().unwrap();
+    let mut code = String::new();
+    for line in source.lines() {
+        let line = if line.trim_start().starts_with("//") { "" } else { line };
+        let line = line.split(" // ").next().unwrap();
+        code.extend(line.replace("\\\"", "").split('"').step_by(2).flat_map(|piece| [piece, " "]));
+        code.push('\n');
+    }
+    code
+}
+
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap()
+}
+
+#[test]
+fn a_broken_rule_is_found_with_its_file_and_line() {
+    let source = "//! x\nuse crate::clock::{UnixTime, Clock};\nuse crate::{\n    Issuer,\n    client::{A, B},\n};\n\
+                  // use crate::app_id;\nfn f() { let a = \"crate::app_id\"; tokio::time::sleep(x) }\n\
+                  use jsonwebtoken as j;\nuse super::super::client::*;\n";
+    let exports = exports("pub use self::oauth::{Audience, Issuer};\npub use self::clock::UnixTime;\n");
+    let mut broken = Vec::new();
+    judge("jwt/claims.rs", &paths(&code(source)), &exports, &mut broken);
+    let places: Vec<&str> = broken.iter().map(|line| line.split(": ").next().unwrap()).collect();
+    let lines = [5, 5, 8, 9, 10].map(|line| format!("src/jwt/claims.rs:{line}"));
+    assert_eq!(places, lines, "{broken:#?}");
+}
