@@ -65,8 +65,8 @@ impl From<ConfigError> for Unusable {
 
 /// Logs to stderr as `RUST_LOG` says; `info` unless it says anything.
 pub fn log_to_stderr() {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".parse().unwrap_or_default());
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| "info".parse().unwrap_or_default());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
@@ -76,7 +76,9 @@ pub fn log_to_stderr() {
 ///
 /// If the port is taken.
 pub async fn listen(port: u16) -> Result<TcpListener, Unusable> {
-    TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await.map_err(|error| Unusable::new("PORT", error))
+    TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port)))
+        .await
+        .map_err(|error| Unusable::new("PORT", error))
 }
 
 /// The end of a program that is asked to end: SIGTERM or Ctrl-C.
@@ -119,7 +121,8 @@ pub async fn serve(listener: TcpListener, router: Router, end: impl Future<Outpu
             continue;
         };
         let _unimportant = stream.set_nodelay(true);
-        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let connection =
+            http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             let _seat = seat;

@@ -46,6 +46,7 @@ mod iam;
 mod management;
 mod server;
 mod sources;
+mod wiring;
 
 pub use self::application::{Application, ApplicationName, ApplicationType, Role, ScopeName};
 pub use self::binding::{Binding, BindingBuilder, Version};

@@ -1,0 +1,255 @@
+//! An axum service behind the layer.
+//!
+//! ```console
+//! $ cargo run --release --example authorization_server          # prints credentials; then, elsewhere:
+//! $ export APPID_SERVICE_BINDING='{"tenantId":"…", "clientId":"…", "secret":"…", "oauthServerUrl":"…"}'
+//! $ cargo run --release --example protected_resource
+//! $ curl -i http://localhost:8081/protected_resource -H "Authorization: Bearer $TOKEN"
+//! ```
+//!
+//! With another issuer than App ID: `ISSUER=https://as.example AUDIENCE=orders`.
+
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program, not a library")]
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::handler::Handler;
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use common::{Unusable, from_variable, parsed, variable};
+use serde_json::{Value, json};
+use tower::ServiceBuilder;
+use tower_oauth::app_id::Binding;
+use tower_oauth::{
+    Audience, AuthContext, Endpoint, Issuer, RefreshPolicy, Rejection, RejectionKind, RequireScopeLayer,
+    ResourceServer, ResourceServerBuilder, StartUp, TokenProfile,
+};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::log_to_stderr();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(unusable) => unusable.exit(),
+    }
+}
+
+async fn run() -> Result<(), Unusable> {
+    let port = parsed("PORT", 8081)?;
+    let resource = settings()?
+        .start_up(StartUp::Background)
+        .start()
+        .await
+        .map_err(|error| Unusable::new("ISSUER", error))?;
+    let listener = common::listen(port).await?;
+    let address = listener.local_addr().map_err(|error| Unusable::new("PORT", error))?;
+    println!("{}", json!({ "listening": format!("http://{address}") }));
+    common::serve(listener, router(&resource), common::asked_to_end()).await;
+    Ok(())
+}
+
+/// The routes. The layer stands before each protected handler, so that a wrong method is
+/// answered 405 whoever asks.
+fn router(resource: &ResourceServer) -> Router {
+    let verdicts = Arc::new(Verdicts::default());
+    let protected =
+        ServiceBuilder::new().layer(from_fn_with_state(Arc::clone(&verdicts), count)).layer(resource.layer());
+    let reports = protected.clone().layer(RequireScopeLayer::all(["reports.read"]));
+    let probes = Probes { resource: resource.clone(), verdicts };
+    Router::new()
+        .route(
+            "/protected_resource",
+            get((async || "Hello from protected resource").layer(protected.clone())),
+        )
+        .route("/context", get(context.layer(protected)))
+        .route("/reports", get((async || "Hello from reports").layer(reports)))
+        .route("/healthz", get(async || "ok"))
+        .route("/readyz", get(ready).with_state(probes.clone()))
+        .route("/metrics", get(metrics).with_state(probes))
+}
+
+/// Who calls, as the token says.
+async fn context(context: AuthContext) -> Json<Value> {
+    Json(json!({
+        "issuer": context.issuer().as_str(),
+        "subject": context.subject(),
+        "client_id": context.client_id(),
+        "audience": context.audience().collect::<Vec<_>>(),
+        "scopes": context.scopes().collect::<Vec<_>>(),
+        "expires_at": context.expires_at().as_secs(),
+        "claims": context.claims::<Value>().unwrap_or_default(),
+    }))
+}
+
+#[derive(Clone)]
+struct Probes {
+    resource: ResourceServer,
+    verdicts: Arc<Verdicts>,
+}
+
+async fn ready(State(probes): State<Probes>) -> Response {
+    let states: Vec<&str> = probes.resource.key_sets().iter().map(|keys| keys.state().as_str()).collect();
+    let body = Json(json!({ "key_sets": states }));
+    if probes.resource.is_ready() {
+        body.into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], body).into_response()
+    }
+}
+
+/// How many requests were granted, and refused for what reason.
+#[derive(Default)]
+struct Verdicts {
+    granted: AtomicU64,
+    refused: [AtomicU64; RejectionKind::ALL.len()],
+}
+
+async fn count(
+    State(verdicts): State<Arc<Verdicts>>,
+    request: axum::extract::Request,
+    next: Next,
+) -> Response {
+    let response = next.run(request).await;
+    let verdict = match response.extensions().get::<Rejection>() {
+        None => Some(&verdicts.granted),
+        Some(rejection) => {
+            let at = RejectionKind::ALL.iter().position(|kind| *kind == rejection.kind());
+            at.and_then(|at| verdicts.refused.get(at))
+        }
+    };
+    if let Some(verdict) = verdict {
+        verdict.fetch_add(1, Ordering::Relaxed);
+    }
+    response
+}
+
+/// The counters in Prometheus' text format.
+async fn metrics(State(probes): State<Probes>) -> impl IntoResponse {
+    let mut text = String::from("# TYPE tower_oauth_requests_total counter\n");
+    let mut line = |name: &str, labels: &str, value: u64| {
+        let _strings_take_everything = writeln!(text, "{name}{{{labels}}} {value}");
+    };
+    let Verdicts { granted, refused } = &*probes.verdicts;
+    line("tower_oauth_requests_total", "verdict=\"granted\"", granted.load(Ordering::Relaxed));
+    for (kind, count) in RejectionKind::ALL.iter().zip(refused) {
+        line("tower_oauth_requests_total", &format!("verdict=\"{kind}\""), count.load(Ordering::Relaxed));
+    }
+    for keys in probes.resource.key_sets() {
+        // An issuer's name comes from the settings; quotes and backslashes are escaped all the same.
+        let issuer = format!("issuer={:?}", keys.issuer().as_str());
+        line(
+            "tower_oauth_key_set_usable_keys",
+            &issuer,
+            u64::try_from(keys.usable_keys()).unwrap_or(u64::MAX),
+        );
+        line(
+            "tower_oauth_key_set_skipped_keys",
+            &issuer,
+            u64::try_from(keys.skipped().count()).unwrap_or(u64::MAX),
+        );
+        line("tower_oauth_key_set_generation", &issuer, keys.generation());
+        line("tower_oauth_key_set_ready", &issuer, u64::from(keys.state().is_usable()));
+        line("tower_oauth_key_set_consecutive_failures", &issuer, keys.consecutive_failures().into());
+        line(
+            "tower_oauth_key_set_refreshes_total",
+            &format!("{issuer},outcome=\"success\""),
+            keys.refreshes_succeeded(),
+        );
+        line(
+            "tower_oauth_key_set_refreshes_total",
+            &format!("{issuer},outcome=\"failure\""),
+            keys.refreshes_failed(),
+        );
+        if let Some(age) = keys.age() {
+            line("tower_oauth_key_set_age_seconds", &issuer, age.as_secs());
+        }
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}
+
+/// The resource server that the environment describes.
+fn settings() -> Result<ResourceServerBuilder, Unusable> {
+    let max_stale: u64 = parsed("MAX_STALE", 86_400)?;
+    let min_refresh: u64 = parsed("MIN_REFRESH", 60)?;
+    if max_stale == 0 {
+        return Err(Unusable::new("MAX_STALE", "must be at least 1"));
+    }
+    if min_refresh == 0 {
+        return Err(Unusable::new("MIN_REFRESH", "must be at least 1"));
+    }
+    let profile = match variable("TOKEN_PROFILE").as_deref() {
+        None | Some("jwt") => TokenProfile::Jwt,
+        Some("rfc9068") => TokenProfile::Rfc9068,
+        Some(_) => return Err(Unusable::new("TOKEN_PROFILE", "must be `jwt` or `rfc9068`")),
+    };
+    let audiences = match std::env::var("AUDIENCE").ok() {
+        None => Vec::new(),
+        Some(list) => {
+            let audiences: Result<Vec<_>, _> = list
+                .split(',')
+                .map(|audience| Audience::new(audience.trim()).map_err(from_variable("AUDIENCE")))
+                .collect();
+            audiences?
+        }
+    };
+    let policy = RefreshPolicy::new()
+        .max_stale(Duration::from_secs(max_stale))
+        .min_interval(Duration::from_secs(min_refresh));
+    Ok(issuer(audiences)?.issuer(|issuer| issuer.profile(profile)).refresh(policy).allow_loopback_http())
+}
+
+/// The issuer: an App ID binding or `ISSUER`, and not both.
+fn issuer(audiences: Vec<Audience>) -> Result<ResourceServerBuilder, Unusable> {
+    let binding = Binding::from_env()?;
+    let jwks_uri = match variable("JWKS_URI") {
+        None => None,
+        Some(url) => Some(Endpoint::new(url).map_err(from_variable("JWKS_URI"))?),
+    };
+    let builder = match (binding, variable("ISSUER")) {
+        (Some(_), Some(_)) => {
+            return Err(Unusable::new("ISSUER", "is set beside an App ID binding; use one of them"));
+        }
+        (None, None) => return Err(Unusable::new("ISSUER", "is not set, and there is no App ID binding")),
+        (Some(_), None) if jwks_uri.is_some() => {
+            return Err(Unusable::new("JWKS_URI", "is for ISSUER; an App ID binding has its own"));
+        }
+        (Some(binding), None) => return resource_server(&binding, audiences),
+        (None, Some(issuer)) => {
+            let issuer = Issuer::new(issuer).map_err(from_variable("ISSUER"))?;
+            Endpoint::new(issuer.as_str()).map_err(from_variable("ISSUER"))?;
+            let mut audiences = audiences.into_iter();
+            let first =
+                audiences.next().ok_or_else(|| Unusable::new("AUDIENCE", "is required with ISSUER"))?;
+            let builder = ResourceServer::builder(issuer, first);
+            audiences.fold(builder, also_audience)
+        }
+    };
+    Ok(match jwks_uri {
+        Some(jwks_uri) => builder.jwks_uri(jwks_uri),
+        None => builder,
+    })
+}
+
+fn also_audience(builder: ResourceServerBuilder, audience: Audience) -> ResourceServerBuilder {
+    builder.issuer(|issuer| issuer.also_audience(audience.clone()))
+}
+
+fn resource_server(binding: &Binding, audiences: Vec<Audience>) -> Result<ResourceServerBuilder, Unusable> {
+    let mut audiences = audiences.into_iter();
+    let builder = match audiences.next() {
+        Some(audience) => binding.resource_server_for(audience),
+        None => binding.resource_server().map_err(from_variable("AUDIENCE"))?,
+    };
+    Ok(audiences.fold(builder, also_audience))
+}
