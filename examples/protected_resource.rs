@@ -242,7 +242,7 @@ fn issuer(audiences: Vec<Audience>) -> Result<ResourceServerBuilder, Unusable> {
 }
 
 fn also_audience(builder: ResourceServerBuilder, audience: Audience) -> ResourceServerBuilder {
-    builder.issuer(|issuer| issuer.also_audience(audience.clone()))
+    builder.issuer(|issuer| issuer.also_audience(audience))
 }
 
 fn resource_server(binding: &Binding, audiences: Vec<Audience>) -> Result<ResourceServerBuilder, Unusable> {

@@ -1,4 +1,6 @@
 //! App ID: where a binding comes from, and the management API on the wire.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 use std::collections::VecDeque;

@@ -1,6 +1,8 @@
 //! What we accept, jsonwebtoken accepts under the same policy: it is the oracle, called through
 //! an explicit provider value, never through its process-wide one.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+
 mod support;
 
 use jsonwebtoken::DecodingKey;

@@ -1,5 +1,7 @@
 //! The same layer before axum, hyper and tonic services, over real sockets on loopback.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+
 mod support;
 
 use std::convert::Infallible;

@@ -1,5 +1,7 @@
 //! `attack-checklist`, "HTTP surface", as far as bearer tokens go: one test for each row.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+
 mod support;
 
 use bytes::Bytes;

@@ -1,5 +1,7 @@
 //! `attack-checklist`, "JSON and claims": one test for each row, named after it.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The life of a key set as requests see it; time is paused, nothing sleeps for real.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+
 mod support;
 
 use std::time::Duration;

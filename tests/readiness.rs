@@ -1,5 +1,7 @@
 //! `poll_ready` is honoured on every path, and contention layers work inside and outside.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+
 mod support;
 
 use std::convert::Infallible;

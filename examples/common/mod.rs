@@ -83,10 +83,8 @@ pub async fn listen(port: u16) -> Result<TcpListener, Unusable> {
 
 /// The end of a program that is asked to end: SIGTERM or Ctrl-C.
 pub async fn asked_to_end() {
-    let mut term = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(term) => term,
-        Err(_) => return std::future::pending().await,
-    };
+    let term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+    let Ok(mut term) = term else { return std::future::pending().await };
     tokio::select! {
         _ = term.recv() => {}
         _ = tokio::signal::ctrl_c() => {}

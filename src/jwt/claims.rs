@@ -105,10 +105,10 @@ impl<'a> Claims<'a> {
         if claimed != issuer.as_str() && !issuer_aliases.iter().any(|alias| alias.as_str() == claimed) {
             return Err(Defect::Issuer);
         }
-        if let (Some(expected), Some(tenant)) = (tenant, &raw.tenant) {
-            if expected != tenant {
-                return Err(Defect::Issuer);
-            }
+        if let (Some(expected), Some(tenant)) = (tenant, &raw.tenant)
+            && expected != tenant
+        {
+            return Err(Defect::Issuer);
         }
         let audience = raw.aud.as_ref().ok_or(Defect::Claim)?;
         if !audience.0.iter().any(|named| audiences.iter().any(|own| own.as_str() == named)) {

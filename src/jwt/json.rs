@@ -87,11 +87,11 @@ impl<'b> Skip<'b> {
         Self { depth: 1, members }
     }
 
-    fn inner<E: Error>(&self) -> Result<Skip<'b>, E> {
+    fn inner<E: Error>(&self) -> Result<Self, E> {
         if self.depth >= MAX_DEPTH {
             return Err(E::custom("nested too deep"));
         }
-        Ok(Skip { depth: self.depth + 1, members: self.members })
+        Ok(Self { depth: self.depth + 1, members: self.members })
     }
 
     fn count<E: Error>(&self) -> Result<(), E> {

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, header};
 
+/// Longer than anything that is heeded.
+const LONGEST: u64 = 1 << 31;
+
 /// What `Cache-Control` says, before it is clamped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Freshness {
@@ -31,7 +34,7 @@ impl Freshness {
                     let argument = argument.trim().trim_matches('"');
                     if !argument.is_empty() && argument.bytes().all(|byte| byte.is_ascii_digit()) {
                         // RFC 9111 §1.2.2: too large a number is as good as the largest.
-                        let seconds = argument.parse().unwrap_or(u64::from(u32::MAX));
+                        let seconds = argument.parse().unwrap_or(LONGEST);
                         max_age = Self::MaxAge(Duration::from_secs(seconds));
                     }
                 }
@@ -57,7 +60,7 @@ mod tests {
         assert_eq!(of("public, max-age=120, must-revalidate"), max_age(120));
         assert_eq!(of("Max-Age=\"7\""), max_age(7));
         assert_eq!(of("max-age=1, max-age=2"), max_age(1));
-        assert_eq!(of("max-age=99999999999999999999"), max_age(u64::from(u32::MAX)));
+        assert_eq!(of("max-age=99999999999999999999"), max_age(LONGEST));
         assert_eq!(of("max-age=9, no-store"), Freshness::NoStore);
         assert_eq!(of("no-cache"), max_age(0));
         for odd in ["max-age=-1", "max-age=", "max-age=soon", "s-maxage=5", ",,="] {

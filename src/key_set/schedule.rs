@@ -202,9 +202,9 @@ mod tests {
                 }
             }
             for (i, first) in taken.iter().enumerate() {
-                for (count, later) in taken[i..].iter().enumerate() {
+                for (count, later) in (0_u32..).zip(&taken[i..]) {
                     let window = later.duration_since(*first).as_secs_f64();
-                    prop_assert!(count as f64 <= 1.0 + window / 15.0 + 1e-6);
+                    prop_assert!(f64::from(count) <= 1.0 + window / 15.0 + 1e-6);
                 }
             }
         }

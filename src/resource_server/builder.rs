@@ -65,24 +65,18 @@ impl ResourceServerBuilder {
         self
     }
 
-    /// Adjusts the issuers that were added so far, for settings that this builder does not have.
-    fn each(mut self, change: impl Fn(TrustedIssuer) -> TrustedIssuer) -> Self {
-        self.issuers = self.issuers.into_iter().map(change).collect();
-        self
-    }
-
-    /// Fetches the keys of the issuer from here instead of asking its metadata. For several
-    /// issuers say it to each [`TrustedIssuer`].
+    /// Fetches the keys of the issuer that was added last from here, instead of asking its
+    /// metadata.
     pub fn jwks_uri(self, jwks_uri: Endpoint) -> Self {
-        self.each(|issuer| issuer.jwks_uri(jwks_uri.clone()))
+        self.issuer(|issuer| issuer.jwks_uri(jwks_uri))
     }
 
-    /// Uses these keys of the issuer and fetches none.
+    /// Uses these keys of the issuer that was added last, and fetches none.
     pub fn keys(self, keys: KeySet) -> Self {
-        self.each(|issuer| issuer.keys(keys.clone()))
+        self.issuer(|issuer| issuer.keys(keys))
     }
 
-    /// Adjusts what was set for the issuer: audiences, algorithms, profile.
+    /// Adjusts what was set for the issuer that was added last: audiences, algorithms, profile.
     ///
     /// ```
     /// use tower_oauth::{Audience, Issuer, ResourceServer, TokenProfile};
@@ -91,8 +85,10 @@ impl ResourceServerBuilder {
     ///     .issuer(|issuer| issuer.profile(TokenProfile::Rfc9068));
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
-    pub fn issuer(self, change: impl Fn(TrustedIssuer) -> TrustedIssuer) -> Self {
-        self.each(change)
+    pub fn issuer(mut self, change: impl FnOnce(TrustedIssuer) -> TrustedIssuer) -> Self {
+        let last = self.issuers.pop().map(change);
+        self.issuers.extend(last);
+        self
     }
 
     /// How metadata and keys are fetched. Default: `ReqwestTransport` (feature `reqwest`).

@@ -4,6 +4,7 @@
     dead_code,
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
     reason = "each test file uses a part of it"
 )]
 

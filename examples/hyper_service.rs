@@ -1,0 +1,45 @@
+//! A hyper service behind the layer, without a framework and without a runtime in the crate:
+//! `build` returns the task that keeps the keys fresh, and the caller runs it.
+//!
+//! ```console
+//! $ ISSUER=https://as.example AUDIENCE=orders cargo run --example hyper_service
+//! $ curl -i http://localhost:8082/ -H "Authorization: Bearer $TOKEN"
+//! ```
+
+#![allow(clippy::disallowed_methods, reason = "a program, not a library")]
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tower::{ServiceBuilder, service_fn};
+use tower_oauth::{Audience, AuthContext, BoxError, Issuer, ResourceServer};
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let issuer = Issuer::new(std::env::var("ISSUER")?)?;
+    let audience = Audience::new(std::env::var("AUDIENCE")?)?;
+    let (orders, refresher) = ResourceServer::builder(issuer, audience).allow_loopback_http().build()?;
+    tokio::spawn(refresher);
+
+    let service = ServiceBuilder::new().layer(orders.layer()).service(service_fn(hello));
+    let listener = TcpListener::bind("127.0.0.1:8082").await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let service = TowerToHyperService::new(service.clone());
+        tokio::spawn(async move {
+            auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await
+        });
+    }
+}
+
+async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let caller = AuthContext::of(&request).and_then(AuthContext::subject).unwrap_or("an unnamed application");
+    Ok(Response::new(Full::from(format!("Hello, {caller}"))))
+}
