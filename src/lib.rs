@@ -91,6 +91,7 @@
 
 pub mod app_id;
 mod backoff;
+mod client;
 mod clock;
 mod error;
 mod jwt;
@@ -98,12 +99,17 @@ mod key_set;
 mod metadata;
 mod oauth;
 mod resource_server;
+mod timer;
 mod trace;
 pub mod transport;
 
 #[cfg(test)]
 mod vectors;
 
+pub use self::client::{
+    AccessToken, BearerTokenFuture, BearerTokenLayer, BearerTokenService, ClientCredentials, Renewer, Replay,
+    ReplayCloned, ReplayEmpty, ReplayNever, TokenManager, TokenManagerBuilder,
+};
 #[cfg(any(test, feature = "test-util"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub use self::clock::ManualClock;

@@ -10,13 +10,18 @@ use std::path::Path;
 /// The parts of the crate that a file may import, by the longest matching start of its path.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("app_id/", &["backoff", "clock", "error", "metadata", "oauth", "trace", "transport"]),
+    // The wiring: from a binding to the two ends.
+    ("app_id/wiring.rs", &["client", "error", "oauth", "resource_server"]),
     ("authorization_server/", &["backoff", "clock", "error", "metadata", "oauth", "trace", "transport"]),
     ("backoff.rs", &[]),
-    ("client/", &["backoff", "clock", "error", "metadata", "oauth", "trace", "transport"]),
+    ("client/", &["backoff", "clock", "error", "metadata", "oauth", "timer", "trace", "transport"]),
+    ("client/grant.rs", &["clock", "error", "oauth", "transport"]),
+    ("client/origin.rs", &["oauth"]),
+    ("client/renewal.rs", &["backoff"]),
     ("clock.rs", &[]),
     ("error.rs", &["clock", "oauth"]),
     ("jwt/", &["clock", "oauth"]),
-    ("key_set/", &["backoff", "clock", "error", "jwt", "metadata", "oauth", "trace", "transport"]),
+    ("key_set/", &["backoff", "clock", "error", "jwt", "metadata", "oauth", "timer", "trace", "transport"]),
     ("key_set/freshness.rs", &["clock"]),
     ("key_set/jwk.rs", &["error", "jwt"]),
     ("key_set/mod.rs", &["error", "jwt"]),
@@ -29,6 +34,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "resource_server/builder.rs",
         &["clock", "error", "jwt", "key_set", "metadata", "oauth", "trace", "transport"],
     ),
+    ("timer.rs", &[]),
     ("trace.rs", &[]),
     ("transport/", &["clock", "error", "oauth"]),
 ];
@@ -44,13 +50,16 @@ const NAMES: &[(&str, &[&str])] = &[
     ("axum_core", &["resource_server/extract.rs"]),
     ("jsonwebtoken", &["jwt/algorithm.rs", "key_set/jwk.rs", "authorization_server/"]),
     ("reqwest", &["transport/reqwest.rs"]),
-    ("tokio::spawn", &["client/builder.rs", "resource_server/builder.rs", "authorization_server/"]),
+    ("tokio::spawn", &["resource_server/builder.rs", "authorization_server/"]),
     ("tracing", &["trace.rs"]),
 ];
 
 /// Pure: `now` is an argument, and nothing is fetched, locked, awaited or logged.
 const PURE: &[&str] = &[
     "backoff.rs",
+    "client/origin.rs",
+    "client/renewal.rs",
+    "client/replay.rs",
     "jwt/",
     "key_set/freshness.rs",
     "key_set/jwk.rs",

@@ -1,6 +1,7 @@
 //! From a binding to the two ends.
 
 use super::Binding;
+use crate::client::{ClientCredentials, TokenManager, TokenManagerBuilder};
 use crate::error::ConfigError;
 use crate::oauth::Audience;
 use crate::resource_server::{ResourceServer, ResourceServerBuilder, TrustedIssuer};
@@ -42,5 +43,35 @@ impl Binding {
             .jwks_uri(self.keys_url().clone())
             .app_id(self.tenant_id().to_owned(), aliases);
         ResourceServer::trusting(issuer)
+    }
+
+    /// A manager of this application's access token: what the Node SDK's
+    /// `getApplicationIdentityToken` does, with a cache.
+    ///
+    /// Without further settings the token carries the scope `appid_default` and every scope that
+    /// was assigned to the application, and is meant for the application itself.
+    ///
+    /// ```
+    /// # async fn example() -> Result<(), tower_oauth::BoxError> {
+    /// use tower_oauth::app_id::Binding;
+    ///
+    /// let binding = Binding::from_env()?.ok_or("this process has no App ID binding")?;
+    /// let tokens = binding.token_manager()?.start()?;
+    /// let token = tokens.access_token().await?;
+    /// # let _ = token;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the binding has no client id or no secret.
+    pub fn token_manager(&self) -> Result<TokenManagerBuilder, ConfigError> {
+        let missing =
+            |what: &str| ConfigError::without_value(what, "is required: the App ID binding has none");
+        let client_id = self.client_id().ok_or_else(|| missing("client id"))?;
+        let secret = self.secret().ok_or_else(|| missing("client secret"))?;
+        let credentials = ClientCredentials::new(client_id, secret.clone()).basic_unencoded();
+        Ok(TokenManager::builder(self.token_endpoint().clone(), credentials))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
 use super::jwk::Quirks;
 use super::policy::RefreshPolicy;
@@ -13,6 +13,7 @@ use super::source::Fetcher;
 use super::watch::{KeySetHandle, Shared};
 use crate::clock::Clock;
 use crate::oauth::{Endpoint, Issuer};
+use crate::timer::{now, sleep_until_some};
 use crate::trace;
 use crate::transport::Transport;
 
@@ -77,7 +78,7 @@ impl Refresh {
                         continue;
                     }
                 },
-                () = sleep_until(Instant::from_std(schedule.next())) => Cause::Timer,
+                () = sleep_until_some(Some(schedule.next())) => Cause::Timer,
             };
             let fetched = tokio::select! {
                 fetched = fetcher.fetch() => fetched,
@@ -111,17 +112,6 @@ impl Refresh {
                 }
             }
         }
-    }
-}
-
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
-}
-
-async fn sleep_until_some(at: Option<std::time::Instant>) {
-    match at {
-        Some(at) => sleep_until(Instant::from_std(at)).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::error::{ConfigError, Error};
 use crate::key_set::{KeySet, KeySetHandle, Refresh, RefreshPolicy, Source};
 use crate::metadata;
 use crate::oauth::Endpoint;
-use crate::transport::Transport;
+use crate::transport::{Transport, default_transport};
 
 /// Settings of a [`ResourceServer`]; every default is right for production.
 #[derive(Debug)]
@@ -176,7 +176,7 @@ impl ResourceServerBuilder {
             return Err(ConfigError::new("issuer", twice.as_str(), "is named twice"));
         }
         let needs_transport = issuers.iter().any(|issuer| !matches!(issuer.source, Source::Fixed(_)));
-        let transport = if needs_transport { Some(usable_transport(transport)?) } else { None };
+        let transport = if needs_transport { Some(default_transport(transport)?) } else { None };
         let mut entries = Vec::with_capacity(issuers.len());
         let mut tasks: Vec<Task> = Vec::new();
         for issuer in issuers {
@@ -249,16 +249,6 @@ impl ResourceServerBuilder {
             }));
         }
         Ok(server)
-    }
-}
-
-fn usable_transport(given: Option<Arc<dyn Transport>>) -> Result<Arc<dyn Transport>, ConfigError> {
-    match given {
-        Some(transport) => Ok(transport),
-        #[cfg(feature = "reqwest")]
-        None => Ok(Arc::new(crate::transport::ReqwestTransport::new()?)),
-        #[cfg(not(feature = "reqwest"))]
-        None => Err(ConfigError::without_value("transport", "is needed without the feature `reqwest`")),
     }
 }
 

@@ -3,13 +3,14 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 
 use crate::clock::UnixTime;
-use crate::error::{BoxError, Error, ErrorKind, Operation};
+use crate::error::{BoxError, ConfigError, Error, ErrorKind, Operation};
 
 #[cfg(feature = "reqwest")]
 mod reqwest;
@@ -75,6 +76,19 @@ impl StdError for TransportError {
             Some(source) => Some(&**source),
             None => None,
         }
+    }
+}
+
+/// The transport that was given, else the one that the features bring.
+pub(crate) fn default_transport(
+    given: Option<Arc<dyn Transport>>,
+) -> Result<Arc<dyn Transport>, ConfigError> {
+    match given {
+        Some(transport) => Ok(transport),
+        #[cfg(feature = "reqwest")]
+        None => Ok(Arc::new(ReqwestTransport::new()?)),
+        #[cfg(not(feature = "reqwest"))]
+        None => Err(ConfigError::without_value("transport", "is needed without the feature `reqwest`")),
     }
 }
 

@@ -1,0 +1,317 @@
+//! The client credentials grant on the wire: the token request, and how its answer is read.
+//!
+//! [RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4), §5.1 and §5.2. Pure: what
+//! is sent and when is said elsewhere.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::form_urlencoded;
+
+use super::{AccessToken, ClientCredentials};
+use crate::clock::UnixTime;
+use crate::error::{ConfigError, Error, ErrorKind, OAuthError, Operation};
+use crate::oauth::{Audience, Endpoint, Scope};
+use crate::transport::retry_after;
+
+/// However long a token lives, it is renewed after a day.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// Parameters that have a method of their own, or that are not the user's to choose.
+const RESERVED: [&str; 6] = ["audience", "client_id", "client_secret", "grant_type", "resource", "scope"];
+
+/// What is asked for.
+#[derive(Clone)]
+pub(super) struct Grant {
+    pub(super) credentials: ClientCredentials,
+    pub(super) scopes: Vec<Scope>,
+    pub(super) audience: Option<Audience>,
+    pub(super) resources: Vec<String>,
+    parameters: Vec<(String, String)>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Issued {
+    pub(super) token: AccessToken,
+    /// `None` if the server did not say.
+    pub(super) lifetime: Option<Duration>,
+}
+
+impl Grant {
+    pub(super) fn new(credentials: ClientCredentials) -> Self {
+        Self {
+            credentials,
+            scopes: Vec::new(),
+            audience: None,
+            resources: Vec::new(),
+            parameters: Vec::new(),
+        }
+    }
+
+    pub(super) fn add_parameter(&mut self, name: String, value: String) {
+        self.parameters.push((name, value));
+    }
+
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        self.credentials.check()?;
+        for (name, _) in &self.parameters {
+            // RFC 6749 §3.2: a parameter must not be included more than once.
+            let twice = self.parameters.iter().filter(|(other, _)| other == name).count() > 1;
+            if name.is_empty() || twice || RESERVED.contains(&name.as_str()) {
+                let reason = "is no extra parameter: empty, given twice, or one with a method of its own";
+                return Err(ConfigError::new("parameter", name, reason));
+            }
+        }
+        for resource in &self.resources {
+            // RFC 8707 §2: an absolute URI without a fragment.
+            let absolute = url::Url::parse(resource).is_ok();
+            if !absolute || resource.contains('#') {
+                return Err(ConfigError::new(
+                    "resource",
+                    resource,
+                    "must be an absolute URI without a fragment",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The token request (RFC 6749 §4.4.2).
+    pub(super) fn request(&self, endpoint: &Endpoint) -> Result<Request<Bytes>, ConfigError> {
+        let Self { credentials, scopes, audience, resources, parameters } = self;
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "client_credentials");
+        credentials.append_to(&mut form);
+        if !scopes.is_empty() {
+            let scopes: Vec<&str> = scopes.iter().map(Scope::as_str).collect();
+            form.append_pair("scope", &scopes.join(" "));
+        }
+        if let Some(audience) = audience {
+            form.append_pair("audience", audience.as_str());
+        }
+        for resource in resources {
+            form.append_pair("resource", resource);
+        }
+        for (name, value) in parameters {
+            form.append_pair(name, value);
+        }
+        let mut request = Request::new(Bytes::from(form.finish()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = endpoint.to_uri()?;
+        let headers = request.headers_mut();
+        let form = http::HeaderValue::from_static("application/x-www-form-urlencoded");
+        headers.insert(header::CONTENT_TYPE, form);
+        headers.insert(header::ACCEPT, http::HeaderValue::from_static("application/json"));
+        if let Some(authorization) = credentials.authorization() {
+            headers.insert(header::AUTHORIZATION, authorization);
+        }
+        Ok(request)
+    }
+}
+
+impl fmt::Debug for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.parameters.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Grant")
+            .field("credentials", &self.credentials)
+            .field("scopes", &self.scopes)
+            .field("audience", &self.audience)
+            .field("resources", &self.resources)
+            .field("parameters", &names)
+            .finish()
+    }
+}
+
+/// A successful answer (RFC 6749 §5.1). Whatever else it holds, a refresh token say, is not kept.
+#[derive(Deserialize)]
+struct Success {
+    access_token: SecretString,
+    token_type: String,
+    #[serde(default)]
+    expires_in: Option<Seconds>,
+    #[serde(default)]
+    scope: Option<String>,
+}
+
+/// App ID's guide prints `expires_in` as a string, and some servers send one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Seconds {
+    Number(f64),
+    Text(String),
+}
+
+/// An answer that refuses (RFC 6749 §5.2), or App ID's own spelling of one.
+#[derive(Deserialize)]
+struct Refusal {
+    error: Option<String>,
+    error_code: Option<String>,
+    error_description: Option<String>,
+}
+
+/// What an answer says against the request, if it says anything.
+fn refusal(body: &[u8]) -> Option<OAuthError> {
+    let Refusal { error, error_code, error_description } = serde_json::from_slice(body).ok()?;
+    Some(OAuthError { code: error.or(error_code)?, description: error_description })
+}
+
+/// Reads an answer to a token request that was sent at `sent_at`.
+pub(super) fn read(
+    answer: &Response<Bytes>,
+    sent_at: UnixTime,
+    endpoint: &Endpoint,
+) -> Result<Issued, Error> {
+    let failed = |kind| Error::new(Operation::TokenRequest, kind).with_url(endpoint.as_str());
+    let status = answer.status();
+    // Before all else: some servers refuse with status 200.
+    let oauth = refusal(answer.body());
+    if status != StatusCode::OK || oauth.is_some() {
+        let refused = oauth.is_some() && !is_transient(status);
+        let kind = if refused { ErrorKind::Refused } else { ErrorKind::Status(status) };
+        return Err(failed(kind).with_answer(status, oauth, retry_after(answer.headers(), sent_at)));
+    }
+    // The parser's error could quote the answer, and so the token: it is left out.
+    let malformed = || failed(ErrorKind::Malformed).with_answer(status, None, None);
+    let Success { access_token, token_type, expires_in, scope } =
+        serde_json::from_slice(answer.body()).map_err(|_| malformed())?;
+    // RFC 6749 §7.1: a token of a type that we do not understand must not be used.
+    if !token_type.eq_ignore_ascii_case("Bearer") {
+        return Err(malformed());
+    }
+    let lifetime = expires_in.map(|seconds| seconds.lifetime().ok_or_else(malformed)).transpose()?;
+    let expires_at = lifetime.map(|lifetime| sent_at.saturating_add(lifetime));
+    let scopes =
+        scope.map(|scope| scope.split_ascii_whitespace().filter_map(|one| Scope::new(one).ok()).collect());
+    let token = AccessToken::new(access_token, expires_at, scopes).ok_or_else(malformed)?;
+    Ok(Issued { token, lifetime })
+}
+
+/// Whether the server may answer otherwise in a moment.
+pub(super) fn is_transient(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
+}
+
+impl Seconds {
+    /// Whole seconds, at least one, at most [`LONGEST`]. A token that has already expired is
+    /// no token.
+    fn lifetime(self) -> Option<Duration> {
+        let seconds = match self {
+            Self::Number(seconds) => seconds,
+            Self::Text(text) => text.trim().parse().ok()?,
+        };
+        let lifetime = Duration::try_from_secs_f64(seconds.clamp(-1.0, LONGEST.as_secs_f64())).ok()?;
+        (lifetime >= Duration::from_secs(1)).then(|| Duration::from_secs(lifetime.as_secs()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SENT: UnixTime = UnixTime::from_secs(1_700_000_000);
+
+    fn answer(status: u16, body: &str) -> Result<Issued, Error> {
+        let endpoint = Endpoint::new("https://as.example/token").unwrap();
+        let mut answer = Response::new(Bytes::copy_from_slice(body.as_bytes()));
+        *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+        read(&answer, SENT, &endpoint)
+    }
+
+    fn lifetime(expires_in: &str) -> Option<Option<u64>> {
+        let body = format!(r#"{{"access_token":"t","token_type":"bearer","expires_in":{expires_in}}}"#);
+        answer(200, &body).ok().map(|issued| issued.lifetime.map(|lifetime| lifetime.as_secs()))
+    }
+
+    #[test]
+    fn expires_in_is_a_number_or_a_string_of_one() {
+        assert_eq!(lifetime("3600"), Some(Some(3600)));
+        assert_eq!(lifetime(r#""3600""#), Some(Some(3600)));
+        assert_eq!(lifetime("3599.9"), Some(Some(3599)));
+        assert_eq!(lifetime("null"), Some(None));
+        assert_eq!(lifetime("1e300"), Some(Some(86_400)));
+        assert_eq!(lifetime("18446744073709551616"), Some(Some(86_400)));
+        for bad in ["0", "-1", "0.5", "-1e300", r#""soon""#, r#""""#, r#""NaN""#, "true", "[]"] {
+            assert_eq!(lifetime(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_a_bearer_token_of_visible_ascii_is_taken() {
+        for good in [
+            r#"{"access_token":"a.b-c~/+=","token_type":"Bearer"}"#,
+            r#"{"access_token":"t","token_type":"BEARER","refresh_token":"r","scope":"a b"}"#,
+        ] {
+            answer(200, good).expect(good);
+        }
+        for bad in [
+            r#"{"access_token":"t","token_type":"mac"}"#,
+            r#"{"access_token":"t","token_type":"DPoP"}"#,
+            r#"{"access_token":"t"}"#,
+            r#"{"access_token":"","token_type":"Bearer"}"#,
+            r#"{"access_token":"a b","token_type":"Bearer"}"#,
+            r#"{"access_token":"a\r\nb","token_type":"Bearer"}"#,
+            r#"{"access_token":"é","token_type":"Bearer"}"#,
+            r#"{"access_token":null,"token_type":"Bearer"}"#,
+            r#"{"token_type":"Bearer"}"#,
+            "<html>",
+            "",
+            "null",
+        ] {
+            assert_eq!(answer(200, bad).unwrap_err().kind(), ErrorKind::Malformed, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_keeps_the_servers_words_whatever_its_status() {
+        for (status, body) in [
+            (400, r#"{"error":"invalid_scope","error_description":"no such scope"}"#),
+            (401, r#"{"error_code":"invalid_scope","error_description":"no such scope"}"#),
+            (
+                200,
+                r#"{"error":"invalid_scope","error_description":"no such scope","access_token":"t","token_type":"Bearer"}"#,
+            ),
+        ] {
+            let error = answer(status, body).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Refused, "{body}");
+            let said = error.oauth_error().unwrap();
+            assert_eq!((said.code(), said.description()), ("invalid_scope", Some("no such scope")));
+            assert!(error.to_string().contains("invalid_scope"), "{error}");
+        }
+        let limited = answer(429, r#"{"error_code":"too many requests"}"#).unwrap_err();
+        assert_eq!(limited.kind(), ErrorKind::Status(StatusCode::TOO_MANY_REQUESTS));
+        assert_eq!(limited.oauth_error().unwrap().code(), "too many requests");
+    }
+
+    #[test]
+    fn a_redirect_and_a_plain_error_page_are_statuses() {
+        for status in [201, 204, 301, 302, 307, 308, 404, 500] {
+            let kind = answer(status, "<html>").unwrap_err().kind();
+            assert_eq!(kind, ErrorKind::Status(StatusCode::from_u16(status).unwrap()));
+        }
+    }
+
+    #[test]
+    fn no_error_quotes_the_answer() {
+        let error = answer(200, r#"{"access_token":"s3cr3t","token_type":"mac"}"#).unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("s3cr3t"));
+    }
+
+    #[test]
+    fn protocol_parameters_and_relative_resources_are_refused() {
+        let grant = || Grant::new(ClientCredentials::new("a", "s"));
+        for name in RESERVED.into_iter().chain([""]) {
+            let mut grant = grant();
+            grant.add_parameter(name.to_owned(), "x".to_owned());
+            assert!(grant.check().is_err(), "{name}");
+        }
+        for resource in ["orders", "/orders", "https://orders.example/#x"] {
+            let grant = Grant { resources: vec![resource.to_owned()], ..grant() };
+            assert!(grant.check().is_err(), "{resource}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The client's layer, and how it is adjusted.
+
+use std::sync::Arc;
+
+use http::Uri;
+use tower_layer::Layer;
+
+use super::origin::Origin;
+use super::{BearerTokenService, ReplayCloned, ReplayEmpty, ReplayNever, TokenManager};
+use crate::oauth::Endpoint;
+
+/// Puts the access token on requests, and tries once more with a new token where a resource
+/// server answers 401 `invalid_token` to a request that can be replayed.
+///
+/// Made by [`TokenManager::layer`]. The token goes to the origins that were named there and to
+/// no other; a request that already has an `Authorization` field goes out as it is. Put a layer
+/// that follows redirects outside of this one, so that each hop is looked at anew.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct BearerTokenLayer<P = ReplayEmpty> {
+    tokens: TokenManager,
+    targets: Targets,
+    replay: P,
+}
+
+/// Which requests get the token.
+#[derive(Clone, Debug)]
+pub(super) struct Targets {
+    origins: Arc<[Origin]>,
+    origin_form: bool,
+}
+
+impl Targets {
+    pub(super) fn cover(&self, uri: &Uri) -> bool {
+        match uri.authority() {
+            Some(_) => self.origins.iter().any(|origin| origin.covers(uri)),
+            None => self.origin_form,
+        }
+    }
+}
+
+impl BearerTokenLayer {
+    pub(super) fn new(tokens: TokenManager, origins: impl IntoIterator<Item = Endpoint>) -> Self {
+        let origins = origins.into_iter().map(|endpoint| Origin::of(&endpoint)).collect();
+        Self { tokens, targets: Targets { origins, origin_form: false }, replay: ReplayEmpty }
+    }
+}
+
+impl<P> BearerTokenLayer<P> {
+    /// Puts the token on requests that name no origin, too, because the inner service knows where
+    /// they go: a tonic `Channel`, or a client with a base URL
+    /// ([RFC 9112 §3.2.1](https://www.rfc-editor.org/rfc/rfc9112#section-3.2.1)).
+    pub fn allow_origin_form(mut self) -> Self {
+        self.targets.origin_form = true;
+        self
+    }
+
+    /// Tries every rejected request once more, with a clone of its body.
+    pub fn replay_cloned(self) -> BearerTokenLayer<ReplayCloned> {
+        self.replay(ReplayCloned)
+    }
+
+    /// Tries no request twice. Any body will do.
+    pub fn replay_never(self) -> BearerTokenLayer<ReplayNever> {
+        self.replay(ReplayNever)
+    }
+
+    /// Decides in your own way which requests are tried once more. Default: those without a
+    /// body.
+    pub fn replay<N>(self, replay: N) -> BearerTokenLayer<N> {
+        BearerTokenLayer { tokens: self.tokens, targets: self.targets, replay }
+    }
+}
+
+impl<S, P: Clone> Layer<S> for BearerTokenLayer<P> {
+    type Service = BearerTokenService<S, P>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        BearerTokenService::new(inner, self.tokens.clone(), self.targets.clone(), self.replay.clone())
+    }
+}

@@ -1,0 +1,196 @@
+//! The task behind a token manager: sleeps, asks, publishes. One request at a time.
+
+use std::fmt;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::grant::{self, Grant, Issued};
+use super::manager::{Held, Outcome, Shared};
+use super::renewal::{Failure, Renewal, RenewalPolicy};
+use crate::error::{ConfigError, Error, ErrorKind, Operation};
+use crate::metadata;
+use crate::oauth::{Endpoint, Issuer};
+use crate::timer::{now, sleep_until_some};
+use crate::trace;
+use crate::transport::{Limits, Transport, exchange};
+
+/// Largest answer that is read, in bytes after decompression.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// A token is handed out until so long before its expiry: it has to reach the resource server.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// Where tokens are asked for.
+#[derive(Clone, Debug)]
+pub(super) enum TokenEndpoint {
+    Known(Endpoint),
+    /// Asks the issuer's metadata; where it has none, below the issuer's own address.
+    Discover {
+        issuer: Issuer,
+        otherwise: Endpoint,
+    },
+}
+
+/// Everything that obtaining tokens takes.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) endpoint: TokenEndpoint,
+    pub(super) grant: Grant,
+    pub(super) policy: RenewalPolicy,
+    pub(super) allow_loopback_http: bool,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) demands: mpsc::Receiver<()>,
+    pub(super) outcomes: watch::Sender<Outcome>,
+}
+
+impl Task {
+    pub(super) async fn run(mut self) {
+        let mut renewal = Renewal::new(self.policy.clone());
+        let mut last_error: Option<Error> = None;
+        loop {
+            tokio::select! {
+                biased;
+                demand = self.demands.recv() => {
+                    let Some(()) = demand else { return };
+                    if let Some(token) = self.shared.in_hand(Held::token) {
+                        // It came meanwhile, or this is the ring of a token's first use.
+                        renewal.wake(now());
+                        let _ = self.outcomes.send(Some(Ok(token)));
+                    } else if !renewal.demand(now()) {
+                        let _ = self.outcomes.send(last_error.clone().map(Err));
+                    }
+                    continue;
+                }
+                () = sleep_until_some(renewal.next()) => {}
+            }
+            if !renewal.somebody_waits() && self.shared.in_hand(Held::is_used) != Some(true) {
+                renewal.rest();
+                continue;
+            }
+            let Some(attempt) = self.attempt(&mut renewal).await else { return };
+            match attempt {
+                Ok(Issued { token, lifetime }) => {
+                    trace::debug!(target: "tower_oauth::client", expires_in = lifetime.map(|l| l.as_secs()), "an access token was obtained");
+                    renewal.succeeded(now(), lifetime, fastrand::f64());
+                    last_error = None;
+                    if let Some(held) = Held::new(&token, lifetime, MARGIN) {
+                        self.shared.hold(held);
+                    }
+                    self.answer(Ok(token));
+                }
+                Err(error) => {
+                    trace::warning!(target: "tower_oauth::client", %error, "no access token could be obtained");
+                    let tell = renewal.failed(now(), failure(&error), fastrand::f64());
+                    last_error = Some(error.clone());
+                    if tell {
+                        self.answer(Err(error));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One token request; `None` if nobody is left to want it.
+    async fn attempt(&mut self, renewal: &mut Renewal) -> Option<Result<Issued, Error>> {
+        let limit = renewal.attempt_limit(now());
+        let Self { endpoint, grant, allow_loopback_http, transport, shared, demands, .. } = self;
+        let mut request = pin!(tokio::time::timeout(
+            limit,
+            obtain(endpoint, grant, *allow_loopback_http, &**transport, shared, limit),
+        ));
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut request => {
+                    let timeout = |_| Error::new(Operation::TokenRequest, ErrorKind::Timeout);
+                    return Some(answer.map_err(timeout).and_then(|answer| answer));
+                }
+                demand = demands.recv() => {
+                    demand?;
+                    if shared.in_hand(Held::token).is_none() {
+                        renewal.demand(now());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers all who wait. Demands from before belong to this answer, and would only cause
+    /// another request.
+    fn answer(&mut self, outcome: Result<super::AccessToken, Error>) {
+        while self.demands.try_recv().is_ok() {}
+        let _nobody_may_be_waiting = self.outcomes.send(Some(outcome));
+    }
+}
+
+/// Asks for a token once.
+async fn obtain(
+    endpoint: &mut TokenEndpoint,
+    grant: &Grant,
+    allow_loopback_http: bool,
+    transport: &dyn Transport,
+    shared: &Shared,
+    limit: Duration,
+) -> Result<Issued, Error> {
+    let limits = Limits { total: limit, max_body: MAX_ANSWER };
+    if let TokenEndpoint::Discover { issuer, otherwise } = endpoint {
+        let now = shared.clock.now();
+        let known = match metadata::discover(transport, issuer, allow_loopback_http, now, limits).await {
+            Ok(metadata) => metadata.token_endpoint.unwrap_or_else(|| otherwise.clone()),
+            // No document, or not this issuer's, says nothing about the token endpoint.
+            Err(error) if failure(&error) == Failure::Final => otherwise.clone(),
+            Err(error) => return Err(error),
+        };
+        *endpoint = TokenEndpoint::Known(known);
+    }
+    let TokenEndpoint::Known(url) = endpoint else { unreachable!("it was just found out") };
+    let request = grant.request(url)?;
+    let sent_at = shared.clock.now();
+    let answer = exchange(transport, Operation::TokenRequest, request, limits).await?;
+    grant::read(&answer, sent_at, url)
+}
+
+/// Transport errors, 429 and 5xx may pass; everything else stays as it is.
+fn failure(error: &Error) -> Failure {
+    match error.kind() {
+        ErrorKind::Transport | ErrorKind::Timeout => Failure::Transient(None),
+        ErrorKind::Status(status) if grant::is_transient(status) => Failure::Transient(error.retry_after()),
+        _ => Failure::Final,
+    }
+}
+
+/// The error of a manager whose task is not there any more.
+pub(super) fn gone() -> Error {
+    ConfigError::without_value("renewer", "is not running: no token can be obtained").into()
+}
+
+/// Obtains and renews the token of a [`TokenManager`](crate::TokenManager) while it is polled.
+///
+/// It ends when the last clone of the manager is dropped.
+#[must_use = "tokens are obtained only while this is polled"]
+pub struct Renewer(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Renewer {
+    pub(super) fn new(task: Task) -> Self {
+        Self(Box::pin(task.run()))
+    }
+}
+
+impl Future for Renewer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Renewer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Renewer").finish_non_exhaustive()
+    }
+}

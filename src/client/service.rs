@@ -1,0 +1,68 @@
+//! The path of an outgoing request.
+
+use std::task::{Context, Poll};
+
+use http::{Request, Response, header};
+use tower_service::Service;
+
+use super::future::{BearerTokenFuture, Retry};
+use super::layer::Targets;
+use super::{AccessToken, Replay, ReplayEmpty, TokenManager};
+use crate::error::BoxError;
+
+/// Puts the access token on each request before the inner service sends it.
+///
+/// Made by [`BearerTokenLayer`](crate::BearerTokenLayer). Its error is the inner service's, or
+/// an [`Error`](crate::Error) if no token could be obtained, boxed.
+#[derive(Clone, Debug)]
+pub struct BearerTokenService<S, P = ReplayEmpty> {
+    inner: S,
+    tokens: TokenManager,
+    targets: Targets,
+    replay: P,
+}
+
+impl<S, P> BearerTokenService<S, P> {
+    pub(super) fn new(inner: S, tokens: TokenManager, targets: Targets, replay: P) -> Self {
+        Self { inner, tokens, targets, replay }
+    }
+}
+
+/// Sets the field; the value is marked sensitive.
+pub(super) fn authorize<B>(request: &mut Request<B>, token: &AccessToken) {
+    request.headers_mut().insert(header::AUTHORIZATION, token.header_value());
+}
+
+impl<S, B, ResBody, P> Service<Request<B>> for BearerTokenService<S, P>
+where
+    S: Service<Request<B>, Response = Response<ResBody>> + Clone,
+    S::Error: Into<BoxError>,
+    P: Replay<B>,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = BearerTokenFuture<S, B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let is_ours = !request.headers().contains_key(header::AUTHORIZATION);
+        if !is_ours || !self.targets.cover(request.uri()) {
+            return BearerTokenFuture::calling(self.inner.call(request), None);
+        }
+        let second = self.replay.replay(request.body());
+        let clone = self.inner.clone();
+        if let Some(token) = self.tokens.in_hand() {
+            let retry =
+                second.map(|body| Retry::new(&request, body, clone, self.tokens.clone(), token.clone()));
+            authorize(&mut request, &token);
+            return BearerTokenFuture::calling(self.inner.call(request), retry);
+        }
+        // The service that was polled ready goes into the future, its clone stays here (see
+        // "Be careful when cloning inner services" in tower-service).
+        let service = std::mem::replace(&mut self.inner, clone);
+        BearerTokenFuture::awaiting_token(request, second, service, self.tokens.clone())
+    }
+}

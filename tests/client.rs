@@ -1,0 +1,500 @@
+//! The token manager: one request, kept, renewed, retried. Time is paused.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+#[path = "support/token_endpoint.rs"]
+mod token_endpoint;
+
+use std::time::Duration;
+
+use serde_json::json;
+use token_endpoint::{Reply, TokenEndpoint};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, advance, sleep};
+use tower_oauth::{
+    Audience, ClientCredentials, Clock, Endpoint, ErrorKind, Issuer, Scope, TokenManager,
+    TokenManagerBuilder, UnixTime,
+};
+
+const TOKEN_URL: &str = "https://as.example/token";
+
+/// Wall time that goes along with tokio's paused time.
+#[derive(Clone, Copy, Debug)]
+struct TokioClock(Instant);
+
+impl TokioClock {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for TokioClock {
+    fn now(&self) -> UnixTime {
+        UnixTime::from_secs(1_700_000_000 + self.0.elapsed().as_secs())
+    }
+}
+
+fn credentials() -> ClientCredentials {
+    ClientCredentials::new("orders", "s3cr3t/+=")
+}
+
+fn builder(endpoint: &TokenEndpoint) -> TokenManagerBuilder {
+    TokenManager::builder(Endpoint::new(TOKEN_URL).unwrap(), credentials())
+        .transport(endpoint.clone())
+        .clock(TokioClock::new())
+}
+
+fn manager(endpoint: &TokenEndpoint) -> TokenManager {
+    builder(endpoint).start().unwrap()
+}
+
+async fn token(manager: &TokenManager) -> String {
+    manager.access_token().await.unwrap().expose_secret().to_owned()
+}
+
+async fn seconds(seconds: u64) {
+    sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_callers_share_one_request() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_millis(200));
+    let manager = manager(&endpoint);
+    let mut callers = JoinSet::new();
+    for _ in 0..1000 {
+        let manager = manager.clone();
+        callers.spawn(async move { token(&manager).await });
+    }
+    assert!(callers.join_all().await.iter().all(|token| token == "token-1"));
+    assert_eq!(endpoint.count(), 1);
+    assert_eq!(token(&manager).await, "token-1", "and it is kept");
+    assert_eq!(endpoint.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_asked_before_a_token_is_needed() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let _manager = manager(&endpoint);
+    seconds(10_000).await;
+    assert_eq!(endpoint.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiters_survive_a_cancelled_leader() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_secs(1));
+    let manager = manager(&endpoint);
+    let leader = tokio::spawn({
+        let manager = manager.clone();
+        async move { token(&manager).await }
+    });
+    sleep(Duration::from_millis(100)).await;
+    let follower = tokio::spawn({
+        let manager = manager.clone();
+        async move { token(&manager).await }
+    });
+    sleep(Duration::from_millis(100)).await;
+    leader.abort();
+    assert_eq!(follower.await.unwrap(), "token-1");
+    assert_eq!(endpoint.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_request_goes_on_when_every_caller_is_cancelled_and_is_not_repeated() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_secs(1));
+    let manager = manager(&endpoint);
+    assert!(tokio::time::timeout(Duration::from_millis(10), manager.access_token()).await.is_err());
+    seconds(2).await;
+    assert_eq!(token(&manager).await, "token-1");
+    assert_eq!(endpoint.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_used_token_is_renewed_before_it_expires_and_nobody_waits() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(300));
+    let manager = manager(&endpoint);
+    let mut tokens = std::collections::BTreeSet::new();
+    for _ in 0..1500 {
+        let asked = Instant::now();
+        tokens.insert(token(&manager).await);
+        assert_eq!(asked.elapsed(), Duration::ZERO, "nobody waits for a renewal");
+        seconds(1).await;
+    }
+    // Each lives for 300 s and is renewed after 225 to 240.
+    assert!((6..=7).contains(&endpoint.count()), "{} requests", endpoint.count());
+    assert_eq!(tokens.len(), endpoint.count());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unused_token_is_not_renewed() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(300));
+    let manager = manager(&endpoint);
+    token(&manager).await;
+    seconds(100_000).await;
+    // The second one replaced the first, which had been used; nobody used the second.
+    assert_eq!(endpoint.count(), 2);
+    assert_eq!(token(&manager).await, "token-3", "expired meanwhile");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_use_of_a_token_past_its_renewal_time_renews_it() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(300));
+    let manager = manager(&endpoint);
+    token(&manager).await; // renewed after some 230 s, then rests
+    seconds(500).await;
+    assert_eq!(endpoint.count(), 2);
+    assert_eq!(token(&manager).await, "token-2", "nobody waits");
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(token(&manager).await, "token-3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_renewal_is_not_noticed_while_the_token_is_good() {
+    let endpoint = TokenEndpoint::answering(Reply::Unreachable).then([Reply::Token(300)]);
+    let manager = manager(&endpoint);
+    for _ in 0..280 {
+        assert_eq!(token(&manager).await, "token-1");
+        seconds(1).await;
+    }
+    assert!(endpoint.count() > 3, "it was tried");
+    endpoint.answer(Reply::Token(300));
+    seconds(11).await;
+    assert_eq!(token(&manager).await, "token-2", "and tried again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_not_handed_out_when_it_is_about_to_expire() {
+    let endpoint = TokenEndpoint::answering(Reply::Hang).then([Reply::Token(300)]);
+    let manager = builder(&endpoint).give_up_after(Duration::from_secs(5)).start().unwrap();
+    token(&manager).await;
+    seconds(289).await;
+    assert_eq!(token(&manager).await, "token-1");
+    seconds(2).await;
+    assert!(manager.access_token().await.is_err(), "less than ten seconds are left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn transport_errors_429_and_5xx_are_retried() {
+    for trouble in
+        [Reply::Unreachable, Reply::Status(429, None), Reply::Status(500, None), Reply::Status(503, None)]
+    {
+        let endpoint = TokenEndpoint::answering(Reply::Token(60)).then([trouble.clone(), trouble.clone()]);
+        assert_eq!(token(&manager(&endpoint)).await, "token-1", "{trouble:?}");
+        assert_eq!(endpoint.count(), 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_honoured() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(60)).then([Reply::Status(429, Some("7"))]);
+    let start = Instant::now();
+    token(&manager(&endpoint)).await;
+    assert!((7..9).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_4xx_and_redirects_are_not_retried() {
+    for (status, code) in
+        [(400, "invalid_grant"), (401, "invalid_client"), (403, "FORBIDDEN"), (404, "not_found")]
+    {
+        let refusal = Reply::Json(status, json!({ "error": code, "error_description": "no" }));
+        let endpoint = TokenEndpoint::answering(refusal);
+        let error = manager(&endpoint).access_token().await.unwrap_err();
+        assert_eq!(endpoint.count(), 1, "{code}");
+        assert_eq!(error.oauth_error().unwrap().code(), code);
+        assert!(error.to_string().contains(code), "{error}");
+    }
+    for reply in
+        [Reply::Status(404, None), Reply::Redirect("https://evil.example/token"), Reply::Json(200, json!({}))]
+    {
+        let endpoint = TokenEndpoint::answering(reply.clone());
+        manager(&endpoint).access_token().await.unwrap_err();
+        assert_eq!(endpoint.count(), 1, "{reply:?}");
+    }
+}
+
+/// Row 45: the secret follows no redirect.
+#[tokio::test(start_paused = true)]
+async fn a_redirect_of_the_token_request_is_an_error() {
+    let endpoint = TokenEndpoint::answering(Reply::Redirect("https://evil.example/token"));
+    let error = manager(&endpoint).access_token().await.unwrap_err();
+    assert_eq!(error.status().unwrap(), 307);
+    assert!(endpoint.seen().iter().all(|seen| seen.url == TOKEN_URL));
+}
+
+/// Row 45.
+#[tokio::test(start_paused = true)]
+async fn unexpected_token_types_lifetimes_and_errors_with_200_are_refused() {
+    for body in [
+        json!({ "access_token": "t", "token_type": "DPoP", "expires_in": 60 }),
+        json!({ "access_token": "t", "expires_in": 60 }),
+        json!({ "access_token": "t", "token_type": "Bearer", "expires_in": 0 }),
+        json!({ "access_token": "t", "token_type": "Bearer", "expires_in": -5 }),
+        json!({ "access_token": "t", "token_type": "Bearer", "expires_in": "soon" }),
+        json!({ "error": "invalid_client", "access_token": "t", "token_type": "Bearer" }),
+        json!(["t"]),
+    ] {
+        let endpoint = TokenEndpoint::answering(Reply::Json(200, body.clone()));
+        let error = manager(&endpoint).access_token().await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Malformed | ErrorKind::Refused), "{body}: {error}");
+    }
+}
+
+/// Row 45: a huge lifetime is no overflow, and no reason to keep a token for ever.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_claims_to_live_for_ever_is_renewed_within_a_day() {
+    let body = json!({ "access_token": "t", "token_type": "Bearer", "expires_in": 1e300 });
+    let endpoint = TokenEndpoint::answering(Reply::Json(200, body));
+    let manager = manager(&endpoint);
+    token(&manager).await;
+    seconds(86_400).await;
+    token(&manager).await;
+    assert_eq!(endpoint.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_unknown_life_serves_those_who_waited_and_is_not_kept() {
+    let body = json!({ "access_token": "t", "token_type": "Bearer" });
+    let endpoint = TokenEndpoint::answering(Reply::Json(200, body)).delay(Duration::from_millis(50));
+    let manager = manager(&endpoint);
+    let mut callers = JoinSet::new();
+    for _ in 0..50 {
+        let manager = manager.clone();
+        callers.spawn(async move { token(&manager).await });
+    }
+    callers.join_all().await;
+    assert_eq!(endpoint.count(), 1);
+    assert_eq!(manager.access_token().await.unwrap().expires_at(), None);
+    assert_eq!(endpoint.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn expires_in_may_be_a_string() {
+    let body = json!({ "access_token": "t", "token_type": "bearer", "expires_in": "3600", "scope": "a b" });
+    let endpoint = TokenEndpoint::answering(Reply::Json(200, body));
+    let token = manager(&endpoint).access_token().await.unwrap();
+    assert_eq!(token.expires_at(), Some(UnixTime::from_secs(1_700_003_600)));
+    assert_eq!(token.scopes().unwrap().iter().map(Scope::as_str).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_gives_up_in_time_and_names_the_servers_error() {
+    let unavailable = Reply::Json(503, json!({ "error": "temporarily_unavailable" }));
+    let endpoint = TokenEndpoint::answering(unavailable);
+    let start = Instant::now();
+    let error = manager(&endpoint).access_token().await.unwrap_err();
+    assert!((20..=40).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert!(error.to_string().contains("temporarily_unavailable"), "{error}");
+    assert!(endpoint.count() > 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_answers_is_given_up_in_time() {
+    let endpoint = TokenEndpoint::answering(Reply::Hang);
+    let start = Instant::now();
+    let error = manager(&endpoint).access_token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(start.elapsed() <= Duration::from_secs(41), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_not_asked_for_again_within_a_second() {
+    let endpoint = TokenEndpoint::answering(Reply::Json(401, json!({ "error": "invalid_client" })));
+    let manager = manager(&endpoint);
+    for _ in 0..100 {
+        let error = manager.access_token().await.unwrap_err();
+        assert_eq!(error.oauth_error().unwrap().code(), "invalid_client");
+    }
+    assert_eq!(endpoint.count(), 1);
+    seconds(1).await;
+    manager.access_token().await.unwrap_err();
+    assert_eq!(endpoint.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn never_are_two_requests_in_flight() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(2)).delay(Duration::from_millis(300));
+    let manager = manager(&endpoint);
+    let mut callers = JoinSet::new();
+    for caller in 0..20_u64 {
+        let manager = manager.clone();
+        callers.spawn(async move {
+            for _ in 0..200 {
+                let token = manager.access_token().await.unwrap();
+                if caller == 0 {
+                    let _ = manager.reject(&token);
+                }
+                sleep(Duration::from_millis(17 + caller)).await;
+            }
+        });
+    }
+    callers.join_all().await;
+    assert_eq!(endpoint.most_in_flight(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_is_replaced_once_and_then_kept_for_a_while() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let manager = manager(&endpoint);
+    let first = manager.access_token().await.unwrap();
+    assert!(manager.reject(&first));
+    let second = manager.access_token().await.unwrap();
+    assert_eq!(second.expose_secret(), "token-2");
+    assert!(manager.reject(&first), "there is another one by now");
+    assert_eq!(token(&manager).await, "token-2", "which a rejection of the old one leaves alone");
+    assert!(!manager.reject(&second), "it is not the token that is at fault");
+    assert_eq!(endpoint.count(), 2);
+    seconds(10).await;
+    assert!(manager.reject(&second));
+    assert_eq!(token(&manager).await, "token-3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_task_ends_with_the_last_handle_even_amid_a_request() {
+    let endpoint = TokenEndpoint::answering(Reply::Hang);
+    let (manager, renewer) = builder(&endpoint).build().unwrap();
+    let task = tokio::spawn(renewer);
+    let clone = manager.clone();
+    assert!(tokio::time::timeout(Duration::from_secs(1), manager.access_token()).await.is_err());
+    assert_eq!(endpoint.in_flight(), 1);
+    drop(manager);
+    sleep(Duration::from_millis(1)).await;
+    assert!(!task.is_finished());
+    drop(clone);
+    task.await.unwrap();
+    assert_eq!(endpoint.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_its_task_a_manager_says_so_and_does_not_hang() {
+    let endpoint = TokenEndpoint::answering(Reply::Hang);
+    let (manager, renewer) = builder(&endpoint).build().unwrap();
+    let task = tokio::spawn(renewer);
+    let waiting = tokio::spawn({
+        let manager = manager.clone();
+        async move { manager.access_token().await.map(|_| ()) }
+    });
+    sleep(Duration::from_millis(10)).await;
+    task.abort();
+    assert_eq!(waiting.await.unwrap().unwrap_err().kind(), ErrorKind::Configuration);
+    assert_eq!(manager.access_token().await.unwrap_err().kind(), ErrorKind::Configuration);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_request_is_a_form_with_basic_authentication() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(60));
+    let manager = builder(&endpoint)
+        .scope(Scope::new("orders.read").unwrap())
+        .scopes([Scope::new("orders.write").unwrap()])
+        .audience(Audience::new("orders").unwrap())
+        .resource("https://orders.example/")
+        .resource("https://bills.example/")
+        .parameter("account", "a&b")
+        .start()
+        .unwrap();
+    token(&manager).await;
+    let seen = endpoint.seen().remove(0);
+    assert_eq!(seen.url, TOKEN_URL);
+    // "orders:s3cr3t%2F%2B%3D"
+    assert_eq!(seen.authorization.unwrap(), "Basic b3JkZXJzOnMzY3IzdCUyRiUyQiUzRA==");
+    assert_eq!(seen.content_type.unwrap(), "application/x-www-form-urlencoded");
+    let form: Vec<(&str, &str)> =
+        seen.form.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(
+        form,
+        [
+            ("grant_type", "client_credentials"),
+            ("scope", "orders.read orders.write"),
+            ("audience", "orders"),
+            ("resource", "https://orders.example/"),
+            ("resource", "https://bills.example/"),
+            ("account", "a&b"),
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_secret_post_puts_the_credentials_into_the_body_only() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(60));
+    let url = Endpoint::new(TOKEN_URL).unwrap();
+    let manager = TokenManager::builder(url, credentials().client_secret_post()).transport(endpoint.clone());
+    token(&manager.start().unwrap()).await;
+    let seen = endpoint.seen().remove(0);
+    assert_eq!(seen.authorization, None);
+    assert!(seen.form.contains(&("client_id".to_owned(), "orders".to_owned())));
+    assert!(seen.form.contains(&("client_secret".to_owned(), "s3cr3t/+=".to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_endpoint_is_discovered_or_else_below_the_issuer() {
+    let issuer = "https://as.example/tenant";
+    let metadata =
+        |issuer: &str| json!({ "issuer": issuer, "token_endpoint": "https://as.example/oauth2/t" });
+    for (reply, url) in [
+        (Reply::Json(200, metadata(issuer)), "https://as.example/oauth2/t"),
+        (Reply::Json(200, metadata("https://evil.example")), "https://as.example/tenant/token"),
+        (Reply::Json(200, json!({ "issuer": issuer })), "https://as.example/tenant/token"),
+        (Reply::Status(404, None), "https://as.example/tenant/token"),
+    ] {
+        let endpoint = TokenEndpoint::answering(Reply::Token(60)).metadata(reply.clone());
+        let manager = TokenManager::discover(Issuer::new(issuer).unwrap(), credentials()).unwrap();
+        token(&manager.transport(endpoint.clone()).start().unwrap()).await;
+        assert_eq!(endpoint.seen()[0].url, url, "{reply:?}");
+    }
+}
+
+/// Row 45: a secret goes over plain http only on loopback, and only if that was opted into.
+#[test]
+fn a_secret_never_goes_over_plain_http_by_default() {
+    let loopback = Endpoint::new("http://127.0.0.1:6002/token").unwrap();
+    let endpoint = TokenEndpoint::answering(Reply::Token(60));
+    let builder =
+        |url: &Endpoint| TokenManager::builder(url.clone(), credentials()).transport(endpoint.clone());
+    assert!(builder(&loopback).build().is_err());
+    assert!(builder(&loopback).allow_loopback_http().build().is_ok());
+    assert!(Endpoint::new("http://as.example/token").is_err());
+    let issuer = Issuer::new("http://127.0.0.1:6002/oauth").unwrap();
+    let discovered = TokenManager::discover(issuer, credentials()).unwrap();
+    assert!(discovered.transport(endpoint.clone()).build().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_cannot_lead_the_secret_to_plain_http() {
+    let issuer = "https://as.example";
+    let metadata = json!({ "issuer": issuer, "token_endpoint": "http://as.example/token" });
+    let endpoint = TokenEndpoint::answering(Reply::Token(60)).metadata(Reply::Json(200, metadata));
+    let manager = TokenManager::discover(Issuer::new(issuer).unwrap(), credentials()).unwrap();
+    token(&manager.transport(endpoint.clone()).start().unwrap()).await;
+    assert_eq!(endpoint.seen()[0].url, "https://as.example/token");
+}
+
+/// Row 44.
+#[tokio::test(start_paused = true)]
+async fn neither_secret_nor_token_is_in_debug_output_or_errors() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(60));
+    let builder = builder(&endpoint).parameter("assertion", "s3cr3t-assertion");
+    let shown = format!("{builder:?} {:?}", credentials());
+    let manager = builder.start().unwrap();
+    let token = manager.access_token().await.unwrap();
+    assert!(token.header_value().is_sensitive());
+    let shown = format!("{shown} {manager:?} {token:?} {:?}", token.header_value());
+    assert!(!shown.contains("s3cr3t") && !shown.contains("token-1"), "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_slept_does_not_use_what_expired_meanwhile() {
+    let clock = tower_oauth::ManualClock::at(UnixTime::from_secs(1_700_000_000));
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let manager = builder(&endpoint).clock(clock.clone()).start().unwrap();
+    assert_eq!(token(&manager).await, "token-1");
+    clock.advance(Duration::from_secs(3600)); // while tokio's time stood still
+    assert_eq!(token(&manager).await, "token-2");
+    advance(Duration::from_secs(1)).await;
+}
+
+#[test]
+fn outside_of_a_runtime_start_is_an_error_and_no_panic() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(60));
+    let url = Endpoint::new(TOKEN_URL).unwrap();
+    assert!(TokenManager::builder(url, credentials()).transport(endpoint).start().is_err());
+}

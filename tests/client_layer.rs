@@ -1,0 +1,260 @@
+//! The client's layer: where the token goes, and what happens when it is rejected.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+#[path = "support/token_endpoint.rs"]
+mod token_endpoint;
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{Empty, Full};
+use token_endpoint::{Reply, TokenEndpoint};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower_oauth::{ClientCredentials, Endpoint, Error, TokenManager};
+
+const ORDERS: &str = "https://orders.example/list";
+
+/// A resource server that notes what comes, rejects some tokens, and panics when it is called
+/// without having been polled ready. A clone is not ready.
+#[derive(Debug, Default)]
+struct Orders {
+    seen: Arc<Mutex<Vec<(String, Option<HeaderValue>, bool)>>>,
+    rejects: &'static [&'static str],
+    challenge: Option<&'static str>,
+    ready: bool,
+}
+
+impl Clone for Orders {
+    fn clone(&self) -> Self {
+        Self { seen: Arc::clone(&self.seen), rejects: self.rejects, challenge: self.challenge, ready: false }
+    }
+}
+
+impl Orders {
+    fn rejecting(rejects: &'static [&'static str]) -> Self {
+        let challenge = Some(r#"Bearer realm="orders", error="invalid_token""#);
+        Self { rejects, challenge, ..Self::default() }
+    }
+
+    /// The tokens that came, in order; `-` for none.
+    fn tokens(&self) -> Vec<String> {
+        let shown = |value: &Option<HeaderValue>| match value {
+            Some(value) => value.to_str().unwrap().trim_start_matches("Bearer ").to_owned(),
+            None => "-".to_owned(),
+        };
+        self.seen.lock().unwrap().iter().map(|(_, value, _)| shown(value)).collect()
+    }
+}
+
+impl<B: http_body::Body> Service<Request<B>> for Orders {
+    type Response = Response<&'static str>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        assert!(std::mem::take(&mut self.ready), "called without having been polled ready");
+        let value = request.headers().get(header::AUTHORIZATION).cloned();
+        let rejected = self.rejects.iter().any(|token| {
+            value.as_ref().is_some_and(|value| value.as_bytes() == format!("Bearer {token}").as_bytes())
+        });
+        let entry = (request.uri().to_string(), value, !request.body().is_end_stream());
+        self.seen.lock().unwrap().push(entry);
+        let mut response = Response::new("served");
+        if rejected {
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
+            if let Some(challenge) = self.challenge {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge.parse().unwrap());
+            }
+        }
+        std::future::ready(Ok(response))
+    }
+}
+
+fn manager(endpoint: &TokenEndpoint) -> TokenManager {
+    let url = Endpoint::new("https://as.example/token").unwrap();
+    let credentials = ClientCredentials::new("shop", "secret");
+    TokenManager::builder(url, credentials).transport(endpoint.clone()).start().unwrap()
+}
+
+fn origins() -> [Endpoint; 1] {
+    [Endpoint::new("https://orders.example").unwrap()]
+}
+
+fn get(uri: &str) -> Request<Empty<Bytes>> {
+    Request::get(uri).body(Empty::new()).unwrap()
+}
+
+fn post(uri: &str) -> Request<Full<Bytes>> {
+    Request::post(uri).body(Full::from("order")).unwrap()
+}
+
+async fn status<S, B>(service: &mut S, request: Request<B>) -> StatusCode
+where
+    S: Service<Request<B>, Response = Response<&'static str>>,
+    S::Error: std::fmt::Debug,
+{
+    service.ready().await.unwrap().call(request).await.unwrap().status()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_is_put_on_requests_and_marked_sensitive() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_millis(50));
+    let orders = Orders::default();
+    let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
+    for _ in 0..3 {
+        assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::OK);
+    }
+    assert_eq!(orders.tokens(), ["token-1"; 3]);
+    assert_eq!(endpoint.count(), 1);
+    assert!(orders.seen.lock().unwrap().iter().all(|(_, value, _)| value.as_ref().unwrap().is_sensitive()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_token_in_hand_the_call_does_not_wait() {
+    let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
+    tokens.access_token().await.unwrap();
+    let mut client = tokens.layer(origins()).layer(Orders::default());
+    std::future::poll_fn(|cx| Service::<Request<Empty<Bytes>>>::poll_ready(&mut client, cx)).await.unwrap();
+    let call = client.call(get(ORDERS));
+    let mut call = std::pin::pin!(call);
+    let polled = call.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
+    assert!(polled.is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_never_goes_to_another_origin() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let orders = Orders::default();
+    let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
+    for uri in [
+        "https://evil.example/list",
+        "http://orders.example/list",
+        "https://orders.example:8443/list",
+        "https://orders.example.evil.example/",
+        "https://orders.example@evil.example/",
+        "/list",
+    ] {
+        assert_eq!(status(&mut client, get(uri)).await, StatusCode::OK);
+    }
+    assert_eq!(orders.tokens(), ["-"; 6]);
+    assert_eq!(endpoint.count(), 0, "and none is asked for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_an_origin_gets_the_token_where_that_is_allowed() {
+    let orders = Orders::default();
+    let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
+    let mut client = tokens.layer(origins()).allow_origin_form().layer(orders.clone());
+    status(&mut client, get("/list")).await;
+    status(&mut client, get("https://evil.example/list")).await;
+    assert_eq!(orders.tokens(), ["token-1", "-"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authorization_that_is_there_already_stays() {
+    let orders = Orders::rejecting(&["own"]);
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
+    let mut request = get(ORDERS);
+    request.headers_mut().insert(header::AUTHORIZATION, "Bearer own".parse().unwrap());
+    assert_eq!(status(&mut client, request).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(orders.tokens(), ["own"], "and is not tried again");
+    assert_eq!(endpoint.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_is_dropped_and_the_request_tried_once_more() {
+    let orders = Orders::rejecting(&["token-1"]);
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
+    assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::OK);
+    assert_eq!(orders.tokens(), ["token-1", "token-2"]);
+    assert_eq!(orders.seen.lock().unwrap()[1].0, ORDERS);
+    assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::OK);
+    assert_eq!(endpoint.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_rejection_is_the_answer_and_no_flood_of_token_requests() {
+    let orders = Orders::rejecting(&["token-1", "token-2", "token-3"]);
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
+    for _ in 0..50 {
+        assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(orders.tokens().len(), 51);
+    assert_eq!(endpoint.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_refusals_are_not_tried_again() {
+    for challenge in
+        [None, Some("Bearer"), Some(r#"Bearer error="insufficient_scope""#), Some("Basic realm=\"x\"")]
+    {
+        let orders = Orders { challenge, ..Orders::rejecting(&["token-1"]) };
+        let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
+        let mut client = tokens.layer(origins()).layer(orders.clone());
+        assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::UNAUTHORIZED);
+        assert_eq!(orders.tokens(), ["token-1"], "{challenge:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_replayed_only_where_that_was_asked_for() {
+    let orders = Orders::rejecting(&["token-1"]);
+    let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
+    let mut client = tokens.layer(origins()).layer(orders.clone());
+    assert_eq!(status(&mut client, post(ORDERS)).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(orders.tokens(), ["token-1"]);
+
+    let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
+    let mut client = tokens.layer(origins()).replay_cloned().layer(orders.clone());
+    assert_eq!(status(&mut client, post(ORDERS)).await, StatusCode::OK);
+    assert_eq!(orders.tokens(), ["token-1", "token-1", "token-2"]);
+    assert!(orders.seen.lock().unwrap().iter().all(|(_, _, body)| *body), "the body came every time");
+
+    let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
+    let mut client = tokens.layer(origins()).replay_never().layer(orders.clone());
+    assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_token_the_request_is_not_sent_and_the_error_says_why() {
+    let refusal = Reply::Json(401, serde_json::json!({ "error": "invalid_client" }));
+    let orders = Orders::default();
+    let client = manager(&TokenEndpoint::answering(refusal)).layer(origins()).layer(orders.clone());
+    let error = client.oneshot(get(ORDERS)).await.unwrap_err();
+    let error = error.downcast_ref::<Error>().unwrap();
+    assert_eq!(error.oauth_error().unwrap().code(), "invalid_client");
+    assert!(orders.tokens().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_works_under_and_over_buffer_and_concurrency_limit() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_millis(20));
+    let orders = Orders::rejecting(&["token-1"]);
+    let tokens = manager(&endpoint);
+    let client = ServiceBuilder::new()
+        .buffer::<Request<Empty<Bytes>>>(8)
+        .concurrency_limit(4)
+        .layer(tokens.layer(origins()))
+        .buffer::<Request<Empty<Bytes>>>(8)
+        .concurrency_limit(2)
+        .service(orders.clone());
+    let calls = (0..20).map(|_| tokio::spawn(client.clone().oneshot(get(ORDERS))));
+    for call in calls.collect::<Vec<_>>() {
+        assert_eq!(call.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
+    assert_eq!(endpoint.count(), 2);
+}

@@ -1,0 +1,158 @@
+//! A token endpoint behind a `Transport`, whose answers a test scripts.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use serde_json::{Value, json};
+use tower_oauth::transport::{SendFuture, Transport, TransportError};
+
+/// What it does with a token request.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// `token-1`, `token-2`, … each living this many seconds.
+    Token(u64),
+    Json(u16, Value),
+    /// A status and its `Retry-After`.
+    Status(u16, Option<&'static str>),
+    Redirect(&'static str),
+    Unreachable,
+    Hang,
+}
+
+/// Cheap to clone; clones share the script.
+#[derive(Clone, Debug)]
+pub struct TokenEndpoint(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    script: VecDeque<Reply>,
+    otherwise: Option<Reply>,
+    metadata: Option<Reply>,
+    delay: Duration,
+    issued: usize,
+    seen: Vec<Seen>,
+    in_flight: usize,
+    most_in_flight: usize,
+}
+
+/// A token request as it came.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub url: String,
+    pub authorization: Option<String>,
+    pub content_type: Option<String>,
+    pub form: Vec<(String, String)>,
+    pub at: tokio::time::Instant,
+}
+
+impl TokenEndpoint {
+    /// Answers every request like this, unless the script says otherwise.
+    pub fn answering(reply: Reply) -> Self {
+        Self(Arc::new(Mutex::new(State { otherwise: Some(reply), ..State::default() })))
+    }
+
+    /// Adds answers for the next requests.
+    pub fn then(self, replies: impl IntoIterator<Item = Reply>) -> Self {
+        self.0.lock().unwrap().script.extend(replies);
+        self
+    }
+
+    pub fn answer(&self, reply: Reply) {
+        self.0.lock().unwrap().otherwise = Some(reply);
+    }
+
+    /// What requests for metadata are answered with; 404 unless it is set.
+    pub fn metadata(self, reply: Reply) -> Self {
+        self.0.lock().unwrap().metadata = Some(reply);
+        self
+    }
+
+    pub fn delay(self, delay: Duration) -> Self {
+        self.0.lock().unwrap().delay = delay;
+        self
+    }
+
+    /// The token requests so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.0.lock().unwrap().seen.clone()
+    }
+
+    pub fn count(&self) -> usize {
+        self.seen().len()
+    }
+
+    pub fn most_in_flight(&self) -> usize {
+        self.0.lock().unwrap().most_in_flight
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.0.lock().unwrap().in_flight
+    }
+}
+
+/// Counts a request as in flight until it is answered or given up.
+struct Flight(Arc<Mutex<State>>);
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().in_flight -= 1;
+    }
+}
+
+impl Transport for TokenEndpoint {
+    fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
+        Box::pin(async move {
+            let (reply, delay) = {
+                let mut state = self.0.lock().unwrap();
+                let reply = if request.uri().path().contains("/.well-known/") {
+                    state.metadata.clone().unwrap_or(Reply::Status(404, None))
+                } else {
+                    let field =
+                        |name: &str| request.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
+                    state.seen.push(Seen {
+                        url: request.uri().to_string(),
+                        authorization: field("authorization"),
+                        content_type: field("content-type"),
+                        form: url::form_urlencoded::parse(request.body()).into_owned().collect(),
+                        at: tokio::time::Instant::now(),
+                    });
+                    let scripted = state.script.pop_front();
+                    scripted.or_else(|| state.otherwise.clone()).unwrap()
+                };
+                state.in_flight += 1;
+                state.most_in_flight = state.most_in_flight.max(state.in_flight);
+                (reply, state.delay)
+            };
+            let _flight = Flight(Arc::clone(&self.0));
+            tokio::time::sleep(delay).await;
+            let mut response = Response::new(Bytes::new());
+            let (status, body) = match reply {
+                Reply::Unreachable => return Err(TransportError::unreachable("connection refused")),
+                Reply::Hang => std::future::pending().await,
+                Reply::Token(lifetime) => {
+                    let mut state = self.0.lock().unwrap();
+                    state.issued += 1;
+                    let token = format!("token-{}", state.issued);
+                    (200, json!({ "access_token": token, "token_type": "Bearer", "expires_in": lifetime }))
+                }
+                Reply::Json(status, body) => (status, body),
+                Reply::Status(status, retry_after) => {
+                    if let Some(value) = retry_after {
+                        response.headers_mut().insert("retry-after", value.parse().unwrap());
+                    }
+                    (status, Value::Null)
+                }
+                Reply::Redirect(to) => {
+                    response.headers_mut().insert("location", to.parse().unwrap());
+                    (307, Value::Null)
+                }
+            };
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            *response.body_mut() = body.to_string().into();
+            Ok(response)
+        })
+    }
+}
