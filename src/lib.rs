@@ -90,6 +90,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod app_id;
+#[cfg(feature = "authorization-server")]
+#[cfg_attr(docsrs, doc(cfg(feature = "authorization-server")))]
+pub mod authorization_server;
 mod backoff;
 mod client;
 mod clock;

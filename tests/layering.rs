@@ -12,7 +12,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("app_id/", &["backoff", "clock", "error", "metadata", "oauth", "trace", "transport"]),
     // The wiring: from a binding to the two ends.
     ("app_id/wiring.rs", &["client", "error", "oauth", "resource_server"]),
-    ("authorization_server/", &["backoff", "clock", "error", "metadata", "oauth", "trace", "transport"]),
+    ("authorization_server/", &["app_id", "client", "clock", "error", "jwt", "oauth", "transport"]),
     ("backoff.rs", &[]),
     ("client/", &["backoff", "clock", "error", "metadata", "oauth", "timer", "trace", "transport"]),
     ("client/grant.rs", &["clock", "error", "oauth", "transport"]),

@@ -1,0 +1,199 @@
+//! Registered applications: what they are called, and what they may ask for.
+
+use std::collections::BTreeSet;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+
+use super::signing_keys::{random_secret, same};
+use super::store::State;
+use super::{AuthorizationServer, Version};
+use crate::app_id::Binding;
+use crate::client::ClientCredentials;
+use crate::error::ConfigError;
+
+/// App ID's limits: applications of a tenant, and scopes of an application.
+const MAX_APPLICATIONS: usize = 200;
+const MAX_SCOPES: usize = 50;
+const MAX_NAME: usize = 50;
+
+/// The scope that App ID gives to every token that was asked for without one.
+pub(super) const DEFAULT_SCOPE: &str = "appid_default";
+
+/// One application, as it is kept.
+#[derive(Clone, Debug)]
+pub(super) struct Registration {
+    pub(super) client_id: String,
+    pub(super) secret: SecretString,
+    pub(super) name: String,
+    /// `regularwebapp` or `singlepageapp`; the latter has no secret that counts.
+    pub(super) kind: String,
+    pub(super) scopes: Vec<String>,
+    pub(super) role_ids: Vec<String>,
+}
+
+/// A role: scopes of applications under a name.
+#[derive(Clone, Debug)]
+pub(super) struct Role {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) description: String,
+    /// Client id of an application, and the scopes of it.
+    pub(super) access: Vec<(String, Vec<String>)>,
+}
+
+impl State {
+    pub(super) fn register(&mut self, name: &str) -> Result<Registration, ConfigError> {
+        self.register_as(name, "regularwebapp")
+    }
+
+    pub(super) fn register_as(&mut self, name: &str, kind: &str) -> Result<Registration, ConfigError> {
+        check_name(name)?;
+        if !matches!(kind, "regularwebapp" | "singlepageapp") {
+            return Err(ConfigError::without_value("type", "must be regularwebapp or singlepageapp"));
+        }
+        if self.applications.len() >= MAX_APPLICATIONS {
+            return Err(ConfigError::without_value("applications", "there are 200 already"));
+        }
+        let registration = Registration {
+            client_id: uuid::Uuid::new_v4().to_string(),
+            secret: random_secret()?,
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            scopes: Vec::new(),
+            role_ids: Vec::new(),
+        };
+        self.applications.push(registration.clone());
+        Ok(registration)
+    }
+
+    pub(super) fn application(&self, client_id: &str) -> Option<&Registration> {
+        self.applications.iter().find(|one| one.client_id == client_id)
+    }
+
+    pub(super) fn application_mut(&mut self, client_id: &str) -> Option<&mut Registration> {
+        self.applications.iter_mut().find(|one| one.client_id == client_id)
+    }
+
+    /// The application with this id and secret.
+    pub(super) fn authenticate(&self, client_id: &str, secret: &str) -> Option<&Registration> {
+        self.application(client_id).filter(|one| same(secret, &one.secret))
+    }
+
+    /// The scopes that were assigned to an application, by itself or by its roles.
+    pub(super) fn assigned_scopes(&self, application: &Registration) -> BTreeSet<String> {
+        let of_roles = self.roles.iter().filter(|role| application.role_ids.contains(&role.id));
+        let of_roles = of_roles.flat_map(|role| role.access.iter().flat_map(|(_, scopes)| scopes));
+        application.scopes.iter().chain(of_roles).cloned().collect()
+    }
+}
+
+impl Registration {
+    pub(super) fn set_scopes(&mut self, scopes: Vec<String>) -> Result<(), ConfigError> {
+        if scopes.len() > MAX_SCOPES {
+            return Err(ConfigError::without_value("scopes", "must not be more than 50"));
+        }
+        if let Some(bad) = scopes.iter().find(|scope| !is_scope_name(scope)) {
+            let reason = "must be lower-case letters, digits, `.` and `_`, fewer than 50, and not start with appid or openid";
+            return Err(ConfigError::new("scope", bad, reason));
+        }
+        self.scopes = scopes;
+        Ok(())
+    }
+}
+
+pub(super) fn check_name(name: &str) -> Result<(), ConfigError> {
+    match name.chars().take(MAX_NAME + 1).count() {
+        1..=MAX_NAME => Ok(()),
+        _ => Err(ConfigError::without_value("name", "must have 1 to 50 characters")),
+    }
+}
+
+fn is_scope_name(scope: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_');
+    (1..50).contains(&scope.len())
+        && scope.bytes().all(allowed)
+        && !scope.starts_with("appid")
+        && !scope.starts_with("openid")
+}
+
+/// A registered application, with its credentials.
+#[derive(Clone, Debug)]
+pub struct RegisteredApplication {
+    server: AuthorizationServer,
+    registration: Registration,
+}
+
+impl RegisteredApplication {
+    pub(super) fn new(server: AuthorizationServer, registration: Registration) -> Self {
+        Self { server, registration }
+    }
+
+    /// Its client id.
+    #[must_use]
+    pub fn client_id(&self) -> &str {
+        &self.registration.client_id
+    }
+
+    /// Its secret.
+    #[must_use]
+    pub fn secret(&self) -> &SecretString {
+        &self.registration.secret
+    }
+
+    /// What people call it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.registration.name
+    }
+
+    /// Its credentials for a [`TokenManager`](crate::TokenManager).
+    pub fn credentials(&self) -> ClientCredentials {
+        ClientCredentials::new(self.client_id(), self.secret().clone())
+    }
+
+    /// Assigns scopes, in place of those that it had.
+    ///
+    /// # Errors
+    ///
+    /// If there are more than 50, or one is no scope name as App ID has them: lower-case letters,
+    /// digits, `.` and `_`, fewer than 50, not starting with `appid` or `openid`.
+    pub fn set_scopes<'a>(&self, scopes: impl IntoIterator<Item = &'a str>) -> Result<(), ConfigError> {
+        let scopes = scopes.into_iter().map(str::to_owned).collect();
+        self.server.0.change(|state| match state.application_mut(self.client_id()) {
+            Some(application) => application.set_scopes(scopes),
+            None => Err(ConfigError::without_value("application", "has been deleted")),
+        })
+    }
+
+    /// What a token holds that is asked for without a scope.
+    pub(super) fn granted_scopes(&self) -> Vec<String> {
+        let state = self.server.0.state();
+        let assigned = state.application(self.client_id()).map(|one| state.assigned_scopes(one));
+        std::iter::once(DEFAULT_SCOPE.to_owned()).chain(assigned.unwrap_or_default()).collect()
+    }
+
+    /// Its App ID service credentials, as a binding holds them. The secret is among them.
+    #[must_use]
+    pub fn service_credentials(&self) -> Value {
+        let url = self.server.0.oauth_url(Version::V4);
+        json!({
+            "tenantId": self.server.tenant_id(),
+            "clientId": self.client_id(),
+            "secret": self.secret().expose_secret(),
+            "name": self.name(),
+            "oAuthServerUrl": url,
+            "oauthServerUrl": url,
+            "managementUrl": self.server.management_url(),
+        })
+    }
+
+    /// Its App ID binding, from which both ends are made.
+    ///
+    /// # Errors
+    ///
+    /// If the tenant cannot be one of App ID's.
+    pub fn binding(&self) -> Result<Binding, ConfigError> {
+        Binding::from_json(&self.service_credentials().to_string())
+    }
+}

@@ -1,0 +1,181 @@
+//! Scripted faults, and how many requests came.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+
+use super::AuthorizationServer;
+
+/// A kind of endpoints, in every version of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Endpoints {
+    /// The metadata: `.well-known/openid-configuration`.
+    Discovery,
+    /// `introspect`.
+    Introspection,
+    /// `publickeys` and `publickey`.
+    Keys,
+    /// Everything below `/management`.
+    Management,
+    /// `token`.
+    Token,
+}
+
+/// What is wrong with an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// 200, and nothing in it.
+    Empty,
+    /// 200, and a page of HTML in it.
+    Garbage,
+    /// No answer, ever.
+    Hang,
+    /// The right answer, but so much later.
+    Latency(Duration),
+    /// 503, with `Retry-After` in seconds if it is given.
+    Outage(Option<u64>),
+    /// 200, and 16 MiB of JSON in it.
+    Oversize,
+    /// The connection breaks instead of an answer.
+    Reset,
+    /// This status, and no body.
+    Status(StatusCode),
+    /// The first half of the right answer, as if it were all.
+    Truncated,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Faults(Mutex<Script>);
+
+#[derive(Debug, Default)]
+struct Script {
+    /// With the number of answers that are left to spoil; all, if there is none.
+    faults: VecDeque<(Endpoints, Option<usize>, Fault)>,
+    requests: Vec<(Endpoints, usize)>,
+}
+
+impl Faults {
+    pub(super) fn add(&self, endpoints: Endpoints, answers: Option<usize>, fault: Fault) {
+        self.script().faults.push_back((endpoints, answers, fault));
+    }
+
+    pub(super) fn clear(&self) {
+        self.script().faults.clear();
+    }
+
+    pub(super) fn requests(&self, endpoints: Endpoints) -> usize {
+        self.script().requests.iter().find(|(of, _)| *of == endpoints).map_or(0, |(_, count)| *count)
+    }
+
+    /// Counts a request and takes the fault that is its turn.
+    fn take(&self, endpoints: Endpoints) -> Option<Fault> {
+        let mut script = self.script();
+        match script.requests.iter_mut().find(|(of, _)| *of == endpoints) {
+            Some((_, count)) => *count += 1,
+            None => script.requests.push((endpoints, 1)),
+        }
+        script.faults.retain(|(_, left, _)| *left != Some(0));
+        let (_, left, fault) = script.faults.iter_mut().find(|(of, ..)| *of == endpoints)?;
+        if let Some(left) = left {
+            *left -= 1;
+        }
+        Some(fault.clone())
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        // Every change is one step: a panic leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which endpoints a path belongs to.
+fn endpoints(path: &str) -> Option<Endpoints> {
+    if path.starts_with("/management/") {
+        return Some(Endpoints::Management);
+    }
+    match path.rsplit('/').next()? {
+        "openid-configuration" => Some(Endpoints::Discovery),
+        "introspect" => Some(Endpoints::Introspection),
+        "publickey" | "publickeys" => Some(Endpoints::Keys),
+        "token" => Some(Endpoints::Token),
+        _ => None,
+    }
+}
+
+/// Stands before every endpoint.
+pub(super) async fn inject(
+    State(server): State<AuthorizationServer>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let fault = endpoints(request.uri().path()).and_then(|endpoints| server.0.faults.take(endpoints));
+    let Some(fault) = fault else { return next.run(request).await };
+    let answer = |status: StatusCode, body: Body| {
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        response
+    };
+    match fault {
+        Fault::Empty => answer(StatusCode::OK, Body::empty()),
+        Fault::Garbage => {
+            let mut response =
+                answer(StatusCode::OK, Body::from("<!doctype html><title>Down for maintenance</title>"));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+            response
+        }
+        Fault::Hang => std::future::pending().await,
+        Fault::Latency(latency) => {
+            tokio::time::sleep(latency).await;
+            next.run(request).await
+        }
+        Fault::Outage(retry_after) => {
+            let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, Body::empty());
+            if let Some(seconds) = retry_after {
+                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            }
+            response
+        }
+        Fault::Oversize => {
+            let mut body = br#"{"keys":[],"padding":""#.to_vec();
+            body.resize(16 * 1024 * 1024, b' ');
+            body.extend_from_slice(br#""}"#);
+            answer(StatusCode::OK, Body::from(body))
+        }
+        Fault::Reset => answer(StatusCode::OK, Body::new(Broken)),
+        Fault::Status(status) => answer(status, Body::empty()),
+        Fault::Truncated => {
+            // "Not modified" has nothing to take away.
+            request.headers_mut().remove(header::IF_NONE_MATCH);
+            let (head, body) = next.run(request).await.into_parts();
+            let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+            let half = body.slice(..body.len() / 2);
+            Response::from_parts(head, Body::from(half))
+        }
+    }
+}
+
+/// A body that breaks off at once, and the connection with it.
+struct Broken;
+
+impl http_body::Body for Broken {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, std::io::Error>>> {
+        Poll::Ready(Some(Err(std::io::ErrorKind::ConnectionReset.into())))
+    }
+}

@@ -1,0 +1,53 @@
+//! The endpoints without a socket.
+
+use std::future::poll_fn;
+use std::pin::pin;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response};
+use http_body::Body as _;
+use tower_service::Service;
+
+use super::AuthorizationServer;
+use crate::transport::{SendFuture, Transport, TransportError};
+
+/// A [`Transport`] that calls an [`AuthorizationServer`] directly.
+///
+/// Nobody else can be reached through it.
+#[derive(Clone, Debug)]
+pub struct InProcess {
+    router: axum::Router,
+    base_url: String,
+}
+
+impl InProcess {
+    pub(super) fn new(server: &AuthorizationServer) -> Self {
+        Self { router: server.router(), base_url: format!("{}/", server.base_url()) }
+    }
+}
+
+impl Transport for InProcess {
+    fn send(&self, request: Request<Bytes>, max_body: usize) -> SendFuture<'_> {
+        Box::pin(async move {
+            if !request.uri().to_string().starts_with(&self.base_url) {
+                return Err(TransportError::unreachable("there is nobody but the authorization server"));
+            }
+            let mut router = self.router.clone();
+            // Routers are always ready and never fail.
+            let Ok(response) = router.call(request.map(Body::from)).await;
+            let (head, body) = response.into_parts();
+            let mut body = pin!(body);
+            let mut whole = BytesMut::new();
+            while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+                let frame = frame.map_err(TransportError::unreachable)?;
+                let Ok(data) = frame.into_data() else { continue };
+                if whole.len() + data.len() > max_body {
+                    return Err(TransportError::too_large());
+                }
+                whole.extend_from_slice(&data);
+            }
+            Ok(Response::from_parts(head, whole.freeze()))
+        })
+    }
+}

@@ -1,0 +1,79 @@
+//! Introspection ([RFC 7662](https://www.rfc-editor.org/rfc/rfc7662)): whether a token is this
+//! server's, and good.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::endpoints::Refusal;
+use super::token_endpoint::{Parameters, authenticate};
+use super::{AuthorizationServer, Inner, Version};
+
+pub(super) async fn introspect(
+    State(server): State<AuthorizationServer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let parameters = Parameters::read(&headers, &body)?;
+    authenticate(&server.0.state(), &headers, &parameters)?;
+    let token =
+        parameters.one("token").ok_or_else(|| Refusal::bad_request("invalid_request", "token is missing"))?;
+    // RFC 7662 §2.2: why a token is not active is nobody's business.
+    let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    Ok(match active(&server.0, token) {
+        Some(active) => (no_store, Json(active)).into_response(),
+        None => (no_store, Json(json!({ "active": false }))).into_response(),
+    })
+}
+
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: String,
+}
+
+/// What introspection tells again of a token's claims.
+#[derive(Deserialize, Serialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    aud: Value,
+    exp: u64,
+    iat: u64,
+    scope: String,
+}
+
+#[derive(Serialize)]
+struct Active {
+    active: bool,
+    token_type: &'static str,
+    client_id: String,
+    #[serde(flatten)]
+    claims: Claims,
+}
+
+/// What is said of an active token; `None` of any other.
+fn active(server: &Inner, token: &str) -> Option<Active> {
+    let (input, signature) = token.rsplit_once('.')?;
+    let (header, payload) = input.split_once('.')?;
+    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();
+    let header: Header = serde_json::from_slice(&decode(header)?).ok()?;
+    let claims: Claims = serde_json::from_slice(&decode(payload)?).ok()?;
+    let now = server.clock.now();
+    let key = {
+        let state = server.state();
+        let mut keys = state.keys.published(now).map(|one| &one.key);
+        Arc::clone(keys.find(|key| header.kid == key.kid() && header.alg == key.algorithm().name())?)
+    };
+    let ours = [Version::V3, Version::V4].iter().any(|version| claims.iss == server.issuer(*version));
+    let good = ours && now.as_secs() < claims.exp && key.has_signed(input.as_bytes(), &decode(signature)?);
+    good.then(|| Active { active: true, token_type: "Bearer", client_id: claims.sub.clone(), claims })
+}

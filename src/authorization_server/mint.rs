@@ -1,0 +1,190 @@
+//! Any token that a test needs, the wrong ones above all.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::issuance::{self, Subject};
+use super::signing_keys::SigningKey;
+use super::{AuthorizationServer, Version};
+use crate::clock::UnixTime;
+use crate::jwt::Algorithm;
+
+/// Makes one access token. Good unless it is spoiled; made by [`AuthorizationServer::mint`].
+///
+/// ```
+/// use tower_oauth::authorization_server::AuthorizationServer;
+///
+/// let server = AuthorizationServer::builder().build()?;
+/// let shop = server.register("shop")?;
+/// let good = server.mint(&shop).audience(["orders"]).scope("orders.read").sign();
+/// let forged = server.mint(&shop).with_another_key().sign();
+/// let unsigned = server.mint(&shop).unsigned().sign();
+/// let odd = server.mint(&shop).without("exp").claim("iss", "https://evil.example").sign();
+/// # Ok::<(), tower_oauth::ConfigError>(())
+/// ```
+#[must_use = "a token is made by `sign`"]
+pub struct Mint {
+    server: AuthorizationServer,
+    client_id: String,
+    header: Map<String, Value>,
+    claims: Map<String, Value>,
+    without: Vec<String>,
+    without_header: Vec<String>,
+    signature: Signature,
+    expires_in: Option<Duration>,
+}
+
+enum Signature {
+    Current,
+    AnotherKey,
+    Another(Algorithm),
+    None,
+}
+
+impl Mint {
+    pub(super) fn new(server: AuthorizationServer, client_id: String, scopes: &[String]) -> Self {
+        let claims = Map::from_iter([("scope".to_owned(), json!(scopes.join(" ")))]);
+        Self {
+            server,
+            client_id,
+            header: Map::new(),
+            claims,
+            without: Vec::new(),
+            without_header: Vec::new(),
+            signature: Signature::Current,
+            expires_in: None,
+        }
+    }
+
+    /// For whom it is. Default: the application itself.
+    pub fn audience<'a>(self, audience: impl IntoIterator<Item = &'a str>) -> Self {
+        let audience: Vec<&str> = audience.into_iter().collect();
+        self.claim("aud", audience)
+    }
+
+    /// Its scopes, separated by spaces. Default: `appid_default` and those of the application.
+    pub fn scope(self, scope: &str) -> Self {
+        self.claim("scope", scope)
+    }
+
+    /// Sets a claim to any value.
+    pub fn claim(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.claims.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Leaves a claim out.
+    pub fn without(mut self, claim: &str) -> Self {
+        self.without.push(claim.to_owned());
+        self
+    }
+
+    /// Sets a parameter of the header to any value.
+    pub fn header(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.header.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Leaves a parameter of the header out.
+    pub fn without_header(mut self, parameter: &str) -> Self {
+        self.without_header.push(parameter.to_owned());
+        self
+    }
+
+    /// How long it lives from now. Default: as the server's tokens.
+    pub fn expires_in(mut self, lifetime: Duration) -> Self {
+        self.expires_in = Some(lifetime);
+        self
+    }
+
+    /// It expired an hour ago.
+    pub fn expired(self) -> Self {
+        let now = self.server.0.clock.now();
+        let hour = Duration::from_secs(3600);
+        let at = |time: UnixTime| time.as_secs();
+        self.claim("exp", at(now.saturating_sub(hour))).claim("iat", at(now.saturating_sub(hour * 2)))
+    }
+
+    /// In the shape of [RFC 9068](https://www.rfc-editor.org/rfc/rfc9068#section-2): `typ` is
+    /// `at+jwt`, with `client_id` and `jti`.
+    pub fn rfc9068(self) -> Self {
+        let client_id = self.client_id.clone();
+        let jti = uuid::Uuid::new_v4().to_string();
+        self.header("typ", "at+jwt").without_header("ver").claim("client_id", client_id).claim("jti", jti)
+    }
+
+    /// Signed by a key that is not published, under the `kid` of the current one: a forgery.
+    pub fn with_another_key(mut self) -> Self {
+        self.signature = Signature::AnotherKey;
+        self
+    }
+
+    /// Signed by a key of this algorithm that is not published, under a `kid` of its own.
+    pub fn with_unknown_key(mut self, algorithm: Algorithm) -> Self {
+        self.signature = Signature::Another(algorithm);
+        self
+    }
+
+    /// `alg` is `none`, and there is no signature.
+    pub fn unsigned(mut self) -> Self {
+        self.signature = Signature::None;
+        self
+    }
+
+    /// The token.
+    ///
+    /// # Panics
+    ///
+    /// If a key cannot be made or does not sign, which is the operating system's fault.
+    #[must_use]
+    pub fn sign(self) -> String {
+        let Self { server, client_id, header, claims, without, without_header, signature, expires_in } = self;
+        let inner = &server.0;
+        let now = inner.clock.now();
+        let current = std::sync::Arc::clone(inner.state().keys.current());
+        let generate = |kid: &str, algorithm| {
+            SigningKey::generate(kid.to_owned(), algorithm, now)
+                .expect("randomness from the operating system")
+        };
+        let other = match signature {
+            Signature::AnotherKey => Some(generate(current.kid(), current.algorithm())),
+            Signature::Another(algorithm) => {
+                Some(generate(&super::signing_keys::new_kid(&inner.tenant_id), algorithm))
+            }
+            Signature::Current | Signature::None => None,
+        };
+        let key = other.as_ref().unwrap_or(&current);
+        let subject = Subject {
+            client_id: &client_id,
+            audience: vec![client_id.clone()],
+            scope: String::new(),
+            roles: Vec::new(),
+        };
+        let mut all_claims =
+            issuance::claims(inner, Version::V4, subject, now, expires_in.unwrap_or(inner.token_lifetime));
+        all_claims.extend(claims);
+        all_claims.retain(|name, _| !without.contains(name));
+        let mut all_header = issuance::header(Version::V4, key);
+        if matches!(signature, Signature::None) {
+            all_header.insert("alg".to_owned(), json!("none"));
+        }
+        all_header.extend(header);
+        all_header.retain(|name, _| !without_header.contains(name));
+        let sign = |input: &[u8]| match signature {
+            Signature::None => Ok(Vec::new()),
+            Signature::Current | Signature::AnotherKey | Signature::Another(_) => key.sign(input),
+        };
+        issuance::encode(&all_header, &all_claims, sign).expect("a key that was made for its algorithm")
+    }
+}
+
+impl fmt::Debug for Mint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mint")
+            .field("client_id", &self.client_id)
+            .field("claims", &self.claims)
+            .finish_non_exhaustive()
+    }
+}

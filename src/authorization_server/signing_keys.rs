@@ -1,0 +1,340 @@
+//! The private keys: made, rotated, withdrawn; signed with, and published as JWKs.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rand;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    self, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::EncodingKey;
+use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+
+use crate::clock::UnixTime;
+use crate::error::ConfigError;
+use crate::jwt::Algorithm;
+
+/// A private key and all that is known of it.
+pub(super) struct SigningKey {
+    kid: String,
+    algorithm: Algorithm,
+    /// PKCS#8, for the state file.
+    pkcs8: SecretString,
+    encoding: EncodingKey,
+    /// As the verification of introspection wants it.
+    public: Vec<u8>,
+    jwk: Value,
+    created_at: UnixTime,
+}
+
+impl SigningKey {
+    pub(super) fn generate(kid: String, algorithm: Algorithm, now: UnixTime) -> Result<Self, ConfigError> {
+        let pkcs8 = generate(algorithm).map_err(|()| cannot("could not be made"))?;
+        Self::from_pkcs8(kid, algorithm, &pkcs8, now)
+    }
+
+    pub(super) fn from_pkcs8(
+        kid: String,
+        algorithm: Algorithm,
+        pkcs8: &[u8],
+        created_at: UnixTime,
+    ) -> Result<Self, ConfigError> {
+        let (public, mut jwk) =
+            public_half(algorithm, pkcs8).map_err(|()| cannot("is no PKCS#8 key of its algorithm"))?;
+        if let Value::Object(members) = &mut jwk {
+            members.insert("use".to_owned(), json!("sig"));
+            members.insert("kid".to_owned(), json!(kid));
+            // App ID's keys, all RS256, have no `alg`.
+            if algorithm != Algorithm::Rs256 {
+                members.insert("alg".to_owned(), json!(algorithm.name()));
+            }
+        }
+        let encoding = match family(algorithm) {
+            Family::Rsa => EncodingKey::from_rsa_der(
+                rsa_private_key(pkcs8).ok_or_else(|| cannot("is no PKCS#8 key of its algorithm"))?,
+            ),
+            Family::Ec(_) => EncodingKey::from_ec_der(pkcs8),
+            Family::Ed => EncodingKey::from_ed_der(pkcs8),
+        };
+        let pkcs8 = STANDARD.encode(pkcs8).into();
+        Ok(Self { kid, algorithm, pkcs8, encoding, public, jwk, created_at })
+    }
+
+    pub(super) fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    pub(super) fn jwk(&self) -> &Value {
+        &self.jwk
+    }
+
+    pub(super) fn created_at(&self) -> UnixTime {
+        self.created_at
+    }
+
+    pub(super) fn pkcs8(&self) -> &SecretString {
+        &self.pkcs8
+    }
+
+    /// Signs through jsonwebtoken's aws-lc-rs provider, named as a value: the process-wide one
+    /// is the application's to choose.
+    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, ConfigError> {
+        let algorithm = jsonwebtoken_algorithm(self.algorithm);
+        (DEFAULT_PROVIDER.signer_factory)(&algorithm, &self.encoding)
+            .ok()
+            .and_then(|signer| signer.try_sign(message).ok())
+            .ok_or_else(|| cannot("could not sign"))
+    }
+
+    /// Whether this key made the signature.
+    pub(super) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let algorithm = verification_algorithm(self.algorithm);
+        UnparsedPublicKey::new(algorithm, &self.public).verify(message, signature).is_ok()
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("kid", &self.kid)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The keys, the current one first. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct KeyRing(Vec<RingKey>);
+
+#[derive(Clone, Debug)]
+pub(super) struct RingKey {
+    pub(super) key: Arc<SigningKey>,
+    /// A retired key is published until then; the current one has no end.
+    pub(super) published_until: Option<UnixTime>,
+}
+
+impl KeyRing {
+    pub(super) fn new(current: SigningKey) -> Self {
+        Self(vec![RingKey { key: Arc::new(current), published_until: None }])
+    }
+
+    /// `None` without a current key in front.
+    pub(super) fn from_keys(keys: Vec<RingKey>) -> Option<Self> {
+        keys.first().is_some_and(|first| first.published_until.is_none()).then_some(Self(keys))
+    }
+
+    pub(super) fn all(&self) -> &[RingKey] {
+        &self.0
+    }
+
+    pub(super) fn current(&self) -> &Arc<SigningKey> {
+        &self.0.first().expect("a ring is made with a key, and none is withdrawn while it is current").key
+    }
+
+    /// Puts a new key in front. The old one is published for as long as its tokens may live.
+    pub(super) fn rotate(&mut self, key: SigningKey, now: UnixTime, token_lifetime: Duration) {
+        self.0.retain(|old| old.published_until.is_none_or(|until| now <= until));
+        for old in &mut self.0 {
+            old.published_until.get_or_insert_with(|| now.saturating_add(token_lifetime));
+        }
+        self.0.insert(0, RingKey { key: Arc::new(key), published_until: None });
+    }
+
+    /// Takes a retired key away.
+    pub(super) fn withdraw(&mut self, kid: &str) -> bool {
+        let before = self.0.len();
+        self.0.retain(|old| old.published_until.is_none() || old.key.kid() != kid);
+        self.0.len() < before
+    }
+
+    pub(super) fn published(&self, now: UnixTime) -> impl Iterator<Item = &RingKey> {
+        self.0.iter().filter(move |key| key.published_until.is_none_or(|until| now <= until))
+    }
+}
+
+/// A key as it is published.
+#[derive(Clone, Debug)]
+pub struct PublishedKey {
+    kid: String,
+    algorithm: Algorithm,
+    created_at: UnixTime,
+    is_current: bool,
+}
+
+impl PublishedKey {
+    pub(super) fn of(key: &RingKey) -> Self {
+        Self {
+            kid: key.key.kid().to_owned(),
+            algorithm: key.key.algorithm(),
+            created_at: key.key.created_at(),
+            is_current: key.published_until.is_none(),
+        }
+    }
+
+    /// Its name in the key set.
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// What it signs with.
+    #[must_use]
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// When it was made.
+    #[must_use]
+    pub fn created_at(&self) -> UnixTime {
+        self.created_at
+    }
+
+    /// Whether it signs, or is only published for the tokens that it signed before.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.is_current
+    }
+}
+
+/// A `kid` as App ID forms them.
+pub(super) fn new_kid(tenant_id: &str) -> String {
+    format!("appId-{tenant_id}-{}", uuid::Uuid::new_v4())
+}
+
+/// 256 random bits in base64, as App ID's secrets are.
+pub(super) fn random_secret() -> Result<SecretString, ConfigError> {
+    let mut bytes = [0; 32];
+    rand::fill(&mut bytes).map_err(|_| cannot("could not be drawn"))?;
+    Ok(STANDARD.encode(bytes).into())
+}
+
+/// Compares without telling by its duration where the difference is.
+pub(super) fn same(given: &str, secret: &SecretString) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(given.as_bytes(), secret.expose_secret().as_bytes())
+        .is_ok()
+}
+
+fn cannot(reason: &str) -> ConfigError {
+    ConfigError::without_value("signing key", reason)
+}
+
+enum Family {
+    Rsa,
+    Ec(&'static EcdsaSigningAlgorithm),
+    Ed,
+}
+
+fn family(algorithm: Algorithm) -> Family {
+    match algorithm {
+        Algorithm::Es256 => Family::Ec(&ECDSA_P256_SHA256_FIXED_SIGNING),
+        Algorithm::Es384 => Family::Ec(&ECDSA_P384_SHA384_FIXED_SIGNING),
+        Algorithm::EdDsa => Family::Ed,
+        Algorithm::Ps256
+        | Algorithm::Ps384
+        | Algorithm::Ps512
+        | Algorithm::Rs256
+        | Algorithm::Rs384
+        | Algorithm::Rs512 => Family::Rsa,
+    }
+}
+
+fn generate(algorithm: Algorithm) -> Result<Vec<u8>, ()> {
+    Ok(match family(algorithm) {
+        Family::Rsa => {
+            let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(drop)?;
+            AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair).map_err(drop)?.as_ref().to_vec()
+        }
+        Family::Ec(curve) => {
+            let pair = EcdsaKeyPair::generate(curve).map_err(drop)?;
+            pair.to_pkcs8v1().map_err(drop)?.as_ref().to_vec()
+        }
+        Family::Ed => {
+            let pair = Ed25519KeyPair::generate().map_err(drop)?;
+            pair.to_pkcs8().map_err(drop)?.as_ref().to_vec()
+        }
+    })
+}
+
+/// The `RSAPrivateKey` (RFC 8017) in a PKCS#8 key, which is what jsonwebtoken wants.
+fn rsa_private_key(pkcs8: &[u8]) -> Option<&[u8]> {
+    // RFC 5208 §5: version, algorithm (rsaEncryption, NULL), then an octet string with the key;
+    // keys of 2048 bits and more all have lengths of two bytes.
+    let (_, version_and_algorithm) = pkcs8.split_first_chunk::<4>()?;
+    let octet_string = version_and_algorithm.strip_prefix(&[
+        0x02, 0x01, 0x00, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05,
+        0x00,
+    ])?;
+    let (_, key) = octet_string.strip_prefix(&[0x04, 0x82])?.split_first_chunk::<2>()?;
+    Some(key)
+}
+
+/// The public key in the form that verifies, and as a JWK (RFC 7518 §6, RFC 8037 §2).
+fn public_half(algorithm: Algorithm, pkcs8: &[u8]) -> Result<(Vec<u8>, Value), ()> {
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    Ok(match family(algorithm) {
+        Family::Rsa => {
+            let pair = RsaKeyPair::from_pkcs8(pkcs8).map_err(drop)?;
+            let public = pair.public_key();
+            let n = encode(public.modulus().big_endian_without_leading_zero());
+            let e = encode(public.exponent().big_endian_without_leading_zero());
+            (public.as_ref().to_vec(), json!({ "kty": "RSA", "n": n, "e": e }))
+        }
+        Family::Ec(curve) => {
+            let pair = EcdsaKeyPair::from_pkcs8(curve, pkcs8).map_err(drop)?;
+            let point = pair.public_key().as_ref().to_vec();
+            // SEC 1 §2.3.3: 04, then both coordinates.
+            let coordinates = point.strip_prefix(&[4]).ok_or(())?;
+            let (x, y) = coordinates.split_at(coordinates.len() / 2);
+            let crv = if algorithm == Algorithm::Es256 { "P-256" } else { "P-384" };
+            let jwk = json!({ "kty": "EC", "crv": crv, "x": encode(x), "y": encode(y) });
+            (point, jwk)
+        }
+        Family::Ed => {
+            let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(drop)?;
+            let public = pair.public_key().as_ref().to_vec();
+            let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": encode(&public) });
+            (public, jwk)
+        }
+    })
+}
+
+fn jsonwebtoken_algorithm(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
+    use jsonwebtoken::Algorithm as Theirs;
+    match algorithm {
+        Algorithm::Es256 => Theirs::ES256,
+        Algorithm::Es384 => Theirs::ES384,
+        Algorithm::EdDsa => Theirs::EdDSA,
+        Algorithm::Ps256 => Theirs::PS256,
+        Algorithm::Ps384 => Theirs::PS384,
+        Algorithm::Ps512 => Theirs::PS512,
+        Algorithm::Rs256 => Theirs::RS256,
+        Algorithm::Rs384 => Theirs::RS384,
+        Algorithm::Rs512 => Theirs::RS512,
+    }
+}
+
+fn verification_algorithm(algorithm: Algorithm) -> &'static dyn VerificationAlgorithm {
+    match algorithm {
+        Algorithm::Es256 => &signature::ECDSA_P256_SHA256_FIXED,
+        Algorithm::Es384 => &signature::ECDSA_P384_SHA384_FIXED,
+        Algorithm::EdDsa => &signature::ED25519,
+        Algorithm::Ps256 => &signature::RSA_PSS_2048_8192_SHA256,
+        Algorithm::Ps384 => &signature::RSA_PSS_2048_8192_SHA384,
+        Algorithm::Ps512 => &signature::RSA_PSS_2048_8192_SHA512,
+        Algorithm::Rs256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+        Algorithm::Rs384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+        Algorithm::Rs512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+    }
+}

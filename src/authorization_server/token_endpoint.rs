@@ -1,0 +1,223 @@
+//! The token endpoint ([RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4)): an
+//! access token for an application that proves who it is. No id token, no refresh token.
+
+use std::collections::BTreeSet;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+use url::{Url, form_urlencoded};
+
+use super::applications::{DEFAULT_SCOPE, Registration};
+use super::endpoints::{MAX_BODY, Refusal, version};
+use super::issuance::{self, Subject};
+use super::{AuthorizationServer, store};
+use crate::oauth::Scope;
+
+pub(super) async fn token(
+    State(server): State<AuthorizationServer>,
+    Path(path): Path<Vec<(String, String)>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let version = version(&path)?;
+    let parameters = Parameters::read(&headers, &body)?;
+    let grant_type = parameters.one("grant_type").ok_or_else(|| missing("grant_type"))?;
+    if grant_type != "client_credentials" {
+        return Err(Refusal::bad_request(
+            "unsupported_grant_type",
+            "only client_credentials is granted here",
+        ));
+    }
+    let (claims, scope, lifetime, key) = {
+        let inner = &server.0;
+        let state = inner.state();
+        let application = authenticate(&state, &headers, &parameters)?;
+        if application.kind == "singlepageapp" {
+            let reason = "a single-page application keeps no secret, and so has no client credentials grant";
+            return Err(Refusal::bad_request("unauthorized_client", reason));
+        }
+        let scope = granted(&state.assigned_scopes(application), parameters.one("scope"))?;
+        let roles = state.roles.iter().filter(|role| application.role_ids.contains(&role.id));
+        let subject = Subject {
+            client_id: &application.client_id,
+            audience: audience(application, &parameters)?,
+            scope: scope.clone(),
+            roles: roles.map(|role| role.name.clone()).collect(),
+        };
+        let lifetime = inner.token_lifetime;
+        let claims = issuance::claims(inner, version, subject, inner.clock.now(), lifetime);
+        (claims, scope, lifetime, std::sync::Arc::clone(state.keys.current()))
+    };
+    let token = issuance::encode(&issuance::header(version, &key), &claims, |input| key.sign(input))
+        .map_err(|_| {
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "the key does not sign")
+        })?;
+    let body = json!({
+        "access_token": token,
+        "expires_in": lifetime.as_secs(),
+        "token_type": "Bearer",
+        "scope": scope,
+    });
+    // RFC 6749 §5.1
+    let headers = [
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::PRAGMA, HeaderValue::from_static("no-cache")),
+    ];
+    Ok((headers, Json(body)).into_response())
+}
+
+/// What a request says, as a form or, as App ID's Node SDK says it, in JSON.
+pub(super) struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, Refusal> {
+        if body.len() > MAX_BODY {
+            return Err(Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "invalid_request",
+                "the body is too large",
+            ));
+        }
+        let content_type =
+            headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let parameters = match essence.as_str() {
+            "application/x-www-form-urlencoded" => form_urlencoded::parse(body).into_owned().collect(),
+            "application/json" => json_parameters(body)?,
+            _ => return Err(Refusal::bad_request("invalid_request", "the body must be a form, or JSON")),
+        };
+        let parameters = Self(parameters);
+        for (name, _) in &parameters.0 {
+            // RFC 6749 §3.2: once at most; RFC 8707 §2 excepts `resource`.
+            if name != "resource" && parameters.all(name).count() > 1 {
+                return Err(Refusal::bad_request("invalid_request", "a parameter is given twice"));
+            }
+        }
+        Ok(parameters)
+    }
+
+    /// The value of a parameter; an empty one counts as absent (RFC 6749 §3.2).
+    pub(super) fn one(&self, name: &str) -> Option<&str> {
+        let first = self.0.iter().find(|(other, _)| other == name);
+        first.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+}
+
+fn json_parameters(body: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
+    let malformed = || Refusal::bad_request("invalid_request", "the body must be a JSON object of strings");
+    let Ok(Value::Object(members)) = serde_json::from_slice(body) else { return Err(malformed()) };
+    let mut parameters = Vec::new();
+    for (name, value) in members {
+        let values = match value {
+            Value::Null => Vec::new(),
+            Value::Array(values) if name == "resource" => values,
+            other => vec![other],
+        };
+        for value in values {
+            let Value::String(value) = value else { return Err(malformed()) };
+            parameters.push((name.clone(), value));
+        }
+    }
+    Ok(parameters)
+}
+
+fn missing(parameter: &str) -> Refusal {
+    Refusal::bad_request("invalid_request", format!("{parameter} is missing"))
+}
+
+/// Who asks (RFC 6749 §2.3): in one way, and no other.
+pub(super) fn authenticate<'a>(
+    state: &'a store::State,
+    headers: &HeaderMap,
+    parameters: &Parameters,
+) -> Result<&'a Registration, Refusal> {
+    let refused = || {
+        Refusal::new(StatusCode::UNAUTHORIZED, "invalid_client", "client authentication failed")
+            .challenging(r#"Basic realm="authorization server", charset="UTF-8""#)
+    };
+    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+    let (field, another) = (fields.next(), fields.next());
+    if another.is_some() || field.is_some() && parameters.one("client_secret").is_some() {
+        return Err(Refusal::bad_request("invalid_request", "the client must authenticate in one way"));
+    }
+    let Some(field) = field else {
+        let id = parameters.one("client_id").ok_or_else(refused)?;
+        let secret = parameters.one("client_secret").ok_or_else(refused)?;
+        return state.authenticate(id, secret).ok_or_else(refused);
+    };
+    let (id, secret) = basic(field).ok_or_else(refused)?;
+    // App ID expects the parts as they are, RFC 6749 §2.3.1 form-urlencoded: both will do.
+    let decoded = |part: &str| {
+        form_urlencoded::parse(format!("x={part}").as_bytes()).next().map(|(_, value)| value.into_owned())
+    };
+    let application = state.authenticate(&id, &secret).or_else(|| {
+        let (id, secret) = (decoded(&id)?, decoded(&secret)?);
+        state.authenticate(&id, &secret)
+    });
+    let application = application.ok_or_else(refused)?;
+    match parameters.one("client_id") {
+        Some(other) if other != application.client_id => {
+            Err(Refusal::bad_request("invalid_request", "client_id is not the client that authenticated"))
+        }
+        _ => Ok(application),
+    }
+}
+
+/// User id and password (RFC 7617 §2).
+fn basic(field: &HeaderValue) -> Option<(String, String)> {
+    let (scheme, credentials) = field.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("Basic") {
+        return None;
+    }
+    let pair = String::from_utf8(STANDARD.decode(credentials.trim()).ok()?).ok()?;
+    let (id, secret) = pair.split_once(':')?;
+    Some((id.to_owned(), secret.to_owned()))
+}
+
+/// Without a request the default scope and all that were assigned; else what was requested, if
+/// all of it was assigned.
+fn granted(assigned: &BTreeSet<String>, requested: Option<&str>) -> Result<String, Refusal> {
+    let Some(requested) = requested else {
+        let all: Vec<&str> =
+            std::iter::once(DEFAULT_SCOPE).chain(assigned.iter().map(String::as_str)).collect();
+        return Ok(all.join(" "));
+    };
+    let mut granted = Vec::new();
+    for scope in requested.split(' ').filter(|scope| !scope.is_empty()) {
+        if Scope::new(scope).is_err() || scope != DEFAULT_SCOPE && !assigned.contains(scope) {
+            return Err(Refusal::bad_request("invalid_scope", "a scope is not assigned to this application"));
+        }
+        if !granted.contains(&scope) {
+            granted.push(scope);
+        }
+    }
+    Ok(granted.join(" "))
+}
+
+/// Whom the token is for: `audience` (App ID, Auth0), `resource` (RFC 8707), else the application itself.
+fn audience(application: &Registration, parameters: &Parameters) -> Result<Vec<String>, Refusal> {
+    let mut audience: Vec<String> = parameters.one("audience").map(str::to_owned).into_iter().collect();
+    for resource in parameters.all("resource") {
+        if Url::parse(resource).is_err() || resource.contains('#') {
+            return Err(Refusal::bad_request(
+                "invalid_target",
+                "resource must be an absolute URI without a fragment",
+            ));
+        }
+        audience.push(resource.to_owned());
+    }
+    if audience.is_empty() {
+        audience.push(application.client_id.clone());
+    }
+    Ok(audience)
+}

@@ -1,0 +1,636 @@
+//! The development authorization server, through its endpoints and against both ends of the crate.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_oauth::app_id::ManagementClient;
+use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, Fault, Mint, RegisteredApplication};
+use tower_oauth::transport::Transport;
+use tower_oauth::{
+    Algorithm, AuthContext, ManualClock, Rejection, RejectionKind, ResourceServer, StartUp, TokenProfile,
+    UnixTime,
+};
+
+const TENANT: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
+const NOW: u64 = 1_700_000_000;
+
+/// A server with one application, in-process.
+struct Bench {
+    clock: ManualClock,
+    server: AuthorizationServer,
+    app: RegisteredApplication,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let clock = ManualClock::at(UnixTime::from_secs(NOW));
+        let server = AuthorizationServer::builder().clock(clock.clone()).build().unwrap();
+        let app = server.register("shop").unwrap();
+        Self { clock, server, app }
+    }
+
+    async fn send(&self, request: Request<Bytes>) -> Response<Bytes> {
+        self.server.transport().send(request, 1 << 20).await.unwrap()
+    }
+
+    fn url(&self, version: &str, path: &str) -> String {
+        format!("{}/oauth/{version}/{TENANT}/{path}", self.server.base_url())
+    }
+
+    fn basic(&self) -> String {
+        let pair = format!("{}:{}", self.app.client_id(), self.app.secret().expose_secret());
+        format!("Basic {}", STANDARD.encode(pair))
+    }
+
+    /// A token request with a form.
+    async fn ask(&self, version: &str, authorization: Option<&str>, form: &str) -> (StatusCode, Value) {
+        let mut request = Request::post(self.url(version, "token"))
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        if let Some(value) = authorization {
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        let response = self.send(request.body(form.to_owned().into()).unwrap()).await;
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        (response.status(), json_of(&response))
+    }
+
+    async fn token(&self, version: &str, form: &str) -> (Value, Value) {
+        let (status, body) = self.ask(version, Some(&self.basic()), form).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        parts(body["access_token"].as_str().unwrap())
+    }
+
+    async fn manage(&self, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
+        let token = self.server.management_token().expose_secret().to_owned();
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.server.management_url()))
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .body(if body.is_null() { Bytes::new() } else { body.to_string().into() })
+            .unwrap();
+        let response = self.send(request).await;
+        (response.status(), serde_json::from_slice(response.body()).unwrap_or_default())
+    }
+
+    async fn resource(&self) -> ResourceServer {
+        let builder = self.app.binding().unwrap().resource_server().unwrap();
+        builder.transport(self.server.transport()).clock(self.clock.clone()).start().await.unwrap()
+    }
+}
+
+fn json_of(response: &Response<Bytes>) -> Value {
+    serde_json::from_slice(response.body()).unwrap()
+}
+
+fn parts(token: &str) -> (Value, Value) {
+    let mut parts = token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap());
+    let mut next = || serde_json::from_slice(&parts.next().unwrap()).unwrap();
+    (next(), next())
+}
+
+async fn judge(resource: &ResourceServer, token: &str) -> Result<AuthContext, RejectionKind> {
+    let service = resource.layer().layer(service_fn(async |request: Request<()>| {
+        let mut response = Response::new(());
+        response.extensions_mut().insert(AuthContext::of(&request).unwrap().clone());
+        Ok::<_, std::convert::Infallible>(response)
+    }));
+    let request =
+        Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    match response.extensions().get::<Rejection>() {
+        Some(rejection) => Err(rejection.kind()),
+        None => Ok(response.extensions().get::<AuthContext>().unwrap().clone()),
+    }
+}
+
+#[tokio::test]
+async fn the_guides_token_request_is_answered_with_its_members() {
+    let bench = Bench::new();
+    let (status, body) = bench.ask("v3", Some(&bench.basic()), "grant_type=client_credentials").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(body["expires_in"], 3600);
+    assert_eq!(body["token_type"], "Bearer");
+    let names: Vec<&String> = body.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["access_token", "expires_in", "scope", "token_type"], "no id token, no refresh token");
+}
+
+#[tokio::test]
+async fn a_version_4_token_has_app_ids_shape() {
+    let bench = Bench::new();
+    let (header, claims) = bench.token("v4", "grant_type=client_credentials").await;
+    let kid = bench.server.keys()[0].kid().to_owned();
+    assert!(kid.starts_with(&format!("appId-{TENANT}-")));
+    assert_eq!(header, json!({ "alg": "RS256", "typ": "JWT", "kid": kid, "ver": 4 }));
+    let id = bench.app.client_id();
+    assert_eq!(
+        claims,
+        json!({
+            "iss": format!("{}/oauth/v4/{TENANT}", bench.server.base_url()), "exp": NOW + 3600, "aud": [id], "sub": id,
+            "amr": ["appid_client_credentials"], "iat": NOW, "tenant": TENANT, "scope": "appid_default",
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_version_3_token_has_app_ids_old_shape() {
+    let bench = Bench::new();
+    let (header, claims) = bench.token("v3", "grant_type=client_credentials").await;
+    assert_eq!((&header["typ"], &header["ver"]), (&json!("JOSE"), &json!(3)));
+    assert_eq!(claims["iss"], "authorization-server.test", "a bare host");
+    assert_eq!(claims["aud"], bench.app.client_id(), "a string");
+}
+
+#[tokio::test]
+async fn json_as_the_node_sdk_sends_it_is_taken() {
+    let bench = Bench::new();
+    let request = Request::post(bench.url("v4", "token"))
+        .header(header::CONTENT_TYPE, "application/json; charset=utf-8")
+        .header(header::AUTHORIZATION, bench.basic())
+        .body(r#"{"grant_type":"client_credentials"}"#.into())
+        .unwrap();
+    assert_eq!(bench.send(request).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn credentials_are_taken_raw_form_urlencoded_and_in_the_body_but_in_one_way_only() {
+    let bench = Bench::new();
+    let (id, secret) = (bench.app.client_id(), bench.app.secret().expose_secret());
+    let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let encoded = format!("Basic {}", STANDARD.encode(format!("{}:{}", encode(id), encode(secret))));
+    let in_body = format!("grant_type=client_credentials&client_id={id}&client_secret={}", encode(secret));
+    let good = "grant_type=client_credentials";
+    assert_eq!(bench.ask("v4", Some(&bench.basic()), good).await.0, StatusCode::OK);
+    assert_eq!(bench.ask("v4", Some(&encoded), good).await.0, StatusCode::OK);
+    assert_eq!(bench.ask("v4", None, &in_body).await.0, StatusCode::OK);
+    let (status, body) = bench.ask("v4", Some(&bench.basic()), &in_body).await;
+    assert_eq!((status, &body["error"]), (StatusCode::BAD_REQUEST, &json!("invalid_request")));
+}
+
+#[tokio::test]
+async fn refusals_are_oauth_errors() {
+    let bench = Bench::new();
+    let basic = bench.basic();
+    let wrong = format!("Basic {}", STANDARD.encode(format!("{}:wrong", bench.app.client_id())));
+    let grant = "grant_type=client_credentials";
+    for (authorization, form, status, code) in [
+        (Some(wrong.as_str()), grant.to_owned(), 401, "invalid_client"),
+        (None, grant.to_owned(), 401, "invalid_client"),
+        (Some("Bearer x"), grant.to_owned(), 401, "invalid_client"),
+        (Some("Basic %%%"), grant.to_owned(), 401, "invalid_client"),
+        (Some(&basic), String::new(), 400, "invalid_request"),
+        (Some(&basic), "grant_type=password&username=a".to_owned(), 400, "unsupported_grant_type"),
+        (Some(&basic), format!("{grant}&{grant}"), 400, "invalid_request"),
+        (Some(&basic), format!("{grant}&scope=reports.read"), 400, "invalid_scope"),
+        (Some(&basic), format!("{grant}&scope=a%22b"), 400, "invalid_scope"),
+        (Some(&basic), format!("{grant}&resource=orders"), 400, "invalid_target"),
+        (Some(&basic), format!("{grant}&client_id=another"), 400, "invalid_request"),
+    ] {
+        let (got, body) = bench.ask("v4", authorization, &form).await;
+        assert_eq!((got.as_u16(), body["error"].as_str().unwrap()), (status, code), "{form}: {body}");
+        assert!(body["error_description"].is_string());
+    }
+    let request =
+        Request::post(bench.url("v4", "token")).header(header::AUTHORIZATION, &basic).body(grant.into());
+    assert_eq!(bench.send(request.unwrap()).await.status(), StatusCode::BAD_REQUEST, "no content type");
+    let request = Request::get(bench.url("v4", "token")).body(Bytes::new()).unwrap();
+    assert_eq!(bench.send(request).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn a_failed_client_authentication_is_challenged() {
+    let bench = Bench::new();
+    let request = Request::post(bench.url("v4", "token"))
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body("grant_type=client_credentials".into())
+        .unwrap();
+    let response = bench.send(request).await;
+    assert!(response.headers()["www-authenticate"].to_str().unwrap().starts_with("Basic realm="));
+}
+
+#[tokio::test]
+async fn other_tenants_and_versions_are_not_found() {
+    let bench = Bench::new();
+    for path in [
+        "/oauth/v4/another/publickeys".to_owned(),
+        format!("/oauth/v5/{TENANT}/publickeys"),
+        format!("/oauth/v4/{TENANT}/publickey"),
+        format!("/oauth/v4/{TENANT}/nothing"),
+        "/management/v4/another/applications".to_owned(),
+        "/nothing".to_owned(),
+    ] {
+        let request = Request::get(format!("{}{path}", bench.server.base_url())).body(Bytes::new()).unwrap();
+        assert_eq!(bench.send(request).await.status(), StatusCode::NOT_FOUND, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn assigned_scopes_are_granted_and_a_requested_scope_replaces_the_default() {
+    let bench = Bench::new();
+    bench.app.set_scopes(["reports.read", "reports.write"]).unwrap();
+    let scope = async |form: &str| bench.token("v4", form).await.1["scope"].as_str().unwrap().to_owned();
+    let grant = "grant_type=client_credentials";
+    assert_eq!(scope(grant).await, "appid_default reports.read reports.write");
+    assert_eq!(scope(&format!("{grant}&scope=reports.read")).await, "reports.read");
+}
+
+#[tokio::test]
+async fn audience_and_resource_say_whom_the_token_is_for() {
+    let bench = Bench::new();
+    let form = "grant_type=client_credentials&audience=orders&resource=https://a.example/&resource=https://b.example/";
+    let (_, claims) = bench.token("v4", form).await;
+    assert_eq!(claims["aud"], json!(["orders", "https://a.example/", "https://b.example/"]));
+}
+
+#[tokio::test]
+async fn the_metadata_names_the_issuer_of_its_version() {
+    let bench = Bench::new();
+    for (version, issuer) in
+        [("v4", bench.server.issuer().to_string()), ("v3", "authorization-server.test".to_owned())]
+    {
+        let url = bench.url(version, ".well-known/openid-configuration");
+        let document = json_of(&bench.send(Request::get(url).body(Bytes::new()).unwrap()).await);
+        assert_eq!(document["issuer"], issuer);
+        assert_eq!(document["token_endpoint"], bench.url(version, "token"));
+        assert_eq!(document["jwks_uri"], bench.url(version, "publickeys"));
+    }
+}
+
+#[tokio::test]
+async fn keys_are_published_with_a_validator() {
+    let bench = Bench::new();
+    let get = |tag: Option<&str>| {
+        let mut request = Request::get(bench.url("v4", "publickeys"));
+        if let Some(tag) = tag {
+            request = request.header(header::IF_NONE_MATCH, tag);
+        }
+        request.body(Bytes::new()).unwrap()
+    };
+    let first = bench.send(get(None)).await;
+    let key = json_of(&first)["keys"][0].clone();
+    let names: Vec<&String> = key.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["e", "kid", "kty", "n", "use"], "nothing private");
+    let tag = first.headers()["etag"].to_str().unwrap().to_owned();
+    let second = bench.send(get(Some(&tag))).await;
+    assert_eq!((second.status(), second.body().len()), (StatusCode::NOT_MODIFIED, 0));
+    bench.server.rotate().unwrap();
+    assert_eq!(bench.send(get(Some(&tag))).await.status(), StatusCode::OK);
+    let single = bench.send(Request::get(bench.url("v3", "publickey")).body(Bytes::new()).unwrap()).await;
+    assert_eq!(json_of(&single)["kid"], bench.server.keys()[0].kid());
+}
+
+#[tokio::test]
+async fn a_rotated_key_is_published_until_its_tokens_have_expired() {
+    let bench = Bench::new();
+    let old = bench.server.keys()[0].kid().to_owned();
+    let new = bench.server.rotate().unwrap();
+    let kids = || bench.server.keys().iter().map(|key| key.kid().to_owned()).collect::<Vec<_>>();
+    assert_eq!(kids(), [new.clone(), old]);
+    assert_eq!(bench.token("v4", "grant_type=client_credentials").await.0["kid"], new);
+    bench.clock.advance(Duration::from_secs(3601));
+    assert_eq!(kids(), [new]);
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_is_gone_at_once_even_the_current_one() {
+    let bench = Bench::new();
+    let old = bench.server.keys()[0].kid().to_owned();
+    assert!(bench.server.withdraw(&old).unwrap());
+    assert!(!bench.server.withdraw(&old).unwrap());
+    assert_eq!(bench.server.keys().len(), 1);
+    assert!(bench.server.keys()[0].is_current());
+}
+
+#[tokio::test]
+async fn every_algorithm_is_issued_and_accepted() {
+    let bench = Bench::new();
+    for algorithm in Algorithm::ALL {
+        bench.server.rotate_to(algorithm).unwrap();
+        let resource = bench.resource().await;
+        let token = bench.server.mint(&bench.app).sign();
+        assert_eq!(parts(&token).0["alg"], algorithm.name());
+        judge(&resource, &token).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_both_versions_are_accepted_by_the_binding() {
+    let bench = Bench::new();
+    let resource = bench.resource().await;
+    for version in ["v3", "v4"] {
+        let (_, body) = bench.ask(version, Some(&bench.basic()), "grant_type=client_credentials").await;
+        let context = judge(&resource, body["access_token"].as_str().unwrap()).await.unwrap();
+        assert_eq!(context.client_id(), Some(bench.app.client_id()), "{version}");
+    }
+}
+
+#[tokio::test]
+async fn introspection_knows_good_tokens_from_others() {
+    let bench = Bench::new();
+    let active = async |token: &str| {
+        let request = Request::post(bench.url("v4", "introspect"))
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::AUTHORIZATION, bench.basic())
+            .body(format!("token={token}").into())
+            .unwrap();
+        json_of(&bench.send(request).await)
+    };
+    let mint = || bench.server.mint(&bench.app);
+    let good = active(&mint().sign()).await;
+    assert_eq!((&good["active"], &good["scope"]), (&json!(true), &json!("appid_default")));
+    for bad in [mint().expired(), mint().with_another_key(), mint().unsigned(), mint().claim("iss", "x")] {
+        assert_eq!(active(&bad.sign()).await, json!({ "active": false }));
+    }
+    assert_eq!(active("x").await, json!({ "active": false }));
+    let request = Request::post(bench.url("v4", "introspect"))
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body("token=x".into())
+        .unwrap();
+    assert_eq!(bench.send(request).await.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn minted_tokens_are_wrong_in_the_way_that_was_asked_for() {
+    let bench = Bench::new();
+    let resource = bench.resource().await;
+    let mint = || bench.server.mint(&bench.app);
+    judge(&resource, &mint().sign()).await.unwrap();
+    let cases: [(Mint, RejectionKind); 9] = [
+        (mint().expired(), RejectionKind::Expired),
+        (mint().audience(["orders"]), RejectionKind::Audience),
+        (mint().without("exp"), RejectionKind::Claim),
+        (mint().without("aud"), RejectionKind::Claim),
+        (mint().claim("iss", "https://evil.example"), RejectionKind::Issuer),
+        (mint().with_another_key(), RejectionKind::BadSignature),
+        (mint().with_unknown_key(Algorithm::Es256), RejectionKind::UnknownKey),
+        (mint().unsigned(), RejectionKind::Malformed),
+        (mint().header("typ", "dpop+jwt"), RejectionKind::Type),
+    ];
+    for (mint, kind) in cases {
+        let shown = format!("{mint:?}");
+        let judged = judge(&resource, &mint.sign()).await;
+        assert_eq!(judged.map(|_| ()), Err(kind), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn an_rfc_9068_token_passes_the_strict_profile() {
+    let bench = Bench::new();
+    let builder = bench.app.binding().unwrap().resource_server().unwrap();
+    let strict = builder
+        .issuer(|issuer| issuer.profile(TokenProfile::Rfc9068))
+        .transport(bench.server.transport())
+        .clock(bench.clock.clone())
+        .start()
+        .await
+        .unwrap();
+    judge(&strict, &bench.server.mint(&bench.app).rfc9068().sign()).await.unwrap();
+    assert!(judge(&strict, &bench.server.mint(&bench.app).sign()).await.is_err());
+}
+
+#[tokio::test]
+async fn the_management_api_does_what_app_ids_does() {
+    let bench = Bench::new();
+    let (status, made) = bench.manage("POST", "/applications/", json!({ "name": "reports" })).await;
+    assert_eq!(status, StatusCode::OK);
+    let id = made["clientId"].as_str().unwrap().to_owned();
+    for name in ["clientId", "tenantId", "secret", "name", "oAuthServerUrl", "discoveryEndpoint", "type"] {
+        assert!(made[name].is_string(), "{name}");
+    }
+    assert_eq!(made["type"], "regularwebapp");
+    let one = format!("/applications/{id}");
+    assert_eq!(bench.manage("GET", &one, Value::Null).await.1, made);
+    let (_, renamed) = bench.manage("PUT", &one, json!({ "name": "bills" })).await;
+    assert_eq!(renamed["name"], "bills");
+    let (_, all) = bench.manage("GET", "/applications", Value::Null).await;
+    assert_eq!(all["applications"].as_array().unwrap().len(), 2);
+    let scopes = json!({ "scopes": ["reports.read"] });
+    assert_eq!(
+        bench.manage("PUT", &format!("{one}/scopes"), scopes.clone()).await,
+        (StatusCode::OK, scopes.clone())
+    );
+    assert_eq!(bench.manage("GET", &format!("{one}/scopes"), Value::Null).await.1, scopes);
+    assert_eq!(bench.manage("DELETE", &one, Value::Null).await.0, StatusCode::NO_CONTENT);
+    for method in ["GET", "DELETE"] {
+        assert_eq!(bench.manage(method, &one, Value::Null).await.0, StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test]
+async fn names_and_scopes_outside_of_the_limits_are_refused() {
+    let bench = Bench::new();
+    for name in ["", &"x".repeat(51)] {
+        let (status, body) = bench.manage("POST", "/applications", json!({ "name": name })).await;
+        assert_eq!((status, &body["error"]), (StatusCode::BAD_REQUEST, &json!("invalid_request")));
+        assert!(bench.server.register(name).is_err());
+    }
+    let fifty = "é".repeat(50);
+    assert_eq!(bench.manage("POST", "/applications", json!({ "name": fifty })).await.0, StatusCode::OK);
+    for body in [json!({}), json!({ "name": 1 }), json!([]), json!({ "name": "x", "type": "native" })] {
+        assert_eq!(bench.manage("POST", "/applications", body).await.0, StatusCode::BAD_REQUEST);
+    }
+    let path = format!("/applications/{}/scopes", bench.app.client_id());
+    for scope in ["Reports", "a b", "appid_default", "openid", "", &"x".repeat(50)] {
+        assert_eq!(
+            bench.manage("PUT", &path, json!({ "scopes": [scope] })).await.0,
+            StatusCode::BAD_REQUEST,
+            "{scope}"
+        );
+    }
+    for _ in bench.server.applications().len()..200 {
+        bench.server.register("x").unwrap();
+    }
+    assert!(bench.server.register("one too many").is_err());
+}
+
+#[tokio::test]
+async fn roles_give_their_scopes_to_the_applications_that_have_them() {
+    let bench = Bench::new();
+    let access = json!([{ "application_id": "orders", "scopes": ["orders.read"] }]);
+    let (status, role) = bench.manage("POST", "/roles", json!({ "name": "clerk", "access": access })).await;
+    assert_eq!(status, StatusCode::CREATED);
+    let path = format!("/applications/{}/roles", bench.app.client_id());
+    let ids = json!({ "roles": { "ids": [role["id"]] } });
+    let (_, assigned) = bench.manage("PUT", &path, ids).await;
+    assert_eq!(assigned["roles"][0]["name"], "clerk");
+    let (_, claims) = bench.token("v4", "grant_type=client_credentials").await;
+    assert_eq!(
+        (&claims["scope"], &claims["roles"]),
+        (&json!("appid_default orders.read"), &json!(["clerk"]))
+    );
+    let role_path = format!("/roles/{}", role["id"].as_str().unwrap());
+    assert_eq!(bench.manage("DELETE", &role_path, Value::Null).await.0, StatusCode::ACCEPTED);
+    assert_eq!(bench.manage("GET", &path, Value::Null).await.1, json!({ "roles": [] }));
+    let unknown = json!({ "roles": { "ids": ["nobody"] } });
+    assert_eq!(bench.manage("PUT", &path, unknown).await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn without_the_management_token_nothing_is_managed() {
+    let bench = Bench::new();
+    let basic = bench.basic();
+    for authorization in [None, Some("Bearer wrong"), Some(basic.as_str())] {
+        let mut request = Request::get(format!("{}/applications", bench.server.management_url()));
+        if let Some(value) = authorization {
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        let response = bench.send(request.body(Bytes::new()).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert!(!String::from_utf8_lossy(response.body()).contains(bench.app.client_id()));
+    }
+}
+
+#[tokio::test]
+async fn keys_are_rotated_and_withdrawn_through_the_management_api() {
+    let bench = Bench::new();
+    let old = bench.server.keys()[0].kid().to_owned();
+    let (status, rotated) = bench.manage("POST", "/keys", Value::Null).await;
+    assert_eq!((status, rotated["kid"].as_str()), (StatusCode::CREATED, Some(bench.server.keys()[0].kid())));
+    assert_eq!(bench.manage("DELETE", &format!("/keys/{old}"), Value::Null).await.0, StatusCode::NO_CONTENT);
+    let (_, keys) = bench.manage("GET", "/keys", Value::Null).await;
+    assert_eq!(keys["keys"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_crates_own_management_client_works_with_it() {
+    let listening = AuthorizationServer::builder().bind(0).await.unwrap();
+    let server = listening.server().clone();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(listening.serve(async move { drop(stopped.await) }));
+    let url = tower_oauth::Endpoint::new(server.management_url()).unwrap();
+    let client = ManagementClient::builder(url, server.management_token().clone()).allow_loopback_http();
+    let client = client.build().unwrap();
+    let name = tower_oauth::app_id::ApplicationName::new("orders").unwrap();
+    let made = client.register(&name).await.unwrap();
+    let binding = made.binding().unwrap();
+    let tokens = binding.token_manager().unwrap().allow_loopback_http().start().unwrap();
+    let resource = binding.resource_server().unwrap().allow_loopback_http().start().await.unwrap();
+    let token = tokens.access_token().await.unwrap();
+    let context = judge(&resource, token.expose_secret()).await.unwrap();
+    assert_eq!(context.client_id(), Some(made.client_id()));
+    client.delete(made.client_id()).await.unwrap();
+    assert!(client.applications().await.unwrap().is_empty());
+    stop.send(()).unwrap();
+    serving.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_spoil_answers_and_tokens_with_known_keys_go_on() {
+    let bench = Bench::new();
+    let resource = bench.resource().await;
+    let token = bench.server.mint(&bench.app).expires_in(Duration::from_secs(86_000)).sign();
+    for fault in [
+        Fault::Outage(Some(1)),
+        Fault::Garbage,
+        Fault::Empty,
+        Fault::Truncated,
+        Fault::Oversize,
+        Fault::Reset,
+        Fault::Hang,
+        Fault::Status(StatusCode::NOT_FOUND),
+    ] {
+        let (fetched, failed) =
+            (bench.server.requests(Endpoints::Keys), resource.key_sets()[0].refreshes_failed());
+        bench.server.fail(Endpoints::Keys, fault.clone());
+        tokio::time::sleep(Duration::from_secs(400)).await;
+        assert!(bench.server.requests(Endpoints::Keys) > fetched, "{fault:?}");
+        assert!(resource.key_sets()[0].refreshes_failed() > failed, "{fault:?}");
+        judge(&resource, &token).await.unwrap();
+        bench.server.clear_faults();
+        tokio::time::sleep(Duration::from_secs(400)).await;
+        assert_eq!(resource.key_sets()[0].consecutive_failures(), 0, "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_count_down_and_a_manager_gets_over_them() {
+    let bench = Bench::new();
+    let binding = bench.app.binding().unwrap();
+    bench.server.fail_next(Endpoints::Token, 2, Fault::Outage(None));
+    bench.server.fail_next(Endpoints::Token, 1, Fault::Latency(Duration::from_secs(1)));
+    let tokens = binding.token_manager().unwrap().transport(bench.server.transport());
+    tokens.clock(bench.clock.clone()).start().unwrap().access_token().await.unwrap();
+    assert_eq!(bench.server.requests(Endpoints::Token), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotation_is_followed_at_the_first_token_of_the_new_key() {
+    let bench = Bench::new();
+    let resource = bench.resource().await;
+    bench.server.rotate().unwrap();
+    let token = bench.server.mint(&bench.app).sign();
+    judge(&resource, &token).await.unwrap();
+    assert_eq!(bench.server.requests(Endpoints::Keys), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resource_server_that_starts_first_becomes_ready_by_itself() {
+    let bench = Bench::new();
+    bench.server.fail_next(Endpoints::Keys, 3, Fault::Reset);
+    let builder = bench.app.binding().unwrap().resource_server().unwrap();
+    let resource = builder
+        .transport(bench.server.transport())
+        .clock(bench.clock.clone())
+        .start_up(StartUp::Background)
+        .start()
+        .await
+        .unwrap();
+    let token = bench.server.mint(&bench.app).sign();
+    assert_eq!(judge(&resource, &token).await.map(|_| ()), Err(RejectionKind::KeysUnavailable));
+    tokio::time::timeout(Duration::from_secs(10), resource.ready()).await.unwrap();
+    judge(&resource, &token).await.unwrap();
+}
+
+#[test]
+fn applications_and_keys_outlive_a_restart_in_a_file_of_their_own() {
+    let folder = std::env::temp_dir().join(format!("tower-oauth-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("state.json");
+    let _ = std::fs::remove_file(&path);
+    let build = || AuthorizationServer::builder().state_file(&path).build();
+    let first = build().unwrap();
+    let app = first.register("shop").unwrap();
+    app.set_scopes(["orders.read"]).unwrap();
+    first.rotate().unwrap();
+    let second = build().unwrap();
+    let kids = |server: &AuthorizationServer| {
+        server.keys().iter().map(|key| key.kid().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(kids(&second), kids(&first));
+    let again = &second.applications()[0];
+    assert_eq!((again.client_id(), again.name()), (app.client_id(), "shop"));
+    assert_eq!(again.secret().expose_secret(), app.secret().expose_secret());
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    assert!(AuthorizationServer::builder().tenant_id("another").state_file(&path).build().is_err());
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let error = build().unwrap_err();
+    assert!(error.to_string().contains("damaged"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap().len(), whole.len() / 2, "and it is left as it is");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn nothing_secret_is_in_debug_output() {
+    let bench = Bench::new();
+    let shown = format!("{:?} {:?} {:?}", bench.server, bench.app, bench.server.mint(&bench.app));
+    assert!(!shown.contains(bench.app.secret().expose_secret()));
+    assert!(!shown.contains(bench.server.management_token().expose_secret()));
+}
