@@ -118,7 +118,13 @@ pub(crate) async fn exchange(
             Err(Error::new(operation, ErrorKind::TooLarge).with_url(&url))
         }
         Ok(answer) => Ok(answer),
-        Err(error) => Err(Error::new(operation, error.kind).with_url(&url).with_source(error)),
+        Err(TransportError { kind, source }) => {
+            let error = Error::new(operation, kind).with_url(&url);
+            Err(match source {
+                Some(source) => error.with_source(source),
+                None => error,
+            })
+        }
     }
 }
 
