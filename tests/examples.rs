@@ -1,0 +1,292 @@
+//! The example programs do what they promise: outputs, exit codes, signals, and silence about
+//! secrets. They are the crate's front door, and scripts rely on them.
+
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinHandle;
+
+/// A built example; `cargo test` builds them.
+fn example(name: &str) -> Command {
+    let mut path: PathBuf = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    let path = path.join("examples").join(name);
+    assert!(path.exists(), "{} is not built: run `cargo build --examples`", path.display());
+    let mut command = Command::new(path);
+    let from_outside = [
+        "VCAP_SERVICES",
+        "CE_SERVICES",
+        "APPID_SERVICE_BINDING",
+        "APPID_BINDING_FILE",
+        "ISSUER",
+        "JWKS_URI",
+        "AUDIENCE",
+        "OAUTH_SERVER_URL",
+        "CLIENT_ID",
+        "CLIENT_SECRET",
+        "SCOPE",
+        "REPEAT",
+        "CONCURRENCY",
+        "TOKEN_PROFILE",
+        "RUST_LOG",
+    ];
+    for variable in from_outside {
+        command.env_remove(variable);
+    }
+    command
+        .env("PORT", "0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// A program that serves, and the line of JSON that it printed.
+struct Serving {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    /// Read all along: a full pipe would stop the program.
+    log: JoinHandle<String>,
+    printed: Value,
+}
+
+impl Serving {
+    async fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        let read = tokio::time::timeout(Duration::from_secs(20), stdout.read_line(&mut line));
+        read.await.expect("it is ready in time").unwrap();
+        let printed = serde_json::from_str(&line).unwrap_or_else(|_| panic!("it printed {line:?}"));
+        let mut stderr = child.stderr.take().unwrap();
+        let log = tokio::spawn(async move {
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).await.unwrap();
+            log
+        });
+        Self { child, stdout, log, printed }
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.printed[name].as_str().unwrap().to_owned()
+    }
+
+    /// SIGTERM; returns the exit code and what was written after the first line.
+    async fn terminate(mut self) -> (Option<i32>, String) {
+        let pid = self.child.id().unwrap().to_string();
+        let asked = Instant::now();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        let status = tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await;
+        let status = status.expect("it ends within 10 seconds").unwrap();
+        assert!(asked.elapsed() < Duration::from_secs(10));
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).await.unwrap();
+        assert_eq!(rest, "", "one line on stdout, and no more");
+        (status.code(), self.log.await.unwrap())
+    }
+}
+
+async fn authorization_server() -> Serving {
+    let mut command = example("authorization_server");
+    command.env("RUST_LOG", "trace");
+    Serving::start(command).await
+}
+
+async fn protected_resource(binding: &Value) -> Serving {
+    let mut command = example("protected_resource");
+    command.env("APPID_SERVICE_BINDING", binding.to_string()).env("RUST_LOG", "trace");
+    Serving::start(command).await
+}
+
+async fn token(credentials: &Serving, base: &str) -> String {
+    let request = reqwest::Client::new()
+        .post(format!("{base}/token"))
+        .basic_auth(credentials.text("clientId"), Some(credentials.text("secret")))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body("grant_type=client_credentials");
+    let body: Value = serde_json::from_slice(&request.send().await.unwrap().bytes().await.unwrap()).unwrap();
+    body["access_token"].as_str().unwrap().to_owned()
+}
+
+async fn get(url: &str, token: Option<&str>) -> (StatusCode, String) {
+    let mut request = reqwest::Client::new().get(url);
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    let response = request.send().await.unwrap();
+    (response.status(), response.text().await.unwrap())
+}
+
+/// Runs a caller to its end; its last line on stderr is the tally.
+async fn call(url: &str, variables: &[(&str, &str)]) -> (Output, Value) {
+    let mut command = example("call_protected_resource");
+    command.arg(url).envs(variables.iter().copied()).env("RUST_LOG", "trace");
+    let output = command.output().await.unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    let tally = serde_json::from_str(log.lines().last().unwrap_or_default()).unwrap_or_default();
+    (output, tally)
+}
+
+#[tokio::test]
+async fn the_guides_flow_works_end_to_end_and_outlives_the_authorization_server() {
+    let issuer = authorization_server().await;
+    let resource = protected_resource(&issuer.printed).await;
+    let listening = resource.text("listening");
+    let v4 = issuer.text("oauthServerUrl");
+    let v3 = v4.replace("/v4/", "/v3/");
+    let mut secrets = vec![issuer.text("secret"), issuer.text("managementToken")];
+
+    for base in [&v3, &v4] {
+        let token = token(&issuer, base).await;
+        let url = format!("{listening}/protected_resource");
+        assert_eq!(
+            get(&url, Some(&token)).await,
+            (StatusCode::OK, "Hello from protected resource".to_owned())
+        );
+        secrets.push(token);
+    }
+    assert_eq!(get(&format!("{listening}/protected_resource"), None).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        get(&format!("{listening}/reports"), secrets.last().map(String::as_str)).await.0,
+        StatusCode::FORBIDDEN
+    );
+    let (_, context) = get(&format!("{listening}/context"), secrets.last().map(String::as_str)).await;
+    let context: Value = serde_json::from_str(&context).unwrap();
+    assert_eq!(context["client_id"], issuer.text("clientId"));
+    assert_eq!(context["issuer"], v4);
+    assert_eq!(context["claims"]["tenant"], issuer.text("tenantId"));
+    for (path, word) in [("healthz", "ok"), ("readyz", "healthy"), ("metrics", "verdict=\"granted\"")] {
+        let (status, body) = get(&format!("{listening}/{path}"), None).await;
+        assert!(status == StatusCode::OK && body.contains(word), "{path}: {body}");
+    }
+
+    let binding = issuer.printed.to_string();
+    let url = format!("{listening}/protected_resource");
+    let variables = [("APPID_SERVICE_BINDING", binding.as_str()), ("REPEAT", "200"), ("CONCURRENCY", "10")];
+    let (output, tally) = call(&url, &variables).await;
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.stdout, b"Hello from protected resource\n");
+    assert_eq!(tally, json!({ "requests": 200, "failed": 0 }));
+    let mut logs = String::from_utf8_lossy(&output.stderr).into_owned();
+
+    let (code, log) = issuer.terminate().await;
+    assert_eq!(code, Some(0));
+    logs += &log;
+    let served = get(&url, secrets.last().map(String::as_str)).await;
+    assert_eq!(served.0, StatusCode::OK, "known keys serve on");
+    let (code, log) = resource.terminate().await;
+    assert_eq!(code, Some(0));
+    assert!(log.contains("tower_oauth"), "it did log");
+    logs += &log;
+    for secret in secrets {
+        assert!(!logs.contains(&secret), "a secret or token is in a log");
+    }
+    assert!(!logs.contains("eyJ"), "a token is in a log");
+}
+
+#[tokio::test]
+async fn a_resource_that_starts_before_its_issuer_becomes_ready_by_itself() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let url = format!("http://127.0.0.1:{port}/oauth/v4/39a37f57-a227-4bfe-a044-93b6e6060b61");
+    let resource = protected_resource(&json!({ "clientId": "shop", "oauthServerUrl": url })).await;
+    let ready = format!("{}/readyz", resource.text("listening"));
+    assert_eq!(get(&ready, None).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(get(&ready.replace("readyz", "healthz"), None).await.0, StatusCode::OK);
+    let mut issuer = example("authorization_server");
+    issuer.env("PORT", &port);
+    let _issuer = Serving::start(issuer).await;
+    let became_ready = async {
+        while get(&ready, None).await.0 != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), became_ready).await.expect("ready within 10 seconds");
+}
+
+#[tokio::test]
+async fn a_caller_that_is_refused_says_what_the_server_said() {
+    let issuer = authorization_server().await;
+    let (url, id) = (issuer.text("oauthServerUrl"), issuer.text("clientId"));
+    let variables = [("OAUTH_SERVER_URL", url.as_str()), ("CLIENT_ID", &id), ("CLIENT_SECRET", "wrong-one")];
+    let (output, tally) = call("http://127.0.0.1:9/", &variables).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(tally, json!({ "requests": 1, "failed": 1 }));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(log.contains("invalid_client") && !log.contains("wrong-one"), "{log}");
+
+    let secret = issuer.text("secret");
+    let good = [("OAUTH_SERVER_URL", url.as_str()), ("CLIENT_ID", &id), ("CLIENT_SECRET", &secret)];
+    let resource = protected_resource(&issuer.printed).await;
+    let (output, _) = call(&format!("{}/context", resource.text("listening")), &good).await;
+    assert_eq!(output.status.code(), Some(0), "by discovery, form-urlencoded");
+    let (output, tally) = call(&format!("{}/reports", resource.text("listening")), &good).await;
+    assert_eq!((output.status.code(), &tally["failed"]), (Some(1), &json!(1)), "403 is a failure");
+}
+
+#[tokio::test]
+async fn an_unusable_setting_ends_a_program_with_2_and_its_name() {
+    let binding = r#"{"clientId":"a","secret":"s","oauthServerUrl":"http://127.0.0.1:1/oauth/v4/t"}"#;
+    let issuer = ("ISSUER", "https://as.example");
+    let cases: [(&str, &[(&str, &str)], &str); 20] = [
+        ("protected_resource", &[], "ISSUER"),
+        ("protected_resource", &[("ISSUER", "http://as.example"), ("AUDIENCE", "a")], "ISSUER"),
+        ("protected_resource", &[("ISSUER", "as.example"), ("AUDIENCE", "a")], "ISSUER"),
+        ("protected_resource", &[issuer], "AUDIENCE"),
+        ("protected_resource", &[issuer, ("AUDIENCE", "a,,b")], "AUDIENCE"),
+        ("protected_resource", &[issuer, ("AUDIENCE", "a"), ("JWKS_URI", "http://as.example/k")], "JWKS_URI"),
+        ("protected_resource", &[issuer, ("AUDIENCE", "a"), ("MAX_STALE", "0")], "MAX_STALE"),
+        ("protected_resource", &[issuer, ("AUDIENCE", "a"), ("MIN_REFRESH", "soon")], "MIN_REFRESH"),
+        ("protected_resource", &[issuer, ("AUDIENCE", "a"), ("TOKEN_PROFILE", "saml")], "TOKEN_PROFILE"),
+        ("protected_resource", &[issuer, ("AUDIENCE", "a"), ("PORT", "70000")], "PORT"),
+        ("protected_resource", &[issuer, ("APPID_SERVICE_BINDING", binding)], "ISSUER"),
+        ("protected_resource", &[("APPID_SERVICE_BINDING", "{")], "APPID_SERVICE_BINDING"),
+        ("protected_resource", &[("APPID_BINDING_FILE", "/does/not/exist")], "APPID_BINDING_FILE"),
+        ("authorization_server", &[("PORT", "http")], "PORT"),
+        ("authorization_server", &[("TENANT_ID", "a/b")], "TENANT_ID"),
+        ("authorization_server", &[("TOKEN_LIFETIME", "0")], "TOKEN_LIFETIME"),
+        ("call_protected_resource", &[("OAUTH_SERVER_URL", "https://as.example")], "CLIENT_ID"),
+        ("call_protected_resource", &[], "OAUTH_SERVER_URL"),
+        ("call_protected_resource", &[("APPID_SERVICE_BINDING", binding), ("REPEAT", "0")], "REPEAT"),
+        ("call_protected_resource", &[("APPID_SERVICE_BINDING", binding), ("SCOPE", "a\"b")], "SCOPE"),
+    ];
+    for (program, variables, named) in cases {
+        let output = example(program).arg("http://127.0.0.1:9/").envs(variables.iter().copied()).output();
+        let output = tokio::time::timeout(Duration::from_secs(20), output).await.expect(named).unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{program} {variables:?}: {log}");
+        assert!(log.contains(named) && log.lines().count() == 1, "{program} {variables:?}: {log}");
+    }
+    for url in ["http://orders.example/", "orders"] {
+        let output =
+            example("call_protected_resource").arg(url).env("APPID_SERVICE_BINDING", binding).output();
+        assert_eq!(output.await.unwrap().status.code(), Some(2), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn the_whole_story_is_told_in_one_command() {
+    let output = example("app_to_app").output().await.unwrap();
+    let story = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{story}{}", String::from_utf8_lossy(&output.stderr));
+    for words in
+        ["Hello from protected resource", "1 token request", "401", "403", "invalid_token", "failed: 0"]
+    {
+        assert!(story.contains(words), "{words} is not in the story:\n{story}");
+    }
+}

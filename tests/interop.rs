@@ -1,0 +1,174 @@
+//! Programs of other makers as the other side: the App ID Node SDK, and oidc-provider.
+//!
+//! They run on node, from `tests/interop`, with packages that `tests/interop/install.sh` puts
+//! into `INTEROP_DIR` (else `target/interop`). Without them these tests say so and pass, unless
+//! `REQUIRE_INTEROP` is set, as it is in CI.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode, header};
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication};
+use tower_oauth::{
+    Audience, AuthContext, ClientCredentials, Issuer, Rejection, ResourceServer, Scope, TokenManager,
+    TokenProfile,
+};
+
+/// Where the packages are, if they are.
+fn packages() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = std::env::var_os("INTEROP_DIR").map_or_else(|| root.join("target/interop"), PathBuf::from);
+    let scripts = root.join("tests/interop");
+    let node = std::process::Command::new("node").arg("--version").stdout(Stdio::null()).status();
+    if folder.join("node_modules").is_dir() && scripts.is_dir() && node.is_ok_and(|status| status.success()) {
+        return Some(folder);
+    }
+    assert!(
+        std::env::var_os("REQUIRE_INTEROP").is_none(),
+        "node or its packages are missing: tests/interop/install.sh"
+    );
+    eprintln!("skipped: node or its packages are missing (tests/interop/install.sh)");
+    None
+}
+
+/// Starts a program; it ends with its standard input.
+fn node(packages: &Path, script: &str, settings: &[(&str, &str)]) -> Child {
+    Command::new("node")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script))
+        .env("INTEROP_DIR", packages)
+        .envs(settings.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+/// The line of JSON that a program prints when it is ready, or done.
+async fn printed(program: &mut Child) -> Value {
+    let mut line = String::new();
+    let mut stdout = BufReader::new(program.stdout.as_mut().unwrap());
+    let read = tokio::time::timeout(Duration::from_secs(60), stdout.read_line(&mut line));
+    read.await.expect("the program prints in time").unwrap();
+    serde_json::from_str(&line).unwrap_or_else(|_| panic!("the program printed {line:?}"))
+}
+
+/// A server on a port, with one application.
+async fn server() -> (AuthorizationServer, RegisteredApplication) {
+    let listening = AuthorizationServer::builder().bind(0).await.unwrap();
+    let server = listening.server().clone();
+    tokio::spawn(listening.serve(std::future::pending()));
+    let app = server.register("shop").unwrap();
+    (server, app)
+}
+
+/// Sends a token through a layer.
+async fn judge(resource: &ResourceServer, token: &str) -> AuthContext {
+    let service = resource.layer().layer(service_fn(async |request: Request<()>| {
+        let mut response = Response::new(());
+        response.extensions_mut().insert(AuthContext::of(&request).unwrap().clone());
+        Ok::<_, std::convert::Infallible>(response)
+    }));
+    let request =
+        Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    if let Some(rejection) = response.extensions().get::<Rejection>() {
+        panic!("refused: {}", rejection.kind());
+    }
+    response.extensions().get::<AuthContext>().unwrap().clone()
+}
+
+/// The SDK checks what it gets: signature, `ver`, `aud`, and `iss` against our metadata.
+#[tokio::test]
+async fn the_node_sdks_token_manager_gets_a_token_from_our_authorization_server() {
+    let Some(packages) = packages() else { return };
+    let (server, app) = server().await;
+    let url = format!("{}/oauth/v4/{}", server.base_url(), server.tenant_id());
+    let settings = [
+        ("OAUTH_SERVER_URL", url.as_str()),
+        ("CLIENT_ID", app.client_id()),
+        ("CLIENT_SECRET", app.secret().expose_secret()),
+        ("TENANT_ID", server.tenant_id()),
+    ];
+    let context = printed(&mut node(&packages, "token_manager.js", &settings)).await;
+    assert_eq!(context["tokenType"], "Bearer");
+    assert_eq!(context["expiresIn"], 3600);
+    let resource =
+        app.binding().unwrap().resource_server().unwrap().allow_loopback_http().start().await.unwrap();
+    let context = judge(&resource, context["accessToken"].as_str().unwrap()).await;
+    assert_eq!(context.client_id(), Some(app.client_id()));
+}
+
+#[tokio::test]
+async fn the_node_sdks_api_strategy_accepts_a_token_that_our_token_manager_got() {
+    let Some(packages) = packages() else { return };
+    let (server, app) = server().await;
+    app.set_scopes(["reports.read"]).unwrap();
+    let url = format!("{}/oauth/v4/{}", server.base_url(), server.tenant_id());
+    let settings = [
+        ("OAUTH_SERVER_URL", url.as_str()),
+        ("TENANT_ID", server.tenant_id()),
+        ("SCOPE", "reports.read"),
+        ("AUDIENCE", app.client_id()),
+    ];
+    let mut express = node(&packages, "api_strategy.js", &settings);
+    let listening = printed(&mut express).await["listening"].as_str().unwrap().to_owned();
+    let tokens = app.binding().unwrap().token_manager().unwrap().allow_loopback_http().start().unwrap();
+    let http = reqwest::Client::new();
+    let call = || http.get(format!("{listening}/protected_resource"));
+    let token = tokens.access_token().await.unwrap();
+    let response = call().bearer_auth(token.expose_secret()).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.text().await.unwrap(), "Hello from protected resource");
+    assert_eq!(call().send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    let forged = server.mint(&app).with_another_key().sign();
+    assert_eq!(call().bearer_auth(forged).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+}
+
+/// Another maker's issuer, found by discovery, under the strict profile and in every family of
+/// algorithms; its client secret needs the form-urlencoding of RFC 6749 §2.3.1.
+#[tokio::test]
+async fn an_rfc_9068_token_of_oidc_provider_is_accepted() {
+    let Some(packages) = packages() else { return };
+    for alg in ["RS256", "PS256", "ES256", "EdDSA"] {
+        let mut provider = node(&packages, "oidc_provider.js", &[("ALG", alg)]);
+        let told = printed(&mut provider).await;
+        let text = |name: &str| told[name].as_str().unwrap().to_owned();
+        let issuer = Issuer::new(text("issuer")).unwrap();
+        let tokens = TokenManager::discover(
+            issuer.clone(),
+            ClientCredentials::new(text("clientId"), text("clientSecret")),
+        )
+        .unwrap()
+        .scope(Scope::new("reports.read").unwrap())
+        .resource(text("audience"))
+        .allow_loopback_http()
+        .start()
+        .unwrap();
+        let resource = ResourceServer::builder(issuer, Audience::new(text("audience")).unwrap())
+            .issuer(|issuer| issuer.profile(TokenProfile::Rfc9068))
+            .allow_loopback_http()
+            .start()
+            .await
+            .unwrap();
+        assert!(resource.is_ready(), "{alg}");
+        let token = tokens.access_token().await.unwrap();
+        let context = judge(&resource, token.expose_secret()).await;
+        assert_eq!(context.client_id(), Some(text("clientId").as_str()));
+        assert!(context.has_scope("reports.read"), "{alg}");
+    }
+}
