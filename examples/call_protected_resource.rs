@@ -31,16 +31,28 @@ use tower_oauth::{
     BoxError, ClientCredentials, Endpoint, Error, Issuer, Scope, TokenManager, TokenManagerBuilder,
 };
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     common::log_to_stderr();
-    match run().await {
-        Ok(code) => code,
+    let outcome = match tokio::runtime::Runtime::new() {
+        // The runtime ends with this line, and with it the last that connections have to log.
+        Ok(runtime) => runtime.block_on(run()),
+        Err(error) => Err(Unusable::new("runtime", error)),
+    };
+    match outcome {
+        Ok(Outcome { requests, failed }) => {
+            eprintln!("{}", json!({ "requests": requests, "failed": failed }));
+            if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
         Err(unusable) => unusable.exit(),
     }
 }
 
-async fn run() -> Result<ExitCode, Unusable> {
+struct Outcome {
+    requests: u64,
+    failed: u64,
+}
+
+async fn run() -> Result<Outcome, Unusable> {
     let url = std::env::args().nth(1).ok_or_else(|| Unusable::new("URL", "is the argument, and missing"))?;
     let origin = Endpoint::new(&url).map_err(from_variable("URL"))?;
     let uri: Uri = origin.as_str().parse().map_err(|error| Unusable::new("URL", error))?;
@@ -63,9 +75,7 @@ async fn run() -> Result<ExitCode, Unusable> {
     if let Some(body) = tally.last_body.lock().unwrap_or_else(PoisonError::into_inner).take() {
         println!("{}", String::from_utf8_lossy(&body));
     }
-    let failed = repeat - tally.succeeded.load(Ordering::Relaxed);
-    eprintln!("{}", json!({ "requests": repeat, "failed": failed }));
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(Outcome { requests: repeat, failed: repeat - tally.succeeded.load(Ordering::Relaxed) })
 }
 
 /// The credentials: an App ID binding, or three variables.
