@@ -129,3 +129,8 @@ pub use self::resource_server::{
     RequireScopeFuture, RequireScopeLayer, RequireScopeService, ResourceServer, ResourceServerBuilder,
     ResourceServerLayer, ResourceServerService, ResponseFuture, StartUp, TrustedIssuer,
 };
+
+/// The README's examples are compiled and run like those of the documentation.
+#[cfg(all(doctest, feature = "axum", feature = "authorization-server"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
