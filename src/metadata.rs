@@ -4,7 +4,7 @@
 //! `token_endpoint`. `issuer` has to equal the configured one byte for byte
 //! ([RFC 8414 §3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)).
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use crate::clock::UnixTime;
@@ -15,8 +15,37 @@ use crate::transport::{Limits, Transport, get_json};
 /// The members of a metadata document that this crate needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Metadata {
-    pub(crate) jwks_uri: Option<Endpoint>,
-    pub(crate) token_endpoint: Option<Endpoint>,
+    jwks_uri: Option<String>,
+    token_endpoint: Option<String>,
+}
+
+impl Metadata {
+    /// Where the keys are. Each end looks at its own member only: what is wrong with the other
+    /// does not concern it.
+    pub(crate) fn jwks_uri(&self, allow_loopback_http: bool) -> Result<Option<Endpoint>, Error> {
+        endpoint(self.jwks_uri.as_deref(), allow_loopback_http)
+    }
+
+    /// Where tokens are asked for.
+    pub(crate) fn token_endpoint(&self, allow_loopback_http: bool) -> Result<Option<Endpoint>, Error> {
+        endpoint(self.token_endpoint.as_deref(), allow_loopback_http)
+    }
+}
+
+fn endpoint(url: Option<&str>, allow_loopback_http: bool) -> Result<Option<Endpoint>, Error> {
+    let malformed =
+        |error: ConfigError| Error::new(Operation::Discovery, ErrorKind::Malformed).with_source(error);
+    let Some(url) = url else { return Ok(None) };
+    let endpoint = Endpoint::new(url).map_err(malformed)?;
+    endpoint.check_plain_http(allow_loopback_http).map_err(malformed)?;
+    Ok(Some(endpoint))
+}
+
+/// Whether an answer means that the document is not here: it may be in the next place. A server
+/// that is in trouble is not asked again in another place.
+fn is_elsewhere(status: StatusCode) -> bool {
+    let in_trouble = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+    !in_trouble || status == StatusCode::NOT_IMPLEMENTED
 }
 
 #[derive(Deserialize)]
@@ -63,13 +92,11 @@ pub(crate) async fn discover(
         url.check_plain_http(allow_loopback_http).map_err(unusable)?;
         let answer = get_json(transport, Operation::Discovery, &url, HeaderMap::new(), now, limits).await;
         let error = match answer {
-            Ok(answer) => match parse(answer.body(), issuer, allow_loopback_http) {
+            Ok(answer) => match parse(answer.body(), issuer) {
                 Ok(metadata) => return Ok(metadata),
                 Err(error) => error.with_url(url.as_str()),
             },
-            Err(error) if matches!(error.kind(), ErrorKind::Status(status) if status.is_client_error() && status != http::StatusCode::TOO_MANY_REQUESTS) => {
-                error
-            }
+            Err(error) if matches!(error.kind(), ErrorKind::Status(status) if is_elsewhere(status)) => error,
             Err(error) => return Err(error),
         };
         // A document of another issuer tells more than a 404 elsewhere.
@@ -82,25 +109,13 @@ pub(crate) async fn discover(
 }
 
 /// Reads one document and compares its `issuer`.
-pub(crate) fn parse(body: &[u8], issuer: &Issuer, allow_loopback_http: bool) -> Result<Metadata, Error> {
-    let malformed = || Error::new(Operation::Discovery, ErrorKind::Malformed);
-    let document: Document = serde_json::from_slice(body).map_err(|error| malformed().with_source(error))?;
-    if document.issuer != issuer.as_str() {
+pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
+    let Document { issuer: named, jwks_uri, token_endpoint } = serde_json::from_slice(body)
+        .map_err(|error| Error::new(Operation::Discovery, ErrorKind::Malformed).with_source(error))?;
+    if named != issuer.as_str() {
         return Err(Error::new(Operation::Discovery, ErrorKind::IssuerMismatch));
     }
-    let endpoint = |url: Option<String>| {
-        url.map(|url| {
-            let endpoint = Endpoint::new(url)?;
-            endpoint.check_plain_http(allow_loopback_http)?;
-            Ok(endpoint)
-        })
-        .transpose()
-        .map_err(|error: ConfigError| malformed().with_source(error))
-    };
-    Ok(Metadata {
-        jwks_uri: endpoint(document.jwks_uri)?,
-        token_endpoint: endpoint(document.token_endpoint)?,
-    })
+    Ok(Metadata { jwks_uri, token_endpoint })
 }
 
 #[cfg(test)]
@@ -134,7 +149,7 @@ mod tests {
     fn a_document_of_another_issuer_is_refused() {
         let issuer = Issuer::new("https://as.example").unwrap();
         let body = br#"{"issuer":"https://as.example/","jwks_uri":"https://as.example/keys"}"#;
-        assert_eq!(parse(body, &issuer, false).unwrap_err().kind(), ErrorKind::IssuerMismatch);
+        assert_eq!(parse(body, &issuer).unwrap_err().kind(), ErrorKind::IssuerMismatch);
     }
 
     #[test]
@@ -142,7 +157,9 @@ mod tests {
         let issuer = Issuer::new("https://as.example").unwrap();
         for jwks_uri in ["http://as.example/keys", "file:///etc/passwd", "http://127.0.0.1/keys"] {
             let body = format!(r#"{{"issuer":"https://as.example","jwks_uri":"{jwks_uri}"}}"#);
-            assert_eq!(parse(body.as_bytes(), &issuer, false).unwrap_err().kind(), ErrorKind::Malformed);
+            let metadata = parse(body.as_bytes(), &issuer).unwrap();
+            assert_eq!(metadata.jwks_uri(false).unwrap_err().kind(), ErrorKind::Malformed);
+            assert!(metadata.token_endpoint(false).unwrap().is_none());
         }
     }
 }

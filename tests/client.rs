@@ -464,8 +464,9 @@ async fn metadata_cannot_lead_the_secret_to_plain_http() {
     let metadata = json!({ "issuer": issuer, "token_endpoint": "http://as.example/token" });
     let endpoint = TokenEndpoint::answering(Reply::Token(60)).metadata(Reply::Json(200, metadata));
     let manager = TokenManager::discover(Issuer::new(issuer).unwrap(), credentials()).unwrap();
-    token(&manager.transport(endpoint.clone()).start().unwrap()).await;
-    assert_eq!(endpoint.seen()[0].url, "https://as.example/token");
+    let manager = manager.transport(endpoint.clone()).start().unwrap();
+    assert_eq!(manager.access_token().await.unwrap_err().kind(), ErrorKind::Malformed);
+    assert_eq!(endpoint.count(), 0);
 }
 
 /// Row 44.

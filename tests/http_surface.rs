@@ -5,11 +5,14 @@
 mod support;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::Full;
 use serde_json::json;
 use support::{Bench, claims, claims_with, now_or_never};
-use tower_oauth::{AuthContext, Rejection, RejectionKind};
+use tower_oauth::{
+    Audience, AuthContext, Endpoint, Issuer, KeySet, Rejection, RejectionKind, RequireScopeLayer,
+    ResourceServer,
+};
 
 fn send(bench: &Bench, request: http::request::Builder) -> Response<Full<Bytes>> {
     now_or_never(bench.send(request.body(Full::default()).unwrap()))
@@ -31,7 +34,11 @@ fn row_22_several_tokens_fields_or_methods_are_a_bad_request() {
     let joined = Request::builder().header(header::AUTHORIZATION, format!("{bearer}, {bearer}"));
     let repeated = Request::builder().header(header::AUTHORIZATION, format!("Bearer {bearer}"));
     let query = Request::builder().uri("/orders?access_token=x").header(header::AUTHORIZATION, &bearer);
-    for request in [twice, mixed, joined, repeated, query] {
+    let disguised = Request::builder().uri("/?access%5Ftoken=x").header(header::AUTHORIZATION, &bearer);
+    let proof = Request::builder().header("dpop", "x.y.z").header(header::AUTHORIZATION, &bearer);
+    let proofs =
+        Request::builder().header("dpop", "x").header("dpop", "y").header(header::AUTHORIZATION, &bearer);
+    for request in [twice, mixed, joined, repeated, query, disguised, proof, proofs] {
         let response = send(&bench, request);
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
         assert_eq!(kind(&response), Some(RejectionKind::InvalidRequest));
@@ -163,15 +170,82 @@ fn row_29_no_path_method_or_header_skips_the_check() {
     assert_eq!(now_or_never(service.oneshot(request)).unwrap().status(), StatusCode::UNAUTHORIZED);
 }
 
+/// The addresses and errors of a fetch that failed are for the operator.
+#[tokio::test(start_paused = true)]
+async fn row_27_internal_errors_are_never_in_a_response() {
+    use tower::{Layer, ServiceExt};
+    let issuer = support::issuer::Scripted::new(json!({ "keys": [] }));
+    issuer.answer(support::issuer::Answer::Unreachable);
+    let server =
+        ResourceServer::builder(Issuer::new(support::ISSUER).unwrap(), Audience::new("orders").unwrap())
+            .transport(issuer)
+            .start()
+            .await
+            .unwrap();
+    let service = server.layer().layer(tower::service_fn(|_: Request<()>| async {
+        Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+    }));
+    let bearer = format!("Bearer {}", Bench::new().token(&claims()));
+    let request = Request::builder().header(header::AUTHORIZATION, bearer).body(()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.body(), "");
+    let mut names: Vec<&str> = response.headers().keys().map(header::HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["cache-control", "retry-after"]);
+}
+
+#[tokio::test]
+async fn a_lacking_scope_is_told_in_the_realm_of_the_resource_server() {
+    use tower::{Layer, ServiceExt};
+    let bench = Bench::new();
+    let keys = json!({ "keys": [bench.rsa.jwk("rsa")] }).to_string();
+    let (server, _nothing) =
+        ResourceServer::builder(Issuer::new(support::ISSUER).unwrap(), Audience::new("orders").unwrap())
+            .keys(KeySet::from_json(keys.as_bytes()).unwrap())
+            .clock(bench.clock.clone())
+            .realm("orders")
+            .resource_metadata(Endpoint::new("https://orders.example/.well-known/x").unwrap())
+            .build()
+            .unwrap();
+    let inner = tower::service_fn(|_: Request<()>| async {
+        Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+    });
+    let service = server.layer().layer(RequireScopeLayer::all(["admin"]).layer(inner));
+    let bearer = format!("Bearer {}", bench.token(&claims()));
+    let request = Request::builder().header(header::AUTHORIZATION, bearer).body(()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    let challenge = response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap();
+    assert!(challenge.starts_with(r#"Bearer realm="orders", error="insufficient_scope""#), "{challenge}");
+    assert!(
+        challenge.contains(r#"scope="admin", resource_metadata="https://orders.example/"#),
+        "{challenge}"
+    );
+}
+
 #[test]
 fn row_31_grpc_calls_are_answered_in_grpcs_terms() {
     let bench = Bench::new();
-    for content_type in ["application/grpc", "application/grpc+proto", "application/grpc-web"] {
-        let response = send(&bench, Request::builder().header(header::CONTENT_TYPE, content_type));
+    let call = |content_type: &str| {
+        let request = Request::builder().method(Method::POST).version(Version::HTTP_2);
+        request.header(header::CONTENT_TYPE, content_type)
+    };
+    for content_type in ["application/grpc", "application/grpc+proto", "Application/gRPC;x=y"] {
+        let response = send(&bench, call(content_type));
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["grpc-status"], "16");
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/grpc");
         assert_eq!(kind(&response), Some(RejectionKind::MissingToken));
+    }
+    // What only looks like a call gets a status that everybody understands.
+    for request in [
+        call("application/grpc-web"),
+        call("application/grpcfoo"),
+        call("application/grpc").version(Version::HTTP_11),
+        call("application/grpc").method(Method::GET),
+    ] {
+        assert_eq!(send(&bench, request).status(), StatusCode::UNAUTHORIZED);
     }
     let head = send(&bench, Request::builder().method(Method::HEAD));
     assert_eq!(head.status(), StatusCode::UNAUTHORIZED);

@@ -474,3 +474,22 @@ async fn settings_that_cannot_work_do_not_build() {
     let none = builder(&Scripted::new(json!({})), &clock()).issuer(|issuer| issuer.algorithms([])).build();
     assert!(none.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_move_are_followed_although_the_old_place_still_answers() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let clock = clock();
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    issuer.move_keys("https://as.example/moved/keys");
+    let discoveries =
+        |issuer: &Scripted| issuer.urls().iter().filter(|url| url.ends_with("openid-configuration")).count();
+    // A token of a new key: the old place does not have it, so the place is doubted.
+    assert_eq!(send(&server, &token("b", rsa(1))).await, Err(RejectionKind::UnknownKey));
+    assert_eq!(discoveries(&issuer), 1);
+    let _ = send(&server, &token("b", rsa(1))).await;
+    assert_eq!(discoveries(&issuer), 2);
+    assert_eq!(issuer.urls().last().unwrap(), "https://as.example/moved/keys");
+    // And without any such token it is asked again each hour.
+    advance(&clock, secs(4200)).await;
+    assert_eq!(discoveries(&issuer), 3);
+}

@@ -155,3 +155,33 @@ fn poll_ready_only_asks_the_inner_service() {
     assert!(ready.as_mut().poll(&mut context).is_pending());
     assert!(asked.load(Ordering::SeqCst));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_keys_keeps_no_permit_from_others() {
+    let key = support::rsa(0);
+    let issuer = support::issuer::Scripted::new(json!({ "keys": [key.jwk("known")] }));
+    let server =
+        ResourceServer::builder(Issuer::new(support::ISSUER).unwrap(), Audience::new("orders").unwrap())
+            .clock(ManualClock::at(UnixTime::from_secs(support::NOW)))
+            .transport(issuer.clone())
+            .start()
+            .await
+            .unwrap();
+    issuer.answer(support::issuer::Answer::Hang);
+    let token = |kid: &str| {
+        let header = json!({ "alg": "RS256", "kid": kid }).to_string();
+        compact(key, "RS256", &header, claims().to_string().as_bytes())
+    };
+    let service = ServiceBuilder::new().layer(server.layer()).concurrency_limit(1).service(Strict::default());
+    let mut waiting = service.clone();
+    let waiting = waiting.ready().await.unwrap().call(request(&token("unknown")));
+    let mut service = service;
+    let served =
+        tokio::time::timeout(Duration::from_millis(1), status(&mut service, request(&token("known"))));
+    assert_eq!(served.await.unwrap(), StatusCode::OK);
+    assert_eq!(waiting.await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    // And one that is granted after its wait gets the permit that it gave back.
+    issuer.publish(json!({ "keys": [key.jwk("new")] }));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(status(&mut service, request(&token("new"))).await, StatusCode::OK);
+}

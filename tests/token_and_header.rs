@@ -293,6 +293,18 @@ fn row_10_base64url_is_exact_in_each_part() {
             );
         }
     }
+    // With a signature over the spoiled text: nothing but the spoiling is wrong with it.
+    for which in 0..2 {
+        for spoil in ["=", "==", "+", "/", " ", "\u{0}"] {
+            let mut spoiled: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
+            spoiled[which].push_str(spoil);
+            let input = format!("{}.{}", spoiled[0], spoiled[1]);
+            let token = format!("{input}.{}", encode(bench.rsa.sign("RS256", input.as_bytes())));
+            if spoil.bytes().all(|byte| byte.is_ascii_graphic()) {
+                bench.refuses(&token, Malformed);
+            }
+        }
+    }
     // Trailing bits: a 256-byte signature ends in a character of which four bits count.
     let last = good.chars().last().unwrap();
     let next = char::from(u8::try_from(u32::from(last)).unwrap() + 1);
@@ -367,6 +379,18 @@ fn row_13_the_type_of_the_token() {
         bench
             .refuses(&bench.with_header(&format!(r#"{{"alg":"RS256","kid":"rsa","typ":{typ}}}"#)), Malformed);
     }
+    // ID tokens, logout tokens and Keycloak's others, which the same keys sign.
+    for (name, value) in [
+        ("at_hash", json!("x")),
+        ("c_hash", json!("x")),
+        ("events", json!({})),
+        ("typ", json!("ID")),
+        ("typ", json!("Refresh")),
+        ("typ", json!("Logout")),
+    ] {
+        bench.refuses(&bench.token(&support::claims_with(json!({ name: value }))), Type);
+    }
+    bench.accepts(&bench.token(&support::claims_with(json!({ "typ": "Bearer" }))));
     // RFC 9068 §4
     let strict = Bench::with(|issuer| issuer.profile(TokenProfile::Rfc9068));
     for typ in ["at+jwt", "application/at+jwt", "AT+jwt"] {
@@ -407,9 +431,25 @@ fn row_14_size_depth_and_number_of_members() {
         }
         assert_eq!(support::now_or_never(bench.judge(&bench.token(&many))).is_ok(), fine, "{members}");
     }
-    let digits = "9".repeat(5000);
-    let payload = claims().to_string().replacen('{', &format!(r#"{{"x":{digits},"#), 1);
-    assert!(support::now_or_never(bench.judge(&bench.with_payload(payload.as_bytes()))).is_err());
+    for (members, fine) in [(200, true), (300, false)] {
+        let nested: serde_json::Map<String, Value> =
+            (0..members).map(|n| (format!("m{n}"), json!(0))).collect();
+        let verdict =
+            support::now_or_never(bench.judge(&bench.token(&support::claims_with(json!({ "x": nested })))));
+        assert_eq!(verdict.is_ok(), fine, "{members} members of a member");
+    }
+    for number in [
+        "9".repeat(5000),
+        "9".repeat(300),
+        format!("1.{}", "0".repeat(5000)),
+        format!("1e{}1", "0".repeat(99)),
+    ] {
+        for place in [format!(r#"{{"x":{number},"#), format!(r#"{{"x":[[{number}]],"#)] {
+            let payload = claims().to_string().replacen('{', &place, 1);
+            bench.refuses(&bench.with_payload(payload.as_bytes()), Malformed);
+        }
+    }
+    bench.accepts(&bench.token(&support::claims_with(json!({ "x": "9".repeat(300) }))));
 }
 
 #[test]

@@ -16,6 +16,9 @@ use crate::metadata;
 use crate::oauth::{Audience, Scope};
 use crate::transport::{Transport, default_transport};
 
+/// No wait of a manager is longer, whatever it is set to.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
 /// Settings of a [`TokenManager`]; every default is right for production.
 #[derive(Debug)]
 #[must_use]
@@ -90,13 +93,13 @@ impl TokenManagerBuilder {
 
     /// Time limit of one token request, discovery included. Default: 10 seconds.
     pub fn request_timeout(mut self, limit: Duration) -> Self {
-        self.policy.attempt = limit;
+        self.policy.attempt = limit.min(LONGEST);
         self
     }
 
     /// How long a caller waits at most, all retries included. Default: 40 seconds.
     pub fn give_up_after(mut self, limit: Duration) -> Self {
-        self.policy.give_up_after = limit;
+        self.policy.give_up_after = limit.min(LONGEST);
         self
     }
 

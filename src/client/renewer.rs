@@ -141,7 +141,9 @@ async fn obtain(
     if let TokenEndpoint::Discover { issuer, otherwise } = endpoint {
         let now = shared.clock.now();
         let known = match metadata::discover(transport, issuer, allow_loopback_http, now, limits).await {
-            Ok(metadata) => metadata.token_endpoint.unwrap_or_else(|| otherwise.clone()),
+            Ok(metadata) => {
+                metadata.token_endpoint(allow_loopback_http)?.unwrap_or_else(|| otherwise.clone())
+            }
             // No document, or not this issuer's, says nothing about the token endpoint.
             Err(error) if failure(&error) == Failure::Final => otherwise.clone(),
             Err(error) => return Err(error),

@@ -5,10 +5,11 @@ use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::header::{Header, Typ};
-use super::json::{Name, Names, Skip};
+use super::json::{Name, Names, Skip, has_long_number};
 use super::{Algorithm, Defect};
 use crate::clock::UnixTime;
 use crate::oauth::{Audience, Issuer};
@@ -36,7 +37,7 @@ pub(crate) struct Expectations {
     pub(crate) audiences: Vec<Audience>,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) profile: TokenProfile,
-    /// App ID: the `tenant` that has to be named, if one is named.
+    /// App ID: the tenant that has to be named, by the claim `tenant` or by the issuer.
     pub(crate) tenant: Option<String>,
     /// App ID: `sub` is the client of an app-to-app token.
     pub(crate) subject_is_client: bool,
@@ -57,6 +58,9 @@ impl<'a> Claims<'a> {
     /// A registered claim of the wrong type is an error even where the claim is not required
     /// (CVE-2026-25537).
     pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, Defect> {
+        if has_long_number(payload) {
+            return Err(Defect::Malformed);
+        }
         let raw =
             serde_json::from_slice(payload).map_err(|error: serde_json::Error| match error.classify() {
                 serde_json::error::Category::Data => Defect::Claim,
@@ -105,10 +109,20 @@ impl<'a> Claims<'a> {
         if claimed != issuer.as_str() && !issuer_aliases.iter().any(|alias| alias.as_str() == claimed) {
             return Err(Defect::Issuer);
         }
-        if let (Some(expected), Some(tenant)) = (tenant, &raw.tenant)
-            && expected != tenant
-        {
-            return Err(Defect::Issuer);
+        if let Some(expected) = tenant {
+            let named = match &raw.tenant {
+                Some(tenant) => tenant.0.as_deref() == Some(expected),
+                // Without the claim the issuer has to say which tenant it is.
+                None => claimed.contains(expected.as_str()),
+            };
+            if !named {
+                return Err(Defect::Issuer);
+            }
+        }
+        // Tokens of the same issuer that are no access tokens: OpenID Connect Core §3.1.3.6,
+        // Back-Channel Logout §2.4, and Keycloak's own word for it in the payload.
+        if raw.is_other_token {
+            return Err(Defect::Type);
         }
         let audience = raw.aud.as_ref().ok_or(Defect::Claim)?;
         if !audience.0.iter().any(|named| audiences.iter().any(|own| own.as_str() == named)) {
@@ -206,9 +220,10 @@ struct Raw<'a> {
     azp: Option<Cow<'a, str>>,
     scope: Option<Strings<'a>>,
     scp: Option<Strings<'a>>,
-    tenant: Option<Cow<'a, str>>,
+    tenant: Option<Lenient<'a>>,
     amr: Option<Strings<'a>>,
     has_confirmation: bool,
+    is_other_token: bool,
 }
 
 impl<'de> Deserialize<'de> for Raw<'de> {
@@ -239,11 +254,20 @@ impl<'de> Deserialize<'de> for Raw<'de> {
                         "azp" => raw.azp = Some(map.next_value::<Name<'de>>()?.0),
                         "scope" => raw.scope = Some(map.next_value()?),
                         "scp" => raw.scp = Some(map.next_value()?),
-                        "tenant" => raw.tenant = Some(map.next_value::<Name<'de>>()?.0),
+                        "tenant" => raw.tenant = Some(map.next_value_seed(Lenient::seed(&members))?),
                         "amr" => raw.amr = Some(map.next_value()?),
                         "cnf" => {
                             map.next_value_seed(Skip::top_level(&members))?;
                             raw.has_confirmation = true;
+                        }
+                        "typ" => {
+                            let typ = map.next_value_seed(Lenient::seed(&members))?.0;
+                            raw.is_other_token |=
+                                matches!(typ.as_deref(), Some("ID" | "Refresh" | "Offline" | "Logout"));
+                        }
+                        "at_hash" | "c_hash" | "events" => {
+                            map.next_value_seed(Skip::top_level(&members))?;
+                            raw.is_other_token = true;
                         }
                         _ => map.next_value_seed(Skip::top_level(&members))?,
                     }
@@ -255,6 +279,35 @@ impl<'de> Deserialize<'de> for Raw<'de> {
         }
 
         deserializer.deserialize_map(RawVisitor)
+    }
+}
+
+/// A string, or some other value, which is not looked at: of claims that are private to some
+/// issuers, and so mean nothing in the tokens of others.
+#[derive(Debug)]
+struct Lenient<'a>(Option<Cow<'a, str>>);
+
+struct LenientSeed<'b>(&'b Cell<u32>);
+
+impl Lenient<'_> {
+    fn seed(members: &Cell<u32>) -> LenientSeed<'_> {
+        LenientSeed(members)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for LenientSeed<'_> {
+    type Value = Lenient<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        // The text of the value: a string is read from it, anything else is skipped.
+        let text = <&'de RawValue>::deserialize(deserializer)?.get();
+        let mut json = serde_json::Deserializer::from_str(text);
+        if text.starts_with('"') {
+            let Name(string) = Name::deserialize(&mut json).map_err(D::Error::custom)?;
+            return Ok(Lenient(Some(string)));
+        }
+        Skip::top_level(self.0).deserialize(&mut json).map_err(D::Error::custom)?;
+        Ok(Lenient(None))
     }
 }
 
@@ -326,6 +379,7 @@ impl<'de> Deserialize<'de> for NumericDate {
             }
         }
 
-        deserializer.deserialize_any(DateVisitor)
+        // Not `any`: whatever else a build enables in serde_json, this is read as a number.
+        deserializer.deserialize_f64(DateVisitor)
     }
 }

@@ -15,8 +15,8 @@ const MAX_DEPTH: u32 = 32;
 /// Members and elements that one document may hold in all its objects and arrays together.
 const MAX_MEMBERS: u32 = 2048;
 
-/// Members of the outermost object.
-const MAX_TOP_LEVEL: usize = 256;
+/// Members of one object.
+const MAX_NAMES: usize = 256;
 
 /// The name of a member; borrowed unless it is written with escapes.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,8 +53,12 @@ pub(crate) struct Names<'de>(Vec<Cow<'de, str>>);
 impl<'de> Names<'de> {
     /// Notes a name; refuses too many of them.
     pub(crate) fn note<E: Error>(&mut self, name: Cow<'de, str>) -> Result<(), E> {
-        if self.0.len() == MAX_TOP_LEVEL {
+        if self.0.len() == MAX_NAMES {
             return Err(E::custom("too many members"));
+        }
+        // serde_json gives such a name a meaning of its own when a value is read later.
+        if name.starts_with("$serde_json::private::") {
+            return Err(E::custom("a name that is not data"));
         }
         self.0.push(name);
         Ok(())
@@ -69,6 +73,40 @@ impl<'de> Names<'de> {
         }
         Ok(())
     }
+}
+
+/// Numbers may have so many characters.
+const MAX_NUMBER: usize = 64;
+
+/// Whether a document has a number that is longer than any real one.
+///
+/// A look at every 32nd byte finds a run of that length; only where one is found is the
+/// document read to tell numbers from strings.
+pub(crate) fn has_long_number(json: &[u8]) -> bool {
+    let of_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
+    let suspicious = json
+        .iter()
+        .skip(MAX_NUMBER / 2)
+        .step_by(MAX_NUMBER / 2)
+        .zip(json.iter().skip(MAX_NUMBER).step_by(MAX_NUMBER / 2))
+        .any(|(one, next)| of_number(one) && of_number(next));
+    if !suspicious {
+        return false;
+    }
+    let (mut in_string, mut escaped, mut run) = (false, false, 0_usize);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ => {}
+        }
+        run = if !in_string && of_number(byte) { run + 1 } else { 0 };
+        if run > MAX_NUMBER {
+            return true;
+        }
+    }
+    false
 }
 
 /// Reads any value and forgets it: well-formed, not too deep, not too many.
@@ -147,10 +185,35 @@ impl<'de> Visitor<'de> for Skip<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while map.next_key::<Name<'_>>()?.is_some() {
+        let mut names = Names::default();
+        while let Some(Name(name)) = map.next_key()? {
             self.count()?;
             map.next_value_seed(self.inner()?)?;
+            names.note(name)?;
         }
-        Ok(())
+        names.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_number_is_found_wherever_it_starts_and_a_long_string_is_not_one() {
+        for offset in 0..70 {
+            let padding = " ".repeat(offset);
+            for (digits, long) in [(64, false), (65, true), (300, true)] {
+                let number = "1".repeat(digits);
+                assert_eq!(
+                    has_long_number(format!("{{{padding}\"x\":{number}}}").as_bytes()),
+                    long,
+                    "{offset} {digits}"
+                );
+                assert!(!has_long_number(format!("{{{padding}\"x\":\"{number}\"}}").as_bytes()));
+                assert!(!has_long_number(format!("{{{padding}\"x\":\"\\\" {number}\"}}").as_bytes()));
+            }
+            assert!(has_long_number(format!("{{{padding}\"x\":1.{}}}", "0".repeat(100)).as_bytes()));
+        }
     }
 }

@@ -103,6 +103,7 @@ impl<'a> Unverified<'a> {
         expectations: &Expectations,
         now: crate::UnixTime,
     ) -> Result<(), Defect> {
+        Base64Url::decode(self.segments.signature)?;
         self.claims.check(&self.header, expectations, now)
     }
 

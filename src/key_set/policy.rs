@@ -56,33 +56,33 @@ impl RefreshPolicy {
     /// Each refresh comes somewhat earlier, at a random 70 to 95 % of it, so that many
     /// instances do not ask together. It bounds how long a withdrawn key is trusted.
     pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = interval;
+        self.interval = bounded(interval);
         self
     }
 
     /// The shortest interval that `Cache-Control` can ask for, and what `no-store` means.
     /// Default: 1 minute.
     pub fn min_interval(mut self, floor: Duration) -> Self {
-        self.min_interval = floor;
+        self.min_interval = bounded(floor);
         self
     }
 
     /// The longest interval that `Cache-Control` can ask for. Default: 10 minutes.
     pub fn max_interval(mut self, ceiling: Duration) -> Self {
-        self.max_interval = ceiling;
+        self.max_interval = bounded(ceiling);
         self
     }
 
     /// How long the last good set is trusted while the issuer cannot be reached. After it
     /// requests are answered 503. Default: 24 hours.
     pub fn max_stale(mut self, limit: Duration) -> Self {
-        self.max_stale = limit;
+        self.max_stale = bounded(limit);
         self
     }
 
     /// Time limit of one fetch. Default: 5 seconds.
     pub fn fetch_timeout(mut self, limit: Duration) -> Self {
-        self.fetch_timeout = limit;
+        self.fetch_timeout = bounded(limit);
         self
     }
 
@@ -96,14 +96,14 @@ impl RefreshPolicy {
     /// one each `period`. Default: 2, then one each 15 seconds. The timer has no part in it,
     /// so a flood of forged tokens cannot delay a rotation.
     pub fn unknown_key_budget(mut self, burst: u32, period: Duration) -> Self {
-        self.demand_burst = burst;
-        self.demand_period = period;
+        self.demand_period = bounded(period);
+        self.demand_burst = burst.min(1000);
         self
     }
 
     /// How long a request with an unknown `kid` waits for that refresh. Default: 1 second.
     pub fn unknown_key_wait(mut self, limit: Duration) -> Self {
-        self.demand_wait = limit;
+        self.demand_wait = bounded(limit);
         self
     }
 
@@ -113,4 +113,9 @@ impl RefreshPolicy {
         self.max_waiters = limit;
         self
     }
+}
+
+/// Longer than a program runs is all the same, and can be added to any moment.
+fn bounded(duration: Duration) -> Duration {
+    duration.min(Duration::from_secs(10 * 365 * 86_400))
 }

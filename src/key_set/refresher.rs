@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::jwk::Quirks;
 use super::policy::RefreshPolicy;
@@ -12,6 +12,7 @@ use super::schedule::{Cause, Schedule};
 use super::source::Fetcher;
 use super::watch::{KeySetHandle, Shared};
 use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Issuer};
 use crate::timer::{now, sleep_until_some};
 use crate::trace;
@@ -53,7 +54,7 @@ impl Refresh {
             transport,
             Arc::clone(&clock),
         );
-        let max_stale = policy.max_stale;
+        let (max_stale, fetch_timeout) = (policy.max_stale, policy.fetch_timeout);
         let mut schedule = Schedule::new(policy, now());
         loop {
             let cause = tokio::select! {
@@ -81,12 +82,17 @@ impl Refresh {
                 () = sleep_until_some(Some(schedule.next())) => Cause::Timer,
             };
             let fetched = tokio::select! {
-                fetched = fetcher.fetch() => fetched,
+                fetched = timeout(fetch_timeout, fetcher.fetch()) => fetched.unwrap_or_else(|_elapsed| {
+                    Err(Error::new(Operation::KeySet, ErrorKind::Timeout))
+                }),
                 () = closed(&mut demands) => return,
             };
             match fetched {
                 Ok(fetched) => {
                     schedule.succeeded(now(), fetched.freshness, fastrand::f64());
+                    if cause == Cause::UnknownKey && fetched.keys.is_none() {
+                        fetcher.doubt_place();
+                    }
                     trace::debug!(
                         target: "tower_oauth::key_set",
                         %issuer, ?cause, changed = fetched.keys.is_some(), "the key set was refreshed"

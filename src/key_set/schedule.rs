@@ -39,12 +39,14 @@ pub(super) struct Schedule {
     last_success: Option<Instant>,
     /// The bucket of the unknown-key budget, as the time at which it will be full again.
     bucket_full_at: Instant,
+    /// The issuer asked to be left alone until then.
+    not_before: Option<Instant>,
 }
 
 impl Schedule {
     /// A schedule whose first fetch is due now.
     pub(super) fn new(policy: RefreshPolicy, now: Instant) -> Self {
-        Self { policy, next: now, failures: 0, last_success: None, bucket_full_at: now }
+        Self { policy, next: now, failures: 0, last_success: None, bucket_full_at: now, not_before: None }
     }
 
     /// When the timer fires.
@@ -70,6 +72,9 @@ impl Schedule {
 
     /// Takes one refresh from the unknown-key budget; `false` if it is spent.
     pub(super) fn take_demand(&mut self, now: Instant) -> bool {
+        if self.not_before.is_some_and(|at| now < at) {
+            return false;
+        }
         // A bucket of n tokens that refills one each period is spent when it would take more
         // than n-1 periods to fill what is missing.
         let full_at = self.bucket_full_at.max(now) + self.policy.demand_period;
@@ -93,6 +98,7 @@ impl Schedule {
         let interval = interval.min(policy.max_stale / 2).max(Duration::from_millis(100));
         self.next = now + interval.mul_f64(0.70 + 0.25 * random.clamp(0.0, 1.0));
         self.failures = 0;
+        self.not_before = None;
         self.last_success = Some(now);
     }
 
@@ -105,6 +111,9 @@ impl Schedule {
         }
         if self.last_success.is_none() {
             wait = wait.min(MAX_WAIT_WHILE_EMPTY);
+        }
+        if retry_after.is_some() {
+            self.not_before = Some(now + wait);
         }
         self.next = match cause {
             Cause::Timer => now + wait,
@@ -166,6 +175,31 @@ mod tests {
         schedule.succeeded(now, Freshness::Unsaid, 0.5);
         schedule.failed(now, Cause::Timer, Some(seconds(3600)), 1.0);
         assert_eq!(waited(&schedule, now), seconds(300));
+    }
+
+    #[test]
+    fn an_issuer_that_asked_to_be_left_alone_is_not_asked_for_an_unknown_key_either() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(RefreshPolicy::new(), now);
+        schedule.succeeded(now, Freshness::Unsaid, 0.5);
+        schedule.failed(now, Cause::Timer, Some(seconds(120)), 0.0);
+        assert!(!schedule.take_demand(now + seconds(119)));
+        assert!(schedule.take_demand(now + seconds(120)));
+    }
+
+    #[test]
+    fn no_setting_however_long_overflows() {
+        let now = Instant::now();
+        let policy = RefreshPolicy::new()
+            .interval(Duration::MAX)
+            .min_interval(Duration::MAX)
+            .max_interval(Duration::MAX)
+            .max_stale(Duration::MAX)
+            .unknown_key_budget(u32::MAX, Duration::MAX);
+        let mut schedule = Schedule::new(policy, now);
+        assert!(schedule.take_demand(now));
+        schedule.succeeded(now, Freshness::MaxAge(Duration::MAX), 1.0);
+        assert!(schedule.next() > now && schedule.stale_at().is_some());
     }
 
     #[test]

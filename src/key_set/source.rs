@@ -1,6 +1,7 @@
 //! Where keys come from, and one fetch of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
@@ -8,11 +9,14 @@ use http::{HeaderMap, StatusCode, header};
 use super::freshness::Freshness;
 use super::jwk::{Quirks, parse_set};
 use super::{KeySet, RefreshPolicy};
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 use crate::error::{Error, ErrorKind, Operation};
 use crate::metadata;
 use crate::oauth::{Endpoint, Issuer};
 use crate::transport::{Limits, Transport, get_json};
+
+/// How often the metadata is asked again while the place that it named goes on answering.
+const DISCOVER_EVERY: Duration = Duration::from_secs(3600);
 
 /// Where the keys of an issuer come from.
 #[derive(Clone, Debug)]
@@ -32,6 +36,8 @@ pub(super) struct Fetcher {
     /// The configured `jwks_uri`; without it the metadata is asked.
     fixed_uri: Option<Endpoint>,
     discovered_uri: Option<Endpoint>,
+    /// When the metadata is asked again, although the place that it named still answers.
+    discover_again_at: UnixTime,
     quirks: Quirks,
     allow_loopback_http: bool,
     limits: Limits,
@@ -64,6 +70,7 @@ impl Fetcher {
             issuer,
             fixed_uri,
             discovered_uri: None,
+            discover_again_at: UnixTime::from_secs(0),
             quirks,
             allow_loopback_http,
             limits: Limits { total: policy.fetch_timeout, max_body: policy.max_body },
@@ -84,10 +91,18 @@ impl Fetcher {
         result
     }
 
+    /// A token wants a key that the place in hand does not have: the keys may have moved.
+    pub(super) fn doubt_place(&mut self) {
+        self.discover_again_at = UnixTime::from_secs(0);
+    }
+
     async fn fetch_from_known_place(&mut self) -> Result<Fetched, Error> {
-        let uri = match self.fixed_uri.as_ref().or(self.discovered_uri.as_ref()) {
-            Some(uri) => uri.clone(),
-            None => self.discover().await?,
+        let uri = match (&self.fixed_uri, self.discovered_uri.clone()) {
+            (Some(uri), _) => uri.clone(),
+            (None, None) => self.discover().await?,
+            (None, Some(uri)) if self.clock.now() < self.discover_again_at => uri,
+            // Metadata that cannot be had is no reason to do without keys that can.
+            (None, Some(uri)) => self.discover().await.unwrap_or(uri),
         };
         let now = self.clock.now();
         let conditions = self.conditions.clone();
@@ -102,7 +117,7 @@ impl Fetcher {
             }
             return Ok(Fetched { keys: None, freshness });
         }
-        if conditional && answer.body() == &self.body {
+        if !self.body.is_empty() && answer.body() == &self.body {
             return Ok(Fetched { keys: None, freshness });
         }
         let keys = parse_set(answer.body(), self.quirks).map_err(|error| error.with_url(uri.as_str()))?;
@@ -115,7 +130,7 @@ impl Fetcher {
         let metadata =
             metadata::discover(&*self.transport, &self.issuer, self.allow_loopback_http, now, self.limits)
                 .await?;
-        let uri = metadata.jwks_uri.ok_or_else(|| {
+        let uri = metadata.jwks_uri(self.allow_loopback_http)?.ok_or_else(|| {
             Error::new(Operation::Discovery, ErrorKind::Malformed)
                 .with_source("the metadata has no `jwks_uri`")
         })?;
@@ -123,6 +138,7 @@ impl Fetcher {
             self.forget();
         }
         self.discovered_uri = Some(uri.clone());
+        self.discover_again_at = self.clock.now().saturating_add(DISCOVER_EVERY);
         Ok(uri)
     }
 

@@ -1,13 +1,15 @@
 //! Exactly one bearer token from exactly one `Authorization` field (RFC 6750 §2.1).
 
 use http::{HeaderMap, Uri, header};
+use url::form_urlencoded;
 
 use super::RejectionKind;
 
 /// Takes the token out of a request.
 ///
 /// Tokens in the query or in a form are not looked for (RFC 9700 §4.3.2); one in the query
-/// beside the header is two methods at once, which RFC 6750 §2 forbids.
+/// beside the header is two methods at once, which RFC 6750 §2 forbids. A body is not read: a
+/// token in a form counts for nothing.
 pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r str, RejectionKind> {
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
     let field = fields.next().ok_or(RejectionKind::MissingToken)?.as_bytes();
@@ -18,6 +20,10 @@ pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r str, 
     let Some((scheme, rest)) = field.split_at_checked(6) else { return Err(RejectionKind::MissingToken) };
     if !scheme.eq_ignore_ascii_case(b"bearer") {
         return Err(RejectionKind::MissingToken);
+    }
+    // RFC 9449 §4.3: a proof beside a Bearer token is a sender that is mixed up, or an attack.
+    if headers.contains_key("dpop") {
+        return Err(RejectionKind::InvalidRequest);
     }
     let Some((b' ', token)) = rest.split_first() else { return Err(RejectionKind::InvalidRequest) };
     // One run of visible characters. Whether they are a b64token is for the token's parser to
@@ -30,9 +36,8 @@ pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r str, 
 
 /// Whether the query has the parameter of RFC 6750 §2.3.
 fn has_access_token(uri: &Uri) -> bool {
-    uri.query().is_some_and(|query| {
-        query.split('&').any(|parameter| parameter.split('=').next() == Some("access_token"))
-    })
+    uri.query()
+        .is_some_and(|query| form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "access_token"))
 }
 
 #[cfg(test)]
@@ -86,6 +91,16 @@ mod tests {
         let twice = Uri::from_static("/?x=1&access_token=a");
         assert_eq!(extract(&headers, &twice), Err(RejectionKind::InvalidRequest));
         assert_eq!(extract(&HeaderMap::new(), &twice), Err(RejectionKind::MissingToken));
+        let disguised = Uri::from_static("/?access%5Ftoken=a");
+        assert_eq!(extract(&headers, &disguised), Err(RejectionKind::InvalidRequest));
         assert_eq!(extract(&headers, &Uri::from_static("/?my_access_token=a")), Ok("a"));
+    }
+
+    #[test]
+    fn a_dpop_proof_beside_a_bearer_token_is_refused() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer a"));
+        headers.insert("dpop", HeaderValue::from_static("x.y.z"));
+        assert_eq!(extract(&headers, &Uri::from_static("/")), Err(RejectionKind::InvalidRequest));
     }
 }

@@ -1,6 +1,8 @@
 //! From a rejection to the answer (RFC 6750 §3; gRPC's status codes).
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
 use super::{Rejection, RejectionKind, ResourceServer};
 use crate::error::ConfigError;
@@ -70,6 +72,15 @@ pub(super) struct Challenges {
     invalid_request: HeaderValue,
     invalid_token: HeaderValue,
     expired: HeaderValue,
+    parameters: Arc<Parameters>,
+}
+
+/// What stands in every challenge of a resource server, for those that are made later.
+#[derive(Debug)]
+pub(super) struct Parameters {
+    pub(super) realm: String,
+    /// Empty, or with a comma in front.
+    pub(super) metadata: String,
 }
 
 impl Challenges {
@@ -95,11 +106,16 @@ impl Challenges {
             )?,
             invalid_token: with_error("invalid_token", "The access token is invalid")?,
             expired: with_error("invalid_token", "The access token expired")?,
+            parameters: Arc::new(Parameters { realm: realm.clone(), metadata: metadata.clone() }),
         })
     }
 
+    pub(super) fn parameters(&self) -> &Arc<Parameters> {
+        &self.parameters
+    }
+
     /// The rejection of one request.
-    pub(super) fn reject(&self, kind: RejectionKind, headers: &HeaderMap) -> Rejection {
+    pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {
         let (challenge, retry_after) = match kind {
             RejectionKind::KeysUnavailable => (None, Some(ResourceServer::RETRY_AFTER)),
             RejectionKind::MissingToken => (Some(&self.missing), None),
@@ -118,7 +134,7 @@ impl Challenges {
             | RejectionKind::UnknownKey
             | RejectionKind::UnsupportedAlgorithm => (Some(&self.invalid_token), None),
         };
-        Rejection::new(kind, challenge.cloned(), retry_after, is_grpc(headers))
+        Rejection::new(kind, challenge.cloned(), retry_after, grpc)
     }
 }
 
@@ -137,7 +153,16 @@ fn quoted(setting: &str, content: &str) -> Result<String, ConfigError> {
     Ok(format!("\"{content}\""))
 }
 
-/// Whether a request is a gRPC call.
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+/// Whether a request is a gRPC call: `POST` over HTTP/2 with a content type of gRPC's own.
+/// gRPC-Web is not meant: its browsers want an HTTP status.
+pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let is_grpc = |value: &[u8]| {
+        value.split_at_checked(GRPC.len()).is_some_and(|(essence, rest)| {
+            essence.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+        })
+    };
+    request.version() == Version::HTTP_2
+        && request.method() == Method::POST
+        && request.headers().get(header::CONTENT_TYPE).is_some_and(|value| is_grpc(value.as_bytes()))
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::challenge::Parameters;
 use crate::clock::UnixTime;
 use crate::jwt::ValidClaims;
 use crate::oauth::Issuer;
@@ -28,11 +29,19 @@ struct Inner {
     scopes: Box<[Box<str>]>,
     expires_at: UnixTime,
     payload: Box<[u8]>,
+    /// For a route that wants more than this token gives.
+    challenge: Arc<Parameters>,
 }
 
 impl AuthContext {
-    pub(super) fn new(issuer: Issuer, claims: &ValidClaims<'_>, subject_is_client: bool) -> Self {
+    pub(super) fn new(
+        issuer: Issuer,
+        claims: &ValidClaims<'_>,
+        subject_is_client: bool,
+        challenge: &Arc<Parameters>,
+    ) -> Self {
         Self(Arc::new(Inner {
+            challenge: Arc::clone(challenge),
             issuer,
             subject: claims.subject().map(Box::from),
             client_id: claims.client_id(subject_is_client).map(Box::from),
@@ -41,6 +50,10 @@ impl AuthContext {
             expires_at: claims.expires_at(),
             payload: claims.payload().into(),
         }))
+    }
+
+    pub(super) fn challenge(&self) -> &Parameters {
+        &self.0.challenge
     }
 
     /// The context of a request that came through the layer.

@@ -8,6 +8,7 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::challenge::is_grpc;
 use super::service::{Decision, refuse};
 use super::{Challenge, RejectionKind, RejectionResponse, ResourceServer};
 use crate::key_set::Wait;
@@ -34,13 +35,15 @@ pin_project! {
         Rejected { response: Option<Response<ResBody>> },
         // Boxed to keep the future small: almost no request ever waits.
         AwaitingKeys { wait: Wait, awaiting: Option<Box<Awaiting<S, B, R>>> },
+        // Granted after the wait; the service has yet to become ready.
+        AwaitingReady { awaiting: Option<Box<Awaiting<S, B, R>>> },
     }
 }
 
 /// A request that waits for the keys of its issuer, and all that it takes to go on.
 pub(super) struct Awaiting<S, B, R> {
     pub(super) request: Request<B>,
-    /// The service that was polled ready.
+    /// A clone, which has not been polled ready.
     pub(super) service: S,
     pub(super) server: ResourceServer,
     pub(super) on_rejection: R,
@@ -82,6 +85,12 @@ where
                     ready!(Pin::new(wait).poll(cx));
                     awaiting.take().expect("polled after completion").resume()
                 }
+                StateProj::AwaitingReady { awaiting } => {
+                    let granted = awaiting.as_mut().expect("polled after completion");
+                    ready!(granted.service.poll_ready(cx))?;
+                    let Awaiting { request, mut service, .. } = *awaiting.take().expect("it was just there");
+                    State::Calling { future: service.call(request) }
+                }
             };
             this.state.set(next);
         }
@@ -93,19 +102,19 @@ where
     S: Service<Request<B>>,
 {
     /// Decides with the keys that are there now. Nobody waits twice.
-    fn resume<ResBody>(mut self) -> State<S, B, ResBody, R>
+    fn resume<ResBody>(mut self: Box<Self>) -> State<S, B, ResBody, R>
     where
         R: RejectionResponse<ResBody>,
     {
         let kind = match self.server.decide(self.request.headers(), self.request.uri(), false) {
             Ok(Decision::Grant(context)) => {
                 self.request.extensions_mut().insert(context);
-                return State::Calling { future: self.service.call(self.request) };
+                return State::AwaitingReady { awaiting: Some(self) };
             }
             Ok(Decision::AwaitKeys(_)) => RejectionKind::UnknownKey,
             Err(kind) => kind,
         };
-        let rejection = self.server.reject(kind, self.request.headers());
+        let rejection = self.server.reject(kind, is_grpc(&self.request));
         State::Rejected { response: Some(refuse(&self.on_rejection, rejection)) }
     }
 }

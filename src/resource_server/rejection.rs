@@ -185,7 +185,7 @@ impl Rejection {
         self.retry_after
     }
 
-    /// Whether the request was a gRPC call (`content-type: application/grpc…`).
+    /// Whether the request was a gRPC call: `POST` over HTTP/2 with `content-type: application/grpc`.
     #[must_use]
     pub fn is_grpc(&self) -> bool {
         self.grpc

@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::challenge::{DEFAULT_REALM, is_grpc};
+use super::challenge::{DEFAULT_REALM, Parameters, is_grpc};
 use super::service::{Anonymous, refuse};
 use super::{AuthContext, Challenge, Rejection, RejectionKind, RejectionResponse};
 use crate::oauth::Scope;
@@ -37,7 +37,7 @@ pub struct RequireScopeLayer<R = Challenge> {
 struct Requirement {
     scopes: Arc<[Scope]>,
     all: bool,
-    insufficient: HeaderValue,
+    list: Arc<str>,
     missing: HeaderValue,
 }
 
@@ -81,11 +81,8 @@ impl RequireScopeLayer {
         assert!(!scopes.is_empty(), "at least one scope has to be required");
         let list = scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
         let value = |text: String| HeaderValue::try_from(text).expect("scope tokens are visible ASCII");
-        let insufficient = value(format!(
-            r#"Bearer realm="{DEFAULT_REALM}", error="insufficient_scope", error_description="The access token lacks a required scope", scope="{list}""#
-        ));
         let missing = value(format!(r#"Bearer realm="{DEFAULT_REALM}", scope="{list}""#));
-        Self { requirement: Requirement { scopes, all, insufficient, missing }, on_rejection: Challenge }
+        Self { requirement: Requirement { scopes, all, list: list.into(), missing }, on_rejection: Challenge }
     }
 }
 
@@ -99,7 +96,7 @@ impl<R> RequireScopeLayer<R> {
 impl Requirement {
     /// Judges a request that the resource server has let through.
     fn check<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
-        let grpc = is_grpc(request.headers());
+        let grpc = is_grpc(request);
         let Some(context) = AuthContext::of(request) else {
             return Err(match request.extensions().get::<Anonymous>() {
                 Some(Anonymous(rejection)) => rejection.clone(),
@@ -111,7 +108,12 @@ impl Requirement {
         if enough {
             return Ok(());
         }
-        Err(Rejection::new(RejectionKind::InsufficientScope, Some(self.insufficient.clone()), None, grpc))
+        let Parameters { realm, metadata } = context.challenge();
+        let list = &self.list;
+        let challenge = HeaderValue::try_from(format!(
+            r#"Bearer realm={realm}, error="insufficient_scope", error_description="The access token lacks a required scope", scope="{list}"{metadata}"#
+        ));
+        Err(Rejection::new(RejectionKind::InsufficientScope, challenge.ok(), None, grpc))
     }
 }
 

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use http::{HeaderMap, Request, Response, Uri};
 use tower_service::Service;
 
+use super::challenge::is_grpc;
 use super::future::{Awaiting, ResponseFuture};
 use super::{AuthContext, Challenge, Rejection, RejectionKind, RejectionResponse, ResourceServer, bearer};
 use crate::jwt::{Decoded, Expectations};
@@ -51,7 +52,8 @@ impl ResourceServer {
         };
         let verified = unverified.verify_signature(key)?; // RFC 7515 §5.2
         let claims = verified.validate(expectations, now)?; // RFC 7519 §4.1, RFC 9068 §4
-        Ok(Decision::Grant(AuthContext::new(issuer, &claims, expectations.subject_is_client)))
+        let challenge = self.0.challenges.parameters();
+        Ok(Decision::Grant(AuthContext::new(issuer, &claims, expectations.subject_is_client, challenge)))
     }
 
     /// The trusted issuer of this name: a token only ever meets the keys of its own issuer.
@@ -64,9 +66,9 @@ impl ResourceServer {
         })
     }
 
-    pub(super) fn reject(&self, kind: RejectionKind, headers: &HeaderMap) -> Rejection {
+    pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {
         crate::trace::debug!(target: "tower_oauth::resource_server", reason = kind.as_str(), "request refused");
-        self.0.challenges.reject(kind, headers)
+        self.0.challenges.reject(kind, grpc)
     }
 }
 
@@ -122,15 +124,15 @@ where
                 ResponseFuture::calling(self.inner.call(request))
             }
             Ok(Decision::AwaitKeys(wait)) => {
-                // The service that was polled ready goes into the future, its clone stays here
-                // (see "Be careful when cloning inner services" in tower-service).
-                let clone = self.inner.clone();
-                let service = std::mem::replace(&mut self.inner, clone);
+                // What the service that was polled ready holds, a permit say, is given back: a
+                // request that waits must not keep it from those that can be served.
+                let service = self.inner.clone();
+                self.inner = service.clone();
                 let (server, on_rejection) = (self.server.clone(), self.on_rejection.clone());
                 ResponseFuture::awaiting(wait, Awaiting { request, service, server, on_rejection })
             }
             Err(kind) => {
-                let rejection = self.server.reject(kind, request.headers());
+                let rejection = self.server.reject(kind, is_grpc(&request));
                 if kind == RejectionKind::MissingToken && self.allow_anonymous {
                     request.extensions_mut().insert(Anonymous(rejection));
                     return ResponseFuture::calling(self.inner.call(request));

@@ -13,7 +13,11 @@ use crate::error::ConfigError;
 ///
 /// Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
-pub struct ReqwestTransport(reqwest::Client);
+pub struct ReqwestTransport {
+    client: reqwest::Client,
+    /// For plain `http`, which is for loopback only: no proxy of the environment gets to see it.
+    loopback: reqwest::Client,
+}
 
 impl ReqwestTransport {
     /// A transport with the defaults: 2 s to connect, no redirects, no cookies.
@@ -34,12 +38,16 @@ impl ReqwestTransport {
     ///
     /// If the client cannot be built.
     pub fn from_builder(builder: reqwest::ClientBuilder) -> Result<Self, ConfigError> {
-        builder
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(2))
-            .build()
-            .map(Self)
-            .map_err(|error| ConfigError::without_value("HTTP client", format!("cannot be built: {error}")))
+        let build = |builder: reqwest::ClientBuilder| {
+            builder
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(Duration::from_secs(2))
+                .build()
+                .map_err(|error| {
+                    ConfigError::without_value("HTTP client", format!("cannot be built: {error}"))
+                })
+        };
+        Ok(Self { client: build(builder)?, loopback: build(reqwest::Client::builder().no_proxy())? })
     }
 }
 
@@ -48,7 +56,8 @@ impl Transport for ReqwestTransport {
         Box::pin(async move {
             let request = request.map(reqwest::Body::from);
             let request = reqwest::Request::try_from(request).map_err(convert)?;
-            let mut answer = self.0.execute(request).await.map_err(convert)?;
+            let client = if request.url().scheme() == "http" { &self.loopback } else { &self.client };
+            let mut answer = client.execute(request).await.map_err(convert)?;
             let mut body = BytesMut::new();
             // `chunk` yields decompressed bytes, so a gzip bomb meets the limit too.
             while let Some(chunk) = answer.chunk().await.map_err(convert)? {

@@ -30,6 +30,7 @@ struct State {
     answer: Answer,
     headers: HashMap<&'static str, &'static str>,
     delay: Duration,
+    jwks_uri: String,
     urls: Vec<String>,
     in_flight: usize,
     most_in_flight: usize,
@@ -41,6 +42,7 @@ impl Scripted {
             answer: Answer::Keys(keys),
             headers: HashMap::new(),
             delay: Duration::ZERO,
+            jwks_uri: format!("{ISSUER}/keys"),
             urls: Vec::new(),
             in_flight: 0,
             most_in_flight: 0,
@@ -57,6 +59,11 @@ impl Scripted {
 
     pub fn header(&self, name: &'static str, value: &'static str) {
         self.0.lock().unwrap().headers.insert(name, value);
+    }
+
+    /// What the metadata names; only that place has what is published from now on.
+    pub fn move_keys(&self, jwks_uri: &str) {
+        self.0.lock().unwrap().jwks_uri = jwks_uri.to_owned();
     }
 
     pub fn delay(&self, delay: Duration) {
@@ -112,7 +119,7 @@ impl Transport for Scripted {
                     }
                 }
                 Answer::Keys(_) | Answer::Text(_) if discovery => {
-                    let metadata = json!({ "issuer": ISSUER, "jwks_uri": format!("{ISSUER}/keys") });
+                    let metadata = json!({ "issuer": ISSUER, "jwks_uri": self.0.lock().unwrap().jwks_uri });
                     *response.body_mut() = metadata.to_string().into();
                 }
                 Answer::Keys(keys) => *response.body_mut() = keys.to_string().into(),
