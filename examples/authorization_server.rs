@@ -42,15 +42,15 @@ async fn run() -> Result<(), Unusable> {
     let port = parsed("PORT", 6002)?;
     let lifetime = Duration::from_secs(parsed("TOKEN_LIFETIME", 3600)?);
     let mut builder = AuthorizationServer::builder().token_lifetime(lifetime);
-    if let Some(tenant_id) = variable("TENANT_ID") {
+    if let Some(tenant_id) = variable("TENANT_ID")? {
         builder = builder.tenant_id(tenant_id);
     }
-    if let Some(name) = variable("ALGORITHM") {
+    if let Some(name) = variable("ALGORITHM")? {
         let algorithm =
             Algorithm::from_name(&name).ok_or_else(|| Unusable::new("ALGORITHM", "is not known"))?;
         builder = builder.algorithm(algorithm);
     }
-    if let Some(path) = variable("STATE_FILE") {
+    if let Some(path) = variable("STATE_FILE")? {
         builder = builder.state_file(path);
     }
     let listening = builder.bind(port).await.map_err(|error| {

@@ -80,10 +80,10 @@ async fn run() -> Result<Outcome, Unusable> {
 
 /// The credentials: an App ID binding, or three variables.
 fn settings() -> Result<TokenManagerBuilder, Unusable> {
-    let scopes = variable("SCOPE").unwrap_or_default();
+    let scopes = variable("SCOPE")?.unwrap_or_default();
     let scopes: Result<Vec<Scope>, _> = scopes.split_whitespace().map(Scope::new).collect();
     let scopes = scopes.map_err(from_variable("SCOPE"))?;
-    let builder = match (Binding::from_env()?, variable("OAUTH_SERVER_URL")) {
+    let builder = match (Binding::from_env()?, variable("OAUTH_SERVER_URL")?) {
         (Some(_), Some(_)) => {
             return Err(Unusable::new(
                 "OAUTH_SERVER_URL",
@@ -98,7 +98,7 @@ fn settings() -> Result<TokenManagerBuilder, Unusable> {
             binding.token_manager().map_err(from_variable(&source))?
         }
         (None, Some(url)) => {
-            let required = |name: &str| variable(name).ok_or_else(|| Unusable::new(name, "is not set"));
+            let required = |name: &str| variable(name)?.ok_or_else(|| Unusable::new(name, "is not set"));
             let credentials = ClientCredentials::new(required("CLIENT_ID")?, required("CLIENT_SECRET")?);
             let issuer = Issuer::new(url).map_err(from_variable("OAUTH_SERVER_URL"))?;
             TokenManager::discover(issuer, credentials).map_err(from_variable("OAUTH_SERVER_URL"))?

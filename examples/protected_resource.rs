@@ -27,7 +27,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use common::{Unusable, from_variable, parsed, variable};
+use common::{Unusable, from_variable, parsed, text, variable};
 use serde_json::{Value, json};
 use tower::ServiceBuilder;
 use tower_oauth::app_id::Binding;
@@ -188,12 +188,13 @@ fn settings() -> Result<ResourceServerBuilder, Unusable> {
     if min_refresh == 0 {
         return Err(Unusable::new("MIN_REFRESH", "must be at least 1"));
     }
-    let profile = match variable("TOKEN_PROFILE").as_deref() {
+    let profile = match variable("TOKEN_PROFILE")?.as_deref() {
         None | Some("jwt") => TokenProfile::Jwt,
         Some("rfc9068") => TokenProfile::Rfc9068,
         Some(_) => return Err(Unusable::new("TOKEN_PROFILE", "must be `jwt` or `rfc9068`")),
     };
-    let audiences = match std::env::var("AUDIENCE").ok() {
+    // Set and empty is a mistake, too: it must not mean the default.
+    let audiences = match text("AUDIENCE")? {
         None => Vec::new(),
         Some(list) => {
             let audiences: Result<Vec<_>, _> = list
@@ -212,11 +213,11 @@ fn settings() -> Result<ResourceServerBuilder, Unusable> {
 /// The issuer: an App ID binding or `ISSUER`, and not both.
 fn issuer(audiences: Vec<Audience>) -> Result<ResourceServerBuilder, Unusable> {
     let binding = Binding::from_env()?;
-    let jwks_uri = match variable("JWKS_URI") {
+    let jwks_uri = match variable("JWKS_URI")? {
         None => None,
         Some(url) => Some(Endpoint::new(url).map_err(from_variable("JWKS_URI"))?),
     };
-    let builder = match (binding, variable("ISSUER")) {
+    let builder = match (binding, variable("ISSUER")?) {
         (Some(_), Some(_)) => {
             return Err(Unusable::new("ISSUER", "is set beside an App ID binding; use one of them"));
         }

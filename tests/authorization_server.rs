@@ -634,3 +634,23 @@ fn nothing_secret_is_in_debug_output() {
     assert!(!shown.contains(bench.app.secret().expose_secret()));
     assert!(!shown.contains(bench.server.management_token().expose_secret()));
 }
+
+/// The bare host of version 3 is shared by all tenants of a region.
+#[tokio::test]
+async fn the_tenant_has_to_be_named_by_the_token_or_its_issuer() {
+    let bench = Bench::new();
+    let resource = bench.resource().await;
+    let mint = || bench.server.mint(&bench.app);
+    let v3 = "authorization-server.test";
+    judge(&resource, &mint().without("tenant").sign()).await.unwrap();
+    judge(&resource, &mint().claim("iss", v3).sign()).await.unwrap();
+    for wrong in [
+        mint().claim("iss", v3).without("tenant"),
+        mint().claim("iss", v3).claim("tenant", "another"),
+        mint().claim("tenant", "another"),
+        mint().claim("tenant", 42),
+    ] {
+        let judged = judge(&resource, &wrong.sign()).await;
+        assert_eq!(judged.map(|_| ()), Err(RejectionKind::Issuer));
+    }
+}

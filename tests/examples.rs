@@ -272,6 +272,13 @@ async fn an_unusable_setting_ends_a_program_with_2_and_its_name() {
         assert_eq!(output.status.code(), Some(2), "{program} {variables:?}: {log}");
         assert!(log.contains(named) && log.lines().count() == 1, "{program} {variables:?}: {log}");
     }
+    let no_text = std::os::unix::ffi::OsStringExt::from_vec(vec![0xff]);
+    let no_text: std::ffi::OsString = no_text;
+    let output =
+        example("protected_resource").env("ISSUER", "https://as.example").env("AUDIENCE", no_text).output();
+    let output = output.await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("AUDIENCE"));
     for url in ["http://orders.example/", "orders"] {
         let output =
             example("call_protected_resource").arg(url).env("APPID_SERVICE_BINDING", binding).output();

@@ -4,12 +4,16 @@
 
 mod support;
 
+use http::{Request, Response};
 use serde_json::{Value, json};
-use support::{Bench, claims, compact, encode, rsa};
+use support::{Bench, ISSUER, NOW, claims, compact, encode, rsa};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::RejectionKind::{
     BadSignature, Claim, Malformed, SenderConstrained, TooLarge, Type, UnknownKey, UnsupportedAlgorithm,
 };
-use tower_oauth::{Algorithm, KeySet, SkipReason, TokenProfile};
+use tower_oauth::{
+    Algorithm, Audience, Issuer, KeySet, ManualClock, ResourceServer, SkipReason, TokenProfile, UnixTime,
+};
 
 #[test]
 fn every_algorithm_is_accepted_with_its_own_key() {
@@ -109,11 +113,8 @@ fn row_03_the_algorithm_is_the_keys_and_the_issuers() {
 
 /// CVE-2018-0114 (node-jose: embedded `jwk`)
 #[test]
-fn row_04_keys_in_the_header_are_ignored_and_nothing_is_fetched() {
-    // Whoever would fetch reaches this listener.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let url = format!("http://{}/keys", listener.local_addr().unwrap());
+fn row_04_keys_in_the_header_are_ignored() {
+    let url = "https://evil.example/keys";
     let bench = Bench::new();
     let own = rsa(1);
     for (name, value) in [
@@ -134,6 +135,37 @@ fn row_04_keys_in_the_header_are_ignored_and_nothing_is_fetched() {
         header[name] = value;
         bench.accepts(&bench.with_header(&header.to_string()));
     }
+}
+
+/// Row 4, with an issuer whose keys are fetched: what a token names is never asked.
+#[tokio::test(start_paused = true)]
+async fn row_04_nothing_but_the_issuers_own_places_is_fetched() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/keys", listener.local_addr().unwrap());
+    let issuer = support::issuer::Scripted::new(json!({ "keys": [rsa(0).jwk("rsa")] }));
+    let server =
+        ResourceServer::builder(Issuer::new(ISSUER).unwrap(), Audience::new(support::AUDIENCE).unwrap())
+            .transport(issuer.clone())
+            .clock(ManualClock::at(UnixTime::from_secs(NOW)))
+            .start()
+            .await
+            .unwrap();
+    for name in ["jku", "x5u"] {
+        for kid in ["mine", "rsa"] {
+            let mut header = json!({ "alg": "RS256", "kid": kid });
+            header[name] = json!(url);
+            let token = compact(rsa(1), "RS256", &header.to_string(), claims().to_string().as_bytes());
+            let service = server.layer().layer(service_fn(|_: Request<()>| async {
+                Ok::<_, std::convert::Infallible>(Response::new(()))
+            }));
+            let request =
+                Request::builder().header("authorization", format!("Bearer {token}")).body(()).unwrap();
+            assert_eq!(service.oneshot(request).await.unwrap().status(), 401);
+        }
+    }
+    assert!(issuer.urls().iter().all(|url| url.starts_with(ISSUER)), "{:?}", issuer.urls());
+    assert!(issuer.fetches() > 1, "the unknown kid did cause a refresh");
     assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 }
 

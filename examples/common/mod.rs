@@ -1,6 +1,7 @@
 //! What the example programs share: settings from the environment, logging, serving.
 #![allow(dead_code, unreachable_pub, reason = "each example uses a part of it")]
 
+use std::env::VarError;
 use std::fmt::Display;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -20,9 +21,27 @@ use tower_oauth::ConfigError;
 /// The exit code of a program whose settings cannot be used.
 pub const BAD_SETTING: u8 = 2;
 
-/// A variable that is set and not empty.
-pub fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+/// A variable that is set.
+///
+/// # Errors
+///
+/// If it is no text: it must not count as unset.
+pub fn text(name: &str) -> Result<Option<String>, Unusable> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Unusable::new(name, "is not UTF-8")),
+    }
+}
+
+/// A variable that is set and not empty, without white space around it.
+///
+/// # Errors
+///
+/// As [`text`].
+pub fn variable(name: &str) -> Result<Option<String>, Unusable> {
+    let trimmed = text(name)?.map(|value| value.trim().to_owned());
+    Ok(trimmed.filter(|value| !value.is_empty()))
 }
 
 /// A setting with a default.
@@ -31,7 +50,7 @@ pub fn variable(name: &str) -> Option<String> {
 ///
 /// If the variable holds something else.
 pub fn parsed<T: std::str::FromStr>(name: &str, default: T) -> Result<T, Unusable> {
-    match variable(name) {
+    match variable(name)? {
         None => Ok(default),
         Some(value) => value.parse().map_err(|_| Unusable::new(name, "is not usable")),
     }

@@ -228,3 +228,24 @@ fn is_canonical(point: &[u8; 32]) -> bool {
     let [lowest, middle @ .., highest] = point;
     !(*lowest >= 0xed && middle.iter().all(|&byte| byte == 0xff) && highest & 0x7f == 0x7f)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CVE-2017-15361
+    #[test]
+    fn a_roca_modulus_is_known_by_its_fingerprint() {
+        // One more than a multiple of all the primes: modulo each it is 65537 to the power of 0.
+        let primes = [11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157];
+        let product: u128 = primes.iter().product();
+        let leading = (product << product.leading_zeros()).to_be_bytes();
+        let mut roca = [0; 256];
+        roca[..16].copy_from_slice(&leading);
+        roca[255] = 1;
+        assert!(is_roca(&roca));
+        assert_eq!(check_rsa(&roca, &[1, 0, 1]), Err(UnusableKey::Weak));
+        roca[255] = 3;
+        assert_eq!(check_rsa(&roca, &[1, 0, 1]), Ok(()));
+    }
+}
