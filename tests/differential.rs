@@ -1,7 +1,13 @@
-//! What we accept, jsonwebtoken accepts under the same policy: it is the oracle, called through
-//! an explicit provider value, never through its process-wide one.
+//! What we accept, jsonwebtoken accepts under the same policy: it is the oracle, of signatures
+//! and of claims.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::as_conversions,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 mod support;
 
@@ -9,8 +15,9 @@ use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use jsonwebtoken::jwk::Jwk;
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{Bench, PrivateKey, claims, compact, now_or_never};
+use tower_oauth::UnixTime;
 
 /// Whether jsonwebtoken's verifier takes the signature of a token made with this key.
 fn oracle_accepts(token: &str, key: &PrivateKey, alg: &str) -> bool {
@@ -85,6 +92,85 @@ proptest! {
         thread_local!(static BENCH: Bench = Bench::new());
         BENCH.with(|bench| {
             prop_assert!(now_or_never(bench.judge(&token)).is_err());
+            Ok(())
+        })?;
+    }
+}
+
+/// What jsonwebtoken says of the whole token under our policy: these claims, 60 seconds of leeway.
+fn oracle_validates(token: &str, key: &PrivateKey) -> bool {
+    let jwk: Jwk = serde_json::from_value(key.jwk("any")).unwrap();
+    let mut policy = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::RS256);
+    policy.leeway = 60;
+    policy.validate_nbf = true;
+    policy.set_audience(&[support::AUDIENCE]);
+    policy.set_issuer(&[support::ISSUER]);
+    policy.set_required_spec_claims(&["exp", "iss", "aud"]);
+    jsonwebtoken::decode::<Value>(token, &DecodingKey::from_jwk(&jwk).unwrap(), &policy).is_ok()
+}
+
+/// One of several values, `null` for none.
+fn one_of(values: Vec<Value>) -> impl Strategy<Value = Value> {
+    prop::sample::select(values)
+}
+
+/// Seconds from now, off the edges of the leeway.
+fn date() -> impl Strategy<Value = Option<i64>> {
+    prop::sample::select(vec![
+        None,
+        Some(-7200),
+        Some(-80),
+        Some(-40),
+        Some(0),
+        Some(40),
+        Some(80),
+        Some(7200),
+    ])
+}
+
+/// Of `nbf` and `iat`: mostly past or absent.
+fn late_date() -> impl Strategy<Value = Option<i64>> {
+    prop_oneof![3 => prop::sample::select(vec![None, Some(-7200), Some(-40), Some(0)]), 1 => date()]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn whatever_the_claims_say_we_accept_no_more_than_the_oracle(
+        iss in one_of(vec![json!(support::ISSUER), json!(support::ISSUER), json!(support::ISSUER), json!(support::ISSUER), json!("https://as.example/"), json!([support::ISSUER]), json!(7), json!(null)]),
+        aud in one_of(vec![json!("orders"), json!(["orders"]), json!(["x", "orders"]), json!("x"), json!([]), json!(7), json!(null)]),
+        (exp, nbf, iat) in (date(), late_date(), late_date()),
+        fraction in any::<bool>(),
+        forged in prop::bool::weighted(0.1),
+    ) {
+        thread_local!(static BENCH: Bench = Bench::new());
+        BENCH.with(|bench| {
+            // The oracle reads the clock of the system.
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+            bench.clock.set(UnixTime::from_secs(now));
+            let at = |offset: Option<i64>| match offset {
+                None => Value::Null,
+                Some(offset) if fraction => json!(now.saturating_add_signed(offset) as f64 + 0.5),
+                Some(offset) => json!(now.saturating_add_signed(offset)),
+            };
+            let claims = support::claims_with(
+                json!({ "iss": iss, "aud": aud, "exp": at(exp), "nbf": at(nbf), "iat": at(iat) }),
+            );
+            let signer = if forged { support::rsa(1) } else { bench.rsa };
+            let token = compact(signer, "RS256", r#"{"alg":"RS256","kid":"rsa"}"#, claims.to_string().as_bytes());
+            let ours = now_or_never(bench.judge(&token)).is_ok();
+            if ours {
+                prop_assert!(oracle_validates(&token, bench.rsa), "{claims}");
+            }
+            // And what is good by its plain reading is accepted.
+            let good = !forged
+                && claims["iss"] == support::ISSUER
+                && ["\"orders\"", "[\"orders\"]", "[\"x\",\"orders\"]"].contains(&claims["aud"].to_string().as_str())
+                && exp.is_some_and(|offset| offset >= -40)
+                && [nbf, iat].iter().flatten().all(|offset| *offset <= 40)
+                && nbf <= exp;
+            prop_assert_eq!(ours, good, "{}", claims);
             Ok(())
         })?;
     }
