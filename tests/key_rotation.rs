@@ -493,3 +493,86 @@ async fn keys_that_move_are_followed_although_the_old_place_still_answers() {
     advance(&clock, secs(4200)).await;
     assert_eq!(discoveries(&issuer), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_slept_refreshes_within_ten_seconds_of_waking() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let clock = clock();
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    advance(&clock, secs(30)).await;
+    assert_eq!(issuer.fetches(), 1);
+    issuer.publish(set(&[("b", rsa(1))]));
+    clock.advance(secs(3600)); // asleep: no timer runs
+    advance(&clock, secs(11)).await;
+    assert_eq!(issuer.fetches(), 2);
+    let long = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW + 100_000 })));
+    assert_eq!(send(&server, &long).await, Err(RejectionKind::UnknownKey), "withdrawn meanwhile");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_kid_is_refused_at_once_and_stays_so() {
+    let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    let clock = clock();
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    let name = Issuer::new(support::ISSUER).unwrap();
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+    assert!(server.revoke_kid(&name, "a"));
+    assert!(!server.revoke_kid(&Issuer::new("https://other.example").unwrap(), "a"));
+    assert!(send(&server, &token("a", rsa(0))).await.is_err());
+    assert_eq!(issuer.fetches(), 1, "and no fetch could change that");
+    assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
+    server.refresh_now().await.unwrap();
+    issuer.publish(set(&[("a", rsa(0))]));
+    server.refresh_now().await.unwrap();
+    assert!(send(&server, &token("a", rsa(0))).await.is_err());
+    // Nor is it the one key of a token without `kid`.
+    let nameless = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, claims().to_string().as_bytes());
+    assert!(send(&server, &nameless).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn refresh_now_fetches_at_once_whatever_the_budget_and_tells_the_outcome() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    for fetches in 2..10 {
+        server.refresh_now().await.unwrap();
+        assert_eq!(issuer.fetches(), fetches);
+    }
+    // Asked for while another fetch is under way: it gets one of its own.
+    issuer.delay(secs(1));
+    let (first, second) = tokio::join!(server.refresh_now(), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        server.refresh_now().await
+    });
+    first.unwrap();
+    second.unwrap();
+    assert_eq!(issuer.most_in_flight(), 1);
+    issuer.answer(Answer::Unreachable);
+    assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Transport);
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()), "what is in hand goes on");
+    issuer.answer(Answer::Hang);
+    assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Timeout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_serves_while_the_issuer_is_down_and_no_longer_than_max_stale() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    issuer.answer(Answer::Unreachable);
+    let clock = clock();
+    let keys = tower_oauth::KeySet::from_json(set(&[("a", rsa(0))]).to_string().as_bytes()).unwrap();
+    let fetched_at = UnixTime::from_secs(NOW - 3600);
+    let seeded = |policy: RefreshPolicy| {
+        let keys = keys.clone();
+        let builder = builder(&issuer, &clock).issuer(|issuer| issuer.seed(keys, fetched_at));
+        builder.refresh(policy).start_up(StartUp::Background)
+    };
+    let server = seeded(RefreshPolicy::new()).start().await.unwrap();
+    assert!(server.is_ready());
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+    let too_old = seeded(RefreshPolicy::strict().max_stale(secs(3599))).start().await.unwrap();
+    assert_eq!(send(&too_old, &token("a", rsa(0))).await, Err(RejectionKind::KeysUnavailable));
+    issuer.publish(set(&[("b", rsa(1))]));
+    advance(&clock, secs(10)).await;
+    assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()), "and is replaced by what is fetched");
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Err(RejectionKind::UnknownKey));
+}

@@ -16,7 +16,7 @@ mod schedule;
 mod source;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -56,10 +56,13 @@ struct Inner {
     skipped: Vec<(Option<Box<str>>, SkipReason)>,
 }
 
+/// The `kid`s that were revoked here, whatever the issuer publishes.
+pub(crate) type Revoked = HashSet<Box<str>>;
+
 /// Why no key was selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoKey {
-    /// The named key is there but for another algorithm, or a token without `kid` fits not
+    /// The named key was revoked, or is for another algorithm, or a token without `kid` fits not
     /// exactly one key. Fetching again would not help.
     Unfit,
     /// No key has this `kid`. It may be newer than the set.
@@ -97,14 +100,17 @@ impl KeySet {
     }
 
     /// The one key that may have signed a token with this header.
-    pub(crate) fn select(&self, header: &Header<'_>) -> Result<&VerificationKey, NoKey> {
+    pub(crate) fn select(&self, header: &Header<'_>, revoked: &Revoked) -> Result<&VerificationKey, NoKey> {
         match &header.key_id {
+            Some(kid) if revoked.contains(kid.as_str()) => Err(NoKey::Unfit),
             Some(kid) => {
                 let key = self.0.by_id.get(kid.as_str()).ok_or(NoKey::Unknown)?;
                 if key.fits(header.algorithm) { Ok(key) } else { Err(NoKey::Unfit) }
             }
             None => {
-                let keys = self.0.by_id.values().chain(&self.0.without_id);
+                let named =
+                    self.0.by_id.iter().filter(|(kid, _)| !revoked.contains(*kid)).map(|(_, key)| key);
+                let keys = named.chain(&self.0.without_id);
                 let mut fitting = keys.filter(|key| key.fits(header.algorithm));
                 match (fitting.next(), fitting.next()) {
                     (Some(key), None) => Ok(key),

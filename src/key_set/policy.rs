@@ -51,6 +51,12 @@ impl RefreshPolicy {
         Self::default()
     }
 
+    /// For those who would rather refuse than trust old keys: at most an hour without hearing
+    /// from the issuer.
+    pub fn strict() -> Self {
+        Self::new().max_stale(Duration::from_secs(3600))
+    }
+
     /// Time between refreshes where the issuer's `Cache-Control` says nothing. Default: 5 minutes.
     ///
     /// Each refresh comes somewhat earlier, at a random 70 to 95 % of it, so that many

@@ -6,12 +6,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use super::KeySet;
 use super::jwk::Quirks;
 use super::policy::RefreshPolicy;
 use super::schedule::{Cause, Schedule};
 use super::source::Fetcher;
 use super::watch::{KeySetHandle, Shared};
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 use crate::error::{Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Issuer};
 use crate::timer::{now, sleep_until_some};
@@ -31,6 +32,8 @@ pub(crate) struct Refresh {
     pub(crate) quirks: Quirks,
     pub(crate) allow_loopback_http: bool,
     pub(crate) policy: RefreshPolicy,
+    /// A set from elsewhere, and when it was fetched there.
+    pub(crate) seed: Option<(KeySet, UnixTime)>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -40,11 +43,14 @@ impl Refresh {
     /// the last handle is dropped.
     pub(crate) fn split(self) -> (KeySetHandle, impl Future<Output = ()> + Send + 'static) {
         let (handle, shared, demands) = KeySetHandle::refreshed(self.issuer.clone(), &self.policy);
+        if let Some((keys, fetched_at)) = &self.seed {
+            shared.publish(Some(keys), *fetched_at, self.policy.max_stale);
+        }
         (handle, self.run(shared, demands))
     }
 
     async fn run(self, shared: Arc<Shared>, mut demands: mpsc::Receiver<()>) {
-        let Self { issuer, jwks_uri, quirks, allow_loopback_http, policy, transport, clock } = self;
+        let Self { issuer, jwks_uri, quirks, allow_loopback_http, policy, seed, transport, clock } = self;
         let mut fetcher = Fetcher::new(
             issuer.clone(),
             jwks_uri,
@@ -56,30 +62,42 @@ impl Refresh {
         );
         let (max_stale, fetch_timeout) = (policy.max_stale, policy.fetch_timeout);
         let mut schedule = Schedule::new(policy, now());
+        if seed.is_some() {
+            schedule = schedule.seeded(fastrand::f64());
+        }
+        let mut watch = ClockWatch::new(&*clock);
         loop {
-            let cause = tokio::select! {
-                biased;
-                () = sleep_until_some(schedule.stale_at()) => {
-                    trace::warning!(target: "tower_oauth::key_set", %issuer, "the key set is too old and given up");
-                    shared.give_up();
-                    // What it holds is not in use any more: "not modified" would be no help.
-                    fetcher.forget();
-                    schedule.gave_up(now());
-                    continue;
-                }
-                demand = demands.recv() => match demand {
-                    None => return,
-                    Some(()) if schedule.take_demand(now()) => {
-                        sleep(SPREAD.mul_f64(fastrand::f64())).await;
-                        Cause::UnknownKey
-                    }
-                    Some(()) => {
-                        // Nothing will be fetched: nobody has to wait for it.
-                        shared.end_round(|_| {});
+            // A ring that came during the last fetch was taken for that one's.
+            let cause = if shared.take_asked() {
+                Cause::Asked
+            } else {
+                tokio::select! {
+                    biased;
+                    // Before the demands: a flood of them delays no timer.
+                    () = sleep_until_some(Some(schedule.next())) => Cause::Timer,
+                    () = watch.jumped(&*clock) => Cause::ClockJump,
+                    () = sleep_until_some(schedule.stale_at()) => {
+                        trace::warning!(target: "tower_oauth::key_set", %issuer, "the key set is too old and given up");
+                        shared.give_up();
+                        // What it holds is not in use any more: "not modified" would be no help.
+                        fetcher.forget();
+                        schedule.gave_up(now());
                         continue;
                     }
-                },
-                () = sleep_until_some(Some(schedule.next())) => Cause::Timer,
+                    demand = demands.recv() => match demand {
+                        None => return,
+                        Some(()) if shared.take_asked() => Cause::Asked,
+                        Some(()) if schedule.take_demand(now()) => {
+                            sleep(SPREAD.mul_f64(fastrand::f64())).await;
+                            Cause::UnknownKey
+                        }
+                        Some(()) => {
+                            // Nothing will be fetched: nobody has to wait for it.
+                            shared.end_round(|_| {});
+                            continue;
+                        }
+                    },
+                }
             };
             let fetched = tokio::select! {
                 fetched = timeout(fetch_timeout, fetcher.fetch()) => fetched.unwrap_or_else(|_elapsed| {
@@ -97,8 +115,9 @@ impl Refresh {
                         target: "tower_oauth::key_set",
                         %issuer, ?cause, changed = fetched.keys.is_some(), "the key set was refreshed"
                     );
-                    shared.publish(fetched.keys, clock.now(), max_stale);
+                    shared.publish(fetched.keys.as_ref(), clock.now(), max_stale);
                     shared.end_round(|progress| {
+                        progress.asked += u64::from(cause == Cause::Asked);
                         progress.succeeded += 1;
                         progress.failures_in_a_row = 0;
                         progress.last_error = None;
@@ -111,11 +130,46 @@ impl Refresh {
                         %issuer, ?cause, %error, failures = schedule.failures(), "the key set could not be refreshed"
                     );
                     shared.end_round(|progress| {
+                        progress.asked += u64::from(cause == Cause::Asked);
                         progress.failed += 1;
                         progress.failures_in_a_row = schedule.failures();
                         progress.last_error = Some(error);
                     });
                 }
+            }
+        }
+    }
+}
+
+/// Notices that the wall clock ran ahead: the machine slept, or its clock was set.
+///
+/// Timers stand still while a machine sleeps; keys that were withdrawn meanwhile would be
+/// trusted for the rest of an interval.
+struct ClockWatch {
+    seen: (std::time::Instant, UnixTime),
+    next: std::time::Instant,
+}
+
+impl ClockWatch {
+    const EVERY: Duration = Duration::from_secs(10);
+    const JUMP: Duration = Duration::from_secs(5);
+
+    fn new(clock: &dyn Clock) -> Self {
+        let now = now();
+        Self { seen: (now, clock.now()), next: now + Self::EVERY }
+    }
+
+    /// Ends when a jump was noticed. May be dropped and called again at any time.
+    async fn jumped(&mut self, clock: &dyn Clock) {
+        loop {
+            sleep_until_some(Some(self.next)).await;
+            let (before, wall_before) = self.seen;
+            let (now, wall) = (now(), clock.now());
+            self.seen = (now, wall);
+            self.next = now + Self::EVERY;
+            let by_the_wall = wall.saturating_since(wall_before);
+            if by_the_wall.saturating_sub(now.saturating_duration_since(before)) > Self::JUMP {
+                return;
             }
         }
     }

@@ -25,6 +25,10 @@ const BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::
 /// What made a fetch happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
+    /// It was asked for by the program.
+    Asked,
+    /// The wall clock ran ahead of ours: the machine slept, or its clock was set.
+    ClockJump,
     /// Its time had come.
     Timer,
     /// A token named a key that the set does not have.
@@ -47,6 +51,13 @@ impl Schedule {
     /// A schedule whose first fetch is due now.
     pub(super) fn new(policy: RefreshPolicy, now: Instant) -> Self {
         Self { policy, next: now, failures: 0, last_success: None, bucket_full_at: now, not_before: None }
+    }
+
+    /// The same with a set in hand from elsewhere: no hurry, and not all replicas at once.
+    /// `random` is drawn from 0.0 to 1.0.
+    pub(super) fn seeded(mut self, random: f64) -> Self {
+        self.next += Duration::from_secs(1).mul_f64(random.clamp(0.0, 1.0));
+        self
     }
 
     /// When the timer fires.
@@ -118,7 +129,7 @@ impl Schedule {
         self.next = match cause {
             Cause::Timer => now + wait,
             // Forged tokens must not be able to put the timer off.
-            Cause::UnknownKey => self.next.min(now + wait),
+            Cause::Asked | Cause::ClockJump | Cause::UnknownKey => self.next.min(now + wait),
         };
     }
 }

@@ -3,29 +3,35 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{mpsc, watch};
 
-use super::{KeySet, RefreshPolicy, SkipReason};
+use super::{KeySet, RefreshPolicy, Revoked, SkipReason};
 use crate::clock::UnixTime;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, Operation};
 use crate::oauth::Issuer;
 
 /// The keys at one moment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     keys: Option<KeySet>,
     generation: u64,
     fetched_at: UnixTime,
     /// Wall time, so that a machine that slept does not trust what it slept over.
     usable_until: UnixTime,
+    revoked: Arc<Revoked>,
 }
 
 impl Snapshot {
+    /// The `kid`s that count for nothing.
+    pub(crate) fn revoked(&self) -> &Revoked {
+        &self.revoked
+    }
+
     /// The keys, unless there are none or they are too old.
     pub(crate) fn usable(&self, now: UnixTime) -> Option<&KeySet> {
         self.keys.as_ref().filter(|_| now <= self.usable_until)
@@ -49,8 +55,12 @@ pub(super) struct Shared {
     /// Counts ended rounds: fetches, and demands that were turned down.
     rounds: watch::Sender<u64>,
     waiters: AtomicUsize,
+    /// A refresh was asked for, whatever the budget.
+    asked: AtomicBool,
     wait: Duration,
     max_waiters: usize,
+    /// For a fetch that is under way, and one more.
+    patience: Duration,
 }
 
 /// How fetching is going.
@@ -58,6 +68,8 @@ pub(super) struct Shared {
 pub(super) struct Progress {
     pub(super) succeeded: u64,
     pub(super) failed: u64,
+    /// Rounds that were asked for, whatever came of them.
+    pub(super) asked: u64,
     pub(super) failures_in_a_row: u32,
     pub(super) last_error: Option<Error>,
 }
@@ -71,6 +83,7 @@ impl KeySetHandle {
             generation: 1,
             fetched_at: UnixTime::from_secs(0),
             usable_until: UnixTime::from_secs(u64::MAX),
+            revoked: Arc::default(),
         }));
         Self { shared: Arc::new(shared), demand: None }
     }
@@ -105,6 +118,32 @@ impl KeySetHandle {
             let _seat = seat;
             let _in_time = tokio::time::timeout(limit, rounds.changed()).await;
         })))
+    }
+
+    /// Counts a key as withdrawn from now on, whatever the issuer publishes.
+    pub(crate) fn revoke(&self, kid: &str) {
+        self.shared.snapshot.rcu(|current| {
+            let mut revoked = Revoked::clone(&current.revoked);
+            revoked.insert(kid.into());
+            Snapshot { revoked: Arc::new(revoked), ..Snapshot::clone(current) }
+        });
+    }
+
+    /// Has the set fetched at once, and waits for the outcome. At once `Ok` for a fixed set.
+    pub(crate) async fn refresh_now(&self) -> Result<(), Error> {
+        let Some(demand) = &self.demand else { return Ok(()) };
+        let mut rounds = self.shared.rounds.subscribe();
+        let before = self.shared.progress.load().asked;
+        self.shared.asked.store(true, Ordering::Release);
+        let _the_refresher_is_awake_already = demand.try_send(());
+        let ended =
+            async { while self.shared.progress.load().asked == before && rounds.changed().await.is_ok() {} };
+        let too_late = |_| Error::new(Operation::KeySet, ErrorKind::Timeout);
+        tokio::time::timeout(self.shared.patience, ended).await.map_err(too_late)?;
+        match &self.shared.progress.load().last_error {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
     }
 
     /// Waits until there is a usable set.
@@ -150,37 +189,38 @@ impl Shared {
                 generation: 0,
                 fetched_at: UnixTime::from_secs(0),
                 usable_until: UnixTime::from_secs(0),
+                revoked: Arc::default(),
             }),
             progress: ArcSwap::default(),
             rounds: watch::Sender::new(0),
             waiters: AtomicUsize::new(0),
+            asked: AtomicBool::new(false),
             wait: policy.demand_wait,
             max_waiters: policy.max_waiters,
+            patience: policy.fetch_timeout.saturating_mul(2).saturating_add(Duration::from_secs(1)),
         }
     }
 
     /// Puts a set in place: a new one, or the same one found to be still the issuer's.
-    pub(super) fn publish(&self, keys: Option<KeySet>, now: UnixTime, max_stale: Duration) {
-        let current = self.snapshot.load();
-        let generation = current.generation + u64::from(keys.is_some());
-        let keys = keys.or_else(|| current.keys.clone());
-        self.snapshot.store(Arc::new(Snapshot {
-            keys,
-            generation,
+    pub(super) fn publish(&self, keys: Option<&KeySet>, now: UnixTime, max_stale: Duration) {
+        // Not a plain store: a key may be revoked at the same moment.
+        self.snapshot.rcu(|current| Snapshot {
+            generation: current.generation + u64::from(keys.is_some()),
+            keys: keys.cloned().or_else(|| current.keys.clone()),
             fetched_at: now,
             usable_until: now.saturating_add(max_stale),
-        }));
+            revoked: Arc::clone(&current.revoked),
+        });
     }
 
     /// Gives the set up as too old.
     pub(super) fn give_up(&self) {
-        let current = self.snapshot.load();
-        self.snapshot.store(Arc::new(Snapshot {
-            keys: None,
-            generation: current.generation,
-            fetched_at: current.fetched_at,
-            usable_until: current.usable_until,
-        }));
+        self.snapshot.rcu(|current| Snapshot { keys: None, ..Snapshot::clone(current) });
+    }
+
+    /// Whether a refresh was asked for since the last look.
+    pub(super) fn take_asked(&self) -> bool {
+        self.asked.swap(false, Ordering::AcqRel)
     }
 
     /// Notes how a round went and wakes those who wait for it.

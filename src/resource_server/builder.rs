@@ -181,7 +181,7 @@ impl ResourceServerBuilder {
         let mut tasks: Vec<Task> = Vec::new();
         for issuer in issuers {
             let expectations = issuer.expectations(leeway)?;
-            let TrustedIssuer { issuer: name, source, quirks, .. } = issuer;
+            let TrustedIssuer { issuer: name, source, quirks, seed, .. } = issuer;
             let jwks_uri = match source {
                 Source::Fixed(keys) => {
                     entries.push(IssuerEntry { expectations, keys: KeySetHandle::fixed(name, keys) });
@@ -205,6 +205,7 @@ impl ResourceServerBuilder {
                 quirks,
                 allow_loopback_http,
                 policy: refresh.clone(),
+                seed,
                 transport,
                 clock: Arc::clone(&clock),
             };

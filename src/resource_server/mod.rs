@@ -47,6 +47,7 @@ pub use self::require_scope::{RequireScopeFuture, RequireScopeLayer, RequireScop
 pub use self::service::ResourceServerService;
 pub use self::trusted_issuer::TrustedIssuer;
 use crate::clock::Clock;
+use crate::error::Error;
 use crate::jwt::Expectations;
 use crate::key_set::{KeySetHandle, KeySetStatus};
 use crate::oauth::{Audience, Issuer};
@@ -137,6 +138,33 @@ impl ResourceServer {
     pub fn key_sets(&self) -> Vec<KeySetStatus> {
         let now = self.0.clock.now();
         self.0.issuers.iter().map(|issuer| issuer.keys.status(now)).collect()
+    }
+
+    /// Has the keys of every issuer fetched at once, whatever timers and budgets say, and waits
+    /// for the outcome.
+    ///
+    /// # Errors
+    ///
+    /// If the keys of an issuer could not be fetched; those in hand go on being used.
+    pub async fn refresh_now(&self) -> Result<(), Error> {
+        let mut first_error = Ok(());
+        for entry in &self.0.issuers {
+            let outcome = entry.keys.refresh_now().await;
+            first_error = first_error.and(outcome);
+        }
+        first_error
+    }
+
+    /// Counts a key as withdrawn at once, and for the life of this resource server, whatever its
+    /// issuer publishes: for the hour in which a private key is known to be lost and the issuer
+    /// has not reacted yet. Returns whether that issuer is trusted here.
+    #[must_use = "an issuer that is not trusted here has no keys to revoke"]
+    pub fn revoke_kid(&self, issuer: &Issuer, kid: &str) -> bool {
+        let entry = self.0.issuers.iter().find(|entry| entry.expectations.issuer == *issuer);
+        if let Some(entry) = entry {
+            entry.keys.revoke(kid);
+        }
+        entry.is_some()
     }
 
     /// How long a caller is asked to wait when its token cannot be judged.

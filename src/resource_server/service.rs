@@ -40,7 +40,7 @@ impl ResourceServer {
         let now = self.0.clock.now();
         let snapshot = entry.keys.load();
         let keys = snapshot.usable(now).ok_or(RejectionKind::KeysUnavailable)?;
-        let key = match keys.select(unverified.header()) {
+        let key = match keys.select(unverified.header(), snapshot.revoked()) {
             Ok(key) => key,
             Err(NoKey::Unfit) => return Err(RejectionKind::UnsupportedAlgorithm),
             Err(NoKey::Unknown) => {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::clock::UnixTime;
 use crate::error::ConfigError;
 use crate::jwt::{Algorithm, Expectations, TokenProfile};
 use crate::key_set::{KeySet, Quirks, Source};
@@ -29,6 +30,7 @@ pub struct TrustedIssuer {
     pub(super) profile: TokenProfile,
     pub(super) max_lifetime: Option<Duration>,
     pub(super) source: Source,
+    pub(super) seed: Option<(KeySet, UnixTime)>,
     pub(super) quirks: Quirks,
     pub(super) tenant: Option<String>,
     pub(super) subject_is_client: bool,
@@ -45,6 +47,7 @@ impl TrustedIssuer {
             profile: TokenProfile::Jwt,
             max_lifetime: None,
             source: Source::Discovery,
+            seed: None,
             quirks: Quirks::None,
             tenant: None,
             subject_is_client: false,
@@ -54,6 +57,14 @@ impl TrustedIssuer {
     /// Accepts one more audience; any one of them is enough.
     pub fn also_audience(mut self, audience: Audience) -> Self {
         self.audiences.push(audience);
+        self
+    }
+
+    /// Starts with these keys, which were fetched at that time: kept from an earlier run, say, so
+    /// that a start while the issuer is down is no outage. They are replaced by the first set that
+    /// is fetched, and trusted for `max_stale` from `fetched_at`. Default: none.
+    pub fn seed(mut self, keys: KeySet, fetched_at: UnixTime) -> Self {
+        self.seed = Some((keys, fetched_at));
         self
     }
 
