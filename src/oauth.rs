@@ -1,6 +1,7 @@
 //! The words of the standards as types: whatever exists is well-formed.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use url::{Host, Url};
@@ -134,7 +135,8 @@ impl fmt::Debug for Scope {
 
 /// The address of an endpoint: an absolute `https` URL, or `http` on loopback.
 ///
-/// It has a host, and neither user information nor a fragment. Whether `http` on
+/// It has a host, and neither user information nor a fragment, and is not at a link-local or
+/// metadata address. Whether `http` on
 /// loopback is really used is for each builder to say (`allow_loopback_http`).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint(Arc<Url>);
@@ -161,6 +163,9 @@ impl Endpoint {
         }
         if url.fragment().is_some() {
             return invalid(&shown, "must not have a fragment");
+        }
+        if is_no_endpoint(&url) {
+            return invalid(&shown, "is a link-local, metadata or multicast address");
         }
         match url.scheme() {
             "https" => Ok(Self(Arc::new(url))),
@@ -229,6 +234,37 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+fn is_no_endpoint(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => is_no_server(address.into()),
+        Some(Host::Ipv6(address)) => is_no_server(address.into()),
+        Some(Host::Domain(_)) | None => false,
+    }
+}
+
+/// Whether no issuer is ever at this address: link-local ones, where clouds serve the
+/// credentials of a machine, their likes in other ranges, and addresses of no one host.
+pub(crate) fn is_no_server(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            v4.is_link_local()
+                || v4.is_unspecified()
+                || v4.is_multicast()
+                || v4.is_broadcast()
+                // The metadata services of Alibaba Cloud and Oracle Cloud.
+                || v4 == Ipv4Addr::new(100, 100, 100, 200)
+                || v4 == Ipv4Addr::new(192, 0, 0, 192)
+        }
+        IpAddr::V6(v6) => {
+            v6.is_unicast_link_local()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                // The metadata service of AWS.
+                || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
+        }
+    }
+}
+
 /// Whether a URL stays on this machine: `localhost`, 127.0.0.0/8 or `::1`.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
@@ -258,6 +294,13 @@ mod tests {
             "https://user:secret@as.example",
             "https://as.example/#f",
             "as.example",
+            "https://169.254.169.254/latest",
+            "https://[fe80::1]/",
+            "https://[fd00:ec2::254]/",
+            "https://[::ffff:169.254.169.254]/",
+            "https://2852039166/", // 169.254.169.254 in one number
+            "https://0.0.0.0/",
+            "https://100.100.100.200/",
             "",
         ] {
             let error = Endpoint::new(bad).expect_err(bad);
