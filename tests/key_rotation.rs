@@ -486,7 +486,7 @@ async fn keys_that_move_are_followed_although_the_old_place_still_answers() {
     // A token of a new key: the old place does not have it, so the place is doubted.
     assert_eq!(send(&server, &token("b", rsa(1))).await, Err(RejectionKind::UnknownKey));
     assert_eq!(discoveries(&issuer), 1);
-    let _ = send(&server, &token("b", rsa(1))).await;
+    let _ = send(&server, &token("c", rsa(1))).await;
     assert_eq!(discoveries(&issuer), 2);
     assert_eq!(issuer.urls().last().unwrap(), "https://as.example/moved/keys");
     // And without any such token it is asked again each hour.
@@ -575,4 +575,29 @@ async fn a_seed_serves_while_the_issuer_is_down_and_no_longer_than_max_stale() {
     advance(&clock, secs(10)).await;
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()), "and is replaced by what is fetched");
     assert_eq!(send(&server, &token("a", rsa(0))).await, Err(RejectionKind::UnknownKey));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_kid_that_was_looked_for_in_vain_is_refused_at_once_for_fifteen_seconds() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let clock = clock();
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    issuer.delay(Duration::from_millis(300));
+    let unknown = token("b", rsa(1));
+    let refused_after = async || {
+        let start = tokio::time::Instant::now();
+        assert_eq!(send(&server, &unknown).await, Err(RejectionKind::UnknownKey));
+        start.elapsed()
+    };
+    assert!(refused_after().await >= Duration::from_millis(300));
+    for _ in 0..10 {
+        assert_eq!(refused_after().await, Duration::ZERO);
+    }
+    assert_eq!(issuer.fetches(), 2);
+    advance(&clock, secs(15)).await;
+    assert!(refused_after().await >= Duration::from_millis(300), "then it is looked for again");
+    // A new set forgets what was missing in the old one.
+    issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    server.refresh_now().await.unwrap();
+    assert_eq!(send(&server, &unknown).await, Ok(()));
 }

@@ -10,6 +10,7 @@
 
 mod freshness;
 mod jwk;
+mod misses;
 mod policy;
 mod refresher;
 mod schedule;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{mpsc, watch};
 
+use super::misses::Misses;
 use super::{KeySet, RefreshPolicy, Revoked, SkipReason};
 use crate::clock::UnixTime;
 use crate::error::{Error, ErrorKind, Operation};
@@ -52,6 +53,7 @@ pub(super) struct Shared {
     issuer: Issuer,
     snapshot: ArcSwap<Snapshot>,
     progress: ArcSwap<Progress>,
+    misses: Misses,
     /// Counts ended rounds: fetches, and demands that were turned down.
     rounds: watch::Sender<u64>,
     waiters: AtomicUsize,
@@ -101,6 +103,16 @@ impl KeySetHandle {
     /// The snapshot of this moment. Takes no lock.
     pub(crate) fn load(&self) -> Guard<Arc<Snapshot>> {
         self.shared.snapshot.load()
+    }
+
+    /// Whether this `kid` was looked for in vain lately, and the set has not changed since.
+    pub(crate) fn is_known_miss(&self, kid: &str, snapshot: &Snapshot, now: UnixTime) -> bool {
+        self.shared.misses.knows(kid, snapshot.generation, now)
+    }
+
+    /// Notes that a refresh was waited for, and this `kid` is still not there.
+    pub(crate) fn note_miss(&self, kid: &str, snapshot: &Snapshot, now: UnixTime) {
+        self.shared.misses.note(kid, snapshot.generation, now);
     }
 
     /// Asks for a newer set and returns a bounded wait for the outcome; `None` if waiting
@@ -192,6 +204,7 @@ impl Shared {
                 revoked: Arc::default(),
             }),
             progress: ArcSwap::default(),
+            misses: Misses::new(),
             rounds: watch::Sender::new(0),
             waiters: AtomicUsize::new(0),
             asked: AtomicBool::new(false),

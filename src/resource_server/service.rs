@@ -44,8 +44,14 @@ impl ResourceServer {
             Ok(key) => key,
             Err(NoKey::Unfit) => return Err(RejectionKind::UnsupportedAlgorithm),
             Err(NoKey::Unknown) => {
+                let kid = unverified.header().key_id.as_ref().map_or("", |kid| kid.as_str());
+                if !may_wait {
+                    entry.keys.note_miss(kid, &snapshot, now);
+                    return Err(RejectionKind::UnknownKey);
+                }
                 // Only a token that would pass but for its key may cause a fetch.
-                let plausible = may_wait && unverified.is_plausible(expectations, now).is_ok();
+                let is_new = !entry.keys.is_known_miss(kid, &snapshot, now);
+                let plausible = is_new && unverified.is_plausible(expectations, now).is_ok();
                 let wait = plausible.then(|| entry.keys.demand()).flatten();
                 return wait.map(Decision::AwaitKeys).ok_or(RejectionKind::UnknownKey);
             }
