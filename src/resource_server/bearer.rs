@@ -35,7 +35,7 @@ pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r str, 
 }
 
 /// Whether the query has the parameter of RFC 6750 §2.3.
-fn has_access_token(uri: &Uri) -> bool {
+pub(super) fn has_access_token(uri: &Uri) -> bool {
     uri.query()
         .is_some_and(|query| form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "access_token"))
 }

@@ -138,6 +138,13 @@ where
                 ResponseFuture::awaiting(wait, Awaiting { request, service, server, on_rejection })
             }
             Err(kind) => {
+                if kind == RejectionKind::MissingToken && bearer::has_access_token(request.uri()) {
+                    // RFC 9700 §4.3.2: it stands in every log by now, but not in ours.
+                    crate::trace::warning!(
+                        target: "tower_oauth::resource_server",
+                        "a caller puts its access token into the query, where it is ignored"
+                    );
+                }
                 let rejection = self.server.reject(kind, is_grpc(&request));
                 if kind == RejectionKind::MissingToken && self.allow_anonymous {
                     request.extensions_mut().insert(Anonymous(rejection));
