@@ -1,0 +1,123 @@
+//! Fifty replicas of a service on one issuer, for a simulated hour.
+//!
+//! `cargo test --test replicas -- --nocapture` prints the table.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use http::{Request, Response, header};
+use serde_json::json;
+use support::issuer::{Answer, Scripted};
+use support::{NOW, claims, compact, rsa};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_oauth::{Audience, Issuer, ManualClock, ResourceServer, StartUp, UnixTime};
+
+const REPLICAS: usize = 50;
+
+/// Requests to the issuer, for metadata and keys, second by second.
+struct Hour {
+    clock: ManualClock,
+    issuer: Scripted,
+    replicas: Vec<ResourceServer>,
+    seconds: Vec<usize>,
+}
+
+impl Hour {
+    async fn start() -> Self {
+        let issuer = Scripted::new(json!({ "keys": [rsa(0).jwk("a")] }));
+        let clock = ManualClock::at(UnixTime::from_secs(NOW));
+        let mut replicas = Vec::new();
+        for _ in 0..REPLICAS {
+            let audience = Audience::new(support::AUDIENCE).unwrap();
+            let replica = ResourceServer::builder(Issuer::new(support::ISSUER).unwrap(), audience)
+                .transport(issuer.clone())
+                .clock(clock.clone())
+                .start_up(StartUp::Background);
+            replicas.push(replica.start().await.unwrap());
+        }
+        Self { clock, issuer, replicas, seconds: Vec::new() }
+    }
+
+    async fn pass(&mut self, seconds: usize) {
+        for _ in 0..seconds {
+            let before = self.issuer.urls().len();
+            self.clock.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.seconds.push(self.issuer.urls().len() - before);
+        }
+    }
+
+    /// Requests, and the most in one second, since this second.
+    fn report(&self, what: &str, from: usize) -> (usize, usize) {
+        let seconds = self.seconds.get(from..).unwrap();
+        let (sum, most) = (seconds.iter().sum(), *seconds.iter().max().unwrap());
+        println!("| {what:<28} | {:>7} s | {sum:>8} | {most:>15} |", seconds.len());
+        (sum, most)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_replicas_ask_as_often_as_the_policy_says_and_not_together() {
+    let mut hour = Hour::start().await;
+    println!("| {REPLICAS} replicas                  | time      | requests | most in a second |");
+    println!("| ---------------------------- | --------- | -------- | ---------------- |");
+    hour.pass(300).await;
+    hour.report("start", 0);
+
+    // Each asks once in 210 to 285 seconds, with the times drawn for each by itself.
+    hour.pass(2340).await;
+    let (fetches, most) = hour.report("the issuer is well", 300);
+    assert!(
+        (REPLICAS * 2340 / 285 - REPLICAS..=REPLICAS * 2340 / 210 + REPLICAS).contains(&fetches),
+        "{fetches}"
+    );
+    assert!(most <= REPLICAS / 4, "{most} in one second");
+
+    // Down: backoff up to a minute, with full jitter.
+    hour.issuer.answer(Answer::Unreachable);
+    let from = hour.seconds.len();
+    hour.pass(900).await;
+    let (_, most) = hour.report("the issuer is down", from);
+    assert!(most <= REPLICAS / 3, "{most} in one second");
+    assert!(hour.replicas.iter().all(ResourceServer::is_ready), "nobody notices");
+
+    // Back: within a minute all have it, and again not together.
+    hour.issuer.publish(json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b")] }));
+    let from = hour.seconds.len();
+    hour.pass(61).await;
+    let (_, most) = hour.report("the issuer is back", from);
+    assert!(most <= REPLICAS / 3, "{most} in one second");
+    assert!(
+        hour.replicas.iter().all(|replica| replica.key_sets().iter().all(|keys| keys.usable_keys() == 2))
+    );
+
+    // A rotation that all see in the same instant: one fetch each, spread over a quarter of a second.
+    hour.issuer.publish(json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b"), rsa(2).jwk("c")] }));
+    let from = hour.seconds.len();
+    let token = compact(rsa(2), "RS256", r#"{"alg":"RS256","kid":"c"}"#, claims().to_string().as_bytes());
+    let before = hour.issuer.urls().len();
+    let mut calls = tokio::task::JoinSet::new();
+    for replica in &hour.replicas {
+        let service = replica
+            .layer()
+            .layer(service_fn(async |_: Request<()>| Ok::<_, std::convert::Infallible>(Response::new(()))));
+        let request =
+            Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap();
+        calls.spawn(service.oneshot(request));
+    }
+    assert!(calls.join_all().await.iter().all(|response| response.as_ref().unwrap().status() == 200));
+    let fetches = hour.issuer.urls().len() - before;
+    println!("| a new key, seen by all       | {:>7} s | {fetches:>8} | {fetches:>15} |", 1);
+    assert!((REPLICAS..=REPLICAS + REPLICAS / 4).contains(&fetches), "{fetches}");
+    hour.pass(1).await;
+    assert!(hour.seconds.len() > from);
+}
