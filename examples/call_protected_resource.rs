@@ -63,7 +63,7 @@ async fn run() -> Result<Outcome, Unusable> {
         return Err(Unusable::new(name, "must be at least 1"));
     }
     let tokens = settings()?.allow_loopback_http().start()?;
-    let client = ServiceBuilder::new().layer(tokens.layer([origin])).service(client()?);
+    let client = ServiceBuilder::new().layer(tokens.layer([origin])).service(client(&uri)?);
 
     let tally = Arc::new(Tally::default());
     let mut callers = JoinSet::new();
@@ -109,8 +109,13 @@ fn settings() -> Result<TokenManagerBuilder, Unusable> {
 
 /// A reqwest client as a tower service of plain `http` requests. It follows no redirect: an
 /// answer that is not 200 is a failure.
-fn client() -> Result<impl Caller, Unusable> {
-    let client = reqwest::Client::builder()
+fn client(uri: &Uri) -> Result<impl Caller + use<>, Unusable> {
+    let mut builder = reqwest::Client::builder();
+    if uri.scheme_str() == Some("http") {
+        // Plain http is for loopback only: no proxy of the environment gets to see the token.
+        builder = builder.no_proxy();
+    }
+    let client = builder
         .redirect(reqwest::redirect::Policy::none())
         .timeout(Duration::from_secs(30))
         .build()

@@ -185,6 +185,8 @@ async fn refusals_are_oauth_errors() {
     let bench = Bench::new();
     let basic = bench.basic();
     let wrong = format!("Basic {}", STANDARD.encode(format!("{}:wrong", bench.app.client_id())));
+    let pair = format!("{}:{}&junk", bench.app.client_id(), bench.app.secret().expose_secret());
+    let trailing = format!("Basic {}", STANDARD.encode(pair));
     let grant = "grant_type=client_credentials";
     for (authorization, form, status, code) in [
         (Some(wrong.as_str()), grant.to_owned(), 401, "invalid_client"),
@@ -196,6 +198,8 @@ async fn refusals_are_oauth_errors() {
         (Some(&basic), format!("{grant}&{grant}"), 400, "invalid_request"),
         (Some(&basic), format!("{grant}&scope=reports.read"), 400, "invalid_scope"),
         (Some(&basic), format!("{grant}&scope=a%22b"), 400, "invalid_scope"),
+        (Some(&basic), format!("{grant}&scope=+"), 400, "invalid_scope"),
+        (Some(&trailing), grant.to_owned(), 401, "invalid_client"),
         (Some(&basic), format!("{grant}&resource=orders"), 400, "invalid_target"),
         (Some(&basic), format!("{grant}&client_id=another"), 400, "invalid_request"),
     ] {

@@ -499,3 +499,26 @@ fn outside_of_a_runtime_start_is_an_error_and_no_panic() {
     let url = Endpoint::new(TOKEN_URL).unwrap();
     assert!(TokenManager::builder(url, credentials()).transport(endpoint).start().is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn metadata_that_is_there_a_moment_later_is_used_although_a_guess_failed() {
+    let issuer = "https://as.example/tenant";
+    let endpoint = TokenEndpoint::answering(Reply::Status(404, None));
+    let manager = TokenManager::discover(Issuer::new(issuer).unwrap(), credentials()).unwrap();
+    let manager = manager.transport(endpoint.clone()).start().unwrap();
+    manager.access_token().await.unwrap_err();
+    let metadata = json!({ "issuer": issuer, "token_endpoint": "https://as.example/oauth2/t" });
+    let endpoint = endpoint.metadata(Reply::Json(200, metadata));
+    endpoint.answer(Reply::Token(60));
+    seconds(2).await;
+    token(&manager).await;
+    assert_eq!(endpoint.seen().last().unwrap().url, "https://as.example/oauth2/t");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_said_outlives_a_last_attempt_that_is_cut_short() {
+    let endpoint = TokenEndpoint::answering(Reply::Hang)
+        .then([Reply::Json(503, json!({ "error": "temporarily_unavailable" }))]);
+    let error = manager(&endpoint).access_token().await.unwrap_err();
+    assert!(error.to_string().contains("temporarily_unavailable"), "{error}");
+}

@@ -258,3 +258,19 @@ async fn it_works_under_and_over_buffer_and_concurrency_limit() {
     }
     assert_eq!(endpoint.count(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_a_token_keeps_no_permit_from_others() {
+    let orders = Orders::default();
+    let client = ServiceBuilder::new()
+        .layer(manager(&TokenEndpoint::answering(Reply::Hang)).layer(origins()))
+        .concurrency_limit(1)
+        .service(orders.clone());
+    let mut waiting = client.clone();
+    let waiting = tokio::spawn(async move { status(&mut waiting, get(ORDERS)).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut client = client;
+    let elsewhere = status(&mut client, get("https://elsewhere.example/"));
+    assert_eq!(tokio::time::timeout(Duration::from_secs(1), elsewhere).await.unwrap(), StatusCode::OK);
+    waiting.abort();
+}

@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 
 use super::faults::Faults;
+use super::signing_keys::{SigningKey, new_kid};
 use super::store::{State, Store};
 use super::{AuthorizationServer, Inner, signing_keys};
 use crate::clock::{Clock, SystemClock};
@@ -131,7 +132,15 @@ impl AuthorizationServerBuilder {
         };
         let store = Store::new(state_file);
         let state = match store.load(&tenant_id)? {
-            Some(state) => state,
+            Some(mut state) => {
+                // Another algorithm than last time: it is signed with from now on.
+                if state.keys.current().algorithm() != algorithm {
+                    let key = SigningKey::generate(new_kid(&tenant_id), algorithm, clock.now())?;
+                    state.keys.rotate(key, clock.now(), token_lifetime);
+                    store.save(&tenant_id, &state)?;
+                }
+                state
+            }
             None => {
                 let state = State::new(&tenant_id, algorithm, clock.now())?;
                 store.save(&tenant_id, &state)?;

@@ -48,7 +48,8 @@ struct Claims {
     aud: Value,
     exp: u64,
     iat: u64,
-    scope: String,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    scope: Value,
 }
 
 #[derive(Serialize)]
@@ -70,6 +71,8 @@ fn active(server: &Inner, token: &str) -> Option<Active> {
     let now = server.clock.now();
     let key = {
         let state = server.state();
+        // A token of an application that is gone is of no use any more.
+        state.application(&claims.sub)?;
         let mut keys = state.keys.published(now).map(|one| &one.key);
         Arc::clone(keys.find(|key| header.kid == key.kid() && header.alg == key.algorithm().name())?)
     };

@@ -335,8 +335,11 @@ async fn rotate(State(server): Server) -> Result<(StatusCode, Json<Value>), Refu
 }
 
 async fn withdraw(State(server): Server, Path(path): Segments) -> Result<StatusCode, Refusal> {
-    let kid = segment(&path, "kid")?;
-    match server.withdraw(kid).map_err(|error| refused(&error))? {
+    let kid = segment(&path, "kid")?.to_owned();
+    // It may have to make a key: not on a worker of the runtime.
+    let withdrawn = tokio::task::spawn_blocking(move || server.withdraw(&kid)).await;
+    let failed = |_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "no key could be made");
+    match withdrawn.map_err(failed)?.map_err(|error| refused(&error))? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Refusal::not_found()),
     }

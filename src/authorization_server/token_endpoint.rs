@@ -158,6 +158,10 @@ pub(super) fn authenticate<'a>(
     let (id, secret) = basic(field).ok_or_else(refused)?;
     // App ID expects the parts as they are, RFC 6749 §2.3.1 form-urlencoded: both will do.
     let decoded = |part: &str| {
+        // A `&` would end the part early: an encoded part has none.
+        if part.contains('&') {
+            return None;
+        }
         form_urlencoded::parse(format!("x={part}").as_bytes()).next().map(|(_, value)| value.into_owned())
     };
     let application = state.authenticate(&id, &secret).or_else(|| {
@@ -200,6 +204,10 @@ fn granted(assigned: &BTreeSet<String>, requested: Option<&str>) -> Result<Strin
         if !granted.contains(&scope) {
             granted.push(scope);
         }
+    }
+    if granted.is_empty() {
+        // RFC 6749 §3.3: one scope token at least.
+        return Err(Refusal::bad_request("invalid_scope", "no scope is requested"));
     }
     Ok(granted.join(" "))
 }

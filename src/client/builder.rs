@@ -104,7 +104,8 @@ impl TokenManagerBuilder {
     }
 
     /// How long before its expiry a token is renewed. Default: a fifth of its life, at least
-    /// 30 seconds where it lives for a minute or more. Never more than half of its life.
+    /// 30 seconds where it lives for a minute or more. Never less than 15 seconds, never more
+    /// than half of its life.
     pub fn refresh_ahead(mut self, ahead: Duration) -> Self {
         self.policy.ahead = Some(ahead);
         self

@@ -30,8 +30,9 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        /// Without a token: the inner service is ready and waits here.
         AwaitingToken { wait: Wait, parked: Option<Box<Parked<S, B>>> },
+        /// With the token, for the first attempt.
+        Starting { token: AccessToken, parked: Option<Box<Parked<S, B>>> },
         Calling { #[pin] future: S::Future, retry: Option<Box<Retry<S, B>>> },
         /// With another token, for the second attempt.
         AwaitingReady { token: AccessToken, retry: Option<Box<Retry<S, B>>> },
@@ -45,7 +46,7 @@ type Wait = Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>;
 struct Parked<S, B> {
     request: Request<B>,
     second: Option<B>,
-    /// The service that was polled ready.
+    /// A clone, which has not been polled ready.
     service: S,
     tokens: TokenManager,
 }
@@ -125,7 +126,12 @@ where
             let next = match this.state.as_mut().project() {
                 StateProj::AwaitingToken { wait, parked } => {
                     let token = ready!(wait.as_mut().poll(cx))?;
-                    parked.take().expect("polled after completion").send(&token)
+                    State::Starting { token, parked: parked.take() }
+                }
+                StateProj::Starting { token, parked } => {
+                    let waiting = parked.as_mut().expect("polled after completion");
+                    ready!(waiting.service.poll_ready(cx)).map_err(Into::into)?;
+                    parked.take().expect("it was just there").send(token)
                 }
                 StateProj::Calling { future, retry } => {
                     let response = ready!(future.poll(cx)).map_err(Into::into)?;

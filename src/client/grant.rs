@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use secrecy::SecretString;
 use serde::Deserialize;
+use serde_json::Value;
 use url::form_urlencoded;
 
 use super::{AccessToken, ClientCredentials};
@@ -133,31 +134,21 @@ struct Success {
     access_token: SecretString,
     token_type: String,
     #[serde(default)]
-    expires_in: Option<Seconds>,
+    expires_in: Option<Value>,
     #[serde(default)]
     scope: Option<String>,
 }
 
-/// App ID's guide prints `expires_in` as a string, and some servers send one.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Seconds {
-    Number(f64),
-    Text(String),
-}
-
-/// An answer that refuses (RFC 6749 §5.2), or App ID's own spelling of one.
-#[derive(Deserialize)]
-struct Refusal {
-    error: Option<String>,
-    error_code: Option<String>,
-    error_description: Option<String>,
-}
-
-/// What an answer says against the request, if it says anything.
+/// What an answer says against the request, if it says anything (RFC 6749 §5.2, and App ID's
+/// own spelling of it).
 fn refusal(body: &[u8]) -> Option<OAuthError> {
-    let Refusal { error, error_code, error_description } = serde_json::from_slice(body).ok()?;
-    Some(OAuthError { code: error.or(error_code)?, description: error_description })
+    let answer: Value = serde_json::from_slice(body).ok()?;
+    // Each by itself: an oddly typed one must not hide the others.
+    let text = |name: &str| answer.get(name).and_then(Value::as_str).map(str::to_owned);
+    Some(OAuthError {
+        code: text("error").or_else(|| text("error_code"))?,
+        description: text("error_description"),
+    })
 }
 
 /// Reads an answer to a token request that was sent at `sent_at`.
@@ -183,7 +174,7 @@ pub(super) fn read(
     if !token_type.eq_ignore_ascii_case("Bearer") {
         return Err(malformed());
     }
-    let lifetime = expires_in.map(|seconds| seconds.lifetime().ok_or_else(malformed)).transpose()?;
+    let lifetime = expires_in.map(|seconds| lifetime(&seconds).ok_or_else(malformed)).transpose()?;
     let expires_at = lifetime.map(|lifetime| sent_at.saturating_add(lifetime));
     let scopes =
         scope.map(|scope| scope.split_ascii_whitespace().filter_map(|one| Scope::new(one).ok()).collect());
@@ -196,17 +187,15 @@ pub(super) fn is_transient(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
-impl Seconds {
-    /// Whole seconds, at least one, at most [`LONGEST`]. A token that has already expired is
-    /// no token.
-    fn lifetime(self) -> Option<Duration> {
-        let seconds = match self {
-            Self::Number(seconds) => seconds,
-            Self::Text(text) => text.trim().parse().ok()?,
-        };
-        let lifetime = Duration::try_from_secs_f64(seconds.clamp(-1.0, LONGEST.as_secs_f64())).ok()?;
-        (lifetime >= Duration::from_secs(1)).then(|| Duration::from_secs(lifetime.as_secs()))
-    }
+/// `expires_in`, a number or, as App ID's guide prints it, a string of one: whole seconds, at
+/// least one, at most [`LONGEST`]. A token that has already expired is no token.
+fn lifetime(expires_in: &Value) -> Option<Duration> {
+    let seconds: f64 = match expires_in {
+        Value::String(text) => text.trim().parse().ok()?,
+        other => other.as_f64()?,
+    };
+    let lifetime = Duration::try_from_secs_f64(seconds.clamp(-1.0, LONGEST.as_secs_f64())).ok()?;
+    (lifetime >= Duration::from_secs(1)).then(|| Duration::from_secs(lifetime.as_secs()))
 }
 
 #[cfg(test)]
@@ -222,21 +211,21 @@ mod tests {
         read(&answer, SENT, &endpoint)
     }
 
-    fn lifetime(expires_in: &str) -> Option<Option<u64>> {
+    fn lives(expires_in: &str) -> Option<Option<u64>> {
         let body = format!(r#"{{"access_token":"t","token_type":"bearer","expires_in":{expires_in}}}"#);
         answer(200, &body).ok().map(|issued| issued.lifetime.map(|lifetime| lifetime.as_secs()))
     }
 
     #[test]
     fn expires_in_is_a_number_or_a_string_of_one() {
-        assert_eq!(lifetime("3600"), Some(Some(3600)));
-        assert_eq!(lifetime(r#""3600""#), Some(Some(3600)));
-        assert_eq!(lifetime("3599.9"), Some(Some(3599)));
-        assert_eq!(lifetime("null"), Some(None));
-        assert_eq!(lifetime("1e300"), Some(Some(86_400)));
-        assert_eq!(lifetime("18446744073709551616"), Some(Some(86_400)));
+        assert_eq!(lives("3600"), Some(Some(3600)));
+        assert_eq!(lives(r#""3600""#), Some(Some(3600)));
+        assert_eq!(lives("3599.9"), Some(Some(3599)));
+        assert_eq!(lives("null"), Some(None));
+        assert_eq!(lives("1e300"), Some(Some(86_400)));
+        assert_eq!(lives("18446744073709551616"), Some(Some(86_400)));
         for bad in ["0", "-1", "0.5", "-1e300", r#""soon""#, r#""""#, r#""NaN""#, "true", "[]"] {
-            assert_eq!(lifetime(bad), None, "{bad}");
+            assert_eq!(lives(bad), None, "{bad}");
         }
     }
 
@@ -270,6 +259,7 @@ mod tests {
     fn a_refusal_keeps_the_servers_words_whatever_its_status() {
         for (status, body) in [
             (400, r#"{"error":"invalid_scope","error_description":"no such scope"}"#),
+            (400, r#"{"error":"invalid_scope","error_code":21324,"error_description":"no such scope"}"#),
             (401, r#"{"error_code":"invalid_scope","error_description":"no such scope"}"#),
             (
                 200,

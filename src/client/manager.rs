@@ -200,8 +200,8 @@ impl TokenManager {
     /// Gives up a token that a resource server rejected, and says whether another one can be
     /// had: then the request is worth another try.
     ///
-    /// Only this very token is given up. It is no use to reject one token after the other: one
-    /// that replaced a rejected one is kept for at least ten seconds.
+    /// Only this very token is given up. It is no use to reject one token after the other:
+    /// within ten seconds of a rejection there is no second one.
     #[must_use = "there may be no other token to try with"]
     pub fn reject(&self, token: &AccessToken) -> bool {
         let held = self.shared.held.load();
@@ -211,13 +211,17 @@ impl TokenManager {
         }
         let now = self.shared.clock.now();
         let last = self.shared.rejected_at.load();
-        if last.as_ref().is_some_and(|last| now.saturating_since(**last) < REJECTIONS_APART && now >= **last)
+        if last.as_ref().is_some_and(|last| now >= **last && now.saturating_since(**last) < REJECTIONS_APART)
         {
-            return false;
+            // Unless this very token was given up by another call meanwhile.
+            let held = self.shared.held.load();
+            return !held.as_ref().is_some_and(|held| held.token.is(token));
         }
-        self.shared.rejected_at.store(Some(Arc::new(now)));
-        // Whoever was faster has put a better one there.
-        let _previous = self.shared.held.compare_and_swap(current, None);
+        // Given up first and noted then, so that whoever sees the note finds the token gone.
+        let previous = self.shared.held.compare_and_swap(current, None);
+        if previous.as_ref().is_some_and(|previous| previous.token.is(token)) {
+            self.shared.rejected_at.store(Some(Arc::new(now)));
+        }
         true
     }
 

@@ -18,6 +18,13 @@ const COOLDOWN: Duration = Duration::from_secs(1);
 /// and a refusal will hardly change soon.
 const REFUSED_RENEWAL: Duration = Duration::from_secs(30);
 
+/// What a server may ask for by `Retry-After`. More is a mistake, and would be no recovery.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// A renewal is so long ahead of expiry whatever is set: tokens are not handed out in their
+/// last ten seconds.
+const MARGIN_AHEAD: Duration = Duration::from_secs(15);
+
 /// The least time that a renewal is ahead of expiry, where the token lives long enough.
 const LEAST_AHEAD: Duration = Duration::from_secs(30);
 
@@ -124,7 +131,7 @@ impl Renewal {
         self.failures = self.failures.saturating_add(1);
         let wait = self.policy.backoff.wait(self.failures, random);
         let wait = match failure {
-            Failure::Transient(retry_after) => wait.max(retry_after.unwrap_or_default()),
+            Failure::Transient(retry_after) => wait.max(retry_after.unwrap_or_default().min(LONGEST_WAIT)),
             Failure::Final => {
                 self.waiting = None;
                 self.not_before = None;
@@ -145,7 +152,10 @@ impl Renewal {
     /// A fifth of its life ahead, at least half a minute where that is at most half of it, and
     /// somewhat earlier at random, so that many instances do not ask together.
     fn renew_after(&self, lifetime: Duration, random: f64) -> Duration {
-        let ahead = self.policy.ahead.unwrap_or_else(|| (lifetime / 5).max(LEAST_AHEAD));
+        let ahead = self
+            .policy
+            .ahead
+            .map_or_else(|| (lifetime / 5).max(LEAST_AHEAD), |ahead| ahead.max(MARGIN_AHEAD));
         let latest = lifetime.saturating_sub(ahead).max(lifetime / 2);
         latest.saturating_sub(lifetime.mul_f64(0.05 * random.clamp(0.0, 1.0)))
     }
@@ -216,6 +226,15 @@ mod tests {
         assert!(!renewal.demand(start + SECOND * 8), "the next attempt is too far off");
         assert!(renewal.demand(start + SECOND * 100));
         assert_eq!(renewal.next(), Some(start + SECOND * 127), "and not before the server said");
+    }
+
+    #[test]
+    fn a_retry_after_that_is_a_mistake_does_not_end_the_manager() {
+        let (mut renewal, start) = renewal();
+        renewal.demand(start);
+        assert!(renewal.failed(start, Failure::Transient(Some(Duration::MAX)), 0.0));
+        assert!(renewal.demand(start + SECOND * 299));
+        assert_eq!(renewal.next(), Some(start + SECOND * 300));
     }
 
     #[test]

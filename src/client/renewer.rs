@@ -86,6 +86,12 @@ impl Task {
                 Err(error) => {
                     trace::warning!(target: "tower_oauth::client", %error, "no access token could be obtained");
                     let tell = renewal.failed(now(), failure(&error), fastrand::f64());
+                    // The last attempt may be cut short: what the server said before tells more.
+                    let told_before = last_error.take().filter(|last| last.oauth_error().is_some());
+                    let error = match told_before {
+                        Some(last) if error.kind() == ErrorKind::Timeout => last,
+                        _ => error,
+                    };
                     last_error = Some(error.clone());
                     if tell {
                         self.answer(Err(error));
@@ -138,23 +144,27 @@ async fn obtain(
     limit: Duration,
 ) -> Result<Issued, Error> {
     let limits = Limits { total: limit, max_body: MAX_ANSWER };
-    if let TokenEndpoint::Discover { issuer, otherwise } = endpoint {
-        let now = shared.clock.now();
-        let known = match metadata::discover(transport, issuer, allow_loopback_http, now, limits).await {
-            Ok(metadata) => {
-                metadata.token_endpoint(allow_loopback_http)?.unwrap_or_else(|| otherwise.clone())
+    let url = match &*endpoint {
+        TokenEndpoint::Known(url) => url.clone(),
+        TokenEndpoint::Discover { issuer, otherwise } => {
+            let now = shared.clock.now();
+            match metadata::discover(transport, issuer, allow_loopback_http, now, limits).await {
+                Ok(metadata) => {
+                    metadata.token_endpoint(allow_loopback_http)?.unwrap_or_else(|| otherwise.clone())
+                }
+                // No document, or not this issuer's, says nothing about the token endpoint.
+                Err(error) if failure(&error) == Failure::Final => otherwise.clone(),
+                Err(error) => return Err(error),
             }
-            // No document, or not this issuer's, says nothing about the token endpoint.
-            Err(error) if failure(&error) == Failure::Final => otherwise.clone(),
-            Err(error) => return Err(error),
-        };
-        *endpoint = TokenEndpoint::Known(known);
-    }
-    let TokenEndpoint::Known(url) = endpoint else { unreachable!("it was just found out") };
-    let request = grant.request(url)?;
+        }
+    };
+    let request = grant.request(&url)?;
     let sent_at = shared.clock.now();
     let answer = exchange(transport, Operation::TokenRequest, request, limits).await?;
-    grant::read(&answer, sent_at, url)
+    let issued = grant::read(&answer, sent_at, &url)?;
+    // Kept once it has proved right: a guess that was wrong is looked up again.
+    *endpoint = TokenEndpoint::Known(url);
+    Ok(issued)
 }
 
 /// Transport errors, 429 and 5xx may pass; everything else stays as it is.

@@ -53,16 +53,17 @@ where
             return BearerTokenFuture::calling(self.inner.call(request), None);
         }
         let second = self.replay.replay(request.body());
-        let clone = self.inner.clone();
         if let Some(token) = self.tokens.in_hand() {
-            let retry =
-                second.map(|body| Retry::new(&request, body, clone, self.tokens.clone(), token.clone()));
+            let retry = second.map(|body| {
+                Retry::new(&request, body, self.inner.clone(), self.tokens.clone(), token.clone())
+            });
             authorize(&mut request, &token);
             return BearerTokenFuture::calling(self.inner.call(request), retry);
         }
-        // The service that was polled ready goes into the future, its clone stays here (see
-        // "Be careful when cloning inner services" in tower-service).
-        let service = std::mem::replace(&mut self.inner, clone);
+        // What the service that was polled ready holds, a permit say, is given back: a request
+        // that waits for a token must not keep it from those that need none.
+        let service = self.inner.clone();
+        self.inner = service.clone();
         BearerTokenFuture::awaiting_token(request, second, service, self.tokens.clone())
     }
 }

@@ -53,7 +53,8 @@ impl AccessToken {
         self.0.header.clone()
     }
 
-    /// When it expires, counted from when it was asked for; `None` if the server did not say.
+    /// When it expires, counted from when it was asked for; `None` if the server did not say. A
+    /// life of more than a day counts as a day: then it is renewed.
     #[must_use]
     pub fn expires_at(&self) -> Option<UnixTime> {
         self.0.expires_at
