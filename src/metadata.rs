@@ -110,8 +110,11 @@ pub(crate) async fn discover(
 
 /// Reads one document and compares its `issuer`.
 pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
-    let Document { issuer: named, jwks_uri, token_endpoint } = serde_json::from_slice(body)
-        .map_err(|error| Error::new(Operation::Discovery, ErrorKind::Malformed).with_source(error))?;
+    let malformed = || Error::new(Operation::Discovery, ErrorKind::Malformed);
+    // RFC 8259 §8.1: all of it, also what is read over.
+    let text = std::str::from_utf8(body).map_err(|error| malformed().with_source(error))?;
+    let Document { issuer: named, jwks_uri, token_endpoint } =
+        serde_json::from_str(text).map_err(|error| malformed().with_source(error))?;
     if named != issuer.as_str() {
         return Err(Error::new(Operation::Discovery, ErrorKind::IssuerMismatch));
     }

@@ -104,8 +104,11 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks) -> Result<KeySet, Error
     if deeper_than(document, MAX_DEPTH) {
         return Err(error(ErrorKind::Malformed));
     }
+    // RFC 8259 §8.1: all of it, also what is read over.
+    let text =
+        std::str::from_utf8(document).map_err(|source| error(ErrorKind::Malformed).with_source(source))?;
     let document: Document<'_> =
-        serde_json::from_slice(document).map_err(|source| error(ErrorKind::Malformed).with_source(source))?;
+        serde_json::from_str(text).map_err(|source| error(ErrorKind::Malformed).with_source(source))?;
     if document.keys.len() > MAX_KEYS {
         return Err(error(ErrorKind::TooLarge));
     }

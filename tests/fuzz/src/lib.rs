@@ -1,0 +1,189 @@
+//! What the fuzz targets share: an issuer whose key signs whatever the fuzzer makes, and a
+//! resource server that judges it, through the public API alone.
+//!
+//! Ed25519, because it signs in microseconds and its signatures have one form only: a token
+//! that is accepted is one that was signed here, to the byte.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use serde_json::Value;
+use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_oauth::transport::{SendFuture, Transport};
+use tower_oauth::{
+    Audience, AuthContext, Issuer, KeySet, ManualClock, Refresher, Rejection, RejectionKind, ResourceServer,
+    TrustedIssuer, UnixTime,
+};
+
+pub const ISSUER: &str = "https://as.example";
+pub const AUDIENCE: &str = "orders";
+pub const NOW: u64 = 1_700_000_000;
+
+/// The claims of a good token.
+pub const CLAIMS: &str = r#"{"iss":"https://as.example","aud":"orders","exp":1700003600}"#;
+
+/// The header of a good token.
+pub const HEADER: &str = r#"{"alg":"EdDSA","kid":"k"}"#;
+
+pub fn encode(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// An issuer with one key, and a resource server that trusts it.
+pub struct Bench {
+    key: Ed25519KeyPair,
+    server: ResourceServer,
+}
+
+impl Default for Bench {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self::at(NOW)
+    }
+
+    /// With this time on its clock.
+    pub fn at(now: u64) -> Self {
+        let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("any 32 bytes are a seed");
+        let set = format!(
+            r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"k","x":"{}"}}]}}"#,
+            encode(key.public_key())
+        );
+        let (server, _nothing_to_refresh) = ResourceServer::trusting(
+            trusted().keys(KeySet::from_json(set.as_bytes()).expect("one good key")),
+        )
+        .clock(ManualClock::at(UnixTime::from_secs(now)))
+        .build()
+        .expect("good settings");
+        Self { key, server }
+    }
+
+    pub fn public_key(&self) -> &[u8] {
+        self.key.public_key().as_ref()
+    }
+
+    /// A token with this header and payload, and a good signature.
+    pub fn sign(&self, header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
+        let input = format!("{}.{}", encode(header), encode(payload));
+        format!("{input}.{}", encode(self.key.sign(input.as_bytes())))
+    }
+
+    /// What the layer says of a token.
+    pub fn judge(&self, token: &str) -> Result<AuthContext, RejectionKind> {
+        match HeaderValue::try_from(format!("Bearer {token}")) {
+            Ok(field) => self.send(Request::builder().header(header::AUTHORIZATION, field).body(()).unwrap()),
+            Err(_) => Err(RejectionKind::InvalidRequest),
+        }
+    }
+
+    /// What the layer says of a request. A refusal is checked for its form, too.
+    pub fn send(&self, request: Request<()>) -> Result<AuthContext, RejectionKind> {
+        let service = self.server.layer().layer(service_fn(async |request: Request<()>| {
+            let mut response = Response::new(());
+            let context = AuthContext::of(&request).expect("what is served has a context").clone();
+            response.extensions_mut().insert(context);
+            Ok::<_, Infallible>(response)
+        }));
+        let response = now_or_never(service.oneshot(request)).expect("infallible");
+        if let Some(context) = response.extensions().get::<AuthContext>() {
+            assert_eq!(response.status(), 200);
+            return Ok(context.clone());
+        }
+        let kind = response.extensions().get::<Rejection>().expect("served or refused").kind();
+        assert!(matches!(response.status().as_u16(), 400 | 401), "{kind}");
+        assert!(response.headers().contains_key(header::WWW_AUTHENTICATE));
+        Err(kind)
+    }
+}
+
+fn trusted() -> TrustedIssuer {
+    TrustedIssuer::new(Issuer::new(ISSUER).expect("a URL"), Audience::new(AUDIENCE).expect("a name"))
+}
+
+/// Without anything to fetch, everything is decided in the first poll.
+fn now_or_never<F: Future>(future: F) -> F::Output {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(output) => output,
+        std::task::Poll::Pending => panic!("it was not decided at once"),
+    }
+}
+
+/// An object, by a reader that shares nothing with the crate's but serde_json; the last of
+/// duplicate names wins.
+pub fn plain(json: &[u8]) -> serde_json::Map<String, Value> {
+    match serde_json::from_slice(json) {
+        Ok(Value::Object(object)) => object,
+        other => panic!("accepted, and no object: {other:?}"),
+    }
+}
+
+/// An issuer on the other side of a transport that gives every request the same answer.
+#[derive(Clone)]
+pub struct OneAnswer(Arc<OneAnswerInner>);
+
+struct OneAnswerInner {
+    answer: Response<Bytes>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl OneAnswer {
+    pub fn new(answer: Response<Bytes>) -> Self {
+        Self(Arc::new(OneAnswerInner { answer, asked: Mutex::default() }))
+    }
+
+    /// The URLs that were asked for.
+    pub fn asked(&self) -> Vec<String> {
+        self.0.asked.lock().expect("nobody panics with it").clone()
+    }
+
+    /// A resource server that asks it, by discovery or at the given place.
+    pub fn server(&self, jwks_uri: Option<&str>) -> (ResourceServer, Refresher) {
+        let issuer = match jwks_uri {
+            Some(uri) => trusted().jwks_uri(tower_oauth::Endpoint::new(uri).expect("a URL")),
+            None => trusted(),
+        };
+        let builder = ResourceServer::trusting(issuer).transport(self.clone());
+        builder.clock(ManualClock::at(UnixTime::from_secs(NOW))).build().expect("good settings")
+    }
+}
+
+impl fmt::Debug for OneAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OneAnswer").finish_non_exhaustive()
+    }
+}
+
+impl Transport for OneAnswer {
+    fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
+        self.0.asked.lock().expect("nobody panics with it").push(request.uri().to_string());
+        let mut answer = Response::new(self.0.answer.body().clone());
+        *answer.status_mut() = self.0.answer.status();
+        *answer.headers_mut() = self.0.answer.headers().clone();
+        Box::pin(std::future::ready(Ok(answer)))
+    }
+}
+
+/// Runs the refresher for so many seconds of a time that only jumps.
+pub fn run_for(seconds: u64, refresher: Refresher) {
+    thread_local!(static RUNTIME: tokio::runtime::Runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime"));
+    RUNTIME.with(|runtime| {
+        runtime.block_on(async {
+            let _elapsed = tokio::time::timeout(std::time::Duration::from_secs(seconds), refresher).await;
+        });
+    });
+}

@@ -1,0 +1,25 @@
+//! Any bytes as a JOSE header, well signed.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tower_oauth_fuzz::{Bench, CLAIMS, plain};
+
+thread_local!(static BENCH: Bench = Bench::new());
+
+fuzz_target!(|header: &[u8]| {
+    BENCH.with(|bench| {
+        if bench.judge(&bench.sign(header, CLAIMS)).is_ok() {
+            let header = plain(header);
+            assert!(header["alg"] == "EdDSA" || header["alg"] == "Ed25519");
+            assert!(header.get("kid").is_none_or(|kid| kid == "k"));
+            for refused in ["b64", "crit", "cty", "enc", "zip"] {
+                assert!(!header.contains_key(refused), "{refused}");
+            }
+            if let Some(typ) = header.get("typ") {
+                let typ = typ.as_str().expect("a string").to_ascii_lowercase();
+                assert!(["jwt", "jose", "at+jwt", "application/at+jwt"].contains(&&*typ), "{typ}");
+            }
+        }
+    });
+});
