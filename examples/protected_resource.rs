@@ -14,26 +14,23 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::handler::Handler;
 use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use common::{Unusable, from_variable, parsed, text, variable};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 use tower::ServiceBuilder;
 use tower_oauth::app_id::Binding;
 use tower_oauth::{
-    Audience, AuthContext, Endpoint, Issuer, RefreshPolicy, Rejection, RejectionKind, RequireScopeLayer,
-    ResourceServer, ResourceServerBuilder, StartUp, TokenProfile,
+    Audience, AuthContext, Endpoint, Issuer, RefreshPolicy, RequireScopeLayer, ResourceServer,
+    ResourceServerBuilder, StartUp, TokenProfile,
 };
 
 #[tokio::main]
@@ -47,6 +44,9 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Unusable> {
     let port = parsed("PORT", 8081)?;
+    // Before the resource server is made: its counters are those of the recorder it finds.
+    let recorded =
+        PrometheusBuilder::new().install_recorder().map_err(|error| Unusable::new("metrics", error))?;
     let resource = settings()?
         .start_up(StartUp::Background)
         .start()
@@ -55,18 +55,16 @@ async fn run() -> Result<(), Unusable> {
     let listener = common::listen(port).await?;
     let address = listener.local_addr().map_err(|error| Unusable::new("PORT", error))?;
     println!("{}", json!({ "listening": format!("http://{address}") }));
-    common::serve(listener, router(&resource), common::asked_to_end()).await;
+    common::serve(listener, router(&resource, recorded), common::asked_to_end()).await;
     Ok(())
 }
 
 /// The routes. The layer stands before each protected handler, so that a wrong method is
 /// answered 405 whoever asks.
-fn router(resource: &ResourceServer) -> Router {
-    let verdicts = Arc::new(Verdicts::default());
-    let protected =
-        ServiceBuilder::new().layer(from_fn_with_state(Arc::clone(&verdicts), count)).layer(resource.layer());
-    let reports = protected.clone().layer(RequireScopeLayer::all(["reports.read"]));
-    let probes = Probes { resource: resource.clone(), verdicts };
+fn router(resource: &ResourceServer, recorded: PrometheusHandle) -> Router {
+    let protected = resource.layer();
+    let reports =
+        ServiceBuilder::new().layer(resource.layer()).layer(RequireScopeLayer::all(["reports.read"]));
     Router::new()
         .route(
             "/protected_resource",
@@ -75,8 +73,8 @@ fn router(resource: &ResourceServer) -> Router {
         .route("/context", get(context.layer(protected)))
         .route("/reports", get((async || "Hello from reports").layer(reports)))
         .route("/healthz", get(async || "ok"))
-        .route("/readyz", get(ready).with_state(probes.clone()))
-        .route("/metrics", get(metrics).with_state(probes))
+        .route("/readyz", get(ready).with_state(resource.clone()))
+        .route("/metrics", get(metrics).with_state(recorded))
 }
 
 /// Who calls, as the token says.
@@ -92,90 +90,19 @@ async fn context(context: AuthContext) -> Json<Value> {
     }))
 }
 
-#[derive(Clone)]
-struct Probes {
-    resource: ResourceServer,
-    verdicts: Arc<Verdicts>,
-}
-
-async fn ready(State(probes): State<Probes>) -> Response {
-    let states: Vec<&str> = probes.resource.key_sets().iter().map(|keys| keys.state().as_str()).collect();
-    let body = Json(json!({ "key_sets": states }));
-    if probes.resource.is_ready() {
+/// What a readiness probe asks, with the reasons for whoever reads along.
+async fn ready(State(resource): State<ResourceServer>) -> Response {
+    let body = Json(json!({ "key_sets": resource.key_sets() }));
+    if resource.is_ready() {
         body.into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], body).into_response()
     }
 }
 
-/// How many requests were granted, and refused for what reason.
-#[derive(Default)]
-struct Verdicts {
-    granted: AtomicU64,
-    refused: [AtomicU64; RejectionKind::ALL.len()],
-}
-
-async fn count(
-    State(verdicts): State<Arc<Verdicts>>,
-    request: axum::extract::Request,
-    next: Next,
-) -> Response {
-    let response = next.run(request).await;
-    let verdict = match response.extensions().get::<Rejection>() {
-        None => Some(&verdicts.granted),
-        Some(rejection) => {
-            let at = RejectionKind::ALL.iter().position(|kind| *kind == rejection.kind());
-            at.and_then(|at| verdicts.refused.get(at))
-        }
-    };
-    if let Some(verdict) = verdict {
-        verdict.fetch_add(1, Ordering::Relaxed);
-    }
-    response
-}
-
-/// The counters in Prometheus' text format.
-async fn metrics(State(probes): State<Probes>) -> impl IntoResponse {
-    let mut text = String::from("# TYPE tower_oauth_requests_total counter\n");
-    let mut line = |name: &str, labels: &str, value: u64| {
-        let _strings_take_everything = writeln!(text, "{name}{{{labels}}} {value}");
-    };
-    let Verdicts { granted, refused } = &*probes.verdicts;
-    line("tower_oauth_requests_total", "verdict=\"granted\"", granted.load(Ordering::Relaxed));
-    for (kind, count) in RejectionKind::ALL.iter().zip(refused) {
-        line("tower_oauth_requests_total", &format!("verdict=\"{kind}\""), count.load(Ordering::Relaxed));
-    }
-    for keys in probes.resource.key_sets() {
-        // An issuer's name comes from the settings; quotes and backslashes are escaped all the same.
-        let issuer = format!("issuer={:?}", keys.issuer().as_str());
-        line(
-            "tower_oauth_key_set_usable_keys",
-            &issuer,
-            u64::try_from(keys.usable_keys()).unwrap_or(u64::MAX),
-        );
-        line(
-            "tower_oauth_key_set_skipped_keys",
-            &issuer,
-            u64::try_from(keys.skipped().count()).unwrap_or(u64::MAX),
-        );
-        line("tower_oauth_key_set_generation", &issuer, keys.generation());
-        line("tower_oauth_key_set_ready", &issuer, u64::from(keys.state().is_usable()));
-        line("tower_oauth_key_set_consecutive_failures", &issuer, keys.consecutive_failures().into());
-        line(
-            "tower_oauth_key_set_refreshes_total",
-            &format!("{issuer},outcome=\"success\""),
-            keys.refreshes_succeeded(),
-        );
-        line(
-            "tower_oauth_key_set_refreshes_total",
-            &format!("{issuer},outcome=\"failure\""),
-            keys.refreshes_failed(),
-        );
-        if let Some(age) = keys.age() {
-            line("tower_oauth_key_set_age_seconds", &issuer, age.as_secs());
-        }
-    }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+/// Everything that was recorded, in Prometheus' text format.
+async fn metrics(State(recorded): State<PrometheusHandle>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], recorded.render())
 }
 
 /// The resource server that the environment describes.

@@ -17,10 +17,10 @@ impl Backoff {
         self.base.saturating_mul(1_u32 << doublings).min(self.cap)
     }
 
-    /// The wait after `failures` failures; `random` is drawn from 0.0 to 1.0. Never shorter
-    /// than a tenth of the base, so that an unlucky draw is no busy loop.
+    /// The wait after `failures` failures; `random` is drawn from 0.0 to 1.0. Never shorter than a
+    /// tenth of its bound, so that a run of low draws is no flood.
     pub(crate) fn wait(&self, failures: u32, random: f64) -> Duration {
-        self.bound(failures).mul_f64(random.clamp(0.0, 1.0)).max(self.base / 10)
+        self.bound(failures).mul_f64(random.clamp(0.1, 1.0))
     }
 }
 

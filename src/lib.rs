@@ -100,6 +100,7 @@ mod error;
 mod jwt;
 mod key_set;
 mod metadata;
+mod metrics;
 mod oauth;
 mod resource_server;
 mod timer;
@@ -119,7 +120,9 @@ pub use self::clock::ManualClock;
 pub use self::clock::{Clock, SystemClock, UnixTime};
 pub use self::error::{BoxError, ConfigError, Error, ErrorKind, OAuthError, Operation};
 pub use self::jwt::{Algorithm, TokenProfile};
-pub use self::key_set::{KeySet, KeySetState, KeySetStatus, RefreshPolicy, SkipReason};
+pub use self::key_set::{
+    KeySet, KeySetState, KeySetStatus, RefreshCause, RefreshPolicy, Refreshes, SkipReason,
+};
 pub use self::oauth::{Audience, Endpoint, Issuer, Scope};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]

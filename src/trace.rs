@@ -1,4 +1,4 @@
-//! Events through `tracing`, or nothing without the feature of that name.
+//! Events and spans through `tracing`, or nothing without the feature of that name.
 //!
 //! One target for each island; fields, not prose; never a token or a secret.
 
@@ -16,4 +16,15 @@ macro_rules! warning {
     }};
 }
 
-pub(crate) use {debug, warning};
+/// A future that runs in a span.
+macro_rules! spanned {
+    ($future:expr, $($span:tt)*) => {{
+        #[cfg(feature = "tracing")]
+        let future = ::tracing::Instrument::instrument($future, ::tracing::debug_span!($($span)*));
+        #[cfg(not(feature = "tracing"))]
+        let future = $future;
+        future
+    }};
+}
+
+pub(crate) use {debug, spanned, warning};

@@ -12,11 +12,10 @@ use super::grant::{self, Grant, Issued};
 use super::manager::{Held, Outcome, Shared};
 use super::renewal::{Failure, Renewal, RenewalPolicy};
 use crate::error::{ConfigError, Error, ErrorKind, Operation};
-use crate::metadata;
 use crate::oauth::{Endpoint, Issuer};
 use crate::timer::{now, sleep_until_some};
-use crate::trace;
 use crate::transport::{Limits, Transport, exchange};
+use crate::{metadata, metrics, trace};
 
 /// Largest answer that is read, in bytes after decompression.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -73,6 +72,7 @@ impl Task {
                 continue;
             }
             let Some(attempt) = self.attempt(&mut renewal).await else { return };
+            measure(&attempt);
             match attempt {
                 Ok(Issued { token, lifetime }) => {
                     trace::debug!(target: "tower_oauth::client", expires_in = lifetime.map(|l| l.as_secs()), "an access token was obtained");
@@ -105,10 +105,11 @@ impl Task {
     async fn attempt(&mut self, renewal: &mut Renewal) -> Option<Result<Issued, Error>> {
         let limit = renewal.attempt_limit(now());
         let Self { endpoint, grant, allow_loopback_http, transport, shared, demands, .. } = self;
-        let mut request = pin!(tokio::time::timeout(
+        let request = tokio::time::timeout(
             limit,
             obtain(endpoint, grant, *allow_loopback_http, &**transport, shared, limit),
-        ));
+        );
+        let mut request = pin!(trace::spanned!(request, target: "tower_oauth::client", "token_request"));
         loop {
             tokio::select! {
                 biased;
@@ -132,6 +133,15 @@ impl Task {
         while self.demands.try_recv().is_ok() {}
         let _nobody_may_be_waiting = self.outcomes.send(Some(outcome));
     }
+}
+
+/// Counts a token request.
+fn measure(attempt: &Result<Issued, Error>) {
+    let (outcome, error) = match attempt {
+        Ok(_) => ("success", "none"),
+        Err(error) => ("failure", error.kind().as_str()),
+    };
+    metrics::count(metrics::TOKEN_REQUESTS, &[("outcome", outcome), ("error", error)]);
 }
 
 /// Asks for a token once.

@@ -14,7 +14,9 @@ mod misses;
 mod policy;
 mod refresher;
 mod schedule;
+pub(crate) mod seed;
 mod source;
+mod status;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
@@ -25,9 +27,10 @@ pub(crate) use self::jwk::Quirks;
 pub use self::jwk::SkipReason;
 pub use self::policy::RefreshPolicy;
 pub(crate) use self::refresher::Refresh;
+pub use self::schedule::RefreshCause;
 pub(crate) use self::source::Source;
+pub use self::status::{KeySetState, KeySetStatus, Refreshes};
 pub(crate) use self::watch::{KeySetHandle, Wait};
-pub use self::watch::{KeySetState, KeySetStatus};
 use crate::error::Error;
 use crate::jwt::{Header, VerificationKey};
 

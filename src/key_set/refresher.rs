@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::KeySet;
 use super::jwk::Quirks;
 use super::policy::RefreshPolicy;
-use super::schedule::{Cause, Schedule};
+use super::schedule::{RefreshCause, Schedule};
 use super::source::Fetcher;
 use super::watch::{KeySetHandle, Shared};
 use crate::clock::{Clock, UnixTime};
@@ -44,7 +44,8 @@ impl Refresh {
     pub(crate) fn split(self) -> (KeySetHandle, impl Future<Output = ()> + Send + 'static) {
         let (handle, shared, demands) = KeySetHandle::refreshed(self.issuer.clone(), &self.policy);
         if let Some((keys, fetched_at)) = &self.seed {
-            shared.publish(Some(keys), *fetched_at, self.policy.max_stale);
+            // A time that is yet to come must not lengthen the trust.
+            shared.publish(Some(keys), (*fetched_at).min(self.clock.now()), self.policy.max_stale);
         }
         (handle, self.run(shared, demands))
     }
@@ -69,13 +70,13 @@ impl Refresh {
         loop {
             // A ring that came during the last fetch was taken for that one's.
             let cause = if shared.take_asked() {
-                Cause::Asked
+                RefreshCause::Asked
             } else {
                 tokio::select! {
                     biased;
                     // Before the demands: a flood of them delays no timer.
-                    () = sleep_until_some(Some(schedule.next())) => Cause::Timer,
-                    () = watch.jumped(&*clock) => Cause::ClockJump,
+                    () = sleep_until_some(Some(schedule.next())) => RefreshCause::Timer,
+                    () = watch.jumped(&*clock) => RefreshCause::ClockJump,
                     () = sleep_until_some(schedule.stale_at()) => {
                         trace::warning!(target: "tower_oauth::key_set", %issuer, "the key set is too old and given up");
                         shared.give_up();
@@ -86,57 +87,59 @@ impl Refresh {
                     }
                     demand = demands.recv() => match demand {
                         None => return,
-                        Some(()) if shared.take_asked() => Cause::Asked,
+                        Some(()) if shared.take_asked() => RefreshCause::Asked,
                         Some(()) if schedule.take_demand(now()) => {
                             sleep(SPREAD.mul_f64(fastrand::f64())).await;
-                            Cause::UnknownKey
+                            RefreshCause::UnknownKey
                         }
                         Some(()) => {
                             // Nothing will be fetched: nobody has to wait for it.
-                            shared.end_round(|_| {});
+                            shared.end_round();
                             continue;
                         }
                     },
                 }
             };
+            let fetch = trace::spanned!(
+                timeout(fetch_timeout, fetcher.fetch()),
+                target: "tower_oauth::key_set", "refresh", %issuer, cause = cause.as_str()
+            );
             let fetched = tokio::select! {
-                fetched = timeout(fetch_timeout, fetcher.fetch()) => fetched.unwrap_or_else(|_elapsed| {
+                fetched = fetch => fetched.unwrap_or_else(|_elapsed| {
                     Err(Error::new(Operation::KeySet, ErrorKind::Timeout))
                 }),
                 () = closed(&mut demands) => return,
             };
-            match fetched {
+            let outcome = match fetched {
                 Ok(fetched) => {
                     schedule.succeeded(now(), fetched.freshness, fastrand::f64());
-                    if cause == Cause::UnknownKey && fetched.keys.is_none() {
+                    if cause == RefreshCause::UnknownKey && fetched.keys.is_none() {
                         fetcher.doubt_place();
                     }
                     trace::debug!(
                         target: "tower_oauth::key_set",
-                        %issuer, ?cause, changed = fetched.keys.is_some(), "the key set was refreshed"
+                        %issuer,
+                        cause = cause.as_str(),
+                        changed = fetched.keys.is_some(),
+                        "the key set was refreshed"
                     );
                     shared.publish(fetched.keys.as_ref(), clock.now(), max_stale);
-                    shared.end_round(|progress| {
-                        progress.asked += u64::from(cause == Cause::Asked);
-                        progress.succeeded += 1;
-                        progress.failures_in_a_row = 0;
-                        progress.last_error = None;
-                    });
+                    Ok(())
                 }
                 Err(error) => {
                     schedule.failed(now(), cause, error.retry_after(), fastrand::f64());
                     trace::warning!(
                         target: "tower_oauth::key_set",
-                        %issuer, ?cause, %error, failures = schedule.failures(), "the key set could not be refreshed"
+                        %issuer,
+                        cause = cause.as_str(),
+                        %error,
+                        failures = schedule.failures(),
+                        "the key set could not be refreshed"
                     );
-                    shared.end_round(|progress| {
-                        progress.asked += u64::from(cause == Cause::Asked);
-                        progress.failed += 1;
-                        progress.failures_in_a_row = schedule.failures();
-                        progress.last_error = Some(error);
-                    });
+                    Err(error)
                 }
-            }
+            };
+            shared.end_refresh(cause, outcome, schedule.failures(), schedule.next());
         }
     }
 }

@@ -22,17 +22,34 @@ const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::fro
 
 const BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 
-/// What made a fetch happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
-    /// It was asked for by the program.
+/// What made a refresh of a key set happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RefreshCause {
+    /// The program asked for it.
     Asked,
-    /// The wall clock ran ahead of ours: the machine slept, or its clock was set.
+    /// The wall clock ran ahead of the timers: the machine slept, or its clock was set.
     ClockJump,
     /// Its time had come.
     Timer,
     /// A token named a key that the set does not have.
     UnknownKey,
+}
+
+impl RefreshCause {
+    /// Every cause, for those who count them.
+    pub const ALL: [Self; 4] = [Self::Asked, Self::ClockJump, Self::Timer, Self::UnknownKey];
+
+    /// A stable name for logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::ClockJump => "clock_jump",
+            Self::Timer => "timer",
+            Self::UnknownKey => "unknown_key",
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -114,7 +131,13 @@ impl Schedule {
     }
 
     /// A fetch failed.
-    pub(super) fn failed(&mut self, now: Instant, cause: Cause, retry_after: Option<Duration>, random: f64) {
+    pub(super) fn failed(
+        &mut self,
+        now: Instant,
+        cause: RefreshCause,
+        retry_after: Option<Duration>,
+        random: f64,
+    ) {
         self.failures = self.failures.saturating_add(1);
         let mut wait = BACKOFF.wait(self.failures, random);
         if let Some(asked) = retry_after {
@@ -127,9 +150,11 @@ impl Schedule {
             self.not_before = Some(now + wait);
         }
         self.next = match cause {
-            Cause::Timer => now + wait,
+            RefreshCause::Timer => now + wait,
             // Forged tokens must not be able to put the timer off.
-            Cause::Asked | Cause::ClockJump | Cause::UnknownKey => self.next.min(now + wait),
+            RefreshCause::Asked | RefreshCause::ClockJump | RefreshCause::UnknownKey => {
+                self.next.min(now + wait)
+            }
         };
     }
 }
@@ -180,11 +205,11 @@ mod tests {
         let now = Instant::now();
         let mut schedule = Schedule::new(RefreshPolicy::new(), now);
         for _ in 0..20 {
-            schedule.failed(now, Cause::Timer, Some(seconds(3600)), 1.0);
+            schedule.failed(now, RefreshCause::Timer, Some(seconds(3600)), 1.0);
             assert!(waited(&schedule, now) <= seconds(5));
         }
         schedule.succeeded(now, Freshness::Unsaid, 0.5);
-        schedule.failed(now, Cause::Timer, Some(seconds(3600)), 1.0);
+        schedule.failed(now, RefreshCause::Timer, Some(seconds(3600)), 1.0);
         assert_eq!(waited(&schedule, now), seconds(300));
     }
 
@@ -193,7 +218,7 @@ mod tests {
         let now = Instant::now();
         let mut schedule = Schedule::new(RefreshPolicy::new(), now);
         schedule.succeeded(now, Freshness::Unsaid, 0.5);
-        schedule.failed(now, Cause::Timer, Some(seconds(120)), 0.0);
+        schedule.failed(now, RefreshCause::Timer, Some(seconds(120)), 0.0);
         assert!(!schedule.take_demand(now + seconds(119)));
         assert!(schedule.take_demand(now + seconds(120)));
     }
@@ -225,33 +250,150 @@ mod tests {
         assert!(take(100) && take(100) && !take(100));
     }
 
-    proptest! {
-        #[test]
-        fn demands_never_cost_more_than_the_budget_and_never_delay_the_timer(
-            steps in proptest::collection::vec((0_u64..20_000, any::<bool>()), 1..200)
-        ) {
-            let start = Instant::now();
-            let mut now = start;
-            let mut schedule = Schedule::new(RefreshPolicy::new(), start);
-            schedule.succeeded(now, Freshness::Unsaid, 0.5);
-            let mut taken: Vec<Instant> = Vec::new();
-            for (millis, fails) in steps {
-                now += Duration::from_millis(millis);
-                let before = schedule.next();
-                if schedule.take_demand(now) {
-                    taken.push(now);
-                    if fails {
-                        schedule.failed(now, Cause::UnknownKey, None, 1.0);
-                        prop_assert!(schedule.next() <= before);
+    /// What may happen to a schedule, in any order.
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// So many milliseconds pass; what becomes due on the way is done first.
+        Pass(u64),
+        /// A token with an unknown `kid` comes.
+        Demand,
+        /// The issuer is like this from now on.
+        Issuer(Issuer),
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Issuer {
+        Well(Freshness),
+        Failing,
+        FailingAndAsking(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<(Step, f64)>> {
+        let freshness = prop_oneof![
+            Just(Freshness::Unsaid),
+            Just(Freshness::NoStore),
+            (0_u64..100_000).prop_map(|secs| Freshness::MaxAge(seconds(secs)))
+        ];
+        let issuer = prop_oneof![
+            freshness.prop_map(Issuer::Well),
+            Just(Issuer::Failing),
+            (0_u64..100_000).prop_map(Issuer::FailingAndAsking)
+        ];
+        let step = prop_oneof![
+            4 => (0_u64..40_000).prop_map(Step::Pass),
+            1 => (0_u64..100_000_000).prop_map(Step::Pass),
+            8 => Just(Step::Demand),
+            1 => issuer.prop_map(Step::Issuer),
+        ];
+        proptest::collection::vec((step, 0.0..=1.0), 1..200)
+    }
+
+    /// Plays the refresher: does what the schedule says, when it says so.
+    struct Play {
+        schedule: Schedule,
+        now: Instant,
+        issuer: Issuer,
+        timer: Vec<Instant>,
+        demanded: Vec<Instant>,
+        last_good: Option<Instant>,
+    }
+
+    impl Play {
+        fn fetch(&mut self, cause: RefreshCause, random: f64) {
+            let before = self.schedule.next();
+            match self.issuer {
+                Issuer::Well(freshness) => {
+                    self.schedule.succeeded(self.now, freshness, random);
+                    self.last_good = Some(self.now);
+                    let wait = waited(&self.schedule, self.now);
+                    assert!((seconds(42)..=seconds(570)).contains(&wait), "{wait:?}");
+                }
+                Issuer::Failing | Issuer::FailingAndAsking(_) => {
+                    let asked = if let Issuer::FailingAndAsking(secs) = self.issuer {
+                        Some(seconds(secs))
+                    } else {
+                        None
+                    };
+                    self.schedule.failed(self.now, cause, asked, random);
+                    let longest = if asked.is_some() { seconds(300) } else { seconds(60) };
+                    let wait = waited(&self.schedule, self.now);
+                    if cause == RefreshCause::Timer {
+                        assert!((Duration::from_millis(100)..=longest).contains(&wait), "backoff: {wait:?}");
+                    } else {
+                        assert!(self.schedule.next() <= before, "a demand put the timer off");
                     }
                 }
             }
-            for (i, first) in taken.iter().enumerate() {
-                for (count, later) in (0_u32..).zip(&taken[i..]) {
-                    let window = later.duration_since(*first).as_secs_f64();
-                    prop_assert!(f64::from(count) <= 1.0 + window / 15.0 + 1e-6);
+        }
+
+        /// Everything that becomes due in this time, in the order in which it does.
+        fn pass(&mut self, time: Duration, random: f64) {
+            let end = self.now + time;
+            loop {
+                let stale = self.schedule.stale_at();
+                let due = stale.map_or(self.schedule.next(), |stale| stale.min(self.schedule.next()));
+                if due > end {
+                    break;
+                }
+                self.now = self.now.max(due);
+                if self.schedule.next() <= self.now {
+                    self.timer.push(self.now);
+                    self.fetch(RefreshCause::Timer, random);
+                } else {
+                    assert_eq!(self.last_good.map(|at| at + seconds(86_400)), stale, "given up on time");
+                    self.schedule.gave_up(self.now);
+                    self.last_good = None;
                 }
             }
+            self.now = end;
+        }
+    }
+
+    /// No more than `burst`, and one for each `period`, in any window: a bucket that leaks at that
+    /// rate never flows over.
+    fn within(times: &[Instant], burst: f64, period: Duration) {
+        let (mut level, mut before) = (0.0, None);
+        for time in times {
+            let leaked = before.map_or(0.0, |before: Instant| time.duration_since(before).as_secs_f64());
+            level = f64::max(level - leaked / period.as_secs_f64(), 0.0) + 1.0;
+            assert!(level <= burst + 1e-6, "{level} of {burst}");
+            before = Some(*time);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+        #[test]
+        fn whatever_happens_the_budgets_hold_and_the_timer_is_never_put_off(steps in steps()) {
+            let now = Instant::now();
+            let mut play = Play {
+                schedule: Schedule::new(RefreshPolicy::new(), now),
+                now,
+                issuer: Issuer::Well(Freshness::Unsaid),
+                timer: Vec::new(),
+                demanded: Vec::new(),
+                last_good: None,
+            };
+            for (step, random) in steps {
+                match step {
+                    Step::Pass(millis) => play.pass(Duration::from_millis(millis), random),
+                    Step::Issuer(issuer) => play.issuer = issuer,
+                    Step::Demand if play.schedule.take_demand(play.now) => {
+                        play.demanded.push(play.now);
+                        play.fetch(RefreshCause::UnknownKey, random);
+                    }
+                    Step::Demand => {}
+                }
+                // Never past the end of trust, and never far away without a set.
+                let stale = play.schedule.stale_at();
+                prop_assert_eq!(stale.is_some(), play.last_good.is_some());
+                prop_assert!(stale.is_none_or(|stale| stale > play.now));
+            }
+            within(&play.demanded, 2.0, seconds(15));
+            // After a failure at least 0.1 s, twice as much after each further one, and then five
+            // seconds; after a success 42 s. In all that is no more than 8 and then 24 a minute.
+            within(&play.timer, 8.0, Duration::from_millis(2500));
         }
     }
 }

@@ -3,18 +3,21 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{mpsc, watch};
 
 use super::misses::Misses;
-use super::{KeySet, RefreshPolicy, Revoked, SkipReason};
+use super::schedule::RefreshCause;
+use super::status::{KeySetState, KeySetStatus, Progress};
+use super::{KeySet, RefreshPolicy, Revoked};
 use crate::clock::UnixTime;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::oauth::Issuer;
+use crate::{metrics, timer};
 
 /// The keys at one moment.
 #[derive(Clone, Debug)]
@@ -57,23 +60,15 @@ pub(super) struct Shared {
     /// Counts ended rounds: fetches, and demands that were turned down.
     rounds: watch::Sender<u64>,
     waiters: AtomicUsize,
+    /// Requests that ever waited, and those that were spared the wait.
+    waits: AtomicU64,
+    negative_hits: AtomicU64,
     /// A refresh was asked for, whatever the budget.
     asked: AtomicBool,
     wait: Duration,
     max_waiters: usize,
     /// For a fetch that is under way, and one more.
     patience: Duration,
-}
-
-/// How fetching is going.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Progress {
-    pub(super) succeeded: u64,
-    pub(super) failed: u64,
-    /// Rounds that were asked for, whatever came of them.
-    pub(super) asked: u64,
-    pub(super) failures_in_a_row: u32,
-    pub(super) last_error: Option<Error>,
 }
 
 impl KeySetHandle {
@@ -87,6 +82,7 @@ impl KeySetHandle {
             usable_until: UnixTime::from_secs(u64::MAX),
             revoked: Arc::default(),
         }));
+        shared.measure();
         Self { shared: Arc::new(shared), demand: None }
     }
 
@@ -96,6 +92,7 @@ impl KeySetHandle {
         policy: &RefreshPolicy,
     ) -> (Self, Arc<Shared>, mpsc::Receiver<()>) {
         let shared = Arc::new(Shared::new(issuer, policy));
+        shared.measure();
         let (demand, demands) = mpsc::channel(1);
         (Self { shared: Arc::clone(&shared), demand: Some(demand) }, shared, demands)
     }
@@ -107,7 +104,12 @@ impl KeySetHandle {
 
     /// Whether this `kid` was looked for in vain lately, and the set has not changed since.
     pub(crate) fn is_known_miss(&self, kid: &str, snapshot: &Snapshot, now: UnixTime) -> bool {
-        self.shared.misses.knows(kid, snapshot.generation, now)
+        let known = self.shared.misses.knows(kid, snapshot.generation, now);
+        if known {
+            self.shared.negative_hits.fetch_add(1, Ordering::Relaxed);
+            metrics::count(metrics::NEGATIVE_HITS, &self.shared.labels());
+        }
+        known
     }
 
     /// Notes that a refresh was waited for, and this `kid` is still not there.
@@ -125,6 +127,8 @@ impl KeySetHandle {
         if let Err(mpsc::error::TrySendError::Closed(())) = demand.try_send(()) {
             return None;
         }
+        self.shared.waits.fetch_add(1, Ordering::Relaxed);
+        metrics::count(metrics::WAITS, &self.shared.labels());
         let limit = self.shared.wait;
         Some(Wait(Box::pin(async move {
             let _seat = seat;
@@ -145,11 +149,11 @@ impl KeySetHandle {
     pub(crate) async fn refresh_now(&self) -> Result<(), Error> {
         let Some(demand) = &self.demand else { return Ok(()) };
         let mut rounds = self.shared.rounds.subscribe();
-        let before = self.shared.progress.load().asked;
+        let asked = || self.shared.progress.load().refreshes(RefreshCause::Asked).total();
+        let before = asked();
         self.shared.asked.store(true, Ordering::Release);
         let _the_refresher_is_awake_already = demand.try_send(());
-        let ended =
-            async { while self.shared.progress.load().asked == before && rounds.changed().await.is_ok() {} };
+        let ended = async { while asked() == before && rounds.changed().await.is_ok() {} };
         let too_late = |_| Error::new(Operation::KeySet, ErrorKind::Timeout);
         tokio::time::timeout(self.shared.patience, ended).await.map_err(too_late)?;
         match &self.shared.progress.load().last_error {
@@ -170,8 +174,8 @@ impl KeySetHandle {
 
     pub(crate) fn status(&self, now: UnixTime) -> KeySetStatus {
         let snapshot = self.load();
-        let progress = self.shared.progress.load();
         let keys = snapshot.usable(now);
+        let progress = Progress::clone(&self.shared.progress.load());
         let state = match keys {
             Some(_) if progress.failures_in_a_row == 0 => KeySetState::Healthy,
             Some(_) => KeySetState::Degraded,
@@ -182,12 +186,12 @@ impl KeySetHandle {
             issuer: self.shared.issuer.clone(),
             state,
             generation: snapshot.generation,
-            usable_keys: keys.map_or(0, KeySet::len),
-            skipped: keys.map_or_else(Vec::new, |keys| {
-                keys.skipped().map(|(kid, reason)| (kid.map(str::to_owned), reason)).collect()
-            }),
+            keys: keys.cloned(),
             age: keys.filter(|_| self.demand.is_some()).map(|_| now.saturating_since(snapshot.fetched_at)),
-            progress: Progress::clone(&progress),
+            next_attempt: progress.next_attempt.map(|at| at.saturating_duration_since(timer::now())),
+            progress,
+            waits: self.shared.waits.load(Ordering::Relaxed),
+            negative_hits: self.shared.negative_hits.load(Ordering::Relaxed),
         }
     }
 }
@@ -207,10 +211,33 @@ impl Shared {
             misses: Misses::new(),
             rounds: watch::Sender::new(0),
             waiters: AtomicUsize::new(0),
+            waits: AtomicU64::new(0),
+            negative_hits: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             wait: policy.demand_wait,
             max_waiters: policy.max_waiters,
             patience: policy.fetch_timeout.saturating_mul(2).saturating_add(Duration::from_secs(1)),
+        }
+    }
+
+    fn labels(&self) -> [(&'static str, &str); 1] {
+        [("issuer", self.issuer.as_str())]
+    }
+
+    /// Sets the gauges of the set in place.
+    fn measure(&self) {
+        let (snapshot, labels) = (self.snapshot.load(), self.labels());
+        let (usable, skipped) = match &snapshot.keys {
+            Some(keys) => (keys.len(), keys.skipped().count()),
+            None => (0, 0),
+        };
+        let count = |keys: usize| u64::try_from(keys).unwrap_or(u64::MAX);
+        metrics::gauge(metrics::USABLE_KEYS, &labels, count(usable));
+        metrics::gauge(metrics::SKIPPED_KEYS, &labels, count(skipped));
+        metrics::gauge(metrics::GENERATION, &labels, snapshot.generation);
+        metrics::gauge(metrics::READY, &labels, u64::from(snapshot.keys.is_some()));
+        if snapshot.generation > 0 && snapshot.fetched_at > UnixTime::from_secs(0) {
+            metrics::gauge(metrics::REFRESHED_AT, &labels, snapshot.fetched_at.as_secs());
         }
     }
 
@@ -224,11 +251,13 @@ impl Shared {
             usable_until: now.saturating_add(max_stale),
             revoked: Arc::clone(&current.revoked),
         });
+        self.measure();
     }
 
     /// Gives the set up as too old.
     pub(super) fn give_up(&self) {
         self.snapshot.rcu(|current| Snapshot { keys: None, ..Snapshot::clone(current) });
+        self.measure();
     }
 
     /// Whether a refresh was asked for since the last look.
@@ -236,11 +265,33 @@ impl Shared {
         self.asked.swap(false, Ordering::AcqRel)
     }
 
-    /// Notes how a round went and wakes those who wait for it.
-    pub(super) fn end_round(&self, change: impl FnOnce(&mut Progress)) {
+    /// Notes how a refresh went and wakes those who wait for it.
+    pub(super) fn end_refresh(
+        &self,
+        cause: RefreshCause,
+        outcome: Result<(), Error>,
+        failures_in_a_row: u32,
+        next_attempt: Instant,
+    ) {
+        let issuer = self.issuer.as_str();
+        let (told, error) = match &outcome {
+            Ok(()) => ("success", "none"),
+            Err(error) => ("failure", error.kind().as_str()),
+        };
+        metrics::count(
+            metrics::REFRESHES,
+            &[("issuer", issuer), ("cause", cause.as_str()), ("outcome", told), ("error", error)],
+        );
+        metrics::gauge(metrics::CONSECUTIVE_FAILURES, &self.labels(), failures_in_a_row.into());
         let mut progress = Progress::clone(&self.progress.load());
-        change(&mut progress);
+        progress.note(cause, outcome, failures_in_a_row);
+        progress.next_attempt = Some(next_attempt);
         self.progress.store(Arc::new(progress));
+        self.end_round();
+    }
+
+    /// Wakes those who wait: this round is over, whatever came of it.
+    pub(super) fn end_round(&self) {
         self.rounds.send_modify(|rounds| *rounds = rounds.wrapping_add(1));
     }
 }
@@ -280,111 +331,5 @@ impl Future for Wait {
 impl fmt::Debug for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wait").finish_non_exhaustive()
-    }
-}
-
-/// How the key set of an issuer is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum KeySetState {
-    /// The last refresh failed; the last good set is in use.
-    Degraded,
-    /// The last refresh succeeded, or the set is fixed.
-    Healthy,
-    /// The last good set is too old. Requests are answered 503.
-    Stale,
-    /// There has been no set yet. Requests are answered 503.
-    Starting,
-}
-
-impl KeySetState {
-    /// A stable name for logs and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Degraded => "degraded",
-            Self::Healthy => "healthy",
-            Self::Stale => "stale",
-            Self::Starting => "starting",
-        }
-    }
-
-    /// Whether tokens can be judged.
-    #[must_use]
-    pub fn is_usable(self) -> bool {
-        matches!(self, Self::Degraded | Self::Healthy)
-    }
-}
-
-/// The key set of one issuer, as seen for readiness and metrics.
-#[derive(Clone, Debug)]
-pub struct KeySetStatus {
-    issuer: Issuer,
-    state: KeySetState,
-    generation: u64,
-    usable_keys: usize,
-    skipped: Vec<(Option<String>, SkipReason)>,
-    age: Option<Duration>,
-    progress: Progress,
-}
-
-impl KeySetStatus {
-    /// Whose keys these are.
-    #[must_use]
-    pub fn issuer(&self) -> &Issuer {
-        &self.issuer
-    }
-
-    /// Whether tokens can be judged, and whether refreshing works.
-    #[must_use]
-    pub fn state(&self) -> KeySetState {
-        self.state
-    }
-
-    /// Counts the different sets that there have been.
-    #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    /// The number of keys that can verify signatures now.
-    #[must_use]
-    pub fn usable_keys(&self) -> usize {
-        self.usable_keys
-    }
-
-    /// The members of the set that were skipped: `kid` where it could be read, and the reason.
-    pub fn skipped(&self) -> impl Iterator<Item = (Option<&str>, SkipReason)> {
-        self.skipped.iter().map(|(kid, reason)| (kid.as_deref(), *reason))
-    }
-
-    /// The time since the last successful refresh; `None` without a usable set or with a fixed one.
-    #[must_use]
-    pub fn age(&self) -> Option<Duration> {
-        self.age
-    }
-
-    /// Why the last refresh failed; `None` if it did not.
-    #[must_use]
-    pub fn last_error(&self) -> Option<&Error> {
-        self.progress.last_error.as_ref()
-    }
-
-    /// How many refreshes have failed since the last good one.
-    #[must_use]
-    pub fn consecutive_failures(&self) -> u32 {
-        self.progress.failures_in_a_row
-    }
-
-    /// How many refreshes have succeeded.
-    #[must_use]
-    pub fn refreshes_succeeded(&self) -> u64 {
-        self.progress.succeeded
-    }
-
-    /// How many refreshes have failed.
-    #[must_use]
-    pub fn refreshes_failed(&self) -> u64 {
-        self.progress.failed
     }
 }

@@ -7,13 +7,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::challenge::{Challenges, DEFAULT_REALM};
+use super::verdicts::Verdicts;
 use super::{Inner, IssuerEntry, ResourceServer, TrustedIssuer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, Error};
 use crate::key_set::{KeySet, KeySetHandle, Refresh, RefreshPolicy, Source};
-use crate::metadata;
 use crate::oauth::Endpoint;
 use crate::transport::{Transport, default_transport};
+use crate::{metadata, metrics};
 
 /// Settings of a [`ResourceServer`]; every default is right for production.
 #[derive(Debug)]
@@ -213,7 +214,10 @@ impl ResourceServerBuilder {
             entries.push(IssuerEntry { expectations, keys });
             tasks.push(Box::pin(task));
         }
-        let server = ResourceServer(Arc::new(Inner { issuers: entries, clock, max_token_len, challenges }));
+        metrics::describe();
+        let verdicts = Verdicts::new();
+        let inner = Inner { issuers: entries, clock, max_token_len, challenges, verdicts };
+        let server = ResourceServer(Arc::new(inner));
         Ok((server, Refresher(tasks)))
     }
 

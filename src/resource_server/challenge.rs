@@ -6,6 +6,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
 use super::{Rejection, RejectionKind, ResourceServer};
 use crate::error::ConfigError;
+use crate::metrics::{Counter, REQUESTS};
 
 /// The realm that is named unless another is configured.
 pub(super) const DEFAULT_REALM: &str = "resource";
@@ -81,6 +82,8 @@ pub(super) struct Parameters {
     pub(super) realm: String,
     /// Empty, or with a comma in front.
     pub(super) metadata: String,
+    /// Counts the tokens that were good, but not for the route.
+    pub(super) lacking_scope: Counter,
 }
 
 impl Challenges {
@@ -106,7 +109,11 @@ impl Challenges {
             )?,
             invalid_token: with_error("invalid_token", "The access token is invalid")?,
             expired: with_error("invalid_token", "The access token expired")?,
-            parameters: Arc::new(Parameters { realm: realm.clone(), metadata: metadata.clone() }),
+            parameters: Arc::new(Parameters {
+                realm: realm.clone(),
+                metadata: metadata.clone(),
+                lacking_scope: Counter::new(REQUESTS, ("verdict", RejectionKind::InsufficientScope.as_str())),
+            }),
         })
     }
 

@@ -31,6 +31,7 @@ mod rejection;
 mod require_scope;
 mod service;
 mod trusted_issuer;
+mod verdicts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +95,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     max_token_len: usize,
     challenges: challenge::Challenges,
+    verdicts: verdicts::Verdicts,
 }
 
 /// One issuer: what its tokens must be like, and its own keys.

@@ -108,7 +108,8 @@ impl Requirement {
         if enough {
             return Ok(());
         }
-        let Parameters { realm, metadata } = context.challenge();
+        let Parameters { realm, metadata, lacking_scope } = context.challenge();
+        lacking_scope.increment();
         let list = &self.list;
         let challenge = HeaderValue::try_from(format!(
             r#"Bearer realm={realm}, error="insufficient_scope", error_description="The access token lacks a required scope", scope="{list}"{metadata}"#

@@ -73,6 +73,7 @@ impl ResourceServer {
     }
 
     pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {
+        self.0.verdicts.refused(kind);
         crate::trace::debug!(target: "tower_oauth::resource_server", reason = kind.as_str(), "request refused");
         self.0.challenges.reject(kind, grpc)
     }
@@ -126,6 +127,7 @@ where
         request.extensions_mut().remove::<Anonymous>();
         match self.server.decide(request.headers(), request.uri(), true) {
             Ok(Decision::Grant(context)) => {
+                self.server.0.verdicts.granted();
                 request.extensions_mut().insert(context);
                 ResponseFuture::calling(self.inner.call(request))
             }

@@ -1,11 +1,12 @@
 //! One issuer that is trusted, and what its tokens must be like.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::clock::UnixTime;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, Error};
 use crate::jwt::{Algorithm, Expectations, TokenProfile};
-use crate::key_set::{KeySet, Quirks, Source};
+use crate::key_set::{self, KeySet, Quirks, Source};
 use crate::oauth::{Audience, Endpoint, Issuer};
 
 /// An issuer whose tokens are accepted, with its audience, keys and policy.
@@ -66,6 +67,20 @@ impl TrustedIssuer {
     pub fn seed(mut self, keys: KeySet, fetched_at: UnixTime) -> Self {
         self.seed = Some((keys, fetched_at));
         self
+    }
+
+    /// [`seed`](Self::seed)s with a JWK Set document in a file that came with the program: from a
+    /// config map, or from a job that fetches it. The keys are as old as the file, by its time of
+    /// last modification. The file is read now, and never again.
+    ///
+    /// Who can write that file decides whose tokens are accepted.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or holds no usable set ([`KeySet::from_json`]).
+    pub fn seed_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
+        let (keys, fetched_at) = key_set::seed::read(path.as_ref(), self.quirks)?;
+        Ok(self.seed(keys, fetched_at))
     }
 
     /// Fetches the keys from here. Default: the `jwks_uri` of the issuer's metadata (RFC 8414).

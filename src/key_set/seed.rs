@@ -1,0 +1,35 @@
+//! A key set from a file, with the time at which it was put there.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use super::jwk::{Quirks, parse_set};
+use super::{KeySet, RefreshPolicy};
+use crate::clock::UnixTime;
+use crate::error::{ConfigError, Error, ErrorKind, Operation};
+
+/// Reads a JWK Set document; its age is that of the file.
+pub(crate) fn read(path: &Path, quirks: Quirks) -> Result<(KeySet, UnixTime), Error> {
+    let unusable = |reason: String| {
+        let setting = ConfigError::new("seed_file", path.to_string_lossy(), reason);
+        Error::new(Operation::KeySet, ErrorKind::Configuration).with_source(setting)
+    };
+    let limit = RefreshPolicy::new().max_body;
+    let mut document = Vec::new();
+    let modified = File::open(path)
+        .and_then(|file| {
+            let modified = file.metadata()?.modified()?;
+            // One byte more than is allowed, to tell what is too long.
+            file.take(u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1))
+                .read_to_end(&mut document)?;
+            Ok(modified)
+        })
+        .map_err(|error| unusable(format!("cannot be read: {error}")))?;
+    if document.len() > limit {
+        return Err(unusable("is too large".to_owned()));
+    }
+    let age = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok((parse_set(&document, quirks)?, UnixTime::from_secs(age.as_secs())))
+}

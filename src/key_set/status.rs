@@ -1,0 +1,243 @@
+//! How a key set is doing, as one sees it from outside: for probes, dashboards and tests.
+
+use std::time::{Duration, Instant};
+
+use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
+
+use super::schedule::RefreshCause;
+use super::{KeySet, SkipReason};
+use crate::error::Error;
+use crate::oauth::Issuer;
+
+/// How fetching is going.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    /// In the order of [`RefreshCause::ALL`].
+    tallies: [Refreshes; RefreshCause::ALL.len()],
+    pub(super) failures_in_a_row: u32,
+    pub(super) last_error: Option<Error>,
+    pub(super) next_attempt: Option<Instant>,
+}
+
+impl Progress {
+    pub(super) fn note(&mut self, cause: RefreshCause, outcome: Result<(), Error>, failures_in_a_row: u32) {
+        for (own, tally) in RefreshCause::ALL.iter().zip(&mut self.tallies) {
+            if *own == cause {
+                tally.succeeded += u64::from(outcome.is_ok());
+                tally.failed += u64::from(outcome.is_err());
+            }
+        }
+        self.failures_in_a_row = failures_in_a_row;
+        self.last_error = outcome.err();
+    }
+
+    pub(super) fn refreshes(&self, cause: RefreshCause) -> Refreshes {
+        let tally = RefreshCause::ALL.iter().zip(&self.tallies).find(|(own, _)| **own == cause);
+        tally.map_or_else(Refreshes::default, |(_, tally)| *tally)
+    }
+}
+
+/// How often refreshes succeeded and failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refreshes {
+    /// A set came, or the word that the one in hand is still good.
+    pub succeeded: u64,
+    /// It did not come, or was not usable.
+    pub failed: u64,
+}
+
+impl Refreshes {
+    /// Both together.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.succeeded + self.failed
+    }
+}
+
+/// How the key set of an issuer is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KeySetState {
+    /// The last refresh failed; the last good set is in use.
+    Degraded,
+    /// The last refresh succeeded, or the set is fixed.
+    Healthy,
+    /// The last good set is too old. Requests are answered 503.
+    Stale,
+    /// There has been no set yet. Requests are answered 503.
+    Starting,
+}
+
+impl KeySetState {
+    /// A stable name for logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Degraded => "degraded",
+            Self::Healthy => "healthy",
+            Self::Stale => "stale",
+            Self::Starting => "starting",
+        }
+    }
+
+    /// Whether tokens can be judged.
+    #[must_use]
+    pub fn is_usable(self) -> bool {
+        matches!(self, Self::Degraded | Self::Healthy)
+    }
+}
+
+/// The key set of one issuer at one moment, as seen for readiness and dashboards.
+///
+/// It serializes, so that a readiness route can answer with it: names and numbers only, the
+/// error as its class.
+#[derive(Clone, Debug)]
+pub struct KeySetStatus {
+    pub(super) issuer: Issuer,
+    pub(super) state: KeySetState,
+    pub(super) generation: u64,
+    pub(super) keys: Option<KeySet>,
+    pub(super) age: Option<Duration>,
+    pub(super) next_attempt: Option<Duration>,
+    pub(super) progress: Progress,
+    pub(super) waits: u64,
+    pub(super) negative_hits: u64,
+}
+
+impl KeySetStatus {
+    /// Whose keys these are.
+    #[must_use]
+    pub fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
+    /// Whether tokens can be judged, and whether refreshing works.
+    #[must_use]
+    pub fn state(&self) -> KeySetState {
+        self.state
+    }
+
+    /// Counts the different sets that there have been.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The number of keys that can verify signatures now.
+    #[must_use]
+    pub fn usable_keys(&self) -> usize {
+        self.keys.as_ref().map_or(0, KeySet::len)
+    }
+
+    /// The members of the set that were skipped: `kid` where it could be read, and the reason.
+    pub fn skipped(&self) -> impl Iterator<Item = (Option<&str>, SkipReason)> {
+        self.keys.iter().flat_map(KeySet::skipped)
+    }
+
+    /// The time since the last successful refresh; `None` without a usable set or with a fixed one.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        self.age
+    }
+
+    /// The time until the next refresh, unless a token or the program asks for one before;
+    /// `None` before the first one has ended, and with a fixed set.
+    #[must_use]
+    pub fn next_attempt(&self) -> Option<Duration> {
+        self.next_attempt
+    }
+
+    /// Why the last refresh failed; `None` if it did not.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&Error> {
+        self.progress.last_error.as_ref()
+    }
+
+    /// How many refreshes have failed since the last good one.
+    #[must_use]
+    pub fn consecutive_failures(&self) -> u32 {
+        self.progress.failures_in_a_row
+    }
+
+    /// How many refreshes there were for this cause.
+    #[must_use]
+    pub fn refreshes(&self, cause: RefreshCause) -> Refreshes {
+        self.progress.refreshes(cause)
+    }
+
+    /// How many refreshes have succeeded, whatever their cause.
+    #[must_use]
+    pub fn refreshes_succeeded(&self) -> u64 {
+        RefreshCause::ALL.iter().map(|cause| self.refreshes(*cause).succeeded).sum()
+    }
+
+    /// How many refreshes have failed, whatever their cause.
+    #[must_use]
+    pub fn refreshes_failed(&self) -> u64 {
+        RefreshCause::ALL.iter().map(|cause| self.refreshes(*cause).failed).sum()
+    }
+
+    /// How many requests waited for a newer set because theirs had an unknown `kid`.
+    #[must_use]
+    pub fn waits(&self) -> u64 {
+        self.waits
+    }
+
+    /// How many requests were refused at once because their `kid` was looked for in vain before.
+    #[must_use]
+    pub fn negative_hits(&self) -> u64 {
+        self.negative_hits
+    }
+}
+
+impl Serialize for KeySetStatus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Skipped<'a>(&'a KeySetStatus);
+
+        impl Serialize for Skipped<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                #[derive(serde::Serialize)]
+                struct Member<'a> {
+                    kid: Option<&'a str>,
+                    reason: &'static str,
+                }
+                let members = self.0.skipped();
+                serializer.collect_seq(members.map(|(kid, reason)| Member { kid, reason: reason.as_str() }))
+            }
+        }
+
+        struct ByCause<'a>(&'a KeySetStatus);
+
+        impl Serialize for ByCause<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                #[derive(serde::Serialize)]
+                struct Outcomes {
+                    succeeded: u64,
+                    failed: u64,
+                }
+                let mut causes = serializer.serialize_map(Some(RefreshCause::ALL.len()))?;
+                for cause in RefreshCause::ALL {
+                    let Refreshes { succeeded, failed } = self.0.refreshes(cause);
+                    causes.serialize_entry(cause.as_str(), &Outcomes { succeeded, failed })?;
+                }
+                causes.end()
+            }
+        }
+
+        let mut status = serializer.serialize_struct("KeySetStatus", 12)?;
+        status.serialize_field("issuer", self.issuer.as_str())?;
+        status.serialize_field("state", self.state.as_str())?;
+        status.serialize_field("generation", &self.generation)?;
+        status.serialize_field("age_seconds", &self.age.map(|age| age.as_secs()))?;
+        status.serialize_field("next_attempt_seconds", &self.next_attempt.map(|wait| wait.as_secs()))?;
+        status.serialize_field("last_error", &self.last_error().map(|error| error.kind().as_str()))?;
+        status.serialize_field("consecutive_failures", &self.consecutive_failures())?;
+        status.serialize_field("usable_keys", &self.usable_keys())?;
+        status.serialize_field("skipped", &Skipped(self))?;
+        status.serialize_field("refreshes", &ByCause(self))?;
+        status.serialize_field("waits", &self.waits)?;
+        status.serialize_field("negative_hits", &self.negative_hits)?;
+        status.end()
+    }
+}
