@@ -6,72 +6,14 @@ mod support;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::StatusCode;
 use serde_json::{Value, json};
-use support::issuer::{Answer, Scripted};
+use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send, set, token, with_claims};
 use support::{NOW, PrivateKey, claims, claims_with, compact, rsa};
-use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::{
-    Audience, Clock, Endpoint, ErrorKind, Issuer, KeySetState, ManualClock, RefreshPolicy, Rejection,
-    RejectionKind, ResourceServer, ResourceServerBuilder, SkipReason, StartUp, TrustedIssuer, UnixTime,
+    Audience, Clock, Endpoint, ErrorKind, Issuer, KeySetState, RefreshPolicy, RejectionKind, ResourceServer,
+    SkipReason, StartUp, TrustedIssuer, UnixTime,
 };
-
-fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-fn builder(issuer: &Scripted, clock: &ManualClock) -> ResourceServerBuilder {
-    ResourceServer::builder(Issuer::new(support::ISSUER).unwrap(), Audience::new(support::AUDIENCE).unwrap())
-        .transport(issuer.clone())
-        .clock(clock.clone())
-}
-
-fn clock() -> ManualClock {
-    ManualClock::at(UnixTime::from_secs(NOW))
-}
-
-fn set(keys: &[(&str, &PrivateKey)]) -> Value {
-    json!({ "keys": keys.iter().map(|(kid, key)| key.jwk(kid)).collect::<Vec<_>>() })
-}
-
-fn token(kid: &str, key: &PrivateKey) -> String {
-    with_claims(kid, key, &claims())
-}
-
-fn with_claims(kid: &str, key: &PrivateKey, claims: &Value) -> String {
-    compact(key, "RS256", &json!({ "alg": "RS256", "kid": kid }).to_string(), claims.to_string().as_bytes())
-}
-
-async fn send(server: &ResourceServer, token: &str) -> Result<(), RejectionKind> {
-    let service = server.layer().layer(service_fn(|_: Request<Full<Bytes>>| async {
-        Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
-    }));
-    let request = Request::builder()
-        .header(header::AUTHORIZATION, format!("Bearer {token}"))
-        .body(Full::default())
-        .unwrap();
-    let response = service.oneshot(request).await.unwrap();
-    match response.extensions().get::<Rejection>() {
-        None => Ok(()),
-        Some(rejection) => {
-            let undecidable = rejection.kind() == RejectionKind::KeysUnavailable;
-            assert_eq!(response.status() == StatusCode::SERVICE_UNAVAILABLE, undecidable);
-            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), undecidable);
-            assert_eq!(response.headers().contains_key(header::WWW_AUTHENTICATE), !undecidable);
-            Err(rejection.kind())
-        }
-    }
-}
-
-/// Moves timers and wall time together.
-async fn advance(clock: &ManualClock, by: Duration) {
-    for _ in 0..by.as_secs() {
-        clock.advance(secs(1));
-        tokio::time::sleep(secs(1)).await;
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn keys_are_found_by_discovery_at_the_very_urls() {
@@ -374,7 +316,7 @@ async fn cache_control_shortens_the_interval_down_to_the_floor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_issuers_that_share_a_kid_keep_their_own_keys() {
+async fn row_41_two_issuers_that_share_a_kid_keep_their_own_keys() {
     let keys =
         |key: &PrivateKey| tower_oauth::KeySet::from_json(set(&[("a", key)]).to_string().as_bytes()).unwrap();
     let trusted = |name: &str, audience: &str, key| {

@@ -9,6 +9,8 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
@@ -198,14 +200,18 @@ fn prepare(
     if !for_signatures || !for_verifying {
         return Err(SkipReason::NotForSignatures);
     }
+    let chain = jwk.common.x509_chain.as_deref();
     let number = |encoded: &str| decode_number(encoded, quirks);
     let exact = |encoded: &str| decode_base64url(encoded).map_err(|_| SkipReason::Invalid);
     let key = match &jwk.algorithm {
         AlgorithmParameters::RSA(rsa) => {
-            VerificationKey::new(&KeyMaterial::Rsa { n: &number(&rsa.n)?, e: &number(&rsa.e)? }, algorithm)
+            let (n, e) = (&number(&rsa.n)?, &number(&rsa.e)?);
+            check_certificate(chain, n)?;
+            VerificationKey::new(&KeyMaterial::Rsa { n, e }, algorithm)
         }
         AlgorithmParameters::EllipticCurve(ec) => {
             let (x, y) = (&exact(&ec.x)?, &exact(&ec.y)?);
+            check_certificate(chain, x)?;
             match ec.curve {
                 EllipticCurve::P256 => VerificationKey::new(&KeyMaterial::P256 { x, y }, algorithm),
                 EllipticCurve::P384 => VerificationKey::new(&KeyMaterial::P384 { x, y }, algorithm),
@@ -213,7 +219,9 @@ fn prepare(
             }
         }
         AlgorithmParameters::OctetKeyPair(okp) if matches!(okp.curve, EllipticCurve::Ed25519) => {
-            VerificationKey::new(&KeyMaterial::Ed25519 { x: &exact(&okp.x)? }, algorithm)
+            let x = &exact(&okp.x)?;
+            check_certificate(chain, x)?;
+            VerificationKey::new(&KeyMaterial::Ed25519 { x }, algorithm)
         }
         AlgorithmParameters::OctetKey(_) => return Err(SkipReason::Symmetric),
         _ => return Err(SkipReason::UnsupportedType),
@@ -222,6 +230,23 @@ fn prepare(
 }
 
 /// Base64urlUInt (RFC 7518 §2), or what App ID has published in its place.
+/// RFC 7517 §4.7: the first certificate has to be of the same key, or one of the two is not what
+/// the issuer meant to publish.
+///
+/// A certificate holds the numbers of its key as they are, so it need not be understood to tell.
+/// It gives no trust; what is no certificate says nothing.
+fn check_certificate(chain: Option<&[String]>, number: &[u8]) -> Result<(), SkipReason> {
+    const SEQUENCE: u8 = 0x30;
+    let certificate = chain.and_then(<[String]>::first).and_then(|first| STANDARD.decode(first).ok());
+    match certificate {
+        Some(der) if der.first() == Some(&SEQUENCE) && der.len() > number.len() => {
+            let of_this_key = der.windows(number.len().max(1)).any(|part| part == number);
+            if of_this_key { Ok(()) } else { Err(SkipReason::Invalid) }
+        }
+        _ => Ok(()),
+    }
+}
+
 fn decode_number(encoded: &str, quirks: Quirks) -> Result<Vec<u8>, SkipReason> {
     let encoded = match quirks {
         Quirks::None => Cow::Borrowed(encoded),

@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use super::KeySet;
 use super::jwk::Quirks;
 use super::policy::RefreshPolicy;
 use super::schedule::{RefreshCause, Schedule};
 use super::source::Fetcher;
 use super::watch::{KeySetHandle, Shared};
+use super::{KeySet, SkipReason};
 use crate::clock::{Clock, UnixTime};
 use crate::error::{Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Issuer};
@@ -123,6 +123,18 @@ impl Refresh {
                         changed = fetched.keys.is_some(),
                         "the key set was refreshed"
                     );
+                    if fetched
+                        .keys
+                        .iter()
+                        .flat_map(KeySet::skipped)
+                        .any(|(_, why)| why == SkipReason::PrivateKey)
+                    {
+                        trace::warning!(
+                            target: "tower_oauth::key_set",
+                            %issuer,
+                            "the issuer publishes a private key: whoever read it can make its tokens"
+                        );
+                    }
                     shared.publish(fetched.keys.as_ref(), clock.now(), max_stale);
                     Ok(())
                 }

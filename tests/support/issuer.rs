@@ -5,11 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header};
+use http_body_util::Full;
 use serde_json::{Value, json};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
+use tower_oauth::{
+    Audience, Issuer, ManualClock, Rejection, RejectionKind, ResourceServer, ResourceServerBuilder, UnixTime,
+};
 
-use super::ISSUER;
+use super::{AUDIENCE, ISSUER, NOW, PrivateKey, claims, compact};
 
 /// What the issuer does with a request for its keys.
 #[derive(Clone, Debug)]
@@ -17,6 +22,8 @@ pub enum Answer {
     Keys(Value),
     Status(StatusCode, Option<&'static str>),
     Text(&'static str),
+    /// This text as metadata, and no keys.
+    Metadata(&'static str),
     Unreachable,
     Hang,
 }
@@ -123,7 +130,9 @@ impl Transport for Scripted {
                     *response.body_mut() = metadata.to_string().into();
                 }
                 Answer::Keys(keys) => *response.body_mut() = keys.to_string().into(),
-                Answer::Text(text) => *response.body_mut() = Bytes::from_static(text.as_bytes()),
+                Answer::Metadata(text) | Answer::Text(text) => {
+                    *response.body_mut() = Bytes::from_static(text.as_bytes())
+                }
             }
             let state = self.0.lock().unwrap();
             for (name, value) in &state.headers {
@@ -138,5 +147,60 @@ impl Transport for Scripted {
             }
             Ok(response)
         })
+    }
+}
+
+pub fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub fn builder(issuer: &Scripted, clock: &ManualClock) -> ResourceServerBuilder {
+    ResourceServer::builder(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap())
+        .transport(issuer.clone())
+        .clock(clock.clone())
+}
+
+pub fn clock() -> ManualClock {
+    ManualClock::at(UnixTime::from_secs(NOW))
+}
+
+pub fn set(keys: &[(&str, &PrivateKey)]) -> Value {
+    json!({ "keys": keys.iter().map(|(kid, key)| key.jwk(kid)).collect::<Vec<_>>() })
+}
+
+pub fn token(kid: &str, key: &PrivateKey) -> String {
+    with_claims(kid, key, &claims())
+}
+
+pub fn with_claims(kid: &str, key: &PrivateKey, claims: &Value) -> String {
+    compact(key, "RS256", &json!({ "alg": "RS256", "kid": kid }).to_string(), claims.to_string().as_bytes())
+}
+
+pub async fn send(server: &ResourceServer, token: &str) -> Result<(), RejectionKind> {
+    let service = server.layer().layer(service_fn(|_: Request<Full<Bytes>>| async {
+        Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
+    }));
+    let request = Request::builder()
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .body(Full::default())
+        .unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    match response.extensions().get::<Rejection>() {
+        None => Ok(()),
+        Some(rejection) => {
+            let undecidable = rejection.kind() == RejectionKind::KeysUnavailable;
+            assert_eq!(response.status() == StatusCode::SERVICE_UNAVAILABLE, undecidable);
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), undecidable);
+            assert_eq!(response.headers().contains_key(header::WWW_AUTHENTICATE), !undecidable);
+            Err(rejection.kind())
+        }
+    }
+}
+
+/// Moves timers and wall time together.
+pub async fn advance(clock: &ManualClock, by: Duration) {
+    for _ in 0..by.as_secs() {
+        clock.advance(secs(1));
+        tokio::time::sleep(secs(1)).await;
     }
 }

@@ -1,0 +1,109 @@
+//! A flood of tokens with made-up kids, from many tasks, while good traffic goes on.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use peak_alloc::PeakAlloc;
+use serde_json::json;
+use support::issuer::{Scripted, advance, builder, clock, secs, send, set, token};
+use support::{claims, compact, rsa};
+use tower_oauth::{KeySetState, RefreshCause, RejectionKind};
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+const TASKS: usize = 50;
+const EACH: usize = 200;
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_distinct_unknown_kids_cost_few_fetches_no_memory_and_no_good_request() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let clock = clock();
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    issuer.delay(Duration::from_millis(200));
+    // Signed by nobody: the signature is not reached, but the rest would pass.
+    let forged: Arc<Vec<String>> = Arc::new(
+        (0..TASKS * EACH)
+            .map(|n| {
+                let good = token("a", rsa(0));
+                let (_, payload_and_signature) = good.split_once('.').unwrap();
+                let header = json!({ "alg": "RS256", "kid": format!("flood-{n}") }).to_string();
+                format!("{}.{payload_and_signature}", support::encode(header))
+            })
+            .collect(),
+    );
+    let good = token("a", rsa(0));
+    assert_eq!(send(&server, &good).await, Ok(()));
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+
+    let over = Arc::new(AtomicBool::new(false));
+    let served = Arc::new(AtomicUsize::new(0));
+    let traffic = tokio::spawn({
+        let (server, over, served) = (server.clone(), Arc::clone(&over), Arc::clone(&served));
+        async move {
+            while !over.load(Ordering::SeqCst) {
+                let came = tokio::time::Instant::now();
+                assert_eq!(send(&server, &good).await, Ok(()));
+                assert_eq!(came.elapsed(), Duration::ZERO, "a good request waits for nothing");
+                served.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    });
+    let mut flood = tokio::task::JoinSet::new();
+    for task in 0..TASKS {
+        let (server, forged) = (server.clone(), Arc::clone(&forged));
+        flood.spawn(async move {
+            for token in forged.iter().skip(task * EACH).take(EACH) {
+                assert_eq!(send(&server, token).await, Err(RejectionKind::UnknownKey));
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    let began = tokio::time::Instant::now();
+    while flood.join_next().await.transpose().unwrap().is_some() {}
+    let took = began.elapsed();
+    over.store(true, Ordering::SeqCst);
+    traffic.await.unwrap();
+
+    let told = server.key_sets().remove(0);
+    let demanded = told.refreshes(RefreshCause::UnknownKey).total();
+    println!(
+        "{} forged tokens in {took:?}: {demanded} fetches, {} good requests served, {} waits",
+        TASKS * EACH,
+        served.load(Ordering::SeqCst),
+        told.waits()
+    );
+    assert!(demanded <= 2 + took.as_secs() / 15, "{demanded}");
+    assert_eq!(issuer.most_in_flight(), 1);
+    assert_eq!(told.state(), KeySetState::Healthy);
+    assert!(served.load(Ordering::SeqCst) > 10);
+    // What waits holds its request; what was refused leaves nothing behind.
+    let peak = MEMORY.peak_usage().saturating_sub(before);
+    assert!(peak < 4 << 20, "{peak} bytes at the peak");
+    let left = MEMORY.current_usage().saturating_sub(before);
+    assert!(left < 128 << 10, "{left} bytes left");
+
+    // A rotation amid it is seen in fifteen seconds.
+    issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    let new = compact(rsa(1), "RS256", r#"{"alg":"RS256","kid":"b"}"#, claims().to_string().as_bytes());
+    for second in 0..=15 {
+        for token in forged.iter().skip(second * 100).take(100) {
+            assert_eq!(send(&server, token).await, Err(RejectionKind::UnknownKey));
+        }
+        advance(&clock, secs(1)).await;
+    }
+    assert_eq!(send(&server, &new).await, Ok(()));
+}

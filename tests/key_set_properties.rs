@@ -1,0 +1,161 @@
+//! What holds for a key set whatever happens, in whatever order: issuers that fail and recover,
+//! floods, rotations, machines that sleep. Time is paused.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use http::StatusCode;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send};
+use support::{PrivateKey, claims, compact};
+use tokio::time::Instant;
+use tower_oauth::{KeySetState, RefreshCause, RefreshPolicy, RejectionKind, StartUp};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Pass(u64),
+    /// So many tokens with kids that nobody knows, at once.
+    Flood(u8),
+    /// The issuer does this from now on.
+    Issuer(Answer),
+    /// And takes so many milliseconds for it.
+    Slow(u64),
+    /// Publishes these, each with the key of its number.
+    Publish(Vec<u8>),
+    Asked,
+    /// The machine sleeps: the wall clock goes on alone.
+    Sleep(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let answer = prop_oneof![
+        Just(Answer::Unreachable),
+        Just(Answer::Hang),
+        Just(Answer::Text("<html>")),
+        Just(Answer::Text(r#"{"keys":[]}"#)),
+        Just(Answer::Status(StatusCode::INTERNAL_SERVER_ERROR, None)),
+        Just(Answer::Status(StatusCode::TOO_MANY_REQUESTS, Some("40"))),
+    ];
+    let step = prop_oneof![
+        6 => (1_u64..120).prop_map(Step::Pass),
+        1 => (1_u64..4000).prop_map(Step::Pass),
+        6 => (1_u8..30).prop_map(Step::Flood),
+        3 => answer.prop_map(Step::Issuer),
+        2 => (0_u64..7000).prop_map(Step::Slow),
+        3 => prop::collection::vec(0_u8..3, 1..3).prop_map(Step::Publish),
+        1 => Just(Step::Asked),
+        1 => (1_u64..10_000).prop_map(Step::Sleep),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+/// Signatures are not what is tried here: the quickest key for all.
+fn token(kid: &str, key: &PrivateKey) -> String {
+    compact(key, "EdDSA", &json!({ "alg": "EdDSA", "kid": kid }).to_string(), claims_for_long().as_bytes())
+}
+
+/// They outlive whatever is slept through.
+fn claims_for_long() -> String {
+    let mut claims = claims();
+    claims["exp"] = json!(support::NOW + 10_000_000);
+    claims.to_string()
+}
+
+async fn holds(steps: Vec<Step>) {
+    let keys = [support::ed25519(), support::ed25519(), support::ed25519()];
+    let stranger = support::ed25519();
+    let set = |numbers: &[u8]| -> Value {
+        let mut numbers = numbers.to_vec();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let jwk = |number: &u8| keys.get(usize::from(*number)).unwrap().jwk(&format!("k{number}"));
+        json!({ "keys": numbers.iter().map(jwk).collect::<Vec<_>>() })
+    };
+    let issuer = Scripted::new(set(&[0]));
+    let clock = clock();
+    let max_stale = secs(3600);
+    let server = builder(&issuer, &clock).refresh(RefreshPolicy::new().max_stale(max_stale));
+    let server = server.start_up(StartUp::Background).start().await.unwrap();
+    let began = Instant::now();
+    let mut strangers = 0;
+    for step in steps {
+        match step {
+            Step::Pass(seconds) => advance(&clock, secs(seconds)).await,
+            Step::Issuer(answer) => issuer.answer(answer),
+            Step::Slow(millis) => issuer.delay(Duration::from_millis(millis)),
+            Step::Publish(numbers) => issuer.publish(set(&numbers)),
+            Step::Sleep(seconds) => clock.advance(secs(seconds)),
+            Step::Asked => drop(server.refresh_now().await),
+            Step::Flood(tokens) => {
+                let mut calls = tokio::task::JoinSet::new();
+                for _ in 0..tokens {
+                    strangers += 1;
+                    let (server, token) = (server.clone(), token(&format!("x{strangers}"), &stranger));
+                    calls.spawn(async move {
+                        let came = Instant::now();
+                        (send(&server, &token).await, came.elapsed())
+                    });
+                }
+                for (verdict, waited) in calls.join_all().await {
+                    let refused = [RejectionKind::UnknownKey, RejectionKind::KeysUnavailable];
+                    assert!(verdict.is_err_and(|kind| refused.contains(&kind)), "{verdict:?}");
+                    assert!(waited <= Duration::from_secs(1), "{waited:?}");
+                }
+            }
+        }
+        let told = server.key_sets().remove(0);
+        let usable = told.state().is_usable();
+        assert_eq!(usable, told.age().is_some_and(|age| age <= max_stale), "{told:?}");
+        for (number, key) in keys.iter().enumerate() {
+            let came = Instant::now();
+            let verdict = send(&server, &token(&format!("k{number}"), key)).await;
+            match verdict {
+                Ok(()) => assert!(usable),
+                // Not in the set, and not there when the wait was over.
+                Err(RejectionKind::UnknownKey) => assert!(usable),
+                Err(RejectionKind::KeysUnavailable) => {
+                    assert!(
+                        !server.is_ready() || server.key_sets().remove(0).generation() > told.generation()
+                    );
+                }
+                Err(kind) => panic!("a good token was refused as {kind}"),
+            }
+            if verdict == Ok(()) && told.state() != KeySetState::Starting {
+                assert!(came.elapsed() <= secs(1));
+            }
+        }
+        assert!(issuer.most_in_flight() <= 1, "two fetches in flight");
+        let told = server.key_sets().remove(0);
+        let passed = began.elapsed().as_secs_f64();
+        let count = |cause: RefreshCause| u32::try_from(told.refreshes(cause).total()).unwrap();
+        assert!(f64::from(count(RefreshCause::UnknownKey)) <= 2.0 + passed / 15.0, "{told:?}");
+        assert!(f64::from(count(RefreshCause::Timer)) <= 8.0 + passed / 2.5, "{told:?}");
+        assert!(f64::from(count(RefreshCause::ClockJump)) <= 1.0 + passed / 10.0, "{told:?}");
+        if told.consecutive_failures() == 0 && told.generation() > 0 {
+            assert!(told.next_attempt().unwrap() <= secs(570), "{told:?}");
+        }
+        if told.consecutive_failures() > 0 {
+            assert!(told.next_attempt().unwrap() <= secs(60), "{told:?}");
+        }
+    }
+    // And when the issuer is well again, so is the set.
+    issuer.delay(Duration::ZERO);
+    issuer.publish(set(&[0, 1, 2]));
+    advance(&clock, secs(600)).await;
+    let told = server.key_sets().remove(0);
+    assert_eq!((told.state(), told.usable_keys()), (KeySetState::Healthy, 3), "{told:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    #[test]
+    fn one_fetch_at_a_time_within_the_budgets_and_no_longer_than_max_stale(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(holds(steps));
+    }
+}

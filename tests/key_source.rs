@@ -1,0 +1,293 @@
+//! Rows 37 to 41 of the attack checklist: what a hostile or broken source of keys may bring.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send, set, token};
+use support::{ISSUER, encode, p256, p384, rsa};
+use tower_oauth::{
+    Audience, Endpoint, ErrorKind, Issuer, KeySet, KeySetState, RejectionKind, ResourceServer, SkipReason,
+    StartUp,
+};
+
+/// Istio 2026 and every SSRF before it: what the metadata names is asked only if it can be a place
+/// for keys.
+#[tokio::test(start_paused = true)]
+async fn row_37_a_jwks_uri_that_leads_elsewhere_is_not_asked() {
+    for place in [
+        "http://as.example/keys",
+        "http://127.0.0.1:9/keys",
+        "file:///etc/passwd",
+        "ftp://as.example/keys",
+        "gopher://as.example:70/_",
+        "https://user:password@as.example/keys",
+        "https://169.254.169.254/keys",
+        "https://[::ffff:169.254.169.254]/keys",
+        "https://[fe80::1]/keys",
+        "https://0.0.0.0/keys",
+        "//as.example/keys",
+        "/keys",
+        "",
+    ] {
+        let issuer = Scripted::new(set(&[("a", rsa(0))]));
+        issuer.move_keys(place);
+        let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
+        let error = server.refresh_now().await.expect_err(place);
+        assert!(!error.to_string().contains("password"), "{error}");
+        assert!(!server.is_ready(), "{place}");
+        let asked = issuer.urls();
+        assert!(
+            asked.iter().all(|url| url.starts_with("https://as.example/.well-known/")),
+            "{place}: {asked:?}"
+        );
+    }
+    // In the settings it is found before anything is asked.
+    for place in ["https://user:password@as.example/keys", "https://169.254.169.254/keys", "file:///keys"] {
+        Endpoint::new(place).unwrap_err();
+    }
+    let plain = Endpoint::new("http://127.0.0.1:9/keys").unwrap();
+    let issuer = Issuer::new(ISSUER).unwrap();
+    let built = ResourceServer::builder(issuer, Audience::new("orders").unwrap()).jwks_uri(plain).build();
+    assert!(built.is_err(), "plain http is to be asked for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_37_a_redirect_is_a_failure_and_is_not_followed() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    for status in [StatusCode::MOVED_PERMANENTLY, StatusCode::FOUND, StatusCode::TEMPORARY_REDIRECT] {
+        issuer.answer(Answer::Status(status, None));
+        issuer.header("location", "https://evil.example/keys");
+        let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
+        assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Status(status));
+    }
+    assert!(issuer.urls().iter().all(|url| url.starts_with(ISSUER)));
+}
+
+/// RFC 8414 §3.3: to the byte.
+#[tokio::test(start_paused = true)]
+async fn row_38_metadata_of_another_issuer_or_of_another_kind_is_a_failed_fetch() {
+    for (document, kind) in [
+        (
+            r#"{"issuer":"https://as.example/","jwks_uri":"https://as.example/keys"}"#,
+            ErrorKind::IssuerMismatch,
+        ),
+        (
+            r#"{"issuer":"https://AS.example","jwks_uri":"https://as.example/keys"}"#,
+            ErrorKind::IssuerMismatch,
+        ),
+        (
+            r#"{"issuer":"https://evil.example","jwks_uri":"https://as.example/keys"}"#,
+            ErrorKind::IssuerMismatch,
+        ),
+        (r#"{"jwks_uri":"https://as.example/keys"}"#, ErrorKind::Malformed),
+        (r#"{"issuer":"https://as.example"}"#, ErrorKind::Malformed),
+        (r#"{"issuer":"https://as.example","jwks_uri":7}"#, ErrorKind::Malformed),
+        (r#"["https://as.example"]"#, ErrorKind::Malformed),
+        ("<!doctype html><title>Sign in</title>", ErrorKind::Malformed),
+        ("\u{feff}{}", ErrorKind::Malformed),
+        ("", ErrorKind::Malformed),
+    ] {
+        let issuer = Scripted::new(json!({}));
+        issuer.answer(Answer::Metadata(document));
+        let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
+        assert_eq!(server.refresh_now().await.expect_err(document).kind(), kind, "{document}");
+        let told = server.key_sets().remove(0);
+        assert_eq!((told.state(), told.last_error().unwrap().kind()), (KeySetState::Starting, kind));
+        assert_eq!(issuer.fetches(), 0, "{document}");
+    }
+}
+
+/// A self-signed certificate's beginning and end around other numbers than the key's.
+fn certificate_of(number: &[u8]) -> String {
+    use base64::Engine as _;
+    let der = [&[0x30, 0x82, 0x03, 0x00], &[0x01; 300][..], number, &[0x02; 40]].concat();
+    base64::engine::general_purpose::STANDARD.encode(der)
+}
+
+/// CVE-2022-23541 and the like: one bad key harms no other, and no bad key is used.
+#[test]
+fn row_39_keys_that_must_not_be_used_are_skipped_and_told_with_their_reason() {
+    let good = rsa(0).jwk("good");
+    let with = |changes: Value| {
+        let mut jwk = rsa(1).jwk("bad");
+        for (name, value) in changes.as_object().unwrap() {
+            jwk[name] = value.clone();
+        }
+        jwk
+    };
+    let without_use = |mut jwk: Value| {
+        jwk.as_object_mut().unwrap().remove("use");
+        jwk
+    };
+    let point = |key: &support::PrivateKey, changes: Value| {
+        let mut jwk = key.jwk("bad");
+        for (name, value) in changes.as_object().unwrap() {
+            jwk[name] = value.clone();
+        }
+        jwk
+    };
+    let zeros = encode([0; 32]);
+    for (what, jwk, reason) in [
+        ("private exponent", with(json!({ "d": "AQAB" })), SkipReason::PrivateKey),
+        ("private primes", with(json!({ "p": "AQAB", "q": "AQAB" })), SkipReason::PrivateKey),
+        ("for encryption", with(json!({ "use": "enc" })), SkipReason::NotForSignatures),
+        (
+            "operations without verify",
+            without_use(with(json!({ "key_ops": ["encrypt"] }))),
+            SkipReason::NotForSignatures,
+        ),
+        ("use against operations", with(json!({ "key_ops": ["sign"] })), SkipReason::NotForSignatures),
+        ("unknown type", json!({ "kty": "AKP", "kid": "bad", "pub": "AA" }), SkipReason::UnsupportedType),
+        (
+            "unknown curve",
+            json!({ "kty": "OKP", "crv": "Ed448", "kid": "bad", "x": "AA" }),
+            SkipReason::UnsupportedType,
+        ),
+        (
+            "curve without an algorithm here",
+            point(&p256(), json!({ "crv": "P-521" })),
+            SkipReason::UnsupportedType,
+        ),
+        ("not on the curve", point(&p256(), json!({ "x": zeros, "y": zeros })), SkipReason::Invalid),
+        ("x too short", point(&p256(), json!({ "x": "AAAA" })), SkipReason::Invalid),
+        ("coordinates of the other curve", point(&p384(), json!({ "crv": "P-256" })), SkipReason::Invalid),
+        ("symmetric", json!({ "kty": "oct", "kid": "bad", "k": "c2VjcmV0" }), SkipReason::Symmetric),
+        ("HMAC with an RSA key", with(json!({ "alg": "HS256" })), SkipReason::Algorithm),
+        ("algorithm of another type", with(json!({ "alg": "ES256" })), SkipReason::Algorithm),
+        ("even exponent", with(json!({ "e": "AQAA" })), SkipReason::Weak),
+        ("number that is no base64url", with(json!({ "n": "AQ==" })), SkipReason::Invalid),
+        (
+            "certificate of another key",
+            with(json!({ "x5c": [certificate_of(&[7; 256])] })),
+            SkipReason::Invalid,
+        ),
+        ("kid of the wrong type", with(json!({ "kid": 7 })), SkipReason::Malformed),
+    ] {
+        let document = json!({ "keys": [good, jwk] }).to_string();
+        let keys = KeySet::from_json(document.as_bytes()).unwrap();
+        assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["good"], "{what}");
+        assert_eq!(keys.skipped().map(|(_, reason)| reason).collect::<Vec<_>>(), [reason], "{what}");
+    }
+    // The same key twice, or two keys of one name: one cannot tell which is meant.
+    let twice = json!({ "keys": [good, rsa(1).jwk("bad"), rsa(2).jwk("bad")] }).to_string();
+    let keys = KeySet::from_json(twice.as_bytes()).unwrap();
+    assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["good"]);
+    // A certificate of the same key, and what is no certificate, do no harm.
+    use base64::Engine as _;
+    let n = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(good["n"].as_str().unwrap()).unwrap();
+    for certificate in [certificate_of(&n), "MIID".to_owned(), "?".to_owned()] {
+        let mut certified = good.clone();
+        certified["x5c"] = json!([certificate]);
+        KeySet::from_json(json!({ "keys": [certified] }).to_string().as_bytes()).unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_40_a_set_that_is_poisoned_or_emptied_changes_nothing_and_is_told() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let clock = clock();
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    for (answer, kind) in [
+        (Answer::Text("<html>502 Bad Gateway</html>"), ErrorKind::Malformed),
+        (Answer::Text(r#"{"keys":[]}"#), ErrorKind::NoUsableKey),
+        (Answer::Keys(json!({ "keys": [] })), ErrorKind::NoUsableKey),
+        (
+            Answer::Keys(json!({ "keys": [{ "kty": "oct", "kid": "a", "k": "c2VjcmV0" }] })),
+            ErrorKind::NoUsableKey,
+        ),
+        (Answer::Keys(json!({ "keys": [null] })), ErrorKind::NoUsableKey),
+        (Answer::Keys(json!({ "error": "not now" })), ErrorKind::Malformed),
+    ] {
+        issuer.answer(answer);
+        assert_eq!(server.refresh_now().await.unwrap_err().kind(), kind);
+        assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+        assert_eq!(server.key_sets().remove(0).state(), KeySetState::Degraded);
+    }
+    issuer.publish(set(&[("a", rsa(0))]));
+    server.refresh_now().await.unwrap();
+    assert_eq!(server.key_sets().remove(0).state(), KeySetState::Healthy);
+}
+
+/// Istio 2026 (a public fallback key): without a key set nothing is judged, whoever signed.
+#[tokio::test(start_paused = true)]
+async fn row_40_without_keys_there_is_no_fallback_but_503() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    issuer.answer(Answer::Unreachable);
+    let clock = clock();
+    let server = builder(&issuer, &clock).start_up(StartUp::Background).start().await.unwrap();
+    for key in [rsa(0), rsa(1)] {
+        assert_eq!(send(&server, &token("a", key)).await, Err(RejectionKind::KeysUnavailable));
+    }
+    issuer.publish(set(&[("a", rsa(0))]));
+    server.refresh_now().await.unwrap();
+    issuer.answer(Answer::Unreachable);
+    advance(&clock, secs(86_000)).await;
+    assert_eq!(send(&server, &token("a", rsa(1))).await, Err(RejectionKind::BadSignature));
+    advance(&clock, secs(500)).await;
+    assert_eq!(send(&server, &token("a", rsa(1))).await, Err(RejectionKind::KeysUnavailable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_40_a_key_that_is_gone_or_replaced_judges_no_token_after_the_next_refresh() {
+    let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    let clock = clock();
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    for (kid, key) in [("a", rsa(0)), ("b", rsa(1))] {
+        assert_eq!(send(&server, &token(kid, key)).await, Ok(()));
+    }
+    // `a` comes back with other material, `b` is gone.
+    issuer.publish(set(&[("a", rsa(2))]));
+    advance(&clock, secs(300)).await;
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Err(RejectionKind::BadSignature));
+    assert_eq!(send(&server, &token("a", rsa(2))).await, Ok(()));
+    assert_eq!(send(&server, &token("b", rsa(1))).await, Err(RejectionKind::UnknownKey));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_from_a_file_is_as_old_as_the_file_and_never_of_the_future() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    issuer.answer(Answer::Unreachable);
+    let clock = clock();
+    let path = std::env::temp_dir().join(format!("tower-oauth-seed-{}.json", std::process::id()));
+    std::fs::write(&path, set(&[("a", rsa(0))]).to_string()).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    let age = |seconds: u64| std::time::UNIX_EPOCH + Duration::from_secs(support::NOW) - secs(seconds);
+    let seeded = async |modified: std::time::SystemTime| {
+        file.set_modified(modified).unwrap();
+        let seeded = builder(&issuer, &clock).issuer(|issuer| issuer.seed_file(&path).unwrap());
+        seeded.start_up(StartUp::Background).start().await.unwrap()
+    };
+    let server = seeded(age(3600)).await;
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+    assert_eq!(server.key_sets().remove(0).age(), Some(secs(3600)));
+    let too_old = seeded(age(90_000)).await;
+    assert_eq!(send(&too_old, &token("a", rsa(0))).await, Err(RejectionKind::KeysUnavailable));
+    let of_the_future = seeded(age(0) + secs(1_000_000)).await;
+    assert_eq!(of_the_future.key_sets().remove(0).age(), Some(Duration::ZERO));
+    clock.advance(secs(86_500));
+    assert_eq!(send(&of_the_future, &token("a", rsa(0))).await, Err(RejectionKind::KeysUnavailable));
+
+    let trusted = || {
+        tower_oauth::TrustedIssuer::new(
+            Issuer::new(ISSUER).unwrap(),
+            Audience::new(support::AUDIENCE).unwrap(),
+        )
+    };
+    for (content, kind) in [
+        (vec![b' '; 300 << 10], ErrorKind::Configuration),
+        (b"{".to_vec(), ErrorKind::Malformed),
+        (br#"{"keys":[]}"#.to_vec(), ErrorKind::NoUsableKey),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        assert_eq!(trusted().seed_file(&path).unwrap_err().kind(), kind);
+    }
+    std::fs::remove_file(&path).unwrap();
+    let missing = trusted().seed_file(&path).unwrap_err();
+    let reason = std::error::Error::source(&missing).unwrap().to_string();
+    assert!(reason.contains("tower-oauth-seed") && reason.contains("cannot be read"), "{reason}");
+}

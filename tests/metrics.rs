@@ -1,0 +1,120 @@
+//! The counters and gauges, by the names that the documentation gives.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+
+mod support;
+#[path = "support/token_endpoint.rs"]
+mod token_endpoint;
+
+use http::StatusCode;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send, set, token};
+use support::{claims_with, rsa};
+use token_endpoint::{Reply, TokenEndpoint};
+use tower::ServiceExt;
+use tower_oauth::{
+    ClientCredentials, Endpoint, RefreshCause, RejectionKind, RequireScopeLayer, TokenManager,
+};
+
+/// The value of a series; its labels in any order.
+fn value(rendered: &str, name: &str, labels: &[&str]) -> Option<f64> {
+    let line = rendered.lines().find(|line| {
+        line.starts_with(name)
+            && line.as_bytes().get(name.len()).is_some_and(|next| matches!(next, b'{' | b' '))
+            && labels.iter().all(|label| line.contains(label))
+    })?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn verdicts_refreshes_and_the_state_of_the_keys_are_recorded() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let recorded = recorder.handle();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let clock = clock();
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    let of = |name: &str, labels: &[&str]| value(&recorded.render(), name, labels);
+    let requests = |verdict: &str| {
+        of("tower_oauth_requests_total", &[&format!("verdict=\"{verdict}\"")]).unwrap_or(-1.0)
+    };
+    for kind in RejectionKind::ALL {
+        assert_eq!(requests(kind.as_str()), 0.0, "{kind} is there from the start");
+    }
+
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+    assert_eq!(send(&server, "a.b.c").await, Err(RejectionKind::Malformed));
+    assert_eq!(send(&server, &token("a", rsa(1))).await, Err(RejectionKind::BadSignature));
+    assert_eq!(send(&server, &token("x", rsa(1))).await, Err(RejectionKind::UnknownKey));
+    assert_eq!(send(&server, &token("x", rsa(1))).await, Err(RejectionKind::UnknownKey));
+    let expired = claims_with(serde_json::json!({ "exp": support::NOW - 3600 }));
+    let expired = support::issuer::with_claims("a", rsa(0), &expired);
+    assert_eq!(send(&server, &expired).await, Err(RejectionKind::Expired));
+    assert_eq!(
+        ["granted", "malformed", "bad_signature", "unknown_key", "expired", "audience"].map(requests),
+        [1.0, 1.0, 1.0, 2.0, 1.0, 0.0]
+    );
+
+    // A token that was good, but not for the route.
+    let route = RequireScopeLayer::all(["orders.write"]);
+    let route = tower::ServiceBuilder::new().layer(server.layer()).layer(route).service(tower::service_fn(
+        async |_: http::Request<()>| Ok::<_, std::convert::Infallible>(http::Response::new(())),
+    ));
+    let field = format!("Bearer {}", token("a", rsa(0)));
+    let request = http::Request::builder().header("authorization", field).body(()).unwrap();
+    assert_eq!(route.oneshot(request).await.unwrap().status(), StatusCode::FORBIDDEN);
+    assert_eq!(["granted", "insufficient_scope"].map(requests), [2.0, 1.0]);
+
+    let keys =
+        |what: &str, labels: &[&str]| of(&format!("tower_oauth_key_set_{what}"), labels).unwrap_or(-1.0);
+    let by = |cause: &str, outcome: &str, error: &str| {
+        let labels = [
+            "issuer=\"https://as.example\"",
+            &format!("cause=\"{cause}\""),
+            &format!("outcome=\"{outcome}\""),
+            &format!("error=\"{error}\""),
+        ];
+        keys("refreshes_total", &labels)
+    };
+    assert_eq!(by("timer", "success", "none"), 1.0);
+    assert_eq!(by("unknown_key", "success", "none"), 1.0);
+    assert_eq!((keys("waits_total", &[]), keys("negative_hits_total", &[])), (1.0, 1.0));
+    assert_eq!(
+        ["usable_keys", "skipped_keys", "generation", "ready"].map(|what| keys(what, &[])),
+        [1.0, 0.0, 1.0, 1.0]
+    );
+    let refreshed_at = keys("refreshed_timestamp_seconds", &[]);
+
+    issuer.answer(Answer::Status(StatusCode::INTERNAL_SERVER_ERROR, None));
+    server.refresh_now().await.unwrap_err();
+    assert_eq!(by("asked", "failure", "status"), 1.0);
+    assert_eq!(keys("consecutive_failures", &[]), 1.0);
+    assert_eq!(keys("refreshed_timestamp_seconds", &[]), refreshed_at, "it is the last good one's");
+    advance(&clock, secs(90_000)).await;
+    assert_eq!((keys("ready", &[]), keys("usable_keys", &[])), (0.0, 0.0));
+
+    // And the same, as a readiness route would tell it.
+    let told = server.key_sets().remove(0);
+    assert_eq!(told.refreshes(RefreshCause::Asked).failed, 1);
+    assert_eq!((told.waits(), told.negative_hits()), (1, 1));
+    let told = serde_json::to_value(&told).unwrap();
+    assert_eq!((&told["state"], &told["last_error"]), (&"stale".into(), &"status".into()));
+    assert_eq!(told["refreshes"]["asked"]["failed"], 1);
+    assert!(
+        told["next_attempt_seconds"].as_u64().unwrap() <= 60
+            && told["skipped"].as_array().unwrap().is_empty()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_requests_are_counted_by_outcome() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let recorded = recorder.handle();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let url = Endpoint::new("https://as.example/token").unwrap();
+    let tokens = TokenManager::builder(url, ClientCredentials::new("orders", "secret")).transport(endpoint);
+    let _token = tokens.start().unwrap().access_token().await.unwrap();
+    let of = |labels: &[&str]| value(&recorded.render(), "tower_oauth_token_requests_total", labels);
+    assert_eq!(of(&["outcome=\"success\"", "error=\"none\""]), Some(1.0));
+}
