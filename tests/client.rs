@@ -215,7 +215,7 @@ async fn other_4xx_and_redirects_are_not_retried() {
 
 /// Row 45: the secret follows no redirect.
 #[tokio::test(start_paused = true)]
-async fn a_redirect_of_the_token_request_is_an_error() {
+async fn row_45_a_redirect_of_the_token_request_is_an_error() {
     let endpoint = TokenEndpoint::answering(Reply::Redirect("https://evil.example/token"));
     let error = manager(&endpoint).access_token().await.unwrap_err();
     assert_eq!(error.status().unwrap(), 307);
@@ -224,7 +224,7 @@ async fn a_redirect_of_the_token_request_is_an_error() {
 
 /// Row 45.
 #[tokio::test(start_paused = true)]
-async fn unexpected_token_types_lifetimes_and_errors_with_200_are_refused() {
+async fn row_45_unexpected_token_types_lifetimes_and_errors_with_200_are_refused() {
     for body in [
         json!({ "access_token": "t", "token_type": "DPoP", "expires_in": 60 }),
         json!({ "access_token": "t", "expires_in": 60 }),
@@ -445,7 +445,7 @@ async fn the_token_endpoint_is_discovered_or_else_below_the_issuer() {
 
 /// Row 45: a secret goes over plain http only on loopback, and only if that was opted into.
 #[test]
-fn a_secret_never_goes_over_plain_http_by_default() {
+fn row_45_a_secret_never_goes_over_plain_http_by_default() {
     let loopback = Endpoint::new("http://127.0.0.1:6002/token").unwrap();
     let endpoint = TokenEndpoint::answering(Reply::Token(60));
     let builder =
@@ -459,7 +459,7 @@ fn a_secret_never_goes_over_plain_http_by_default() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn metadata_cannot_lead_the_secret_to_plain_http() {
+async fn row_45_metadata_cannot_lead_the_secret_to_plain_http() {
     let issuer = "https://as.example";
     let metadata = json!({ "issuer": issuer, "token_endpoint": "http://as.example/token" });
     let endpoint = TokenEndpoint::answering(Reply::Token(60)).metadata(Reply::Json(200, metadata));
@@ -521,4 +521,19 @@ async fn what_the_server_said_outlives_a_last_attempt_that_is_cut_short() {
         .then([Reply::Json(503, json!({ "error": "temporarily_unavailable" }))]);
     let error = manager(&endpoint).access_token().await.unwrap_err();
     assert!(error.to_string().contains("temporarily_unavailable"), "{error}");
+}
+
+/// CVE-2025-26620 (Duende: a token for one scope, served for another)
+#[tokio::test(start_paused = true)]
+async fn row_45_a_token_is_kept_for_its_own_scope_and_resource_only() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let reader = builder(&endpoint).scope(Scope::new("orders.read").unwrap()).start().unwrap();
+    let writer = builder(&endpoint).scope(Scope::new("orders.write").unwrap()).start().unwrap();
+    assert_ne!(token(&reader).await, token(&writer).await);
+    let asked: Vec<_> = endpoint.seen().into_iter().flat_map(|request| request.form).collect();
+    let scopes: Vec<&str> =
+        asked.iter().filter(|(name, _)| name == "scope").map(|(_, value)| value.as_str()).collect();
+    assert_eq!(scopes, ["orders.read", "orders.write"]);
+    assert_eq!(token(&reader).await, token(&reader.clone()).await);
+    assert_eq!(endpoint.count(), 2);
 }

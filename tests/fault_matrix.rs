@@ -11,103 +11,22 @@
     reason = "tests"
 )]
 
+#[path = "support/raw_issuer.rs"]
+mod raw_issuer;
 mod support;
 
-use std::io::Write as _;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode, header};
+use raw_issuer::{Act, RawIssuer, answer, matrix, ok};
 use serde_json::json;
 use support::{AUDIENCE, NOW, claims_with, compact, now_or_never, rsa};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::{
     Audience, Endpoint, ErrorKind, Issuer, KeySetState, ManualClock, RefreshPolicy, ResourceServer, StartUp,
     UnixTime,
 };
-
-/// What the issuer does with a connection.
-#[derive(Clone, Debug)]
-enum Act {
-    Answer(Vec<u8>),
-    /// This much, and then nothing more.
-    Stall(Vec<u8>),
-    /// A byte each hundred milliseconds.
-    Drip(Vec<u8>),
-    /// Accepts and closes.
-    Reset,
-}
-
-fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-    let head =
-        format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
-    [head.as_bytes(), body].concat()
-}
-
-fn ok(body: &[u8]) -> Vec<u8> {
-    answer("200 OK", "content-type: application/json\r\n", body)
-}
-
-#[derive(Clone)]
-struct RawIssuer {
-    act: Arc<Mutex<Act>>,
-    address: std::net::SocketAddr,
-}
-
-impl RawIssuer {
-    async fn start(act: Act) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let act = Arc::new(Mutex::new(act));
-        let current = Arc::clone(&act);
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let act = current.lock().unwrap().clone();
-                tokio::spawn(perform(stream, act));
-            }
-        });
-        Self { act, address }
-    }
-
-    fn does(&self, act: Act) {
-        *self.act.lock().unwrap() = act;
-    }
-}
-
-async fn perform(mut stream: TcpStream, act: Act) {
-    let mut request = [0; 4096];
-    let _read = stream.read(&mut request).await;
-    let _peer_may_be_gone = match act {
-        Act::Reset => Ok(()),
-        Act::Answer(bytes) => stream.write_all(&bytes).await,
-        Act::Stall(bytes) => {
-            let _sent = stream.write_all(&bytes).await;
-            std::future::pending().await
-        }
-        Act::Drip(bytes) => {
-            for byte in bytes {
-                if stream.write_all(&[byte]).await.is_err() {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            Ok(())
-        }
-    };
-    let _closed = stream.shutdown().await;
-}
-
-fn gzip_bomb() -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    for _ in 0..50 {
-        encoder.write_all(&vec![b' '; 1 << 20]).unwrap();
-    }
-    let body = encoder.finish().unwrap();
-    answer("200 OK", "content-encoding: gzip\r\n", &body)
-}
 
 #[tokio::test]
 async fn every_way_to_fail_is_survived_told_and_recovered_from() {
@@ -138,66 +57,9 @@ async fn every_way_to_fail_is_survived_told_and_recovered_from() {
     };
     assert_eq!(served(), StatusCode::OK);
 
-    let html = answer("200 OK", "content-type: text/html\r\n", b"<!doctype html><title>Maintenance</title>");
-    let truncated = set.as_bytes().get(..set.len() / 2).unwrap();
-    let cut_off = {
-        let whole = ok(set.as_bytes());
-        whole.get(..whole.len() - 20).unwrap().to_vec()
-    };
-    let junk = br#"{"keys":[{"kty":"oct","k":"AAAA"},{"kty":"EC","crv":"P-521"},7,{}]}"#;
-    let huge = [b"{\"keys\":[],\"x\":\"".as_slice(), &vec![b'x'; 50 << 20], b"\"}"].concat();
-    let many = json!({ "keys": vec![rsa(0).jwk("a"); 101] }).to_string();
-    let deep = format!(r#"{{"keys":{}{}}}"#, "[".repeat(1000), "]".repeat(1000));
-    let status = |text: &str, headers: &str| Act::Answer(answer(text, headers, b"{}"));
-    let other = format!("location: {base}/elsewhere\r\n");
-    let matrix: Vec<(&str, Act, Option<ErrorKind>)> = vec![
-        ("reset", Act::Reset, Some(ErrorKind::Transport)),
-        ("hang before headers", Act::Stall(Vec::new()), Some(ErrorKind::Timeout)),
-        ("hang in the body", Act::Stall(cut_off.clone()), Some(ErrorKind::Timeout)),
-        ("slow drip", Act::Drip(ok(set.as_bytes())), Some(ErrorKind::Timeout)),
-        ("connection lost in the body", Act::Answer(cut_off), Some(ErrorKind::Transport)),
-        (
-            "301",
-            status("301 Moved Permanently", &other),
-            Some(ErrorKind::Status(StatusCode::MOVED_PERMANENTLY)),
-        ),
-        (
-            "307",
-            status("307 Temporary Redirect", &other),
-            Some(ErrorKind::Status(StatusCode::TEMPORARY_REDIRECT)),
-        ),
-        ("404", status("404 Not Found", ""), Some(ErrorKind::Status(StatusCode::NOT_FOUND))),
-        (
-            "429",
-            status("429 Too Many Requests", "retry-after: 1\r\n"),
-            Some(ErrorKind::Status(StatusCode::TOO_MANY_REQUESTS)),
-        ),
-        (
-            "500",
-            status("500 Internal Server Error", ""),
-            Some(ErrorKind::Status(StatusCode::INTERNAL_SERVER_ERROR)),
-        ),
-        (
-            "503",
-            status("503 Service Unavailable", ""),
-            Some(ErrorKind::Status(StatusCode::SERVICE_UNAVAILABLE)),
-        ),
-        ("HTML with 200", Act::Answer(html), Some(ErrorKind::Malformed)),
-        ("truncated JSON", Act::Answer(ok(truncated)), Some(ErrorKind::Malformed)),
-        ("nothing with 200", Act::Answer(ok(b"")), Some(ErrorKind::Malformed)),
-        ("another document", Act::Answer(ok(br#"{"issuer":"x"}"#)), Some(ErrorKind::Malformed)),
-        ("too many keys", Act::Answer(ok(many.as_bytes())), None),
-        ("too deep", Act::Answer(ok(deep.as_bytes())), Some(ErrorKind::Malformed)),
-        ("empty set", Act::Answer(ok(br#"{"keys":[]}"#)), Some(ErrorKind::NoUsableKey)),
-        ("set of junk", Act::Answer(ok(junk)), Some(ErrorKind::NoUsableKey)),
-        ("50 MiB", Act::Answer(ok(&huge)), Some(ErrorKind::TooLarge)),
-        ("gzip bomb", Act::Answer(gzip_bomb()), Some(ErrorKind::TooLarge)),
-        ("304 that nobody asked for", status("304 Not Modified", ""), Some(ErrorKind::Malformed)),
-        ("no HTTP", Act::Answer(b"SSH-2.0-OpenSSH\r\n".to_vec()), Some(ErrorKind::Transport)),
-    ];
     println!("| fault                        | told as              | next good answer |");
     println!("| ---------------------------- | -------------------- | ---------------- |");
-    for (fault, act, kind) in matrix {
+    for (fault, act, kind) in matrix(&set, &base) {
         issuer.does(act);
         let error = server.refresh_now().await.expect_err(fault);
         if let Some(kind) = kind {

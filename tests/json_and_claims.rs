@@ -233,18 +233,37 @@ fn other_claims_are_there_typed_and_as_json() {
     assert!(!format!("{context:?}").contains("tenant_ids"));
 }
 
-#[test]
-fn the_signature_is_verified_before_claims_are_judged() {
-    // A stranger learns nothing about what is expected from the answer to a forged token.
+/// CVE-2022-31142 (fastify-bearer-auth: what is compared shows): a stranger learns nothing about
+/// what is expected from the answer to a forged token. Nothing secret is compared on the way of a
+/// request: signatures are verified with public keys.
+#[tokio::test]
+async fn row_43_a_forged_token_is_answered_the_same_whatever_it_claims() {
     let bench = Bench::new();
-    for changes in [json!({ "exp": 1 }), json!({ "aud": "other" }), json!({ "nbf": NOW + 9999 })] {
-        let forged = compact(
-            support::rsa(1),
-            "RS256",
-            r#"{"alg":"RS256","kid":"rsa"}"#,
-            claims_with(changes).to_string().as_bytes(),
-        );
-        bench.refuses(&forged, tower_oauth::RejectionKind::BadSignature);
+    let answer = async |token: &str| {
+        let request = http::Request::builder().header("authorization", format!("Bearer {token}"));
+        let response = bench.send(request.body(http_body_util::Full::default()).unwrap()).await;
+        let (head, body) = response.into_parts();
+        let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+        (head.status, format!("{:?}", head.headers), body)
+    };
+    let forge = |changes: serde_json::Value| {
+        let header = r#"{"alg":"RS256","kid":"rsa"}"#;
+        compact(support::rsa(1), "RS256", header, claims_with(changes).to_string().as_bytes())
+    };
+    let expected = answer(&forge(json!({}))).await;
+    assert_eq!(expected.0, 401);
+    for changes in [
+        json!({ "exp": 1 }),
+        json!({ "aud": "other" }),
+        json!({ "iss": "https://other.example" }),
+        json!({ "nbf": NOW + 9999 }),
+        json!({ "cnf": { "jkt": "x" } }),
+        json!({ "exp": null }),
+    ] {
+        assert_eq!(answer(&forge(changes.clone())).await, expected, "{changes}");
+    }
+    for changes in [json!({ "aud": "other" }), json!({ "nbf": NOW + 9999 }), json!({ "cnf": {} })] {
+        bench.refuses(&forge(changes), tower_oauth::RejectionKind::BadSignature);
     }
 }
 

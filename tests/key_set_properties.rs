@@ -11,7 +11,7 @@ use http::StatusCode;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send};
-use support::{PrivateKey, claims, compact};
+use support::{PrivateKey, claims_with, compact};
 use tokio::time::Instant;
 use tower_oauth::{KeySetState, RefreshCause, RefreshPolicy, RejectionKind, StartUp};
 
@@ -60,9 +60,7 @@ fn token(kid: &str, key: &PrivateKey) -> String {
 
 /// They outlive whatever is slept through.
 fn claims_for_long() -> String {
-    let mut claims = claims();
-    claims["exp"] = json!(support::NOW + 10_000_000);
-    claims.to_string()
+    claims_with(json!({ "exp": support::NOW + 10_000_000 })).to_string()
 }
 
 async fn holds(steps: Vec<Step>) {

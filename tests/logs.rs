@@ -43,6 +43,7 @@ async fn send(resource: &ResourceServer, field: &str) -> StatusCode {
     service.oneshot(request).await.unwrap().status()
 }
 
+/// CVE-2022-29266 (APISIX: a secret in an error message)
 #[tokio::test]
 async fn row_44_nothing_secret_is_ever_logged() {
     let log = Log::default();

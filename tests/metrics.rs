@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
 
 mod support;
+#[allow(dead_code, reason = "each test file uses a part of it")]
 #[path = "support/token_endpoint.rs"]
 mod token_endpoint;
 

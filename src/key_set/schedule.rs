@@ -331,7 +331,7 @@ mod tests {
             let end = self.now + time;
             loop {
                 let stale = self.schedule.stale_at();
-                let due = stale.map_or(self.schedule.next(), |stale| stale.min(self.schedule.next()));
+                let due = stale.into_iter().fold(self.schedule.next(), Instant::min);
                 if due > end {
                     break;
                 }

@@ -9,6 +9,7 @@
 )]
 
 pub mod issuer;
+mod log;
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -197,8 +198,17 @@ impl Bench {
         service.oneshot(request).await.unwrap()
     }
 
-    /// Judges a token: its context, or why it was refused. The answer to a refusal is checked, too.
+    /// Judges a token: its context, or why it was refused. The answer to a refusal is checked, too,
+    /// and everything that was logged on the way.
     pub async fn judge(&self, token: &str) -> Result<AuthContext, RejectionKind> {
+        log::forget();
+        let judged = self.judge_unheard(token).await;
+        log::holds_nothing_of(token, &self.rsa.jwk("rsa"));
+        assert!(judged.is_ok() || log::heard("reason="), "a refusal is logged with its reason");
+        judged
+    }
+
+    async fn judge_unheard(&self, token: &str) -> Result<AuthContext, RejectionKind> {
         let before = self.served.load(Ordering::SeqCst);
         let field = http::HeaderValue::from_bytes(format!("Bearer {token}").as_bytes()).unwrap();
         let request = Request::builder().header(header::AUTHORIZATION, field).body(Full::default()).unwrap();

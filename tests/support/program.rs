@@ -1,0 +1,90 @@
+//! The example programs as processes.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "each test file uses a part of it"
+)]
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinHandle;
+
+/// A built example; `cargo test` builds them.
+pub fn example(name: &str) -> Command {
+    let mut path: PathBuf = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    let path = path.join("examples").join(name);
+    assert!(path.exists(), "{} is not built: run `cargo build --examples`", path.display());
+    let mut command = Command::new(path);
+    // Nothing of the environment gets in but what a test sets.
+    command.env_clear();
+    command
+        .env("PORT", "0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// A program that serves, and the line of JSON that it printed.
+pub struct Serving {
+    pub child: Child,
+    stdout: BufReader<ChildStdout>,
+    /// Read all along: a full pipe would stop the program.
+    log: JoinHandle<String>,
+    pub printed: Value,
+}
+
+impl Serving {
+    pub async fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        let read = tokio::time::timeout(Duration::from_secs(20), stdout.read_line(&mut line));
+        read.await.expect("it is ready in time").unwrap();
+        let printed = serde_json::from_str(&line).unwrap_or_else(|_| panic!("it printed {line:?}"));
+        let mut stderr = child.stderr.take().unwrap();
+        let log = tokio::spawn(async move {
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).await.unwrap();
+            log
+        });
+        Self { child, stdout, log, printed }
+    }
+
+    pub fn text(&self, name: &str) -> String {
+        self.printed[name].as_str().unwrap().to_owned()
+    }
+
+    /// SIGTERM; returns the exit code and what was written after the first line.
+    pub async fn terminate(mut self) -> (Option<i32>, String) {
+        let pid = self.child.id().unwrap().to_string();
+        let asked = Instant::now();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        let status = tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await;
+        let status = status.expect("it ends within 10 seconds").unwrap();
+        assert!(asked.elapsed() < Duration::from_secs(10));
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).await.unwrap();
+        assert_eq!(rest, "", "one line on stdout, and no more");
+        (status.code(), self.log.await.unwrap())
+    }
+}
+
+pub async fn get(url: &str, token: Option<&str>) -> (StatusCode, String) {
+    let mut request = reqwest::Client::new().get(url);
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    let response = request.send().await.unwrap();
+    (response.status(), response.text().await.unwrap())
+}

@@ -1,0 +1,124 @@
+//! `protected_resource` under load, while its issuer fails in every way of the matrix.
+//!
+//! `cargo test --test under_load -- --nocapture` prints the table.
+
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+#[path = "support/program.rs"]
+mod program;
+#[path = "support/raw_issuer.rs"]
+mod raw_issuer;
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use program::{Serving, example, get};
+use raw_issuer::{Act, RawIssuer, answer, matrix};
+use serde_json::{Value, json};
+use support::{claims_with, compact, rsa};
+
+/// Resident memory of a process, in KiB.
+fn resident(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
+}
+
+/// What came of the requests of one client.
+struct Tally {
+    served: u32,
+    slowest: Duration,
+}
+
+/// Sends one request after the other until it is over. Each has to be served.
+async fn load(url: String, token: String, over: Arc<AtomicBool>) -> Tally {
+    let client = reqwest::Client::new();
+    let mut tally = Tally { served: 0, slowest: Duration::ZERO };
+    while !over.load(Ordering::SeqCst) {
+        let came = Instant::now();
+        let response = client.get(&url).bearer_auth(&token).send().await.unwrap();
+        assert_eq!(response.status(), 200, "a token with a known key is served throughout");
+        tally.slowest = tally.slowest.max(came.elapsed());
+        tally.served += 1;
+    }
+    tally
+}
+
+/// One resource and one issuer, which fails in these ways, one after the other.
+async fn survive(which: usize, of: usize) {
+    let set = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
+    let good = || Act::Answer(answer("200 OK", "cache-control: max-age=1\r\n", set.as_bytes()));
+    let issuer = RawIssuer::start(good()).await;
+    let base = format!("http://{}", issuer.address);
+    let mut command = example("protected_resource");
+    command.env("ISSUER", &base).env("JWKS_URI", format!("{base}/keys")).env("AUDIENCE", "orders");
+    command.env("MIN_REFRESH", "1").env("RUST_LOG", "off");
+    let resource = Serving::start(command).await;
+    let listening = resource.text("listening");
+    let failures = async || {
+        let (_, body) = get(&format!("{listening}/readyz"), None).await;
+        let told: Value = serde_json::from_str(&body).unwrap();
+        told["key_sets"][0]["consecutive_failures"].as_u64().unwrap()
+    };
+    let until = async |failing: bool| {
+        let wait = async {
+            while (failures().await > 0) != failing {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it is told in time");
+    };
+    let ready = async { while get(&format!("{listening}/readyz"), None).await.0 != 200 {} };
+    tokio::time::timeout(Duration::from_secs(10), ready).await.expect("ready in time");
+
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let claims = claims_with(json!({ "iss": base, "exp": now + 3600, "iat": now }));
+    let token = compact(rsa(0), "RS256", r#"{"alg":"RS256","kid":"a"}"#, claims.to_string().as_bytes());
+    let over = Arc::new(AtomicBool::new(false));
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        clients.spawn(load(format!("{listening}/protected_resource"), token.clone(), Arc::clone(&over)));
+    }
+    let pid = resource.child.id().unwrap();
+    let mut before = None;
+    for (fault, act, _) in matrix(&set, &base).into_iter().skip(which).step_by(of) {
+        issuer.does(act);
+        until(true).await;
+        issuer.does(good());
+        until(false).await;
+        let memory = resident(pid);
+        println!("| {fault:<28} | {:>8} KiB |", memory.unwrap_or(0));
+        // The first one warms it up.
+        before = before.or(memory);
+    }
+    over.store(true, Ordering::SeqCst);
+    let tallies = clients.join_all().await;
+    let served: u32 = tallies.iter().map(|tally| tally.served).sum();
+    let slowest = tallies.iter().map(|tally| tally.slowest).max().unwrap();
+    println!("| {served} served, the slowest in {slowest:?} |");
+    assert!(served > 100);
+    if let (Some(before), Some(after)) = (before, resident(pid)) {
+        assert!(after < before + (24 << 10), "{before} KiB before, {after} KiB after");
+    }
+    assert_eq!(resource.terminate().await.0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn known_keys_are_served_through_every_fault_in_flat_memory() {
+    const AT_A_TIME: usize = 4;
+    let mut resources = tokio::task::JoinSet::new();
+    for which in 0..AT_A_TIME {
+        resources.spawn(survive(which, AT_A_TIME));
+    }
+    let _all_survived: Vec<()> = resources.join_all().await;
+}
