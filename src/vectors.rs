@@ -35,8 +35,9 @@ fn verifies(jws: &str, keys: &KeySet) -> bool {
         let header = decode_base64url(segments.header).map_err(drop)?;
         let header = Header::parse(&header).map_err(drop)?;
         decode_base64url(segments.payload).map_err(drop)?;
-        let key = keys.select(&header, &Default::default()).map_err(drop)?;
+        let keys = keys.select(&header, &Default::default(), 1).map_err(drop)?;
         let signature = Base64Url::decode(segments.signature).map_err(drop)?;
+        let [key] = keys.as_slice() else { return Err(()) };
         key.verify(header.algorithm, segments.signing_input.as_bytes(), signature.as_bytes()).map_err(drop)
     };
     verify().is_ok()

@@ -543,3 +543,54 @@ async fn an_unknown_kid_that_was_looked_for_in_vain_is_refused_at_once_for_fifte
     server.refresh_now().await.unwrap();
     assert_eq!(send(&server, &unknown).await, Ok(()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_issuer_that_reuses_a_kid_is_asked_once_in_five_minutes_where_that_was_opted_into() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let clock = clock();
+    let strict = builder(&issuer, &clock).start().await.unwrap();
+    let lenient =
+        builder(&issuer, &clock).refresh(RefreshPolicy::new().reused_key_ids()).start().await.unwrap();
+    let doubts = || lenient.key_sets().remove(0).refreshes(tower_oauth::RefreshCause::BadSignature).total();
+    for _ in 0..20 {
+        assert_eq!(send(&lenient, &token("a", rsa(2))).await, Err(RejectionKind::BadSignature));
+    }
+    assert_eq!(doubts(), 1, "a flood of bad signatures is one fetch");
+    issuer.publish(set(&[("a", rsa(1))]));
+    assert_eq!(send(&lenient, &token("a", rsa(1))).await, Err(RejectionKind::BadSignature), "too soon");
+    let before = issuer.fetches();
+    assert_eq!(send(&strict, &token("a", rsa(1))).await, Err(RejectionKind::BadSignature));
+    assert_eq!(issuer.fetches(), before, "without opting in a bad signature never fetches");
+    // The timer has found the new key by now; the next reuse is found by its first token.
+    advance(&clock, secs(301)).await;
+    assert_eq!(send(&lenient, &token("a", rsa(1))).await, Ok(()));
+    issuer.publish(set(&[("a", rsa(2))]));
+    assert_eq!(send(&lenient, &token("a", rsa(2))).await, Ok(()));
+    assert_eq!(doubts(), 2);
+    // Nobody can ask with a token that would not pass anyway.
+    advance(&clock, secs(301)).await;
+    let expired = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW - 3600 })));
+    assert!(send(&lenient, &expired).await.is_err());
+    assert_eq!(doubts(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_share_a_kid_or_tokens_without_one_are_tried_where_that_was_opted_into() {
+    let payload = claims().to_string();
+    let anonymous = |key| compact(key, "RS256", r#"{"alg":"RS256"}"#, payload.as_bytes());
+    let shared = set(&[("a", rsa(0)), ("a", rsa(1)), ("b", rsa(2))]);
+    let judge = async |limit: usize, token: &str| {
+        let keys = tower_oauth::KeySet::from_json(shared.to_string().as_bytes()).unwrap();
+        let issuer = Scripted::new(json!({}));
+        let builder = builder(&issuer, &clock()).issuer(|issuer| issuer.keys(keys).candidate_keys(limit));
+        send(&builder.start().await.unwrap(), token).await
+    };
+    for key in [rsa(0), rsa(1)] {
+        assert_eq!(judge(1, &token("a", key)).await, Err(RejectionKind::UnknownKey));
+        assert_eq!(judge(2, &token("a", key)).await, Ok(()));
+    }
+    assert_eq!(judge(4, &token("a", rsa(2))).await, Err(RejectionKind::BadSignature));
+    // Of the keys without a doubt about their name only one is left: it is the one.
+    assert_eq!(judge(1, &anonymous(rsa(2))).await, Ok(()));
+    assert_eq!(judge(4, &anonymous(rsa(0))).await, Err(RejectionKind::BadSignature));
+}

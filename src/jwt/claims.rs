@@ -41,6 +41,8 @@ pub(crate) struct Expectations {
     pub(crate) tenant: Option<String>,
     /// App ID: `sub` is the client of an app-to-app token.
     pub(crate) subject_is_client: bool,
+    /// How many keys are tried where a token does not say which signed it.
+    pub(crate) candidate_keys: usize,
     pub(crate) leeway: Duration,
     pub(crate) max_lifetime: Option<Duration>,
 }
@@ -88,6 +90,7 @@ impl<'a> Claims<'a> {
             profile,
             tenant,
             subject_is_client: _,
+            candidate_keys: _,
             leeway,
             max_lifetime,
         } = expectations;

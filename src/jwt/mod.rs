@@ -107,11 +107,14 @@ impl<'a> Unverified<'a> {
         self.claims.check(&self.header, expectations, now)
     }
 
-    /// Verifies the signature over the very bytes that were received (RFC 7515 §5.2).
-    pub(crate) fn verify_signature(self, key: &VerificationKey) -> Result<SignatureVerified<'a>, Defect> {
+    /// Verifies the signature over the very bytes that were received (RFC 7515 §5.2), by one of
+    /// these keys: there is one, unless the token does not say which.
+    pub(crate) fn verify_signature(self, keys: &[&VerificationKey]) -> Result<SignatureVerified<'a>, Defect> {
         let signature = Base64Url::decode(self.segments.signature)?;
-        key.verify(self.header.algorithm, self.segments.signing_input.as_bytes(), signature.as_bytes())?;
-        Ok(SignatureVerified(self))
+        let message = self.segments.signing_input.as_bytes();
+        let algorithm = self.header.algorithm;
+        let verifies = |key: &&VerificationKey| key.verify(algorithm, message, signature.as_bytes()).is_ok();
+        if keys.iter().any(verifies) { Ok(SignatureVerified(self)) } else { Err(Defect::BadSignature) }
     }
 }
 

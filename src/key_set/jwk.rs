@@ -117,7 +117,7 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks) -> Result<KeySet, Error
     let mut by_id = HashMap::new();
     let mut without_id = Vec::new();
     let mut skipped = Vec::new();
-    let mut ambiguous = Vec::new();
+    let mut ambiguous: HashMap<Box<str>, Vec<VerificationKey>> = HashMap::new();
     for member in document.keys {
         let (kid, key) = parse_member(member.get(), quirks);
         match (kid, key) {
@@ -125,22 +125,20 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks) -> Result<KeySet, Error
                 Entry::Vacant(entry) => {
                     entry.insert(key);
                 }
-                Entry::Occupied(entry) => ambiguous.push(entry.key().clone()),
+                Entry::Occupied(entry) => ambiguous.entry(entry.key().clone()).or_default().push(key),
             },
             (None, Ok(key)) => without_id.push(key),
             (kid, Err(reason)) => skipped.push((kid, reason)),
         }
     }
-    for kid in ambiguous {
-        if by_id.remove(&kid).is_some() {
-            skipped.push((Some(kid.clone()), SkipReason::DuplicateKeyId));
-        }
-        skipped.push((Some(kid), SkipReason::DuplicateKeyId));
+    for (kid, keys) in &mut ambiguous {
+        keys.extend(by_id.remove(kid));
+        skipped.extend(keys.iter().map(|_| (Some(kid.clone()), SkipReason::DuplicateKeyId)));
     }
     if by_id.is_empty() && without_id.is_empty() {
         return Err(error(ErrorKind::NoUsableKey));
     }
-    Ok(KeySet(Arc::new(Inner { by_id, without_id, skipped })))
+    Ok(KeySet(Arc::new(Inner { by_id, without_id, ambiguous, skipped })))
 }
 
 /// Whether brackets nest deeper than `limit`, found without recursion and before any parsing.

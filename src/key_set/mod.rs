@@ -30,9 +30,9 @@ pub(crate) use self::refresher::Refresh;
 pub use self::schedule::RefreshCause;
 pub(crate) use self::source::Source;
 pub use self::status::{KeySetState, KeySetStatus, Refreshes};
-pub(crate) use self::watch::{KeySetHandle, Wait};
+pub(crate) use self::watch::{Demand, KeySetHandle, Wait};
 use crate::error::Error;
-use crate::jwt::{Header, VerificationKey};
+use crate::jwt::{Header, KeyId, VerificationKey};
 
 /// The public keys of an issuer, parsed and checked
 /// ([RFC 7517 §5](https://www.rfc-editor.org/rfc/rfc7517#section-5)).
@@ -57,6 +57,8 @@ pub struct KeySet(Arc<Inner>);
 struct Inner {
     by_id: HashMap<Box<str>, VerificationKey>,
     without_id: Vec<VerificationKey>,
+    /// Keys that share a `kid`, which is why none of them is used unless that was opted into.
+    ambiguous: HashMap<Box<str>, Vec<VerificationKey>>,
     skipped: Vec<(Option<Box<str>>, SkipReason)>,
 }
 
@@ -103,24 +105,50 @@ impl KeySet {
         self.0.skipped.iter().map(|(kid, reason)| (kid.as_deref(), *reason))
     }
 
-    /// The one key that may have signed a token with this header.
-    pub(crate) fn select(&self, header: &Header<'_>, revoked: &Revoked) -> Result<&VerificationKey, NoKey> {
-        match &header.key_id {
-            Some(kid) if revoked.contains(kid.as_str()) => Err(NoKey::Unfit),
-            Some(kid) => {
-                let key = self.0.by_id.get(kid.as_str()).ok_or(NoKey::Unknown)?;
-                if key.fits(header.algorithm) { Ok(key) } else { Err(NoKey::Unfit) }
-            }
-            None => {
-                let named =
-                    self.0.by_id.iter().filter(|(kid, _)| !revoked.contains(*kid)).map(|(_, key)| key);
-                let keys = named.chain(&self.0.without_id);
-                let mut fitting = keys.filter(|key| key.fits(header.algorithm));
-                match (fitting.next(), fitting.next()) {
-                    (Some(key), None) => Ok(key),
-                    _ => Err(NoKey::Unfit),
-                }
-            }
+    /// The key that may have signed a token with this header. Where the header does not say which,
+    /// those that may, if they are no more than `limit`.
+    pub(crate) fn select(
+        &self,
+        header: &Header<'_>,
+        revoked: &Revoked,
+        limit: usize,
+    ) -> Result<Candidates<'_>, NoKey> {
+        let Inner { by_id, without_id, ambiguous, .. } = &*self.0;
+        let fits = |key: &&VerificationKey| key.fits(header.algorithm);
+        let Some(kid) = header.key_id.as_ref().map(KeyId::as_str) else {
+            let named = by_id.iter().filter(|(kid, _)| !revoked.contains(*kid)).map(|(_, key)| key);
+            return Candidates::few(named.chain(without_id).filter(fits), limit);
+        };
+        if revoked.contains(kid) {
+            return Err(NoKey::Unfit);
+        }
+        match (by_id.get(kid), ambiguous.get(kid)) {
+            (Some(key), _) => Candidates::few(std::iter::once(key).filter(fits), 1),
+            (None, Some(keys)) if limit > 1 => Candidates::few(keys.iter().filter(fits), limit),
+            (None, _) => Err(NoKey::Unknown),
+        }
+    }
+}
+
+/// The keys that a signature is tried with: one, unless more was opted into.
+#[derive(Debug)]
+pub(crate) enum Candidates<'k> {
+    One([&'k VerificationKey; 1]),
+    Few(Vec<&'k VerificationKey>),
+}
+
+impl<'k> Candidates<'k> {
+    fn few(mut keys: impl Iterator<Item = &'k VerificationKey>, limit: usize) -> Result<Self, NoKey> {
+        let first = keys.next().ok_or(NoKey::Unfit)?;
+        let Some(second) = keys.next() else { return Ok(Self::One([first])) };
+        let more: Vec<_> = [first, second].into_iter().chain(keys).take(limit.saturating_add(1)).collect();
+        if more.len() <= limit { Ok(Self::Few(more)) } else { Err(NoKey::Unfit) }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[&'k VerificationKey] {
+        match self {
+            Self::One(key) => key,
+            Self::Few(keys) => keys,
         }
     }
 }

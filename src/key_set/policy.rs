@@ -26,6 +26,7 @@ pub struct RefreshPolicy {
     pub(crate) demand_period: Duration,
     pub(crate) demand_wait: Duration,
     pub(crate) max_waiters: usize,
+    pub(crate) reused_key_ids: bool,
 }
 
 impl Default for RefreshPolicy {
@@ -41,6 +42,7 @@ impl Default for RefreshPolicy {
             demand_period: Duration::from_secs(15),
             demand_wait: Duration::from_secs(1),
             max_waiters: 1024,
+            reused_key_ids: false,
         }
     }
 }
@@ -110,6 +112,14 @@ impl RefreshPolicy {
     /// How long a request with an unknown `kid` waits for that refresh. Default: 1 second.
     pub fn unknown_key_wait(mut self, limit: Duration) -> Self {
         self.demand_wait = bounded(limit);
+        self
+    }
+
+    /// For an issuer that gives the same `kid` to new keys: a token that would pass but for its
+    /// signature waits for a refresh, too. One such refresh in 5 minutes at most, because anybody
+    /// can send a bad signature. Default: off, a bad signature fetches nothing.
+    pub fn reused_key_ids(mut self) -> Self {
+        self.reused_key_ids = true;
         self
     }
 

@@ -10,7 +10,7 @@ use super::jwk::Quirks;
 use super::policy::RefreshPolicy;
 use super::schedule::{RefreshCause, Schedule};
 use super::source::Fetcher;
-use super::watch::{KeySetHandle, Shared};
+use super::watch::{Demand, KeySetHandle, Shared};
 use super::{KeySet, SkipReason};
 use crate::clock::{Clock, UnixTime};
 use crate::error::{Error, ErrorKind, Operation};
@@ -50,7 +50,7 @@ impl Refresh {
         (handle, self.run(shared, demands))
     }
 
-    async fn run(self, shared: Arc<Shared>, mut demands: mpsc::Receiver<()>) {
+    async fn run(self, shared: Arc<Shared>, mut demands: mpsc::Receiver<Demand>) {
         let Self { issuer, jwks_uri, quirks, allow_loopback_http, policy, seed, transport, clock } = self;
         let mut fetcher = Fetcher::new(
             issuer.clone(),
@@ -87,12 +87,16 @@ impl Refresh {
                     }
                     demand = demands.recv() => match demand {
                         None => return,
-                        Some(()) if shared.take_asked() => RefreshCause::Asked,
-                        Some(()) if schedule.take_demand(now()) => {
+                        Some(_) if shared.take_asked() => RefreshCause::Asked,
+                        Some(Demand::UnknownKey) if schedule.take_demand(now()) => {
                             sleep(SPREAD.mul_f64(fastrand::f64())).await;
                             RefreshCause::UnknownKey
                         }
-                        Some(()) => {
+                        Some(Demand::BadSignature) if schedule.take_doubt(now()) => {
+                            sleep(SPREAD.mul_f64(fastrand::f64())).await;
+                            RefreshCause::BadSignature
+                        }
+                        Some(_) => {
                             // Nothing will be fetched: nobody has to wait for it.
                             shared.end_round();
                             continue;
@@ -192,6 +196,6 @@ impl ClockWatch {
 
 /// Ends when the last handle is gone. Demands that come while a fetch is under way are
 /// answered by that fetch.
-async fn closed(demands: &mut mpsc::Receiver<()>) {
+async fn closed(demands: &mut mpsc::Receiver<Demand>) {
     while demands.recv().await.is_some() {}
 }

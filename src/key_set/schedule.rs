@@ -20,6 +20,9 @@ const MAX_WAIT_WHILE_EMPTY: Duration = Duration::from_secs(5);
 /// What a server may ask for by `Retry-After`.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
+/// The least time between two refreshes that bad signatures cause.
+const BETWEEN_DOUBTS: Duration = Duration::from_secs(300);
+
 const BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 
 /// What made a refresh of a key set happen.
@@ -28,6 +31,9 @@ const BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::
 pub enum RefreshCause {
     /// The program asked for it.
     Asked,
+    /// A signature was not that of the key with its `kid`, and the issuer is one that gives the same
+    /// `kid` to new keys ([`RefreshPolicy::reused_key_ids`](crate::RefreshPolicy::reused_key_ids)).
+    BadSignature,
     /// The wall clock ran ahead of the timers: the machine slept, or its clock was set.
     ClockJump,
     /// Its time had come.
@@ -38,13 +44,15 @@ pub enum RefreshCause {
 
 impl RefreshCause {
     /// Every cause, for those who count them.
-    pub const ALL: [Self; 4] = [Self::Asked, Self::ClockJump, Self::Timer, Self::UnknownKey];
+    pub const ALL: [Self; 5] =
+        [Self::Asked, Self::BadSignature, Self::ClockJump, Self::Timer, Self::UnknownKey];
 
     /// A stable name for logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Asked => "asked",
+            Self::BadSignature => "bad_signature",
             Self::ClockJump => "clock_jump",
             Self::Timer => "timer",
             Self::UnknownKey => "unknown_key",
@@ -60,6 +68,8 @@ pub(super) struct Schedule {
     last_success: Option<Instant>,
     /// The bucket of the unknown-key budget, as the time at which it will be full again.
     bucket_full_at: Instant,
+    /// Before then no bad signature is a reason to ask.
+    no_doubt_before: Instant,
     /// The issuer asked to be left alone until then.
     not_before: Option<Instant>,
 }
@@ -67,7 +77,15 @@ pub(super) struct Schedule {
 impl Schedule {
     /// A schedule whose first fetch is due now.
     pub(super) fn new(policy: RefreshPolicy, now: Instant) -> Self {
-        Self { policy, next: now, failures: 0, last_success: None, bucket_full_at: now, not_before: None }
+        Self {
+            policy,
+            next: now,
+            failures: 0,
+            last_success: None,
+            bucket_full_at: now,
+            no_doubt_before: now,
+            not_before: None,
+        }
     }
 
     /// The same with a set in hand from elsewhere: no hurry, and not all replicas at once.
@@ -113,6 +131,18 @@ impl Schedule {
         true
     }
 
+    /// Takes the refresh that a bad signature can cause; `false` if there was one lately, or if the
+    /// issuer does not reuse its `kid`s.
+    pub(super) fn take_doubt(&mut self, now: Instant) -> bool {
+        let allowed = self.policy.reused_key_ids
+            && now >= self.no_doubt_before
+            && self.not_before.is_none_or(|at| now >= at);
+        if allowed {
+            self.no_doubt_before = now + BETWEEN_DOUBTS;
+        }
+        allowed
+    }
+
     /// A fetch brought a set; `random` is drawn from 0.0 to 1.0.
     pub(super) fn succeeded(&mut self, now: Instant, freshness: Freshness, random: f64) {
         let policy = &self.policy;
@@ -152,9 +182,10 @@ impl Schedule {
         self.next = match cause {
             RefreshCause::Timer => now + wait,
             // Forged tokens must not be able to put the timer off.
-            RefreshCause::Asked | RefreshCause::ClockJump | RefreshCause::UnknownKey => {
-                self.next.min(now + wait)
-            }
+            RefreshCause::Asked
+            | RefreshCause::BadSignature
+            | RefreshCause::ClockJump
+            | RefreshCause::UnknownKey => self.next.min(now + wait),
         };
     }
 }

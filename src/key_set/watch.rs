@@ -47,7 +47,16 @@ impl Snapshot {
 pub(crate) struct KeySetHandle {
     shared: Arc<Shared>,
     /// Rings the refresher; `None` for a fixed set.
-    demand: Option<mpsc::Sender<()>>,
+    demand: Option<mpsc::Sender<Demand>>,
+}
+
+/// Why a request wants a newer set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// The key with its `kid` did not sign it, and may have been replaced.
+    BadSignature,
+    /// Its `kid` is not in the set.
+    UnknownKey,
 }
 
 /// What the handles and the refresher share.
@@ -67,6 +76,7 @@ pub(super) struct Shared {
     asked: AtomicBool,
     wait: Duration,
     max_waiters: usize,
+    reused_key_ids: bool,
     /// For a fetch that is under way, and one more.
     patience: Duration,
 }
@@ -90,7 +100,7 @@ impl KeySetHandle {
     pub(super) fn refreshed(
         issuer: Issuer,
         policy: &RefreshPolicy,
-    ) -> (Self, Arc<Shared>, mpsc::Receiver<()>) {
+    ) -> (Self, Arc<Shared>, mpsc::Receiver<Demand>) {
         let shared = Arc::new(Shared::new(issuer, policy));
         shared.measure();
         let (demand, demands) = mpsc::channel(1);
@@ -119,12 +129,12 @@ impl KeySetHandle {
 
     /// Asks for a newer set and returns a bounded wait for the outcome; `None` if waiting
     /// is pointless or too many wait already.
-    pub(crate) fn demand(&self) -> Option<Wait> {
+    pub(crate) fn demand(&self, why: Demand) -> Option<Wait> {
         let demand = self.demand.as_ref()?;
         let seat = Seat::take(&self.shared)?;
         // Subscribed before ringing, so that the answer cannot slip through between.
         let mut rounds = self.shared.rounds.subscribe();
-        if let Err(mpsc::error::TrySendError::Closed(())) = demand.try_send(()) {
+        if let Err(mpsc::error::TrySendError::Closed(_)) = demand.try_send(why) {
             return None;
         }
         self.shared.waits.fetch_add(1, Ordering::Relaxed);
@@ -134,6 +144,11 @@ impl KeySetHandle {
             let _seat = seat;
             let _in_time = tokio::time::timeout(limit, rounds.changed()).await;
         })))
+    }
+
+    /// Whether the issuer gives the same `kid` to new keys.
+    pub(crate) fn reuses_key_ids(&self) -> bool {
+        self.shared.reused_key_ids
     }
 
     /// Counts a key as withdrawn from now on, whatever the issuer publishes.
@@ -152,7 +167,7 @@ impl KeySetHandle {
         let asked = || self.shared.progress.load().refreshes(RefreshCause::Asked).total();
         let before = asked();
         self.shared.asked.store(true, Ordering::Release);
-        let _the_refresher_is_awake_already = demand.try_send(());
+        let _the_refresher_is_awake_already = demand.try_send(Demand::UnknownKey);
         let ended = async { while asked() == before && rounds.changed().await.is_ok() {} };
         let too_late = |_| Error::new(Operation::KeySet, ErrorKind::Timeout);
         tokio::time::timeout(self.shared.patience, ended).await.map_err(too_late)?;
@@ -216,6 +231,7 @@ impl Shared {
             asked: AtomicBool::new(false),
             wait: policy.demand_wait,
             max_waiters: policy.max_waiters,
+            reused_key_ids: policy.reused_key_ids,
             patience: policy.fetch_timeout.saturating_mul(2).saturating_add(Duration::from_secs(1)),
         }
     }

@@ -9,7 +9,7 @@ use super::challenge::is_grpc;
 use super::future::{Awaiting, ResponseFuture};
 use super::{AuthContext, Challenge, Rejection, RejectionKind, RejectionResponse, ResourceServer, bearer};
 use crate::jwt::{Decoded, Expectations};
-use crate::key_set::{NoKey, Wait};
+use crate::key_set::{Demand, NoKey, Wait};
 
 /// What is to be done with a request that is not refused.
 #[derive(Debug)]
@@ -40,8 +40,9 @@ impl ResourceServer {
         let now = self.0.clock.now();
         let snapshot = entry.keys.load();
         let keys = snapshot.usable(now).ok_or(RejectionKind::KeysUnavailable)?;
-        let key = match keys.select(unverified.header(), snapshot.revoked()) {
-            Ok(key) => key,
+        let candidates = keys.select(unverified.header(), snapshot.revoked(), expectations.candidate_keys);
+        let keys = match candidates {
+            Ok(keys) => keys,
             Err(NoKey::Unfit) => return Err(RejectionKind::UnsupportedAlgorithm),
             Err(NoKey::Unknown) => {
                 let kid = unverified.header().key_id.as_ref().map_or("", |kid| kid.as_str());
@@ -52,11 +53,20 @@ impl ResourceServer {
                 // Only a token that would pass but for its key may cause a fetch.
                 let is_new = !entry.keys.is_known_miss(kid, &snapshot, now);
                 let plausible = is_new && unverified.is_plausible(expectations, now).is_ok();
-                let wait = plausible.then(|| entry.keys.demand()).flatten();
+                let wait = plausible.then(|| entry.keys.demand(Demand::UnknownKey)).flatten();
                 return wait.map(Decision::AwaitKeys).ok_or(RejectionKind::UnknownKey);
             }
         };
-        let verified = unverified.verify_signature(key)?; // RFC 7515 §5.2
+        let may_doubt =
+            may_wait && entry.keys.reuses_key_ids() && unverified.is_plausible(expectations, now).is_ok();
+        let verified = match unverified.verify_signature(keys.as_slice()) {
+            Ok(verified) => verified, // RFC 7515 §5.2
+            Err(defect) if may_doubt => {
+                let wait = entry.keys.demand(Demand::BadSignature);
+                return wait.map(Decision::AwaitKeys).ok_or_else(|| defect.into());
+            }
+            Err(defect) => return Err(defect.into()),
+        };
         let claims = verified.validate(expectations, now)?; // RFC 7519 §4.1, RFC 9068 §4
         let challenge = self.0.challenges.parameters();
         Ok(Decision::Grant(AuthContext::new(issuer, &claims, expectations.subject_is_client, challenge)))

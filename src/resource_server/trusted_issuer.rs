@@ -35,6 +35,7 @@ pub struct TrustedIssuer {
     pub(super) quirks: Quirks,
     pub(super) tenant: Option<String>,
     pub(super) subject_is_client: bool,
+    pub(super) candidate_keys: usize,
 }
 
 impl TrustedIssuer {
@@ -52,6 +53,7 @@ impl TrustedIssuer {
             quirks: Quirks::None,
             tenant: None,
             subject_is_client: false,
+            candidate_keys: 1,
         }
     }
 
@@ -115,6 +117,14 @@ impl TrustedIssuer {
         self
     }
 
+    /// Tries up to this many keys (4 at most) for a token without `kid`, or whose `kid` several keys
+    /// share, if that many fit its algorithm. Default: 1, such a token is good only if exactly one
+    /// key fits.
+    pub fn candidate_keys(mut self, limit: usize) -> Self {
+        self.candidate_keys = limit.clamp(1, 4);
+        self
+    }
+
     /// App ID: its key quirks, its tenant, its v3 spelling of the issuer, and `sub` as the client.
     pub(crate) fn app_id(mut self, tenant: String, aliases: Vec<Issuer>) -> Self {
         self.quirks = Quirks::AppId;
@@ -141,6 +151,7 @@ impl TrustedIssuer {
             profile: self.profile,
             tenant: self.tenant.clone(),
             subject_is_client: self.subject_is_client,
+            candidate_keys: self.candidate_keys,
             leeway,
             max_lifetime: self.max_lifetime,
         })
