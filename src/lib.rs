@@ -18,7 +18,8 @@
 //! A task for each issuer fetches its keys ahead of time and publishes an immutable snapshot.
 //! A request reads the snapshot and never fetches; only a plausible token with a new `kid` waits,
 //! at most a second, for one shared refresh. An issuer that is down is not noticed: the last good
-//! keys are trusted for up to 24 hours, and then requests are answered 503, not 401.
+//! keys are trusted for up to 24 hours, and then requests are answered 503, not 401. All of it, with
+//! the test for each point: [`guide::key_sets`](mod@guide::key_sets).
 //!
 //! # A token
 //!
@@ -82,7 +83,8 @@
 //! | --- | --- | --- |
 //! | `reqwest` | yes | the HTTP transport for keys, metadata and tokens |
 //! | `axum` | | [`AuthContext`] as an extractor |
-//! | `tracing` | | events on the targets `tower_oauth::key_set`, `::resource_server`, `::client` |
+//! | `metrics` | | counters and gauges ([`guide::metrics`](mod@guide::metrics)) |
+//! | `tracing` | | events and spans on the targets `tower_oauth::key_set`, `::resource_server`, `::client` |
 //! | `authorization-server` | | the development authorization server |
 //! | `test-util` | | [`ManualClock`](https://docs.rs/tower-oauth/latest/tower_oauth/struct.ManualClock.html), a clock that tests move |
 //!
@@ -97,6 +99,7 @@ mod backoff;
 mod client;
 mod clock;
 mod error;
+pub mod guide;
 mod jwt;
 mod key_set;
 mod metadata;

@@ -23,6 +23,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("client/renewal.rs", &["backoff"]),
     ("clock.rs", &[]),
     ("error.rs", &["clock", "oauth"]),
+    ("guide/", &[]),
     ("jwt/", &["clock", "oauth"]),
     (
         "key_set/",

@@ -12,13 +12,17 @@
 
 mod support;
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response, header};
 use serde_json::json;
 use support::issuer::{Answer, Scripted};
 use support::{NOW, claims, compact, rsa};
 use tower::{Layer, ServiceExt, service_fn};
+use tower_oauth::transport::{SendFuture, Transport};
 use tower_oauth::{Audience, Issuer, ManualClock, ResourceServer, StartUp, UnixTime};
 
 const REPLICAS: usize = 50;
@@ -63,6 +67,46 @@ impl Hour {
         println!("| {what:<28} | {:>7} s | {sum:>8} | {most:>15} |", seconds.len());
         (sum, most)
     }
+}
+
+/// A store that replicas share, as the guide has it: keeps each answer for four minutes.
+#[derive(Clone, Debug)]
+struct Shared {
+    issuer: Scripted,
+    answers: Answers,
+}
+
+type Answers = Arc<tokio::sync::Mutex<HashMap<String, (tokio::time::Instant, Bytes)>>>;
+
+impl Transport for Shared {
+    fn send(&self, request: Request<Bytes>, max_body: usize) -> SendFuture<'_> {
+        Box::pin(async move {
+            let mut answers = self.answers.lock().await;
+            let kept = answers.get(&request.uri().to_string());
+            if let Some((_, body)) = kept.filter(|(at, _)| at.elapsed() < Duration::from_secs(240)) {
+                return Ok(Response::new(body.clone()));
+            }
+            let url = request.uri().to_string();
+            let answer = self.issuer.send(request, max_body).await?;
+            answers.insert(url, (tokio::time::Instant::now(), answer.body().clone()));
+            Ok(answer)
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_share_a_transport_which_keeps_answers_cost_one_fetch() {
+    let issuer = Scripted::new(json!({ "keys": [rsa(0).jwk("a")] }));
+    let shared = Shared { issuer: issuer.clone(), answers: Answers::default() };
+    let mut replicas = Vec::new();
+    for _ in 0..REPLICAS {
+        let builder = support::issuer::builder(&issuer, &support::issuer::clock()).transport(shared.clone());
+        replicas.push(builder.start().await.unwrap());
+    }
+    assert_eq!(issuer.fetches(), 1);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!((10..=17).contains(&issuer.fetches()), "{}", issuer.fetches());
+    assert!(replicas.iter().all(ResourceServer::is_ready));
 }
 
 #[tokio::test(start_paused = true)]

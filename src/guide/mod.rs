@@ -1,0 +1,9 @@
+//! What does not fit beside one type: pages to read.
+
+/// # How a key set lives
+#[doc = include_str!("key_sets.md")]
+pub mod key_sets {}
+
+/// # What is measured
+#[doc = include_str!("metrics.md")]
+pub mod metrics {}

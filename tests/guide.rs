@@ -1,0 +1,71 @@
+//! What the guide says is there, is there.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// Every file of Rust below these folders, in one text.
+fn sources(folders: &[&str]) -> String {
+    let mut all = String::new();
+    let mut open: Vec<_> =
+        folders.iter().map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).collect();
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("fuzz") {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                all += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    all
+}
+
+/// The words in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_point_of_the_key_set_policy_names_a_test_that_exists() {
+    let sources = sources(&["src", "tests"]);
+    let guide = read("src/guide/key_sets.md");
+    let rows: Vec<&str> = guide.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
+    assert!(rows.len() > 30);
+    for row in rows {
+        let last = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let mut tests = quoted(last).peekable();
+        assert!(tests.peek().is_some(), "no test: {row}");
+        for test in tests {
+            assert!(sources.contains(&format!("fn {test}(")), "no test of this name: {test}");
+        }
+    }
+}
+
+/// Names of metrics in a text.
+fn metrics(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_ascii_lowercase() && c != '_')
+        .filter(|word| {
+            word.starts_with("tower_oauth_") && (word.contains("_total") || word.contains("key_set_"))
+        })
+        .collect()
+}
+
+#[test]
+fn the_guide_the_code_and_the_dashboard_know_the_same_metrics() {
+    let code = read("src/metrics.rs");
+    let in_code = metrics(&code);
+    assert!(in_code.len() > 8, "{in_code:?}");
+    assert_eq!(metrics(&read("src/guide/metrics.md")), in_code);
+    let dashboard = read("examples/grafana_dashboard.json");
+    assert_eq!(metrics(&dashboard), in_code);
+    let parsed: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    let panels = parsed.pointer("/panels").and_then(serde_json::Value::as_array).unwrap();
+    assert!(panels.iter().all(|panel| panel.pointer("/targets/0/expr").is_some()));
+}
