@@ -141,7 +141,7 @@ fn server(jwks: &str, cached: bool) -> ResourceServer {
     let issuer = TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap());
     let issuer = issuer.keys(KeySet::from_json(jwks.as_bytes()).unwrap());
     let builder = ResourceServer::trusting(issuer).clock(ManualClock::at(UnixTime::from_secs(NOW)));
-    let _ = cached;
+    let builder = if cached { builder } else { builder.max_cached_tokens(0) };
     builder.build().unwrap().0
 }
 

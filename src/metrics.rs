@@ -15,13 +15,20 @@ pub(crate) struct Counter {
 
 impl Counter {
     /// The counter of this name and label with the recorder that is installed now.
-    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "nothing is counted"))]
     pub(crate) fn new(name: &'static str, label: (&'static str, &'static str)) -> Self {
+        Self::with(name, &[label])
+    }
+
+    pub(crate) fn without_label(name: &'static str) -> Self {
+        Self::with(name, &[])
+    }
+
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "nothing is counted"))]
+    fn with(name: &'static str, labels: &[(&'static str, &'static str)]) -> Self {
         Self {
             #[cfg(feature = "metrics")]
             inner: ::metrics::with_recorder(|recorder| {
-                let labels = vec![Label::from_static_parts(label.0, label.1)];
-                recorder.register_counter(&::metrics::Key::from_parts(name, labels), &metadata())
+                recorder.register_counter(&key(name, labels), &metadata())
             }),
         }
     }
@@ -89,6 +96,8 @@ macro_rules! names {
 names! { COUNTERS:
     /// Requests by verdict: granted, or why not.
     REQUESTS = "tower_oauth_requests_total";
+    /// Requests whose token was verified before, and the verdict still held.
+    VERDICT_CACHE_HITS = "tower_oauth_verdict_cache_hits_total";
     /// Refreshes of a key set by cause, outcome and class of error.
     REFRESHES = "tower_oauth_key_set_refreshes_total";
     /// Requests that waited for a newer key set.

@@ -31,7 +31,7 @@ fn read(path: &str) -> Option<Value> {
 /// Whether a compact JWS has a good signature by a key of `keys`, by the same steps as a token.
 fn verifies(jws: &str, keys: &KeySet) -> bool {
     let verify = || -> Result<(), ()> {
-        let segments = Segments::split(jws, 1 << 20).map_err(drop)?;
+        let segments = Segments::split(jws).map_err(drop)?;
         let header = decode_base64url(segments.header).map_err(drop)?;
         let header = Header::parse(&header).map_err(drop)?;
         decode_base64url(segments.payload).map_err(drop)?;
@@ -41,6 +41,12 @@ fn verifies(jws: &str, keys: &KeySet) -> bool {
         key.verify(header.algorithm, segments.signing_input.as_bytes(), signature.as_bytes()).map_err(drop)
     };
     verify().is_ok()
+}
+
+/// Claims from any bytes, by the same steps as a token's.
+fn claims(payload: &[u8]) -> Result<(), ()> {
+    let text = std::str::from_utf8(payload).map_err(drop)?;
+    Claims::parse(text).map(drop).map_err(drop)
 }
 
 /// A key set from a JWK or a JWK set, as an issuer would publish it.
@@ -135,7 +141,7 @@ fn wycheproof_base64_group_against_the_compact_parser() {
             if !(357..=377).contains(&id) {
                 continue;
             }
-            let parts = Segments::split(test["jws"].as_str().unwrap(), 1 << 20).and_then(|segments| {
+            let parts = Segments::split(test["jws"].as_str().unwrap()).and_then(|segments| {
                 decode_base64url(segments.header)?;
                 decode_base64url(segments.payload)?;
                 Base64Url::decode(segments.signature)
@@ -201,7 +207,7 @@ fn json_test_suite_as_payload_header_and_key_set() {
         // none gets past the parser, or ends it in another way.
         assert!(Header::parse(&text).is_err(), "{name}");
         assert!(KeySet::from_json(&text).is_err(), "{name}");
-        let parsed = Claims::parse(&text);
+        let parsed = claims(&text);
         if name.starts_with("n_") {
             assert!(parsed.is_err(), "{name}");
             must_fail += 1;
@@ -239,7 +245,7 @@ fn json_test_suite_inside_a_header_and_a_claims_set() {
         let agrees = serde_json::from_slice::<Value>(&header).is_ok();
         assert!(!agrees || Header::parse(&header).is_ok(), "{name}");
         assert!(agrees || Header::parse(&header).is_err(), "{name}");
-        assert!(agrees || Claims::parse(&claims).is_err(), "{name}");
+        assert!(agrees || self::claims(&claims).is_err(), "{name}");
     }
 }
 

@@ -179,6 +179,7 @@ async fn row_27_internal_errors_are_never_in_a_response() {
     let server =
         ResourceServer::builder(Issuer::new(support::ISSUER).unwrap(), Audience::new("orders").unwrap())
             .transport(issuer)
+            .clock(tower_oauth::ManualClock::at(tower_oauth::UnixTime::from_secs(support::NOW)))
             .start()
             .await
             .unwrap();
@@ -262,12 +263,22 @@ fn a_missing_token_is_challenged_without_an_error() {
 }
 
 #[test]
-fn an_expired_token_is_told_so_that_a_client_renews_it() {
+fn an_expired_token_is_an_invalid_one_whoever_signed_it() {
     let bench = Bench::new();
-    let token = bench.token(&claims_with(json!({ "exp": 1 })));
-    let response = send(&bench, Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")));
-    let challenge = response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap();
-    assert!(challenge.contains(r#"error_description="The access token expired""#), "{challenge}");
+    let expired = claims_with(json!({ "exp": 1 }));
+    let forged = support::compact(
+        support::rsa(1),
+        "RS256",
+        r#"{"alg":"RS256","kid":"rsa"}"#,
+        expired.to_string().as_bytes(),
+    );
+    for token in [bench.token(&expired), forged] {
+        let field = format!("Bearer {token}");
+        let response = send(&bench, Request::builder().header(header::AUTHORIZATION, field));
+        assert_eq!(kind(&response), Some(RejectionKind::Expired));
+        let challenge = response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap();
+        assert!(challenge.contains(r#"error_description="The access token is invalid""#), "{challenge}");
+    }
 }
 
 #[test]

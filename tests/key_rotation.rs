@@ -102,7 +102,7 @@ async fn only_a_token_that_would_pass_but_for_its_key_causes_a_fetch() {
     for (changes, kind) in [
         (json!({ "iss": "https://other.example" }), RejectionKind::Issuer),
         (json!({ "aud": "other" }), RejectionKind::UnknownKey),
-        (json!({ "exp": 1 }), RejectionKind::UnknownKey),
+        (json!({ "exp": 1 }), RejectionKind::Expired),
         (json!({ "exp": null }), RejectionKind::UnknownKey),
         (json!({ "cnf": {} }), RejectionKind::UnknownKey),
     ] {

@@ -8,12 +8,17 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send, set, token};
-use support::{ISSUER, encode, p256, p384, rsa};
+use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send, set, token, with_claims};
+use support::{ISSUER, claims_with, encode, p256, p384, rsa};
 use tower_oauth::{
     Audience, Endpoint, ErrorKind, Issuer, KeySet, KeySetState, RejectionKind, ResourceServer, SkipReason,
     StartUp,
 };
+
+/// A token that outlives every set here.
+fn lasting(kid: &str, key: &support::PrivateKey) -> String {
+    with_claims(kid, key, &claims_with(json!({ "exp": support::NOW + 10_000_000 })))
+}
 
 /// Istio 2026 and every SSRF before it: what the metadata names is asked only if it can be a place
 /// for keys.
@@ -227,9 +232,9 @@ async fn row_40_without_keys_there_is_no_fallback_but_503() {
     server.refresh_now().await.unwrap();
     issuer.answer(Answer::Unreachable);
     advance(&clock, secs(86_000)).await;
-    assert_eq!(send(&server, &token("a", rsa(1))).await, Err(RejectionKind::BadSignature));
+    assert_eq!(send(&server, &lasting("a", rsa(1))).await, Err(RejectionKind::BadSignature));
     advance(&clock, secs(500)).await;
-    assert_eq!(send(&server, &token("a", rsa(1))).await, Err(RejectionKind::KeysUnavailable));
+    assert_eq!(send(&server, &lasting("a", rsa(1))).await, Err(RejectionKind::KeysUnavailable));
 }
 
 #[tokio::test(start_paused = true)]
@@ -263,14 +268,14 @@ async fn a_seed_from_a_file_is_as_old_as_the_file_and_never_of_the_future() {
         seeded.start_up(StartUp::Background).start().await.unwrap()
     };
     let server = seeded(age(3600)).await;
-    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+    assert_eq!(send(&server, &lasting("a", rsa(0))).await, Ok(()));
     assert_eq!(server.key_sets().remove(0).age(), Some(secs(3600)));
     let too_old = seeded(age(90_000)).await;
-    assert_eq!(send(&too_old, &token("a", rsa(0))).await, Err(RejectionKind::KeysUnavailable));
+    assert_eq!(send(&too_old, &lasting("a", rsa(0))).await, Err(RejectionKind::KeysUnavailable));
     let of_the_future = seeded(age(0) + secs(1_000_000)).await;
     assert_eq!(of_the_future.key_sets().remove(0).age(), Some(Duration::ZERO));
     clock.advance(secs(86_500));
-    assert_eq!(send(&of_the_future, &token("a", rsa(0))).await, Err(RejectionKind::KeysUnavailable));
+    assert_eq!(send(&of_the_future, &lasting("a", rsa(0))).await, Err(RejectionKind::KeysUnavailable));
 
     let trusted = || {
         tower_oauth::TrustedIssuer::new(

@@ -56,6 +56,7 @@ const NAMES: &[(&str, &[&str])] = &[
     ("aws_lc_rs", &["jwt/signature.rs", "authorization_server/"]),
     ("axum", &["authorization_server/"]),
     ("axum_core", &["resource_server/extract.rs"]),
+    ("moka", &["resource_server/verdict_cache.rs"]),
     ("jsonwebtoken", &["jwt/algorithm.rs", "key_set/jwk.rs", "authorization_server/"]),
     ("::metrics", &["metrics.rs"]),
     ("reqwest", &["transport/reqwest.rs"]),

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::tokens::{AUDIENCE, ISSUER, NOW};
 
 /// What a handler needs of a token.
+#[allow(dead_code, reason = "made, not read")]
 #[derive(Debug)]
 pub struct Caller {
     pub subject: Box<str>,

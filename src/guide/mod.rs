@@ -7,3 +7,7 @@ pub mod key_sets {}
 /// # What is measured
 #[doc = include_str!("metrics.md")]
 pub mod metrics {}
+
+/// # What it costs
+#[doc = include_str!("performance.md")]
+pub mod performance {}

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::header::{Header, Typ};
 use super::json::{Name, Names, Skip, has_long_number};
+use super::text::{Strings, Text, Texts, place};
 use super::{Algorithm, Defect};
 use crate::clock::UnixTime;
 use crate::oauth::{Audience, Issuer};
@@ -50,7 +51,7 @@ pub(crate) struct Expectations {
 /// Claims as they stand in the payload, borrowed from it.
 #[derive(Debug)]
 pub(crate) struct Claims<'a> {
-    payload: &'a [u8],
+    payload: &'a str,
     raw: Raw<'a>,
 }
 
@@ -59,12 +60,12 @@ impl<'a> Claims<'a> {
     ///
     /// A registered claim of the wrong type is an error even where the claim is not required
     /// (CVE-2026-25537).
-    pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, Defect> {
-        if has_long_number(payload) {
+    pub(crate) fn parse(payload: &'a str) -> Result<Self, Defect> {
+        if has_long_number(payload.as_bytes()) {
             return Err(Defect::Malformed);
         }
         let raw =
-            serde_json::from_slice(payload).map_err(|error: serde_json::Error| match error.classify() {
+            serde_json::from_str(payload).map_err(|error: serde_json::Error| match error.classify() {
                 serde_json::error::Category::Data => Defect::Claim,
                 _ => Defect::Malformed,
             })?;
@@ -73,6 +74,11 @@ impl<'a> Claims<'a> {
 
     pub(crate) fn issuer(&self) -> Option<&str> {
         self.raw.iss.as_deref()
+    }
+
+    /// Whether `exp` has passed; not, if there is none.
+    pub(super) fn has_expired(&self, expectations: &Expectations, now: UnixTime) -> bool {
+        self.raw.exp.is_some_and(|date| now >= date.0.saturating_add(expectations.leeway))
     }
 
     /// Every check that looks at claims; `now` comes from outside.
@@ -128,7 +134,7 @@ impl<'a> Claims<'a> {
             return Err(Defect::Type);
         }
         let audience = raw.aud.as_ref().ok_or(Defect::Claim)?;
-        if !audience.0.iter().any(|named| audiences.iter().any(|own| own.as_str() == named)) {
+        if !audience.iter().any(|named| audiences.iter().any(|own| own.as_str() == named)) {
             return Err(Defect::Audience);
         }
         let expires_at = raw.exp.ok_or(Defect::Claim)?.0;
@@ -161,53 +167,50 @@ impl<'a> Claims<'a> {
 
 /// The claims of a token that passed every check.
 #[derive(Debug)]
-pub(crate) struct ValidClaims<'a>(Claims<'a>);
+pub(crate) struct ValidClaims<'a>(Header<'a>, Claims<'a>);
 
 impl<'a> ValidClaims<'a> {
-    pub(super) fn vouched_for(claims: Claims<'a>) -> Self {
-        Self(claims)
+    pub(super) fn vouched_for(header: Header<'a>, claims: Claims<'a>) -> Self {
+        Self(header, claims)
     }
 
-    /// The JSON text of the payload.
-    pub(crate) fn payload(&self) -> &'a [u8] {
-        self.0.payload
+    /// The header that came with them.
+    pub(crate) fn header(&self) -> &Header<'a> {
+        &self.0
     }
 
-    pub(crate) fn subject(&self) -> Option<&str> {
-        self.0.raw.sub.as_deref()
-    }
-
-    /// `client_id`, else `azp`, else in App ID's app-to-app tokens `sub`.
-    pub(crate) fn client_id(&self, subject_is_client: bool) -> Option<&str> {
-        let raw = &self.0.raw;
-        let subject = || {
-            let of_an_app = raw
-                .amr
-                .as_ref()
-                .is_none_or(|amr| amr.0.iter().any(|method| method == "appid_client_credentials"));
-            raw.sub.as_deref().filter(|_| subject_is_client && of_an_app)
+    /// What the rest of the crate asks of them, without a hold on the payload.
+    pub(crate) fn summary(&self, subject_is_client: bool) -> Summary {
+        let Claims { payload, raw } = &self.1;
+        let of_an_app = || {
+            raw.amr.as_ref().is_none_or(|amr| amr.iter().any(|method| method == "appid_client_credentials"))
         };
-        raw.client_id.as_deref().or(raw.azp.as_deref()).or_else(subject)
+        let client_id = raw.client_id.as_ref().or(raw.azp.as_ref());
+        let client_id = client_id.or_else(|| raw.sub.as_ref().filter(|_| subject_is_client && of_an_app()));
+        let date = |date: Option<NumericDate>| date.map_or(UnixTime::from_secs(0), |date| date.0);
+        Summary {
+            subject: place(payload, raw.sub.as_ref()),
+            client_id: place(payload, client_id),
+            audience: Texts::of(payload, raw.aud.as_ref()),
+            scopes: Texts::of(payload, raw.scope.as_ref().or(raw.scp.as_ref())),
+            expires_at: date(raw.exp),
+            not_before: date(raw.nbf).max(date(raw.iat)),
+        }
     }
+}
 
-    pub(crate) fn audience(&self) -> impl Iterator<Item = &str> {
-        self.0.raw.aud.iter().flat_map(|audience| audience.0.iter().map(|named| &**named))
-    }
-
-    /// The scope tokens of `scope`, else of `scp`.
-    pub(crate) fn scopes(&self) -> impl Iterator<Item = &str> {
-        let raw = &self.0.raw;
-        raw.scope
-            .as_ref()
-            .or(raw.scp.as_ref())
-            .into_iter()
-            .flat_map(|scopes| scopes.0.iter().flat_map(|list| list.split(' ')))
-            .filter(|scope| !scope.is_empty())
-    }
-
-    pub(crate) fn expires_at(&self) -> UnixTime {
-        self.0.raw.exp.map_or(UnixTime::from_secs(0), |date| date.0)
-    }
+/// Claims of a token that passed every check, as places in its payload.
+#[derive(Clone, Debug)]
+pub(crate) struct Summary {
+    pub(crate) subject: Option<Text>,
+    /// `client_id`, else `azp`, else in App ID's app-to-app tokens `sub`.
+    pub(crate) client_id: Option<Text>,
+    pub(crate) audience: Texts,
+    /// `scope`, else `scp`; each may hold several scope tokens with spaces between them.
+    pub(crate) scopes: Texts,
+    pub(crate) expires_at: UnixTime,
+    /// The later one of `nbf` and `iat`.
+    pub(crate) not_before: UnixTime,
 }
 
 #[derive(Debug, Default)]
@@ -242,7 +245,7 @@ impl<'de> Deserialize<'de> for Raw<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut raw = Raw::default();
-                let mut names = Names::default();
+                let mut names = Names::of_a_token();
                 let members = Cell::new(0);
                 while let Some(Name(name)) = map.next_key()? {
                     match &*name {
@@ -314,10 +317,6 @@ impl<'de> DeserializeSeed<'de> for LenientSeed<'_> {
     }
 }
 
-/// A string or an array of strings.
-#[derive(Debug)]
-struct Strings<'a>(Vec<Cow<'a, str>>);
-
 impl<'de> Deserialize<'de> for Strings<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct StringsVisitor;
@@ -330,19 +329,15 @@ impl<'de> Deserialize<'de> for Strings<'de> {
             }
 
             fn visit_borrowed_str<E>(self, one: &'de str) -> Result<Self::Value, E> {
-                Ok(Strings(vec![Cow::Borrowed(one)]))
+                Ok(Strings::One(Cow::Borrowed(one)))
             }
 
             fn visit_str<E>(self, one: &str) -> Result<Self::Value, E> {
-                Ok(Strings(vec![Cow::Owned(one.to_owned())]))
+                Ok(Strings::One(Cow::Owned(one.to_owned())))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut strings = Vec::new();
-                while let Some(Name(string)) = seq.next_element()? {
-                    strings.push(string);
-                }
-                Ok(Strings(strings))
+                Strings::collect(|| Ok(seq.next_element()?.map(|Name(string)| string)))
             }
         }
 

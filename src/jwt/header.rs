@@ -83,6 +83,41 @@ impl<'a> Header<'a> {
     }
 }
 
+/// A header that was read before, and came with a good signature: recognised by its bytes, it need
+/// not be decoded and read again.
+#[derive(Debug)]
+pub(crate) struct SeenHeader {
+    encoded: Box<str>,
+    algorithm: Algorithm,
+    key_id: Option<Box<str>>,
+    typ: Typ,
+}
+
+impl SeenHeader {
+    /// Longer ones are not kept.
+    const MAX_LEN: usize = 512;
+
+    pub(crate) fn new(encoded: &str, header: &Header<'_>) -> Option<Self> {
+        let Header { algorithm, key_id, typ } = header;
+        (encoded.len() <= Self::MAX_LEN).then(|| Self {
+            encoded: encoded.into(),
+            algorithm: *algorithm,
+            key_id: key_id.as_ref().map(|kid| kid.as_str().into()),
+            typ: *typ,
+        })
+    }
+
+    /// Whether these are its bytes.
+    pub(crate) fn is(&self, encoded: &str) -> bool {
+        *self.encoded == *encoded
+    }
+
+    pub(crate) fn header(&self) -> Header<'_> {
+        let key_id = self.key_id.as_deref().map(|kid| KeyId(Cow::Borrowed(kid)));
+        Header { algorithm: self.algorithm, key_id, typ: self.typ }
+    }
+}
+
 #[derive(Default)]
 struct Raw<'a> {
     alg: Option<Cow<'a, str>>,

@@ -47,28 +47,60 @@ impl<'de> Deserialize<'de> for Name<'de> {
 }
 
 /// The names seen in one object, kept to find duplicates.
+///
+/// Few objects have two names of the same length that begin and end alike: where none has, no two
+/// names need to be compared.
 #[derive(Debug, Default)]
-pub(crate) struct Names<'de>(Vec<Cow<'de, str>>);
+pub(crate) struct Names<'de> {
+    names: Vec<Cow<'de, str>>,
+    seen: [u64; 4],
+    suspicious: bool,
+}
 
 impl<'de> Names<'de> {
+    /// For the outermost object of a token, which seldom has more names.
+    pub(crate) fn of_a_token() -> Self {
+        Self { names: Vec::with_capacity(24), ..Self::default() }
+    }
+
     /// Notes a name; refuses too many of them.
     pub(crate) fn note<E: Error>(&mut self, name: Cow<'de, str>) -> Result<(), E> {
-        if self.0.len() == MAX_NAMES {
+        if self.names.len() == MAX_NAMES {
             return Err(E::custom("too many members"));
         }
         // serde_json gives such a name a meaning of its own when a value is read later.
         if name.starts_with("$serde_json::private::") {
             return Err(E::custom("a name that is not data"));
         }
-        self.0.push(name);
+        let (word, bit) = Self::place(name.as_bytes());
+        if let Some(word) = self.seen.get_mut(word) {
+            self.suspicious |= *word & bit != 0;
+            *word |= bit;
+        }
+        self.names.push(name);
         Ok(())
+    }
+
+    /// One of 256 bits, the same for the same name.
+    fn place(name: &[u8]) -> (usize, u64) {
+        let byte = |at: usize| usize::from(name.get(at).copied().unwrap_or(0));
+        let (first, second) = (byte(0), byte(1));
+        let last = byte(name.len().wrapping_sub(1));
+        let mixed = name.len().wrapping_mul(29)
+            ^ first.wrapping_mul(7)
+            ^ second.wrapping_mul(13)
+            ^ last.wrapping_mul(37);
+        (mixed >> 6 & 3, 1 << (mixed & 63))
     }
 
     /// Refuses duplicates, once all names are known: sorting bounds the work that many
     /// names can cause.
     pub(crate) fn finish<E: Error>(mut self) -> Result<(), E> {
-        self.0.sort_unstable();
-        if self.0.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+        if !self.suspicious {
+            return Ok(());
+        }
+        self.names.sort_unstable();
+        if self.names.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
             return Err(E::custom("duplicate member"));
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! The types tell how far the judgement has come; each is the only way to the next:
 //!
 //! ```text
-//! Segments ──decode──▶ Decoded ──parse──▶ Unverified ──verify_signature──▶ SignatureVerified ──validate──▶ ValidClaims
+//! Segments ─▶ Decoded ──parse──▶ Unverified ──verify_signature──▶ SignatureVerified ──validate──▶ ValidClaims
 //! ```
 //!
 //! RFC 7515 (compact form, header), RFC 7519 (claims), RFC 8725 and its successor (what to
@@ -15,14 +15,17 @@ mod compact;
 mod header;
 mod json;
 mod signature;
+mod text;
 
 pub use self::algorithm::Algorithm;
 pub use self::claims::TokenProfile;
-pub(crate) use self::claims::{Claims, Expectations, ValidClaims};
+pub(crate) use self::claims::{Claims, Expectations, Summary, ValidClaims};
 pub(crate) use self::compact::{Base64Url, Segments, decode_base64url};
-pub(crate) use self::header::{Header, KeyId};
+pub(crate) use self::header::{Header, KeyId, SeenHeader};
 pub(crate) use self::json::Name;
-pub(crate) use self::signature::{KeyMaterial, UnusableKey, VerificationKey};
+pub(crate) use self::signature::{Fingerprint, KeyMaterial, UnusableKey, VerificationKey};
+pub(crate) use self::text::Text;
+use crate::clock::UnixTime;
 
 /// What is wrong with a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,7 +46,7 @@ pub(crate) enum Defect {
     NotYetValid,
     /// Bound to a key of its holder (`cnf`), which a Bearer use does not prove.
     SenderConstrained,
-    /// Longer than the limit.
+    /// Longer than any real one.
     TooLarge,
     /// `typ` is not one of an access token.
     Type,
@@ -51,29 +54,31 @@ pub(crate) enum Defect {
     UnsupportedAlgorithm,
 }
 
-/// The decoded header and payload of a token, which the later states borrow.
+/// A token in its three parts, the payload decoded.
 #[derive(Debug)]
 pub(crate) struct Decoded<'t> {
     segments: Segments<'t>,
-    header: Vec<u8>,
-    payload: Vec<u8>,
+    payload: String,
 }
 
 impl<'t> Decoded<'t> {
-    /// Splits and decodes a token of at most `max_len` bytes (RFC 7515 §7.1).
-    pub(crate) fn new(token: &'t str, max_len: usize) -> Result<Self, Defect> {
-        let segments = Segments::split(token, max_len)?;
-        let header = decode_base64url(segments.header)?;
+    /// Decodes the payload of a token.
+    pub(crate) fn new(segments: Segments<'t>) -> Result<Self, Defect> {
         let payload = decode_base64url(segments.payload)?;
-        Ok(Self { segments, header, payload })
+        // RFC 7519 §7.2: the message is UTF-8.
+        let payload = String::from_utf8(payload).map_err(|_| Defect::Malformed)?;
+        Ok(Self { segments, payload })
     }
 
-    /// Reads header and claims strictly, and believes none of it.
-    pub(crate) fn parse(&self) -> Result<Unverified<'_>, Defect> {
-        // The header first: what it says decides whether the payload is worth reading.
-        let header = Header::parse(&self.header)?;
+    /// Reads the claims strictly, and believes none of it.
+    pub(crate) fn parse<'a>(&'a self, header: Header<'a>) -> Result<Unverified<'a>, Defect> {
         let claims = Claims::parse(&self.payload)?;
         Ok(Unverified { segments: &self.segments, header, claims })
+    }
+
+    /// The JSON text of the claims.
+    pub(crate) fn into_payload(self) -> String {
+        self.payload
     }
 }
 
@@ -96,25 +101,30 @@ impl<'a> Unverified<'a> {
         self.claims.issuer()
     }
 
+    /// Whether it has expired by its own word: who says so of itself need not be doubted.
+    pub(crate) fn has_expired(&self, expectations: &Expectations, now: UnixTime) -> bool {
+        self.claims.has_expired(expectations, now)
+    }
+
     /// Whether the claims would pass if the signature were good. Only such a token may
     /// cause a fetch of keys.
-    pub(crate) fn is_plausible(
-        &self,
-        expectations: &Expectations,
-        now: crate::UnixTime,
-    ) -> Result<(), Defect> {
+    pub(crate) fn is_plausible(&self, expectations: &Expectations, now: UnixTime) -> Result<(), Defect> {
         Base64Url::decode(self.segments.signature)?;
         self.claims.check(&self.header, expectations, now)
     }
 
     /// Verifies the signature over the very bytes that were received (RFC 7515 §5.2), by one of
-    /// these keys: there is one, unless the token does not say which.
-    pub(crate) fn verify_signature(self, keys: &[&VerificationKey]) -> Result<SignatureVerified<'a>, Defect> {
+    /// these keys: there is one, unless the token does not say which. Returns that key, too.
+    pub(crate) fn verify_signature<'k>(
+        self,
+        keys: &[&'k VerificationKey],
+    ) -> Result<(SignatureVerified<'a>, &'k VerificationKey), Defect> {
         let signature = Base64Url::decode(self.segments.signature)?;
         let message = self.segments.signing_input.as_bytes();
         let algorithm = self.header.algorithm;
-        let verifies = |key: &&VerificationKey| key.verify(algorithm, message, signature.as_bytes()).is_ok();
-        if keys.iter().any(verifies) { Ok(SignatureVerified(self)) } else { Err(Defect::BadSignature) }
+        let verifies = |key: &&&VerificationKey| key.verify(algorithm, message, signature.as_bytes()).is_ok();
+        let key = keys.iter().find(verifies).ok_or(Defect::BadSignature)?;
+        Ok((SignatureVerified(self), key))
     }
 }
 
@@ -127,9 +137,9 @@ impl<'a> SignatureVerified<'a> {
     pub(crate) fn validate(
         self,
         expectations: &Expectations,
-        now: crate::UnixTime,
+        now: UnixTime,
     ) -> Result<ValidClaims<'a>, Defect> {
         self.0.claims.check(&self.0.header, expectations, now)?;
-        Ok(ValidClaims::vouched_for(self.0.claims))
+        Ok(ValidClaims::vouched_for(self.0.header, self.0.claims))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
@@ -58,7 +59,14 @@ pub(crate) enum UnusableKey {
 ///
 /// With an `alg` in the JWK that is one; without it all that the key type allows
 /// (Entra publishes such keys).
-pub(crate) struct VerificationKey(Box<[(Algorithm, ParsedPublicKey)]>);
+pub(crate) struct VerificationKey {
+    prepared: Box<[(Algorithm, ParsedPublicKey)]>,
+    fingerprint: Fingerprint,
+}
+
+/// Tells a key from every other: a SHA-256 digest of what it is and what it may verify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fingerprint([u8; 32]);
 
 impl VerificationKey {
     /// Checks and prepares a key.
@@ -73,17 +81,24 @@ impl VerificationKey {
         .iter()
         .map(|&algorithm| Ok((algorithm, prepare(material, algorithm)?)))
         .collect();
-        prepared.map(Self)
+        let prepared = prepared?;
+        let fingerprint = Fingerprint::of(material, prepared.iter().map(|(algorithm, _)| *algorithm));
+        Ok(Self { prepared, fingerprint })
+    }
+
+    /// Tells this key from every other.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 
     /// Whether this key may verify `algorithm`.
     pub(crate) fn fits(&self, algorithm: Algorithm) -> bool {
-        self.0.iter().any(|(own, _)| *own == algorithm)
+        self.prepared.iter().any(|(own, _)| *own == algorithm)
     }
 
     /// The algorithms that it may verify.
     pub(crate) fn algorithms(&self) -> impl Iterator<Item = Algorithm> {
-        self.0.iter().map(|(algorithm, _)| *algorithm)
+        self.prepared.iter().map(|(algorithm, _)| *algorithm)
     }
 
     /// Verifies `signature` over `message`.
@@ -93,7 +108,7 @@ impl VerificationKey {
         message: &[u8],
         signature: &[u8],
     ) -> Result<(), Defect> {
-        let Some((_, key)) = self.0.iter().find(|(own, _)| *own == algorithm) else {
+        let Some((_, key)) = self.prepared.iter().find(|(own, _)| *own == algorithm) else {
             return Err(Defect::UnsupportedAlgorithm);
         };
         // aws-lc-rs takes a signature whose R has small order; strict verifiers do not.
@@ -101,6 +116,28 @@ impl VerificationKey {
             return Err(Defect::BadSignature);
         }
         key.verify_sig(message, signature).map_err(|_| Defect::BadSignature)
+    }
+}
+
+impl Fingerprint {
+    fn of(material: &KeyMaterial<'_>, algorithms: impl Iterator<Item = Algorithm>) -> Self {
+        let (kind, first, second): (&[u8], &[u8], &[u8]) = match material {
+            KeyMaterial::Rsa { n, e } => (b"RSA", n, e),
+            KeyMaterial::P256 { x, y } => (b"P-256", x, y),
+            KeyMaterial::P384 { x, y } => (b"P-384", x, y),
+            KeyMaterial::Ed25519 { x } => (b"Ed25519", x, b""),
+        };
+        let mut context = Context::new(&SHA256);
+        // Each part with its length, so that no two keys give the same bytes.
+        for part in [kind, first, second].into_iter().chain(algorithms.map(|own| own.name().as_bytes())) {
+            context.update(&part.len().to_be_bytes());
+            context.update(part);
+        }
+        let mut digest = [0; 32];
+        for (to, from) in digest.iter_mut().zip(context.finish().as_ref()) {
+            *to = *from;
+        }
+        Self(digest)
     }
 }
 

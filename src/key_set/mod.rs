@@ -30,7 +30,7 @@ pub(crate) use self::refresher::Refresh;
 pub use self::schedule::RefreshCause;
 pub(crate) use self::source::Source;
 pub use self::status::{KeySetState, KeySetStatus, Refreshes};
-pub(crate) use self::watch::{Demand, KeySetHandle, Wait};
+pub(crate) use self::watch::{Demand, KeySetHandle, Snapshot, Wait};
 use crate::error::Error;
 use crate::jwt::{Header, KeyId, VerificationKey};
 
@@ -103,6 +103,11 @@ impl KeySet {
     /// The members that were skipped: `kid` where it could be read, and the reason.
     pub fn skipped(&self) -> impl Iterator<Item = (Option<&str>, SkipReason)> {
         self.0.skipped.iter().map(|(kid, reason)| (kid.as_deref(), *reason))
+    }
+
+    /// The one key of this `kid`.
+    fn named(&self, kid: &str) -> Option<&VerificationKey> {
+        self.0.by_id.get(kid)
     }
 
     /// The key that may have signed a token with this header. Where the header does not say which,

@@ -16,6 +16,7 @@ use super::status::{KeySetState, KeySetStatus, Progress};
 use super::{KeySet, RefreshPolicy, Revoked};
 use crate::clock::UnixTime;
 use crate::error::{Error, ErrorKind, Operation};
+use crate::jwt::Fingerprint;
 use crate::oauth::Issuer;
 use crate::{metrics, timer};
 
@@ -24,6 +25,8 @@ use crate::{metrics, timer};
 pub(crate) struct Snapshot {
     keys: Option<KeySet>,
     generation: u64,
+    /// Changes with everything that may make a verdict of before a wrong one now.
+    epoch: u64,
     fetched_at: UnixTime,
     /// Wall time, so that a machine that slept does not trust what it slept over.
     usable_until: UnixTime,
@@ -34,6 +37,16 @@ impl Snapshot {
     /// The `kid`s that count for nothing.
     pub(crate) fn revoked(&self) -> &Revoked {
         &self.revoked
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether a token of this `kid` would meet the very same key today.
+    pub(crate) fn still_has(&self, kid: &str, fingerprint: Fingerprint) -> bool {
+        let key = self.keys.as_ref().and_then(|keys| keys.named(kid));
+        !self.revoked.contains(kid) && key.is_some_and(|key| key.fingerprint() == fingerprint)
     }
 
     /// The keys, unless there are none or they are too old.
@@ -88,6 +101,7 @@ impl KeySetHandle {
         shared.snapshot.store(Arc::new(Snapshot {
             keys: Some(keys),
             generation: 1,
+            epoch: 1,
             fetched_at: UnixTime::from_secs(0),
             usable_until: UnixTime::from_secs(u64::MAX),
             revoked: Arc::default(),
@@ -156,7 +170,7 @@ impl KeySetHandle {
         self.shared.snapshot.rcu(|current| {
             let mut revoked = Revoked::clone(&current.revoked);
             revoked.insert(kid.into());
-            Snapshot { revoked: Arc::new(revoked), ..Snapshot::clone(current) }
+            Snapshot { revoked: Arc::new(revoked), epoch: current.epoch + 1, ..Snapshot::clone(current) }
         });
     }
 
@@ -218,6 +232,7 @@ impl Shared {
             snapshot: ArcSwap::from_pointee(Snapshot {
                 keys: None,
                 generation: 0,
+                epoch: 0,
                 fetched_at: UnixTime::from_secs(0),
                 usable_until: UnixTime::from_secs(0),
                 revoked: Arc::default(),
@@ -262,6 +277,7 @@ impl Shared {
         // Not a plain store: a key may be revoked at the same moment.
         self.snapshot.rcu(|current| Snapshot {
             generation: current.generation + u64::from(keys.is_some()),
+            epoch: current.epoch + u64::from(keys.is_some()),
             keys: keys.cloned().or_else(|| current.keys.clone()),
             fetched_at: now,
             usable_until: now.saturating_add(max_stale),
@@ -272,7 +288,11 @@ impl Shared {
 
     /// Gives the set up as too old.
     pub(super) fn give_up(&self) {
-        self.snapshot.rcu(|current| Snapshot { keys: None, ..Snapshot::clone(current) });
+        self.snapshot.rcu(|current| Snapshot {
+            keys: None,
+            epoch: current.epoch + 1,
+            ..Snapshot::clone(current)
+        });
         self.measure();
     }
 

@@ -5,12 +5,12 @@ use url::form_urlencoded;
 
 use super::RejectionKind;
 
-/// Takes the token out of a request.
+/// Takes the token out of a request, as it stands there.
 ///
 /// Tokens in the query or in a form are not looked for (RFC 9700 §4.3.2); one in the query
 /// beside the header is two methods at once, which RFC 6750 §2 forbids. A body is not read: a
 /// token in a form counts for nothing.
-pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r str, RejectionKind> {
+pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r [u8], RejectionKind> {
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
     let field = fields.next().ok_or(RejectionKind::MissingToken)?.as_bytes();
     if fields.next().is_some() {
@@ -26,9 +26,19 @@ pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r str, 
         return Err(RejectionKind::InvalidRequest);
     }
     let Some((b' ', token)) = rest.split_first() else { return Err(RejectionKind::InvalidRequest) };
-    // One run of visible characters. Whether they are a b64token is for the token's parser to
-    // say: a padded or otherwise spoiled token is an invalid token, not a malformed request.
-    if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) || has_access_token(uri) {
+    if token.is_empty() || has_access_token(uri) {
+        return Err(RejectionKind::InvalidRequest);
+    }
+    Ok(token)
+}
+
+/// The token, if it is one run of visible characters. Whether they are a b64token is for the
+/// token's parser to say: a padded or otherwise spoiled token is an invalid token, not a malformed
+/// request.
+pub(super) fn one_word(token: &[u8]) -> Result<&str, RejectionKind> {
+    // Without a way out in between, so that many bytes are looked at together.
+    let visible = token.iter().fold(true, |visible, byte| visible & byte.is_ascii_graphic());
+    if !visible {
         return Err(RejectionKind::InvalidRequest);
     }
     std::str::from_utf8(token).map_err(|_| RejectionKind::InvalidRequest)
@@ -51,7 +61,7 @@ mod tests {
         for field in fields {
             headers.append(header::AUTHORIZATION, HeaderValue::from_bytes(field.as_bytes()).unwrap());
         }
-        extract(&headers, &Uri::from_static("/a?b=c")).map(str::to_owned)
+        extract(&headers, &Uri::from_static("/a?b=c")).and_then(one_word).map(str::to_owned)
     }
 
     #[test]
@@ -93,7 +103,7 @@ mod tests {
         assert_eq!(extract(&HeaderMap::new(), &twice), Err(RejectionKind::MissingToken));
         let disguised = Uri::from_static("/?access%5Ftoken=a");
         assert_eq!(extract(&headers, &disguised), Err(RejectionKind::InvalidRequest));
-        assert_eq!(extract(&headers, &Uri::from_static("/?my_access_token=a")), Ok("a"));
+        assert_eq!(extract(&headers, &Uri::from_static("/?my_access_token=a")), Ok(b"a".as_slice()));
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::challenge::{Challenges, DEFAULT_REALM};
-use super::verdicts::Verdicts;
+use super::counters::Counters;
+use super::seen_headers::SeenHeaders;
+use super::verdict_cache::{self, VerdictCache};
 use super::{Inner, IssuerEntry, ResourceServer, TrustedIssuer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, Error};
@@ -30,6 +32,7 @@ pub struct ResourceServerBuilder {
     resource_metadata: Option<Endpoint>,
     allow_loopback_http: bool,
     start_up: StartUp,
+    cache: verdict_cache::Limits,
 }
 
 /// What [`start`](ResourceServerBuilder::start) does about the first keys.
@@ -57,6 +60,7 @@ impl ResourceServerBuilder {
             resource_metadata: None,
             allow_loopback_http: false,
             start_up: StartUp::Wait(Duration::from_secs(10)),
+            cache: verdict_cache::Limits::default(),
         }
     }
 
@@ -122,6 +126,25 @@ impl ResourceServerBuilder {
         self
     }
 
+    /// How many verified tokens are remembered, so that each is verified once; 0 switches it off.
+    /// Default: 10,000.
+    ///
+    /// A verdict is found by the whole token, and holds only while the token has not expired and the
+    /// key that verified it is still the issuer's: a withdrawn, revoked or replaced key, and a set
+    /// past `max_stale`, end it at once. Scopes are checked on each request all the same. More in
+    /// [`guide::performance`](mod@crate::guide::performance).
+    pub fn max_cached_tokens(mut self, limit: u64) -> Self {
+        self.cache.entries = limit;
+        self
+    }
+
+    /// How much memory the remembered tokens may take, in bytes, by estimate. Default: 32 MiB.
+    /// Tokens of more than 8 KiB are never kept.
+    pub fn max_cache_size(mut self, bytes: u64) -> Self {
+        self.cache.bytes = bytes;
+        self
+    }
+
     /// The `realm` of challenges. Default: `resource`.
     pub fn realm(mut self, realm: impl Into<String>) -> Self {
         self.realm = realm.into();
@@ -168,6 +191,7 @@ impl ResourceServerBuilder {
             resource_metadata,
             allow_loopback_http,
             start_up: _,
+            cache,
         } = self;
         let challenges = Challenges::new(&realm, resource_metadata.as_ref().map(Endpoint::as_str))?;
         let mut names = std::collections::HashSet::new();
@@ -215,8 +239,15 @@ impl ResourceServerBuilder {
             tasks.push(Box::pin(task));
         }
         metrics::describe();
-        let verdicts = Verdicts::new();
-        let inner = Inner { issuers: entries, clock, max_token_len, challenges, verdicts };
+        let inner = Inner {
+            issuers: entries,
+            clock,
+            max_token_len,
+            challenges,
+            counters: Counters::new(),
+            cache: VerdictCache::new(cache),
+            seen_headers: SeenHeaders::default(),
+        };
         let server = ResourceServer(Arc::new(inner));
         Ok((server, Refresher(tasks)))
     }

@@ -72,7 +72,6 @@ pub(super) struct Challenges {
     missing: HeaderValue,
     invalid_request: HeaderValue,
     invalid_token: HeaderValue,
-    expired: HeaderValue,
     parameters: Arc<Parameters>,
 }
 
@@ -107,8 +106,9 @@ impl Challenges {
                 "invalid_request",
                 "The Authorization field is malformed or repeated",
             )?,
+            // One text for all: what was found out before the signature was known to be good is nobody's
+            // business but the operator's.
             invalid_token: with_error("invalid_token", "The access token is invalid")?,
-            expired: with_error("invalid_token", "The access token expired")?,
             parameters: Arc::new(Parameters {
                 realm: realm.clone(),
                 metadata: metadata.clone(),
@@ -127,10 +127,10 @@ impl Challenges {
             RejectionKind::KeysUnavailable => (None, Some(ResourceServer::RETRY_AFTER)),
             RejectionKind::MissingToken => (Some(&self.missing), None),
             RejectionKind::InvalidRequest => (Some(&self.invalid_request), None),
-            RejectionKind::Expired => (Some(&self.expired), None),
             RejectionKind::Audience
             | RejectionKind::BadSignature
             | RejectionKind::Claim
+            | RejectionKind::Expired
             | RejectionKind::InsufficientScope
             | RejectionKind::Issuer
             | RejectionKind::Malformed

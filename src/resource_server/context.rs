@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::Request;
 use serde::Deserialize;
@@ -12,7 +14,8 @@ use serde_json::value::RawValue;
 
 use super::challenge::Parameters;
 use crate::clock::UnixTime;
-use crate::jwt::ValidClaims;
+use crate::jwt::{Fingerprint, Summary, Text};
+use crate::key_set::Snapshot;
 use crate::oauth::Issuer;
 
 /// Who calls, as the verified access token says. Found in the request's extensions.
@@ -23,33 +26,48 @@ pub struct AuthContext(Arc<Inner>);
 
 struct Inner {
     issuer: Issuer,
-    subject: Option<Box<str>>,
-    client_id: Option<Box<str>>,
-    audience: Box<[Box<str>]>,
-    scopes: Box<[Box<str>]>,
-    expires_at: UnixTime,
-    payload: Box<[u8]>,
+    payload: String,
+    claims: Summary,
+    provenance: Provenance,
     /// For a route that wants more than this token gives.
     challenge: Arc<Parameters>,
+}
+
+/// What the verdict rests on, beside the claims.
+#[derive(Debug)]
+pub(super) struct Provenance {
+    /// The place of the issuer in the resource server's list.
+    pub(super) issuer: usize,
+    /// The key that verified it. A token without `kid` depends on the whole set.
+    pub(super) key_id: Option<Box<str>>,
+    pub(super) fingerprint: Fingerprint,
+    /// The state of the key set for which the verdict is known to hold.
+    pub(super) epoch: AtomicU64,
 }
 
 impl AuthContext {
     pub(super) fn new(
         issuer: Issuer,
-        claims: &ValidClaims<'_>,
-        subject_is_client: bool,
+        payload: String,
+        claims: Summary,
+        provenance: Provenance,
         challenge: &Arc<Parameters>,
     ) -> Self {
-        Self(Arc::new(Inner {
-            challenge: Arc::clone(challenge),
-            issuer,
-            subject: claims.subject().map(Box::from),
-            client_id: claims.client_id(subject_is_client).map(Box::from),
-            audience: claims.audience().map(Box::from).collect(),
-            scopes: claims.scopes().map(Box::from).collect(),
-            expires_at: claims.expires_at(),
-            payload: claims.payload().into(),
-        }))
+        Self(Arc::new(Inner { issuer, payload, claims, provenance, challenge: Arc::clone(challenge) }))
+    }
+
+    /// The place of its issuer in the list of the resource server that made it.
+    pub(super) fn issuer_index(&self) -> usize {
+        self.0.provenance.issuer
+    }
+
+    /// Whether a verdict of before holds now: the token would be accepted again, as the same.
+    pub(super) fn is_current(&self, snapshot: &Snapshot, leeway: Duration, now: UnixTime) -> bool {
+        let Inner { claims, provenance, .. } = &*self.0;
+        let in_time = now < claims.expires_at.saturating_add(leeway)
+            && claims.not_before <= now.saturating_add(leeway)
+            && snapshot.usable(now).is_some();
+        in_time && provenance.holds(snapshot)
     }
 
     pub(super) fn challenge(&self) -> &Parameters {
@@ -71,24 +89,25 @@ impl AuthContext {
     /// The subject, `sub`. In an app-to-app token usually the application itself.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
-        self.0.subject.as_deref()
+        self.text(&self.0.claims.subject)
     }
 
     /// The client that the token was issued to: `client_id`, else `azp`, else, with an App ID
     /// binding, the `sub` of an app-to-app token.
     #[must_use]
     pub fn client_id(&self) -> Option<&str> {
-        self.0.client_id.as_deref()
+        self.text(&self.0.claims.client_id)
     }
 
     /// All members of `aud`.
     pub fn audience(&self) -> impl Iterator<Item = &str> {
-        self.0.audience.iter().map(|audience| &**audience)
+        self.0.claims.audience.iter(&self.0.payload)
     }
 
     /// The scope tokens of `scope`, else of `scp`.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        self.0.scopes.iter().map(|scope| &**scope)
+        let scopes = self.0.claims.scopes.iter(&self.0.payload);
+        scopes.flat_map(|list| list.split(' ')).filter(|scope| !scope.is_empty())
     }
 
     /// Whether the token has this very scope.
@@ -100,7 +119,7 @@ impl AuthContext {
     /// When the token expires, `exp`, without leeway.
     #[must_use]
     pub fn expires_at(&self) -> UnixTime {
-        self.0.expires_at
+        self.0.claims.expires_at
     }
 
     /// The roles: those of `roles` (Entra, App ID) and of `realm_access.roles` (Keycloak).
@@ -124,7 +143,7 @@ impl AuthContext {
     /// If the claim is not of that type.
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ClaimError> {
         let claims: std::collections::BTreeMap<String, &RawValue> =
-            serde_json::from_slice(&self.0.payload).map_err(ClaimError::new)?;
+            serde_json::from_str(&self.0.payload).map_err(ClaimError::new)?;
         claims.get(name).map(|claim| serde_json::from_str(claim.get()).map_err(ClaimError::new)).transpose()
     }
 
@@ -134,14 +153,32 @@ impl AuthContext {
     ///
     /// If the claims do not have that shape.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, ClaimError> {
-        serde_json::from_slice(&self.0.payload).map_err(ClaimError::new)
+        serde_json::from_str(&self.0.payload).map_err(ClaimError::new)
     }
 
     /// All claims, as the JSON text of the token's payload.
     #[must_use]
     pub fn claims_json(&self) -> &str {
-        // The payload was parsed as JSON, and so is UTF-8.
-        std::str::from_utf8(&self.0.payload).unwrap_or_default()
+        &self.0.payload
+    }
+
+    fn text<'a>(&'a self, text: &'a Option<Text>) -> Option<&'a str> {
+        text.as_ref().map(|text| text.get(&self.0.payload))
+    }
+}
+
+impl Provenance {
+    /// Whether the key that verified the token is still the one for it.
+    fn holds(&self, snapshot: &Snapshot) -> bool {
+        let epoch = snapshot.epoch();
+        if self.epoch.load(Ordering::Relaxed) == epoch {
+            return true;
+        }
+        let holds = self.key_id.as_deref().is_some_and(|kid| snapshot.still_has(kid, self.fingerprint));
+        if holds {
+            self.epoch.store(epoch, Ordering::Relaxed);
+        }
+        holds
     }
 }
 
@@ -149,11 +186,11 @@ impl fmt::Debug for AuthContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthContext")
             .field("issuer", &self.0.issuer)
-            .field("subject", &self.0.subject)
-            .field("client_id", &self.0.client_id)
-            .field("audience", &self.0.audience)
-            .field("scopes", &self.0.scopes)
-            .field("expires_at", &self.0.expires_at)
+            .field("subject", &self.subject())
+            .field("client_id", &self.client_id())
+            .field("audience", &self.audience().collect::<Vec<_>>())
+            .field("scopes", &self.scopes().collect::<Vec<_>>())
+            .field("expires_at", &self.expires_at())
             .finish_non_exhaustive()
     }
 }

@@ -108,7 +108,7 @@ where
     {
         let kind = match self.server.decide(self.request.headers(), self.request.uri(), false) {
             Ok(Decision::Grant(context)) => {
-                self.server.0.verdicts.granted();
+                self.server.0.counters.granted();
                 self.request.extensions_mut().insert(context);
                 return State::AwaitingReady { awaiting: Some(self) };
             }

@@ -23,15 +23,17 @@ mod bearer;
 mod builder;
 mod challenge;
 mod context;
+mod counters;
 #[cfg(feature = "axum")]
 mod extract;
 mod future;
 mod layer;
 mod rejection;
 mod require_scope;
+mod seen_headers;
 mod service;
 mod trusted_issuer;
-mod verdicts;
+mod verdict_cache;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +97,9 @@ struct Inner {
     clock: Arc<dyn Clock>,
     max_token_len: usize,
     challenges: challenge::Challenges,
-    verdicts: verdicts::Verdicts,
+    counters: counters::Counters,
+    cache: verdict_cache::VerdictCache,
+    seen_headers: seen_headers::SeenHeaders,
 }
 
 /// One issuer: what its tokens must be like, and its own keys.
@@ -140,6 +144,12 @@ impl ResourceServer {
     pub fn key_sets(&self) -> Vec<KeySetStatus> {
         let now = self.0.clock.now();
         self.0.issuers.iter().map(|issuer| issuer.keys.status(now)).collect()
+    }
+
+    /// How many verified tokens are remembered. For tests and dashboards: it does some housekeeping.
+    #[must_use]
+    pub fn cached_tokens(&self) -> u64 {
+        self.0.cache.len()
     }
 
     /// Has the keys of every issuer fetched at once, whatever timers and budgets say, and waits

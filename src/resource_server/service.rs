@@ -1,15 +1,21 @@
 //! The path of a request: `decide` reads top to bottom, the service turns it into a future.
 
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 
 use http::{HeaderMap, Request, Response, Uri};
 use tower_service::Service;
 
 use super::challenge::is_grpc;
+use super::context::Provenance;
 use super::future::{Awaiting, ResponseFuture};
-use super::{AuthContext, Challenge, Rejection, RejectionKind, RejectionResponse, ResourceServer, bearer};
-use crate::jwt::{Decoded, Expectations};
+use super::{
+    AuthContext, Challenge, IssuerEntry, Rejection, RejectionKind, RejectionResponse, ResourceServer, bearer,
+};
+use crate::clock::UnixTime;
+use crate::jwt::{Decoded, Expectations, Header, Segments, decode_base64url};
 use crate::key_set::{Demand, NoKey, Wait};
+use crate::oauth::Issuer;
 
 /// What is to be done with a request that is not refused.
 #[derive(Debug)]
@@ -29,15 +35,55 @@ impl ResourceServer {
         may_wait: bool,
     ) -> Result<Decision, RejectionKind> {
         let token = bearer::extract(headers, uri)?; // RFC 6750 §2.1
-        let decoded = Decoded::new(token, self.0.max_token_len)?; // RFC 7515 §7.1
-        let unverified = decoded.parse()?; // RFC 7515 §4, RFC 7519 §7.2
+        if token.len() > self.0.max_token_len {
+            return Err(RejectionKind::TooLarge);
+        }
+        let now = self.0.clock.now();
+        if let Some(context) = self.remembered(token, now) {
+            return Ok(Decision::Grant(context));
+        }
+        self.judge(token, now, may_wait)
+    }
+
+    /// The verdict of before on this very token, if it still holds.
+    fn remembered(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
+        let context = self.0.cache.get(token)?;
+        let entry = self.0.issuers.get(context.issuer_index())?;
+        if context.is_current(&entry.keys.load(), entry.expectations.leeway, now) {
+            self.0.counters.remembered();
+            return Some(context);
+        }
+        self.0.cache.remove(token);
+        None
+    }
+
+    /// Judges a token from its bytes: the cheap questions first, and the signature last but one.
+    fn judge(&self, token: &[u8], now: UnixTime, may_wait: bool) -> Result<Decision, RejectionKind> {
+        let segments = Segments::split(bearer::one_word(token)?)?; // RFC 7515 §7.1
+        let seen = self.0.seen_headers.find(segments.header);
+        let (header_json, is_new);
+        let header = match seen.as_ref().and_then(|seen| seen.as_ref()) {
+            Some(seen) => {
+                is_new = false;
+                seen.header()
+            }
+            None => {
+                is_new = true;
+                header_json = decode_base64url(segments.header)?;
+                Header::parse(&header_json)? // RFC 7515 §4
+            }
+        };
+        let decoded = Decoded::new(segments)?;
+        let unverified = decoded.parse(header)?; // RFC 7519 §7.2
         let claimed = unverified.claimed_issuer().ok_or(RejectionKind::Claim)?;
-        let (issuer, entry) = self.issuer(claimed).ok_or(RejectionKind::Issuer)?;
+        let (index, issuer, entry) = self.issuer(claimed).ok_or(RejectionKind::Issuer)?;
         let expectations = &entry.expectations;
         if !expectations.algorithms.contains(&unverified.header().algorithm) {
             return Err(RejectionKind::UnsupportedAlgorithm);
         }
-        let now = self.0.clock.now();
+        if unverified.has_expired(expectations, now) {
+            return Err(RejectionKind::Expired);
+        }
         let snapshot = entry.keys.load();
         let keys = snapshot.usable(now).ok_or(RejectionKind::KeysUnavailable)?;
         let candidates = keys.select(unverified.header(), snapshot.revoked(), expectations.candidate_keys);
@@ -59,7 +105,7 @@ impl ResourceServer {
         };
         let may_doubt =
             may_wait && entry.keys.reuses_key_ids() && unverified.is_plausible(expectations, now).is_ok();
-        let verified = match unverified.verify_signature(keys.as_slice()) {
+        let (verified, key) = match unverified.verify_signature(keys.as_slice()) {
             Ok(verified) => verified, // RFC 7515 §5.2
             Err(defect) if may_doubt => {
                 let wait = entry.keys.demand(Demand::BadSignature);
@@ -67,23 +113,36 @@ impl ResourceServer {
             }
             Err(defect) => return Err(defect.into()),
         };
-        let claims = verified.validate(expectations, now)?; // RFC 7519 §4.1, RFC 9068 §4
+        let valid = verified.validate(expectations, now)?; // RFC 7519 §4.1, RFC 9068 §4
+        if is_new {
+            self.0.seen_headers.note(segments.header, valid.header());
+        }
+        let provenance = Provenance {
+            issuer: index,
+            key_id: valid.header().key_id.as_ref().map(|kid| kid.as_str().into()),
+            fingerprint: key.fingerprint(),
+            epoch: AtomicU64::new(snapshot.epoch()),
+        };
+        let summary = valid.summary(expectations.subject_is_client);
         let challenge = self.0.challenges.parameters();
-        Ok(Decision::Grant(AuthContext::new(issuer, &claims, expectations.subject_is_client, challenge)))
+        let context = AuthContext::new(issuer, decoded.into_payload(), summary, provenance, challenge);
+        self.0.cache.insert(token, &context);
+        Ok(Decision::Grant(context))
     }
 
-    /// The trusted issuer of this name: a token only ever meets the keys of its own issuer.
-    fn issuer(&self, claimed: &str) -> Option<(crate::Issuer, &super::IssuerEntry)> {
-        self.0.issuers.iter().find_map(|entry| {
+    /// The trusted issuer of this name, and its place in the list: a token only ever meets the keys
+    /// of its own issuer.
+    fn issuer(&self, claimed: &str) -> Option<(usize, Issuer, &IssuerEntry)> {
+        self.0.issuers.iter().enumerate().find_map(|(index, entry)| {
             let Expectations { issuer, issuer_aliases, .. } = &entry.expectations;
             let known =
                 std::iter::once(issuer).chain(issuer_aliases).find(|known| known.as_str() == claimed)?;
-            Some((known.clone(), entry))
+            Some((index, known.clone(), entry))
         })
     }
 
     pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {
-        self.0.verdicts.refused(kind);
+        self.0.counters.refused(kind);
         crate::trace::debug!(target: "tower_oauth::resource_server", reason = kind.as_str(), "request refused");
         self.0.challenges.reject(kind, grpc)
     }
@@ -137,7 +196,7 @@ where
         request.extensions_mut().remove::<Anonymous>();
         match self.server.decide(request.headers(), request.uri(), true) {
             Ok(Decision::Grant(context)) => {
-                self.server.0.verdicts.granted();
+                self.server.0.counters.granted();
                 request.extensions_mut().insert(context);
                 ResponseFuture::calling(self.inner.call(request))
             }

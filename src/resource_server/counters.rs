@@ -1,24 +1,34 @@
 //! How many requests were granted, and refused for what reason.
 
 use super::RejectionKind;
-use crate::metrics::{Counter, REQUESTS};
+use crate::metrics::{Counter, REQUESTS, VERDICT_CACHE_HITS};
 
 /// Looked up once, when the resource server is made: counting a request is one addition.
 #[derive(Clone, Debug)]
-pub(super) struct Verdicts {
+pub(super) struct Counters {
     granted: Counter,
     /// In the order of [`RejectionKind::ALL`].
     refused: [Counter; RejectionKind::ALL.len()],
+    remembered: Counter,
 }
 
-impl Verdicts {
+impl Counters {
     pub(super) fn new() -> Self {
         let counter = |verdict| Counter::new(REQUESTS, ("verdict", verdict));
-        Self { granted: counter("granted"), refused: RejectionKind::ALL.map(|kind| counter(kind.as_str())) }
+        Self {
+            granted: counter("granted"),
+            refused: RejectionKind::ALL.map(|kind| counter(kind.as_str())),
+            remembered: Counter::without_label(VERDICT_CACHE_HITS),
+        }
     }
 
     pub(super) fn granted(&self) {
         self.granted.increment();
+    }
+
+    /// A verdict came from the cache.
+    pub(super) fn remembered(&self) {
+        self.remembered.increment();
     }
 
     pub(super) fn refused(&self, kind: RejectionKind) {
