@@ -245,7 +245,7 @@ impl<'de> Deserialize<'de> for Raw<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut raw = Raw::default();
-                let mut names = Names::of_a_token();
+                let mut names = Names::default();
                 let members = Cell::new(0);
                 while let Some(Name(name)) = map.next_key()? {
                     match &*name {

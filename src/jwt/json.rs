@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use smallvec::SmallVec;
 
 /// Objects and arrays may be nested this deep.
 const MAX_DEPTH: u32 = 32;
@@ -52,17 +53,12 @@ impl<'de> Deserialize<'de> for Name<'de> {
 /// names need to be compared.
 #[derive(Debug, Default)]
 pub(crate) struct Names<'de> {
-    names: Vec<Cow<'de, str>>,
+    names: SmallVec<[Cow<'de, str>; 16]>,
     seen: [u64; 4],
     suspicious: bool,
 }
 
 impl<'de> Names<'de> {
-    /// For the outermost object of a token, which seldom has more names.
-    pub(crate) fn of_a_token() -> Self {
-        Self { names: Vec::with_capacity(24), ..Self::default() }
-    }
-
     /// Notes a name; refuses too many of them.
     pub(crate) fn note<E: Error>(&mut self, name: Cow<'de, str>) -> Result<(), E> {
         if self.names.len() == MAX_NAMES {
@@ -112,16 +108,11 @@ const MAX_NUMBER: usize = 64;
 
 /// Whether a document has a number that is longer than any real one.
 ///
-/// A look at every 32nd byte finds a run of that length; only where one is found is the
-/// document read to tell numbers from strings.
+/// A run of that length covers one of the stretches between every 32nd byte as a whole; only where
+/// one is covered is the document read to tell numbers from strings.
 pub(crate) fn has_long_number(json: &[u8]) -> bool {
     let of_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
-    let suspicious = json
-        .iter()
-        .skip(MAX_NUMBER / 2)
-        .step_by(MAX_NUMBER / 2)
-        .zip(json.iter().skip(MAX_NUMBER).step_by(MAX_NUMBER / 2))
-        .any(|(one, next)| of_number(one) && of_number(next));
+    let suspicious = json.chunks_exact(MAX_NUMBER / 2).any(|stretch| stretch.iter().all(of_number));
     if !suspicious {
         return false;
     }

@@ -3,7 +3,7 @@
 //! The types tell how far the judgement has come; each is the only way to the next:
 //!
 //! ```text
-//! Segments ─▶ Decoded ──parse──▶ Unverified ──verify_signature──▶ SignatureVerified ──validate──▶ ValidClaims
+//! Segments, Header ──parse──▶ Unverified ──verify_signature──▶ SignatureVerified ──validate──▶ ValidClaims
 //! ```
 //!
 //! RFC 7515 (compact form, header), RFC 7519 (claims), RFC 8725 and its successor (what to
@@ -54,34 +54,6 @@ pub(crate) enum Defect {
     UnsupportedAlgorithm,
 }
 
-/// A token in its three parts, the payload decoded.
-#[derive(Debug)]
-pub(crate) struct Decoded<'t> {
-    segments: Segments<'t>,
-    payload: String,
-}
-
-impl<'t> Decoded<'t> {
-    /// Decodes the payload of a token.
-    pub(crate) fn new(segments: Segments<'t>) -> Result<Self, Defect> {
-        let payload = decode_base64url(segments.payload)?;
-        // RFC 7519 §7.2: the message is UTF-8.
-        let payload = String::from_utf8(payload).map_err(|_| Defect::Malformed)?;
-        Ok(Self { segments, payload })
-    }
-
-    /// Reads the claims strictly, and believes none of it.
-    pub(crate) fn parse<'a>(&'a self, header: Header<'a>) -> Result<Unverified<'a>, Defect> {
-        let claims = Claims::parse(&self.payload)?;
-        Ok(Unverified { segments: &self.segments, header, claims })
-    }
-
-    /// The JSON text of the claims.
-    pub(crate) fn into_payload(self) -> String {
-        self.payload
-    }
-}
-
 /// A well-formed token that nobody vouches for.
 #[derive(Debug)]
 pub(crate) struct Unverified<'a> {
@@ -91,6 +63,16 @@ pub(crate) struct Unverified<'a> {
 }
 
 impl<'a> Unverified<'a> {
+    /// Reads the claims strictly, and believes none of it.
+    pub(crate) fn parse(
+        segments: &'a Segments<'a>,
+        header: Header<'a>,
+        payload: &'a str,
+    ) -> Result<Self, Defect> {
+        let claims = Claims::parse(payload)?;
+        Ok(Self { segments, header, claims })
+    }
+
     /// The JOSE header, good for choosing a key and nothing else.
     pub(crate) fn header(&self) -> &Header<'a> {
         &self.header

@@ -36,9 +36,10 @@ pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r [u8],
 /// token's parser to say: a padded or otherwise spoiled token is an invalid token, not a malformed
 /// request.
 pub(super) fn one_word(token: &[u8]) -> Result<&str, RejectionKind> {
-    // Without a way out in between, so that many bytes are looked at together.
-    let visible = token.iter().fold(true, |visible, byte| visible & byte.is_ascii_graphic());
-    if !visible {
+    // From `!` to `~`; without a way out in between, so that many bytes are looked at together.
+    let invisible =
+        token.iter().fold(0, |invisible, byte| invisible | u8::from(byte.wrapping_sub(b'!') > b'~' - b'!'));
+    if invisible != 0 {
         return Err(RejectionKind::InvalidRequest);
     }
     std::str::from_utf8(token).map_err(|_| RejectionKind::InvalidRequest)

@@ -13,7 +13,7 @@ use super::{
     AuthContext, Challenge, IssuerEntry, Rejection, RejectionKind, RejectionResponse, ResourceServer, bearer,
 };
 use crate::clock::UnixTime;
-use crate::jwt::{Decoded, Expectations, Header, Segments, decode_base64url};
+use crate::jwt::{Expectations, Header, Segments, Unverified, decode_base64url};
 use crate::key_set::{Demand, NoKey, Wait};
 use crate::oauth::Issuer;
 
@@ -73,8 +73,9 @@ impl ResourceServer {
                 Header::parse(&header_json)? // RFC 7515 §4
             }
         };
-        let decoded = Decoded::new(segments)?;
-        let unverified = decoded.parse(header)?; // RFC 7519 §7.2
+        let payload = decode_base64url(segments.payload)?;
+        let payload = std::str::from_utf8(&payload).map_err(|_| RejectionKind::Malformed)?;
+        let unverified = Unverified::parse(&segments, header, payload)?; // RFC 7519 §7.2
         let claimed = unverified.claimed_issuer().ok_or(RejectionKind::Claim)?;
         let (index, issuer, entry) = self.issuer(claimed).ok_or(RejectionKind::Issuer)?;
         let expectations = &entry.expectations;
@@ -125,7 +126,7 @@ impl ResourceServer {
         };
         let summary = valid.summary(expectations.subject_is_client);
         let challenge = self.0.challenges.parameters();
-        let context = AuthContext::new(issuer, decoded.into_payload(), summary, provenance, challenge);
+        let context = AuthContext::new(issuer, payload.to_owned(), summary, provenance, challenge);
         self.0.cache.insert(token, &context);
         Ok(Decision::Grant(context))
     }

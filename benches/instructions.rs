@@ -1,0 +1,125 @@
+//! What the layer costs in instructions, counted by callgrind: steady on any machine, so that
+//! continuous integration can compare them with `instructions.baseline`.
+//!
+//! `cargo bench --bench instructions`; it needs valgrind and `gungraun-runner`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::must_use_candidate,
+    clippy::needless_pass_by_value,
+    missing_debug_implementations,
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "a benchmark"
+)]
+
+#[path = "support/tokens.rs"]
+#[allow(dead_code, reason = "the table uses all of it")]
+mod tokens;
+
+use std::convert::Infallible;
+use std::hint::black_box;
+
+use gungraun::{library_benchmark, library_benchmark_group, main};
+use http::{Request, Response, header};
+use tokens::{AUDIENCE, ISSUER, NOW, Signer};
+use tower::{Layer, Service, service_fn};
+use tower_oauth::{
+    Audience, Issuer, KeySet, ManualClock, ResourceServer, ResourceServerService, TrustedIssuer, UnixTime,
+};
+
+type Answer = fn(Request<()>) -> std::future::Ready<Result<Response<()>, Infallible>>;
+type Layered = ResourceServerService<tower::util::ServiceFn<Answer>>;
+
+/// A service, and the request that it is asked.
+pub struct Case {
+    service: Layered,
+    request: Request<()>,
+    /// What is held until the measurement is over.
+    _server: ResourceServer,
+}
+
+fn answer(_: Request<()>) -> std::future::Ready<Result<Response<()>, Infallible>> {
+    std::future::ready(Ok(Response::new(())))
+}
+
+fn now_or_never<F: Future>(future: F) -> F::Output {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(output) => output,
+        std::task::Poll::Pending => panic!("it was not decided at once"),
+    }
+}
+
+fn request(token: &str) -> Request<()> {
+    Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap()
+}
+
+/// A server that has verified other tokens of the same issuer before.
+fn case(algorithm: &str, cached: u64, token: impl FnOnce(&Signer) -> String) -> Case {
+    let signer = Signer::new(algorithm);
+    let issuer = TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap());
+    let issuer = issuer.keys(KeySet::from_json(signer.jwks().as_bytes()).unwrap());
+    let builder = ResourceServer::trusting(issuer).clock(ManualClock::at(UnixTime::from_secs(NOW)));
+    let server = builder.max_cached_tokens(cached).build().unwrap().0;
+    let mut service = server.layer().layer(service_fn(answer as Answer));
+    for number in 0..3 {
+        let warm = now_or_never(service.call(request(&signer.good(algorithm, number)))).unwrap();
+        assert_eq!(warm.status(), 200);
+    }
+    let request = request(&token(&signer));
+    Case { service, request, _server: server }
+}
+
+fn hit() -> Case {
+    case("EdDSA", 1000, |signer| {
+        // Ed25519 signs the same way twice.
+        signer.good("EdDSA", 1)
+    })
+}
+
+fn miss(algorithm: &str) -> Case {
+    case(algorithm, 0, |signer| signer.good(algorithm, 9))
+}
+
+fn first_sight(algorithm: &str) -> Case {
+    case(algorithm, 1000, |signer| signer.good(algorithm, 9))
+}
+
+fn refused(what: &str) -> Case {
+    case("EdDSA", 1000, |signer| {
+        let swap = |from: &str, to: &str| {
+            signer.token(&tokens::header("EdDSA"), &tokens::claims(9).replace(from, to))
+        };
+        match what {
+            "no dots" => "a".repeat(900),
+            "bad base64" => signer.good("EdDSA", 9).replace('.', ".*"),
+            "hs256" => signer.token(&tokens::header("HS256"), &tokens::claims(9)),
+            "unknown issuer" => swap("eu-de", "us-east"),
+            _ => swap(&format!("\"exp\":{}", NOW + 3600), "\"exp\":1700000000"),
+        }
+    })
+}
+
+#[library_benchmark]
+#[bench::hit(hit())]
+#[bench::miss_rs256(miss("RS256"))]
+#[bench::miss_ps256(miss("PS256"))]
+#[bench::miss_es256(miss("ES256"))]
+#[bench::miss_eddsa(miss("EdDSA"))]
+#[bench::first_sight_rs256(first_sight("RS256"))]
+#[bench::refused_no_dots(refused("no dots"))]
+#[bench::refused_bad_base64(refused("bad base64"))]
+#[bench::refused_hs256(refused("hs256"))]
+#[bench::refused_unknown_issuer(refused("unknown issuer"))]
+#[bench::refused_expired(refused("expired"))]
+fn layer(case: Case) -> (Response<()>, Layered) {
+    let Case { mut service, request, .. } = case;
+    let response = now_or_never(service.call(black_box(request))).unwrap();
+    (response, service)
+}
+
+library_benchmark_group!(name = requests, benchmarks = layer);
+main!(library_benchmark_groups = requests);
