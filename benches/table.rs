@@ -36,8 +36,12 @@ use tower_oauth::{Audience, Issuer, KeySet, ManualClock, ResourceServer, Trusted
 static ALLOCATIONS: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const DISTINCT: usize = 10_000;
+fn distinct() -> usize {
+    std::env::var("N").map_or(10_000, |n| n.parse::<usize>().unwrap())
+}
 const ROUNDS: usize = 25;
 const ROUND: Duration = Duration::from_millis(20);
+const BATCH: usize = 64;
 
 fn now_or_never<F: Future>(future: F) -> F::Output {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -94,25 +98,32 @@ impl Row {
     fn requests(&mut self, count: usize) -> Vec<Request<()>> {
         (0..count)
             .map(|_| {
-                let field = self.fields[self.next % self.fields.len()].clone();
+                let field = self.fields[(self.next
+                    * std::env::var("STEP").map_or(1, |n| n.parse::<usize>().unwrap()))
+                    % self.fields.len()]
+                .clone();
                 self.next += 1;
                 Request::builder().header(header::AUTHORIZATION, field).body(()).unwrap()
             })
             .collect()
     }
 
-    /// One round, of as many requests as take about its time.
+    /// One round of so many requests, made and asked in small batches, as they come to a server: were all
+    /// of them there at once, the memory they fill would be what is measured.
     fn round(&mut self, count: usize) -> Duration {
-        let requests = self.requests(count);
-        let region = Region::new(ALLOCATIONS);
-        let began = Instant::now();
-        let mut good = 0;
-        for request in requests {
-            good += usize::from((self.call)(request) == self.expected);
+        let (mut took, mut allocations, mut good) = (Duration::ZERO, 0, 0);
+        for batch in (0..count).step_by(BATCH).map(|done| BATCH.min(count - done)) {
+            let requests = self.requests(batch);
+            let region = Region::new(ALLOCATIONS);
+            let began = Instant::now();
+            for request in requests {
+                good += usize::from((self.call)(request) == self.expected);
+            }
+            took += began.elapsed();
+            allocations += region.change().allocations;
         }
-        let took = began.elapsed();
-        self.allocations = region.change().allocations as f64 / count as f64;
         assert_eq!(good, count, "{}", self.name);
+        self.allocations = allocations as f64 / count as f64;
         self.nanos.push(took.as_nanos() as f64 / count as f64);
         took
     }
@@ -141,7 +152,15 @@ fn server(jwks: &str, cached: bool) -> ResourceServer {
     let issuer = TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap());
     let issuer = issuer.keys(KeySet::from_json(jwks.as_bytes()).unwrap());
     let builder = ResourceServer::trusting(issuer).clock(ManualClock::at(UnixTime::from_secs(NOW)));
-    let builder = if cached { builder } else { builder.max_cached_tokens(0) };
+    let builder = if cached {
+        if let Ok(n) = std::env::var("CAP") {
+            builder.max_cached_tokens(n.parse().unwrap()).max_cache_size(n.parse::<u64>().unwrap() * 3355)
+        } else {
+            builder
+        }
+    } else {
+        builder.max_cached_tokens(0)
+    };
     builder.build().unwrap().0
 }
 
@@ -169,12 +188,12 @@ fn main() {
     let quick = std::env::args().any(|argument| argument == "--test");
     let (distinct, rounds, length) = if quick { (50, 1, Duration::ZERO) } else { (DISTINCT, ROUNDS, ROUND) };
     let mut rows = rows(distinct);
+    rows.truncate(7);
     let mut counts = Vec::new();
     for row in &mut rows {
         // All tokens once, then how many fit into a round.
-        row.round(row.fields.len().max(20));
-        let took = row.round(200.min(row.fields.len().max(20)));
-        let each = took.as_secs_f64() / row.requests(0).len().max(200) as f64;
+        row.round(row.fields.len());
+        let each = row.round(200).as_secs_f64() / 200.0;
         counts.push(if quick { 20 } else { ((length.as_secs_f64() / each) as usize).clamp(20, 100_000) });
         row.nanos.clear();
     }
@@ -206,11 +225,9 @@ fn rows(distinct: usize) -> Vec<Row> {
         Map(entries.collect())
     };
     let moka = || {
-        let cache = moka::sync::Cache::builder().max_capacity(1 << 20).build_with_hasher(Default::default());
-        for token in &tokens {
-            cache.insert(token.as_bytes().into(), caller());
-        }
-        cache.run_pending_tasks();
+        let cache = moka::sync::Cache::builder()
+            .max_capacity(std::env::var("FCAP").map_or(1 << 20, |n| n.parse().unwrap()))
+            .build_with_hasher(Default::default());
         Moka(cache)
     };
     let (map_one, map_all, moka_one, moka_all) = (map(), map(), moka(), moka());
@@ -257,9 +274,10 @@ fn rows(distinct: usize) -> Vec<Row> {
         ("forged", Signer::new("RS256").good("RS256", 1)),
     ];
     for (name, token) in refusals {
-        rows.push(
-            Row::new(format!("refused: {name}"), "", &bad(token), layered(&server(&jwks, true))).refused(),
-        );
+        // As after the first good token.
+        let mut call = layered(&server(&jwks, true));
+        call(Request::builder().header(header::AUTHORIZATION, &one[0]).body(()).unwrap());
+        rows.push(Row::new(format!("refused: {name}"), "", &bad(token), call).refused());
     }
     rows
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::jwt::{Base64Url, Claims, Header, KeyMaterial, Segments, VerificationKey, decode_base64url};
+use crate::jwt::{Claims, Header, KeyMaterial, Segments, VerificationKey, decode_base64url};
 use crate::key_set::KeySet;
 use crate::{Algorithm, ErrorKind};
 
@@ -36,9 +36,9 @@ fn verifies(jws: &str, keys: &KeySet) -> bool {
         let header = Header::parse(&header).map_err(drop)?;
         decode_base64url(segments.payload).map_err(drop)?;
         let keys = keys.select(&header, &Default::default(), 1).map_err(drop)?;
-        let signature = Base64Url::decode(segments.signature).map_err(drop)?;
+        let signature = decode_base64url(segments.signature).map_err(drop)?;
         let [key] = keys.as_slice() else { return Err(()) };
-        key.verify(header.algorithm, segments.signing_input.as_bytes(), signature.as_bytes()).map_err(drop)
+        key.verify(header.algorithm, segments.signing_input.as_bytes(), &signature).map_err(drop)
     };
     verify().is_ok()
 }
@@ -46,7 +46,7 @@ fn verifies(jws: &str, keys: &KeySet) -> bool {
 /// Claims from any bytes, by the same steps as a token's.
 fn claims(payload: &[u8]) -> Result<(), ()> {
     let text = std::str::from_utf8(payload).map_err(drop)?;
-    Claims::parse(text).map(drop).map_err(drop)
+    Claims::parse(text, |_, _| Ok(())).map(drop).map_err(drop)
 }
 
 /// A key set from a JWK or a JWK set, as an issuer would publish it.
@@ -144,7 +144,7 @@ fn wycheproof_base64_group_against_the_compact_parser() {
             let parts = Segments::split(test["jws"].as_str().unwrap()).and_then(|segments| {
                 decode_base64url(segments.header)?;
                 decode_base64url(segments.payload)?;
-                Base64Url::decode(segments.signature)
+                decode_base64url(segments.signature)
             });
             if parts.is_err() {
                 refused.push(id);

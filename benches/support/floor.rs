@@ -38,7 +38,13 @@ pub struct Moka(pub moka::sync::Cache<Box<[u8]>, Arc<Caller>, foldhash::fast::Ra
 
 impl Moka {
     pub fn check<B>(&self, request: &mut Request<B>) {
-        let caller = self.0.get(token(request)).unwrap();
+        let token = token(request);
+        let caller = self.0.get(token).unwrap_or_else(|| {
+            let caller =
+                Arc::new(Caller { subject: AUDIENCE.into(), scope: "orders.read".into(), expires_at: NOW });
+            self.0.insert(token.into(), Arc::clone(&caller));
+            caller
+        });
         request.extensions_mut().insert(caller);
     }
 }

@@ -48,6 +48,18 @@ pub(crate) struct Expectations {
     pub(crate) max_lifetime: Option<Duration>,
 }
 
+impl Expectations {
+    /// Whether tokens that expire then are refused now.
+    pub(crate) fn have_expired(&self, expires_at: UnixTime, now: UnixTime) -> bool {
+        now >= expires_at.saturating_add(self.leeway)
+    }
+}
+
+/// A first look at `iss`, and at `exp` if it has been read.
+pub(crate) trait Glance: Fn(&str, Option<UnixTime>) -> Result<(), Defect> {}
+
+impl<G: Fn(&str, Option<UnixTime>) -> Result<(), Defect>> Glance for G {}
+
 /// Claims as they stand in the payload, borrowed from it.
 #[derive(Debug)]
 pub(crate) struct Claims<'a> {
@@ -59,26 +71,24 @@ impl<'a> Claims<'a> {
     /// Reads a decoded payload, strictly and once.
     ///
     /// A registered claim of the wrong type is an error even where the claim is not required
-    /// (CVE-2026-25537).
-    pub(crate) fn parse(payload: &'a str) -> Result<Self, Defect> {
+    /// (CVE-2026-25537). `glance` sees `iss` and `exp` as soon as they have been read, and may
+    /// refuse the rest unread.
+    pub(crate) fn parse(payload: &'a str, glance: impl Glance) -> Result<Self, Defect> {
         if has_long_number(payload.as_bytes()) {
             return Err(Defect::Malformed);
         }
-        let raw =
-            serde_json::from_str(payload).map_err(|error: serde_json::Error| match error.classify() {
-                serde_json::error::Category::Data => Defect::Claim,
-                _ => Defect::Malformed,
-            })?;
+        let refused = Cell::new(None);
+        let mut json = serde_json::Deserializer::from_str(payload);
+        let raw = RawVisitor { glance, refused: &refused }.deserialize(&mut json);
+        let raw = raw.and_then(|raw| json.end().map(|()| raw)).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => refused.get().unwrap_or(Defect::Claim),
+            _ => Defect::Malformed,
+        })?;
         Ok(Self { payload, raw })
     }
 
     pub(crate) fn issuer(&self) -> Option<&str> {
         self.raw.iss.as_deref()
-    }
-
-    /// Whether `exp` has passed; not, if there is none.
-    pub(super) fn has_expired(&self, expectations: &Expectations, now: UnixTime) -> bool {
-        self.raw.exp.is_some_and(|date| now >= date.0.saturating_add(expectations.leeway))
     }
 
     /// Every check that looks at claims; `now` comes from outside.
@@ -138,7 +148,7 @@ impl<'a> Claims<'a> {
             return Err(Defect::Audience);
         }
         let expires_at = raw.exp.ok_or(Defect::Claim)?.0;
-        if now >= expires_at.saturating_add(*leeway) {
+        if expectations.have_expired(expires_at, now) {
             return Err(Defect::Expired);
         }
         let latest = now.saturating_add(*leeway);
@@ -232,59 +242,81 @@ struct Raw<'a> {
     is_other_token: bool,
 }
 
-impl<'de> Deserialize<'de> for Raw<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct RawVisitor;
+struct RawVisitor<'g, G> {
+    glance: G,
+    /// Why `glance` would have no more, which serde's errors cannot say.
+    refused: &'g Cell<Option<Defect>>,
+}
 
-        impl<'de> Visitor<'de> for RawVisitor {
-            type Value = Raw<'de>;
+impl<G: Glance> RawVisitor<'_, G> {
+    fn look<E: serde::de::Error>(&self, raw: &Raw<'_>) -> Result<(), E> {
+        let Some(issuer) = raw.iss.as_deref() else { return Ok(()) };
+        (self.glance)(issuer, raw.exp.map(|date| date.0)).map_err(|defect| {
+            self.refused.set(Some(defect));
+            E::custom("refused at a glance")
+        })
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a claims set")
-            }
+impl<'de, G: Glance> DeserializeSeed<'de> for RawVisitor<'_, G> {
+    type Value = Raw<'de>;
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut raw = Raw::default();
-                let mut names = Names::default();
-                let members = Cell::new(0);
-                while let Some(Name(name)) = map.next_key()? {
-                    match &*name {
-                        "iss" => raw.iss = Some(map.next_value::<Name<'de>>()?.0),
-                        "sub" => raw.sub = Some(map.next_value::<Name<'de>>()?.0),
-                        "aud" => raw.aud = Some(map.next_value()?),
-                        "exp" => raw.exp = Some(map.next_value()?),
-                        "nbf" => raw.nbf = Some(map.next_value()?),
-                        "iat" => raw.iat = Some(map.next_value()?),
-                        "jti" => raw.jti = map.next_value::<Name<'de>>().map(|_| true)?,
-                        "client_id" => raw.client_id = Some(map.next_value::<Name<'de>>()?.0),
-                        "azp" => raw.azp = Some(map.next_value::<Name<'de>>()?.0),
-                        "scope" => raw.scope = Some(map.next_value()?),
-                        "scp" => raw.scp = Some(map.next_value()?),
-                        "tenant" => raw.tenant = Some(map.next_value_seed(Lenient::seed(&members))?),
-                        "amr" => raw.amr = Some(map.next_value()?),
-                        "cnf" => {
-                            map.next_value_seed(Skip::top_level(&members))?;
-                            raw.has_confirmation = true;
-                        }
-                        "typ" => {
-                            let typ = map.next_value_seed(Lenient::seed(&members))?.0;
-                            raw.is_other_token |=
-                                matches!(typ.as_deref(), Some("ID" | "Refresh" | "Offline" | "Logout"));
-                        }
-                        "at_hash" | "c_hash" | "events" => {
-                            map.next_value_seed(Skip::top_level(&members))?;
-                            raw.is_other_token = true;
-                        }
-                        _ => map.next_value_seed(Skip::top_level(&members))?,
-                    }
-                    names.note(name)?;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, G: Glance> Visitor<'de> for RawVisitor<'_, G> {
+    type Value = Raw<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a claims set")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut raw = Raw::default();
+        let mut names = Names::default();
+        let members = Cell::new(0);
+        while let Some(Name(name)) = map.next_key()? {
+            match &*name {
+                "iss" => {
+                    raw.iss = Some(map.next_value::<Name<'de>>()?.0);
+                    self.look(&raw)?;
                 }
-                names.finish()?;
-                Ok(raw)
+                "sub" => raw.sub = Some(map.next_value::<Name<'de>>()?.0),
+                "aud" => raw.aud = Some(map.next_value()?),
+                "exp" => {
+                    raw.exp = Some(map.next_value()?);
+                    self.look(&raw)?;
+                }
+                "nbf" => raw.nbf = Some(map.next_value()?),
+                "iat" => raw.iat = Some(map.next_value()?),
+                "jti" => raw.jti = map.next_value::<Name<'de>>().map(|_| true)?,
+                "client_id" => raw.client_id = Some(map.next_value::<Name<'de>>()?.0),
+                "azp" => raw.azp = Some(map.next_value::<Name<'de>>()?.0),
+                "scope" => raw.scope = Some(map.next_value()?),
+                "scp" => raw.scp = Some(map.next_value()?),
+                "tenant" => raw.tenant = Some(map.next_value_seed(Lenient::seed(&members))?),
+                "amr" => raw.amr = Some(map.next_value()?),
+                "cnf" => {
+                    map.next_value_seed(Skip::top_level(&members))?;
+                    raw.has_confirmation = true;
+                }
+                "typ" => {
+                    let typ = map.next_value_seed(Lenient::seed(&members))?.0;
+                    raw.is_other_token |=
+                        matches!(typ.as_deref(), Some("ID" | "Refresh" | "Offline" | "Logout"));
+                }
+                "at_hash" | "c_hash" | "events" => {
+                    map.next_value_seed(Skip::top_level(&members))?;
+                    raw.is_other_token = true;
+                }
+                _ => map.next_value_seed(Skip::top_level(&members))?,
             }
+            names.note(name)?;
         }
-
-        deserializer.deserialize_map(RawVisitor)
+        names.finish()?;
+        Ok(raw)
     }
 }
 

@@ -1,18 +1,18 @@
 //! The compact form: three base64url parts between two dots (RFC 7515 §3.1, §7.1).
 
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use base64::{Engine as _, decoded_len_estimate};
-use smallvec::SmallVec;
+use std::mem::MaybeUninit;
+
+use base64_simd::{AsOut, URL_SAFE_NO_PAD};
 
 use super::Defect;
 
 /// The encoded header may be this long; real ones have about 150 bytes.
 const MAX_HEADER: usize = 8 * 1024;
 
-/// The longest signature that exists here: RSA with 8192 bits.
-const MAX_SIGNATURE: usize = 1024;
+/// The longest signature that exists here, encoded: RSA with 8192 bits.
+const MAX_SIGNATURE: usize = 1366;
 
-/// Headers and payloads seldom have more bytes.
+/// Headers, payloads and signatures seldom have more bytes.
 const USUAL: usize = 1024;
 
 /// The parts of a token, still encoded, borrowed from it.
@@ -34,6 +34,9 @@ impl<'t> Segments<'t> {
         if payload.contains('.') || header.is_empty() || signature.is_empty() {
             return Err(Defect::Malformed);
         }
+        if signature.len() > MAX_SIGNATURE {
+            return Err(Defect::Malformed);
+        }
         if header.len() > MAX_HEADER {
             return Err(Defect::TooLarge);
         }
@@ -41,34 +44,36 @@ impl<'t> Segments<'t> {
     }
 }
 
-/// Decodes exact base64url: no padding, no other character, no stray trailing bits
-/// (RFC 7515 §2, rfc8725bis §3.14).
-///
-/// On the stack, but for parts of unusual length: most tokens that are refused cost no allocation.
-pub(crate) fn decode_base64url(encoded: &str) -> Result<SmallVec<[u8; USUAL]>, Defect> {
-    let mut bytes = SmallVec::new();
-    bytes.resize(decoded_len_estimate(encoded.len()), 0);
-    let len = URL_SAFE_NO_PAD.decode_slice(encoded, &mut bytes).map_err(|_| Defect::Malformed)?;
-    bytes.truncate(len);
-    Ok(bytes)
+/// Where a part is decoded to: on the stack, but for one of unusual length, so that most tokens
+/// that are refused cost no allocation.
+pub(crate) struct Decoded {
+    stack: [MaybeUninit<u8>; USUAL],
+    heap: Vec<u8>,
 }
 
-/// A decoded signature, on the stack.
-pub(crate) struct Base64Url {
-    bytes: [u8; MAX_SIGNATURE],
-    len: usize,
+impl Decoded {
+    pub(crate) const fn new() -> Self {
+        Self { stack: [MaybeUninit::uninit(); USUAL], heap: Vec::new() }
+    }
+
+    /// Decodes exact base64url: no padding, no other character, no stray trailing bits
+    /// (RFC 7515 §2, rfc8725bis §3.14).
+    pub(crate) fn decode(&mut self, encoded: &str) -> Result<&[u8], Defect> {
+        let len = URL_SAFE_NO_PAD.estimated_decoded_length(encoded.len());
+        let space = if len <= USUAL {
+            self.stack.as_mut_slice()
+        } else {
+            self.heap.reserve(len);
+            self.heap.spare_capacity_mut()
+        };
+        let decoded = URL_SAFE_NO_PAD.decode(encoded.as_bytes(), space.as_out());
+        decoded.map(|bytes| &*bytes).map_err(|_| Defect::Malformed)
+    }
 }
 
-impl Base64Url {
-    pub(crate) fn decode(encoded: &str) -> Result<Self, Defect> {
-        let mut bytes = [0; MAX_SIGNATURE];
-        let len = URL_SAFE_NO_PAD.decode_slice(encoded, &mut bytes).map_err(|_| Defect::Malformed)?;
-        Ok(Self { bytes, len })
-    }
-
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
+/// Decodes exact base64url into bytes of their own.
+pub(crate) fn decode_base64url(encoded: &str) -> Result<Vec<u8>, Defect> {
+    URL_SAFE_NO_PAD.decode_to_vec(encoded).map_err(|_| Defect::Malformed)
 }
 
 #[cfg(test)]
@@ -92,12 +97,33 @@ mod tests {
 
     #[test]
     fn base64url_is_exact() {
-        assert_eq!(decode_base64url("-_8").unwrap().as_slice(), [0xfb, 0xff]);
+        assert_eq!(decode_base64url("-_8").unwrap(), [0xfb, 0xff]);
         assert_eq!(decode_base64url(&"A".repeat(8000)).unwrap().len(), 6000);
         for bad in ["-_8=", "+/8", "-_ 8", "-_8\n", "-_8\0", "-_9", "A", "AAAAA", "A?AA"] {
             assert_eq!(decode_base64url(bad).unwrap_err(), Defect::Malformed, "{bad:?}");
+            assert_eq!(Decoded::new().decode(bad).unwrap_err(), Defect::Malformed, "{bad:?}");
         }
-        assert!(Base64Url::decode(&"A".repeat(1366)).is_ok());
-        assert!(Base64Url::decode(&"A".repeat(1370)).is_err());
+    }
+
+    #[test]
+    fn every_part_is_decoded_alike_whatever_its_length() {
+        for len in (0..70).chain([1023, 1024, 1025, 5000]) {
+            let bytes: Vec<u8> = (0..len).map(|byte: usize| byte.to_le_bytes()[0].wrapping_mul(89)).collect();
+            let encoded = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &bytes);
+            assert_eq!(Decoded::new().decode(&encoded).unwrap(), bytes);
+            for at in 0..encoded.len().min(100) {
+                for wrong in ["=", "+", "/", " ", "\n", "\0", ".", "\u{7f}"] {
+                    let mut spoiled = encoded.clone();
+                    spoiled.replace_range(at..=at, wrong);
+                    assert!(Decoded::new().decode(&spoiled).is_err(), "{len} {at} {wrong:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_signature_longer_than_any_key_makes_is_refused_undecoded() {
+        assert!(Segments::split(&format!("a.b.{}", "A".repeat(1366))).is_ok());
+        assert_eq!(Segments::split(&format!("a.b.{}", "A".repeat(1367))).unwrap_err(), Defect::Malformed);
     }
 }

@@ -19,8 +19,8 @@ mod text;
 
 pub use self::algorithm::Algorithm;
 pub use self::claims::TokenProfile;
-pub(crate) use self::claims::{Claims, Expectations, Summary, ValidClaims};
-pub(crate) use self::compact::{Base64Url, Segments, decode_base64url};
+pub(crate) use self::claims::{Claims, Expectations, Glance, Summary, ValidClaims};
+pub(crate) use self::compact::{Decoded, Segments, decode_base64url};
 pub(crate) use self::header::{Header, KeyId, SeenHeader};
 pub(crate) use self::json::Name;
 pub(crate) use self::signature::{Fingerprint, KeyMaterial, UnusableKey, VerificationKey};
@@ -63,13 +63,15 @@ pub(crate) struct Unverified<'a> {
 }
 
 impl<'a> Unverified<'a> {
-    /// Reads the claims strictly, and believes none of it.
+    /// Reads the claims strictly, and believes none of it. What `glance` says of the issuer or the
+    /// expiry is refused as soon as these have been read: nobody need doubt that.
     pub(crate) fn parse(
         segments: &'a Segments<'a>,
         header: Header<'a>,
         payload: &'a str,
+        glance: impl Glance,
     ) -> Result<Self, Defect> {
-        let claims = Claims::parse(payload)?;
+        let claims = Claims::parse(payload, glance)?;
         Ok(Self { segments, header, claims })
     }
 
@@ -83,15 +85,10 @@ impl<'a> Unverified<'a> {
         self.claims.issuer()
     }
 
-    /// Whether it has expired by its own word: who says so of itself need not be doubted.
-    pub(crate) fn has_expired(&self, expectations: &Expectations, now: UnixTime) -> bool {
-        self.claims.has_expired(expectations, now)
-    }
-
     /// Whether the claims would pass if the signature were good. Only such a token may
     /// cause a fetch of keys.
     pub(crate) fn is_plausible(&self, expectations: &Expectations, now: UnixTime) -> Result<(), Defect> {
-        Base64Url::decode(self.segments.signature)?;
+        Decoded::new().decode(self.segments.signature)?;
         self.claims.check(&self.header, expectations, now)
     }
 
@@ -101,10 +98,11 @@ impl<'a> Unverified<'a> {
         self,
         keys: &[&'k VerificationKey],
     ) -> Result<(SignatureVerified<'a>, &'k VerificationKey), Defect> {
-        let signature = Base64Url::decode(self.segments.signature)?;
+        let mut signature = Decoded::new();
+        let signature = signature.decode(self.segments.signature)?;
         let message = self.segments.signing_input.as_bytes();
         let algorithm = self.header.algorithm;
-        let verifies = |key: &&&VerificationKey| key.verify(algorithm, message, signature.as_bytes()).is_ok();
+        let verifies = |key: &&&VerificationKey| key.verify(algorithm, message, signature).is_ok();
         let key = keys.iter().find(verifies).ok_or(Defect::BadSignature)?;
         Ok((SignatureVerified(self), key))
     }

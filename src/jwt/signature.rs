@@ -64,7 +64,7 @@ pub(crate) struct VerificationKey {
     fingerprint: Fingerprint,
 }
 
-/// Tells a key from every other: a SHA-256 digest of what it is and what it may verify.
+/// Tells a key from every other: a SHA-256 digest of what it is, what it may verify, and its `kid`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint([u8; 32]);
 
@@ -84,6 +84,12 @@ impl VerificationKey {
         let prepared = prepared?;
         let fingerprint = Fingerprint::of(material, prepared.iter().map(|(algorithm, _)| *algorithm));
         Ok(Self { prepared, fingerprint })
+    }
+
+    /// The same key, published under this `kid`.
+    pub(crate) fn named(mut self, kid: &str) -> Self {
+        self.fingerprint = Fingerprint::digest([&self.fingerprint.0, kid.as_bytes()].into_iter());
+        self
     }
 
     /// Tells this key from every other.
@@ -127,9 +133,14 @@ impl Fingerprint {
             KeyMaterial::P384 { x, y } => (b"P-384", x, y),
             KeyMaterial::Ed25519 { x } => (b"Ed25519", x, b""),
         };
+        let algorithms = algorithms.map(|own| own.name().as_bytes());
+        Self::digest([kind, first, second].into_iter().chain(algorithms))
+    }
+
+    /// Each part with its length, so that no two keys give the same bytes.
+    fn digest<'p>(parts: impl Iterator<Item = &'p [u8]>) -> Self {
         let mut context = Context::new(&SHA256);
-        // Each part with its length, so that no two keys give the same bytes.
-        for part in [kind, first, second].into_iter().chain(algorithms.map(|own| own.name().as_bytes())) {
+        for part in parts {
             context.update(&part.len().to_be_bytes());
             context.update(part);
         }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 #[derive(Clone, Debug)]
 pub(crate) enum Text {
     /// From here to there, as it stands in the payload.
-    Place(usize, usize),
+    Place(u32, u32),
     /// It was written with escapes.
     Owned(Box<str>),
 }
@@ -16,17 +16,20 @@ impl Text {
     fn of(payload: &str, text: &str) -> Self {
         let start = text.as_ptr().addr().wrapping_sub(payload.as_ptr().addr());
         let end = start.wrapping_add(text.len());
-        if payload.get(start..end).is_some_and(|there| std::ptr::eq(there, text)) {
-            Self::Place(start, end)
-        } else {
-            Self::Owned(text.into())
+        let stands_there = payload.get(start..end).is_some_and(|there| std::ptr::eq(there, text));
+        match (u32::try_from(start), u32::try_from(end)) {
+            (Ok(start), Ok(end)) if stands_there => Self::Place(start, end),
+            _ => Self::Owned(text.into()),
         }
     }
 
     pub(crate) fn get<'a>(&'a self, payload: &'a str) -> &'a str {
         match self {
             // It was found there.
-            Self::Place(start, end) => payload.get(*start..*end).unwrap_or_default(),
+            Self::Place(start, end) => {
+                let place = usize::try_from(*start).ok().zip(usize::try_from(*end).ok());
+                place.and_then(|(start, end)| payload.get(start..end)).unwrap_or_default()
+            }
             Self::Owned(text) => text,
         }
     }

@@ -123,6 +123,7 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks) -> Result<KeySet, Error
         match (kid, key) {
             (Some(kid), Ok(key)) => match by_id.entry(kid) {
                 Entry::Vacant(entry) => {
+                    let key = key.named(entry.key());
                     entry.insert(key);
                 }
                 Entry::Occupied(entry) => ambiguous.entry(entry.key().clone()).or_default().push(key),
@@ -250,7 +251,7 @@ fn decode_number(encoded: &str, quirks: Quirks) -> Result<Vec<u8>, SkipReason> {
         Quirks::None => Cow::Borrowed(encoded),
         Quirks::AppId => Cow::Owned(encoded.trim_end_matches('=').replace('+', "-").replace('/', "_")),
     };
-    let mut number = decode_base64url(&encoded).map_err(|_| SkipReason::Invalid)?.into_vec();
+    let mut number = decode_base64url(&encoded).map_err(|_| SkipReason::Invalid)?;
     if quirks == Quirks::AppId {
         let zeros = number.iter().take_while(|&&byte| byte == 0).count();
         number.drain(..zeros);

@@ -32,7 +32,7 @@ pub(crate) use self::source::Source;
 pub use self::status::{KeySetState, KeySetStatus, Refreshes};
 pub(crate) use self::watch::{Demand, KeySetHandle, Snapshot, Wait};
 use crate::error::Error;
-use crate::jwt::{Header, KeyId, VerificationKey};
+use crate::jwt::{Fingerprint, Header, KeyId, VerificationKey};
 
 /// The public keys of an issuer, parsed and checked
 /// ([RFC 7517 §5](https://www.rfc-editor.org/rfc/rfc7517#section-5)).
@@ -105,9 +105,9 @@ impl KeySet {
         self.0.skipped.iter().map(|(kid, reason)| (kid.as_deref(), *reason))
     }
 
-    /// The one key of this `kid`.
-    fn named(&self, kid: &str) -> Option<&VerificationKey> {
-        self.0.by_id.get(kid)
+    /// Whether this key, with its `kid`, is one of those that have a `kid` of their own.
+    fn has(&self, key: Fingerprint, revoked: &Revoked) -> bool {
+        self.0.by_id.iter().any(|(kid, own)| own.fingerprint() == key && !revoked.contains(kid))
     }
 
     /// The key that may have signed a token with this header. Where the header does not say which,

@@ -43,10 +43,9 @@ impl Snapshot {
         self.epoch
     }
 
-    /// Whether a token of this `kid` would meet the very same key today.
-    pub(crate) fn still_has(&self, kid: &str, fingerprint: Fingerprint) -> bool {
-        let key = self.keys.as_ref().and_then(|keys| keys.named(kid));
-        !self.revoked.contains(kid) && key.is_some_and(|key| key.fingerprint() == fingerprint)
+    /// Whether a token with a `kid` that this key verified would meet the very same key today.
+    pub(crate) fn still_has(&self, key: Fingerprint) -> bool {
+        self.keys.as_ref().is_some_and(|keys| keys.has(key, &self.revoked))
     }
 
     /// The keys, unless there are none or they are too old.

@@ -124,6 +124,7 @@ impl Challenges {
     /// The rejection of one request.
     pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {
         let (challenge, retry_after) = match kind {
+            RejectionKind::Busy => (None, Some(ResourceServer::RETRY_SOON)),
             RejectionKind::KeysUnavailable => (None, Some(ResourceServer::RETRY_AFTER)),
             RejectionKind::MissingToken => (Some(&self.missing), None),
             RejectionKind::InvalidRequest => (Some(&self.invalid_request), None),

@@ -24,50 +24,82 @@ use crate::oauth::Issuer;
 #[derive(Clone)]
 pub struct AuthContext(Arc<Inner>);
 
+// In this order: what each hit of the verdict cache looks at stands beside the reference count that
+// it touches anyway, in one line of the processor's cache. With many tokens that is what a hit costs.
+#[repr(C)]
 struct Inner {
-    issuer: Issuer,
-    payload: String,
-    claims: Summary,
-    provenance: Provenance,
+    standing: Standing,
     /// For a route that wants more than this token gives.
     challenge: Arc<Parameters>,
+    issuer: Issuer,
+    payload: Box<str>,
+    claims: Summary,
+    key: Option<Fingerprint>,
+}
+
+/// What has to be looked at whenever the verdict is used again.
+struct Standing {
+    /// The state of the key set for which the verdict is known to hold.
+    epoch: AtomicU64,
+    /// The place of the issuer in the resource server's list.
+    issuer: usize,
+    expires_at: UnixTime,
+    /// The later one of `nbf` and `iat`.
+    not_before: UnixTime,
 }
 
 /// What the verdict rests on, beside the claims.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Provenance {
-    /// The place of the issuer in the resource server's list.
+    /// The issuer's place in the resource server's list.
     pub(super) issuer: usize,
-    /// The key that verified it. A token without `kid` depends on the whole set.
-    pub(super) key_id: Option<Box<str>>,
-    pub(super) fingerprint: Fingerprint,
-    /// The state of the key set for which the verdict is known to hold.
-    pub(super) epoch: AtomicU64,
+    /// The key that verified it, unless the token named none: then it depends on the whole set.
+    pub(super) key: Option<Fingerprint>,
+    /// The state of the key set that the verdict was found with.
+    pub(super) epoch: u64,
 }
 
 impl AuthContext {
     pub(super) fn new(
         issuer: Issuer,
-        payload: String,
+        payload: Box<str>,
         claims: Summary,
         provenance: Provenance,
         challenge: &Arc<Parameters>,
     ) -> Self {
-        Self(Arc::new(Inner { issuer, payload, claims, provenance, challenge: Arc::clone(challenge) }))
+        let Provenance { issuer: index, key, epoch } = provenance;
+        let Summary { expires_at, not_before, .. } = claims;
+        let standing = Standing { epoch: AtomicU64::new(epoch), issuer: index, expires_at, not_before };
+        let challenge = Arc::clone(challenge);
+        Self(Arc::new(Inner { standing, challenge, issuer, payload, claims, key }))
     }
 
     /// The place of its issuer in the list of the resource server that made it.
     pub(super) fn issuer_index(&self) -> usize {
-        self.0.provenance.issuer
+        self.0.standing.issuer
     }
 
     /// Whether a verdict of before holds now: the token would be accepted again, as the same.
     pub(super) fn is_current(&self, snapshot: &Snapshot, leeway: Duration, now: UnixTime) -> bool {
-        let Inner { claims, provenance, .. } = &*self.0;
-        let in_time = now < claims.expires_at.saturating_add(leeway)
-            && claims.not_before <= now.saturating_add(leeway)
+        let standing = &self.0.standing;
+        let in_time = now < standing.expires_at.saturating_add(leeway)
+            && standing.not_before <= now.saturating_add(leeway)
             && snapshot.usable(now).is_some();
-        in_time && provenance.holds(snapshot)
+        in_time && self.has_its_key(snapshot)
+    }
+
+    /// Whether the key that verified the token is still the one for it.
+    fn has_its_key(&self, snapshot: &Snapshot) -> bool {
+        let Inner { standing, key, .. } = &*self.0;
+        let epoch = snapshot.epoch();
+        if standing.epoch.load(Ordering::Relaxed) == epoch {
+            return true;
+        }
+        let has_it = key.is_some_and(|key| snapshot.still_has(key));
+        if has_it {
+            standing.epoch.store(epoch, Ordering::Relaxed);
+        }
+        has_it
     }
 
     pub(super) fn challenge(&self) -> &Parameters {
@@ -119,7 +151,7 @@ impl AuthContext {
     /// When the token expires, `exp`, without leeway.
     #[must_use]
     pub fn expires_at(&self) -> UnixTime {
-        self.0.claims.expires_at
+        self.0.standing.expires_at
     }
 
     /// The roles: those of `roles` (Entra, App ID) and of `realm_access.roles` (Keycloak).
@@ -164,21 +196,6 @@ impl AuthContext {
 
     fn text<'a>(&'a self, text: &'a Option<Text>) -> Option<&'a str> {
         text.as_ref().map(|text| text.get(&self.0.payload))
-    }
-}
-
-impl Provenance {
-    /// Whether the key that verified the token is still the one for it.
-    fn holds(&self, snapshot: &Snapshot) -> bool {
-        let epoch = snapshot.epoch();
-        if self.epoch.load(Ordering::Relaxed) == epoch {
-            return true;
-        }
-        let holds = self.key_id.as_deref().is_some_and(|kid| snapshot.still_has(kid, self.fingerprint));
-        if holds {
-            self.epoch.store(epoch, Ordering::Relaxed);
-        }
-        holds
     }
 }
 

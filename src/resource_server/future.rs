@@ -9,9 +9,9 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::challenge::is_grpc;
-use super::service::{Decision, refuse};
-use super::{Challenge, RejectionKind, RejectionResponse, ResourceServer};
-use crate::key_set::Wait;
+use super::service::{Decision, Obstacle, Waited, refuse};
+use super::turns::Turn;
+use super::{Challenge, RejectionResponse, ResourceServer};
 
 pin_project! {
     /// The response of the inner service, or the answer to a refused request.
@@ -34,19 +34,20 @@ pin_project! {
         Calling { #[pin] future: S::Future },
         Rejected { response: Option<Response<ResBody>> },
         // Boxed to keep the future small: almost no request ever waits.
-        AwaitingKeys { wait: Wait, awaiting: Option<Box<Awaiting<S, B, R>>> },
+        Awaiting { obstacle: Obstacle, awaiting: Option<Box<Awaiting<S, B, R>>> },
         // Granted after the wait; the service has yet to become ready.
         AwaitingReady { awaiting: Option<Box<Awaiting<S, B, R>>> },
     }
 }
 
-/// A request that waits for the keys of its issuer, and all that it takes to go on.
+/// A request that waits, and all that it takes to go on.
 pub(super) struct Awaiting<S, B, R> {
     pub(super) request: Request<B>,
     /// A clone, which has not been polled ready.
     pub(super) service: S,
     pub(super) server: ResourceServer,
     pub(super) on_rejection: R,
+    pub(super) has_awaited_keys: bool,
 }
 
 impl<S, B, ResBody, R> ResponseFuture<S, B, ResBody, R>
@@ -61,8 +62,8 @@ where
         Self { state: State::Rejected { response: Some(response) } }
     }
 
-    pub(super) fn awaiting(wait: Wait, awaiting: Awaiting<S, B, R>) -> Self {
-        Self { state: State::AwaitingKeys { wait, awaiting: Some(Box::new(awaiting)) } }
+    pub(super) fn awaiting(obstacle: Obstacle, awaiting: Awaiting<S, B, R>) -> Self {
+        Self { state: Box::new(awaiting).at(obstacle) }
     }
 }
 
@@ -81,9 +82,15 @@ where
                 StateProj::Rejected { response } => {
                     return Poll::Ready(Ok(response.take().expect("polled after completion")));
                 }
-                StateProj::AwaitingKeys { wait, awaiting } => {
-                    ready!(Pin::new(wait).poll(cx));
-                    awaiting.take().expect("polled after completion").resume()
+                StateProj::Awaiting { obstacle, awaiting } => {
+                    let turn = match obstacle {
+                        Obstacle::Keys(wait) => {
+                            ready!(Pin::new(wait).poll(cx));
+                            None
+                        }
+                        Obstacle::Turn(queue) => Some(ready!(Pin::new(queue).poll(cx))),
+                    };
+                    awaiting.take().expect("polled after completion").resume(turn)
                 }
                 StateProj::AwaitingReady { awaiting } => {
                     let granted = awaiting.as_mut().expect("polled after completion");
@@ -101,18 +108,24 @@ impl<S, B, R> Awaiting<S, B, R>
 where
     S: Service<Request<B>>,
 {
-    /// Decides with the keys that are there now. Nobody waits twice.
-    fn resume<ResBody>(mut self: Box<Self>) -> State<S, B, ResBody, R>
+    fn at<ResBody>(mut self: Box<Self>, obstacle: Obstacle) -> State<S, B, ResBody, R> {
+        self.has_awaited_keys |= matches!(obstacle, Obstacle::Keys(_));
+        State::Awaiting { obstacle, awaiting: Some(self) }
+    }
+
+    /// Decides with the keys that are there now, and the turn that it has waited for.
+    fn resume<ResBody>(mut self: Box<Self>, turn: Option<Turn>) -> State<S, B, ResBody, R>
     where
         R: RejectionResponse<ResBody>,
     {
-        let kind = match self.server.decide(self.request.headers(), self.request.uri(), false) {
+        let waited = Waited { for_keys: self.has_awaited_keys, turn };
+        let kind = match self.server.decide(self.request.headers(), self.request.uri(), waited) {
             Ok(Decision::Grant(context)) => {
                 self.server.0.counters.granted();
                 self.request.extensions_mut().insert(context);
                 return State::AwaitingReady { awaiting: Some(self) };
             }
-            Ok(Decision::AwaitKeys(_)) => RejectionKind::UnknownKey,
+            Ok(Decision::Await(obstacle)) => return self.at(obstacle),
             Err(kind) => kind,
         };
         let rejection = self.server.reject(kind, is_grpc(&self.request));

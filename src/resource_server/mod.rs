@@ -33,6 +33,7 @@ mod require_scope;
 mod seen_headers;
 mod service;
 mod trusted_issuer;
+mod turns;
 mod verdict_cache;
 
 use std::sync::Arc;
@@ -100,6 +101,7 @@ struct Inner {
     counters: counters::Counters,
     cache: verdict_cache::VerdictCache,
     seen_headers: seen_headers::SeenHeaders,
+    turns: turns::Turns,
 }
 
 /// One issuer: what its tokens must be like, and its own keys.
@@ -179,6 +181,9 @@ impl ResourceServer {
         entry.is_some()
     }
 
-    /// How long a caller is asked to wait when its token cannot be judged.
+    /// How long a caller is asked to wait when there are no keys to judge its token by.
     const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+    /// How long a caller is asked to wait when there are too many before it.
+    const RETRY_SOON: Duration = Duration::from_secs(1);
 }

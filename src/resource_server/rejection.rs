@@ -17,6 +17,10 @@ pub enum RejectionKind {
     Audience,
     /// The signature is not that of the named key.
     BadSignature,
+    /// Too many signatures wait to be verified
+    /// ([`max_concurrent_verifications`](crate::ResourceServerBuilder::max_concurrent_verifications)).
+    /// Not the caller's fault: 503.
+    Busy,
     /// A required claim is missing, or a registered claim has the wrong type.
     Claim,
     /// `exp` has passed.
@@ -49,9 +53,10 @@ pub enum RejectionKind {
 
 impl RejectionKind {
     /// Every kind, for those who count them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Audience,
         Self::BadSignature,
+        Self::Busy,
         Self::Claim,
         Self::Expired,
         Self::InsufficientScope,
@@ -74,6 +79,7 @@ impl RejectionKind {
         match self {
             Self::Audience => "audience",
             Self::BadSignature => "bad_signature",
+            Self::Busy => "busy",
             Self::Claim => "claim",
             Self::Expired => "expired",
             Self::InsufficientScope => "insufficient_scope",
@@ -97,7 +103,7 @@ impl RejectionKind {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
             Self::InsufficientScope => StatusCode::FORBIDDEN,
-            Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Audience
             | Self::BadSignature
             | Self::Claim

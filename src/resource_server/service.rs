@@ -1,6 +1,5 @@
 //! The path of a request: `decide` reads top to bottom, the service turns it into a future.
 
-use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 
 use http::{HeaderMap, Request, Response, Uri};
@@ -9,11 +8,12 @@ use tower_service::Service;
 use super::challenge::is_grpc;
 use super::context::Provenance;
 use super::future::{Awaiting, ResponseFuture};
+use super::turns::{NoTurn, Queue, Turn};
 use super::{
     AuthContext, Challenge, IssuerEntry, Rejection, RejectionKind, RejectionResponse, ResourceServer, bearer,
 };
 use crate::clock::UnixTime;
-use crate::jwt::{Expectations, Header, Segments, Unverified, decode_base64url};
+use crate::jwt::{Decoded, Defect, Expectations, Header, Segments, Unverified};
 use crate::key_set::{Demand, NoKey, Wait};
 use crate::oauth::Issuer;
 
@@ -22,8 +22,37 @@ use crate::oauth::Issuer;
 pub(super) enum Decision {
     /// Serve it.
     Grant(AuthContext),
-    /// Its key may be newer than our set: wait for a refresh, then decide again.
-    AwaitKeys(Wait),
+    /// Wait for this, then decide again.
+    Await(Obstacle),
+}
+
+/// What a request that can be neither served nor refused yet has to wait for.
+#[derive(Debug)]
+pub(super) enum Obstacle {
+    /// Its key may be newer than our set: a refresh. Nobody waits for that twice.
+    Keys(Wait),
+    /// Others verify their signatures: a turn.
+    Turn(Queue),
+}
+
+/// What a request has waited for.
+#[derive(Debug, Default)]
+pub(super) struct Waited {
+    pub(super) for_keys: bool,
+    pub(super) turn: Option<Turn>,
+}
+
+impl Decision {
+    fn for_keys(wait: Wait) -> Self {
+        Self::Await(Obstacle::Keys(wait))
+    }
+}
+
+/// A trusted issuer, by the name that a token has for it, and its place in the list.
+struct Trusted<'s> {
+    index: usize,
+    issuer: &'s Issuer,
+    entry: &'s IssuerEntry,
 }
 
 impl ResourceServer {
@@ -32,7 +61,7 @@ impl ResourceServer {
         &self,
         headers: &HeaderMap,
         uri: &Uri,
-        may_wait: bool,
+        waited: Waited,
     ) -> Result<Decision, RejectionKind> {
         let token = bearer::extract(headers, uri)?; // RFC 6750 §2.1
         if token.len() > self.0.max_token_len {
@@ -42,7 +71,7 @@ impl ResourceServer {
         if let Some(context) = self.remembered(token, now) {
             return Ok(Decision::Grant(context));
         }
-        self.judge(token, now, may_wait)
+        self.judge(token, now, waited)
     }
 
     /// The verdict of before on this very token, if it still holds.
@@ -58,10 +87,11 @@ impl ResourceServer {
     }
 
     /// Judges a token from its bytes: the cheap questions first, and the signature last but one.
-    fn judge(&self, token: &[u8], now: UnixTime, may_wait: bool) -> Result<Decision, RejectionKind> {
+    fn judge(&self, token: &[u8], now: UnixTime, waited: Waited) -> Result<Decision, RejectionKind> {
+        let may_wait = !waited.for_keys;
         let segments = Segments::split(bearer::one_word(token)?)?; // RFC 7515 §7.1
         let seen = self.0.seen_headers.find(segments.header);
-        let (header_json, is_new);
+        let (mut header_json, is_new);
         let header = match seen.as_ref().and_then(|seen| seen.as_ref()) {
             Some(seen) => {
                 is_new = false;
@@ -69,21 +99,24 @@ impl ResourceServer {
             }
             None => {
                 is_new = true;
-                header_json = decode_base64url(segments.header)?;
-                Header::parse(&header_json)? // RFC 7515 §4
+                header_json = Decoded::new();
+                Header::parse(header_json.decode(segments.header)?)? // RFC 7515 §4
             }
         };
-        let payload = decode_base64url(segments.payload)?;
-        let payload = std::str::from_utf8(&payload).map_err(|_| RejectionKind::Malformed)?;
-        let unverified = Unverified::parse(&segments, header, payload)?; // RFC 7519 §7.2
+        let mut payload = Decoded::new();
+        let payload = payload.decode(segments.payload)?;
+        let payload = std::str::from_utf8(payload).map_err(|_| RejectionKind::Malformed)?;
+        let glance = |issuer: &str, expires_at: Option<UnixTime>| {
+            let Trusted { entry, .. } = self.issuer(issuer).ok_or(Defect::Issuer)?;
+            let expired = expires_at.is_some_and(|date| entry.expectations.have_expired(date, now));
+            if expired { Err(Defect::Expired) } else { Ok(()) }
+        };
+        let unverified = Unverified::parse(&segments, header, payload, glance)?; // RFC 7519 §7.2
         let claimed = unverified.claimed_issuer().ok_or(RejectionKind::Claim)?;
-        let (index, issuer, entry) = self.issuer(claimed).ok_or(RejectionKind::Issuer)?;
+        let Trusted { index, issuer, entry } = self.issuer(claimed).ok_or(RejectionKind::Issuer)?;
         let expectations = &entry.expectations;
         if !expectations.algorithms.contains(&unverified.header().algorithm) {
             return Err(RejectionKind::UnsupportedAlgorithm);
-        }
-        if unverified.has_expired(expectations, now) {
-            return Err(RejectionKind::Expired);
         }
         let snapshot = entry.keys.load();
         let keys = snapshot.usable(now).ok_or(RejectionKind::KeysUnavailable)?;
@@ -101,8 +134,13 @@ impl ResourceServer {
                 let is_new = !entry.keys.is_known_miss(kid, &snapshot, now);
                 let plausible = is_new && unverified.is_plausible(expectations, now).is_ok();
                 let wait = plausible.then(|| entry.keys.demand(Demand::UnknownKey)).flatten();
-                return wait.map(Decision::AwaitKeys).ok_or(RejectionKind::UnknownKey);
+                return wait.map(Decision::for_keys).ok_or(RejectionKind::UnknownKey);
             }
+        };
+        let turn = match waited.turn.map_or_else(|| self.0.turns.take(), Ok) {
+            Ok(turn) => turn,
+            Err(NoTurn::Queue(queue)) => return Ok(Decision::Await(Obstacle::Turn(queue))),
+            Err(NoTurn::Full) => return Err(RejectionKind::Busy),
         };
         let may_doubt =
             may_wait && entry.keys.reuses_key_ids() && unverified.is_plausible(expectations, now).is_ok();
@@ -110,35 +148,31 @@ impl ResourceServer {
             Ok(verified) => verified, // RFC 7515 §5.2
             Err(defect) if may_doubt => {
                 let wait = entry.keys.demand(Demand::BadSignature);
-                return wait.map(Decision::AwaitKeys).ok_or_else(|| defect.into());
+                return wait.map(Decision::for_keys).ok_or_else(|| defect.into());
             }
             Err(defect) => return Err(defect.into()),
         };
+        drop(turn);
         let valid = verified.validate(expectations, now)?; // RFC 7519 §4.1, RFC 9068 §4
         if is_new {
             self.0.seen_headers.note(segments.header, valid.header());
         }
-        let provenance = Provenance {
-            issuer: index,
-            key_id: valid.header().key_id.as_ref().map(|kid| kid.as_str().into()),
-            fingerprint: key.fingerprint(),
-            epoch: AtomicU64::new(snapshot.epoch()),
-        };
+        let key = valid.header().key_id.is_some().then(|| key.fingerprint());
+        let provenance = Provenance { issuer: index, key, epoch: snapshot.epoch() };
         let summary = valid.summary(expectations.subject_is_client);
         let challenge = self.0.challenges.parameters();
-        let context = AuthContext::new(issuer, payload.to_owned(), summary, provenance, challenge);
+        let context = AuthContext::new(issuer.clone(), payload.into(), summary, provenance, challenge);
         self.0.cache.insert(token, &context);
         Ok(Decision::Grant(context))
     }
 
-    /// The trusted issuer of this name, and its place in the list: a token only ever meets the keys
-    /// of its own issuer.
-    fn issuer(&self, claimed: &str) -> Option<(usize, Issuer, &IssuerEntry)> {
+    /// The trusted issuer of this name: a token only ever meets the keys of its own issuer.
+    fn issuer(&self, claimed: &str) -> Option<Trusted<'_>> {
         self.0.issuers.iter().enumerate().find_map(|(index, entry)| {
             let Expectations { issuer, issuer_aliases, .. } = &entry.expectations;
-            let known =
+            let issuer =
                 std::iter::once(issuer).chain(issuer_aliases).find(|known| known.as_str() == claimed)?;
-            Some((index, known.clone(), entry))
+            Some(Trusted { index, issuer, entry })
         })
     }
 
@@ -195,19 +229,21 @@ where
         // Whatever an outer layer left there is not ours to vouch for.
         request.extensions_mut().remove::<AuthContext>();
         request.extensions_mut().remove::<Anonymous>();
-        match self.server.decide(request.headers(), request.uri(), true) {
+        match self.server.decide(request.headers(), request.uri(), Waited::default()) {
             Ok(Decision::Grant(context)) => {
                 self.server.0.counters.granted();
                 request.extensions_mut().insert(context);
                 ResponseFuture::calling(self.inner.call(request))
             }
-            Ok(Decision::AwaitKeys(wait)) => {
+            Ok(Decision::Await(obstacle)) => {
                 // What the service that was polled ready holds, a permit say, is given back: a
                 // request that waits must not keep it from those that can be served.
                 let service = self.inner.clone();
                 self.inner = service.clone();
                 let (server, on_rejection) = (self.server.clone(), self.on_rejection.clone());
-                ResponseFuture::awaiting(wait, Awaiting { request, service, server, on_rejection })
+                let has_awaited_keys = false;
+                let awaiting = Awaiting { request, service, server, on_rejection, has_awaited_keys };
+                ResponseFuture::awaiting(obstacle, awaiting)
             }
             Err(kind) => {
                 if kind == RejectionKind::MissingToken && bearer::has_access_token(request.uri()) {
