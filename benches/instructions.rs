@@ -4,6 +4,7 @@
 //! `cargo bench --bench instructions`; it needs valgrind and `gungraun-runner`.
 
 #![allow(
+    clippy::as_conversions,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::must_use_candidate,

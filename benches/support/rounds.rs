@@ -1,0 +1,204 @@
+//! Requests in rounds, each kind of request in turn, so that whatever else the machine does falls on
+//! all of them.
+
+use std::alloc::System;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, Request, Response, header};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tower::{Layer, Service, service_fn};
+use tower_oauth::{
+    Audience, Issuer, KeySet, ManualClock, ResourceServer, ResourceServerBuilder, TrustedIssuer, UnixTime,
+};
+
+use crate::tokens::{AUDIENCE, ISSUER, NOW};
+
+#[global_allocator]
+pub static ALLOCATIONS: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const ROUNDS: usize = 25;
+const ROUND: Duration = Duration::from_millis(20);
+const BATCH: usize = 64;
+
+pub fn now_or_never<F: Future>(future: F) -> F::Output {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(output) => output,
+        std::task::Poll::Pending => panic!("it was not decided at once"),
+    }
+}
+
+pub fn field(token: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("Bearer {token}")).unwrap()
+}
+
+pub fn fields(tokens: &[String]) -> Arc<Vec<HeaderValue>> {
+    Arc::new(tokens.iter().map(|token| field(token)).collect())
+}
+
+pub fn request(field: &HeaderValue) -> Request<()> {
+    Request::builder().header(header::AUTHORIZATION, field).body(()).unwrap()
+}
+
+pub async fn answer(request: Request<()>) -> Result<Response<()>, Infallible> {
+    std::hint::black_box(&request);
+    drop(request);
+    Ok(Response::new(()))
+}
+
+/// Sends a request, and has the status.
+pub type Call = Box<dyn FnMut(Request<()>) -> u16 + Send>;
+
+/// Through the layer.
+pub fn layered(server: &ResourceServer) -> Call {
+    let mut service = server.layer().layer(service_fn(answer));
+    Box::new(move |request| now_or_never(service.call(request)).unwrap().status().as_u16())
+}
+
+/// Through a check that is no layer.
+pub fn with(mut check: impl FnMut(&mut Request<()>) + Send + 'static) -> Call {
+    let mut service = service_fn(answer);
+    Box::new(move |mut request| {
+        check(&mut request);
+        now_or_never(service.call(request)).unwrap().status().as_u16()
+    })
+}
+
+pub fn server(
+    jwks: &str,
+    change: impl FnOnce(ResourceServerBuilder) -> ResourceServerBuilder,
+) -> ResourceServer {
+    let issuer = TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap());
+    let issuer = issuer.keys(KeySet::from_json(jwks.as_bytes()).unwrap());
+    let builder = ResourceServer::trusting(issuer).clock(ManualClock::at(UnixTime::from_secs(NOW)));
+    change(builder).build().unwrap().0
+}
+
+/// One kind of request.
+pub struct Row {
+    pub name: String,
+    /// What it is a ratio of, by name.
+    pub floor: String,
+    fields: Arc<Vec<HeaderValue>>,
+    /// From one request's token to the next one's: 1 for those that were made one after the other.
+    step: usize,
+    call: Call,
+    next: usize,
+    expected: u16,
+    nanos: Vec<f64>,
+    pub allocations: f64,
+}
+
+impl Row {
+    pub fn new(
+        name: impl Into<String>,
+        floor: impl Into<String>,
+        fields: &Arc<Vec<HeaderValue>>,
+        call: Call,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            floor: floor.into(),
+            fields: Arc::clone(fields),
+            step: 1,
+            call,
+            next: 0,
+            expected: 200,
+            nanos: Vec::new(),
+            allocations: 0.0,
+        }
+    }
+
+    /// Tokens in an order that has nothing to do with that in which they came first, as a server sees
+    /// them: what lies side by side in memory is not asked for one after the other.
+    pub fn scattered(mut self) -> Self {
+        // A prime that divides no number of tokens here.
+        self.step = 7919;
+        self
+    }
+
+    pub fn refused(mut self) -> Self {
+        self.expected = 401;
+        self
+    }
+
+    fn requests(&mut self, count: usize) -> Vec<Request<()>> {
+        let next = (0..count).map(|_| {
+            self.next += self.step;
+            request(&self.fields[self.next % self.fields.len()])
+        });
+        next.collect()
+    }
+
+    /// One round of so many requests, made and asked in small batches, as they come to a server: were all
+    /// of them there at once, the memory they fill would be what is measured.
+    fn round(&mut self, count: usize) -> Duration {
+        let (mut took, mut allocations, mut good) = (Duration::ZERO, 0, 0);
+        for batch in (0..count).step_by(BATCH).map(|done| BATCH.min(count - done)) {
+            let requests = self.requests(batch);
+            let region = Region::new(ALLOCATIONS);
+            let began = Instant::now();
+            for request in requests {
+                good += usize::from((self.call)(request) == self.expected);
+            }
+            took += began.elapsed();
+            allocations += region.change().allocations;
+        }
+        assert_eq!(good, count, "{}", self.name);
+        self.allocations = allocations as f64 / count as f64;
+        self.nanos.push(took.as_nanos() as f64 / count as f64);
+        took
+    }
+
+    /// Nanoseconds for a request.
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.nanos.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        sorted[sorted.len() / 2]
+    }
+}
+
+/// `cargo test --benches` and CI only ask whether it runs.
+pub fn is_quick() -> bool {
+    std::env::args().any(|argument| argument == "--test")
+}
+
+/// Measures them all.
+pub fn measure(rows: &mut [Row]) {
+    let (rounds, length) = if is_quick() { (1, Duration::ZERO) } else { (ROUNDS, ROUND) };
+    let mut counts = Vec::new();
+    for row in &mut *rows {
+        // All tokens once, then how many fit into a round.
+        row.round(row.fields.len());
+        let each = row.round(200).as_secs_f64() / 200.0;
+        counts.push(if is_quick() {
+            20
+        } else {
+            ((length.as_secs_f64() / each) as usize).clamp(20, 100_000)
+        });
+        row.nanos.clear();
+    }
+    for _ in 0..rounds {
+        for (row, count) in rows.iter_mut().zip(&counts) {
+            row.round(*count);
+        }
+    }
+}
+
+/// The time of the row of this name.
+pub fn median(rows: &[Row], name: &str) -> Option<f64> {
+    rows.iter().find(|row| row.name == name).map(Row::median)
+}
+
+/// The table, as Markdown.
+pub fn print(rows: &[Row]) {
+    println!("| what | ns | allocations | ratio to |");
+    println!("| --- | ---: | ---: | --- |");
+    for row in rows {
+        let floor = median(rows, &row.floor);
+        let ratio = floor.map_or(String::new(), |floor| format!("{:.2} {}", row.median() / floor, row.floor));
+        println!("| {} | {:.0} | {:.0} | {ratio} |", row.name, row.median(), row.allocations);
+    }
+}

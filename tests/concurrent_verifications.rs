@@ -1,0 +1,119 @@
+//! A limit on the signatures that are verified at the same time, when it was set.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+
+mod support;
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use http::{Request, Response, StatusCode, header};
+use serde_json::json;
+use support::issuer::{Scripted, builder, clock, set, with_claims};
+use support::{claims_with, rsa};
+use tower::{Layer, Service, service_fn};
+use tower_oauth::{Rejection, RejectionKind, ResourceServer};
+
+async fn answer(_: Request<()>) -> Result<Response<()>, Infallible> {
+    Ok(Response::new(()))
+}
+
+fn request(token: &str) -> Request<()> {
+    Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap()
+}
+
+async fn ask(server: &ResourceServer, token: &str) -> Response<()> {
+    server.layer().layer(service_fn(answer)).call(request(token)).await.unwrap()
+}
+
+fn good(number: usize) -> String {
+    with_claims("a", rsa(0), &claims_with(json!({ "jti": number.to_string() })))
+}
+
+fn forged(number: usize) -> String {
+    with_claims("a", rsa(1), &claims_with(json!({ "jti": number.to_string() })))
+}
+
+/// A server that verifies one signature at a time.
+async fn server() -> ResourceServer {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    builder(&issuer, &clock()).max_concurrent_verifications(1).start().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn with_one_turn_for_all_each_request_gets_its_own_verdict() {
+    let server = server().await;
+    let asked: Vec<_> = (0..400)
+        .map(|number| {
+            let server = server.clone();
+            let (token, expected) = if number % 2 == 0 {
+                (good(number), StatusCode::OK)
+            } else {
+                (forged(number), StatusCode::UNAUTHORIZED)
+            };
+            (expected, tokio::spawn(async move { ask(&server, &token).await.status() }))
+        })
+        .collect();
+    for (expected, asked) in asked {
+        assert_eq!(asked.await.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn whoever_finds_no_turn_waits_beyond_a_thousand_is_turned_away_and_remembered_tokens_are_served() {
+    let server = server().await;
+    let known = good(0);
+    assert_eq!(ask(&server, &known).await.status(), StatusCode::OK);
+    let mut service = server.layer().layer(service_fn(answer));
+    let mut call = |token: &str| {
+        let mut asked = Box::pin(service.call(request(token)));
+        let polled = asked.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        (asked, polled.map(Result::unwrap))
+    };
+
+    // Other threads do nothing but have forgeries verified, until we meet one that has the turn.
+    let over = AtomicBool::new(false);
+    let next = std::thread::scope(|scope| {
+        for which in 0..2 {
+            let (mut service, token, over) = (server.layer().layer(service_fn(answer)), forged(which), &over);
+            scope.spawn(move || {
+                while !over.load(Ordering::SeqCst) {
+                    drop(service.call(request(&token)));
+                }
+            });
+        }
+        let mine = forged(2);
+        let next = loop {
+            match call(&mine) {
+                (asked, Poll::Pending) => break asked,
+                (_, Poll::Ready(response)) => assert_eq!(response.status(), StatusCode::UNAUTHORIZED),
+            }
+        };
+        over.store(true, Ordering::SeqCst);
+        next
+    });
+
+    // The turn is kept for the one that waits, and nobody passes it.
+    let mut waiting = Vec::new();
+    let turned_away = loop {
+        match call(&good(1)) {
+            (asked, Poll::Pending) => waiting.push(asked),
+            (_, Poll::Ready(response)) => break response,
+        }
+    };
+    assert_eq!(waiting.len(), 1023);
+    assert_eq!(turned_away.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(turned_away.headers()[header::RETRY_AFTER], "1");
+    assert!(!turned_away.headers().contains_key(header::WWW_AUTHENTICATE));
+    assert_eq!(turned_away.extensions().get::<Rejection>().unwrap().kind(), RejectionKind::Busy);
+    assert_eq!(ask(&server, &known).await.status(), StatusCode::OK, "whoever is remembered needs no turn");
+
+    // One that gives up lets the next one in, and a verdict stays what it is.
+    waiting.truncate(20);
+    assert_eq!(next.await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    for asked in waiting {
+        assert_eq!(asked.await.unwrap().status(), StatusCode::OK);
+    }
+    assert_eq!(server.cached_tokens(), 2);
+}

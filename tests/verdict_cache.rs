@@ -1,0 +1,437 @@
+//! Verified tokens are remembered, and whatever would be refused without that is refused with it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode, header};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use proptest::prelude::*;
+use serde_json::json;
+use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send, set, token, with_claims};
+use support::{AUDIENCE, Bench, ISSUER, NOW, claims, claims_with, compact, encode, now_or_never, rsa};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_oauth::{
+    Audience, AuthContext, Issuer, KeySet, ManualClock, RefreshPolicy, RejectionKind, RequireScopeLayer,
+    ResourceServer, ResourceServerBuilder, TrustedIssuer, UnixTime,
+};
+
+/// The last bytes of a token, and the first ones, alone tell nothing.
+fn ends_like(token: &str, other: &str) -> bool {
+    token.as_bytes().last_chunk::<32>() == other.as_bytes().last_chunk::<32>()
+}
+
+/// A token of another application.
+fn of(subject: &str) -> String {
+    with_claims("a", rsa(0), &claims_with(json!({ "sub": subject })))
+}
+
+/// How often a verdict came from the cache while `work` ran.
+async fn remembered(work: impl AsyncFnOnce(&dyn Fn() -> f64)) {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let recorded = recorder.handle();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let hits = move || {
+        let rendered = recorded.render();
+        let line = rendered.lines().find(|line| line.starts_with("tower_oauth_verdict_cache_hits_total"));
+        line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    };
+    work(&hits).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_verified_once_and_then_remembered() {
+    remembered(async |hits| {
+        let issuer = Scripted::new(set(&[("a", rsa(0))]));
+        let server = builder(&issuer, &clock()).start().await.unwrap();
+        assert_eq!(server.cached_tokens(), 0);
+        for seen in 0..5 {
+            assert_eq!(send(&server, &of("app")).await, Ok(()));
+            assert_eq!((server.cached_tokens(), hits()), (1, f64::from(seen)));
+        }
+        assert_eq!(send(&server, &of("other")).await, Ok(()));
+        assert_eq!((server.cached_tokens(), hits()), (2, 4.0));
+    })
+    .await;
+}
+
+/// CVE-2026-35030 (LiteLLM): the cache knew a token by its first 20 characters.
+#[test]
+fn row_42_no_part_of_a_remembered_token_stands_for_the_whole() {
+    let bench = Bench::new();
+    let good = bench.token(&claims());
+    bench.accepts(&good);
+    for at in 0..good.len() {
+        let mut spoiled = good.clone().into_bytes();
+        spoiled[at] = if spoiled[at] == b'A' { b'B' } else { b'A' };
+        let spoiled = String::from_utf8(spoiled).unwrap();
+        assert!(spoiled == good || now_or_never(bench.judge(&spoiled)).is_err(), "changed at {at}");
+    }
+    // The header and the signature of the good one, and other claims.
+    let parts: Vec<&str> = good.split('.').collect();
+    let other = encode(claims_with(json!({ "sub": "other", "scope": "admin" })).to_string());
+    let grafted = format!("{}.{other}.{}", parts[0], parts[2]);
+    assert!(ends_like(&grafted, &good));
+    bench.refuses(&grafted, RejectionKind::BadSignature);
+    for shorter in [&good[1..], &good[..good.len() - 1], &good[good.len() - 32..], &good[..20]] {
+        assert!(now_or_never(bench.judge(shorter)).is_err());
+    }
+    bench.refuses(&format!("{good}A"), RejectionKind::BadSignature);
+    bench.accepts(&good);
+}
+
+/// GHSA-rp9m-7r4c-75qg (fast-jwt): a cache key that two tokens shared gave one caller the claims of
+/// the other.
+#[test]
+fn row_42_each_token_has_the_context_of_its_own() {
+    let bench = Bench::new();
+    let named = |number: usize| format!("app-{number}");
+    let tokens: Vec<String> =
+        (0..60).map(|number| bench.token(&claims_with(json!({ "sub": named(number) })))).collect();
+    for round in 0..3 {
+        for (number, token) in tokens.iter().enumerate() {
+            assert_eq!(bench.accepts(token).subject(), Some(&*named(number)), "round {round}");
+        }
+    }
+    assert_eq!(bench.server.cached_tokens(), 60);
+}
+
+/// lua-resty-openidc#569: what one location had accepted, another with stricter checks accepted, too.
+#[test]
+fn row_42_a_verdict_is_good_under_its_own_policy_only() {
+    let keys = || KeySet::from_json(set(&[("a", rsa(0))]).to_string().as_bytes()).unwrap();
+    let server = |change: fn(TrustedIssuer) -> TrustedIssuer, leeway| {
+        let issuer = TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap());
+        let issuer = change(issuer.keys(keys()));
+        ResourceServer::trusting(issuer).leeway(leeway).clock(clock()).build().unwrap().0
+    };
+    let lax = server(|issuer| issuer, secs(60));
+    let strict = server(|issuer| issuer.profile(tower_oauth::TokenProfile::Rfc9068), secs(60));
+    let exact = server(|issuer| issuer, secs(0));
+    let elsewhere = server(|issuer| issuer.algorithms([tower_oauth::Algorithm::Es256]), secs(60));
+    let late = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW - 30 })));
+    for _ in 0..3 {
+        assert_eq!(now_or_never(send(&lax, &late)), Ok(()));
+        assert_eq!(now_or_never(send(&strict, &late)), Err(RejectionKind::Type));
+        assert_eq!(now_or_never(send(&exact, &late)), Err(RejectionKind::Expired));
+        assert_eq!(now_or_never(send(&elsewhere, &late)), Err(RejectionKind::UnsupportedAlgorithm));
+    }
+}
+
+#[test]
+fn row_42_a_remembered_token_expires_to_the_second_like_any_other() {
+    let bench = Bench::new();
+    let token = bench.token(&claims_with(json!({ "exp": NOW + 10 })));
+    bench.accepts(&token);
+    bench.clock.advance(secs(10 + 59));
+    bench.accepts(&token);
+    assert_eq!(bench.server.cached_tokens(), 1);
+    bench.clock.advance(secs(1));
+    bench.refuses(&token, RejectionKind::Expired);
+    assert_eq!(bench.server.cached_tokens(), 0, "and is not kept any longer");
+    bench.refuses(&token, RejectionKind::Expired);
+}
+
+#[test]
+fn row_42_a_clock_that_is_set_back_makes_a_remembered_token_one_of_the_future() {
+    let bench = Bench::new();
+    for claims in [claims_with(json!({ "nbf": NOW })), claims_with(json!({ "iat": NOW, "jti": "2" }))] {
+        let token = bench.token(&claims);
+        bench.accepts(&token);
+        bench.clock.set(UnixTime::from_secs(NOW - 61));
+        bench.refuses(&token, RejectionKind::NotYetValid);
+        bench.clock.set(UnixTime::from_secs(NOW));
+        bench.accepts(&token);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_42_a_withdrawn_key_takes_every_verdict_with_it() {
+    remembered(async |hits| {
+        let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+        let server = builder(&issuer, &clock()).start().await.unwrap();
+        let tokens: Vec<String> = (0..20).map(|number| of(&number.to_string())).collect();
+        let staying = token("b", rsa(1));
+        for _ in 0..2 {
+            for token in &tokens {
+                assert_eq!(send(&server, token).await, Ok(()));
+            }
+            assert_eq!(send(&server, &staying).await, Ok(()));
+        }
+        assert_eq!((server.cached_tokens(), hits()), (21, 21.0));
+        issuer.publish(set(&[("b", rsa(1))]));
+        server.refresh_now().await.unwrap();
+        for token in &tokens {
+            assert_eq!(send(&server, token).await, Err(RejectionKind::UnknownKey));
+        }
+        assert_eq!(send(&server, &staying).await, Ok(()));
+        assert_eq!((server.cached_tokens(), hits()), (1, 22.0), "the other key's is remembered all the same");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_42_a_revoked_key_takes_every_verdict_with_it_at_once() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    assert_eq!(send(&server, &of("app")).await, Ok(()));
+    assert!(server.revoke_kid(&Issuer::new(ISSUER).unwrap(), "a"));
+    assert_eq!(send(&server, &of("app")).await, Err(RejectionKind::UnsupportedAlgorithm));
+    assert_eq!(server.cached_tokens(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_42_other_material_under_the_same_kid_ends_the_verdicts_of_the_old() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    assert_eq!(send(&server, &of("app")).await, Ok(()));
+    issuer.publish(set(&[("a", rsa(1))]));
+    server.refresh_now().await.unwrap();
+    assert_eq!(send(&server, &of("app")).await, Err(RejectionKind::BadSignature));
+    // And the same material under another `kid` is another key.
+    issuer.publish(set(&[("a", rsa(0))]));
+    server.refresh_now().await.unwrap();
+    assert_eq!(send(&server, &of("app")).await, Ok(()));
+    issuer.publish(set(&[("b", rsa(0))]));
+    server.refresh_now().await.unwrap();
+    assert_eq!(send(&server, &of("app")).await, Err(RejectionKind::UnknownKey));
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_42_a_key_that_may_verify_less_than_before_ends_the_verdicts_of_before() {
+    let mut key = rsa(0).jwk("a");
+    let issuer = Scripted::new(json!({ "keys": [key] }));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    assert_eq!(send(&server, &of("app")).await, Ok(()));
+    key["alg"] = json!("PS256");
+    issuer.publish(json!({ "keys": [key] }));
+    server.refresh_now().await.unwrap();
+    assert_eq!(send(&server, &of("app")).await, Err(RejectionKind::UnsupportedAlgorithm));
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_42_a_set_that_is_too_old_gives_no_verdict_from_memory_either() {
+    let (clock, issuer) = (clock(), Scripted::new(set(&[("a", rsa(0))])));
+    let server =
+        builder(&issuer, &clock).refresh(RefreshPolicy::new().max_stale(secs(1800))).start().await.unwrap();
+    let token = of("app");
+    assert_eq!(send(&server, &token).await, Ok(()));
+    issuer.answer(Answer::Unreachable);
+    advance(&clock, secs(1700)).await;
+    assert_eq!(send(&server, &token).await, Ok(()));
+    advance(&clock, secs(200)).await;
+    assert_eq!(send(&server, &token).await, Err(RejectionKind::KeysUnavailable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_42_a_token_without_kid_is_remembered_no_longer_than_its_set() {
+    remembered(async |hits| {
+        let issuer = Scripted::new(set(&[("a", rsa(0))]));
+        let server = builder(&issuer, &clock()).start().await.unwrap();
+        let token = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, claims().to_string().as_bytes());
+        assert_eq!((send(&server, &token).await, send(&server, &token).await), (Ok(()), Ok(())));
+        assert_eq!(hits(), 1.0);
+        // With two keys nobody knows which one is meant.
+        issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
+        server.refresh_now().await.unwrap();
+        assert_eq!(send(&server, &token).await, Err(RejectionKind::UnsupportedAlgorithm));
+    })
+    .await;
+}
+
+#[test]
+fn row_42_scopes_and_proofs_are_checked_on_each_request() {
+    let bench = Bench::new();
+    let token = bench.token(&claims());
+    let service = |scope: &'static str| {
+        ServiceBuilder::new()
+            .layer(bench.server.layer())
+            .layer(RequireScopeLayer::all([scope]))
+            .service(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))))
+    };
+    let ask = |scope, scheme: &str| {
+        let request = Request::builder().header(header::AUTHORIZATION, format!("{scheme} {token}"));
+        now_or_never(service(scope).oneshot(request.body(()).unwrap())).unwrap().status()
+    };
+    for _ in 0..3 {
+        assert_eq!(ask("orders.read", "Bearer"), StatusCode::OK);
+        assert_eq!(ask("orders.write", "Bearer"), StatusCode::FORBIDDEN);
+        assert_eq!(ask("orders.read", "DPoP"), StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(bench.server.cached_tokens(), 1);
+}
+
+#[test]
+fn row_42_a_request_that_panics_or_is_given_up_leaves_a_right_verdict() {
+    let bench = Bench::new();
+    let token = bench.token(&claims());
+    let request =
+        || Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap();
+    let never = async |_: Request<()>| std::future::pending::<Result<Response<()>, Infallible>>().await;
+    let mut given_up = bench.server.layer().layer(service_fn(never));
+    drop(given_up.call(request()));
+    let panics = service_fn(|_: Request<()>| -> std::future::Ready<Result<Response<()>, Infallible>> {
+        panic!("a handler of no use")
+    });
+    let mut panics = bench.server.layer().layer(panics);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(panics.call(request()))));
+    assert!(caught.is_err());
+    bench.accepts(&token);
+    bench.refuses(&token.replace('.', ".."), RejectionKind::Malformed);
+    bench.clock.advance(secs(3600 + 60));
+    bench.refuses(&token, RejectionKind::Expired);
+}
+
+#[test]
+fn a_refusal_is_never_remembered() {
+    let bench = Bench::new();
+    for number in 0..50 {
+        let payload = claims_with(json!({ "jti": number.to_string() }));
+        let forged =
+            compact(rsa(1), "RS256", r#"{"alg":"RS256","kid":"rsa"}"#, payload.to_string().as_bytes());
+        bench.refuses(&forged, RejectionKind::BadSignature);
+        bench.refuses(
+            &bench.token(&claims_with(json!({ "jti": number.to_string(), "aud": "other" }))),
+            RejectionKind::Audience,
+        );
+    }
+    assert_eq!(bench.server.cached_tokens(), 0);
+}
+
+fn bounded(change: impl Fn(ResourceServerBuilder) -> ResourceServerBuilder) -> ResourceServer {
+    let keys = KeySet::from_json(set(&[("a", rsa(0))]).to_string().as_bytes()).unwrap();
+    let issuer =
+        TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap()).keys(keys);
+    change(ResourceServer::trusting(issuer).clock(clock())).build().unwrap().0
+}
+
+#[test]
+fn the_cache_is_bounded_by_tokens_and_by_bytes_and_can_be_switched_off() {
+    let padded = |number: usize, len: usize| {
+        with_claims("a", rsa(0), &claims_with(json!({ "jti": number.to_string(), "pad": "x".repeat(len) })))
+    };
+    let kept = |server: &ResourceServer, tokens: usize, len: usize| {
+        for number in 0..tokens {
+            assert_eq!(now_or_never(send(server, &padded(number, len))), Ok(()));
+        }
+        server.cached_tokens()
+    };
+    let few = bounded(|builder| builder.max_cached_tokens(10));
+    assert!((1..=10).contains(&kept(&few, 40, 10)));
+    let small = bounded(|builder| builder.max_cache_size(20_000));
+    assert!((1..=20).contains(&kept(&small, 40, 10)), "{}", small.cached_tokens());
+    assert!((1..=5).contains(&kept(&bounded(|builder| builder.max_cache_size(20_000)), 40, 2_000)));
+    for off in [bounded(|builder| builder.max_cached_tokens(0)), bounded(|builder| builder.max_cache_size(0))]
+    {
+        assert_eq!(kept(&off, 5, 10), 0);
+    }
+    let usual = bounded(|builder| builder);
+    assert_eq!(kept(&usual, 40, 10), 40);
+    assert_eq!(kept(&usual, 1, 6_500), 40, "more than 8 KiB is served, and not kept");
+}
+
+#[test]
+fn a_token_that_several_threads_see_first_is_good_for_all_of_them() {
+    for _ in 0..20 {
+        let server = bounded(|builder| builder);
+        let token = of("app");
+        let start = Arc::new(std::sync::Barrier::new(4));
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let (server, token, start) = (server.clone(), token.clone(), Arc::clone(&start));
+                std::thread::spawn(move || {
+                    start.wait();
+                    (0..20).all(|_| now_or_never(send(&server, &token)).is_ok())
+                })
+            })
+            .collect();
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+        assert_eq!(server.cached_tokens(), 1);
+    }
+}
+
+#[test]
+fn a_context_outlives_its_place_in_the_cache() {
+    let bench = Bench::new();
+    let token = bench.token(&claims());
+    let first: AuthContext = bench.accepts(&token);
+    bench.clock.advance(secs(3600 + 60));
+    bench.refuses(&token, RejectionKind::Expired);
+    assert_eq!((first.subject(), first.has_scope("orders.read")), (Some("app"), true));
+}
+
+/// What happens to an issuer and its two resource servers, of which one remembers.
+#[derive(Clone, Debug)]
+enum Event {
+    Send(usize),
+    Pass(u64),
+    SetBack(u64),
+    Publish(Vec<(&'static str, usize)>),
+    Revoke(&'static str),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let key = (prop_oneof![Just("a"), Just("b")], 0_usize..2);
+    prop_oneof![
+        12 => (0_usize..8).prop_map(Event::Send),
+        2 => (1_u64..100).prop_map(Event::Pass),
+        1 => (1_u64..100).prop_map(Event::SetBack),
+        2 => prop::collection::vec(key, 1..3).prop_map(Event::Publish),
+        1 => prop_oneof![Just("a"), Just("b")].prop_map(Event::Revoke),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_memory_makes_no_verdict_another(events in prop::collection::vec(event(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let clock = clock();
+            let issuer = Scripted::new(set(&[("a", rsa(0))]));
+            let policy = || RefreshPolicy::new().unknown_key_wait(Duration::ZERO);
+            let remembers = builder(&issuer, &clock).refresh(policy()).start().await.unwrap();
+            let forgets = builder(&issuer, &clock).refresh(policy()).max_cached_tokens(0).start().await.unwrap();
+            let tokens: Vec<String> = (0..8).map(|number: usize| {
+                let claims = claims_with(json!({ "nbf": NOW - 50, "exp": NOW + 60, "jti": number.to_string() }));
+                with_claims(if number.is_multiple_of(2) { "a" } else { "b" }, rsa(number / 4), &claims)
+            }).collect();
+            for event in events {
+                match event {
+                    Event::Send(which) => {
+                        let verdicts = (send(&remembers, &tokens[which]).await, send(&forgets, &tokens[which]).await);
+                        assert_eq!(verdicts.0, verdicts.1);
+                    }
+                    Event::Pass(seconds) => clock.advance(secs(seconds)),
+                    Event::SetBack(seconds) => clock.set(clock_now(&clock, seconds)),
+                    Event::Publish(keys) => {
+                        issuer.publish(set(&keys.iter().map(|(kid, key)| (*kid, rsa(*key))).collect::<Vec<_>>()));
+                        let refreshed = (remembers.refresh_now().await, forgets.refresh_now().await);
+                        assert_eq!(refreshed.0.is_ok(), refreshed.1.is_ok());
+                    }
+                    Event::Revoke(kid) => {
+                        for server in [&remembers, &forgets] {
+                            assert!(server.revoke_kid(&Issuer::new(ISSUER).unwrap(), kid));
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+fn clock_now(clock: &ManualClock, back: u64) -> UnixTime {
+    use tower_oauth::Clock as _;
+    UnixTime::from_secs(clock.now().as_secs() - back)
+}
