@@ -100,8 +100,13 @@ pub fn header(algorithm: &str) -> String {
 }
 
 pub fn claims(number: usize) -> String {
+    claims_at(NOW, number)
+}
+
+/// Issued at `now`, in seconds since 1970.
+pub fn claims_at(now: u64, number: usize) -> String {
     format!(
-        r#"{{"iss":"{ISSUER}","exp":{},"aud":["{AUDIENCE}"],"sub":"{AUDIENCE}","amr":["appid_client_credentials"],"iat":{NOW},"tenant":"{TENANT}","scope":"appid_default orders.read","jti":"{number:08}"}}"#,
-        NOW + 3600
+        r#"{{"iss":"{ISSUER}","exp":{},"aud":["{AUDIENCE}"],"sub":"{AUDIENCE}","amr":["appid_client_credentials"],"iat":{now},"tenant":"{TENANT}","scope":"appid_default orders.read","jti":"{number:08}"}}"#,
+        now + 3600
     )
 }

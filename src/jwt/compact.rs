@@ -12,9 +12,6 @@ const MAX_HEADER: usize = 8 * 1024;
 /// The longest signature that exists here, encoded: RSA with 8192 bits.
 const MAX_SIGNATURE: usize = 1366;
 
-/// Headers, payloads and signatures seldom have more bytes.
-const USUAL: usize = 1024;
-
 /// The parts of a token, still encoded, borrowed from it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segments<'t> {
@@ -44,23 +41,32 @@ impl<'t> Segments<'t> {
     }
 }
 
-/// Where a part is decoded to: on the stack, but for one of unusual length, so that most tokens
-/// that are refused cost no allocation.
-pub(crate) struct Decoded {
-    stack: [MaybeUninit<u8>; USUAL],
+/// Where a part is decoded to: on the stack, but for one that is longer than that, so that a token
+/// that is refused costs no allocation.
+pub(crate) struct Decoded<const STACK: usize> {
+    stack: [MaybeUninit<u8>; STACK],
     heap: Vec<u8>,
 }
 
-impl Decoded {
+/// Room for any header.
+pub(crate) type DecodedHeader = Decoded<{ MAX_HEADER / 4 * 3 }>;
+
+/// Room for the payload of a token of 16 KiB; longer ones are refused, unless they were asked for.
+pub(crate) type DecodedPayload = Decoded<{ 12 * 1024 }>;
+
+/// Room for any signature.
+pub(crate) type DecodedSignature = Decoded<1024>;
+
+impl<const STACK: usize> Decoded<STACK> {
     pub(crate) const fn new() -> Self {
-        Self { stack: [MaybeUninit::uninit(); USUAL], heap: Vec::new() }
+        Self { stack: [MaybeUninit::uninit(); STACK], heap: Vec::new() }
     }
 
     /// Decodes exact base64url: no padding, no other character, no stray trailing bits
     /// (RFC 7515 §2, rfc8725bis §3.14).
     pub(crate) fn decode(&mut self, encoded: &str) -> Result<&[u8], Defect> {
         let len = URL_SAFE_NO_PAD.estimated_decoded_length(encoded.len());
-        let space = if len <= USUAL {
+        let space = if len <= STACK {
             self.stack.as_mut_slice()
         } else {
             self.heap.reserve(len);
@@ -101,7 +107,7 @@ mod tests {
         assert_eq!(decode_base64url(&"A".repeat(8000)).unwrap().len(), 6000);
         for bad in ["-_8=", "+/8", "-_ 8", "-_8\n", "-_8\0", "-_9", "A", "AAAAA", "A?AA"] {
             assert_eq!(decode_base64url(bad).unwrap_err(), Defect::Malformed, "{bad:?}");
-            assert_eq!(Decoded::new().decode(bad).unwrap_err(), Defect::Malformed, "{bad:?}");
+            assert_eq!(DecodedSignature::new().decode(bad).unwrap_err(), Defect::Malformed, "{bad:?}");
         }
     }
 
@@ -110,12 +116,12 @@ mod tests {
         for len in (0..70).chain([1023, 1024, 1025, 5000]) {
             let bytes: Vec<u8> = (0..len).map(|byte: usize| byte.to_le_bytes()[0].wrapping_mul(89)).collect();
             let encoded = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &bytes);
-            assert_eq!(Decoded::new().decode(&encoded).unwrap(), bytes);
+            assert_eq!(DecodedSignature::new().decode(&encoded).unwrap(), bytes);
             for at in 0..encoded.len().min(100) {
                 for wrong in ["=", "+", "/", " ", "\n", "\0", ".", "\u{7f}"] {
                     let mut spoiled = encoded.clone();
                     spoiled.replace_range(at..=at, wrong);
-                    assert!(Decoded::new().decode(&spoiled).is_err(), "{len} {at} {wrong:?}");
+                    assert!(DecodedSignature::new().decode(&spoiled).is_err(), "{len} {at} {wrong:?}");
                 }
             }
         }

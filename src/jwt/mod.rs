@@ -20,7 +20,8 @@ mod text;
 pub use self::algorithm::Algorithm;
 pub use self::claims::TokenProfile;
 pub(crate) use self::claims::{Claims, Expectations, Glance, Summary, ValidClaims};
-pub(crate) use self::compact::{Decoded, Segments, decode_base64url};
+use self::compact::DecodedSignature;
+pub(crate) use self::compact::{DecodedHeader, DecodedPayload, Segments, decode_base64url};
 pub(crate) use self::header::{Header, KeyId, SeenHeader};
 pub(crate) use self::json::Name;
 pub(crate) use self::signature::{Fingerprint, KeyMaterial, UnusableKey, VerificationKey};
@@ -88,7 +89,7 @@ impl<'a> Unverified<'a> {
     /// Whether the claims would pass if the signature were good. Only such a token may
     /// cause a fetch of keys.
     pub(crate) fn is_plausible(&self, expectations: &Expectations, now: UnixTime) -> Result<(), Defect> {
-        Decoded::new().decode(self.segments.signature)?;
+        DecodedSignature::new().decode(self.segments.signature)?;
         self.claims.check(&self.header, expectations, now)
     }
 
@@ -98,7 +99,7 @@ impl<'a> Unverified<'a> {
         self,
         keys: &[&'k VerificationKey],
     ) -> Result<(SignatureVerified<'a>, &'k VerificationKey), Defect> {
-        let mut signature = Decoded::new();
+        let mut signature = DecodedSignature::new();
         let signature = signature.decode(self.segments.signature)?;
         let message = self.segments.signing_input.as_bytes();
         let algorithm = self.header.algorithm;

@@ -13,7 +13,7 @@ use super::{
     AuthContext, Challenge, IssuerEntry, Rejection, RejectionKind, RejectionResponse, ResourceServer, bearer,
 };
 use crate::clock::UnixTime;
-use crate::jwt::{Decoded, Defect, Expectations, Header, Segments, Unverified};
+use crate::jwt::{DecodedHeader, DecodedPayload, Defect, Expectations, Header, Segments, Unverified};
 use crate::key_set::{Demand, NoKey, Wait};
 use crate::oauth::Issuer;
 
@@ -99,11 +99,11 @@ impl ResourceServer {
             }
             None => {
                 is_new = true;
-                header_json = Decoded::new();
+                header_json = DecodedHeader::new();
                 Header::parse(header_json.decode(segments.header)?)? // RFC 7515 §4
             }
         };
-        let mut payload = Decoded::new();
+        let mut payload = DecodedPayload::new();
         let payload = payload.decode(segments.payload)?;
         let payload = std::str::from_utf8(payload).map_err(|_| RejectionKind::Malformed)?;
         let glance = |issuer: &str, expires_at: Option<UnixTime>| {

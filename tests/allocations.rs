@@ -1,0 +1,75 @@
+//! What a request makes of memory: counted, so steady.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+
+mod support;
+
+use std::alloc::System;
+use std::convert::Infallible;
+
+use http::{Request, Response, header};
+use serde_json::json;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
+use support::{Bench, NOW, PrivateKey, claims, claims_with, compact, now_or_never, rsa};
+use tower::{Layer, Service, service_fn};
+
+#[global_allocator]
+static ALLOCATIONS: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+async fn answer(_: Request<()>) -> Result<Response<()>, Infallible> {
+    Ok(Response::new(()))
+}
+
+/// What one request takes, the request itself left out: the least of a few, because now and then one of
+/// them does the cache's housekeeping.
+fn taken(bench: &Bench, token: &str, status: u16) -> Stats {
+    let mut service = bench.server.layer().layer(service_fn(answer));
+    let mut ask = || {
+        let request = Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let request = request.body(()).unwrap();
+        let region = Region::new(ALLOCATIONS);
+        let response = now_or_never(service.call(request)).unwrap();
+        let change = region.change();
+        assert_eq!(response.status(), status);
+        change
+    };
+    (0..8).map(|_| ask()).min_by_key(|change| change.bytes_allocated).unwrap()
+}
+
+/// In one test: the allocator counts for all threads.
+#[test]
+fn a_hit_takes_three_allocations_and_a_refusal_no_more_for_a_long_token_than_for_a_short_one() {
+    let bench = Bench::new();
+    let token = bench.token(&claims());
+    taken(&bench, &token, 200);
+    assert_eq!(taken(&bench, &token, 200).allocations, 3, "the first insertion into the extensions");
+
+    let padded = |changes: serde_json::Value, len: usize| {
+        let mut claims = claims_with(changes);
+        claims["pad"] = json!("x".repeat(len));
+        claims.to_string()
+    };
+    let with_header = |header: &str, payload: &str| compact(rsa(0), "RS256", header, payload.as_bytes());
+    let header = r#"{"alg":"RS256","typ":"JWT","kid":"rsa"}"#;
+    let other: &PrivateKey = rsa(1);
+    let refused: [(&str, Box<dyn Fn(usize) -> String>); 8] = [
+        ("no dots", Box::new(|len| "a".repeat(len))),
+        ("dots", Box::new(|len| ".".repeat(len))),
+        ("bad base64", Box::new(|len| with_header(header, &padded(json!({}), len)).replace('.', ".*"))),
+        ("HS256", Box::new(|len| with_header(r#"{"alg":"HS256"}"#, &padded(json!({}), len)))),
+        ("no JSON", Box::new(|len| with_header(header, &"[".repeat(len)))),
+        (
+            "unknown issuer",
+            Box::new(|len| with_header(header, &padded(json!({ "iss": "https://other.example" }), len))),
+        ),
+        ("expired", Box::new(|len| with_header(header, &padded(json!({ "exp": NOW - 3600 }), len)))),
+        ("forged", Box::new(|len| compact(other, "RS256", header, padded(json!({}), len).as_bytes()))),
+    ];
+    for (what, token) in refused {
+        taken(&bench, &token(100), 401);
+        let (short, long) = (taken(&bench, &token(100), 401), taken(&bench, &token(10_000), 401));
+        assert!(short.allocations <= 12, "{what}: {short:?}");
+        assert_eq!(long.allocations, short.allocations, "{what}");
+        assert_eq!(long.bytes_allocated, short.bytes_allocated, "{what}");
+    }
+}
