@@ -11,3 +11,9 @@ pub mod metrics {}
 /// # What it costs
 #[doc = include_str!("performance.md")]
 pub mod performance {}
+
+/// # Tests without an issuer
+#[cfg(all(feature = "authorization-server", feature = "test-util"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "authorization-server")))]
+#[doc = include_str!("testing.md")]
+pub mod testing {}
