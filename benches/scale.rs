@@ -136,6 +136,7 @@ fn by_threads(jwks: &str, token: &str) {
     let server = server(jwks, |builder| builder);
     let field = rounds::field(token);
     let mut best = [0.0_f64; 2];
+    hits_a_second(&server, &field, 1);
     for _ in 0..if rounds::is_quick() { 1 } else { 9 } {
         for (threads, best) in (1..).zip(&mut best) {
             *best = best.max(hits_a_second(&server, &field, threads));
@@ -182,7 +183,7 @@ fn by_memory(jwks: &str, tokens: &[String]) {
     let mut call = layered(&server);
     let some = fields(tokens);
     let region = Region::new(ALLOCATIONS);
-    for field in &*some {
+    for field in some.iter().chain(&*some) {
         assert_eq!(call(request(field)), 200);
     }
     let kept = server.cached_tokens();

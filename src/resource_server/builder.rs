@@ -129,7 +129,7 @@ impl ResourceServerBuilder {
         self
     }
 
-    /// How many verified tokens are remembered, so that each is verified once; 0 switches it off.
+    /// How many verified tokens are remembered, from their second request on; 0 switches it off.
     /// Default: 10,000.
     ///
     /// A verdict is found by the whole token, and holds only while the token has not expired and the

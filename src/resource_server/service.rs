@@ -162,7 +162,7 @@ impl ResourceServer {
         let summary = valid.summary(expectations.subject_is_client);
         let challenge = self.0.challenges.parameters();
         let context = AuthContext::new(issuer.clone(), payload.into(), summary, provenance, challenge);
-        self.0.cache.insert(token, &context);
+        self.0.cache.offer(token, &context);
         Ok(Decision::Grant(context))
     }
 

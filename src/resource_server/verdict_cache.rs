@@ -1,13 +1,14 @@
-//! Tokens that were verified before, so that each is verified once.
+//! Tokens that were verified before, so that they need not be verified again.
 //!
-//! Only successes are kept. A token is found by its very bytes: the last of them are hashed with a
+//! Only successes are kept, from the second one of a token on: to keep a token costs a tenth of its
+//! signature, which is too much for those that never come again. A token is found by its very bytes: the last of them are hashed with a
 //! random key, and the whole is compared, so no entry is ever returned for another token, whatever
 //! collides. Whether the verdict still holds is judged at each hit, by
-//! [`AuthContext::is_current`].
+//! [`AuthContext::is_current`]; moka's own expiry would judge less, and read a clock of its own.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::time::Duration;
+use std::hash::{BuildHasher as _, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use moka::sync::Cache;
 use zeroize::Zeroizing;
@@ -16,9 +17,6 @@ use super::AuthContext;
 
 /// Longer tokens are verified each time: they would crowd out many others.
 const MAX_TOKEN: usize = 8 * 1024;
-
-/// After this an entry goes, however often it is used, so that what has expired does not linger.
-const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// What an entry takes beside the token and its payload: the context, and what the cache keeps.
 const OVERHEAD: usize = 512;
@@ -36,7 +34,12 @@ impl Default for Limits {
     }
 }
 
-pub(super) struct VerdictCache(Option<Cache<Token, AuthContext, foldhash::fast::RandomState>>);
+pub(super) struct VerdictCache(Option<Kept>);
+
+struct Kept {
+    tokens: Cache<Token, AuthContext, foldhash::fast::RandomState>,
+    seen_once: SeenOnce,
+}
 
 impl VerdictCache {
     /// Without entries or bytes nothing is kept.
@@ -50,31 +53,34 @@ impl VerdictCache {
             let bytes = token.0.len() + context.claims_json().len() + OVERHEAD;
             u32::try_from(bytes).unwrap_or(u32::MAX).max(share)
         };
-        let cache = Cache::builder().max_capacity(bytes).weigher(weigh).time_to_live(LIFETIME);
-        Self(Some(cache.build_with_hasher(foldhash::fast::RandomState::default())))
+        let cache = Cache::builder().max_capacity(bytes).weigher(weigh);
+        let tokens = cache.build_with_hasher(foldhash::fast::RandomState::default());
+        Self(Some(Kept { tokens, seen_once: SeenOnce::new(entries) }))
     }
 
     pub(super) fn get(&self, token: &[u8]) -> Option<AuthContext> {
-        self.0.as_ref()?.get(&Wanted(token))
+        self.0.as_ref()?.tokens.get(&Wanted(token))
     }
 
-    pub(super) fn insert(&self, token: &[u8], context: &AuthContext) {
-        if let Some(cache) = self.0.as_ref().filter(|_| token.len() <= MAX_TOKEN) {
-            cache.insert(Token(Zeroizing::new(token.into())), context.clone());
+    /// Keeps a verdict, if the token was seen before.
+    pub(super) fn offer(&self, token: &[u8], context: &AuthContext) {
+        let Some(Kept { tokens, seen_once }) = &self.0 else { return };
+        if token.len() <= MAX_TOKEN && seen_once.comes_again(token) {
+            tokens.insert(Token(Zeroizing::new(token.into())), context.clone());
         }
     }
 
     pub(super) fn remove(&self, token: &[u8]) {
-        if let Some(cache) = &self.0 {
-            cache.invalidate(&Wanted(token));
+        if let Some(Kept { tokens, .. }) = &self.0 {
+            tokens.invalidate(&Wanted(token));
         }
     }
 
     /// How many tokens are kept; exact once nothing is going on.
     pub(super) fn len(&self) -> u64 {
-        self.0.as_ref().map_or(0, |cache| {
-            cache.run_pending_tasks();
-            cache.entry_count()
+        self.0.as_ref().map_or(0, |Kept { tokens, .. }| {
+            tokens.run_pending_tasks();
+            tokens.entry_count()
         })
     }
 }
@@ -113,10 +119,42 @@ impl Hash for Wanted<'_> {
     }
 }
 
+/// Good tokens that came lately, one bit for each: a Bloom filter with one hash, emptied before it is
+/// full. What is mistaken for another is kept one request too early.
+struct SeenOnce {
+    bits: Box<[AtomicU64]>,
+    hasher: foldhash::fast::RandomState,
+    noted: AtomicU64,
+    /// An eighth of the bits.
+    most: u64,
+}
+
+impl SeenOnce {
+    /// For several times as many tokens as are kept.
+    fn new(entries: u64) -> Self {
+        let words = entries.saturating_div(2).clamp(16, 1 << 24);
+        let bits = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Self { bits, hasher: Default::default(), noted: AtomicU64::new(0), most: words * 8 }
+    }
+
+    /// Whether the token was seen before; it is now.
+    fn comes_again(&self, token: &[u8]) -> bool {
+        let hash = self.hasher.hash_one(Wanted(token));
+        let words = u64::try_from(self.bits.len()).unwrap_or(1);
+        let word = usize::try_from(hash % words).ok().and_then(|word| self.bits.get(word));
+        // The first six bits of the hash, which decide least about the word.
+        let bit = 1 << (hash >> 58);
+        let known = word.is_some_and(|word| word.fetch_or(bit, Ordering::Relaxed) & bit != 0);
+        if !known && self.noted.fetch_add(1, Ordering::Relaxed) >= self.most {
+            self.noted.store(0, Ordering::Relaxed);
+            self.bits.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
+        known
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::hash::BuildHasher;
-
     use super::*;
 
     #[test]
@@ -131,5 +169,20 @@ mod tests {
         assert_eq!(cache.get(&Wanted(other.as_bytes())), None);
         assert_eq!(cache.get(&Wanted(one.as_bytes().get(1..).unwrap())), None);
         assert_eq!(cache.get(&Wanted(b"")), None);
+    }
+
+    #[test]
+    fn a_token_comes_again_when_it_was_there_before_and_seldom_else() {
+        let seen = SeenOnce::new(1000);
+        let named = |number: usize| format!("a.b.{number:032}");
+        let came_again = |numbers: std::ops::Range<usize>| {
+            numbers.filter(|number| seen.comes_again(named(*number).as_bytes())).count()
+        };
+        assert!(came_again(0..1000) < 100);
+        assert_eq!(came_again(0..1000), 1000);
+        // However many come, it does not fill up.
+        for from in 1..50 {
+            assert!(came_again(from * 1000..(from + 1) * 1000) < 250);
+        }
     }
 }
