@@ -95,7 +95,8 @@ fn first_sight(algorithm: &str) -> Case {
 }
 
 fn refused(what: &str) -> Case {
-    case("EdDSA", 1000, |signer| {
+    // Without the cache, whose housekeeping comes when it comes.
+    case("EdDSA", 0, |signer| {
         let swap = |from: &str, to: &str| {
             signer.token(&tokens::header("EdDSA"), &tokens::claims(9).replace(from, to))
         };
