@@ -53,7 +53,7 @@ fn row(entry: &Entry, names: &HashMap<String, String>, now: UnixTime) -> Markup 
         tr role="row" {
             td.endpoint role="cell" { (entry.endpoints.name()) }
             td.outcome role="cell" { (outcome(entry)) }
-            td.who role="cell" { (who.map_or("–", String::as_str)) }
+            td.who .none[who.is_none()] role="cell" { (who.map_or("–", String::as_str)) }
             td.took role="cell" { (took(entry.took)) }
             td.when role="cell" title=(date(entry.at)) { (ago(entry.at, now)) }
         }

@@ -148,16 +148,14 @@ fn render(
         p.back { a href="/" { "Applications" } }
         h1.break { (application.name) }
         section.card {
-            h2 { "Name" }
             (form("rename", html! {
                 (name_field(&typed("rename", "name", &application.name), error("rename")))
                 (submit("Save name"))
             }))
         }
         section.card {
-            h2 { "Scopes" }
             (form("scopes", html! {
-                label for="scopes" { "Scopes of this application" }
+                label for="scopes" { "Scopes" }
                 p.hint #scopes-hint { "One a line. Its tokens hold them, and " code { "appid_default" } ", unless they are asked for with fewer." }
                 textarea #scopes name="scopes" rows="4" spellcheck="false" autocapitalize="none"
                     aria-describedby="scopes-hint scopes-error" aria-invalid=[invalid("scopes")]
@@ -173,7 +171,7 @@ fn render(
             } @else {
                 (form("roles", html! {
                     fieldset {
-                        legend { "Roles of this application" }
+                        legend.unseen { "Roles of this application" }
                         @for role in &roles { (choice(role, application)) }
                     }
                     (field_error("roles-error", error("roles")))
@@ -209,10 +207,9 @@ fn render(
             }
         }
         section.card {
-            h2 { "Delete" }
             (field_error("delete-error", error("delete")))
             details {
-                summary { "Delete this application" }
+                summary.dangerous { "Delete this application" }
                 (form("delete", html! {
                     p { "It gets no token any more. Tokens that it has go on being valid until they expire." }
                     div.actions { button.button.danger type="submit" { "Delete application" } }

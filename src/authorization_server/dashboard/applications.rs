@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::super::Version;
 use super::super::applications::Registration;
 use super::form::Form;
-use super::layout::{Done, Tab, copy, field_error, hidden_listing, hidden_value, page, value};
+use super::layout::{Done, Tab, field_error, hidden_listing, hidden_value, page, value};
 use super::session::Session;
 use super::text::{count, sentence};
 use super::{AuthorizationServer, Inner};
@@ -71,11 +71,10 @@ fn row(server: &Inner, application: &Registration) -> Markup {
                     dt { "name" } dd { (value(&element("name"), "name", &application.name)) }
                     dt { "oAuthServerUrl" } dd { (value(&element("oAuthServerUrl"), "oAuthServerUrl", &url)) }
                 }
-                (hidden_listing(&element("json"), "credentials as JSON", "As JSON, with the secret", &json))
+                (hidden_listing(&element("json"), "As JSON", "secret", &json))
                 div.actions {
                     a.button href=(format!("/try/{id}")) { "Try it" span.unseen { ": " (application.name) } }
                     a.button href=(format!("/applications/{id}")) { "Edit" span.unseen { " " (application.name) } }
-                    (copy(&element("json"), "credentials as JSON"))
                 }
             }
         }

@@ -200,18 +200,28 @@ pub(super) fn hidden_value(id: &str, what: &str, text: &str) -> Markup {
     }
 }
 
-/// Lines to copy.
-pub(super) fn listing(id: &str, what: &str, text: &str) -> Markup {
-    html! { div.listing { pre tabindex="0" role="region" aria-label=(what) { code #(id) { (text) } } (copy(id, what)) } }
-}
-
-/// Lines that hold something secret: hidden until they are asked for.
-pub(super) fn hidden_listing(id: &str, what: &str, label: &str, text: &str) -> Markup {
+/// Lines to read and to copy under a heading.
+pub(super) fn listing(id: &str, title: &str, text: &str) -> Markup {
     html! {
-        div.hidden-listing {
-            details { summary { (label) } (listing(id, what, text)) }
+        div.listing {
+            div.bar { h3 { (title) } (copy(id, title)) }
+            (lines(id, title, text))
         }
     }
+}
+
+/// Lines that hold something secret: hidden until they are asked for, but copied as they are.
+pub(super) fn hidden_listing(id: &str, title: &str, holds: &str, text: &str) -> Markup {
+    html! {
+        div.listing {
+            div.bar { h3 { (title) } (copy(id, title)) }
+            details { summary { "Show" span.unseen { " " (title) } ", with the " (holds) " in it" } (lines(id, title, text)) }
+        }
+    }
+}
+
+fn lines(id: &str, title: &str, text: &str) -> Markup {
+    html! { pre tabindex="0" role="region" aria-label=(title) { code #(id) { (text) } } }
 }
 
 /// What is wrong with a field, beside it; `aria-describedby` names it.

@@ -213,10 +213,10 @@ fn taken_apart(token: &str, now: UnixTime) -> Markup {
             }
         }
         div.pair {
-            div { h3 { "Header" } (listing("token-header", "header", &pretty(&header))) }
-            div { h3 { "Claims" } (listing("token-claims", "claims", &pretty(&claims))) }
+            (listing("token-header", "Header", &pretty(&header)))
+            (listing("token-claims", "Claims", &pretty(&claims)))
         }
-        (hidden_listing("token", "token", "The token itself", token))
+        details { summary { "The token itself" } (listing("token", "Token", token)) }
     }
 }
 
@@ -243,15 +243,12 @@ fn commands(server: &Inner, application: &Registration, trial: Option<&Trial>) -
     html! {
         section.card aria-labelledby="commands" {
             h2 #commands { "On the command line" }
-            h3 { "Request a token" }
-            (hidden_listing("curl-token", "token request", "The token request, with the secret in it", &token_request))
-            h3 { "Start the protected resource" }
+            (hidden_listing("curl-token", "Request a token", "secret", &token_request))
+            (listing("environment", "Start the protected resource", &environment))
             p.hint { "It needs no secret: it fetches the keys." }
-            (listing("environment", "environment of the protected resource", &environment))
-            h3 { "Call the protected resource" }
             @match token {
-                Some(token) => (hidden_listing("curl-call", "call of the protected resource", "The call, with the token in it", &call(token))),
-                None => (listing("curl-call", "call of the protected resource", &call("$TOKEN")))
+                Some(token) => (hidden_listing("curl-call", "Call the protected resource", "token", &call(token))),
+                None => (listing("curl-call", "Call the protected resource", &call("$TOKEN"))),
             }
         }
     }
