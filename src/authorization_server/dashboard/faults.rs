@@ -40,7 +40,7 @@ pub(super) async fn list(
             }
         }
         p.lead {
-            "What clients and resource servers do when this server fails: outage answers 503, latency answers "
+            "Let this server fail, and see what clients and resource servers do. Outage answers 503, latency answers "
             (LATENCY.as_secs()) " s later, garbage answers 200 with a page of HTML. A fault lasts until it is ended."
         }
         ul.cards {
