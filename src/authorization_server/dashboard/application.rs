@@ -194,13 +194,14 @@ fn render(
                 }))
             }
             @if !roles.is_empty() {
-                details {
+                details open[of("delete-role").is_some()] {
                     summary { "Delete a role" }
                     (form("delete-role", html! {
                         label for="role" { "Role to delete, of all applications" }
                         select #role name="role" {
                             @for role in &roles { option value=(role.id) { (role.name) } }
                         }
+                        (field_error("role-delete-error", error("delete-role")))
                         div.actions { button.button.danger type="submit" { "Delete role" } }
                     }))
                 }
