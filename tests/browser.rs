@@ -18,7 +18,7 @@ use std::path::Path;
 
 use axum::Router;
 use axum::routing::get;
-use browser::{Browser, with_browser};
+use browser::{Browser, ENTER, with_browser};
 use fantoccini::Locator;
 use serde_json::Value;
 use tower_oauth::app_id::Binding;
@@ -176,10 +176,38 @@ async fn a_copy_button_copies_what_is_hidden() {
         browser.click("shop").await;
         let copy = browser.css("button[data-copy^='secret-']").await;
         copy.click().await.unwrap();
-        browser.find(Locator::XPath("//button[.='Copied']")).await;
+        browser.find(Locator::XPath("//button[starts-with(., 'Copied')]")).await;
         let read = "navigator.clipboard.readText().then(arguments[0], arguments[0])";
         let copied = browser.0.execute_async(read, Vec::new()).await.unwrap();
         assert_eq!(copied, secrecy::ExposeSecret::expose_secret(application.secret()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_keyboard_is_enough_and_shows_where_it_is() {
+    with_browser(true, async |browser: Browser| {
+        let server = start().await;
+        browser.open(server.base_url()).await;
+        browser.tab_to(".skip").await;
+        browser.tab_to("main .button").await;
+        browser.press(ENTER).await;
+        browser.tab_to("#name").await;
+        for character in "shop".chars() {
+            browser.press(character).await;
+        }
+        browser.press(ENTER).await;
+        browser.css(".notice").await;
+        let row = browser.tab_to(".row > summary").await;
+        browser.press(ENTER).await;
+        assert_eq!(
+            row.find(Locator::XPath("..")).await.unwrap().attr("open").await.unwrap().as_deref(),
+            Some("true")
+        );
+        browser.tab_to(".reveal summary").await;
+        browser.press(ENTER).await;
+        let secret = browser.css("code[id^='secret-']").await.text().await.unwrap();
+        assert_eq!(secret, secrecy::ExposeSecret::expose_secret(server.applications()[0].secret()));
     })
     .await;
 }

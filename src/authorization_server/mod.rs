@@ -275,7 +275,9 @@ impl AuthorizationServer {
         self.0.faults.requests(endpoints)
     }
 
-    /// Its endpoints as a service, to be served or called in any way.
+    /// Its endpoints and its dashboard as a service, to be served or called in any way. The
+    /// dashboard answers only under the [`base_url`](Self::base_url) and loopback names with its
+    /// port.
     pub fn router(&self) -> axum::Router {
         endpoints::router(self.clone())
     }

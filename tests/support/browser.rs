@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use fantoccini::actions::{InputSource as _, KeyAction, KeyActions};
 use fantoccini::elements::Element;
 use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder, Locator};
@@ -16,6 +17,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use url::Url;
+
+/// Keys, as WebDriver names them.
+pub const ENTER: char = '\u{e007}';
+const TAB: char = '\u{e004}';
 
 /// A browser window of its own.
 #[derive(Clone, Debug)]
@@ -124,6 +129,28 @@ impl Browser {
              or normalize-space(text())='{text}' or .//span[normalize-space()='{text}']]"
         );
         self.find(Locator::XPath(&path)).await.click().await.unwrap();
+    }
+
+    /// Presses a key.
+    pub async fn press(&self, key: char) {
+        let pressed = KeyActions::new("keyboard".to_owned())
+            .then(KeyAction::Down { value: key })
+            .then(KeyAction::Up { value: key });
+        self.0.perform_actions(pressed).await.unwrap();
+    }
+
+    /// Goes on with the keyboard to this element; all on the way must show that they have the focus.
+    pub async fn tab_to(&self, selector: &str) -> Element {
+        let wanted = self.css(selector).await;
+        for _ in 0..40 {
+            self.press(TAB).await;
+            let focused = self.0.active_element().await.unwrap();
+            assert_ne!(focused.css_value("outline-style").await.unwrap(), "none", "on the way to {selector}");
+            if focused.element_id() == wanted.element_id() {
+                return focused;
+            }
+        }
+        panic!("the keyboard does not get to {selector}");
     }
 
     pub async fn path(&self) -> String {

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::Redirect;
 use maud::{Markup, html};
 
-use super::super::store;
+use super::super::PublishedKey;
 use super::AuthorizationServer;
 use super::form::Form;
 use super::layout::{Done, Problem, Tab, page, value};
@@ -19,7 +19,6 @@ pub(super) async fn list(
     done: Done,
 ) -> Markup {
     let now = server.0.clock.now();
-    let keys = rows(&server.0.state(), now);
     let body = html! {
         (done.show())
         div.heading {
@@ -34,7 +33,7 @@ pub(super) async fn list(
             "as tokens that it signed may live."
         }
         ul.cards {
-            @for key in &keys { (card(key, &session, now)) }
+            @for key in &server.keys() { (card(key, &session, now)) }
         }
     };
     page(Some(Tab::Keys), "Keys", &body)
@@ -59,33 +58,14 @@ pub(super) async fn change(
     }
 }
 
-/// A key as it is shown.
-struct Row {
-    kid: String,
-    algorithm: &'static str,
-    created_at: UnixTime,
-    /// `None`: it is the one that signs.
-    published_until: Option<UnixTime>,
-}
-
-fn rows(state: &store::State, now: UnixTime) -> Vec<Row> {
-    let row = |one: &super::super::signing_keys::RingKey| Row {
-        kid: one.key.kid().to_owned(),
-        algorithm: one.key.algorithm().name(),
-        created_at: one.key.created_at(),
-        published_until: one.published_until,
-    };
-    state.keys.published(now).map(row).collect()
-}
-
-fn card(key: &Row, session: &Session, now: UnixTime) -> Markup {
-    let id = format!("kid-{}", key.kid);
+fn card(key: &PublishedKey, session: &Session, now: UnixTime) -> Markup {
+    let id = format!("kid-{}", key.kid());
     html! {
         li.card.key {
             dl.fields {
                 dt { "State" }
                 dd {
-                    @match key.published_until {
+                    @match key.published_until() {
                         None => { span.badge.good { "Current" } " signs new tokens" },
                         Some(until) => {
                             span.badge { "Retired" } " published for another "
@@ -93,19 +73,19 @@ fn card(key: &Row, session: &Session, now: UnixTime) -> Markup {
                         }
                     }
                 }
-                dt { "kid" } dd { (value(&id, "kid", &key.kid)) }
-                dt { "Algorithm" } dd { (key.algorithm) }
-                dt { "Made" } dd { span title=(date(key.created_at)) { (ago(key.created_at, now)) } }
+                dt { "kid" } dd { (value(&id, "kid", key.kid())) }
+                dt { "Algorithm" } dd { (key.algorithm().name()) }
+                dt { "Made" } dd { span title=(date(key.created_at())) { (ago(key.created_at(), now)) } }
             }
             details {
-                summary { "Withdraw" span.unseen { " " (key.kid) } }
+                summary { "Withdraw" span.unseen { " " (key.kid()) } }
                 form method="post" action="/keys" {
                     (session.field())
-                    input type="hidden" name="kid" value=(key.kid);
+                    input type="hidden" name="kid" value=(key.kid());
                     p {
                         "It is published no more, as after its private half was lost: tokens that it signed are refused "
                         "as soon as resource servers have fetched the keys again."
-                        @if key.published_until.is_none() { " A new key signs from then on." }
+                        @if key.is_current() { " A new key signs from then on." }
                     }
                     div.actions { button.button.danger type="submit" name="action" value="withdraw" { "Withdraw key" } }
                 }

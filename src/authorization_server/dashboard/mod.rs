@@ -13,6 +13,7 @@
 mod activity;
 mod application;
 mod applications;
+mod commands;
 mod faults;
 mod form;
 mod guard;
@@ -21,6 +22,7 @@ mod layout;
 mod session;
 mod text;
 mod trial;
+mod try_it;
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -57,8 +59,8 @@ pub(super) fn router(server: &AuthorizationServer) -> Router<AuthorizationServer
         .route("/", get(applications::list))
         .route("/applications/new", get(applications::new).post(applications::add))
         .route("/applications/{client_id}", get(application::show).post(application::change))
-        .route("/try", get(trial::choose).post(trial::request))
-        .route("/try/{client_id}", get(trial::show))
+        .route("/try", get(try_it::choose).post(try_it::request))
+        .route("/try/{client_id}", get(try_it::show))
         .route("/keys", get(keys::list).post(keys::change))
         .route("/activity", get(activity::list))
         .route("/faults", get(faults::list).post(faults::switch))

@@ -1,22 +1,20 @@
-// Copying, and revealing at once. The pages are complete without it.
+// Copies what a button stands beside. The pages are complete without it.
 "use strict";
 
 for (const button of document.querySelectorAll("button[data-copy]")) {
+  const label = button.firstChild;
   button.hidden = false;
-  const label = button.textContent;
   button.addEventListener("click", async () => {
     const source = document.getElementById(button.dataset.copy);
     try {
       await navigator.clipboard.writeText(source.textContent);
-      button.textContent = "Copied";
+      label.data = "Copied";
     } catch {
-      // Without leave to copy: shown and selected, for the keyboard to copy.
-      for (let around = source.closest("details"); around; around = around.parentElement.closest("details")) {
-        around.open = true;
-      }
+      // Not allowed to: revealed and selected, for the keyboard to copy.
+      for (let hidden; (hidden = source.closest("details:not([open])")); ) hidden.open = true;
       getSelection().selectAllChildren(source);
-      button.textContent = "Selected";
+      label.data = "Selected";
     }
-    setTimeout(() => { button.textContent = label; }, 2000);
+    setTimeout(() => { label.data = "Copy"; }, 2000);
   });
 }
