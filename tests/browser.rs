@@ -20,7 +20,8 @@ use axum::Router;
 use axum::routing::get;
 use browser::{Browser, ENTER, with_browser};
 use fantoccini::Locator;
-use serde_json::Value;
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
 use tower_oauth::app_id::Binding;
 use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, Fault};
 
@@ -171,7 +172,7 @@ async fn a_copy_button_copies_what_is_hidden() {
         let server = start().await;
         let application = server.register("shop").unwrap();
         browser.open(server.base_url()).await;
-        let allowed = serde_json::json!({ "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"] });
+        let allowed = json!({ "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"] });
         browser.devtools("Browser.grantPermissions", allowed).await;
         browser.click("shop").await;
         let copy = browser.css("button[data-copy^='secret-']").await;
@@ -179,7 +180,7 @@ async fn a_copy_button_copies_what_is_hidden() {
         browser.find(Locator::XPath("//button[starts-with(., 'Copied')]")).await;
         let read = "navigator.clipboard.readText().then(arguments[0], arguments[0])";
         let copied = browser.0.execute_async(read, Vec::new()).await.unwrap();
-        assert_eq!(copied, secrecy::ExposeSecret::expose_secret(application.secret()));
+        assert_eq!(copied, application.secret().expose_secret());
     })
     .await;
 }
@@ -207,7 +208,7 @@ async fn the_keyboard_is_enough_and_shows_where_it_is() {
         browser.tab_to(".reveal summary").await;
         browser.press(ENTER).await;
         let secret = browser.css("code[id^='secret-']").await.text().await.unwrap();
-        assert_eq!(secret, secrecy::ExposeSecret::expose_secret(server.applications()[0].secret()));
+        assert_eq!(secret, server.applications()[0].secret().expose_secret());
     })
     .await;
 }
@@ -286,7 +287,7 @@ async fn every_page_is_legible_at_both_widths_light_and_dark() {
                 let picture = browser.picture().await;
                 std::fs::write(folder.join(format!("{name}-{width}-{scheme}.png")), picture).unwrap();
                 let findings = browser.0.execute(FINDINGS, Vec::new()).await.unwrap();
-                assert_eq!(findings, serde_json::json!([]), "{name}, {width} px, {scheme}");
+                assert_eq!(findings, json!([]), "{name}, {width} px, {scheme}");
             }
         }
     })
@@ -299,8 +300,20 @@ async fn furnish(server: &AuthorizationServer) -> String {
     let reports = server.register("Reports of the night").unwrap();
     reports.set_scopes(["reports.read", "reports.write"]).unwrap();
     server.register(&"<script>".repeat(6)).unwrap();
-    server.rotate().unwrap();
+    let manage = |request: reqwest::RequestBuilder, body: Value| {
+        let token = server.management_token().expose_secret();
+        request.bearer_auth(token).header("content-type", "application/json").body(body.to_string()).send()
+    };
+    let url = server.management_url();
+    let access =
+        json!([{ "application_id": reports.client_id(), "scopes": ["archive.read", "archive.write"] }]);
     let http = reqwest::Client::new();
+    let role = json!({ "name": "archivist", "access": access });
+    let added = manage(http.post(format!("{url}/roles")), role).await.unwrap().bytes().await.unwrap();
+    let added: Value = serde_json::from_slice(&added).unwrap();
+    let roles = json!({ "roles": { "ids": [added["id"]] } });
+    manage(http.put(format!("{url}/applications/{}/roles", reports.client_id())), roles).await.unwrap();
+    server.rotate().unwrap();
     let send = async |request: reqwest::RequestBuilder| request.send().await.unwrap();
     send(http.get(server.jwks_uri().as_str())).await;
     send(http.get(format!("{}/.well-known/openid-configuration", server.issuer().as_str()))).await;
@@ -311,7 +324,7 @@ async fn furnish(server: &AuthorizationServer) -> String {
             .body("grant_type=client_credentials")
     };
     send(token("wrong")).await;
-    send(token(secrecy::ExposeSecret::expose_secret(reports.secret()))).await;
+    send(token(reports.secret().expose_secret())).await;
     server.fail_next(Endpoints::Keys, 1, Fault::Outage(None));
     send(http.get(server.jwks_uri().as_str())).await;
     server.fail_next(Endpoints::Discovery, 1, Fault::Garbage);

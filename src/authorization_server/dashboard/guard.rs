@@ -45,12 +45,11 @@ pub(super) async fn stand(
 /// A page elsewhere can point a name of its own at loopback (DNS rebinding), and would then be of
 /// one origin with the dashboard.
 fn is_meant(server: &Inner, request: &Request) -> bool {
-    let mut named =
-        request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
+    let named = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
     // HTTP/2, or a request with an absolute target (RFC 9112 §3.2.2).
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
-    let names: Vec<&str> = named.by_ref().chain(authority).collect();
-    !names.is_empty() && names.iter().all(|name| is_ours(server, name))
+    let mut names = named.chain(authority).peekable();
+    names.peek().is_some() && names.all(|name| is_ours(server, name))
 }
 
 fn is_ours(server: &Inner, name: &str) -> bool {
