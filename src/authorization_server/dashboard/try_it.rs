@@ -70,9 +70,9 @@ fn render(server: &Inner, session: &Session, chosen: Option<&Registration>) -> M
                         }
                     }
                     div {
-                        label for="scope" { "Scope " span.meta #scope-hint { "optional: all that it has" } }
+                        label for="scope" { "Scope " span.meta { "optional: all that it has" } }
                         input #scope type="text" name="scope" value=(scope) autocomplete="off" spellcheck="false"
-                            autocapitalize="none" aria-describedby="scope-hint";
+                            autocapitalize="none";
                     }
                 }
                 div.actions { button.button.primary type="submit" { "Request a token" } }
