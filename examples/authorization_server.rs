@@ -5,7 +5,8 @@
 //! ```
 //!
 //! It prints the App ID service credentials of a first application as one line of JSON, which
-//! the other examples take as `APPID_SERVICE_BINDING`.
+//! the other examples take as `APPID_SERVICE_BINDING`. Its address, opened in a browser, is a
+//! dashboard: applications and their credentials, tokens to try, keys, activity, faults.
 //!
 //! | variable | default | meaning |
 //! | --- | --- | --- |
@@ -69,7 +70,10 @@ async fn run() -> Result<(), Unusable> {
         None => server.register("First application").map_err(from_variable("STATE_FILE"))?,
     };
     println!("{}", credentials(server, &application));
-    eprintln!("Development authorization server at {}. Not for production.", server.base_url());
+    eprintln!(
+        "Development authorization server at {0}. Not for production. Its dashboard: {0}/",
+        server.base_url()
+    );
     listening.serve(common::asked_to_end()).await;
     Ok(())
 }

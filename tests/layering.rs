@@ -13,6 +13,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The wiring: from a binding to the two ends.
     ("app_id/wiring.rs", &["client", "error", "oauth", "resource_server"]),
     ("authorization_server/", &["app_id", "client", "clock", "error", "jwt", "oauth", "transport"]),
+    ("authorization_server/dashboard/", &["clock", "error", "transport"]),
     ("backoff.rs", &[]),
     (
         "client/",
@@ -56,6 +57,7 @@ const NAMES: &[(&str, &[&str])] = &[
     ("aws_lc_rs", &["jwt/signature.rs", "authorization_server/"]),
     ("axum", &["authorization_server/"]),
     ("axum_core", &["resource_server/extract.rs"]),
+    ("maud", &["authorization_server/dashboard/"]),
     ("moka", &["resource_server/verdict_cache.rs"]),
     ("jsonwebtoken", &["jwt/algorithm.rs", "key_set/jwk.rs", "authorization_server/"]),
     ("::metrics", &["metrics.rs"]),
@@ -115,9 +117,10 @@ fn judge(file: &str, found: &[(usize, String)], exports: &[(String, String)], br
     };
     let own = file.split(['/', '.']).next().unwrap();
     let is_in = |list: &[&str]| list.iter().any(|start| file.starts_with(start));
-    let root = if file.ends_with("/mod.rs") || !file.contains('/') { "super::" } else { "super::super::" };
+    let depth = file.split('/').filter(|part| *part != "mod.rs").count();
+    let root = "super::".repeat(depth);
     for (line, path) in found {
-        let path = &path.strip_prefix(root).map_or_else(|| path.clone(), |path| format!("crate::{path}"));
+        let path = &path.strip_prefix(&root).map_or_else(|| path.clone(), |path| format!("crate::{path}"));
         let mut breaks = |rule: &str| broken.push(format!("src/{file}:{line}: `{path}`: {rule}"));
         if let Some(part) = path.strip_prefix("crate::") {
             let part = part.split("::").next().unwrap();

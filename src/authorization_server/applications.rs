@@ -12,9 +12,10 @@ use crate::app_id::Binding;
 use crate::client::ClientCredentials;
 use crate::error::ConfigError;
 
-/// App ID's limits: applications of a tenant, and scopes of an application.
+/// App ID's limits: applications and roles of a tenant, and scopes of an application.
 const MAX_APPLICATIONS: usize = 200;
 const MAX_SCOPES: usize = 50;
+const MAX_ROLES: usize = 50;
 const MAX_NAME: usize = 50;
 
 /// The scope that App ID gives to every token that was asked for without one.
@@ -75,6 +76,43 @@ impl State {
         self.applications.iter_mut().find(|one| one.client_id == client_id)
     }
 
+    /// Changes one application; `None` if there is none with this id.
+    pub(super) fn change_application(
+        &mut self,
+        client_id: &str,
+        change: impl FnOnce(&mut Registration) -> Result<(), ConfigError>,
+    ) -> Result<Option<Registration>, ConfigError> {
+        let Some(application) = self.application_mut(client_id) else { return Ok(None) };
+        change(application)?;
+        Ok(Some(application.clone()))
+    }
+
+    /// Whether there was one to delete.
+    pub(super) fn delete_application(&mut self, client_id: &str) -> bool {
+        let before = self.applications.len();
+        self.applications.retain(|one| one.client_id != client_id);
+        self.applications.len() < before
+    }
+
+    pub(super) fn add_role(&mut self, role: Role) -> Result<Role, ConfigError> {
+        check_name(&role.name)?;
+        if self.roles.len() >= MAX_ROLES {
+            return Err(ConfigError::without_value("roles", "there are 50 already"));
+        }
+        self.roles.push(role.clone());
+        Ok(role)
+    }
+
+    /// Whether there was one to delete.
+    pub(super) fn delete_role(&mut self, id: &str) -> bool {
+        let before = self.roles.len();
+        self.roles.retain(|role| role.id != id);
+        for application in &mut self.applications {
+            application.role_ids.retain(|role| role != id);
+        }
+        self.roles.len() < before
+    }
+
     /// The application with this id and secret.
     pub(super) fn authenticate(&self, client_id: &str, secret: &str) -> Option<&Registration> {
         self.application(client_id).filter(|one| same(secret, &one.secret))
@@ -93,12 +131,19 @@ impl Registration {
         if scopes.len() > MAX_SCOPES {
             return Err(ConfigError::without_value("scopes", "must not be more than 50"));
         }
-        if let Some(bad) = scopes.iter().find(|scope| !is_scope_name(scope)) {
-            let reason = "must be lower-case letters, digits, `.` and `_`, fewer than 50, and not start with appid or openid";
-            return Err(ConfigError::new("scope", bad, reason));
-        }
+        check_scopes(&scopes)?;
         self.scopes = scopes;
         Ok(())
+    }
+}
+
+pub(super) fn check_scopes(scopes: &[String]) -> Result<(), ConfigError> {
+    match scopes.iter().find(|scope| !is_scope_name(scope)) {
+        None => Ok(()),
+        Some(bad) => {
+            let reason = "must be lower-case letters, digits, `.` and `_`, fewer than 50, and not start with appid or openid";
+            Err(ConfigError::new("scope", bad, reason))
+        }
     }
 }
 

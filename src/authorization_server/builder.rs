@@ -8,6 +8,8 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 
+use super::activity::Activity;
+use super::dashboard::Dashboard;
 use super::faults::Faults;
 use super::signing_keys::{SigningKey, new_kid};
 use super::store::{State, Store};
@@ -157,6 +159,8 @@ impl AuthorizationServerBuilder {
             state: Mutex::new(state),
             store,
             faults: Faults::default(),
+            activity: Activity::default(),
+            dashboard: Dashboard::new()?,
         })))
     }
 }

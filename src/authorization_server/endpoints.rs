@@ -8,7 +8,9 @@ use axum::{Json, Router};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::{AuthorizationServer, Version, faults, introspection, management, token_endpoint};
+use super::{
+    AuthorizationServer, Version, activity, dashboard, faults, introspection, management, token_endpoint,
+};
 
 /// A request's body is not larger, in bytes.
 pub(super) const MAX_BODY: usize = 64 * 1024;
@@ -29,8 +31,15 @@ pub(super) fn router(server: AuthorizationServer) -> Router {
         .nest("/management/v4/{tenant}", management::router(server.clone()).route_layer(tenant))
         .fallback(async || Refusal::not_found())
         .layer(from_fn_with_state(server.clone(), faults::inject))
+        .layer(from_fn_with_state(server.clone(), activity::record))
+        // Not spoiled by faults: they are switched off there.
+        .merge(dashboard::router(&server))
         .with_state(server)
 }
+
+/// The error code of a refusal, as an extension of the response.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ErrorCode(pub(super) &'static str);
 
 /// Whatever an endpoint refuses: RFC 6749 §5.2, which App ID uses all over.
 #[derive(Debug)]
@@ -64,6 +73,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let body = json!({ "error": self.code, "error_description": self.description });
         let mut response = (self.status, Json(body)).into_response();
+        response.extensions_mut().insert(ErrorCode(self.code));
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(challenge) = self.challenge {

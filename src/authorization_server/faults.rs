@@ -31,6 +31,22 @@ pub enum Endpoints {
     Token,
 }
 
+impl Endpoints {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Token, Self::Keys, Self::Discovery, Self::Introspection, Self::Management];
+
+    /// What people call them.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Discovery => "Discovery",
+            Self::Introspection => "Introspection",
+            Self::Keys => "Keys",
+            Self::Management => "Management",
+            Self::Token => "Token",
+        }
+    }
+}
+
 /// What is wrong with an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -55,6 +71,23 @@ pub enum Fault {
     Truncated,
 }
 
+impl Fault {
+    /// What people call it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Empty => "empty answer",
+            Self::Garbage => "garbage",
+            Self::Hang => "no answer",
+            Self::Latency(_) => "latency",
+            Self::Outage(_) => "outage",
+            Self::Oversize => "oversize",
+            Self::Reset => "connection reset",
+            Self::Status(_) => "status only",
+            Self::Truncated => "truncated",
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Faults(Mutex<Script>);
 
@@ -72,6 +105,20 @@ impl Faults {
 
     pub(super) fn clear(&self) {
         self.script().faults.clear();
+    }
+
+    /// Puts one fault that lasts, or none, in place of all that these endpoints have.
+    pub(super) fn replace(&self, endpoints: Endpoints, fault: Option<Fault>) {
+        let faults = &mut self.script().faults;
+        faults.retain(|(of, ..)| *of != endpoints);
+        faults.extend(fault.map(|fault| (endpoints, None, fault)));
+    }
+
+    /// What the next answer is going to suffer.
+    pub(super) fn next(&self, endpoints: Endpoints) -> Option<Fault> {
+        let script = self.script();
+        let mut pending = script.faults.iter().filter(|(of, left, _)| *of == endpoints && *left != Some(0));
+        pending.next().map(|(.., fault)| fault.clone())
     }
 
     pub(super) fn requests(&self, endpoints: Endpoints) -> usize {
@@ -100,7 +147,7 @@ impl Faults {
 }
 
 /// Which endpoints a path belongs to.
-fn endpoints(path: &str) -> Option<Endpoints> {
+pub(super) fn endpoints(path: &str) -> Option<Endpoints> {
     if path.starts_with("/management/") {
         return Some(Endpoints::Management);
     }
@@ -113,14 +160,25 @@ fn endpoints(path: &str) -> Option<Endpoints> {
     }
 }
 
+/// An answer was spoiled, and by what: an extension of the response.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spoiled(pub(super) &'static str);
+
 /// Stands before every endpoint.
 pub(super) async fn inject(
     State(server): State<AuthorizationServer>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
     let fault = endpoints(request.uri().path()).and_then(|endpoints| server.0.faults.take(endpoints));
     let Some(fault) = fault else { return next.run(request).await };
+    let spoiled = Spoiled(fault.name());
+    let mut response = spoil(fault, request, next).await;
+    response.extensions_mut().insert(spoiled);
+    response
+}
+
+async fn spoil(fault: Fault, mut request: Request, next: Next) -> Response {
     let answer = |status: StatusCode, body: Body| {
         let mut response = Response::new(body);
         *response.status_mut() = status;

@@ -118,11 +118,7 @@ async fn rename(State(server): Server, Path(path): Segments, body: Bytes) -> Res
 
 async fn remove(State(server): Server, Path(path): Segments) -> Result<StatusCode, Refusal> {
     let client_id = segment(&path, "client_id")?;
-    let removed = server.0.change(|state| {
-        let before = state.applications.len();
-        state.applications.retain(|one| one.client_id != client_id);
-        Ok(state.applications.len() < before)
-    });
+    let removed = server.0.change(|state| Ok(state.delete_application(client_id)));
     match removed.map_err(|error| refused(&error))? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Refusal::not_found()),
@@ -200,11 +196,7 @@ fn change(
     change: impl FnOnce(&mut Registration) -> Result<(), ConfigError>,
 ) -> Result<Registration, Refusal> {
     let client_id = segment(path, "client_id")?;
-    let changed = server.change(|state| {
-        let Some(application) = state.application_mut(client_id) else { return Ok(None) };
-        change(application)?;
-        Ok(Some(application.clone()))
-    });
+    let changed = server.change(|state| state.change_application(client_id, change));
     changed.map_err(|error| refused(&error))?.ok_or_else(Refusal::not_found)
 }
 
@@ -260,14 +252,7 @@ async fn list_roles(State(server): Server) -> Json<Value> {
 
 async fn add_role(State(server): Server, body: Bytes) -> Result<(StatusCode, Json<Value>), Refusal> {
     let body: RoleBody = read(&body)?;
-    let added = server.0.change(|state| {
-        if state.roles.len() >= 50 {
-            return Err(ConfigError::without_value("roles", "there are 50 already"));
-        }
-        let added = body.into_role(uuid::Uuid::new_v4().to_string())?;
-        state.roles.push(added.clone());
-        Ok(added)
-    });
+    let added = server.0.change(|state| state.add_role(body.into_role(uuid::Uuid::new_v4().to_string())?));
     let added = added.map_err(|error| refused(&error))?;
     Ok((StatusCode::CREATED, Json(role(&added))))
 }
@@ -300,14 +285,7 @@ async fn replace_role(
 
 async fn remove_role(State(server): Server, Path(path): Segments) -> Result<StatusCode, Refusal> {
     let id = segment(&path, "id")?;
-    let removed = server.0.change(|state| {
-        let before = state.roles.len();
-        state.roles.retain(|role| role.id != id);
-        for application in &mut state.applications {
-            application.role_ids.retain(|role| role != id);
-        }
-        Ok(state.roles.len() < before)
-    });
+    let removed = server.0.change(|state| Ok(state.delete_role(id)));
     match removed.map_err(|error| refused(&error))? {
         true => Ok(StatusCode::ACCEPTED),
         false => Err(Refusal::not_found()),

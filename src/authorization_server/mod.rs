@@ -17,6 +17,10 @@
 //! `/management/v4/{tenant}/applications`. Called over a socket ([`AuthorizationServerBuilder::bind`])
 //! or in-process, without one ([`AuthorizationServer::transport`]).
 //!
+//! Over a socket it has a dashboard at `/`: applications and their credentials, tokens to try,
+//! keys, the last requests, and faults to switch on and off. It answers to loopback names only,
+//! works without scripts, and lets nobody in but whoever can reach the port: there is no login.
+//!
 //! # Examples
 //!
 //! A service, its caller and their issuer in one test, without a socket:
@@ -44,8 +48,10 @@
 //! # }
 //! ```
 
+mod activity;
 mod applications;
 mod builder;
+mod dashboard;
 mod endpoints;
 mod faults;
 mod in_process;
@@ -60,8 +66,10 @@ mod token_endpoint;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::activity::Activity;
 pub use self::applications::RegisteredApplication;
 pub use self::builder::{AuthorizationServerBuilder, Listening};
+use self::dashboard::Dashboard;
 use self::faults::Faults;
 pub use self::faults::{Endpoints, Fault};
 pub use self::in_process::InProcess;
@@ -90,6 +98,8 @@ struct Inner {
     state: Mutex<State>,
     store: Store,
     faults: Faults,
+    activity: Activity,
+    dashboard: Dashboard,
 }
 
 /// The two versions of App ID's API.
@@ -265,7 +275,9 @@ impl AuthorizationServer {
         self.0.faults.requests(endpoints)
     }
 
-    /// Its endpoints as a service, to be served or called in any way.
+    /// Its endpoints and its dashboard as a service, to be served or called in any way. The
+    /// dashboard answers only under the [`base_url`](Self::base_url) and loopback names with its
+    /// port.
     pub fn router(&self) -> axum::Router {
         endpoints::router(self.clone())
     }

@@ -170,7 +170,7 @@ pub struct PublishedKey {
     kid: String,
     algorithm: Algorithm,
     created_at: UnixTime,
-    is_current: bool,
+    published_until: Option<UnixTime>,
 }
 
 impl PublishedKey {
@@ -179,7 +179,7 @@ impl PublishedKey {
             kid: key.key.kid().to_owned(),
             algorithm: key.key.algorithm(),
             created_at: key.key.created_at(),
-            is_current: key.published_until.is_none(),
+            published_until: key.published_until,
         }
     }
 
@@ -204,7 +204,13 @@ impl PublishedKey {
     /// Whether it signs, or is only published for the tokens that it signed before.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        self.is_current
+        self.published_until.is_none()
+    }
+
+    /// When a retired key is going to vanish; the current one has no end.
+    #[must_use]
+    pub fn published_until(&self) -> Option<UnixTime> {
+        self.published_until
     }
 }
 

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -34,7 +34,7 @@ pub(super) async fn token(
             "only client_credentials is granted here",
         ));
     }
-    let (claims, scope, lifetime, key) = {
+    let (claims, scope, lifetime, key, grantee) = {
         let inner = &server.0;
         let state = inner.state();
         let application = authenticate(&state, &headers, &parameters)?;
@@ -52,7 +52,8 @@ pub(super) async fn token(
         };
         let lifetime = inner.token_lifetime;
         let claims = issuance::claims(inner, version, subject, inner.clock.now(), lifetime);
-        (claims, scope, lifetime, std::sync::Arc::clone(state.keys.current()))
+        let grantee = Grantee(application.client_id.clone());
+        (claims, scope, lifetime, std::sync::Arc::clone(state.keys.current()), grantee)
     };
     let token = issuance::encode(&issuance::header(version, &key), &claims, |input| key.sign(input))
         .map_err(|_| {
@@ -69,8 +70,12 @@ pub(super) async fn token(
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::PRAGMA, HeaderValue::from_static("no-cache")),
     ];
-    Ok((headers, Json(body)).into_response())
+    Ok((headers, Extension(grantee), Json(body)).into_response())
 }
+
+/// Whom a token was issued to, as an extension of the response.
+#[derive(Clone, Debug)]
+pub(super) struct Grantee(pub(super) String);
 
 /// What a request says, as a form or, as App ID's Node SDK says it, in JSON.
 pub(super) struct Parameters(Vec<(String, String)>);

@@ -1,0 +1,81 @@
+//! The last requests, and what came of them.
+
+use std::collections::HashMap;
+
+use axum::extract::State;
+use maud::{Markup, html};
+
+use super::super::activity::Entry;
+use super::super::faults::Endpoints;
+use super::AuthorizationServer;
+use super::layout::{Tab, page};
+use super::text::{ago, date, took};
+use crate::clock::UnixTime;
+
+pub(super) async fn list(State(server): State<AuthorizationServer>) -> Markup {
+    let now = server.0.clock.now();
+    let entries = server.0.activity.latest();
+    let names: HashMap<String, String> = {
+        let state = server.0.state();
+        state.applications.iter().map(|one| (one.client_id.clone(), one.name.clone())).collect()
+    };
+    let body = html! {
+        div.heading {
+            h1 { "Activity" }
+            a.button href="/activity" { "Reload" }
+        }
+        p.lead { "The last requests to the token, keys, discovery and introspection endpoints." }
+        @if entries.is_empty() {
+            p.empty { "No request has come yet." }
+        } @else {
+            // The roles stay when a narrow screen lays the rows out as cards.
+            table.activity role="table" {
+                caption.unseen { "The last requests, the latest first" }
+                thead role="rowgroup" {
+                    tr role="row" {
+                        @for heading in ["Endpoint", "Outcome", "Application", "Took", "When"] {
+                            th role="columnheader" scope="col" { (heading) }
+                        }
+                    }
+                }
+                tbody role="rowgroup" {
+                    @for entry in &entries { (row(entry, &names, now)) }
+                }
+            }
+        }
+    };
+    page(Some(Tab::Activity), "Activity", &body)
+}
+
+fn row(entry: &Entry, names: &HashMap<String, String>, now: UnixTime) -> Markup {
+    let who = entry.client_id.as_ref().map(|id| names.get(id).unwrap_or(id));
+    html! {
+        tr role="row" {
+            td.endpoint role="cell" { (entry.endpoints.name()) }
+            td.outcome role="cell" { (outcome(entry)) }
+            td.who .none[who.is_none()] role="cell" { (who.map_or("–", String::as_str)) }
+            td.took role="cell" { (took(entry.took)) }
+            td.when role="cell" title=(date(entry.at)) { (ago(entry.at, now)) }
+        }
+    }
+}
+
+fn outcome(entry: &Entry) -> Markup {
+    let text = match (entry.status, entry.error) {
+        (None, _) => "the caller left before an answer",
+        (Some(_), Some(error)) => error,
+        (Some(status), None) if status == http::StatusCode::NOT_MODIFIED => "not modified",
+        (Some(status), None) if status.is_success() => match entry.endpoints {
+            _ if entry.fault.is_some_and(|fault| fault != "latency") => "spoiled",
+            Endpoints::Token => "token issued",
+            _ => "answered",
+        },
+        (Some(status), None) => status.canonical_reason().unwrap_or("refused"),
+    };
+    let good = entry.status.is_some_and(|status| status.as_u16() < 400) && text != "spoiled";
+    html! {
+        span.badge .good[good] .bad[!good] { (entry.status.as_ref().map_or("–", http::StatusCode::as_str)) }
+        " " (text)
+        @if let Some(fault) = entry.fault { " " span.badge.warn { "fault: " (fault) } }
+    }
+}

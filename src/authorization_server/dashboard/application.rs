@@ -1,0 +1,236 @@
+//! One application: its name, scopes and roles, and its end.
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use maud::{Markup, html};
+
+use super::super::applications::{Registration, Role, check_name, check_scopes};
+use super::applications::name_field;
+use super::form::Form;
+use super::layout::{Done, Problem, Tab, field_error, page};
+use super::session::Session;
+use super::text::{count, sentence};
+use super::{AuthorizationServer, Inner};
+use crate::error::ConfigError;
+
+pub(super) async fn show(
+    State(server): State<AuthorizationServer>,
+    Extension(session): Extension<Session>,
+    Path(client_id): Path<String>,
+    done: Done,
+) -> Result<Markup, Problem> {
+    let application = find(&server.0, &client_id)?;
+    Ok(render(&server.0, &session, &application, &done.show(), None))
+}
+
+/// The forms of the page are told apart by their `action`.
+pub(super) async fn change(
+    State(server): State<AuthorizationServer>,
+    Extension(session): Extension<Session>,
+    Path(client_id): Path<String>,
+    form: Form,
+) -> Result<Response, Problem> {
+    let application = find(&server.0, &client_id)?;
+    let id = &application.client_id;
+    let (changed, done) = match form.field("action") {
+        "rename" => (rename(&server.0, id, &form), "renamed"),
+        "scopes" => (set_scopes(&server.0, id, &form), "scopes"),
+        "roles" => (set_roles(&server.0, id, &form), "roles"),
+        "add-role" => (add_role(&server.0, id, &form), "role-added"),
+        "delete-role" => {
+            (server.0.change(|state| Ok(state.delete_role(form.field("role")))).map(drop), "role-deleted")
+        }
+        "delete" => (server.0.change(|state| Ok(state.delete_application(id))).map(drop), "deleted"),
+        _ => return Err(Problem::unknown_action()),
+    };
+    Ok(match changed {
+        Ok(()) if done == "deleted" => Done::at("/", done).into_response(),
+        Ok(()) => Done::at(&format!("/applications/{id}"), done).into_response(),
+        Err(error) => {
+            let refused = Refused { form: &form, error: sentence(&error) };
+            let page = render(&server.0, &session, &application, &html! {}, Some(&refused));
+            (StatusCode::UNPROCESSABLE_ENTITY, page).into_response()
+        }
+    })
+}
+
+/// The application with this id.
+pub(super) fn find(server: &Inner, client_id: &str) -> Result<Registration, Problem> {
+    server.state().application(client_id).cloned().ok_or_else(Problem::not_found)
+}
+
+fn rename(server: &Inner, id: &str, form: &Form) -> Result<(), ConfigError> {
+    let name = form.field("name");
+    check_name(name)?;
+    update(server, id, |application| {
+        name.clone_into(&mut application.name);
+        Ok(())
+    })
+}
+
+fn set_scopes(server: &Inner, id: &str, form: &Form) -> Result<(), ConfigError> {
+    update(server, id, |application| application.set_scopes(form.list("scopes")))
+}
+
+fn set_roles(server: &Inner, id: &str, form: &Form) -> Result<(), ConfigError> {
+    let known: Vec<String> = server.state().roles.iter().map(|role| role.id.clone()).collect();
+    let chosen = known.into_iter().filter(|role| form.all("role").any(|chosen| chosen == role)).collect();
+    update(server, id, |application| {
+        application.role_ids = chosen;
+        Ok(())
+    })
+}
+
+/// A role with scopes of this application, assigned to it.
+fn add_role(server: &Inner, id: &str, form: &Form) -> Result<(), ConfigError> {
+    let scopes = form.list("role_scopes");
+    check_scopes(&scopes)?;
+    let role = Role {
+        id: uuid::Uuid::new_v4().to_string(),
+        name: form.field("role_name").to_owned(),
+        description: String::new(),
+        access: vec![(id.to_owned(), scopes)],
+    };
+    server.change(|state| {
+        let role = state.add_role(role)?;
+        state.change_application(id, |application| {
+            application.role_ids.push(role.id);
+            Ok(())
+        })
+    })?;
+    Ok(())
+}
+
+/// An application that was deleted meanwhile is no error: the page that follows says so.
+fn update(
+    server: &Inner,
+    id: &str,
+    change: impl FnOnce(&mut Registration) -> Result<(), ConfigError>,
+) -> Result<(), ConfigError> {
+    server.change(|state| state.change_application(id, change)).map(drop)
+}
+
+/// A form of this page that was refused, and why.
+struct Refused<'a> {
+    form: &'a Form,
+    error: String,
+}
+
+fn render(
+    server: &Inner,
+    session: &Session,
+    application: &Registration,
+    notice: &Markup,
+    refused: Option<&Refused<'_>>,
+) -> Markup {
+    let of = |action: &str| refused.filter(|refused| refused.form.field("action") == action);
+    let error = |action: &str| of(action).map(|refused| refused.error.as_str());
+    // What was typed into a form that was refused stays in it.
+    let typed = |action: &str, field: &str, saved: &str| {
+        of(action).map_or_else(|| saved.to_owned(), |refused| refused.form.field(field).to_owned())
+    };
+    let invalid = |action: &str| of(action).map(|_| "true");
+    let form = |action: &str, content: Markup| {
+        html! {
+            form method="post" action=(format!("/applications/{}", application.client_id)) {
+                (session.field())
+                input type="hidden" name="action" value=(action);
+                (content)
+            }
+        }
+    };
+    let submit = |label: &str| html! { div.actions { button.button.primary type="submit" { (label) } } };
+    let roles = server.state().roles.clone();
+    let body = html! {
+        (notice)
+        p.back { a href="/" { "Applications" } }
+        h1.break { (application.name) }
+        section.card {
+            (form("rename", html! {
+                (name_field(&typed("rename", "name", &application.name), error("rename")))
+                (submit("Save name"))
+            }))
+        }
+        section.card {
+            (form("scopes", html! {
+                label for="scopes" { "Scopes" }
+                p.hint #scopes-hint { "One a line. Its tokens hold them, and " code { "appid_default" } ", unless they are asked for with fewer." }
+                textarea #scopes name="scopes" rows="4" spellcheck="false" autocapitalize="none"
+                    aria-describedby="scopes-hint scopes-error" aria-invalid=[invalid("scopes")]
+                    { (typed("scopes", "scopes", &application.scopes.join("\n"))) }
+                (field_error("scopes-error", error("scopes")))
+                (submit("Save scopes"))
+            }))
+        }
+        section.card {
+            h2 { "Roles" }
+            @if roles.is_empty() {
+                p.hint { "The tenant has no role yet. A role is a name for scopes that applications are given together." }
+            } @else {
+                (form("roles", html! {
+                    fieldset {
+                        legend.unseen { "Roles of this application" }
+                        @for role in &roles { (choice(role, application)) }
+                    }
+                    (field_error("roles-error", error("roles")))
+                    (submit("Save roles"))
+                }))
+            }
+            details open[of("add-role").is_some()] {
+                summary { "Add a role" }
+                (form("add-role", html! {
+                    label for="role-name" { "Name of the role" }
+                    input #role-name type="text" name="role_name" autocomplete="off" required
+                        value=(typed("add-role", "role_name", ""))
+                        aria-describedby="role-error" aria-invalid=[invalid("add-role")];
+                    label for="role-scopes" { "Scopes that it gives" }
+                    input #role-scopes type="text" name="role_scopes" autocomplete="off" spellcheck="false"
+                        autocapitalize="none" value=(typed("add-role", "role_scopes", ""))
+                        aria-describedby="role-error" aria-invalid=[invalid("add-role")];
+                    (field_error("role-error", error("add-role")))
+                    (submit("Add role"))
+                }))
+            }
+            @if !roles.is_empty() {
+                details open[of("delete-role").is_some()] {
+                    summary { "Delete a role" }
+                    (form("delete-role", html! {
+                        label for="role" { "Role to delete, of all applications" }
+                        select #role name="role" {
+                            @for role in &roles { option value=(role.id) { (role.name) } }
+                        }
+                        (field_error("role-delete-error", error("delete-role")))
+                        div.actions { button.button.danger type="submit" { "Delete role" } }
+                    }))
+                }
+            }
+        }
+        section.card {
+            (field_error("delete-error", error("delete")))
+            details {
+                summary.dangerous { "Delete this application" }
+                (form("delete", html! {
+                    p { "It gets no token any more. Tokens that it has go on being valid until they expire." }
+                    div.actions { button.button.danger type="submit" { "Delete application" } }
+                }))
+            }
+        }
+    };
+    let title =
+        if refused.is_some() { format!("Error: {}", application.name) } else { application.name.clone() };
+    page(Some(Tab::Application), &title, &body)
+}
+
+/// A role to check or not.
+fn choice(role: &Role, application: &Registration) -> Markup {
+    let id = format!("role-{}", role.id);
+    let scopes: Vec<&str> = role.access.iter().flat_map(|(_, scopes)| scopes).map(String::as_str).collect();
+    html! {
+        div.choice {
+            input id=(id) type="checkbox" name="role" value=(role.id) checked[application.role_ids.contains(&role.id)];
+            label for=(id) { (role.name) " " span.meta { (count(scopes.len(), "scope")) @if !scopes.is_empty() { ": " (scopes.join(" ")) } } }
+        }
+    }
+}

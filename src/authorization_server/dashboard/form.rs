@@ -1,0 +1,51 @@
+//! Forms as handlers take them: there is no other way to one than through the check of its token.
+
+use axum::extract::{FromRequest, Request};
+use bytes::Bytes;
+use url::form_urlencoded;
+
+use super::AuthorizationServer;
+use super::layout::Problem;
+use super::session::Session;
+
+/// A form that one of our pages has sent.
+#[derive(Debug)]
+pub(super) struct Form(Vec<(String, String)>);
+
+impl Form {
+    /// A field without white space around it; empty if it is absent.
+    pub(super) fn field(&self, name: &str) -> &str {
+        let first = self.0.iter().find(|(other, _)| other == name);
+        first.map(|(_, value)| value.trim()).unwrap_or_default()
+    }
+
+    /// All values of a field, such as those of check boxes.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.trim())
+    }
+
+    /// A field as a list, with white space or commas between; each member once.
+    pub(super) fn list(&self, name: &str) -> Vec<String> {
+        let mut list: Vec<String> = Vec::new();
+        for one in self.field(name).split(|c: char| c.is_whitespace() || c == ',') {
+            if !one.is_empty() && !list.iter().any(|other| other == one) {
+                list.push(one.to_owned());
+            }
+        }
+        list
+    }
+}
+
+impl FromRequest<AuthorizationServer> for Form {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, server: &AuthorizationServer) -> Result<Self, Problem> {
+        let session = request.extensions().get::<Session>().cloned();
+        let body = Bytes::from_request(request, server).await.map_err(|_| Problem::too_large())?;
+        let form: Vec<(String, String)> = form_urlencoded::parse(&body).into_owned().collect();
+        match session.is_some_and(|session| session.has_sent(&form)) {
+            true => Ok(Self(form)),
+            false => Err(Problem::not_from_here()),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The keys that are published: the one that signs, and those that were retired.
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Redirect;
+use maud::{Markup, html};
+
+use super::super::PublishedKey;
+use super::AuthorizationServer;
+use super::form::Form;
+use super::layout::{Done, Problem, Tab, page, value};
+use super::session::Session;
+use super::text::{ago, date, sentence, span};
+use crate::clock::UnixTime;
+
+pub(super) async fn list(
+    State(server): State<AuthorizationServer>,
+    Extension(session): Extension<Session>,
+    done: Done,
+) -> Markup {
+    let now = server.0.clock.now();
+    let body = html! {
+        (done.show())
+        div.heading {
+            h1 { "Keys" }
+            form method="post" action="/keys" {
+                (session.field())
+                button.button.primary type="submit" name="action" value="rotate" { "Rotate" }
+            }
+        }
+        p.lead {
+            "Published at " code { (server.jwks_uri()) } ". After a rotation the old key stays published for as long "
+            "as tokens that it signed may live."
+        }
+        ul.cards {
+            @for key in &server.keys() { (card(key, &session, now)) }
+        }
+    };
+    page(Some(Tab::Keys), "Keys", &body)
+}
+
+pub(super) async fn change(
+    State(server): State<AuthorizationServer>,
+    form: Form,
+) -> Result<Redirect, Problem> {
+    // An RSA key takes a while to make: not on a worker of the runtime.
+    let changed = tokio::task::spawn_blocking(move || match form.field("action") {
+        "rotate" => server.rotate().map(|_| "rotated"),
+        "withdraw" => {
+            server.withdraw(form.field("kid")).map(|was_there| if was_there { "withdrawn" } else { "gone" })
+        }
+        _ => Ok("unknown"),
+    });
+    match changed.await.map_err(|_| Problem::failed("No key could be made.".to_owned()))? {
+        Ok("unknown") => Err(Problem::unknown_action()),
+        Ok(done) => Ok(Done::at("/keys", done)),
+        Err(error) => Err(Problem::failed(sentence(&error))),
+    }
+}
+
+fn card(key: &PublishedKey, session: &Session, now: UnixTime) -> Markup {
+    let id = format!("kid-{}", key.kid());
+    html! {
+        li.card.key {
+            dl.fields {
+                dt { "State" }
+                dd {
+                    @match key.published_until() {
+                        None => { span.badge.good { "Current" } " signs new tokens" },
+                        Some(until) => {
+                            span.badge { "Retired" } " published for another "
+                            span title=(date(until)) { (span(until.saturating_since(now))) }
+                        }
+                    }
+                }
+                dt { "kid" } dd { (value(&id, "kid", key.kid())) }
+                dt { "Algorithm" } dd { (key.algorithm().name()) }
+                dt { "Made" } dd { span title=(date(key.created_at())) { (ago(key.created_at(), now)) } }
+            }
+            details {
+                summary { "Withdraw" span.unseen { " " (key.kid()) } }
+                form method="post" action="/keys" {
+                    (session.field())
+                    input type="hidden" name="kid" value=(key.kid());
+                    p {
+                        "It is published no more, as after its private half was lost: tokens that it signed are refused "
+                        "as soon as resource servers have fetched the keys again."
+                        @if key.is_current() { " A new key signs from then on." }
+                    }
+                    div.actions { button.button.danger type="submit" name="action" value="withdraw" { "Withdraw key" } }
+                }
+            }
+        }
+    }
+}

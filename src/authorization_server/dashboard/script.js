@@ -1,0 +1,20 @@
+// Copies what a button stands beside. The pages are complete without it.
+"use strict";
+
+for (const button of document.querySelectorAll("button[data-copy]")) {
+  const label = button.firstChild;
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    const source = document.getElementById(button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+      label.data = "Copied";
+    } catch {
+      // Not allowed to: revealed and selected, for the keyboard to copy.
+      for (let hidden; (hidden = source.closest("details:not([open])")); ) hidden.open = true;
+      getSelection().selectAllChildren(source);
+      label.data = "Selected";
+    }
+    setTimeout(() => { label.data = "Copy"; }, 2000);
+  });
+}

@@ -1,0 +1,84 @@
+//! Who sends a form: a token in it, bound to a cookie, shows that it is from one of our pages.
+//!
+//! The token is a MAC of the cookie, so that whoever can plant a cookie (cookies are shared by
+//! all ports of a host) still cannot make the token.
+
+use aws_lc_rs::{hmac, rand};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, HeaderValue, header};
+use maud::{Markup, html};
+
+use super::AuthorizationServer;
+use crate::error::ConfigError;
+
+/// The field of the token in every form.
+const FIELD: &str = "csrf_token";
+
+/// What the tokens are made with; gone with the process.
+#[derive(Debug)]
+pub(super) struct Sessions(hmac::Key);
+
+impl Sessions {
+    pub(super) fn new() -> Result<Self, ConfigError> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new());
+        key.map(Self).map_err(|_| ConfigError::without_value("session key", "could not be drawn"))
+    }
+}
+
+/// A browser that has our cookie, or is about to get it.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    token: String,
+    tag: hmac::Tag,
+}
+
+impl Session {
+    /// The hidden field that every form needs.
+    pub(super) fn field(&self) -> Markup {
+        html! { input type="hidden" name=(FIELD) value=(self.token); }
+    }
+
+    /// Whether a form is from one of our pages.
+    pub(super) fn has_sent(&self, form: &[(String, String)]) -> bool {
+        let token = form.iter().find(|(name, _)| name == FIELD).map(|(_, value)| value);
+        let token = token.and_then(|token| URL_SAFE_NO_PAD.decode(token).ok()).unwrap_or_default();
+        aws_lc_rs::constant_time::verify_slices_are_equal(&token, self.tag.as_ref()).is_ok()
+    }
+}
+
+/// Gives every request its session, and a browser without one its cookie.
+pub(super) async fn keep(
+    State(server): State<AuthorizationServer>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    // Cookies don't keep ports apart: each server has a name of its own.
+    let port = server.0.authority().split_once(':').map_or("0", |(_, port)| port);
+    let name = format!("dashboard-{port}");
+    let known = cookie(request.headers(), &name);
+    let id = known.clone().unwrap_or_else(new_id);
+    let tag = hmac::sign(&server.0.dashboard.sessions.0, id.as_bytes());
+    request.extensions_mut().insert(Session { token: URL_SAFE_NO_PAD.encode(tag), tag });
+    let mut response = next.run(request).await;
+    let cookie = format!("{name}={id}; Path=/; HttpOnly; SameSite=Strict");
+    if let (None, Ok(cookie)) = (known, HeaderValue::try_from(cookie)) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+fn new_id() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
+/// The id in our cookie, if it looks like one.
+fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+    let fields = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let (_, id) = pairs.find(|(other, _)| *other == name)?;
+    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| id.to_owned())
+}

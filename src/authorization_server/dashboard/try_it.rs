@@ -1,0 +1,129 @@
+//! A token to try: asked for, and taken apart.
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::response::Redirect;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use maud::{Markup, html};
+use secrecy::ExposeSecret;
+use serde_json::Value;
+
+use super::super::applications::Registration;
+use super::application::find;
+use super::commands::commands;
+use super::form::Form;
+use super::layout::{Problem, Tab, listing, page};
+use super::session::Session;
+use super::text::{date, span};
+use super::trial::{Outcome, Trial, ask};
+use super::{AuthorizationServer, Inner};
+use crate::clock::UnixTime;
+
+pub(super) async fn choose(
+    State(server): State<AuthorizationServer>,
+    Extension(session): Extension<Session>,
+) -> Markup {
+    render(&server.0, &session, None)
+}
+
+pub(super) async fn show(
+    State(server): State<AuthorizationServer>,
+    Extension(session): Extension<Session>,
+    Path(client_id): Path<String>,
+) -> Result<Markup, Problem> {
+    let application = find(&server.0, &client_id)?;
+    Ok(render(&server.0, &session, Some(&application)))
+}
+
+pub(super) async fn request(
+    State(server): State<AuthorizationServer>,
+    form: Form,
+) -> Result<Redirect, Problem> {
+    let application = find(&server.0, form.field("application"))?;
+    let scope = form.list("scope").join(" ");
+    let outcome = ask(&server, &application, &scope).await;
+    let client_id = application.client_id;
+    let to = Redirect::to(&format!("/try/{client_id}"));
+    server.0.dashboard.remember(Trial { client_id, scope, outcome });
+    Ok(to)
+}
+
+fn render(server: &Inner, session: &Session, chosen: Option<&Registration>) -> Markup {
+    let applications = server.state().applications.clone();
+    let trial = chosen.and_then(|chosen| server.dashboard.trial_of(&chosen.client_id));
+    let is_chosen = |one: &Registration| chosen.is_some_and(|chosen| chosen.client_id == one.client_id);
+    let scope = trial.as_ref().map_or("", |trial| trial.scope.as_str());
+    let token = trial.as_ref().and_then(Trial::token);
+    let body = html! {
+        h1 { "Try it" }
+        @if applications.is_empty() {
+            p.empty { "There is no application to ask for a token. " a href="/applications/new" { "Add Application" } }
+        } @else {
+            form.card method="post" action="/try" {
+                (session.field())
+                div.pair {
+                    div {
+                        label for="application" { "Application" }
+                        select #application name="application" {
+                            @for one in &applications { option value=(one.client_id) selected[is_chosen(one)] { (one.name) } }
+                        }
+                    }
+                    div {
+                        label for="scope" { "Scope " span.meta { "optional: all that it has" } }
+                        input #scope type="text" name="scope" value=(scope) autocomplete="off" spellcheck="false"
+                            autocapitalize="none";
+                    }
+                }
+                div.actions { button.button.primary type="submit" { "Request a token" } }
+            }
+        }
+        @if let Some(trial) = &trial { (result(&trial.outcome, server.clock.now())) }
+        @if let Some(application) = chosen { (commands(server, application, token)) }
+    };
+    page(Some(Tab::TryIt), "Try it", &body)
+}
+
+fn result(outcome: &Outcome, now: UnixTime) -> Markup {
+    html! {
+        section.card aria-labelledby="result" {
+            h2 #result { "Answer" }
+            @match outcome {
+                Outcome::Issued(token) => (taken_apart(token.expose_secret(), now)),
+                Outcome::Refused { status, error, description } => {
+                    p { span.badge.bad { (status.as_str()) } " " code { (error) } }
+                    p { (description) }
+                }
+                Outcome::Unusable(reason) => { p { span.badge.bad { "No token" } " " (reason) } }
+            }
+        }
+    }
+}
+
+/// Header and claims, read without judging them.
+fn taken_apart(token: &str, now: UnixTime) -> Markup {
+    let mut parts = token.split('.').map(|part| {
+        let part = URL_SAFE_NO_PAD.decode(part).unwrap_or_default();
+        serde_json::from_slice::<Value>(&part).unwrap_or_default()
+    });
+    let (header, claims) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let pretty = |part: &Value| serde_json::to_string_pretty(part).unwrap_or_default();
+    let expires_at = claims.get("exp").and_then(Value::as_u64).map(UnixTime::from_secs);
+    html! {
+        p {
+            span.badge.good { "200" } " Token issued"
+            @match expires_at {
+                Some(until) if now < until => {
+                    ", good for another " strong { (span(until.saturating_since(now))) } " (until " (date(until)) ")"
+                }
+                Some(until) => { ", " strong { "expired" } " (" (date(until)) ")" }
+                None => ", without an end"
+            }
+        }
+        div.pair {
+            (listing("token-header", "Header", &pretty(&header)))
+            (listing("token-claims", "Claims", &pretty(&claims)))
+        }
+        details { summary { "The token itself" } (listing("token", "Token", token)) }
+    }
+}

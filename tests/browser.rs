@@ -1,0 +1,334 @@
+//! The dashboard as people use it, in a real browser: headless Chromium through chromedriver.
+//!
+//! Without them these tests say so and pass, unless `REQUIRE_BROWSER` is set, as it is in CI.
+//! Pictures of all pages are put into `target/screenshots/`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+#[path = "support/browser.rs"]
+mod browser;
+
+use std::path::Path;
+
+use axum::Router;
+use axum::routing::get;
+use browser::{Browser, ENTER, with_browser};
+use fantoccini::Locator;
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use tower_oauth::app_id::Binding;
+use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, Fault};
+
+async fn start() -> AuthorizationServer {
+    let listening = AuthorizationServer::builder().bind(0).await.unwrap();
+    let server = listening.server().clone();
+    tokio::spawn(listening.serve(std::future::pending()));
+    server
+}
+
+/// The protected resource of App ID's guide, behind the layer.
+async fn protected_resource(binding: &Binding) -> String {
+    let resource = binding.resource_server().unwrap().allow_loopback_http().start().await.unwrap();
+    let router = Router::new()
+        .route("/protected_resource", get(async || "Hello from protected resource"))
+        .layer(resource.layer());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/protected_resource", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+/// "Registering your app with the GUI", step by step; then "Obtaining an access token".
+async fn registered_and_called(browser: Browser, scripts: bool) {
+    let server = start().await;
+    browser.open(server.base_url()).await;
+
+    // 1. In the Application tab of the dashboard, click Add Application.
+    browser.click("Application").await;
+    browser.click("Add Application").await;
+    // 2. Add your application name and click Save to return to a list of your registered apps.
+    browser.css("#name").await.send_keys("ApplicationName").await.unwrap();
+    browser.click("Save").await;
+    // 3. From the list of registered apps, select the application that you added in the previous
+    //    step. The row expands to show your credentials.
+    assert_eq!(browser.path().await, "/");
+    assert!(!browser.css(".fields").await.is_displayed().await.unwrap());
+    browser.click("ApplicationName").await;
+    assert!(browser.css(".fields").await.is_displayed().await.unwrap());
+
+    assert_eq!(browser.css("button.copy").await.is_displayed().await.unwrap(), scripts, "of no use without");
+
+    let field = async |name: &str| {
+        let shown = browser.css(&format!("code[id^='{name}-']")).await;
+        shown.text().await.unwrap()
+    };
+    assert_eq!(field("secret").await, "", "hidden until it is asked for");
+    browser.css(".reveal summary").await.click().await.unwrap();
+    let (client_id, secret, url) =
+        (field("clientId").await, field("secret").await, field("oAuthServerUrl").await);
+    assert_eq!(field("tenantId").await, server.tenant_id());
+    assert_eq!(field("name").await, "ApplicationName");
+    browser.css(".inside .listing summary").await.click().await.unwrap();
+    let json = field("json").await;
+    let members: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (&members["clientId"], &members["secret"]),
+        (&Value::from(client_id.as_str()), &Value::from(secret.as_str()))
+    );
+
+    let http = reqwest::Client::new();
+    let answer = http
+        .post(format!("{url}/token"))
+        .basic_auth(client_id, Some(secret))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body("grant_type=client_credentials");
+    let answer: Value = serde_json::from_slice(&answer.send().await.unwrap().bytes().await.unwrap()).unwrap();
+    let token = answer["access_token"].as_str().unwrap();
+    let protected = protected_resource(&Binding::from_json(&json).unwrap()).await;
+    assert_eq!(http.get(&protected).send().await.unwrap().status(), 401);
+    let hello = http.get(&protected).bearer_auth(token).send().await.unwrap();
+    assert_eq!(hello.text().await.unwrap(), "Hello from protected resource");
+
+    // The same from the dashboard.
+    browser.click("Try it").await;
+    browser.click("Request a token").await;
+    let claims = browser.css("#token-claims").await.text().await.unwrap();
+    let claims: Value = serde_json::from_str(&claims).unwrap();
+    assert_eq!(claims["sub"], members["clientId"]);
+    browser.click("The token itself").await;
+    let token = browser.css("code#token").await.text().await.unwrap();
+    assert_eq!(http.get(&protected).bearer_auth(token).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn the_guides_steps_lead_from_the_dashboard_to_the_protected_resource() {
+    with_browser(true, |browser| registered_and_called(browser, true)).await;
+}
+
+#[tokio::test]
+async fn the_guides_steps_need_no_scripts() {
+    with_browser(false, |browser| registered_and_called(browser, false)).await;
+}
+
+#[tokio::test]
+async fn a_name_of_51_characters_is_refused_at_its_field() {
+    with_browser(true, async |browser: Browser| {
+        let server = start().await;
+        browser.open(&format!("{}/applications/new", server.base_url())).await;
+        browser.css("#name").await.send_keys(&"é".repeat(51)).await.unwrap();
+        browser.click("Save").await;
+        let error = browser.css("#name-error").await;
+        assert_eq!(error.text().await.unwrap(), "Name must have 1 to 50 characters.");
+        let field = browser.css("#name").await;
+        assert!(field.attr("aria-describedby").await.unwrap().unwrap().contains("name-error"));
+        assert_eq!(field.attr("aria-invalid").await.unwrap().unwrap(), "true");
+        assert_eq!(
+            field.prop("value").await.unwrap().unwrap(),
+            "é".repeat(51),
+            "what was typed is still there"
+        );
+        assert!(server.applications().is_empty());
+        field.send_keys("\u{e003}").await.unwrap();
+        browser.click("Save").await;
+        browser.css(".notice").await;
+        assert_eq!(server.applications()[0].name(), "é".repeat(50));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keys_are_rotated_and_withdrawn_by_clicks() {
+    with_browser(true, async |browser: Browser| {
+        let server = start().await;
+        let first = server.keys()[0].kid().to_owned();
+        browser.open(server.base_url()).await;
+        browser.click("Keys").await;
+        browser.click("Rotate").await;
+        browser.css(".notice").await;
+        let kids: Vec<String> = server.keys().iter().map(|key| key.kid().to_owned()).collect();
+        assert_eq!((kids.len(), &kids[1]), (2, &first));
+        for kid in &kids {
+            assert_eq!(browser.css(&format!("[id='kid-{kid}']")).await.text().await.unwrap(), *kid);
+        }
+        let retired = browser.css("li.key:last-child").await;
+        assert!(retired.text().await.unwrap().contains("Retired"));
+        retired.find(Locator::Css("summary")).await.unwrap().click().await.unwrap();
+        retired.find(Locator::Css("button.danger")).await.unwrap().click().await.unwrap();
+        browser.find(Locator::XPath("//p[@role='status'][contains(., 'withdrawn')]")).await;
+        assert_eq!(server.keys().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_copy_button_copies_what_is_hidden() {
+    with_browser(true, async |browser: Browser| {
+        let server = start().await;
+        let application = server.register("shop").unwrap();
+        browser.open(server.base_url()).await;
+        let allowed = json!({ "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"] });
+        browser.devtools("Browser.grantPermissions", allowed).await;
+        browser.click("shop").await;
+        let copy = browser.css("button[data-copy^='secret-']").await;
+        copy.click().await.unwrap();
+        browser.find(Locator::XPath("//button[starts-with(., 'Copied')]")).await;
+        let read = "navigator.clipboard.readText().then(arguments[0], arguments[0])";
+        let copied = browser.0.execute_async(read, Vec::new()).await.unwrap();
+        assert_eq!(copied, application.secret().expose_secret());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_keyboard_is_enough_and_shows_where_it_is() {
+    with_browser(true, async |browser: Browser| {
+        let server = start().await;
+        browser.open(server.base_url()).await;
+        browser.tab_to(".skip").await;
+        browser.tab_to("main .button").await;
+        browser.press(ENTER).await;
+        browser.tab_to("#name").await;
+        for character in "shop".chars() {
+            browser.press(character).await;
+        }
+        browser.press(ENTER).await;
+        browser.css(".notice").await;
+        let row = browser.tab_to(".row > summary").await;
+        browser.press(ENTER).await;
+        assert_eq!(
+            row.find(Locator::XPath("..")).await.unwrap().attr("open").await.unwrap().as_deref(),
+            Some("true")
+        );
+        browser.tab_to(".reveal summary").await;
+        browser.press(ENTER).await;
+        let secret = browser.css("code[id^='secret-']").await.text().await.unwrap();
+        assert_eq!(secret, server.applications()[0].secret().expose_secret());
+    })
+    .await;
+}
+
+/// The contrast of every text with what is behind it, and whether the page is wider than the screen
+/// (WCAG 2.2, 1.4.3 and 1.4.10).
+const FINDINGS: &str = r#"
+const channel = c => (c /= 255) <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
+const luminance = ([r, g, b]) => .2126 * channel(r) + .7152 * channel(g) + .0722 * channel(b);
+const colour = text => text.match(/[\d.]+/g).map(Number);
+const findings = [];
+const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (texts.nextNode()) {
+  const text = texts.currentNode, element = text.parentElement;
+  if (!text.data.trim() || !element.checkVisibility() || element.closest(".unseen, .skip")) continue;
+  let behind = element;
+  while (behind && (colour(getComputedStyle(behind).backgroundColor)[3] ?? 1) < 1) behind = behind.parentElement;
+  const front = luminance(colour(getComputedStyle(element).color));
+  const back = luminance(behind ? colour(getComputedStyle(behind).backgroundColor) : [255, 255, 255]);
+  const contrast = (Math.max(front, back) + .05) / (Math.min(front, back) + .05);
+  if (contrast < 4.5) findings.push(`${text.data.trim()}: contrast ${contrast.toFixed(2)}`);
+}
+for (const field of document.querySelectorAll("input:not([type=hidden]), select, textarea")) {
+  if (!field.labels.length) findings.push(`${field.id}: no label`);
+}
+const ids = [...document.querySelectorAll("[id]")].map(element => element.id);
+if (new Set(ids).size < ids.length) findings.push("an id is there twice");
+if (document.documentElement.scrollWidth > innerWidth) findings.push(`${document.documentElement.scrollWidth} px wide`);
+return findings;
+"#;
+
+#[tokio::test]
+async fn every_page_is_legible_at_both_widths_light_and_dark() {
+    with_browser(true, async |browser: Browser| {
+        let server = start().await;
+        let client_id = furnish(&server).await;
+        let base = server.base_url().to_owned();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
+        std::fs::create_dir_all(&folder).unwrap();
+        browser.open(&format!("{base}/try/{client_id}")).await;
+        browser.click("Request a token").await;
+        browser.css("#token-claims").await;
+        let edit = format!("/applications/{client_id}");
+        let trial = format!("/try/{client_id}");
+        for (width, scheme) in [(360, "light"), (360, "dark"), (1440, "light"), (1440, "dark")] {
+            browser.screen(width, scheme).await;
+            for (name, path) in [
+                ("applications", "/?done=added"),
+                ("new", "/applications/new"),
+                ("application", &edit),
+                ("try", &trial),
+                ("keys", "/keys"),
+                ("activity", "/activity"),
+                ("faults", "/faults"),
+            ] {
+                browser.open(&format!("{base}{path}")).await;
+                match name {
+                    "applications" => {
+                        browser.click("Reports of the night").await;
+                        browser.css("details[open] .reveal summary").await.click().await.unwrap();
+                    }
+                    "new" => {
+                        browser
+                            .css("#name")
+                            .await
+                            .send_keys(&"a name of 51 characters ".repeat(3)[..51])
+                            .await
+                            .unwrap();
+                        browser.click("Save").await;
+                        browser.css("#name-error").await;
+                    }
+                    "application" => browser.click("Add a role").await,
+                    "keys" => browser.css("li.key:last-child summary").await.click().await.unwrap(),
+                    _ => {}
+                }
+                let picture = browser.picture().await;
+                std::fs::write(folder.join(format!("{name}-{width}-{scheme}.png")), picture).unwrap();
+                let findings = browser.0.execute(FINDINGS, Vec::new()).await.unwrap();
+                assert_eq!(findings, json!([]), "{name}, {width} px, {scheme}");
+            }
+        }
+    })
+    .await;
+}
+
+/// Something for every page to show. Returns the client id of an application.
+async fn furnish(server: &AuthorizationServer) -> String {
+    server.register("shop").unwrap();
+    let reports = server.register("Reports of the night").unwrap();
+    reports.set_scopes(["reports.read", "reports.write"]).unwrap();
+    server.register(&"<script>".repeat(6)).unwrap();
+    let manage = |request: reqwest::RequestBuilder, body: Value| {
+        let token = server.management_token().expose_secret();
+        request.bearer_auth(token).header("content-type", "application/json").body(body.to_string()).send()
+    };
+    let url = server.management_url();
+    let access =
+        json!([{ "application_id": reports.client_id(), "scopes": ["archive.read", "archive.write"] }]);
+    let http = reqwest::Client::new();
+    let role = json!({ "name": "archivist", "access": access });
+    let added = manage(http.post(format!("{url}/roles")), role).await.unwrap().bytes().await.unwrap();
+    let added: Value = serde_json::from_slice(&added).unwrap();
+    let roles = json!({ "roles": { "ids": [added["id"]] } });
+    manage(http.put(format!("{url}/applications/{}/roles", reports.client_id())), roles).await.unwrap();
+    server.rotate().unwrap();
+    let send = async |request: reqwest::RequestBuilder| request.send().await.unwrap();
+    send(http.get(server.jwks_uri().as_str())).await;
+    send(http.get(format!("{}/.well-known/openid-configuration", server.issuer().as_str()))).await;
+    let token = |secret: &str| {
+        http.post(server.token_endpoint().as_str())
+            .basic_auth(reports.client_id(), Some(secret))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body("grant_type=client_credentials")
+    };
+    send(token("wrong")).await;
+    send(token(reports.secret().expose_secret())).await;
+    server.fail_next(Endpoints::Keys, 1, Fault::Outage(None));
+    send(http.get(server.jwks_uri().as_str())).await;
+    server.fail_next(Endpoints::Discovery, 1, Fault::Garbage);
+    send(http.get(format!("{}/.well-known/openid-configuration", server.issuer().as_str()))).await;
+    server.fail(Endpoints::Introspection, Fault::Garbage);
+    reports.client_id().to_owned()
+}

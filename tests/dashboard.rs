@@ -1,0 +1,578 @@
+//! The dashboard of the development authorization server, page by page, as a browser without
+//! scripts sees it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_oauth::app_id::Binding;
+use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, Fault};
+use tower_oauth::transport::Transport;
+use tower_oauth::{ManualClock, UnixTime};
+
+const PAGES: [&str; 6] = ["/", "/applications/new", "/try", "/keys", "/activity", "/faults"];
+
+/// A browser without a window, and without a socket.
+struct Visitor {
+    clock: ManualClock,
+    server: AuthorizationServer,
+    cookie: Mutex<Option<String>>,
+}
+
+impl Visitor {
+    fn new() -> Self {
+        let clock = ManualClock::at(UnixTime::from_secs(1_700_000_000));
+        let server = AuthorizationServer::builder().clock(clock.clone()).build().unwrap();
+        Self { clock, server, cookie: Mutex::default() }
+    }
+
+    async fn send(&self, request: Request<Bytes>) -> Response<Bytes> {
+        self.server.transport().send(request, 1 << 20).await.unwrap()
+    }
+
+    fn request(&self, method: &str, path: &str) -> http::request::Builder {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.server.base_url()));
+        if let Some(cookie) = &*self.cookie.lock().unwrap() {
+            request = request.header(header::COOKIE, cookie);
+        }
+        request
+    }
+
+    async fn open(&self, path: &str) -> Response<Bytes> {
+        let response = self.send(self.request("GET", path).body(Bytes::new()).unwrap()).await;
+        if let Some(cookie) = response.headers().get(header::SET_COOKIE) {
+            let pair = cookie.to_str().unwrap().split(';').next().unwrap().to_owned();
+            *self.cookie.lock().unwrap() = Some(pair);
+        }
+        response
+    }
+
+    async fn page(&self, path: &str) -> String {
+        let response = self.open(path).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        text(&response)
+    }
+
+    async fn post(&self, path: &str, form: &str) -> Response<Bytes> {
+        let request = self.request("POST", path).body(form.to_owned().into()).unwrap();
+        self.send(request).await
+    }
+
+    /// The token that is in all forms.
+    async fn token(&self) -> String {
+        let page = self.page("/applications/new").await;
+        between(&page, r#"name="csrf_token" value=""#, "\"").to_owned()
+    }
+
+    /// Fills in a form and sends it.
+    async fn submit(&self, path: &str, fields: &[(&str, &str)]) -> Response<Bytes> {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.append_pair("csrf_token", &self.token().await).extend_pairs(fields);
+        let form = form.finish();
+        self.post(path, &form).await
+    }
+
+    /// Sends a form that is accepted, and follows to the page after it.
+    async fn change(&self, path: &str, fields: &[(&str, &str)]) -> String {
+        let response = self.submit(path, fields).await;
+        assert_eq!(response.status(), StatusCode::SEE_OTHER, "{}", text(&response));
+        self.page(response.headers()["location"].to_str().unwrap()).await
+    }
+
+    async fn ask_for_a_token(&self, client_id: &str, secret: &str) -> Response<Bytes> {
+        let form = format!("grant_type=client_credentials&client_id={client_id}&client_secret=");
+        let secret: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+        let request = Request::post(self.server.token_endpoint().as_str())
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body((form + &secret).into());
+        self.send(request.unwrap()).await
+    }
+}
+
+fn text(response: &Response<Bytes>) -> String {
+    String::from_utf8(response.body().to_vec()).unwrap()
+}
+
+#[track_caller]
+fn between<'a>(page: &'a str, before: &str, after: &str) -> &'a str {
+    let (_, rest) = page.split_once(before).unwrap_or_else(|| panic!("no {before} in {page}"));
+    rest.split_once(after).unwrap().0
+}
+
+fn unescaped(html: &str) -> String {
+    html.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+}
+
+/// The text of an element by the start of its id.
+#[track_caller]
+fn element(page: &str, id: &str) -> String {
+    let (_, rest) =
+        page.split_once(&format!("<code id=\"{id}")).unwrap_or_else(|| panic!("no {id} in {page}"));
+    unescaped(between(rest, ">", "</code>"))
+}
+
+#[tokio::test]
+async fn registration_leads_to_credentials_and_they_to_a_token() {
+    let visitor = Visitor::new();
+    assert!(visitor.page("/").await.contains("No application is registered yet"));
+    let list = visitor.change("/applications/new", &[("name", " ApplicationName ")]).await;
+    assert!(list.contains("The application was added"));
+    let json = element(&list, "json-");
+    let positions: Vec<usize> = ["clientId", "tenantId", "secret", "name", "oAuthServerUrl"]
+        .iter()
+        .map(|member| json.find(&format!("\"{member}\"")).unwrap())
+        .collect();
+    assert!(positions.is_sorted(), "the members as the guide has them: {json}");
+    let members: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(members["name"], "ApplicationName", "without the white space around it");
+    for member in ["clientId", "tenantId", "secret", "name", "oAuthServerUrl"] {
+        assert_eq!(element(&list, &format!("{member}-")), members[member].as_str().unwrap());
+    }
+    let of = |member: &str| members[member].as_str().unwrap();
+    let answer = visitor.ask_for_a_token(of("clientId"), of("secret")).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_form_without_the_token_of_its_cookie_is_refused() {
+    let visitor = Visitor::new();
+    let app = visitor.server.register("shop").unwrap();
+    let kid = visitor.server.keys()[0].kid().to_owned();
+    let good = visitor.token().await;
+    let other =
+        Visitor { clock: visitor.clock.clone(), server: visitor.server.clone(), cookie: Mutex::default() };
+    let foreign = other.token().await;
+    assert_ne!(good, foreign);
+    let application = format!("/applications/{}", app.client_id());
+    for (path, fields) in [
+        ("/applications/new", "name=intruder"),
+        (application.as_str(), "action=delete"),
+        ("/try", "application=x"),
+        ("/keys", "action=rotate"),
+        ("/faults", "endpoint=Token&fault=outage"),
+    ] {
+        for token in ["", "csrf_token=", "csrf_token=AAAA", &format!("csrf_token={foreign}")] {
+            let response = visitor.post(path, &format!("{token}&{fields}")).await;
+            assert_eq!(response.status(), StatusCode::FORBIDDEN, "{path} {token}");
+        }
+        let without_cookie = Request::post(format!("{}{path}", visitor.server.base_url()));
+        let response =
+            visitor.send(without_cookie.body(format!("csrf_token={good}&{fields}").into()).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::FORBIDDEN, "{path}");
+    }
+    assert_eq!(visitor.server.applications().len(), 1);
+    assert_eq!(visitor.server.keys()[0].kid(), kid);
+    assert_eq!(visitor.ask_for_a_token(app.client_id(), app.secret().expose_secret()).await.status(), 200);
+    // Another server draws another key: its tokens are of no use here.
+    let elsewhere = Visitor { cookie: Mutex::new(visitor.cookie.lock().unwrap().clone()), ..Visitor::new() };
+    assert_eq!(elsewhere.post("/keys", &format!("csrf_token={good}&action=rotate")).await.status(), 403);
+}
+
+#[tokio::test]
+async fn only_loopback_names_with_the_port_are_answered() {
+    let listening = AuthorizationServer::builder().bind(0).await.unwrap();
+    let server = listening.server().clone();
+    let port = listening.address().port();
+    let serving = tokio::spawn(listening.serve(std::future::pending()));
+    let get = async |path: &str, host: &str| {
+        let request =
+            reqwest::Client::new().get(format!("http://127.0.0.1:{port}{path}")).header("host", host);
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    for host in ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"] {
+        assert_eq!(get("/", &format!("{host}:{port}")).await.0, 200, "{host}");
+    }
+    let with_port = |host: &str| format!("{host}:{port}");
+    server.register("shop").unwrap();
+    for host in [
+        with_port("rebound.example"),
+        with_port("127.0.0.1.rebound.example"),
+        with_port("localhost."),
+        with_port("0.0.0.0"),
+        "127.0.0.1".to_owned(),
+        "127.0.0.1:1".to_owned(),
+        format!("127.0.0.1:{port}0"),
+        "rebound.example".to_owned(),
+        String::new(),
+    ] {
+        for path in ["/", "/keys", "/dashboard/style.css"] {
+            let (status, body) = get(path, &host).await;
+            assert_eq!(status, 421, "{path} at {host:?}");
+            assert!(!body.contains("shop"));
+        }
+    }
+    let keys = server.jwks_uri();
+    let path = keys.as_str().strip_prefix(server.base_url()).unwrap();
+    assert_eq!(get(path, "issuer.internal").await.0, 200, "the endpoints go by any name");
+    serving.abort();
+}
+
+#[tokio::test]
+async fn every_answer_tells_browsers_what_not_to_do() {
+    let visitor = Visitor::new();
+    let app = visitor.server.register("shop").unwrap();
+    let (edit, trial) = (format!("/applications/{}", app.client_id()), format!("/try/{}", app.client_id()));
+    let others = [
+        &edit,
+        &trial,
+        "/applications/none",
+        "/try/none",
+        "/dashboard/style.css",
+        "/dashboard/script.js",
+        "/dashboard/icon.svg",
+    ];
+    let foreign =
+        visitor.request("GET", "/").header(header::HOST, "rebound.example").body(Bytes::new()).unwrap();
+    let mut answers = vec![visitor.send(foreign).await, visitor.post("/keys", "").await];
+    for path in PAGES.into_iter().chain(others) {
+        answers.push(visitor.open(path).await);
+    }
+    answers.push(visitor.submit("/faults", &[("endpoint", "all")]).await);
+    let statuses: HashSet<u16> = answers.iter().map(|answer| answer.status().as_u16()).collect();
+    assert_eq!(statuses, [200, 303, 403, 404, 421].into());
+    for answer in answers {
+        let headers = answer.headers();
+        let policy = headers["content-security-policy"].to_str().unwrap();
+        for part in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+            "form-action 'self'",
+        ] {
+            assert!(policy.split("; ").any(|one| one == part), "{policy}");
+        }
+        assert!(!policy.contains("unsafe"));
+        assert_eq!(headers["x-frame-options"], "DENY");
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+        assert_eq!(headers["referrer-policy"], "no-referrer");
+        assert_eq!(headers["cache-control"], "no-store");
+        assert!(
+            headers
+                .get_all(header::SET_COOKIE)
+                .iter()
+                .all(|cookie| { cookie.to_str().unwrap().ends_with("; Path=/; HttpOnly; SameSite=Strict") })
+        );
+    }
+}
+
+#[tokio::test]
+async fn pages_have_nothing_inline_and_nothing_from_elsewhere() {
+    let visitor = Visitor::new();
+    let app = visitor.server.register("shop").unwrap();
+    let (edit, trial) = (format!("/applications/{}", app.client_id()), format!("/try/{}", app.client_id()));
+    visitor.change("/try", &[("application", app.client_id())]).await;
+    for path in PAGES.into_iter().chain([edit.as_str(), &trial]) {
+        let page = visitor.page(path).await;
+        assert_eq!(page.matches("<script").count(), 1, "{path}");
+        assert!(page.contains(r#"<script src="/dashboard/script.js" defer></script>"#));
+        for inline in [
+            " style=",
+            "<style",
+            " onclick",
+            " onload",
+            "javascript:",
+            "src=\"http",
+            "href=\"http",
+            "action=\"http",
+        ] {
+            assert!(!page.contains(inline), "{inline} in {path}");
+        }
+        assert_eq!(page.matches("<h1").count(), 1, "{path}");
+        assert_eq!(page.matches("<form").count(), page.matches(r#"name="csrf_token""#).count(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_cookie_is_set_once() {
+    let visitor = Visitor::new();
+    assert!(visitor.open("/").await.headers().contains_key(header::SET_COOKIE));
+    assert!(!visitor.open("/keys").await.headers().contains_key(header::SET_COOKIE));
+    assert!(!visitor.open("/dashboard/style.css").await.headers().contains_key(header::SET_COOKIE));
+}
+
+#[tokio::test]
+async fn a_name_of_markup_is_shown_as_text() {
+    let visitor = Visitor::new();
+    let name = r#"<script>alert("1")</script>&'"#;
+    visitor.change("/applications/new", &[("name", name)]).await;
+    let app = visitor.server.applications().remove(0);
+    assert_eq!(app.name(), name);
+    let tried = visitor.change("/try", &[("application", app.client_id())]).await;
+    let edit = visitor.page(&format!("/applications/{}", app.client_id())).await;
+    for page in [visitor.page("/").await, tried, edit, visitor.page("/activity").await] {
+        assert!(!page.contains("<script>"));
+        assert!(page.contains("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;"));
+    }
+    let script = "\"><script>";
+    let refused = visitor.submit("/applications/new", &[("name", &script.repeat(6))]).await;
+    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(!text(&refused).contains("<script>"));
+    assert!(!visitor.page("/?done=%3Cscript%3E").await.contains("<script>"));
+}
+
+#[tokio::test]
+async fn a_name_has_1_to_50_characters() {
+    let visitor = Visitor::new();
+    for (name, is_good) in [("", false), (" ", false), (&"é".repeat(50), true), (&"é".repeat(51), false)] {
+        let before = visitor.server.applications().len();
+        let response = visitor.submit("/applications/new", &[("name", name)]).await;
+        assert_eq!(visitor.server.applications().len() - before, usize::from(is_good), "{name:?}");
+        if is_good {
+            assert_eq!(response.status(), StatusCode::SEE_OTHER);
+            continue;
+        }
+        assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY, "{name:?}");
+        let page = text(&response);
+        let field = between(&page, r#"<input id="name""#, ">");
+        assert!(field.contains(r#"aria-describedby="name-hint name-error" aria-invalid="true""#), "{field}");
+        assert!(field.contains(&format!("value=\"{}\"", name.trim())), "what was typed is still there");
+        assert!(page.contains(
+            r#"<p class="error" id="name-error" role="alert">Name must have 1 to 50 characters.</p>"#
+        ));
+    }
+}
+
+#[tokio::test]
+async fn an_application_is_renamed_given_scopes_and_roles_and_deleted() {
+    let visitor = Visitor::new();
+    let app = visitor.server.register("shop").unwrap();
+    let path = format!("/applications/{}", app.client_id());
+    let page = visitor.change(&path, &[("action", "rename"), ("name", "orders")]).await;
+    assert!(page.contains("The name was saved.") && page.contains("orders</h1>"));
+    visitor
+        .change(&path, &[("action", "scopes"), ("scopes", "orders.read\r\norders.write,orders.read")])
+        .await;
+    let added = [("action", "add-role"), ("role_name", "clerk"), ("role_scopes", "desk.open")];
+    let page = visitor.change(&path, &added).await;
+    let role = between(&page, "id=\"role-", "\"").to_owned();
+    assert!(page.contains(&format!(r#"value="{role}" checked"#)), "assigned at once");
+
+    let scope = async || {
+        let answer = visitor.ask_for_a_token(app.client_id(), app.secret().expose_secret()).await;
+        let answer: Value = serde_json::from_slice(answer.body()).unwrap();
+        answer["scope"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(scope().await, "appid_default desk.open orders.read orders.write");
+    visitor.change(&path, &[("action", "roles")]).await;
+    assert_eq!(scope().await, "appid_default orders.read orders.write", "no role is checked");
+    visitor.change(&path, &[("action", "roles"), ("role", &role), ("role", "unknown")]).await;
+    assert_eq!(scope().await, "appid_default desk.open orders.read orders.write");
+    visitor.change(&path, &[("action", "delete-role"), ("role", &role)]).await;
+    assert_eq!(scope().await, "appid_default orders.read orders.write");
+
+    let page = visitor.change(&path, &[("action", "delete")]).await;
+    assert!(page.contains("The application was deleted."));
+    assert!(visitor.server.applications().is_empty());
+    assert_eq!(visitor.open(&path).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(visitor.submit(&path, &[("action", "delete")]).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_refused_change_keeps_what_was_typed_beside_its_error() {
+    let visitor = Visitor::new();
+    let app = visitor.server.register("shop").unwrap();
+    let path = format!("/applications/{}", app.client_id());
+    for (fields, error, typed) in [
+        (vec![("action", "rename"), ("name", "")], "name-error", "value=\"\""),
+        (vec![("action", "scopes"), ("scopes", "Orders Read")], "scopes-error", ">Orders Read</textarea>"),
+        (
+            vec![("action", "add-role"), ("role_name", "clerk"), ("role_scopes", "openid.x")],
+            "role-error",
+            "value=\"openid.x\"",
+        ),
+    ] {
+        let response = visitor.submit(&path, &fields).await;
+        assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        let page = text(&response);
+        assert!(page.contains(&format!(r#"id="{error}" role="alert""#)), "{page}");
+        assert!(page.contains(typed), "{page}");
+        assert_eq!(page.matches(r#"role="alert""#).count(), 1);
+    }
+    let unknown = visitor.submit(&path, &[("action", "promote")]).await;
+    assert_eq!(unknown.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_token_is_tried_and_taken_apart() {
+    let visitor = Visitor::new();
+    let app = visitor.server.register("shop").unwrap();
+    let response = visitor.submit("/try", &[("application", app.client_id()), ("scope", "")]).await;
+    let location = response.headers()["location"].to_str().unwrap().to_owned();
+    assert_eq!(location, format!("/try/{}", app.client_id()), "neither token nor secret");
+    let page = visitor.page(&location).await;
+    let json = |id: &str| serde_json::from_str::<Value>(&element(&page, id)).unwrap();
+    assert_eq!(json("token-header")["kid"], visitor.server.keys()[0].kid());
+    assert_eq!(json("token-claims")["sub"], app.client_id());
+    assert!(page.contains("<strong>1 h 0 min</strong>"));
+    visitor.clock.advance(Duration::from_secs(90));
+    assert!(visitor.page(&location).await.contains("<strong>58 min 30 s</strong>"));
+    visitor.clock.advance(Duration::from_secs(3600));
+    assert!(visitor.page(&location).await.contains("<strong>expired</strong>"));
+
+    let refused = visitor.change("/try", &[("application", app.client_id()), ("scope", "orders.read")]).await;
+    assert!(refused.contains("invalid_scope") && !refused.contains("token-claims"));
+    assert_eq!(visitor.submit("/try", &[("application", "none")]).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_lines_for_the_command_line_are_those_of_the_guide_and_work() {
+    let visitor = Visitor::new();
+    let app = visitor.server.register("shop").unwrap();
+    let page = visitor.page(&format!("/try/{}", app.client_id())).await;
+    assert!(
+        element(&page, "curl-call").contains("\"Authorization: Bearer $TOKEN\""),
+        "there is no token yet"
+    );
+    let page = visitor.change("/try", &[("application", app.client_id())]).await;
+
+    let line = element(&page, "curl-token");
+    assert!(line.starts_with("curl -X POST \\\n"));
+    assert!(line.ends_with(
+        "-H 'Content-Type: application/x-www-form-urlencoded' \\\n  -d grant_type=client_credentials"
+    ));
+    let request = Request::post(between(&line, "\\\n  ", " \\\n"))
+        .header(header::AUTHORIZATION, between(&line, "'Authorization: ", "'"))
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body("grant_type=client_credentials".into());
+    assert_eq!(visitor.send(request.unwrap()).await.status(), StatusCode::OK);
+
+    let environment = element(&page, "environment");
+    let secret = app.secret().expose_secret();
+    assert!(!environment.contains(secret), "a resource server needs none");
+    let binding = Binding::from_json(between(&environment, "APPID_SERVICE_BINDING='", "'")).unwrap();
+    let resource = binding.resource_server().unwrap().transport(visitor.server.transport());
+    let resource = resource.clock(visitor.clock.clone()).start().await.unwrap();
+    let call = element(&page, "curl-call");
+    assert!(call.starts_with("curl http://localhost:8081/protected_resource"));
+    let request = Request::builder()
+        .header(header::AUTHORIZATION, between(&call, "\"Authorization: ", "\""))
+        .body(())
+        .unwrap();
+    let protected = resource
+        .layer()
+        .layer(service_fn(async |_: Request<()>| Ok::<_, std::convert::Infallible>(Response::new(()))));
+    assert_eq!(protected.oneshot(request).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn keys_are_rotated_and_withdrawn() {
+    let visitor = Visitor::new();
+    let first = visitor.server.keys()[0].kid().to_owned();
+    visitor.clock.advance(Duration::from_secs(7200));
+    assert!(visitor.page("/keys").await.contains("2 h 0 min ago"));
+    let page = visitor.change("/keys", &[("action", "rotate")]).await;
+    assert!(page.contains("Current") && page.contains("published for another <span"));
+    assert_eq!(visitor.server.keys().len(), 2);
+    let withdraw = [("action", "withdraw"), ("kid", first.as_str())];
+    assert!(visitor.change("/keys", &withdraw).await.contains("The key was withdrawn."));
+    assert!(visitor.change("/keys", &withdraw).await.contains("no such key any more"));
+    assert_eq!(visitor.server.keys().len(), 1);
+    assert_eq!(visitor.submit("/keys", &[("action", "publish")]).await.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_are_switched_on_and_off_endpoint_by_endpoint() {
+    let visitor = Visitor::new();
+    let app = visitor.server.register("shop").unwrap();
+    let ask = async || visitor.ask_for_a_token(app.client_id(), app.secret().expose_secret()).await;
+    let switch =
+        async |fault: &str| visitor.change("/faults", &[("endpoint", "Token"), ("fault", fault)]).await;
+    let page = switch("outage").await;
+    assert_eq!(page.matches(r#"aria-pressed="true""#).count(), 5, "one an endpoint");
+    let pressed = between(&page, r#"value="outage""#, ">");
+    assert!(pressed.contains(r#"aria-pressed="true""#), "{pressed}");
+    assert_eq!(ask().await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let tried = visitor.change("/try", &[("application", app.client_id())]).await;
+    assert!(tried.contains("The answer was 503 Service Unavailable, and no token response."));
+    switch("garbage").await;
+    assert!(ask().await.body().starts_with(b"<!doctype html>"), "in place of the outage");
+    switch("latency").await;
+    let asked = tokio::time::Instant::now();
+    assert_eq!(ask().await.status(), StatusCode::OK);
+    assert_eq!(asked.elapsed().as_secs(), 2);
+    switch("none").await;
+    let asked = tokio::time::Instant::now();
+    assert_eq!(ask().await.status(), StatusCode::OK);
+    assert_eq!(asked.elapsed().as_secs(), 0);
+
+    visitor.server.fail(Endpoints::Token, Fault::Hang);
+    assert!(visitor.page("/faults").await.contains("Scripted elsewhere: no answer"));
+    let tried = visitor.change("/try", &[("application", app.client_id())]).await;
+    assert!(tried.contains("There was no answer within 5 s."));
+    assert!(visitor.change("/faults", &[("endpoint", "all")]).await.contains("All faults were ended."));
+    assert_eq!(ask().await.status(), StatusCode::OK);
+    let unknown = visitor.submit("/faults", &[("endpoint", "Token"), ("fault", "flood")]).await;
+    assert_eq!(unknown.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(start_paused = true)]
+async fn activity_tells_outcomes_and_keeps_no_secret() {
+    let visitor = Visitor::new();
+    let app = visitor.server.register("shop").unwrap();
+    let secret = app.secret().expose_secret();
+    assert!(visitor.page("/activity").await.contains("No request has come yet."));
+    let answer: Value =
+        serde_json::from_slice(visitor.ask_for_a_token(app.client_id(), secret).await.body()).unwrap();
+    visitor.ask_for_a_token("guessed-id", "guessed-secret").await;
+    let keys = || Request::get(visitor.server.jwks_uri().as_str()).body(Bytes::new()).unwrap();
+    visitor.server.fail_next(Endpoints::Keys, 1, Fault::Garbage);
+    visitor.send(keys()).await;
+    visitor.server.fail_next(Endpoints::Keys, 1, Fault::Hang);
+    tokio::time::timeout(Duration::from_secs(3), visitor.send(keys())).await.unwrap_err();
+    let page = visitor.page("/activity").await;
+    for told in [
+        "token issued",
+        "shop",
+        "invalid_client",
+        "fault: garbage",
+        "the caller left before an answer",
+        "3.0 s",
+    ] {
+        assert!(page.contains(told), "{told}");
+    }
+    for kept in [secret, answer["access_token"].as_str().unwrap(), "guessed"] {
+        assert!(!page.contains(kept));
+        assert!(!format!("{:?}", visitor.server).contains(kept), "nor in Debug output");
+    }
+    let rows = |page: &str| page.matches(r#"<td class="endpoint""#).count();
+    assert_eq!(rows(&page), 4);
+    for _ in 0..150 {
+        visitor.send(keys()).await;
+    }
+    assert_eq!(rows(&visitor.page("/activity").await), 100, "it is bounded");
+}
+
+#[tokio::test]
+async fn a_form_that_is_too_large_is_refused() {
+    let visitor = Visitor::new();
+    let name = "x".repeat(65 * 1024);
+    assert_eq!(
+        visitor.submit("/applications/new", &[("name", &name)]).await.status(),
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_page_is_answered_as_before() {
+    let visitor = Visitor::new();
+    let response = visitor.open("/nothing").await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert_eq!(response.headers()["content-type"], "application/json");
+    assert_eq!(visitor.send(visitor.request("DELETE", "/").body(Bytes::new()).unwrap()).await.status(), 405);
+}
