@@ -2,6 +2,9 @@
 //!
 //! One process plays all three parts, each on a loopback port of its own: the authorization
 //! server, the protected resource `orders`, and the calling application `shop`.
+//!
+//! With `--stay` it goes on running, so that one can play with it: in the authorization server's
+//! dashboard, or with `curl`.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program, not a library")]
 
@@ -22,6 +25,7 @@ use tower_oauth::{
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
+    let stays = stays(std::env::args().skip(1))?;
     println!("tower-oauth: an application calls another one, and nobody is there to log in.\n");
 
     // 1. A development authorization server; yours is App ID, Keycloak, Entra, Auth0, Okta, Cognito …
@@ -30,6 +34,7 @@ async fn main() -> Result<(), BoxError> {
     tokio::spawn(listening.serve(std::future::pending()));
     step("The authorization server starts");
     tell("issuer", server.issuer());
+    tell("dashboard", format!("{}/", server.base_url()));
 
     // 2. Two applications, as the App ID guide registers them.
     let orders = server.register("orders")?;
@@ -100,7 +105,20 @@ async fn main() -> Result<(), BoxError> {
     expect(failed == 0)?;
 
     println!("\nThat is all. Your turn: README.md shows the ten lines for each end.");
+    if stays {
+        println!("The dashboard {}/ and {url} stay until Ctrl-C.", server.base_url());
+        tokio::signal::ctrl_c().await?;
+    }
     Ok(())
+}
+
+/// Whether `--stay` is there, and nothing else.
+fn stays(mut arguments: impl Iterator<Item = String>) -> Result<bool, BoxError> {
+    match (arguments.next().as_deref(), arguments.next()) {
+        (None, _) => Ok(false),
+        (Some("--stay"), None) => Ok(true),
+        _ => Err("the only argument is `--stay`".into()),
+    }
 }
 
 /// The service: two routes for any valid token, one for a scope.

@@ -14,13 +14,14 @@
 //! | `TENANT_ID` | that of App ID's guide | the tenant it serves |
 //! | `TOKEN_LIFETIME` | 3600 | seconds an access token lives |
 //! | `ALGORITHM` | RS256 | what its keys are for |
-//! | `STATE_FILE` | none | keeps applications and keys over restarts |
+//! | `STATE_FILE` | none | keeps applications and keys over restarts; the same as `--state FILE` |
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program, not a library")]
 
 #[path = "common/mod.rs"]
 mod common;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -51,7 +52,11 @@ async fn run() -> Result<(), Unusable> {
             Algorithm::from_name(&name).ok_or_else(|| Unusable::new("ALGORITHM", "is not known"))?;
         builder = builder.algorithm(algorithm);
     }
-    if let Some(path) = variable("STATE_FILE")? {
+    let (state_file, state_setting) = match argument()? {
+        Some(path) => (Some(path), "--state"),
+        None => (variable("STATE_FILE")?.map(PathBuf::from), "STATE_FILE"),
+    };
+    if let Some(path) = state_file {
         builder = builder.state_file(path);
     }
     let listening = builder.bind(port).await.map_err(|error| {
@@ -59,7 +64,7 @@ async fn run() -> Result<(), Unusable> {
             "port" => "PORT",
             "tenant id" => "TENANT_ID",
             "token lifetime" => "TOKEN_LIFETIME",
-            "state file" => "STATE_FILE",
+            "state file" => state_setting,
             other => other,
         };
         from_variable(variable)(error.clone())
@@ -67,7 +72,7 @@ async fn run() -> Result<(), Unusable> {
     let server = listening.server();
     let application = match server.applications().into_iter().next() {
         Some(application) => application,
-        None => server.register("First application").map_err(from_variable("STATE_FILE"))?,
+        None => server.register("First application").map_err(from_variable(state_setting))?,
     };
     println!("{}", credentials(server, &application));
     eprintln!(
@@ -76,6 +81,17 @@ async fn run() -> Result<(), Unusable> {
     );
     listening.serve(common::asked_to_end()).await;
     Ok(())
+}
+
+/// The file after `--state`, the only argument that there is.
+fn argument() -> Result<Option<PathBuf>, Unusable> {
+    let mut arguments = std::env::args_os().skip(1);
+    let Some(name) = arguments.next() else { return Ok(None) };
+    match (name.to_str(), arguments.next(), arguments.next()) {
+        (Some("--state"), Some(path), None) if !path.is_empty() => Ok(Some(path.into())),
+        (Some("--state"), ..) => Err(Unusable::new("--state", "takes one file")),
+        _ => Err(Unusable::new(&name.to_string_lossy(), "is not known; there is `--state FILE`")),
+    }
 }
 
 /// Everything that a caller, a protected resource and an administrator need.

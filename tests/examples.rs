@@ -19,6 +19,7 @@ use std::time::Duration;
 use program::{Serving, example, get};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 async fn authorization_server() -> Serving {
     let mut command = example("authorization_server");
@@ -175,7 +176,11 @@ async fn an_unusable_setting_ends_a_program_with_2_and_its_name() {
         ("call_protected_resource", &[("APPID_SERVICE_BINDING", binding), ("SCOPE", "a\"b")], "SCOPE"),
     ];
     for (program, variables, named) in cases {
-        let output = example(program).arg("http://127.0.0.1:9/").envs(variables.iter().copied()).output();
+        let mut command = example(program);
+        if program == "call_protected_resource" {
+            command.arg("http://127.0.0.1:9/");
+        }
+        let output = command.envs(variables.iter().copied()).output();
         let output = tokio::time::timeout(Duration::from_secs(20), output).await.expect(named).unwrap();
         let log = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{program} {variables:?}: {log}");
@@ -196,13 +201,77 @@ async fn an_unusable_setting_ends_a_program_with_2_and_its_name() {
 }
 
 #[tokio::test]
+async fn with_a_state_file_applications_and_keys_outlive_a_restart_and_damage_is_told() {
+    let folder = std::env::temp_dir().join(format!("tower-oauth-state-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("state.json");
+    let with_state = || {
+        let mut command = example("authorization_server");
+        command.arg("--state").arg(&file);
+        command
+    };
+    let first = Serving::start(with_state()).await;
+    let keys = |serving: &Serving| format!("{}/publickeys", serving.text("oauthServerUrl"));
+    let (client_id, secret) = (first.text("clientId"), first.text("secret"));
+    let published = get(&keys(&first), None).await.1;
+    assert_eq!(first.terminate().await.0, Some(0));
+    let second = Serving::start(with_state()).await;
+    assert_eq!((second.text("clientId"), second.text("secret")), (client_id, secret));
+    assert_eq!(get(&keys(&second), None).await.1, published);
+    assert_eq!(second.terminate().await.0, Some(0));
+
+    std::fs::write(&file, "{").unwrap();
+    for (mut command, named) in [(with_state(), "--state"), (example("authorization_server"), "STATE_FILE")] {
+        if named == "STATE_FILE" {
+            command.env("STATE_FILE", &file);
+        }
+        let output = command.output().await.unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{log}");
+        assert!(log.contains(named) && log.contains("damaged") && log.lines().count() == 1, "{log}");
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{", "a damaged file is left as it is");
+    for arguments in [&["--state"][..], &["--sate", "file"], &["--state", "a", "b"]] {
+        let output = example("authorization_server").args(arguments).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test]
+async fn with_stay_the_story_goes_on_until_it_is_ended() {
+    let mut story = example("app_to_app").arg("--stay").spawn().unwrap();
+    let mut lines = BufReader::new(story.stdout.take().unwrap()).lines();
+    let last = async {
+        loop {
+            let line = lines.next_line().await.unwrap().expect("it goes on");
+            if line.contains("stay until") {
+                return line;
+            }
+        }
+    };
+    let last = tokio::time::timeout(Duration::from_secs(60), last).await.unwrap();
+    let dashboard = last.split(' ').find(|word| word.starts_with("http://")).unwrap();
+    let (status, page) = get(dashboard, None).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(page.contains("orders") && page.contains("shop"), "{page}");
+    assert_eq!(story.try_wait().unwrap(), None);
+}
+
+#[tokio::test]
 async fn the_whole_story_is_told_in_one_command() {
     let output = example("app_to_app").output().await.unwrap();
     let story = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{story}{}", String::from_utf8_lossy(&output.stderr));
-    for words in
-        ["Hello from protected resource", "1 token request", "401", "403", "invalid_token", "failed: 0"]
-    {
+    for words in [
+        "Hello from protected resource",
+        "1 token request",
+        "401",
+        "403",
+        "invalid_token",
+        "failed: 0",
+        "dashboard",
+    ] {
         assert!(story.contains(words), "{words} is not in the story:\n{story}");
     }
 }
