@@ -2,8 +2,11 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -109,7 +112,22 @@ pub(crate) async fn exchange(
     limits: Limits,
 ) -> Result<Response<Bytes>, Error> {
     let url = request.uri().to_string();
-    let answer = match tokio::time::timeout(limits.total, transport.send(request, limits.max_body)).await {
+    let mut request = Some(request);
+    let mut sending: Option<SendFuture<'_>> = None;
+    // A transport is the program's own code: if it panics, that is one more way to fail, and not the
+    // end of the task that keeps the keys.
+    let answer = poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| match (request.take(), &mut sending) {
+            (Some(request), sending) => {
+                sending.insert(transport.send(request, limits.max_body)).as_mut().poll(cx)
+            }
+            (None, Some(sending)) => sending.as_mut().poll(cx),
+            (None, None) => Poll::Pending,
+        }));
+        polled
+            .unwrap_or_else(|_panic| Poll::Ready(Err(TransportError::unreachable("the transport panicked"))))
+    });
+    let answer = match tokio::time::timeout(limits.total, answer).await {
         Ok(answer) => answer,
         Err(_elapsed) => Err(TransportError::timeout()),
     };
