@@ -208,6 +208,7 @@ pub fn secs(seconds: u64) -> Duration {
 }
 
 pub fn builder(issuer: &Scripted, clock: &ManualClock) -> ResourceServerBuilder {
+    log::listen();
     ResourceServer::builder(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap())
         .transport(issuer.clone())
         .clock(clock.clone())
