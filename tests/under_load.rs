@@ -18,11 +18,12 @@ mod program;
 mod raw_issuer;
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use program::{Serving, example, get};
+use http::StatusCode;
+use program::{Serving, example};
 use raw_issuer::{Act, RawIssuer, answer, matrix};
 use serde_json::{Value, json};
 use support::{claims_with, compact, rsa};
@@ -56,14 +57,14 @@ const BOUNDED_WAIT: Duration = Duration::from_secs(1);
 /// Sends one request after the other until it is over. Each has to be served: every other one has a
 /// token that was never seen before.
 async fn load(url: String, claims: Value, over: Arc<AtomicBool>) -> Tally {
-    let client = reqwest::Client::new();
+    let client = client();
     let mut tally = Tally { served: 0, slowest: Duration::ZERO };
     let token = |jti: String| {
         let mut claims = claims.clone();
         claims["jti"] = jti.into();
         compact(rsa(0), "RS256", r#"{"alg":"RS256","kid":"a"}"#, claims.to_string().as_bytes())
     };
-    let (known, mine) = (token("known".to_owned()), uuid());
+    let (known, mine) = (token("known".to_owned()), name());
     while !over.load(Ordering::SeqCst) {
         let fresh = tally.served % 2 == 1;
         let token = if fresh { token(format!("{mine}-{}", tally.served)) } else { known.clone() };
@@ -76,15 +77,25 @@ async fn load(url: String, claims: Value, over: Arc<AtomicBool>) -> Tally {
     tally
 }
 
+/// One for all: to make one takes longer than many requests.
+fn client() -> reqwest::Client {
+    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+    CLIENT.get_or_init(reqwest::Client::new).clone()
+}
+
+async fn readiness(url: &str) -> (StatusCode, String) {
+    let response = client().get(format!("{url}/readyz")).send().await.unwrap();
+    (response.status(), response.text().await.unwrap())
+}
+
 /// Another word for each client.
-fn uuid() -> String {
+fn name() -> String {
     static CLIENTS: AtomicU32 = AtomicU32::new(0);
     CLIENTS.fetch_add(1, Ordering::SeqCst).to_string()
 }
 
 /// One resource and one issuer, which fails in these ways, one after the other.
-async fn survive(which: usize, of: usize) {
-    let set = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
+async fn survive(set: String, faults: Vec<(&'static str, Act)>) {
     let good = || Act::Answer(answer("200 OK", "cache-control: max-age=1\r\n", set.as_bytes()));
     let issuer = RawIssuer::start(good()).await;
     let base = format!("http://{}", issuer.address);
@@ -94,7 +105,7 @@ async fn survive(which: usize, of: usize) {
     let resource = Serving::start(command).await;
     let listening = resource.text("listening");
     let failures = async || {
-        let (_, body) = get(&format!("{listening}/readyz"), None).await;
+        let (_, body) = readiness(&listening).await;
         let told: Value = serde_json::from_str(&body).unwrap();
         told["key_sets"][0]["consecutive_failures"].as_u64().unwrap()
     };
@@ -106,7 +117,7 @@ async fn survive(which: usize, of: usize) {
         };
         tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it is told in time");
     };
-    let ready = async { while get(&format!("{listening}/readyz"), None).await.0 != 200 {} };
+    let ready = async { while readiness(&listening).await.0 != 200 {} };
     tokio::time::timeout(Duration::from_secs(10), ready).await.expect("ready in time");
 
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
@@ -118,7 +129,7 @@ async fn survive(which: usize, of: usize) {
     }
     let pid = resource.child.id().unwrap();
     let mut memory = Vec::new();
-    for (fault, act, _) in matrix(&set, &base).into_iter().skip(which).step_by(of) {
+    for (fault, act) in faults {
         issuer.does(act).await;
         until(true).await;
         issuer.does(good()).await;
@@ -140,9 +151,14 @@ async fn survive(which: usize, of: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn known_keys_are_served_through_every_fault_in_flat_memory() {
     const AT_A_TIME: usize = 4;
+    let set = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
+    // Made before there is any load: bombs take a while to build.
+    let matrix = matrix(&set, "http://127.0.0.1:9");
     let mut resources = tokio::task::JoinSet::new();
     for which in 0..AT_A_TIME {
-        resources.spawn(survive(which, AT_A_TIME));
+        let some = matrix.iter().skip(which).step_by(AT_A_TIME);
+        let faults = some.map(|(fault, act, _)| (*fault, act.clone())).collect();
+        resources.spawn(survive(set.clone(), faults));
     }
     let _all_survived: Vec<()> = resources.join_all().await;
 }
