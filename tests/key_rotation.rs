@@ -619,6 +619,7 @@ async fn a_fetch_ends_after_five_seconds() {
 async fn metadata_that_hang_do_not_keep_the_keys_from_being_refreshed() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let clock = clock();
+    issuer.delay(Duration::from_millis(10));
     let server = builder(&issuer, &clock).start().await.unwrap();
     issuer.metadata(Answer::Hang);
     advance(&clock, secs(2 * 3600)).await;
@@ -649,10 +650,11 @@ async fn a_place_that_is_known_is_kept_while_the_metadata_are_down() {
 #[tokio::test(start_paused = true)]
 async fn keys_that_moved_are_found_although_the_old_place_hangs() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    let server = builder(&issuer, &clock()).start().await.unwrap();
-    issuer.move_keys("https://as.example/moved/keys");
+    issuer.delay(Duration::from_millis(100));
     issuer.answer_at("https://as.example/keys", Answer::Hang);
+    let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
     assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Timeout);
+    issuer.move_keys("https://as.example/moved/keys");
     server.refresh_now().await.unwrap();
     assert_eq!(issuer.urls().last().unwrap(), "https://as.example/moved/keys");
 }

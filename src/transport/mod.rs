@@ -31,6 +31,10 @@ pub type SendFuture<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Tr
 /// cookies, and stops reading at `max_body` bytes, counted as they come and after
 /// decompression. The time limit is applied by the caller.
 ///
+/// A request for metadata or keys that is not the timer's has `Cache-Control: no-cache`
+/// ([RFC 9111 §5.2.1.4](https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.4)): one that keeps
+/// answers has to ask the issuer for it.
+///
 /// It runs once per refresh, never on the path of a request, so it is boxed.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Sends `request`; the answer's body is at most `max_body` bytes.
