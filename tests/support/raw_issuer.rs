@@ -34,8 +34,8 @@ pub enum Act {
     Refuse,
     /// The one for metadata, the other for everything else.
     ByPlace {
-        metadata: Box<Act>,
-        keys: Box<Act>,
+        metadata: Box<Self>,
+        keys: Box<Self>,
     },
 }
 
