@@ -192,12 +192,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://localhost:{}/keys", listener.local_addr().unwrap().port());
         let own = always("169.254.169.254");
+        let limit = Duration::from_secs(5);
         let builder = || reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(200));
 
         // Guarded, the resolver of the builder is put aside: localhost is this machine again.
         let guarded = ReqwestTransport::from_builder(builder().dns_resolver(own.clone())).unwrap();
-        let (_, accepted) = tokio::join!(failure(&guarded, &url), listener.accept());
-        accepted.unwrap();
+        let (_, accepted) =
+            tokio::join!(failure(&guarded, &url), tokio::time::timeout(limit, listener.accept()));
+        accepted.expect("it was asked").unwrap();
         assert_eq!(own.1.load(Ordering::SeqCst), 0);
         // What the system resolves meets the same guard as this.
         let rebound = builder().dns_resolver(Guarded(own.clone()));
@@ -210,8 +212,9 @@ mod tests {
         let unguarded = builder().dns_resolver(here.clone());
         let unguarded = ReqwestTransport::from_builder_with_own_dns(unguarded).unwrap();
         let keys = format!("https://keys.example:{}/keys", listener.local_addr().unwrap().port());
-        let (_, accepted) = tokio::join!(failure(&unguarded, &keys), listener.accept());
-        accepted.unwrap();
+        let (_, accepted) =
+            tokio::join!(failure(&unguarded, &keys), tokio::time::timeout(limit, listener.accept()));
+        accepted.expect("it was asked").unwrap();
         assert_eq!(here.1.load(Ordering::SeqCst), 1);
     }
 }
