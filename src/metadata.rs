@@ -85,12 +85,24 @@ pub(crate) async fn discover(
     now: UnixTime,
     limits: Limits,
 ) -> Result<Metadata, Error> {
+    discover_with(&HeaderMap::new(), transport, issuer, allow_loopback_http, now, limits).await
+}
+
+/// The same, with header fields for each request.
+pub(crate) async fn discover_with(
+    headers: &HeaderMap,
+    transport: &dyn Transport,
+    issuer: &Issuer,
+    allow_loopback_http: bool,
+    now: UnixTime,
+    limits: Limits,
+) -> Result<Metadata, Error> {
     let unusable =
         |error: ConfigError| Error::new(Operation::Discovery, ErrorKind::Configuration).with_source(error);
     let mut first_error: Option<Error> = None;
     for url in candidates(issuer).map_err(unusable)? {
         url.check_plain_http(allow_loopback_http).map_err(unusable)?;
-        let answer = get_json(transport, Operation::Discovery, &url, HeaderMap::new(), now, limits).await;
+        let answer = get_json(transport, Operation::Discovery, &url, headers.clone(), now, limits).await;
         let error = match answer {
             Ok(answer) => match parse(answer.body(), issuer) {
                 Ok(metadata) => return Ok(metadata),

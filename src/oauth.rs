@@ -251,9 +251,10 @@ pub(crate) fn is_no_server(address: IpAddr) -> bool {
                 || v4.is_unspecified()
                 || v4.is_multicast()
                 || v4.is_broadcast()
-                // The metadata services of Alibaba Cloud and Oracle Cloud.
+                // The metadata services of Alibaba Cloud and Oracle Cloud, and Azure's host.
                 || v4 == Ipv4Addr::new(100, 100, 100, 200)
                 || v4 == Ipv4Addr::new(192, 0, 0, 192)
+                || v4 == Ipv4Addr::new(168, 63, 129, 16)
         }
         IpAddr::V6(v6) => {
             v6.is_unicast_link_local()
@@ -301,6 +302,7 @@ mod tests {
             "https://2852039166/", // 169.254.169.254 in one number
             "https://0.0.0.0/",
             "https://100.100.100.200/",
+            "https://168.63.129.16/",
             "",
         ] {
             let error = Endpoint::new(bad).expect_err(bad);

@@ -5,6 +5,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::disallowed_methods,
     unreachable_pub,
@@ -15,68 +16,158 @@
 mod raw_issuer;
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode, header};
 use raw_issuer::{Act, RawIssuer, answer, matrix, ok};
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{AUDIENCE, NOW, claims_with, compact, now_or_never, rsa};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::{
-    Audience, Endpoint, ErrorKind, Issuer, KeySetState, ManualClock, RefreshPolicy, ResourceServer, StartUp,
-    UnixTime,
+    Audience, ErrorKind, Issuer, KeySetState, KeySetStatus, ManualClock, RefreshPolicy, ResourceServer,
+    ResourceServerBuilder, StartUp, UnixTime,
 };
 
-#[tokio::test]
-async fn every_way_to_fail_is_survived_told_and_recovered_from() {
-    let set = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
-    let good = || Act::Answer(ok(set.as_bytes()));
-    let issuer = RawIssuer::start(good()).await;
-    let base = format!("http://{}", issuer.address);
-    let timeout = Duration::from_millis(400);
-    let server = ResourceServer::builder(Issuer::new(&base).unwrap(), Audience::new(AUDIENCE).unwrap())
-        .jwks_uri(Endpoint::new(format!("{base}/keys")).unwrap())
-        .clock(ManualClock::at(UnixTime::from_secs(NOW)))
-        .refresh(RefreshPolicy::new().fetch_timeout(timeout))
-        .allow_loopback_http()
-        .start_up(StartUp::Require(Duration::from_secs(10)))
-        .start()
-        .await
-        .unwrap();
-    let claims = claims_with(json!({ "iss": base }));
-    let token = compact(rsa(0), "RS256", r#"{"alg":"RS256","kid":"a"}"#, claims.to_string().as_bytes());
-    // Decided in the first poll: at the cost that it always has.
-    let served = || {
-        let service = server
+/// One resource, and the issuer whose tokens it judges.
+struct Resource {
+    server: ResourceServer,
+    base: String,
+    claims: Value,
+    /// Verified before: it is found in the cache, or is not.
+    known: String,
+    tokens: AtomicUsize,
+}
+
+impl Resource {
+    fn token(&self) -> String {
+        let mut claims = self.claims.clone();
+        claims["jti"] = self.tokens.fetch_add(1, Ordering::SeqCst).to_string().into();
+        compact(rsa(0), "RS256", r#"{"alg":"RS256","kid":"a"}"#, claims.to_string().as_bytes())
+    }
+
+    /// Decided in the first poll: at the cost that it always has.
+    fn judge(&self, token: &str) -> StatusCode {
+        let service = self
+            .server
             .layer()
             .layer(service_fn(async |_: Request<()>| Ok::<_, std::convert::Infallible>(Response::new(()))));
         let request =
             Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap();
         now_or_never(service.oneshot(request)).unwrap().status()
-    };
-    assert_eq!(served(), StatusCode::OK);
+    }
+
+    /// A token that was seen before, and one that was not.
+    #[track_caller]
+    fn serves(&self, fault: &str) {
+        assert_eq!([self.judge(&self.known), self.judge(&self.token())], [StatusCode::OK; 2], "{fault}");
+    }
+
+    fn told(&self) -> KeySetStatus {
+        self.server.key_sets().remove(0)
+    }
+
+    async fn recovers(&self, fault: &str) {
+        self.server.refresh_now().await.unwrap_or_else(|error| panic!("after {fault}: {error}"));
+        assert_eq!(self.told().state(), KeySetState::Healthy, "{fault}");
+        self.serves(fault);
+    }
+}
+
+fn builder(issuer: &RawIssuer) -> ResourceServerBuilder {
+    let base = format!("http://{}", issuer.address);
+    ResourceServer::builder(Issuer::new(base).unwrap(), Audience::new(AUDIENCE).unwrap())
+        .clock(ManualClock::at(UnixTime::from_secs(NOW)))
+        .refresh(RefreshPolicy::new().fetch_timeout(Duration::from_millis(400)))
+        .allow_loopback_http()
+}
+
+/// With the keys by discovery, and in hand.
+async fn start(issuer: &RawIssuer) -> Resource {
+    let base = format!("http://{}", issuer.address);
+    let server = builder(issuer).start_up(StartUp::Require(Duration::from_secs(10))).start().await.unwrap();
+    let claims = claims_with(json!({ "iss": base }));
+    let mut resource = Resource { server, base, claims, known: String::new(), tokens: AtomicUsize::new(0) };
+    resource.known = resource.token();
+    assert_eq!(resource.judge(&resource.known), StatusCode::OK);
+    resource
+}
+
+fn by_place(metadata: Act, keys: Act) -> Act {
+    Act::ByPlace { metadata: Box::new(metadata), keys: Box::new(keys) }
+}
+
+fn metadata(issuer: &str, base: &str) -> Act {
+    let document = json!({ "issuer": issuer, "jwks_uri": format!("{base}/keys") }).to_string();
+    Act::Answer(ok(document.as_bytes()))
+}
+
+#[tokio::test]
+async fn every_way_to_fail_is_survived_told_and_recovered_from() {
+    let set = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
+    let issuer = RawIssuer::start(Act::Reset).await;
+    let base = format!("http://{}", issuer.address);
+    let well = || metadata(&base, &base);
+    let good = || by_place(well(), Act::Answer(ok(set.as_bytes())));
+    issuer.does(good()).await;
+    let resource = start(&issuer).await;
 
     println!("| fault                        | told as              | next good answer |");
     println!("| ---------------------------- | -------------------- | ---------------- |");
-    for (fault, act, kind) in matrix(&set, &base) {
-        issuer.does(act);
-        let error = server.refresh_now().await.expect_err(fault);
-        if let Some(kind) = kind {
-            assert_eq!(error.kind(), kind, "{fault}: {error}");
+    for (fault, act, kind) in matrix(&set, &resource.base) {
+        // With the metadata as they were, and with the same fault there.
+        for act in [by_place(well(), act.clone()), act] {
+            issuer.does(act).await;
+            let error = resource.server.refresh_now().await.expect_err(fault);
+            if let Some(kind) = kind {
+                assert_eq!(error.kind(), kind, "{fault}: {error}");
+            }
+            resource.serves(fault);
+            let told = resource.told();
+            assert_eq!((told.state(), told.usable_keys()), (KeySetState::Degraded, 1), "{fault}");
+            assert_eq!(told.last_error().unwrap().kind(), error.kind(), "{fault}");
+            issuer.does(good()).await;
+            resource.recovers(fault).await;
+            if let Some(kind) = kind {
+                println!("| {fault:<28} | {:<20} | healthy          |", kind.as_str());
+            }
         }
-        assert_eq!(served(), StatusCode::OK, "{fault}");
-        let told = server.key_sets().remove(0);
-        assert_eq!((told.state(), told.usable_keys()), (KeySetState::Degraded, 1), "{fault}");
-        assert_eq!(told.last_error().unwrap().kind(), error.kind(), "{fault}");
-        issuer.does(good());
-        server.refresh_now().await.unwrap_or_else(|error| panic!("after {fault}: {error}"));
-        assert_eq!(server.key_sets().remove(0).state(), KeySetState::Healthy, "{fault}");
-        println!("| {fault:<28} | {:<20} | healthy          |", error.kind().as_str());
     }
+    // Metadata of another issuer, RFC 8414 §3.3: the keys go on, but nobody starts with it.
+    let keys = || Act::Answer(ok(set.as_bytes()));
+    issuer.does(by_place(metadata("https://evil.example", &base), keys())).await;
+    let cold = builder(&issuer).start_up(StartUp::Background).start().await.unwrap();
+    assert_eq!(cold.refresh_now().await.unwrap_err().kind(), ErrorKind::IssuerMismatch);
+    assert!(!cold.is_ready());
+    resource.recovers("metadata of another issuer").await;
+    issuer.does(good()).await;
+    cold.refresh_now().await.unwrap();
+    assert!(cold.is_ready());
     // A content type is no reason to do without good keys.
-    issuer.does(Act::Answer(answer("200 OK", "content-type: text/plain\r\n", set.as_bytes())));
-    server.refresh_now().await.unwrap();
+    let plain = answer("200 OK", "content-type: text/plain\r\netag: \"1\"\r\n", set.as_bytes());
+    issuer.does(by_place(well(), Act::Answer(plain))).await;
+    resource.recovers("another content type").await;
+    // And 304 is good news, to who has a version to ask about.
+    let unchanged = answer("304 Not Modified", "", b"");
+    issuer.does(by_place(well(), Act::Answer(unchanged))).await;
+    resource.recovers("304").await;
+    assert!(issuer.requests().last().unwrap().to_lowercase().contains("if-none-match: \"1\""));
+    assert_eq!(resource.told().generation(), 1);
+}
+
+#[tokio::test]
+async fn no_cookie_is_kept() {
+    let set = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
+    let issuer = RawIssuer::start(Act::Reset).await;
+    let base = format!("http://{}", issuer.address);
+    let keys = answer("200 OK", "set-cookie: session=1; Path=/\r\n", set.as_bytes());
+    issuer.does(by_place(metadata(&base, &base), Act::Answer(keys))).await;
+    let resource = start(&issuer).await;
+    resource.recovers("a cookie").await;
+    let requests = issuer.requests();
+    assert!(requests.len() >= 3, "{requests:?}");
+    assert!(requests.iter().all(|request| !request.to_lowercase().contains("cookie")), "{requests:?}");
 }
 
 #[tokio::test]
@@ -92,21 +183,4 @@ async fn nobody_at_the_port_is_an_issuer_that_is_down() {
         .unwrap();
     assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Transport);
     assert!(!server.is_ready());
-}
-
-/// RFC 8414 §3.3
-#[tokio::test]
-async fn metadata_of_another_issuer_leads_nowhere() {
-    let issuer = RawIssuer::start(Act::Reset).await;
-    let base = format!("http://{}", issuer.address);
-    let document =
-        json!({ "issuer": "https://evil.example", "jwks_uri": format!("{base}/keys") }).to_string();
-    issuer.does(Act::Answer(ok(document.as_bytes())));
-    let server = ResourceServer::builder(Issuer::new(&base).unwrap(), Audience::new(AUDIENCE).unwrap())
-        .allow_loopback_http()
-        .start_up(StartUp::Background)
-        .start()
-        .await
-        .unwrap();
-    assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::IssuerMismatch);
 }

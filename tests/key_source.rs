@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value, json};
 use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send, set, token, with_claims};
-use support::{ISSUER, claims_with, encode, p256, p384, rsa};
+use support::{ISSUER, claims_with, encode, log, p256, p384, rsa};
 use tower_oauth::{
     Audience, Endpoint, ErrorKind, Issuer, KeySet, KeySetState, RejectionKind, ResourceServer, SkipReason,
     StartUp,
@@ -44,6 +44,7 @@ async fn row_37_a_jwks_uri_that_leads_elsewhere_is_not_asked() {
         let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
         let error = server.refresh_now().await.expect_err(place);
         assert!(!error.to_string().contains("password"), "{error}");
+        log::holds_nothing_of("");
         assert!(!server.is_ready(), "{place}");
         let asked = issuer.urls();
         assert!(
@@ -107,10 +108,99 @@ async fn row_38_metadata_of_another_issuer_or_of_another_kind_is_a_failed_fetch(
     }
 }
 
+/// RFC 8414 leaves it open, and issuers do keep their keys on another host: whoever makes the metadata
+/// is the issuer, and says where.
+#[tokio::test(start_paused = true)]
+async fn row_38_a_jwks_uri_of_another_origin_is_the_issuers_to_name() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    issuer.move_keys("https://cdn.example/as/keys");
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    assert_eq!(issuer.urls().last().unwrap(), "https://cdn.example/as/keys");
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_document_is_read_up_to_its_limits_and_not_beyond() {
+    let ed25519 = support::ed25519();
+    let outcome = async |document: Value| {
+        let issuer = Scripted::new(document);
+        let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
+        let outcome = server.refresh_now().await.map_err(|error| error.kind());
+        outcome.map(|()| server.key_sets().remove(0).usable_keys())
+    };
+    let distinct = |count: u32| -> Vec<Value> { (0..count).map(|n| ed25519.jwk(&n.to_string())).collect() };
+    assert_eq!(outcome(json!({ "keys": distinct(100) })).await, Ok(100));
+    assert_eq!(outcome(json!({ "keys": distinct(101) })).await, Err(ErrorKind::TooLarge));
+
+    // The set, its list and the member are three levels; so many more are in this member.
+    let deep = |levels: usize| {
+        let inner = (0..levels).fold(json!(0), |inner, _| json!([inner]));
+        json!({ "keys": [ed25519.jwk("a"), { "kty": "deep", "x": inner }] })
+    };
+    assert_eq!(outcome(deep(13)).await, Ok(1));
+    assert_eq!(outcome(deep(14)).await, Err(ErrorKind::Malformed));
+
+    let long = |bytes: usize| {
+        let mut document = json!({ "keys": [ed25519.jwk("a")], "pad": "" });
+        document["pad"] = "x".repeat(bytes - document.to_string().len()).into();
+        assert_eq!(document.to_string().len(), bytes);
+        document
+    };
+    assert_eq!(outcome(long(256 << 10)).await, Ok(1));
+    assert_eq!(outcome(long((256 << 10) + 1)).await, Err(ErrorKind::TooLarge));
+}
+
+/// An issuer that publishes its private keys is bad enough.
+#[tokio::test(start_paused = true)]
+async fn row_44_key_material_that_was_served_is_in_no_log() {
+    let secret = |name: &str| encode(format!("s3cr3t-{name}-0123456789"));
+    let mut private = rsa(1).jwk("private");
+    for name in ["d", "p", "q", "dp", "dq", "qi"] {
+        private[name] = secret(name).into();
+    }
+    let document = json!({ "keys": [
+        rsa(0).jwk("a"), private, p256().jwk("ec"), support::ed25519().jwk("okp"),
+        { "kty": "oct", "kid": "symmetric", "k": secret("k") },
+        { "kty": "EC", "crv": "P-256", "kid": "no point", "x": secret("x"), "y": secret("y") },
+    ] });
+    let issuer = Scripted::new(document);
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    assert!(log::heard("publishes a private key"), "it is listened to");
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+    issuer.answer(Answer::Text(r#"{"keys":[{"kty":"oct","k":"czNjcjN0LWFuZC1ub3RoaW5nLWVsc2U"}]}"#));
+    server.refresh_now().await.unwrap_err();
+    assert!(log::heard("could not be refreshed"));
+    log::holds_nothing_of("");
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_44_what_a_token_names_is_in_no_log_and_too_long_names_are_none() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    let judge = async |kid: &str, iss: &str, kind| {
+        [kid, iss].into_iter().filter(|name| name.contains("s3cr3t")).for_each(log::note);
+        let token = with_claims(kid, rsa(0), &claims_with(json!({ "iss": iss })));
+        assert_eq!(send(&server, &token).await, Err(kind));
+    };
+    for (word, kind) in [
+        ("s3cr3t-kid".to_owned(), RejectionKind::UnknownKey),
+        ("s3cr3t-kid".repeat(100), RejectionKind::Malformed),
+        ("s3cr3t-kid\u{1b}[31m\n".to_owned(), RejectionKind::Malformed),
+    ] {
+        judge(&word, ISSUER, kind).await;
+        judge("a", &format!("https://s3cr3t.example/{word}"), RejectionKind::Issuer).await;
+    }
+    log::note(&"k".repeat(255));
+    judge(&"k".repeat(255), ISSUER, RejectionKind::UnknownKey).await;
+    judge(&"k".repeat(256), ISSUER, RejectionKind::Malformed).await;
+}
+
 /// A self-signed certificate's beginning and end around other numbers than the key's.
-fn certificate_of(number: &[u8]) -> String {
+fn certificate_of(number: &[u8], exponent: &[u8]) -> String {
     use base64::Engine as _;
-    let der = [&[0x30, 0x82, 0x03, 0x00], &[0x01; 300][..], number, &[0x02; 40]].concat();
+    let length = u8::try_from(exponent.len()).unwrap();
+    let numbers = [number, &[0x02, length], exponent].concat();
+    let der = [&[0x30, 0x82, 0x03, 0x00], &[0x01; 300][..], &numbers, &[0x05; 40]].concat();
     base64::engine::general_purpose::STANDARD.encode(der)
 }
 
@@ -168,7 +258,7 @@ fn row_39_keys_that_must_not_be_used_are_skipped_and_told_with_their_reason() {
         ("number that is no base64url", with(json!({ "n": "AQ==" })), SkipReason::Invalid),
         (
             "certificate of another key",
-            with(json!({ "x5c": [certificate_of(&[7; 256])] })),
+            with(json!({ "x5c": [certificate_of(&[7; 256], &[1, 0, 1])] })),
             SkipReason::Invalid,
         ),
         ("kid of the wrong type", with(json!({ "kid": 7 })), SkipReason::Malformed),
@@ -185,11 +275,16 @@ fn row_39_keys_that_must_not_be_used_are_skipped_and_told_with_their_reason() {
     // A certificate of the same key, and what is no certificate, do no harm.
     use base64::Engine as _;
     let n = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(good["n"].as_str().unwrap()).unwrap();
-    for certificate in [certificate_of(&n), "MIID".to_owned(), "?".to_owned()] {
+    let certified = |certificate: String| {
         let mut certified = good.clone();
         certified["x5c"] = json!([certificate]);
-        KeySet::from_json(json!({ "keys": [certified] }).to_string().as_bytes()).unwrap();
+        KeySet::from_json(json!({ "keys": [certified] }).to_string().as_bytes())
+    };
+    for certificate in [certificate_of(&n, &[1, 0, 1]), "MIID".to_owned(), "?".to_owned()] {
+        certified(certificate).unwrap();
     }
+    // With another exponent it is another key.
+    certified(certificate_of(&n, &[3])).unwrap_err();
 }
 
 #[tokio::test(start_paused = true)]

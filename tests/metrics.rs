@@ -1,6 +1,12 @@
 //! The counters and gauges, by the names that the documentation gives.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::as_conversions,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 mod support;
 #[allow(dead_code, reason = "each test file uses a part of it")]
@@ -105,6 +111,39 @@ async fn verdicts_refreshes_and_the_state_of_the_keys_are_recorded() {
         told["next_attempt_seconds"].as_u64().unwrap() <= 60
             && told["skipped"].as_array().unwrap().is_empty()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_gauges_tell_what_requests_see_of_a_seed_and_of_a_machine_that_slept() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let recorded = recorder.handle();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let gauges = || {
+        ["ready", "usable_keys", "skipped_keys", "refreshed_timestamp_seconds"].map(|what| {
+            value(&recorded.render(), &format!("tower_oauth_key_set_{what}"), &[]).unwrap_or(-1.0)
+        })
+    };
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    issuer.answer(Answer::Unreachable);
+    let clock = clock();
+    let mut document = set(&[("a", rsa(0))]);
+    document["keys"].as_array_mut().unwrap().push(serde_json::json!({ "kty": "oct", "k": "AAAA" }));
+    let seed = tower_oauth::KeySet::from_json(document.to_string().as_bytes()).unwrap();
+    let fetched_at = tower_oauth::UnixTime::from_secs(support::NOW - 86_000);
+    let server = builder(&issuer, &clock).issuer(|issuer| issuer.seed(seed, fetched_at));
+    let server = server.start_up(tower_oauth::StartUp::Background).start().await.unwrap();
+    let seeded_at = (support::NOW - 86_000) as f64;
+    assert_eq!(gauges(), [1.0, 1.0, 1.0, seeded_at]);
+    advance(&clock, secs(401)).await;
+    assert_eq!(gauges(), [0.0, 0.0, 0.0, seeded_at], "the seed is too old");
+    issuer.publish(set(&[("a", rsa(0))]));
+    server.refresh_now().await.unwrap();
+    assert_eq!(gauges(), [1.0, 1.0, 0.0, (support::NOW + 401) as f64]);
+    // Asleep: no timer runs, and nobody answers when it wakes.
+    issuer.answer(Answer::Hang);
+    clock.advance(secs(90_000));
+    advance(&clock, secs(11)).await;
+    assert_eq!(gauges(), [0.0, 0.0, 0.0, (support::NOW + 401) as f64]);
 }
 
 #[tokio::test(start_paused = true)]

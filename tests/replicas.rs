@@ -69,7 +69,8 @@ impl Hour {
     }
 }
 
-/// A store that replicas share, as the guide has it: keeps each answer for four minutes.
+/// A store that replicas share, as the guide has it: keeps each answer for four minutes, and is passed
+/// by who wants the issuer's own word.
 #[derive(Clone, Debug)]
 struct Shared {
     issuer: Scripted,
@@ -82,7 +83,9 @@ impl Transport for Shared {
     fn send(&self, request: Request<Bytes>, max_body: usize) -> SendFuture<'_> {
         Box::pin(async move {
             let mut answers = self.answers.lock().await;
-            let kept = answers.get(&request.uri().to_string());
+            let no_cache =
+                request.headers().get(header::CACHE_CONTROL).is_some_and(|value| value == "no-cache");
+            let kept = answers.get(&request.uri().to_string()).filter(|_| !no_cache);
             if let Some((_, body)) = kept.filter(|(at, _)| at.elapsed() < Duration::from_secs(240)) {
                 return Ok(Response::new(body.clone()));
             }
@@ -99,14 +102,54 @@ async fn replicas_that_share_a_transport_which_keeps_answers_cost_one_fetch() {
     let issuer = Scripted::new(json!({ "keys": [rsa(0).jwk("a")] }));
     let shared = Shared { issuer: issuer.clone(), answers: Answers::default() };
     let mut replicas = Vec::new();
+    let clock = support::issuer::clock();
     for _ in 0..REPLICAS {
-        let builder = support::issuer::builder(&issuer, &support::issuer::clock()).transport(shared.clone());
+        let builder = support::issuer::builder(&issuer, &clock).transport(shared.clone());
         replicas.push(builder.start().await.unwrap());
     }
     assert_eq!(issuer.fetches(), 1);
-    tokio::time::sleep(Duration::from_secs(3600)).await;
+    support::issuer::advance(&clock, Duration::from_secs(3600)).await;
     assert!((10..=17).contains(&issuer.fetches()), "{}", issuer.fetches());
     assert!(replicas.iter().all(ResourceServer::is_ready));
+
+    // A new key is found by the first token that names it, whatever the store keeps.
+    let before = issuer.fetches();
+    issuer.publish(json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b")] }));
+    let replica = replicas.first().unwrap();
+    let later = json!({ "exp": NOW + 10_000 });
+    let token = |kid, key| support::issuer::with_claims(kid, key, &support::claims_with(later.clone()));
+    assert_eq!(support::issuer::send(replica, &token("b", rsa(1))).await, Ok(()));
+    assert_eq!(issuer.fetches(), before + 1);
+    // And so is a withdrawn one by who asks.
+    issuer.publish(json!({ "keys": [rsa(1).jwk("b")] }));
+    replica.refresh_now().await.unwrap();
+    assert!(support::issuer::send(replica, &token("a", rsa(0))).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_start_with_a_seed_ask_within_a_second_and_not_together() {
+    let issuer = Scripted::new(json!({ "keys": [rsa(0).jwk("a")] }));
+    let clock = support::issuer::clock();
+    let document = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
+    let seed = tower_oauth::KeySet::from_json(document.as_bytes()).unwrap();
+    let mut replicas = Vec::new();
+    for _ in 0..REPLICAS {
+        let seed = seed.clone();
+        let builder = support::issuer::builder(&issuer, &clock)
+            .issuer(|issuer| issuer.seed(seed, UnixTime::from_secs(NOW - 10)))
+            .start_up(StartUp::Background);
+        replicas.push(builder.start().await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(issuer.fetches(), REPLICAS);
+    let spread = spread(&issuer, 0);
+    assert!((Duration::from_millis(500)..=Duration::from_secs(1)).contains(&spread), "{spread:?}");
+}
+
+/// The time from the first of the requests from this one on to the last.
+fn spread(issuer: &Scripted, from: usize) -> Duration {
+    let times: Vec<_> = issuer.requests().into_iter().skip(from).map(|(_, _, at)| at).collect();
+    *times.last().unwrap() - *times.first().unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,7 +191,7 @@ async fn fifty_replicas_ask_as_often_as_the_policy_says_and_not_together() {
     hour.issuer.publish(json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b"), rsa(2).jwk("c")] }));
     let from = hour.seconds.len();
     let token = compact(rsa(2), "RS256", r#"{"alg":"RS256","kid":"c"}"#, claims().to_string().as_bytes());
-    let before = hour.issuer.urls().len();
+    let before = (hour.issuer.urls().len(), hour.issuer.fetches());
     let mut calls = tokio::task::JoinSet::new();
     for replica in &hour.replicas {
         let service = replica
@@ -159,9 +202,12 @@ async fn fifty_replicas_ask_as_often_as_the_policy_says_and_not_together() {
         calls.spawn(service.oneshot(request));
     }
     assert!(calls.join_all().await.iter().all(|response| response.as_ref().unwrap().status() == 200));
-    let fetches = hour.issuer.urls().len() - before;
+    // And some metadata, which were not to be had a minute ago.
+    let fetches = hour.issuer.fetches() - before.1;
     println!("| a new key, seen by all       | {:>7} s | {fetches:>8} | {fetches:>15} |", 1);
     assert!((REPLICAS..=REPLICAS + REPLICAS / 4).contains(&fetches), "{fetches}");
+    let spread = spread(&hour.issuer, before.0);
+    assert!((Duration::from_millis(125)..=Duration::from_millis(252)).contains(&spread), "{spread:?}");
     hour.pass(1).await;
     assert!(hour.seconds.len() > from);
 }

@@ -26,6 +26,9 @@ const MAX_KEYS: usize = 100;
 /// A JWK is an object with at most arrays of strings in it.
 const MAX_DEPTH: u32 = 16;
 
+/// DER's tag of an integer.
+const INTEGER: u8 = 0x02;
+
 /// Departures from the standard that one provider's keys need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Quirks {
@@ -100,8 +103,8 @@ struct Document<'a> {
     keys: Vec<&'a RawValue>,
 }
 
-/// Reads a whole document.
-pub(super) fn parse_set(document: &[u8], quirks: Quirks) -> Result<KeySet, Error> {
+/// Reads a whole document. Keys that share a `kid` are of use only if more than one is tried for it.
+pub(super) fn parse_set(document: &[u8], quirks: Quirks, candidate_keys: usize) -> Result<KeySet, Error> {
     let error = |kind| Error::new(Operation::KeySet, kind);
     if deeper_than(document, MAX_DEPTH) {
         return Err(error(ErrorKind::Malformed));
@@ -132,14 +135,18 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks) -> Result<KeySet, Error
             (kid, Err(reason)) => skipped.push((kid, reason)),
         }
     }
+    let shared_are_used = candidate_keys > 1;
     for (kid, keys) in &mut ambiguous {
         keys.extend(by_id.remove(kid));
-        skipped.extend(keys.iter().map(|_| (Some(kid.clone()), SkipReason::DuplicateKeyId)));
+        if !shared_are_used {
+            skipped.extend(keys.iter().map(|_| (Some(kid.clone()), SkipReason::DuplicateKeyId)));
+        }
     }
-    if by_id.is_empty() && without_id.is_empty() {
+    let keys = KeySet(Arc::new(Inner { by_id, without_id, ambiguous, shared_are_used, skipped }));
+    if keys.len() == 0 {
         return Err(error(ErrorKind::NoUsableKey));
     }
-    Ok(KeySet(Arc::new(Inner { by_id, without_id, ambiguous, skipped })))
+    Ok(keys)
 }
 
 /// Whether brackets nest deeper than `limit`, found without recursion and before any parsing.
@@ -205,7 +212,11 @@ fn prepare(
     let key = match &jwk.algorithm {
         AlgorithmParameters::RSA(rsa) => {
             let (n, e) = (&number(&rsa.n)?, &number(&rsa.e)?);
-            check_certificate(chain, n)?;
+            // In a certificate the exponent follows the modulus: a DER INTEGER of a few bytes.
+            let sign = e.first().filter(|&&first| first >= 0x80).map(|_| 0);
+            let exponent: Vec<u8> = sign.into_iter().chain(e.iter().copied()).collect();
+            let length = u8::try_from(exponent.len()).map_err(|_| SkipReason::Weak)?;
+            check_certificate(chain, &[n, &[INTEGER, length][..], &exponent].concat())?;
             VerificationKey::new(&KeyMaterial::Rsa { n, e }, algorithm)
         }
         AlgorithmParameters::EllipticCurve(ec) => {
@@ -228,7 +239,6 @@ fn prepare(
     Ok(key?)
 }
 
-/// Base64urlUInt (RFC 7518 §2), or what App ID has published in its place.
 /// RFC 7517 §4.7: the first certificate has to be of the same key, or one of the two is not what
 /// the issuer meant to publish.
 ///
@@ -246,6 +256,7 @@ fn check_certificate(chain: Option<&[String]>, number: &[u8]) -> Result<(), Skip
     }
 }
 
+/// Base64urlUInt (RFC 7518 §2), or what App ID has published in its place.
 fn decode_number(encoded: &str, quirks: Quirks) -> Result<Vec<u8>, SkipReason> {
     let encoded = match quirks {
         Quirks::None => Cow::Borrowed(encoded),
@@ -328,7 +339,7 @@ mod tests {
 
     fn skip_reason(member: &str) -> SkipReason {
         let document = format!(r#"{{"keys":[{{{ED25519},"kid":"good"}},{member}]}}"#);
-        let keys = parse_set(document.as_bytes(), Quirks::None).unwrap();
+        let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
         assert_eq!(keys.len(), 1, "{member}");
         keys.0.skipped.first().expect(member).1
     }
@@ -361,7 +372,7 @@ mod tests {
         let document = format!(
             r#"{{"keys":[{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"b"}},{{{ED25519}}},{{{ED25519}}}]}}"#
         );
-        let keys = parse_set(document.as_bytes(), Quirks::None).unwrap();
+        let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
         assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["b"]);
         assert_eq!(keys.len(), 3, "two keys without `kid` both survive");
         assert_eq!(keys.skipped().filter(|(_, reason)| *reason == SkipReason::DuplicateKeyId).count(), 2);
@@ -369,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_document_without_a_usable_key_is_no_key_set() {
-        let kind = |document: &str| parse_set(document.as_bytes(), Quirks::None).unwrap_err().kind();
+        let kind = |document: &str| parse_set(document.as_bytes(), Quirks::None, 1).unwrap_err().kind();
         assert_eq!(kind(r#"{"keys":[]}"#), ErrorKind::NoUsableKey);
         assert_eq!(kind(r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#), ErrorKind::NoUsableKey);
         for document in ["", "[]", "{}", "<html>", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#] {
@@ -390,8 +401,8 @@ mod tests {
         let with_zero = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &bytes);
         for n in [format!("{quirky}=="), with_zero] {
             let document = format!(r#"{{"keys":[{{"kty":"RSA","kid":"a","n":"{n}","e":"AQAB"}}]}}"#);
-            assert!(parse_set(document.as_bytes(), Quirks::AppId).is_ok(), "{n}");
-            let error = parse_set(document.as_bytes(), Quirks::None).unwrap_err();
+            assert!(parse_set(document.as_bytes(), Quirks::AppId, 1).is_ok(), "{n}");
+            let error = parse_set(document.as_bytes(), Quirks::None, 1).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NoUsableKey);
         }
     }

@@ -59,6 +59,8 @@ struct Inner {
     without_id: Vec<VerificationKey>,
     /// Keys that share a `kid`, which is why none of them is used unless that was opted into.
     ambiguous: HashMap<Box<str>, Vec<VerificationKey>>,
+    /// It was, for the issuer whose set this is: they count like the others.
+    shared_are_used: bool,
     skipped: Vec<(Option<Box<str>>, SkipReason)>,
 }
 
@@ -83,21 +85,30 @@ impl KeySet {
     ///
     /// # Errors
     ///
-    /// If the document is no JWK Set, has more than 100 members, or holds no usable key.
+    /// If the document is no JWK Set, has more than 100 members, or holds no usable key. Keys that
+    /// share a `kid` are none here, whatever
+    /// [`candidate_keys`](crate::TrustedIssuer::candidate_keys) says.
     pub fn from_json(document: &[u8]) -> Result<Self, Error> {
-        jwk::parse_set(document, Quirks::None)
+        jwk::parse_set(document, Quirks::None, 1)
     }
 
     /// The number of usable keys; at least one.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a set without keys cannot be made")]
     pub fn len(&self) -> usize {
-        self.0.by_id.len() + self.0.without_id.len()
+        self.0.by_id.len()
+            + self.0.without_id.len()
+            + self.shared().map(|(_, keys)| keys.len()).sum::<usize>()
     }
 
     /// The identifiers (`kid`) of the usable keys that have one, in no particular order.
     pub fn key_ids(&self) -> impl Iterator<Item = &str> {
-        self.0.by_id.keys().map(|kid| &**kid)
+        self.0.by_id.keys().chain(self.shared().map(|(kid, _)| kid)).map(|kid| &**kid)
+    }
+
+    /// The keys that share a `kid`, if they are used all the same.
+    fn shared(&self) -> impl Iterator<Item = (&Box<str>, &Vec<VerificationKey>)> {
+        self.0.ambiguous.iter().filter(|_| self.0.shared_are_used)
     }
 
     /// The members that were skipped: `kid` where it could be read, and the reason.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 /// How a key set is refreshed, how long it is trusted, and what unknown keys may cost.
 ///
-/// Every default is right for production; change one when your issuer differs.
+/// Every default is right for production; change one when your issuer differs. What has no setting:
+/// failures are followed by waits that double from 1 second to 1 minute, each drawn by chance, or
+/// that last as long as the issuer's `Retry-After` says, from 1 second to 5 minutes. Without any set
+/// no wait is longer than 5 seconds, `Retry-After` or not.
 ///
 /// ```
 /// use std::time::Duration;

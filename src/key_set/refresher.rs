@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::jwk::Quirks;
 use super::policy::RefreshPolicy;
 use super::schedule::{RefreshCause, Schedule};
-use super::source::Fetcher;
-use super::watch::{Demand, KeySetHandle, Shared};
+use super::source::{Fetched, Fetcher};
+use super::watch::{KeySetHandle, Shared, Wishes};
 use super::{KeySet, SkipReason};
 use crate::clock::{Clock, UnixTime};
-use crate::error::{Error, ErrorKind, Operation};
+use crate::error::Error;
 use crate::oauth::{Endpoint, Issuer};
 use crate::timer::{now, sleep_until_some};
 use crate::trace;
@@ -30,6 +30,8 @@ pub(crate) struct Refresh {
     /// Without it the issuer's metadata is asked.
     pub(crate) jwks_uri: Option<Endpoint>,
     pub(crate) quirks: Quirks,
+    /// How many keys are tried for one `kid`.
+    pub(crate) candidate_keys: usize,
     pub(crate) allow_loopback_http: bool,
     pub(crate) policy: RefreshPolicy,
     /// A set from elsewhere, and when it was fetched there.
@@ -42,125 +44,160 @@ impl Refresh {
     /// The handle for requests, and the task that has to be polled for it. The task ends when
     /// the last handle is dropped.
     pub(crate) fn split(self) -> (KeySetHandle, impl Future<Output = ()> + Send + 'static) {
-        let (handle, shared, demands) = KeySetHandle::refreshed(self.issuer.clone(), &self.policy);
+        let (handle, shared, wishes) = KeySetHandle::refreshed(self.issuer.clone(), &self.policy);
         if let Some((keys, fetched_at)) = &self.seed {
+            let now = self.clock.now();
             // A time that is yet to come must not lengthen the trust.
-            shared.publish(Some(keys), (*fetched_at).min(self.clock.now()), self.policy.max_stale);
+            shared.publish(Some(keys), (*fetched_at).min(now), self.policy.max_stale, now);
         }
-        (handle, self.run(shared, demands))
+        (handle, self.run(shared, wishes))
     }
 
-    async fn run(self, shared: Arc<Shared>, mut demands: mpsc::Receiver<Demand>) {
-        let Self { issuer, jwks_uri, quirks, allow_loopback_http, policy, seed, transport, clock } = self;
-        let mut fetcher = Fetcher::new(
-            issuer.clone(),
-            jwks_uri,
-            quirks,
-            allow_loopback_http,
-            &policy,
-            transport,
-            Arc::clone(&clock),
-        );
-        let (max_stale, fetch_timeout) = (policy.max_stale, policy.fetch_timeout);
+    async fn run(self, shared: Arc<Shared>, wishes: watch::Receiver<Wishes>) {
+        let fetcher = Fetcher::new(&self);
+        let Self { policy, seed, clock, .. } = self;
+        let max_stale = policy.max_stale;
         let mut schedule = Schedule::new(policy, now());
         if seed.is_some() {
-            schedule = schedule.seeded(fastrand::f64());
+            schedule = schedule.seeded(shared.trusted_for(clock.now()), fastrand::f64());
         }
-        let mut watch = ClockWatch::new(&*clock);
-        loop {
-            // A ring that came during the last fetch was taken for that one's.
-            let cause = if shared.take_asked() {
-                RefreshCause::Asked
-            } else {
-                tokio::select! {
-                    biased;
-                    // Before the demands: a flood of them delays no timer.
-                    () = sleep_until_some(Some(schedule.next())) => RefreshCause::Timer,
-                    () = watch.jumped(&*clock) => RefreshCause::ClockJump,
-                    () = sleep_until_some(schedule.stale_at()) => {
-                        trace::warning!(target: "tower_oauth::key_set", %issuer, "the key set is too old and given up");
-                        shared.give_up();
-                        // What it holds is not in use any more: "not modified" would be no help.
-                        fetcher.forget();
-                        schedule.gave_up(now());
-                        continue;
-                    }
-                    demand = demands.recv() => match demand {
-                        None => return,
-                        Some(_) if shared.take_asked() => RefreshCause::Asked,
-                        Some(Demand::UnknownKey) if schedule.take_demand(now()) => {
-                            sleep(SPREAD.mul_f64(fastrand::f64())).await;
-                            RefreshCause::UnknownKey
-                        }
-                        Some(Demand::BadSignature) if schedule.take_doubt(now()) => {
-                            sleep(SPREAD.mul_f64(fastrand::f64())).await;
-                            RefreshCause::BadSignature
-                        }
-                        Some(_) => {
-                            // Nothing will be fetched: nobody has to wait for it.
-                            shared.end_round();
-                            continue;
-                        }
-                    },
-                }
-            };
-            let fetch = trace::spanned!(
-                timeout(fetch_timeout, fetcher.fetch()),
-                target: "tower_oauth::key_set", "refresh", %issuer, cause = cause.as_str()
-            );
-            let fetched = tokio::select! {
-                fetched = fetch => fetched.unwrap_or_else(|_elapsed| {
-                    Err(Error::new(Operation::KeySet, ErrorKind::Timeout))
-                }),
-                () = closed(&mut demands) => return,
-            };
-            let outcome = match fetched {
-                Ok(fetched) => {
-                    schedule.succeeded(now(), fetched.freshness, fastrand::f64());
-                    if cause == RefreshCause::UnknownKey && fetched.keys.is_none() {
-                        fetcher.doubt_place();
-                    }
-                    trace::debug!(
-                        target: "tower_oauth::key_set",
-                        %issuer,
-                        cause = cause.as_str(),
-                        changed = fetched.keys.is_some(),
-                        "the key set was refreshed"
-                    );
-                    if fetched
-                        .keys
-                        .iter()
-                        .flat_map(KeySet::skipped)
-                        .any(|(_, why)| why == SkipReason::PrivateKey)
-                    {
-                        trace::warning!(
-                            target: "tower_oauth::key_set",
-                            %issuer,
-                            "the issuer publishes a private key: whoever read it can make its tokens"
-                        );
-                    }
-                    shared.publish(fetched.keys.as_ref(), clock.now(), max_stale);
-                    Ok(())
-                }
-                Err(error) => {
-                    schedule.failed(now(), cause, error.retry_after(), fastrand::f64());
-                    trace::warning!(
-                        target: "tower_oauth::key_set",
-                        %issuer,
-                        cause = cause.as_str(),
-                        %error,
-                        failures = schedule.failures(),
-                        "the key set could not be refreshed"
-                    );
-                    Err(error)
-                }
-            };
-            shared.end_refresh(cause, outcome, schedule.failures(), schedule.next());
+        let watch = ClockWatch::new(&*clock);
+        let heard = Wishes::default();
+        let mut keeper = Keeper { max_stale, fetcher, schedule, watch, clock, shared, wishes, heard };
+        while let Some(cause) = keeper.next_cause().await {
+            let Some(fetched) = keeper.fetch(cause).await else { return };
+            keeper.conclude(cause, fetched);
         }
     }
 }
 
-/// Notices that the wall clock ran ahead: the machine slept, or its clock was set.
+/// The task, once it runs.
+struct Keeper {
+    max_stale: Duration,
+    fetcher: Fetcher,
+    schedule: Schedule,
+    watch: ClockWatch,
+    clock: Arc<dyn Clock>,
+    shared: Arc<Shared>,
+    wishes: watch::Receiver<Wishes>,
+    /// Those that are fulfilled or turned down.
+    heard: Wishes,
+}
+
+impl Keeper {
+    /// Waits for a reason to fetch; `None` when the last handle is gone.
+    async fn next_cause(&mut self) -> Option<RefreshCause> {
+        loop {
+            self.give_up_what_is_stale();
+            if let Some(cause) = self.granted() {
+                return Some(cause);
+            }
+            tokio::select! {
+                biased;
+                // Before the wishes: a flood of them delays no timer.
+                () = sleep_until_some(Some(self.schedule.next())) => return Some(RefreshCause::Timer),
+                () = self.watch.jumped(&*self.clock) => {
+                    self.schedule.clock_jumped(now(), self.shared.trusted_for(self.clock.now()));
+                    self.give_up_what_is_stale();
+                    return Some(RefreshCause::ClockJump);
+                }
+                () = sleep_until_some(self.schedule.stale_at()) => {}
+                wished = self.wishes.changed() => wished.ok()?,
+            }
+        }
+    }
+
+    /// What there is a wish for, within the budgets. The others need no answer: who waits knows the
+    /// budgets, too.
+    fn granted(&mut self) -> Option<RefreshCause> {
+        let wishes = *self.wishes.borrow_and_update();
+        let heard = std::mem::replace(&mut self.heard, wishes);
+        let mut wanted = [
+            (RefreshCause::Asked, wishes.asked != heard.asked),
+            (RefreshCause::UnknownKey, wishes.unknown_key != heard.unknown_key),
+            (RefreshCause::BadSignature, wishes.bad_signature != heard.bad_signature),
+        ]
+        .into_iter();
+        let (cause, _) = wanted.find(|(cause, rung)| {
+            *rung && (*cause == RefreshCause::Asked || self.schedule.take(*cause, now()))
+        })?;
+        Some(cause)
+    }
+
+    fn give_up_what_is_stale(&mut self) {
+        if self.schedule.stale_at().is_some_and(|at| at <= now()) {
+            trace::warning!(
+                target: "tower_oauth::key_set",
+                issuer = %self.shared.issuer,
+                "the key set is too old and given up"
+            );
+            self.shared.give_up(self.clock.now());
+            self.schedule.gave_up(now());
+        }
+    }
+
+    /// One fetch; `None` if the last handle went away meanwhile.
+    async fn fetch(&mut self, cause: RefreshCause) -> Option<Result<Fetched, Error>> {
+        if matches!(cause, RefreshCause::BadSignature | RefreshCause::UnknownKey) {
+            sleep(SPREAD.mul_f64(fastrand::f64())).await;
+        }
+        self.shared.begin_refresh();
+        let fetch = trace::spanned!(
+            self.fetcher.fetch(cause),
+            target: "tower_oauth::key_set", "refresh", issuer = %self.shared.issuer, cause = cause.as_str()
+        );
+        let fetched = tokio::select! {
+            fetched = fetch => fetched,
+            () = closed(&mut self.wishes) => return None,
+        };
+        // Tokens that came meanwhile wait for this fetch and no other. Who asked meanwhile gets one
+        // that began later.
+        self.heard = Wishes { asked: self.heard.asked, ..*self.wishes.borrow_and_update() };
+        Some(fetched)
+    }
+
+    /// Publishes what a fetch brought.
+    fn conclude(&mut self, cause: RefreshCause, fetched: Result<Fetched, Error>) {
+        let schedule = &mut self.schedule;
+        let outcome = match fetched {
+            Ok(Fetched { keys, freshness }) => {
+                schedule.succeeded(now(), freshness, fastrand::f64());
+                trace::debug!(
+                    target: "tower_oauth::key_set",
+                    issuer = %self.shared.issuer,
+                    cause = cause.as_str(),
+                    changed = keys.is_some(),
+                    "the key set was refreshed"
+                );
+                if keys.iter().flat_map(KeySet::skipped).any(|(_, why)| why == SkipReason::PrivateKey) {
+                    trace::warning!(
+                        target: "tower_oauth::key_set",
+                        issuer = %self.shared.issuer,
+                        "the issuer publishes a private key: whoever read it can make its tokens"
+                    );
+                }
+                let now = self.clock.now();
+                self.shared.publish(keys.as_ref(), now, self.max_stale, now);
+                Ok(())
+            }
+            Err(error) => {
+                schedule.failed(now(), cause, error.retry_after(), fastrand::f64());
+                trace::warning!(
+                    target: "tower_oauth::key_set",
+                    issuer = %self.shared.issuer,
+                    cause = cause.as_str(),
+                    %error,
+                    failures = schedule.failures(),
+                    "the key set could not be refreshed"
+                );
+                Err(error)
+            }
+        };
+        self.shared.end_refresh(cause, outcome, schedule);
+    }
+}
+
+/// Notices that the wall clock did not go as the timers did: the machine slept, or its clock was set.
 ///
 /// Timers stand still while a machine sleeps; keys that were withdrawn meanwhile would be
 /// trusted for the rest of an interval.
@@ -186,16 +223,15 @@ impl ClockWatch {
             let (now, wall) = (now(), clock.now());
             self.seen = (now, wall);
             self.next = now + Self::EVERY;
-            let by_the_wall = wall.saturating_since(wall_before);
-            if by_the_wall.saturating_sub(now.saturating_duration_since(before)) > Self::JUMP {
+            let expected = wall_before.saturating_add(now.saturating_duration_since(before));
+            if wall.saturating_since(expected).max(expected.saturating_since(wall)) > Self::JUMP {
                 return;
             }
         }
     }
 }
 
-/// Ends when the last handle is gone. Demands that come while a fetch is under way are
-/// answered by that fetch.
-async fn closed(demands: &mut mpsc::Receiver<Demand>) {
-    while demands.recv().await.is_some() {}
+/// Ends when the last handle is gone.
+async fn closed(wishes: &mut watch::Receiver<Wishes>) {
+    while wishes.changed().await.is_ok() {}
 }

@@ -14,7 +14,8 @@ use super::freshness::Freshness;
 use super::policy::RefreshPolicy;
 use crate::backoff::Backoff;
 
-/// Before there is a first set, nobody can be served, and it is asked for more often.
+/// Without any set nobody can be served, and it is asked for more often, whatever the issuer's
+/// `Retry-After`: its users are better served by a request each five seconds than by an outage.
 const MAX_WAIT_WHILE_EMPTY: Duration = Duration::from_secs(5);
 
 /// What a server may ask for by `Retry-After`.
@@ -34,7 +35,7 @@ pub enum RefreshCause {
     /// A signature was not that of the key with its `kid`, and the issuer is one that gives the same
     /// `kid` to new keys ([`RefreshPolicy::reused_key_ids`](crate::RefreshPolicy::reused_key_ids)).
     BadSignature,
-    /// The wall clock ran ahead of the timers: the machine slept, or its clock was set.
+    /// The wall clock did not go as the timers did: the machine slept, or its clock was set.
     ClockJump,
     /// Its time had come.
     Timer,
@@ -60,44 +61,83 @@ impl RefreshCause {
     }
 }
 
-#[derive(Debug)]
-pub(super) struct Schedule {
-    policy: RefreshPolicy,
-    next: Instant,
-    failures: u32,
-    last_success: Option<Instant>,
-    /// The bucket of the unknown-key budget, as the time at which it will be full again.
-    bucket_full_at: Instant,
+/// What tokens may cause: a budget for each cause, and none while the issuer wants to be left alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    burst: u32,
+    period: Duration,
+    /// The bucket of unknown keys, as the time at which it will be full again.
+    full_at: Instant,
+    reused_key_ids: bool,
     /// Before then no bad signature is a reason to ask.
     no_doubt_before: Instant,
     /// The issuer asked to be left alone until then.
     not_before: Option<Instant>,
 }
 
-impl Schedule {
-    /// A schedule whose first fetch is due now.
-    pub(super) fn new(policy: RefreshPolicy, now: Instant) -> Self {
+impl Budget {
+    fn new(policy: &RefreshPolicy, now: Instant) -> Self {
         Self {
-            policy,
-            next: now,
-            failures: 0,
-            last_success: None,
-            bucket_full_at: now,
+            burst: policy.demand_burst,
+            period: policy.demand_period,
+            full_at: now,
+            reused_key_ids: policy.reused_key_ids,
             no_doubt_before: now,
             not_before: None,
         }
     }
 
-    /// The same with a set in hand from elsewhere: no hurry, and not all replicas at once.
-    /// `random` is drawn from 0.0 to 1.0.
-    pub(super) fn seeded(mut self, random: f64) -> Self {
+    /// Whether a token may cause a refresh now, for this reason.
+    pub(super) fn allows(&self, cause: RefreshCause, now: Instant) -> bool {
+        let is_left = match cause {
+            // A bucket of n tokens that refills one each period is spent when it would take more
+            // than n-1 periods to fill what is missing.
+            RefreshCause::UnknownKey => self.full_at.max(now) + self.period <= now + self.period * self.burst,
+            RefreshCause::BadSignature => self.reused_key_ids && now >= self.no_doubt_before,
+            RefreshCause::Asked | RefreshCause::ClockJump | RefreshCause::Timer => true,
+        };
+        is_left && self.not_before.is_none_or(|at| now >= at)
+    }
+
+    fn take(&mut self, cause: RefreshCause, now: Instant) -> bool {
+        let allowed = self.allows(cause, now);
+        match cause {
+            RefreshCause::UnknownKey if allowed => self.full_at = self.full_at.max(now) + self.period,
+            RefreshCause::BadSignature if allowed => self.no_doubt_before = now + BETWEEN_DOUBTS,
+            _ => {}
+        }
+        allowed
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Schedule {
+    policy: RefreshPolicy,
+    next: Instant,
+    failures: u32,
+    /// When the set in hand is too old; `None` without one.
+    trusted_until: Option<Instant>,
+    budget: Budget,
+}
+
+impl Schedule {
+    /// A schedule whose first fetch is due now.
+    pub(super) fn new(policy: RefreshPolicy, now: Instant) -> Self {
+        let budget = Budget::new(&policy, now);
+        Self { policy, next: now, failures: 0, trusted_until: None, budget }
+    }
+
+    /// The same with a set in hand from elsewhere, that is trusted for so long: no hurry, and not all
+    /// replicas at once. `random` is drawn from 0.0 to 1.0.
+    pub(super) fn seeded(mut self, rest: Duration, random: f64) -> Self {
+        self.trusted_until = self.next.checked_add(rest);
         self.next += Duration::from_secs(1).mul_f64(random.clamp(0.0, 1.0));
         self
     }
 
-    /// When the timer fires.
+    /// When the timer fires: not while the issuer wants to be left alone, whatever failed since.
     pub(super) fn next(&self) -> Instant {
-        self.next
+        self.budget.not_before.map_or(self.next, |at| self.next.max(at))
     }
 
     /// How often in a row the last fetches failed.
@@ -105,42 +145,32 @@ impl Schedule {
         self.failures
     }
 
+    /// What tokens may still cause.
+    pub(super) fn budget(&self) -> Budget {
+        self.budget
+    }
+
     /// When the set in hand is too old to be trusted; `None` without one.
     pub(super) fn stale_at(&self) -> Option<Instant> {
-        self.last_success.and_then(|at| at.checked_add(self.policy.max_stale))
+        self.trusted_until
+    }
+
+    /// The wall clock jumped: by it, the set in hand is trusted for so long. It never makes it longer.
+    pub(super) fn clock_jumped(&mut self, now: Instant, rest: Duration) {
+        self.trusted_until = self.trusted_until.map(|at| now.checked_add(rest).map_or(at, |end| at.min(end)));
     }
 
     /// The set in hand was given up: fetch soon and often.
     pub(super) fn gave_up(&mut self, now: Instant) {
-        self.last_success = None;
-        self.next = self.next.min(now + MAX_WAIT_WHILE_EMPTY);
+        self.trusted_until = None;
+        let soon = now + MAX_WAIT_WHILE_EMPTY;
+        self.next = self.next.min(soon);
+        self.budget.not_before = self.budget.not_before.map(|at| at.min(soon));
     }
 
-    /// Takes one refresh from the unknown-key budget; `false` if it is spent.
-    pub(super) fn take_demand(&mut self, now: Instant) -> bool {
-        if self.not_before.is_some_and(|at| now < at) {
-            return false;
-        }
-        // A bucket of n tokens that refills one each period is spent when it would take more
-        // than n-1 periods to fill what is missing.
-        let full_at = self.bucket_full_at.max(now) + self.policy.demand_period;
-        if full_at > now + self.policy.demand_period * self.policy.demand_burst {
-            return false;
-        }
-        self.bucket_full_at = full_at;
-        true
-    }
-
-    /// Takes the refresh that a bad signature can cause; `false` if there was one lately, or if the
-    /// issuer does not reuse its `kid`s.
-    pub(super) fn take_doubt(&mut self, now: Instant) -> bool {
-        let allowed = self.policy.reused_key_ids
-            && now >= self.no_doubt_before
-            && self.not_before.is_none_or(|at| now >= at);
-        if allowed {
-            self.no_doubt_before = now + BETWEEN_DOUBTS;
-        }
-        allowed
+    /// Takes one refresh from the budget of this cause; `false` if that is spent.
+    pub(super) fn take(&mut self, cause: RefreshCause, now: Instant) -> bool {
+        self.budget.take(cause, now)
     }
 
     /// A fetch brought a set; `random` is drawn from 0.0 to 1.0.
@@ -156,8 +186,8 @@ impl Schedule {
         let interval = interval.min(policy.max_stale / 2).max(Duration::from_millis(100));
         self.next = now + interval.mul_f64(0.70 + 0.25 * random.clamp(0.0, 1.0));
         self.failures = 0;
-        self.not_before = None;
-        self.last_success = Some(now);
+        self.budget.not_before = None;
+        self.trusted_until = now.checked_add(policy.max_stale);
     }
 
     /// A fetch failed.
@@ -173,11 +203,11 @@ impl Schedule {
         if let Some(asked) = retry_after {
             wait = wait.max(asked.clamp(RETRY_AFTER.0, RETRY_AFTER.1));
         }
-        if self.last_success.is_none() {
+        if self.trusted_until.is_none() {
             wait = wait.min(MAX_WAIT_WHILE_EMPTY);
         }
         if retry_after.is_some() {
-            self.not_before = Some(now + wait);
+            self.budget.not_before = Some(now + wait);
         }
         self.next = match cause {
             RefreshCause::Timer => now + wait,
@@ -250,8 +280,11 @@ mod tests {
         let mut schedule = Schedule::new(RefreshPolicy::new(), now);
         schedule.succeeded(now, Freshness::Unsaid, 0.5);
         schedule.failed(now, RefreshCause::Timer, Some(seconds(120)), 0.0);
-        assert!(!schedule.take_demand(now + seconds(119)));
-        assert!(schedule.take_demand(now + seconds(120)));
+        // The program insists, in vain: that brings the timer no nearer.
+        schedule.failed(now + seconds(1), RefreshCause::Asked, None, 0.0);
+        assert_eq!(schedule.next(), now + seconds(120));
+        assert!(!schedule.take(RefreshCause::UnknownKey, now + seconds(119)));
+        assert!(schedule.take(RefreshCause::UnknownKey, now + seconds(120)));
     }
 
     #[test]
@@ -264,7 +297,7 @@ mod tests {
             .max_stale(Duration::MAX)
             .unknown_key_budget(u32::MAX, Duration::MAX);
         let mut schedule = Schedule::new(policy, now);
-        assert!(schedule.take_demand(now));
+        assert!(schedule.take(RefreshCause::UnknownKey, now));
         schedule.succeeded(now, Freshness::MaxAge(Duration::MAX), 1.0);
         assert!(schedule.next() > now && schedule.stale_at().is_some());
     }
@@ -273,7 +306,7 @@ mod tests {
     fn the_budget_is_a_burst_of_two_and_then_one_each_fifteen_seconds() {
         let now = Instant::now();
         let mut schedule = Schedule::new(RefreshPolicy::new(), now);
-        let mut take = |second: u64| schedule.take_demand(now + seconds(second));
+        let mut take = |second: u64| schedule.take(RefreshCause::UnknownKey, now + seconds(second));
         assert!(take(0) && take(0) && !take(0));
         assert!(!take(14));
         assert!(take(15) && !take(15));
@@ -286,8 +319,11 @@ mod tests {
     enum Step {
         /// So many milliseconds pass; what becomes due on the way is done first.
         Pass(u64),
-        /// A token with an unknown `kid` comes.
-        Demand,
+        /// A token comes that may cause this.
+        Token(RefreshCause),
+        /// The program asks, or the clock jumps by so much of `max_stale`.
+        Asked,
+        ClockJump(f64),
         /// The issuer is like this from now on.
         Issuer(Issuer),
     }
@@ -313,7 +349,10 @@ mod tests {
         let step = prop_oneof![
             4 => (0_u64..40_000).prop_map(Step::Pass),
             1 => (0_u64..100_000_000).prop_map(Step::Pass),
-            8 => Just(Step::Demand),
+            8 => Just(Step::Token(RefreshCause::UnknownKey)),
+            4 => Just(Step::Token(RefreshCause::BadSignature)),
+            1 => Just(Step::Asked),
+            1 => (0.0..2.0).prop_map(Step::ClockJump),
             1 => issuer.prop_map(Step::Issuer),
         ];
         proptest::collection::vec((step, 0.0..=1.0), 1..200)
@@ -326,16 +365,23 @@ mod tests {
         issuer: Issuer,
         timer: Vec<Instant>,
         demanded: Vec<Instant>,
-        last_good: Option<Instant>,
+        doubted: Vec<Instant>,
+        /// When the set in hand is too old.
+        stale_at: Option<Instant>,
+        /// The issuer asked to be left alone until then.
+        left_alone: Option<Instant>,
     }
 
     impl Play {
         fn fetch(&mut self, cause: RefreshCause, random: f64) {
             let before = self.schedule.next();
+            let by_itself = !matches!(cause, RefreshCause::Asked | RefreshCause::ClockJump);
+            assert!(!by_itself || self.left_alone.is_none_or(|at| at <= self.now), "not left alone");
             match self.issuer {
                 Issuer::Well(freshness) => {
                     self.schedule.succeeded(self.now, freshness, random);
-                    self.last_good = Some(self.now);
+                    self.stale_at = Some(self.now + seconds(86_400));
+                    self.left_alone = None;
                     let wait = waited(&self.schedule, self.now);
                     assert!((seconds(42)..=seconds(570)).contains(&wait), "{wait:?}");
                 }
@@ -346,15 +392,29 @@ mod tests {
                         None
                     };
                     self.schedule.failed(self.now, cause, asked, random);
+                    if let Some(asked) = asked {
+                        let limit = if self.stale_at.is_some() { 300 } else { 5 };
+                        self.left_alone = Some(self.now + asked.clamp(seconds(1), seconds(limit)));
+                    }
+                    assert!(self.left_alone.is_none_or(|at| at <= self.schedule.next()));
                     let longest = if asked.is_some() { seconds(300) } else { seconds(60) };
                     let wait = waited(&self.schedule, self.now);
                     if cause == RefreshCause::Timer {
                         assert!((Duration::from_millis(100)..=longest).contains(&wait), "backoff: {wait:?}");
                     } else {
-                        assert!(self.schedule.next() <= before, "a demand put the timer off");
+                        let latest = self.left_alone.map_or(before, |at| at.max(before));
+                        assert!(self.schedule.next() <= latest, "a demand put the timer off");
                     }
                 }
             }
+        }
+
+        fn give_up(&mut self) {
+            assert_eq!(self.stale_at, self.schedule.stale_at(), "given up on time");
+            self.schedule.gave_up(self.now);
+            self.stale_at = None;
+            self.left_alone = self.left_alone.map(|at| at.min(self.now + seconds(5)));
+            assert!(waited(&self.schedule, self.now) <= seconds(5));
         }
 
         /// Everything that becomes due in this time, in the order in which it does.
@@ -371,9 +431,7 @@ mod tests {
                     self.timer.push(self.now);
                     self.fetch(RefreshCause::Timer, random);
                 } else {
-                    assert_eq!(self.last_good.map(|at| at + seconds(86_400)), stale, "given up on time");
-                    self.schedule.gave_up(self.now);
-                    self.last_good = None;
+                    self.give_up();
                 }
             }
             self.now = end;
@@ -396,32 +454,54 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
 
         #[test]
-        fn whatever_happens_the_budgets_hold_and_the_timer_is_never_put_off(steps in steps()) {
+        fn whatever_happens_the_budgets_hold_and_the_timer_is_never_put_off(
+            steps in steps(),
+            seed in proptest::option::of(0_u64..100_000),
+        ) {
             let now = Instant::now();
+            let mut schedule = Schedule::new(RefreshPolicy::new().reused_key_ids(), now);
+            if let Some(rest) = seed {
+                schedule = schedule.seeded(seconds(rest), 0.5);
+            }
             let mut play = Play {
-                schedule: Schedule::new(RefreshPolicy::new(), now),
+                schedule,
                 now,
                 issuer: Issuer::Well(Freshness::Unsaid),
                 timer: Vec::new(),
                 demanded: Vec::new(),
-                last_good: None,
+                doubted: Vec::new(),
+                stale_at: seed.map(|rest| now + seconds(rest)),
+                left_alone: None,
             };
             for (step, random) in steps {
                 match step {
                     Step::Pass(millis) => play.pass(Duration::from_millis(millis), random),
                     Step::Issuer(issuer) => play.issuer = issuer,
-                    Step::Demand if play.schedule.take_demand(play.now) => {
-                        play.demanded.push(play.now);
-                        play.fetch(RefreshCause::UnknownKey, random);
+                    Step::Token(cause) => {
+                        if play.schedule.take(cause, play.now) {
+                            let doubt = cause == RefreshCause::BadSignature;
+                            if doubt { &mut play.doubted } else { &mut play.demanded }.push(play.now);
+                            play.fetch(cause, random);
+                        }
                     }
-                    Step::Demand => {}
+                    Step::Asked => play.fetch(RefreshCause::Asked, random),
+                    Step::ClockJump(by) => {
+                        let rest = seconds(86_400).mul_f64(by);
+                        play.schedule.clock_jumped(play.now, rest);
+                        play.stale_at = play.stale_at.map(|at| at.min(play.now + rest));
+                        if play.stale_at.is_some_and(|at| at <= play.now) {
+                            play.give_up();
+                        }
+                        play.fetch(RefreshCause::ClockJump, random);
+                    }
                 }
                 // Never past the end of trust, and never far away without a set.
                 let stale = play.schedule.stale_at();
-                prop_assert_eq!(stale.is_some(), play.last_good.is_some());
-                prop_assert!(stale.is_none_or(|stale| stale > play.now));
+                prop_assert_eq!(stale, play.stale_at);
+                prop_assert!(stale.is_none_or(|stale| stale > play.now) || seed == Some(0));
             }
             within(&play.demanded, 2.0, seconds(15));
+            within(&play.doubted, 1.0, seconds(300));
             // After a failure at least 0.1 s, twice as much after each further one, and then five
             // seconds; after a success 42 s. In all that is no more than 8 and then 24 a minute.
             within(&play.timer, 8.0, Duration::from_millis(2500));

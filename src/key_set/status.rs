@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 
-use super::schedule::RefreshCause;
+use super::schedule::{Budget, RefreshCause, Schedule};
 use super::{KeySet, SkipReason};
 use crate::error::Error;
 use crate::oauth::Issuer;
@@ -17,18 +17,45 @@ pub(super) struct Progress {
     pub(super) failures_in_a_row: u32,
     pub(super) last_error: Option<Error>,
     pub(super) next_attempt: Option<Instant>,
+    /// What tokens may cause; `None` before the first fetch has ended.
+    pub(super) budget: Option<Budget>,
+    /// Fetches are numbered: the last one that began, that ended, and that went well.
+    pub(super) begun: u64,
+    pub(super) ended: u64,
+    pub(super) went_well: u64,
+    /// The last one that the program asked for, and what came of it.
+    pub(super) asked: (u64, Option<Error>),
 }
 
 impl Progress {
-    pub(super) fn note(&mut self, cause: RefreshCause, outcome: Result<(), Error>, failures_in_a_row: u32) {
+    pub(super) fn is_fetching(&self) -> bool {
+        self.begun > self.ended
+    }
+
+    /// Whether a token may cause a fetch, as far as is known.
+    pub(super) fn allows(&self, cause: RefreshCause, now: Instant) -> bool {
+        self.budget.is_none_or(|budget| budget.allows(cause, now))
+    }
+
+    /// The fetch that began last has ended.
+    pub(super) fn end(&mut self, cause: RefreshCause, outcome: Result<(), Error>, schedule: &Schedule) {
         for (own, tally) in RefreshCause::ALL.iter().zip(&mut self.tallies) {
             if *own == cause {
                 tally.succeeded += u64::from(outcome.is_ok());
                 tally.failed += u64::from(outcome.is_err());
             }
         }
-        self.failures_in_a_row = failures_in_a_row;
+        self.ended = self.begun;
+        if outcome.is_ok() {
+            self.went_well = self.ended;
+        }
         self.last_error = outcome.err();
+        if cause == RefreshCause::Asked {
+            self.asked = (self.ended, self.last_error.clone());
+        }
+        self.failures_in_a_row = schedule.failures();
+        self.next_attempt = Some(schedule.next());
+        self.budget = Some(schedule.budget());
     }
 
     pub(super) fn refreshes(&self, cause: RefreshCause) -> Refreshes {
@@ -59,7 +86,8 @@ impl Refreshes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeySetState {
-    /// The last refresh failed; the last good set is in use.
+    /// The last refresh failed, or there will be no more
+    /// ([`KeySetStatus::is_abandoned`]); the last good set is in use.
     Degraded,
     /// The last refresh succeeded, or the set is fixed.
     Healthy,
@@ -98,6 +126,7 @@ pub struct KeySetStatus {
     pub(super) state: KeySetState,
     pub(super) generation: u64,
     pub(super) keys: Option<KeySet>,
+    pub(super) is_abandoned: bool,
     pub(super) age: Option<Duration>,
     pub(super) next_attempt: Option<Duration>,
     pub(super) progress: Progress,
@@ -116,6 +145,13 @@ impl KeySetStatus {
     #[must_use]
     pub fn state(&self) -> KeySetState {
         self.state
+    }
+
+    /// Whether nobody refreshes the set any more: the [`Refresher`](crate::Refresher) was dropped, or
+    /// the runtime that it ran on. The set in hand is used until it is too old.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.is_abandoned
     }
 
     /// Counts the different sets that there have been.
@@ -142,7 +178,8 @@ impl KeySetStatus {
     }
 
     /// The time until the next refresh, unless a token or the program asks for one before;
-    /// `None` before the first one has ended, and with a fixed set.
+    /// `None` before the first one has ended, with a fixed set, and when the task that refreshes has
+    /// ended.
     #[must_use]
     pub fn next_attempt(&self) -> Option<Duration> {
         self.next_attempt
@@ -225,9 +262,10 @@ impl Serialize for KeySetStatus {
             }
         }
 
-        let mut status = serializer.serialize_struct("KeySetStatus", 12)?;
+        let mut status = serializer.serialize_struct("KeySetStatus", 13)?;
         status.serialize_field("issuer", self.issuer.as_str())?;
         status.serialize_field("state", self.state.as_str())?;
+        status.serialize_field("abandoned", &self.is_abandoned)?;
         status.serialize_field("generation", &self.generation)?;
         status.serialize_field("age_seconds", &self.age.map(|age| age.as_secs()))?;
         status.serialize_field("next_attempt_seconds", &self.next_attempt.map(|wait| wait.as_secs()))?;

@@ -1,17 +1,21 @@
 //! What requests see of a key set: an immutable snapshot, and a bounded wait for a newer one.
+//!
+//! ```text
+//! requests ──wishes──▶ refresher ──snapshot, progress──▶ requests
+//! ```
 
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::misses::Misses;
-use super::schedule::RefreshCause;
+use super::schedule::{RefreshCause, Schedule};
 use super::status::{KeySetState, KeySetStatus, Progress};
 use super::{KeySet, RefreshPolicy, Revoked};
 use crate::clock::UnixTime;
@@ -59,33 +63,38 @@ impl Snapshot {
 pub(crate) struct KeySetHandle {
     shared: Arc<Shared>,
     /// Rings the refresher; `None` for a fixed set.
-    demand: Option<mpsc::Sender<Demand>>,
+    wishes: Option<watch::Sender<Wishes>>,
 }
 
 /// Why a request wants a newer set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Demand {
+pub(crate) enum Demand<'k> {
     /// The key with its `kid` did not sign it, and may have been replaced.
     BadSignature,
-    /// Its `kid` is not in the set.
-    UnknownKey,
+    /// Its `kid` is not in the set at this time.
+    UnknownKey(&'k str, UnixTime),
+}
+
+/// How often the refresher was rung, for each reason to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wishes {
+    pub(super) asked: u64,
+    pub(super) bad_signature: u64,
+    pub(super) unknown_key: u64,
 }
 
 /// What the handles and the refresher share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    issuer: Issuer,
+    pub(super) issuer: Issuer,
     snapshot: ArcSwap<Snapshot>,
-    progress: ArcSwap<Progress>,
+    /// How fetching goes. Who waits for a fetch waits for this to change.
+    progress: watch::Sender<Progress>,
     misses: Misses,
-    /// Counts ended rounds: fetches, and demands that were turned down.
-    rounds: watch::Sender<u64>,
     waiters: AtomicUsize,
     /// Requests that ever waited, and those that were spared the wait.
     waits: AtomicU64,
     negative_hits: AtomicU64,
-    /// A refresh was asked for, whatever the budget.
-    asked: AtomicBool,
     wait: Duration,
     max_waiters: usize,
     reused_key_ids: bool,
@@ -105,19 +114,19 @@ impl KeySetHandle {
             usable_until: UnixTime::from_secs(u64::MAX),
             revoked: Arc::default(),
         }));
-        shared.measure();
-        Self { shared: Arc::new(shared), demand: None }
+        shared.measure(UnixTime::from_secs(0));
+        Self { shared: Arc::new(shared), wishes: None }
     }
 
     /// A handle on a set that a refresher keeps, and what that refresher needs.
     pub(super) fn refreshed(
         issuer: Issuer,
         policy: &RefreshPolicy,
-    ) -> (Self, Arc<Shared>, mpsc::Receiver<Demand>) {
+    ) -> (Self, Arc<Shared>, watch::Receiver<Wishes>) {
         let shared = Arc::new(Shared::new(issuer, policy));
-        shared.measure();
-        let (demand, demands) = mpsc::channel(1);
-        (Self { shared: Arc::clone(&shared), demand: Some(demand) }, shared, demands)
+        shared.measure(UnixTime::from_secs(0));
+        let (wishes, heard) = watch::channel(Wishes::default());
+        (Self { shared: Arc::clone(&shared), wishes: Some(wishes) }, shared, heard)
     }
 
     /// The snapshot of this moment. Takes no lock.
@@ -135,27 +144,46 @@ impl KeySetHandle {
         known
     }
 
-    /// Notes that a refresh was waited for, and this `kid` is still not there.
-    pub(crate) fn note_miss(&self, kid: &str, snapshot: &Snapshot, now: UnixTime) {
-        self.shared.misses.note(kid, snapshot.generation, now);
-    }
-
-    /// Asks for a newer set and returns a bounded wait for the outcome; `None` if waiting
-    /// is pointless or too many wait already.
-    pub(crate) fn demand(&self, why: Demand) -> Option<Wait> {
-        let demand = self.demand.as_ref()?;
-        let seat = Seat::take(&self.shared)?;
+    /// Asks for a newer set and returns a bounded wait for the outcome; `None` if nothing will be
+    /// fetched for it, or too many wait already.
+    pub(crate) fn demand(&self, why: Demand<'_>) -> Option<Wait> {
+        let (cause, wanted) = match why {
+            Demand::BadSignature => (RefreshCause::BadSignature, None),
+            Demand::UnknownKey(kid, now) => (RefreshCause::UnknownKey, Some((Box::<str>::from(kid), now))),
+        };
+        let wishes = self.wishes.as_ref().filter(|wishes| !wishes.is_closed())?;
+        // A fetch that is under way may bring a missing key, too, and costs nothing more.
+        let is_open = move |progress: &Progress| {
+            let joins = cause == RefreshCause::UnknownKey && progress.is_fetching();
+            joins || progress.allows(cause, timer::now())
+        };
         // Subscribed before ringing, so that the answer cannot slip through between.
-        let mut rounds = self.shared.rounds.subscribe();
-        if let Err(mpsc::error::TrySendError::Closed(_)) = demand.try_send(why) {
-            return None;
-        }
+        let mut progress = self.shared.progress.subscribe();
+        let (begun, ended) = {
+            let progress = progress.borrow();
+            if !is_open(&progress) {
+                return None;
+            }
+            (progress.begun, progress.ended)
+        };
+        let seat = Seat::take(&self.shared)?;
+        wishes.send_modify(|wishes| match why {
+            Demand::BadSignature => wishes.bad_signature += 1,
+            Demand::UnknownKey(..) => wishes.unknown_key += 1,
+        });
         self.shared.waits.fetch_add(1, Ordering::Relaxed);
         metrics::count(metrics::WAITS, &self.shared.labels());
-        let limit = self.shared.wait;
         Some(Wait(Box::pin(async move {
-            let _seat = seat;
-            let _in_time = tokio::time::timeout(limit, rounds.changed()).await;
+            let Seat(shared) = &seat;
+            let is_over = |progress: &Progress| progress.ended > ended || !is_open(progress);
+            let Ok(Ok(_)) = tokio::time::timeout(shared.wait, progress.wait_for(is_over)).await else {
+                return;
+            };
+            // Looked for in vain is only what a fetch looked for: one that began after this wait
+            // and went well. A set that has the key is never asked for a miss.
+            if let (Some((kid, now)), true) = (wanted, progress.borrow().went_well > begun) {
+                shared.misses.note(&kid, shared.snapshot.load().generation, now);
+            }
         })))
     }
 
@@ -173,28 +201,34 @@ impl KeySetHandle {
         });
     }
 
-    /// Has the set fetched at once, and waits for the outcome. At once `Ok` for a fixed set.
-    pub(crate) async fn refresh_now(&self) -> Result<(), Error> {
-        let Some(demand) = &self.demand else { return Ok(()) };
-        let mut rounds = self.shared.rounds.subscribe();
-        let asked = || self.shared.progress.load().refreshes(RefreshCause::Asked).total();
-        let before = asked();
-        self.shared.asked.store(true, Ordering::Release);
-        let _the_refresher_is_awake_already = demand.try_send(Demand::UnknownKey);
-        let ended = async { while asked() == before && rounds.changed().await.is_ok() {} };
-        let too_late = |_| Error::new(Operation::KeySet, ErrorKind::Timeout);
-        tokio::time::timeout(self.shared.patience, ended).await.map_err(too_late)?;
-        match &self.shared.progress.load().last_error {
-            Some(error) => Err(error.clone()),
-            None => Ok(()),
-        }
+    /// Has the set fetched at once, whether or not the outcome is then waited for. It is that of a
+    /// fetch which began after this call. At once `Ok` for a fixed set.
+    pub(crate) fn refresh_now(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        let too_late = || Error::new(Operation::KeySet, ErrorKind::Timeout);
+        let asked = self.wishes.as_ref().map(|wishes| {
+            let progress = self.shared.progress.subscribe();
+            let begun = progress.borrow().begun;
+            wishes.send_modify(|wishes| wishes.asked += 1);
+            (progress, begun, wishes.is_closed())
+        });
+        let answer = tokio::time::timeout(self.shared.patience, async move {
+            let Some((mut progress, begun, is_abandoned)) = asked else { return Ok(()) };
+            if is_abandoned {
+                return Err(too_late().with_source("nobody refreshes the key set any more"));
+            }
+            match progress.wait_for(|progress| progress.asked.0 > begun).await {
+                Ok(progress) => progress.asked.1.clone().map_or(Ok(()), Err),
+                Err(_gone) => Err(too_late()),
+            }
+        });
+        async move { answer.await.unwrap_or_else(|_elapsed| Err(too_late())) }
     }
 
     /// Waits until there is a usable set.
     pub(crate) async fn ready(&self, now: impl Fn() -> UnixTime) {
-        let mut rounds = self.shared.rounds.subscribe();
+        let mut progress = self.shared.progress.subscribe();
         while self.load().usable(now()).is_none() {
-            if rounds.changed().await.is_err() {
+            if progress.changed().await.is_err() {
                 return;
             }
         }
@@ -203,9 +237,10 @@ impl KeySetHandle {
     pub(crate) fn status(&self, now: UnixTime) -> KeySetStatus {
         let snapshot = self.load();
         let keys = snapshot.usable(now);
-        let progress = Progress::clone(&self.shared.progress.load());
+        let progress = self.shared.progress.borrow().clone();
+        let is_abandoned = self.wishes.as_ref().is_some_and(watch::Sender::is_closed);
         let state = match keys {
-            Some(_) if progress.failures_in_a_row == 0 => KeySetState::Healthy,
+            Some(_) if progress.failures_in_a_row == 0 && !is_abandoned => KeySetState::Healthy,
             Some(_) => KeySetState::Degraded,
             None if snapshot.generation == 0 => KeySetState::Starting,
             None => KeySetState::Stale,
@@ -215,8 +250,12 @@ impl KeySetHandle {
             state,
             generation: snapshot.generation,
             keys: keys.cloned(),
-            age: keys.filter(|_| self.demand.is_some()).map(|_| now.saturating_since(snapshot.fetched_at)),
-            next_attempt: progress.next_attempt.map(|at| at.saturating_duration_since(timer::now())),
+            is_abandoned,
+            age: keys.filter(|_| self.wishes.is_some()).map(|_| now.saturating_since(snapshot.fetched_at)),
+            next_attempt: progress
+                .next_attempt
+                .filter(|_| !is_abandoned)
+                .map(|at| at.saturating_duration_since(timer::now())),
             progress,
             waits: self.shared.waits.load(Ordering::Relaxed),
             negative_hits: self.shared.negative_hits.load(Ordering::Relaxed),
@@ -236,13 +275,11 @@ impl Shared {
                 usable_until: UnixTime::from_secs(0),
                 revoked: Arc::default(),
             }),
-            progress: ArcSwap::default(),
+            progress: watch::Sender::new(Progress::default()),
             misses: Misses::new(),
-            rounds: watch::Sender::new(0),
             waiters: AtomicUsize::new(0),
             waits: AtomicU64::new(0),
             negative_hits: AtomicU64::new(0),
-            asked: AtomicBool::new(false),
             wait: policy.demand_wait,
             max_waiters: policy.max_waiters,
             reused_key_ids: policy.reused_key_ids,
@@ -254,60 +291,65 @@ impl Shared {
         [("issuer", self.issuer.as_str())]
     }
 
-    /// Sets the gauges of the set in place.
-    fn measure(&self) {
+    /// Sets the gauges of the set in place, as far as it is usable.
+    fn measure(&self, now: UnixTime) {
         let (snapshot, labels) = (self.snapshot.load(), self.labels());
-        let (usable, skipped) = match &snapshot.keys {
-            Some(keys) => (keys.len(), keys.skipped().count()),
-            None => (0, 0),
-        };
+        let keys = snapshot.usable(now);
         let count = |keys: usize| u64::try_from(keys).unwrap_or(u64::MAX);
-        metrics::gauge(metrics::USABLE_KEYS, &labels, count(usable));
-        metrics::gauge(metrics::SKIPPED_KEYS, &labels, count(skipped));
+        metrics::gauge(metrics::USABLE_KEYS, &labels, count(keys.map_or(0, KeySet::len)));
+        metrics::gauge(metrics::SKIPPED_KEYS, &labels, count(keys.map_or(0, |keys| keys.skipped().count())));
         metrics::gauge(metrics::GENERATION, &labels, snapshot.generation);
-        metrics::gauge(metrics::READY, &labels, u64::from(snapshot.keys.is_some()));
+        metrics::gauge(metrics::READY, &labels, u64::from(keys.is_some()));
         if snapshot.generation > 0 && snapshot.fetched_at > UnixTime::from_secs(0) {
             metrics::gauge(metrics::REFRESHED_AT, &labels, snapshot.fetched_at.as_secs());
         }
     }
 
-    /// Puts a set in place: a new one, or the same one found to be still the issuer's.
-    pub(super) fn publish(&self, keys: Option<&KeySet>, now: UnixTime, max_stale: Duration) {
+    /// Puts a set in place: a new one, or the last one found to be still the issuer's.
+    pub(super) fn publish(
+        &self,
+        keys: Option<&KeySet>,
+        fetched_at: UnixTime,
+        max_stale: Duration,
+        now: UnixTime,
+    ) {
         // Not a plain store: a key may be revoked at the same moment.
         self.snapshot.rcu(|current| Snapshot {
             generation: current.generation + u64::from(keys.is_some()),
             epoch: current.epoch + u64::from(keys.is_some()),
             keys: keys.cloned().or_else(|| current.keys.clone()),
-            fetched_at: now,
-            usable_until: now.saturating_add(max_stale),
+            fetched_at,
+            usable_until: fetched_at.saturating_add(max_stale),
             revoked: Arc::clone(&current.revoked),
         });
-        self.measure();
+        self.measure(now);
     }
 
-    /// Gives the set up as too old.
-    pub(super) fn give_up(&self) {
+    /// Gives the set up as too old. It is kept: the issuer may say that it is still the one.
+    pub(super) fn give_up(&self, now: UnixTime) {
         self.snapshot.rcu(|current| Snapshot {
-            keys: None,
+            usable_until: UnixTime::from_secs(0),
             epoch: current.epoch + 1,
             ..Snapshot::clone(current)
         });
-        self.measure();
+        self.measure(now);
     }
 
-    /// Whether a refresh was asked for since the last look.
-    pub(super) fn take_asked(&self) -> bool {
-        self.asked.swap(false, Ordering::AcqRel)
+    /// For how long the set in hand is trusted by the wall clock.
+    pub(super) fn trusted_for(&self, now: UnixTime) -> Duration {
+        self.snapshot.load().usable_until.saturating_since(now)
+    }
+
+    /// Notes that a fetch begins. Nobody waits for that.
+    pub(super) fn begin_refresh(&self) {
+        self.progress.send_if_modified(|progress| {
+            progress.begun += 1;
+            false
+        });
     }
 
     /// Notes how a refresh went and wakes those who wait for it.
-    pub(super) fn end_refresh(
-        &self,
-        cause: RefreshCause,
-        outcome: Result<(), Error>,
-        failures_in_a_row: u32,
-        next_attempt: Instant,
-    ) {
+    pub(super) fn end_refresh(&self, cause: RefreshCause, outcome: Result<(), Error>, schedule: &Schedule) {
         let issuer = self.issuer.as_str();
         let (told, error) = match &outcome {
             Ok(()) => ("success", "none"),
@@ -317,17 +359,8 @@ impl Shared {
             metrics::REFRESHES,
             &[("issuer", issuer), ("cause", cause.as_str()), ("outcome", told), ("error", error)],
         );
-        metrics::gauge(metrics::CONSECUTIVE_FAILURES, &self.labels(), failures_in_a_row.into());
-        let mut progress = Progress::clone(&self.progress.load());
-        progress.note(cause, outcome, failures_in_a_row);
-        progress.next_attempt = Some(next_attempt);
-        self.progress.store(Arc::new(progress));
-        self.end_round();
-    }
-
-    /// Wakes those who wait: this round is over, whatever came of it.
-    pub(super) fn end_round(&self) {
-        self.rounds.send_modify(|rounds| *rounds = rounds.wrapping_add(1));
+        metrics::gauge(metrics::CONSECUTIVE_FAILURES, &self.labels(), schedule.failures().into());
+        self.progress.send_modify(|progress| progress.end(cause, outcome, schedule));
     }
 }
 

@@ -224,7 +224,7 @@ impl ResourceServerBuilder {
         let mut tasks: Vec<Task> = Vec::new();
         for issuer in issuers {
             let expectations = issuer.expectations(leeway)?;
-            let TrustedIssuer { issuer: name, source, quirks, seed, .. } = issuer;
+            let TrustedIssuer { issuer: name, source, quirks, candidate_keys, seed, .. } = issuer;
             let jwks_uri = match source {
                 Source::Fixed(keys) => {
                     entries.push(IssuerEntry { expectations, keys: KeySetHandle::fixed(name, keys) });
@@ -246,6 +246,7 @@ impl ResourceServerBuilder {
                 issuer: name,
                 jwks_uri,
                 quirks,
+                candidate_keys,
                 allow_loopback_http,
                 policy: refresh.clone(),
                 seed,

@@ -155,26 +155,30 @@ impl ResourceServer {
     }
 
     /// Has the keys of every issuer fetched at once, whatever timers and budgets say, and waits
-    /// for the outcome.
+    /// for the outcome of a fetch that began after this call.
     ///
     /// # Errors
     ///
     /// If the keys of an issuer could not be fetched; those in hand go on being used.
     pub async fn refresh_now(&self) -> Result<(), Error> {
+        // All are asked before the first answer is waited for.
+        let asked: Vec<_> = self.0.issuers.iter().map(|entry| entry.keys.refresh_now()).collect();
         let mut first_error = Ok(());
-        for entry in &self.0.issuers {
-            let outcome = entry.keys.refresh_now().await;
-            first_error = first_error.and(outcome);
+        for answer in asked {
+            first_error = first_error.and(answer.await);
         }
         first_error
     }
 
     /// Counts a key as withdrawn at once, and for the life of this resource server, whatever its
     /// issuer publishes: for the hour in which a private key is known to be lost and the issuer
-    /// has not reacted yet. Returns whether that issuer is trusted here.
+    /// has not reacted yet. Returns whether that issuer, by any of its names, is trusted here.
     #[must_use = "an issuer that is not trusted here has no keys to revoke"]
     pub fn revoke_kid(&self, issuer: &Issuer, kid: &str) -> bool {
-        let entry = self.0.issuers.iter().find(|entry| entry.expectations.issuer == *issuer);
+        let entry = self.0.issuers.iter().find(|entry| {
+            let Expectations { issuer: name, issuer_aliases, .. } = &entry.expectations;
+            name == issuer || issuer_aliases.contains(issuer)
+        });
         if let Some(entry) = entry {
             entry.keys.revoke(kid);
         }

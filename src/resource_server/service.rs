@@ -126,14 +126,10 @@ impl ResourceServer {
             Err(NoKey::Unfit) => return Err(RejectionKind::UnsupportedAlgorithm),
             Err(NoKey::Unknown) => {
                 let kid = unverified.header().key_id.as_ref().map_or("", |kid| kid.as_str());
-                if !may_wait {
-                    entry.keys.note_miss(kid, &snapshot, now);
-                    return Err(RejectionKind::UnknownKey);
-                }
                 // Only a token that would pass but for its key may cause a fetch.
-                let is_new = !entry.keys.is_known_miss(kid, &snapshot, now);
+                let is_new = may_wait && !entry.keys.is_known_miss(kid, &snapshot, now);
                 let plausible = is_new && unverified.is_plausible(expectations, now).is_ok();
-                let wait = plausible.then(|| entry.keys.demand(Demand::UnknownKey)).flatten();
+                let wait = plausible.then(|| entry.keys.demand(Demand::UnknownKey(kid, now))).flatten();
                 return wait.map(Decision::for_keys).ok_or(RejectionKind::UnknownKey);
             }
         };

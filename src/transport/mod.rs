@@ -2,8 +2,11 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +30,10 @@ pub type SendFuture<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Tr
 /// An implementation follows no redirect (a 3xx answer is returned as it is), keeps no
 /// cookies, and stops reading at `max_body` bytes, counted as they come and after
 /// decompression. The time limit is applied by the caller.
+///
+/// A request for metadata or keys that is not the timer's has `Cache-Control: no-cache`
+/// ([RFC 9111 §5.2.1.4](https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.4)): one that keeps
+/// answers has to ask the issuer for it.
 ///
 /// It runs once per refresh, never on the path of a request, so it is boxed.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
@@ -109,7 +116,22 @@ pub(crate) async fn exchange(
     limits: Limits,
 ) -> Result<Response<Bytes>, Error> {
     let url = request.uri().to_string();
-    let answer = match tokio::time::timeout(limits.total, transport.send(request, limits.max_body)).await {
+    let mut request = Some(request);
+    let mut sending: Option<SendFuture<'_>> = None;
+    // A transport is the program's own code: if it panics, that is one more way to fail, and not the
+    // end of the task that keeps the keys.
+    let answer = poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| match (request.take(), &mut sending) {
+            (Some(request), sending) => {
+                sending.insert(transport.send(request, limits.max_body)).as_mut().poll(cx)
+            }
+            (None, Some(sending)) => sending.as_mut().poll(cx),
+            (None, None) => Poll::Pending,
+        }));
+        polled
+            .unwrap_or_else(|_panic| Poll::Ready(Err(TransportError::unreachable("the transport panicked"))))
+    });
+    let answer = match tokio::time::timeout(limits.total, answer).await {
         Ok(answer) => answer,
         Err(_elapsed) => Err(TransportError::timeout()),
     };

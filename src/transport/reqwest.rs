@@ -30,18 +30,34 @@ impl ReqwestTransport {
     ///
     /// If the TLS back end cannot be started.
     pub fn new() -> Result<Self, ConfigError> {
-        Self::from_builder(reqwest::Client::builder().dns_resolver(Resolver))
+        Self::from_builder(reqwest::Client::builder())
     }
 
-    /// A transport from a client with your own settings: certificates, proxies, DNS.
+    /// A transport from a client with your own settings: certificates, proxies, user agent.
     ///
-    /// It takes the builder and not a client, because redirects are switched off here: a
-    /// redirect could lead a fetch of keys, or a client's credentials, anywhere.
+    /// It takes the builder and not a client, because two things are settled here. Redirects are
+    /// switched off: one could lead a fetch of keys, or a client's credentials, anywhere. And names
+    /// are resolved by the system, without link-local and metadata addresses; a resolver of your
+    /// own would be put aside ([`from_builder_with_own_dns`](Self::from_builder_with_own_dns)).
+    /// Addresses that you gave with the builder's `resolve` stay.
+    ///
+    /// Behind a proxy, from the builder or from variables such as `HTTPS_PROXY`, it is the proxy that
+    /// resolves the names: then it has to be the one that refuses such addresses.
     ///
     /// # Errors
     ///
     /// If the client cannot be built.
     pub fn from_builder(builder: reqwest::ClientBuilder) -> Result<Self, ConfigError> {
+        Self::from_builder_with_own_dns(builder.dns_resolver(Guarded(System)))
+    }
+
+    /// The same with names resolved as the builder says, **whatever addresses that leads to**: for
+    /// those whose DNS cannot be pointed at the metadata service of a cloud by others.
+    ///
+    /// # Errors
+    ///
+    /// If the client cannot be built.
+    pub fn from_builder_with_own_dns(builder: reqwest::ClientBuilder) -> Result<Self, ConfigError> {
         let build = |builder: reqwest::ClientBuilder| {
             builder
                 .redirect(reqwest::redirect::Policy::none())
@@ -78,15 +94,30 @@ impl Transport for ReqwestTransport {
     }
 }
 
-/// The system's resolver, without the addresses where no issuer is.
+/// The resolver of the system.
 #[derive(Clone, Copy, Debug)]
-struct Resolver;
+struct System;
 
-impl Resolve for Resolver {
+impl Resolve for System {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let usable: Vec<SocketAddr> = found.filter(|address| !is_no_server(address.ip())).collect();
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let addresses: Addrs = Box::new(found.into_iter());
+            Ok(addresses)
+        })
+    }
+}
+
+/// A resolver without the addresses where no issuer is.
+#[derive(Clone, Copy, Debug)]
+struct Guarded<R>(R);
+
+impl<R: Resolve> Resolve for Guarded<R> {
+    fn resolve(&self, name: Name) -> Resolving {
+        let found = self.0.resolve(name);
+        Box::pin(async move {
+            let usable: Vec<SocketAddr> =
+                found.await?.filter(|address| !is_no_server(address.ip())).collect();
             if usable.is_empty() {
                 return Err("the name has no address, or only link-local or metadata ones".into());
             }
@@ -107,14 +138,83 @@ fn convert(error: reqwest::Error) -> TransportError {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// Answers every name with this address, and counts.
+    #[derive(Clone)]
+    struct Always(SocketAddr, Arc<AtomicUsize>);
+
+    impl Resolve for Always {
+        fn resolve(&self, _: Name) -> Resolving {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            let found: Addrs = Box::new(std::iter::once(self.0));
+            Box::pin(async { Ok(found) })
+        }
+    }
+
+    fn always(address: &str) -> Always {
+        Always(SocketAddr::new(address.parse().unwrap(), 0), Arc::default())
+    }
+
+    async fn failure(transport: &ReqwestTransport, url: &str) -> String {
+        let request = Request::get(url).body(Bytes::new()).unwrap();
+        let error = transport.send(request, 1000).await.unwrap_err();
+        let mut reasons = vec![error.to_string()];
+        let mut source = error.source();
+        while let Some(reason) = source {
+            reasons.push(reason.to_string());
+            source = reason.source();
+        }
+        reasons.join(": ")
+    }
 
     #[tokio::test]
     async fn names_are_resolved_but_not_to_addresses_where_no_issuer_is() {
-        let found = Resolver.resolve("localhost".parse().unwrap()).await.unwrap();
+        let found = Guarded(System).resolve("localhost".parse().unwrap()).await.unwrap();
         assert!(found.into_iter().all(|address| address.ip().is_loopback()));
-        // A name that the system's resolver reads as an address.
-        let refused = Resolver.resolve("169.254.169.254".parse().unwrap()).await;
-        assert!(refused.is_err());
+        for refused in
+            ["169.254.169.254", "168.63.129.16", "100.100.100.200", "fe80::1", "::ffff:169.254.0.1"]
+        {
+            let name = "keys.example".parse().unwrap();
+            assert!(Guarded(always(refused)).resolve(name).await.is_err(), "{refused}");
+        }
+    }
+
+    /// Rebinding: `keys.example` is an issuer's today and leads to the metadata of the cloud tomorrow.
+    #[tokio::test]
+    async fn row_37_a_client_with_settings_of_its_own_is_guarded_too_unless_that_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/keys", listener.local_addr().unwrap().port());
+        let own = always("169.254.169.254");
+        let limit = Duration::from_secs(5);
+        let builder = || reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(200));
+
+        // Guarded, the resolver of the builder is put aside: localhost is this machine again.
+        let guarded = ReqwestTransport::from_builder(builder().dns_resolver(own.clone())).unwrap();
+        let (_, accepted) =
+            tokio::join!(failure(&guarded, &url), tokio::time::timeout(limit, listener.accept()));
+        accepted.expect("it was asked").unwrap();
+        assert_eq!(own.1.load(Ordering::SeqCst), 0);
+        // What the system resolves meets the same guard as this.
+        let rebound = builder().dns_resolver(Guarded(own.clone()));
+        let rebound = ReqwestTransport::from_builder_with_own_dns(rebound).unwrap();
+        let reason = failure(&rebound, "https://keys.example/keys").await;
+        assert!(reason.contains("only link-local or metadata"), "{reason}");
+
+        // Given up, the resolver has the word.
+        let here = always("127.0.0.1");
+        let unguarded = builder().dns_resolver(here.clone());
+        let unguarded = ReqwestTransport::from_builder_with_own_dns(unguarded).unwrap();
+        let keys = format!("https://keys.example:{}/keys", listener.local_addr().unwrap().port());
+        let (_, accepted) =
+            tokio::join!(failure(&unguarded, &keys), tokio::time::timeout(limit, listener.accept()));
+        accepted.expect("it was asked").unwrap();
+        assert_eq!(here.1.load(Ordering::SeqCst), 1);
     }
 }

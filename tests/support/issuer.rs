@@ -5,16 +5,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
 use tower_oauth::{
     Audience, Issuer, ManualClock, Rejection, RejectionKind, ResourceServer, ResourceServerBuilder, UnixTime,
 };
 
-use super::{AUDIENCE, ISSUER, NOW, PrivateKey, claims, compact};
+use super::{AUDIENCE, ISSUER, NOW, PrivateKey, claims, compact, log};
 
 /// What the issuer does with a request for its keys.
 #[derive(Clone, Debug)]
@@ -24,9 +25,15 @@ pub enum Answer {
     Text(&'static str),
     /// This text as metadata, and no keys.
     Metadata(&'static str),
+    /// Metadata as they should be, whatever comes of the keys.
+    Place,
     Unreachable,
     Hang,
+    Panic,
 }
+
+/// Where the metadata are.
+const METADATA: &str = "https://as.example/.well-known/openid-configuration";
 
 /// Cheap to clone; clones share the script.
 #[derive(Clone, Debug)]
@@ -35,10 +42,12 @@ pub struct Scripted(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     answer: Answer,
+    /// What single places do instead.
+    at: HashMap<String, Answer>,
     headers: HashMap<&'static str, &'static str>,
     delay: Duration,
     jwks_uri: String,
-    urls: Vec<String>,
+    requests: Vec<(String, HeaderMap, Instant)>,
     in_flight: usize,
     most_in_flight: usize,
 }
@@ -47,10 +56,11 @@ impl Scripted {
     pub fn new(keys: Value) -> Self {
         Self(Arc::new(Mutex::new(State {
             answer: Answer::Keys(keys),
+            at: HashMap::new(),
             headers: HashMap::new(),
             delay: Duration::ZERO,
             jwks_uri: format!("{ISSUER}/keys"),
-            urls: Vec::new(),
+            requests: Vec::new(),
             in_flight: 0,
             most_in_flight: 0,
         })))
@@ -62,6 +72,16 @@ impl Scripted {
 
     pub fn answer(&self, answer: Answer) {
         self.0.lock().unwrap().answer = answer;
+    }
+
+    /// What this one place does from now on, whatever the others do.
+    pub fn answer_at(&self, url: &str, answer: Answer) {
+        self.0.lock().unwrap().at.insert(url.to_owned(), answer);
+    }
+
+    /// What the metadata do from now on; the keys go on as they do.
+    pub fn metadata(&self, answer: Answer) {
+        self.answer_at(METADATA, answer);
     }
 
     pub fn header(&self, name: &'static str, value: &'static str) {
@@ -77,14 +97,31 @@ impl Scripted {
         self.0.lock().unwrap().delay = delay;
     }
 
+    /// The requests so far, in order: where to, with what header, and when.
+    pub fn requests(&self) -> Vec<(String, HeaderMap, Instant)> {
+        self.0.lock().unwrap().requests.clone()
+    }
+
     /// The URLs that were asked for, in order.
     pub fn urls(&self) -> Vec<String> {
-        self.0.lock().unwrap().urls.clone()
+        self.requests().into_iter().map(|(url, ..)| url).collect()
     }
 
     /// How often the keys were asked for.
     pub fn fetches(&self) -> usize {
         self.urls().iter().filter(|url| url.ends_with("/keys")).count()
+    }
+
+    /// How often the metadata were asked for.
+    pub fn discoveries(&self) -> usize {
+        self.urls().iter().filter(|url| *url == METADATA).count()
+    }
+
+    /// A field of the last request for keys.
+    pub fn last_header(&self, name: &str) -> Option<String> {
+        let requests = self.requests();
+        let (_, headers, _) = requests.iter().rfind(|(url, ..)| url.ends_with("/keys"))?;
+        Some(headers.get(name)?.to_str().unwrap().to_owned())
     }
 
     pub fn most_in_flight(&self) -> usize {
@@ -104,33 +141,46 @@ impl Drop for Flight {
 impl Transport for Scripted {
     fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
         Box::pin(async move {
+            let url = request.uri().to_string();
             let delay = {
                 let mut state = self.0.lock().unwrap();
-                state.urls.push(request.uri().to_string());
+                state.requests.push((url.clone(), request.headers().clone(), Instant::now()));
                 state.in_flight += 1;
                 state.most_in_flight = state.most_in_flight.max(state.in_flight);
                 state.delay
             };
             let _flight = Flight(Arc::clone(&self.0));
             tokio::time::sleep(delay).await;
-            let answer = self.0.lock().unwrap().answer.clone();
+            let answer = {
+                let state = self.0.lock().unwrap();
+                state.at.get(&url).unwrap_or(&state.answer).clone()
+            };
             let mut response = Response::new(Bytes::new());
-            let discovery = request.uri().path() == "/.well-known/openid-configuration";
+            let discovery = url == METADATA;
             match answer {
                 Answer::Unreachable => return Err(TransportError::unreachable("connection refused")),
                 Answer::Hang => std::future::pending().await,
+                Answer::Panic => panic!("a transport with a defect"),
                 Answer::Status(status, retry_after) => {
                     *response.status_mut() = status;
                     if let Some(value) = retry_after {
                         response.headers_mut().insert("retry-after", value.parse().unwrap());
                     }
                 }
-                Answer::Keys(_) | Answer::Text(_) if discovery => {
+                Answer::Keys(_) | Answer::Place | Answer::Text(_) if discovery => {
                     let metadata = json!({ "issuer": ISSUER, "jwks_uri": self.0.lock().unwrap().jwks_uri });
+                    log::keep_secret(&metadata);
                     *response.body_mut() = metadata.to_string().into();
                 }
-                Answer::Keys(keys) => *response.body_mut() = keys.to_string().into(),
+                Answer::Keys(keys) => {
+                    log::keep_secret(&keys);
+                    *response.body_mut() = keys.to_string().into();
+                }
+                Answer::Place => *response.status_mut() = StatusCode::NOT_FOUND,
                 Answer::Metadata(text) | Answer::Text(text) => {
+                    if let Ok(document) = serde_json::from_str(text) {
+                        log::keep_secret(&document);
+                    }
                     *response.body_mut() = Bytes::from_static(text.as_bytes())
                 }
             }
@@ -138,9 +188,12 @@ impl Transport for Scripted {
             for (name, value) in &state.headers {
                 response.headers_mut().insert(*name, value.parse().unwrap());
             }
-            let unchanged = state.headers.get("etag").is_some_and(|etag| {
-                request.headers().get("if-none-match").is_some_and(|asked| asked == etag)
-            });
+            let unchanged = [("etag", "if-none-match"), ("last-modified", "if-modified-since")].iter().any(
+                |(told, asked)| {
+                    let asked = request.headers().get(*asked);
+                    state.headers.get(told).is_some_and(|told| asked.is_some_and(|asked| asked == told))
+                },
+            );
             if unchanged && !discovery {
                 *response.status_mut() = StatusCode::NOT_MODIFIED;
                 *response.body_mut() = Bytes::new();
@@ -155,6 +208,7 @@ pub fn secs(seconds: u64) -> Duration {
 }
 
 pub fn builder(issuer: &Scripted, clock: &ManualClock) -> ResourceServerBuilder {
+    log::listen();
     ResourceServer::builder(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap())
         .transport(issuer.clone())
         .clock(clock.clone())
@@ -176,7 +230,18 @@ pub fn with_claims(kid: &str, key: &PrivateKey, claims: &Value) -> String {
     compact(key, "RS256", &json!({ "alg": "RS256", "kid": kid }).to_string(), claims.to_string().as_bytes())
 }
 
+/// Judges a token. The answer to a refusal is checked, too, and everything that this thread has
+/// logged: row 44.
 pub async fn send(server: &ResourceServer, token: &str) -> Result<(), RejectionKind> {
+    log::listen();
+    let judged = send_unheard(server, token).await;
+    log::holds_nothing_of(token);
+    // Looked through once is enough, however long a flood lasts.
+    log::forget();
+    judged
+}
+
+async fn send_unheard(server: &ResourceServer, token: &str) -> Result<(), RejectionKind> {
     let service = server.layer().layer(service_fn(|_: Request<Full<Bytes>>| async {
         Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
     }));

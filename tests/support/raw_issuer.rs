@@ -7,6 +7,7 @@
 )]
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use http::StatusCode;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tower_oauth::ErrorKind;
 
 use crate::support::rsa;
@@ -28,6 +30,13 @@ pub enum Act {
     Drip(Vec<u8>),
     /// Accepts and closes.
     Reset,
+    /// Nobody is at the port.
+    Refuse,
+    /// The one for metadata, the other for everything else.
+    ByPlace {
+        metadata: Box<Self>,
+        keys: Box<Self>,
+    },
 }
 
 pub fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
@@ -42,36 +51,74 @@ pub fn ok(body: &[u8]) -> Vec<u8> {
 
 #[derive(Clone)]
 pub struct RawIssuer {
-    act: Arc<Mutex<Act>>,
-    pub address: std::net::SocketAddr,
+    act: watch::Sender<Act>,
+    requests: Arc<Mutex<Vec<String>>>,
+    pub address: SocketAddr,
 }
 
 impl RawIssuer {
     pub async fn start(act: Act) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let act = Arc::new(Mutex::new(act));
-        let current = Arc::clone(&act);
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let act = current.lock().unwrap().clone();
-                tokio::spawn(perform(stream, act));
-            }
-        });
-        Self { act, address }
+        let issuer = Self { act: watch::Sender::new(act), requests: Arc::default(), address };
+        let (acts, requests) = (issuer.act.subscribe(), Arc::clone(&issuer.requests));
+        tokio::spawn(listen(listener, acts, requests));
+        issuer
     }
 
-    pub fn does(&self, act: Act) {
-        *self.act.lock().unwrap() = act;
+    /// Does this from now on.
+    pub async fn does(&self, act: Act) {
+        let refuses = matches!(act, Act::Refuse);
+        self.act.send_replace(act);
+        // The listener goes and comes in its task.
+        while TcpStream::connect(self.address).await.is_err() != refuses {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The requests so far: their lines, up to the body.
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
-pub async fn perform(mut stream: TcpStream, act: Act) {
+async fn listen(listener: TcpListener, mut acts: watch::Receiver<Act>, requests: Arc<Mutex<Vec<String>>>) {
+    let address = listener.local_addr().unwrap();
+    let mut listener = Some(listener);
+    loop {
+        let act = acts.borrow_and_update().clone();
+        match (act, &listener) {
+            (Act::Refuse, _) => listener = None,
+            (_, None) => listener = Some(TcpListener::bind(address).await.unwrap()),
+            (_, Some(listener)) => {
+                tokio::select! {
+                    changed = acts.changed() => if changed.is_err() { return },
+                    accepted = listener.accept() => {
+                        let act = acts.borrow().clone();
+                        tokio::spawn(perform(accepted.unwrap().0, act, Arc::clone(&requests)));
+                    }
+                }
+                continue;
+            }
+        }
+        if listener.is_none() && acts.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn perform(mut stream: TcpStream, mut act: Act, requests: Arc<Mutex<Vec<String>>>) {
     let mut request = [0; 4096];
-    let _read = stream.read(&mut request).await;
+    let read = stream.read(&mut request).await.unwrap_or(0);
+    let request = String::from_utf8_lossy(request.get(..read).unwrap()).into_owned();
+    if let Act::ByPlace { metadata, keys } = act {
+        act = if request.contains("/.well-known/") { *metadata } else { *keys };
+    }
+    if !request.is_empty() {
+        requests.lock().unwrap().push(request);
+    }
     let _peer_may_be_gone = match act {
-        Act::Reset => Ok(()),
+        Act::Reset | Act::Refuse | Act::ByPlace { .. } => Ok(()),
         Act::Answer(bytes) => stream.write_all(&bytes).await,
         Act::Stall(bytes) => {
             let _sent = stream.write_all(&bytes).await;
@@ -115,6 +162,7 @@ pub fn matrix(set: &str, base: &str) -> Vec<(&'static str, Act, Option<ErrorKind
     let status = |text: &str, headers: &str| Act::Answer(answer(text, headers, b"{}"));
     let other = format!("location: {base}/elsewhere\r\n");
     vec![
+        ("refused", Act::Refuse, Some(ErrorKind::Transport)),
         ("reset", Act::Reset, Some(ErrorKind::Transport)),
         ("hang before headers", Act::Stall(Vec::new()), Some(ErrorKind::Timeout)),
         ("hang in the body", Act::Stall(cut_off.clone()), Some(ErrorKind::Timeout)),
