@@ -15,7 +15,7 @@ seconds=${SECONDS_EACH:-4}
 rounds=${ROUNDS:-7}
 scratch=$(mktemp -d)
 started=()
-trap 'kill "${started[@]}" 2>/dev/null || true; rm -rf "$scratch"' EXIT
+trap 'kill "${started[@]}" 2>/dev/null && wait || true; rm -rf "$scratch"' EXIT
 
 # Built alike: the profile decides about half of the outcome.
 built() {
@@ -25,10 +25,11 @@ built() {
 bare=$(built --bench bare)
 protected=$(built --example protected_resource)
 
+# On a core of its own, in place of the shell that calls it.
 on_core() {
   local core=$1
   shift
-  if [ "$(nproc)" -gt 1 ] && command -v taskset >/dev/null; then taskset -c "$core" "$@"; else "$@"; fi
+  if [ "$(nproc)" -gt 1 ] && command -v taskset >/dev/null; then exec taskset -c "$core" "$@"; else exec "$@"; fi
 }
 
 # The line of JSON that a server prints when it listens.
@@ -69,24 +70,29 @@ function request()
 end
 LUA
 
-# Requests a second; fails if one was not served.
+# Seconds of processor time that a server has had.
+busy() { awk '{ print ($14 + $15) / 100 }' "/proc/$1/stat"; }
+
+# Requests a second; fails if one was not served. Then how busy the server was: were it not at its
+# limit, this would be the figure of the load.
 load() {
-  local out
+  local out before
+  before=$(busy "$3")
   out=$(TOKENS=$scratch/$1 on_core 1 wrk --threads 1 --connections 32 --duration "${seconds}s" \
     --script "$scratch/load.lua" "$2/protected_resource")
   if grep -q "Non-2xx\|Socket errors" <<<"$out"; then echo "$out" >&2; exit 1; fi
-  sed -n 's/^Requests\/sec: *//p' <<<"$out"
+  echo "$(sed -n 's/^Requests\/sec: *//p' <<<"$out") $(awk "BEGIN { print ($(busy "$3") - $before) / $seconds }")"
 }
 median() { sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 
 for kind in repeated distinct; do
-  load "$kind" "$protected_url" >/dev/null # Each token once.
+  load "$kind" "$protected_url" "${started[1]}" >/dev/null # Each token often enough to be remembered.
   for _ in $(seq "$rounds"); do
-    without=$(load "$kind" "$bare_url")
-    with=$(load "$kind" "$protected_url")
-    echo "$without $with $(awk "BEGIN { print $with / $without }")" >>"$scratch/$kind.rates"
+    read -r without busy_without <<<"$(load "$kind" "$bare_url" "${started[0]}")"
+    read -r with busy_with <<<"$(load "$kind" "$protected_url" "${started[1]}")"
+    echo "$without $with $(awk "BEGIN { print $with / $without }") $busy_without $busy_with" >>"$scratch/$kind.rates"
   done
-  printf '%s: without the layer %.0f requests a second, with it %.0f: %.3f\n' "$kind" \
-    "$(cut -d' ' -f1 "$scratch/$kind.rates" | median)" "$(cut -d' ' -f2 "$scratch/$kind.rates" | median)" \
-    "$(cut -d' ' -f3 "$scratch/$kind.rates" | median)"
+  column() { cut -d' ' -f"$1" "$scratch/$kind.rates" | median; }
+  printf '%s: without the layer %.0f requests a second on %.2f of a core, with it %.0f on %.2f: %.3f\n' \
+    "$kind" "$(column 1)" "$(column 4)" "$(column 2)" "$(column 5)" "$(column 3)"
 done

@@ -43,6 +43,7 @@ type Layered = ResourceServerService<tower::util::ServiceFn<Answer>>;
 pub struct Case {
     service: Layered,
     request: Request<()>,
+    expected: u16,
     /// What is held until the measurement is over.
     _server: ResourceServer,
 }
@@ -76,7 +77,7 @@ fn case(algorithm: &str, cached: u64, token: impl FnOnce(&Signer) -> String) -> 
         assert_eq!(warm.status(), 200);
     }
     let request = request(&token(&signer));
-    Case { service, request, _server: server }
+    Case { service, request, expected: 200, _server: server }
 }
 
 fn hit() -> Case {
@@ -96,7 +97,7 @@ fn first_sight(algorithm: &str) -> Case {
 
 fn refused(what: &str) -> Case {
     // Without the cache, whose housekeeping comes when it comes.
-    case("EdDSA", 0, |signer| {
+    let refused = case("EdDSA", 0, |signer| {
         let swap = |from: &str, to: &str| {
             signer.token(&tokens::header("EdDSA"), &tokens::claims(9).replace(from, to))
         };
@@ -107,7 +108,8 @@ fn refused(what: &str) -> Case {
             "unknown issuer" => swap("eu-de", "us-east"),
             _ => swap(&format!("\"exp\":{}", NOW + 3600), "\"exp\":1700000000"),
         }
-    })
+    });
+    Case { expected: 401, ..refused }
 }
 
 /// What each case took when it was last looked at. A line for each: its name, its instructions.
@@ -124,7 +126,7 @@ fn near(case: &str) -> LibraryBenchmarkConfig {
     config
 }
 
-#[library_benchmark]
+#[library_benchmark(teardown = is_as_expected)]
 #[bench::hit(args = (hit()), config = near("hit"))]
 #[bench::miss_rs256(args = (miss("RS256")), config = near("miss_rs256"))]
 #[bench::miss_ps256(args = (miss("PS256")), config = near("miss_ps256"))]
@@ -136,10 +138,14 @@ fn near(case: &str) -> LibraryBenchmarkConfig {
 #[bench::refused_hs256(args = (refused("hs256")), config = near("refused_hs256"))]
 #[bench::refused_unknown_issuer(args = (refused("unknown issuer")), config = near("refused_unknown_issuer"))]
 #[bench::refused_expired(args = (refused("expired")), config = near("refused_expired"))]
-fn layer(case: Case) -> (Response<()>, Layered) {
-    let Case { mut service, request, .. } = case;
+fn layer(case: Case) -> (Response<()>, u16, Layered) {
+    let Case { mut service, request, expected, .. } = case;
     let response = now_or_never(service.call(black_box(request))).unwrap();
-    (response, service)
+    (response, expected, service)
+}
+
+fn is_as_expected((response, expected, _service): (Response<()>, u16, Layered)) {
+    assert_eq!(response.status(), expected);
 }
 
 library_benchmark_group!(name = requests, benchmarks = layer);

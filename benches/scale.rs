@@ -21,19 +21,19 @@ mod plot;
 #[allow(dead_code, reason = "the table uses all of it")]
 #[path = "support/rounds.rs"]
 mod rounds;
+#[allow(dead_code, reason = "the other benchmarks use the rest")]
 #[path = "support/tokens.rs"]
 mod tokens;
 
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
 use floor::Moka;
 use http::HeaderValue;
 use plot::Curve;
-use rounds::{ALLOCATIONS, Row, fields, layered, median, request, server, with};
-use stats_alloc::Region;
+use rounds::{Call, Row, fields, layered, median, request, server, with};
 use tokens::Signer;
-use tower_oauth::{ResourceServer, ResourceServerBuilder};
+use tower_oauth::ResourceServerBuilder;
 
 /// What App ID's tokens have.
 const USUAL: usize = 900;
@@ -47,15 +47,16 @@ fn main() {
     println!("{most} tokens of {} bytes, made in {} s\n", tokens[0].len(), made.elapsed().as_secs());
     by_number(&jwks, &tokens);
     by_size(&signer);
-    by_threads(&jwks, &tokens[0]);
+    by_threads(&jwks, &tokens);
     by_memory(&jwks, &tokens[..most.min(100_000)]);
 }
 
 /// A token of this length, or a few bytes more.
 fn sized(signer: &Signer, number: usize, len: usize) -> String {
-    let bare = signer.good("EdDSA", number);
+    let bare = signer.fresh("EdDSA", number);
     let padding = "x".repeat(len.saturating_sub(bare.len()) * 3 / 4);
-    let claims = tokens::claims(number).replace(r#""jti""#, &format!(r#""pad":"{padding}","jti""#));
+    let claims =
+        tokens::claims_at(tokens::now(), number).replace(r#""jti""#, &format!(r#""pad":"{padding}","jti""#));
     signer.token(&tokens::header("EdDSA"), &claims)
 }
 
@@ -131,49 +132,66 @@ fn by_size(signer: &Signer) {
     plot::draw("token_size", "a request, by the size of its token", "bytes", &curves);
 }
 
-/// Hits a second, of one thread and of two.
-fn by_threads(jwks: &str, token: &str) {
-    let server = server(jwks, |builder| builder);
-    let field = rounds::field(token);
-    let mut best = [0.0_f64; 2];
-    hits_a_second(&server, &field, 1);
-    for _ in 0..if rounds::is_quick() { 1 } else { 9 } {
-        for (threads, best) in (1..).zip(&mut best) {
-            *best = best.max(hits_a_second(&server, &field, threads));
-        }
+/// Requests a second, of one thread and of two. What the bare service gains is what the machine has
+/// to give.
+fn by_threads(jwks: &str, tokens: &[String]) {
+    let resource = server(jwks, |builder| builder);
+    let moka = Arc::new(Moka::default());
+    let (one, other) = (rounds::field(&tokens[0]), rounds::field(&tokens[1]));
+    let shared = [one.clone(), one.clone()];
+    let own = [one, other];
+    type Make<'m> = Box<dyn Fn() -> Call + 'm>;
+    let bare: Make<'_> = Box::new(|| with(|_| {}));
+    let floor: Make<'_> = Box::new(|| {
+        let moka = Arc::clone(&moka);
+        with(move |request| moka.check(request))
+    });
+    let hit: Make<'_> = Box::new(|| layered(&resource));
+    println!("| what | one thread | two threads | times as many |\n| --- | ---: | ---: | ---: |");
+    for (name, make, fields) in [
+        ("bare service", &bare, &shared),
+        ("hit floor, moka, both the same token", &floor, &shared),
+        ("hit, both the same token", &hit, &shared),
+        ("hit floor, moka, each a token of its own", &floor, &own),
+        ("hit, each a token of its own", &hit, &own),
+    ] {
+        let pairs = (0..if rounds::is_quick() { 1 } else { 15 })
+            .map(|_| [1, 2].map(|threads| requests_a_second(make, &fields[..threads])));
+        let mut pairs: Vec<_> = pairs.map(|[one, two]| (two / one, one, two)).collect();
+        pairs.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        let (gain, one, two) = pairs[pairs.len() / 2];
+        println!("| {name} | {one:.0} | {two:.0} | {gain:.2} |");
     }
-    println!(
-        "\nhits a second: one thread {:.0}, two threads {:.0}: {:.2} times as many\n",
-        best[0],
-        best[1],
-        best[1] / best[0]
-    );
+    println!();
 }
 
-fn hits_a_second(server: &ResourceServer, field: &HeaderValue, threads: usize) -> f64 {
+/// One thread for each field.
+fn requests_a_second(make: &dyn Fn() -> Call, fields: &[HeaderValue]) -> f64 {
     let each = if rounds::is_quick() { 100 } else { 300_000 };
-    let start = Barrier::new(threads + 1);
+    let start = Barrier::new(fields.len());
     std::thread::scope(|scope| {
-        let working: Vec<_> = (0..threads)
-            .map(|_| {
-                let mut call = layered(server);
-                // As a connection would have it: a value of its own.
-                let field = HeaderValue::from_bytes(field.as_bytes()).unwrap();
-                let start = &start;
-                scope.spawn(move || {
-                    start.wait();
-                    for _ in 0..each {
-                        assert_eq!(call(request(&field)), 200);
-                    }
-                })
-            })
-            .collect();
-        start.wait();
-        let began = Instant::now();
-        for thread in working {
-            thread.join().unwrap();
+        let mut working = Vec::new();
+        for field in fields {
+            let mut call = make();
+            // As a connection would have it: bytes of its own.
+            let field = HeaderValue::from_bytes(field.as_bytes()).unwrap();
+            let start = &start;
+            working.push(scope.spawn(move || {
+                for _ in 0..3 {
+                    assert_eq!(call(request(&field)), 200);
+                }
+                start.wait();
+                let began = Instant::now();
+                for _ in 0..each {
+                    assert_eq!(call(request(&field)), 200);
+                }
+                (began, Instant::now())
+            }));
         }
-        (threads * each) as f64 / began.elapsed().as_secs_f64()
+        let (began, ended): (Vec<_>, Vec<_>) =
+            working.into_iter().map(|thread| thread.join().unwrap()).unzip();
+        let took = *ended.iter().max().unwrap() - *began.iter().min().unwrap();
+        (fields.len() * each) as f64 / took.as_secs_f64()
     })
 }
 
@@ -182,12 +200,12 @@ fn by_memory(jwks: &str, tokens: &[String]) {
     let server = server(jwks, roomy);
     let mut call = layered(&server);
     let some = fields(tokens);
-    let region = Region::new(ALLOCATIONS);
-    for field in some.iter().chain(&*some) {
-        assert_eq!(call(request(field)), 200);
-    }
-    let kept = server.cached_tokens();
-    let change = region.change();
-    let live = change.bytes_allocated - change.bytes_deallocated;
-    println!("{kept} tokens of {} bytes are kept in {} bytes each", tokens[0].len(), live as u64 / kept);
+    let taken = allocation_counter::measure(|| {
+        for field in some.iter().chain(&*some) {
+            assert_eq!(call(request(field)), 200);
+        }
+        let _after_housekeeping = server.cached_tokens();
+    });
+    let (kept, live) = (server.cached_tokens(), u64::try_from(taken.bytes_current).unwrap());
+    println!("{kept} tokens of {} bytes are kept in {} bytes each", tokens[0].len(), live / kept);
 }

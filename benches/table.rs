@@ -18,18 +18,22 @@
 mod floor;
 #[path = "support/rounds.rs"]
 mod rounds;
+#[allow(dead_code, reason = "the other benchmarks use the rest")]
 #[path = "support/tokens.rs"]
 mod tokens;
 
 use aws_lc_rs::signature::{self, KeyPair as _, ParsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use floor::{Miss, Moka};
+use http::Request;
 use rounds::{Call, Row, field, fields, layered, request, server, with};
-use tokens::{AUDIENCE, NOW, Signer};
+use tokens::{AUDIENCE, Signer};
 
 fn main() {
     let distinct = if rounds::is_quick() { 50 } else { 10_000 };
     let rs256 = Signer::new("RS256");
-    let tokens: Vec<String> = (0..distinct).map(|number| rs256.good("RS256", number)).collect();
+    let tokens: Vec<String> = (0..distinct).map(|number| rs256.fresh("RS256", number)).collect();
     println!("tokens of {} bytes", tokens[0].len());
     let mut rows = hits(&rs256, &tokens);
     rows.extend(misses(&rs256, &tokens));
@@ -69,7 +73,14 @@ fn hits(signer: &Signer, tokens: &[String]) -> Vec<Row> {
 
 fn misses(rs256: &Signer, tokens: &[String]) -> Vec<Row> {
     let uncached = |signer: &Signer| layered(&server(&signer.jwks(), |builder| builder.max_cached_tokens(0)));
-    let mut rows = Vec::new();
+    // The primitive, and nothing around it.
+    let (key, signed) = (parsed(rs256, "RS256"), tokens[0].clone());
+    let alone = move |_: &mut Request<()>| {
+        let (message, signature) = signed.rsplit_once('.').unwrap();
+        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        key.verify_sig(message.as_bytes(), &signature).unwrap();
+    };
+    let mut rows = vec![Row::new("signature alone RS256", "", &fields(&tokens[..1]), with(alone))];
     let mut pair = |algorithm: &str, signer: &Signer, tokens: &[String]| {
         let (some, floor) = (fields(tokens), format!("miss floor {algorithm}"));
         let miss = Miss(parsed(signer, algorithm));
@@ -77,9 +88,9 @@ fn misses(rs256: &Signer, tokens: &[String]) -> Vec<Row> {
         rows.push(Row::new(format!("miss {algorithm}"), floor, &some, uncached(signer)));
     };
     pair("RS256", rs256, tokens);
-    for algorithm in ["PS256", "ES256", "ES384", "EdDSA"] {
+    for algorithm in ["RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"] {
         let signer = Signer::new(algorithm);
-        let some: Vec<_> = (0..tokens.len() / 10).map(|number| signer.good(algorithm, number)).collect();
+        let some: Vec<_> = (0..tokens.len() / 10).map(|number| signer.fresh(algorithm, number)).collect();
         pair(algorithm, &signer, &some);
     }
     let first = first_sight(rs256.jwks(), tokens.len());
@@ -102,22 +113,26 @@ fn first_sight(jwks: String, tokens: usize) -> Call {
 
 fn refusals(signer: &Signer, good: &str) -> Vec<Row> {
     let jwks = signer.jwks();
-    let swap =
-        |from: &str, to: &str| signer.token(&tokens::header("RS256"), &tokens::claims(1).replace(from, to));
+    let (now, header) = (tokens::now(), tokens::header("RS256"));
+    let swap = |from: &str, to: &str| {
+        let claims = tokens::claims_at(now, 1);
+        assert!(claims.contains(from));
+        signer.token(&header, &claims.replace(from, to))
+    };
     let refusals = [
         ("no dots", "a".repeat(900)),
         ("bad base64", good.replace('.', ".*")),
-        ("HS256", signer.token(&tokens::header("HS256"), &tokens::claims(1))),
+        ("HS256", signer.token(&tokens::header("HS256"), &tokens::claims_at(now, 1))),
         ("unknown issuer", swap("eu-de", "us-east")),
-        ("expired", swap(&format!("\"exp\":{}", NOW + 3600), "\"exp\":1700000000")),
+        ("expired", swap(&format!("\"exp\":{}", now + 3600), "\"exp\":1700000000")),
         ("other audience", swap(&format!("[\"{AUDIENCE}\"]"), "[\"other\"]")),
-        ("forged", Signer::new("RS256").good("RS256", 1)),
+        ("forged", Signer::new("RS256").fresh("RS256", 1)),
     ];
     let rows = refusals.into_iter().map(|(name, token)| {
         // As after the first good token.
         let mut call = layered(&server(&jwks, |builder| builder));
         assert_eq!(call(request(&field(good))), 200);
-        Row::new(format!("refused: {name}"), "", &fields(&[token]), call).refused()
+        Row::new(format!("refused: {name}"), "miss RS256", &fields(&[token]), call).refused()
     });
     rows.collect()
 }
@@ -126,7 +141,11 @@ fn parsed(signer: &Signer, algorithm: &str) -> ParsedPublicKey {
     match signer {
         Signer::Rsa(pair, _) => {
             let parameters: &'static signature::RsaParameters = match algorithm {
+                "RS384" => &signature::RSA_PKCS1_2048_8192_SHA384,
+                "RS512" => &signature::RSA_PKCS1_2048_8192_SHA512,
                 "PS256" => &signature::RSA_PSS_2048_8192_SHA256,
+                "PS384" => &signature::RSA_PSS_2048_8192_SHA384,
+                "PS512" => &signature::RSA_PSS_2048_8192_SHA512,
                 _ => &signature::RSA_PKCS1_2048_8192_SHA256,
             };
             ParsedPublicKey::new(parameters, pair.public_key()).unwrap()

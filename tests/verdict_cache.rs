@@ -357,6 +357,25 @@ fn the_cache_is_bounded_by_tokens_and_by_bytes_and_can_be_switched_off() {
     assert_eq!(kept(&usual, 1, 6_500), 40, "more than 8 KiB is served, and not kept");
 }
 
+#[tokio::test]
+async fn the_tokens_of_the_next_hour_take_the_places_of_the_last() {
+    remembered(async |hits| {
+        let server = bounded(|builder| builder.max_cached_tokens(20));
+        for hour in 0..4 {
+            let tokens: Vec<String> = (0..20).map(|app| of(&format!("{app} at {hour}"))).collect();
+            // Twice to be remembered, then often.
+            for (requests, expected) in [(2, 0.0), (40, 800.0)] {
+                let before = hits();
+                for token in tokens.iter().cycle().take(20 * requests) {
+                    assert_eq!(send(&server, token).await, Ok(()));
+                }
+                assert_eq!((server.cached_tokens(), hits() - before), (20, expected), "hour {hour}");
+            }
+        }
+    })
+    .await;
+}
+
 #[test]
 fn a_token_that_several_threads_see_first_is_good_for_all_of_them() {
     for _ in 0..20 {

@@ -60,6 +60,9 @@ pub(crate) trait Glance: Fn(&str, Option<UnixTime>) -> Result<(), Defect> {}
 
 impl<G: Fn(&str, Option<UnixTime>) -> Result<(), Defect>> Glance for G {}
 
+/// More audiences or scopes than any token has: an array of them is read before its issuer may be known.
+const MAX_STRINGS: u32 = 1024;
+
 /// Claims as they stand in the payload, borrowed from it.
 #[derive(Debug)]
 pub(crate) struct Claims<'a> {
@@ -369,7 +372,12 @@ impl<'de> Deserialize<'de> for Strings<'de> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                Strings::collect(|| Ok(seq.next_element()?.map(|Name(string)| string)))
+                let mut left = MAX_STRINGS;
+                Strings::collect(|| {
+                    let next = seq.next_element()?.map(|Name(string)| string);
+                    left = left.checked_sub(1).ok_or_else(|| A::Error::custom("too many strings"))?;
+                    Ok(next)
+                })
             }
         }
 

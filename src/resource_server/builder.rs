@@ -152,11 +152,12 @@ impl ResourceServerBuilder {
     /// threads that serve requests.
     ///
     /// Each token that names a key of its issuer costs a verification, whoever made it: about 20
-    /// microseconds with RSA-2048, ten to thirty times that with P-384 or RSA-4096. With a limit below the
-    /// number of worker threads, a flood of forgeries keeps no more than so many threads busy,
-    /// and the others go on serving tokens that are remembered. A request that finds the limit
-    /// reached waits for its turn; if 1,024 wait already it is answered 503
-    /// ([`RejectionKind::Busy`](crate::RejectionKind::Busy)). At least 1.
+    /// microseconds with RSA-2048, several times that with RSA-4096, ten times with P-384. With a limit
+    /// below the number of worker threads, a flood of forgeries keeps no more than so many threads busy,
+    /// and the others go on serving tokens that are remembered. What it costs: a request that finds
+    /// the limit reached waits for its turn behind the forgeries; if 1,024 wait already it is answered
+    /// 503 ([`RejectionKind::Busy`](crate::RejectionKind::Busy)). So that it needs no second turn, a
+    /// token is remembered from its first request on. At least 1.
     pub fn max_concurrent_verifications(mut self, limit: usize) -> Self {
         self.max_verifications = Some(limit);
         self

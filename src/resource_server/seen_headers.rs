@@ -8,7 +8,7 @@ use arc_swap::{ArcSwapOption, Guard};
 use crate::jwt::{Header, SeenHeader};
 
 /// A few, because each is compared with: an issuer has one header for each key in use.
-const SLOTS: usize = 4;
+const SLOTS: usize = 8;
 
 /// Read without a lock; what is noted takes the place of the oldest.
 #[derive(Debug, Default)]
@@ -26,6 +26,10 @@ impl SeenHeaders {
 
     /// Notes a header whose token had a good signature.
     pub(super) fn note(&self, encoded: &str, header: &Header<'_>) {
+        // Another request may have been first.
+        if self.find(encoded).is_some() {
+            return;
+        }
         let Some(seen) = SeenHeader::new(encoded, header) else { return };
         let next = self.next.fetch_add(1, Ordering::Relaxed) % SLOTS;
         if let Some(slot) = self.slots.get(next) {

@@ -158,7 +158,8 @@ impl ResourceServer {
         let summary = valid.summary(expectations.subject_is_client);
         let challenge = self.0.challenges.parameters();
         let context = AuthContext::new(issuer.clone(), payload.into(), summary, provenance, challenge);
-        self.0.cache.offer(token, &context);
+        // Where turns are rare, a token should need one only.
+        self.0.cache.offer(token, &context, self.0.turns.are_limited());
         Ok(Decision::Grant(context))
     }
 

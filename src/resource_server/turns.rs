@@ -45,6 +45,10 @@ impl Turns {
         }))
     }
 
+    pub(super) fn are_limited(&self) -> bool {
+        self.0.is_some()
+    }
+
     pub(super) fn take(&self) -> Result<Turn, NoTurn> {
         let Some(Limited { verifying, waiting }) = &self.0 else { return Ok(Turn(None)) };
         if let Ok(permit) = Arc::clone(verifying).try_acquire_owned() {

@@ -10,6 +10,7 @@ use std::fmt;
 use std::hash::{BuildHasher as _, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use zeroize::Zeroizing;
 
@@ -49,23 +50,30 @@ impl VerdictCache {
         }
         // One bound for both: an entry never weighs less than its share of the bytes.
         let share = u32::try_from(bytes / entries).unwrap_or(u32::MAX).max(1);
+        let capacity = bytes.min(entries.saturating_mul(share.into()));
         let weigh = move |token: &Token, context: &AuthContext| {
             let bytes = token.0.len() + context.claims_json().len() + OVERHEAD;
             u32::try_from(bytes).unwrap_or(u32::MAX).max(share)
         };
-        let cache = Cache::builder().max_capacity(bytes).weigher(weigh);
+        let cache = Cache::builder().max_capacity(capacity).weigher(weigh);
+        // The least recently used one goes. By how often they were used, the tokens of the last hour would keep
+        // out those of the next; one that came once is kept out already.
+        let cache = cache.eviction_policy(EvictionPolicy::lru());
         let tokens = cache.build_with_hasher(foldhash::fast::RandomState::default());
-        Self(Some(Kept { tokens, seen_once: SeenOnce::new(entries) }))
+        Self(Some(Kept {
+            tokens,
+            seen_once: SeenOnce::new(entries.min(bytes.div_ceil(u64::try_from(OVERHEAD).unwrap_or(1)))),
+        }))
     }
 
     pub(super) fn get(&self, token: &[u8]) -> Option<AuthContext> {
         self.0.as_ref()?.tokens.get(&Wanted(token))
     }
 
-    /// Keeps a verdict, if the token was seen before.
-    pub(super) fn offer(&self, token: &[u8], context: &AuthContext) {
+    /// Keeps a verdict, if the token was seen before, or `at_once`.
+    pub(super) fn offer(&self, token: &[u8], context: &AuthContext, at_once: bool) {
         let Some(Kept { tokens, seen_once }) = &self.0 else { return };
-        if token.len() <= MAX_TOKEN && seen_once.comes_again(token) {
+        if token.len() <= MAX_TOKEN && (at_once || seen_once.comes_again(token)) {
             tokens.insert(Token(Zeroizing::new(token.into())), context.clone());
         }
     }
