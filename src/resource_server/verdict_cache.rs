@@ -140,7 +140,7 @@ struct SeenOnce {
 impl SeenOnce {
     /// For several times as many tokens as are kept.
     fn new(entries: u64) -> Self {
-        let words = entries.saturating_div(2).clamp(16, 1 << 24);
+        let words = entries.saturating_div(2).clamp(1 << 10, 1 << 24);
         let bits = (0..words).map(|_| AtomicU64::new(0)).collect();
         Self { bits, hasher: Default::default(), noted: AtomicU64::new(0), most: words * 8 }
     }
