@@ -54,6 +54,7 @@ const ON_THE_PUBLIC_API: &[&str] = &["app_id/", "authorization_server/"];
 /// The only files that may name a dependency, or a function of it.
 const NAMES: &[(&str, &[&str])] = &[
     ("SystemTime::now", &["clock.rs"]),
+    ("rustix", &["clock.rs"]),
     ("aws_lc_rs", &["jwt/signature.rs", "authorization_server/"]),
     ("axum", &["authorization_server/"]),
     ("axum_core", &["resource_server/extract.rs"]),
