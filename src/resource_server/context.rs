@@ -74,6 +74,20 @@ impl AuthContext {
         Self(Arc::new(Inner { standing, challenge, issuer, payload, claims, key }))
     }
 
+    /// The same in memory of its own, with a reference count that nobody else touches.
+    pub(super) fn copied(&self) -> Self {
+        let Inner { standing, challenge, issuer, payload, claims, key } = &*self.0;
+        let Standing { epoch, issuer: index, expires_at, not_before } = standing;
+        let standing = Standing {
+            epoch: AtomicU64::new(epoch.load(Ordering::Relaxed)),
+            issuer: *index,
+            expires_at: *expires_at,
+            not_before: *not_before,
+        };
+        let (challenge, issuer, payload) = (Arc::clone(challenge), issuer.clone(), payload.clone());
+        Self(Arc::new(Inner { standing, challenge, issuer, payload, claims: claims.clone(), key: *key }))
+    }
+
     /// The place of its issuer in the list of the resource server that made it.
     pub(super) fn issuer_index(&self) -> usize {
         self.0.standing.issuer

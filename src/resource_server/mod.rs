@@ -19,6 +19,7 @@
 //!             AuthContext into the request's extensions ─▶ inner service
 //! ```
 
+mod at_hand;
 mod bearer;
 mod builder;
 mod challenge;

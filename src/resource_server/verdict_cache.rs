@@ -14,7 +14,8 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use zeroize::Zeroizing;
 
-use super::AuthContext;
+use super::at_hand::CacheId;
+use super::{AuthContext, at_hand};
 
 /// Longer tokens are verified each time: they would crowd out many others.
 const MAX_TOKEN: usize = 8 * 1024;
@@ -38,6 +39,7 @@ impl Default for Limits {
 pub(super) struct VerdictCache(Option<Kept>);
 
 struct Kept {
+    id: CacheId,
     tokens: Cache<Token, AuthContext, foldhash::fast::RandomState>,
     seen_once: SeenOnce,
 }
@@ -61,25 +63,32 @@ impl VerdictCache {
         let cache = cache.eviction_policy(EvictionPolicy::lru());
         let tokens = cache.build_with_hasher(foldhash::fast::RandomState::default());
         Self(Some(Kept {
+            id: CacheId::new(),
             tokens,
             seen_once: SeenOnce::new(entries.min(bytes.div_ceil(u64::try_from(OVERHEAD).unwrap_or(1)))),
         }))
     }
 
     pub(super) fn get(&self, token: &[u8]) -> Option<AuthContext> {
-        self.0.as_ref()?.tokens.get(&Wanted(token))
+        let Kept { id, tokens, .. } = self.0.as_ref()?;
+        at_hand::find(*id, token).or_else(|| {
+            let context = tokens.get(&Wanted(token))?;
+            at_hand::offer(*id, token, &context);
+            Some(context)
+        })
     }
 
     /// Keeps a verdict, if the token was seen before, or `at_once`.
     pub(super) fn offer(&self, token: &[u8], context: &AuthContext, at_once: bool) {
-        let Some(Kept { tokens, seen_once }) = &self.0 else { return };
+        let Some(Kept { tokens, seen_once, .. }) = &self.0 else { return };
         if token.len() <= MAX_TOKEN && (at_once || seen_once.comes_again(token)) {
             tokens.insert(Token(Zeroizing::new(token.into())), context.clone());
         }
     }
 
     pub(super) fn remove(&self, token: &[u8]) {
-        if let Some(Kept { tokens, .. }) = &self.0 {
+        if let Some(Kept { id, tokens, .. }) = &self.0 {
+            at_hand::forget(*id, token);
             tokens.invalidate(&Wanted(token));
         }
     }

@@ -1,0 +1,99 @@
+//! What each thread remembers for itself: the few verdicts that it uses again and again.
+//!
+//! The verdict cache is shared, and so are the reference counts of its contexts and the queue in
+//! which it notes what was used. Threads that serve the same caller would pass these to and
+//! fro, and be hardly faster together than one alone. So a token that a thread meets often is
+//! copied, with its context, to where no other thread looks. It is found by its whole bytes, and
+//! judged at each hit, like any other.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use zeroize::Zeroizing;
+
+use super::AuthContext;
+
+/// For each thread.
+const SLOTS: usize = 8;
+
+/// So often in a row has a token to come to its slot before it is worth a copy.
+const WORTH_A_COPY: u8 = 8;
+
+/// After so many uses the shared cache is asked, so that it knows what is in use.
+const USES: u8 = 64;
+
+/// Tells the caches of one process apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CacheId(u64);
+
+impl CacheId {
+    pub(super) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+struct Slot {
+    /// The token that came last, by its end, and how often in a row.
+    last: [u8; 8],
+    in_a_row: u8,
+    kept: Option<Kept>,
+}
+
+struct Kept {
+    cache: CacheId,
+    /// Wiped when it is dropped.
+    token: Zeroizing<Box<[u8]>>,
+    context: AuthContext,
+    uses: u8,
+}
+
+impl Kept {
+    fn is(&self, cache: CacheId, token: &[u8]) -> bool {
+        self.cache == cache && **self.token == *token
+    }
+}
+
+thread_local! {
+    static AT_HAND: RefCell<[Slot; SLOTS]> =
+        const { RefCell::new([const { Slot { last: [0; 8], in_a_row: 0, kept: None } }; SLOTS]) };
+}
+
+/// The slot of a token: the end of a signature is as good as random.
+fn with_slot<T>(token: &[u8], look: impl FnOnce(&mut Slot, [u8; 8]) -> Option<T>) -> Option<T> {
+    let end = *token.last_chunk::<8>()?;
+    let slot = end.iter().fold(0_usize, |sum, byte| sum.wrapping_add(usize::from(*byte))) % SLOTS;
+    // A thread that ends has nothing at hand any more.
+    AT_HAND.try_with(|slots| look(slots.try_borrow_mut().ok()?.get_mut(slot)?, end)).ok().flatten()
+}
+
+/// The verdict on this very token. Now and then none, for the shared cache to be asked.
+pub(super) fn find(cache: CacheId, token: &[u8]) -> Option<AuthContext> {
+    with_slot(token, |slot, _| {
+        let kept = slot.kept.as_mut().filter(|kept| kept.is(cache, token))?;
+        kept.uses = (kept.uses + 1) % USES;
+        (kept.uses != 0).then(|| kept.context.clone())
+    })
+}
+
+/// Takes what the shared cache knows to hand, if it was wanted often.
+pub(super) fn offer(cache: CacheId, token: &[u8], context: &AuthContext) {
+    with_slot(token, |slot, end| {
+        if slot.kept.as_ref().is_some_and(|kept| kept.is(cache, token)) {
+            return None::<()>;
+        }
+        slot.in_a_row = if slot.last == end { slot.in_a_row.saturating_add(1) } else { 1 };
+        slot.last = end;
+        if slot.in_a_row >= WORTH_A_COPY {
+            let (token, context) = (Zeroizing::new(token.into()), context.copied());
+            slot.kept = Some(Kept { cache, token, context, uses: 0 });
+            slot.in_a_row = 0;
+        }
+        None
+    });
+}
+
+/// Lets go of a token that is no longer good.
+pub(super) fn forget(cache: CacheId, token: &[u8]) {
+    with_slot(token, |slot, _| slot.kept.take_if(|kept| kept.is(cache, token)));
+}
