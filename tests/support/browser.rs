@@ -174,6 +174,9 @@ impl Browser {
 
     /// The whole page, as PNG.
     pub async fn picture(&self) -> Vec<u8> {
+        // Of a page that was never drawn there is none.
+        let drawn = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))";
+        self.0.execute_async(drawn, Vec::new()).await.unwrap();
         let whole = json!({ "format": "png", "captureBeyondViewport": true });
         let taken = self.devtools("Page.captureScreenshot", whole).await;
         STANDARD.decode(taken["data"].as_str().unwrap()).unwrap()
