@@ -598,13 +598,41 @@ async fn a_resource_server_that_starts_first_becomes_ready_by_itself() {
     judge(&resource, &token).await.unwrap();
 }
 
+/// A folder for a test; gone with it.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tower-oauth-{name}-{}", std::process::id()));
+        let _there_may_be_none = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn with_state(path: &std::path::Path) -> Result<AuthorizationServer, tower_oauth::ConfigError> {
+    AuthorizationServer::builder().algorithm(Algorithm::Es256).state_file(path).build()
+}
+
 #[test]
 fn applications_and_keys_outlive_a_restart_in_a_file_of_their_own() {
-    let folder = std::env::temp_dir().join(format!("tower-oauth-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("state.json");
-    let _ = std::fs::remove_file(&path);
-    let build = || AuthorizationServer::builder().state_file(&path).build();
+    let folder = Folder::new("outlive");
+    let path = folder.0.join("state.json");
+    let build = || with_state(&path);
     let first = build().unwrap();
     let app = first.register("shop").unwrap();
     app.set_scopes(["orders.read"]).unwrap();
@@ -628,7 +656,108 @@ fn applications_and_keys_outlive_a_restart_in_a_file_of_their_own() {
     let error = build().unwrap_err();
     assert!(error.to_string().contains("damaged"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap().len(), whole.len() / 2, "and it is left as it is");
-    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_state_file_that_others_can_read_is_closed_to_them() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new("tightened");
+    let path = folder.0.join("state.json");
+    with_state(&path).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    with_state(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_the_state_file_is_followed_and_one_that_leads_nowhere_is_no_fresh_start() {
+    let folder = Folder::new("link");
+    let (target, link) = (folder.0.join("target.json"), folder.0.join("state.json"));
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let error = with_state(&link).unwrap_err();
+    assert_eq!(error.setting(), "state file");
+    assert!(error.to_string().contains("leads nowhere"), "{error}");
+    assert!(!target.exists());
+
+    with_state(&target).unwrap();
+    with_state(&link).unwrap().register("shop").unwrap();
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink(), "it is still a link");
+    assert_eq!(with_state(&target).unwrap().applications().len(), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_lies_beside_the_state_file_is_left_alone() {
+    let folder = Folder::new("beside");
+    let (path, precious) = (folder.0.join("state.json"), folder.0.join("precious"));
+    std::fs::write(&precious, "kept").unwrap();
+    std::os::unix::fs::symlink(&precious, folder.0.join("state.json.new")).unwrap();
+    let server = with_state(&path).unwrap();
+    server.register("shop").unwrap();
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "kept");
+    assert_eq!(folder.names(), ["precious", "state.json", "state.json.new"]);
+    // A folder in its place cannot be replaced by a file.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir_all(path.join("full")).unwrap();
+    assert_eq!(server.register("orders").unwrap_err().setting(), "state file");
+    assert_eq!(server.applications().len(), 1, "what was not written down was not done");
+    assert_eq!(folder.names(), ["precious", "state.json", "state.json.new"], "nothing is left over");
+}
+
+#[test]
+fn a_state_file_that_no_changes_lead_to_is_damaged() {
+    let folder = Folder::new("damaged");
+    let path = folder.0.join("state.json");
+    let server = with_state(&path).unwrap();
+    server.register("shop").unwrap().set_scopes(["orders.read"]).unwrap();
+    server.register("orders").unwrap();
+    server.rotate().unwrap();
+    let mut sound: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let role = json!({ "id": "clerk", "name": "clerk", "description": "", "access": [["x", ["desk.open"]]] });
+    sound["roles"] = json!([role]);
+    sound["applications"][0]["role_ids"] = json!(["clerk"]);
+    let load = |document: &Value| {
+        std::fs::write(&path, document.to_string()).unwrap();
+        with_state(&path).map(drop)
+    };
+    load(&sound).unwrap();
+    for (place, value) in [
+        ("/keys", json!([])),
+        ("/keys/0/published_until", json!(1)),
+        ("/keys/1/published_until", Value::Null),
+        ("/keys/1/kid", sound["keys"][0]["kid"].clone()),
+        ("/keys/1/kid", json!("\"><script>")),
+        ("/applications/1/client_id", sound["applications"][0]["client_id"].clone()),
+        ("/applications/1/client_id", json!("../keys")),
+        ("/applications/1/client_id", json!("")),
+        ("/applications/0/name", json!("")),
+        ("/applications/0/name", json!("x".repeat(51))),
+        ("/applications/0/secret", json!("")),
+        ("/applications/0/type", json!("robot")),
+        ("/applications/0/scopes", json!(["Orders Read"])),
+        ("/applications/1/role_ids", json!(["unknown"])),
+        ("/roles/0/name", json!("")),
+        ("/roles/0/access/0/1", json!(["openid.x"])),
+        ("/roles", json!([role, role])),
+    ] {
+        let mut document = sound.clone();
+        *document.pointer_mut(place).unwrap() = value;
+        let error = load(&document).expect_err(place);
+        assert!(error.to_string().ends_with("is damaged"), "{place}: {error}");
+    }
+}
+
+#[test]
+fn of_more_than_50_keys_the_oldest_goes() {
+    let server = AuthorizationServer::builder().algorithm(Algorithm::Es256).build().unwrap();
+    let mut made = vec![server.keys()[0].kid().to_owned()];
+    for _ in 0..50 {
+        made.push(server.rotate().unwrap());
+    }
+    let published: Vec<String> = server.keys().iter().map(|key| key.kid().to_owned()).collect();
+    assert!(published.iter().eq(made[1..].iter().rev()), "the latest first");
 }
 
 #[test]

@@ -178,9 +178,49 @@ async fn a_copy_button_copies_what_is_hidden() {
         let copy = browser.css("button[data-copy^='secret-']").await;
         copy.click().await.unwrap();
         browser.find(Locator::XPath("//button[starts-with(., 'Copied')]")).await;
+        // And those who do not see the button hear it.
+        browser.find(Locator::XPath("//p[@role='status'][.='Copied secret']")).await;
         let read = "navigator.clipboard.readText().then(arguments[0], arguments[0])";
         let copied = browser.0.execute_async(read, Vec::new()).await.unwrap();
         assert_eq!(copied, application.secret().expose_secret());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_link_from_another_site_leaves_open_forms_good() {
+    with_browser(true, async |browser: Browser| {
+        let server = start().await;
+        let link = format!(r#"<!doctype html><a href="{}/keys">To the keys</a>"#, server.base_url());
+        let page = get(async move || axum::response::Html(link.clone()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move { axum::serve(listener, Router::new().route("/", page)).await });
+
+        browser.open(&format!("{}/applications/new", server.base_url())).await;
+        let session = async || browser.0.get_all_cookies().await.unwrap()[0].value().to_owned();
+        let before = session().await;
+        // For browsers another name is another site.
+        browser.open(&format!("http://localhost:{port}")).await;
+        browser.click("To the keys").await;
+        browser.css("li.key").await;
+        assert_eq!(session().await, before);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_fault_that_is_on_is_told_by_more_than_colours() {
+    with_browser(true, async |browser: Browser| {
+        let server = start().await;
+        server.fail(Endpoints::Token, Fault::Garbage);
+        let forced = json!({ "features": [{ "name": "forced-colors", "value": "active" }] });
+        browser.devtools("Emulation.setEmulatedMedia", forced).await;
+        browser.open(&format!("{}/faults", server.base_url())).await;
+        for (pressed, border) in [("true", "2px"), ("false", "0px")] {
+            let selector = format!(".switch button[value=garbage][aria-pressed={pressed}]");
+            assert_eq!(browser.css(&selector).await.css_value("border-top-width").await.unwrap(), border);
+        }
     })
     .await;
 }
@@ -236,12 +276,15 @@ for (const field of document.querySelectorAll("input:not([type=hidden]), select,
 }
 const ids = [...document.querySelectorAll("[id]")].map(element => element.id);
 if (new Set(ids).size < ids.length) findings.push("an id is there twice");
+for (const button of document.querySelectorAll("button, .button")) {
+  if (button.scrollWidth > button.clientWidth) findings.push(`${button.textContent}: wider than its button`);
+}
 if (document.documentElement.scrollWidth > innerWidth) findings.push(`${document.documentElement.scrollWidth} px wide`);
 return findings;
 "#;
 
 #[tokio::test]
-async fn every_page_is_legible_at_both_widths_light_and_dark() {
+async fn every_page_is_legible_at_every_width_light_and_dark() {
     with_browser(true, async |browser: Browser| {
         let server = start().await;
         let client_id = furnish(&server).await;
@@ -253,7 +296,9 @@ async fn every_page_is_legible_at_both_widths_light_and_dark() {
         browser.css("#token-claims").await;
         let edit = format!("/applications/{client_id}");
         let trial = format!("/try/{client_id}");
-        for (width, scheme) in [(360, "light"), (360, "dark"), (1440, "light"), (1440, "dark")] {
+        for (width, scheme) in
+            [(320, "light"), (360, "light"), (360, "dark"), (1440, "light"), (1440, "dark")]
+        {
             browser.screen(width, scheme).await;
             for (name, path) in [
                 ("applications", "/?done=added"),

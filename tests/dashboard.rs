@@ -13,15 +13,16 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::app_id::Binding;
-use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, Fault};
+use tower_oauth::authorization_server::{AuthorizationServer, AuthorizationServerBuilder, Endpoints, Fault};
 use tower_oauth::transport::Transport;
-use tower_oauth::{ManualClock, UnixTime};
+use tower_oauth::{Algorithm, ManualClock, UnixTime};
 
 const PAGES: [&str; 6] = ["/", "/applications/new", "/try", "/keys", "/activity", "/faults"];
 
@@ -34,13 +35,19 @@ struct Visitor {
 
 impl Visitor {
     fn new() -> Self {
+        Self::with(|builder| builder)
+    }
+
+    fn with(settings: impl FnOnce(AuthorizationServerBuilder) -> AuthorizationServerBuilder) -> Self {
         let clock = ManualClock::at(UnixTime::from_secs(1_700_000_000));
-        let server = AuthorizationServer::builder().clock(clock.clone()).build().unwrap();
+        let server = settings(AuthorizationServer::builder().clock(clock.clone())).build().unwrap();
         Self { clock, server, cookie: Mutex::default() }
     }
 
     async fn send(&self, request: Request<Bytes>) -> Response<Bytes> {
-        self.server.transport().send(request, 1 << 20).await.unwrap()
+        let router = self.server.router_with_dashboard();
+        let (head, body) = router.oneshot(request.map(Body::from)).await.unwrap().into_parts();
+        Response::from_parts(head, axum::body::to_bytes(body, 1 << 20).await.unwrap())
     }
 
     fn request(&self, method: &str, path: &str) -> http::request::Builder {
@@ -266,7 +273,7 @@ async fn every_answer_tells_browsers_what_not_to_do() {
             headers
                 .get_all(header::SET_COOKIE)
                 .iter()
-                .all(|cookie| { cookie.to_str().unwrap().ends_with("; Path=/; HttpOnly; SameSite=Strict") })
+                .all(|cookie| { cookie.to_str().unwrap().ends_with("; Path=/; HttpOnly; SameSite=Lax") })
         );
     }
 }
@@ -373,8 +380,10 @@ async fn an_application_is_renamed_given_scopes_and_roles_and_deleted() {
     assert_eq!(scope().await, "appid_default orders.read orders.write", "no role is checked");
     visitor.change(&path, &[("action", "roles"), ("role", &role), ("role", "unknown")]).await;
     assert_eq!(scope().await, "appid_default desk.open orders.read orders.write");
-    visitor.change(&path, &[("action", "delete-role"), ("role", &role)]).await;
+    let delete = [("action", "delete-role"), ("role", role.as_str())];
+    assert!(visitor.change(&path, &delete).await.contains("The role was deleted."));
     assert_eq!(scope().await, "appid_default orders.read orders.write");
+    assert!(visitor.change(&path, &delete).await.contains("There was no such role any more."));
 
     let page = visitor.change(&path, &[("action", "delete")]).await;
     assert!(page.contains("The application was deleted."));
@@ -393,8 +402,13 @@ async fn a_refused_change_keeps_what_was_typed_beside_its_error() {
         (vec![("action", "scopes"), ("scopes", "Orders Read")], "scopes-error", ">Orders Read</textarea>"),
         (
             vec![("action", "add-role"), ("role_name", "clerk"), ("role_scopes", "openid.x")],
-            "role-error",
+            "role-scopes-error",
             "value=\"openid.x\"",
+        ),
+        (
+            vec![("action", "add-role"), ("role_name", ""), ("role_scopes", "desk.open")],
+            "role-name-error",
+            "value=\"desk.open\"",
         ),
     ] {
         let response = visitor.submit(&path, &fields).await;
@@ -403,9 +417,81 @@ async fn a_refused_change_keeps_what_was_typed_beside_its_error() {
         assert!(page.contains(&format!(r#"id="{error}" role="alert""#)), "{page}");
         assert!(page.contains(typed), "{page}");
         assert_eq!(page.matches(r#"role="alert""#).count(), 1);
+        assert_eq!(page.matches(r#"aria-invalid="true""#).count(), 1, "one field is wrong: {page}");
+        let invalid = page.split('<').find(|tag| tag.contains(r#"aria-invalid="true""#)).unwrap();
+        assert!(invalid.contains(error), "{invalid}");
+        assert!(page.contains("<title>Error: shop"));
     }
     let unknown = visitor.submit(&path, &[("action", "promote")]).await;
     assert_eq!(unknown.status(), StatusCode::BAD_REQUEST);
+}
+
+/// A limit, and a disk that is full.
+#[tokio::test]
+async fn what_is_wrong_with_the_server_is_not_shown_at_a_field() {
+    let folder = std::env::temp_dir().join(format!("tower-oauth-dashboard-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let state = folder.join("state.json");
+    let visitor = Visitor::with(|builder| builder.algorithm(Algorithm::Es256).state_file(&state));
+    let app = visitor.server.register("shop").unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let path = format!("/applications/{}", app.client_id());
+    for (path, fields) in [
+        ("/applications/new", vec![("name", "orders")]),
+        (&path, vec![("action", "rename"), ("name", "orders")]),
+        (&path, vec![("action", "scopes"), ("scopes", "orders.read")]),
+        (&path, vec![("action", "roles")]),
+        (&path, vec![("action", "add-role"), ("role_name", "clerk")]),
+        (&path, vec![("action", "delete")]),
+        ("/keys", vec![("action", "rotate")]),
+    ] {
+        let response = visitor.submit(path, &fields).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR, "{fields:?}");
+        let page = text(&response);
+        assert!(page.contains("State file") && page.contains("cannot be written"), "{page}");
+        assert!(!page.contains("aria-invalid"));
+    }
+    assert_eq!(visitor.server.applications().len(), 1);
+
+    let visitor = Visitor::new();
+    for _ in 0..200 {
+        visitor.server.register("one of many").unwrap();
+    }
+    let response = visitor.submit("/applications/new", &[("name", "orders")]).await;
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(text(&response).contains("there are 200 already"));
+}
+
+#[tokio::test]
+async fn what_was_done_is_in_the_title() {
+    let visitor = Visitor::new();
+    let title = |page: &str| between(page, "<title>", " · ").to_owned();
+    let page = visitor.change("/applications/new", &[("name", "shop")]).await;
+    assert_eq!(title(&page), "The application was added. Select it to see its credentials. Applications");
+    let edit = format!("/applications/{}", visitor.server.applications()[0].client_id());
+    let page = visitor.change(&edit, &[("action", "rename"), ("name", "orders")]).await;
+    assert_eq!(title(&page), "The name was saved. orders");
+    let page = visitor.change("/keys", &[("action", "rotate")]).await;
+    assert_eq!(title(&page), "Tokens are signed with a new key from now on. Keys");
+    assert_eq!(
+        title(&visitor.change("/faults", &[("endpoint", "all")]).await),
+        "All faults were ended. Faults"
+    );
+    assert_eq!(title(&visitor.page("/keys").await), "Keys", "but not for ever");
+}
+
+#[tokio::test]
+async fn the_router_without_the_dashboard_has_none() {
+    let visitor = Visitor::new();
+    for path in PAGES.into_iter().chain(["/dashboard/style.css"]) {
+        let request = || visitor.request("GET", path).body(Bytes::new()).unwrap();
+        let response = visitor.server.router().oneshot(request().map(Body::from)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
+        let response = visitor.server.transport().send(request(), 1 << 20).await.unwrap();
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
+    }
+    let keys = Request::get(visitor.server.jwks_uri().as_str()).body(Body::empty()).unwrap();
+    assert_eq!(visitor.server.router().oneshot(keys).await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]
@@ -468,6 +554,22 @@ async fn the_lines_for_the_command_line_are_those_of_the_guide_and_work() {
         .layer()
         .layer(service_fn(async |_: Request<()>| Ok::<_, std::convert::Infallible>(Response::new(()))));
     assert_eq!(protected.oneshot(request).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_line_that_requests_a_token_asks_for_the_scope_that_was_tried() {
+    let visitor = Visitor::new();
+    let app = visitor.server.register("shop").unwrap();
+    app.set_scopes(["orders.read", "orders.write"]).unwrap();
+    for (scope, last) in [
+        ("orders.read orders.write", "-d 'scope=orders.read+orders.write'"),
+        ("'; rm -rf ~ #&x=y", "-d 'scope=%27%3B+rm+-rf+%7E+%23%26x%3Dy'"),
+        ("", "-d grant_type=client_credentials"),
+    ] {
+        let page = visitor.change("/try", &[("application", app.client_id()), ("scope", scope)]).await;
+        let line = element(&page, "curl-token");
+        assert_eq!(line.lines().last().unwrap().trim(), last);
+    }
 }
 
 #[tokio::test]

@@ -48,6 +48,28 @@ fn every_point_of_the_key_set_policy_names_a_test_that_exists() {
     }
 }
 
+#[test]
+fn the_dependencies_of_the_guide_to_tests_are_those_of_its_examples() {
+    let guide = read("src/guide/testing.md");
+    let listed: BTreeSet<String> = guide
+        .split_once("[dev-dependencies]")
+        .and_then(|(_, rest)| rest.split_once("```"))
+        .map(|(listed, _)| listed.lines().filter_map(|line| line.split_once(" = ")))
+        .unwrap()
+        .map(|(name, _)| name.replace('-', "_"))
+        .collect();
+    let used: BTreeSet<String> = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("use "))
+        .filter_map(|path| path.split_once("::"))
+        .map(|(name, _)| name.to_owned())
+        // By its macros and attributes.
+        .chain(["tokio".to_owned()])
+        .filter(|name| name != "std")
+        .collect();
+    assert_eq!(listed, used);
+}
+
 /// Names of metrics in a text.
 fn metrics(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !c.is_ascii_lowercase() && c != '_')

@@ -49,13 +49,6 @@ impl State {
     }
 
     pub(super) fn register_as(&mut self, name: &str, kind: &str) -> Result<Registration, ConfigError> {
-        check_name(name)?;
-        if !matches!(kind, "regularwebapp" | "singlepageapp") {
-            return Err(ConfigError::without_value("type", "must be regularwebapp or singlepageapp"));
-        }
-        if self.applications.len() >= MAX_APPLICATIONS {
-            return Err(ConfigError::without_value("applications", "there are 200 already"));
-        }
         let registration = Registration {
             client_id: uuid::Uuid::new_v4().to_string(),
             secret: random_secret()?,
@@ -64,6 +57,10 @@ impl State {
             scopes: Vec::new(),
             role_ids: Vec::new(),
         };
+        registration.check()?;
+        if self.applications.len() >= MAX_APPLICATIONS {
+            return Err(ConfigError::without_value("applications", "there are 200 already"));
+        }
         self.applications.push(registration.clone());
         Ok(registration)
     }
@@ -95,12 +92,16 @@ impl State {
     }
 
     pub(super) fn add_role(&mut self, role: Role) -> Result<Role, ConfigError> {
-        check_name(&role.name)?;
+        role.check()?;
         if self.roles.len() >= MAX_ROLES {
             return Err(ConfigError::without_value("roles", "there are 50 already"));
         }
         self.roles.push(role.clone());
         Ok(role)
+    }
+
+    pub(super) fn has_role(&self, id: &str) -> bool {
+        self.roles.iter().any(|role| role.id == id)
     }
 
     /// Whether there was one to delete.
@@ -127,17 +128,41 @@ impl State {
 }
 
 impl Registration {
-    pub(super) fn set_scopes(&mut self, scopes: Vec<String>) -> Result<(), ConfigError> {
-        if scopes.len() > MAX_SCOPES {
+    /// What an application must be, wherever it comes from.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        check_name(&self.name)?;
+        if !matches!(self.kind.as_str(), "regularwebapp" | "singlepageapp") {
+            return Err(ConfigError::without_value("type", "must be regularwebapp or singlepageapp"));
+        }
+        if self.secret.expose_secret().is_empty() {
+            return Err(ConfigError::without_value("secret", "must not be empty"));
+        }
+        if self.scopes.len() > MAX_SCOPES {
             return Err(ConfigError::without_value("scopes", "must not be more than 50"));
         }
-        check_scopes(&scopes)?;
+        check_scopes(&self.scopes)
+    }
+
+    pub(super) fn set_name(&mut self, name: &str) -> Result<(), ConfigError> {
+        name.clone_into(&mut self.name);
+        self.check()
+    }
+
+    pub(super) fn set_scopes(&mut self, scopes: Vec<String>) -> Result<(), ConfigError> {
         self.scopes = scopes;
-        Ok(())
+        self.check()
     }
 }
 
-pub(super) fn check_scopes(scopes: &[String]) -> Result<(), ConfigError> {
+impl Role {
+    /// What a role must be, wherever it comes from.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        check_name(&self.name)?;
+        self.access.iter().try_for_each(|(_, scopes)| check_scopes(scopes))
+    }
+}
+
+fn check_scopes(scopes: &[String]) -> Result<(), ConfigError> {
     match scopes.iter().find(|scope| !is_scope_name(scope)) {
         None => Ok(()),
         Some(bad) => {
@@ -147,7 +172,7 @@ pub(super) fn check_scopes(scopes: &[String]) -> Result<(), ConfigError> {
     }
 }
 
-pub(super) fn check_name(name: &str) -> Result<(), ConfigError> {
+fn check_name(name: &str) -> Result<(), ConfigError> {
     match name.chars().take(MAX_NAME + 1).count() {
         1..=MAX_NAME => Ok(()),
         _ => Err(ConfigError::without_value("name", "must have 1 to 50 characters")),

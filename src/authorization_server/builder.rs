@@ -82,8 +82,9 @@ impl AuthorizationServerBuilder {
         self
     }
 
-    /// Keeps applications and keys in this file, readable by its owner only, so that they
-    /// outlive a restart. Default: in memory.
+    /// Keeps applications and keys in this file, so that they outlive a restart. It is readable by
+    /// its owner only, and made so if it is not; a link is followed, and must lead to a file.
+    /// Default: in memory.
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
         self
@@ -132,7 +133,7 @@ impl AuthorizationServerBuilder {
             Some(token) => token,
             None => signing_keys::random_secret()?,
         };
-        let store = Store::new(state_file);
+        let store = Store::new(state_file)?;
         let state = match store.load(&tenant_id)? {
             Some(mut state) => {
                 // Another algorithm than last time: it is signed with from now on.
@@ -187,7 +188,7 @@ impl Listening {
         self.address
     }
 
-    /// Answers requests until `shutdown` ends; then those in flight have a moment to be
+    /// Answers requests, those to the dashboard included, until `shutdown` ends; then those in flight have a moment to be
     /// answered.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) {
         let (ended, mut is_over) = tokio::sync::watch::channel(false);
@@ -195,7 +196,8 @@ impl Listening {
             shutdown.await;
             let _nobody_else_listens = ended.send(true);
         };
-        let serving = axum::serve(self.listener, self.server.router()).with_graceful_shutdown(shutdown);
+        let serving =
+            axum::serve(self.listener, self.server.router_with_dashboard()).with_graceful_shutdown(shutdown);
         let too_slow = async move {
             let _ = is_over.wait_for(|over| *over).await;
             tokio::time::sleep(GRACE).await;

@@ -18,6 +18,11 @@ pub(super) const MAX_BODY: usize = 64 * 1024;
 /// For how long keys and metadata may be kept.
 const CACHED: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
+/// The endpoints, and the dashboard beside them: no fault spoils it, as that is where faults end.
+pub(super) fn router_with_dashboard(server: AuthorizationServer) -> Router {
+    router(server.clone()).merge(dashboard::router(&server).with_state(server))
+}
+
 pub(super) fn router(server: AuthorizationServer) -> Router {
     let oauth = Router::new()
         .route("/token", post(token_endpoint::token))
@@ -32,8 +37,6 @@ pub(super) fn router(server: AuthorizationServer) -> Router {
         .fallback(async || Refusal::not_found())
         .layer(from_fn_with_state(server.clone(), faults::inject))
         .layer(from_fn_with_state(server.clone(), activity::record))
-        // Not spoiled by faults: they are switched off there.
-        .merge(dashboard::router(&server))
         .with_state(server)
 }
 

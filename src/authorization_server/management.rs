@@ -13,9 +13,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::applications::{Registration, Role, check_name};
+use super::applications::{Registration, Role};
 use super::endpoints::{MAX_BODY, Refusal};
 use super::signing_keys::same;
+use super::store::STATE_FILE;
 use super::{AuthorizationServer, Inner, PublishedKey, Version};
 use crate::error::ConfigError;
 
@@ -69,7 +70,7 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
 
 /// A change that was refused, or could not be written down.
 fn refused(error: &ConfigError) -> Refusal {
-    if error.setting() == "state file" {
+    if error.setting() == STATE_FILE {
         return Refusal::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "server_error",
@@ -108,11 +109,7 @@ async fn show(State(server): Server, Path(path): Segments) -> Result<Json<Value>
 
 async fn rename(State(server): Server, Path(path): Segments, body: Bytes) -> Result<Json<Value>, Refusal> {
     let Named { name, .. } = read(&body)?;
-    let renamed = change(&server.0, &path, |application| {
-        check_name(&name)?;
-        application.name.clone_from(&name);
-        Ok(())
-    })?;
+    let renamed = change(&server.0, &path, |application| application.set_name(&name))?;
     Ok(Json(application(&server.0, &renamed)))
 }
 
@@ -169,16 +166,17 @@ async fn set_application_roles(
     body: Bytes,
 ) -> Result<Json<Value>, Refusal> {
     let RoleIds { roles: Ids { ids } } = read(&body)?;
-    {
-        let state = server.0.state();
-        if ids.iter().any(|id| !state.roles.iter().any(|role| role.id == *id)) {
-            return Err(Refusal::bad_request("invalid_request", "there is no role with one of these ids"));
+    let client_id = segment(&path, "client_id")?;
+    let changed = server.0.change(|state| {
+        if !ids.iter().all(|id| state.has_role(id)) {
+            return Err(ConfigError::without_value("roles", "must be ids of roles that there are"));
         }
-    }
-    let changed = change(&server.0, &path, |application| {
-        application.role_ids = ids;
-        Ok(())
-    })?;
+        state.change_application(client_id, |application| {
+            application.role_ids = ids;
+            Ok(())
+        })
+    });
+    let changed = changed.map_err(|error| refused(&error))?.ok_or_else(Refusal::not_found)?;
     Ok(Json(roles_by_id(&server.0, &changed.role_ids)))
 }
 
@@ -232,10 +230,11 @@ struct Access {
 
 impl RoleBody {
     fn into_role(self, id: String) -> Result<Role, ConfigError> {
-        check_name(&self.name)?;
         let access =
             self.access.into_iter().map(|Access { application_id, scopes }| (application_id, scopes));
-        Ok(Role { id, name: self.name, description: self.description, access: access.collect() })
+        let role = Role { id, name: self.name, description: self.description, access: access.collect() };
+        role.check()?;
+        Ok(role)
     }
 }
 

@@ -207,7 +207,8 @@ impl AuthorizationServer {
     }
 
     /// Signs with a new key from now on. The old key goes on being published for as long as
-    /// tokens that it signed may live. Returns the new `kid`.
+    /// tokens that it signed may live, but of more than 50 keys the oldest goes. Returns the new
+    /// `kid`.
     ///
     /// # Errors
     ///
@@ -275,11 +276,17 @@ impl AuthorizationServer {
         self.0.faults.requests(endpoints)
     }
 
-    /// Its endpoints and its dashboard as a service, to be served or called in any way. The
-    /// dashboard answers only under the [`base_url`](Self::base_url) and loopback names with its
-    /// port.
+    /// Its endpoints as a service, to be served or called in any way. Without the dashboard, which
+    /// has no login.
     pub fn router(&self) -> axum::Router {
         endpoints::router(self.clone())
+    }
+
+    /// Its endpoints and its dashboard, as [`Listening::serve`] serves them on loopback. To be called
+    /// by tests: whoever reaches the dashboard reads every secret. It answers only under the
+    /// [`base_url`](Self::base_url) and loopback names with its port.
+    pub fn router_with_dashboard(&self) -> axum::Router {
+        endpoints::router_with_dashboard(self.clone())
     }
 
     /// A transport that calls the endpoints in-process: no socket, no port.

@@ -22,6 +22,9 @@ use crate::clock::UnixTime;
 use crate::error::ConfigError;
 use crate::jwt::Algorithm;
 
+/// So many are kept: who rotates all day finds an end to the key set, and to the state file.
+const MAX_KEYS: usize = 50;
+
 /// A private key and all that is known of it.
 pub(super) struct SigningKey {
     kid: String,
@@ -130,9 +133,12 @@ impl KeyRing {
         Self(vec![RingKey { key: Arc::new(current), published_until: None }])
     }
 
-    /// `None` without a current key in front.
+    /// `None` unless the first key is the current one, and the others are retired.
     pub(super) fn from_keys(keys: Vec<RingKey>) -> Option<Self> {
-        keys.first().is_some_and(|first| first.published_until.is_none()).then_some(Self(keys))
+        let (current, retired) = keys.split_first()?;
+        let is_ring =
+            current.published_until.is_none() && retired.iter().all(|one| one.published_until.is_some());
+        is_ring.then_some(Self(keys))
     }
 
     pub(super) fn all(&self) -> &[RingKey] {
@@ -143,13 +149,16 @@ impl KeyRing {
         &self.0.first().expect("a ring is made with a key, and none is withdrawn while it is current").key
     }
 
-    /// Puts a new key in front. The old one is published for as long as its tokens may live.
+    /// Puts a new key in front. The old one is published for as long as its tokens may live, unless
+    /// there are too many.
     pub(super) fn rotate(&mut self, key: SigningKey, now: UnixTime, token_lifetime: Duration) {
         self.0.retain(|old| old.published_until.is_none_or(|until| now <= until));
         for old in &mut self.0 {
             old.published_until.get_or_insert_with(|| now.saturating_add(token_lifetime));
         }
         self.0.insert(0, RingKey { key: Arc::new(key), published_until: None });
+        // The oldest is last.
+        self.0.truncate(MAX_KEYS);
     }
 
     /// Takes a retired key away.

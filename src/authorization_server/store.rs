@@ -1,7 +1,8 @@
 //! What the server remembers, in memory and in its file.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +17,9 @@ use crate::clock::UnixTime;
 use crate::error::ConfigError;
 use crate::jwt::Algorithm;
 
+/// What errors about the file are about.
+pub(super) const STATE_FILE: &str = "state file";
+
 /// Applications, roles, keys. Changed as a copy, so that a change that fails changes nothing.
 #[derive(Clone, Debug)]
 pub(super) struct State {
@@ -29,6 +33,24 @@ impl State {
         let key = SigningKey::generate(new_kid(tenant_id), algorithm, now)?;
         Ok(Self { applications: Vec::new(), roles: Vec::new(), keys: KeyRing::new(key) })
     }
+
+    /// Whether it could have come about by changes: a file may have been edited.
+    fn is_sound(&self) -> bool {
+        let Self { applications, roles, .. } = self;
+        are_distinct_ids(applications.iter().map(|one| one.client_id.as_str()))
+            && are_distinct_ids(roles.iter().map(|role| role.id.as_str()))
+            && are_distinct_ids(self.keys.all().iter().map(|one| one.key.kid()))
+            && applications.iter().all(|one| one.check().is_ok())
+            && roles.iter().all(|role| role.check().is_ok())
+            && applications.iter().flat_map(|one| &one.role_ids).all(|id| self.has_role(id))
+    }
+}
+
+/// Whether all consist of letters, digits and `-`, as those that we make, and none is there twice.
+fn are_distinct_ids<'a>(mut ids: impl Iterator<Item = &'a str>) -> bool {
+    let is_id = |id: &str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let mut seen = HashSet::new();
+    ids.all(|id| is_id(id) && seen.insert(id))
 }
 
 /// Where the state is written down, if it is.
@@ -36,56 +58,92 @@ impl State {
 pub(super) struct Store(Option<PathBuf>);
 
 impl Store {
-    pub(super) fn new(path: Option<PathBuf>) -> Self {
-        Self(path)
+    /// Follows links once and for all: renaming over a link would put a file in its place.
+    pub(super) fn new(path: Option<PathBuf>) -> Result<Self, ConfigError> {
+        let path = path.map(|path| resolve(&path).map_err(|error| unusable(&path, error.to_string())));
+        path.transpose().map(Self)
     }
 
     /// What the file holds; `None` without a file. A damaged one is an error, never a fresh start.
     pub(super) fn load(&self, tenant_id: &str) -> Result<Option<State>, ConfigError> {
         let Some(path) = &self.0 else { return Ok(None) };
-        let unusable = |reason: &str| ConfigError::new("state file", path.display().to_string(), reason);
-        let text = match fs::read(path) {
+        let text = match read_tightened(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(unusable(&error.to_string())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unusable(path, error.to_string())),
         };
         // The parser's message may quote secrets: it is left out.
-        let document: Document = serde_json::from_slice(&text).map_err(|_| unusable("is damaged"))?;
+        let document: Document = serde_json::from_slice(&text).map_err(|_| unusable(path, "is damaged"))?;
         if document.tenant_id != tenant_id {
-            return Err(unusable("belongs to another tenant"));
+            return Err(unusable(path, "belongs to another tenant"));
         }
-        document.into_state().ok_or_else(|| unusable("is damaged")).map(Some)
+        document.into_state().ok_or_else(|| unusable(path, "is damaged")).map(Some)
     }
 
     /// Writes beside the file and renames, so that it is whole at every moment.
     pub(super) fn save(&self, tenant_id: &str, state: &State) -> Result<(), ConfigError> {
         let Some(path) = &self.0 else { return Ok(()) };
-        let unusable = |error: std::io::Error| {
-            ConfigError::new("state file", path.display().to_string(), format!("cannot be written: {error}"))
-        };
+        let failed = |error: io::Error| unusable(path, format!("cannot be written: {error}"));
         let text = serde_json::to_vec_pretty(&Document::of(tenant_id, state))
-            .map_err(|error| unusable(error.into()))?;
-        write_atomically(path, &text).map_err(unusable)
+            .map_err(|error| failed(error.into()))?;
+        write_atomically(path, &text).map_err(failed)
     }
 }
 
-fn write_atomically(path: &Path, text: &[u8]) -> std::io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+fn unusable(path: &Path, reason: impl Into<String>) -> ConfigError {
+    ConfigError::new(STATE_FILE, path.display().to_string(), reason)
+}
+
+/// The file itself, be it there or not.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    match (fs::canonicalize(path), fs::symlink_metadata(path)) {
+        (Err(error), Ok(_)) if is_missing(&error) => {
+            // Its target may be on a disk that is yet to be mounted: no reason to begin anew.
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "is a link that leads nowhere"))
+        }
+        (Err(_), Err(error)) if is_missing(&error) => std::path::absolute(path),
+        (resolved, _) => resolved,
+    }
+}
+
+/// The file's text. Whoever else could read it until now cannot from now on.
+fn read_tightened(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
     #[cfg(unix)]
     {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        // Left over from a crash, it could have any mode: made anew, it has ours.
-        let _there_may_be_none = fs::remove_file(&beside);
-        options.mode(0o600);
+        use std::os::unix::fs::PermissionsExt as _;
+        if file.metadata()?.permissions().mode() & 0o077 != 0 {
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        }
     }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn write_atomically(path: &Path, text: &[u8]) -> io::Result<()> {
+    // A name that nobody can foresee, and a file that nobody made before.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.new", uuid::Uuid::new_v4().simple()));
+    let beside = PathBuf::from(beside);
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&beside)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(beside, path)
+    let written =
+        file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        // Should this fail too, the first error says more.
+        let _left_over = fs::remove_file(&beside);
+    }
+    written?;
+    // The file is in place. That a file system cannot say when its folder has reached the disk,
+    // as some cannot, undoes nothing.
+    #[cfg(unix)]
+    let _best_effort = path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all());
+    Ok(())
 }
 
 #[derive(Serialize, Deserialize)]
@@ -141,11 +199,12 @@ impl Document {
 
     fn into_state(self) -> Option<State> {
         let keys = self.keys.into_iter().map(KeyDocument::into_key).collect::<Option<Vec<_>>>()?;
-        Some(State {
+        let state = State {
             applications: self.applications.into_iter().map(Registration::from).collect(),
             roles: self.roles.into_iter().map(Role::from).collect(),
             keys: KeyRing::from_keys(keys)?,
-        })
+        };
+        state.is_sound().then_some(state)
     }
 }
 

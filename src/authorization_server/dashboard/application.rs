@@ -6,9 +6,9 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use maud::{Markup, html};
 
-use super::super::applications::{Registration, Role, check_name, check_scopes};
+use super::super::applications::{Registration, Role};
 use super::applications::name_field;
-use super::form::Form;
+use super::form::{Field, Form};
 use super::layout::{Done, Problem, Tab, field_error, page};
 use super::session::Session;
 use super::text::{count, sentence};
@@ -22,7 +22,7 @@ pub(super) async fn show(
     done: Done,
 ) -> Result<Markup, Problem> {
     let application = find(&server.0, &client_id)?;
-    Ok(render(&server.0, &session, &application, &done.show(), None))
+    Ok(render(&server.0, &session, &application, done, None))
 }
 
 /// The forms of the page are told apart by their `action`.
@@ -34,23 +34,25 @@ pub(super) async fn change(
 ) -> Result<Response, Problem> {
     let application = find(&server.0, &client_id)?;
     let id = &application.client_id;
-    let (changed, done) = match form.field("action") {
-        "rename" => (rename(&server.0, id, &form), "renamed"),
-        "scopes" => (set_scopes(&server.0, id, &form), "scopes"),
-        "roles" => (set_roles(&server.0, id, &form), "roles"),
-        "add-role" => (add_role(&server.0, id, &form), "role-added"),
+    let changed = match form.field("action") {
+        "rename" => update(&server.0, id, |one| one.set_name(form.field("name"))).map(|()| "renamed"),
+        "scopes" => update(&server.0, id, |one| one.set_scopes(form.list("scopes"))).map(|()| "scopes"),
+        "roles" => set_roles(&server.0, id, &form).map(|()| "roles"),
+        "add-role" => add_role(&server.0, id, &form).map(|()| "role-added"),
         "delete-role" => {
-            (server.0.change(|state| Ok(state.delete_role(form.field("role")))).map(drop), "role-deleted")
+            let deleted = server.0.change(|state| Ok(state.delete_role(form.field("role"))));
+            deleted.map(|was_there| if was_there { "role-deleted" } else { "role-gone" })
         }
-        "delete" => (server.0.change(|state| Ok(state.delete_application(id))).map(drop), "deleted"),
+        "delete" => server.0.change(|state| Ok(state.delete_application(id))).map(|_| "deleted"),
         _ => return Err(Problem::unknown_action()),
     };
     Ok(match changed {
-        Ok(()) if done == "deleted" => Done::at("/", done).into_response(),
-        Ok(()) => Done::at(&format!("/applications/{id}"), done).into_response(),
+        Ok(done @ "deleted") => Done::at("/", done).into_response(),
+        Ok(done) => Done::at(&format!("/applications/{id}"), done).into_response(),
         Err(error) => {
-            let refused = Refused { form: &form, error: sentence(&error) };
-            let page = render(&server.0, &session, &application, &html! {}, Some(&refused));
+            let field = Field::blamed_for(&error)?;
+            let refused = Refused { form: &form, field, error: sentence(&error) };
+            let page = render(&server.0, &session, &application, Done::default(), Some(&refused));
             (StatusCode::UNPROCESSABLE_ENTITY, page).into_response()
         }
     })
@@ -61,37 +63,25 @@ pub(super) fn find(server: &Inner, client_id: &str) -> Result<Registration, Prob
     server.state().application(client_id).cloned().ok_or_else(Problem::not_found)
 }
 
-fn rename(server: &Inner, id: &str, form: &Form) -> Result<(), ConfigError> {
-    let name = form.field("name");
-    check_name(name)?;
-    update(server, id, |application| {
-        name.clone_into(&mut application.name);
-        Ok(())
-    })
-}
-
-fn set_scopes(server: &Inner, id: &str, form: &Form) -> Result<(), ConfigError> {
-    update(server, id, |application| application.set_scopes(form.list("scopes")))
-}
-
 fn set_roles(server: &Inner, id: &str, form: &Form) -> Result<(), ConfigError> {
-    let known: Vec<String> = server.state().roles.iter().map(|role| role.id.clone()).collect();
-    let chosen = known.into_iter().filter(|role| form.all("role").any(|chosen| chosen == role)).collect();
-    update(server, id, |application| {
-        application.role_ids = chosen;
-        Ok(())
-    })
+    let changed = server.change(|state| {
+        let known = state.roles.iter().map(|role| role.id.clone());
+        let chosen = known.filter(|role| form.all("role").any(|chosen| chosen == role)).collect();
+        state.change_application(id, |application| {
+            application.role_ids = chosen;
+            Ok(())
+        })
+    });
+    changed.map(drop)
 }
 
 /// A role with scopes of this application, assigned to it.
 fn add_role(server: &Inner, id: &str, form: &Form) -> Result<(), ConfigError> {
-    let scopes = form.list("role_scopes");
-    check_scopes(&scopes)?;
     let role = Role {
         id: uuid::Uuid::new_v4().to_string(),
         name: form.field("role_name").to_owned(),
         description: String::new(),
-        access: vec![(id.to_owned(), scopes)],
+        access: vec![(id.to_owned(), form.list("role_scopes"))],
     };
     server.change(|state| {
         let role = state.add_role(role)?;
@@ -115,6 +105,7 @@ fn update(
 /// A form of this page that was refused, and why.
 struct Refused<'a> {
     form: &'a Form,
+    field: Field,
     error: String,
 }
 
@@ -122,16 +113,18 @@ fn render(
     server: &Inner,
     session: &Session,
     application: &Registration,
-    notice: &Markup,
+    done: Done,
     refused: Option<&Refused<'_>>,
 ) -> Markup {
     let of = |action: &str| refused.filter(|refused| refused.form.field("action") == action);
-    let error = |action: &str| of(action).map(|refused| refused.error.as_str());
+    let error = |action: &str, field: Field| {
+        of(action).filter(|refused| refused.field == field).map(|refused| refused.error.as_str())
+    };
     // What was typed into a form that was refused stays in it.
     let typed = |action: &str, field: &str, saved: &str| {
         of(action).map_or_else(|| saved.to_owned(), |refused| refused.form.field(field).to_owned())
     };
-    let invalid = |action: &str| of(action).map(|_| "true");
+    let invalid = |action: &str, field: Field| error(action, field).map(|_| "true");
     let form = |action: &str, content: Markup| {
         html! {
             form method="post" action=(format!("/applications/{}", application.client_id)) {
@@ -144,12 +137,12 @@ fn render(
     let submit = |label: &str| html! { div.actions { button.button.primary type="submit" { (label) } } };
     let roles = server.state().roles.clone();
     let body = html! {
-        (notice)
+        (done.show())
         p.back { a href="/" { "Applications" } }
         h1.break { (application.name) }
         section.card {
             (form("rename", html! {
-                (name_field(&typed("rename", "name", &application.name), error("rename")))
+                (name_field(&typed("rename", "name", &application.name), error("rename", Field::Name)))
                 (submit("Save name"))
             }))
         }
@@ -158,9 +151,9 @@ fn render(
                 label for="scopes" { "Scopes" }
                 p.hint #scopes-hint { "One a line. Its tokens hold them, and " code { "appid_default" } ", unless they are asked for with fewer." }
                 textarea #scopes name="scopes" rows="4" spellcheck="false" autocapitalize="none"
-                    aria-describedby="scopes-hint scopes-error" aria-invalid=[invalid("scopes")]
+                    aria-describedby="scopes-hint scopes-error" aria-invalid=[invalid("scopes", Field::Scopes)]
                     { (typed("scopes", "scopes", &application.scopes.join("\n"))) }
-                (field_error("scopes-error", error("scopes")))
+                (field_error("scopes-error", error("scopes", Field::Scopes)))
                 (submit("Save scopes"))
             }))
         }
@@ -174,7 +167,6 @@ fn render(
                         legend.unseen { "Roles of this application" }
                         @for role in &roles { (choice(role, application)) }
                     }
-                    (field_error("roles-error", error("roles")))
                     (submit("Save roles"))
                 }))
             }
@@ -184,31 +176,30 @@ fn render(
                     label for="role-name" { "Name of the role" }
                     input #role-name type="text" name="role_name" autocomplete="off" required
                         value=(typed("add-role", "role_name", ""))
-                        aria-describedby="role-error" aria-invalid=[invalid("add-role")];
+                        aria-describedby="role-name-error" aria-invalid=[invalid("add-role", Field::Name)];
+                    (field_error("role-name-error", error("add-role", Field::Name)))
                     label for="role-scopes" { "Scopes that it gives" }
                     input #role-scopes type="text" name="role_scopes" autocomplete="off" spellcheck="false"
                         autocapitalize="none" value=(typed("add-role", "role_scopes", ""))
-                        aria-describedby="role-error" aria-invalid=[invalid("add-role")];
-                    (field_error("role-error", error("add-role")))
+                        aria-describedby="role-scopes-error" aria-invalid=[invalid("add-role", Field::Scopes)];
+                    (field_error("role-scopes-error", error("add-role", Field::Scopes)))
                     (submit("Add role"))
                 }))
             }
             @if !roles.is_empty() {
-                details open[of("delete-role").is_some()] {
+                details {
                     summary { "Delete a role" }
                     (form("delete-role", html! {
                         label for="role" { "Role to delete, of all applications" }
                         select #role name="role" {
                             @for role in &roles { option value=(role.id) { (role.name) } }
                         }
-                        (field_error("role-delete-error", error("delete-role")))
                         div.actions { button.button.danger type="submit" { "Delete role" } }
                     }))
                 }
             }
         }
         section.card {
-            (field_error("delete-error", error("delete")))
             details {
                 summary.dangerous { "Delete this application" }
                 (form("delete", html! {
@@ -218,8 +209,10 @@ fn render(
             }
         }
     };
-    let title =
-        if refused.is_some() { format!("Error: {}", application.name) } else { application.name.clone() };
+    let title = match refused {
+        Some(_) => format!("Error: {}", application.name),
+        None => done.title(&application.name),
+    };
     page(Some(Tab::Application), &title, &body)
 }
 

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::super::Version;
 use super::super::applications::Registration;
-use super::form::Form;
-use super::layout::{Done, Tab, field_error, hidden_listing, hidden_value, page, value};
+use super::form::{Field, Form};
+use super::layout::{Done, Problem, Tab, field_error, hidden_listing, hidden_value, page, value};
 use super::session::Session;
 use super::text::{count, sentence};
 use super::{AuthorizationServer, Inner};
@@ -41,7 +41,7 @@ pub(super) async fn list(State(server): State<AuthorizationServer>, done: Done) 
         }
         @for application in &applications { (row(&server.0, application)) }
     };
-    page(Some(Tab::Application), "Applications", &body)
+    page(Some(Tab::Application), &done.title("Applications"), &body)
 }
 
 /// A row that expands to show the credentials.
@@ -89,16 +89,19 @@ pub(super) async fn add(
     State(server): State<AuthorizationServer>,
     Extension(session): Extension<Session>,
     form: Form,
-) -> Response {
+) -> Result<Response, Problem> {
     let name = form.field("name");
     match server.0.change(|state| state.register(name)) {
         Ok(added) => {
             // To its row in the list.
-            Redirect::to(&format!("/?done=added#application-{}", added.client_id)).into_response()
+            let to = format!("/?done=added#application-{}", added.client_id);
+            Ok(Redirect::to(&to).into_response())
         }
         Err(error) => {
+            // There is but one.
+            Field::blamed_for(&error)?;
             let page = addition(&session, name, Some(&sentence(&error)));
-            (StatusCode::UNPROCESSABLE_ENTITY, page).into_response()
+            Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
         }
     }
 }

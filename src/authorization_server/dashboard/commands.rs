@@ -2,20 +2,29 @@
 
 use maud::{Markup, html};
 use serde_json::json;
+use url::form_urlencoded;
 
 use super::super::Version;
 use super::super::applications::Registration;
 use super::Inner;
 use super::layout::{hidden_listing, listing};
-use super::trial::basic;
+use super::trial::{Trial, basic};
 
-/// The requests of App ID's guide as lines for a shell. Ids, URLs, base64 and tokens hold nothing
-/// that single quotes would not.
-pub(super) fn commands(server: &Inner, application: &Registration, token: Option<&str>) -> Markup {
+/// The requests of App ID's guide as lines for a shell. Ids, URLs, base64, tokens and
+/// what is URL-encoded hold nothing that single quotes would not.
+pub(super) fn commands(server: &Inner, application: &Registration, trial: Option<&Trial>) -> Markup {
     let url = server.oauth_url(Version::V4);
+    let token = trial.and_then(Trial::token);
+    let scope = match trial.map_or("", |trial| &trial.scope) {
+        "" => String::new(),
+        scope => {
+            let scope: String = form_urlencoded::byte_serialize(scope.as_bytes()).collect();
+            format!(" \\\n  -d 'scope={scope}'")
+        }
+    };
     let token_request = format!(
         "curl -X POST \\\n  {url}/token \\\n  -H 'Authorization: Basic {}' \\\n  \
-         -H 'Content-Type: application/x-www-form-urlencoded' \\\n  -d grant_type=client_credentials",
+         -H 'Content-Type: application/x-www-form-urlencoded' \\\n  -d grant_type=client_credentials{scope}",
         basic(application),
     );
     let binding =

@@ -47,7 +47,7 @@ pub(super) async fn list(
             @for endpoints in Endpoints::ALL { (card(&server, &session, endpoints)) }
         }
     };
-    page(Some(Tab::Faults), "Faults", &body)
+    page(Some(Tab::Faults), &done.title("Faults"), &body)
 }
 
 fn card(server: &AuthorizationServer, session: &Session, endpoints: Endpoints) -> Markup {

@@ -7,6 +7,8 @@ use url::form_urlencoded;
 use super::AuthorizationServer;
 use super::layout::Problem;
 use super::session::Session;
+use super::text::sentence;
+use crate::error::ConfigError;
 
 /// A form that one of our pages has sent.
 #[derive(Debug)]
@@ -33,6 +35,25 @@ impl Form {
             }
         }
         list
+    }
+}
+
+/// The fields that can be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    Name,
+    Scopes,
+}
+
+impl Field {
+    /// The field to show an error at. What is about none, such as the state file or a limit, is
+    /// no mistake of whoever filled in the form.
+    pub(super) fn blamed_for(error: &ConfigError) -> Result<Self, Problem> {
+        match error.setting() {
+            "name" => Ok(Self::Name),
+            "scope" | "scopes" => Ok(Self::Scopes),
+            _ => Err(Problem::failed(sentence(error))),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) async fn list(
             @for key in &server.keys() { (card(key, &session, now)) }
         }
     };
-    page(Some(Tab::Keys), "Keys", &body)
+    page(Some(Tab::Keys), &done.title("Keys"), &body)
 }
 
 pub(super) async fn change(

@@ -62,6 +62,8 @@ pub(super) fn page(tab: Option<Tab>, title: &str, body: &Markup) -> Markup {
                     }
                 }
                 main.width #main tabindex="-1" { (body) }
+                // Announced is only what comes into a region that was there before.
+                p.unseen #status role="status" {}
                 footer.width { "For development and tests only: secrets are shown to whoever can reach this port." }
             }
         }
@@ -69,10 +71,10 @@ pub(super) fn page(tab: Option<Tab>, title: &str, body: &Markup) -> Markup {
 }
 
 /// What the change before this page did: a word in its address, and nothing else of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Done(Option<&'static str>);
 
-const DONE: [(&str, &str); 12] = [
+const DONE: [(&str, &str); 13] = [
     ("added", "The application was added. Select it to see its credentials."),
     ("deleted", "The application was deleted."),
     ("renamed", "The name was saved."),
@@ -80,6 +82,7 @@ const DONE: [(&str, &str); 12] = [
     ("roles", "The roles were saved."),
     ("role-added", "The role was added and assigned."),
     ("role-deleted", "The role was deleted."),
+    ("role-gone", "There was no such role any more."),
     ("rotated", "Tokens are signed with a new key from now on."),
     ("withdrawn", "The key was withdrawn."),
     ("gone", "There was no such key any more."),
@@ -92,6 +95,14 @@ impl Done {
     pub(super) fn at(path: &str, word: &str) -> Redirect {
         debug_assert!(DONE.iter().any(|(known, _)| *known == word), "{word} says something");
         Redirect::to(&format!("{path}?done={word}"))
+    }
+
+    /// The title of the page, with what was done in front: it is the first that is read out.
+    pub(super) fn title(self, of_page: &str) -> String {
+        match self.0 {
+            Some(text) => format!("{text} {of_page}"),
+            None => of_page.to_owned(),
+        }
     }
 
     pub(super) fn show(self) -> Markup {

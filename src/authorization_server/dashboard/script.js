@@ -3,6 +3,7 @@
 
 for (const button of document.querySelectorAll("button[data-copy]")) {
   const label = button.firstChild;
+  const status = document.getElementById("status");
   button.hidden = false;
   button.addEventListener("click", async () => {
     const source = document.getElementById(button.dataset.copy);
@@ -15,6 +16,7 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
       getSelection().selectAllChildren(source);
       label.data = "Selected";
     }
-    setTimeout(() => { label.data = "Copy"; }, 2000);
+    status.textContent = button.textContent;
+    setTimeout(() => { label.data = "Copy"; status.textContent = ""; }, 2000);
   });
 }

@@ -64,7 +64,9 @@ pub(super) async fn keep(
     let tag = hmac::sign(&server.0.dashboard.sessions.0, id.as_bytes());
     request.extensions_mut().insert(Session { token: URL_SAFE_NO_PAD.encode(tag), tag });
     let mut response = next.run(request).await;
-    let cookie = format!("{name}={id}; Path=/; HttpOnly; SameSite=Strict");
+    // Not `Strict`: a link from elsewhere would come without the cookie and get a new one, and
+    // forms that are open would be refused. What keeps other sites from sending forms is the token.
+    let cookie = format!("{name}={id}; Path=/; HttpOnly; SameSite=Lax");
     if let (None, Ok(cookie)) = (known, HeaderValue::try_from(cookie)) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }

@@ -54,7 +54,6 @@ fn render(server: &Inner, session: &Session, chosen: Option<&Registration>) -> M
     let trial = chosen.and_then(|chosen| server.dashboard.trial_of(&chosen.client_id));
     let is_chosen = |one: &Registration| chosen.is_some_and(|chosen| chosen.client_id == one.client_id);
     let scope = trial.as_ref().map_or("", |trial| trial.scope.as_str());
-    let token = trial.as_ref().and_then(Trial::token);
     let body = html! {
         h1 { "Try it" }
         @if applications.is_empty() {
@@ -79,7 +78,7 @@ fn render(server: &Inner, session: &Session, chosen: Option<&Registration>) -> M
             }
         }
         @if let Some(trial) = &trial { (result(&trial.outcome, server.clock.now())) }
-        @if let Some(application) = chosen { (commands(server, application, token)) }
+        @if let Some(application) = chosen { (commands(server, application, trial.as_ref())) }
     };
     page(Some(Tab::TryIt), "Try it", &body)
 }
