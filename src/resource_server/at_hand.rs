@@ -33,15 +33,19 @@ impl CacheId {
     }
 }
 
+/// The end of a token, which is that of its signature: as good as random.
+type End = [u8; 32];
+
 struct Slot {
     /// The token that came last, by its end, and how often in a row.
-    last: [u8; 8],
+    last: End,
     in_a_row: u8,
     kept: Option<Kept>,
 }
 
 struct Kept {
     cache: CacheId,
+    end: End,
     /// Wiped when it is dropped.
     token: Zeroizing<Box<[u8]>>,
     context: AuthContext,
@@ -49,28 +53,29 @@ struct Kept {
 }
 
 impl Kept {
-    fn is(&self, cache: CacheId, token: &[u8]) -> bool {
-        self.cache == cache && **self.token == *token
+    /// The end first: whoever does not know it learns nothing from how long the rest takes.
+    fn is(&self, cache: CacheId, token: &[u8], end: &End) -> bool {
+        self.end == *end && self.cache == cache && **self.token == *token
     }
 }
 
 thread_local! {
     static AT_HAND: RefCell<[Slot; SLOTS]> =
-        const { RefCell::new([const { Slot { last: [0; 8], in_a_row: 0, kept: None } }; SLOTS]) };
+        const { RefCell::new([const { Slot { last: [0; 32], in_a_row: 0, kept: None } }; SLOTS]) };
 }
 
-/// The slot of a token: the end of a signature is as good as random.
-fn with_slot<T>(token: &[u8], look: impl FnOnce(&mut Slot, [u8; 8]) -> Option<T>) -> Option<T> {
-    let end = *token.last_chunk::<8>()?;
-    let slot = end.iter().fold(0_usize, |sum, byte| sum.wrapping_add(usize::from(*byte))) % SLOTS;
+/// The slot of a token.
+fn with_slot<T>(token: &[u8], look: impl FnOnce(&mut Slot, &End) -> Option<T>) -> Option<T> {
+    let end = token.last_chunk::<32>()?;
+    let sum = end.iter().rev().take(8).fold(0_usize, |sum, byte| sum.wrapping_add(usize::from(*byte)));
     // A thread that ends has nothing at hand any more.
-    AT_HAND.try_with(|slots| look(slots.try_borrow_mut().ok()?.get_mut(slot)?, end)).ok().flatten()
+    AT_HAND.try_with(|slots| look(slots.try_borrow_mut().ok()?.get_mut(sum % SLOTS)?, end)).ok().flatten()
 }
 
 /// The verdict on this very token. Now and then none, for the shared cache to be asked.
 pub(super) fn find(cache: CacheId, token: &[u8]) -> Option<AuthContext> {
-    with_slot(token, |slot, _| {
-        let kept = slot.kept.as_mut().filter(|kept| kept.is(cache, token))?;
+    with_slot(token, |slot, end| {
+        let kept = slot.kept.as_mut().filter(|kept| kept.is(cache, token, end))?;
         kept.uses = (kept.uses + 1) % USES;
         (kept.uses != 0).then(|| kept.context.clone())
     })
@@ -79,14 +84,14 @@ pub(super) fn find(cache: CacheId, token: &[u8]) -> Option<AuthContext> {
 /// Takes what the shared cache knows to hand, if it was wanted often.
 pub(super) fn offer(cache: CacheId, token: &[u8], context: &AuthContext) {
     with_slot(token, |slot, end| {
-        if slot.kept.as_ref().is_some_and(|kept| kept.is(cache, token)) {
+        if slot.kept.as_ref().is_some_and(|kept| kept.is(cache, token, end)) {
             return None::<()>;
         }
-        slot.in_a_row = if slot.last == end { slot.in_a_row.saturating_add(1) } else { 1 };
-        slot.last = end;
+        slot.in_a_row = if slot.last == *end { slot.in_a_row.saturating_add(1) } else { 1 };
+        slot.last = *end;
         if slot.in_a_row >= WORTH_A_COPY {
             let (token, context) = (Zeroizing::new(token.into()), context.copied());
-            slot.kept = Some(Kept { cache, token, context, uses: 0 });
+            slot.kept = Some(Kept { cache, end: *end, token, context, uses: 0 });
             slot.in_a_row = 0;
         }
         None
@@ -95,5 +100,5 @@ pub(super) fn offer(cache: CacheId, token: &[u8], context: &AuthContext) {
 
 /// Lets go of a token that is no longer good.
 pub(super) fn forget(cache: CacheId, token: &[u8]) {
-    with_slot(token, |slot, _| slot.kept.take_if(|kept| kept.is(cache, token)));
+    with_slot(token, |slot, end| slot.kept.take_if(|kept| kept.is(cache, token, end)));
 }

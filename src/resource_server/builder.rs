@@ -142,7 +142,8 @@ impl ResourceServerBuilder {
     }
 
     /// How much memory the remembered tokens may take, in bytes, by estimate. Default: 32 MiB.
-    /// Tokens of more than 8 KiB are never kept.
+    /// Tokens of more than 8 KiB are never kept. Besides, each thread has up to eight tokens at hand
+    /// that it uses again and again.
     pub fn max_cache_size(mut self, bytes: u64) -> Self {
         self.cache.bytes = bytes;
         self
