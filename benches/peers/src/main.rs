@@ -10,6 +10,7 @@
 mod allocations;
 mod backend;
 mod issuer;
+mod node;
 mod peers;
 mod row;
 #[path = "../../support/tokens.rs"]
@@ -70,6 +71,8 @@ fn main() {
     }
     let (ours, others) = rows.split_at(ours);
     print(ours, others, &one);
+    let (same, new) = (ours[0].same.median(), ours[0].new.median());
+    node::print(&runtime, &issuer, if quick { 16 } else { 4_000 }, (same, new));
 }
 
 /// The first row is ours as it comes, and what all are ratios to.
