@@ -15,7 +15,7 @@ pub(crate) struct Counter {
 
 impl Counter {
     /// The counter of this name and label with the recorder that is installed now.
-    pub(crate) fn new(name: &'static str, label: (&'static str, &'static str)) -> Self {
+    pub(crate) fn new(name: &'static str, label: (&'static str, &str)) -> Self {
         Self::with(name, &[label])
     }
 
@@ -24,7 +24,7 @@ impl Counter {
     }
 
     #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "nothing is counted"))]
-    fn with(name: &'static str, labels: &[(&'static str, &'static str)]) -> Self {
+    fn with(name: &'static str, labels: &[(&'static str, &str)]) -> Self {
         Self {
             #[cfg(feature = "metrics")]
             inner: ::metrics::with_recorder(|recorder| {

@@ -57,7 +57,7 @@ async fn registered_and_called(browser: Browser, scripts: bool) {
     browser.click("Save").await;
     // 3. From the list of registered apps, select the application that you added in the previous
     //    step. The row expands to show your credentials.
-    assert_eq!(browser.path().await, "/");
+    browser.arrives_at("/").await;
     assert!(!browser.css(".fields").await.is_displayed().await.unwrap());
     browser.click("ApplicationName").await;
     assert!(browser.css(".fields").await.is_displayed().await.unwrap());

@@ -8,6 +8,7 @@
 //!
 //! Requests read an immutable snapshot; only the refresher fetches, one at a time.
 
+mod budget;
 mod freshness;
 mod jwk;
 mod misses;

@@ -141,7 +141,7 @@ impl Keeper {
         if matches!(cause, RefreshCause::BadSignature | RefreshCause::UnknownKey) {
             sleep(SPREAD.mul_f64(fastrand::f64())).await;
         }
-        self.shared.begin_refresh();
+        self.shared.begin_refresh(&self.schedule);
         let fetch = trace::spanned!(
             self.fetcher.fetch(cause),
             target: "tower_oauth::key_set", "refresh", issuer = %self.shared.issuer, cause = cause.as_str()

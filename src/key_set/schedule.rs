@@ -10,6 +10,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::budget::Budget;
 use super::freshness::Freshness;
 use super::policy::RefreshPolicy;
 use crate::backoff::Backoff;
@@ -20,9 +21,6 @@ const MAX_WAIT_WHILE_EMPTY: Duration = Duration::from_secs(5);
 
 /// What a server may ask for by `Retry-After`.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-
-/// The least time between two refreshes that bad signatures cause.
-const BETWEEN_DOUBTS: Duration = Duration::from_secs(300);
 
 const BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 
@@ -58,55 +56,6 @@ impl RefreshCause {
             Self::Timer => "timer",
             Self::UnknownKey => "unknown_key",
         }
-    }
-}
-
-/// What tokens may cause: a budget for each cause, and none while the issuer wants to be left alone.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Budget {
-    burst: u32,
-    period: Duration,
-    /// The bucket of unknown keys, as the time at which it will be full again.
-    full_at: Instant,
-    reused_key_ids: bool,
-    /// Before then no bad signature is a reason to ask.
-    no_doubt_before: Instant,
-    /// The issuer asked to be left alone until then.
-    not_before: Option<Instant>,
-}
-
-impl Budget {
-    fn new(policy: &RefreshPolicy, now: Instant) -> Self {
-        Self {
-            burst: policy.demand_burst,
-            period: policy.demand_period,
-            full_at: now,
-            reused_key_ids: policy.reused_key_ids,
-            no_doubt_before: now,
-            not_before: None,
-        }
-    }
-
-    /// Whether a token may cause a refresh now, for this reason.
-    pub(super) fn allows(&self, cause: RefreshCause, now: Instant) -> bool {
-        let is_left = match cause {
-            // A bucket of n tokens that refills one each period is spent when it would take more
-            // than n-1 periods to fill what is missing.
-            RefreshCause::UnknownKey => self.full_at.max(now) + self.period <= now + self.period * self.burst,
-            RefreshCause::BadSignature => self.reused_key_ids && now >= self.no_doubt_before,
-            RefreshCause::Asked | RefreshCause::ClockJump | RefreshCause::Timer => true,
-        };
-        is_left && self.not_before.is_none_or(|at| now >= at)
-    }
-
-    fn take(&mut self, cause: RefreshCause, now: Instant) -> bool {
-        let allowed = self.allows(cause, now);
-        match cause {
-            RefreshCause::UnknownKey if allowed => self.full_at = self.full_at.max(now) + self.period,
-            RefreshCause::BadSignature if allowed => self.no_doubt_before = now + BETWEEN_DOUBTS,
-            _ => {}
-        }
-        allowed
     }
 }
 

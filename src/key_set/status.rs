@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 
-use super::schedule::{Budget, RefreshCause, Schedule};
+use super::schedule::{RefreshCause, Schedule};
 use super::{KeySet, SkipReason};
 use crate::error::Error;
 use crate::oauth::Issuer;
@@ -17,8 +17,6 @@ pub(super) struct Progress {
     pub(super) failures_in_a_row: u32,
     pub(super) last_error: Option<Error>,
     pub(super) next_attempt: Option<Instant>,
-    /// What tokens may cause; `None` before the first fetch has ended.
-    pub(super) budget: Option<Budget>,
     /// Fetches are numbered: the last one that began, that ended, and that went well.
     pub(super) begun: u64,
     pub(super) ended: u64,
@@ -28,15 +26,6 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn is_fetching(&self) -> bool {
-        self.begun > self.ended
-    }
-
-    /// Whether a token may cause a fetch, as far as is known.
-    pub(super) fn allows(&self, cause: RefreshCause, now: Instant) -> bool {
-        self.budget.is_none_or(|budget| budget.allows(cause, now))
-    }
-
     /// The fetch that began last has ended.
     pub(super) fn end(&mut self, cause: RefreshCause, outcome: Result<(), Error>, schedule: &Schedule) {
         for (own, tally) in RefreshCause::ALL.iter().zip(&mut self.tallies) {
@@ -55,7 +44,6 @@ impl Progress {
         }
         self.failures_in_a_row = schedule.failures();
         self.next_attempt = Some(schedule.next());
-        self.budget = Some(schedule.budget());
     }
 
     pub(super) fn refreshes(&self, cause: RefreshCause) -> Refreshes {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
+use super::budget::Gate;
 use super::misses::Misses;
 use super::schedule::{RefreshCause, Schedule};
 use super::status::{KeySetState, KeySetStatus, Progress};
@@ -21,6 +22,7 @@ use super::{KeySet, RefreshPolicy, Revoked};
 use crate::clock::UnixTime;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::jwt::Fingerprint;
+use crate::metrics::Counter;
 use crate::oauth::Issuer;
 use crate::{metrics, timer};
 
@@ -88,6 +90,7 @@ pub(super) struct Wishes {
 pub(super) struct Shared {
     pub(super) issuer: Issuer,
     snapshot: ArcSwap<Snapshot>,
+    gate: ArcSwap<Gate>,
     /// How fetching goes. Who waits for a fetch waits for this to change.
     progress: watch::Sender<Progress>,
     misses: Misses,
@@ -95,6 +98,8 @@ pub(super) struct Shared {
     /// Requests that ever waited, and those that were spared the wait.
     waits: AtomicU64,
     negative_hits: AtomicU64,
+    waits_counter: Counter,
+    negative_hits_counter: Counter,
     wait: Duration,
     max_waiters: usize,
     reused_key_ids: bool,
@@ -139,7 +144,7 @@ impl KeySetHandle {
         let known = self.shared.misses.knows(kid, snapshot.generation, now);
         if known {
             self.shared.negative_hits.fetch_add(1, Ordering::Relaxed);
-            metrics::count(metrics::NEGATIVE_HITS, &self.shared.labels());
+            self.shared.negative_hits_counter.increment();
         }
         known
     }
@@ -152,30 +157,28 @@ impl KeySetHandle {
             Demand::UnknownKey(kid, now) => (RefreshCause::UnknownKey, Some((Box::<str>::from(kid), now))),
         };
         let wishes = self.wishes.as_ref().filter(|wishes| !wishes.is_closed())?;
-        // A fetch that is under way may bring a missing key, too, and costs nothing more.
-        let is_open = move |progress: &Progress| {
-            let joins = cause == RefreshCause::UnknownKey && progress.is_fetching();
-            joins || progress.allows(cause, timer::now())
-        };
+        // Asked first, and of an atomic: what comes after a flood has spent the budget costs no more.
+        if !self.shared.gate.load().is_open(cause, timer::now()) {
+            return None;
+        }
+        let seat = Seat::take(&self.shared)?;
         // Subscribed before ringing, so that the answer cannot slip through between.
         let mut progress = self.shared.progress.subscribe();
         let (begun, ended) = {
             let progress = progress.borrow();
-            if !is_open(&progress) {
-                return None;
-            }
             (progress.begun, progress.ended)
         };
-        let seat = Seat::take(&self.shared)?;
         wishes.send_modify(|wishes| match why {
             Demand::BadSignature => wishes.bad_signature += 1,
             Demand::UnknownKey(..) => wishes.unknown_key += 1,
         });
         self.shared.waits.fetch_add(1, Ordering::Relaxed);
-        metrics::count(metrics::WAITS, &self.shared.labels());
+        self.shared.waits_counter.increment();
         Some(Wait(Box::pin(async move {
             let Seat(shared) = &seat;
-            let is_over = |progress: &Progress| progress.ended > ended || !is_open(progress);
+            let is_over = |progress: &Progress| {
+                progress.ended > ended || !shared.gate.load().is_open(cause, timer::now())
+            };
             let Ok(Ok(_)) = tokio::time::timeout(shared.wait, progress.wait_for(is_over)).await else {
                 return;
             };
@@ -265,7 +268,11 @@ impl KeySetHandle {
 
 impl Shared {
     fn new(issuer: Issuer, policy: &RefreshPolicy) -> Self {
+        let counter = |name| Counter::new(name, ("issuer", issuer.as_str()));
         Self {
+            waits_counter: counter(metrics::WAITS),
+            negative_hits_counter: counter(metrics::NEGATIVE_HITS),
+            gate: ArcSwap::default(),
             issuer,
             snapshot: ArcSwap::from_pointee(Snapshot {
                 keys: None,
@@ -341,7 +348,8 @@ impl Shared {
     }
 
     /// Notes that a fetch begins. Nobody waits for that.
-    pub(super) fn begin_refresh(&self) {
+    pub(super) fn begin_refresh(&self, schedule: &Schedule) {
+        self.gate.store(Arc::new(Gate { budget: Some(schedule.budget()), is_fetching: true }));
         self.progress.send_if_modified(|progress| {
             progress.begun += 1;
             false
@@ -360,6 +368,8 @@ impl Shared {
             &[("issuer", issuer), ("cause", cause.as_str()), ("outcome", told), ("error", error)],
         );
         metrics::gauge(metrics::CONSECUTIVE_FAILURES, &self.labels(), schedule.failures().into());
+        // Before those who wait are woken: they look at it.
+        self.gate.store(Arc::new(Gate { budget: Some(schedule.budget()), is_fetching: false }));
         self.progress.send_modify(|progress| progress.end(cause, outcome, schedule));
     }
 }

@@ -1,9 +1,9 @@
 //! Tokens that were verified before, so that they need not be verified again.
 //!
 //! Only successes are kept, from the second one of a token on: to keep a token costs a tenth of its
-//! signature, which is too much for those that never come again. A token is found by its very bytes: the last of them are hashed with a
-//! random key, and the whole is compared, so no entry is ever returned for another token, whatever
-//! collides. Whether the verdict still holds is judged at each hit, by
+//! signature, which is too much for those that never come again. A token is found by its very
+//! bytes: the last of them are hashed with a random key, and the whole is compared, so no entry is
+//! ever returned for another token, whatever collides. Whether the verdict still holds is judged at each hit, by
 //! [`AuthContext::is_current`]; moka's own expiry would judge less, and read a clock of its own.
 
 use std::fmt;

@@ -155,6 +155,17 @@ impl Browser {
         panic!("the keyboard does not get to {selector}");
     }
 
+    /// A click may return before the next page is there.
+    pub async fn arrives_at(&self, path: &str) {
+        let there = async {
+            while self.path().await != path {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(10), there).await;
+        assert!(in_time.is_ok(), "{} and not {path}", self.path().await);
+    }
+
     pub async fn path(&self) -> String {
         self.0.current_url().await.unwrap().path().to_owned()
     }
