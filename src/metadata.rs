@@ -43,9 +43,16 @@ fn endpoint(url: Option<&str>, allow_loopback_http: bool) -> Result<Option<Endpo
 
 /// Whether an answer means that the document is not here: it may be in the next place. A server
 /// that is in trouble is not asked again in another place.
-fn is_elsewhere(status: StatusCode) -> bool {
-    let in_trouble = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-    !in_trouble || status == StatusCode::NOT_IMPLEMENTED
+fn leads_on(kind: ErrorKind) -> bool {
+    match kind {
+        ErrorKind::Status(status) => {
+            let in_trouble = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+            !in_trouble || status == StatusCode::NOT_IMPLEMENTED
+        }
+        // Some page, as large as pages are.
+        ErrorKind::TooLarge => true,
+        _ => false,
+    }
 }
 
 #[derive(Deserialize)]
@@ -108,7 +115,7 @@ pub(crate) async fn discover_with(
                 Ok(metadata) => return Ok(metadata),
                 Err(error) => error.with_url(url.as_str()),
             },
-            Err(error) if matches!(error.kind(), ErrorKind::Status(status) if is_elsewhere(status)) => error,
+            Err(error) if leads_on(error.kind()) => error,
             Err(error) => return Err(error),
         };
         // A document of another issuer tells more than a 404 elsewhere.

@@ -245,7 +245,7 @@ fn is_no_endpoint(url: &Url) -> bool {
 /// Whether no issuer is ever at this address: link-local ones, where clouds serve the
 /// credentials of a machine, their likes in other ranges, and addresses of no one host.
 pub(crate) fn is_no_server(address: IpAddr) -> bool {
-    match address.to_canonical() {
+    match embedded(address).unwrap_or(address).to_canonical() {
         IpAddr::V4(v4) => {
             v4.is_link_local()
                 || v4.is_unspecified()
@@ -264,6 +264,19 @@ pub(crate) fn is_no_server(address: IpAddr) -> bool {
                 || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
         }
     }
+}
+
+/// The IPv4 address in an IPv6 one that a gateway translates: NAT64 (RFC 6052 §2.1), 6to4 (RFC 3056 §2),
+/// and the form that RFC 4291 §2.5.5.1 gave up.
+fn embedded(address: IpAddr) -> Option<IpAddr> {
+    let IpAddr::V6(v6) = address else { return None };
+    let v4 = match v6.octets() {
+        [0x00, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] => [a, b, c, d],
+        [0x20, 0x02, a, b, c, d, ..] => [a, b, c, d],
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] if a != 0 => [a, b, c, d],
+        _ => return None,
+    };
+    Some(IpAddr::V4(v4.into()))
 }
 
 /// Whether a URL stays on this machine: `localhost`, 127.0.0.0/8 or `::1`.
@@ -299,6 +312,9 @@ mod tests {
             "https://[fe80::1]/",
             "https://[fd00:ec2::254]/",
             "https://[::ffff:169.254.169.254]/",
+            "https://[64:ff9b::169.254.169.254]/",
+            "https://[2002:a9fe:a9fe::]/",
+            "https://[::169.254.169.254]/",
             "https://2852039166/", // 169.254.169.254 in one number
             "https://0.0.0.0/",
             "https://100.100.100.200/",

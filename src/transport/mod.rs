@@ -136,7 +136,7 @@ pub(crate) async fn exchange(
         Err(_elapsed) => Err(TransportError::timeout()),
     };
     match answer {
-        Ok(answer) if answer.body().len() > limits.max_body => {
+        Ok(answer) if answer.status().is_success() && answer.body().len() > limits.max_body => {
             Err(Error::new(operation, ErrorKind::TooLarge).with_url(&url))
         }
         Ok(answer) => Ok(answer),

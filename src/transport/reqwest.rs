@@ -78,17 +78,29 @@ impl Transport for ReqwestTransport {
             let request = reqwest::Request::try_from(request).map_err(convert)?;
             let client = if request.url().scheme() == "http" { &self.loopback } else { &self.client };
             let mut answer = client.execute(request).await.map_err(convert)?;
-            let mut body = BytesMut::new();
-            // `chunk` yields decompressed bytes, so a gzip bomb meets the limit too.
-            while let Some(chunk) = answer.chunk().await.map_err(convert)? {
-                if body.len() + chunk.len() > max_body {
-                    return Err(TransportError::too_large());
-                }
-                body.extend_from_slice(&chunk);
-            }
-            let mut whole = Response::new(body.freeze());
+            let mut whole = Response::new(Bytes::new());
             *whole.status_mut() = answer.status();
             *whole.headers_mut() = std::mem::take(answer.headers_mut());
+            let mut body = BytesMut::new();
+            // `chunk` yields decompressed bytes, so a gzip bomb meets the limit too.
+            let read = loop {
+                match answer.chunk().await {
+                    Ok(Some(chunk)) if body.len() + chunk.len() > max_body => {
+                        break Err(TransportError::too_large());
+                    }
+                    Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(convert(error)),
+                }
+            };
+            // Of an error, status and `Retry-After` are worth more than a page that cannot be read.
+            if let Err(error) = read {
+                if whole.status().is_success() {
+                    return Err(error);
+                }
+                body.clear();
+            }
+            *whole.body_mut() = body.freeze();
             Ok(whole)
         })
     }
@@ -193,7 +205,7 @@ mod tests {
         let url = format!("https://localhost:{}/keys", listener.local_addr().unwrap().port());
         let own = always("169.254.169.254");
         let limit = Duration::from_secs(5);
-        let builder = || reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(200));
+        let builder = || reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2));
 
         // Guarded, the resolver of the builder is put aside: localhost is this machine again.
         let guarded = ReqwestTransport::from_builder(builder().dns_resolver(own.clone())).unwrap();
