@@ -268,6 +268,19 @@ impl Error {
         self.0.retry_after
     }
 
+    /// The error with what it came from, in one line, for a log.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn with_sources(&self) -> String {
+        let mut line = self.to_string();
+        let mut source = StdError::source(self);
+        while let Some(error) = source {
+            line.push_str(": ");
+            line.push_str(&error.to_string());
+            source = error.source();
+        }
+        line
+    }
+
     /// Where the request went, without query and fragment.
     #[must_use]
     pub fn url(&self) -> Option<&str> {

@@ -115,6 +115,8 @@ names! { GAUGES:
     CONSECUTIVE_FAILURES = "tower_oauth_key_set_consecutive_failures";
     /// How many different sets there have been.
     GENERATION = "tower_oauth_key_set_generation";
+    /// 1 if the metadata could not be read the last time, else 0.
+    METADATA_FAILING = "tower_oauth_key_set_metadata_failing";
     /// 1 if tokens can be judged, else 0.
     READY = "tower_oauth_key_set_ready";
     /// Members of the set that cannot be used.

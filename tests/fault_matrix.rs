@@ -127,7 +127,7 @@ async fn every_way_to_fail_is_survived_told_and_recovered_from() {
     for (fault, act, kind) in matrix(&set, &base) {
         let resource = if kind == Some(ErrorKind::Timeout) { &impatient } else { &patient };
         // With the metadata as they were, and with the same fault there.
-        for act in [by_place(well(), act.clone()), act] {
+        for (act, is_everywhere) in [(by_place(well(), act.clone()), false), (act, true)] {
             issuer.does(act).await;
             let error = resource.server.refresh_now().await.expect_err(fault);
             if let Some(kind) = kind {
@@ -136,6 +136,8 @@ async fn every_way_to_fail_is_survived_told_and_recovered_from() {
             resource.serves(fault);
             let told = resource.told();
             assert_eq!((told.state(), told.usable_keys()), (KeySetState::Degraded, 1), "{fault}");
+            let metadata = told.metadata_error().map(|error| error.kind());
+            assert_eq!(metadata.is_some(), is_everywhere, "{fault}: {metadata:?}");
             assert_eq!(told.last_error().unwrap().kind(), error.kind(), "{fault}");
             issuer.does(good()).await;
             resource.recovers(fault).await;
@@ -151,20 +153,59 @@ async fn every_way_to_fail_is_survived_told_and_recovered_from() {
     let cold = builder(&issuer, PATIENCE).start_up(StartUp::Background).start().await.unwrap();
     assert_eq!(cold.refresh_now().await.unwrap_err().kind(), ErrorKind::IssuerMismatch);
     assert!(!cold.is_ready());
-    resource.recovers("metadata of another issuer").await;
+    resource.server.refresh_now().await.unwrap();
+    resource.serves("metadata of another issuer");
+    let told = resource.told();
+    assert_eq!(told.state(), KeySetState::Degraded);
+    assert_eq!(told.metadata_error().unwrap().kind(), ErrorKind::IssuerMismatch);
     issuer.does(good()).await;
+    resource.recovers("metadata of another issuer").await;
     cold.refresh_now().await.unwrap();
     assert!(cold.is_ready());
     // A content type is no reason to do without good keys.
     let plain = answer("200 OK", "content-type: text/plain\r\netag: \"1\"\r\n", set.as_bytes());
     issuer.does(by_place(well(), Act::Answer(plain))).await;
     resource.recovers("another content type").await;
-    // And 304 is good news, to who has a version to ask about.
-    let unchanged = answer("304 Not Modified", "", b"");
-    issuer.does(by_place(well(), Act::Answer(unchanged))).await;
-    resource.recovers("304").await;
-    assert!(issuer.requests().last().unwrap().to_lowercase().contains("if-none-match: \"1\""));
     assert_eq!(resource.told().generation(), 1);
+}
+
+#[tokio::test]
+async fn the_timer_asks_whether_there_is_something_new_and_304_is_good_news() {
+    let set = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
+    let issuer = RawIssuer::start(Act::Reset).await;
+    let base = format!("http://{}", issuer.address);
+    let keys = answer("200 OK", "cache-control: max-age=0\r\netag: \"1\"\r\n", set.as_bytes());
+    issuer.does(by_place(metadata(&base, &base), Act::Answer(keys))).await;
+    let often = RefreshPolicy::new().min_interval(Duration::from_millis(100));
+    let server = builder(&issuer, PATIENCE).refresh(often);
+    let server = server.start_up(StartUp::Require(PATIENCE)).start().await.unwrap();
+    let unchanged = answer("304 Not Modified", "cache-control: max-age=0\r\n", b"");
+    issuer.does(by_place(metadata(&base, &base), Act::Answer(unchanged))).await;
+    let asked =
+        || issuer.requests().iter().filter(|got| got.to_lowercase().contains("if-none-match: \"1\"")).count();
+    let seen = async {
+        while asked() < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.expect("the timer asks in time");
+    let told = server.key_sets().remove(0);
+    assert_eq!((told.state(), told.generation(), told.refreshes_failed()), (KeySetState::Healthy, 1, 0));
+}
+
+#[tokio::test]
+async fn of_an_error_the_status_and_retry_after_are_read_whatever_its_page() {
+    let issuer = RawIssuer::start(Act::Reset).await;
+    let server = builder(&issuer, PATIENCE).start_up(StartUp::Background).start().await.unwrap();
+    let page = vec![b'x'; 1 << 20];
+    let huge = answer("503 Service Unavailable", "retry-after: 120\r\n", &page);
+    let cut_off = huge.get(..huge.len() / 2).unwrap().to_vec();
+    for act in [Act::Answer(huge), Act::Answer(cut_off)] {
+        issuer.does(act).await;
+        let error = server.refresh_now().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Status(StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(120)));
+    }
 }
 
 #[tokio::test]

@@ -590,16 +590,76 @@ async fn keys_that_share_a_kid_or_tokens_without_one_are_tried_where_that_was_op
 async fn what_names_the_version_of_a_set_is_sent_back_and_follows_the_last_answer() {
     for (told, asked) in [("etag", "if-none-match"), ("last-modified", "if-modified-since")] {
         let issuer = Scripted::new(set(&[("a", rsa(0))]));
-        let server = builder(&issuer, &clock()).start().await.unwrap();
+        let clock = clock();
+        let server = builder(&issuer, &clock).start().await.unwrap();
         for version in ["\"1\"", "\"2\""] {
             issuer.header(told, version);
             // The same document under another name: that is what counts from now on.
-            server.refresh_now().await.unwrap();
-            server.refresh_now().await.unwrap();
+            advance(&clock, secs(600)).await;
             assert_eq!(issuer.last_header(asked).as_deref(), Some(version));
         }
         assert_eq!(server.key_sets().remove(0).generation(), 1);
+        // Who has a reason to ask wants the set, not the word that there is nothing new.
+        server.refresh_now().await.unwrap();
+        assert_eq!(issuer.last_header(asked), None);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_tells_no_sets_apart_hides_a_new_key_for_an_hour_at_the_most() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let clock = clock();
+    issuer.header("etag", "\"as ever\"");
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    issuer.publish(set(&[("b", rsa(1))]));
+    advance(&clock, secs(900)).await;
+    assert_eq!(server.key_sets().remove(0).generation(), 1, "the issuer says that nothing is new");
+    advance(&clock, secs(3600)).await;
+    assert_eq!(server.key_sets().remove(0).generation(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issuer_that_failed_is_asked_for_the_whole_set() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let clock = clock();
+    issuer.header("etag", "\"1\"");
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    advance(&clock, secs(300)).await;
+    assert_eq!(issuer.last_header("if-none-match").as_deref(), Some("\"1\""));
+    // It may be the conditions that it does not get on with.
+    issuer.answer(Answer::Unreachable);
+    advance(&clock, secs(600)).await;
+    assert!(server.key_sets().remove(0).consecutive_failures() > 1);
+    assert_eq!(issuer.last_header("if-none-match"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_private_key_that_is_published_counts_for_nothing_even_where_it_stands_alone() {
+    let exposed = |key: &'static support::PrivateKey| {
+        let mut jwk = key.jwk("a");
+        jwk["d"] = "AAAA".into();
+        jwk
+    };
+    let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    let clock = clock();
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+    // Nothing else is in the set: the one in hand is kept, but for that key.
+    issuer.publish(json!({ "keys": [exposed(rsa(0))] }));
+    let error = server.refresh_now().await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(source, "members that cannot be used: 1 private_key");
+    assert!(send(&server, &token("a", rsa(0))).await.is_err());
+    assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
+    // The public half beside it is no better.
+    issuer.publish(json!({ "keys": [exposed(rsa(0)), rsa(0).jwk("a"), rsa(1).jwk("b")] }));
+    server.refresh_now().await.unwrap();
+    assert_eq!(server.key_sets().remove(0).usable_keys(), 1);
+    assert!(send(&server, &token("a", rsa(0))).await.is_err());
+    // What the issuer makes good is good.
+    issuer.publish(set(&[("a", rsa(2)), ("b", rsa(1))]));
+    server.refresh_now().await.unwrap();
+    assert_eq!(send(&server, &token("a", rsa(2))).await, Ok(()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -624,7 +684,8 @@ async fn metadata_that_hang_do_not_keep_the_keys_from_being_refreshed() {
     issuer.metadata(Answer::Hang);
     advance(&clock, secs(2 * 3600)).await;
     let told = server.key_sets().remove(0);
-    assert_eq!((told.state(), told.refreshes_failed()), (KeySetState::Healthy, 0));
+    assert_eq!((told.state(), told.refreshes_failed()), (KeySetState::Degraded, 0));
+    assert_eq!(told.metadata_error().unwrap().kind(), ErrorKind::Timeout);
     assert!(issuer.discoveries() > 2, "they are tried again: {}", issuer.discoveries());
     issuer.publish(set(&[("b", rsa(1))]));
     server.refresh_now().await.unwrap();
@@ -634,17 +695,48 @@ async fn metadata_that_hang_do_not_keep_the_keys_from_being_refreshed() {
 #[tokio::test(start_paused = true)]
 async fn a_place_that_is_known_is_kept_while_the_metadata_are_down() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    let server = builder(&issuer, &clock()).start().await.unwrap();
+    let clock = clock();
+    let server = builder(&issuer, &clock).start().await.unwrap();
     issuer.metadata(Answer::Unreachable);
     issuer.answer(Answer::Status(StatusCode::INTERNAL_SERVER_ERROR, None));
-    for _ in 0..3 {
-        let error = server.refresh_now().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Status(StatusCode::INTERNAL_SERVER_ERROR));
-    }
+    let error = server.refresh_now().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Status(StatusCode::INTERNAL_SERVER_ERROR));
     // Left alone for a minute: once is enough to see that they are down.
+    advance(&clock, secs(50)).await;
     assert_eq!(issuer.discoveries(), 2);
+    assert!(server.key_sets().remove(0).consecutive_failures() > 2);
     issuer.publish(set(&[("b", rsa(1))]));
     server.refresh_now().await.unwrap();
+    let told = server.key_sets().remove(0);
+    assert_eq!((told.state(), told.last_error().is_none()), (KeySetState::Degraded, true));
+    assert_eq!(told.metadata_error().unwrap().kind(), ErrorKind::Transport);
+    // Who asks by hand asks for all of it.
+    issuer.metadata(Answer::Place);
+    server.refresh_now().await.unwrap();
+    assert_eq!(server.key_sets().remove(0).state(), KeySetState::Healthy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_no_metadata_name_any_more_is_given_up_in_the_end() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let clock = clock();
+    let policy = RefreshPolicy::new().max_stale(secs(4 * 3600));
+    let server = builder(&issuer, &clock).refresh(policy).start().await.unwrap();
+    issuer.metadata(Answer::Unreachable);
+    advance(&clock, secs(3 * 3600)).await;
+    let told = server.key_sets().remove(0);
+    assert_eq!((told.state(), told.refreshes_failed()), (KeySetState::Degraded, 0));
+    // From now on nobody knows whose keys these are; those in hand are good for as long as in any outage.
+    advance(&clock, secs(2 * 3600)).await;
+    assert!(server.key_sets().remove(0).refreshes_failed() > 0);
+    issuer.publish(set(&[("b", rsa(1))]));
+    advance(&clock, secs(3600)).await;
+    assert_eq!(server.key_sets().remove(0).generation(), 1);
+    advance(&clock, secs(3 * 3600)).await;
+    assert_eq!(server.key_sets().remove(0).state(), KeySetState::Stale);
+    issuer.metadata(Answer::Place);
+    advance(&clock, secs(360)).await;
+    assert_eq!(server.key_sets().remove(0).state(), KeySetState::Healthy);
 }
 
 #[tokio::test(start_paused = true)]
@@ -817,7 +909,8 @@ async fn a_kid_is_no_miss_until_a_fetch_has_looked_for_it() {
 #[tokio::test(start_paused = true)]
 async fn refresh_now_tells_the_outcome_of_a_fetch_that_began_after_it() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    let server = builder(&issuer, &clock()).start().await.unwrap();
+    let place = Endpoint::new("https://as.example/keys").unwrap();
+    let server = builder(&issuer, &clock()).jwks_uri(place).start().await.unwrap();
     issuer.delay(secs(1));
     issuer.answer(Answer::Unreachable);
     let first = async {

@@ -4,8 +4,8 @@
 //! one odd member, and drops private and duplicate members without a word.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -142,12 +142,64 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks, candidate_keys: usize) 
             skipped.extend(keys.iter().map(|_| (Some(kid.clone()), SkipReason::DuplicateKeyId)));
         }
     }
+    // Whoever read the private half signs by this name, also where the public half stands beside it.
+    let exposed: Vec<Box<str>> = exposed(&skipped).cloned().collect();
+    for kid in &exposed {
+        let twins = by_id.remove(kid).into_iter().chain(ambiguous.remove(kid).into_iter().flatten());
+        skipped.extend(twins.map(|_| (Some(kid.clone()), SkipReason::PrivateKey)));
+    }
     let keys = KeySet(Arc::new(Inner { by_id, without_id, ambiguous, shared_are_used, skipped }));
     if keys.len() == 0 {
-        return Err(error(ErrorKind::NoUsableKey));
+        return Err(error(ErrorKind::NoUsableKey).with_source(NothingUsable(keys)));
     }
     Ok(keys)
 }
+
+type Skipped = (Option<Box<str>>, SkipReason);
+
+/// The `kid`s of keys that were published with their private half.
+fn exposed(skipped: &[Skipped]) -> impl Iterator<Item = &Box<str>> + Clone {
+    skipped.iter().filter(|(_, why)| *why == SkipReason::PrivateKey).filter_map(|(kid, _)| kid.as_ref())
+}
+
+/// A set that is none, for what its members are.
+#[derive(Debug)]
+pub(super) struct NothingUsable(KeySet);
+
+impl NothingUsable {
+    /// What `error` says of the members, if it is about that.
+    pub(super) fn of(error: &Error) -> Option<&Self> {
+        std::error::Error::source(error)?.downcast_ref()
+    }
+
+    pub(super) fn holds_private_keys(&self) -> bool {
+        self.0.holds_private_keys()
+    }
+
+    /// The `kid`s of keys that were published with their private half.
+    pub(super) fn exposed(&self) -> impl Iterator<Item = &str> + Clone {
+        exposed(&self.0.0.skipped).map(|kid| &**kid)
+    }
+}
+
+impl fmt::Display for NothingUsable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut counts = BTreeMap::new();
+        for (_, reason) in self.0.skipped() {
+            *counts.entry(reason.as_str()).or_insert(0_u32) += 1;
+        }
+        f.write_str("members that cannot be used:")?;
+        if counts.is_empty() {
+            f.write_str(" none, the set is empty")?;
+        }
+        for (reason, count) in counts {
+            write!(f, " {count} {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for NothingUsable {}
 
 /// Whether brackets nest deeper than `limit`, found without recursion and before any parsing.
 fn deeper_than(json: &[u8], limit: u32) -> bool {

@@ -117,6 +117,11 @@ impl KeySet {
         self.0.skipped.iter().map(|(kid, reason)| (kid.as_deref(), *reason))
     }
 
+    /// Whether the issuer publishes the private half of a key.
+    fn holds_private_keys(&self) -> bool {
+        self.0.skipped.iter().any(|(_, why)| *why == SkipReason::PrivateKey)
+    }
+
     /// Whether this key, with its `kid`, is one of those that have a `kid` of their own.
     fn has(&self, key: Fingerprint, revoked: &Revoked) -> bool {
         self.0.by_id.iter().any(|(kid, own)| own.fingerprint() == key && !revoked.contains(kid))

@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::jwk::Quirks;
+use super::KeySet;
+use super::jwk::{NothingUsable, Quirks};
 use super::policy::RefreshPolicy;
 use super::schedule::{RefreshCause, Schedule};
 use super::source::{Fetched, Fetcher};
 use super::watch::{KeySetHandle, Shared, Wishes};
-use super::{KeySet, SkipReason};
 use crate::clock::{Clock, UnixTime};
 use crate::error::Error;
 use crate::oauth::{Endpoint, Issuer};
@@ -131,8 +131,8 @@ impl Keeper {
                 issuer = %self.shared.issuer,
                 "the key set is too old and given up"
             );
-            self.shared.give_up(self.clock.now());
             self.schedule.gave_up(now());
+            self.shared.give_up(self.clock.now(), &self.schedule);
         }
     }
 
@@ -169,12 +169,8 @@ impl Keeper {
                     changed = keys.is_some(),
                     "the key set was refreshed"
                 );
-                if keys.iter().flat_map(KeySet::skipped).any(|(_, why)| why == SkipReason::PrivateKey) {
-                    trace::warning!(
-                        target: "tower_oauth::key_set",
-                        issuer = %self.shared.issuer,
-                        "the issuer publishes a private key: whoever read it can make its tokens"
-                    );
+                if keys.as_ref().is_some_and(KeySet::holds_private_keys) {
+                    self.shared.sound_alarm();
                 }
                 let now = self.clock.now();
                 self.shared.publish(keys.as_ref(), now, self.max_stale, now);
@@ -182,18 +178,23 @@ impl Keeper {
             }
             Err(error) => {
                 schedule.failed(now(), cause, error.retry_after(), fastrand::f64());
+                // The set in hand is kept, but for keys whose private half everybody can read now.
+                if let Some(nothing) = NothingUsable::of(&error).filter(|set| set.holds_private_keys()) {
+                    self.shared.sound_alarm();
+                    self.shared.expose(nothing.exposed());
+                }
                 trace::warning!(
                     target: "tower_oauth::key_set",
                     issuer = %self.shared.issuer,
                     cause = cause.as_str(),
-                    %error,
+                    error = %error.with_sources(),
                     failures = schedule.failures(),
                     "the key set could not be refreshed"
                 );
                 Err(error)
             }
         };
-        self.shared.end_refresh(cause, outcome, schedule);
+        self.shared.end_refresh(cause, outcome, self.fetcher.metadata_error(), schedule);
     }
 }
 

@@ -150,10 +150,11 @@ impl Schedule {
         self.failures = self.failures.saturating_add(1);
         let mut wait = BACKOFF.wait(self.failures, random);
         if let Some(asked) = retry_after {
-            wait = wait.max(asked.clamp(RETRY_AFTER.0, RETRY_AFTER.1));
+            // A little longer, by chance: all replicas were told the same time.
+            wait = wait.max(asked.clamp(RETRY_AFTER.0, RETRY_AFTER.1).mul_f64(1.0 + 0.1 * random));
         }
         if self.trusted_until.is_none() {
-            wait = wait.min(MAX_WAIT_WHILE_EMPTY);
+            wait = wait.min(MAX_WAIT_WHILE_EMPTY.mul_f64(0.5 + 0.5 * random));
         }
         if retry_after.is_some() {
             self.budget.not_before = Some(now + wait);
@@ -220,6 +221,8 @@ mod tests {
         }
         schedule.succeeded(now, Freshness::Unsaid, 0.5);
         schedule.failed(now, RefreshCause::Timer, Some(seconds(3600)), 1.0);
+        assert_eq!(waited(&schedule, now), seconds(330));
+        schedule.failed(now, RefreshCause::Timer, Some(seconds(3600)), 0.0);
         assert_eq!(waited(&schedule, now), seconds(300));
     }
 
@@ -317,15 +320,15 @@ mod tests {
         doubted: Vec<Instant>,
         /// When the set in hand is too old.
         stale_at: Option<Instant>,
-        /// The issuer asked to be left alone until then.
-        left_alone: Option<Instant>,
+        /// The issuer asked to be left alone until then, and is for no longer than the second.
+        left_alone: Option<(Instant, Instant)>,
     }
 
     impl Play {
         fn fetch(&mut self, cause: RefreshCause, random: f64) {
             let before = self.schedule.next();
             let by_itself = !matches!(cause, RefreshCause::Asked | RefreshCause::ClockJump);
-            assert!(!by_itself || self.left_alone.is_none_or(|at| at <= self.now), "not left alone");
+            assert!(!by_itself || self.left_alone.is_none_or(|(at, _)| at <= self.now), "not left alone");
             match self.issuer {
                 Issuer::Well(freshness) => {
                     self.schedule.succeeded(self.now, freshness, random);
@@ -342,16 +345,21 @@ mod tests {
                     };
                     self.schedule.failed(self.now, cause, asked, random);
                     if let Some(asked) = asked {
-                        let limit = if self.stale_at.is_some() { 300 } else { 5 };
-                        self.left_alone = Some(self.now + asked.clamp(seconds(1), seconds(limit)));
+                        let (least, most) = if self.stale_at.is_some() {
+                            let asked = asked.clamp(seconds(1), seconds(300));
+                            (asked, asked.max(seconds(60)).mul_f64(1.1))
+                        } else {
+                            (asked.clamp(seconds(1), seconds(5) / 2), seconds(5))
+                        };
+                        self.left_alone = Some((self.now + least, self.now + most));
                     }
-                    assert!(self.left_alone.is_none_or(|at| at <= self.schedule.next()));
-                    let longest = if asked.is_some() { seconds(300) } else { seconds(60) };
+                    assert!(self.left_alone.is_none_or(|(at, _)| at <= self.schedule.next()));
+                    let longest = if asked.is_some() { seconds(330) } else { seconds(60) };
                     let wait = waited(&self.schedule, self.now);
                     if cause == RefreshCause::Timer {
                         assert!((Duration::from_millis(100)..=longest).contains(&wait), "backoff: {wait:?}");
                     } else {
-                        let latest = self.left_alone.map_or(before, |at| at.max(before));
+                        let latest = self.left_alone.map_or(before, |(_, at)| at.max(before));
                         assert!(self.schedule.next() <= latest, "a demand put the timer off");
                     }
                 }
@@ -362,7 +370,8 @@ mod tests {
             assert_eq!(self.stale_at, self.schedule.stale_at(), "given up on time");
             self.schedule.gave_up(self.now);
             self.stale_at = None;
-            self.left_alone = self.left_alone.map(|at| at.min(self.now + seconds(5)));
+            let soon = self.now + seconds(5);
+            self.left_alone = self.left_alone.map(|(least, most)| (least.min(soon), most.min(soon)));
             assert!(waited(&self.schedule, self.now) <= seconds(5));
         }
 

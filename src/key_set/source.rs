@@ -25,6 +25,12 @@ const DISCOVER_EVERY: Duration = Duration::from_secs(3600);
 /// Metadata that could not be had are left alone for this long, as long as a place is known.
 const DISCOVER_AGAIN: Duration = Duration::from_secs(60);
 
+/// The longest that metadata are left alone, however long their `Retry-After`.
+const LONGEST_REST: Duration = Duration::from_secs(300);
+
+/// For so long 304 is believed without having seen the whole set again.
+const BELIEVED_FOR: Duration = Duration::from_secs(3600);
+
 /// Where the keys of an issuer come from.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
@@ -49,14 +55,21 @@ pub(super) struct Fetcher {
     known_uri: Option<Endpoint>,
     /// When the metadata are asked again, although a place is known.
     discover_at: Instant,
+    /// Until then the place is trusted, whatever becomes of the metadata.
+    trusted_until: Option<Instant>,
+    /// Why the metadata could not be read the last time.
+    metadata_error: Option<Error>,
+    max_stale: Duration,
     quirks: Quirks,
     candidate_keys: usize,
     allow_loopback_http: bool,
     limits: Limits,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
-    /// `If-None-Match` and `If-Modified-Since` for the set in hand.
+    /// `If-None-Match` and `If-Modified-Since` for the set in hand, as long as they are believed.
     conditions: HeaderMap,
+    /// Until then.
+    conditions_until: Instant,
     /// The document of the set in hand.
     body: Bytes,
 }
@@ -76,6 +89,9 @@ impl Fetcher {
             fixed_uri: refresh.jwks_uri.clone(),
             known_uri: None,
             discover_at: now(),
+            trusted_until: None,
+            metadata_error: None,
+            max_stale: refresh.policy.max_stale,
             quirks: refresh.quirks,
             candidate_keys: refresh.candidate_keys,
             allow_loopback_http: refresh.allow_loopback_http,
@@ -83,6 +99,7 @@ impl Fetcher {
             transport: Arc::clone(&refresh.transport),
             clock: Arc::clone(&refresh.clock),
             conditions: HeaderMap::new(),
+            conditions_until: now(),
             body: Bytes::new(),
         }
     }
@@ -97,11 +114,16 @@ impl Fetcher {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         }
         let before = self.discover_at;
-        let uri = self.place(&headers).await?;
+        let uri = self.place(cause, &headers).await?;
         let discover_at = self.discover_at;
         // Unless the keys come, they may have moved.
         self.doubt_place();
-        let fetched = self.fetch_from(&uri, headers, ends_at.saturating_duration_since(now())).await?;
+        let left = ends_at.saturating_duration_since(now());
+        let mut fetched = self.fetch_from(&uri, cause, headers, left).await?;
+        if self.metadata_error.is_some() {
+            // Soon again, to learn that the metadata are back.
+            fetched.freshness = Freshness::NoStore;
+        }
         // So they may if a token wants a key that this place does not have, unless it was named
         // just now.
         if cause != RefreshCause::UnknownKey || fetched.keys.is_some() || discover_at != before {
@@ -117,30 +139,58 @@ impl Fetcher {
         }
     }
 
-    async fn place(&mut self, headers: &HeaderMap) -> Result<Endpoint, Error> {
+    /// Why the metadata could not be read the last time, if they could not.
+    pub(super) fn metadata_error(&self) -> Option<&Error> {
+        self.metadata_error.as_ref()
+    }
+
+    async fn place(&mut self, cause: RefreshCause, headers: &HeaderMap) -> Result<Endpoint, Error> {
         if let Some(uri) = &self.fixed_uri {
             return Ok(uri.clone());
         }
         let total = self.limits.total;
-        let Some(known) = self.known_uri.clone() else { return self.discover(headers, total).await };
-        if now() < self.discover_at {
+        // What nobody has vouched for in a long time may belong to somebody else by now.
+        let is_trusted = self.trusted_until.is_some_and(|end| now() < end);
+        let Some(known) = self.known_uri.clone().filter(|_| is_trusted) else {
+            return self.discover(headers, total).await;
+        };
+        // Who asks by hand wants to know all of it.
+        if now() < self.discover_at && cause != RefreshCause::Asked {
             return Ok(known);
         }
         self.discover_at = now() + DISCOVER_AGAIN;
         // Metadata that cannot be had are no reason to do without keys that can: they get a part
         // of the time, and the place that is known gets the rest.
-        Ok(self.discover(headers, total.mul_f64(0.4)).await.unwrap_or_else(|_error| {
-            trace::warning!(
-                target: "tower_oauth::key_set",
-                issuer = %self.issuer,
-                error = %_error,
-                "the metadata could not be read again: the keys are asked for where they were"
-            );
-            known
-        }))
+        let error = match self.discover(headers, total.mul_f64(0.4)).await {
+            Ok(uri) => return Ok(uri),
+            Err(error) => error,
+        };
+        let rest = error.retry_after().unwrap_or_default().clamp(DISCOVER_AGAIN, LONGEST_REST);
+        self.discover_at = now() + rest;
+        trace::warning!(
+            target: "tower_oauth::key_set",
+            issuer = %self.issuer,
+            error = %error.with_sources(),
+            "the metadata could not be read again: the keys are asked for where they were"
+        );
+        Ok(known)
     }
 
     async fn discover(&mut self, headers: &HeaderMap, limit: Duration) -> Result<Endpoint, Error> {
+        let named = self.ask_metadata(headers, limit).await;
+        self.metadata_error = named.as_ref().err().cloned();
+        let uri = named?;
+        if self.known_uri.as_ref() != Some(&uri) {
+            // An `ETag` is that of one place.
+            self.conditions.clear();
+        }
+        self.known_uri = Some(uri.clone());
+        self.discover_at = now() + DISCOVER_EVERY;
+        self.trusted_until = now().checked_add(self.max_stale);
+        Ok(uri)
+    }
+
+    async fn ask_metadata(&self, headers: &HeaderMap, limit: Duration) -> Result<Endpoint, Error> {
         let limits = Limits { total: limit, ..self.limits };
         let metadata = metadata::discover_with(
             headers,
@@ -154,27 +204,30 @@ impl Fetcher {
         let metadata = timeout(limit, metadata)
             .await
             .unwrap_or_else(|_elapsed| Err(Error::new(Operation::Discovery, ErrorKind::Timeout)))?;
-        let uri = metadata.jwks_uri(self.allow_loopback_http)?.ok_or_else(|| {
+        // Only an issuer that is on this machine has its keys here, too.
+        let allow_loopback_http = self.allow_loopback_http && self.issuer.as_str().starts_with("http:");
+        metadata.jwks_uri(allow_loopback_http)?.ok_or_else(|| {
             Error::new(Operation::Discovery, ErrorKind::Malformed)
                 .with_source("the metadata has no `jwks_uri`")
-        })?;
-        if self.known_uri.as_ref() != Some(&uri) {
-            // An `ETag` is that of one place.
-            self.conditions.clear();
-        }
-        self.known_uri = Some(uri.clone());
-        self.discover_at = now() + DISCOVER_EVERY;
-        Ok(uri)
+        })
     }
 
     async fn fetch_from(
         &mut self,
         uri: &Endpoint,
+        cause: RefreshCause,
         mut headers: HeaderMap,
         limit: Duration,
     ) -> Result<Fetched, Error> {
-        let conditional = !self.conditions.is_empty();
-        headers.extend(self.conditions.clone());
+        // Only the timer asks whether there is something new. Who has a reason to ask wants the
+        // set, and so does everybody now and then, and after a failure: a version that tells the
+        // sets of an issuer not apart, or a server that conditions confuse, must not be the end of it.
+        let believed = cause == RefreshCause::Timer && now() < self.conditions_until;
+        let conditions = std::mem::take(&mut self.conditions);
+        let conditional = believed && !conditions.is_empty();
+        if conditional {
+            headers.extend(conditions.clone());
+        }
         let limits = Limits { total: limit, ..self.limits };
         let now = self.clock.now();
         let answer = get_json(&*self.transport, Operation::KeySet, uri, headers, now, limits).await?;
@@ -184,6 +237,7 @@ impl Fetcher {
             if !conditional {
                 return Err(Error::new(Operation::KeySet, ErrorKind::Malformed).with_url(uri.as_str()));
             }
+            self.conditions = conditions;
             return Ok(Fetched { keys: None, freshness });
         }
         let is_new = self.body.is_empty() || answer.body() != &self.body;
@@ -200,6 +254,7 @@ impl Fetcher {
     fn remember(&mut self, answer: &http::Response<Bytes>) {
         self.body = answer.body().clone();
         self.conditions.clear();
+        self.conditions_until = now() + BELIEVED_FOR;
         for (from, to) in
             [(header::ETAG, header::IF_NONE_MATCH), (header::LAST_MODIFIED, header::IF_MODIFIED_SINCE)]
         {

@@ -16,6 +16,8 @@ pub(super) struct Progress {
     tallies: [Refreshes; RefreshCause::ALL.len()],
     pub(super) failures_in_a_row: u32,
     pub(super) last_error: Option<Error>,
+    /// Why the metadata could not be read the last time.
+    pub(super) metadata_error: Option<Error>,
     pub(super) next_attempt: Option<Instant>,
     /// Fetches are numbered: the last one that began, that ended, and that went well.
     pub(super) begun: u64,
@@ -26,6 +28,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// Whether all that was asked for the last time was answered.
+    pub(super) fn is_well(&self) -> bool {
+        self.failures_in_a_row == 0 && self.metadata_error.is_none()
+    }
+
     /// The fetch that began last has ended.
     pub(super) fn end(&mut self, cause: RefreshCause, outcome: Result<(), Error>, schedule: &Schedule) {
         for (own, tally) in RefreshCause::ALL.iter().zip(&mut self.tallies) {
@@ -74,7 +81,8 @@ impl Refreshes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeySetState {
-    /// The last refresh failed, or there will be no more
+    /// The last refresh failed, or the metadata could not be read
+    /// ([`KeySetStatus::metadata_error`]), or there will be no more refreshes
     /// ([`KeySetStatus::is_abandoned`]); the last good set is in use.
     Degraded,
     /// The last refresh succeeded, or the set is fixed.
@@ -179,6 +187,14 @@ impl KeySetStatus {
         self.progress.last_error.as_ref()
     }
 
+    /// Why the issuer's metadata could not be read the last time; `None` if they could, or are not
+    /// asked. The keys are fetched from where they were meanwhile, for no longer than
+    /// [`max_stale`](crate::RefreshPolicy::max_stale) after the metadata were read last.
+    #[must_use]
+    pub fn metadata_error(&self) -> Option<&Error> {
+        self.progress.metadata_error.as_ref()
+    }
+
     /// How many refreshes have failed since the last good one.
     #[must_use]
     pub fn consecutive_failures(&self) -> u32 {
@@ -250,7 +266,7 @@ impl Serialize for KeySetStatus {
             }
         }
 
-        let mut status = serializer.serialize_struct("KeySetStatus", 13)?;
+        let mut status = serializer.serialize_struct("KeySetStatus", 14)?;
         status.serialize_field("issuer", self.issuer.as_str())?;
         status.serialize_field("state", self.state.as_str())?;
         status.serialize_field("abandoned", &self.is_abandoned)?;
@@ -258,6 +274,8 @@ impl Serialize for KeySetStatus {
         status.serialize_field("age_seconds", &self.age.map(|age| age.as_secs()))?;
         status.serialize_field("next_attempt_seconds", &self.next_attempt.map(|wait| wait.as_secs()))?;
         status.serialize_field("last_error", &self.last_error().map(|error| error.kind().as_str()))?;
+        let metadata_error = self.metadata_error().map(|error| error.kind().as_str());
+        status.serialize_field("metadata_error", &metadata_error)?;
         status.serialize_field("consecutive_failures", &self.consecutive_failures())?;
         status.serialize_field("usable_keys", &self.usable_keys())?;
         status.serialize_field("skipped", &Skipped(self))?;

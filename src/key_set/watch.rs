@@ -36,7 +36,10 @@ pub(crate) struct Snapshot {
     fetched_at: UnixTime,
     /// Wall time, so that a machine that slept does not trust what it slept over.
     usable_until: UnixTime,
+    /// Revoked here, and those whose private half the issuer published last.
     revoked: Arc<Revoked>,
+    /// Revoked here, for good.
+    revoked_here: Arc<Revoked>,
 }
 
 impl Snapshot {
@@ -118,6 +121,7 @@ impl KeySetHandle {
             fetched_at: UnixTime::from_secs(0),
             usable_until: UnixTime::from_secs(u64::MAX),
             revoked: Arc::default(),
+            revoked_here: Arc::default(),
         }));
         shared.measure(UnixTime::from_secs(0));
         Self { shared: Arc::new(shared), wishes: None }
@@ -152,9 +156,9 @@ impl KeySetHandle {
     /// Asks for a newer set and returns a bounded wait for the outcome; `None` if nothing will be
     /// fetched for it, or too many wait already.
     pub(crate) fn demand(&self, why: Demand<'_>) -> Option<Wait> {
-        let (cause, wanted) = match why {
-            Demand::BadSignature => (RefreshCause::BadSignature, None),
-            Demand::UnknownKey(kid, now) => (RefreshCause::UnknownKey, Some((Box::<str>::from(kid), now))),
+        let cause = match why {
+            Demand::BadSignature => RefreshCause::BadSignature,
+            Demand::UnknownKey(..) => RefreshCause::UnknownKey,
         };
         let wishes = self.wishes.as_ref().filter(|wishes| !wishes.is_closed())?;
         // Asked first, and of an atomic: what comes after a flood has spent the budget costs no more.
@@ -174,10 +178,16 @@ impl KeySetHandle {
         });
         self.shared.waits.fetch_add(1, Ordering::Relaxed);
         self.shared.waits_counter.increment();
+        let wanted = match why {
+            Demand::BadSignature => None,
+            Demand::UnknownKey(kid, now) => Some((Box::<str>::from(kid), now)),
+        };
         Some(Wait(Box::pin(async move {
             let Seat(shared) = &seat;
+            // A fetch that is under way may be the one that was paid for.
             let is_over = |progress: &Progress| {
-                progress.ended > ended || !shared.gate.load().is_open(cause, timer::now())
+                let gate = shared.gate.load();
+                progress.ended > ended || !(gate.is_fetching || gate.is_open(cause, timer::now()))
             };
             let Ok(Ok(_)) = tokio::time::timeout(shared.wait, progress.wait_for(is_over)).await else {
                 return;
@@ -198,9 +208,13 @@ impl KeySetHandle {
     /// Counts a key as withdrawn from now on, whatever the issuer publishes.
     pub(crate) fn revoke(&self, kid: &str) {
         self.shared.snapshot.rcu(|current| {
-            let mut revoked = Revoked::clone(&current.revoked);
-            revoked.insert(kid.into());
-            Snapshot { revoked: Arc::new(revoked), epoch: current.epoch + 1, ..Snapshot::clone(current) }
+            let with = |revoked: &Revoked| Arc::new(revoked.iter().cloned().chain([kid.into()]).collect());
+            Snapshot {
+                revoked: with(&current.revoked),
+                revoked_here: with(&current.revoked_here),
+                epoch: current.epoch + 1,
+                ..Snapshot::clone(current)
+            }
         });
     }
 
@@ -243,7 +257,7 @@ impl KeySetHandle {
         let progress = self.shared.progress.borrow().clone();
         let is_abandoned = self.wishes.as_ref().is_some_and(watch::Sender::is_closed);
         let state = match keys {
-            Some(_) if progress.failures_in_a_row == 0 && !is_abandoned => KeySetState::Healthy,
+            Some(_) if progress.is_well() && !is_abandoned => KeySetState::Healthy,
             Some(_) => KeySetState::Degraded,
             None if snapshot.generation == 0 => KeySetState::Starting,
             None => KeySetState::Stale,
@@ -281,6 +295,7 @@ impl Shared {
                 fetched_at: UnixTime::from_secs(0),
                 usable_until: UnixTime::from_secs(0),
                 revoked: Arc::default(),
+                revoked_here: Arc::default(),
             }),
             progress: watch::Sender::new(Progress::default()),
             misses: Misses::new(),
@@ -327,19 +342,38 @@ impl Shared {
             keys: keys.cloned().or_else(|| current.keys.clone()),
             fetched_at,
             usable_until: fetched_at.saturating_add(max_stale),
-            revoked: Arc::clone(&current.revoked),
+            revoked: Arc::clone(&current.revoked_here),
+            revoked_here: Arc::clone(&current.revoked_here),
         });
         self.measure(now);
     }
 
+    /// Counts keys as withdrawn until the issuer publishes a good set.
+    pub(super) fn expose<'k>(&self, kids: impl Iterator<Item = &'k str> + Clone) {
+        self.snapshot.rcu(|current| Snapshot {
+            revoked: Arc::new(current.revoked.iter().cloned().chain(kids.clone().map(Box::from)).collect()),
+            epoch: current.epoch + 1,
+            ..Snapshot::clone(current)
+        });
+    }
+
+    pub(super) fn sound_alarm(&self) {
+        crate::trace::warning!(
+            target: "tower_oauth::key_set",
+            issuer = %self.issuer,
+            "the issuer publishes a private key: whoever read it can make its tokens"
+        );
+    }
+
     /// Gives the set up as too old. It is kept: the issuer may say that it is still the one.
-    pub(super) fn give_up(&self, now: UnixTime) {
+    pub(super) fn give_up(&self, now: UnixTime, schedule: &Schedule) {
         self.snapshot.rcu(|current| Snapshot {
             usable_until: UnixTime::from_secs(0),
             epoch: current.epoch + 1,
             ..Snapshot::clone(current)
         });
         self.measure(now);
+        self.progress.send_modify(|progress| progress.next_attempt = Some(schedule.next()));
     }
 
     /// For how long the set in hand is trusted by the wall clock.
@@ -357,7 +391,13 @@ impl Shared {
     }
 
     /// Notes how a refresh went and wakes those who wait for it.
-    pub(super) fn end_refresh(&self, cause: RefreshCause, outcome: Result<(), Error>, schedule: &Schedule) {
+    pub(super) fn end_refresh(
+        &self,
+        cause: RefreshCause,
+        outcome: Result<(), Error>,
+        metadata_error: Option<&Error>,
+        schedule: &Schedule,
+    ) {
         let issuer = self.issuer.as_str();
         let (told, error) = match &outcome {
             Ok(()) => ("success", "none"),
@@ -368,9 +408,13 @@ impl Shared {
             &[("issuer", issuer), ("cause", cause.as_str()), ("outcome", told), ("error", error)],
         );
         metrics::gauge(metrics::CONSECUTIVE_FAILURES, &self.labels(), schedule.failures().into());
+        metrics::gauge(metrics::METADATA_FAILING, &self.labels(), metadata_error.is_some().into());
         // Before those who wait are woken: they look at it.
         self.gate.store(Arc::new(Gate { budget: Some(schedule.budget()), is_fetching: false }));
-        self.progress.send_modify(|progress| progress.end(cause, outcome, schedule));
+        self.progress.send_modify(|progress| {
+            progress.metadata_error = metadata_error.cloned();
+            progress.end(cause, outcome, schedule);
+        });
     }
 }
 
