@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Inner, KeySet};
+use super::{Inner, KeySet, Revoked};
 use crate::error::{Error, ErrorKind, Operation};
 use crate::jwt::{Algorithm, KeyId, KeyMaterial, Name, UnusableKey, VerificationKey, decode_base64url};
 
@@ -158,7 +158,7 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks, candidate_keys: usize) 
 type Skipped = (Option<Box<str>>, SkipReason);
 
 /// The `kid`s of keys that were published with their private half.
-fn exposed(skipped: &[Skipped]) -> impl Iterator<Item = &Box<str>> + Clone {
+fn exposed(skipped: &[Skipped]) -> impl Iterator<Item = &Box<str>> {
     skipped.iter().filter(|(_, why)| *why == SkipReason::PrivateKey).filter_map(|(kid, _)| kid.as_ref())
 }
 
@@ -177,8 +177,8 @@ impl NothingUsable {
     }
 
     /// The `kid`s of keys that were published with their private half.
-    pub(super) fn exposed(&self) -> impl Iterator<Item = &str> + Clone {
-        exposed(&self.0.0.skipped).map(|kid| &**kid)
+    pub(super) fn exposed(&self) -> Revoked {
+        exposed(&self.0.0.skipped).cloned().collect()
     }
 }
 

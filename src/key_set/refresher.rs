@@ -181,7 +181,7 @@ impl Keeper {
                 // The set in hand is kept, but for keys whose private half everybody can read now.
                 if let Some(nothing) = NothingUsable::of(&error).filter(|set| set.holds_private_keys()) {
                     self.shared.sound_alarm();
-                    self.shared.expose(nothing.exposed());
+                    self.shared.expose(&nothing.exposed());
                 }
                 trace::warning!(
                     target: "tower_oauth::key_set",

@@ -349,9 +349,9 @@ impl Shared {
     }
 
     /// Counts keys as withdrawn until the issuer publishes a good set.
-    pub(super) fn expose<'k>(&self, kids: impl Iterator<Item = &'k str> + Clone) {
+    pub(super) fn expose(&self, kids: &Revoked) {
         self.snapshot.rcu(|current| Snapshot {
-            revoked: Arc::new(current.revoked.iter().cloned().chain(kids.clone().map(Box::from)).collect()),
+            revoked: Arc::new(current.revoked.union(kids).cloned().collect()),
             epoch: current.epoch + 1,
             ..Snapshot::clone(current)
         });
