@@ -635,7 +635,7 @@ async fn an_issuer_that_failed_is_asked_for_the_whole_set() {
 
 #[tokio::test(start_paused = true)]
 async fn a_private_key_that_is_published_counts_for_nothing_even_where_it_stands_alone() {
-    let exposed = |key: &'static support::PrivateKey| {
+    let exposed = |key: &'static PrivateKey| {
         let mut jwk = key.jwk("a");
         jwk["d"] = "AAAA".into();
         jwk
