@@ -68,3 +68,42 @@ fn a_hit_takes_three_allocations_and_a_refusal_no_more_for_a_long_token_than_for
         assert_eq!(long.bytes_total, short.bytes_total, "{what}");
     }
 }
+
+/// Tokens are made without their issuer's key: whoever sends them need not have it.
+#[test]
+fn a_refusal_takes_no_more_for_many_members_and_elements_than_for_few() {
+    let bench = Bench::new();
+    let list = |len: usize| (0..len).map(|number| format!(r#""e{number}""#)).collect::<Vec<_>>().join(",");
+    let members =
+        |len: usize| (0..len).map(|number| format!(r#""m{number}":0"#)).collect::<Vec<_>>().join(",");
+    let payloads: [(&str, usize, usize, Box<dyn Fn(usize) -> String>); 9] = [
+        ("aud", 10, 1000, Box::new(|len| format!(r#""aud":[{}]"#, list(len)))),
+        ("scope", 10, 1000, Box::new(|len| format!(r#""scope":[{}]"#, list(len)))),
+        ("scp", 10, 1000, Box::new(|len| format!(r#""scp":[{}]"#, list(len)))),
+        ("amr", 10, 1000, Box::new(|len| format!(r#""amr":[{}]"#, list(len)))),
+        ("another array", 10, 1000, Box::new(|len| format!(r#""roles":[{}]"#, list(len)))),
+        ("members", 5, 250, Box::new(members)),
+        ("members of a claim", 5, 250, Box::new(|len| format!(r#""ext":{{{}}}"#, members(len)))),
+        (
+            "arrays in the tenant",
+            1,
+            30,
+            Box::new(|len| format!(r#""tenant":{}{}"#, "[".repeat(len), "]".repeat(len))),
+        ),
+        (
+            "depth of the tenant",
+            40,
+            4000,
+            Box::new(|len| format!(r#""tenant":{}{}"#, "[".repeat(len), "]".repeat(len))),
+        ),
+    ];
+    for (what, few, many, members) in payloads {
+        let token = |len: usize| {
+            let payload = format!(r#"{{{},"iss":"https://other.example"}}"#, members(len));
+            compact(rsa(0), "RS256", r#"{"alg":"RS256","typ":"JWT","kid":"rsa"}"#, payload.as_bytes())
+        };
+        taken(&bench, &token(few), 401);
+        let (few, many) = (taken(&bench, &token(few), 401), taken(&bench, &token(many), 401));
+        assert_eq!((many.count_total, many.bytes_total), (few.count_total, few.bytes_total), "{what}");
+    }
+}

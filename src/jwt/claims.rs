@@ -6,10 +6,9 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
 use super::header::{Header, Typ};
-use super::json::{Name, Names, Skip, has_long_number};
+use super::json::{Document, Name, Names, Skip, has_long_number};
 use super::text::{Strings, Text, Texts, place};
 use super::{Algorithm, Defect};
 use crate::clock::UnixTime;
@@ -82,7 +81,7 @@ impl<'a> Claims<'a> {
         }
         let refused = Cell::new(None);
         let mut json = serde_json::Deserializer::from_str(payload);
-        let raw = RawVisitor { glance, refused: &refused }.deserialize(&mut json);
+        let raw = RawVisitor { payload, glance, refused: &refused }.deserialize(&mut json);
         let raw = raw.and_then(|raw| json.end().map(|()| raw)).map_err(|error| match error.classify() {
             serde_json::error::Category::Data => refused.get().unwrap_or(Defect::Claim),
             _ => Defect::Malformed,
@@ -245,13 +244,14 @@ struct Raw<'a> {
     is_other_token: bool,
 }
 
-struct RawVisitor<'g, G> {
+struct RawVisitor<'a, 'g, G> {
+    payload: &'a str,
     glance: G,
     /// Why `glance` would have no more, which serde's errors cannot say.
     refused: &'g Cell<Option<Defect>>,
 }
 
-impl<G: Glance> RawVisitor<'_, G> {
+impl<G: Glance> RawVisitor<'_, '_, G> {
     fn look<E: serde::de::Error>(&self, raw: &Raw<'_>) -> Result<(), E> {
         let Some(issuer) = raw.iss.as_deref() else { return Ok(()) };
         (self.glance)(issuer, raw.exp.map(|date| date.0)).map_err(|defect| {
@@ -261,7 +261,7 @@ impl<G: Glance> RawVisitor<'_, G> {
     }
 }
 
-impl<'de, G: Glance> DeserializeSeed<'de> for RawVisitor<'_, G> {
+impl<'de, G: Glance> DeserializeSeed<'de> for RawVisitor<'de, '_, G> {
     type Value = Raw<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -269,7 +269,7 @@ impl<'de, G: Glance> DeserializeSeed<'de> for RawVisitor<'_, G> {
     }
 }
 
-impl<'de, G: Glance> Visitor<'de> for RawVisitor<'_, G> {
+impl<'de, G: Glance> Visitor<'de> for RawVisitor<'de, '_, G> {
     type Value = Raw<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -278,8 +278,9 @@ impl<'de, G: Glance> Visitor<'de> for RawVisitor<'_, G> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut raw = Raw::default();
-        let mut names = Names::default();
-        let members = Cell::new(0);
+        let document = Document::default();
+        let mut names = Names::of(&document);
+        let strings = StringsSeed(self.payload);
         while let Some(Name(name)) = map.next_key()? {
             match &*name {
                 "iss" => {
@@ -287,7 +288,7 @@ impl<'de, G: Glance> Visitor<'de> for RawVisitor<'_, G> {
                     self.look(&raw)?;
                 }
                 "sub" => raw.sub = Some(map.next_value::<Name<'de>>()?.0),
-                "aud" => raw.aud = Some(map.next_value()?),
+                "aud" => raw.aud = Some(map.next_value_seed(strings)?),
                 "exp" => {
                     raw.exp = Some(map.next_value()?);
                     self.look(&raw)?;
@@ -297,24 +298,24 @@ impl<'de, G: Glance> Visitor<'de> for RawVisitor<'_, G> {
                 "jti" => raw.jti = map.next_value::<Name<'de>>().map(|_| true)?,
                 "client_id" => raw.client_id = Some(map.next_value::<Name<'de>>()?.0),
                 "azp" => raw.azp = Some(map.next_value::<Name<'de>>()?.0),
-                "scope" => raw.scope = Some(map.next_value()?),
-                "scp" => raw.scp = Some(map.next_value()?),
-                "tenant" => raw.tenant = Some(map.next_value_seed(Lenient::seed(&members))?),
-                "amr" => raw.amr = Some(map.next_value()?),
+                "scope" => raw.scope = Some(map.next_value_seed(strings)?),
+                "scp" => raw.scp = Some(map.next_value_seed(strings)?),
+                "tenant" => raw.tenant = Some(map.next_value_seed(Lenient::seed(&document))?),
+                "amr" => raw.amr = Some(map.next_value_seed(strings)?),
                 "cnf" => {
-                    map.next_value_seed(Skip::top_level(&members))?;
+                    map.next_value_seed(Skip::top_level(&document))?;
                     raw.has_confirmation = true;
                 }
                 "typ" => {
-                    let typ = map.next_value_seed(Lenient::seed(&members))?.0;
+                    let typ = map.next_value_seed(Lenient::seed(&document))?.0;
                     raw.is_other_token |=
                         matches!(typ.as_deref(), Some("ID" | "Refresh" | "Offline" | "Logout"));
                 }
                 "at_hash" | "c_hash" | "events" => {
-                    map.next_value_seed(Skip::top_level(&members))?;
+                    map.next_value_seed(Skip::top_level(&document))?;
                     raw.is_other_token = true;
                 }
-                _ => map.next_value_seed(Skip::top_level(&members))?,
+                _ => map.next_value_seed(Skip::top_level(&document))?,
             }
             names.note(name)?;
         }
@@ -328,60 +329,105 @@ impl<'de, G: Glance> Visitor<'de> for RawVisitor<'_, G> {
 #[derive(Debug)]
 struct Lenient<'a>(Option<Cow<'a, str>>);
 
-struct LenientSeed<'b>(&'b Cell<u32>);
+struct LenientSeed<'d, 'de>(Skip<'d, 'de>);
 
 impl Lenient<'_> {
-    fn seed(members: &Cell<u32>) -> LenientSeed<'_> {
-        LenientSeed(members)
+    fn seed<'d, 'de>(document: &'d Document<'de>) -> LenientSeed<'d, 'de> {
+        LenientSeed(Skip::top_level(document))
     }
 }
 
-impl<'de> DeserializeSeed<'de> for LenientSeed<'_> {
+impl<'de> DeserializeSeed<'de> for LenientSeed<'_, 'de> {
     type Value = Lenient<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        // The text of the value: a string is read from it, anything else is skipped.
-        let text = <&'de RawValue>::deserialize(deserializer)?.get();
-        let mut json = serde_json::Deserializer::from_str(text);
-        if text.starts_with('"') {
-            let Name(string) = Name::deserialize(&mut json).map_err(D::Error::custom)?;
-            return Ok(Lenient(Some(string)));
-        }
-        Skip::top_level(self.0).deserialize(&mut json).map_err(D::Error::custom)?;
-        Ok(Lenient(None))
+        deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Strings<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct StringsVisitor;
+impl<'de> Visitor<'de> for LenientSeed<'_, 'de> {
+    type Value = Lenient<'de>;
 
-        impl<'de> Visitor<'de> for StringsVisitor {
-            type Value = Strings<'de>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or an array of strings")
-            }
+    fn visit_borrowed_str<E>(self, string: &'de str) -> Result<Self::Value, E> {
+        Ok(Lenient(Some(Cow::Borrowed(string))))
+    }
 
-            fn visit_borrowed_str<E>(self, one: &'de str) -> Result<Self::Value, E> {
-                Ok(Strings::One(Cow::Borrowed(one)))
-            }
+    fn visit_str<E>(self, string: &str) -> Result<Self::Value, E> {
+        Ok(Lenient(Some(Cow::Owned(string.to_owned()))))
+    }
 
-            fn visit_str<E>(self, one: &str) -> Result<Self::Value, E> {
-                Ok(Strings::One(Cow::Owned(one.to_owned())))
-            }
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Lenient(None))
+    }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut left = MAX_STRINGS;
-                Strings::collect(|| {
-                    let next = seq.next_element()?.map(|Name(string)| string);
-                    left = left.checked_sub(1).ok_or_else(|| A::Error::custom("too many strings"))?;
-                    Ok(next)
-                })
-            }
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Lenient(None))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Lenient(None))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Lenient(None))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Lenient(None))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        self.0.visit_seq(seq).map(|()| Lenient(None))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        self.0.visit_map(map).map(|()| Lenient(None))
+    }
+}
+
+/// Reads a string or an array of strings; it has the payload in which they stand.
+#[derive(Clone, Copy)]
+struct StringsSeed<'a>(&'a str);
+
+impl<'de> DeserializeSeed<'de> for StringsSeed<'de> {
+    type Value = Strings<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for StringsSeed<'de> {
+    type Value = Strings<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or an array of strings")
+    }
+
+    fn visit_borrowed_str<E>(self, one: &'de str) -> Result<Self::Value, E> {
+        let mut strings = Strings::default();
+        strings.push(self.0, Cow::Borrowed(one));
+        Ok(strings)
+    }
+
+    fn visit_str<E>(self, one: &str) -> Result<Self::Value, E> {
+        let mut strings = Strings::default();
+        strings.push(self.0, Cow::Owned(one.to_owned()));
+        Ok(strings)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut strings = Strings::default();
+        let mut left = MAX_STRINGS;
+        while let Some(Name(one)) = seq.next_element()? {
+            left = left.checked_sub(1).ok_or_else(|| A::Error::custom("too many strings"))?;
+            strings.push(self.0, one);
         }
-
-        deserializer.deserialize_any(StringsVisitor)
+        Ok(strings)
     }
 }
 

@@ -1,12 +1,11 @@
 //! The JOSE header (RFC 7515 §4): what chooses the key, and what must be refused.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-use super::json::{Name, Names, Skip};
+use super::json::{Document, Name, Names, Skip};
 use super::{Algorithm, Defect};
 
 /// A key identifier has at most this many bytes.
@@ -139,18 +138,18 @@ impl<'de> Deserialize<'de> for Raw<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut raw = Raw::default();
-                let mut names = Names::default();
-                let members = Cell::new(0);
+                let document = Document::default();
+                let mut names = Names::of(&document);
                 while let Some(Name(name)) = map.next_key()? {
                     match &*name {
                         "alg" => raw.alg = Some(map.next_value::<Name<'de>>()?.0),
                         "kid" => raw.kid = Some(map.next_value::<Name<'de>>()?.0),
                         "typ" => raw.typ = Some(map.next_value::<Name<'de>>()?.0),
                         "b64" | "crit" | "cty" | "enc" | "zip" => {
-                            map.next_value_seed(Skip::top_level(&members))?;
+                            map.next_value_seed(Skip::top_level(&document))?;
                             raw.forbidden = true;
                         }
-                        _ => map.next_value_seed(Skip::top_level(&members))?,
+                        _ => map.next_value_seed(Skip::top_level(&document))?,
                     }
                     names.note(name)?;
                 }

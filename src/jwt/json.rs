@@ -4,7 +4,7 @@
 //! parsers that choose differently see two tokens, so they are refused.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -16,8 +16,18 @@ const MAX_DEPTH: u32 = 32;
 /// Members and elements that one document may hold in all its objects and arrays together.
 const MAX_MEMBERS: u32 = 2048;
 
-/// Members of one object.
+/// Members of one object, with those that the objects around it have so far.
 const MAX_NAMES: usize = 256;
+
+/// What is counted and kept while one document is read; on the stack, for most documents that are
+/// sent to be refused are not worth an allocation.
+#[derive(Debug, Default)]
+pub(crate) struct Document<'de> {
+    /// Members and elements met so far, below the outermost object.
+    members: Cell<u32>,
+    /// The names of the objects that are being read, those of the innermost last.
+    names: RefCell<SmallVec<[Cow<'de, str>; MAX_NAMES]>>,
+}
 
 /// The name of a member; borrowed unless it is written with escapes.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,17 +61,25 @@ impl<'de> Deserialize<'de> for Name<'de> {
 ///
 /// Few objects have two names of the same length that begin and end alike: where none has, no two
 /// names need to be compared.
-#[derive(Debug, Default)]
-pub(crate) struct Names<'de> {
-    names: SmallVec<[Cow<'de, str>; 16]>,
+#[derive(Debug)]
+pub(crate) struct Names<'d, 'de> {
+    document: &'d Document<'de>,
+    /// Where its names begin among those of the document.
+    start: usize,
     seen: [u64; 4],
     suspicious: bool,
 }
 
-impl<'de> Names<'de> {
+impl<'d, 'de> Names<'d, 'de> {
+    pub(crate) fn of(document: &'d Document<'de>) -> Self {
+        let start = document.names.borrow().len();
+        Self { document, start, seen: [0; 4], suspicious: false }
+    }
+
     /// Notes a name; refuses too many of them.
     pub(crate) fn note<E: Error>(&mut self, name: Cow<'de, str>) -> Result<(), E> {
-        if self.names.len() == MAX_NAMES {
+        let mut names = self.document.names.borrow_mut();
+        if names.len() == MAX_NAMES {
             return Err(E::custom("too many members"));
         }
         // serde_json gives such a name a meaning of its own when a value is read later.
@@ -73,7 +91,7 @@ impl<'de> Names<'de> {
             self.suspicious |= *word & bit != 0;
             *word |= bit;
         }
-        self.names.push(name);
+        names.push(name);
         Ok(())
     }
 
@@ -91,14 +109,16 @@ impl<'de> Names<'de> {
 
     /// Refuses duplicates, once all names are known: sorting bounds the work that many
     /// names can cause.
-    pub(crate) fn finish<E: Error>(mut self) -> Result<(), E> {
-        if !self.suspicious {
-            return Ok(());
+    pub(crate) fn finish<E: Error>(self) -> Result<(), E> {
+        let mut names = self.document.names.borrow_mut();
+        if self.suspicious {
+            let own = names.get_mut(self.start..).unwrap_or_default();
+            own.sort_unstable();
+            if own.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+                return Err(E::custom("duplicate member"));
+            }
         }
-        self.names.sort_unstable();
-        if self.names.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
-            return Err(E::custom("duplicate member"));
-        }
+        names.truncate(self.start);
         Ok(())
     }
 }
@@ -137,31 +157,32 @@ pub(crate) fn has_long_number(json: &[u8]) -> bool {
 /// Unlike `IgnoredAny` it looks at every string and number, so that nothing passes here that
 /// would fail when the claim is read later.
 #[derive(Debug)]
-pub(crate) struct Skip<'b> {
+pub(crate) struct Skip<'d, 'de> {
     depth: u32,
-    members: &'b Cell<u32>,
+    document: &'d Document<'de>,
 }
 
-impl<'b> Skip<'b> {
-    /// Skips members of the outermost object; `members` counts all that are met.
-    pub(crate) fn top_level(members: &'b Cell<u32>) -> Self {
-        Self { depth: 1, members }
+impl<'d, 'de> Skip<'d, 'de> {
+    /// Skips members of the outermost object.
+    pub(crate) fn top_level(document: &'d Document<'de>) -> Self {
+        Self { depth: 1, document }
     }
 
     fn inner<E: Error>(&self) -> Result<Self, E> {
         if self.depth >= MAX_DEPTH {
             return Err(E::custom("nested too deep"));
         }
-        Ok(Self { depth: self.depth + 1, members: self.members })
+        Ok(Self { depth: self.depth + 1, document: self.document })
     }
 
     fn count<E: Error>(&self) -> Result<(), E> {
-        self.members.set(self.members.get() + 1);
-        if self.members.get() > MAX_MEMBERS { Err(E::custom("too many members")) } else { Ok(()) }
+        let members = &self.document.members;
+        members.set(members.get() + 1);
+        if members.get() > MAX_MEMBERS { Err(E::custom("too many members")) } else { Ok(()) }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Skip<'_> {
+impl<'de> DeserializeSeed<'de> for Skip<'_, 'de> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -169,7 +190,7 @@ impl<'de> DeserializeSeed<'de> for Skip<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Skip<'_> {
+impl<'de> Visitor<'de> for Skip<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -208,7 +229,7 @@ impl<'de> Visitor<'de> for Skip<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut names = Names::default();
+        let mut names = Names::of(self.document);
         while let Some(Name(name)) = map.next_key()? {
             self.count()?;
             map.next_value_seed(self.inner()?)?;

@@ -45,10 +45,12 @@ pub(crate) enum Texts {
 
 impl Texts {
     pub(super) fn of(payload: &str, strings: Option<&Strings<'_>>) -> Self {
-        match strings {
-            None => Self::None,
-            Some(Strings::One(one)) => Self::One(Text::of(payload, one)),
-            Some(Strings::Many(many)) => Self::Many(many.iter().map(|one| Text::of(payload, one)).collect()),
+        let Some(strings) = strings else { return Self::None };
+        let mut all = strings.iter().map(|one| Text::of(payload, one));
+        match (all.next(), all.next()) {
+            (None, _) => Self::None,
+            (Some(one), None) => Self::One(one),
+            (Some(first), Some(second)) => Self::Many([first, second].into_iter().chain(all).collect()),
         }
     }
 
@@ -66,32 +68,56 @@ pub(super) fn place(payload: &str, text: Option<&Cow<'_, str>>) -> Option<Text> 
     text.map(|text| Text::of(payload, text))
 }
 
-/// A string or an array of strings, as it was read.
-#[derive(Debug)]
-pub(super) enum Strings<'a> {
-    One(Cow<'a, str>),
-    Many(Vec<Cow<'a, str>>),
+/// A string or an array of strings, as it was read: most are looked at only if the token is good,
+/// so that until then an array takes no more memory than a string.
+#[derive(Debug, Default)]
+pub(super) struct Strings<'a> {
+    /// The payload from the first string without escapes to the end of the last, with what is
+    /// between them: `orders`, or `orders", "billing`.
+    plain: Option<&'a str>,
+    /// Those that were written with escapes, which have to be undone to be read.
+    escaped: Vec<Box<str>>,
 }
 
 impl<'a> Strings<'a> {
-    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
-        let (one, many) = match self {
-            Self::One(one) => (Some(one), &[][..]),
-            Self::Many(many) => (None, &**many),
-        };
-        one.into_iter().chain(many).map(|text| &**text)
+    /// Those of an array come one after the other.
+    pub(super) fn push(&mut self, payload: &'a str, one: Cow<'a, str>) {
+        match one {
+            Cow::Borrowed(one) => {
+                self.plain = Some(self.plain.map_or(one, |first| up_to(payload, first, one)))
+            }
+            Cow::Owned(one) => self.escaped.push(one.into()),
+        }
     }
 
-    /// From an array, element by element.
-    pub(super) fn collect<E>(mut next: impl FnMut() -> Result<Option<Cow<'a, str>>, E>) -> Result<Self, E> {
-        let Some(first) = next()? else { return Ok(Self::Many(Vec::new())) };
-        let Some(second) = next()? else { return Ok(Self::One(first)) };
-        let mut many = vec![first, second];
-        while let Some(one) = next()? {
-            many.push(one);
-        }
-        Ok(Self::Many(many))
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        let mut rest = self.plain;
+        let plain = std::iter::from_fn(move || {
+            let (one, behind) = split_string(rest?);
+            rest = behind.split_once('"').map(|(_, next)| next);
+            Some(one)
+        });
+        // Those with escapes are kept.
+        plain.filter(|one| !one.contains('\\')).chain(self.escaped.iter().map(|one| &**one))
     }
+}
+
+/// The payload from the start of one of its strings to the end of another.
+fn up_to<'a>(payload: &'a str, first: &'a str, last: &'a str) -> &'a str {
+    let offset = |text: &str| text.as_ptr().addr().wrapping_sub(payload.as_ptr().addr());
+    payload.get(offset(first)..offset(last).wrapping_add(last.len())).unwrap_or(last)
+}
+
+/// Parts a string of a document, whose first quotation mark is left out, from what is behind it.
+fn split_string(json: &str) -> (&str, &str) {
+    let mut escaped = false;
+    let ends = |byte: &u8| {
+        let ends = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        ends
+    };
+    let end = json.as_bytes().iter().position(ends);
+    end.and_then(|end| Some((json.get(..end)?, json.get(end + 1..)?))).unwrap_or((json, ""))
 }
 
 #[cfg(test)]
@@ -108,5 +134,29 @@ mod tests {
         let elsewhere = Text::of(&payload, "app");
         assert!(matches!(elsewhere, Text::Owned(_)));
         assert_eq!(elsewhere.get(&payload), "app");
+    }
+
+    #[test]
+    fn strings_are_read_from_the_payload_and_those_with_escapes_are_kept() {
+        let of = |payload: &str| {
+            let mut strings = Strings::default();
+            let mut offset = 0;
+            // As serde has them: without escapes from the payload, with escapes as copies.
+            for one in serde_json::from_str::<Vec<String>>(payload).unwrap() {
+                let json = serde_json::to_string(&one).unwrap();
+                let start = offset + payload[offset..].find(&json).unwrap();
+                offset = start + json.len();
+                let is_plain = !json.contains('\\');
+                strings
+                    .push(payload, if is_plain { payload[start + 1..offset - 1].into() } else { one.into() });
+            }
+            strings.iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(of("[]"), [""; 0]);
+        assert_eq!(of(r#"[""]"#), [""]);
+        assert_eq!(of(r#"["a"]"#), ["a"]);
+        assert_eq!(of(r#"["", "", "a", ""]"#), ["", "", "a", ""]);
+        assert_eq!(of(r#"["a" ,  "b,]","c"]"#), ["a", "b,]", "c"]);
+        assert_eq!(of(r#"["\"x\"","a","\\","\\\"","b","c\n"]"#), ["a", "b", "\"x\"", "\\", "\\\"", "c\n"]);
     }
 }
