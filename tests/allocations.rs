@@ -19,9 +19,13 @@ async fn answer(_: Request<()>) -> Result<Response<()>, Infallible> {
 /// What one request takes, the request itself left out: the least of a few, because now and then one of
 /// them does the cache's housekeeping.
 fn taken(bench: &Bench, token: &str, status: u16) -> AllocationInfo {
+    taken_at("/", bench, token, status)
+}
+
+fn taken_at(uri: &str, bench: &Bench, token: &str, status: u16) -> AllocationInfo {
     let mut service = bench.server.layer().layer(service_fn(answer));
     let mut ask = || {
-        let request = Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let request = Request::builder().uri(uri).header(header::AUTHORIZATION, format!("Bearer {token}"));
         let request = request.body(()).unwrap();
         let mut response = None;
         let taken =
@@ -106,4 +110,18 @@ fn a_refusal_takes_no_more_for_many_members_and_elements_than_for_few() {
         let (few, many) = (taken(&bench, &token(few), 401), taken(&bench, &token(many), 401));
         assert_eq!((many.count_total, many.bytes_total), (few.count_total, few.bytes_total), "{what}");
     }
+}
+
+#[test]
+fn a_query_takes_nothing_however_it_is_written() {
+    let bench = Bench::new();
+    let query = |len: usize| format!("/orders?{}", "n+%41=v+%42&".repeat(len).trim_end_matches('&'));
+    let token = bench.token(&claims());
+    taken(&bench, &token, 200);
+    for len in [1, 1000] {
+        assert_eq!(taken_at(&query(len), &bench, &token, 200).count_total, 3, "{len}");
+    }
+    let refused = |len: usize| taken_at(&query(len), &bench, "a", 401);
+    let (short, long) = (refused(1), refused(1000));
+    assert_eq!((long.count_total, long.bytes_total), (short.count_total, short.bytes_total));
 }

@@ -1,7 +1,6 @@
 //! Exactly one bearer token from exactly one `Authorization` field (RFC 6750 §2.1).
 
 use http::{HeaderMap, Uri, header};
-use url::form_urlencoded;
 
 use super::RejectionKind;
 
@@ -45,10 +44,31 @@ pub(super) fn one_word(token: &[u8]) -> Result<&str, RejectionKind> {
     std::str::from_utf8(token).map_err(|_| RejectionKind::InvalidRequest)
 }
 
-/// Whether the query has the parameter of RFC 6750 §2.3.
+/// Whether the query has the parameter of RFC 6750 §2.3. Every request is asked, so nothing is decoded
+/// into memory of its own.
 pub(super) fn has_access_token(uri: &Uri) -> bool {
-    uri.query()
-        .is_some_and(|query| form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "access_token"))
+    let is_it = |pair: &str| {
+        let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+        percent_decoded(name.as_bytes()).eq(b"access_token".iter().copied())
+    };
+    uri.query().is_some_and(|query| query.split('&').any(is_it))
+}
+
+/// The bytes that a name stands for. A `+` is left as it is: the name that is looked for has no spaces.
+fn percent_decoded(mut name: &[u8]) -> impl Iterator<Item = u8> {
+    let hex = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    std::iter::from_fn(move || {
+        let (byte, rest) = match name {
+            [b'%', high, low, rest @ ..] => match hex(*high).zip(hex(*low)) {
+                Some((high, low)) => (high << 4 | low, rest),
+                None => (b'%', name.get(1..)?),
+            },
+            [byte, rest @ ..] => (*byte, rest),
+            [] => return None,
+        };
+        name = rest;
+        Some(byte)
+    })
 }
 
 #[cfg(test)]
@@ -102,9 +122,24 @@ mod tests {
         let twice = Uri::from_static("/?x=1&access_token=a");
         assert_eq!(extract(&headers, &twice), Err(RejectionKind::InvalidRequest));
         assert_eq!(extract(&HeaderMap::new(), &twice), Err(RejectionKind::MissingToken));
-        let disguised = Uri::from_static("/?access%5Ftoken=a");
-        assert_eq!(extract(&headers, &disguised), Err(RejectionKind::InvalidRequest));
-        assert_eq!(extract(&headers, &Uri::from_static("/?my_access_token=a")), Ok(b"a".as_slice()));
+        for query in ["access%5Ftoken=a", "access%5ftoken", "b=c&%61ccess_toke%6E=", "a=%&access_token=a=b"] {
+            let disguised: Uri = format!("/?{query}").parse().unwrap();
+            assert_eq!(extract(&headers, &disguised), Err(RejectionKind::InvalidRequest), "{query}");
+        }
+        for query in [
+            "my_access_token=a",
+            "access_tokens=a",
+            "access+token=a",
+            "x=access_token",
+            "access%255Ftoken=a",
+            "access_toke%6=a",
+            "access_token%=a",
+            "access_toke%+e=a",
+            "",
+        ] {
+            let innocent: Uri = format!("/?{query}").parse().unwrap();
+            assert_eq!(extract(&headers, &innocent), Ok(b"a".as_slice()), "{query}");
+        }
     }
 
     #[test]
