@@ -67,7 +67,9 @@ fn a_hit_takes_three_allocations_and_a_refusal_no_more_for_a_long_token_than_for
     for (what, token) in refused {
         taken(&bench, &token(100), 401);
         let (short, long) = (taken(&bench, &token(100), 401), taken(&bench, &token(10_000), 401));
-        assert!(short.count_total <= 12, "{what}: {short:?}");
+        // What is refused at a glance is not worth an error of serde's own.
+        let most = if matches!(what, "unknown issuer" | "expired") { 6 } else { 12 };
+        assert!(short.count_total <= most, "{what}: {short:?}");
         assert_eq!(long.count_total, short.count_total, "{what}");
         assert_eq!(long.bytes_total, short.bytes_total, "{what}");
     }

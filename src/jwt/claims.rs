@@ -82,15 +82,15 @@ impl<'a> Claims<'a> {
         let refused = Cell::new(None);
         let mut json = serde_json::Deserializer::from_str(payload);
         let raw = RawVisitor { payload, glance, refused: &refused }.deserialize(&mut json);
+        // What is refused at a glance was not read to its end, which serde calls an error.
+        if let Some(defect) = refused.get() {
+            return Err(defect);
+        }
         let raw = raw.and_then(|raw| json.end().map(|()| raw)).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => refused.get().unwrap_or(Defect::Claim),
+            serde_json::error::Category::Data => Defect::Claim,
             _ => Defect::Malformed,
         })?;
         Ok(Self { payload, raw })
-    }
-
-    pub(crate) fn issuer(&self) -> Option<&str> {
-        self.raw.iss.as_deref()
     }
 
     /// Every check that looks at claims; `now` comes from outside.
@@ -247,17 +247,15 @@ struct Raw<'a> {
 struct RawVisitor<'a, 'g, G> {
     payload: &'a str,
     glance: G,
-    /// Why `glance` would have no more, which serde's errors cannot say.
+    /// Why `glance` would have no more; an error of serde's would cost several allocations to make.
     refused: &'g Cell<Option<Defect>>,
 }
 
 impl<G: Glance> RawVisitor<'_, '_, G> {
-    fn look<E: serde::de::Error>(&self, raw: &Raw<'_>) -> Result<(), E> {
-        let Some(issuer) = raw.iss.as_deref() else { return Ok(()) };
-        (self.glance)(issuer, raw.exp.map(|date| date.0)).map_err(|defect| {
-            self.refused.set(Some(defect));
-            E::custom("refused at a glance")
-        })
+    fn refuses(&self, raw: &Raw<'_>) -> bool {
+        let Some(issuer) = raw.iss.as_deref() else { return false };
+        self.refused.set((self.glance)(issuer, raw.exp.map(|date| date.0)).err());
+        self.refused.get().is_some()
     }
 }
 
@@ -285,13 +283,17 @@ impl<'de, G: Glance> Visitor<'de> for RawVisitor<'de, '_, G> {
             match &*name {
                 "iss" => {
                     raw.iss = Some(map.next_value::<Name<'de>>()?.0);
-                    self.look(&raw)?;
+                    if self.refuses(&raw) {
+                        return Ok(raw);
+                    }
                 }
                 "sub" => raw.sub = Some(map.next_value::<Name<'de>>()?.0),
                 "aud" => raw.aud = Some(map.next_value_seed(strings)?),
                 "exp" => {
                     raw.exp = Some(map.next_value()?);
-                    self.look(&raw)?;
+                    if self.refuses(&raw) {
+                        return Ok(raw);
+                    }
                 }
                 "nbf" => raw.nbf = Some(map.next_value()?),
                 "iat" => raw.iat = Some(map.next_value()?),

@@ -81,11 +81,6 @@ impl<'a> Unverified<'a> {
         &self.header
     }
 
-    /// The issuer that the token claims, good for choosing whose keys to ask.
-    pub(crate) fn claimed_issuer(&self) -> Option<&str> {
-        self.claims.issuer()
-    }
-
     /// Whether the claims would pass if the signature were good. Only such a token may
     /// cause a fetch of keys.
     pub(crate) fn is_plausible(&self, expectations: &Expectations, now: UnixTime) -> Result<(), Defect> {

@@ -1,39 +1,66 @@
 //! Headers that came with good signatures lately. The tokens of an issuer mostly share theirs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::{ArcSwap, Guard};
 
 use crate::jwt::{Header, SeenHeader};
 
-/// A few, because each is compared with: an issuer has one header for each key in use.
-const SLOTS: usize = 8;
+/// An issuer has one header for each key in use; each of them is compared with.
+const MOST: usize = 32;
 
-/// Read without a lock; what is noted takes the place of the oldest.
+/// Read without a lock; what is noted beyond the most takes the place of the oldest.
 #[derive(Debug, Default)]
-pub(super) struct SeenHeaders {
-    slots: [ArcSwapOption<SeenHeader>; SLOTS],
-    next: AtomicUsize,
+pub(super) struct SeenHeaders(ArcSwap<Known>);
+
+/// Those that are known at a time, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Known(Box<[Arc<SeenHeader>]>);
+
+impl Known {
+    /// The header of these bytes, if it is known.
+    pub(super) fn find(&self, encoded: &str) -> Option<&SeenHeader> {
+        self.0.iter().map(|seen| &**seen).find(|seen| seen.is(encoded))
+    }
 }
 
 impl SeenHeaders {
-    /// The header of these bytes, if it is known.
-    pub(super) fn find(&self, encoded: &str) -> Option<Guard<Option<Arc<SeenHeader>>>> {
-        let loaded = self.slots.iter().map(ArcSwapOption::load);
-        loaded.into_iter().find(|slot| slot.as_ref().is_some_and(|seen| seen.is(encoded)))
+    pub(super) fn load(&self) -> Guard<Arc<Known>> {
+        self.0.load()
     }
 
     /// Notes a header whose token had a good signature.
     pub(super) fn note(&self, encoded: &str, header: &Header<'_>) {
-        // Another request may have been first.
-        if self.find(encoded).is_some() {
-            return;
+        let Some(seen) = SeenHeader::new(encoded, header).map(Arc::new) else { return };
+        self.0.rcu(|known| {
+            // Another request may have been first.
+            if known.find(encoded).is_some() {
+                return Arc::clone(known);
+            }
+            let kept = known.0.iter().skip((known.0.len() + 1).saturating_sub(MOST));
+            Arc::new(Known(kept.chain([&seen]).cloned().collect()))
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_headers_are_known_and_each_takes_one_place() {
+        let headers = SeenHeaders::default();
+        let note = |encoded: &str| headers.note(encoded, &Header::parse(br#"{"alg":"RS256"}"#).unwrap());
+        let known = |number: usize| headers.load().find(&format!("header-{number}")).is_some();
+        assert!(!known(0));
+        for number in 0..40 {
+            note(&format!("header-{number}"));
+            note(&format!("header-{number}"));
         }
-        let Some(seen) = SeenHeader::new(encoded, header) else { return };
-        let next = self.next.fetch_add(1, Ordering::Relaxed) % SLOTS;
-        if let Some(slot) = self.slots.get(next) {
-            slot.store(Some(Arc::new(seen)));
-        }
+        assert!((8..40).all(known));
+        assert!(!(0..8).any(known));
+        note(&"x".repeat(513));
+        assert!(headers.load().find(&"x".repeat(513)).is_none(), "it is too long to keep");
+        assert!(known(8));
     }
 }

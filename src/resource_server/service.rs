@@ -1,5 +1,6 @@
 //! The path of a request: `decide` reads top to bottom, the service turns it into a future.
 
+use std::cell::Cell;
 use std::task::{Context, Poll};
 
 use http::{HeaderMap, Request, Response, Uri};
@@ -49,6 +50,7 @@ impl Decision {
 }
 
 /// A trusted issuer, by the name that a token has for it, and its place in the list.
+#[derive(Clone, Copy)]
 struct Trusted<'s> {
     index: usize,
     issuer: &'s Issuer,
@@ -90,9 +92,9 @@ impl ResourceServer {
     fn judge(&self, token: &[u8], now: UnixTime, waited: Waited) -> Result<Decision, RejectionKind> {
         let may_wait = !waited.for_keys;
         let segments = Segments::split(bearer::one_word(token)?)?; // RFC 7515 §7.1
-        let seen = self.0.seen_headers.find(segments.header);
+        let seen_headers = self.0.seen_headers.load();
         let (mut header_json, is_new);
-        let header = match seen.as_ref().and_then(|seen| seen.as_ref()) {
+        let header = match seen_headers.find(segments.header) {
             Some(seen) => {
                 is_new = false;
                 seen.header()
@@ -106,14 +108,16 @@ impl ResourceServer {
         let mut payload = DecodedPayload::new();
         let payload = payload.decode(segments.payload)?;
         let payload = std::str::from_utf8(payload).map_err(|_| RejectionKind::Malformed)?;
+        let trusted = Cell::new(None);
         let glance = |issuer: &str, expires_at: Option<UnixTime>| {
-            let Trusted { entry, .. } = self.issuer(issuer).ok_or(Defect::Issuer)?;
-            let expired = expires_at.is_some_and(|date| entry.expectations.have_expired(date, now));
+            // There is one `iss`, or the claims are refused.
+            let known = trusted.get().or_else(|| self.issuer(issuer)).ok_or(Defect::Issuer)?;
+            trusted.set(Some(known));
+            let expired = expires_at.is_some_and(|date| known.entry.expectations.have_expired(date, now));
             if expired { Err(Defect::Expired) } else { Ok(()) }
         };
         let unverified = Unverified::parse(&segments, header, payload, glance)?; // RFC 7519 §7.2
-        let claimed = unverified.claimed_issuer().ok_or(RejectionKind::Claim)?;
-        let Trusted { index, issuer, entry } = self.issuer(claimed).ok_or(RejectionKind::Issuer)?;
+        let Trusted { index, issuer, entry } = trusted.get().ok_or(RejectionKind::Claim)?;
         let expectations = &entry.expectations;
         if !expectations.algorithms.contains(&unverified.header().algorithm) {
             return Err(RejectionKind::UnsupportedAlgorithm);
