@@ -88,8 +88,11 @@ median() { sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 for kind in repeated distinct; do
   load "$kind" "$protected_url" "${started[1]}" >/dev/null # Each token often enough to be remembered.
   for _ in $(seq "$rounds"); do
-    read -r without busy_without <<<"$(load "$kind" "$bare_url" "${started[0]}")"
-    read -r with busy_with <<<"$(load "$kind" "$protected_url" "${started[1]}")"
+    # Assigned first: a substitution that fails within a redirection goes unnoticed.
+    without_layer=$(load "$kind" "$bare_url" "${started[0]}")
+    with_layer=$(load "$kind" "$protected_url" "${started[1]}")
+    read -r without busy_without <<<"$without_layer"
+    read -r with busy_with <<<"$with_layer"
     echo "$without $with $(awk "BEGIN { print $with / $without }") $busy_without $busy_with" >>"$scratch/$kind.rates"
   done
   column() { cut -d' ' -f"$1" "$scratch/$kind.rates" | median; }
