@@ -26,7 +26,19 @@ fn kind(response: &Response<Full<Bytes>>) -> Option<RejectionKind> {
 #[test]
 fn row_22_several_tokens_fields_or_methods_are_a_bad_request() {
     let bench = Bench::new();
-    let bearer = format!("Bearer {}", bench.token(&claims()));
+    let token = bench.token(&claims());
+    // Never seen, remembered by the cache, and at hand.
+    for sent_before in [0, 3, 30] {
+        for _ in 0..sent_before {
+            bench.accepts(&token);
+        }
+        assert_eq!(bench.server.cached_tokens(), u64::from(sent_before > 0));
+        several_tokens_fields_or_methods_are_a_bad_request(&bench, &token);
+    }
+}
+
+fn several_tokens_fields_or_methods_are_a_bad_request(bench: &Bench, token: &str) {
+    let bearer = format!("Bearer {token}");
     let twice =
         Request::builder().header(header::AUTHORIZATION, &bearer).header(header::AUTHORIZATION, &bearer);
     let mixed =
@@ -39,15 +51,15 @@ fn row_22_several_tokens_fields_or_methods_are_a_bad_request() {
     let proofs =
         Request::builder().header("dpop", "x").header("dpop", "y").header(header::AUTHORIZATION, &bearer);
     for request in [twice, mixed, joined, repeated, query, disguised, proof, proofs] {
-        let response = send(&bench, request);
+        let response = send(bench, request);
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
         assert_eq!(kind(&response), Some(RejectionKind::InvalidRequest));
         let challenge = response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap();
         assert!(challenge.contains(r#"error="invalid_request""#), "{challenge}");
     }
     for scheme in ["Basic", "DPoP", "Token", "Digest", "Negotiate"] {
-        let field = format!("{scheme} {}", bench.token(&claims()));
-        let response = send(&bench, Request::builder().header(header::AUTHORIZATION, field));
+        let field = format!("{scheme} {token}");
+        let response = send(bench, Request::builder().header(header::AUTHORIZATION, field));
         assert_eq!(kind(&response), Some(RejectionKind::MissingToken));
     }
 }
