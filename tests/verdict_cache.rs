@@ -86,6 +86,35 @@ async fn a_token_is_remembered_from_its_second_request_on() {
     .await;
 }
 
+/// The shared cache does not see what a thread answers by itself, but for one request in so many.
+#[tokio::test(start_paused = true)]
+async fn a_token_at_hand_that_had_to_make_room_comes_back_without_another_look_at_its_signature() {
+    remembered(async |hits| {
+        let issuer = Scripted::new(set(&[("a", rsa(0))]));
+        let server = builder(&issuer, &clock()).max_cached_tokens(2).start().await.unwrap();
+        let in_use = of("app");
+        granted(&server, &in_use).await;
+        for number in 0..10 {
+            let other = of(&format!("other-{number}"));
+            for _ in 0..3 {
+                assert_eq!(send(&server, &other).await, Ok(()));
+            }
+            assert!(server.cached_tokens() <= 2);
+        }
+        let before = hits();
+        for _ in 0..100 {
+            assert_eq!(send(&server, &in_use).await, Ok(()));
+        }
+        assert_eq!(hits(), before + 100.0);
+        assert_eq!(server.cached_tokens(), 2);
+        // Another thread has nothing at hand.
+        let elsewhere = || now_or_never(send(&server, &in_use));
+        assert_eq!(std::thread::scope(|scope| scope.spawn(elsewhere).join().unwrap()), Ok(()));
+        assert_eq!(hits(), before + 101.0, "it is in the shared cache");
+    })
+    .await;
+}
+
 /// CVE-2026-35030 (LiteLLM): the cache knew a token by its first 20 characters.
 #[test]
 fn row_42_no_part_of_a_remembered_token_stands_for_the_whole() {

@@ -19,7 +19,7 @@ const SLOTS: usize = 8;
 /// So often in a row has a token to come to its slot before it is worth a copy.
 const WORTH_A_COPY: u8 = 8;
 
-/// After so many uses the shared cache is asked, so that it knows what is in use.
+/// After so many uses the shared cache is told, so that it knows what is in use.
 const USES: u8 = 64;
 
 /// Tells the caches of one process apart.
@@ -72,12 +72,19 @@ fn with_slot<T>(token: &[u8], look: impl FnOnce(&mut Slot, &End) -> Option<T>) -
     AT_HAND.try_with(|slots| look(slots.try_borrow_mut().ok()?.get_mut(sum % SLOTS)?, end)).ok().flatten()
 }
 
-/// The verdict on this very token. Now and then none, for the shared cache to be asked.
-pub(super) fn find(cache: CacheId, token: &[u8]) -> Option<AuthContext> {
+/// What a thread has at hand on a token.
+pub(super) struct AtHand {
+    pub(super) context: AuthContext,
+    /// Whether it is time to tell the shared cache that the token is in use.
+    pub(super) is_due: bool,
+}
+
+/// The verdict on this very token.
+pub(super) fn find(cache: CacheId, token: &[u8]) -> Option<AtHand> {
     with_slot(token, |slot, end| {
         let kept = slot.kept.as_mut().filter(|kept| kept.is(cache, token, end))?;
         kept.uses = (kept.uses + 1) % USES;
-        (kept.uses != 0).then(|| kept.context.clone())
+        Some(AtHand { context: kept.context.clone(), is_due: kept.uses == 0 })
     })
 }
 

@@ -14,7 +14,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use zeroize::Zeroizing;
 
-use super::at_hand::CacheId;
+use super::at_hand::{AtHand, CacheId};
 use super::{AuthContext, at_hand};
 
 /// Longer tokens are verified each time: they would crowd out many others.
@@ -71,11 +71,16 @@ impl VerdictCache {
 
     pub(super) fn get(&self, token: &[u8]) -> Option<AuthContext> {
         let Kept { id, tokens, .. } = self.0.as_ref()?;
-        at_hand::find(*id, token).or_else(|| {
-            let context = tokens.get(&Wanted(token))?;
-            at_hand::offer(*id, token, &context);
-            Some(context)
-        })
+        if let Some(AtHand { context, is_due }) = at_hand::find(*id, token) {
+            // What had to make room although it is in use comes back.
+            if is_due && tokens.get(&Wanted(token)).is_none() {
+                tokens.insert(Token(Zeroizing::new(token.into())), context.copied());
+            }
+            return Some(context);
+        }
+        let context = tokens.get(&Wanted(token))?;
+        at_hand::offer(*id, token, &context);
+        Some(context)
     }
 
     /// Keeps a verdict, if the token was seen before, or `at_once`.
