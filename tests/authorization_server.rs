@@ -672,6 +672,25 @@ fn a_state_file_that_others_can_read_is_closed_to_them() {
 
 #[cfg(unix)]
 #[test]
+fn what_is_no_state_file_is_refused_and_left_as_it_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new("mistaken");
+    let (inner, notes) = (folder.0.join("folder"), folder.0.join("notes.txt"));
+    std::fs::create_dir(&inner).unwrap();
+    std::fs::write(&notes, "milk, bread").unwrap();
+    for (path, mode, reason) in [(&inner, 0o755, "is no file"), (&notes, 0o644, "is damaged")] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let error = with_state(path).unwrap_err();
+        assert!(error.to_string().contains(reason), "{error}");
+        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, mode, "{reason}");
+    }
+    assert_eq!(std::fs::read_to_string(&notes).unwrap(), "milk, bread");
+    let endless = with_state(std::path::Path::new("/dev/zero")).unwrap_err();
+    assert!(endless.to_string().contains("is no file"), "{endless}");
+}
+
+#[cfg(unix)]
+#[test]
 fn a_link_to_the_state_file_is_followed_and_one_that_leads_nowhere_is_no_fresh_start() {
     let folder = Folder::new("link");
     let (target, link) = (folder.0.join("target.json"), folder.0.join("state.json"));

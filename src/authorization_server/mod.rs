@@ -60,6 +60,7 @@ mod issuance;
 mod management;
 mod mint;
 mod signing_keys;
+mod state_file;
 mod store;
 mod token_endpoint;
 

@@ -1,8 +1,7 @@
 //! What the server remembers, in memory and in its file.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::applications::{Registration, Role};
 use super::signing_keys::{KeyRing, RingKey, SigningKey, new_kid};
+use super::state_file;
 use crate::clock::UnixTime;
 use crate::error::ConfigError;
 use crate::jwt::Algorithm;
@@ -60,90 +60,40 @@ pub(super) struct Store(Option<PathBuf>);
 impl Store {
     /// Follows links once and for all: renaming over a link would put a file in its place.
     pub(super) fn new(path: Option<PathBuf>) -> Result<Self, ConfigError> {
-        let path = path.map(|path| resolve(&path).map_err(|error| unusable(&path, error.to_string())));
+        let path =
+            path.map(|path| state_file::resolve(&path).map_err(|error| unusable(&path, error.to_string())));
         path.transpose().map(Self)
     }
 
     /// What the file holds; `None` without a file. A damaged one is an error, never a fresh start.
     pub(super) fn load(&self, tenant_id: &str) -> Result<Option<State>, ConfigError> {
         let Some(path) = &self.0 else { return Ok(None) };
-        let text = match read_tightened(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(unusable(path, error.to_string())),
-        };
+        let failed = |error: io::Error| unusable(path, error.to_string());
+        let Some(found) = state_file::read(path).map_err(failed)? else { return Ok(None) };
         // The parser's message may quote secrets: it is left out.
-        let document: Document = serde_json::from_slice(&text).map_err(|_| unusable(path, "is damaged"))?;
+        let document: Document =
+            serde_json::from_slice(&found.text).map_err(|_| unusable(path, "is damaged"))?;
         if document.tenant_id != tenant_id {
             return Err(unusable(path, "belongs to another tenant"));
         }
-        document.into_state().ok_or_else(|| unusable(path, "is damaged")).map(Some)
+        let state = document.into_state().ok_or_else(|| unusable(path, "is damaged"))?;
+        // Not before it is known to be ours: a mistaken path must do no harm.
+        found.close_to_others().map_err(failed)?;
+        Ok(Some(state))
     }
 
-    /// Writes beside the file and renames, so that it is whole at every moment.
+    /// Writes all of it down, or nothing.
     pub(super) fn save(&self, tenant_id: &str, state: &State) -> Result<(), ConfigError> {
         let Some(path) = &self.0 else { return Ok(()) };
         let failed = |error: io::Error| unusable(path, format!("cannot be written: {error}"));
         let text = serde_json::to_vec_pretty(&Document::of(tenant_id, state))
             .map_err(|error| failed(error.into()))?;
-        write_atomically(path, &text).map_err(failed)
+        state_file::replace(path, &text).map_err(failed)
     }
 }
 
 fn unusable(path: &Path, reason: impl Into<String>) -> ConfigError {
     ConfigError::new(STATE_FILE, path.display().to_string(), reason)
-}
-
-/// The file itself, be it there or not.
-fn resolve(path: &Path) -> io::Result<PathBuf> {
-    let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    match (fs::canonicalize(path), fs::symlink_metadata(path)) {
-        (Err(error), Ok(_)) if is_missing(&error) => {
-            // Its target may be on a disk that is yet to be mounted: no reason to begin anew.
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "is a link that leads nowhere"))
-        }
-        (Err(_), Err(error)) if is_missing(&error) => std::path::absolute(path),
-        (resolved, _) => resolved,
-    }
-}
-
-/// The file's text. Whoever else could read it until now cannot from now on.
-fn read_tightened(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        if file.metadata()?.permissions().mode() & 0o077 != 0 {
-            file.set_permissions(fs::Permissions::from_mode(0o600))?;
-        }
-    }
-    let mut text = Vec::new();
-    file.read_to_end(&mut text)?;
-    Ok(text)
-}
-
-fn write_atomically(path: &Path, text: &[u8]) -> io::Result<()> {
-    // A name that nobody can foresee, and a file that nobody made before.
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.new", uuid::Uuid::new_v4().simple()));
-    let beside = PathBuf::from(beside);
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&beside)?;
-    let written =
-        file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, path));
-    if written.is_err() {
-        // Should this fail too, the first error says more.
-        let _left_over = fs::remove_file(&beside);
-    }
-    written?;
-    // The file is in place. That a file system cannot say when its folder has reached the disk,
-    // as some cannot, undoes nothing.
-    #[cfg(unix)]
-    let _best_effort = path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all());
-    Ok(())
 }
 
 #[derive(Serialize, Deserialize)]

@@ -1,0 +1,88 @@
+//! The file that a state is kept in: found, read, closed to others, replaced as a whole.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+/// More than the limits of applications, roles and keys lead to.
+const MAX_BYTES: u64 = 32 << 20;
+
+/// A file that was read, and whose mode is as it was.
+pub(super) struct Found {
+    file: File,
+    pub(super) text: Vec<u8>,
+}
+
+impl Found {
+    /// Whoever else could read it until now cannot from now on.
+    pub(super) fn close_to_others(&self) -> io::Result<()> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            if self.file.metadata()?.permissions().mode() & 0o077 != 0 {
+                self.file.set_permissions(fs::Permissions::from_mode(0o600))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The file itself, be it there or not.
+pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    match (fs::canonicalize(path), fs::symlink_metadata(path)) {
+        (Err(error), Ok(_)) if is_missing(&error) => {
+            // Its target may be on a disk that is yet to be mounted: no reason to begin anew.
+            Err(invalid("is a link that leads nowhere"))
+        }
+        (Err(_), Err(error)) if is_missing(&error) => std::path::absolute(path),
+        (resolved, _) => resolved,
+    }
+}
+
+/// What is there, if anything. The path may be a mistake: nothing is changed, and nothing is opened
+/// that would wait for a writer or never end.
+pub(super) fn read(path: &Path) -> io::Result<Option<Found>> {
+    match fs::metadata(path) {
+        Ok(there) if there.is_file() => {}
+        Ok(_) => return Err(invalid("is no file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let file = File::open(path)?;
+    let mut text = Vec::new();
+    (&file).take(MAX_BYTES).read_to_end(&mut text)?;
+    if (&file).read(&mut [0])? > 0 {
+        return Err(invalid("is too large"));
+    }
+    Ok(Some(Found { file, text }))
+}
+
+/// Writes beside the file and renames, so that it is whole at every moment.
+pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    // A name that nobody can foresee, and a file that nobody made before.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.new", uuid::Uuid::new_v4().simple()));
+    let beside = PathBuf::from(beside);
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&beside)?;
+    let written =
+        file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        // Should this fail too, the first error says more.
+        let _left_over = fs::remove_file(&beside);
+    }
+    written?;
+    // The file is in place. That a file system cannot say when its folder has reached the disk,
+    // as some cannot, undoes nothing.
+    #[cfg(unix)]
+    let _best_effort = path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all());
+    Ok(())
+}
+
+fn invalid(reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, reason)
+}
