@@ -706,6 +706,21 @@ fn a_link_to_the_state_file_is_followed_and_one_that_leads_nowhere_is_no_fresh_s
     assert_eq!(with_state(&target).unwrap().applications().len(), 1);
 }
 
+#[test]
+fn what_another_program_wrote_to_the_state_file_is_not_lost() {
+    let folder = Folder::new("shared");
+    let path = folder.0.join("state.json");
+    let (first, second) = (with_state(&path).unwrap(), with_state(&path).unwrap());
+    first.register("shop").unwrap();
+    let error = second.register("orders").unwrap_err();
+    assert!(error.to_string().contains("was changed by another program"), "{error}");
+    assert!(second.rotate().is_err(), "keys neither");
+    first.register("bills").unwrap();
+    let names: Vec<String> =
+        with_state(&path).unwrap().applications().iter().map(|one| one.name().to_owned()).collect();
+    assert_eq!(names, ["shop", "bills"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn what_lies_beside_the_state_file_is_left_alone() {

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use aws_lc_rs::digest::{self, Digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::ExposeSecret;
@@ -55,19 +56,26 @@ fn are_distinct_ids<'a>(mut ids: impl Iterator<Item = &'a str>) -> bool {
 
 /// Where the state is written down, if it is.
 #[derive(Debug)]
-pub(super) struct Store(Option<PathBuf>);
+pub(super) struct Store(Option<StateFile>);
+
+#[derive(Debug)]
+struct StateFile {
+    path: PathBuf,
+    /// What it held when it was last read or written; `None` if it was not there.
+    last_seen: Mutex<Option<Digest>>,
+}
 
 impl Store {
     /// Follows links once and for all: renaming over a link would put a file in its place.
     pub(super) fn new(path: Option<PathBuf>) -> Result<Self, ConfigError> {
-        let path =
-            path.map(|path| state_file::resolve(&path).map_err(|error| unusable(&path, error.to_string())));
-        path.transpose().map(Self)
+        let Some(path) = path else { return Ok(Self(None)) };
+        let path = state_file::resolve(&path).map_err(|error| unusable(&path, error.to_string()))?;
+        Ok(Self(Some(StateFile { path, last_seen: Mutex::new(None) })))
     }
 
     /// What the file holds; `None` without a file. A damaged one is an error, never a fresh start.
     pub(super) fn load(&self, tenant_id: &str) -> Result<Option<State>, ConfigError> {
-        let Some(path) = &self.0 else { return Ok(None) };
+        let Some(StateFile { path, last_seen }) = &self.0 else { return Ok(None) };
         let failed = |error: io::Error| unusable(path, error.to_string());
         let Some(found) = state_file::read(path).map_err(failed)? else { return Ok(None) };
         // The parser's message may quote secrets: it is left out.
@@ -79,17 +87,34 @@ impl Store {
         let state = document.into_state().ok_or_else(|| unusable(path, "is damaged"))?;
         // Not before it is known to be ours: a mistaken path must do no harm.
         found.close_to_others().map_err(failed)?;
+        *last_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest_of(&found.text));
         Ok(Some(state))
     }
 
-    /// Writes all of it down, or nothing.
+    /// Writes all of it down, or nothing. What another program has written meanwhile is not lost:
+    /// it is an error.
     pub(super) fn save(&self, tenant_id: &str, state: &State) -> Result<(), ConfigError> {
-        let Some(path) = &self.0 else { return Ok(()) };
+        let Some(StateFile { path, last_seen }) = &self.0 else { return Ok(()) };
         let failed = |error: io::Error| unusable(path, format!("cannot be written: {error}"));
         let text = serde_json::to_vec_pretty(&Document::of(tenant_id, state))
             .map_err(|error| failed(error.into()))?;
-        state_file::replace(path, &text).map_err(failed)
+        let mut last_seen = last_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = state_file::read(path).map_err(failed)?.map(|found| digest_of(&found.text));
+        if there.as_ref().map(Digest::as_ref) != last_seen.as_ref().map(Digest::as_ref) {
+            return Err(unusable(
+                path,
+                "was changed by another program; start again to go on with what it holds",
+            ));
+        }
+        state_file::replace(path, &text).map_err(failed)?;
+        *last_seen = Some(digest_of(&text));
+        Ok(())
     }
+}
+
+/// The text itself has secrets in it.
+fn digest_of(text: &[u8]) -> Digest {
+    digest::digest(&digest::SHA256, text)
 }
 
 fn unusable(path: &Path, reason: impl Into<String>) -> ConfigError {
