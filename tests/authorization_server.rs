@@ -475,6 +475,8 @@ async fn roles_give_their_scopes_to_the_applications_that_have_them() {
         (&claims["scope"], &claims["roles"]),
         (&json!("appid_default orders.read"), &json!(["clerk"]))
     );
+    let minted = bench.server.mint(&bench.app).sign();
+    assert_eq!(parts(&minted).1, claims, "a minted token has them as a requested one");
     let role_path = format!("/roles/{}", role["id"].as_str().unwrap());
     assert_eq!(bench.manage("DELETE", &role_path, Value::Null).await.0, StatusCode::ACCEPTED);
     assert_eq!(bench.manage("GET", &path, Value::Null).await.1, json!({ "roles": [] }));

@@ -119,6 +119,12 @@ impl State {
         self.application(client_id).filter(|one| same(secret, &one.secret))
     }
 
+    /// The names of the roles that were assigned to an application.
+    pub(super) fn role_names(&self, application: &Registration) -> Vec<String> {
+        let assigned = self.roles.iter().filter(|role| application.role_ids.contains(&role.id));
+        assigned.map(|role| role.name.clone()).collect()
+    }
+
     /// The scopes that were assigned to an application, by itself or by its roles.
     pub(super) fn assigned_scopes(&self, application: &Registration) -> BTreeSet<String> {
         let of_roles = self.roles.iter().filter(|role| application.role_ids.contains(&role.id));

@@ -143,7 +143,11 @@ impl Mint {
         let Self { server, client_id, header, claims, without, without_header, signature, expires_in } = self;
         let inner = &server.0;
         let now = inner.clock.now();
-        let current = std::sync::Arc::clone(inner.state().keys.current());
+        let (current, roles) = {
+            let state = inner.state();
+            let roles = state.application(&client_id).map(|one| state.role_names(one)).unwrap_or_default();
+            (std::sync::Arc::clone(state.keys.current()), roles)
+        };
         let generate = |kid: &str, algorithm| {
             SigningKey::generate(kid.to_owned(), algorithm, now)
                 .expect("randomness from the operating system")
@@ -156,12 +160,8 @@ impl Mint {
             Signature::Current | Signature::None => None,
         };
         let key = other.as_ref().unwrap_or(&current);
-        let subject = Subject {
-            client_id: &client_id,
-            audience: vec![client_id.clone()],
-            scope: String::new(),
-            roles: Vec::new(),
-        };
+        let subject =
+            Subject { client_id: &client_id, audience: vec![client_id.clone()], scope: String::new(), roles };
         let mut all_claims =
             issuance::claims(inner, Version::V4, subject, now, expires_in.unwrap_or(inner.token_lifetime));
         all_claims.extend(claims);

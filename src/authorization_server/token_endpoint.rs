@@ -43,12 +43,11 @@ pub(super) async fn token(
             return Err(Refusal::bad_request("unauthorized_client", reason));
         }
         let scope = granted(&state.assigned_scopes(application), parameters.one("scope"))?;
-        let roles = state.roles.iter().filter(|role| application.role_ids.contains(&role.id));
         let subject = Subject {
             client_id: &application.client_id,
             audience: audience(application, &parameters)?,
             scope: scope.clone(),
-            roles: roles.map(|role| role.name.clone()).collect(),
+            roles: state.role_names(application),
         };
         let lifetime = inner.token_lifetime;
         let claims = issuance::claims(inner, version, subject, inner.clock.now(), lifetime);
