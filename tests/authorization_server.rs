@@ -372,13 +372,14 @@ async fn minted_tokens_are_wrong_in_the_way_that_was_asked_for() {
     let resource = bench.resource().await;
     let mint = || bench.server.mint(&bench.app);
     judge(&resource, &mint().sign()).await.unwrap();
-    let cases: [(Mint, RejectionKind); 9] = [
+    let cases: [(Mint, RejectionKind); 10] = [
         (mint().expired(), RejectionKind::Expired),
         (mint().audience(["orders"]), RejectionKind::Audience),
         (mint().without("exp"), RejectionKind::Claim),
         (mint().without("aud"), RejectionKind::Claim),
         (mint().claim("iss", "https://evil.example"), RejectionKind::Issuer),
         (mint().with_another_key(), RejectionKind::BadSignature),
+        (mint().tampered(), RejectionKind::BadSignature),
         (mint().with_unknown_key(Algorithm::Es256), RejectionKind::UnknownKey),
         (mint().unsigned(), RejectionKind::Malformed),
         (mint().header("typ", "dpop+jwt"), RejectionKind::Type),

@@ -40,6 +40,7 @@ enum Signature {
     Current,
     AnotherKey,
     Another(Algorithm),
+    Tampered,
     None,
 }
 
@@ -127,6 +128,12 @@ impl Mint {
         self
     }
 
+    /// Changed on its way: one bit of the signature is another.
+    pub fn tampered(mut self) -> Self {
+        self.signature = Signature::Tampered;
+        self
+    }
+
     /// `alg` is `none`, and there is no signature.
     pub fn unsigned(mut self) -> Self {
         self.signature = Signature::None;
@@ -157,7 +164,7 @@ impl Mint {
             Signature::Another(algorithm) => {
                 Some(generate(&super::signing_keys::new_kid(&inner.tenant_id), algorithm))
             }
-            Signature::Current | Signature::None => None,
+            Signature::Current | Signature::Tampered | Signature::None => None,
         };
         let key = other.as_ref().unwrap_or(&current);
         let subject =
@@ -174,6 +181,10 @@ impl Mint {
         all_header.retain(|name, _| !without_header.contains(name));
         let sign = |input: &[u8]| match signature {
             Signature::None => Ok(Vec::new()),
+            Signature::Tampered => key.sign(input).map(|mut signature| {
+                signature.iter_mut().take(1).for_each(|byte| *byte ^= 1);
+                signature
+            }),
             Signature::Current | Signature::AnotherKey | Signature::Another(_) => key.sign(input),
         };
         issuance::encode(&all_header, &all_claims, sign).expect("a key that was made for its algorithm")
