@@ -236,7 +236,7 @@ async fn row_42_a_revoked_key_takes_every_verdict_with_it_at_once() {
     let server = builder(&issuer, &clock()).start().await.unwrap();
     granted(&server, &of("app")).await;
     assert!(server.revoke_kid(&Issuer::new(ISSUER).unwrap(), "a"));
-    assert_eq!(send(&server, &of("app")).await, Err(RejectionKind::UnsupportedAlgorithm));
+    assert_eq!(send(&server, &of("app")).await, Err(RejectionKind::RevokedKey));
     assert_eq!(server.cached_tokens(), 0);
 }
 

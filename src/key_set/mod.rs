@@ -71,8 +71,10 @@ pub(crate) type Revoked = HashSet<Box<str>>;
 /// Why no key was selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoKey {
-    /// The named key was revoked, or is for another algorithm, or a token without `kid` fits not
-    /// exactly one key. Fetching again would not help.
+    /// The named key was revoked.
+    Revoked,
+    /// The named key is for another algorithm, or a token without `kid` fits not exactly one key.
+    /// Fetching again would not help.
     Unfit,
     /// No key has this `kid`. It may be newer than the set.
     Unknown,
@@ -142,7 +144,7 @@ impl KeySet {
             return Candidates::few(named.chain(without_id).filter(fits), limit);
         };
         if revoked.contains(kid) {
-            return Err(NoKey::Unfit);
+            return Err(NoKey::Revoked);
         }
         match (by_id.get(kid), ambiguous.get(kid)) {
             (Some(key), _) => Candidates::few(std::iter::once(key).filter(fits), 1),

@@ -136,6 +136,7 @@ impl Challenges {
             | RejectionKind::Issuer
             | RejectionKind::Malformed
             | RejectionKind::NotYetValid
+            | RejectionKind::RevokedKey
             | RejectionKind::SenderConstrained
             | RejectionKind::TooLarge
             | RejectionKind::Type

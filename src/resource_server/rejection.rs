@@ -39,21 +39,25 @@ pub enum RejectionKind {
     MissingToken,
     /// `nbf` or `iat` is in the future.
     NotYetValid,
+    /// The key of this `kid` was revoked here ([`revoke_kid`](crate::ResourceServer::revoke_kid)), or its
+    /// issuer published its private half.
+    RevokedKey,
     /// The token is bound to a key of its holder (`cnf`), which a bearer token does not prove.
     SenderConstrained,
     /// The token is longer than the limit.
     TooLarge,
     /// `typ` is not that of an access token.
     Type,
-    /// The issuer has no key of this `kid`, or none that fits a token without `kid`.
+    /// The issuer has no key of this `kid`.
     UnknownKey,
-    /// `alg` is not allowed, or not the algorithm of the key.
+    /// `alg` is not allowed, or not the algorithm of the key; or a token without `kid` fits no key, or
+    /// several.
     UnsupportedAlgorithm,
 }
 
 impl RejectionKind {
     /// Every kind, for those who count them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Audience,
         Self::BadSignature,
         Self::Busy,
@@ -66,6 +70,7 @@ impl RejectionKind {
         Self::Malformed,
         Self::MissingToken,
         Self::NotYetValid,
+        Self::RevokedKey,
         Self::SenderConstrained,
         Self::TooLarge,
         Self::Type,
@@ -89,6 +94,7 @@ impl RejectionKind {
             Self::Malformed => "malformed",
             Self::MissingToken => "missing_token",
             Self::NotYetValid => "not_yet_valid",
+            Self::RevokedKey => "revoked_key",
             Self::SenderConstrained => "sender_constrained",
             Self::TooLarge => "too_large",
             Self::Type => "type",
@@ -112,6 +118,7 @@ impl RejectionKind {
             | Self::Malformed
             | Self::MissingToken
             | Self::NotYetValid
+            | Self::RevokedKey
             | Self::SenderConstrained
             | Self::TooLarge
             | Self::Type

@@ -127,6 +127,7 @@ impl ResourceServer {
         let candidates = keys.select(unverified.header(), snapshot.revoked(), expectations.candidate_keys);
         let keys = match candidates {
             Ok(keys) => keys,
+            Err(NoKey::Revoked) => return Err(RejectionKind::RevokedKey),
             Err(NoKey::Unfit) => return Err(RejectionKind::UnsupportedAlgorithm),
             Err(NoKey::Unknown) => {
                 let kid = unverified.header().key_id.as_ref().map_or("", |kid| kid.as_str());
