@@ -100,7 +100,8 @@ impl Store {
             .map_err(|error| failed(error.into()))?;
         let mut last_seen = last_seen.lock().unwrap_or_else(PoisonError::into_inner);
         let there = state_file::read(path).map_err(failed)?.map(|found| digest_of(&found.text));
-        if there.as_ref().map(Digest::as_ref) != last_seen.as_ref().map(Digest::as_ref) {
+        // A file that is gone holds nothing that could be lost: it is made anew.
+        if there.is_some() && there.as_ref().map(Digest::as_ref) != last_seen.as_ref().map(Digest::as_ref) {
             return Err(unusable(
                 path,
                 "was changed by another program; start again to go on with what it holds",
