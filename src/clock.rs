@@ -99,9 +99,22 @@ impl ManualClock {
         Self(std::sync::Arc::new(now.as_secs().into()))
     }
 
-    /// Moves the clock forward by the whole seconds of `by`.
+    /// Moves the clock forward by the whole seconds of `by`, and no timer: to those it is as if the
+    /// machine had slept.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_secs(), std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Lets time pass, for this clock and for timers: refreshes, renewals and retries that become due
+    /// on the way happen on the way. For tests whose tokio time is paused
+    /// (`#[tokio::test(start_paused = true)]`), where it takes no time; elsewhere it takes `by`, in
+    /// whole seconds.
+    pub async fn pass(&self, by: Duration) {
+        const SECOND: Duration = Duration::from_secs(1);
+        for _ in 0..by.as_secs() {
+            self.advance(SECOND);
+            tokio::time::sleep(SECOND).await;
+        }
     }
 
     /// Sets the clock, forward or back.
