@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use peak_alloc::PeakAlloc;
 use serde_json::json;
-use support::issuer::{Scripted, advance, builder, clock, secs, send, set, token};
-use support::{claims, compact, rsa};
+use support::issuer::{Scripted, advance, builder, clock, secs, send, set, token, with_claims};
+use support::{claims, claims_with, compact, rsa};
 use tower_oauth::{KeySetState, RefreshCause, RejectionKind};
 
 #[global_allocator]
@@ -54,8 +54,12 @@ async fn ten_thousand_distinct_unknown_kids_cost_few_fetches_no_memory_and_no_go
         let (server, over, served) = (server.clone(), Arc::clone(&over), Arc::clone(&served));
         async move {
             while !over.load(Ordering::SeqCst) {
+                let number = served.load(Ordering::SeqCst);
+                // One that was seen before, and one that was not.
+                let claims = claims_with(json!({ "jti": number.to_string() }));
+                let token = if number % 2 == 0 { good.clone() } else { with_claims("a", rsa(0), &claims) };
                 let came = tokio::time::Instant::now();
-                assert_eq!(send(&server, &good).await, Ok(()));
+                assert_eq!(send(&server, &token).await, Ok(()));
                 assert_eq!(came.elapsed(), Duration::ZERO, "a good request waits for nothing");
                 served.fetch_add(1, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -138,3 +138,14 @@ impl RefreshPolicy {
 fn bounded(duration: Duration) -> Duration {
     duration.min(Duration::from_secs(10 * 365 * 86_400))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_good_set_is_trusted_for_a_day_and_strictly_for_an_hour() {
+        assert_eq!(RefreshPolicy::new().max_stale, Duration::from_secs(24 * 3600));
+        assert_eq!(RefreshPolicy::strict().max_stale, Duration::from_secs(3600));
+    }
+}

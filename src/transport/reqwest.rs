@@ -198,6 +198,26 @@ mod tests {
         }
     }
 
+    /// In paused time, so that nobody waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_waited_for_two_seconds() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        // Nobody accepts: when the queue is full, further ones are left without an answer.
+        let at_once = Duration::from_millis(100);
+        let queue: Vec<_> =
+            std::iter::from_fn(|| std::net::TcpStream::connect_timeout(&address, at_once).ok())
+                .take(64)
+                .collect();
+        assert!(queue.len() < 64, "the queue has an end");
+        let transport = ReqwestTransport::new().unwrap();
+        let began = tokio::time::Instant::now();
+        failure(&transport, &format!("http://{address}/keys")).await;
+        assert_eq!(began.elapsed().as_secs(), 2);
+    }
+
     /// Rebinding: `keys.example` is an issuer's today and leads to the metadata of the cloud tomorrow.
     #[tokio::test]
     async fn row_37_a_client_with_settings_of_its_own_is_guarded_too_unless_that_is_given_up() {
