@@ -274,8 +274,9 @@ impl Error {
         let mut line = self.to_string();
         let mut source = StdError::source(self);
         while let Some(error) = source {
+            // It may quote what came from outside: one line, and not all of it.
             line.push_str(": ");
-            line.push_str(&error.to_string());
+            line.extend(error.to_string().escape_debug().take(200));
             source = error.source();
         }
         line

@@ -717,6 +717,38 @@ async fn a_place_that_is_known_is_kept_while_the_metadata_are_down() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn metadata_that_ask_to_be_left_alone_are_whatever_tokens_come() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let clock = clock();
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    issuer.metadata(Answer::Status(StatusCode::SERVICE_UNAVAILABLE, Some("300")));
+    server.refresh_now().await.unwrap();
+    assert_eq!(issuer.discoveries(), 2);
+    for number in 0..9 {
+        let fetched = issuer.fetches();
+        let unknown = token(&format!("x{number}"), rsa(1));
+        assert_eq!(send(&server, &unknown).await, Err(RejectionKind::UnknownKey));
+        advance(&clock, secs(30)).await;
+        assert!(issuer.fetches() > fetched, "the keys are asked for");
+    }
+    assert_eq!(issuer.discoveries(), 2);
+    advance(&clock, secs(120)).await;
+    assert_eq!(issuer.discoveries(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_are_asked_early_enough_that_a_known_place_outlives_their_failure() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let clock = clock();
+    let server = builder(&issuer, &clock).refresh(RefreshPolicy::strict()).start().await.unwrap();
+    advance(&clock, secs(20 * 60)).await;
+    issuer.metadata(Answer::Unreachable);
+    advance(&clock, secs(36 * 60)).await;
+    let told = server.key_sets().remove(0);
+    assert_eq!((told.state(), told.refreshes_failed()), (KeySetState::Degraded, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_place_that_no_metadata_name_any_more_is_given_up_in_the_end() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let clock = clock();

@@ -135,18 +135,18 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks, candidate_keys: usize) 
             (kid, Err(reason)) => skipped.push((kid, reason)),
         }
     }
+    // Whoever read the private half signs by this name, also where the public half stands beside it.
+    let exposed: Vec<Box<str>> = exposed(&skipped).cloned().collect();
+    for kid in &exposed {
+        let twins = by_id.remove(kid).into_iter().chain(ambiguous.remove(kid).into_iter().flatten());
+        skipped.extend(twins.map(|_| (Some(kid.clone()), SkipReason::PrivateKey)));
+    }
     let shared_are_used = candidate_keys > 1;
     for (kid, keys) in &mut ambiguous {
         keys.extend(by_id.remove(kid));
         if !shared_are_used {
             skipped.extend(keys.iter().map(|_| (Some(kid.clone()), SkipReason::DuplicateKeyId)));
         }
-    }
-    // Whoever read the private half signs by this name, also where the public half stands beside it.
-    let exposed: Vec<Box<str>> = exposed(&skipped).cloned().collect();
-    for kid in &exposed {
-        let twins = by_id.remove(kid).into_iter().chain(ambiguous.remove(kid).into_iter().flatten());
-        skipped.extend(twins.map(|_| (Some(kid.clone()), SkipReason::PrivateKey)));
     }
     let keys = KeySet(Arc::new(Inner { by_id, without_id, ambiguous, shared_are_used, skipped }));
     if keys.len() == 0 {
@@ -356,7 +356,10 @@ impl<'de> Deserialize<'de> for Members<'de> {
                         "alg" => members.alg = Some(map.next_value::<Name<'de>>()?.0),
                         other => {
                             match other {
-                                "k" => members.secrets = Secrets::Symmetric,
+                                // What is private stays so, whatever else is there.
+                                "k" if matches!(members.secrets, Secrets::None) => {
+                                    members.secrets = Secrets::Symmetric
+                                }
                                 // RFC 7518 §6.2.2, §6.3.2
                                 "d" | "p" | "q" | "dp" | "dq" | "qi" | "oth" => {
                                     members.secrets = Secrets::Private
@@ -428,6 +431,17 @@ mod tests {
         assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["b"]);
         assert_eq!(keys.len(), 3, "two keys without `kid` both survive");
         assert_eq!(keys.skipped().filter(|(_, reason)| *reason == SkipReason::DuplicateKeyId).count(), 2);
+    }
+
+    #[test]
+    fn what_is_private_is_told_as_such_whatever_else_is_there_and_each_member_once() {
+        assert_eq!(skip_reason(r#"{"kty":"oct","d":"AAAA","k":"AAAA"}"#), SkipReason::PrivateKey);
+        let document = format!(
+            r#"{{"keys":[{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"a","d":"AAAA"}},{{{ED25519},"kid":"b"}}]}}"#
+        );
+        let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
+        assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(keys.skipped().collect::<Vec<_>>(), [(Some("a"), SkipReason::PrivateKey); 3]);
     }
 
     #[test]

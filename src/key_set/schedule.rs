@@ -153,8 +153,8 @@ impl Schedule {
             // A little longer, by chance: all replicas were told the same time.
             wait = wait.max(asked.clamp(RETRY_AFTER.0, RETRY_AFTER.1).mul_f64(1.0 + 0.1 * random));
         }
-        if self.trusted_until.is_none() {
-            wait = wait.min(MAX_WAIT_WHILE_EMPTY.mul_f64(0.5 + 0.5 * random));
+        if self.trusted_until.is_none() && wait > MAX_WAIT_WHILE_EMPTY {
+            wait = MAX_WAIT_WHILE_EMPTY.mul_f64(0.5 + 0.5 * random);
         }
         if retry_after.is_some() {
             self.budget.not_before = Some(now + wait);

@@ -132,9 +132,10 @@ impl Fetcher {
         Ok(fetched)
     }
 
-    /// Has the metadata asked by the next fetch, unless they failed just now.
+    /// Has the metadata asked by the next fetch, unless they failed the last time: then they have
+    /// their rest.
     fn doubt_place(&mut self) {
-        if self.discover_at > now() + DISCOVER_AGAIN {
+        if self.metadata_error.is_none() {
             self.discover_at = now();
         }
     }
@@ -185,7 +186,8 @@ impl Fetcher {
             self.conditions.clear();
         }
         self.known_uri = Some(uri.clone());
-        self.discover_at = now() + DISCOVER_EVERY;
+        // In time to try again before the place is trusted no more.
+        self.discover_at = now() + DISCOVER_EVERY.min(self.max_stale / 2);
         self.trusted_until = now().checked_add(self.max_stale);
         Ok(uri)
     }

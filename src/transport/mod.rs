@@ -136,10 +136,12 @@ pub(crate) async fn exchange(
         Err(_elapsed) => Err(TransportError::timeout()),
     };
     match answer {
-        Ok(answer) if answer.status().is_success() && answer.body().len() > limits.max_body => {
+        Ok(answer) if answer.body().len() <= limits.max_body => Ok(answer),
+        Ok(answer) if answer.status().is_success() => {
             Err(Error::new(operation, ErrorKind::TooLarge).with_url(&url))
         }
-        Ok(answer) => Ok(answer),
+        // Of an error the status is what counts.
+        Ok(answer) => Ok(answer.map(|_page| Bytes::new())),
         Err(TransportError { kind, source }) => {
             let error = Error::new(operation, kind).with_url(&url);
             Err(match source {
