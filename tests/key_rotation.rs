@@ -656,10 +656,40 @@ async fn a_private_key_that_is_published_counts_for_nothing_even_where_it_stands
     server.refresh_now().await.unwrap();
     assert_eq!(server.key_sets().remove(0).usable_keys(), 1);
     assert_eq!(send(&server, &token("a", rsa(0))).await, Err(RejectionKind::UnknownKey));
+    // Nor is it under another name, or without one.
+    let mut nameless = rsa(0).jwk("");
+    nameless.as_object_mut().unwrap().remove("kid");
+    issuer.publish(json!({ "keys": [exposed(rsa(0)), rsa(0).jwk("c"), nameless, rsa(1).jwk("b")] }));
+    server.refresh_now().await.unwrap();
+    assert_eq!(server.key_sets().remove(0).usable_keys(), 1);
+    // And a private half without a name is that of the key with the same numbers.
+    let mut leaked = exposed(rsa(1));
+    leaked.as_object_mut().unwrap().remove("kid");
+    issuer.publish(json!({ "keys": [leaked] }));
+    server.refresh_now().await.unwrap_err();
+    assert_eq!(send(&server, &token("b", rsa(1))).await, Err(RejectionKind::RevokedKey));
     // What the issuer makes good is good.
     issuer.publish(set(&[("a", rsa(2)), ("b", rsa(1))]));
     server.refresh_now().await.unwrap();
     assert_eq!(send(&server, &token("a", rsa(2))).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_private_half_of_a_key_without_a_name_takes_the_set_in_hand_with_it() {
+    let mut nameless = rsa(0).jwk("");
+    nameless.as_object_mut().unwrap().remove("kid");
+    let issuer = Scripted::new(json!({ "keys": [nameless.clone()] }));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    let token = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, claims().to_string().as_bytes());
+    assert_eq!(send(&server, &token).await, Ok(()));
+    let mut leaked = nameless.clone();
+    leaked["d"] = "AAAA".into();
+    issuer.publish(json!({ "keys": [leaked] }));
+    server.refresh_now().await.unwrap_err();
+    assert_eq!(send(&server, &token).await, Err(RejectionKind::KeysUnavailable));
+    issuer.publish(set(&[("a", rsa(1))]));
+    server.refresh_now().await.unwrap();
+    assert!(server.is_ready());
 }
 
 #[tokio::test(start_paused = true)]

@@ -62,6 +62,8 @@ pub(crate) enum UnusableKey {
 pub(crate) struct VerificationKey {
     prepared: Box<[(Algorithm, ParsedPublicKey)]>,
     fingerprint: Fingerprint,
+    /// Of the numbers alone.
+    material: Fingerprint,
 }
 
 /// Tells a key from every other: a SHA-256 digest of what it is, what it may verify, and its `kid`.
@@ -83,7 +85,8 @@ impl VerificationKey {
         .collect();
         let prepared = prepared?;
         let fingerprint = Fingerprint::of(material, prepared.iter().map(|(algorithm, _)| *algorithm));
-        Ok(Self { prepared, fingerprint })
+        let material = Fingerprint::of(material, std::iter::empty());
+        Ok(Self { prepared, fingerprint, material })
     }
 
     /// The same key, published under this `kid`.
@@ -95,6 +98,11 @@ impl VerificationKey {
     /// Tells this key from every other.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    /// The same for every key of these numbers, whatever it is named and may verify.
+    pub(crate) fn material(&self) -> Fingerprint {
+        self.material
     }
 
     /// Whether this key may verify `algorithm`.

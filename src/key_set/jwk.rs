@@ -4,8 +4,8 @@
 //! one odd member, and drops private and duplicate members without a word.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,9 +16,13 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Inner, KeySet, Revoked};
+use super::exposed::Exposed;
+use super::nothing_usable::NothingUsable;
+use super::{Inner, KeySet};
 use crate::error::{Error, ErrorKind, Operation};
-use crate::jwt::{Algorithm, KeyId, KeyMaterial, Name, UnusableKey, VerificationKey, decode_base64url};
+use crate::jwt::{
+    Algorithm, Fingerprint, KeyId, KeyMaterial, Name, UnusableKey, VerificationKey, decode_base64url,
+};
 
 /// More members than this are no key set but a load.
 const MAX_KEYS: usize = 100;
@@ -121,9 +125,20 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks, candidate_keys: usize) 
     let mut without_id = Vec::new();
     let mut skipped = Vec::new();
     let mut ambiguous: HashMap<Box<str>, Vec<VerificationKey>> = HashMap::new();
-    for member in document.keys {
-        let (kid, key) = parse_member(member.get(), quirks);
+    let members: Vec<Member> =
+        document.keys.iter().map(|member| parse_member(member.get(), quirks)).collect();
+    let mut exposed = Exposed::default();
+    for Member { kid, key, private } in &members {
+        if matches!(key, Err(SkipReason::PrivateKey)) {
+            exposed.note(kid.as_deref(), *private);
+        }
+    }
+    for Member { kid, key, .. } in members {
         match (kid, key) {
+            // Its private half stands elsewhere in the set.
+            (kid, Ok(key)) if exposed.concerns(kid.as_deref(), &key) => {
+                skipped.push((kid, SkipReason::PrivateKey));
+            }
             (Some(kid), Ok(key)) => match by_id.entry(kid) {
                 Entry::Vacant(entry) => {
                     let key = key.named(entry.key());
@@ -135,12 +150,6 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks, candidate_keys: usize) 
             (kid, Err(reason)) => skipped.push((kid, reason)),
         }
     }
-    // Whoever read the private half signs by this name, also where the public half stands beside it.
-    let exposed: Vec<Box<str>> = exposed(&skipped).cloned().collect();
-    for kid in &exposed {
-        let twins = by_id.remove(kid).into_iter().chain(ambiguous.remove(kid).into_iter().flatten());
-        skipped.extend(twins.map(|_| (Some(kid.clone()), SkipReason::PrivateKey)));
-    }
     let shared_are_used = candidate_keys > 1;
     for (kid, keys) in &mut ambiguous {
         keys.extend(by_id.remove(kid));
@@ -150,56 +159,10 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks, candidate_keys: usize) 
     }
     let keys = KeySet(Arc::new(Inner { by_id, without_id, ambiguous, shared_are_used, skipped }));
     if keys.len() == 0 {
-        return Err(error(ErrorKind::NoUsableKey).with_source(NothingUsable(keys)));
+        return Err(error(ErrorKind::NoUsableKey).with_source(NothingUsable { keys, exposed }));
     }
     Ok(keys)
 }
-
-type Skipped = (Option<Box<str>>, SkipReason);
-
-/// The `kid`s of keys that were published with their private half.
-fn exposed(skipped: &[Skipped]) -> impl Iterator<Item = &Box<str>> {
-    skipped.iter().filter(|(_, why)| *why == SkipReason::PrivateKey).filter_map(|(kid, _)| kid.as_ref())
-}
-
-/// A set that is none, for what its members are.
-#[derive(Debug)]
-pub(super) struct NothingUsable(KeySet);
-
-impl NothingUsable {
-    /// What `error` says of the members, if it is about that.
-    pub(super) fn of(error: &Error) -> Option<&Self> {
-        std::error::Error::source(error)?.downcast_ref()
-    }
-
-    pub(super) fn holds_private_keys(&self) -> bool {
-        self.0.holds_private_keys()
-    }
-
-    /// The `kid`s of keys that were published with their private half.
-    pub(super) fn exposed(&self) -> Revoked {
-        exposed(&self.0.0.skipped).cloned().collect()
-    }
-}
-
-impl fmt::Display for NothingUsable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut counts = BTreeMap::new();
-        for (_, reason) in self.0.skipped() {
-            *counts.entry(reason.as_str()).or_insert(0_u32) += 1;
-        }
-        f.write_str("members that cannot be used:")?;
-        if counts.is_empty() {
-            f.write_str(" none, the set is empty")?;
-        }
-        for (reason, count) in counts {
-            write!(f, " {count} {reason}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for NothingUsable {}
 
 /// Whether brackets nest deeper than `limit`, found without recursion and before any parsing.
 fn deeper_than(json: &[u8], limit: u32) -> bool {
@@ -217,32 +180,42 @@ fn deeper_than(json: &[u8], limit: u32) -> bool {
     })
 }
 
-/// Reads one member; its `kid` is told even where the key is unusable.
-fn parse_member(json: &str, quirks: Quirks) -> (Option<Box<str>>, Result<VerificationKey, SkipReason>) {
-    let Ok(members) = serde_json::from_str::<Members<'_>>(json) else {
-        return (None, Err(SkipReason::Malformed));
-    };
+/// A member that was looked at.
+struct Member {
+    /// Told even where the key is unusable.
+    kid: Option<Box<str>>,
+    key: Result<VerificationKey, SkipReason>,
+    /// Of a private key, what its public half is.
+    private: Option<Fingerprint>,
+}
+
+impl Member {
+    fn malformed() -> Self {
+        Self { kid: None, key: Err(SkipReason::Malformed), private: None }
+    }
+}
+
+fn parse_member(json: &str, quirks: Quirks) -> Member {
+    let Ok(members) = serde_json::from_str::<Members<'_>>(json) else { return Member::malformed() };
     let kid = match members.kid {
         None => None,
         Some(kid) => match KeyId::new(kid) {
             Some(kid) => Some(Box::from(kid.as_str())),
-            None => return (None, Err(SkipReason::Malformed)),
+            None => return Member::malformed(),
         },
     };
-    (kid, prepare(json, members.alg.as_deref(), members.secrets, quirks))
+    let key = prepare(json, members.alg.as_deref(), quirks);
+    match members.secrets {
+        Secrets::None => Member { kid, key, private: None },
+        Secrets::Symmetric => Member { kid, key: Err(SkipReason::Symmetric), private: None },
+        Secrets::Private => {
+            let private = key.ok().map(|key| key.material());
+            Member { kid, key: Err(SkipReason::PrivateKey), private }
+        }
+    }
 }
 
-fn prepare(
-    json: &str,
-    alg: Option<&str>,
-    secrets: Secrets,
-    quirks: Quirks,
-) -> Result<VerificationKey, SkipReason> {
-    match secrets {
-        Secrets::Symmetric => return Err(SkipReason::Symmetric),
-        Secrets::Private => return Err(SkipReason::PrivateKey),
-        Secrets::None => {}
-    }
+fn prepare(json: &str, alg: Option<&str>, quirks: Quirks) -> Result<VerificationKey, SkipReason> {
     // Read here because jsonwebtoken knows neither `Ed25519` (RFC 9864) nor our limits.
     let algorithm = match alg {
         None => None,
@@ -393,7 +366,9 @@ mod tests {
     const N: &str = "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ";
 
     fn skip_reason(member: &str) -> SkipReason {
-        let document = format!(r#"{{"keys":[{{{ED25519},"kid":"good"}},{member}]}}"#);
+        // A key of its own: no member's private half is that of it.
+        let good = format!(r#"{{"kty":"RSA","n":"{N}","e":"AQAB","kid":"good"}}"#);
+        let document = format!(r#"{{"keys":[{good},{member}]}}"#);
         let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
         assert_eq!(keys.len(), 1, "{member}");
         keys.0.skipped.first().expect(member).1
@@ -437,7 +412,7 @@ mod tests {
     fn what_is_private_is_told_as_such_whatever_else_is_there_and_each_member_once() {
         assert_eq!(skip_reason(r#"{"kty":"oct","d":"AAAA","k":"AAAA"}"#), SkipReason::PrivateKey);
         let document = format!(
-            r#"{{"keys":[{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"a","d":"AAAA"}},{{{ED25519},"kid":"b"}}]}}"#
+            r#"{{"keys":[{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"a","d":"AAAA"}},{{"kty":"RSA","n":"{N}","e":"AQAB","kid":"b"}}]}}"#
         );
         let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
         assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["b"]);

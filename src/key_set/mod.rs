@@ -9,9 +9,11 @@
 //! Requests read an immutable snapshot; only the refresher fetches, one at a time.
 
 mod budget;
+mod exposed;
 mod freshness;
 mod jwk;
 mod misses;
+mod nothing_usable;
 mod policy;
 mod refresher;
 mod schedule;
@@ -117,11 +119,6 @@ impl KeySet {
     /// The members that were skipped: `kid` where it could be read, and the reason.
     pub fn skipped(&self) -> impl Iterator<Item = (Option<&str>, SkipReason)> {
         self.0.skipped.iter().map(|(kid, reason)| (kid.as_deref(), *reason))
-    }
-
-    /// Whether the issuer publishes the private half of a key.
-    fn holds_private_keys(&self) -> bool {
-        self.0.skipped.iter().any(|(_, why)| *why == SkipReason::PrivateKey)
     }
 
     /// Whether this key, with its `kid`, is one of those that have a `kid` of their own.

@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::KeySet;
-use super::jwk::{NothingUsable, Quirks};
+use super::jwk::Quirks;
+use super::nothing_usable::NothingUsable;
 use super::policy::RefreshPolicy;
 use super::schedule::{RefreshCause, Schedule};
 use super::source::{Fetched, Fetcher};
@@ -179,9 +180,10 @@ impl Keeper {
             Err(error) => {
                 schedule.failed(now(), cause, error.retry_after(), fastrand::f64());
                 // The set in hand is kept, but for keys whose private half everybody can read now.
-                if let Some(nothing) = NothingUsable::of(&error).filter(|set| set.holds_private_keys()) {
+                let nothing = NothingUsable::of(&error).filter(|set| set.keys.holds_private_keys());
+                if let Some(NothingUsable { exposed, .. }) = nothing {
                     self.shared.sound_alarm();
-                    self.shared.expose(&nothing.exposed());
+                    self.shared.expose(exposed);
                 }
                 trace::warning!(
                     target: "tower_oauth::key_set",

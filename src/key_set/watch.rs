@@ -15,6 +15,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use super::budget::Gate;
+use super::exposed::Exposed;
 use super::misses::Misses;
 use super::schedule::{RefreshCause, Schedule};
 use super::status::{KeySetState, KeySetStatus, Progress};
@@ -348,12 +349,19 @@ impl Shared {
         self.measure(now);
     }
 
-    /// Counts keys as withdrawn until the issuer publishes a good set.
-    pub(super) fn expose(&self, kids: &Revoked) {
-        self.snapshot.rcu(|current| Snapshot {
-            revoked: Arc::new(current.revoked.union(kids).cloned().collect()),
-            epoch: current.epoch + 1,
-            ..Snapshot::clone(current)
+    /// Counts keys as withdrawn until the issuer publishes a good set. Where one of them has no name
+    /// to tell it by, that is all of them.
+    pub(super) fn expose(&self, exposed: &Exposed) {
+        self.snapshot.rcu(|current| {
+            let Some(keys) = &current.keys else { return Arc::clone(current) };
+            let usable_until =
+                if exposed.is_nameless_among(keys) { UnixTime::from_secs(0) } else { current.usable_until };
+            Arc::new(Snapshot {
+                revoked: Arc::new(current.revoked.union(&exposed.kids_among(keys)).cloned().collect()),
+                epoch: current.epoch + 1,
+                usable_until,
+                ..Snapshot::clone(current)
+            })
         });
     }
 
