@@ -106,6 +106,8 @@ async fn main() -> Result<(), BoxError> {
 
     println!("\nThat is all. Your turn: README.md shows the ten lines for each end.");
     if stays {
+        println!("In the dashboard, under Try it, `shop` gets a token to call `orders`. Then:");
+        println!("curl {url}/protected_resource -H \"Authorization: Bearer $TOKEN\"");
         println!("The dashboard {}/ and {url} stay until Ctrl-C.", server.base_url());
         tokio::signal::ctrl_c().await?;
     }

@@ -134,7 +134,10 @@ async fn a_name_of_51_characters_is_refused_at_its_field() {
             "what was typed is still there"
         );
         assert!(server.applications().is_empty());
-        field.send_keys("\u{e003}").await.unwrap();
+        // It has the focus: End, and Backspace.
+        let has_focus = "return document.activeElement.id";
+        assert_eq!(browser.0.execute(has_focus, Vec::new()).await.unwrap(), "name");
+        field.send_keys("\u{e010}\u{e003}").await.unwrap();
         browser.click("Save").await;
         browser.css(".notice").await;
         assert_eq!(server.applications()[0].name(), "é".repeat(50));

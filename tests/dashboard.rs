@@ -17,7 +17,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use secrecy::ExposeSecret as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::app_id::Binding;
 use tower_oauth::authorization_server::{AuthorizationServer, AuthorizationServerBuilder, Endpoints, Fault};
@@ -348,6 +348,7 @@ async fn a_name_has_1_to_50_characters() {
         let page = text(&response);
         let field = between(&page, r#"<input id="name""#, ">");
         assert!(field.contains(r#"aria-describedby="name-hint name-error" aria-invalid="true""#), "{field}");
+        assert!(field.contains(" autofocus"), "in view, wherever it stands: {field}");
         assert!(field.contains(&format!("value=\"{}\"", name.trim())), "what was typed is still there");
         assert!(page.contains(
             r#"<p class="error" id="name-error" role="alert">Name must have 1 to 50 characters.</p>"#
@@ -458,8 +459,8 @@ async fn what_is_wrong_with_the_server_is_not_shown_at_a_field() {
         visitor.server.register("one of many").unwrap();
     }
     let response = visitor.submit("/applications/new", &[("name", "orders")]).await;
-    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-    assert!(text(&response).contains("there are 200 already"));
+    assert_eq!(response.status(), StatusCode::CONFLICT);
+    assert!(text(&response).contains("there are 200 already, the most that a tenant can have"));
 }
 
 #[tokio::test]
@@ -506,6 +507,7 @@ async fn a_token_is_tried_and_taken_apart() {
     assert_eq!(json("token-header")["kid"], visitor.server.keys()[0].kid());
     assert_eq!(json("token-claims")["sub"], app.client_id());
     assert!(page.contains("<strong>1 h 0 min</strong>"));
+    assert!(page.contains("<title>Token issued: Try it · "));
     visitor.clock.advance(Duration::from_secs(90));
     assert!(visitor.page(&location).await.contains("<strong>58 min 30 s</strong>"));
     visitor.clock.advance(Duration::from_secs(3600));
@@ -513,7 +515,27 @@ async fn a_token_is_tried_and_taken_apart() {
 
     let refused = visitor.change("/try", &[("application", app.client_id()), ("scope", "orders.read")]).await;
     assert!(refused.contains("invalid_scope") && !refused.contains("token-claims"));
+    assert!(refused.contains("<title>No token: Try it · "));
     assert_eq!(visitor.submit("/try", &[("application", "none")]).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_token_is_tried_for_another_application() {
+    let visitor = Visitor::new();
+    let shop = visitor.server.register("shop").unwrap();
+    let orders = visitor.server.register("orders").unwrap();
+    let fields = [("application", shop.client_id()), ("audience", orders.client_id())];
+    let page = visitor.change("/try", &fields).await;
+    let claims: Value = serde_json::from_str(&element(&page, "token-claims")).unwrap();
+    assert_eq!((&claims["sub"], &claims["aud"]), (&json!(shop.client_id()), &json!([orders.client_id()])));
+    // The one that it is for stays chosen, is in the lines, and is the one to be started.
+    assert!(page.contains(&format!(r#"<option value="{}" selected>orders</option>"#, orders.client_id())));
+    assert!(element(&page, "curl-token").ends_with(&format!("-d 'audience={}'", orders.client_id())));
+    assert!(element(&page, "environment").contains(&format!(r#""clientId":"{}""#, orders.client_id())));
+    // No other page's form has to know of it.
+    let page = visitor.change("/try", &[("application", shop.client_id())]).await;
+    let claims: Value = serde_json::from_str(&element(&page, "token-claims")).unwrap();
+    assert_eq!(claims["aud"], json!([shop.client_id()]));
 }
 
 #[tokio::test]

@@ -59,7 +59,10 @@ impl State {
         };
         registration.check()?;
         if self.applications.len() >= MAX_APPLICATIONS {
-            return Err(ConfigError::without_value("applications", "there are 200 already"));
+            return Err(ConfigError::without_value(
+                "applications",
+                "there are 200 already, the most that a tenant can have",
+            ));
         }
         self.applications.push(registration.clone());
         Ok(registration)
@@ -94,7 +97,10 @@ impl State {
     pub(super) fn add_role(&mut self, role: Role) -> Result<Role, ConfigError> {
         role.check()?;
         if self.roles.len() >= MAX_ROLES {
-            return Err(ConfigError::without_value("roles", "there are 50 already"));
+            return Err(ConfigError::without_value(
+                "roles",
+                "there are 50 already, the most that a tenant can have",
+            ));
         }
         self.roles.push(role.clone());
         Ok(role)

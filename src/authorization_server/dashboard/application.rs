@@ -152,6 +152,7 @@ fn render(
                 p.hint #scopes-hint { "One a line. Its tokens hold them, and " code { "appid_default" } ", unless they are asked for with fewer." }
                 textarea #scopes name="scopes" rows="4" spellcheck="false" autocapitalize="none"
                     aria-describedby="scopes-hint scopes-error" aria-invalid=[invalid("scopes", Field::Scopes)]
+                    autofocus[invalid("scopes", Field::Scopes).is_some()]
                     { (typed("scopes", "scopes", &application.scopes.join("\n"))) }
                 (field_error("scopes-error", error("scopes", Field::Scopes)))
                 (submit("Save scopes"))
@@ -176,12 +177,14 @@ fn render(
                     label for="role-name" { "Name of the role" }
                     input #role-name type="text" name="role_name" autocomplete="off" required
                         value=(typed("add-role", "role_name", ""))
-                        aria-describedby="role-name-error" aria-invalid=[invalid("add-role", Field::Name)];
+                        aria-describedby="role-name-error" aria-invalid=[invalid("add-role", Field::Name)]
+                        autofocus[invalid("add-role", Field::Name).is_some()];
                     (field_error("role-name-error", error("add-role", Field::Name)))
                     label for="role-scopes" { "Scopes that it gives" }
                     input #role-scopes type="text" name="role_scopes" autocomplete="off" spellcheck="false"
                         autocapitalize="none" value=(typed("add-role", "role_scopes", ""))
-                        aria-describedby="role-scopes-error" aria-invalid=[invalid("add-role", Field::Scopes)];
+                        aria-describedby="role-scopes-error" aria-invalid=[invalid("add-role", Field::Scopes)]
+                        autofocus[invalid("add-role", Field::Scopes).is_some()];
                     (field_error("role-scopes-error", error("add-role", Field::Scopes)))
                     (submit("Add role"))
                 }))

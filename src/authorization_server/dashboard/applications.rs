@@ -112,7 +112,9 @@ pub(super) fn name_field(value: &str, error: Option<&str>) -> Markup {
         label for="name" { "Name" }
         p.hint #name-hint { "1 to 50 characters" }
         input #name type="text" name="name" value=(value) autocomplete="off" required
-            aria-describedby="name-hint name-error" aria-invalid=[error.map(|_| "true")];
+            aria-describedby="name-hint name-error" aria-invalid=[error.map(|_| "true")]
+            // What is wrong is in view, also where the page is longer than the window.
+            autofocus[error.is_some()];
         (field_error("name-error", error))
     }
 }

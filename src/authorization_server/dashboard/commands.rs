@@ -15,20 +15,23 @@ use super::trial::{Trial, basic};
 pub(super) fn commands(server: &Inner, application: &Registration, trial: Option<&Trial>) -> Markup {
     let url = server.oauth_url(Version::V4);
     let token = trial.and_then(Trial::token);
-    let scope = match trial.map_or("", |trial| &trial.scope) {
+    let parameter = |name: &str, value: &str| match value {
         "" => String::new(),
-        scope => {
-            let scope: String = form_urlencoded::byte_serialize(scope.as_bytes()).collect();
-            format!(" \\\n  -d 'scope={scope}'")
+        value => {
+            let value: String = form_urlencoded::byte_serialize(value.as_bytes()).collect();
+            format!(" \\\n  -d '{name}={value}'")
         }
     };
+    let (scope, audience) = trial.map_or(("", ""), |trial| (&trial.scope, &trial.audience));
+    let parameters = parameter("scope", scope) + &parameter("audience", audience);
+    // Whoever the token is for is the one to be started.
+    let resource = if audience.is_empty() { &application.client_id } else { audience };
     let token_request = format!(
         "curl -X POST \\\n  {url}/token \\\n  -H 'Authorization: Basic {}' \\\n  \
-         -H 'Content-Type: application/x-www-form-urlencoded' \\\n  -d grant_type=client_credentials{scope}",
+         -H 'Content-Type: application/x-www-form-urlencoded' \\\n  -d grant_type=client_credentials{parameters}",
         basic(application),
     );
-    let binding =
-        json!({ "clientId": application.client_id, "oauthServerUrl": url, "tenantId": server.tenant_id });
+    let binding = json!({ "clientId": resource, "oauthServerUrl": url, "tenantId": server.tenant_id });
     let environment =
         format!("export APPID_SERVICE_BINDING='{binding}'\ncargo run --release --example protected_resource");
     let call = |token: &str| {

@@ -52,6 +52,7 @@ impl Field {
         match error.setting() {
             "name" => Ok(Self::Name),
             "scope" | "scopes" => Ok(Self::Scopes),
+            "applications" | "roles" => Err(Problem::no_room(sentence(error))),
             _ => Err(Problem::failed(sentence(error))),
         }
     }

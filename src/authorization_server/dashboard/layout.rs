@@ -168,6 +168,10 @@ impl Problem {
         }
     }
 
+    pub(super) fn no_room(text: String) -> Self {
+        Self { status: StatusCode::CONFLICT, title: "There is no room", text }
+    }
+
     pub(super) fn failed(text: String) -> Self {
         Self { status: StatusCode::INTERNAL_SERVER_ERROR, title: "That did not work", text }
     }

@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Trial {
     pub(super) client_id: String,
     pub(super) scope: String,
+    /// Whom the token is for; empty for the application itself.
+    pub(super) audience: String,
     pub(super) outcome: Outcome,
 }
 
@@ -73,11 +75,16 @@ impl Dashboard {
 }
 
 /// Asks the token endpoint itself, its faults included.
-pub(super) async fn ask(server: &AuthorizationServer, application: &Registration, scope: &str) -> Outcome {
+pub(super) async fn ask(
+    server: &AuthorizationServer,
+    application: &Registration,
+    scope: &str,
+    audience: &str,
+) -> Outcome {
     let request = Request::post(server.token_endpoint().as_str())
         .header(header::AUTHORIZATION, format!("Basic {}", basic(application)))
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .body(Bytes::from(token_request(scope)));
+        .body(Bytes::from(token_request(scope, audience)));
     let Ok(request) = request else { return Outcome::Unusable("The request could not be made.".to_owned()) };
     let transport = server.transport();
     match tokio::time::timeout(PATIENCE, transport.send(request, super::MAX_BODY)).await {
@@ -87,12 +94,14 @@ pub(super) async fn ask(server: &AuthorizationServer, application: &Registration
     }
 }
 
-/// RFC 6749 §4.4.2
-fn token_request(scope: &str) -> String {
+/// RFC 6749 §4.4.2, with the `audience` of App ID.
+fn token_request(scope: &str, audience: &str) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("grant_type", "client_credentials");
-    if !scope.is_empty() {
-        form.append_pair("scope", scope);
+    for (name, value) in [("scope", scope), ("audience", audience)] {
+        if !value.is_empty() {
+            form.append_pair(name, value);
+        }
     }
     form.finish()
 }

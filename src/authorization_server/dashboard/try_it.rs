@@ -42,10 +42,11 @@ pub(super) async fn request(
 ) -> Result<Redirect, Problem> {
     let application = find(&server.0, form.field("application"))?;
     let scope = form.list("scope").join(" ");
-    let outcome = ask(&server, &application, &scope).await;
+    let audience = form.field("audience").to_owned();
+    let outcome = ask(&server, &application, &scope, &audience).await;
     let client_id = application.client_id;
     let to = Redirect::to(&format!("/try/{client_id}"));
-    server.0.dashboard.remember(Trial { client_id, scope, outcome });
+    server.0.dashboard.remember(Trial { client_id, scope, audience, outcome });
     Ok(to)
 }
 
@@ -54,6 +55,7 @@ fn render(server: &Inner, session: &Session, chosen: Option<&Registration>) -> M
     let trial = chosen.and_then(|chosen| server.dashboard.trial_of(&chosen.client_id));
     let is_chosen = |one: &Registration| chosen.is_some_and(|chosen| chosen.client_id == one.client_id);
     let scope = trial.as_ref().map_or("", |trial| trial.scope.as_str());
+    let audience = trial.as_ref().map_or("", |trial| trial.audience.as_str());
     let body = html! {
         h1 { "Try it" }
         @if applications.is_empty() {
@@ -74,13 +76,25 @@ fn render(server: &Inner, session: &Session, chosen: Option<&Registration>) -> M
                             autocapitalize="none";
                     }
                 }
+                label for="audience" { "To call " span.meta { "whom the token is for" } }
+                select #audience name="audience" {
+                    option value="" { "Itself" }
+                    @for one in &applications {
+                        option value=(one.client_id) selected[one.client_id == audience] { (one.name) }
+                    }
+                }
                 div.actions { button.button.primary type="submit" { "Request a token" } }
             }
         }
         @if let Some(trial) = &trial { (result(&trial.outcome, server.clock.now())) }
         @if let Some(application) = chosen { (commands(server, application, trial.as_ref())) }
     };
-    page(Some(Tab::TryIt), "Try it", &body)
+    let title = match trial.as_ref().map(|trial| &trial.outcome) {
+        None => "Try it",
+        Some(Outcome::Issued(_)) => "Token issued: Try it",
+        Some(Outcome::Refused { .. } | Outcome::Unusable(_)) => "No token: Try it",
+    };
+    page(Some(Tab::TryIt), title, &body)
 }
 
 fn result(outcome: &Outcome, now: UnixTime) -> Markup {
