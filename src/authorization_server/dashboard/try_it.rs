@@ -71,16 +71,18 @@ fn render(server: &Inner, session: &Session, chosen: Option<&Registration>) -> M
                         }
                     }
                     div {
+                        label for="audience" { "To call " span.meta { "whom the token is for" } }
+                        select #audience name="audience" {
+                            option value="" { "Itself" }
+                            @for one in &applications {
+                                option value=(one.client_id) selected[one.client_id == audience] { (one.name) }
+                            }
+                        }
+                    }
+                    div {
                         label for="scope" { "Scope " span.meta { "optional: all that it has" } }
                         input #scope type="text" name="scope" value=(scope) autocomplete="off" spellcheck="false"
                             autocapitalize="none";
-                    }
-                }
-                label for="audience" { "To call " span.meta { "whom the token is for" } }
-                select #audience name="audience" {
-                    option value="" { "Itself" }
-                    @for one in &applications {
-                        option value=(one.client_id) selected[one.client_id == audience] { (one.name) }
                     }
                 }
                 div.actions { button.button.primary type="submit" { "Request a token" } }
