@@ -65,6 +65,11 @@
 //! # }
 //! ```
 //!
+//! # Test without an issuer
+//!
+//! The embedded authorization server mints good tokens and wrong ones, rotates, fails when it is told
+//! to, and needs no port and no real time: [`guide::testing`](mod@guide::testing).
+//!
 //! # Security posture
 //!
 //! - `iss`, `aud` and `exp` are always required; `none` and HMAC cannot be expressed.

@@ -18,7 +18,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::app_id::ManagementClient;
-use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, Fault, Mint, RegisteredApplication};
+use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, Fault, RegisteredApplication};
 use tower_oauth::transport::Transport;
 use tower_oauth::{
     Algorithm, AuthContext, ManualClock, Rejection, RejectionKind, ResourceServer, StartUp, TokenProfile,
@@ -372,7 +372,8 @@ async fn minted_tokens_are_wrong_in_the_way_that_was_asked_for() {
     let resource = bench.resource().await;
     let mint = || bench.server.mint(&bench.app);
     judge(&resource, &mint().sign()).await.unwrap();
-    let cases: [(Mint, RejectionKind); 10] = [
+    // The table of the guide to tests.
+    let cases = [
         (mint().expired(), RejectionKind::Expired),
         (mint().audience(["orders"]), RejectionKind::Audience),
         (mint().without("exp"), RejectionKind::Claim),
@@ -382,7 +383,11 @@ async fn minted_tokens_are_wrong_in_the_way_that_was_asked_for() {
         (mint().tampered(), RejectionKind::BadSignature),
         (mint().with_unknown_key(Algorithm::Es256), RejectionKind::UnknownKey),
         (mint().unsigned(), RejectionKind::Malformed),
+        (mint().hs256_with_public_key(), RejectionKind::UnsupportedAlgorithm),
         (mint().header("typ", "dpop+jwt"), RejectionKind::Type),
+        (mint().claim("nbf", 4_000_000_000_u64), RejectionKind::NotYetValid),
+        (mint().claim("exp", "soon"), RejectionKind::Claim),
+        (mint().claim("cnf", json!({ "jkt": "x" })), RejectionKind::SenderConstrained),
     ];
     for (mint, kind) in cases {
         let shown = format!("{mint:?}");
@@ -782,8 +787,18 @@ fn a_state_file_that_no_changes_lead_to_is_damaged() {
         let mut document = sound.clone();
         *document.pointer_mut(place).unwrap() = value;
         let error = load(&document).expect_err(place);
-        assert!(error.to_string().ends_with("is damaged"), "{place}: {error}");
+        assert!(error.to_string().contains("is damaged"), "{place}: {error}");
+        let secret = sound["applications"][0]["secret"].as_str().unwrap();
+        assert!(!error.to_string().contains(secret), "{place}: {error}");
     }
+    // Where it is, as far as that can be told, and whose.
+    std::fs::write(&path, "{\n  \"tenant_id\": 7\n}").unwrap();
+    let error = with_state(&path).unwrap_err().to_string();
+    assert!(error.contains("is damaged at line 2, column 16"), "{error}");
+    let mut document = sound.clone();
+    document["tenant_id"] = json!("somebody-elses");
+    let error = load(&document).unwrap_err().to_string();
+    assert!(error.contains("belongs to another tenant, `somebody-elses`"), "{error}");
 }
 
 #[test]

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use serde_json::{Map, Value, json};
 
 use super::issuance::{self, Subject};
 use super::signing_keys::SigningKey;
 use super::{AuthorizationServer, Version};
 use crate::clock::UnixTime;
+use crate::error::ConfigError;
 use crate::jwt::Algorithm;
 
 /// Makes one access token. Good unless it is spoiled; made by [`AuthorizationServer::mint`].
@@ -41,7 +43,36 @@ enum Signature {
     AnotherKey,
     Another(Algorithm),
     Tampered,
+    PublicKeyAsSecret,
     None,
+}
+
+impl Signature {
+    /// What `alg` says, where it is not the algorithm of the key.
+    fn claimed_algorithm(&self) -> Option<&'static str> {
+        match self {
+            Self::None => Some("none"),
+            Self::PublicKeyAsSecret => Some("HS256"),
+            Self::Current | Self::AnotherKey | Self::Another(_) | Self::Tampered => None,
+        }
+    }
+
+    fn made_with(&self, key: &SigningKey, input: &[u8]) -> Result<Vec<u8>, ConfigError> {
+        match self {
+            Self::None => Ok(Vec::new()),
+            Self::Current | Self::AnotherKey | Self::Another(_) => key.sign(input),
+            Self::Tampered => key.sign(input).map(|mut signature| {
+                signature.iter_mut().take(1).for_each(|byte| *byte ^= 1);
+                signature
+            }),
+            Self::PublicKeyAsSecret => {
+                // The modulus of an RSA key, the coordinate of the others, as the key set has it.
+                let number = key.jwk().get("n").or_else(|| key.jwk().get("x")).and_then(Value::as_str);
+                let secret = hmac::Key::new(hmac::HMAC_SHA256, number.unwrap_or_default().as_bytes());
+                Ok(hmac::sign(&secret, input).as_ref().to_vec())
+            }
+        }
+    }
 }
 
 impl Mint {
@@ -128,6 +159,13 @@ impl Mint {
         self
     }
 
+    /// `alg` is `HS256`, and the key of the MAC is the public key, which everybody knows: what passes
+    /// where a verifier lets the token choose the kind of key (RFC 8725 §2.1).
+    pub fn hs256_with_public_key(mut self) -> Self {
+        self.signature = Signature::PublicKeyAsSecret;
+        self
+    }
+
     /// Changed on its way: one bit of the signature is another.
     pub fn tampered(mut self) -> Self {
         self.signature = Signature::Tampered;
@@ -164,7 +202,7 @@ impl Mint {
             Signature::Another(algorithm) => {
                 Some(generate(&super::signing_keys::new_kid(&inner.tenant_id), algorithm))
             }
-            Signature::Current | Signature::Tampered | Signature::None => None,
+            Signature::Current | Signature::Tampered | Signature::PublicKeyAsSecret | Signature::None => None,
         };
         let key = other.as_ref().unwrap_or(&current);
         let subject =
@@ -174,19 +212,12 @@ impl Mint {
         all_claims.extend(claims);
         all_claims.retain(|name, _| !without.contains(name));
         let mut all_header = issuance::header(Version::V4, key);
-        if matches!(signature, Signature::None) {
-            all_header.insert("alg".to_owned(), json!("none"));
+        if let Some(claimed) = signature.claimed_algorithm() {
+            all_header.insert("alg".to_owned(), json!(claimed));
         }
         all_header.extend(header);
         all_header.retain(|name, _| !without_header.contains(name));
-        let sign = |input: &[u8]| match signature {
-            Signature::None => Ok(Vec::new()),
-            Signature::Tampered => key.sign(input).map(|mut signature| {
-                signature.iter_mut().take(1).for_each(|byte| *byte ^= 1);
-                signature
-            }),
-            Signature::Current | Signature::AnotherKey | Signature::Another(_) => key.sign(input),
-        };
+        let sign = |input: &[u8]| signature.made_with(key, input);
         issuance::encode(&all_header, &all_claims, sign).expect("a key that was made for its algorithm")
     }
 }

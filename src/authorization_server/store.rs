@@ -78,13 +78,16 @@ impl Store {
         let Some(StateFile { path, last_seen }) = &self.0 else { return Ok(None) };
         let failed = |error: io::Error| unusable(path, error.to_string());
         let Some(found) = state_file::read(path).map_err(failed)? else { return Ok(None) };
-        // The parser's message may quote secrets: it is left out.
-        let document: Document =
-            serde_json::from_slice(&found.text).map_err(|_| unusable(path, "is damaged"))?;
+        // The parser's message may quote secrets: no more than the place is told.
+        let document: Document = serde_json::from_slice(&found.text).map_err(|error| {
+            unusable(path, format!("is damaged at line {}, column {}", error.line(), error.column()))
+        })?;
         if document.tenant_id != tenant_id {
-            return Err(unusable(path, "belongs to another tenant"));
+            return Err(unusable(path, format!("belongs to another tenant, `{}`", document.tenant_id)));
         }
-        let state = document.into_state().ok_or_else(|| unusable(path, "is damaged"))?;
+        let state = document.into_state().ok_or_else(|| {
+            unusable(path, "is damaged: it is well-formed, but holds what no server has written")
+        })?;
         // Not before it is known to be ours: a mistaken path must do no harm.
         found.close_to_others().map_err(failed)?;
         *last_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest_of(&found.text));
