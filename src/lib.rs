@@ -68,7 +68,8 @@
 //! # Test without an issuer
 //!
 //! The embedded authorization server mints good tokens and wrong ones, rotates, fails when it is told
-//! to, and needs no port and no real time: [`guide::testing`](mod@guide::testing).
+//! to, and needs no port and no real time:
+//! [`guide::testing`](https://docs.rs/tower-oauth/latest/tower_oauth/guide/testing/index.html).
 //!
 //! # Security posture
 //!

@@ -92,8 +92,21 @@ impl Visitor {
         self.post(path, &form).await
     }
 
-    /// Sends a form that is accepted, and follows to the page after it.
+    /// Sends a form that is accepted, and follows to the page after it. The form is one that the page
+    /// has, with these fields.
     async fn change(&self, path: &str, fields: &[(&str, &str)]) -> String {
+        let page = self.page(path).await;
+        let forms = page.split("<form ").skip(1).filter_map(|rest| rest.split("</form>").next());
+        let has = |form: &str, name: &str, value: &str| {
+            let is_fixed = ["action", "endpoint"].contains(&name);
+            form.contains(&format!("name=\"{name}\""))
+                && (!is_fixed || form.contains(&format!("value=\"{value}\"")))
+        };
+        let mut own = forms.filter(|form| form.contains(&format!("action=\"{path}\"")));
+        assert!(
+            own.any(|form| fields.iter().all(|(name, value)| has(form, name, value))),
+            "no form of {path} has {fields:?}: {page}"
+        );
         let response = self.submit(path, fields).await;
         assert_eq!(response.status(), StatusCode::SEE_OTHER, "{}", text(&response));
         self.page(response.headers()["location"].to_str().unwrap()).await
@@ -384,7 +397,10 @@ async fn an_application_is_renamed_given_scopes_and_roles_and_deleted() {
     let delete = [("action", "delete-role"), ("role", role.as_str())];
     assert!(visitor.change(&path, &delete).await.contains("The role was deleted."));
     assert_eq!(scope().await, "appid_default orders.read orders.write");
-    assert!(visitor.change(&path, &delete).await.contains("There was no such role any more."));
+    // From a page that was open before.
+    let late = visitor.submit(&path, &delete).await;
+    let page = visitor.page(late.headers()["location"].to_str().unwrap()).await;
+    assert!(page.contains("There was no such role any more."));
 
     let page = visitor.change(&path, &[("action", "delete")]).await;
     assert!(page.contains("The application was deleted."));
