@@ -1,8 +1,7 @@
-//! The same layer before axum, hyper and tonic services, over real sockets on loopback.
+//! The same layer before axum, hyper and tonic services, over real sockets on loopback; the issuer is
+//! the kit's, in this process.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
-
-mod support;
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,10 +16,31 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use support::{Bench, claims};
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
-use tower_oauth::{AuthContext, RequireScopeLayer};
+use tower_oauth::authorization_server::{AuthorizationServer, Mint, RegisteredApplication};
+use tower_oauth::{Algorithm, Audience, AuthContext, RequireScopeLayer, ResourceServer};
+
+/// An issuer, a caller, and the resource server that the caller's tokens are for.
+struct Kit {
+    issuer: AuthorizationServer,
+    shop: RegisteredApplication,
+    orders: ResourceServer,
+}
+
+impl Kit {
+    async fn new() -> Self {
+        let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build().unwrap();
+        let shop = issuer.register("shop").unwrap();
+        let orders = ResourceServer::builder(issuer.issuer(), Audience::new("orders").unwrap());
+        let orders = orders.transport(issuer.transport()).start().await.unwrap();
+        Self { issuer, shop, orders }
+    }
+
+    fn mint(&self) -> Mint {
+        self.issuer.mint(&self.shop).audience(["orders"])
+    }
+}
 
 async fn get_body(address: SocketAddr, path: &str, token: Option<&str>) -> (StatusCode, String) {
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
@@ -36,7 +56,7 @@ async fn get_body(address: SocketAddr, path: &str, token: Option<&str>) -> (Stat
 
 #[tokio::test]
 async fn axum_with_extractors_and_scopes_for_each_route() {
-    let bench = Bench::new();
+    let kit = Kit::new().await;
     let app = Router::new()
         .route("/who", get(async |context: AuthContext| context.subject().unwrap_or_default().to_owned()))
         .route("/orders", get(async || "orders").layer(RequireScopeLayer::all(["orders.read"])))
@@ -45,20 +65,20 @@ async fn axum_with_extractors_and_scopes_for_each_route() {
             "/either",
             get(async || "either").layer(RequireScopeLayer::any(["orders.write", "orders.read"])),
         )
-        .layer(bench.server.layer())
+        .layer(kit.orders.layer())
         .route("/unprotected", get(async |_: AuthContext| "never"))
         .merge(
             Router::new()
                 .route("/maybe", get(async |context: Option<AuthContext>| format!("{}", context.is_some())))
                 .route("/must", get(async |_: AuthContext| "never without"))
-                .layer(bench.server.layer().allow_anonymous()),
+                .layer(kit.orders.layer().allow_anonymous()),
         );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await });
-    let token = bench.token(&claims());
+    let token = kit.mint().scope("orders.read").sign();
     let with = async |path| get_body(address, path, Some(&token)).await;
-    assert_eq!(with("/who").await, (StatusCode::OK, "app".to_owned()));
+    assert_eq!(with("/who").await, (StatusCode::OK, kit.shop.client_id().to_owned()));
     assert_eq!(with("/orders").await, (StatusCode::OK, "orders".to_owned()));
     assert_eq!(with("/either").await, (StatusCode::OK, "either".to_owned()));
     assert_eq!(with("/both").await.0, StatusCode::FORBIDDEN);
@@ -72,10 +92,10 @@ async fn axum_with_extractors_and_scopes_for_each_route() {
 
 #[tokio::test]
 async fn hyper_without_a_framework() {
-    let bench = Bench::new();
+    let kit = Kit::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = ServiceBuilder::new().layer(bench.server.layer()).service(service_fn(
+    let service = ServiceBuilder::new().layer(kit.orders.layer()).service(service_fn(
         |request: Request<Incoming>| async move {
             let context = AuthContext::of(&request).unwrap();
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(context.issuer().to_string())))
@@ -89,10 +109,10 @@ async fn hyper_without_a_framework() {
             });
         }
     });
-    let token = bench.token(&claims());
-    assert_eq!(get_body(address, "/", Some(&token)).await, (StatusCode::OK, support::ISSUER.to_owned()));
+    let token = kit.mint().sign();
+    assert_eq!(get_body(address, "/", Some(&token)).await, (StatusCode::OK, kit.issuer.issuer().to_string()));
     assert_eq!(get_body(address, "/", None).await.0, StatusCode::UNAUTHORIZED);
-    assert_eq!(get_body(address, "/", Some("x.y.z")).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(get_body(address, "/", Some(&kit.mint().tampered().sign())).await.0, StatusCode::UNAUTHORIZED);
 }
 
 /// A gRPC service without generated code: tonic's own server and status, one unary method.
@@ -120,12 +140,12 @@ impl tower::Service<Request<tonic::body::Body>> for Who {
 
 #[tokio::test]
 async fn tonic_refuses_with_grpc_status_and_serves_with_the_context() {
-    let bench = Bench::new();
+    let kit = Kit::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
     let server =
-        tonic::transport::Server::builder().layer(bench.server.layer()).add_service(Who).serve(address);
+        tonic::transport::Server::builder().layer(kit.orders.layer()).add_service(Who).serve(address);
     tokio::spawn(server);
     let channel = loop {
         match tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await {
@@ -147,7 +167,7 @@ async fn tonic_refuses_with_grpc_status_and_serves_with_the_context() {
         tonic::Status::from_header_map(response.headers()).unwrap()
     };
     assert_eq!(call(None).await.code(), tonic::Code::Unauthenticated);
-    assert_eq!(call(Some("x.y.z".to_owned())).await.code(), tonic::Code::Unauthenticated);
-    let served = call(Some(bench.token(&claims()))).await;
-    assert_eq!((served.code(), served.message()), (tonic::Code::FailedPrecondition, "app"));
+    assert_eq!(call(Some(kit.mint().expired().sign())).await.code(), tonic::Code::Unauthenticated);
+    let served = call(Some(kit.mint().sign())).await;
+    assert_eq!((served.code(), served.message()), (tonic::Code::FailedPrecondition, kit.shop.client_id()));
 }
