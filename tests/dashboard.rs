@@ -548,7 +548,15 @@ async fn a_token_is_tried_for_another_application() {
     assert!(page.contains(&format!(r#"<option value="{}" selected>orders</option>"#, orders.client_id())));
     assert!(element(&page, "curl-token").ends_with(&format!("-d 'audience={}'", orders.client_id())));
     assert!(element(&page, "environment").contains(&format!(r#""clientId":"{}""#, orders.client_id())));
-    // No other page's form has to know of it.
+    // It is one of the applications, and as long as it is there.
+    let none = [("application", shop.client_id()), ("audience", "x' ; id ; '")];
+    assert_eq!(visitor.submit("/try", &none).await.status(), StatusCode::NOT_FOUND);
+    let bills = visitor.server.register("bills").unwrap();
+    visitor.change("/try", &[("application", shop.client_id()), ("audience", bills.client_id())]).await;
+    visitor.change(&format!("/applications/{}", bills.client_id()), &[("action", "delete")]).await;
+    let page = visitor.page(&format!("/try/{}", shop.client_id())).await;
+    assert!(!page.contains(bills.client_id()) && !page.contains("token-claims"));
+    // Without one it is for the application itself.
     let page = visitor.change("/try", &[("application", shop.client_id())]).await;
     let claims: Value = serde_json::from_str(&element(&page, "token-claims")).unwrap();
     assert_eq!(claims["aud"], json!([shop.client_id()]));

@@ -687,6 +687,10 @@ async fn a_private_half_of_a_key_without_a_name_takes_the_set_in_hand_with_it() 
     issuer.publish(json!({ "keys": [leaked] }));
     server.refresh_now().await.unwrap_err();
     assert_eq!(send(&server, &token).await, Err(RejectionKind::KeysUnavailable));
+    // Nobody can be served: it is asked for again as soon as at the start.
+    let told = server.key_sets().remove(0);
+    assert_eq!(told.state(), KeySetState::Stale);
+    assert!(told.next_attempt().unwrap() <= secs(5), "{told:?}");
     issuer.publish(set(&[("a", rsa(1))]));
     server.refresh_now().await.unwrap();
     assert!(server.is_ready());

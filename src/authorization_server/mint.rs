@@ -159,8 +159,9 @@ impl Mint {
         self
     }
 
-    /// `alg` is `HS256`, and the key of the MAC is the public key, which everybody knows: what passes
-    /// where a verifier lets the token choose the kind of key (RFC 8725 §2.1).
+    /// `alg` is `HS256`, and the secret is the text of the public key's `n`, or `x`, in the key set, which
+    /// everybody knows: one of the forgeries of RFC 8725 §2.1, where a verifier lets the token choose
+    /// the kind of key. (A verifier may be open to others: its key as PEM or DER.)
     pub fn hs256_with_public_key(mut self) -> Self {
         self.signature = Signature::PublicKeyAsSecret;
         self

@@ -94,8 +94,8 @@ impl Store {
         Ok(Some(state))
     }
 
-    /// Writes all of it down, or nothing. What another program has written meanwhile is not lost:
-    /// it is an error.
+    /// Writes all of it down, or nothing. What another program has written before is not lost: it is
+    /// an error. (Two that write at the very same moment are not told from one another.)
     pub(super) fn save(&self, tenant_id: &str, state: &State) -> Result<(), ConfigError> {
         let Some(StateFile { path, last_seen }) = &self.0 else { return Ok(()) };
         let failed = |error: io::Error| unusable(path, format!("cannot be written: {error}"));

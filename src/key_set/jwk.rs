@@ -197,22 +197,25 @@ impl Member {
 
 fn parse_member(json: &str, quirks: Quirks) -> Member {
     let Ok(members) = serde_json::from_str::<Members<'_>>(json) else { return Member::malformed() };
-    let kid = match members.kid {
-        None => None,
-        Some(kid) => match KeyId::new(kid) {
-            Some(kid) => Some(Box::from(kid.as_str())),
-            None => return Member::malformed(),
-        },
-    };
-    let key = prepare(json, members.alg.as_deref(), quirks);
-    match members.secrets {
-        Secrets::None => Member { kid, key, private: None },
-        Secrets::Symmetric => Member { kid, key: Err(SkipReason::Symmetric), private: None },
+    let has_kid = members.kid.is_some();
+    let kid: Option<Box<str>> = members.kid.and_then(KeyId::new).map(|kid| kid.as_str().into());
+    let key = match members.secrets {
         Secrets::Private => {
-            let private = key.ok().map(|key| key.material());
-            Member { kid, key: Err(SkipReason::PrivateKey), private }
+            return Member { kid, key: Err(SkipReason::PrivateKey), private: material(json, quirks) };
         }
-    }
+        _ if has_kid && kid.is_none() => return Member::malformed(),
+        Secrets::Symmetric => Err(SkipReason::Symmetric),
+        Secrets::None => prepare(json, members.alg.as_deref(), quirks),
+    };
+    Member { kid, key, private: None }
+}
+
+/// What a key is, whatever it says that it is for: a private one is for signing, and says so.
+fn material(json: &str, quirks: Quirks) -> Option<Fingerprint> {
+    let mut members: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).ok()?;
+    members.retain(|name, _| ["kty", "crv", "n", "e", "x", "y"].contains(&name.as_str()));
+    let numbers = serde_json::to_string(&members).ok()?;
+    prepare(&numbers, None, quirks).ok().map(|key| key.material())
 }
 
 fn prepare(json: &str, alg: Option<&str>, quirks: Quirks) -> Result<VerificationKey, SkipReason> {
@@ -417,6 +420,27 @@ mod tests {
         let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
         assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["b"]);
         assert_eq!(keys.skipped().collect::<Vec<_>>(), [(Some("a"), SkipReason::PrivateKey); 3]);
+    }
+
+    #[test]
+    fn a_private_key_is_known_by_its_numbers_whatever_it_says_that_it_is_for() {
+        let good = format!(r#"{{"kty":"RSA","n":"{N}","e":"AQAB","kid":"good"}}"#);
+        for says in [
+            r#""key_ops":["sign"]"#,
+            r#""use":"enc""#,
+            r#""alg":"RSA-OAEP""#,
+            r#""alg":"ES256","x5c":["AAAA"]"#,
+            r#""kid":"b""#,
+        ] {
+            let document = format!(
+                r#"{{"keys":[{{{ED25519},"d":"AAAA",{says}}},{{{ED25519},"kid":"a"}},{{{ED25519}}},{good}]}}"#
+            );
+            let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
+            assert_eq!((keys.len(), keys.key_ids().next()), (1, Some("good")), "{says}");
+            assert!(keys.skipped().all(|(_, reason)| reason == SkipReason::PrivateKey), "{says}");
+        }
+        let odd = format!(r#"{{{ED25519},"d":"AAAA","kid":"{}"}}"#, "x".repeat(300));
+        assert_eq!(skip_reason(&odd), SkipReason::PrivateKey, "no legal name, and an alarm all the same");
     }
 
     #[test]

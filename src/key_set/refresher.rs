@@ -132,9 +132,13 @@ impl Keeper {
                 issuer = %self.shared.issuer,
                 "the key set is too old and given up"
             );
-            self.schedule.gave_up(now());
-            self.shared.give_up(self.clock.now(), &self.schedule);
+            self.give_up();
         }
+    }
+
+    fn give_up(&mut self) {
+        self.schedule.gave_up(now());
+        self.shared.give_up(self.clock.now(), &self.schedule);
     }
 
     /// One fetch; `None` if the last handle went away meanwhile.
@@ -159,6 +163,14 @@ impl Keeper {
 
     /// Publishes what a fetch brought.
     fn conclude(&mut self, cause: RefreshCause, fetched: Result<Fetched, Error>) {
+        // The set in hand is kept, but for keys whose private half everybody can read now.
+        let leak = fetched.as_ref().err().and_then(NothingUsable::of);
+        if let Some(NothingUsable { exposed, .. }) = leak.filter(|set| set.keys.holds_private_keys()) {
+            self.shared.sound_alarm();
+            if self.shared.expose(exposed) {
+                self.give_up();
+            }
+        }
         let schedule = &mut self.schedule;
         let outcome = match fetched {
             Ok(Fetched { keys, freshness }) => {
@@ -179,12 +191,6 @@ impl Keeper {
             }
             Err(error) => {
                 schedule.failed(now(), cause, error.retry_after(), fastrand::f64());
-                // The set in hand is kept, but for keys whose private half everybody can read now.
-                let nothing = NothingUsable::of(&error).filter(|set| set.keys.holds_private_keys());
-                if let Some(NothingUsable { exposed, .. }) = nothing {
-                    self.shared.sound_alarm();
-                    self.shared.expose(exposed);
-                }
                 trace::warning!(
                     target: "tower_oauth::key_set",
                     issuer = %self.shared.issuer,

@@ -349,20 +349,18 @@ impl Shared {
         self.measure(now);
     }
 
-    /// Counts keys as withdrawn until the issuer publishes a good set. Where one of them has no name
-    /// to tell it by, that is all of them.
-    pub(super) fn expose(&self, exposed: &Exposed) {
+    /// Counts keys as withdrawn until the issuer publishes a good set, by their names. Returns whether
+    /// one of them has none: then there is no telling it from the others.
+    pub(super) fn expose(&self, exposed: &Exposed) -> bool {
         self.snapshot.rcu(|current| {
             let Some(keys) = &current.keys else { return Arc::clone(current) };
-            let usable_until =
-                if exposed.is_nameless_among(keys) { UnixTime::from_secs(0) } else { current.usable_until };
             Arc::new(Snapshot {
                 revoked: Arc::new(current.revoked.union(&exposed.kids_among(keys)).cloned().collect()),
                 epoch: current.epoch + 1,
-                usable_until,
                 ..Snapshot::clone(current)
             })
         });
+        self.snapshot.load().keys.as_ref().is_some_and(|keys| exposed.is_nameless_among(keys))
     }
 
     pub(super) fn sound_alarm(&self) {

@@ -42,7 +42,10 @@ pub(super) async fn request(
 ) -> Result<Redirect, Problem> {
     let application = find(&server.0, form.field("application"))?;
     let scope = form.list("scope").join(" ");
-    let audience = form.field("audience").to_owned();
+    let audience = match form.field("audience") {
+        "" => String::new(),
+        other => find(&server.0, other)?.client_id,
+    };
     let outcome = ask(&server, &application, &scope, &audience).await;
     let client_id = application.client_id;
     let to = Redirect::to(&format!("/try/{client_id}"));
@@ -52,7 +55,11 @@ pub(super) async fn request(
 
 fn render(server: &Inner, session: &Session, chosen: Option<&Registration>) -> Markup {
     let applications = server.state().applications.clone();
-    let trial = chosen.and_then(|chosen| server.dashboard.trial_of(&chosen.client_id));
+    let is_there = |client_id: &str| applications.iter().any(|one| one.client_id == client_id);
+    // One for an application that was deleted meanwhile is over.
+    let trial = chosen
+        .and_then(|chosen| server.dashboard.trial_of(&chosen.client_id))
+        .filter(|trial| trial.audience.is_empty() || is_there(&trial.audience));
     let is_chosen = |one: &Registration| chosen.is_some_and(|chosen| chosen.client_id == one.client_id);
     let scope = trial.as_ref().map_or("", |trial| trial.scope.as_str());
     let audience = trial.as_ref().map_or("", |trial| trial.audience.as_str());
