@@ -33,14 +33,14 @@ fn read(path: &str) -> Option<Value> {
 /// Whether a compact JWS has a good signature by a key of `keys`, by the same steps as a token.
 fn verifies(jws: &str, keys: &KeySet) -> bool {
     let verify = || -> Result<(), ()> {
-        let segments = Segments::split(jws).map_err(drop)?;
+        let segments = Segments::split(jws.as_bytes()).map_err(drop)?;
         let header = decode_base64url(segments.header).map_err(drop)?;
         let header = Header::parse(&header).map_err(drop)?;
         decode_base64url(segments.payload).map_err(drop)?;
         let keys = keys.select(&header, &Default::default(), 1).map_err(drop)?;
         let signature = decode_base64url(segments.signature).map_err(drop)?;
         let [key] = keys.as_slice() else { return Err(()) };
-        key.verify(header.algorithm, segments.signing_input.as_bytes(), &signature).map_err(drop)
+        key.verify(header.algorithm, segments.signing_input, &signature).map_err(drop)
     };
     verify().is_ok()
 }
@@ -143,7 +143,7 @@ fn wycheproof_base64_group_against_the_compact_parser() {
             if !(357..=377).contains(&id) {
                 continue;
             }
-            let parts = Segments::split(test["jws"].as_str().unwrap()).and_then(|segments| {
+            let parts = Segments::split(test["jws"].as_str().unwrap().as_bytes()).and_then(|segments| {
                 decode_base64url(segments.header)?;
                 decode_base64url(segments.payload)?;
                 decode_base64url(segments.signature)

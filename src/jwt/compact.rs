@@ -12,26 +12,28 @@ const MAX_HEADER: usize = 8 * 1024;
 /// The longest signature that exists here, encoded: RSA with 8192 bits.
 const MAX_SIGNATURE: usize = 1366;
 
-/// The parts of a token, still encoded, borrowed from it.
+/// The parts of a token, still encoded, borrowed from it. Whether they are text is for base64url to
+/// say, which has no character that is none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segments<'t> {
-    pub(crate) header: &'t str,
-    pub(crate) payload: &'t str,
-    pub(crate) signature: &'t str,
+    pub(crate) header: &'t [u8],
+    pub(crate) payload: &'t [u8],
+    pub(crate) signature: &'t [u8],
     /// What was signed: header and payload with the dot between them.
-    pub(crate) signing_input: &'t str,
+    pub(crate) signing_input: &'t [u8],
 }
 
 impl<'t> Segments<'t> {
-    /// Splits a token; nothing is decoded or copied.
-    pub(crate) fn split(token: &'t str) -> Result<Self, Defect> {
-        let (signing_input, signature) = token.rsplit_once('.').ok_or(Defect::Malformed)?;
-        let (header, payload) = signing_input.split_once('.').ok_or(Defect::Malformed)?;
-        // A third dot is refused here already: it also is no character of base64url.
-        if payload.contains('.') || header.is_empty() || signature.is_empty() {
+    /// Splits a token at its two dots; nothing is decoded or copied.
+    pub(crate) fn split(token: &'t [u8]) -> Result<Self, Defect> {
+        let mut dots = memchr::memchr_iter(b'.', token);
+        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
             return Err(Defect::Malformed);
-        }
-        if signature.len() > MAX_SIGNATURE {
+        };
+        let part = |from, to| token.get(from..to).ok_or(Defect::Malformed);
+        let (header, payload) = (part(0, first)?, part(first + 1, second)?);
+        let (signing_input, signature) = (part(0, second)?, part(second + 1, token.len())?);
+        if header.is_empty() || signature.is_empty() || signature.len() > MAX_SIGNATURE {
             return Err(Defect::Malformed);
         }
         if header.len() > MAX_HEADER {
@@ -54,8 +56,8 @@ pub(crate) type DecodedHeader = Decoded<{ MAX_HEADER / 4 * 3 }>;
 /// Room for the payload of a token of 16 KiB; longer ones are refused, unless they were asked for.
 pub(crate) type DecodedPayload = Decoded<{ 12 * 1024 }>;
 
-/// Room for any signature.
-pub(crate) type DecodedSignature = Decoded<1024>;
+/// Room for any signature, and for what its length is estimated to be.
+pub(crate) type DecodedSignature = Decoded<{ MAX_SIGNATURE.div_ceil(4) * 3 }>;
 
 impl<const STACK: usize> Decoded<STACK> {
     pub(crate) const fn new() -> Self {
@@ -64,7 +66,7 @@ impl<const STACK: usize> Decoded<STACK> {
 
     /// Decodes exact base64url: no padding, no other character, no stray trailing bits
     /// (RFC 7515 §2, rfc8725bis §3.14).
-    pub(crate) fn decode(&mut self, encoded: &str) -> Result<&[u8], Defect> {
+    pub(crate) fn decode(&mut self, encoded: &[u8]) -> Result<&[u8], Defect> {
         let len = URL_SAFE_NO_PAD.estimated_decoded_length(encoded.len());
         let space = if len <= STACK {
             self.stack.as_mut_slice()
@@ -72,14 +74,14 @@ impl<const STACK: usize> Decoded<STACK> {
             self.heap.reserve(len);
             self.heap.spare_capacity_mut()
         };
-        let decoded = URL_SAFE_NO_PAD.decode(encoded.as_bytes(), space.as_out());
+        let decoded = URL_SAFE_NO_PAD.decode(encoded, space.as_out());
         decoded.map(|bytes| &*bytes).map_err(|_| Defect::Malformed)
     }
 }
 
 /// Decodes exact base64url into bytes of their own.
-pub(crate) fn decode_base64url(encoded: &str) -> Result<Vec<u8>, Defect> {
-    URL_SAFE_NO_PAD.decode_to_vec(encoded).map_err(|_| Defect::Malformed)
+pub(crate) fn decode_base64url(encoded: impl AsRef<[u8]>) -> Result<Vec<u8>, Defect> {
+    URL_SAFE_NO_PAD.decode_to_vec(encoded.as_ref()).map_err(|_| Defect::Malformed)
 }
 
 #[cfg(test)]
@@ -88,26 +90,30 @@ mod tests {
 
     #[test]
     fn a_token_has_exactly_three_parts() {
-        assert!(Segments::split("a.b.c").is_ok());
+        assert!(Segments::split(b"a.b.c").is_ok());
         for bad in ["", "a", "a.b", "a.b.c.d", "a.b.c.d.e", "..", ".b.c", "a.b."] {
-            assert_eq!(Segments::split(bad).unwrap_err(), Defect::Malformed, "{bad:?}");
+            assert_eq!(Segments::split(bad.as_bytes()).unwrap_err(), Defect::Malformed, "{bad:?}");
         }
-        assert_eq!(Segments::split(&".".repeat(65_000)).unwrap_err(), Defect::Malformed);
+        assert_eq!(Segments::split(".".repeat(65_000).as_bytes()).unwrap_err(), Defect::Malformed);
     }
 
     #[test]
     fn a_header_of_unusual_length_is_refused_unread() {
         let header = "a".repeat(MAX_HEADER + 1);
-        assert_eq!(Segments::split(&format!("{header}.b.c")).unwrap_err(), Defect::TooLarge);
+        assert_eq!(Segments::split(format!("{header}.b.c").as_bytes()).unwrap_err(), Defect::TooLarge);
     }
 
     #[test]
     fn base64url_is_exact() {
         assert_eq!(decode_base64url("-_8").unwrap(), [0xfb, 0xff]);
-        assert_eq!(decode_base64url(&"A".repeat(8000)).unwrap().len(), 6000);
+        assert_eq!(decode_base64url("A".repeat(8000)).unwrap().len(), 6000);
         for bad in ["-_8=", "+/8", "-_ 8", "-_8\n", "-_8\0", "-_9", "A", "AAAAA", "A?AA"] {
             assert_eq!(decode_base64url(bad).unwrap_err(), Defect::Malformed, "{bad:?}");
-            assert_eq!(DecodedSignature::new().decode(bad).unwrap_err(), Defect::Malformed, "{bad:?}");
+            assert_eq!(
+                DecodedSignature::new().decode(bad.as_bytes()).unwrap_err(),
+                Defect::Malformed,
+                "{bad:?}"
+            );
         }
     }
 
@@ -116,12 +122,15 @@ mod tests {
         for len in (0..70).chain([1023, 1024, 1025, 5000]) {
             let bytes: Vec<u8> = (0..len).map(|byte: usize| byte.to_le_bytes()[0].wrapping_mul(89)).collect();
             let encoded = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &bytes);
-            assert_eq!(DecodedSignature::new().decode(&encoded).unwrap(), bytes);
+            assert_eq!(DecodedSignature::new().decode(encoded.as_bytes()).unwrap(), bytes);
             for at in 0..encoded.len().min(100) {
                 for wrong in ["=", "+", "/", " ", "\n", "\0", ".", "\u{7f}"] {
                     let mut spoiled = encoded.clone();
                     spoiled.replace_range(at..=at, wrong);
-                    assert!(DecodedSignature::new().decode(&spoiled).is_err(), "{len} {at} {wrong:?}");
+                    assert!(
+                        DecodedSignature::new().decode(spoiled.as_bytes()).is_err(),
+                        "{len} {at} {wrong:?}"
+                    );
                 }
             }
         }
@@ -129,7 +138,10 @@ mod tests {
 
     #[test]
     fn a_signature_longer_than_any_key_makes_is_refused_undecoded() {
-        assert!(Segments::split(&format!("a.b.{}", "A".repeat(1366))).is_ok());
-        assert_eq!(Segments::split(&format!("a.b.{}", "A".repeat(1367))).unwrap_err(), Defect::Malformed);
+        assert!(Segments::split(format!("a.b.{}", "A".repeat(1366)).as_bytes()).is_ok());
+        assert_eq!(
+            Segments::split(format!("a.b.{}", "A".repeat(1367)).as_bytes()).unwrap_err(),
+            Defect::Malformed
+        );
     }
 }

@@ -86,7 +86,7 @@ impl<'a> Header<'a> {
 /// not be decoded and read again.
 #[derive(Debug)]
 pub(crate) struct SeenHeader {
-    encoded: Box<str>,
+    encoded: Box<[u8]>,
     algorithm: Algorithm,
     key_id: Option<Box<str>>,
     typ: Typ,
@@ -96,7 +96,7 @@ impl SeenHeader {
     /// Longer ones are not kept.
     const MAX_LEN: usize = 512;
 
-    pub(crate) fn new(encoded: &str, header: &Header<'_>) -> Option<Self> {
+    pub(crate) fn new(encoded: &[u8], header: &Header<'_>) -> Option<Self> {
         let Header { algorithm, key_id, typ } = header;
         (encoded.len() <= Self::MAX_LEN).then(|| Self {
             encoded: encoded.into(),
@@ -107,7 +107,7 @@ impl SeenHeader {
     }
 
     /// Whether these are its bytes.
-    pub(crate) fn is(&self, encoded: &str) -> bool {
+    pub(crate) fn is(&self, encoded: &[u8]) -> bool {
         *self.encoded == *encoded
     }
 

@@ -96,7 +96,7 @@ impl<'a> Unverified<'a> {
     ) -> Result<(SignatureVerified<'a>, &'k VerificationKey), Defect> {
         let mut signature = DecodedSignature::new();
         let signature = signature.decode(self.segments.signature)?;
-        let message = self.segments.signing_input.as_bytes();
+        let message = self.segments.signing_input;
         let algorithm = self.header.algorithm;
         let verifies = |key: &&&VerificationKey| key.verify(algorithm, message, signature).is_ok();
         let key = keys.iter().find(verifies).ok_or(Defect::BadSignature)?;

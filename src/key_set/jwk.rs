@@ -290,7 +290,7 @@ fn decode_number(encoded: &str, quirks: Quirks) -> Result<Vec<u8>, SkipReason> {
         Quirks::None => Cow::Borrowed(encoded),
         Quirks::AppId => Cow::Owned(encoded.trim_end_matches('=').replace('+', "-").replace('/', "_")),
     };
-    let mut number = decode_base64url(&encoded).map_err(|_| SkipReason::Invalid)?;
+    let mut number = decode_base64url(&*encoded).map_err(|_| SkipReason::Invalid)?;
     if quirks == Quirks::AppId {
         let zeros = number.iter().take_while(|&&byte| byte == 0).count();
         number.drain(..zeros);

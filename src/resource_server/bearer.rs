@@ -1,8 +1,11 @@
 //! Exactly one bearer token from exactly one `Authorization` field (RFC 6750 §2.1).
 
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, HeaderName, Uri, header};
 
 use super::RejectionKind;
+
+/// RFC 9449 §4.1.
+const DPOP: HeaderName = HeaderName::from_static("dpop");
 
 /// Takes the token out of a request, as it stands there.
 ///
@@ -21,7 +24,7 @@ pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r [u8],
         return Err(RejectionKind::MissingToken);
     }
     // RFC 9449 §4.3: a proof beside a Bearer token is a sender that is mixed up, or an attack.
-    if headers.contains_key("dpop") {
+    if headers.contains_key(DPOP) {
         return Err(RejectionKind::InvalidRequest);
     }
     let Some((b' ', token)) = rest.split_first() else { return Err(RejectionKind::InvalidRequest) };
@@ -34,14 +37,11 @@ pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r [u8],
 /// The token, if it is one run of visible characters. Whether they are a b64token is for the
 /// token's parser to say: a padded or otherwise spoiled token is an invalid token, not a malformed
 /// request.
-pub(super) fn one_word(token: &[u8]) -> Result<&str, RejectionKind> {
+pub(super) fn one_word(token: &[u8]) -> Result<&[u8], RejectionKind> {
     // From `!` to `~`; without a way out in between, so that many bytes are looked at together.
     let invisible =
         token.iter().fold(0, |invisible, byte| invisible | u8::from(byte.wrapping_sub(b'!') > b'~' - b'!'));
-    if invisible != 0 {
-        return Err(RejectionKind::InvalidRequest);
-    }
-    std::str::from_utf8(token).map_err(|_| RejectionKind::InvalidRequest)
+    if invisible == 0 { Ok(token) } else { Err(RejectionKind::InvalidRequest) }
 }
 
 /// Whether the query has the parameter of RFC 6750 §2.3. Every request is asked, so nothing is decoded
@@ -82,7 +82,9 @@ mod tests {
         for field in fields {
             headers.append(header::AUTHORIZATION, HeaderValue::from_bytes(field.as_bytes()).unwrap());
         }
-        extract(&headers, &Uri::from_static("/a?b=c")).and_then(one_word).map(str::to_owned)
+        extract(&headers, &Uri::from_static("/a?b=c"))
+            .and_then(one_word)
+            .map(|token| String::from_utf8(token.to_owned()).unwrap())
     }
 
     #[test]
