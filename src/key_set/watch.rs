@@ -18,51 +18,14 @@ use super::budget::Gate;
 use super::exposed::Exposed;
 use super::misses::Misses;
 use super::schedule::{RefreshCause, Schedule};
+use super::snapshot::{Current, Snapshot};
 use super::status::{KeySetState, KeySetStatus, Progress};
 use super::{KeySet, RefreshPolicy, Revoked};
 use crate::clock::UnixTime;
 use crate::error::{Error, ErrorKind, Operation};
-use crate::jwt::Fingerprint;
 use crate::metrics::Counter;
 use crate::oauth::Issuer;
 use crate::{metrics, timer};
-
-/// The keys at one moment.
-#[derive(Clone, Debug)]
-pub(crate) struct Snapshot {
-    keys: Option<KeySet>,
-    generation: u64,
-    /// Changes with everything that may make a verdict of before a wrong one now.
-    epoch: u64,
-    fetched_at: UnixTime,
-    /// Wall time, so that a machine that slept does not trust what it slept over.
-    usable_until: UnixTime,
-    /// Revoked here, and those whose private half the issuer published last.
-    revoked: Arc<Revoked>,
-    /// Revoked here, for good.
-    revoked_here: Arc<Revoked>,
-}
-
-impl Snapshot {
-    /// The `kid`s that count for nothing.
-    pub(crate) fn revoked(&self) -> &Revoked {
-        &self.revoked
-    }
-
-    pub(crate) fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
-    /// Whether a token with a `kid` that this key verified would meet the very same key today.
-    pub(crate) fn still_has(&self, key: Fingerprint) -> bool {
-        self.keys.as_ref().is_some_and(|keys| keys.has(key, &self.revoked))
-    }
-
-    /// The keys, unless there are none or they are too old.
-    pub(crate) fn usable(&self, now: UnixTime) -> Option<&KeySet> {
-        self.keys.as_ref().filter(|_| now <= self.usable_until)
-    }
-}
 
 /// A handle on the keys of one issuer. Cheap to clone; the refresher ends with the last one.
 #[derive(Clone, Debug)]
@@ -93,7 +56,7 @@ pub(super) struct Wishes {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) issuer: Issuer,
-    snapshot: ArcSwap<Snapshot>,
+    snapshot: Current,
     gate: ArcSwap<Gate>,
     /// How fetching goes. Who waits for a fetch waits for this to change.
     progress: watch::Sender<Progress>,
@@ -115,15 +78,13 @@ impl KeySetHandle {
     /// A handle on a set that never changes.
     pub(crate) fn fixed(issuer: Issuer, keys: KeySet) -> Self {
         let shared = Shared::new(issuer, &RefreshPolicy::new());
-        shared.snapshot.store(Arc::new(Snapshot {
+        shared.snapshot.change(|empty| Snapshot {
             keys: Some(keys),
             generation: 1,
             epoch: 1,
-            fetched_at: UnixTime::from_secs(0),
             usable_until: UnixTime::from_secs(u64::MAX),
-            revoked: Arc::default(),
-            revoked_here: Arc::default(),
-        }));
+            ..Snapshot::clone(empty)
+        });
         shared.measure(UnixTime::from_secs(0));
         Self { shared: Arc::new(shared), wishes: None }
     }
@@ -142,6 +103,12 @@ impl KeySetHandle {
     /// The snapshot of this moment. Takes no lock.
     pub(crate) fn load(&self) -> Guard<Arc<Snapshot>> {
         self.shared.snapshot.load()
+    }
+
+    /// Whether a verdict of this epoch holds, as far as the keys are concerned. If not, the snapshot has
+    /// to be asked.
+    pub(crate) fn holds(&self, epoch: u64, now: UnixTime) -> bool {
+        self.shared.snapshot.holds(epoch, now)
     }
 
     /// Whether this `kid` was looked for in vain lately, and the set has not changed since.
@@ -208,7 +175,7 @@ impl KeySetHandle {
 
     /// Counts a key as withdrawn from now on, whatever the issuer publishes.
     pub(crate) fn revoke(&self, kid: &str) {
-        self.shared.snapshot.rcu(|current| {
+        self.shared.snapshot.change(|current| {
             let with = |revoked: &Revoked| Arc::new(revoked.iter().cloned().chain([kid.into()]).collect());
             Snapshot {
                 revoked: with(&current.revoked),
@@ -289,15 +256,7 @@ impl Shared {
             negative_hits_counter: counter(metrics::NEGATIVE_HITS),
             gate: ArcSwap::default(),
             issuer,
-            snapshot: ArcSwap::from_pointee(Snapshot {
-                keys: None,
-                generation: 0,
-                epoch: 0,
-                fetched_at: UnixTime::from_secs(0),
-                usable_until: UnixTime::from_secs(0),
-                revoked: Arc::default(),
-                revoked_here: Arc::default(),
-            }),
+            snapshot: Current::new(),
             progress: watch::Sender::new(Progress::default()),
             misses: Misses::new(),
             waiters: AtomicUsize::new(0),
@@ -336,8 +295,7 @@ impl Shared {
         max_stale: Duration,
         now: UnixTime,
     ) {
-        // Not a plain store: a key may be revoked at the same moment.
-        self.snapshot.rcu(|current| Snapshot {
+        self.snapshot.change(|current| Snapshot {
             generation: current.generation + u64::from(keys.is_some()),
             epoch: current.epoch + u64::from(keys.is_some()),
             keys: keys.cloned().or_else(|| current.keys.clone()),
@@ -352,13 +310,13 @@ impl Shared {
     /// Counts keys as withdrawn until the issuer publishes a good set, by their names. Returns whether
     /// one of them has none: then there is no telling it from the others.
     pub(super) fn expose(&self, exposed: &Exposed) -> bool {
-        self.snapshot.rcu(|current| {
-            let Some(keys) = &current.keys else { return Arc::clone(current) };
-            Arc::new(Snapshot {
+        self.snapshot.change(|current| {
+            let Some(keys) = &current.keys else { return Snapshot::clone(current) };
+            Snapshot {
                 revoked: Arc::new(current.revoked.union(&exposed.kids_among(keys)).cloned().collect()),
                 epoch: current.epoch + 1,
                 ..Snapshot::clone(current)
-            })
+            }
         });
         self.snapshot.load().keys.as_ref().is_some_and(|keys| exposed.is_nameless_among(keys))
     }
@@ -373,7 +331,7 @@ impl Shared {
 
     /// Gives the set up as too old. It is kept: the issuer may say that it is still the one.
     pub(super) fn give_up(&self, now: UnixTime, schedule: &Schedule) {
-        self.snapshot.rcu(|current| Snapshot {
+        self.snapshot.change(|current| Snapshot {
             usable_until: UnixTime::from_secs(0),
             epoch: current.epoch + 1,
             ..Snapshot::clone(current)

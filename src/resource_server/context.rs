@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::challenge::Parameters;
 use crate::clock::UnixTime;
 use crate::jwt::{Fingerprint, Summary, Text};
-use crate::key_set::Snapshot;
+use crate::key_set::{KeySetHandle, Snapshot};
 use crate::oauth::Issuer;
 
 /// Who calls, as the verified access token says. Found in the request's extensions.
@@ -94,24 +94,21 @@ impl AuthContext {
     }
 
     /// Whether a verdict of before holds now: the token would be accepted again, as the same.
-    pub(super) fn is_current(&self, snapshot: &Snapshot, leeway: Duration, now: UnixTime) -> bool {
+    pub(super) fn is_current(&self, keys: &KeySetHandle, leeway: Duration, now: UnixTime) -> bool {
         let standing = &self.0.standing;
         let in_time = now < standing.expires_at.saturating_add(leeway)
-            && standing.not_before <= now.saturating_add(leeway)
-            && snapshot.usable(now).is_some();
-        in_time && self.has_its_key(snapshot)
+            && standing.not_before <= now.saturating_add(leeway);
+        in_time
+            && (keys.holds(standing.epoch.load(Ordering::Relaxed), now)
+                || self.has_its_key(&keys.load(), now))
     }
 
-    /// Whether the key that verified the token is still the one for it.
-    fn has_its_key(&self, snapshot: &Snapshot) -> bool {
+    /// Whether the key that verified the token is still the one for it, whatever else has changed.
+    fn has_its_key(&self, snapshot: &Snapshot, now: UnixTime) -> bool {
         let Inner { standing, key, .. } = &*self.0;
-        let epoch = snapshot.epoch();
-        if standing.epoch.load(Ordering::Relaxed) == epoch {
-            return true;
-        }
-        let has_it = key.is_some_and(|key| snapshot.still_has(key));
+        let has_it = snapshot.usable(now).is_some() && key.is_some_and(|key| snapshot.still_has(key));
         if has_it {
-            standing.epoch.store(epoch, Ordering::Relaxed);
+            standing.epoch.store(snapshot.epoch(), Ordering::Relaxed);
         }
         has_it
     }

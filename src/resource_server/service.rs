@@ -80,7 +80,7 @@ impl ResourceServer {
     fn remembered(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
         let context = self.0.cache.get(token)?;
         let entry = self.0.issuers.get(context.issuer_index())?;
-        if context.is_current(&entry.keys.load(), entry.expectations.leeway, now) {
+        if context.is_current(&entry.keys, entry.expectations.leeway, now) {
             self.0.counters.remembered();
             return Some(context);
         }

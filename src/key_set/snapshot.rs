@@ -1,0 +1,102 @@
+//! The keys at one moment, and which moment it is.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::{KeySet, Revoked};
+use crate::clock::UnixTime;
+use crate::jwt::Fingerprint;
+
+/// The keys at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(super) keys: Option<KeySet>,
+    pub(super) generation: u64,
+    /// Changes with everything that may make a verdict of before a wrong one now.
+    pub(super) epoch: u64,
+    pub(super) fetched_at: UnixTime,
+    /// Wall time, so that a machine that slept does not trust what it slept over.
+    pub(super) usable_until: UnixTime,
+    /// Revoked here, and those whose private half the issuer published last.
+    pub(super) revoked: Arc<Revoked>,
+    /// Revoked here, for good.
+    pub(super) revoked_here: Arc<Revoked>,
+}
+
+impl Snapshot {
+    /// The `kid`s that count for nothing.
+    pub(crate) fn revoked(&self) -> &Revoked {
+        &self.revoked
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether a token with a `kid` that this key verified would meet the very same key today.
+    pub(crate) fn still_has(&self, key: Fingerprint) -> bool {
+        self.keys.as_ref().is_some_and(|keys| keys.has(key, &self.revoked))
+    }
+
+    /// The keys, unless there are none or they are too old.
+    pub(crate) fn usable(&self, now: UnixTime) -> Option<&KeySet> {
+        self.keys.as_ref().filter(|_| now <= self.usable_until)
+    }
+}
+
+/// The snapshot of this moment. Who changes it takes a lock; requests take none.
+#[derive(Debug)]
+pub(super) struct Current {
+    mark: Mark,
+    snapshot: ArcSwap<Snapshot>,
+    changing: Mutex<()>,
+}
+
+/// Whether a verdict of before holds, without a hold on the snapshot: that takes two atomic exchanges,
+/// and each of them waits for all memory that the request has touched so far.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Mark {
+    epoch: AtomicU64,
+    usable_until: AtomicU64,
+}
+
+impl Current {
+    /// Without keys.
+    pub(super) fn new() -> Self {
+        let empty = Snapshot {
+            keys: None,
+            generation: 0,
+            epoch: 0,
+            fetched_at: UnixTime::from_secs(0),
+            usable_until: UnixTime::from_secs(0),
+            revoked: Arc::default(),
+            revoked_here: Arc::default(),
+        };
+        Self { mark: Mark::default(), snapshot: ArcSwap::from_pointee(empty), changing: Mutex::default() }
+    }
+
+    pub(super) fn load(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// Whether the keys are usable, and nothing has changed since this epoch that may make a verdict a
+    /// wrong one.
+    pub(super) fn holds(&self, epoch: u64, now: UnixTime) -> bool {
+        now.as_secs() <= self.mark.usable_until.load(Ordering::Acquire)
+            && epoch == self.mark.epoch.load(Ordering::Acquire)
+    }
+
+    /// Puts another snapshot in place.
+    pub(super) fn change(&self, to: impl FnOnce(&Snapshot) -> Snapshot) {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = to(&self.snapshot.load());
+        let (epoch, usable_until) = (next.epoch, next.usable_until.as_secs());
+        self.snapshot.store(Arc::new(next));
+        // In this order: who has read the new time, which is read first, reads the new epoch.
+        self.mark.epoch.store(epoch, Ordering::Release);
+        self.mark.usable_until.store(usable_until, Ordering::Release);
+    }
+}
