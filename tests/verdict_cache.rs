@@ -86,12 +86,13 @@ async fn a_token_is_remembered_from_its_second_request_on() {
     .await;
 }
 
-/// The shared cache does not see what a thread answers by itself, but for one request in so many.
+/// The shared cache does not see what a thread answers by itself, but for one request a second.
 #[tokio::test(start_paused = true)]
 async fn a_token_at_hand_that_had_to_make_room_comes_back_without_another_look_at_its_signature() {
     remembered(async |hits| {
         let issuer = Scripted::new(set(&[("a", rsa(0))]));
-        let server = builder(&issuer, &clock()).max_cached_tokens(2).start().await.unwrap();
+        let clock = clock();
+        let server = builder(&issuer, &clock).max_cached_tokens(2).start().await.unwrap();
         let in_use = of("app");
         granted(&server, &in_use).await;
         for number in 0..10 {
@@ -101,6 +102,7 @@ async fn a_token_at_hand_that_had_to_make_room_comes_back_without_another_look_a
             }
             assert!(server.cached_tokens() <= 2);
         }
+        clock.advance(Duration::from_secs(1));
         let before = hits();
         for _ in 0..100 {
             assert_eq!(send(&server, &in_use).await, Ok(()));
@@ -111,6 +113,33 @@ async fn a_token_at_hand_that_had_to_make_room_comes_back_without_another_look_a
         let elsewhere = || now_or_never(send(&server, &in_use));
         assert_eq!(std::thread::scope(|scope| scope.spawn(elsewhere).join().unwrap()), Ok(()));
         assert_eq!(hits(), before + 101.0, "it is in the shared cache");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thread_has_the_tokens_of_dozens_of_callers_at_hand_whatever_else_comes() {
+    remembered(async |hits| {
+        let issuer = Scripted::new(set(&[("a", rsa(0))]));
+        let server = builder(&issuer, &clock()).max_cached_tokens(50).start().await.unwrap();
+        let callers: Vec<_> = (0..40).map(|number| of(&format!("app-{number}"))).collect();
+        for _ in 0..OFTEN {
+            for caller in &callers {
+                assert_eq!(send(&server, caller).await, Ok(()));
+            }
+        }
+        // More than there is room for, each often enough to be remembered.
+        for number in 0..150 {
+            let other = of(&format!("other-{number}"));
+            for _ in 0..3 {
+                assert_eq!(send(&server, &other).await, Ok(()));
+            }
+        }
+        let before = hits();
+        for caller in &callers {
+            assert_eq!(send(&server, caller).await, Ok(()));
+        }
+        assert!(hits() - before >= 36.0, "{} of 40", hits() - before);
     })
     .await;
 }

@@ -1,10 +1,14 @@
-//! What each thread remembers for itself: the few verdicts that it uses again and again.
+//! What each thread remembers for itself: the verdicts that it uses again and again.
 //!
 //! The verdict cache is shared, and so are the reference counts of its contexts and the queue in
-//! which it notes what was used. Threads that serve the same caller would pass these to and
+//! which it notes what was used. Threads that serve the same callers would pass these to and
 //! fro, and be hardly faster together than one alone. So a token that a thread meets often is
 //! copied, with its context, to where no other thread looks. It is found by its whole bytes, and
 //! judged at each hit, like any other.
+//!
+//! What is met often is found out as Misra and Gries count frequent items: each token earns credit
+//! when it comes, and loses some when others come that have no place. However many tokens there
+//! are, those that have a place pay for themselves, and where all are alike, none is copied.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,15 +16,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::Zeroizing;
 
 use super::AuthContext;
+use crate::clock::UnixTime;
 
-/// For each thread.
-const SLOTS: usize = 8;
+/// Each token belongs to one of so many sets, by its end: two to the power of this.
+const SET_BITS: u32 = 5;
 
-/// So often in a row has a token to come to its slot before it is worth a copy.
+/// Places in each set.
+const PLACES: usize = 4;
+
+/// A token with so much credit is worth a copy.
 const WORTH_A_COPY: u8 = 8;
 
-/// After so many uses the shared cache is told, so that it knows what is in use.
-const USES: u8 = 64;
+/// No token has more: one that comes no more should not keep its place for long.
+const MOST_CREDIT: u8 = 15;
 
 /// Tells the caches of one process apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,43 +41,57 @@ impl CacheId {
     }
 }
 
-/// The end of a token, which is that of its signature: as good as random.
-type End = [u8; 32];
+/// One line of the processor's cache: what a token that is not at hand costs.
+#[derive(Default)]
+#[repr(align(64))]
+struct Set([Place; PLACES]);
 
-struct Slot {
-    /// The token that came last, by its end, and how often in a row.
-    last: End,
-    in_a_row: u8,
-    kept: Option<Kept>,
+/// For one token.
+#[derive(Default)]
+struct Place {
+    /// Tells tokens apart, nearly always.
+    tag: u32,
+    credit: u8,
+    kept: Option<Box<Kept>>,
 }
 
 struct Kept {
     cache: CacheId,
-    end: End,
     /// Wiped when it is dropped.
     token: Zeroizing<Box<[u8]>>,
     context: AuthContext,
-    uses: u8,
+    /// When the shared cache last heard that the token is in use.
+    told: UnixTime,
 }
 
 impl Kept {
     /// The end first: whoever does not know it learns nothing from how long the rest takes.
-    fn is(&self, cache: CacheId, token: &[u8], end: &End) -> bool {
-        self.end == *end && self.cache == cache && **self.token == *token
+    fn is(&self, cache: CacheId, token: &[u8]) -> bool {
+        let ends_alike = self.token.last_chunk::<32>() == token.last_chunk();
+        ends_alike && self.cache == cache && **self.token == *token
+    }
+}
+
+impl Place {
+    fn earn(&mut self) {
+        self.credit = (self.credit + 1).min(MOST_CREDIT);
     }
 }
 
 thread_local! {
-    static AT_HAND: RefCell<[Slot; SLOTS]> =
-        const { RefCell::new([const { Slot { last: [0; 32], in_a_row: 0, kept: None } }; SLOTS]) };
+    static AT_HAND: RefCell<Box<[Set]>> = RefCell::new((0..1 << SET_BITS).map(|_| Set::default()).collect());
 }
 
-/// The slot of a token.
-fn with_slot<T>(token: &[u8], look: impl FnOnce(&mut Slot, &End) -> Option<T>) -> Option<T> {
-    let end = token.last_chunk::<32>()?;
-    let sum = end.iter().rev().take(8).fold(0_usize, |sum, byte| sum.wrapping_add(usize::from(*byte)));
+/// The set of a token, and the tag that it has there.
+fn with_set<T>(cache: CacheId, token: &[u8], look: impl FnOnce(&mut Set, u32) -> Option<T>) -> Option<T> {
+    // The end of a token is that of its signature: as good as random.
+    let end = u64::from_le_bytes(*token.last_chunk()?) ^ cache.0;
+    // An odd number near 2^64 divided by the golden ratio spreads what is alike.
+    let mixed = end.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let set = usize::try_from(mixed >> (u64::BITS - SET_BITS)).ok()?;
+    let tag = u32::try_from(mixed & u64::from(u32::MAX)).ok()?;
     // A thread that ends has nothing at hand any more.
-    AT_HAND.try_with(|slots| look(slots.try_borrow_mut().ok()?.get_mut(sum % SLOTS)?, end)).ok().flatten()
+    AT_HAND.try_with(|sets| look(sets.try_borrow_mut().ok()?.get_mut(set)?, tag)).ok().flatten()
 }
 
 /// What a thread has at hand on a token.
@@ -79,27 +101,33 @@ pub(super) struct AtHand {
     pub(super) is_due: bool,
 }
 
-/// The verdict on this very token.
-pub(super) fn find(cache: CacheId, token: &[u8]) -> Option<AtHand> {
-    with_slot(token, |slot, end| {
-        let kept = slot.kept.as_mut().filter(|kept| kept.is(cache, token, end))?;
-        kept.uses = (kept.uses + 1) % USES;
-        Some(AtHand { context: kept.context.clone(), is_due: kept.uses == 0 })
+/// The verdict on this very token. Once a second it is time to tell the shared cache.
+pub(super) fn find(cache: CacheId, token: &[u8], now: UnixTime) -> Option<AtHand> {
+    with_set(cache, token, |Set(places), tag| {
+        let place = places.iter_mut().find(|place| place.tag == tag)?;
+        let kept = place.kept.as_mut().filter(|kept| kept.is(cache, token))?;
+        let at_hand = AtHand { context: kept.context.clone(), is_due: kept.told != now };
+        kept.told = now;
+        place.earn();
+        Some(at_hand)
     })
 }
 
-/// Takes what the shared cache knows to hand, if it was wanted often.
-pub(super) fn offer(cache: CacheId, token: &[u8], context: &AuthContext) {
-    with_slot(token, |slot, end| {
-        if slot.kept.as_ref().is_some_and(|kept| kept.is(cache, token, end)) {
+/// Takes what the shared cache knows to hand, if it is wanted often.
+pub(super) fn offer(cache: CacheId, token: &[u8], context: &AuthContext, now: UnixTime) {
+    with_set(cache, token, |Set(places), tag| {
+        if let Some(own) = places.iter_mut().find(|place| place.tag == tag) {
+            own.earn();
+            if own.credit >= WORTH_A_COPY {
+                let (token, context) = (Zeroizing::new(token.into()), context.copied());
+                own.kept = Some(Box::new(Kept { cache, token, context, told: now }));
+            }
             return None::<()>;
         }
-        slot.in_a_row = if slot.last == *end { slot.in_a_row.saturating_add(1) } else { 1 };
-        slot.last = *end;
-        if slot.in_a_row >= WORTH_A_COPY {
-            let (token, context) = (Zeroizing::new(token.into()), context.copied());
-            slot.kept = Some(Kept { cache, end: *end, token, context, uses: 0 });
-            slot.in_a_row = 0;
+        let poorest = places.iter_mut().min_by_key(|place| place.credit)?;
+        match poorest.credit.checked_sub(1) {
+            Some(less) => poorest.credit = less,
+            None => *poorest = Place { tag, credit: 1, kept: None },
         }
         None
     });
@@ -107,5 +135,9 @@ pub(super) fn offer(cache: CacheId, token: &[u8], context: &AuthContext) {
 
 /// Lets go of a token that is no longer good.
 pub(super) fn forget(cache: CacheId, token: &[u8]) {
-    with_slot(token, |slot, end| slot.kept.take_if(|kept| kept.is(cache, token, end)));
+    with_set(cache, token, |Set(places), tag| {
+        let place = places.iter_mut().find(|place| place.tag == tag)?;
+        *place = Place::default();
+        Some(())
+    });
 }

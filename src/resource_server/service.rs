@@ -78,7 +78,7 @@ impl ResourceServer {
 
     /// The verdict of before on this very token, if it still holds.
     fn remembered(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
-        let context = self.0.cache.get(token)?;
+        let context = self.0.cache.get(token, now)?;
         let entry = self.0.issuers.get(context.issuer_index())?;
         if context.is_current(&entry.keys, entry.expectations.leeway, now) {
             self.0.counters.remembered();

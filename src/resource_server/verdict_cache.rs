@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::at_hand::{AtHand, CacheId};
 use super::{AuthContext, at_hand};
+use crate::clock::UnixTime;
 
 /// Longer tokens are verified each time: they would crowd out many others.
 const MAX_TOKEN: usize = 8 * 1024;
@@ -69,9 +70,9 @@ impl VerdictCache {
         }))
     }
 
-    pub(super) fn get(&self, token: &[u8]) -> Option<AuthContext> {
+    pub(super) fn get(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
         let Kept { id, tokens, .. } = self.0.as_ref()?;
-        if let Some(AtHand { context, is_due }) = at_hand::find(*id, token) {
+        if let Some(AtHand { context, is_due }) = at_hand::find(*id, token, now) {
             // What had to make room although it is in use comes back.
             if is_due && tokens.get(&Wanted(token)).is_none() {
                 tokens.insert(Token(Zeroizing::new(token.into())), context.copied());
@@ -79,7 +80,7 @@ impl VerdictCache {
             return Some(context);
         }
         let context = tokens.get(&Wanted(token))?;
-        at_hand::offer(*id, token, &context);
+        at_hand::offer(*id, token, &context, now);
         Some(context)
     }
 
