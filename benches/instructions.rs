@@ -19,6 +19,8 @@
     reason = "a benchmark"
 )]
 
+#[path = "support/floor.rs"]
+mod floor;
 #[path = "support/tokens.rs"]
 #[allow(dead_code, reason = "the table uses all of it")]
 mod tokens;
@@ -26,6 +28,7 @@ mod tokens;
 use std::convert::Infallible;
 use std::hint::black_box;
 
+use floor::Moka;
 use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };
@@ -98,6 +101,15 @@ fn hit_at_hand() -> Case {
     case
 }
 
+/// The least that a hit takes with moka, around the same service.
+fn floor_of_a_hit() -> (Moka, Request<()>) {
+    let (moka, signer) = (Moka::default(), Signer::new("EdDSA"));
+    for number in [0, 1, 2, 1] {
+        moka.check(&mut request(&signer.good("EdDSA", number)));
+    }
+    (moka, request(&signer.good("EdDSA", 1)))
+}
+
 fn miss(algorithm: &str) -> Case {
     case(algorithm, 0, |signer| signer.good(algorithm, 9))
 }
@@ -155,9 +167,16 @@ fn layer(case: Case) -> (Response<()>, u16, Layered) {
     (response, expected, service)
 }
 
+#[library_benchmark]
+#[bench::floor_of_a_hit(args = (floor_of_a_hit()), config = near("floor_of_a_hit"))]
+fn without_layer((moka, mut request): (Moka, Request<()>)) -> (Response<()>, Moka) {
+    moka.check(&mut request);
+    (now_or_never(answer(black_box(request))).unwrap(), moka)
+}
+
 fn is_as_expected((response, expected, _service): (Response<()>, u16, Layered)) {
     assert_eq!(response.status(), expected);
 }
 
-library_benchmark_group!(name = requests, benchmarks = layer);
+library_benchmark_group!(name = requests, benchmarks = [layer, without_layer]);
 main!(library_benchmark_groups = requests);

@@ -1,6 +1,7 @@
 //! What more tokens, longer tokens and more threads do to a hit: `cargo bench --bench scale`.
 //!
-//! Prints a table and the bars of the project; the curves go to `target/plots`. The tokens are signed
+//! Prints tables; the curves go to `target/plots`. `cargo bench --bench scale -- threads` prints one of them
+//! (`number`, `size`, `threads`, `memory`). The tokens are signed
 //! with Ed25519, because a million of them have to be made; a hit does not look at the signature.
 
 #![allow(
@@ -26,12 +27,11 @@ mod rounds;
 mod tokens;
 
 use std::sync::{Arc, Barrier};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use floor::Moka;
-use http::HeaderValue;
 use plot::Curve;
-use rounds::{Call, Row, fields, layered, median, request, server, with};
+use rounds::{Call, Row, fields, layered, median, request, server, thousands, with};
 use tokens::Signer;
 use tower_oauth::ResourceServerBuilder;
 
@@ -41,14 +41,28 @@ const USUAL: usize = 900;
 fn main() {
     let signer = Signer::new("EdDSA");
     let jwks = signer.jwks();
-    let most = if rounds::is_quick() { 100 } else { 1_000_000 };
+    let parts = ["number", "size", "threads", "memory"].map(rounds::is_wanted);
+    let most = match parts {
+        _ if rounds::is_quick() => 100,
+        [true, ..] => 1_000_000,
+        _ => 100_000,
+    };
     let made = Instant::now();
     let tokens: Vec<String> = (0..most).map(|number| sized(&signer, number, USUAL)).collect();
     println!("{most} tokens of {} bytes, made in {} s\n", tokens[0].len(), made.elapsed().as_secs());
-    by_number(&jwks, &tokens);
-    by_size(&signer);
-    by_threads(&jwks, &tokens);
-    by_memory(&jwks, &tokens[..most.min(100_000)]);
+    let [number, size, threads, memory] = parts;
+    if number {
+        by_number(&jwks, &tokens);
+    }
+    if size {
+        by_size(&signer);
+    }
+    if threads {
+        by_threads(&jwks, &tokens);
+    }
+    if memory {
+        by_memory(&jwks, &tokens[..most.min(100_000)]);
+    }
 }
 
 /// A token of this length, or a few bytes more.
@@ -69,8 +83,8 @@ fn by_number(jwks: &str, tokens: &[String]) {
     let numbers: Vec<usize> =
         (0..).map(|power| 10_usize.pow(power)).take_while(|n| *n <= tokens.len()).collect();
     let (floor_name, hit_name) =
-        (|number| format!("hit floor, moka, {number} tokens"), |number| format!("hit, {number} tokens"));
-    let (mut floors, mut hits) = (Curve::new("hit floor, moka"), Curve::new("hit"));
+        (|number| format!("floor of a hit: moka, {number} tokens"), |number| format!("hit, {number} tokens"));
+    let (mut floors, mut hits) = (Curve::new("floor of a hit: moka"), Curve::new("hit"));
     let mut printed = Vec::new();
     for number in numbers {
         // One number after the other: a million tokens fill a few gigabytes.
@@ -107,7 +121,8 @@ fn by_size(signer: &Signer) {
     for len in [512, 900, 2048, 4096, 8192 - 64] {
         let some = fields(&[sized(signer, 1, len)]);
         let (moka, len) = (Moka::default(), some[0].len() - "Bearer ".len());
-        let (hit_floor, miss) = (format!("hit floor, moka, {len} bytes"), format!("miss EdDSA, {len} bytes"));
+        let (hit_floor, miss) =
+            (format!("floor of a hit: moka, {len} bytes"), format!("miss EdDSA, {len} bytes"));
         rows.push(Row::new(&hit_floor, "", &some, with(move |request| moka.check(request))));
         rows.push(Row::new(
             format!("hit, {len} bytes"),
@@ -128,7 +143,8 @@ fn by_size(signer: &Signer) {
         }
         curve
     };
-    let curves = [curve("hit floor, moka", "hit floor"), curve("hit", "hit,"), curve("miss, EdDSA", "miss")];
+    let curves =
+        [curve("floor of a hit: moka", "floor of a hit"), curve("hit", "hit,"), curve("miss, EdDSA", "miss")];
     plot::draw("token_size", "a request, by the size of its token", "bytes", &curves);
 }
 
@@ -137,9 +153,6 @@ fn by_size(signer: &Signer) {
 fn by_threads(jwks: &str, tokens: &[String]) {
     let resource = server(jwks, |builder| builder);
     let moka = Arc::new(Moka::default());
-    let (one, other) = (rounds::field(&tokens[0]), rounds::field(&tokens[1]));
-    let shared = [one.clone(), one.clone()];
-    let own = [one, other];
     type Make<'m> = Box<dyn Fn() -> Call + 'm>;
     let bare: Make<'_> = Box::new(|| with(|_| {}));
     let floor: Make<'_> = Box::new(|| {
@@ -147,51 +160,70 @@ fn by_threads(jwks: &str, tokens: &[String]) {
         with(move |request| moka.check(request))
     });
     let hit: Make<'_> = Box::new(|| layered(&resource));
+    // Threads that share nothing: what the machine has to give for this work.
+    let alone: Make<'_> = Box::new(|| layered(&server(jwks, |builder| builder)));
+    let first = |count: usize| &tokens[..count.min(tokens.len())];
+    let (one, other) = (&tokens[..1], &tokens[1..2]);
     println!("| what | one thread | two threads | times as many |\n| --- | ---: | ---: | ---: |");
-    for (name, make, fields) in [
-        ("bare service", &bare, &shared),
-        ("hit floor, moka, both the same token", &floor, &shared),
-        ("hit, both the same token", &hit, &shared),
-        ("hit floor, moka, each a token of its own", &floor, &own),
-        ("hit, each a token of its own", &hit, &own),
+    for (name, make, tokens) in [
+        ("bare service", &bare, [one, one]),
+        ("floor of a hit: moka, both the same token", &floor, [one, one]),
+        ("**hit**, both the same token", &hit, [one, one]),
+        ("floor of a hit: moka, each a token of its own", &floor, [one, other]),
+        ("**hit**, each a token of its own", &hit, [one, other]),
+        ("**hit**, each a server and a token of its own", &alone, [one, other]),
+        ("floor of a hit: moka, both 50 tokens in turn", &floor, [first(50); 2]),
+        ("**hit**, both 50 tokens in turn", &hit, [first(50); 2]),
+        ("floor of a hit: moka, both 10,000 tokens in turn", &floor, [first(10_000); 2]),
+        ("**hit**, both 10,000 tokens in turn", &hit, [first(10_000); 2]),
+        ("**hit**, both 10,000 tokens in turn, each a server of its own", &alone, [first(10_000); 2]),
     ] {
         let pairs = (0..if rounds::is_quick() { 1 } else { 15 })
-            .map(|_| [1, 2].map(|threads| requests_a_second(make, &fields[..threads])));
+            .map(|_| [1, 2].map(|threads| requests_a_second(make, &tokens[..threads])));
         let mut pairs: Vec<_> = pairs.map(|[one, two]| (two / one, one, two)).collect();
         pairs.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         let (gain, one, two) = pairs[pairs.len() / 2];
-        println!("| {name} | {one:.0} | {two:.0} | {gain:.2} |");
+        println!("| {name} | {} | {} | {gain:.2} |", thousands(one), thousands(two));
     }
     println!();
 }
 
-/// One thread for each field.
-fn requests_a_second(make: &dyn Fn() -> Call, fields: &[HeaderValue]) -> f64 {
-    let each = if rounds::is_quick() { 100 } else { 300_000 };
-    let start = Barrier::new(fields.len());
+/// One thread for each list of tokens. What is timed are the calls: to make the requests, in small
+/// batches, is not the layer's work.
+fn requests_a_second(make: &dyn Fn() -> Call, threads: &[&[String]]) -> f64 {
+    const BATCH: usize = 64;
+    let batches = if rounds::is_quick() { 2 } else { 4_000 };
+    let start = Barrier::new(threads.len());
     std::thread::scope(|scope| {
         let mut working = Vec::new();
-        for field in fields {
+        for (thread, tokens) in threads.iter().enumerate() {
             let mut call = make();
-            // As a connection would have it: bytes of its own.
-            let field = HeaderValue::from_bytes(field.as_bytes()).unwrap();
+            // As a connection would have it: bytes of its own. Each thread is at another place of the list.
+            let fields: Vec<_> = tokens.iter().map(|token| rounds::field(token)).collect();
+            let mut next = thread * fields.len() / 2;
             let start = &start;
             working.push(scope.spawn(move || {
-                for _ in 0..3 {
-                    assert_eq!(call(request(&field)), 200);
-                }
+                let mut batch = |count: usize| {
+                    let requests: Vec<_> = (0..count)
+                        .map(|_| {
+                            next += 1;
+                            request(&fields[next % fields.len()])
+                        })
+                        .collect();
+                    let began = Instant::now();
+                    let good = requests.into_iter().map(&mut call).filter(|status| *status == 200).count();
+                    let took = began.elapsed();
+                    assert_eq!(good, count);
+                    took
+                };
+                batch(3 * fields.len());
                 start.wait();
-                let began = Instant::now();
-                for _ in 0..each {
-                    assert_eq!(call(request(&field)), 200);
-                }
-                (began, Instant::now())
+                (0..batches).map(|_| batch(BATCH)).sum::<Duration>()
             }));
         }
-        let (began, ended): (Vec<_>, Vec<_>) =
-            working.into_iter().map(|thread| thread.join().unwrap()).unzip();
-        let took = *ended.iter().max().unwrap() - *began.iter().min().unwrap();
-        (fields.len() * each) as f64 / took.as_secs_f64()
+        let rates =
+            working.into_iter().map(|thread| (batches * BATCH) as f64 / thread.join().unwrap().as_secs_f64());
+        rates.sum()
     })
 }
 

@@ -44,10 +44,17 @@ pub async fn answer(request: Request<()>) -> Result<Response<()>, Infallible> {
 /// Sends a request, and has the status.
 pub type Call = Box<dyn FnMut(Request<()>) -> u16 + Send>;
 
+/// Of a service.
+pub fn calls<S>(mut service: S) -> Call
+where
+    S: Service<Request<()>, Response = Response<()>, Error = Infallible> + Send + 'static,
+{
+    Box::new(move |request| now_or_never(service.call(request)).unwrap().status().as_u16())
+}
+
 /// Through the layer.
 pub fn layered(server: &ResourceServer) -> Call {
-    let mut service = server.layer().layer(service_fn(answer));
-    Box::new(move |request| now_or_never(service.call(request)).unwrap().status().as_u16())
+    calls(server.layer().layer(service_fn(answer)))
 }
 
 /// Through a check that is no layer.
@@ -111,8 +118,9 @@ impl Row {
         self
     }
 
-    pub fn refused(mut self) -> Self {
-        self.expected = 401;
+    /// With this status; without, 200 is expected.
+    pub fn answered(mut self, status: u16) -> Self {
+        self.expected = status;
         self
     }
 
@@ -165,6 +173,12 @@ pub fn is_quick() -> bool {
     std::env::args().any(|argument| argument == "--test")
 }
 
+/// Whether the command line asks for what has this name: all, or `cargo bench --bench table -- hit`.
+pub fn is_wanted(name: &str) -> bool {
+    let mut wanted = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).peekable();
+    wanted.peek().is_none() || wanted.any(|part| name.contains(&part))
+}
+
 /// Measures them all.
 pub fn measure(rows: &mut [Row]) {
     let (rounds, length) = if is_quick() { (1, Duration::ZERO) } else { (ROUNDS, ROUND) };
@@ -193,13 +207,24 @@ pub fn median(rows: &[Row], name: &str) -> Option<f64> {
     rows.iter().find(|row| row.name == name).map(Row::median)
 }
 
-/// The table, as Markdown.
+/// The table of the documentation, in Markdown; ours, which have a floor, are set bold.
 pub fn print(rows: &[Row]) {
-    println!("| what | ns | allocations | ratio to |");
-    println!("| --- | ---: | ---: | --- |");
+    println!("| a request | ns | allocations | ÷ its floor |\n| --- | ---: | ---: | --- |");
     for row in rows {
-        let floor = median(rows, &row.floor);
-        let ratio = floor.map_or(String::new(), |floor| format!("{:.2} {}", row.median() / floor, row.floor));
-        println!("| {} | {:.0} | {:.0} | {ratio} |", row.name, row.median(), row.allocations);
+        let (name, nanos) = (&row.name, thousands(row.median()));
+        match median(rows, &row.floor) {
+            Some(floor) => {
+                println!("| **{name}** | {nanos} | {:.0} | {:.2} |", row.allocations, row.median() / floor)
+            }
+            None => println!("| {name} | {nanos} | {:.0} | |", row.allocations),
+        }
     }
+    println!();
+}
+
+/// A number with commas.
+pub fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let grouped = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
+    grouped.collect::<Vec<_>>().join(",")
 }
