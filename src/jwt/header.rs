@@ -64,7 +64,9 @@ impl Typ {
 impl<'a> Header<'a> {
     /// Reads a decoded header, strictly and once.
     pub(crate) fn parse(json: &'a [u8]) -> Result<Self, Defect> {
-        let raw: Raw<'a> = serde_json::from_slice(json).map_err(|_| Defect::Malformed)?;
+        // Looked at as a whole: else each of its strings would be.
+        let json = std::str::from_utf8(json).map_err(|_| Defect::Malformed)?;
+        let raw: Raw<'a> = serde_json::from_str(json).map_err(|_| Defect::Malformed)?;
         // RFC 7515 §4.1.11: an extension that is not understood makes the token invalid, and
         // none is understood. `b64` (RFC 7797) and `zip` change what was signed, `enc` makes
         // it a JWE, `cty` a token within a token.

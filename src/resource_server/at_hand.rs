@@ -6,9 +6,10 @@
 //! copied, with its context, to where no other thread looks. It is found by its whole bytes, and
 //! judged at each hit, like any other.
 //!
-//! What is met often is found out as Misra and Gries count frequent items: each token earns credit
-//! when it comes, and loses some when others come that have no place. However many tokens there
-//! are, those that have a place pay for themselves, and where all are alike, none is copied.
+//! What is met often is found out much as Misra and Gries count frequent items: a token earns credit
+//! when it comes, and others take it away that come and find no place. So those that come often
+//! stay, whatever else comes; where there are many and all are alike, none is worth a copy; and
+//! one that comes no more loses its place to the next that does.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +19,7 @@ use zeroize::Zeroizing;
 use super::AuthContext;
 use crate::clock::UnixTime;
 
-/// Each token belongs to one of so many sets, by its end: two to the power of this.
+/// Each token belongs to one of so many sets, by its hash: two to the power of this.
 const SET_BITS: u32 = 5;
 
 /// Places in each set.
@@ -66,9 +67,9 @@ struct Kept {
 
 impl Kept {
     /// The end first: whoever does not know it learns nothing from how long the rest takes.
-    fn is(&self, cache: CacheId, token: &[u8]) -> bool {
-        let ends_alike = self.token.last_chunk::<32>() == token.last_chunk();
-        ends_alike && self.cache == cache && **self.token == *token
+    fn is(&self, wanted: Wanted<'_>) -> bool {
+        let ends_alike = self.token.last_chunk::<32>() == wanted.token.last_chunk();
+        ends_alike && self.cache == wanted.cache && **self.token == *wanted.token
     }
 }
 
@@ -82,16 +83,22 @@ thread_local! {
     static AT_HAND: RefCell<Box<[Set]>> = RefCell::new((0..1 << SET_BITS).map(|_| Set::default()).collect());
 }
 
-/// The set of a token, and the tag that it has there.
-fn with_set<T>(cache: CacheId, token: &[u8], look: impl FnOnce(&mut Set, u32) -> Option<T>) -> Option<T> {
-    // The end of a token is that of its signature: as good as random.
-    let end = u64::from_le_bytes(*token.last_chunk()?) ^ cache.0;
-    // An odd number near 2^64 divided by the golden ratio spreads what is alike.
-    let mixed = end.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let set = usize::try_from(mixed >> (u64::BITS - SET_BITS)).ok()?;
-    let tag = u32::try_from(mixed & u64::from(u32::MAX)).ok()?;
-    // A thread that ends has nothing at hand any more.
-    AT_HAND.try_with(|sets| look(sets.try_borrow_mut().ok()?.get_mut(set)?, tag)).ok().flatten()
+/// What a token is looked for by: the cache, its bytes, and a keyed hash of these.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'t> {
+    pub(super) cache: CacheId,
+    pub(super) token: &'t [u8],
+    pub(super) hash: u64,
+}
+
+impl Wanted<'_> {
+    /// The set of the token, and the tag that it has there.
+    fn with_set<T>(self, look: impl FnOnce(&mut Set, u32) -> Option<T>) -> Option<T> {
+        let set = usize::try_from(self.hash >> (u64::BITS - SET_BITS)).ok()?;
+        let tag = u32::try_from(self.hash & u64::from(u32::MAX)).ok()?;
+        // A thread that ends has nothing at hand any more.
+        AT_HAND.try_with(|sets| look(sets.try_borrow_mut().ok()?.get_mut(set)?, tag)).ok().flatten()
+    }
 }
 
 /// What a thread has at hand on a token.
@@ -102,10 +109,10 @@ pub(super) struct AtHand {
 }
 
 /// The verdict on this very token. Once a second it is time to tell the shared cache.
-pub(super) fn find(cache: CacheId, token: &[u8], now: UnixTime) -> Option<AtHand> {
-    with_set(cache, token, |Set(places), tag| {
+pub(super) fn find(wanted: Wanted<'_>, now: UnixTime) -> Option<AtHand> {
+    wanted.with_set(|Set(places), tag| {
         let place = places.iter_mut().find(|place| place.tag == tag)?;
-        let kept = place.kept.as_mut().filter(|kept| kept.is(cache, token))?;
+        let kept = place.kept.as_mut().filter(|kept| kept.is(wanted))?;
         let at_hand = AtHand { context: kept.context.clone(), is_due: kept.told != now };
         kept.told = now;
         place.earn();
@@ -114,28 +121,29 @@ pub(super) fn find(cache: CacheId, token: &[u8], now: UnixTime) -> Option<AtHand
 }
 
 /// Takes what the shared cache knows to hand, if it is wanted often.
-pub(super) fn offer(cache: CacheId, token: &[u8], context: &AuthContext, now: UnixTime) {
-    with_set(cache, token, |Set(places), tag| {
+pub(super) fn offer(wanted: Wanted<'_>, context: &AuthContext, now: UnixTime) {
+    wanted.with_set(|Set(places), tag| {
         if let Some(own) = places.iter_mut().find(|place| place.tag == tag) {
             own.earn();
             if own.credit >= WORTH_A_COPY {
+                let Wanted { cache, token, .. } = wanted;
                 let (token, context) = (Zeroizing::new(token.into()), context.copied());
                 own.kept = Some(Box::new(Kept { cache, token, context, told: now }));
             }
-            return None::<()>;
+        } else if let Some(free) = places.iter_mut().find(|place| place.credit == 0) {
+            *free = Place { tag, credit: 1, kept: None };
+        } else {
+            // From any of them. Were it the poorest, the others would never lose theirs; were it all
+            // of them, five tokens in a set of four would leave none.
+            places.get_mut(fastrand::usize(..PLACES))?.credit -= 1;
         }
-        let poorest = places.iter_mut().min_by_key(|place| place.credit)?;
-        match poorest.credit.checked_sub(1) {
-            Some(less) => poorest.credit = less,
-            None => *poorest = Place { tag, credit: 1, kept: None },
-        }
-        None
+        None::<()>
     });
 }
 
 /// Lets go of a token that is no longer good.
-pub(super) fn forget(cache: CacheId, token: &[u8]) {
-    with_set(cache, token, |Set(places), tag| {
+pub(super) fn forget(wanted: Wanted<'_>) {
+    wanted.with_set(|Set(places), tag| {
         let place = places.iter_mut().find(|place| place.tag == tag)?;
         *place = Place::default();
         Some(())

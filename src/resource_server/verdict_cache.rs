@@ -42,7 +42,14 @@ pub(super) struct VerdictCache(Option<Kept>);
 struct Kept {
     id: CacheId,
     tokens: Cache<Token, AuthContext, foldhash::fast::RandomState>,
+    hasher: foldhash::fast::RandomState,
     seen_once: SeenOnce,
+}
+
+impl Kept {
+    fn wanted<'t>(&self, token: &'t [u8]) -> at_hand::Wanted<'t> {
+        at_hand::Wanted { cache: self.id, token, hash: self.hasher.hash_one(Wanted(token)) }
+    }
 }
 
 impl VerdictCache {
@@ -66,13 +73,15 @@ impl VerdictCache {
         Self(Some(Kept {
             id: CacheId::new(),
             tokens,
+            hasher: foldhash::fast::RandomState::default(),
             seen_once: SeenOnce::new(entries.min(bytes.div_ceil(u64::try_from(OVERHEAD).unwrap_or(1)))),
         }))
     }
 
     pub(super) fn get(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
-        let Kept { id, tokens, .. } = self.0.as_ref()?;
-        if let Some(AtHand { context, is_due }) = at_hand::find(*id, token, now) {
+        let kept = self.0.as_ref()?;
+        let (tokens, wanted) = (&kept.tokens, kept.wanted(token));
+        if let Some(AtHand { context, is_due }) = at_hand::find(wanted, now) {
             // What had to make room although it is in use comes back.
             if is_due && tokens.get(&Wanted(token)).is_none() {
                 tokens.insert(Token(Zeroizing::new(token.into())), context.copied());
@@ -80,7 +89,7 @@ impl VerdictCache {
             return Some(context);
         }
         let context = tokens.get(&Wanted(token))?;
-        at_hand::offer(*id, token, &context, now);
+        at_hand::offer(wanted, &context, now);
         Some(context)
     }
 
@@ -93,9 +102,9 @@ impl VerdictCache {
     }
 
     pub(super) fn remove(&self, token: &[u8]) {
-        if let Some(Kept { id, tokens, .. }) = &self.0 {
-            at_hand::forget(*id, token);
-            tokens.invalidate(&Wanted(token));
+        if let Some(kept) = &self.0 {
+            at_hand::forget(kept.wanted(token));
+            kept.tokens.invalidate(&Wanted(token));
         }
     }
 
