@@ -100,3 +100,34 @@ impl Current {
         self.mark.usable_until.store(usable_until, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_verdict_of_before_is_as_young_as_the_set_of_now() {
+        const LAST: u64 = 200_000;
+        let current = Current::new();
+        let put = |number: u64| {
+            let usable_until = UnixTime::from_secs(number);
+            current.change(|before| Snapshot { epoch: number, usable_until, ..before.clone() });
+        };
+        put(1);
+        assert!(current.holds(1, UnixTime::from_secs(1)));
+        assert!(!current.holds(1, UnixTime::from_secs(2)), "it is too old");
+        assert!(!current.holds(0, UnixTime::from_secs(1)), "it is of before");
+        std::thread::scope(|scope| {
+            scope.spawn(|| (2..=LAST).for_each(put));
+            loop {
+                let epoch = current.load().epoch();
+                for of_then in epoch.saturating_sub(1)..=epoch {
+                    assert!(!current.holds(of_then, UnixTime::from_secs(of_then + 1)));
+                }
+                if epoch == LAST {
+                    break;
+                }
+            }
+        });
+    }
+}
