@@ -2,6 +2,7 @@
 //!
 //! Each row is measured in short rounds in turn with all others, and the medians are shown. Every
 //! figure is also a ratio, to a floor that was measured in the same run: read the ratios.
+//! `cargo bench --bench table -- refused` measures the rows with this in their names.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,7 +30,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use floor::{Miss, Moka};
 use http::{HeaderValue, Request};
-use rounds::{Call, Row, calls, field, fields, layered, median, request, server, thousands, with};
+use rounds::{Call, Row, calls, field, fields, layered, request, server, thousands, with};
 use tokens::{AUDIENCE, ISSUER, Signer};
 use tower::{Layer as _, service_fn};
 use tower_oauth::{Audience, Issuer, RequireScopeLayer, ResourceServer, TrustedIssuer};
@@ -55,15 +56,15 @@ fn main() {
 fn in_short(rows: &[Row]) {
     let row = |name: &str| rows.iter().find(|row| row.name == name).unwrap();
     let line = |what: &str, row: &Row, floor: &str| {
-        let ratio =
-            median(rows, &row.floor).map_or(String::new(), |floor| format!("{:.2} ", row.median() / floor));
+        let ratio = row.ratio(rows).map_or(String::new(), |ratio| format!("{ratio:.2} "));
         println!("| {what} | {} | {:.0} | {ratio}{floor} |", thousands(row.median()), row.allocations);
     };
     println!("| a request | ns | allocations | ÷ the least that it takes |");
     println!("| --- | ---: | ---: | --- |");
     line("bare service", row(BARE), "");
     line("token seen before", row(HIT), "of a lookup in moka");
-    line("one of 10,000 tokens seen before", row(HIT_IN_TURN), "of a lookup in moka");
+    line("one of 10,000 tokens seen before, in turn", row(HIT_IN_TURN), "of a lookup in moka");
+    line("one of 10,000 tokens seen before, at random", row(HIT_AT_RANDOM), "of a lookup in moka");
     line("token never seen", row(FIRST_SIGHT), "of base64, one pass of serde and the signature");
     let cheap = ["no dots", "bad base64", "HS256", "unknown issuer", "expired"];
     let cheap = cheap.map(|what| row(&format!("refused: {what}")));
@@ -83,6 +84,7 @@ fn in_short(rows: &[Row]) {
 
 const BARE: &str = "bare service";
 const HIT: &str = "hit";
+const HIT_AT_RANDOM: &str = "hit, 10,000 tokens at random";
 const HIT_IN_TURN: &str = "hit, 10,000 tokens in the order they came";
 const FIRST_SIGHT: &str = "never seen, RS256, cache on";
 
@@ -109,7 +111,7 @@ fn hits(signer: &Signer, tokens: &[String]) -> Vec<Row> {
         Row::new(HIT, &moka_floor[0], &one, ours()),
         Row::new(&map_floor[1], "", &all, map()).scattered(),
         Row::new(&moka_floor[1], "", &all, moka()).scattered(),
-        Row::new("hit, 10,000 tokens at random", &moka_floor[1], &all, ours()).scattered(),
+        Row::new(HIT_AT_RANDOM, &moka_floor[1], &all, ours()).scattered(),
         Row::new(&map_floor[2], "", &all, map()),
         Row::new(&moka_floor[2], "", &all, moka()),
         Row::new(HIT_IN_TURN, &moka_floor[2], &all, ours()),
@@ -121,10 +123,16 @@ fn misses(rs256: &Signer, tokens: &[String]) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut of_algorithm = |algorithm: &str, signer: &Signer, tokens: &[String]| {
         // The primitive, and nothing around it.
-        let (key, signed) = (parsed(signer, algorithm), tokens[0].clone());
-        let (message, signature) = signed.rsplit_once('.').unwrap();
-        let (message, signature) = (message.to_owned(), URL_SAFE_NO_PAD.decode(signature).unwrap());
-        let alone = move |_: &mut Request<()>| key.verify_sig(message.as_bytes(), &signature).unwrap();
+        let key = parsed(signer, algorithm);
+        let signed = tokens.iter().map(|token| {
+            let (message, signature) = token.rsplit_once('.').unwrap();
+            (message.to_owned(), URL_SAFE_NO_PAD.decode(signature).unwrap())
+        });
+        let (signed, mut next) = (signed.collect::<Vec<_>>(), 0);
+        let alone = move |_: &mut Request<()>| {
+            next = (next + 1) % signed.len();
+            key.verify_sig(signed[next].0.as_bytes(), &signed[next].1).unwrap();
+        };
         rows.push(Row::new(format!("{algorithm} signature alone"), "", &fields(&tokens[..1]), with(alone)));
         let (some, floor) = (fields(tokens), format!("floor of a miss, {algorithm}"));
         let miss = Miss(parsed(signer, algorithm));
@@ -176,7 +184,9 @@ fn refusals(signer: &Signer, good: &str) -> Vec<Row> {
         ("HS256", other_header("RS256", "HS256")),
         ("unknown issuer", other_claims("eu-de", "us-east")),
         ("expired", other_claims(&expires, r#""exp":1700000000"#)),
+        ("expired, `iss` and `exp` last", signer.token(&header, &late(&tokens::claims_at(1_700_000_000, 1)))),
         ("unknown key", other_header("appId-", "other-")),
+        ("bound to a key", other_claims(r#""jti""#, r#""cnf":{"jkt":"x"},"jti""#)),
         ("ID token", other_claims(r#""jti""#, r#""at_hash":"x","jti""#)),
         ("other audience", other_claims(&format!("[\"{AUDIENCE}\"]"), r#"["other"]"#)),
         ("not yet valid", other_claims(&format!("\"iat\":{now}"), &format!("\"iat\":{}", now + 3000))),
@@ -189,17 +199,32 @@ fn refusals(signer: &Signer, good: &str) -> Vec<Row> {
         call
     };
     let refused = |what: &str, fields: &Arc<Vec<_>>, call, status| {
-        Row::new(format!("refused: {what}"), "", fields, call).answered(status)
+        Row::new(format!("refused: {what}"), "floor of a miss, RS256", fields, call).answered(status)
     };
-    let basic = Arc::new(vec![HeaderValue::from_static("Basic YXBwOnNlY3JldA")]);
-    let mut rows = vec![refused("no bearer token", &basic, warm(), 401)];
+    let one = |field| Arc::new(vec![HeaderValue::from_static(field)]);
+    let mut rows = vec![
+        refused("no bearer token", &one("Basic YXBwOnNlY3JldA"), warm(), 401),
+        refused("two words", &one("Bearer a b"), warm(), 400),
+    ];
     rows.extend(refusals.map(|(what, token)| refused(what, &fields(&[token]), warm(), 401)));
     let good = fields(&[good.to_owned()]);
     let scope = RequireScopeLayer::all(["orders.write"]);
     let scoped = server(&jwks, |builder| builder).layer().layer(scope.layer(service_fn(rounds::answer)));
     rows.push(refused("other scope", &good, calls(scoped), 403));
+    let revoking = server(&jwks, |builder| builder);
+    assert!(revoking.revoke_kid(&Issuer::new(ISSUER).unwrap(), &tokens::kid()));
+    rows.push(refused("revoked key", &good, layered(&revoking), 401));
     rows.push(refused("no keys yet", &good, layered(&without_keys()), 503));
     rows
+}
+
+/// The same claims, with those that are looked at first behind all others.
+fn late(claims: &str) -> String {
+    let claims: serde_json::Map<String, serde_json::Value> = serde_json::from_str(claims).unwrap();
+    let is_late = |name: &str| matches!(name, "iss" | "exp");
+    let (late, early): (Vec<_>, Vec<_>) = claims.into_iter().partition(|(name, _)| is_late(name));
+    let members = early.into_iter().chain(late).map(|(name, value)| format!("{name:?}:{value}"));
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
 /// A server whose issuer was never asked for its keys.
