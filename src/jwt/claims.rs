@@ -1,7 +1,6 @@
 //! The claims of an access token (RFC 7519 §4.1, RFC 9068 §2.2) and what is expected of them.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
 
@@ -79,18 +78,20 @@ impl<'a> Claims<'a> {
         if has_long_number(payload.as_bytes()) {
             return Err(Defect::Malformed);
         }
-        let refused = Cell::new(None);
+        let mut claims = Self { payload, raw: Raw::default() };
+        let mut refused = None;
         let mut json = serde_json::Deserializer::from_str(payload);
-        let raw = RawVisitor { payload, glance, refused: &refused }.deserialize(&mut json);
+        let visitor = RawVisitor { payload, glance, raw: &mut claims.raw, refused: &mut refused };
+        let read = visitor.deserialize(&mut json);
         // What is refused at a glance was not read to its end, which serde calls an error.
-        if let Some(defect) = refused.get() {
+        if let Some(defect) = refused {
             return Err(defect);
         }
-        let raw = raw.and_then(|raw| json.end().map(|()| raw)).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => Defect::Claim,
-            _ => Defect::Malformed,
-        })?;
-        Ok(Self { payload, raw })
+        match read.and_then(|()| json.end()) {
+            Ok(()) => Ok(claims),
+            Err(error) if error.is_data() => Err(Defect::Claim),
+            Err(_) => Err(Defect::Malformed),
+        }
     }
 
     /// Every check that looks at claims; `now` comes from outside.
@@ -244,85 +245,85 @@ struct Raw<'a> {
     is_other_token: bool,
 }
 
-struct RawVisitor<'a, 'g, G> {
+/// Fills in what it is given: it is too large to be handed from one to the other.
+struct RawVisitor<'a, 'r, G> {
     payload: &'a str,
     glance: G,
+    raw: &'r mut Raw<'a>,
     /// Why `glance` would have no more; an error of serde's would cost several allocations to make.
-    refused: &'g Cell<Option<Defect>>,
+    refused: &'r mut Option<Defect>,
 }
 
 impl<G: Glance> RawVisitor<'_, '_, G> {
-    fn refuses(&self, raw: &Raw<'_>) -> bool {
-        let Some(issuer) = raw.iss.as_deref() else { return false };
-        self.refused.set((self.glance)(issuer, raw.exp.map(|date| date.0)).err());
-        self.refused.get().is_some()
+    fn refuses(&mut self) -> bool {
+        let Some(issuer) = self.raw.iss.as_deref() else { return false };
+        *self.refused = (self.glance)(issuer, self.raw.exp.map(|date| date.0)).err();
+        self.refused.is_some()
     }
 }
 
 impl<'de, G: Glance> DeserializeSeed<'de> for RawVisitor<'de, '_, G> {
-    type Value = Raw<'de>;
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
 impl<'de, G: Glance> Visitor<'de> for RawVisitor<'de, '_, G> {
-    type Value = Raw<'de>;
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a claims set")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut raw = Raw::default();
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         let document = Document::default();
         let mut names = Names::of(&document);
         let strings = StringsSeed(self.payload);
         while let Some(Name(name)) = map.next_key()? {
             match &*name {
                 "iss" => {
-                    raw.iss = Some(map.next_value::<Name<'de>>()?.0);
-                    if self.refuses(&raw) {
-                        return Ok(raw);
+                    self.raw.iss = Some(map.next_value::<Name<'de>>()?.0);
+                    if self.refuses() {
+                        return Ok(());
                     }
                 }
-                "sub" => raw.sub = Some(map.next_value::<Name<'de>>()?.0),
-                "aud" => raw.aud = Some(map.next_value_seed(strings)?),
+                "sub" => self.raw.sub = Some(map.next_value::<Name<'de>>()?.0),
+                "aud" => self.raw.aud = Some(map.next_value_seed(strings)?),
                 "exp" => {
-                    raw.exp = Some(map.next_value()?);
-                    if self.refuses(&raw) {
-                        return Ok(raw);
+                    self.raw.exp = Some(map.next_value()?);
+                    if self.refuses() {
+                        return Ok(());
                     }
                 }
-                "nbf" => raw.nbf = Some(map.next_value()?),
-                "iat" => raw.iat = Some(map.next_value()?),
-                "jti" => raw.jti = map.next_value::<Name<'de>>().map(|_| true)?,
-                "client_id" => raw.client_id = Some(map.next_value::<Name<'de>>()?.0),
-                "azp" => raw.azp = Some(map.next_value::<Name<'de>>()?.0),
-                "scope" => raw.scope = Some(map.next_value_seed(strings)?),
-                "scp" => raw.scp = Some(map.next_value_seed(strings)?),
-                "tenant" => raw.tenant = Some(map.next_value_seed(Lenient::seed(&document))?),
-                "amr" => raw.amr = Some(map.next_value_seed(strings)?),
+                "nbf" => self.raw.nbf = Some(map.next_value()?),
+                "iat" => self.raw.iat = Some(map.next_value()?),
+                "jti" => self.raw.jti = map.next_value::<Name<'de>>().map(|_| true)?,
+                "client_id" => self.raw.client_id = Some(map.next_value::<Name<'de>>()?.0),
+                "azp" => self.raw.azp = Some(map.next_value::<Name<'de>>()?.0),
+                "scope" => self.raw.scope = Some(map.next_value_seed(strings)?),
+                "scp" => self.raw.scp = Some(map.next_value_seed(strings)?),
+                "tenant" => self.raw.tenant = Some(map.next_value_seed(Lenient::seed(&document))?),
+                "amr" => self.raw.amr = Some(map.next_value_seed(strings)?),
                 "cnf" => {
                     map.next_value_seed(Skip::top_level(&document))?;
-                    raw.has_confirmation = true;
+                    self.raw.has_confirmation = true;
                 }
                 "typ" => {
                     let typ = map.next_value_seed(Lenient::seed(&document))?.0;
-                    raw.is_other_token |=
+                    self.raw.is_other_token |=
                         matches!(typ.as_deref(), Some("ID" | "Refresh" | "Offline" | "Logout"));
                 }
                 "at_hash" | "c_hash" | "events" => {
                     map.next_value_seed(Skip::top_level(&document))?;
-                    raw.is_other_token = true;
+                    self.raw.is_other_token = true;
                 }
                 _ => map.next_value_seed(Skip::top_level(&document))?,
             }
             names.note(name)?;
         }
-        names.finish()?;
-        Ok(raw)
+        names.finish()
     }
 }
 

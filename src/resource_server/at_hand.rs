@@ -83,7 +83,7 @@ thread_local! {
     static AT_HAND: RefCell<Box<[Set]>> = RefCell::new((0..1 << SET_BITS).map(|_| Set::default()).collect());
 }
 
-/// What a token is looked for by: the cache, its bytes, and a keyed hash of these.
+/// What a token is looked for by: the cache, its bytes, and a keyed hash of their end.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'t> {
     pub(super) cache: CacheId,
