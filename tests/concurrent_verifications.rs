@@ -35,34 +35,36 @@ fn forged(number: usize) -> String {
     with_claims("a", rsa(1), &claims_with(json!({ "jti": number.to_string() })))
 }
 
-/// A server that verifies one signature at a time.
-async fn server() -> ResourceServer {
+/// A server that verifies so many signatures at a time.
+async fn server(limit: usize) -> ResourceServer {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    builder(&issuer, &clock()).max_concurrent_verifications(1).start().await.unwrap()
+    builder(&issuer, &clock()).max_concurrent_verifications(limit).start().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn with_one_turn_for_all_each_request_gets_its_own_verdict() {
-    let server = server().await;
-    let asked: Vec<_> = (0..400)
-        .map(|number| {
-            let server = server.clone();
-            let (token, expected) = if number % 2 == 0 {
-                (good(number), StatusCode::OK)
-            } else {
-                (forged(number), StatusCode::UNAUTHORIZED)
-            };
-            (expected, tokio::spawn(async move { ask(&server, &token).await.status() }))
-        })
-        .collect();
-    for (expected, asked) in asked {
-        assert_eq!(asked.await.unwrap(), expected);
+async fn with_few_turns_for_all_each_request_gets_its_own_verdict() {
+    for limit in [1, 3] {
+        let server = server(limit).await;
+        let asked: Vec<_> = (0..400)
+            .map(|number| {
+                let server = server.clone();
+                let (token, expected) = if number % 2 == 0 {
+                    (good(number), StatusCode::OK)
+                } else {
+                    (forged(number), StatusCode::UNAUTHORIZED)
+                };
+                (expected, tokio::spawn(async move { ask(&server, &token).await.status() }))
+            })
+            .collect();
+        for (expected, asked) in asked {
+            assert_eq!(asked.await.unwrap(), expected);
+        }
     }
 }
 
 #[tokio::test]
 async fn whoever_finds_no_turn_waits_beyond_a_thousand_is_turned_away_and_remembered_tokens_are_served() {
-    let server = server().await;
+    let server = server(1).await;
     let known = good(0);
     assert_eq!(ask(&server, &known).await.status(), StatusCode::OK);
     assert_eq!(server.cached_tokens(), 1, "nobody should need two turns");
