@@ -5,7 +5,7 @@
 //! Each layer is set up as its documentation has it: it fetches the keys from an issuer, checks
 //! signature, `exp`, `aud`, and `iss` where it can, and stands before a service that answers at once.
 //! The rows are measured in short rounds in turn, so that whatever else the machine does falls on all of
-//! them; the medians are shown. Read the ratios.
+//! them; the medians are shown, of the times and of each round's ratios. Read the ratios.
 
 mod allocations;
 mod backend;
@@ -84,24 +84,21 @@ fn print(ours: &[Row], others: &[Row], token: &HeaderValue) {
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     for row in ours.iter().chain(others) {
         let cells = |column: &Column, first: &Column| {
-            let (median, ratio) = (column.median(), column.median() / first.median());
+            let (median, ratio) = (column.median(), column.ratio_to(first));
             format!("{median:.0} | {:.1} | {ratio:.2}", column.allocations)
         };
         let (same, new) = (cells(&row.same, &first.same), cells(&row.new, &first.new));
         println!("| {} | {} | {same} | {new} |", row.name, row.version);
     }
     println!();
-    let best = |column: fn(&Row) -> &Column| {
-        others.iter().map(|row| column(row).median()).fold(f64::INFINITY, f64::min)
+    let best = |column: fn(&Row) -> &Column, ours: &Row| {
+        others.iter().map(|row| column(row).ratio_to(column(ours))).fold(f64::INFINITY, f64::min)
     };
-    println!(
-        "the best of the others, to the same token: {:.1} times ours",
-        best(|row| &row.same) / first.same.median()
-    );
+    println!("the best of the others, to the same token: {:.1} times ours", best(|row| &row.same, first));
     for row in ours {
         println!(
             "the best of the others, to tokens never seen: {:.2} times {}",
-            best(|row| &row.new) / row.new.median(),
+            best(|row| &row.new, row),
             row.name
         );
     }

@@ -104,9 +104,12 @@ impl Row {
 
 impl Column {
     pub fn median(&self) -> f64 {
-        let mut sorted = self.nanos.clone();
-        sorted.sort_unstable_by(f64::total_cmp);
-        sorted[sorted.len() / 2]
+        median(self.nanos.clone())
+    }
+
+    /// How many times as long as the other, round by round.
+    pub fn ratio_to(&self, other: &Self) -> f64 {
+        median(self.nanos.iter().zip(&other.nanos).map(|(own, other)| own / other).collect())
     }
 }
 
@@ -142,4 +145,9 @@ fn version(package: &str) -> &'static str {
     let mut lines = include_str!("../Cargo.lock").lines().skip_while(|line| *line != name);
     let version = lines.nth(1).and_then(|line| line.strip_prefix("version = \"")?.strip_suffix('"'));
     version.unwrap_or_else(|| panic!("{package} is not in Cargo.lock"))
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_unstable_by(f64::total_cmp);
+    all[all.len() / 2]
 }
