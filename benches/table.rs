@@ -79,7 +79,7 @@ fn in_short(rows: &[Row]) {
         between(cheap.map(Row::median)),
         between(cheap.map(|row| row.allocations)),
     );
-    line("refused: forged", row("refused: forged"), "a signature");
+    line("refused: forged", row("refused: forged"), "of base64, one pass of serde and the signature");
 }
 
 const BARE: &str = "bare service";
