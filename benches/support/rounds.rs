@@ -1,5 +1,5 @@
 //! Requests in rounds, each kind of request in turn, so that whatever else the machine does falls on
-//! all of them.
+//! all of them. Benchmark libraries measure one kind after the other: ratios drift with the machine.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -9,7 +9,7 @@
 //! What is met often is found out much as Misra and Gries count frequent items: a token earns credit
 //! when it comes, and others take it away that come and find no place. So those that come often
 //! stay, whatever else comes; where there are many and all are alike, none is worth a copy; and
-//! one that comes no more loses its place to the next that does.
+//! one that comes no more loses its place, in time, to those that do.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};

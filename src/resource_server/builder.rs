@@ -145,7 +145,7 @@ impl ResourceServerBuilder {
     /// Tokens of more than 8 KiB are never kept.
     ///
     /// Besides, each thread has copies of up to 128 tokens at hand that it uses again and again, of all
-    /// resource servers together: some 250 KB with tokens of 900 bytes, 2 MB at the very most. They are
+    /// resource servers together: some 250 KB with tokens of 900 bytes, 2 MB with the longest that are kept. They are
     /// judged like any other, and stay until others take their places, or the thread ends.
     pub fn max_cache_size(mut self, bytes: u64) -> Self {
         self.cache.bytes = bytes;

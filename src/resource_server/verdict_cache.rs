@@ -47,7 +47,7 @@ struct Kept {
 }
 
 impl Kept {
-    /// Fewer are at hand: 48 bits of their signatures tell them apart.
+    /// Eight characters are enough to find one of the few that are at hand; the whole is compared.
     fn wanted<'t>(&self, token: &'t [u8]) -> at_hand::Wanted<'t> {
         let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
         at_hand::Wanted { cache: self.id, token, hash: self.hasher.hash_one(end) }
