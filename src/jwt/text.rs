@@ -77,28 +77,33 @@ pub(super) struct Strings<'a> {
     plain: Option<&'a str>,
     /// Those that were written with escapes, which have to be undone to be read.
     escaped: Vec<Box<str>>,
+    /// How many of these came before the first without.
+    leading: usize,
 }
 
 impl<'a> Strings<'a> {
     /// Those of an array come one after the other.
     pub(super) fn push(&mut self, payload: &'a str, one: Cow<'a, str>) {
-        match one {
-            Cow::Borrowed(one) => {
-                self.plain = Some(self.plain.map_or(one, |first| up_to(payload, first, one)))
-            }
-            Cow::Owned(one) => self.escaped.push(one.into()),
+        match (one, self.plain) {
+            (Cow::Owned(one), _) => self.escaped.push(one.into()),
+            (Cow::Borrowed(one), Some(first)) => self.plain = Some(up_to(payload, first, one)),
+            (Cow::Borrowed(one), None) => (self.plain, self.leading) = (Some(one), self.escaped.len()),
         }
     }
 
+    /// In the order in which they stand there.
     pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
-        let mut rest = self.plain;
-        let plain = std::iter::from_fn(move || {
-            let (one, behind) = split_string(rest?);
+        let mut escaped = self.escaped.iter().map(|one| &**one);
+        let (mut leading, mut rest) = (self.leading, self.plain);
+        std::iter::from_fn(move || {
+            let Some(json) = rest.filter(|_| leading == 0) else {
+                leading = leading.saturating_sub(1);
+                return escaped.next();
+            };
+            let (one, behind) = split_string(json);
             rest = behind.split_once('"').map(|(_, next)| next);
-            Some(one)
-        });
-        // Those with escapes are kept.
-        plain.filter(|one| !one.contains('\\')).chain(self.escaped.iter().map(|one| &**one))
+            if one.contains('\\') { escaped.next() } else { Some(one) }
+        })
     }
 }
 
@@ -157,6 +162,7 @@ mod tests {
         assert_eq!(of(r#"["a"]"#), ["a"]);
         assert_eq!(of(r#"["", "", "a", ""]"#), ["", "", "a", ""]);
         assert_eq!(of(r#"["a" ,  "b,]","c"]"#), ["a", "b,]", "c"]);
-        assert_eq!(of(r#"["\"x\"","a","\\","\\\"","b","c\n"]"#), ["a", "b", "\"x\"", "\\", "\\\"", "c\n"]);
+        assert_eq!(of(r#"["\"x\"","a","\\","\\\"","b","c\n"]"#), ["\"x\"", "a", "\\", "\\\"", "b", "c\n"]);
+        assert_eq!(of(r#"["\n","\t"]"#), ["\n", "\t"]);
     }
 }

@@ -142,7 +142,7 @@ impl AuthContext {
         self.text(&self.0.claims.client_id)
     }
 
-    /// All members of `aud`; those that are written with escapes come last.
+    /// All members of `aud`.
     pub fn audience(&self) -> impl Iterator<Item = &str> {
         self.0.claims.audience.iter(&self.0.payload)
     }
