@@ -26,14 +26,11 @@ pub(crate) struct Segments<'t> {
 impl<'t> Segments<'t> {
     /// Splits a token at its two dots; nothing is decoded or copied.
     pub(crate) fn split(token: &'t [u8]) -> Result<Self, Defect> {
-        let mut dots = memchr::memchr_iter(b'.', token);
-        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
-            return Err(Defect::Malformed);
-        };
-        let part = |from, to| token.get(from..to).ok_or(Defect::Malformed);
-        let (header, payload) = (part(0, first)?, part(first + 1, second)?);
-        let (signing_input, signature) = (part(0, second)?, part(second + 1, token.len())?);
-        if header.is_empty() || signature.is_empty() || signature.len() > MAX_SIGNATURE {
+        let (header, rest) = at_dot(token).ok_or(Defect::Malformed)?;
+        let (payload, signature) = at_dot(rest).ok_or(Defect::Malformed)?;
+        let signing_input = token.get(..header.len() + 1 + payload.len()).ok_or(Defect::Malformed)?;
+        let has_more_parts = at_dot(signature).is_some();
+        if header.is_empty() || signature.is_empty() || signature.len() > MAX_SIGNATURE || has_more_parts {
             return Err(Defect::Malformed);
         }
         if header.len() > MAX_HEADER {
@@ -41,6 +38,12 @@ impl<'t> Segments<'t> {
         }
         Ok(Self { header, payload, signature, signing_input })
     }
+}
+
+/// What is before the first dot, and what is behind it.
+fn at_dot(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let dot = memchr::memchr(b'.', text)?;
+    Some((text.get(..dot)?, text.get(dot + 1..)?))
 }
 
 /// Where a part is decoded to: on the stack, but for one that is longer than that, so that a token

@@ -34,14 +34,12 @@ pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r [u8],
     Ok(token)
 }
 
-/// The token, if it is one run of visible characters. Whether they are a b64token is for the
-/// token's parser to say: a padded or otherwise spoiled token is an invalid token, not a malformed
-/// request.
-pub(super) fn one_word(token: &[u8]) -> Result<&[u8], RejectionKind> {
+/// Whether a token is one run of visible characters. Whether they are a b64token is for the token's
+/// parser to say: a padded or otherwise spoiled token is an invalid token, not a malformed request. So
+/// this is asked of a token that does not decode, and need not be of any other.
+pub(super) fn is_one_word(token: &[u8]) -> bool {
     // From `!` to `~`; without a way out in between, so that many bytes are looked at together.
-    let invisible =
-        token.iter().fold(0, |invisible, byte| invisible | u8::from(byte.wrapping_sub(b'!') > b'~' - b'!'));
-    if invisible == 0 { Ok(token) } else { Err(RejectionKind::InvalidRequest) }
+    token.iter().fold(true, |visible, byte| visible & (byte.wrapping_sub(b'!') <= b'~' - b'!'))
 }
 
 /// Whether the query has the parameter of RFC 6750 §2.3. Every request is asked, so nothing is decoded
@@ -83,7 +81,7 @@ mod tests {
             headers.append(header::AUTHORIZATION, HeaderValue::from_bytes(field.as_bytes()).unwrap());
         }
         extract(&headers, &Uri::from_static("/a?b=c"))
-            .and_then(one_word)
+            .and_then(|token| if is_one_word(token) { Ok(token) } else { Err(RejectionKind::InvalidRequest) })
             .map(|token| String::from_utf8(token.to_owned()).unwrap())
     }
 

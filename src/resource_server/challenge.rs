@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
+use super::rejection::Answer;
 use super::{Rejection, RejectionKind, ResourceServer};
 use crate::error::ConfigError;
 use crate::metrics::{Counter, REQUESTS};
@@ -43,13 +44,7 @@ impl<B: Default> RejectionResponse<B> for Challenge {
     fn response(&self, rejection: &Rejection) -> Response<B> {
         let mut response = Response::new(B::default());
         let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(challenge) = rejection.challenge() {
-            headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
-        }
-        if let Some(wait) = rejection.retry_after() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
-        }
+        headers.clone_from(rejection.fields());
         if rejection.is_grpc() {
             let (code, message) = match rejection.status() {
                 StatusCode::FORBIDDEN => ("7", "insufficient scope"),
@@ -66,12 +61,14 @@ impl<B: Default> RejectionResponse<B> for Challenge {
     }
 }
 
-/// The values of `WWW-Authenticate`, made once.
+/// What is answered, made once.
 #[derive(Clone, Debug)]
 pub(super) struct Challenges {
-    missing: HeaderValue,
-    invalid_request: HeaderValue,
-    invalid_token: HeaderValue,
+    missing: Arc<Answer>,
+    invalid_request: Arc<Answer>,
+    invalid_token: Arc<Answer>,
+    busy: Arc<Answer>,
+    keys_unavailable: Arc<Answer>,
     parameters: Arc<Parameters>,
 }
 
@@ -95,6 +92,7 @@ impl Challenges {
         };
         let value = |error: &str| {
             HeaderValue::try_from(format!("Bearer realm={realm}{error}{metadata}"))
+                .map(Answer::challenge)
                 .map_err(|_| ConfigError::without_value("realm", "cannot stand in a header"))
         };
         let with_error = |code: &str, description: &str| {
@@ -109,6 +107,8 @@ impl Challenges {
             // One text for all: what was found out before the signature was known to be good is nobody's
             // business but the operator's.
             invalid_token: with_error("invalid_token", "The access token is invalid")?,
+            busy: Answer::later(ResourceServer::RETRY_SOON),
+            keys_unavailable: Answer::later(ResourceServer::RETRY_AFTER),
             parameters: Arc::new(Parameters {
                 realm: realm.clone(),
                 metadata: metadata.clone(),
@@ -123,11 +123,11 @@ impl Challenges {
 
     /// The rejection of one request.
     pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {
-        let (challenge, retry_after) = match kind {
-            RejectionKind::Busy => (None, Some(ResourceServer::RETRY_SOON)),
-            RejectionKind::KeysUnavailable => (None, Some(ResourceServer::RETRY_AFTER)),
-            RejectionKind::MissingToken => (Some(&self.missing), None),
-            RejectionKind::InvalidRequest => (Some(&self.invalid_request), None),
+        let answer = match kind {
+            RejectionKind::Busy => &self.busy,
+            RejectionKind::KeysUnavailable => &self.keys_unavailable,
+            RejectionKind::MissingToken => &self.missing,
+            RejectionKind::InvalidRequest => &self.invalid_request,
             RejectionKind::Audience
             | RejectionKind::BadSignature
             | RejectionKind::Claim
@@ -141,9 +141,9 @@ impl Challenges {
             | RejectionKind::TooLarge
             | RejectionKind::Type
             | RejectionKind::UnknownKey
-            | RejectionKind::UnsupportedAlgorithm => (Some(&self.invalid_token), None),
+            | RejectionKind::UnsupportedAlgorithm => &self.invalid_token,
         };
-        Rejection::new(kind, challenge.cloned(), retry_after, grpc)
+        Rejection::new(kind, Arc::clone(answer), grpc)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Why one request was refused.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::jwt::Defect;
 
@@ -152,6 +153,35 @@ impl fmt::Display for RejectionKind {
     }
 }
 
+/// What an answer has to say, in fields that are made once: a refusal has to be cheap.
+#[derive(Debug)]
+pub(super) struct Answer {
+    fields: HeaderMap,
+    retry_after: Option<Duration>,
+}
+
+impl Answer {
+    fn new() -> Self {
+        let mut fields = HeaderMap::new();
+        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Self { fields, retry_after: None }
+    }
+
+    /// The caller has to do something about it (RFC 6750 §3).
+    pub(super) fn challenge(challenge: HeaderValue) -> Arc<Self> {
+        let mut answer = Self::new();
+        answer.fields.insert(header::WWW_AUTHENTICATE, challenge);
+        Arc::new(answer)
+    }
+
+    /// It can be judged later, perhaps (RFC 9110 §10.2.3).
+    pub(super) fn later(wait: Duration) -> Arc<Self> {
+        let mut answer = Self { retry_after: Some(wait), ..Self::new() };
+        answer.fields.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+        Arc::new(answer)
+    }
+}
+
 /// A refused request: why, and what the answer has to say.
 ///
 /// It is also put into the response's extensions, so that outer layers can count the causes.
@@ -159,19 +189,13 @@ impl fmt::Display for RejectionKind {
 #[derive(Clone, Debug)]
 pub struct Rejection {
     kind: RejectionKind,
-    challenge: Option<HeaderValue>,
-    retry_after: Option<Duration>,
+    answer: Arc<Answer>,
     grpc: bool,
 }
 
 impl Rejection {
-    pub(super) fn new(
-        kind: RejectionKind,
-        challenge: Option<HeaderValue>,
-        retry_after: Option<Duration>,
-        grpc: bool,
-    ) -> Self {
-        Self { kind, challenge, retry_after, grpc }
+    pub(super) fn new(kind: RejectionKind, answer: Arc<Answer>, grpc: bool) -> Self {
+        Self { kind, answer, grpc }
     }
 
     /// Why the request was refused.
@@ -189,13 +213,18 @@ impl Rejection {
     /// The value of `WWW-Authenticate`. None if the request cannot be judged (503).
     #[must_use]
     pub fn challenge(&self) -> Option<&HeaderValue> {
-        self.challenge.as_ref()
+        self.answer.fields.get(header::WWW_AUTHENTICATE)
     }
 
     /// The value of `Retry-After`, if the request cannot be judged now.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        self.answer.retry_after
+    }
+
+    /// What stands in the header of the answer.
+    pub(super) fn fields(&self) -> &HeaderMap {
+        &self.answer.fields
     }
 
     /// Whether the request was a gRPC call: `POST` over HTTP/2 with `content-type: application/grpc`.

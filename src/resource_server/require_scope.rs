@@ -11,6 +11,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::challenge::{DEFAULT_REALM, Parameters, is_grpc};
+use super::rejection::Answer;
 use super::service::{Anonymous, refuse};
 use super::{AuthContext, Challenge, Rejection, RejectionKind, RejectionResponse};
 use crate::oauth::Scope;
@@ -38,7 +39,7 @@ struct Requirement {
     scopes: Arc<[Scope]>,
     all: bool,
     list: Arc<str>,
-    missing: HeaderValue,
+    missing: Arc<Answer>,
 }
 
 impl RequireScopeLayer {
@@ -81,7 +82,7 @@ impl RequireScopeLayer {
         assert!(!scopes.is_empty(), "at least one scope has to be required");
         let list = scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
         let value = |text: String| HeaderValue::try_from(text).expect("scope tokens are visible ASCII");
-        let missing = value(format!(r#"Bearer realm="{DEFAULT_REALM}", scope="{list}""#));
+        let missing = Answer::challenge(value(format!(r#"Bearer realm="{DEFAULT_REALM}", scope="{list}""#)));
         Self { requirement: Requirement { scopes, all, list: list.into(), missing }, on_rejection: Challenge }
     }
 }
@@ -100,7 +101,7 @@ impl Requirement {
         let Some(context) = AuthContext::of(request) else {
             return Err(match request.extensions().get::<Anonymous>() {
                 Some(Anonymous(rejection)) => rejection.clone(),
-                None => Rejection::new(RejectionKind::MissingToken, Some(self.missing.clone()), None, grpc),
+                None => Rejection::new(RejectionKind::MissingToken, Arc::clone(&self.missing), grpc),
             });
         };
         let has = |scope: &Scope| context.has_scope(scope.as_str());
@@ -114,7 +115,9 @@ impl Requirement {
         let challenge = HeaderValue::try_from(format!(
             r#"Bearer realm={realm}, error="insufficient_scope", error_description="The access token lacks a required scope", scope="{list}"{metadata}"#
         ));
-        Err(Rejection::new(RejectionKind::InsufficientScope, challenge.ok(), None, grpc))
+        // Each part was found to be fit for a header before.
+        let challenge = challenge.unwrap_or(HeaderValue::from_static(r#"Bearer error="insufficient_scope""#));
+        Err(Rejection::new(RejectionKind::InsufficientScope, Answer::challenge(challenge), grpc))
     }
 }
 
