@@ -22,16 +22,19 @@ mod plot;
 #[allow(dead_code, reason = "the table uses all of it")]
 #[path = "support/rounds.rs"]
 mod rounds;
+#[path = "support/threads.rs"]
+mod threads;
 #[allow(dead_code, reason = "the other benchmarks use the rest")]
 #[path = "support/tokens.rs"]
 mod tokens;
 
-use std::sync::{Arc, Barrier};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use floor::Moka;
 use plot::Curve;
-use rounds::{Call, Row, fields, layered, request, server, thousands, with};
+use rounds::{Row, fields, layered, request, server, with};
+use threads::Pair;
 use tokens::Signer;
 use tower_oauth::ResourceServerBuilder;
 
@@ -150,114 +153,37 @@ fn by_size(signer: &Signer) {
     plot::draw("token_size", "a request, by the size of its token", "bytes", &curves);
 }
 
-/// Requests a second, of one thread and of two. What the bare service gains is what the machine has
-/// to give.
+/// What a second thread is worth. What the bare service gains is what the machine has to give.
 fn by_threads(jwks: &str, tokens: &[String]) {
     let resource = server(jwks, |builder| builder);
     let moka = Arc::new(Moka::default());
-    type Make<'m> = Box<dyn Fn() -> Call + 'm>;
-    let bare: Make<'_> = Box::new(|| with(|_| {}));
-    let floor: Make<'_> = Box::new(|| {
+    let bare = || with(|_| {});
+    let floor = || {
         let moka = Arc::clone(&moka);
         with(move |request| moka.check(request))
-    });
-    let hit: Make<'_> = Box::new(|| layered(&resource));
+    };
+    let hit = || layered(&resource);
     // Threads that share nothing: what the machine has to give for this work.
-    let alone: Make<'_> = Box::new(|| layered(&server(jwks, |builder| builder)));
+    let alone = || layered(&server(jwks, |builder| builder));
     let first = |count: usize| &tokens[..count.min(tokens.len())];
-    let (one, other) = (&tokens[..1], &tokens[1..2]);
-    println!(
-        "Requests a second, and how many times as many two threads serve: in the calls alone, and with what"
-    );
-    println!("it takes to make the requests.\n");
-    println!(
-        "| what | one thread | two threads | in the calls | in all |\n| --- | ---: | ---: | ---: | ---: |"
-    );
-    for (name, make, tokens) in [
-        ("bare service", &bare, [one, one]),
-        ("floor of a hit: moka, both the same token", &floor, [one, one]),
-        ("**hit**, both the same token", &hit, [one, one]),
-        ("floor of a hit: moka, each a token of its own", &floor, [one, other]),
-        ("**hit**, each a token of its own", &hit, [one, other]),
-        ("**hit**, each a server and a token of its own", &alone, [one, other]),
-        ("floor of a hit: moka, both 50 tokens in turn", &floor, [first(50); 2]),
-        ("**hit**, both 50 tokens in turn", &hit, [first(50); 2]),
-        ("floor of a hit: moka, both 10,000 tokens in turn", &floor, [first(10_000); 2]),
-        ("**hit**, both 10,000 tokens in turn", &hit, [first(10_000); 2]),
-        ("**hit**, both 10,000 tokens in turn, each a server of its own", &alone, [first(10_000); 2]),
-    ] {
-        let pairs: Vec<_> = (0..if rounds::is_quick() { 1 } else { 15 })
-            .map(|_| [1, 2].map(|threads| requests_a_second(make, &tokens[..threads])))
-            .collect();
-        let of = |figure: fn(&[Rates; 2]) -> f64| rounds::median(pairs.iter().map(figure).collect());
-        println!(
-            "| {name} | {} | {} | {:.2} | {:.2} |",
-            thousands(of(|[one, _]| one.in_calls)),
-            thousands(of(|[_, two]| two.in_calls)),
-            of(|[one, two]| two.in_calls / one.in_calls),
-            of(|[one, two]| two.in_all / one.in_all),
-        );
-    }
-    println!();
-}
-
-/// Requests a second.
-struct Rates {
-    /// By the time that each thread spent in calls.
-    in_calls: f64,
-    /// From the first start to the last end.
-    in_all: f64,
-}
-
-/// One thread for each list of tokens. The requests are made in small batches, which is not the layer's
-/// work.
-fn requests_a_second(make: &dyn Fn() -> Call, threads: &[&[String]]) -> Rates {
-    const BATCH: usize = 64;
-    let batches = if rounds::is_quick() { 2 } else { 4_000 };
-    let start = Barrier::new(threads.len());
-    std::thread::scope(|scope| {
-        let mut working = Vec::new();
-        for (thread, tokens) in threads.iter().enumerate() {
-            let mut call = make();
-            // As a connection would have it: bytes of its own. Each thread is at another place of the list.
-            let fields: Vec<_> = tokens.iter().map(|token| rounds::field(token)).collect();
-            let mut next = thread * fields.len() / 2;
-            let start = &start;
-            working.push(scope.spawn(move || {
-                let mut batch = |count: usize| {
-                    let requests: Vec<_> = (0..count)
-                        .map(|_| {
-                            next += 1;
-                            request(&fields[next % fields.len()])
-                        })
-                        .collect();
-                    let began = Instant::now();
-                    let good = requests.into_iter().map(&mut call).filter(|status| *status == 200).count();
-                    let took = began.elapsed();
-                    assert_eq!(good, count);
-                    took
-                };
-                // Often enough to be remembered, and to be at hand.
-                for _ in 0..20 {
-                    batch(fields.len());
-                }
-                start.wait();
-                let began = Instant::now();
-                let in_calls = (0..batches).map(|_| batch(BATCH)).sum::<Duration>();
-                (in_calls, began, Instant::now())
-            }));
-        }
-        let (mut in_calls, mut times) = (0.0, Vec::new());
-        let each = (batches * BATCH) as f64;
-        for thread in working {
-            let (took, began, ended) = thread.join().unwrap();
-            in_calls += each / took.as_secs_f64();
-            times.push((began, ended));
-        }
-        let began = times.iter().map(|(began, _)| *began).min().unwrap();
-        let ended = times.iter().map(|(_, ended)| *ended).max().unwrap();
-        Rates { in_calls, in_all: each * times.len() as f64 / (ended - began).as_secs_f64() }
-    })
+    let (one, other, some, many) = (&tokens[..1], &tokens[1..2], first(50), first(10_000));
+    // Not more at a time: threads beyond 16 share the allocator's arenas on two cores, and its locks.
+    threads::compare(vec![
+        Pair::new("bare service", bare, [one, one]),
+        Pair::new("floor of a hit: moka, both the same token", floor, [one, one]),
+        Pair::new("**hit**, both the same token", hit, [one, one]),
+        Pair::new("floor of a hit: moka, each a token of its own", floor, [one, other]),
+        Pair::new("**hit**, each a token of its own", hit, [one, other]),
+        Pair::new("**hit**, each a server and a token of its own", alone, [one, other]),
+    ]);
+    threads::compare(vec![
+        Pair::new("bare service", bare, [one, one]),
+        Pair::new("floor of a hit: moka, both 50 tokens in turn", floor, [some, some]),
+        Pair::new("**hit**, both 50 tokens in turn", hit, [some, some]),
+        Pair::new("floor of a hit: moka, both 10,000 tokens in turn", floor, [many, many]),
+        Pair::new("**hit**, both 10,000 tokens in turn", hit, [many, many]),
+        Pair::new("**hit**, both 10,000 tokens in turn, each a server of its own", alone, [many, many]),
+    ]);
 }
 
 /// What each token takes that is kept.
