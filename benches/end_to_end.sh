@@ -1,29 +1,31 @@
 #!/usr/bin/env bash
-# `protected_resource` and the same router without the layer, under the same load: requests a second,
-# with one token repeated and with 10,000 tokens in turn. Needs `wrk`.
+# `protected_resource` under load, behind the layer and where it has none: requests for each second of
+# processor time, with one token repeated and with 10,000 tokens in turn. Needs `wrk`.
 #
-#   bash benches/end_to_end.sh            # about two minutes
-#   SECONDS_EACH=2 ROUNDS=3 bash benches/end_to_end.sh
+#   bash benches/end_to_end.sh            # about three minutes
+#   SECONDS_EACH=1 ROUNDS=2 bash benches/end_to_end.sh
 #
-# The server has one core, the load another. The two are measured in turn, round by round, and
-# the medians of their ratios are shown.
+# One program runs twice; one instance is asked for `/protected_resource` and the other for `/healthz`, which
+# is the same handler without the layer, so that nothing else differs. Both are loaded at the same time, and
+# share one core, the loads another: what else the machine does falls on both alike. One after the other, the
+# same program serves a fifth more or less from one second to the next. In every other round the instances
+# change places; medians are shown.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 command -v wrk >/dev/null || { echo "wrk is not installed; in Debian it is the package of that name" >&2; exit 2; }
 
 seconds=${SECONDS_EACH:-4}
-rounds=${ROUNDS:-7}
+rounds=${ROUNDS:-16}
 scratch=$(mktemp -d)
 started=()
 trap 'kill "${started[@]}" 2>/dev/null && wait || true; rm -rf "$scratch"' EXIT
 
-# Built alike: the profile decides about half of the outcome.
 built() {
   cargo build --quiet --profile bench --message-format json "$@" |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
 }
-bare=$(built --bench bare)
-protected=$(built --example protected_resource)
+issuer=$(built --bench issuer)
+resource=$(built --example protected_resource)
 
 # On a core of its own, in place of the shell that calls it.
 on_core() {
@@ -45,14 +47,17 @@ first_line() {
 member() { sed "s/.*\"$1\":\"\([^\"]*\)\".*/\1/"; }
 
 export TOKIO_WORKER_THREADS=1 RUST_LOG=warn
-TOKENS=$scratch/distinct on_core 0 "$bare" >"$scratch/bare" &
+TOKENS=$scratch/distinct "$issuer" >"$scratch/issuer" &
 started+=($!)
-issuer=$(first_line "$scratch/bare")
-PORT=0 ISSUER=$(member issuer <<<"$issuer") AUDIENCE=$(member audience <<<"$issuer") \
-  JWKS_URI=$(member jwks_uri <<<"$issuer") on_core 0 "$protected" >"$scratch/protected" &
-started+=($!)
-bare_url=$(member listening <<<"$issuer")
-protected_url=$(first_line "$scratch/protected" | member listening)
+settings=$(first_line "$scratch/issuer")
+servers=() urls=()
+for place in 0 1; do
+  PORT=0 ISSUER=$(member issuer <<<"$settings") AUDIENCE=$(member audience <<<"$settings") \
+    JWKS_URI=$(member jwks_uri <<<"$settings") on_core 0 "$resource" >"$scratch/$place" &
+  started+=($!)
+  servers+=($!)
+  urls+=("$(first_line "$scratch/$place" | member listening)")
+done
 head -n 1 "$scratch/distinct" >"$scratch/repeated"
 
 # Requests made beforehand, so that the load costs little.
@@ -60,8 +65,7 @@ cat >"$scratch/load.lua" <<'LUA'
 local requests, last = {}, 0
 function init()
   for token in io.lines(os.getenv("TOKENS")) do
-    requests[#requests + 1] =
-      wrk.format("GET", "/protected_resource", { Authorization = "Bearer " .. token })
+    requests[#requests + 1] = wrk.format("GET", wrk.path, { Authorization = "Bearer " .. token })
   end
 end
 function request()
@@ -73,29 +77,37 @@ LUA
 # Seconds of processor time that a server has had.
 busy() { awk '{ print ($14 + $15) / 100 }' "/proc/$1/stat"; }
 
-# Requests a second; fails if one was not served. Then how busy the server was: were it not at its
-# limit, this would be the figure of the load.
+# How many requests were served: of which tokens, and where. Fails if one was not.
 load() {
-  local out before
-  before=$(busy "$3")
+  local out
   out=$(TOKENS=$scratch/$1 on_core 1 wrk --threads 1 --connections 32 --duration "${seconds}s" \
-    --script "$scratch/load.lua" "$2/protected_resource")
+    --script "$scratch/load.lua" "$2")
   if grep -q "Non-2xx\|Socket errors" <<<"$out"; then echo "$out" >&2; exit 1; fi
-  echo "$(sed -n 's/^Requests\/sec: *//p' <<<"$out") $(awk "BEGIN { print ($(busy "$3") - $before) / $seconds }")"
+  sed -n 's/^ *\([0-9]*\) requests in .*/\1/p' <<<"$out"
 }
-median() { sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
+
+# Requests for each second of processor time, without the layer and with it, and their ratio: of which
+# tokens, and which instance has the layer.
+round() {
+  local kind=$1 with=$2 without=$((1 - $2)) before after
+  before="$(busy "${servers[without]}") $(busy "${servers[with]}")"
+  load "$kind" "${urls[without]}/healthz" >"$scratch/without" &
+  local first=$!
+  load "$kind" "${urls[with]}/protected_resource" >"$scratch/with"
+  wait "$first"
+  after="$(busy "${servers[without]}") $(busy "${servers[with]}")"
+  echo "$before $after $(<"$scratch/without") $(<"$scratch/with")" |
+    awk '{ without = $5 / ($3 - $1); with = $6 / ($4 - $2); print without, with, with / without }'
+}
+median() { sort -n | awk '{ v[NR] = $1 } END { print (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 }'; }
 
 for kind in repeated distinct; do
-  load "$kind" "$protected_url" "${started[1]}" >/dev/null # Each token often enough to be remembered.
-  for _ in $(seq "$rounds"); do
-    # Assigned first: a substitution that fails within a redirection goes unnoticed.
-    without_layer=$(load "$kind" "$bare_url" "${started[0]}")
-    with_layer=$(load "$kind" "$protected_url" "${started[1]}")
-    read -r without busy_without <<<"$without_layer"
-    read -r with busy_with <<<"$with_layer"
-    echo "$without $with $(awk "BEGIN { print $with / $without }") $busy_without $busy_with" >>"$scratch/$kind.rates"
+  # Each token often enough to be remembered, by both.
+  for place in 0 1; do round "$kind" "$place" >/dev/null; done
+  for number in $(seq "$rounds"); do
+    round "$kind" $((number % 2)) >>"$scratch/$kind.rates"
   done
   column() { cut -d' ' -f"$1" "$scratch/$kind.rates" | median; }
-  printf '%s: without the layer %.0f requests a second on %.2f of a core, with it %.0f on %.2f: %.3f\n' \
-    "$kind" "$(column 1)" "$(column 4)" "$(column 2)" "$(column 5)" "$(column 3)"
+  printf '%s: %.0f requests a second of processor time without the layer, %.0f with it: %.3f\n' \
+    "$kind" "$(column 1)" "$(column 2)" "$(column 3)"
 done

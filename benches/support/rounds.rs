@@ -42,10 +42,13 @@ pub async fn answer(request: Request<()>) -> Result<Response<()>, Infallible> {
     Ok(Response::new(()))
 }
 
-/// Requests as a connection has them: their fields are parts of a buffer that was read just now. Were they
-/// as far away in memory as what is remembered of them, half of a hit would be the way to them.
-pub fn requests<'f>(fields: impl Iterator<Item = &'f HeaderValue>) -> Vec<Request<()>> {
-    let mut buffer = BytesMut::new();
+/// Requests as a connection has them: their fields are parts of a buffer that was read just now, and that is
+/// used again when they are done with. Were they as far away in memory as what is remembered of them, half of
+/// a hit would be the way to them.
+pub fn requests<'f>(
+    buffer: &mut BytesMut,
+    fields: impl Iterator<Item = &'f HeaderValue>,
+) -> Vec<Request<()>> {
     let read = fields.map(|field| {
         buffer.extend_from_slice(field.as_bytes());
         request(&HeaderValue::from_maybe_shared(buffer.split().freeze()).unwrap())
@@ -95,6 +98,7 @@ pub struct Row {
     fields: Arc<Vec<HeaderValue>>,
     /// From one request's token to the next one's: 1 for those that were made one after the other.
     step: usize,
+    buffer: BytesMut,
     call: Call,
     next: usize,
     expected: u16,
@@ -114,6 +118,7 @@ impl Row {
             floor: floor.into(),
             fields: Arc::clone(fields),
             step: 1,
+            buffer: BytesMut::new(),
             call,
             next: 0,
             expected: 200,
@@ -139,7 +144,8 @@ impl Row {
     fn requests(&mut self, count: usize) -> Vec<Request<()>> {
         let (start, step, fields) = (self.next, self.step, &self.fields);
         self.next += count * step;
-        requests((1..=count).map(|number| &fields[(start + number * step) % fields.len()]))
+        let next = (1..=count).map(|number| &fields[(start + number * step) % fields.len()]);
+        requests(&mut self.buffer, next)
     }
 
     /// One round of so many requests, made and asked in small batches, as they come to a server: were all

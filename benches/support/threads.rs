@@ -6,7 +6,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
+use bytes::BytesMut;
+use http::Request;
 
 use crate::rounds::{Call, field, is_quick, median, requests, thousands};
 
@@ -27,8 +28,15 @@ impl Worker {
         let (start, starts) = mpsc::channel::<Arc<AtomicUsize>>();
         let (report, served) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let mut next = first;
-            let mut batch = |count| batch(&mut call, &fields, &mut next, count);
+            let (mut next, mut buffer) = (first, BytesMut::new());
+            let mut batch = |count| {
+                let start = next;
+                next += count;
+                batch(
+                    &mut call,
+                    requests(&mut buffer, (start..next).map(|number| &fields[number % fields.len()])),
+                )
+            };
             // Often enough to be remembered, and to be at hand.
             for _ in 0..20 {
                 batch(fields.len());
@@ -53,11 +61,8 @@ impl Worker {
 }
 
 /// How long the calls took. To make the requests is not the layer's work.
-fn batch(call: &mut Call, fields: &[HeaderValue], next: &mut usize, count: usize) -> Duration {
-    let start = *next;
-    *next += count;
-    let requests = requests((start..*next).map(|number| &fields[number % fields.len()]));
-    let began = Instant::now();
+fn batch(call: &mut Call, requests: Vec<Request<()>>) -> Duration {
+    let (began, count) = (Instant::now(), requests.len());
     let good = requests.into_iter().map(call).filter(|status| *status == 200).count();
     let took = began.elapsed();
     assert_eq!(good, count);

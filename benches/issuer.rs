@@ -1,7 +1,5 @@
-//! The router of `examples/protected_resource.rs` without the layer, and an issuer of tokens for the one
-//! with it. `benches/end_to_end.sh` runs both.
-//!
-//! Writes one token a line into the file that `TOKENS` names.
+//! An issuer for `benches/end_to_end.sh`: writes 10,000 tokens into the file that `TOKENS` names, one a
+//! line, and serves the keys.
 
 #![allow(
     clippy::unwrap_used,
@@ -39,14 +37,10 @@ async fn main() {
     let tokens: Vec<String> = (0..DISTINCT).map(token).collect();
     std::fs::write(file, tokens.join("\n")).unwrap();
     let jwks = signer.jwks();
-    let router = Router::new()
-        .route("/protected_resource", get(async || "Hello from protected resource"))
-        .route("/healthz", get(async || "ok"))
-        .route("/keys", get(async move || jwks));
+    let router = Router::new().route("/keys", get(async move || jwks));
     let listener = common::listen(0).await.unwrap_or_else(|unusable| panic!("{unusable:?}"));
     let address = listener.local_addr().unwrap();
     let settings = json!({
-        "listening": format!("http://{address}"),
         "issuer": tokens::ISSUER,
         "audience": tokens::AUDIENCE,
         "jwks_uri": format!("http://{address}/keys"),
