@@ -231,12 +231,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // Whatever an outer layer left there is not ours to vouch for.
-        request.extensions_mut().remove::<AuthContext>();
-        request.extensions_mut().remove::<Anonymous>();
         match self.server.decide(request.headers(), request.uri(), Waited::default()) {
             Ok(Decision::Grant(context)) => {
                 self.server.0.counters.granted();
+                // In place of whatever an outer layer left there, which is not ours to vouch for.
                 request.extensions_mut().insert(context);
                 ResponseFuture::calling(self.inner.call(request))
             }
@@ -260,6 +258,7 @@ where
                 }
                 let rejection = self.server.reject(kind, is_grpc(&request));
                 if kind == RejectionKind::MissingToken && self.allow_anonymous {
+                    request.extensions_mut().remove::<AuthContext>();
                     request.extensions_mut().insert(Anonymous(rejection));
                     return ResponseFuture::calling(self.inner.call(request));
                 }
