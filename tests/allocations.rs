@@ -9,8 +9,9 @@ use std::convert::Infallible;
 use allocation_counter::AllocationInfo;
 use http::{Request, Response, header};
 use serde_json::json;
-use support::{Bench, NOW, PrivateKey, claims, claims_with, compact, now_or_never, rsa};
+use support::{AUDIENCE, Bench, ISSUER, NOW, PrivateKey, claims, claims_with, compact, now_or_never, rsa};
 use tower::{Layer, Service, service_fn};
+use tower_oauth::{Audience, Issuer, KeySet, ResourceServer, TrustedIssuer};
 
 async fn answer(_: Request<()>) -> Result<Response<()>, Infallible> {
     Ok(Response::new(()))
@@ -53,6 +54,21 @@ fn the_third_and_the_thirtieth_request_with_a_token_take_three_allocations_each(
         let least = each.iter().filter_map(|each| each.get(nth - 1)).map(|taken| taken.count_total).min();
         assert_eq!(least, Some(3), "{nth}");
     }
+}
+
+/// The context, its payload, and the three of a hit.
+#[test]
+fn a_token_that_is_verified_takes_five_allocations() {
+    let mut bench = Bench::new();
+    let keys = json!({ "keys": [bench.rsa.jwk("rsa")] }).to_string();
+    let issuer = TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap())
+        .keys(KeySet::from_json(keys.as_bytes()).unwrap());
+    let uncached = ResourceServer::trusting(issuer).max_cached_tokens(0).clock(bench.clock.clone());
+    bench.server = uncached.build().unwrap().0;
+    let token = bench.token(&claims());
+    let each = each_taken(3, "/", &bench, &token, 200);
+    // From the second on, its header is recognised.
+    assert_eq!(each.iter().skip(1).map(|taken| taken.count_total).collect::<Vec<_>>(), [5, 5]);
 }
 
 #[test]
