@@ -87,6 +87,37 @@ fn row_23_the_scheme_is_case_insensitive_and_one_space_follows() {
     }
 }
 
+/// Whatever is wrong with the token besides, so that the answer tells nothing of it.
+#[test]
+fn row_22_what_stands_behind_a_token_makes_a_bad_request_of_any() {
+    let bench = Bench::new();
+    let tokens = [
+        bench.token(&claims()),
+        bench.token(&claims_with(json!({ "exp": 1_000_000_000 }))),
+        bench.token(&claims_with(json!({ "iss": "https://other.example" }))),
+        bench.token(&claims_with(json!({ "aud": "other" }))),
+        bench.with_header(r#"{"alg":"HS256","kid":"rsa"}"#),
+        bench.with_header(r#"{"alg":"RS256","kid":"other"}"#),
+        bench.with_payload(b"{}"),
+    ];
+    let without_keys = ResourceServer::builder(
+        Issuer::new(support::ISSUER).unwrap(),
+        Audience::new(support::AUDIENCE).unwrap(),
+    );
+    let without_keys = without_keys.clock(bench.clock.clone()).build().unwrap().0;
+    let mut bare = Bench::new();
+    bare.server = without_keys;
+    for token in tokens {
+        for behind in [" x", " Bearer x", ",Basic YTpi", ", Basic YTpi", " ", "\t"] {
+            for bench in [&bench, &bare] {
+                let field = format!("Bearer {token}{behind}");
+                let response = send(bench, Request::builder().header(header::AUTHORIZATION, &field));
+                assert_eq!(kind(&response), Some(RejectionKind::InvalidRequest), "{field}");
+            }
+        }
+    }
+}
+
 #[test]
 fn row_24_tokens_in_the_query_or_body_are_not_looked_for() {
     let bench = Bench::new();

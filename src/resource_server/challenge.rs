@@ -175,3 +175,58 @@ pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
         && request.method() == Method::POST
         && request.headers().get(header::CONTENT_TYPE).is_some_and(|value| is_grpc(value.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(kind: RejectionKind, grpc: bool) -> Response<()> {
+        let challenges = Challenges::new(DEFAULT_REALM, Some("https://api.example/metadata")).unwrap();
+        Challenge.response(&challenges.reject(kind, grpc))
+    }
+
+    /// RFC 6750 §3, RFC 9728 §5.1, RFC 9110 §10.2.3.
+    #[test]
+    fn each_refusal_says_what_the_caller_can_do_and_nothing_else() {
+        for kind in RejectionKind::ALL {
+            for grpc in [false, true] {
+                let response = answer(kind, grpc);
+                let field = |name| response.headers().get(name).map(|value| value.to_str().unwrap());
+                let (error, wait) = match kind {
+                    RejectionKind::Busy => (None, Some("1")),
+                    RejectionKind::KeysUnavailable => (None, Some("5")),
+                    RejectionKind::MissingToken => (Some(""), None),
+                    RejectionKind::InvalidRequest => (
+                        Some(
+                            r#", error="invalid_request", error_description="The Authorization field is malformed or repeated""#,
+                        ),
+                        None,
+                    ),
+                    _ => (
+                        Some(r#", error="invalid_token", error_description="The access token is invalid""#),
+                        None,
+                    ),
+                };
+                let challenge = error.map(|error| {
+                    format!(
+                        r#"Bearer realm="resource"{error}, resource_metadata="https://api.example/metadata""#
+                    )
+                });
+                assert_eq!(field("www-authenticate"), challenge.as_deref(), "{kind}");
+                assert_eq!(field("retry-after"), wait, "{kind}");
+                assert_eq!(field("cache-control"), Some("no-store"), "{kind}");
+                let code = match kind.status() {
+                    StatusCode::FORBIDDEN => "7",
+                    StatusCode::SERVICE_UNAVAILABLE => "14",
+                    _ => "16",
+                };
+                assert_eq!(field("grpc-status"), grpc.then_some(code), "{kind}");
+                assert_eq!(field("content-type"), grpc.then_some("application/grpc"), "{kind}");
+                assert_eq!(response.status(), if grpc { StatusCode::OK } else { kind.status() }, "{kind}");
+                let fields =
+                    1 + usize::from(challenge.is_some() || wait.is_some()) + if grpc { 3 } else { 0 };
+                assert_eq!(response.headers().len(), fields, "{kind}");
+            }
+        }
+    }
+}

@@ -113,7 +113,7 @@ impl AuthContext {
         has_it
     }
 
-    pub(super) fn challenge(&self) -> &Parameters {
+    pub(super) fn challenge(&self) -> &Arc<Parameters> {
         &self.0.challenge
     }
 

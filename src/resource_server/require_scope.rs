@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use http::{HeaderValue, Request, Response};
@@ -40,6 +40,9 @@ struct Requirement {
     all: bool,
     list: Arc<str>,
     missing: Arc<Answer>,
+    /// What is answered to a token that lacks a scope, as the resource server has it that judged the first
+    /// of them. Behind several, those of the others are made each time.
+    lacking: Arc<OnceLock<(Arc<Parameters>, Arc<Answer>)>>,
 }
 
 impl RequireScopeLayer {
@@ -83,7 +86,8 @@ impl RequireScopeLayer {
         let list = scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
         let value = |text: String| HeaderValue::try_from(text).expect("scope tokens are visible ASCII");
         let missing = Answer::challenge(value(format!(r#"Bearer realm="{DEFAULT_REALM}", scope="{list}""#)));
-        Self { requirement: Requirement { scopes, all, list: list.into(), missing }, on_rejection: Challenge }
+        let requirement = Requirement { scopes, all, list: list.into(), missing, lacking: Arc::default() };
+        Self { requirement, on_rejection: Challenge }
     }
 }
 
@@ -109,15 +113,26 @@ impl Requirement {
         if enough {
             return Ok(());
         }
-        let Parameters { realm, metadata, lacking_scope } = context.challenge();
-        lacking_scope.increment();
+        let parameters = context.challenge();
+        parameters.lacking_scope.increment();
+        Err(Rejection::new(RejectionKind::InsufficientScope, self.lacking(parameters), grpc))
+    }
+
+    fn lacking(&self, parameters: &Arc<Parameters>) -> Arc<Answer> {
+        let made = || (Arc::clone(parameters), self.answer_to_lacking(parameters));
+        let (of, answer) = self.lacking.get_or_init(made);
+        if Arc::ptr_eq(of, parameters) { Arc::clone(answer) } else { self.answer_to_lacking(parameters) }
+    }
+
+    fn answer_to_lacking(&self, Parameters { realm, metadata, .. }: &Parameters) -> Arc<Answer> {
         let list = &self.list;
         let challenge = HeaderValue::try_from(format!(
             r#"Bearer realm={realm}, error="insufficient_scope", error_description="The access token lacks a required scope", scope="{list}"{metadata}"#
         ));
         // Each part was found to be fit for a header before.
-        let challenge = challenge.unwrap_or(HeaderValue::from_static(r#"Bearer error="insufficient_scope""#));
-        Err(Rejection::new(RejectionKind::InsufficientScope, Answer::challenge(challenge), grpc))
+        Answer::challenge(
+            challenge.unwrap_or(HeaderValue::from_static(r#"Bearer error="insufficient_scope""#)),
+        )
     }
 }
 

@@ -73,10 +73,7 @@ impl ResourceServer {
         if let Some(context) = self.remembered(token, now) {
             return Ok(Decision::Grant(context));
         }
-        self.judge(token, now, waited).map_err(|kind| match kind {
-            RejectionKind::Malformed if !bearer::is_one_word(token) => RejectionKind::InvalidRequest,
-            kind => kind,
-        })
+        self.judge(token, now, waited)
     }
 
     /// The verdict of before on this very token, if it still holds.
@@ -94,7 +91,7 @@ impl ResourceServer {
     /// Judges a token from its bytes: the cheap questions first, and the signature last but one.
     fn judge(&self, token: &[u8], now: UnixTime, waited: Waited) -> Result<Decision, RejectionKind> {
         let may_wait = !waited.for_keys;
-        let segments = Segments::split(token)?; // RFC 7515 §7.1
+        let segments = Segments::split(bearer::one_word(token)?)?; // RFC 7515 §7.1
         let seen_headers = self.0.seen_headers.load();
         let (mut header_json, is_new);
         let header = match seen_headers.find(segments.header) {
