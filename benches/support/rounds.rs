@@ -14,7 +14,7 @@ use crate::tokens::{AUDIENCE, ISSUER};
 
 const ROUNDS: usize = 25;
 const ROUND: Duration = Duration::from_millis(20);
-const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 
 pub fn now_or_never<F: Future>(future: F) -> F::Output {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -42,7 +42,7 @@ pub async fn answer(request: Request<()>) -> Result<Response<()>, Infallible> {
     Ok(Response::new(()))
 }
 
-/// Requests as a connection has them: their fields are parts of a buffer that was read just now, and that is
+/// Requests as a connection has them: their fields are parts of a `buffer` that was read just now, and that is
 /// used again when they are done with. Were they as far away in memory as what is remembered of them, half of
 /// a hit would be the way to them.
 pub fn requests<'f>(
@@ -54,6 +54,11 @@ pub fn requests<'f>(
         request(&HeaderValue::from_maybe_shared(buffer.split().freeze()).unwrap())
     });
     read.collect()
+}
+
+/// With room for a batch.
+pub fn buffer(fields: &[HeaderValue]) -> BytesMut {
+    BytesMut::with_capacity(BATCH * fields.iter().map(HeaderValue::len).max().unwrap_or_default())
 }
 
 /// Sends a request, and has the status.
@@ -118,7 +123,7 @@ impl Row {
             floor: floor.into(),
             fields: Arc::clone(fields),
             step: 1,
-            buffer: BytesMut::new(),
+            buffer: buffer(fields),
             call,
             next: 0,
             expected: 200,

@@ -6,62 +6,81 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use http::Request;
 
-use crate::rounds::{Call, field, is_quick, median, requests, thousands};
+use crate::rounds::{BATCH, Call, buffer, field, is_quick, median, requests, thousands};
 
 const ROUNDS: usize = 150;
 const ROUND: Duration = Duration::from_millis(6);
-const BATCH: usize = 64;
+
+/// Requests a second.
+#[derive(Clone, Copy)]
+struct Rates {
+    /// By the time that was spent in calls.
+    in_calls: f64,
+    /// By the time that passed, in which the requests were made, too.
+    in_all: f64,
+}
 
 /// A thread that serves requests of its own, for as long as a round takes, whenever it is told to.
 struct Worker {
     start: mpsc::Sender<Arc<AtomicUsize>>,
-    served: mpsc::Receiver<f64>,
+    served: mpsc::Receiver<Rates>,
     thread: thread::JoinHandle<()>,
 }
 
+/// The other threads would wait for one that panics.
+struct EndsAll;
+
+impl Drop for EndsAll {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::exit(1);
+        }
+    }
+}
+
 impl Worker {
+    /// Returns when each token was seen often enough to be remembered, and to be at hand.
     fn new(mut call: Call, tokens: &[String], first: usize) -> Self {
+        let round = if is_quick() { Duration::from_micros(1) } else { ROUND };
         let fields: Vec<_> = tokens.iter().map(|token| field(token)).collect();
         let (start, starts) = mpsc::channel::<Arc<AtomicUsize>>();
         let (report, served) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let (mut next, mut buffer) = (first, BytesMut::new());
-            let mut batch = |count| {
-                let start = next;
-                next += count;
-                batch(
-                    &mut call,
-                    requests(&mut buffer, (start..next).map(|number| &fields[number % fields.len()])),
-                )
+            let _ends_all = EndsAll;
+            let (mut next, mut buffer) = (first, buffer(&fields));
+            let mut batch = || {
+                let numbers = next..next + BATCH;
+                next = numbers.end;
+                serve(&mut call, requests(&mut buffer, numbers.map(|number| &fields[number % fields.len()])))
             };
             // Often enough to be remembered, and to be at hand.
-            for _ in 0..20 {
-                batch(fields.len());
-            }
+            let _unmeasured: Duration = (0..(fields.len() * 20).div_ceil(BATCH)).map(|_| batch()).sum();
+            report.send(Rates { in_calls: 0.0, in_all: 0.0 }).unwrap();
             for missing in starts {
                 // What the others left in the processor's caches is not what this one would find there.
-                batch(BATCH * 4);
+                let _unmeasured: Duration = (0..4).map(|_| batch()).sum();
                 missing.fetch_sub(1, Ordering::Relaxed);
                 while missing.load(Ordering::Relaxed) > 0 {
                     std::hint::spin_loop();
                 }
                 let (began, mut took, mut count) = (Instant::now(), Duration::ZERO, 0);
-                while count == 0 || !is_quick() && began.elapsed() < ROUND {
-                    took += batch(BATCH);
+                while began.elapsed() < round {
+                    took += batch();
                     count += BATCH;
                 }
-                report.send(count as f64 / took.as_secs_f64()).unwrap();
+                let rate = |took: Duration| count as f64 / took.as_secs_f64();
+                report.send(Rates { in_calls: rate(took), in_all: rate(began.elapsed()) }).unwrap();
             }
         });
+        served.recv().unwrap();
         Self { start, served, thread }
     }
 }
 
 /// How long the calls took. To make the requests is not the layer's work.
-fn batch(call: &mut Call, requests: Vec<Request<()>>) -> Duration {
+fn serve(call: &mut Call, requests: Vec<Request<()>>) -> Duration {
     let (began, count) = (Instant::now(), requests.len());
     let good = requests.into_iter().map(call).filter(|status| *status == 200).count();
     let took = began.elapsed();
@@ -73,8 +92,8 @@ fn batch(call: &mut Call, requests: Vec<Request<()>>) -> Duration {
 pub struct Pair {
     name: String,
     workers: [Worker; 2],
-    /// Requests a second, of one thread and of two.
-    rates: Vec<[f64; 2]>,
+    /// Of one thread and of two.
+    rates: Vec<[Rates; 2]>,
 }
 
 impl Pair {
@@ -85,12 +104,18 @@ impl Pair {
         Self { name: name.to_owned(), workers, rates: Vec::new() }
     }
 
-    fn rate(&self, threads: usize) -> f64 {
+    fn rates(&self, threads: usize) -> Rates {
         let (workers, missing) = (&self.workers[..threads], Arc::new(AtomicUsize::new(threads)));
         for worker in workers {
             worker.start.send(Arc::clone(&missing)).unwrap();
         }
-        workers.iter().map(|worker| worker.served.recv().unwrap()).sum()
+        let served = workers.iter().map(|worker| worker.served.recv().unwrap());
+        served
+            .reduce(|sum, one| Rates {
+                in_calls: sum.in_calls + one.in_calls,
+                in_all: sum.in_all + one.in_all,
+            })
+            .unwrap()
     }
 }
 
@@ -98,16 +123,21 @@ impl Pair {
 pub fn compare(mut pairs: Vec<Pair>) {
     for _ in 0..if is_quick() { 1 } else { ROUNDS } {
         for pair in &mut pairs {
-            let rates = [1, 2].map(|threads| pair.rate(threads));
+            let rates = [1, 2].map(|threads| pair.rates(threads));
             pair.rates.push(rates);
         }
     }
-    println!("| requests a second, in the calls | one thread | two threads | two / one |");
-    println!("| --- | ---: | ---: | ---: |");
+    println!("| requests a second, in the calls | one thread | two threads | two / one | with making them |");
+    println!("| --- | ---: | ---: | ---: | ---: |");
     for Pair { name, rates, workers } in pairs {
-        let of = |figure: fn(&[f64; 2]) -> f64| median(rates.iter().map(figure).collect());
-        let (one, two) = (thousands(of(|rates| rates[0])), thousands(of(|rates| rates[1])));
-        println!("| {name} | {one} | {two} | {:.2} |", of(|[one, two]| two / one));
+        let of = |figure: fn(&[Rates; 2]) -> f64| median(rates.iter().map(figure).collect());
+        println!(
+            "| {name} | {} | {} | {:.2} | {:.2} |",
+            thousands(of(|[one, _]| one.in_calls)),
+            thousands(of(|[_, two]| two.in_calls)),
+            of(|[one, two]| two.in_calls / one.in_calls),
+            of(|[one, two]| two.in_all / one.in_all),
+        );
         for Worker { start, thread, .. } in workers {
             drop(start);
             thread.join().unwrap();
