@@ -106,7 +106,7 @@ median() { sort -n | awk '{ v[NR] = $1 } END { print (v[int((NR + 1) / 2)] + v[i
 compare() {
   local kind=$2 path=$3 place number
   # Each token often enough to be remembered, by both.
-  for place in 0 1; do round "$kind" "$place" "$path" >/dev/null; done
+  for place in 0 1 0 1; do round "$kind" "$place" "$path" >/dev/null; done
   for number in $(seq "$rounds"); do
     round "$kind" $((number % 2)) "$path"
   done >"$scratch/rates"
