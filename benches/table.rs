@@ -78,7 +78,7 @@ fn in_short(rows: &[Row]) {
     };
     let dearest = cheap.iter().map(|row| row.median()).fold(0.0, f64::max) / row(FIRST_SIGHT).median();
     println!(
-        "| refused: malformed, other algorithm, unknown issuer, expired | {} | {} | {dearest:.2} of a token never seen |",
+        "| refused: malformed, other algorithm, unknown issuer, expired | {} | {} | at most {dearest:.2} of a token never seen |",
         between(cheap.map(Row::median)),
         between(cheap.map(|row| row.allocations)),
     );

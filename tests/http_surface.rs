@@ -11,7 +11,7 @@ use serde_json::json;
 use support::{Bench, claims, claims_with, now_or_never};
 use tower_oauth::{
     Audience, AuthContext, Endpoint, Issuer, KeySet, Rejection, RejectionKind, RequireScopeLayer,
-    ResourceServer,
+    ResourceServer, TrustedIssuer,
 };
 
 fn send(bench: &Bench, request: http::request::Builder) -> Response<Full<Bytes>> {
@@ -84,6 +84,34 @@ fn row_23_the_scheme_is_case_insensitive_and_one_space_follows() {
     ] {
         let response = send(&bench, Request::builder().header(header::AUTHORIZATION, &field));
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{field}");
+    }
+}
+
+/// RFC 6750 §3.1: what a route wants is answered in the name of the resource server that judged the token.
+#[test]
+fn one_scope_layer_behind_several_resource_servers_speaks_for_each() {
+    use tower::{Layer, ServiceExt};
+    let bench = Bench::new();
+    let keys = json!({ "keys": [bench.rsa.jwk("rsa")] }).to_string();
+    let behind = RequireScopeLayer::all(["admin"]);
+    let servers = ["orders", "reports"].map(|realm| {
+        let audience = Audience::new(support::AUDIENCE).unwrap();
+        let issuer = TrustedIssuer::new(Issuer::new(support::ISSUER).unwrap(), audience)
+            .keys(KeySet::from_json(keys.as_bytes()).unwrap());
+        (realm, ResourceServer::trusting(issuer).realm(realm).clock(bench.clock.clone()).build().unwrap().0)
+    });
+    for (realm, server) in servers.iter().chain(&servers) {
+        let inner = tower::service_fn(|_: Request<()>| async {
+            Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+        });
+        let service = server.layer().layer(behind.layer(inner));
+        let field = format!("Bearer {}", bench.token(&claims()));
+        let request = Request::builder().header(header::AUTHORIZATION, field).body(()).unwrap();
+        let response = now_or_never(service.oneshot(request)).unwrap();
+        assert_eq!(response.status(), StatusCode::FORBIDDEN);
+        let challenge = response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap();
+        assert!(challenge.starts_with(&format!(r#"Bearer realm="{realm}", error="insufficient_scope""#)));
+        assert!(challenge.contains(r#"scope="admin""#), "{challenge}");
     }
 }
 
