@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
+use super::glance::{self, Plain};
 use super::header::{Header, Typ};
 use super::json::{Document, Name, Names, Skip, has_long_number};
 use super::text::{Strings, Text, Texts, place};
@@ -53,10 +54,30 @@ impl Expectations {
     }
 }
 
-/// A first look at `iss`, and at `exp` if it has been read.
-pub(crate) trait Glance: Fn(&str, Option<UnixTime>) -> Result<(), Defect> {}
+/// What tells most tokens that are refused: whose they are, and until when they are good.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Glance<'a> {
+    pub(crate) issuer: Option<&'a [u8]>,
+    pub(crate) expires_at: Option<UnixTime>,
+}
 
-impl<G: Fn(&str, Option<UnixTime>) -> Result<(), Defect>> Glance for G {}
+impl<'a> Glance<'a> {
+    /// As far as it can be told without reading the claims.
+    pub(crate) fn at(payload: &'a [u8]) -> Self {
+        let mut glance = Self::default();
+        for member in glance::members(payload) {
+            match member {
+                (b"iss", Plain::Text(issuer)) => glance.issuer = Some(issuer),
+                (b"exp", Plain::Number(seconds)) => glance.expires_at = Some(UnixTime::from_secs(seconds)),
+                _ => continue,
+            }
+            if glance.issuer.is_some() && glance.expires_at.is_some() {
+                break;
+            }
+        }
+        glance
+    }
+}
 
 /// More audiences or scopes than any token has: an array of them is read before its issuer may be known.
 const MAX_STRINGS: u32 = 1024;
@@ -72,25 +93,26 @@ impl<'a> Claims<'a> {
     /// Reads a decoded payload, strictly and once.
     ///
     /// A registered claim of the wrong type is an error even where the claim is not required
-    /// (CVE-2026-25537). `glance` sees `iss` and `exp` as soon as they have been read, and may
-    /// refuse the rest unread.
-    pub(crate) fn parse(payload: &'a str, glance: impl Glance) -> Result<Self, Defect> {
+    /// (CVE-2026-25537).
+    pub(crate) fn parse(payload: &'a str) -> Result<Self, Defect> {
         if has_long_number(payload.as_bytes()) {
             return Err(Defect::Malformed);
         }
         let mut claims = Self { payload, raw: Raw::default() };
-        let mut refused = None;
         let mut json = serde_json::Deserializer::from_str(payload);
-        let visitor = RawVisitor { payload, glance, raw: &mut claims.raw, refused: &mut refused };
-        let read = visitor.deserialize(&mut json);
-        // What is refused at a glance was not read to its end, which serde calls an error.
-        if let Some(defect) = refused {
-            return Err(defect);
-        }
-        match read.and_then(|()| json.end()) {
+        let visitor = RawVisitor { payload, raw: &mut claims.raw };
+        match visitor.deserialize(&mut json).and_then(|()| json.end()) {
             Ok(()) => Ok(claims),
             Err(error) if error.is_data() => Err(Defect::Claim),
             Err(_) => Err(Defect::Malformed),
+        }
+    }
+
+    /// As [`Glance::at`] has it, now that they have been read.
+    pub(super) fn glance(&self) -> Glance<'_> {
+        Glance {
+            issuer: self.raw.iss.as_deref().map(str::as_bytes),
+            expires_at: self.raw.exp.map(|date| date.0),
         }
     }
 
@@ -246,23 +268,12 @@ struct Raw<'a> {
 }
 
 /// Fills in what it is given: it is too large to be handed from one to the other.
-struct RawVisitor<'a, 'r, G> {
+struct RawVisitor<'a, 'r> {
     payload: &'a str,
-    glance: G,
     raw: &'r mut Raw<'a>,
-    /// Why `glance` would have no more; an error of serde's would cost several allocations to make.
-    refused: &'r mut Option<Defect>,
 }
 
-impl<G: Glance> RawVisitor<'_, '_, G> {
-    fn refuses(&mut self) -> bool {
-        let Some(issuer) = self.raw.iss.as_deref() else { return false };
-        *self.refused = (self.glance)(issuer, self.raw.exp.map(|date| date.0)).err();
-        self.refused.is_some()
-    }
-}
-
-impl<'de, G: Glance> DeserializeSeed<'de> for RawVisitor<'de, '_, G> {
+impl<'de> DeserializeSeed<'de> for RawVisitor<'de, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -270,33 +281,23 @@ impl<'de, G: Glance> DeserializeSeed<'de> for RawVisitor<'de, '_, G> {
     }
 }
 
-impl<'de, G: Glance> Visitor<'de> for RawVisitor<'de, '_, G> {
+impl<'de> Visitor<'de> for RawVisitor<'de, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a claims set")
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let document = Document::default();
         let mut names = Names::of(&document);
         let strings = StringsSeed(self.payload);
         while let Some(Name(name)) = map.next_key()? {
             match &*name {
-                "iss" => {
-                    self.raw.iss = Some(map.next_value::<Name<'de>>()?.0);
-                    if self.refuses() {
-                        return Ok(());
-                    }
-                }
+                "iss" => self.raw.iss = Some(map.next_value::<Name<'de>>()?.0),
                 "sub" => self.raw.sub = Some(map.next_value::<Name<'de>>()?.0),
                 "aud" => self.raw.aud = Some(map.next_value_seed(strings)?),
-                "exp" => {
-                    self.raw.exp = Some(map.next_value()?);
-                    if self.refuses() {
-                        return Ok(());
-                    }
-                }
+                "exp" => self.raw.exp = Some(map.next_value()?),
                 "nbf" => self.raw.nbf = Some(map.next_value()?),
                 "iat" => self.raw.iat = Some(map.next_value()?),
                 "jti" => self.raw.jti = map.next_value::<Name<'de>>().map(|_| true)?,

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
+use super::glance::{self, Plain};
 use super::json::{Document, Name, Names, Skip};
 use super::{Algorithm, Defect};
 
@@ -64,17 +65,23 @@ impl Typ {
 impl<'a> Header<'a> {
     /// Reads a decoded header, strictly and once.
     pub(crate) fn parse(json: &'a [u8]) -> Result<Self, Defect> {
+        let at_a_glance = glance::members(json).find(|(name, _)| *name == b"alg");
+        if let Some((_, Plain::Text(alg))) = at_a_glance
+            && std::str::from_utf8(alg).ok().and_then(Algorithm::from_name).is_none()
+        {
+            return Err(Defect::UnsupportedAlgorithm);
+        }
         // Looked at as a whole: else each of its strings would be.
         let json = std::str::from_utf8(json).map_err(|_| Defect::Malformed)?;
         let raw: Raw<'a> = serde_json::from_str(json).map_err(|_| Defect::Malformed)?;
+        let algorithm =
+            raw.alg.and_then(|alg| Algorithm::from_name(&alg)).ok_or(Defect::UnsupportedAlgorithm)?;
         // RFC 7515 §4.1.11: an extension that is not understood makes the token invalid, and
         // none is understood. `b64` (RFC 7797) and `zip` change what was signed, `enc` makes
         // it a JWE, `cty` a token within a token.
         if raw.forbidden {
             return Err(Defect::Malformed);
         }
-        let algorithm =
-            raw.alg.and_then(|alg| Algorithm::from_name(&alg)).ok_or(Defect::UnsupportedAlgorithm)?;
         let key_id = match raw.kid {
             None => None,
             Some(kid) => Some(KeyId::new(kid).ok_or(Defect::Malformed)?),

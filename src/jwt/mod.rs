@@ -12,6 +12,7 @@
 mod algorithm;
 mod claims;
 mod compact;
+mod glance;
 mod header;
 mod json;
 mod signature;
@@ -64,21 +65,24 @@ pub(crate) struct Unverified<'a> {
 }
 
 impl<'a> Unverified<'a> {
-    /// Reads the claims strictly, and believes none of it. What `glance` says of the issuer or the
-    /// expiry is refused as soon as these have been read: nobody need doubt that.
+    /// Reads the claims strictly, and believes none of it.
     pub(crate) fn parse(
         segments: &'a Segments<'a>,
         header: Header<'a>,
         payload: &'a str,
-        glance: impl Glance,
     ) -> Result<Self, Defect> {
-        let claims = Claims::parse(payload, glance)?;
+        let claims = Claims::parse(payload)?;
         Ok(Self { segments, header, claims })
     }
 
     /// The JOSE header, good for choosing a key and nothing else.
     pub(crate) fn header(&self) -> &Header<'a> {
         &self.header
+    }
+
+    /// Whose token it says it is, and until when: nobody need doubt what speaks against it.
+    pub(crate) fn glance(&self) -> Glance<'_> {
+        self.claims.glance()
     }
 
     /// Whether the claims would pass if the signature were good. Only such a token may

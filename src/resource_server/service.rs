@@ -1,6 +1,5 @@
 //! The path of a request: `decide` reads top to bottom, the service turns it into a future.
 
-use std::cell::Cell;
 use std::task::{Context, Poll};
 
 use http::{HeaderMap, Request, Response, Uri};
@@ -14,7 +13,7 @@ use super::{
     AuthContext, Challenge, IssuerEntry, Rejection, RejectionKind, RejectionResponse, ResourceServer, bearer,
 };
 use crate::clock::UnixTime;
-use crate::jwt::{DecodedHeader, DecodedPayload, Defect, Expectations, Header, Segments, Unverified};
+use crate::jwt::{DecodedHeader, DecodedPayload, Expectations, Glance, Header, Segments, Unverified};
 use crate::key_set::{Demand, NoKey, Wait};
 use crate::oauth::Issuer;
 
@@ -107,17 +106,13 @@ impl ResourceServer {
         };
         let mut payload = DecodedPayload::new();
         let payload = payload.decode(segments.payload)?;
+        let glance = Glance::at(payload);
+        if glance.issuer.is_some() {
+            self.trusted(glance, now)?;
+        }
         let payload = std::str::from_utf8(payload).map_err(|_| RejectionKind::Malformed)?;
-        let trusted = Cell::new(None);
-        let glance = |issuer: &str, expires_at: Option<UnixTime>| {
-            // There is one `iss`, or the claims are refused.
-            let known = trusted.get().or_else(|| self.issuer(issuer)).ok_or(Defect::Issuer)?;
-            trusted.set(Some(known));
-            let expired = expires_at.is_some_and(|date| known.entry.expectations.have_expired(date, now));
-            if expired { Err(Defect::Expired) } else { Ok(()) }
-        };
-        let unverified = Unverified::parse(&segments, header, payload, glance)?; // RFC 7519 §7.2
-        let Trusted { index, issuer, entry } = trusted.get().ok_or(RejectionKind::Claim)?;
+        let unverified = Unverified::parse(&segments, header, payload)?; // RFC 7519 §7.2
+        let Trusted { index, issuer, entry } = self.trusted(unverified.glance(), now)?;
         let expectations = &entry.expectations;
         if !expectations.algorithms.contains(&unverified.header().algorithm) {
             return Err(RejectionKind::UnsupportedAlgorithm);
@@ -168,14 +163,21 @@ impl ResourceServer {
         Ok(Decision::Grant(context))
     }
 
-    /// The trusted issuer of this name: a token only ever meets the keys of its own issuer.
-    fn issuer(&self, claimed: &str) -> Option<Trusted<'_>> {
-        self.0.issuers.iter().enumerate().find_map(|(index, entry)| {
+    /// The issuer that a token says it has, if it is trusted and the token not expired: a token only ever
+    /// meets the keys of its own issuer.
+    fn trusted(&self, glance: Glance<'_>, now: UnixTime) -> Result<Trusted<'_>, RejectionKind> {
+        let claimed = glance.issuer.ok_or(RejectionKind::Claim)?;
+        let trusted = self.0.issuers.iter().enumerate().find_map(|(index, entry)| {
             let Expectations { issuer, issuer_aliases, .. } = &entry.expectations;
-            let issuer =
-                std::iter::once(issuer).chain(issuer_aliases).find(|known| known.as_str() == claimed)?;
+            let issuer = std::iter::once(issuer)
+                .chain(issuer_aliases)
+                .find(|known| known.as_str().as_bytes() == claimed)?;
             Some(Trusted { index, issuer, entry })
-        })
+        });
+        let trusted = trusted.ok_or(RejectionKind::Issuer)?;
+        let expired =
+            glance.expires_at.is_some_and(|date| trusted.entry.expectations.have_expired(date, now));
+        if expired { Err(RejectionKind::Expired) } else { Ok(trusted) }
     }
 
     pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {

@@ -1,0 +1,139 @@
+//! A look at how a JSON object begins, before it is read: most tokens that are refused can be told by it.
+//!
+//! It is for refusing alone. It sees members that are as plain as can be, and ends at the first thing that is not: an
+//! escape, white space, an object within the object, what is no JSON. Whatever passes is read strictly, and
+//! judged by that. It makes no errors and takes no memory, which is half of what a refusal costs.
+
+use memchr::memchr2;
+
+/// A value that can be told at a glance. Whether text is UTF-8 is not asked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Plain<'j> {
+    Text(&'j [u8]),
+    /// Digits alone, the first of them no zero: no sign, no fraction, no exponent.
+    Number(u64),
+    /// An array of strings, or a literal name.
+    Other,
+}
+
+/// The members that an object begins with, in their order.
+pub(super) fn members(json: &[u8]) -> impl Iterator<Item = (&[u8], Plain<'_>)> {
+    let mut rest = json;
+    std::iter::from_fn(move || {
+        let (b'{' | b',', member) = rest.split_first()? else { return None };
+        let (name, value) = text(member)?;
+        let (value, end) = plain(value.strip_prefix(b":")?)?;
+        rest = end;
+        Some((name, value))
+    })
+}
+
+/// A value, and what is behind it.
+fn plain(json: &[u8]) -> Option<(Plain<'_>, &[u8])> {
+    match json.first()? {
+        b'"' => text(json).map(|(text, rest)| (Plain::Text(text), rest)),
+        b'[' => texts(json).map(|rest| (Plain::Other, rest)),
+        b'1'..=b'9' => number(json).map(|(number, rest)| (Plain::Number(number), rest)),
+        _ => {
+            let names = [b"true".as_slice(), b"false", b"null"];
+            names.iter().find_map(|name| Some((Plain::Other, json.strip_prefix(*name)?)))
+        }
+    }
+}
+
+/// A number of digits alone, and what is behind it.
+fn number(json: &[u8]) -> Option<(u64, &[u8])> {
+    let (mut number, mut rest) = (0_u64, json);
+    while let Some((digit @ b'0'..=b'9', next)) = rest.split_first() {
+        number = number.checked_mul(10)?.checked_add((digit - b'0').into())?;
+        rest = next;
+    }
+    // What has a fraction or an exponent is another number than its digits.
+    matches!(rest, [b',' | b'}', ..]).then_some((number, rest))
+}
+
+/// A string without escapes, and what is behind it.
+fn text(json: &[u8]) -> Option<(&[u8], &[u8])> {
+    let json = json.strip_prefix(b"\"")?;
+    let (text, rest) = json.split_at_checked(memchr2(b'"', b'\\', json)?)?;
+    Some((text, rest.strip_prefix(b"\"")?))
+}
+
+/// What is behind an array of such strings.
+fn texts(json: &[u8]) -> Option<&[u8]> {
+    let mut json = json.strip_prefix(b"[")?;
+    if let Some(rest) = json.strip_prefix(b"]") {
+        return Some(rest);
+    }
+    loop {
+        let (_, rest) = text(json)?;
+        match rest.strip_prefix(b",") {
+            Some(next) => json = next,
+            None => return rest.strip_prefix(b"]"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(json: &str) -> Vec<(&str, Plain<'_>)> {
+        members(json.as_bytes()).map(|(name, value)| (std::str::from_utf8(name).unwrap(), value)).collect()
+    }
+
+    #[test]
+    fn plain_members_are_seen() {
+        let json = r#"{"iss":"https://as.example","exp":1700000000,"aud":["a","b"],"c":[],"d":true,"e":null,"f":""}"#;
+        assert_eq!(
+            seen(json),
+            [
+                ("iss", Plain::Text(b"https://as.example")),
+                ("exp", Plain::Number(1_700_000_000)),
+                ("aud", Plain::Other),
+                ("c", Plain::Other),
+                ("d", Plain::Other),
+                ("e", Plain::Other),
+                ("f", Plain::Text(b"")),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_look_ends_where_something_is_not_plain() {
+        for end in [
+            r#"{"a":1,"b":"\u0061"}"#,
+            r#"{"a":1,"b\n":"a"}"#,
+            r#"{"a":1, "b":"a"}"#,
+            r#"{"a":1,"b" :"a"}"#,
+            r#"{"a":1,"b": "a"}"#,
+            r#"{"a":1,"b":{}}"#,
+            r#"{"a":1,"b":[1]}"#,
+            r#"{"a":1,"b":["a",["b"]]}"#,
+            r#"{"a":1,"b":["a" ,"b"]}"#,
+            r#"{"a":1,"b":-1}"#,
+            r#"{"a":1,"b":1.5}"#,
+            r#"{"a":1,"b":1e9}"#,
+            r#"{"a":1,"b":1 }"#,
+            r#"{"a":1,"b":01}"#,
+            r#"{"a":1,"b":99999999999999999999}"#,
+            r#"{"a":1,"b":12"#,
+            r#"{"a":1,"b":"x"#,
+            r#"{"a":1,"b":["x"#,
+            r#"{"a":1,"b":tru}"#,
+            r#"{"a":1,"b""#,
+            r#"{"a":1}{"b":1}"#,
+            r#"{"a":1}"#,
+        ] {
+            assert_eq!(seen(end), [("a", Plain::Number(1))], "{end}");
+        }
+        for nothing in ["", "{", "{}", "[]", " {\"a\":1}", r#""a":1}"#, "null"] {
+            assert_eq!(seen(nothing), [], "{nothing}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_ascii_is_text() {
+        assert_eq!(seen(r#"{"ä":"€"}"#), [("ä", Plain::Text("€".as_bytes()))]);
+    }
+}
