@@ -2,21 +2,23 @@
 # `protected_resource` under load, behind the layer and where it has none: requests for each second of
 # processor time, with one token repeated and with 10,000 tokens in turn. Needs `wrk`.
 #
-#   bash benches/end_to_end.sh            # about four minutes
-#   SECONDS_EACH=3 ROUNDS=4 bash benches/end_to_end.sh
+#   bash benches/end_to_end.sh            # about eight minutes
+#   SECONDS_EACH=2 ROUNDS=2 STARTS=1 bash benches/end_to_end.sh
 #
 # One program runs twice; one instance is asked for `/protected_resource` and the other for `/healthz`, whose
 # handler is as short and has no layer before it. Both are loaded at the same time, and share one core, the
 # loads another: what else the machine does falls on both alike. One after the other, the same program serves
 # a fifth more or less from one second to the next. That they share the processor's caches, too, is bad for
-# both. In every other round the instances change places; medians are shown, and first those of two instances
-# without the layer, which ought to be alike.
+# both. In every other round the instances change places. They are started anew several times: where in memory a
+# program comes to lie makes a hundredth more or less. Medians are shown, and first those of two instances without
+# the layer, which ought to be alike.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 command -v wrk >/dev/null || { echo "wrk is not installed; in Debian it is the package of that name" >&2; exit 2; }
 
 seconds=${SECONDS_EACH:-4}
-rounds=${ROUNDS:-14}
+rounds=${ROUNDS:-4}
+starts=${STARTS:-5}
 scratch=$(mktemp -d)
 started=()
 trap 'kill "${started[@]}" 2>/dev/null && wait || true; rm -rf "$scratch"' EXIT
@@ -51,14 +53,6 @@ export TOKIO_WORKER_THREADS=1 RUST_LOG=warn
 TOKENS=$scratch/distinct "$issuer" >"$scratch/issuer" &
 started+=($!)
 settings=$(first_line "$scratch/issuer")
-servers=() urls=()
-for place in 0 1; do
-  PORT=0 ISSUER=$(member issuer <<<"$settings") AUDIENCE=$(member audience <<<"$settings") \
-    JWKS_URI=$(member jwks_uri <<<"$settings") on_core 0 "$resource" >"$scratch/$place" &
-  started+=($!)
-  servers+=($!)
-  urls+=("$(first_line "$scratch/$place" | member listening)")
-done
 head -n 1 "$scratch/distinct" >"$scratch/repeated"
 
 # Requests made beforehand, so that the load costs little.
@@ -74,6 +68,24 @@ function request()
   return requests[last]
 end
 LUA
+
+# Two instances, in `servers` and `urls`.
+start() {
+  local place
+  servers=() urls=()
+  for place in 0 1; do
+    : >"$scratch/$place"
+    PORT=0 ISSUER=$(member issuer <<<"$settings") AUDIENCE=$(member audience <<<"$settings") \
+      JWKS_URI=$(member jwks_uri <<<"$settings") on_core 0 "$resource" >"$scratch/$place" &
+    started+=($!)
+    servers+=($!)
+    urls+=("$(first_line "$scratch/$place" | member listening)")
+  done
+}
+stop() {
+  kill "${servers[@]}"
+  wait "${servers[@]}" || true
+}
 
 # Seconds of processor time that a server has had.
 busy() { awk -v ticks="$(getconf CLK_TCK)" '{ print ($14 + $15) / ticks }' "/proc/$1/stat"; }
@@ -102,18 +114,28 @@ round() {
 }
 median() { sort -n | awk '{ v[NR] = $1 } END { print (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 }'; }
 
-# What is compared, with which tokens, and for which path.
+# With which tokens, for which path, and where to note it.
 compare() {
-  local kind=$2 path=$3 place number
+  local kind=$1 path=$2 rates=$3 place number
   # Each token often enough to be remembered, by both.
   for place in 0 1 0 1; do round "$kind" "$place" "$path" >/dev/null; done
   for number in $(seq "$rounds"); do
     round "$kind" $((number % 2)) "$path"
-  done >"$scratch/rates"
-  column() { cut -d' ' -f"$1" "$scratch/rates" | median; }
-  printf '%s: %.0f requests a second of processor time without the layer, %.0f with it: %.3f\n' \
-    "$1" "$(column 1)" "$(column 2)" "$(column 3)"
+  done >>"$rates"
 }
-compare "neither has it" repeated /healthz
-compare "one token" repeated /protected_resource
-compare "10,000 tokens" distinct /protected_resource
+for _ in $(seq "$starts"); do
+  start
+  compare repeated /healthz "$scratch/alike"
+  compare repeated /protected_resource "$scratch/one"
+  compare distinct /protected_resource "$scratch/many"
+  stop
+done
+
+tell() {
+  column() { cut -d' ' -f"$1" "$2" | median; }
+  printf '%s: %.0f requests a second of processor time without the layer, %.0f with it: %.3f\n' \
+    "$1" "$(column 1 "$2")" "$(column 2 "$2")" "$(column 3 "$2")"
+}
+tell "neither has it" "$scratch/alike"
+tell "one token" "$scratch/one"
+tell "10,000 tokens" "$scratch/many"

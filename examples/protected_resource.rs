@@ -18,15 +18,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::handler::Handler;
+use axum::handler::HandlerWithoutStateExt;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, get_service};
 use axum::{Json, Router};
 use common::{Unusable, from_variable, parsed, text, variable};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
-use tower::ServiceBuilder;
+use tower::Layer;
 use tower_oauth::app_id::Binding;
 use tower_oauth::{
     Audience, AuthContext, Endpoint, Issuer, RefreshPolicy, RequireScopeLayer, ResourceServer,
@@ -60,18 +60,17 @@ async fn run() -> Result<(), Unusable> {
 }
 
 /// The routes. The layer stands before each protected handler, so that a wrong method is
-/// answered 405 whoever asks.
+/// answered 405 whoever asks. As services they are layered once; of a handler with a layer axum would
+/// make a service for each request.
 fn router(resource: &ResourceServer, recorded: PrometheusHandle) -> Router {
     let protected = resource.layer();
-    let reports =
-        ServiceBuilder::new().layer(resource.layer()).layer(RequireScopeLayer::all(["reports.read"]));
+    let reader = RequireScopeLayer::all(["reports.read"]);
+    let hello = (async || "Hello from protected resource").into_service();
+    let reports = (async || "Hello from reports").into_service();
     Router::new()
-        .route(
-            "/protected_resource",
-            get((async || "Hello from protected resource").layer(protected.clone())),
-        )
-        .route("/context", get(context.layer(protected)))
-        .route("/reports", get((async || "Hello from reports").layer(reports)))
+        .route("/protected_resource", get_service(protected.layer(hello)))
+        .route("/context", get_service(protected.layer(context.into_service())))
+        .route("/reports", get_service(protected.layer(reader.layer(reports))))
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(ready).with_state(resource.clone()))
         .route("/metrics", get(metrics).with_state(recorded))
