@@ -43,9 +43,10 @@ struct Standing {
     epoch: AtomicU64,
     /// The place of the issuer in the resource server's list.
     issuer: usize,
-    expires_at: UnixTime,
-    /// The later one of `nbf` and `iat`.
-    not_before: UnixTime,
+    /// By `nbf` and `iat`, less the leeway.
+    good_from: UnixTime,
+    /// By `exp`, with the leeway.
+    good_until: UnixTime,
 }
 
 /// What the verdict rests on, beside the claims.
@@ -57,6 +58,8 @@ pub(super) struct Provenance {
     pub(super) key: Option<Fingerprint>,
     /// The state of the key set that the verdict was found with.
     pub(super) epoch: u64,
+    /// What the issuer's clock may differ by.
+    pub(super) leeway: Duration,
 }
 
 impl AuthContext {
@@ -67,9 +70,13 @@ impl AuthContext {
         provenance: Provenance,
         challenge: &Arc<Parameters>,
     ) -> Self {
-        let Provenance { issuer: index, key, epoch } = provenance;
-        let Summary { expires_at, not_before, .. } = claims;
-        let standing = Standing { epoch: AtomicU64::new(epoch), issuer: index, expires_at, not_before };
+        let Provenance { issuer: index, key, epoch, leeway } = provenance;
+        let standing = Standing {
+            epoch: AtomicU64::new(epoch),
+            issuer: index,
+            good_from: claims.not_before.saturating_sub(leeway),
+            good_until: claims.expires_at.saturating_add(leeway),
+        };
         let challenge = Arc::clone(challenge);
         Self(Arc::new(Inner { standing, challenge, issuer, payload, claims, key }))
     }
@@ -77,12 +84,12 @@ impl AuthContext {
     /// The same in memory of its own, with a reference count that nobody else touches.
     pub(super) fn copied(&self) -> Self {
         let Inner { standing, challenge, issuer, payload, claims, key } = &*self.0;
-        let Standing { epoch, issuer: index, expires_at, not_before } = standing;
+        let Standing { epoch, issuer: index, good_from, good_until } = standing;
         let standing = Standing {
             epoch: AtomicU64::new(epoch.load(Ordering::Relaxed)),
             issuer: *index,
-            expires_at: *expires_at,
-            not_before: *not_before,
+            good_from: *good_from,
+            good_until: *good_until,
         };
         let (challenge, issuer, payload) = (Arc::clone(challenge), issuer.clone(), payload.clone());
         Self(Arc::new(Inner { standing, challenge, issuer, payload, claims: claims.clone(), key: *key }))
@@ -94,11 +101,10 @@ impl AuthContext {
     }
 
     /// Whether a verdict of before holds now: the token would be accepted again, as the same.
-    pub(super) fn is_current(&self, keys: &KeySetHandle, leeway: Duration, now: UnixTime) -> bool {
+    pub(super) fn is_current(&self, keys: &KeySetHandle, now: UnixTime) -> bool {
         let standing = &self.0.standing;
-        let in_time = now < standing.expires_at.saturating_add(leeway)
-            && standing.not_before <= now.saturating_add(leeway);
-        in_time
+        standing.good_from <= now
+            && now < standing.good_until
             && (keys.holds(standing.epoch.load(Ordering::Relaxed), now)
                 || self.has_its_key(&keys.load(), now))
     }
@@ -162,7 +168,7 @@ impl AuthContext {
     /// When the token expires, `exp`, without leeway.
     #[must_use]
     pub fn expires_at(&self) -> UnixTime {
-        self.0.standing.expires_at
+        self.0.claims.expires_at
     }
 
     /// The roles: those of `roles` (Entra, App ID) and of `realm_access.roles` (Keycloak).

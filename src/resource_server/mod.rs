@@ -93,14 +93,16 @@ use crate::oauth::{Audience, Issuer};
 #[derive(Clone, Debug)]
 pub struct ResourceServer(Arc<Inner>);
 
+// In this order: what each hit of the verdict cache looks at stands together.
 #[derive(Debug)]
+#[repr(C)]
 struct Inner {
+    cache: verdict_cache::VerdictCache,
     issuers: Vec<IssuerEntry>,
     clock: Arc<dyn Clock>,
     max_token_len: usize,
-    challenges: challenge::Challenges,
     counters: counters::Counters,
-    cache: verdict_cache::VerdictCache,
+    challenges: challenge::Challenges,
     seen_headers: seen_headers::SeenHeaders,
     turns: turns::Turns,
 }

@@ -79,7 +79,7 @@ impl ResourceServer {
     fn remembered(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
         let context = self.0.cache.get(token, now)?;
         let entry = self.0.issuers.get(context.issuer_index())?;
-        if context.is_current(&entry.keys, entry.expectations.leeway, now) {
+        if context.is_current(&entry.keys, now) {
             self.0.counters.remembered();
             return Some(context);
         }
@@ -154,7 +154,8 @@ impl ResourceServer {
             self.0.seen_headers.note(segments.header, valid.header());
         }
         let key = valid.header().key_id.is_some().then(|| key.fingerprint());
-        let provenance = Provenance { issuer: index, key, epoch: snapshot.epoch() };
+        let (epoch, leeway) = (snapshot.epoch(), expectations.leeway);
+        let provenance = Provenance { issuer: index, key, epoch, leeway };
         let summary = valid.summary(expectations.subject_is_client);
         let challenge = self.0.challenges.parameters();
         let context = AuthContext::new(issuer.clone(), payload.into(), summary, provenance, challenge);

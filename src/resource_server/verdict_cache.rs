@@ -52,6 +52,21 @@ impl Kept {
         let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
         at_hand::Wanted { cache: self.id, token, hash: self.hasher.hash_one(end) }
     }
+
+    /// Tells the shared cache that a token is in use. What had to make room all the same comes back.
+    #[cold]
+    fn tell(&self, token: &[u8], context: &AuthContext) {
+        if self.tokens.get(&Wanted(token)).is_none() {
+            self.tokens.insert(Token(Zeroizing::new(token.into())), context.copied());
+        }
+    }
+
+    /// What the shared cache knows.
+    fn shared(&self, wanted: at_hand::Wanted<'_>, now: UnixTime) -> Option<AuthContext> {
+        let context = self.tokens.get(&Wanted(wanted.token))?;
+        at_hand::offer(wanted, &context, now);
+        Some(context)
+    }
 }
 
 impl VerdictCache {
@@ -82,17 +97,15 @@ impl VerdictCache {
 
     pub(super) fn get(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
         let kept = self.0.as_ref()?;
-        let (tokens, wanted) = (&kept.tokens, kept.wanted(token));
-        if let Some(AtHand { context, is_due }) = at_hand::find(wanted, now) {
-            // What had to make room although it is in use comes back.
-            if is_due && tokens.get(&Wanted(token)).is_none() {
-                tokens.insert(Token(Zeroizing::new(token.into())), context.copied());
+        let wanted = kept.wanted(token);
+        match at_hand::find(wanted, now) {
+            Some(AtHand { context, is_due: false }) => Some(context),
+            Some(AtHand { context, is_due: true }) => {
+                kept.tell(token, &context);
+                Some(context)
             }
-            return Some(context);
+            None => kept.shared(wanted, now),
         }
-        let context = tokens.get(&Wanted(token))?;
-        at_hand::offer(wanted, &context, now);
-        Some(context)
     }
 
     /// Keeps a verdict, if the token was seen before, or `at_once`.
