@@ -20,8 +20,8 @@ seconds=${SECONDS_EACH:-4}
 rounds=${ROUNDS:-4}
 starts=${STARTS:-5}
 scratch=$(mktemp -d)
-started=()
-trap 'kill "${started[@]}" 2>/dev/null && wait || true; rm -rf "$scratch"' EXIT
+servers=()
+trap 'kill "${source:-}" "${servers[@]}" 2>/dev/null && wait || true; rm -rf "$scratch"' EXIT
 
 built() {
   cargo build --quiet --profile bench --message-format json "$@" |
@@ -49,9 +49,9 @@ first_line() {
 }
 member() { sed "s/.*\"$1\":\"\([^\"]*\)\".*/\1/"; }
 
-export TOKIO_WORKER_THREADS=1 RUST_LOG=warn
+export TOKIO_WORKER_THREADS=1 RUST_LOG=warn LC_ALL=C
 TOKENS=$scratch/distinct "$issuer" >"$scratch/issuer" &
-started+=($!)
+source=$!
 settings=$(first_line "$scratch/issuer")
 head -n 1 "$scratch/distinct" >"$scratch/repeated"
 
@@ -77,7 +77,6 @@ start() {
     : >"$scratch/$place"
     PORT=0 ISSUER=$(member issuer <<<"$settings") AUDIENCE=$(member audience <<<"$settings") \
       JWKS_URI=$(member jwks_uri <<<"$settings") on_core 0 "$resource" >"$scratch/$place" &
-    started+=($!)
     servers+=($!)
     urls+=("$(first_line "$scratch/$place" | member listening)")
   done
@@ -85,6 +84,7 @@ start() {
 stop() {
   kill "${servers[@]}"
   wait "${servers[@]}" || true
+  servers=()
 }
 
 # Seconds of processor time that a server has had.

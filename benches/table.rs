@@ -74,11 +74,11 @@ fn in_short(rows: &[Row]) {
     let between = |all: [f64; 5]| {
         let (least, most) =
             all.iter().fold((f64::MAX, 0.0_f64), |(low, high), x| (low.min(*x), high.max(*x)));
-        format!("{} to {}", thousands(least), thousands(most))
+        if least < most { format!("{} to {}", thousands(least), thousands(most)) } else { thousands(most) }
     };
     let dearest = cheap.iter().map(|row| row.median()).fold(0.0, f64::max) / row(FIRST_SIGHT).median();
     println!(
-        "| refused: malformed, other algorithm, unknown issuer, expired | {} | {} | at most {dearest:.2} of a token never seen |",
+        "| refused: not three parts, no base64, other algorithm, unknown issuer, expired | {} | {} | at most {dearest:.2} of a token never seen |",
         between(cheap.map(Row::median)),
         between(cheap.map(|row| row.allocations)),
     );

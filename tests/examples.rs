@@ -17,7 +17,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use program::{Serving, example, get};
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -108,6 +108,29 @@ async fn the_guides_flow_works_end_to_end_and_outlives_the_authorization_server(
         assert!(!logs.contains(&secret), "a secret or token is in a log");
     }
     assert!(!logs.contains("eyJ"), "a token is in a log");
+}
+
+#[tokio::test]
+async fn protected_routes_answer_get_and_head_and_405_to_other_methods_whoever_asks() {
+    let issuer = authorization_server().await;
+    let resource = protected_resource(&issuer.printed).await;
+    let token = token(&issuer, &issuer.text("oauthServerUrl")).await;
+    let client = reqwest::Client::new();
+    for (path, good) in [("protected_resource", 200), ("context", 200), ("reports", 403)] {
+        let url = format!("{}/{path}", resource.text("listening"));
+        for (method, anonymous, known) in [
+            (Method::GET, 401, good),
+            (Method::HEAD, 401, good),
+            (Method::POST, 405, 405),
+            (Method::PUT, 405, 405),
+            (Method::DELETE, 405, 405),
+        ] {
+            let request = client.request(method.clone(), &url);
+            let without = request.try_clone().unwrap().send().await.unwrap().status();
+            let with = request.bearer_auth(&token).send().await.unwrap().status();
+            assert_eq!((without.as_u16(), with.as_u16()), (anonymous, known), "{method} {path}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -6,11 +6,14 @@
 
 use memchr::memchr2;
 
+/// So many members, and strings of one array, are looked at: more would cost what a look is to save.
+const MOST: usize = 32;
+
 /// A value that can be told at a glance. Whether text is UTF-8 is not asked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Plain<'j> {
     Text(&'j [u8]),
-    /// Digits alone, the first of them no zero: no sign, no fraction, no exponent.
+    /// Digits alone, as JSON has them: no sign, no fraction, no exponent, no zero in front.
     Number(u64),
     /// An array of strings, or a literal name.
     Other,
@@ -19,7 +22,7 @@ pub(super) enum Plain<'j> {
 /// The members that an object begins with, in their order.
 pub(super) fn members(json: &[u8]) -> impl Iterator<Item = (&[u8], Plain<'_>)> {
     let mut rest = json;
-    std::iter::from_fn(move || {
+    (0..MOST).map_while(move |_| {
         let (b'{' | b',', member) = rest.split_first()? else { return None };
         let (name, value) = text(member)?;
         let (value, end) = plain(value.strip_prefix(b":")?)?;
@@ -33,7 +36,7 @@ fn plain(json: &[u8]) -> Option<(Plain<'_>, &[u8])> {
     match json.first()? {
         b'"' => text(json).map(|(text, rest)| (Plain::Text(text), rest)),
         b'[' => texts(json).map(|rest| (Plain::Other, rest)),
-        b'1'..=b'9' => number(json).map(|(number, rest)| (Plain::Number(number), rest)),
+        b'0'..=b'9' => number(json).map(|(number, rest)| (Plain::Number(number), rest)),
         _ => {
             let names = [b"true".as_slice(), b"false", b"null"];
             names.iter().find_map(|name| Some((Plain::Other, json.strip_prefix(*name)?)))
@@ -43,6 +46,9 @@ fn plain(json: &[u8]) -> Option<(Plain<'_>, &[u8])> {
 
 /// A number of digits alone, and what is behind it.
 fn number(json: &[u8]) -> Option<(u64, &[u8])> {
+    if let [b'0', b'0'..=b'9', ..] = json {
+        return None;
+    }
     let (mut number, mut rest) = (0_u64, json);
     while let Some((digit @ b'0'..=b'9', next)) = rest.split_first() {
         number = number.checked_mul(10)?.checked_add((digit - b'0').into())?;
@@ -65,17 +71,19 @@ fn texts(json: &[u8]) -> Option<&[u8]> {
     if let Some(rest) = json.strip_prefix(b"]") {
         return Some(rest);
     }
-    loop {
+    for _ in 0..MOST {
         let (_, rest) = text(json)?;
         match rest.strip_prefix(b",") {
             Some(next) => json = next,
             None => return rest.strip_prefix(b"]"),
         }
     }
+    None
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::claims::{Claims, Glance};
     use super::*;
 
     fn seen(json: &str) -> Vec<(&str, Plain<'_>)> {
@@ -84,7 +92,7 @@ mod tests {
 
     #[test]
     fn plain_members_are_seen() {
-        let json = r#"{"iss":"https://as.example","exp":1700000000,"aud":["a","b"],"c":[],"d":true,"e":null,"f":""}"#;
+        let json = r#"{"iss":"https://as.example","exp":1700000000,"aud":["a","b"],"c":[],"d":true,"e":null,"f":"","g":0}"#;
         assert_eq!(
             seen(json),
             [
@@ -95,6 +103,7 @@ mod tests {
                 ("d", Plain::Other),
                 ("e", Plain::Other),
                 ("f", Plain::Text(b"")),
+                ("g", Plain::Number(0)),
             ]
         );
     }
@@ -133,7 +142,66 @@ mod tests {
     }
 
     #[test]
+    fn only_so_many_are_looked_at() {
+        assert_eq!(seen(&format!("{{{}}}", r#""":1,"#.repeat(MOST + 9))).len(), MOST);
+        let array = |len| format!(r#"{{"a":[{}"x"],"b":1}}"#, r#""","#.repeat(len - 1));
+        assert_eq!(seen(&array(MOST)).len(), 2);
+        assert_eq!(seen(&array(MOST + 1)), []);
+    }
+
+    #[test]
     fn text_that_is_not_ascii_is_text() {
         assert_eq!(seen(r#"{"ä":"€"}"#), [("ä", Plain::Text("€".as_bytes()))]);
+    }
+
+    #[test]
+    fn what_is_seen_is_what_the_claims_say() {
+        let issuers = [
+            r#""iss":"https://as.example""#,
+            r#""iss":"https:\/\/as.example""#,
+            r#""iss":"\u0068ttps://as.example""#,
+            r#""i\u0073s":"https://as.example""#,
+            r#""iss" : "https://as.example""#,
+            r#""iss":"""#,
+            r#""iss":"\"""#,
+            r#""iss":"ä""#,
+        ];
+        let dates =
+            ["1", "0", "1700000000", "1.7e9", "1700000000.5", "1700000000E0", "17e8", "9007199254740991"];
+        let others = [
+            r#""a":"\"iss\":\"x\"""#,
+            r#""a":["iss","exp"]"#,
+            r#""a":{"iss":"x","exp":2}"#,
+            r#""a":[{"exp":3}]"#,
+            r#""a":-1"#,
+            r#""a":false"#,
+            r#""iss ":"x","exp2":3"#,
+        ];
+        let mut seen = (0, 0);
+        for issuer in issuers {
+            for date in dates.map(|date| format!(r#""exp":{date}"#)) {
+                for other in others {
+                    for [one, two, three] in [
+                        [issuer, &date, other],
+                        [&date, other, issuer],
+                        [other, issuer, &date],
+                        [&date, issuer, other],
+                    ] {
+                        let payload = format!("{{{one},{two},{three}}}");
+                        let (glance, claims) =
+                            (Glance::at(payload.as_bytes()), Claims::parse(&payload).unwrap());
+                        let read = claims.glance();
+                        assert!(glance.issuer.is_none() || glance.issuer == read.issuer, "{payload}");
+                        assert!(
+                            glance.expires_at.is_none() || glance.expires_at == read.expires_at,
+                            "{payload}"
+                        );
+                        seen.0 += usize::from(glance.issuer.is_some());
+                        seen.1 += usize::from(glance.expires_at.is_some());
+                    }
+                }
+            }
+        }
+        assert!(seen.0 > 100 && seen.1 > 100, "{seen:?}");
     }
 }
