@@ -6,10 +6,11 @@ mod support;
 
 use std::time::Duration;
 
-use serde_json::json;
-use support::{AUDIENCE, Bench, ISSUER, NOW, claims, claims_with, compact};
-use tower_oauth::RejectionKind::{Audience, Claim, Expired, Issuer, Malformed, NotYetValid};
-use tower_oauth::{Audience as AudienceValue, UnixTime};
+use serde_json::{Value, json};
+use support::{AUDIENCE, Bench, ISSUER, NOW, claims, claims_with, compact, now_or_never};
+use tower_oauth::RejectionKind::{Audience, Claim, Expired, Issuer, Malformed, NotYetValid, Type};
+use tower_oauth::app_id::Binding;
+use tower_oauth::{Audience as AudienceValue, ResourceServerBuilder, UnixTime};
 
 #[test]
 fn row_15_duplicate_members() {
@@ -28,7 +29,7 @@ fn row_15_duplicate_members() {
         r#"{"own":{"$serde_json::private::RawValue":"[1]"},"#.to_owned(),
     ] {
         let payload = good.replacen('{', &extra, 1);
-        let verdict = support::now_or_never(bench.judge(&bench.with_payload(payload.as_bytes()))).map(|_| ());
+        let verdict = now_or_never(bench.judge(&bench.with_payload(payload.as_bytes()))).map(|_| ());
         assert!(matches!(verdict, Err(Malformed | Claim)), "{payload}");
     }
     bench.refuses(&bench.with_header(r#"{"alg":"RS256","kid":"rsa","kid":"rsa"}"#), Malformed);
@@ -62,7 +63,7 @@ fn row_16_payloads_that_are_no_json_object() {
         good.replacen('}', ",}", 1).into_bytes(),
     ];
     for payload in payloads {
-        let verdict = support::now_or_never(bench.judge(&bench.with_payload(&payload))).map(|_| ());
+        let verdict = now_or_never(bench.judge(&bench.with_payload(&payload))).map(|_| ());
         assert!(
             matches!(verdict, Err(Malformed | Claim)),
             "{:?} {verdict:?}",
@@ -227,9 +228,9 @@ fn other_claims_are_there_typed_and_as_json() {
     assert_eq!(context.claim::<String>("absent").unwrap(), None);
     assert!(context.claim::<String>("tenant_ids").is_err());
     assert_eq!(context.roles().into_iter().collect::<Vec<_>>(), ["admin", "auditor"]);
-    let all: serde_json::Value = context.claims().unwrap();
+    let all: Value = context.claims().unwrap();
     assert_eq!(all["iss"], ISSUER);
-    assert_eq!(serde_json::from_str::<serde_json::Value>(context.claims_json()).unwrap(), all);
+    assert_eq!(serde_json::from_str::<Value>(context.claims_json()).unwrap(), all);
     assert!(!format!("{context:?}").contains("tenant_ids"));
 }
 
@@ -246,7 +247,7 @@ async fn row_43_a_forged_token_is_answered_the_same_whatever_it_claims() {
         let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
         (head.status, format!("{:?}", head.headers), body)
     };
-    let forge = |changes: serde_json::Value| {
+    let forge = |changes: Value| {
         let header = r#"{"alg":"RS256","kid":"rsa"}"#;
         compact(support::rsa(1), "RS256", header, claims_with(changes).to_string().as_bytes())
     };
@@ -274,4 +275,68 @@ fn a_private_claim_of_another_issuer_may_be_of_any_type() {
     for tenant in [json!(42), json!({ "id": "x" }), json!(["x"]), json!("x")] {
         bench.accepts(&bench.token(&claims_with(json!({ "tenant": tenant }))));
     }
+}
+
+const APP_ID: &str = "https://eu-de.appid.cloud.ibm.com/oauth/v4/39a37f57";
+
+/// A resource server with an App ID binding whose client id is the audience.
+fn app_id() -> Bench {
+    let binding = json!({ "clientId": AUDIENCE, "oauthServerUrl": APP_ID }).to_string();
+    let binding = Binding::from_json(&binding).unwrap();
+    Bench::with_server(|keys| ResourceServerBuilder::keys(binding.resource_server().unwrap(), keys))
+}
+
+#[test]
+fn an_app_id_token_without_a_string_scope_is_no_access_token() {
+    let bench = app_id();
+    let with = |changes: Value| {
+        let mut claims = claims_with(json!({ "iss": APP_ID, "tenant": "39a37f57", "amr": ["google"] }));
+        for (name, value) in changes.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        claims
+    };
+    let mut identity = with(json!({ "email": "user@example.com" }));
+    identity.as_object_mut().unwrap().remove("scope");
+    bench.refuses(&bench.token(&identity), Claim);
+    bench.refuses(&bench.token(&with(json!({ "scope": ["appid_default"] }))), Claim);
+    bench.refuses(&bench.token(&with(json!({ "scope": [] }))), Claim);
+    // `scp` is another issuers' claim.
+    identity["scp"] = json!("appid_default");
+    bench.refuses(&bench.token(&identity), Claim);
+    // `appid_default` itself is the user's choice.
+    for scope in ["appid_default", "reports.read", ""] {
+        bench.accepts(&bench.token(&with(json!({ "scope": scope }))));
+    }
+    // Other issuers' tokens need no scope.
+    let bench = Bench::new();
+    let mut without = claims();
+    without.as_object_mut().unwrap().remove("scope");
+    bench.accepts(&bench.token(&without));
+}
+
+#[test]
+fn the_subject_of_an_app_id_token_is_the_client_only_where_amr_says_so() {
+    let bench = app_id();
+    let client = |amr: Value| {
+        let mut claims = claims_with(json!({ "iss": APP_ID, "tenant": "39a37f57", "sub": "caller" }));
+        if !amr.is_null() {
+            claims["amr"] = amr;
+        }
+        bench.accepts(&bench.token(&claims)).client_id().map(str::to_owned)
+    };
+    assert_eq!(client(json!(["appid_client_credentials"])).as_deref(), Some("caller"));
+    for user in [json!(["google"]), json!([]), json!("cloud_directory"), Value::Null] {
+        assert_eq!(client(user.clone()), None, "{user}");
+    }
+}
+
+/// Cognito: user pool tokens say by `token_use` which of the two they are.
+#[test]
+fn a_token_that_says_that_it_is_an_id_token_is_refused_for_every_issuer() {
+    let bench = Bench::new();
+    bench.refuses(&bench.token(&claims_with(json!({ "token_use": "id" }))), Type);
+    bench.accepts(&bench.token(&claims_with(json!({ "token_use": "access" }))));
+    // Another issuer's claim may be of any type.
+    bench.accepts(&bench.token(&claims_with(json!({ "token_use": 1 }))));
 }

@@ -10,8 +10,10 @@ impl Binding {
     /// A resource server that accepts the tokens of this tenant which are meant for the
     /// application of this binding.
     ///
-    /// Tokens of version 4 and 3 are accepted, and keys as App ID publishes them; a token of
-    /// another tenant is refused. For the default scope add a
+    /// Tokens of version 4 and 3 are accepted, and keys as App ID publishes them. A token of
+    /// another tenant is refused, and so is one without a string `scope`: every access token of App
+    /// ID has one, and no identity token does. The scope `appid_default` is not required, because a
+    /// client that requests scopes of its choice gets a token without it. Where it is wanted, add
     /// [`RequireScopeLayer::all(["appid_default"])`](crate::RequireScopeLayer).
     ///
     /// ```

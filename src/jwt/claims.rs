@@ -41,6 +41,8 @@ pub(crate) struct Expectations {
     pub(crate) tenant: Option<String>,
     /// App ID: `sub` is the client of an app-to-app token.
     pub(crate) subject_is_client: bool,
+    /// App ID: every access token has a string `scope`, and no identity token has one.
+    pub(crate) requires_scope: bool,
     /// How many keys are tried where a token does not say which signed it.
     pub(crate) candidate_keys: usize,
     pub(crate) leeway: Duration,
@@ -131,6 +133,7 @@ impl<'a> Claims<'a> {
             profile,
             tenant,
             subject_is_client: _,
+            requires_scope,
             candidate_keys: _,
             leeway,
             max_lifetime,
@@ -164,9 +167,12 @@ impl<'a> Claims<'a> {
             }
         }
         // Tokens of the same issuer that are no access tokens: OpenID Connect Core §3.1.3.6,
-        // Back-Channel Logout §2.4, and Keycloak's own word for it in the payload.
+        // Back-Channel Logout §2.4, and what Keycloak (`typ`) and Cognito (`token_use`) say.
         if raw.is_other_token {
             return Err(Defect::Type);
+        }
+        if *requires_scope && raw.scope.as_ref().is_none_or(Strings::is_array) {
+            return Err(Defect::Claim);
         }
         let audience = raw.aud.as_ref().ok_or(Defect::Claim)?;
         if !audience.iter().any(|named| audiences.iter().any(|own| own.as_str() == named)) {
@@ -218,7 +224,7 @@ impl<'a> ValidClaims<'a> {
     pub(crate) fn summary(&self, subject_is_client: bool) -> Summary {
         let Claims { payload, raw } = &self.1;
         let of_an_app = || {
-            raw.amr.as_ref().is_none_or(|amr| amr.iter().any(|method| method == "appid_client_credentials"))
+            raw.amr.as_ref().is_some_and(|amr| amr.iter().any(|method| method == "appid_client_credentials"))
         };
         let client_id = raw.client_id.as_ref().or(raw.azp.as_ref());
         let client_id = client_id.or_else(|| raw.sub.as_ref().filter(|_| subject_is_client && of_an_app()));
@@ -315,6 +321,10 @@ impl<'de> Visitor<'de> for RawVisitor<'de, '_> {
                     let typ = map.next_value_seed(Lenient::seed(&document))?.0;
                     self.raw.is_other_token |=
                         matches!(typ.as_deref(), Some("ID" | "Refresh" | "Offline" | "Logout"));
+                }
+                "token_use" => {
+                    let token_use = map.next_value_seed(Lenient::seed(&document))?.0;
+                    self.raw.is_other_token |= token_use.as_deref() == Some("id");
                 }
                 "at_hash" | "c_hash" | "events" => {
                     map.next_value_seed(Skip::top_level(&document))?;
@@ -425,7 +435,7 @@ impl<'de> Visitor<'de> for StringsSeed<'de> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut strings = Strings::default();
+        let mut strings = Strings::array();
         let mut left = MAX_STRINGS;
         while let Some(Name(one)) = seq.next_element()? {
             left = left.checked_sub(1).ok_or_else(|| A::Error::custom("too many strings"))?;

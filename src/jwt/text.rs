@@ -79,9 +79,20 @@ pub(super) struct Strings<'a> {
     escaped: Vec<Box<str>>,
     /// How many of these came before the first without.
     leading: usize,
+    is_array: bool,
 }
 
 impl<'a> Strings<'a> {
+    /// An array, still empty.
+    pub(super) fn array() -> Self {
+        Self { is_array: true, ..Self::default() }
+    }
+
+    /// Whether the claim is an array, not a single string.
+    pub(super) fn is_array(&self) -> bool {
+        self.is_array
+    }
+
     /// Those of an array come one after the other.
     pub(super) fn push(&mut self, payload: &'a str, one: Cow<'a, str>) {
         match (one, self.plain) {

@@ -35,6 +35,7 @@ pub struct TrustedIssuer {
     pub(super) quirks: Quirks,
     pub(super) tenant: Option<String>,
     pub(super) subject_is_client: bool,
+    pub(super) requires_scope: bool,
     pub(super) candidate_keys: usize,
 }
 
@@ -53,6 +54,7 @@ impl TrustedIssuer {
             quirks: Quirks::None,
             tenant: None,
             subject_is_client: false,
+            requires_scope: false,
             candidate_keys: 1,
         }
     }
@@ -125,12 +127,14 @@ impl TrustedIssuer {
         self
     }
 
-    /// App ID: its key quirks, its tenant, its v3 spelling of the issuer, and `sub` as the client.
+    /// App ID: its key quirks, its tenant, its v3 spelling of the issuer, `sub` as the client, and
+    /// `scope` as what tells an access token from an identity token.
     pub(crate) fn app_id(mut self, tenant: String, aliases: Vec<Issuer>) -> Self {
         self.quirks = Quirks::AppId;
         self.tenant = Some(tenant);
         self.aliases = aliases;
         self.subject_is_client = true;
+        self.requires_scope = true;
         self
     }
 
@@ -151,6 +155,7 @@ impl TrustedIssuer {
             profile: self.profile,
             tenant: self.tenant.clone(),
             subject_is_client: self.subject_is_client,
+            requires_scope: self.requires_scope,
             candidate_keys: self.candidate_keys,
             leeway,
             max_lifetime: self.max_lifetime,

@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::{
     Audience, AuthContext, Issuer, KeySet, ManualClock, Rejection, RejectionKind, ResourceServer,
-    TrustedIssuer, UnixTime,
+    ResourceServerBuilder, TrustedIssuer, UnixTime,
 };
 
 pub const NOW: u64 = 1_700_000_000;
@@ -152,14 +152,20 @@ impl Bench {
     }
 
     pub fn with(change: impl Fn(TrustedIssuer) -> TrustedIssuer) -> Self {
+        Self::with_server(|keys| {
+            let issuer = TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap());
+            ResourceServer::trusting(change(issuer.keys(keys)))
+        })
+    }
+
+    /// With any resource server that has these keys.
+    pub fn with_server(server: impl Fn(KeySet) -> ResourceServerBuilder) -> Self {
         let (p256, p384, ed25519) = (p256(), p384(), ed25519());
         let keys =
             json!({ "keys": [rsa(0).jwk("rsa"), p256.jwk("p256"), p384.jwk("p384"), ed25519.jwk("ed")] });
         let clock = ManualClock::at(UnixTime::from_secs(NOW));
-        let issuer = TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap())
-            .keys(KeySet::from_json(keys.to_string().as_bytes()).unwrap());
-        let (server, _nothing_to_refresh) =
-            ResourceServer::trusting(change(issuer)).clock(clock.clone()).build().unwrap();
+        let keys = KeySet::from_json(keys.to_string().as_bytes()).unwrap();
+        let (server, _nothing_to_refresh) = server(keys).clock(clock.clone()).build().unwrap();
         Self { clock, rsa: rsa(0), p256, p384, ed25519, server, served: Arc::default() }
     }
 
