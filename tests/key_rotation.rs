@@ -46,6 +46,64 @@ async fn the_first_request_signed_with_a_new_key_is_granted() {
     assert_eq!(issuer.fetches(), 2);
 }
 
+/// Without discovery, so that a fetch is one request.
+fn keys_uri() -> Endpoint {
+    Endpoint::new("https://as.example/keys").unwrap()
+}
+
+/// A fetch that is under way may have read the set before the key was in it.
+#[tokio::test(start_paused = true)]
+async fn the_first_token_of_a_new_key_is_accepted_while_an_older_fetch_is_under_way() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock()).jwks_uri(keys_uri()).start().await.unwrap();
+    issuer.delay_after_reading(Duration::from_millis(100));
+    let older = tokio::spawn({
+        let server = server.clone();
+        async move { server.refresh_now().await }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
+    older.await.unwrap().unwrap();
+    assert_eq!((issuer.fetches(), issuer.most_in_flight()), (3, 1));
+}
+
+/// The same for an issuer that reuses a `kid`: the older fetch is no answer to a bad signature.
+#[tokio::test(start_paused = true)]
+async fn a_replaced_key_is_found_although_an_older_fetch_is_under_way() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let policy = RefreshPolicy::new().reused_key_ids();
+    let server = builder(&issuer, &clock()).jwks_uri(keys_uri()).refresh(policy).start().await.unwrap();
+    issuer.delay_after_reading(Duration::from_millis(100));
+    let older = tokio::spawn({
+        let server = server.clone();
+        async move { server.refresh_now().await }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    issuer.publish(set(&[("a", rsa(1))]));
+    assert_eq!(send(&server, &token("a", rsa(1))).await, Ok(()));
+    older.await.unwrap().unwrap();
+    assert_eq!(issuer.fetches(), 3);
+}
+
+/// A fetch that is under way and brings the key ends the wait: one fetch serves a rotation.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_under_way_that_brings_the_key_is_enough() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock()).jwks_uri(keys_uri()).start().await.unwrap();
+    issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    issuer.delay(Duration::from_millis(300));
+    let fetching = tokio::spawn({
+        let server = server.clone();
+        async move { server.refresh_now().await }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
+    fetching.await.unwrap().unwrap();
+    tokio::time::sleep(secs(2)).await;
+    assert_eq!(issuer.fetches(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_unknown_kid_waits_for_one_refresh_then_is_refused() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));

@@ -123,6 +123,12 @@ impl KeySet {
         self.0.skipped.iter().map(|(kid, reason)| (kid.as_deref(), *reason))
     }
 
+    /// Whether a usable key has this `kid`.
+    fn has_kid(&self, kid: &str) -> bool {
+        let Inner { by_id, ambiguous, shared_are_used, .. } = &*self.0;
+        by_id.contains_key(kid) || *shared_are_used && ambiguous.contains_key(kid)
+    }
+
     /// Whether this key, with its `kid`, is one of those that have a `kid` of their own.
     fn has(&self, key: Fingerprint, revoked: &Revoked) -> bool {
         self.0.by_id.iter().any(|(kid, own)| own.fingerprint() == key && !revoked.contains(kid))

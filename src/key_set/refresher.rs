@@ -155,8 +155,8 @@ impl Keeper {
             fetched = fetch => fetched,
             () = closed(&mut self.wishes) => return None,
         };
-        // Tokens that came meanwhile wait for this fetch and no other. Who asked meanwhile gets one
-        // that began later.
+        // Requests send no wish while a fetch is under way: these are from before it began, and
+        // wait for this fetch. A manual refresh that was requested meanwhile is a later fetch.
         self.heard = Wishes { asked: self.heard.asked, ..*self.wishes.borrow_and_update() };
         Some(fetched)
     }

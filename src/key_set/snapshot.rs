@@ -40,6 +40,11 @@ impl Snapshot {
         self.keys.as_ref().is_some_and(|keys| keys.has(key, &self.revoked))
     }
 
+    /// Whether a usable key of the set has this `kid`.
+    pub(super) fn has_kid(&self, kid: &str) -> bool {
+        self.keys.as_ref().is_some_and(|keys| keys.has_kid(kid))
+    }
+
     /// The keys, unless there are none or they are too old.
     pub(crate) fn usable(&self, now: UnixTime) -> Option<&KeySet> {
         self.keys.as_ref().filter(|_| now <= self.usable_until)

@@ -134,37 +134,40 @@ impl KeySetHandle {
             return None;
         }
         let seat = Seat::take(&self.shared)?;
-        // Subscribed before ringing, so that the answer cannot slip through between.
+        let wishes = wishes.clone();
         let mut progress = self.shared.progress.subscribe();
-        let (begun, ended) = {
-            let progress = progress.borrow();
-            (progress.begun, progress.ended)
-        };
-        wishes.send_modify(|wishes| match why {
-            Demand::BadSignature => wishes.bad_signature += 1,
-            Demand::UnknownKey(..) => wishes.unknown_key += 1,
-        });
+        let begun = progress.borrow().begun;
         self.shared.waits.fetch_add(1, Ordering::Relaxed);
         self.shared.waits_counter.increment();
-        let wanted = match why {
+        let unknown_key = match why {
             Demand::BadSignature => None,
             Demand::UnknownKey(kid, now) => Some((Box::<str>::from(kid), now)),
         };
-        Some(Wait(Box::pin(async move {
+        let wait = async move {
             let Seat(shared) = &seat;
-            // A fetch that is under way may be the one that was paid for.
-            let is_over = |progress: &Progress| {
-                let gate = shared.gate.load();
-                progress.ended > ended || !(gate.is_fetching || gate.is_open(cause, timer::now()))
-            };
-            let Ok(Ok(_)) = tokio::time::timeout(shared.wait, progress.wait_for(is_over)).await else {
+            let is_hopeless = |gate: &Gate| !(gate.is_fetching || gate.is_open(cause, timer::now()));
+            // A fetch that is under way may have read the set before the key was in it: it is
+            // waited for, and counts only if it brought the key.
+            let _ = progress.wait_for(|progress| progress.ended >= begun).await;
+            let has_key = |(kid, _): &(Box<str>, UnixTime)| shared.snapshot.load().has_kid(kid);
+            if unknown_key.as_ref().is_some_and(has_key) || is_hopeless(&shared.gate.load()) {
                 return;
-            };
+            }
+            wishes.send_modify(|wishes| match cause {
+                RefreshCause::BadSignature => wishes.bad_signature += 1,
+                _ => wishes.unknown_key += 1,
+            });
+            let is_over = |progress: &Progress| progress.ended > begun || is_hopeless(&shared.gate.load());
+            let _ = progress.wait_for(is_over).await;
             // Looked for in vain is only what a fetch looked for: one that began after this wait
             // and went well. A set that has the key is never asked for a miss.
-            if let (Some((kid, now)), true) = (wanted, progress.borrow().went_well > begun) {
+            if let (Some((kid, now)), true) = (unknown_key, progress.borrow().went_well > begun) {
                 shared.misses.note(&kid, shared.snapshot.load().generation, now);
             }
+        };
+        let limit = self.shared.wait;
+        Some(Wait(Box::pin(async move {
+            let _elapsed = tokio::time::timeout(limit, wait).await;
         })))
     }
 

@@ -46,6 +46,8 @@ struct State {
     at: HashMap<String, Answer>,
     headers: HashMap<&'static str, &'static str>,
     delay: Duration,
+    /// Whether an answer is what it was when it was asked for, not what it is after the delay.
+    reads_first: bool,
     jwks_uri: String,
     requests: Vec<(String, HeaderMap, Instant)>,
     in_flight: usize,
@@ -59,6 +61,7 @@ impl Scripted {
             at: HashMap::new(),
             headers: HashMap::new(),
             delay: Duration::ZERO,
+            reads_first: false,
             jwks_uri: format!("{ISSUER}/keys"),
             requests: Vec::new(),
             in_flight: 0,
@@ -95,6 +98,13 @@ impl Scripted {
 
     pub fn delay(&self, delay: Duration) {
         self.0.lock().unwrap().delay = delay;
+    }
+
+    /// As [`delay`](Self::delay), of an answer that was read before it: it does not hold what is
+    /// published meanwhile.
+    pub fn delay_after_reading(&self, delay: Duration) {
+        let mut state = self.0.lock().unwrap();
+        (state.delay, state.reads_first) = (delay, true);
     }
 
     /// The requests so far, in order: where to, with what header, and when.
@@ -142,19 +152,20 @@ impl Transport for Scripted {
     fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
         Box::pin(async move {
             let url = request.uri().to_string();
-            let delay = {
+            let (delay, read_before) = {
                 let mut state = self.0.lock().unwrap();
                 state.requests.push((url.clone(), request.headers().clone(), Instant::now()));
                 state.in_flight += 1;
                 state.most_in_flight = state.most_in_flight.max(state.in_flight);
-                state.delay
+                let answer = state.at.get(&url).unwrap_or(&state.answer).clone();
+                (state.delay, state.reads_first.then_some(answer))
             };
             let _flight = Flight(Arc::clone(&self.0));
             tokio::time::sleep(delay).await;
-            let answer = {
+            let answer = read_before.unwrap_or_else(|| {
                 let state = self.0.lock().unwrap();
                 state.at.get(&url).unwrap_or(&state.answer).clone()
-            };
+            });
             let mut response = Response::new(Bytes::new());
             let discovery = url == METADATA;
             match answer {
