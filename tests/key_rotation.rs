@@ -732,6 +732,105 @@ async fn a_private_key_that_is_published_counts_for_nothing_even_where_it_stands
     assert_eq!(send(&server, &token("a", rsa(2))).await, Ok(()));
 }
 
+/// A key with these members besides its own.
+fn jwk_with(key: &PrivateKey, kid: &str, members: Value) -> Value {
+    let mut jwk = key.jwk(kid);
+    jwk.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+    jwk
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_private_member_that_holds_nothing_makes_no_private_key() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    for members in [
+        json!({ "d": null }),
+        json!({ "d": "", "p": null, "q": null, "dp": null, "dq": null, "qi": "", "oth": [] }),
+        json!({ "k": null }),
+    ] {
+        issuer.publish(json!({ "keys": [jwk_with(rsa(0), "a", members.clone())] }));
+        server.refresh_now().await.unwrap();
+        assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()), "{members}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid() {
+    let whole = jwk_with(rsa(0), "a", json!({ "d": "AAAA" }));
+    let in_a_list = jwk_with(rsa(0), "a", json!({ "oth": [{ "r": "AAAA" }] }));
+    let only_its_kid = json!({ "kty": "RSA", "kid": "a", "d": "AAAA" });
+    for published in [
+        json!({ "keys": [whole, rsa(1).jwk("b")] }),
+        json!({ "keys": [in_a_list, rsa(1).jwk("b")] }),
+        json!({ "keys": [only_its_kid, rsa(1).jwk("b")] }),
+        json!({ "keys": [whole] }),
+        json!({ "keys": [only_its_kid] }),
+    ] {
+        let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+        let server = builder(&issuer, &clock()).start().await.unwrap();
+        issuer.publish(published.clone());
+        let _with_or_without_a_usable_key = server.refresh_now().await;
+        assert!(send(&server, &token("a", rsa(0))).await.is_err(), "{published}");
+        for kid in ["a", "c"] {
+            issuer.publish(set(&[(kid, rsa(0)), ("b", rsa(1))]));
+            server.refresh_now().await.unwrap();
+            let refused = Err(RejectionKind::RevokedKey);
+            assert_eq!(send(&server, &token(kid, rsa(0))).await, refused, "{published}");
+            assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()), "{published}");
+        }
+        // Without a `kid`, too, where it is the only key; and a new key may have the old `kid`.
+        let mut unnamed = rsa(0).jwk("");
+        unnamed.as_object_mut().unwrap().remove("kid");
+        issuer.publish(json!({ "keys": [unnamed] }));
+        server.refresh_now().await.unwrap();
+        let without_kid = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, claims().to_string().as_bytes());
+        assert_eq!(send(&server, &without_kid).await, Err(RejectionKind::RevokedKey), "{published}");
+        issuer.publish(set(&[("a", rsa(2))]));
+        server.refresh_now().await.unwrap();
+        assert_eq!(send(&server, &token("a", rsa(2))).await, Ok(()), "{published}");
+    }
+}
+
+/// The first document that is seen may be the one with the private key.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_published_with_its_private_part_first_is_not_trusted_later() {
+    let issuer = Scripted::new(json!({ "keys": [jwk_with(rsa(0), "a", json!({ "d": "AAAA" }))] }));
+    let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
+    server.refresh_now().await.unwrap_err();
+    issuer.publish(set(&[("c", rsa(0)), ("b", rsa(1))]));
+    server.refresh_now().await.unwrap();
+    assert_eq!(send(&server, &token("c", rsa(0))).await, Err(RejectionKind::RevokedKey));
+    assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
+}
+
+/// A member that is no JWK gives its private part away all the same.
+#[tokio::test(start_paused = true)]
+async fn a_private_key_in_a_malformed_member_is_compromised_too() {
+    let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    let twice =
+        jwk_with(rsa(0), "a", json!({ "d": "AAAA" })).to_string().replacen('{', r#"{"use":"sig","#, 1);
+    let document = format!(r#"{{"keys":[{twice},{}]}}"#, rsa(1).jwk("b"));
+    issuer.answer(Answer::Text(document.leak()));
+    server.refresh_now().await.unwrap();
+    assert_eq!(server.key_sets().remove(0).skipped().next(), Some((Some("a"), SkipReason::PrivateKey)));
+    issuer.publish(set(&[("c", rsa(0)), ("b", rsa(1))]));
+    server.refresh_now().await.unwrap();
+    assert_eq!(send(&server, &token("c", rsa(0))).await, Err(RejectionKind::RevokedKey));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_key_is_refused_under_every_kid() {
+    let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    assert!(server.revoke_kid(&Issuer::new(support::ISSUER).unwrap(), "a"));
+    issuer.publish(set(&[("c", rsa(0)), ("b", rsa(1)), ("a", rsa(2))]));
+    server.refresh_now().await.unwrap();
+    assert_eq!(send(&server, &token("c", rsa(0))).await, Err(RejectionKind::RevokedKey));
+    assert_eq!(send(&server, &token("a", rsa(2))).await, Err(RejectionKind::RevokedKey), "the kid, too");
+    assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_private_half_of_a_key_without_a_name_takes_the_set_in_hand_with_it() {
     let mut nameless = rsa(0).jwk("");

@@ -67,7 +67,7 @@ pub(crate) struct VerificationKey {
 }
 
 /// Tells a key from every other: a SHA-256 digest of what it is, what it may verify, and its `kid`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Fingerprint([u8; 32]);
 
 impl VerificationKey {

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::exposed::Exposed;
+use super::compromised::CompromisedKeys;
 use super::nothing_usable::NothingUsable;
 use super::{Inner, KeySet};
 use crate::error::{Error, ErrorKind, Operation};
@@ -127,16 +127,16 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks, candidate_keys: usize) 
     let mut ambiguous: HashMap<Box<str>, Vec<VerificationKey>> = HashMap::new();
     let members: Vec<Member> =
         document.keys.iter().map(|member| parse_member(member.get(), quirks)).collect();
-    let mut exposed = Exposed::default();
+    let mut compromised = CompromisedKeys::default();
     for Member { kid, key, private } in &members {
         if matches!(key, Err(SkipReason::PrivateKey)) {
-            exposed.note(kid.as_deref(), *private);
+            compromised.insert(kid.as_deref(), *private);
         }
     }
     for Member { kid, key, .. } in members {
         match (kid, key) {
-            // Its private half stands elsewhere in the set.
-            (kid, Ok(key)) if exposed.concerns(kid.as_deref(), &key) => {
+            // Its private part stands elsewhere in the set.
+            (kid, Ok(key)) if compromised.contains(kid.as_deref(), &key) => {
                 skipped.push((kid, SkipReason::PrivateKey));
             }
             (Some(kid), Ok(key)) => match by_id.entry(kid) {
@@ -157,9 +157,10 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks, candidate_keys: usize) 
             skipped.extend(keys.iter().map(|_| (Some(kid.clone()), SkipReason::DuplicateKeyId)));
         }
     }
-    let keys = KeySet(Arc::new(Inner { by_id, without_id, ambiguous, shared_are_used, skipped }));
+    let inner = Inner { by_id, without_id, ambiguous, shared_are_used, skipped, compromised };
+    let keys = KeySet(Arc::new(inner));
     if keys.len() == 0 {
-        return Err(error(ErrorKind::NoUsableKey).with_source(NothingUsable { keys, exposed }));
+        return Err(error(ErrorKind::NoUsableKey).with_source(NothingUsable { keys }));
     }
     Ok(keys)
 }
@@ -185,7 +186,7 @@ struct Member {
     /// Told even where the key is unusable.
     kid: Option<Box<str>>,
     key: Result<VerificationKey, SkipReason>,
-    /// Of a private key, what its public half is.
+    /// The public key of a private one.
     private: Option<Fingerprint>,
 }
 
@@ -196,7 +197,9 @@ impl Member {
 }
 
 fn parse_member(json: &str, quirks: Quirks) -> Member {
-    let Ok(members) = serde_json::from_str::<Members<'_>>(json) else { return Member::malformed() };
+    let Ok(members) = serde_json::from_str::<Members<'_>>(json) else {
+        return private_if_anything(json, quirks).unwrap_or_else(Member::malformed);
+    };
     let has_kid = members.kid.is_some();
     let kid: Option<Box<str>> = members.kid.and_then(KeyId::new).map(|kid| kid.as_str().into());
     let key = match members.secrets {
@@ -208,6 +211,16 @@ fn parse_member(json: &str, quirks: Quirks) -> Member {
         Secrets::None => prepare(json, members.alg.as_deref(), quirks),
     };
     Member { kid, key, private: None }
+}
+
+/// A member that is no JWK, and a private key all the same: that is compromised, too.
+fn private_if_anything(json: &str, quirks: Quirks) -> Option<Member> {
+    let members: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).ok()?;
+    let is_material = |name: &&str| members.get(*name).is_some_and(|value| is_present(&value.to_string()));
+    PRIVATE.iter().find(|name| is_material(name))?;
+    let kid = members.get("kid").and_then(serde_json::Value::as_str).map(Cow::from).and_then(KeyId::new);
+    let kid = kid.map(|kid| kid.as_str().into());
+    Some(Member { kid, key: Err(SkipReason::PrivateKey), private: material(json, quirks) })
 }
 
 /// What a key is, whatever it says that it is for: a private one is for signing, and says so.
@@ -298,6 +311,15 @@ fn decode_number(encoded: &str, quirks: Quirks) -> Result<Vec<u8>, SkipReason> {
     Ok(number)
 }
 
+/// The members that hold private material (RFC 7518 §6.2.2, §6.3.2).
+const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
+
+/// Whether the JSON value of a member holds anything: not `null`, an empty string or an empty array.
+fn is_present(json: &str) -> bool {
+    let array = json.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    !matches!(json, "null" | "\"\"") && array.is_none_or(|elements| !elements.trim().is_empty())
+}
+
 /// The members of a JWK that jsonwebtoken would not tell us about.
 struct Members<'a> {
     kid: Option<Cow<'a, str>>,
@@ -330,18 +352,17 @@ impl<'de> Deserialize<'de> for Members<'de> {
                     match &*name {
                         "kid" => members.kid = Some(map.next_value::<Name<'de>>()?.0),
                         "alg" => members.alg = Some(map.next_value::<Name<'de>>()?.0),
-                        other => {
-                            match other {
-                                // What is private stays so, whatever else is there.
-                                "k" if matches!(members.secrets, Secrets::None) => {
-                                    members.secrets = Secrets::Symmetric
-                                }
-                                // RFC 7518 §6.2.2, §6.3.2
-                                "d" | "p" | "q" | "dp" | "dq" | "qi" | "oth" => {
-                                    members.secrets = Secrets::Private
-                                }
-                                _ => {}
+                        other if other == "k" || PRIVATE.contains(&other) => {
+                            if is_present(map.next_value::<&RawValue>()?.get()) {
+                                members.secrets = match members.secrets {
+                                    // A private key stays one, whatever else is there.
+                                    Secrets::None if other == "k" => Secrets::Symmetric,
+                                    secrets if other == "k" => secrets,
+                                    _ => Secrets::Private,
+                                };
                             }
+                        }
+                        _ => {
                             map.next_value::<serde::de::IgnoredAny>()?;
                         }
                     }

@@ -9,13 +9,14 @@
 //! Requests read an immutable snapshot; only the refresher fetches, one at a time.
 
 mod budget;
-mod exposed;
+mod compromised;
 mod freshness;
 mod jwk;
 mod misses;
 mod nothing_usable;
 mod policy;
 mod refresher;
+mod revoked;
 mod schedule;
 pub(crate) mod seed;
 mod snapshot;
@@ -23,14 +24,16 @@ mod source;
 mod status;
 mod watch;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use self::compromised::CompromisedKeys;
 pub(crate) use self::jwk::Quirks;
 pub use self::jwk::SkipReason;
 pub use self::policy::RefreshPolicy;
 pub(crate) use self::refresher::Refresh;
+pub(crate) use self::revoked::RevokedKeys;
 pub use self::schedule::RefreshCause;
 pub(crate) use self::snapshot::Snapshot;
 pub(crate) use self::source::Source;
@@ -67,15 +70,14 @@ struct Inner {
     /// It was, for the issuer whose set this is: they count like the others.
     shared_are_used: bool,
     skipped: Vec<(Option<Box<str>>, SkipReason)>,
+    /// Those of the skipped members that are private keys.
+    compromised: CompromisedKeys,
 }
-
-/// The `kid`s that were revoked here, whatever the issuer publishes.
-pub(crate) type Revoked = HashSet<Box<str>>;
 
 /// Why no key was selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoKey {
-    /// The named key was revoked.
+    /// The named key was revoked, or every key that fits was.
     Revoked,
     /// The named key is for another algorithm, or a token without `kid` fits not exactly one key.
     /// Fetching again would not help.
@@ -129,9 +131,21 @@ impl KeySet {
         by_id.contains_key(kid) || *shared_are_used && ambiguous.contains_key(kid)
     }
 
+    /// Every key that has a `kid`, with it, of use or not.
+    fn all_named(&self) -> impl Iterator<Item = (&str, &VerificationKey)> {
+        let shared = self.0.ambiguous.iter().flat_map(|(kid, keys)| keys.iter().map(move |key| (kid, key)));
+        self.0.by_id.iter().chain(shared).map(|(kid, key)| (&**kid, key))
+    }
+
+    /// The keys that this `kid` names, of use or not.
+    fn named(&self, kid: &str) -> impl Iterator<Item = &VerificationKey> {
+        let shared = self.0.ambiguous.get(kid).into_iter().flatten();
+        self.0.by_id.get(kid).into_iter().chain(shared)
+    }
+
     /// Whether this key, with its `kid`, is one of those that have a `kid` of their own.
-    fn has(&self, key: Fingerprint, revoked: &Revoked) -> bool {
-        self.0.by_id.iter().any(|(kid, own)| own.fingerprint() == key && !revoked.contains(kid))
+    fn has(&self, key: Fingerprint, revoked: &RevokedKeys) -> bool {
+        self.0.by_id.iter().any(|(kid, own)| own.fingerprint() == key && !revoked.contains(Some(kid), own))
     }
 
     /// The key that may have signed a token with this header. Where the header does not say which,
@@ -139,21 +153,23 @@ impl KeySet {
     pub(crate) fn select(
         &self,
         header: &Header<'_>,
-        revoked: &Revoked,
+        revoked: &RevokedKeys,
         limit: usize,
     ) -> Result<Candidates<'_>, NoKey> {
         let Inner { by_id, without_id, ambiguous, .. } = &*self.0;
         let fits = |key: &&VerificationKey| key.fits(header.algorithm);
         let Some(kid) = header.key_id.as_ref().map(KeyId::as_str) else {
-            let named = by_id.iter().filter(|(kid, _)| !revoked.contains(*kid)).map(|(_, key)| key);
-            return Candidates::few(named.chain(without_id).filter(fits), limit);
+            let named = by_id.iter().filter(|(kid, _)| !revoked.contains_kid(kid)).map(|(_, key)| key);
+            return Candidates::unrevoked(named.chain(without_id).filter(fits), revoked, limit);
         };
-        if revoked.contains(kid) {
+        if revoked.contains_kid(kid) {
             return Err(NoKey::Revoked);
         }
         match (by_id.get(kid), ambiguous.get(kid)) {
-            (Some(key), _) => Candidates::few(std::iter::once(key).filter(fits), 1),
-            (None, Some(keys)) if limit > 1 => Candidates::few(keys.iter().filter(fits), limit),
+            (Some(key), _) => Candidates::unrevoked(std::iter::once(key).filter(fits), revoked, 1),
+            (None, Some(keys)) if limit > 1 => {
+                Candidates::unrevoked(keys.iter().filter(fits), revoked, limit)
+            }
             (None, _) => Err(NoKey::Unknown),
         }
     }
@@ -167,6 +183,24 @@ pub(crate) enum Candidates<'k> {
 }
 
 impl<'k> Candidates<'k> {
+    /// Those of `keys` that are not revoked for what they are, if they are no more than `limit`.
+    fn unrevoked(
+        keys: impl Iterator<Item = &'k VerificationKey>,
+        revoked: &RevokedKeys,
+        limit: usize,
+    ) -> Result<Self, NoKey> {
+        let mut has_revoked = false;
+        let usable = keys.filter(|key| {
+            let is_revoked = revoked.contains(None, key);
+            has_revoked |= is_revoked;
+            !is_revoked
+        });
+        let mut usable = usable.peekable();
+        let has_usable = usable.peek().is_some();
+        let candidates = Self::few(usable, limit);
+        if has_revoked && !has_usable { Err(NoKey::Revoked) } else { candidates }
+    }
+
     fn few(mut keys: impl Iterator<Item = &'k VerificationKey>, limit: usize) -> Result<Self, NoKey> {
         let first = keys.next().ok_or(NoKey::Unfit)?;
         let Some(second) = keys.next() else { return Ok(Self::One([first])) };

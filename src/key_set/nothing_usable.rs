@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::exposed::Exposed;
 use super::{KeySet, SkipReason};
 use crate::error::Error;
 
@@ -12,7 +11,6 @@ use crate::error::Error;
 pub(super) struct NothingUsable {
     /// All of its members are skipped.
     pub(super) keys: KeySet,
-    pub(super) exposed: Exposed,
 }
 
 impl NothingUsable {

@@ -163,11 +163,11 @@ impl Keeper {
 
     /// Publishes what a fetch brought.
     fn conclude(&mut self, cause: RefreshCause, fetched: Result<Fetched, Error>) {
-        // The set in hand is kept, but for keys whose private half everybody can read now.
-        let leak = fetched.as_ref().err().and_then(NothingUsable::of);
-        if let Some(NothingUsable { exposed, .. }) = leak.filter(|set| set.keys.holds_private_keys()) {
+        // The current set stays, but for the keys whose private part was published.
+        let unusable = fetched.as_ref().err().and_then(NothingUsable::of);
+        if let Some(NothingUsable { keys }) = unusable.filter(|set| set.keys.has_private_keys()) {
             self.shared.sound_alarm();
-            if self.shared.expose(exposed) {
+            if self.shared.revoke_compromised(&keys.0.compromised) {
                 self.give_up();
             }
         }
@@ -182,7 +182,7 @@ impl Keeper {
                     changed = keys.is_some(),
                     "the key set was refreshed"
                 );
-                if keys.as_ref().is_some_and(KeySet::holds_private_keys) {
+                if keys.as_ref().is_some_and(KeySet::has_private_keys) {
                     self.shared.sound_alarm();
                 }
                 let now = self.clock.now();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{KeySet, Revoked};
+use super::{KeySet, RevokedKeys};
 use crate::clock::UnixTime;
 use crate::jwt::Fingerprint;
 
@@ -19,15 +19,16 @@ pub(crate) struct Snapshot {
     pub(super) fetched_at: UnixTime,
     /// Wall time, so that a machine that slept does not trust what it slept over.
     pub(super) usable_until: UnixTime,
-    /// Revoked here, and those whose private half the issuer published last.
-    pub(super) revoked: Arc<Revoked>,
-    /// Revoked here, for good.
-    pub(super) revoked_here: Arc<Revoked>,
+    /// The keys that are not used now: those revoked for good, and the `kid`s of the private keys
+    /// in a document that was published since this set.
+    pub(super) revoked: Arc<RevokedKeys>,
+    /// Revoked by the program, or because the private part was published.
+    pub(super) revoked_for_good: Arc<RevokedKeys>,
 }
 
 impl Snapshot {
-    /// The `kid`s that count for nothing.
-    pub(crate) fn revoked(&self) -> &Revoked {
+    /// The keys that are not used.
+    pub(crate) fn revoked(&self) -> &RevokedKeys {
         &self.revoked
     }
 
@@ -78,7 +79,7 @@ impl Current {
             fetched_at: UnixTime::from_secs(0),
             usable_until: UnixTime::from_secs(0),
             revoked: Arc::default(),
-            revoked_here: Arc::default(),
+            revoked_for_good: Arc::default(),
         };
         Self { mark: Mark::default(), snapshot: ArcSwap::from_pointee(empty), changing: Mutex::default() }
     }

@@ -15,12 +15,12 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use super::budget::Gate;
-use super::exposed::Exposed;
+use super::compromised::CompromisedKeys;
 use super::misses::Misses;
 use super::schedule::{RefreshCause, Schedule};
 use super::snapshot::{Current, Snapshot};
 use super::status::{KeySetState, KeySetStatus, Progress};
-use super::{KeySet, RefreshPolicy, Revoked};
+use super::{KeySet, RefreshPolicy, RevokedKeys};
 use crate::clock::UnixTime;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::metrics::Counter;
@@ -176,13 +176,19 @@ impl KeySetHandle {
         self.shared.reused_key_ids
     }
 
-    /// Counts a key as withdrawn from now on, whatever the issuer publishes.
+    /// Revokes a `kid`, and under every `kid` the keys that it names now, whatever the issuer publishes.
     pub(crate) fn revoke(&self, kid: &str) {
         self.shared.snapshot.change(|current| {
-            let with = |revoked: &Revoked| Arc::new(revoked.iter().cloned().chain([kid.into()]).collect());
+            let with_key = |revoked: &Arc<RevokedKeys>| {
+                revoked.with(|revoked| {
+                    revoked.insert_kid(kid);
+                    let named = current.keys.iter().flat_map(|keys| keys.named(kid));
+                    named.for_each(|key| revoked.insert(key));
+                })
+            };
             Snapshot {
-                revoked: with(&current.revoked),
-                revoked_here: with(&current.revoked_here),
+                revoked: with_key(&current.revoked),
+                revoked_for_good: with_key(&current.revoked_for_good),
                 epoch: current.epoch + 1,
                 ..Snapshot::clone(current)
             }
@@ -298,30 +304,38 @@ impl Shared {
         max_stale: Duration,
         now: UnixTime,
     ) {
-        self.snapshot.change(|current| Snapshot {
-            generation: current.generation + u64::from(keys.is_some()),
-            epoch: current.epoch + u64::from(keys.is_some()),
-            keys: keys.cloned().or_else(|| current.keys.clone()),
-            fetched_at,
-            usable_until: fetched_at.saturating_add(max_stale),
-            revoked: Arc::clone(&current.revoked_here),
-            revoked_here: Arc::clone(&current.revoked_here),
+        self.snapshot.change(|current| {
+            let mut revoked = Arc::clone(&current.revoked_for_good);
+            if let Some(compromised) = keys.map(|keys| &keys.0.compromised).filter(|keys| !keys.is_empty()) {
+                revoked = revoked.with(|all| compromised.revoke_materials(current.keys.as_ref(), all));
+            }
+            Snapshot {
+                generation: current.generation + u64::from(keys.is_some()),
+                epoch: current.epoch + u64::from(keys.is_some()),
+                keys: keys.cloned().or_else(|| current.keys.clone()),
+                fetched_at,
+                usable_until: fetched_at.saturating_add(max_stale),
+                revoked: Arc::clone(&revoked),
+                revoked_for_good: revoked,
+            }
         });
         self.measure(now);
     }
 
-    /// Counts keys as withdrawn until the issuer publishes a good set, by their names. Returns whether
-    /// one of them has none: then there is no telling it from the others.
-    pub(super) fn expose(&self, exposed: &Exposed) -> bool {
+    /// Revokes keys whose private part was published beside no usable key: what they are for good,
+    /// and their `kid`s until the issuer publishes a usable set. Returns whether one of them has no
+    /// `kid`.
+    pub(super) fn revoke_compromised(&self, compromised: &CompromisedKeys) -> bool {
         self.snapshot.change(|current| {
-            let Some(keys) = &current.keys else { return Snapshot::clone(current) };
-            Snapshot {
-                revoked: Arc::new(current.revoked.union(&exposed.kids_among(keys)).cloned().collect()),
-                epoch: current.epoch + 1,
-                ..Snapshot::clone(current)
-            }
+            let (keys, for_good) = (current.keys.as_ref(), &current.revoked_for_good);
+            let revoked_for_good = for_good.with(|all| compromised.revoke_materials(keys, all));
+            let revoked = current.revoked.with(|all| {
+                compromised.revoke_materials(keys, all);
+                compromised.revoke_kids(keys, all);
+            });
+            Snapshot { revoked, revoked_for_good, epoch: current.epoch + 1, ..Snapshot::clone(current) }
         });
-        self.snapshot.load().keys.as_ref().is_some_and(|keys| exposed.is_nameless_among(keys))
+        self.snapshot.load().keys.as_ref().is_some_and(|keys| compromised.contains_unnamed(keys))
     }
 
     pub(super) fn sound_alarm(&self) {

@@ -173,9 +173,10 @@ impl ResourceServer {
         first_error
     }
 
-    /// Counts a key as withdrawn at once, and for the life of this resource server, whatever its
-    /// issuer publishes: for the hour in which a private key is known to be lost and the issuer
-    /// has not reacted yet. Returns whether that issuer, by any of its names, is trusted here.
+    /// Revokes a key at once, and for the life of this resource server, whatever its issuer
+    /// publishes: for the hour in which a private key is known to be lost and the issuer has not
+    /// reacted yet. Tokens with this `kid` are refused, and under any `kid` those of the key that
+    /// it names now. Returns whether that issuer, by any of its names, is trusted here.
     #[must_use = "an issuer that is not trusted here has no keys to revoke"]
     pub fn revoke_kid(&self, issuer: &Issuer, kid: &str) -> bool {
         let entry = self.0.issuers.iter().find(|entry| {

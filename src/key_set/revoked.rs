@@ -1,0 +1,44 @@
+//! Keys that verify nothing any more, whatever the issuer publishes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::jwt::{Fingerprint, VerificationKey};
+
+/// Revoked keys, by `kid` and by public key: a revoked key may come back under another `kid`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RevokedKeys {
+    kids: HashSet<Box<str>>,
+    materials: HashSet<Fingerprint>,
+}
+
+impl RevokedKeys {
+    /// A copy with a change.
+    pub(super) fn with(self: &Arc<Self>, change: impl FnOnce(&mut Self)) -> Arc<Self> {
+        let mut copy = Self::clone(self);
+        change(&mut copy);
+        Arc::new(copy)
+    }
+
+    pub(super) fn insert_kid(&mut self, kid: &str) {
+        self.kids.insert(kid.into());
+    }
+
+    pub(super) fn insert_material(&mut self, material: Fingerprint) {
+        self.materials.insert(material);
+    }
+
+    /// Revokes a key under every `kid`.
+    pub(super) fn insert(&mut self, key: &VerificationKey) {
+        self.insert_material(key.material());
+    }
+
+    pub(super) fn contains_kid(&self, kid: &str) -> bool {
+        self.kids.contains(kid)
+    }
+
+    /// Whether this key is revoked, by its `kid` or for what it is.
+    pub(super) fn contains(&self, kid: Option<&str>, key: &VerificationKey) -> bool {
+        kid.is_some_and(|kid| self.contains_kid(kid)) || self.materials.contains(&key.material())
+    }
+}
