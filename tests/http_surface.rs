@@ -4,14 +4,17 @@
 
 mod support;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::Full;
 use serde_json::json;
 use support::{Bench, claims, claims_with, now_or_never};
+use tower::{Layer, ServiceExt};
 use tower_oauth::{
     Audience, AuthContext, Endpoint, Issuer, KeySet, Rejection, RejectionKind, RequireScopeLayer,
-    ResourceServer, TrustedIssuer,
+    ResourceServer, ResourceServerLayer, TrustedIssuer,
 };
 
 fn send(bench: &Bench, request: http::request::Builder) -> Response<Full<Bytes>> {
@@ -90,7 +93,6 @@ fn row_23_the_scheme_is_case_insensitive_and_one_space_follows() {
 /// RFC 6750 §3.1: what a route wants is answered in the name of the resource server that judged the token.
 #[test]
 fn one_scope_layer_behind_several_resource_servers_speaks_for_each() {
-    use tower::{Layer, ServiceExt};
     let bench = Bench::new();
     let keys = json!({ "keys": [bench.rsa.jwk("rsa")] }).to_string();
     let behind = RequireScopeLayer::all(["admin"]);
@@ -160,6 +162,53 @@ fn row_24_tokens_in_the_query_or_body_are_not_looked_for() {
     assert_eq!(kind(&now_or_never(bench.send(form))), Some(RejectionKind::MissingToken));
 }
 
+/// Anybody can send such requests, as many as they like.
+#[test]
+fn tokens_in_the_query_cause_one_warning_a_minute() {
+    let bench = Bench::new();
+    let requests = |many: usize| {
+        support::log::forget();
+        for _ in 0..many {
+            send(&bench, Request::builder().uri("/orders?access_token=a.b.c"));
+        }
+        (support::log::count("WARN"), support::log::count("the query, where it is ignored"))
+    };
+    assert_eq!(requests(50), (1, 50));
+    bench.clock.advance(Duration::from_secs(59));
+    assert_eq!(requests(50), (0, 50));
+    bench.clock.advance(Duration::from_secs(1));
+    assert_eq!(requests(50), (1, 50));
+}
+
+/// No `Debug` of a request prints the token: not where it is served, nor where it passes without one.
+#[test]
+fn the_authorization_field_is_sensitive_behind_the_layer() {
+    let bench = Bench::new();
+    let token = bench.token(&claims());
+    let printed = |layer: ResourceServerLayer, fields: &[&str]| {
+        let service = Layer::layer(
+            &layer,
+            tower::service_fn(|request: Request<()>| async move {
+                Ok::<_, std::convert::Infallible>(Response::new(format!("{request:?}")))
+            }),
+        );
+        let mut request = Request::builder();
+        for field in fields {
+            request = request.header(header::AUTHORIZATION, *field);
+        }
+        let response = now_or_never(service.oneshot(request.body(()).unwrap())).unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        response.into_body()
+    };
+    // Verified, from the token cache, and from the thread's part of it.
+    for _ in 0..20 {
+        let printed = printed(bench.server.layer(), &[&format!("Bearer {token}")]);
+        assert!(printed.contains("Sensitive") && !printed.contains(&token), "{printed}");
+    }
+    let printed = printed(bench.server.layer().allow_anonymous(), &["Basic czNjcjN0"]);
+    assert!(printed.contains("Sensitive") && !printed.contains("czNjcjN0"), "{printed}");
+}
+
 #[test]
 fn row_25_bytes_that_are_no_visible_ascii() {
     let bench = Bench::new();
@@ -205,7 +254,6 @@ fn row_28_a_context_that_an_outer_layer_left_is_removed() {
     assert_eq!(response.extensions().get::<AuthContext>().unwrap().subject(), Some("app"));
 
     // Without a token it does not survive either, where such requests are let through.
-    use tower::{Layer, ServiceExt};
     let service =
         bench.server.layer().allow_anonymous().layer(tower::service_fn(|request: Request<()>| async move {
             assert!(AuthContext::of(&request).is_none());
@@ -233,7 +281,6 @@ fn row_29_no_path_method_or_header_skips_the_check() {
         }
     }
     // A route that takes requests without a token still refuses a bad one.
-    use tower::{Layer, ServiceExt};
     let service = bench.server.layer().allow_anonymous().layer(tower::service_fn(|_: Request<()>| async {
         Ok::<_, std::convert::Infallible>(Response::new(String::new()))
     }));
@@ -244,7 +291,6 @@ fn row_29_no_path_method_or_header_skips_the_check() {
 /// The addresses and errors of a fetch that failed are for the operator.
 #[tokio::test(start_paused = true)]
 async fn row_27_internal_errors_are_never_in_a_response() {
-    use tower::{Layer, ServiceExt};
     let issuer = support::issuer::Scripted::new(json!({ "keys": [] }));
     issuer.answer(support::issuer::Answer::Unreachable);
     let server =
@@ -269,7 +315,6 @@ async fn row_27_internal_errors_are_never_in_a_response() {
 
 #[tokio::test]
 async fn a_lacking_scope_is_told_in_the_realm_of_the_resource_server() {
-    use tower::{Layer, ServiceExt};
     let bench = Bench::new();
     let keys = json!({ "keys": [bench.rsa.jwk("rsa")] }).to_string();
     let (server, _nothing) =
@@ -354,7 +399,6 @@ fn an_expired_token_is_an_invalid_one_whoever_signed_it() {
 
 #[test]
 fn the_answer_can_be_replaced_and_still_tells_outer_layers_the_cause() {
-    use tower::{Layer, ServiceExt};
     let bench = Bench::new();
     let layer = bench.server.layer().on_rejection(|rejection: &Rejection| {
         Response::builder().status(StatusCode::IM_A_TEAPOT).body(rejection.kind().to_string()).unwrap()
@@ -380,7 +424,6 @@ fn realm_and_resource_metadata_are_named_if_they_can_be_quoted() {
     }
     let url = Endpoint::new("https://orders.example/.well-known/oauth-protected-resource").unwrap();
     let (server, _) = builder().realm("orders").resource_metadata(url).build().unwrap();
-    use tower::{Layer, ServiceExt};
     let service = server.layer().layer(tower::service_fn(|_: Request<()>| async {
         Ok::<_, std::convert::Infallible>(Response::new(String::new()))
     }));

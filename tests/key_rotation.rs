@@ -10,6 +10,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send, set, token, with_claims};
 use support::{NOW, PrivateKey, claims, claims_with, compact, rsa};
+use tower::{Layer, ServiceExt};
 use tower_oauth::{
     Audience, Clock, Endpoint, ErrorKind, Issuer, KeySetState, RefreshPolicy, RejectionKind, ResourceServer,
     SkipReason, StartUp, TrustedIssuer, UnixTime,
@@ -1224,11 +1225,47 @@ async fn a_key_set_that_nobody_refreshes_any_more_says_so() {
     );
     let start = tokio::time::Instant::now();
     let error = server.refresh_now().await.unwrap_err();
-    assert!(std::error::Error::source(&error).unwrap().to_string().contains("nobody refreshes"));
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("has stopped"));
     // What is in hand serves, and nobody waits for what will not come.
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
     assert_eq!(send(&server, &token("b", rsa(1))).await, Err(RejectionKind::UnknownKey));
     assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_returns_once_the_refresher_is_gone() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    issuer.answer(Answer::Hang);
+    let (server, refresher) = builder(&issuer, &clock()).build().unwrap();
+    drop(refresher);
+    server.ready().await;
+    assert!(!server.is_ready());
+    // Also if it goes away meanwhile, and then nobody waits for a refresh either.
+    let (server, refresher) = builder(&issuer, &clock()).build().unwrap();
+    let task = tokio::spawn(refresher);
+    let start = tokio::time::Instant::now();
+    let end = async {
+        tokio::time::sleep(secs(1)).await;
+        task.abort();
+    };
+    let ((), refreshed, ()) = tokio::join!(server.ready(), server.refresh_now(), end);
+    assert!(refreshed.is_err() && !server.is_ready());
+    assert_eq!(start.elapsed(), secs(1));
+}
+
+/// The header that a request waits with is sensitive, too, once it is served.
+#[tokio::test(start_paused = true)]
+async fn the_authorization_field_of_a_request_that_waited_is_sensitive() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    issuer.publish(set(&[("b", rsa(1))]));
+    let service = server.layer().layer(tower::service_fn(|request: http::Request<()>| async move {
+        Ok::<_, std::convert::Infallible>(http::Response::new(format!("{request:?}")))
+    }));
+    let field = format!("Bearer {}", token("b", rsa(1)));
+    let request = http::Request::builder().header("authorization", &field).body(()).unwrap();
+    let printed = service.oneshot(request).await.unwrap().into_body();
+    assert!(printed.contains("Sensitive") && !printed.contains(&field), "{printed}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -203,27 +203,33 @@ impl KeySetHandle {
             let progress = self.shared.progress.subscribe();
             let begun = progress.borrow().begun;
             wishes.send_modify(|wishes| wishes.asked += 1);
-            (progress, begun, wishes.is_closed())
+            (progress, begun)
         });
+        let wishes = self.wishes.clone();
         let answer = tokio::time::timeout(self.shared.patience, async move {
-            let Some((mut progress, begun, is_abandoned)) = asked else { return Ok(()) };
-            if is_abandoned {
-                return Err(too_late().with_source("nobody refreshes the key set any more"));
-            }
-            match progress.wait_for(|progress| progress.asked.0 > begun).await {
-                Ok(progress) => progress.asked.1.clone().map_or(Ok(()), Err),
-                Err(_gone) => Err(too_late()),
+            let (Some((mut progress, begun)), Some(wishes)) = (asked, wishes) else { return Ok(()) };
+            tokio::select! {
+                biased;
+                answered = progress.wait_for(|progress| progress.asked.0 > begun) => match answered {
+                    Ok(progress) => progress.asked.1.clone().map_or(Ok(()), Err),
+                    Err(_gone) => Err(too_late()),
+                },
+                () = wishes.closed() => {
+                    Err(too_late().with_source("the task that refreshes the key set has stopped"))
+                }
             }
         });
         async move { answer.await.unwrap_or_else(|_elapsed| Err(too_late())) }
     }
 
-    /// Waits until there is a usable set.
+    /// Waits until there is a usable set, or until none can come because the refresher is gone.
     pub(crate) async fn ready(&self, now: impl Fn() -> UnixTime) {
         let mut progress = self.shared.progress.subscribe();
+        let Some(wishes) = &self.wishes else { return };
         while self.load().usable(now()).is_none() {
-            if progress.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = progress.changed() => if changed.is_err() { return },
+                () = wishes.closed() => return,
             }
         }
     }

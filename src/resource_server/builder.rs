@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::challenge::{Challenges, DEFAULT_REALM};
 use super::counters::Counters;
+use super::log_limit::LogLimit;
 use super::seen_headers::SeenHeaders;
 use super::turns::Turns;
 use super::verdict_cache::{self, VerdictCache};
@@ -272,6 +273,7 @@ impl ResourceServerBuilder {
             cache: VerdictCache::new(cache),
             seen_headers: SeenHeaders::default(),
             turns: Turns::new(max_verifications),
+            token_in_query: LogLimit::default(),
         };
         let server = ResourceServer(Arc::new(inner));
         Ok((server, Refresher(tasks)))
@@ -298,8 +300,8 @@ impl ResourceServerBuilder {
             StartUp::Wait(limit) => (limit, false),
             StartUp::Require(limit) => (limit, true),
         };
-        let in_time = tokio::time::timeout(limit, server.ready()).await.is_ok();
-        if required && !in_time {
+        let _elapsed = tokio::time::timeout(limit, server.ready()).await;
+        if required && !server.is_ready() {
             let statuses = server.key_sets();
             let error = statuses
                 .iter()

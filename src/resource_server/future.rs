@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::challenge::is_grpc;
-use super::service::{Decision, Obstacle, Waited, refuse};
+use super::service::{Decision, Obstacle, Waited, mark_sensitive, refuse};
 use super::turns::Turn;
 use super::{Challenge, RejectionResponse, ResourceServer};
 
@@ -122,6 +122,7 @@ where
         let kind = match self.server.decide(self.request.headers(), self.request.uri(), waited) {
             Ok(Decision::Grant(context)) => {
                 self.server.0.counters.granted();
+                mark_sensitive(&mut self.request);
                 self.request.extensions_mut().insert(context);
                 return State::AwaitingReady { awaiting: Some(self) };
             }

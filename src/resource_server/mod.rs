@@ -29,6 +29,7 @@ mod counters;
 mod extract;
 mod future;
 mod layer;
+mod log_limit;
 mod rejection;
 mod require_scope;
 mod seen_headers;
@@ -105,6 +106,7 @@ struct Inner {
     challenges: challenge::Challenges,
     seen_headers: seen_headers::SeenHeaders,
     turns: turns::Turns,
+    token_in_query: log_limit::LogLimit,
 }
 
 /// One issuer: what its tokens must be like, and its own keys.
@@ -137,7 +139,8 @@ impl ResourceServer {
         self.key_sets().iter().all(|status| status.state().is_usable())
     }
 
-    /// Waits until [`is_ready`](Self::is_ready).
+    /// Waits until [`is_ready`](Self::is_ready), or until the [`Refresher`] is gone and no keys can
+    /// come any more.
     pub async fn ready(&self) {
         for issuer in &self.0.issuers {
             issuer.keys.ready(|| self.0.clock.now()).await;

@@ -2,7 +2,8 @@
 
 use std::task::{Context, Poll};
 
-use http::{HeaderMap, Request, Response, Uri};
+use http::header::Entry;
+use http::{HeaderMap, Request, Response, Uri, header};
 use tower_service::Service;
 
 use super::challenge::is_grpc;
@@ -181,6 +182,21 @@ impl ResourceServer {
         if expired { Err(RejectionKind::Expired) } else { Ok(trusted) }
     }
 
+    /// RFC 9700 §4.3.2: such a token is in the logs of everything on the way.
+    fn warn_of_token_in_query(&self) {
+        if self.0.token_in_query.allows(self.0.clock.now()) {
+            crate::trace::warning!(
+                target: "tower_oauth::resource_server",
+                "a request has its access token in the query, where it is ignored (logged once a minute)"
+            );
+        } else {
+            crate::trace::debug!(
+                target: "tower_oauth::resource_server",
+                "a request has its access token in the query, where it is ignored"
+            );
+        }
+    }
+
     pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {
         self.0.counters.refused(kind);
         crate::trace::debug!(target: "tower_oauth::resource_server", reason = kind.as_str(), "request refused");
@@ -192,6 +208,13 @@ impl ResourceServer {
 /// for a route that needs one after all.
 #[derive(Clone, Debug)]
 pub(super) struct Anonymous(pub(super) Rejection);
+
+/// Keeps the credentials out of the `Debug` output of the request.
+pub(super) fn mark_sensitive<B>(request: &mut Request<B>) {
+    if let Entry::Occupied(mut fields) = request.headers_mut().entry(header::AUTHORIZATION) {
+        fields.iter_mut().for_each(|value| value.set_sensitive(true));
+    }
+}
 
 /// Checks the bearer token of each request before the inner service sees it.
 ///
@@ -234,6 +257,7 @@ where
         match self.server.decide(request.headers(), request.uri(), Waited::default()) {
             Ok(Decision::Grant(context)) => {
                 self.server.0.counters.granted();
+                mark_sensitive(&mut request);
                 // In place of whatever an outer layer left there, which is not ours to vouch for.
                 request.extensions_mut().insert(context);
                 ResponseFuture::calling(self.inner.call(request))
@@ -250,14 +274,11 @@ where
             }
             Err(kind) => {
                 if kind == RejectionKind::MissingToken && bearer::has_access_token(request.uri()) {
-                    // RFC 9700 §4.3.2: it stands in every log by now, but not in ours.
-                    crate::trace::warning!(
-                        target: "tower_oauth::resource_server",
-                        "a caller puts its access token into the query, where it is ignored"
-                    );
+                    self.server.warn_of_token_in_query();
                 }
                 let rejection = self.server.reject(kind, is_grpc(&request));
                 if kind == RejectionKind::MissingToken && self.allow_anonymous {
+                    mark_sensitive(&mut request);
                     request.extensions_mut().remove::<AuthContext>();
                     request.extensions_mut().insert(Anonymous(rejection));
                     return ResponseFuture::calling(self.inner.call(request));

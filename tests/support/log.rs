@@ -49,6 +49,11 @@ pub fn heard(words: &str) -> bool {
     LOGGED.with_borrow(|logged| String::from_utf8_lossy(logged).contains(words))
 }
 
+/// How many lines with these words were logged since.
+pub fn count(words: &str) -> usize {
+    LOGGED.with_borrow(|logged| String::from_utf8_lossy(logged).matches(words).count())
+}
+
 /// Notes what of a document that is served must not be in a log: the numbers of its keys, public ones
 /// too, and what stands before the host of a URL.
 pub fn keep_secret(document: &Value) {

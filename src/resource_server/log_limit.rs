@@ -1,0 +1,39 @@
+//! A limit on events above `debug` that a request can cause.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::clock::UnixTime;
+
+/// Allows one event a minute, over all requests.
+#[derive(Debug, Default)]
+pub(super) struct LogLimit {
+    /// In seconds. Before the first event it is 0.
+    last: AtomicU64,
+}
+
+impl LogLimit {
+    const INTERVAL: u64 = 60;
+
+    /// Whether an event may be logged now. Of several callers at one moment one is allowed.
+    pub(super) fn allows(&self, now: UnixTime) -> bool {
+        let (now, last) = (now.as_secs(), self.last.load(Ordering::Relaxed));
+        // A clock that was set back ends the wait.
+        let is_due = last == 0 || now < last || now - last >= Self::INTERVAL;
+        is_due && self.last.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_event_a_minute_is_allowed() {
+        let limit = LogLimit::default();
+        let allows = |second: u64| limit.allows(UnixTime::from_secs(1_700_000_000 + second));
+        assert!(allows(0));
+        assert!(!allows(0) && !allows(59));
+        assert!(allows(60) && !allows(61));
+        assert!(allows(10), "the clock was set back");
+    }
+}
