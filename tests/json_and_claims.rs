@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{AUDIENCE, Bench, ISSUER, NOW, claims, claims_with, compact, now_or_never};
-use tower_oauth::RejectionKind::{Audience, Claim, Expired, Issuer, Malformed, NotYetValid, Type};
+use tower_oauth::RejectionKind::{
+    Audience, Claim, Expired, Issuer, Malformed, NotYetValid, TooLarge, TooManyMembers, Type,
+};
 use tower_oauth::app_id::Binding;
-use tower_oauth::{Audience as AudienceValue, ResourceServerBuilder, UnixTime};
+use tower_oauth::{Audience as AudienceValue, ResourceServer, ResourceServerBuilder, UnixTime};
 
 #[test]
 fn row_15_duplicate_members() {
@@ -339,4 +341,91 @@ fn a_token_that_says_that_it_is_an_id_token_is_refused_for_every_issuer() {
     bench.accepts(&bench.token(&claims_with(json!({ "token_use": "access" }))));
     // Another issuer's claim may be of any type.
     bench.accepts(&bench.token(&claims_with(json!({ "token_use": 1 }))));
+}
+
+/// serde_json hands such numbers on in another way where a program's build turns its feature
+/// `arbitrary_precision` on. The same tokens are good then.
+#[test]
+fn numbers_of_every_kind_in_private_claims_are_accepted_and_readable() {
+    let bench = Bench::new();
+    for number in
+        ["1.5", "-0", "-1.25e-3", "1e5", "123456789012345678901234567890", "0.1234567890123456789", "7"]
+    {
+        for claim in [
+            format!(r#""x":{number}"#),
+            format!(r#""x":[{number},[{number}]]"#),
+            format!(r#""x":{{"y":{number}}}"#),
+            // Claims that mean something to some issuers only.
+            format!(r#""x":{number},"tenant":{number},"typ":{number},"token_use":{number}"#),
+        ] {
+            let payload = claims().to_string().replacen('{', &format!("{{{claim},"), 1);
+            let context = bench.accepts(&bench.with_payload(payload.as_bytes()));
+            let all: Value = context.claims().unwrap();
+            assert_eq!(context.claim::<Value>("x").unwrap().as_ref(), all.get("x"), "{claim}");
+        }
+        let header = format!(r#"{{"alg":"RS256","kid":"rsa","x":{number},"y":[{number}]}}"#);
+        bench.accepts(&bench.with_header(&header));
+    }
+    let payload = claims().to_string().replacen('{', r#"{"x":1.5,"#, 1);
+    let context = bench.accepts(&bench.with_payload(payload.as_bytes()));
+    assert_eq!(context.claim::<f64>("x").unwrap(), Some(1.5));
+    // What is no number to a parser of doubles is refused, whatever the feature.
+    let payload = claims().to_string().replacen('{', r#"{"x":[1e400],"#, 1);
+    bench.refuses(&bench.with_payload(payload.as_bytes()), Malformed);
+    // The name under which such a number is handed on is no name of a document.
+    for member in
+        [r#"{"$serde_json::private::Number":"1.5"}"#, r#"{"\u0024serde_json::private::Number":"1.5"}"#]
+    {
+        let payload = claims().to_string().replacen('{', &format!(r#"{{"x":{member},"#), 1);
+        bench.refuses(&bench.with_payload(payload.as_bytes()), Claim);
+    }
+}
+
+#[test]
+fn what_claims_may_hold_grows_with_the_longest_token() {
+    let numbered = |name: &str, many: usize| (0..many).map(|n| format!("{name}{n}")).collect::<Vec<_>>();
+    let object =
+        |many: usize| Value::Object(numbered("m", many).into_iter().map(|name| (name, json!(0))).collect());
+    let mut members = claims();
+    members.as_object_mut().unwrap().extend(object(900).as_object().unwrap().clone());
+    let mut audience = claims();
+    audience["aud"] = json!(numbered("audience", 4000));
+    audience["aud"][3999] = json!(AUDIENCE);
+    let large = [
+        members,
+        audience,
+        claims_with(json!({ "groups": numbered("group", 8000) })),
+        claims_with(json!({ "resource_access": object(900) })),
+    ];
+    let default = Bench::new();
+    let generous = Bench::with_server(|keys| {
+        let issuer = tower_oauth::Issuer::new(ISSUER).unwrap();
+        let builder = ResourceServer::builder(issuer, AudienceValue::new(AUDIENCE).unwrap());
+        builder.keys(keys).max_token_len(200 * 1024)
+    });
+    for claims in large {
+        generous.accepts(&generous.token(&claims));
+        default.refuses(
+            &default.token(&claims),
+            if claims.to_string().len() > 12_000 { TooLarge } else { TooManyMembers },
+        );
+    }
+    // There is an end to it.
+    for claims in [
+        claims_with(json!({ "groups": vec![0; 30_000] })),
+        claims_with(json!({ "aud": vec![AUDIENCE; 13_000] })),
+        claims_with(json!({ "x": object(3200) })),
+    ] {
+        generous.refuses(&generous.token(&claims), TooManyMembers);
+    }
+    // With the default, too, of what fits into a token of 16 KiB.
+    for claims in [
+        claims_with(json!({ "groups": vec![0; 2100] })),
+        claims_with(json!({ "aud": vec!["a"; 1100] })),
+        claims_with(json!({ "x": object(300) })),
+    ] {
+        default.refuses(&default.token(&claims), TooManyMembers);
+    }
+    let header = format!(r#"{{"alg":"RS256","kid":"rsa","x":{}}}"#, object(300));
+    default.refuses(&default.with_header(&header), TooManyMembers);
 }

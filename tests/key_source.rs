@@ -391,3 +391,17 @@ async fn a_seed_from_a_file_is_as_old_as_the_file_and_never_of_the_future() {
     let reason = std::error::Error::source(&missing).unwrap().to_string();
     assert!(reason.contains("tower-oauth-seed") && reason.contains("cannot be read"), "{reason}");
 }
+
+/// Numbers in members that mean nothing here, whatever features serde_json is built with.
+#[tokio::test(start_paused = true)]
+async fn numbers_in_other_members_of_keys_and_metadata_do_no_harm() {
+    let mut jwk = rsa(0).jwk("a");
+    jwk["exp"] = json!(1_700_000_000.5);
+    jwk["nested"] = json!({ "of": [1e30, -1.5, 7] });
+    let issuer = Scripted::new(json!({ "keys": [jwk], "version": 1.5 }));
+    issuer.metadata(Answer::Metadata(
+        r#"{"issuer":"https://as.example","jwks_uri":"https://as.example/keys","version":1.5,"x":[1e30]}"#,
+    ));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+}

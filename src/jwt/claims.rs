@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::glance::{self, Plain};
 use super::header::{Header, Typ};
-use super::json::{Document, Name, Names, Skip, has_long_number};
+use super::json::{Document, Name, Names, SizeLimits, Skip, has_long_number};
 use super::text::{Strings, Text, Texts, place};
 use super::{Algorithm, Defect};
 use crate::clock::UnixTime;
@@ -81,9 +81,6 @@ impl<'a> Glance<'a> {
     }
 }
 
-/// More audiences or scopes than any token has: an array of them is read before its issuer may be known.
-const MAX_STRINGS: u32 = 1024;
-
 /// Claims as they stand in the payload, borrowed from it.
 #[derive(Debug)]
 pub(crate) struct Claims<'a> {
@@ -96,16 +93,17 @@ impl<'a> Claims<'a> {
     ///
     /// A registered claim of the wrong type is an error even where the claim is not required
     /// (CVE-2026-25537).
-    pub(crate) fn parse(payload: &'a str) -> Result<Self, Defect> {
+    pub(crate) fn parse(payload: &'a str, limits: SizeLimits) -> Result<Self, Defect> {
         if has_long_number(payload.as_bytes()) {
             return Err(Defect::Malformed);
         }
         let mut claims = Self { payload, raw: Raw::default() };
         let mut json = serde_json::Deserializer::from_str(payload);
-        let visitor = RawVisitor { payload, raw: &mut claims.raw };
+        let document = Document::new(payload, limits);
+        let visitor = RawVisitor { document: &document, raw: &mut claims.raw };
         match visitor.deserialize(&mut json).and_then(|()| json.end()) {
             Ok(()) => Ok(claims),
-            Err(error) if error.is_data() => Err(Defect::Claim),
+            Err(error) if error.is_data() => Err(document.defect(Defect::Claim)),
             Err(_) => Err(Defect::Malformed),
         }
     }
@@ -274,12 +272,12 @@ struct Raw<'a> {
 }
 
 /// Fills in what it is given: it is too large to be handed from one to the other.
-struct RawVisitor<'a, 'r> {
-    payload: &'a str,
+struct RawVisitor<'d, 'a, 'r> {
+    document: &'d Document<'a>,
     raw: &'r mut Raw<'a>,
 }
 
-impl<'de> DeserializeSeed<'de> for RawVisitor<'de, '_> {
+impl<'de> DeserializeSeed<'de> for RawVisitor<'_, 'de, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -287,7 +285,7 @@ impl<'de> DeserializeSeed<'de> for RawVisitor<'de, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for RawVisitor<'de, '_> {
+impl<'de> Visitor<'de> for RawVisitor<'_, 'de, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -295,9 +293,9 @@ impl<'de> Visitor<'de> for RawVisitor<'de, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let document = Document::default();
-        let mut names = Names::of(&document);
-        let strings = StringsSeed(self.payload);
+        let document = self.document;
+        let mut names = Names::of(document);
+        let strings = StringsSeed(document);
         while let Some(Name(name)) = map.next_key()? {
             match &*name {
                 "iss" => self.raw.iss = Some(map.next_value::<Name<'de>>()?.0),
@@ -311,26 +309,26 @@ impl<'de> Visitor<'de> for RawVisitor<'de, '_> {
                 "azp" => self.raw.azp = Some(map.next_value::<Name<'de>>()?.0),
                 "scope" => self.raw.scope = Some(map.next_value_seed(strings)?),
                 "scp" => self.raw.scp = Some(map.next_value_seed(strings)?),
-                "tenant" => self.raw.tenant = Some(map.next_value_seed(Lenient::seed(&document))?),
+                "tenant" => self.raw.tenant = Some(map.next_value_seed(Lenient::seed(document))?),
                 "amr" => self.raw.amr = Some(map.next_value_seed(strings)?),
                 "cnf" => {
-                    map.next_value_seed(Skip::top_level(&document))?;
+                    map.next_value_seed(Skip::top_level(document))?;
                     self.raw.has_confirmation = true;
                 }
                 "typ" => {
-                    let typ = map.next_value_seed(Lenient::seed(&document))?.0;
+                    let typ = map.next_value_seed(Lenient::seed(document))?.0;
                     self.raw.is_other_token |=
                         matches!(typ.as_deref(), Some("ID" | "Refresh" | "Offline" | "Logout"));
                 }
                 "token_use" => {
-                    let token_use = map.next_value_seed(Lenient::seed(&document))?.0;
+                    let token_use = map.next_value_seed(Lenient::seed(document))?.0;
                     self.raw.is_other_token |= token_use.as_deref() == Some("id");
                 }
                 "at_hash" | "c_hash" | "events" => {
-                    map.next_value_seed(Skip::top_level(&document))?;
+                    map.next_value_seed(Skip::top_level(document))?;
                     self.raw.is_other_token = true;
                 }
-                _ => map.next_value_seed(Skip::top_level(&document))?,
+                _ => map.next_value_seed(Skip::top_level(document))?,
             }
             names.note(name)?;
         }
@@ -403,11 +401,11 @@ impl<'de> Visitor<'de> for LenientSeed<'_, 'de> {
     }
 }
 
-/// Reads a string or an array of strings; it has the payload in which they stand.
+/// Reads a string or an array of strings.
 #[derive(Clone, Copy)]
-struct StringsSeed<'a>(&'a str);
+struct StringsSeed<'d, 'a>(&'d Document<'a>);
 
-impl<'de> DeserializeSeed<'de> for StringsSeed<'de> {
+impl<'de> DeserializeSeed<'de> for StringsSeed<'_, 'de> {
     type Value = Strings<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -415,7 +413,7 @@ impl<'de> DeserializeSeed<'de> for StringsSeed<'de> {
     }
 }
 
-impl<'de> Visitor<'de> for StringsSeed<'de> {
+impl<'de> Visitor<'de> for StringsSeed<'_, 'de> {
     type Value = Strings<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -424,22 +422,22 @@ impl<'de> Visitor<'de> for StringsSeed<'de> {
 
     fn visit_borrowed_str<E>(self, one: &'de str) -> Result<Self::Value, E> {
         let mut strings = Strings::default();
-        strings.push(self.0, Cow::Borrowed(one));
+        strings.push(self.0.text(), Cow::Borrowed(one));
         Ok(strings)
     }
 
     fn visit_str<E>(self, one: &str) -> Result<Self::Value, E> {
         let mut strings = Strings::default();
-        strings.push(self.0, Cow::Owned(one.to_owned()));
+        strings.push(self.0.text(), Cow::Owned(one.to_owned()));
         Ok(strings)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut strings = Strings::array();
-        let mut left = MAX_STRINGS;
+        let mut left = self.0.max_strings();
         while let Some(Name(one)) = seq.next_element()? {
-            left = left.checked_sub(1).ok_or_else(|| A::Error::custom("too many strings"))?;
-            strings.push(self.0, one);
+            left = left.checked_sub(1).ok_or_else(|| self.0.too_many())?;
+            strings.push(self.0.text(), one);
         }
         Ok(strings)
     }

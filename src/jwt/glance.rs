@@ -84,6 +84,7 @@ fn texts(json: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::super::claims::{Claims, Glance};
+    use super::super::json::SizeLimits;
     use super::*;
 
     fn seen(json: &str) -> Vec<(&str, Plain<'_>)> {
@@ -188,8 +189,10 @@ mod tests {
                         [&date, issuer, other],
                     ] {
                         let payload = format!("{{{one},{two},{three}}}");
-                        let (glance, claims) =
-                            (Glance::at(payload.as_bytes()), Claims::parse(&payload).unwrap());
+                        let (glance, claims) = (
+                            Glance::at(payload.as_bytes()),
+                            Claims::parse(&payload, SizeLimits::DEFAULT).unwrap(),
+                        );
                         let read = claims.glance();
                         assert!(glance.issuer.is_none() || glance.issuer == read.issuer, "{payload}");
                         assert!(

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
 use super::glance::{self, Plain};
-use super::json::{Document, Name, Names, Skip};
+use super::json::{Document, Name, Names, SizeLimits, Skip};
 use super::{Algorithm, Defect};
 
 /// A key identifier has at most this many bytes.
@@ -73,7 +73,10 @@ impl<'a> Header<'a> {
         }
         // Looked at as a whole: else each of its strings would be.
         let json = std::str::from_utf8(json).map_err(|_| Defect::Malformed)?;
-        let raw: Raw<'a> = serde_json::from_str(json).map_err(|_| Defect::Malformed)?;
+        let document = Document::new(json, SizeLimits::DEFAULT);
+        let mut reader = serde_json::Deserializer::from_str(json);
+        let raw = RawVisitor(&document).deserialize(&mut reader).and_then(|raw| reader.end().map(|()| raw));
+        let raw: Raw<'a> = raw.map_err(|_| document.defect(Defect::Malformed))?;
         let algorithm =
             raw.alg.and_then(|alg| Algorithm::from_name(&alg)).ok_or(Defect::UnsupportedAlgorithm)?;
         // RFC 7515 §4.1.11: an extension that is not understood makes the token invalid, and
@@ -134,40 +137,42 @@ struct Raw<'a> {
     forbidden: bool,
 }
 
-impl<'de> Deserialize<'de> for Raw<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct RawVisitor;
+struct RawVisitor<'d, 'a>(&'d Document<'a>);
 
-        impl<'de> Visitor<'de> for RawVisitor {
-            type Value = Raw<'de>;
+impl<'de> DeserializeSeed<'de> for RawVisitor<'_, 'de> {
+    type Value = Raw<'de>;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JOSE header")
-            }
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut raw = Raw::default();
-                let document = Document::default();
-                let mut names = Names::of(&document);
-                while let Some(Name(name)) = map.next_key()? {
-                    match &*name {
-                        "alg" => raw.alg = Some(map.next_value::<Name<'de>>()?.0),
-                        "kid" => raw.kid = Some(map.next_value::<Name<'de>>()?.0),
-                        "typ" => raw.typ = Some(map.next_value::<Name<'de>>()?.0),
-                        "b64" | "crit" | "cty" | "enc" | "zip" => {
-                            map.next_value_seed(Skip::top_level(&document))?;
-                            raw.forbidden = true;
-                        }
-                        _ => map.next_value_seed(Skip::top_level(&document))?,
-                    }
-                    names.note(name)?;
+impl<'de> Visitor<'de> for RawVisitor<'_, 'de> {
+    type Value = Raw<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JOSE header")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut raw = Raw::default();
+        let Self(document) = self;
+        let mut names = Names::of(document);
+        while let Some(Name(name)) = map.next_key()? {
+            match &*name {
+                "alg" => raw.alg = Some(map.next_value::<Name<'de>>()?.0),
+                "kid" => raw.kid = Some(map.next_value::<Name<'de>>()?.0),
+                "typ" => raw.typ = Some(map.next_value::<Name<'de>>()?.0),
+                "b64" | "crit" | "cty" | "enc" | "zip" => {
+                    map.next_value_seed(Skip::top_level(document))?;
+                    raw.forbidden = true;
                 }
-                names.finish()?;
-                Ok(raw)
+                _ => map.next_value_seed(Skip::top_level(document))?,
             }
+            names.note(name)?;
         }
-
-        deserializer.deserialize_map(RawVisitor)
+        names.finish()?;
+        Ok(raw)
     }
 }
 
@@ -218,6 +223,6 @@ mod tests {
         let shallow = format!(r#"{{"alg":"RS256","x":{}{}}}"#, "[".repeat(20), "]".repeat(20));
         assert!(Header::parse(shallow.as_bytes()).is_ok());
         let many: Vec<String> = (0..300).map(|i| format!(r#""m{i}":0"#)).collect();
-        assert_eq!(defect(&format!(r#"{{"alg":"RS256",{}}}"#, many.join(","))), Defect::Malformed);
+        assert_eq!(defect(&format!(r#"{{"alg":"RS256",{}}}"#, many.join(","))), Defect::TooManyMembers);
     }
 }

@@ -10,23 +10,101 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use smallvec::SmallVec;
 
+use super::Defect;
+
 /// Objects and arrays may be nested this deep.
 const MAX_DEPTH: u32 = 32;
 
-/// Members and elements that one document may hold in all its objects and arrays together.
-const MAX_MEMBERS: u32 = 2048;
+/// Names of one object that are kept on the stack.
+const NAMES_ON_STACK: usize = 256;
 
-/// Members of one object, with those that the objects around it have so far.
-const MAX_NAMES: usize = 256;
+/// Under this name serde_json hands on a number, where its feature `arbitrary_precision` is on.
+const SERDE_NUMBER: &str = "$serde_json::private::Number";
+
+/// How many members and elements a document may have. They bound the work for a token that nobody
+/// signed, and grow with the longest token that is accepted: what fits into 16 KiB fits, and four
+/// times as much into 64 KiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SizeLimits {
+    /// Members and elements below the outermost object, in all its objects and arrays together.
+    elements: u32,
+    /// Members of one object, with those that the objects around it have so far.
+    names: usize,
+    /// Strings of one claim: of `aud`, `scope`, `scp` or `amr`.
+    strings: u32,
+}
+
+impl SizeLimits {
+    /// Tokens of up to 16 KiB.
+    pub(crate) const DEFAULT: Self = Self { elements: 2048, names: 256, strings: 1024 };
+
+    /// Tokens of up to `bytes`.
+    pub(crate) fn for_tokens_of(bytes: usize) -> Self {
+        let Self { elements, names, strings } = Self::DEFAULT;
+        let share = |of: usize| u32::try_from(bytes / of).unwrap_or(u32::MAX);
+        Self {
+            elements: elements.max(share(8)),
+            names: names.max(bytes / 64),
+            strings: strings.max(share(16)),
+        }
+    }
+}
 
 /// What is counted and kept while one document is read; on the stack, for most documents that are
 /// sent to be refused are not worth an allocation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Document<'de> {
+    text: &'de str,
+    limits: SizeLimits,
     /// Members and elements met so far, below the outermost object.
-    members: Cell<u32>,
+    elements: Cell<u32>,
     /// The names of the objects that are being read, those of the innermost last.
-    names: RefCell<SmallVec<[Cow<'de, str>; MAX_NAMES]>>,
+    names: RefCell<SmallVec<[Cow<'de, str>; NAMES_ON_STACK]>>,
+    /// What is wrong with the document, where the parser's error does not say.
+    defect: Cell<Option<Defect>>,
+}
+
+impl<'de> Document<'de> {
+    pub(crate) fn new(text: &'de str, limits: SizeLimits) -> Self {
+        let (elements, names, defect) = (Cell::default(), RefCell::default(), Cell::default());
+        Self { text, limits, elements, names, defect }
+    }
+
+    pub(super) fn text(&self) -> &'de str {
+        self.text
+    }
+
+    /// Strings that one claim may have.
+    pub(super) fn max_strings(&self) -> u32 {
+        self.limits.strings
+    }
+
+    /// The defect that an error of the parser stands for; `otherwise` where that is all there is.
+    pub(crate) fn defect(&self, otherwise: Defect) -> Defect {
+        self.defect.get().unwrap_or(otherwise)
+    }
+
+    /// Ends the reading: it has more members, elements or strings than the limits allow.
+    pub(super) fn too_many<E: Error>(&self) -> E {
+        self.defect.set(Some(Defect::TooManyMembers));
+        E::custom("too many members")
+    }
+
+    /// Whether a name is not the document's: serde_json hands a number on under it. A borrowed name
+    /// of the document lies within its text.
+    fn is_serde_number(&self, name: &Cow<'_, str>) -> bool {
+        let Cow::Borrowed(name @ SERDE_NUMBER) = name else { return false };
+        !self.text.as_bytes().as_ptr_range().contains(&name.as_ptr())
+    }
+
+    /// The same numbers are good whatever feature serde_json is built with.
+    fn check_serde_number<E: Error>(&self, number: &str) -> Result<(), E> {
+        if number.parse().is_ok_and(f64::is_finite) {
+            return Ok(());
+        }
+        self.defect.set(Some(Defect::Malformed));
+        Err(E::custom("number out of range"))
+    }
 }
 
 /// The name of a member; borrowed unless it is written with escapes.
@@ -79,8 +157,8 @@ impl<'d, 'de> Names<'d, 'de> {
     /// Notes a name; refuses too many of them.
     pub(crate) fn note<E: Error>(&mut self, name: Cow<'de, str>) -> Result<(), E> {
         let mut names = self.document.names.borrow_mut();
-        if names.len() == MAX_NAMES {
-            return Err(E::custom("too many members"));
+        if names.len() >= self.document.limits.names {
+            return Err(self.document.too_many());
         }
         // serde_json gives such a name a meaning of its own when a value is read later.
         if name.starts_with("$serde_json::private::") {
@@ -176,9 +254,9 @@ impl<'d, 'de> Skip<'d, 'de> {
     }
 
     fn count<E: Error>(&self) -> Result<(), E> {
-        let members = &self.document.members;
-        members.set(members.get() + 1);
-        if members.get() > MAX_MEMBERS { Err(E::custom("too many members")) } else { Ok(()) }
+        let Document { elements, limits, .. } = self.document;
+        elements.set(elements.get() + 1);
+        if elements.get() > limits.elements { Err(self.document.too_many()) } else { Ok(()) }
     }
 }
 
@@ -231,6 +309,10 @@ impl<'de> Visitor<'de> for Skip<'_, 'de> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut names = Names::of(self.document);
         while let Some(Name(name)) = map.next_key()? {
+            if self.document.is_serde_number(&name) {
+                let Name(number) = map.next_value()?;
+                return self.document.check_serde_number(&number);
+            }
             self.count()?;
             map.next_value_seed(self.inner()?)?;
             names.note(name)?;
@@ -242,6 +324,16 @@ impl<'de> Visitor<'de> for Skip<'_, 'de> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_grow_with_the_longest_token() {
+        assert_eq!(SizeLimits::for_tokens_of(16 * 1024), SizeLimits::DEFAULT);
+        assert_eq!(SizeLimits::for_tokens_of(0), SizeLimits::DEFAULT);
+        let SizeLimits { elements, names, strings } = SizeLimits::for_tokens_of(64 * 1024);
+        assert_eq!((elements, names, strings), (4 * 2048, 4 * 256, 4 * 1024));
+        let SizeLimits { elements, .. } = SizeLimits::for_tokens_of(usize::MAX);
+        assert_eq!(elements, u32::MAX);
+    }
 
     #[test]
     fn a_long_number_is_found_wherever_it_starts_and_a_long_string_is_not_one() {

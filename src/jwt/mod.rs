@@ -24,7 +24,7 @@ pub(crate) use self::claims::{Claims, Expectations, Glance, Summary, ValidClaims
 use self::compact::DecodedSignature;
 pub(crate) use self::compact::{DecodedHeader, DecodedPayload, Segments, decode_base64url};
 pub(crate) use self::header::{Header, KeyId, SeenHeader};
-pub(crate) use self::json::Name;
+pub(crate) use self::json::{Name, SizeLimits};
 pub(crate) use self::signature::{Fingerprint, KeyMaterial, UnusableKey, VerificationKey};
 pub(crate) use self::text::Text;
 use crate::clock::UnixTime;
@@ -50,6 +50,8 @@ pub(crate) enum Defect {
     SenderConstrained,
     /// Longer than any real one.
     TooLarge,
+    /// Its objects and arrays hold more than the limits allow.
+    TooManyMembers,
     /// `typ` is not one of an access token.
     Type,
     /// `alg` is none that could be allowed.
@@ -70,8 +72,9 @@ impl<'a> Unverified<'a> {
         segments: &'a Segments<'a>,
         header: Header<'a>,
         payload: &'a str,
+        limits: SizeLimits,
     ) -> Result<Self, Defect> {
-        let claims = Claims::parse(payload)?;
+        let claims = Claims::parse(payload, limits)?;
         Ok(Self { segments, header, claims })
     }
 

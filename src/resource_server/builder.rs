@@ -15,6 +15,7 @@ use super::verdict_cache::{self, VerdictCache};
 use super::{Inner, IssuerEntry, ResourceServer, TrustedIssuer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, Error};
+use crate::jwt::SizeLimits;
 use crate::key_set::{KeySet, KeySetHandle, Refresh, RefreshPolicy, Source};
 use crate::oauth::Endpoint;
 use crate::transport::{Transport, default_transport};
@@ -125,6 +126,14 @@ impl ResourceServerBuilder {
     }
 
     /// The longest token that is looked at, in bytes. Default: 16 KiB.
+    ///
+    /// What a token's claims may hold grows with it, from 16 KiB on: an object may have 256
+    /// members, one of `aud`, `scope`, `scp` and `amr` 1,024 strings, and all objects and arrays
+    /// within the claims 2,048 members and elements together; with 64 KiB four times as many each.
+    /// A token with more is refused as
+    /// [`RejectionKind::TooManyMembers`](crate::RejectionKind::TooManyMembers). The header of a
+    /// token may have 8 KiB and 256 members, and nothing may be nested deeper than 32 levels,
+    /// however long tokens may be.
     pub fn max_token_len(mut self, bytes: usize) -> Self {
         self.max_token_len = bytes;
         self
@@ -268,6 +277,7 @@ impl ResourceServerBuilder {
             issuers: entries,
             clock,
             max_token_len,
+            size_limits: SizeLimits::for_tokens_of(max_token_len),
             challenges,
             counters: Counters::new(),
             cache: VerdictCache::new(cache),

@@ -139,6 +139,7 @@ impl Challenges {
             | RejectionKind::RevokedKey
             | RejectionKind::SenderConstrained
             | RejectionKind::TooLarge
+            | RejectionKind::TooManyMembers
             | RejectionKind::Type
             | RejectionKind::UnknownKey
             | RejectionKind::UnsupportedAlgorithm => &self.invalid_token,

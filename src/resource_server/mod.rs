@@ -54,7 +54,7 @@ pub use self::service::ResourceServerService;
 pub use self::trusted_issuer::TrustedIssuer;
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::jwt::Expectations;
+use crate::jwt::{Expectations, SizeLimits};
 use crate::key_set::{KeySetHandle, KeySetStatus};
 use crate::oauth::{Audience, Issuer};
 
@@ -102,6 +102,7 @@ struct Inner {
     issuers: Vec<IssuerEntry>,
     clock: Arc<dyn Clock>,
     max_token_len: usize,
+    size_limits: SizeLimits,
     counters: counters::Counters,
     challenges: challenge::Challenges,
     seen_headers: seen_headers::SeenHeaders,

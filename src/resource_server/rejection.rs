@@ -47,6 +47,9 @@ pub enum RejectionKind {
     SenderConstrained,
     /// The token is longer than the limit.
     TooLarge,
+    /// The token's objects and arrays hold more than
+    /// [`max_token_len`](crate::ResourceServerBuilder::max_token_len) allows.
+    TooManyMembers,
     /// `typ` is not that of an access token.
     Type,
     /// The issuer has no key of this `kid`.
@@ -58,7 +61,7 @@ pub enum RejectionKind {
 
 impl RejectionKind {
     /// Every kind, for those who count them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Audience,
         Self::BadSignature,
         Self::Busy,
@@ -74,6 +77,7 @@ impl RejectionKind {
         Self::RevokedKey,
         Self::SenderConstrained,
         Self::TooLarge,
+        Self::TooManyMembers,
         Self::Type,
         Self::UnknownKey,
         Self::UnsupportedAlgorithm,
@@ -98,6 +102,7 @@ impl RejectionKind {
             Self::RevokedKey => "revoked_key",
             Self::SenderConstrained => "sender_constrained",
             Self::TooLarge => "too_large",
+            Self::TooManyMembers => "too_many_members",
             Self::Type => "type",
             Self::UnknownKey => "unknown_key",
             Self::UnsupportedAlgorithm => "unsupported_algorithm",
@@ -122,6 +127,7 @@ impl RejectionKind {
             | Self::RevokedKey
             | Self::SenderConstrained
             | Self::TooLarge
+            | Self::TooManyMembers
             | Self::Type
             | Self::UnknownKey
             | Self::UnsupportedAlgorithm => StatusCode::UNAUTHORIZED,
@@ -141,6 +147,7 @@ impl From<Defect> for RejectionKind {
             Defect::NotYetValid => Self::NotYetValid,
             Defect::SenderConstrained => Self::SenderConstrained,
             Defect::TooLarge => Self::TooLarge,
+            Defect::TooManyMembers => Self::TooManyMembers,
             Defect::Type => Self::Type,
             Defect::UnsupportedAlgorithm => Self::UnsupportedAlgorithm,
         }

@@ -112,7 +112,7 @@ impl ResourceServer {
             self.trusted(glance, now)?;
         }
         let payload = std::str::from_utf8(payload).map_err(|_| RejectionKind::Malformed)?;
-        let unverified = Unverified::parse(&segments, header, payload)?; // RFC 7519 §7.2
+        let unverified = Unverified::parse(&segments, header, payload, self.0.size_limits)?; // RFC 7519 §7.2
         let Trusted { index, issuer, entry } = self.trusted(unverified.glance(), now)?;
         let expectations = &entry.expectations;
         if !expectations.algorithms.contains(&unverified.header().algorithm) {
