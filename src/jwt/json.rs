@@ -90,11 +90,10 @@ impl<'de> Document<'de> {
         E::custom("too many members")
     }
 
-    /// Whether a name is not the document's: serde_json hands a number on under it. A borrowed name
-    /// of the document lies within its text.
-    fn is_serde_number(&self, name: &Cow<'_, str>) -> bool {
-        let Cow::Borrowed(name @ SERDE_NUMBER) = name else { return false };
-        !self.text.as_bytes().as_ptr_range().contains(&name.as_ptr())
+    /// Whether serde_json hands a number on under this borrowed name. One of the document lies
+    /// within its text.
+    fn is_serde_number(&self, name: &'de str) -> bool {
+        name == SERDE_NUMBER && !self.text.as_bytes().as_ptr_range().contains(&name.as_ptr())
     }
 
     /// The same numbers are good whatever feature serde_json is built with.
@@ -309,7 +308,7 @@ impl<'de> Visitor<'de> for Skip<'_, 'de> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut names = Names::of(self.document);
         while let Some(Name(name)) = map.next_key()? {
-            if self.document.is_serde_number(&name) {
+            if matches!(name, Cow::Borrowed(name) if self.document.is_serde_number(name)) {
                 let Name(number) = map.next_value()?;
                 return self.document.check_serde_number(&number);
             }
