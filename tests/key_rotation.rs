@@ -734,7 +734,7 @@ async fn a_private_key_that_is_published_counts_for_nothing_even_where_it_stands
 }
 
 /// A key with these members besides its own.
-fn jwk_with(key: &PrivateKey, kid: &str, members: Value) -> Value {
+fn jwk_with(key: &PrivateKey, kid: &str, members: &Value) -> Value {
     let mut jwk = key.jwk(kid);
     jwk.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
     jwk
@@ -749,7 +749,7 @@ async fn a_private_member_that_holds_nothing_makes_no_private_key() {
         json!({ "d": "", "p": null, "q": null, "dp": null, "dq": null, "qi": "", "oth": [] }),
         json!({ "k": null }),
     ] {
-        issuer.publish(json!({ "keys": [jwk_with(rsa(0), "a", members.clone())] }));
+        issuer.publish(json!({ "keys": [jwk_with(rsa(0), "a", &members)] }));
         server.refresh_now().await.unwrap();
         assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()), "{members}");
     }
@@ -757,8 +757,8 @@ async fn a_private_member_that_holds_nothing_makes_no_private_key() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid() {
-    let whole = jwk_with(rsa(0), "a", json!({ "d": "AAAA" }));
-    let in_a_list = jwk_with(rsa(0), "a", json!({ "oth": [{ "r": "AAAA" }] }));
+    let whole = jwk_with(rsa(0), "a", &json!({ "d": "AAAA" }));
+    let in_a_list = jwk_with(rsa(0), "a", &json!({ "oth": [{ "r": "AAAA" }] }));
     let only_its_kid = json!({ "kty": "RSA", "kid": "a", "d": "AAAA" });
     for published in [
         json!({ "keys": [whole, rsa(1).jwk("b")] }),
@@ -795,7 +795,7 @@ async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid(
 /// The first document that is seen may be the one with the private key.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_was_published_with_its_private_part_first_is_not_trusted_later() {
-    let issuer = Scripted::new(json!({ "keys": [jwk_with(rsa(0), "a", json!({ "d": "AAAA" }))] }));
+    let issuer = Scripted::new(json!({ "keys": [jwk_with(rsa(0), "a", &json!({ "d": "AAAA" }))] }));
     let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
     server.refresh_now().await.unwrap_err();
     issuer.publish(set(&[("c", rsa(0)), ("b", rsa(1))]));
@@ -810,7 +810,7 @@ async fn a_private_key_in_a_malformed_member_is_compromised_too() {
     let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     let twice =
-        jwk_with(rsa(0), "a", json!({ "d": "AAAA" })).to_string().replacen('{', r#"{"use":"sig","#, 1);
+        jwk_with(rsa(0), "a", &json!({ "d": "AAAA" })).to_string().replacen('{', r#"{"use":"sig","#, 1);
     let document = format!(r#"{{"keys":[{twice},{}]}}"#, rsa(1).jwk("b"));
     issuer.answer(Answer::Text(document.leak()));
     server.refresh_now().await.unwrap();
