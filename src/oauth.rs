@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use url::{Host, Url};
+use url::{Host, ParseError, Url};
 
 use crate::error::ConfigError;
 
@@ -24,13 +24,13 @@ impl Issuer {
     ///
     /// # Errors
     ///
-    /// If it is empty or holds white space or control characters.
+    /// If it is empty or holds white space or control characters. The error does not show it,
+    /// because a URL may hold a secret.
     pub fn new(issuer: impl AsRef<str>) -> Result<Self, ConfigError> {
         let issuer = issuer.as_ref();
         if issuer.is_empty() || issuer.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(ConfigError::new(
+            return Err(ConfigError::without_value(
                 "issuer",
-                issuer,
                 "must be a non-empty identifier without white space",
             ));
         }
@@ -150,28 +150,22 @@ impl Endpoint {
     /// or it holds user information or a fragment. The error shows no more than the
     /// scheme and the host, because a URL may hold a secret.
     pub fn new(url: impl AsRef<str>) -> Result<Self, ConfigError> {
-        let invalid = |shown: &str, reason| Err(ConfigError::new("URL", shown, reason));
-        let Ok(url) = Url::parse(url.as_ref()) else {
-            return invalid("…", "is not an absolute URL");
-        };
-        let shown = url.origin().ascii_serialization();
-        if url.host_str().is_none_or(str::is_empty) {
-            return invalid(&shown, "has no host");
-        }
+        let url = parse_absolute(url.as_ref())?;
+        let invalid = |reason| Err(ConfigError::new("URL", scheme_and_host(&url), reason));
         if !url.username().is_empty() || url.password().is_some() {
-            return invalid(&shown, "must not hold user information");
+            return invalid("must not hold user information");
         }
         if url.fragment().is_some() {
-            return invalid(&shown, "must not have a fragment");
+            return invalid("must not have a fragment");
         }
         if is_no_endpoint(&url) {
-            return invalid(&shown, "is a link-local, metadata or multicast address");
+            return invalid("is a link-local, metadata, multicast, broadcast or unspecified address");
         }
         match url.scheme() {
             "https" => Ok(Self(Arc::new(url))),
             "http" if is_loopback(&url) => Ok(Self(Arc::new(url))),
-            "http" => invalid(&shown, "must be https (plain http is for loopback only)"),
-            _ => invalid(&shown, "must be https"),
+            "http" => invalid("must be https (plain http is for loopback only)"),
+            _ => invalid("must be https"),
         }
     }
 
@@ -232,6 +226,35 @@ impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)
     }
+}
+
+/// A URL with a scheme and a host. What else it holds may be a secret, and is in no error.
+fn parse_absolute(url: &str) -> Result<Url, ConfigError> {
+    let invalid = |reason: &str| ConfigError::without_value("URL", reason);
+    let no_scheme = || invalid("has no scheme: write `https://` before the host");
+    let no_host = || invalid("has no host");
+    if url.is_empty() {
+        return Err(invalid("must not be empty"));
+    }
+    let url = Url::parse(url).map_err(|error| match error {
+        ParseError::RelativeUrlWithoutBase => no_scheme(),
+        ParseError::EmptyHost => no_host(),
+        // A fixed text, such as "invalid port number".
+        other => invalid(&format!("is not usable: {other}")),
+    })?;
+    match url.host_str() {
+        // `orders:8080` is a URL, whose scheme is `orders`.
+        _ if url.cannot_be_a_base() => Err(no_scheme()),
+        None | Some("") => Err(no_host()),
+        Some(_) => Ok(url),
+    }
+}
+
+/// What errors show of a URL. (The origin of a scheme that the URL Standard does not know is `null`.)
+fn scheme_and_host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{host}{port}", url.scheme())
 }
 
 fn is_no_endpoint(url: &Url) -> bool {
@@ -324,6 +347,69 @@ mod tests {
             let error = Endpoint::new(bad).expect_err(bad);
             assert!(!error.to_string().contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_url_without_a_scheme_is_refused_with_what_to_write() {
+        for bad in [
+            "orders:8080",
+            "orders:8080/oauth/v4/t",
+            "as.example",
+            "as.example:443",
+            "localhost:6002",
+            "//as.example",
+            "/oauth/v4/t",
+            "https//as.example",
+            "user:secret@as.example",
+            "user:secret@as.example:8080/",
+            "as.example/?key=secret",
+        ] {
+            let error = Endpoint::new(bad).expect_err(bad).to_string();
+            assert!(error.contains("scheme") && error.contains("`https://`"), "{bad}: {error}");
+            assert!(!error.contains("null") && !error.contains("secret"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_error_shows_scheme_and_host_of_a_url_and_no_more() {
+        for (bad, shown, reason) in [
+            ("redis://user:secret@cache.example:6379/0", "redis://cache.example:6379", "user information"),
+            ("redis://cache.example/secret", "redis://cache.example", "must be https"),
+            ("ftp://as.example/secret", "ftp://as.example", "must be https"),
+            ("http://as.example/secret", "http://as.example", "must be https"),
+            ("https://user:secret@as.example", "https://as.example", "user information"),
+            ("https://as.example:8443/secret#f", "https://as.example:8443", "fragment"),
+            ("https://0.0.0.0/secret", "https://0.0.0.0", "unspecified"),
+            ("https://255.255.255.255/secret", "https://255.255.255.255", "broadcast"),
+            ("https://[fe80::1]/secret", "https://[fe80::1]", "link-local"),
+        ] {
+            let error = Endpoint::new(bad).expect_err(bad).to_string();
+            assert!(error.contains(&format!("{shown:?}")) && error.contains(reason), "{bad}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        for (bad, reason) in [
+            ("", "empty"),
+            ("https://", "no host"),
+            ("https://:443/secret", "no host"),
+            ("https://user:secret@:443", "no host"),
+            ("file:///secret", "no host"),
+            ("redis:///secret", "no host"),
+            ("https://as.example:99999/secret", "port"),
+            ("https://as.example:secret", "port"),
+            ("https://[::1/secret", "IPv6"),
+            ("https://1.2.3.400/secret", "IPv4"),
+            ("https://a b.example/secret", "domain"),
+        ] {
+            let error = Endpoint::new(bad).expect_err(bad).to_string();
+            assert!(error.contains(reason), "{bad}: {error}");
+            assert!(!error.contains("secret") && !error.contains("null") && !error.contains('…'), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_that_is_refused_is_not_shown() {
+        let error = Issuer::new("https://user:secret@as.example /").unwrap_err().to_string();
+        assert!(error.contains("white space") && !error.contains("secret"), "{error}");
     }
 
     #[test]
