@@ -214,6 +214,57 @@ async fn refusals_are_oauth_errors() {
     assert_eq!(bench.send(request).await.status(), StatusCode::METHOD_NOT_ALLOWED);
 }
 
+/// What unauthenticated callers can make the server do is bounded, whatever they send.
+#[tokio::test]
+async fn a_request_has_100_parameters_at_most() {
+    let bench = Bench::new();
+    let with = |count: usize| -> String {
+        (1..count).fold("grant_type=client_credentials".to_owned(), |form, n| form + &format!("&p{n}=x"))
+    };
+    assert_eq!(bench.ask("v4", Some(&bench.basic()), &with(100)).await.0, StatusCode::OK);
+    let resources = "&resource=https://a.example/".repeat(100);
+    let json: Value =
+        (0..101).map(|n| (format!("p{n}"), json!("x"))).collect::<serde_json::Map<_, _>>().into();
+    for (path, kind, body) in [
+        ("token", "application/x-www-form-urlencoded", with(101)),
+        ("token", "application/x-www-form-urlencoded", with(5000)),
+        ("token", "application/x-www-form-urlencoded", format!("{}{resources}", with(1))),
+        ("token", "application/json", json.to_string()),
+        ("introspect", "application/x-www-form-urlencoded", with(101)),
+    ] {
+        let request = Request::post(bench.url("v4", path)).header(header::CONTENT_TYPE, kind);
+        let response = bench.send(request.body(body.into()).unwrap()).await;
+        let answer = json_of(&response);
+        assert_eq!(
+            (response.status().as_u16(), &answer["error"]),
+            (400, &json!("invalid_request")),
+            "{path}"
+        );
+        assert!(answer["error_description"].as_str().unwrap().contains("100 parameters"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_more_than_64_kib_is_refused_as_an_oauth_error() {
+    let bench = Bench::new();
+    let bearer = format!("Bearer {}", bench.server.management_token().expose_secret());
+    for size in [64 * 1024 + 1, 4 << 20] {
+        for url in [
+            bench.url("v4", "token"),
+            bench.url("v4", "introspect"),
+            format!("{}/applications", bench.server.management_url()),
+        ] {
+            let request = Request::post(&url)
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .header(header::AUTHORIZATION, &bearer);
+            let response = bench.send(request.body(vec![b'x'; size].into()).unwrap()).await;
+            assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE, "{url}");
+            let answer: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+            assert_eq!(answer["error"], "invalid_request", "{url}: {size} bytes");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_failed_client_authentication_is_challenged() {
     let bench = Bench::new();

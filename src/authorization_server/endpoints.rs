@@ -1,10 +1,11 @@
 //! The routes, the documents that need no credentials, and the shape of errors.
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{FromRequest, Path, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -38,6 +39,20 @@ pub(super) fn router(server: AuthorizationServer) -> Router {
         .layer(from_fn_with_state(server.clone(), faults::inject))
         .layer(from_fn_with_state(server.clone(), activity::record))
         .with_state(server)
+}
+
+/// The whole body of a request. A larger one is refused before all of it is read.
+pub(super) struct Whole(pub(super) Bytes);
+
+impl<S: Sync> FromRequest<S> for Whole {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        // A body that breaks off gets this answer, too; its sender is gone.
+        let too_large =
+            |_| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "the body is too large");
+        axum::body::to_bytes(request.into_body(), MAX_BODY).await.map(Self).map_err(too_large)
+    }
 }
 
 /// The error code of a refusal, as an extension of the response.

@@ -8,19 +8,18 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::endpoints::Refusal;
+use super::endpoints::{Refusal, Whole};
 use super::token_endpoint::{Parameters, authenticate};
 use super::{AuthorizationServer, Inner, Version};
 
 pub(super) async fn introspect(
     State(server): State<AuthorizationServer>,
     headers: HeaderMap,
-    body: Bytes,
+    Whole(body): Whole,
 ) -> Result<Response, Refusal> {
     let parameters = Parameters::read(&headers, &body)?;
     authenticate(&server.0.state(), &headers, &parameters)?;

@@ -6,7 +6,6 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
-use bytes::Bytes;
 use http::{StatusCode, header};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -14,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::applications::{Registration, Role};
-use super::endpoints::{MAX_BODY, Refusal};
+use super::endpoints::{Refusal, Whole};
 use super::signing_keys::same;
 use super::store::STATE_FILE;
 use super::{AuthorizationServer, Inner, PublishedKey, Version};
@@ -61,9 +60,6 @@ async fn check_token(State(server): Server, request: Request, next: Next) -> Res
 
 /// The JSON of a request, whatever its content type says: the guide's `curl` says it right.
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    if body.len() > MAX_BODY {
-        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "the body is too large"));
-    }
     serde_json::from_slice(body)
         .map_err(|_| Refusal::bad_request("invalid_request", "the body is not as it should be"))
 }
@@ -87,7 +83,7 @@ struct Named {
     kind: Option<String>,
 }
 
-async fn register(State(server): Server, body: Bytes) -> Result<Json<Value>, Refusal> {
+async fn register(State(server): Server, Whole(body): Whole) -> Result<Json<Value>, Refusal> {
     let Named { name, kind } = read(&body)?;
     let kind = kind.as_deref().unwrap_or("regularwebapp");
     let registered =
@@ -107,7 +103,11 @@ async fn show(State(server): Server, Path(path): Segments) -> Result<Json<Value>
     Ok(Json(application(&server.0, &found)))
 }
 
-async fn rename(State(server): Server, Path(path): Segments, body: Bytes) -> Result<Json<Value>, Refusal> {
+async fn rename(
+    State(server): Server,
+    Path(path): Segments,
+    Whole(body): Whole,
+) -> Result<Json<Value>, Refusal> {
     let Named { name, .. } = read(&body)?;
     let renamed = change(&server.0, &path, |application| application.set_name(&name))?;
     Ok(Json(application(&server.0, &renamed)))
@@ -137,7 +137,7 @@ async fn scopes(State(server): Server, Path(path): Segments) -> Result<Json<Valu
 async fn set_scopes(
     State(server): Server,
     Path(path): Segments,
-    body: Bytes,
+    Whole(body): Whole,
 ) -> Result<Json<Value>, Refusal> {
     let Scopes { scopes } = read(&body)?;
     let changed = change(&server.0, &path, |application| application.set_scopes(scopes))?;
@@ -163,7 +163,7 @@ async fn application_roles(State(server): Server, Path(path): Segments) -> Resul
 async fn set_application_roles(
     State(server): Server,
     Path(path): Segments,
-    body: Bytes,
+    Whole(body): Whole,
 ) -> Result<Json<Value>, Refusal> {
     let RoleIds { roles: Ids { ids } } = read(&body)?;
     let client_id = segment(&path, "client_id")?;
@@ -249,7 +249,7 @@ async fn list_roles(State(server): Server) -> Json<Value> {
     Json(json!({ "roles": shown }))
 }
 
-async fn add_role(State(server): Server, body: Bytes) -> Result<(StatusCode, Json<Value>), Refusal> {
+async fn add_role(State(server): Server, Whole(body): Whole) -> Result<(StatusCode, Json<Value>), Refusal> {
     let body: RoleBody = read(&body)?;
     let added = server.0.change(|state| state.add_role(body.into_role(uuid::Uuid::new_v4().to_string())?));
     let added = added.map_err(|error| refused(&error))?;
@@ -266,7 +266,7 @@ async fn show_role(State(server): Server, Path(path): Segments) -> Result<Json<V
 async fn replace_role(
     State(server): Server,
     Path(path): Segments,
-    body: Bytes,
+    Whole(body): Whole,
 ) -> Result<Json<Value>, Refusal> {
     let id = segment(&path, "id")?;
     let body: RoleBody = read(&body)?;

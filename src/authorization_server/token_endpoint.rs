@@ -1,20 +1,19 @@
 //! The token endpoint ([RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4)): an
 //! access token for an application that proves who it is. No id token, no refresh token.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
 
-use super::applications::{DEFAULT_SCOPE, Registration};
-use super::endpoints::{MAX_BODY, Refusal, version};
+use super::applications::{DEFAULT_SCOPE, Registration, distinct};
+use super::endpoints::{Refusal, Whole, version};
 use super::issuance::{self, Subject};
 use super::{AuthorizationServer, store};
 use crate::oauth::Scope;
@@ -23,7 +22,7 @@ pub(super) async fn token(
     State(server): State<AuthorizationServer>,
     Path(path): Path<Vec<(String, String)>>,
     headers: HeaderMap,
-    body: Bytes,
+    Whole(body): Whole,
 ) -> Result<Response, Refusal> {
     let version = version(&path)?;
     let parameters = Parameters::read(&headers, &body)?;
@@ -76,44 +75,50 @@ pub(super) async fn token(
 #[derive(Clone, Debug)]
 pub(super) struct Grantee(pub(super) String);
 
-/// What a request says, as a form or, as App ID's Node SDK says it, in JSON.
-pub(super) struct Parameters(Vec<(String, String)>);
+/// A request has no more parameters: RFC 6749 and its extensions know a dozen.
+const MAX_PARAMETERS: usize = 100;
+
+/// The parameters of a request, a form or, as App ID's Node SDK sends it, JSON: each name with its values.
+#[derive(Default)]
+pub(super) struct Parameters(BTreeMap<String, Vec<String>>);
 
 impl Parameters {
     pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, Refusal> {
-        if body.len() > MAX_BODY {
-            return Err(Refusal::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "invalid_request",
-                "the body is too large",
-            ));
-        }
         let content_type =
             headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let parameters = match essence.as_str() {
-            "application/x-www-form-urlencoded" => form_urlencoded::parse(body).into_owned().collect(),
-            "application/json" => json_parameters(body)?,
-            _ => return Err(Refusal::bad_request("invalid_request", "the body must be a form, or JSON")),
-        };
-        let parameters = Self(parameters);
-        for (name, _) in &parameters.0 {
+        match essence.as_str() {
+            "application/x-www-form-urlencoded" => Self::collect(form_urlencoded::parse(body).into_owned()),
+            "application/json" => Self::collect(json_parameters(body)?.into_iter()),
+            _ => Err(Refusal::bad_request("invalid_request", "the body must be a form, or JSON")),
+        }
+    }
+
+    fn collect(pairs: impl Iterator<Item = (String, String)>) -> Result<Self, Refusal> {
+        let mut parameters = Self::default();
+        for (count, (name, value)) in pairs.enumerate() {
+            if count == MAX_PARAMETERS {
+                let reason = format!("there are more than {MAX_PARAMETERS} parameters");
+                return Err(Refusal::bad_request("invalid_request", reason));
+            }
             // RFC 6749 §3.2: once at most; RFC 8707 §2 excepts `resource`.
-            if name != "resource" && parameters.all(name).count() > 1 {
+            let may_repeat = name == "resource";
+            let values = parameters.0.entry(name).or_default();
+            if !values.is_empty() && !may_repeat {
                 return Err(Refusal::bad_request("invalid_request", "a parameter is given twice"));
             }
+            values.push(value);
         }
         Ok(parameters)
     }
 
     /// The value of a parameter; an empty one counts as absent (RFC 6749 §3.2).
     pub(super) fn one(&self, name: &str) -> Option<&str> {
-        let first = self.0.iter().find(|(other, _)| other == name);
-        first.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        self.all(name).next().filter(|value| !value.is_empty())
     }
 
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.get(name).into_iter().flatten().map(String::as_str)
     }
 }
 
@@ -200,14 +205,11 @@ fn granted(assigned: &BTreeSet<String>, requested: Option<&str>) -> Result<Strin
             std::iter::once(DEFAULT_SCOPE).chain(assigned.iter().map(String::as_str)).collect();
         return Ok(all.join(" "));
     };
-    let mut granted = Vec::new();
-    for scope in requested.split(' ').filter(|scope| !scope.is_empty()) {
-        if Scope::new(scope).is_err() || scope != DEFAULT_SCOPE && !assigned.contains(scope) {
-            return Err(Refusal::bad_request("invalid_scope", "a scope is not assigned to this application"));
-        }
-        if !granted.contains(&scope) {
-            granted.push(scope);
-        }
+    let granted = distinct(requested.split(' ').filter(|scope| !scope.is_empty()));
+    let may_have =
+        |scope: &str| Scope::new(scope).is_ok() && (scope == DEFAULT_SCOPE || assigned.contains(scope));
+    if !granted.iter().all(|scope| may_have(scope)) {
+        return Err(Refusal::bad_request("invalid_scope", "a scope is not assigned to this application"));
     }
     if granted.is_empty() {
         // RFC 6749 §3.3: one scope token at least.

@@ -1,5 +1,7 @@
 //! One application: its name, scopes and roles, and its end.
 
+use std::collections::HashSet;
+
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -65,8 +67,9 @@ pub(super) fn find(server: &Inner, client_id: &str) -> Result<Registration, Prob
 
 fn set_roles(server: &Inner, id: &str, form: &Form) -> Result<(), ConfigError> {
     let changed = server.change(|state| {
+        let ticked: HashSet<&str> = form.all("role").collect();
         let known = state.roles.iter().map(|role| role.id.clone());
-        let chosen = known.filter(|role| form.all("role").any(|chosen| chosen == role)).collect();
+        let chosen = known.filter(|role| ticked.contains(role.as_str())).collect();
         state.change_application(id, |application| {
             application.role_ids = chosen;
             Ok(())

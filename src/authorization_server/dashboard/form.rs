@@ -4,6 +4,7 @@ use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use url::form_urlencoded;
 
+use super::super::applications::distinct;
 use super::AuthorizationServer;
 use super::layout::Problem;
 use super::session::Session;
@@ -28,13 +29,8 @@ impl Form {
 
     /// A field as a list, with white space or commas between; each member once.
     pub(super) fn list(&self, name: &str) -> Vec<String> {
-        let mut list: Vec<String> = Vec::new();
-        for one in self.field(name).split(|c: char| c.is_whitespace() || c == ',') {
-            if !one.is_empty() && !list.iter().any(|other| other == one) {
-                list.push(one.to_owned());
-            }
-        }
-        list
+        let members = self.field(name).split(|c: char| c.is_whitespace() || c == ',');
+        distinct(members.filter(|one| !one.is_empty())).into_iter().map(str::to_owned).collect()
     }
 }
 
