@@ -324,6 +324,32 @@ async fn the_metadata_names_the_issuer_of_its_version() {
     }
 }
 
+/// RFC 8414 §3.1 puts the well-known part before the issuer's path; OpenID Connect appends it.
+#[tokio::test]
+async fn the_metadata_are_where_rfc_8414_places_them_too() {
+    let bench = Bench::new();
+    let base = bench.server.base_url();
+    let get = async |url: String| bench.send(Request::get(url).body(Bytes::new()).unwrap()).await;
+    let appended = get(bench.url("v4", ".well-known/openid-configuration")).await;
+    for name in ["oauth-authorization-server", "openid-configuration"] {
+        let before = bench.server.requests(Endpoints::Discovery);
+        let url = format!("{base}/.well-known/{name}/oauth/v4/{TENANT}");
+        let inserted = get(url.clone()).await;
+        assert_eq!(inserted.status(), StatusCode::OK, "{name}");
+        assert_eq!(json_of(&inserted)["issuer"], bench.server.issuer().as_str());
+        assert_eq!((inserted.body(), inserted.headers()), (appended.body(), appended.headers()));
+        assert_eq!(bench.server.requests(Endpoints::Discovery), before + 1, "it is counted");
+        bench.server.fail_next(Endpoints::Discovery, 1, Fault::Outage(None));
+        assert_eq!(get(url).await.status(), StatusCode::SERVICE_UNAVAILABLE, "faults spoil it");
+
+        // The issuer of version 3 tokens is a bare host: no issuer identifier has this path.
+        for path in [format!("/oauth/v3/{TENANT}"), "/oauth/v4/another".to_owned(), String::new()] {
+            let response = get(format!("{base}/.well-known/{name}{path}")).await;
+            assert_eq!(response.status(), StatusCode::NOT_FOUND, "{name}{path}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn keys_are_published_with_a_validator() {
     let bench = Bench::new();

@@ -707,6 +707,18 @@ async fn activity_tells_outcomes_and_keeps_no_secret() {
 }
 
 #[tokio::test]
+async fn activity_shows_discovery_at_the_place_of_rfc_8414() {
+    let visitor = Visitor::new();
+    let issuer = visitor.server.issuer();
+    let path = issuer.as_str().strip_prefix(visitor.server.base_url()).unwrap();
+    let found = visitor.open(&format!("/.well-known/oauth-authorization-server{path}")).await;
+    assert_eq!(found.status(), StatusCode::OK);
+    visitor.open("/.well-known/appspecific/com.chrome.devtools.json").await;
+    let page = visitor.page("/activity").await;
+    assert_eq!(page.matches(r#"<td class="endpoint" role="cell">Discovery</td>"#).count(), 1, "{page}");
+}
+
+#[tokio::test]
 async fn a_form_that_is_too_large_is_refused() {
     let visitor = Visitor::new();
     let name = "x".repeat(65 * 1024);

@@ -31,9 +31,14 @@ pub(super) fn router(server: AuthorizationServer) -> Router {
         .route("/publickeys", get(keys))
         .route("/publickey", get(current_key))
         .route("/.well-known/openid-configuration", get(metadata));
+    // RFC 8414 §3.1 places the metadata before the issuer's path, OpenID Connect Discovery §4 behind it.
+    let well_known = Router::new()
+        .route("/oauth-authorization-server/oauth/{version}/{tenant}", get(metadata_of_issuer))
+        .route("/openid-configuration/oauth/{version}/{tenant}", get(metadata_of_issuer));
     let tenant = from_fn_with_state(server.clone(), check_tenant);
     Router::new()
         .nest("/oauth/{version}/{tenant}", oauth.route_layer(tenant.clone()))
+        .nest("/.well-known", well_known.route_layer(tenant.clone()))
         .nest("/management/v4/{tenant}", management::router(server.clone()).route_layer(tenant))
         .fallback(async || Refusal::not_found())
         .layer(from_fn_with_state(server.clone(), faults::inject))
@@ -168,6 +173,19 @@ async fn metadata(
         "management_endpoint": server.management_url(),
     });
     Ok(cacheable(&headers, &document))
+}
+
+/// The metadata of the issuer whose identifier has this path: that of version 4. Version 3 has a bare
+/// host as its issuer, so that no document may be here (RFC 8414 §3.3).
+async fn metadata_of_issuer(
+    server: State<AuthorizationServer>,
+    Path(path): Path<Vec<(String, String)>>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    match version(&path)? {
+        Version::V3 => Err(Refusal::not_found()),
+        Version::V4 => metadata(server, Path(path), headers).await,
+    }
 }
 
 /// A document with its validator (RFC 9110 §8.8.3), or 304 to who has it already.

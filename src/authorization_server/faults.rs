@@ -19,7 +19,7 @@ use super::AuthorizationServer;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoints {
-    /// The metadata: `.well-known/openid-configuration`.
+    /// The metadata, in all of their places.
     Discovery,
     /// `introspect`.
     Introspection,
@@ -146,10 +146,19 @@ impl Faults {
     }
 }
 
+/// The folders of the metadata that RFC 8414 §3.1 defines; the issuer's path is below.
+const WELL_KNOWN: [&str; 2] =
+    ["/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"];
+
 /// Which endpoints a path belongs to.
 pub(super) fn endpoints(path: &str) -> Option<Endpoints> {
     if path.starts_with("/management/") {
         return Some(Endpoints::Management);
+    }
+    let is_in =
+        |folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if WELL_KNOWN.into_iter().any(is_in) {
+        return Some(Endpoints::Discovery);
     }
     match path.rsplit('/').next()? {
         "openid-configuration" => Some(Endpoints::Discovery),

@@ -14,7 +14,9 @@
 //!
 //! It speaks IBM Cloud App ID's dialect, on the paths that App ID has: `/oauth/{v3,v4}/{tenant}`
 //! with `token`, `publickeys`, `.well-known/openid-configuration` and `introspect`, and
-//! `/management/v4/{tenant}/applications`. Called over a socket ([`AuthorizationServerBuilder::bind`])
+//! `/management/v4/{tenant}/applications`. The metadata of version 4 is also where
+//! [RFC 8414 §3.1](https://www.rfc-editor.org/rfc/rfc8414#section-3.1) places it:
+//! `/.well-known/oauth-authorization-server/oauth/v4/{tenant}`. Called over a socket ([`AuthorizationServerBuilder::bind`])
 //! or in-process, without one ([`AuthorizationServer::transport`]).
 //!
 //! Over a socket it has a dashboard at `/`: applications and their credentials, tokens to try,
