@@ -755,6 +755,55 @@ fn a_state_file_that_others_can_read_is_closed_to_them() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
+/// A user who can write to it chooses the signing keys and the secrets.
+#[cfg(unix)]
+#[test]
+fn a_state_file_that_others_can_write_is_refused_and_left_as_it_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new("writable");
+    let path = folder.0.join("state.json");
+    let server = with_state(&path).unwrap();
+    let text = std::fs::read(&path).unwrap();
+    for mode in [0o620, 0o602, 0o666] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        for error in [with_state(&path).unwrap_err(), server.register("shop").unwrap_err()] {
+            assert_eq!(error.setting(), "state file");
+            let error = error.to_string();
+            assert!(error.contains(path.to_str().unwrap()) && error.contains("chmod 600"), "{error}");
+        }
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+        assert_eq!(std::fs::read(&path).unwrap(), text);
+    }
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    with_state(&path).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_state_file_of_another_user_is_refused_and_left_as_it_is() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let folder = Folder::new("owner");
+    let path = folder.0.join("state.json");
+    let server = with_state(&path).unwrap();
+    let (text, ours) = (std::fs::read(&path).unwrap(), std::fs::metadata(&path).unwrap().uid());
+    let theirs = ours + 1;
+    if chown(&path, Some(theirs), None).is_err() {
+        use std::io::Write as _;
+        // Past the capture of passing tests' output.
+        let _ = writeln!(std::io::stderr(), "skipped: only root can give a file to another user");
+        return;
+    }
+    for error in [with_state(&path).unwrap_err(), server.register("shop").unwrap_err()] {
+        assert_eq!(error.setting(), "state file");
+        let error = error.to_string();
+        assert!(error.contains(path.to_str().unwrap()) && error.contains("another user"), "{error}");
+    }
+    assert_eq!(std::fs::metadata(&path).unwrap().uid(), theirs);
+    assert_eq!(std::fs::read(&path).unwrap(), text);
+    chown(&path, Some(ours), None).unwrap();
+    with_state(&path).unwrap();
+}
+
 #[cfg(unix)]
 #[test]
 fn what_is_no_state_file_is_refused_and_left_as_it_is() {

@@ -55,7 +55,8 @@ const ON_THE_PUBLIC_API: &[&str] = &["app_id/", "authorization_server/"];
 /// The only files that may name a dependency, or a function of it.
 const NAMES: &[(&str, &[&str])] = &[
     ("SystemTime::now", &["clock.rs"]),
-    ("rustix", &["clock.rs"]),
+    // The clock, and the user of the process: whose state file may be used.
+    ("rustix", &["authorization_server/state_file.rs", "clock.rs"]),
     ("aws_lc_rs", &["jwt/signature.rs", "authorization_server/"]),
     ("axum", &["authorization_server/"]),
     ("axum_core", &["resource_server/extract.rs"]),

@@ -82,9 +82,11 @@ impl AuthorizationServerBuilder {
         self
     }
 
-    /// Keeps applications and keys in this file, so that they outlive a restart. It is readable by
-    /// its owner only, and made so if it is not; a link is followed, and must lead to a file.
-    /// Default: in memory.
+    /// Keeps applications and keys in this file, so that they outlive a restart. A link is followed,
+    /// and must lead to a file. Default: in memory.
+    ///
+    /// On Unix the file has mode 0600. One that others can read is given this mode; one that others
+    /// can write, or that belongs to another user than the process runs as, is refused and not changed.
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
         self

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// More than the limits of applications, roles and keys lead to.
 const MAX_BYTES: u64 = 32 << 20;
 
-/// A file that was read, and whose mode is as it was.
+/// A file that was read and has passed [`read`]'s checks. Its mode is as it was.
 pub(super) struct Found {
     file: File,
     pub(super) text: Vec<u8>,
@@ -29,7 +29,6 @@ impl Found {
 
 /// The file itself, be it there or not.
 pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
-    let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     match (fs::canonicalize(path), fs::symlink_metadata(path)) {
         (Err(error), Ok(_)) if is_missing(&error) => {
             // Its target may be on a disk that is yet to be mounted: no reason to begin anew.
@@ -46,16 +45,48 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Found>> {
     match fs::metadata(path) {
         Ok(there) if there.is_file() => {}
         Ok(_) => return Err(invalid("is no file")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if is_missing(&error) => return Ok(None),
         Err(error) => return Err(error),
     }
-    let file = File::open(path)?;
+    let file = match File::open(path) {
+        Err(error) if is_missing(&error) => return Ok(None),
+        opened => opened?,
+    };
+    // What counts is the file that was opened: another may have been put in its place by then.
+    let opened = file.metadata()?;
+    if !opened.is_file() {
+        return Err(invalid("is no file"));
+    }
+    #[cfg(unix)]
+    check_owner_and_mode(path, &opened)?;
     let mut text = Vec::new();
     (&file).take(MAX_BYTES).read_to_end(&mut text)?;
     if (&file).read(&mut [0])? > 0 {
         return Err(invalid("is too large"));
     }
     Ok(Some(Found { file, text }))
+}
+
+/// Refuses a file whose text another user could have written: they would choose the keys.
+#[cfg(unix)]
+fn check_owner_and_mode(path: &Path, opened: &fs::Metadata) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let user = rustix::process::geteuid().as_raw();
+    if opened.uid() != user {
+        let owner = opened.uid();
+        return Err(invalid(format!(
+            "belongs to another user (uid {owner}) than the one of this process (uid {user}): use another \
+             file, or run `chown {user}` on it",
+        )));
+    }
+    if opened.mode() & 0o022 != 0 {
+        let mode = opened.mode() & 0o777;
+        return Err(invalid(format!(
+            "can be changed by other users (mode {mode:03o}): run `chmod 600 {}`",
+            path.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Writes beside the file and renames, so that it is whole at every moment.
@@ -83,6 +114,10 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn invalid(reason: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, reason)
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+fn invalid(reason: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, reason.into())
 }
