@@ -90,9 +90,7 @@ fn settings() -> Result<TokenManagerBuilder, Unusable> {
                 "is set beside an App ID binding; use one of them",
             ));
         }
-        (None, None) => {
-            return Err(Unusable::new("OAUTH_SERVER_URL", "is not set, and there is no App ID binding"));
-        }
+        (None, None) => return Err(common::no_issuer("OAUTH_SERVER_URL")),
         (Some(binding), None) => {
             let source = binding.source().unwrap_or("App ID binding").to_owned();
             binding.token_manager().map_err(from_variable(&source))?

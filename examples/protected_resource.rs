@@ -147,7 +147,7 @@ fn issuer(audiences: Vec<Audience>) -> Result<ResourceServerBuilder, Unusable> {
         (Some(_), Some(_)) => {
             return Err(Unusable::new("ISSUER", "is set beside an App ID binding; use one of them"));
         }
-        (None, None) => return Err(Unusable::new("ISSUER", "is not set, and there is no App ID binding")),
+        (None, None) => return Err(common::no_issuer("ISSUER")),
         (Some(_), None) if jwks_uri.is_some() => {
             return Err(Unusable::new("JWKS_URI", "is for ISSUER; an App ID binding has its own"));
         }

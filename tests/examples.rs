@@ -223,6 +223,79 @@ async fn an_unusable_setting_ends_a_program_with_2_and_its_name() {
     }
 }
 
+/// Every setting that is a URL, and where its value stands.
+#[tokio::test]
+async fn a_url_without_a_scheme_ends_a_program_with_what_to_write() {
+    let issuer = ("ISSUER", "https://as.example");
+    let binding = |url: &str| json!({ "clientId": "a", "secret": "s", "oauthServerUrl": url }).to_string();
+    for url in
+        ["orders:8080", "as.example", "localhost:6002/oauth/v4/t", "//as.example/", "me:secret@as.example"]
+    {
+        let binding = binding(url);
+        let cases: [(&str, &str, &[(&str, &str)], &str); 6] = [
+            ("protected_resource", "", &[("ISSUER", url), ("AUDIENCE", "a")], "ISSUER"),
+            ("protected_resource", "", &[issuer, ("AUDIENCE", "a"), ("JWKS_URI", url)], "JWKS_URI"),
+            ("protected_resource", "", &[("APPID_SERVICE_BINDING", &binding)], "APPID_SERVICE_BINDING"),
+            (
+                "call_protected_resource",
+                "http://127.0.0.1:9/",
+                &[("OAUTH_SERVER_URL", url), ("CLIENT_ID", "a"), ("CLIENT_SECRET", "s")],
+                "OAUTH_SERVER_URL",
+            ),
+            ("call_protected_resource", url, &[("APPID_SERVICE_BINDING", &binding)], "URL"),
+            ("call_protected_resource", "http://127.0.0.1:9/", &[("oauthServerUrl", url)], "oauthServerUrl"),
+        ];
+        for (program, argument, variables, named) in cases {
+            let mut command = example(program);
+            command.args(Some(argument).filter(|argument| !argument.is_empty()));
+            let output = command.envs(variables.iter().copied()).output().await.unwrap();
+            let log = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{program} {variables:?}: {log}");
+            assert!(log.contains(named) && log.contains("`https://`"), "{program} {variables:?}: {log}");
+            assert!(log.lines().count() == 1 && !log.contains("null") && !log.contains("secret"), "{log}");
+        }
+    }
+}
+
+/// Cloud Foundry sets `VCAP_SERVICES` for every application.
+#[tokio::test]
+async fn services_without_app_id_are_named_where_nothing_else_names_an_issuer() {
+    let others = r#"{"databases-for-postgresql":[{"credentials":{"uri":"postgres://u:secret@db.example"}}]}"#;
+    let unusable = [
+        ("VCAP_SERVICES", others, "App ID service"),
+        ("VCAP_SERVICES", "{}", "App ID service"),
+        ("CE_SERVICES", others, "App ID service"),
+        ("VCAP_SERVICES", r#"{"AppID":[{"credentials":null}]}"#, "credentials"),
+        ("VCAP_SERVICES", r#"{"AppID":[]}"#, "credentials"),
+        ("CE_SERVICES", r#"{"appid":{}}"#, "credentials"),
+        ("VCAP_SERVICES", "appid", "JSON"),
+        ("CE_SERVICES", "[]", "JSON"),
+    ];
+    for program in ["protected_resource", "call_protected_resource"] {
+        for (variable, services, reason) in unusable {
+            let mut command = example(program);
+            command.args((program == "call_protected_resource").then_some("http://127.0.0.1:9/"));
+            let output = command.env(variable, services).output().await.unwrap();
+            let log = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{program} {variable} {services}: {log}");
+            assert!(log.contains(variable) && log.contains(reason), "{program} {services}: {log}");
+            assert!(log.lines().count() == 1 && !log.contains("secret"), "{log}");
+        }
+    }
+    let mut resource = example("protected_resource");
+    resource.env("VCAP_SERVICES", others).env("ISSUER", "http://127.0.0.1:1").env("AUDIENCE", "a");
+    let resource = Serving::start(resource).await;
+    assert_eq!(resource.terminate().await.0, Some(0), "it served");
+    let mut caller = example("call_protected_resource");
+    caller
+        .arg("http://127.0.0.1:9/")
+        .env("VCAP_SERVICES", others)
+        .env("OAUTH_SERVER_URL", "https://as.example");
+    let output = caller.output().await.unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && log.contains("CLIENT_ID"), "{log}");
+}
+
 #[tokio::test]
 async fn with_a_state_file_applications_and_keys_outlive_a_restart_and_damage_is_told() {
     let folder = std::env::temp_dir().join(format!("tower-oauth-state-{}", std::process::id()));

@@ -72,6 +72,20 @@ impl Unusable {
     }
 }
 
+/// Nothing says who the issuer is: neither this variable nor an App ID binding. Platforms set the variables
+/// of bindings for other services, too.
+pub fn no_issuer(name: &str) -> Unusable {
+    let services = ["VCAP_SERVICES", "CE_SERVICES"].into_iter();
+    let set: Vec<&str> = services.filter(|services| matches!(variable(services), Ok(Some(_)))).collect();
+    match set.as_slice() {
+        [] => Unusable::new(name, "is not set, and there is no App ID binding"),
+        set => {
+            let reason = format!("holds no App ID service, and {name} is not set; bind App ID or set {name}");
+            Unusable::new(&set.join(" and "), reason)
+        }
+    }
+}
+
 /// A configuration error names the variable that it came from.
 pub fn from_variable(name: &str) -> impl Fn(ConfigError) -> Unusable + '_ {
     move |error| Unusable(error.for_setting(name).to_string())
