@@ -10,16 +10,26 @@
     reason = "tests"
 )]
 
+#[path = "../examples/common/mod.rs"]
+mod common;
 #[path = "support/program.rs"]
 mod program;
 
-use std::process::Output;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use program::{Serving, example, get};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::sync::mpsc;
 
 async fn authorization_server() -> Serving {
     let mut command = example("authorization_server");
@@ -294,6 +304,145 @@ async fn services_without_app_id_are_named_where_nothing_else_names_an_issuer() 
     let output = caller.output().await.unwrap();
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(2) && log.contains("CLIENT_ID"), "{log}");
+}
+
+/// What `examples/common` allows at a time.
+const MAX_CONNECTIONS: usize = 512;
+
+/// A resource whose issuer is not there, and its address.
+async fn resource_without_issuer(mut command: Command) -> (Serving, SocketAddr) {
+    command.env("ISSUER", "http://127.0.0.1:1").env("AUDIENCE", "a");
+    let resource = Serving::start(command).await;
+    let address = resource.text("listening").strip_prefix("http://").unwrap().parse().unwrap();
+    (resource, address)
+}
+
+/// A connection of which the server waits for the rest: of its first request, or of all of it.
+async fn idle(address: SocketAddr, sent: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(sent.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Asks for `/healthz` on a connection, and leaves it open.
+async fn healthz(stream: &mut TcpStream) -> std::io::Result<String> {
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\nok") {
+        if stream.read_buf(&mut answer).await? == 0 {
+            break;
+        }
+    }
+    Ok(String::from_utf8(answer).unwrap())
+}
+
+/// A bound on behaviour, and generous: without room, a connection waits for the ten seconds in which
+/// others may send the head of a request.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(5), what).await.expect("idle connections make room")
+}
+
+#[tokio::test]
+async fn the_connection_that_has_been_idle_longest_makes_room_for_a_new_one() {
+    let (resource, address) = resource_without_issuer(example("protected_resource")).await;
+    let mut connections = Vec::new();
+    for n in 0..MAX_CONNECTIONS {
+        let sent = if n % 2 == 0 { "" } else { "GET /healthz HTTP/1.1\r\nhost: local" };
+        connections.push(idle(address, sent).await);
+    }
+    let (status, body) = soon(get(&format!("http://{address}/healthz"), None)).await;
+    assert_eq!((status, body.as_str()), (StatusCode::OK, "ok"));
+    let closed = soon(connections[0].read(&mut [0])).await;
+    assert!(closed.is_err() || closed.is_ok_and(|read| read == 0), "the first makes room");
+
+    let answer = soon(healthz(&mut connections[2])).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "the third does not: {answer}");
+    // Now it is the one that has been idle for the shortest time.
+    for _ in 0..4 {
+        soon(healthz(&mut idle(address, "").await)).await.unwrap();
+    }
+    let answer = soon(healthz(&mut connections[2])).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(resource.terminate().await.0, Some(0));
+}
+
+/// A body that comes frame by frame.
+struct Frames(mpsc::Receiver<Bytes>);
+
+impl http_body::Body for Frames {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(cx).map(|data| data.map(|data| Ok(http_body::Frame::data(data))))
+    }
+}
+
+/// In flight is a request without an answer, and one of whose answer not all was sent.
+#[tokio::test]
+async fn a_request_in_flight_is_not_cut_however_many_connections_come() {
+    let (frames, body) = mpsc::channel(1);
+    let body = Arc::new(Mutex::new(Some(body)));
+    let answer = move || {
+        let body = body.lock().unwrap().take().unwrap();
+        async { axum::body::Body::new(Frames(body)) }
+    };
+    let (began, mut has_begun) = mpsc::channel(1);
+    let (release, released) = tokio::sync::watch::channel(false);
+    let wait = async move || {
+        began.send(()).await.unwrap();
+        released.clone().wait_for(|released| *released).await.unwrap();
+        "the end"
+    };
+    let router = axum::Router::new()
+        .route("/healthz", axum::routing::get(async || "ok"))
+        .route("/wait", axum::routing::get(wait))
+        .route("/frames", axum::routing::get(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(common::serve(listener, router, std::future::pending()));
+
+    let request = |path| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let mut without_answer = idle(address, &request("/wait")).await;
+    has_begun.recv().await.unwrap();
+    let mut half_sent = idle(address, &request("/frames")).await;
+    frames.send(Bytes::from_static(b"first")).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"first\r\n") {
+        half_sent.read_buf(&mut seen).await.unwrap();
+    }
+
+    let mut connections = Vec::new();
+    for _ in 0..MAX_CONNECTIONS + 100 {
+        connections.push(idle(address, "").await);
+    }
+    soon(healthz(&mut idle(address, "").await)).await.unwrap();
+    release.send(true).unwrap();
+    frames.send(Bytes::from_static(b"last")).await.unwrap();
+    drop(frames);
+    for (connection, end) in [(&mut without_answer, "the end"), (&mut half_sent, "last\r\n0\r\n\r\n")] {
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with(end), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_also_where_file_descriptors_run_out_first() {
+    let example = example("protected_resource");
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "ulimit -n 100 && exec \"$0\""]).arg(example.as_std().get_program());
+    command.env_clear().env("PORT", "0").stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let (_resource, address) = resource_without_issuer(command).await;
+    let mut connections = Vec::new();
+    for _ in 0..120 {
+        connections.push(idle(address, "").await);
+    }
+    let (status, body) = soon(get(&format!("http://{address}/healthz"), None)).await;
+    assert_eq!((status, body.as_str()), (StatusCode::OK, "ok"));
 }
 
 #[tokio::test]

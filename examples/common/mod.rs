@@ -1,22 +1,18 @@
 //! What the example programs share: settings from the environment, logging, serving.
-#![allow(dead_code, unreachable_pub, reason = "each example uses a part of it")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each example uses a part of it")]
+
+mod serve;
 
 use std::env::VarError;
 use std::fmt::Display;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tower_oauth::ConfigError;
+
+pub use self::serve::serve;
 
 /// The exit code of a program whose settings cannot be used.
 pub const BAD_SETTING: u8 = 2;
@@ -124,44 +120,4 @@ pub async fn asked_to_end() {
         _ = term.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
-}
-
-/// Connections at a time, and bytes that one of them can make us keep: together they bound
-/// the memory of the process, whatever is sent.
-const MAX_CONNECTIONS: usize = 512;
-const MAX_HEADERS: usize = 64 * 1024;
-
-/// Serves until `end`; then takes no new connection, and lets requests in flight be answered
-/// for a few seconds.
-pub async fn serve(listener: TcpListener, router: Router, end: impl Future<Output = ()>) {
-    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_buf_size(MAX_HEADERS);
-    let mut end = std::pin::pin!(end);
-    loop {
-        let seat = tokio::select! {
-            seat = Arc::clone(&seats).acquire_owned() => seat,
-            () = &mut end => break,
-        };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut end => break,
-        };
-        let Ok((stream, _)) = accepted else {
-            // Out of file descriptors, most likely: they come back as connections end.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let _unimportant = stream.set_nodelay(true);
-        let connection =
-            http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            let _seat = seat;
-            let _a_broken_connection_is_its_peers_concern = connection.await;
-        });
-    }
-    drop(listener);
-    let _too_slow_to_wait_for = tokio::time::timeout(Duration::from_secs(8), graceful.shutdown()).await;
 }
