@@ -1,4 +1,5 @@
-//! Programs of other makers as the other side: the App ID Node SDK, and oidc-provider.
+//! Programs of other makers as the other side: the App ID Node SDK, oidc-provider, oauth4webapi and
+//! openid-client.
 //!
 //! They run on node, from `tests/interop`, with packages that `tests/interop/install.sh` puts
 //! into `INTEROP_DIR` (else `target/interop`). Without them these tests say so and pass, unless
@@ -23,7 +24,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication};
+use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, RegisteredApplication};
 use tower_oauth::{
     Audience, AuthContext, ClientCredentials, Issuer, Rejection, ResourceServer, Scope, TokenManager,
     TokenProfile,
@@ -140,6 +141,44 @@ async fn the_node_sdks_api_strategy_accepts_a_token_that_our_token_manager_got()
     assert_eq!(call().send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
     let forged = server.mint(&app).with_another_key().sign();
     assert_eq!(call().bearer_auth(forged).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+}
+
+/// Both libraries look for the metadata where RFC 8414 §3.1 places them, and nowhere else; both
+/// form-urlencode a secret in Basic credentials, as RFC 6749 §2.3.1 has it.
+#[tokio::test]
+async fn clients_that_discover_by_rfc_8414_get_tokens_that_our_resource_server_accepts() {
+    let Some(packages) = packages() else { return };
+    let (server, app) = server().await;
+    app.set_scopes(["reports.read", "reports.write"]).unwrap();
+    let issuer = server.issuer();
+    let resource =
+        app.binding().unwrap().resource_server().unwrap().allow_loopback_http().start().await.unwrap();
+    let discovered = server.requests(Endpoints::Discovery);
+    let mut clients = 0;
+    for library in ["oauth4webapi", "openid-client"] {
+        for method in ["client_secret_basic", "client_secret_post"] {
+            for scope in ["", "reports.read"] {
+                let case = format!("{library} {method} {scope:?}");
+                let settings = [
+                    ("LIBRARY", library),
+                    ("METHOD", method),
+                    ("ISSUER", issuer.as_str()),
+                    ("CLIENT_ID", app.client_id()),
+                    ("CLIENT_SECRET", app.secret().expose_secret()),
+                    ("SCOPE", scope),
+                ];
+                let got = printed(&mut node(&packages, "discovery_client.js", &settings)).await;
+                clients += 1;
+                assert_eq!(got["issuer"], issuer.as_str(), "{case}");
+                assert_eq!(got["token"]["expires_in"], 3600, "{case}");
+                let context = judge(&resource, got["token"]["access_token"].as_str().unwrap()).await;
+                assert_eq!(context.client_id(), Some(app.client_id()), "{case}");
+                assert!(context.has_scope("reports.read"), "{case}");
+                assert_eq!(context.has_scope("reports.write"), scope.is_empty(), "{case}");
+            }
+        }
+    }
+    assert_eq!(server.requests(Endpoints::Discovery), discovered + clients, "one look each");
 }
 
 /// Another maker's issuer, found by discovery, under the strict profile and in every family of
