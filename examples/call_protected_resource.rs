@@ -7,7 +7,8 @@
 //! ```
 //!
 //! With another issuer than App ID: `OAUTH_SERVER_URL`, `CLIENT_ID`, `CLIENT_SECRET`, and
-//! `SCOPE` (several with spaces between them). `REPEAT` requests, `CONCURRENCY` at a time.
+//! `SCOPE` (several with spaces between them). The URL is an issuer whose metadata is discovered, or
+//! an App ID base of version 3 (`…/oauth/v3/{tenant}`), whose token endpoint is `{base}/token`. `REPEAT` requests, `CONCURRENCY` at a time.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program, not a library")]
 
@@ -26,7 +27,7 @@ use http_body_util::BodyExt as _;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tower::{Service, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_oauth::app_id::Binding;
+use tower_oauth::app_id::{Binding, Version};
 use tower_oauth::{
     BoxError, ClientCredentials, Endpoint, Error, Issuer, Scope, TokenManager, TokenManagerBuilder,
 };
@@ -98,11 +99,22 @@ fn settings() -> Result<TokenManagerBuilder, Unusable> {
         (None, Some(url)) => {
             let required = |name: &str| variable(name)?.ok_or_else(|| Unusable::new(name, "is not set"));
             let credentials = ClientCredentials::new(required("CLIENT_ID")?, required("CLIENT_SECRET")?);
-            let issuer = Issuer::new(url).map_err(from_variable("OAUTH_SERVER_URL"))?;
-            TokenManager::discover(issuer, credentials).map_err(from_variable("OAUTH_SERVER_URL"))?
+            match app_id_v3(&url) {
+                Some(binding) => TokenManager::builder(binding.token_endpoint().clone(), credentials),
+                None => {
+                    let issuer = Issuer::new(url).map_err(from_variable("OAUTH_SERVER_URL"))?;
+                    TokenManager::discover(issuer, credentials).map_err(from_variable("OAUTH_SERVER_URL"))?
+                }
+            }
         }
     };
     Ok(builder.scopes(scopes))
+}
+
+/// App ID at a base of version 3, which is no issuer identifier and is not discovered.
+fn app_id_v3(url: &str) -> Option<Binding> {
+    let binding = Binding::builder().oauth_server_url(Endpoint::new(url).ok()?).build().ok()?;
+    Some(binding).filter(|binding| binding.version() == Version::V3)
 }
 
 /// A reqwest client as a tower service of plain `http` requests. It follows no redirect: an

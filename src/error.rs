@@ -167,14 +167,17 @@ impl OAuthError {
 
 impl fmt::Display for OAuthError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The server's words are shown escaped and cut: they may end up in a terminal.
-        let shown = |text: &str| text.escape_debug().take(200).collect::<String>();
         write!(f, "{}", shown(&self.code))?;
         match &self.description {
             Some(description) => write!(f, " ({})", shown(description)),
             None => Ok(()),
         }
     }
+}
+
+/// A server's words as they are displayed: escaped and cut, because they may end up in a terminal.
+pub(crate) fn shown(text: &str) -> String {
+    text.escape_debug().take(200).collect()
 }
 
 /// An operation that failed: the operator's problem, not the caller's.
@@ -190,6 +193,7 @@ struct Inner {
     oauth: Option<OAuthError>,
     status: Option<StatusCode>,
     retry_after: Option<Duration>,
+    detail: Option<String>,
     source: Option<BoxError>,
 }
 
@@ -206,6 +210,7 @@ impl Error {
             oauth: None,
             status,
             retry_after: None,
+            detail: None,
             source: None,
         }))
     }
@@ -222,6 +227,11 @@ impl Error {
 
     pub(crate) fn with_source(self, source: impl Into<BoxError>) -> Self {
         self.map(|inner| Inner { source: Some(source.into()), ..inner })
+    }
+
+    /// Adds what the kind alone does not say. A server's words in it are [`shown`].
+    pub(crate) fn with_detail(self, detail: impl Into<String>) -> Self {
+        self.map(|inner| Inner { detail: Some(detail.into()), ..inner })
     }
 
     /// Notes where the request went, without query and fragment.
@@ -276,7 +286,7 @@ impl Error {
         while let Some(error) = source {
             // It may quote what came from outside: one line, and not all of it.
             line.push_str(": ");
-            line.extend(error.to_string().escape_debug().take(200));
+            line.push_str(&shown(&error.to_string()));
             source = error.source();
         }
         line
@@ -306,6 +316,9 @@ impl fmt::Display for Error {
         if let (Some(status), false) = (inner.status, matches!(inner.kind, ErrorKind::Status(_))) {
             write!(f, " ({status})")?;
         }
+        if let Some(detail) = &inner.detail {
+            write!(f, ": {detail}")?;
+        }
         if let Some(oauth) = &inner.oauth {
             write!(f, ": {oauth}")?;
         }
@@ -319,6 +332,7 @@ impl fmt::Debug for Error {
             .field("operation", &self.0.operation)
             .field("kind", &self.0.kind)
             .field("url", &self.0.url)
+            .field("detail", &self.0.detail)
             .field("oauth_error", &self.0.oauth)
             .field("source", &self.0.source)
             .finish_non_exhaustive()

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use crate::clock::UnixTime;
-use crate::error::{ConfigError, Error, ErrorKind, Operation};
+use crate::error::{ConfigError, Error, ErrorKind, Operation, shown};
 use crate::oauth::{Endpoint, Issuer};
 use crate::transport::{Limits, Transport, get_json};
 
@@ -22,23 +22,23 @@ pub(crate) struct Metadata {
 impl Metadata {
     /// Where the keys are. Each end looks at its own member only: what is wrong with the other
     /// does not concern it.
-    pub(crate) fn jwks_uri(&self, allow_loopback_http: bool) -> Result<Option<Endpoint>, Error> {
-        endpoint(self.jwks_uri.as_deref(), allow_loopback_http)
+    pub(crate) fn jwks_uri(&self, allow_loopback_http: bool) -> Result<Endpoint, Error> {
+        endpoint("jwks_uri", self.jwks_uri.as_deref(), allow_loopback_http)
     }
 
     /// Where tokens are asked for.
-    pub(crate) fn token_endpoint(&self, allow_loopback_http: bool) -> Result<Option<Endpoint>, Error> {
-        endpoint(self.token_endpoint.as_deref(), allow_loopback_http)
+    pub(crate) fn token_endpoint(&self, allow_loopback_http: bool) -> Result<Endpoint, Error> {
+        endpoint("token_endpoint", self.token_endpoint.as_deref(), allow_loopback_http)
     }
 }
 
-fn endpoint(url: Option<&str>, allow_loopback_http: bool) -> Result<Option<Endpoint>, Error> {
-    let malformed =
-        |error: ConfigError| Error::new(Operation::Discovery, ErrorKind::Malformed).with_source(error);
-    let Some(url) = url else { return Ok(None) };
-    let endpoint = Endpoint::new(url).map_err(malformed)?;
-    endpoint.check_plain_http(allow_loopback_http).map_err(malformed)?;
-    Ok(Some(endpoint))
+fn endpoint(name: &str, url: Option<&str>, allow_loopback_http: bool) -> Result<Endpoint, Error> {
+    let malformed = || Error::new(Operation::Discovery, ErrorKind::Malformed);
+    let url = url.ok_or_else(|| malformed().with_detail(format!("the metadata has no `{name}`")))?;
+    let unusable = |error: ConfigError| malformed().with_source(error.for_setting(name));
+    let endpoint = Endpoint::new(url).map_err(unusable)?;
+    endpoint.check_plain_http(allow_loopback_http).map_err(unusable)?;
+    Ok(endpoint)
 }
 
 /// Whether an answer means that the document is not here: it may be in the next place. A server
@@ -118,13 +118,27 @@ pub(crate) async fn discover_with(
             Err(error) if leads_on(error.kind()) => error,
             Err(error) => return Err(error),
         };
-        // A document of another issuer tells more than a 404 elsewhere.
-        let telling = error.kind() == ErrorKind::IssuerMismatch;
-        if first_error.is_none() || telling {
+        if first_error.as_ref().is_none_or(|first| rank(&error) > rank(first)) {
             first_error = Some(error);
         }
     }
     Err(first_error.unwrap_or_else(|| Error::new(Operation::Discovery, ErrorKind::Malformed)))
+}
+
+/// Which of the errors of several places is the error of all: a document of another issuer says more
+/// than a page that is no document, and that more than a 404. So the error is a 404 only if each
+/// place answered 404.
+fn rank(error: &Error) -> u8 {
+    match error.kind() {
+        ErrorKind::IssuerMismatch => 2,
+        ErrorKind::Status(StatusCode::NOT_FOUND) => 0,
+        _ => 1,
+    }
+}
+
+/// Whether the issuer publishes no metadata: each place answered 404.
+pub(crate) fn is_absent(error: &Error) -> bool {
+    error.kind() == ErrorKind::Status(StatusCode::NOT_FOUND)
 }
 
 /// Reads one document and compares its `issuer`.
@@ -135,9 +149,23 @@ pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
     let Document { issuer: named, jwks_uri, token_endpoint } =
         serde_json::from_str(text).map_err(|error| malformed().with_source(error))?;
     if named != issuer.as_str() {
-        return Err(Error::new(Operation::Discovery, ErrorKind::IssuerMismatch));
+        let detail = format!("expected \"{issuer}\", found \"{}\"", shown(&without_secrets(&named)));
+        return Err(Error::new(Operation::Discovery, ErrorKind::IssuerMismatch).with_detail(detail));
     }
     Ok(Metadata { jwks_uri, token_endpoint })
+}
+
+/// The issuer that a document names, without user information and query: neither belongs into an
+/// issuer identifier (RFC 8414 §2), and either may be a secret.
+fn without_secrets(named: &str) -> String {
+    let (named, query) = match named.split_once('?') {
+        Some((named, _)) => (named, "?…"),
+        None => (named, ""),
+    };
+    let Some((scheme, rest)) = named.split_once("://") else { return format!("{named}{query}") };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}{query}")
 }
 
 #[cfg(test)]
@@ -171,7 +199,23 @@ mod tests {
     fn a_document_of_another_issuer_is_refused() {
         let issuer = Issuer::new("https://as.example").unwrap();
         let body = br#"{"issuer":"https://as.example/","jwks_uri":"https://as.example/keys"}"#;
-        assert_eq!(parse(body, &issuer).unwrap_err().kind(), ErrorKind::IssuerMismatch);
+        let error = parse(body, &issuer).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::IssuerMismatch);
+        let both = r#"expected "https://as.example", found "https://as.example/""#;
+        assert!(error.to_string().ends_with(both), "{error}");
+    }
+
+    #[test]
+    fn neither_user_information_nor_query_of_a_named_issuer_is_shown() {
+        for (named, shown) in [
+            ("https://user:secret@as.example/t", "https://as.example/t"),
+            ("https://user@x:secret@as.example", "https://as.example"),
+            ("https://as.example/a@b?secret", "https://as.example/a@b?…"),
+            ("https://as.example?key=a/b@c", "https://as.example?…"),
+            ("as.example", "as.example"),
+        ] {
+            assert_eq!(without_secrets(named), shown);
+        }
     }
 
     #[test]
@@ -181,7 +225,8 @@ mod tests {
             let body = format!(r#"{{"issuer":"https://as.example","jwks_uri":"{jwks_uri}"}}"#);
             let metadata = parse(body.as_bytes(), &issuer).unwrap();
             assert_eq!(metadata.jwks_uri(false).unwrap_err().kind(), ErrorKind::Malformed);
-            assert!(metadata.token_endpoint(false).unwrap().is_none());
+            let missing = metadata.token_endpoint(false).unwrap_err();
+            assert!(missing.to_string().contains("no `token_endpoint`"), "{missing}");
         }
     }
 }

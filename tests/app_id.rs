@@ -474,6 +474,25 @@ fn issuers_follow_from_the_url() {
     }
 }
 
+#[tokio::test]
+async fn a_version_3_base_is_asked_for_tokens_without_discovery() {
+    for base in
+        ["https://eu-de.appid.cloud.ibm.com/oauth/v3/t", "https://eu-de.appid.cloud.ibm.com/oauth/v3/t//"]
+    {
+        let url = Endpoint::new(base).unwrap();
+        let binding = Binding::builder().oauth_server_url(url).client_id("a").secret("s").build().unwrap();
+        let script = Script::default();
+        script.answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":3600}"#);
+        let tokens = binding.token_manager().unwrap().transport(script.clone()).start().unwrap();
+        tokens.access_token().await.unwrap();
+        assert_eq!(
+            script.request().uri().to_string(),
+            "https://eu-de.appid.cloud.ibm.com/oauth/v3/t/token",
+            "the only request"
+        );
+    }
+}
+
 /// Notes the requests and gives the answers in order.
 #[derive(Clone, Debug, Default)]
 struct Script(Arc<Mutex<(VecDeque<Response<Bytes>>, Vec<Request<Bytes>>)>>);

@@ -8,6 +8,7 @@ mod token_endpoint;
 
 use std::time::Duration;
 
+use http::StatusCode;
 use serde_json::json;
 use token_endpoint::{Reply, TokenEndpoint};
 use tokio::task::JoinSet;
@@ -425,22 +426,100 @@ async fn client_secret_post_puts_the_credentials_into_the_body_only() {
     assert!(seen.form.contains(&("client_secret".to_owned(), "s3cr3t/+=".to_owned())));
 }
 
+/// A manager that looks its token endpoint up.
+fn discovering(issuer: &str, endpoint: &TokenEndpoint) -> TokenManager {
+    let builder = TokenManager::discover(Issuer::new(issuer).unwrap(), credentials()).unwrap();
+    builder.transport(endpoint.clone()).clock(TokioClock::new()).start().unwrap()
+}
+
+fn metadata(issuer: &str, token_endpoint: &str) -> Reply {
+    Reply::Json(200, json!({ "issuer": issuer, "token_endpoint": token_endpoint }))
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_token_endpoint_is_discovered_or_else_below_the_issuer() {
     let issuer = "https://as.example/tenant";
-    let metadata =
-        |issuer: &str| json!({ "issuer": issuer, "token_endpoint": "https://as.example/oauth2/t" });
     for (reply, url) in [
-        (Reply::Json(200, metadata(issuer)), "https://as.example/oauth2/t"),
-        (Reply::Json(200, metadata("https://evil.example")), "https://as.example/tenant/token"),
-        (Reply::Json(200, json!({ "issuer": issuer })), "https://as.example/tenant/token"),
+        (metadata(issuer, "https://as.example/oauth2/t"), "https://as.example/oauth2/t"),
         (Reply::Status(404, None), "https://as.example/tenant/token"),
     ] {
         let endpoint = TokenEndpoint::answering(Reply::Token(60)).metadata(reply.clone());
-        let manager = TokenManager::discover(Issuer::new(issuer).unwrap(), credentials()).unwrap();
-        token(&manager.transport(endpoint.clone()).start().unwrap()).await;
+        token(&discovering(issuer, &endpoint)).await;
         assert_eq!(endpoint.seen()[0].url, url, "{reply:?}");
     }
+    let endpoint = TokenEndpoint::answering(Reply::Token(60));
+    token(&discovering("https://as.example/tenant/", &endpoint)).await;
+    assert_eq!(endpoint.seen()[0].url, "https://as.example/tenant/token", "one slash");
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_of_another_issuer_is_an_error_that_names_both_and_nothing_is_sent() {
+    let issuer = "https://as.example/tenant";
+    let long = format!("https://evil.example/{}", "x".repeat(1000));
+    for (named, shown) in [
+        ("https://evil.example", "https://evil.example"),
+        ("https://as.example/tenant/", "https://as.example/tenant/"),
+        ("https://user:pass-word@evil.example/?key=pass-word", "https://evil.example/?…"),
+        ("\u{1b}[2J\nevil", "\\u{1b}[2J\\nevil"),
+        (long.as_str(), "https://evil.example/xxx"),
+    ] {
+        // In one of the places, whatever the others answer.
+        let endpoint = TokenEndpoint::answering(Reply::Token(60)).then_metadata([
+            Reply::Status(404, None),
+            metadata(named, "https://evil.example/token"),
+            Reply::Status(403, None),
+        ]);
+        let manager = discovering(issuer, &endpoint);
+        let start = Instant::now();
+        let error = manager.access_token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::IssuerMismatch, "{named}");
+        let text = error.to_string();
+        assert!(text.contains(&format!("expected \"{issuer}\"")), "{text}");
+        assert!(text.contains(&format!("found \"{shown}")), "{text}");
+        assert!(!text.contains("pass-word") && text.len() < 600 && text.lines().count() == 1, "{text}");
+        assert_eq!(endpoint.count(), 0, "nothing is sent");
+        assert_eq!(start.elapsed(), Duration::ZERO, "it is no use to try again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_endpoint_is_guessed_only_if_no_place_has_metadata() {
+    let issuer = "https://as.example/tenant";
+    let no_endpoint = Reply::Json(200, json!({ "issuer": issuer }));
+    for (odd, kind) in [
+        (Reply::Status(401, None), ErrorKind::Status(StatusCode::UNAUTHORIZED)),
+        (Reply::Status(403, None), ErrorKind::Status(StatusCode::FORBIDDEN)),
+        (Reply::Status(410, None), ErrorKind::Status(StatusCode::GONE)),
+        (Reply::Redirect("https://evil.example"), ErrorKind::Status(StatusCode::TEMPORARY_REDIRECT)),
+        (Reply::Text(200, "<html>Sign in</html>"), ErrorKind::Malformed),
+        (Reply::Json(200, json!({ "token_endpoint": "https://as.example/t" })), ErrorKind::Malformed),
+        (no_endpoint, ErrorKind::Malformed),
+        (Reply::Large(65 * 1024), ErrorKind::TooLarge),
+    ] {
+        for place in 0..3 {
+            let mut places = vec![Reply::Status(404, None); 3];
+            places[place] = odd.clone();
+            let endpoint = TokenEndpoint::answering(Reply::Token(60)).then_metadata(places);
+            let error = discovering(issuer, &endpoint).access_token().await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{odd:?} in place {place}: {error}");
+            assert!(error.to_string().starts_with("discovery"), "{error}");
+            assert_eq!(endpoint.count(), 0, "{odd:?} in place {place}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guessed_token_endpoint_that_fails_is_called_guessed() {
+    for reply in [Reply::Status(404, None), Reply::Text(200, "<html>"), Reply::Unreachable] {
+        let endpoint = TokenEndpoint::answering(reply);
+        let error = discovering("https://as.example/tenant", &endpoint).access_token().await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("at https://as.example/tenant/token"), "{text}");
+        assert!(text.contains("guessed") && text.contains("no metadata"), "{text}");
+    }
+    let endpoint = TokenEndpoint::answering(Reply::Status(404, None));
+    let text = manager(&endpoint).access_token().await.unwrap_err().to_string();
+    assert!(!text.contains("guessed"), "{text}");
 }
 
 /// Row 45: a secret goes over plain http only on loopback, and only if that was opted into.

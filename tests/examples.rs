@@ -182,6 +182,57 @@ async fn a_caller_that_is_refused_says_what_the_server_said() {
     assert_eq!((output.status.code(), &tally["failed"]), (Some(1), &json!(1)), "403 is a failure");
 }
 
+/// A server that notes the lines of the requests, and answers a token request with a token, anything
+/// below `/.well-known/` with 404, and the rest with 200.
+async fn noting(lines: Arc<Mutex<Vec<String>>>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let router = axum::Router::new().fallback(async move |request: axum::extract::Request| {
+        let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let authorization = header("authorization").unwrap_or_default();
+        let path = request.uri().path().to_owned();
+        lines.lock().unwrap().push(format!("{} {path} {authorization}", request.method()));
+        let token = json!({ "access_token": "a-token", "token_type": "Bearer", "expires_in": 3600 });
+        if path.contains("/.well-known/") {
+            (StatusCode::NOT_FOUND, axum::Json(Value::Null))
+        } else {
+            (StatusCode::OK, axum::Json(if path.ends_with("/token") { token } else { json!("served") }))
+        }
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    base
+}
+
+#[tokio::test]
+async fn an_app_id_base_of_version_3_is_asked_at_its_token_endpoint_without_discovery() {
+    for (path, discovered) in [("oauth/v3/t", 0), ("oauth/v3/t/", 0), ("oauth/v4/t/", 3), ("realms/t", 3)] {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let base = noting(Arc::clone(&lines)).await;
+        let url = format!("{base}/{path}");
+        let variables = [("OAUTH_SERVER_URL", url.as_str()), ("CLIENT_ID", "a"), ("CLIENT_SECRET", "+/=")];
+        let (output, _) = call(&format!("{base}/served"), &variables).await;
+        assert_eq!(output.status.code(), Some(0), "{path}");
+        let lines = lines.lock().unwrap();
+        assert_eq!(lines.len(), discovered + 2, "{lines:?}");
+        // "a:%2B%2F%3D": form-urlencoded.
+        let token = format!("POST /{}/token Basic YTolMkIlMkYlM0Q=", path.trim_end_matches('/'));
+        assert_eq!(lines[discovered..], [token, "GET /served Bearer a-token".to_owned()]);
+    }
+}
+
+#[tokio::test]
+async fn a_caller_whose_issuer_is_named_otherwise_says_both_names_and_sends_nothing() {
+    let issuer = authorization_server().await;
+    let (url, id, secret) = (issuer.text("oauthServerUrl"), issuer.text("clientId"), issuer.text("secret"));
+    let other = format!("{url}/");
+    let variables = [("OAUTH_SERVER_URL", other.as_str()), ("CLIENT_ID", &id), ("CLIENT_SECRET", &secret)];
+    let (output, tally) = call("http://127.0.0.1:9/", &variables).await;
+    assert_eq!((output.status.code(), &tally["failed"]), (Some(1), &json!(1)));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(log.contains(&format!("expected \"{other}\", found \"{url}\"")), "{log}");
+    assert!(!log.contains("/token"), "{log}");
+}
+
 #[tokio::test]
 async fn an_unusable_setting_ends_a_program_with_2_and_its_name() {
     let binding = r#"{"clientId":"a","secret":"s","oauthServerUrl":"http://127.0.0.1:1/oauth/v4/t"}"#;

@@ -192,7 +192,26 @@ impl Binding {
         &self.keys_url
     }
 
-    /// Where access tokens are requested: `{oauth_server_url}/token`.
+    /// Where access tokens are requested: `{oauth_server_url}/token`, for version 3 and 4 alike.
+    ///
+    /// A base of version 3 is no issuer identifier: its metadata name the version 4 base as the
+    /// issuer, so discovery (RFC 8414) does not apply to it.
+    ///
+    /// ```
+    /// use tower_oauth::app_id::{Binding, Version};
+    /// use tower_oauth::{ClientCredentials, Endpoint, TokenManager};
+    ///
+    /// let base = Endpoint::new("https://eu-gb.appid.cloud.ibm.com/oauth/v3/39a37f57/")?;
+    /// let binding = Binding::builder().oauth_server_url(base).build()?;
+    /// assert_eq!(binding.version(), Version::V3);
+    /// assert_eq!(binding.token_endpoint().as_str(), "https://eu-gb.appid.cloud.ibm.com/oauth/v3/39a37f57/token");
+    ///
+    /// // With credentials of your own, form-urlencoded:
+    /// let credentials = ClientCredentials::new("my-client-id", "my-secret");
+    /// let tokens = TokenManager::builder(binding.token_endpoint().clone(), credentials);
+    /// # let _ = tokens;
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn token_endpoint(&self) -> &Endpoint {
         &self.token_endpoint

@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::ClientCredentials;
+use super::endpoint::TokenEndpoint;
 use super::grant::Grant;
 use super::manager::{Shared, TokenManager};
 use super::renewal::RenewalPolicy;
-use super::renewer::{Renewer, Task, TokenEndpoint};
+use super::renewer::{Renewer, Task};
 use crate::clock::{Clock, SystemClock};
 use crate::error::ConfigError;
 use crate::metadata;
@@ -129,9 +130,9 @@ impl TokenManagerBuilder {
         let Self { endpoint, grant, policy, transport, clock, allow_loopback_http } = self;
         grant.check()?;
         match &endpoint {
-            TokenEndpoint::Known(url) => url.check_plain_http(allow_loopback_http)?,
-            TokenEndpoint::Discover { issuer, .. } => {
-                for candidate in metadata::candidates(issuer)? {
+            TokenEndpoint::Fixed(url) => url.check_plain_http(allow_loopback_http)?,
+            TokenEndpoint::Discovered(discovery) => {
+                for candidate in metadata::candidates(&discovery.issuer)? {
                     candidate.check_plain_http(allow_loopback_http)?;
                 }
             }

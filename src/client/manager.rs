@@ -8,8 +8,9 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, watch};
 
 use super::builder::TokenManagerBuilder;
+use super::endpoint::TokenEndpoint;
 use super::layer::BearerTokenLayer;
-use super::renewer::{TokenEndpoint, gone};
+use super::renewer::gone;
 use super::{AccessToken, ClientCredentials};
 use crate::clock::{Clock, UnixTime};
 use crate::error::{ConfigError, Error, ErrorKind, Operation};
@@ -114,13 +115,21 @@ impl Shared {
 impl TokenManager {
     /// Settings for a manager that asks this token endpoint.
     pub fn builder(token_endpoint: Endpoint, credentials: ClientCredentials) -> TokenManagerBuilder {
-        TokenManagerBuilder::new(TokenEndpoint::Known(token_endpoint), credentials)
+        TokenManagerBuilder::new(TokenEndpoint::Fixed(token_endpoint), credentials)
     }
 
     /// Settings for a manager that looks the token endpoint up in the issuer's metadata
     /// ([RFC 8414 §2](https://www.rfc-editor.org/rfc/rfc8414#section-2)) when it first needs it.
     ///
-    /// An issuer without metadata of its own is asked at `{issuer}/token`.
+    /// An issuer that publishes no metadata (each well-known place answers 404) is asked at
+    /// `{issuer}/token`, and the error of a failed request says that this URL is a guess. Metadata that
+    /// name another issuer are an error of kind [`IssuerMismatch`](ErrorKind::IssuerMismatch) that
+    /// names both, and nothing is sent; metadata that cannot be read, or that lack `token_endpoint`,
+    /// are an error, too.
+    ///
+    /// An App ID base of version 3 (`…/oauth/v3/{tenant}`) is no issuer identifier: use
+    /// [`Binding::token_manager`](crate::app_id::Binding::token_manager), or [`builder`](Self::builder)
+    /// with [`Binding::token_endpoint`](crate::app_id::Binding::token_endpoint).
     ///
     /// # Errors
     ///
@@ -130,8 +139,8 @@ impl TokenManager {
         credentials: ClientCredentials,
     ) -> Result<TokenManagerBuilder, ConfigError> {
         let base = Endpoint::new(issuer.as_str()).map_err(|error| error.for_setting("issuer"))?;
-        let otherwise = base.join_path("/token")?;
-        Ok(TokenManagerBuilder::new(TokenEndpoint::Discover { issuer, otherwise }, credentials))
+        let guess = base.join_path("token")?;
+        Ok(TokenManagerBuilder::new(TokenEndpoint::discovered(issuer, guess), credentials))
     }
 
     pub(super) fn new(

@@ -16,6 +16,7 @@
 
 mod builder;
 mod credentials;
+mod endpoint;
 mod future;
 mod grant;
 mod layer;

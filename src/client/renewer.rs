@@ -8,31 +8,20 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::endpoint::{Lookup, TokenEndpoint};
 use super::grant::{self, Grant, Issued};
 use super::manager::{Held, Outcome, Shared};
 use super::renewal::{Failure, Renewal, RenewalPolicy};
 use crate::error::{ConfigError, Error, ErrorKind, Operation};
-use crate::oauth::{Endpoint, Issuer};
 use crate::timer::{now, sleep_until_some};
 use crate::transport::{Limits, Transport, exchange};
-use crate::{metadata, metrics, trace};
+use crate::{metrics, trace};
 
 /// Largest answer that is read, in bytes after decompression.
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// A token is handed out until so long before its expiry: it has to reach the resource server.
 const MARGIN: Duration = Duration::from_secs(10);
-
-/// Where tokens are asked for.
-#[derive(Clone, Debug)]
-pub(super) enum TokenEndpoint {
-    Known(Endpoint),
-    /// Asks the issuer's metadata; where it has none, below the issuer's own address.
-    Discover {
-        issuer: Issuer,
-        otherwise: Endpoint,
-    },
-}
 
 /// Everything that obtaining tokens takes.
 #[derive(Debug)]
@@ -154,26 +143,14 @@ async fn obtain(
     limit: Duration,
 ) -> Result<Issued, Error> {
     let limits = Limits { total: limit, max_body: MAX_ANSWER };
-    let url = match &*endpoint {
-        TokenEndpoint::Known(url) => url.clone(),
-        TokenEndpoint::Discover { issuer, otherwise } => {
-            let now = shared.clock.now();
-            match metadata::discover(transport, issuer, allow_loopback_http, now, limits).await {
-                Ok(metadata) => {
-                    metadata.token_endpoint(allow_loopback_http)?.unwrap_or_else(|| otherwise.clone())
-                }
-                // No document, or not this issuer's, says nothing about the token endpoint.
-                Err(error) if failure(&error) == Failure::Final => otherwise.clone(),
-                Err(error) => return Err(error),
-            }
-        }
-    };
-    let request = grant.request(&url)?;
+    let lookup = Lookup { transport, allow_loopback_http, now: shared.clock.now(), limits };
+    let place = endpoint.place(lookup).await?;
+    let request = grant.request(&place.url)?;
     let sent_at = shared.clock.now();
-    let answer = exchange(transport, Operation::TokenRequest, request, limits).await?;
-    let issued = grant::read(&answer, sent_at, &url)?;
-    // Kept once it has proved right: a guess that was wrong is looked up again.
-    *endpoint = TokenEndpoint::Known(url);
+    let answer = exchange(transport, Operation::TokenRequest, request, limits).await;
+    let issued = answer.and_then(|answer| grant::read(&answer, sent_at, &place.url));
+    let issued = issued.map_err(|error| place.explain(error))?;
+    endpoint.proved(place);
     Ok(issued)
 }
 

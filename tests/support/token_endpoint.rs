@@ -15,6 +15,10 @@ pub enum Reply {
     /// `token-1`, `token-2`, … each living this many seconds.
     Token(u64),
     Json(u16, Value),
+    /// A status and a body that is no JSON.
+    Text(u16, &'static str),
+    /// 200, with a body of so many bytes.
+    Large(usize),
     /// A status and its `Retry-After`.
     Status(u16, Option<&'static str>),
     Redirect(&'static str),
@@ -31,6 +35,8 @@ struct State {
     script: VecDeque<Reply>,
     otherwise: Option<Reply>,
     metadata: Option<Reply>,
+    metadata_script: VecDeque<Reply>,
+    metadata_requests: usize,
     delay: Duration,
     issued: usize,
     seen: Vec<Seen>,
@@ -68,6 +74,17 @@ impl TokenEndpoint {
     pub fn metadata(self, reply: Reply) -> Self {
         self.0.lock().unwrap().metadata = Some(reply);
         self
+    }
+
+    /// Adds answers for the next requests for metadata.
+    pub fn then_metadata(self, replies: impl IntoIterator<Item = Reply>) -> Self {
+        self.0.lock().unwrap().metadata_script.extend(replies);
+        self
+    }
+
+    /// The requests for metadata so far.
+    pub fn metadata_requests(&self) -> usize {
+        self.0.lock().unwrap().metadata_requests
     }
 
     pub fn delay(self, delay: Duration) -> Self {
@@ -108,7 +125,9 @@ impl Transport for TokenEndpoint {
             let (reply, delay) = {
                 let mut state = self.0.lock().unwrap();
                 let reply = if request.uri().path().contains("/.well-known/") {
-                    state.metadata.clone().unwrap_or(Reply::Status(404, None))
+                    state.metadata_requests += 1;
+                    let scripted = state.metadata_script.pop_front();
+                    scripted.or_else(|| state.metadata.clone()).unwrap_or(Reply::Status(404, None))
                 } else {
                     let field =
                         |name: &str| request.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
@@ -139,6 +158,15 @@ impl Transport for TokenEndpoint {
                     (200, json!({ "access_token": token, "token_type": "Bearer", "expires_in": lifetime }))
                 }
                 Reply::Json(status, body) => (status, body),
+                Reply::Large(length) => {
+                    *response.body_mut() = vec![b' '; length].into();
+                    return Ok(response);
+                }
+                Reply::Text(status, text) => {
+                    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+                    *response.body_mut() = Bytes::from_static(text.as_bytes());
+                    return Ok(response);
+                }
                 Reply::Status(status, retry_after) => {
                     if let Some(value) = retry_after {
                         response.headers_mut().insert("retry-after", value.parse().unwrap());
