@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::redact::Secrets;
+
 /// Any error, boxed.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -30,6 +32,12 @@ impl ConfigError {
     /// For values that are secret, absent, or too long to show.
     pub(crate) fn without_value(what: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { what: what.into(), value: None, reason: reason.into() }
+    }
+
+    /// The same error without the value: where it is a server's, and may be a secret that stands in the
+    /// wrong place.
+    pub(crate) fn without_its_value(self) -> Self {
+        Self { value: None, ..self }
     }
 
     /// The setting: an environment variable, a builder method, or a word of the standards.
@@ -145,13 +153,41 @@ impl fmt::Display for ErrorKind {
 
 /// What an authorization server says of a request that it refuses
 /// ([RFC 6749 §5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2)).
+///
+/// Secrets and tokens that the server quotes are replaced by `[redacted]`, in each encoding in which
+/// they were sent. `Display` escapes the text and cuts it to 200 characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OAuthError {
-    pub(crate) code: String,
-    pub(crate) description: Option<String>,
+    code: String,
+    description: Option<String>,
 }
 
+/// Error codes of RFC 6749 §4.1.2.1 and §5.2, and of RFC 8707 §2.
+const REGISTERED_CODES: [&str; 11] = [
+    "access_denied",
+    "invalid_client",
+    "invalid_grant",
+    "invalid_request",
+    "invalid_scope",
+    "invalid_target",
+    "server_error",
+    "temporarily_unavailable",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "unsupported_response_type",
+];
+
 impl OAuthError {
+    /// What a server says, without the secrets that it may quote.
+    pub(crate) fn new(code: &str, description: Option<&str>, secrets: &Secrets) -> Self {
+        // A registered code quotes nothing, even if a secret is a part of it.
+        let is_registered = REGISTERED_CODES.contains(&code);
+        Self {
+            code: if is_registered { code.to_owned() } else { secrets.redact(code) },
+            description: description.map(|description| secrets.redact(description)),
+        }
+    }
+
     /// The `error`, or the `error_code` that App ID sends on some paths.
     #[must_use]
     pub fn code(&self) -> &str {

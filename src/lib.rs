@@ -111,6 +111,7 @@ mod key_set;
 mod metadata;
 mod metrics;
 mod oauth;
+mod redact;
 mod resource_server;
 mod timer;
 mod trace;

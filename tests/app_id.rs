@@ -706,6 +706,59 @@ async fn refusals_keep_what_the_server_said() {
 }
 
 #[tokio::test]
+async fn what_a_server_quotes_of_keys_and_tokens_is_in_no_error() {
+    let (client, script) = management();
+    for code in ["error", "error_code", "errorCode"] {
+        for description in ["error_description", "errorMessage", "message"] {
+            for quote in ["IAM_TOKEN", "IAM%5FTOKEN", "Bearer IAM_TOKEN", "IAM\\u005fTOKEN", SECRET] {
+                let words = format!("bad {quote} bad");
+                script.answer(401, &json!({ code: words, description: words, "secret": SECRET }));
+                let error = client.applications().await.unwrap_err();
+                let said = error.oauth_error().unwrap();
+                assert_eq!(said.code(), words.replace(quote.trim_start_matches("Bearer "), "[redacted]"));
+                assert_eq!(said.description(), Some(said.code()));
+                let shown = format!("{error} {error:?} {said:?}");
+                assert!(!shown.contains("TOKEN") && !shown.contains(SECRET), "{shown}");
+            }
+        }
+    }
+    let url = Endpoint::new("https://iam.cloud.ibm.com/identity/token").unwrap();
+    let clock = ManualClock::at(UnixTime::from_secs(1_700_000_000));
+    let iam = IamApiKey::with_transport(url, "api/key+=", script.clone(), clock).unwrap();
+    for quote in ["api/key+=", "api%2Fkey%2B%3D", "api%2fkey%2b%3d", "api\\/key+="] {
+        script.answer(400, &json!({ "errorCode": quote, "errorMessage": format!("no such key: {quote}") }));
+        let error = iam.token().await.unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(
+            !shown.contains("key+") && !shown.contains("key%2") && shown.contains("[redacted]"),
+            "{shown}"
+        );
+    }
+}
+
+/// A member that is unusable may be one that stands in the wrong place.
+#[tokio::test]
+async fn no_error_quotes_a_member_of_an_application() {
+    let (client, script) = management();
+    let secret = format!("{SECRET} with a space");
+    script.answer(200, &json!({ "scopes": [secret] }));
+    let scopes = client.scopes("c").await.unwrap_err();
+    let application = json!({ "clientId": "c", "tenantId": TENANT, "name": "n" });
+    let mut shown = format!("{scopes} {scopes:?} {}", scopes.source().unwrap());
+    for url in [format!("https://{SECRET}:{SECRET}@as.example"), format!("{SECRET}://as.example")] {
+        let mut application = application.clone();
+        application["oAuthServerUrl"] = json!(url);
+        script.answer(200, &application);
+        let error = client.application("c").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed);
+        let source = error.source().unwrap().to_string();
+        assert!(source.contains("oAuthServerUrl"), "{source}");
+        shown.push_str(&format!("{error} {error:?} {source}"));
+    }
+    assert!(!shown.to_lowercase().contains(&SECRET.to_lowercase()), "{shown}");
+}
+
+#[tokio::test]
 async fn lost_and_malformed_answers_are_errors_after_one_request() {
     let name = ApplicationName::new("n").unwrap();
     let (client, script) = management();

@@ -561,6 +561,89 @@ async fn neither_secret_nor_token_is_in_debug_output_or_errors() {
     assert!(!shown.contains("s3cr3t") && !shown.contains("token-1"), "{shown}");
 }
 
+/// A secret in each encoding in which a server may have it and quote it.
+fn quotes(secret: &str) -> Vec<String> {
+    let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    let percent: String = secret.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let unicode: String = secret.chars().map(|c| format!("\\u{:04X}", u32::from(c))).collect();
+    let html: String = secret.chars().map(|c| format!("&#x{:x};", u32::from(c))).collect();
+    let json = json!(secret).to_string();
+    let json = json.trim_matches('"').replace('/', "\\/");
+    let twice: String = url::form_urlencoded::byte_serialize(form.as_bytes()).collect();
+    vec![secret.to_owned(), form, percent, unicode, html, json, twice]
+}
+
+/// CVE-2022-29266 (APISIX: a secret in an error message)
+#[tokio::test(start_paused = true)]
+async fn what_a_server_quotes_of_secrets_and_tokens_is_in_no_error() {
+    let secret = "p/w+ \"=%25é\\&x-long-one";
+    let assertion = "an-assertion/that+is=secret";
+    let mut quoted = quotes(secret);
+    quoted.extend(quotes(assertion));
+    let basic = ClientCredentials::new("orders", secret);
+    let pairs = [basic.clone(), basic.clone().basic_unencoded()];
+    for credentials in pairs.into_iter().chain([basic.client_secret_post()]) {
+        let url = Endpoint::new(TOKEN_URL).unwrap();
+        // What goes out first, to learn the pair in base64.
+        let endpoint = TokenEndpoint::answering(Reply::Token(60));
+        let manager = || {
+            let builder = TokenManager::builder(url.clone(), credentials.clone());
+            builder.parameter("client_assertion", assertion).clock(TokioClock::new())
+        };
+        token(&manager().transport(endpoint.clone()).start().unwrap()).await;
+        let mut quoted = quoted.clone();
+        if let Some(field) = &endpoint.seen()[0].authorization {
+            let pair = field.strip_prefix("Basic ").unwrap().trim_end_matches('=');
+            quoted.extend([pair.to_owned(), format!("{pair}%3D")]);
+        }
+        for (status, quote) in [200, 400, 401, 503].iter().flat_map(|s| quoted.iter().map(move |q| (*s, q))) {
+            // It stands across the place where the text is cut, too.
+            let words = format!("{}{quote} or {quote}, {quote}.", "x".repeat(190));
+            for body in [
+                json!({ "error": words, "error_description": words }),
+                json!({ "error_code": words, "error_description": format!("bad client {quote}") }),
+                json!({ "error": "invalid_client", "error_description": words }),
+            ] {
+                let endpoint = TokenEndpoint::answering(Reply::Json(status, body));
+                let builder = manager().transport(endpoint).give_up_after(Duration::ZERO);
+                let error = builder.start().unwrap().access_token().await.unwrap_err();
+                let said = error.oauth_error().unwrap();
+                let shown =
+                    format!("{error} {error:?} {said:?} {} {}", said.code(), said.description().unwrap());
+                let part: String = quote.chars().take(9).collect();
+                assert!(!shown.contains(quote) && !shown.contains(&part), "{quote} in {shown}");
+                assert!(shown.contains("[redacted]"), "{shown}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_stands_in_the_answer_is_in_no_error() {
+    for member in ["access_token", "refresh_token", "id_token"] {
+        let issued = "an.issued/token+x==";
+        let body = json!({
+            "error": "invalid_scope", member: issued, "token_type": "Bearer",
+            "error_description": format!("no scope for {issued}, nor eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln"),
+        });
+        let endpoint = TokenEndpoint::answering(Reply::Json(400, body));
+        let error = manager(&endpoint).access_token().await.unwrap_err();
+        let said = error.oauth_error().unwrap();
+        let shown = format!("{error} {error:?} {said:?} {}", said.description().unwrap());
+        assert!(!shown.contains("issued/") && !shown.contains("eyJ"), "{shown}");
+        assert_eq!(said.description().unwrap(), "no scope for [redacted], nor [redacted]");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registered_error_code_stays_although_the_secret_is_a_part_of_it() {
+    let endpoint = TokenEndpoint::answering(Reply::Json(401, json!({ "error": "invalid_client" })));
+    let url = Endpoint::new(TOKEN_URL).unwrap();
+    let manager = TokenManager::builder(url, ClientCredentials::new("a", "client")).transport(endpoint);
+    let error = manager.start().unwrap().access_token().await.unwrap_err();
+    assert_eq!(error.oauth_error().unwrap().code(), "invalid_client");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_machine_that_slept_does_not_use_what_expired_meanwhile() {
     let clock = tower_oauth::ManualClock::at(UnixTime::from_secs(1_700_000_000));

@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The parts of the crate that a file may import, by the longest matching start of its path.
 const IMPORTS: &[(&str, &[&str])] = &[
-    ("app_id/", &["backoff", "clock", "error", "metadata", "oauth", "trace", "transport"]),
+    ("app_id/", &["backoff", "clock", "error", "metadata", "oauth", "redact", "trace", "transport"]),
     // The wiring: from a binding to the two ends.
     ("app_id/wiring.rs", &["client", "error", "oauth", "resource_server"]),
     ("authorization_server/", &["app_id", "client", "clock", "error", "jwt", "oauth", "transport"]),
@@ -17,13 +17,24 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("backoff.rs", &[]),
     (
         "client/",
-        &["backoff", "clock", "error", "metadata", "metrics", "oauth", "timer", "trace", "transport"],
+        &[
+            "backoff",
+            "clock",
+            "error",
+            "metadata",
+            "metrics",
+            "oauth",
+            "redact",
+            "timer",
+            "trace",
+            "transport",
+        ],
     ),
-    ("client/grant.rs", &["clock", "error", "oauth", "transport"]),
+    ("client/grant.rs", &["clock", "error", "oauth", "redact", "transport"]),
     ("client/origin.rs", &["oauth"]),
     ("client/renewal.rs", &["backoff"]),
     ("clock.rs", &[]),
-    ("error.rs", &["clock", "oauth"]),
+    ("error.rs", &["clock", "oauth", "redact"]),
     ("guide/", &[]),
     ("jwt/", &["clock", "oauth"]),
     (
@@ -38,6 +49,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("metadata.rs", &["clock", "error", "oauth", "transport"]),
     ("metrics.rs", &[]),
     ("oauth.rs", &["error"]),
+    ("redact.rs", &[]),
     ("resource_server/", &["clock", "error", "jwt", "key_set", "metrics", "oauth", "trace"]),
     // The wiring: where a key set gets its transport.
     (

@@ -9,10 +9,12 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use secrecy::ExposeSecret as _;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, Fault};
+use tower_oauth::transport::{SendFuture, Transport};
 use tower_oauth::{Algorithm, Endpoint, RefreshPolicy, ResourceServer, StartUp};
 
 /// What was logged.
@@ -27,6 +29,20 @@ impl Write for Log {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+/// A token endpoint that refuses each request and quotes all of it.
+#[derive(Debug)]
+struct Quoting;
+
+impl Transport for Quoting {
+    fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
+        let field = request.headers()[header::AUTHORIZATION].to_str().unwrap();
+        let words = format!("{field} is s3cr3t-quoted/+, or s3cr3t-quoted%2F%2B");
+        let body = serde_json::json!({ "error": words, "error_description": words }).to_string();
+        let answer = Response::builder().status(400).body(body.into()).unwrap();
+        Box::pin(async { Ok(answer) })
     }
 }
 
@@ -105,7 +121,13 @@ async fn row_44_nothing_secret_is_ever_logged() {
     let wrong = tower_oauth::ClientCredentials::new(app.client_id(), "s3cr3t-wrong");
     let wrong = tower_oauth::TokenManager::builder(server.token_endpoint(), wrong).allow_loopback_http();
     let error = wrong.start().unwrap().access_token().await.unwrap_err();
-    let shown = format!("{error} {error:?} {resource:?} {tokens:?} {token:?}");
+    // A server that quotes what came: the form, the field, and the secret.
+    let quoting = tower_oauth::ClientCredentials::new("quoting", "s3cr3t-quoted/+");
+    let url = Endpoint::new("https://as.example/token").unwrap();
+    let quoting = tower_oauth::TokenManager::builder(url, quoting).transport(Quoting);
+    let quoted = quoting.start().unwrap().access_token().await.unwrap_err();
+    secrets.extend(["s3cr3t-quoted", "cXVvdGluZzpzM2NyM3QtcXVvdGVk"].map(str::to_owned));
+    let shown = format!("{error} {error:?} {quoted} {quoted:?} {resource:?} {tokens:?} {token:?}");
     // A query may hold a secret, too.
     let jwks_uri = Endpoint::new(format!("{}?key=s3cr3t-key", server.jwks_uri())).unwrap();
     let odd = ResourceServer::builder(server.issuer(), tower_oauth::Audience::new("x").unwrap());

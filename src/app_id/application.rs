@@ -221,10 +221,15 @@ pub(super) struct Members {
 
 impl Members {
     pub(super) fn application(self, url: &Endpoint) -> Result<Application, Error> {
-        let endpoint = |text: &str| Endpoint::new(text).map_err(|error| bad_member(error, url));
+        let endpoint =
+            |name: &str, text: &str| Endpoint::new(text).map_err(|error| bad_member(name, error, url));
         Ok(Application {
-            oauth_server_url: endpoint(self.oauth_server_url.trim_end_matches('/'))?,
-            discovery_endpoint: self.discovery_endpoint.as_deref().map(endpoint).transpose()?,
+            oauth_server_url: endpoint("oAuthServerUrl", self.oauth_server_url.trim_end_matches('/'))?,
+            discovery_endpoint: self
+                .discovery_endpoint
+                .as_deref()
+                .map(|text| endpoint("discoveryEndpoint", text))
+                .transpose()?,
             scopes: Scopes { scopes: self.scopes }.scopes(url)?,
             application_type: match self.application_type.as_deref() {
                 Some("regularwebapp") => Some(ApplicationType::RegularWebApp),
@@ -246,11 +251,17 @@ pub(super) struct Scopes {
 
 impl Scopes {
     pub(super) fn scopes(self, url: &Endpoint) -> Result<Vec<Scope>, Error> {
-        self.scopes.iter().map(|scope| Scope::new(scope).map_err(|error| bad_member(error, url))).collect()
+        self.scopes
+            .iter()
+            .map(|scope| Scope::new(scope).map_err(|error| bad_member("scopes", error, url)))
+            .collect()
     }
 }
 
-fn bad_member(error: ConfigError, url: &Endpoint) -> Error {
+/// The error of a member that cannot be used. It does not show the member: what stands there may be
+/// a secret.
+fn bad_member(name: &str, error: ConfigError, url: &Endpoint) -> Error {
+    let error = error.for_setting(name).without_its_value();
     Error::new(Operation::Management, ErrorKind::Malformed).with_url(url.as_str()).with_source(error)
 }
 

@@ -18,6 +18,7 @@ use crate::clock::SystemClock;
 use crate::clock::{Clock, UnixTime};
 use crate::error::{BoxError, ConfigError, Error, ErrorKind, Operation};
 use crate::oauth::Endpoint;
+use crate::redact::Secrets;
 #[cfg(feature = "reqwest")]
 use crate::transport::ReqwestTransport;
 use crate::transport::{Limits, Transport, exchange};
@@ -132,7 +133,9 @@ impl Inner {
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         let answer = exchange(&*self.transport, Operation::TokenRequest, request, LIMITS).await?;
         if !answer.status().is_success() {
-            return Err(failure(Operation::TokenRequest, &answer, now).with_url(self.url.as_str()));
+            let mut secrets = Secrets::default();
+            secrets.add(self.api_key.expose_secret());
+            return Err(failure(Operation::TokenRequest, &answer, now, secrets).with_url(self.url.as_str()));
         }
         let granted: Granted = serde_json::from_slice(answer.body())
             .map_err(|error| malformed(Operation::TokenRequest, &error).with_url(self.url.as_str()))?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,6 +16,7 @@ use super::iam::IamToken;
 use crate::clock::{Clock, SystemClock, UnixTime};
 use crate::error::{BoxError, ConfigError, Error, ErrorKind, OAuthError, Operation};
 use crate::oauth::{Endpoint, Scope};
+use crate::redact::Secrets;
 #[cfg(feature = "reqwest")]
 use crate::transport::ReqwestTransport;
 use crate::transport::{Limits, Transport, exchange, retry_after};
@@ -250,27 +251,34 @@ impl Inner {
         if has_body {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        headers.insert(header::AUTHORIZATION, self.authorization().await?);
+        let token = self.token().await?;
+        headers.insert(header::AUTHORIZATION, bearer(&token)?);
         let answer = exchange(&*self.transport, Operation::Management, request, self.limits).await?;
         if expected.contains(&answer.status()) {
             return Ok(answer);
         }
-        Err(failure(Operation::Management, &answer, self.clock.now()).with_url(url.as_str()))
+        let mut secrets = Secrets::default();
+        secrets.add(token.expose_secret());
+        Err(failure(Operation::Management, &answer, self.clock.now(), secrets).with_url(url.as_str()))
     }
 
-    async fn authorization(&self) -> Result<HeaderValue, Error> {
-        let token = tokio::time::timeout(self.limits.total, self.iam.token())
+    async fn token(&self) -> Result<SecretString, Error> {
+        tokio::time::timeout(self.limits.total, self.iam.token())
             .await
             .map_err(|_elapsed| Error::new(Operation::TokenRequest, ErrorKind::Timeout))?
             .map_err(|error| match error.downcast::<Error>() {
                 Ok(error) => *error,
                 Err(error) => Error::new(Operation::TokenRequest, ErrorKind::Transport).with_source(error),
-            })?;
-        let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
-            .map_err(|_| unusable(ConfigError::without_value("IAM token", "cannot be sent in a header")))?;
-        value.set_sensitive(true);
-        Ok(value)
+            })
     }
+}
+
+/// The `Authorization` field, marked sensitive.
+fn bearer(token: &SecretString) -> Result<HeaderValue, Error> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
+        .map_err(|_| unusable(ConfigError::without_value("IAM token", "cannot be sent in a header")))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 impl fmt::Debug for ManagementClient {
@@ -408,10 +416,15 @@ pub(super) fn malformed(operation: Operation, error: &serde_json::Error) -> Erro
     Error::new(operation, ErrorKind::Malformed).with_source(BoxError::from(place))
 }
 
-/// The error of an answer that is not a success.
-pub(super) fn failure(operation: Operation, answer: &Response<Bytes>, now: UnixTime) -> Error {
+/// The error of an answer that is not a success; `secrets` are those that were sent.
+pub(super) fn failure(
+    operation: Operation,
+    answer: &Response<Bytes>,
+    now: UnixTime,
+    secrets: Secrets,
+) -> Error {
     let status = answer.status();
-    let said = said(answer.body());
+    let said = said(answer.body(), secrets);
     let kind = match &said {
         Some(_) if status.is_client_error() => ErrorKind::Refused,
         _ => ErrorKind::Status(status),
@@ -421,11 +434,12 @@ pub(super) fn failure(operation: Operation, answer: &Response<Bytes>, now: UnixT
 
 /// What the server says in an error: App ID has `error` or `error_code`, IAM `errorCode`. In
 /// the wrong region the body is plain text, which says no more than the status.
-fn said(body: &[u8]) -> Option<OAuthError> {
+fn said(body: &[u8], mut secrets: Secrets) -> Option<OAuthError> {
     let body: Value = serde_json::from_slice(body).ok()?;
-    let first = |keys: [&str; 3]| keys.into_iter().find_map(|key| body.get(key)?.as_str()).map(str::to_owned);
+    let first = |keys: [&str; 3]| keys.into_iter().find_map(|key| body.get(key)?.as_str());
     let code = first(["error", "error_code", "errorCode"])?;
-    Some(OAuthError { code, description: first(["error_description", "errorMessage", "message"]) })
+    secrets.add_members(&body);
+    Some(OAuthError::new(code, first(["error_description", "errorMessage", "message"]), &secrets))
 }
 
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -7,8 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
+use zeroize::Zeroizing;
 
 use crate::error::ConfigError;
+use crate::redact::Secrets;
 
 /// A client id and its secret ([RFC 6749 §2.3.1](https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1)).
 ///
@@ -82,6 +84,15 @@ impl ClientCredentials {
     /// The `Authorization` field of the token request, marked sensitive; `None` where they go
     /// into the body.
     pub(super) fn authorization(&self) -> Option<HeaderValue> {
+        let pair = self.basic()?;
+        let mut value = HeaderValue::try_from(format!("Basic {}", *pair)).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
+    /// Id and secret as Basic authentication has them (RFC 7617 §2); `None` where they go into the
+    /// body.
+    fn basic(&self) -> Option<Zeroizing<String>> {
         let secret = self.secret.expose_secret();
         let pair = match self.method {
             Method::ClientSecretPost => return None,
@@ -92,9 +103,16 @@ impl ClientCredentials {
                 format!("{}:{}", encode(&self.id), encode(secret))
             }
         };
-        let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))).ok()?;
-        value.set_sensitive(true);
-        Some(value)
+        Some(Zeroizing::new(STANDARD.encode(Zeroizing::new(pair).as_bytes())))
+    }
+
+    /// Notes in which forms the secret goes out.
+    pub(super) fn add_to(&self, secrets: &mut Secrets) {
+        secrets.add(self.secret.expose_secret());
+        if let Some(pair) = self.basic() {
+            // A server may quote it without its padding.
+            secrets.add(pair.trim_end_matches('='));
+        }
     }
 
     /// Adds them to the body, where they are sent there.

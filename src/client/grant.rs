@@ -17,10 +17,14 @@ use super::{AccessToken, ClientCredentials};
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, Error, ErrorKind, OAuthError, Operation};
 use crate::oauth::{Audience, Endpoint, Scope};
+use crate::redact::Secrets;
 use crate::transport::retry_after;
 
 /// However long a token lives, it is renewed after a day.
 const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// The fewest bytes of an extra parameter's value that is taken for a secret.
+const SHORTEST_SECRET: usize = 8;
 
 /// Parameters that have a method of their own, or that are not the user's to choose.
 const RESERVED: [&str; 6] = ["audience", "client_id", "client_secret", "grant_type", "resource", "scope"];
@@ -56,6 +60,19 @@ impl Grant {
 
     pub(super) fn add_parameter(&mut self, name: String, value: String) {
         self.parameters.push((name, value));
+    }
+
+    /// What no error may quote.
+    pub(super) fn secrets(&self) -> Secrets {
+        let mut secrets = Secrets::default();
+        self.credentials.add_to(&mut secrets);
+        for (_, value) in &self.parameters {
+            // It may be an assertion or a password; shorter values are flags and numbers.
+            if value.len() >= SHORTEST_SECRET {
+                secrets.add(value);
+            }
+        }
+        secrets
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -140,27 +157,28 @@ struct Success {
 }
 
 /// What an answer says against the request, if it says anything (RFC 6749 §5.2, and App ID's
-/// own spelling of it).
-fn refusal(body: &[u8]) -> Option<OAuthError> {
+/// own spelling of it), without what it quotes of `secrets` and of its own tokens.
+fn refusal(body: &[u8], secrets: impl FnOnce() -> Secrets) -> Option<OAuthError> {
     let answer: Value = serde_json::from_slice(body).ok()?;
     // Each by itself: an oddly typed one must not hide the others.
-    let text = |name: &str| answer.get(name).and_then(Value::as_str).map(str::to_owned);
-    Some(OAuthError {
-        code: text("error").or_else(|| text("error_code"))?,
-        description: text("error_description"),
-    })
+    let text = |name: &str| answer.get(name).and_then(Value::as_str);
+    let code = text("error").or_else(|| text("error_code"))?;
+    let mut secrets = secrets();
+    secrets.add_members(&answer);
+    Some(OAuthError::new(code, text("error_description"), &secrets))
 }
 
-/// Reads an answer to a token request that was sent at `sent_at`.
+/// Reads an answer to a token request that was sent at `sent_at`; `secrets` are those of the client.
 pub(super) fn read(
     answer: &Response<Bytes>,
     sent_at: UnixTime,
     endpoint: &Endpoint,
+    secrets: impl FnOnce() -> Secrets,
 ) -> Result<Issued, Error> {
     let failed = |kind| Error::new(Operation::TokenRequest, kind).with_url(endpoint.as_str());
     let status = answer.status();
     // Before all else: some servers refuse with status 200.
-    let oauth = refusal(answer.body());
+    let oauth = refusal(answer.body(), secrets);
     if status != StatusCode::OK || oauth.is_some() {
         let refused = oauth.is_some() && !is_transient(status);
         let kind = if refused { ErrorKind::Refused } else { ErrorKind::Status(status) };
@@ -208,7 +226,7 @@ mod tests {
         let endpoint = Endpoint::new("https://as.example/token").unwrap();
         let mut answer = Response::new(Bytes::copy_from_slice(body.as_bytes()));
         *answer.status_mut() = StatusCode::from_u16(status).unwrap();
-        read(&answer, SENT, &endpoint)
+        read(&answer, SENT, &endpoint, Secrets::default)
     }
 
     fn lives(expires_in: &str) -> Option<Option<u64>> {

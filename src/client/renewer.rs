@@ -148,7 +148,14 @@ async fn obtain(
     let request = grant.request(&place.url)?;
     let sent_at = shared.clock.now();
     let answer = exchange(transport, Operation::TokenRequest, request, limits).await;
-    let issued = answer.and_then(|answer| grant::read(&answer, sent_at, &place.url));
+    let secrets = || {
+        let mut secrets = grant.secrets();
+        if let Some(token) = shared.in_hand(Held::token) {
+            secrets.add(token.expose_secret());
+        }
+        secrets
+    };
+    let issued = answer.and_then(|answer| grant::read(&answer, sent_at, &place.url, secrets));
     let issued = issued.map_err(|error| place.explain(error))?;
     endpoint.proved(place);
     Ok(issued)
