@@ -2,7 +2,9 @@
 //!
 //! Read by both ends: the resource server looks for `jwks_uri`, the client for
 //! `token_endpoint`. `issuer` has to equal the configured one byte for byte
-//! ([RFC 8414 §3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)).
+//! ([RFC 8414 §3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)). What the document of an
+//! `https` issuer names is `https`: only an issuer that is plain `http` on loopback can name plain
+//! `http` on loopback, where that is allowed.
 
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
@@ -15,6 +17,8 @@ use crate::transport::{Limits, Transport, get_json};
 /// The members of a metadata document that this crate needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Metadata {
+    /// Whether the issuer is plain `http`, on loopback.
+    is_plain_http: bool,
     jwks_uri: Option<String>,
     token_endpoint: Option<String>,
 }
@@ -23,22 +27,26 @@ impl Metadata {
     /// Where the keys are. Each end looks at its own member only: what is wrong with the other
     /// does not concern it.
     pub(crate) fn jwks_uri(&self, allow_loopback_http: bool) -> Result<Endpoint, Error> {
-        endpoint("jwks_uri", self.jwks_uri.as_deref(), allow_loopback_http)
+        self.endpoint("jwks_uri", self.jwks_uri.as_deref(), allow_loopback_http)
     }
 
     /// Where tokens are asked for.
     pub(crate) fn token_endpoint(&self, allow_loopback_http: bool) -> Result<Endpoint, Error> {
-        endpoint("token_endpoint", self.token_endpoint.as_deref(), allow_loopback_http)
+        self.endpoint("token_endpoint", self.token_endpoint.as_deref(), allow_loopback_http)
     }
-}
 
-fn endpoint(name: &str, url: Option<&str>, allow_loopback_http: bool) -> Result<Endpoint, Error> {
-    let malformed = || Error::new(Operation::Discovery, ErrorKind::Malformed);
-    let url = url.ok_or_else(|| malformed().with_detail(format!("the metadata has no `{name}`")))?;
-    let unusable = |error: ConfigError| malformed().with_source(error.for_setting(name));
-    let endpoint = Endpoint::new(url).map_err(unusable)?;
-    endpoint.check_plain_http(allow_loopback_http).map_err(unusable)?;
-    Ok(endpoint)
+    fn endpoint(&self, name: &str, url: Option<&str>, allow_loopback_http: bool) -> Result<Endpoint, Error> {
+        let malformed = || Error::new(Operation::Discovery, ErrorKind::Malformed);
+        let url = url.ok_or_else(|| malformed().with_detail(format!("the metadata has no `{name}`")))?;
+        let unusable = |error: ConfigError| malformed().with_source(error.for_setting(name));
+        let endpoint = Endpoint::new(url).map_err(unusable)?;
+        if endpoint.is_plain_http() && !self.is_plain_http {
+            let reason = "must be https, because the issuer is";
+            return Err(unusable(ConfigError::new(name, endpoint.origin(), reason)));
+        }
+        endpoint.check_plain_http(allow_loopback_http).map_err(unusable)?;
+        Ok(endpoint)
+    }
 }
 
 /// Whether an answer means that the document is not here: it may be in the next place. A server
@@ -152,7 +160,8 @@ pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
         let detail = format!("expected \"{issuer}\", found \"{}\"", shown(&without_secrets(&named)));
         return Err(Error::new(Operation::Discovery, ErrorKind::IssuerMismatch).with_detail(detail));
     }
-    Ok(Metadata { jwks_uri, token_endpoint })
+    let is_plain_http = Endpoint::new(issuer.as_str()).is_ok_and(|issuer| issuer.is_plain_http());
+    Ok(Metadata { is_plain_http, jwks_uri, token_endpoint })
 }
 
 /// The issuer that a document names, without user information and query: neither belongs into an
@@ -224,7 +233,10 @@ mod tests {
         for jwks_uri in ["http://as.example/keys", "file:///etc/passwd", "http://127.0.0.1/keys"] {
             let body = format!(r#"{{"issuer":"https://as.example","jwks_uri":"{jwks_uri}"}}"#);
             let metadata = parse(body.as_bytes(), &issuer).unwrap();
-            assert_eq!(metadata.jwks_uri(false).unwrap_err().kind(), ErrorKind::Malformed);
+            for allow_loopback_http in [false, true] {
+                let error = metadata.jwks_uri(allow_loopback_http).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Malformed);
+            }
             let missing = metadata.token_endpoint(false).unwrap_err();
             assert!(missing.to_string().contains("no `token_endpoint`"), "{missing}");
         }

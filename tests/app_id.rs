@@ -758,6 +758,25 @@ async fn no_error_quotes_a_member_of_an_application() {
     assert!(!shown.to_lowercase().contains(&SECRET.to_lowercase()), "{shown}");
 }
 
+/// What an https document names is https: a binding made from it could send the secret there.
+#[tokio::test]
+async fn a_management_api_on_https_names_no_plain_http() {
+    for member in ["oAuthServerUrl", "discoveryEndpoint"] {
+        let (client, script) = management();
+        let mut application = json!({ "clientId": "c", "tenantId": "t", "name": "n", "oAuthServerUrl": "https://as.example/oauth/v4/t" });
+        application[member] = json!("http://127.0.0.1:6002/oauth/v4/t");
+        script.answer(200, &application);
+        let error = client.application("c").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed, "{member}");
+
+        let url = Endpoint::new("http://127.0.0.1:6002/management/v4/t").unwrap();
+        let client = ManagementClient::builder(url, SecretString::from("t")).allow_loopback_http();
+        let script = Script::default();
+        script.answer(200, &application);
+        client.build_with(script).unwrap().application("c").await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn lost_and_malformed_answers_are_errors_after_one_request() {
     let name = ApplicationName::new("n").unwrap();

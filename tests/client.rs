@@ -548,6 +548,29 @@ async fn row_45_metadata_cannot_lead_the_secret_to_plain_http() {
     assert_eq!(endpoint.count(), 0);
 }
 
+/// What an https document names is https, also where plain http on loopback is allowed.
+#[tokio::test(start_paused = true)]
+async fn metadata_of_an_https_issuer_lead_to_no_plain_http_whatever_is_allowed() {
+    for (issuer, named, good) in [
+        ("https://as.example", "http://127.0.0.1:6002/token", false),
+        ("https://as.example", "http://localhost/token", false),
+        ("HTTPS://as.example", "http://[::1]/token", false),
+        ("https://localhost:6002", "http://localhost:6002/token", false),
+        ("https://as.example", "https://127.0.0.1/token", true),
+        ("http://localhost:6002", "http://127.0.0.1:6003/token", true),
+    ] {
+        let endpoint = TokenEndpoint::answering(Reply::Token(60)).metadata(metadata(issuer, named));
+        let builder = TokenManager::discover(Issuer::new(issuer).unwrap(), credentials()).unwrap();
+        let manager = builder.transport(endpoint.clone()).allow_loopback_http().start().unwrap();
+        let outcome = manager.access_token().await;
+        assert_eq!(outcome.is_ok(), good, "{issuer} names {named}");
+        assert_eq!(endpoint.count(), usize::from(good));
+        if let Err(error) = outcome {
+            assert_eq!(error.kind(), ErrorKind::Malformed, "{error}");
+        }
+    }
+}
+
 /// Row 44.
 #[tokio::test(start_paused = true)]
 async fn neither_secret_nor_token_is_in_debug_output_or_errors() {

@@ -221,8 +221,15 @@ pub(super) struct Members {
 
 impl Members {
     pub(super) fn application(self, url: &Endpoint) -> Result<Application, Error> {
-        let endpoint =
-            |name: &str, text: &str| Endpoint::new(text).map_err(|error| bad_member(name, error, url));
+        let endpoint = |name: &str, text: &str| {
+            let endpoint = Endpoint::new(text).map_err(|error| bad_member(name, error, url))?;
+            // What an https document names is https, as in metadata: a secret may go there.
+            if endpoint.is_plain_http() && !url.is_plain_http() {
+                let reason = "must be https, because the management API is";
+                return Err(bad_member(name, ConfigError::without_value(name, reason), url));
+            }
+            Ok(endpoint)
+        };
         Ok(Application {
             oauth_server_url: endpoint("oAuthServerUrl", self.oauth_server_url.trim_end_matches('/'))?,
             discovery_endpoint: self

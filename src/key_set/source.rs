@@ -206,9 +206,7 @@ impl Fetcher {
         let metadata = timeout(limit, metadata)
             .await
             .unwrap_or_else(|_elapsed| Err(Error::new(Operation::Discovery, ErrorKind::Timeout)))?;
-        // Only an issuer that is on this machine has its keys here, too.
-        let allow_loopback_http = self.allow_loopback_http && self.issuer.as_str().starts_with("http:");
-        metadata.jwks_uri(allow_loopback_http)
+        metadata.jwks_uri(self.allow_loopback_http)
     }
 
     async fn fetch_from(
