@@ -10,31 +10,15 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::json;
-use token_endpoint::{Reply, TokenEndpoint};
+use token_endpoint::{Reply, TokenEndpoint, TokioClock};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, sleep};
 use tower_oauth::{
-    Audience, ClientCredentials, Clock, Endpoint, ErrorKind, Issuer, Scope, TokenManager,
-    TokenManagerBuilder, UnixTime,
+    Audience, ClientCredentials, Endpoint, ErrorKind, Issuer, Scope, TokenManager, TokenManagerBuilder,
+    UnixTime,
 };
 
 const TOKEN_URL: &str = "https://as.example/token";
-
-/// Wall time that goes along with tokio's paused time.
-#[derive(Clone, Copy, Debug)]
-struct TokioClock(Instant);
-
-impl TokioClock {
-    fn new() -> Self {
-        Self(Instant::now())
-    }
-}
-
-impl Clock for TokioClock {
-    fn now(&self) -> UnixTime {
-        UnixTime::from_secs(1_700_000_000 + self.0.elapsed().as_secs())
-    }
-}
 
 fn credentials() -> ClientCredentials {
     ClientCredentials::new("orders", "s3cr3t/+=")
@@ -339,15 +323,52 @@ async fn a_rejected_token_is_replaced_once_and_then_kept_for_a_while() {
     let manager = manager(&endpoint);
     let first = manager.access_token().await.unwrap();
     assert!(manager.reject(&first));
-    let second = manager.access_token().await.unwrap();
+    assert_eq!(token(&manager).await, "token-1", "until its successor is there");
+    let second = manager.replace(&first).await.unwrap();
     assert_eq!(second.expose_secret(), "token-2");
     assert!(manager.reject(&first), "there is another one by now");
+    assert_eq!(manager.replace(&first).await.unwrap().expose_secret(), "token-2");
     assert_eq!(token(&manager).await, "token-2", "which a rejection of the old one leaves alone");
     assert!(!manager.reject(&second), "it is not the token that is at fault");
+    assert!(manager.replace(&second).await.is_none());
     assert_eq!(endpoint.count(), 2);
     seconds(10).await;
     assert!(manager.reject(&second));
-    assert_eq!(token(&manager).await, "token-3");
+    seconds(1).await;
+    assert_eq!(token(&manager).await, "token-3", "it is renewed although no call waits for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_successor_is_bounded_by_five_seconds_and_by_the_request_timeout() {
+    for (request_timeout, limit) in [(10, 5), (2, 2)] {
+        let endpoint = TokenEndpoint::answering(Reply::Hang).then([Reply::Token(3600)]);
+        let builder = builder(&endpoint).request_timeout(Duration::from_secs(request_timeout));
+        let manager = builder.start().unwrap();
+        let first = manager.access_token().await.unwrap();
+        let start = Instant::now();
+        assert!(manager.replace(&first).await.is_none());
+        assert_eq!(start.elapsed().as_secs(), limit);
+        assert_eq!(token(&manager).await, "token-1", "it serves on");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successor_that_took_long_is_not_replaced_within_ten_seconds_either() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).then([
+        Reply::Token(3600),
+        Reply::Unreachable,
+        Reply::Status(429, Some("60")),
+    ]);
+    let manager = manager(&endpoint);
+    let first = manager.access_token().await.unwrap();
+    assert!(manager.reject(&first));
+    seconds(62).await;
+    let second = manager.access_token().await.unwrap();
+    assert_eq!(second.expose_secret(), "token-2");
+    assert!(!manager.reject(&second), "it replaced a rejected one a moment ago");
+    seconds(10).await;
+    assert!(manager.reject(&second));
+    assert_eq!(endpoint.count(), 4);
 }
 
 #[tokio::test(start_paused = true)]

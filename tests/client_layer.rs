@@ -14,9 +14,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{Empty, Full};
-use token_endpoint::{Reply, TokenEndpoint};
+use token_endpoint::{Reply, TokenEndpoint, TokioClock};
+use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
-use tower_oauth::{ClientCredentials, Endpoint, Error, TokenManager};
+use tower_oauth::{ClientCredentials, Endpoint, Error, TokenManager, TokenManagerBuilder};
 
 const ORDERS: &str = "https://orders.example/list";
 
@@ -27,12 +28,14 @@ struct Orders {
     seen: Arc<Mutex<Vec<(String, Option<HeaderValue>, bool)>>>,
     rejects: &'static [&'static str],
     challenge: Option<&'static str>,
+    /// Refuses with status 200 and this `grpc-status`.
+    grpc_status: Option<&'static str>,
     ready: bool,
 }
 
 impl Clone for Orders {
     fn clone(&self) -> Self {
-        Self { seen: Arc::clone(&self.seen), rejects: self.rejects, challenge: self.challenge, ready: false }
+        Self { seen: Arc::clone(&self.seen), ready: false, ..*self }
     }
 }
 
@@ -72,7 +75,12 @@ impl<B: http_body::Body> Service<Request<B>> for Orders {
         self.seen.lock().unwrap().push(entry);
         let mut response = Response::new("served");
         if rejected {
-            *response.status_mut() = StatusCode::UNAUTHORIZED;
+            match self.grpc_status {
+                Some(status) => {
+                    response.headers_mut().insert("grpc-status", HeaderValue::from_static(status));
+                }
+                None => *response.status_mut() = StatusCode::UNAUTHORIZED,
+            }
             if let Some(challenge) = self.challenge {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge.parse().unwrap());
             }
@@ -81,10 +89,14 @@ impl<B: http_body::Body> Service<Request<B>> for Orders {
     }
 }
 
-fn manager(endpoint: &TokenEndpoint) -> TokenManager {
+fn builder(endpoint: &TokenEndpoint) -> TokenManagerBuilder {
     let url = Endpoint::new("https://as.example/token").unwrap();
     let credentials = ClientCredentials::new("shop", "secret");
-    TokenManager::builder(url, credentials).transport(endpoint.clone()).start().unwrap()
+    TokenManager::builder(url, credentials).transport(endpoint.clone()).clock(TokioClock::new())
+}
+
+fn manager(endpoint: &TokenEndpoint) -> TokenManager {
+    builder(endpoint).start().unwrap()
 }
 
 fn origins() -> [Endpoint; 1] {
@@ -99,12 +111,19 @@ fn post(uri: &str) -> Request<Full<Bytes>> {
     Request::post(uri).body(Full::from("order")).unwrap()
 }
 
+async fn send<S, B>(service: &mut S, request: Request<B>) -> Result<S::Response, S::Error>
+where
+    S: Service<Request<B>>,
+{
+    service.ready().await?.call(request).await
+}
+
 async fn status<S, B>(service: &mut S, request: Request<B>) -> StatusCode
 where
     S: Service<Request<B>, Response = Response<&'static str>>,
     S::Error: std::fmt::Debug,
 {
-    service.ready().await.unwrap().call(request).await.unwrap().status()
+    send(service, request).await.unwrap().status()
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,6 +246,166 @@ async fn a_body_is_replayed_only_where_that_was_asked_for() {
     let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
     let mut client = tokens.layer(origins()).replay_never().layer(orders.clone());
     assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::UNAUTHORIZED);
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_replaced_although_the_request_cannot_be_sent_again() {
+    for grpc_status in [None, Some("16")] {
+        let orders = Orders { grpc_status, ..Orders::rejecting(&["token-1"]) };
+        let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+        let tokens = manager(&endpoint);
+        let mut client = tokens.layer(origins()).layer(orders.clone());
+        let refused = send(&mut client, post(ORDERS)).await.unwrap();
+        assert_eq!(refused.status() == StatusCode::OK, grpc_status.is_some());
+        tokio::time::sleep(SECOND).await;
+        let served = send(&mut client, post(ORDERS)).await.unwrap();
+        assert!(served.status() == StatusCode::OK && !served.headers().contains_key("grpc-status"));
+        assert_eq!(orders.tokens(), ["token-1", "token-2"]);
+
+        let orders = Orders { grpc_status, ..Orders::rejecting(&["token-1", "token-2"]) };
+        let mut client = manager(&endpoint).layer(origins()).replay_never().layer(orders.clone());
+        for _ in 0..100 {
+            send(&mut client, get(ORDERS)).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_grpc_the_challenge_in_the_headers_names_the_token() {
+    let orders = Orders { grpc_status: Some("16"), ..Orders::rejecting(&["token-1"]) };
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let mut client = manager(&endpoint).layer(origins()).replay_cloned().layer(orders.clone());
+    let response = send(&mut client, post(ORDERS)).await.unwrap();
+    assert!(!response.headers().contains_key("grpc-status"));
+    assert_eq!(orders.tokens(), ["token-1", "token-2"]);
+
+    let refused = || Orders::rejecting(&["token-1"]);
+    for orders in [
+        Orders { grpc_status: Some("7"), ..refused() },
+        Orders { grpc_status: Some("16"), challenge: None, ..refused() },
+        Orders { grpc_status: Some("16"), challenge: Some("Bearer"), ..refused() },
+        // A response without a status of its own is no refusal, whatever else it says.
+        Orders { grpc_status: Some("0"), ..refused() },
+    ] {
+        let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+        let mut client = manager(&endpoint).layer(origins()).replay_cloned().layer(orders.clone());
+        send(&mut client, post(ORDERS)).await.unwrap();
+        tokio::time::sleep(SECOND).await;
+        assert_eq!((orders.tokens().len(), endpoint.count()), (1, 1), "{orders:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_serves_other_origins_until_its_successor_is_there() {
+    let endpoint = TokenEndpoint::answering(Reply::Hang).then([Reply::Token(3600)]);
+    let tokens = manager(&endpoint);
+    let bills = Orders::default();
+    let mut others = tokens.layer([Endpoint::new("https://bills.example").unwrap()]).layer(bills.clone());
+    assert_eq!(status(&mut others, get("https://bills.example/")).await, StatusCode::OK);
+    let orders = Orders::rejecting(&["token-1"]);
+    let mut client = tokens.layer(origins()).layer(orders.clone());
+    let refused = tokio::spawn(async move { status(&mut client, get(ORDERS)).await });
+    let start = Instant::now();
+    for _ in 0..4 {
+        tokio::time::sleep(SECOND).await;
+        let asked = Instant::now();
+        assert_eq!(status(&mut others, get("https://bills.example/")).await, StatusCode::OK);
+        assert_eq!(asked.elapsed(), Duration::ZERO, "it does not wait");
+    }
+    assert_eq!(refused.await.unwrap(), StatusCode::UNAUTHORIZED, "the resource's own response");
+    assert!(start.elapsed() <= 6 * SECOND, "{:?}", start.elapsed());
+    // It is replaced all the same, once that is possible.
+    endpoint.answer(Reply::Token(3600));
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(status(&mut others, get("https://bills.example/")).await, StatusCode::OK);
+    assert_eq!(bills.tokens(), ["token-1", "token-1", "token-1", "token-1", "token-1", "token-2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_successor_the_caller_gets_the_response_of_the_resource_soon() {
+    for (trouble, limit) in [
+        (Reply::Unreachable, Duration::ZERO),
+        (Reply::Status(503, None), Duration::ZERO),
+        (Reply::Status(429, Some("300")), Duration::ZERO),
+        (Reply::Json(401, serde_json::json!({ "error": "invalid_client" })), Duration::ZERO),
+        (Reply::Json(200, serde_json::json!({})), Duration::ZERO),
+        (Reply::Hang, 5 * SECOND),
+    ] {
+        let endpoint = TokenEndpoint::answering(trouble.clone()).then([Reply::Token(3600)]);
+        let orders = Orders::rejecting(&["token-1"]);
+        let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
+        // Again and again, while the token endpoint stays as it is.
+        for call in 0..120 {
+            let start = Instant::now();
+            let response = send(&mut client, get(ORDERS)).await.unwrap();
+            assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{trouble:?}");
+            // Later on, an attempt may be due in a moment.
+            let limit = if call == 0 { limit } else { 5 * SECOND };
+            assert!(start.elapsed() <= limit, "{trouble:?}, call {call}: {:?}", start.elapsed());
+            tokio::time::sleep(SECOND).await;
+        }
+        assert_eq!(orders.tokens(), vec!["token-1"; 120], "it serves on");
+        assert!(endpoint.count() > 1, "{trouble:?}: its renewal was tried");
+        assert!(endpoint.count() < 35, "{trouble:?}: {} requests in two minutes", endpoint.count());
+        // Each instance serves on, and is replaced when that is possible.
+        endpoint.answer(Reply::Token(3600));
+        tokio::time::sleep(301 * SECOND).await;
+        assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::OK, "{trouble:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_refused_with_the_same_token_share_one_renewal_and_all_are_retried() {
+    let unknown_life = serde_json::json!({ "access_token": "token-1", "token_type": "Bearer" });
+    for first in [Reply::Token(3600), Reply::Json(200, unknown_life)] {
+        let endpoint = TokenEndpoint::answering(Reply::Token(3600))
+            .then([first.clone()])
+            .delay(Duration::from_millis(50));
+        if matches!(first, Reply::Json(..)) {
+            endpoint.count_as_issued();
+        }
+        let orders = Orders::rejecting(&["token-1"]);
+        let client = manager(&endpoint).layer(origins()).layer(orders.clone());
+        let calls = (0..20).map(|_| tokio::spawn(client.clone().oneshot(get(ORDERS))));
+        for call in calls.collect::<Vec<_>>() {
+            assert_eq!(call.await.unwrap().unwrap().status(), StatusCode::OK, "{first:?}");
+        }
+        assert_eq!(orders.tokens().len(), 40);
+        assert_eq!(endpoint.count(), 2, "{first:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_that_expires_is_not_used() {
+    let endpoint = TokenEndpoint::answering(Reply::Unreachable).then([Reply::Token(60)]);
+    let orders = Orders::rejecting(&["token-1"]);
+    let tokens = builder(&endpoint).give_up_after(SECOND).start().unwrap();
+    let mut client = tokens.layer(origins()).layer(orders.clone());
+    assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::UNAUTHORIZED);
+    tokio::time::sleep(60 * SECOND).await;
+    let error = send(&mut client, get(ORDERS)).await.unwrap_err();
+    assert!(error.is::<Error>(), "{error}");
+    assert_eq!(orders.tokens(), ["token-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_of_unknown_life_are_replaced_once_in_ten_seconds_at_most() {
+    let body = serde_json::json!({ "access_token": "token-1", "token_type": "Bearer" });
+    let endpoint = TokenEndpoint::answering(Reply::Json(200, body));
+    let orders = Orders::rejecting(&["token-1"]);
+    let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
+    for _ in 0..50 {
+        assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(endpoint.count(), 51, "one for each call, and one replacement");
+    assert_eq!(orders.tokens().len(), 51);
+    tokio::time::sleep(10 * SECOND).await;
+    for _ in 0..50 {
+        assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(endpoint.count(), 102);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,9 +8,10 @@ use tokio::sync::{mpsc, watch};
 use super::ClientCredentials;
 use super::endpoint::TokenEndpoint;
 use super::grant::Grant;
-use super::manager::{Shared, TokenManager};
+use super::manager::TokenManager;
 use super::renewal::RenewalPolicy;
 use super::renewer::{Renewer, Task};
+use super::shared::{Progress, Shared};
 use crate::clock::{Clock, SystemClock};
 use crate::error::ConfigError;
 use crate::metadata;
@@ -140,10 +141,10 @@ impl TokenManagerBuilder {
         let transport = default_transport(transport)?;
         let shared = Arc::new(Shared::new(clock));
         let (demand, demands) = mpsc::channel(1);
-        let (outcomes, seen) = watch::channel(None);
-        let manager = TokenManager::new(Arc::clone(&shared), demand, seen, policy.give_up_after);
+        let (progress, seen) = watch::channel(Progress::default());
+        let manager = TokenManager::new(Arc::clone(&shared), demand, seen, &policy);
         let task =
-            Task { endpoint, grant, policy, allow_loopback_http, transport, shared, demands, outcomes };
+            Task { endpoint, grant, policy, allow_loopback_http, transport, shared, demands, progress };
         Ok((manager, Renewer::new(task)))
     }
 

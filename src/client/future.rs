@@ -1,4 +1,4 @@
-//! The future of the client's layer: unboxed while a token is in hand.
+//! The future of the client's layer: unboxed while there is a token.
 
 use std::fmt;
 use std::pin::Pin;
@@ -30,17 +30,17 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        AwaitingToken { wait: Wait, parked: Option<Box<Parked<S, B>>> },
+        AwaitingToken { wait: Wait<Result<AccessToken, Error>>, parked: Option<Box<Parked<S, B>>> },
         /// With the token, for the first attempt.
         Starting { token: AccessToken, parked: Option<Box<Parked<S, B>>> },
-        Calling { #[pin] future: S::Future, retry: Option<Box<Retry<S, B>>> },
+        Calling { #[pin] future: S::Future, sent: Option<Sent<S, B>> },
+        AwaitingSuccessor { wait: Wait<Option<AccessToken>>, refused: Option<Box<Refused<S, B>>> },
         /// With another token, for the second attempt.
-        AwaitingReady { token: AccessToken, retry: Option<Box<Retry<S, B>>> },
-        AwaitingAnother { wait: Wait, retry: Option<Box<Retry<S, B>>> },
+        AwaitingReady { token: AccessToken, tokens: TokenManager, retry: Option<Box<Retry<S, B>>> },
     }
 }
 
-type Wait = Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>;
+type Wait<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A request that waits for the first token.
 struct Parked<S, B> {
@@ -51,50 +51,71 @@ struct Parked<S, B> {
     tokens: TokenManager,
 }
 
+/// The token that a request went out with.
+pub(super) struct Sent<S, B> {
+    pub(super) tokens: TokenManager,
+    pub(super) token: AccessToken,
+    /// For a second attempt, if there may be one.
+    pub(super) retry: Option<Box<Retry<S, B>>>,
+}
+
 /// All that a second attempt takes.
 pub(super) struct Retry<S, B> {
     request: Request<B>,
     service: S,
+}
+
+/// A response that refuses the token, while the successor of the token is awaited.
+struct Refused<S, B>
+where
+    S: Service<Request<B>>,
+{
+    response: S::Response,
     tokens: TokenManager,
-    /// The token of the first attempt.
-    token: AccessToken,
+    retry: Box<Retry<S, B>>,
 }
 
 impl<S, B> Retry<S, B> {
-    pub(super) fn new(
-        first: &Request<B>,
-        body: B,
-        service: S,
-        tokens: TokenManager,
-        token: AccessToken,
-    ) -> Box<Self> {
+    pub(super) fn new(first: &Request<B>, body: B, service: S) -> Box<Self> {
         let mut request = Request::new(body);
         *request.method_mut() = first.method().clone();
         *request.uri_mut() = first.uri().clone();
         *request.version_mut() = first.version();
         *request.headers_mut() = first.headers().clone();
         *request.extensions_mut() = first.extensions().clone();
-        Box::new(Self { request, service, tokens, token })
-    }
-
-    /// Whether the token was at fault and there is another one to be had.
-    fn is_worth_it<ResBody>(&self, response: &Response<ResBody>) -> bool {
-        response.status() == StatusCode::UNAUTHORIZED
-            && is_invalid_token(response.headers())
-            && self.tokens.reject(&self.token)
+        Box::new(Self { request, service })
     }
 }
 
-fn wait(tokens: TokenManager) -> Wait {
-    Box::pin(async move { tokens.access_token().await })
+impl<S, B> Sent<S, B>
+where
+    S: Service<Request<B>>,
+{
+    /// The token was refused: it is replaced. What is next, if the request can be sent again, else
+    /// the response.
+    fn refused(self, response: S::Response) -> Result<State<S, B>, S::Response> {
+        let Self { tokens, token, retry } = self;
+        let Some(retry) = retry else {
+            let _there_is_no_second_attempt = tokens.reject(&token);
+            return Err(response);
+        };
+        let wait = {
+            let tokens = tokens.clone();
+            async move { tokens.replace(&token).await }
+        };
+        Ok(State::AwaitingSuccessor {
+            wait: Box::pin(wait),
+            refused: Some(Box::new(Refused { response, tokens, retry })),
+        })
+    }
 }
 
 impl<S, B> BearerTokenFuture<S, B>
 where
     S: Service<Request<B>>,
 {
-    pub(super) fn calling(future: S::Future, retry: Option<Box<Retry<S, B>>>) -> Self {
-        Self { state: State::Calling { future, retry } }
+    pub(super) fn calling(future: S::Future, sent: Option<Sent<S, B>>) -> Self {
+        Self { state: State::Calling { future, sent } }
     }
 
     pub(super) fn awaiting_token(
@@ -103,10 +124,13 @@ where
         service: S,
         tokens: TokenManager,
     ) -> Self {
-        let wait = wait(tokens.clone());
+        let wait = {
+            let tokens = tokens.clone();
+            async move { tokens.access_token().await }
+        };
         Self {
             state: State::AwaitingToken {
-                wait,
+                wait: Box::pin(wait),
                 parked: Some(Box::new(Parked { request, second, service, tokens })),
             },
         }
@@ -133,25 +157,32 @@ where
                     ready!(waiting.service.poll_ready(cx)).map_err(Into::into)?;
                     parked.take().expect("it was just there").send(token)
                 }
-                StateProj::Calling { future, retry } => {
+                StateProj::Calling { future, sent } => {
                     let response = ready!(future.poll(cx)).map_err(Into::into)?;
-                    match retry.take().filter(|retry| retry.is_worth_it(&response)) {
+                    match sent.take().filter(|_| names_the_token(&response)) {
                         None => return Poll::Ready(Ok(response)),
-                        Some(retry) => {
-                            State::AwaitingAnother { wait: wait(retry.tokens.clone()), retry: Some(retry) }
-                        }
+                        Some(sent) => match sent.refused(response) {
+                            Ok(next) => next,
+                            Err(response) => return Poll::Ready(Ok(response)),
+                        },
                     }
                 }
-                StateProj::AwaitingAnother { wait, retry } => {
-                    let token = ready!(wait.as_mut().poll(cx))?;
-                    State::AwaitingReady { token, retry: retry.take() }
+                StateProj::AwaitingSuccessor { wait, refused } => {
+                    let successor = ready!(wait.as_mut().poll(cx));
+                    let Refused { response, tokens, retry } =
+                        *refused.take().expect("polled after completion");
+                    match successor {
+                        None => return Poll::Ready(Ok(response)),
+                        Some(token) => State::AwaitingReady { token, tokens, retry: Some(retry) },
+                    }
                 }
-                StateProj::AwaitingReady { token, retry } => {
+                StateProj::AwaitingReady { token, tokens, retry } => {
                     let again = retry.as_mut().expect("polled after completion");
                     ready!(again.service.poll_ready(cx)).map_err(Into::into)?;
                     authorize(&mut again.request, token);
-                    let Retry { request, mut service, .. } = *retry.take().expect("it was just there");
-                    State::Calling { future: service.call(request), retry: None }
+                    let Retry { request, mut service } = *retry.take().expect("it was just there");
+                    let sent = Sent { tokens: tokens.clone(), token: token.clone(), retry: None };
+                    State::Calling { future: service.call(request), sent: Some(sent) }
                 }
             };
             this.state.set(next);
@@ -165,10 +196,22 @@ where
 {
     fn send(self, token: &AccessToken) -> State<S, B> {
         let Self { mut request, second, mut service, tokens } = self;
-        let retry = second.map(|body| Retry::new(&request, body, service.clone(), tokens, token.clone()));
+        let retry = second.map(|body| Retry::new(&request, body, service.clone()));
         authorize(&mut request, token);
-        State::Calling { future: service.call(request), retry }
+        let sent = Sent { tokens, token: token.clone(), retry };
+        State::Calling { future: service.call(request), sent: Some(sent) }
     }
+}
+
+/// `grpc-status: 16`, "unauthenticated".
+const GRPC_UNAUTHENTICATED: &[u8] = b"16";
+
+/// Whether a response refuses the token: 401 with a challenge that says so, or the same challenge
+/// with gRPC's status for 401 in the headers of the response, which has status 200.
+fn names_the_token<ResBody>(response: &Response<ResBody>) -> bool {
+    let unauthenticated = response.status() == StatusCode::UNAUTHORIZED
+        || response.headers().get("grpc-status").is_some_and(|status| status == GRPC_UNAUTHENTICATED);
+    unauthenticated && is_invalid_token(response.headers())
 }
 
 /// Whether a Bearer challenge says that the token is bad

@@ -9,8 +9,17 @@ use super::origin::Origin;
 use super::{BearerTokenService, ReplayCloned, ReplayEmpty, ReplayNever, TokenManager};
 use crate::oauth::Endpoint;
 
-/// Puts the access token on requests, and tries once more with a new token where a resource
-/// server answers 401 `invalid_token` to a request that can be replayed.
+/// Puts the access token on requests, and replaces a token that a resource server refuses.
+///
+/// A refusal that names the token is a 401 whose Bearer challenge says `invalid_token`
+/// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)), or over gRPC the same
+/// challenge with `grpc-status: 16` in the headers of the response (a trailers-only response; trailers
+/// after a body are not looked at). Then the token is renewed, whether or not the request can be
+/// sent again; meanwhile it serves other requests, because another resource server may accept it. A
+/// request that can be replayed waits for the successor, for 5 seconds at most (see
+/// [`TokenManager::replace`]), and is sent once more. If there is no successor in that time, the caller
+/// gets the response that refused the token. Within ten seconds of a replacement there is no other
+/// one.
 ///
 /// Made by [`TokenManager::layer`]. The token goes to the origins that were named there and to
 /// no other; a request that already has an `Authorization` field goes out as it is. Put a layer

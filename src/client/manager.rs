@@ -1,24 +1,27 @@
 //! The handle that callers hold: a token at once if there is one, else a wait for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, watch};
 
 use super::builder::TokenManagerBuilder;
 use super::endpoint::TokenEndpoint;
 use super::layer::BearerTokenLayer;
+use super::renewal::RenewalPolicy;
 use super::renewer::gone;
+use super::shared::{Held, Progress, Refusal, Shared};
 use super::{AccessToken, ClientCredentials};
-use crate::clock::{Clock, UnixTime};
 use crate::error::{ConfigError, Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Issuer};
 
-/// A token that replaced a rejected one is not given up again before this: a resource server
-/// that rejects every token must not become a flood of token requests.
-const REJECTIONS_APART: Duration = Duration::from_secs(10);
+/// The longest that a call waits for the successor of a refused token.
+const SUCCESSOR_WAIT: Duration = Duration::from_secs(5);
+
+/// The longest wait for the successor of a refused token, where a token request may take so long.
+pub(super) fn successor_wait(request_timeout: Duration) -> Duration {
+    request_timeout.min(SUCCESSOR_WAIT)
+}
 
 /// Obtains an access token with the client credentials grant, and keeps it fresh
 /// ([RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4)).
@@ -45,71 +48,18 @@ const REJECTIONS_APART: Duration = Duration::from_secs(10);
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct TokenManager {
+pub struct TokenManager(Arc<Handle>);
+
+/// The task ends when this is dropped, with the only sender of `demand`.
+#[derive(Debug)]
+struct Handle {
     shared: Arc<Shared>,
     demand: mpsc::Sender<()>,
-    outcomes: watch::Receiver<Outcome>,
-    /// The longest that a caller waits.
-    patience: Duration,
-}
-
-/// The answer to those who wait.
-pub(super) type Outcome = Option<Result<AccessToken, Error>>;
-
-/// What the handles and the task share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    held: ArcSwapOption<Held>,
-    /// Whether the token in hand replaced a rejected one, and when that was.
-    rejected_at: ArcSwapOption<UnixTime>,
-    pub(super) clock: Arc<dyn Clock>,
-}
-
-/// A token in hand.
-#[derive(Debug)]
-pub(super) struct Held {
-    token: AccessToken,
-    /// Wall time, so that a machine that slept does not use what expired meanwhile.
-    usable_until: UnixTime,
-    used: AtomicBool,
-}
-
-impl Held {
-    /// `None` for a token of unknown life: it is not kept.
-    pub(super) fn new(token: &AccessToken, lifetime: Option<Duration>, margin: Duration) -> Option<Self> {
-        let usable_until = token.expires_at()?.saturating_sub(margin.min(lifetime? / 10));
-        Some(Self { token: token.clone(), usable_until, used: AtomicBool::new(false) })
-    }
-
-    pub(super) fn token(&self) -> AccessToken {
-        self.token.clone()
-    }
-
-    pub(super) fn is_used(&self) -> bool {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Notes that it is used; returns whether it is the first time.
-    fn first_use(&self) -> bool {
-        // Read before written: cores that share the line do not tear at it with every use.
-        !self.is_used() && !self.used.swap(true, Ordering::Relaxed)
-    }
-}
-
-impl Shared {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { held: ArcSwapOption::empty(), rejected_at: ArcSwapOption::empty(), clock }
-    }
-
-    /// Looks at the token in hand, unless there is none or it is about to expire. Takes no lock.
-    pub(super) fn in_hand<T>(&self, look: impl FnOnce(&Held) -> T) -> Option<T> {
-        let held = self.held.load();
-        held.as_deref().filter(|held| self.clock.now() < held.usable_until).map(look)
-    }
-
-    pub(super) fn hold(&self, held: Held) {
-        self.held.store(Some(Arc::new(held)));
-    }
+    progress: watch::Receiver<Progress>,
+    /// The longest that a call waits for a token.
+    token_wait: Duration,
+    /// The longest that a call waits for the successor of a refused token.
+    successor_wait: Duration,
 }
 
 impl TokenManager {
@@ -146,16 +96,17 @@ impl TokenManager {
     pub(super) fn new(
         shared: Arc<Shared>,
         demand: mpsc::Sender<()>,
-        outcomes: watch::Receiver<Outcome>,
-        give_up_after: Duration,
+        progress: watch::Receiver<Progress>,
+        policy: &RenewalPolicy,
     ) -> Self {
         // The task gives up first, and with a better reason.
-        let patience = give_up_after.saturating_add(Duration::from_secs(2));
-        Self { shared, demand, outcomes, patience }
+        let token_wait = policy.give_up_after.saturating_add(Duration::from_secs(2));
+        let successor_wait = successor_wait(policy.attempt);
+        Self(Arc::new(Handle { shared, demand, progress, token_wait, successor_wait }))
     }
 
-    /// An access token that is not about to expire: at once if there is one in hand, else the
-    /// answer to the one token request that is under way.
+    /// An access token that is not about to expire: at once if there is one, else the answer to the
+    /// one token request that is under way.
     ///
     /// Cancel it at any time; the request goes on for the others.
     ///
@@ -165,73 +116,144 @@ impl TokenManager {
     /// reached or did not answer usefully until
     /// [`give_up_after`](TokenManagerBuilder::give_up_after); if the task behind is gone.
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
-        match self.in_hand() {
+        match self.current() {
             Some(token) => Ok(token),
             None => self.wait().await,
         }
     }
 
     /// The token, if there is one to be used at once. Takes no lock.
-    pub(super) fn in_hand(&self) -> Option<AccessToken> {
-        self.shared.in_hand(|held| {
+    pub(super) fn current(&self) -> Option<AccessToken> {
+        self.0.shared.current(|held| {
             if held.first_use() {
-                // The time to renew may have passed while nobody asked.
-                let _the_task_is_awake_already = self.demand.try_send(());
+                // The time to renew may have passed while no call asked for it.
+                let _the_task_is_awake_already = self.ring();
             }
             held.token()
         })
     }
 
-    /// Rings, and waits for the answer.
+    /// Wakes the task. `false` if it has ended.
+    fn ring(&self) -> bool {
+        !matches!(self.0.demand.try_send(()), Err(mpsc::error::TrySendError::Closed(())))
+    }
+
+    /// Wakes the task, and waits for the answer.
     async fn wait(&self) -> Result<AccessToken, Error> {
-        // Subscribed before ringing, so that the answer cannot slip through between.
-        let mut outcomes = self.outcomes.clone();
-        outcomes.mark_unchanged();
-        if let Err(mpsc::error::TrySendError::Closed(())) = self.demand.try_send(()) {
+        // Subscribed before the task is woken, so that no answer is missed.
+        let mut progress = self.0.progress.clone();
+        let answers = progress.borrow_and_update().answers;
+        if !self.ring() {
             return Err(gone());
         }
         let answer = async {
             loop {
-                outcomes.changed().await.map_err(|_| gone())?;
-                if let Some(outcome) = outcomes.borrow_and_update().clone() {
-                    return outcome;
+                progress.changed().await.map_err(|_| gone())?;
+                let seen = progress.borrow_and_update();
+                if let Some(answer) = seen.answer.as_ref().filter(|_| seen.answers != answers) {
+                    return answer.clone();
                 }
             }
         };
-        let token = tokio::time::timeout(self.patience, answer)
+        let token = tokio::time::timeout(self.0.token_wait, answer)
             .await
             .map_err(|_| Error::new(Operation::TokenRequest, ErrorKind::Timeout))??;
         // Counts as a use, so that it is renewed ahead of time.
-        let _ = self.in_hand();
+        let _ = self.current();
         Ok(token)
     }
 
-    /// Gives up a token that a resource server rejected, and says whether another one can be
-    /// had: then the request is worth another try.
+    /// Reports that a resource server refused this token: its renewal begins now. Returns whether the
+    /// token has a successor already, or one has been asked for.
     ///
-    /// Only this very token is given up. It is no use to reject one token after the other:
-    /// within ten seconds of a rejection there is no second one.
+    /// Until the successor is there, [`access_token`](Self::access_token) returns the refused token:
+    /// another resource server may accept it. [`replace`](Self::replace) waits for the successor. A
+    /// renewal that fails is tried again with backoff, as any renewal.
+    ///
+    /// Only the current token is renewed, and within ten seconds of a replacement there is no other
+    /// one: then no token request is made, and this returns `false`. So a resource server that refuses
+    /// every token causes no flood of token requests.
+    ///
+    /// [`BearerTokenLayer`] calls this for every refusal that names the token.
+    ///
+    /// ```
+    /// use tower_oauth::authorization_server::AuthorizationServer;
+    /// use tower_oauth::TokenManager;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// let issuer = AuthorizationServer::builder().build()?;
+    /// let shop = issuer.register("shop")?;
+    /// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// let tokens = tokens.transport(issuer.transport()).start()?;
+    ///
+    /// let first = tokens.access_token().await?;
+    /// assert!(tokens.reject(&first));
+    /// // It serves on until its successor is there.
+    /// assert_eq!(tokens.access_token().await?.expose_secret(), first.expose_secret());
+    /// let second = tokens.replace(&first).await.ok_or("no other token")?;
+    /// assert_ne!(second.expose_secret(), first.expose_secret());
+    /// // The successor is not replaced within ten seconds.
+    /// assert!(!tokens.reject(&second));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use = "there may be no other token to try with"]
     pub fn reject(&self, token: &AccessToken) -> bool {
-        let held = self.shared.held.load();
-        let Some(current) = held.as_ref() else { return true };
-        if !current.token.is(token) {
-            return true;
+        let shared = &self.0.shared;
+        match shared.refuse(token) {
+            Refusal::Replaced(_) => true,
+            Refusal::TooSoon => false,
+            Refusal::Pending => {
+                // Counts as a use, so that it is renewed. A token that is not kept needs no renewal.
+                if shared.current(Held::first_use).is_some() {
+                    let _the_task_is_awake_already = self.ring();
+                }
+                true
+            }
         }
-        let now = self.shared.clock.now();
-        let last = self.shared.rejected_at.load();
-        if last.as_ref().is_some_and(|last| now >= **last && now.saturating_since(**last) < REJECTIONS_APART)
-        {
-            // Unless this very token was given up by another call meanwhile.
-            let held = self.shared.held.load();
-            return !held.as_ref().is_some_and(|held| held.token.is(token));
+    }
+
+    /// [Rejects](Self::reject) this token and waits for its successor, for 5 seconds at most, or for
+    /// [`request_timeout`](TokenManagerBuilder::request_timeout) if that is shorter. `None` as soon as
+    /// it is clear that there is none to be had in that time: the token endpoint is down, it refused,
+    /// or a token was replaced less than ten seconds ago.
+    ///
+    /// Then the response of the resource server is all that there is, and the caller's to deal with.
+    pub async fn replace(&self, refused: &AccessToken) -> Option<AccessToken> {
+        // Subscribed before the rejection, so that no answer is missed.
+        let mut progress = self.0.progress.clone();
+        let (answers, failures) = {
+            let seen = progress.borrow_and_update();
+            (seen.answers, seen.failures)
+        };
+        match self.0.shared.refuse(refused) {
+            Refusal::Replaced(successor) => return Some(successor),
+            Refusal::TooSoon => return None,
+            Refusal::Pending => {}
         }
-        // Given up first and noted then, so that whoever sees the note finds the token gone.
-        let previous = self.shared.held.compare_and_swap(current, None);
-        if previous.as_ref().is_some_and(|previous| previous.token.is(token)) {
-            self.shared.rejected_at.store(Some(Arc::new(now)));
+        let _counts_as_a_use = self.0.shared.current(Held::first_use);
+        if !self.ring() {
+            return None;
         }
-        true
+        let successor = async {
+            loop {
+                progress.changed().await.ok()?;
+                let seen = progress.borrow_and_update();
+                match &seen.answer {
+                    Some(Ok(token)) if seen.answers != answers && !token.is(refused) => {
+                        return Some(token.clone());
+                    }
+                    Some(Err(_)) if seen.answers != answers => return None,
+                    _ if seen.failures != failures => return None,
+                    _ => {}
+                }
+            }
+        };
+        let successor = tokio::time::timeout(self.0.successor_wait, successor).await.ok()??;
+        // Counts as a use, so that it is renewed ahead of time.
+        let _ = self.current();
+        Some(successor)
     }
 
     /// A layer that puts the token on requests to these origins, and to no other

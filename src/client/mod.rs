@@ -1,18 +1,37 @@
 //! The client: obtains access tokens with its own credentials, and puts them on requests.
 //!
 //! ```text
-//!  caller ─ access_token() ─▶ token in hand? ──yes──────────────────────────▶ token
+//!  caller ─ access_token() ─▶ is there a token? ──yes────────────────────────▶ token
 //!                                  │ no
 //!                                  ▼
-//!                             ring, and wait ◀─────────── one answer for all ──┐
-//!                                  │                                           │
-//!           task ◀─────────────────┘                                           │
-//!            │  one request at a time: retried with backoff, given up in time ─┘
-//!            └─ renewed before it expires, for as long as somebody uses it
+//!                         wake the task, and wait ◀── one answer for all ────┐
+//!                                  │                                         │
+//!           task ◀─────────────────┘                                         │
+//!            │  one request at a time: retried with backoff, within a limit ─┘
+//!            ├─ renews the token before it expires, for as long as it is used
+//!            └─ renews it at once when it was refused ◀── reject(), replace() ── layer
 //! ```
 //!
-//! The task owns the request, so a caller that is cancelled takes nobody else along. What is
-//! asked when is decided in `renewal`, without I/O and without a clock.
+//! The task owns the request, so a caller that is cancelled cancels no other. `renewal` decides when
+//! a request is sent, without I/O and without a clock; `endpoint` decides where it is sent.
+//!
+//! A token that a resource server refused is *suspect*: it goes on serving other calls, because other
+//! resource servers may accept it, until its successor is there or it expires. A call that was refused
+//! waits a short time for the successor (`replace`). If there is none in that time, the response of
+//! the resource server is the caller's, and never an error of the token endpoint.
+//!
+//! ```text
+//!  refused ─▶ another token is there? ──yes──────────────────────────────▶ send again with it
+//!                 │ no
+//!                 ▼
+//!             one was replaced in the last 10 s? ──yes──────────────────▶ response
+//!                 │ no
+//!                 ▼
+//!             the task renews it now ── request cannot be sent again ───▶ response
+//!                 │
+//!                 ├─ a successor within 5 s ────────────────────────────▶ send again with it
+//!                 └─ none: the attempt failed, or the time is over ─────▶ response
+//! ```
 
 mod builder;
 mod credentials;
@@ -26,6 +45,7 @@ mod renewal;
 mod renewer;
 mod replay;
 mod service;
+mod shared;
 mod token;
 
 pub use self::builder::TokenManagerBuilder;

@@ -2,8 +2,9 @@
 //!
 //! | what | rule |
 //! | --- | --- |
-//! | somebody waits | at once, or when the backoff ends |
-//! | a token is in hand | well before it expires, if it was used |
+//! | a call waits for a token | at once, or when the backoff ends |
+//! | there is a token | well before it expires, if it was used |
+//! | a resource server refused it | at once, or when the backoff ends |
 //! | transport error, 429, 5xx | full-jitter backoff, not before `Retry-After`; those who wait are answered when the next attempt would come too late for them |
 //! | any other refusal | those who wait are answered, and for a second nobody asks again |
 
@@ -71,12 +72,22 @@ pub(super) struct Renewal {
     not_before: Option<Instant>,
     /// Until then a demand is refused.
     refused_until: Option<Instant>,
+    /// No renewal before this, because one was refused. A call that needs a token does not wait for it.
+    no_renewal_before: Option<Instant>,
     failures: u32,
 }
 
 impl Renewal {
     pub(super) fn new(policy: RenewalPolicy) -> Self {
-        Self { policy, waiting: None, renew_at: None, not_before: None, refused_until: None, failures: 0 }
+        Self {
+            policy,
+            waiting: None,
+            renew_at: None,
+            not_before: None,
+            refused_until: None,
+            no_renewal_before: None,
+            failures: 0,
+        }
     }
 
     /// Somebody needs a token. Returns whether to wait for it; if not, the last error stands.
@@ -110,6 +121,14 @@ impl Renewal {
         self.renew_at.get_or_insert(now);
     }
 
+    /// A resource server refused the token: it is renewed now, or as soon as the attempts that failed
+    /// before allow it. Returns whether that is within `soon`.
+    pub(super) fn replace(&mut self, now: Instant, soon: Duration) -> bool {
+        let at = self.no_renewal_before.map_or(now, |before| before.max(now));
+        self.renew_at = Some(self.renew_at.map_or(at, |renew_at| renew_at.min(at)));
+        self.next().is_some_and(|next| next <= now + soon)
+    }
+
     /// The time that an attempt may take.
     pub(super) fn attempt_limit(&self, now: Instant) -> Duration {
         let left =
@@ -122,6 +141,7 @@ impl Renewal {
         self.waiting = None;
         self.not_before = None;
         self.refused_until = None;
+        self.no_renewal_before = None;
         self.failures = 0;
         self.renew_at = lifetime.map(|lifetime| now + self.renew_after(lifetime, random));
     }
@@ -136,7 +156,9 @@ impl Renewal {
                 self.waiting = None;
                 self.not_before = None;
                 self.refused_until = Some(now + COOLDOWN);
-                self.renew_at = self.renew_at.map(|_| now + wait.max(REFUSED_RENEWAL));
+                let again = now + wait.max(REFUSED_RENEWAL);
+                self.no_renewal_before = Some(again);
+                self.renew_at = self.renew_at.map(|_| again);
                 return true;
             }
         };
@@ -246,6 +268,33 @@ mod tests {
         assert!(!renewal.demand(start + SECOND / 2));
         assert!(renewal.demand(start + SECOND));
         assert_eq!(renewal.next(), Some(start + SECOND));
+    }
+
+    #[test]
+    fn a_refused_token_is_renewed_at_once_but_not_sooner_than_failures_allow() {
+        let soon = SECOND * 5;
+        let (mut renewal, start) = renewal();
+        renewal.succeeded(start, Some(SECOND * 3600), 0.0);
+        assert!(renewal.replace(start + SECOND, soon));
+        assert_eq!(renewal.next(), Some(start + SECOND));
+        // A refusal of the resource server does not shorten the backoff.
+        let mut now = start + SECOND;
+        for failures in 1..20 {
+            assert!(!renewal.failed(now, Failure::Transient(None), 1.0), "no call waits for it");
+            let next = renewal.next().unwrap();
+            assert!(renewal.replace(now, soon) == (next <= now + soon));
+            assert_eq!(renewal.next(), Some(next), "after {failures} failures");
+            now = next;
+        }
+        renewal.failed(now, Failure::Transient(Some(SECOND * 120)), 0.0);
+        assert!(!renewal.replace(now, soon));
+        assert_eq!(renewal.next(), Some(now + SECOND * 120), "nor what the server asked for");
+        now += SECOND * 120;
+        renewal.failed(now, Failure::Final, 0.0);
+        assert!(!renewal.replace(now + SECOND, soon), "nor the pause after a refusal");
+        assert_eq!(renewal.next(), Some(now + SECOND * 30));
+        assert!(renewal.demand(now + SECOND * 2), "a call that needs a token does not wait for that");
+        assert_eq!(renewal.next(), Some(now + SECOND * 2));
     }
 
     #[test]

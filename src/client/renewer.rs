@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::AccessToken;
 use super::endpoint::{Lookup, TokenEndpoint};
 use super::grant::{self, Grant, Issued};
-use super::manager::{Held, Outcome, Shared};
+use super::manager::successor_wait;
 use super::renewal::{Failure, Renewal, RenewalPolicy};
+use super::shared::{Held, Progress, Shared};
 use crate::error::{ConfigError, Error, ErrorKind, Operation};
 use crate::timer::{now, sleep_until_some};
 use crate::transport::{Limits, Transport, exchange};
@@ -33,7 +35,7 @@ pub(super) struct Task {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) shared: Arc<Shared>,
     pub(super) demands: mpsc::Receiver<()>,
-    pub(super) outcomes: watch::Sender<Outcome>,
+    pub(super) progress: watch::Sender<Progress>,
 }
 
 impl Task {
@@ -41,27 +43,34 @@ impl Task {
         let mut renewal = Renewal::new(self.policy.clone());
         let mut last_error: Option<Error> = None;
         loop {
+            if self.shared.note_refusal() && !renewal.replace(now(), successor_wait(self.policy.attempt)) {
+                self.fail(None);
+            }
             tokio::select! {
                 biased;
                 demand = self.demands.recv() => {
                     let Some(()) = demand else { return };
-                    if let Some(token) = self.shared.in_hand(Held::token) {
-                        // It came meanwhile, or this is the ring of a token's first use.
+                    if let Some(token) = self.shared.current(Held::token) {
+                        // It came meanwhile, or was used for the first time, or was refused.
                         renewal.wake(now());
-                        let _ = self.outcomes.send(Some(Ok(token)));
-                    } else if !renewal.demand(now()) {
-                        let _ = self.outcomes.send(last_error.clone().map(Err));
+                        self.answer(Ok(token));
+                    } else if !renewal.demand(now())
+                        && let Some(error) = last_error.clone()
+                    {
+                        self.answer(Err(error));
                     }
                     continue;
                 }
                 () = sleep_until_some(renewal.next()) => {}
             }
-            if !renewal.somebody_waits() && self.shared.in_hand(Held::is_used) != Some(true) {
+            if !renewal.somebody_waits() && self.shared.current(Held::is_used) != Some(true) {
                 renewal.rest();
                 continue;
             }
             let Some(attempt) = self.attempt(&mut renewal).await else { return };
             measure(&attempt);
+            // Demands from before belong to this answer, and would only cause another request.
+            while self.demands.try_recv().is_ok() {}
             match attempt {
                 Ok(Issued { token, lifetime }) => {
                     trace::debug!(target: "tower_oauth::client", expires_in = lifetime.map(|l| l.as_secs()), "an access token was obtained");
@@ -70,6 +79,7 @@ impl Task {
                     if let Some(held) = Held::new(&token, lifetime, MARGIN) {
                         self.shared.hold(held);
                     }
+                    self.shared.settle_replaced();
                     self.answer(Ok(token));
                 }
                 Err(error) => {
@@ -82,9 +92,7 @@ impl Task {
                         _ => error,
                     };
                     last_error = Some(error.clone());
-                    if tell {
-                        self.answer(Err(error));
-                    }
+                    self.fail(tell.then_some(error));
                 }
             }
         }
@@ -108,7 +116,7 @@ impl Task {
                 }
                 demand = demands.recv() => {
                     demand?;
-                    if shared.in_hand(Held::token).is_none() {
+                    if shared.current(Held::token).is_none() {
                         renewal.demand(now());
                     }
                 }
@@ -116,11 +124,21 @@ impl Task {
         }
     }
 
-    /// Answers all who wait. Demands from before belong to this answer, and would only cause
-    /// another request.
-    fn answer(&mut self, outcome: Result<super::AccessToken, Error>) {
-        while self.demands.try_recv().is_ok() {}
-        let _nobody_may_be_waiting = self.outcomes.send(Some(outcome));
+    /// Answers all calls that wait.
+    fn answer(&self, answer: Result<AccessToken, Error>) {
+        self.progress.send_modify(|progress| {
+            progress.answers += 1;
+            progress.answer = Some(answer);
+        });
+    }
+
+    /// Ends the wait for the successor of a refused token, and with an error that of all other calls.
+    fn fail(&self, error: Option<Error>) {
+        self.shared.settle_failed();
+        self.progress.send_modify(|progress| progress.failures += 1);
+        if let Some(error) = error {
+            self.answer(Err(error));
+        }
     }
 }
 
@@ -150,7 +168,7 @@ async fn obtain(
     let answer = exchange(transport, Operation::TokenRequest, request, limits).await;
     let secrets = || {
         let mut secrets = grant.secrets();
-        if let Some(token) = shared.in_hand(Held::token) {
+        if let Some(token) = shared.current(Held::token) {
             secrets.add(token.expose_secret());
         }
         secrets

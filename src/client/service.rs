@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use http::{Request, Response, header};
 use tower_service::Service;
 
-use super::future::{BearerTokenFuture, Retry};
+use super::future::{BearerTokenFuture, Retry, Sent};
 use super::layer::Targets;
 use super::{AccessToken, Replay, ReplayEmpty, TokenManager};
 use crate::error::BoxError;
@@ -53,12 +53,11 @@ where
             return BearerTokenFuture::calling(self.inner.call(request), None);
         }
         let second = self.replay.replay(request.body());
-        if let Some(token) = self.tokens.in_hand() {
-            let retry = second.map(|body| {
-                Retry::new(&request, body, self.inner.clone(), self.tokens.clone(), token.clone())
-            });
+        if let Some(token) = self.tokens.current() {
+            let retry = second.map(|body| Retry::new(&request, body, self.inner.clone()));
             authorize(&mut request, &token);
-            return BearerTokenFuture::calling(self.inner.call(request), retry);
+            let sent = Sent { tokens: self.tokens.clone(), token, retry };
+            return BearerTokenFuture::calling(self.inner.call(request), Some(sent));
         }
         // What the service that was polled ready holds, a permit say, is given back: a request
         // that waits for a token must not keep it from those that need none.

@@ -7,7 +7,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
+use tower_oauth::{Clock, UnixTime};
+
+/// Wall time that goes along with tokio's paused time.
+#[derive(Clone, Copy, Debug)]
+pub struct TokioClock(Instant);
+
+impl TokioClock {
+    pub fn new() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for TokioClock {
+    fn now(&self) -> UnixTime {
+        UnixTime::from_secs(1_700_000_000 + self.0.elapsed().as_secs())
+    }
+}
 
 /// What it does with a token request.
 #[derive(Clone, Debug)]
@@ -51,7 +69,7 @@ pub struct Seen {
     pub authorization: Option<String>,
     pub content_type: Option<String>,
     pub form: Vec<(String, String)>,
-    pub at: tokio::time::Instant,
+    pub at: Instant,
 }
 
 impl TokenEndpoint {
@@ -85,6 +103,11 @@ impl TokenEndpoint {
     /// The requests for metadata so far.
     pub fn metadata_requests(&self) -> usize {
         self.0.lock().unwrap().metadata_requests
+    }
+
+    /// Goes on with `token-2`.
+    pub fn count_as_issued(&self) {
+        self.0.lock().unwrap().issued += 1;
     }
 
     pub fn delay(self, delay: Duration) -> Self {
@@ -136,7 +159,7 @@ impl Transport for TokenEndpoint {
                         authorization: field("authorization"),
                         content_type: field("content-type"),
                         form: url::form_urlencoded::parse(request.body()).into_owned().collect(),
-                        at: tokio::time::Instant::now(),
+                        at: Instant::now(),
                     });
                     let scripted = state.script.pop_front();
                     scripted.or_else(|| state.otherwise.clone()).unwrap()
