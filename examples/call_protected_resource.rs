@@ -63,7 +63,9 @@ async fn run() -> Result<Outcome, Unusable> {
         let name = if repeat == 0 { "REPEAT" } else { "CONCURRENCY" };
         return Err(Unusable::new(name, "must be at least 1"));
     }
-    let tokens = settings()?.allow_loopback_http().start()?;
+    // Each caller may wait for the first token.
+    let waiters = usize::try_from(concurrency).unwrap_or(usize::MAX);
+    let tokens = settings()?.max_waiters(waiters.max(1024)).allow_loopback_http().start()?;
     let client = ServiceBuilder::new().layer(tokens.layer([origin])).service(client(&uri)?);
 
     let tally = Arc::new(Tally::default());

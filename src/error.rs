@@ -105,6 +105,9 @@ pub enum ErrorKind {
     Malformed,
     /// The key set holds no key that can be used.
     NoUsableKey,
+    /// Too many calls wait for the same thing already; see
+    /// [`max_waiters`](crate::TokenManagerBuilder::max_waiters).
+    Overloaded,
     /// The server refused with an OAuth error; see [`Error::oauth_error`].
     Refused,
     /// The server answered with this status.
@@ -126,6 +129,7 @@ impl ErrorKind {
             Self::IssuerMismatch => "issuer_mismatch",
             Self::Malformed => "malformed",
             Self::NoUsableKey => "no_usable_key",
+            Self::Overloaded => "overloaded",
             Self::Refused => "refused",
             Self::Status(_) => "status",
             Self::Timeout => "timeout",
@@ -142,6 +146,7 @@ impl fmt::Display for ErrorKind {
             Self::IssuerMismatch => f.write_str("the metadata names another issuer than the configured one"),
             Self::Malformed => f.write_str("the answer could not be understood"),
             Self::NoUsableKey => f.write_str("the key set holds no usable key"),
+            Self::Overloaded => f.write_str("too many calls are waiting already"),
             Self::Refused => f.write_str("the server refused"),
             Self::Status(status) => write!(f, "the server answered {status}"),
             Self::Timeout => f.write_str("no answer in time"),

@@ -65,6 +65,56 @@ async fn nothing_is_asked_before_a_token_is_needed() {
     assert_eq!(endpoint.count(), 0);
 }
 
+/// Starts calls that wait for a token, and lets them begin.
+async fn waiting(manager: &TokenManager, calls: usize) -> JoinSet<Result<(), ErrorKind>> {
+    let mut waiting = JoinSet::new();
+    for _ in 0..calls {
+        let manager = manager.clone();
+        waiting.spawn(async move { manager.access_token().await.map(drop).map_err(|error| error.kind()) });
+    }
+    sleep(Duration::from_millis(1)).await;
+    waiting
+}
+
+#[tokio::test(start_paused = true)]
+async fn beyond_1024_calls_that_wait_a_call_fails_at_once() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_secs(1));
+    let manager = manager(&endpoint);
+    let mut calls = waiting(&manager, 1025).await;
+    let start = Instant::now();
+    let (first, others) = (calls.join_next().await.unwrap().unwrap(), calls.join_all().await);
+    assert_eq!(first, Err(ErrorKind::Overloaded));
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(others.iter().all(Result::is_ok), "1024 were served");
+    assert_eq!(endpoint.count(), 1);
+    // With a token there is no such limit, and the places are free again.
+    assert!(waiting(&manager, 5000).await.join_all().await.iter().all(Result::is_ok));
+    seconds(3600).await;
+    assert!(waiting(&manager, 1024).await.join_all().await.iter().all(Result::is_ok));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_call_gives_its_place_back() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_secs(1));
+    let manager = builder(&endpoint).max_waiters(2).start().unwrap();
+    let mut calls = waiting(&manager, 2).await;
+    let error = manager.access_token().await.unwrap_err();
+    assert_eq!((error.kind(), error.kind().as_str()), (ErrorKind::Overloaded, "overloaded"));
+    calls.abort_all();
+    while calls.join_next().await.is_some() {}
+    let calls = waiting(&manager, 2).await;
+    assert!(calls.join_all().await.iter().all(Result::is_ok));
+    assert_eq!(endpoint.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_no_waiting_call_is_no_setting() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let error = builder(&endpoint).max_waiters(0).build().unwrap_err();
+    assert_eq!(error.to_string(), "max_waiters \"0\" must be at least 1");
+    let _manager = builder(&endpoint).max_waiters(usize::MAX).start().unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn waiters_survive_a_cancelled_leader() {
     let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_secs(1));

@@ -15,9 +15,10 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{Empty, Full};
 use token_endpoint::{Reply, TokenEndpoint, TokioClock};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
-use tower_oauth::{ClientCredentials, Endpoint, Error, TokenManager, TokenManagerBuilder};
+use tower_oauth::{BoxError, ClientCredentials, Endpoint, Error, TokenManager, TokenManagerBuilder};
 
 const ORDERS: &str = "https://orders.example/list";
 
@@ -116,6 +117,10 @@ where
     S: Service<Request<B>>,
 {
     service.ready().await?.call(request).await
+}
+
+fn kind(error: BoxError) -> String {
+    error.downcast_ref::<Error>().unwrap().kind().as_str().to_owned()
 }
 
 async fn status<S, B>(service: &mut S, request: Request<B>) -> StatusCode
@@ -375,6 +380,38 @@ async fn calls_refused_with_the_same_token_share_one_renewal_and_all_are_retried
         assert_eq!(orders.tokens().len(), 40);
         assert_eq!(endpoint.count(), 2, "{first:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_wait_for_a_token_or_its_successor_are_bounded() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(SECOND);
+    let orders = Orders::rejecting(&["token-1"]);
+    let tokens = builder(&endpoint).max_waiters(1).start().unwrap();
+    let client = tokens.layer(origins()).layer(orders.clone());
+    let mut calls = JoinSet::new();
+    for _ in 0..3 {
+        calls.spawn(client.clone().oneshot(get(ORDERS)));
+    }
+    let mut outcomes: Vec<_> = (calls.join_all().await.into_iter())
+        .map(|outcome| outcome.map_or_else(kind, |response| response.status().as_str().to_owned()))
+        .collect();
+    outcomes.sort_unstable();
+    assert_eq!(outcomes, ["200", "overloaded", "overloaded"]);
+
+    // The token is there, and refused: one call waits for its successor.
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(SECOND);
+    let tokens = builder(&endpoint).max_waiters(1).start().unwrap();
+    tokens.access_token().await.unwrap();
+    let client = tokens.layer(origins()).layer(orders.clone());
+    let mut calls = JoinSet::new();
+    for _ in 0..3 {
+        calls.spawn(client.clone().oneshot(get(ORDERS)));
+    }
+    let mut statuses: Vec<u16> =
+        calls.join_all().await.into_iter().map(|response| response.unwrap().status().as_u16()).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 401, 401], "the others get the response of the resource");
+    assert_eq!(endpoint.count(), 2);
 }
 
 #[tokio::test(start_paused = true)]

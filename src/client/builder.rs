@@ -21,6 +21,9 @@ use crate::transport::{Transport, default_transport};
 /// No wait of a manager is longer, whatever it is set to.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
+/// Calls that may wait for a token at the same time, unless another limit is set.
+const MAX_WAITERS: usize = 1024;
+
 /// Settings of a [`TokenManager`]; every default is right for production.
 #[derive(Debug)]
 #[must_use]
@@ -31,6 +34,7 @@ pub struct TokenManagerBuilder {
     transport: Option<Arc<dyn Transport>>,
     clock: Arc<dyn Clock>,
     allow_loopback_http: bool,
+    max_waiters: usize,
 }
 
 impl TokenManagerBuilder {
@@ -42,6 +46,7 @@ impl TokenManagerBuilder {
             transport: None,
             clock: Arc::new(SystemClock),
             allow_loopback_http: false,
+            max_waiters: MAX_WAITERS,
         }
     }
 
@@ -113,6 +118,18 @@ impl TokenManagerBuilder {
         self
     }
 
+    /// How many calls may wait for a token, or for the successor of a refused one, at the same time.
+    /// Default: 1,024; at least 1. While the token endpoint is down, each of them holds a request in
+    /// memory.
+    ///
+    /// Beyond that a call for a token fails at once, with an error of kind
+    /// [`Overloaded`](crate::ErrorKind::Overloaded), and a call whose token was refused gets the response
+    /// of the resource server. Calls do not wait while there is a token.
+    pub fn max_waiters(mut self, calls: usize) -> Self {
+        self.max_waiters = calls;
+        self
+    }
+
     /// Permits a token endpoint with plain `http` on this machine: development and tests.
     pub fn allow_loopback_http(mut self) -> Self {
         self.allow_loopback_http = true;
@@ -125,11 +142,14 @@ impl TokenManagerBuilder {
     /// # Errors
     ///
     /// If a setting cannot be used: no transport, empty credentials, a parameter of the protocol
-    /// as an extra one, a `resource` that is no absolute URI, plain `http` without
+    /// as an extra one, a `resource` that is no absolute URI, `max_waiters` of 0, plain `http` without
     /// [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
-        let Self { endpoint, grant, policy, transport, clock, allow_loopback_http } = self;
+        let Self { endpoint, grant, policy, transport, clock, allow_loopback_http, max_waiters } = self;
         grant.check()?;
+        if max_waiters == 0 {
+            return Err(ConfigError::new("max_waiters", "0", "must be at least 1"));
+        }
         match &endpoint {
             TokenEndpoint::Fixed(url) => url.check_plain_http(allow_loopback_http)?,
             TokenEndpoint::Discovered(discovery) => {
@@ -142,7 +162,7 @@ impl TokenManagerBuilder {
         let shared = Arc::new(Shared::new(clock));
         let (demand, demands) = mpsc::channel(1);
         let (progress, seen) = watch::channel(Progress::default());
-        let manager = TokenManager::new(Arc::clone(&shared), demand, seen, &policy);
+        let manager = TokenManager::new(Arc::clone(&shared), demand, seen, &policy, max_waiters);
         let task =
             Task { endpoint, grant, policy, allow_loopback_http, transport, shared, demands, progress };
         Ok((manager, Renewer::new(task)))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 
 use super::builder::TokenManagerBuilder;
 use super::endpoint::TokenEndpoint;
@@ -56,6 +56,8 @@ struct Handle {
     shared: Arc<Shared>,
     demand: mpsc::Sender<()>,
     progress: watch::Receiver<Progress>,
+    /// Places for the calls that wait.
+    places: Semaphore,
     /// The longest that a call waits for a token.
     token_wait: Duration,
     /// The longest that a call waits for the successor of a refused token.
@@ -98,11 +100,13 @@ impl TokenManager {
         demand: mpsc::Sender<()>,
         progress: watch::Receiver<Progress>,
         policy: &RenewalPolicy,
+        max_waiters: usize,
     ) -> Self {
+        let places = Semaphore::new(max_waiters.min(Semaphore::MAX_PERMITS));
         // The task gives up first, and with a better reason.
         let token_wait = policy.give_up_after.saturating_add(Duration::from_secs(2));
         let successor_wait = successor_wait(policy.attempt);
-        Self(Arc::new(Handle { shared, demand, progress, token_wait, successor_wait }))
+        Self(Arc::new(Handle { shared, demand, progress, places, token_wait, successor_wait }))
     }
 
     /// An access token that is not about to expire: at once if there is one, else the answer to the
@@ -114,7 +118,9 @@ impl TokenManager {
     ///
     /// If the authorization server refused, see [`Error::oauth_error`]; if it could not be
     /// reached or did not answer usefully until
-    /// [`give_up_after`](TokenManagerBuilder::give_up_after); if the task behind is gone.
+    /// [`give_up_after`](TokenManagerBuilder::give_up_after); of kind
+    /// [`Overloaded`](ErrorKind::Overloaded), at once, if it would have to wait and
+    /// [`max_waiters`](TokenManagerBuilder::max_waiters) calls wait already; if the task behind is gone.
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
         match self.current() {
             Some(token) => Ok(token),
@@ -138,8 +144,14 @@ impl TokenManager {
         !matches!(self.0.demand.try_send(()), Err(mpsc::error::TrySendError::Closed(())))
     }
 
+    /// A place to wait in, until it is dropped.
+    fn place(&self) -> Result<SemaphorePermit<'_>, Error> {
+        self.0.places.try_acquire().map_err(|_| Error::new(Operation::TokenRequest, ErrorKind::Overloaded))
+    }
+
     /// Wakes the task, and waits for the answer.
     async fn wait(&self) -> Result<AccessToken, Error> {
+        let _place = self.place()?;
         // Subscribed before the task is woken, so that no answer is missed.
         let mut progress = self.0.progress.clone();
         let answers = progress.borrow_and_update().answers;
@@ -217,7 +229,8 @@ impl TokenManager {
     /// [Rejects](Self::reject) this token and waits for its successor, for 5 seconds at most, or for
     /// [`request_timeout`](TokenManagerBuilder::request_timeout) if that is shorter. `None` as soon as
     /// it is clear that there is none to be had in that time: the token endpoint is down, it refused,
-    /// or a token was replaced less than ten seconds ago.
+    /// a token was replaced less than ten seconds ago, or
+    /// [`max_waiters`](TokenManagerBuilder::max_waiters) calls wait already.
     ///
     /// Then the response of the resource server is all that there is, and the caller's to deal with.
     pub async fn replace(&self, refused: &AccessToken) -> Option<AccessToken> {
@@ -236,6 +249,7 @@ impl TokenManager {
         if !self.ring() {
             return None;
         }
+        let _place = self.place().ok()?;
         let successor = async {
             loop {
                 progress.changed().await.ok()?;
