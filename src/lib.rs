@@ -114,6 +114,7 @@ mod oauth;
 mod redact;
 mod resource_server;
 mod timer;
+mod token_response;
 mod trace;
 pub mod transport;
 

@@ -910,7 +910,7 @@ async fn an_api_key_is_exchanged_once_and_again_before_the_token_expires() {
         "grant_type=urn%3Aibm%3Aparams%3Aoauth%3Agrant-type%3Aapikey&apikey=key%2B%2F%3D"
     );
     clock.set(UnixTime::from_secs(1_700_000_000 + 3540));
-    script.answer(200, r#"{"access_token":"two"}"#);
+    script.answer(200, r#"{"access_token":"two","token_type":"Bearer"}"#);
     assert_eq!(iam.token().await.unwrap().expose_secret(), "two");
 
     // Of unknown lifetime: not kept. IAM has words of its own for errors.
@@ -921,4 +921,108 @@ async fn an_api_key_is_exchanged_once_and_again_before_the_token_expires() {
     assert_eq!((error.operation(), error.kind()), (Operation::TokenRequest, ErrorKind::Refused));
     assert_eq!(error.oauth_error().unwrap().code(), "BXNIM0415E");
     assert!(!format!("{iam:?} {error:?}").contains("key+"));
+}
+
+fn iam(script: &Script) -> (IamApiKey, ManualClock) {
+    let clock = ManualClock::at(UnixTime::from_secs(1_700_000_000));
+    let url = Endpoint::new("https://iam.cloud.ibm.com/identity/token").unwrap();
+    (IamApiKey::with_transport(url, "api-key", script.clone(), clock.clone()).unwrap(), clock)
+}
+
+#[tokio::test]
+async fn an_iam_token_is_a_bearer_token_that_a_header_can_hold() {
+    for body in [
+        json!({ "access_token": "t", "expires_in": 3600 }),
+        json!({ "access_token": "t", "token_type": "mac", "expires_in": 3600 }),
+        json!({ "access_token": "t", "token_type": "DPoP", "expires_in": 3600 }),
+        json!({ "access_token": "", "token_type": "Bearer", "expires_in": 3600 }),
+        json!({ "access_token": "a\r\nx: b", "token_type": "Bearer", "expires_in": 3600 }),
+        json!({ "access_token": "a b", "token_type": "Bearer", "expires_in": 3600 }),
+        json!({ "access_token": "é", "token_type": "Bearer", "expires_in": 3600 }),
+        json!({ "access_token": "t", "token_type": "Bearer", "expires_in": "soon" }),
+        json!({ "access_token": "t", "token_type": "Bearer", "expires_in": 0 }),
+        json!({ "access_token": "t", "token_type": "Bearer", "expires_in": -1 }),
+    ] {
+        let script = Script::default();
+        script.answer(200, &body);
+        let error = iam(&script).0.token().await.unwrap_err();
+        let error = error.downcast_ref::<tower_oauth::Error>().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Malformed, "{body}");
+        assert!(!format!("{error:?} {:?}", error.source()).contains("x: b"));
+    }
+    for expires_in in [json!(3600), json!("3600"), json!(3600.5)] {
+        let script = Script::default();
+        script.answer(200, &json!({ "access_token": "t", "token_type": "bearer", "expires_in": expires_in }));
+        let iam = iam(&script).0;
+        for _ in 0..2 {
+            assert_eq!(iam.token().await.unwrap().expose_secret(), "t", "{expires_in}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_iam_token_is_kept_for_a_day_at_most() {
+    let script = Script::default();
+    let (iam, clock) = iam(&script);
+    script.answer(200, r#"{"access_token":"one","token_type":"Bearer","expires_in":1e300}"#);
+    script.answer(200, r#"{"access_token":"two","token_type":"Bearer","expires_in":3600}"#);
+    assert_eq!(iam.token().await.unwrap().expose_secret(), "one");
+    clock.advance(Duration::from_secs(86_339));
+    assert_eq!(iam.token().await.unwrap().expose_secret(), "one");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(iam.token().await.unwrap().expose_secret(), "two", "a minute before its expiry");
+}
+
+#[tokio::test]
+async fn an_iam_token_is_dropped_after_a_401_once_in_ten_seconds_at_most() {
+    let (exchanges, calls) = (Script::default(), Script::default());
+    let (iam, clock) = iam(&exchanges);
+    for name in ["one", "two", "three"] {
+        let body = json!({ "access_token": name, "token_type": "Bearer", "expires_in": 3600 });
+        exchanges.answer(200, &body);
+    }
+    let url = Endpoint::new("https://management.example").unwrap();
+    let client = ManagementClient::new(url, iam, calls.clone()).unwrap();
+    let call = async |status: u16| {
+        calls.answer(status, r#"{"roles":[]}"#);
+        let outcome = client.roles("c").await;
+        assert_eq!(outcome.is_ok(), status == 200);
+        calls.request().headers()[header::AUTHORIZATION].to_str().unwrap().to_owned()
+    };
+    assert_eq!(call(200).await, "Bearer one");
+    assert_eq!(call(403).await, "Bearer one");
+    assert_eq!(call(500).await, "Bearer one");
+    assert_eq!(call(401).await, "Bearer one", "nothing is sent twice");
+    assert_eq!(call(200).await, "Bearer two", "the next call has another one");
+    assert_eq!(call(401).await, "Bearer two");
+    assert_eq!(call(401).await, "Bearer two", "not within ten seconds");
+    clock.advance(Duration::from_secs(9));
+    assert_eq!(call(401).await, "Bearer two");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(call(200).await, "Bearer three");
+}
+
+#[tokio::test]
+async fn a_provider_learns_of_a_refused_token() {
+    #[derive(Clone, Debug, Default)]
+    struct Provider(Arc<Mutex<Vec<String>>>);
+
+    impl IamToken for Provider {
+        fn token(&self) -> IamTokenFuture<'_> {
+            Box::pin(async { Ok(SecretString::from("mine")) })
+        }
+
+        fn reject(&self, token: &SecretString) {
+            self.0.lock().unwrap().push(token.expose_secret().to_owned());
+        }
+    }
+
+    let (provider, script) = (Provider::default(), Script::default());
+    let url = Endpoint::new("https://management.example").unwrap();
+    let client = ManagementClient::new(url, provider.clone(), script.clone()).unwrap();
+    for status in [200, 401, 403] {
+        script.answer(status, r#"{"roles":[]}"#);
+        let _either_way = client.roles("c").await;
+    }
+    assert_eq!(*provider.0.lock().unwrap(), ["mine"]);
 }

@@ -9,7 +9,10 @@ use std::path::Path;
 
 /// The parts of the crate that a file may import, by the longest matching start of its path.
 const IMPORTS: &[(&str, &[&str])] = &[
-    ("app_id/", &["backoff", "clock", "error", "metadata", "oauth", "redact", "trace", "transport"]),
+    (
+        "app_id/",
+        &["backoff", "clock", "error", "metadata", "oauth", "redact", "token_response", "trace", "transport"],
+    ),
     // The wiring: from a binding to the two ends.
     ("app_id/wiring.rs", &["client", "error", "oauth", "resource_server"]),
     ("authorization_server/", &["app_id", "client", "clock", "error", "jwt", "oauth", "transport"]),
@@ -30,7 +33,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    ("client/grant.rs", &["clock", "error", "oauth", "redact", "transport"]),
+    ("client/grant.rs", &["clock", "error", "oauth", "redact", "token_response", "transport"]),
     ("client/origin.rs", &["oauth"]),
     ("client/renewal.rs", &["backoff"]),
     ("clock.rs", &[]),
@@ -57,6 +60,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &["clock", "error", "jwt", "key_set", "metadata", "metrics", "oauth", "trace", "transport"],
     ),
     ("timer.rs", &[]),
+    ("token_response.rs", &[]),
     ("trace.rs", &[]),
     ("transport/", &["clock", "error", "oauth"]),
 ];

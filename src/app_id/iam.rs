@@ -5,20 +5,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderValue, Request, header};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use tokio::sync::Mutex;
 use url::form_urlencoded;
 
-use super::management::{failure, malformed};
+use super::management::failure;
 #[cfg(feature = "reqwest")]
 use crate::clock::SystemClock;
 use crate::clock::{Clock, UnixTime};
 use crate::error::{BoxError, ConfigError, Error, ErrorKind, Operation};
 use crate::oauth::Endpoint;
 use crate::redact::Secrets;
+use crate::token_response::TokenResponse;
 #[cfg(feature = "reqwest")]
 use crate::transport::ReqwestTransport;
 use crate::transport::{Limits, Transport, exchange};
@@ -36,6 +37,12 @@ pub trait IamToken: fmt::Debug + Send + Sync + 'static {
     ///
     /// If there is none to be had.
     fn token(&self) -> IamTokenFuture<'_>;
+
+    /// The management API answered 401 to a call with this token. A provider that keeps tokens drops it,
+    /// so that the next call gets another one. Does nothing by default.
+    fn reject(&self, token: &SecretString) {
+        let _nothing_is_kept = token;
+    }
 }
 
 impl IamToken for SecretString {
@@ -44,7 +51,8 @@ impl IamToken for SecretString {
     }
 }
 
-/// Exchanges an IBM Cloud API key for IAM tokens, and keeps each until shortly before it expires.
+/// Exchanges an IBM Cloud API key for IAM tokens, and keeps each until shortly before it expires, for a
+/// day at most. A token that the management API answers 401 to is dropped, at most once in ten seconds.
 ///
 /// Cheap to clone; clones share the token.
 #[derive(Clone)]
@@ -55,7 +63,16 @@ struct Inner {
     api_key: SecretString,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
-    kept: Mutex<Option<Kept>>,
+    state: Mutex<State>,
+    /// A token that was answered 401, until it is dropped.
+    rejected: ArcSwapOption<SecretString>,
+}
+
+#[derive(Default)]
+struct State {
+    kept: Option<Kept>,
+    /// When a token was dropped because it was answered 401.
+    dropped_at: Option<UnixTime>,
 }
 
 struct Kept {
@@ -96,19 +113,25 @@ impl IamApiKey {
             api_key,
             transport: Arc::new(transport),
             clock: Arc::new(clock),
-            kept: Mutex::new(None),
+            state: Mutex::default(),
+            rejected: ArcSwapOption::empty(),
         })))
     }
 
     async fn current(&self) -> Result<SecretString, Error> {
-        // Held while fetching, so that calls at the same time make one exchange.
-        let mut kept = self.0.kept.lock().await;
+        // Locked while fetching, so that calls at the same time make one exchange.
+        let mut state = self.0.state.lock().await;
         let now = self.0.clock.now();
-        if let Some(kept) = kept.as_ref().filter(|kept| now < kept.renew_at) {
+        if state.kept.as_ref().is_some_and(|kept| self.0.is_rejected(kept)) && state.may_drop(now) {
+            state.kept = None;
+            state.dropped_at = Some(now);
+            self.0.rejected.store(None);
+        }
+        if let Some(kept) = state.kept.as_ref().filter(|kept| now < kept.renew_at) {
             return Ok(kept.token.clone());
         }
         let (token, lifetime) = self.0.exchange(now).await?;
-        *kept = Some(Kept {
+        state.kept = Some(Kept {
             token: token.clone(),
             // A token of unknown or short life is used once.
             renew_at: now.saturating_add(lifetime.saturating_sub(EARLY)),
@@ -117,7 +140,20 @@ impl IamApiKey {
     }
 }
 
+impl State {
+    /// Whether none was dropped in the last ten seconds: a server that refuses every token causes no
+    /// exchange for each call.
+    fn may_drop(&self, now: UnixTime) -> bool {
+        self.dropped_at.is_none_or(|last| now < last || now.saturating_since(last) >= REJECTIONS_APART)
+    }
+}
+
 impl Inner {
+    fn is_rejected(&self, kept: &Kept) -> bool {
+        let rejected = self.rejected.load();
+        rejected.as_ref().is_some_and(|token| token.expose_secret() == kept.token.expose_secret())
+    }
+
     async fn exchange(&self, now: UnixTime) -> Result<(SecretString, Duration), Error> {
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", API_KEY_GRANT)
@@ -137,15 +173,22 @@ impl Inner {
             secrets.add(self.api_key.expose_secret());
             return Err(failure(Operation::TokenRequest, &answer, now, secrets).with_url(self.url.as_str()));
         }
-        let granted: Granted = serde_json::from_slice(answer.body())
-            .map_err(|error| malformed(Operation::TokenRequest, &error).with_url(self.url.as_str()))?;
-        Ok((granted.access_token.into(), Duration::from_secs(granted.expires_in.unwrap_or_default())))
+        let malformed = |reason: &str| {
+            let error = Error::new(Operation::TokenRequest, ErrorKind::Malformed);
+            error.with_url(self.url.as_str()).with_detail(reason)
+        };
+        let granted = TokenResponse::parse(answer.body()).map_err(malformed)?;
+        Ok((granted.access_token, granted.lifetime.unwrap_or_default()))
     }
 }
 
 impl IamToken for IamApiKey {
     fn token(&self) -> IamTokenFuture<'_> {
         Box::pin(async { self.current().await.map_err(BoxError::from) })
+    }
+
+    fn reject(&self, token: &SecretString) {
+        self.0.rejected.store(Some(Arc::new(token.clone())));
     }
 }
 
@@ -155,15 +198,12 @@ impl fmt::Debug for IamApiKey {
     }
 }
 
-#[derive(Deserialize)]
-struct Granted {
-    access_token: String,
-    expires_in: Option<u64>,
-}
-
 #[cfg(feature = "reqwest")]
 const IAM_TOKEN_URL: &str = "https://iam.cloud.ibm.com/identity/token";
 const API_KEY_GRANT: &str = "urn:ibm:params:oauth:grant-type:apikey";
+
+/// After a token was dropped because it was answered 401, none is dropped for so long.
+const REJECTIONS_APART: Duration = Duration::from_secs(10);
 
 /// How long before its expiry a token is renewed.
 const EARLY: Duration = Duration::from_secs(60);

@@ -24,7 +24,8 @@ use crate::transport::{Limits, Transport, exchange, retry_after};
 /// Registers applications with an App ID service instance, and looks after them.
 ///
 /// Each method is one request. Nothing is retried: a `POST` that was lost on its way back may
-/// have registered an application. App ID takes 50 requests a second and then none for 30 s;
+/// have registered an application. After a 401 the next call has another IAM token
+/// ([`IamToken::reject`]). App ID takes 50 requests a second and then none for 30 s;
 /// its [`retry_after`](Error::retry_after) is in the error.
 ///
 /// Cheap to clone.
@@ -257,6 +258,9 @@ impl Inner {
         if expected.contains(&answer.status()) {
             return Ok(answer);
         }
+        if answer.status() == StatusCode::UNAUTHORIZED {
+            self.iam.reject(&token);
+        }
         let mut secrets = Secrets::default();
         secrets.add(token.expose_secret());
         Err(failure(Operation::Management, &answer, self.clock.now(), secrets).with_url(url.as_str()))
@@ -411,7 +415,7 @@ fn unusable(error: ConfigError) -> Error {
 
 /// An answer that is not of its shape. serde_json's error may quote it, and with it a secret,
 /// so the place is all that is told.
-pub(super) fn malformed(operation: Operation, error: &serde_json::Error) -> Error {
+fn malformed(operation: Operation, error: &serde_json::Error) -> Error {
     let place = format!("unexpected JSON at line {}, column {}", error.line(), error.column());
     Error::new(operation, ErrorKind::Malformed).with_source(BoxError::from(place))
 }

@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use secrecy::SecretString;
-use serde::Deserialize;
 use serde_json::Value;
 use url::form_urlencoded;
 
@@ -18,10 +16,8 @@ use crate::clock::UnixTime;
 use crate::error::{ConfigError, Error, ErrorKind, OAuthError, Operation};
 use crate::oauth::{Audience, Endpoint, Scope};
 use crate::redact::Secrets;
+use crate::token_response::TokenResponse;
 use crate::transport::retry_after;
-
-/// However long a token lives, it is renewed after a day.
-const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// The fewest bytes of an extra parameter's value that is taken for a secret.
 const SHORTEST_SECRET: usize = 8;
@@ -145,17 +141,6 @@ impl fmt::Debug for Grant {
     }
 }
 
-/// A successful answer (RFC 6749 §5.1). Whatever else it holds, a refresh token say, is not kept.
-#[derive(Deserialize)]
-struct Success {
-    access_token: SecretString,
-    token_type: String,
-    #[serde(default)]
-    expires_in: Option<Value>,
-    #[serde(default)]
-    scope: Option<String>,
-}
-
 /// What an answer says against the request, if it says anything (RFC 6749 §5.2, and App ID's
 /// own spelling of it), without what it quotes of `secrets` and of its own tokens.
 fn refusal(body: &[u8], secrets: impl FnOnce() -> Secrets) -> Option<OAuthError> {
@@ -184,36 +169,20 @@ pub(super) fn read(
         let kind = if refused { ErrorKind::Refused } else { ErrorKind::Status(status) };
         return Err(failed(kind).with_answer(status, oauth, retry_after(answer.headers(), sent_at)));
     }
-    // The parser's error could quote the answer, and so the token: it is left out.
-    let malformed = || failed(ErrorKind::Malformed).with_answer(status, None, None);
-    let Success { access_token, token_type, expires_in, scope } =
-        serde_json::from_slice(answer.body()).map_err(|_| malformed())?;
-    // RFC 6749 §7.1: a token of a type that we do not understand must not be used.
-    if !token_type.eq_ignore_ascii_case("Bearer") {
-        return Err(malformed());
-    }
-    let lifetime = expires_in.map(|seconds| lifetime(&seconds).ok_or_else(malformed)).transpose()?;
+    let malformed = |reason| failed(ErrorKind::Malformed).with_answer(status, None, None).with_detail(reason);
+    let TokenResponse { access_token, lifetime, scope } =
+        TokenResponse::parse(answer.body()).map_err(malformed)?;
     let expires_at = lifetime.map(|lifetime| sent_at.saturating_add(lifetime));
     let scopes =
         scope.map(|scope| scope.split_ascii_whitespace().filter_map(|one| Scope::new(one).ok()).collect());
-    let token = AccessToken::new(access_token, expires_at, scopes).ok_or_else(malformed)?;
+    let token = AccessToken::new(access_token, expires_at, scopes)
+        .ok_or_else(|| malformed("its `access_token` cannot stand in a header"))?;
     Ok(Issued { token, lifetime })
 }
 
 /// Whether the server may answer otherwise in a moment.
 pub(super) fn is_transient(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
-}
-
-/// `expires_in`, a number or, as App ID's guide prints it, a string of one: whole seconds, at
-/// least one, at most [`LONGEST`]. A token that has already expired is no token.
-fn lifetime(expires_in: &Value) -> Option<Duration> {
-    let seconds: f64 = match expires_in {
-        Value::String(text) => text.trim().parse().ok()?,
-        other => other.as_f64()?,
-    };
-    let lifetime = Duration::try_from_secs_f64(seconds.clamp(-1.0, LONGEST.as_secs_f64())).ok()?;
-    (lifetime >= Duration::from_secs(1)).then(|| Duration::from_secs(lifetime.as_secs()))
 }
 
 #[cfg(test)]

@@ -31,10 +31,6 @@ impl AccessToken {
         expires_at: Option<UnixTime>,
         scopes: Option<Vec<Scope>>,
     ) -> Option<Self> {
-        let visible = |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
-        if !visible(secret.expose_secret()) {
-            return None;
-        }
         let mut header = HeaderValue::try_from(format!("Bearer {}", secret.expose_secret())).ok()?;
         header.set_sensitive(true);
         Some(Self(Arc::new(Inner { secret, header, expires_at, scopes })))
