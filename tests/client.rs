@@ -619,6 +619,154 @@ async fn row_45_metadata_cannot_lead_the_secret_to_plain_http() {
     assert_eq!(endpoint.count(), 0);
 }
 
+/// The places that token requests went to.
+fn places(endpoint: &TokenEndpoint) -> Vec<String> {
+    let last = |url: &str| url.rsplit('/').next().unwrap().to_owned();
+    endpoint.seen().iter().map(|seen| last(&seen.url)).collect()
+}
+
+const AS: &str = "https://as.example";
+
+#[tokio::test(start_paused = true)]
+async fn a_discovered_token_endpoint_is_looked_up_again_after_an_hour() {
+    let endpoint =
+        TokenEndpoint::answering(Reply::Token(60)).metadata(metadata(AS, "https://as.example/old"));
+    let manager = discovering(AS, &endpoint);
+    token(&manager).await;
+    let endpoint = endpoint.metadata(metadata(AS, "https://as.example/new"));
+    // Used all along, so that there is a token request each minute.
+    for _ in 0..3590 {
+        token(&manager).await;
+        seconds(1).await;
+    }
+    assert!(places(&endpoint).iter().all(|place| place == "old"), "not before the hour is over");
+    assert_eq!(endpoint.metadata_requests(), 1);
+    for _ in 0..120 {
+        token(&manager).await;
+        seconds(1).await;
+    }
+    assert_eq!(places(&endpoint).last().unwrap(), "new");
+    assert_eq!(endpoint.metadata_requests(), 2);
+    // Not when no token is needed.
+    seconds(100_000).await;
+    assert_eq!(endpoint.metadata_requests(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_endpoint_that_moved_is_found_at_once_when_its_old_place_fails() {
+    for old in [
+        Reply::Unreachable,
+        Reply::Hang,
+        Reply::Status(404, None),
+        Reply::Status(405, None),
+        Reply::Status(410, None),
+        Reply::Status(421, None),
+        Reply::Status(403, None),
+        Reply::Status(500, None),
+        Reply::Status(503, None),
+        Reply::Redirect("https://as.example/new"),
+        Reply::Text(200, "<html>moved</html>"),
+    ] {
+        let body = json!({ "access_token": "t", "token_type": "Bearer" });
+        let endpoint = TokenEndpoint::answering(Reply::Token(60))
+            .then([Reply::Json(200, body), old.clone()])
+            .metadata(metadata(AS, "https://as.example/old"));
+        let manager = discovering(AS, &endpoint);
+        assert_eq!(token(&manager).await, "t");
+        let endpoint = endpoint.metadata(metadata(AS, "https://as.example/new"));
+        let start = Instant::now();
+        assert_eq!(token(&manager).await, "token-1", "{old:?}");
+        assert_eq!(places(&endpoint), ["old", "old", "new"], "{old:?}");
+        assert!(start.elapsed() <= Duration::from_secs(11), "{old:?}: {:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_the_token_endpoint_is_no_reason_to_look_it_up_again() {
+    let refusal = Reply::Json(401, json!({ "error": "invalid_client" }));
+    let body = json!({ "access_token": "t", "token_type": "Bearer" });
+    let endpoint = TokenEndpoint::answering(refusal)
+        .then([Reply::Json(200, body)])
+        .metadata(metadata(AS, "https://as.example/old"));
+    let manager = discovering(AS, &endpoint);
+    token(&manager).await;
+    for _ in 0..20 {
+        manager.access_token().await.unwrap_err();
+        seconds(2).await;
+    }
+    assert_eq!((endpoint.count(), endpoint.metadata_requests()), (21, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_known_token_endpoint_is_used_while_the_metadata_cannot_be_had() {
+    for trouble in [
+        Reply::Unreachable,
+        Reply::Hang,
+        Reply::Status(404, None),
+        Reply::Status(429, Some("600")),
+        Reply::Status(503, None),
+        Reply::Status(403, None),
+        Reply::Text(200, "<html>"),
+    ] {
+        let endpoint =
+            TokenEndpoint::answering(Reply::Token(60)).metadata(metadata(AS, "https://as.example/known"));
+        let manager = discovering(AS, &endpoint);
+        token(&manager).await;
+        let endpoint = endpoint.metadata(trouble.clone());
+        seconds(3600).await;
+        assert_eq!(token(&manager).await, "token-3", "{trouble:?}");
+        let asked = endpoint.metadata_requests();
+        assert!(asked > 1, "{trouble:?}");
+        for _ in 0..50 {
+            token(&manager).await;
+            seconds(1).await;
+        }
+        assert_eq!(endpoint.metadata_requests(), asked, "{trouble:?}: they are left alone for a minute");
+        assert!(places(&endpoint).iter().all(|place| place == "known"), "{trouble:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_that_name_another_issuer_later_on_are_an_error_and_nothing_is_sent() {
+    for (later, kind) in [
+        (metadata("https://evil.example", "https://evil.example/t"), ErrorKind::IssuerMismatch),
+        (metadata(AS, "http://127.0.0.1/t"), ErrorKind::Malformed),
+        (Reply::Json(200, json!({ "issuer": AS })), ErrorKind::Malformed),
+    ] {
+        let endpoint =
+            TokenEndpoint::answering(Reply::Token(60)).metadata(metadata(AS, "https://as.example/known"));
+        let manager = discovering(AS, &endpoint);
+        token(&manager).await;
+        let endpoint = endpoint.metadata(later.clone());
+        seconds(3600).await;
+        let sent = endpoint.count();
+        assert_eq!(manager.access_token().await.unwrap_err().kind(), kind, "{later:?}");
+        seconds(2).await;
+        assert_eq!(manager.access_token().await.unwrap_err().kind(), kind, "{later:?}");
+        assert_eq!(endpoint.count(), sent, "nothing is sent");
+        let endpoint = endpoint.metadata(metadata(AS, "https://as.example/back"));
+        seconds(2).await;
+        token(&manager).await;
+        assert_eq!(places(&endpoint).last().unwrap(), "back");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_token_endpoint_is_no_flood_of_requests_for_metadata() {
+    let endpoint = TokenEndpoint::answering(Reply::Status(503, None))
+        .then([Reply::Token(60)])
+        .metadata(metadata(AS, "https://as.example/known"));
+    let manager = discovering(AS, &endpoint);
+    token(&manager).await;
+    seconds(60).await;
+    for _ in 0..60 {
+        manager.access_token().await.unwrap_err();
+    }
+    assert!(endpoint.count() > 20, "{}", endpoint.count());
+    let most = 2 + usize::try_from(endpoint.seen()[0].at.elapsed().as_secs() / 10).unwrap();
+    assert!(endpoint.metadata_requests() <= most, "{} of {most}", endpoint.metadata_requests());
+}
+
 /// What an https document names is https, also where plain http on loopback is allowed.
 #[tokio::test(start_paused = true)]
 async fn metadata_of_an_https_issuer_lead_to_no_plain_http_whatever_is_allowed() {

@@ -71,7 +71,10 @@ impl TokenManager {
     }
 
     /// Settings for a manager that looks the token endpoint up in the issuer's metadata
-    /// ([RFC 8414 §2](https://www.rfc-editor.org/rfc/rfc8414#section-2)) when it first needs it.
+    /// ([RFC 8414 §2](https://www.rfc-editor.org/rfc/rfc8414#section-2)) when it first needs it, and
+    /// again with the first token request after an hour, or after one that failed in a way which may
+    /// mean that the endpoint has moved. If the metadata cannot be had then, tokens are asked for where
+    /// they were.
     ///
     /// An issuer that publishes no metadata (each well-known place answers 404) is asked at
     /// `{issuer}/token`, and the error of a failed request says that this URL is a guess. Metadata that

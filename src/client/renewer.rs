@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::AccessToken;
-use super::endpoint::{Lookup, TokenEndpoint};
+use super::endpoint::{Lookup, Place, TokenEndpoint};
 use super::grant::{self, Grant, Issued};
 use super::manager::successor_wait;
 use super::renewal::{Failure, Renewal, RenewalPolicy};
@@ -151,7 +151,7 @@ fn measure(attempt: &Result<Issued, Error>) {
     metrics::count(metrics::TOKEN_REQUESTS, &[("outcome", outcome), ("error", error)]);
 }
 
-/// Asks for a token once.
+/// Asks for a token once; once more if the token endpoint turns out to have moved.
 async fn obtain(
     endpoint: &mut TokenEndpoint,
     grant: &Grant,
@@ -163,9 +163,33 @@ async fn obtain(
     let limits = Limits { total: limit, max_body: MAX_ANSWER };
     let lookup = Lookup { transport, allow_loopback_http, now: shared.clock.now(), limits };
     let place = endpoint.place(lookup).await?;
+    let outcome = ask(&place, grant, transport, shared, limits).await;
+    let may_have_moved = endpoint.settle(&place, &outcome);
+    match outcome {
+        // What may pass is tried again later, and looked up before.
+        Err(error) if may_have_moved && failure(&error) == Failure::Final => {
+            let named = endpoint.place(lookup).await?;
+            if named.url == place.url {
+                return Err(error);
+            }
+            let outcome = ask(&named, grant, transport, shared, limits).await;
+            endpoint.settle(&named, &outcome);
+            outcome
+        }
+        outcome => outcome,
+    }
+}
+
+/// One token request to this address.
+async fn ask(
+    place: &Place,
+    grant: &Grant,
+    transport: &dyn Transport,
+    shared: &Shared,
+    limits: Limits,
+) -> Result<Issued, Error> {
     let request = grant.request(&place.url)?;
     let sent_at = shared.clock.now();
-    let answer = exchange(transport, Operation::TokenRequest, request, limits).await;
     let secrets = || {
         let mut secrets = grant.secrets();
         if let Some(token) = shared.current(Held::token) {
@@ -173,10 +197,10 @@ async fn obtain(
         }
         secrets
     };
-    let issued = answer.and_then(|answer| grant::read(&answer, sent_at, &place.url, secrets));
-    let issued = issued.map_err(|error| place.explain(error))?;
-    endpoint.proved(place);
-    Ok(issued)
+    exchange(transport, Operation::TokenRequest, request, limits)
+        .await
+        .and_then(|answer| grant::read(&answer, sent_at, &place.url, secrets))
+        .map_err(|error| place.explain(error))
 }
 
 /// Transport errors, 429 and 5xx may pass; everything else stays as it is.
