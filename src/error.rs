@@ -97,6 +97,9 @@ impl fmt::Display for Operation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
+    /// The server's certificate is not trusted, has expired, or is for another name; the source says
+    /// which. A token request is not tried again after it.
+    Certificate,
     /// A setting turned out to be unusable.
     Configuration,
     /// The metadata names another issuer than the configured one (RFC 8414 §3.3).
@@ -125,6 +128,7 @@ impl ErrorKind {
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
+            Self::Certificate => "certificate",
             Self::Configuration => "configuration",
             Self::IssuerMismatch => "issuer_mismatch",
             Self::Malformed => "malformed",
@@ -142,6 +146,7 @@ impl ErrorKind {
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Certificate => f.write_str("the server's certificate is not valid"),
             Self::Configuration => f.write_str("a setting is unusable"),
             Self::IssuerMismatch => f.write_str("the metadata names another issuer than the configured one"),
             Self::Malformed => f.write_str("the answer could not be understood"),

@@ -220,6 +220,14 @@ async fn transport_errors_429_and_5xx_are_retried() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_certificate_error_is_not_retried() {
+    let endpoint = TokenEndpoint::answering(Reply::Certificate);
+    let error = manager(&endpoint).access_token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Certificate);
+    assert_eq!(endpoint.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn retry_after_is_honoured() {
     let endpoint = TokenEndpoint::answering(Reply::Token(60)).then([Reply::Status(429, Some("7"))]);
     let start = Instant::now();

@@ -119,7 +119,7 @@ where
     service.ready().await?.call(request).await
 }
 
-fn kind(error: BoxError) -> String {
+fn kind(error: &BoxError) -> String {
     error.downcast_ref::<Error>().unwrap().kind().as_str().to_owned()
 }
 
@@ -393,7 +393,9 @@ async fn calls_that_wait_for_a_token_or_its_successor_are_bounded() {
         calls.spawn(client.clone().oneshot(get(ORDERS)));
     }
     let mut outcomes: Vec<_> = (calls.join_all().await.into_iter())
-        .map(|outcome| outcome.map_or_else(kind, |response| response.status().as_str().to_owned()))
+        .map(|outcome| {
+            outcome.map_or_else(|error| kind(&error), |response| response.status().as_str().to_owned())
+        })
         .collect();
     outcomes.sort_unstable();
     assert_eq!(outcomes, ["200", "overloaded", "overloaded"]);

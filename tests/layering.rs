@@ -81,6 +81,7 @@ const NAMES: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["jwt/algorithm.rs", "key_set/jwk.rs", "authorization_server/"]),
     ("::metrics", &["metrics.rs"]),
     ("reqwest", &["transport/reqwest.rs"]),
+    ("rustls", &["transport/reqwest.rs"]),
     ("tokio::spawn", &["resource_server/builder.rs", "authorization_server/"]),
     ("tracing", &["trace.rs"]),
 ];

@@ -83,7 +83,7 @@ impl Task {
                     self.answer(Ok(token));
                 }
                 Err(error) => {
-                    trace::warning!(target: "tower_oauth::client", %error, "no access token could be obtained");
+                    trace::warning!(target: "tower_oauth::client", error = %error.with_sources(), "no access token could be obtained");
                     let tell = renewal.failed(now(), failure(&error), fastrand::f64());
                     // The last attempt may be cut short: what the server said before tells more.
                     let told_before = last_error.take().filter(|last| last.oauth_error().is_some());
@@ -203,7 +203,7 @@ async fn ask(
         .map_err(|error| place.explain(error))
 }
 
-/// Transport errors, 429 and 5xx may pass; everything else stays as it is.
+/// Transport errors, 429 and 5xx may pass; everything else stays as it is, a certificate error included.
 fn failure(error: &Error) -> Failure {
     match error.kind() {
         ErrorKind::Transport | ErrorKind::Timeout => Failure::Transient(None),

@@ -58,6 +58,12 @@ impl TransportError {
         Self { kind: ErrorKind::Transport, source: Some(source.into()) }
     }
 
+    /// The server's certificate is not valid: not trusted, expired, or for another name. A token request is
+    /// not tried again after it. The source says what is wrong, and stands in the log.
+    pub fn certificate(source: impl Into<BoxError>) -> Self {
+        Self { kind: ErrorKind::Certificate, source: Some(source.into()) }
+    }
+
     /// The answer did not come in time.
     #[must_use]
     pub fn timeout() -> Self {

@@ -1,5 +1,6 @@
 //! The transport on reqwest.
 
+use std::error::Error as StdError;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -143,8 +144,23 @@ impl<R: Resolve> Resolve for Guarded<R> {
 fn convert(error: reqwest::Error) -> TransportError {
     if error.is_timeout() {
         TransportError::timeout()
+    } else if is_certificate_error(&error) {
+        TransportError::certificate(error.without_url())
     } else {
         TransportError::unreachable(error.without_url())
+    }
+}
+
+/// Whether rustls found the certificate of the server invalid.
+fn is_certificate_error(error: &(dyn StdError + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<rustls::Error>() {
+        return matches!(error, rustls::Error::InvalidCertificate(_));
+    }
+    // An `io::Error` is not the source of what it wraps, it stands in place of it.
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    match wrapped {
+        Some(wrapped) => is_certificate_error(wrapped),
+        None => error.source().is_some_and(is_certificate_error),
     }
 }
 

@@ -41,6 +41,8 @@ pub enum Reply {
     Status(u16, Option<&'static str>),
     Redirect(&'static str),
     Unreachable,
+    /// Its certificate is not trusted.
+    Certificate,
     Hang,
 }
 
@@ -173,6 +175,7 @@ impl Transport for TokenEndpoint {
             let mut response = Response::new(Bytes::new());
             let (status, body) = match reply {
                 Reply::Unreachable => return Err(TransportError::unreachable("connection refused")),
+                Reply::Certificate => return Err(TransportError::certificate("UnknownIssuer")),
                 Reply::Hang => std::future::pending().await,
                 Reply::Token(lifetime) => {
                     let mut state = self.0.lock().unwrap();

@@ -1,0 +1,148 @@
+//! Servers whose certificate is not trusted: they are not asked twice, and the log says why.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::as_conversions,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+#[path = "support/log.rs"]
+mod log;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tower_oauth::transport::ReqwestTransport;
+use tower_oauth::{
+    Audience, ClientCredentials, Endpoint, ErrorKind, Issuer, ResourceServer, StartUp, TokenManager,
+};
+
+/// One DER value (X.690 §8.1) of fewer than 64 KiB.
+fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    let length = match content.len() {
+        short @ 0..0x80 => vec![short as u8],
+        longer @ 0x80..0x100 => vec![0x81, longer as u8],
+        long => vec![0x82, (long >> 8) as u8, long as u8],
+    };
+    [&[tag], length.as_slice(), &content].concat()
+}
+
+const SEQUENCE: u8 = 0x30;
+const ECDSA_WITH_SHA256: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+const EC_PUBLIC_KEY: &[u8] = &[0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+const PRIME256V1: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+const COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
+const SUBJECT_ALTERNATIVE_NAME: &[u8] = &[0x06, 3, 0x55, 0x1d, 0x11];
+const BASIC_CONSTRAINTS: &[u8] = &[0x06, 3, 0x55, 0x1d, 0x13];
+
+/// A certificate for `localhost` that its own key has signed (RFC 5280 §4.1).
+fn self_signed(key: &EcdsaKeyPair, is_ca: bool) -> Vec<u8> {
+    let algorithm = der(SEQUENCE, &[ECDSA_WITH_SHA256]);
+    let common_name = der(SEQUENCE, &[COMMON_NAME, &der(0x0c, &[b"an issuer that no store has"])]);
+    let name = der(SEQUENCE, &[&der(0x31, &[&common_name])]);
+    let validity = der(SEQUENCE, &[&der(0x17, &[b"200101000000Z"]), &der(0x17, &[b"491231235959Z"])]);
+    let public_key = der(
+        SEQUENCE,
+        &[&der(SEQUENCE, &[EC_PUBLIC_KEY, PRIME256V1]), &der(0x03, &[&[0], key.public_key().as_ref()])],
+    );
+    let extension = |id: &[u8], value: &[u8]| der(SEQUENCE, &[id, &der(0x04, &[value])]);
+    let names = extension(SUBJECT_ALTERNATIVE_NAME, &der(SEQUENCE, &[&der(0x82, &[b"localhost"])]));
+    let constraints = if is_ca { der(SEQUENCE, &[&[0x01, 1, 0xff]]) } else { der(SEQUENCE, &[]) };
+    let constraints = extension(BASIC_CONSTRAINTS, &constraints);
+    let extensions = der(0xa3, &[&der(SEQUENCE, &[&names, &constraints])]);
+    let version = der(0xa0, &[&[0x02, 1, 2]]);
+    let serial: &[u8] = &[0x02, 1, 1];
+    let signed =
+        der(SEQUENCE, &[&version, serial, &algorithm, &name, &validity, &name, &public_key, &extensions]);
+    let signature = key.sign(&SystemRandom::new(), &signed).unwrap();
+    der(SEQUENCE, &[&signed, &algorithm, &der(0x03, &[&[0], signature.as_ref()])])
+}
+
+/// A TLS server with such a certificate. Counts the connections.
+async fn server(is_ca: bool) -> (String, Arc<AtomicUsize>) {
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+    let certificate = CertificateDer::from(self_signed(&key, is_ca));
+    let private = PrivatePkcs8KeyDer::from(key.to_pkcs8v1().unwrap().as_ref().to_vec());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![certificate], private.into()).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move { acceptor.accept(stream).await.map(drop) });
+        }
+    });
+    (url, connections)
+}
+
+fn transport() -> ReqwestTransport {
+    ReqwestTransport::from_builder(reqwest::Client::builder().no_proxy()).unwrap()
+}
+
+#[tokio::test]
+async fn a_certificate_error_fails_at_once_and_the_log_says_why() {
+    for (is_ca, cause) in [(false, "UnknownIssuer"), (true, "CaUsedAsEndEntity")] {
+        let (url, connections) = server(is_ca).await;
+        let credentials = || ClientCredentials::new("orders", "secret");
+        let token_endpoint = Endpoint::new(format!("{url}/token")).unwrap();
+        let fixed = TokenManager::builder(token_endpoint, credentials());
+        let discovered = TokenManager::discover(Issuer::new(&url).unwrap(), credentials()).unwrap();
+        for (builder, sent) in [(fixed, 1), (discovered, 2)] {
+            log::forget();
+            let tokens = builder.transport(transport()).start().unwrap();
+            let error = tokens.access_token().await.unwrap_err();
+            assert_eq!((error.kind(), error.kind().as_str()), (ErrorKind::Certificate, "certificate"));
+            assert!(error.to_string().contains("certificate"), "{error}");
+            assert_eq!(connections.load(Ordering::SeqCst), sent, "it is not tried again");
+            let logged = log::heard(cause);
+            assert!(log::heard("no access token could be obtained") && logged, "{cause} is not logged");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_error_of_a_key_set_is_told_from_an_outage() {
+    let (url, _) = server(false).await;
+    log::forget();
+    let builder = ResourceServer::builder(Issuer::new(&url).unwrap(), Audience::new("orders").unwrap());
+    let server = builder.transport(transport()).start_up(StartUp::Background).start().await.unwrap();
+    assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Certificate);
+    assert!(log::heard("UnknownIssuer"));
+}
+
+/// Other failures of TLS may pass: a proxy that answers in plain text, a connection that breaks.
+#[tokio::test]
+async fn another_failure_of_tls_is_no_certificate_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/token", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                .await
+                .unwrap();
+        }
+    });
+    let tokens =
+        TokenManager::builder(Endpoint::new(url).unwrap(), ClientCredentials::new("orders", "secret"));
+    let tokens = tokens.transport(transport()).give_up_after(std::time::Duration::ZERO).start().unwrap();
+    let kind = tokens.access_token().await.unwrap_err().kind();
+    assert!(matches!(kind, ErrorKind::Transport | ErrorKind::Timeout), "{kind:?}");
+}
