@@ -1,5 +1,5 @@
-//! A successful answer to a token request ([RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)),
-//! whoever asked: the client, or the exchange of an IAM API key.
+//! A successful answer to a token request ([RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)):
+//! of the client credentials grant, or of the exchange of an IAM API key.
 
 use std::time::Duration;
 

@@ -396,6 +396,33 @@ async fn a_rejected_token_is_replaced_once_and_then_kept_for_a_while() {
     assert_eq!(token(&manager).await, "token-3", "it is renewed although no call waits for it");
 }
 
+/// The clock stands still, so that all of it happens within ten seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_threads_that_refuse_a_token_at_once_cause_one_token_request() {
+    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let clock = tower_oauth::ManualClock::at(UnixTime::from_secs(1_700_000_000));
+    let manager = builder(&endpoint).clock(clock).start().unwrap();
+    manager.access_token().await.unwrap();
+    let mut callers = JoinSet::new();
+    for _ in 0..16 {
+        let manager = manager.clone();
+        callers.spawn(async move {
+            let first = manager.access_token().await.unwrap();
+            let successor = manager.replace(&first).await;
+            for _ in 0..200 {
+                let _once_is_enough = manager.reject(&manager.access_token().await.unwrap());
+            }
+            (first.expose_secret().to_owned(), successor.map(|token| token.expose_secret().to_owned()))
+        });
+    }
+    for (first, successor) in callers.join_all().await {
+        // A caller that came late had the successor from the beginning.
+        let expected = (first == "token-1").then(|| "token-2".to_owned());
+        assert_eq!(successor, expected, "{first}");
+    }
+    assert_eq!(endpoint.count(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_wait_for_a_successor_is_bounded_by_five_seconds_and_by_the_request_timeout() {
     for (request_timeout, limit) in [(10, 5), (2, 2)] {

@@ -142,7 +142,7 @@ impl fmt::Debug for Grant {
 }
 
 /// What an answer says against the request, if it says anything (RFC 6749 §5.2, and App ID's
-/// own spelling of it), without what it quotes of `secrets` and of its own tokens.
+/// own spelling of it), without what it quotes of `secrets` and of the tokens in it.
 fn refusal(body: &[u8], secrets: impl FnOnce() -> Secrets) -> Option<OAuthError> {
     let answer: Value = serde_json::from_slice(body).ok()?;
     // Each by itself: an oddly typed one must not hide the others.

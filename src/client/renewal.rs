@@ -6,7 +6,7 @@
 //! | there is a token | well before it expires, if it was used |
 //! | a resource server refused it | at once, or when the backoff ends |
 //! | transport error, 429, 5xx | full-jitter backoff, not before `Retry-After`; those who wait are answered when the next attempt would come too late for them |
-//! | any other failure, a certificate error included | those who wait are answered, and for a second nobody asks again |
+//! | any other failure, a certificate error included | the calls that wait are answered, and no request is sent for a second |
 
 use std::time::{Duration, Instant};
 

@@ -84,7 +84,7 @@ impl Task {
                 }
                 Err(error) => {
                     trace::warning!(target: "tower_oauth::client", error = %error.with_sources(), "no access token could be obtained");
-                    let tell = renewal.failed(now(), failure(&error), fastrand::f64());
+                    let is_final = renewal.failed(now(), failure(&error), fastrand::f64());
                     // The last attempt may be cut short: what the server said before tells more.
                     let told_before = last_error.take().filter(|last| last.oauth_error().is_some());
                     let error = match told_before {
@@ -92,7 +92,7 @@ impl Task {
                         _ => error,
                     };
                     last_error = Some(error.clone());
-                    self.fail(tell.then_some(error));
+                    self.fail(is_final.then_some(error));
                 }
             }
         }
