@@ -69,8 +69,6 @@ impl Task {
             }
             let Some(attempt) = self.attempt(&mut renewal).await else { return };
             measure(&attempt);
-            // Demands from before belong to this answer, and would only cause another request.
-            while self.demands.try_recv().is_ok() {}
             match attempt {
                 Ok(Issued { token, lifetime }) => {
                     trace::debug!(target: "tower_oauth::client", expires_in = lifetime.map(|l| l.as_secs()), "an access token was obtained");
@@ -80,6 +78,7 @@ impl Task {
                         self.shared.hold(held);
                     }
                     self.shared.settle_replaced();
+                    self.drain();
                     self.answer(Ok(token));
                 }
                 Err(error) => {
@@ -92,6 +91,9 @@ impl Task {
                         _ => error,
                     };
                     last_error = Some(error.clone());
+                    if is_final {
+                        self.drain();
+                    }
                     self.fail(is_final.then_some(error));
                 }
             }
@@ -122,6 +124,11 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// Drops the demands from before an answer: they belong to it, and would only cause another request.
+    fn drain(&mut self) {
+        while self.demands.try_recv().is_ok() {}
     }
 
     /// Answers all calls that wait.
