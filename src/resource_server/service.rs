@@ -2,7 +2,6 @@
 
 use std::task::{Context, Poll};
 
-use http::header::Entry;
 use http::{HeaderMap, Request, Response, Uri, header};
 use tower_service::Service;
 
@@ -209,10 +208,11 @@ impl ResourceServer {
 #[derive(Clone, Debug)]
 pub(super) struct Anonymous(pub(super) Rejection);
 
-/// Keeps the credentials out of the `Debug` output of the request.
+/// Keeps the credentials out of the `Debug` output of the request. It has one field at most: with
+/// several it is refused.
 pub(super) fn mark_sensitive<B>(request: &mut Request<B>) {
-    if let Entry::Occupied(mut fields) = request.headers_mut().entry(header::AUTHORIZATION) {
-        fields.iter_mut().for_each(|value| value.set_sensitive(true));
+    if let Some(credentials) = request.headers_mut().get_mut(header::AUTHORIZATION) {
+        credentials.set_sensitive(true);
     }
 }
 
