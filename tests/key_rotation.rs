@@ -57,7 +57,8 @@ fn keys_uri() -> Endpoint {
 async fn the_first_token_of_a_new_key_is_accepted_while_an_older_fetch_is_under_way() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).jwks_uri(keys_uri()).start().await.unwrap();
-    issuer.delay_after_reading(Duration::from_millis(100));
+    // Both fetches fit into the wait of a second, whatever the random part of it.
+    issuer.delay_after_reading(Duration::from_millis(480));
     let older = tokio::spawn({
         let server = server.clone();
         async move { server.refresh_now().await }
@@ -760,16 +761,26 @@ async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid(
     let whole = jwk_with(rsa(0), "a", &json!({ "d": "AAAA" }));
     let in_a_list = jwk_with(rsa(0), "a", &json!({ "oth": [{ "r": "AAAA" }] }));
     let only_its_kid = json!({ "kty": "RSA", "kid": "a", "d": "AAAA" });
+    // Spelled as no key for signatures may be.
+    let padded = format!("{}==", whole["n"].as_str().unwrap());
+    let under_another_kid = jwk_with(rsa(0), "old", &json!({ "d": "AAAA", "n": padded }));
+    let null_after_it = jwk_with(rsa(0), "a", &json!({ "d": "AAAA" })).to_string();
+    let null_after_it = null_after_it.replacen('}', r#","d":null}"#, 1);
     for published in [
+        json!({ "keys": [under_another_kid, rsa(0).jwk("a"), rsa(1).jwk("b")] }),
         json!({ "keys": [whole, rsa(1).jwk("b")] }),
         json!({ "keys": [in_a_list, rsa(1).jwk("b")] }),
         json!({ "keys": [only_its_kid, rsa(1).jwk("b")] }),
         json!({ "keys": [whole] }),
         json!({ "keys": [only_its_kid] }),
+        Value::from(format!(r#"{{"keys":[{null_after_it},{}]}}"#, rsa(1).jwk("b"))),
     ] {
         let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
         let server = builder(&issuer, &clock()).start().await.unwrap();
-        issuer.publish(published.clone());
+        match &published {
+            Value::String(text) => issuer.answer(Answer::Text(text.clone().leak())),
+            document => issuer.publish(document.clone()),
+        }
         let _with_or_without_a_usable_key = server.refresh_now().await;
         assert!(send(&server, &token("a", rsa(0))).await.is_err(), "{published}");
         for kid in ["a", "c"] {
@@ -795,13 +806,52 @@ async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid(
 /// The first document that is seen may be the one with the private key.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_was_published_with_its_private_part_first_is_not_trusted_later() {
-    let issuer = Scripted::new(json!({ "keys": [jwk_with(rsa(0), "a", &json!({ "d": "AAAA" }))] }));
-    let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
+    let only_its_kid = json!({ "kty": "RSA", "kid": "a", "d": "AAAA" });
+    for first in [
+        json!([jwk_with(rsa(0), "a", &json!({ "d": "AAAA" }))]),
+        // Its public key stands beside it, under its `kid` and under another.
+        json!([rsa(0).jwk("x"), only_its_kid, rsa(0).jwk("a"), rsa(2).jwk("other")]),
+    ] {
+        let issuer = Scripted::new(json!({ "keys": first }));
+        let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
+        let _with_or_without_a_usable_key = server.refresh_now().await;
+        assert!(send(&server, &token("x", rsa(0))).await.is_err());
+        issuer.publish(set(&[("c", rsa(0)), ("b", rsa(1))]));
+        server.refresh_now().await.unwrap();
+        assert_eq!(send(&server, &token("c", rsa(0))).await, Err(RejectionKind::RevokedKey));
+        assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
+    }
+}
+
+/// A key without a `kid` that is compromised takes no other key with it.
+#[tokio::test(start_paused = true)]
+async fn a_compromised_key_without_a_kid_leaves_the_other_keys_usable() {
+    let unnamed = |members: Value| {
+        let mut jwk = jwk_with(rsa(0), "", &members);
+        jwk.as_object_mut().unwrap().remove("kid");
+        jwk
+    };
+    let issuer = Scripted::new(json!({ "keys": [unnamed(json!({})), rsa(1).jwk("b")] }));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    issuer.publish(json!({ "keys": [unnamed(json!({ "d": "AAAA" }))] }));
     server.refresh_now().await.unwrap_err();
-    issuer.publish(set(&[("c", rsa(0)), ("b", rsa(1))]));
-    server.refresh_now().await.unwrap();
-    assert_eq!(send(&server, &token("c", rsa(0))).await, Err(RejectionKind::RevokedKey));
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
+    let without_kid = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, claims().to_string().as_bytes());
+    assert!(send(&server, &without_kid).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_are_null_count_as_absent() {
+    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    let null = json!({ "alg": null, "use": null, "key_ops": null, "x5c": null, "x5t": null, "x5u": null });
+    issuer.publish(json!({ "keys": [jwk_with(rsa(0), "a", &null)] }));
+    server.refresh_now().await.unwrap();
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+    issuer.publish(json!({ "keys": [jwk_with(rsa(0), "a", &json!({ "kid": null }))] }));
+    server.refresh_now().await.unwrap();
+    let without_kid = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, claims().to_string().as_bytes());
+    assert_eq!(send(&server, &without_kid).await, Ok(()));
 }
 
 /// A member that is no JWK gives its private part away all the same.
@@ -829,6 +879,13 @@ async fn a_revoked_key_is_refused_under_every_kid() {
     server.refresh_now().await.unwrap();
     assert_eq!(send(&server, &token("c", rsa(0))).await, Err(RejectionKind::RevokedKey));
     assert_eq!(send(&server, &token("a", rsa(2))).await, Err(RejectionKind::RevokedKey), "the kid, too");
+    // Nor is a revoked key the one key of a token without `kid`.
+    issuer.publish(set(&[("a", rsa(0))]));
+    server.refresh_now().await.unwrap();
+    let without_kid = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, claims().to_string().as_bytes());
+    assert_eq!(send(&server, &without_kid).await, Err(RejectionKind::RevokedKey));
+    issuer.publish(set(&[("b", rsa(1))]));
+    server.refresh_now().await.unwrap();
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
 }
 

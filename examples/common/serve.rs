@@ -26,8 +26,9 @@ const MAX_HEADERS: usize = 64 * 1024;
 /// Serves until `end`; then takes no new connection, and lets requests in flight be answered
 /// for a few seconds.
 ///
-/// A new connection always gets a place: at the limit, the one that has been idle longest is closed.
-/// A connection with a request in flight is never closed for another.
+/// At the limit a new connection gets the place of the one that has been idle longest, which is
+/// closed. A connection with a request in flight is never closed for another: if all have one, the new
+/// one waits.
 pub async fn serve(listener: TcpListener, router: Router, end: impl Future<Output = ()>) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_buf_size(MAX_HEADERS);

@@ -21,9 +21,8 @@ const NAMES_ON_STACK: usize = 256;
 /// Under this name serde_json hands on a number, where its feature `arbitrary_precision` is on.
 const SERDE_NUMBER: &str = "$serde_json::private::Number";
 
-/// How many members and elements a document may have. They bound the work for a token that nobody
-/// signed, and grow with the longest token that is accepted: what fits into 16 KiB fits, and four
-/// times as much into 64 KiB.
+/// How many members and elements a document may have. They bound the work for a token whose
+/// signature is not verified yet, and grow with the longest token that is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SizeLimits {
     /// Members and elements below the outermost object, in all its objects and arrays together.

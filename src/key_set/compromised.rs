@@ -1,6 +1,6 @@
 //! Keys whose private part the issuer published: anyone who read it can sign with them.
 
-use super::{KeySet, RevokedKeys, SkipReason};
+use super::{KeySet, RevokedKeys};
 use crate::jwt::{Fingerprint, VerificationKey};
 
 /// The private keys of one document, by `kid` and by public key: the public part may be published
@@ -38,7 +38,7 @@ impl CompromisedKeys {
         keys.0.without_id.iter().any(|key| self.contains(None, key))
     }
 
-    /// Revokes their public keys for good. A member without readable numbers stands for the keys
+    /// Revokes their public keys. A member without readable numbers stands for the keys
     /// that its `kid` names in `keys`.
     pub(super) fn revoke_materials(&self, keys: Option<&KeySet>, revoked: &mut RevokedKeys) {
         for Compromised { kid, material } in &self.0 {
@@ -62,6 +62,6 @@ impl CompromisedKeys {
 impl KeySet {
     /// Whether the issuer publishes the private part of a key.
     pub(super) fn has_private_keys(&self) -> bool {
-        self.0.skipped.iter().any(|(_, why)| *why == SkipReason::PrivateKey)
+        !self.0.compromised.is_empty()
     }
 }

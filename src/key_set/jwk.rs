@@ -133,6 +133,12 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks, candidate_keys: usize) 
             compromised.insert(kid.as_deref(), *private);
         }
     }
+    // What the numbers of a private key are, a public key of its `kid` says, if it does not.
+    for Member { kid, key, .. } in &members {
+        if let Some(key) = key.as_ref().ok().filter(|key| compromised.contains(kid.as_deref(), key)) {
+            compromised.insert(None, Some(key.material()));
+        }
+    }
     for Member { kid, key, .. } in members {
         match (kid, key) {
             // Its private part stands elsewhere in the set.
@@ -198,14 +204,15 @@ impl Member {
 
 fn parse_member(json: &str, quirks: Quirks) -> Member {
     let Ok(members) = serde_json::from_str::<Members<'_>>(json) else {
-        return private_if_anything(json, quirks).unwrap_or_else(Member::malformed);
+        return private_if_anything(json).unwrap_or_else(Member::malformed);
     };
     let has_kid = members.kid.is_some();
     let kid: Option<Box<str>> = members.kid.and_then(KeyId::new).map(|kid| kid.as_str().into());
     let key = match members.secrets {
         Secrets::Private => {
-            return Member { kid, key: Err(SkipReason::PrivateKey), private: material(json, quirks) };
+            return Member { kid, key: Err(SkipReason::PrivateKey), private: material(json) };
         }
+        _ if members.has_duplicates => return Member::malformed(),
         _ if has_kid && kid.is_none() => return Member::malformed(),
         Secrets::Symmetric => Err(SkipReason::Symmetric),
         Secrets::None => prepare(json, members.alg.as_deref(), quirks),
@@ -214,21 +221,22 @@ fn parse_member(json: &str, quirks: Quirks) -> Member {
 }
 
 /// A member that is no JWK, and a private key all the same: that is compromised, too.
-fn private_if_anything(json: &str, quirks: Quirks) -> Option<Member> {
+fn private_if_anything(json: &str) -> Option<Member> {
     let members: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).ok()?;
     let is_material = |name: &&str| members.get(*name).is_some_and(|value| is_present(&value.to_string()));
     PRIVATE.iter().find(|name| is_material(name))?;
     let kid = members.get("kid").and_then(serde_json::Value::as_str).map(Cow::from).and_then(KeyId::new);
     let kid = kid.map(|kid| kid.as_str().into());
-    Some(Member { kid, key: Err(SkipReason::PrivateKey), private: material(json, quirks) })
+    Some(Member { kid, key: Err(SkipReason::PrivateKey), private: material(json) })
 }
 
-/// What a key is, whatever it says that it is for: a private one is for signing, and says so.
-fn material(json: &str, quirks: Quirks) -> Option<Fingerprint> {
+/// What a key is, whatever it says that it is for: a private one is for signing, and says so. Its
+/// numbers may be spelled in any way that is read anywhere: this only leads to a refusal.
+fn material(json: &str) -> Option<Fingerprint> {
     let mut members: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).ok()?;
     members.retain(|name, _| ["kty", "crv", "n", "e", "x", "y"].contains(&name.as_str()));
     let numbers = serde_json::to_string(&members).ok()?;
-    prepare(&numbers, None, quirks).ok().map(|key| key.material())
+    prepare(&numbers, None, Quirks::AppId).ok().map(|key| key.material())
 }
 
 fn prepare(json: &str, alg: Option<&str>, quirks: Quirks) -> Result<VerificationKey, SkipReason> {
@@ -325,6 +333,8 @@ struct Members<'a> {
     kid: Option<Cow<'a, str>>,
     alg: Option<Cow<'a, str>>,
     secrets: Secrets,
+    /// RFC 7517 §4: names must be unique.
+    has_duplicates: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -346,12 +356,13 @@ impl<'de> Deserialize<'de> for Members<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Members { kid: None, alg: None, secrets: Secrets::None };
+                let mut members =
+                    Members { kid: None, alg: None, secrets: Secrets::None, has_duplicates: false };
                 let mut names: Vec<Cow<'de, str>> = Vec::new();
                 while let Some(Name(name)) = map.next_key()? {
                     match &*name {
-                        "kid" => members.kid = Some(map.next_value::<Name<'de>>()?.0),
-                        "alg" => members.alg = Some(map.next_value::<Name<'de>>()?.0),
+                        "kid" => members.kid = map.next_value::<Option<Name<'de>>>()?.map(|kid| kid.0),
+                        "alg" => members.alg = map.next_value::<Option<Name<'de>>>()?.map(|alg| alg.0),
                         other if other == "k" || PRIVATE.contains(&other) => {
                             if is_present(map.next_value::<&RawValue>()?.get()) {
                                 members.secrets = match members.secrets {
@@ -366,10 +377,10 @@ impl<'de> Deserialize<'de> for Members<'de> {
                             map.next_value::<serde::de::IgnoredAny>()?;
                         }
                     }
-                    // RFC 7517 §4: names must be unique.
-                    if names.contains(&name) || names.len() > 64 {
-                        return Err(A::Error::custom("duplicate member"));
+                    if names.len() > 64 {
+                        return Err(A::Error::custom("too many members"));
                     }
+                    members.has_duplicates |= names.contains(&name);
                     names.push(name);
                 }
                 Ok(members)

@@ -125,6 +125,12 @@ impl KeySet {
         self.0.skipped.iter().map(|(kid, reason)| (kid.as_deref(), *reason))
     }
 
+    /// Whether one of the keys is not revoked.
+    fn has_unrevoked(&self, revoked: &RevokedKeys) -> bool {
+        let unnamed = self.0.without_id.iter().any(|key| !revoked.contains(None, key));
+        unnamed || self.all_named().any(|(kid, key)| !revoked.contains(Some(kid), key))
+    }
+
     /// Whether a usable key has this `kid`.
     fn has_kid(&self, kid: &str) -> bool {
         let Inner { by_id, ambiguous, shared_are_used, .. } = &*self.0;
@@ -159,16 +165,16 @@ impl KeySet {
         let Inner { by_id, without_id, ambiguous, .. } = &*self.0;
         let fits = |key: &&VerificationKey| key.fits(header.algorithm);
         let Some(kid) = header.key_id.as_ref().map(KeyId::as_str) else {
-            let named = by_id.iter().filter(|(kid, _)| !revoked.contains_kid(kid)).map(|(_, key)| key);
-            return Candidates::unrevoked(named.chain(without_id).filter(fits), revoked, limit);
+            let named = by_id.iter().map(|(kid, key)| (Some(&**kid), key));
+            let all = named.chain(without_id.iter().map(|key| (None, key)));
+            return Candidates::unrevoked(all.filter(|(_, key)| fits(key)), revoked, limit);
         };
-        if revoked.contains_kid(kid) {
-            return Err(NoKey::Revoked);
-        }
+        let named = |key| (Some(kid), key);
         match (by_id.get(kid), ambiguous.get(kid)) {
-            (Some(key), _) => Candidates::unrevoked(std::iter::once(key).filter(fits), revoked, 1),
+            _ if revoked.contains_kid(kid) => Err(NoKey::Revoked),
+            (Some(key), _) => Candidates::unrevoked(std::iter::once(key).filter(fits).map(named), revoked, 1),
             (None, Some(keys)) if limit > 1 => {
-                Candidates::unrevoked(keys.iter().filter(fits), revoked, limit)
+                Candidates::unrevoked(keys.iter().filter(fits).map(named), revoked, limit)
             }
             (None, _) => Err(NoKey::Unknown),
         }
@@ -183,19 +189,19 @@ pub(crate) enum Candidates<'k> {
 }
 
 impl<'k> Candidates<'k> {
-    /// Those of `keys` that are not revoked for what they are, if they are no more than `limit`.
-    fn unrevoked(
-        keys: impl Iterator<Item = &'k VerificationKey>,
+    /// Those of `keys`, each with its `kid`, that are not revoked, if they are no more than `limit`.
+    fn unrevoked<'i>(
+        keys: impl Iterator<Item = (Option<&'i str>, &'k VerificationKey)>,
         revoked: &RevokedKeys,
         limit: usize,
     ) -> Result<Self, NoKey> {
         let mut has_revoked = false;
-        let usable = keys.filter(|key| {
-            let is_revoked = revoked.contains(None, key);
+        let usable = keys.filter(|(kid, key)| {
+            let is_revoked = revoked.contains(*kid, key);
             has_revoked |= is_revoked;
             !is_revoked
         });
-        let mut usable = usable.peekable();
+        let mut usable = usable.map(|(_, key)| key).peekable();
         let has_usable = usable.peek().is_some();
         let candidates = Self::few(usable, limit);
         if has_revoked && !has_usable { Err(NoKey::Revoked) } else { candidates }

@@ -64,7 +64,8 @@ impl Refresh {
         }
         let watch = ClockWatch::new(&*clock);
         let heard = Wishes::default();
-        let mut keeper = Keeper { max_stale, fetcher, schedule, watch, clock, shared, wishes, heard };
+        let mut keeper =
+            Keeper { max_stale, fetcher, schedule, watch, clock, shared, wishes, heard, is_late: false };
         while let Some(cause) = keeper.next_cause().await {
             let Some(fetched) = keeper.fetch(cause).await else { return };
             keeper.conclude(cause, fetched);
@@ -83,6 +84,8 @@ struct Keeper {
     wishes: watch::Receiver<Wishes>,
     /// Those that are fulfilled or turned down.
     heard: Wishes,
+    /// Whether the next fetch is for a request that has waited for one already.
+    is_late: bool,
 }
 
 impl Keeper {
@@ -113,6 +116,7 @@ impl Keeper {
     fn granted(&mut self) -> Option<RefreshCause> {
         let wishes = *self.wishes.borrow_and_update();
         let heard = std::mem::replace(&mut self.heard, wishes);
+        self.is_late = wishes.after_a_fetch != heard.after_a_fetch;
         let mut wanted = [
             (RefreshCause::Asked, wishes.asked != heard.asked),
             (RefreshCause::UnknownKey, wishes.unknown_key != heard.unknown_key),
@@ -143,7 +147,8 @@ impl Keeper {
 
     /// One fetch; `None` if the last handle went away meanwhile.
     async fn fetch(&mut self, cause: RefreshCause) -> Option<Result<Fetched, Error>> {
-        if matches!(cause, RefreshCause::BadSignature | RefreshCause::UnknownKey) {
+        let is_on_demand = matches!(cause, RefreshCause::BadSignature | RefreshCause::UnknownKey);
+        if is_on_demand && !self.is_late {
             sleep(SPREAD.mul_f64(fastrand::f64())).await;
         }
         self.shared.begin_refresh(&self.schedule);
@@ -155,8 +160,9 @@ impl Keeper {
             fetched = fetch => fetched,
             () = closed(&mut self.wishes) => return None,
         };
-        // Requests send no wish while a fetch is under way: these are from before it began, and
-        // wait for this fetch. A manual refresh that was requested meanwhile is a later fetch.
+        // Requests send no wish while a fetch is under way. One that read `begun` just before this
+        // fetch began may send it later, and waits for this fetch. A manual refresh that was
+        // requested meanwhile is a later fetch.
         self.heard = Wishes { asked: self.heard.asked, ..*self.wishes.borrow_and_update() };
         Some(fetched)
     }

@@ -22,7 +22,7 @@ pub(crate) struct Snapshot {
     /// The keys that are not used now: those revoked for good, and the `kid`s of the private keys
     /// in a document that was published since this set.
     pub(super) revoked: Arc<RevokedKeys>,
-    /// Revoked by the program, or because the private part was published.
+    /// Revoked by the program, or because the private part was published, for the life of the process.
     pub(super) revoked_for_good: Arc<RevokedKeys>,
 }
 

@@ -50,6 +50,8 @@ pub(super) struct Wishes {
     pub(super) asked: u64,
     pub(super) bad_signature: u64,
     pub(super) unknown_key: u64,
+    /// By requests that have waited for a fetch already, and have less of their time left.
+    pub(super) after_a_fetch: u64,
 }
 
 /// What the handles and the refresher share.
@@ -147,15 +149,19 @@ impl KeySetHandle {
             let Seat(shared) = &seat;
             let is_hopeless = |gate: &Gate| !(gate.is_fetching || gate.is_open(cause, timer::now()));
             // A fetch that is under way may have read the set before the key was in it: it is
-            // waited for, and counts only if it brought the key.
+            // waited for, and counts only if it brought a missing key.
+            let has_waited = progress.borrow().ended < begun;
             let _ = progress.wait_for(|progress| progress.ended >= begun).await;
             let has_key = |(kid, _): &(Box<str>, UnixTime)| shared.snapshot.load().has_kid(kid);
             if unknown_key.as_ref().is_some_and(has_key) || is_hopeless(&shared.gate.load()) {
                 return;
             }
-            wishes.send_modify(|wishes| match cause {
-                RefreshCause::BadSignature => wishes.bad_signature += 1,
-                _ => wishes.unknown_key += 1,
+            wishes.send_modify(|wishes| {
+                match cause {
+                    RefreshCause::BadSignature => wishes.bad_signature += 1,
+                    _ => wishes.unknown_key += 1,
+                }
+                wishes.after_a_fetch += u64::from(has_waited);
             });
             let is_over = |progress: &Progress| progress.ended > begun || is_hopeless(&shared.gate.load());
             let _ = progress.wait_for(is_over).await;
@@ -328,9 +334,9 @@ impl Shared {
         self.measure(now);
     }
 
-    /// Revokes keys whose private part was published beside no usable key: what they are for good,
-    /// and their `kid`s until the issuer publishes a usable set. Returns whether one of them has no
-    /// `kid`.
+    /// Revokes keys whose private part was published beside no usable key: their public keys for
+    /// good, and their `kid`s until the issuer publishes a usable set. Returns whether one of them has
+    /// no `kid` and no other key is left.
     pub(super) fn revoke_compromised(&self, compromised: &CompromisedKeys) -> bool {
         self.snapshot.change(|current| {
             let (keys, for_good) = (current.keys.as_ref(), &current.revoked_for_good);
@@ -341,7 +347,11 @@ impl Shared {
             });
             Snapshot { revoked, revoked_for_good, epoch: current.epoch + 1, ..Snapshot::clone(current) }
         });
-        self.snapshot.load().keys.as_ref().is_some_and(|keys| compromised.contains_unnamed(keys))
+        let snapshot = self.snapshot.load();
+        snapshot
+            .keys
+            .as_ref()
+            .is_some_and(|keys| compromised.contains_unnamed(keys) && !keys.has_unrevoked(&snapshot.revoked))
     }
 
     pub(super) fn sound_alarm(&self) {

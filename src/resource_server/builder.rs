@@ -127,13 +127,12 @@ impl ResourceServerBuilder {
 
     /// The longest token that is looked at, in bytes. Default: 16 KiB.
     ///
-    /// What a token's claims may hold grows with it, from 16 KiB on: an object may have 256
-    /// members, one of `aud`, `scope`, `scp` and `amr` 1,024 strings, and all objects and arrays
-    /// within the claims 2,048 members and elements together; with 64 KiB four times as many each.
-    /// A token with more is refused as
-    /// [`RejectionKind::TooManyMembers`](crate::RejectionKind::TooManyMembers). The header of a
-    /// token may have 8 KiB and 256 members, and nothing may be nested deeper than 32 levels,
-    /// however long tokens may be.
+    /// What a token's claims may hold grows with it, from 16 KiB on: 256 members of an object,
+    /// those so far of the objects around it included; 1,024 strings in one of `aud`, `scope`, `scp`
+    /// and `amr`; and 2,048 members and elements within the claims, in all objects and arrays
+    /// together. With 64 KiB it is four times as many each. A token with more is refused as
+    /// [`RejectionKind::TooManyMembers`](crate::RejectionKind::TooManyMembers). However long tokens
+    /// may be, their header may have 8 KiB and 256 members, and 32 levels of nesting are the limit.
     pub fn max_token_len(mut self, bytes: usize) -> Self {
         self.max_token_len = bytes;
         self

@@ -17,8 +17,9 @@ impl LogLimit {
     /// Whether an event may be logged now. Of several callers at one moment one is allowed.
     pub(super) fn allows(&self, now: UnixTime) -> bool {
         let (now, last) = (now.as_secs(), self.last.load(Ordering::Relaxed));
-        // A clock that was set back ends the wait.
-        let is_due = last == 0 || now < last || now - last >= Self::INTERVAL;
+        // A clock that was set back by more than a minute ends the wait. A little earlier is what
+        // another thread may have read.
+        let is_due = last == 0 || now.abs_diff(last) >= Self::INTERVAL;
         is_due && self.last.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
@@ -34,6 +35,7 @@ mod tests {
         assert!(allows(0));
         assert!(!allows(0) && !allows(59));
         assert!(allows(60) && !allows(61));
-        assert!(allows(10), "the clock was set back");
+        assert!(!allows(59), "another thread read the clock a moment before");
+        assert!(allows(0), "the clock was set back");
     }
 }

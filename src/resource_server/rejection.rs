@@ -47,8 +47,8 @@ pub enum RejectionKind {
     SenderConstrained,
     /// The token is longer than the limit.
     TooLarge,
-    /// The token's objects and arrays hold more than
-    /// [`max_token_len`](crate::ResourceServerBuilder::max_token_len) allows.
+    /// The objects and arrays of the token hold more members or elements than the limits allow, which
+    /// grow with [`max_token_len`](crate::ResourceServerBuilder::max_token_len).
     TooManyMembers,
     /// `typ` is not that of an access token.
     Type,
