@@ -277,7 +277,14 @@ impl Error {
 
     /// Adds what the kind alone does not say. A server's words in it are [`shown`].
     pub(crate) fn with_detail(self, detail: impl Into<String>) -> Self {
-        self.map(|inner| Inner { detail: Some(detail.into()), ..inner })
+        self.map(|mut inner| {
+            let added = detail.into();
+            inner.detail = Some(match inner.detail.take() {
+                Some(detail) => format!("{detail}; {added}"),
+                None => added,
+            });
+            inner
+        })
     }
 
     /// Notes where the request went, without query and fragment.

@@ -1,9 +1,9 @@
 //! Removes secrets and tokens from what a server says.
 //!
-//! A server may quote the request that it refuses, or its own answer. It may have decoded what it
-//! quotes, or have encoded it again: so each character of a secret is recognised as it is,
-//! percent-encoded, form-urlencoded, as an escape of JSON, or as a character reference of HTML.
+//! A server may quote the request that it refuses, or the response that it makes. It may have decoded
+//! what it quotes, or have encoded it once more: each secret is looked for in those spellings.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::Value;
@@ -13,13 +13,23 @@ use zeroize::Zeroizing;
 /// What stands in place of a secret.
 const REDACTED: &str = "[redacted]";
 
-/// Characters of a text that are kept. It bounds the work on a text of any length, too.
-const LONGEST: usize = 2000;
+/// What stands in place of a text that is not searched for secrets, because it is too long or
+/// there are too many of them.
+const NOT_SHOWN: &str = "[not shown]";
+
+/// Bytes of a text that is searched.
+const MAX_TEXT: usize = 16 * 1024;
+
+/// Secrets that are taken out of one response.
+const MAX_MEMBERS: usize = 32;
+
+/// Characters of a text that are kept.
+const MAX_SHOWN: usize = 2000;
 
 /// The shortest run of characters that counts as a compact JWS by its beginning alone.
 const SHORTEST_JWS: usize = 20;
 
-/// Members of an answer that hold secrets, wherever they stand in it.
+/// Members of a response that hold secrets, wherever they stand in it.
 const SECRET_MEMBERS: [&str; 10] = [
     "access_token",
     "apikey",
@@ -33,33 +43,48 @@ const SECRET_MEMBERS: [&str; 10] = [
     "token",
 ];
 
-/// The secrets of one exchange. Their memory is wiped when they are dropped.
+/// The secrets of one exchange, in all of their spellings. Their memory is wiped when they are
+/// dropped.
 #[derive(Default)]
-pub(crate) struct Secrets(Vec<Zeroizing<String>>);
+pub(crate) struct Secrets {
+    spellings: Vec<Zeroizing<String>>,
+    members: usize,
+}
 
 impl Secrets {
-    /// Adds a secret; its encodings are recognised by themselves.
+    /// Adds a secret, as it is and as it may be quoted.
     pub(crate) fn add(&mut self, secret: &str) {
-        if secret.is_empty() {
-            return;
+        // A server that reads RFC 6749 §2.3.1 decodes what another one takes as it is.
+        let decoded = Zeroizing::new(form_decoded(secret).into_owned());
+        let encoded = form_encoded(secret);
+        for plain in [secret, secret.trim(), &decoded, &encoded] {
+            let encoded = form_encoded(plain);
+            self.add_spelling(&encoded.replace('+', "%20"));
+            self.add_spelling(&with_lower_case_escapes(&encoded));
+            self.add_spelling(&encoded);
+            self.add_spelling(&json_escaped(plain));
+            self.add_spelling(plain);
         }
-        // Of the full length at once: a buffer that grows leaves copies behind.
-        let mut encoded = Zeroizing::new(String::with_capacity(secret.len().saturating_mul(3)));
-        encoded.extend(form_urlencoded::byte_serialize(secret.as_bytes()));
-        if *encoded != secret {
-            // It went out form-urlencoded; a server may quote that in another encoding.
-            self.0.push(encoded);
-        }
-        self.0.push(Zeroizing::new(secret.to_owned()));
     }
 
-    /// Adds the tokens and secrets that stand in an answer.
-    pub(crate) fn add_members(&mut self, answer: &Value) {
-        match answer {
+    fn add_spelling(&mut self, spelling: &str) {
+        if !spelling.is_empty() && !self.spellings.iter().any(|own| **own == spelling) {
+            self.spellings.push(Zeroizing::new(spelling.to_owned()));
+        }
+    }
+
+    /// Adds the tokens and secrets that stand in a response.
+    pub(crate) fn add_members(&mut self, response: &Value) {
+        match response {
             Value::Object(members) => {
                 for (name, value) in members {
                     match value {
-                        Value::String(secret) if SECRET_MEMBERS.contains(&name.as_str()) => self.add(secret),
+                        Value::String(secret) if SECRET_MEMBERS.contains(&name.as_str()) => {
+                            self.members += 1;
+                            if self.members <= MAX_MEMBERS {
+                                self.add(secret);
+                            }
+                        }
                         value => self.add_members(value),
                     }
                 }
@@ -69,28 +94,20 @@ impl Secrets {
         }
     }
 
-    /// The text without these secrets and without anything that looks like a compact JWS; cut to
-    /// 2,000 characters after that.
+    /// The text without these secrets and without anything that looks like a compact JWS, cut to 2,000
+    /// characters after that.
     pub(crate) fn redact(&self, text: &str) -> String {
-        let mut redacted = String::new();
-        let mut rest = text;
-        let mut length = 0;
-        while let (Some(c), true) = (rest.chars().next(), length < LONGEST) {
-            let secret = self.0.iter().filter_map(|secret| prefix_len(rest, secret)).max();
-            match secret.or_else(|| compact_jws(rest)) {
-                Some(end) => {
-                    redacted.push_str(REDACTED);
-                    length += REDACTED.len();
-                    rest = rest.get(end..).unwrap_or_default();
-                }
-                None => {
-                    redacted.push(c);
-                    length += 1;
-                    rest = rest.get(c.len_utf8()..).unwrap_or_default();
-                }
-            }
+        if text.len() > MAX_TEXT || self.members > MAX_MEMBERS {
+            return NOT_SHOWN.to_owned();
         }
-        redacted
+        // The longest first: one may be a part of another.
+        let mut spellings: Vec<&str> = self.spellings.iter().map(|spelling| spelling.as_str()).collect();
+        spellings.sort_unstable_by_key(|spelling| std::cmp::Reverse(spelling.len()));
+        let mut redacted = without_jws(text);
+        for spelling in spellings {
+            redacted = redacted.replace(spelling, REDACTED);
+        }
+        redacted.chars().take(MAX_SHOWN).collect()
     }
 }
 
@@ -100,99 +117,63 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// The length of what begins as a compact JWS does, with `{"` in base64url.
-fn compact_jws(text: &str) -> Option<usize> {
+/// As in a form (RFC 6749 appendix B). Of the full length at once: a buffer that grows leaves copies
+/// behind.
+fn form_encoded(text: &str) -> Zeroizing<String> {
+    let mut encoded = Zeroizing::new(String::with_capacity(text.len().saturating_mul(3)));
+    encoded.extend(form_urlencoded::byte_serialize(text.as_bytes()));
+    encoded
+}
+
+/// The value that a form has, if this stands in it.
+fn form_decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains(['+', '%']) || text.contains('&') {
+        return Cow::Borrowed(text);
+    }
+    let value = form_urlencoded::parse(text.as_bytes()).next();
+    match value {
+        Some((name, value)) if value.is_empty() => name,
+        // The part before the first `=` was taken for a name.
+        Some((name, value)) => Cow::Owned(format!("{name}={value}")),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// `%2F` as `%2f`.
+fn with_lower_case_escapes(encoded: &str) -> Zeroizing<String> {
+    let mut digits = 0;
+    let lowered = encoded.chars().map(|c| {
+        if c == '%' {
+            digits = 2;
+        } else if digits > 0 {
+            digits -= 1;
+            return c.to_ascii_lowercase();
+        }
+        c
+    });
+    Zeroizing::new(lowered.collect())
+}
+
+/// As in a string of JSON, without the quotation marks.
+fn json_escaped(text: &str) -> Zeroizing<String> {
+    let json = Zeroizing::new(Value::from(text).to_string());
+    Zeroizing::new(json.trim_start_matches('"').trim_end_matches('"').to_owned())
+}
+
+/// The text without what begins as a compact JWS does, with `{"` in base64url.
+fn without_jws(text: &str) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
-    (text.starts_with("eyJ") && end >= SHORTEST_JWS).then_some(end)
-}
-
-/// The length of the longest beginning of `text` that stands for `secret`.
-fn prefix_len(text: &str, secret: &str) -> Option<usize> {
-    // A character of the secret may be one that begins an escape, so that there are several ways to
-    // read the text: all of them are followed.
-    let mut ends = vec![0];
-    for c in secret.chars() {
-        let mut next: Vec<usize> = Vec::new();
-        for end in ends {
-            let rest = text.get(end..).unwrap_or_default();
-            next.extend(spellings(rest, c).into_iter().flatten().map(|length| end + length));
-        }
-        next.sort_unstable();
-        next.dedup();
-        if next.is_empty() {
-            return None;
-        }
-        ends = next;
-    }
-    ends.last().copied().filter(|end| *end > 0)
-}
-
-/// The lengths of the beginnings of `text` that stand for `c`.
-fn spellings(text: &str, c: char) -> [Option<usize>; 3] {
-    let as_it_is = text.starts_with(c).then(|| c.len_utf8());
-    match text.as_bytes().first() {
-        Some(b'%') => [as_it_is, percent_encoded(text, c), None],
-        Some(b'+') => [as_it_is, (c == ' ').then_some(1), None],
-        Some(b'\\') => [as_it_is, backslashed(text, c), unicode_escaped(text, c)],
-        Some(b'&') => [as_it_is, character_reference(text, c), None],
-        _ => [as_it_is, None, None],
-    }
-}
-
-/// `%C3%A9` (RFC 3986 §2.1).
-fn percent_encoded(text: &str, c: char) -> Option<usize> {
+    let mut redacted = String::with_capacity(text.len());
     let mut rest = text;
-    for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-        let digits = rest.strip_prefix('%')?.get(..2)?;
-        if u8::from_str_radix(digits, 16).ok()? != byte {
-            return None;
-        }
-        rest = rest.get(3..)?;
+    while let Some((before, from)) = rest.find("eyJ").and_then(|at| rest.split_at_checked(at)) {
+        let end = from.find(|c| !is_part(c)).unwrap_or(from.len());
+        let (run, behind) = from.split_at_checked(end).unwrap_or((from, ""));
+        redacted.push_str(before);
+        redacted.push_str(if end >= SHORTEST_JWS { REDACTED } else { run });
+        rest = behind;
     }
-    Some(text.len() - rest.len())
-}
-
-/// `\/` and its like (RFC 8259 §7).
-fn backslashed(text: &str, c: char) -> Option<usize> {
-    let letter = match c {
-        '\n' => 'n',
-        '\r' => 'r',
-        '\t' => 't',
-        c => c,
-    };
-    text.strip_prefix('\\')?.starts_with(letter).then(|| 1 + letter.len_utf8())
-}
-
-/// `\u00e9`, or two of them (RFC 8259 §7).
-fn unicode_escaped(text: &str, c: char) -> Option<usize> {
-    let mut rest = text;
-    for unit in c.encode_utf16(&mut [0; 2]) {
-        let digits = rest.strip_prefix("\\u")?.get(..4)?;
-        if u16::from_str_radix(digits, 16).ok()? != *unit {
-            return None;
-        }
-        rest = rest.get(6..)?;
-    }
-    Some(text.len() - rest.len())
-}
-
-/// `&amp;`, `&#38;` or `&#x26;`.
-fn character_reference(text: &str, c: char) -> Option<usize> {
-    let (name, _) = text.strip_prefix('&')?.split_at_checked(text.find(';')?.checked_sub(1)?)?;
-    let code = |digits: &str, radix| u32::from_str_radix(digits, radix).ok().and_then(char::from_u32);
-    let named = match name {
-        "amp" => Some('&'),
-        "lt" => Some('<'),
-        "gt" => Some('>'),
-        "quot" => Some('"'),
-        "apos" => Some('\''),
-        _ => match name.strip_prefix('#')? {
-            digits if digits.starts_with(['x', 'X']) => code(digits.get(1..)?, 16),
-            digits => code(digits, 10),
-        },
-    };
-    (named == Some(c)).then_some(name.len() + 2)
+    redacted.push_str(rest);
+    redacted
 }
 
 #[cfg(test)]
@@ -206,22 +187,30 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_found_in_any_mixture_of_encodings() {
-        for quote in
-            ["a%b \"é\\&", "a%25b+%22%C3%A9%5c%26", "a%b%20\\\"\\u00e9\\\\&amp;", "a%25b &quot;é\\&#x26;"]
-        {
-            assert_eq!(redact("a%b \"é\\&", &format!("<{quote}>")), "<[redacted]>", "{quote}");
+    fn a_secret_is_found_as_it_was_sent_decoded_and_encoded_once_more() {
+        for (secret, quote) in [
+            ("a/b+\"c", "a/b+\"c"),
+            ("a/b+\"c", "a%2Fb%2B%22c"),
+            ("a/b+\"c", "a%2fb%2b%22c"),
+            ("a/b+\"c", "a%252Fb%252B%2522c"),
+            ("a/b+\"c", "a/b+\\\"c"),
+            ("a/b c", "a%2Fb+c"),
+            ("a/b c", "a%2Fb%20c"),
+            // Sent as it is, and decoded all the same.
+            ("s3cr3t+x", "s3cr3t x"),
+            ("abc+def%2Fgh", "abc def/gh"),
+            ("abc=def%2Fgh", "abc=def/gh"),
+            ("abcdef\n", "abcdef"),
+        ] {
+            assert_eq!(redact(secret, &format!("<{quote}>")), "<[redacted]>", "{secret} as {quote}");
         }
-        assert_eq!(redact("%25", "%25 and %2525"), "[redacted] and [redacted]");
-        assert_eq!(redact("𝄞", "\\ud834\\udd1e"), "[redacted]");
-        assert_eq!(redact("aa", "aaaaa"), "[redacted][redacted]a");
+        let twice = redact("aa", "aaaaa");
+        assert_eq!(twice, "[redacted][redacted]a");
     }
 
     #[test]
     fn other_text_stays_as_it_is() {
-        for text in
-            ["", "100 % of it", "%", "%2", "%zz", "\\", "\\u12", "&", "&;", "&#;", "&#x;", "é𝄞", "eyJ"]
-        {
+        for text in ["", "100 % of it", "%", "%2", "%zz", "\\", "&", "é𝄞", "eyJ", "eyJ eyJ short"] {
             assert_eq!(redact("secret", text), text);
         }
         assert_eq!(redact("", "text"), "text");
@@ -229,13 +218,25 @@ mod tests {
 
     #[test]
     fn a_compact_jws_is_found_without_knowing_it() {
-        assert_eq!(redact("x", "got eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln!"), "got [redacted]!");
+        let jws = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln";
+        assert_eq!(redact("x", &format!("got {jws}! eyJ and {jws}")), "got [redacted]! eyJ and [redacted]");
     }
 
     #[test]
     fn a_long_text_is_cut_after_it_was_redacted() {
-        let text = format!("{}secret", "x".repeat(LONGEST - 3));
+        let text = format!("{}secret", "x".repeat(MAX_SHOWN - 3));
         assert!(!redact("secret", &text).contains("sec"));
-        assert_eq!(redact("secret", &"x".repeat(LONGEST * 2)).len(), LONGEST);
+        assert_eq!(redact("secret", &"x".repeat(MAX_SHOWN * 2)).len(), MAX_SHOWN);
+    }
+
+    /// The work is a fixed number of searches, each linear in a text of bounded length.
+    #[test]
+    fn neither_long_texts_nor_many_secrets_are_searched() {
+        assert_eq!(redact("secret", &"x".repeat(MAX_TEXT + 1)), NOT_SHOWN);
+        let mut secrets = Secrets::default();
+        let tokens: Vec<Value> = (0..5000).map(|n| serde_json::json!({ "token": format!("t{n}") })).collect();
+        secrets.add_members(&Value::from(tokens));
+        assert!(secrets.spellings.len() <= MAX_MEMBERS * 20);
+        assert_eq!(secrets.redact("t4999"), NOT_SHOWN);
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -63,21 +64,25 @@ struct Inner {
     api_key: SecretString,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
-    state: Mutex<State>,
-    /// A token that was answered 401, until it is dropped.
-    rejected: ArcSwapOption<SecretString>,
+    kept: ArcSwapOption<Kept>,
+    /// Locked while a token is requested, so that calls at the same time make one exchange.
+    exchanges: Mutex<Exchanges>,
 }
 
 #[derive(Default)]
-struct State {
-    kept: Option<Kept>,
-    /// When a token was dropped because it was answered 401.
-    dropped_at: Option<UnixTime>,
+struct Exchanges {
+    /// When a token was last requested because the one before was answered 401.
+    replaced_at: Option<UnixTime>,
+    /// The last exchange, if it failed.
+    failure: Option<(UnixTime, Error)>,
 }
 
 struct Kept {
     token: SecretString,
     renew_at: UnixTime,
+    expires_at: UnixTime,
+    /// It was answered 401.
+    is_rejected: AtomicBool,
 }
 
 impl IamApiKey {
@@ -113,47 +118,69 @@ impl IamApiKey {
             api_key,
             transport: Arc::new(transport),
             clock: Arc::new(clock),
-            state: Mutex::default(),
-            rejected: ArcSwapOption::empty(),
+            kept: ArcSwapOption::empty(),
+            exchanges: Mutex::default(),
         })))
     }
 
     async fn current(&self) -> Result<SecretString, Error> {
-        // Locked while fetching, so that calls at the same time make one exchange.
-        let mut state = self.0.state.lock().await;
+        let mut exchanges = self.0.exchanges.lock().await;
         let now = self.0.clock.now();
-        if state.kept.as_ref().is_some_and(|kept| self.0.is_rejected(kept)) && state.may_drop(now) {
-            state.kept = None;
-            state.dropped_at = Some(now);
-            self.0.rejected.store(None);
-        }
-        if let Some(kept) = state.kept.as_ref().filter(|kept| now < kept.renew_at) {
+        let kept = self.0.kept.load_full();
+        let is_rejected = kept.as_ref().is_some_and(|kept| kept.is_rejected.load(Ordering::Relaxed));
+        let replaces = is_rejected && exchanges.may_replace(now);
+        if let Some(kept) = kept.as_ref().filter(|kept| now < kept.renew_at && !replaces) {
             return Ok(kept.token.clone());
         }
-        let (token, lifetime) = self.0.exchange(now).await?;
-        state.kept = Some(Kept {
-            token: token.clone(),
-            // A token of unknown or short life is used once.
-            renew_at: now.saturating_add(lifetime.saturating_sub(EARLY)),
-        });
-        Ok(token)
+        let failure = match exchanges.recent_failure(now) {
+            Some(failure) => failure,
+            None => match self.0.exchange(now).await {
+                Ok((token, lifetime)) => {
+                    exchanges.failure = None;
+                    exchanges.replaced_at = if replaces { Some(now) } else { exchanges.replaced_at };
+                    self.0.kept.store(Some(Arc::new(Kept::new(&token, lifetime, now))));
+                    return Ok(token);
+                }
+                Err(error) => {
+                    exchanges.failure = Some((now, error.clone()));
+                    exchanges.replaced_at = if replaces { Some(now) } else { exchanges.replaced_at };
+                    error
+                }
+            },
+        };
+        // Without another token the old one serves until it expires.
+        kept.filter(|kept| now < kept.expires_at).map(|kept| kept.token.clone()).ok_or(failure)
     }
 }
 
-impl State {
-    /// Whether none was dropped in the last ten seconds: a server that refuses every token causes no
+impl Kept {
+    fn new(token: &SecretString, lifetime: Duration, now: UnixTime) -> Self {
+        Self {
+            token: token.clone(),
+            // A token of unknown or short life is used once.
+            renew_at: now.saturating_add(lifetime.saturating_sub(EARLY)),
+            expires_at: now.saturating_add(lifetime),
+            is_rejected: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Exchanges {
+    /// Whether no token was replaced in the last ten seconds: a server that refuses every token causes no
     /// exchange for each call.
-    fn may_drop(&self, now: UnixTime) -> bool {
-        self.dropped_at.is_none_or(|last| now < last || now.saturating_since(last) >= REJECTIONS_APART)
+    fn may_replace(&self, now: UnixTime) -> bool {
+        self.replaced_at.is_none_or(|last| now < last || now.saturating_since(last) >= REJECTIONS_APART)
+    }
+
+    /// The error of an exchange that failed less than a second ago: calls that waited for it make none
+    /// each.
+    fn recent_failure(&self, now: UnixTime) -> Option<Error> {
+        let (at, error) = self.failure.as_ref()?;
+        (*at == now).then(|| error.clone())
     }
 }
 
 impl Inner {
-    fn is_rejected(&self, kept: &Kept) -> bool {
-        let rejected = self.rejected.load();
-        rejected.as_ref().is_some_and(|token| token.expose_secret() == kept.token.expose_secret())
-    }
-
     async fn exchange(&self, now: UnixTime) -> Result<(SecretString, Duration), Error> {
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", API_KEY_GRANT)
@@ -188,7 +215,11 @@ impl IamToken for IamApiKey {
     }
 
     fn reject(&self, token: &SecretString) {
-        self.0.rejected.store(Some(Arc::new(token.clone())));
+        let kept = self.0.kept.load();
+        let kept = kept.as_ref().filter(|kept| kept.token.expose_secret() == token.expose_secret());
+        if let Some(kept) = kept {
+            kept.is_rejected.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -202,7 +233,7 @@ impl fmt::Debug for IamApiKey {
 const IAM_TOKEN_URL: &str = "https://iam.cloud.ibm.com/identity/token";
 const API_KEY_GRANT: &str = "urn:ibm:params:oauth:grant-type:apikey";
 
-/// After a token was dropped because it was answered 401, none is dropped for so long.
+/// After a token was replaced because it was answered 401, none is replaced for so long.
 const REJECTIONS_APART: Duration = Duration::from_secs(10);
 
 /// How long before its expiry a token is renewed.

@@ -98,9 +98,12 @@ impl ClientCredentials {
             Method::ClientSecretPost => return None,
             Method::BasicUnencoded => format!("{}:{secret}", self.id),
             Method::ClientSecretBasic => {
-                let encode =
-                    |part: &str| form_urlencoded::byte_serialize(part.as_bytes()).collect::<String>();
-                format!("{}:{}", encode(&self.id), encode(secret))
+                let encode = |part: &str| {
+                    let mut encoded = Zeroizing::new(String::with_capacity(part.len().saturating_mul(3)));
+                    encoded.extend(form_urlencoded::byte_serialize(part.as_bytes()));
+                    encoded
+                };
+                format!("{}:{}", *encode(&self.id), *encode(secret))
             }
         };
         Some(Zeroizing::new(STANDARD.encode(Zeroizing::new(pair).as_bytes())))

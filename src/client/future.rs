@@ -218,8 +218,10 @@ fn names_the_token<ResBody>(response: &Response<ResBody>) -> bool {
 /// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)).
 fn is_invalid_token(headers: &HeaderMap) -> bool {
     headers.get_all(header::WWW_AUTHENTICATE).iter().any(|challenge| {
-        // What stands where matters little: the worst that a wrong guess costs is one retry.
-        let challenge = challenge.as_bytes().to_ascii_lowercase();
+        // The challenges are not parsed: a wrong guess costs one token request in ten seconds. White
+        // space may stand around `=` (RFC 9110 §11.2).
+        let challenge = challenge.as_bytes().iter().filter(|byte| !byte.is_ascii_whitespace());
+        let challenge: Vec<u8> = challenge.map(u8::to_ascii_lowercase).collect();
         let has = |word: &[u8]| challenge.windows(word.len()).any(|window| window == word);
         has(b"bearer") && (has(br#"error="invalid_token""#) || has(b"error=invalid_token"))
     })
@@ -248,6 +250,7 @@ mod tests {
         assert!(challenged(r#"Bearer realm="x", error="invalid_token""#));
         assert!(challenged(r#"bearer error=invalid_token"#));
         assert!(challenged(r#"Bearer scope="appid_default", error="invalid_token""#));
+        assert!(challenged("Bearer realm=\"x\", error\t= \"invalid_token\""));
         assert!(!challenged("Bearer"));
         assert!(!challenged(r#"Bearer error="insufficient_scope""#));
         assert!(!challenged(r#"Basic realm="invalid_token""#));

@@ -158,6 +158,10 @@ impl TokenManager {
         // Subscribed before the task is woken, so that no answer is missed.
         let mut progress = self.0.progress.clone();
         let answers = progress.borrow_and_update().answers;
+        // It may have come before the subscription.
+        if let Some(token) = self.current() {
+            return Ok(token);
+        }
         if !self.ring() {
             return Err(gone());
         }
@@ -178,8 +182,10 @@ impl TokenManager {
         Ok(token)
     }
 
-    /// Reports that a resource server refused this token: its renewal begins now. Returns whether the
-    /// token has a successor already, or one has been asked for.
+    /// Reports that a resource server refused this token: its renewal begins now. Returns whether a
+    /// call with another token is worth a try: this one has a successor, or one is being requested, or
+    /// the token is not kept because the server does not say how long it lives, so that the next call
+    /// requests one.
     ///
     /// Until the successor is there, [`access_token`](Self::access_token) returns the refused token:
     /// another resource server may accept it. [`replace`](Self::replace) waits for the successor. A
@@ -219,9 +225,9 @@ impl TokenManager {
         match shared.refuse(token) {
             Refusal::Replaced(_) => true,
             Refusal::TooSoon => false,
-            Refusal::Pending => {
+            Refusal::Pending { is_noted } => {
                 // Counts as a use, so that it is renewed. A token that is not kept needs no renewal.
-                if shared.current(Held::first_use).is_some() {
+                if shared.current(Held::first_use).is_some() && !is_noted {
                     let _the_task_is_awake_already = self.ring();
                 }
                 true
@@ -243,13 +249,14 @@ impl TokenManager {
             let seen = progress.borrow_and_update();
             (seen.answers, seen.failures)
         };
-        match self.0.shared.refuse(refused) {
+        let is_noted = match self.0.shared.refuse(refused) {
             Refusal::Replaced(successor) => return Some(successor),
             Refusal::TooSoon => return None,
-            Refusal::Pending => {}
-        }
-        let _counts_as_a_use = self.0.shared.current(Held::first_use);
-        if !self.ring() {
+            Refusal::Pending { is_noted } => is_noted,
+        };
+        // Counts as a use. A token that is not kept is requested by each call that needs one.
+        let is_known = self.0.shared.current(Held::first_use).is_some() && is_noted;
+        if !is_known && !self.ring() {
             return None;
         }
         let _place = self.place().ok()?;

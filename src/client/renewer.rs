@@ -22,6 +22,9 @@ use crate::{metrics, trace};
 /// Largest answer that is read, in bytes after decompression.
 const MAX_ANSWER: usize = 64 * 1024;
 
+/// How much longer a token request may take in all than its limit.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// A token is handed out until so long before its expiry: it has to reach the resource server.
 const MARGIN: Duration = Duration::from_secs(10);
 
@@ -104,8 +107,9 @@ impl Task {
     async fn attempt(&mut self, renewal: &mut Renewal) -> Option<Result<Issued, Error>> {
         let limit = renewal.attempt_limit(now());
         let Self { endpoint, grant, allow_loopback_http, transport, shared, demands, .. } = self;
+        // The limits within end first, and with a better reason.
         let request = tokio::time::timeout(
-            limit,
+            limit.saturating_add(GRACE),
             obtain(endpoint, grant, *allow_loopback_http, &**transport, shared, limit),
         );
         let mut request = pin!(trace::spanned!(request, target: "tower_oauth::client", "token_request"));
@@ -167,19 +171,20 @@ async fn obtain(
     shared: &Shared,
     limit: Duration,
 ) -> Result<Issued, Error> {
-    let limits = Limits { total: limit, max_body: MAX_ANSWER };
-    let lookup = Lookup { transport, allow_loopback_http, now: shared.clock.now(), limits };
-    let place = endpoint.place(lookup).await?;
-    let outcome = ask(&place, grant, transport, shared, limits).await;
+    let ends_at = now() + limit;
+    let limits = || Limits { total: ends_at.saturating_duration_since(now()), max_body: MAX_ANSWER };
+    let lookup = || Lookup { transport, allow_loopback_http, now: shared.clock.now(), limits: limits() };
+    let place = endpoint.place(lookup()).await?;
+    let outcome = ask(&place, grant, transport, shared, limits()).await;
     let may_have_moved = endpoint.settle(&place, &outcome);
     match outcome {
         // What may pass is tried again later, and looked up before.
         Err(error) if may_have_moved && failure(&error) == Failure::Final => {
-            let named = endpoint.place(lookup).await?;
+            let named = endpoint.place(lookup()).await?;
             if named.url == place.url {
                 return Err(error);
             }
-            let outcome = ask(&named, grant, transport, shared, limits).await;
+            let outcome = ask(&named, grant, transport, shared, limits()).await;
             endpoint.settle(&named, &outcome);
             outcome
         }

@@ -11,7 +11,7 @@ use crate::clock::{Clock, UnixTime};
 use crate::error::Error;
 
 /// A resource server that refuses every token must not become a flood of token requests: after a
-/// token was replaced because it was refused, none is replaced for that reason for so long.
+/// refused token was replaced, or could not be, none is replaced for that reason for so long.
 const REJECTIONS_APART: Duration = Duration::from_secs(10);
 
 /// What the handles and the task share. Reading and writing it takes no lock.
@@ -49,8 +49,8 @@ struct Rejection {
 pub(super) enum Refusal {
     /// It has a successor already.
     Replaced(AccessToken),
-    /// Its successor is to be requested now.
-    Pending,
+    /// Its successor is to be requested now, or has been if the task knows of it.
+    Pending { is_noted: bool },
     /// Another token was replaced too short a time ago, or this one could not be.
     TooSoon,
 }
@@ -140,7 +140,7 @@ impl Shared {
             let last = self.rejection.load();
             if let Some(recent) = last.as_ref().filter(|last| last.is_recent(now)) {
                 if recent.token.is(token) && !recent.is_settled() {
-                    return Refusal::Pending;
+                    return Refusal::Pending { is_noted: recent.is_noted.load(Ordering::Acquire) };
                 }
                 // The successor is there before its rejection is settled, so it is seen now.
                 return self.successor(token).map_or(Refusal::TooSoon, Refusal::Replaced);
@@ -148,7 +148,7 @@ impl Shared {
             let next = Some(Arc::new(Rejection::new(token, now, false)));
             let previous = self.rejection.compare_and_swap(&*last, next);
             if same(&previous, &last) {
-                return Refusal::Pending;
+                return Refusal::Pending { is_noted: false };
             }
             // Another call was faster.
         }
