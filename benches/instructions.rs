@@ -1,10 +1,10 @@
 //! What the layer costs in instructions, counted by callgrind: steady on any machine, so that
 //! continuous integration can compare them with `instructions.baseline`.
 //!
-//! `cargo bench --bench instructions`; it needs valgrind and `gungraun-runner`. It fails where a case takes
-//! 5 % more than the baseline says. The counts are those of x86-64 with AVX2, which is what valgrind
-//! shows to programs whatever the processor has; after a change that was meant, or a new compiler, take
-//! them from its output.
+//! `cargo bench --bench instructions`; it needs valgrind and `gungraun-runner`. It fails where a
+//! case takes 5 % more than the baseline says. The counts are those of x86-64 with AVX2, which is
+//! what valgrind shows to programs whatever the processor has; after a change that was meant, or a
+//! new compiler, take them from its output.
 
 #![allow(
     clippy::as_conversions,
@@ -36,7 +36,8 @@ use http::{Request, Response, header};
 use tokens::{AUDIENCE, ISSUER, NOW, Signer};
 use tower::{Layer, Service, service_fn};
 use tower_oauth::{
-    Audience, Issuer, KeySet, ManualClock, ResourceServer, ResourceServerService, TrustedIssuer, UnixTime,
+    Audience, Issuer, KeySet, ManualClock, ResourceServer, ResourceServerService, TrustedIssuer,
+    UnixTime,
 };
 
 type Answer = fn(Request<()>) -> std::future::Ready<Result<Response<()>, Infallible>>;
@@ -63,21 +64,31 @@ fn now_or_never<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// A few free blocks of each size that a request takes. Whether the allocator finds one or has to look for
-/// it is a tenth of a hit, and depends on what was freed before, which is not the layer's work.
+/// A few free blocks of each size that a request takes. Whether the allocator finds one or has to
+/// look for it is a tenth of a hit, and depends on what was freed before, which is not the layer's
+/// work.
 fn stock_the_allocator() {
-    let blocks = (8..1024).step_by(16).flat_map(|size| [size; 4]).map(Vec::<u8>::with_capacity);
+    let blocks = (8..1024)
+        .step_by(16)
+        .flat_map(|size| [size; 4])
+        .map(Vec::<u8>::with_capacity);
     drop(black_box(blocks.collect::<Vec<_>>()));
 }
 
 fn request(token: &str) -> Request<()> {
-    Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap()
+    Request::builder()
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .body(())
+        .unwrap()
 }
 
 /// A server that has verified other tokens of the same issuer before.
 fn case(algorithm: &str, cached: u64, token: impl FnOnce(&Signer) -> String) -> Case {
     let signer = Signer::new(algorithm);
-    let issuer = TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap());
+    let issuer = TrustedIssuer::new(
+        Issuer::new(ISSUER).unwrap(),
+        Audience::new(AUDIENCE).unwrap(),
+    );
     let issuer = issuer.keys(KeySet::from_json(signer.jwks().as_bytes()).unwrap());
     let builder = ResourceServer::trusting(issuer).clock(ManualClock::at(UnixTime::from_secs(NOW)));
     let server = builder.max_cached_tokens(cached).build().unwrap().0;
@@ -88,7 +99,12 @@ fn case(algorithm: &str, cached: u64, token: impl FnOnce(&Signer) -> String) -> 
     }
     let request = request(&token(&signer));
     stock_the_allocator();
-    Case { service, request, expected: 200, _server: server }
+    Case {
+        service,
+        request,
+        expected: 200,
+        _server: server,
+    }
 }
 
 fn hit() -> Case {
@@ -103,8 +119,14 @@ fn hit_at_hand() -> Case {
     let mut case = hit();
     let field = case.request.headers()[header::AUTHORIZATION].clone();
     for _ in 0..20 {
-        let request = Request::builder().header(header::AUTHORIZATION, &field).body(()).unwrap();
-        assert_eq!(now_or_never(case.service.call(request)).unwrap().status(), 200);
+        let request = Request::builder()
+            .header(header::AUTHORIZATION, &field)
+            .body(())
+            .unwrap();
+        assert_eq!(
+            now_or_never(case.service.call(request)).unwrap().status(),
+            200
+        );
     }
     case
 }
@@ -132,7 +154,10 @@ fn refused(what: &str) -> Case {
     // Without the cache, whose housekeeping comes when it comes.
     let refused = case("EdDSA", 0, |signer| {
         let swap = |from: &str, to: &str| {
-            signer.token(&tokens::header("EdDSA"), &tokens::claims(9).replace(from, to))
+            signer.token(
+                &tokens::header("EdDSA"),
+                &tokens::claims(9).replace(from, to),
+            )
         };
         match what {
             "no dots" => "a".repeat(900),
@@ -142,7 +167,10 @@ fn refused(what: &str) -> Case {
             _ => swap(&format!("\"exp\":{}", NOW + 3600), "\"exp\":1700000000"),
         }
     });
-    Case { expected: 401, ..refused }
+    Case {
+        expected: 401,
+        ..refused
+    }
 }
 
 /// What each case took when it was last looked at. A line for each: its name, its instructions.
@@ -150,9 +178,15 @@ const BASELINE: &str = include_str!("instructions.baseline");
 
 /// Not more than 5 % above the baseline. A case that it does not know would pass whatever it took.
 fn near(case: &str) -> LibraryBenchmarkConfig {
-    let known =
-        BASELINE.lines().find_map(|line| line.strip_prefix(case)?.strip_prefix(' ')?.parse::<u64>().ok());
-    let Some(known) = known else { panic!("instructions.baseline has no line for {case}") };
+    let known = BASELINE.lines().find_map(|line| {
+        line.strip_prefix(case)?
+            .strip_prefix(' ')?
+            .parse::<u64>()
+            .ok()
+    });
+    let Some(known) = known else {
+        panic!("instructions.baseline has no line for {case}")
+    };
     let mut config = LibraryBenchmarkConfig::default();
     config.tool(Callgrind::default().hard_limits([(EventKind::Ir, known + known / 20)]));
     config
@@ -172,7 +206,12 @@ fn near(case: &str) -> LibraryBenchmarkConfig {
 #[bench::refused_unknown_issuer(args = (refused("unknown issuer")), config = near("refused_unknown_issuer"))]
 #[bench::refused_expired(args = (refused("expired")), config = near("refused_expired"))]
 fn layer(case: Case) -> (Response<()>, u16, Layered) {
-    let Case { mut service, request, expected, .. } = case;
+    let Case {
+        mut service,
+        request,
+        expected,
+        ..
+    } = case;
     let response = now_or_never(service.call(black_box(request))).unwrap();
     (response, expected, service)
 }

@@ -1,5 +1,5 @@
-//! An issuer for `benches/end_to_end.sh`: writes 10,000 tokens into the file that `TOKENS` names, one a
-//! line, and serves the keys.
+//! An issuer for `benches/end_to_end.sh`: writes 10,000 tokens into the file that `TOKENS` names,
+//! one a line, and serves the keys.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,13 +32,18 @@ async fn main() {
         return println!("to be run by benches/end_to_end.sh");
     };
     let signer = Signer::new("RS256");
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     let token = |number| signer.token(&tokens::header("RS256"), &tokens::claims_at(now, number));
     let tokens: Vec<String> = (0..DISTINCT).map(token).collect();
     std::fs::write(file, tokens.join("\n")).unwrap();
     let jwks = signer.jwks();
     let router = Router::new().route("/keys", get(async move || jwks));
-    let listener = common::listen(0).await.unwrap_or_else(|unusable| panic!("{unusable:?}"));
+    let listener = common::listen(0)
+        .await
+        .unwrap_or_else(|unusable| panic!("{unusable:?}"));
     let address = listener.local_addr().unwrap();
     let settings = json!({
         "issuer": tokens::ISSUER,

@@ -39,14 +39,18 @@ use tower_oauth::{Audience, Issuer, RequireScopeLayer, ResourceServer, TrustedIs
 fn main() {
     let distinct = if rounds::is_quick() { 50 } else { 10_000 };
     let rs256 = Signer::new("RS256");
-    let tokens: Vec<String> = (0..distinct).map(|number| rs256.fresh("RS256", number)).collect();
+    let tokens: Vec<String> = (0..distinct)
+        .map(|number| rs256.fresh("RS256", number))
+        .collect();
     println!("RS256 with RSA-2048, tokens of {} bytes\n", tokens[0].len());
     let mut rows = hits(&rs256, &tokens);
     rows.extend(misses(&rs256, &tokens));
     rows.extend(refusals(&rs256, &tokens[0]));
     let all = rows.len();
     let wanted = rows.iter().filter(|row| rounds::is_wanted(&row.name));
-    let wanted: HashSet<_> = wanted.flat_map(|row| [row.name.clone(), row.floor.clone()]).collect();
+    let wanted: HashSet<_> = wanted
+        .flat_map(|row| [row.name.clone(), row.floor.clone()])
+        .collect();
     rows.retain(|row| wanted.contains(&row.name));
     rounds::measure(&mut rows);
     rounds::print(&rows);
@@ -59,30 +63,64 @@ fn main() {
 fn in_short(rows: &[Row]) {
     let row = |name: &str| rows.iter().find(|row| row.name == name).unwrap();
     let line = |what: &str, row: &Row, floor: &str| {
-        let ratio = row.ratio(rows).map_or(String::new(), |ratio| format!("{ratio:.2} "));
-        println!("| {what} | {} | {:.0} | {ratio}{floor} |", thousands(row.median()), row.allocations);
+        let ratio = row
+            .ratio(rows)
+            .map_or(String::new(), |ratio| format!("{ratio:.2} "));
+        println!(
+            "| {what} | {} | {:.0} | {ratio}{floor} |",
+            thousands(row.median()),
+            row.allocations
+        );
     };
     println!("| a request | ns | allocations | ÷ the least that it takes |");
     println!("| --- | ---: | ---: | --- |");
     line("bare service", row(BARE), "");
     line("token seen before", row(HIT), "of a lookup in moka");
-    line("one of 10,000 tokens seen before, in turn", row(HIT_IN_TURN), "of a lookup in moka");
-    line("one of 10,000 tokens seen before, at random", row(HIT_AT_RANDOM), "of a lookup in moka");
-    line("token never seen", row(FIRST_SIGHT), "of base64, one pass of serde and the signature");
-    let cheap = ["no dots", "bad base64", "HS256", "unknown issuer", "expired"];
+    line(
+        "one of 10,000 tokens seen before, in turn",
+        row(HIT_IN_TURN),
+        "of a lookup in moka",
+    );
+    line(
+        "one of 10,000 tokens seen before, at random",
+        row(HIT_AT_RANDOM),
+        "of a lookup in moka",
+    );
+    line(
+        "token never seen",
+        row(FIRST_SIGHT),
+        "of base64, one pass of serde and the signature",
+    );
+    let cheap = [
+        "no dots",
+        "bad base64",
+        "HS256",
+        "unknown issuer",
+        "expired",
+    ];
     let cheap = cheap.map(|what| row(&format!("refused: {what}")));
     let between = |all: [f64; 5]| {
-        let (least, most) =
-            all.iter().fold((f64::MAX, 0.0_f64), |(low, high), x| (low.min(*x), high.max(*x)));
-        if least < most { format!("{} to {}", thousands(least), thousands(most)) } else { thousands(most) }
+        let (least, most) = all.iter().fold((f64::MAX, 0.0_f64), |(low, high), x| {
+            (low.min(*x), high.max(*x))
+        });
+        if least < most {
+            format!("{} to {}", thousands(least), thousands(most))
+        } else {
+            thousands(most)
+        }
     };
-    let dearest = cheap.iter().map(|row| row.median()).fold(0.0, f64::max) / row(FIRST_SIGHT).median();
+    let dearest =
+        cheap.iter().map(|row| row.median()).fold(0.0, f64::max) / row(FIRST_SIGHT).median();
     println!(
         "| refused: not three parts, no base64, other algorithm, unknown issuer, expired | {} | {} | at most {dearest:.2} of a token never seen |",
         between(cheap.map(Row::median)),
         between(cheap.map(|row| row.allocations)),
     );
-    line("refused: forged", row("refused: forged"), "of base64, one pass of serde and the signature");
+    line(
+        "refused: forged",
+        row("refused: forged"),
+        "of base64, one pass of serde and the signature",
+    );
 }
 
 const BARE: &str = "bare service";
@@ -104,8 +142,12 @@ fn hits(signer: &Signer, tokens: &[String]) -> Vec<Row> {
         with(move |request| moka.check(request))
     };
     let [map_floor, moka_floor] = ["a map", "moka"].map(|what| {
-        ["", ", 10,000 tokens at random", ", 10,000 tokens in the order they came"]
-            .map(|order| format!("floor of a hit: {what}{order}"))
+        [
+            "",
+            ", 10,000 tokens at random",
+            ", 10,000 tokens in the order they came",
+        ]
+        .map(|order| format!("floor of a hit: {what}{order}"))
     });
     vec![
         Row::new(BARE, "", &one, with(|_| {})),
@@ -122,31 +164,57 @@ fn hits(signer: &Signer, tokens: &[String]) -> Vec<Row> {
 }
 
 fn misses(rs256: &Signer, tokens: &[String]) -> Vec<Row> {
-    let uncached = |signer: &Signer| layered(&server(&signer.jwks(), |builder| builder.max_cached_tokens(0)));
+    let uncached = |signer: &Signer| {
+        layered(&server(&signer.jwks(), |builder| {
+            builder.max_cached_tokens(0)
+        }))
+    };
     let of_algorithm = |algorithm: &str, signer: &Signer, tokens: &[String]| {
         // The primitive, and nothing around it.
         let key = parsed(signer, algorithm);
         let signed = tokens.iter().map(|token| {
             let (message, signature) = token.rsplit_once('.').unwrap();
-            (message.to_owned(), URL_SAFE_NO_PAD.decode(signature).unwrap())
+            (
+                message.to_owned(),
+                URL_SAFE_NO_PAD.decode(signature).unwrap(),
+            )
         });
         let (signed, mut next) = (signed.collect::<Vec<_>>(), 0);
         let alone = move |_: &mut Request<()>| {
             next = (next + 1) % signed.len();
-            key.verify_sig(signed[next].0.as_bytes(), &signed[next].1).unwrap();
+            key.verify_sig(signed[next].0.as_bytes(), &signed[next].1)
+                .unwrap();
         };
-        let alone = Row::new(format!("{algorithm} signature alone"), "", &fields(&tokens[..1]), with(alone));
+        let alone = Row::new(
+            format!("{algorithm} signature alone"),
+            "",
+            &fields(&tokens[..1]),
+            with(alone),
+        );
         let (some, floor) = (fields(tokens), format!("floor of a miss, {algorithm}"));
         let miss = Miss(parsed(signer, algorithm));
         let least = Row::new(&floor, "", &some, with(move |request| miss.check(request)));
-        [alone, least, Row::new(format!("miss, {algorithm}"), floor, &some, uncached(signer))]
+        [
+            alone,
+            least,
+            Row::new(format!("miss, {algorithm}"), floor, &some, uncached(signer)),
+        ]
     };
     let mut rows = Vec::from(of_algorithm("RS256", rs256, tokens));
     let first = first_sight(rs256.jwks(), tokens.len());
-    rows.push(Row::new(FIRST_SIGHT, "floor of a miss, RS256", &fields(tokens), first));
-    for algorithm in ["RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"] {
+    rows.push(Row::new(
+        FIRST_SIGHT,
+        "floor of a miss, RS256",
+        &fields(tokens),
+        first,
+    ));
+    for algorithm in [
+        "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
+    ] {
         let signer = Signer::new(algorithm);
-        let some: Vec<_> = (0..tokens.len() / 10).map(|number| signer.fresh(algorithm, number)).collect();
+        let some: Vec<_> = (0..tokens.len() / 10)
+            .map(|number| signer.fresh(algorithm, number))
+            .collect();
         rows.extend(of_algorithm(algorithm, &signer, &some));
     }
     rows
@@ -182,16 +250,37 @@ fn refusals(signer: &Signer, good: &str) -> Vec<Row> {
         ("too long", "a".repeat(17_000)),
         ("no dots", "a".repeat(900)),
         ("bad base64", good.replace('.', ".*")),
-        ("duplicate member", other_claims(r#""jti""#, r#""amr":[],"jti""#)),
+        (
+            "duplicate member",
+            other_claims(r#""jti""#, r#""amr":[],"jti""#),
+        ),
         ("HS256", other_header("RS256", "HS256")),
         ("unknown issuer", other_claims("eu-de", "us-east")),
         ("expired", other_claims(&expires, r#""exp":1700000000"#)),
-        ("expired, `iss` and `exp` last", signer.token(&header, &late(&tokens::claims_at(1_700_000_000, 1)))),
+        (
+            "expired, `iss` and `exp` last",
+            signer.token(&header, &late(&tokens::claims_at(1_700_000_000, 1))),
+        ),
         ("unknown key", other_header("appId-", "other-")),
-        ("bound to a key", other_claims(r#""jti""#, r#""cnf":{"jkt":"x"},"jti""#)),
-        ("ID token", other_claims(r#""jti""#, r#""at_hash":"x","jti""#)),
-        ("other audience", other_claims(&format!("[\"{AUDIENCE}\"]"), r#"["other"]"#)),
-        ("not yet valid", other_claims(&format!("\"iat\":{now}"), &format!("\"iat\":{}", now + 3000))),
+        (
+            "bound to a key",
+            other_claims(r#""jti""#, r#""cnf":{"jkt":"x"},"jti""#),
+        ),
+        (
+            "ID token",
+            other_claims(r#""jti""#, r#""at_hash":"x","jti""#),
+        ),
+        (
+            "other audience",
+            other_claims(&format!("[\"{AUDIENCE}\"]"), r#"["other"]"#),
+        ),
+        (
+            "not yet valid",
+            other_claims(
+                &format!("\"iat\":{now}"),
+                &format!("\"iat\":{}", now + 3000),
+            ),
+        ),
         ("forged", Signer::new("RS256").fresh("RS256", 1)),
     ];
     // As after the first good token.
@@ -201,7 +290,13 @@ fn refusals(signer: &Signer, good: &str) -> Vec<Row> {
         call
     };
     let refused = |what: &str, fields: &Arc<Vec<_>>, call, status| {
-        Row::new(format!("refused: {what}"), "floor of a miss, RS256", fields, call).answered(status)
+        Row::new(
+            format!("refused: {what}"),
+            "floor of a miss, RS256",
+            fields,
+            call,
+        )
+        .answered(status)
     };
     let one = |field| Arc::new(vec![HeaderValue::from_static(field)]);
     let mut rows = vec![
@@ -211,7 +306,9 @@ fn refusals(signer: &Signer, good: &str) -> Vec<Row> {
     rows.extend(refusals.map(|(what, token)| refused(what, &fields(&[token]), warm(), 401)));
     let good = fields(&[good.to_owned()]);
     let scope = RequireScopeLayer::all(["orders.write"]);
-    let scoped = server(&jwks, |builder| builder).layer().layer(scope.layer(service_fn(rounds::answer)));
+    let scoped = server(&jwks, |builder| builder)
+        .layer()
+        .layer(scope.layer(service_fn(rounds::answer)));
     rows.push(refused("other scope", &good, calls(scoped), 403));
     let revoking = server(&jwks, |builder| builder);
     assert!(revoking.revoke_kid(&Issuer::new(ISSUER).unwrap(), &tokens::kid()));
@@ -225,13 +322,19 @@ fn late(claims: &str) -> String {
     let claims: serde_json::Map<String, serde_json::Value> = serde_json::from_str(claims).unwrap();
     let is_late = |name: &str| matches!(name, "iss" | "exp");
     let (late, early): (Vec<_>, Vec<_>) = claims.into_iter().partition(|(name, _)| is_late(name));
-    let members = early.into_iter().chain(late).map(|(name, value)| format!("{name:?}:{value}"));
+    let members = early
+        .into_iter()
+        .chain(late)
+        .map(|(name, value)| format!("{name:?}:{value}"));
     format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
 /// A server whose issuer was never asked for its keys.
 fn without_keys() -> ResourceServer {
-    let issuer = TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap());
+    let issuer = TrustedIssuer::new(
+        Issuer::new(ISSUER).unwrap(),
+        Audience::new(AUDIENCE).unwrap(),
+    );
     ResourceServer::trusting(issuer).build().unwrap().0
 }
 
@@ -254,6 +357,8 @@ fn parsed(signer: &Signer, algorithm: &str) -> ParsedPublicKey {
         Signer::Ec(pair, _) => {
             ParsedPublicKey::new(&signature::ECDSA_P384_SHA384_FIXED, pair.public_key()).unwrap()
         }
-        Signer::Ed25519(pair) => ParsedPublicKey::new(&signature::ED25519, pair.public_key()).unwrap(),
+        Signer::Ed25519(pair) => {
+            ParsedPublicKey::new(&signature::ED25519, pair.public_key()).unwrap()
+        }
     }
 }

@@ -6,7 +6,11 @@
 //! With `--stay` it goes on running, so that one can play with it: in the authorization server's
 //! dashboard, or with `curl`.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program, not a library")]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a program, not a library"
+)]
 
 use axum::routing::get;
 use axum::{Json, Router};
@@ -20,7 +24,8 @@ use tokio::net::TcpListener;
 use tower::{Service, ServiceBuilder, ServiceExt as _};
 use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, RegisteredApplication};
 use tower_oauth::{
-    Audience, AuthContext, BoxError, Endpoint, RequireScopeLayer, ResourceServer, Scope, TokenManager,
+    Audience, AuthContext, BoxError, Endpoint, RequireScopeLayer, ResourceServer, Scope,
+    TokenManager,
 };
 
 #[tokio::main]
@@ -28,7 +33,8 @@ async fn main() -> Result<(), BoxError> {
     let stays = stays(std::env::args().skip(1))?;
     println!("tower-oauth: an application calls another one, and nobody is there to log in.\n");
 
-    // 1. A development authorization server; yours is App ID, Keycloak, Entra, Auth0, Okta, Cognito …
+    // 1. A development authorization server; yours is App ID, Keycloak, Entra, Auth0, Okta, Cognito
+    //    …
     let listening = AuthorizationServer::builder().bind(0).await?;
     let server = listening.server().clone();
     tokio::spawn(listening.serve(std::future::pending()));
@@ -44,18 +50,28 @@ async fn main() -> Result<(), BoxError> {
     tell("shop", shop.client_id());
 
     // 3. The protected resource: it knows the issuer and who it is itself, and no secret.
-    let resource = orders.binding()?.resource_server()?.allow_loopback_http().start().await?;
+    let resource = orders
+        .binding()?
+        .resource_server()?
+        .allow_loopback_http()
+        .start()
+        .await?;
     let url = serve_orders(&resource).await?;
     step("orders starts behind ResourceServerLayer");
     tell("address", &url);
     for keys in resource.key_sets() {
-        tell("key set", format!("{}, {} key", keys.state().as_str(), keys.usable_keys()));
+        tell(
+            "key set",
+            format!("{}, {} key", keys.state().as_str(), keys.usable_keys()),
+        );
     }
 
     // 4. The caller: its token manager asks for a token once, the layer puts it on each request.
     let tokens = manager(&server, &shop, &orders)?.start()?;
     let plain = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-    let client = ServiceBuilder::new().layer(tokens.layer([Endpoint::new(&url)?])).service(plain.clone());
+    let client = ServiceBuilder::new()
+        .layer(tokens.layer([Endpoint::new(&url)?]))
+        .service(plain.clone());
     step("shop calls orders");
     let (status, body) = call(&client, get_request(&url, "/protected_resource")).await?;
     tell(&status.to_string(), &body);
@@ -63,26 +79,54 @@ async fn main() -> Result<(), BoxError> {
     let (_, body) = call(&client, get_request(&url, "/caller")).await?;
     tell("orders sees", &body);
     for _ in 0..99 {
-        expect(call(&client, get_request(&url, "/protected_resource")).await?.0 == StatusCode::OK)?;
+        expect(
+            call(&client, get_request(&url, "/protected_resource"))
+                .await?
+                .0
+                == StatusCode::OK,
+        )?;
     }
-    tell("101 calls", format!("{} token request", server.requests(Endpoints::Token)));
+    tell(
+        "101 calls",
+        format!("{} token request", server.requests(Endpoints::Token)),
+    );
 
     // 5. Who is turned away, and what it is told.
     step("Others are turned away");
-    refused(&plain, "no token", get_request(&url, "/protected_resource"), StatusCode::UNAUTHORIZED).await?;
-    let forged = server.mint(&shop).audience([orders.client_id()]).with_another_key().sign();
+    refused(
+        &plain,
+        "no token",
+        get_request(&url, "/protected_resource"),
+        StatusCode::UNAUTHORIZED,
+    )
+    .await?;
+    let forged = server
+        .mint(&shop)
+        .audience([orders.client_id()])
+        .with_another_key()
+        .sign();
     let request = with_token(get_request(&url, "/protected_resource"), &forged)?;
     refused(&plain, "forged token", request, StatusCode::UNAUTHORIZED).await?;
     let elsewhere = server.mint(&shop).audience(["bills"]).sign();
     let request = with_token(get_request(&url, "/protected_resource"), &elsewhere)?;
     refused(&plain, "token for bills", request, StatusCode::UNAUTHORIZED).await?;
-    refused(&client, "without the scope", get_request(&url, "/reports"), StatusCode::FORBIDDEN).await?;
+    refused(
+        &client,
+        "without the scope",
+        get_request(&url, "/reports"),
+        StatusCode::FORBIDDEN,
+    )
+    .await?;
 
     // 6. With the scope, the door opens.
     step("shop is given the scope reports.read");
     shop.set_scopes(["reports.read"])?;
-    let reader = manager(&server, &shop, &orders)?.scope(Scope::new("reports.read")?).start()?;
-    let reports = ServiceBuilder::new().layer(reader.layer([Endpoint::new(&url)?])).service(plain.clone());
+    let reader = manager(&server, &shop, &orders)?
+        .scope(Scope::new("reports.read")?)
+        .start()?;
+    let reports = ServiceBuilder::new()
+        .layer(reader.layer([Endpoint::new(&url)?]))
+        .service(plain.clone());
     let (status, body) = call(&reports, get_request(&url, "/reports")).await?;
     tell(&status.to_string(), &body);
     expect(status == StatusCode::OK)?;
@@ -93,7 +137,10 @@ async fn main() -> Result<(), BoxError> {
     for call_number in 0..200 {
         if call_number == 100 {
             server.rotate()?;
-            tell("rotated", format!("{} keys are published", server.keys().len()));
+            tell(
+                "rotated",
+                format!("{} keys are published", server.keys().len()),
+            );
             // The old token is still good; the next one is signed by the new key.
             let _another_one_can_be_had = tokens.reject(&tokens.access_token().await?);
         }
@@ -108,7 +155,10 @@ async fn main() -> Result<(), BoxError> {
     if stays {
         println!("In the dashboard, under Try it, `shop` gets a token to call `orders`. Then:");
         println!("curl {url}/protected_resource -H \"Authorization: Bearer $TOKEN\"");
-        println!("The dashboard {}/ and {url} stay until Ctrl-C.", server.base_url());
+        println!(
+            "The dashboard {}/ and {url} stay until Ctrl-C.",
+            server.base_url()
+        );
         tokio::signal::ctrl_c().await?;
     }
     Ok(())
@@ -126,9 +176,15 @@ fn stays(mut arguments: impl Iterator<Item = String>) -> Result<bool, BoxError> 
 /// The service: two routes for any valid token, one for a scope.
 async fn serve_orders(resource: &ResourceServer) -> Result<String, BoxError> {
     let router = Router::new()
-        .route("/protected_resource", get(async || "Hello from protected resource"))
+        .route(
+            "/protected_resource",
+            get(async || "Hello from protected resource"),
+        )
         .route("/caller", get(caller))
-        .route("/reports", get(async || "Hello from reports").layer(RequireScopeLayer::all(["reports.read"])))
+        .route(
+            "/reports",
+            get(async || "Hello from reports").layer(RequireScopeLayer::all(["reports.read"])),
+        )
         .layer(resource.layer());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -138,7 +194,9 @@ async fn serve_orders(resource: &ResourceServer) -> Result<String, BoxError> {
 
 /// The auth context is an extractor.
 async fn caller(context: AuthContext) -> Json<Value> {
-    Json(json!({ "client_id": context.client_id(), "scopes": context.scopes().collect::<Vec<_>>() }))
+    Json(
+        json!({ "client_id": context.client_id(), "scopes": context.scopes().collect::<Vec<_>>() }),
+    )
 }
 
 /// Tokens of the caller, for the resource.
@@ -154,12 +212,19 @@ fn manager(
 
 fn get_request(url: &str, path: &str) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
-    *request.uri_mut() = format!("{url}{path}").parse().expect("an address that was just bound");
+    *request.uri_mut() = format!("{url}{path}")
+        .parse()
+        .expect("an address that was just bound");
     request
 }
 
-fn with_token(mut request: Request<Empty<Bytes>>, token: &str) -> Result<Request<Empty<Bytes>>, BoxError> {
-    request.headers_mut().insert(header::AUTHORIZATION, format!("Bearer {token}").parse()?);
+fn with_token(
+    mut request: Request<Empty<Bytes>>,
+    token: &str,
+) -> Result<Request<Empty<Bytes>>, BoxError> {
+    request
+        .headers_mut()
+        .insert(header::AUTHORIZATION, format!("Bearer {token}").parse()?);
     Ok(request)
 }
 
@@ -175,7 +240,10 @@ where
     client.clone().oneshot(request).await.map_err(Into::into)
 }
 
-async fn call<S>(client: &S, request: Request<Empty<Bytes>>) -> Result<(StatusCode, String), BoxError>
+async fn call<S>(
+    client: &S,
+    request: Request<Empty<Bytes>>,
+) -> Result<(StatusCode, String), BoxError>
 where
     S: Service<Request<Empty<Bytes>>, Response = Response<hyper::body::Incoming>> + Clone,
     S::Error: Into<BoxError>,
@@ -198,8 +266,10 @@ where
     S::Error: Into<BoxError>,
 {
     let response = send(client, request).await?;
-    let challenge =
-        response.headers().get(header::WWW_AUTHENTICATE).map_or("", |value| value.to_str().unwrap_or(""));
+    let challenge = response
+        .headers()
+        .get(header::WWW_AUTHENTICATE)
+        .map_or("", |value| value.to_str().unwrap_or(""));
     tell(who, response.status());
     tell("", challenge);
     expect(response.status() == status)
@@ -207,7 +277,11 @@ where
 
 /// The story is only told if it is true.
 fn expect(is_so: bool) -> Result<(), BoxError> {
-    if is_so { Ok(()) } else { Err("that is not what should have happened".into()) }
+    if is_so {
+        Ok(())
+    } else {
+        Err("that is not what should have happened".into())
+    }
 }
 
 fn step(title: &str) {

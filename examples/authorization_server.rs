@@ -16,7 +16,11 @@
 //! | `ALGORITHM` | RS256 | what its keys are for |
 //! | `STATE_FILE` | none | keeps applications and keys over restarts; the same as `--state FILE` |
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program, not a library")]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a program, not a library"
+)]
 
 #[path = "common/mod.rs"]
 mod common;
@@ -48,8 +52,8 @@ async fn run() -> Result<(), Unusable> {
         builder = builder.tenant_id(tenant_id);
     }
     if let Some(name) = variable("ALGORITHM")? {
-        let algorithm =
-            Algorithm::from_name(&name).ok_or_else(|| Unusable::new("ALGORITHM", "is not known"))?;
+        let algorithm = Algorithm::from_name(&name)
+            .ok_or_else(|| Unusable::new("ALGORITHM", "is not known"))?;
         builder = builder.algorithm(algorithm);
     }
     let (state_file, state_setting) = match argument()? {
@@ -72,7 +76,9 @@ async fn run() -> Result<(), Unusable> {
     let server = listening.server();
     let application = match server.applications().into_iter().next() {
         Some(application) => application,
-        None => server.register("First application").map_err(from_variable(state_setting))?,
+        None => server
+            .register("First application")
+            .map_err(from_variable(state_setting))?,
     };
     println!("{}", credentials(server, &application));
     eprintln!(
@@ -86,19 +92,30 @@ async fn run() -> Result<(), Unusable> {
 /// The file after `--state`, the only argument that there is.
 fn argument() -> Result<Option<PathBuf>, Unusable> {
     let mut arguments = std::env::args_os().skip(1);
-    let Some(name) = arguments.next() else { return Ok(None) };
+    let Some(name) = arguments.next() else {
+        return Ok(None);
+    };
     match (name.to_str(), arguments.next(), arguments.next()) {
         (Some("--state"), Some(path), None) if !path.is_empty() => Ok(Some(path.into())),
         (Some("--state"), ..) => Err(Unusable::new("--state", "takes one file")),
-        _ => Err(Unusable::new(&name.to_string_lossy(), "is not known; there is `--state FILE`")),
+        _ => Err(Unusable::new(
+            &name.to_string_lossy(),
+            "is not known; there is `--state FILE`",
+        )),
     }
 }
 
 /// Everything that a caller, a protected resource and an administrator need.
-fn credentials(server: &AuthorizationServer, application: &RegisteredApplication) -> serde_json::Value {
+fn credentials(
+    server: &AuthorizationServer,
+    application: &RegisteredApplication,
+) -> serde_json::Value {
     let mut credentials = application.service_credentials();
     if let Some(members) = credentials.as_object_mut() {
-        members.insert("managementToken".to_owned(), json!(server.management_token().expose_secret()));
+        members.insert(
+            "managementToken".to_owned(),
+            json!(server.management_token().expose_secret()),
+        );
     }
     credentials
 }

@@ -7,10 +7,15 @@
 //! ```
 //!
 //! With another issuer than App ID: `OAUTH_SERVER_URL`, `CLIENT_ID`, `CLIENT_SECRET`, and
-//! `SCOPE` (several with spaces between them). The URL is an issuer whose metadata is discovered, or
-//! an App ID base of version 3 (`…/oauth/v3/{tenant}`), whose token endpoint is `{base}/token`. `REPEAT` requests, `CONCURRENCY` at a time.
+//! `SCOPE` (several with spaces between them). The URL is an issuer whose metadata is discovered,
+//! or an App ID base of version 3 (`…/oauth/v3/{tenant}`), whose token endpoint is `{base}/token`.
+//! `REPEAT` requests, `CONCURRENCY` at a time.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program, not a library")]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a program, not a library"
+)]
 
 #[path = "common/mod.rs"]
 mod common;
@@ -42,7 +47,11 @@ fn main() -> ExitCode {
     match outcome {
         Ok(Outcome { requests, failed }) => {
             eprintln!("{}", json!({ "requests": requests, "failed": failed }));
-            if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if failed == 0 {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         Err(unusable) => unusable.exit(),
     }
@@ -54,9 +63,14 @@ struct Outcome {
 }
 
 async fn run() -> Result<Outcome, Unusable> {
-    let url = std::env::args().nth(1).ok_or_else(|| Unusable::new("URL", "is the argument, and missing"))?;
+    let url = std::env::args()
+        .nth(1)
+        .ok_or_else(|| Unusable::new("URL", "is the argument, and missing"))?;
     let origin = Endpoint::new(&url).map_err(from_variable("URL"))?;
-    let uri: Uri = origin.as_str().parse().map_err(|error| Unusable::new("URL", error))?;
+    let uri: Uri = origin
+        .as_str()
+        .parse()
+        .map_err(|error| Unusable::new("URL", error))?;
     let repeat: u64 = parsed("REPEAT", 1)?;
     let concurrency: u64 = parsed("CONCURRENCY", 1)?;
     if repeat == 0 || concurrency == 0 {
@@ -65,20 +79,38 @@ async fn run() -> Result<Outcome, Unusable> {
     }
     // Each caller may wait for the first token.
     let waiters = usize::try_from(concurrency).unwrap_or(usize::MAX);
-    let tokens = settings()?.max_waiters(waiters.max(1024)).allow_loopback_http().start()?;
-    let client = ServiceBuilder::new().layer(tokens.layer([origin])).service(client(&uri)?);
+    let tokens = settings()?
+        .max_waiters(waiters.max(1024))
+        .allow_loopback_http()
+        .start()?;
+    let client = ServiceBuilder::new()
+        .layer(tokens.layer([origin]))
+        .service(client(&uri)?);
 
     let tally = Arc::new(Tally::default());
     let mut callers = JoinSet::new();
     for _ in 0..concurrency.min(repeat) {
-        callers.spawn(call(client.clone(), uri.clone(), repeat, Arc::clone(&tally)));
+        callers.spawn(call(
+            client.clone(),
+            uri.clone(),
+            repeat,
+            Arc::clone(&tally),
+        ));
     }
     callers.join_all().await;
 
-    if let Some(body) = tally.last_body.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    if let Some(body) = tally
+        .last_body
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+    {
         println!("{}", String::from_utf8_lossy(&body));
     }
-    Ok(Outcome { requests: repeat, failed: repeat - tally.succeeded.load(Ordering::Relaxed) })
+    Ok(Outcome {
+        requests: repeat,
+        failed: repeat - tally.succeeded.load(Ordering::Relaxed),
+    })
 }
 
 /// The credentials: an App ID binding, or three variables.
@@ -99,13 +131,18 @@ fn settings() -> Result<TokenManagerBuilder, Unusable> {
             binding.token_manager().map_err(from_variable(&source))?
         }
         (None, Some(url)) => {
-            let required = |name: &str| variable(name)?.ok_or_else(|| Unusable::new(name, "is not set"));
-            let credentials = ClientCredentials::new(required("CLIENT_ID")?, required("CLIENT_SECRET")?);
+            let required =
+                |name: &str| variable(name)?.ok_or_else(|| Unusable::new(name, "is not set"));
+            let credentials =
+                ClientCredentials::new(required("CLIENT_ID")?, required("CLIENT_SECRET")?);
             match app_id_v3(&url) {
-                Some(binding) => TokenManager::builder(binding.token_endpoint().clone(), credentials),
+                Some(binding) => {
+                    TokenManager::builder(binding.token_endpoint().clone(), credentials)
+                }
                 None => {
                     let issuer = Issuer::new(url).map_err(from_variable("OAUTH_SERVER_URL"))?;
-                    TokenManager::discover(issuer, credentials).map_err(from_variable("OAUTH_SERVER_URL"))?
+                    TokenManager::discover(issuer, credentials)
+                        .map_err(from_variable("OAUTH_SERVER_URL"))?
                 }
             }
         }
@@ -115,7 +152,10 @@ fn settings() -> Result<TokenManagerBuilder, Unusable> {
 
 /// App ID at a base of version 3, which is no issuer identifier and is not discovered.
 fn app_id_v3(url: &str) -> Option<Binding> {
-    let binding = Binding::builder().oauth_server_url(Endpoint::new(url).ok()?).build().ok()?;
+    let binding = Binding::builder()
+        .oauth_server_url(Endpoint::new(url).ok()?)
+        .build()
+        .ok()?;
     Some(binding).filter(|binding| binding.version() == Version::V3)
 }
 
@@ -142,8 +182,12 @@ fn client(uri: &Uri) -> Result<impl Caller + use<>, Unusable> {
 }
 
 trait Caller:
-    Service<Request<reqwest::Body>, Response = Response<reqwest::Body>, Error = reqwest::Error, Future: Send>
-    + Clone
+    Service<
+        Request<reqwest::Body>,
+        Response = Response<reqwest::Body>,
+        Error = reqwest::Error,
+        Future: Send,
+    > + Clone
     + Send
     + 'static
 {
@@ -173,7 +217,8 @@ struct Tally {
 /// Calls until all callers together have made `repeat` requests, or no token can be had.
 async fn call<S>(client: S, uri: Uri, repeat: u64, tally: Arc<Tally>)
 where
-    S: Service<Request<reqwest::Body>, Response = Response<reqwest::Body>, Error = BoxError> + Clone,
+    S: Service<Request<reqwest::Body>, Response = Response<reqwest::Body>, Error = BoxError>
+        + Clone,
 {
     while !tally.without_token.load(Ordering::Relaxed)
         && tally.started.fetch_add(1, Ordering::Relaxed) < repeat
@@ -185,12 +230,16 @@ where
                 } else {
                     tracing::warn!(status = status.as_u16(), "the resource did not answer 200");
                 }
-                *tally.last_body.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+                *tally
+                    .last_body
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = Some(body);
             }
             Err(error) => {
                 eprintln!("{}", chain(&*error));
                 if error.is::<Error>() {
-                    // It was retried for as long as that makes sense: the next call would fare no better.
+                    // It was retried for as long as that makes sense: the next call would fare no
+                    // better.
                     tally.without_token.store(true, Ordering::Relaxed);
                 }
             }
@@ -202,7 +251,9 @@ async fn once<S>(client: S, uri: Uri) -> Result<(StatusCode, Bytes), BoxError>
 where
     S: Service<Request<reqwest::Body>, Response = Response<reqwest::Body>, Error = BoxError>,
 {
-    let response = client.oneshot(Request::get(uri).body(reqwest::Body::default())?).await?;
+    let response = client
+        .oneshot(Request::get(uri).body(reqwest::Body::default())?)
+        .await?;
     let status = response.status();
     Ok((status, response.into_body().collect().await?.to_bytes()))
 }

@@ -25,21 +25,29 @@ use tower_oauth::{Audience, AuthContext, BoxError, Issuer, ResourceServer};
 async fn main() -> Result<(), BoxError> {
     let issuer = Issuer::new(std::env::var("ISSUER")?)?;
     let audience = Audience::new(std::env::var("AUDIENCE")?)?;
-    let (orders, refresher) = ResourceServer::builder(issuer, audience).allow_loopback_http().build()?;
+    let (orders, refresher) = ResourceServer::builder(issuer, audience)
+        .allow_loopback_http()
+        .build()?;
     tokio::spawn(refresher);
 
-    let service = ServiceBuilder::new().layer(orders.layer()).service(service_fn(hello));
+    let service = ServiceBuilder::new()
+        .layer(orders.layer())
+        .service(service_fn(hello));
     let listener = TcpListener::bind("127.0.0.1:8082").await?;
     loop {
         let (stream, _) = listener.accept().await?;
         let service = TowerToHyperService::new(service.clone());
         tokio::spawn(async move {
-            auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await
+            auto::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await
         });
     }
 }
 
 async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let caller = AuthContext::of(&request).and_then(AuthContext::subject).unwrap_or("an unnamed application");
+    let caller = AuthContext::of(&request)
+        .and_then(AuthContext::subject)
+        .unwrap_or("an unnamed application");
     Ok(Response::new(Full::from(format!("Hello, {caller}"))))
 }

@@ -9,7 +9,11 @@
 //!
 //! With another issuer than App ID: `ISSUER=https://as.example AUDIENCE=orders`.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program, not a library")]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a program, not a library"
+)]
 
 #[path = "common/mod.rs"]
 mod common;
@@ -45,23 +49,31 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Unusable> {
     let port = parsed("PORT", 8081)?;
     // Before the resource server is made: its counters are those of the recorder it finds.
-    let recorded =
-        PrometheusBuilder::new().install_recorder().map_err(|error| Unusable::new("metrics", error))?;
+    let recorded = PrometheusBuilder::new()
+        .install_recorder()
+        .map_err(|error| Unusable::new("metrics", error))?;
     let resource = settings()?
         .start_up(StartUp::Background)
         .start()
         .await
         .map_err(|error| Unusable::new("ISSUER", error))?;
     let listener = common::listen(port).await?;
-    let address = listener.local_addr().map_err(|error| Unusable::new("PORT", error))?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| Unusable::new("PORT", error))?;
     println!("{}", json!({ "listening": format!("http://{address}") }));
-    common::serve(listener, router(&resource, recorded), common::asked_to_end()).await;
+    common::serve(
+        listener,
+        router(&resource, recorded),
+        common::asked_to_end(),
+    )
+    .await;
     Ok(())
 }
 
 /// The routes. The layer stands before each protected handler, so that a wrong method is
-/// answered 405 whoever asks. As services they are layered once; of a handler with a layer axum would
-/// make a service for each request.
+/// answered 405 whoever asks. As services they are layered once; of a handler with a layer axum
+/// would make a service for each request.
 fn router(resource: &ResourceServer, recorded: PrometheusHandle) -> Router {
     let protected = resource.layer();
     let reader = RequireScopeLayer::all(["reports.read"]);
@@ -69,8 +81,14 @@ fn router(resource: &ResourceServer, recorded: PrometheusHandle) -> Router {
     let reports = (async || "Hello from reports").into_service();
     Router::new()
         .route("/protected_resource", get_service(protected.layer(hello)))
-        .route("/context", get_service(protected.layer(context.into_service())))
-        .route("/reports", get_service(protected.layer(reader.layer(reports))))
+        .route(
+            "/context",
+            get_service(protected.layer(context.into_service())),
+        )
+        .route(
+            "/reports",
+            get_service(protected.layer(reader.layer(reports))),
+        )
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(ready).with_state(resource.clone()))
         .route("/metrics", get(metrics).with_state(recorded))
@@ -95,13 +113,21 @@ async fn ready(State(resource): State<ResourceServer>) -> Response {
     if resource.is_ready() {
         body.into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], body).into_response()
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            [(header::RETRY_AFTER, "5")],
+            body,
+        )
+            .into_response()
     }
 }
 
 /// Everything that was recorded, in Prometheus' text format.
 async fn metrics(State(recorded): State<PrometheusHandle>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], recorded.render())
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        recorded.render(),
+    )
 }
 
 /// The resource server that the environment describes.
@@ -133,7 +159,10 @@ fn settings() -> Result<ResourceServerBuilder, Unusable> {
     let policy = RefreshPolicy::new()
         .max_stale(Duration::from_secs(max_stale))
         .min_interval(Duration::from_secs(min_refresh));
-    Ok(issuer(audiences)?.issuer(|issuer| issuer.profile(profile)).refresh(policy).allow_loopback_http())
+    Ok(issuer(audiences)?
+        .issuer(|issuer| issuer.profile(profile))
+        .refresh(policy)
+        .allow_loopback_http())
 }
 
 /// The issuer: an App ID binding or `ISSUER`, and not both.
@@ -145,19 +174,26 @@ fn issuer(audiences: Vec<Audience>) -> Result<ResourceServerBuilder, Unusable> {
     };
     let builder = match (binding, variable("ISSUER")?) {
         (Some(_), Some(_)) => {
-            return Err(Unusable::new("ISSUER", "is set beside an App ID binding; use one of them"));
+            return Err(Unusable::new(
+                "ISSUER",
+                "is set beside an App ID binding; use one of them",
+            ));
         }
         (None, None) => return Err(common::no_issuer("ISSUER")),
         (Some(_), None) if jwks_uri.is_some() => {
-            return Err(Unusable::new("JWKS_URI", "is for ISSUER; an App ID binding has its own"));
+            return Err(Unusable::new(
+                "JWKS_URI",
+                "is for ISSUER; an App ID binding has its own",
+            ));
         }
         (Some(binding), None) => return resource_server(&binding, audiences),
         (None, Some(issuer)) => {
             let issuer = Issuer::new(issuer).map_err(from_variable("ISSUER"))?;
             Endpoint::new(issuer.as_str()).map_err(from_variable("ISSUER"))?;
             let mut audiences = audiences.into_iter();
-            let first =
-                audiences.next().ok_or_else(|| Unusable::new("AUDIENCE", "is required with ISSUER"))?;
+            let first = audiences
+                .next()
+                .ok_or_else(|| Unusable::new("AUDIENCE", "is required with ISSUER"))?;
             let builder = ResourceServer::builder(issuer, first);
             audiences.fold(builder, also_audience)
         }
@@ -172,11 +208,16 @@ fn also_audience(builder: ResourceServerBuilder, audience: Audience) -> Resource
     builder.issuer(|issuer| issuer.also_audience(audience))
 }
 
-fn resource_server(binding: &Binding, audiences: Vec<Audience>) -> Result<ResourceServerBuilder, Unusable> {
+fn resource_server(
+    binding: &Binding,
+    audiences: Vec<Audience>,
+) -> Result<ResourceServerBuilder, Unusable> {
     let mut audiences = audiences.into_iter();
     let builder = match audiences.next() {
         Some(audience) => binding.resource_server_for(audience),
-        None => binding.resource_server().map_err(from_variable("AUDIENCE"))?,
+        None => binding
+            .resource_server()
+            .map_err(from_variable("AUDIENCE"))?,
     };
     Ok(audiences.fold(builder, also_audience))
 }

@@ -34,8 +34,12 @@ impl tower::Service<Request<Body>> for Greeter {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let caller = AuthContext::of(&request).and_then(AuthContext::client_id).unwrap_or("unnamed");
-        std::future::ready(Ok(tonic::Status::unimplemented(format!("hello, {caller}")).into_http()))
+        let caller = AuthContext::of(&request)
+            .and_then(AuthContext::client_id)
+            .unwrap_or("unnamed");
+        std::future::ready(Ok(
+            tonic::Status::unimplemented(format!("hello, {caller}")).into_http()
+        ))
     }
 }
 
@@ -43,7 +47,10 @@ impl tower::Service<Request<Body>> for Greeter {
 async fn main() -> Result<(), BoxError> {
     let issuer = Issuer::new(std::env::var("ISSUER")?)?;
     let audience = Audience::new(std::env::var("AUDIENCE")?)?;
-    let orders = ResourceServer::builder(issuer, audience).allow_loopback_http().start().await?;
+    let orders = ResourceServer::builder(issuer, audience)
+        .allow_loopback_http()
+        .start()
+        .await?;
     tonic::transport::Server::builder()
         .layer(orders.layer())
         .add_service(Greeter)

@@ -5,7 +5,11 @@
 //! $ cargo run --example tower_client -- http://localhost:8082/
 //! ```
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program, not a library")]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a program, not a library"
+)]
 
 use bytes::Bytes;
 use http::Request;
@@ -18,16 +22,24 @@ use tower_oauth::{BoxError, ClientCredentials, Endpoint, Issuer, TokenManager};
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let url = std::env::args().nth(1).ok_or("usage: tower_client URL")?;
-    let credentials = ClientCredentials::new(std::env::var("CLIENT_ID")?, std::env::var("CLIENT_SECRET")?);
+    let credentials =
+        ClientCredentials::new(std::env::var("CLIENT_ID")?, std::env::var("CLIENT_SECRET")?);
     let issuer = Issuer::new(std::env::var("OAUTH_SERVER_URL")?)?;
-    let tokens = TokenManager::discover(issuer, credentials)?.allow_loopback_http().start()?;
+    let tokens = TokenManager::discover(issuer, credentials)?
+        .allow_loopback_http()
+        .start()?;
 
     let client = ServiceBuilder::new()
         .layer(tokens.layer([Endpoint::new(&url)?]).replay_cloned())
         .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
 
-    let response = client.oneshot(Request::get(url).body(Full::default())?).await?;
+    let response = client
+        .oneshot(Request::get(url).body(Full::default())?)
+        .await?;
     println!("{}", response.status());
-    println!("{}", String::from_utf8_lossy(&response.into_body().collect().await?.to_bytes()));
+    println!(
+        "{}",
+        String::from_utf8_lossy(&response.into_body().collect().await?.to_bytes())
+    );
     Ok(())
 }

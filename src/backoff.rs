@@ -30,8 +30,13 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_cap_and_are_never_nothing() {
-        let backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
-        let bounds: Vec<u64> = (1..9).map(|failures| backoff.bound(failures).as_secs()).collect();
+        let backoff = Backoff {
+            base: Duration::from_secs(1),
+            cap: Duration::from_secs(60),
+        };
+        let bounds: Vec<u64> = (1..9)
+            .map(|failures| backoff.bound(failures).as_secs())
+            .collect();
         assert_eq!(bounds, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(backoff.bound(u32::MAX).as_secs(), 60);
         assert_eq!(backoff.wait(3, 0.5), Duration::from_secs(2));

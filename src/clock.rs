@@ -55,8 +55,8 @@ pub trait Clock: Debug + Send + Sync + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    // The time of the last tick, a few milliseconds ago: whole seconds are all that tokens have, and it
-    // is read in a fraction of the time.
+    // The time of the last tick, a few milliseconds ago: whole seconds are all that tokens have,
+    // and it is read in a fraction of the time.
     #[cfg(target_os = "linux")]
     fn now(&self) -> UnixTime {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
@@ -65,7 +65,10 @@ impl Clock for SystemClock {
     }
 
     #[cfg(not(target_os = "linux"))]
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads wall time")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads wall time"
+    )]
     fn now(&self) -> UnixTime {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         // A clock before 1970 is a broken clock: at zero every token with `nbf` or `iat`
@@ -102,13 +105,14 @@ impl ManualClock {
     /// Moves the clock forward by the whole seconds of `by`, and no timer: to those it is as if the
     /// machine had slept.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(by.as_secs(), std::sync::atomic::Ordering::SeqCst);
+        self.0
+            .fetch_add(by.as_secs(), std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// Lets time pass, for this clock and for timers: refreshes, renewals and retries that become due
-    /// on the way happen on the way. For tests whose tokio time is paused
-    /// (`#[tokio::test(start_paused = true)]`), where it takes as long as what is done on the way, and some
-    /// milliseconds for an hour; elsewhere it takes `by`, in whole seconds.
+    /// Lets time pass, for this clock and for timers: refreshes, renewals and retries that become
+    /// due on the way happen on the way. For tests whose tokio time is paused
+    /// (`#[tokio::test(start_paused = true)]`), where it takes as long as what is done on the way,
+    /// and some milliseconds for an hour; elsewhere it takes `by`, in whole seconds.
     pub async fn pass(&self, by: Duration) {
         const SECOND: Duration = Duration::from_secs(1);
         for _ in 0..by.as_secs() {
@@ -119,7 +123,8 @@ impl ManualClock {
 
     /// Sets the clock, forward or back.
     pub fn set(&self, now: UnixTime) {
-        self.0.store(now.as_secs(), std::sync::atomic::Ordering::SeqCst);
+        self.0
+            .store(now.as_secs(), std::sync::atomic::Ordering::SeqCst);
     }
 }
 

@@ -25,19 +25,34 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn new(what: impl Into<String>, value: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { what: what.into(), value: Some(value.into()), reason: reason.into() }
+    pub(crate) fn new(
+        what: impl Into<String>,
+        value: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self {
+            what: what.into(),
+            value: Some(value.into()),
+            reason: reason.into(),
+        }
     }
 
     /// For values that are secret, absent, or too long to show.
     pub(crate) fn without_value(what: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { what: what.into(), value: None, reason: reason.into() }
+        Self {
+            what: what.into(),
+            value: None,
+            reason: reason.into(),
+        }
     }
 
-    /// The same error without the value: where it is a server's, and may be a secret that stands in the
-    /// wrong place.
+    /// The same error without the value: where it is a server's, and may be a secret that stands in
+    /// the wrong place.
     pub(crate) fn without_its_value(self) -> Self {
-        Self { value: None, ..self }
+        Self {
+            value: None,
+            ..self
+        }
     }
 
     /// The setting: an environment variable, a builder method, or a word of the standards.
@@ -97,8 +112,8 @@ impl fmt::Display for Operation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The server's certificate is not trusted, has expired, or is for another name; the source says
-    /// which. A token request is not tried again after it.
+    /// The server's certificate is not trusted, has expired, or is for another name; the source
+    /// says which. A token request is not tried again after it.
     Certificate,
     /// A setting turned out to be unusable.
     Configuration,
@@ -148,7 +163,9 @@ impl fmt::Display for ErrorKind {
         match self {
             Self::Certificate => f.write_str("the server's certificate is not valid"),
             Self::Configuration => f.write_str("a setting is unusable"),
-            Self::IssuerMismatch => f.write_str("the metadata names another issuer than the configured one"),
+            Self::IssuerMismatch => {
+                f.write_str("the metadata names another issuer than the configured one")
+            }
             Self::Malformed => f.write_str("the answer could not be understood"),
             Self::NoUsableKey => f.write_str("the key set holds no usable key"),
             Self::Overloaded => f.write_str("too many calls are waiting already"),
@@ -164,8 +181,8 @@ impl fmt::Display for ErrorKind {
 /// What an authorization server says of a request that it refuses
 /// ([RFC 6749 §5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2)).
 ///
-/// Secrets and tokens that the server quotes are replaced by `[redacted]`, in each encoding in which
-/// they were sent. `Display` escapes the text and cuts it to 200 characters.
+/// Secrets and tokens that the server quotes are replaced by `[redacted]`, in each encoding in
+/// which they were sent. `Display` escapes the text and cuts it to 200 characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OAuthError {
     code: String,
@@ -193,7 +210,11 @@ impl OAuthError {
         // A registered code quotes nothing, even if a secret is a part of it.
         let is_registered = REGISTERED_CODES.contains(&code);
         Self {
-            code: if is_registered { code.to_owned() } else { secrets.redact(code) },
+            code: if is_registered {
+                code.to_owned()
+            } else {
+                secrets.redact(code)
+            },
             description: description.map(|description| secrets.redact(description)),
         }
     }
@@ -268,11 +289,19 @@ impl Error {
         oauth: Option<OAuthError>,
         retry_after: Option<Duration>,
     ) -> Self {
-        self.map(|inner| Inner { oauth, retry_after, status: Some(status), ..inner })
+        self.map(|inner| Inner {
+            oauth,
+            retry_after,
+            status: Some(status),
+            ..inner
+        })
     }
 
     pub(crate) fn with_source(self, source: impl Into<BoxError>) -> Self {
-        self.map(|inner| Inner { source: Some(source.into()), ..inner })
+        self.map(|inner| Inner {
+            source: Some(source.into()),
+            ..inner
+        })
     }
 
     /// Adds what the kind alone does not say. A server's words in it are [`shown`].
@@ -290,7 +319,10 @@ impl Error {
     /// Notes where the request went, without query and fragment.
     pub(crate) fn with_url(self, url: &str) -> Self {
         let url = url.split(['?', '#']).next().unwrap_or_default().to_owned();
-        self.map(|inner| Inner { url: Some(url), ..inner })
+        self.map(|inner| Inner {
+            url: Some(url),
+            ..inner
+        })
     }
 
     fn map(self, change: impl FnOnce(Inner) -> Inner) -> Self {

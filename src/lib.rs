@@ -18,8 +18,8 @@
 //! A task for each issuer fetches its keys ahead of time and publishes an immutable snapshot.
 //! A request reads the snapshot and never fetches; only a plausible token with a new `kid` waits,
 //! at most a second, for one shared refresh. An issuer that is down is not noticed: the last good
-//! keys are trusted for up to 24 hours, and then requests are answered 503, not 401. All of it, with
-//! the test for each point: [`guide::key_sets`](mod@guide::key_sets).
+//! keys are trusted for up to 24 hours, and then requests are answered 503, not 401. All of it,
+//! with the test for each point: [`guide::key_sets`](mod@guide::key_sets).
 //!
 //! # A token
 //!
@@ -67,21 +67,21 @@
 //!
 //! # Test without an issuer
 //!
-//! The embedded authorization server mints good tokens and wrong ones, rotates, fails when it is told
-//! to, and needs no port and no real time:
+//! The embedded authorization server mints good tokens and wrong ones, rotates, fails when it is
+//! told to, and needs no port and no real time:
 //! [`guide::testing`](https://docs.rs/tower-oauth/latest/tower_oauth/guide/testing/index.html).
 //!
 //! # Security posture
 //!
 //! - `iss`, `aud` and `exp` are always required; `none` and HMAC cannot be expressed.
 //! - A token only ever meets the keys of the issuer it names, and a key only its algorithm.
-//! - Keys in a token's header are never used; duplicate JSON members, unknown critical headers
-//!   and inexact base64url are refused; so are tokens that are bound to a key (`cnf`).
-//! - No request bytes cause a fetch, but for a token that would pass with a newer key, within
-//!   a fixed budget. No request bytes cause a 5xx, but for 503 where no judgement is possible.
+//! - Keys in a token's header are never used; duplicate JSON members, unknown critical headers and
+//!   inexact base64url are refused; so are tokens that are bound to a key (`cnf`).
+//! - No request bytes cause a fetch, but for a token that would pass with a newer key, within a
+//!   fixed budget. No request bytes cause a 5xx, but for 503 where no judgement is possible.
 //! - Answers come from fixed texts. Tokens and secrets are in no log, error or `Debug` output.
-//! - Signatures are verified by aws-lc-rs. jsonwebtoken's process-wide provider is not used, so
-//!   it does not matter what else in your build enables.
+//! - Signatures are verified by aws-lc-rs. jsonwebtoken's process-wide provider is not used, so it
+//!   does not matter what else in your build enables.
 //!
 //! # Features
 //!
@@ -122,8 +122,8 @@ pub mod transport;
 mod vectors;
 
 pub use self::client::{
-    AccessToken, BearerTokenFuture, BearerTokenLayer, BearerTokenService, ClientCredentials, Renewer, Replay,
-    ReplayCloned, ReplayEmpty, ReplayNever, TokenManager, TokenManagerBuilder,
+    AccessToken, BearerTokenFuture, BearerTokenLayer, BearerTokenService, ClientCredentials,
+    Renewer, Replay, ReplayCloned, ReplayEmpty, ReplayNever, TokenManager, TokenManagerBuilder,
 };
 #[cfg(any(test, feature = "test-util"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
@@ -140,8 +140,9 @@ pub use self::oauth::{Audience, Endpoint, Issuer, Scope};
 pub use self::resource_server::AuthContextRejection;
 pub use self::resource_server::{
     AuthContext, Challenge, ClaimError, Refresher, Rejection, RejectionKind, RejectionResponse,
-    RequireScopeFuture, RequireScopeLayer, RequireScopeService, ResourceServer, ResourceServerBuilder,
-    ResourceServerLayer, ResourceServerService, ResponseFuture, StartUp, TrustedIssuer,
+    RequireScopeFuture, RequireScopeLayer, RequireScopeService, ResourceServer,
+    ResourceServerBuilder, ResourceServerLayer, ResourceServerService, ResponseFuture, StartUp,
+    TrustedIssuer,
 };
 
 /// The README's examples are compiled and run like those of the documentation.

@@ -32,19 +32,31 @@ impl Metadata {
 
     /// Where tokens are asked for.
     pub(crate) fn token_endpoint(&self, allow_loopback_http: bool) -> Result<Endpoint, Error> {
-        self.endpoint("token_endpoint", self.token_endpoint.as_deref(), allow_loopback_http)
+        self.endpoint(
+            "token_endpoint",
+            self.token_endpoint.as_deref(),
+            allow_loopback_http,
+        )
     }
 
-    fn endpoint(&self, name: &str, url: Option<&str>, allow_loopback_http: bool) -> Result<Endpoint, Error> {
+    fn endpoint(
+        &self,
+        name: &str,
+        url: Option<&str>,
+        allow_loopback_http: bool,
+    ) -> Result<Endpoint, Error> {
         let malformed = || Error::new(Operation::Discovery, ErrorKind::Malformed);
-        let url = url.ok_or_else(|| malformed().with_detail(format!("the metadata has no `{name}`")))?;
+        let url =
+            url.ok_or_else(|| malformed().with_detail(format!("the metadata has no `{name}`")))?;
         let unusable = |error: ConfigError| malformed().with_source(error.for_setting(name));
         let endpoint = Endpoint::new(url).map_err(unusable)?;
         if endpoint.is_plain_http() && !self.is_plain_http {
             let reason = "must be https, because the issuer is";
             return Err(unusable(ConfigError::new(name, endpoint.origin(), reason)));
         }
-        endpoint.check_plain_http(allow_loopback_http).map_err(unusable)?;
+        endpoint
+            .check_plain_http(allow_loopback_http)
+            .map_err(unusable)?;
         Ok(endpoint)
     }
 }
@@ -77,14 +89,22 @@ struct Document {
 pub(crate) fn candidates(issuer: &Issuer) -> Result<Vec<Endpoint>, ConfigError> {
     let base = Endpoint::new(issuer.as_str()).map_err(|error| error.for_setting("issuer"))?;
     if base.url().query().is_some() {
-        return Err(ConfigError::new("issuer", base.origin(), "must not have a query"));
+        return Err(ConfigError::new(
+            "issuer",
+            base.origin(),
+            "must not have a query",
+        ));
     }
     let mut candidates = vec![base.join_path("/.well-known/openid-configuration")?];
     let origin = base.origin();
     let path = base.url().path().trim_end_matches('/');
-    candidates.push(Endpoint::new(format!("{origin}/.well-known/oauth-authorization-server{path}"))?);
+    candidates.push(Endpoint::new(format!(
+        "{origin}/.well-known/oauth-authorization-server{path}"
+    ))?);
     if !path.is_empty() {
-        candidates.push(Endpoint::new(format!("{origin}/.well-known/openid-configuration{path}"))?);
+        candidates.push(Endpoint::new(format!(
+            "{origin}/.well-known/openid-configuration{path}"
+        ))?);
     }
     Ok(candidates)
 }
@@ -100,7 +120,15 @@ pub(crate) async fn discover(
     now: UnixTime,
     limits: Limits,
 ) -> Result<Metadata, Error> {
-    discover_with(&HeaderMap::new(), transport, issuer, allow_loopback_http, now, limits).await
+    discover_with(
+        &HeaderMap::new(),
+        transport,
+        issuer,
+        allow_loopback_http,
+        now,
+        limits,
+    )
+    .await
 }
 
 /// The same, with header fields for each request.
@@ -112,12 +140,22 @@ pub(crate) async fn discover_with(
     now: UnixTime,
     limits: Limits,
 ) -> Result<Metadata, Error> {
-    let unusable =
-        |error: ConfigError| Error::new(Operation::Discovery, ErrorKind::Configuration).with_source(error);
+    let unusable = |error: ConfigError| {
+        Error::new(Operation::Discovery, ErrorKind::Configuration).with_source(error)
+    };
     let mut first_error: Option<Error> = None;
     for url in candidates(issuer).map_err(unusable)? {
-        url.check_plain_http(allow_loopback_http).map_err(unusable)?;
-        let answer = get_json(transport, Operation::Discovery, &url, headers.clone(), now, limits).await;
+        url.check_plain_http(allow_loopback_http)
+            .map_err(unusable)?;
+        let answer = get_json(
+            transport,
+            Operation::Discovery,
+            &url,
+            headers.clone(),
+            now,
+            limits,
+        )
+        .await;
         let error = match answer {
             Ok(answer) => match parse(answer.body(), issuer) {
                 Ok(metadata) => return Ok(metadata),
@@ -126,16 +164,19 @@ pub(crate) async fn discover_with(
             Err(error) if leads_on(error.kind()) => error,
             Err(error) => return Err(error),
         };
-        if first_error.as_ref().is_none_or(|first| rank(&error) > rank(first)) {
+        if first_error
+            .as_ref()
+            .is_none_or(|first| rank(&error) > rank(first))
+        {
             first_error = Some(error);
         }
     }
     Err(first_error.unwrap_or_else(|| Error::new(Operation::Discovery, ErrorKind::Malformed)))
 }
 
-/// Which of the errors of several places is the error of all: a document of another issuer says more
-/// than a page that is no document, and that more than a 404. So the error is a 404 only if each
-/// place answered 404.
+/// Which of the errors of several places is the error of all: a document of another issuer says
+/// more than a page that is no document, and that more than a 404. So the error is a 404 only if
+/// each place answered 404.
 fn rank(error: &Error) -> u8 {
     match error.kind() {
         ErrorKind::IssuerMismatch => 2,
@@ -154,14 +195,24 @@ pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
     let malformed = || Error::new(Operation::Discovery, ErrorKind::Malformed);
     // RFC 8259 §8.1: all of it, also what is read over.
     let text = std::str::from_utf8(body).map_err(|error| malformed().with_source(error))?;
-    let Document { issuer: named, jwks_uri, token_endpoint } =
-        serde_json::from_str(text).map_err(|error| malformed().with_source(error))?;
+    let Document {
+        issuer: named,
+        jwks_uri,
+        token_endpoint,
+    } = serde_json::from_str(text).map_err(|error| malformed().with_source(error))?;
     if named != issuer.as_str() {
-        let detail = format!("expected \"{issuer}\", found \"{}\"", shown(&without_secrets(&named)));
+        let detail = format!(
+            "expected \"{issuer}\", found \"{}\"",
+            shown(&without_secrets(&named))
+        );
         return Err(Error::new(Operation::Discovery, ErrorKind::IssuerMismatch).with_detail(detail));
     }
     let is_plain_http = Endpoint::new(issuer.as_str()).is_ok_and(|issuer| issuer.is_plain_http());
-    Ok(Metadata { is_plain_http, jwks_uri, token_endpoint })
+    Ok(Metadata {
+        is_plain_http,
+        jwks_uri,
+        token_endpoint,
+    })
 }
 
 /// The issuer that a document names, without user information and query: neither belongs into an
@@ -171,7 +222,9 @@ fn without_secrets(named: &str) -> String {
         Some((named, _)) => (named, "?…"),
         None => (named, ""),
     };
-    let Some((scheme, rest)) = named.split_once("://") else { return format!("{named}{query}") };
+    let Some((scheme, rest)) = named.split_once("://") else {
+        return format!("{named}{query}");
+    };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = authority.rsplit('@').next().unwrap_or_default();
     format!("{scheme}://{host}{path}{query}")
@@ -185,7 +238,11 @@ mod tests {
     fn candidates_are_appended_first_and_then_inserted_before_the_path() {
         let urls = |issuer: &str| -> Vec<String> {
             let issuer = Issuer::new(issuer).unwrap();
-            candidates(&issuer).unwrap().iter().map(ToString::to_string).collect()
+            candidates(&issuer)
+                .unwrap()
+                .iter()
+                .map(ToString::to_string)
+                .collect()
         };
         assert_eq!(
             urls("https://as.example/tenant/"),
@@ -230,7 +287,11 @@ mod tests {
     #[test]
     fn a_plain_http_key_set_is_refused() {
         let issuer = Issuer::new("https://as.example").unwrap();
-        for jwks_uri in ["http://as.example/keys", "file:///etc/passwd", "http://127.0.0.1/keys"] {
+        for jwks_uri in [
+            "http://as.example/keys",
+            "file:///etc/passwd",
+            "http://127.0.0.1/keys",
+        ] {
             let body = format!(r#"{{"issuer":"https://as.example","jwks_uri":"{jwks_uri}"}}"#);
             let metadata = parse(body.as_bytes(), &issuer).unwrap();
             for allow_loopback_http in [false, true] {
@@ -238,7 +299,10 @@ mod tests {
                 assert_eq!(error.kind(), ErrorKind::Malformed);
             }
             let missing = metadata.token_endpoint(false).unwrap_err();
-            assert!(missing.to_string().contains("no `token_endpoint`"), "{missing}");
+            assert!(
+                missing.to_string().contains("no `token_endpoint`"),
+                "{missing}"
+            );
         }
     }
 }

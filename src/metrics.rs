@@ -23,7 +23,10 @@ impl Counter {
         Self::with(name, &[])
     }
 
-    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "nothing is counted"))]
+    #[cfg_attr(
+        not(feature = "metrics"),
+        expect(unused_variables, reason = "nothing is counted")
+    )]
     fn with(name: &'static str, labels: &[(&'static str, &str)]) -> Self {
         Self {
             #[cfg(feature = "metrics")]
@@ -40,7 +43,10 @@ impl Counter {
 }
 
 /// Adds one to a counter.
-#[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "nothing is counted"))]
+#[cfg_attr(
+    not(feature = "metrics"),
+    expect(unused_variables, reason = "nothing is counted")
+)]
 pub(crate) fn count(name: &'static str, labels: &[(&'static str, &str)]) {
     #[cfg(feature = "metrics")]
     ::metrics::with_recorder(|recorder| recorder.register_counter(&key(name, labels), &metadata()))
@@ -48,7 +54,10 @@ pub(crate) fn count(name: &'static str, labels: &[(&'static str, &str)]) {
 }
 
 /// Sets a gauge.
-#[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "nothing is measured"))]
+#[cfg_attr(
+    not(feature = "metrics"),
+    expect(unused_variables, reason = "nothing is measured")
+)]
 pub(crate) fn gauge(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
     #[cfg(feature = "metrics")]
     #[expect(
@@ -75,8 +84,10 @@ pub(crate) fn describe() {
 
 #[cfg(feature = "metrics")]
 fn key(name: &'static str, labels: &[(&'static str, &str)]) -> ::metrics::Key {
-    let labels: Vec<Label> =
-        labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
+    let labels: Vec<Label> = labels
+        .iter()
+        .map(|(name, value)| Label::new(*name, (*value).to_owned()))
+        .collect();
     ::metrics::Key::from_parts(name, labels)
 }
 

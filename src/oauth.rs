@@ -109,7 +109,11 @@ impl Scope {
         let scope = scope.as_ref();
         let allowed = |b: u8| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
         if scope.is_empty() || !scope.bytes().all(allowed) {
-            return Err(ConfigError::new("scope", scope, "must be a scope token (RFC 6749 §3.3)"));
+            return Err(ConfigError::new(
+                "scope",
+                scope,
+                "must be a scope token (RFC 6749 §3.3)",
+            ));
         }
         Ok(Self(scope.into()))
     }
@@ -159,7 +163,9 @@ impl Endpoint {
             return invalid("must not have a fragment");
         }
         if is_no_endpoint(&url) {
-            return invalid("is a link-local, metadata, multicast, broadcast or unspecified address");
+            return invalid(
+                "is a link-local, metadata, multicast, broadcast or unspecified address",
+            );
         }
         match url.scheme() {
             "https" => Ok(Self(Arc::new(url))),
@@ -183,9 +189,9 @@ impl Endpoint {
 
     /// The address as `http::Uri`.
     pub(crate) fn to_uri(&self) -> Result<http::Uri, ConfigError> {
-        self.as_str()
-            .parse()
-            .map_err(|_| ConfigError::new("URL", self.origin(), "is not usable as a request target"))
+        self.as_str().parse().map_err(|_| {
+            ConfigError::new("URL", self.origin(), "is not usable as a request target")
+        })
     }
 
     /// Scheme, host and port, without a default port ([RFC 6454 §6.2](https://www.rfc-editor.org/rfc/rfc6454#section-6.2)).
@@ -250,10 +256,14 @@ fn parse_absolute(url: &str) -> Result<Url, ConfigError> {
     }
 }
 
-/// What errors show of a URL. (The origin of a scheme that the URL Standard does not know is `null`.)
+/// What errors show of a URL. (The origin of a scheme that the URL Standard does not know is
+/// `null`.)
 fn scheme_and_host(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let port = url
+        .port()
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
     format!("{}://{host}{port}", url.scheme())
 }
 
@@ -289,8 +299,8 @@ pub(crate) fn is_no_server(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address in an IPv6 one that a gateway translates: NAT64 (RFC 6052 §2.1), 6to4 (RFC 3056 §2),
-/// and the form that RFC 4291 §2.5.5.1 gave up.
+/// The IPv4 address in an IPv6 one that a gateway translates: NAT64 (RFC 6052 §2.1), 6to4 (RFC 3056
+/// §2), and the form that RFC 4291 §2.5.5.1 gave up.
 fn embedded(address: IpAddr) -> Option<IpAddr> {
     let IpAddr::V6(v6) = address else { return None };
     let v4 = match v6.octets() {
@@ -318,8 +328,12 @@ mod tests {
 
     #[test]
     fn plain_http_is_for_loopback_only() {
-        for good in ["https://as.example/x", "http://127.0.0.1:6002/a", "http://localhost", "http://[::1]:1/"]
-        {
+        for good in [
+            "https://as.example/x",
+            "http://127.0.0.1:6002/a",
+            "http://localhost",
+            "http://[::1]:1/",
+        ] {
             Endpoint::new(good).expect(good);
         }
         for bad in [
@@ -365,26 +379,67 @@ mod tests {
             "as.example/?key=secret",
         ] {
             let error = Endpoint::new(bad).expect_err(bad).to_string();
-            assert!(error.contains("scheme") && error.contains("`https://`"), "{bad}: {error}");
-            assert!(!error.contains("null") && !error.contains("secret"), "{bad}: {error}");
+            assert!(
+                error.contains("scheme") && error.contains("`https://`"),
+                "{bad}: {error}"
+            );
+            assert!(
+                !error.contains("null") && !error.contains("secret"),
+                "{bad}: {error}"
+            );
         }
     }
 
     #[test]
     fn an_error_shows_scheme_and_host_of_a_url_and_no_more() {
         for (bad, shown, reason) in [
-            ("redis://user:secret@cache.example:6379/0", "redis://cache.example:6379", "user information"),
-            ("redis://cache.example/secret", "redis://cache.example", "must be https"),
-            ("ftp://as.example/secret", "ftp://as.example", "must be https"),
-            ("http://as.example/secret", "http://as.example", "must be https"),
-            ("https://user:secret@as.example", "https://as.example", "user information"),
-            ("https://as.example:8443/secret#f", "https://as.example:8443", "fragment"),
+            (
+                "redis://user:secret@cache.example:6379/0",
+                "redis://cache.example:6379",
+                "user information",
+            ),
+            (
+                "redis://cache.example/secret",
+                "redis://cache.example",
+                "must be https",
+            ),
+            (
+                "ftp://as.example/secret",
+                "ftp://as.example",
+                "must be https",
+            ),
+            (
+                "http://as.example/secret",
+                "http://as.example",
+                "must be https",
+            ),
+            (
+                "https://user:secret@as.example",
+                "https://as.example",
+                "user information",
+            ),
+            (
+                "https://as.example:8443/secret#f",
+                "https://as.example:8443",
+                "fragment",
+            ),
             ("https://0.0.0.0/secret", "https://0.0.0.0", "unspecified"),
-            ("https://255.255.255.255/secret", "https://255.255.255.255", "broadcast"),
-            ("https://[fe80::1]/secret", "https://[fe80::1]", "link-local"),
+            (
+                "https://255.255.255.255/secret",
+                "https://255.255.255.255",
+                "broadcast",
+            ),
+            (
+                "https://[fe80::1]/secret",
+                "https://[fe80::1]",
+                "link-local",
+            ),
         ] {
             let error = Endpoint::new(bad).expect_err(bad).to_string();
-            assert!(error.contains(&format!("{shown:?}")) && error.contains(reason), "{bad}: {error}");
+            assert!(
+                error.contains(&format!("{shown:?}")) && error.contains(reason),
+                "{bad}: {error}"
+            );
             assert!(!error.contains("secret"), "{error}");
         }
         for (bad, reason) in [
@@ -402,14 +457,22 @@ mod tests {
         ] {
             let error = Endpoint::new(bad).expect_err(bad).to_string();
             assert!(error.contains(reason), "{bad}: {error}");
-            assert!(!error.contains("secret") && !error.contains("null") && !error.contains('…'), "{error}");
+            assert!(
+                !error.contains("secret") && !error.contains("null") && !error.contains('…'),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn an_issuer_that_is_refused_is_not_shown() {
-        let error = Issuer::new("https://user:secret@as.example /").unwrap_err().to_string();
-        assert!(error.contains("white space") && !error.contains("secret"), "{error}");
+        let error = Issuer::new("https://user:secret@as.example /")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("white space") && !error.contains("secret"),
+            "{error}"
+        );
     }
 
     #[test]

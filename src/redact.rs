@@ -1,7 +1,8 @@
 //! Removes secrets and tokens from what a server says.
 //!
-//! A server may quote the request that it refuses, or the response that it makes. It may have decoded
-//! what it quotes, or have encoded it once more: each secret is looked for in those spellings.
+//! A server may quote the request that it refuses, or the response that it makes. It may have
+//! decoded what it quotes, or have encoded it once more: each secret is looked for in those
+//! spellings.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -94,14 +95,18 @@ impl Secrets {
         }
     }
 
-    /// The text without these secrets and without anything that looks like a compact JWS, cut to 2,000
-    /// characters after that.
+    /// The text without these secrets and without anything that looks like a compact JWS, cut to
+    /// 2,000 characters after that.
     pub(crate) fn redact(&self, text: &str) -> String {
         if text.len() > MAX_TEXT || self.members > MAX_MEMBERS {
             return NOT_SHOWN.to_owned();
         }
         // The longest first: one may be a part of another.
-        let mut spellings: Vec<&str> = self.spellings.iter().map(|spelling| spelling.as_str()).collect();
+        let mut spellings: Vec<&str> = self
+            .spellings
+            .iter()
+            .map(|spelling| spelling.as_str())
+            .collect();
         spellings.sort_unstable_by_key(|spelling| std::cmp::Reverse(spelling.len()));
         let mut redacted = without_jws(text);
         for spelling in spellings {
@@ -117,8 +122,8 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// As in a form (RFC 6749 appendix B). Of the full length at once: a buffer that grows leaves copies
-/// behind.
+/// As in a form (RFC 6749 appendix B). Of the full length at once: a buffer that grows leaves
+/// copies behind.
 fn form_encoded(text: &str) -> Zeroizing<String> {
     let mut encoded = Zeroizing::new(String::with_capacity(text.len().saturating_mul(3)));
     encoded.extend(form_urlencoded::byte_serialize(text.as_bytes()));
@@ -157,7 +162,11 @@ fn with_lower_case_escapes(encoded: &str) -> Zeroizing<String> {
 /// As in a string of JSON, without the quotation marks.
 fn json_escaped(text: &str) -> Zeroizing<String> {
     let json = Zeroizing::new(Value::from(text).to_string());
-    Zeroizing::new(json.trim_start_matches('"').trim_end_matches('"').to_owned())
+    Zeroizing::new(
+        json.trim_start_matches('"')
+            .trim_end_matches('"')
+            .to_owned(),
+    )
 }
 
 /// The text without what begins as a compact JWS does, with `{"` in base64url.
@@ -202,7 +211,11 @@ mod tests {
             ("abc=def%2Fgh", "abc=def/gh"),
             ("abcdef\n", "abcdef"),
         ] {
-            assert_eq!(redact(secret, &format!("<{quote}>")), "<[redacted]>", "{secret} as {quote}");
+            assert_eq!(
+                redact(secret, &format!("<{quote}>")),
+                "<[redacted]>",
+                "{secret} as {quote}"
+            );
         }
         let twice = redact("aa", "aaaaa");
         assert_eq!(twice, "[redacted][redacted]a");
@@ -210,7 +223,18 @@ mod tests {
 
     #[test]
     fn other_text_stays_as_it_is() {
-        for text in ["", "100 % of it", "%", "%2", "%zz", "\\", "&", "é𝄞", "eyJ", "eyJ eyJ short"] {
+        for text in [
+            "",
+            "100 % of it",
+            "%",
+            "%2",
+            "%zz",
+            "\\",
+            "&",
+            "é𝄞",
+            "eyJ",
+            "eyJ eyJ short",
+        ] {
             assert_eq!(redact("secret", text), text);
         }
         assert_eq!(redact("", "text"), "text");
@@ -219,14 +243,20 @@ mod tests {
     #[test]
     fn a_compact_jws_is_found_without_knowing_it() {
         let jws = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln";
-        assert_eq!(redact("x", &format!("got {jws}! eyJ and {jws}")), "got [redacted]! eyJ and [redacted]");
+        assert_eq!(
+            redact("x", &format!("got {jws}! eyJ and {jws}")),
+            "got [redacted]! eyJ and [redacted]"
+        );
     }
 
     #[test]
     fn a_long_text_is_cut_after_it_was_redacted() {
         let text = format!("{}secret", "x".repeat(MAX_SHOWN - 3));
         assert!(!redact("secret", &text).contains("sec"));
-        assert_eq!(redact("secret", &"x".repeat(MAX_SHOWN * 2)).len(), MAX_SHOWN);
+        assert_eq!(
+            redact("secret", &"x".repeat(MAX_SHOWN * 2)).len(),
+            MAX_SHOWN
+        );
     }
 
     /// The work is a fixed number of searches, each linear in a text of bounded length.
@@ -234,7 +264,9 @@ mod tests {
     fn neither_long_texts_nor_many_secrets_are_searched() {
         assert_eq!(redact("secret", &"x".repeat(MAX_TEXT + 1)), NOT_SHOWN);
         let mut secrets = Secrets::default();
-        let tokens: Vec<Value> = (0..5000).map(|n| serde_json::json!({ "token": format!("t{n}") })).collect();
+        let tokens: Vec<Value> = (0..5000)
+            .map(|n| serde_json::json!({ "token": format!("t{n}") }))
+            .collect();
         secrets.add_members(&Value::from(tokens));
         assert!(secrets.spellings.len() <= MAX_MEMBERS * 20);
         assert_eq!(secrets.redact("t4999"), NOT_SHOWN);

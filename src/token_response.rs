@@ -34,8 +34,14 @@ impl TokenResponse {
     /// Reads the body of an answer; the error is a fixed text and quotes nothing of it.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, &'static str> {
         // The parser's error could quote the answer, and so the token: it is left out.
-        let Members { access_token, token_type, expires_in, scope } = serde_json::from_slice(body)
-            .map_err(|_| "it is no JSON object with a string `access_token` and a string `token_type`")?;
+        let Members {
+            access_token,
+            token_type,
+            expires_in,
+            scope,
+        } = serde_json::from_slice(body).map_err(
+            |_| "it is no JSON object with a string `access_token` and a string `token_type`",
+        )?;
         // RFC 6749 §7.1: a token of a type that we do not understand must not be used.
         if !token_type.eq_ignore_ascii_case("Bearer") {
             return Err("its `token_type` is not `Bearer`");
@@ -45,7 +51,11 @@ impl TokenResponse {
             return Err("its `access_token` cannot stand in a header");
         }
         let lifetime = expires_in.map(|seconds| lifetime(&seconds)).transpose()?;
-        Ok(Self { access_token, lifetime, scope })
+        Ok(Self {
+            access_token,
+            lifetime,
+            scope,
+        })
     }
 }
 
@@ -57,7 +67,9 @@ fn lifetime(expires_in: &Value) -> Result<Duration, &'static str> {
         other => other.as_f64(),
     };
     seconds
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds.clamp(-1.0, LONGEST.as_secs_f64())).ok())
+        .and_then(|seconds| {
+            Duration::try_from_secs_f64(seconds.clamp(-1.0, LONGEST.as_secs_f64())).ok()
+        })
         .filter(|lifetime| *lifetime >= Duration::from_secs(1))
         .map(|lifetime| Duration::from_secs(lifetime.as_secs()))
         .ok_or("its `expires_in` is no lifetime of a second or more")

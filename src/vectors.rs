@@ -10,7 +10,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::jwt::{Claims, Header, KeyMaterial, Segments, SizeLimits, VerificationKey, decode_base64url};
+use crate::jwt::{
+    Claims, Header, KeyMaterial, Segments, SizeLimits, VerificationKey, decode_base64url,
+};
 use crate::key_set::KeySet;
 use crate::{Algorithm, ErrorKind};
 
@@ -19,9 +21,15 @@ fn folder() -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    assert!(std::env::var_os("REQUIRE_VECTORS").is_none(), "the test vectors are missing");
+    assert!(
+        std::env::var_os("REQUIRE_VECTORS").is_none(),
+        "the test vectors are missing"
+    );
     // Past the capture of passing tests' output.
-    let _ = writeln!(std::io::stderr(), "skipped: there are no test vectors in ../shared/vectors");
+    let _ = writeln!(
+        std::io::stderr(),
+        "skipped: there are no test vectors in ../shared/vectors"
+    );
     None
 }
 
@@ -39,8 +47,11 @@ fn verifies(jws: &str, keys: &KeySet) -> bool {
         decode_base64url(segments.payload).map_err(drop)?;
         let keys = keys.select(&header, &Default::default(), 1).map_err(drop)?;
         let signature = decode_base64url(segments.signature).map_err(drop)?;
-        let [key] = keys.as_slice() else { return Err(()) };
-        key.verify(header.algorithm, segments.signing_input, &signature).map_err(drop)
+        let [key] = keys.as_slice() else {
+            return Err(());
+        };
+        key.verify(header.algorithm, segments.signing_input, &signature)
+            .map_err(drop)
     };
     verify().is_ok()
 }
@@ -48,15 +59,22 @@ fn verifies(jws: &str, keys: &KeySet) -> bool {
 /// Claims from any bytes, by the same steps as a token's.
 fn claims(payload: &[u8]) -> Result<(), ()> {
     let text = std::str::from_utf8(payload).map_err(drop)?;
-    Claims::parse(text, SizeLimits::DEFAULT).map(drop).map_err(drop)
+    Claims::parse(text, SizeLimits::DEFAULT)
+        .map(drop)
+        .map_err(drop)
 }
 
 /// A key set from a JWK or a JWK set, as an issuer would publish it.
 fn published(key: &Value) -> Option<KeySet> {
-    let mut keys = key.get("keys").and_then(Value::as_array).cloned().unwrap_or_else(|| vec![key.clone()]);
+    let mut keys = key
+        .get("keys")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_else(|| vec![key.clone()]);
     for key in &mut keys {
         if let Some(members) = key.as_object_mut() {
-            members.retain(|name, _| !matches!(name.as_str(), "d" | "p" | "q" | "dp" | "dq" | "qi"));
+            members
+                .retain(|name, _| !matches!(name.as_str(), "d" | "p" | "q" | "dp" | "dq" | "qi"));
         }
     }
     KeySet::from_json(serde_json::json!({ "keys": keys }).to_string().as_bytes()).ok()
@@ -135,7 +153,9 @@ fn wycheproof_json_web_crypto() {
 #[test]
 fn wycheproof_base64_group_against_the_compact_parser() {
     // The group is signed with HS256, which would refuse all of it for the wrong reason.
-    let Some(file) = read("wycheproof/json_web_signature_test.json") else { return };
+    let Some(file) = read("wycheproof/json_web_signature_test.json") else {
+        return;
+    };
     let mut refused = Vec::new();
     for group in file["testGroups"].as_array().unwrap() {
         for test in group["tests"].as_array().unwrap() {
@@ -143,34 +163,48 @@ fn wycheproof_base64_group_against_the_compact_parser() {
             if !(357..=377).contains(&id) {
                 continue;
             }
-            let parts = Segments::split(test["jws"].as_str().unwrap().as_bytes()).and_then(|segments| {
-                decode_base64url(segments.header)?;
-                decode_base64url(segments.payload)?;
-                decode_base64url(segments.signature)
-            });
+            let parts =
+                Segments::split(test["jws"].as_str().unwrap().as_bytes()).and_then(|segments| {
+                    decode_base64url(segments.header)?;
+                    decode_base64url(segments.payload)?;
+                    decode_base64url(segments.signature)
+                });
             if parts.is_err() {
                 refused.push(id);
             }
         }
     }
     refused.sort_unstable();
-    assert_eq!(refused, [360, 361, 362, 363, 364, 365, 366, 368, 369, 371, 372, 373, 374, 375]);
+    assert_eq!(
+        refused,
+        [
+            360, 361, 362, 363, 364, 365, 366, 368, 369, 371, 372, 373, 374, 375
+        ]
+    );
 }
 
 #[test]
 fn rfc_7520_signature_examples() {
     let Some(folder) = folder() else { return };
     let example = |path: &str| -> Value {
-        serde_json::from_slice(&std::fs::read(folder.join("rfc7520-cookbook").join(path)).unwrap()).unwrap()
+        serde_json::from_slice(&std::fs::read(folder.join("rfc7520-cookbook").join(path)).unwrap())
+            .unwrap()
     };
-    for path in ["jws/4_1.rsa_v15_signature.json", "jws/4_2.rsa-pss_signature.json", "curve25519/jws.json"] {
+    for path in [
+        "jws/4_1.rsa_v15_signature.json",
+        "jws/4_2.rsa-pss_signature.json",
+        "curve25519/jws.json",
+    ] {
         let example = example(path);
         let keys = published(&example["input"]["key"]).expect(path);
         let jws = example["output"]["compact"].as_str().unwrap();
         assert!(verifies(jws, &keys), "{path}");
         let (rest, signature) = jws.rsplit_once('.').unwrap();
         let other = if signature.starts_with('A') { "B" } else { "A" };
-        assert!(!verifies(&format!("{rest}.{other}{}", &signature[1..]), &keys), "{path}, tampered");
+        assert!(
+            !verifies(&format!("{rest}.{other}{}", &signature[1..]), &keys),
+            "{path}, tampered"
+        );
     }
     // ES512 is not offered, HS256 cannot be; the key sets hold nothing that could be used.
     for path in [
@@ -181,15 +215,24 @@ fn rfc_7520_signature_examples() {
         "jws/4_7.protecting_content_only.json",
         "rfc7797/hmac-sha2_b64_false.json",
     ] {
-        assert!(published(&example(path)["input"]["key"]).is_none(), "{path}");
+        assert!(
+            published(&example(path)["input"]["key"]).is_none(),
+            "{path}"
+        );
     }
     // Encryption, and signatures in JSON form: refused by shape, whatever the keys.
     let keys = published(&example("jws/4_1.rsa_v15_signature.json")["input"]["key"]).unwrap();
     for entry in std::fs::read_dir(folder.join("rfc7520-cookbook/jwe")).unwrap() {
-        let example: Value = serde_json::from_slice(&std::fs::read(entry.unwrap().path()).unwrap()).unwrap();
+        let example: Value =
+            serde_json::from_slice(&std::fs::read(entry.unwrap().path()).unwrap()).unwrap();
         for form in ["compact", "json", "json_flat"] {
             if let Some(output) = example["output"].get(form) {
-                assert!(!verifies(&output.as_str().map_or_else(|| output.to_string(), str::to_owned), &keys));
+                assert!(!verifies(
+                    &output
+                        .as_str()
+                        .map_or_else(|| output.to_string(), str::to_owned),
+                    &keys
+                ));
             }
         }
     }
@@ -214,10 +257,14 @@ fn json_test_suite_as_payload_header_and_key_set() {
             assert!(parsed.is_err(), "{name}");
             must_fail += 1;
         } else if name.starts_with("y_") {
-            let is_object = serde_json::from_slice::<Value>(&text).is_ok_and(|value| value.is_object());
+            let is_object =
+                serde_json::from_slice::<Value>(&text).is_ok_and(|value| value.is_object());
             // RFC 7519 §4: duplicate names may be refused, and are.
-            let duplicates = ["y_object_duplicated_key.json", "y_object_duplicated_key_and_value.json"]
-                .contains(&name.as_str());
+            let duplicates = [
+                "y_object_duplicated_key.json",
+                "y_object_duplicated_key_and_value.json",
+            ]
+            .contains(&name.as_str());
             assert_eq!(parsed.is_ok(), is_object && !duplicates, "{name}");
             must_parse += 1;
         } else {
@@ -253,18 +300,31 @@ fn json_test_suite_inside_a_header_and_a_claims_set() {
 
 #[test]
 fn ed25519_speccheck_accepts_the_strict_case_only() {
-    let Some(cases) = read("ed25519-speccheck/cases.json") else { return };
+    let Some(cases) = read("ed25519-speccheck/cases.json") else {
+        return;
+    };
     let bytes = |case: &Value, member: &str| -> Vec<u8> {
         let hex = case[member].as_str().unwrap();
-        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+        (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+            .collect()
     };
     let accepted: Vec<usize> = (0..cases.as_array().unwrap().len())
         .filter(|&index| {
             let case = &cases[index];
             let material = bytes(case, "pub_key");
-            let key = VerificationKey::new(&KeyMaterial::Ed25519 { x: &material }, Some(Algorithm::EdDsa));
+            let key = VerificationKey::new(
+                &KeyMaterial::Ed25519 { x: &material },
+                Some(Algorithm::EdDsa),
+            );
             key.is_ok_and(|key| {
-                key.verify(Algorithm::EdDsa, &bytes(case, "message"), &bytes(case, "signature")).is_ok()
+                key.verify(
+                    Algorithm::EdDsa,
+                    &bytes(case, "message"),
+                    &bytes(case, "signature"),
+                )
+                .is_ok()
             })
         })
         .collect();

@@ -1,6 +1,11 @@
 //! What a request makes of memory: counted, so steady.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 mod support;
 
@@ -9,7 +14,9 @@ use std::convert::Infallible;
 use allocation_counter::AllocationInfo;
 use http::{Request, Response, header};
 use serde_json::json;
-use support::{AUDIENCE, Bench, ISSUER, NOW, PrivateKey, claims, claims_with, compact, now_or_never, rsa};
+use support::{
+    AUDIENCE, Bench, ISSUER, NOW, PrivateKey, claims, claims_with, compact, now_or_never, rsa,
+};
 use tower::{Layer, Service, service_fn};
 use tower_oauth::{Audience, Issuer, KeySet, ResourceServer, TrustedIssuer};
 
@@ -18,14 +25,23 @@ async fn answer(_: Request<()>) -> Result<Response<()>, Infallible> {
 }
 
 /// What each of so many requests in a row takes, the requests themselves left out.
-fn each_taken(times: usize, uri: &str, bench: &Bench, token: &str, status: u16) -> Vec<AllocationInfo> {
+fn each_taken(
+    times: usize,
+    uri: &str,
+    bench: &Bench,
+    token: &str,
+    status: u16,
+) -> Vec<AllocationInfo> {
     let mut service = bench.server.layer().layer(service_fn(answer));
     let mut ask = || {
-        let request = Request::builder().uri(uri).header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let request = Request::builder()
+            .uri(uri)
+            .header(header::AUTHORIZATION, format!("Bearer {token}"));
         let request = request.body(()).unwrap();
         let mut response = None;
-        let taken =
-            allocation_counter::measure(|| response = Some(now_or_never(service.call(request)).unwrap()));
+        let taken = allocation_counter::measure(|| {
+            response = Some(now_or_never(service.call(request)).unwrap())
+        });
         assert_eq!(response.unwrap().status(), status);
         taken
     };
@@ -34,14 +50,18 @@ fn each_taken(times: usize, uri: &str, bench: &Bench, token: &str, status: u16) 
 
 /// The least of a few requests, because now and then one of them does the cache's housekeeping.
 fn taken_at(uri: &str, bench: &Bench, token: &str, status: u16) -> AllocationInfo {
-    each_taken(8, uri, bench, token, status).into_iter().min_by_key(|taken| taken.bytes_total).unwrap()
+    each_taken(8, uri, bench, token, status)
+        .into_iter()
+        .min_by_key(|taken| taken.bytes_total)
+        .unwrap()
 }
 
 fn taken(bench: &Bench, token: &str, status: u16) -> AllocationInfo {
     taken_at("/", bench, token, status)
 }
 
-/// The third request is answered from the shared cache, the thirtieth from what the thread has at hand.
+/// The third request is answered from the shared cache, the thirtieth from what the thread has at
+/// hand.
 #[test]
 fn the_third_and_the_thirtieth_request_with_a_token_take_three_allocations_each() {
     let bench = Bench::new();
@@ -51,7 +71,11 @@ fn the_third_and_the_thirtieth_request_with_a_token_take_three_allocations_each(
         each_taken(30, "/", &bench, &token, 200)
     });
     for nth in [3, 30] {
-        let least = each.iter().filter_map(|each| each.get(nth - 1)).map(|taken| taken.count_total).min();
+        let least = each
+            .iter()
+            .filter_map(|each| each.get(nth - 1))
+            .map(|taken| taken.count_total)
+            .min();
         assert_eq!(least, Some(3), "{nth}");
     }
 }
@@ -61,14 +85,25 @@ fn the_third_and_the_thirtieth_request_with_a_token_take_three_allocations_each(
 fn a_token_that_is_verified_takes_five_allocations() {
     let mut bench = Bench::new();
     let keys = json!({ "keys": [bench.rsa.jwk("rsa")] }).to_string();
-    let issuer = TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap())
-        .keys(KeySet::from_json(keys.as_bytes()).unwrap());
-    let uncached = ResourceServer::trusting(issuer).max_cached_tokens(0).clock(bench.clock.clone());
+    let issuer = TrustedIssuer::new(
+        Issuer::new(ISSUER).unwrap(),
+        Audience::new(AUDIENCE).unwrap(),
+    )
+    .keys(KeySet::from_json(keys.as_bytes()).unwrap());
+    let uncached = ResourceServer::trusting(issuer)
+        .max_cached_tokens(0)
+        .clock(bench.clock.clone());
     bench.server = uncached.build().unwrap().0;
     let token = bench.token(&claims());
     let each = each_taken(3, "/", &bench, &token, 200);
     // From the second on, its header is recognised.
-    assert_eq!(each.iter().skip(1).map(|taken| taken.count_total).collect::<Vec<_>>(), [5, 5]);
+    assert_eq!(
+        each.iter()
+            .skip(1)
+            .map(|taken| taken.count_total)
+            .collect::<Vec<_>>(),
+        [5, 5]
+    );
 }
 
 #[test]
@@ -76,34 +111,66 @@ fn a_hit_takes_three_allocations_and_a_refusal_no_more_for_a_long_token_than_for
     let bench = Bench::new();
     let token = bench.token(&claims());
     taken(&bench, &token, 200);
-    assert_eq!(taken(&bench, &token, 200).count_total, 3, "the first insertion into the extensions");
+    assert_eq!(
+        taken(&bench, &token, 200).count_total,
+        3,
+        "the first insertion into the extensions"
+    );
 
     let padded = |changes: serde_json::Value, len: usize| {
         let mut claims = claims_with(changes);
         claims["pad"] = json!("x".repeat(len));
         claims.to_string()
     };
-    let with_header = |header: &str, payload: &str| compact(rsa(0), "RS256", header, payload.as_bytes());
+    let with_header =
+        |header: &str, payload: &str| compact(rsa(0), "RS256", header, payload.as_bytes());
     let header = r#"{"alg":"RS256","typ":"JWT","kid":"rsa"}"#;
     let other: &PrivateKey = rsa(1);
     let refused: [(&str, Box<dyn Fn(usize) -> String>); 8] = [
         ("no dots", Box::new(|len| "a".repeat(len))),
         ("dots", Box::new(|len| ".".repeat(len))),
-        ("bad base64", Box::new(|len| with_header(header, &padded(json!({}), len)).replace('.', ".*"))),
-        ("HS256", Box::new(|len| with_header(r#"{"alg":"HS256"}"#, &padded(json!({}), len)))),
-        ("no JSON", Box::new(|len| with_header(header, &"[".repeat(len)))),
+        (
+            "bad base64",
+            Box::new(|len| with_header(header, &padded(json!({}), len)).replace('.', ".*")),
+        ),
+        (
+            "HS256",
+            Box::new(|len| with_header(r#"{"alg":"HS256"}"#, &padded(json!({}), len))),
+        ),
+        (
+            "no JSON",
+            Box::new(|len| with_header(header, &"[".repeat(len))),
+        ),
         (
             "unknown issuer",
-            Box::new(|len| with_header(header, &padded(json!({ "iss": "https://other.example" }), len))),
+            Box::new(|len| {
+                with_header(
+                    header,
+                    &padded(json!({ "iss": "https://other.example" }), len),
+                )
+            }),
         ),
-        ("expired", Box::new(|len| with_header(header, &padded(json!({ "exp": NOW - 3600 }), len)))),
-        ("forged", Box::new(|len| compact(other, "RS256", header, padded(json!({}), len).as_bytes()))),
+        (
+            "expired",
+            Box::new(|len| with_header(header, &padded(json!({ "exp": NOW - 3600 }), len))),
+        ),
+        (
+            "forged",
+            Box::new(|len| compact(other, "RS256", header, padded(json!({}), len).as_bytes())),
+        ),
     ];
     for (what, token) in refused {
         taken(&bench, &token(100), 401);
-        let (short, long) = (taken(&bench, &token(100), 401), taken(&bench, &token(10_000), 401));
+        let (short, long) = (
+            taken(&bench, &token(100), 401),
+            taken(&bench, &token(10_000), 401),
+        );
         // What is refused at a glance is not worth an error of serde's own.
-        let most = if matches!(what, "unknown issuer" | "expired") { 6 } else { 12 };
+        let most = if matches!(what, "unknown issuer" | "expired") {
+            6
+        } else {
+            12
+        };
         assert!(short.count_total <= most, "{what}: {short:?}");
         assert_eq!(long.count_total, short.count_total, "{what}");
         assert_eq!(long.bytes_total, short.bytes_total, "{what}");
@@ -114,17 +181,56 @@ fn a_hit_takes_three_allocations_and_a_refusal_no_more_for_a_long_token_than_for
 #[test]
 fn a_refusal_takes_no_more_for_many_members_and_elements_than_for_few() {
     let bench = Bench::new();
-    let list = |len: usize| (0..len).map(|number| format!(r#""e{number}""#)).collect::<Vec<_>>().join(",");
-    let members =
-        |len: usize| (0..len).map(|number| format!(r#""m{number}":0"#)).collect::<Vec<_>>().join(",");
+    let list = |len: usize| {
+        (0..len)
+            .map(|number| format!(r#""e{number}""#))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let members = |len: usize| {
+        (0..len)
+            .map(|number| format!(r#""m{number}":0"#))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
     let payloads: [(&str, usize, usize, Box<dyn Fn(usize) -> String>); 9] = [
-        ("aud", 10, 1000, Box::new(|len| format!(r#""aud":[{}]"#, list(len)))),
-        ("scope", 10, 1000, Box::new(|len| format!(r#""scope":[{}]"#, list(len)))),
-        ("scp", 10, 1000, Box::new(|len| format!(r#""scp":[{}]"#, list(len)))),
-        ("amr", 10, 1000, Box::new(|len| format!(r#""amr":[{}]"#, list(len)))),
-        ("another array", 10, 1000, Box::new(|len| format!(r#""roles":[{}]"#, list(len)))),
+        (
+            "aud",
+            10,
+            1000,
+            Box::new(|len| format!(r#""aud":[{}]"#, list(len))),
+        ),
+        (
+            "scope",
+            10,
+            1000,
+            Box::new(|len| format!(r#""scope":[{}]"#, list(len))),
+        ),
+        (
+            "scp",
+            10,
+            1000,
+            Box::new(|len| format!(r#""scp":[{}]"#, list(len))),
+        ),
+        (
+            "amr",
+            10,
+            1000,
+            Box::new(|len| format!(r#""amr":[{}]"#, list(len))),
+        ),
+        (
+            "another array",
+            10,
+            1000,
+            Box::new(|len| format!(r#""roles":[{}]"#, list(len))),
+        ),
         ("members", 5, 250, Box::new(members)),
-        ("members of a claim", 5, 250, Box::new(|len| format!(r#""ext":{{{}}}"#, members(len)))),
+        (
+            "members of a claim",
+            5,
+            250,
+            Box::new(|len| format!(r#""ext":{{{}}}"#, members(len))),
+        ),
         (
             "arrays in the tenant",
             1,
@@ -141,24 +247,48 @@ fn a_refusal_takes_no_more_for_many_members_and_elements_than_for_few() {
     for (what, few, many, members) in payloads {
         let token = |len: usize| {
             let payload = format!(r#"{{{},"iss":"https://other.example"}}"#, members(len));
-            compact(rsa(0), "RS256", r#"{"alg":"RS256","typ":"JWT","kid":"rsa"}"#, payload.as_bytes())
+            compact(
+                rsa(0),
+                "RS256",
+                r#"{"alg":"RS256","typ":"JWT","kid":"rsa"}"#,
+                payload.as_bytes(),
+            )
         };
         taken(&bench, &token(few), 401);
-        let (few, many) = (taken(&bench, &token(few), 401), taken(&bench, &token(many), 401));
-        assert_eq!((many.count_total, many.bytes_total), (few.count_total, few.bytes_total), "{what}");
+        let (few, many) = (
+            taken(&bench, &token(few), 401),
+            taken(&bench, &token(many), 401),
+        );
+        assert_eq!(
+            (many.count_total, many.bytes_total),
+            (few.count_total, few.bytes_total),
+            "{what}"
+        );
     }
 }
 
 #[test]
 fn a_query_takes_nothing_however_it_is_written() {
     let bench = Bench::new();
-    let query = |len: usize| format!("/orders?{}", "n+%41=v+%42&".repeat(len).trim_end_matches('&'));
+    let query = |len: usize| {
+        format!(
+            "/orders?{}",
+            "n+%41=v+%42&".repeat(len).trim_end_matches('&')
+        )
+    };
     let token = bench.token(&claims());
     taken(&bench, &token, 200);
     for len in [1, 1000] {
-        assert_eq!(taken_at(&query(len), &bench, &token, 200).count_total, 3, "{len}");
+        assert_eq!(
+            taken_at(&query(len), &bench, &token, 200).count_total,
+            3,
+            "{len}"
+        );
     }
     let refused = |len: usize| taken_at(&query(len), &bench, "a", 401);
     let (short, long) = (refused(1), refused(1000));
-    assert_eq!((long.count_total, long.bytes_total), (short.count_total, short.bytes_total));
+    assert_eq!(
+        (long.count_total, long.bytes_total),
+        (short.count_total, short.bytes_total)
+    );
 }

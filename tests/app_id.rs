@@ -1,6 +1,11 @@
 //! App ID: where a binding comes from, and the management API on the wire.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 use std::collections::VecDeque;
@@ -16,8 +21,8 @@ use http::{Method, Request, Response, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tower_oauth::app_id::{
-    ApplicationName, ApplicationType, Binding, IamApiKey, IamToken, IamTokenFuture, ManagementClient,
-    ScopeName, Version,
+    ApplicationName, ApplicationType, Binding, IamApiKey, IamToken, IamTokenFuture,
+    ManagementClient, ScopeName, Version,
 };
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
 use tower_oauth::{ConfigError, Endpoint, ErrorKind, Issuer, ManualClock, Operation, UnixTime};
@@ -48,12 +53,16 @@ fn credentials() -> Value {
 }
 
 fn vcap(name: &str) -> String {
-    json!({ name: [{ "label": "AppID", "volume_mounts": [], "credentials": credentials() }] }).to_string()
+    json!({ name: [{ "label": "AppID", "volume_mounts": [], "credentials": credentials() }] })
+        .to_string()
 }
 
 fn lookup(variables: &[(&str, &str)]) -> Result<Option<Binding>, ConfigError> {
     Binding::from_lookup(|name| {
-        variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
+        variables
+            .iter()
+            .find(|(variable, _)| *variable == name)
+            .map(|(_, value)| (*value).to_owned())
     })
 }
 
@@ -78,7 +87,10 @@ fn assert_whole(binding: &Binding) {
     assert_eq!(binding.version(), Version::V4);
     assert_eq!(binding.issuer().as_str(), url());
     assert_eq!(binding.keys_url().as_str(), format!("{}/publickeys", url()));
-    assert_eq!(binding.token_endpoint().as_str(), format!("{}/token", url()));
+    assert_eq!(
+        binding.token_endpoint().as_str(),
+        format!("{}/token", url())
+    );
 }
 
 /// A new folder with these files.
@@ -138,9 +150,16 @@ fn every_source_gives_the_same_binding() {
     assert_eq!(binding.management_url().unwrap().as_str(), management);
     assert_eq!(binding.api_key().unwrap().expose_secret(), "an-api-key");
     let shown = format!("{binding:?}");
-    assert!(!shown.contains(SECRET) && !shown.contains("an-api-key"), "{shown}");
+    assert!(
+        !shown.contains(SECRET) && !shown.contains("an-api-key"),
+        "{shown}"
+    );
 
-    let singles = bound(&[("clientId", CLIENT), ("secret", SECRET), ("oauthServerUrl", &url())]);
+    let singles = bound(&[
+        ("clientId", CLIENT),
+        ("secret", SECRET),
+        ("oauthServerUrl", &url()),
+    ]);
     assert_whole(&singles);
     assert_eq!(singles.source(), None);
 }
@@ -153,7 +172,10 @@ fn the_environment_of_the_process_is_read() {
         let binding = Binding::from_env();
         return match std::env::var_os("clientId") {
             Some(_) => assert_whole(&binding.unwrap().unwrap()),
-            None => assert_eq!(binding.unwrap_err().setting(), "VCAP_SERVICES and APPID_SERVICE_BINDING"),
+            None => assert_eq!(
+                binding.unwrap_err().setting(),
+                "VCAP_SERVICES and APPID_SERVICE_BINDING"
+            ),
         };
     }
     let child = |variables: &[(&str, &str)]| {
@@ -166,8 +188,15 @@ fn the_environment_of_the_process_is_read() {
         assert!(status.unwrap().success());
     };
     let only_url = json!({ "oauthServerUrl": url() }).to_string();
-    child(&[("APPID_SERVICE_BINDING", &only_url), ("clientId", CLIENT), ("secret", SECRET)]);
-    child(&[("APPID_SERVICE_BINDING", &only_url), ("VCAP_SERVICES", &vcap("AppID"))]);
+    child(&[
+        ("APPID_SERVICE_BINDING", &only_url),
+        ("clientId", CLIENT),
+        ("secret", SECRET),
+    ]);
+    child(&[
+        ("APPID_SERVICE_BINDING", &only_url),
+        ("VCAP_SERVICES", &vcap("AppID")),
+    ]);
 }
 
 #[test]
@@ -175,11 +204,19 @@ fn without_app_id_there_is_no_binding() {
     for variables in [
         &[][..],
         &[("VCAP_SERVICES", "{}")],
-        &[("VCAP_SERVICES", r#"{"appid":[],"user-provided":[{"credentials":{"clientId":"x"}}]}"#)],
+        &[(
+            "VCAP_SERVICES",
+            r#"{"appid":[],"user-provided":[{"credentials":{"clientId":"x"}}]}"#,
+        )],
         &[("CE_SERVICES", r#"{"AppID":[]}"#)],
         &[("APPID_SERVICE_BINDING", ""), ("oauthServerUrl", "")],
         // Names that mean something else to others.
-        &[("version", "1.2.3"), ("secret", SECRET), ("tenantId", TENANT), ("clientId", CLIENT)],
+        &[
+            ("version", "1.2.3"),
+            ("secret", SECRET),
+            ("tenantId", TENANT),
+            ("clientId", CLIENT),
+        ],
     ] {
         assert!(lookup(variables).unwrap().is_none(), "{variables:?}");
     }
@@ -195,10 +232,17 @@ fn vcap_services_gives_the_first_fitting_service_in_the_order_of_the_text() {
                 r#""{name}":[{{"credentials":{{"oauthServerUrl":"https://as.example/oauth/v4/{tenant}"}}}}]"#
             )
         };
-        format!(r#"{{"kafka":[1],{},{}}}"#, service(first, "one"), service(second, "two"))
+        format!(
+            r#"{{"kafka":[1],{},{}}}"#,
+            service(first, "one"),
+            service(second, "two")
+        )
     };
-    for names in [("AppID", "AdvancedMobileAccess"), ("AdvancedMobileAccess", "AppID"), ("AppIDz", "AppIDa")]
-    {
+    for names in [
+        ("AppID", "AdvancedMobileAccess"),
+        ("AdvancedMobileAccess", "AppID"),
+        ("AppIDz", "AppIDa"),
+    ] {
         let binding = Binding::from_vcap_services(&text(names.0, names.1)).unwrap();
         assert_eq!(binding.tenant_id(), "one", "{names:?}");
     }
@@ -207,19 +251,42 @@ fn vcap_services_gives_the_first_fitting_service_in_the_order_of_the_text() {
 #[test]
 fn two_service_bindings_are_refused_and_both_are_named() {
     let binding = credentials().to_string();
-    let (vcap, ce) = (vcap("AppID"), json!({ "appid": [{ "credentials": credentials() }] }).to_string());
+    let (vcap, ce) = (
+        vcap("AppID"),
+        json!({ "appid": [{ "credentials": credentials() }] }).to_string(),
+    );
     let error = refused(&[("VCAP_SERVICES", &vcap), ("CE_SERVICES", &ce)]);
-    assert!(error.contains("VCAP_SERVICES") && error.contains("CE_SERVICES"), "{error}");
-    let error = refused(&[("VCAP_SERVICES", &vcap), ("APPID_SERVICE_BINDING", &binding)]);
-    assert!(error.contains("VCAP_SERVICES") && error.contains("APPID_SERVICE_BINDING"), "{error}");
+    assert!(
+        error.contains("VCAP_SERVICES") && error.contains("CE_SERVICES"),
+        "{error}"
+    );
     let error = refused(&[
-        ("APPID_BINDING_FILE", &folder("second", &[("binding", &binding)]).display().to_string()),
+        ("VCAP_SERVICES", &vcap),
         ("APPID_SERVICE_BINDING", &binding),
     ]);
-    assert!(error.contains("APPID_BINDING_FILE") && error.contains("APPID_SERVICE_BINDING"), "{error}");
+    assert!(
+        error.contains("VCAP_SERVICES") && error.contains("APPID_SERVICE_BINDING"),
+        "{error}"
+    );
+    let error = refused(&[
+        (
+            "APPID_BINDING_FILE",
+            &folder("second", &[("binding", &binding)])
+                .display()
+                .to_string(),
+        ),
+        ("APPID_SERVICE_BINDING", &binding),
+    ]);
+    assert!(
+        error.contains("APPID_BINDING_FILE") && error.contains("APPID_SERVICE_BINDING"),
+        "{error}"
+    );
 
     // Other services are none of ours.
-    assert_whole(&bound(&[("VCAP_SERVICES", r#"{"kafka":[{}]}"#), ("APPID_SERVICE_BINDING", &binding)]));
+    assert_whole(&bound(&[
+        ("VCAP_SERVICES", r#"{"kafka":[{}]}"#),
+        ("APPID_SERVICE_BINDING", &binding),
+    ]));
 }
 
 #[test]
@@ -243,13 +310,20 @@ fn single_variables_fill_gaps_only() {
     assert_whole(&binding);
 
     let no_url = json!({ "clientId": CLIENT, "secret": SECRET }).to_string();
-    assert_whole(&bound(&[("APPID_SERVICE_BINDING", &no_url), ("oAuthServerUrl", &url())]));
+    assert_whole(&bound(&[
+        ("APPID_SERVICE_BINDING", &no_url),
+        ("oAuthServerUrl", &url()),
+    ]));
     let endpoint = json!({
         "clientId": CLIENT, "secret": SECRET,
         "appidServiceEndpoint": "https://us-south.appid.cloud.ibm.com//",
     });
     let endpoint = endpoint.to_string();
-    let binding = bound(&[("APPID_SERVICE_BINDING", &endpoint), ("version", "4"), ("tenantId", TENANT)]);
+    let binding = bound(&[
+        ("APPID_SERVICE_BINDING", &endpoint),
+        ("version", "4"),
+        ("tenantId", TENANT),
+    ]);
     assert_whole(&binding);
 }
 
@@ -258,7 +332,9 @@ fn explicit_values_win() {
     let binding = Binding::builder()
         .client_id("mine")
         .secret("my-secret")
-        .oauth_server_url(Endpoint::new(format!("https://gw.example/appid/oauth/v4/{TENANT}/")).unwrap())
+        .oauth_server_url(
+            Endpoint::new(format!("https://gw.example/appid/oauth/v4/{TENANT}/")).unwrap(),
+        )
         .issuer(Issuer::new("https://issuer.example").unwrap())
         .management_url(Endpoint::new("https://management.example").unwrap())
         .api_key("my-key")
@@ -270,7 +346,10 @@ fn explicit_values_win() {
     let token_endpoint = format!("https://gw.example/appid/oauth/v4/{TENANT}/token");
     assert_eq!(binding.token_endpoint().as_str(), token_endpoint);
     assert_eq!(binding.issuer().as_str(), "https://issuer.example");
-    assert_eq!(binding.management_url().unwrap().as_str(), "https://management.example/");
+    assert_eq!(
+        binding.management_url().unwrap().as_str(),
+        "https://management.example/"
+    );
     assert_eq!(binding.api_key().unwrap().expose_secret(), "my-key");
     assert_eq!(binding.tenant_id(), TENANT);
 
@@ -293,9 +372,15 @@ fn explicit_values_win() {
         .tenant_id("t")
         .build()
         .unwrap();
-    assert_eq!(alone.oauth_server_url().as_str(), "https://eu-de.appid.cloud.ibm.com/oauth/v3/t");
+    assert_eq!(
+        alone.oauth_server_url().as_str(),
+        "https://eu-de.appid.cloud.ibm.com/oauth/v3/t"
+    );
     assert!(Binding::builder().client_id(CLIENT).build().is_err());
-    let nothing = Binding::builder().client_id(CLIENT).build_from_lookup(|_| None).unwrap();
+    let nothing = Binding::builder()
+        .client_id(CLIENT)
+        .build_from_lookup(|_| None)
+        .unwrap();
     assert!(nothing.is_none());
     assert!(!format!("{:?}", Binding::builder().secret(SECRET).api_key(SECRET)).contains(SECRET));
 }
@@ -306,12 +391,18 @@ fn an_explicit_url_wins_over_the_endpoint_and_the_alias_over_the_url() {
         r#"{"appidServiceEndpoint":"https://one.example","version":4,"tenantId":"t",
             "oauthServerUrl":"https://two.example/oauth/v4/t"}"#,
     );
-    assert_eq!(binding.unwrap().oauth_server_url().as_str(), "https://two.example/oauth/v4/t");
+    assert_eq!(
+        binding.unwrap().oauth_server_url().as_str(),
+        "https://two.example/oauth/v4/t"
+    );
     let binding = Binding::from_json(
         r#"{"oauthServerUrl":"https://two.example/oauth/v4/t","oAuthServerUrl":"https://three.example/oauth/v3/t//"}"#,
     )
     .unwrap();
-    assert_eq!(binding.oauth_server_url().as_str(), "https://three.example/oauth/v3/t");
+    assert_eq!(
+        binding.oauth_server_url().as_str(),
+        "https://three.example/oauth/v3/t"
+    );
     assert_eq!(binding.version().number(), 3);
 }
 
@@ -345,7 +436,11 @@ fn contradictions_are_refused() {
     let torn = Binding::builder()
         .oauth_server_url(Endpoint::new("https://as.example/oauth/v4/other").unwrap())
         .build_from_lookup(|name| (name == "VCAP_SERVICES").then(|| vcap("AppID")));
-    assert!(torn.unwrap_err().to_string().contains("tenantId of VCAP_SERVICES"));
+    assert!(
+        torn.unwrap_err()
+            .to_string()
+            .contains("tenantId of VCAP_SERVICES")
+    );
     let torn = Binding::builder()
         .tenant_id("u")
         .oauth_server_url(Endpoint::new("https://as.example/oauth/v4/t").unwrap())
@@ -369,12 +464,14 @@ fn unusable_urls_and_tenants_are_refused() {
         ("https://as.example/other", ".."),
         ("as.example/oauth/v4/t", "t"),
     ] {
-        let binding = json!({ "oauthServerUrl": url, "tenantId": tenant, "secret": SECRET }).to_string();
+        let binding =
+            json!({ "oauthServerUrl": url, "tenantId": tenant, "secret": SECRET }).to_string();
         let error = refused(&[("APPID_SERVICE_BINDING", &binding)]);
         assert!(error.contains("APPID_SERVICE_BINDING"), "{url}: {error}");
         assert!(!error.contains("ZmE5"), "{error}");
     }
-    let gateway = json!({ "oauthServerUrl": "https://as.example/other/", "tenantId": "t" }).to_string();
+    let gateway =
+        json!({ "oauthServerUrl": "https://as.example/other/", "tenantId": "t" }).to_string();
     let gateway = Binding::from_json(&gateway).unwrap();
     assert_eq!((gateway.tenant_id(), gateway.version()), ("t", Version::V4));
     assert_eq!(gateway.issuer().as_str(), "https://as.example/other");
@@ -389,13 +486,19 @@ fn errors_name_the_variable_and_leak_nothing() {
     let appid_string = json!({ "appid": SECRET }).to_string();
     let text = json!(SECRET).to_string();
     let latin = folder("latin", &[]);
-    fs::write(latin.join("binding"), [b"{\"secret\":\"", SECRET.as_bytes(), b"\xe9\"}"].concat()).unwrap();
+    fs::write(
+        latin.join("binding"),
+        [b"{\"secret\":\"", SECRET.as_bytes(), b"\xe9\"}"].concat(),
+    )
+    .unwrap();
     let large = folder("large", &[("binding", &" ".repeat((1 << 20) + 1))]);
     let empty = folder("empty", &[]);
     let missing = empty.join("missing");
     let file = folder("broken", &[("binding", cut)]);
-    let paths: Vec<String> =
-        [latin, large, empty, missing, file].iter().map(|path| path.display().to_string()).collect();
+    let paths: Vec<String> = [latin, large, empty, missing, file]
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
     let mut cases = vec![
         ("VCAP_SERVICES", cut),
         ("VCAP_SERVICES", SECRET),
@@ -413,15 +516,28 @@ fn errors_name_the_variable_and_leak_nothing() {
         ("oauthServerUrl", SECRET),
         ("appidServiceEndpoint", "http://as.example"),
     ];
-    cases.extend(paths.iter().map(|path| ("APPID_BINDING_FILE", path.as_str())));
+    cases.extend(
+        paths
+            .iter()
+            .map(|path| ("APPID_BINDING_FILE", path.as_str())),
+    );
     for (variable, value) in cases {
         let error = refused(&[(variable, value)]);
         assert!(error.contains(variable), "{variable}: {error}");
-        assert!(!error.contains("ZmE5") && error.lines().count() == 1, "{error}");
+        assert!(
+            !error.contains("ZmE5") && error.lines().count() == 1,
+            "{error}"
+        );
     }
-    let error = refused(&[("appidServiceEndpoint", "https://as.example"), ("tenantId", "t")]);
+    let error = refused(&[
+        ("appidServiceEndpoint", "https://as.example"),
+        ("tenantId", "t"),
+    ]);
     assert!(error.contains("version"), "{error}");
-    let error = refused(&[("appidServiceEndpoint", "https://as.example"), ("version", "4")]);
+    let error = refused(&[
+        ("appidServiceEndpoint", "https://as.example"),
+        ("version", "4"),
+    ]);
     assert!(error.contains("tenantId"), "{error}");
 }
 
@@ -463,11 +579,26 @@ fn issuers_follow_from_the_url() {
             "https://ng.bluemix.net.example/oauth/v4/t",
             "ng.bluemix.net.example",
         ),
-        ("http://127.0.0.1:6002/oauth/v3/t/", "http://127.0.0.1:6002/oauth/v4/t", "127.0.0.1:6002"),
-        ("http://[::1]:6002/oauth/v4/t", "http://[::1]:6002/oauth/v4/t", "[::1]:6002"),
-        ("https://as.example:443/oauth/v4/t", "https://as.example/oauth/v4/t", "as.example"),
+        (
+            "http://127.0.0.1:6002/oauth/v3/t/",
+            "http://127.0.0.1:6002/oauth/v4/t",
+            "127.0.0.1:6002",
+        ),
+        (
+            "http://[::1]:6002/oauth/v4/t",
+            "http://[::1]:6002/oauth/v4/t",
+            "[::1]:6002",
+        ),
+        (
+            "https://as.example:443/oauth/v4/t",
+            "https://as.example/oauth/v4/t",
+            "as.example",
+        ),
     ] {
-        let binding = Binding::builder().oauth_server_url(Endpoint::new(url).unwrap()).build().unwrap();
+        let binding = Binding::builder()
+            .oauth_server_url(Endpoint::new(url).unwrap())
+            .build()
+            .unwrap();
         assert_eq!(binding.issuer().as_str(), v4, "{url}");
         assert_eq!(binding.v3_issuer().as_str(), v3, "{url}");
         assert_eq!(binding.tenant_id(), "t");
@@ -476,14 +607,28 @@ fn issuers_follow_from_the_url() {
 
 #[tokio::test]
 async fn a_version_3_base_is_asked_for_tokens_without_discovery() {
-    for base in
-        ["https://eu-de.appid.cloud.ibm.com/oauth/v3/t", "https://eu-de.appid.cloud.ibm.com/oauth/v3/t//"]
-    {
+    for base in [
+        "https://eu-de.appid.cloud.ibm.com/oauth/v3/t",
+        "https://eu-de.appid.cloud.ibm.com/oauth/v3/t//",
+    ] {
         let url = Endpoint::new(base).unwrap();
-        let binding = Binding::builder().oauth_server_url(url).client_id("a").secret("s").build().unwrap();
+        let binding = Binding::builder()
+            .oauth_server_url(url)
+            .client_id("a")
+            .secret("s")
+            .build()
+            .unwrap();
         let script = Script::default();
-        script.answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":3600}"#);
-        let tokens = binding.token_manager().unwrap().transport(script.clone()).start().unwrap();
+        script.answer(
+            200,
+            r#"{"access_token":"t","token_type":"Bearer","expires_in":3600}"#,
+        );
+        let tokens = binding
+            .token_manager()
+            .unwrap()
+            .transport(script.clone())
+            .start()
+            .unwrap();
         tokens.access_token().await.unwrap();
         assert_eq!(
             script.request().uri().to_string(),
@@ -517,16 +662,22 @@ impl Transport for Script {
     fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
         let mut script = self.0.lock().unwrap();
         script.1.push(request);
-        let answer = script.0.pop_front().ok_or_else(|| TransportError::unreachable("no answer is left"));
+        let answer = script
+            .0
+            .pop_front()
+            .ok_or_else(|| TransportError::unreachable("no answer is left"));
         Box::pin(async { answer })
     }
 }
 
 fn management() -> (ManagementClient, Script) {
     let script = Script::default();
-    let url =
-        Endpoint::new(format!("https://appid-management.ng.bluemix.net/management/v4/{TENANT}/")).unwrap();
-    let client = ManagementClient::new(url, SecretString::from("IAM_TOKEN"), script.clone()).unwrap();
+    let url = Endpoint::new(format!(
+        "https://appid-management.ng.bluemix.net/management/v4/{TENANT}/"
+    ))
+    .unwrap();
+    let client =
+        ManagementClient::new(url, SecretString::from("IAM_TOKEN"), script.clone()).unwrap();
     (client, script)
 }
 
@@ -542,10 +693,15 @@ fn assert_request(request: &Request<Bytes>, method: &Method, path: &str, body: O
     match body {
         Some(body) => {
             assert_eq!(request.headers()[header::CONTENT_TYPE], "application/json");
-            assert_eq!(serde_json::from_slice::<Value>(request.body()).unwrap(), body);
+            assert_eq!(
+                serde_json::from_slice::<Value>(request.body()).unwrap(),
+                body
+            );
         }
         None => {
-            assert!(request.body().is_empty() && !request.headers().contains_key(header::CONTENT_TYPE));
+            assert!(
+                request.body().is_empty() && !request.headers().contains_key(header::CONTENT_TYPE)
+            );
         }
     }
 }
@@ -563,9 +719,17 @@ const REGISTERED: &str = r#"  {
 async fn registering_is_the_documented_exchange() {
     let (client, script) = management();
     script.answer(200, REGISTERED);
-    let application = client.register(&ApplicationName::new("ApplicationName").unwrap()).await.unwrap();
+    let application = client
+        .register(&ApplicationName::new("ApplicationName").unwrap())
+        .await
+        .unwrap();
     let request = script.request();
-    assert_request(&request, &Method::POST, "applications", Some(json!({ "name": "ApplicationName" })));
+    assert_request(
+        &request,
+        &Method::POST,
+        "applications",
+        Some(json!({ "name": "ApplicationName" })),
+    );
     assert_eq!(request.body(), r#"{"name":"ApplicationName"}"#);
 
     assert_eq!(application.client_id(), CLIENT);
@@ -576,16 +740,25 @@ async fn registering_is_the_documented_exchange() {
     assert!(!format!("{application:?}").contains(SECRET));
 
     let binding = application.binding().unwrap();
-    assert_eq!((binding.client_id(), binding.tenant_id()), (Some(CLIENT), TENANT));
+    assert_eq!(
+        (binding.client_id(), binding.tenant_id()),
+        (Some(CLIENT), TENANT)
+    );
     assert_eq!(binding.secret().unwrap().expose_secret(), SECRET);
     let base = format!("https://appid-oauth.eu-gb.bluemix.net/oauth/v3/{TENANT}");
     assert_eq!(binding.token_endpoint().as_str(), format!("{base}/token"));
     assert_eq!(binding.version(), Version::V3);
-    assert_eq!(binding.issuer().as_str(), format!("https://eu-gb.appid.cloud.ibm.com/oauth/v4/{TENANT}"));
+    assert_eq!(
+        binding.issuer().as_str(),
+        format!("https://eu-gb.appid.cloud.ibm.com/oauth/v4/{TENANT}")
+    );
 
     script.answer(201, REGISTERED);
     let name = ApplicationName::new("é").unwrap();
-    client.register_as(&name, ApplicationType::SinglePageApp).await.unwrap();
+    client
+        .register_as(&name, ApplicationType::SinglePageApp)
+        .await
+        .unwrap();
     let body = json!({ "name": "é", "type": "singlepageapp" });
     assert_request(&script.request(), &Method::POST, "applications", Some(body));
 }
@@ -607,9 +780,18 @@ async fn applications_are_listed_read_renamed_and_deleted() {
     let list = client.applications().await.unwrap();
     assert_request(&script.request(), &Method::GET, "applications", None);
     assert_eq!(list.len(), 2);
-    assert_eq!(list[0].application_type(), Some(ApplicationType::RegularWebApp));
+    assert_eq!(
+        list[0].application_type(),
+        Some(ApplicationType::RegularWebApp)
+    );
     assert_eq!(list[0].scopes()[0].as_str(), "reports.read");
-    assert!(list[0].discovery_endpoint().unwrap().as_str().ends_with("/openid-configuration"));
+    assert!(
+        list[0]
+            .discovery_endpoint()
+            .unwrap()
+            .as_str()
+            .ends_with("/openid-configuration")
+    );
     assert_eq!(list[0].oauth_server_url().as_str(), url());
     assert!(list[1].secret().is_none());
 
@@ -619,8 +801,16 @@ async fn applications_are_listed_read_renamed_and_deleted() {
 
     for status in [200, 201] {
         script.answer(status, &today);
-        client.rename("c", &ApplicationName::new("new").unwrap()).await.unwrap();
-        assert_request(&script.request(), &Method::PUT, "applications/c", Some(json!({ "name": "new" })));
+        client
+            .rename("c", &ApplicationName::new("new").unwrap())
+            .await
+            .unwrap();
+        assert_request(
+            &script.request(),
+            &Method::PUT,
+            "applications/c",
+            Some(json!({ "name": "new" })),
+        );
     }
 
     script.answer(204, "");
@@ -633,23 +823,58 @@ async fn scopes_and_roles_are_read_and_replaced() {
     let (client, script) = management();
     script.answer(200, r#"{"scopes":["read","write"]}"#);
     let scopes = client.scopes("c").await.unwrap();
-    assert_request(&script.request(), &Method::GET, "applications/c/scopes", None);
-    assert_eq!(scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>(), ["read", "write"]);
+    assert_request(
+        &script.request(),
+        &Method::GET,
+        "applications/c/scopes",
+        None,
+    );
+    assert_eq!(
+        scopes
+            .iter()
+            .map(|scope| scope.as_str())
+            .collect::<Vec<_>>(),
+        ["read", "write"]
+    );
 
     script.answer(200, r#"{"scopes":["read"]}"#);
-    client.set_scopes("c", &[ScopeName::new("read").unwrap()]).await.unwrap();
+    client
+        .set_scopes("c", &[ScopeName::new("read").unwrap()])
+        .await
+        .unwrap();
     let body = json!({ "scopes": ["read"] });
-    assert_request(&script.request(), &Method::PUT, "applications/c/scopes", Some(body));
+    assert_request(
+        &script.request(),
+        &Method::PUT,
+        "applications/c/scopes",
+        Some(body),
+    );
 
     script.answer(200, r#"{"roles":[{"id":"r1","name":"reader"}]}"#);
     let roles = client.roles("c").await.unwrap();
-    assert_request(&script.request(), &Method::GET, "applications/c/roles", None);
+    assert_request(
+        &script.request(),
+        &Method::GET,
+        "applications/c/roles",
+        None,
+    );
     assert_eq!((roles[0].id(), roles[0].name()), ("r1", "reader"));
 
     script.answer(200, r#"{"roles":[]}"#);
-    assert!(client.set_roles("c", &["r1", "r2"]).await.unwrap().is_empty());
+    assert!(
+        client
+            .set_roles("c", &["r1", "r2"])
+            .await
+            .unwrap()
+            .is_empty()
+    );
     let body = json!({ "roles": { "ids": ["r1", "r2"] } });
-    assert_request(&script.request(), &Method::PUT, "applications/c/roles", Some(body));
+    assert_request(
+        &script.request(),
+        &Method::PUT,
+        "applications/c/roles",
+        Some(body),
+    );
 }
 
 #[tokio::test]
@@ -675,12 +900,21 @@ async fn client_ids_cannot_change_the_path() {
 #[tokio::test]
 async fn refusals_keep_what_the_server_said() {
     let (client, script) = management();
-    script.answer(400, r#"{"error":"invalid_name","error_description":"too long"}"#);
+    script.answer(
+        400,
+        r#"{"error":"invalid_name","error_description":"too long"}"#,
+    );
     let error = client.applications().await.unwrap_err();
-    assert_eq!((error.operation(), error.kind()), (Operation::Management, ErrorKind::Refused));
+    assert_eq!(
+        (error.operation(), error.kind()),
+        (Operation::Management, ErrorKind::Refused)
+    );
     assert_eq!(error.status(), Some(StatusCode::BAD_REQUEST));
     let said = error.oauth_error().unwrap();
-    assert_eq!((said.code(), said.description()), ("invalid_name", Some("too long")));
+    assert_eq!(
+        (said.code(), said.description()),
+        ("invalid_name", Some("too long"))
+    );
 
     script.answer(403, r#"{"error_code":"FORBIDDEN"}"#);
     let error = client.applications().await.unwrap_err();
@@ -694,7 +928,8 @@ async fn refusals_keep_what_the_server_said() {
 
     let mut busy = Response::new(Bytes::from_static(br#"{"error_code":"too many requests"}"#));
     *busy.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-    busy.headers_mut().insert(header::RETRY_AFTER, "30".parse().unwrap());
+    busy.headers_mut()
+        .insert(header::RETRY_AFTER, "30".parse().unwrap());
     script.0.lock().unwrap().0.push_back(busy);
     let error = client.applications().await.unwrap_err();
     assert_eq!(error.retry_after(), Some(Duration::from_secs(30)));
@@ -712,21 +947,38 @@ async fn what_a_server_quotes_of_keys_and_tokens_is_in_no_error() {
         for description in ["error_description", "errorMessage", "message"] {
             for quote in ["IAM_TOKEN", "Bearer IAM_TOKEN", SECRET] {
                 let words = format!("bad {quote} bad");
-                script.answer(401, &json!({ code: words, description: words, "secret": SECRET }));
+                script.answer(
+                    401,
+                    &json!({ code: words, description: words, "secret": SECRET }),
+                );
                 let error = client.applications().await.unwrap_err();
                 let said = error.oauth_error().unwrap();
-                assert_eq!(said.code(), words.replace(quote.trim_start_matches("Bearer "), "[redacted]"));
+                assert_eq!(
+                    said.code(),
+                    words.replace(quote.trim_start_matches("Bearer "), "[redacted]")
+                );
                 assert_eq!(said.description(), Some(said.code()));
                 let shown = format!("{error} {error:?} {said:?}");
-                assert!(!shown.contains("TOKEN") && !shown.contains(SECRET), "{shown}");
+                assert!(
+                    !shown.contains("TOKEN") && !shown.contains(SECRET),
+                    "{shown}"
+                );
             }
         }
     }
     let url = Endpoint::new("https://iam.cloud.ibm.com/identity/token").unwrap();
     let clock = ManualClock::at(UnixTime::from_secs(1_700_000_000));
     let iam = IamApiKey::with_transport(url, "api/key+=", script.clone(), clock).unwrap();
-    for quote in ["api/key+=", "api%2Fkey%2B%3D", "api%2fkey%2b%3d", "api\\/key+="] {
-        script.answer(400, &json!({ "errorCode": quote, "errorMessage": format!("no such key: {quote}") }));
+    for quote in [
+        "api/key+=",
+        "api%2Fkey%2B%3D",
+        "api%2fkey%2b%3d",
+        "api\\/key+=",
+    ] {
+        script.answer(
+            400,
+            &json!({ "errorCode": quote, "errorMessage": format!("no such key: {quote}") }),
+        );
         let error = iam.token().await.unwrap_err();
         let shown = format!("{error} {error:?}");
         assert!(
@@ -745,7 +997,10 @@ async fn no_error_quotes_a_member_of_an_application() {
     let scopes = client.scopes("c").await.unwrap_err();
     let application = json!({ "clientId": "c", "tenantId": TENANT, "name": "n" });
     let mut shown = format!("{scopes} {scopes:?} {}", scopes.source().unwrap());
-    for url in [format!("https://{SECRET}:{SECRET}@as.example"), format!("{SECRET}://as.example")] {
+    for url in [
+        format!("https://{SECRET}:{SECRET}@as.example"),
+        format!("{SECRET}://as.example"),
+    ] {
         let mut application = application.clone();
         application["oAuthServerUrl"] = json!(url);
         script.answer(200, &application);
@@ -755,7 +1010,10 @@ async fn no_error_quotes_a_member_of_an_application() {
         assert!(source.contains("oAuthServerUrl"), "{source}");
         shown.push_str(&format!("{error} {error:?} {source}"));
     }
-    assert!(!shown.to_lowercase().contains(&SECRET.to_lowercase()), "{shown}");
+    assert!(
+        !shown.to_lowercase().contains(&SECRET.to_lowercase()),
+        "{shown}"
+    );
 }
 
 /// What an https document names is https: a binding made from it could send the secret there.
@@ -773,7 +1031,12 @@ async fn a_management_api_on_https_names_no_plain_http() {
         let client = ManagementClient::builder(url, SecretString::from("t")).allow_loopback_http();
         let script = Script::default();
         script.answer(200, &application);
-        client.build_with(script).unwrap().application("c").await.unwrap();
+        client
+            .build_with(script)
+            .unwrap()
+            .application("c")
+            .await
+            .unwrap();
     }
 }
 
@@ -781,7 +1044,10 @@ async fn a_management_api_on_https_names_no_plain_http() {
 async fn lost_and_malformed_answers_are_errors_after_one_request() {
     let name = ApplicationName::new("n").unwrap();
     let (client, script) = management();
-    assert_eq!(client.register(&name).await.unwrap_err().kind(), ErrorKind::Transport);
+    assert_eq!(
+        client.register(&name).await.unwrap_err().kind(),
+        ErrorKind::Transport
+    );
     script.request();
     for body in [
         "",
@@ -790,18 +1056,30 @@ async fn lost_and_malformed_answers_are_errors_after_one_request() {
         r#"{"clientId":"c"}"#,
         // serde_json would quote the secret.
         &json!({ "clientId": { SECRET: 1 } }).to_string(),
-        &REGISTERED.replace("\"name\": \"ApplicationName\"", &format!("\"name\": [\"{SECRET}\"]")),
+        &REGISTERED.replace(
+            "\"name\": \"ApplicationName\"",
+            &format!("\"name\": [\"{SECRET}\"]"),
+        ),
         &REGISTERED.replace("https://", "http://"),
     ] {
         script.answer(200, body);
         let error = client.register(&name).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed, "{body}");
-        let text = format!("{error} {error:?} {:?}", error.source().map(ToString::to_string));
-        assert!(!text.contains(SECRET) && !text.contains("IAM_TOKEN"), "{text}");
+        let text = format!(
+            "{error} {error:?} {:?}",
+            error.source().map(ToString::to_string)
+        );
+        assert!(
+            !text.contains(SECRET) && !text.contains("IAM_TOKEN"),
+            "{text}"
+        );
     }
     script.0.lock().unwrap().1.clear();
     script.answer(200, &" ".repeat((1 << 20) + 1));
-    assert_eq!(client.register(&name).await.unwrap_err().kind(), ErrorKind::TooLarge);
+    assert_eq!(
+        client.register(&name).await.unwrap_err().kind(),
+        ErrorKind::TooLarge
+    );
     script.request();
 }
 
@@ -822,7 +1100,10 @@ async fn a_silent_server_is_a_timeout() {
         .build_with(Silent)
         .unwrap();
     let before = tokio::time::Instant::now();
-    assert_eq!(client.applications().await.unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(
+        client.applications().await.unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
     assert_eq!(before.elapsed().as_secs(), 3);
 }
 
@@ -840,8 +1121,12 @@ fn plain_http_needs_to_be_allowed() {
 #[tokio::test]
 async fn a_token_that_no_header_can_hold_is_not_shown() {
     let url = Endpoint::new("https://management.example").unwrap();
-    let client =
-        ManagementClient::new(url, SecretString::from(format!("{SECRET}\n")), Script::default()).unwrap();
+    let client = ManagementClient::new(
+        url,
+        SecretString::from(format!("{SECRET}\n")),
+        Script::default(),
+    )
+    .unwrap();
     let error = client.applications().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(!format!("{error} {error:?}").contains(SECRET));
@@ -876,7 +1161,12 @@ fn names_have_one_to_fifty_characters() {
         ("é".repeat(50), true),
         ("é".repeat(51), false),
     ] {
-        assert_eq!(ApplicationName::new(&name).is_ok(), good, "{}", name.chars().count());
+        assert_eq!(
+            ApplicationName::new(&name).is_ok(),
+            good,
+            "{}",
+            name.chars().count()
+        );
     }
 }
 
@@ -885,9 +1175,18 @@ fn scope_names_are_those_that_app_id_takes() {
     for good in ["read", "reports.read", "a_1", "xappid", &"a".repeat(49)] {
         assert_eq!(ScopeName::new(good).unwrap().as_str(), good);
     }
-    for bad in
-        ["", "Read", "a b", "a-b", "é", "appid_default", "appid", "openid", "openid.x", &"a".repeat(50)]
-    {
+    for bad in [
+        "",
+        "Read",
+        "a b",
+        "a-b",
+        "é",
+        "appid_default",
+        "appid",
+        "openid",
+        "openid.x",
+        &"a".repeat(50),
+    ] {
         assert!(ScopeName::new(bad).is_err(), "{bad}");
     }
 }
@@ -898,13 +1197,22 @@ async fn an_api_key_is_exchanged_once_and_again_before_the_token_expires() {
     let clock = ManualClock::at(UnixTime::from_secs(1_700_000_000));
     let url = Endpoint::new("https://iam.cloud.ibm.com/identity/token").unwrap();
     let iam = IamApiKey::with_transport(url, "key+/=", script.clone(), clock.clone()).unwrap();
-    script.answer(200, r#"{"access_token":"one","expires_in":3600,"token_type":"Bearer"}"#);
+    script.answer(
+        200,
+        r#"{"access_token":"one","expires_in":3600,"token_type":"Bearer"}"#,
+    );
     for _ in 0..3 {
         assert_eq!(iam.token().await.unwrap().expose_secret(), "one");
     }
     let request = script.request();
-    assert_eq!((request.method(), request.uri().path()), (&Method::POST, "/identity/token"));
-    assert_eq!(request.headers()[header::CONTENT_TYPE], "application/x-www-form-urlencoded");
+    assert_eq!(
+        (request.method(), request.uri().path()),
+        (&Method::POST, "/identity/token")
+    );
+    assert_eq!(
+        request.headers()[header::CONTENT_TYPE],
+        "application/x-www-form-urlencoded"
+    );
     assert_eq!(
         request.body(),
         "grant_type=urn%3Aibm%3Aparams%3Aoauth%3Agrant-type%3Aapikey&apikey=key%2B%2F%3D"
@@ -914,11 +1222,17 @@ async fn an_api_key_is_exchanged_once_and_again_before_the_token_expires() {
     assert_eq!(iam.token().await.unwrap().expose_secret(), "two");
 
     // Of unknown lifetime: not kept. IAM has words of its own for errors.
-    script.answer(400, r#"{"errorCode":"BXNIM0415E","errorMessage":"Provided API key could not be found"}"#);
+    script.answer(
+        400,
+        r#"{"errorCode":"BXNIM0415E","errorMessage":"Provided API key could not be found"}"#,
+    );
     let management = Endpoint::new("https://management.example").unwrap();
     let client = ManagementClient::new(management, iam.clone(), Silent).unwrap();
     let error = client.applications().await.unwrap_err();
-    assert_eq!((error.operation(), error.kind()), (Operation::TokenRequest, ErrorKind::Refused));
+    assert_eq!(
+        (error.operation(), error.kind()),
+        (Operation::TokenRequest, ErrorKind::Refused)
+    );
     assert_eq!(error.oauth_error().unwrap().code(), "BXNIM0415E");
     assert!(!format!("{iam:?} {error:?}").contains("key+"));
 }
@@ -926,7 +1240,10 @@ async fn an_api_key_is_exchanged_once_and_again_before_the_token_expires() {
 fn iam(script: &Script) -> (IamApiKey, ManualClock) {
     let clock = ManualClock::at(UnixTime::from_secs(1_700_000_000));
     let url = Endpoint::new("https://iam.cloud.ibm.com/identity/token").unwrap();
-    (IamApiKey::with_transport(url, "api-key", script.clone(), clock.clone()).unwrap(), clock)
+    (
+        IamApiKey::with_transport(url, "api-key", script.clone(), clock.clone()).unwrap(),
+        clock,
+    )
 }
 
 #[tokio::test]
@@ -952,10 +1269,17 @@ async fn an_iam_token_is_a_bearer_token_that_a_header_can_hold() {
     }
     for expires_in in [json!(3600), json!("3600"), json!(3600.5)] {
         let script = Script::default();
-        script.answer(200, &json!({ "access_token": "t", "token_type": "bearer", "expires_in": expires_in }));
+        script.answer(
+            200,
+            &json!({ "access_token": "t", "token_type": "bearer", "expires_in": expires_in }),
+        );
         let iam = iam(&script).0;
         for _ in 0..2 {
-            assert_eq!(iam.token().await.unwrap().expose_secret(), "t", "{expires_in}");
+            assert_eq!(
+                iam.token().await.unwrap().expose_secret(),
+                "t",
+                "{expires_in}"
+            );
         }
     }
 }
@@ -964,13 +1288,23 @@ async fn an_iam_token_is_a_bearer_token_that_a_header_can_hold() {
 async fn an_iam_token_is_kept_for_a_day_at_most() {
     let script = Script::default();
     let (iam, clock) = iam(&script);
-    script.answer(200, r#"{"access_token":"one","token_type":"Bearer","expires_in":1e300}"#);
-    script.answer(200, r#"{"access_token":"two","token_type":"Bearer","expires_in":3600}"#);
+    script.answer(
+        200,
+        r#"{"access_token":"one","token_type":"Bearer","expires_in":1e300}"#,
+    );
+    script.answer(
+        200,
+        r#"{"access_token":"two","token_type":"Bearer","expires_in":3600}"#,
+    );
     assert_eq!(iam.token().await.unwrap().expose_secret(), "one");
     clock.advance(Duration::from_secs(86_339));
     assert_eq!(iam.token().await.unwrap().expose_secret(), "one");
     clock.advance(Duration::from_secs(1));
-    assert_eq!(iam.token().await.unwrap().expose_secret(), "two", "a minute before its expiry");
+    assert_eq!(
+        iam.token().await.unwrap().expose_secret(),
+        "two",
+        "a minute before its expiry"
+    );
 }
 
 #[tokio::test]
@@ -987,13 +1321,20 @@ async fn an_iam_token_is_dropped_after_a_401_once_in_ten_seconds_at_most() {
         calls.answer(status, r#"{"roles":[]}"#);
         let outcome = client.roles("c").await;
         assert_eq!(outcome.is_ok(), status == 200);
-        calls.request().headers()[header::AUTHORIZATION].to_str().unwrap().to_owned()
+        calls.request().headers()[header::AUTHORIZATION]
+            .to_str()
+            .unwrap()
+            .to_owned()
     };
     assert_eq!(call(200).await, "Bearer one");
     assert_eq!(call(403).await, "Bearer one");
     assert_eq!(call(500).await, "Bearer one");
     assert_eq!(call(401).await, "Bearer one", "nothing is sent twice");
-    assert_eq!(call(200).await, "Bearer two", "the next call has another one");
+    assert_eq!(
+        call(200).await,
+        "Bearer two",
+        "the next call has another one"
+    );
     assert_eq!(call(401).await, "Bearer two");
     assert_eq!(call(401).await, "Bearer two", "not within ten seconds");
     clock.advance(Duration::from_secs(9));
@@ -1007,7 +1348,8 @@ async fn an_iam_token_is_dropped_after_a_401_once_in_ten_seconds_at_most() {
 async fn an_iam_token_that_was_answered_401_serves_on_until_another_one_is_there() {
     let script = Script::default();
     let (iam, clock) = iam(&script);
-    let issued = |token: &str| json!({ "access_token": token, "token_type": "Bearer", "expires_in": 3600 });
+    let issued =
+        |token: &str| json!({ "access_token": token, "token_type": "Bearer", "expires_in": 3600 });
     script.answer(200, &issued("one"));
     let one = iam.token().await.unwrap();
     let _ = script.request();
@@ -1041,7 +1383,10 @@ async fn a_provider_learns_of_a_refused_token() {
         }
 
         fn reject(&self, token: &SecretString) {
-            self.0.lock().unwrap().push(token.expose_secret().to_owned());
+            self.0
+                .lock()
+                .unwrap()
+                .push(token.expose_secret().to_owned());
         }
     }
 

@@ -18,11 +18,13 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::app_id::ManagementClient;
-use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, Fault, RegisteredApplication};
+use tower_oauth::authorization_server::{
+    AuthorizationServer, Endpoints, Fault, RegisteredApplication,
+};
 use tower_oauth::transport::Transport;
 use tower_oauth::{
-    Algorithm, AuthContext, ManualClock, Rejection, RejectionKind, ResourceServer, StartUp, TokenProfile,
-    UnixTime,
+    Algorithm, AuthContext, ManualClock, Rejection, RejectionKind, ResourceServer, StartUp,
+    TokenProfile, UnixTime,
 };
 
 const TENANT: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
@@ -38,13 +40,20 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let clock = ManualClock::at(UnixTime::from_secs(NOW));
-        let server = AuthorizationServer::builder().clock(clock.clone()).build().unwrap();
+        let server = AuthorizationServer::builder()
+            .clock(clock.clone())
+            .build()
+            .unwrap();
         let app = server.register("shop").unwrap();
         Self { clock, server, app }
     }
 
     async fn send(&self, request: Request<Bytes>) -> Response<Bytes> {
-        self.server.transport().send(request, 1 << 20).await.unwrap()
+        self.server
+            .transport()
+            .send(request, 1 << 20)
+            .await
+            .unwrap()
     }
 
     fn url(&self, version: &str, path: &str) -> String {
@@ -52,18 +61,29 @@ impl Bench {
     }
 
     fn basic(&self) -> String {
-        let pair = format!("{}:{}", self.app.client_id(), self.app.secret().expose_secret());
+        let pair = format!(
+            "{}:{}",
+            self.app.client_id(),
+            self.app.secret().expose_secret()
+        );
         format!("Basic {}", STANDARD.encode(pair))
     }
 
     /// A token request with a form.
-    async fn ask(&self, version: &str, authorization: Option<&str>, form: &str) -> (StatusCode, Value) {
+    async fn ask(
+        &self,
+        version: &str,
+        authorization: Option<&str>,
+        form: &str,
+    ) -> (StatusCode, Value) {
         let mut request = Request::post(self.url(version, "token"))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         if let Some(value) = authorization {
             request = request.header(header::AUTHORIZATION, value);
         }
-        let response = self.send(request.body(form.to_owned().into()).unwrap()).await;
+        let response = self
+            .send(request.body(form.to_owned().into()).unwrap())
+            .await;
         assert_eq!(response.headers()["cache-control"], "no-store");
         (response.status(), json_of(&response))
     }
@@ -80,15 +100,27 @@ impl Bench {
             .method(method)
             .uri(format!("{}{path}", self.server.management_url()))
             .header(header::AUTHORIZATION, format!("Bearer {token}"))
-            .body(if body.is_null() { Bytes::new() } else { body.to_string().into() })
+            .body(if body.is_null() {
+                Bytes::new()
+            } else {
+                body.to_string().into()
+            })
             .unwrap();
         let response = self.send(request).await;
-        (response.status(), serde_json::from_slice(response.body()).unwrap_or_default())
+        (
+            response.status(),
+            serde_json::from_slice(response.body()).unwrap_or_default(),
+        )
     }
 
     async fn resource(&self) -> ResourceServer {
         let builder = self.app.binding().unwrap().resource_server().unwrap();
-        builder.transport(self.server.transport()).clock(self.clock.clone()).start().await.unwrap()
+        builder
+            .transport(self.server.transport())
+            .clock(self.clock.clone())
+            .start()
+            .await
+            .unwrap()
     }
 }
 
@@ -97,19 +129,27 @@ fn json_of(response: &Response<Bytes>) -> Value {
 }
 
 fn parts(token: &str) -> (Value, Value) {
-    let mut parts = token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap());
+    let mut parts = token
+        .split('.')
+        .map(|part| URL_SAFE_NO_PAD.decode(part).unwrap());
     let mut next = || serde_json::from_slice(&parts.next().unwrap()).unwrap();
     (next(), next())
 }
 
 async fn judge(resource: &ResourceServer, token: &str) -> Result<AuthContext, RejectionKind> {
-    let service = resource.layer().layer(service_fn(async |request: Request<()>| {
-        let mut response = Response::new(());
-        response.extensions_mut().insert(AuthContext::of(&request).unwrap().clone());
-        Ok::<_, std::convert::Infallible>(response)
-    }));
-    let request =
-        Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap();
+    let service = resource
+        .layer()
+        .layer(service_fn(async |request: Request<()>| {
+            let mut response = Response::new(());
+            response
+                .extensions_mut()
+                .insert(AuthContext::of(&request).unwrap().clone());
+            Ok::<_, std::convert::Infallible>(response)
+        }));
+    let request = Request::builder()
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .body(())
+        .unwrap();
     let response = service.oneshot(request).await.unwrap();
     match response.extensions().get::<Rejection>() {
         Some(rejection) => Err(rejection.kind()),
@@ -120,12 +160,18 @@ async fn judge(resource: &ResourceServer, token: &str) -> Result<AuthContext, Re
 #[tokio::test]
 async fn the_guides_token_request_is_answered_with_its_members() {
     let bench = Bench::new();
-    let (status, body) = bench.ask("v3", Some(&bench.basic()), "grant_type=client_credentials").await;
+    let (status, body) = bench
+        .ask("v3", Some(&bench.basic()), "grant_type=client_credentials")
+        .await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(body["expires_in"], 3600);
     assert_eq!(body["token_type"], "Bearer");
     let names: Vec<&String> = body.as_object().unwrap().keys().collect();
-    assert_eq!(names, ["access_token", "expires_in", "scope", "token_type"], "no id token, no refresh token");
+    assert_eq!(
+        names,
+        ["access_token", "expires_in", "scope", "token_type"],
+        "no id token, no refresh token"
+    );
 }
 
 #[tokio::test]
@@ -134,7 +180,10 @@ async fn a_version_4_token_has_app_ids_shape() {
     let (header, claims) = bench.token("v4", "grant_type=client_credentials").await;
     let kid = bench.server.keys()[0].kid().to_owned();
     assert!(kid.starts_with(&format!("appId-{TENANT}-")));
-    assert_eq!(header, json!({ "alg": "RS256", "typ": "JWT", "kid": kid, "ver": 4 }));
+    assert_eq!(
+        header,
+        json!({ "alg": "RS256", "typ": "JWT", "kid": kid, "ver": 4 })
+    );
     let id = bench.app.client_id();
     assert_eq!(
         claims,
@@ -149,7 +198,10 @@ async fn a_version_4_token_has_app_ids_shape() {
 async fn a_version_3_token_has_app_ids_old_shape() {
     let bench = Bench::new();
     let (header, claims) = bench.token("v3", "grant_type=client_credentials").await;
-    assert_eq!((&header["typ"], &header["ver"]), (&json!("JOSE"), &json!(3)));
+    assert_eq!(
+        (&header["typ"], &header["ver"]),
+        (&json!("JOSE"), &json!(3))
+    );
     assert_eq!(claims["iss"], "authorization-server.test", "a bare host");
     assert_eq!(claims["aud"], bench.app.client_id(), "a string");
 }
@@ -169,49 +221,126 @@ async fn json_as_the_node_sdk_sends_it_is_taken() {
 async fn credentials_are_taken_raw_form_urlencoded_and_in_the_body_but_in_one_way_only() {
     let bench = Bench::new();
     let (id, secret) = (bench.app.client_id(), bench.app.secret().expose_secret());
-    let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    let encoded = format!("Basic {}", STANDARD.encode(format!("{}:{}", encode(id), encode(secret))));
-    let in_body = format!("grant_type=client_credentials&client_id={id}&client_secret={}", encode(secret));
+    let encode =
+        |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let encoded = format!(
+        "Basic {}",
+        STANDARD.encode(format!("{}:{}", encode(id), encode(secret)))
+    );
+    let in_body = format!(
+        "grant_type=client_credentials&client_id={id}&client_secret={}",
+        encode(secret)
+    );
     let good = "grant_type=client_credentials";
-    assert_eq!(bench.ask("v4", Some(&bench.basic()), good).await.0, StatusCode::OK);
-    assert_eq!(bench.ask("v4", Some(&encoded), good).await.0, StatusCode::OK);
+    assert_eq!(
+        bench.ask("v4", Some(&bench.basic()), good).await.0,
+        StatusCode::OK
+    );
+    assert_eq!(
+        bench.ask("v4", Some(&encoded), good).await.0,
+        StatusCode::OK
+    );
     assert_eq!(bench.ask("v4", None, &in_body).await.0, StatusCode::OK);
     let (status, body) = bench.ask("v4", Some(&bench.basic()), &in_body).await;
-    assert_eq!((status, &body["error"]), (StatusCode::BAD_REQUEST, &json!("invalid_request")));
+    assert_eq!(
+        (status, &body["error"]),
+        (StatusCode::BAD_REQUEST, &json!("invalid_request"))
+    );
 }
 
 #[tokio::test]
 async fn refusals_are_oauth_errors() {
     let bench = Bench::new();
     let basic = bench.basic();
-    let wrong = format!("Basic {}", STANDARD.encode(format!("{}:wrong", bench.app.client_id())));
-    let pair = format!("{}:{}&junk", bench.app.client_id(), bench.app.secret().expose_secret());
+    let wrong = format!(
+        "Basic {}",
+        STANDARD.encode(format!("{}:wrong", bench.app.client_id()))
+    );
+    let pair = format!(
+        "{}:{}&junk",
+        bench.app.client_id(),
+        bench.app.secret().expose_secret()
+    );
     let trailing = format!("Basic {}", STANDARD.encode(pair));
     let grant = "grant_type=client_credentials";
     for (authorization, form, status, code) in [
-        (Some(wrong.as_str()), grant.to_owned(), 401, "invalid_client"),
+        (
+            Some(wrong.as_str()),
+            grant.to_owned(),
+            401,
+            "invalid_client",
+        ),
         (None, grant.to_owned(), 401, "invalid_client"),
         (Some("Bearer x"), grant.to_owned(), 401, "invalid_client"),
         (Some("Basic %%%"), grant.to_owned(), 401, "invalid_client"),
         (Some(&basic), String::new(), 400, "invalid_request"),
-        (Some(&basic), "grant_type=password&username=a".to_owned(), 400, "unsupported_grant_type"),
-        (Some(&basic), format!("{grant}&{grant}"), 400, "invalid_request"),
-        (Some(&basic), format!("{grant}&scope=reports.read"), 400, "invalid_scope"),
-        (Some(&basic), format!("{grant}&scope=a%22b"), 400, "invalid_scope"),
-        (Some(&basic), format!("{grant}&scope=+"), 400, "invalid_scope"),
+        (
+            Some(&basic),
+            "grant_type=password&username=a".to_owned(),
+            400,
+            "unsupported_grant_type",
+        ),
+        (
+            Some(&basic),
+            format!("{grant}&{grant}"),
+            400,
+            "invalid_request",
+        ),
+        (
+            Some(&basic),
+            format!("{grant}&scope=reports.read"),
+            400,
+            "invalid_scope",
+        ),
+        (
+            Some(&basic),
+            format!("{grant}&scope=a%22b"),
+            400,
+            "invalid_scope",
+        ),
+        (
+            Some(&basic),
+            format!("{grant}&scope=+"),
+            400,
+            "invalid_scope",
+        ),
         (Some(&trailing), grant.to_owned(), 401, "invalid_client"),
-        (Some(&basic), format!("{grant}&resource=orders"), 400, "invalid_target"),
-        (Some(&basic), format!("{grant}&client_id=another"), 400, "invalid_request"),
+        (
+            Some(&basic),
+            format!("{grant}&resource=orders"),
+            400,
+            "invalid_target",
+        ),
+        (
+            Some(&basic),
+            format!("{grant}&client_id=another"),
+            400,
+            "invalid_request",
+        ),
     ] {
         let (got, body) = bench.ask("v4", authorization, &form).await;
-        assert_eq!((got.as_u16(), body["error"].as_str().unwrap()), (status, code), "{form}: {body}");
+        assert_eq!(
+            (got.as_u16(), body["error"].as_str().unwrap()),
+            (status, code),
+            "{form}: {body}"
+        );
         assert!(body["error_description"].is_string());
     }
-    let request =
-        Request::post(bench.url("v4", "token")).header(header::AUTHORIZATION, &basic).body(grant.into());
-    assert_eq!(bench.send(request.unwrap()).await.status(), StatusCode::BAD_REQUEST, "no content type");
-    let request = Request::get(bench.url("v4", "token")).body(Bytes::new()).unwrap();
-    assert_eq!(bench.send(request).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+    let request = Request::post(bench.url("v4", "token"))
+        .header(header::AUTHORIZATION, &basic)
+        .body(grant.into());
+    assert_eq!(
+        bench.send(request.unwrap()).await.status(),
+        StatusCode::BAD_REQUEST,
+        "no content type"
+    );
+    let request = Request::get(bench.url("v4", "token"))
+        .body(Bytes::new())
+        .unwrap();
+    assert_eq!(
+        bench.send(request).await.status(),
+        StatusCode::METHOD_NOT_ALLOWED
+    );
 }
 
 /// What unauthenticated callers can make the server do is bounded, whatever they send.
@@ -219,16 +348,27 @@ async fn refusals_are_oauth_errors() {
 async fn a_request_has_100_parameters_at_most() {
     let bench = Bench::new();
     let with = |count: usize| -> String {
-        (1..count).fold("grant_type=client_credentials".to_owned(), |form, n| form + &format!("&p{n}=x"))
+        (1..count).fold("grant_type=client_credentials".to_owned(), |form, n| {
+            form + &format!("&p{n}=x")
+        })
     };
-    assert_eq!(bench.ask("v4", Some(&bench.basic()), &with(100)).await.0, StatusCode::OK);
+    assert_eq!(
+        bench.ask("v4", Some(&bench.basic()), &with(100)).await.0,
+        StatusCode::OK
+    );
     let resources = "&resource=https://a.example/".repeat(100);
-    let json: Value =
-        (0..101).map(|n| (format!("p{n}"), json!("x"))).collect::<serde_json::Map<_, _>>().into();
+    let json: Value = (0..101)
+        .map(|n| (format!("p{n}"), json!("x")))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
     for (path, kind, body) in [
         ("token", "application/x-www-form-urlencoded", with(101)),
         ("token", "application/x-www-form-urlencoded", with(5000)),
-        ("token", "application/x-www-form-urlencoded", format!("{}{resources}", with(1))),
+        (
+            "token",
+            "application/x-www-form-urlencoded",
+            format!("{}{resources}", with(1)),
+        ),
         ("token", "application/json", json.to_string()),
         ("introspect", "application/x-www-form-urlencoded", with(101)),
     ] {
@@ -240,7 +380,13 @@ async fn a_request_has_100_parameters_at_most() {
             (400, &json!("invalid_request")),
             "{path}"
         );
-        assert!(answer["error_description"].as_str().unwrap().contains("100 parameters"), "{answer}");
+        assert!(
+            answer["error_description"]
+                .as_str()
+                .unwrap()
+                .contains("100 parameters"),
+            "{answer}"
+        );
     }
 }
 
@@ -257,7 +403,9 @@ async fn a_body_of_more_than_64_kib_is_refused_as_an_oauth_error() {
             let request = Request::post(&url)
                 .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .header(header::AUTHORIZATION, &bearer);
-            let response = bench.send(request.body(vec![b'x'; size].into()).unwrap()).await;
+            let response = bench
+                .send(request.body(vec![b'x'; size].into()).unwrap())
+                .await;
             assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE, "{url}");
             let answer: Value = serde_json::from_slice(response.body()).unwrap_or_default();
             assert_eq!(answer["error"], "invalid_request", "{url}: {size} bytes");
@@ -273,7 +421,12 @@ async fn a_failed_client_authentication_is_challenged() {
         .body("grant_type=client_credentials".into())
         .unwrap();
     let response = bench.send(request).await;
-    assert!(response.headers()["www-authenticate"].to_str().unwrap().starts_with("Basic realm="));
+    assert!(
+        response.headers()["www-authenticate"]
+            .to_str()
+            .unwrap()
+            .starts_with("Basic realm=")
+    );
 }
 
 #[tokio::test]
@@ -287,19 +440,39 @@ async fn other_tenants_and_versions_are_not_found() {
         "/management/v4/another/applications".to_owned(),
         "/nothing".to_owned(),
     ] {
-        let request = Request::get(format!("{}{path}", bench.server.base_url())).body(Bytes::new()).unwrap();
-        assert_eq!(bench.send(request).await.status(), StatusCode::NOT_FOUND, "{path}");
+        let request = Request::get(format!("{}{path}", bench.server.base_url()))
+            .body(Bytes::new())
+            .unwrap();
+        assert_eq!(
+            bench.send(request).await.status(),
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
     }
 }
 
 #[tokio::test]
 async fn assigned_scopes_are_granted_and_a_requested_scope_replaces_the_default() {
     let bench = Bench::new();
-    bench.app.set_scopes(["reports.read", "reports.write"]).unwrap();
-    let scope = async |form: &str| bench.token("v4", form).await.1["scope"].as_str().unwrap().to_owned();
+    bench
+        .app
+        .set_scopes(["reports.read", "reports.write"])
+        .unwrap();
+    let scope = async |form: &str| {
+        bench.token("v4", form).await.1["scope"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
     let grant = "grant_type=client_credentials";
-    assert_eq!(scope(grant).await, "appid_default reports.read reports.write");
-    assert_eq!(scope(&format!("{grant}&scope=reports.read")).await, "reports.read");
+    assert_eq!(
+        scope(grant).await,
+        "appid_default reports.read reports.write"
+    );
+    assert_eq!(
+        scope(&format!("{grant}&scope=reports.read")).await,
+        "reports.read"
+    );
 }
 
 #[tokio::test]
@@ -307,17 +480,25 @@ async fn audience_and_resource_say_whom_the_token_is_for() {
     let bench = Bench::new();
     let form = "grant_type=client_credentials&audience=orders&resource=https://a.example/&resource=https://b.example/";
     let (_, claims) = bench.token("v4", form).await;
-    assert_eq!(claims["aud"], json!(["orders", "https://a.example/", "https://b.example/"]));
+    assert_eq!(
+        claims["aud"],
+        json!(["orders", "https://a.example/", "https://b.example/"])
+    );
 }
 
 #[tokio::test]
 async fn the_metadata_names_the_issuer_of_its_version() {
     let bench = Bench::new();
-    for (version, issuer) in
-        [("v4", bench.server.issuer().to_string()), ("v3", "authorization-server.test".to_owned())]
-    {
+    for (version, issuer) in [
+        ("v4", bench.server.issuer().to_string()),
+        ("v3", "authorization-server.test".to_owned()),
+    ] {
         let url = bench.url(version, ".well-known/openid-configuration");
-        let document = json_of(&bench.send(Request::get(url).body(Bytes::new()).unwrap()).await);
+        let document = json_of(
+            &bench
+                .send(Request::get(url).body(Bytes::new()).unwrap())
+                .await,
+        );
         assert_eq!(document["issuer"], issuer);
         assert_eq!(document["token_endpoint"], bench.url(version, "token"));
         assert_eq!(document["jwks_uri"], bench.url(version, "publickeys"));
@@ -329,7 +510,11 @@ async fn the_metadata_names_the_issuer_of_its_version() {
 async fn the_metadata_are_where_rfc_8414_places_them_too() {
     let bench = Bench::new();
     let base = bench.server.base_url();
-    let get = async |url: String| bench.send(Request::get(url).body(Bytes::new()).unwrap()).await;
+    let get = async |url: String| {
+        bench
+            .send(Request::get(url).body(Bytes::new()).unwrap())
+            .await
+    };
     let appended = get(bench.url("v4", ".well-known/openid-configuration")).await;
     for name in ["oauth-authorization-server", "openid-configuration"] {
         let before = bench.server.requests(Endpoints::Discovery);
@@ -337,13 +522,30 @@ async fn the_metadata_are_where_rfc_8414_places_them_too() {
         let inserted = get(url.clone()).await;
         assert_eq!(inserted.status(), StatusCode::OK, "{name}");
         assert_eq!(json_of(&inserted)["issuer"], bench.server.issuer().as_str());
-        assert_eq!((inserted.body(), inserted.headers()), (appended.body(), appended.headers()));
-        assert_eq!(bench.server.requests(Endpoints::Discovery), before + 1, "it is counted");
-        bench.server.fail_next(Endpoints::Discovery, 1, Fault::Outage(None));
-        assert_eq!(get(url).await.status(), StatusCode::SERVICE_UNAVAILABLE, "faults spoil it");
+        assert_eq!(
+            (inserted.body(), inserted.headers()),
+            (appended.body(), appended.headers())
+        );
+        assert_eq!(
+            bench.server.requests(Endpoints::Discovery),
+            before + 1,
+            "it is counted"
+        );
+        bench
+            .server
+            .fail_next(Endpoints::Discovery, 1, Fault::Outage(None));
+        assert_eq!(
+            get(url).await.status(),
+            StatusCode::SERVICE_UNAVAILABLE,
+            "faults spoil it"
+        );
 
         // The issuer of version 3 tokens is a bare host: no issuer identifier has this path.
-        for path in [format!("/oauth/v3/{TENANT}"), "/oauth/v4/another".to_owned(), String::new()] {
+        for path in [
+            format!("/oauth/v3/{TENANT}"),
+            "/oauth/v4/another".to_owned(),
+            String::new(),
+        ] {
             let response = get(format!("{base}/.well-known/{name}{path}")).await;
             assert_eq!(response.status(), StatusCode::NOT_FOUND, "{name}{path}");
         }
@@ -366,10 +568,19 @@ async fn keys_are_published_with_a_validator() {
     assert_eq!(names, ["e", "kid", "kty", "n", "use"], "nothing private");
     let tag = first.headers()["etag"].to_str().unwrap().to_owned();
     let second = bench.send(get(Some(&tag))).await;
-    assert_eq!((second.status(), second.body().len()), (StatusCode::NOT_MODIFIED, 0));
+    assert_eq!(
+        (second.status(), second.body().len()),
+        (StatusCode::NOT_MODIFIED, 0)
+    );
     bench.server.rotate().unwrap();
     assert_eq!(bench.send(get(Some(&tag))).await.status(), StatusCode::OK);
-    let single = bench.send(Request::get(bench.url("v3", "publickey")).body(Bytes::new()).unwrap()).await;
+    let single = bench
+        .send(
+            Request::get(bench.url("v3", "publickey"))
+                .body(Bytes::new())
+                .unwrap(),
+        )
+        .await;
     assert_eq!(json_of(&single)["kid"], bench.server.keys()[0].kid());
 }
 
@@ -378,9 +589,19 @@ async fn a_rotated_key_is_published_until_its_tokens_have_expired() {
     let bench = Bench::new();
     let old = bench.server.keys()[0].kid().to_owned();
     let new = bench.server.rotate().unwrap();
-    let kids = || bench.server.keys().iter().map(|key| key.kid().to_owned()).collect::<Vec<_>>();
+    let kids = || {
+        bench
+            .server
+            .keys()
+            .iter()
+            .map(|key| key.kid().to_owned())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(kids(), [new.clone(), old]);
-    assert_eq!(bench.token("v4", "grant_type=client_credentials").await.0["kid"], new);
+    assert_eq!(
+        bench.token("v4", "grant_type=client_credentials").await.0["kid"],
+        new
+    );
     bench.clock.advance(Duration::from_secs(3601));
     assert_eq!(kids(), [new]);
 }
@@ -412,9 +633,21 @@ async fn tokens_of_both_versions_are_accepted_by_the_binding() {
     let bench = Bench::new();
     let resource = bench.resource().await;
     for version in ["v3", "v4"] {
-        let (_, body) = bench.ask(version, Some(&bench.basic()), "grant_type=client_credentials").await;
-        let context = judge(&resource, body["access_token"].as_str().unwrap()).await.unwrap();
-        assert_eq!(context.client_id(), Some(bench.app.client_id()), "{version}");
+        let (_, body) = bench
+            .ask(
+                version,
+                Some(&bench.basic()),
+                "grant_type=client_credentials",
+            )
+            .await;
+        let context = judge(&resource, body["access_token"].as_str().unwrap())
+            .await
+            .unwrap();
+        assert_eq!(
+            context.client_id(),
+            Some(bench.app.client_id()),
+            "{version}"
+        );
     }
 }
 
@@ -431,8 +664,16 @@ async fn introspection_knows_good_tokens_from_others() {
     };
     let mint = || bench.server.mint(&bench.app);
     let good = active(&mint().sign()).await;
-    assert_eq!((&good["active"], &good["scope"]), (&json!(true), &json!("appid_default")));
-    for bad in [mint().expired(), mint().with_another_key(), mint().unsigned(), mint().claim("iss", "x")] {
+    assert_eq!(
+        (&good["active"], &good["scope"]),
+        (&json!(true), &json!("appid_default"))
+    );
+    for bad in [
+        mint().expired(),
+        mint().with_another_key(),
+        mint().unsigned(),
+        mint().claim("iss", "x"),
+    ] {
         assert_eq!(active(&bad.sign()).await, json!({ "active": false }));
     }
     assert_eq!(active("x").await, json!({ "active": false }));
@@ -455,16 +696,31 @@ async fn minted_tokens_are_wrong_in_the_way_that_was_asked_for() {
         (mint().audience(["orders"]), RejectionKind::Audience),
         (mint().without("exp"), RejectionKind::Claim),
         (mint().without("aud"), RejectionKind::Claim),
-        (mint().claim("iss", "https://evil.example"), RejectionKind::Issuer),
+        (
+            mint().claim("iss", "https://evil.example"),
+            RejectionKind::Issuer,
+        ),
         (mint().with_another_key(), RejectionKind::BadSignature),
         (mint().tampered(), RejectionKind::BadSignature),
-        (mint().with_unknown_key(Algorithm::Es256), RejectionKind::UnknownKey),
+        (
+            mint().with_unknown_key(Algorithm::Es256),
+            RejectionKind::UnknownKey,
+        ),
         (mint().unsigned(), RejectionKind::Malformed),
-        (mint().hs256_with_public_key(), RejectionKind::UnsupportedAlgorithm),
+        (
+            mint().hs256_with_public_key(),
+            RejectionKind::UnsupportedAlgorithm,
+        ),
         (mint().header("typ", "dpop+jwt"), RejectionKind::Type),
-        (mint().claim("nbf", 4_000_000_000_u64), RejectionKind::NotYetValid),
+        (
+            mint().claim("nbf", 4_000_000_000_u64),
+            RejectionKind::NotYetValid,
+        ),
         (mint().claim("exp", "soon"), RejectionKind::Claim),
-        (mint().claim("cnf", json!({ "jkt": "x" })), RejectionKind::SenderConstrained),
+        (
+            mint().claim("cnf", json!({ "jkt": "x" })),
+            RejectionKind::SenderConstrained,
+        ),
     ];
     for (mint, kind) in cases {
         let shown = format!("{mint:?}");
@@ -484,17 +740,33 @@ async fn an_rfc_9068_token_passes_the_strict_profile() {
         .start()
         .await
         .unwrap();
-    judge(&strict, &bench.server.mint(&bench.app).rfc9068().sign()).await.unwrap();
-    assert!(judge(&strict, &bench.server.mint(&bench.app).sign()).await.is_err());
+    judge(&strict, &bench.server.mint(&bench.app).rfc9068().sign())
+        .await
+        .unwrap();
+    assert!(
+        judge(&strict, &bench.server.mint(&bench.app).sign())
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
 async fn the_management_api_does_what_app_ids_does() {
     let bench = Bench::new();
-    let (status, made) = bench.manage("POST", "/applications/", json!({ "name": "reports" })).await;
+    let (status, made) = bench
+        .manage("POST", "/applications/", json!({ "name": "reports" }))
+        .await;
     assert_eq!(status, StatusCode::OK);
     let id = made["clientId"].as_str().unwrap().to_owned();
-    for name in ["clientId", "tenantId", "secret", "name", "oAuthServerUrl", "discoveryEndpoint", "type"] {
+    for name in [
+        "clientId",
+        "tenantId",
+        "secret",
+        "name",
+        "oAuthServerUrl",
+        "discoveryEndpoint",
+        "type",
+    ] {
         assert!(made[name].is_string(), "{name}");
     }
     assert_eq!(made["type"], "regularwebapp");
@@ -506,13 +778,27 @@ async fn the_management_api_does_what_app_ids_does() {
     assert_eq!(all["applications"].as_array().unwrap().len(), 2);
     let scopes = json!({ "scopes": ["reports.read"] });
     assert_eq!(
-        bench.manage("PUT", &format!("{one}/scopes"), scopes.clone()).await,
+        bench
+            .manage("PUT", &format!("{one}/scopes"), scopes.clone())
+            .await,
         (StatusCode::OK, scopes.clone())
     );
-    assert_eq!(bench.manage("GET", &format!("{one}/scopes"), Value::Null).await.1, scopes);
-    assert_eq!(bench.manage("DELETE", &one, Value::Null).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(
+        bench
+            .manage("GET", &format!("{one}/scopes"), Value::Null)
+            .await
+            .1,
+        scopes
+    );
+    assert_eq!(
+        bench.manage("DELETE", &one, Value::Null).await.0,
+        StatusCode::NO_CONTENT
+    );
     for method in ["GET", "DELETE"] {
-        assert_eq!(bench.manage(method, &one, Value::Null).await.0, StatusCode::NOT_FOUND);
+        assert_eq!(
+            bench.manage(method, &one, Value::Null).await.0,
+            StatusCode::NOT_FOUND
+        );
     }
 }
 
@@ -520,19 +806,48 @@ async fn the_management_api_does_what_app_ids_does() {
 async fn names_and_scopes_outside_of_the_limits_are_refused() {
     let bench = Bench::new();
     for name in ["", &"x".repeat(51)] {
-        let (status, body) = bench.manage("POST", "/applications", json!({ "name": name })).await;
-        assert_eq!((status, &body["error"]), (StatusCode::BAD_REQUEST, &json!("invalid_request")));
+        let (status, body) = bench
+            .manage("POST", "/applications", json!({ "name": name }))
+            .await;
+        assert_eq!(
+            (status, &body["error"]),
+            (StatusCode::BAD_REQUEST, &json!("invalid_request"))
+        );
         assert!(bench.server.register(name).is_err());
     }
     let fifty = "é".repeat(50);
-    assert_eq!(bench.manage("POST", "/applications", json!({ "name": fifty })).await.0, StatusCode::OK);
-    for body in [json!({}), json!({ "name": 1 }), json!([]), json!({ "name": "x", "type": "native" })] {
-        assert_eq!(bench.manage("POST", "/applications", body).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        bench
+            .manage("POST", "/applications", json!({ "name": fifty }))
+            .await
+            .0,
+        StatusCode::OK
+    );
+    for body in [
+        json!({}),
+        json!({ "name": 1 }),
+        json!([]),
+        json!({ "name": "x", "type": "native" }),
+    ] {
+        assert_eq!(
+            bench.manage("POST", "/applications", body).await.0,
+            StatusCode::BAD_REQUEST
+        );
     }
     let path = format!("/applications/{}/scopes", bench.app.client_id());
-    for scope in ["Reports", "a b", "appid_default", "openid", "", &"x".repeat(50)] {
+    for scope in [
+        "Reports",
+        "a b",
+        "appid_default",
+        "openid",
+        "",
+        &"x".repeat(50),
+    ] {
         assert_eq!(
-            bench.manage("PUT", &path, json!({ "scopes": [scope] })).await.0,
+            bench
+                .manage("PUT", &path, json!({ "scopes": [scope] }))
+                .await
+                .0,
             StatusCode::BAD_REQUEST,
             "{scope}"
         );
@@ -547,7 +862,13 @@ async fn names_and_scopes_outside_of_the_limits_are_refused() {
 async fn roles_give_their_scopes_to_the_applications_that_have_them() {
     let bench = Bench::new();
     let access = json!([{ "application_id": "orders", "scopes": ["orders.read"] }]);
-    let (status, role) = bench.manage("POST", "/roles", json!({ "name": "clerk", "access": access })).await;
+    let (status, role) = bench
+        .manage(
+            "POST",
+            "/roles",
+            json!({ "name": "clerk", "access": access }),
+        )
+        .await;
     assert_eq!(status, StatusCode::CREATED);
     let path = format!("/applications/{}/roles", bench.app.client_id());
     let ids = json!({ "roles": { "ids": [role["id"]] } });
@@ -559,12 +880,25 @@ async fn roles_give_their_scopes_to_the_applications_that_have_them() {
         (&json!("appid_default orders.read"), &json!(["clerk"]))
     );
     let minted = bench.server.mint(&bench.app).sign();
-    assert_eq!(parts(&minted).1, claims, "a minted token has them as a requested one");
+    assert_eq!(
+        parts(&minted).1,
+        claims,
+        "a minted token has them as a requested one"
+    );
     let role_path = format!("/roles/{}", role["id"].as_str().unwrap());
-    assert_eq!(bench.manage("DELETE", &role_path, Value::Null).await.0, StatusCode::ACCEPTED);
-    assert_eq!(bench.manage("GET", &path, Value::Null).await.1, json!({ "roles": [] }));
+    assert_eq!(
+        bench.manage("DELETE", &role_path, Value::Null).await.0,
+        StatusCode::ACCEPTED
+    );
+    assert_eq!(
+        bench.manage("GET", &path, Value::Null).await.1,
+        json!({ "roles": [] })
+    );
     let unknown = json!({ "roles": { "ids": ["nobody"] } });
-    assert_eq!(bench.manage("PUT", &path, unknown).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        bench.manage("PUT", &path, unknown).await.0,
+        StatusCode::BAD_REQUEST
+    );
 }
 
 #[tokio::test]
@@ -587,8 +921,17 @@ async fn keys_are_rotated_and_withdrawn_through_the_management_api() {
     let bench = Bench::new();
     let old = bench.server.keys()[0].kid().to_owned();
     let (status, rotated) = bench.manage("POST", "/keys", Value::Null).await;
-    assert_eq!((status, rotated["kid"].as_str()), (StatusCode::CREATED, Some(bench.server.keys()[0].kid())));
-    assert_eq!(bench.manage("DELETE", &format!("/keys/{old}"), Value::Null).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(
+        (status, rotated["kid"].as_str()),
+        (StatusCode::CREATED, Some(bench.server.keys()[0].kid()))
+    );
+    assert_eq!(
+        bench
+            .manage("DELETE", &format!("/keys/{old}"), Value::Null)
+            .await
+            .0,
+        StatusCode::NO_CONTENT
+    );
     let (_, keys) = bench.manage("GET", "/keys", Value::Null).await;
     assert_eq!(keys["keys"].as_array().unwrap().len(), 1);
 }
@@ -600,13 +943,25 @@ async fn the_crates_own_management_client_works_with_it() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(listening.serve(async move { drop(stopped.await) }));
     let url = tower_oauth::Endpoint::new(server.management_url()).unwrap();
-    let client = ManagementClient::builder(url, server.management_token().clone()).allow_loopback_http();
+    let client =
+        ManagementClient::builder(url, server.management_token().clone()).allow_loopback_http();
     let client = client.build().unwrap();
     let name = tower_oauth::app_id::ApplicationName::new("orders").unwrap();
     let made = client.register(&name).await.unwrap();
     let binding = made.binding().unwrap();
-    let tokens = binding.token_manager().unwrap().allow_loopback_http().start().unwrap();
-    let resource = binding.resource_server().unwrap().allow_loopback_http().start().await.unwrap();
+    let tokens = binding
+        .token_manager()
+        .unwrap()
+        .allow_loopback_http()
+        .start()
+        .unwrap();
+    let resource = binding
+        .resource_server()
+        .unwrap()
+        .allow_loopback_http()
+        .start()
+        .await
+        .unwrap();
     let token = tokens.access_token().await.unwrap();
     let context = judge(&resource, token.expose_secret()).await.unwrap();
     assert_eq!(context.client_id(), Some(made.client_id()));
@@ -620,7 +975,11 @@ async fn the_crates_own_management_client_works_with_it() {
 async fn faults_spoil_answers_and_tokens_with_known_keys_go_on() {
     let bench = Bench::new();
     let resource = bench.resource().await;
-    let token = bench.server.mint(&bench.app).expires_in(Duration::from_secs(86_000)).sign();
+    let token = bench
+        .server
+        .mint(&bench.app)
+        .expires_in(Duration::from_secs(86_000))
+        .sign();
     for fault in [
         Fault::Outage(Some(1)),
         Fault::Garbage,
@@ -631,16 +990,28 @@ async fn faults_spoil_answers_and_tokens_with_known_keys_go_on() {
         Fault::Hang,
         Fault::Status(StatusCode::NOT_FOUND),
     ] {
-        let (fetched, failed) =
-            (bench.server.requests(Endpoints::Keys), resource.key_sets()[0].refreshes_failed());
+        let (fetched, failed) = (
+            bench.server.requests(Endpoints::Keys),
+            resource.key_sets()[0].refreshes_failed(),
+        );
         bench.server.fail(Endpoints::Keys, fault.clone());
         tokio::time::sleep(Duration::from_secs(400)).await;
-        assert!(bench.server.requests(Endpoints::Keys) > fetched, "{fault:?}");
-        assert!(resource.key_sets()[0].refreshes_failed() > failed, "{fault:?}");
+        assert!(
+            bench.server.requests(Endpoints::Keys) > fetched,
+            "{fault:?}"
+        );
+        assert!(
+            resource.key_sets()[0].refreshes_failed() > failed,
+            "{fault:?}"
+        );
         judge(&resource, &token).await.unwrap();
         bench.server.clear_faults();
         tokio::time::sleep(Duration::from_secs(400)).await;
-        assert_eq!(resource.key_sets()[0].consecutive_failures(), 0, "{fault:?}");
+        assert_eq!(
+            resource.key_sets()[0].consecutive_failures(),
+            0,
+            "{fault:?}"
+        );
     }
 }
 
@@ -648,10 +1019,23 @@ async fn faults_spoil_answers_and_tokens_with_known_keys_go_on() {
 async fn faults_count_down_and_a_manager_gets_over_them() {
     let bench = Bench::new();
     let binding = bench.app.binding().unwrap();
-    bench.server.fail_next(Endpoints::Token, 2, Fault::Outage(None));
-    bench.server.fail_next(Endpoints::Token, 1, Fault::Latency(Duration::from_secs(1)));
-    let tokens = binding.token_manager().unwrap().transport(bench.server.transport());
-    tokens.clock(bench.clock.clone()).start().unwrap().access_token().await.unwrap();
+    bench
+        .server
+        .fail_next(Endpoints::Token, 2, Fault::Outage(None));
+    bench
+        .server
+        .fail_next(Endpoints::Token, 1, Fault::Latency(Duration::from_secs(1)));
+    let tokens = binding
+        .token_manager()
+        .unwrap()
+        .transport(bench.server.transport());
+    tokens
+        .clock(bench.clock.clone())
+        .start()
+        .unwrap()
+        .access_token()
+        .await
+        .unwrap();
     assert_eq!(bench.server.requests(Endpoints::Token), 3);
 }
 
@@ -678,8 +1062,13 @@ async fn a_resource_server_that_starts_first_becomes_ready_by_itself() {
         .await
         .unwrap();
     let token = bench.server.mint(&bench.app).sign();
-    assert_eq!(judge(&resource, &token).await.map(|_| ()), Err(RejectionKind::KeysUnavailable));
-    tokio::time::timeout(Duration::from_secs(10), resource.ready()).await.unwrap();
+    assert_eq!(
+        judge(&resource, &token).await.map(|_| ()),
+        Err(RejectionKind::KeysUnavailable)
+    );
+    tokio::time::timeout(Duration::from_secs(10), resource.ready())
+        .await
+        .unwrap();
     judge(&resource, &token).await.unwrap();
 }
 
@@ -696,8 +1085,9 @@ impl Folder {
 
     fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -710,7 +1100,10 @@ impl Drop for Folder {
 }
 
 fn with_state(path: &std::path::Path) -> Result<AuthorizationServer, tower_oauth::ConfigError> {
-    AuthorizationServer::builder().algorithm(Algorithm::Es256).state_file(path).build()
+    AuthorizationServer::builder()
+        .algorithm(Algorithm::Es256)
+        .state_file(path)
+        .build()
 }
 
 #[test]
@@ -724,7 +1117,11 @@ fn applications_and_keys_outlive_a_restart_in_a_file_of_their_own() {
     first.rotate().unwrap();
     let second = build().unwrap();
     let kids = |server: &AuthorizationServer| {
-        server.keys().iter().map(|key| key.kid().to_owned()).collect::<Vec<_>>()
+        server
+            .keys()
+            .iter()
+            .map(|key| key.kid().to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(kids(&second), kids(&first));
     let again = &second.applications()[0];
@@ -733,14 +1130,27 @@ fn applications_and_keys_outlive_a_restart_in_a_file_of_their_own() {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
-    assert!(AuthorizationServer::builder().tenant_id("another").state_file(&path).build().is_err());
+    assert!(
+        AuthorizationServer::builder()
+            .tenant_id("another")
+            .state_file(&path)
+            .build()
+            .is_err()
+    );
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     let error = build().unwrap_err();
     assert!(error.to_string().contains("damaged"), "{error}");
-    assert_eq!(std::fs::read(&path).unwrap().len(), whole.len() / 2, "and it is left as it is");
+    assert_eq!(
+        std::fs::read(&path).unwrap().len(),
+        whole.len() / 2,
+        "and it is left as it is"
+    );
 }
 
 #[cfg(unix)]
@@ -752,7 +1162,10 @@ fn a_state_file_that_others_can_read_is_closed_to_them() {
     with_state(&path).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     with_state(&path).unwrap();
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
 }
 
 /// A user who can write to it chooses the signing keys and the secrets.
@@ -766,12 +1179,21 @@ fn a_state_file_that_others_can_write_is_refused_and_left_as_it_is() {
     let text = std::fs::read(&path).unwrap();
     for mode in [0o620, 0o602, 0o666] {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        for error in [with_state(&path).unwrap_err(), server.register("shop").unwrap_err()] {
+        for error in [
+            with_state(&path).unwrap_err(),
+            server.register("shop").unwrap_err(),
+        ] {
             assert_eq!(error.setting(), "state file");
             let error = error.to_string();
-            assert!(error.contains(path.to_str().unwrap()) && error.contains("chmod 600"), "{error}");
+            assert!(
+                error.contains(path.to_str().unwrap()) && error.contains("chmod 600"),
+                "{error}"
+            );
         }
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            mode
+        );
         assert_eq!(std::fs::read(&path).unwrap(), text);
     }
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -785,18 +1207,30 @@ fn a_state_file_of_another_user_is_refused_and_left_as_it_is() {
     let folder = Folder::new("owner");
     let path = folder.0.join("state.json");
     let server = with_state(&path).unwrap();
-    let (text, ours) = (std::fs::read(&path).unwrap(), std::fs::metadata(&path).unwrap().uid());
+    let (text, ours) = (
+        std::fs::read(&path).unwrap(),
+        std::fs::metadata(&path).unwrap().uid(),
+    );
     let theirs = ours + 1;
     if chown(&path, Some(theirs), None).is_err() {
         use std::io::Write as _;
         // Past the capture of passing tests' output.
-        let _ = writeln!(std::io::stderr(), "skipped: only root can give a file to another user");
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: only root can give a file to another user"
+        );
         return;
     }
-    for error in [with_state(&path).unwrap_err(), server.register("shop").unwrap_err()] {
+    for error in [
+        with_state(&path).unwrap_err(),
+        server.register("shop").unwrap_err(),
+    ] {
         assert_eq!(error.setting(), "state file");
         let error = error.to_string();
-        assert!(error.contains(path.to_str().unwrap()) && error.contains("another user"), "{error}");
+        assert!(
+            error.contains(path.to_str().unwrap()) && error.contains("another user"),
+            "{error}"
+        );
     }
     assert_eq!(std::fs::metadata(&path).unwrap().uid(), theirs);
     assert_eq!(std::fs::read(&path).unwrap(), text);
@@ -816,7 +1250,11 @@ fn what_is_no_state_file_is_refused_and_left_as_it_is() {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
         let error = with_state(path).unwrap_err();
         assert!(error.to_string().contains(reason), "{error}");
-        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, mode, "{reason}");
+        assert_eq!(
+            std::fs::metadata(path).unwrap().permissions().mode() & 0o777,
+            mode,
+            "{reason}"
+        );
     }
     assert_eq!(std::fs::read_to_string(&notes).unwrap(), "milk, bread");
     let endless = with_state(std::path::Path::new("/dev/zero")).unwrap_err();
@@ -836,7 +1274,10 @@ fn a_link_to_the_state_file_is_followed_and_one_that_leads_nowhere_is_no_fresh_s
 
     with_state(&target).unwrap();
     with_state(&link).unwrap().register("shop").unwrap();
-    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink(), "it is still a link");
+    assert!(
+        std::fs::symlink_metadata(&link).unwrap().is_symlink(),
+        "it is still a link"
+    );
     assert_eq!(with_state(&target).unwrap().applications().len(), 1);
 }
 
@@ -847,11 +1288,18 @@ fn what_another_program_wrote_to_the_state_file_is_not_lost() {
     let (first, second) = (with_state(&path).unwrap(), with_state(&path).unwrap());
     first.register("shop").unwrap();
     let error = second.register("orders").unwrap_err();
-    assert!(error.to_string().contains("was changed by another program"), "{error}");
+    assert!(
+        error.to_string().contains("was changed by another program"),
+        "{error}"
+    );
     assert!(second.rotate().is_err(), "keys neither");
     first.register("bills").unwrap();
-    let names: Vec<String> =
-        with_state(&path).unwrap().applications().iter().map(|one| one.name().to_owned()).collect();
+    let names: Vec<String> = with_state(&path)
+        .unwrap()
+        .applications()
+        .iter()
+        .map(|one| one.name().to_owned())
+        .collect();
     assert_eq!(names, ["shop", "bills"]);
 }
 
@@ -869,9 +1317,20 @@ fn what_lies_beside_the_state_file_is_left_alone() {
     // A folder in its place cannot be replaced by a file.
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir_all(path.join("full")).unwrap();
-    assert_eq!(server.register("orders").unwrap_err().setting(), "state file");
-    assert_eq!(server.applications().len(), 1, "what was not written down was not done");
-    assert_eq!(folder.names(), ["precious", "state.json", "state.json.new"], "nothing is left over");
+    assert_eq!(
+        server.register("orders").unwrap_err().setting(),
+        "state file"
+    );
+    assert_eq!(
+        server.applications().len(),
+        1,
+        "what was not written down was not done"
+    );
+    assert_eq!(
+        folder.names(),
+        ["precious", "state.json", "state.json.new"],
+        "nothing is left over"
+    );
 }
 
 #[test]
@@ -879,7 +1338,11 @@ fn a_state_file_that_no_changes_lead_to_is_damaged() {
     let folder = Folder::new("damaged");
     let path = folder.0.join("state.json");
     let server = with_state(&path).unwrap();
-    server.register("shop").unwrap().set_scopes(["orders.read"]).unwrap();
+    server
+        .register("shop")
+        .unwrap()
+        .set_scopes(["orders.read"])
+        .unwrap();
     server.register("orders").unwrap();
     server.rotate().unwrap();
     let mut sound: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -897,7 +1360,10 @@ fn a_state_file_that_no_changes_lead_to_is_damaged() {
         ("/keys/1/published_until", Value::Null),
         ("/keys/1/kid", sound["keys"][0]["kid"].clone()),
         ("/keys/1/kid", json!("\"><script>")),
-        ("/applications/1/client_id", sound["applications"][0]["client_id"].clone()),
+        (
+            "/applications/1/client_id",
+            sound["applications"][0]["client_id"].clone(),
+        ),
         ("/applications/1/client_id", json!("../keys")),
         ("/applications/1/client_id", json!("")),
         ("/applications/0/name", json!("")),
@@ -924,24 +1390,42 @@ fn a_state_file_that_no_changes_lead_to_is_damaged() {
     let mut document = sound.clone();
     document["tenant_id"] = json!("somebody-elses");
     let error = load(&document).unwrap_err().to_string();
-    assert!(error.contains("belongs to another tenant, `somebody-elses`"), "{error}");
+    assert!(
+        error.contains("belongs to another tenant, `somebody-elses`"),
+        "{error}"
+    );
 }
 
 #[test]
 fn of_more_than_50_keys_the_oldest_goes() {
-    let server = AuthorizationServer::builder().algorithm(Algorithm::Es256).build().unwrap();
+    let server = AuthorizationServer::builder()
+        .algorithm(Algorithm::Es256)
+        .build()
+        .unwrap();
     let mut made = vec![server.keys()[0].kid().to_owned()];
     for _ in 0..50 {
         made.push(server.rotate().unwrap());
     }
-    let published: Vec<String> = server.keys().iter().map(|key| key.kid().to_owned()).collect();
-    assert!(published.iter().eq(made[1..].iter().rev()), "the latest first");
+    let published: Vec<String> = server
+        .keys()
+        .iter()
+        .map(|key| key.kid().to_owned())
+        .collect();
+    assert!(
+        published.iter().eq(made[1..].iter().rev()),
+        "the latest first"
+    );
 }
 
 #[test]
 fn nothing_secret_is_in_debug_output() {
     let bench = Bench::new();
-    let shown = format!("{:?} {:?} {:?}", bench.server, bench.app, bench.server.mint(&bench.app));
+    let shown = format!(
+        "{:?} {:?} {:?}",
+        bench.server,
+        bench.app,
+        bench.server.mint(&bench.app)
+    );
     assert!(!shown.contains(bench.app.secret().expose_secret()));
     assert!(!shown.contains(bench.server.management_token().expose_secret()));
 }
@@ -953,8 +1437,12 @@ async fn the_tenant_has_to_be_named_by_the_token_or_its_issuer() {
     let resource = bench.resource().await;
     let mint = || bench.server.mint(&bench.app);
     let v3 = "authorization-server.test";
-    judge(&resource, &mint().without("tenant").sign()).await.unwrap();
-    judge(&resource, &mint().claim("iss", v3).sign()).await.unwrap();
+    judge(&resource, &mint().without("tenant").sign())
+        .await
+        .unwrap();
+    judge(&resource, &mint().claim("iss", v3).sign())
+        .await
+        .unwrap();
     for wrong in [
         mint().claim("iss", v3).without("tenant"),
         mint().claim("iss", v3).claim("tenant", "another"),

@@ -34,12 +34,24 @@ async fn start() -> AuthorizationServer {
 
 /// The protected resource of App ID's guide, behind the layer.
 async fn protected_resource(binding: &Binding) -> String {
-    let resource = binding.resource_server().unwrap().allow_loopback_http().start().await.unwrap();
+    let resource = binding
+        .resource_server()
+        .unwrap()
+        .allow_loopback_http()
+        .start()
+        .await
+        .unwrap();
     let router = Router::new()
-        .route("/protected_resource", get(async || "Hello from protected resource"))
+        .route(
+            "/protected_resource",
+            get(async || "Hello from protected resource"),
+        )
         .layer(resource.layer());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/protected_resource", listener.local_addr().unwrap());
+    let url = format!(
+        "http://{}/protected_resource",
+        listener.local_addr().unwrap()
+    );
     tokio::spawn(async move { axum::serve(listener, router).await });
     url
 }
@@ -53,7 +65,12 @@ async fn registered_and_called(browser: Browser, scripts: bool) {
     browser.click("Application").await;
     browser.click("Add Application").await;
     // 2. Add your application name and click Save to return to a list of your registered apps.
-    browser.css("#name").await.send_keys("ApplicationName").await.unwrap();
+    browser
+        .css("#name")
+        .await
+        .send_keys("ApplicationName")
+        .await
+        .unwrap();
     browser.click("Save").await;
     // 3. From the list of registered apps, select the application that you added in the previous
     //    step. The row expands to show your credentials.
@@ -62,7 +79,16 @@ async fn registered_and_called(browser: Browser, scripts: bool) {
     browser.click("ApplicationName").await;
     assert!(browser.css(".fields").await.is_displayed().await.unwrap());
 
-    assert_eq!(browser.css("button.copy").await.is_displayed().await.unwrap(), scripts, "of no use without");
+    assert_eq!(
+        browser
+            .css("button.copy")
+            .await
+            .is_displayed()
+            .await
+            .unwrap(),
+        scripts,
+        "of no use without"
+    );
 
     let field = async |name: &str| {
         let shown = browser.css(&format!("code[id^='{name}-']")).await;
@@ -70,16 +96,27 @@ async fn registered_and_called(browser: Browser, scripts: bool) {
     };
     assert_eq!(field("secret").await, "", "hidden until it is asked for");
     browser.css(".reveal summary").await.click().await.unwrap();
-    let (client_id, secret, url) =
-        (field("clientId").await, field("secret").await, field("oAuthServerUrl").await);
+    let (client_id, secret, url) = (
+        field("clientId").await,
+        field("secret").await,
+        field("oAuthServerUrl").await,
+    );
     assert_eq!(field("tenantId").await, server.tenant_id());
     assert_eq!(field("name").await, "ApplicationName");
-    browser.css(".inside .listing summary").await.click().await.unwrap();
+    browser
+        .css(".inside .listing summary")
+        .await
+        .click()
+        .await
+        .unwrap();
     let json = field("json").await;
     let members: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(
         (&members["clientId"], &members["secret"]),
-        (&Value::from(client_id.as_str()), &Value::from(secret.as_str()))
+        (
+            &Value::from(client_id.as_str()),
+            &Value::from(secret.as_str())
+        )
     );
 
     let http = reqwest::Client::new();
@@ -88,11 +125,17 @@ async fn registered_and_called(browser: Browser, scripts: bool) {
         .basic_auth(client_id, Some(secret))
         .header("content-type", "application/x-www-form-urlencoded")
         .body("grant_type=client_credentials");
-    let answer: Value = serde_json::from_slice(&answer.send().await.unwrap().bytes().await.unwrap()).unwrap();
+    let answer: Value =
+        serde_json::from_slice(&answer.send().await.unwrap().bytes().await.unwrap()).unwrap();
     let token = answer["access_token"].as_str().unwrap();
     let protected = protected_resource(&Binding::from_json(&json).unwrap()).await;
     assert_eq!(http.get(&protected).send().await.unwrap().status(), 401);
-    let hello = http.get(&protected).bearer_auth(token).send().await.unwrap();
+    let hello = http
+        .get(&protected)
+        .bearer_auth(token)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(hello.text().await.unwrap(), "Hello from protected resource");
 
     // The same from the dashboard.
@@ -103,7 +146,15 @@ async fn registered_and_called(browser: Browser, scripts: bool) {
     assert_eq!(claims["sub"], members["clientId"]);
     browser.click("The token itself").await;
     let token = browser.css("code#token").await.text().await.unwrap();
-    assert_eq!(http.get(&protected).bearer_auth(token).send().await.unwrap().status(), 200);
+    assert_eq!(
+        http.get(&protected)
+            .bearer_auth(token)
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
 }
 
 #[tokio::test]
@@ -120,13 +171,30 @@ async fn the_guides_steps_need_no_scripts() {
 async fn a_name_of_51_characters_is_refused_at_its_field() {
     with_browser(true, async |browser: Browser| {
         let server = start().await;
-        browser.open(&format!("{}/applications/new", server.base_url())).await;
-        browser.css("#name").await.send_keys(&"é".repeat(51)).await.unwrap();
+        browser
+            .open(&format!("{}/applications/new", server.base_url()))
+            .await;
+        browser
+            .css("#name")
+            .await
+            .send_keys(&"é".repeat(51))
+            .await
+            .unwrap();
         browser.click("Save").await;
         let error = browser.css("#name-error").await;
-        assert_eq!(error.text().await.unwrap(), "Name must have 1 to 50 characters.");
+        assert_eq!(
+            error.text().await.unwrap(),
+            "Name must have 1 to 50 characters."
+        );
         let field = browser.css("#name").await;
-        assert!(field.attr("aria-describedby").await.unwrap().unwrap().contains("name-error"));
+        assert!(
+            field
+                .attr("aria-describedby")
+                .await
+                .unwrap()
+                .unwrap()
+                .contains("name-error")
+        );
         assert_eq!(field.attr("aria-invalid").await.unwrap().unwrap(), "true");
         assert_eq!(
             field.prop("value").await.unwrap().unwrap(),
@@ -136,7 +204,10 @@ async fn a_name_of_51_characters_is_refused_at_its_field() {
         assert!(server.applications().is_empty());
         // It has the focus: End, and Backspace.
         let has_focus = "return document.activeElement.id";
-        assert_eq!(browser.0.execute(has_focus, Vec::new()).await.unwrap(), "name");
+        assert_eq!(
+            browser.0.execute(has_focus, Vec::new()).await.unwrap(),
+            "name"
+        );
         field.send_keys("\u{e010}\u{e003}").await.unwrap();
         browser.click("Save").await;
         browser.css(".notice").await;
@@ -154,16 +225,44 @@ async fn keys_are_rotated_and_withdrawn_by_clicks() {
         browser.click("Keys").await;
         browser.click("Rotate").await;
         browser.css(".notice").await;
-        let kids: Vec<String> = server.keys().iter().map(|key| key.kid().to_owned()).collect();
+        let kids: Vec<String> = server
+            .keys()
+            .iter()
+            .map(|key| key.kid().to_owned())
+            .collect();
         assert_eq!((kids.len(), &kids[1]), (2, &first));
         for kid in &kids {
-            assert_eq!(browser.css(&format!("[id='kid-{kid}']")).await.text().await.unwrap(), *kid);
+            assert_eq!(
+                browser
+                    .css(&format!("[id='kid-{kid}']"))
+                    .await
+                    .text()
+                    .await
+                    .unwrap(),
+                *kid
+            );
         }
         let retired = browser.css("li.key:last-child").await;
         assert!(retired.text().await.unwrap().contains("Retired"));
-        retired.find(Locator::Css("summary")).await.unwrap().click().await.unwrap();
-        retired.find(Locator::Css("button.danger")).await.unwrap().click().await.unwrap();
-        browser.find(Locator::XPath("//p[@role='status'][contains(., 'withdrawn')]")).await;
+        retired
+            .find(Locator::Css("summary"))
+            .await
+            .unwrap()
+            .click()
+            .await
+            .unwrap();
+        retired
+            .find(Locator::Css("button.danger"))
+            .await
+            .unwrap()
+            .click()
+            .await
+            .unwrap();
+        browser
+            .find(Locator::XPath(
+                "//p[@role='status'][contains(., 'withdrawn')]",
+            ))
+            .await;
         assert_eq!(server.keys().len(), 1);
     })
     .await;
@@ -180,9 +279,13 @@ async fn a_copy_button_copies_what_is_hidden() {
         browser.click("shop").await;
         let copy = browser.css("button[data-copy^='secret-']").await;
         copy.click().await.unwrap();
-        browser.find(Locator::XPath("//button[starts-with(., 'Copied')]")).await;
+        browser
+            .find(Locator::XPath("//button[starts-with(., 'Copied')]"))
+            .await;
         // And those who do not see the button hear it.
-        browser.find(Locator::XPath("//p[@role='status'][.='Copied secret']")).await;
+        browser
+            .find(Locator::XPath("//p[@role='status'][.='Copied secret']"))
+            .await;
         let read = "navigator.clipboard.readText().then(arguments[0], arguments[0])";
         let copied = browser.0.execute_async(read, Vec::new()).await.unwrap();
         assert_eq!(copied, application.secret().expose_secret());
@@ -194,14 +297,23 @@ async fn a_copy_button_copies_what_is_hidden() {
 async fn a_link_from_another_site_leaves_open_forms_good() {
     with_browser(true, async |browser: Browser| {
         let server = start().await;
-        let link = format!(r#"<!doctype html><a href="{}/keys">To the keys</a>"#, server.base_url());
+        let link = format!(
+            r#"<!doctype html><a href="{}/keys">To the keys</a>"#,
+            server.base_url()
+        );
         let page = get(async move || axum::response::Html(link.clone()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move { axum::serve(listener, Router::new().route("/", page)).await });
 
-        browser.open(&format!("{}/applications/new", server.base_url())).await;
-        let session = async || browser.0.get_all_cookies().await.unwrap()[0].value().to_owned();
+        browser
+            .open(&format!("{}/applications/new", server.base_url()))
+            .await;
+        let session = async || {
+            browser.0.get_all_cookies().await.unwrap()[0]
+                .value()
+                .to_owned()
+        };
         let before = session().await;
         // For browsers another name is another site.
         browser.open(&format!("http://localhost:{port}")).await;
@@ -222,7 +334,15 @@ async fn the_fault_that_is_on_is_told_by_more_than_colours() {
         browser.open(&format!("{}/faults", server.base_url())).await;
         for (pressed, border) in [("true", "2px"), ("false", "0px")] {
             let selector = format!(".switch button[value=garbage][aria-pressed={pressed}]");
-            assert_eq!(browser.css(&selector).await.css_value("border-top-width").await.unwrap(), border);
+            assert_eq!(
+                browser
+                    .css(&selector)
+                    .await
+                    .css_value("border-top-width")
+                    .await
+                    .unwrap(),
+                border
+            );
         }
     })
     .await;
@@ -245,12 +365,23 @@ async fn the_keyboard_is_enough_and_shows_where_it_is() {
         let row = browser.tab_to(".row > summary").await;
         browser.press(ENTER).await;
         assert_eq!(
-            row.find(Locator::XPath("..")).await.unwrap().attr("open").await.unwrap().as_deref(),
+            row.find(Locator::XPath(".."))
+                .await
+                .unwrap()
+                .attr("open")
+                .await
+                .unwrap()
+                .as_deref(),
             Some("true")
         );
         browser.tab_to(".reveal summary").await;
         browser.press(ENTER).await;
-        let secret = browser.css("code[id^='secret-']").await.text().await.unwrap();
+        let secret = browser
+            .css("code[id^='secret-']")
+            .await
+            .text()
+            .await
+            .unwrap();
         assert_eq!(secret, server.applications()[0].secret().expose_secret());
     })
     .await;
@@ -299,9 +430,13 @@ async fn every_page_is_legible_at_every_width_light_and_dark() {
         browser.css("#token-claims").await;
         let edit = format!("/applications/{client_id}");
         let trial = format!("/try/{client_id}");
-        for (width, scheme) in
-            [(320, "light"), (360, "light"), (360, "dark"), (1440, "light"), (1440, "dark")]
-        {
+        for (width, scheme) in [
+            (320, "light"),
+            (360, "light"),
+            (360, "dark"),
+            (1440, "light"),
+            (1440, "dark"),
+        ] {
             browser.screen(width, scheme).await;
             for (name, path) in [
                 ("applications", "/?done=added"),
@@ -316,7 +451,12 @@ async fn every_page_is_legible_at_every_width_light_and_dark() {
                 match name {
                     "applications" => {
                         browser.click("Reports of the night").await;
-                        browser.css("details[open] .reveal summary").await.click().await.unwrap();
+                        browser
+                            .css("details[open] .reveal summary")
+                            .await
+                            .click()
+                            .await
+                            .unwrap();
                     }
                     "new" => {
                         browser
@@ -329,11 +469,17 @@ async fn every_page_is_legible_at_every_width_light_and_dark() {
                         browser.css("#name-error").await;
                     }
                     "application" => browser.click("Add a role").await,
-                    "keys" => browser.css("li.key:last-child summary").await.click().await.unwrap(),
+                    "keys" => browser
+                        .css("li.key:last-child summary")
+                        .await
+                        .click()
+                        .await
+                        .unwrap(),
                     _ => {}
                 }
                 let picture = browser.picture().await;
-                std::fs::write(folder.join(format!("{name}-{width}-{scheme}.png")), picture).unwrap();
+                std::fs::write(folder.join(format!("{name}-{width}-{scheme}.png")), picture)
+                    .unwrap();
                 let findings = browser.0.execute(FINDINGS, Vec::new()).await.unwrap();
                 assert_eq!(findings, json!([]), "{name}, {width} px, {scheme}");
             }
@@ -346,25 +492,44 @@ async fn every_page_is_legible_at_every_width_light_and_dark() {
 async fn furnish(server: &AuthorizationServer) -> String {
     server.register("shop").unwrap();
     let reports = server.register("Reports of the night").unwrap();
-    reports.set_scopes(["reports.read", "reports.write"]).unwrap();
+    reports
+        .set_scopes(["reports.read", "reports.write"])
+        .unwrap();
     server.register(&"<script>".repeat(6)).unwrap();
     let manage = |request: reqwest::RequestBuilder, body: Value| {
         let token = server.management_token().expose_secret();
-        request.bearer_auth(token).header("content-type", "application/json").body(body.to_string()).send()
+        request
+            .bearer_auth(token)
+            .header("content-type", "application/json")
+            .body(body.to_string())
+            .send()
     };
     let url = server.management_url();
-    let access =
-        json!([{ "application_id": reports.client_id(), "scopes": ["archive.read", "archive.write"] }]);
+    let access = json!([{ "application_id": reports.client_id(), "scopes": ["archive.read", "archive.write"] }]);
     let http = reqwest::Client::new();
     let role = json!({ "name": "archivist", "access": access });
-    let added = manage(http.post(format!("{url}/roles")), role).await.unwrap().bytes().await.unwrap();
+    let added = manage(http.post(format!("{url}/roles")), role)
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap();
     let added: Value = serde_json::from_slice(&added).unwrap();
     let roles = json!({ "roles": { "ids": [added["id"]] } });
-    manage(http.put(format!("{url}/applications/{}/roles", reports.client_id())), roles).await.unwrap();
+    manage(
+        http.put(format!("{url}/applications/{}/roles", reports.client_id())),
+        roles,
+    )
+    .await
+    .unwrap();
     server.rotate().unwrap();
     let send = async |request: reqwest::RequestBuilder| request.send().await.unwrap();
     send(http.get(server.jwks_uri().as_str())).await;
-    send(http.get(format!("{}/.well-known/openid-configuration", server.issuer().as_str()))).await;
+    send(http.get(format!(
+        "{}/.well-known/openid-configuration",
+        server.issuer().as_str()
+    )))
+    .await;
     let token = |secret: &str| {
         http.post(server.token_endpoint().as_str())
             .basic_auth(reports.client_id(), Some(secret))
@@ -376,7 +541,11 @@ async fn furnish(server: &AuthorizationServer) -> String {
     server.fail_next(Endpoints::Keys, 1, Fault::Outage(None));
     send(http.get(server.jwks_uri().as_str())).await;
     server.fail_next(Endpoints::Discovery, 1, Fault::Garbage);
-    send(http.get(format!("{}/.well-known/openid-configuration", server.issuer().as_str()))).await;
+    send(http.get(format!(
+        "{}/.well-known/openid-configuration",
+        server.issuer().as_str()
+    )))
+    .await;
     server.fail(Endpoints::Introspection, Fault::Garbage);
     reports.client_id().to_owned()
 }

@@ -48,24 +48,57 @@ const BASIC_CONSTRAINTS: &[u8] = &[0x06, 3, 0x55, 0x1d, 0x13];
 /// A certificate for `localhost` that its own key has signed (RFC 5280 §4.1).
 fn self_signed(key: &EcdsaKeyPair, is_ca: bool) -> Vec<u8> {
     let algorithm = der(SEQUENCE, &[ECDSA_WITH_SHA256]);
-    let common_name = der(SEQUENCE, &[COMMON_NAME, &der(0x0c, &[b"an issuer that no store has"])]);
+    let common_name = der(
+        SEQUENCE,
+        &[COMMON_NAME, &der(0x0c, &[b"an issuer that no store has"])],
+    );
     let name = der(SEQUENCE, &[&der(0x31, &[&common_name])]);
-    let validity = der(SEQUENCE, &[&der(0x17, &[b"200101000000Z"]), &der(0x17, &[b"491231235959Z"])]);
+    let validity = der(
+        SEQUENCE,
+        &[
+            &der(0x17, &[b"200101000000Z"]),
+            &der(0x17, &[b"491231235959Z"]),
+        ],
+    );
     let public_key = der(
         SEQUENCE,
-        &[&der(SEQUENCE, &[EC_PUBLIC_KEY, PRIME256V1]), &der(0x03, &[&[0], key.public_key().as_ref()])],
+        &[
+            &der(SEQUENCE, &[EC_PUBLIC_KEY, PRIME256V1]),
+            &der(0x03, &[&[0], key.public_key().as_ref()]),
+        ],
     );
     let extension = |id: &[u8], value: &[u8]| der(SEQUENCE, &[id, &der(0x04, &[value])]);
-    let names = extension(SUBJECT_ALTERNATIVE_NAME, &der(SEQUENCE, &[&der(0x82, &[b"localhost"])]));
-    let constraints = if is_ca { der(SEQUENCE, &[&[0x01, 1, 0xff]]) } else { der(SEQUENCE, &[]) };
+    let names = extension(
+        SUBJECT_ALTERNATIVE_NAME,
+        &der(SEQUENCE, &[&der(0x82, &[b"localhost"])]),
+    );
+    let constraints = if is_ca {
+        der(SEQUENCE, &[&[0x01, 1, 0xff]])
+    } else {
+        der(SEQUENCE, &[])
+    };
     let constraints = extension(BASIC_CONSTRAINTS, &constraints);
     let extensions = der(0xa3, &[&der(SEQUENCE, &[&names, &constraints])]);
     let version = der(0xa0, &[&[0x02, 1, 2]]);
     let serial: &[u8] = &[0x02, 1, 1];
-    let signed =
-        der(SEQUENCE, &[&version, serial, &algorithm, &name, &validity, &name, &public_key, &extensions]);
+    let signed = der(
+        SEQUENCE,
+        &[
+            &version,
+            serial,
+            &algorithm,
+            &name,
+            &validity,
+            &name,
+            &public_key,
+            &extensions,
+        ],
+    );
     let signature = key.sign(&SystemRandom::new(), &signed).unwrap();
-    der(SEQUENCE, &[&signed, &algorithm, &der(0x03, &[&[0], signature.as_ref()])])
+    der(
+        SEQUENCE,
+        &[&signed, &algorithm, &der(0x03, &[&[0], signature.as_ref()])],
+    )
 }
 
 /// A TLS server with such a certificate. Counts the connections.
@@ -74,11 +107,19 @@ async fn server(is_ca: bool) -> (String, Arc<AtomicUsize>) {
     let certificate = CertificateDer::from(self_signed(&key, is_ca));
     let private = PrivatePkcs8KeyDer::from(key.to_pkcs8v1().unwrap().as_ref().to_vec());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_no_client_auth().with_single_cert(vec![certificate], private.into()).unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let config = config
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], private.into())
+        .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let url = format!(
+        "https://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
     let connections = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&connections);
     tokio::spawn(async move {
@@ -108,11 +149,21 @@ async fn a_certificate_error_fails_at_once_and_the_log_says_why() {
             log::forget();
             let tokens = builder.transport(transport()).start().unwrap();
             let error = tokens.access_token().await.unwrap_err();
-            assert_eq!((error.kind(), error.kind().as_str()), (ErrorKind::Certificate, "certificate"));
+            assert_eq!(
+                (error.kind(), error.kind().as_str()),
+                (ErrorKind::Certificate, "certificate")
+            );
             assert!(error.to_string().contains("certificate"), "{error}");
-            assert_eq!(connections.load(Ordering::SeqCst), sent, "it is not tried again");
+            assert_eq!(
+                connections.load(Ordering::SeqCst),
+                sent,
+                "it is not tried again"
+            );
             let logged = log::heard(cause);
-            assert!(log::heard("no access token could be obtained") && logged, "{cause} is not logged");
+            assert!(
+                log::heard("no access token could be obtained") && logged,
+                "{cause} is not logged"
+            );
         }
     }
 }
@@ -121,9 +172,18 @@ async fn a_certificate_error_fails_at_once_and_the_log_says_why() {
 async fn a_certificate_error_of_a_key_set_is_told_from_an_outage() {
     let (url, _) = server(false).await;
     log::forget();
-    let builder = ResourceServer::builder(Issuer::new(&url).unwrap(), Audience::new("orders").unwrap());
-    let server = builder.transport(transport()).start_up(StartUp::Background).start().await.unwrap();
-    assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Certificate);
+    let builder =
+        ResourceServer::builder(Issuer::new(&url).unwrap(), Audience::new("orders").unwrap());
+    let server = builder
+        .transport(transport())
+        .start_up(StartUp::Background)
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(
+        server.refresh_now().await.unwrap_err().kind(),
+        ErrorKind::Certificate
+    );
     assert!(log::heard("UnknownIssuer"));
 }
 
@@ -131,7 +191,10 @@ async fn a_certificate_error_of_a_key_set_is_told_from_an_outage() {
 #[tokio::test]
 async fn another_failure_of_tls_is_no_certificate_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://localhost:{}/token", listener.local_addr().unwrap().port());
+    let url = format!(
+        "https://localhost:{}/token",
+        listener.local_addr().unwrap().port()
+    );
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -140,9 +203,13 @@ async fn another_failure_of_tls_is_no_certificate_error() {
                 .unwrap();
         }
     });
-    let tokens =
-        TokenManager::builder(Endpoint::new(url).unwrap(), ClientCredentials::new("orders", "secret"));
-    let tokens = tokens.transport(transport()).give_up_after(std::time::Duration::from_secs(2));
+    let tokens = TokenManager::builder(
+        Endpoint::new(url).unwrap(),
+        ClientCredentials::new("orders", "secret"),
+    );
+    let tokens = tokens
+        .transport(transport())
+        .give_up_after(std::time::Duration::from_secs(2));
     let error = tokens.start().unwrap().access_token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transport);
 }

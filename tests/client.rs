@@ -1,6 +1,11 @@
 //! The token manager: one request, kept, renewed, retried. Time is paused.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 #[allow(dead_code, reason = "each test file uses a part of it")]
 #[path = "support/token_endpoint.rs"]
@@ -14,8 +19,8 @@ use token_endpoint::{Reply, TokenEndpoint, TokioClock};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, sleep};
 use tower_oauth::{
-    Audience, ClientCredentials, Endpoint, ErrorKind, Issuer, Scope, TokenManager, TokenManagerBuilder,
-    UnixTime,
+    Audience, ClientCredentials, Endpoint, ErrorKind, Issuer, Scope, TokenManager,
+    TokenManagerBuilder, UnixTime,
 };
 
 const TOKEN_URL: &str = "https://as.example/token";
@@ -35,7 +40,12 @@ fn manager(endpoint: &TokenEndpoint) -> TokenManager {
 }
 
 async fn token(manager: &TokenManager) -> String {
-    manager.access_token().await.unwrap().expose_secret().to_owned()
+    manager
+        .access_token()
+        .await
+        .unwrap()
+        .expose_secret()
+        .to_owned()
 }
 
 async fn seconds(seconds: u64) {
@@ -51,7 +61,13 @@ async fn a_thousand_callers_share_one_request() {
         let manager = manager.clone();
         callers.spawn(async move { token(&manager).await });
     }
-    assert!(callers.join_all().await.iter().all(|token| token == "token-1"));
+    assert!(
+        callers
+            .join_all()
+            .await
+            .iter()
+            .all(|token| token == "token-1")
+    );
     assert_eq!(endpoint.count(), 1);
     assert_eq!(token(&manager).await, "token-1", "and it is kept");
     assert_eq!(endpoint.count(), 1);
@@ -70,7 +86,13 @@ async fn waiting(manager: &TokenManager, calls: usize) -> JoinSet<Result<(), Err
     let mut waiting = JoinSet::new();
     for _ in 0..calls {
         let manager = manager.clone();
-        waiting.spawn(async move { manager.access_token().await.map(drop).map_err(|error| error.kind()) });
+        waiting.spawn(async move {
+            manager
+                .access_token()
+                .await
+                .map(drop)
+                .map_err(|error| error.kind())
+        });
     }
     sleep(Duration::from_millis(1)).await;
     waiting
@@ -82,15 +104,32 @@ async fn beyond_1024_calls_that_wait_a_call_fails_at_once() {
     let manager = manager(&endpoint);
     let mut calls = waiting(&manager, 1025).await;
     let start = Instant::now();
-    let (first, others) = (calls.join_next().await.unwrap().unwrap(), calls.join_all().await);
+    let (first, others) = (
+        calls.join_next().await.unwrap().unwrap(),
+        calls.join_all().await,
+    );
     assert_eq!(first, Err(ErrorKind::Overloaded));
     assert!(start.elapsed() < Duration::from_secs(1));
     assert!(others.iter().all(Result::is_ok), "1024 were served");
     assert_eq!(endpoint.count(), 1);
     // With a token there is no such limit, and the places are free again.
-    assert!(waiting(&manager, 5000).await.join_all().await.iter().all(Result::is_ok));
+    assert!(
+        waiting(&manager, 5000)
+            .await
+            .join_all()
+            .await
+            .iter()
+            .all(Result::is_ok)
+    );
     seconds(3600).await;
-    assert!(waiting(&manager, 1024).await.join_all().await.iter().all(Result::is_ok));
+    assert!(
+        waiting(&manager, 1024)
+            .await
+            .join_all()
+            .await
+            .iter()
+            .all(Result::is_ok)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -99,7 +138,10 @@ async fn a_cancelled_call_gives_its_place_back() {
     let manager = builder(&endpoint).max_waiters(2).start().unwrap();
     let mut calls = waiting(&manager, 2).await;
     let error = manager.access_token().await.unwrap_err();
-    assert_eq!((error.kind(), error.kind().as_str()), (ErrorKind::Overloaded, "overloaded"));
+    assert_eq!(
+        (error.kind(), error.kind().as_str()),
+        (ErrorKind::Overloaded, "overloaded")
+    );
     calls.abort_all();
     while calls.join_next().await.is_some() {}
     let calls = waiting(&manager, 2).await;
@@ -138,7 +180,11 @@ async fn waiters_survive_a_cancelled_leader() {
 async fn the_request_goes_on_when_every_caller_is_cancelled_and_is_not_repeated() {
     let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_secs(1));
     let manager = manager(&endpoint);
-    assert!(tokio::time::timeout(Duration::from_millis(10), manager.access_token()).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(10), manager.access_token())
+            .await
+            .is_err()
+    );
     seconds(2).await;
     assert_eq!(token(&manager).await, "token-1");
     assert_eq!(endpoint.count(), 1);
@@ -152,11 +198,19 @@ async fn a_used_token_is_renewed_before_it_expires_and_nobody_waits() {
     for _ in 0..1500 {
         let asked = Instant::now();
         tokens.insert(token(&manager).await);
-        assert_eq!(asked.elapsed(), Duration::ZERO, "nobody waits for a renewal");
+        assert_eq!(
+            asked.elapsed(),
+            Duration::ZERO,
+            "nobody waits for a renewal"
+        );
         seconds(1).await;
     }
     // Each lives for 300 s and is renewed after 225 to 240.
-    assert!((6..=7).contains(&endpoint.count()), "{} requests", endpoint.count());
+    assert!(
+        (6..=7).contains(&endpoint.count()),
+        "{} requests",
+        endpoint.count()
+    );
     assert_eq!(tokens.len(), endpoint.count());
 }
 
@@ -200,20 +254,30 @@ async fn a_failed_renewal_is_not_noticed_while_the_token_is_good() {
 #[tokio::test(start_paused = true)]
 async fn a_token_is_not_handed_out_when_it_is_about_to_expire() {
     let endpoint = TokenEndpoint::answering(Reply::Hang).then([Reply::Token(300)]);
-    let manager = builder(&endpoint).give_up_after(Duration::from_secs(5)).start().unwrap();
+    let manager = builder(&endpoint)
+        .give_up_after(Duration::from_secs(5))
+        .start()
+        .unwrap();
     token(&manager).await;
     seconds(289).await;
     assert_eq!(token(&manager).await, "token-1");
     seconds(2).await;
-    assert!(manager.access_token().await.is_err(), "less than ten seconds are left");
+    assert!(
+        manager.access_token().await.is_err(),
+        "less than ten seconds are left"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn transport_errors_429_and_5xx_are_retried() {
-    for trouble in
-        [Reply::Unreachable, Reply::Status(429, None), Reply::Status(500, None), Reply::Status(503, None)]
-    {
-        let endpoint = TokenEndpoint::answering(Reply::Token(60)).then([trouble.clone(), trouble.clone()]);
+    for trouble in [
+        Reply::Unreachable,
+        Reply::Status(429, None),
+        Reply::Status(500, None),
+        Reply::Status(503, None),
+    ] {
+        let endpoint =
+            TokenEndpoint::answering(Reply::Token(60)).then([trouble.clone(), trouble.clone()]);
         assert_eq!(token(&manager(&endpoint)).await, "token-1", "{trouble:?}");
         assert_eq!(endpoint.count(), 3);
     }
@@ -232,14 +296,21 @@ async fn retry_after_is_honoured() {
     let endpoint = TokenEndpoint::answering(Reply::Token(60)).then([Reply::Status(429, Some("7"))]);
     let start = Instant::now();
     token(&manager(&endpoint)).await;
-    assert!((7..9).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert!(
+        (7..9).contains(&start.elapsed().as_secs()),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn other_4xx_and_redirects_are_not_retried() {
-    for (status, code) in
-        [(400, "invalid_grant"), (401, "invalid_client"), (403, "FORBIDDEN"), (404, "not_found")]
-    {
+    for (status, code) in [
+        (400, "invalid_grant"),
+        (401, "invalid_client"),
+        (403, "FORBIDDEN"),
+        (404, "not_found"),
+    ] {
         let refusal = Reply::Json(status, json!({ "error": code, "error_description": "no" }));
         let endpoint = TokenEndpoint::answering(refusal);
         let error = manager(&endpoint).access_token().await.unwrap_err();
@@ -247,9 +318,11 @@ async fn other_4xx_and_redirects_are_not_retried() {
         assert_eq!(error.oauth_error().unwrap().code(), code);
         assert!(error.to_string().contains(code), "{error}");
     }
-    for reply in
-        [Reply::Status(404, None), Reply::Redirect("https://evil.example/token"), Reply::Json(200, json!({}))]
-    {
+    for reply in [
+        Reply::Status(404, None),
+        Reply::Redirect("https://evil.example/token"),
+        Reply::Json(200, json!({})),
+    ] {
         let endpoint = TokenEndpoint::answering(reply.clone());
         manager(&endpoint).access_token().await.unwrap_err();
         assert_eq!(endpoint.count(), 1, "{reply:?}");
@@ -279,7 +352,10 @@ async fn row_45_unexpected_token_types_lifetimes_and_errors_with_200_are_refused
     ] {
         let endpoint = TokenEndpoint::answering(Reply::Json(200, body.clone()));
         let error = manager(&endpoint).access_token().await.unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::Malformed | ErrorKind::Refused), "{body}: {error}");
+        assert!(
+            matches!(error.kind(), ErrorKind::Malformed | ErrorKind::Refused),
+            "{body}: {error}"
+        );
     }
 }
 
@@ -298,7 +374,8 @@ async fn a_token_that_claims_to_live_for_ever_is_renewed_within_a_day() {
 #[tokio::test(start_paused = true)]
 async fn a_token_of_unknown_life_serves_those_who_waited_and_is_not_kept() {
     let body = json!({ "access_token": "t", "token_type": "Bearer" });
-    let endpoint = TokenEndpoint::answering(Reply::Json(200, body)).delay(Duration::from_millis(50));
+    let endpoint =
+        TokenEndpoint::answering(Reply::Json(200, body)).delay(Duration::from_millis(50));
     let manager = manager(&endpoint);
     let mut callers = JoinSet::new();
     for _ in 0..50 {
@@ -317,7 +394,15 @@ async fn expires_in_may_be_a_string() {
     let endpoint = TokenEndpoint::answering(Reply::Json(200, body));
     let token = manager(&endpoint).access_token().await.unwrap();
     assert_eq!(token.expires_at(), Some(UnixTime::from_secs(1_700_003_600)));
-    assert_eq!(token.scopes().unwrap().iter().map(Scope::as_str).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(
+        token
+            .scopes()
+            .unwrap()
+            .iter()
+            .map(Scope::as_str)
+            .collect::<Vec<_>>(),
+        ["a", "b"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -326,8 +411,15 @@ async fn it_gives_up_in_time_and_names_the_servers_error() {
     let endpoint = TokenEndpoint::answering(unavailable);
     let start = Instant::now();
     let error = manager(&endpoint).access_token().await.unwrap_err();
-    assert!((20..=40).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
-    assert!(error.to_string().contains("temporarily_unavailable"), "{error}");
+    assert!(
+        (20..=40).contains(&start.elapsed().as_secs()),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(
+        error.to_string().contains("temporarily_unavailable"),
+        "{error}"
+    );
     assert!(endpoint.count() > 4);
 }
 
@@ -337,7 +429,11 @@ async fn a_server_that_never_answers_is_given_up_in_time() {
     let start = Instant::now();
     let error = manager(&endpoint).access_token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert!(start.elapsed() <= Duration::from_secs(41), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() <= Duration::from_secs(41),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -381,19 +477,37 @@ async fn a_rejected_token_is_replaced_once_and_then_kept_for_a_while() {
     let manager = manager(&endpoint);
     let first = manager.access_token().await.unwrap();
     assert!(manager.reject(&first));
-    assert_eq!(token(&manager).await, "token-1", "until its successor is there");
+    assert_eq!(
+        token(&manager).await,
+        "token-1",
+        "until its successor is there"
+    );
     let second = manager.replace(&first).await.unwrap();
     assert_eq!(second.expose_secret(), "token-2");
     assert!(manager.reject(&first), "there is another one by now");
-    assert_eq!(manager.replace(&first).await.unwrap().expose_secret(), "token-2");
-    assert_eq!(token(&manager).await, "token-2", "which a rejection of the old one leaves alone");
-    assert!(!manager.reject(&second), "it is not the token that is at fault");
+    assert_eq!(
+        manager.replace(&first).await.unwrap().expose_secret(),
+        "token-2"
+    );
+    assert_eq!(
+        token(&manager).await,
+        "token-2",
+        "which a rejection of the old one leaves alone"
+    );
+    assert!(
+        !manager.reject(&second),
+        "it is not the token that is at fault"
+    );
     assert!(manager.replace(&second).await.is_none());
     assert_eq!(endpoint.count(), 2);
     seconds(10).await;
     assert!(manager.reject(&second));
     seconds(1).await;
-    assert_eq!(token(&manager).await, "token-3", "it is renewed although no call waits for it");
+    assert_eq!(
+        token(&manager).await,
+        "token-3",
+        "it is renewed although no call waits for it"
+    );
 }
 
 /// The clock stands still, so that all of it happens within ten seconds.
@@ -412,7 +526,10 @@ async fn many_threads_that_refuse_a_token_at_once_cause_one_token_request() {
             for _ in 0..200 {
                 let _once_is_enough = manager.reject(&manager.access_token().await.unwrap());
             }
-            (first.expose_secret().to_owned(), successor.map(|token| token.expose_secret().to_owned()))
+            (
+                first.expose_secret().to_owned(),
+                successor.map(|token| token.expose_secret().to_owned()),
+            )
         });
     }
     for (first, successor) in callers.join_all().await {
@@ -450,7 +567,10 @@ async fn a_successor_that_took_long_is_not_replaced_within_ten_seconds_either() 
     seconds(62).await;
     let second = manager.access_token().await.unwrap();
     assert_eq!(second.expose_secret(), "token-2");
-    assert!(!manager.reject(&second), "it replaced a rejected one a moment ago");
+    assert!(
+        !manager.reject(&second),
+        "it replaced a rejected one a moment ago"
+    );
     seconds(10).await;
     assert!(manager.reject(&second));
     assert_eq!(endpoint.count(), 4);
@@ -462,7 +582,11 @@ async fn the_task_ends_with_the_last_handle_even_amid_a_request() {
     let (manager, renewer) = builder(&endpoint).build().unwrap();
     let task = tokio::spawn(renewer);
     let clone = manager.clone();
-    assert!(tokio::time::timeout(Duration::from_secs(1), manager.access_token()).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), manager.access_token())
+            .await
+            .is_err()
+    );
     assert_eq!(endpoint.in_flight(), 1);
     drop(manager);
     sleep(Duration::from_millis(1)).await;
@@ -483,8 +607,14 @@ async fn without_its_task_a_manager_says_so_and_does_not_hang() {
     });
     sleep(Duration::from_millis(10)).await;
     task.abort();
-    assert_eq!(waiting.await.unwrap().unwrap_err().kind(), ErrorKind::Configuration);
-    assert_eq!(manager.access_token().await.unwrap_err().kind(), ErrorKind::Configuration);
+    assert_eq!(
+        waiting.await.unwrap().unwrap_err().kind(),
+        ErrorKind::Configuration
+    );
+    assert_eq!(
+        manager.access_token().await.unwrap_err().kind(),
+        ErrorKind::Configuration
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -503,10 +633,19 @@ async fn the_request_is_a_form_with_basic_authentication() {
     let seen = endpoint.seen().remove(0);
     assert_eq!(seen.url, TOKEN_URL);
     // "orders:s3cr3t%2F%2B%3D"
-    assert_eq!(seen.authorization.unwrap(), "Basic b3JkZXJzOnMzY3IzdCUyRiUyQiUzRA==");
-    assert_eq!(seen.content_type.unwrap(), "application/x-www-form-urlencoded");
-    let form: Vec<(&str, &str)> =
-        seen.form.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(
+        seen.authorization.unwrap(),
+        "Basic b3JkZXJzOnMzY3IzdCUyRiUyQiUzRA=="
+    );
+    assert_eq!(
+        seen.content_type.unwrap(),
+        "application/x-www-form-urlencoded"
+    );
+    let form: Vec<(&str, &str)> = seen
+        .form
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
     assert_eq!(
         form,
         [
@@ -524,29 +663,46 @@ async fn the_request_is_a_form_with_basic_authentication() {
 async fn client_secret_post_puts_the_credentials_into_the_body_only() {
     let endpoint = TokenEndpoint::answering(Reply::Token(60));
     let url = Endpoint::new(TOKEN_URL).unwrap();
-    let manager = TokenManager::builder(url, credentials().client_secret_post()).transport(endpoint.clone());
+    let manager =
+        TokenManager::builder(url, credentials().client_secret_post()).transport(endpoint.clone());
     token(&manager.start().unwrap()).await;
     let seen = endpoint.seen().remove(0);
     assert_eq!(seen.authorization, None);
-    assert!(seen.form.contains(&("client_id".to_owned(), "orders".to_owned())));
-    assert!(seen.form.contains(&("client_secret".to_owned(), "s3cr3t/+=".to_owned())));
+    assert!(
+        seen.form
+            .contains(&("client_id".to_owned(), "orders".to_owned()))
+    );
+    assert!(
+        seen.form
+            .contains(&("client_secret".to_owned(), "s3cr3t/+=".to_owned()))
+    );
 }
 
 /// A manager that looks its token endpoint up.
 fn discovering(issuer: &str, endpoint: &TokenEndpoint) -> TokenManager {
     let builder = TokenManager::discover(Issuer::new(issuer).unwrap(), credentials()).unwrap();
-    builder.transport(endpoint.clone()).clock(TokioClock::new()).start().unwrap()
+    builder
+        .transport(endpoint.clone())
+        .clock(TokioClock::new())
+        .start()
+        .unwrap()
 }
 
 fn metadata(issuer: &str, token_endpoint: &str) -> Reply {
-    Reply::Json(200, json!({ "issuer": issuer, "token_endpoint": token_endpoint }))
+    Reply::Json(
+        200,
+        json!({ "issuer": issuer, "token_endpoint": token_endpoint }),
+    )
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_token_endpoint_is_discovered_or_else_below_the_issuer() {
     let issuer = "https://as.example/tenant";
     for (reply, url) in [
-        (metadata(issuer, "https://as.example/oauth2/t"), "https://as.example/oauth2/t"),
+        (
+            metadata(issuer, "https://as.example/oauth2/t"),
+            "https://as.example/oauth2/t",
+        ),
         (Reply::Status(404, None), "https://as.example/tenant/token"),
     ] {
         let endpoint = TokenEndpoint::answering(Reply::Token(60)).metadata(reply.clone());
@@ -555,7 +711,11 @@ async fn the_token_endpoint_is_discovered_or_else_below_the_issuer() {
     }
     let endpoint = TokenEndpoint::answering(Reply::Token(60));
     token(&discovering("https://as.example/tenant/", &endpoint)).await;
-    assert_eq!(endpoint.seen()[0].url, "https://as.example/tenant/token", "one slash");
+    assert_eq!(
+        endpoint.seen()[0].url,
+        "https://as.example/tenant/token",
+        "one slash"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -565,7 +725,10 @@ async fn metadata_of_another_issuer_is_an_error_that_names_both_and_nothing_is_s
     for (named, shown) in [
         ("https://evil.example", "https://evil.example"),
         ("https://as.example/tenant/", "https://as.example/tenant/"),
-        ("https://user:pass-word@evil.example/?key=pass-word", "https://evil.example/?…"),
+        (
+            "https://user:pass-word@evil.example/?key=pass-word",
+            "https://evil.example/?…",
+        ),
         ("\u{1b}[2J\nevil", "\\u{1b}[2J\\nevil"),
         (long.as_str(), "https://evil.example/xxx"),
     ] {
@@ -582,7 +745,10 @@ async fn metadata_of_another_issuer_is_an_error_that_names_both_and_nothing_is_s
         let text = error.to_string();
         assert!(text.contains(&format!("expected \"{issuer}\"")), "{text}");
         assert!(text.contains(&format!("found \"{shown}")), "{text}");
-        assert!(!text.contains("pass-word") && text.len() < 600 && text.lines().count() == 1, "{text}");
+        assert!(
+            !text.contains("pass-word") && text.len() < 600 && text.lines().count() == 1,
+            "{text}"
+        );
         assert_eq!(endpoint.count(), 0, "nothing is sent");
         assert_eq!(start.elapsed(), Duration::ZERO, "it is no use to try again");
     }
@@ -593,12 +759,30 @@ async fn the_token_endpoint_is_guessed_only_if_no_place_has_metadata() {
     let issuer = "https://as.example/tenant";
     let no_endpoint = Reply::Json(200, json!({ "issuer": issuer }));
     for (odd, kind) in [
-        (Reply::Status(401, None), ErrorKind::Status(StatusCode::UNAUTHORIZED)),
-        (Reply::Status(403, None), ErrorKind::Status(StatusCode::FORBIDDEN)),
-        (Reply::Status(410, None), ErrorKind::Status(StatusCode::GONE)),
-        (Reply::Redirect("https://evil.example"), ErrorKind::Status(StatusCode::TEMPORARY_REDIRECT)),
-        (Reply::Text(200, "<html>Sign in</html>"), ErrorKind::Malformed),
-        (Reply::Json(200, json!({ "token_endpoint": "https://as.example/t" })), ErrorKind::Malformed),
+        (
+            Reply::Status(401, None),
+            ErrorKind::Status(StatusCode::UNAUTHORIZED),
+        ),
+        (
+            Reply::Status(403, None),
+            ErrorKind::Status(StatusCode::FORBIDDEN),
+        ),
+        (
+            Reply::Status(410, None),
+            ErrorKind::Status(StatusCode::GONE),
+        ),
+        (
+            Reply::Redirect("https://evil.example"),
+            ErrorKind::Status(StatusCode::TEMPORARY_REDIRECT),
+        ),
+        (
+            Reply::Text(200, "<html>Sign in</html>"),
+            ErrorKind::Malformed,
+        ),
+        (
+            Reply::Json(200, json!({ "token_endpoint": "https://as.example/t" })),
+            ErrorKind::Malformed,
+        ),
         (no_endpoint, ErrorKind::Malformed),
         (Reply::Large(65 * 1024), ErrorKind::TooLarge),
     ] {
@@ -606,7 +790,10 @@ async fn the_token_endpoint_is_guessed_only_if_no_place_has_metadata() {
             let mut places = vec![Reply::Status(404, None); 3];
             places[place] = odd.clone();
             let endpoint = TokenEndpoint::answering(Reply::Token(60)).then_metadata(places);
-            let error = discovering(issuer, &endpoint).access_token().await.unwrap_err();
+            let error = discovering(issuer, &endpoint)
+                .access_token()
+                .await
+                .unwrap_err();
             assert_eq!(error.kind(), kind, "{odd:?} in place {place}: {error}");
             assert!(error.to_string().starts_with("discovery"), "{error}");
             assert_eq!(endpoint.count(), 0, "{odd:?} in place {place}");
@@ -616,16 +803,34 @@ async fn the_token_endpoint_is_guessed_only_if_no_place_has_metadata() {
 
 #[tokio::test(start_paused = true)]
 async fn a_guessed_token_endpoint_that_fails_is_called_guessed() {
-    for reply in [Reply::Status(404, None), Reply::Text(200, "<html>"), Reply::Unreachable, Reply::Hang] {
+    for reply in [
+        Reply::Status(404, None),
+        Reply::Text(200, "<html>"),
+        Reply::Unreachable,
+        Reply::Hang,
+    ] {
         // The metadata take a part of the time.
         let endpoint = TokenEndpoint::answering(reply).delay(Duration::from_millis(10));
-        let error = discovering("https://as.example/tenant", &endpoint).access_token().await.unwrap_err();
+        let error = discovering("https://as.example/tenant", &endpoint)
+            .access_token()
+            .await
+            .unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("at https://as.example/tenant/token"), "{text}");
-        assert!(text.contains("guessed") && text.contains("no metadata"), "{text}");
+        assert!(
+            text.contains("at https://as.example/tenant/token"),
+            "{text}"
+        );
+        assert!(
+            text.contains("guessed") && text.contains("no metadata"),
+            "{text}"
+        );
     }
     let endpoint = TokenEndpoint::answering(Reply::Status(404, None));
-    let text = manager(&endpoint).access_token().await.unwrap_err().to_string();
+    let text = manager(&endpoint)
+        .access_token()
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(!text.contains("guessed"), "{text}");
 }
 
@@ -634,8 +839,9 @@ async fn a_guessed_token_endpoint_that_fails_is_called_guessed() {
 fn row_45_a_secret_never_goes_over_plain_http_by_default() {
     let loopback = Endpoint::new("http://127.0.0.1:6002/token").unwrap();
     let endpoint = TokenEndpoint::answering(Reply::Token(60));
-    let builder =
-        |url: &Endpoint| TokenManager::builder(url.clone(), credentials()).transport(endpoint.clone());
+    let builder = |url: &Endpoint| {
+        TokenManager::builder(url.clone(), credentials()).transport(endpoint.clone())
+    };
     assert!(builder(&loopback).build().is_err());
     assert!(builder(&loopback).allow_loopback_http().build().is_ok());
     assert!(Endpoint::new("http://as.example/token").is_err());
@@ -651,7 +857,10 @@ async fn row_45_metadata_cannot_lead_the_secret_to_plain_http() {
     let endpoint = TokenEndpoint::answering(Reply::Token(60)).metadata(Reply::Json(200, metadata));
     let manager = TokenManager::discover(Issuer::new(issuer).unwrap(), credentials()).unwrap();
     let manager = manager.transport(endpoint.clone()).start().unwrap();
-    assert_eq!(manager.access_token().await.unwrap_err().kind(), ErrorKind::Malformed);
+    assert_eq!(
+        manager.access_token().await.unwrap_err().kind(),
+        ErrorKind::Malformed
+    );
     assert_eq!(endpoint.count(), 0);
 }
 
@@ -675,7 +884,10 @@ async fn a_discovered_token_endpoint_is_looked_up_again_after_an_hour() {
         token(&manager).await;
         seconds(1).await;
     }
-    assert!(places(&endpoint).iter().all(|place| place == "old"), "not before the hour is over");
+    assert!(
+        places(&endpoint).iter().all(|place| place == "old"),
+        "not before the hour is over"
+    );
     assert_eq!(endpoint.metadata_requests(), 1);
     for _ in 0..120 {
         token(&manager).await;
@@ -713,7 +925,11 @@ async fn a_token_endpoint_that_moved_is_found_at_once_when_its_old_place_fails()
         let start = Instant::now();
         assert_eq!(token(&manager).await, "token-1", "{old:?}");
         assert_eq!(places(&endpoint), ["old", "old", "new"], "{old:?}");
-        assert!(start.elapsed() <= Duration::from_secs(11), "{old:?}: {:?}", start.elapsed());
+        assert!(
+            start.elapsed() <= Duration::from_secs(11),
+            "{old:?}: {:?}",
+            start.elapsed()
+        );
     }
 }
 
@@ -744,8 +960,8 @@ async fn the_last_known_token_endpoint_is_used_while_the_metadata_cannot_be_had(
         Reply::Status(403, None),
         Reply::Text(200, "<html>"),
     ] {
-        let endpoint =
-            TokenEndpoint::answering(Reply::Token(60)).metadata(metadata(AS, "https://as.example/known"));
+        let endpoint = TokenEndpoint::answering(Reply::Token(60))
+            .metadata(metadata(AS, "https://as.example/known"));
         let manager = discovering(AS, &endpoint);
         token(&manager).await;
         let endpoint = endpoint.metadata(trouble.clone());
@@ -757,28 +973,49 @@ async fn the_last_known_token_endpoint_is_used_while_the_metadata_cannot_be_had(
             token(&manager).await;
             seconds(1).await;
         }
-        assert_eq!(endpoint.metadata_requests(), asked, "{trouble:?}: they are left alone for a minute");
-        assert!(places(&endpoint).iter().all(|place| place == "known"), "{trouble:?}");
+        assert_eq!(
+            endpoint.metadata_requests(),
+            asked,
+            "{trouble:?}: they are left alone for a minute"
+        );
+        assert!(
+            places(&endpoint).iter().all(|place| place == "known"),
+            "{trouble:?}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn metadata_that_name_another_issuer_later_on_are_an_error_and_nothing_is_sent() {
     for (later, kind) in [
-        (metadata("https://evil.example", "https://evil.example/t"), ErrorKind::IssuerMismatch),
+        (
+            metadata("https://evil.example", "https://evil.example/t"),
+            ErrorKind::IssuerMismatch,
+        ),
         (metadata(AS, "http://127.0.0.1/t"), ErrorKind::Malformed),
-        (Reply::Json(200, json!({ "issuer": AS })), ErrorKind::Malformed),
+        (
+            Reply::Json(200, json!({ "issuer": AS })),
+            ErrorKind::Malformed,
+        ),
     ] {
-        let endpoint =
-            TokenEndpoint::answering(Reply::Token(60)).metadata(metadata(AS, "https://as.example/known"));
+        let endpoint = TokenEndpoint::answering(Reply::Token(60))
+            .metadata(metadata(AS, "https://as.example/known"));
         let manager = discovering(AS, &endpoint);
         token(&manager).await;
         let endpoint = endpoint.metadata(later.clone());
         seconds(3600).await;
         let sent = endpoint.count();
-        assert_eq!(manager.access_token().await.unwrap_err().kind(), kind, "{later:?}");
+        assert_eq!(
+            manager.access_token().await.unwrap_err().kind(),
+            kind,
+            "{later:?}"
+        );
         seconds(2).await;
-        assert_eq!(manager.access_token().await.unwrap_err().kind(), kind, "{later:?}");
+        assert_eq!(
+            manager.access_token().await.unwrap_err().kind(),
+            kind,
+            "{later:?}"
+        );
         assert_eq!(endpoint.count(), sent, "nothing is sent");
         let endpoint = endpoint.metadata(metadata(AS, "https://as.example/back"));
         seconds(2).await;
@@ -800,7 +1037,11 @@ async fn an_outage_of_the_token_endpoint_is_no_flood_of_requests_for_metadata() 
     }
     assert!(endpoint.count() > 20, "{}", endpoint.count());
     let most = 2 + usize::try_from(endpoint.seen()[0].at.elapsed().as_secs() / 10).unwrap();
-    assert!(endpoint.metadata_requests() <= most, "{} of {most}", endpoint.metadata_requests());
+    assert!(
+        endpoint.metadata_requests() <= most,
+        "{} of {most}",
+        endpoint.metadata_requests()
+    );
 }
 
 /// What an https document names is https, also where plain http on loopback is allowed.
@@ -810,13 +1051,21 @@ async fn metadata_of_an_https_issuer_lead_to_no_plain_http_whatever_is_allowed()
         ("https://as.example", "http://127.0.0.1:6002/token", false),
         ("https://as.example", "http://localhost/token", false),
         ("HTTPS://as.example", "http://[::1]/token", false),
-        ("https://localhost:6002", "http://localhost:6002/token", false),
+        (
+            "https://localhost:6002",
+            "http://localhost:6002/token",
+            false,
+        ),
         ("https://as.example", "https://127.0.0.1/token", true),
         ("http://localhost:6002", "http://127.0.0.1:6003/token", true),
     ] {
         let endpoint = TokenEndpoint::answering(Reply::Token(60)).metadata(metadata(issuer, named));
         let builder = TokenManager::discover(Issuer::new(issuer).unwrap(), credentials()).unwrap();
-        let manager = builder.transport(endpoint.clone()).allow_loopback_http().start().unwrap();
+        let manager = builder
+            .transport(endpoint.clone())
+            .allow_loopback_http()
+            .start()
+            .unwrap();
         let outcome = manager.access_token().await;
         assert_eq!(outcome.is_ok(), good, "{issuer} names {named}");
         assert_eq!(endpoint.count(), usize::from(good));
@@ -836,14 +1085,20 @@ async fn neither_secret_nor_token_is_in_debug_output_or_errors() {
     let token = manager.access_token().await.unwrap();
     assert!(token.header_value().is_sensitive());
     let shown = format!("{shown} {manager:?} {token:?} {:?}", token.header_value());
-    assert!(!shown.contains("s3cr3t") && !shown.contains("token-1"), "{shown}");
+    assert!(
+        !shown.contains("s3cr3t") && !shown.contains("token-1"),
+        "{shown}"
+    );
 }
 
 /// A secret in each encoding in which a server may have it and quote it.
 fn quotes(secret: &str) -> Vec<String> {
     let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     let spaces = form.replace('+', "%20");
-    let lower = form.replace("%2B", "%2b").replace("%2F", "%2f").replace("%3D", "%3d");
+    let lower = form
+        .replace("%2B", "%2b")
+        .replace("%2F", "%2f")
+        .replace("%3D", "%3d");
     let lower = lower.replace("%C3%A9", "%c3%a9").replace("%5C", "%5c");
     let json = json!(secret).to_string().trim_matches('"').to_owned();
     let twice: String = url::form_urlencoded::byte_serialize(form.as_bytes()).collect();
@@ -865,7 +1120,9 @@ async fn what_a_server_quotes_of_secrets_and_tokens_is_in_no_error() {
         let endpoint = TokenEndpoint::answering(Reply::Token(60));
         let manager = || {
             let builder = TokenManager::builder(url.clone(), credentials.clone());
-            builder.parameter("client_assertion", assertion).clock(TokioClock::new())
+            builder
+                .parameter("client_assertion", assertion)
+                .clock(TokioClock::new())
         };
         token(&manager().transport(endpoint.clone()).start().unwrap()).await;
         let mut quoted = quoted.clone();
@@ -873,7 +1130,10 @@ async fn what_a_server_quotes_of_secrets_and_tokens_is_in_no_error() {
             let pair = field.strip_prefix("Basic ").unwrap().trim_end_matches('=');
             quoted.extend([pair.to_owned(), format!("{pair}%3D")]);
         }
-        for (status, quote) in [200, 400, 401, 503].iter().flat_map(|s| quoted.iter().map(move |q| (*s, q))) {
+        for (status, quote) in [200, 400, 401, 503]
+            .iter()
+            .flat_map(|s| quoted.iter().map(move |q| (*s, q)))
+        {
             // It stands across the place where the text is cut, too.
             let words = format!("{}{quote} or {quote}, {quote}.", "x".repeat(190));
             for body in [
@@ -885,10 +1145,16 @@ async fn what_a_server_quotes_of_secrets_and_tokens_is_in_no_error() {
                 let builder = manager().transport(endpoint).give_up_after(Duration::ZERO);
                 let error = builder.start().unwrap().access_token().await.unwrap_err();
                 let said = error.oauth_error().unwrap();
-                let shown =
-                    format!("{error} {error:?} {said:?} {} {}", said.code(), said.description().unwrap());
+                let shown = format!(
+                    "{error} {error:?} {said:?} {} {}",
+                    said.code(),
+                    said.description().unwrap()
+                );
                 let part: String = quote.chars().take(9).collect();
-                assert!(!shown.contains(quote) && !shown.contains(&part), "{quote} in {shown}");
+                assert!(
+                    !shown.contains(quote) && !shown.contains(&part),
+                    "{quote} in {shown}"
+                );
                 assert!(shown.contains("[redacted]"), "{shown}");
             }
         }
@@ -907,8 +1173,14 @@ async fn a_token_that_stands_in_the_answer_is_in_no_error() {
         let error = manager(&endpoint).access_token().await.unwrap_err();
         let said = error.oauth_error().unwrap();
         let shown = format!("{error} {error:?} {said:?} {}", said.description().unwrap());
-        assert!(!shown.contains("issued/") && !shown.contains("eyJ"), "{shown}");
-        assert_eq!(said.description().unwrap(), "no scope for [redacted], nor [redacted]");
+        assert!(
+            !shown.contains("issued/") && !shown.contains("eyJ"),
+            "{shown}"
+        );
+        assert_eq!(
+            said.description().unwrap(),
+            "no scope for [redacted], nor [redacted]"
+        );
     }
 }
 
@@ -916,7 +1188,8 @@ async fn a_token_that_stands_in_the_answer_is_in_no_error() {
 async fn a_registered_error_code_stays_although_the_secret_is_a_part_of_it() {
     let endpoint = TokenEndpoint::answering(Reply::Json(401, json!({ "error": "invalid_client" })));
     let url = Endpoint::new(TOKEN_URL).unwrap();
-    let manager = TokenManager::builder(url, ClientCredentials::new("a", "client")).transport(endpoint);
+    let manager =
+        TokenManager::builder(url, ClientCredentials::new("a", "client")).transport(endpoint);
     let error = manager.start().unwrap().access_token().await.unwrap_err();
     assert_eq!(error.oauth_error().unwrap().code(), "invalid_client");
 }
@@ -936,7 +1209,12 @@ async fn a_machine_that_slept_does_not_use_what_expired_meanwhile() {
 fn outside_of_a_runtime_start_is_an_error_and_no_panic() {
     let endpoint = TokenEndpoint::answering(Reply::Token(60));
     let url = Endpoint::new(TOKEN_URL).unwrap();
-    assert!(TokenManager::builder(url, credentials()).transport(endpoint).start().is_err());
+    assert!(
+        TokenManager::builder(url, credentials())
+            .transport(endpoint)
+            .start()
+            .is_err()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -951,27 +1229,48 @@ async fn metadata_that_is_there_a_moment_later_is_used_although_a_guess_failed()
     endpoint.answer(Reply::Token(60));
     seconds(2).await;
     token(&manager).await;
-    assert_eq!(endpoint.seen().last().unwrap().url, "https://as.example/oauth2/t");
+    assert_eq!(
+        endpoint.seen().last().unwrap().url,
+        "https://as.example/oauth2/t"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_the_server_said_outlives_a_last_attempt_that_is_cut_short() {
-    let endpoint = TokenEndpoint::answering(Reply::Hang)
-        .then([Reply::Json(503, json!({ "error": "temporarily_unavailable" }))]);
+    let endpoint = TokenEndpoint::answering(Reply::Hang).then([Reply::Json(
+        503,
+        json!({ "error": "temporarily_unavailable" }),
+    )]);
     let error = manager(&endpoint).access_token().await.unwrap_err();
-    assert!(error.to_string().contains("temporarily_unavailable"), "{error}");
+    assert!(
+        error.to_string().contains("temporarily_unavailable"),
+        "{error}"
+    );
 }
 
 /// CVE-2025-26620 (Duende: a token for one scope, served for another)
 #[tokio::test(start_paused = true)]
 async fn row_45_a_token_is_kept_for_its_own_scope_and_resource_only() {
     let endpoint = TokenEndpoint::answering(Reply::Token(3600));
-    let reader = builder(&endpoint).scope(Scope::new("orders.read").unwrap()).start().unwrap();
-    let writer = builder(&endpoint).scope(Scope::new("orders.write").unwrap()).start().unwrap();
+    let reader = builder(&endpoint)
+        .scope(Scope::new("orders.read").unwrap())
+        .start()
+        .unwrap();
+    let writer = builder(&endpoint)
+        .scope(Scope::new("orders.write").unwrap())
+        .start()
+        .unwrap();
     assert_ne!(token(&reader).await, token(&writer).await);
-    let asked: Vec<_> = endpoint.seen().into_iter().flat_map(|request| request.form).collect();
-    let scopes: Vec<&str> =
-        asked.iter().filter(|(name, _)| name == "scope").map(|(_, value)| value.as_str()).collect();
+    let asked: Vec<_> = endpoint
+        .seen()
+        .into_iter()
+        .flat_map(|request| request.form)
+        .collect();
+    let scopes: Vec<&str> = asked
+        .iter()
+        .filter(|(name, _)| name == "scope")
+        .map(|(_, value)| value.as_str())
+        .collect();
     assert_eq!(scopes, ["orders.read", "orders.write"]);
     assert_eq!(token(&reader).await, token(&reader.clone()).await);
     assert_eq!(endpoint.count(), 2);

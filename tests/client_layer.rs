@@ -1,6 +1,11 @@
 //! The client's layer: where the token goes, and what happens when it is rejected.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 #[allow(dead_code, reason = "each test file uses a part of it")]
 #[path = "support/token_endpoint.rs"]
@@ -18,7 +23,9 @@ use token_endpoint::{Reply, TokenEndpoint, TokioClock};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
-use tower_oauth::{BoxError, ClientCredentials, Endpoint, Error, TokenManager, TokenManagerBuilder};
+use tower_oauth::{
+    BoxError, ClientCredentials, Endpoint, Error, TokenManager, TokenManagerBuilder,
+};
 
 const ORDERS: &str = "https://orders.example/list";
 
@@ -36,23 +43,40 @@ struct Orders {
 
 impl Clone for Orders {
     fn clone(&self) -> Self {
-        Self { seen: Arc::clone(&self.seen), ready: false, ..*self }
+        Self {
+            seen: Arc::clone(&self.seen),
+            ready: false,
+            ..*self
+        }
     }
 }
 
 impl Orders {
     fn rejecting(rejects: &'static [&'static str]) -> Self {
         let challenge = Some(r#"Bearer realm="orders", error="invalid_token""#);
-        Self { rejects, challenge, ..Self::default() }
+        Self {
+            rejects,
+            challenge,
+            ..Self::default()
+        }
     }
 
     /// The tokens that came, in order; `-` for none.
     fn tokens(&self) -> Vec<String> {
         let shown = |value: &Option<HeaderValue>| match value {
-            Some(value) => value.to_str().unwrap().trim_start_matches("Bearer ").to_owned(),
+            Some(value) => value
+                .to_str()
+                .unwrap()
+                .trim_start_matches("Bearer ")
+                .to_owned(),
             None => "-".to_owned(),
         };
-        self.seen.lock().unwrap().iter().map(|(_, value, _)| shown(value)).collect()
+        self.seen
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(_, value, _)| shown(value))
+            .collect()
     }
 }
 
@@ -67,23 +91,36 @@ impl<B: http_body::Body> Service<Request<B>> for Orders {
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        assert!(std::mem::take(&mut self.ready), "called without having been polled ready");
+        assert!(
+            std::mem::take(&mut self.ready),
+            "called without having been polled ready"
+        );
         let value = request.headers().get(header::AUTHORIZATION).cloned();
         let rejected = self.rejects.iter().any(|token| {
-            value.as_ref().is_some_and(|value| value.as_bytes() == format!("Bearer {token}").as_bytes())
+            value
+                .as_ref()
+                .is_some_and(|value| value.as_bytes() == format!("Bearer {token}").as_bytes())
         });
-        let entry = (request.uri().to_string(), value, !request.body().is_end_stream());
+        let entry = (
+            request.uri().to_string(),
+            value,
+            !request.body().is_end_stream(),
+        );
         self.seen.lock().unwrap().push(entry);
         let mut response = Response::new("served");
         if rejected {
             match self.grpc_status {
                 Some(status) => {
-                    response.headers_mut().insert("grpc-status", HeaderValue::from_static(status));
+                    response
+                        .headers_mut()
+                        .insert("grpc-status", HeaderValue::from_static(status));
                 }
                 None => *response.status_mut() = StatusCode::UNAUTHORIZED,
             }
             if let Some(challenge) = self.challenge {
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge.parse().unwrap());
+                response
+                    .headers_mut()
+                    .insert(header::WWW_AUTHENTICATE, challenge.parse().unwrap());
             }
         }
         std::future::ready(Ok(response))
@@ -93,7 +130,9 @@ impl<B: http_body::Body> Service<Request<B>> for Orders {
 fn builder(endpoint: &TokenEndpoint) -> TokenManagerBuilder {
     let url = Endpoint::new("https://as.example/token").unwrap();
     let credentials = ClientCredentials::new("shop", "secret");
-    TokenManager::builder(url, credentials).transport(endpoint.clone()).clock(TokioClock::new())
+    TokenManager::builder(url, credentials)
+        .transport(endpoint.clone())
+        .clock(TokioClock::new())
 }
 
 fn manager(endpoint: &TokenEndpoint) -> TokenManager {
@@ -120,7 +159,12 @@ where
 }
 
 fn kind(error: &BoxError) -> String {
-    error.downcast_ref::<Error>().unwrap().kind().as_str().to_owned()
+    error
+        .downcast_ref::<Error>()
+        .unwrap()
+        .kind()
+        .as_str()
+        .to_owned()
 }
 
 async fn status<S, B>(service: &mut S, request: Request<B>) -> StatusCode
@@ -141,7 +185,14 @@ async fn the_token_is_put_on_requests_and_marked_sensitive() {
     }
     assert_eq!(orders.tokens(), ["token-1"; 3]);
     assert_eq!(endpoint.count(), 1);
-    assert!(orders.seen.lock().unwrap().iter().all(|(_, value, _)| value.as_ref().unwrap().is_sensitive()));
+    assert!(
+        orders
+            .seen
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|(_, value, _)| value.as_ref().unwrap().is_sensitive())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -149,10 +200,14 @@ async fn with_a_token_in_hand_the_call_does_not_wait() {
     let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
     tokens.access_token().await.unwrap();
     let mut client = tokens.layer(origins()).layer(Orders::default());
-    std::future::poll_fn(|cx| Service::<Request<Empty<Bytes>>>::poll_ready(&mut client, cx)).await.unwrap();
+    std::future::poll_fn(|cx| Service::<Request<Empty<Bytes>>>::poll_ready(&mut client, cx))
+        .await
+        .unwrap();
     let call = client.call(get(ORDERS));
     let mut call = std::pin::pin!(call);
-    let polled = call.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
+    let polled = call
+        .as_mut()
+        .poll(&mut Context::from_waker(std::task::Waker::noop()));
     assert!(polled.is_ready());
 }
 
@@ -179,7 +234,10 @@ async fn the_token_never_goes_to_another_origin() {
 async fn a_request_without_an_origin_gets_the_token_where_that_is_allowed() {
     let orders = Orders::default();
     let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
-    let mut client = tokens.layer(origins()).allow_origin_form().layer(orders.clone());
+    let mut client = tokens
+        .layer(origins())
+        .allow_origin_form()
+        .layer(orders.clone());
     status(&mut client, get("/list")).await;
     status(&mut client, get("https://evil.example/list")).await;
     assert_eq!(orders.tokens(), ["token-1", "-"]);
@@ -191,7 +249,9 @@ async fn an_authorization_that_is_there_already_stays() {
     let endpoint = TokenEndpoint::answering(Reply::Token(3600));
     let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
     let mut request = get(ORDERS);
-    request.headers_mut().insert(header::AUTHORIZATION, "Bearer own".parse().unwrap());
+    request
+        .headers_mut()
+        .insert(header::AUTHORIZATION, "Bearer own".parse().unwrap());
     assert_eq!(status(&mut client, request).await, StatusCode::UNAUTHORIZED);
     assert_eq!(orders.tokens(), ["own"], "and is not tried again");
     assert_eq!(endpoint.count(), 0);
@@ -215,7 +275,10 @@ async fn a_second_rejection_is_the_answer_and_no_flood_of_token_requests() {
     let endpoint = TokenEndpoint::answering(Reply::Token(3600));
     let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
     for _ in 0..50 {
-        assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::UNAUTHORIZED);
+        assert_eq!(
+            status(&mut client, get(ORDERS)).await,
+            StatusCode::UNAUTHORIZED
+        );
     }
     assert_eq!(orders.tokens().len(), 51);
     assert_eq!(endpoint.count(), 2);
@@ -223,13 +286,22 @@ async fn a_second_rejection_is_the_answer_and_no_flood_of_token_requests() {
 
 #[tokio::test(start_paused = true)]
 async fn other_refusals_are_not_tried_again() {
-    for challenge in
-        [None, Some("Bearer"), Some(r#"Bearer error="insufficient_scope""#), Some("Basic realm=\"x\"")]
-    {
-        let orders = Orders { challenge, ..Orders::rejecting(&["token-1"]) };
+    for challenge in [
+        None,
+        Some("Bearer"),
+        Some(r#"Bearer error="insufficient_scope""#),
+        Some("Basic realm=\"x\""),
+    ] {
+        let orders = Orders {
+            challenge,
+            ..Orders::rejecting(&["token-1"])
+        };
         let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
         let mut client = tokens.layer(origins()).layer(orders.clone());
-        assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::UNAUTHORIZED);
+        assert_eq!(
+            status(&mut client, get(ORDERS)).await,
+            StatusCode::UNAUTHORIZED
+        );
         assert_eq!(orders.tokens(), ["token-1"], "{challenge:?}");
     }
 }
@@ -239,18 +311,30 @@ async fn a_body_is_replayed_only_where_that_was_asked_for() {
     let orders = Orders::rejecting(&["token-1"]);
     let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
     let mut client = tokens.layer(origins()).layer(orders.clone());
-    assert_eq!(status(&mut client, post(ORDERS)).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        status(&mut client, post(ORDERS)).await,
+        StatusCode::UNAUTHORIZED
+    );
     assert_eq!(orders.tokens(), ["token-1"]);
 
     let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
-    let mut client = tokens.layer(origins()).replay_cloned().layer(orders.clone());
+    let mut client = tokens
+        .layer(origins())
+        .replay_cloned()
+        .layer(orders.clone());
     assert_eq!(status(&mut client, post(ORDERS)).await, StatusCode::OK);
     assert_eq!(orders.tokens(), ["token-1", "token-1", "token-2"]);
-    assert!(orders.seen.lock().unwrap().iter().all(|(_, _, body)| *body), "the body came every time");
+    assert!(
+        orders.seen.lock().unwrap().iter().all(|(_, _, body)| *body),
+        "the body came every time"
+    );
 
     let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
     let mut client = tokens.layer(origins()).replay_never().layer(orders.clone());
-    assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        status(&mut client, get(ORDERS)).await,
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -258,7 +342,10 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test(start_paused = true)]
 async fn a_refused_token_is_replaced_although_the_request_cannot_be_sent_again() {
     for grpc_status in [None, Some("16")] {
-        let orders = Orders { grpc_status, ..Orders::rejecting(&["token-1"]) };
+        let orders = Orders {
+            grpc_status,
+            ..Orders::rejecting(&["token-1"])
+        };
         let endpoint = TokenEndpoint::answering(Reply::Token(3600));
         let tokens = manager(&endpoint);
         let mut client = tokens.layer(origins()).layer(orders.clone());
@@ -271,8 +358,14 @@ async fn a_refused_token_is_replaced_although_the_request_cannot_be_sent_again()
 
         // A resource server that refuses every token causes one token request in ten seconds.
         let endpoint = TokenEndpoint::answering(Reply::Token(3600));
-        let orders = Orders { grpc_status, ..Orders::rejecting(&["token-1", "token-2", "token-3"]) };
-        let mut client = manager(&endpoint).layer(origins()).replay_never().layer(orders.clone());
+        let orders = Orders {
+            grpc_status,
+            ..Orders::rejecting(&["token-1", "token-2", "token-3"])
+        };
+        let mut client = manager(&endpoint)
+            .layer(origins())
+            .replay_never()
+            .layer(orders.clone());
         for _ in 0..100 {
             send(&mut client, get(ORDERS)).await.unwrap();
             tokio::time::sleep(SECOND / 100).await;
@@ -283,26 +376,53 @@ async fn a_refused_token_is_replaced_although_the_request_cannot_be_sent_again()
 
 #[tokio::test(start_paused = true)]
 async fn over_grpc_the_challenge_in_the_headers_names_the_token() {
-    let orders = Orders { grpc_status: Some("16"), ..Orders::rejecting(&["token-1"]) };
+    let orders = Orders {
+        grpc_status: Some("16"),
+        ..Orders::rejecting(&["token-1"])
+    };
     let endpoint = TokenEndpoint::answering(Reply::Token(3600));
-    let mut client = manager(&endpoint).layer(origins()).replay_cloned().layer(orders.clone());
+    let mut client = manager(&endpoint)
+        .layer(origins())
+        .replay_cloned()
+        .layer(orders.clone());
     let response = send(&mut client, post(ORDERS)).await.unwrap();
     assert!(!response.headers().contains_key("grpc-status"));
     assert_eq!(orders.tokens(), ["token-1", "token-2"]);
 
     let refused = || Orders::rejecting(&["token-1"]);
     for orders in [
-        Orders { grpc_status: Some("7"), ..refused() },
-        Orders { grpc_status: Some("16"), challenge: None, ..refused() },
-        Orders { grpc_status: Some("16"), challenge: Some("Bearer"), ..refused() },
+        Orders {
+            grpc_status: Some("7"),
+            ..refused()
+        },
+        Orders {
+            grpc_status: Some("16"),
+            challenge: None,
+            ..refused()
+        },
+        Orders {
+            grpc_status: Some("16"),
+            challenge: Some("Bearer"),
+            ..refused()
+        },
         // A response without a status of its own is no refusal, whatever else it says.
-        Orders { grpc_status: Some("0"), ..refused() },
+        Orders {
+            grpc_status: Some("0"),
+            ..refused()
+        },
     ] {
         let endpoint = TokenEndpoint::answering(Reply::Token(3600));
-        let mut client = manager(&endpoint).layer(origins()).replay_cloned().layer(orders.clone());
+        let mut client = manager(&endpoint)
+            .layer(origins())
+            .replay_cloned()
+            .layer(orders.clone());
         send(&mut client, post(ORDERS)).await.unwrap();
         tokio::time::sleep(SECOND).await;
-        assert_eq!((orders.tokens().len(), endpoint.count()), (1, 1), "{orders:?}");
+        assert_eq!(
+            (orders.tokens().len(), endpoint.count()),
+            (1, 1),
+            "{orders:?}"
+        );
     }
 }
 
@@ -311,8 +431,13 @@ async fn a_refused_token_serves_other_origins_until_its_successor_is_there() {
     let endpoint = TokenEndpoint::answering(Reply::Hang).then([Reply::Token(3600)]);
     let tokens = manager(&endpoint);
     let bills = Orders::default();
-    let mut others = tokens.layer([Endpoint::new("https://bills.example").unwrap()]).layer(bills.clone());
-    assert_eq!(status(&mut others, get("https://bills.example/")).await, StatusCode::OK);
+    let mut others = tokens
+        .layer([Endpoint::new("https://bills.example").unwrap()])
+        .layer(bills.clone());
+    assert_eq!(
+        status(&mut others, get("https://bills.example/")).await,
+        StatusCode::OK
+    );
     let orders = Orders::rejecting(&["token-1"]);
     let mut client = tokens.layer(origins()).layer(orders.clone());
     let refused = tokio::spawn(async move { status(&mut client, get(ORDERS)).await });
@@ -320,16 +445,31 @@ async fn a_refused_token_serves_other_origins_until_its_successor_is_there() {
     for _ in 0..4 {
         tokio::time::sleep(SECOND).await;
         let asked = Instant::now();
-        assert_eq!(status(&mut others, get("https://bills.example/")).await, StatusCode::OK);
+        assert_eq!(
+            status(&mut others, get("https://bills.example/")).await,
+            StatusCode::OK
+        );
         assert_eq!(asked.elapsed(), Duration::ZERO, "it does not wait");
     }
-    assert_eq!(refused.await.unwrap(), StatusCode::UNAUTHORIZED, "the resource's own response");
+    assert_eq!(
+        refused.await.unwrap(),
+        StatusCode::UNAUTHORIZED,
+        "the resource's own response"
+    );
     assert!(start.elapsed() <= 6 * SECOND, "{:?}", start.elapsed());
     // It is replaced all the same, once that is possible.
     endpoint.answer(Reply::Token(3600));
     tokio::time::sleep(20 * SECOND).await;
-    assert_eq!(status(&mut others, get("https://bills.example/")).await, StatusCode::OK);
-    assert_eq!(bills.tokens(), ["token-1", "token-1", "token-1", "token-1", "token-1", "token-2"]);
+    assert_eq!(
+        status(&mut others, get("https://bills.example/")).await,
+        StatusCode::OK
+    );
+    assert_eq!(
+        bills.tokens(),
+        [
+            "token-1", "token-1", "token-1", "token-1", "token-1", "token-2"
+        ]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -338,7 +478,10 @@ async fn without_a_successor_the_caller_gets_the_response_of_the_resource_soon()
         (Reply::Unreachable, Duration::ZERO),
         (Reply::Status(503, None), Duration::ZERO),
         (Reply::Status(429, Some("300")), Duration::ZERO),
-        (Reply::Json(401, serde_json::json!({ "error": "invalid_client" })), Duration::ZERO),
+        (
+            Reply::Json(401, serde_json::json!({ "error": "invalid_client" })),
+            Duration::ZERO,
+        ),
         (Reply::Json(200, serde_json::json!({})), Duration::ZERO),
         (Reply::Hang, 5 * SECOND),
     ] {
@@ -352,16 +495,28 @@ async fn without_a_successor_the_caller_gets_the_response_of_the_resource_soon()
             assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{trouble:?}");
             // Later on, an attempt may be due in a moment.
             let limit = if call == 0 { limit } else { 5 * SECOND };
-            assert!(start.elapsed() <= limit, "{trouble:?}, call {call}: {:?}", start.elapsed());
+            assert!(
+                start.elapsed() <= limit,
+                "{trouble:?}, call {call}: {:?}",
+                start.elapsed()
+            );
             tokio::time::sleep(SECOND).await;
         }
         assert_eq!(orders.tokens(), vec!["token-1"; 120], "it serves on");
         assert!(endpoint.count() > 1, "{trouble:?}: its renewal was tried");
-        assert!(endpoint.count() < 80, "{trouble:?}: {} requests in two minutes", endpoint.count());
+        assert!(
+            endpoint.count() < 80,
+            "{trouble:?}: {} requests in two minutes",
+            endpoint.count()
+        );
         // Each instance serves on, and is replaced when that is possible.
         endpoint.answer(Reply::Token(3600));
         tokio::time::sleep(301 * SECOND).await;
-        assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::OK, "{trouble:?}");
+        assert_eq!(
+            status(&mut client, get(ORDERS)).await,
+            StatusCode::OK,
+            "{trouble:?}"
+        );
     }
 }
 
@@ -379,7 +534,11 @@ async fn calls_refused_with_the_same_token_share_one_renewal_and_all_are_retried
         let client = manager(&endpoint).layer(origins()).layer(orders.clone());
         let calls = (0..20).map(|_| tokio::spawn(client.clone().oneshot(get(ORDERS))));
         for call in calls.collect::<Vec<_>>() {
-            assert_eq!(call.await.unwrap().unwrap().status(), StatusCode::OK, "{first:?}");
+            assert_eq!(
+                call.await.unwrap().unwrap().status(),
+                StatusCode::OK,
+                "{first:?}"
+            );
         }
         assert_eq!(orders.tokens().len(), 40);
         assert_eq!(endpoint.count(), 2, "{first:?}");
@@ -398,7 +557,10 @@ async fn calls_that_wait_for_a_token_or_its_successor_are_bounded() {
     }
     let mut outcomes: Vec<_> = (calls.join_all().await.into_iter())
         .map(|outcome| {
-            outcome.map_or_else(|error| kind(&error), |response| response.status().as_str().to_owned())
+            outcome.map_or_else(
+                |error| kind(&error),
+                |response| response.status().as_str().to_owned(),
+            )
         })
         .collect();
     outcomes.sort_unstable();
@@ -413,10 +575,18 @@ async fn calls_that_wait_for_a_token_or_its_successor_are_bounded() {
     for _ in 0..3 {
         calls.spawn(client.clone().oneshot(get(ORDERS)));
     }
-    let mut statuses: Vec<u16> =
-        calls.join_all().await.into_iter().map(|response| response.unwrap().status().as_u16()).collect();
+    let mut statuses: Vec<u16> = calls
+        .join_all()
+        .await
+        .into_iter()
+        .map(|response| response.unwrap().status().as_u16())
+        .collect();
     statuses.sort_unstable();
-    assert_eq!(statuses, [200, 401, 401], "the others get the response of the resource");
+    assert_eq!(
+        statuses,
+        [200, 401, 401],
+        "the others get the response of the resource"
+    );
     assert_eq!(endpoint.count(), 2);
 }
 
@@ -426,7 +596,10 @@ async fn a_refused_token_that_expires_is_not_used() {
     let orders = Orders::rejecting(&["token-1"]);
     let tokens = builder(&endpoint).give_up_after(SECOND).start().unwrap();
     let mut client = tokens.layer(origins()).layer(orders.clone());
-    assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        status(&mut client, get(ORDERS)).await,
+        StatusCode::UNAUTHORIZED
+    );
     tokio::time::sleep(60 * SECOND).await;
     let error = send(&mut client, get(ORDERS)).await.unwrap_err();
     assert!(error.is::<Error>(), "{error}");
@@ -440,13 +613,23 @@ async fn tokens_of_unknown_life_are_replaced_once_in_ten_seconds_at_most() {
     let orders = Orders::rejecting(&["token-1"]);
     let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
     for _ in 0..50 {
-        assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::UNAUTHORIZED);
+        assert_eq!(
+            status(&mut client, get(ORDERS)).await,
+            StatusCode::UNAUTHORIZED
+        );
     }
-    assert_eq!(endpoint.count(), 51, "one for each call, and one replacement");
+    assert_eq!(
+        endpoint.count(),
+        51,
+        "one for each call, and one replacement"
+    );
     assert_eq!(orders.tokens().len(), 51);
     tokio::time::sleep(10 * SECOND).await;
     for _ in 0..50 {
-        assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::UNAUTHORIZED);
+        assert_eq!(
+            status(&mut client, get(ORDERS)).await,
+            StatusCode::UNAUTHORIZED
+        );
     }
     assert_eq!(endpoint.count(), 102);
 }
@@ -455,7 +638,9 @@ async fn tokens_of_unknown_life_are_replaced_once_in_ten_seconds_at_most() {
 async fn without_a_token_the_request_is_not_sent_and_the_error_says_why() {
     let refusal = Reply::Json(401, serde_json::json!({ "error": "invalid_client" }));
     let orders = Orders::default();
-    let client = manager(&TokenEndpoint::answering(refusal)).layer(origins()).layer(orders.clone());
+    let client = manager(&TokenEndpoint::answering(refusal))
+        .layer(origins())
+        .layer(orders.clone());
     let error = client.oneshot(get(ORDERS)).await.unwrap_err();
     let error = error.downcast_ref::<Error>().unwrap();
     assert_eq!(error.oauth_error().unwrap().code(), "invalid_client");
@@ -493,6 +678,11 @@ async fn a_request_that_waits_for_a_token_keeps_no_permit_from_others() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut client = client;
     let elsewhere = status(&mut client, get("https://elsewhere.example/"));
-    assert_eq!(tokio::time::timeout(Duration::from_secs(1), elsewhere).await.unwrap(), StatusCode::OK);
+    assert_eq!(
+        tokio::time::timeout(Duration::from_secs(1), elsewhere)
+            .await
+            .unwrap(),
+        StatusCode::OK
+    );
     waiting.abort();
 }

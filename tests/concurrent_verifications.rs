@@ -1,6 +1,11 @@
 //! A limit on the signatures that are verified at the same time, when it was set.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 mod support;
 
@@ -20,25 +25,45 @@ async fn answer(_: Request<()>) -> Result<Response<()>, Infallible> {
 }
 
 fn request(token: &str) -> Request<()> {
-    Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap()
+    Request::builder()
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .body(())
+        .unwrap()
 }
 
 async fn ask(server: &ResourceServer, token: &str) -> Response<()> {
-    server.layer().layer(service_fn(answer)).call(request(token)).await.unwrap()
+    server
+        .layer()
+        .layer(service_fn(answer))
+        .call(request(token))
+        .await
+        .unwrap()
 }
 
 fn good(number: usize) -> String {
-    with_claims("a", rsa(0), &claims_with(json!({ "jti": number.to_string() })))
+    with_claims(
+        "a",
+        rsa(0),
+        &claims_with(json!({ "jti": number.to_string() })),
+    )
 }
 
 fn forged(number: usize) -> String {
-    with_claims("a", rsa(1), &claims_with(json!({ "jti": number.to_string() })))
+    with_claims(
+        "a",
+        rsa(1),
+        &claims_with(json!({ "jti": number.to_string() })),
+    )
 }
 
 /// A server that verifies so many signatures at a time.
 async fn server(limit: usize) -> ResourceServer {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    builder(&issuer, &clock()).max_concurrent_verifications(limit).start().await.unwrap()
+    builder(&issuer, &clock())
+        .max_concurrent_verifications(limit)
+        .start()
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -53,7 +78,10 @@ async fn with_few_turns_for_all_each_request_gets_its_own_verdict() {
                 } else {
                     (forged(number), StatusCode::UNAUTHORIZED)
                 };
-                (expected, tokio::spawn(async move { ask(&server, &token).await.status() }))
+                (
+                    expected,
+                    tokio::spawn(async move { ask(&server, &token).await.status() }),
+                )
             })
             .collect();
         for (expected, asked) in asked {
@@ -63,7 +91,8 @@ async fn with_few_turns_for_all_each_request_gets_its_own_verdict() {
 }
 
 #[tokio::test]
-async fn whoever_finds_no_turn_waits_beyond_a_thousand_is_turned_away_and_remembered_tokens_are_served() {
+async fn whoever_finds_no_turn_waits_beyond_a_thousand_is_turned_away_and_remembered_tokens_are_served()
+ {
     let server = server(1).await;
     let known = good(0);
     assert_eq!(ask(&server, &known).await.status(), StatusCode::OK);
@@ -79,7 +108,11 @@ async fn whoever_finds_no_turn_waits_beyond_a_thousand_is_turned_away_and_rememb
     let over = AtomicBool::new(false);
     let next = std::thread::scope(|scope| {
         for which in 0..2 {
-            let (mut service, token, over) = (server.layer().layer(service_fn(answer)), forged(which), &over);
+            let (mut service, token, over) = (
+                server.layer().layer(service_fn(answer)),
+                forged(which),
+                &over,
+            );
             scope.spawn(move || {
                 while !over.load(Ordering::SeqCst) {
                     drop(service.call(request(&token)));
@@ -90,7 +123,9 @@ async fn whoever_finds_no_turn_waits_beyond_a_thousand_is_turned_away_and_rememb
         let next = loop {
             match call(&mine) {
                 (asked, Poll::Pending) => break asked,
-                (_, Poll::Ready(response)) => assert_eq!(response.status(), StatusCode::UNAUTHORIZED),
+                (_, Poll::Ready(response)) => {
+                    assert_eq!(response.status(), StatusCode::UNAUTHORIZED)
+                }
             }
         };
         over.store(true, Ordering::SeqCst);
@@ -109,8 +144,15 @@ async fn whoever_finds_no_turn_waits_beyond_a_thousand_is_turned_away_and_rememb
     assert_eq!(turned_away.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(turned_away.headers()[header::RETRY_AFTER], "1");
     assert!(!turned_away.headers().contains_key(header::WWW_AUTHENTICATE));
-    assert_eq!(turned_away.extensions().get::<Rejection>().unwrap().kind(), RejectionKind::Busy);
-    assert_eq!(ask(&server, &known).await.status(), StatusCode::OK, "whoever is remembered needs no turn");
+    assert_eq!(
+        turned_away.extensions().get::<Rejection>().unwrap().kind(),
+        RejectionKind::Busy
+    );
+    assert_eq!(
+        ask(&server, &known).await.status(),
+        StatusCode::OK,
+        "whoever is remembered needs no turn"
+    );
 
     // One that gives up lets the next one in, and a verdict stays what it is.
     waiting.truncate(20);

@@ -20,11 +20,20 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::app_id::Binding;
-use tower_oauth::authorization_server::{AuthorizationServer, AuthorizationServerBuilder, Endpoints, Fault};
+use tower_oauth::authorization_server::{
+    AuthorizationServer, AuthorizationServerBuilder, Endpoints, Fault,
+};
 use tower_oauth::transport::Transport;
 use tower_oauth::{Algorithm, ManualClock, UnixTime};
 
-const PAGES: [&str; 6] = ["/", "/applications/new", "/try", "/keys", "/activity", "/faults"];
+const PAGES: [&str; 6] = [
+    "/",
+    "/applications/new",
+    "/try",
+    "/keys",
+    "/activity",
+    "/faults",
+];
 
 /// A browser without a window, and without a socket.
 struct Visitor {
@@ -38,20 +47,34 @@ impl Visitor {
         Self::with(|builder| builder)
     }
 
-    fn with(settings: impl FnOnce(AuthorizationServerBuilder) -> AuthorizationServerBuilder) -> Self {
+    fn with(
+        settings: impl FnOnce(AuthorizationServerBuilder) -> AuthorizationServerBuilder,
+    ) -> Self {
         let clock = ManualClock::at(UnixTime::from_secs(1_700_000_000));
-        let server = settings(AuthorizationServer::builder().clock(clock.clone())).build().unwrap();
-        Self { clock, server, cookie: Mutex::default() }
+        let server = settings(AuthorizationServer::builder().clock(clock.clone()))
+            .build()
+            .unwrap();
+        Self {
+            clock,
+            server,
+            cookie: Mutex::default(),
+        }
     }
 
     async fn send(&self, request: Request<Bytes>) -> Response<Bytes> {
         let router = self.server.router_with_dashboard();
-        let (head, body) = router.oneshot(request.map(Body::from)).await.unwrap().into_parts();
+        let (head, body) = router
+            .oneshot(request.map(Body::from))
+            .await
+            .unwrap()
+            .into_parts();
         Response::from_parts(head, axum::body::to_bytes(body, 1 << 20).await.unwrap())
     }
 
     fn request(&self, method: &str, path: &str) -> http::request::Builder {
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.server.base_url()));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.server.base_url()));
         if let Some(cookie) = &*self.cookie.lock().unwrap() {
             request = request.header(header::COOKIE, cookie);
         }
@@ -59,9 +82,17 @@ impl Visitor {
     }
 
     async fn open(&self, path: &str) -> Response<Bytes> {
-        let response = self.send(self.request("GET", path).body(Bytes::new()).unwrap()).await;
+        let response = self
+            .send(self.request("GET", path).body(Bytes::new()).unwrap())
+            .await;
         if let Some(cookie) = response.headers().get(header::SET_COOKIE) {
-            let pair = cookie.to_str().unwrap().split(';').next().unwrap().to_owned();
+            let pair = cookie
+                .to_str()
+                .unwrap()
+                .split(';')
+                .next()
+                .unwrap()
+                .to_owned();
             *self.cookie.lock().unwrap() = Some(pair);
         }
         response
@@ -74,7 +105,10 @@ impl Visitor {
     }
 
     async fn post(&self, path: &str, form: &str) -> Response<Bytes> {
-        let request = self.request("POST", path).body(form.to_owned().into()).unwrap();
+        let request = self
+            .request("POST", path)
+            .body(form.to_owned().into())
+            .unwrap();
         self.send(request).await
     }
 
@@ -87,16 +121,20 @@ impl Visitor {
     /// Fills in a form and sends it.
     async fn submit(&self, path: &str, fields: &[(&str, &str)]) -> Response<Bytes> {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("csrf_token", &self.token().await).extend_pairs(fields);
+        form.append_pair("csrf_token", &self.token().await)
+            .extend_pairs(fields);
         let form = form.finish();
         self.post(path, &form).await
     }
 
-    /// Sends a form that is accepted, and follows to the page after it. The form is one that the page
-    /// has, with these fields.
+    /// Sends a form that is accepted, and follows to the page after it. The form is one that the
+    /// page has, with these fields.
     async fn change(&self, path: &str, fields: &[(&str, &str)]) -> String {
         let page = self.page(path).await;
-        let forms = page.split("<form ").skip(1).filter_map(|rest| rest.split("</form>").next());
+        let forms = page
+            .split("<form ")
+            .skip(1)
+            .filter_map(|rest| rest.split("</form>").next());
         let has = |form: &str, name: &str, value: &str| {
             let is_fixed = ["action", "endpoint"].contains(&name);
             form.contains(&format!("name=\"{name}\""))
@@ -108,8 +146,14 @@ impl Visitor {
             "no form of {path} has {fields:?}: {page}"
         );
         let response = self.submit(path, fields).await;
-        assert_eq!(response.status(), StatusCode::SEE_OTHER, "{}", text(&response));
-        self.page(response.headers()["location"].to_str().unwrap()).await
+        assert_eq!(
+            response.status(),
+            StatusCode::SEE_OTHER,
+            "{}",
+            text(&response)
+        );
+        self.page(response.headers()["location"].to_str().unwrap())
+            .await
     }
 
     async fn ask_for_a_token(&self, client_id: &str, secret: &str) -> Response<Bytes> {
@@ -128,38 +172,60 @@ fn text(response: &Response<Bytes>) -> String {
 
 #[track_caller]
 fn between<'a>(page: &'a str, before: &str, after: &str) -> &'a str {
-    let (_, rest) = page.split_once(before).unwrap_or_else(|| panic!("no {before} in {page}"));
+    let (_, rest) = page
+        .split_once(before)
+        .unwrap_or_else(|| panic!("no {before} in {page}"));
     rest.split_once(after).unwrap().0
 }
 
 fn unescaped(html: &str) -> String {
-    html.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    html.replace("&quot;", "\"")
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&amp;", "&")
 }
 
 /// The text of an element by the start of its id.
 #[track_caller]
 fn element(page: &str, id: &str) -> String {
-    let (_, rest) =
-        page.split_once(&format!("<code id=\"{id}")).unwrap_or_else(|| panic!("no {id} in {page}"));
+    let (_, rest) = page
+        .split_once(&format!("<code id=\"{id}"))
+        .unwrap_or_else(|| panic!("no {id} in {page}"));
     unescaped(between(rest, ">", "</code>"))
 }
 
 #[tokio::test]
 async fn registration_leads_to_credentials_and_they_to_a_token() {
     let visitor = Visitor::new();
-    assert!(visitor.page("/").await.contains("No application is registered yet"));
-    let list = visitor.change("/applications/new", &[("name", " ApplicationName ")]).await;
+    assert!(
+        visitor
+            .page("/")
+            .await
+            .contains("No application is registered yet")
+    );
+    let list = visitor
+        .change("/applications/new", &[("name", " ApplicationName ")])
+        .await;
     assert!(list.contains("The application was added"));
     let json = element(&list, "json-");
     let positions: Vec<usize> = ["clientId", "tenantId", "secret", "name", "oAuthServerUrl"]
         .iter()
         .map(|member| json.find(&format!("\"{member}\"")).unwrap())
         .collect();
-    assert!(positions.is_sorted(), "the members as the guide has them: {json}");
+    assert!(
+        positions.is_sorted(),
+        "the members as the guide has them: {json}"
+    );
     let members: Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(members["name"], "ApplicationName", "without the white space around it");
+    assert_eq!(
+        members["name"], "ApplicationName",
+        "without the white space around it"
+    );
     for member in ["clientId", "tenantId", "secret", "name", "oAuthServerUrl"] {
-        assert_eq!(element(&list, &format!("{member}-")), members[member].as_str().unwrap());
+        assert_eq!(
+            element(&list, &format!("{member}-")),
+            members[member].as_str().unwrap()
+        );
     }
     let of = |member: &str| members[member].as_str().unwrap();
     let answer = visitor.ask_for_a_token(of("clientId"), of("secret")).await;
@@ -172,8 +238,11 @@ async fn a_form_without_the_token_of_its_cookie_is_refused() {
     let app = visitor.server.register("shop").unwrap();
     let kid = visitor.server.keys()[0].kid().to_owned();
     let good = visitor.token().await;
-    let other =
-        Visitor { clock: visitor.clock.clone(), server: visitor.server.clone(), cookie: Mutex::default() };
+    let other = Visitor {
+        clock: visitor.clock.clone(),
+        server: visitor.server.clone(),
+        cookie: Mutex::default(),
+    };
     let foreign = other.token().await;
     assert_ne!(good, foreign);
     let application = format!("/applications/{}", app.client_id());
@@ -184,21 +253,46 @@ async fn a_form_without_the_token_of_its_cookie_is_refused() {
         ("/keys", "action=rotate"),
         ("/faults", "endpoint=Token&fault=outage"),
     ] {
-        for token in ["", "csrf_token=", "csrf_token=AAAA", &format!("csrf_token={foreign}")] {
+        for token in [
+            "",
+            "csrf_token=",
+            "csrf_token=AAAA",
+            &format!("csrf_token={foreign}"),
+        ] {
             let response = visitor.post(path, &format!("{token}&{fields}")).await;
             assert_eq!(response.status(), StatusCode::FORBIDDEN, "{path} {token}");
         }
         let without_cookie = Request::post(format!("{}{path}", visitor.server.base_url()));
-        let response =
-            visitor.send(without_cookie.body(format!("csrf_token={good}&{fields}").into()).unwrap()).await;
+        let response = visitor
+            .send(
+                without_cookie
+                    .body(format!("csrf_token={good}&{fields}").into())
+                    .unwrap(),
+            )
+            .await;
         assert_eq!(response.status(), StatusCode::FORBIDDEN, "{path}");
     }
     assert_eq!(visitor.server.applications().len(), 1);
     assert_eq!(visitor.server.keys()[0].kid(), kid);
-    assert_eq!(visitor.ask_for_a_token(app.client_id(), app.secret().expose_secret()).await.status(), 200);
+    assert_eq!(
+        visitor
+            .ask_for_a_token(app.client_id(), app.secret().expose_secret())
+            .await
+            .status(),
+        200
+    );
     // Another server draws another key: its tokens are of no use here.
-    let elsewhere = Visitor { cookie: Mutex::new(visitor.cookie.lock().unwrap().clone()), ..Visitor::new() };
-    assert_eq!(elsewhere.post("/keys", &format!("csrf_token={good}&action=rotate")).await.status(), 403);
+    let elsewhere = Visitor {
+        cookie: Mutex::new(visitor.cookie.lock().unwrap().clone()),
+        ..Visitor::new()
+    };
+    assert_eq!(
+        elsewhere
+            .post("/keys", &format!("csrf_token={good}&action=rotate"))
+            .await
+            .status(),
+        403
+    );
 }
 
 #[tokio::test]
@@ -208,8 +302,9 @@ async fn only_loopback_names_with_the_port_are_answered() {
     let port = listening.address().port();
     let serving = tokio::spawn(listening.serve(std::future::pending()));
     let get = async |path: &str, host: &str| {
-        let request =
-            reqwest::Client::new().get(format!("http://127.0.0.1:{port}{path}")).header("host", host);
+        let request = reqwest::Client::new()
+            .get(format!("http://127.0.0.1:{port}{path}"))
+            .header("host", host);
         let response = request.send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     };
@@ -237,7 +332,11 @@ async fn only_loopback_names_with_the_port_are_answered() {
     }
     let keys = server.jwks_uri();
     let path = keys.as_str().strip_prefix(server.base_url()).unwrap();
-    assert_eq!(get(path, "issuer.internal").await.0, 200, "the endpoints go by any name");
+    assert_eq!(
+        get(path, "issuer.internal").await.0,
+        200,
+        "the endpoints go by any name"
+    );
     serving.abort();
 }
 
@@ -245,7 +344,10 @@ async fn only_loopback_names_with_the_port_are_answered() {
 async fn every_answer_tells_browsers_what_not_to_do() {
     let visitor = Visitor::new();
     let app = visitor.server.register("shop").unwrap();
-    let (edit, trial) = (format!("/applications/{}", app.client_id()), format!("/try/{}", app.client_id()));
+    let (edit, trial) = (
+        format!("/applications/{}", app.client_id()),
+        format!("/try/{}", app.client_id()),
+    );
     let others = [
         &edit,
         &trial,
@@ -255,14 +357,20 @@ async fn every_answer_tells_browsers_what_not_to_do() {
         "/dashboard/script.js",
         "/dashboard/icon.svg",
     ];
-    let foreign =
-        visitor.request("GET", "/").header(header::HOST, "rebound.example").body(Bytes::new()).unwrap();
+    let foreign = visitor
+        .request("GET", "/")
+        .header(header::HOST, "rebound.example")
+        .body(Bytes::new())
+        .unwrap();
     let mut answers = vec![visitor.send(foreign).await, visitor.post("/keys", "").await];
     for path in PAGES.into_iter().chain(others) {
         answers.push(visitor.open(path).await);
     }
     answers.push(visitor.submit("/faults", &[("endpoint", "all")]).await);
-    let statuses: HashSet<u16> = answers.iter().map(|answer| answer.status().as_u16()).collect();
+    let statuses: HashSet<u16> = answers
+        .iter()
+        .map(|answer| answer.status().as_u16())
+        .collect();
     assert_eq!(statuses, [200, 303, 403, 404, 421].into());
     for answer in answers {
         let headers = answer.headers();
@@ -282,12 +390,12 @@ async fn every_answer_tells_browsers_what_not_to_do() {
         assert_eq!(headers["x-content-type-options"], "nosniff");
         assert_eq!(headers["referrer-policy"], "no-referrer");
         assert_eq!(headers["cache-control"], "no-store");
-        assert!(
-            headers
-                .get_all(header::SET_COOKIE)
-                .iter()
-                .all(|cookie| { cookie.to_str().unwrap().ends_with("; Path=/; HttpOnly; SameSite=Lax") })
-        );
+        assert!(headers.get_all(header::SET_COOKIE).iter().all(|cookie| {
+            cookie
+                .to_str()
+                .unwrap()
+                .ends_with("; Path=/; HttpOnly; SameSite=Lax")
+        }));
     }
 }
 
@@ -295,8 +403,13 @@ async fn every_answer_tells_browsers_what_not_to_do() {
 async fn pages_have_nothing_inline_and_nothing_from_elsewhere() {
     let visitor = Visitor::new();
     let app = visitor.server.register("shop").unwrap();
-    let (edit, trial) = (format!("/applications/{}", app.client_id()), format!("/try/{}", app.client_id()));
-    visitor.change("/try", &[("application", app.client_id())]).await;
+    let (edit, trial) = (
+        format!("/applications/{}", app.client_id()),
+        format!("/try/{}", app.client_id()),
+    );
+    visitor
+        .change("/try", &[("application", app.client_id())])
+        .await;
     for path in PAGES.into_iter().chain([edit.as_str(), &trial]) {
         let page = visitor.page(path).await;
         assert_eq!(page.matches("<script").count(), 1, "{path}");
@@ -314,16 +427,38 @@ async fn pages_have_nothing_inline_and_nothing_from_elsewhere() {
             assert!(!page.contains(inline), "{inline} in {path}");
         }
         assert_eq!(page.matches("<h1").count(), 1, "{path}");
-        assert_eq!(page.matches("<form").count(), page.matches(r#"name="csrf_token""#).count(), "{path}");
+        assert_eq!(
+            page.matches("<form").count(),
+            page.matches(r#"name="csrf_token""#).count(),
+            "{path}"
+        );
     }
 }
 
 #[tokio::test]
 async fn the_cookie_is_set_once() {
     let visitor = Visitor::new();
-    assert!(visitor.open("/").await.headers().contains_key(header::SET_COOKIE));
-    assert!(!visitor.open("/keys").await.headers().contains_key(header::SET_COOKIE));
-    assert!(!visitor.open("/dashboard/style.css").await.headers().contains_key(header::SET_COOKIE));
+    assert!(
+        visitor
+            .open("/")
+            .await
+            .headers()
+            .contains_key(header::SET_COOKIE)
+    );
+    assert!(
+        !visitor
+            .open("/keys")
+            .await
+            .headers()
+            .contains_key(header::SET_COOKIE)
+    );
+    assert!(
+        !visitor
+            .open("/dashboard/style.css")
+            .await
+            .headers()
+            .contains_key(header::SET_COOKIE)
+    );
 }
 
 #[tokio::test]
@@ -333,36 +468,74 @@ async fn a_name_of_markup_is_shown_as_text() {
     visitor.change("/applications/new", &[("name", name)]).await;
     let app = visitor.server.applications().remove(0);
     assert_eq!(app.name(), name);
-    let tried = visitor.change("/try", &[("application", app.client_id())]).await;
-    let edit = visitor.page(&format!("/applications/{}", app.client_id())).await;
-    for page in [visitor.page("/").await, tried, edit, visitor.page("/activity").await] {
+    let tried = visitor
+        .change("/try", &[("application", app.client_id())])
+        .await;
+    let edit = visitor
+        .page(&format!("/applications/{}", app.client_id()))
+        .await;
+    for page in [
+        visitor.page("/").await,
+        tried,
+        edit,
+        visitor.page("/activity").await,
+    ] {
         assert!(!page.contains("<script>"));
         assert!(page.contains("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;"));
     }
     let script = "\"><script>";
-    let refused = visitor.submit("/applications/new", &[("name", &script.repeat(6))]).await;
+    let refused = visitor
+        .submit("/applications/new", &[("name", &script.repeat(6))])
+        .await;
     assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
     assert!(!text(&refused).contains("<script>"));
-    assert!(!visitor.page("/?done=%3Cscript%3E").await.contains("<script>"));
+    assert!(
+        !visitor
+            .page("/?done=%3Cscript%3E")
+            .await
+            .contains("<script>")
+    );
 }
 
 #[tokio::test]
 async fn a_name_has_1_to_50_characters() {
     let visitor = Visitor::new();
-    for (name, is_good) in [("", false), (" ", false), (&"é".repeat(50), true), (&"é".repeat(51), false)] {
+    for (name, is_good) in [
+        ("", false),
+        (" ", false),
+        (&"é".repeat(50), true),
+        (&"é".repeat(51), false),
+    ] {
         let before = visitor.server.applications().len();
         let response = visitor.submit("/applications/new", &[("name", name)]).await;
-        assert_eq!(visitor.server.applications().len() - before, usize::from(is_good), "{name:?}");
+        assert_eq!(
+            visitor.server.applications().len() - before,
+            usize::from(is_good),
+            "{name:?}"
+        );
         if is_good {
             assert_eq!(response.status(), StatusCode::SEE_OTHER);
             continue;
         }
-        assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY, "{name:?}");
+        assert_eq!(
+            response.status(),
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "{name:?}"
+        );
         let page = text(&response);
         let field = between(&page, r#"<input id="name""#, ">");
-        assert!(field.contains(r#"aria-describedby="name-hint name-error" aria-invalid="true""#), "{field}");
-        assert!(field.contains(" autofocus"), "in view, wherever it stands: {field}");
-        assert!(field.contains(&format!("value=\"{}\"", name.trim())), "what was typed is still there");
+        assert!(
+            field.contains(r#"aria-describedby="name-hint name-error" aria-invalid="true""#),
+            "{field}"
+        );
+        assert!(
+            field.contains(" autofocus"),
+            "in view, wherever it stands: {field}"
+        );
+        assert!(
+            field.contains(&format!("value=\"{}\"", name.trim())),
+            "what was typed is still there"
+        );
         assert!(page.contains(
             r#"<p class="error" id="name-error" role="alert">Name must have 1 to 50 characters.</p>"#
         ));
@@ -374,39 +547,84 @@ async fn an_application_is_renamed_given_scopes_and_roles_and_deleted() {
     let visitor = Visitor::new();
     let app = visitor.server.register("shop").unwrap();
     let path = format!("/applications/{}", app.client_id());
-    let page = visitor.change(&path, &[("action", "rename"), ("name", "orders")]).await;
+    let page = visitor
+        .change(&path, &[("action", "rename"), ("name", "orders")])
+        .await;
     assert!(page.contains("The name was saved.") && page.contains("orders</h1>"));
     visitor
-        .change(&path, &[("action", "scopes"), ("scopes", "orders.read\r\norders.write,orders.read")])
+        .change(
+            &path,
+            &[
+                ("action", "scopes"),
+                ("scopes", "orders.read\r\norders.write,orders.read"),
+            ],
+        )
         .await;
-    let added = [("action", "add-role"), ("role_name", "clerk"), ("role_scopes", "desk.open")];
+    let added = [
+        ("action", "add-role"),
+        ("role_name", "clerk"),
+        ("role_scopes", "desk.open"),
+    ];
     let page = visitor.change(&path, &added).await;
     let role = between(&page, "id=\"role-", "\"").to_owned();
-    assert!(page.contains(&format!(r#"value="{role}" checked"#)), "assigned at once");
+    assert!(
+        page.contains(&format!(r#"value="{role}" checked"#)),
+        "assigned at once"
+    );
 
     let scope = async || {
-        let answer = visitor.ask_for_a_token(app.client_id(), app.secret().expose_secret()).await;
+        let answer = visitor
+            .ask_for_a_token(app.client_id(), app.secret().expose_secret())
+            .await;
         let answer: Value = serde_json::from_slice(answer.body()).unwrap();
         answer["scope"].as_str().unwrap().to_owned()
     };
-    assert_eq!(scope().await, "appid_default desk.open orders.read orders.write");
+    assert_eq!(
+        scope().await,
+        "appid_default desk.open orders.read orders.write"
+    );
     visitor.change(&path, &[("action", "roles")]).await;
-    assert_eq!(scope().await, "appid_default orders.read orders.write", "no role is checked");
-    visitor.change(&path, &[("action", "roles"), ("role", &role), ("role", "unknown")]).await;
-    assert_eq!(scope().await, "appid_default desk.open orders.read orders.write");
+    assert_eq!(
+        scope().await,
+        "appid_default orders.read orders.write",
+        "no role is checked"
+    );
+    visitor
+        .change(
+            &path,
+            &[("action", "roles"), ("role", &role), ("role", "unknown")],
+        )
+        .await;
+    assert_eq!(
+        scope().await,
+        "appid_default desk.open orders.read orders.write"
+    );
     let delete = [("action", "delete-role"), ("role", role.as_str())];
-    assert!(visitor.change(&path, &delete).await.contains("The role was deleted."));
+    assert!(
+        visitor
+            .change(&path, &delete)
+            .await
+            .contains("The role was deleted.")
+    );
     assert_eq!(scope().await, "appid_default orders.read orders.write");
     // From a page that was open before.
     let late = visitor.submit(&path, &delete).await;
-    let page = visitor.page(late.headers()["location"].to_str().unwrap()).await;
+    let page = visitor
+        .page(late.headers()["location"].to_str().unwrap())
+        .await;
     assert!(page.contains("There was no such role any more."));
 
     let page = visitor.change(&path, &[("action", "delete")]).await;
     assert!(page.contains("The application was deleted."));
     assert!(visitor.server.applications().is_empty());
     assert_eq!(visitor.open(&path).await.status(), StatusCode::NOT_FOUND);
-    assert_eq!(visitor.submit(&path, &[("action", "delete")]).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(
+        visitor
+            .submit(&path, &[("action", "delete")])
+            .await
+            .status(),
+        StatusCode::NOT_FOUND
+    );
 }
 
 #[tokio::test]
@@ -415,15 +633,31 @@ async fn a_refused_change_keeps_what_was_typed_beside_its_error() {
     let app = visitor.server.register("shop").unwrap();
     let path = format!("/applications/{}", app.client_id());
     for (fields, error, typed) in [
-        (vec![("action", "rename"), ("name", "")], "name-error", "value=\"\""),
-        (vec![("action", "scopes"), ("scopes", "Orders Read")], "scopes-error", ">Orders Read</textarea>"),
         (
-            vec![("action", "add-role"), ("role_name", "clerk"), ("role_scopes", "openid.x")],
+            vec![("action", "rename"), ("name", "")],
+            "name-error",
+            "value=\"\"",
+        ),
+        (
+            vec![("action", "scopes"), ("scopes", "Orders Read")],
+            "scopes-error",
+            ">Orders Read</textarea>",
+        ),
+        (
+            vec![
+                ("action", "add-role"),
+                ("role_name", "clerk"),
+                ("role_scopes", "openid.x"),
+            ],
             "role-scopes-error",
             "value=\"openid.x\"",
         ),
         (
-            vec![("action", "add-role"), ("role_name", ""), ("role_scopes", "desk.open")],
+            vec![
+                ("action", "add-role"),
+                ("role_name", ""),
+                ("role_scopes", "desk.open"),
+            ],
             "role-name-error",
             "value=\"desk.open\"",
         ),
@@ -431,11 +665,21 @@ async fn a_refused_change_keeps_what_was_typed_beside_its_error() {
         let response = visitor.submit(&path, &fields).await;
         assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
         let page = text(&response);
-        assert!(page.contains(&format!(r#"id="{error}" role="alert""#)), "{page}");
+        assert!(
+            page.contains(&format!(r#"id="{error}" role="alert""#)),
+            "{page}"
+        );
         assert!(page.contains(typed), "{page}");
         assert_eq!(page.matches(r#"role="alert""#).count(), 1);
-        assert_eq!(page.matches(r#"aria-invalid="true""#).count(), 1, "one field is wrong: {page}");
-        let invalid = page.split('<').find(|tag| tag.contains(r#"aria-invalid="true""#)).unwrap();
+        assert_eq!(
+            page.matches(r#"aria-invalid="true""#).count(),
+            1,
+            "one field is wrong: {page}"
+        );
+        let invalid = page
+            .split('<')
+            .find(|tag| tag.contains(r#"aria-invalid="true""#))
+            .unwrap();
         assert!(invalid.contains(error), "{invalid}");
         assert!(page.contains("<title>Error: shop"));
     }
@@ -463,9 +707,16 @@ async fn what_is_wrong_with_the_server_is_not_shown_at_a_field() {
         ("/keys", vec![("action", "rotate")]),
     ] {
         let response = visitor.submit(path, &fields).await;
-        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR, "{fields:?}");
+        assert_eq!(
+            response.status(),
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "{fields:?}"
+        );
         let page = text(&response);
-        assert!(page.contains("State file") && page.contains("cannot be written"), "{page}");
+        assert!(
+            page.contains("State file") && page.contains("cannot be written"),
+            "{page}"
+        );
         assert!(!page.contains("aria-invalid"));
     }
     assert_eq!(visitor.server.applications().len(), 1);
@@ -474,7 +725,9 @@ async fn what_is_wrong_with_the_server_is_not_shown_at_a_field() {
     for _ in 0..200 {
         visitor.server.register("one of many").unwrap();
     }
-    let response = visitor.submit("/applications/new", &[("name", "orders")]).await;
+    let response = visitor
+        .submit("/applications/new", &[("name", "orders")])
+        .await;
     assert_eq!(response.status(), StatusCode::CONFLICT);
     assert!(text(&response).contains("there are 200 already, the most that a tenant can have"));
 }
@@ -483,18 +736,35 @@ async fn what_is_wrong_with_the_server_is_not_shown_at_a_field() {
 async fn what_was_done_is_in_the_title() {
     let visitor = Visitor::new();
     let title = |page: &str| between(page, "<title>", " · ").to_owned();
-    let page = visitor.change("/applications/new", &[("name", "shop")]).await;
-    assert_eq!(title(&page), "The application was added. Select it to see its credentials. Applications");
-    let edit = format!("/applications/{}", visitor.server.applications()[0].client_id());
-    let page = visitor.change(&edit, &[("action", "rename"), ("name", "orders")]).await;
+    let page = visitor
+        .change("/applications/new", &[("name", "shop")])
+        .await;
+    assert_eq!(
+        title(&page),
+        "The application was added. Select it to see its credentials. Applications"
+    );
+    let edit = format!(
+        "/applications/{}",
+        visitor.server.applications()[0].client_id()
+    );
+    let page = visitor
+        .change(&edit, &[("action", "rename"), ("name", "orders")])
+        .await;
     assert_eq!(title(&page), "The name was saved. orders");
     let page = visitor.change("/keys", &[("action", "rotate")]).await;
-    assert_eq!(title(&page), "Tokens are signed with a new key from now on. Keys");
+    assert_eq!(
+        title(&page),
+        "Tokens are signed with a new key from now on. Keys"
+    );
     assert_eq!(
         title(&visitor.change("/faults", &[("endpoint", "all")]).await),
         "All faults were ended. Faults"
     );
-    assert_eq!(title(&visitor.page("/keys").await), "Keys", "but not for ever");
+    assert_eq!(
+        title(&visitor.page("/keys").await),
+        "Keys",
+        "but not for ever"
+    );
 }
 
 #[tokio::test]
@@ -502,22 +772,49 @@ async fn the_router_without_the_dashboard_has_none() {
     let visitor = Visitor::new();
     for path in PAGES.into_iter().chain(["/dashboard/style.css"]) {
         let request = || visitor.request("GET", path).body(Bytes::new()).unwrap();
-        let response = visitor.server.router().oneshot(request().map(Body::from)).await.unwrap();
+        let response = visitor
+            .server
+            .router()
+            .oneshot(request().map(Body::from))
+            .await
+            .unwrap();
         assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
-        let response = visitor.server.transport().send(request(), 1 << 20).await.unwrap();
+        let response = visitor
+            .server
+            .transport()
+            .send(request(), 1 << 20)
+            .await
+            .unwrap();
         assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
     }
-    let keys = Request::get(visitor.server.jwks_uri().as_str()).body(Body::empty()).unwrap();
-    assert_eq!(visitor.server.router().oneshot(keys).await.unwrap().status(), StatusCode::OK);
+    let keys = Request::get(visitor.server.jwks_uri().as_str())
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(
+        visitor
+            .server
+            .router()
+            .oneshot(keys)
+            .await
+            .unwrap()
+            .status(),
+        StatusCode::OK
+    );
 }
 
 #[tokio::test]
 async fn a_token_is_tried_and_taken_apart() {
     let visitor = Visitor::new();
     let app = visitor.server.register("shop").unwrap();
-    let response = visitor.submit("/try", &[("application", app.client_id()), ("scope", "")]).await;
+    let response = visitor
+        .submit("/try", &[("application", app.client_id()), ("scope", "")])
+        .await;
     let location = response.headers()["location"].to_str().unwrap().to_owned();
-    assert_eq!(location, format!("/try/{}", app.client_id()), "neither token nor secret");
+    assert_eq!(
+        location,
+        format!("/try/{}", app.client_id()),
+        "neither token nor secret"
+    );
     let page = visitor.page(&location).await;
     let json = |id: &str| serde_json::from_str::<Value>(&element(&page, id)).unwrap();
     assert_eq!(json("token-header")["kid"], visitor.server.keys()[0].kid());
@@ -525,14 +822,35 @@ async fn a_token_is_tried_and_taken_apart() {
     assert!(page.contains("<strong>1 h 0 min</strong>"));
     assert!(page.contains("<title>Token issued: Try it · "));
     visitor.clock.advance(Duration::from_secs(90));
-    assert!(visitor.page(&location).await.contains("<strong>58 min 30 s</strong>"));
+    assert!(
+        visitor
+            .page(&location)
+            .await
+            .contains("<strong>58 min 30 s</strong>")
+    );
     visitor.clock.advance(Duration::from_secs(3600));
-    assert!(visitor.page(&location).await.contains("<strong>expired</strong>"));
+    assert!(
+        visitor
+            .page(&location)
+            .await
+            .contains("<strong>expired</strong>")
+    );
 
-    let refused = visitor.change("/try", &[("application", app.client_id()), ("scope", "orders.read")]).await;
+    let refused = visitor
+        .change(
+            "/try",
+            &[("application", app.client_id()), ("scope", "orders.read")],
+        )
+        .await;
     assert!(refused.contains("invalid_scope") && !refused.contains("token-claims"));
     assert!(refused.contains("<title>No token: Try it · "));
-    assert_eq!(visitor.submit("/try", &[("application", "none")]).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(
+        visitor
+            .submit("/try", &[("application", "none")])
+            .await
+            .status(),
+        StatusCode::NOT_FOUND
+    );
 }
 
 #[tokio::test]
@@ -540,24 +858,58 @@ async fn a_token_is_tried_for_another_application() {
     let visitor = Visitor::new();
     let shop = visitor.server.register("shop").unwrap();
     let orders = visitor.server.register("orders").unwrap();
-    let fields = [("application", shop.client_id()), ("audience", orders.client_id())];
+    let fields = [
+        ("application", shop.client_id()),
+        ("audience", orders.client_id()),
+    ];
     let page = visitor.change("/try", &fields).await;
     let claims: Value = serde_json::from_str(&element(&page, "token-claims")).unwrap();
-    assert_eq!((&claims["sub"], &claims["aud"]), (&json!(shop.client_id()), &json!([orders.client_id()])));
+    assert_eq!(
+        (&claims["sub"], &claims["aud"]),
+        (&json!(shop.client_id()), &json!([orders.client_id()]))
+    );
     // The one that it is for stays chosen, is in the lines, and is the one to be started.
-    assert!(page.contains(&format!(r#"<option value="{}" selected>orders</option>"#, orders.client_id())));
-    assert!(element(&page, "curl-token").ends_with(&format!("-d 'audience={}'", orders.client_id())));
-    assert!(element(&page, "environment").contains(&format!(r#""clientId":"{}""#, orders.client_id())));
+    assert!(page.contains(&format!(
+        r#"<option value="{}" selected>orders</option>"#,
+        orders.client_id()
+    )));
+    assert!(
+        element(&page, "curl-token").ends_with(&format!("-d 'audience={}'", orders.client_id()))
+    );
+    assert!(
+        element(&page, "environment").contains(&format!(r#""clientId":"{}""#, orders.client_id()))
+    );
     // It is one of the applications, and as long as it is there.
-    let none = [("application", shop.client_id()), ("audience", "x' ; id ; '")];
-    assert_eq!(visitor.submit("/try", &none).await.status(), StatusCode::NOT_FOUND);
+    let none = [
+        ("application", shop.client_id()),
+        ("audience", "x' ; id ; '"),
+    ];
+    assert_eq!(
+        visitor.submit("/try", &none).await.status(),
+        StatusCode::NOT_FOUND
+    );
     let bills = visitor.server.register("bills").unwrap();
-    visitor.change("/try", &[("application", shop.client_id()), ("audience", bills.client_id())]).await;
-    visitor.change(&format!("/applications/{}", bills.client_id()), &[("action", "delete")]).await;
+    visitor
+        .change(
+            "/try",
+            &[
+                ("application", shop.client_id()),
+                ("audience", bills.client_id()),
+            ],
+        )
+        .await;
+    visitor
+        .change(
+            &format!("/applications/{}", bills.client_id()),
+            &[("action", "delete")],
+        )
+        .await;
     let page = visitor.page(&format!("/try/{}", shop.client_id())).await;
     assert!(!page.contains(bills.client_id()) && !page.contains("token-claims"));
     // Without one it is for the application itself.
-    let page = visitor.change("/try", &[("application", shop.client_id())]).await;
+    let page = visitor
+        .change("/try", &[("application", shop.client_id())])
+        .await;
     let claims: Value = serde_json::from_str(&element(&page, "token-claims")).unwrap();
     assert_eq!(claims["aud"], json!([shop.client_id()]));
 }
@@ -571,7 +923,9 @@ async fn the_lines_for_the_command_line_are_those_of_the_guide_and_work() {
         element(&page, "curl-call").contains("\"Authorization: Bearer $TOKEN\""),
         "there is no token yet"
     );
-    let page = visitor.change("/try", &[("application", app.client_id())]).await;
+    let page = visitor
+        .change("/try", &[("application", app.client_id())])
+        .await;
 
     let line = element(&page, "curl-token");
     assert!(line.starts_with("curl -X POST \\\n"));
@@ -579,27 +933,46 @@ async fn the_lines_for_the_command_line_are_those_of_the_guide_and_work() {
         "-H 'Content-Type: application/x-www-form-urlencoded' \\\n  -d grant_type=client_credentials"
     ));
     let request = Request::post(between(&line, "\\\n  ", " \\\n"))
-        .header(header::AUTHORIZATION, between(&line, "'Authorization: ", "'"))
+        .header(
+            header::AUTHORIZATION,
+            between(&line, "'Authorization: ", "'"),
+        )
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body("grant_type=client_credentials".into());
-    assert_eq!(visitor.send(request.unwrap()).await.status(), StatusCode::OK);
+    assert_eq!(
+        visitor.send(request.unwrap()).await.status(),
+        StatusCode::OK
+    );
 
     let environment = element(&page, "environment");
     let secret = app.secret().expose_secret();
-    assert!(!environment.contains(secret), "a resource server needs none");
-    let binding = Binding::from_json(between(&environment, "APPID_SERVICE_BINDING='", "'")).unwrap();
-    let resource = binding.resource_server().unwrap().transport(visitor.server.transport());
+    assert!(
+        !environment.contains(secret),
+        "a resource server needs none"
+    );
+    let binding =
+        Binding::from_json(between(&environment, "APPID_SERVICE_BINDING='", "'")).unwrap();
+    let resource = binding
+        .resource_server()
+        .unwrap()
+        .transport(visitor.server.transport());
     let resource = resource.clock(visitor.clock.clone()).start().await.unwrap();
     let call = element(&page, "curl-call");
     assert!(call.starts_with("curl http://localhost:8081/protected_resource"));
     let request = Request::builder()
-        .header(header::AUTHORIZATION, between(&call, "\"Authorization: ", "\""))
+        .header(
+            header::AUTHORIZATION,
+            between(&call, "\"Authorization: ", "\""),
+        )
         .body(())
         .unwrap();
-    let protected = resource
-        .layer()
-        .layer(service_fn(async |_: Request<()>| Ok::<_, std::convert::Infallible>(Response::new(()))));
-    assert_eq!(protected.oneshot(request).await.unwrap().status(), StatusCode::OK);
+    let protected = resource.layer().layer(service_fn(async |_: Request<()>| {
+        Ok::<_, std::convert::Infallible>(Response::new(()))
+    }));
+    assert_eq!(
+        protected.oneshot(request).await.unwrap().status(),
+        StatusCode::OK
+    );
 }
 
 #[tokio::test]
@@ -608,11 +981,22 @@ async fn the_line_that_requests_a_token_asks_for_the_scope_that_was_tried() {
     let app = visitor.server.register("shop").unwrap();
     app.set_scopes(["orders.read", "orders.write"]).unwrap();
     for (scope, last) in [
-        ("orders.read orders.write", "-d 'scope=orders.read+orders.write'"),
-        ("'; rm -rf ~ #&x=y", "-d 'scope=%27%3B+rm+-rf+%7E+%23%26x%3Dy'"),
+        (
+            "orders.read orders.write",
+            "-d 'scope=orders.read+orders.write'",
+        ),
+        (
+            "'; rm -rf ~ #&x=y",
+            "-d 'scope=%27%3B+rm+-rf+%7E+%23%26x%3Dy'",
+        ),
         ("", "-d grant_type=client_credentials"),
     ] {
-        let page = visitor.change("/try", &[("application", app.client_id()), ("scope", scope)]).await;
+        let page = visitor
+            .change(
+                "/try",
+                &[("application", app.client_id()), ("scope", scope)],
+            )
+            .await;
         let line = element(&page, "curl-token");
         assert_eq!(line.lines().last().unwrap().trim(), last);
     }
@@ -628,28 +1012,60 @@ async fn keys_are_rotated_and_withdrawn() {
     assert!(page.contains("Current") && page.contains("published for another <span"));
     assert_eq!(visitor.server.keys().len(), 2);
     let withdraw = [("action", "withdraw"), ("kid", first.as_str())];
-    assert!(visitor.change("/keys", &withdraw).await.contains("The key was withdrawn."));
-    assert!(visitor.change("/keys", &withdraw).await.contains("no such key any more"));
+    assert!(
+        visitor
+            .change("/keys", &withdraw)
+            .await
+            .contains("The key was withdrawn.")
+    );
+    assert!(
+        visitor
+            .change("/keys", &withdraw)
+            .await
+            .contains("no such key any more")
+    );
     assert_eq!(visitor.server.keys().len(), 1);
-    assert_eq!(visitor.submit("/keys", &[("action", "publish")]).await.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(
+        visitor
+            .submit("/keys", &[("action", "publish")])
+            .await
+            .status(),
+        StatusCode::BAD_REQUEST
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn faults_are_switched_on_and_off_endpoint_by_endpoint() {
     let visitor = Visitor::new();
     let app = visitor.server.register("shop").unwrap();
-    let ask = async || visitor.ask_for_a_token(app.client_id(), app.secret().expose_secret()).await;
-    let switch =
-        async |fault: &str| visitor.change("/faults", &[("endpoint", "Token"), ("fault", fault)]).await;
+    let ask = async || {
+        visitor
+            .ask_for_a_token(app.client_id(), app.secret().expose_secret())
+            .await
+    };
+    let switch = async |fault: &str| {
+        visitor
+            .change("/faults", &[("endpoint", "Token"), ("fault", fault)])
+            .await
+    };
     let page = switch("outage").await;
-    assert_eq!(page.matches(r#"aria-pressed="true""#).count(), 5, "one an endpoint");
+    assert_eq!(
+        page.matches(r#"aria-pressed="true""#).count(),
+        5,
+        "one an endpoint"
+    );
     let pressed = between(&page, r#"value="outage""#, ">");
     assert!(pressed.contains(r#"aria-pressed="true""#), "{pressed}");
     assert_eq!(ask().await.status(), StatusCode::SERVICE_UNAVAILABLE);
-    let tried = visitor.change("/try", &[("application", app.client_id())]).await;
+    let tried = visitor
+        .change("/try", &[("application", app.client_id())])
+        .await;
     assert!(tried.contains("The answer was 503 Service Unavailable, and no token response."));
     switch("garbage").await;
-    assert!(ask().await.body().starts_with(b"<!doctype html>"), "in place of the outage");
+    assert!(
+        ask().await.body().starts_with(b"<!doctype html>"),
+        "in place of the outage"
+    );
     switch("latency").await;
     let asked = tokio::time::Instant::now();
     assert_eq!(ask().await.status(), StatusCode::OK);
@@ -660,12 +1076,26 @@ async fn faults_are_switched_on_and_off_endpoint_by_endpoint() {
     assert_eq!(asked.elapsed().as_secs(), 0);
 
     visitor.server.fail(Endpoints::Token, Fault::Hang);
-    assert!(visitor.page("/faults").await.contains("Scripted elsewhere: no answer"));
-    let tried = visitor.change("/try", &[("application", app.client_id())]).await;
+    assert!(
+        visitor
+            .page("/faults")
+            .await
+            .contains("Scripted elsewhere: no answer")
+    );
+    let tried = visitor
+        .change("/try", &[("application", app.client_id())])
+        .await;
     assert!(tried.contains("There was no answer within 5 s."));
-    assert!(visitor.change("/faults", &[("endpoint", "all")]).await.contains("All faults were ended."));
+    assert!(
+        visitor
+            .change("/faults", &[("endpoint", "all")])
+            .await
+            .contains("All faults were ended.")
+    );
     assert_eq!(ask().await.status(), StatusCode::OK);
-    let unknown = visitor.submit("/faults", &[("endpoint", "Token"), ("fault", "flood")]).await;
+    let unknown = visitor
+        .submit("/faults", &[("endpoint", "Token"), ("fault", "flood")])
+        .await;
     assert_eq!(unknown.status(), StatusCode::BAD_REQUEST);
 }
 
@@ -674,15 +1104,33 @@ async fn activity_tells_outcomes_and_keeps_no_secret() {
     let visitor = Visitor::new();
     let app = visitor.server.register("shop").unwrap();
     let secret = app.secret().expose_secret();
-    assert!(visitor.page("/activity").await.contains("No request has come yet."));
-    let answer: Value =
-        serde_json::from_slice(visitor.ask_for_a_token(app.client_id(), secret).await.body()).unwrap();
-    visitor.ask_for_a_token("guessed-id", "guessed-secret").await;
-    let keys = || Request::get(visitor.server.jwks_uri().as_str()).body(Bytes::new()).unwrap();
+    assert!(
+        visitor
+            .page("/activity")
+            .await
+            .contains("No request has come yet.")
+    );
+    let answer: Value = serde_json::from_slice(
+        visitor
+            .ask_for_a_token(app.client_id(), secret)
+            .await
+            .body(),
+    )
+    .unwrap();
+    visitor
+        .ask_for_a_token("guessed-id", "guessed-secret")
+        .await;
+    let keys = || {
+        Request::get(visitor.server.jwks_uri().as_str())
+            .body(Bytes::new())
+            .unwrap()
+    };
     visitor.server.fail_next(Endpoints::Keys, 1, Fault::Garbage);
     visitor.send(keys()).await;
     visitor.server.fail_next(Endpoints::Keys, 1, Fault::Hang);
-    tokio::time::timeout(Duration::from_secs(3), visitor.send(keys())).await.unwrap_err();
+    tokio::time::timeout(Duration::from_secs(3), visitor.send(keys()))
+        .await
+        .unwrap_err();
     let page = visitor.page("/activity").await;
     for told in [
         "token issued",
@@ -696,7 +1144,10 @@ async fn activity_tells_outcomes_and_keeps_no_secret() {
     }
     for kept in [secret, answer["access_token"].as_str().unwrap(), "guessed"] {
         assert!(!page.contains(kept));
-        assert!(!format!("{:?}", visitor.server).contains(kept), "nor in Debug output");
+        assert!(
+            !format!("{:?}", visitor.server).contains(kept),
+            "nor in Debug output"
+        );
     }
     let rows = |page: &str| page.matches(r#"<td class="endpoint""#).count();
     assert_eq!(rows(&page), 4);
@@ -710,12 +1161,24 @@ async fn activity_tells_outcomes_and_keeps_no_secret() {
 async fn activity_shows_discovery_at_the_place_of_rfc_8414() {
     let visitor = Visitor::new();
     let issuer = visitor.server.issuer();
-    let path = issuer.as_str().strip_prefix(visitor.server.base_url()).unwrap();
-    let found = visitor.open(&format!("/.well-known/oauth-authorization-server{path}")).await;
+    let path = issuer
+        .as_str()
+        .strip_prefix(visitor.server.base_url())
+        .unwrap();
+    let found = visitor
+        .open(&format!("/.well-known/oauth-authorization-server{path}"))
+        .await;
     assert_eq!(found.status(), StatusCode::OK);
-    visitor.open("/.well-known/appspecific/com.chrome.devtools.json").await;
+    visitor
+        .open("/.well-known/appspecific/com.chrome.devtools.json")
+        .await;
     let page = visitor.page("/activity").await;
-    assert_eq!(page.matches(r#"<td class="endpoint" role="cell">Discovery</td>"#).count(), 1, "{page}");
+    assert_eq!(
+        page.matches(r#"<td class="endpoint" role="cell">Discovery</td>"#)
+            .count(),
+        1,
+        "{page}"
+    );
 }
 
 #[tokio::test]
@@ -723,7 +1186,10 @@ async fn a_form_that_is_too_large_is_refused() {
     let visitor = Visitor::new();
     let name = "x".repeat(65 * 1024);
     assert_eq!(
-        visitor.submit("/applications/new", &[("name", &name)]).await.status(),
+        visitor
+            .submit("/applications/new", &[("name", &name)])
+            .await
+            .status(),
         StatusCode::PAYLOAD_TOO_LARGE
     );
 }
@@ -734,5 +1200,11 @@ async fn what_is_no_page_is_answered_as_before() {
     let response = visitor.open("/nothing").await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
     assert_eq!(response.headers()["content-type"], "application/json");
-    assert_eq!(visitor.send(visitor.request("DELETE", "/").body(Bytes::new()).unwrap()).await.status(), 405);
+    assert_eq!(
+        visitor
+            .send(visitor.request("DELETE", "/").body(Bytes::new()).unwrap())
+            .await
+            .status(),
+        405
+    );
 }

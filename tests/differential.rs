@@ -21,12 +21,18 @@ use tower_oauth::UnixTime;
 
 /// Whether jsonwebtoken's verifier takes the signature of a token made with this key.
 fn oracle_accepts(token: &str, key: &PrivateKey, alg: &str) -> bool {
-    let Ok(algorithm) = alg.parse() else { return false };
+    let Ok(algorithm) = alg.parse() else {
+        return false;
+    };
     let jwk: Jwk = serde_json::from_value(key.jwk("any")).unwrap();
     let key = DecodingKey::from_jwk(&jwk).unwrap();
-    let Some((input, signature)) = token.rsplit_once('.') else { return false };
+    let Some((input, signature)) = token.rsplit_once('.') else {
+        return false;
+    };
     let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    let Ok(signature) = base64::Engine::decode(&engine, signature) else { return false };
+    let Ok(signature) = base64::Engine::decode(&engine, signature) else {
+        return false;
+    };
     (DEFAULT_PROVIDER.verifier_factory)(&algorithm, &key)
         .unwrap()
         .verify(input.as_bytes(), &signature)

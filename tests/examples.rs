@@ -39,24 +39,33 @@ async fn authorization_server() -> Serving {
 
 async fn protected_resource(binding: &Value) -> Serving {
     let mut command = example("protected_resource");
-    command.env("APPID_SERVICE_BINDING", binding.to_string()).env("RUST_LOG", "trace");
+    command
+        .env("APPID_SERVICE_BINDING", binding.to_string())
+        .env("RUST_LOG", "trace");
     Serving::start(command).await
 }
 
 async fn token(credentials: &Serving, base: &str) -> String {
     let request = reqwest::Client::new()
         .post(format!("{base}/token"))
-        .basic_auth(credentials.text("clientId"), Some(credentials.text("secret")))
+        .basic_auth(
+            credentials.text("clientId"),
+            Some(credentials.text("secret")),
+        )
         .header("content-type", "application/x-www-form-urlencoded")
         .body("grant_type=client_credentials");
-    let body: Value = serde_json::from_slice(&request.send().await.unwrap().bytes().await.unwrap()).unwrap();
+    let body: Value =
+        serde_json::from_slice(&request.send().await.unwrap().bytes().await.unwrap()).unwrap();
     body["access_token"].as_str().unwrap().to_owned()
 }
 
 /// Runs a caller to its end; its last line on stderr is the tally.
 async fn call(url: &str, variables: &[(&str, &str)]) -> (Output, Value) {
     let mut command = example("call_protected_resource");
-    command.arg(url).envs(variables.iter().copied()).env("RUST_LOG", "trace");
+    command
+        .arg(url)
+        .envs(variables.iter().copied())
+        .env("RUST_LOG", "trace");
     let output = command.output().await.unwrap();
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     let tally = serde_json::from_str(log.lines().last().unwrap_or_default()).unwrap_or_default();
@@ -81,24 +90,49 @@ async fn the_guides_flow_works_end_to_end_and_outlives_the_authorization_server(
         );
         secrets.push(token);
     }
-    assert_eq!(get(&format!("{listening}/protected_resource"), None).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(
-        get(&format!("{listening}/reports"), secrets.last().map(String::as_str)).await.0,
+        get(&format!("{listening}/protected_resource"), None)
+            .await
+            .0,
+        StatusCode::UNAUTHORIZED
+    );
+    assert_eq!(
+        get(
+            &format!("{listening}/reports"),
+            secrets.last().map(String::as_str)
+        )
+        .await
+        .0,
         StatusCode::FORBIDDEN
     );
-    let (_, context) = get(&format!("{listening}/context"), secrets.last().map(String::as_str)).await;
+    let (_, context) = get(
+        &format!("{listening}/context"),
+        secrets.last().map(String::as_str),
+    )
+    .await;
     let context: Value = serde_json::from_str(&context).unwrap();
     assert_eq!(context["client_id"], issuer.text("clientId"));
     assert_eq!(context["issuer"], v4);
     assert_eq!(context["claims"]["tenant"], issuer.text("tenantId"));
-    for (path, word) in [("healthz", "ok"), ("readyz", "healthy"), ("metrics", "verdict=\"granted\"")] {
+    for (path, word) in [
+        ("healthz", "ok"),
+        ("readyz", "healthy"),
+        ("metrics", "verdict=\"granted\""),
+    ] {
         let (status, body) = get(&format!("{listening}/{path}"), None).await;
-        assert!(status == StatusCode::OK && body.contains(word), "{path}: {body}");
+        assert!(
+            status == StatusCode::OK && body.contains(word),
+            "{path}: {body}"
+        );
     }
 
     let binding = issuer.printed.to_string();
     let url = format!("{listening}/protected_resource");
-    let variables = [("APPID_SERVICE_BINDING", binding.as_str()), ("REPEAT", "200"), ("CONCURRENCY", "10")];
+    let variables = [
+        ("APPID_SERVICE_BINDING", binding.as_str()),
+        ("REPEAT", "200"),
+        ("CONCURRENCY", "10"),
+    ];
     let (output, tally) = call(&url, &variables).await;
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(output.stdout, b"Hello from protected resource\n");
@@ -126,7 +160,11 @@ async fn protected_routes_answer_get_and_head_and_405_to_other_methods_whoever_a
     let resource = protected_resource(&issuer.printed).await;
     let token = token(&issuer, &issuer.text("oauthServerUrl")).await;
     let client = reqwest::Client::new();
-    for (path, good) in [("protected_resource", 200), ("context", 200), ("reports", 403)] {
+    for (path, good) in [
+        ("protected_resource", 200),
+        ("context", 200),
+        ("reports", 403),
+    ] {
         let url = format!("{}/{path}", resource.text("listening"));
         for (method, anonymous, known) in [
             (Method::GET, 401, good),
@@ -138,19 +176,31 @@ async fn protected_routes_answer_get_and_head_and_405_to_other_methods_whoever_a
             let request = client.request(method.clone(), &url);
             let without = request.try_clone().unwrap().send().await.unwrap().status();
             let with = request.bearer_auth(&token).send().await.unwrap().status();
-            assert_eq!((without.as_u16(), with.as_u16()), (anonymous, known), "{method} {path}");
+            assert_eq!(
+                (without.as_u16(), with.as_u16()),
+                (anonymous, known),
+                "{method} {path}"
+            );
         }
     }
 }
 
 #[tokio::test]
 async fn a_resource_that_starts_before_its_issuer_becomes_ready_by_itself() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+        .to_string();
     let url = format!("http://127.0.0.1:{port}/oauth/v4/39a37f57-a227-4bfe-a044-93b6e6060b61");
     let resource = protected_resource(&json!({ "clientId": "shop", "oauthServerUrl": url })).await;
     let ready = format!("{}/readyz", resource.text("listening"));
     assert_eq!(get(&ready, None).await.0, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(get(&ready.replace("readyz", "healthz"), None).await.0, StatusCode::OK);
+    assert_eq!(
+        get(&ready.replace("readyz", "healthz"), None).await.0,
+        StatusCode::OK
+    );
     let mut issuer = example("authorization_server");
     issuer.env("PORT", &port);
     let _issuer = Serving::start(issuer).await;
@@ -159,44 +209,81 @@ async fn a_resource_that_starts_before_its_issuer_becomes_ready_by_itself() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), became_ready).await.expect("ready within 10 seconds");
+    tokio::time::timeout(Duration::from_secs(10), became_ready)
+        .await
+        .expect("ready within 10 seconds");
 }
 
 #[tokio::test]
 async fn a_caller_that_is_refused_says_what_the_server_said() {
     let issuer = authorization_server().await;
     let (url, id) = (issuer.text("oauthServerUrl"), issuer.text("clientId"));
-    let variables = [("OAUTH_SERVER_URL", url.as_str()), ("CLIENT_ID", &id), ("CLIENT_SECRET", "wrong-one")];
+    let variables = [
+        ("OAUTH_SERVER_URL", url.as_str()),
+        ("CLIENT_ID", &id),
+        ("CLIENT_SECRET", "wrong-one"),
+    ];
     let (output, tally) = call("http://127.0.0.1:9/", &variables).await;
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(tally, json!({ "requests": 1, "failed": 1 }));
     let log = String::from_utf8_lossy(&output.stderr);
-    assert!(log.contains("invalid_client") && !log.contains("wrong-one"), "{log}");
+    assert!(
+        log.contains("invalid_client") && !log.contains("wrong-one"),
+        "{log}"
+    );
 
     let secret = issuer.text("secret");
-    let good = [("OAUTH_SERVER_URL", url.as_str()), ("CLIENT_ID", &id), ("CLIENT_SECRET", &secret)];
+    let good = [
+        ("OAUTH_SERVER_URL", url.as_str()),
+        ("CLIENT_ID", &id),
+        ("CLIENT_SECRET", &secret),
+    ];
     let resource = protected_resource(&issuer.printed).await;
     let (output, _) = call(&format!("{}/context", resource.text("listening")), &good).await;
-    assert_eq!(output.status.code(), Some(0), "by discovery, form-urlencoded");
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "by discovery, form-urlencoded"
+    );
     let (output, tally) = call(&format!("{}/reports", resource.text("listening")), &good).await;
-    assert_eq!((output.status.code(), &tally["failed"]), (Some(1), &json!(1)), "403 is a failure");
+    assert_eq!(
+        (output.status.code(), &tally["failed"]),
+        (Some(1), &json!(1)),
+        "403 is a failure"
+    );
 }
 
-/// A server that notes the lines of the requests, and answers a token request with a token, anything
-/// below `/.well-known/` with 404, and the rest with 200.
+/// A server that notes the lines of the requests, and answers a token request with a token,
+/// anything below `/.well-known/` with 404, and the rest with 200.
 async fn noting(lines: Arc<Mutex<Vec<String>>>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let router = axum::Router::new().fallback(async move |request: axum::extract::Request| {
-        let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let header = |name: &str| {
+            request
+                .headers()
+                .get(name)
+                .map(|value| value.to_str().unwrap().to_owned())
+        };
         let authorization = header("authorization").unwrap_or_default();
         let path = request.uri().path().to_owned();
-        lines.lock().unwrap().push(format!("{} {path} {authorization}", request.method()));
-        let token = json!({ "access_token": "a-token", "token_type": "Bearer", "expires_in": 3600 });
+        lines
+            .lock()
+            .unwrap()
+            .push(format!("{} {path} {authorization}", request.method()));
+        let token =
+            json!({ "access_token": "a-token", "token_type": "Bearer", "expires_in": 3600 });
         if path.contains("/.well-known/") {
             (StatusCode::NOT_FOUND, axum::Json(Value::Null))
         } else {
-            (StatusCode::OK, axum::Json(if path.ends_with("/token") { token } else { json!("served") }))
+            (
+                StatusCode::OK,
+                axum::Json(if path.ends_with("/token") {
+                    token
+                } else {
+                    json!("served")
+                }),
+            )
         }
     });
     tokio::spawn(async move { axum::serve(listener, router).await });
@@ -205,59 +292,153 @@ async fn noting(lines: Arc<Mutex<Vec<String>>>) -> String {
 
 #[tokio::test]
 async fn an_app_id_base_of_version_3_is_asked_at_its_token_endpoint_without_discovery() {
-    for (path, discovered) in [("oauth/v3/t", 0), ("oauth/v3/t/", 0), ("oauth/v4/t/", 3), ("realms/t", 3)] {
+    for (path, discovered) in [
+        ("oauth/v3/t", 0),
+        ("oauth/v3/t/", 0),
+        ("oauth/v4/t/", 3),
+        ("realms/t", 3),
+    ] {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let base = noting(Arc::clone(&lines)).await;
         let url = format!("{base}/{path}");
-        let variables = [("OAUTH_SERVER_URL", url.as_str()), ("CLIENT_ID", "a"), ("CLIENT_SECRET", "+/=")];
+        let variables = [
+            ("OAUTH_SERVER_URL", url.as_str()),
+            ("CLIENT_ID", "a"),
+            ("CLIENT_SECRET", "+/="),
+        ];
         let (output, _) = call(&format!("{base}/served"), &variables).await;
         assert_eq!(output.status.code(), Some(0), "{path}");
         let lines = lines.lock().unwrap();
         assert_eq!(lines.len(), discovered + 2, "{lines:?}");
         // "a:%2B%2F%3D": form-urlencoded.
-        let token = format!("POST /{}/token Basic YTolMkIlMkYlM0Q=", path.trim_end_matches('/'));
-        assert_eq!(lines[discovered..], [token, "GET /served Bearer a-token".to_owned()]);
+        let token = format!(
+            "POST /{}/token Basic YTolMkIlMkYlM0Q=",
+            path.trim_end_matches('/')
+        );
+        assert_eq!(
+            lines[discovered..],
+            [token, "GET /served Bearer a-token".to_owned()]
+        );
     }
 }
 
 #[tokio::test]
 async fn a_caller_whose_issuer_is_named_otherwise_says_both_names_and_sends_nothing() {
     let issuer = authorization_server().await;
-    let (url, id, secret) = (issuer.text("oauthServerUrl"), issuer.text("clientId"), issuer.text("secret"));
+    let (url, id, secret) = (
+        issuer.text("oauthServerUrl"),
+        issuer.text("clientId"),
+        issuer.text("secret"),
+    );
     let other = format!("{url}/");
-    let variables = [("OAUTH_SERVER_URL", other.as_str()), ("CLIENT_ID", &id), ("CLIENT_SECRET", &secret)];
+    let variables = [
+        ("OAUTH_SERVER_URL", other.as_str()),
+        ("CLIENT_ID", &id),
+        ("CLIENT_SECRET", &secret),
+    ];
     let (output, tally) = call("http://127.0.0.1:9/", &variables).await;
-    assert_eq!((output.status.code(), &tally["failed"]), (Some(1), &json!(1)));
+    assert_eq!(
+        (output.status.code(), &tally["failed"]),
+        (Some(1), &json!(1))
+    );
     let log = String::from_utf8_lossy(&output.stderr);
-    assert!(log.contains(&format!("expected \"{other}\", found \"{url}\"")), "{log}");
+    assert!(
+        log.contains(&format!("expected \"{other}\", found \"{url}\"")),
+        "{log}"
+    );
     assert!(!log.contains("/token"), "{log}");
 }
 
 #[tokio::test]
 async fn an_unusable_setting_ends_a_program_with_2_and_its_name() {
-    let binding = r#"{"clientId":"a","secret":"s","oauthServerUrl":"http://127.0.0.1:1/oauth/v4/t"}"#;
+    let binding =
+        r#"{"clientId":"a","secret":"s","oauthServerUrl":"http://127.0.0.1:1/oauth/v4/t"}"#;
     let issuer = ("ISSUER", "https://as.example");
     let cases: [(&str, &[(&str, &str)], &str); 20] = [
         ("protected_resource", &[], "ISSUER"),
-        ("protected_resource", &[("ISSUER", "http://as.example"), ("AUDIENCE", "a")], "ISSUER"),
-        ("protected_resource", &[("ISSUER", "as.example"), ("AUDIENCE", "a")], "ISSUER"),
+        (
+            "protected_resource",
+            &[("ISSUER", "http://as.example"), ("AUDIENCE", "a")],
+            "ISSUER",
+        ),
+        (
+            "protected_resource",
+            &[("ISSUER", "as.example"), ("AUDIENCE", "a")],
+            "ISSUER",
+        ),
         ("protected_resource", &[issuer], "AUDIENCE"),
-        ("protected_resource", &[issuer, ("AUDIENCE", "a,,b")], "AUDIENCE"),
-        ("protected_resource", &[issuer, ("AUDIENCE", "a"), ("JWKS_URI", "http://as.example/k")], "JWKS_URI"),
-        ("protected_resource", &[issuer, ("AUDIENCE", "a"), ("MAX_STALE", "0")], "MAX_STALE"),
-        ("protected_resource", &[issuer, ("AUDIENCE", "a"), ("MIN_REFRESH", "soon")], "MIN_REFRESH"),
-        ("protected_resource", &[issuer, ("AUDIENCE", "a"), ("TOKEN_PROFILE", "saml")], "TOKEN_PROFILE"),
-        ("protected_resource", &[issuer, ("AUDIENCE", "a"), ("PORT", "70000")], "PORT"),
-        ("protected_resource", &[issuer, ("APPID_SERVICE_BINDING", binding)], "ISSUER"),
-        ("protected_resource", &[("APPID_SERVICE_BINDING", "{")], "APPID_SERVICE_BINDING"),
-        ("protected_resource", &[("APPID_BINDING_FILE", "/does/not/exist")], "APPID_BINDING_FILE"),
+        (
+            "protected_resource",
+            &[issuer, ("AUDIENCE", "a,,b")],
+            "AUDIENCE",
+        ),
+        (
+            "protected_resource",
+            &[
+                issuer,
+                ("AUDIENCE", "a"),
+                ("JWKS_URI", "http://as.example/k"),
+            ],
+            "JWKS_URI",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("AUDIENCE", "a"), ("MAX_STALE", "0")],
+            "MAX_STALE",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("AUDIENCE", "a"), ("MIN_REFRESH", "soon")],
+            "MIN_REFRESH",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("AUDIENCE", "a"), ("TOKEN_PROFILE", "saml")],
+            "TOKEN_PROFILE",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("AUDIENCE", "a"), ("PORT", "70000")],
+            "PORT",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("APPID_SERVICE_BINDING", binding)],
+            "ISSUER",
+        ),
+        (
+            "protected_resource",
+            &[("APPID_SERVICE_BINDING", "{")],
+            "APPID_SERVICE_BINDING",
+        ),
+        (
+            "protected_resource",
+            &[("APPID_BINDING_FILE", "/does/not/exist")],
+            "APPID_BINDING_FILE",
+        ),
         ("authorization_server", &[("PORT", "http")], "PORT"),
         ("authorization_server", &[("TENANT_ID", "a/b")], "TENANT_ID"),
-        ("authorization_server", &[("TOKEN_LIFETIME", "0")], "TOKEN_LIFETIME"),
-        ("call_protected_resource", &[("OAUTH_SERVER_URL", "https://as.example")], "CLIENT_ID"),
+        (
+            "authorization_server",
+            &[("TOKEN_LIFETIME", "0")],
+            "TOKEN_LIFETIME",
+        ),
+        (
+            "call_protected_resource",
+            &[("OAUTH_SERVER_URL", "https://as.example")],
+            "CLIENT_ID",
+        ),
         ("call_protected_resource", &[], "OAUTH_SERVER_URL"),
-        ("call_protected_resource", &[("APPID_SERVICE_BINDING", binding), ("REPEAT", "0")], "REPEAT"),
-        ("call_protected_resource", &[("APPID_SERVICE_BINDING", binding), ("SCOPE", "a\"b")], "SCOPE"),
+        (
+            "call_protected_resource",
+            &[("APPID_SERVICE_BINDING", binding), ("REPEAT", "0")],
+            "REPEAT",
+        ),
+        (
+            "call_protected_resource",
+            &[("APPID_SERVICE_BINDING", binding), ("SCOPE", "a\"b")],
+            "SCOPE",
+        ),
     ];
     for (program, variables, named) in cases {
         let mut command = example(program);
@@ -265,21 +446,35 @@ async fn an_unusable_setting_ends_a_program_with_2_and_its_name() {
             command.arg("http://127.0.0.1:9/");
         }
         let output = command.envs(variables.iter().copied()).output();
-        let output = tokio::time::timeout(Duration::from_secs(20), output).await.expect(named).unwrap();
+        let output = tokio::time::timeout(Duration::from_secs(20), output)
+            .await
+            .expect(named)
+            .unwrap();
         let log = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{program} {variables:?}: {log}");
-        assert!(log.contains(named) && log.lines().count() == 1, "{program} {variables:?}: {log}");
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{program} {variables:?}: {log}"
+        );
+        assert!(
+            log.contains(named) && log.lines().count() == 1,
+            "{program} {variables:?}: {log}"
+        );
     }
     let no_text = std::os::unix::ffi::OsStringExt::from_vec(vec![0xff]);
     let no_text: std::ffi::OsString = no_text;
-    let output =
-        example("protected_resource").env("ISSUER", "https://as.example").env("AUDIENCE", no_text).output();
+    let output = example("protected_resource")
+        .env("ISSUER", "https://as.example")
+        .env("AUDIENCE", no_text)
+        .output();
     let output = output.await.unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("AUDIENCE"));
     for url in ["http://orders.example/", "orders"] {
-        let output =
-            example("call_protected_resource").arg(url).env("APPID_SERVICE_BINDING", binding).output();
+        let output = example("call_protected_resource")
+            .arg(url)
+            .env("APPID_SERVICE_BINDING", binding)
+            .output();
         assert_eq!(output.await.unwrap().status.code(), Some(2), "{url}");
     }
 }
@@ -288,32 +483,80 @@ async fn an_unusable_setting_ends_a_program_with_2_and_its_name() {
 #[tokio::test]
 async fn a_url_without_a_scheme_ends_a_program_with_what_to_write() {
     let issuer = ("ISSUER", "https://as.example");
-    let binding = |url: &str| json!({ "clientId": "a", "secret": "s", "oauthServerUrl": url }).to_string();
-    for url in
-        ["orders:8080", "as.example", "localhost:6002/oauth/v4/t", "//as.example/", "me:secret@as.example"]
-    {
+    let binding =
+        |url: &str| json!({ "clientId": "a", "secret": "s", "oauthServerUrl": url }).to_string();
+    for url in [
+        "orders:8080",
+        "as.example",
+        "localhost:6002/oauth/v4/t",
+        "//as.example/",
+        "me:secret@as.example",
+    ] {
         let binding = binding(url);
         let cases: [(&str, &str, &[(&str, &str)], &str); 6] = [
-            ("protected_resource", "", &[("ISSUER", url), ("AUDIENCE", "a")], "ISSUER"),
-            ("protected_resource", "", &[issuer, ("AUDIENCE", "a"), ("JWKS_URI", url)], "JWKS_URI"),
-            ("protected_resource", "", &[("APPID_SERVICE_BINDING", &binding)], "APPID_SERVICE_BINDING"),
+            (
+                "protected_resource",
+                "",
+                &[("ISSUER", url), ("AUDIENCE", "a")],
+                "ISSUER",
+            ),
+            (
+                "protected_resource",
+                "",
+                &[issuer, ("AUDIENCE", "a"), ("JWKS_URI", url)],
+                "JWKS_URI",
+            ),
+            (
+                "protected_resource",
+                "",
+                &[("APPID_SERVICE_BINDING", &binding)],
+                "APPID_SERVICE_BINDING",
+            ),
             (
                 "call_protected_resource",
                 "http://127.0.0.1:9/",
-                &[("OAUTH_SERVER_URL", url), ("CLIENT_ID", "a"), ("CLIENT_SECRET", "s")],
+                &[
+                    ("OAUTH_SERVER_URL", url),
+                    ("CLIENT_ID", "a"),
+                    ("CLIENT_SECRET", "s"),
+                ],
                 "OAUTH_SERVER_URL",
             ),
-            ("call_protected_resource", url, &[("APPID_SERVICE_BINDING", &binding)], "URL"),
-            ("call_protected_resource", "http://127.0.0.1:9/", &[("oauthServerUrl", url)], "oauthServerUrl"),
+            (
+                "call_protected_resource",
+                url,
+                &[("APPID_SERVICE_BINDING", &binding)],
+                "URL",
+            ),
+            (
+                "call_protected_resource",
+                "http://127.0.0.1:9/",
+                &[("oauthServerUrl", url)],
+                "oauthServerUrl",
+            ),
         ];
         for (program, argument, variables, named) in cases {
             let mut command = example(program);
             command.args(Some(argument).filter(|argument| !argument.is_empty()));
-            let output = command.envs(variables.iter().copied()).output().await.unwrap();
+            let output = command
+                .envs(variables.iter().copied())
+                .output()
+                .await
+                .unwrap();
             let log = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(2), "{program} {variables:?}: {log}");
-            assert!(log.contains(named) && log.contains("`https://`"), "{program} {variables:?}: {log}");
-            assert!(log.lines().count() == 1 && !log.contains("null") && !log.contains("secret"), "{log}");
+            assert_eq!(
+                output.status.code(),
+                Some(2),
+                "{program} {variables:?}: {log}"
+            );
+            assert!(
+                log.contains(named) && log.contains("`https://`"),
+                "{program} {variables:?}: {log}"
+            );
+            assert!(
+                log.lines().count() == 1 && !log.contains("null") && !log.contains("secret"),
+                "{log}"
+            );
         }
     }
 }
@@ -326,7 +569,11 @@ async fn services_without_app_id_are_named_where_nothing_else_names_an_issuer() 
         ("VCAP_SERVICES", others, "App ID service"),
         ("VCAP_SERVICES", "{}", "App ID service"),
         ("CE_SERVICES", others, "App ID service"),
-        ("VCAP_SERVICES", r#"{"AppID":[{"credentials":null}]}"#, "credentials"),
+        (
+            "VCAP_SERVICES",
+            r#"{"AppID":[{"credentials":null}]}"#,
+            "credentials",
+        ),
         ("VCAP_SERVICES", r#"{"AppID":[]}"#, "credentials"),
         ("CE_SERVICES", r#"{"appid":{}}"#, "credentials"),
         ("VCAP_SERVICES", "appid", "JSON"),
@@ -338,13 +585,23 @@ async fn services_without_app_id_are_named_where_nothing_else_names_an_issuer() 
             command.args((program == "call_protected_resource").then_some("http://127.0.0.1:9/"));
             let output = command.env(variable, services).output().await.unwrap();
             let log = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(2), "{program} {variable} {services}: {log}");
-            assert!(log.contains(variable) && log.contains(reason), "{program} {services}: {log}");
+            assert_eq!(
+                output.status.code(),
+                Some(2),
+                "{program} {variable} {services}: {log}"
+            );
+            assert!(
+                log.contains(variable) && log.contains(reason),
+                "{program} {services}: {log}"
+            );
             assert!(log.lines().count() == 1 && !log.contains("secret"), "{log}");
         }
     }
     let mut resource = example("protected_resource");
-    resource.env("VCAP_SERVICES", others).env("ISSUER", "http://127.0.0.1:1").env("AUDIENCE", "a");
+    resource
+        .env("VCAP_SERVICES", others)
+        .env("ISSUER", "http://127.0.0.1:1")
+        .env("AUDIENCE", "a");
     let resource = Serving::start(resource).await;
     assert_eq!(resource.terminate().await.0, Some(0), "it served");
     let mut caller = example("call_protected_resource");
@@ -354,7 +611,10 @@ async fn services_without_app_id_are_named_where_nothing_else_names_an_issuer() 
         .env("OAUTH_SERVER_URL", "https://as.example");
     let output = caller.output().await.unwrap();
     let log = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(2) && log.contains("CLIENT_ID"), "{log}");
+    assert!(
+        output.status.code() == Some(2) && log.contains("CLIENT_ID"),
+        "{log}"
+    );
 }
 
 /// What `examples/common` allows at a time.
@@ -362,9 +622,16 @@ const MAX_CONNECTIONS: usize = 512;
 
 /// A resource whose issuer is not there, and its address.
 async fn resource_without_issuer(mut command: Command) -> (Serving, SocketAddr) {
-    command.env("ISSUER", "http://127.0.0.1:1").env("AUDIENCE", "a");
+    command
+        .env("ISSUER", "http://127.0.0.1:1")
+        .env("AUDIENCE", "a");
     let resource = Serving::start(command).await;
-    let address = resource.text("listening").strip_prefix("http://").unwrap().parse().unwrap();
+    let address = resource
+        .text("listening")
+        .strip_prefix("http://")
+        .unwrap()
+        .parse()
+        .unwrap();
     (resource, address)
 }
 
@@ -377,7 +644,9 @@ async fn idle(address: SocketAddr, sent: &str) -> TcpStream {
 
 /// Asks for `/healthz` on a connection, and leaves it open.
 async fn healthz(stream: &mut TcpStream) -> std::io::Result<String> {
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\nok") {
         if stream.read_buf(&mut answer).await? == 0 {
@@ -387,10 +656,12 @@ async fn healthz(stream: &mut TcpStream) -> std::io::Result<String> {
     Ok(String::from_utf8(answer).unwrap())
 }
 
-/// A bound on behaviour, and generous: without room, a connection waits for the ten seconds in which
-/// others may send the head of a request.
+/// A bound on behaviour, and generous: without room, a connection waits for the ten seconds in
+/// which others may send the head of a request.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(5), what).await.expect("idle connections make room")
+    tokio::time::timeout(Duration::from_secs(5), what)
+        .await
+        .expect("idle connections make room")
 }
 
 #[tokio::test]
@@ -398,16 +669,26 @@ async fn the_connection_that_has_been_idle_longest_makes_room_for_a_new_one() {
     let (resource, address) = resource_without_issuer(example("protected_resource")).await;
     let mut connections = Vec::new();
     for n in 0..MAX_CONNECTIONS {
-        let sent = if n % 2 == 0 { "" } else { "GET /healthz HTTP/1.1\r\nhost: local" };
+        let sent = if n % 2 == 0 {
+            ""
+        } else {
+            "GET /healthz HTTP/1.1\r\nhost: local"
+        };
         connections.push(idle(address, sent).await);
     }
     let (status, body) = soon(get(&format!("http://{address}/healthz"), None)).await;
     assert_eq!((status, body.as_str()), (StatusCode::OK, "ok"));
     let closed = soon(connections[0].read(&mut [0])).await;
-    assert!(closed.is_err() || closed.is_ok_and(|read| read == 0), "the first makes room");
+    assert!(
+        closed.is_err() || closed.is_ok_and(|read| read == 0),
+        "the first makes room"
+    );
 
     let answer = soon(healthz(&mut connections[2])).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "the third does not: {answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200"),
+        "the third does not: {answer}"
+    );
     // Now it is the one that has been idle for the shortest time.
     for _ in 0..4 {
         soon(healthz(&mut idle(address, "").await)).await.unwrap();
@@ -428,7 +709,9 @@ impl http_body::Body for Frames {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(cx).map(|data| data.map(|data| Ok(http_body::Frame::data(data))))
+        self.0
+            .poll_recv(cx)
+            .map(|data| data.map(|data| Ok(http_body::Frame::data(data))))
     }
 }
 
@@ -445,7 +728,11 @@ async fn a_request_in_flight_is_not_cut_however_many_connections_come() {
     let (release, released) = tokio::sync::watch::channel(false);
     let wait = async move || {
         began.send(()).await.unwrap();
-        released.clone().wait_for(|released| *released).await.unwrap();
+        released
+            .clone()
+            .wait_for(|released| *released)
+            .await
+            .unwrap();
         "the end"
     };
     let router = axum::Router::new()
@@ -456,7 +743,8 @@ async fn a_request_in_flight_is_not_cut_however_many_connections_come() {
     let address = listener.local_addr().unwrap();
     tokio::spawn(common::serve(listener, router, std::future::pending()));
 
-    let request = |path| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let request =
+        |path| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let mut without_answer = idle(address, &request("/wait")).await;
     has_begun.recv().await.unwrap();
     let mut half_sent = idle(address, &request("/frames")).await;
@@ -474,7 +762,10 @@ async fn a_request_in_flight_is_not_cut_however_many_connections_come() {
     release.send(true).unwrap();
     frames.send(Bytes::from_static(b"last")).await.unwrap();
     drop(frames);
-    for (connection, end) in [(&mut without_answer, "the end"), (&mut half_sent, "last\r\n0\r\n\r\n")] {
+    for (connection, end) in [
+        (&mut without_answer, "the end"),
+        (&mut half_sent, "last\r\n0\r\n\r\n"),
+    ] {
         let mut answer = String::new();
         connection.read_to_string(&mut answer).await.unwrap();
         assert!(answer.ends_with(end), "{answer}");
@@ -485,8 +776,15 @@ async fn a_request_in_flight_is_not_cut_however_many_connections_come() {
 async fn idle_connections_make_room_also_where_file_descriptors_run_out_first() {
     let example = example("protected_resource");
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", "ulimit -n 100 && exec \"$0\""]).arg(example.as_std().get_program());
-    command.env_clear().env("PORT", "0").stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .args(["-c", "ulimit -n 100 && exec \"$0\""])
+        .arg(example.as_std().get_program());
+    command
+        .env_clear()
+        .env("PORT", "0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     let (_resource, address) = resource_without_issuer(command).await;
     let mut connections = Vec::new();
     for _ in 0..120 {
@@ -512,23 +810,44 @@ async fn with_a_state_file_applications_and_keys_outlive_a_restart_and_damage_is
     let published = get(&keys(&first), None).await.1;
     assert_eq!(first.terminate().await.0, Some(0));
     let second = Serving::start(with_state()).await;
-    assert_eq!((second.text("clientId"), second.text("secret")), (client_id, secret));
+    assert_eq!(
+        (second.text("clientId"), second.text("secret")),
+        (client_id, secret)
+    );
     assert_eq!(get(&keys(&second), None).await.1, published);
     assert_eq!(second.terminate().await.0, Some(0));
 
     std::fs::write(&file, "{").unwrap();
-    for (mut command, named) in [(with_state(), "--state"), (example("authorization_server"), "STATE_FILE")] {
+    for (mut command, named) in [
+        (with_state(), "--state"),
+        (example("authorization_server"), "STATE_FILE"),
+    ] {
         if named == "STATE_FILE" {
             command.env("STATE_FILE", &file);
         }
         let output = command.output().await.unwrap();
         let log = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{log}");
-        assert!(log.contains(named) && log.contains("damaged") && log.lines().count() == 1, "{log}");
+        assert!(
+            log.contains(named) && log.contains("damaged") && log.lines().count() == 1,
+            "{log}"
+        );
     }
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{", "a damaged file is left as it is");
-    for arguments in [&["--state"][..], &["--sate", "file"], &["--state", "a", "b"]] {
-        let output = example("authorization_server").args(arguments).output().await.unwrap();
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap(),
+        "{",
+        "a damaged file is left as it is"
+    );
+    for arguments in [
+        &["--state"][..],
+        &["--sate", "file"],
+        &["--state", "a", "b"],
+    ] {
+        let output = example("authorization_server")
+            .args(arguments)
+            .output()
+            .await
+            .unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
     std::fs::remove_dir_all(&folder).unwrap();
@@ -546,8 +865,13 @@ async fn with_stay_the_story_goes_on_until_it_is_ended() {
             }
         }
     };
-    let last = tokio::time::timeout(Duration::from_secs(60), last).await.unwrap();
-    let dashboard = last.split(' ').find(|word| word.starts_with("http://")).unwrap();
+    let last = tokio::time::timeout(Duration::from_secs(60), last)
+        .await
+        .unwrap();
+    let dashboard = last
+        .split(' ')
+        .find(|word| word.starts_with("http://"))
+        .unwrap();
     let (status, page) = get(dashboard, None).await;
     assert_eq!(status, StatusCode::OK);
     assert!(page.contains("orders") && page.contains("shop"), "{page}");
@@ -558,7 +882,11 @@ async fn with_stay_the_story_goes_on_until_it_is_ended() {
 async fn the_whole_story_is_told_in_one_command() {
     let output = example("app_to_app").output().await.unwrap();
     let story = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{story}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{story}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     for words in [
         "Hello from protected resource",
         "1 token request",
@@ -568,6 +896,9 @@ async fn the_whole_story_is_told_in_one_command() {
         "failed: 0",
         "dashboard",
     ] {
-        assert!(story.contains(words), "{words} is not in the story:\n{story}");
+        assert!(
+            story.contains(words),
+            "{words} is not in the story:\n{story}"
+        );
     }
 }

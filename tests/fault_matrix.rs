@@ -26,8 +26,8 @@ use support::{AUDIENCE, NOW, claims_with, compact, now_or_never, rsa};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::{
-    Audience, ErrorKind, Issuer, KeySetState, KeySetStatus, ManualClock, RefreshPolicy, ResourceServer,
-    ResourceServerBuilder, StartUp, UnixTime,
+    Audience, ErrorKind, Issuer, KeySetState, KeySetStatus, ManualClock, RefreshPolicy,
+    ResourceServer, ResourceServerBuilder, StartUp, UnixTime,
 };
 
 /// One resource, and the issuer whose tokens it judges.
@@ -42,8 +42,17 @@ struct Resource {
 impl Resource {
     fn token(&self) -> String {
         let mut claims = self.claims.clone();
-        claims["jti"] = self.tokens.fetch_add(1, Ordering::SeqCst).to_string().into();
-        compact(rsa(0), "RS256", r#"{"alg":"RS256","kid":"a"}"#, claims.to_string().as_bytes())
+        claims["jti"] = self
+            .tokens
+            .fetch_add(1, Ordering::SeqCst)
+            .to_string()
+            .into();
+        compact(
+            rsa(0),
+            "RS256",
+            r#"{"alg":"RS256","kid":"a"}"#,
+            claims.to_string().as_bytes(),
+        )
     }
 
     /// Decided in the first poll: at the cost that it always has.
@@ -51,16 +60,24 @@ impl Resource {
         let service = self
             .server
             .layer()
-            .layer(service_fn(async |_: Request<()>| Ok::<_, std::convert::Infallible>(Response::new(()))));
-        let request =
-            Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap();
+            .layer(service_fn(async |_: Request<()>| {
+                Ok::<_, std::convert::Infallible>(Response::new(()))
+            }));
+        let request = Request::builder()
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .body(())
+            .unwrap();
         now_or_never(service.oneshot(request)).unwrap().status()
     }
 
     /// A token that was seen before, and one that was not.
     #[track_caller]
     fn serves(&self, fault: &str) {
-        assert_eq!([self.judge(&self.known), self.judge(&self.token())], [StatusCode::OK; 2], "{fault}");
+        assert_eq!(
+            [self.judge(&self.known), self.judge(&self.token())],
+            [StatusCode::OK; 2],
+            "{fault}"
+        );
     }
 
     fn told(&self) -> KeySetStatus {
@@ -68,7 +85,10 @@ impl Resource {
     }
 
     async fn recovers(&self, fault: &str) {
-        self.server.refresh_now().await.unwrap_or_else(|error| panic!("after {fault}: {error}"));
+        self.server
+            .refresh_now()
+            .await
+            .unwrap_or_else(|error| panic!("after {fault}: {error}"));
         assert_eq!(self.told().state(), KeySetState::Healthy, "{fault}");
         self.serves(fault);
     }
@@ -97,14 +117,22 @@ async fn start(issuer: &RawIssuer, fetch_timeout: Duration) -> Resource {
         .await
         .unwrap();
     let claims = claims_with(json!({ "iss": base }));
-    let mut resource = Resource { server, claims, known: String::new(), tokens: AtomicUsize::new(0) };
+    let mut resource = Resource {
+        server,
+        claims,
+        known: String::new(),
+        tokens: AtomicUsize::new(0),
+    };
     resource.known = resource.token();
     assert_eq!(resource.judge(&resource.known), StatusCode::OK);
     resource
 }
 
 fn by_place(metadata: Act, keys: Act) -> Act {
-    Act::ByPlace { metadata: Box::new(metadata), keys: Box::new(keys) }
+    Act::ByPlace {
+        metadata: Box::new(metadata),
+        keys: Box::new(keys),
+    }
 }
 
 fn metadata(issuer: &str, base: &str) -> Act {
@@ -120,12 +148,19 @@ async fn every_way_to_fail_is_survived_told_and_recovered_from() {
     let well = || metadata(&base, &base);
     let good = || by_place(well(), Act::Answer(ok(set.as_bytes())));
     issuer.does(good()).await;
-    let [patient, impatient] = [start(&issuer, PATIENCE).await, start(&issuer, IMPATIENCE).await];
+    let [patient, impatient] = [
+        start(&issuer, PATIENCE).await,
+        start(&issuer, IMPATIENCE).await,
+    ];
 
     println!("| fault                        | told as              | next good answer |");
     println!("| ---------------------------- | -------------------- | ---------------- |");
     for (fault, act, kind) in matrix(&set, &base) {
-        let resource = if kind == Some(ErrorKind::Timeout) { &impatient } else { &patient };
+        let resource = if kind == Some(ErrorKind::Timeout) {
+            &impatient
+        } else {
+            &patient
+        };
         // With the metadata as they were, and with the same fault there.
         for (act, is_everywhere) in [(by_place(well(), act.clone()), false), (act, true)] {
             issuer.does(act).await;
@@ -135,7 +170,11 @@ async fn every_way_to_fail_is_survived_told_and_recovered_from() {
             }
             resource.serves(fault);
             let told = resource.told();
-            assert_eq!((told.state(), told.usable_keys()), (KeySetState::Degraded, 1), "{fault}");
+            assert_eq!(
+                (told.state(), told.usable_keys()),
+                (KeySetState::Degraded, 1),
+                "{fault}"
+            );
             let metadata = told.metadata_error().map(|error| error.kind());
             assert_eq!(metadata.is_some(), is_everywhere, "{fault}: {metadata:?}");
             assert_eq!(told.last_error().unwrap().kind(), error.kind(), "{fault}");
@@ -149,21 +188,37 @@ async fn every_way_to_fail_is_survived_told_and_recovered_from() {
     let resource = patient;
     // Metadata of another issuer, RFC 8414 §3.3: the keys go on, but nobody starts with it.
     let keys = || Act::Answer(ok(set.as_bytes()));
-    issuer.does(by_place(metadata("https://evil.example", &base), keys())).await;
-    let cold = builder(&issuer, PATIENCE).start_up(StartUp::Background).start().await.unwrap();
-    assert_eq!(cold.refresh_now().await.unwrap_err().kind(), ErrorKind::IssuerMismatch);
+    issuer
+        .does(by_place(metadata("https://evil.example", &base), keys()))
+        .await;
+    let cold = builder(&issuer, PATIENCE)
+        .start_up(StartUp::Background)
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(
+        cold.refresh_now().await.unwrap_err().kind(),
+        ErrorKind::IssuerMismatch
+    );
     assert!(!cold.is_ready());
     resource.server.refresh_now().await.unwrap();
     resource.serves("metadata of another issuer");
     let told = resource.told();
     assert_eq!(told.state(), KeySetState::Degraded);
-    assert_eq!(told.metadata_error().unwrap().kind(), ErrorKind::IssuerMismatch);
+    assert_eq!(
+        told.metadata_error().unwrap().kind(),
+        ErrorKind::IssuerMismatch
+    );
     issuer.does(good()).await;
     resource.recovers("metadata of another issuer").await;
     cold.refresh_now().await.unwrap();
     assert!(cold.is_ready());
     // A content type is no reason to do without good keys.
-    let plain = answer("200 OK", "content-type: text/plain\r\netag: \"1\"\r\n", set.as_bytes());
+    let plain = answer(
+        "200 OK",
+        "content-type: text/plain\r\netag: \"1\"\r\n",
+        set.as_bytes(),
+    );
     issuer.does(by_place(well(), Act::Answer(plain))).await;
     resource.recovers("another content type").await;
     assert_eq!(resource.told().generation(), 1);
@@ -174,36 +229,65 @@ async fn the_timer_asks_whether_there_is_something_new_and_304_is_good_news() {
     let set = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
     let issuer = RawIssuer::start(Act::Reset).await;
     let base = format!("http://{}", issuer.address);
-    let keys = answer("200 OK", "cache-control: max-age=0\r\netag: \"1\"\r\n", set.as_bytes());
-    issuer.does(by_place(metadata(&base, &base), Act::Answer(keys))).await;
+    let keys = answer(
+        "200 OK",
+        "cache-control: max-age=0\r\netag: \"1\"\r\n",
+        set.as_bytes(),
+    );
+    issuer
+        .does(by_place(metadata(&base, &base), Act::Answer(keys)))
+        .await;
     let often = RefreshPolicy::new().min_interval(Duration::from_millis(100));
     let server = builder(&issuer, PATIENCE).refresh(often);
-    let server = server.start_up(StartUp::Require(PATIENCE)).start().await.unwrap();
+    let server = server
+        .start_up(StartUp::Require(PATIENCE))
+        .start()
+        .await
+        .unwrap();
     let unchanged = answer("304 Not Modified", "cache-control: max-age=0\r\n", b"");
-    issuer.does(by_place(metadata(&base, &base), Act::Answer(unchanged))).await;
-    let asked =
-        || issuer.requests().iter().filter(|got| got.to_lowercase().contains("if-none-match: \"1\"")).count();
+    issuer
+        .does(by_place(metadata(&base, &base), Act::Answer(unchanged)))
+        .await;
+    let asked = || {
+        issuer
+            .requests()
+            .iter()
+            .filter(|got| got.to_lowercase().contains("if-none-match: \"1\""))
+            .count()
+    };
     let seen = async {
         while asked() < 3 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, seen).await.expect("the timer asks in time");
+    tokio::time::timeout(PATIENCE, seen)
+        .await
+        .expect("the timer asks in time");
     let told = server.key_sets().remove(0);
-    assert_eq!((told.state(), told.generation(), told.refreshes_failed()), (KeySetState::Healthy, 1, 0));
+    assert_eq!(
+        (told.state(), told.generation(), told.refreshes_failed()),
+        (KeySetState::Healthy, 1, 0)
+    );
 }
 
 #[tokio::test]
 async fn of_an_error_the_status_and_retry_after_are_read_whatever_its_page() {
     let issuer = RawIssuer::start(Act::Reset).await;
-    let server = builder(&issuer, PATIENCE).start_up(StartUp::Background).start().await.unwrap();
+    let server = builder(&issuer, PATIENCE)
+        .start_up(StartUp::Background)
+        .start()
+        .await
+        .unwrap();
     let page = vec![b'x'; 1 << 20];
     let huge = answer("503 Service Unavailable", "retry-after: 120\r\n", &page);
     let cut_off = huge.get(..huge.len() / 2).unwrap().to_vec();
     for act in [Act::Answer(huge), Act::Answer(cut_off)] {
         issuer.does(act).await;
         let error = server.refresh_now().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Status(StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Status(StatusCode::SERVICE_UNAVAILABLE)
+        );
         assert_eq!(error.retry_after(), Some(Duration::from_secs(120)));
     }
 }
@@ -213,13 +297,24 @@ async fn no_cookie_is_kept() {
     let set = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
     let issuer = RawIssuer::start(Act::Reset).await;
     let base = format!("http://{}", issuer.address);
-    let keys = answer("200 OK", "set-cookie: session=1; Path=/\r\n", set.as_bytes());
-    issuer.does(by_place(metadata(&base, &base), Act::Answer(keys))).await;
+    let keys = answer(
+        "200 OK",
+        "set-cookie: session=1; Path=/\r\n",
+        set.as_bytes(),
+    );
+    issuer
+        .does(by_place(metadata(&base, &base), Act::Answer(keys)))
+        .await;
     let resource = start(&issuer, PATIENCE).await;
     resource.recovers("a cookie").await;
     let requests = issuer.requests();
     assert!(requests.len() >= 3, "{requests:?}");
-    assert!(requests.iter().all(|request| !request.to_lowercase().contains("cookie")), "{requests:?}");
+    assert!(
+        requests
+            .iter()
+            .all(|request| !request.to_lowercase().contains("cookie")),
+        "{requests:?}"
+    );
 }
 
 #[tokio::test]
@@ -227,12 +322,18 @@ async fn nobody_at_the_port_is_an_issuer_that_is_down() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", free.local_addr().unwrap());
     drop(free);
-    let server = ResourceServer::builder(Issuer::new(&base).unwrap(), Audience::new(AUDIENCE).unwrap())
-        .allow_loopback_http()
-        .start_up(StartUp::Background)
-        .start()
-        .await
-        .unwrap();
-    assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Transport);
+    let server = ResourceServer::builder(
+        Issuer::new(&base).unwrap(),
+        Audience::new(AUDIENCE).unwrap(),
+    )
+    .allow_loopback_http()
+    .start_up(StartUp::Background)
+    .start()
+    .await
+    .unwrap();
+    assert_eq!(
+        server.refresh_now().await.unwrap_err().kind(),
+        ErrorKind::Transport
+    );
     assert!(!server.is_ready());
 }

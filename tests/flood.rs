@@ -57,10 +57,18 @@ async fn ten_thousand_distinct_unknown_kids_cost_few_fetches_no_memory_and_no_go
                 let number = served.load(Ordering::SeqCst);
                 // One that was seen before, and one that was not.
                 let claims = claims_with(json!({ "jti": number.to_string() }));
-                let token = if number % 2 == 0 { good.clone() } else { with_claims("a", rsa(0), &claims) };
+                let token = if number % 2 == 0 {
+                    good.clone()
+                } else {
+                    with_claims("a", rsa(0), &claims)
+                };
                 let came = tokio::time::Instant::now();
                 assert_eq!(send(&server, &token).await, Ok(()));
-                assert_eq!(came.elapsed(), Duration::ZERO, "a good request waits for nothing");
+                assert_eq!(
+                    came.elapsed(),
+                    Duration::ZERO,
+                    "a good request waits for nothing"
+                );
                 served.fetch_add(1, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -102,7 +110,12 @@ async fn ten_thousand_distinct_unknown_kids_cost_few_fetches_no_memory_and_no_go
 
     // A rotation amid it is seen in fifteen seconds.
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
-    let new = compact(rsa(1), "RS256", r#"{"alg":"RS256","kid":"b"}"#, claims().to_string().as_bytes());
+    let new = compact(
+        rsa(1),
+        "RS256",
+        r#"{"alg":"RS256","kid":"b"}"#,
+        claims().to_string().as_bytes(),
+    );
     for second in 0..=15 {
         for token in forged.iter().skip(second * 100).take(100) {
             assert_eq!(send(&server, token).await, Err(RejectionKind::UnknownKey));

@@ -1,5 +1,5 @@
-//! The same layer before axum, hyper and tonic services, over real sockets on loopback; the issuer is
-//! the kit's, in this process.
+//! The same layer before axum, hyper and tonic services, over real sockets on loopback; the issuer
+//! is the kit's, in this process.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
@@ -30,11 +30,18 @@ struct Kit {
 
 impl Kit {
     async fn new() -> Self {
-        let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build().unwrap();
+        let issuer = AuthorizationServer::builder()
+            .algorithm(Algorithm::Es256)
+            .build()
+            .unwrap();
         let shop = issuer.register("shop").unwrap();
         let orders = ResourceServer::builder(issuer.issuer(), Audience::new("orders").unwrap());
         let orders = orders.transport(issuer.transport()).start().await.unwrap();
-        Self { issuer, shop, orders }
+        Self {
+            issuer,
+            shop,
+            orders,
+        }
     }
 
     fn mint(&self) -> Mint {
@@ -48,7 +55,10 @@ async fn get_body(address: SocketAddr, path: &str, token: Option<&str>) -> (Stat
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
-    let response = client.request(request.body(Empty::new()).unwrap()).await.unwrap();
+    let response = client
+        .request(request.body(Empty::new()).unwrap())
+        .await
+        .unwrap();
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())
@@ -58,9 +68,18 @@ async fn get_body(address: SocketAddr, path: &str, token: Option<&str>) -> (Stat
 async fn axum_with_extractors_and_scopes_for_each_route() {
     let kit = Kit::new().await;
     let app = Router::new()
-        .route("/who", get(async |context: AuthContext| context.subject().unwrap_or_default().to_owned()))
-        .route("/orders", get(async || "orders").layer(RequireScopeLayer::all(["orders.read"])))
-        .route("/both", get(async || "both").layer(RequireScopeLayer::all(["orders.read", "orders.write"])))
+        .route(
+            "/who",
+            get(async |context: AuthContext| context.subject().unwrap_or_default().to_owned()),
+        )
+        .route(
+            "/orders",
+            get(async || "orders").layer(RequireScopeLayer::all(["orders.read"])),
+        )
+        .route(
+            "/both",
+            get(async || "both").layer(RequireScopeLayer::all(["orders.read", "orders.write"])),
+        )
         .route(
             "/either",
             get(async || "either").layer(RequireScopeLayer::any(["orders.write", "orders.read"])),
@@ -69,7 +88,10 @@ async fn axum_with_extractors_and_scopes_for_each_route() {
         .route("/unprotected", get(async |_: AuthContext| "never"))
         .merge(
             Router::new()
-                .route("/maybe", get(async |context: Option<AuthContext>| format!("{}", context.is_some())))
+                .route(
+                    "/maybe",
+                    get(async |context: Option<AuthContext>| format!("{}", context.is_some())),
+                )
                 .route("/must", get(async |_: AuthContext| "never without"))
                 .layer(kit.orders.layer().allow_anonymous()),
         );
@@ -78,15 +100,27 @@ async fn axum_with_extractors_and_scopes_for_each_route() {
     tokio::spawn(async move { axum::serve(listener, app).await });
     let token = kit.mint().scope("orders.read").sign();
     let with = async |path| get_body(address, path, Some(&token)).await;
-    assert_eq!(with("/who").await, (StatusCode::OK, kit.shop.client_id().to_owned()));
+    assert_eq!(
+        with("/who").await,
+        (StatusCode::OK, kit.shop.client_id().to_owned())
+    );
     assert_eq!(with("/orders").await, (StatusCode::OK, "orders".to_owned()));
     assert_eq!(with("/either").await, (StatusCode::OK, "either".to_owned()));
     assert_eq!(with("/both").await.0, StatusCode::FORBIDDEN);
     assert_eq!(with("/maybe").await, (StatusCode::OK, "true".to_owned()));
-    assert_eq!(with("/unprotected").await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(
+        with("/unprotected").await.0,
+        StatusCode::INTERNAL_SERVER_ERROR
+    );
     let without = async |path| get_body(address, path, None).await;
-    assert_eq!(without("/who").await, (StatusCode::UNAUTHORIZED, String::new()));
-    assert_eq!(without("/maybe").await, (StatusCode::OK, "false".to_owned()));
+    assert_eq!(
+        without("/who").await,
+        (StatusCode::UNAUTHORIZED, String::new())
+    );
+    assert_eq!(
+        without("/maybe").await,
+        (StatusCode::OK, "false".to_owned())
+    );
     assert_eq!(without("/must").await.0, StatusCode::UNAUTHORIZED);
 }
 
@@ -95,24 +129,39 @@ async fn hyper_without_a_framework() {
     let kit = Kit::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = ServiceBuilder::new().layer(kit.orders.layer()).service(service_fn(
-        |request: Request<Incoming>| async move {
+    let service = ServiceBuilder::new()
+        .layer(kit.orders.layer())
+        .service(service_fn(|request: Request<Incoming>| async move {
             let context = AuthContext::of(&request).unwrap();
-            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(context.issuer().to_string())))
-        },
-    ));
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(
+                context.issuer().to_string(),
+            )))
+        }));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let service = TowerToHyperService::new(service.clone());
             tokio::spawn(async move {
-                auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await
+                auto::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await
             });
         }
     });
     let token = kit.mint().sign();
-    assert_eq!(get_body(address, "/", Some(&token)).await, (StatusCode::OK, kit.issuer.issuer().to_string()));
-    assert_eq!(get_body(address, "/", None).await.0, StatusCode::UNAUTHORIZED);
-    assert_eq!(get_body(address, "/", Some(&kit.mint().tampered().sign())).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        get_body(address, "/", Some(&token)).await,
+        (StatusCode::OK, kit.issuer.issuer().to_string())
+    );
+    assert_eq!(
+        get_body(address, "/", None).await.0,
+        StatusCode::UNAUTHORIZED
+    );
+    assert_eq!(
+        get_body(address, "/", Some(&kit.mint().tampered().sign()))
+            .await
+            .0,
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 /// A gRPC service without generated code: tonic's own server and status, one unary method.
@@ -128,12 +177,18 @@ impl tower::Service<Request<tonic::body::Body>> for Who {
     type Error = Infallible;
     type Future = std::future::Ready<Result<Self::Response, Infallible>>;
 
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
         std::task::Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
-        let subject = AuthContext::of(&request).and_then(AuthContext::subject).unwrap_or_default().to_owned();
+        let subject = AuthContext::of(&request)
+            .and_then(AuthContext::subject)
+            .unwrap_or_default()
+            .to_owned();
         std::future::ready(Ok(tonic::Status::failed_precondition(subject).into_http()))
     }
 }
@@ -144,11 +199,17 @@ async fn tonic_refuses_with_grpc_status_and_serves_with_the_context() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let server =
-        tonic::transport::Server::builder().layer(kit.orders.layer()).add_service(Who).serve(address);
+    let server = tonic::transport::Server::builder()
+        .layer(kit.orders.layer())
+        .add_service(Who)
+        .serve(address);
     tokio::spawn(server);
     let channel = loop {
-        match tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await {
+        match tonic::transport::Endpoint::from_shared(format!("http://{address}"))
+            .unwrap()
+            .connect()
+            .await
+        {
             Ok(channel) => break channel,
             Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
         }
@@ -163,11 +224,19 @@ async fn tonic_refuses_with_grpc_status_and_serves_with_the_context() {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(tonic::body::Body::empty()).unwrap();
-        let response = tower::ServiceExt::oneshot(channel.clone(), request).await.unwrap();
+        let response = tower::ServiceExt::oneshot(channel.clone(), request)
+            .await
+            .unwrap();
         tonic::Status::from_header_map(response.headers()).unwrap()
     };
     assert_eq!(call(None).await.code(), tonic::Code::Unauthenticated);
-    assert_eq!(call(Some(kit.mint().expired().sign())).await.code(), tonic::Code::Unauthenticated);
+    assert_eq!(
+        call(Some(kit.mint().expired().sign())).await.code(),
+        tonic::Code::Unauthenticated
+    );
     let served = call(Some(kit.mint().sign())).await;
-    assert_eq!((served.code(), served.message()), (tonic::Code::FailedPrecondition, kit.shop.client_id()));
+    assert_eq!(
+        (served.code(), served.message()),
+        (tonic::Code::FailedPrecondition, kit.shop.client_id())
+    );
 }

@@ -1,6 +1,11 @@
 //! What the guide says is there, is there.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,8 +17,10 @@ fn read(path: &str) -> String {
 /// Every file of Rust below these folders, in one text.
 fn sources(folders: &[&str]) -> String {
     let mut all = String::new();
-    let mut open: Vec<_> =
-        folders.iter().map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).collect();
+    let mut open: Vec<_> = folders
+        .iter()
+        .map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join(name))
+        .collect();
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -36,14 +43,21 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 fn every_point_of_the_key_set_policy_names_a_test_that_exists() {
     let sources = sources(&["src", "tests"]);
     let guide = read("src/guide/key_sets.md");
-    let rows: Vec<&str> = guide.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
+    let rows: Vec<&str> = guide
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .skip(2)
+        .collect();
     assert!(rows.len() > 30);
     for row in rows {
         let last = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
         let mut tests = quoted(last).peekable();
         assert!(tests.peek().is_some(), "no test: {row}");
         for test in tests {
-            assert!(sources.contains(&format!("fn {test}(")), "no test of this name: {test}");
+            assert!(
+                sources.contains(&format!("fn {test}(")),
+                "no test of this name: {test}"
+            );
         }
     }
 }
@@ -74,7 +88,8 @@ fn the_dependencies_of_the_guide_to_tests_are_those_of_its_examples() {
 fn metrics(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !c.is_ascii_lowercase() && c != '_')
         .filter(|word| {
-            word.starts_with("tower_oauth_") && (word.contains("_total") || word.contains("key_set_"))
+            word.starts_with("tower_oauth_")
+                && (word.contains("_total") || word.contains("key_set_"))
         })
         .collect()
 }
@@ -88,6 +103,13 @@ fn the_guide_the_code_and_the_dashboard_know_the_same_metrics() {
     let dashboard = read("examples/grafana_dashboard.json");
     assert_eq!(metrics(&dashboard), in_code);
     let parsed: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
-    let panels = parsed.pointer("/panels").and_then(serde_json::Value::as_array).unwrap();
-    assert!(panels.iter().all(|panel| panel.pointer("/targets/0/expr").is_some()));
+    let panels = parsed
+        .pointer("/panels")
+        .and_then(serde_json::Value::as_array)
+        .unwrap();
+    assert!(
+        panels
+            .iter()
+            .all(|panel| panel.pointer("/targets/0/expr").is_some())
+    );
 }

@@ -26,17 +26,24 @@ use tokio::process::{Child, Command};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, RegisteredApplication};
 use tower_oauth::{
-    Audience, AuthContext, ClientCredentials, Issuer, Rejection, ResourceServer, Scope, TokenManager,
-    TokenProfile,
+    Audience, AuthContext, ClientCredentials, Issuer, Rejection, ResourceServer, Scope,
+    TokenManager, TokenProfile,
 };
 
 /// Where the packages are, if they are.
 fn packages() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = std::env::var_os("INTEROP_DIR").map_or_else(|| root.join("target/interop"), PathBuf::from);
+    let folder =
+        std::env::var_os("INTEROP_DIR").map_or_else(|| root.join("target/interop"), PathBuf::from);
     let scripts = root.join("tests/interop");
-    let node = std::process::Command::new("node").arg("--version").stdout(Stdio::null()).status();
-    if folder.join("node_modules").is_dir() && scripts.is_dir() && node.is_ok_and(|status| status.success()) {
+    let node = std::process::Command::new("node")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status();
+    if folder.join("node_modules").is_dir()
+        && scripts.is_dir()
+        && node.is_ok_and(|status| status.success())
+    {
         return Some(folder);
     }
     assert!(
@@ -44,15 +51,21 @@ fn packages() -> Option<PathBuf> {
         "node or its packages are missing: tests/interop/install.sh"
     );
     // Past the capture of passing tests' output.
-    let _ =
-        writeln!(std::io::stderr(), "skipped: node or its packages are missing (tests/interop/install.sh)");
+    let _ = writeln!(
+        std::io::stderr(),
+        "skipped: node or its packages are missing (tests/interop/install.sh)"
+    );
     None
 }
 
 /// Starts a program; it ends with its standard input.
 fn node(packages: &Path, script: &str, settings: &[(&str, &str)]) -> Child {
     Command::new("node")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script))
+        .arg(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/interop")
+                .join(script),
+        )
         .env("INTEROP_DIR", packages)
         .envs(settings.iter().copied())
         .stdin(Stdio::piped())
@@ -82,13 +95,19 @@ async fn server() -> (AuthorizationServer, RegisteredApplication) {
 
 /// Sends a token through a layer.
 async fn judge(resource: &ResourceServer, token: &str) -> AuthContext {
-    let service = resource.layer().layer(service_fn(async |request: Request<()>| {
-        let mut response = Response::new(());
-        response.extensions_mut().insert(AuthContext::of(&request).unwrap().clone());
-        Ok::<_, std::convert::Infallible>(response)
-    }));
-    let request =
-        Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap();
+    let service = resource
+        .layer()
+        .layer(service_fn(async |request: Request<()>| {
+            let mut response = Response::new(());
+            response
+                .extensions_mut()
+                .insert(AuthContext::of(&request).unwrap().clone());
+            Ok::<_, std::convert::Infallible>(response)
+        }));
+    let request = Request::builder()
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .body(())
+        .unwrap();
     let response = service.oneshot(request).await.unwrap();
     if let Some(rejection) = response.extensions().get::<Rejection>() {
         panic!("refused: {}", rejection.kind());
@@ -111,8 +130,15 @@ async fn the_node_sdks_token_manager_gets_a_token_from_our_authorization_server(
     let context = printed(&mut node(&packages, "token_manager.js", &settings)).await;
     assert_eq!(context["tokenType"], "Bearer");
     assert_eq!(context["expiresIn"], 3600);
-    let resource =
-        app.binding().unwrap().resource_server().unwrap().allow_loopback_http().start().await.unwrap();
+    let resource = app
+        .binding()
+        .unwrap()
+        .resource_server()
+        .unwrap()
+        .allow_loopback_http()
+        .start()
+        .await
+        .unwrap();
     let context = judge(&resource, context["accessToken"].as_str().unwrap()).await;
     assert_eq!(context.client_id(), Some(app.client_id()));
 }
@@ -130,17 +156,40 @@ async fn the_node_sdks_api_strategy_accepts_a_token_that_our_token_manager_got()
         ("AUDIENCE", app.client_id()),
     ];
     let mut express = node(&packages, "api_strategy.js", &settings);
-    let listening = printed(&mut express).await["listening"].as_str().unwrap().to_owned();
-    let tokens = app.binding().unwrap().token_manager().unwrap().allow_loopback_http().start().unwrap();
+    let listening = printed(&mut express).await["listening"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let tokens = app
+        .binding()
+        .unwrap()
+        .token_manager()
+        .unwrap()
+        .allow_loopback_http()
+        .start()
+        .unwrap();
     let http = reqwest::Client::new();
     let call = || http.get(format!("{listening}/protected_resource"));
     let token = tokens.access_token().await.unwrap();
-    let response = call().bearer_auth(token.expose_secret()).send().await.unwrap();
+    let response = call()
+        .bearer_auth(token.expose_secret())
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!(response.text().await.unwrap(), "Hello from protected resource");
-    assert_eq!(call().send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        response.text().await.unwrap(),
+        "Hello from protected resource"
+    );
+    assert_eq!(
+        call().send().await.unwrap().status(),
+        StatusCode::UNAUTHORIZED
+    );
     let forged = server.mint(&app).with_another_key().sign();
-    assert_eq!(call().bearer_auth(forged).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        call().bearer_auth(forged).send().await.unwrap().status(),
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 /// Both libraries look for the metadata where RFC 8414 §3.1 places them, and nowhere else; both
@@ -151,8 +200,15 @@ async fn clients_that_discover_by_rfc_8414_get_tokens_that_our_resource_server_a
     let (server, app) = server().await;
     app.set_scopes(["reports.read", "reports.write"]).unwrap();
     let issuer = server.issuer();
-    let resource =
-        app.binding().unwrap().resource_server().unwrap().allow_loopback_http().start().await.unwrap();
+    let resource = app
+        .binding()
+        .unwrap()
+        .resource_server()
+        .unwrap()
+        .allow_loopback_http()
+        .start()
+        .await
+        .unwrap();
     let discovered = server.requests(Endpoints::Discovery);
     let mut clients = 0;
     for library in ["oauth4webapi", "openid-client"] {
@@ -171,14 +227,23 @@ async fn clients_that_discover_by_rfc_8414_get_tokens_that_our_resource_server_a
                 clients += 1;
                 assert_eq!(got["issuer"], issuer.as_str(), "{case}");
                 assert_eq!(got["token"]["expires_in"], 3600, "{case}");
-                let context = judge(&resource, got["token"]["access_token"].as_str().unwrap()).await;
+                let context =
+                    judge(&resource, got["token"]["access_token"].as_str().unwrap()).await;
                 assert_eq!(context.client_id(), Some(app.client_id()), "{case}");
                 assert!(context.has_scope("reports.read"), "{case}");
-                assert_eq!(context.has_scope("reports.write"), scope.is_empty(), "{case}");
+                assert_eq!(
+                    context.has_scope("reports.write"),
+                    scope.is_empty(),
+                    "{case}"
+                );
             }
         }
     }
-    assert_eq!(server.requests(Endpoints::Discovery), discovered + clients, "one look each");
+    assert_eq!(
+        server.requests(Endpoints::Discovery),
+        discovered + clients,
+        "one look each"
+    );
 }
 
 /// Another maker's issuer, found by discovery, under the strict profile and in every family of

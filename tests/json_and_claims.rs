@@ -1,6 +1,11 @@
 //! `attack-checklist`, "JSON and claims": one test for each row, named after it.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 mod support;
 
@@ -31,11 +36,18 @@ fn row_15_duplicate_members() {
         r#"{"own":{"$serde_json::private::RawValue":"[1]"},"#.to_owned(),
     ] {
         let payload = good.replacen('{', &extra, 1);
-        let verdict = now_or_never(bench.judge(&bench.with_payload(payload.as_bytes()))).map(|_| ());
+        let verdict =
+            now_or_never(bench.judge(&bench.with_payload(payload.as_bytes()))).map(|_| ());
         assert!(matches!(verdict, Err(Malformed | Claim)), "{payload}");
     }
-    bench.refuses(&bench.with_header(r#"{"alg":"RS256","kid":"rsa","kid":"rsa"}"#), Malformed);
-    bench.refuses(&bench.with_header(r#"{"alg":"RS256","kid":"rsa","jwk":{"kty":1,"kty":2}}"#), Malformed);
+    bench.refuses(
+        &bench.with_header(r#"{"alg":"RS256","kid":"rsa","kid":"rsa"}"#),
+        Malformed,
+    );
+    bench.refuses(
+        &bench.with_header(r#"{"alg":"RS256","kid":"rsa","jwk":{"kty":1,"kty":2}}"#),
+        Malformed,
+    );
 }
 
 #[test]
@@ -81,7 +93,10 @@ fn row_17_dates() {
     let bench = Bench::new();
     let with = |member: &str, value: &str| {
         let rest = claims_with(json!({ member: null })).to_string();
-        bench.with_payload(rest.replacen('{', &format!(r#"{{"{member}":{value},"#), 1).as_bytes())
+        bench.with_payload(
+            rest.replacen('{', &format!(r#"{{"{member}":{value},"#), 1)
+                .as_bytes(),
+        )
     };
     for member in ["exp", "nbf", "iat"] {
         for value in [
@@ -106,9 +121,15 @@ fn row_17_dates() {
     bench.refuses(&bench.token(&claims_with(json!({ "exp": null }))), Claim);
     // The edges: 60 s of leeway, "on or after" is expired (RFC 7519 §4.1.4).
     bench.accepts(&bench.token(&claims_with(json!({ "exp": NOW - 59 }))));
-    bench.refuses(&bench.token(&claims_with(json!({ "exp": NOW - 60 }))), Expired);
+    bench.refuses(
+        &bench.token(&claims_with(json!({ "exp": NOW - 60 }))),
+        Expired,
+    );
     bench.accepts(&bench.token(&claims_with(json!({ "nbf": NOW + 60 }))));
-    bench.refuses(&bench.token(&claims_with(json!({ "nbf": NOW + 61 }))), NotYetValid);
+    bench.refuses(
+        &bench.token(&claims_with(json!({ "nbf": NOW + 61 }))),
+        NotYetValid,
+    );
     // A token that was good expires with the clock.
     let token = bench.token(&claims());
     bench.accepts(&token);
@@ -138,7 +159,12 @@ fn row_18_the_issuer_is_compared_byte_for_byte() {
     ] {
         bench.refuses(&bench.token(&claims_with(json!({ "iss": iss }))), Issuer);
     }
-    for iss in [json!([ISSUER]), json!([ISSUER, "other"]), json!(7), json!({})] {
+    for iss in [
+        json!([ISSUER]),
+        json!([ISSUER, "other"]),
+        json!(7),
+        json!({}),
+    ] {
         bench.refuses(&bench.token(&claims_with(json!({ "iss": iss }))), Claim);
     }
     bench.refuses(&bench.token(&claims_with(json!({ "iss": null }))), Claim);
@@ -163,13 +189,23 @@ fn row_19_the_audience() {
     ] {
         bench.refuses(&bench.token(&claims_with(json!({ "aud": aud }))), Audience);
     }
-    for aud in [json!(7), json!({ "orders": true }), json!([AUDIENCE, 7]), json!([[AUDIENCE]]), json!(true)] {
+    for aud in [
+        json!(7),
+        json!({ "orders": true }),
+        json!([AUDIENCE, 7]),
+        json!([[AUDIENCE]]),
+        json!(true),
+    ] {
         bench.refuses(&bench.token(&claims_with(json!({ "aud": aud }))), Claim);
     }
     bench.refuses(&bench.token(&claims_with(json!({ "aud": null }))), Claim);
-    assert!(AudienceValue::new("").is_err(), "an empty audience cannot be configured");
-    let two =
-        Bench::with(|issuer| issuer.also_audience(AudienceValue::new("https://orders.example").unwrap()));
+    assert!(
+        AudienceValue::new("").is_err(),
+        "an empty audience cannot be configured"
+    );
+    let two = Bench::with(|issuer| {
+        issuer.also_audience(AudienceValue::new("https://orders.example").unwrap())
+    });
     two.accepts(&two.token(&claims_with(json!({ "aud": "https://orders.example" }))));
     two.accepts(&two.token(&claims()));
 }
@@ -185,23 +221,46 @@ fn row_20_identities_and_scopes() {
         let payload = payload.replacen('{', &format!(r#"{{"{member}":null,"#), 1);
         bench.refuses(&bench.with_payload(payload.as_bytes()), Claim);
     }
-    bench.refuses(&bench.token(&claims_with(json!({ "scope": ["a", 7] }))), Claim);
+    bench.refuses(
+        &bench.token(&claims_with(json!({ "scope": ["a", 7] }))),
+        Claim,
+    );
     let scopes = |changes| -> Vec<String> {
-        bench.accepts(&bench.token(&claims_with(changes))).scopes().map(str::to_owned).collect()
+        bench
+            .accepts(&bench.token(&claims_with(changes)))
+            .scopes()
+            .map(str::to_owned)
+            .collect()
     };
     assert_eq!(scopes(json!({ "scope": "read write" })), ["read", "write"]);
-    assert_eq!(scopes(json!({ "scope": ["read", "write"] })), ["read", "write"]);
-    assert_eq!(scopes(json!({ "scope": null, "scp": "read write" })), ["read", "write"]);
+    assert_eq!(
+        scopes(json!({ "scope": ["read", "write"] })),
+        ["read", "write"]
+    );
+    assert_eq!(
+        scopes(json!({ "scope": null, "scp": "read write" })),
+        ["read", "write"]
+    );
     assert_eq!(scopes(json!({ "scope": null, "scp": ["read"] })), ["read"]);
     assert_eq!(scopes(json!({ "scope": "" })), Vec::<String>::new());
-    assert_eq!(scopes(json!({ "scope": " read  write " })), ["read", "write"]);
-    let context = bench.accepts(&bench.token(&claims_with(json!({ "scope": "read:all\treader READ" }))));
-    assert!(!context.has_scope("read") && !context.has_scope("reader") && context.has_scope("READ"));
+    assert_eq!(
+        scopes(json!({ "scope": " read  write " })),
+        ["read", "write"]
+    );
+    let context =
+        bench.accepts(&bench.token(&claims_with(json!({ "scope": "read:all\treader READ" }))));
+    assert!(
+        !context.has_scope("read") && !context.has_scope("reader") && context.has_scope("READ")
+    );
     // `sub` is the client only where App ID is configured.
     assert_eq!(context.client_id(), None);
     let named = bench.accepts(&bench.token(&claims_with(json!({ "azp": "web" }))));
-    assert_eq!((named.subject(), named.client_id()), (Some("app"), Some("web")));
-    let named = bench.accepts(&bench.token(&claims_with(json!({ "azp": "web", "client_id": "job" }))));
+    assert_eq!(
+        (named.subject(), named.client_id()),
+        (Some("app"), Some("web"))
+    );
+    let named =
+        bench.accepts(&bench.token(&claims_with(json!({ "azp": "web", "client_id": "job" }))));
     assert_eq!(named.client_id(), Some("job"));
 }
 
@@ -209,11 +268,20 @@ fn row_20_identities_and_scopes() {
 fn row_21_impossible_times() {
     let bench = Bench::new();
     bench.accepts(&bench.token(&claims_with(json!({ "iat": NOW + 60 }))));
-    bench.refuses(&bench.token(&claims_with(json!({ "iat": NOW + 61 }))), NotYetValid);
-    bench.refuses(&bench.token(&claims_with(json!({ "nbf": NOW + 30, "exp": NOW + 10 }))), Claim);
+    bench.refuses(
+        &bench.token(&claims_with(json!({ "iat": NOW + 61 }))),
+        NotYetValid,
+    );
+    bench.refuses(
+        &bench.token(&claims_with(json!({ "nbf": NOW + 30, "exp": NOW + 10 }))),
+        Claim,
+    );
     let short = Bench::with(|issuer| issuer.max_lifetime(Duration::from_secs(3600)));
     short.accepts(&short.token(&claims()));
-    short.refuses(&short.token(&claims_with(json!({ "exp": NOW + 3601 }))), Claim);
+    short.refuses(
+        &short.token(&claims_with(json!({ "exp": NOW + 3601 }))),
+        Claim,
+    );
     short.refuses(&short.token(&claims_with(json!({ "iat": null }))), Claim);
 }
 
@@ -226,13 +294,22 @@ fn other_claims_are_there_typed_and_as_json() {
         "realm_access": { "roles": ["admin"] },
     })));
     let context = bench.accepts(&token);
-    assert_eq!(context.claim::<Vec<u8>>("tenant_ids").unwrap(), Some(vec![1, 2]));
+    assert_eq!(
+        context.claim::<Vec<u8>>("tenant_ids").unwrap(),
+        Some(vec![1, 2])
+    );
     assert_eq!(context.claim::<String>("absent").unwrap(), None);
     assert!(context.claim::<String>("tenant_ids").is_err());
-    assert_eq!(context.roles().into_iter().collect::<Vec<_>>(), ["admin", "auditor"]);
+    assert_eq!(
+        context.roles().into_iter().collect::<Vec<_>>(),
+        ["admin", "auditor"]
+    );
     let all: Value = context.claims().unwrap();
     assert_eq!(all["iss"], ISSUER);
-    assert_eq!(serde_json::from_str::<Value>(context.claims_json()).unwrap(), all);
+    assert_eq!(
+        serde_json::from_str::<Value>(context.claims_json()).unwrap(),
+        all
+    );
     assert!(!format!("{context:?}").contains("tenant_ids"));
 }
 
@@ -244,14 +321,24 @@ async fn row_43_a_forged_token_is_answered_the_same_whatever_it_claims() {
     let bench = Bench::new();
     let answer = async |token: &str| {
         let request = http::Request::builder().header("authorization", format!("Bearer {token}"));
-        let response = bench.send(request.body(http_body_util::Full::default()).unwrap()).await;
+        let response = bench
+            .send(request.body(http_body_util::Full::default()).unwrap())
+            .await;
         let (head, body) = response.into_parts();
-        let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+        let body = http_body_util::BodyExt::collect(body)
+            .await
+            .unwrap()
+            .to_bytes();
         (head.status, format!("{:?}", head.headers), body)
     };
     let forge = |changes: Value| {
         let header = r#"{"alg":"RS256","kid":"rsa"}"#;
-        compact(support::rsa(1), "RS256", header, claims_with(changes).to_string().as_bytes())
+        compact(
+            support::rsa(1),
+            "RS256",
+            header,
+            claims_with(changes).to_string().as_bytes(),
+        )
     };
     let expected = answer(&forge(json!({}))).await;
     assert_eq!(expected.0, 401);
@@ -265,7 +352,11 @@ async fn row_43_a_forged_token_is_answered_the_same_whatever_it_claims() {
     ] {
         assert_eq!(answer(&forge(changes.clone())).await, expected, "{changes}");
     }
-    for changes in [json!({ "aud": "other" }), json!({ "nbf": NOW + 9999 }), json!({ "cnf": {} })] {
+    for changes in [
+        json!({ "aud": "other" }),
+        json!({ "nbf": NOW + 9999 }),
+        json!({ "cnf": {} }),
+    ] {
         bench.refuses(&forge(changes), tower_oauth::RejectionKind::BadSignature);
     }
 }
@@ -292,7 +383,8 @@ fn app_id() -> Bench {
 fn an_app_id_token_without_a_string_scope_is_no_access_token() {
     let bench = app_id();
     let with = |changes: Value| {
-        let mut claims = claims_with(json!({ "iss": APP_ID, "tenant": "39a37f57", "amr": ["google"] }));
+        let mut claims =
+            claims_with(json!({ "iss": APP_ID, "tenant": "39a37f57", "amr": ["google"] }));
         for (name, value) in changes.as_object().unwrap() {
             claims[name] = value.clone();
         }
@@ -301,7 +393,10 @@ fn an_app_id_token_without_a_string_scope_is_no_access_token() {
     let mut identity = with(json!({ "email": "user@example.com" }));
     identity.as_object_mut().unwrap().remove("scope");
     bench.refuses(&bench.token(&identity), Claim);
-    bench.refuses(&bench.token(&with(json!({ "scope": ["appid_default"] }))), Claim);
+    bench.refuses(
+        &bench.token(&with(json!({ "scope": ["appid_default"] }))),
+        Claim,
+    );
     bench.refuses(&bench.token(&with(json!({ "scope": [] }))), Claim);
     // `scp` is another issuers' claim.
     identity["scp"] = json!("appid_default");
@@ -321,14 +416,26 @@ fn an_app_id_token_without_a_string_scope_is_no_access_token() {
 fn the_subject_of_an_app_id_token_is_the_client_only_where_amr_says_so() {
     let bench = app_id();
     let client = |amr: Value| {
-        let mut claims = claims_with(json!({ "iss": APP_ID, "tenant": "39a37f57", "sub": "caller" }));
+        let mut claims =
+            claims_with(json!({ "iss": APP_ID, "tenant": "39a37f57", "sub": "caller" }));
         if !amr.is_null() {
             claims["amr"] = amr;
         }
-        bench.accepts(&bench.token(&claims)).client_id().map(str::to_owned)
+        bench
+            .accepts(&bench.token(&claims))
+            .client_id()
+            .map(str::to_owned)
     };
-    assert_eq!(client(json!(["appid_client_credentials"])).as_deref(), Some("caller"));
-    for user in [json!(["google"]), json!([]), json!("cloud_directory"), Value::Null] {
+    assert_eq!(
+        client(json!(["appid_client_credentials"])).as_deref(),
+        Some("caller")
+    );
+    for user in [
+        json!(["google"]),
+        json!([]),
+        json!("cloud_directory"),
+        Value::Null,
+    ] {
         assert_eq!(client(user.clone()), None, "{user}");
     }
 }
@@ -337,7 +444,10 @@ fn the_subject_of_an_app_id_token_is_the_client_only_where_amr_says_so() {
 #[test]
 fn a_token_that_says_that_it_is_an_id_token_is_refused_for_every_issuer() {
     let bench = Bench::new();
-    bench.refuses(&bench.token(&claims_with(json!({ "token_use": "id" }))), Type);
+    bench.refuses(
+        &bench.token(&claims_with(json!({ "token_use": "id" }))),
+        Type,
+    );
     bench.accepts(&bench.token(&claims_with(json!({ "token_use": "access" }))));
     // Another issuer's claim may be of any type.
     bench.accepts(&bench.token(&claims_with(json!({ "token_use": 1 }))));
@@ -348,9 +458,15 @@ fn a_token_that_says_that_it_is_an_id_token_is_refused_for_every_issuer() {
 #[test]
 fn numbers_of_every_kind_in_private_claims_are_accepted_and_readable() {
     let bench = Bench::new();
-    for number in
-        ["1.5", "-0", "-1.25e-3", "1e5", "123456789012345678901234567890", "0.1234567890123456789", "7"]
-    {
+    for number in [
+        "1.5",
+        "-0",
+        "-1.25e-3",
+        "1e5",
+        "123456789012345678901234567890",
+        "0.1234567890123456789",
+        "7",
+    ] {
         for claim in [
             format!(r#""x":{number}"#),
             format!(r#""x":[{number},[{number}]]"#),
@@ -358,10 +474,16 @@ fn numbers_of_every_kind_in_private_claims_are_accepted_and_readable() {
             // Claims that mean something to some issuers only.
             format!(r#""x":{number},"tenant":{number},"typ":{number},"token_use":{number}"#),
         ] {
-            let payload = claims().to_string().replacen('{', &format!("{{{claim},"), 1);
+            let payload = claims()
+                .to_string()
+                .replacen('{', &format!("{{{claim},"), 1);
             let context = bench.accepts(&bench.with_payload(payload.as_bytes()));
             let all: Value = context.claims().unwrap();
-            assert_eq!(context.claim::<Value>("x").unwrap().as_ref(), all.get("x"), "{claim}");
+            assert_eq!(
+                context.claim::<Value>("x").unwrap().as_ref(),
+                all.get("x"),
+                "{claim}"
+            );
         }
         let header = format!(r#"{{"alg":"RS256","kid":"rsa","x":{number},"y":[{number}]}}"#);
         bench.accepts(&bench.with_header(&header));
@@ -373,21 +495,34 @@ fn numbers_of_every_kind_in_private_claims_are_accepted_and_readable() {
     let payload = claims().to_string().replacen('{', r#"{"x":[1e400],"#, 1);
     bench.refuses(&bench.with_payload(payload.as_bytes()), Malformed);
     // The name under which such a number is handed on is no name of a document.
-    for member in
-        [r#"{"$serde_json::private::Number":"1.5"}"#, r#"{"\u0024serde_json::private::Number":"1.5"}"#]
-    {
-        let payload = claims().to_string().replacen('{', &format!(r#"{{"x":{member},"#), 1);
+    for member in [
+        r#"{"$serde_json::private::Number":"1.5"}"#,
+        r#"{"\u0024serde_json::private::Number":"1.5"}"#,
+    ] {
+        let payload = claims()
+            .to_string()
+            .replacen('{', &format!(r#"{{"x":{member},"#), 1);
         bench.refuses(&bench.with_payload(payload.as_bytes()), Claim);
     }
 }
 
 #[test]
 fn what_claims_may_hold_grows_with_the_longest_token() {
-    let numbered = |name: &str, many: usize| (0..many).map(|n| format!("{name}{n}")).collect::<Vec<_>>();
-    let object =
-        |many: usize| Value::Object(numbered("m", many).into_iter().map(|name| (name, json!(0))).collect());
+    let numbered =
+        |name: &str, many: usize| (0..many).map(|n| format!("{name}{n}")).collect::<Vec<_>>();
+    let object = |many: usize| {
+        Value::Object(
+            numbered("m", many)
+                .into_iter()
+                .map(|name| (name, json!(0)))
+                .collect(),
+        )
+    };
     let mut members = claims();
-    members.as_object_mut().unwrap().extend(object(900).as_object().unwrap().clone());
+    members
+        .as_object_mut()
+        .unwrap()
+        .extend(object(900).as_object().unwrap().clone());
     let mut audience = claims();
     audience["aud"] = json!(numbered("audience", 4000));
     audience["aud"][3999] = json!(AUDIENCE);
@@ -407,7 +542,11 @@ fn what_claims_may_hold_grows_with_the_longest_token() {
         generous.accepts(&generous.token(&claims));
         default.refuses(
             &default.token(&claims),
-            if claims.to_string().len() > 12_000 { TooLarge } else { TooManyMembers },
+            if claims.to_string().len() > 12_000 {
+                TooLarge
+            } else {
+                TooManyMembers
+            },
         );
     }
     // There is an end to it.

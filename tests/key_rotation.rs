@@ -1,6 +1,11 @@
 //! The life of a key set as requests see it; time is paused, nothing sleeps for real.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 mod support;
 
@@ -8,12 +13,14 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send, set, token, with_claims};
+use support::issuer::{
+    Answer, Scripted, advance, builder, clock, secs, send, set, token, with_claims,
+};
 use support::{NOW, PrivateKey, claims, claims_with, compact, rsa};
 use tower::{Layer, ServiceExt};
 use tower_oauth::{
-    Audience, Clock, Endpoint, ErrorKind, Issuer, KeySetState, RefreshPolicy, RejectionKind, ResourceServer,
-    SkipReason, StartUp, TrustedIssuer, UnixTime,
+    Audience, Clock, Endpoint, ErrorKind, Issuer, KeySetState, RefreshPolicy, RejectionKind,
+    ResourceServer, SkipReason, StartUp, TrustedIssuer, UnixTime,
 };
 
 #[tokio::test(start_paused = true)]
@@ -22,7 +29,10 @@ async fn keys_are_found_by_discovery_at_the_very_urls() {
     let server = builder(&issuer, &clock()).start().await.unwrap();
     assert_eq!(
         issuer.urls(),
-        ["https://as.example/.well-known/openid-configuration", "https://as.example/keys"]
+        [
+            "https://as.example/.well-known/openid-configuration",
+            "https://as.example/keys"
+        ]
     );
     assert!(server.is_ready());
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
@@ -32,7 +42,11 @@ async fn keys_are_found_by_discovery_at_the_very_urls() {
 async fn a_jwks_uri_skips_discovery() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let uri = Endpoint::new("https://other.example/keys").unwrap();
-    let server = builder(&issuer, &clock()).jwks_uri(uri).start().await.unwrap();
+    let server = builder(&issuer, &clock())
+        .jwks_uri(uri)
+        .start()
+        .await
+        .unwrap();
     assert_eq!(issuer.urls(), ["https://other.example/keys"]);
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
 }
@@ -56,7 +70,11 @@ fn keys_uri() -> Endpoint {
 #[tokio::test(start_paused = true)]
 async fn the_first_token_of_a_new_key_is_accepted_while_an_older_fetch_is_under_way() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    let server = builder(&issuer, &clock()).jwks_uri(keys_uri()).start().await.unwrap();
+    let server = builder(&issuer, &clock())
+        .jwks_uri(keys_uri())
+        .start()
+        .await
+        .unwrap();
     // Both fetches fit into the wait of a second, whatever the random part of it.
     issuer.delay_after_reading(Duration::from_millis(480));
     let older = tokio::spawn({
@@ -75,7 +93,12 @@ async fn the_first_token_of_a_new_key_is_accepted_while_an_older_fetch_is_under_
 async fn a_replaced_key_is_found_although_an_older_fetch_is_under_way() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let policy = RefreshPolicy::new().reused_key_ids();
-    let server = builder(&issuer, &clock()).jwks_uri(keys_uri()).refresh(policy).start().await.unwrap();
+    let server = builder(&issuer, &clock())
+        .jwks_uri(keys_uri())
+        .refresh(policy)
+        .start()
+        .await
+        .unwrap();
     issuer.delay_after_reading(Duration::from_millis(100));
     let older = tokio::spawn({
         let server = server.clone();
@@ -92,7 +115,11 @@ async fn a_replaced_key_is_found_although_an_older_fetch_is_under_way() {
 #[tokio::test(start_paused = true)]
 async fn a_fetch_under_way_that_brings_the_key_is_enough() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    let server = builder(&issuer, &clock()).jwks_uri(keys_uri()).start().await.unwrap();
+    let server = builder(&issuer, &clock())
+        .jwks_uri(keys_uri())
+        .start()
+        .await
+        .unwrap();
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
     issuer.delay(Duration::from_millis(300));
     let fetching = tokio::spawn({
@@ -110,7 +137,10 @@ async fn a_fetch_under_way_that_brings_the_key_is_enough() {
 async fn an_unknown_kid_waits_for_one_refresh_then_is_refused() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    assert_eq!(send(&server, &token("x", rsa(1))).await, Err(RejectionKind::UnknownKey));
+    assert_eq!(
+        send(&server, &token("x", rsa(1))).await,
+        Err(RejectionKind::UnknownKey)
+    );
     assert_eq!(issuer.fetches(), 2);
 }
 
@@ -151,7 +181,11 @@ async fn a_flood_of_unknown_kids_stays_within_its_budget() {
     }
     // One to start with, a burst of two, then one each 15 s.
     assert!(issuer.fetches() <= 1 + 2 + 5, "{}", issuer.fetches());
-    assert_eq!(send(&server, &token("b", rsa(2))).await, Ok(()), "visible in 15 s even under a flood");
+    assert_eq!(
+        send(&server, &token("b", rsa(2))).await,
+        Ok(()),
+        "visible in 15 s even under a flood"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,16 +194,25 @@ async fn only_a_token_that_would_pass_but_for_its_key_causes_a_fetch() {
     let server = builder(&issuer, &clock()).start().await.unwrap();
     let before = issuer.urls().len();
     for (changes, kind) in [
-        (json!({ "iss": "https://other.example" }), RejectionKind::Issuer),
+        (
+            json!({ "iss": "https://other.example" }),
+            RejectionKind::Issuer,
+        ),
         (json!({ "aud": "other" }), RejectionKind::UnknownKey),
         (json!({ "exp": 1 }), RejectionKind::Expired),
         (json!({ "exp": null }), RejectionKind::UnknownKey),
         (json!({ "cnf": {} }), RejectionKind::UnknownKey),
     ] {
-        assert_eq!(send(&server, &with_claims("x", rsa(1), &claims_with(changes))).await, Err(kind));
+        assert_eq!(
+            send(&server, &with_claims("x", rsa(1), &claims_with(changes))).await,
+            Err(kind)
+        );
     }
     // A bad signature on a known key is no reason either.
-    assert_eq!(send(&server, &token("a", rsa(1))).await, Err(RejectionKind::BadSignature));
+    assert_eq!(
+        send(&server, &token("a", rsa(1))).await,
+        Err(RejectionKind::BadSignature)
+    );
     assert_eq!(send(&server, "x.y.z").await, Err(RejectionKind::Malformed));
     tokio::time::sleep(secs(2)).await;
     assert_eq!(issuer.urls().len(), before);
@@ -181,7 +224,10 @@ async fn a_request_waits_for_a_hanging_issuer_no_longer_than_a_second() {
     let server = builder(&issuer, &clock()).start().await.unwrap();
     issuer.answer(Answer::Hang);
     let start = tokio::time::Instant::now();
-    assert_eq!(send(&server, &token("b", rsa(1))).await, Err(RejectionKind::UnknownKey));
+    assert_eq!(
+        send(&server, &token("b", rsa(1))).await,
+        Err(RejectionKind::UnknownKey)
+    );
     assert_eq!(start.elapsed().as_millis() / 10, 100);
     // And a known key does not wait at all.
     let start = tokio::time::Instant::now();
@@ -193,7 +239,11 @@ async fn a_request_waits_for_a_hanging_issuer_no_longer_than_a_second() {
 async fn waiting_requests_are_bounded() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let policy = RefreshPolicy::new().max_waiting_requests(3);
-    let server = builder(&issuer, &clock()).refresh(policy).start().await.unwrap();
+    let server = builder(&issuer, &clock())
+        .refresh(policy)
+        .start()
+        .await
+        .unwrap();
     issuer.answer(Answer::Hang);
     let start = tokio::time::Instant::now();
     let calls: Vec<_> = (0..10)
@@ -221,7 +271,10 @@ async fn a_withdrawn_key_is_refused_after_the_next_refresh() {
     assert_eq!(send(&server, &long_lived).await, Ok(()));
     issuer.publish(set(&[("b", rsa(1))]));
     advance(&clock, secs(290)).await;
-    assert_eq!(send(&server, &long_lived).await, Err(RejectionKind::UnknownKey));
+    assert_eq!(
+        send(&server, &long_lived).await,
+        Err(RejectionKind::UnknownKey)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,10 +283,16 @@ async fn the_same_kid_with_new_material_takes_over_whole() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock).start().await.unwrap();
     issuer.publish(set(&[("a", rsa(1))]));
-    assert_eq!(send(&server, &token("a", rsa(1))).await, Err(RejectionKind::BadSignature));
+    assert_eq!(
+        send(&server, &token("a", rsa(1))).await,
+        Err(RejectionKind::BadSignature)
+    );
     advance(&clock, secs(290)).await;
     assert_eq!(send(&server, &token("a", rsa(1))).await, Ok(()));
-    assert_eq!(send(&server, &token("a", rsa(0))).await, Err(RejectionKind::BadSignature));
+    assert_eq!(
+        send(&server, &token("a", rsa(0))).await,
+        Err(RejectionKind::BadSignature)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -264,13 +323,20 @@ async fn thirty_minutes_of_any_outage_are_not_noticed_by_known_keys() {
         }
         let status = server.key_sets().remove(0);
         assert_eq!(status.state(), KeySetState::Degraded, "{answer:?}");
-        assert!(status.consecutive_failures() > 3 && status.last_error().is_some(), "{answer:?}");
+        assert!(
+            status.consecutive_failures() > 3 && status.last_error().is_some(),
+            "{answer:?}"
+        );
         assert!(server.is_ready());
         assert_eq!(issuer.most_in_flight(), 1);
         // Recovery is automatic, within the longest backoff.
         issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
         advance(&clock, secs(301)).await;
-        assert_eq!(server.key_sets().remove(0).state(), KeySetState::Healthy, "{answer:?}");
+        assert_eq!(
+            server.key_sets().remove(0).state(),
+            KeySetState::Healthy,
+            "{answer:?}"
+        );
     }
 }
 
@@ -279,13 +345,20 @@ async fn past_max_stale_requests_cannot_be_judged_and_recover_by_themselves() {
     let clock = clock();
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let policy = RefreshPolicy::new().max_stale(secs(600));
-    let server = builder(&issuer, &clock).refresh(policy).start().await.unwrap();
+    let server = builder(&issuer, &clock)
+        .refresh(policy)
+        .start()
+        .await
+        .unwrap();
     let good = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW + 10_000 })));
     issuer.answer(Answer::Unreachable);
     advance(&clock, secs(400)).await;
     assert_eq!(send(&server, &good).await, Ok(()));
     advance(&clock, secs(220)).await;
-    assert_eq!(send(&server, &good).await, Err(RejectionKind::KeysUnavailable));
+    assert_eq!(
+        send(&server, &good).await,
+        Err(RejectionKind::KeysUnavailable)
+    );
     assert!(!server.is_ready());
     assert_eq!(server.key_sets().remove(0).state(), KeySetState::Stale);
     issuer.publish(set(&[("a", rsa(0))]));
@@ -302,15 +375,21 @@ async fn a_machine_that_slept_past_max_stale_does_not_trust_its_keys() {
     clock.advance(secs(86_402)); // Wall time went on, timers did not.
     let now = clock.now().as_secs();
     let good = with_claims("a", rsa(0), &claims_with(json!({ "exp": now + 100 })));
-    assert_eq!(send(&server, &good).await, Err(RejectionKind::KeysUnavailable));
+    assert_eq!(
+        send(&server, &good).await,
+        Err(RejectionKind::KeysUnavailable)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn with_a_healthy_issuer_a_short_max_stale_never_bites() {
     let clock = clock();
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    let server =
-        builder(&issuer, &clock).refresh(RefreshPolicy::new().max_stale(secs(2))).start().await.unwrap();
+    let server = builder(&issuer, &clock)
+        .refresh(RefreshPolicy::new().max_stale(secs(2)))
+        .start()
+        .await
+        .unwrap();
     let good = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW + 10_000 })));
     for _ in 0..300 {
         advance(&clock, secs(1)).await;
@@ -327,7 +406,10 @@ async fn it_starts_while_the_issuer_is_down_and_becomes_ready_by_itself() {
     let server = builder(&issuer, &clock).start().await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 10);
     let good = token("a", rsa(0));
-    assert_eq!(send(&server, &good).await, Err(RejectionKind::KeysUnavailable));
+    assert_eq!(
+        send(&server, &good).await,
+        Err(RejectionKind::KeysUnavailable)
+    );
     assert_eq!(send(&server, "x.y.z").await, Err(RejectionKind::Malformed));
     assert!(!server.is_ready());
     assert_eq!(server.key_sets().remove(0).state(), KeySetState::Starting);
@@ -335,7 +417,10 @@ async fn it_starts_while_the_issuer_is_down_and_becomes_ready_by_itself() {
     issuer.publish(set(&[("a", rsa(0))]));
     let start = tokio::time::Instant::now();
     server.ready().await;
-    assert!(start.elapsed() <= secs(5), "the backoff stays short until the first set");
+    assert!(
+        start.elapsed() <= secs(5),
+        "the backoff stays short until the first set"
+    );
     assert_eq!(send(&server, &good).await, Ok(()));
 }
 
@@ -343,10 +428,18 @@ async fn it_starts_while_the_issuer_is_down_and_becomes_ready_by_itself() {
 async fn start_up_can_require_the_keys_or_go_on_in_the_background() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     issuer.answer(Answer::Status(StatusCode::BAD_GATEWAY, None));
-    let required = builder(&issuer, &clock()).start_up(StartUp::Require(secs(3))).start().await.unwrap_err();
+    let required = builder(&issuer, &clock())
+        .start_up(StartUp::Require(secs(3)))
+        .start()
+        .await
+        .unwrap_err();
     assert_eq!(required.kind(), ErrorKind::Status(StatusCode::BAD_GATEWAY));
     let start = tokio::time::Instant::now();
-    let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
+    let server = builder(&issuer, &clock())
+        .start_up(StartUp::Background)
+        .start()
+        .await
+        .unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert!(!server.is_ready());
 }
@@ -358,10 +451,16 @@ async fn an_unchanged_set_costs_a_304_and_keeps_its_generation() {
     issuer.header("etag", "\"1\"");
     let server = builder(&issuer, &clock).start().await.unwrap();
     advance(&clock, secs(900)).await;
-    assert_eq!(issuer.last_header("if-none-match").as_deref(), Some("\"1\""));
+    assert_eq!(
+        issuer.last_header("if-none-match").as_deref(),
+        Some("\"1\"")
+    );
     assert!(issuer.fetches() >= 4);
     let status = server.key_sets().remove(0);
-    assert_eq!((status.generation(), status.state()), (1, KeySetState::Healthy));
+    assert_eq!(
+        (status.generation(), status.state()),
+        (1, KeySetState::Healthy)
+    );
     assert!(status.age().unwrap() <= secs(300));
 }
 
@@ -371,33 +470,60 @@ async fn cache_control_shortens_the_interval_down_to_the_floor() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     issuer.header("cache-control", "max-age=1");
     let policy = RefreshPolicy::new().min_interval(secs(10));
-    let _server = builder(&issuer, &clock).refresh(policy).start().await.unwrap();
+    let _server = builder(&issuer, &clock)
+        .refresh(policy)
+        .start()
+        .await
+        .unwrap();
     advance(&clock, secs(100)).await;
-    assert!((11..=16).contains(&issuer.fetches()), "{}", issuer.fetches());
+    assert!(
+        (11..=16).contains(&issuer.fetches()),
+        "{}",
+        issuer.fetches()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn row_41_two_issuers_that_share_a_kid_keep_their_own_keys() {
-    let keys =
-        |key: &PrivateKey| tower_oauth::KeySet::from_json(set(&[("a", key)]).to_string().as_bytes()).unwrap();
-    let trusted = |name: &str, audience: &str, key| {
-        TrustedIssuer::new(Issuer::new(name).unwrap(), Audience::new(audience).unwrap()).keys(keys(key))
+    let keys = |key: &PrivateKey| {
+        tower_oauth::KeySet::from_json(set(&[("a", key)]).to_string().as_bytes()).unwrap()
     };
-    let (server, refresher) = ResourceServer::trusting(trusted("https://one.example", "orders", rsa(0)))
-        .trust(trusted("https://two.example", "bills", rsa(1)))
-        .clock(clock())
-        .build()
-        .unwrap();
+    let trusted = |name: &str, audience: &str, key| {
+        TrustedIssuer::new(Issuer::new(name).unwrap(), Audience::new(audience).unwrap())
+            .keys(keys(key))
+    };
+    let (server, refresher) =
+        ResourceServer::trusting(trusted("https://one.example", "orders", rsa(0)))
+            .trust(trusted("https://two.example", "bills", rsa(1)))
+            .clock(clock())
+            .build()
+            .unwrap();
     refresher.await; // Nothing to refresh: it ends at once.
     let judge = async |iss: &str, aud: &str, key| {
-        send(&server, &with_claims("a", key, &claims_with(json!({ "iss": iss, "aud": aud })))).await
+        send(
+            &server,
+            &with_claims("a", key, &claims_with(json!({ "iss": iss, "aud": aud }))),
+        )
+        .await
     };
     assert_eq!(judge("https://one.example", "orders", rsa(0)).await, Ok(()));
     assert_eq!(judge("https://two.example", "bills", rsa(1)).await, Ok(()));
-    assert_eq!(judge("https://one.example", "orders", rsa(1)).await, Err(RejectionKind::BadSignature));
-    assert_eq!(judge("https://two.example", "bills", rsa(0)).await, Err(RejectionKind::BadSignature));
-    assert_eq!(judge("https://two.example", "orders", rsa(1)).await, Err(RejectionKind::Audience));
-    assert_eq!(judge("https://three.example", "orders", rsa(0)).await, Err(RejectionKind::Issuer));
+    assert_eq!(
+        judge("https://one.example", "orders", rsa(1)).await,
+        Err(RejectionKind::BadSignature)
+    );
+    assert_eq!(
+        judge("https://two.example", "bills", rsa(0)).await,
+        Err(RejectionKind::BadSignature)
+    );
+    assert_eq!(
+        judge("https://two.example", "orders", rsa(1)).await,
+        Err(RejectionKind::Audience)
+    );
+    assert_eq!(
+        judge("https://three.example", "orders", rsa(0)).await,
+        Err(RejectionKind::Issuer)
+    );
     let twice = ResourceServer::trusting(trusted("https://one.example", "a", rsa(0)))
         .trust(trusted("https://one.example", "b", rsa(1)))
         .build();
@@ -407,12 +533,18 @@ async fn row_41_two_issuers_that_share_a_kid_keep_their_own_keys() {
 #[tokio::test(start_paused = true)]
 async fn unusable_keys_are_skipped_counted_and_named() {
     let mut document = set(&[("a", rsa(0))]);
-    document["keys"].as_array_mut().unwrap().push(json!({ "kty": "oct", "kid": "hmac", "k": "AAAA" }));
+    document["keys"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "kty": "oct", "kid": "hmac", "k": "AAAA" }));
     let issuer = Scripted::new(document);
     let server = builder(&issuer, &clock()).start().await.unwrap();
     let status = server.key_sets().remove(0);
     assert_eq!(status.usable_keys(), 1);
-    assert_eq!(status.skipped().collect::<Vec<_>>(), [(Some("hmac"), SkipReason::Symmetric)]);
+    assert_eq!(
+        status.skipped().collect::<Vec<_>>(),
+        [(Some("hmac"), SkipReason::Symmetric)]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -420,18 +552,33 @@ async fn a_token_without_kid_needs_exactly_one_fitting_key() {
     let payload = claims().to_string();
     let anonymous = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, payload.as_bytes());
     let judge = async |document: Value| {
-        let server = builder(&Scripted::new(document), &clock()).start().await.unwrap();
+        let server = builder(&Scripted::new(document), &clock())
+            .start()
+            .await
+            .unwrap();
         send(&server, &anonymous).await
     };
     assert_eq!(judge(set(&[("a", rsa(0))])).await, Ok(()));
-    assert_eq!(judge(set(&[("a", rsa(0)), ("ec", &support::p256())])).await, Ok(()));
-    assert_eq!(judge(set(&[("a", rsa(0)), ("b", rsa(1))])).await, Err(RejectionKind::UnsupportedAlgorithm));
+    assert_eq!(
+        judge(set(&[("a", rsa(0)), ("ec", &support::p256())])).await,
+        Ok(())
+    );
+    assert_eq!(
+        judge(set(&[("a", rsa(0)), ("b", rsa(1))])).await,
+        Err(RejectionKind::UnsupportedAlgorithm)
+    );
     // A key without `kid` never answers for a token that names one.
     let mut document = set(&[("a", rsa(0))]);
     document["keys"][0].as_object_mut().unwrap().remove("kid");
-    let server = builder(&Scripted::new(document), &clock()).start().await.unwrap();
+    let server = builder(&Scripted::new(document), &clock())
+        .start()
+        .await
+        .unwrap();
     assert_eq!(send(&server, &anonymous).await, Ok(()));
-    assert_eq!(send(&server, &token("a", rsa(0))).await, Err(RejectionKind::UnknownKey));
+    assert_eq!(
+        send(&server, &token("a", rsa(0))).await,
+        Err(RejectionKind::UnknownKey)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -460,7 +607,10 @@ async fn the_task_ends_even_while_the_issuer_hangs() {
     let task = tokio::spawn(refresher);
     tokio::time::sleep(Duration::from_millis(100)).await;
     drop(server);
-    tokio::time::timeout(Duration::from_millis(100), task).await.expect("at once").unwrap();
+    tokio::time::timeout(Duration::from_millis(100), task)
+        .await
+        .expect("at once")
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -473,9 +623,16 @@ async fn settings_that_cannot_work_do_not_build() {
     };
     assert!(build("https://as.example").is_ok());
     assert!(build("http://as.example").is_err());
-    assert!(build("http://127.0.0.1:8080").unwrap_err().to_string().contains("allow_loopback_http"));
+    assert!(
+        build("http://127.0.0.1:8080")
+            .unwrap_err()
+            .to_string()
+            .contains("allow_loopback_http")
+    );
     assert!(build("not-a-url").is_err());
-    let none = builder(&Scripted::new(json!({})), &clock()).issuer(|issuer| issuer.algorithms([])).build();
+    let none = builder(&Scripted::new(json!({})), &clock())
+        .issuer(|issuer| issuer.algorithms([]))
+        .build();
     assert!(none.is_err());
 }
 
@@ -486,11 +643,17 @@ async fn keys_that_move_are_followed_although_the_old_place_still_answers() {
     let server = builder(&issuer, &clock).start().await.unwrap();
     issuer.move_keys("https://as.example/moved/keys");
     // A token of a new key: the old place does not have it, so the place is doubted.
-    assert_eq!(send(&server, &token("b", rsa(1))).await, Err(RejectionKind::UnknownKey));
+    assert_eq!(
+        send(&server, &token("b", rsa(1))).await,
+        Err(RejectionKind::UnknownKey)
+    );
     assert_eq!(issuer.discoveries(), 1);
     let _ = send(&server, &token("c", rsa(1))).await;
     assert_eq!(issuer.discoveries(), 2);
-    assert_eq!(issuer.urls().last().unwrap(), "https://as.example/moved/keys");
+    assert_eq!(
+        issuer.urls().last().unwrap(),
+        "https://as.example/moved/keys"
+    );
     // And without any such token it is asked again each hour.
     advance(&clock, secs(4200)).await;
     assert_eq!(issuer.discoveries(), 3);
@@ -508,7 +671,11 @@ async fn a_machine_that_slept_refreshes_within_ten_seconds_of_waking() {
     advance(&clock, secs(11)).await;
     assert_eq!(issuer.fetches(), 2);
     let long = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW + 100_000 })));
-    assert_eq!(send(&server, &long).await, Err(RejectionKind::UnknownKey), "withdrawn meanwhile");
+    assert_eq!(
+        send(&server, &long).await,
+        Err(RejectionKind::UnknownKey),
+        "withdrawn meanwhile"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -520,15 +687,26 @@ async fn a_revoked_kid_is_refused_at_once_and_stays_so() {
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
     assert!(server.revoke_kid(&name, "a"));
     assert!(!server.revoke_kid(&Issuer::new("https://other.example").unwrap(), "a"));
-    assert_eq!(send(&server, &token("a", rsa(0))).await, Err(RejectionKind::RevokedKey));
+    assert_eq!(
+        send(&server, &token("a", rsa(0))).await,
+        Err(RejectionKind::RevokedKey)
+    );
     assert_eq!(issuer.fetches(), 1, "and no fetch could change that");
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
     server.refresh_now().await.unwrap();
     issuer.publish(set(&[("a", rsa(0))]));
     server.refresh_now().await.unwrap();
-    assert_eq!(send(&server, &token("a", rsa(0))).await, Err(RejectionKind::RevokedKey));
+    assert_eq!(
+        send(&server, &token("a", rsa(0))).await,
+        Err(RejectionKind::RevokedKey)
+    );
     // Nor is it the one key of a token without `kid`.
-    let nameless = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, claims().to_string().as_bytes());
+    let nameless = compact(
+        rsa(0),
+        "RS256",
+        r#"{"alg":"RS256"}"#,
+        claims().to_string().as_bytes(),
+    );
     assert!(send(&server, &nameless).await.is_err());
 }
 
@@ -541,10 +719,20 @@ async fn refresh_now_fetches_at_once_whatever_the_budget_and_tells_the_outcome()
         assert_eq!(issuer.fetches(), fetches);
     }
     issuer.answer(Answer::Unreachable);
-    assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Transport);
-    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()), "what is in hand goes on");
+    assert_eq!(
+        server.refresh_now().await.unwrap_err().kind(),
+        ErrorKind::Transport
+    );
+    assert_eq!(
+        send(&server, &token("a", rsa(0))).await,
+        Ok(()),
+        "what is in hand goes on"
+    );
     issuer.answer(Answer::Hang);
-    assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(
+        server.refresh_now().await.unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -552,7 +740,8 @@ async fn a_seed_serves_while_the_issuer_is_down_and_no_longer_than_max_stale() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     issuer.answer(Answer::Unreachable);
     let clock = clock();
-    let keys = tower_oauth::KeySet::from_json(set(&[("a", rsa(0))]).to_string().as_bytes()).unwrap();
+    let keys =
+        tower_oauth::KeySet::from_json(set(&[("a", rsa(0))]).to_string().as_bytes()).unwrap();
     let fetched_at = UnixTime::from_secs(NOW - 3600);
     let seeded = |policy: RefreshPolicy| {
         let keys = keys.clone();
@@ -562,12 +751,25 @@ async fn a_seed_serves_while_the_issuer_is_down_and_no_longer_than_max_stale() {
     let server = seeded(RefreshPolicy::new()).start().await.unwrap();
     assert!(server.is_ready());
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
-    let too_old = seeded(RefreshPolicy::strict().max_stale(secs(3599))).start().await.unwrap();
-    assert_eq!(send(&too_old, &token("a", rsa(0))).await, Err(RejectionKind::KeysUnavailable));
+    let too_old = seeded(RefreshPolicy::strict().max_stale(secs(3599)))
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(
+        send(&too_old, &token("a", rsa(0))).await,
+        Err(RejectionKind::KeysUnavailable)
+    );
     issuer.publish(set(&[("b", rsa(1))]));
     advance(&clock, secs(10)).await;
-    assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()), "and is replaced by what is fetched");
-    assert_eq!(send(&server, &token("a", rsa(0))).await, Err(RejectionKind::UnknownKey));
+    assert_eq!(
+        send(&server, &token("b", rsa(1))).await,
+        Ok(()),
+        "and is replaced by what is fetched"
+    );
+    assert_eq!(
+        send(&server, &token("a", rsa(0))).await,
+        Err(RejectionKind::UnknownKey)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -579,7 +781,10 @@ async fn an_unknown_kid_that_was_looked_for_in_vain_is_refused_at_once_for_fifte
     let unknown = token("b", rsa(1));
     let refused_after = async || {
         let start = tokio::time::Instant::now();
-        assert_eq!(send(&server, &unknown).await, Err(RejectionKind::UnknownKey));
+        assert_eq!(
+            send(&server, &unknown).await,
+            Err(RejectionKind::UnknownKey)
+        );
         start.elapsed()
     };
     assert!(refused_after().await >= Duration::from_millis(300));
@@ -588,7 +793,10 @@ async fn an_unknown_kid_that_was_looked_for_in_vain_is_refused_at_once_for_fifte
     }
     assert_eq!(issuer.fetches(), 2);
     advance(&clock, secs(15)).await;
-    assert!(refused_after().await >= Duration::from_millis(300), "then it is looked for again");
+    assert!(
+        refused_after().await >= Duration::from_millis(300),
+        "then it is looked for again"
+    );
     // A new set forgets what was missing in the old one.
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
     server.refresh_now().await.unwrap();
@@ -600,18 +808,41 @@ async fn an_issuer_that_reuses_a_kid_is_asked_once_in_five_minutes_where_that_wa
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let strict = builder(&issuer, &clock).start().await.unwrap();
-    let lenient =
-        builder(&issuer, &clock).refresh(RefreshPolicy::new().reused_key_ids()).start().await.unwrap();
-    let doubts = || lenient.key_sets().remove(0).refreshes(tower_oauth::RefreshCause::BadSignature).total();
+    let lenient = builder(&issuer, &clock)
+        .refresh(RefreshPolicy::new().reused_key_ids())
+        .start()
+        .await
+        .unwrap();
+    let doubts = || {
+        lenient
+            .key_sets()
+            .remove(0)
+            .refreshes(tower_oauth::RefreshCause::BadSignature)
+            .total()
+    };
     for _ in 0..20 {
-        assert_eq!(send(&lenient, &token("a", rsa(2))).await, Err(RejectionKind::BadSignature));
+        assert_eq!(
+            send(&lenient, &token("a", rsa(2))).await,
+            Err(RejectionKind::BadSignature)
+        );
     }
     assert_eq!(doubts(), 1, "a flood of bad signatures is one fetch");
     issuer.publish(set(&[("a", rsa(1))]));
-    assert_eq!(send(&lenient, &token("a", rsa(1))).await, Err(RejectionKind::BadSignature), "too soon");
+    assert_eq!(
+        send(&lenient, &token("a", rsa(1))).await,
+        Err(RejectionKind::BadSignature),
+        "too soon"
+    );
     let before = issuer.fetches();
-    assert_eq!(send(&strict, &token("a", rsa(1))).await, Err(RejectionKind::BadSignature));
-    assert_eq!(issuer.fetches(), before, "without opting in a bad signature never fetches");
+    assert_eq!(
+        send(&strict, &token("a", rsa(1))).await,
+        Err(RejectionKind::BadSignature)
+    );
+    assert_eq!(
+        issuer.fetches(),
+        before,
+        "without opting in a bad signature never fetches"
+    );
     // The timer has found the new key by now; the next reuse is found by its first token.
     advance(&clock, secs(301)).await;
     assert_eq!(send(&lenient, &token("a", rsa(1))).await, Ok(()));
@@ -633,22 +864,35 @@ async fn keys_that_share_a_kid_or_tokens_without_one_are_tried_where_that_was_op
     let judge = async |limit: usize, token: &str| {
         let keys = tower_oauth::KeySet::from_json(shared.to_string().as_bytes()).unwrap();
         let issuer = Scripted::new(json!({}));
-        let builder = builder(&issuer, &clock()).issuer(|issuer| issuer.keys(keys).candidate_keys(limit));
+        let builder =
+            builder(&issuer, &clock()).issuer(|issuer| issuer.keys(keys).candidate_keys(limit));
         send(&builder.start().await.unwrap(), token).await
     };
     for key in [rsa(0), rsa(1)] {
-        assert_eq!(judge(1, &token("a", key)).await, Err(RejectionKind::UnknownKey));
+        assert_eq!(
+            judge(1, &token("a", key)).await,
+            Err(RejectionKind::UnknownKey)
+        );
         assert_eq!(judge(2, &token("a", key)).await, Ok(()));
     }
-    assert_eq!(judge(4, &token("a", rsa(2))).await, Err(RejectionKind::BadSignature));
+    assert_eq!(
+        judge(4, &token("a", rsa(2))).await,
+        Err(RejectionKind::BadSignature)
+    );
     // Of the keys without a doubt about their name only one is left: it is the one.
     assert_eq!(judge(1, &anonymous(rsa(2))).await, Ok(()));
-    assert_eq!(judge(4, &anonymous(rsa(0))).await, Err(RejectionKind::BadSignature));
+    assert_eq!(
+        judge(4, &anonymous(rsa(0))).await,
+        Err(RejectionKind::BadSignature)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_names_the_version_of_a_set_is_sent_back_and_follows_the_last_answer() {
-    for (told, asked) in [("etag", "if-none-match"), ("last-modified", "if-modified-since")] {
+    for (told, asked) in [
+        ("etag", "if-none-match"),
+        ("last-modified", "if-modified-since"),
+    ] {
         let issuer = Scripted::new(set(&[("a", rsa(0))]));
         let clock = clock();
         let server = builder(&issuer, &clock).start().await.unwrap();
@@ -673,7 +917,11 @@ async fn a_version_that_tells_no_sets_apart_hides_a_new_key_for_an_hour_at_the_m
     let server = builder(&issuer, &clock).start().await.unwrap();
     issuer.publish(set(&[("b", rsa(1))]));
     advance(&clock, secs(900)).await;
-    assert_eq!(server.key_sets().remove(0).generation(), 1, "the issuer says that nothing is new");
+    assert_eq!(
+        server.key_sets().remove(0).generation(),
+        1,
+        "the issuer says that nothing is new"
+    );
     advance(&clock, secs(3600)).await;
     assert_eq!(server.key_sets().remove(0).generation(), 2);
 }
@@ -685,7 +933,10 @@ async fn an_issuer_that_failed_is_asked_for_the_whole_set() {
     issuer.header("etag", "\"1\"");
     let server = builder(&issuer, &clock).start().await.unwrap();
     advance(&clock, secs(300)).await;
-    assert_eq!(issuer.last_header("if-none-match").as_deref(), Some("\"1\""));
+    assert_eq!(
+        issuer.last_header("if-none-match").as_deref(),
+        Some("\"1\"")
+    );
     // It may be the conditions that it does not get on with.
     issuer.answer(Answer::Unreachable);
     advance(&clock, secs(600)).await;
@@ -709,17 +960,24 @@ async fn a_private_key_that_is_published_counts_for_nothing_even_where_it_stands
     let error = server.refresh_now().await.unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert_eq!(source, "members that cannot be used: 1 private_key");
-    assert_eq!(send(&server, &token("a", rsa(0))).await, Err(RejectionKind::RevokedKey));
+    assert_eq!(
+        send(&server, &token("a", rsa(0))).await,
+        Err(RejectionKind::RevokedKey)
+    );
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
     // The public half beside it is no better.
     issuer.publish(json!({ "keys": [exposed(rsa(0)), rsa(0).jwk("a"), rsa(1).jwk("b")] }));
     server.refresh_now().await.unwrap();
     assert_eq!(server.key_sets().remove(0).usable_keys(), 1);
-    assert_eq!(send(&server, &token("a", rsa(0))).await, Err(RejectionKind::UnknownKey));
+    assert_eq!(
+        send(&server, &token("a", rsa(0))).await,
+        Err(RejectionKind::UnknownKey)
+    );
     // Nor is it under another name, or without one.
     let mut nameless = rsa(0).jwk("");
     nameless.as_object_mut().unwrap().remove("kid");
-    issuer.publish(json!({ "keys": [exposed(rsa(0)), rsa(0).jwk("c"), nameless, rsa(1).jwk("b")] }));
+    issuer
+        .publish(json!({ "keys": [exposed(rsa(0)), rsa(0).jwk("c"), nameless, rsa(1).jwk("b")] }));
     server.refresh_now().await.unwrap();
     assert_eq!(server.key_sets().remove(0).usable_keys(), 1);
     // And a private half without a name is that of the key with the same numbers.
@@ -727,7 +985,10 @@ async fn a_private_key_that_is_published_counts_for_nothing_even_where_it_stands
     leaked.as_object_mut().unwrap().remove("kid");
     issuer.publish(json!({ "keys": [leaked] }));
     server.refresh_now().await.unwrap_err();
-    assert_eq!(send(&server, &token("b", rsa(1))).await, Err(RejectionKind::RevokedKey));
+    assert_eq!(
+        send(&server, &token("b", rsa(1))).await,
+        Err(RejectionKind::RevokedKey)
+    );
     // What the issuer makes good is good.
     issuer.publish(set(&[("a", rsa(2)), ("b", rsa(1))]));
     server.refresh_now().await.unwrap();
@@ -737,7 +998,9 @@ async fn a_private_key_that_is_published_counts_for_nothing_even_where_it_stands
 /// A key with these members besides its own.
 fn jwk_with(key: &PrivateKey, kid: &str, members: &Value) -> Value {
     let mut jwk = key.jwk(kid);
-    jwk.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+    jwk.as_object_mut()
+        .unwrap()
+        .extend(members.as_object().unwrap().clone());
     jwk
 }
 
@@ -752,7 +1015,11 @@ async fn a_private_member_that_holds_nothing_makes_no_private_key() {
     ] {
         issuer.publish(json!({ "keys": [jwk_with(rsa(0), "a", &members)] }));
         server.refresh_now().await.unwrap();
-        assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()), "{members}");
+        assert_eq!(
+            send(&server, &token("a", rsa(0))).await,
+            Ok(()),
+            "{members}"
+        );
     }
 }
 
@@ -773,7 +1040,10 @@ async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid(
         json!({ "keys": [only_its_kid, rsa(1).jwk("b")] }),
         json!({ "keys": [whole] }),
         json!({ "keys": [only_its_kid] }),
-        Value::from(format!(r#"{{"keys":[{null_after_it},{}]}}"#, rsa(1).jwk("b"))),
+        Value::from(format!(
+            r#"{{"keys":[{null_after_it},{}]}}"#,
+            rsa(1).jwk("b")
+        )),
     ] {
         let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
         let server = builder(&issuer, &clock()).start().await.unwrap();
@@ -782,24 +1052,48 @@ async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid(
             document => issuer.publish(document.clone()),
         }
         let _with_or_without_a_usable_key = server.refresh_now().await;
-        assert!(send(&server, &token("a", rsa(0))).await.is_err(), "{published}");
+        assert!(
+            send(&server, &token("a", rsa(0))).await.is_err(),
+            "{published}"
+        );
         for kid in ["a", "c"] {
             issuer.publish(set(&[(kid, rsa(0)), ("b", rsa(1))]));
             server.refresh_now().await.unwrap();
             let refused = Err(RejectionKind::RevokedKey);
-            assert_eq!(send(&server, &token(kid, rsa(0))).await, refused, "{published}");
-            assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()), "{published}");
+            assert_eq!(
+                send(&server, &token(kid, rsa(0))).await,
+                refused,
+                "{published}"
+            );
+            assert_eq!(
+                send(&server, &token("b", rsa(1))).await,
+                Ok(()),
+                "{published}"
+            );
         }
         // Without a `kid`, too, where it is the only key; and a new key may have the old `kid`.
         let mut unnamed = rsa(0).jwk("");
         unnamed.as_object_mut().unwrap().remove("kid");
         issuer.publish(json!({ "keys": [unnamed] }));
         server.refresh_now().await.unwrap();
-        let without_kid = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, claims().to_string().as_bytes());
-        assert_eq!(send(&server, &without_kid).await, Err(RejectionKind::RevokedKey), "{published}");
+        let without_kid = compact(
+            rsa(0),
+            "RS256",
+            r#"{"alg":"RS256"}"#,
+            claims().to_string().as_bytes(),
+        );
+        assert_eq!(
+            send(&server, &without_kid).await,
+            Err(RejectionKind::RevokedKey),
+            "{published}"
+        );
         issuer.publish(set(&[("a", rsa(2))]));
         server.refresh_now().await.unwrap();
-        assert_eq!(send(&server, &token("a", rsa(2))).await, Ok(()), "{published}");
+        assert_eq!(
+            send(&server, &token("a", rsa(2))).await,
+            Ok(()),
+            "{published}"
+        );
     }
 }
 
@@ -810,15 +1104,27 @@ async fn a_key_that_was_published_with_its_private_part_first_is_not_trusted_lat
     for first in [
         json!([jwk_with(rsa(0), "a", &json!({ "d": "AAAA" }))]),
         // Its public key stands beside it, under its `kid` and under another.
-        json!([rsa(0).jwk("x"), only_its_kid, rsa(0).jwk("a"), rsa(2).jwk("other")]),
+        json!([
+            rsa(0).jwk("x"),
+            only_its_kid,
+            rsa(0).jwk("a"),
+            rsa(2).jwk("other")
+        ]),
     ] {
         let issuer = Scripted::new(json!({ "keys": first }));
-        let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
+        let server = builder(&issuer, &clock())
+            .start_up(StartUp::Background)
+            .start()
+            .await
+            .unwrap();
         let _with_or_without_a_usable_key = server.refresh_now().await;
         assert!(send(&server, &token("x", rsa(0))).await.is_err());
         issuer.publish(set(&[("c", rsa(0)), ("b", rsa(1))]));
         server.refresh_now().await.unwrap();
-        assert_eq!(send(&server, &token("c", rsa(0))).await, Err(RejectionKind::RevokedKey));
+        assert_eq!(
+            send(&server, &token("c", rsa(0))).await,
+            Err(RejectionKind::RevokedKey)
+        );
         assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
     }
 }
@@ -836,7 +1142,12 @@ async fn a_compromised_key_without_a_kid_leaves_the_other_keys_usable() {
     issuer.publish(json!({ "keys": [unnamed(json!({ "d": "AAAA" }))] }));
     server.refresh_now().await.unwrap_err();
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
-    let without_kid = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, claims().to_string().as_bytes());
+    let without_kid = compact(
+        rsa(0),
+        "RS256",
+        r#"{"alg":"RS256"}"#,
+        claims().to_string().as_bytes(),
+    );
     assert!(send(&server, &without_kid).await.is_err());
 }
 
@@ -844,13 +1155,19 @@ async fn a_compromised_key_without_a_kid_leaves_the_other_keys_usable() {
 async fn members_that_are_null_count_as_absent() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    let null = json!({ "alg": null, "use": null, "key_ops": null, "x5c": null, "x5t": null, "x5u": null });
+    let null =
+        json!({ "alg": null, "use": null, "key_ops": null, "x5c": null, "x5t": null, "x5u": null });
     issuer.publish(json!({ "keys": [jwk_with(rsa(0), "a", &null)] }));
     server.refresh_now().await.unwrap();
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
     issuer.publish(json!({ "keys": [jwk_with(rsa(0), "a", &json!({ "kid": null }))] }));
     server.refresh_now().await.unwrap();
-    let without_kid = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, claims().to_string().as_bytes());
+    let without_kid = compact(
+        rsa(0),
+        "RS256",
+        r#"{"alg":"RS256"}"#,
+        claims().to_string().as_bytes(),
+    );
     assert_eq!(send(&server, &without_kid).await, Ok(()));
 }
 
@@ -859,15 +1176,22 @@ async fn members_that_are_null_count_as_absent() {
 async fn a_private_key_in_a_malformed_member_is_compromised_too() {
     let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    let twice =
-        jwk_with(rsa(0), "a", &json!({ "d": "AAAA" })).to_string().replacen('{', r#"{"use":"sig","#, 1);
+    let twice = jwk_with(rsa(0), "a", &json!({ "d": "AAAA" }))
+        .to_string()
+        .replacen('{', r#"{"use":"sig","#, 1);
     let document = format!(r#"{{"keys":[{twice},{}]}}"#, rsa(1).jwk("b"));
     issuer.answer(Answer::Text(document.leak()));
     server.refresh_now().await.unwrap();
-    assert_eq!(server.key_sets().remove(0).skipped().next(), Some((Some("a"), SkipReason::PrivateKey)));
+    assert_eq!(
+        server.key_sets().remove(0).skipped().next(),
+        Some((Some("a"), SkipReason::PrivateKey))
+    );
     issuer.publish(set(&[("c", rsa(0)), ("b", rsa(1))]));
     server.refresh_now().await.unwrap();
-    assert_eq!(send(&server, &token("c", rsa(0))).await, Err(RejectionKind::RevokedKey));
+    assert_eq!(
+        send(&server, &token("c", rsa(0))).await,
+        Err(RejectionKind::RevokedKey)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -877,13 +1201,28 @@ async fn a_revoked_key_is_refused_under_every_kid() {
     assert!(server.revoke_kid(&Issuer::new(support::ISSUER).unwrap(), "a"));
     issuer.publish(set(&[("c", rsa(0)), ("b", rsa(1)), ("a", rsa(2))]));
     server.refresh_now().await.unwrap();
-    assert_eq!(send(&server, &token("c", rsa(0))).await, Err(RejectionKind::RevokedKey));
-    assert_eq!(send(&server, &token("a", rsa(2))).await, Err(RejectionKind::RevokedKey), "the kid, too");
+    assert_eq!(
+        send(&server, &token("c", rsa(0))).await,
+        Err(RejectionKind::RevokedKey)
+    );
+    assert_eq!(
+        send(&server, &token("a", rsa(2))).await,
+        Err(RejectionKind::RevokedKey),
+        "the kid, too"
+    );
     // Nor is a revoked key the one key of a token without `kid`.
     issuer.publish(set(&[("a", rsa(0))]));
     server.refresh_now().await.unwrap();
-    let without_kid = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, claims().to_string().as_bytes());
-    assert_eq!(send(&server, &without_kid).await, Err(RejectionKind::RevokedKey));
+    let without_kid = compact(
+        rsa(0),
+        "RS256",
+        r#"{"alg":"RS256"}"#,
+        claims().to_string().as_bytes(),
+    );
+    assert_eq!(
+        send(&server, &without_kid).await,
+        Err(RejectionKind::RevokedKey)
+    );
     issuer.publish(set(&[("b", rsa(1))]));
     server.refresh_now().await.unwrap();
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
@@ -895,13 +1234,21 @@ async fn a_private_half_of_a_key_without_a_name_takes_the_set_in_hand_with_it() 
     nameless.as_object_mut().unwrap().remove("kid");
     let issuer = Scripted::new(json!({ "keys": [nameless.clone()] }));
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    let token = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, claims().to_string().as_bytes());
+    let token = compact(
+        rsa(0),
+        "RS256",
+        r#"{"alg":"RS256"}"#,
+        claims().to_string().as_bytes(),
+    );
     assert_eq!(send(&server, &token).await, Ok(()));
     let mut leaked = nameless.clone();
     leaked["d"] = "AAAA".into();
     issuer.publish(json!({ "keys": [leaked] }));
     server.refresh_now().await.unwrap_err();
-    assert_eq!(send(&server, &token).await, Err(RejectionKind::KeysUnavailable));
+    assert_eq!(
+        send(&server, &token).await,
+        Err(RejectionKind::KeysUnavailable)
+    );
     // Nobody can be served: it is asked for again as soon as at the start.
     let told = server.key_sets().remove(0);
     assert_eq!(told.state(), KeySetState::Stale);
@@ -918,9 +1265,16 @@ async fn a_fetch_ends_after_five_seconds() {
     issuer.answer(Answer::Hang);
     for _ in 0..2 {
         let start = tokio::time::Instant::now();
-        assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Timeout);
+        assert_eq!(
+            server.refresh_now().await.unwrap_err().kind(),
+            ErrorKind::Timeout
+        );
         // To the resolution of the timer; the second asks the metadata, too, which hang as well.
-        assert!((5000..=5002).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        assert!(
+            (5000..=5002).contains(&start.elapsed().as_millis()),
+            "{:?}",
+            start.elapsed()
+        );
     }
 }
 
@@ -933,9 +1287,16 @@ async fn metadata_that_hang_do_not_keep_the_keys_from_being_refreshed() {
     issuer.metadata(Answer::Hang);
     advance(&clock, secs(2 * 3600)).await;
     let told = server.key_sets().remove(0);
-    assert_eq!((told.state(), told.refreshes_failed()), (KeySetState::Degraded, 0));
+    assert_eq!(
+        (told.state(), told.refreshes_failed()),
+        (KeySetState::Degraded, 0)
+    );
     assert_eq!(told.metadata_error().unwrap().kind(), ErrorKind::Timeout);
-    assert!(issuer.discoveries() > 2, "they are tried again: {}", issuer.discoveries());
+    assert!(
+        issuer.discoveries() > 2,
+        "they are tried again: {}",
+        issuer.discoveries()
+    );
     issuer.publish(set(&[("b", rsa(1))]));
     server.refresh_now().await.unwrap();
     assert_eq!(server.key_sets().remove(0).generation(), 2);
@@ -949,7 +1310,10 @@ async fn a_place_that_is_known_is_kept_while_the_metadata_are_down() {
     issuer.metadata(Answer::Unreachable);
     issuer.answer(Answer::Status(StatusCode::INTERNAL_SERVER_ERROR, None));
     let error = server.refresh_now().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Status(StatusCode::INTERNAL_SERVER_ERROR));
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Status(StatusCode::INTERNAL_SERVER_ERROR)
+    );
     // Left alone for a minute: once is enough to see that they are down.
     advance(&clock, secs(50)).await;
     assert_eq!(issuer.discoveries(), 2);
@@ -957,7 +1321,10 @@ async fn a_place_that_is_known_is_kept_while_the_metadata_are_down() {
     issuer.publish(set(&[("b", rsa(1))]));
     server.refresh_now().await.unwrap();
     let told = server.key_sets().remove(0);
-    assert_eq!((told.state(), told.last_error().is_none()), (KeySetState::Degraded, true));
+    assert_eq!(
+        (told.state(), told.last_error().is_none()),
+        (KeySetState::Degraded, true)
+    );
     assert_eq!(told.metadata_error().unwrap().kind(), ErrorKind::Transport);
     // Who asks by hand asks for all of it.
     issuer.metadata(Answer::Place);
@@ -976,7 +1343,10 @@ async fn metadata_that_ask_to_be_left_alone_are_whatever_tokens_come() {
     for number in 0..9 {
         let fetched = issuer.fetches();
         let unknown = token(&format!("x{number}"), rsa(1));
-        assert_eq!(send(&server, &unknown).await, Err(RejectionKind::UnknownKey));
+        assert_eq!(
+            send(&server, &unknown).await,
+            Err(RejectionKind::UnknownKey)
+        );
         advance(&clock, secs(30)).await;
         assert!(issuer.fetches() > fetched, "the keys are asked for");
     }
@@ -989,12 +1359,19 @@ async fn metadata_that_ask_to_be_left_alone_are_whatever_tokens_come() {
 async fn metadata_are_asked_early_enough_that_a_known_place_outlives_their_failure() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let clock = clock();
-    let server = builder(&issuer, &clock).refresh(RefreshPolicy::strict()).start().await.unwrap();
+    let server = builder(&issuer, &clock)
+        .refresh(RefreshPolicy::strict())
+        .start()
+        .await
+        .unwrap();
     advance(&clock, secs(20 * 60)).await;
     issuer.metadata(Answer::Unreachable);
     advance(&clock, secs(36 * 60)).await;
     let told = server.key_sets().remove(0);
-    assert_eq!((told.state(), told.refreshes_failed()), (KeySetState::Degraded, 0));
+    assert_eq!(
+        (told.state(), told.refreshes_failed()),
+        (KeySetState::Degraded, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -1002,12 +1379,20 @@ async fn a_place_that_no_metadata_name_any_more_is_given_up_in_the_end() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let policy = RefreshPolicy::new().max_stale(secs(4 * 3600));
-    let server = builder(&issuer, &clock).refresh(policy).start().await.unwrap();
+    let server = builder(&issuer, &clock)
+        .refresh(policy)
+        .start()
+        .await
+        .unwrap();
     issuer.metadata(Answer::Unreachable);
     advance(&clock, secs(3 * 3600)).await;
     let told = server.key_sets().remove(0);
-    assert_eq!((told.state(), told.refreshes_failed()), (KeySetState::Degraded, 0));
-    // From now on nobody knows whose keys these are; those in hand are good for as long as in any outage.
+    assert_eq!(
+        (told.state(), told.refreshes_failed()),
+        (KeySetState::Degraded, 0)
+    );
+    // From now on nobody knows whose keys these are; those in hand are good for as long as in any
+    // outage.
     advance(&clock, secs(2 * 3600)).await;
     assert!(server.key_sets().remove(0).refreshes_failed() > 0);
     issuer.publish(set(&[("b", rsa(1))]));
@@ -1025,11 +1410,21 @@ async fn keys_that_moved_are_found_although_the_old_place_hangs() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     issuer.delay(Duration::from_millis(100));
     issuer.answer_at("https://as.example/keys", Answer::Hang);
-    let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
-    assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Timeout);
+    let server = builder(&issuer, &clock())
+        .start_up(StartUp::Background)
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(
+        server.refresh_now().await.unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
     issuer.move_keys("https://as.example/moved/keys");
     server.refresh_now().await.unwrap();
-    assert_eq!(issuer.urls().last().unwrap(), "https://as.example/moved/keys");
+    assert_eq!(
+        issuer.urls().last().unwrap(),
+        "https://as.example/moved/keys"
+    );
 }
 
 fn keys(set: &Value) -> tower_oauth::KeySet {
@@ -1047,10 +1442,18 @@ async fn a_seed_is_a_set_in_hand_when_the_issuer_fails() {
     issuer.answer(Answer::Status(StatusCode::TOO_MANY_REQUESTS, Some("120")));
     let server = seeded.start().await.unwrap();
     advance(&clock, secs(118)).await;
-    assert_eq!(issuer.fetches(), 1, "nobody is without keys: the issuer is left alone as it asked");
+    assert_eq!(
+        issuer.fetches(),
+        1,
+        "nobody is without keys: the issuer is left alone as it asked"
+    );
     issuer.answer(Answer::Unreachable);
     advance(&clock, secs(1200)).await;
-    assert!((10..=60).contains(&issuer.fetches()), "backoff up to a minute: {}", issuer.fetches());
+    assert!(
+        (10..=60).contains(&issuer.fetches()),
+        "backoff up to a minute: {}",
+        issuer.fetches()
+    );
     assert!(server.is_ready());
 }
 
@@ -1083,7 +1486,11 @@ async fn a_set_that_was_given_up_and_comes_back_is_no_other_set() {
         }
         let clock = clock();
         let policy = RefreshPolicy::new().max_stale(secs(600));
-        let server = builder(&issuer, &clock).refresh(policy).start().await.unwrap();
+        let server = builder(&issuer, &clock)
+            .refresh(policy)
+            .start()
+            .await
+            .unwrap();
         issuer.answer(Answer::Unreachable);
         advance(&clock, secs(700)).await;
         assert_eq!(server.key_sets().remove(0).state(), KeySetState::Stale);
@@ -1105,7 +1512,10 @@ async fn keys_that_all_share_one_kid_are_a_set_where_that_was_opted_into() {
         builder.start_up(StartUp::Background).start().await.unwrap()
     };
     let refused = start(1).await;
-    assert_eq!(refused.refresh_now().await.unwrap_err().kind(), ErrorKind::NoUsableKey);
+    assert_eq!(
+        refused.refresh_now().await.unwrap_err().kind(),
+        ErrorKind::NoUsableKey
+    );
     assert!(!refused.is_ready());
     let server = start(2).await;
     server.refresh_now().await.unwrap();
@@ -1117,7 +1527,10 @@ async fn keys_that_all_share_one_kid_are_a_set_where_that_was_opted_into() {
     // And from one key to two.
     issuer.publish(set(&[("a", rsa(2))]));
     server.refresh_now().await.unwrap();
-    assert_eq!(send(&server, &token("a", rsa(0))).await, Err(RejectionKind::BadSignature));
+    assert_eq!(
+        send(&server, &token("a", rsa(0))).await,
+        Err(RejectionKind::BadSignature)
+    );
     issuer.publish(shared(rsa(1), rsa(2)));
     server.refresh_now().await.unwrap();
     assert_eq!(send(&server, &token("a", rsa(1))).await, Ok(()));
@@ -1128,16 +1541,30 @@ async fn keys_that_all_share_one_kid_are_a_set_where_that_was_opted_into() {
 async fn a_flood_of_bad_signatures_takes_nothing_from_unknown_keys() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let policy = RefreshPolicy::new().reused_key_ids();
-    let server = builder(&issuer, &clock()).refresh(policy).start().await.unwrap();
+    let server = builder(&issuer, &clock())
+        .refresh(policy)
+        .start()
+        .await
+        .unwrap();
     let forged = token("a", rsa(2));
-    assert_eq!(send(&server, &forged).await, Err(RejectionKind::BadSignature));
-    assert_eq!(server.key_sets().remove(0).waits(), 1, "that was the doubt of these five minutes");
+    assert_eq!(
+        send(&server, &forged).await,
+        Err(RejectionKind::BadSignature)
+    );
+    assert_eq!(
+        server.key_sets().remove(0).waits(),
+        1,
+        "that was the doubt of these five minutes"
+    );
     let flood = tokio::spawn({
         let server = server.clone();
         async move {
             loop {
                 let start = tokio::time::Instant::now();
-                assert_eq!(send(&server, &forged).await, Err(RejectionKind::BadSignature));
+                assert_eq!(
+                    send(&server, &forged).await,
+                    Err(RejectionKind::BadSignature)
+                );
                 assert_eq!(start.elapsed(), Duration::ZERO);
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -1149,7 +1576,11 @@ async fn a_flood_of_bad_signatures_takes_nothing_from_unknown_keys() {
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
     assert!(!flood.is_finished());
     flood.abort();
-    assert_eq!(server.key_sets().remove(0).waits(), 2, "a doubt that is spent takes no place");
+    assert_eq!(
+        server.key_sets().remove(0).waits(),
+        2,
+        "a doubt that is spent takes no place"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -1158,16 +1589,27 @@ async fn a_new_key_that_came_while_the_budget_was_spent_is_found_as_soon_as_it_i
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     for kid in ["x", "y"] {
-        assert_eq!(send(&server, &token(kid, rsa(2))).await, Err(RejectionKind::UnknownKey));
+        assert_eq!(
+            send(&server, &token(kid, rsa(2))).await,
+            Err(RejectionKind::UnknownKey)
+        );
     }
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
     advance(&clock, secs(1)).await;
     let new = token("b", rsa(1));
     let start = tokio::time::Instant::now();
     assert_eq!(send(&server, &new).await, Err(RejectionKind::UnknownKey));
-    assert_eq!(start.elapsed(), Duration::ZERO, "nothing is under way that it could wait for");
+    assert_eq!(
+        start.elapsed(),
+        Duration::ZERO,
+        "nothing is under way that it could wait for"
+    );
     advance(&clock, secs(14)).await;
-    assert_eq!(send(&server, &new).await, Ok(()), "fifteen seconds after the budget was spent");
+    assert_eq!(
+        send(&server, &new).await,
+        Ok(()),
+        "fifteen seconds after the budget was spent"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -1191,11 +1633,18 @@ async fn a_kid_is_no_miss_until_a_fetch_has_looked_for_it() {
 async fn refresh_now_tells_the_outcome_of_a_fetch_that_began_after_it() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let place = Endpoint::new("https://as.example/keys").unwrap();
-    let server = builder(&issuer, &clock()).jwks_uri(place).start().await.unwrap();
+    let server = builder(&issuer, &clock())
+        .jwks_uri(place)
+        .start()
+        .await
+        .unwrap();
     issuer.delay(secs(1));
     issuer.answer(Answer::Unreachable);
     let first = async {
-        assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Transport);
+        assert_eq!(
+            server.refresh_now().await.unwrap_err().kind(),
+            ErrorKind::Transport
+        );
     };
     let second = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -1209,7 +1658,13 @@ async fn refresh_now_tells_the_outcome_of_a_fetch_that_began_after_it() {
         issuer.publish(set(&[("b", rsa(1))]));
     };
     tokio::join!(first, second, later);
-    assert_eq!((issuer.most_in_flight(), server.key_sets().remove(0).generation()), (1, 2));
+    assert_eq!(
+        (
+            issuer.most_in_flight(),
+            server.key_sets().remove(0).generation()
+        ),
+        (1, 2)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -1223,12 +1678,18 @@ async fn refresh_now_asks_all_issuers_at_the_same_time() {
         )
         .jwks_uri(place(name))
     };
-    let builder = builder(&issuer, &clock()).jwks_uri(place("as")).trust(other("two")).trust(other("three"));
+    let builder = builder(&issuer, &clock())
+        .jwks_uri(place("as"))
+        .trust(other("two"))
+        .trust(other("three"));
     let server = builder.start().await.unwrap();
     issuer.delay(secs(1));
     issuer.answer_at("https://two.example/keys", Answer::Unreachable);
     let start = tokio::time::Instant::now();
-    assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Transport);
+    assert_eq!(
+        server.refresh_now().await.unwrap_err().kind(),
+        ErrorKind::Transport
+    );
     assert_eq!(start.elapsed().as_millis() / 10, 100);
     assert_eq!(issuer.most_in_flight(), 3);
 }
@@ -1238,7 +1699,13 @@ async fn a_wall_clock_that_was_set_back_causes_a_refresh_too() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
-    let jumps = || server.key_sets().remove(0).refreshes(tower_oauth::RefreshCause::ClockJump).total();
+    let jumps = || {
+        server
+            .key_sets()
+            .remove(0)
+            .refreshes(tower_oauth::RefreshCause::ClockJump)
+            .total()
+    };
     advance(&clock, secs(30)).await;
     assert_eq!(jumps(), 0);
     clock.set(UnixTime::from_secs(NOW - 3600));
@@ -1255,7 +1722,9 @@ async fn a_kid_is_revoked_under_every_name_of_its_issuer() {
             "oauthServerUrl": "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227-4bfe-a044-93b6e6060b61"}"#,
     )
     .unwrap();
-    let builder = binding.resource_server_for(Audience::new("orders").unwrap()).clock(clock());
+    let builder = binding
+        .resource_server_for(Audience::new("orders").unwrap())
+        .clock(clock());
     let (server, _nothing) = builder.keys(keys(&set(&[("a", rsa(0))]))).build().unwrap();
     let changes = json!({ "iss": binding.issuer().as_str(), "tenant": binding.tenant_id() });
     let token = with_claims("a", rsa(0), &claims_with(changes));
@@ -1271,21 +1740,38 @@ async fn a_key_set_that_nobody_refreshes_any_more_says_so() {
     let task = tokio::spawn(refresher);
     server.ready().await;
     let told = server.key_sets().remove(0);
-    assert_eq!((told.state(), told.is_abandoned()), (KeySetState::Healthy, false));
+    assert_eq!(
+        (told.state(), told.is_abandoned()),
+        (KeySetState::Healthy, false)
+    );
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
     let told = server.key_sets().remove(0);
-    assert_eq!((told.state(), told.is_abandoned()), (KeySetState::Degraded, true));
     assert_eq!(
-        (told.next_attempt(), &serde_json::to_value(&told).unwrap()["abandoned"]),
+        (told.state(), told.is_abandoned()),
+        (KeySetState::Degraded, true)
+    );
+    assert_eq!(
+        (
+            told.next_attempt(),
+            &serde_json::to_value(&told).unwrap()["abandoned"]
+        ),
         (None, &json!(true))
     );
     let start = tokio::time::Instant::now();
     let error = server.refresh_now().await.unwrap_err();
-    assert!(std::error::Error::source(&error).unwrap().to_string().contains("has stopped"));
+    assert!(
+        std::error::Error::source(&error)
+            .unwrap()
+            .to_string()
+            .contains("has stopped")
+    );
     // What is in hand serves, and nobody waits for what will not come.
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
-    assert_eq!(send(&server, &token("b", rsa(1))).await, Err(RejectionKind::UnknownKey));
+    assert_eq!(
+        send(&server, &token("b", rsa(1))).await,
+        Err(RejectionKind::UnknownKey)
+    );
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
@@ -1316,13 +1802,22 @@ async fn the_authorization_field_of_a_request_that_waited_is_sensitive() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     issuer.publish(set(&[("b", rsa(1))]));
-    let service = server.layer().layer(tower::service_fn(|request: http::Request<()>| async move {
-        Ok::<_, std::convert::Infallible>(http::Response::new(format!("{request:?}")))
-    }));
+    let service =
+        server
+            .layer()
+            .layer(tower::service_fn(|request: http::Request<()>| async move {
+                Ok::<_, std::convert::Infallible>(http::Response::new(format!("{request:?}")))
+            }));
     let field = format!("Bearer {}", token("b", rsa(1)));
-    let request = http::Request::builder().header("authorization", &field).body(()).unwrap();
+    let request = http::Request::builder()
+        .header("authorization", &field)
+        .body(())
+        .unwrap();
     let printed = service.oneshot(request).await.unwrap().into_body();
-    assert!(printed.contains("Sensitive") && !printed.contains(&field), "{printed}");
+    assert!(
+        printed.contains("Sensitive") && !printed.contains(&field),
+        "{printed}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -1330,9 +1825,15 @@ async fn a_transport_that_panics_is_a_fetch_that_failed() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     issuer.answer(Answer::Panic);
-    assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Transport);
+    assert_eq!(
+        server.refresh_now().await.unwrap_err().kind(),
+        ErrorKind::Transport
+    );
     let told = server.key_sets().remove(0);
-    assert_eq!((told.state(), told.is_abandoned()), (KeySetState::Degraded, false));
+    assert_eq!(
+        (told.state(), told.is_abandoned()),
+        (KeySetState::Degraded, false)
+    );
     issuer.publish(set(&[("b", rsa(1))]));
     server.refresh_now().await.unwrap();
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
@@ -1343,7 +1844,11 @@ async fn whatever_is_not_the_timers_is_asked_of_the_issuer_itself() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let policy = RefreshPolicy::new().reused_key_ids();
-    let server = builder(&issuer, &clock).refresh(policy).start().await.unwrap();
+    let server = builder(&issuer, &clock)
+        .refresh(policy)
+        .start()
+        .await
+        .unwrap();
     let no_cache = || issuer.last_header("cache-control").as_deref() == Some("no-cache");
     assert!(!no_cache());
     server.refresh_now().await.unwrap();

@@ -1,7 +1,12 @@
 //! What holds for a key set whatever happens, in whatever order: issuers that fail and recover,
 //! floods, rotations, machines that sleep. Time is paused.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 mod support;
 
@@ -55,7 +60,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// Signatures are not what is tried here: the quickest key for all.
 fn token(kid: &str, key: &PrivateKey) -> String {
-    compact(key, "EdDSA", &json!({ "alg": "EdDSA", "kid": kid }).to_string(), claims_for_long().as_bytes())
+    compact(
+        key,
+        "EdDSA",
+        &json!({ "alg": "EdDSA", "kid": kid }).to_string(),
+        claims_for_long().as_bytes(),
+    )
 }
 
 /// They outlive whatever is slept through.
@@ -70,7 +80,11 @@ async fn holds(steps: Vec<Step>) {
         let mut numbers = numbers.to_vec();
         numbers.sort_unstable();
         numbers.dedup();
-        let jwk = |number: &u8| keys.get(usize::from(*number)).unwrap().jwk(&format!("k{number}"));
+        let jwk = |number: &u8| {
+            keys.get(usize::from(*number))
+                .unwrap()
+                .jwk(&format!("k{number}"))
+        };
         json!({ "keys": numbers.iter().map(jwk).collect::<Vec<_>>() })
     };
     let issuer = Scripted::new(set(&[0]));
@@ -92,7 +106,8 @@ async fn holds(steps: Vec<Step>) {
                 let mut calls = tokio::task::JoinSet::new();
                 for _ in 0..tokens {
                     strangers += 1;
-                    let (server, token) = (server.clone(), token(&format!("x{strangers}"), &stranger));
+                    let (server, token) =
+                        (server.clone(), token(&format!("x{strangers}"), &stranger));
                     calls.spawn(async move {
                         let came = Instant::now();
                         (send(&server, &token).await, came.elapsed())
@@ -100,14 +115,21 @@ async fn holds(steps: Vec<Step>) {
                 }
                 for (verdict, waited) in calls.join_all().await {
                     let refused = [RejectionKind::UnknownKey, RejectionKind::KeysUnavailable];
-                    assert!(verdict.is_err_and(|kind| refused.contains(&kind)), "{verdict:?}");
+                    assert!(
+                        verdict.is_err_and(|kind| refused.contains(&kind)),
+                        "{verdict:?}"
+                    );
                     assert!(waited <= Duration::from_secs(1), "{waited:?}");
                 }
             }
         }
         let told = server.key_sets().remove(0);
         let usable = told.state().is_usable();
-        assert_eq!(usable, told.age().is_some_and(|age| age <= max_stale), "{told:?}");
+        assert_eq!(
+            usable,
+            told.age().is_some_and(|age| age <= max_stale),
+            "{told:?}"
+        );
         for (number, key) in keys.iter().enumerate() {
             let came = Instant::now();
             let verdict = send(&server, &token(&format!("k{number}"), key)).await;
@@ -117,7 +139,8 @@ async fn holds(steps: Vec<Step>) {
                 Err(RejectionKind::UnknownKey) => assert!(usable),
                 Err(RejectionKind::KeysUnavailable) => {
                     assert!(
-                        !server.is_ready() || server.key_sets().remove(0).generation() > told.generation()
+                        !server.is_ready()
+                            || server.key_sets().remove(0).generation() > told.generation()
                     );
                 }
                 Err(kind) => panic!("a good token was refused as {kind}"),
@@ -130,9 +153,18 @@ async fn holds(steps: Vec<Step>) {
         let told = server.key_sets().remove(0);
         let passed = began.elapsed().as_secs_f64();
         let count = |cause: RefreshCause| u32::try_from(told.refreshes(cause).total()).unwrap();
-        assert!(f64::from(count(RefreshCause::UnknownKey)) <= 2.0 + passed / 15.0, "{told:?}");
-        assert!(f64::from(count(RefreshCause::Timer)) <= 8.0 + passed / 2.5, "{told:?}");
-        assert!(f64::from(count(RefreshCause::ClockJump)) <= 1.0 + passed / 10.0, "{told:?}");
+        assert!(
+            f64::from(count(RefreshCause::UnknownKey)) <= 2.0 + passed / 15.0,
+            "{told:?}"
+        );
+        assert!(
+            f64::from(count(RefreshCause::Timer)) <= 8.0 + passed / 2.5,
+            "{told:?}"
+        );
+        assert!(
+            f64::from(count(RefreshCause::ClockJump)) <= 1.0 + passed / 10.0,
+            "{told:?}"
+        );
         if told.consecutive_failures() == 0 && told.generation() > 0 {
             assert!(told.next_attempt().unwrap() <= secs(570), "{told:?}");
         }
@@ -145,7 +177,11 @@ async fn holds(steps: Vec<Step>) {
     issuer.publish(set(&[0, 1, 2]));
     advance(&clock, secs(600)).await;
     let told = server.key_sets().remove(0);
-    assert_eq!((told.state(), told.usable_keys()), (KeySetState::Healthy, 3), "{told:?}");
+    assert_eq!(
+        (told.state(), told.usable_keys()),
+        (KeySetState::Healthy, 3),
+        "{told:?}"
+    );
 }
 
 proptest! {

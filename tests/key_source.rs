@@ -1,6 +1,11 @@
 //! Rows 37 to 41 of the attack checklist: what a hostile or broken source of keys may bring.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 mod support;
 
@@ -8,16 +13,22 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send, set, token, with_claims};
+use support::issuer::{
+    Answer, Scripted, advance, builder, clock, secs, send, set, token, with_claims,
+};
 use support::{ISSUER, claims_with, encode, log, p256, p384, rsa};
 use tower_oauth::{
-    Audience, Endpoint, ErrorKind, Issuer, KeySet, KeySetState, RejectionKind, ResourceServer, SkipReason,
-    StartUp,
+    Audience, Endpoint, ErrorKind, Issuer, KeySet, KeySetState, RejectionKind, ResourceServer,
+    SkipReason, StartUp,
 };
 
 /// A token that outlives every set here.
 fn lasting(kid: &str, key: &support::PrivateKey) -> String {
-    with_claims(kid, key, &claims_with(json!({ "exp": support::NOW + 10_000_000 })))
+    with_claims(
+        kid,
+        key,
+        &claims_with(json!({ "exp": support::NOW + 10_000_000 })),
+    )
 }
 
 /// Istio 2026 and every SSRF before it: what the metadata names is asked only if it can be a place
@@ -41,35 +52,58 @@ async fn row_37_a_jwks_uri_that_leads_elsewhere_is_not_asked() {
     ] {
         let issuer = Scripted::new(set(&[("a", rsa(0))]));
         issuer.move_keys(place);
-        let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
+        let server = builder(&issuer, &clock())
+            .start_up(StartUp::Background)
+            .start()
+            .await
+            .unwrap();
         let error = server.refresh_now().await.expect_err(place);
         assert!(!error.to_string().contains("password"), "{error}");
         log::holds_nothing_of("");
         assert!(!server.is_ready(), "{place}");
         let asked = issuer.urls();
         assert!(
-            asked.iter().all(|url| url.starts_with("https://as.example/.well-known/")),
+            asked
+                .iter()
+                .all(|url| url.starts_with("https://as.example/.well-known/")),
             "{place}: {asked:?}"
         );
     }
     // In the settings it is found before anything is asked.
-    for place in ["https://user:password@as.example/keys", "https://169.254.169.254/keys", "file:///keys"] {
+    for place in [
+        "https://user:password@as.example/keys",
+        "https://169.254.169.254/keys",
+        "file:///keys",
+    ] {
         Endpoint::new(place).unwrap_err();
     }
     let plain = Endpoint::new("http://127.0.0.1:9/keys").unwrap();
     let issuer = Issuer::new(ISSUER).unwrap();
-    let built = ResourceServer::builder(issuer, Audience::new("orders").unwrap()).jwks_uri(plain).build();
+    let built = ResourceServer::builder(issuer, Audience::new("orders").unwrap())
+        .jwks_uri(plain)
+        .build();
     assert!(built.is_err(), "plain http is to be asked for");
 }
 
 #[tokio::test(start_paused = true)]
 async fn row_37_a_redirect_is_a_failure_and_is_not_followed() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    for status in [StatusCode::MOVED_PERMANENTLY, StatusCode::FOUND, StatusCode::TEMPORARY_REDIRECT] {
+    for status in [
+        StatusCode::MOVED_PERMANENTLY,
+        StatusCode::FOUND,
+        StatusCode::TEMPORARY_REDIRECT,
+    ] {
         issuer.answer(Answer::Status(status, None));
         issuer.header("location", "https://evil.example/keys");
-        let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
-        assert_eq!(server.refresh_now().await.unwrap_err().kind(), ErrorKind::Status(status));
+        let server = builder(&issuer, &clock())
+            .start_up(StartUp::Background)
+            .start()
+            .await
+            .unwrap();
+        assert_eq!(
+            server.refresh_now().await.unwrap_err().kind(),
+            ErrorKind::Status(status)
+        );
     }
     assert!(issuer.urls().iter().all(|url| url.starts_with(ISSUER)));
 }
@@ -90,26 +124,46 @@ async fn row_38_metadata_of_another_issuer_or_of_another_kind_is_a_failed_fetch(
             r#"{"issuer":"https://evil.example","jwks_uri":"https://as.example/keys"}"#,
             ErrorKind::IssuerMismatch,
         ),
-        (r#"{"jwks_uri":"https://as.example/keys"}"#, ErrorKind::Malformed),
+        (
+            r#"{"jwks_uri":"https://as.example/keys"}"#,
+            ErrorKind::Malformed,
+        ),
         (r#"{"issuer":"https://as.example"}"#, ErrorKind::Malformed),
-        (r#"{"issuer":"https://as.example","jwks_uri":7}"#, ErrorKind::Malformed),
+        (
+            r#"{"issuer":"https://as.example","jwks_uri":7}"#,
+            ErrorKind::Malformed,
+        ),
         (r#"["https://as.example"]"#, ErrorKind::Malformed),
-        ("<!doctype html><title>Sign in</title>", ErrorKind::Malformed),
+        (
+            "<!doctype html><title>Sign in</title>",
+            ErrorKind::Malformed,
+        ),
         ("\u{feff}{}", ErrorKind::Malformed),
         ("", ErrorKind::Malformed),
     ] {
         let issuer = Scripted::new(json!({}));
         issuer.answer(Answer::Metadata(document));
-        let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
-        assert_eq!(server.refresh_now().await.expect_err(document).kind(), kind, "{document}");
+        let server = builder(&issuer, &clock())
+            .start_up(StartUp::Background)
+            .start()
+            .await
+            .unwrap();
+        assert_eq!(
+            server.refresh_now().await.expect_err(document).kind(),
+            kind,
+            "{document}"
+        );
         let told = server.key_sets().remove(0);
-        assert_eq!((told.state(), told.last_error().unwrap().kind()), (KeySetState::Starting, kind));
+        assert_eq!(
+            (told.state(), told.last_error().unwrap().kind()),
+            (KeySetState::Starting, kind)
+        );
         assert_eq!(issuer.fetches(), 0, "{document}");
     }
 }
 
-/// RFC 8414 leaves it open, and issuers do keep their keys on another host: whoever makes the metadata
-/// is the issuer, and says where.
+/// RFC 8414 leaves it open, and issuers do keep their keys on another host: whoever makes the
+/// metadata is the issuer, and says where.
 #[tokio::test(start_paused = true)]
 async fn row_38_a_jwks_uri_of_another_origin_is_the_issuers_to_name() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
@@ -124,13 +178,21 @@ async fn a_document_is_read_up_to_its_limits_and_not_beyond() {
     let ed25519 = support::ed25519();
     let outcome = async |document: Value| {
         let issuer = Scripted::new(document);
-        let server = builder(&issuer, &clock()).start_up(StartUp::Background).start().await.unwrap();
+        let server = builder(&issuer, &clock())
+            .start_up(StartUp::Background)
+            .start()
+            .await
+            .unwrap();
         let outcome = server.refresh_now().await.map_err(|error| error.kind());
         outcome.map(|()| server.key_sets().remove(0).usable_keys())
     };
-    let distinct = |count: u32| -> Vec<Value> { (0..count).map(|n| ed25519.jwk(&n.to_string())).collect() };
+    let distinct =
+        |count: u32| -> Vec<Value> { (0..count).map(|n| ed25519.jwk(&n.to_string())).collect() };
     assert_eq!(outcome(json!({ "keys": distinct(100) })).await, Ok(100));
-    assert_eq!(outcome(json!({ "keys": distinct(101) })).await, Err(ErrorKind::TooLarge));
+    assert_eq!(
+        outcome(json!({ "keys": distinct(101) })).await,
+        Err(ErrorKind::TooLarge)
+    );
 
     // The set, its list and the member are three levels; so many more are in this member.
     let deep = |levels: usize| {
@@ -147,7 +209,10 @@ async fn a_document_is_read_up_to_its_limits_and_not_beyond() {
         document
     };
     assert_eq!(outcome(long(256 << 10)).await, Ok(1));
-    assert_eq!(outcome(long((256 << 10) + 1)).await, Err(ErrorKind::TooLarge));
+    assert_eq!(
+        outcome(long((256 << 10) + 1)).await,
+        Err(ErrorKind::TooLarge)
+    );
 }
 
 /// An issuer that publishes its private keys is bad enough.
@@ -167,7 +232,9 @@ async fn row_44_key_material_that_was_served_is_in_no_log() {
     let server = builder(&issuer, &clock()).start().await.unwrap();
     assert!(log::heard("publishes a private key"), "it is listened to");
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
-    issuer.answer(Answer::Text(r#"{"keys":[{"kty":"oct","k":"czNjcjN0LWFuZC1ub3RoaW5nLWVsc2U"}]}"#));
+    issuer.answer(Answer::Text(
+        r#"{"keys":[{"kty":"oct","k":"czNjcjN0LWFuZC1ub3RoaW5nLWVsc2U"}]}"#,
+    ));
     server.refresh_now().await.unwrap_err();
     assert!(log::heard("could not be refreshed"));
     log::holds_nothing_of("");
@@ -178,17 +245,28 @@ async fn row_44_what_a_token_names_is_in_no_log_and_too_long_names_are_none() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     let judge = async |kid: &str, iss: &str, kind| {
-        [kid, iss].into_iter().filter(|name| name.contains("s3cr3t")).for_each(log::note);
+        [kid, iss]
+            .into_iter()
+            .filter(|name| name.contains("s3cr3t"))
+            .for_each(log::note);
         let token = with_claims(kid, rsa(0), &claims_with(json!({ "iss": iss })));
         assert_eq!(send(&server, &token).await, Err(kind));
     };
     for (word, kind) in [
         ("s3cr3t-kid".to_owned(), RejectionKind::UnknownKey),
         ("s3cr3t-kid".repeat(100), RejectionKind::Malformed),
-        ("s3cr3t-kid\u{1b}[31m\n".to_owned(), RejectionKind::Malformed),
+        (
+            "s3cr3t-kid\u{1b}[31m\n".to_owned(),
+            RejectionKind::Malformed,
+        ),
     ] {
         judge(&word, ISSUER, kind).await;
-        judge("a", &format!("https://s3cr3t.example/{word}"), RejectionKind::Issuer).await;
+        judge(
+            "a",
+            &format!("https://s3cr3t.example/{word}"),
+            RejectionKind::Issuer,
+        )
+        .await;
     }
     log::note(&"k".repeat(255));
     judge(&"k".repeat(255), ISSUER, RejectionKind::UnknownKey).await;
@@ -200,7 +278,13 @@ fn certificate_of(number: &[u8], exponent: &[u8]) -> String {
     use base64::Engine as _;
     let length = u8::try_from(exponent.len()).unwrap();
     let numbers = [number, &[0x02, length], exponent].concat();
-    let der = [&[0x30, 0x82, 0x03, 0x00], &[0x01; 300][..], &numbers, &[0x05; 40]].concat();
+    let der = [
+        &[0x30, 0x82, 0x03, 0x00],
+        &[0x01; 300][..],
+        &numbers,
+        &[0x05; 40],
+    ]
+    .concat();
     base64::engine::general_purpose::STANDARD.encode(der)
 }
 
@@ -228,16 +312,36 @@ fn row_39_keys_that_must_not_be_used_are_skipped_and_told_with_their_reason() {
     };
     let zeros = encode([0; 32]);
     for (what, jwk, reason) in [
-        ("private exponent", with(json!({ "d": "AQAB" })), SkipReason::PrivateKey),
-        ("private primes", with(json!({ "p": "AQAB", "q": "AQAB" })), SkipReason::PrivateKey),
-        ("for encryption", with(json!({ "use": "enc" })), SkipReason::NotForSignatures),
+        (
+            "private exponent",
+            with(json!({ "d": "AQAB" })),
+            SkipReason::PrivateKey,
+        ),
+        (
+            "private primes",
+            with(json!({ "p": "AQAB", "q": "AQAB" })),
+            SkipReason::PrivateKey,
+        ),
+        (
+            "for encryption",
+            with(json!({ "use": "enc" })),
+            SkipReason::NotForSignatures,
+        ),
         (
             "operations without verify",
             without_use(with(json!({ "key_ops": ["encrypt"] }))),
             SkipReason::NotForSignatures,
         ),
-        ("use against operations", with(json!({ "key_ops": ["sign"] })), SkipReason::NotForSignatures),
-        ("unknown type", json!({ "kty": "AKP", "kid": "bad", "pub": "AA" }), SkipReason::UnsupportedType),
+        (
+            "use against operations",
+            with(json!({ "key_ops": ["sign"] })),
+            SkipReason::NotForSignatures,
+        ),
+        (
+            "unknown type",
+            json!({ "kty": "AKP", "kid": "bad", "pub": "AA" }),
+            SkipReason::UnsupportedType,
+        ),
         (
             "unknown curve",
             json!({ "kty": "OKP", "crv": "Ed448", "kid": "bad", "x": "AA" }),
@@ -248,25 +352,65 @@ fn row_39_keys_that_must_not_be_used_are_skipped_and_told_with_their_reason() {
             point(&p256(), json!({ "crv": "P-521" })),
             SkipReason::UnsupportedType,
         ),
-        ("not on the curve", point(&p256(), json!({ "x": zeros, "y": zeros })), SkipReason::Invalid),
-        ("x too short", point(&p256(), json!({ "x": "AAAA" })), SkipReason::Invalid),
-        ("coordinates of the other curve", point(&p384(), json!({ "crv": "P-256" })), SkipReason::Invalid),
-        ("symmetric", json!({ "kty": "oct", "kid": "bad", "k": "c2VjcmV0" }), SkipReason::Symmetric),
-        ("HMAC with an RSA key", with(json!({ "alg": "HS256" })), SkipReason::Algorithm),
-        ("algorithm of another type", with(json!({ "alg": "ES256" })), SkipReason::Algorithm),
-        ("even exponent", with(json!({ "e": "AQAA" })), SkipReason::Weak),
-        ("number that is no base64url", with(json!({ "n": "AQ==" })), SkipReason::Invalid),
+        (
+            "not on the curve",
+            point(&p256(), json!({ "x": zeros, "y": zeros })),
+            SkipReason::Invalid,
+        ),
+        (
+            "x too short",
+            point(&p256(), json!({ "x": "AAAA" })),
+            SkipReason::Invalid,
+        ),
+        (
+            "coordinates of the other curve",
+            point(&p384(), json!({ "crv": "P-256" })),
+            SkipReason::Invalid,
+        ),
+        (
+            "symmetric",
+            json!({ "kty": "oct", "kid": "bad", "k": "c2VjcmV0" }),
+            SkipReason::Symmetric,
+        ),
+        (
+            "HMAC with an RSA key",
+            with(json!({ "alg": "HS256" })),
+            SkipReason::Algorithm,
+        ),
+        (
+            "algorithm of another type",
+            with(json!({ "alg": "ES256" })),
+            SkipReason::Algorithm,
+        ),
+        (
+            "even exponent",
+            with(json!({ "e": "AQAA" })),
+            SkipReason::Weak,
+        ),
+        (
+            "number that is no base64url",
+            with(json!({ "n": "AQ==" })),
+            SkipReason::Invalid,
+        ),
         (
             "certificate of another key",
             with(json!({ "x5c": [certificate_of(&[7; 256], &[1, 0, 1])] })),
             SkipReason::Invalid,
         ),
-        ("kid of the wrong type", with(json!({ "kid": 7 })), SkipReason::Malformed),
+        (
+            "kid of the wrong type",
+            with(json!({ "kid": 7 })),
+            SkipReason::Malformed,
+        ),
     ] {
         let document = json!({ "keys": [good, jwk] }).to_string();
         let keys = KeySet::from_json(document.as_bytes()).unwrap();
         assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["good"], "{what}");
-        assert_eq!(keys.skipped().map(|(_, reason)| reason).collect::<Vec<_>>(), [reason], "{what}");
+        assert_eq!(
+            keys.skipped().map(|(_, reason)| reason).collect::<Vec<_>>(),
+            [reason],
+            "{what}"
+        );
     }
     // The same key twice, or two keys of one name: one cannot tell which is meant.
     let twice = json!({ "keys": [good, rsa(1).jwk("bad"), rsa(2).jwk("bad")] }).to_string();
@@ -274,13 +418,19 @@ fn row_39_keys_that_must_not_be_used_are_skipped_and_told_with_their_reason() {
     assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["good"]);
     // A certificate of the same key, and what is no certificate, do no harm.
     use base64::Engine as _;
-    let n = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(good["n"].as_str().unwrap()).unwrap();
+    let n = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(good["n"].as_str().unwrap())
+        .unwrap();
     let certified = |certificate: String| {
         let mut certified = good.clone();
         certified["x5c"] = json!([certificate]);
         KeySet::from_json(json!({ "keys": [certified] }).to_string().as_bytes())
     };
-    for certificate in [certificate_of(&n, &[1, 0, 1]), "MIID".to_owned(), "?".to_owned()] {
+    for certificate in [
+        certificate_of(&n, &[1, 0, 1]),
+        "MIID".to_owned(),
+        "?".to_owned(),
+    ] {
         certified(certificate).unwrap();
     }
     // With another exponent it is another key.
@@ -293,15 +443,24 @@ async fn row_40_a_set_that_is_poisoned_or_emptied_changes_nothing_and_is_told() 
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     for (answer, kind) in [
-        (Answer::Text("<html>502 Bad Gateway</html>"), ErrorKind::Malformed),
+        (
+            Answer::Text("<html>502 Bad Gateway</html>"),
+            ErrorKind::Malformed,
+        ),
         (Answer::Text(r#"{"keys":[]}"#), ErrorKind::NoUsableKey),
         (Answer::Keys(json!({ "keys": [] })), ErrorKind::NoUsableKey),
         (
             Answer::Keys(json!({ "keys": [{ "kty": "oct", "kid": "a", "k": "c2VjcmV0" }] })),
             ErrorKind::NoUsableKey,
         ),
-        (Answer::Keys(json!({ "keys": [null] })), ErrorKind::NoUsableKey),
-        (Answer::Keys(json!({ "error": "not now" })), ErrorKind::Malformed),
+        (
+            Answer::Keys(json!({ "keys": [null] })),
+            ErrorKind::NoUsableKey,
+        ),
+        (
+            Answer::Keys(json!({ "error": "not now" })),
+            ErrorKind::Malformed,
+        ),
     ] {
         issuer.answer(answer);
         assert_eq!(server.refresh_now().await.unwrap_err().kind(), kind);
@@ -319,17 +478,30 @@ async fn row_40_without_keys_there_is_no_fallback_but_503() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     issuer.answer(Answer::Unreachable);
     let clock = clock();
-    let server = builder(&issuer, &clock).start_up(StartUp::Background).start().await.unwrap();
+    let server = builder(&issuer, &clock)
+        .start_up(StartUp::Background)
+        .start()
+        .await
+        .unwrap();
     for key in [rsa(0), rsa(1)] {
-        assert_eq!(send(&server, &token("a", key)).await, Err(RejectionKind::KeysUnavailable));
+        assert_eq!(
+            send(&server, &token("a", key)).await,
+            Err(RejectionKind::KeysUnavailable)
+        );
     }
     issuer.publish(set(&[("a", rsa(0))]));
     server.refresh_now().await.unwrap();
     issuer.answer(Answer::Unreachable);
     advance(&clock, secs(86_000)).await;
-    assert_eq!(send(&server, &lasting("a", rsa(1))).await, Err(RejectionKind::BadSignature));
+    assert_eq!(
+        send(&server, &lasting("a", rsa(1))).await,
+        Err(RejectionKind::BadSignature)
+    );
     advance(&clock, secs(500)).await;
-    assert_eq!(send(&server, &lasting("a", rsa(1))).await, Err(RejectionKind::KeysUnavailable));
+    assert_eq!(
+        send(&server, &lasting("a", rsa(1))).await,
+        Err(RejectionKind::KeysUnavailable)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -343,9 +515,15 @@ async fn row_40_a_key_that_is_gone_or_replaced_judges_no_token_after_the_next_re
     // `a` comes back with other material, `b` is gone.
     issuer.publish(set(&[("a", rsa(2))]));
     advance(&clock, secs(300)).await;
-    assert_eq!(send(&server, &token("a", rsa(0))).await, Err(RejectionKind::BadSignature));
+    assert_eq!(
+        send(&server, &token("a", rsa(0))).await,
+        Err(RejectionKind::BadSignature)
+    );
     assert_eq!(send(&server, &token("a", rsa(2))).await, Ok(()));
-    assert_eq!(send(&server, &token("b", rsa(1))).await, Err(RejectionKind::UnknownKey));
+    assert_eq!(
+        send(&server, &token("b", rsa(1))).await,
+        Err(RejectionKind::UnknownKey)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -356,7 +534,8 @@ async fn a_seed_from_a_file_is_as_old_as_the_file_and_never_of_the_future() {
     let path = std::env::temp_dir().join(format!("tower-oauth-seed-{}.json", std::process::id()));
     std::fs::write(&path, set(&[("a", rsa(0))]).to_string()).unwrap();
     let file = std::fs::File::options().write(true).open(&path).unwrap();
-    let age = |seconds: u64| std::time::UNIX_EPOCH + Duration::from_secs(support::NOW) - secs(seconds);
+    let age =
+        |seconds: u64| std::time::UNIX_EPOCH + Duration::from_secs(support::NOW) - secs(seconds);
     let seeded = async |modified: std::time::SystemTime| {
         file.set_modified(modified).unwrap();
         let seeded = builder(&issuer, &clock).issuer(|issuer| issuer.seed_file(&path).unwrap());
@@ -366,11 +545,20 @@ async fn a_seed_from_a_file_is_as_old_as_the_file_and_never_of_the_future() {
     assert_eq!(send(&server, &lasting("a", rsa(0))).await, Ok(()));
     assert_eq!(server.key_sets().remove(0).age(), Some(secs(3600)));
     let too_old = seeded(age(90_000)).await;
-    assert_eq!(send(&too_old, &lasting("a", rsa(0))).await, Err(RejectionKind::KeysUnavailable));
+    assert_eq!(
+        send(&too_old, &lasting("a", rsa(0))).await,
+        Err(RejectionKind::KeysUnavailable)
+    );
     let of_the_future = seeded(age(0) + secs(1_000_000)).await;
-    assert_eq!(of_the_future.key_sets().remove(0).age(), Some(Duration::ZERO));
+    assert_eq!(
+        of_the_future.key_sets().remove(0).age(),
+        Some(Duration::ZERO)
+    );
     clock.advance(secs(86_500));
-    assert_eq!(send(&of_the_future, &lasting("a", rsa(0))).await, Err(RejectionKind::KeysUnavailable));
+    assert_eq!(
+        send(&of_the_future, &lasting("a", rsa(0))).await,
+        Err(RejectionKind::KeysUnavailable)
+    );
 
     let trusted = || {
         tower_oauth::TrustedIssuer::new(
@@ -389,7 +577,10 @@ async fn a_seed_from_a_file_is_as_old_as_the_file_and_never_of_the_future() {
     std::fs::remove_file(&path).unwrap();
     let missing = trusted().seed_file(&path).unwrap_err();
     let reason = std::error::Error::source(&missing).unwrap().to_string();
-    assert!(reason.contains("tower-oauth-seed") && reason.contains("cannot be read"), "{reason}");
+    assert!(
+        reason.contains("tower-oauth-seed") && reason.contains("cannot be read"),
+        "{reason}"
+    );
 }
 
 /// Numbers in members that mean nothing here, whatever features serde_json is built with.

@@ -3,7 +3,12 @@
 //! Reads the sources; tests inside them, comments and strings don't count. A new file or
 //! import that breaks a rule is a decision: change the code, or the table and say why.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 use std::path::Path;
 
@@ -11,12 +16,39 @@ use std::path::Path;
 const IMPORTS: &[(&str, &[&str])] = &[
     (
         "app_id/",
-        &["backoff", "clock", "error", "metadata", "oauth", "redact", "token_response", "trace", "transport"],
+        &[
+            "backoff",
+            "clock",
+            "error",
+            "metadata",
+            "oauth",
+            "redact",
+            "token_response",
+            "trace",
+            "transport",
+        ],
     ),
     // The wiring: from a binding to the two ends.
-    ("app_id/wiring.rs", &["client", "error", "oauth", "resource_server"]),
-    ("authorization_server/", &["app_id", "client", "clock", "error", "jwt", "oauth", "transport"]),
-    ("authorization_server/dashboard/", &["clock", "error", "transport"]),
+    (
+        "app_id/wiring.rs",
+        &["client", "error", "oauth", "resource_server"],
+    ),
+    (
+        "authorization_server/",
+        &[
+            "app_id",
+            "client",
+            "clock",
+            "error",
+            "jwt",
+            "oauth",
+            "transport",
+        ],
+    ),
+    (
+        "authorization_server/dashboard/",
+        &["clock", "error", "transport"],
+    ),
     ("backoff.rs", &[]),
     (
         "client/",
@@ -33,7 +65,17 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    ("client/grant.rs", &["clock", "error", "oauth", "redact", "token_response", "transport"]),
+    (
+        "client/grant.rs",
+        &[
+            "clock",
+            "error",
+            "oauth",
+            "redact",
+            "token_response",
+            "transport",
+        ],
+    ),
     ("client/origin.rs", &["oauth"]),
     ("client/renewal.rs", &["backoff"]),
     ("clock.rs", &[]),
@@ -42,7 +84,18 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("jwt/", &["clock", "oauth"]),
     (
         "key_set/",
-        &["backoff", "clock", "error", "jwt", "metadata", "metrics", "oauth", "timer", "trace", "transport"],
+        &[
+            "backoff",
+            "clock",
+            "error",
+            "jwt",
+            "metadata",
+            "metrics",
+            "oauth",
+            "timer",
+            "trace",
+            "transport",
+        ],
     ),
     ("key_set/budget.rs", &[]),
     ("key_set/freshness.rs", &["clock"]),
@@ -53,11 +106,26 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("metrics.rs", &[]),
     ("oauth.rs", &["error"]),
     ("redact.rs", &[]),
-    ("resource_server/", &["clock", "error", "jwt", "key_set", "metrics", "oauth", "trace"]),
+    (
+        "resource_server/",
+        &[
+            "clock", "error", "jwt", "key_set", "metrics", "oauth", "trace",
+        ],
+    ),
     // The wiring: where a key set gets its transport.
     (
         "resource_server/builder.rs",
-        &["clock", "error", "jwt", "key_set", "metadata", "metrics", "oauth", "trace", "transport"],
+        &[
+            "clock",
+            "error",
+            "jwt",
+            "key_set",
+            "metadata",
+            "metrics",
+            "oauth",
+            "trace",
+            "transport",
+        ],
     ),
     ("timer.rs", &[]),
     ("token_response.rs", &[]),
@@ -72,17 +140,30 @@ const ON_THE_PUBLIC_API: &[&str] = &["app_id/", "authorization_server/"];
 const NAMES: &[(&str, &[&str])] = &[
     ("SystemTime::now", &["clock.rs"]),
     // The clock, and the user of the process: whose state file may be used.
-    ("rustix", &["authorization_server/state_file.rs", "clock.rs"]),
+    (
+        "rustix",
+        &["authorization_server/state_file.rs", "clock.rs"],
+    ),
     ("aws_lc_rs", &["jwt/signature.rs", "authorization_server/"]),
     ("axum", &["authorization_server/"]),
     ("axum_core", &["resource_server/extract.rs"]),
     ("maud", &["authorization_server/dashboard/"]),
     ("moka", &["resource_server/verdict_cache.rs"]),
-    ("jsonwebtoken", &["jwt/algorithm.rs", "key_set/jwk.rs", "authorization_server/"]),
+    (
+        "jsonwebtoken",
+        &[
+            "jwt/algorithm.rs",
+            "key_set/jwk.rs",
+            "authorization_server/",
+        ],
+    ),
     ("::metrics", &["metrics.rs"]),
     ("reqwest", &["transport/reqwest.rs"]),
     ("rustls", &["transport/reqwest.rs"]),
-    ("tokio::spawn", &["resource_server/builder.rs", "authorization_server/"]),
+    (
+        "tokio::spawn",
+        &["resource_server/builder.rs", "authorization_server/"],
+    ),
     ("tracing", &["trace.rs"]),
 ];
 
@@ -119,7 +200,12 @@ fn every_import_goes_in_the_one_direction() {
     let exports = exports(&code(&read(&root.join("lib.rs"))));
     let mut broken = Vec::new();
     for file in files(&root) {
-        let name = file.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
+        let name = file
+            .strip_prefix(&root)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .replace('\\', "/");
         if matches!(name.as_str(), "lib.rs" | "vectors.rs") {
             continue;
         }
@@ -129,9 +215,16 @@ fn every_import_goes_in_the_one_direction() {
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
-fn judge(file: &str, found: &[(usize, String)], exports: &[(String, String)], broken: &mut Vec<String>) {
-    let rule =
-        IMPORTS.iter().filter(|(start, _)| file.starts_with(start)).max_by_key(|(start, _)| start.len());
+fn judge(
+    file: &str,
+    found: &[(usize, String)],
+    exports: &[(String, String)],
+    broken: &mut Vec<String>,
+) {
+    let rule = IMPORTS
+        .iter()
+        .filter(|(start, _)| file.starts_with(start))
+        .max_by_key(|(start, _)| start.len());
     let Some((_, allowed)) = rule else {
         broken.push(format!("src/{file}: has no rule in IMPORTS"));
         return;
@@ -141,7 +234,9 @@ fn judge(file: &str, found: &[(usize, String)], exports: &[(String, String)], br
     let depth = file.split('/').filter(|part| *part != "mod.rs").count();
     let root = "super::".repeat(depth);
     for (line, path) in found {
-        let path = &path.strip_prefix(&root).map_or_else(|| path.clone(), |path| format!("crate::{path}"));
+        let path = &path
+            .strip_prefix(&root)
+            .map_or_else(|| path.clone(), |path| format!("crate::{path}"));
         let mut breaks = |rule: &str| broken.push(format!("src/{file}:{line}: `{path}`: {rule}"));
         if let Some(part) = path.strip_prefix("crate::") {
             let part = part.split("::").next().unwrap();
@@ -167,7 +262,9 @@ fn judge(file: &str, found: &[(usize, String)], exports: &[(String, String)], br
 fn names(path: &str, what: &str) -> bool {
     let path = path.trim_start_matches("::");
     let starts = path == what || path.starts_with(&format!("{what}::"));
-    starts || what.starts_with(char::is_uppercase) && format!("::{path}::").contains(&format!("::{what}::"))
+    starts
+        || what.starts_with(char::is_uppercase)
+            && format!("::{path}::").contains(&format!("::{what}::"))
 }
 
 /// What `pub use self::part::{…}` in `lib.rs` exports: name and part.
@@ -177,7 +274,11 @@ fn exports(lib: &str) -> Vec<(String, String)> {
         let statement = statement.split(';').next().unwrap();
         let (part, names) = statement.split_once("::").unwrap();
         let words = names.split(|c: char| !c.is_alphanumeric() && c != '_');
-        exports.extend(words.filter(|word| !word.is_empty()).map(|word| (word.into(), part.into())));
+        exports.extend(
+            words
+                .filter(|word| !word.is_empty())
+                .map(|word| (word.into(), part.into())),
+        );
     }
     exports
 }
@@ -221,9 +322,18 @@ fn code(source: &str) -> String {
     let source = source.split("#[cfg(test)]\nmod tests").next().unwrap();
     let mut code = String::new();
     for line in source.lines() {
-        let line = if line.trim_start().starts_with("//") { "" } else { line };
+        let line = if line.trim_start().starts_with("//") {
+            ""
+        } else {
+            line
+        };
         let line = line.split(" // ").next().unwrap();
-        code.extend(line.replace("\\\"", "").split('"').step_by(2).flat_map(|piece| [piece, " "]));
+        code.extend(
+            line.replace("\\\"", "")
+                .split('"')
+                .step_by(2)
+                .flat_map(|piece| [piece, " "]),
+        );
         code.push('\n');
     }
     code
@@ -252,10 +362,19 @@ fn a_broken_rule_is_found_with_its_file_and_line() {
     let source = "//! x\nuse crate::clock::{UnixTime, Clock};\nuse crate::{\n    Issuer,\n    client::{A, B},\n};\n\
                   // use crate::app_id;\nfn f() { let a = \"crate::app_id\"; tokio::time::sleep(x) }\n\
                   use jsonwebtoken as j;\nuse super::super::client::*;\n";
-    let exports = exports("pub use self::oauth::{Audience, Issuer};\npub use self::clock::UnixTime;\n");
+    let exports =
+        exports("pub use self::oauth::{Audience, Issuer};\npub use self::clock::UnixTime;\n");
     let mut broken = Vec::new();
-    judge("jwt/claims.rs", &paths(&code(source)), &exports, &mut broken);
-    let places: Vec<&str> = broken.iter().map(|line| line.split(": ").next().unwrap()).collect();
+    judge(
+        "jwt/claims.rs",
+        &paths(&code(source)),
+        &exports,
+        &mut broken,
+    );
+    let places: Vec<&str> = broken
+        .iter()
+        .map(|line| line.split(": ").next().unwrap())
+        .collect();
     let lines = [5, 5, 8, 9, 10].map(|line| format!("src/jwt/claims.rs:{line}"));
     assert_eq!(places, lines, "{broken:#?}");
 }

@@ -3,7 +3,12 @@
 //! Everything that this process logs at TRACE is captured, dependencies included, while good and
 //! bad requests, refreshes, token requests and faults of every kind go by.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -47,15 +52,23 @@ impl Transport for Quoting {
 }
 
 async fn send(resource: &ResourceServer, field: &str) -> StatusCode {
-    let service = resource
-        .layer()
-        .layer(service_fn(async |_: Request<()>| Ok::<_, std::convert::Infallible>(Response::new(()))));
-    let request = Request::builder().uri("/?access_token=s3cr3t-query").header(header::AUTHORIZATION, field);
+    let service = resource.layer().layer(service_fn(async |_: Request<()>| {
+        Ok::<_, std::convert::Infallible>(Response::new(()))
+    }));
+    let request = Request::builder()
+        .uri("/?access_token=s3cr3t-query")
+        .header(header::AUTHORIZATION, field);
     let with_query = request.body(()).unwrap();
     let _both = service.clone().oneshot(with_query).await.unwrap();
-    let bare = Request::builder().uri("/?access_token=s3cr3t-query").body(()).unwrap();
+    let bare = Request::builder()
+        .uri("/?access_token=s3cr3t-query")
+        .body(())
+        .unwrap();
     let _none = service.clone().oneshot(bare).await.unwrap();
-    let request = Request::builder().header(header::AUTHORIZATION, field).body(()).unwrap();
+    let request = Request::builder()
+        .header(header::AUTHORIZATION, field)
+        .body(())
+        .unwrap();
     service.oneshot(request).await.unwrap().status()
 }
 
@@ -76,8 +89,17 @@ async fn row_44_nothing_secret_is_ever_logged() {
     let app = server.register("shop").unwrap();
     let binding = app.binding().unwrap();
     let resource = binding.resource_server().unwrap().allow_loopback_http();
-    let resource = resource.refresh(RefreshPolicy::new()).start().await.unwrap();
-    let tokens = binding.token_manager().unwrap().allow_loopback_http().start().unwrap();
+    let resource = resource
+        .refresh(RefreshPolicy::new())
+        .start()
+        .await
+        .unwrap();
+    let tokens = binding
+        .token_manager()
+        .unwrap()
+        .allow_loopback_http()
+        .start()
+        .unwrap();
 
     let token = tokens.access_token().await.unwrap();
     let mint = || server.mint(&app);
@@ -105,21 +127,39 @@ async fn row_44_nothing_secret_is_ever_logged() {
         granted += u32::from(send(&resource, &format!("Bearer {token}")).await == StatusCode::OK);
         // All of it, and the part that alone would be of use.
         secrets.push(token.clone());
-        secrets.extend(token.rsplit('.').next().filter(|part| part.len() > 40).map(str::to_owned));
+        secrets.extend(
+            token
+                .rsplit('.')
+                .next()
+                .filter(|part| part.len() > 40)
+                .map(str::to_owned),
+        );
     }
     assert_eq!(granted, 2, "the good one, and the one of another subject");
 
-    for fault in [Fault::Garbage, Fault::Outage(Some(1)), Fault::Reset, Fault::Truncated, Fault::Empty] {
+    for fault in [
+        Fault::Garbage,
+        Fault::Outage(Some(1)),
+        Fault::Reset,
+        Fault::Truncated,
+        Fault::Empty,
+    ] {
         // More than one: the timer may try again at the same moment.
         server.fail_next(Endpoints::Keys, 3, fault.clone());
         resource.refresh_now().await.unwrap_err();
         server.clear_faults();
         server.fail_next(Endpoints::Token, 1, fault);
         let broken = binding.token_manager().unwrap().allow_loopback_http();
-        let _either_way = broken.give_up_after(Duration::from_secs(2)).start().unwrap().access_token().await;
+        let _either_way = broken
+            .give_up_after(Duration::from_secs(2))
+            .start()
+            .unwrap()
+            .access_token()
+            .await;
     }
     let wrong = tower_oauth::ClientCredentials::new(app.client_id(), "s3cr3t-wrong");
-    let wrong = tower_oauth::TokenManager::builder(server.token_endpoint(), wrong).allow_loopback_http();
+    let wrong =
+        tower_oauth::TokenManager::builder(server.token_endpoint(), wrong).allow_loopback_http();
     let error = wrong.start().unwrap().access_token().await.unwrap_err();
     // A server that quotes what came: the form, the field, and the secret.
     let quoting = tower_oauth::ClientCredentials::new("quoting", "s3cr3t-quoted/+");
@@ -132,16 +172,37 @@ async fn row_44_nothing_secret_is_ever_logged() {
     let jwks_uri = Endpoint::new(format!("{}?key=s3cr3t-key", server.jwks_uri())).unwrap();
     let odd = ResourceServer::builder(server.issuer(), tower_oauth::Audience::new("x").unwrap());
     server.fail_next(Endpoints::Keys, 1, Fault::Garbage);
-    let odd = odd.jwks_uri(jwks_uri).allow_loopback_http().start_up(StartUp::Wait(Duration::from_secs(2)));
+    let odd = odd
+        .jwks_uri(jwks_uri)
+        .allow_loopback_http()
+        .start_up(StartUp::Wait(Duration::from_secs(2)));
     let _odd = odd.start().await.unwrap();
 
     let logged = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
-    assert!(logged.contains("tower_oauth::key_set") && logged.contains("tower_oauth::client"), "it did log");
+    assert!(
+        logged.contains("tower_oauth::key_set") && logged.contains("tower_oauth::client"),
+        "it did log"
+    );
     assert!(logged.contains("tower_oauth::resource_server"));
     for secret in secrets {
-        assert!(!logged.contains(&secret), "logged: {}…", &secret[..secret.len().min(30)]);
-        assert!(!shown.contains(&secret), "shown: {}…", &secret[..secret.len().min(30)]);
+        assert!(
+            !logged.contains(&secret),
+            "logged: {}…",
+            &secret[..secret.len().min(30)]
+        );
+        assert!(
+            !shown.contains(&secret),
+            "shown: {}…",
+            &secret[..secret.len().min(30)]
+        );
     }
-    let ours: Vec<&str> = logged.lines().filter(|line| line.contains("tower_oauth::")).collect();
-    assert!(ours.iter().all(|line| !line.contains("s3cr3t") && !line.contains("eyJ")), "{ours:#?}");
+    let ours: Vec<&str> = logged
+        .lines()
+        .filter(|line| line.contains("tower_oauth::"))
+        .collect();
+    assert!(
+        ours.iter()
+            .all(|line| !line.contains("s3cr3t") && !line.contains("eyJ")),
+        "{ours:#?}"
+    );
 }

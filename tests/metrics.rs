@@ -27,7 +27,10 @@ use tower_oauth::{
 fn value(rendered: &str, name: &str, labels: &[&str]) -> Option<f64> {
     let line = rendered.lines().find(|line| {
         line.starts_with(name)
-            && line.as_bytes().get(name.len()).is_some_and(|next| matches!(next, b'{' | b' '))
+            && line
+                .as_bytes()
+                .get(name.len())
+                .is_some_and(|next| matches!(next, b'{' | b' '))
             && labels.iter().all(|label| line.contains(label))
     })?;
     line.rsplit(' ').next()?.parse().ok()
@@ -43,37 +46,72 @@ async fn verdicts_refreshes_and_the_state_of_the_keys_are_recorded() {
     let server = builder(&issuer, &clock).start().await.unwrap();
     let of = |name: &str, labels: &[&str]| value(&recorded.render(), name, labels);
     let requests = |verdict: &str| {
-        of("tower_oauth_requests_total", &[&format!("verdict=\"{verdict}\"")]).unwrap_or(-1.0)
+        of(
+            "tower_oauth_requests_total",
+            &[&format!("verdict=\"{verdict}\"")],
+        )
+        .unwrap_or(-1.0)
     };
     for kind in RejectionKind::ALL {
-        assert_eq!(requests(kind.as_str()), 0.0, "{kind} is there from the start");
+        assert_eq!(
+            requests(kind.as_str()),
+            0.0,
+            "{kind} is there from the start"
+        );
     }
 
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
     assert_eq!(send(&server, "a.b.c").await, Err(RejectionKind::Malformed));
-    assert_eq!(send(&server, &token("a", rsa(1))).await, Err(RejectionKind::BadSignature));
-    assert_eq!(send(&server, &token("x", rsa(1))).await, Err(RejectionKind::UnknownKey));
-    assert_eq!(send(&server, &token("x", rsa(1))).await, Err(RejectionKind::UnknownKey));
+    assert_eq!(
+        send(&server, &token("a", rsa(1))).await,
+        Err(RejectionKind::BadSignature)
+    );
+    assert_eq!(
+        send(&server, &token("x", rsa(1))).await,
+        Err(RejectionKind::UnknownKey)
+    );
+    assert_eq!(
+        send(&server, &token("x", rsa(1))).await,
+        Err(RejectionKind::UnknownKey)
+    );
     let expired = claims_with(serde_json::json!({ "exp": support::NOW - 3600 }));
     let expired = support::issuer::with_claims("a", rsa(0), &expired);
     assert_eq!(send(&server, &expired).await, Err(RejectionKind::Expired));
     assert_eq!(
-        ["granted", "malformed", "bad_signature", "unknown_key", "expired", "audience"].map(requests),
+        [
+            "granted",
+            "malformed",
+            "bad_signature",
+            "unknown_key",
+            "expired",
+            "audience"
+        ]
+        .map(requests),
         [1.0, 1.0, 1.0, 2.0, 1.0, 0.0]
     );
 
     // A token that was good, but not for the route.
     let route = RequireScopeLayer::all(["orders.write"]);
-    let route = tower::ServiceBuilder::new().layer(server.layer()).layer(route).service(tower::service_fn(
-        async |_: http::Request<()>| Ok::<_, std::convert::Infallible>(http::Response::new(())),
-    ));
+    let route = tower::ServiceBuilder::new()
+        .layer(server.layer())
+        .layer(route)
+        .service(tower::service_fn(async |_: http::Request<()>| {
+            Ok::<_, std::convert::Infallible>(http::Response::new(()))
+        }));
     let field = format!("Bearer {}", token("a", rsa(0)));
-    let request = http::Request::builder().header("authorization", field).body(()).unwrap();
-    assert_eq!(route.oneshot(request).await.unwrap().status(), StatusCode::FORBIDDEN);
+    let request = http::Request::builder()
+        .header("authorization", field)
+        .body(())
+        .unwrap();
+    assert_eq!(
+        route.oneshot(request).await.unwrap().status(),
+        StatusCode::FORBIDDEN
+    );
     assert_eq!(["granted", "insufficient_scope"].map(requests), [2.0, 1.0]);
 
-    let keys =
-        |what: &str, labels: &[&str]| of(&format!("tower_oauth_key_set_{what}"), labels).unwrap_or(-1.0);
+    let keys = |what: &str, labels: &[&str]| {
+        of(&format!("tower_oauth_key_set_{what}"), labels).unwrap_or(-1.0)
+    };
     let by = |cause: &str, outcome: &str, error: &str| {
         let labels = [
             "issuer=\"https://as.example\"",
@@ -85,7 +123,10 @@ async fn verdicts_refreshes_and_the_state_of_the_keys_are_recorded() {
     };
     assert_eq!(by("timer", "success", "none"), 1.0);
     assert_eq!(by("unknown_key", "success", "none"), 1.0);
-    assert_eq!((keys("waits_total", &[]), keys("negative_hits_total", &[])), (1.0, 1.0));
+    assert_eq!(
+        (keys("waits_total", &[]), keys("negative_hits_total", &[])),
+        (1.0, 1.0)
+    );
     assert_eq!(
         ["usable_keys", "skipped_keys", "generation", "ready"].map(|what| keys(what, &[])),
         [1.0, 0.0, 1.0, 1.0]
@@ -96,7 +137,11 @@ async fn verdicts_refreshes_and_the_state_of_the_keys_are_recorded() {
     server.refresh_now().await.unwrap_err();
     assert_eq!(by("asked", "failure", "status"), 1.0);
     assert_eq!(keys("consecutive_failures", &[]), 1.0);
-    assert_eq!(keys("refreshed_timestamp_seconds", &[]), refreshed_at, "it is the last good one's");
+    assert_eq!(
+        keys("refreshed_timestamp_seconds", &[]),
+        refreshed_at,
+        "it is the last good one's"
+    );
     advance(&clock, secs(90_000)).await;
     assert_eq!((keys("ready", &[]), keys("usable_keys", &[])), (0.0, 0.0));
 
@@ -105,7 +150,10 @@ async fn verdicts_refreshes_and_the_state_of_the_keys_are_recorded() {
     assert_eq!(told.refreshes(RefreshCause::Asked).failed, 1);
     assert_eq!((told.waits(), told.negative_hits()), (1, 1));
     let told = serde_json::to_value(&told).unwrap();
-    assert_eq!((&told["state"], &told["last_error"]), (&"stale".into(), &"status".into()));
+    assert_eq!(
+        (&told["state"], &told["last_error"]),
+        (&"stale".into(), &"status".into())
+    );
     assert_eq!(told["refreshes"]["asked"]["failed"], 1);
     assert!(
         told["next_attempt_seconds"].as_u64().unwrap() <= 60
@@ -119,19 +167,37 @@ async fn the_gauges_tell_what_requests_see_of_a_seed_and_of_a_machine_that_slept
     let recorded = recorder.handle();
     let _here = metrics::set_default_local_recorder(&recorder);
     let gauges = || {
-        ["ready", "usable_keys", "skipped_keys", "refreshed_timestamp_seconds"].map(|what| {
-            value(&recorded.render(), &format!("tower_oauth_key_set_{what}"), &[]).unwrap_or(-1.0)
+        [
+            "ready",
+            "usable_keys",
+            "skipped_keys",
+            "refreshed_timestamp_seconds",
+        ]
+        .map(|what| {
+            value(
+                &recorded.render(),
+                &format!("tower_oauth_key_set_{what}"),
+                &[],
+            )
+            .unwrap_or(-1.0)
         })
     };
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     issuer.answer(Answer::Unreachable);
     let clock = clock();
     let mut document = set(&[("a", rsa(0))]);
-    document["keys"].as_array_mut().unwrap().push(serde_json::json!({ "kty": "oct", "k": "AAAA" }));
+    document["keys"]
+        .as_array_mut()
+        .unwrap()
+        .push(serde_json::json!({ "kty": "oct", "k": "AAAA" }));
     let seed = tower_oauth::KeySet::from_json(document.to_string().as_bytes()).unwrap();
     let fetched_at = tower_oauth::UnixTime::from_secs(support::NOW - 86_000);
     let server = builder(&issuer, &clock).issuer(|issuer| issuer.seed(seed, fetched_at));
-    let server = server.start_up(tower_oauth::StartUp::Background).start().await.unwrap();
+    let server = server
+        .start_up(tower_oauth::StartUp::Background)
+        .start()
+        .await
+        .unwrap();
     let seeded_at = (support::NOW - 86_000) as f64;
     assert_eq!(gauges(), [1.0, 1.0, 1.0, seeded_at]);
     advance(&clock, secs(401)).await;
@@ -153,8 +219,15 @@ async fn token_requests_are_counted_by_outcome() {
     let _here = metrics::set_default_local_recorder(&recorder);
     let endpoint = TokenEndpoint::answering(Reply::Token(3600));
     let url = Endpoint::new("https://as.example/token").unwrap();
-    let tokens = TokenManager::builder(url, ClientCredentials::new("orders", "secret")).transport(endpoint);
+    let tokens =
+        TokenManager::builder(url, ClientCredentials::new("orders", "secret")).transport(endpoint);
     let _token = tokens.start().unwrap().access_token().await.unwrap();
-    let of = |labels: &[&str]| value(&recorded.render(), "tower_oauth_token_requests_total", labels);
+    let of = |labels: &[&str]| {
+        value(
+            &recorded.render(),
+            "tower_oauth_token_requests_total",
+            labels,
+        )
+    };
     assert_eq!(of(&["outcome=\"success\"", "error=\"none\""]), Some(1.0));
 }

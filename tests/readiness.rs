@@ -1,6 +1,11 @@
 //! `poll_ready` is honoured on every path, and contention layers work inside and outside.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 mod support;
 
@@ -15,7 +20,9 @@ use http::{Request, Response, StatusCode, header};
 use serde_json::json;
 use support::{Bench, claims, compact};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
-use tower_oauth::{Audience, Issuer, ManualClock, RequireScopeLayer, ResourceServer, StartUp, UnixTime};
+use tower_oauth::{
+    Audience, Issuer, ManualClock, RequireScopeLayer, ResourceServer, StartUp, UnixTime,
+};
 
 /// Panics when it is called without having been polled ready. A clone is not ready.
 #[derive(Debug, Default)]
@@ -47,7 +54,10 @@ impl Service<Request<()>> for Strict {
 }
 
 fn request(token: &str) -> Request<()> {
-    Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap()
+    Request::builder()
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .body(())
+        .unwrap()
 }
 
 async fn status<S>(service: &mut S, request: Request<()>) -> StatusCode
@@ -55,7 +65,14 @@ where
     S: Service<Request<()>, Response = Response<String>>,
     S::Error: std::fmt::Debug,
 {
-    service.ready().await.unwrap().call(request).await.unwrap().status()
+    service
+        .ready()
+        .await
+        .unwrap()
+        .call(request)
+        .await
+        .unwrap()
+        .status()
 }
 
 #[tokio::test]
@@ -68,8 +85,14 @@ async fn grants_and_refusals_call_only_a_ready_service() {
         .service(Strict::default());
     for _ in 0..3 {
         assert_eq!(status(&mut service, request(&token)).await, StatusCode::OK);
-        assert_eq!(status(&mut service, request("x.y.z")).await, StatusCode::UNAUTHORIZED);
-        assert_eq!(status(&mut service, Request::new(())).await, StatusCode::UNAUTHORIZED);
+        assert_eq!(
+            status(&mut service, request("x.y.z")).await,
+            StatusCode::UNAUTHORIZED
+        );
+        assert_eq!(
+            status(&mut service, Request::new(())).await,
+            StatusCode::UNAUTHORIZED
+        );
     }
 }
 
@@ -90,8 +113,14 @@ async fn it_works_under_and_over_buffer_and_concurrency_limit() {
     for _ in 0..5 {
         assert_eq!(status(&mut under, request(&token)).await, StatusCode::OK);
         assert_eq!(status(&mut over, request(&token)).await, StatusCode::OK);
-        assert_eq!(status(&mut under, request("x.y.z")).await, StatusCode::UNAUTHORIZED);
-        assert_eq!(status(&mut over, request("x.y.z")).await, StatusCode::UNAUTHORIZED);
+        assert_eq!(
+            status(&mut under, request("x.y.z")).await,
+            StatusCode::UNAUTHORIZED
+        );
+        assert_eq!(
+            status(&mut over, request("x.y.z")).await,
+            StatusCode::UNAUTHORIZED
+        );
     }
 }
 
@@ -112,16 +141,23 @@ fn layer_service_and_context_are_clone_send_and_sync() {
 async fn a_request_that_waits_for_keys_calls_the_service_that_was_ready() {
     let (old, new) = (support::rsa(0), support::rsa(1));
     let issuer = support::issuer::Scripted::new(json!({ "keys": [old.jwk("old")] }));
-    let server =
-        ResourceServer::builder(Issuer::new(support::ISSUER).unwrap(), Audience::new("orders").unwrap())
-            .clock(ManualClock::at(UnixTime::from_secs(support::NOW)))
-            .transport(issuer.clone())
-            .start_up(StartUp::Require(Duration::from_secs(5)))
-            .start()
-            .await
-            .unwrap();
+    let server = ResourceServer::builder(
+        Issuer::new(support::ISSUER).unwrap(),
+        Audience::new("orders").unwrap(),
+    )
+    .clock(ManualClock::at(UnixTime::from_secs(support::NOW)))
+    .transport(issuer.clone())
+    .start_up(StartUp::Require(Duration::from_secs(5)))
+    .start()
+    .await
+    .unwrap();
     issuer.publish(json!({ "keys": [old.jwk("old"), new.jwk("new")] }));
-    let token = compact(new, "RS256", r#"{"alg":"RS256","kid":"new"}"#, claims().to_string().as_bytes());
+    let token = compact(
+        new,
+        "RS256",
+        r#"{"alg":"RS256","kid":"new"}"#,
+        claims().to_string().as_bytes(),
+    );
     let mut service = server.layer().layer(Strict::default());
     assert_eq!(status(&mut service, request(&token)).await, StatusCode::OK);
     assert_eq!(status(&mut service, request(&token)).await, StatusCode::OK);
@@ -160,28 +196,42 @@ fn poll_ready_only_asks_the_inner_service() {
 async fn a_request_that_waits_for_keys_keeps_no_permit_from_others() {
     let key = support::rsa(0);
     let issuer = support::issuer::Scripted::new(json!({ "keys": [key.jwk("known")] }));
-    let server =
-        ResourceServer::builder(Issuer::new(support::ISSUER).unwrap(), Audience::new("orders").unwrap())
-            .clock(ManualClock::at(UnixTime::from_secs(support::NOW)))
-            .transport(issuer.clone())
-            .start()
-            .await
-            .unwrap();
+    let server = ResourceServer::builder(
+        Issuer::new(support::ISSUER).unwrap(),
+        Audience::new("orders").unwrap(),
+    )
+    .clock(ManualClock::at(UnixTime::from_secs(support::NOW)))
+    .transport(issuer.clone())
+    .start()
+    .await
+    .unwrap();
     issuer.answer(support::issuer::Answer::Hang);
     let token = |kid: &str| {
         let header = json!({ "alg": "RS256", "kid": kid }).to_string();
         compact(key, "RS256", &header, claims().to_string().as_bytes())
     };
-    let service = ServiceBuilder::new().layer(server.layer()).concurrency_limit(1).service(Strict::default());
+    let service = ServiceBuilder::new()
+        .layer(server.layer())
+        .concurrency_limit(1)
+        .service(Strict::default());
     let mut waiting = service.clone();
-    let waiting = waiting.ready().await.unwrap().call(request(&token("unknown")));
+    let waiting = waiting
+        .ready()
+        .await
+        .unwrap()
+        .call(request(&token("unknown")));
     let mut service = service;
-    let served =
-        tokio::time::timeout(Duration::from_millis(1), status(&mut service, request(&token("known"))));
+    let served = tokio::time::timeout(
+        Duration::from_millis(1),
+        status(&mut service, request(&token("known"))),
+    );
     assert_eq!(served.await.unwrap(), StatusCode::OK);
     assert_eq!(waiting.await.unwrap().status(), StatusCode::UNAUTHORIZED);
     // And one that is granted after its wait gets the permit that it gave back.
     issuer.publish(json!({ "keys": [key.jwk("new")] }));
     tokio::time::sleep(Duration::from_secs(30)).await;
-    assert_eq!(status(&mut service, request(&token("new"))).await, StatusCode::OK);
+    assert_eq!(
+        status(&mut service, request(&token("new"))).await,
+        StatusCode::OK
+    );
 }

@@ -48,7 +48,12 @@ impl Hour {
                 .start_up(StartUp::Background);
             replicas.push(replica.start().await.unwrap());
         }
-        Self { clock, issuer, replicas, seconds: Vec::new() }
+        Self {
+            clock,
+            issuer,
+            replicas,
+            seconds: Vec::new(),
+        }
     }
 
     async fn pass(&mut self, seconds: usize) {
@@ -64,13 +69,16 @@ impl Hour {
     fn report(&self, what: &str, from: usize) -> (usize, usize) {
         let seconds = self.seconds.get(from..).unwrap();
         let (sum, most) = (seconds.iter().sum(), *seconds.iter().max().unwrap());
-        println!("| {what:<28} | {:>7} s | {sum:>8} | {most:>15} |", seconds.len());
+        println!(
+            "| {what:<28} | {:>7} s | {sum:>8} | {most:>15} |",
+            seconds.len()
+        );
         (sum, most)
     }
 }
 
-/// A store that replicas share, as the guide has it: keeps each answer for four minutes, and is passed
-/// by who wants the issuer's own word.
+/// A store that replicas share, as the guide has it: keeps each answer for four minutes, and is
+/// passed by who wants the issuer's own word.
 #[derive(Clone, Debug)]
 struct Shared {
     issuer: Scripted,
@@ -83,10 +91,15 @@ impl Transport for Shared {
     fn send(&self, request: Request<Bytes>, max_body: usize) -> SendFuture<'_> {
         Box::pin(async move {
             let mut answers = self.answers.lock().await;
-            let no_cache =
-                request.headers().get(header::CACHE_CONTROL).is_some_and(|value| value == "no-cache");
-            let kept = answers.get(&request.uri().to_string()).filter(|_| !no_cache);
-            if let Some((_, body)) = kept.filter(|(at, _)| at.elapsed() < Duration::from_secs(240)) {
+            let no_cache = request
+                .headers()
+                .get(header::CACHE_CONTROL)
+                .is_some_and(|value| value == "no-cache");
+            let kept = answers
+                .get(&request.uri().to_string())
+                .filter(|_| !no_cache);
+            if let Some((_, body)) = kept.filter(|(at, _)| at.elapsed() < Duration::from_secs(240))
+            {
                 return Ok(Response::new(body.clone()));
             }
             let url = request.uri().to_string();
@@ -100,7 +113,10 @@ impl Transport for Shared {
 #[tokio::test(start_paused = true)]
 async fn replicas_that_share_a_transport_which_keeps_answers_cost_one_fetch() {
     let issuer = Scripted::new(json!({ "keys": [rsa(0).jwk("a")] }));
-    let shared = Shared { issuer: issuer.clone(), answers: Answers::default() };
+    let shared = Shared {
+        issuer: issuer.clone(),
+        answers: Answers::default(),
+    };
     let mut replicas = Vec::new();
     let clock = support::issuer::clock();
     for _ in 0..REPLICAS {
@@ -109,7 +125,11 @@ async fn replicas_that_share_a_transport_which_keeps_answers_cost_one_fetch() {
     }
     assert_eq!(issuer.fetches(), 1);
     support::issuer::advance(&clock, Duration::from_secs(3600)).await;
-    assert!((10..=17).contains(&issuer.fetches()), "{}", issuer.fetches());
+    assert!(
+        (10..=17).contains(&issuer.fetches()),
+        "{}",
+        issuer.fetches()
+    );
     assert!(replicas.iter().all(ResourceServer::is_ready));
 
     // A new key is found by the first token that names it, whatever the store keeps.
@@ -117,13 +137,21 @@ async fn replicas_that_share_a_transport_which_keeps_answers_cost_one_fetch() {
     issuer.publish(json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b")] }));
     let replica = replicas.first().unwrap();
     let later = json!({ "exp": NOW + 10_000 });
-    let token = |kid, key| support::issuer::with_claims(kid, key, &support::claims_with(later.clone()));
-    assert_eq!(support::issuer::send(replica, &token("b", rsa(1))).await, Ok(()));
+    let token =
+        |kid, key| support::issuer::with_claims(kid, key, &support::claims_with(later.clone()));
+    assert_eq!(
+        support::issuer::send(replica, &token("b", rsa(1))).await,
+        Ok(())
+    );
     assert_eq!(issuer.fetches(), before + 1);
     // And so is a withdrawn one by who asks.
     issuer.publish(json!({ "keys": [rsa(1).jwk("b")] }));
     replica.refresh_now().await.unwrap();
-    assert!(support::issuer::send(replica, &token("a", rsa(0))).await.is_err());
+    assert!(
+        support::issuer::send(replica, &token("a", rsa(0)))
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,12 +171,20 @@ async fn replicas_that_start_with_a_seed_ask_within_a_second_and_not_together() 
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(issuer.fetches(), REPLICAS);
     let spread = spread(&issuer, 0);
-    assert!((Duration::from_millis(500)..=Duration::from_secs(1)).contains(&spread), "{spread:?}");
+    assert!(
+        (Duration::from_millis(500)..=Duration::from_secs(1)).contains(&spread),
+        "{spread:?}"
+    );
 }
 
 /// The time from the first of the requests from this one on to the last.
 fn spread(issuer: &Scripted, from: usize) -> Duration {
-    let times: Vec<_> = issuer.requests().into_iter().skip(from).map(|(_, _, at)| at).collect();
+    let times: Vec<_> = issuer
+        .requests()
+        .into_iter()
+        .skip(from)
+        .map(|(_, _, at)| at)
+        .collect();
     *times.last().unwrap() - *times.first().unwrap()
 }
 
@@ -175,39 +211,70 @@ async fn fifty_replicas_ask_as_often_as_the_policy_says_and_not_together() {
     hour.pass(900).await;
     let (_, most) = hour.report("the issuer is down", from);
     assert!(most <= REPLICAS / 3, "{most} in one second");
-    assert!(hour.replicas.iter().all(ResourceServer::is_ready), "nobody notices");
+    assert!(
+        hour.replicas.iter().all(ResourceServer::is_ready),
+        "nobody notices"
+    );
 
     // Back: within a minute all have it, and again not together.
-    hour.issuer.publish(json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b")] }));
+    hour.issuer
+        .publish(json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b")] }));
     let from = hour.seconds.len();
     hour.pass(61).await;
     let (_, most) = hour.report("the issuer is back", from);
     assert!(most <= REPLICAS / 3, "{most} in one second");
-    assert!(
-        hour.replicas.iter().all(|replica| replica.key_sets().iter().all(|keys| keys.usable_keys() == 2))
-    );
+    assert!(hour.replicas.iter().all(|replica| {
+        replica
+            .key_sets()
+            .iter()
+            .all(|keys| keys.usable_keys() == 2)
+    }));
 
-    // A rotation that all see in the same instant: one fetch each, spread over a quarter of a second.
-    hour.issuer.publish(json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b"), rsa(2).jwk("c")] }));
+    // A rotation that all see in the same instant: one fetch each, spread over a quarter of a
+    // second.
+    hour.issuer
+        .publish(json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b"), rsa(2).jwk("c")] }));
     let from = hour.seconds.len();
-    let token = compact(rsa(2), "RS256", r#"{"alg":"RS256","kid":"c"}"#, claims().to_string().as_bytes());
+    let token = compact(
+        rsa(2),
+        "RS256",
+        r#"{"alg":"RS256","kid":"c"}"#,
+        claims().to_string().as_bytes(),
+    );
     let before = (hour.issuer.urls().len(), hour.issuer.fetches());
     let mut calls = tokio::task::JoinSet::new();
     for replica in &hour.replicas {
-        let service = replica
-            .layer()
-            .layer(service_fn(async |_: Request<()>| Ok::<_, std::convert::Infallible>(Response::new(()))));
-        let request =
-            Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap();
+        let service = replica.layer().layer(service_fn(async |_: Request<()>| {
+            Ok::<_, std::convert::Infallible>(Response::new(()))
+        }));
+        let request = Request::builder()
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .body(())
+            .unwrap();
         calls.spawn(service.oneshot(request));
     }
-    assert!(calls.join_all().await.iter().all(|response| response.as_ref().unwrap().status() == 200));
+    assert!(
+        calls
+            .join_all()
+            .await
+            .iter()
+            .all(|response| response.as_ref().unwrap().status() == 200)
+    );
     // And some metadata, which were not to be had a minute ago.
     let fetches = hour.issuer.fetches() - before.1;
-    println!("| a new key, seen by all       | {:>7} s | {fetches:>8} | {fetches:>15} |", 1);
-    assert!((REPLICAS..=REPLICAS + REPLICAS / 4).contains(&fetches), "{fetches}");
+    println!(
+        "| a new key, seen by all       | {:>7} s | {fetches:>8} | {fetches:>15} |",
+        1
+    );
+    assert!(
+        (REPLICAS..=REPLICAS + REPLICAS / 4).contains(&fetches),
+        "{fetches}"
+    );
     let spread = spread(&hour.issuer, before.0);
-    assert!((Duration::from_millis(125)..=Duration::from_millis(252)).contains(&spread), "{spread:?}");
+    assert!(
+        (Duration::from_millis(125)..=Duration::from_millis(252)).contains(&spread),
+        "{spread:?}"
+    );
     hour.pass(1).await;
     assert!(hour.seconds.len() > from);
 }

@@ -1,6 +1,11 @@
 //! `attack-checklist`, "Token and header": one test for each row, named after it.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 mod support;
 
@@ -9,10 +14,12 @@ use serde_json::{Value, json};
 use support::{Bench, ISSUER, NOW, claims, compact, encode, rsa};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::RejectionKind::{
-    BadSignature, Claim, Malformed, SenderConstrained, TooLarge, Type, UnknownKey, UnsupportedAlgorithm,
+    BadSignature, Claim, Malformed, SenderConstrained, TooLarge, Type, UnknownKey,
+    UnsupportedAlgorithm,
 };
 use tower_oauth::{
-    Algorithm, Audience, Issuer, KeySet, ManualClock, ResourceServer, SkipReason, TokenProfile, UnixTime,
+    Algorithm, Audience, Issuer, KeySet, ManualClock, ResourceServer, SkipReason, TokenProfile,
+    UnixTime,
 };
 
 #[test]
@@ -41,13 +48,23 @@ fn every_algorithm_is_accepted_with_its_own_key() {
 #[test]
 fn row_01_alg_none_in_any_spelling_and_an_empty_signature() {
     let bench = Bench::new();
-    for alg in [json!("none"), json!("nOnE"), json!("None"), json!(""), json!("RS256\0"), json!("none\0")] {
+    for alg in [
+        json!("none"),
+        json!("nOnE"),
+        json!("None"),
+        json!(""),
+        json!("RS256\0"),
+        json!("none\0"),
+    ] {
         let header = json!({ "alg": alg, "kid": "rsa" }).to_string();
         bench.refuses(&bench.with_header(&header), UnsupportedAlgorithm);
     }
     bench.refuses(&bench.with_header(r#"{"kid":"rsa"}"#), UnsupportedAlgorithm);
     for alg in ["null", "[\"RS256\"]", "1", "{}", "true"] {
-        bench.refuses(&bench.with_header(&format!(r#"{{"alg":{alg},"kid":"rsa"}}"#)), Malformed);
+        bench.refuses(
+            &bench.with_header(&format!(r#"{{"alg":{alg},"kid":"rsa"}}"#)),
+            Malformed,
+        );
     }
     let good = bench.token(&claims());
     let unsigned = good.rsplit_once('.').unwrap().0;
@@ -64,10 +81,16 @@ fn row_02_hmac_with_a_public_or_empty_key() {
     use aws_lc_rs::hmac;
     let bench = Bench::new();
     let jwk = bench.rsa.jwk("rsa");
-    let secrets = [jwk["n"].as_str().unwrap().as_bytes().to_vec(), jwk.to_string().into_bytes(), Vec::new()];
-    for (alg, algorithm) in
-        [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)]
-    {
+    let secrets = [
+        jwk["n"].as_str().unwrap().as_bytes().to_vec(),
+        jwk.to_string().into_bytes(),
+        Vec::new(),
+    ];
+    for (alg, algorithm) in [
+        ("HS256", hmac::HMAC_SHA256),
+        ("HS384", hmac::HMAC_SHA384),
+        ("HS512", hmac::HMAC_SHA512),
+    ] {
         for secret in &secrets {
             for kid in ["rsa", "p256", "ed", "secret"] {
                 let header = json!({ "alg": alg, "kid": kid }).to_string();
@@ -78,10 +101,12 @@ fn row_02_hmac_with_a_public_or_empty_key() {
         }
     }
     // An `oct` key in the set is skipped, and named.
-    let keys =
-        json!({ "keys": [jwk, { "kty": "oct", "kid": "secret", "k": encode([7; 32]), "alg": "HS256" }] });
+    let keys = json!({ "keys": [jwk, { "kty": "oct", "kid": "secret", "k": encode([7; 32]), "alg": "HS256" }] });
     let keys = KeySet::from_json(keys.to_string().as_bytes()).unwrap();
-    assert_eq!(keys.skipped().collect::<Vec<_>>(), [(Some("secret"), SkipReason::Symmetric)]);
+    assert_eq!(
+        keys.skipped().collect::<Vec<_>>(),
+        [(Some("secret"), SkipReason::Symmetric)]
+    );
 }
 
 /// CVE-2026-22817, CVE-2026-22818 (Hono: the header chooses where the key does not), CVE-2021-46743
@@ -92,18 +117,34 @@ fn row_03_the_algorithm_is_the_keys_and_the_issuers() {
     let keys = KeySet::from_json(json!({ "keys": [jwk] }).to_string().as_bytes()).unwrap();
     let bench = Bench::with(|issuer| issuer.keys(keys.clone()));
     let payload = claims().to_string();
-    for alg in ["RS384", "RS512", "PS256", "PS384", "ES256", "ES384", "EdDSA"] {
+    for alg in [
+        "RS384", "RS512", "PS256", "PS384", "ES256", "ES384", "EdDSA",
+    ] {
         let header = json!({ "alg": alg, "kid": "rsa" }).to_string();
-        bench.refuses(&compact(bench.rsa, alg, &header, payload.as_bytes()), UnsupportedAlgorithm);
+        bench.refuses(
+            &compact(bench.rsa, alg, &header, payload.as_bytes()),
+            UnsupportedAlgorithm,
+        );
     }
     // A curve that is not the algorithm's.
     let bench = Bench::new();
     let header = r#"{"alg":"ES256","kid":"p384"}"#;
-    bench.refuses(&compact(&bench.p384, "ES256", header, payload.as_bytes()), UnsupportedAlgorithm);
+    bench.refuses(
+        &compact(&bench.p384, "ES256", header, payload.as_bytes()),
+        UnsupportedAlgorithm,
+    );
     // Registered, but not on this issuer's list.
     let bench = Bench::with(|issuer| issuer.algorithms([Algorithm::Es256]));
     bench.refuses(&bench.token(&claims()), UnsupportedAlgorithm);
-    for alg in ["ES512", "ES256K", "RSA-OAEP", "dir", "HS256", "Ed448", "ML-DSA-44"] {
+    for alg in [
+        "ES512",
+        "ES256K",
+        "RSA-OAEP",
+        "dir",
+        "HS256",
+        "Ed448",
+        "ML-DSA-44",
+    ] {
         bench.refuses(
             &bench.with_header(&json!({ "alg": alg, "kid": "rsa" }).to_string()),
             UnsupportedAlgorithm,
@@ -128,7 +169,15 @@ fn row_04_keys_in_the_header_are_ignored() {
         for (kid, kind) in [("mine", UnknownKey), ("rsa", BadSignature)] {
             let mut header = json!({ "alg": "RS256", "kid": kid });
             header[name] = value.clone();
-            bench.refuses(&compact(own, "RS256", &header.to_string(), claims().to_string().as_bytes()), kind);
+            bench.refuses(
+                &compact(
+                    own,
+                    "RS256",
+                    &header.to_string(),
+                    claims().to_string().as_bytes(),
+                ),
+                kind,
+            );
         }
         // With a key of the issuer they do no harm: Entra sends `x5t`.
         let mut header = json!({ "alg": "RS256", "kid": "rsa" });
@@ -144,29 +193,45 @@ async fn row_04_nothing_but_the_issuers_own_places_is_fetched() {
     listener.set_nonblocking(true).unwrap();
     let url = format!("http://{}/keys", listener.local_addr().unwrap());
     let issuer = support::issuer::Scripted::new(json!({ "keys": [rsa(0).jwk("rsa")] }));
-    let server =
-        ResourceServer::builder(Issuer::new(ISSUER).unwrap(), Audience::new(support::AUDIENCE).unwrap())
-            .transport(issuer.clone())
-            .clock(ManualClock::at(UnixTime::from_secs(NOW)))
-            .start()
-            .await
-            .unwrap();
+    let server = ResourceServer::builder(
+        Issuer::new(ISSUER).unwrap(),
+        Audience::new(support::AUDIENCE).unwrap(),
+    )
+    .transport(issuer.clone())
+    .clock(ManualClock::at(UnixTime::from_secs(NOW)))
+    .start()
+    .await
+    .unwrap();
     for name in ["jku", "x5u"] {
         for kid in ["mine", "rsa"] {
             let mut header = json!({ "alg": "RS256", "kid": kid });
             header[name] = json!(url);
-            let token = compact(rsa(1), "RS256", &header.to_string(), claims().to_string().as_bytes());
+            let token = compact(
+                rsa(1),
+                "RS256",
+                &header.to_string(),
+                claims().to_string().as_bytes(),
+            );
             let service = server.layer().layer(service_fn(|_: Request<()>| async {
                 Ok::<_, std::convert::Infallible>(Response::new(()))
             }));
-            let request =
-                Request::builder().header("authorization", format!("Bearer {token}")).body(()).unwrap();
+            let request = Request::builder()
+                .header("authorization", format!("Bearer {token}"))
+                .body(())
+                .unwrap();
             assert_eq!(service.oneshot(request).await.unwrap().status(), 401);
         }
     }
-    assert!(issuer.urls().iter().all(|url| url.starts_with(ISSUER)), "{:?}", issuer.urls());
+    assert!(
+        issuer.urls().iter().all(|url| url.starts_with(ISSUER)),
+        "{:?}",
+        issuer.urls()
+    );
     assert!(issuer.fetches() > 1, "the unknown kid did cause a refresh");
-    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(
+        listener.accept().unwrap_err().kind(),
+        std::io::ErrorKind::WouldBlock
+    );
 }
 
 /// CVE-2026-32597, CVE-2025-59420, GHSA-hm7r-c7qw-ghp6: `crit` ignored
@@ -188,23 +253,50 @@ fn row_05_crit_and_b64_in_any_form() {
         r#""b64":false"#,
         r#""\u0063rit":["x"]"#,
     ] {
-        bench.refuses(&bench.with_header(&format!(r#"{{"alg":"RS256","kid":"rsa",{member}}}"#)), Malformed);
+        bench.refuses(
+            &bench.with_header(&format!(r#"{{"alg":"RS256","kid":"rsa",{member}}}"#)),
+            Malformed,
+        );
     }
 }
 
 #[test]
 fn row_06_key_identifiers_of_the_wrong_type_or_length() {
     let bench = Bench::new();
-    for kid in ["7", "{}", "[]", "null", "true", r#""""#, r#""a\u0000""#, r#""a\nb""#, r#""\u001b[31m""#] {
-        bench.refuses(&bench.with_header(&format!(r#"{{"alg":"RS256","kid":{kid}}}"#)), Malformed);
+    for kid in [
+        "7",
+        "{}",
+        "[]",
+        "null",
+        "true",
+        r#""""#,
+        r#""a\u0000""#,
+        r#""a\nb""#,
+        r#""\u001b[31m""#,
+    ] {
+        bench.refuses(
+            &bench.with_header(&format!(r#"{{"alg":"RS256","kid":{kid}}}"#)),
+            Malformed,
+        );
     }
     bench.refuses(
         &bench.with_header(&json!({ "alg": "RS256", "kid": "k".repeat(256) }).to_string()),
         Malformed,
     );
     // Well-formed, but nobody's.
-    for kid in ["../../dev/null", "' OR 1=1 --", "rsа", "RSA", " rsa", "rsa ", &"k".repeat(255)] {
-        bench.refuses(&bench.with_header(&json!({ "alg": "RS256", "kid": kid }).to_string()), UnknownKey);
+    for kid in [
+        "../../dev/null",
+        "' OR 1=1 --",
+        "rsа",
+        "RSA",
+        " rsa",
+        "rsa ",
+        &"k".repeat(255),
+    ] {
+        bench.refuses(
+            &bench.with_header(&json!({ "alg": "RS256", "kid": kid }).to_string()),
+            UnknownKey,
+        );
     }
 }
 
@@ -213,15 +305,24 @@ fn row_06_key_identifiers_of_the_wrong_type_or_length() {
 fn row_07_ecdsa_signatures_out_of_range_or_form() {
     let bench = Bench::new();
     let header = r#"{"alg":"ES256","kid":"p256"}"#;
-    let good = compact(&bench.p256, "ES256", header, claims().to_string().as_bytes());
+    let good = compact(
+        &bench.p256,
+        "ES256",
+        header,
+        claims().to_string().as_bytes(),
+    );
     bench.accepts(&good);
     let (input, signature) = good.rsplit_once('.').unwrap();
     let signature =
-        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, signature).unwrap();
+        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, signature)
+            .unwrap();
     let (r, s) = signature.split_at(32);
     // The order of P-256 (FIPS 186-4, D.1.2.3).
     let n = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
-    let n: Vec<u8> = (0..64).step_by(2).map(|at| u8::from_str_radix(&n[at..at + 2], 16).unwrap()).collect();
+    let n: Vec<u8> = (0..64)
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&n[at..at + 2], 16).unwrap())
+        .collect();
     let zero = vec![0; 32];
     let der = [&[0x30, 0x44, 0x02, 0x20], r, &[0x02, 0x20], s].concat();
     for bad in [
@@ -255,11 +356,17 @@ fn row_08_ed25519_small_order_and_out_of_range() {
     // The published vectors are in the crate's `vectors` tests; here as a token.
     let bench = Bench::new();
     let header = r#"{"alg":"EdDSA","kid":"ed"}"#;
-    let good = compact(&bench.ed25519, "EdDSA", header, claims().to_string().as_bytes());
+    let good = compact(
+        &bench.ed25519,
+        "EdDSA",
+        header,
+        claims().to_string().as_bytes(),
+    );
     bench.accepts(&good);
     let (input, signature) = good.rsplit_once('.').unwrap();
     let mut signature =
-        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, signature).unwrap();
+        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, signature)
+            .unwrap();
     signature[63] |= 0xe0; // S is far above the order now.
     bench.refuses(&format!("{input}.{}", encode(&signature)), BadSignature);
     let small_order = [&[1][..], &[0; 63]].concat();
@@ -269,10 +376,12 @@ fn row_08_ed25519_small_order_and_out_of_range() {
         one[0] = 1;
         one
     }] {
-        let set =
-            json!({ "keys": [bench.rsa.jwk("rsa"), { "kty": "OKP", "crv": "Ed25519", "x": encode(x) }] });
+        let set = json!({ "keys": [bench.rsa.jwk("rsa"), { "kty": "OKP", "crv": "Ed25519", "x": encode(x) }] });
         let keys = KeySet::from_json(set.to_string().as_bytes()).unwrap();
-        assert_eq!(keys.skipped().map(|(_, reason)| reason).collect::<Vec<_>>(), [SkipReason::Invalid]);
+        assert_eq!(
+            keys.skipped().map(|(_, reason)| reason).collect::<Vec<_>>(),
+            [SkipReason::Invalid]
+        );
     }
 }
 
@@ -283,7 +392,11 @@ fn row_09_weak_rsa_keys_are_skipped() {
     let skipped = |n: &str, e: &str| {
         let set = json!({ "keys": [good, { "kty": "RSA", "kid": "weak", "n": n, "e": e }] });
         let keys = KeySet::from_json(set.to_string().as_bytes()).unwrap();
-        keys.skipped().map(|(_, reason)| reason).collect::<Vec<_>>().first().copied()
+        keys.skipped()
+            .map(|(_, reason)| reason)
+            .collect::<Vec<_>>()
+            .first()
+            .copied()
     };
     let n = good["n"].as_str().unwrap();
     assert_eq!(skipped(n, "AQAB"), None);
@@ -292,10 +405,22 @@ fn row_09_weak_rsa_keys_are_skipped() {
     }
     let odd = |bytes: usize| encode([&vec![0xff; bytes - 1][..], &[0x01]].concat());
     for bytes in [64, 128, 255, 1025, 2048] {
-        assert_eq!(skipped(&odd(bytes), "AQAB"), Some(SkipReason::Weak), "{bytes} bytes");
+        assert_eq!(
+            skipped(&odd(bytes), "AQAB"),
+            Some(SkipReason::Weak),
+            "{bytes} bytes"
+        );
     }
-    assert_eq!(skipped(&format!("AA{n}"), "AQAB"), Some(SkipReason::Invalid), "leading zeros");
-    assert_eq!(skipped(n, "AAEAAQ"), Some(SkipReason::Invalid), "leading zero in e");
+    assert_eq!(
+        skipped(&format!("AA{n}"), "AQAB"),
+        Some(SkipReason::Invalid),
+        "leading zeros"
+    );
+    assert_eq!(
+        skipped(n, "AAEAAQ"),
+        Some(SkipReason::Invalid),
+        "leading zero in e"
+    );
 }
 
 fn bench_jwk() -> Value {
@@ -331,7 +456,10 @@ fn row_10_base64url_is_exact_in_each_part() {
             let mut spoiled: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
             spoiled[which].push_str(spoil);
             let input = format!("{}.{}", spoiled[0], spoiled[1]);
-            let token = format!("{input}.{}", encode(bench.rsa.sign("RS256", input.as_bytes())));
+            let token = format!(
+                "{input}.{}",
+                encode(bench.rsa.sign("RS256", input.as_bytes()))
+            );
             if spoil.bytes().all(|byte| byte.is_ascii_graphic()) {
                 bench.refuses(&token, Malformed);
             }
@@ -343,7 +471,8 @@ fn row_10_base64url_is_exact_in_each_part() {
     bench.refuses(&format!("{}{next}", &good[..good.len() - 1]), Malformed);
 }
 
-/// CVE-2022-39227 (python-jwt: polyglot), CVE-2025-30204, CVE-2025-27144, CVE-2025-22868 (split on dots)
+/// CVE-2022-39227 (python-jwt: polyglot), CVE-2025-30204, CVE-2025-27144, CVE-2025-22868 (split on
+/// dots)
 #[test]
 fn row_11_anything_but_three_parts() {
     let bench = Bench::new();
@@ -381,10 +510,17 @@ fn row_11_anything_but_three_parts() {
 #[test]
 fn row_12_nested_compressed_and_encrypted_tokens() {
     let bench = Bench::new();
-    for member in
-        [r#""cty":"JWT""#, r#""cty":"jwt""#, r#""zip":"DEF""#, r#""enc":"A256GCM""#, r#""zip":null"#]
-    {
-        bench.refuses(&bench.with_header(&format!(r#"{{"alg":"RS256","kid":"rsa",{member}}}"#)), Malformed);
+    for member in [
+        r#""cty":"JWT""#,
+        r#""cty":"jwt""#,
+        r#""zip":"DEF""#,
+        r#""enc":"A256GCM""#,
+        r#""zip":null"#,
+    ] {
+        bench.refuses(
+            &bench.with_header(&format!(r#"{{"alg":"RS256","kid":"rsa",{member}}}"#)),
+            Malformed,
+        );
     }
     for alg in ["dir", "RSA-OAEP", "PBES2-HS256+A128KW"] {
         // Wherever `alg` stands.
@@ -403,16 +539,35 @@ fn row_13_the_type_of_the_token() {
         let claims = support::claims_with(json!({ "client_id": "app", "jti": "1" }));
         compact(bench.rsa, "RS256", &header, claims.to_string().as_bytes())
     };
-    for typ in ["JWT", "jwt", "JOSE", "at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt"] {
+    for typ in [
+        "JWT",
+        "jwt",
+        "JOSE",
+        "at+jwt",
+        "AT+JWT",
+        "application/at+jwt",
+        "Application/At+Jwt",
+    ] {
         bench.accepts(&with_typ(&bench, typ));
     }
     bench.accepts(&bench.with_header(r#"{"alg":"RS256","kid":"rsa"}"#));
-    for typ in ["dpop+jwt", "logout+jwt", "secevent+jwt", "id+jwt", "application/jwt", "JWE", "", "at+jwt "] {
+    for typ in [
+        "dpop+jwt",
+        "logout+jwt",
+        "secevent+jwt",
+        "id+jwt",
+        "application/jwt",
+        "JWE",
+        "",
+        "at+jwt ",
+    ] {
         bench.refuses(&with_typ(&bench, typ), Type);
     }
     for typ in ["7", "null", "[\"JWT\"]"] {
-        bench
-            .refuses(&bench.with_header(&format!(r#"{{"alg":"RS256","kid":"rsa","typ":{typ}}}"#)), Malformed);
+        bench.refuses(
+            &bench.with_header(&format!(r#"{{"alg":"RS256","kid":"rsa","typ":{typ}}}"#)),
+            Malformed,
+        );
     }
     // ID tokens, logout tokens and Keycloak's others, which the same keys sign.
     for (name, value) in [
@@ -423,7 +578,10 @@ fn row_13_the_type_of_the_token() {
         ("typ", json!("Refresh")),
         ("typ", json!("Logout")),
     ] {
-        bench.refuses(&bench.token(&support::claims_with(json!({ name: value }))), Type);
+        bench.refuses(
+            &bench.token(&support::claims_with(json!({ name: value }))),
+            Type,
+        );
     }
     bench.accepts(&bench.token(&support::claims_with(json!({ "typ": "Bearer" }))));
     // RFC 9068 §4
@@ -436,7 +594,10 @@ fn row_13_the_type_of_the_token() {
     }
     strict.refuses(&strict.with_header(r#"{"alg":"RS256","kid":"rsa"}"#), Type);
     // RFC 9068 §2.2: `client_id` and `jti` are missing here.
-    strict.refuses(&strict.with_header(r#"{"alg":"RS256","kid":"rsa","typ":"at+jwt"}"#), Claim);
+    strict.refuses(
+        &strict.with_header(r#"{"alg":"RS256","kid":"rsa","typ":"at+jwt"}"#),
+        Claim,
+    );
 }
 
 /// CVE-2025-53864 (Nimbus: deep JSON)
@@ -456,7 +617,8 @@ fn row_14_size_depth_and_number_of_members() {
             &format!(r#"{{"x":{}{},"#, "[".repeat(depth), "]".repeat(depth)),
             1,
         );
-        let verdict = support::now_or_never(bench.judge(&bench.with_payload(payload.as_bytes()))).is_ok();
+        let verdict =
+            support::now_or_never(bench.judge(&bench.with_payload(payload.as_bytes()))).is_ok();
         assert_eq!(verdict, fine, "{depth}");
     }
     for (members, fine) in [(200, true), (300, false)] {
@@ -464,13 +626,18 @@ fn row_14_size_depth_and_number_of_members() {
         for member in 0..members {
             many[format!("m{member}")] = json!(0);
         }
-        assert_eq!(support::now_or_never(bench.judge(&bench.token(&many))).is_ok(), fine, "{members}");
+        assert_eq!(
+            support::now_or_never(bench.judge(&bench.token(&many))).is_ok(),
+            fine,
+            "{members}"
+        );
     }
     for (members, fine) in [(200, true), (300, false)] {
         let nested: serde_json::Map<String, Value> =
             (0..members).map(|n| (format!("m{n}"), json!(0))).collect();
-        let verdict =
-            support::now_or_never(bench.judge(&bench.token(&support::claims_with(json!({ "x": nested })))));
+        let verdict = support::now_or_never(
+            bench.judge(&bench.token(&support::claims_with(json!({ "x": nested })))),
+        );
         assert_eq!(verdict.is_ok(), fine, "{members} members of a member");
     }
     for number in [
@@ -479,7 +646,10 @@ fn row_14_size_depth_and_number_of_members() {
         format!("1.{}", "0".repeat(5000)),
         format!("1e{}1", "0".repeat(99)),
     ] {
-        for place in [format!(r#"{{"x":{number},"#), format!(r#"{{"x":[[{number}]],"#)] {
+        for place in [
+            format!(r#"{{"x":{number},"#),
+            format!(r#"{{"x":[[{number}]],"#),
+        ] {
             let payload = claims().to_string().replacen('{', &place, 1);
             bench.refuses(&bench.with_payload(payload.as_bytes()), Malformed);
         }
@@ -490,8 +660,14 @@ fn row_14_size_depth_and_number_of_members() {
 #[test]
 fn row_32_a_sender_constrained_token_is_no_bearer_token() {
     let bench = Bench::new();
-    for cnf in [json!({ "jkt": "x" }), json!({ "x5t#S256": "x" }), json!({}), json!("x"), json!([]), json!(7)]
-    {
+    for cnf in [
+        json!({ "jkt": "x" }),
+        json!({ "x5t#S256": "x" }),
+        json!({}),
+        json!("x"),
+        json!([]),
+        json!(7),
+    ] {
         let mut claims = claims();
         claims["cnf"] = cnf;
         bench.refuses(&bench.token(&claims), SenderConstrained);

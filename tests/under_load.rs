@@ -31,13 +31,15 @@ use support::{claims_with, compact, rsa};
 /// Resident memory of a process, in KiB.
 fn resident(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
-/// After the first fault, which warms it up: the second half of the others takes no more memory than
-/// the first one, but for what the cache of verdicts gains by the tokens that are new (1 KiB for each
-/// at the most, and it is bounded), and for the pages that an allocator keeps.
+/// After the first fault, which warms it up: the second half of the others takes no more memory
+/// than the first one, but for what the cache of verdicts gains by the tokens that are new (1 KiB
+/// for each at the most, and it is bounded), and for the pages that an allocator keeps.
 fn flat(memory: &[u64]) {
     let (first, second) = memory.split_at(memory.len() / 2);
     if let (Some(before), Some(after)) = (first.iter().max(), second.iter().max()) {
@@ -58,19 +60,35 @@ const BOUNDED_WAIT: Duration = Duration::from_secs(1);
 /// token that was never seen before.
 async fn load(url: String, claims: Value, over: Arc<AtomicBool>) -> Tally {
     let client = client();
-    let mut tally = Tally { served: 0, slowest: Duration::ZERO };
+    let mut tally = Tally {
+        served: 0,
+        slowest: Duration::ZERO,
+    };
     let token = |jti: String| {
         let mut claims = claims.clone();
         claims["jti"] = jti.into();
-        compact(rsa(0), "RS256", r#"{"alg":"RS256","kid":"a"}"#, claims.to_string().as_bytes())
+        compact(
+            rsa(0),
+            "RS256",
+            r#"{"alg":"RS256","kid":"a"}"#,
+            claims.to_string().as_bytes(),
+        )
     };
     let (known, mine) = (token("known".to_owned()), name());
     while !over.load(Ordering::SeqCst) {
         let fresh = tally.served % 2 == 1;
-        let token = if fresh { token(format!("{mine}-{}", tally.served)) } else { known.clone() };
+        let token = if fresh {
+            token(format!("{mine}-{}", tally.served))
+        } else {
+            known.clone()
+        };
         let came = Instant::now();
         let response = client.get(&url).bearer_auth(&token).send().await.unwrap();
-        assert_eq!(response.status(), 200, "a token with a known key is served throughout");
+        assert_eq!(
+            response.status(),
+            200,
+            "a token with a known key is served throughout"
+        );
         tally.slowest = tally.slowest.max(came.elapsed());
         tally.served += 1;
     }
@@ -96,18 +114,29 @@ fn name() -> String {
 
 /// One resource and one issuer, which fails in these ways, one after the other.
 async fn survive(set: String, faults: Vec<(&'static str, Act)>) {
-    let good = || Act::Answer(answer("200 OK", "cache-control: max-age=1\r\n", set.as_bytes()));
+    let good = || {
+        Act::Answer(answer(
+            "200 OK",
+            "cache-control: max-age=1\r\n",
+            set.as_bytes(),
+        ))
+    };
     let issuer = RawIssuer::start(good()).await;
     let base = format!("http://{}", issuer.address);
     let mut command = example("protected_resource");
-    command.env("ISSUER", &base).env("JWKS_URI", format!("{base}/keys")).env("AUDIENCE", "orders");
+    command
+        .env("ISSUER", &base)
+        .env("JWKS_URI", format!("{base}/keys"))
+        .env("AUDIENCE", "orders");
     command.env("MIN_REFRESH", "1").env("RUST_LOG", "off");
     let resource = Serving::start(command).await;
     let listening = resource.text("listening");
     let failures = async || {
         let (_, body) = readiness(&listening).await;
         let told: Value = serde_json::from_str(&body).unwrap();
-        told["key_sets"][0]["consecutive_failures"].as_u64().unwrap()
+        told["key_sets"][0]["consecutive_failures"]
+            .as_u64()
+            .unwrap()
     };
     let until = async |failing: bool| {
         let wait = async {
@@ -115,17 +144,28 @@ async fn survive(set: String, faults: Vec<(&'static str, Act)>) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it is told in time");
+        tokio::time::timeout(Duration::from_secs(60), wait)
+            .await
+            .expect("it is told in time");
     };
     let ready = async { while readiness(&listening).await.0 != 200 {} };
-    tokio::time::timeout(Duration::from_secs(10), ready).await.expect("ready in time");
+    tokio::time::timeout(Duration::from_secs(10), ready)
+        .await
+        .expect("ready in time");
 
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     let claims = claims_with(json!({ "iss": base, "exp": now + 3600, "iat": now }));
     let over = Arc::new(AtomicBool::new(false));
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..4 {
-        clients.spawn(load(format!("{listening}/protected_resource"), claims.clone(), Arc::clone(&over)));
+        clients.spawn(load(
+            format!("{listening}/protected_resource"),
+            claims.clone(),
+            Arc::clone(&over),
+        ));
     }
     let pid = resource.child.id().unwrap();
     let mut memory = Vec::new();

@@ -18,12 +18,16 @@ use http::{Request, Response, StatusCode, header};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use proptest::prelude::*;
 use serde_json::json;
-use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send, set, token, with_claims};
-use support::{AUDIENCE, Bench, ISSUER, NOW, claims, claims_with, compact, encode, now_or_never, rsa};
+use support::issuer::{
+    Answer, Scripted, advance, builder, clock, secs, send, set, token, with_claims,
+};
+use support::{
+    AUDIENCE, Bench, ISSUER, NOW, claims, claims_with, compact, encode, now_or_never, rsa,
+};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_oauth::{
-    Audience, AuthContext, Issuer, KeySet, ManualClock, RefreshPolicy, RejectionKind, RequireScopeLayer,
-    ResourceServer, ResourceServerBuilder, TrustedIssuer, UnixTime,
+    Audience, AuthContext, Issuer, KeySet, ManualClock, RefreshPolicy, RejectionKind,
+    RequireScopeLayer, ResourceServer, ResourceServerBuilder, TrustedIssuer, UnixTime,
 };
 
 /// The last bytes of a token, and the first ones, alone tell nothing.
@@ -64,8 +68,12 @@ async fn remembered(work: impl AsyncFnOnce(&dyn Fn() -> f64)) {
     let _here = metrics::set_default_local_recorder(&recorder);
     let hits = move || {
         let rendered = recorded.render();
-        let line = rendered.lines().find(|line| line.starts_with("tower_oauth_verdict_cache_hits_total"));
-        line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+        let line = rendered
+            .lines()
+            .find(|line| line.starts_with("tower_oauth_verdict_cache_hits_total"));
+        line.map_or(0.0, |line| {
+            line.rsplit(' ').next().unwrap().parse().unwrap()
+        })
     };
     work(&hits).await;
 }
@@ -81,7 +89,11 @@ async fn a_token_is_remembered_from_its_second_request_on() {
             assert_eq!((server.cached_tokens(), hits()), (kept, hits_by_now));
         }
         assert_eq!(send(&server, &of("other")).await, Ok(()));
-        assert_eq!((server.cached_tokens(), hits()), (1, 2.0), "what comes once is not worth a place");
+        assert_eq!(
+            (server.cached_tokens(), hits()),
+            (1, 2.0),
+            "what comes once is not worth a place"
+        );
     })
     .await;
 }
@@ -92,7 +104,11 @@ async fn a_token_at_hand_that_had_to_make_room_comes_back_without_another_look_a
     remembered(async |hits| {
         let issuer = Scripted::new(set(&[("a", rsa(0))]));
         let clock = clock();
-        let server = builder(&issuer, &clock).max_cached_tokens(2).start().await.unwrap();
+        let server = builder(&issuer, &clock)
+            .max_cached_tokens(2)
+            .start()
+            .await
+            .unwrap();
         let in_use = of("app");
         granted(&server, &in_use).await;
         for number in 0..10 {
@@ -111,7 +127,10 @@ async fn a_token_at_hand_that_had_to_make_room_comes_back_without_another_look_a
         assert_eq!(server.cached_tokens(), 2);
         // Another thread has nothing at hand.
         let elsewhere = || now_or_never(send(&server, &in_use));
-        assert_eq!(std::thread::scope(|scope| scope.spawn(elsewhere).join().unwrap()), Ok(()));
+        assert_eq!(
+            std::thread::scope(|scope| scope.spawn(elsewhere).join().unwrap()),
+            Ok(())
+        );
         assert_eq!(hits(), before + 101.0, "it is in the shared cache");
     })
     .await;
@@ -121,10 +140,16 @@ async fn a_token_at_hand_that_had_to_make_room_comes_back_without_another_look_a
 async fn a_thread_has_the_tokens_of_dozens_of_callers_at_hand_hour_after_hour() {
     remembered(async |hits| {
         let issuer = Scripted::new(set(&[("a", rsa(0))]));
-        let server = builder(&issuer, &clock()).max_cached_tokens(50).start().await.unwrap();
+        let server = builder(&issuer, &clock())
+            .max_cached_tokens(50)
+            .start()
+            .await
+            .unwrap();
         for hour in 0..6 {
             // The tokens of the hour before never come again.
-            let callers: Vec<_> = (0..40).map(|number| of(&format!("app-{hour}-{number}"))).collect();
+            let callers: Vec<_> = (0..40)
+                .map(|number| of(&format!("app-{hour}-{number}")))
+                .collect();
             for _ in 0..60 {
                 for caller in &callers {
                     assert_eq!(send(&server, caller).await, Ok(()));
@@ -142,7 +167,11 @@ async fn a_thread_has_the_tokens_of_dozens_of_callers_at_hand_hour_after_hour() 
                 assert_eq!(send(&server, caller).await, Ok(()));
             }
             // Sets of four, and chance puts five callers into some.
-            assert!(hits() - before >= 25.0, "{} of 40 in hour {hour}", hits() - before);
+            assert!(
+                hits() - before >= 25.0,
+                "{} of 40 in hour {hour}",
+                hits() - before
+            );
         }
     })
     .await;
@@ -158,7 +187,10 @@ fn row_42_no_part_of_a_remembered_token_stands_for_the_whole() {
         let mut spoiled = good.clone().into_bytes();
         spoiled[at] = if spoiled[at] == b'A' { b'B' } else { b'A' };
         let spoiled = String::from_utf8(spoiled).unwrap();
-        assert!(spoiled == good || now_or_never(bench.judge(&spoiled)).is_err(), "changed at {at}");
+        assert!(
+            spoiled == good || now_or_never(bench.judge(&spoiled)).is_err(),
+            "changed at {at}"
+        );
     }
     // The header and the signature of the good one, and other claims.
     let parts: Vec<&str> = good.split('.').collect();
@@ -166,7 +198,12 @@ fn row_42_no_part_of_a_remembered_token_stands_for_the_whole() {
     let grafted = format!("{}.{other}.{}", parts[0], parts[2]);
     assert!(ends_like(&grafted, &good));
     bench.refuses(&grafted, RejectionKind::BadSignature);
-    for shorter in [&good[1..], &good[..good.len() - 1], &good[good.len() - 32..], &good[..20]] {
+    for shorter in [
+        &good[1..],
+        &good[..good.len() - 1],
+        &good[good.len() - 32..],
+        &good[..20],
+    ] {
         assert!(now_or_never(bench.judge(shorter)).is_err());
     }
     bench.refuses(&format!("{good}A"), RejectionKind::BadSignature);
@@ -179,35 +216,61 @@ fn row_42_no_part_of_a_remembered_token_stands_for_the_whole() {
 fn row_42_each_token_has_the_context_of_its_own() {
     let bench = Bench::new();
     let named = |number: usize| format!("app-{number}");
-    let tokens: Vec<String> =
-        (0..60).map(|number| bench.token(&claims_with(json!({ "sub": named(number) })))).collect();
+    let tokens: Vec<String> = (0..60)
+        .map(|number| bench.token(&claims_with(json!({ "sub": named(number) }))))
+        .collect();
     for round in 0..30 {
         for (number, token) in tokens.iter().enumerate() {
-            assert_eq!(bench.accepts(token).subject(), Some(&*named(number)), "round {round}");
+            assert_eq!(
+                bench.accepts(token).subject(),
+                Some(&*named(number)),
+                "round {round}"
+            );
         }
     }
     assert_eq!(bench.server.cached_tokens(), 60);
 }
 
-/// lua-resty-openidc#569: what one location had accepted, another with stricter checks accepted, too.
+/// lua-resty-openidc#569: what one location had accepted, another with stricter checks accepted,
+/// too.
 #[test]
 fn row_42_a_verdict_is_good_under_its_own_policy_only() {
     let keys = || KeySet::from_json(set(&[("a", rsa(0))]).to_string().as_bytes()).unwrap();
     let server = |change: fn(TrustedIssuer) -> TrustedIssuer, leeway| {
-        let issuer = TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap());
+        let issuer = TrustedIssuer::new(
+            Issuer::new(ISSUER).unwrap(),
+            Audience::new(AUDIENCE).unwrap(),
+        );
         let issuer = change(issuer.keys(keys()));
-        ResourceServer::trusting(issuer).leeway(leeway).clock(clock()).build().unwrap().0
+        ResourceServer::trusting(issuer)
+            .leeway(leeway)
+            .clock(clock())
+            .build()
+            .unwrap()
+            .0
     };
     let lax = server(|issuer| issuer, secs(60));
-    let strict = server(|issuer| issuer.profile(tower_oauth::TokenProfile::Rfc9068), secs(60));
+    let strict = server(
+        |issuer| issuer.profile(tower_oauth::TokenProfile::Rfc9068),
+        secs(60),
+    );
     let exact = server(|issuer| issuer, secs(0));
-    let elsewhere = server(|issuer| issuer.algorithms([tower_oauth::Algorithm::Es256]), secs(60));
+    let elsewhere = server(
+        |issuer| issuer.algorithms([tower_oauth::Algorithm::Es256]),
+        secs(60),
+    );
     let late = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW - 30 })));
     for _ in 0..OFTEN {
         assert_eq!(now_or_never(send(&lax, &late)), Ok(()));
         assert_eq!(now_or_never(send(&strict, &late)), Err(RejectionKind::Type));
-        assert_eq!(now_or_never(send(&exact, &late)), Err(RejectionKind::Expired));
-        assert_eq!(now_or_never(send(&elsewhere, &late)), Err(RejectionKind::UnsupportedAlgorithm));
+        assert_eq!(
+            now_or_never(send(&exact, &late)),
+            Err(RejectionKind::Expired)
+        );
+        assert_eq!(
+            now_or_never(send(&elsewhere, &late)),
+            Err(RejectionKind::UnsupportedAlgorithm)
+        );
     }
 }
 
@@ -221,14 +284,21 @@ fn row_42_a_remembered_token_expires_to_the_second_like_any_other() {
     assert_eq!(bench.server.cached_tokens(), 1);
     bench.clock.advance(secs(1));
     bench.refuses(&token, RejectionKind::Expired);
-    assert_eq!(bench.server.cached_tokens(), 0, "and is not kept any longer");
+    assert_eq!(
+        bench.server.cached_tokens(),
+        0,
+        "and is not kept any longer"
+    );
     bench.refuses(&token, RejectionKind::Expired);
 }
 
 #[test]
 fn row_42_a_clock_that_is_set_back_makes_a_remembered_token_one_of_the_future() {
     let bench = Bench::new();
-    for claims in [claims_with(json!({ "nbf": NOW })), claims_with(json!({ "iat": NOW, "jti": "2" }))] {
+    for claims in [
+        claims_with(json!({ "nbf": NOW })),
+        claims_with(json!({ "iat": NOW, "jti": "2" })),
+    ] {
         let token = bench.token(&claims);
         remember(&bench, &token);
         bench.clock.set(UnixTime::from_secs(NOW - 61));
@@ -258,7 +328,11 @@ async fn row_42_a_withdrawn_key_takes_every_verdict_with_it() {
             assert_eq!(send(&server, token).await, Err(RejectionKind::UnknownKey));
         }
         assert_eq!(send(&server, &staying).await, Ok(()));
-        assert_eq!((server.cached_tokens(), hits()), (1, 22.0), "the other key's is remembered all the same");
+        assert_eq!(
+            (server.cached_tokens(), hits()),
+            (1, 22.0),
+            "the other key's is remembered all the same"
+        );
     })
     .await;
 }
@@ -269,7 +343,10 @@ async fn row_42_a_revoked_key_takes_every_verdict_with_it_at_once() {
     let server = builder(&issuer, &clock()).start().await.unwrap();
     granted(&server, &of("app")).await;
     assert!(server.revoke_kid(&Issuer::new(ISSUER).unwrap(), "a"));
-    assert_eq!(send(&server, &of("app")).await, Err(RejectionKind::RevokedKey));
+    assert_eq!(
+        send(&server, &of("app")).await,
+        Err(RejectionKind::RevokedKey)
+    );
     assert_eq!(server.cached_tokens(), 0);
 }
 
@@ -280,14 +357,20 @@ async fn row_42_other_material_under_the_same_kid_ends_the_verdicts_of_the_old()
     granted(&server, &of("app")).await;
     issuer.publish(set(&[("a", rsa(1))]));
     server.refresh_now().await.unwrap();
-    assert_eq!(send(&server, &of("app")).await, Err(RejectionKind::BadSignature));
+    assert_eq!(
+        send(&server, &of("app")).await,
+        Err(RejectionKind::BadSignature)
+    );
     // And the same material under another `kid` is another key.
     issuer.publish(set(&[("a", rsa(0))]));
     server.refresh_now().await.unwrap();
     granted(&server, &of("app")).await;
     issuer.publish(set(&[("b", rsa(0))]));
     server.refresh_now().await.unwrap();
-    assert_eq!(send(&server, &of("app")).await, Err(RejectionKind::UnknownKey));
+    assert_eq!(
+        send(&server, &of("app")).await,
+        Err(RejectionKind::UnknownKey)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -299,21 +382,30 @@ async fn row_42_a_key_that_may_verify_less_than_before_ends_the_verdicts_of_befo
     key["alg"] = json!("PS256");
     issuer.publish(json!({ "keys": [key] }));
     server.refresh_now().await.unwrap();
-    assert_eq!(send(&server, &of("app")).await, Err(RejectionKind::UnsupportedAlgorithm));
+    assert_eq!(
+        send(&server, &of("app")).await,
+        Err(RejectionKind::UnsupportedAlgorithm)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn row_42_a_set_that_is_too_old_gives_no_verdict_from_memory_either() {
     let (clock, issuer) = (clock(), Scripted::new(set(&[("a", rsa(0))])));
-    let server =
-        builder(&issuer, &clock).refresh(RefreshPolicy::new().max_stale(secs(1800))).start().await.unwrap();
+    let server = builder(&issuer, &clock)
+        .refresh(RefreshPolicy::new().max_stale(secs(1800)))
+        .start()
+        .await
+        .unwrap();
     let token = of("app");
     granted(&server, &token).await;
     issuer.answer(Answer::Unreachable);
     advance(&clock, secs(1700)).await;
     assert_eq!(send(&server, &token).await, Ok(()));
     advance(&clock, secs(200)).await;
-    assert_eq!(send(&server, &token).await, Err(RejectionKind::KeysUnavailable));
+    assert_eq!(
+        send(&server, &token).await,
+        Err(RejectionKind::KeysUnavailable)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -321,13 +413,21 @@ async fn row_42_a_token_without_kid_is_remembered_no_longer_than_its_set() {
     remembered(async |hits| {
         let issuer = Scripted::new(set(&[("a", rsa(0))]));
         let server = builder(&issuer, &clock()).start().await.unwrap();
-        let token = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, claims().to_string().as_bytes());
+        let token = compact(
+            rsa(0),
+            "RS256",
+            r#"{"alg":"RS256"}"#,
+            claims().to_string().as_bytes(),
+        );
         granted(&server, &token).await;
         assert_eq!(hits(), 18.0);
         // With two keys nobody knows which one is meant.
         issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
         server.refresh_now().await.unwrap();
-        assert_eq!(send(&server, &token).await, Err(RejectionKind::UnsupportedAlgorithm));
+        assert_eq!(
+            send(&server, &token).await,
+            Err(RejectionKind::UnsupportedAlgorithm)
+        );
     })
     .await;
 }
@@ -340,11 +440,15 @@ fn row_42_scopes_and_proofs_are_checked_on_each_request() {
         ServiceBuilder::new()
             .layer(bench.server.layer())
             .layer(RequireScopeLayer::all([scope]))
-            .service(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))))
+            .service(service_fn(async |_: Request<()>| {
+                Ok::<_, Infallible>(Response::new(()))
+            }))
     };
     let ask = |scope, scheme: &str| {
         let request = Request::builder().header(header::AUTHORIZATION, format!("{scheme} {token}"));
-        now_or_never(service(scope).oneshot(request.body(()).unwrap())).unwrap().status()
+        now_or_never(service(scope).oneshot(request.body(()).unwrap()))
+            .unwrap()
+            .status()
     };
     for _ in 0..OFTEN {
         assert_eq!(ask("orders.read", "Bearer"), StatusCode::OK);
@@ -358,16 +462,25 @@ fn row_42_scopes_and_proofs_are_checked_on_each_request() {
 fn row_42_a_request_that_panics_or_is_given_up_leaves_a_right_verdict() {
     let bench = Bench::new();
     let token = bench.token(&claims());
-    let request =
-        || Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap();
-    let never = async |_: Request<()>| std::future::pending::<Result<Response<()>, Infallible>>().await;
+    let request = || {
+        Request::builder()
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .body(())
+            .unwrap()
+    };
+    let never =
+        async |_: Request<()>| std::future::pending::<Result<Response<()>, Infallible>>().await;
     let mut given_up = bench.server.layer().layer(service_fn(never));
     drop(given_up.call(request()));
-    let panics = service_fn(|_: Request<()>| -> std::future::Ready<Result<Response<()>, Infallible>> {
-        panic!("a handler of no use")
-    });
+    let panics = service_fn(
+        |_: Request<()>| -> std::future::Ready<Result<Response<()>, Infallible>> {
+            panic!("a handler of no use")
+        },
+    );
     let mut panics = bench.server.layer().layer(panics);
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(panics.call(request()))));
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        drop(panics.call(request()))
+    }));
     assert!(caught.is_err());
     bench.accepts(&token);
     bench.refuses(&token.replace('.', ".."), RejectionKind::Malformed);
@@ -380,11 +493,17 @@ fn a_refusal_is_never_remembered() {
     let bench = Bench::new();
     for number in 0..50 {
         let payload = claims_with(json!({ "jti": number.to_string() }));
-        let forged =
-            compact(rsa(1), "RS256", r#"{"alg":"RS256","kid":"rsa"}"#, payload.to_string().as_bytes());
+        let forged = compact(
+            rsa(1),
+            "RS256",
+            r#"{"alg":"RS256","kid":"rsa"}"#,
+            payload.to_string().as_bytes(),
+        );
         bench.refuses(&forged, RejectionKind::BadSignature);
         bench.refuses(
-            &bench.token(&claims_with(json!({ "jti": number.to_string(), "aud": "other" }))),
+            &bench.token(&claims_with(
+                json!({ "jti": number.to_string(), "aud": "other" }),
+            )),
             RejectionKind::Audience,
         );
     }
@@ -393,15 +512,25 @@ fn a_refusal_is_never_remembered() {
 
 fn bounded(change: impl Fn(ResourceServerBuilder) -> ResourceServerBuilder) -> ResourceServer {
     let keys = KeySet::from_json(set(&[("a", rsa(0))]).to_string().as_bytes()).unwrap();
-    let issuer =
-        TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap()).keys(keys);
-    change(ResourceServer::trusting(issuer).clock(clock())).build().unwrap().0
+    let issuer = TrustedIssuer::new(
+        Issuer::new(ISSUER).unwrap(),
+        Audience::new(AUDIENCE).unwrap(),
+    )
+    .keys(keys);
+    change(ResourceServer::trusting(issuer).clock(clock()))
+        .build()
+        .unwrap()
+        .0
 }
 
 #[test]
 fn the_cache_is_bounded_by_tokens_and_by_bytes_and_can_be_switched_off() {
     let padded = |number: usize, len: usize| {
-        with_claims("a", rsa(0), &claims_with(json!({ "jti": number.to_string(), "pad": "x".repeat(len) })))
+        with_claims(
+            "a",
+            rsa(0),
+            &claims_with(json!({ "jti": number.to_string(), "pad": "x".repeat(len) })),
+        )
     };
     let kept = |server: &ResourceServer, tokens: usize, len: usize| {
         for token in (0..tokens).map(|number| padded(number, len)) {
@@ -414,15 +543,29 @@ fn the_cache_is_bounded_by_tokens_and_by_bytes_and_can_be_switched_off() {
     let few = bounded(|builder| builder.max_cached_tokens(10));
     assert!((1..=10).contains(&kept(&few, 40, 10)));
     let small = bounded(|builder| builder.max_cache_size(20_000));
-    assert!((1..=20).contains(&kept(&small, 40, 10)), "{}", small.cached_tokens());
-    assert!((1..=5).contains(&kept(&bounded(|builder| builder.max_cache_size(20_000)), 40, 2_000)));
-    for off in [bounded(|builder| builder.max_cached_tokens(0)), bounded(|builder| builder.max_cache_size(0))]
-    {
+    assert!(
+        (1..=20).contains(&kept(&small, 40, 10)),
+        "{}",
+        small.cached_tokens()
+    );
+    assert!((1..=5).contains(&kept(
+        &bounded(|builder| builder.max_cache_size(20_000)),
+        40,
+        2_000
+    )));
+    for off in [
+        bounded(|builder| builder.max_cached_tokens(0)),
+        bounded(|builder| builder.max_cache_size(0)),
+    ] {
         assert_eq!(kept(&off, 5, 10), 0);
     }
     let usual = bounded(|builder| builder);
     assert_eq!(kept(&usual, 40, 10), 40);
-    assert_eq!(kept(&usual, 1, 6_500), 40, "more than 8 KiB is served, and not kept");
+    assert_eq!(
+        kept(&usual, 1, 6_500),
+        40,
+        "more than 8 KiB is served, and not kept"
+    );
 }
 
 #[tokio::test]
@@ -441,7 +584,11 @@ async fn the_tokens_of_the_next_hour_take_the_places_of_the_last() {
                     (_, before) = (server.cached_tokens(), hits());
                 }
             }
-            assert_eq!((server.cached_tokens(), hits() - before), (20, 800.0), "hour {hour}");
+            assert_eq!(
+                (server.cached_tokens(), hits() - before),
+                (20, 800.0),
+                "hour {hour}"
+            );
         }
     })
     .await;
@@ -475,7 +622,10 @@ fn a_context_outlives_its_place_in_the_cache() {
     let first: AuthContext = bench.accepts(&token);
     bench.clock.advance(secs(3600 + 60));
     bench.refuses(&token, RejectionKind::Expired);
-    assert_eq!((first.subject(), first.has_scope("orders.read")), (Some("app"), true));
+    assert_eq!(
+        (first.subject(), first.has_scope("orders.read")),
+        (Some("app"), true)
+    );
 }
 
 /// What happens to an issuer and its two resource servers, of which one remembers.

@@ -20,11 +20,21 @@ pub struct Caller {
 }
 
 fn token<B>(request: &Request<B>) -> &[u8] {
-    request.headers().get(header::AUTHORIZATION).unwrap().as_bytes().strip_prefix(b"Bearer ").unwrap()
+    request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .unwrap()
+        .as_bytes()
+        .strip_prefix(b"Bearer ")
+        .unwrap()
 }
 
 fn caller() -> Arc<Caller> {
-    Arc::new(Caller { subject: AUDIENCE.into(), scope: "orders.read".into(), expires_at: NOW })
+    Arc::new(Caller {
+        subject: AUDIENCE.into(),
+        scope: "orders.read".into(),
+        expires_at: NOW,
+    })
 }
 
 /// A keyed hash of the whole token, a comparison, one `Arc`.
@@ -34,7 +44,12 @@ pub struct Map(hashbrown::HashMap<Box<[u8]>, Arc<Caller>, foldhash::fast::Random
 #[allow(dead_code, reason = "not every benchmark has both")]
 impl Map {
     pub fn of(tokens: &[String]) -> Self {
-        Self(tokens.iter().map(|token| (token.as_bytes().into(), caller())).collect())
+        Self(
+            tokens
+                .iter()
+                .map(|token| (token.as_bytes().into(), caller()))
+                .collect(),
+        )
     }
 
     pub fn check<B>(&self, request: &mut Request<B>) {
@@ -48,7 +63,11 @@ pub struct Moka(moka::sync::Cache<Box<[u8]>, Arc<Caller>, foldhash::fast::Random
 
 impl Default for Moka {
     fn default() -> Self {
-        Self(moka::sync::Cache::builder().max_capacity(1 << 21).build_with_hasher(Default::default()))
+        Self(
+            moka::sync::Cache::builder()
+                .max_capacity(1 << 21)
+                .build_with_hasher(Default::default()),
+        )
     }
 }
 

@@ -12,7 +12,10 @@ pub struct Curve {
 
 impl Curve {
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), points: Vec::new() }
+        Self {
+            name: name.into(),
+            points: Vec::new(),
+        }
     }
 
     pub fn push(&mut self, x: usize, nanos: f64) {
@@ -31,7 +34,9 @@ pub fn draw(file: &str, title: &str, x: &str, curves: &[Curve]) {
     let path = folder.join(file).with_extension("svg");
     let all = || curves.iter().flat_map(|curve| &curve.points);
     let bounds = |of: fn(&(f64, f64)) -> f64| {
-        all().map(of).fold((f64::MAX, f64::MIN), |(low, high), at| (low.min(at), high.max(at)))
+        all().map(of).fold((f64::MAX, f64::MIN), |(low, high), at| {
+            (low.min(at), high.max(at))
+        })
     };
     let ((x_low, x_high), (y_low, y_high)) = (bounds(|point| point.0), bounds(|point| point.1));
     let area = SVGBackend::new(&path, (900, 540)).into_drawing_area();
@@ -41,15 +46,28 @@ pub fn draw(file: &str, title: &str, x: &str, curves: &[Curve]) {
         .margin(16)
         .x_label_area_size(40)
         .y_label_area_size(64)
-        .build_cartesian_2d((x_low..x_high).log_scale(), (y_low * 0.8..y_high * 1.2).log_scale())
+        .build_cartesian_2d(
+            (x_low..x_high).log_scale(),
+            (y_low * 0.8..y_high * 1.2).log_scale(),
+        )
         .unwrap();
-    chart.configure_mesh().x_desc(x).y_desc("ns for a request").draw().unwrap();
+    chart
+        .configure_mesh()
+        .x_desc(x)
+        .y_desc("ns for a request")
+        .draw()
+        .unwrap();
     for (curve, color) in curves.iter().zip([&RED, &BLUE, &BLACK]) {
         let line = LineSeries::new(curve.points.iter().copied(), color.stroke_width(2));
         let series = chart.draw_series(line).unwrap().label(&curve.name);
         series.legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color.stroke_width(2)));
     }
-    chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw().unwrap();
+    chart
+        .configure_series_labels()
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .draw()
+        .unwrap();
     area.present().unwrap();
     println!("drawn: plots/{file}.svg, in the target folder\n");
 }

@@ -1,5 +1,6 @@
-//! Requests in rounds, each kind of request in turn, so that whatever else the machine does falls on
-//! all of them. Benchmark libraries measure one kind after the other: ratios drift with the machine.
+//! Requests in rounds, each kind of request in turn, so that whatever else the machine does falls
+//! on all of them. Benchmark libraries measure one kind after the other: ratios drift with the
+//! machine.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -33,7 +34,10 @@ pub fn fields(tokens: &[String]) -> Arc<Vec<HeaderValue>> {
 }
 
 pub fn request(field: &HeaderValue) -> Request<()> {
-    Request::builder().header(header::AUTHORIZATION, field).body(()).unwrap()
+    Request::builder()
+        .header(header::AUTHORIZATION, field)
+        .body(())
+        .unwrap()
 }
 
 pub async fn answer(request: Request<()>) -> Result<Response<()>, Infallible> {
@@ -42,15 +46,16 @@ pub async fn answer(request: Request<()>) -> Result<Response<()>, Infallible> {
     Ok(Response::new(()))
 }
 
-/// Requests as a connection has them: their fields are parts of a `buffer` that was read just now, and that is
-/// used again when they are done with. Were they as far away in memory as what is remembered of them, half of
-/// a hit would be the way to them.
+/// Requests as a connection has them: their fields are parts of a `buffer` that was read just now,
+/// and that is used again when they are done with. Were they as far away in memory as what is
+/// remembered of them, half of a hit would be the way to them.
 pub fn requests<'f>(
     buffer: &mut BytesMut,
     fields: impl Iterator<Item = &'f HeaderValue>,
 ) -> Vec<Request<()>> {
     let fields: Vec<_> = fields.collect();
-    // Room for all of them: else the last would have memory of their own, freed within the measurement.
+    // Room for all of them: else the last would have memory of their own, freed within the
+    // measurement.
     buffer.reserve(fields.iter().map(|field| field.len()).sum());
     let read = fields.into_iter().map(|field| {
         buffer.extend_from_slice(field.as_bytes());
@@ -67,7 +72,12 @@ pub fn calls<S>(mut service: S) -> Call
 where
     S: Service<Request<()>, Response = Response<()>, Error = Infallible> + Send + 'static,
 {
-    Box::new(move |request| now_or_never(service.call(request)).unwrap().status().as_u16())
+    Box::new(move |request| {
+        now_or_never(service.call(request))
+            .unwrap()
+            .status()
+            .as_u16()
+    })
 }
 
 /// Through the layer.
@@ -80,7 +90,10 @@ pub fn with(mut check: impl FnMut(&mut Request<()>) + Send + 'static) -> Call {
     let mut service = service_fn(answer);
     Box::new(move |mut request| {
         check(&mut request);
-        now_or_never(service.call(request)).unwrap().status().as_u16()
+        now_or_never(service.call(request))
+            .unwrap()
+            .status()
+            .as_u16()
     })
 }
 
@@ -88,7 +101,10 @@ pub fn server(
     jwks: &str,
     change: impl FnOnce(ResourceServerBuilder) -> ResourceServerBuilder,
 ) -> ResourceServer {
-    let issuer = TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap());
+    let issuer = TrustedIssuer::new(
+        Issuer::new(ISSUER).unwrap(),
+        Audience::new(AUDIENCE).unwrap(),
+    );
     let issuer = issuer.keys(KeySet::from_json(jwks.as_bytes()).unwrap());
     change(ResourceServer::trusting(issuer)).build().unwrap().0
 }
@@ -130,8 +146,8 @@ impl Row {
         }
     }
 
-    /// Tokens in an order that has nothing to do with that in which they came first, as a server sees
-    /// them: what lies side by side in memory is not asked for one after the other.
+    /// Tokens in an order that has nothing to do with that in which they came first, as a server
+    /// sees them: what lies side by side in memory is not asked for one after the other.
     pub fn scattered(mut self) -> Self {
         // A prime that divides no number of tokens here.
         self.step = 7919;
@@ -151,11 +167,14 @@ impl Row {
         requests(&mut self.buffer, next)
     }
 
-    /// One round of so many requests, made and asked in small batches, as they come to a server: were all
-    /// of them there at once, the memory they fill would be what is measured.
+    /// One round of so many requests, made and asked in small batches, as they come to a server:
+    /// were all of them there at once, the memory they fill would be what is measured.
     fn round(&mut self, count: usize) -> Duration {
         let (mut took, mut good) = (Duration::ZERO, 0);
-        for batch in (0..count).step_by(BATCH).map(|done| BATCH.min(count - done)) {
+        for batch in (0..count)
+            .step_by(BATCH)
+            .map(|done| BATCH.min(count - done))
+        {
             let requests = self.requests(batch);
             let began = Instant::now();
             for request in requests {
@@ -184,11 +203,17 @@ impl Row {
         median(self.nanos.clone())
     }
 
-    /// How many times as long as its floor: in each round, since what else the machine does goes up and
-    /// down from one to the next.
+    /// How many times as long as its floor: in each round, since what else the machine does goes up
+    /// and down from one to the next.
     pub fn ratio(&self, rows: &[Self]) -> Option<f64> {
         let floor = rows.iter().find(|row| row.name == self.floor)?;
-        Some(median(self.nanos.iter().zip(&floor.nanos).map(|(own, floor)| own / floor).collect()))
+        Some(median(
+            self.nanos
+                .iter()
+                .zip(&floor.nanos)
+                .map(|(own, floor)| own / floor)
+                .collect(),
+        ))
     }
 }
 
@@ -202,15 +227,23 @@ pub fn is_quick() -> bool {
     std::env::args().any(|argument| argument == "--test")
 }
 
-/// Whether the command line asks for what has this name: all, or `cargo bench --bench table -- hit`.
+/// Whether the command line asks for what has this name: all, or `cargo bench --bench table --
+/// hit`.
 pub fn is_wanted(name: &str) -> bool {
-    let mut wanted = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).peekable();
+    let mut wanted = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"))
+        .peekable();
     wanted.peek().is_none() || wanted.any(|part| name.contains(&part))
 }
 
 /// Measures them all.
 pub fn measure(rows: &mut [Row]) {
-    let (rounds, length) = if is_quick() { (1, Duration::ZERO) } else { (ROUNDS, ROUND) };
+    let (rounds, length) = if is_quick() {
+        (1, Duration::ZERO)
+    } else {
+        (ROUNDS, ROUND)
+    };
     let mut counts = Vec::new();
     for row in &mut *rows {
         // All tokens often enough to be remembered, then how many fit into a round.
@@ -240,7 +273,10 @@ pub fn print(rows: &[Row]) {
             Some(ratio) if row.expected != 200 => {
                 println!("| {name} | {nanos} | {:.0} | {ratio:.2} |", row.allocations)
             }
-            Some(ratio) => println!("| **{name}** | {nanos} | {:.0} | {ratio:.2} |", row.allocations),
+            Some(ratio) => println!(
+                "| **{name}** | {nanos} | {:.0} | {ratio:.2} |",
+                row.allocations
+            ),
             None => println!("| {name} | {nanos} | {:.0} | |", row.allocations),
         }
     }
@@ -250,6 +286,10 @@ pub fn print(rows: &[Row]) {
 /// A number with commas.
 pub fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
-    let grouped = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
+    let grouped = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .map(String::from_utf8_lossy);
     grouped.collect::<Vec<_>>().join(",")
 }

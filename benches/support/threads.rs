@@ -1,5 +1,5 @@
-//! What two threads serve, and what one serves, in rounds of a few milliseconds that take turns: what the
-//! machine has to give to a second thread goes up and down, and falls on all rows alike.
+//! What two threads serve, and what one serves, in rounds of a few milliseconds that take turns:
+//! what the machine has to give to a second thread goes up and down, and falls on all rows alike.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -44,7 +44,11 @@ impl Drop for EndsAll {
 impl Worker {
     /// Returns when each token was seen often enough to be remembered, and to be at hand.
     fn new(mut call: Call, tokens: &[String], first: usize) -> Self {
-        let round = if is_quick() { Duration::from_micros(1) } else { ROUND };
+        let round = if is_quick() {
+            Duration::from_micros(1)
+        } else {
+            ROUND
+        };
         let fields: Vec<_> = tokens.iter().map(|token| field(token)).collect();
         let (start, starts) = mpsc::channel::<Arc<AtomicUsize>>();
         let (report, served) = mpsc::channel();
@@ -54,13 +58,27 @@ impl Worker {
             let mut batch = || {
                 let numbers = next..next + BATCH;
                 next = numbers.end;
-                serve(&mut call, requests(&mut buffer, numbers.map(|number| &fields[number % fields.len()])))
+                serve(
+                    &mut call,
+                    requests(
+                        &mut buffer,
+                        numbers.map(|number| &fields[number % fields.len()]),
+                    ),
+                )
             };
             // Often enough to be remembered, and to be at hand.
-            let _unmeasured: Duration = (0..(fields.len() * 20).div_ceil(BATCH)).map(|_| batch()).sum();
-            report.send(Rates { in_calls: 0.0, in_all: 0.0 }).unwrap();
+            let _unmeasured: Duration = (0..(fields.len() * 20).div_ceil(BATCH))
+                .map(|_| batch())
+                .sum();
+            report
+                .send(Rates {
+                    in_calls: 0.0,
+                    in_all: 0.0,
+                })
+                .unwrap();
             for missing in starts {
-                // What the others left in the processor's caches is not what this one would find there.
+                // What the others left in the processor's caches is not what this one would find
+                // there.
                 let _unmeasured: Duration = (0..4).map(|_| batch()).sum();
                 missing.fetch_sub(1, Ordering::Relaxed);
                 while missing.load(Ordering::Relaxed) > 0 {
@@ -72,18 +90,31 @@ impl Worker {
                     count += BATCH;
                 }
                 let rate = |took: Duration| count as f64 / took.as_secs_f64();
-                report.send(Rates { in_calls: rate(took), in_all: rate(began.elapsed()) }).unwrap();
+                report
+                    .send(Rates {
+                        in_calls: rate(took),
+                        in_all: rate(began.elapsed()),
+                    })
+                    .unwrap();
             }
         });
         served.recv().unwrap();
-        Self { start, served, thread }
+        Self {
+            start,
+            served,
+            thread,
+        }
     }
 }
 
 /// How long the calls took. To make the requests is not the layer's work.
 fn serve(call: &mut Call, requests: Vec<Request<()>>) -> Duration {
     let (began, count) = (Instant::now(), requests.len());
-    let good = requests.into_iter().map(call).filter(|status| *status == 200).count();
+    let good = requests
+        .into_iter()
+        .map(call)
+        .filter(|status| *status == 200)
+        .count();
     let took = began.elapsed();
     assert_eq!(good, count);
     took
@@ -101,12 +132,22 @@ impl Pair {
     /// Each thread has its tokens; where they are the same, it begins at another place of the list.
     pub fn new(name: &str, make: impl Fn() -> Call, tokens: [&[String]; 2]) -> Self {
         let [one, other] = tokens;
-        let workers = [Worker::new(make(), one, 0), Worker::new(make(), other, other.len() / 2)];
-        Self { name: name.to_owned(), workers, rates: Vec::new() }
+        let workers = [
+            Worker::new(make(), one, 0),
+            Worker::new(make(), other, other.len() / 2),
+        ];
+        Self {
+            name: name.to_owned(),
+            workers,
+            rates: Vec::new(),
+        }
     }
 
     fn rates(&self, threads: usize) -> Rates {
-        let (workers, missing) = (&self.workers[..threads], Arc::new(AtomicUsize::new(threads)));
+        let (workers, missing) = (
+            &self.workers[..threads],
+            Arc::new(AtomicUsize::new(threads)),
+        );
         for worker in workers {
             worker.start.send(Arc::clone(&missing)).unwrap();
         }
@@ -134,9 +175,16 @@ pub fn compare(mut pairs: Vec<Pair>) {
             pair.rates.push(rates);
         }
     }
-    println!("| requests a second, in the calls | one thread | two threads | two / one | with making them |");
+    println!(
+        "| requests a second, in the calls | one thread | two threads | two / one | with making them |"
+    );
     println!("| --- | ---: | ---: | ---: | ---: |");
-    for Pair { name, rates, workers } in pairs {
+    for Pair {
+        name,
+        rates,
+        workers,
+    } in pairs
+    {
         let of = |figure: fn(&[Rates; 2]) -> f64| median(rates.iter().map(figure).collect());
         println!(
             "| {name} | {} | {} | {:.2} | {:.2} |",

@@ -4,15 +4,16 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
-    KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
-    RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
+    KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256,
+    RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tower_oauth::{Clock as _, SystemClock};
 
 pub const TENANT: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
-pub const ISSUER: &str = "https://eu-de.appid.cloud.ibm.com/oauth/v4/39a37f57-a227-4bfe-a044-93b6e6060b61";
+pub const ISSUER: &str =
+    "https://eu-de.appid.cloud.ibm.com/oauth/v4/39a37f57-a227-4bfe-a044-93b6e6060b61";
 pub const AUDIENCE: &str = "7d3c52b2-6b5f-4f3e-9b50-0d1c1a3f9a11";
 pub const NOW: u64 = 1_795_000_000;
 
@@ -31,10 +32,16 @@ impl Signer {
     pub fn new(algorithm: &str) -> Self {
         let encoding: &'static dyn RsaEncoding = match algorithm {
             "ES256" => {
-                return Self::Ec(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(), "P-256");
+                return Self::Ec(
+                    EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
+                    "P-256",
+                );
             }
             "ES384" => {
-                return Self::Ec(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap(), "P-384");
+                return Self::Ec(
+                    EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap(),
+                    "P-384",
+                );
             }
             "EdDSA" => return Self::Ed25519(Ed25519KeyPair::generate().unwrap()),
             "RS384" => &RSA_PKCS1_SHA384,
@@ -52,29 +59,52 @@ impl Signer {
         let members = match self {
             Self::Rsa(pair, _) => format!(
                 r#""kty":"RSA","n":"{}","e":"{}""#,
-                encode(pair.public_key().modulus().big_endian_without_leading_zero()),
-                encode(pair.public_key().exponent().big_endian_without_leading_zero())
+                encode(
+                    pair.public_key()
+                        .modulus()
+                        .big_endian_without_leading_zero()
+                ),
+                encode(
+                    pair.public_key()
+                        .exponent()
+                        .big_endian_without_leading_zero()
+                )
             ),
             Self::Ec(pair, curve) => {
                 let point = &pair.public_key().as_ref()[1..];
                 let (x, y) = point.split_at(point.len() / 2);
-                format!(r#""kty":"EC","crv":"{curve}","x":"{}","y":"{}""#, encode(x), encode(y))
+                format!(
+                    r#""kty":"EC","crv":"{curve}","x":"{}","y":"{}""#,
+                    encode(x),
+                    encode(y)
+                )
             }
             Self::Ed25519(pair) => {
-                format!(r#""kty":"OKP","crv":"Ed25519","x":"{}""#, encode(pair.public_key()))
+                format!(
+                    r#""kty":"OKP","crv":"Ed25519","x":"{}""#,
+                    encode(pair.public_key())
+                )
             }
         };
-        format!(r#"{{"keys":[{{{members},"kid":"{}","use":"sig"}}]}}"#, kid())
+        format!(
+            r#"{{"keys":[{{{members},"kid":"{}","use":"sig"}}]}}"#,
+            kid()
+        )
     }
 
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         match self {
             Self::Rsa(pair, encoding) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(*encoding, &SystemRandom::new(), message, &mut signature).unwrap();
+                pair.sign(*encoding, &SystemRandom::new(), message, &mut signature)
+                    .unwrap();
                 signature
             }
-            Self::Ec(pair, _) => pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec(),
+            Self::Ec(pair, _) => pair
+                .sign(&SystemRandom::new(), message)
+                .unwrap()
+                .as_ref()
+                .to_vec(),
             Self::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
         }
     }
@@ -107,7 +137,10 @@ pub fn kid() -> String {
 }
 
 pub fn header(algorithm: &str) -> String {
-    format!(r#"{{"alg":"{algorithm}","typ":"JWT","kid":"{}","ver":4}}"#, kid())
+    format!(
+        r#"{{"alg":"{algorithm}","typ":"JWT","kid":"{}","ver":4}}"#,
+        kid()
+    )
 }
 
 pub fn claims(number: usize) -> String {

@@ -1,5 +1,10 @@
 //! What the example programs share: settings from the environment, logging, serving.
-#![allow(dead_code, unreachable_pub, unused_imports, reason = "each example uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "each example uses a part of it"
+)]
 
 mod serve;
 
@@ -48,7 +53,9 @@ pub fn variable(name: &str) -> Result<Option<String>, Unusable> {
 pub fn parsed<T: std::str::FromStr>(name: &str, default: T) -> Result<T, Unusable> {
     match variable(name)? {
         None => Ok(default),
-        Some(value) => value.parse().map_err(|_| Unusable::new(name, "is not usable")),
+        Some(value) => value
+            .parse()
+            .map_err(|_| Unusable::new(name, "is not usable")),
     }
 }
 
@@ -68,15 +75,19 @@ impl Unusable {
     }
 }
 
-/// Nothing says who the issuer is: neither this variable nor an App ID binding. Platforms set the variables
-/// of bindings for other services, too.
+/// Nothing says who the issuer is: neither this variable nor an App ID binding. Platforms set the
+/// variables of bindings for other services, too.
 pub fn no_issuer(name: &str) -> Unusable {
     let services = ["VCAP_SERVICES", "CE_SERVICES"].into_iter();
-    let set: Vec<&str> = services.filter(|services| matches!(variable(services), Ok(Some(_)))).collect();
+    let set: Vec<&str> = services
+        .filter(|services| matches!(variable(services), Ok(Some(_))))
+        .collect();
     match set.as_slice() {
         [] => Unusable::new(name, "is not set, and there is no App ID binding"),
         set => {
-            let reason = format!("holds no App ID service, and {name} is not set; bind App ID or set {name}");
+            let reason = format!(
+                "holds no App ID service, and {name} is not set; bind App ID or set {name}"
+            );
             Unusable::new(&set.join(" and "), reason)
         }
     }
@@ -98,7 +109,11 @@ pub fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| "info".parse().unwrap_or_default());
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 /// Listens on loopback.
@@ -115,7 +130,9 @@ pub async fn listen(port: u16) -> Result<TcpListener, Unusable> {
 /// The end of a program that is asked to end: SIGTERM or Ctrl-C.
 pub async fn asked_to_end() {
     let term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-    let Ok(mut term) = term else { return std::future::pending().await };
+    let Ok(mut term) = term else {
+        return std::future::pending().await;
+    };
     tokio::select! {
         _ = term.recv() => {}
         _ = tokio::signal::ctrl_c() => {}

@@ -27,11 +27,13 @@ const MAX_HEADERS: usize = 64 * 1024;
 /// for a few seconds.
 ///
 /// At the limit a new connection gets the place of the one that has been idle longest, which is
-/// closed. A connection with a request in flight is never closed for another: if all have one, the new
-/// one waits.
+/// closed. A connection with a request in flight is never closed for another: if all have one, the
+/// new one waits.
 pub async fn serve(listener: TcpListener, router: Router, end: impl Future<Output = ()>) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_buf_size(MAX_HEADERS);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(10))
+        .max_buf_size(MAX_HEADERS);
     let graceful = GracefulShutdown::new();
     let mut connections = Connections::default();
     let mut end = std::pin::pin!(end);
@@ -49,7 +51,9 @@ pub async fn serve(listener: TcpListener, router: Router, end: impl Future<Outpu
                 let answer = service.call(request);
                 async move {
                     // The connection is being closed: the request is not begun.
-                    let Some(in_flight) = in_flight else { return std::future::pending().await };
+                    let Some(in_flight) = in_flight else {
+                        return std::future::pending().await;
+                    };
                     let response = answer.await?;
                     // The body holds it until all of it was taken to be sent.
                     Ok::<_, Infallible>(response.map(|body| {
@@ -67,7 +71,8 @@ pub async fn serve(listener: TcpListener, router: Router, end: impl Future<Outpu
         });
     }
     drop(listener);
-    let _too_slow_to_wait_for = tokio::time::timeout(Duration::from_secs(8), graceful.shutdown()).await;
+    let _too_slow_to_wait_for =
+        tokio::time::timeout(Duration::from_secs(8), graceful.shutdown()).await;
 }
 
 /// The open connections.
@@ -78,7 +83,11 @@ struct Connections {
 }
 
 impl Connections {
-    fn spawn(&mut self, activity: Arc<Activity>, connection: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(
+        &mut self,
+        activity: Arc<Activity>,
+        connection: impl Future<Output = ()> + Send + 'static,
+    ) {
         self.open.push((activity, self.tasks.spawn(connection)));
     }
 
@@ -88,7 +97,8 @@ impl Connections {
             match listener.accept().await {
                 Ok((stream, _)) => break stream,
                 Err(_) => {
-                    // Out of file descriptors, most likely: one comes back with each connection that ends.
+                    // Out of file descriptors, most likely: one comes back with each connection
+                    // that ends.
                     self.close_longest_idle();
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -100,14 +110,17 @@ impl Connections {
         while self.tasks.len() >= MAX_CONNECTIONS {
             self.close_longest_idle();
             // If none was idle, one is soon.
-            let _ended = tokio::time::timeout(Duration::from_millis(10), self.tasks.join_next()).await;
+            let _ended =
+                tokio::time::timeout(Duration::from_millis(10), self.tasks.join_next()).await;
         }
         stream
     }
 
     fn close_longest_idle(&self) {
-        let idle =
-            self.open.iter().filter_map(|(activity, task)| Some((activity.idle_since()?, activity, task)));
+        let idle = self
+            .open
+            .iter()
+            .filter_map(|(activity, task)| Some((activity.idle_since()?, activity, task)));
         if let Some((since, activity, task)) = idle.min_by_key(|(since, ..)| *since)
             && activity.close(since)
         {
@@ -116,7 +129,8 @@ impl Connections {
     }
 }
 
-/// What happens on a connection: a number of [`tick`], since which it has been idle, or one of these.
+/// What happens on a connection: a number of [`tick`], since which it has been idle, or one of
+/// these.
 struct Activity(AtomicU64);
 
 const IN_FLIGHT: u64 = 0;
@@ -133,7 +147,9 @@ impl Activity {
 
     /// Whether it was still idle. From now on no request begins.
     fn close(&self, since: u64) -> bool {
-        self.0.compare_exchange(since, CLOSED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.0
+            .compare_exchange(since, CLOSED, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 }
 
@@ -144,7 +160,10 @@ impl InFlight {
     /// `None` on a connection that is being closed.
     fn begin(activity: &Arc<Activity>) -> Option<Self> {
         let since = activity.idle_since()?;
-        let begun = activity.0.compare_exchange(since, IN_FLIGHT, Ordering::AcqRel, Ordering::Acquire);
+        let begun =
+            activity
+                .0
+                .compare_exchange(since, IN_FLIGHT, Ordering::AcqRel, Ordering::Acquire);
         begun.is_ok().then(|| Self(Arc::clone(activity)))
     }
 }

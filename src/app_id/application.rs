@@ -102,10 +102,14 @@ impl ApplicationName {
     pub fn new(name: impl Into<String>) -> Result<Self, ConfigError> {
         let name = name.into();
         match name.chars().take(MAX_NAME + 1).count() {
-            0 => Err(ConfigError::without_value("application name", "must not be empty")),
-            length if length > MAX_NAME => {
-                Err(ConfigError::without_value("application name", "must not exceed 50 characters"))
-            }
+            0 => Err(ConfigError::without_value(
+                "application name",
+                "must not be empty",
+            )),
+            length if length > MAX_NAME => Err(ConfigError::without_value(
+                "application name",
+                "must not exceed 50 characters",
+            )),
             _ => Ok(Self(name)),
         }
     }
@@ -148,7 +152,8 @@ impl ScopeName {
     pub fn new(name: impl AsRef<str>) -> Result<Self, ConfigError> {
         let name = name.as_ref();
         let scope = Scope::new(name)?;
-        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'_';
+        let allowed =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'_';
         let reason = if !name.bytes().all(allowed) {
             "may hold lower-case letters, digits, `.` and `_` only"
         } else if name.len() >= SCOPE_LENGTH {
@@ -226,18 +231,28 @@ impl Members {
             // What an https document names is https, as in metadata: a secret may go there.
             if endpoint.is_plain_http() && !url.is_plain_http() {
                 let reason = "must be https, because the management API is";
-                return Err(bad_member(name, ConfigError::without_value(name, reason), url));
+                return Err(bad_member(
+                    name,
+                    ConfigError::without_value(name, reason),
+                    url,
+                ));
             }
             Ok(endpoint)
         };
         Ok(Application {
-            oauth_server_url: endpoint("oAuthServerUrl", self.oauth_server_url.trim_end_matches('/'))?,
+            oauth_server_url: endpoint(
+                "oAuthServerUrl",
+                self.oauth_server_url.trim_end_matches('/'),
+            )?,
             discovery_endpoint: self
                 .discovery_endpoint
                 .as_deref()
                 .map(|text| endpoint("discoveryEndpoint", text))
                 .transpose()?,
-            scopes: Scopes { scopes: self.scopes }.scopes(url)?,
+            scopes: Scopes {
+                scopes: self.scopes,
+            }
+            .scopes(url)?,
             application_type: match self.application_type.as_deref() {
                 Some("regularwebapp") => Some(ApplicationType::RegularWebApp),
                 Some("singlepageapp") => Some(ApplicationType::SinglePageApp),
@@ -245,7 +260,10 @@ impl Members {
             },
             client_id: self.client_id,
             tenant_id: self.tenant_id,
-            secret: self.secret.filter(|secret| !secret.is_empty()).map(SecretString::from),
+            secret: self
+                .secret
+                .filter(|secret| !secret.is_empty())
+                .map(SecretString::from),
             name: self.name,
         })
     }
@@ -269,7 +287,9 @@ impl Scopes {
 /// a secret.
 fn bad_member(name: &str, error: ConfigError, url: &Endpoint) -> Error {
     let error = error.for_setting(name).without_its_value();
-    Error::new(Operation::Management, ErrorKind::Malformed).with_url(url.as_str()).with_source(error)
+    Error::new(Operation::Management, ErrorKind::Malformed)
+        .with_url(url.as_str())
+        .with_source(error)
 }
 
 const MAX_NAME: usize = 50;

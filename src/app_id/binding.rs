@@ -7,8 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::server::{Told, base_url};
 use super::sources::{
-    APPID_BINDING_FILE, BINDING_VARIABLES, CE_SERVICES, JSON, SINGLE_VARIABLES, VCAP_SERVICES, Values,
-    is_ce_name, is_vcap_name,
+    APPID_BINDING_FILE, BINDING_VARIABLES, CE_SERVICES, JSON, SINGLE_VARIABLES, VCAP_SERVICES,
+    Values, is_ce_name, is_vcap_name,
 };
 use crate::error::ConfigError;
 use crate::oauth::{Endpoint, Issuer};
@@ -29,10 +29,10 @@ use crate::oauth::{Endpoint, Issuer};
 ///    - `APPID_SERVICE_BINDING`: the credentials as JSON text,
 ///    - `APPID_BINDING_FILE`: the path of a mounted Kubernetes secret, see
 ///      [`from_file`](Self::from_file);
-/// 3. environment variables of the keys' own names, without `managementUrl` and `apikey`.
-///    Next to a service binding they only fill gaps: a missing `clientId` or `secret`, and
-///    what tells the server's URL if the binding does not. Without one, they count only if a
-///    URL is among them, so that a stray `version` or `secret` means nothing.
+/// 3. environment variables of the keys' own names, without `managementUrl` and `apikey`. Next to a
+///    service binding they only fill gaps: a missing `clientId` or `secret`, and what tells the
+///    server's URL if the binding does not. Without one, they count only if a URL is among them, so
+///    that a stray `version` or `secret` means nothing.
 ///
 /// Empty strings (and `null` in JSON) count as absent. Two service bindings at once are an
 /// error, because they may name two issuers.
@@ -81,7 +81,9 @@ impl Binding {
     /// # Errors
     ///
     /// As [`from_env`](Self::from_env).
-    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, ConfigError> {
+    pub fn from_lookup(
+        lookup: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Self>, ConfigError> {
         Self::builder().build_from_lookup(lookup)
     }
 
@@ -363,7 +365,10 @@ impl BindingBuilder {
             }
         }
         self.build_from_lookup(|name| {
-            found.iter().find(|(found, _)| *found == name).map(|(_, value)| value.clone())
+            found
+                .iter()
+                .find(|(found, _)| *found == name)
+                .map(|(_, value)| value.clone())
         })
     }
 
@@ -388,7 +393,10 @@ impl BindingBuilder {
             });
         }
         if layers.len() > 1 {
-            let names: Vec<&str> = layers.iter().filter_map(|layer| layer.source.as_deref()).collect();
+            let names: Vec<&str> = layers
+                .iter()
+                .filter_map(|layer| layer.source.as_deref())
+                .collect();
             return Err(ConfigError::without_value(
                 names.join(" and "),
                 "all hold App ID credentials; keep one of them",
@@ -396,7 +404,10 @@ impl BindingBuilder {
         }
         let variables = Values {
             source: None,
-            found: SINGLE_VARIABLES.into_iter().filter_map(|key| Some((key, lookup(key)?))).collect(),
+            found: SINGLE_VARIABLES
+                .into_iter()
+                .filter_map(|key| Some((key, lookup(key)?)))
+                .collect(),
         };
         let explicit_url = self.oauth_server_url.is_some() || self.service_endpoint.is_some();
         if layers.is_empty() && !explicit_url && !variables.tell_url() {
@@ -419,22 +430,31 @@ impl BindingBuilder {
             management_url,
             api_key,
         } = self;
-        let first = |key: &'static str| layers.iter().find_map(|layer| layer.get(key)).map(str::to_owned);
+        let first = |key: &'static str| {
+            layers
+                .iter()
+                .find_map(|layer| layer.get(key))
+                .map(str::to_owned)
+        };
         let endpoint = |key: &'static str| {
             layers
                 .iter()
                 .find_map(|layer| Some((layer, layer.get(key)?)))
-                .map(|(layer, url)| base_url(url).map_err(|error| error.for_setting(layer.setting(key))))
+                .map(|(layer, url)| {
+                    base_url(url).map_err(|error| error.for_setting(layer.setting(key)))
+                })
                 .transpose()
         };
         let told = Told { tenant_id, version };
         let server = match (oauth_server_url, service_endpoint) {
             (Some(url), _) => {
-                let url = base_url(url.as_str()).map_err(|error| error.for_setting("oauth_server_url"))?;
+                let url = base_url(url.as_str())
+                    .map_err(|error| error.for_setting("oauth_server_url"))?;
                 told.of_url(url, layers, None, "oauth_server_url")?
             }
             (None, Some(url)) => {
-                let url = base_url(url.as_str()).map_err(|error| error.for_setting("service_endpoint"))?;
+                let url = base_url(url.as_str())
+                    .map_err(|error| error.for_setting("service_endpoint"))?;
                 told.of_endpoint(&url, layers, None)?
             }
             (None, None) => told.of_layers(layers)?,

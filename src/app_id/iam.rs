@@ -26,7 +26,8 @@ use crate::transport::ReqwestTransport;
 use crate::transport::{Limits, Transport, exchange};
 
 /// The future of [`IamToken::token`].
-pub type IamTokenFuture<'a> = Pin<Box<dyn Future<Output = Result<SecretString, BoxError>> + Send + 'a>>;
+pub type IamTokenFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<SecretString, BoxError>> + Send + 'a>>;
 
 /// Provides the bearer token of a management call.
 ///
@@ -39,8 +40,8 @@ pub trait IamToken: fmt::Debug + Send + Sync + 'static {
     /// If there is none to be had.
     fn token(&self) -> IamTokenFuture<'_>;
 
-    /// The management API answered 401 to a call with this token. A provider that keeps tokens drops it,
-    /// so that the next call gets another one. Does nothing by default.
+    /// The management API answered 401 to a call with this token. A provider that keeps tokens
+    /// drops it, so that the next call gets another one. Does nothing by default.
     fn reject(&self, token: &SecretString) {
         let _nothing_is_kept = token;
     }
@@ -52,8 +53,9 @@ impl IamToken for SecretString {
     }
 }
 
-/// Exchanges an IBM Cloud API key for IAM tokens, and keeps each until shortly before it expires, for a
-/// day at most. A token that the management API answers 401 to is dropped, at most once in ten seconds.
+/// Exchanges an IBM Cloud API key for IAM tokens, and keeps each until shortly before it expires,
+/// for a day at most. A token that the management API answers 401 to is dropped, at most once in
+/// ten seconds.
 ///
 /// Cheap to clone; clones share the token.
 #[derive(Clone)]
@@ -94,7 +96,12 @@ impl IamApiKey {
     #[cfg(feature = "reqwest")]
     #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
     pub fn new(api_key: impl Into<SecretString>) -> Result<Self, ConfigError> {
-        Self::with_transport(Endpoint::new(IAM_TOKEN_URL)?, api_key, ReqwestTransport::new()?, SystemClock)
+        Self::with_transport(
+            Endpoint::new(IAM_TOKEN_URL)?,
+            api_key,
+            ReqwestTransport::new()?,
+            SystemClock,
+        )
     }
 
     /// An API key, exchanged at `url`, which may be plain `http` on loopback, through a
@@ -111,7 +118,10 @@ impl IamApiKey {
     ) -> Result<Self, ConfigError> {
         let api_key = api_key.into();
         if api_key.expose_secret().is_empty() {
-            return Err(ConfigError::without_value("IAM API key", "must not be empty"));
+            return Err(ConfigError::without_value(
+                "IAM API key",
+                "must not be empty",
+            ));
         }
         Ok(Self(Arc::new(Inner {
             url,
@@ -127,9 +137,14 @@ impl IamApiKey {
         let mut exchanges = self.0.exchanges.lock().await;
         let now = self.0.clock.now();
         let kept = self.0.kept.load_full();
-        let is_rejected = kept.as_ref().is_some_and(|kept| kept.is_rejected.load(Ordering::Relaxed));
+        let is_rejected = kept
+            .as_ref()
+            .is_some_and(|kept| kept.is_rejected.load(Ordering::Relaxed));
         let replaces = is_rejected && exchanges.may_replace(now);
-        if let Some(kept) = kept.as_ref().filter(|kept| now < kept.renew_at && !replaces) {
+        if let Some(kept) = kept
+            .as_ref()
+            .filter(|kept| now < kept.renew_at && !replaces)
+        {
             return Ok(kept.token.clone());
         }
         let failure = match exchanges.recent_failure(now) {
@@ -137,19 +152,31 @@ impl IamApiKey {
             None => match self.0.exchange(now).await {
                 Ok((token, lifetime)) => {
                     exchanges.failure = None;
-                    exchanges.replaced_at = if replaces { Some(now) } else { exchanges.replaced_at };
-                    self.0.kept.store(Some(Arc::new(Kept::new(&token, lifetime, now))));
+                    exchanges.replaced_at = if replaces {
+                        Some(now)
+                    } else {
+                        exchanges.replaced_at
+                    };
+                    self.0
+                        .kept
+                        .store(Some(Arc::new(Kept::new(&token, lifetime, now))));
                     return Ok(token);
                 }
                 Err(error) => {
                     exchanges.failure = Some((now, error.clone()));
-                    exchanges.replaced_at = if replaces { Some(now) } else { exchanges.replaced_at };
+                    exchanges.replaced_at = if replaces {
+                        Some(now)
+                    } else {
+                        exchanges.replaced_at
+                    };
                     error
                 }
             },
         };
         // Without another token the old one serves until it expires.
-        kept.filter(|kept| now < kept.expires_at).map(|kept| kept.token.clone()).ok_or(failure)
+        kept.filter(|kept| now < kept.expires_at)
+            .map(|kept| kept.token.clone())
+            .ok_or(failure)
     }
 }
 
@@ -166,14 +193,15 @@ impl Kept {
 }
 
 impl Exchanges {
-    /// Whether no token was replaced in the last ten seconds: a server that refuses every token causes no
-    /// exchange for each call.
+    /// Whether no token was replaced in the last ten seconds: a server that refuses every token
+    /// causes no exchange for each call.
     fn may_replace(&self, now: UnixTime) -> bool {
-        self.replaced_at.is_none_or(|last| now < last || now.saturating_since(last) >= REJECTIONS_APART)
+        self.replaced_at
+            .is_none_or(|last| now < last || now.saturating_since(last) >= REJECTIONS_APART)
     }
 
-    /// The error of an exchange that failed less than a second ago: calls that waited for it make none
-    /// each.
+    /// The error of an exchange that failed less than a second ago: calls that waited for it make
+    /// none each.
     fn recent_failure(&self, now: UnixTime) -> Option<Error> {
         let (at, error) = self.failure.as_ref()?;
         (*at == now).then(|| error.clone())
@@ -192,13 +220,18 @@ impl Inner {
             Error::new(Operation::TokenRequest, ErrorKind::Configuration).with_source(error)
         })?;
         let headers = request.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         let answer = exchange(&*self.transport, Operation::TokenRequest, request, LIMITS).await?;
         if !answer.status().is_success() {
             let mut secrets = Secrets::default();
             secrets.add(self.api_key.expose_secret());
-            return Err(failure(Operation::TokenRequest, &answer, now, secrets).with_url(self.url.as_str()));
+            return Err(
+                failure(Operation::TokenRequest, &answer, now, secrets).with_url(self.url.as_str())
+            );
         }
         let malformed = |reason: &str| {
             let error = Error::new(Operation::TokenRequest, ErrorKind::Malformed);
@@ -216,7 +249,9 @@ impl IamToken for IamApiKey {
 
     fn reject(&self, token: &SecretString) {
         let kept = self.0.kept.load();
-        let kept = kept.as_ref().filter(|kept| kept.token.expose_secret() == token.expose_secret());
+        let kept = kept
+            .as_ref()
+            .filter(|kept| kept.token.expose_secret() == token.expose_secret());
         if let Some(kept) = kept {
             kept.is_rejected.store(true, Ordering::Relaxed);
         }
@@ -225,7 +260,9 @@ impl IamToken for IamApiKey {
 
 impl fmt::Debug for IamApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IamApiKey").field("url", &self.0.url).finish_non_exhaustive()
+        f.debug_struct("IamApiKey")
+            .field("url", &self.0.url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -238,4 +275,7 @@ const REJECTIONS_APART: Duration = Duration::from_secs(10);
 
 /// How long before its expiry a token is renewed.
 const EARLY: Duration = Duration::from_secs(60);
-const LIMITS: Limits = Limits { total: Duration::from_secs(10), max_body: 64 * 1024 };
+const LIMITS: Limits = Limits {
+    total: Duration::from_secs(10),
+    max_body: 64 * 1024,
+};

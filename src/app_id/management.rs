@@ -11,7 +11,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::application::{Application, ApplicationName, ApplicationType, Members, Role, ScopeName, Scopes};
+use super::application::{
+    Application, ApplicationName, ApplicationType, Members, Role, ScopeName, Scopes,
+};
 use super::iam::IamToken;
 use crate::clock::{Clock, SystemClock, UnixTime};
 use crate::error::{BoxError, ConfigError, Error, ErrorKind, OAuthError, Operation};
@@ -71,7 +73,8 @@ struct Inner {
 
 impl ManagementClient {
     /// Starts with the base URL, `https://…/management/v4/{tenant}`, and the bearer token: a
-    /// [`SecretString`](secrecy::SecretString), an [`IamApiKey`](super::IamApiKey), or a provider of your own.
+    /// [`SecretString`](secrecy::SecretString), an [`IamApiKey`](super::IamApiKey), or a provider
+    /// of your own.
     pub fn builder(management_url: Endpoint, iam: impl IamToken) -> ManagementClientBuilder {
         ManagementClientBuilder {
             url: management_url,
@@ -123,9 +126,15 @@ impl ManagementClient {
         name: &ApplicationName,
         application_type: Option<ApplicationType>,
     ) -> Result<Application, Error> {
-        let body = NewApplication { name: name.as_str(), application_type };
+        let body = NewApplication {
+            name: name.as_str(),
+            application_type,
+        };
         let url = self.0.url_of(["applications"])?;
-        self.0.call::<Members>(Method::POST, &url, Some(json(&body)?), CREATED).await?.application(&url)
+        self.0
+            .call::<Members>(Method::POST, &url, Some(json(&body)?), CREATED)
+            .await?
+            .application(&url)
     }
 
     /// All registered applications.
@@ -136,7 +145,10 @@ impl ManagementClient {
     pub async fn applications(&self) -> Result<Vec<Application>, Error> {
         let url = self.0.url_of(["applications"])?;
         let list: Applications = self.0.call(Method::GET, &url, None, FOUND).await?;
-        list.applications.into_iter().map(|members| members.application(&url)).collect()
+        list.applications
+            .into_iter()
+            .map(|members| members.application(&url))
+            .collect()
     }
 
     /// The application with this client id.
@@ -146,7 +158,10 @@ impl ManagementClient {
     /// See [the type](Self#errors).
     pub async fn application(&self, client_id: &str) -> Result<Application, Error> {
         let url = self.0.url_of(["applications", segment(client_id)?])?;
-        self.0.call::<Members>(Method::GET, &url, None, FOUND).await?.application(&url)
+        self.0
+            .call::<Members>(Method::GET, &url, None, FOUND)
+            .await?
+            .application(&url)
     }
 
     /// Gives an application another name.
@@ -154,10 +169,20 @@ impl ManagementClient {
     /// # Errors
     ///
     /// See [the type](Self#errors).
-    pub async fn rename(&self, client_id: &str, name: &ApplicationName) -> Result<Application, Error> {
-        let body = NewApplication { name: name.as_str(), application_type: None };
+    pub async fn rename(
+        &self,
+        client_id: &str,
+        name: &ApplicationName,
+    ) -> Result<Application, Error> {
+        let body = NewApplication {
+            name: name.as_str(),
+            application_type: None,
+        };
         let url = self.0.url_of(["applications", segment(client_id)?])?;
-        self.0.call::<Members>(Method::PUT, &url, Some(json(&body)?), CREATED).await?.application(&url)
+        self.0
+            .call::<Members>(Method::PUT, &url, Some(json(&body)?), CREATED)
+            .await?
+            .application(&url)
     }
 
     /// Deletes an application. Tokens that it has obtained stay valid until they expire.
@@ -167,7 +192,10 @@ impl ManagementClient {
     /// See [the type](Self#errors).
     pub async fn delete(&self, client_id: &str) -> Result<(), Error> {
         let url = self.0.url_of(["applications", segment(client_id)?])?;
-        self.0.send(Method::DELETE, &url, None, DELETED).await.map(|_answer| ())
+        self.0
+            .send(Method::DELETE, &url, None, DELETED)
+            .await
+            .map(|_answer| ())
     }
 
     /// The scopes that an application offers to others.
@@ -176,8 +204,13 @@ impl ManagementClient {
     ///
     /// See [the type](Self#errors).
     pub async fn scopes(&self, client_id: &str) -> Result<Vec<Scope>, Error> {
-        let url = self.0.url_of(["applications", segment(client_id)?, "scopes"])?;
-        self.0.call::<Scopes>(Method::GET, &url, None, FOUND).await?.scopes(&url)
+        let url = self
+            .0
+            .url_of(["applications", segment(client_id)?, "scopes"])?;
+        self.0
+            .call::<Scopes>(Method::GET, &url, None, FOUND)
+            .await?
+            .scopes(&url)
     }
 
     /// Replaces the scopes of an application. One that is left out is taken from the roles
@@ -186,10 +219,24 @@ impl ManagementClient {
     /// # Errors
     ///
     /// See [the type](Self#errors).
-    pub async fn set_scopes(&self, client_id: &str, scopes: &[ScopeName]) -> Result<Vec<Scope>, Error> {
-        let body = Scopes { scopes: scopes.iter().map(|scope| scope.as_str().to_owned()).collect() };
-        let url = self.0.url_of(["applications", segment(client_id)?, "scopes"])?;
-        self.0.call::<Scopes>(Method::PUT, &url, Some(json(&body)?), CREATED).await?.scopes(&url)
+    pub async fn set_scopes(
+        &self,
+        client_id: &str,
+        scopes: &[ScopeName],
+    ) -> Result<Vec<Scope>, Error> {
+        let body = Scopes {
+            scopes: scopes
+                .iter()
+                .map(|scope| scope.as_str().to_owned())
+                .collect(),
+        };
+        let url = self
+            .0
+            .url_of(["applications", segment(client_id)?, "scopes"])?;
+        self.0
+            .call::<Scopes>(Method::PUT, &url, Some(json(&body)?), CREATED)
+            .await?
+            .scopes(&url)
     }
 
     /// The roles of an application, which count in the client credentials flow only.
@@ -198,8 +245,13 @@ impl ManagementClient {
     ///
     /// See [the type](Self#errors).
     pub async fn roles(&self, client_id: &str) -> Result<Vec<Role>, Error> {
-        let url = self.0.url_of(["applications", segment(client_id)?, "roles"])?;
-        self.0.call::<Roles>(Method::GET, &url, None, FOUND).await.map(|roles| roles.roles)
+        let url = self
+            .0
+            .url_of(["applications", segment(client_id)?, "roles"])?;
+        self.0
+            .call::<Roles>(Method::GET, &url, None, FOUND)
+            .await
+            .map(|roles| roles.roles)
     }
 
     /// Replaces the roles of an application with those of these ids.
@@ -208,9 +260,16 @@ impl ManagementClient {
     ///
     /// See [the type](Self#errors).
     pub async fn set_roles(&self, client_id: &str, role_ids: &[&str]) -> Result<Vec<Role>, Error> {
-        let body = RoleIds { roles: Ids { ids: role_ids } };
-        let url = self.0.url_of(["applications", segment(client_id)?, "roles"])?;
-        self.0.call::<Roles>(Method::PUT, &url, Some(json(&body)?), CREATED).await.map(|roles| roles.roles)
+        let body = RoleIds {
+            roles: Ids { ids: role_ids },
+        };
+        let url = self
+            .0
+            .url_of(["applications", segment(client_id)?, "roles"])?;
+        self.0
+            .call::<Roles>(Method::PUT, &url, Some(json(&body)?), CREATED)
+            .await
+            .map(|roles| roles.roles)
     }
 }
 
@@ -250,11 +309,20 @@ impl Inner {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         if has_body {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
         }
         let token = self.token().await?;
         headers.insert(header::AUTHORIZATION, bearer(&token)?);
-        let answer = exchange(&*self.transport, Operation::Management, request, self.limits).await?;
+        let answer = exchange(
+            &*self.transport,
+            Operation::Management,
+            request,
+            self.limits,
+        )
+        .await?;
         if expected.contains(&answer.status()) {
             return Ok(answer);
         }
@@ -263,7 +331,10 @@ impl Inner {
         }
         let mut secrets = Secrets::default();
         secrets.add(token.expose_secret());
-        Err(failure(Operation::Management, &answer, self.clock.now(), secrets).with_url(url.as_str()))
+        Err(
+            failure(Operation::Management, &answer, self.clock.now(), secrets)
+                .with_url(url.as_str()),
+        )
     }
 
     async fn token(&self) -> Result<SecretString, Error> {
@@ -272,22 +343,31 @@ impl Inner {
             .map_err(|_elapsed| Error::new(Operation::TokenRequest, ErrorKind::Timeout))?
             .map_err(|error| match error.downcast::<Error>() {
                 Ok(error) => *error,
-                Err(error) => Error::new(Operation::TokenRequest, ErrorKind::Transport).with_source(error),
+                Err(error) => {
+                    Error::new(Operation::TokenRequest, ErrorKind::Transport).with_source(error)
+                }
             })
     }
 }
 
 /// The `Authorization` field, marked sensitive.
 fn bearer(token: &SecretString) -> Result<HeaderValue, Error> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
-        .map_err(|_| unusable(ConfigError::without_value("IAM token", "cannot be sent in a header")))?;
+    let mut value =
+        HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).map_err(|_| {
+            unusable(ConfigError::without_value(
+                "IAM token",
+                "cannot be sent in a header",
+            ))
+        })?;
     value.set_sensitive(true);
     Ok(value)
 }
 
 impl fmt::Debug for ManagementClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ManagementClient").field("url", &self.0.url).finish_non_exhaustive()
+        f.debug_struct("ManagementClient")
+            .field("url", &self.0.url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -340,10 +420,21 @@ impl ManagementClientBuilder {
     /// If the URL has a query, or is plain `http` without
     /// [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build_with(self, transport: impl Transport) -> Result<ManagementClient, ConfigError> {
-        let Self { url, iam, clock, timeout, allow_loopback_http } = self;
-        url.check_plain_http(allow_loopback_http).map_err(|error| error.for_setting("management URL"))?;
+        let Self {
+            url,
+            iam,
+            clock,
+            timeout,
+            allow_loopback_http,
+        } = self;
+        url.check_plain_http(allow_loopback_http)
+            .map_err(|error| error.for_setting("management URL"))?;
         if url.url().query().is_some() {
-            return Err(ConfigError::new("management URL", url.origin(), "must not have a query"));
+            return Err(ConfigError::new(
+                "management URL",
+                url.origin(),
+                "must not have a query",
+            ));
         }
         Ok(ManagementClient(Arc::new(Inner {
             // App ID answers two slashes in a row with 404.
@@ -351,7 +442,10 @@ impl ManagementClientBuilder {
             iam,
             transport: Arc::new(transport),
             clock,
-            limits: Limits { total: timeout, max_body: MAX_BODY },
+            limits: Limits {
+                total: timeout,
+                max_body: MAX_BODY,
+            },
         })))
     }
 }
@@ -398,15 +492,19 @@ fn segment(client_id: &str) -> Result<&str, Error> {
     // RFC 6749 §A.1: VSCHAR. Segments of dots cannot be encoded, and change the path.
     let allowed = client_id.bytes().all(|b| matches!(b, 0x20..=0x7e));
     if client_id.is_empty() || !allowed || matches!(client_id, "." | "..") {
-        return Err(unusable(ConfigError::new("client id", client_id, "cannot stand in a path")));
+        return Err(unusable(ConfigError::new(
+            "client id",
+            client_id,
+            "cannot stand in a path",
+        )));
     }
     Ok(client_id)
 }
 
 fn json(body: &impl Serialize) -> Result<Bytes, Error> {
-    serde_json::to_vec(body)
-        .map(Bytes::from)
-        .map_err(|error| Error::new(Operation::Management, ErrorKind::Configuration).with_source(error))
+    serde_json::to_vec(body).map(Bytes::from).map_err(|error| {
+        Error::new(Operation::Management, ErrorKind::Configuration).with_source(error)
+    })
 }
 
 fn unusable(error: ConfigError) -> Error {
@@ -416,7 +514,11 @@ fn unusable(error: ConfigError) -> Error {
 /// An answer that is not of its shape. serde_json's error may quote it, and with it a secret,
 /// so the place is all that is told.
 fn malformed(operation: Operation, error: &serde_json::Error) -> Error {
-    let place = format!("unexpected JSON at line {}, column {}", error.line(), error.column());
+    let place = format!(
+        "unexpected JSON at line {}, column {}",
+        error.line(),
+        error.column()
+    );
     Error::new(operation, ErrorKind::Malformed).with_source(BoxError::from(place))
 }
 
@@ -443,7 +545,11 @@ fn said(body: &[u8], mut secrets: Secrets) -> Option<OAuthError> {
     let first = |keys: [&str; 3]| keys.into_iter().find_map(|key| body.get(key)?.as_str());
     let code = first(["error", "error_code", "errorCode"])?;
     secrets.add_members(&body);
-    Some(OAuthError::new(code, first(["error_description", "errorMessage", "message"]), &secrets))
+    Some(OAuthError::new(
+        code,
+        first(["error_description", "errorMessage", "message"]),
+        &secrets,
+    ))
 }
 
 const TIMEOUT: Duration = Duration::from_secs(10);

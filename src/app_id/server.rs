@@ -14,7 +14,10 @@ pub(super) struct Told {
 impl Told {
     pub(super) fn of_layers(self, layers: &[Values]) -> Result<Server, ConfigError> {
         for layer in layers {
-            if let Some((key, url)) = URL_KEYS.into_iter().find_map(|key| Some((key, layer.get(key)?))) {
+            if let Some((key, url)) = URL_KEYS
+                .into_iter()
+                .find_map(|key| Some((key, layer.get(key)?)))
+            {
                 let setting = layer.setting(key);
                 let url = base_url(url).map_err(|error| error.for_setting(&setting))?;
                 return self.of_url(url, layers, Some(layer), &setting);
@@ -25,15 +28,18 @@ impl Told {
                 return self.of_endpoint(&url, layers, Some(layer));
             }
         }
-        Err(match layers.iter().find_map(|layer| layer.source.as_deref()) {
-            Some(source) => ConfigError::without_value(
-                source,
-                "holds neither `oauthServerUrl` nor `appidServiceEndpoint` with `version` and `tenantId`",
-            ),
-            None => {
-                ConfigError::without_value("oauth_server_url", "is missing, and so is `service_endpoint`")
-            }
-        })
+        Err(
+            match layers.iter().find_map(|layer| layer.source.as_deref()) {
+                Some(source) => ConfigError::without_value(
+                    source,
+                    "holds neither `oauthServerUrl` nor `appidServiceEndpoint` with `version` and `tenantId`",
+                ),
+                None => ConfigError::without_value(
+                    "oauth_server_url",
+                    "is missing, and so is `service_endpoint`",
+                ),
+            },
+        )
     }
 
     /// The server at `url`, which stood in `from`; other words about it must not contradict.
@@ -46,19 +52,29 @@ impl Told {
     ) -> Result<Server, ConfigError> {
         // Single variables only fill gaps, and a URL leaves none that they could fill.
         let heard = || {
-            layers
-                .iter()
-                .filter(|layer| layer.source.is_some() || from.is_some_and(|from| std::ptr::eq(*layer, from)))
+            layers.iter().filter(|layer| {
+                layer.source.is_some() || from.is_some_and(|from| std::ptr::eq(*layer, from))
+            })
         };
         let tenants = self
             .tenant_id
             .iter()
             .map(|tenant| ("tenant_id".to_owned(), tenant.as_str()))
-            .chain(heard().filter_map(|layer| Some((layer.setting("tenantId"), layer.get("tenantId")?))));
-        let mut versions: Vec<(String, Version)> =
-            self.version.map(|version| ("version".to_owned(), version)).into_iter().collect();
+            .chain(
+                heard()
+                    .filter_map(|layer| Some((layer.setting("tenantId"), layer.get("tenantId")?))),
+            );
+        let mut versions: Vec<(String, Version)> = self
+            .version
+            .map(|version| ("version".to_owned(), version))
+            .into_iter()
+            .collect();
         for layer in heard().filter(|layer| layer.source.is_some()) {
-            versions.extend(layer.version()?.map(|version| (layer.setting("version"), version)));
+            versions.extend(
+                layer
+                    .version()?
+                    .map(|version| (layer.setting("version"), version)),
+            );
         }
         let Some((version, tenant_id)) = of_path(&url, setting)? else {
             let missing = || {
@@ -70,8 +86,15 @@ impl Told {
             let (tenant_setting, tenant_id) = tenants.into_iter().next().ok_or_else(missing)?;
             check_tenant(&tenant_setting, tenant_id)?;
             let tenant_id = tenant_id.to_owned();
-            let version = versions.first().map_or(Version::V4, |(_, version)| *version);
-            return Ok(Server { url, tenant_id, version, below: None });
+            let version = versions
+                .first()
+                .map_or(Version::V4, |(_, version)| *version);
+            return Ok(Server {
+                url,
+                tenant_id,
+                version,
+                below: None,
+            });
         };
         check_tenant(setting, &tenant_id)?;
         for (tenant_setting, tenant) in tenants {
@@ -101,9 +124,13 @@ impl Told {
         layers: &[Values],
         from: Option<&Values>,
     ) -> Result<Server, ConfigError> {
-        let setting = |key: &str, name: &str| from.map_or_else(|| name.to_owned(), |from| from.setting(key));
+        let setting =
+            |key: &str, name: &str| from.map_or_else(|| name.to_owned(), |from| from.setting(key));
         let missing = |key: &str, name: &str| {
-            ConfigError::without_value(setting(key, name), "is missing, and the service endpoint needs it")
+            ConfigError::without_value(
+                setting(key, name),
+                "is missing, and the service endpoint needs it",
+            )
         };
         let mut version = self.version;
         for layer in layers {
@@ -112,14 +139,17 @@ impl Told {
             }
         }
         let version = version.ok_or_else(|| missing("version", "version"))?;
-        let explicit = self.tenant_id.map(|tenant| ("tenant_id".to_owned(), tenant));
+        let explicit = self
+            .tenant_id
+            .map(|tenant| ("tenant_id".to_owned(), tenant));
         let in_layers = || {
-            layers
-                .iter()
-                .find_map(|layer| Some((layer.setting("tenantId"), layer.get("tenantId")?.to_owned())))
+            layers.iter().find_map(|layer| {
+                Some((layer.setting("tenantId"), layer.get("tenantId")?.to_owned()))
+            })
         };
-        let (tenant_setting, tenant_id) =
-            explicit.or_else(in_layers).ok_or_else(|| missing("tenantId", "tenant_id"))?;
+        let (tenant_setting, tenant_id) = explicit
+            .or_else(in_layers)
+            .ok_or_else(|| missing("tenantId", "tenant_id"))?;
         check_tenant(&tenant_setting, &tenant_id)?;
         let url = endpoint.join_path(&format!("oauth/v{version}/{tenant_id}"))?;
         Ok(Server::new(url, version, tenant_id))
@@ -139,12 +169,19 @@ impl Server {
     fn new(url: Endpoint, version: Version, tenant_id: String) -> Self {
         let tail = format!("/oauth/v{version}/{tenant_id}");
         let below = url.as_str().strip_suffix(&tail).map(str::to_owned);
-        Self { url, version, tenant_id, below }
+        Self {
+            url,
+            version,
+            tenant_id,
+            below,
+        }
     }
 
     /// The `iss` of version 4 tokens.
     pub(super) fn issuer(&self) -> String {
-        let Some(below) = &self.below else { return self.url.as_str().to_owned() };
+        let Some(below) = &self.below else {
+            return self.url.as_str().to_owned();
+        };
         let host = self.url.url().host_str().unwrap_or_default();
         // The service moved hosts, and tokens name the new one wherever they were asked for.
         // The region is the label before `.bluemix.net`, as the Node SDK reads it.
@@ -155,8 +192,15 @@ impl Server {
             "ng" => "us-south",
             region => region,
         };
-        let test = if old.split('.').any(|label| label == "stage1") { "test." } else { "" };
-        format!("https://{region}.appid.{test}cloud.ibm.com/oauth/v4/{}", self.tenant_id)
+        let test = if old.split('.').any(|label| label == "stage1") {
+            "test."
+        } else {
+            ""
+        };
+        format!(
+            "https://{region}.appid.{test}cloud.ibm.com/oauth/v4/{}",
+            self.tenant_id
+        )
     }
 
     /// The `iss` of version 3 tokens.
@@ -174,7 +218,11 @@ impl Server {
 pub(super) fn base_url(url: &str) -> Result<Endpoint, ConfigError> {
     let url = Endpoint::new(url.trim_end_matches('/'))?;
     if url.url().query().is_some() {
-        return Err(ConfigError::new("URL", url.origin(), "must not have a query"));
+        return Err(ConfigError::new(
+            "URL",
+            url.origin(),
+            "must not have a query",
+        ));
     }
     Ok(url)
 }
@@ -182,7 +230,11 @@ pub(super) fn base_url(url: &str) -> Result<Endpoint, ConfigError> {
 /// Version and tenant in a path that ends in `/oauth/v4/{tenant}`; `None` if nothing in it
 /// is called `oauth`.
 fn of_path(url: &Endpoint, setting: &str) -> Result<Option<(Version, String)>, ConfigError> {
-    let segments: Vec<&str> = url.url().path_segments().map(Iterator::collect).unwrap_or_default();
+    let segments: Vec<&str> = url
+        .url()
+        .path_segments()
+        .map(Iterator::collect)
+        .unwrap_or_default();
     if !segments.contains(&"oauth") {
         return Ok(None);
     }
@@ -191,7 +243,8 @@ fn of_path(url: &Endpoint, setting: &str) -> Result<Option<(Version, String)>, C
         return Err(malformed("must end in /oauth/v4/{tenantId}"));
     };
     let version = version.strip_prefix('v').and_then(Version::parse);
-    let version = version.ok_or_else(|| malformed("must name the version v3 or v4 after /oauth/"))?;
+    let version =
+        version.ok_or_else(|| malformed("must name the version v3 or v4 after /oauth/"))?;
     Ok(Some((version, (*tenant_id).to_owned())))
 }
 
@@ -201,5 +254,8 @@ fn check_tenant(setting: &str, tenant_id: &str) -> Result<(), ConfigError> {
     if tenant_id.bytes().all(allowed) && !tenant_id.bytes().all(|b| b == b'.') {
         return Ok(());
     }
-    Err(ConfigError::without_value(setting, "must hold a tenant of letters, digits, `-`, `_`, `.` and `~`"))
+    Err(ConfigError::without_value(
+        setting,
+        "must hold a tenant of letters, digits, `-`, `_`, `.` and `~`",
+    ))
 }

@@ -36,22 +36,33 @@ impl Values {
         let Some((_, instances)) = services.into_iter().find(|(name, _)| fits(name)) else {
             return Ok(None);
         };
-        let credentials = instances.get(0).and_then(|instance| instance.get("credentials"));
+        let credentials = instances
+            .get(0)
+            .and_then(|instance| instance.get("credentials"));
         let Some(Value::Object(credentials)) = credentials else {
-            return Err(ConfigError::without_value(source, "has an App ID service without credentials"));
+            return Err(ConfigError::without_value(
+                source,
+                "has an App ID service without credentials",
+            ));
         };
         Self::from_object(source, credentials).map(Some)
     }
 
     fn from_object(source: &str, object: &Map<String, Value>) -> Result<Self, ConfigError> {
-        let mut values = Self { source: Some(source.to_owned()), found: Vec::new() };
+        let mut values = Self {
+            source: Some(source.to_owned()),
+            found: Vec::new(),
+        };
         for key in KEYS {
             let text = match object.get(key) {
                 None | Some(Value::Null) => continue,
                 Some(Value::String(text)) => text.clone(),
                 Some(Value::Number(number)) if key == "version" => number.to_string(),
                 Some(_) => {
-                    return Err(ConfigError::without_value(values.setting(key), "must be a string"));
+                    return Err(ConfigError::without_value(
+                        values.setting(key),
+                        "must be a string",
+                    ));
                 }
             };
             if !text.is_empty() {
@@ -63,17 +74,23 @@ impl Values {
 
     pub(super) fn from_file(source: &str, path: &Path) -> Result<Self, ConfigError> {
         if !path.is_dir() {
-            let text = read(source, path)?
-                .ok_or_else(|| ConfigError::without_value(source, "names a file that does not exist"))?;
+            let text = read(source, path)?.ok_or_else(|| {
+                ConfigError::without_value(source, "names a file that does not exist")
+            })?;
             return Self::from_json(source, &text);
         }
         // `ibmcloud ks cluster service bind` makes a secret with this one entry.
         if let Some(text) = read(source, &path.join("binding"))? {
             return Self::from_json(source, &text);
         }
-        let mut values = Self { source: Some(source.to_owned()), found: Vec::new() };
+        let mut values = Self {
+            source: Some(source.to_owned()),
+            found: Vec::new(),
+        };
         for key in KEYS {
-            let Some(text) = read(source, &path.join(key))? else { continue };
+            let Some(text) = read(source, &path.join(key))? else {
+                continue;
+            };
             // Whoever makes a secret with an editor or `echo` adds a line end to it.
             let text = text.trim_end_matches(['\r', '\n']);
             if !text.is_empty() {
@@ -91,16 +108,24 @@ impl Values {
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&str> {
-        self.found.iter().find(|(found, _)| *found == key).map(|(_, text)| text.as_str())
+        self.found
+            .iter()
+            .find(|(found, _)| *found == key)
+            .map(|(_, text)| text.as_str())
     }
 
     pub(super) fn tell_url(&self) -> bool {
-        URL_KEYS.into_iter().chain(["appidServiceEndpoint"]).any(|key| self.get(key).is_some())
+        URL_KEYS
+            .into_iter()
+            .chain(["appidServiceEndpoint"])
+            .any(|key| self.get(key).is_some())
     }
 
     pub(super) fn version(&self) -> Result<Option<Version>, ConfigError> {
         let malformed = || ConfigError::without_value(self.setting("version"), "must be 3 or 4");
-        self.get("version").map(|text| Version::parse(text).ok_or_else(malformed)).transpose()
+        self.get("version")
+            .map(|text| Version::parse(text).ok_or_else(malformed))
+            .transpose()
     }
 
     /// How an error names one of the values.
@@ -142,10 +167,18 @@ impl<'de> Deserialize<'de> for Members {
 /// Parses JSON text; the error tells the place only, because serde_json's may quote the text.
 fn parse<'de, T: Deserialize<'de>>(source: &str, json: &'de str) -> Result<T, ConfigError> {
     serde_json::from_str(json).map_err(|error| {
-        let reason = if error.is_data() { "is not a JSON object" } else { "is not valid JSON" };
+        let reason = if error.is_data() {
+            "is not a JSON object"
+        } else {
+            "is not valid JSON"
+        };
         ConfigError::without_value(
             source,
-            format!("{reason} (line {}, column {})", error.line(), error.column()),
+            format!(
+                "{reason} (line {}, column {})",
+                error.line(),
+                error.column()
+            ),
         )
     })
 }
@@ -153,7 +186,10 @@ fn parse<'de, T: Deserialize<'de>>(source: &str, json: &'de str) -> Result<T, Co
 /// Reads a file; `None` if there is none, and an entry that is a folder counts as none.
 fn read(source: &str, path: &Path) -> Result<Option<String>, ConfigError> {
     let unreadable = |error: std::io::Error| {
-        ConfigError::without_value(source, format!("cannot be read from {}: {error}", path.display()))
+        ConfigError::without_value(
+            source,
+            format!("cannot be read from {}: {error}", path.display()),
+        )
     };
     if path.is_dir() {
         return Ok(None);
@@ -164,9 +200,15 @@ fn read(source: &str, path: &Path) -> Result<Option<String>, ConfigError> {
         Err(error) => return Err(unreadable(error)),
     };
     let mut text = String::new();
-    let length = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(unreadable)?;
+    let length = file
+        .take(MAX_FILE + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
     if u64::try_from(length).map_or(true, |length| length > MAX_FILE) {
-        return Err(ConfigError::without_value(source, "names a file of more than 1 MiB"));
+        return Err(ConfigError::without_value(
+            source,
+            "names a file of more than 1 MiB",
+        ));
     }
     Ok(Some(text))
 }
@@ -184,8 +226,12 @@ pub(super) const VCAP_SERVICES: &str = "VCAP_SERVICES";
 pub(super) const CE_SERVICES: &str = "CE_SERVICES";
 const APPID_SERVICE_BINDING: &str = "APPID_SERVICE_BINDING";
 pub(super) const APPID_BINDING_FILE: &str = "APPID_BINDING_FILE";
-pub(super) const BINDING_VARIABLES: [&str; 4] =
-    [VCAP_SERVICES, CE_SERVICES, APPID_SERVICE_BINDING, APPID_BINDING_FILE];
+pub(super) const BINDING_VARIABLES: [&str; 4] = [
+    VCAP_SERVICES,
+    CE_SERVICES,
+    APPID_SERVICE_BINDING,
+    APPID_BINDING_FILE,
+];
 
 /// How errors name JSON text that came from no variable.
 pub(super) const JSON: &str = "App ID credentials";
@@ -203,8 +249,15 @@ const KEYS: [&str; 9] = [
     "managementUrl",
     "apikey",
 ];
-pub(super) const SINGLE_VARIABLES: [&str; 7] =
-    ["clientId", "secret", "tenantId", "oAuthServerUrl", "oauthServerUrl", "appidServiceEndpoint", "version"];
+pub(super) const SINGLE_VARIABLES: [&str; 7] = [
+    "clientId",
+    "secret",
+    "tenantId",
+    "oAuthServerUrl",
+    "oauthServerUrl",
+    "appidServiceEndpoint",
+    "version",
+];
 
 /// The most that a Kubernetes secret can hold.
 const MAX_FILE: u64 = 1 << 20;

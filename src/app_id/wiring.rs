@@ -33,7 +33,10 @@ impl Binding {
     /// [`resource_server_for`](Self::resource_server_for).
     pub fn resource_server(&self) -> Result<ResourceServerBuilder, ConfigError> {
         let client_id = self.client_id().ok_or_else(|| {
-            ConfigError::without_value("audience", "is required: the App ID binding has no client id")
+            ConfigError::without_value(
+                "audience",
+                "is required: the App ID binding has no client id",
+            )
         })?;
         Ok(self.resource_server_for(Audience::new(client_id)?))
     }
@@ -69,11 +72,15 @@ impl Binding {
     ///
     /// If the binding has no client id or no secret.
     pub fn token_manager(&self) -> Result<TokenManagerBuilder, ConfigError> {
-        let missing =
-            |what: &str| ConfigError::without_value(what, "is required: the App ID binding has none");
+        let missing = |what: &str| {
+            ConfigError::without_value(what, "is required: the App ID binding has none")
+        };
         let client_id = self.client_id().ok_or_else(|| missing("client id"))?;
         let secret = self.secret().ok_or_else(|| missing("client secret"))?;
         let credentials = ClientCredentials::new(client_id, secret.clone()).basic_unencoded();
-        Ok(TokenManager::builder(self.token_endpoint().clone(), credentials))
+        Ok(TokenManager::builder(
+            self.token_endpoint().clone(),
+            credentials,
+        ))
     }
 }

@@ -43,7 +43,13 @@ pub(super) struct Entry {
 impl Activity {
     /// The last requests, the latest first.
     pub(super) fn latest(&self) -> Vec<Entry> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .rev()
+            .cloned()
+            .collect()
     }
 
     fn push(&self, entry: Entry) {
@@ -75,7 +81,11 @@ pub(super) async fn record(
         fault: None,
         client_id: None,
     };
-    let mut watch = Watch { server, entry: Some(entry), began: Instant::now() };
+    let mut watch = Watch {
+        server,
+        entry: Some(entry),
+        began: Instant::now(),
+    };
     let response = next.run(request).await;
     if let Some(entry) = &mut watch.entry {
         let extensions = response.extensions();
@@ -97,7 +107,10 @@ struct Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(entry) = self.entry.take() {
-            self.server.0.activity.push(Entry { took: self.began.elapsed(), ..entry });
+            self.server.0.activity.push(Entry {
+                took: self.began.elapsed(),
+                ..entry
+            });
         }
     }
 }

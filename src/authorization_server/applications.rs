@@ -49,7 +49,11 @@ impl State {
         self.register_as(name, "regularwebapp")
     }
 
-    pub(super) fn register_as(&mut self, name: &str, kind: &str) -> Result<Registration, ConfigError> {
+    pub(super) fn register_as(
+        &mut self,
+        name: &str,
+        kind: &str,
+    ) -> Result<Registration, ConfigError> {
         let registration = Registration {
             client_id: uuid::Uuid::new_v4().to_string(),
             secret: random_secret()?,
@@ -70,11 +74,15 @@ impl State {
     }
 
     pub(super) fn application(&self, client_id: &str) -> Option<&Registration> {
-        self.applications.iter().find(|one| one.client_id == client_id)
+        self.applications
+            .iter()
+            .find(|one| one.client_id == client_id)
     }
 
     pub(super) fn application_mut(&mut self, client_id: &str) -> Option<&mut Registration> {
-        self.applications.iter_mut().find(|one| one.client_id == client_id)
+        self.applications
+            .iter_mut()
+            .find(|one| one.client_id == client_id)
     }
 
     /// Changes one application; `None` if there is none with this id.
@@ -83,7 +91,9 @@ impl State {
         client_id: &str,
         change: impl FnOnce(&mut Registration) -> Result<(), ConfigError>,
     ) -> Result<Option<Registration>, ConfigError> {
-        let Some(application) = self.application_mut(client_id) else { return Ok(None) };
+        let Some(application) = self.application_mut(client_id) else {
+            return Ok(None);
+        };
         change(application)?;
         Ok(Some(application.clone()))
     }
@@ -123,18 +133,25 @@ impl State {
 
     /// The application with this id and secret.
     pub(super) fn authenticate(&self, client_id: &str, secret: &str) -> Option<&Registration> {
-        self.application(client_id).filter(|one| same(secret, &one.secret))
+        self.application(client_id)
+            .filter(|one| same(secret, &one.secret))
     }
 
     /// The names of the roles that were assigned to an application.
     pub(super) fn role_names(&self, application: &Registration) -> Vec<String> {
-        let assigned = self.roles.iter().filter(|role| application.role_ids.contains(&role.id));
+        let assigned = self
+            .roles
+            .iter()
+            .filter(|role| application.role_ids.contains(&role.id));
         assigned.map(|role| role.name.clone()).collect()
     }
 
     /// The scopes that were assigned to an application, by itself or by its roles.
     pub(super) fn assigned_scopes(&self, application: &Registration) -> BTreeSet<String> {
-        let of_roles = self.roles.iter().filter(|role| application.role_ids.contains(&role.id));
+        let of_roles = self
+            .roles
+            .iter()
+            .filter(|role| application.role_ids.contains(&role.id));
         let of_roles = of_roles.flat_map(|role| role.access.iter().flat_map(|(_, scopes)| scopes));
         application.scopes.iter().chain(of_roles).cloned().collect()
     }
@@ -145,13 +162,19 @@ impl Registration {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         check_name(&self.name)?;
         if !matches!(self.kind.as_str(), "regularwebapp" | "singlepageapp") {
-            return Err(ConfigError::without_value("type", "must be regularwebapp or singlepageapp"));
+            return Err(ConfigError::without_value(
+                "type",
+                "must be regularwebapp or singlepageapp",
+            ));
         }
         if self.secret.expose_secret().is_empty() {
             return Err(ConfigError::without_value("secret", "must not be empty"));
         }
         if self.scopes.len() > MAX_SCOPES {
-            return Err(ConfigError::without_value("scopes", "must not be more than 50"));
+            return Err(ConfigError::without_value(
+                "scopes",
+                "must not be more than 50",
+            ));
         }
         check_scopes(&self.scopes)
     }
@@ -171,7 +194,9 @@ impl Role {
     /// What a role must be, wherever it comes from.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         check_name(&self.name)?;
-        self.access.iter().try_for_each(|(_, scopes)| check_scopes(scopes))
+        self.access
+            .iter()
+            .try_for_each(|(_, scopes)| check_scopes(scopes))
     }
 }
 
@@ -194,7 +219,10 @@ fn check_scopes(scopes: &[String]) -> Result<(), ConfigError> {
 fn check_name(name: &str) -> Result<(), ConfigError> {
     match name.chars().take(MAX_NAME + 1).count() {
         1..=MAX_NAME => Ok(()),
-        _ => Err(ConfigError::without_value("name", "must have 1 to 50 characters")),
+        _ => Err(ConfigError::without_value(
+            "name",
+            "must have 1 to 50 characters",
+        )),
     }
 }
 
@@ -215,7 +243,10 @@ pub struct RegisteredApplication {
 
 impl RegisteredApplication {
     pub(super) fn new(server: AuthorizationServer, registration: Registration) -> Self {
-        Self { server, registration }
+        Self {
+            server,
+            registration,
+        }
     }
 
     /// Its client id.
@@ -247,19 +278,31 @@ impl RegisteredApplication {
     ///
     /// If there are more than 50, or one is no scope name as App ID has them: lower-case letters,
     /// digits, `.` and `_`, fewer than 50, not starting with `appid` or `openid`.
-    pub fn set_scopes<'a>(&self, scopes: impl IntoIterator<Item = &'a str>) -> Result<(), ConfigError> {
+    pub fn set_scopes<'a>(
+        &self,
+        scopes: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), ConfigError> {
         let scopes = scopes.into_iter().map(str::to_owned).collect();
-        self.server.0.change(|state| match state.application_mut(self.client_id()) {
-            Some(application) => application.set_scopes(scopes),
-            None => Err(ConfigError::without_value("application", "has been deleted")),
-        })
+        self.server
+            .0
+            .change(|state| match state.application_mut(self.client_id()) {
+                Some(application) => application.set_scopes(scopes),
+                None => Err(ConfigError::without_value(
+                    "application",
+                    "has been deleted",
+                )),
+            })
     }
 
     /// What a token holds that is asked for without a scope.
     pub(super) fn granted_scopes(&self) -> Vec<String> {
         let state = self.server.0.state();
-        let assigned = state.application(self.client_id()).map(|one| state.assigned_scopes(one));
-        std::iter::once(DEFAULT_SCOPE.to_owned()).chain(assigned.unwrap_or_default()).collect()
+        let assigned = state
+            .application(self.client_id())
+            .map(|one| state.assigned_scopes(one));
+        std::iter::once(DEFAULT_SCOPE.to_owned())
+            .chain(assigned.unwrap_or_default())
+            .collect()
     }
 
     /// Its App ID service credentials, as a binding holds them. The secret is among them.
@@ -319,7 +362,14 @@ mod tests {
         // As many as a body has room for.
         let count = 30_000;
         let kept = distinct((0..count).chain(0..count).map(|n| Counted(n, &compared)));
-        assert!(kept.iter().map(|one| one.0).eq(0..count), "each once, in their order");
-        assert!(compared.get() < 10 * 30_000, "{} comparisons", compared.get());
+        assert!(
+            kept.iter().map(|one| one.0).eq(0..count),
+            "each once, in their order"
+        );
+        assert!(
+            compared.get() < 10 * 30_000,
+            "{} comparisons",
+            compared.get()
+        );
     }
 }

@@ -82,17 +82,19 @@ impl AuthorizationServerBuilder {
         self
     }
 
-    /// Keeps applications and keys in this file, so that they outlive a restart. A link is followed,
-    /// and must lead to a file. Default: in memory.
+    /// Keeps applications and keys in this file, so that they outlive a restart. A link is
+    /// followed, and must lead to a file. Default: in memory.
     ///
     /// On Unix the file has mode 0600. One that others can read is given this mode; one that others
-    /// can write, or that belongs to another user than the process runs as, is refused and not changed.
+    /// can write, or that belongs to another user than the process runs as, is refused and not
+    /// changed.
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
         self
     }
 
-    /// A server without a socket, to be called through its [`transport`](AuthorizationServer::transport).
+    /// A server without a socket, to be called through its
+    /// [`transport`](AuthorizationServer::transport).
     ///
     /// # Errors
     ///
@@ -108,17 +110,39 @@ impl AuthorizationServerBuilder {
     ///
     /// As [`build`](Self::build), and if the port is taken.
     pub async fn bind(self, port: u16) -> Result<Listening, ConfigError> {
-        let unusable = |error: std::io::Error| ConfigError::new("port", port.to_string(), error.to_string());
-        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await.map_err(unusable)?;
+        let unusable =
+            |error: std::io::Error| ConfigError::new("port", port.to_string(), error.to_string());
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port)))
+            .await
+            .map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?;
         let server = self.build_at(format!("http://{address}"))?;
-        Ok(Listening { server, listener, address })
+        Ok(Listening {
+            server,
+            listener,
+            address,
+        })
     }
 
     fn build_at(self, base_url: String) -> Result<AuthorizationServer, ConfigError> {
-        let Self { tenant_id, token_lifetime, algorithm, clock, management_token, state_file } = self;
-        if tenant_id.is_empty() || !tenant_id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            return Err(ConfigError::new("tenant id", tenant_id, "must consist of letters, digits and `-`"));
+        let Self {
+            tenant_id,
+            token_lifetime,
+            algorithm,
+            clock,
+            management_token,
+            state_file,
+        } = self;
+        if tenant_id.is_empty()
+            || !tenant_id
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        {
+            return Err(ConfigError::new(
+                "tenant id",
+                tenant_id,
+                "must consist of letters, digits and `-`",
+            ));
         }
         if token_lifetime < Duration::from_secs(1) {
             return Err(ConfigError::new(
@@ -130,7 +154,10 @@ impl AuthorizationServerBuilder {
         Endpoint::new(&base_url)?;
         let management_token = match management_token {
             Some(token) if token.expose_secret().is_empty() => {
-                return Err(ConfigError::without_value("management token", "must not be empty"));
+                return Err(ConfigError::without_value(
+                    "management token",
+                    "must not be empty",
+                ));
             }
             Some(token) => token,
             None => signing_keys::random_secret()?,
@@ -190,16 +217,16 @@ impl Listening {
         self.address
     }
 
-    /// Answers requests, those to the dashboard included, until `shutdown` ends; then those in flight have a moment to be
-    /// answered.
+    /// Answers requests, those to the dashboard included, until `shutdown` ends; then those in
+    /// flight have a moment to be answered.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) {
         let (ended, mut is_over) = tokio::sync::watch::channel(false);
         let shutdown = async move {
             shutdown.await;
             let _nobody_else_listens = ended.send(true);
         };
-        let serving =
-            axum::serve(self.listener, self.server.router_with_dashboard()).with_graceful_shutdown(shutdown);
+        let serving = axum::serve(self.listener, self.server.router_with_dashboard())
+            .with_graceful_shutdown(shutdown);
         let too_slow = async move {
             let _ = is_over.wait_for(|over| *over).await;
             tokio::time::sleep(GRACE).await;

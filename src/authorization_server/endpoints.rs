@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::{
-    AuthorizationServer, Version, activity, dashboard, faults, introspection, management, token_endpoint,
+    AuthorizationServer, Version, activity, dashboard, faults, introspection, management,
+    token_endpoint,
 };
 
 /// A request's body is not larger, in bytes.
@@ -31,15 +32,28 @@ pub(super) fn router(server: AuthorizationServer) -> Router {
         .route("/publickeys", get(keys))
         .route("/publickey", get(current_key))
         .route("/.well-known/openid-configuration", get(metadata));
-    // RFC 8414 §3.1 places the metadata before the issuer's path, OpenID Connect Discovery §4 behind it.
+    // RFC 8414 §3.1 places the metadata before the issuer's path, OpenID Connect Discovery §4
+    // behind it.
     let well_known = Router::new()
-        .route("/oauth-authorization-server/oauth/{version}/{tenant}", get(metadata_of_issuer))
-        .route("/openid-configuration/oauth/{version}/{tenant}", get(metadata_of_issuer));
+        .route(
+            "/oauth-authorization-server/oauth/{version}/{tenant}",
+            get(metadata_of_issuer),
+        )
+        .route(
+            "/openid-configuration/oauth/{version}/{tenant}",
+            get(metadata_of_issuer),
+        );
     let tenant = from_fn_with_state(server.clone(), check_tenant);
     Router::new()
-        .nest("/oauth/{version}/{tenant}", oauth.route_layer(tenant.clone()))
+        .nest(
+            "/oauth/{version}/{tenant}",
+            oauth.route_layer(tenant.clone()),
+        )
         .nest("/.well-known", well_known.route_layer(tenant.clone()))
-        .nest("/management/v4/{tenant}", management::router(server.clone()).route_layer(tenant))
+        .nest(
+            "/management/v4/{tenant}",
+            management::router(server.clone()).route_layer(tenant),
+        )
         .fallback(async || Refusal::not_found())
         .layer(from_fn_with_state(server.clone(), faults::inject))
         .layer(from_fn_with_state(server.clone(), activity::record))
@@ -54,9 +68,17 @@ impl<S: Sync> FromRequest<S> for Whole {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         // A body that breaks off gets this answer, too; its sender is gone.
-        let too_large =
-            |_| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "the body is too large");
-        axum::body::to_bytes(request.into_body(), MAX_BODY).await.map(Self).map_err(too_large)
+        let too_large = |_| {
+            Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "invalid_request",
+                "the body is too large",
+            )
+        };
+        axum::body::to_bytes(request.into_body(), MAX_BODY)
+            .await
+            .map(Self)
+            .map_err(too_large)
     }
 }
 
@@ -74,8 +96,17 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(status: StatusCode, code: &'static str, description: impl Into<String>) -> Self {
-        Self { status, code, description: description.into(), challenge: None }
+    pub(super) fn new(
+        status: StatusCode,
+        code: &'static str,
+        description: impl Into<String>,
+    ) -> Self {
+        Self {
+            status,
+            code,
+            description: description.into(),
+            challenge: None,
+        }
     }
 
     pub(super) fn bad_request(code: &'static str, description: impl Into<String>) -> Self {
@@ -100,7 +131,10 @@ impl IntoResponse for Refusal {
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(challenge) = self.challenge {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static(challenge),
+            );
         }
         response
     }
@@ -108,7 +142,11 @@ impl IntoResponse for Refusal {
 
 /// The version in a path.
 pub(super) fn version(path: &[(String, String)]) -> Result<Version, Refusal> {
-    match path.iter().find(|(name, _)| name == "version").map(|(_, value)| value.as_str()) {
+    match path
+        .iter()
+        .find(|(name, _)| name == "version")
+        .map(|(_, value)| value.as_str())
+    {
         Some("v3") => Ok(Version::V3),
         Some("v4") | None => Ok(Version::V4),
         Some(_) => Err(Refusal::not_found()),
@@ -122,7 +160,9 @@ async fn check_tenant(
     request: Request,
     next: Next,
 ) -> Response {
-    let is_ours = path.iter().any(|(name, value)| name == "tenant" && value == server.tenant_id());
+    let is_ours = path
+        .iter()
+        .any(|(name, value)| name == "tenant" && value == server.tenant_id());
     match version(&path) {
         Ok(_) if is_ours => next.run(request).await,
         _ => Refusal::not_found().into_response(),
@@ -132,7 +172,13 @@ async fn check_tenant(
 /// The key set (RFC 7517 §5).
 async fn keys(State(server): State<AuthorizationServer>, headers: HeaderMap) -> Response {
     let now = server.0.clock.now();
-    let jwks: Vec<Value> = server.0.state().keys.published(now).map(|one| one.key.jwk().clone()).collect();
+    let jwks: Vec<Value> = server
+        .0
+        .state()
+        .keys
+        .published(now)
+        .map(|one| one.key.jwk().clone())
+        .collect();
     cacheable(&headers, &json!({ "keys": jwks }))
 }
 
@@ -175,8 +221,8 @@ async fn metadata(
     Ok(cacheable(&headers, &document))
 }
 
-/// The metadata of the issuer whose identifier has this path: that of version 4. Version 3 has a bare
-/// host as its issuer, so that no document may be here (RFC 8414 §3.3).
+/// The metadata of the issuer whose identifier has this path: that of version 4. Version 3 has a
+/// bare host as its issuer, so that no document may be here (RFC 8414 §3.3).
 async fn metadata_of_issuer(
     server: State<AuthorizationServer>,
     Path(path): Path<Vec<(String, String)>>,
@@ -192,15 +238,33 @@ async fn metadata_of_issuer(
 fn cacheable(asked: &HeaderMap, document: &Value) -> Response {
     let body = document.to_string();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes());
-    let tag: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let tag: String = digest
+        .as_ref()
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let tag = format!("\"{tag}\"");
     let known = asked.get_all(header::IF_NONE_MATCH).iter().any(|value| {
-        value.to_str().is_ok_and(|tags| tags.split(',').any(|one| one.trim().trim_start_matches("W/") == tag))
+        value.to_str().is_ok_and(|tags| {
+            tags.split(',')
+                .any(|one| one.trim().trim_start_matches("W/") == tag)
+        })
     });
     let headers = [
         (header::CACHE_CONTROL, CACHED),
-        (header::ETAG, HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"\""))),
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (
+            header::ETAG,
+            HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"\"")),
+        ),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ),
     ];
-    if known { (StatusCode::NOT_MODIFIED, headers).into_response() } else { (headers, body).into_response() }
+    if known {
+        (StatusCode::NOT_MODIFIED, headers).into_response()
+    } else {
+        (headers, body).into_response()
+    }
 }

@@ -32,8 +32,13 @@ pub enum Endpoints {
 }
 
 impl Endpoints {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Token, Self::Keys, Self::Discovery, Self::Introspection, Self::Management];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Token,
+        Self::Keys,
+        Self::Discovery,
+        Self::Introspection,
+        Self::Management,
+    ];
 
     /// What people call them.
     pub(super) fn name(self) -> &'static str {
@@ -117,12 +122,19 @@ impl Faults {
     /// What the next answer is going to suffer.
     pub(super) fn next(&self, endpoints: Endpoints) -> Option<Fault> {
         let script = self.script();
-        let mut pending = script.faults.iter().filter(|(of, left, _)| *of == endpoints && *left != Some(0));
+        let mut pending = script
+            .faults
+            .iter()
+            .filter(|(of, left, _)| *of == endpoints && *left != Some(0));
         pending.next().map(|(.., fault)| fault.clone())
     }
 
     pub(super) fn requests(&self, endpoints: Endpoints) -> usize {
-        self.script().requests.iter().find(|(of, _)| *of == endpoints).map_or(0, |(_, count)| *count)
+        self.script()
+            .requests
+            .iter()
+            .find(|(of, _)| *of == endpoints)
+            .map_or(0, |(_, count)| *count)
     }
 
     /// Counts a request and takes the fault that is its turn.
@@ -147,16 +159,20 @@ impl Faults {
 }
 
 /// The folders of the metadata that RFC 8414 §3.1 defines; the issuer's path is below.
-const WELL_KNOWN: [&str; 2] =
-    ["/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"];
+const WELL_KNOWN: [&str; 2] = [
+    "/.well-known/oauth-authorization-server",
+    "/.well-known/openid-configuration",
+];
 
 /// Which endpoints a path belongs to.
 pub(super) fn endpoints(path: &str) -> Option<Endpoints> {
     if path.starts_with("/management/") {
         return Some(Endpoints::Management);
     }
-    let is_in =
-        |folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let is_in = |folder: &str| {
+        path.strip_prefix(folder)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
     if WELL_KNOWN.into_iter().any(is_in) {
         return Some(Endpoints::Discovery);
     }
@@ -179,8 +195,11 @@ pub(super) async fn inject(
     request: Request,
     next: Next,
 ) -> Response {
-    let fault = endpoints(request.uri().path()).and_then(|endpoints| server.0.faults.take(endpoints));
-    let Some(fault) = fault else { return next.run(request).await };
+    let fault =
+        endpoints(request.uri().path()).and_then(|endpoints| server.0.faults.take(endpoints));
+    let Some(fault) = fault else {
+        return next.run(request).await;
+    };
     let spoiled = Spoiled(fault.name());
     let mut response = spoil(fault, request, next).await;
     response.extensions_mut().insert(spoiled);
@@ -196,9 +215,13 @@ async fn spoil(fault: Fault, mut request: Request, next: Next) -> Response {
     match fault {
         Fault::Empty => answer(StatusCode::OK, Body::empty()),
         Fault::Garbage => {
-            let mut response =
-                answer(StatusCode::OK, Body::from("<!doctype html><title>Down for maintenance</title>"));
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+            let mut response = answer(
+                StatusCode::OK,
+                Body::from("<!doctype html><title>Down for maintenance</title>"),
+            );
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
             response
         }
         Fault::Hang => std::future::pending().await,
@@ -209,7 +232,9 @@ async fn spoil(fault: Fault, mut request: Request, next: Next) -> Response {
         Fault::Outage(retry_after) => {
             let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, Body::empty());
             if let Some(seconds) = retry_after {
-                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+                response
+                    .headers_mut()
+                    .insert(header::RETRY_AFTER, seconds.into());
             }
             response
         }
@@ -225,7 +250,9 @@ async fn spoil(fault: Fault, mut request: Request, next: Next) -> Response {
             // "Not modified" has nothing to take away.
             request.headers_mut().remove(header::IF_NONE_MATCH);
             let (head, body) = next.run(request).await.into_parts();
-            let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+            let body = axum::body::to_bytes(body, usize::MAX)
+                .await
+                .unwrap_or_default();
             let half = body.slice(..body.len() / 2);
             Response::from_parts(head, Body::from(half))
         }

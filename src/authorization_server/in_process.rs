@@ -23,7 +23,10 @@ pub struct InProcess {
 
 impl InProcess {
     pub(super) fn new(server: &AuthorizationServer) -> Self {
-        Self { router: server.router(), base_url: format!("{}/", server.base_url()) }
+        Self {
+            router: server.router(),
+            base_url: format!("{}/", server.base_url()),
+        }
     }
 }
 
@@ -31,7 +34,9 @@ impl Transport for InProcess {
     fn send(&self, request: Request<Bytes>, max_body: usize) -> SendFuture<'_> {
         Box::pin(async move {
             if !request.uri().to_string().starts_with(&self.base_url) {
-                return Err(TransportError::unreachable("there is nobody but the authorization server"));
+                return Err(TransportError::unreachable(
+                    "there is nobody but the authorization server",
+                ));
             }
             let mut router = self.router.clone();
             // Routers are always ready and never fail.
@@ -41,7 +46,9 @@ impl Transport for InProcess {
             let mut whole = BytesMut::new();
             while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
                 let frame = frame.map_err(TransportError::unreachable)?;
-                let Ok(data) = frame.into_data() else { continue };
+                let Ok(data) = frame.into_data() else {
+                    continue;
+                };
                 if whole.len() + data.len() > max_body {
                     return Err(TransportError::too_large());
                 }

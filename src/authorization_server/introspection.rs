@@ -23,8 +23,9 @@ pub(super) async fn introspect(
 ) -> Result<Response, Refusal> {
     let parameters = Parameters::read(&headers, &body)?;
     authenticate(&server.0.state(), &headers, &parameters)?;
-    let token =
-        parameters.one("token").ok_or_else(|| Refusal::bad_request("invalid_request", "token is missing"))?;
+    let token = parameters
+        .one("token")
+        .ok_or_else(|| Refusal::bad_request("invalid_request", "token is missing"))?;
     // RFC 7662 §2.2: why a token is not active is nobody's business.
     let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     Ok(match active(&server.0, token) {
@@ -73,9 +74,19 @@ fn active(server: &Inner, token: &str) -> Option<Active> {
         // A token of an application that is gone is of no use any more.
         state.application(&claims.sub)?;
         let mut keys = state.keys.published(now).map(|one| &one.key);
-        Arc::clone(keys.find(|key| header.kid == key.kid() && header.alg == key.algorithm().name())?)
+        Arc::clone(
+            keys.find(|key| header.kid == key.kid() && header.alg == key.algorithm().name())?,
+        )
     };
-    let ours = [Version::V3, Version::V4].iter().any(|version| claims.iss == server.issuer(*version));
-    let good = ours && now.as_secs() < claims.exp && key.has_signed(input.as_bytes(), &decode(signature)?);
-    good.then(|| Active { active: true, token_type: "Bearer", client_id: claims.sub.clone(), claims })
+    let ours = [Version::V3, Version::V4]
+        .iter()
+        .any(|version| claims.iss == server.issuer(*version));
+    let good =
+        ours && now.as_secs() < claims.exp && key.has_signed(input.as_bytes(), &decode(signature)?);
+    good.then(|| Active {
+        active: true,
+        token_type: "Bearer",
+        client_id: claims.sub.clone(),
+        claims,
+    })
 }

@@ -37,10 +37,19 @@ pub(super) fn claims(
     now: UnixTime,
     lifetime: Duration,
 ) -> Map<String, Value> {
-    let Subject { client_id, mut audience, scope, roles } = subject;
+    let Subject {
+        client_id,
+        mut audience,
+        scope,
+        roles,
+    } = subject;
     let audience = match version {
         // Version 3 has one audience, as a string.
-        Version::V3 => json!(if audience.is_empty() { String::new() } else { audience.swap_remove(0) }),
+        Version::V3 => json!(if audience.is_empty() {
+            String::new()
+        } else {
+            audience.swap_remove(0)
+        }),
         Version::V4 => json!(audience),
     };
     let mut claims = members(json!({

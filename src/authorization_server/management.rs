@@ -24,11 +24,23 @@ pub(super) fn router(server: AuthorizationServer) -> Router<AuthorizationServer>
         // App ID's guide posts to the path with a slash at its end.
         .route("/applications", get(list).post(register))
         .route("/applications/", get(list).post(register))
-        .route("/applications/{client_id}", get(show).put(rename).delete(remove))
-        .route("/applications/{client_id}/scopes", get(scopes).put(set_scopes))
-        .route("/applications/{client_id}/roles", get(application_roles).put(set_application_roles))
+        .route(
+            "/applications/{client_id}",
+            get(show).put(rename).delete(remove),
+        )
+        .route(
+            "/applications/{client_id}/scopes",
+            get(scopes).put(set_scopes),
+        )
+        .route(
+            "/applications/{client_id}/roles",
+            get(application_roles).put(set_application_roles),
+        )
         .route("/roles", get(list_roles).post(add_role))
-        .route("/roles/{id}", get(show_role).put(replace_role).delete(remove_role))
+        .route(
+            "/roles/{id}",
+            get(show_role).put(replace_role).delete(remove_role),
+        )
         .route("/keys", get(list_keys).post(rotate))
         .route("/keys/{kid}", delete(withdraw))
         .route_layer(from_fn_with_state(server, check_token))
@@ -37,7 +49,9 @@ pub(super) fn router(server: AuthorizationServer) -> Router<AuthorizationServer>
 /// The part of a path with this name. Paths nest, so they are read by name.
 fn segment<'a>(path: &'a [(String, String)], name: &str) -> Result<&'a str, Refusal> {
     let found = path.iter().find(|(other, _)| other == name);
-    found.map(|(_, value)| value.as_str()).ok_or_else(Refusal::not_found)
+    found
+        .map(|(_, value)| value.as_str())
+        .ok_or_else(Refusal::not_found)
 }
 
 type Server = State<AuthorizationServer>;
@@ -46,16 +60,24 @@ type Segments = Path<Vec<(String, String)>>;
 /// In App ID an IAM token; here the one that the server was started with.
 async fn check_token(State(server): Server, request: Request, next: Next) -> Response {
     let mut fields = request.headers().get_all(header::AUTHORIZATION).iter();
-    let token = fields.next().and_then(|value| value.to_str().ok()).and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("Bearer").then_some(token)
-    });
-    if fields.next().is_none() && token.is_some_and(|token| same(token, &server.0.management_token)) {
+    let token = fields
+        .next()
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("Bearer").then_some(token)
+        });
+    if fields.next().is_none() && token.is_some_and(|token| same(token, &server.0.management_token))
+    {
         return next.run(request).await;
     }
-    Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", "the management token is missing or wrong")
-        .challenging(r#"Bearer realm="management""#)
-        .into_response()
+    Refusal::new(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "the management token is missing or wrong",
+    )
+    .challenging(r#"Bearer realm="management""#)
+    .into_response()
 }
 
 /// The JSON of a request, whatever its content type says: the guide's `curl` says it right.
@@ -86,20 +108,30 @@ struct Named {
 async fn register(State(server): Server, Whole(body): Whole) -> Result<Json<Value>, Refusal> {
     let Named { name, kind } = read(&body)?;
     let kind = kind.as_deref().unwrap_or("regularwebapp");
-    let registered =
-        server.0.change(|state| state.register_as(&name, kind)).map_err(|error| refused(&error))?;
+    let registered = server
+        .0
+        .change(|state| state.register_as(&name, kind))
+        .map_err(|error| refused(&error))?;
     Ok(Json(application(&server.0, &registered)))
 }
 
 async fn list(State(server): Server) -> Json<Value> {
     let applications = server.0.state().applications.clone();
-    let shown: Vec<Value> = applications.iter().map(|one| application(&server.0, one)).collect();
+    let shown: Vec<Value> = applications
+        .iter()
+        .map(|one| application(&server.0, one))
+        .collect();
     Json(json!({ "applications": shown }))
 }
 
 async fn show(State(server): Server, Path(path): Segments) -> Result<Json<Value>, Refusal> {
     let client_id = segment(&path, "client_id")?;
-    let found = server.0.state().application(client_id).cloned().ok_or_else(Refusal::not_found)?;
+    let found = server
+        .0
+        .state()
+        .application(client_id)
+        .cloned()
+        .ok_or_else(Refusal::not_found)?;
     Ok(Json(application(&server.0, &found)))
 }
 
@@ -115,7 +147,9 @@ async fn rename(
 
 async fn remove(State(server): Server, Path(path): Segments) -> Result<StatusCode, Refusal> {
     let client_id = segment(&path, "client_id")?;
-    let removed = server.0.change(|state| Ok(state.delete_application(client_id)));
+    let removed = server
+        .0
+        .change(|state| Ok(state.delete_application(client_id)));
     match removed.map_err(|error| refused(&error))? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Refusal::not_found()),
@@ -130,7 +164,9 @@ struct Scopes {
 async fn scopes(State(server): Server, Path(path): Segments) -> Result<Json<Value>, Refusal> {
     let client_id = segment(&path, "client_id")?;
     let state = server.0.state();
-    let found = state.application(client_id).ok_or_else(Refusal::not_found)?;
+    let found = state
+        .application(client_id)
+        .ok_or_else(Refusal::not_found)?;
     Ok(Json(json!({ "scopes": found.scopes })))
 }
 
@@ -140,7 +176,9 @@ async fn set_scopes(
     Whole(body): Whole,
 ) -> Result<Json<Value>, Refusal> {
     let Scopes { scopes } = read(&body)?;
-    let changed = change(&server.0, &path, |application| application.set_scopes(scopes))?;
+    let changed = change(&server.0, &path, |application| {
+        application.set_scopes(scopes)
+    })?;
     Ok(Json(json!({ "scopes": changed.scopes })))
 }
 
@@ -154,9 +192,18 @@ struct Ids {
     ids: Vec<String>,
 }
 
-async fn application_roles(State(server): Server, Path(path): Segments) -> Result<Json<Value>, Refusal> {
+async fn application_roles(
+    State(server): Server,
+    Path(path): Segments,
+) -> Result<Json<Value>, Refusal> {
     let client_id = segment(&path, "client_id")?;
-    let ids = server.0.state().application(client_id).ok_or_else(Refusal::not_found)?.role_ids.clone();
+    let ids = server
+        .0
+        .state()
+        .application(client_id)
+        .ok_or_else(Refusal::not_found)?
+        .role_ids
+        .clone();
     Ok(Json(roles_by_id(&server.0, &ids)))
 }
 
@@ -169,21 +216,28 @@ async fn set_application_roles(
     let client_id = segment(&path, "client_id")?;
     let changed = server.0.change(|state| {
         if !ids.iter().all(|id| state.has_role(id)) {
-            return Err(ConfigError::without_value("roles", "must be ids of roles that there are"));
+            return Err(ConfigError::without_value(
+                "roles",
+                "must be ids of roles that there are",
+            ));
         }
         state.change_application(client_id, |application| {
             application.role_ids = ids;
             Ok(())
         })
     });
-    let changed = changed.map_err(|error| refused(&error))?.ok_or_else(Refusal::not_found)?;
+    let changed = changed
+        .map_err(|error| refused(&error))?
+        .ok_or_else(Refusal::not_found)?;
     Ok(Json(roles_by_id(&server.0, &changed.role_ids)))
 }
 
 fn roles_by_id(server: &Inner, ids: &[String]) -> Value {
     let state = server.state();
     let roles = state.roles.iter().filter(|role| ids.contains(&role.id));
-    let shown: Vec<Value> = roles.map(|role| json!({ "id": role.id, "name": role.name })).collect();
+    let shown: Vec<Value> = roles
+        .map(|role| json!({ "id": role.id, "name": role.name }))
+        .collect();
     json!({ "roles": shown })
 }
 
@@ -195,7 +249,9 @@ fn change(
 ) -> Result<Registration, Refusal> {
     let client_id = segment(path, "client_id")?;
     let changed = server.change(|state| state.change_application(client_id, change));
-    changed.map_err(|error| refused(&error))?.ok_or_else(Refusal::not_found)
+    changed
+        .map_err(|error| refused(&error))?
+        .ok_or_else(Refusal::not_found)
 }
 
 fn application(server: &Inner, application: &Registration) -> Value {
@@ -230,17 +286,29 @@ struct Access {
 
 impl RoleBody {
     fn into_role(self, id: String) -> Result<Role, ConfigError> {
-        let access =
-            self.access.into_iter().map(|Access { application_id, scopes }| (application_id, scopes));
-        let role = Role { id, name: self.name, description: self.description, access: access.collect() };
+        let access = self.access.into_iter().map(
+            |Access {
+                 application_id,
+                 scopes,
+             }| (application_id, scopes),
+        );
+        let role = Role {
+            id,
+            name: self.name,
+            description: self.description,
+            access: access.collect(),
+        };
         role.check()?;
         Ok(role)
     }
 }
 
 fn role(role: &Role) -> Value {
-    let access: Vec<Value> =
-        role.access.iter().map(|(id, scopes)| json!({ "application_id": id, "scopes": scopes })).collect();
+    let access: Vec<Value> = role
+        .access
+        .iter()
+        .map(|(id, scopes)| json!({ "application_id": id, "scopes": scopes }))
+        .collect();
     json!({ "id": role.id, "name": role.name, "description": role.description, "access": access })
 }
 
@@ -249,9 +317,14 @@ async fn list_roles(State(server): Server) -> Json<Value> {
     Json(json!({ "roles": shown }))
 }
 
-async fn add_role(State(server): Server, Whole(body): Whole) -> Result<(StatusCode, Json<Value>), Refusal> {
+async fn add_role(
+    State(server): Server,
+    Whole(body): Whole,
+) -> Result<(StatusCode, Json<Value>), Refusal> {
     let body: RoleBody = read(&body)?;
-    let added = server.0.change(|state| state.add_role(body.into_role(uuid::Uuid::new_v4().to_string())?));
+    let added = server
+        .0
+        .change(|state| state.add_role(body.into_role(uuid::Uuid::new_v4().to_string())?));
     let added = added.map_err(|error| refused(&error))?;
     Ok((StatusCode::CREATED, Json(role(&added))))
 }
@@ -259,7 +332,11 @@ async fn add_role(State(server): Server, Whole(body): Whole) -> Result<(StatusCo
 async fn show_role(State(server): Server, Path(path): Segments) -> Result<Json<Value>, Refusal> {
     let id = segment(&path, "id")?;
     let state = server.0.state();
-    let found = state.roles.iter().find(|role| role.id == id).ok_or_else(Refusal::not_found)?;
+    let found = state
+        .roles
+        .iter()
+        .find(|role| role.id == id)
+        .ok_or_else(Refusal::not_found)?;
     Ok(Json(role(found)))
 }
 
@@ -278,7 +355,9 @@ async fn replace_role(
             replacement
         }))
     });
-    let replaced = replaced.map_err(|error| refused(&error))?.ok_or_else(Refusal::not_found)?;
+    let replaced = replaced
+        .map_err(|error| refused(&error))?
+        .ok_or_else(Refusal::not_found)?;
     Ok(Json(role(&replaced)))
 }
 
@@ -306,7 +385,13 @@ async fn list_keys(State(server): Server) -> Json<Value> {
 async fn rotate(State(server): Server) -> Result<(StatusCode, Json<Value>), Refusal> {
     // Making an RSA key takes a while: not on a worker of the runtime.
     let rotated = tokio::task::spawn_blocking(move || server.rotate()).await;
-    let failed = || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "no key could be made");
+    let failed = || {
+        Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "server_error",
+            "no key could be made",
+        )
+    };
     let kid = rotated.map_err(|_| failed())?.map_err(|_| failed())?;
     Ok((StatusCode::CREATED, Json(json!({ "kid": kid }))))
 }
@@ -315,8 +400,17 @@ async fn withdraw(State(server): Server, Path(path): Segments) -> Result<StatusC
     let kid = segment(&path, "kid")?.to_owned();
     // It may have to make a key: not on a worker of the runtime.
     let withdrawn = tokio::task::spawn_blocking(move || server.withdraw(&kid)).await;
-    let failed = |_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "no key could be made");
-    match withdrawn.map_err(failed)?.map_err(|error| refused(&error))? {
+    let failed = |_| {
+        Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "server_error",
+            "no key could be made",
+        )
+    };
+    match withdrawn
+        .map_err(failed)?
+        .map_err(|error| refused(&error))?
+    {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Refusal::not_found()),
     }

@@ -67,8 +67,13 @@ impl Signature {
             }),
             Self::PublicKeyAsSecret => {
                 // The modulus of an RSA key, the coordinate of the others, as the key set has it.
-                let number = key.jwk().get("n").or_else(|| key.jwk().get("x")).and_then(Value::as_str);
-                let secret = hmac::Key::new(hmac::HMAC_SHA256, number.unwrap_or_default().as_bytes());
+                let number = key
+                    .jwk()
+                    .get("n")
+                    .or_else(|| key.jwk().get("x"))
+                    .and_then(Value::as_str);
+                let secret =
+                    hmac::Key::new(hmac::HMAC_SHA256, number.unwrap_or_default().as_bytes());
                 Ok(hmac::sign(&secret, input).as_ref().to_vec())
             }
         }
@@ -136,7 +141,8 @@ impl Mint {
         let now = self.server.0.clock.now();
         let hour = Duration::from_secs(3600);
         let at = |time: UnixTime| time.as_secs();
-        self.claim("exp", at(now.saturating_sub(hour))).claim("iat", at(now.saturating_sub(hour * 2)))
+        self.claim("exp", at(now.saturating_sub(hour)))
+            .claim("iat", at(now.saturating_sub(hour * 2)))
     }
 
     /// In the shape of [RFC 9068](https://www.rfc-editor.org/rfc/rfc9068#section-2): `typ` is
@@ -144,7 +150,10 @@ impl Mint {
     pub fn rfc9068(self) -> Self {
         let client_id = self.client_id.clone();
         let jti = uuid::Uuid::new_v4().to_string();
-        self.header("typ", "at+jwt").without_header("ver").claim("client_id", client_id).claim("jti", jti)
+        self.header("typ", "at+jwt")
+            .without_header("ver")
+            .claim("client_id", client_id)
+            .claim("jti", jti)
     }
 
     /// Signed by a key that is not published, under the `kid` of the current one: a forgery.
@@ -159,9 +168,10 @@ impl Mint {
         self
     }
 
-    /// `alg` is `HS256`, and the secret is the text of the public key's `n`, or `x`, in the key set, which
-    /// everybody knows: one of the forgeries of RFC 8725 §2.1, where a verifier lets the token choose
-    /// the kind of key. (A verifier may be open to others: its key as PEM or DER.)
+    /// `alg` is `HS256`, and the secret is the text of the public key's `n`, or `x`, in the key
+    /// set, which everybody knows: one of the forgeries of RFC 8725 §2.1, where a verifier lets
+    /// the token choose the kind of key. (A verifier may be open to others: its key as PEM or
+    /// DER.)
     pub fn hs256_with_public_key(mut self) -> Self {
         self.signature = Signature::PublicKeyAsSecret;
         self
@@ -186,12 +196,24 @@ impl Mint {
     /// If a key cannot be made or does not sign, which is the operating system's fault.
     #[must_use]
     pub fn sign(self) -> String {
-        let Self { server, client_id, header, claims, without, without_header, signature, expires_in } = self;
+        let Self {
+            server,
+            client_id,
+            header,
+            claims,
+            without,
+            without_header,
+            signature,
+            expires_in,
+        } = self;
         let inner = &server.0;
         let now = inner.clock.now();
         let (current, roles) = {
             let state = inner.state();
-            let roles = state.application(&client_id).map(|one| state.role_names(one)).unwrap_or_default();
+            let roles = state
+                .application(&client_id)
+                .map(|one| state.role_names(one))
+                .unwrap_or_default();
             (std::sync::Arc::clone(state.keys.current()), roles)
         };
         let generate = |kid: &str, algorithm| {
@@ -200,16 +222,29 @@ impl Mint {
         };
         let other = match signature {
             Signature::AnotherKey => Some(generate(current.kid(), current.algorithm())),
-            Signature::Another(algorithm) => {
-                Some(generate(&super::signing_keys::new_kid(&inner.tenant_id), algorithm))
-            }
-            Signature::Current | Signature::Tampered | Signature::PublicKeyAsSecret | Signature::None => None,
+            Signature::Another(algorithm) => Some(generate(
+                &super::signing_keys::new_kid(&inner.tenant_id),
+                algorithm,
+            )),
+            Signature::Current
+            | Signature::Tampered
+            | Signature::PublicKeyAsSecret
+            | Signature::None => None,
         };
         let key = other.as_ref().unwrap_or(&current);
-        let subject =
-            Subject { client_id: &client_id, audience: vec![client_id.clone()], scope: String::new(), roles };
-        let mut all_claims =
-            issuance::claims(inner, Version::V4, subject, now, expires_in.unwrap_or(inner.token_lifetime));
+        let subject = Subject {
+            client_id: &client_id,
+            audience: vec![client_id.clone()],
+            scope: String::new(),
+            roles,
+        };
+        let mut all_claims = issuance::claims(
+            inner,
+            Version::V4,
+            subject,
+            now,
+            expires_in.unwrap_or(inner.token_lifetime),
+        );
         all_claims.extend(claims);
         all_claims.retain(|name, _| !without.contains(name));
         let mut all_header = issuance::header(Version::V4, key);
@@ -219,7 +254,8 @@ impl Mint {
         all_header.extend(header);
         all_header.retain(|name, _| !without_header.contains(name));
         let sign = |input: &[u8]| signature.made_with(key, input);
-        issuance::encode(&all_header, &all_claims, sign).expect("a key that was made for its algorithm")
+        issuance::encode(&all_header, &all_claims, sign)
+            .expect("a key that was made for its algorithm")
     }
 }
 

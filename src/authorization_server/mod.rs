@@ -16,8 +16,9 @@
 //! with `token`, `publickeys`, `.well-known/openid-configuration` and `introspect`, and
 //! `/management/v4/{tenant}/applications`. The metadata of version 4 is also where
 //! [RFC 8414 §3.1](https://www.rfc-editor.org/rfc/rfc8414#section-3.1) places it:
-//! `/.well-known/oauth-authorization-server/oauth/v4/{tenant}`. Called over a socket ([`AuthorizationServerBuilder::bind`])
-//! or in-process, without one ([`AuthorizationServer::transport`]).
+//! `/.well-known/oauth-authorization-server/oauth/v4/{tenant}`. Called over a socket
+//! ([`AuthorizationServerBuilder::bind`]) or in-process, without one
+//! ([`AuthorizationServer::transport`]).
 //!
 //! Over a socket it has a dashboard at `/`: applications and their credentials, tokens to try,
 //! keys, the last requests, and faults to switch on and off. It answers to loopback names only,
@@ -134,7 +135,8 @@ impl AuthorizationServer {
     /// Never: the URL was checked when the server was built.
     #[must_use]
     pub fn issuer(&self) -> Issuer {
-        Issuer::new(self.0.issuer(Version::V4)).expect("a URL that was checked when the server was built")
+        Issuer::new(self.0.issuer(Version::V4))
+            .expect("a URL that was checked when the server was built")
     }
 
     /// Where it publishes its keys.
@@ -201,12 +203,19 @@ impl AuthorizationServer {
     #[must_use]
     pub fn applications(&self) -> Vec<RegisteredApplication> {
         let applications = self.0.state().applications.clone();
-        applications.into_iter().map(|one| RegisteredApplication::new(self.clone(), one)).collect()
+        applications
+            .into_iter()
+            .map(|one| RegisteredApplication::new(self.clone(), one))
+            .collect()
     }
 
     /// A token with any claims and faults that a test needs; good unless it is spoiled.
     pub fn mint(&self, application: &RegisteredApplication) -> Mint {
-        Mint::new(self.clone(), application.client_id().to_owned(), &application.granted_scopes())
+        Mint::new(
+            self.clone(),
+            application.client_id().to_owned(),
+            &application.granted_scopes(),
+        )
     }
 
     /// Signs with a new key from now on. The old key goes on being published for as long as
@@ -254,7 +263,12 @@ impl AuthorizationServer {
     #[must_use]
     pub fn keys(&self) -> Vec<PublishedKey> {
         let now = self.0.clock.now();
-        self.0.state().keys.published(now).map(PublishedKey::of).collect()
+        self.0
+            .state()
+            .keys
+            .published(now)
+            .map(PublishedKey::of)
+            .collect()
     }
 
     /// Spoils every answer of these endpoints until [`clear_faults`](Self::clear_faults).
@@ -285,9 +299,9 @@ impl AuthorizationServer {
         endpoints::router(self.clone())
     }
 
-    /// Its endpoints and its dashboard, as [`Listening::serve`] serves them on loopback. To be called
-    /// by tests: whoever reaches the dashboard reads every secret. It answers only under the
-    /// [`base_url`](Self::base_url) and loopback names with its port.
+    /// Its endpoints and its dashboard, as [`Listening::serve`] serves them on loopback. To be
+    /// called by tests: whoever reaches the dashboard reads every secret. It answers only under
+    /// the [`base_url`](Self::base_url) and loopback names with its port.
     pub fn router_with_dashboard(&self) -> axum::Router {
         endpoints::router_with_dashboard(self.clone())
     }
@@ -301,7 +315,12 @@ impl AuthorizationServer {
 
 impl Inner {
     fn oauth_url(&self, version: Version) -> String {
-        format!("{}/oauth/{}/{}", self.base_url, version.as_str(), self.tenant_id)
+        format!(
+            "{}/oauth/{}/{}",
+            self.base_url,
+            version.as_str(),
+            self.tenant_id
+        )
     }
 
     /// Version 3 tokens name a bare host.
@@ -314,7 +333,9 @@ impl Inner {
 
     /// Host and port.
     fn authority(&self) -> &str {
-        self.base_url.split_once("://").map_or(&self.base_url, |(_, authority)| authority)
+        self.base_url
+            .split_once("://")
+            .map_or(&self.base_url, |(_, authority)| authority)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -323,7 +344,10 @@ impl Inner {
     }
 
     /// Changes a copy of the state, writes it down, and puts it in place: all or nothing.
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> Result<T, ConfigError>) -> Result<T, ConfigError> {
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&mut State) -> Result<T, ConfigError>,
+    ) -> Result<T, ConfigError> {
         let mut state = self.state();
         let mut changed = state.clone();
         let outcome = change(&mut changed)?;

@@ -9,7 +9,8 @@ use aws_lc_rs::rand;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     self, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
-    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
+    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaKeyPair, UnparsedPublicKey,
+    VerificationAlgorithm,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -39,7 +40,11 @@ pub(super) struct SigningKey {
 }
 
 impl SigningKey {
-    pub(super) fn generate(kid: String, algorithm: Algorithm, now: UnixTime) -> Result<Self, ConfigError> {
+    pub(super) fn generate(
+        kid: String,
+        algorithm: Algorithm,
+        now: UnixTime,
+    ) -> Result<Self, ConfigError> {
         let pkcs8 = generate(algorithm).map_err(|()| cannot("could not be made"))?;
         Self::from_pkcs8(kid, algorithm, &pkcs8, now)
     }
@@ -50,8 +55,8 @@ impl SigningKey {
         pkcs8: &[u8],
         created_at: UnixTime,
     ) -> Result<Self, ConfigError> {
-        let (public, mut jwk) =
-            public_half(algorithm, pkcs8).map_err(|()| cannot("is no PKCS#8 key of its algorithm"))?;
+        let (public, mut jwk) = public_half(algorithm, pkcs8)
+            .map_err(|()| cannot("is no PKCS#8 key of its algorithm"))?;
         if let Value::Object(members) = &mut jwk {
             members.insert("use".to_owned(), json!("sig"));
             members.insert("kid".to_owned(), json!(kid));
@@ -62,13 +67,22 @@ impl SigningKey {
         }
         let encoding = match family(algorithm) {
             Family::Rsa => EncodingKey::from_rsa_der(
-                rsa_private_key(pkcs8).ok_or_else(|| cannot("is no PKCS#8 key of its algorithm"))?,
+                rsa_private_key(pkcs8)
+                    .ok_or_else(|| cannot("is no PKCS#8 key of its algorithm"))?,
             ),
             Family::Ec(_) => EncodingKey::from_ec_der(pkcs8),
             Family::Ed => EncodingKey::from_ed_der(pkcs8),
         };
         let pkcs8 = STANDARD.encode(pkcs8).into();
-        Ok(Self { kid, algorithm, pkcs8, encoding, public, jwk, created_at })
+        Ok(Self {
+            kid,
+            algorithm,
+            pkcs8,
+            encoding,
+            public,
+            jwk,
+            created_at,
+        })
     }
 
     pub(super) fn kid(&self) -> &str {
@@ -104,7 +118,9 @@ impl SigningKey {
     /// Whether this key made the signature.
     pub(super) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
         let algorithm = verification_algorithm(self.algorithm);
-        UnparsedPublicKey::new(algorithm, &self.public).verify(message, signature).is_ok()
+        UnparsedPublicKey::new(algorithm, &self.public)
+            .verify(message, signature)
+            .is_ok()
     }
 }
 
@@ -130,14 +146,17 @@ pub(super) struct RingKey {
 
 impl KeyRing {
     pub(super) fn new(current: SigningKey) -> Self {
-        Self(vec![RingKey { key: Arc::new(current), published_until: None }])
+        Self(vec![RingKey {
+            key: Arc::new(current),
+            published_until: None,
+        }])
     }
 
     /// `None` unless the first key is the current one, and the others are retired.
     pub(super) fn from_keys(keys: Vec<RingKey>) -> Option<Self> {
         let (current, retired) = keys.split_first()?;
-        let is_ring =
-            current.published_until.is_none() && retired.iter().all(|one| one.published_until.is_some());
+        let is_ring = current.published_until.is_none()
+            && retired.iter().all(|one| one.published_until.is_some());
         is_ring.then_some(Self(keys))
     }
 
@@ -146,17 +165,29 @@ impl KeyRing {
     }
 
     pub(super) fn current(&self) -> &Arc<SigningKey> {
-        &self.0.first().expect("a ring is made with a key, and none is withdrawn while it is current").key
+        &self
+            .0
+            .first()
+            .expect("a ring is made with a key, and none is withdrawn while it is current")
+            .key
     }
 
     /// Puts a new key in front. The old one is published for as long as its tokens may live, unless
     /// there are too many.
     pub(super) fn rotate(&mut self, key: SigningKey, now: UnixTime, token_lifetime: Duration) {
-        self.0.retain(|old| old.published_until.is_none_or(|until| now <= until));
+        self.0
+            .retain(|old| old.published_until.is_none_or(|until| now <= until));
         for old in &mut self.0 {
-            old.published_until.get_or_insert_with(|| now.saturating_add(token_lifetime));
+            old.published_until
+                .get_or_insert_with(|| now.saturating_add(token_lifetime));
         }
-        self.0.insert(0, RingKey { key: Arc::new(key), published_until: None });
+        self.0.insert(
+            0,
+            RingKey {
+                key: Arc::new(key),
+                published_until: None,
+            },
+        );
         // The oldest is last.
         self.0.truncate(MAX_KEYS);
     }
@@ -164,12 +195,15 @@ impl KeyRing {
     /// Takes a retired key away.
     pub(super) fn withdraw(&mut self, kid: &str) -> bool {
         let before = self.0.len();
-        self.0.retain(|old| old.published_until.is_none() || old.key.kid() != kid);
+        self.0
+            .retain(|old| old.published_until.is_none() || old.key.kid() != kid);
         self.0.len() < before
     }
 
     pub(super) fn published(&self, now: UnixTime) -> impl Iterator<Item = &RingKey> {
-        self.0.iter().filter(move |key| key.published_until.is_none_or(|until| now <= until))
+        self.0
+            .iter()
+            .filter(move |key| key.published_until.is_none_or(|until| now <= until))
     }
 }
 
@@ -237,8 +271,11 @@ pub(super) fn random_secret() -> Result<SecretString, ConfigError> {
 
 /// Compares without telling by its duration where the difference is.
 pub(super) fn same(given: &str, secret: &SecretString) -> bool {
-    aws_lc_rs::constant_time::verify_slices_are_equal(given.as_bytes(), secret.expose_secret().as_bytes())
-        .is_ok()
+    aws_lc_rs::constant_time::verify_slices_are_equal(
+        given.as_bytes(),
+        secret.expose_secret().as_bytes(),
+    )
+    .is_ok()
 }
 
 fn cannot(reason: &str) -> ConfigError {
@@ -269,7 +306,10 @@ fn generate(algorithm: Algorithm) -> Result<Vec<u8>, ()> {
     Ok(match family(algorithm) {
         Family::Rsa => {
             let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(drop)?;
-            AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair).map_err(drop)?.as_ref().to_vec()
+            AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair)
+                .map_err(drop)?
+                .as_ref()
+                .to_vec()
         }
         Family::Ec(curve) => {
             let pair = EcdsaKeyPair::generate(curve).map_err(drop)?;
@@ -288,10 +328,12 @@ fn rsa_private_key(pkcs8: &[u8]) -> Option<&[u8]> {
     // keys of 2048 bits and more all have lengths of two bytes.
     let (_, version_and_algorithm) = pkcs8.split_first_chunk::<4>()?;
     let octet_string = version_and_algorithm.strip_prefix(&[
-        0x02, 0x01, 0x00, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05,
-        0x00,
+        0x02, 0x01, 0x00, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01,
+        0x01, 0x05, 0x00,
     ])?;
-    let (_, key) = octet_string.strip_prefix(&[0x04, 0x82])?.split_first_chunk::<2>()?;
+    let (_, key) = octet_string
+        .strip_prefix(&[0x04, 0x82])?
+        .split_first_chunk::<2>()?;
     Some(key)
 }
 
@@ -304,7 +346,10 @@ fn public_half(algorithm: Algorithm, pkcs8: &[u8]) -> Result<(Vec<u8>, Value), (
             let public = pair.public_key();
             let n = encode(public.modulus().big_endian_without_leading_zero());
             let e = encode(public.exponent().big_endian_without_leading_zero());
-            (public.as_ref().to_vec(), json!({ "kty": "RSA", "n": n, "e": e }))
+            (
+                public.as_ref().to_vec(),
+                json!({ "kty": "RSA", "n": n, "e": e }),
+            )
         }
         Family::Ec(curve) => {
             let pair = EcdsaKeyPair::from_pkcs8(curve, pkcs8).map_err(drop)?;
@@ -312,7 +357,11 @@ fn public_half(algorithm: Algorithm, pkcs8: &[u8]) -> Result<(Vec<u8>, Value), (
             // SEC 1 §2.3.3: 04, then both coordinates.
             let coordinates = point.strip_prefix(&[4]).ok_or(())?;
             let (x, y) = coordinates.split_at(coordinates.len() / 2);
-            let crv = if algorithm == Algorithm::Es256 { "P-256" } else { "P-384" };
+            let crv = if algorithm == Algorithm::Es256 {
+                "P-256"
+            } else {
+                "P-384"
+            };
             let jwk = json!({ "kty": "EC", "crv": crv, "x": encode(x), "y": encode(y) });
             (point, jwk)
         }

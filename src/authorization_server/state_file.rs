@@ -20,7 +20,8 @@ impl Found {
         {
             use std::os::unix::fs::PermissionsExt as _;
             if self.file.metadata()?.permissions().mode() & 0o077 != 0 {
-                self.file.set_permissions(fs::Permissions::from_mode(0o600))?;
+                self.file
+                    .set_permissions(fs::Permissions::from_mode(0o600))?;
             }
         }
         Ok(())
@@ -100,8 +101,10 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&beside)?;
-    let written =
-        file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, path));
+    let written = file
+        .write_all(text)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         // Should this fail too, the first error says more.
         let _left_over = fs::remove_file(&beside);
@@ -110,7 +113,9 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     // The file is in place. That a file system cannot say when its folder has reached the disk,
     // as some cannot, undoes nothing.
     #[cfg(unix)]
-    let _best_effort = path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all());
+    let _best_effort = path
+        .parent()
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all());
     Ok(())
 }
 

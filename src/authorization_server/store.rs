@@ -30,26 +30,42 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(tenant_id: &str, algorithm: Algorithm, now: UnixTime) -> Result<Self, ConfigError> {
+    pub(super) fn new(
+        tenant_id: &str,
+        algorithm: Algorithm,
+        now: UnixTime,
+    ) -> Result<Self, ConfigError> {
         let key = SigningKey::generate(new_kid(tenant_id), algorithm, now)?;
-        Ok(Self { applications: Vec::new(), roles: Vec::new(), keys: KeyRing::new(key) })
+        Ok(Self {
+            applications: Vec::new(),
+            roles: Vec::new(),
+            keys: KeyRing::new(key),
+        })
     }
 
     /// Whether it could have come about by changes: a file may have been edited.
     fn is_sound(&self) -> bool {
-        let Self { applications, roles, .. } = self;
+        let Self {
+            applications,
+            roles,
+            ..
+        } = self;
         are_distinct_ids(applications.iter().map(|one| one.client_id.as_str()))
             && are_distinct_ids(roles.iter().map(|role| role.id.as_str()))
             && are_distinct_ids(self.keys.all().iter().map(|one| one.key.kid()))
             && applications.iter().all(|one| one.check().is_ok())
             && roles.iter().all(|role| role.check().is_ok())
-            && applications.iter().flat_map(|one| &one.role_ids).all(|id| self.has_role(id))
+            && applications
+                .iter()
+                .flat_map(|one| &one.role_ids)
+                .all(|id| self.has_role(id))
     }
 }
 
 /// Whether all consist of letters, digits and `-`, as those that we make, and none is there twice.
 fn are_distinct_ids<'a>(mut ids: impl Iterator<Item = &'a str>) -> bool {
-    let is_id = |id: &str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let is_id =
+        |id: &str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let mut seen = HashSet::new();
     ids.all(|id| is_id(id) && seen.insert(id))
 }
@@ -68,25 +84,48 @@ struct StateFile {
 impl Store {
     /// Follows links once and for all: renaming over a link would put a file in its place.
     pub(super) fn new(path: Option<PathBuf>) -> Result<Self, ConfigError> {
-        let Some(path) = path else { return Ok(Self(None)) };
-        let path = state_file::resolve(&path).map_err(|error| unusable(&path, error.to_string()))?;
-        Ok(Self(Some(StateFile { path, last_seen: Mutex::new(None) })))
+        let Some(path) = path else {
+            return Ok(Self(None));
+        };
+        let path =
+            state_file::resolve(&path).map_err(|error| unusable(&path, error.to_string()))?;
+        Ok(Self(Some(StateFile {
+            path,
+            last_seen: Mutex::new(None),
+        })))
     }
 
     /// What the file holds; `None` without a file. A damaged one is an error, never a fresh start.
     pub(super) fn load(&self, tenant_id: &str) -> Result<Option<State>, ConfigError> {
-        let Some(StateFile { path, last_seen }) = &self.0 else { return Ok(None) };
+        let Some(StateFile { path, last_seen }) = &self.0 else {
+            return Ok(None);
+        };
         let failed = |error: io::Error| unusable(path, error.to_string());
-        let Some(found) = state_file::read(path).map_err(failed)? else { return Ok(None) };
+        let Some(found) = state_file::read(path).map_err(failed)? else {
+            return Ok(None);
+        };
         // The parser's message may quote secrets: no more than the place is told.
         let document: Document = serde_json::from_slice(&found.text).map_err(|error| {
-            unusable(path, format!("is damaged at line {}, column {}", error.line(), error.column()))
+            unusable(
+                path,
+                format!(
+                    "is damaged at line {}, column {}",
+                    error.line(),
+                    error.column()
+                ),
+            )
         })?;
         if document.tenant_id != tenant_id {
-            return Err(unusable(path, format!("belongs to another tenant, `{}`", document.tenant_id)));
+            return Err(unusable(
+                path,
+                format!("belongs to another tenant, `{}`", document.tenant_id),
+            ));
         }
         let state = document.into_state().ok_or_else(|| {
-            unusable(path, "is damaged: it is well-formed, but holds what no server has written")
+            unusable(
+                path,
+                "is damaged: it is well-formed, but holds what no server has written",
+            )
         })?;
         // Not before it is known to be ours: a mistaken path must do no harm.
         found.close_to_others().map_err(failed)?;
@@ -94,17 +133,23 @@ impl Store {
         Ok(Some(state))
     }
 
-    /// Writes all of it down, or nothing. What another program has written before is not lost: it is
-    /// an error. (Two that write at the very same moment are not told from one another.)
+    /// Writes all of it down, or nothing. What another program has written before is not lost: it
+    /// is an error. (Two that write at the very same moment are not told from one another.)
     pub(super) fn save(&self, tenant_id: &str, state: &State) -> Result<(), ConfigError> {
-        let Some(StateFile { path, last_seen }) = &self.0 else { return Ok(()) };
+        let Some(StateFile { path, last_seen }) = &self.0 else {
+            return Ok(());
+        };
         let failed = |error: io::Error| unusable(path, format!("cannot be written: {error}"));
         let text = serde_json::to_vec_pretty(&Document::of(tenant_id, state))
             .map_err(|error| failed(error.into()))?;
         let mut last_seen = last_seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let there = state_file::read(path).map_err(failed)?.map(|found| digest_of(&found.text));
+        let there = state_file::read(path)
+            .map_err(failed)?
+            .map(|found| digest_of(&found.text));
         // A file that is gone holds nothing that could be lost: it is made anew.
-        if there.is_some() && there.as_ref().map(Digest::as_ref) != last_seen.as_ref().map(Digest::as_ref) {
+        if there.is_some()
+            && there.as_ref().map(Digest::as_ref) != last_seen.as_ref().map(Digest::as_ref)
+        {
             return Err(unusable(
                 path,
                 "was changed by another program; start again to go on with what it holds",
@@ -167,19 +212,35 @@ struct KeyDocument {
 
 impl Document {
     fn of(tenant_id: &str, state: &State) -> Self {
-        let State { applications, roles, keys } = state;
+        let State {
+            applications,
+            roles,
+            keys,
+        } = state;
         Self {
             tenant_id: tenant_id.to_owned(),
-            applications: applications.iter().cloned().map(ApplicationDocument::from).collect(),
+            applications: applications
+                .iter()
+                .cloned()
+                .map(ApplicationDocument::from)
+                .collect(),
             roles: roles.iter().cloned().map(RoleDocument::from).collect(),
             keys: keys.all().iter().map(KeyDocument::from).collect(),
         }
     }
 
     fn into_state(self) -> Option<State> {
-        let keys = self.keys.into_iter().map(KeyDocument::into_key).collect::<Option<Vec<_>>>()?;
+        let keys = self
+            .keys
+            .into_iter()
+            .map(KeyDocument::into_key)
+            .collect::<Option<Vec<_>>>()?;
         let state = State {
-            applications: self.applications.into_iter().map(Registration::from).collect(),
+            applications: self
+                .applications
+                .into_iter()
+                .map(Registration::from)
+                .collect(),
             roles: self.roles.into_iter().map(Role::from).collect(),
             keys: KeyRing::from_keys(keys)?,
         };
@@ -189,32 +250,89 @@ impl Document {
 
 impl From<Registration> for ApplicationDocument {
     fn from(one: Registration) -> Self {
-        let Registration { client_id, secret, name, kind, scopes, role_ids } = one;
-        Self { client_id, secret: secret.expose_secret().to_owned(), name, kind, scopes, role_ids }
+        let Registration {
+            client_id,
+            secret,
+            name,
+            kind,
+            scopes,
+            role_ids,
+        } = one;
+        Self {
+            client_id,
+            secret: secret.expose_secret().to_owned(),
+            name,
+            kind,
+            scopes,
+            role_ids,
+        }
     }
 }
 
 impl From<ApplicationDocument> for Registration {
     fn from(one: ApplicationDocument) -> Self {
-        let ApplicationDocument { client_id, secret, name, kind, scopes, role_ids } = one;
-        Self { client_id, secret: secret.into(), name, kind, scopes, role_ids }
+        let ApplicationDocument {
+            client_id,
+            secret,
+            name,
+            kind,
+            scopes,
+            role_ids,
+        } = one;
+        Self {
+            client_id,
+            secret: secret.into(),
+            name,
+            kind,
+            scopes,
+            role_ids,
+        }
     }
 }
 
 impl From<Role> for RoleDocument {
-    fn from(Role { id, name, description, access }: Role) -> Self {
-        Self { id, name, description, access }
+    fn from(
+        Role {
+            id,
+            name,
+            description,
+            access,
+        }: Role,
+    ) -> Self {
+        Self {
+            id,
+            name,
+            description,
+            access,
+        }
     }
 }
 
 impl From<RoleDocument> for Role {
-    fn from(RoleDocument { id, name, description, access }: RoleDocument) -> Self {
-        Self { id, name, description, access }
+    fn from(
+        RoleDocument {
+            id,
+            name,
+            description,
+            access,
+        }: RoleDocument,
+    ) -> Self {
+        Self {
+            id,
+            name,
+            description,
+            access,
+        }
     }
 }
 
 impl From<&RingKey> for KeyDocument {
-    fn from(RingKey { key, published_until }: &RingKey) -> Self {
+    fn from(
+        RingKey {
+            key,
+            published_until,
+        }: &RingKey,
+    ) -> Self {
         Self {
             kid: key.kid().to_owned(),
             algorithm: key.algorithm().name().to_owned(),
@@ -231,6 +349,9 @@ impl KeyDocument {
         let pkcs8 = STANDARD.decode(&self.pkcs8).ok()?;
         let created_at = UnixTime::from_secs(self.created_at);
         let key = SigningKey::from_pkcs8(self.kid, algorithm, &pkcs8, created_at).ok()?;
-        Some(RingKey { key: Arc::new(key), published_until: self.published_until.map(UnixTime::from_secs) })
+        Some(RingKey {
+            key: Arc::new(key),
+            published_until: self.published_until.map(UnixTime::from_secs),
+        })
     }
 }

@@ -26,7 +26,9 @@ pub(super) async fn token(
 ) -> Result<Response, Refusal> {
     let version = version(&path)?;
     let parameters = Parameters::read(&headers, &body)?;
-    let grant_type = parameters.one("grant_type").ok_or_else(|| missing("grant_type"))?;
+    let grant_type = parameters
+        .one("grant_type")
+        .ok_or_else(|| missing("grant_type"))?;
     if grant_type != "client_credentials" {
         return Err(Refusal::bad_request(
             "unsupported_grant_type",
@@ -38,7 +40,8 @@ pub(super) async fn token(
         let state = inner.state();
         let application = authenticate(&state, &headers, &parameters)?;
         if application.kind == "singlepageapp" {
-            let reason = "a single-page application keeps no secret, and so has no client credentials grant";
+            let reason =
+                "a single-page application keeps no secret, and so has no client credentials grant";
             return Err(Refusal::bad_request("unauthorized_client", reason));
         }
         let scope = granted(&state.assigned_scopes(application), parameters.one("scope"))?;
@@ -51,12 +54,24 @@ pub(super) async fn token(
         let lifetime = inner.token_lifetime;
         let claims = issuance::claims(inner, version, subject, inner.clock.now(), lifetime);
         let grantee = Grantee(application.client_id.clone());
-        (claims, scope, lifetime, std::sync::Arc::clone(state.keys.current()), grantee)
+        (
+            claims,
+            scope,
+            lifetime,
+            std::sync::Arc::clone(state.keys.current()),
+            grantee,
+        )
     };
-    let token = issuance::encode(&issuance::header(version, &key), &claims, |input| key.sign(input))
-        .map_err(|_| {
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "the key does not sign")
-        })?;
+    let token = issuance::encode(&issuance::header(version, &key), &claims, |input| {
+        key.sign(input)
+    })
+    .map_err(|_| {
+        Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "server_error",
+            "the key does not sign",
+        )
+    })?;
     let body = json!({
         "access_token": token,
         "expires_in": lifetime.as_secs(),
@@ -78,19 +93,32 @@ pub(super) struct Grantee(pub(super) String);
 /// A request has no more parameters: RFC 6749 and its extensions know a dozen.
 const MAX_PARAMETERS: usize = 100;
 
-/// The parameters of a request, a form or, as App ID's Node SDK sends it, JSON: each name with its values.
+/// The parameters of a request, a form or, as App ID's Node SDK sends it, JSON: each name with its
+/// values.
 #[derive(Default)]
 pub(super) struct Parameters(BTreeMap<String, Vec<String>>);
 
 impl Parameters {
     pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, Refusal> {
-        let content_type =
-            headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let content_type = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let essence = content_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
         match essence.as_str() {
-            "application/x-www-form-urlencoded" => Self::collect(form_urlencoded::parse(body).into_owned()),
+            "application/x-www-form-urlencoded" => {
+                Self::collect(form_urlencoded::parse(body).into_owned())
+            }
             "application/json" => Self::collect(json_parameters(body)?.into_iter()),
-            _ => Err(Refusal::bad_request("invalid_request", "the body must be a form, or JSON")),
+            _ => Err(Refusal::bad_request(
+                "invalid_request",
+                "the body must be a form, or JSON",
+            )),
         }
     }
 
@@ -105,7 +133,10 @@ impl Parameters {
             let may_repeat = name == "resource";
             let values = parameters.0.entry(name).or_default();
             if !values.is_empty() && !may_repeat {
-                return Err(Refusal::bad_request("invalid_request", "a parameter is given twice"));
+                return Err(Refusal::bad_request(
+                    "invalid_request",
+                    "a parameter is given twice",
+                ));
             }
             values.push(value);
         }
@@ -123,8 +154,15 @@ impl Parameters {
 }
 
 fn json_parameters(body: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
-    let malformed = || Refusal::bad_request("invalid_request", "the body must be a JSON object of strings");
-    let Ok(Value::Object(members)) = serde_json::from_slice(body) else { return Err(malformed()) };
+    let malformed = || {
+        Refusal::bad_request(
+            "invalid_request",
+            "the body must be a JSON object of strings",
+        )
+    };
+    let Ok(Value::Object(members)) = serde_json::from_slice(body) else {
+        return Err(malformed());
+    };
     let mut parameters = Vec::new();
     for (name, value) in members {
         let values = match value {
@@ -133,7 +171,9 @@ fn json_parameters(body: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
             other => vec![other],
         };
         for value in values {
-            let Value::String(value) = value else { return Err(malformed()) };
+            let Value::String(value) = value else {
+                return Err(malformed());
+            };
             parameters.push((name.clone(), value));
         }
     }
@@ -151,13 +191,20 @@ pub(super) fn authenticate<'a>(
     parameters: &Parameters,
 ) -> Result<&'a Registration, Refusal> {
     let refused = || {
-        Refusal::new(StatusCode::UNAUTHORIZED, "invalid_client", "client authentication failed")
-            .challenging(r#"Basic realm="authorization server", charset="UTF-8""#)
+        Refusal::new(
+            StatusCode::UNAUTHORIZED,
+            "invalid_client",
+            "client authentication failed",
+        )
+        .challenging(r#"Basic realm="authorization server", charset="UTF-8""#)
     };
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
     let (field, another) = (fields.next(), fields.next());
     if another.is_some() || field.is_some() && parameters.one("client_secret").is_some() {
-        return Err(Refusal::bad_request("invalid_request", "the client must authenticate in one way"));
+        return Err(Refusal::bad_request(
+            "invalid_request",
+            "the client must authenticate in one way",
+        ));
     }
     let Some(field) = field else {
         let id = parameters.one("client_id").ok_or_else(refused)?;
@@ -171,7 +218,9 @@ pub(super) fn authenticate<'a>(
         if part.contains('&') {
             return None;
         }
-        form_urlencoded::parse(format!("x={part}").as_bytes()).next().map(|(_, value)| value.into_owned())
+        form_urlencoded::parse(format!("x={part}").as_bytes())
+            .next()
+            .map(|(_, value)| value.into_owned())
     };
     let application = state.authenticate(&id, &secret).or_else(|| {
         let (id, secret) = (decoded(&id)?, decoded(&secret)?);
@@ -179,9 +228,10 @@ pub(super) fn authenticate<'a>(
     });
     let application = application.ok_or_else(refused)?;
     match parameters.one("client_id") {
-        Some(other) if other != application.client_id => {
-            Err(Refusal::bad_request("invalid_request", "client_id is not the client that authenticated"))
-        }
+        Some(other) if other != application.client_id => Err(Refusal::bad_request(
+            "invalid_request",
+            "client_id is not the client that authenticated",
+        )),
         _ => Ok(application),
     }
 }
@@ -201,26 +251,39 @@ fn basic(field: &HeaderValue) -> Option<(String, String)> {
 /// all of it was assigned.
 fn granted(assigned: &BTreeSet<String>, requested: Option<&str>) -> Result<String, Refusal> {
     let Some(requested) = requested else {
-        let all: Vec<&str> =
-            std::iter::once(DEFAULT_SCOPE).chain(assigned.iter().map(String::as_str)).collect();
+        let all: Vec<&str> = std::iter::once(DEFAULT_SCOPE)
+            .chain(assigned.iter().map(String::as_str))
+            .collect();
         return Ok(all.join(" "));
     };
     let granted = distinct(requested.split(' ').filter(|scope| !scope.is_empty()));
-    let may_have =
-        |scope: &str| Scope::new(scope).is_ok() && (scope == DEFAULT_SCOPE || assigned.contains(scope));
+    let may_have = |scope: &str| {
+        Scope::new(scope).is_ok() && (scope == DEFAULT_SCOPE || assigned.contains(scope))
+    };
     if !granted.iter().all(|scope| may_have(scope)) {
-        return Err(Refusal::bad_request("invalid_scope", "a scope is not assigned to this application"));
+        return Err(Refusal::bad_request(
+            "invalid_scope",
+            "a scope is not assigned to this application",
+        ));
     }
     if granted.is_empty() {
         // RFC 6749 §3.3: one scope token at least.
-        return Err(Refusal::bad_request("invalid_scope", "no scope is requested"));
+        return Err(Refusal::bad_request(
+            "invalid_scope",
+            "no scope is requested",
+        ));
     }
     Ok(granted.join(" "))
 }
 
-/// Whom the token is for: `audience` (App ID, Auth0), `resource` (RFC 8707), else the application itself.
+/// Whom the token is for: `audience` (App ID, Auth0), `resource` (RFC 8707), else the application
+/// itself.
 fn audience(application: &Registration, parameters: &Parameters) -> Result<Vec<String>, Refusal> {
-    let mut audience: Vec<String> = parameters.one("audience").map(str::to_owned).into_iter().collect();
+    let mut audience: Vec<String> = parameters
+        .one("audience")
+        .map(str::to_owned)
+        .into_iter()
+        .collect();
     for resource in parameters.all("resource") {
         if Url::parse(resource).is_err() || resource.contains('#') {
             return Err(Refusal::bad_request(

@@ -118,13 +118,13 @@ impl TokenManagerBuilder {
         self
     }
 
-    /// How many calls may wait for a token, or for the successor of a refused one, at the same time.
-    /// Default: 1,024; at least 1. While the token endpoint is down, each of them holds a request in
-    /// memory.
+    /// How many calls may wait for a token, or for the successor of a refused one, at the same
+    /// time. Default: 1,024; at least 1. While the token endpoint is down, each of them holds a
+    /// request in memory.
     ///
     /// Beyond that a call for a token fails at once, with an error of kind
-    /// [`Overloaded`](crate::ErrorKind::Overloaded), and a call whose token was refused gets the response
-    /// of the resource server. Calls do not wait while there is a token.
+    /// [`Overloaded`](crate::ErrorKind::Overloaded), and a call whose token was refused gets the
+    /// response of the resource server. Calls do not wait while there is a token.
     pub fn max_waiters(mut self, calls: usize) -> Self {
         self.max_waiters = calls;
         self
@@ -142,10 +142,18 @@ impl TokenManagerBuilder {
     /// # Errors
     ///
     /// If a setting cannot be used: no transport, empty credentials, a parameter of the protocol
-    /// as an extra one, a `resource` that is no absolute URI, `max_waiters` of 0, plain `http` without
-    /// [`allow_loopback_http`](Self::allow_loopback_http).
+    /// as an extra one, a `resource` that is no absolute URI, `max_waiters` of 0, plain `http`
+    /// without [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
-        let Self { endpoint, grant, policy, transport, clock, allow_loopback_http, max_waiters } = self;
+        let Self {
+            endpoint,
+            grant,
+            policy,
+            transport,
+            clock,
+            allow_loopback_http,
+            max_waiters,
+        } = self;
         grant.check()?;
         if max_waiters == 0 {
             return Err(ConfigError::new("max_waiters", "0", "must be at least 1"));
@@ -163,8 +171,16 @@ impl TokenManagerBuilder {
         let (demand, demands) = mpsc::channel(1);
         let (progress, seen) = watch::channel(Progress::default());
         let manager = TokenManager::new(Arc::clone(&shared), demand, seen, &policy, max_waiters);
-        let task =
-            Task { endpoint, grant, policy, allow_loopback_http, transport, shared, demands, progress };
+        let task = Task {
+            endpoint,
+            grant,
+            policy,
+            allow_loopback_http,
+            transport,
+            shared,
+            demands,
+            progress,
+        };
         Ok((manager, Renewer::new(task)))
     }
 
@@ -177,8 +193,9 @@ impl TokenManagerBuilder {
     ///
     /// As [`build`](Self::build), and outside of a tokio runtime.
     pub fn start(self) -> Result<TokenManager, ConfigError> {
-        let runtime = tokio::runtime::Handle::try_current()
-            .map_err(|_| ConfigError::without_value("runtime", "is needed: call `start` within tokio's"))?;
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
+            ConfigError::without_value("runtime", "is needed: call `start` within tokio's")
+        })?;
         let (manager, renewer) = self.build()?;
         runtime.spawn(renewer);
         Ok(manager)

@@ -43,7 +43,11 @@ impl ClientCredentials {
     /// Credentials for `client_secret_basic`: HTTP Basic, its parts form-urlencoded first, as
     /// RFC 6749 §2.3.1 says.
     pub fn new(client_id: impl Into<String>, secret: impl Into<SecretString>) -> Self {
-        Self { id: client_id.into(), secret: secret.into(), method: Method::ClientSecretBasic }
+        Self {
+            id: client_id.into(),
+            secret: secret.into(),
+            method: Method::ClientSecretBasic,
+        }
     }
 
     /// HTTP Basic without the form-urlencoding: for servers that expect the parts as they are,
@@ -72,11 +76,18 @@ impl ClientCredentials {
             return Err(ConfigError::new("client id", "", "must not be empty"));
         }
         if self.secret.expose_secret().is_empty() {
-            return Err(ConfigError::without_value("client secret", "must not be empty"));
+            return Err(ConfigError::without_value(
+                "client secret",
+                "must not be empty",
+            ));
         }
         if self.method == Method::BasicUnencoded && self.id.contains(':') {
             // RFC 7617 §2: the user id ends at the first colon.
-            return Err(ConfigError::new("client id", &self.id, "must not hold a colon"));
+            return Err(ConfigError::new(
+                "client id",
+                &self.id,
+                "must not hold a colon",
+            ));
         }
         Ok(())
     }
@@ -99,14 +110,17 @@ impl ClientCredentials {
             Method::BasicUnencoded => format!("{}:{secret}", self.id),
             Method::ClientSecretBasic => {
                 let encode = |part: &str| {
-                    let mut encoded = Zeroizing::new(String::with_capacity(part.len().saturating_mul(3)));
+                    let mut encoded =
+                        Zeroizing::new(String::with_capacity(part.len().saturating_mul(3)));
                     encoded.extend(form_urlencoded::byte_serialize(part.as_bytes()));
                     encoded
                 };
                 format!("{}:{}", *encode(&self.id), *encode(secret))
             }
         };
-        Some(Zeroizing::new(STANDARD.encode(Zeroizing::new(pair).as_bytes())))
+        Some(Zeroizing::new(
+            STANDARD.encode(Zeroizing::new(pair).as_bytes()),
+        ))
     }
 
     /// Notes in which forms the secret goes out.
@@ -143,7 +157,12 @@ mod tests {
     fn basic(credentials: &ClientCredentials) -> String {
         let field = credentials.authorization().unwrap();
         assert!(field.is_sensitive());
-        let encoded = field.to_str().unwrap().strip_prefix("Basic ").unwrap().to_owned();
+        let encoded = field
+            .to_str()
+            .unwrap()
+            .strip_prefix("Basic ")
+            .unwrap()
+            .to_owned();
         String::from_utf8(STANDARD.decode(encoded).unwrap()).unwrap()
     }
 
@@ -151,14 +170,22 @@ mod tests {
     fn basic_authentication_is_form_urlencoded_unless_the_server_wants_it_raw() {
         let credentials = ClientCredentials::new("a b:c", "+/=é");
         assert_eq!(basic(&credentials), "a+b%3Ac:%2B%2F%3D%C3%A9");
-        assert_eq!(basic(&ClientCredentials::new("abc", "+/=").basic_unencoded()), "abc:+/=");
+        assert_eq!(
+            basic(&ClientCredentials::new("abc", "+/=").basic_unencoded()),
+            "abc:+/="
+        );
     }
 
     #[test]
     fn empty_credentials_and_a_raw_id_with_a_colon_are_refused() {
         assert!(ClientCredentials::new("", "s").check().is_err());
         assert!(ClientCredentials::new("a", "").check().is_err());
-        assert!(ClientCredentials::new("a:b", "s").basic_unencoded().check().is_err());
+        assert!(
+            ClientCredentials::new("a:b", "s")
+                .basic_unencoded()
+                .check()
+                .is_err()
+        );
         assert!(ClientCredentials::new("a:b", "s").check().is_ok());
     }
 }

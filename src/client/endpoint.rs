@@ -1,9 +1,9 @@
 //! Where tokens are asked for: a given address, or the one that the issuer's metadata names.
 //!
 //! A discovered address is looked up again after an hour, and after a token request that failed in
-//! a way which may mean that the endpoint has moved. If the metadata cannot be had then, the last known
-//! address is used: an outage of the metadata is none of the token endpoint. Metadata that name
-//! another issuer, or no address that can be used, are an error, and nothing is sent.
+//! a way which may mean that the endpoint has moved. If the metadata cannot be had then, the last
+//! known address is used: an outage of the metadata is none of the token endpoint. Metadata that
+//! name another issuer, or no address that can be used, are an error, and nothing is sent.
 
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,11 @@ pub(super) struct Place {
 
 impl TokenEndpoint {
     pub(super) fn discovered(issuer: Issuer, guess: Endpoint) -> Self {
-        Self::Discovered(Discovery { issuer, guess, known: None })
+        Self::Discovered(Discovery {
+            issuer,
+            guess,
+            known: None,
+        })
     }
 
     /// The address of the next token request.
@@ -87,9 +91,12 @@ impl TokenEndpoint {
     /// dropped wherever it waits.
     pub(super) async fn place(&mut self, lookup: Lookup<'_>) -> Result<Place, Error> {
         match self {
-            Self::Fixed(url) => {
-                Ok(Place { url: url.clone(), is_guessed: false, is_remembered: false, known: None })
-            }
+            Self::Fixed(url) => Ok(Place {
+                url: url.clone(),
+                is_guessed: false,
+                is_remembered: false,
+                known: None,
+            }),
             Self::Discovered(discovery) => {
                 let place = discovery.place(lookup).await?;
                 if let Some(known) = &mut discovery.known {
@@ -103,12 +110,17 @@ impl TokenEndpoint {
     /// Notes the outcome of a request to `place`. Returns whether the endpoint may have moved and
     /// is to be looked up again now.
     pub(super) fn settle<T>(&mut self, place: &Place, outcome: &Result<T, Error>) -> bool {
-        let Self::Discovered(discovery) = self else { return false };
+        let Self::Discovered(discovery) = self else {
+            return false;
+        };
         if outcome.as_ref().err().is_some_and(may_have_moved) {
             return place.is_remembered && !discovery.known.as_ref().is_some_and(Known::is_trusted);
         }
         // A guess that was wrong is not known: it is looked up again.
-        discovery.known = place.known.clone().or_else(|| Some(Known::new(place.url.clone(), true)));
+        discovery.known = place
+            .known
+            .clone()
+            .or_else(|| Some(Known::new(place.url.clone(), true)));
         false
     }
 }
@@ -131,7 +143,10 @@ impl Discovery {
         let is_absent = metadata::is_absent(&error);
         match &mut self.known {
             Some(known) => {
-                let rest = error.retry_after().unwrap_or_default().clamp(LOOK_UP_AGAIN, LONGEST_REST);
+                let rest = error
+                    .retry_after()
+                    .unwrap_or_default()
+                    .clamp(LOOK_UP_AGAIN, LONGEST_REST);
                 known.no_doubt_before = now() + rest;
                 known.look_up_at = now() + rest;
                 if is_absent && known.is_guessed {
@@ -147,15 +162,23 @@ impl Discovery {
                 }
                 Ok(known.place(false))
             }
-            None if is_absent => {
-                Ok(Place { url: self.guess.clone(), is_guessed: true, is_remembered: false, known: None })
-            }
+            None if is_absent => Ok(Place {
+                url: self.guess.clone(),
+                is_guessed: true,
+                is_remembered: false,
+                known: None,
+            }),
             None => Err(error),
         }
     }
 
     async fn look_up(&self, lookup: Lookup<'_>) -> Result<Endpoint, Unknown> {
-        let Lookup { transport, allow_loopback_http, now, mut limits } = lookup;
+        let Lookup {
+            transport,
+            allow_loopback_http,
+            now,
+            mut limits,
+        } = lookup;
         if self.known.is_some() {
             // The token request gets the rest of the time.
             limits.total = limits.total.mul_f64(0.4);
@@ -166,7 +189,9 @@ impl Discovery {
             .await
             .unwrap_or_else(|_elapsed| Err(Error::new(Operation::Discovery, ErrorKind::Timeout)));
         match named {
-            Ok(metadata) => metadata.token_endpoint(allow_loopback_http).map_err(Unknown::Wrong),
+            Ok(metadata) => metadata
+                .token_endpoint(allow_loopback_http)
+                .map_err(Unknown::Wrong),
             Err(error) if error.kind() == ErrorKind::IssuerMismatch => Err(Unknown::Wrong(error)),
             Err(error) => Err(Unknown::Absent(error)),
         }
@@ -184,7 +209,12 @@ enum Unknown {
 impl Known {
     fn new(url: Endpoint, is_guessed: bool) -> Self {
         let now = now();
-        Self { url, is_guessed, look_up_at: now + LOOK_UP_EVERY, no_doubt_before: now }
+        Self {
+            url,
+            is_guessed,
+            look_up_at: now + LOOK_UP_EVERY,
+            no_doubt_before: now,
+        }
     }
 
     fn is_trusted(&self) -> bool {
@@ -192,7 +222,12 @@ impl Known {
     }
 
     fn place(&self, is_remembered: bool) -> Place {
-        Place { url: self.url.clone(), is_guessed: self.is_guessed, is_remembered, known: Some(self.clone()) }
+        Place {
+            url: self.url.clone(),
+            is_guessed: self.is_guessed,
+            is_remembered,
+            known: Some(self.clone()),
+        }
     }
 
     /// Has the metadata asked before the next request, unless that was done a moment ago.
@@ -216,8 +251,8 @@ impl Place {
     }
 }
 
-/// Whether a token request failed in a way which may mean that nothing answers token requests at this
-/// address any more. A refusal in the words of OAuth comes from a token endpoint.
+/// Whether a token request failed in a way which may mean that nothing answers token requests at
+/// this address any more. A refusal in the words of OAuth comes from a token endpoint.
 fn may_have_moved(error: &Error) -> bool {
     let is_absent = |status| {
         matches!(

@@ -94,7 +94,11 @@ where
     /// The token was refused: it is replaced. What is next, if the request can be sent again, else
     /// the response.
     fn refused(self, response: S::Response) -> Result<State<S, B>, S::Response> {
-        let Self { tokens, token, retry } = self;
+        let Self {
+            tokens,
+            token,
+            retry,
+        } = self;
         let Some(retry) = retry else {
             let _there_is_no_second_attempt = tokens.reject(&token);
             return Err(response);
@@ -105,7 +109,11 @@ where
         };
         Ok(State::AwaitingSuccessor {
             wait: Box::pin(wait),
-            refused: Some(Box::new(Refused { response, tokens, retry })),
+            refused: Some(Box::new(Refused {
+                response,
+                tokens,
+                retry,
+            })),
         })
     }
 }
@@ -115,7 +123,9 @@ where
     S: Service<Request<B>>,
 {
     pub(super) fn calling(future: S::Future, sent: Option<Sent<S, B>>) -> Self {
-        Self { state: State::Calling { future, sent } }
+        Self {
+            state: State::Calling { future, sent },
+        }
     }
 
     pub(super) fn awaiting_token(
@@ -131,7 +141,12 @@ where
         Self {
             state: State::AwaitingToken {
                 wait: Box::pin(wait),
-                parked: Some(Box::new(Parked { request, second, service, tokens })),
+                parked: Some(Box::new(Parked {
+                    request,
+                    second,
+                    service,
+                    tokens,
+                })),
             },
         }
     }
@@ -150,7 +165,10 @@ where
             let next = match this.state.as_mut().project() {
                 StateProj::AwaitingToken { wait, parked } => {
                     let token = ready!(wait.as_mut().poll(cx))?;
-                    State::Starting { token, parked: parked.take() }
+                    State::Starting {
+                        token,
+                        parked: parked.take(),
+                    }
                 }
                 StateProj::Starting { token, parked } => {
                     let waiting = parked.as_mut().expect("polled after completion");
@@ -169,20 +187,41 @@ where
                 }
                 StateProj::AwaitingSuccessor { wait, refused } => {
                     let successor = ready!(wait.as_mut().poll(cx));
-                    let Refused { response, tokens, retry } =
-                        *refused.take().expect("polled after completion");
+                    let Refused {
+                        response,
+                        tokens,
+                        retry,
+                    } = *refused.take().expect("polled after completion");
                     match successor {
                         None => return Poll::Ready(Ok(response)),
-                        Some(token) => State::AwaitingReady { token, tokens, retry: Some(retry) },
+                        Some(token) => State::AwaitingReady {
+                            token,
+                            tokens,
+                            retry: Some(retry),
+                        },
                     }
                 }
-                StateProj::AwaitingReady { token, tokens, retry } => {
+                StateProj::AwaitingReady {
+                    token,
+                    tokens,
+                    retry,
+                } => {
                     let again = retry.as_mut().expect("polled after completion");
                     ready!(again.service.poll_ready(cx)).map_err(Into::into)?;
                     authorize(&mut again.request, token);
-                    let Retry { request, mut service } = *retry.take().expect("it was just there");
-                    let sent = Sent { tokens: tokens.clone(), token: token.clone(), retry: None };
-                    State::Calling { future: service.call(request), sent: Some(sent) }
+                    let Retry {
+                        request,
+                        mut service,
+                    } = *retry.take().expect("it was just there");
+                    let sent = Sent {
+                        tokens: tokens.clone(),
+                        token: token.clone(),
+                        retry: None,
+                    };
+                    State::Calling {
+                        future: service.call(request),
+                        sent: Some(sent),
+                    }
                 }
             };
             this.state.set(next);
@@ -195,11 +234,23 @@ where
     S: Service<Request<B>> + Clone,
 {
     fn send(self, token: &AccessToken) -> State<S, B> {
-        let Self { mut request, second, mut service, tokens } = self;
+        let Self {
+            mut request,
+            second,
+            mut service,
+            tokens,
+        } = self;
         let retry = second.map(|body| Retry::new(&request, body, service.clone()));
         authorize(&mut request, token);
-        let sent = Sent { tokens, token: token.clone(), retry };
-        State::Calling { future: service.call(request), sent: Some(sent) }
+        let sent = Sent {
+            tokens,
+            token: token.clone(),
+            retry,
+        };
+        State::Calling {
+            future: service.call(request),
+            sent: Some(sent),
+        }
     }
 }
 
@@ -210,21 +261,30 @@ const GRPC_UNAUTHENTICATED: &[u8] = b"16";
 /// with gRPC's status for 401 in the headers of the response, which has status 200.
 fn names_the_token<ResBody>(response: &Response<ResBody>) -> bool {
     let unauthenticated = response.status() == StatusCode::UNAUTHORIZED
-        || response.headers().get("grpc-status").is_some_and(|status| status == GRPC_UNAUTHENTICATED);
+        || response
+            .headers()
+            .get("grpc-status")
+            .is_some_and(|status| status == GRPC_UNAUTHENTICATED);
     unauthenticated && is_invalid_token(response.headers())
 }
 
 /// Whether a Bearer challenge says that the token is bad
 /// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)).
 fn is_invalid_token(headers: &HeaderMap) -> bool {
-    headers.get_all(header::WWW_AUTHENTICATE).iter().any(|challenge| {
-        // The challenges are not parsed: a wrong guess costs one token request in ten seconds. White
-        // space may stand around `=` (RFC 9110 §11.2).
-        let challenge = challenge.as_bytes().iter().filter(|byte| !byte.is_ascii_whitespace());
-        let challenge: Vec<u8> = challenge.map(u8::to_ascii_lowercase).collect();
-        let has = |word: &[u8]| challenge.windows(word.len()).any(|window| window == word);
-        has(b"bearer") && (has(br#"error="invalid_token""#) || has(b"error=invalid_token"))
-    })
+    headers
+        .get_all(header::WWW_AUTHENTICATE)
+        .iter()
+        .any(|challenge| {
+            // The challenges are not parsed: a wrong guess costs one token request in ten seconds.
+            // White space may stand around `=` (RFC 9110 §11.2).
+            let challenge = challenge
+                .as_bytes()
+                .iter()
+                .filter(|byte| !byte.is_ascii_whitespace());
+            let challenge: Vec<u8> = challenge.map(u8::to_ascii_lowercase).collect();
+            let has = |word: &[u8]| challenge.windows(word.len()).any(|window| window == word);
+            has(b"bearer") && (has(br#"error="invalid_token""#) || has(b"error=invalid_token"))
+        })
 }
 
 impl<S, B> fmt::Debug for BearerTokenFuture<S, B>
@@ -249,7 +309,9 @@ mod tests {
         };
         assert!(challenged(r#"Bearer realm="x", error="invalid_token""#));
         assert!(challenged(r#"bearer error=invalid_token"#));
-        assert!(challenged(r#"Bearer scope="appid_default", error="invalid_token""#));
+        assert!(challenged(
+            r#"Bearer scope="appid_default", error="invalid_token""#
+        ));
         assert!(challenged("Bearer realm=\"x\", error\t= \"invalid_token\""));
         assert!(!challenged("Bearer"));
         assert!(!challenged(r#"Bearer error="insufficient_scope""#));

@@ -23,7 +23,14 @@ use crate::transport::retry_after;
 const SHORTEST_SECRET: usize = 8;
 
 /// Parameters that have a method of their own, or that are not the user's to choose.
-const RESERVED: [&str; 6] = ["audience", "client_id", "client_secret", "grant_type", "resource", "scope"];
+const RESERVED: [&str; 6] = [
+    "audience",
+    "client_id",
+    "client_secret",
+    "grant_type",
+    "resource",
+    "scope",
+];
 
 /// What is asked for.
 #[derive(Clone)]
@@ -75,9 +82,15 @@ impl Grant {
         self.credentials.check()?;
         for (name, _) in &self.parameters {
             // RFC 6749 §3.2: a parameter must not be included more than once.
-            let twice = self.parameters.iter().filter(|(other, _)| other == name).count() > 1;
+            let twice = self
+                .parameters
+                .iter()
+                .filter(|(other, _)| other == name)
+                .count()
+                > 1;
             if name.is_empty() || twice || RESERVED.contains(&name.as_str()) {
-                let reason = "is no extra parameter: empty, given twice, or one with a method of its own";
+                let reason =
+                    "is no extra parameter: empty, given twice, or one with a method of its own";
                 return Err(ConfigError::new("parameter", name, reason));
             }
         }
@@ -97,7 +110,13 @@ impl Grant {
 
     /// The token request (RFC 6749 §4.4.2).
     pub(super) fn request(&self, endpoint: &Endpoint) -> Result<Request<Bytes>, ConfigError> {
-        let Self { credentials, scopes, audience, resources, parameters } = self;
+        let Self {
+            credentials,
+            scopes,
+            audience,
+            resources,
+            parameters,
+        } = self;
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
         credentials.append_to(&mut form);
@@ -120,7 +139,10 @@ impl Grant {
         let headers = request.headers_mut();
         let form = http::HeaderValue::from_static("application/x-www-form-urlencoded");
         headers.insert(header::CONTENT_TYPE, form);
-        headers.insert(header::ACCEPT, http::HeaderValue::from_static("application/json"));
+        headers.insert(
+            header::ACCEPT,
+            http::HeaderValue::from_static("application/json"),
+        );
         if let Some(authorization) = credentials.authorization() {
             headers.insert(header::AUTHORIZATION, authorization);
         }
@@ -130,7 +152,11 @@ impl Grant {
 
 impl fmt::Debug for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.parameters.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = self
+            .parameters
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
         f.debug_struct("Grant")
             .field("credentials", &self.credentials)
             .field("scopes", &self.scopes)
@@ -153,7 +179,8 @@ fn refusal(body: &[u8], secrets: impl FnOnce() -> Secrets) -> Option<OAuthError>
     Some(OAuthError::new(code, text("error_description"), &secrets))
 }
 
-/// Reads an answer to a token request that was sent at `sent_at`; `secrets` are those of the client.
+/// Reads an answer to a token request that was sent at `sent_at`; `secrets` are those of the
+/// client.
 pub(super) fn read(
     answer: &Response<Bytes>,
     sent_at: UnixTime,
@@ -166,15 +193,34 @@ pub(super) fn read(
     let oauth = refusal(answer.body(), secrets);
     if status != StatusCode::OK || oauth.is_some() {
         let refused = oauth.is_some() && !is_transient(status);
-        let kind = if refused { ErrorKind::Refused } else { ErrorKind::Status(status) };
-        return Err(failed(kind).with_answer(status, oauth, retry_after(answer.headers(), sent_at)));
+        let kind = if refused {
+            ErrorKind::Refused
+        } else {
+            ErrorKind::Status(status)
+        };
+        return Err(failed(kind).with_answer(
+            status,
+            oauth,
+            retry_after(answer.headers(), sent_at),
+        ));
     }
-    let malformed = |reason| failed(ErrorKind::Malformed).with_answer(status, None, None).with_detail(reason);
-    let TokenResponse { access_token, lifetime, scope } =
-        TokenResponse::parse(answer.body()).map_err(malformed)?;
+    let malformed = |reason| {
+        failed(ErrorKind::Malformed)
+            .with_answer(status, None, None)
+            .with_detail(reason)
+    };
+    let TokenResponse {
+        access_token,
+        lifetime,
+        scope,
+    } = TokenResponse::parse(answer.body()).map_err(malformed)?;
     let expires_at = lifetime.map(|lifetime| sent_at.saturating_add(lifetime));
-    let scopes =
-        scope.map(|scope| scope.split_ascii_whitespace().filter_map(|one| Scope::new(one).ok()).collect());
+    let scopes = scope.map(|scope| {
+        scope
+            .split_ascii_whitespace()
+            .filter_map(|one| Scope::new(one).ok())
+            .collect()
+    });
     let token = AccessToken::new(access_token, expires_at, scopes)
         .ok_or_else(|| malformed("its `access_token` cannot stand in a header"))?;
     Ok(Issued { token, lifetime })
@@ -199,8 +245,11 @@ mod tests {
     }
 
     fn lives(expires_in: &str) -> Option<Option<u64>> {
-        let body = format!(r#"{{"access_token":"t","token_type":"bearer","expires_in":{expires_in}}}"#);
-        answer(200, &body).ok().map(|issued| issued.lifetime.map(|lifetime| lifetime.as_secs()))
+        let body =
+            format!(r#"{{"access_token":"t","token_type":"bearer","expires_in":{expires_in}}}"#);
+        answer(200, &body)
+            .ok()
+            .map(|issued| issued.lifetime.map(|lifetime| lifetime.as_secs()))
     }
 
     #[test]
@@ -211,7 +260,17 @@ mod tests {
         assert_eq!(lives("null"), Some(None));
         assert_eq!(lives("1e300"), Some(Some(86_400)));
         assert_eq!(lives("18446744073709551616"), Some(Some(86_400)));
-        for bad in ["0", "-1", "0.5", "-1e300", r#""soon""#, r#""""#, r#""NaN""#, "true", "[]"] {
+        for bad in [
+            "0",
+            "-1",
+            "0.5",
+            "-1e300",
+            r#""soon""#,
+            r#""""#,
+            r#""NaN""#,
+            "true",
+            "[]",
+        ] {
             assert_eq!(lives(bad), None, "{bad}");
         }
     }
@@ -238,16 +297,29 @@ mod tests {
             "",
             "null",
         ] {
-            assert_eq!(answer(200, bad).unwrap_err().kind(), ErrorKind::Malformed, "{bad}");
+            assert_eq!(
+                answer(200, bad).unwrap_err().kind(),
+                ErrorKind::Malformed,
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn a_refusal_keeps_the_servers_words_whatever_its_status() {
         for (status, body) in [
-            (400, r#"{"error":"invalid_scope","error_description":"no such scope"}"#),
-            (400, r#"{"error":"invalid_scope","error_code":21324,"error_description":"no such scope"}"#),
-            (401, r#"{"error_code":"invalid_scope","error_description":"no such scope"}"#),
+            (
+                400,
+                r#"{"error":"invalid_scope","error_description":"no such scope"}"#,
+            ),
+            (
+                400,
+                r#"{"error":"invalid_scope","error_code":21324,"error_description":"no such scope"}"#,
+            ),
+            (
+                401,
+                r#"{"error_code":"invalid_scope","error_description":"no such scope"}"#,
+            ),
             (
                 200,
                 r#"{"error":"invalid_scope","error_description":"no such scope","access_token":"t","token_type":"Bearer"}"#,
@@ -256,11 +328,17 @@ mod tests {
             let error = answer(status, body).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Refused, "{body}");
             let said = error.oauth_error().unwrap();
-            assert_eq!((said.code(), said.description()), ("invalid_scope", Some("no such scope")));
+            assert_eq!(
+                (said.code(), said.description()),
+                ("invalid_scope", Some("no such scope"))
+            );
             assert!(error.to_string().contains("invalid_scope"), "{error}");
         }
         let limited = answer(429, r#"{"error_code":"too many requests"}"#).unwrap_err();
-        assert_eq!(limited.kind(), ErrorKind::Status(StatusCode::TOO_MANY_REQUESTS));
+        assert_eq!(
+            limited.kind(),
+            ErrorKind::Status(StatusCode::TOO_MANY_REQUESTS)
+        );
         assert_eq!(limited.oauth_error().unwrap().code(), "too many requests");
     }
 
@@ -268,7 +346,10 @@ mod tests {
     fn a_redirect_and_a_plain_error_page_are_statuses() {
         for status in [201, 204, 301, 302, 307, 308, 404, 500] {
             let kind = answer(status, "<html>").unwrap_err().kind();
-            assert_eq!(kind, ErrorKind::Status(StatusCode::from_u16(status).unwrap()));
+            assert_eq!(
+                kind,
+                ErrorKind::Status(StatusCode::from_u16(status).unwrap())
+            );
         }
     }
 
@@ -287,7 +368,10 @@ mod tests {
             assert!(grant.check().is_err(), "{name}");
         }
         for resource in ["orders", "/orders", "https://orders.example/#x"] {
-            let grant = Grant { resources: vec![resource.to_owned()], ..grant() };
+            let grant = Grant {
+                resources: vec![resource.to_owned()],
+                ..grant()
+            };
             assert!(grant.check().is_err(), "{resource}");
         }
     }

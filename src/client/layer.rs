@@ -13,13 +13,13 @@ use crate::oauth::Endpoint;
 ///
 /// A refusal that names the token is a 401 whose Bearer challenge says `invalid_token`
 /// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)), or over gRPC the same
-/// challenge with `grpc-status: 16` in the headers of the response (a trailers-only response; trailers
-/// after a body are not looked at). Then the token is renewed, whether or not the request can be
-/// sent again; meanwhile it serves other requests, because another resource server may accept it. A
-/// request that can be replayed waits for the successor, for 5 seconds at most (see
-/// [`TokenManager::replace`]), and is sent once more. If there is no successor in that time, the caller
-/// gets the response that refused the token. Within ten seconds of a replacement there is no other
-/// one.
+/// challenge with `grpc-status: 16` in the headers of the response (a trailers-only response;
+/// trailers after a body are not looked at). Then the token is renewed, whether or not the request
+/// can be sent again; meanwhile it serves other requests, because another resource server may
+/// accept it. A request that can be replayed waits for the successor, for 5 seconds at most (see
+/// [`TokenManager::replace`]), and is sent once more. If there is no successor in that time, the
+/// caller gets the response that refused the token. Within ten seconds of a replacement there is no
+/// other one.
 ///
 /// Made by [`TokenManager::layer`]. The token goes to the origins that were named there and to
 /// no other; a request that already has an `Authorization` field goes out as it is. Put a layer
@@ -50,8 +50,18 @@ impl Targets {
 
 impl BearerTokenLayer {
     pub(super) fn new(tokens: TokenManager, origins: impl IntoIterator<Item = Endpoint>) -> Self {
-        let origins = origins.into_iter().map(|endpoint| Origin::of(&endpoint)).collect();
-        Self { tokens, targets: Targets { origins, origin_form: false }, replay: ReplayEmpty }
+        let origins = origins
+            .into_iter()
+            .map(|endpoint| Origin::of(&endpoint))
+            .collect();
+        Self {
+            tokens,
+            targets: Targets {
+                origins,
+                origin_form: false,
+            },
+            replay: ReplayEmpty,
+        }
     }
 }
 
@@ -77,7 +87,11 @@ impl<P> BearerTokenLayer<P> {
     /// Decides in your own way which requests are tried once more. Default: those without a
     /// body.
     pub fn replay<N>(self, replay: N) -> BearerTokenLayer<N> {
-        BearerTokenLayer { tokens: self.tokens, targets: self.targets, replay }
+        BearerTokenLayer {
+            tokens: self.tokens,
+            targets: self.targets,
+            replay,
+        }
     }
 }
 
@@ -85,6 +99,11 @@ impl<S, P: Clone> Layer<S> for BearerTokenLayer<P> {
     type Service = BearerTokenService<S, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        BearerTokenService::new(inner, self.tokens.clone(), self.targets.clone(), self.replay.clone())
+        BearerTokenService::new(
+            inner,
+            self.tokens.clone(),
+            self.targets.clone(),
+            self.replay.clone(),
+        )
     }
 }

@@ -66,24 +66,28 @@ struct Handle {
 
 impl TokenManager {
     /// Settings for a manager that asks this token endpoint.
-    pub fn builder(token_endpoint: Endpoint, credentials: ClientCredentials) -> TokenManagerBuilder {
+    pub fn builder(
+        token_endpoint: Endpoint,
+        credentials: ClientCredentials,
+    ) -> TokenManagerBuilder {
         TokenManagerBuilder::new(TokenEndpoint::Fixed(token_endpoint), credentials)
     }
 
     /// Settings for a manager that looks the token endpoint up in the issuer's metadata
     /// ([RFC 8414 §2](https://www.rfc-editor.org/rfc/rfc8414#section-2)) when it first needs it, and
-    /// again with the first token request after an hour, or after one that failed in a way which may
-    /// mean that the endpoint has moved. If the metadata cannot be had then, tokens are asked for where
-    /// they were.
+    /// again with the first token request after an hour, or after one that failed in a way which
+    /// may mean that the endpoint has moved. If the metadata cannot be had then, tokens are
+    /// asked for where they were.
     ///
     /// An issuer that publishes no metadata (each well-known place answers 404) is asked at
-    /// `{issuer}/token`, and the error of a failed request says that this URL is a guess. Metadata that
-    /// name another issuer are an error of kind [`IssuerMismatch`](ErrorKind::IssuerMismatch) that
-    /// names both, and nothing is sent; metadata that cannot be read, or that lack `token_endpoint`,
-    /// are an error, too.
+    /// `{issuer}/token`, and the error of a failed request says that this URL is a guess. Metadata
+    /// that name another issuer are an error of kind
+    /// [`IssuerMismatch`](ErrorKind::IssuerMismatch) that names both, and nothing is sent;
+    /// metadata that cannot be read, or that lack `token_endpoint`, are an error, too.
     ///
     /// An App ID base of version 3 (`…/oauth/v3/{tenant}`) is no issuer identifier: use
-    /// [`Binding::token_manager`](crate::app_id::Binding::token_manager), or [`builder`](Self::builder)
+    /// [`Binding::token_manager`](crate::app_id::Binding::token_manager), or
+    /// [`builder`](Self::builder)
     /// with [`Binding::token_endpoint`](crate::app_id::Binding::token_endpoint).
     ///
     /// # Errors
@@ -95,7 +99,10 @@ impl TokenManager {
     ) -> Result<TokenManagerBuilder, ConfigError> {
         let base = Endpoint::new(issuer.as_str()).map_err(|error| error.for_setting("issuer"))?;
         let guess = base.join_path("token")?;
-        Ok(TokenManagerBuilder::new(TokenEndpoint::discovered(issuer, guess), credentials))
+        Ok(TokenManagerBuilder::new(
+            TokenEndpoint::discovered(issuer, guess),
+            credentials,
+        ))
     }
 
     pub(super) fn new(
@@ -109,7 +116,14 @@ impl TokenManager {
         // The task gives up first, and with a better reason.
         let token_wait = policy.give_up_after.saturating_add(Duration::from_secs(2));
         let successor_wait = successor_wait(policy.attempt);
-        Self(Arc::new(Handle { shared, demand, progress, places, token_wait, successor_wait }))
+        Self(Arc::new(Handle {
+            shared,
+            demand,
+            progress,
+            places,
+            token_wait,
+            successor_wait,
+        }))
     }
 
     /// An access token that is not about to expire: at once if there is one, else the answer to the
@@ -123,7 +137,8 @@ impl TokenManager {
     /// reached or did not answer usefully until
     /// [`give_up_after`](TokenManagerBuilder::give_up_after); of kind
     /// [`Overloaded`](ErrorKind::Overloaded), at once, if it would have to wait and
-    /// [`max_waiters`](TokenManagerBuilder::max_waiters) calls wait already; if the task behind is gone.
+    /// [`max_waiters`](TokenManagerBuilder::max_waiters) calls wait already; if the task behind is
+    /// gone.
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
         match self.current() {
             Some(token) => Ok(token),
@@ -144,12 +159,18 @@ impl TokenManager {
 
     /// Wakes the task. `false` if it has ended.
     fn ring(&self) -> bool {
-        !matches!(self.0.demand.try_send(()), Err(mpsc::error::TrySendError::Closed(())))
+        !matches!(
+            self.0.demand.try_send(()),
+            Err(mpsc::error::TrySendError::Closed(()))
+        )
     }
 
     /// A place to wait in, until it is dropped.
     fn place(&self) -> Result<SemaphorePermit<'_>, Error> {
-        self.0.places.try_acquire().map_err(|_| Error::new(Operation::TokenRequest, ErrorKind::Overloaded))
+        self.0
+            .places
+            .try_acquire()
+            .map_err(|_| Error::new(Operation::TokenRequest, ErrorKind::Overloaded))
     }
 
     /// Wakes the task, and waits for the answer.
@@ -183,17 +204,17 @@ impl TokenManager {
     }
 
     /// Reports that a resource server refused this token: its renewal begins now. Returns whether a
-    /// call with another token is worth a try: this one has a successor, or one is being requested, or
-    /// the token is not kept because the server does not say how long it lives, so that the next call
-    /// requests one.
+    /// call with another token is worth a try: this one has a successor, or one is being requested,
+    /// or the token is not kept because the server does not say how long it lives, so that the
+    /// next call requests one.
     ///
-    /// Until the successor is there, [`access_token`](Self::access_token) returns the refused token:
-    /// another resource server may accept it. [`replace`](Self::replace) waits for the successor. A
-    /// renewal that fails is tried again with backoff, as any renewal.
+    /// Until the successor is there, [`access_token`](Self::access_token) returns the refused
+    /// token: another resource server may accept it. [`replace`](Self::replace) waits for the
+    /// successor. A renewal that fails is tried again with backoff, as any renewal.
     ///
     /// Only the current token is renewed, and within ten seconds of a replacement there is no other
-    /// one: then no token request is made, and this returns `false`. So a resource server that refuses
-    /// every token causes no flood of token requests.
+    /// one: then no token request is made, and this returns `false`. So a resource server that
+    /// refuses every token causes no flood of token requests.
     ///
     /// [`BearerTokenLayer`] calls this for every refusal that names the token.
     ///
@@ -226,7 +247,8 @@ impl TokenManager {
             Refusal::Replaced(_) => true,
             Refusal::TooSoon => false,
             Refusal::Pending { is_noted } => {
-                // Counts as a use, so that it is renewed. A token that is not kept needs no renewal.
+                // Counts as a use, so that it is renewed. A token that is not kept needs no
+                // renewal.
                 if shared.current(Held::first_use).is_some() && !is_noted {
                     let _the_task_is_awake_already = self.ring();
                 }
@@ -235,13 +257,14 @@ impl TokenManager {
         }
     }
 
-    /// [Rejects](Self::reject) this token and waits for its successor, for 5 seconds at most, or for
-    /// [`request_timeout`](TokenManagerBuilder::request_timeout) if that is shorter. `None` as soon as
-    /// it is clear that there is none to be had in that time: the token endpoint is down, it refused,
-    /// a token was replaced less than ten seconds ago, or
+    /// [Rejects](Self::reject) this token and waits for its successor, for 5 seconds at most, or
+    /// for [`request_timeout`](TokenManagerBuilder::request_timeout) if that is shorter. `None`
+    /// as soon as it is clear that there is none to be had in that time: the token endpoint is
+    /// down, it refused, a token was replaced less than ten seconds ago, or
     /// [`max_waiters`](TokenManagerBuilder::max_waiters) calls wait already.
     ///
-    /// Then the response of the resource server is all that there is, and the caller's to deal with.
+    /// Then the response of the resource server is all that there is, and the caller's to deal
+    /// with.
     pub async fn replace(&self, refused: &AccessToken) -> Option<AccessToken> {
         // Subscribed before the rejection, so that no answer is missed.
         let mut progress = self.0.progress.clone();
@@ -274,7 +297,9 @@ impl TokenManager {
                 }
             }
         };
-        let successor = tokio::time::timeout(self.0.successor_wait, successor).await.ok()??;
+        let successor = tokio::time::timeout(self.0.successor_wait, successor)
+            .await
+            .ok()??;
         // Counts as a use, so that it is renewed ahead of time.
         let _ = self.current();
         Some(successor)

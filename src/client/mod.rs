@@ -12,13 +12,13 @@
 //!            └─ renews it at once when it was refused ◀── reject(), replace() ── layer
 //! ```
 //!
-//! The task owns the request, so a caller that is cancelled cancels no other. `renewal` decides when
-//! a request is sent, without I/O and without a clock; `endpoint` decides where it is sent.
+//! The task owns the request, so a caller that is cancelled cancels no other. `renewal` decides
+//! when a request is sent, without I/O and without a clock; `endpoint` decides where it is sent.
 //!
-//! A token that a resource server refused is *suspect*: it goes on serving other calls, because other
-//! resource servers may accept it, until its successor is there or it expires. A call that was refused
-//! waits a short time for the successor (`replace`). If there is none in that time, the response of
-//! the resource server is the caller's, and never an error of the token endpoint.
+//! A token that a resource server refused is *suspect*: it goes on serving other calls, because
+//! other resource servers may accept it, until its successor is there or it expires. A call that
+//! was refused waits a short time for the successor (`replace`). If there is none in that time, the
+//! response of the resource server is the caller's, and never an error of the token endpoint.
 //!
 //! ```text
 //!  refused ─▶ another token is there? ──yes──────────────────────────────▶ send again with it

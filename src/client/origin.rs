@@ -24,7 +24,9 @@ impl Origin {
 
     /// Whether a request for `uri` goes here. Allocates nothing.
     pub(super) fn covers(&self, uri: &Uri) -> bool {
-        let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return false };
+        let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
+            return false;
+        };
         let default_port = match scheme {
             "https" => Some(443),
             "http" => Some(80),
@@ -43,9 +45,11 @@ mod tests {
     #[test]
     fn scheme_host_and_port_count_and_nothing_else() {
         let origin = Origin::of(&Endpoint::new("https://orders.example/v1/").unwrap());
-        for same in
-            ["https://orders.example", "https://ORDERS.example:443/other?x=y", "HTTPS://orders.example/"]
-        {
+        for same in [
+            "https://orders.example",
+            "https://ORDERS.example:443/other?x=y",
+            "HTTPS://orders.example/",
+        ] {
             assert!(origin.covers(&same.parse().unwrap()), "{same}");
         }
         for other in [

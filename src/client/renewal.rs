@@ -47,7 +47,10 @@ impl Default for RenewalPolicy {
             attempt: Duration::from_secs(10),
             give_up_after: Duration::from_secs(40),
             ahead: None,
-            backoff: Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(10) },
+            backoff: Backoff {
+                base: Duration::from_millis(500),
+                cap: Duration::from_secs(10),
+            },
         }
     }
 }
@@ -72,7 +75,8 @@ pub(super) struct Renewal {
     not_before: Option<Instant>,
     /// Until then a demand is refused.
     refused_until: Option<Instant>,
-    /// No renewal before this, because one was refused. A call that needs a token does not wait for it.
+    /// No renewal before this, because one was refused. A call that needs a token does not wait
+    /// for it.
     no_renewal_before: Option<Instant>,
     failures: u32,
 }
@@ -93,7 +97,9 @@ impl Renewal {
     /// Somebody needs a token. Returns whether to wait for it; if not, the last error stands.
     pub(super) fn demand(&mut self, now: Instant) -> bool {
         let refused = self.refused_until.is_some_and(|until| now < until);
-        let too_long = self.not_before.is_some_and(|at| at >= now + self.policy.give_up_after);
+        let too_long = self
+            .not_before
+            .is_some_and(|at| at >= now + self.policy.give_up_after);
         if refused || too_long {
             return false;
         }
@@ -104,7 +110,10 @@ impl Renewal {
     /// When the next request is due, if any is.
     pub(super) fn next(&self) -> Option<Instant> {
         let wanted = self.waiting.or(self.renew_at)?;
-        Some(self.not_before.map_or(wanted, |not_before| wanted.max(not_before)))
+        Some(
+            self.not_before
+                .map_or(wanted, |not_before| wanted.max(not_before)),
+        )
     }
 
     pub(super) fn somebody_waits(&self) -> bool {
@@ -121,8 +130,8 @@ impl Renewal {
         self.renew_at.get_or_insert(now);
     }
 
-    /// A resource server refused the token: it is renewed now, or as soon as the attempts that failed
-    /// before allow it. Returns whether that is within `soon`.
+    /// A resource server refused the token: it is renewed now, or as soon as the attempts that
+    /// failed before allow it. Returns whether that is within `soon`.
     pub(super) fn replace(&mut self, now: Instant, soon: Duration) -> bool {
         let at = self.no_renewal_before.map_or(now, |before| before.max(now));
         self.renew_at = Some(self.renew_at.map_or(at, |renew_at| renew_at.min(at)));
@@ -131,8 +140,9 @@ impl Renewal {
 
     /// The time that an attempt may take.
     pub(super) fn attempt_limit(&self, now: Instant) -> Duration {
-        let left =
-            self.waiting.map(|since| (since + self.policy.give_up_after).saturating_duration_since(now));
+        let left = self
+            .waiting
+            .map(|since| (since + self.policy.give_up_after).saturating_duration_since(now));
         left.map_or(self.policy.attempt, |left| left.min(self.policy.attempt))
     }
 
@@ -151,7 +161,9 @@ impl Renewal {
         self.failures = self.failures.saturating_add(1);
         let wait = self.policy.backoff.wait(self.failures, random);
         let wait = match failure {
-            Failure::Transient(retry_after) => wait.max(retry_after.unwrap_or_default().min(LONGEST_WAIT)),
+            Failure::Transient(retry_after) => {
+                wait.max(retry_after.unwrap_or_default().min(LONGEST_WAIT))
+            }
             Failure::Final => {
                 self.waiting = None;
                 self.not_before = None;
@@ -164,7 +176,9 @@ impl Renewal {
         };
         let at = now.checked_add(wait).unwrap_or(now + REFUSED_RENEWAL);
         self.not_before = Some(at);
-        let hopeless = self.waiting.is_some_and(|since| at >= since + self.policy.give_up_after);
+        let hopeless = self
+            .waiting
+            .is_some_and(|since| at >= since + self.policy.give_up_after);
         if hopeless {
             self.waiting = None;
         }
@@ -174,10 +188,10 @@ impl Renewal {
     /// A fifth of its life ahead, at least half a minute where that is at most half of it, and
     /// somewhat earlier at random, so that many instances do not ask together.
     fn renew_after(&self, lifetime: Duration, random: f64) -> Duration {
-        let ahead = self
-            .policy
-            .ahead
-            .map_or_else(|| (lifetime / 5).max(LEAST_AHEAD), |ahead| ahead.max(MARGIN_AHEAD));
+        let ahead = self.policy.ahead.map_or_else(
+            || (lifetime / 5).max(LEAST_AHEAD),
+            |ahead| ahead.max(MARGIN_AHEAD),
+        );
         let latest = lifetime.saturating_sub(ahead).max(lifetime / 2);
         latest.saturating_sub(lifetime.mul_f64(0.05 * random.clamp(0.0, 1.0)))
     }
@@ -205,16 +219,32 @@ mod tests {
     fn a_token_is_renewed_after_about_four_fifths_of_its_life() {
         let (mut renewal, start) = renewal();
         let after = |renewal: &mut Renewal, lifetime: u64, random| {
-            renewal.succeeded(start, Some(SECOND * u32::try_from(lifetime).unwrap()), random);
+            renewal.succeeded(
+                start,
+                Some(SECOND * u32::try_from(lifetime).unwrap()),
+                random,
+            );
             renewal.next().unwrap() - start
         };
         assert_eq!(after(&mut renewal, 3600, 0.0), SECOND * 2880);
         assert_eq!(after(&mut renewal, 3600, 1.0), SECOND * 2700);
-        assert_eq!(after(&mut renewal, 120, 0.0), SECOND * 90, "half a minute ahead");
-        assert_eq!(after(&mut renewal, 40, 0.0), SECOND * 20, "half a life where it is short");
+        assert_eq!(
+            after(&mut renewal, 120, 0.0),
+            SECOND * 90,
+            "half a minute ahead"
+        );
+        assert_eq!(
+            after(&mut renewal, 40, 0.0),
+            SECOND * 20,
+            "half a life where it is short"
+        );
         assert_eq!(after(&mut renewal, 1, 0.0), SECOND / 2);
         renewal.succeeded(start, None, 0.0);
-        assert_eq!(renewal.next(), None, "of unknown life: not kept, so not renewed");
+        assert_eq!(
+            renewal.next(),
+            None,
+            "of unknown life: not kept, so not renewed"
+        );
     }
 
     #[test]
@@ -227,7 +257,10 @@ mod tests {
             now = renewal.next().unwrap().max(now);
             attempts += 1;
             let limit = renewal.attempt_limit(now);
-            assert!(now + limit <= start + SECOND * 40, "no attempt outlasts its caller");
+            assert!(
+                now + limit <= start + SECOND * 40,
+                "no attempt outlasts its caller"
+            );
             now += Duration::from_millis(10);
             if renewal.failed(now, Failure::Transient(None), 1.0) {
                 break;
@@ -244,10 +277,21 @@ mod tests {
         renewal.demand(start);
         assert!(!renewal.failed(start, Failure::Transient(Some(SECOND * 7)), 0.0));
         assert_eq!(renewal.next(), Some(start + SECOND * 7));
-        assert!(renewal.failed(start + SECOND * 7, Failure::Transient(Some(SECOND * 120)), 0.0));
-        assert!(!renewal.demand(start + SECOND * 8), "the next attempt is too far off");
+        assert!(renewal.failed(
+            start + SECOND * 7,
+            Failure::Transient(Some(SECOND * 120)),
+            0.0
+        ));
+        assert!(
+            !renewal.demand(start + SECOND * 8),
+            "the next attempt is too far off"
+        );
         assert!(renewal.demand(start + SECOND * 100));
-        assert_eq!(renewal.next(), Some(start + SECOND * 127), "and not before the server said");
+        assert_eq!(
+            renewal.next(),
+            Some(start + SECOND * 127),
+            "and not before the server said"
+        );
     }
 
     #[test]
@@ -280,7 +324,10 @@ mod tests {
         // A refusal of the resource server does not shorten the backoff.
         let mut now = start + SECOND;
         for failures in 1..20 {
-            assert!(!renewal.failed(now, Failure::Transient(None), 1.0), "no call waits for it");
+            assert!(
+                !renewal.failed(now, Failure::Transient(None), 1.0),
+                "no call waits for it"
+            );
             let next = renewal.next().unwrap();
             assert!(renewal.replace(now, soon) == (next <= now + soon));
             assert_eq!(renewal.next(), Some(next), "after {failures} failures");
@@ -288,12 +335,22 @@ mod tests {
         }
         renewal.failed(now, Failure::Transient(Some(SECOND * 120)), 0.0);
         assert!(!renewal.replace(now, soon));
-        assert_eq!(renewal.next(), Some(now + SECOND * 120), "nor what the server asked for");
+        assert_eq!(
+            renewal.next(),
+            Some(now + SECOND * 120),
+            "nor what the server asked for"
+        );
         now += SECOND * 120;
         renewal.failed(now, Failure::Final, 0.0);
-        assert!(!renewal.replace(now + SECOND, soon), "nor the pause after a refusal");
+        assert!(
+            !renewal.replace(now + SECOND, soon),
+            "nor the pause after a refusal"
+        );
         assert_eq!(renewal.next(), Some(now + SECOND * 30));
-        assert!(renewal.demand(now + SECOND * 2), "a call that needs a token does not wait for that");
+        assert!(
+            renewal.demand(now + SECOND * 2),
+            "a call that needs a token does not wait for that"
+        );
         assert_eq!(renewal.next(), Some(now + SECOND * 2));
     }
 
@@ -302,7 +359,10 @@ mod tests {
         let (mut renewal, start) = renewal();
         renewal.succeeded(start, Some(SECOND * 3600), 0.0);
         let due = renewal.next().unwrap();
-        assert!(!renewal.failed(due, Failure::Transient(None), 1.0), "nobody to tell");
+        assert!(
+            !renewal.failed(due, Failure::Transient(None), 1.0),
+            "nobody to tell"
+        );
         assert_eq!(renewal.next(), Some(due + SECOND / 2));
         renewal.failed(due, Failure::Final, 1.0);
         assert_eq!(renewal.next(), Some(due + SECOND * 30));

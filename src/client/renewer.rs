@@ -46,7 +46,9 @@ impl Task {
         let mut renewal = Renewal::new(self.policy.clone());
         let mut last_error: Option<Error> = None;
         loop {
-            if self.shared.note_refusal() && !renewal.replace(now(), successor_wait(self.policy.attempt)) {
+            if self.shared.note_refusal()
+                && !renewal.replace(now(), successor_wait(self.policy.attempt))
+            {
                 self.fail(None);
             }
             tokio::select! {
@@ -70,7 +72,9 @@ impl Task {
                 renewal.rest();
                 continue;
             }
-            let Some(attempt) = self.attempt(&mut renewal).await else { return };
+            let Some(attempt) = self.attempt(&mut renewal).await else {
+                return;
+            };
             measure(&attempt);
             match attempt {
                 Ok(Issued { token, lifetime }) => {
@@ -88,7 +92,9 @@ impl Task {
                     trace::warning!(target: "tower_oauth::client", error = %error.with_sources(), "no access token could be obtained");
                     let is_final = renewal.failed(now(), failure(&error), fastrand::f64());
                     // The last attempt may be cut short: what the server said before tells more.
-                    let told_before = last_error.take().filter(|last| last.oauth_error().is_some());
+                    let told_before = last_error
+                        .take()
+                        .filter(|last| last.oauth_error().is_some());
                     let error = match told_before {
                         Some(last) if error.kind() == ErrorKind::Timeout => last,
                         _ => error,
@@ -106,13 +112,29 @@ impl Task {
     /// One token request; `None` if nobody is left to want it.
     async fn attempt(&mut self, renewal: &mut Renewal) -> Option<Result<Issued, Error>> {
         let limit = renewal.attempt_limit(now());
-        let Self { endpoint, grant, allow_loopback_http, transport, shared, demands, .. } = self;
+        let Self {
+            endpoint,
+            grant,
+            allow_loopback_http,
+            transport,
+            shared,
+            demands,
+            ..
+        } = self;
         // The limits within end first, and with a better reason.
         let request = tokio::time::timeout(
             limit.saturating_add(GRACE),
-            obtain(endpoint, grant, *allow_loopback_http, &**transport, shared, limit),
+            obtain(
+                endpoint,
+                grant,
+                *allow_loopback_http,
+                &**transport,
+                shared,
+                limit,
+            ),
         );
-        let mut request = pin!(trace::spanned!(request, target: "tower_oauth::client", "token_request"));
+        let mut request =
+            pin!(trace::spanned!(request, target: "tower_oauth::client", "token_request"));
         loop {
             tokio::select! {
                 biased;
@@ -130,7 +152,8 @@ impl Task {
         }
     }
 
-    /// Drops the demands from before an answer: they belong to it, and would only cause another request.
+    /// Drops the demands from before an answer: they belong to it, and would only cause another
+    /// request.
     fn drain(&mut self) {
         while self.demands.try_recv().is_ok() {}
     }
@@ -143,7 +166,8 @@ impl Task {
         });
     }
 
-    /// Ends the wait for the successor of a refused token, and with an error that of all other calls.
+    /// Ends the wait for the successor of a refused token, and with an error that of all other
+    /// calls.
     fn fail(&self, error: Option<Error>) {
         self.shared.settle_failed();
         self.progress.send_modify(|progress| progress.failures += 1);
@@ -159,7 +183,10 @@ fn measure(attempt: &Result<Issued, Error>) {
         Ok(_) => ("success", "none"),
         Err(error) => ("failure", error.kind().as_str()),
     };
-    metrics::count(metrics::TOKEN_REQUESTS, &[("outcome", outcome), ("error", error)]);
+    metrics::count(
+        metrics::TOKEN_REQUESTS,
+        &[("outcome", outcome), ("error", error)],
+    );
 }
 
 /// Asks for a token once; once more if the token endpoint turns out to have moved.
@@ -172,8 +199,16 @@ async fn obtain(
     limit: Duration,
 ) -> Result<Issued, Error> {
     let ends_at = now() + limit;
-    let limits = || Limits { total: ends_at.saturating_duration_since(now()), max_body: MAX_ANSWER };
-    let lookup = || Lookup { transport, allow_loopback_http, now: shared.clock.now(), limits: limits() };
+    let limits = || Limits {
+        total: ends_at.saturating_duration_since(now()),
+        max_body: MAX_ANSWER,
+    };
+    let lookup = || Lookup {
+        transport,
+        allow_loopback_http,
+        now: shared.clock.now(),
+        limits: limits(),
+    };
     let place = endpoint.place(lookup()).await?;
     let outcome = ask(&place, grant, transport, shared, limits()).await;
     let may_have_moved = endpoint.settle(&place, &outcome);
@@ -215,11 +250,14 @@ async fn ask(
         .map_err(|error| place.explain(error))
 }
 
-/// Transport errors, 429 and 5xx may pass; everything else stays as it is, a certificate error included.
+/// Transport errors, 429 and 5xx may pass; everything else stays as it is, a certificate error
+/// included.
 fn failure(error: &Error) -> Failure {
     match error.kind() {
         ErrorKind::Transport | ErrorKind::Timeout => Failure::Transient(None),
-        ErrorKind::Status(status) if grant::is_transient(status) => Failure::Transient(error.retry_after()),
+        ErrorKind::Status(status) if grant::is_transient(status) => {
+            Failure::Transient(error.retry_after())
+        }
         _ => Failure::Final,
     }
 }

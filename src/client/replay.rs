@@ -4,8 +4,9 @@ use http_body::Body;
 
 /// Makes the body of a second attempt, before the first one consumes it.
 ///
-/// A request whose body cannot be replayed is sent once, and a 401 to it is the caller's response. The
-/// token that was refused is replaced all the same, so that the next request goes out with another one.
+/// A request whose body cannot be replayed is sent once, and a 401 to it is the caller's response.
+/// The token that was refused is replaced all the same, so that the next request goes out with
+/// another one.
 pub trait Replay<B> {
     /// The same body once more, if that is possible.
     fn replay(&self, body: &B) -> Option<B>;

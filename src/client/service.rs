@@ -24,13 +24,20 @@ pub struct BearerTokenService<S, P = ReplayEmpty> {
 
 impl<S, P> BearerTokenService<S, P> {
     pub(super) fn new(inner: S, tokens: TokenManager, targets: Targets, replay: P) -> Self {
-        Self { inner, tokens, targets, replay }
+        Self {
+            inner,
+            tokens,
+            targets,
+            replay,
+        }
     }
 }
 
 /// Sets the field; the value is marked sensitive.
 pub(super) fn authorize<B>(request: &mut Request<B>, token: &AccessToken) {
-    request.headers_mut().insert(header::AUTHORIZATION, token.header_value());
+    request
+        .headers_mut()
+        .insert(header::AUTHORIZATION, token.header_value());
 }
 
 impl<S, B, ResBody, P> Service<Request<B>> for BearerTokenService<S, P>
@@ -56,7 +63,11 @@ where
         if let Some(token) = self.tokens.current() {
             let retry = second.map(|body| Retry::new(&request, body, self.inner.clone()));
             authorize(&mut request, &token);
-            let sent = Sent { tokens: self.tokens.clone(), token, retry };
+            let sent = Sent {
+                tokens: self.tokens.clone(),
+                token,
+                retry,
+            };
             return BearerTokenFuture::calling(self.inner.call(request), Some(sent));
         }
         // What the service that was polled ready holds, a permit say, is given back: a request

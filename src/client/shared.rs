@@ -67,9 +67,19 @@ pub(super) struct Progress {
 
 impl Held {
     /// `None` for a token of unknown life: it is not kept.
-    pub(super) fn new(token: &AccessToken, lifetime: Option<Duration>, margin: Duration) -> Option<Self> {
-        let usable_until = token.expires_at()?.saturating_sub(margin.min(lifetime? / 10));
-        Some(Self { token: token.clone(), usable_until, used: AtomicBool::new(false) })
+    pub(super) fn new(
+        token: &AccessToken,
+        lifetime: Option<Duration>,
+        margin: Duration,
+    ) -> Option<Self> {
+        let usable_until = token
+            .expires_at()?
+            .saturating_sub(margin.min(lifetime? / 10));
+        Some(Self {
+            token: token.clone(),
+            usable_until,
+            used: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn token(&self) -> AccessToken {
@@ -111,13 +121,19 @@ impl Rejection {
 
 impl Shared {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { held: ArcSwapOption::empty(), rejection: ArcSwapOption::empty(), clock }
+        Self {
+            held: ArcSwapOption::empty(),
+            rejection: ArcSwapOption::empty(),
+            clock,
+        }
     }
 
     /// Looks at the current token, unless there is none or it is about to expire. Takes no lock.
     pub(super) fn current<T>(&self, look: impl FnOnce(&Held) -> T) -> Option<T> {
         let held = self.held.load();
-        held.as_deref().filter(|held| self.clock.now() < held.usable_until).map(look)
+        held.as_deref()
+            .filter(|held| self.clock.now() < held.usable_until)
+            .map(look)
     }
 
     /// Makes a new token the current one.
@@ -127,7 +143,8 @@ impl Shared {
 
     /// Another token than this one, if it is the current one.
     fn successor(&self, token: &AccessToken) -> Option<AccessToken> {
-        self.current(Held::token).filter(|current| !current.is(token))
+        self.current(Held::token)
+            .filter(|current| !current.is(token))
     }
 
     /// Notes that a resource server refused this token. It stays the current one.
@@ -140,10 +157,14 @@ impl Shared {
             let last = self.rejection.load();
             if let Some(recent) = last.as_ref().filter(|last| last.is_recent(now)) {
                 if recent.token.is(token) && !recent.is_settled() {
-                    return Refusal::Pending { is_noted: recent.is_noted.load(Ordering::Acquire) };
+                    return Refusal::Pending {
+                        is_noted: recent.is_noted.load(Ordering::Acquire),
+                    };
                 }
                 // The successor is there before its rejection is settled, so it is seen now.
-                return self.successor(token).map_or(Refusal::TooSoon, Refusal::Replaced);
+                return self
+                    .successor(token)
+                    .map_or(Refusal::TooSoon, Refusal::Replaced);
             }
             let next = Some(Arc::new(Rejection::new(token, now, false)));
             let previous = self.rejection.compare_and_swap(&*last, next);
@@ -157,15 +178,24 @@ impl Shared {
     /// Whether the current token was refused, unless the task has noted that before.
     pub(super) fn note_refusal(&self) -> bool {
         let rejection = self.rejection.load();
-        let unseen = rejection.as_ref().filter(|rejection| !rejection.is_noted.swap(true, Ordering::AcqRel));
-        unseen.is_some_and(|rejection| self.current(|held| held.token.is(&rejection.token)) == Some(true))
+        let unseen = rejection
+            .as_ref()
+            .filter(|rejection| !rejection.is_noted.swap(true, Ordering::AcqRel));
+        unseen.is_some_and(|rejection| {
+            self.current(|held| held.token.is(&rejection.token)) == Some(true)
+        })
     }
 
-    /// A new token was issued: what was refused before has its successor, if it is kept at all. Only a
-    /// refusal from now on counts against the new one.
+    /// A new token was issued: what was refused before has its successor, if it is kept at all.
+    /// Only a refusal from now on counts against the new one.
     pub(super) fn settle_replaced(&self) {
         let rejection = self.rejection.load();
-        let Some(refused) = rejection.as_ref().filter(|rejection| !rejection.is_replaced) else { return };
+        let Some(refused) = rejection
+            .as_ref()
+            .filter(|rejection| !rejection.is_replaced)
+        else {
+            return;
+        };
         let replaced = Arc::new(Rejection::new(&refused.token, self.clock.now(), true));
         // A refusal at this very moment is one of the token that has just been replaced.
         let _previous = self.rejection.compare_and_swap(&*rejection, Some(replaced));
@@ -175,7 +205,9 @@ impl Shared {
     pub(super) fn settle_failed(&self) {
         let rejection = self.rejection.load();
         // One that the task does not know of is still to be tried.
-        let noted = rejection.as_ref().filter(|rejection| rejection.is_noted.load(Ordering::Acquire));
+        let noted = rejection
+            .as_ref()
+            .filter(|rejection| rejection.is_noted.load(Ordering::Acquire));
         if let Some(rejection) = noted {
             rejection.is_failed.store(true, Ordering::Release);
         }

@@ -31,9 +31,15 @@ impl AccessToken {
         expires_at: Option<UnixTime>,
         scopes: Option<Vec<Scope>>,
     ) -> Option<Self> {
-        let mut header = HeaderValue::try_from(format!("Bearer {}", secret.expose_secret())).ok()?;
+        let mut header =
+            HeaderValue::try_from(format!("Bearer {}", secret.expose_secret())).ok()?;
         header.set_sensitive(true);
-        Some(Self(Arc::new(Inner { secret, header, expires_at, scopes })))
+        Some(Self(Arc::new(Inner {
+            secret,
+            header,
+            expires_at,
+            scopes,
+        })))
     }
 
     /// The token itself. Whoever has it can use it: put it on a request, and nowhere else.

@@ -92,7 +92,9 @@ mod tests {
             assert_eq!(Algorithm::from_name(algorithm.name()), Some(algorithm));
         }
         assert_eq!(Algorithm::from_name("Ed25519"), Some(Algorithm::EdDsa));
-        for name in ["none", "nOnE", "HS256", "rs256", "RS256\0", " RS256", "ES512", "ES256K", "Ed448", ""] {
+        for name in [
+            "none", "nOnE", "HS256", "rs256", "RS256\0", " RS256", "ES512", "ES256K", "Ed448", "",
+        ] {
             assert_eq!(Algorithm::from_name(name), None, "{name:?}");
         }
     }

@@ -70,7 +70,9 @@ impl<'a> Glance<'a> {
         for member in glance::members(payload) {
             match member {
                 (b"iss", Plain::Text(issuer)) => glance.issuer = Some(issuer),
-                (b"exp", Plain::Number(seconds)) => glance.expires_at = Some(UnixTime::from_secs(seconds)),
+                (b"exp", Plain::Number(seconds)) => {
+                    glance.expires_at = Some(UnixTime::from_secs(seconds))
+                }
                 _ => continue,
             }
             if glance.issuer.is_some() && glance.expires_at.is_some() {
@@ -97,10 +99,16 @@ impl<'a> Claims<'a> {
         if has_long_number(payload.as_bytes()) {
             return Err(Defect::Malformed);
         }
-        let mut claims = Self { payload, raw: Raw::default() };
+        let mut claims = Self {
+            payload,
+            raw: Raw::default(),
+        };
         let mut json = serde_json::Deserializer::from_str(payload);
         let document = Document::new(payload, limits);
-        let visitor = RawVisitor { document: &document, raw: &mut claims.raw };
+        let visitor = RawVisitor {
+            document: &document,
+            raw: &mut claims.raw,
+        };
         match visitor.deserialize(&mut json).and_then(|()| json.end()) {
             Ok(()) => Ok(claims),
             Err(error) if error.is_data() => Err(document.defect(Defect::Claim)),
@@ -151,7 +159,9 @@ impl<'a> Claims<'a> {
             return Err(Defect::SenderConstrained);
         }
         let claimed = raw.iss.as_deref().ok_or(Defect::Claim)?;
-        if claimed != issuer.as_str() && !issuer_aliases.iter().any(|alias| alias.as_str() == claimed) {
+        if claimed != issuer.as_str()
+            && !issuer_aliases.iter().any(|alias| alias.as_str() == claimed)
+        {
             return Err(Defect::Issuer);
         }
         if let Some(expected) = tenant {
@@ -173,7 +183,10 @@ impl<'a> Claims<'a> {
             return Err(Defect::Claim);
         }
         let audience = raw.aud.as_ref().ok_or(Defect::Claim)?;
-        if !audience.iter().any(|named| audiences.iter().any(|own| own.as_str() == named)) {
+        if !audience
+            .iter()
+            .any(|named| audiences.iter().any(|own| own.as_str() == named))
+        {
             return Err(Defect::Audience);
         }
         let expires_at = raw.exp.ok_or(Defect::Claim)?.0;
@@ -181,7 +194,11 @@ impl<'a> Claims<'a> {
             return Err(Defect::Expired);
         }
         let latest = now.saturating_add(*leeway);
-        if [raw.nbf, raw.iat].iter().flatten().any(|date| date.0 > latest) {
+        if [raw.nbf, raw.iat]
+            .iter()
+            .flatten()
+            .any(|date| date.0 > latest)
+        {
             return Err(Defect::NotYetValid);
         }
         if raw.nbf.is_some_and(|not_before| not_before.0 > expires_at) {
@@ -195,7 +212,8 @@ impl<'a> Claims<'a> {
         }
         if *profile == TokenProfile::Rfc9068 {
             // RFC 9068 §2.2: these are required besides `iss`, `aud` and `exp`.
-            let complete = raw.sub.is_some() && raw.client_id.is_some() && raw.iat.is_some() && raw.jti;
+            let complete =
+                raw.sub.is_some() && raw.client_id.is_some() && raw.iat.is_some() && raw.jti;
             if !complete {
                 return Err(Defect::Claim);
             }
@@ -222,10 +240,17 @@ impl<'a> ValidClaims<'a> {
     pub(crate) fn summary(&self, subject_is_client: bool) -> Summary {
         let Claims { payload, raw } = &self.1;
         let of_an_app = || {
-            raw.amr.as_ref().is_some_and(|amr| amr.iter().any(|method| method == "appid_client_credentials"))
+            raw.amr.as_ref().is_some_and(|amr| {
+                amr.iter()
+                    .any(|method| method == "appid_client_credentials")
+            })
         };
         let client_id = raw.client_id.as_ref().or(raw.azp.as_ref());
-        let client_id = client_id.or_else(|| raw.sub.as_ref().filter(|_| subject_is_client && of_an_app()));
+        let client_id = client_id.or_else(|| {
+            raw.sub
+                .as_ref()
+                .filter(|_| subject_is_client && of_an_app())
+        });
         let date = |date: Option<NumericDate>| date.map_or(UnixTime::from_secs(0), |date| date.0);
         Summary {
             subject: place(payload, raw.sub.as_ref()),
@@ -317,8 +342,10 @@ impl<'de> Visitor<'de> for RawVisitor<'_, 'de, '_> {
                 }
                 "typ" => {
                     let typ = map.next_value_seed(Lenient::seed(document))?.0;
-                    self.raw.is_other_token |=
-                        matches!(typ.as_deref(), Some("ID" | "Refresh" | "Offline" | "Logout"));
+                    self.raw.is_other_token |= matches!(
+                        typ.as_deref(),
+                        Some("ID" | "Refresh" | "Offline" | "Logout")
+                    );
                 }
                 "token_use" => {
                     let token_use = map.next_value_seed(Lenient::seed(document))?.0;

@@ -28,15 +28,26 @@ impl<'t> Segments<'t> {
     pub(crate) fn split(token: &'t [u8]) -> Result<Self, Defect> {
         let (header, rest) = at_dot(token).ok_or(Defect::Malformed)?;
         let (payload, signature) = at_dot(rest).ok_or(Defect::Malformed)?;
-        let signing_input = token.get(..header.len() + 1 + payload.len()).ok_or(Defect::Malformed)?;
+        let signing_input = token
+            .get(..header.len() + 1 + payload.len())
+            .ok_or(Defect::Malformed)?;
         let has_more_parts = at_dot(signature).is_some();
-        if header.is_empty() || signature.is_empty() || signature.len() > MAX_SIGNATURE || has_more_parts {
+        if header.is_empty()
+            || signature.is_empty()
+            || signature.len() > MAX_SIGNATURE
+            || has_more_parts
+        {
             return Err(Defect::Malformed);
         }
         if header.len() > MAX_HEADER {
             return Err(Defect::TooLarge);
         }
-        Ok(Self { header, payload, signature, signing_input })
+        Ok(Self {
+            header,
+            payload,
+            signature,
+            signing_input,
+        })
     }
 }
 
@@ -64,7 +75,10 @@ pub(crate) type DecodedSignature = Decoded<{ MAX_SIGNATURE.div_ceil(4) * 3 }>;
 
 impl<const STACK: usize> Decoded<STACK> {
     pub(crate) const fn new() -> Self {
-        Self { stack: [MaybeUninit::uninit(); STACK], heap: Vec::new() }
+        Self {
+            stack: [MaybeUninit::uninit(); STACK],
+            heap: Vec::new(),
+        }
     }
 
     /// Decodes exact base64url: no padding, no other character, no stray trailing bits
@@ -84,7 +98,9 @@ impl<const STACK: usize> Decoded<STACK> {
 
 /// Decodes exact base64url into bytes of their own.
 pub(crate) fn decode_base64url(encoded: impl AsRef<[u8]>) -> Result<Vec<u8>, Defect> {
-    URL_SAFE_NO_PAD.decode_to_vec(encoded.as_ref()).map_err(|_| Defect::Malformed)
+    URL_SAFE_NO_PAD
+        .decode_to_vec(encoded.as_ref())
+        .map_err(|_| Defect::Malformed)
 }
 
 #[cfg(test)]
@@ -95,23 +111,39 @@ mod tests {
     fn a_token_has_exactly_three_parts() {
         assert!(Segments::split(b"a.b.c").is_ok());
         for bad in ["", "a", "a.b", "a.b.c.d", "a.b.c.d.e", "..", ".b.c", "a.b."] {
-            assert_eq!(Segments::split(bad.as_bytes()).unwrap_err(), Defect::Malformed, "{bad:?}");
+            assert_eq!(
+                Segments::split(bad.as_bytes()).unwrap_err(),
+                Defect::Malformed,
+                "{bad:?}"
+            );
         }
-        assert_eq!(Segments::split(".".repeat(65_000).as_bytes()).unwrap_err(), Defect::Malformed);
+        assert_eq!(
+            Segments::split(".".repeat(65_000).as_bytes()).unwrap_err(),
+            Defect::Malformed
+        );
     }
 
     #[test]
     fn a_header_of_unusual_length_is_refused_unread() {
         let header = "a".repeat(MAX_HEADER + 1);
-        assert_eq!(Segments::split(format!("{header}.b.c").as_bytes()).unwrap_err(), Defect::TooLarge);
+        assert_eq!(
+            Segments::split(format!("{header}.b.c").as_bytes()).unwrap_err(),
+            Defect::TooLarge
+        );
     }
 
     #[test]
     fn base64url_is_exact() {
         assert_eq!(decode_base64url("-_8").unwrap(), [0xfb, 0xff]);
         assert_eq!(decode_base64url("A".repeat(8000)).unwrap().len(), 6000);
-        for bad in ["-_8=", "+/8", "-_ 8", "-_8\n", "-_8\0", "-_9", "A", "AAAAA", "A?AA"] {
-            assert_eq!(decode_base64url(bad).unwrap_err(), Defect::Malformed, "{bad:?}");
+        for bad in [
+            "-_8=", "+/8", "-_ 8", "-_8\n", "-_8\0", "-_9", "A", "AAAAA", "A?AA",
+        ] {
+            assert_eq!(
+                decode_base64url(bad).unwrap_err(),
+                Defect::Malformed,
+                "{bad:?}"
+            );
             assert_eq!(
                 DecodedSignature::new().decode(bad.as_bytes()).unwrap_err(),
                 Defect::Malformed,
@@ -123,9 +155,15 @@ mod tests {
     #[test]
     fn every_part_is_decoded_alike_whatever_its_length() {
         for len in (0..70).chain([1023, 1024, 1025, 5000]) {
-            let bytes: Vec<u8> = (0..len).map(|byte: usize| byte.to_le_bytes()[0].wrapping_mul(89)).collect();
-            let encoded = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &bytes);
-            assert_eq!(DecodedSignature::new().decode(encoded.as_bytes()).unwrap(), bytes);
+            let bytes: Vec<u8> = (0..len)
+                .map(|byte: usize| byte.to_le_bytes()[0].wrapping_mul(89))
+                .collect();
+            let encoded =
+                base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &bytes);
+            assert_eq!(
+                DecodedSignature::new().decode(encoded.as_bytes()).unwrap(),
+                bytes
+            );
             for at in 0..encoded.len().min(100) {
                 for wrong in ["=", "+", "/", " ", "\n", "\0", ".", "\u{7f}"] {
                     let mut spoiled = encoded.clone();

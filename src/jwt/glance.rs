@@ -1,12 +1,15 @@
-//! A look at how a JSON object begins, before it is read: most tokens that are refused can be told by it.
+//! A look at how a JSON object begins, before it is read: most tokens that are refused can be told
+//! by it.
 //!
-//! It is for refusing alone. It sees members that are as plain as can be, and ends at the first thing that is not: an
-//! escape, white space, an object within the object, what is no JSON. Whatever passes is read strictly, and
-//! judged by that. It makes no errors and takes no memory, which is half of what a refusal costs.
+//! It is for refusing alone. It sees members that are as plain as can be, and ends at the first
+//! thing that is not: an escape, white space, an object within the object, what is no JSON.
+//! Whatever passes is read strictly, and judged by that. It makes no errors and takes no memory,
+//! which is half of what a refusal costs.
 
 use memchr::memchr2;
 
-/// So many members, and strings of one array, are looked at: more would cost what a look is to save.
+/// So many members, and strings of one array, are looked at: more would cost what a look is to
+/// save.
 const MOST: usize = 32;
 
 /// A value that can be told at a glance. Whether text is UTF-8 is not asked.
@@ -23,7 +26,9 @@ pub(super) enum Plain<'j> {
 pub(super) fn members(json: &[u8]) -> impl Iterator<Item = (&[u8], Plain<'_>)> {
     let mut rest = json;
     (0..MOST).map_while(move |_| {
-        let (b'{' | b',', member) = rest.split_first()? else { return None };
+        let (b'{' | b',', member) = rest.split_first()? else {
+            return None;
+        };
         let (name, value) = text(member)?;
         let (value, end) = plain(value.strip_prefix(b":")?)?;
         rest = end;
@@ -39,7 +44,9 @@ fn plain(json: &[u8]) -> Option<(Plain<'_>, &[u8])> {
         b'0'..=b'9' => number(json).map(|(number, rest)| (Plain::Number(number), rest)),
         _ => {
             let names = [b"true".as_slice(), b"false", b"null"];
-            names.iter().find_map(|name| Some((Plain::Other, json.strip_prefix(*name)?)))
+            names
+                .iter()
+                .find_map(|name| Some((Plain::Other, json.strip_prefix(*name)?)))
         }
     }
 }
@@ -88,7 +95,9 @@ mod tests {
     use super::*;
 
     fn seen(json: &str) -> Vec<(&str, Plain<'_>)> {
-        members(json.as_bytes()).map(|(name, value)| (std::str::from_utf8(name).unwrap(), value)).collect()
+        members(json.as_bytes())
+            .map(|(name, value)| (std::str::from_utf8(name).unwrap(), value))
+            .collect()
     }
 
     #[test]
@@ -144,7 +153,10 @@ mod tests {
 
     #[test]
     fn only_so_many_are_looked_at() {
-        assert_eq!(seen(&format!("{{{}}}", r#""":1,"#.repeat(MOST + 9))).len(), MOST);
+        assert_eq!(
+            seen(&format!("{{{}}}", r#""":1,"#.repeat(MOST + 9))).len(),
+            MOST
+        );
         let array = |len| format!(r#"{{"a":[{}"x"],"b":1}}"#, r#""","#.repeat(len - 1));
         assert_eq!(seen(&array(MOST)).len(), 2);
         assert_eq!(seen(&array(MOST + 1)), []);
@@ -167,8 +179,16 @@ mod tests {
             r#""iss":"\"""#,
             r#""iss":"ä""#,
         ];
-        let dates =
-            ["1", "0", "1700000000", "1.7e9", "1700000000.5", "1700000000E0", "17e8", "9007199254740991"];
+        let dates = [
+            "1",
+            "0",
+            "1700000000",
+            "1.7e9",
+            "1700000000.5",
+            "1700000000E0",
+            "17e8",
+            "9007199254740991",
+        ];
         let others = [
             r#""a":"\"iss\":\"x\"""#,
             r#""a":["iss","exp"]"#,
@@ -194,7 +214,10 @@ mod tests {
                             Claims::parse(&payload, SizeLimits::DEFAULT).unwrap(),
                         );
                         let read = claims.glance();
-                        assert!(glance.issuer.is_none() || glance.issuer == read.issuer, "{payload}");
+                        assert!(
+                            glance.issuer.is_none() || glance.issuer == read.issuer,
+                            "{payload}"
+                        );
                         assert!(
                             glance.expires_at.is_none() || glance.expires_at == read.expires_at,
                             "{payload}"

@@ -67,7 +67,10 @@ impl<'a> Header<'a> {
     pub(crate) fn parse(json: &'a [u8]) -> Result<Self, Defect> {
         let at_a_glance = glance::members(json).find(|(name, _)| *name == b"alg");
         if let Some((_, Plain::Text(alg))) = at_a_glance
-            && std::str::from_utf8(alg).ok().and_then(Algorithm::from_name).is_none()
+            && std::str::from_utf8(alg)
+                .ok()
+                .and_then(Algorithm::from_name)
+                .is_none()
         {
             return Err(Defect::UnsupportedAlgorithm);
         }
@@ -75,10 +78,14 @@ impl<'a> Header<'a> {
         let json = std::str::from_utf8(json).map_err(|_| Defect::Malformed)?;
         let document = Document::new(json, SizeLimits::DEFAULT);
         let mut reader = serde_json::Deserializer::from_str(json);
-        let raw = RawVisitor(&document).deserialize(&mut reader).and_then(|raw| reader.end().map(|()| raw));
+        let raw = RawVisitor(&document)
+            .deserialize(&mut reader)
+            .and_then(|raw| reader.end().map(|()| raw));
         let raw: Raw<'a> = raw.map_err(|_| document.defect(Defect::Malformed))?;
-        let algorithm =
-            raw.alg.and_then(|alg| Algorithm::from_name(&alg)).ok_or(Defect::UnsupportedAlgorithm)?;
+        let algorithm = raw
+            .alg
+            .and_then(|alg| Algorithm::from_name(&alg))
+            .ok_or(Defect::UnsupportedAlgorithm)?;
         // RFC 7515 §4.1.11: an extension that is not understood makes the token invalid, and
         // none is understood. `b64` (RFC 7797) and `zip` change what was signed, `enc` makes
         // it a JWE, `cty` a token within a token.
@@ -90,7 +97,11 @@ impl<'a> Header<'a> {
             Some(kid) => Some(KeyId::new(kid).ok_or(Defect::Malformed)?),
         };
         let typ = raw.typ.map_or(Typ::Absent, |typ| Typ::from_name(&typ));
-        Ok(Self { algorithm, key_id, typ })
+        Ok(Self {
+            algorithm,
+            key_id,
+            typ,
+        })
     }
 }
 
@@ -109,7 +120,11 @@ impl SeenHeader {
     const MAX_LEN: usize = 512;
 
     pub(crate) fn new(encoded: &[u8], header: &Header<'_>) -> Option<Self> {
-        let Header { algorithm, key_id, typ } = header;
+        let Header {
+            algorithm,
+            key_id,
+            typ,
+        } = header;
         (encoded.len() <= Self::MAX_LEN).then(|| Self {
             encoded: encoded.into(),
             algorithm: *algorithm,
@@ -125,7 +140,11 @@ impl SeenHeader {
 
     pub(crate) fn header(&self) -> Header<'_> {
         let key_id = self.key_id.as_deref().map(|kid| KeyId(Cow::Borrowed(kid)));
-        Header { algorithm: self.algorithm, key_id, typ: self.typ }
+        Header {
+            algorithm: self.algorithm,
+            key_id,
+            typ: self.typ,
+        }
     }
 }
 
@@ -186,7 +205,8 @@ mod tests {
 
     #[test]
     fn the_header_of_an_app_id_token_is_read() {
-        let header = Header::parse(br#"{"alg":"RS256","typ":"JWT","kid":"appId-1","ver":4}"#).unwrap();
+        let header =
+            Header::parse(br#"{"alg":"RS256","typ":"JWT","kid":"appId-1","ver":4}"#).unwrap();
         assert_eq!(header.algorithm, Algorithm::Rs256);
         assert_eq!(header.key_id.unwrap().as_str(), "appId-1");
         assert_eq!(header.typ, Typ::Jwt);
@@ -205,24 +225,45 @@ mod tests {
             r#""enc":"A128GCM""#,
             r#""cty":"JWT""#,
         ] {
-            assert_eq!(defect(&format!(r#"{{"alg":"RS256",{member}}}"#)), Defect::Malformed, "{member}");
+            assert_eq!(
+                defect(&format!(r#"{{"alg":"RS256",{member}}}"#)),
+                Defect::Malformed,
+                "{member}"
+            );
         }
     }
 
     #[test]
     fn duplicates_are_refused_even_behind_escapes() {
-        assert_eq!(defect(r#"{"alg":"RS256","alg":"RS256"}"#), Defect::Malformed);
-        assert_eq!(defect(r#"{"alg":"RS256","\u0061lg":"ES256"}"#), Defect::Malformed);
+        assert_eq!(
+            defect(r#"{"alg":"RS256","alg":"RS256"}"#),
+            Defect::Malformed
+        );
+        assert_eq!(
+            defect(r#"{"alg":"RS256","\u0061lg":"ES256"}"#),
+            Defect::Malformed
+        );
         assert_eq!(defect(r#"{"alg":"RS256","x":1,"x":1}"#), Defect::Malformed);
     }
 
     #[test]
     fn depth_and_number_of_members_are_bounded() {
-        let deep = format!(r#"{{"alg":"RS256","x":{}{}}}"#, "[".repeat(40), "]".repeat(40));
+        let deep = format!(
+            r#"{{"alg":"RS256","x":{}{}}}"#,
+            "[".repeat(40),
+            "]".repeat(40)
+        );
         assert_eq!(defect(&deep), Defect::Malformed);
-        let shallow = format!(r#"{{"alg":"RS256","x":{}{}}}"#, "[".repeat(20), "]".repeat(20));
+        let shallow = format!(
+            r#"{{"alg":"RS256","x":{}{}}}"#,
+            "[".repeat(20),
+            "]".repeat(20)
+        );
         assert!(Header::parse(shallow.as_bytes()).is_ok());
         let many: Vec<String> = (0..300).map(|i| format!(r#""m{i}":0"#)).collect();
-        assert_eq!(defect(&format!(r#"{{"alg":"RS256",{}}}"#, many.join(","))), Defect::TooManyMembers);
+        assert_eq!(
+            defect(&format!(r#"{{"alg":"RS256",{}}}"#, many.join(","))),
+            Defect::TooManyMembers
+        );
     }
 }

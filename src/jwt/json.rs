@@ -35,11 +35,19 @@ pub(crate) struct SizeLimits {
 
 impl SizeLimits {
     /// Tokens of up to 16 KiB.
-    pub(crate) const DEFAULT: Self = Self { elements: 2048, names: 256, strings: 1024 };
+    pub(crate) const DEFAULT: Self = Self {
+        elements: 2048,
+        names: 256,
+        strings: 1024,
+    };
 
     /// Tokens of up to `bytes`.
     pub(crate) fn for_tokens_of(bytes: usize) -> Self {
-        let Self { elements, names, strings } = Self::DEFAULT;
+        let Self {
+            elements,
+            names,
+            strings,
+        } = Self::DEFAULT;
         let share = |of: usize| u32::try_from(bytes / of).unwrap_or(u32::MAX);
         Self {
             elements: elements.max(share(8)),
@@ -66,7 +74,13 @@ pub(crate) struct Document<'de> {
 impl<'de> Document<'de> {
     pub(crate) fn new(text: &'de str, limits: SizeLimits) -> Self {
         let (elements, names, defect) = (Cell::default(), RefCell::default(), Cell::default());
-        Self { text, limits, elements, names, defect }
+        Self {
+            text,
+            limits,
+            elements,
+            names,
+            defect,
+        }
     }
 
     pub(super) fn text(&self) -> &'de str {
@@ -149,7 +163,12 @@ pub(crate) struct Names<'d, 'de> {
 impl<'d, 'de> Names<'d, 'de> {
     pub(crate) fn of(document: &'d Document<'de>) -> Self {
         let start = document.names.borrow().len();
-        Self { document, start, seen: [0; 4], suspicious: false }
+        Self {
+            document,
+            start,
+            seen: [0; 4],
+            suspicious: false,
+        }
     }
 
     /// Notes a name; refuses too many of them.
@@ -208,7 +227,9 @@ const MAX_NUMBER: usize = 64;
 /// one is covered is the document read to tell numbers from strings.
 pub(crate) fn has_long_number(json: &[u8]) -> bool {
     let of_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
-    let suspicious = json.chunks_exact(MAX_NUMBER / 2).any(|stretch| stretch.iter().all(of_number));
+    let suspicious = json
+        .chunks_exact(MAX_NUMBER / 2)
+        .any(|stretch| stretch.iter().all(of_number));
     if !suspicious {
         return false;
     }
@@ -220,7 +241,11 @@ pub(crate) fn has_long_number(json: &[u8]) -> bool {
             b'"' => in_string = !in_string,
             _ => {}
         }
-        run = if !in_string && of_number(byte) { run + 1 } else { 0 };
+        run = if !in_string && of_number(byte) {
+            run + 1
+        } else {
+            0
+        };
         if run > MAX_NUMBER {
             return true;
         }
@@ -248,13 +273,22 @@ impl<'d, 'de> Skip<'d, 'de> {
         if self.depth >= MAX_DEPTH {
             return Err(E::custom("nested too deep"));
         }
-        Ok(Self { depth: self.depth + 1, document: self.document })
+        Ok(Self {
+            depth: self.depth + 1,
+            document: self.document,
+        })
     }
 
     fn count<E: Error>(&self) -> Result<(), E> {
-        let Document { elements, limits, .. } = self.document;
+        let Document {
+            elements, limits, ..
+        } = self.document;
         elements.set(elements.get() + 1);
-        if elements.get() > limits.elements { Err(self.document.too_many()) } else { Ok(()) }
+        if elements.get() > limits.elements {
+            Err(self.document.too_many())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -327,7 +361,11 @@ mod tests {
     fn limits_grow_with_the_longest_token() {
         assert_eq!(SizeLimits::for_tokens_of(16 * 1024), SizeLimits::DEFAULT);
         assert_eq!(SizeLimits::for_tokens_of(0), SizeLimits::DEFAULT);
-        let SizeLimits { elements, names, strings } = SizeLimits::for_tokens_of(64 * 1024);
+        let SizeLimits {
+            elements,
+            names,
+            strings,
+        } = SizeLimits::for_tokens_of(64 * 1024);
         assert_eq!((elements, names, strings), (4 * 2048, 4 * 256, 4 * 1024));
         let SizeLimits { elements, .. } = SizeLimits::for_tokens_of(usize::MAX);
         assert_eq!(elements, u32::MAX);
@@ -344,10 +382,16 @@ mod tests {
                     long,
                     "{offset} {digits}"
                 );
-                assert!(!has_long_number(format!("{{{padding}\"x\":\"{number}\"}}").as_bytes()));
-                assert!(!has_long_number(format!("{{{padding}\"x\":\"\\\" {number}\"}}").as_bytes()));
+                assert!(!has_long_number(
+                    format!("{{{padding}\"x\":\"{number}\"}}").as_bytes()
+                ));
+                assert!(!has_long_number(
+                    format!("{{{padding}\"x\":\"\\\" {number}\"}}").as_bytes()
+                ));
             }
-            assert!(has_long_number(format!("{{{padding}\"x\":1.{}}}", "0".repeat(100)).as_bytes()));
+            assert!(has_long_number(
+                format!("{{{padding}\"x\":1.{}}}", "0".repeat(100)).as_bytes()
+            ));
         }
     }
 }

@@ -75,7 +75,11 @@ impl<'a> Unverified<'a> {
         limits: SizeLimits,
     ) -> Result<Self, Defect> {
         let claims = Claims::parse(payload, limits)?;
-        Ok(Self { segments, header, claims })
+        Ok(Self {
+            segments,
+            header,
+            claims,
+        })
     }
 
     /// The JOSE header, good for choosing a key and nothing else.
@@ -90,7 +94,11 @@ impl<'a> Unverified<'a> {
 
     /// Whether the claims would pass if the signature were good. Only such a token may
     /// cause a fetch of keys.
-    pub(crate) fn is_plausible(&self, expectations: &Expectations, now: UnixTime) -> Result<(), Defect> {
+    pub(crate) fn is_plausible(
+        &self,
+        expectations: &Expectations,
+        now: UnixTime,
+    ) -> Result<(), Defect> {
         DecodedSignature::new().decode(self.segments.signature)?;
         self.claims.check(&self.header, expectations, now)
     }

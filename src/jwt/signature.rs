@@ -5,9 +5,9 @@ use std::fmt;
 use aws_lc_rs::digest::{Context, SHA256};
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
-    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
+    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters,
 };
 
 use super::{Algorithm, Defect};
@@ -72,11 +72,16 @@ pub(crate) struct Fingerprint([u8; 32]);
 
 impl VerificationKey {
     /// Checks and prepares a key.
-    pub(crate) fn new(material: &KeyMaterial<'_>, algorithm: Option<Algorithm>) -> Result<Self, UnusableKey> {
+    pub(crate) fn new(
+        material: &KeyMaterial<'_>,
+        algorithm: Option<Algorithm>,
+    ) -> Result<Self, UnusableKey> {
         check(material)?;
         let possible = material.algorithms();
         let prepared: Result<Box<[_]>, UnusableKey> = match &algorithm {
-            Some(algorithm) if !possible.contains(algorithm) => return Err(UnusableKey::AlgorithmMismatch),
+            Some(algorithm) if !possible.contains(algorithm) => {
+                return Err(UnusableKey::AlgorithmMismatch);
+            }
             Some(algorithm) => std::slice::from_ref(algorithm),
             None => possible,
         }
@@ -84,9 +89,14 @@ impl VerificationKey {
         .map(|&algorithm| Ok((algorithm, prepare(material, algorithm)?)))
         .collect();
         let prepared = prepared?;
-        let fingerprint = Fingerprint::of(material, prepared.iter().map(|(algorithm, _)| *algorithm));
+        let fingerprint =
+            Fingerprint::of(material, prepared.iter().map(|(algorithm, _)| *algorithm));
         let material = Fingerprint::of(material, std::iter::empty());
-        Ok(Self { prepared, fingerprint, material })
+        Ok(Self {
+            prepared,
+            fingerprint,
+            material,
+        })
     }
 
     /// The same key, published under this `kid`.
@@ -126,10 +136,12 @@ impl VerificationKey {
             return Err(Defect::UnsupportedAlgorithm);
         };
         // aws-lc-rs takes a signature whose R has small order; strict verifiers do not.
-        if algorithm == Algorithm::EdDsa && signature.first_chunk::<32>().is_none_or(is_small_order) {
+        if algorithm == Algorithm::EdDsa && signature.first_chunk::<32>().is_none_or(is_small_order)
+        {
             return Err(Defect::BadSignature);
         }
-        key.verify_sig(message, signature).map_err(|_| Defect::BadSignature)
+        key.verify_sig(message, signature)
+            .map_err(|_| Defect::BadSignature)
     }
 }
 
@@ -166,7 +178,10 @@ impl fmt::Debug for VerificationKey {
     }
 }
 
-fn prepare(material: &KeyMaterial<'_>, algorithm: Algorithm) -> Result<ParsedPublicKey, UnusableKey> {
+fn prepare(
+    material: &KeyMaterial<'_>,
+    algorithm: Algorithm,
+) -> Result<ParsedPublicKey, UnusableKey> {
     let parsed = match material {
         KeyMaterial::Rsa { n, e } => {
             let parameters: &'static RsaParameters = match algorithm {
@@ -204,13 +219,21 @@ fn check(material: &KeyMaterial<'_>) -> Result<(), UnusableKey> {
             <&[u8; 32]>::try_from(*x).is_ok_and(|x| !is_small_order(x) && is_canonical(x))
         }
     };
-    if valid { Ok(()) } else { Err(UnusableKey::Invalid) }
+    if valid {
+        Ok(())
+    } else {
+        Err(UnusableKey::Invalid)
+    }
 }
 
 fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), UnusableKey> {
     // RFC 7518 §6.3.1: the minimum number of octets, so no leading zeros.
-    let (Some(&first), Some(&last)) = (n.first(), n.last()) else { return Err(UnusableKey::Invalid) };
-    let Some(&first_of_e) = e.first() else { return Err(UnusableKey::Invalid) };
+    let (Some(&first), Some(&last)) = (n.first(), n.last()) else {
+        return Err(UnusableKey::Invalid);
+    };
+    let Some(&first_of_e) = e.first() else {
+        return Err(UnusableKey::Invalid);
+    };
     if first == 0 || first_of_e == 0 || last & 1 == 0 {
         return Err(UnusableKey::Invalid);
     }
@@ -219,7 +242,9 @@ fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), UnusableKey> {
     if !(2048..=8192).contains(&bits) {
         return Err(UnusableKey::Weak);
     }
-    let exponent = e.iter().fold(0_u64, |value, &byte| (value << 8) | u64::from(byte));
+    let exponent = e
+        .iter()
+        .fold(0_u64, |value, &byte| (value << 8) | u64::from(byte));
     if e.len() > 4 || exponent < 3 || exponent & 1 == 0 || is_roca(n) {
         return Err(UnusableKey::Weak);
     }
@@ -229,9 +254,13 @@ fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), UnusableKey> {
 /// The fingerprint of moduli that Infineon's library made (CVE-2017-15361): modulo each of these
 /// primes they are a power of 65537. A sound modulus passes for one once in 2^27.
 fn is_roca(n: &[u8]) -> bool {
-    const PRIMES: [u32; 17] = [11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157];
+    const PRIMES: [u32; 17] = [
+        11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157,
+    ];
     PRIMES.iter().all(|&prime| {
-        let residue = n.iter().fold(0, |value, &byte| (value * 256 + u32::from(byte)) % prime);
+        let residue = n
+            .iter()
+            .fold(0, |value, &byte| (value * 256 + u32::from(byte)) % prime);
         let mut power = 1;
         (0..prime).any(|_| {
             power = power * (65_537 % prime) % prime;
@@ -246,12 +275,14 @@ const SMALL_ORDER: [[u8; 32]; 7] = [
     small(0),
     small(1),
     [
-        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5,
-        0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
     ],
     [
-        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a,
-        0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
     ],
     near_p(0xec),
     near_p(0xed),
@@ -293,7 +324,9 @@ mod tests {
     #[test]
     fn a_roca_modulus_is_known_by_its_fingerprint() {
         // One more than a multiple of all the primes: modulo each it is 65537 to the power of 0.
-        let primes = [11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157];
+        let primes = [
+            11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157,
+        ];
         let product: u128 = primes.iter().product();
         let leading = (product << product.leading_zeros()).to_be_bytes();
         let mut roca = [0; 256];

@@ -16,7 +16,9 @@ impl Text {
     fn of(payload: &str, text: &str) -> Self {
         let start = text.as_ptr().addr().wrapping_sub(payload.as_ptr().addr());
         let end = start.wrapping_add(text.len());
-        let stands_there = payload.get(start..end).is_some_and(|there| std::ptr::eq(there, text));
+        let stands_there = payload
+            .get(start..end)
+            .is_some_and(|there| std::ptr::eq(there, text));
         match (u32::try_from(start), u32::try_from(end)) {
             (Ok(start), Ok(end)) if stands_there => Self::Place(start, end),
             _ => Self::Owned(text.into()),
@@ -28,7 +30,9 @@ impl Text {
             // It was found there.
             Self::Place(start, end) => {
                 let place = usize::try_from(*start).ok().zip(usize::try_from(*end).ok());
-                place.and_then(|(start, end)| payload.get(start..end)).unwrap_or_default()
+                place
+                    .and_then(|(start, end)| payload.get(start..end))
+                    .unwrap_or_default()
             }
             Self::Owned(text) => text,
         }
@@ -45,12 +49,16 @@ pub(crate) enum Texts {
 
 impl Texts {
     pub(super) fn of(payload: &str, strings: Option<&Strings<'_>>) -> Self {
-        let Some(strings) = strings else { return Self::None };
+        let Some(strings) = strings else {
+            return Self::None;
+        };
         let mut all = strings.iter().map(|one| Text::of(payload, one));
         match (all.next(), all.next()) {
             (None, _) => Self::None,
             (Some(one), None) => Self::One(one),
-            (Some(first), Some(second)) => Self::Many([first, second].into_iter().chain(all).collect()),
+            (Some(first), Some(second)) => {
+                Self::Many([first, second].into_iter().chain(all).collect())
+            }
         }
     }
 
@@ -85,7 +93,10 @@ pub(super) struct Strings<'a> {
 impl<'a> Strings<'a> {
     /// An array, still empty.
     pub(super) fn array() -> Self {
-        Self { is_array: true, ..Self::default() }
+        Self {
+            is_array: true,
+            ..Self::default()
+        }
     }
 
     /// Whether the claim is an array, not a single string.
@@ -98,7 +109,9 @@ impl<'a> Strings<'a> {
         match (one, self.plain) {
             (Cow::Owned(one), _) => self.escaped.push(one.into()),
             (Cow::Borrowed(one), Some(first)) => self.plain = Some(up_to(payload, first, one)),
-            (Cow::Borrowed(one), None) => (self.plain, self.leading) = (Some(one), self.escaped.len()),
+            (Cow::Borrowed(one), None) => {
+                (self.plain, self.leading) = (Some(one), self.escaped.len())
+            }
         }
     }
 
@@ -113,7 +126,11 @@ impl<'a> Strings<'a> {
             };
             let (one, behind) = split_string(json);
             rest = behind.split_once('"').map(|(_, next)| next);
-            if one.contains('\\') { escaped.next() } else { Some(one) }
+            if one.contains('\\') {
+                escaped.next()
+            } else {
+                Some(one)
+            }
         })
     }
 }
@@ -121,7 +138,9 @@ impl<'a> Strings<'a> {
 /// The payload from the start of one of its strings to the end of another.
 fn up_to<'a>(payload: &'a str, first: &'a str, last: &'a str) -> &'a str {
     let offset = |text: &str| text.as_ptr().addr().wrapping_sub(payload.as_ptr().addr());
-    payload.get(offset(first)..offset(last).wrapping_add(last.len())).unwrap_or(last)
+    payload
+        .get(offset(first)..offset(last).wrapping_add(last.len()))
+        .unwrap_or(last)
 }
 
 /// Parts a string of a document, whose first quotation mark is left out, from what is behind it.
@@ -133,7 +152,8 @@ fn split_string(json: &str) -> (&str, &str) {
         ends
     };
     let end = json.as_bytes().iter().position(ends);
-    end.and_then(|end| Some((json.get(..end)?, json.get(end + 1..)?))).unwrap_or((json, ""))
+    end.and_then(|end| Some((json.get(..end)?, json.get(end + 1..)?)))
+        .unwrap_or((json, ""))
 }
 
 #[cfg(test)]
@@ -163,8 +183,14 @@ mod tests {
                 let start = offset + payload[offset..].find(&json).unwrap();
                 offset = start + json.len();
                 let is_plain = !json.contains('\\');
-                strings
-                    .push(payload, if is_plain { payload[start + 1..offset - 1].into() } else { one.into() });
+                strings.push(
+                    payload,
+                    if is_plain {
+                        payload[start + 1..offset - 1].into()
+                    } else {
+                        one.into()
+                    },
+                );
             }
             strings.iter().map(str::to_owned).collect::<Vec<_>>()
         };
@@ -173,7 +199,10 @@ mod tests {
         assert_eq!(of(r#"["a"]"#), ["a"]);
         assert_eq!(of(r#"["", "", "a", ""]"#), ["", "", "a", ""]);
         assert_eq!(of(r#"["a" ,  "b,]","c"]"#), ["a", "b,]", "c"]);
-        assert_eq!(of(r#"["\"x\"","a","\\","\\\"","b","c\n"]"#), ["\"x\"", "a", "\\", "\\\"", "b", "c\n"]);
+        assert_eq!(
+            of(r#"["\"x\"","a","\\","\\\"","b","c\n"]"#),
+            ["\"x\"", "a", "\\", "\\\"", "b", "c\n"]
+        );
         assert_eq!(of(r#"["\n","\t"]"#), ["\n", "\t"]);
     }
 }

@@ -8,7 +8,8 @@ use super::schedule::RefreshCause;
 /// The least time between two refreshes that bad signatures cause.
 const BETWEEN_DOUBTS: Duration = Duration::from_secs(300);
 
-/// What tokens may cause: a budget for each cause, and none while the issuer wants to be left alone.
+/// What tokens may cause: a budget for each cause, and none while the issuer wants to be left
+/// alone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
     burst: u32,
@@ -39,7 +40,9 @@ impl Budget {
         let is_left = match cause {
             // A bucket of n tokens that refills one each period is spent when it would take more
             // than n-1 periods to fill what is missing.
-            RefreshCause::UnknownKey => self.full_at.max(now) + self.period <= now + self.period * self.burst,
+            RefreshCause::UnknownKey => {
+                self.full_at.max(now) + self.period <= now + self.period * self.burst
+            }
             RefreshCause::BadSignature => self.reused_key_ids && now >= self.no_doubt_before,
             RefreshCause::Asked | RefreshCause::ClockJump | RefreshCause::Timer => true,
         };
@@ -50,7 +53,9 @@ impl Budget {
     pub(super) fn take(&mut self, cause: RefreshCause, now: Instant) -> bool {
         let allowed = self.allows(cause, now);
         match cause {
-            RefreshCause::UnknownKey if allowed => self.full_at = self.full_at.max(now) + self.period,
+            RefreshCause::UnknownKey if allowed => {
+                self.full_at = self.full_at.max(now) + self.period
+            }
             RefreshCause::BadSignature if allowed => self.no_doubt_before = now + BETWEEN_DOUBTS,
             _ => {}
         }

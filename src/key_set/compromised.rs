@@ -18,7 +18,10 @@ struct Compromised {
 impl CompromisedKeys {
     /// Adds a member that was published with its private part.
     pub(super) fn insert(&mut self, kid: Option<&str>, material: Option<Fingerprint>) {
-        self.0.push(Compromised { kid: kid.map(Box::from), material });
+        self.0.push(Compromised {
+            kid: kid.map(Box::from),
+            material,
+        });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -44,7 +47,9 @@ impl CompromisedKeys {
         for Compromised { kid, material } in &self.0 {
             match (material, kid, keys) {
                 (Some(material), ..) => revoked.insert_material(*material),
-                (None, Some(kid), Some(keys)) => keys.named(kid).for_each(|key| revoked.insert(key)),
+                (None, Some(kid), Some(keys)) => {
+                    keys.named(kid).for_each(|key| revoked.insert(key))
+                }
                 (None, ..) => {}
             }
         }
@@ -53,7 +58,9 @@ impl CompromisedKeys {
     /// Revokes their `kid`s, and those by which `keys` names them.
     pub(super) fn revoke_kids(&self, keys: Option<&KeySet>, revoked: &mut RevokedKeys) {
         let named = keys.into_iter().flat_map(KeySet::all_named);
-        let named = named.filter(|(kid, key)| self.contains(Some(kid), key)).map(|(kid, _)| kid);
+        let named = named
+            .filter(|(kid, key)| self.contains(Some(kid), key))
+            .map(|(kid, _)| kid);
         let own = self.0.iter().filter_map(|one| one.kid.as_deref());
         named.chain(own).for_each(|kid| revoked.insert_kid(kid));
     }

@@ -63,7 +63,13 @@ mod tests {
         assert_eq!(of("max-age=99999999999999999999"), max_age(LONGEST));
         assert_eq!(of("max-age=9, no-store"), Freshness::NoStore);
         assert_eq!(of("no-cache"), max_age(0));
-        for odd in ["max-age=-1", "max-age=", "max-age=soon", "s-maxage=5", ",,="] {
+        for odd in [
+            "max-age=-1",
+            "max-age=",
+            "max-age=soon",
+            "s-maxage=5",
+            ",,=",
+        ] {
             assert_eq!(of(odd), Freshness::Unsaid, "{odd}");
         }
     }

@@ -21,7 +21,8 @@ use super::nothing_usable::NothingUsable;
 use super::{Inner, KeySet};
 use crate::error::{Error, ErrorKind, Operation};
 use crate::jwt::{
-    Algorithm, Fingerprint, KeyId, KeyMaterial, Name, UnusableKey, VerificationKey, decode_base64url,
+    Algorithm, Fingerprint, KeyId, KeyMaterial, Name, UnusableKey, VerificationKey,
+    decode_base64url,
 };
 
 /// More members than this are no key set but a load.
@@ -107,17 +108,22 @@ struct Document<'a> {
     keys: Vec<&'a RawValue>,
 }
 
-/// Reads a whole document. Keys that share a `kid` are of use only if more than one is tried for it.
-pub(super) fn parse_set(document: &[u8], quirks: Quirks, candidate_keys: usize) -> Result<KeySet, Error> {
+/// Reads a whole document. Keys that share a `kid` are of use only if more than one is tried for
+/// it.
+pub(super) fn parse_set(
+    document: &[u8],
+    quirks: Quirks,
+    candidate_keys: usize,
+) -> Result<KeySet, Error> {
     let error = |kind| Error::new(Operation::KeySet, kind);
     if deeper_than(document, MAX_DEPTH) {
         return Err(error(ErrorKind::Malformed));
     }
     // RFC 8259 §8.1: all of it, also what is read over.
-    let text =
-        std::str::from_utf8(document).map_err(|source| error(ErrorKind::Malformed).with_source(source))?;
-    let document: Document<'_> =
-        serde_json::from_str(text).map_err(|source| error(ErrorKind::Malformed).with_source(source))?;
+    let text = std::str::from_utf8(document)
+        .map_err(|source| error(ErrorKind::Malformed).with_source(source))?;
+    let document: Document<'_> = serde_json::from_str(text)
+        .map_err(|source| error(ErrorKind::Malformed).with_source(source))?;
     if document.keys.len() > MAX_KEYS {
         return Err(error(ErrorKind::TooLarge));
     }
@@ -125,8 +131,11 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks, candidate_keys: usize) 
     let mut without_id = Vec::new();
     let mut skipped = Vec::new();
     let mut ambiguous: HashMap<Box<str>, Vec<VerificationKey>> = HashMap::new();
-    let members: Vec<Member> =
-        document.keys.iter().map(|member| parse_member(member.get(), quirks)).collect();
+    let members: Vec<Member> = document
+        .keys
+        .iter()
+        .map(|member| parse_member(member.get(), quirks))
+        .collect();
     let mut compromised = CompromisedKeys::default();
     for Member { kid, key, private } in &members {
         if matches!(key, Err(SkipReason::PrivateKey)) {
@@ -135,7 +144,11 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks, candidate_keys: usize) 
     }
     // What the numbers of a private key are, a public key of its `kid` says, if it does not.
     for Member { kid, key, .. } in &members {
-        if let Some(key) = key.as_ref().ok().filter(|key| compromised.contains(kid.as_deref(), key)) {
+        if let Some(key) = key
+            .as_ref()
+            .ok()
+            .filter(|key| compromised.contains(kid.as_deref(), key))
+        {
             compromised.insert(None, Some(key.material()));
         }
     }
@@ -150,7 +163,9 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks, candidate_keys: usize) 
                     let key = key.named(entry.key());
                     entry.insert(key);
                 }
-                Entry::Occupied(entry) => ambiguous.entry(entry.key().clone()).or_default().push(key),
+                Entry::Occupied(entry) => {
+                    ambiguous.entry(entry.key().clone()).or_default().push(key)
+                }
             },
             (None, Ok(key)) => without_id.push(key),
             (kid, Err(reason)) => skipped.push((kid, reason)),
@@ -160,10 +175,20 @@ pub(super) fn parse_set(document: &[u8], quirks: Quirks, candidate_keys: usize) 
     for (kid, keys) in &mut ambiguous {
         keys.extend(by_id.remove(kid));
         if !shared_are_used {
-            skipped.extend(keys.iter().map(|_| (Some(kid.clone()), SkipReason::DuplicateKeyId)));
+            skipped.extend(
+                keys.iter()
+                    .map(|_| (Some(kid.clone()), SkipReason::DuplicateKeyId)),
+            );
         }
     }
-    let inner = Inner { by_id, without_id, ambiguous, shared_are_used, skipped, compromised };
+    let inner = Inner {
+        by_id,
+        without_id,
+        ambiguous,
+        shared_are_used,
+        skipped,
+        compromised,
+    };
     let keys = KeySet(Arc::new(inner));
     if keys.len() == 0 {
         return Err(error(ErrorKind::NoUsableKey).with_source(NothingUsable { keys }));
@@ -198,7 +223,11 @@ struct Member {
 
 impl Member {
     fn malformed() -> Self {
-        Self { kid: None, key: Err(SkipReason::Malformed), private: None }
+        Self {
+            kid: None,
+            key: Err(SkipReason::Malformed),
+            private: None,
+        }
     }
 }
 
@@ -207,36 +236,62 @@ fn parse_member(json: &str, quirks: Quirks) -> Member {
         return private_if_anything(json).unwrap_or_else(Member::malformed);
     };
     let has_kid = members.kid.is_some();
-    let kid: Option<Box<str>> = members.kid.and_then(KeyId::new).map(|kid| kid.as_str().into());
+    let kid: Option<Box<str>> = members
+        .kid
+        .and_then(KeyId::new)
+        .map(|kid| kid.as_str().into());
     let key = match members.secrets {
         Secrets::Private => {
-            return Member { kid, key: Err(SkipReason::PrivateKey), private: material(json) };
+            return Member {
+                kid,
+                key: Err(SkipReason::PrivateKey),
+                private: material(json),
+            };
         }
         _ if members.has_duplicates => return Member::malformed(),
         _ if has_kid && kid.is_none() => return Member::malformed(),
         Secrets::Symmetric => Err(SkipReason::Symmetric),
         Secrets::None => prepare(json, members.alg.as_deref(), quirks),
     };
-    Member { kid, key, private: None }
+    Member {
+        kid,
+        key,
+        private: None,
+    }
 }
 
 /// A member that is no JWK, and a private key all the same: that is compromised, too.
 fn private_if_anything(json: &str) -> Option<Member> {
     let members: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).ok()?;
-    let is_material = |name: &&str| members.get(*name).is_some_and(|value| is_present(&value.to_string()));
+    let is_material = |name: &&str| {
+        members
+            .get(*name)
+            .is_some_and(|value| is_present(&value.to_string()))
+    };
     PRIVATE.iter().find(|name| is_material(name))?;
-    let kid = members.get("kid").and_then(serde_json::Value::as_str).map(Cow::from).and_then(KeyId::new);
+    let kid = members
+        .get("kid")
+        .and_then(serde_json::Value::as_str)
+        .map(Cow::from)
+        .and_then(KeyId::new);
     let kid = kid.map(|kid| kid.as_str().into());
-    Some(Member { kid, key: Err(SkipReason::PrivateKey), private: material(json) })
+    Some(Member {
+        kid,
+        key: Err(SkipReason::PrivateKey),
+        private: material(json),
+    })
 }
 
 /// What a key is, whatever it says that it is for: a private one is for signing, and says so. Its
 /// numbers may be spelled in any way that is read anywhere: this only leads to a refusal.
 fn material(json: &str) -> Option<Fingerprint> {
-    let mut members: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).ok()?;
+    let mut members: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(json).ok()?;
     members.retain(|name, _| ["kty", "crv", "n", "e", "x", "y"].contains(&name.as_str()));
     let numbers = serde_json::to_string(&members).ok()?;
-    prepare(&numbers, None, Quirks::AppId).ok().map(|key| key.material())
+    prepare(&numbers, None, Quirks::AppId)
+        .ok()
+        .map(|key| key.material())
 }
 
 fn prepare(json: &str, alg: Option<&str>, quirks: Quirks) -> Result<VerificationKey, SkipReason> {
@@ -246,7 +301,10 @@ fn prepare(json: &str, alg: Option<&str>, quirks: Quirks) -> Result<Verification
         Some(alg) => Some(Algorithm::from_name(alg).ok_or(SkipReason::Algorithm)?),
     };
     let jwk: Jwk = serde_json::from_str(json).map_err(|_| SkipReason::Malformed)?;
-    let for_signatures = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));
+    let for_signatures = matches!(
+        jwk.common.public_key_use,
+        None | Some(PublicKeyUse::Signature)
+    );
     let for_verifying = jwk
         .common
         .key_operations
@@ -295,11 +353,17 @@ fn prepare(json: &str, alg: Option<&str>, quirks: Quirks) -> Result<Verification
 /// It gives no trust; what is no certificate says nothing.
 fn check_certificate(chain: Option<&[String]>, number: &[u8]) -> Result<(), SkipReason> {
     const SEQUENCE: u8 = 0x30;
-    let certificate = chain.and_then(<[String]>::first).and_then(|first| STANDARD.decode(first).ok());
+    let certificate = chain
+        .and_then(<[String]>::first)
+        .and_then(|first| STANDARD.decode(first).ok());
     match certificate {
         Some(der) if der.first() == Some(&SEQUENCE) && der.len() > number.len() => {
             let of_this_key = der.windows(number.len().max(1)).any(|part| part == number);
-            if of_this_key { Ok(()) } else { Err(SkipReason::Invalid) }
+            if of_this_key {
+                Ok(())
+            } else {
+                Err(SkipReason::Invalid)
+            }
         }
         _ => Ok(()),
     }
@@ -309,7 +373,12 @@ fn check_certificate(chain: Option<&[String]>, number: &[u8]) -> Result<(), Skip
 fn decode_number(encoded: &str, quirks: Quirks) -> Result<Vec<u8>, SkipReason> {
     let encoded = match quirks {
         Quirks::None => Cow::Borrowed(encoded),
-        Quirks::AppId => Cow::Owned(encoded.trim_end_matches('=').replace('+', "-").replace('/', "_")),
+        Quirks::AppId => Cow::Owned(
+            encoded
+                .trim_end_matches('=')
+                .replace('+', "-")
+                .replace('/', "_"),
+        ),
     };
     let mut number = decode_base64url(&*encoded).map_err(|_| SkipReason::Invalid)?;
     if quirks == Quirks::AppId {
@@ -322,9 +391,12 @@ fn decode_number(encoded: &str, quirks: Quirks) -> Result<Vec<u8>, SkipReason> {
 /// The members that hold private material (RFC 7518 §6.2.2, §6.3.2).
 const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
 
-/// Whether the JSON value of a member holds anything: not `null`, an empty string or an empty array.
+/// Whether the JSON value of a member holds anything: not `null`, an empty string or an empty
+/// array.
 fn is_present(json: &str) -> bool {
-    let array = json.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let array = json
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     !matches!(json, "null" | "\"\"") && array.is_none_or(|elements| !elements.trim().is_empty())
 }
 
@@ -356,13 +428,21 @@ impl<'de> Deserialize<'de> for Members<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members =
-                    Members { kid: None, alg: None, secrets: Secrets::None, has_duplicates: false };
+                let mut members = Members {
+                    kid: None,
+                    alg: None,
+                    secrets: Secrets::None,
+                    has_duplicates: false,
+                };
                 let mut names: Vec<Cow<'de, str>> = Vec::new();
                 while let Some(Name(name)) = map.next_key()? {
                     match &*name {
-                        "kid" => members.kid = map.next_value::<Option<Name<'de>>>()?.map(|kid| kid.0),
-                        "alg" => members.alg = map.next_value::<Option<Name<'de>>>()?.map(|alg| alg.0),
+                        "kid" => {
+                            members.kid = map.next_value::<Option<Name<'de>>>()?.map(|kid| kid.0)
+                        }
+                        "alg" => {
+                            members.alg = map.next_value::<Option<Name<'de>>>()?.map(|alg| alg.0)
+                        }
                         other if other == "k" || PRIVATE.contains(&other) => {
                             if is_present(map.next_value::<&RawValue>()?.get()) {
                                 members.secrets = match members.secrets {
@@ -396,7 +476,8 @@ mod tests {
     use super::*;
 
     /// RFC 8037 appendix A.2.
-    const ED25519: &str = r#""kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo""#;
+    const ED25519: &str =
+        r#""kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo""#;
     /// RFC 7515 appendix A.2.
     const N: &str = "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ";
 
@@ -412,19 +493,55 @@ mod tests {
     #[test]
     fn one_unusable_key_does_no_harm_to_its_siblings() {
         for (member, reason) in [
-            (r#"{"kty":"unheard-of","kid":"a"}"#.to_owned(), SkipReason::UnsupportedType),
-            (r#"{"kty":"oct","k":"AAAA","kid":"a"}"#.to_owned(), SkipReason::Symmetric),
+            (
+                r#"{"kty":"unheard-of","kid":"a"}"#.to_owned(),
+                SkipReason::UnsupportedType,
+            ),
+            (
+                r#"{"kty":"oct","k":"AAAA","kid":"a"}"#.to_owned(),
+                SkipReason::Symmetric,
+            ),
             (format!(r#"{{{ED25519},"kid":7}}"#), SkipReason::Malformed),
-            (format!(r#"{{{ED25519},"kid":"a","kid":"a"}}"#), SkipReason::Malformed),
-            (format!(r#"{{{ED25519},"d":"AAAA"}}"#), SkipReason::PrivateKey),
-            (format!(r#"{{{ED25519},"use":"enc"}}"#), SkipReason::NotForSignatures),
-            (format!(r#"{{{ED25519},"key_ops":["sign"]}}"#), SkipReason::NotForSignatures),
-            (format!(r#"{{{ED25519},"alg":"RS256"}}"#), SkipReason::Algorithm),
-            (format!(r#"{{{ED25519},"alg":"HS256"}}"#), SkipReason::Algorithm),
-            (r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#.to_owned(), SkipReason::Invalid),
-            (r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#.to_owned(), SkipReason::Weak),
-            (format!(r#"{{"kty":"RSA","n":"{N}","e":"AQ"}}"#), SkipReason::Weak),
-            (format!(r#"{{"kty":"RSA","n":"AA{N}","e":"AQAB"}}"#), SkipReason::Invalid),
+            (
+                format!(r#"{{{ED25519},"kid":"a","kid":"a"}}"#),
+                SkipReason::Malformed,
+            ),
+            (
+                format!(r#"{{{ED25519},"d":"AAAA"}}"#),
+                SkipReason::PrivateKey,
+            ),
+            (
+                format!(r#"{{{ED25519},"use":"enc"}}"#),
+                SkipReason::NotForSignatures,
+            ),
+            (
+                format!(r#"{{{ED25519},"key_ops":["sign"]}}"#),
+                SkipReason::NotForSignatures,
+            ),
+            (
+                format!(r#"{{{ED25519},"alg":"RS256"}}"#),
+                SkipReason::Algorithm,
+            ),
+            (
+                format!(r#"{{{ED25519},"alg":"HS256"}}"#),
+                SkipReason::Algorithm,
+            ),
+            (
+                r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#.to_owned(),
+                SkipReason::Invalid,
+            ),
+            (
+                r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#.to_owned(),
+                SkipReason::Weak,
+            ),
+            (
+                format!(r#"{{"kty":"RSA","n":"{N}","e":"AQ"}}"#),
+                SkipReason::Weak,
+            ),
+            (
+                format!(r#"{{"kty":"RSA","n":"AA{N}","e":"AQAB"}}"#),
+                SkipReason::Invalid,
+            ),
             ("7".to_owned(), SkipReason::Malformed),
             ("null".to_owned(), SkipReason::Malformed),
         ] {
@@ -440,18 +557,29 @@ mod tests {
         let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
         assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["b"]);
         assert_eq!(keys.len(), 3, "two keys without `kid` both survive");
-        assert_eq!(keys.skipped().filter(|(_, reason)| *reason == SkipReason::DuplicateKeyId).count(), 2);
+        assert_eq!(
+            keys.skipped()
+                .filter(|(_, reason)| *reason == SkipReason::DuplicateKeyId)
+                .count(),
+            2
+        );
     }
 
     #[test]
     fn what_is_private_is_told_as_such_whatever_else_is_there_and_each_member_once() {
-        assert_eq!(skip_reason(r#"{"kty":"oct","d":"AAAA","k":"AAAA"}"#), SkipReason::PrivateKey);
+        assert_eq!(
+            skip_reason(r#"{"kty":"oct","d":"AAAA","k":"AAAA"}"#),
+            SkipReason::PrivateKey
+        );
         let document = format!(
             r#"{{"keys":[{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"a","d":"AAAA"}},{{"kty":"RSA","n":"{N}","e":"AQAB","kid":"b"}}]}}"#
         );
         let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
         assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["b"]);
-        assert_eq!(keys.skipped().collect::<Vec<_>>(), [(Some("a"), SkipReason::PrivateKey); 3]);
+        assert_eq!(
+            keys.skipped().collect::<Vec<_>>(),
+            [(Some("a"), SkipReason::PrivateKey); 3]
+        );
     }
 
     #[test]
@@ -468,24 +596,57 @@ mod tests {
                 r#"{{"keys":[{{{ED25519},"d":"AAAA",{says}}},{{{ED25519},"kid":"a"}},{{{ED25519}}},{good}]}}"#
             );
             let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
-            assert_eq!((keys.len(), keys.key_ids().next()), (1, Some("good")), "{says}");
-            assert!(keys.skipped().all(|(_, reason)| reason == SkipReason::PrivateKey), "{says}");
+            assert_eq!(
+                (keys.len(), keys.key_ids().next()),
+                (1, Some("good")),
+                "{says}"
+            );
+            assert!(
+                keys.skipped()
+                    .all(|(_, reason)| reason == SkipReason::PrivateKey),
+                "{says}"
+            );
         }
         let odd = format!(r#"{{{ED25519},"d":"AAAA","kid":"{}"}}"#, "x".repeat(300));
-        assert_eq!(skip_reason(&odd), SkipReason::PrivateKey, "no legal name, and an alarm all the same");
+        assert_eq!(
+            skip_reason(&odd),
+            SkipReason::PrivateKey,
+            "no legal name, and an alarm all the same"
+        );
     }
 
     #[test]
     fn a_document_without_a_usable_key_is_no_key_set() {
-        let kind = |document: &str| parse_set(document.as_bytes(), Quirks::None, 1).unwrap_err().kind();
+        let kind = |document: &str| {
+            parse_set(document.as_bytes(), Quirks::None, 1)
+                .unwrap_err()
+                .kind()
+        };
         assert_eq!(kind(r#"{"keys":[]}"#), ErrorKind::NoUsableKey);
-        assert_eq!(kind(r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#), ErrorKind::NoUsableKey);
-        for document in ["", "[]", "{}", "<html>", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#] {
+        assert_eq!(
+            kind(r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#),
+            ErrorKind::NoUsableKey
+        );
+        for document in [
+            "",
+            "[]",
+            "{}",
+            "<html>",
+            r#"{"keys":{}}"#,
+            r#"{"keys":[],"keys":[]}"#,
+        ] {
             assert_eq!(kind(document), ErrorKind::Malformed, "{document:?}");
         }
         let many = vec!["{}"; 101].join(",");
-        assert_eq!(kind(&format!(r#"{{"keys":[{many}]}}"#)), ErrorKind::TooLarge);
-        let deep = format!(r#"{{"keys":[{}{}]}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(
+            kind(&format!(r#"{{"keys":[{many}]}}"#)),
+            ErrorKind::TooLarge
+        );
+        let deep = format!(
+            r#"{{"keys":[{}{}]}}"#,
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
         assert_eq!(kind(&deep), ErrorKind::Malformed);
     }
 
@@ -495,10 +656,15 @@ mod tests {
         // 257 bytes: the modulus behind a zero byte.
         let mut bytes = vec![0];
         bytes.extend(decode_base64url(N).unwrap());
-        let with_zero = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &bytes);
+        let with_zero =
+            base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &bytes);
         for n in [format!("{quirky}=="), with_zero] {
-            let document = format!(r#"{{"keys":[{{"kty":"RSA","kid":"a","n":"{n}","e":"AQAB"}}]}}"#);
-            assert!(parse_set(document.as_bytes(), Quirks::AppId, 1).is_ok(), "{n}");
+            let document =
+                format!(r#"{{"keys":[{{"kty":"RSA","kid":"a","n":"{n}","e":"AQAB"}}]}}"#);
+            assert!(
+                parse_set(document.as_bytes(), Quirks::AppId, 1).is_ok(),
+                "{n}"
+            );
             let error = parse_set(document.as_bytes(), Quirks::None, 1).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NoUsableKey);
         }

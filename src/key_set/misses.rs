@@ -25,7 +25,10 @@ pub(super) struct Misses {
 
 impl Misses {
     pub(super) fn new() -> Self {
-        Self { slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(), hasher: RandomState::new() }
+        Self {
+            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            hasher: RandomState::new(),
+        }
     }
 
     /// Notes that the set of this generation does not have the `kid`.
@@ -47,7 +50,9 @@ impl Misses {
     fn place(&self, kid: &str, generation: u64) -> (Option<&AtomicU64>, u64) {
         let hash = self.hasher.hash_one((generation, kid));
         let slots = u64::try_from(SLOTS).unwrap_or(1);
-        let slot = usize::try_from(hash % slots).ok().and_then(|slot| self.slots.get(slot));
+        let slot = usize::try_from(hash % slots)
+            .ok()
+            .and_then(|slot| self.slots.get(slot));
         (slot, hash & !TIME)
     }
 }

@@ -103,7 +103,10 @@ impl KeySet {
 
     /// The number of usable keys; at least one.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "a set without keys cannot be made")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a set without keys cannot be made"
+    )]
     pub fn len(&self) -> usize {
         self.0.by_id.len()
             + self.0.without_id.len()
@@ -112,7 +115,11 @@ impl KeySet {
 
     /// The identifiers (`kid`) of the usable keys that have one, in no particular order.
     pub fn key_ids(&self) -> impl Iterator<Item = &str> {
-        self.0.by_id.keys().chain(self.shared().map(|(kid, _)| kid)).map(|kid| &**kid)
+        self.0
+            .by_id
+            .keys()
+            .chain(self.shared().map(|(kid, _)| kid))
+            .map(|kid| &**kid)
     }
 
     /// The keys that share a `kid`, if they are used all the same.
@@ -122,25 +129,48 @@ impl KeySet {
 
     /// The members that were skipped: `kid` where it could be read, and the reason.
     pub fn skipped(&self) -> impl Iterator<Item = (Option<&str>, SkipReason)> {
-        self.0.skipped.iter().map(|(kid, reason)| (kid.as_deref(), *reason))
+        self.0
+            .skipped
+            .iter()
+            .map(|(kid, reason)| (kid.as_deref(), *reason))
     }
 
     /// Whether one of the keys is not revoked.
     fn has_unrevoked(&self, revoked: &RevokedKeys) -> bool {
-        let unnamed = self.0.without_id.iter().any(|key| !revoked.contains(None, key));
-        unnamed || self.all_named().any(|(kid, key)| !revoked.contains(Some(kid), key))
+        let unnamed = self
+            .0
+            .without_id
+            .iter()
+            .any(|key| !revoked.contains(None, key));
+        unnamed
+            || self
+                .all_named()
+                .any(|(kid, key)| !revoked.contains(Some(kid), key))
     }
 
     /// Whether a usable key has this `kid`.
     fn has_kid(&self, kid: &str) -> bool {
-        let Inner { by_id, ambiguous, shared_are_used, .. } = &*self.0;
+        let Inner {
+            by_id,
+            ambiguous,
+            shared_are_used,
+            ..
+        } = &*self.0;
         by_id.contains_key(kid) || *shared_are_used && ambiguous.contains_key(kid)
     }
 
     /// Every key that has a `kid`, with it, of use or not.
     fn all_named(&self) -> impl Iterator<Item = (&str, &VerificationKey)> {
-        let shared = self.0.ambiguous.iter().flat_map(|(kid, keys)| keys.iter().map(move |key| (kid, key)));
-        self.0.by_id.iter().chain(shared).map(|(kid, key)| (&**kid, key))
+        let shared = self
+            .0
+            .ambiguous
+            .iter()
+            .flat_map(|(kid, keys)| keys.iter().map(move |key| (kid, key)));
+        self.0
+            .by_id
+            .iter()
+            .chain(shared)
+            .map(|(kid, key)| (&**kid, key))
     }
 
     /// The keys that this `kid` names, of use or not.
@@ -151,7 +181,10 @@ impl KeySet {
 
     /// Whether this key, with its `kid`, is one of those that have a `kid` of their own.
     fn has(&self, key: Fingerprint, revoked: &RevokedKeys) -> bool {
-        self.0.by_id.iter().any(|(kid, own)| own.fingerprint() == key && !revoked.contains(Some(kid), own))
+        self.0
+            .by_id
+            .iter()
+            .any(|(kid, own)| own.fingerprint() == key && !revoked.contains(Some(kid), own))
     }
 
     /// The key that may have signed a token with this header. Where the header does not say which,
@@ -162,7 +195,12 @@ impl KeySet {
         revoked: &RevokedKeys,
         limit: usize,
     ) -> Result<Candidates<'_>, NoKey> {
-        let Inner { by_id, without_id, ambiguous, .. } = &*self.0;
+        let Inner {
+            by_id,
+            without_id,
+            ambiguous,
+            ..
+        } = &*self.0;
         let fits = |key: &&VerificationKey| key.fits(header.algorithm);
         let Some(kid) = header.key_id.as_ref().map(KeyId::as_str) else {
             let named = by_id.iter().map(|(kid, key)| (Some(&**kid), key));
@@ -172,7 +210,9 @@ impl KeySet {
         let named = |key| (Some(kid), key);
         match (by_id.get(kid), ambiguous.get(kid)) {
             _ if revoked.contains_kid(kid) => Err(NoKey::Revoked),
-            (Some(key), _) => Candidates::unrevoked(std::iter::once(key).filter(fits).map(named), revoked, 1),
+            (Some(key), _) => {
+                Candidates::unrevoked(std::iter::once(key).filter(fits).map(named), revoked, 1)
+            }
             (None, Some(keys)) if limit > 1 => {
                 Candidates::unrevoked(keys.iter().filter(fits).map(named), revoked, limit)
             }
@@ -189,7 +229,8 @@ pub(crate) enum Candidates<'k> {
 }
 
 impl<'k> Candidates<'k> {
-    /// Those of `keys`, each with its `kid`, that are not revoked, if they are no more than `limit`.
+    /// Those of `keys`, each with its `kid`, that are not revoked, if they are no more than
+    /// `limit`.
     fn unrevoked<'i>(
         keys: impl Iterator<Item = (Option<&'i str>, &'k VerificationKey)>,
         revoked: &RevokedKeys,
@@ -204,14 +245,31 @@ impl<'k> Candidates<'k> {
         let mut usable = usable.map(|(_, key)| key).peekable();
         let has_usable = usable.peek().is_some();
         let candidates = Self::few(usable, limit);
-        if has_revoked && !has_usable { Err(NoKey::Revoked) } else { candidates }
+        if has_revoked && !has_usable {
+            Err(NoKey::Revoked)
+        } else {
+            candidates
+        }
     }
 
-    fn few(mut keys: impl Iterator<Item = &'k VerificationKey>, limit: usize) -> Result<Self, NoKey> {
+    fn few(
+        mut keys: impl Iterator<Item = &'k VerificationKey>,
+        limit: usize,
+    ) -> Result<Self, NoKey> {
         let first = keys.next().ok_or(NoKey::Unfit)?;
-        let Some(second) = keys.next() else { return Ok(Self::One([first])) };
-        let more: Vec<_> = [first, second].into_iter().chain(keys).take(limit.saturating_add(1)).collect();
-        if more.len() <= limit { Ok(Self::Few(more)) } else { Err(NoKey::Unfit) }
+        let Some(second) = keys.next() else {
+            return Ok(Self::One([first]));
+        };
+        let more: Vec<_> = [first, second]
+            .into_iter()
+            .chain(keys)
+            .take(limit.saturating_add(1))
+            .collect();
+        if more.len() <= limit {
+            Ok(Self::Few(more))
+        } else {
+            Err(NoKey::Unfit)
+        }
     }
 
     pub(crate) fn as_slice(&self) -> &[&'k VerificationKey] {

@@ -23,7 +23,11 @@ impl NothingUsable {
 impl fmt::Display for NothingUsable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut counts = BTreeMap::new();
-        for reason in self.keys.skipped().map(|(_, reason)| SkipReason::as_str(reason)) {
+        for reason in self
+            .keys
+            .skipped()
+            .map(|(_, reason)| SkipReason::as_str(reason))
+        {
             *counts.entry(reason).or_insert(0_u32) += 1;
         }
         f.write_str("members that cannot be used:")?;

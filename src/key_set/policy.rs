@@ -6,8 +6,8 @@ use std::time::Duration;
 ///
 /// Every default is right for production; change one when your issuer differs. What has no setting:
 /// failures are followed by waits that double from 1 second to 1 minute, each drawn by chance, or
-/// that last as long as the issuer's `Retry-After` says, from 1 second to 5 minutes. Without any set
-/// no wait is longer than 5 seconds, `Retry-After` or not.
+/// that last as long as the issuer's `Retry-After` says, from 1 second to 5 minutes. Without any
+/// set no wait is longer than 5 seconds, `Retry-After` or not.
 ///
 /// ```
 /// use std::time::Duration;
@@ -145,7 +145,10 @@ mod tests {
 
     #[test]
     fn the_last_good_set_is_trusted_for_a_day_and_strictly_for_an_hour() {
-        assert_eq!(RefreshPolicy::new().max_stale, Duration::from_secs(24 * 3600));
+        assert_eq!(
+            RefreshPolicy::new().max_stale,
+            Duration::from_secs(24 * 3600)
+        );
         assert_eq!(RefreshPolicy::strict().max_stale, Duration::from_secs(3600));
     }
 }

@@ -49,14 +49,24 @@ impl Refresh {
         if let Some((keys, fetched_at)) = &self.seed {
             let now = self.clock.now();
             // A time that is yet to come must not lengthen the trust.
-            shared.publish(Some(keys), (*fetched_at).min(now), self.policy.max_stale, now);
+            shared.publish(
+                Some(keys),
+                (*fetched_at).min(now),
+                self.policy.max_stale,
+                now,
+            );
         }
         (handle, self.run(shared, wishes))
     }
 
     async fn run(self, shared: Arc<Shared>, wishes: watch::Receiver<Wishes>) {
         let fetcher = Fetcher::new(&self);
-        let Self { policy, seed, clock, .. } = self;
+        let Self {
+            policy,
+            seed,
+            clock,
+            ..
+        } = self;
         let max_stale = policy.max_stale;
         let mut schedule = Schedule::new(policy, now());
         if seed.is_some() {
@@ -64,10 +74,21 @@ impl Refresh {
         }
         let watch = ClockWatch::new(&*clock);
         let heard = Wishes::default();
-        let mut keeper =
-            Keeper { max_stale, fetcher, schedule, watch, clock, shared, wishes, heard, is_late: false };
+        let mut keeper = Keeper {
+            max_stale,
+            fetcher,
+            schedule,
+            watch,
+            clock,
+            shared,
+            wishes,
+            heard,
+            is_late: false,
+        };
         while let Some(cause) = keeper.next_cause().await {
-            let Some(fetched) = keeper.fetch(cause).await else { return };
+            let Some(fetched) = keeper.fetch(cause).await else {
+                return;
+            };
             keeper.conclude(cause, fetched);
         }
     }
@@ -119,8 +140,14 @@ impl Keeper {
         self.is_late = wishes.after_a_fetch != heard.after_a_fetch;
         let mut wanted = [
             (RefreshCause::Asked, wishes.asked != heard.asked),
-            (RefreshCause::UnknownKey, wishes.unknown_key != heard.unknown_key),
-            (RefreshCause::BadSignature, wishes.bad_signature != heard.bad_signature),
+            (
+                RefreshCause::UnknownKey,
+                wishes.unknown_key != heard.unknown_key,
+            ),
+            (
+                RefreshCause::BadSignature,
+                wishes.bad_signature != heard.bad_signature,
+            ),
         ]
         .into_iter();
         let (cause, _) = wanted.find(|(cause, rung)| {
@@ -163,7 +190,10 @@ impl Keeper {
         // Requests send no wish while a fetch is under way. One that read `begun` just before this
         // fetch began may send it later, and waits for this fetch. A manual refresh that was
         // requested meanwhile is a later fetch.
-        self.heard = Wishes { asked: self.heard.asked, ..*self.wishes.borrow_and_update() };
+        self.heard = Wishes {
+            asked: self.heard.asked,
+            ..*self.wishes.borrow_and_update()
+        };
         Some(fetched)
     }
 
@@ -208,11 +238,13 @@ impl Keeper {
                 Err(error)
             }
         };
-        self.shared.end_refresh(cause, outcome, self.fetcher.metadata_error(), schedule);
+        self.shared
+            .end_refresh(cause, outcome, self.fetcher.metadata_error(), schedule);
     }
 }
 
-/// Notices that the wall clock did not go as the timers did: the machine slept, or its clock was set.
+/// Notices that the wall clock did not go as the timers did: the machine slept, or its clock was
+/// set.
 ///
 /// Timers stand still while a machine sleeps; keys that were withdrawn meanwhile would be
 /// trusted for the rest of an interval.
@@ -227,7 +259,10 @@ impl ClockWatch {
 
     fn new(clock: &dyn Clock) -> Self {
         let now = now();
-        Self { seen: (now, clock.now()), next: now + Self::EVERY }
+        Self {
+            seen: (now, clock.now()),
+            next: now + Self::EVERY,
+        }
     }
 
     /// Ends when a jump was noticed. May be dropped and called again at any time.

@@ -22,7 +22,10 @@ const MAX_WAIT_WHILE_EMPTY: Duration = Duration::from_secs(5);
 /// What a server may ask for by `Retry-After`.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
-const BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
+const BACKOFF: Backoff = Backoff {
+    base: Duration::from_secs(1),
+    cap: Duration::from_secs(60),
+};
 
 /// What made a refresh of a key set happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,8 +33,9 @@ const BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::
 pub enum RefreshCause {
     /// The program asked for it.
     Asked,
-    /// A signature was not that of the key with its `kid`, and the issuer is one that gives the same
-    /// `kid` to new keys ([`RefreshPolicy::reused_key_ids`](crate::RefreshPolicy::reused_key_ids)).
+    /// A signature was not that of the key with its `kid`, and the issuer is one that gives the
+    /// same `kid` to new keys
+    /// ([`RefreshPolicy::reused_key_ids`](crate::RefreshPolicy::reused_key_ids)).
     BadSignature,
     /// The wall clock did not go as the timers did: the machine slept, or its clock was set.
     ClockJump,
@@ -43,8 +47,13 @@ pub enum RefreshCause {
 
 impl RefreshCause {
     /// Every cause, for those who count them.
-    pub const ALL: [Self; 5] =
-        [Self::Asked, Self::BadSignature, Self::ClockJump, Self::Timer, Self::UnknownKey];
+    pub const ALL: [Self; 5] = [
+        Self::Asked,
+        Self::BadSignature,
+        Self::ClockJump,
+        Self::Timer,
+        Self::UnknownKey,
+    ];
 
     /// A stable name for logs and metrics.
     #[must_use]
@@ -73,11 +82,17 @@ impl Schedule {
     /// A schedule whose first fetch is due now.
     pub(super) fn new(policy: RefreshPolicy, now: Instant) -> Self {
         let budget = Budget::new(&policy, now);
-        Self { policy, next: now, failures: 0, trusted_until: None, budget }
+        Self {
+            policy,
+            next: now,
+            failures: 0,
+            trusted_until: None,
+            budget,
+        }
     }
 
-    /// The same with a set in hand from elsewhere, that is trusted for so long: no hurry, and not all
-    /// replicas at once. `random` is drawn from 0.0 to 1.0.
+    /// The same with a set in hand from elsewhere, that is trusted for so long: no hurry, and not
+    /// all replicas at once. `random` is drawn from 0.0 to 1.0.
     pub(super) fn seeded(mut self, rest: Duration, random: f64) -> Self {
         self.trusted_until = self.next.checked_add(rest);
         self.next += Duration::from_secs(1).mul_f64(random.clamp(0.0, 1.0));
@@ -86,7 +101,9 @@ impl Schedule {
 
     /// When the timer fires: not while the issuer wants to be left alone, whatever failed since.
     pub(super) fn next(&self) -> Instant {
-        self.budget.not_before.map_or(self.next, |at| self.next.max(at))
+        self.budget
+            .not_before
+            .map_or(self.next, |at| self.next.max(at))
     }
 
     /// How often in a row the last fetches failed.
@@ -104,9 +121,12 @@ impl Schedule {
         self.trusted_until
     }
 
-    /// The wall clock jumped: by it, the set in hand is trusted for so long. It never makes it longer.
+    /// The wall clock jumped: by it, the set in hand is trusted for so long. It never makes it
+    /// longer.
     pub(super) fn clock_jumped(&mut self, now: Instant, rest: Duration) {
-        self.trusted_until = self.trusted_until.map(|at| now.checked_add(rest).map_or(at, |end| at.min(end)));
+        self.trusted_until = self
+            .trusted_until
+            .map(|at| now.checked_add(rest).map_or(at, |end| at.min(end)));
     }
 
     /// The set in hand was given up: fetch soon and often.
@@ -132,7 +152,9 @@ impl Schedule {
             Freshness::NoStore => policy.min_interval,
         };
         // With a healthy issuer the set never gets too old, even if `max_stale` is the shorter.
-        let interval = interval.min(policy.max_stale / 2).max(Duration::from_millis(100));
+        let interval = interval
+            .min(policy.max_stale / 2)
+            .max(Duration::from_millis(100));
         self.next = now + interval.mul_f64(0.70 + 0.25 * random.clamp(0.0, 1.0));
         self.failures = 0;
         self.budget.not_before = None;
@@ -151,7 +173,11 @@ impl Schedule {
         let mut wait = BACKOFF.wait(self.failures, random);
         if let Some(asked) = retry_after {
             // A little longer, by chance: all replicas were told the same time.
-            wait = wait.max(asked.clamp(RETRY_AFTER.0, RETRY_AFTER.1).mul_f64(1.0 + 0.1 * random));
+            wait = wait.max(
+                asked
+                    .clamp(RETRY_AFTER.0, RETRY_AFTER.1)
+                    .mul_f64(1.0 + 0.1 * random),
+            );
         }
         if self.trusted_until.is_none() && wait > MAX_WAIT_WHILE_EMPTY {
             wait = MAX_WAIT_WHILE_EMPTY.mul_f64(0.5 + 0.5 * random);
@@ -328,7 +354,10 @@ mod tests {
         fn fetch(&mut self, cause: RefreshCause, random: f64) {
             let before = self.schedule.next();
             let by_itself = !matches!(cause, RefreshCause::Asked | RefreshCause::ClockJump);
-            assert!(!by_itself || self.left_alone.is_none_or(|(at, _)| at <= self.now), "not left alone");
+            assert!(
+                !by_itself || self.left_alone.is_none_or(|(at, _)| at <= self.now),
+                "not left alone"
+            );
             match self.issuer {
                 Issuer::Well(freshness) => {
                     self.schedule.succeeded(self.now, freshness, random);
@@ -353,11 +382,21 @@ mod tests {
                         };
                         self.left_alone = Some((self.now + least, self.now + most));
                     }
-                    assert!(self.left_alone.is_none_or(|(at, _)| at <= self.schedule.next()));
-                    let longest = if asked.is_some() { seconds(330) } else { seconds(60) };
+                    assert!(
+                        self.left_alone
+                            .is_none_or(|(at, _)| at <= self.schedule.next())
+                    );
+                    let longest = if asked.is_some() {
+                        seconds(330)
+                    } else {
+                        seconds(60)
+                    };
                     let wait = waited(&self.schedule, self.now);
                     if cause == RefreshCause::Timer {
-                        assert!((Duration::from_millis(100)..=longest).contains(&wait), "backoff: {wait:?}");
+                        assert!(
+                            (Duration::from_millis(100)..=longest).contains(&wait),
+                            "backoff: {wait:?}"
+                        );
                     } else {
                         let latest = self.left_alone.map_or(before, |(_, at)| at.max(before));
                         assert!(self.schedule.next() <= latest, "a demand put the timer off");
@@ -371,7 +410,9 @@ mod tests {
             self.schedule.gave_up(self.now);
             self.stale_at = None;
             let soon = self.now + seconds(5);
-            self.left_alone = self.left_alone.map(|(least, most)| (least.min(soon), most.min(soon)));
+            self.left_alone = self
+                .left_alone
+                .map(|(least, most)| (least.min(soon), most.min(soon)));
             assert!(waited(&self.schedule, self.now) <= seconds(5));
         }
 
@@ -401,7 +442,9 @@ mod tests {
     fn within(times: &[Instant], burst: f64, period: Duration) {
         let (mut level, mut before) = (0.0, None);
         for time in times {
-            let leaked = before.map_or(0.0, |before: Instant| time.duration_since(before).as_secs_f64());
+            let leaked = before.map_or(0.0, |before: Instant| {
+                time.duration_since(before).as_secs_f64()
+            });
             level = f64::max(level - leaked / period.as_secs_f64(), 0.0) + 1.0;
             assert!(level <= burst + 1e-6, "{level} of {burst}");
             before = Some(*time);

@@ -31,5 +31,8 @@ pub(crate) fn read(path: &Path, quirks: Quirks) -> Result<(KeySet, UnixTime), Er
         return Err(unusable("is too large".to_owned()));
     }
     let age = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok((parse_set(&document, quirks, 1)?, UnixTime::from_secs(age.as_secs())))
+    Ok((
+        parse_set(&document, quirks, 1)?,
+        UnixTime::from_secs(age.as_secs()),
+    ))
 }

@@ -22,7 +22,8 @@ pub(crate) struct Snapshot {
     /// The keys that are not used now: those revoked for good, and the `kid`s of the private keys
     /// in a document that was published since this set.
     pub(super) revoked: Arc<RevokedKeys>,
-    /// Revoked by the program, or because the private part was published, for the life of the process.
+    /// Revoked by the program, or because the private part was published, for the life of the
+    /// process.
     pub(super) revoked_for_good: Arc<RevokedKeys>,
 }
 
@@ -38,7 +39,9 @@ impl Snapshot {
 
     /// Whether a token with a `kid` that this key verified would meet the very same key today.
     pub(crate) fn still_has(&self, key: Fingerprint) -> bool {
-        self.keys.as_ref().is_some_and(|keys| keys.has(key, &self.revoked))
+        self.keys
+            .as_ref()
+            .is_some_and(|keys| keys.has(key, &self.revoked))
     }
 
     /// Whether a usable key of the set has this `kid`.
@@ -60,8 +63,8 @@ pub(super) struct Current {
     changing: Mutex<()>,
 }
 
-/// Whether a verdict of before holds, without a hold on the snapshot: that takes two atomic exchanges,
-/// and each of them waits for all memory that the request has touched so far.
+/// Whether a verdict of before holds, without a hold on the snapshot: that takes two atomic
+/// exchanges, and each of them waits for all memory that the request has touched so far.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Mark {
@@ -81,15 +84,19 @@ impl Current {
             revoked: Arc::default(),
             revoked_for_good: Arc::default(),
         };
-        Self { mark: Mark::default(), snapshot: ArcSwap::from_pointee(empty), changing: Mutex::default() }
+        Self {
+            mark: Mark::default(),
+            snapshot: ArcSwap::from_pointee(empty),
+            changing: Mutex::default(),
+        }
     }
 
     pub(super) fn load(&self) -> Guard<Arc<Snapshot>> {
         self.snapshot.load()
     }
 
-    /// Whether the keys are usable, and nothing has changed since this epoch that may make a verdict a
-    /// wrong one.
+    /// Whether the keys are usable, and nothing has changed since this epoch that may make a
+    /// verdict a wrong one.
     pub(super) fn holds(&self, epoch: u64, now: UnixTime) -> bool {
         now.as_secs() <= self.mark.usable_until.load(Ordering::Acquire)
             && epoch == self.mark.epoch.load(Ordering::Acquire)
@@ -103,7 +110,9 @@ impl Current {
         self.snapshot.store(Arc::new(next));
         // In this order: who has read the new time, which is read first, reads the new epoch.
         self.mark.epoch.store(epoch, Ordering::Release);
-        self.mark.usable_until.store(usable_until, Ordering::Release);
+        self.mark
+            .usable_until
+            .store(usable_until, Ordering::Release);
     }
 }
 
@@ -117,7 +126,11 @@ mod tests {
         let current = Current::new();
         let put = |number: u64| {
             let usable_until = UnixTime::from_secs(number);
-            current.change(|before| Snapshot { epoch: number, usable_until, ..before.clone() });
+            current.change(|before| Snapshot {
+                epoch: number,
+                usable_until,
+                ..before.clone()
+            });
         };
         put(1);
         assert!(current.holds(1, UnixTime::from_secs(1)));

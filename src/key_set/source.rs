@@ -95,7 +95,10 @@ impl Fetcher {
             quirks: refresh.quirks,
             candidate_keys: refresh.candidate_keys,
             allow_loopback_http: refresh.allow_loopback_http,
-            limits: Limits { total: refresh.policy.fetch_timeout, max_body: refresh.policy.max_body },
+            limits: Limits {
+                total: refresh.policy.fetch_timeout,
+                max_body: refresh.policy.max_body,
+            },
             transport: Arc::clone(&refresh.transport),
             clock: Arc::clone(&refresh.clock),
             conditions: HeaderMap::new(),
@@ -166,7 +169,10 @@ impl Fetcher {
             Ok(uri) => return Ok(uri),
             Err(error) => error,
         };
-        let rest = error.retry_after().unwrap_or_default().clamp(DISCOVER_AGAIN, LONGEST_REST);
+        let rest = error
+            .retry_after()
+            .unwrap_or_default()
+            .clamp(DISCOVER_AGAIN, LONGEST_REST);
         self.discover_at = now() + rest;
         trace::warning!(
             target: "tower_oauth::key_set",
@@ -193,7 +199,10 @@ impl Fetcher {
     }
 
     async fn ask_metadata(&self, headers: &HeaderMap, limit: Duration) -> Result<Endpoint, Error> {
-        let limits = Limits { total: limit, ..self.limits };
+        let limits = Limits {
+            total: limit,
+            ..self.limits
+        };
         let metadata = metadata::discover_with(
             headers,
             &*self.transport,
@@ -218,24 +227,41 @@ impl Fetcher {
     ) -> Result<Fetched, Error> {
         // Only the timer asks whether there is something new. Who has a reason to ask wants the
         // set, and so does everybody now and then, and after a failure: a version that tells the
-        // sets of an issuer not apart, or a server that conditions confuse, must not be the end of it.
+        // sets of an issuer not apart, or a server that conditions confuse, must not be the end of
+        // it.
         let believed = cause == RefreshCause::Timer && now() < self.conditions_until;
         let conditions = std::mem::take(&mut self.conditions);
         let conditional = believed && !conditions.is_empty();
         if conditional {
             headers.extend(conditions.clone());
         }
-        let limits = Limits { total: limit, ..self.limits };
+        let limits = Limits {
+            total: limit,
+            ..self.limits
+        };
         let now = self.clock.now();
-        let answer = get_json(&*self.transport, Operation::KeySet, uri, headers, now, limits).await?;
+        let answer = get_json(
+            &*self.transport,
+            Operation::KeySet,
+            uri,
+            headers,
+            now,
+            limits,
+        )
+        .await?;
         let freshness = Freshness::of(answer.headers());
         if answer.status() == StatusCode::NOT_MODIFIED {
             // Only an answer to a question: nobody asked "modified since?" without a set in hand.
             if !conditional {
-                return Err(Error::new(Operation::KeySet, ErrorKind::Malformed).with_url(uri.as_str()));
+                return Err(
+                    Error::new(Operation::KeySet, ErrorKind::Malformed).with_url(uri.as_str())
+                );
             }
             self.conditions = conditions;
-            return Ok(Fetched { keys: None, freshness });
+            return Ok(Fetched {
+                keys: None,
+                freshness,
+            });
         }
         let is_new = self.body.is_empty() || answer.body() != &self.body;
         let keys = if is_new {
@@ -252,9 +278,10 @@ impl Fetcher {
         self.body = answer.body().clone();
         self.conditions.clear();
         self.conditions_until = now() + BELIEVED_FOR;
-        for (from, to) in
-            [(header::ETAG, header::IF_NONE_MATCH), (header::LAST_MODIFIED, header::IF_MODIFIED_SINCE)]
-        {
+        for (from, to) in [
+            (header::ETAG, header::IF_NONE_MATCH),
+            (header::LAST_MODIFIED, header::IF_MODIFIED_SINCE),
+        ] {
             if let Some(value) = answer.headers().get(from) {
                 self.conditions.insert(to, value.clone());
             }

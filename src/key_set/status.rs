@@ -34,7 +34,12 @@ impl Progress {
     }
 
     /// The fetch that began last has ended.
-    pub(super) fn end(&mut self, cause: RefreshCause, outcome: Result<(), Error>, schedule: &Schedule) {
+    pub(super) fn end(
+        &mut self,
+        cause: RefreshCause,
+        outcome: Result<(), Error>,
+        schedule: &Schedule,
+    ) {
         for (own, tally) in RefreshCause::ALL.iter().zip(&mut self.tallies) {
             if *own == cause {
                 tally.succeeded += u64::from(outcome.is_ok());
@@ -54,7 +59,10 @@ impl Progress {
     }
 
     pub(super) fn refreshes(&self, cause: RefreshCause) -> Refreshes {
-        let tally = RefreshCause::ALL.iter().zip(&self.tallies).find(|(own, _)| **own == cause);
+        let tally = RefreshCause::ALL
+            .iter()
+            .zip(&self.tallies)
+            .find(|(own, _)| **own == cause);
         tally.map_or_else(Refreshes::default, |(_, tally)| *tally)
     }
 }
@@ -143,8 +151,8 @@ impl KeySetStatus {
         self.state
     }
 
-    /// Whether nobody refreshes the set any more: the [`Refresher`](crate::Refresher) was dropped, or
-    /// the runtime that it ran on. The set in hand is used until it is too old.
+    /// Whether nobody refreshes the set any more: the [`Refresher`](crate::Refresher) was dropped,
+    /// or the runtime that it ran on. The set in hand is used until it is too old.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
         self.is_abandoned
@@ -174,8 +182,8 @@ impl KeySetStatus {
     }
 
     /// The time until the next refresh, unless a token or the program asks for one before;
-    /// `None` before the first one has ended, with a fixed set, and when the task that refreshes has
-    /// ended.
+    /// `None` before the first one has ended, with a fixed set, and when the task that refreshes
+    /// has ended.
     #[must_use]
     pub fn next_attempt(&self) -> Option<Duration> {
         self.next_attempt
@@ -210,13 +218,19 @@ impl KeySetStatus {
     /// How many refreshes have succeeded, whatever their cause.
     #[must_use]
     pub fn refreshes_succeeded(&self) -> u64 {
-        RefreshCause::ALL.iter().map(|cause| self.refreshes(*cause).succeeded).sum()
+        RefreshCause::ALL
+            .iter()
+            .map(|cause| self.refreshes(*cause).succeeded)
+            .sum()
     }
 
     /// How many refreshes have failed, whatever their cause.
     #[must_use]
     pub fn refreshes_failed(&self) -> u64 {
-        RefreshCause::ALL.iter().map(|cause| self.refreshes(*cause).failed).sum()
+        RefreshCause::ALL
+            .iter()
+            .map(|cause| self.refreshes(*cause).failed)
+            .sum()
     }
 
     /// How many requests waited for a newer set because theirs had an unknown `kid`.
@@ -244,7 +258,10 @@ impl Serialize for KeySetStatus {
                     reason: &'static str,
                 }
                 let members = self.0.skipped();
-                serializer.collect_seq(members.map(|(kid, reason)| Member { kid, reason: reason.as_str() }))
+                serializer.collect_seq(members.map(|(kid, reason)| Member {
+                    kid,
+                    reason: reason.as_str(),
+                }))
             }
         }
 
@@ -272,8 +289,14 @@ impl Serialize for KeySetStatus {
         status.serialize_field("abandoned", &self.is_abandoned)?;
         status.serialize_field("generation", &self.generation)?;
         status.serialize_field("age_seconds", &self.age.map(|age| age.as_secs()))?;
-        status.serialize_field("next_attempt_seconds", &self.next_attempt.map(|wait| wait.as_secs()))?;
-        status.serialize_field("last_error", &self.last_error().map(|error| error.kind().as_str()))?;
+        status.serialize_field(
+            "next_attempt_seconds",
+            &self.next_attempt.map(|wait| wait.as_secs()),
+        )?;
+        status.serialize_field(
+            "last_error",
+            &self.last_error().map(|error| error.kind().as_str()),
+        )?;
         let metadata_error = self.metadata_error().map(|error| error.kind().as_str());
         status.serialize_field("metadata_error", &metadata_error)?;
         status.serialize_field("consecutive_failures", &self.consecutive_failures())?;

@@ -88,7 +88,10 @@ impl KeySetHandle {
             ..Snapshot::clone(empty)
         });
         shared.measure(UnixTime::from_secs(0));
-        Self { shared: Arc::new(shared), wishes: None }
+        Self {
+            shared: Arc::new(shared),
+            wishes: None,
+        }
     }
 
     /// A handle on a set that a refresher keeps, and what that refresher needs.
@@ -99,7 +102,14 @@ impl KeySetHandle {
         let shared = Arc::new(Shared::new(issuer, policy));
         shared.measure(UnixTime::from_secs(0));
         let (wishes, heard) = watch::channel(Wishes::default());
-        (Self { shared: Arc::clone(&shared), wishes: Some(wishes) }, shared, heard)
+        (
+            Self {
+                shared: Arc::clone(&shared),
+                wishes: Some(wishes),
+            },
+            shared,
+            heard,
+        )
     }
 
     /// The snapshot of this moment. Takes no lock.
@@ -107,8 +117,8 @@ impl KeySetHandle {
         self.shared.snapshot.load()
     }
 
-    /// Whether a verdict of this epoch holds, as far as the keys are concerned. If not, the snapshot has
-    /// to be asked.
+    /// Whether a verdict of this epoch holds, as far as the keys are concerned. If not, the
+    /// snapshot has to be asked.
     pub(crate) fn holds(&self, epoch: u64, now: UnixTime) -> bool {
         self.shared.snapshot.holds(epoch, now)
     }
@@ -131,7 +141,8 @@ impl KeySetHandle {
             Demand::UnknownKey(..) => RefreshCause::UnknownKey,
         };
         let wishes = self.wishes.as_ref().filter(|wishes| !wishes.is_closed())?;
-        // Asked first, and of an atomic: what comes after a flood has spent the budget costs no more.
+        // Asked first, and of an atomic: what comes after a flood has spent the budget costs no
+        // more.
         if !self.shared.gate.load().is_open(cause, timer::now()) {
             return None;
         }
@@ -147,7 +158,8 @@ impl KeySetHandle {
         };
         let wait = async move {
             let Seat(shared) = &seat;
-            let is_hopeless = |gate: &Gate| !(gate.is_fetching || gate.is_open(cause, timer::now()));
+            let is_hopeless =
+                |gate: &Gate| !(gate.is_fetching || gate.is_open(cause, timer::now()));
             // A fetch that is under way may have read the set before the key was in it: it is
             // waited for, and counts only if it brought a missing key.
             let has_waited = progress.borrow().ended < begun;
@@ -163,12 +175,15 @@ impl KeySetHandle {
                 }
                 wishes.after_a_fetch += u64::from(has_waited);
             });
-            let is_over = |progress: &Progress| progress.ended > begun || is_hopeless(&shared.gate.load());
+            let is_over =
+                |progress: &Progress| progress.ended > begun || is_hopeless(&shared.gate.load());
             let _ = progress.wait_for(is_over).await;
             // Looked for in vain is only what a fetch looked for: one that began after this wait
             // and went well. A set that has the key is never asked for a miss.
             if let (Some((kid, now)), true) = (unknown_key, progress.borrow().went_well > begun) {
-                shared.misses.note(&kid, shared.snapshot.load().generation, now);
+                shared
+                    .misses
+                    .note(&kid, shared.snapshot.load().generation, now);
             }
         };
         let limit = self.shared.wait;
@@ -182,7 +197,8 @@ impl KeySetHandle {
         self.shared.reused_key_ids
     }
 
-    /// Revokes a `kid`, and under every `kid` the keys that it names now, whatever the issuer publishes.
+    /// Revokes a `kid`, and under every `kid` the keys that it names now, whatever the issuer
+    /// publishes.
     pub(crate) fn revoke(&self, kid: &str) {
         self.shared.snapshot.change(|current| {
             let with_key = |revoked: &Arc<RevokedKeys>| {
@@ -213,7 +229,9 @@ impl KeySetHandle {
         });
         let wishes = self.wishes.clone();
         let answer = tokio::time::timeout(self.shared.patience, async move {
-            let (Some((mut progress, begun)), Some(wishes)) = (asked, wishes) else { return Ok(()) };
+            let (Some((mut progress, begun)), Some(wishes)) = (asked, wishes) else {
+                return Ok(());
+            };
             tokio::select! {
                 biased;
                 answered = progress.wait_for(|progress| progress.asked.0 > begun) => match answered {
@@ -257,7 +275,9 @@ impl KeySetHandle {
             generation: snapshot.generation,
             keys: keys.cloned(),
             is_abandoned,
-            age: keys.filter(|_| self.wishes.is_some()).map(|_| now.saturating_since(snapshot.fetched_at)),
+            age: keys
+                .filter(|_| self.wishes.is_some())
+                .map(|_| now.saturating_since(snapshot.fetched_at)),
             next_attempt: progress
                 .next_attempt
                 .filter(|_| !is_abandoned)
@@ -286,7 +306,10 @@ impl Shared {
             wait: policy.demand_wait,
             max_waiters: policy.max_waiters,
             reused_key_ids: policy.reused_key_ids,
-            patience: policy.fetch_timeout.saturating_mul(2).saturating_add(Duration::from_secs(1)),
+            patience: policy
+                .fetch_timeout
+                .saturating_mul(2)
+                .saturating_add(Duration::from_secs(1)),
         }
     }
 
@@ -299,12 +322,24 @@ impl Shared {
         let (snapshot, labels) = (self.snapshot.load(), self.labels());
         let keys = snapshot.usable(now);
         let count = |keys: usize| u64::try_from(keys).unwrap_or(u64::MAX);
-        metrics::gauge(metrics::USABLE_KEYS, &labels, count(keys.map_or(0, KeySet::len)));
-        metrics::gauge(metrics::SKIPPED_KEYS, &labels, count(keys.map_or(0, |keys| keys.skipped().count())));
+        metrics::gauge(
+            metrics::USABLE_KEYS,
+            &labels,
+            count(keys.map_or(0, KeySet::len)),
+        );
+        metrics::gauge(
+            metrics::SKIPPED_KEYS,
+            &labels,
+            count(keys.map_or(0, |keys| keys.skipped().count())),
+        );
         metrics::gauge(metrics::GENERATION, &labels, snapshot.generation);
         metrics::gauge(metrics::READY, &labels, u64::from(keys.is_some()));
         if snapshot.generation > 0 && snapshot.fetched_at > UnixTime::from_secs(0) {
-            metrics::gauge(metrics::REFRESHED_AT, &labels, snapshot.fetched_at.as_secs());
+            metrics::gauge(
+                metrics::REFRESHED_AT,
+                &labels,
+                snapshot.fetched_at.as_secs(),
+            );
         }
     }
 
@@ -318,8 +353,12 @@ impl Shared {
     ) {
         self.snapshot.change(|current| {
             let mut revoked = Arc::clone(&current.revoked_for_good);
-            if let Some(compromised) = keys.map(|keys| &keys.0.compromised).filter(|keys| !keys.is_empty()) {
-                revoked = revoked.with(|all| compromised.revoke_materials(current.keys.as_ref(), all));
+            if let Some(compromised) = keys
+                .map(|keys| &keys.0.compromised)
+                .filter(|keys| !keys.is_empty())
+            {
+                revoked =
+                    revoked.with(|all| compromised.revoke_materials(current.keys.as_ref(), all));
             }
             Snapshot {
                 generation: current.generation + u64::from(keys.is_some()),
@@ -335,8 +374,8 @@ impl Shared {
     }
 
     /// Revokes keys whose private part was published beside no usable key: their public keys for
-    /// good, and their `kid`s until the issuer publishes a usable set. Returns whether one of them has
-    /// no `kid` and no other key is left.
+    /// good, and their `kid`s until the issuer publishes a usable set. Returns whether one of them
+    /// has no `kid` and no other key is left.
     pub(super) fn revoke_compromised(&self, compromised: &CompromisedKeys) -> bool {
         self.snapshot.change(|current| {
             let (keys, for_good) = (current.keys.as_ref(), &current.revoked_for_good);
@@ -345,13 +384,17 @@ impl Shared {
                 compromised.revoke_materials(keys, all);
                 compromised.revoke_kids(keys, all);
             });
-            Snapshot { revoked, revoked_for_good, epoch: current.epoch + 1, ..Snapshot::clone(current) }
+            Snapshot {
+                revoked,
+                revoked_for_good,
+                epoch: current.epoch + 1,
+                ..Snapshot::clone(current)
+            }
         });
         let snapshot = self.snapshot.load();
-        snapshot
-            .keys
-            .as_ref()
-            .is_some_and(|keys| compromised.contains_unnamed(keys) && !keys.has_unrevoked(&snapshot.revoked))
+        snapshot.keys.as_ref().is_some_and(|keys| {
+            compromised.contains_unnamed(keys) && !keys.has_unrevoked(&snapshot.revoked)
+        })
     }
 
     pub(super) fn sound_alarm(&self) {
@@ -370,7 +413,8 @@ impl Shared {
             ..Snapshot::clone(current)
         });
         self.measure(now);
-        self.progress.send_modify(|progress| progress.next_attempt = Some(schedule.next()));
+        self.progress
+            .send_modify(|progress| progress.next_attempt = Some(schedule.next()));
     }
 
     /// For how long the set in hand is trusted by the wall clock.
@@ -380,7 +424,10 @@ impl Shared {
 
     /// Notes that a fetch begins. Nobody waits for that.
     pub(super) fn begin_refresh(&self, schedule: &Schedule) {
-        self.gate.store(Arc::new(Gate { budget: Some(schedule.budget()), is_fetching: true }));
+        self.gate.store(Arc::new(Gate {
+            budget: Some(schedule.budget()),
+            is_fetching: true,
+        }));
         self.progress.send_if_modified(|progress| {
             progress.begun += 1;
             false
@@ -402,12 +449,28 @@ impl Shared {
         };
         metrics::count(
             metrics::REFRESHES,
-            &[("issuer", issuer), ("cause", cause.as_str()), ("outcome", told), ("error", error)],
+            &[
+                ("issuer", issuer),
+                ("cause", cause.as_str()),
+                ("outcome", told),
+                ("error", error),
+            ],
         );
-        metrics::gauge(metrics::CONSECUTIVE_FAILURES, &self.labels(), schedule.failures().into());
-        metrics::gauge(metrics::METADATA_FAILING, &self.labels(), metadata_error.is_some().into());
+        metrics::gauge(
+            metrics::CONSECUTIVE_FAILURES,
+            &self.labels(),
+            schedule.failures().into(),
+        );
+        metrics::gauge(
+            metrics::METADATA_FAILING,
+            &self.labels(),
+            metadata_error.is_some().into(),
+        );
         // Before those who wait are woken: they look at it.
-        self.gate.store(Arc::new(Gate { budget: Some(schedule.budget()), is_fetching: false }));
+        self.gate.store(Arc::new(Gate {
+            budget: Some(schedule.budget()),
+            is_fetching: false,
+        }));
         self.progress.send_modify(|progress| {
             progress.metadata_error = metadata_error.cloned();
             progress.end(cause, outcome, schedule);

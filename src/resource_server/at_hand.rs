@@ -6,10 +6,10 @@
 //! copied, with its context, to where no other thread looks. It is found by its whole bytes, and
 //! judged at each hit, like any other.
 //!
-//! What is met often is found out much as Misra and Gries count frequent items: a token earns credit
-//! when it comes, and others take it away that come and find no place. So those that come often
-//! stay, whatever else comes; where there are many and all are alike, none is worth a copy; and
-//! one that comes no more loses its place, in time, to those that do.
+//! What is met often is found out much as Misra and Gries count frequent items: a token earns
+//! credit when it comes, and others take it away that come and find no place. So those that come
+//! often stay, whatever else comes; where there are many and all are alike, none is worth a copy;
+//! and one that comes no more loses its place, in time, to those that do.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -97,7 +97,10 @@ impl Wanted<'_> {
         let set = usize::try_from(self.hash >> (u64::BITS - SET_BITS)).ok()?;
         let tag = u32::try_from(self.hash & u64::from(u32::MAX)).ok()?;
         // A thread that ends has nothing at hand any more.
-        AT_HAND.try_with(|sets| look(sets.try_borrow_mut().ok()?.get_mut(set)?, tag)).ok().flatten()
+        AT_HAND
+            .try_with(|sets| look(sets.try_borrow_mut().ok()?.get_mut(set)?, tag))
+            .ok()
+            .flatten()
     }
 }
 
@@ -113,7 +116,10 @@ pub(super) fn find(wanted: Wanted<'_>, now: UnixTime) -> Option<AtHand> {
     wanted.with_set(|Set(places), tag| {
         let place = places.iter_mut().find(|place| place.tag == tag)?;
         let kept = place.kept.as_mut().filter(|kept| kept.is(wanted))?;
-        let at_hand = AtHand { context: kept.context.clone(), is_due: kept.told != now };
+        let at_hand = AtHand {
+            context: kept.context.clone(),
+            is_due: kept.told != now,
+        };
         kept.told = now;
         place.earn();
         Some(at_hand)
@@ -128,13 +134,22 @@ pub(super) fn offer(wanted: Wanted<'_>, context: &AuthContext, now: UnixTime) {
             if own.credit >= WORTH_A_COPY {
                 let Wanted { cache, token, .. } = wanted;
                 let (token, context) = (Zeroizing::new(token.into()), context.copied());
-                own.kept = Some(Box::new(Kept { cache, token, context, told: now }));
+                own.kept = Some(Box::new(Kept {
+                    cache,
+                    token,
+                    context,
+                    told: now,
+                }));
             }
         } else if let Some(free) = places.iter_mut().find(|place| place.credit == 0) {
-            *free = Place { tag, credit: 1, kept: None };
+            *free = Place {
+                tag,
+                credit: 1,
+                kept: None,
+            };
         } else {
-            // From any of them. Were it the poorest, the others would never lose theirs; were it all
-            // of them, five tokens in a set of four would leave none.
+            // From any of them. Were it the poorest, the others would never lose theirs; were it
+            // all of them, five tokens in a set of four would leave none.
             places.get_mut(fastrand::usize(..PLACES))?.credit -= 1;
         }
         None::<()>

@@ -19,7 +19,9 @@ pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r [u8],
         return Err(RejectionKind::InvalidRequest);
     }
     // RFC 9110 §11.1: the scheme is compared without regard to case.
-    let Some((scheme, rest)) = field.split_at_checked(6) else { return Err(RejectionKind::MissingToken) };
+    let Some((scheme, rest)) = field.split_at_checked(6) else {
+        return Err(RejectionKind::MissingToken);
+    };
     if !scheme.eq_ignore_ascii_case(b"bearer") {
         return Err(RejectionKind::MissingToken);
     }
@@ -27,26 +29,34 @@ pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r [u8],
     if headers.contains_key(DPOP) {
         return Err(RejectionKind::InvalidRequest);
     }
-    let Some((b' ', token)) = rest.split_first() else { return Err(RejectionKind::InvalidRequest) };
+    let Some((b' ', token)) = rest.split_first() else {
+        return Err(RejectionKind::InvalidRequest);
+    };
     if token.is_empty() || has_access_token(uri) {
         return Err(RejectionKind::InvalidRequest);
     }
     Ok(token)
 }
 
-/// The token, if it is one word. Whether its characters are those of a b64token is for the token's parser to
-/// say: a padded or otherwise spoiled token is an invalid token, not a malformed request.
+/// The token, if it is one word. Whether its characters are those of a b64token is for the token's
+/// parser to say: a padded or otherwise spoiled token is an invalid token, not a malformed request.
 ///
-/// Asked first: else what is wrong with the token would decide whether a malformed request is called one.
+/// Asked first: else what is wrong with the token would decide whether a malformed request is
+/// called one.
 pub(super) fn one_word(token: &[u8]) -> Result<&[u8], RejectionKind> {
     // From `!` to `~`; without a way out in between, so that many bytes are looked at together.
-    let invisible =
-        token.iter().fold(0, |invisible, byte| invisible | u8::from(byte.wrapping_sub(b'!') > b'~' - b'!'));
-    if invisible == 0 { Ok(token) } else { Err(RejectionKind::InvalidRequest) }
+    let invisible = token.iter().fold(0, |invisible, byte| {
+        invisible | u8::from(byte.wrapping_sub(b'!') > b'~' - b'!')
+    });
+    if invisible == 0 {
+        Ok(token)
+    } else {
+        Err(RejectionKind::InvalidRequest)
+    }
 }
 
-/// Whether the query has the parameter of RFC 6750 §2.3. Every request is asked, so nothing is decoded
-/// into memory of its own.
+/// Whether the query has the parameter of RFC 6750 §2.3. Every request is asked, so nothing is
+/// decoded into memory of its own.
 pub(super) fn has_access_token(uri: &Uri) -> bool {
     let is_it = |pair: &str| {
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);
@@ -55,9 +65,14 @@ pub(super) fn has_access_token(uri: &Uri) -> bool {
     uri.query().is_some_and(|query| query.split('&').any(is_it))
 }
 
-/// The bytes that a name stands for. A `+` is left as it is: the name that is looked for has no spaces.
+/// The bytes that a name stands for. A `+` is left as it is: the name that is looked for has no
+/// spaces.
 fn percent_decoded(mut name: &[u8]) -> impl Iterator<Item = u8> {
-    let hex = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let hex = |digit: u8| {
+        char::from(digit)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
     std::iter::from_fn(move || {
         let (byte, rest) = match name {
             [b'%', high, low, rest @ ..] => match hex(*high).zip(hex(*low)) {
@@ -81,7 +96,10 @@ mod tests {
     fn of(fields: &[&str]) -> Result<String, RejectionKind> {
         let mut headers = HeaderMap::new();
         for field in fields {
-            headers.append(header::AUTHORIZATION, HeaderValue::from_bytes(field.as_bytes()).unwrap());
+            headers.append(
+                header::AUTHORIZATION,
+                HeaderValue::from_bytes(field.as_bytes()).unwrap(),
+            );
         }
         extract(&headers, &Uri::from_static("/a?b=c"))
             .and_then(one_word)
@@ -90,7 +108,11 @@ mod tests {
 
     #[test]
     fn the_scheme_is_case_insensitive() {
-        for field in ["Bearer a.b-c_d~e+f/g==", "bearer a.b-c_d~e+f/g==", "BEARER a.b-c_d~e+f/g=="] {
+        for field in [
+            "Bearer a.b-c_d~e+f/g==",
+            "bearer a.b-c_d~e+f/g==",
+            "BEARER a.b-c_d~e+f/g==",
+        ] {
             assert_eq!(of(&[field]).unwrap(), "a.b-c_d~e+f/g==");
         }
     }
@@ -123,11 +145,26 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer a"));
         let twice = Uri::from_static("/?x=1&access_token=a");
-        assert_eq!(extract(&headers, &twice), Err(RejectionKind::InvalidRequest));
-        assert_eq!(extract(&HeaderMap::new(), &twice), Err(RejectionKind::MissingToken));
-        for query in ["access%5Ftoken=a", "access%5ftoken", "b=c&%61ccess_toke%6E=", "a=%&access_token=a=b"] {
+        assert_eq!(
+            extract(&headers, &twice),
+            Err(RejectionKind::InvalidRequest)
+        );
+        assert_eq!(
+            extract(&HeaderMap::new(), &twice),
+            Err(RejectionKind::MissingToken)
+        );
+        for query in [
+            "access%5Ftoken=a",
+            "access%5ftoken",
+            "b=c&%61ccess_toke%6E=",
+            "a=%&access_token=a=b",
+        ] {
             let disguised: Uri = format!("/?{query}").parse().unwrap();
-            assert_eq!(extract(&headers, &disguised), Err(RejectionKind::InvalidRequest), "{query}");
+            assert_eq!(
+                extract(&headers, &disguised),
+                Err(RejectionKind::InvalidRequest),
+                "{query}"
+            );
         }
         for query in [
             "my_access_token=a",
@@ -150,6 +187,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer a"));
         headers.insert("dpop", HeaderValue::from_static("x.y.z"));
-        assert_eq!(extract(&headers, &Uri::from_static("/")), Err(RejectionKind::InvalidRequest));
+        assert_eq!(
+            extract(&headers, &Uri::from_static("/")),
+            Err(RejectionKind::InvalidRequest)
+        );
     }
 }

@@ -128,11 +128,12 @@ impl ResourceServerBuilder {
     /// The longest token that is looked at, in bytes. Default: 16 KiB.
     ///
     /// What a token's claims may hold grows with it, from 16 KiB on: 256 members of an object,
-    /// those so far of the objects around it included; 1,024 strings in one of `aud`, `scope`, `scp`
-    /// and `amr`; and 2,048 members and elements within the claims, in all objects and arrays
-    /// together. With 64 KiB it is four times as many each. A token with more is refused as
-    /// [`RejectionKind::TooManyMembers`](crate::RejectionKind::TooManyMembers). However long tokens
-    /// may be, their header may have 8 KiB and 256 members, and 32 levels of nesting are the limit.
+    /// those so far of the objects around it included; 1,024 strings in one of `aud`, `scope`,
+    /// `scp` and `amr`; and 2,048 members and elements within the claims, in all objects and
+    /// arrays together. With 64 KiB it is four times as many each. A token with more is refused
+    /// as [`RejectionKind::TooManyMembers`](crate::RejectionKind::TooManyMembers). However long
+    /// tokens may be, their header may have 8 KiB and 256 members, and 32 levels of nesting are
+    /// the limit.
     pub fn max_token_len(mut self, bytes: usize) -> Self {
         self.max_token_len = bytes;
         self
@@ -141,10 +142,10 @@ impl ResourceServerBuilder {
     /// How many verified tokens are remembered, from their second request on; 0 switches it off.
     /// Default: 10,000.
     ///
-    /// A verdict is found by the whole token, and holds only while the token has not expired and the
-    /// key that verified it is still the issuer's: a withdrawn, revoked or replaced key, and a set
-    /// past `max_stale`, end it at once. Scopes are checked on each request all the same. More in
-    /// [`guide::performance`](mod@crate::guide::performance).
+    /// A verdict is found by the whole token, and holds only while the token has not expired and
+    /// the key that verified it is still the issuer's: a withdrawn, revoked or replaced key,
+    /// and a set past `max_stale`, end it at once. Scopes are checked on each request all the
+    /// same. More in [`guide::performance`](mod@crate::guide::performance).
     pub fn max_cached_tokens(mut self, limit: u64) -> Self {
         self.cache.entries = limit;
         self
@@ -153,9 +154,10 @@ impl ResourceServerBuilder {
     /// How much memory the remembered tokens may take, in bytes, by estimate. Default: 32 MiB.
     /// Tokens of more than 8 KiB are never kept.
     ///
-    /// Besides, each thread has copies of up to 128 tokens at hand that it uses again and again, of all
-    /// resource servers together: some 250 KB with tokens of 900 bytes, 2 MB with the longest that are kept. They are
-    /// judged like any other, and stay until others take their places, or the thread ends.
+    /// Besides, each thread has copies of up to 128 tokens at hand that it uses again and again, of
+    /// all resource servers together: some 250 KB with tokens of 900 bytes, 2 MB with the
+    /// longest that are kept. They are judged like any other, and stay until others take their
+    /// places, or the thread ends.
     pub fn max_cache_size(mut self, bytes: u64) -> Self {
         self.cache.bytes = bytes;
         self
@@ -165,12 +167,13 @@ impl ResourceServerBuilder {
     /// threads that serve requests.
     ///
     /// Each token that names a key of its issuer costs a verification, whoever made it: about 20
-    /// microseconds with RSA-2048, several times that with RSA-4096, ten times with P-384. With a limit
-    /// below the number of worker threads, a flood of forgeries keeps no more than so many threads busy,
-    /// and the others go on serving tokens that are remembered. What it costs: a request that finds
-    /// the limit reached waits for its turn behind the forgeries; if 1,024 wait already it is answered
-    /// 503 ([`RejectionKind::Busy`](crate::RejectionKind::Busy)). So that it needs no second turn, a
-    /// token is remembered from its first request on. At least 1.
+    /// microseconds with RSA-2048, several times that with RSA-4096, ten times with P-384. With a
+    /// limit below the number of worker threads, a flood of forgeries keeps no more than so
+    /// many threads busy, and the others go on serving tokens that are remembered. What it
+    /// costs: a request that finds the limit reached waits for its turn behind the forgeries;
+    /// if 1,024 wait already it is answered
+    /// 503 ([`RejectionKind::Busy`](crate::RejectionKind::Busy)). So that it needs no second turn,
+    /// a token is remembered from its first request on. At least 1.
     pub fn max_concurrent_verifications(mut self, limit: usize) -> Self {
         self.max_verifications = Some(limit);
         self
@@ -227,21 +230,39 @@ impl ResourceServerBuilder {
         } = self;
         let challenges = Challenges::new(&realm, resource_metadata.as_ref().map(Endpoint::as_str))?;
         let mut names = std::collections::HashSet::new();
-        if let Some(twice) =
-            issuers.iter().flat_map(TrustedIssuer::names).find(|name| !names.insert((*name).clone()))
+        if let Some(twice) = issuers
+            .iter()
+            .flat_map(TrustedIssuer::names)
+            .find(|name| !names.insert((*name).clone()))
         {
             return Err(ConfigError::new("issuer", twice.as_str(), "is named twice"));
         }
-        let needs_transport = issuers.iter().any(|issuer| !matches!(issuer.source, Source::Fixed(_)));
-        let transport = if needs_transport { Some(default_transport(transport)?) } else { None };
+        let needs_transport = issuers
+            .iter()
+            .any(|issuer| !matches!(issuer.source, Source::Fixed(_)));
+        let transport = if needs_transport {
+            Some(default_transport(transport)?)
+        } else {
+            None
+        };
         let mut entries = Vec::with_capacity(issuers.len());
         let mut tasks: Vec<Task> = Vec::new();
         for issuer in issuers {
             let expectations = issuer.expectations(leeway)?;
-            let TrustedIssuer { issuer: name, source, quirks, candidate_keys, seed, .. } = issuer;
+            let TrustedIssuer {
+                issuer: name,
+                source,
+                quirks,
+                candidate_keys,
+                seed,
+                ..
+            } = issuer;
             let jwks_uri = match source {
                 Source::Fixed(keys) => {
-                    entries.push(IssuerEntry { expectations, keys: KeySetHandle::fixed(name, keys) });
+                    entries.push(IssuerEntry {
+                        expectations,
+                        keys: KeySetHandle::fixed(name, keys),
+                    });
                     continue;
                 }
                 Source::JwksUri(uri) => {
@@ -255,7 +276,9 @@ impl ResourceServerBuilder {
                     None
                 }
             };
-            let Some(transport) = transport.clone() else { continue };
+            let Some(transport) = transport.clone() else {
+                continue;
+            };
             let refresh = Refresh {
                 issuer: name,
                 jwks_uri,
@@ -301,7 +324,10 @@ impl ResourceServerBuilder {
         let start_up = self.start_up;
         let (server, refresher) = self.build()?;
         for task in refresher.0 {
-            #[expect(clippy::disallowed_methods, reason = "`start` is what spawns; `build` does not")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "`start` is what spawns; `build` does not"
+            )]
             tokio::spawn(task);
         }
         let (limit, required) = match start_up {
@@ -317,7 +343,10 @@ impl ResourceServerBuilder {
                 .find(|status| !status.state().is_usable())
                 .and_then(|status| status.last_error());
             return Err(error.cloned().unwrap_or_else(|| {
-                Error::new(crate::error::Operation::KeySet, crate::error::ErrorKind::Timeout)
+                Error::new(
+                    crate::error::Operation::KeySet,
+                    crate::error::ErrorKind::Timeout,
+                )
             }));
         }
         Ok(server)
@@ -336,13 +365,20 @@ impl Future for Refresher {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.retain_mut(|task| task.as_mut().poll(cx).is_pending());
-        if self.0.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        self.0
+            .retain_mut(|task| task.as_mut().poll(cx).is_pending());
+        if self.0.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 }
 
 impl fmt::Debug for Refresher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refresher").field("issuers", &self.0.len()).finish()
+        f.debug_struct("Refresher")
+            .field("issuers", &self.0.len())
+            .finish()
     }
 }

@@ -51,7 +51,10 @@ impl<B: Default> RejectionResponse<B> for Challenge {
                 StatusCode::SERVICE_UNAVAILABLE => ("14", "the access token cannot be judged now"),
                 _ => ("16", "a valid access token is required"),
             };
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/grpc"),
+            );
             headers.insert("grpc-status", HeaderValue::from_static(code));
             headers.insert("grpc-message", HeaderValue::from_static(message));
         } else {
@@ -96,7 +99,9 @@ impl Challenges {
                 .map_err(|_| ConfigError::without_value("realm", "cannot stand in a header"))
         };
         let with_error = |code: &str, description: &str| {
-            value(&format!(r#", error="{code}", error_description="{description}""#))
+            value(&format!(
+                r#", error="{code}", error_description="{description}""#
+            ))
         };
         Ok(Self {
             missing: value("")?,
@@ -104,15 +109,18 @@ impl Challenges {
                 "invalid_request",
                 "The Authorization field is malformed or repeated",
             )?,
-            // One text for all: what was found out before the signature was known to be good is nobody's
-            // business but the operator's.
+            // One text for all: what was found out before the signature was known to be good is
+            // nobody's business but the operator's.
             invalid_token: with_error("invalid_token", "The access token is invalid")?,
             busy: Answer::later(ResourceServer::RETRY_SOON),
             keys_unavailable: Answer::later(ResourceServer::RETRY_AFTER),
             parameters: Arc::new(Parameters {
                 realm: realm.clone(),
                 metadata: metadata.clone(),
-                lacking_scope: Counter::new(REQUESTS, ("verdict", RejectionKind::InsufficientScope.as_str())),
+                lacking_scope: Counter::new(
+                    REQUESTS,
+                    ("verdict", RejectionKind::InsufficientScope.as_str()),
+                ),
             }),
         })
     }
@@ -152,7 +160,9 @@ impl Challenges {
 fn quoted(setting: &str, content: &str) -> Result<String, ConfigError> {
     // RFC 6750 §3: %x20-21 / %x23-5B / %x5D-7E.
     if content.is_empty()
-        || !content.bytes().all(|byte| matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+        || !content
+            .bytes()
+            .all(|byte| matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
     {
         return Err(ConfigError::new(
             setting,
@@ -168,13 +178,19 @@ fn quoted(setting: &str, content: &str) -> Result<String, ConfigError> {
 pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let is_grpc = |value: &[u8]| {
-        value.split_at_checked(GRPC.len()).is_some_and(|(essence, rest)| {
-            essence.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
-        })
+        value
+            .split_at_checked(GRPC.len())
+            .is_some_and(|(essence, rest)| {
+                essence.eq_ignore_ascii_case(GRPC)
+                    && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+            })
     };
     request.version() == Version::HTTP_2
         && request.method() == Method::POST
-        && request.headers().get(header::CONTENT_TYPE).is_some_and(|value| is_grpc(value.as_bytes()))
+        && request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| is_grpc(value.as_bytes()))
 }
 
 #[cfg(test)]
@@ -182,7 +198,8 @@ mod tests {
     use super::*;
 
     fn answer(kind: RejectionKind, grpc: bool) -> Response<()> {
-        let challenges = Challenges::new(DEFAULT_REALM, Some("https://api.example/metadata")).unwrap();
+        let challenges =
+            Challenges::new(DEFAULT_REALM, Some("https://api.example/metadata")).unwrap();
         Challenge.response(&challenges.reject(kind, grpc))
     }
 
@@ -192,7 +209,12 @@ mod tests {
         for kind in RejectionKind::ALL {
             for grpc in [false, true] {
                 let response = answer(kind, grpc);
-                let field = |name| response.headers().get(name).map(|value| value.to_str().unwrap());
+                let field = |name| {
+                    response
+                        .headers()
+                        .get(name)
+                        .map(|value| value.to_str().unwrap())
+                };
                 let (error, wait) = match kind {
                     RejectionKind::Busy => (None, Some("1")),
                     RejectionKind::KeysUnavailable => (None, Some("5")),
@@ -204,7 +226,9 @@ mod tests {
                         None,
                     ),
                     _ => (
-                        Some(r#", error="invalid_token", error_description="The access token is invalid""#),
+                        Some(
+                            r#", error="invalid_token", error_description="The access token is invalid""#,
+                        ),
                         None,
                     ),
                 };
@@ -222,10 +246,19 @@ mod tests {
                     _ => "16",
                 };
                 assert_eq!(field("grpc-status"), grpc.then_some(code), "{kind}");
-                assert_eq!(field("content-type"), grpc.then_some("application/grpc"), "{kind}");
-                assert_eq!(response.status(), if grpc { StatusCode::OK } else { kind.status() }, "{kind}");
-                let fields =
-                    1 + usize::from(challenge.is_some() || wait.is_some()) + if grpc { 3 } else { 0 };
+                assert_eq!(
+                    field("content-type"),
+                    grpc.then_some("application/grpc"),
+                    "{kind}"
+                );
+                assert_eq!(
+                    response.status(),
+                    if grpc { StatusCode::OK } else { kind.status() },
+                    "{kind}"
+                );
+                let fields = 1
+                    + usize::from(challenge.is_some() || wait.is_some())
+                    + if grpc { 3 } else { 0 };
                 assert_eq!(response.headers().len(), fields, "{kind}");
             }
         }

@@ -25,7 +25,8 @@ use crate::oauth::Issuer;
 pub struct AuthContext(Arc<Inner>);
 
 // In this order: what each hit of the verdict cache looks at stands beside the reference count that
-// it touches anyway, in one line of the processor's cache. With many tokens that is what a hit costs.
+// it touches anyway, in one line of the processor's cache. With many tokens that is what a hit
+// costs.
 #[repr(C)]
 struct Inner {
     standing: Standing,
@@ -70,7 +71,12 @@ impl AuthContext {
         provenance: Provenance,
         challenge: &Arc<Parameters>,
     ) -> Self {
-        let Provenance { issuer: index, key, epoch, leeway } = provenance;
+        let Provenance {
+            issuer: index,
+            key,
+            epoch,
+            leeway,
+        } = provenance;
         let standing = Standing {
             epoch: AtomicU64::new(epoch),
             issuer: index,
@@ -78,13 +84,32 @@ impl AuthContext {
             good_until: claims.expires_at.saturating_add(leeway),
         };
         let challenge = Arc::clone(challenge);
-        Self(Arc::new(Inner { standing, challenge, issuer, payload, claims, key }))
+        Self(Arc::new(Inner {
+            standing,
+            challenge,
+            issuer,
+            payload,
+            claims,
+            key,
+        }))
     }
 
     /// The same in memory of its own, with a reference count that nobody else touches.
     pub(super) fn copied(&self) -> Self {
-        let Inner { standing, challenge, issuer, payload, claims, key } = &*self.0;
-        let Standing { epoch, issuer: index, good_from, good_until } = standing;
+        let Inner {
+            standing,
+            challenge,
+            issuer,
+            payload,
+            claims,
+            key,
+        } = &*self.0;
+        let Standing {
+            epoch,
+            issuer: index,
+            good_from,
+            good_until,
+        } = standing;
         let standing = Standing {
             epoch: AtomicU64::new(epoch.load(Ordering::Relaxed)),
             issuer: *index,
@@ -92,7 +117,14 @@ impl AuthContext {
             good_until: *good_until,
         };
         let (challenge, issuer, payload) = (Arc::clone(challenge), issuer.clone(), payload.clone());
-        Self(Arc::new(Inner { standing, challenge, issuer, payload, claims: claims.clone(), key: *key }))
+        Self(Arc::new(Inner {
+            standing,
+            challenge,
+            issuer,
+            payload,
+            claims: claims.clone(),
+            key: *key,
+        }))
     }
 
     /// The place of its issuer in the list of the resource server that made it.
@@ -112,7 +144,8 @@ impl AuthContext {
     /// Whether the key that verified the token is still the one for it, whatever else has changed.
     fn has_its_key(&self, snapshot: &Snapshot, now: UnixTime) -> bool {
         let Inner { standing, key, .. } = &*self.0;
-        let has_it = snapshot.usable(now).is_some() && key.is_some_and(|key| snapshot.still_has(key));
+        let has_it =
+            snapshot.usable(now).is_some() && key.is_some_and(|key| snapshot.still_has(key));
         if has_it {
             standing.epoch.store(snapshot.epoch(), Ordering::Relaxed);
         }
@@ -156,7 +189,9 @@ impl AuthContext {
     /// The scope tokens of `scope`, else of `scp`.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         let scopes = self.0.claims.scopes.iter(&self.0.payload);
-        scopes.flat_map(|list| list.split(' ')).filter(|scope| !scope.is_empty())
+        scopes
+            .flat_map(|list| list.split(' '))
+            .filter(|scope| !scope.is_empty())
     }
 
     /// Whether the token has this very scope.
@@ -181,7 +216,11 @@ impl AuthContext {
             roles: Vec<String>,
         }
         let own = self.claim::<Vec<String>>("roles").ok().flatten();
-        let realm = self.claim::<RealmAccess>("realm_access").ok().flatten().map(|access| access.roles);
+        let realm = self
+            .claim::<RealmAccess>("realm_access")
+            .ok()
+            .flatten()
+            .map(|access| access.roles);
         own.into_iter().chain(realm).flatten().collect()
     }
 
@@ -193,7 +232,10 @@ impl AuthContext {
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ClaimError> {
         let claims: std::collections::BTreeMap<String, &RawValue> =
             serde_json::from_str(&self.0.payload).map_err(ClaimError::new)?;
-        claims.get(name).map(|claim| serde_json::from_str(claim.get()).map_err(ClaimError::new)).transpose()
+        claims
+            .get(name)
+            .map(|claim| serde_json::from_str(claim.get()).map_err(ClaimError::new))
+            .transpose()
     }
 
     /// All claims, as a type of yours.

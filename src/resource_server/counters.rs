@@ -34,7 +34,10 @@ impl Counters {
     }
 
     pub(super) fn refused(&self, kind: RejectionKind) {
-        let counter = RejectionKind::ALL.iter().zip(&self.refused).find(|(own, _)| **own == kind);
+        let counter = RejectionKind::ALL
+            .iter()
+            .zip(&self.refused)
+            .find(|(own, _)| **own == kind);
         if let Some((_, counter)) = counter {
             counter.increment();
         }

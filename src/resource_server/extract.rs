@@ -61,7 +61,10 @@ impl<S: Send + Sync> FromRequestParts<S> for AuthContext {
 impl<S: Send + Sync> OptionalFromRequestParts<S> for AuthContext {
     type Rejection = AuthContextRejection;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Self::Rejection> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &S,
+    ) -> Result<Option<Self>, Self::Rejection> {
         match <Self as FromRequestParts<S>>::from_request_parts(parts, state).await {
             Ok(context) => Ok(Some(context)),
             Err(AuthContextRejection::Anonymous(_)) => Ok(None),

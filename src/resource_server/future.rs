@@ -55,15 +55,23 @@ where
     S: Service<Request<B>>,
 {
     pub(super) fn calling(future: S::Future) -> Self {
-        Self { state: State::Calling { future } }
+        Self {
+            state: State::Calling { future },
+        }
     }
 
     pub(super) fn rejected(response: Response<ResBody>) -> Self {
-        Self { state: State::Rejected { response: Some(response) } }
+        Self {
+            state: State::Rejected {
+                response: Some(response),
+            },
+        }
     }
 
     pub(super) fn awaiting(obstacle: Obstacle, awaiting: Awaiting<S, B, R>) -> Self {
-        Self { state: Box::new(awaiting).at(obstacle) }
+        Self {
+            state: Box::new(awaiting).at(obstacle),
+        }
     }
 }
 
@@ -90,13 +98,22 @@ where
                         }
                         Obstacle::Turn(queue) => Some(ready!(Pin::new(queue).poll(cx))),
                     };
-                    awaiting.take().expect("polled after completion").resume(turn)
+                    awaiting
+                        .take()
+                        .expect("polled after completion")
+                        .resume(turn)
                 }
                 StateProj::AwaitingReady { awaiting } => {
                     let granted = awaiting.as_mut().expect("polled after completion");
                     ready!(granted.service.poll_ready(cx))?;
-                    let Awaiting { request, mut service, .. } = *awaiting.take().expect("it was just there");
-                    State::Calling { future: service.call(request) }
+                    let Awaiting {
+                        request,
+                        mut service,
+                        ..
+                    } = *awaiting.take().expect("it was just there");
+                    State::Calling {
+                        future: service.call(request),
+                    }
                 }
             };
             this.state.set(next);
@@ -110,7 +127,10 @@ where
 {
     fn at<ResBody>(mut self: Box<Self>, obstacle: Obstacle) -> State<S, B, ResBody, R> {
         self.has_awaited_keys |= matches!(obstacle, Obstacle::Keys(_));
-        State::Awaiting { obstacle, awaiting: Some(self) }
+        State::Awaiting {
+            obstacle,
+            awaiting: Some(self),
+        }
     }
 
     /// Decides with the keys that are there now, and the turn that it has waited for.
@@ -118,19 +138,29 @@ where
     where
         R: RejectionResponse<ResBody>,
     {
-        let waited = Waited { for_keys: self.has_awaited_keys, turn };
-        let kind = match self.server.decide(self.request.headers(), self.request.uri(), waited) {
+        let waited = Waited {
+            for_keys: self.has_awaited_keys,
+            turn,
+        };
+        let kind = match self
+            .server
+            .decide(self.request.headers(), self.request.uri(), waited)
+        {
             Ok(Decision::Grant(context)) => {
                 self.server.0.counters.granted();
                 mark_sensitive(&mut self.request);
                 self.request.extensions_mut().insert(context);
-                return State::AwaitingReady { awaiting: Some(self) };
+                return State::AwaitingReady {
+                    awaiting: Some(self),
+                };
             }
             Ok(Decision::Await(obstacle)) => return self.at(obstacle),
             Err(kind) => kind,
         };
         let rejection = self.server.reject(kind, is_grpc(&self.request));
-        State::Rejected { response: Some(refuse(&self.on_rejection, rejection)) }
+        State::Rejected {
+            response: Some(refuse(&self.on_rejection, rejection)),
+        }
     }
 }
 

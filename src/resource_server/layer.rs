@@ -17,7 +17,11 @@ pub struct ResourceServerLayer<R = Challenge> {
 
 impl ResourceServerLayer {
     pub(super) fn new(server: ResourceServer) -> Self {
-        Self { server, on_rejection: Challenge, allow_anonymous: false }
+        Self {
+            server,
+            on_rejection: Challenge,
+            allow_anonymous: false,
+        }
     }
 }
 
@@ -25,7 +29,11 @@ impl<R> ResourceServerLayer<R> {
     /// Answers refused requests in your own way: a closure from the
     /// [`Rejection`](crate::Rejection) to a response.
     pub fn on_rejection<N>(self, on_rejection: N) -> ResourceServerLayer<N> {
-        ResourceServerLayer { server: self.server, on_rejection, allow_anonymous: self.allow_anonymous }
+        ResourceServerLayer {
+            server: self.server,
+            on_rejection,
+            allow_anonymous: self.allow_anonymous,
+        }
     }
 
     /// Lets requests without a bearer token pass, too, and without an

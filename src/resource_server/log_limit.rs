@@ -20,7 +20,11 @@ impl LogLimit {
         // A clock that was set back by more than a minute ends the wait. A little earlier is what
         // another thread may have read.
         let is_due = last == 0 || now.abs_diff(last) >= Self::INTERVAL;
-        is_due && self.last.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        is_due
+            && self
+                .last
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 }
 

@@ -137,7 +137,9 @@ impl ResourceServer {
     /// Whether tokens of every issuer can be judged now: what a readiness probe asks.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.key_sets().iter().all(|status| status.state().is_usable())
+        self.key_sets()
+            .iter()
+            .all(|status| status.state().is_usable())
     }
 
     /// Waits until [`is_ready`](Self::is_ready), or until the [`Refresher`] is gone and no keys can
@@ -152,10 +154,15 @@ impl ResourceServer {
     #[must_use]
     pub fn key_sets(&self) -> Vec<KeySetStatus> {
         let now = self.0.clock.now();
-        self.0.issuers.iter().map(|issuer| issuer.keys.status(now)).collect()
+        self.0
+            .issuers
+            .iter()
+            .map(|issuer| issuer.keys.status(now))
+            .collect()
     }
 
-    /// How many verified tokens are remembered. For tests and dashboards: it does some housekeeping.
+    /// How many verified tokens are remembered. For tests and dashboards: it does some
+    /// housekeeping.
     #[must_use]
     pub fn cached_tokens(&self) -> u64 {
         self.0.cache.len()
@@ -169,7 +176,12 @@ impl ResourceServer {
     /// If the keys of an issuer could not be fetched; those in hand go on being used.
     pub async fn refresh_now(&self) -> Result<(), Error> {
         // All are asked before the first answer is waited for.
-        let asked: Vec<_> = self.0.issuers.iter().map(|entry| entry.keys.refresh_now()).collect();
+        let asked: Vec<_> = self
+            .0
+            .issuers
+            .iter()
+            .map(|entry| entry.keys.refresh_now())
+            .collect();
         let mut first_error = Ok(());
         for answer in asked {
             first_error = first_error.and(answer.await);
@@ -184,7 +196,11 @@ impl ResourceServer {
     #[must_use = "an issuer that is not trusted here has no keys to revoke"]
     pub fn revoke_kid(&self, issuer: &Issuer, kid: &str) -> bool {
         let entry = self.0.issuers.iter().find(|entry| {
-            let Expectations { issuer: name, issuer_aliases, .. } = &entry.expectations;
+            let Expectations {
+                issuer: name,
+                issuer_aliases,
+                ..
+            } = &entry.expectations;
             name == issuer || issuer_aliases.contains(issuer)
         });
         if let Some(entry) = entry {

@@ -40,22 +40,22 @@ pub enum RejectionKind {
     MissingToken,
     /// `nbf` or `iat` is in the future.
     NotYetValid,
-    /// The key of this `kid` was revoked here ([`revoke_kid`](crate::ResourceServer::revoke_kid)), or its
-    /// issuer published its private half.
+    /// The key of this `kid` was revoked here ([`revoke_kid`](crate::ResourceServer::revoke_kid)),
+    /// or its issuer published its private half.
     RevokedKey,
     /// The token is bound to a key of its holder (`cnf`), which a bearer token does not prove.
     SenderConstrained,
     /// The token is longer than the limit.
     TooLarge,
-    /// The objects and arrays of the token hold more members or elements than the limits allow, which
-    /// grow with [`max_token_len`](crate::ResourceServerBuilder::max_token_len).
+    /// The objects and arrays of the token hold more members or elements than the limits allow,
+    /// which grow with [`max_token_len`](crate::ResourceServerBuilder::max_token_len).
     TooManyMembers,
     /// `typ` is not that of an access token.
     Type,
     /// The issuer has no key of this `kid`.
     UnknownKey,
-    /// `alg` is not allowed, or not the algorithm of the key; or a token without `kid` fits no key, or
-    /// several.
+    /// `alg` is not allowed, or not the algorithm of the key; or a token without `kid` fits no key,
+    /// or several.
     UnsupportedAlgorithm,
 }
 
@@ -171,7 +171,10 @@ impl Answer {
     fn new() -> Self {
         let mut fields = HeaderMap::new();
         fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Self { fields, retry_after: None }
+        Self {
+            fields,
+            retry_after: None,
+        }
     }
 
     /// The caller has to do something about it (RFC 6750 §3).
@@ -183,8 +186,13 @@ impl Answer {
 
     /// It can be judged later, perhaps (RFC 9110 §10.2.3).
     pub(super) fn later(wait: Duration) -> Arc<Self> {
-        let mut answer = Self { retry_after: Some(wait), ..Self::new() };
-        answer.fields.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+        let mut answer = Self {
+            retry_after: Some(wait),
+            ..Self::new()
+        };
+        answer
+            .fields
+            .insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
         Arc::new(answer)
     }
 }
@@ -234,7 +242,8 @@ impl Rejection {
         &self.answer.fields
     }
 
-    /// Whether the request was a gRPC call: `POST` over HTTP/2 with `content-type: application/grpc`.
+    /// Whether the request was a gRPC call: `POST` over HTTP/2 with `content-type:
+    /// application/grpc`.
     #[must_use]
     pub fn is_grpc(&self) -> bool {
         self.grpc

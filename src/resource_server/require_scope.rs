@@ -40,8 +40,8 @@ struct Requirement {
     all: bool,
     list: Arc<str>,
     missing: Arc<Answer>,
-    /// What is answered to a token that lacks a scope, as the resource server has it that judged the first
-    /// of them. Behind several, those of the others are made each time.
+    /// What is answered to a token that lacks a scope, as the resource server has it that judged
+    /// the first of them. Behind several, those of the others are made each time.
     lacking: Arc<OnceLock<(Arc<Parameters>, Arc<Answer>)>>,
 }
 
@@ -83,18 +83,37 @@ impl RequireScopeLayer {
             .map(|scope| Scope::new(scope).expect("a scope token (RFC 6749 §3.3)"))
             .collect();
         assert!(!scopes.is_empty(), "at least one scope has to be required");
-        let list = scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
-        let value = |text: String| HeaderValue::try_from(text).expect("scope tokens are visible ASCII");
-        let missing = Answer::challenge(value(format!(r#"Bearer realm="{DEFAULT_REALM}", scope="{list}""#)));
-        let requirement = Requirement { scopes, all, list: list.into(), missing, lacking: Arc::default() };
-        Self { requirement, on_rejection: Challenge }
+        let list = scopes
+            .iter()
+            .map(Scope::as_str)
+            .collect::<Vec<_>>()
+            .join(" ");
+        let value =
+            |text: String| HeaderValue::try_from(text).expect("scope tokens are visible ASCII");
+        let missing = Answer::challenge(value(format!(
+            r#"Bearer realm="{DEFAULT_REALM}", scope="{list}""#
+        )));
+        let requirement = Requirement {
+            scopes,
+            all,
+            list: list.into(),
+            missing,
+            lacking: Arc::default(),
+        };
+        Self {
+            requirement,
+            on_rejection: Challenge,
+        }
     }
 }
 
 impl<R> RequireScopeLayer<R> {
     /// Answers refused requests in your own way.
     pub fn on_rejection<N>(self, on_rejection: N) -> RequireScopeLayer<N> {
-        RequireScopeLayer { requirement: self.requirement, on_rejection }
+        RequireScopeLayer {
+            requirement: self.requirement,
+            on_rejection,
+        }
     }
 }
 
@@ -105,34 +124,53 @@ impl Requirement {
         let Some(context) = AuthContext::of(request) else {
             return Err(match request.extensions().get::<Anonymous>() {
                 Some(Anonymous(rejection)) => rejection.clone(),
-                None => Rejection::new(RejectionKind::MissingToken, Arc::clone(&self.missing), grpc),
+                None => {
+                    Rejection::new(RejectionKind::MissingToken, Arc::clone(&self.missing), grpc)
+                }
             });
         };
         let has = |scope: &Scope| context.has_scope(scope.as_str());
-        let enough = if self.all { self.scopes.iter().all(has) } else { self.scopes.iter().any(has) };
+        let enough = if self.all {
+            self.scopes.iter().all(has)
+        } else {
+            self.scopes.iter().any(has)
+        };
         if enough {
             return Ok(());
         }
         let parameters = context.challenge();
         parameters.lacking_scope.increment();
-        Err(Rejection::new(RejectionKind::InsufficientScope, self.lacking(parameters), grpc))
+        Err(Rejection::new(
+            RejectionKind::InsufficientScope,
+            self.lacking(parameters),
+            grpc,
+        ))
     }
 
     fn lacking(&self, parameters: &Arc<Parameters>) -> Arc<Answer> {
         let made = || (Arc::clone(parameters), self.answer_to_lacking(parameters));
         let (of, answer) = self.lacking.get_or_init(made);
-        if Arc::ptr_eq(of, parameters) { Arc::clone(answer) } else { self.answer_to_lacking(parameters) }
+        if Arc::ptr_eq(of, parameters) {
+            Arc::clone(answer)
+        } else {
+            self.answer_to_lacking(parameters)
+        }
     }
 
-    fn answer_to_lacking(&self, Parameters { realm, metadata, .. }: &Parameters) -> Arc<Answer> {
+    fn answer_to_lacking(
+        &self,
+        Parameters {
+            realm, metadata, ..
+        }: &Parameters,
+    ) -> Arc<Answer> {
         let list = &self.list;
         let challenge = HeaderValue::try_from(format!(
             r#"Bearer realm={realm}, error="insufficient_scope", error_description="The access token lacks a required scope", scope="{list}"{metadata}"#
         ));
         // Each part was found to be fit for a header before.
-        Answer::challenge(
-            challenge.unwrap_or(HeaderValue::from_static(r#"Bearer error="insufficient_scope""#)),
-        )
+        Answer::challenge(challenge.unwrap_or(HeaderValue::from_static(
+            r#"Bearer error="insufficient_scope""#,
+        )))
     }
 }
 
@@ -171,8 +209,12 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let state = match self.requirement.check(&request) {
-            Ok(()) => State::Calling { future: self.inner.call(request) },
-            Err(rejection) => State::Rejected { response: Some(refuse(&self.on_rejection, rejection)) },
+            Ok(()) => State::Calling {
+                future: self.inner.call(request),
+            },
+            Err(rejection) => State::Rejected {
+                response: Some(refuse(&self.on_rejection, rejection)),
+            },
         };
         RequireScopeFuture { state }
     }

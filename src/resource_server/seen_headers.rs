@@ -20,7 +20,10 @@ pub(super) struct Known(Box<[Arc<SeenHeader>]>);
 impl Known {
     /// The header of these bytes, if it is known.
     pub(super) fn find(&self, encoded: &[u8]) -> Option<&SeenHeader> {
-        self.0.iter().map(|seen| &**seen).find(|seen| seen.is(encoded))
+        self.0
+            .iter()
+            .map(|seen| &**seen)
+            .find(|seen| seen.is(encoded))
     }
 }
 
@@ -31,13 +34,18 @@ impl SeenHeaders {
 
     /// Notes a header whose token had a good signature.
     pub(super) fn note(&self, encoded: &[u8], header: &Header<'_>) {
-        let Some(seen) = SeenHeader::new(encoded, header).map(Arc::new) else { return };
+        let Some(seen) = SeenHeader::new(encoded, header).map(Arc::new) else {
+            return;
+        };
         self.0.rcu(|known| {
             // Another request may have been first.
             if known.find(encoded).is_some() {
                 return Arc::clone(known);
             }
-            let kept = known.0.iter().skip((known.0.len() + 1).saturating_sub(MOST));
+            let kept = known
+                .0
+                .iter()
+                .skip((known.0.len() + 1).saturating_sub(MOST));
             Arc::new(Known(kept.chain([&seen]).cloned().collect()))
         });
     }
@@ -50,9 +58,18 @@ mod tests {
     #[test]
     fn the_latest_headers_are_known_and_each_takes_one_place() {
         let headers = SeenHeaders::default();
-        let note =
-            |encoded: &str| headers.note(encoded.as_bytes(), &Header::parse(br#"{"alg":"RS256"}"#).unwrap());
-        let known = |number: usize| headers.load().find(format!("header-{number}").as_bytes()).is_some();
+        let note = |encoded: &str| {
+            headers.note(
+                encoded.as_bytes(),
+                &Header::parse(br#"{"alg":"RS256"}"#).unwrap(),
+            )
+        };
+        let known = |number: usize| {
+            headers
+                .load()
+                .find(format!("header-{number}").as_bytes())
+                .is_some()
+        };
         assert!(!known(0));
         for number in 0..40 {
             note(&format!("header-{number}"));
@@ -61,7 +78,10 @@ mod tests {
         assert!((8..40).all(known));
         assert!(!(0..8).any(known));
         note(&"x".repeat(513));
-        assert!(headers.load().find("x".repeat(513).as_bytes()).is_none(), "it is too long to keep");
+        assert!(
+            headers.load().find("x".repeat(513).as_bytes()).is_none(),
+            "it is too long to keep"
+        );
         assert!(known(8));
     }
 }

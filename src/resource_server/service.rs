@@ -10,10 +10,13 @@ use super::context::Provenance;
 use super::future::{Awaiting, ResponseFuture};
 use super::turns::{NoTurn, Queue, Turn};
 use super::{
-    AuthContext, Challenge, IssuerEntry, Rejection, RejectionKind, RejectionResponse, ResourceServer, bearer,
+    AuthContext, Challenge, IssuerEntry, Rejection, RejectionKind, RejectionResponse,
+    ResourceServer, bearer,
 };
 use crate::clock::UnixTime;
-use crate::jwt::{DecodedHeader, DecodedPayload, Expectations, Glance, Header, Segments, Unverified};
+use crate::jwt::{
+    DecodedHeader, DecodedPayload, Expectations, Glance, Header, Segments, Unverified,
+};
 use crate::key_set::{Demand, NoKey, Wait};
 use crate::oauth::Issuer;
 
@@ -88,7 +91,12 @@ impl ResourceServer {
     }
 
     /// Judges a token from its bytes: the cheap questions first, and the signature last but one.
-    fn judge(&self, token: &[u8], now: UnixTime, waited: Waited) -> Result<Decision, RejectionKind> {
+    fn judge(
+        &self,
+        token: &[u8],
+        now: UnixTime,
+        waited: Waited,
+    ) -> Result<Decision, RejectionKind> {
         let may_wait = !waited.for_keys;
         let segments = Segments::split(bearer::one_word(token)?)?; // RFC 7515 §7.1
         let seen_headers = self.0.seen_headers.load();
@@ -112,25 +120,44 @@ impl ResourceServer {
         }
         let payload = std::str::from_utf8(payload).map_err(|_| RejectionKind::Malformed)?;
         let unverified = Unverified::parse(&segments, header, payload, self.0.size_limits)?; // RFC 7519 §7.2
-        let Trusted { index, issuer, entry } = self.trusted(unverified.glance(), now)?;
+        let Trusted {
+            index,
+            issuer,
+            entry,
+        } = self.trusted(unverified.glance(), now)?;
         let expectations = &entry.expectations;
-        if !expectations.algorithms.contains(&unverified.header().algorithm) {
+        if !expectations
+            .algorithms
+            .contains(&unverified.header().algorithm)
+        {
             return Err(RejectionKind::UnsupportedAlgorithm);
         }
         let snapshot = entry.keys.load();
         let keys = snapshot.usable(now).ok_or(RejectionKind::KeysUnavailable)?;
-        let candidates = keys.select(unverified.header(), snapshot.revoked(), expectations.candidate_keys);
+        let candidates = keys.select(
+            unverified.header(),
+            snapshot.revoked(),
+            expectations.candidate_keys,
+        );
         let keys = match candidates {
             Ok(keys) => keys,
             Err(NoKey::Revoked) => return Err(RejectionKind::RevokedKey),
             Err(NoKey::Unfit) => return Err(RejectionKind::UnsupportedAlgorithm),
             Err(NoKey::Unknown) => {
-                let kid = unverified.header().key_id.as_ref().map_or("", |kid| kid.as_str());
+                let kid = unverified
+                    .header()
+                    .key_id
+                    .as_ref()
+                    .map_or("", |kid| kid.as_str());
                 // Only a token that would pass but for its key may cause a fetch.
                 let is_new = may_wait && !entry.keys.is_known_miss(kid, &snapshot, now);
                 let plausible = is_new && unverified.is_plausible(expectations, now).is_ok();
-                let wait = plausible.then(|| entry.keys.demand(Demand::UnknownKey(kid, now))).flatten();
-                return wait.map(Decision::for_keys).ok_or(RejectionKind::UnknownKey);
+                let wait = plausible
+                    .then(|| entry.keys.demand(Demand::UnknownKey(kid, now)))
+                    .flatten();
+                return wait
+                    .map(Decision::for_keys)
+                    .ok_or(RejectionKind::UnknownKey);
             }
         };
         let turn = match waited.turn.map_or_else(|| self.0.turns.take(), Ok) {
@@ -138,8 +165,9 @@ impl ResourceServer {
             Err(NoTurn::Queue(queue)) => return Ok(Decision::Await(Obstacle::Turn(queue))),
             Err(NoTurn::Full) => return Err(RejectionKind::Busy),
         };
-        let may_doubt =
-            may_wait && entry.keys.reuses_key_ids() && unverified.is_plausible(expectations, now).is_ok();
+        let may_doubt = may_wait
+            && entry.keys.reuses_key_ids()
+            && unverified.is_plausible(expectations, now).is_ok();
         let (verified, key) = match unverified.verify_signature(keys.as_slice()) {
             Ok(verified) => verified, // RFC 7515 §5.2
             Err(defect) if may_doubt => {
@@ -155,30 +183,61 @@ impl ResourceServer {
         }
         let key = valid.header().key_id.is_some().then(|| key.fingerprint());
         let (epoch, leeway) = (snapshot.epoch(), expectations.leeway);
-        let provenance = Provenance { issuer: index, key, epoch, leeway };
+        let provenance = Provenance {
+            issuer: index,
+            key,
+            epoch,
+            leeway,
+        };
         let summary = valid.summary(expectations.subject_is_client);
         let challenge = self.0.challenges.parameters();
-        let context = AuthContext::new(issuer.clone(), payload.into(), summary, provenance, challenge);
+        let context = AuthContext::new(
+            issuer.clone(),
+            payload.into(),
+            summary,
+            provenance,
+            challenge,
+        );
         // Where turns are rare, a token should need one only.
-        self.0.cache.offer(token, &context, self.0.turns.are_limited());
+        self.0
+            .cache
+            .offer(token, &context, self.0.turns.are_limited());
         Ok(Decision::Grant(context))
     }
 
-    /// The issuer that a token says it has, if it is trusted and the token not expired: a token only ever
-    /// meets the keys of its own issuer.
+    /// The issuer that a token says it has, if it is trusted and the token not expired: a token
+    /// only ever meets the keys of its own issuer.
     fn trusted(&self, glance: Glance<'_>, now: UnixTime) -> Result<Trusted<'_>, RejectionKind> {
         let claimed = glance.issuer.ok_or(RejectionKind::Claim)?;
-        let trusted = self.0.issuers.iter().enumerate().find_map(|(index, entry)| {
-            let Expectations { issuer, issuer_aliases, .. } = &entry.expectations;
-            let issuer = std::iter::once(issuer)
-                .chain(issuer_aliases)
-                .find(|known| known.as_str().as_bytes() == claimed)?;
-            Some(Trusted { index, issuer, entry })
-        });
+        let trusted = self
+            .0
+            .issuers
+            .iter()
+            .enumerate()
+            .find_map(|(index, entry)| {
+                let Expectations {
+                    issuer,
+                    issuer_aliases,
+                    ..
+                } = &entry.expectations;
+                let issuer = std::iter::once(issuer)
+                    .chain(issuer_aliases)
+                    .find(|known| known.as_str().as_bytes() == claimed)?;
+                Some(Trusted {
+                    index,
+                    issuer,
+                    entry,
+                })
+            });
         let trusted = trusted.ok_or(RejectionKind::Issuer)?;
-        let expired =
-            glance.expires_at.is_some_and(|date| trusted.entry.expectations.have_expired(date, now));
-        if expired { Err(RejectionKind::Expired) } else { Ok(trusted) }
+        let expired = glance
+            .expires_at
+            .is_some_and(|date| trusted.entry.expectations.have_expired(date, now));
+        if expired {
+            Err(RejectionKind::Expired)
+        } else {
+            Ok(trusted)
+        }
     }
 
     /// RFC 9700 §4.3.2: such a token is in the logs of everything on the way.
@@ -228,13 +287,26 @@ pub struct ResourceServerService<S, R = Challenge> {
 }
 
 impl<S, R> ResourceServerService<S, R> {
-    pub(super) fn new(inner: S, server: ResourceServer, on_rejection: R, allow_anonymous: bool) -> Self {
-        Self { inner, server, on_rejection, allow_anonymous }
+    pub(super) fn new(
+        inner: S,
+        server: ResourceServer,
+        on_rejection: R,
+        allow_anonymous: bool,
+    ) -> Self {
+        Self {
+            inner,
+            server,
+            on_rejection,
+            allow_anonymous,
+        }
     }
 }
 
 /// Makes the answer to a refused request.
-pub(super) fn refuse<B, R: RejectionResponse<B>>(on_rejection: &R, rejection: Rejection) -> Response<B> {
+pub(super) fn refuse<B, R: RejectionResponse<B>>(
+    on_rejection: &R,
+    rejection: Rejection,
+) -> Response<B> {
     let mut response = on_rejection.response(&rejection);
     response.extensions_mut().insert(rejection);
     response
@@ -254,7 +326,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        match self.server.decide(request.headers(), request.uri(), Waited::default()) {
+        match self
+            .server
+            .decide(request.headers(), request.uri(), Waited::default())
+        {
             Ok(Decision::Grant(context)) => {
                 self.server.0.counters.granted();
                 mark_sensitive(&mut request);
@@ -269,7 +344,13 @@ where
                 self.inner = service.clone();
                 let (server, on_rejection) = (self.server.clone(), self.on_rejection.clone());
                 let has_awaited_keys = false;
-                let awaiting = Awaiting { request, service, server, on_rejection, has_awaited_keys };
+                let awaiting = Awaiting {
+                    request,
+                    service,
+                    server,
+                    on_rejection,
+                    has_awaited_keys,
+                };
                 ResponseFuture::awaiting(obstacle, awaiting)
             }
             Err(kind) => {

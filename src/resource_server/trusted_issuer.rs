@@ -119,9 +119,9 @@ impl TrustedIssuer {
         self
     }
 
-    /// Tries up to this many keys (4 at most) for a token without `kid`, or whose `kid` several keys
-    /// share, if that many fit its algorithm. Default: 1, such a token is good only if exactly one
-    /// key fits.
+    /// Tries up to this many keys (4 at most) for a token without `kid`, or whose `kid` several
+    /// keys share, if that many fit its algorithm. Default: 1, such a token is good only if
+    /// exactly one key fits.
     pub fn candidate_keys(mut self, limit: usize) -> Self {
         self.candidate_keys = limit.clamp(1, 4);
         self
@@ -145,7 +145,10 @@ impl TrustedIssuer {
 
     pub(super) fn expectations(&self, leeway: Duration) -> Result<Expectations, ConfigError> {
         if self.algorithms.is_empty() {
-            return Err(ConfigError::without_value("algorithms", "must not be empty"));
+            return Err(ConfigError::without_value(
+                "algorithms",
+                "must not be empty",
+            ));
         }
         Ok(Expectations {
             issuer: self.issuer.clone(),

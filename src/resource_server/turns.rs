@@ -23,7 +23,9 @@ struct Limited {
 
 /// Leave to verify one signature, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
+pub(super) struct Turn(
+    #[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>,
+);
 
 /// All others verify.
 #[derive(Debug)]
@@ -50,11 +52,15 @@ impl Turns {
     }
 
     pub(super) fn take(&self) -> Result<Turn, NoTurn> {
-        let Some(Limited { verifying, waiting }) = &self.0 else { return Ok(Turn(None)) };
+        let Some(Limited { verifying, waiting }) = &self.0 else {
+            return Ok(Turn(None));
+        };
         if let Ok(permit) = Arc::clone(verifying).try_acquire_owned() {
             return Ok(Turn(Some(permit)));
         }
-        let Ok(place) = Arc::clone(waiting).try_acquire_owned() else { return Err(NoTurn::Full) };
+        let Ok(place) = Arc::clone(waiting).try_acquire_owned() else {
+            return Err(NoTurn::Full);
+        };
         let turn = Arc::clone(verifying).acquire_owned();
         Err(NoTurn::Queue(Queue(Box::pin(async move {
             // It is never closed.

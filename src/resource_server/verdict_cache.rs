@@ -3,8 +3,9 @@
 //! Only successes are kept, from the second one of a token on: to keep a token costs a tenth of its
 //! signature, which is too much for those that never come again. A token is found by its very
 //! bytes: the last of them are hashed with a random key, and the whole is compared, so no entry is
-//! ever returned for another token, whatever collides. Whether the verdict still holds is judged at each hit, by
-//! [`AuthContext::is_current`]; moka's own expiry would judge less, and read a clock of its own.
+//! ever returned for another token, whatever collides. Whether the verdict still holds is judged at
+//! each hit, by [`AuthContext::is_current`]; moka's own expiry would judge less, and read a clock
+//! of its own.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash, Hasher};
@@ -33,7 +34,10 @@ pub(super) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 10_000, bytes: 32 * 1024 * 1024 }
+        Self {
+            entries: 10_000,
+            bytes: 32 * 1024 * 1024,
+        }
     }
 }
 
@@ -50,14 +54,20 @@ impl Kept {
     /// Eight characters are enough to find one of the few that are at hand; the whole is compared.
     fn wanted<'t>(&self, token: &'t [u8]) -> at_hand::Wanted<'t> {
         let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
-        at_hand::Wanted { cache: self.id, token, hash: self.hasher.hash_one(end) }
+        at_hand::Wanted {
+            cache: self.id,
+            token,
+            hash: self.hasher.hash_one(end),
+        }
     }
 
-    /// Tells the shared cache that a token is in use. What had to make room all the same comes back.
+    /// Tells the shared cache that a token is in use. What had to make room all the same comes
+    /// back.
     #[cold]
     fn tell(&self, token: &[u8], context: &AuthContext) {
         if self.tokens.get(&Wanted(token)).is_none() {
-            self.tokens.insert(Token(Zeroizing::new(token.into())), context.copied());
+            self.tokens
+                .insert(Token(Zeroizing::new(token.into())), context.copied());
         }
     }
 
@@ -83,15 +93,17 @@ impl VerdictCache {
             u32::try_from(bytes).unwrap_or(u32::MAX).max(share)
         };
         let cache = Cache::builder().max_capacity(capacity).weigher(weigh);
-        // The least recently used one goes. By how often they were used, the tokens of the last hour would keep
-        // out those of the next; one that came once is kept out already.
+        // The least recently used one goes. By how often they were used, the tokens of the last
+        // hour would keep out those of the next; one that came once is kept out already.
         let cache = cache.eviction_policy(EvictionPolicy::lru());
         let tokens = cache.build_with_hasher(foldhash::fast::RandomState::default());
         Self(Some(Kept {
             id: CacheId::new(),
             tokens,
             hasher: foldhash::fast::RandomState::default(),
-            seen_once: SeenOnce::new(entries.min(bytes.div_ceil(u64::try_from(OVERHEAD).unwrap_or(1)))),
+            seen_once: SeenOnce::new(
+                entries.min(bytes.div_ceil(u64::try_from(OVERHEAD).unwrap_or(1))),
+            ),
         }))
     }
 
@@ -99,8 +111,14 @@ impl VerdictCache {
         let kept = self.0.as_ref()?;
         let wanted = kept.wanted(token);
         match at_hand::find(wanted, now) {
-            Some(AtHand { context, is_due: false }) => Some(context),
-            Some(AtHand { context, is_due: true }) => {
+            Some(AtHand {
+                context,
+                is_due: false,
+            }) => Some(context),
+            Some(AtHand {
+                context,
+                is_due: true,
+            }) => {
                 kept.tell(token, &context);
                 Some(context)
             }
@@ -110,7 +128,12 @@ impl VerdictCache {
 
     /// Keeps a verdict, if the token was seen before, or `at_once`.
     pub(super) fn offer(&self, token: &[u8], context: &AuthContext, at_once: bool) {
-        let Some(Kept { tokens, seen_once, .. }) = &self.0 else { return };
+        let Some(Kept {
+            tokens, seen_once, ..
+        }) = &self.0
+        else {
+            return;
+        };
         if token.len() <= MAX_TOKEN && (at_once || seen_once.comes_again(token)) {
             tokens.insert(Token(Zeroizing::new(token.into())), context.clone());
         }
@@ -162,12 +185,16 @@ impl Hash for Wanted<'_> {
     /// can choose it. The rest need not be hashed to tell tokens apart quickly, and all of it is
     /// compared to tell them apart for certain.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(self.0.last_chunk::<32>().map_or(self.0, <[u8; 32]>::as_slice));
+        state.write(
+            self.0
+                .last_chunk::<32>()
+                .map_or(self.0, <[u8; 32]>::as_slice),
+        );
     }
 }
 
-/// Good tokens that came lately, one bit for each: a Bloom filter with one hash, emptied before it is
-/// full. What is mistaken for another is kept one request too early.
+/// Good tokens that came lately, one bit for each: a Bloom filter with one hash, emptied before it
+/// is full. What is mistaken for another is kept one request too early.
 struct SeenOnce {
     bits: Box<[AtomicU64]>,
     hasher: foldhash::fast::RandomState,
@@ -181,20 +208,29 @@ impl SeenOnce {
     fn new(entries: u64) -> Self {
         let words = entries.saturating_div(2).clamp(1 << 10, 1 << 24);
         let bits = (0..words).map(|_| AtomicU64::new(0)).collect();
-        Self { bits, hasher: Default::default(), noted: AtomicU64::new(0), most: words * 8 }
+        Self {
+            bits,
+            hasher: Default::default(),
+            noted: AtomicU64::new(0),
+            most: words * 8,
+        }
     }
 
     /// Whether the token was seen before; it is now.
     fn comes_again(&self, token: &[u8]) -> bool {
         let hash = self.hasher.hash_one(Wanted(token));
         let words = u64::try_from(self.bits.len()).unwrap_or(1);
-        let word = usize::try_from(hash % words).ok().and_then(|word| self.bits.get(word));
+        let word = usize::try_from(hash % words)
+            .ok()
+            .and_then(|word| self.bits.get(word));
         // The first six bits of the hash, which decide least about the word.
         let bit = 1 << (hash >> 58);
         let known = word.is_some_and(|word| word.fetch_or(bit, Ordering::Relaxed) & bit != 0);
         if !known && self.noted.fetch_add(1, Ordering::Relaxed) >= self.most {
             self.noted.store(0, Ordering::Relaxed);
-            self.bits.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+            self.bits
+                .iter()
+                .for_each(|word| word.store(0, Ordering::Relaxed));
         }
         known
     }
@@ -209,7 +245,10 @@ mod tests {
         let end = "x".repeat(32);
         let (one, other) = (format!("a.b.{end}"), format!("c.d.{end}"));
         let hasher = foldhash::fast::RandomState::default();
-        assert_eq!(hasher.hash_one(Wanted(one.as_bytes())), hasher.hash_one(Wanted(other.as_bytes())));
+        assert_eq!(
+            hasher.hash_one(Wanted(one.as_bytes())),
+            hasher.hash_one(Wanted(other.as_bytes()))
+        );
         let cache: Cache<Token, u8, _> = Cache::builder().build_with_hasher(hasher);
         cache.insert(Token(Zeroizing::new(one.as_bytes().into())), 1);
         assert_eq!(cache.get(&Wanted(one.as_bytes())), Some(1));
@@ -223,7 +262,9 @@ mod tests {
         let seen = SeenOnce::new(1000);
         let named = |number: usize| format!("a.b.{number:032}");
         let came_again = |numbers: std::ops::Range<usize>| {
-            numbers.filter(|number| seen.comes_again(named(*number).as_bytes())).count()
+            numbers
+                .filter(|number| seen.comes_again(named(*number).as_bytes()))
+                .count()
         };
         assert!(came_again(0..1000) < 100);
         assert_eq!(came_again(0..1000), 1000);

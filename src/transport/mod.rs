@@ -23,7 +23,8 @@ mod reqwest;
 pub use self::reqwest::ReqwestTransport;
 
 /// The future of [`Transport::send`].
-pub type SendFuture<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, TransportError>> + Send + 'a>>;
+pub type SendFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Response<Bytes>, TransportError>> + Send + 'a>>;
 
 /// Sends one request and returns its answer.
 ///
@@ -55,25 +56,38 @@ pub struct TransportError {
 impl TransportError {
     /// The server could not be reached, or the connection broke.
     pub fn unreachable(source: impl Into<BoxError>) -> Self {
-        Self { kind: ErrorKind::Transport, source: Some(source.into()) }
+        Self {
+            kind: ErrorKind::Transport,
+            source: Some(source.into()),
+        }
     }
 
-    /// The server's certificate is not valid: not trusted, expired, or for another name. A token request is
-    /// not tried again after it. The source says what is wrong, and stands in the log.
+    /// The server's certificate is not valid: not trusted, expired, or for another name. A token
+    /// request is not tried again after it. The source says what is wrong, and stands in the
+    /// log.
     pub fn certificate(source: impl Into<BoxError>) -> Self {
-        Self { kind: ErrorKind::Certificate, source: Some(source.into()) }
+        Self {
+            kind: ErrorKind::Certificate,
+            source: Some(source.into()),
+        }
     }
 
     /// The answer did not come in time.
     #[must_use]
     pub fn timeout() -> Self {
-        Self { kind: ErrorKind::Timeout, source: None }
+        Self {
+            kind: ErrorKind::Timeout,
+            source: None,
+        }
     }
 
     /// The answer is larger than the limit.
     #[must_use]
     pub fn too_large() -> Self {
-        Self { kind: ErrorKind::TooLarge, source: None }
+        Self {
+            kind: ErrorKind::TooLarge,
+            source: None,
+        }
     }
 }
 
@@ -101,7 +115,10 @@ pub(crate) fn default_transport(
         #[cfg(feature = "reqwest")]
         None => Ok(Arc::new(ReqwestTransport::new()?)),
         #[cfg(not(feature = "reqwest"))]
-        None => Err(ConfigError::without_value("transport", "is needed without the feature `reqwest`")),
+        None => Err(ConfigError::without_value(
+            "transport",
+            "is needed without the feature `reqwest`",
+        )),
     }
 }
 
@@ -124,18 +141,20 @@ pub(crate) async fn exchange(
     let url = request.uri().to_string();
     let mut request = Some(request);
     let mut sending: Option<SendFuture<'_>> = None;
-    // A transport is the program's own code: if it panics, that is one more way to fail, and not the
-    // end of the task that keeps the keys.
+    // A transport is the program's own code: if it panics, that is one more way to fail, and not
+    // the end of the task that keeps the keys.
     let answer = poll_fn(|cx| {
         let polled = catch_unwind(AssertUnwindSafe(|| match (request.take(), &mut sending) {
-            (Some(request), sending) => {
-                sending.insert(transport.send(request, limits.max_body)).as_mut().poll(cx)
-            }
+            (Some(request), sending) => sending
+                .insert(transport.send(request, limits.max_body))
+                .as_mut()
+                .poll(cx),
             (None, Some(sending)) => sending.as_mut().poll(cx),
             (None, None) => Poll::Pending,
         }));
-        polled
-            .unwrap_or_else(|_panic| Poll::Ready(Err(TransportError::unreachable("the transport panicked"))))
+        polled.unwrap_or_else(|_panic| {
+            Poll::Ready(Err(TransportError::unreachable("the transport panicked")))
+        })
     });
     let answer = match tokio::time::timeout(limits.total, answer).await {
         Ok(answer) => answer,
@@ -171,15 +190,16 @@ pub(crate) async fn get_json(
     let mut request = Request::new(Bytes::new());
     *request.uri_mut() = url.to_uri().map_err(unusable)?;
     *request.headers_mut() = conditions;
-    request.headers_mut().insert(header::ACCEPT, http::HeaderValue::from_static("application/json"));
+    request.headers_mut().insert(
+        header::ACCEPT,
+        http::HeaderValue::from_static("application/json"),
+    );
     let answer = exchange(transport, operation, request, limits).await?;
     match answer.status() {
         StatusCode::OK | StatusCode::NOT_MODIFIED => Ok(answer),
-        status => Err(Error::new(operation, ErrorKind::Status(status)).with_url(url.as_str()).with_answer(
-            status,
-            None,
-            retry_after(answer.headers(), now),
-        )),
+        status => Err(Error::new(operation, ErrorKind::Status(status))
+            .with_url(url.as_str())
+            .with_answer(status, None, retry_after(answer.headers(), now))),
     }
 }
 

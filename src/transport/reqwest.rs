@@ -42,8 +42,8 @@ impl ReqwestTransport {
     /// own would be put aside ([`from_builder_with_own_dns`](Self::from_builder_with_own_dns)).
     /// Addresses that you gave with the builder's `resolve` stay.
     ///
-    /// Behind a proxy, from the builder or from variables such as `HTTPS_PROXY`, it is the proxy that
-    /// resolves the names: then it has to be the one that refuses such addresses.
+    /// Behind a proxy, from the builder or from variables such as `HTTPS_PROXY`, it is the proxy
+    /// that resolves the names: then it has to be the one that refuses such addresses.
     ///
     /// # Errors
     ///
@@ -68,7 +68,10 @@ impl ReqwestTransport {
                     ConfigError::without_value("HTTP client", format!("cannot be built: {error}"))
                 })
         };
-        Ok(Self { client: build(builder)?, loopback: build(reqwest::Client::builder().no_proxy())? })
+        Ok(Self {
+            client: build(builder)?,
+            loopback: build(reqwest::Client::builder().no_proxy())?,
+        })
     }
 }
 
@@ -77,7 +80,11 @@ impl Transport for ReqwestTransport {
         Box::pin(async move {
             let request = request.map(reqwest::Body::from);
             let request = reqwest::Request::try_from(request).map_err(convert)?;
-            let client = if request.url().scheme() == "http" { &self.loopback } else { &self.client };
+            let client = if request.url().scheme() == "http" {
+                &self.loopback
+            } else {
+                &self.client
+            };
             let mut answer = client.execute(request).await.map_err(convert)?;
             let mut whole = Response::new(Bytes::new());
             *whole.status_mut() = answer.status();
@@ -114,7 +121,8 @@ struct System;
 impl Resolve for System {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found: Vec<SocketAddr> =
+                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let addresses: Addrs = Box::new(found.into_iter());
             Ok(addresses)
         })
@@ -129,8 +137,10 @@ impl<R: Resolve> Resolve for Guarded<R> {
     fn resolve(&self, name: Name) -> Resolving {
         let found = self.0.resolve(name);
         Box::pin(async move {
-            let usable: Vec<SocketAddr> =
-                found.await?.filter(|address| !is_no_server(address.ip())).collect();
+            let usable: Vec<SocketAddr> = found
+                .await?
+                .filter(|address| !is_no_server(address.ip()))
+                .collect();
             if usable.is_empty() {
                 return Err("the name has no address, or only link-local or metadata ones".into());
             }
@@ -157,7 +167,9 @@ fn is_certificate_error(error: &(dyn StdError + 'static)) -> bool {
         return matches!(error, rustls::Error::InvalidCertificate(_));
     }
     // An `io::Error` is not the source of what it wraps, it stands in place of it.
-    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let wrapped = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
     match wrapped {
         Some(wrapped) => is_certificate_error(wrapped),
         None => error.source().is_some_and(is_certificate_error),
@@ -204,13 +216,23 @@ mod tests {
 
     #[tokio::test]
     async fn names_are_resolved_but_not_to_addresses_where_no_issuer_is() {
-        let found = Guarded(System).resolve("localhost".parse().unwrap()).await.unwrap();
+        let found = Guarded(System)
+            .resolve("localhost".parse().unwrap())
+            .await
+            .unwrap();
         assert!(found.into_iter().all(|address| address.ip().is_loopback()));
-        for refused in
-            ["169.254.169.254", "168.63.129.16", "100.100.100.200", "fe80::1", "::ffff:169.254.0.1"]
-        {
+        for refused in [
+            "169.254.169.254",
+            "168.63.129.16",
+            "100.100.100.200",
+            "fe80::1",
+            "::ffff:169.254.0.1",
+        ] {
             let name = "keys.example".parse().unwrap();
-            assert!(Guarded(always(refused)).resolve(name).await.is_err(), "{refused}");
+            assert!(
+                Guarded(always(refused)).resolve(name).await.is_err(),
+                "{refused}"
+            );
         }
     }
 
@@ -234,19 +256,29 @@ mod tests {
         assert_eq!(began.elapsed().as_secs(), 2);
     }
 
-    /// Rebinding: `keys.example` is an issuer's today and leads to the metadata of the cloud tomorrow.
+    /// Rebinding: `keys.example` is an issuer's today and leads to the metadata of the cloud
+    /// tomorrow.
     #[tokio::test]
     async fn row_37_a_client_with_settings_of_its_own_is_guarded_too_unless_that_is_given_up() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("https://localhost:{}/keys", listener.local_addr().unwrap().port());
+        let url = format!(
+            "https://localhost:{}/keys",
+            listener.local_addr().unwrap().port()
+        );
         let own = always("169.254.169.254");
         let limit = Duration::from_secs(5);
-        let builder = || reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2));
+        let builder = || {
+            reqwest::Client::builder()
+                .no_proxy()
+                .timeout(Duration::from_secs(2))
+        };
 
         // Guarded, the resolver of the builder is put aside: localhost is this machine again.
         let guarded = ReqwestTransport::from_builder(builder().dns_resolver(own.clone())).unwrap();
-        let (_, accepted) =
-            tokio::join!(failure(&guarded, &url), tokio::time::timeout(limit, listener.accept()));
+        let (_, accepted) = tokio::join!(
+            failure(&guarded, &url),
+            tokio::time::timeout(limit, listener.accept())
+        );
         accepted.expect("it was asked").unwrap();
         assert_eq!(own.1.load(Ordering::SeqCst), 0);
         // What the system resolves meets the same guard as this.
@@ -259,9 +291,14 @@ mod tests {
         let here = always("127.0.0.1");
         let unguarded = builder().dns_resolver(here.clone());
         let unguarded = ReqwestTransport::from_builder_with_own_dns(unguarded).unwrap();
-        let keys = format!("https://keys.example:{}/keys", listener.local_addr().unwrap().port());
-        let (_, accepted) =
-            tokio::join!(failure(&unguarded, &keys), tokio::time::timeout(limit, listener.accept()));
+        let keys = format!(
+            "https://keys.example:{}/keys",
+            listener.local_addr().unwrap().port()
+        );
+        let (_, accepted) = tokio::join!(
+            failure(&unguarded, &keys),
+            tokio::time::timeout(limit, listener.accept())
+        );
         accepted.expect("it was asked").unwrap();
         assert_eq!(here.1.load(Ordering::SeqCst), 1);
     }

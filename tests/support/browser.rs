@@ -1,5 +1,10 @@
 //! A real browser: headless Chromium, driven through chromedriver on loopback.
-#![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -33,7 +38,9 @@ pub async fn with_browser<F: Future<Output = ()> + Send + 'static>(
     scripts: bool,
     story: impl FnOnce(Browser) -> F,
 ) {
-    let Some(mut driver) = Driver::start().await else { return };
+    let Some(mut driver) = Driver::start().await else {
+        return;
+    };
     let client = driver.connect(scripts).await;
     let told = tokio::spawn(story(Browser(client.clone()))).await;
     client.close().await.unwrap();
@@ -53,9 +60,15 @@ impl Driver {
     async fn start() -> Option<Self> {
         let chromium = on_path("chromium").or_else(|| on_path("google-chrome"));
         let (Some(chromium), Some(driver)) = (chromium, on_path("chromedriver")) else {
-            assert!(std::env::var_os("REQUIRE_BROWSER").is_none(), "chromium or chromedriver is missing");
+            assert!(
+                std::env::var_os("REQUIRE_BROWSER").is_none(),
+                "chromium or chromedriver is missing"
+            );
             // Past the capture of passing tests' output.
-            let _ = writeln!(std::io::stderr(), "skipped: chromium or chromedriver is missing");
+            let _ = writeln!(
+                std::io::stderr(),
+                "skipped: chromium or chromedriver is missing"
+            );
             return None;
         };
         let mut process = Command::new(driver)
@@ -69,16 +82,26 @@ impl Driver {
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let started = async {
             loop {
-                let line = lines.next_line().await.unwrap().expect("chromedriver tells its port");
+                let line = lines
+                    .next_line()
+                    .await
+                    .unwrap()
+                    .expect("chromedriver tells its port");
                 if let Some((_, port)) = line.split_once("successfully on port ") {
                     return port.trim_end_matches('.').to_owned();
                 }
             }
         };
-        let port = tokio::time::timeout(Duration::from_secs(30), started).await.expect("it starts in time");
+        let port = tokio::time::timeout(Duration::from_secs(30), started)
+            .await
+            .expect("it starts in time");
         // Read on: a full pipe would stop it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Some(Self { process, port, chromium })
+        Some(Self {
+            process,
+            port,
+            chromium,
+        })
     }
 
     async fn connect(&self, scripts: bool) -> Client {
@@ -95,7 +118,9 @@ impl Driver {
                 "--disable-sync", "--hide-scrollbars",
             ],
         });
-        let Value::Object(capabilities) = json!({ "goog:chromeOptions": options }) else { unreachable!() };
+        let Value::Object(capabilities) = json!({ "goog:chromeOptions": options }) else {
+            unreachable!()
+        };
         ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities)
             .connect(&format!("http://127.0.0.1:{}", self.port))
@@ -117,7 +142,12 @@ impl Browser {
 
     /// The one element that is meant, when it is there.
     pub async fn find(&self, locator: Locator<'_>) -> Element {
-        self.0.wait().at_most(Duration::from_secs(10)).for_element(locator).await.unwrap()
+        self.0
+            .wait()
+            .at_most(Duration::from_secs(10))
+            .for_element(locator)
+            .await
+            .unwrap()
     }
 
     pub async fn css(&self, selector: &str) -> Element {
@@ -130,7 +160,11 @@ impl Browser {
             "//*[self::a or self::button or self::summary][normalize-space()='{text}' \
              or normalize-space(text())='{text}' or .//span[normalize-space()='{text}']]"
         );
-        self.find(Locator::XPath(&path)).await.click().await.unwrap();
+        self.find(Locator::XPath(&path))
+            .await
+            .click()
+            .await
+            .unwrap();
     }
 
     /// Presses a key.
@@ -141,13 +175,18 @@ impl Browser {
         self.0.perform_actions(pressed).await.unwrap();
     }
 
-    /// Goes on with the keyboard to this element; all on the way must show that they have the focus.
+    /// Goes on with the keyboard to this element; all on the way must show that they have the
+    /// focus.
     pub async fn tab_to(&self, selector: &str) -> Element {
         let wanted = self.css(selector).await;
         for _ in 0..40 {
             self.press(TAB).await;
             let focused = self.0.active_element().await.unwrap();
-            assert_ne!(focused.css_value("outline-style").await.unwrap(), "none", "on the way to {selector}");
+            assert_ne!(
+                focused.css_value("outline-style").await.unwrap(),
+                "none",
+                "on the way to {selector}"
+            );
             if focused.element_id() == wanted.element_id() {
                 return focused;
             }
@@ -172,13 +211,21 @@ impl Browser {
 
     /// A command of the DevTools protocol.
     pub async fn devtools(&self, command: &'static str, parameters: Value) -> Value {
-        self.0.issue_cmd(DevTools { command, parameters }).await.unwrap()
+        self.0
+            .issue_cmd(DevTools {
+                command,
+                parameters,
+            })
+            .await
+            .unwrap()
     }
 
     /// A screen of this width, light or dark.
     pub async fn screen(&self, width: u32, scheme: &str) {
-        let metrics = json!({ "width": width, "height": 800, "deviceScaleFactor": 1, "mobile": false });
-        self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
+        let metrics =
+            json!({ "width": width, "height": 800, "deviceScaleFactor": 1, "mobile": false });
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics)
+            .await;
         let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
         self.devtools("Emulation.setEmulatedMedia", features).await;
     }
@@ -202,10 +249,16 @@ struct DevTools {
 
 impl WebDriverCompatibleCommand for DevTools {
     fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, url::ParseError> {
-        base.join(&format!("session/{}/goog/cdp/execute", session.unwrap_or_default()))
+        base.join(&format!(
+            "session/{}/goog/cdp/execute",
+            session.unwrap_or_default()
+        ))
     }
 
     fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
-        (Method::POST, Some(json!({ "cmd": self.command, "params": self.parameters }).to_string()))
+        (
+            Method::POST,
+            Some(json!({ "cmd": self.command, "params": self.parameters }).to_string()),
+        )
     }
 }

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
 use tower_oauth::{
-    Audience, Issuer, ManualClock, Rejection, RejectionKind, ResourceServer, ResourceServerBuilder, UnixTime,
+    Audience, Issuer, ManualClock, Rejection, RejectionKind, ResourceServer, ResourceServerBuilder,
+    UnixTime,
 };
 
 use super::{AUDIENCE, ISSUER, NOW, PrivateKey, claims, compact, log};
@@ -119,7 +120,10 @@ impl Scripted {
 
     /// How often the keys were asked for.
     pub fn fetches(&self) -> usize {
-        self.urls().iter().filter(|url| url.ends_with("/keys")).count()
+        self.urls()
+            .iter()
+            .filter(|url| url.ends_with("/keys"))
+            .count()
     }
 
     /// How often the metadata were asked for.
@@ -154,7 +158,9 @@ impl Transport for Scripted {
             let url = request.uri().to_string();
             let (delay, read_before) = {
                 let mut state = self.0.lock().unwrap();
-                state.requests.push((url.clone(), request.headers().clone(), Instant::now()));
+                state
+                    .requests
+                    .push((url.clone(), request.headers().clone(), Instant::now()));
                 state.in_flight += 1;
                 state.most_in_flight = state.most_in_flight.max(state.in_flight);
                 let answer = state.at.get(&url).unwrap_or(&state.answer).clone();
@@ -169,17 +175,22 @@ impl Transport for Scripted {
             let mut response = Response::new(Bytes::new());
             let discovery = url == METADATA;
             match answer {
-                Answer::Unreachable => return Err(TransportError::unreachable("connection refused")),
+                Answer::Unreachable => {
+                    return Err(TransportError::unreachable("connection refused"));
+                }
                 Answer::Hang => std::future::pending().await,
                 Answer::Panic => panic!("a transport with a defect"),
                 Answer::Status(status, retry_after) => {
                     *response.status_mut() = status;
                     if let Some(value) = retry_after {
-                        response.headers_mut().insert("retry-after", value.parse().unwrap());
+                        response
+                            .headers_mut()
+                            .insert("retry-after", value.parse().unwrap());
                     }
                 }
                 Answer::Keys(_) | Answer::Place | Answer::Text(_) if discovery => {
-                    let metadata = json!({ "issuer": ISSUER, "jwks_uri": self.0.lock().unwrap().jwks_uri });
+                    let metadata =
+                        json!({ "issuer": ISSUER, "jwks_uri": self.0.lock().unwrap().jwks_uri });
                     log::keep_secret(&metadata);
                     *response.body_mut() = metadata.to_string().into();
                 }
@@ -199,12 +210,18 @@ impl Transport for Scripted {
             for (name, value) in &state.headers {
                 response.headers_mut().insert(*name, value.parse().unwrap());
             }
-            let unchanged = [("etag", "if-none-match"), ("last-modified", "if-modified-since")].iter().any(
-                |(told, asked)| {
-                    let asked = request.headers().get(*asked);
-                    state.headers.get(told).is_some_and(|told| asked.is_some_and(|asked| asked == told))
-                },
-            );
+            let unchanged = [
+                ("etag", "if-none-match"),
+                ("last-modified", "if-modified-since"),
+            ]
+            .iter()
+            .any(|(told, asked)| {
+                let asked = request.headers().get(*asked);
+                state
+                    .headers
+                    .get(told)
+                    .is_some_and(|told| asked.is_some_and(|asked| asked == told))
+            });
             if unchanged && !discovery {
                 *response.status_mut() = StatusCode::NOT_MODIFIED;
                 *response.body_mut() = Bytes::new();
@@ -220,9 +237,12 @@ pub fn secs(seconds: u64) -> Duration {
 
 pub fn builder(issuer: &Scripted, clock: &ManualClock) -> ResourceServerBuilder {
     log::listen();
-    ResourceServer::builder(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap())
-        .transport(issuer.clone())
-        .clock(clock.clone())
+    ResourceServer::builder(
+        Issuer::new(ISSUER).unwrap(),
+        Audience::new(AUDIENCE).unwrap(),
+    )
+    .transport(issuer.clone())
+    .clock(clock.clone())
 }
 
 pub fn clock() -> ManualClock {
@@ -238,7 +258,12 @@ pub fn token(kid: &str, key: &PrivateKey) -> String {
 }
 
 pub fn with_claims(kid: &str, key: &PrivateKey, claims: &Value) -> String {
-    compact(key, "RS256", &json!({ "alg": "RS256", "kid": kid }).to_string(), claims.to_string().as_bytes())
+    compact(
+        key,
+        "RS256",
+        &json!({ "alg": "RS256", "kid": kid }).to_string(),
+        claims.to_string().as_bytes(),
+    )
 }
 
 /// Judges a token. The answer to a refusal is checked, too, and everything that this thread has
@@ -253,9 +278,11 @@ pub async fn send(server: &ResourceServer, token: &str) -> Result<(), RejectionK
 }
 
 async fn send_unheard(server: &ResourceServer, token: &str) -> Result<(), RejectionKind> {
-    let service = server.layer().layer(service_fn(|_: Request<Full<Bytes>>| async {
-        Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
-    }));
+    let service = server
+        .layer()
+        .layer(service_fn(|_: Request<Full<Bytes>>| async {
+            Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
+        }));
     let request = Request::builder()
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
         .body(Full::default())
@@ -264,11 +291,22 @@ async fn send_unheard(server: &ResourceServer, token: &str) -> Result<(), Reject
     match response.extensions().get::<Rejection>() {
         None => Ok(()),
         Some(rejection) => {
-            let undecidable =
-                matches!(rejection.kind(), RejectionKind::Busy | RejectionKind::KeysUnavailable);
-            assert_eq!(response.status() == StatusCode::SERVICE_UNAVAILABLE, undecidable);
-            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), undecidable);
-            assert_eq!(response.headers().contains_key(header::WWW_AUTHENTICATE), !undecidable);
+            let undecidable = matches!(
+                rejection.kind(),
+                RejectionKind::Busy | RejectionKind::KeysUnavailable
+            );
+            assert_eq!(
+                response.status() == StatusCode::SERVICE_UNAVAILABLE,
+                undecidable
+            );
+            assert_eq!(
+                response.headers().contains_key(header::RETRY_AFTER),
+                undecidable
+            );
+            assert_eq!(
+                response.headers().contains_key(header::WWW_AUTHENTICATE),
+                !undecidable
+            );
             Err(rejection.kind())
         }
     }

@@ -54,8 +54,8 @@ pub fn count(words: &str) -> usize {
     LOGGED.with_borrow(|logged| String::from_utf8_lossy(logged).matches(words).count())
 }
 
-/// Notes what of a document that is served must not be in a log: the numbers of its keys, public ones
-/// too, and what stands before the host of a URL.
+/// Notes what of a document that is served must not be in a log: the numbers of its keys, public
+/// ones too, and what stands before the host of a URL.
 pub fn keep_secret(document: &Value) {
     match document {
         Value::Object(members) => {
@@ -69,7 +69,10 @@ pub fn keep_secret(document: &Value) {
         }
         Value::Array(members) => members.iter().for_each(keep_secret),
         Value::String(text) => {
-            if let Some((user, _)) = text.split_once("://").and_then(|(_, rest)| rest.split_once('@')) {
+            if let Some((user, _)) = text
+                .split_once("://")
+                .and_then(|(_, rest)| rest.split_once('@'))
+            {
                 user.split(':').for_each(note);
             }
         }
@@ -90,7 +93,10 @@ pub fn note(secret: &str) {
 pub fn holds_nothing_of(token: &str) {
     let logged = LOGGED.with_borrow(|logged| String::from_utf8_lossy(logged).into_owned());
     // Shorter ones occur by chance.
-    for part in std::iter::once(token).chain(token.split('.')).filter(|part| part.len() >= 12) {
+    for part in std::iter::once(token)
+        .chain(token.split('.'))
+        .filter(|part| part.len() >= 12)
+    {
         assert!(!logged.contains(part), "logged: {logged}");
     }
     SECRETS.with_borrow(|secrets| {

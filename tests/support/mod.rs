@@ -18,9 +18,9 @@ use std::sync::{Arc, OnceLock};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
-    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
-    RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
+    KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
+    RSA_PSS_SHA512, RsaKeyPair,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -52,11 +52,17 @@ pub fn rsa(which: usize) -> &'static PrivateKey {
 }
 
 pub fn p256() -> PrivateKey {
-    PrivateKey::Ec(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(), "P-256")
+    PrivateKey::Ec(
+        EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
+        "P-256",
+    )
 }
 
 pub fn p384() -> PrivateKey {
-    PrivateKey::Ec(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap(), "P-384")
+    PrivateKey::Ec(
+        EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap(),
+        "P-384",
+    )
 }
 
 pub fn ed25519() -> PrivateKey {
@@ -77,7 +83,9 @@ impl PrivateKey {
                 let (x, y) = point.split_at(point.len() / 2);
                 json!({ "kty": "EC", "crv": crv, "x": encode(x), "y": encode(y) })
             }
-            Self::Ed25519(pair) => json!({ "kty": "OKP", "crv": "Ed25519", "x": encode(pair.public_key()) }),
+            Self::Ed25519(pair) => {
+                json!({ "kty": "OKP", "crv": "Ed25519", "x": encode(pair.public_key()) })
+            }
         };
         jwk["kid"] = json!(kid);
         jwk["use"] = json!("sig");
@@ -96,10 +104,15 @@ impl PrivateKey {
                     _ => &RSA_PKCS1_SHA256,
                 };
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(encoding, &SystemRandom::new(), message, &mut signature).unwrap();
+                pair.sign(encoding, &SystemRandom::new(), message, &mut signature)
+                    .unwrap();
                 signature
             }
-            Self::Ec(pair, _) => pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec(),
+            Self::Ec(pair, _) => pair
+                .sign(&SystemRandom::new(), message)
+                .unwrap()
+                .as_ref()
+                .to_vec(),
             Self::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
         }
     }
@@ -153,7 +166,10 @@ impl Bench {
 
     pub fn with(change: impl Fn(TrustedIssuer) -> TrustedIssuer) -> Self {
         Self::with_server(|keys| {
-            let issuer = TrustedIssuer::new(Issuer::new(ISSUER).unwrap(), Audience::new(AUDIENCE).unwrap());
+            let issuer = TrustedIssuer::new(
+                Issuer::new(ISSUER).unwrap(),
+                Audience::new(AUDIENCE).unwrap(),
+            );
             ResourceServer::trusting(change(issuer.keys(keys)))
         })
     }
@@ -161,12 +177,19 @@ impl Bench {
     /// With any resource server that has these keys.
     pub fn with_server(server: impl Fn(KeySet) -> ResourceServerBuilder) -> Self {
         let (p256, p384, ed25519) = (p256(), p384(), ed25519());
-        let keys =
-            json!({ "keys": [rsa(0).jwk("rsa"), p256.jwk("p256"), p384.jwk("p384"), ed25519.jwk("ed")] });
+        let keys = json!({ "keys": [rsa(0).jwk("rsa"), p256.jwk("p256"), p384.jwk("p384"), ed25519.jwk("ed")] });
         let clock = ManualClock::at(UnixTime::from_secs(NOW));
         let keys = KeySet::from_json(keys.to_string().as_bytes()).unwrap();
         let (server, _nothing_to_refresh) = server(keys).clock(clock.clone()).build().unwrap();
-        Self { clock, rsa: rsa(0), p256, p384, ed25519, server, served: Arc::default() }
+        Self {
+            clock,
+            rsa: rsa(0),
+            p256,
+            p384,
+            ed25519,
+            server,
+            served: Arc::default(),
+        }
     }
 
     /// A good token with these claims.
@@ -192,23 +215,34 @@ impl Bench {
     /// Sends any request through the layer.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Response<Full<Bytes>> {
         log::listen();
-        let fields =
-            request.headers().iter().filter(|(name, _)| ["authorization", "dpop"].contains(&name.as_str()));
-        let mut sent: Vec<String> =
-            fields.map(|(_, value)| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
+        let fields = request
+            .headers()
+            .iter()
+            .filter(|(name, _)| ["authorization", "dpop"].contains(&name.as_str()));
+        let mut sent: Vec<String> = fields
+            .map(|(_, value)| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .collect();
         sent.extend(request.uri().query().map(str::to_owned));
         let served = Arc::clone(&self.served);
-        let service = self.server.layer().layer(service_fn(move |request: Request<Full<Bytes>>| {
-            let served = Arc::clone(&served);
-            async move {
-                served.fetch_add(1, Ordering::SeqCst);
-                let mut response = Response::new(Full::default());
-                response.extensions_mut().insert(AuthContext::of(&request).expect("a context").clone());
-                Ok::<_, Infallible>(response)
-            }
-        }));
+        let service =
+            self.server
+                .layer()
+                .layer(service_fn(move |request: Request<Full<Bytes>>| {
+                    let served = Arc::clone(&served);
+                    async move {
+                        served.fetch_add(1, Ordering::SeqCst);
+                        let mut response = Response::new(Full::default());
+                        response
+                            .extensions_mut()
+                            .insert(AuthContext::of(&request).expect("a context").clone());
+                        Ok::<_, Infallible>(response)
+                    }
+                }));
         let response = service.oneshot(request).await.unwrap();
-        for word in sent.iter().flat_map(|text| text.split([' ', ',', '=', '&'])) {
+        for word in sent
+            .iter()
+            .flat_map(|text| text.split([' ', ',', '=', '&']))
+        {
             log::holds_nothing_of(word);
         }
         response
@@ -221,27 +255,43 @@ impl Bench {
         let judged = self.judge_unheard(token).await;
         log::keep_secret(&self.rsa.jwk("rsa"));
         log::holds_nothing_of(token);
-        assert!(judged.is_ok() || log::heard("reason="), "a refusal is logged with its reason");
+        assert!(
+            judged.is_ok() || log::heard("reason="),
+            "a refusal is logged with its reason"
+        );
         judged
     }
 
     async fn judge_unheard(&self, token: &str) -> Result<AuthContext, RejectionKind> {
         let before = self.served.load(Ordering::SeqCst);
         let field = http::HeaderValue::from_bytes(format!("Bearer {token}").as_bytes()).unwrap();
-        let request = Request::builder().header(header::AUTHORIZATION, field).body(Full::default()).unwrap();
+        let request = Request::builder()
+            .header(header::AUTHORIZATION, field)
+            .body(Full::default())
+            .unwrap();
         let response = self.send(request).await;
         let Some(rejection) = response.extensions().get::<Rejection>() else {
             assert_eq!(response.status(), 200);
             return Ok(response.extensions().get::<AuthContext>().unwrap().clone());
         };
         let kind = rejection.kind();
-        assert_eq!(self.served.load(Ordering::SeqCst), before, "a refused request is not served");
+        assert_eq!(
+            self.served.load(Ordering::SeqCst),
+            before,
+            "a refused request is not served"
+        );
         assert_eq!(response.headers()["cache-control"], "no-store");
         if response.status() == 401 {
             let challenge = response.headers()["www-authenticate"].to_str().unwrap();
-            assert!(challenge.contains(r#"error="invalid_token""#), "{challenge}");
+            assert!(
+                challenge.contains(r#"error="invalid_token""#),
+                "{challenge}"
+            );
         } else {
-            assert_eq!((response.status().as_u16(), kind), (400, RejectionKind::InvalidRequest));
+            assert_eq!(
+                (response.status().as_u16(), kind),
+                (400, RejectionKind::InvalidRequest)
+            );
         }
         Err(kind)
     }
@@ -250,7 +300,12 @@ impl Bench {
     #[track_caller]
     pub fn refuses(&self, token: &str, kind: RejectionKind) {
         let judged = now_or_never(self.judge(token));
-        assert_eq!(judged.map(|_| ()), Err(kind), "{}", &token[..token.len().min(200)]);
+        assert_eq!(
+            judged.map(|_| ()),
+            Err(kind),
+            "{}",
+            &token[..token.len().min(200)]
+        );
     }
 
     /// Asserts that a token is accepted.

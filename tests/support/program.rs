@@ -22,7 +22,11 @@ pub fn example(name: &str) -> Command {
     path.pop();
     path.pop();
     let path = path.join("examples").join(name);
-    assert!(path.exists(), "{} is not built: run `cargo build --examples`", path.display());
+    assert!(
+        path.exists(),
+        "{} is not built: run `cargo build --examples`",
+        path.display()
+    );
     let mut command = Command::new(path);
     // Nothing of the environment gets in but what a test sets.
     command.env_clear();
@@ -58,7 +62,12 @@ impl Serving {
             stderr.read_to_string(&mut log).await.unwrap();
             log
         });
-        Self { child, stdout, log, printed }
+        Self {
+            child,
+            stdout,
+            log,
+            printed,
+        }
     }
 
     pub fn text(&self, name: &str) -> String {
@@ -69,7 +78,14 @@ impl Serving {
     pub async fn terminate(mut self) -> (Option<i32>, String) {
         let pid = self.child.id().unwrap().to_string();
         let asked = Instant::now();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .await
+                .unwrap()
+                .success()
+        );
         let status = tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await;
         let status = status.expect("it ends within 10 seconds").unwrap();
         assert!(asked.elapsed() < Duration::from_secs(10));

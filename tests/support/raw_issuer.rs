@@ -40,8 +40,10 @@ pub enum Act {
 }
 
 pub fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-    let head =
-        format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
+        body.len()
+    );
     [head.as_bytes(), body].concat()
 }
 
@@ -60,7 +62,11 @@ impl RawIssuer {
     pub async fn start(act: Act) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let issuer = Self { act: watch::Sender::new(act), requests: Arc::default(), address };
+        let issuer = Self {
+            act: watch::Sender::new(act),
+            requests: Arc::default(),
+            address,
+        };
         let (acts, requests) = (issuer.act.subscribe(), Arc::clone(&issuer.requests));
         tokio::spawn(listen(listener, acts, requests));
         issuer
@@ -82,7 +88,11 @@ impl RawIssuer {
     }
 }
 
-async fn listen(listener: TcpListener, mut acts: watch::Receiver<Act>, requests: Arc<Mutex<Vec<String>>>) {
+async fn listen(
+    listener: TcpListener,
+    mut acts: watch::Receiver<Act>,
+    requests: Arc<Mutex<Vec<String>>>,
+) {
     let address = listener.local_addr().unwrap();
     let mut listener = Some(listener);
     loop {
@@ -112,7 +122,11 @@ async fn perform(mut stream: TcpStream, mut act: Act, requests: Arc<Mutex<Vec<St
     let read = stream.read(&mut request).await.unwrap_or(0);
     let request = String::from_utf8_lossy(request.get(..read).unwrap()).into_owned();
     if let Act::ByPlace { metadata, keys } = act {
-        act = if request.contains("/.well-known/") { *metadata } else { *keys };
+        act = if request.contains("/.well-known/") {
+            *metadata
+        } else {
+            *keys
+        };
     }
     if !request.is_empty() {
         requests.lock().unwrap().push(request);
@@ -149,14 +163,23 @@ pub fn gzip_bomb() -> Vec<u8> {
 /// Every way to fail, with how it is told where there is one way to tell it. `set` is the good
 /// answer, `base` the issuer's own address.
 pub fn matrix(set: &str, base: &str) -> Vec<(&'static str, Act, Option<ErrorKind>)> {
-    let html = answer("200 OK", "content-type: text/html\r\n", b"<!doctype html><title>Maintenance</title>");
+    let html = answer(
+        "200 OK",
+        "content-type: text/html\r\n",
+        b"<!doctype html><title>Maintenance</title>",
+    );
     let truncated = set.as_bytes().get(..set.len() / 2).unwrap();
     let cut_off = {
         let whole = ok(set.as_bytes());
         whole.get(..whole.len() - 20).unwrap().to_vec()
     };
     let junk = br#"{"keys":[{"kty":"oct","k":"AAAA"},{"kty":"EC","crv":"P-521"},7,{}]}"#;
-    let huge = [b"{\"keys\":[],\"x\":\"".as_slice(), &vec![b'x'; 50 << 20], b"\"}"].concat();
+    let huge = [
+        b"{\"keys\":[],\"x\":\"".as_slice(),
+        &vec![b'x'; 50 << 20],
+        b"\"}",
+    ]
+    .concat();
     let many = json!({ "keys": vec![rsa(0).jwk("a"); 101] }).to_string();
     let deep = format!(r#"{{"keys":{}{}}}"#, "[".repeat(1000), "]".repeat(1000));
     let status = |text: &str, headers: &str| Act::Answer(answer(text, headers, b"{}"));
@@ -164,10 +187,26 @@ pub fn matrix(set: &str, base: &str) -> Vec<(&'static str, Act, Option<ErrorKind
     vec![
         ("refused", Act::Refuse, Some(ErrorKind::Transport)),
         ("reset", Act::Reset, Some(ErrorKind::Transport)),
-        ("hang before headers", Act::Stall(Vec::new()), Some(ErrorKind::Timeout)),
-        ("hang in the body", Act::Stall(cut_off.clone()), Some(ErrorKind::Timeout)),
-        ("slow drip", Act::Drip(ok(set.as_bytes())), Some(ErrorKind::Timeout)),
-        ("connection lost in the body", Act::Answer(cut_off), Some(ErrorKind::Transport)),
+        (
+            "hang before headers",
+            Act::Stall(Vec::new()),
+            Some(ErrorKind::Timeout),
+        ),
+        (
+            "hang in the body",
+            Act::Stall(cut_off.clone()),
+            Some(ErrorKind::Timeout),
+        ),
+        (
+            "slow drip",
+            Act::Drip(ok(set.as_bytes())),
+            Some(ErrorKind::Timeout),
+        ),
+        (
+            "connection lost in the body",
+            Act::Answer(cut_off),
+            Some(ErrorKind::Transport),
+        ),
         (
             "301",
             status("301 Moved Permanently", &other),
@@ -178,7 +217,11 @@ pub fn matrix(set: &str, base: &str) -> Vec<(&'static str, Act, Option<ErrorKind
             status("307 Temporary Redirect", &other),
             Some(ErrorKind::Status(StatusCode::TEMPORARY_REDIRECT)),
         ),
-        ("404", status("404 Not Found", ""), Some(ErrorKind::Status(StatusCode::NOT_FOUND))),
+        (
+            "404",
+            status("404 Not Found", ""),
+            Some(ErrorKind::Status(StatusCode::NOT_FOUND)),
+        ),
         (
             "429",
             status("429 Too Many Requests", "retry-after: 1\r\n"),
@@ -194,17 +237,57 @@ pub fn matrix(set: &str, base: &str) -> Vec<(&'static str, Act, Option<ErrorKind
             status("503 Service Unavailable", ""),
             Some(ErrorKind::Status(StatusCode::SERVICE_UNAVAILABLE)),
         ),
-        ("HTML with 200", Act::Answer(html), Some(ErrorKind::Malformed)),
-        ("truncated JSON", Act::Answer(ok(truncated)), Some(ErrorKind::Malformed)),
-        ("nothing with 200", Act::Answer(ok(b"")), Some(ErrorKind::Malformed)),
-        ("another document", Act::Answer(ok(br#"{"issuer":"x"}"#)), Some(ErrorKind::Malformed)),
+        (
+            "HTML with 200",
+            Act::Answer(html),
+            Some(ErrorKind::Malformed),
+        ),
+        (
+            "truncated JSON",
+            Act::Answer(ok(truncated)),
+            Some(ErrorKind::Malformed),
+        ),
+        (
+            "nothing with 200",
+            Act::Answer(ok(b"")),
+            Some(ErrorKind::Malformed),
+        ),
+        (
+            "another document",
+            Act::Answer(ok(br#"{"issuer":"x"}"#)),
+            Some(ErrorKind::Malformed),
+        ),
         ("too many keys", Act::Answer(ok(many.as_bytes())), None),
-        ("too deep", Act::Answer(ok(deep.as_bytes())), Some(ErrorKind::Malformed)),
-        ("empty set", Act::Answer(ok(br#"{"keys":[]}"#)), Some(ErrorKind::NoUsableKey)),
-        ("set of junk", Act::Answer(ok(junk)), Some(ErrorKind::NoUsableKey)),
+        (
+            "too deep",
+            Act::Answer(ok(deep.as_bytes())),
+            Some(ErrorKind::Malformed),
+        ),
+        (
+            "empty set",
+            Act::Answer(ok(br#"{"keys":[]}"#)),
+            Some(ErrorKind::NoUsableKey),
+        ),
+        (
+            "set of junk",
+            Act::Answer(ok(junk)),
+            Some(ErrorKind::NoUsableKey),
+        ),
         ("50 MiB", Act::Answer(ok(&huge)), Some(ErrorKind::TooLarge)),
-        ("gzip bomb", Act::Answer(gzip_bomb()), Some(ErrorKind::TooLarge)),
-        ("304 that nobody asked for", status("304 Not Modified", ""), Some(ErrorKind::Malformed)),
-        ("no HTTP", Act::Answer(b"SSH-2.0-OpenSSH\r\n".to_vec()), Some(ErrorKind::Transport)),
+        (
+            "gzip bomb",
+            Act::Answer(gzip_bomb()),
+            Some(ErrorKind::TooLarge),
+        ),
+        (
+            "304 that nobody asked for",
+            status("304 Not Modified", ""),
+            Some(ErrorKind::Malformed),
+        ),
+        (
+            "no HTTP",
+            Act::Answer(b"SSH-2.0-OpenSSH\r\n".to_vec()),
+            Some(ErrorKind::Transport),
+        ),
     ]
 }

@@ -77,7 +77,10 @@ pub struct Seen {
 impl TokenEndpoint {
     /// Answers every request like this, unless the script says otherwise.
     pub fn answering(reply: Reply) -> Self {
-        Self(Arc::new(Mutex::new(State { otherwise: Some(reply), ..State::default() })))
+        Self(Arc::new(Mutex::new(State {
+            otherwise: Some(reply),
+            ..State::default()
+        })))
     }
 
     /// Adds answers for the next requests.
@@ -152,15 +155,23 @@ impl Transport for TokenEndpoint {
                 let reply = if request.uri().path().contains("/.well-known/") {
                     state.metadata_requests += 1;
                     let scripted = state.metadata_script.pop_front();
-                    scripted.or_else(|| state.metadata.clone()).unwrap_or(Reply::Status(404, None))
+                    scripted
+                        .or_else(|| state.metadata.clone())
+                        .unwrap_or(Reply::Status(404, None))
                 } else {
-                    let field =
-                        |name: &str| request.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
+                    let field = |name: &str| {
+                        request
+                            .headers()
+                            .get(name)
+                            .map(|v| v.to_str().unwrap().to_owned())
+                    };
                     state.seen.push(Seen {
                         url: request.uri().to_string(),
                         authorization: field("authorization"),
                         content_type: field("content-type"),
-                        form: url::form_urlencoded::parse(request.body()).into_owned().collect(),
+                        form: url::form_urlencoded::parse(request.body())
+                            .into_owned()
+                            .collect(),
                         at: Instant::now(),
                     });
                     let scripted = state.script.pop_front();
@@ -174,14 +185,19 @@ impl Transport for TokenEndpoint {
             tokio::time::sleep(delay).await;
             let mut response = Response::new(Bytes::new());
             let (status, body) = match reply {
-                Reply::Unreachable => return Err(TransportError::unreachable("connection refused")),
+                Reply::Unreachable => {
+                    return Err(TransportError::unreachable("connection refused"));
+                }
                 Reply::Certificate => return Err(TransportError::certificate("UnknownIssuer")),
                 Reply::Hang => std::future::pending().await,
                 Reply::Token(lifetime) => {
                     let mut state = self.0.lock().unwrap();
                     state.issued += 1;
                     let token = format!("token-{}", state.issued);
-                    (200, json!({ "access_token": token, "token_type": "Bearer", "expires_in": lifetime }))
+                    (
+                        200,
+                        json!({ "access_token": token, "token_type": "Bearer", "expires_in": lifetime }),
+                    )
                 }
                 Reply::Json(status, body) => (status, body),
                 Reply::Large(length) => {
@@ -195,12 +211,16 @@ impl Transport for TokenEndpoint {
                 }
                 Reply::Status(status, retry_after) => {
                     if let Some(value) = retry_after {
-                        response.headers_mut().insert("retry-after", value.parse().unwrap());
+                        response
+                            .headers_mut()
+                            .insert("retry-after", value.parse().unwrap());
                     }
                     (status, Value::Null)
                 }
                 Reply::Redirect(to) => {
-                    response.headers_mut().insert("location", to.parse().unwrap());
+                    response
+                        .headers_mut()
+                        .insert("location", to.parse().unwrap());
                     (307, Value::Null)
                 }
             };

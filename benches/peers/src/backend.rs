@@ -21,7 +21,11 @@ impl Backend {
 }
 
 fn chosen() -> &'static CryptoProvider {
-    if RUST_CRYPTO.load(Relaxed) { &rust_crypto::DEFAULT_PROVIDER } else { &aws_lc::DEFAULT_PROVIDER }
+    if RUST_CRYPTO.load(Relaxed) {
+        &rust_crypto::DEFAULT_PROVIDER
+    } else {
+        &aws_lc::DEFAULT_PROVIDER
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the rule is the library's")]

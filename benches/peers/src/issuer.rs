@@ -27,11 +27,22 @@ impl Issuer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
         let (signer, stranger) = (Signer::new("RS256"), Signer::new("RS256"));
-        let issuer = Self { origin, issued_at: SystemClock::default().now().as_secs(), signer, stranger };
+        let issuer = Self {
+            origin,
+            issued_at: SystemClock::default().now().as_secs(),
+            signer,
+            stranger,
+        };
         let (metadata, keys) = (issuer.metadata(), issuer.keys());
         let app = Router::new()
-            .route(&format!("/realms/{TENANT}/.well-known/openid-configuration"), get(Json(metadata)))
-            .route(&format!("/realms/{TENANT}/publickeys"), get(Json(keys.clone())))
+            .route(
+                &format!("/realms/{TENANT}/.well-known/openid-configuration"),
+                get(Json(metadata)),
+            )
+            .route(
+                &format!("/realms/{TENANT}/publickeys"),
+                get(Json(keys.clone())),
+            )
             .route(&format!("/realms/{TENANT}/certs"), get(Json(keys)));
         tokio::spawn(axum::serve(listener, app).into_future());
         issuer

@@ -32,8 +32,15 @@ const SAME: Duration = Duration::from_millis(20);
 
 fn main() {
     let quick = std::env::args().any(|argument| argument == "--test");
-    let (rounds, new, same) = if quick { (1, 5, Duration::ZERO) } else { (ROUNDS, NEW, SAME) };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (rounds, new, same) = if quick {
+        (1, 5, Duration::ZERO)
+    } else {
+        (ROUNDS, NEW, SAME)
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     backend::install();
     let issuer = runtime.block_on(Issuer::start());
     let mut rows = runtime.block_on(peers::ours(&issuer));
@@ -46,7 +53,9 @@ fn main() {
     }
 
     // One round to warm up, and one in which allocations are counted.
-    let tokens: Vec<HeaderValue> = (1..=new * (rounds + 2)).map(|number| issuer.good(number)).collect();
+    let tokens: Vec<HeaderValue> = (1..=new * (rounds + 2))
+        .map(|number| issuer.good(number))
+        .collect();
     let mut fresh = tokens.chunks(new);
     let (warm_up, counted) = (fresh.next().unwrap(), fresh.next().unwrap());
     let mut counts = Vec::new();
@@ -72,15 +81,25 @@ fn main() {
     let (ours, others) = rows.split_at(ours);
     print(ours, others, &one);
     let (same, new) = (ours[0].same.median(), ours[0].new.median());
-    node::print(&runtime, &issuer, if quick { 16 } else { 4_000 }, (same, new));
+    node::print(
+        &runtime,
+        &issuer,
+        if quick { 16 } else { 4_000 },
+        (same, new),
+    );
 }
 
 /// The first row is ours as it comes, and what all are ratios to.
 fn print(ours: &[Row], others: &[Row], token: &HeaderValue) {
     let first = &ours[0];
-    println!("RS256, tokens of {} bytes; ns and allocations per request", token.len() - "Bearer ".len());
+    println!(
+        "RS256, tokens of {} bytes; ns and allocations per request",
+        token.len() - "Bearer ".len()
+    );
     println!();
-    println!("| layer | version | same token | allocations | / ours | never seen | allocations | / ours |");
+    println!(
+        "| layer | version | same token | allocations | / ours | never seen | allocations | / ours |"
+    );
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     for row in ours.iter().chain(others) {
         let cells = |column: &Column, first: &Column| {
@@ -92,9 +111,15 @@ fn print(ours: &[Row], others: &[Row], token: &HeaderValue) {
     }
     println!();
     let best = |column: fn(&Row) -> &Column, ours: &Row| {
-        others.iter().map(|row| column(row).ratio_to(column(ours))).fold(f64::INFINITY, f64::min)
+        others
+            .iter()
+            .map(|row| column(row).ratio_to(column(ours)))
+            .fold(f64::INFINITY, f64::min)
     };
-    println!("the best of the others, to the same token: {:.1} times ours", best(|row| &row.same, first));
+    println!(
+        "the best of the others, to the same token: {:.1} times ours",
+        best(|row| &row.same, first)
+    );
     for row in ours {
         println!(
             "the best of the others, to tokens never seen: {:.2} times {}",

@@ -18,21 +18,36 @@ pub fn print(runtime: &tokio::runtime::Runtime, issuer: &Issuer, tokens: usize, 
     let input = issuer.for_node(tokens).to_string();
     let work = move || {
         let mut command = Command::new("node");
-        command.arg(folder.join("bench.mjs")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg(folder.join("bench.mjs"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut node = command.spawn().unwrap();
-        node.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        node.stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
         node.wait_with_output().unwrap()
     };
     // The issuer goes on serving its keys meanwhile.
     let output = runtime.block_on(async { tokio::task::spawn_blocking(work).await.unwrap() });
     assert!(output.status.success(), "bench.mjs failed");
-    println!("\n| on Node, no HTTP around it | version | same token | / ours | never seen | / ours |");
+    println!(
+        "\n| on Node, no HTTP around it | version | same token | / ours | never seen | / ours |"
+    );
     println!("| --- | --- | ---: | ---: | ---: | ---: |");
     let printed = String::from_utf8(output.stdout).unwrap();
     // The SDK logs there, too.
-    for line in printed.lines().filter(|line| line.starts_with(r#"{"name""#)) {
+    for line in printed
+        .lines()
+        .filter(|line| line.starts_with(r#"{"name""#))
+    {
         let row: Value = serde_json::from_str(line).unwrap();
-        let (same, never) = (row["same"].as_f64().unwrap(), row["never"].as_f64().unwrap());
+        let (same, never) = (
+            row["same"].as_f64().unwrap(),
+            row["never"].as_f64().unwrap(),
+        );
         println!(
             "| {} | {} | {same:.0} | {:.1} | {never:.0} | {:.2} |",
             row["name"].as_str().unwrap(),

@@ -26,15 +26,27 @@ use crate::tokens::{AUDIENCE, TENANT};
 pub async fn ours(issuer: &Issuer) -> Vec<Row> {
     vec![
         tower_oauth(issuer, "tower-oauth", |builder| builder).await,
-        tower_oauth(issuer, "tower-oauth, no cache", |builder| builder.max_cached_tokens(0)).await,
+        tower_oauth(issuer, "tower-oauth, no cache", |builder| {
+            builder.max_cached_tokens(0)
+        })
+        .await,
     ]
 }
 
 pub async fn others(issuer: &Issuer) -> Vec<Row> {
     vec![
-        tower_oauth2_resource_server(issuer, "tower-oauth2-resource-server, aws-lc", Backend::AwsLc).await,
-        tower_oauth2_resource_server(issuer, "tower-oauth2-resource-server, RustCrypto", Backend::RustCrypto)
-            .await,
+        tower_oauth2_resource_server(
+            issuer,
+            "tower-oauth2-resource-server, aws-lc",
+            Backend::AwsLc,
+        )
+        .await,
+        tower_oauth2_resource_server(
+            issuer,
+            "tower-oauth2-resource-server, RustCrypto",
+            Backend::RustCrypto,
+        )
+        .await,
         aliri_tower(issuer).await,
         jwt_authorizer(issuer).await,
         axum_jwks(issuer).await,
@@ -57,16 +69,30 @@ async fn tower_oauth(
     name: &'static str,
     change: fn(ResourceServerBuilder) -> ResourceServerBuilder,
 ) -> Row {
-    let (issuer, audience) =
-        (tower_oauth::Issuer::new(issuer.url()).unwrap(), Audience::new(AUDIENCE).unwrap());
+    let (issuer, audience) = (
+        tower_oauth::Issuer::new(issuer.url()).unwrap(),
+        Audience::new(AUDIENCE).unwrap(),
+    );
     let server = change(ResourceServer::builder(issuer, audience).allow_loopback_http());
     let layer = server.start().await.unwrap().layer();
     Row::new(name, "tower-oauth", layer.layer(service_fn(answer::<Body>)))
 }
 
-async fn tower_oauth2_resource_server(issuer: &Issuer, name: &'static str, backend: Backend) -> Row {
-    let tenant = TenantConfiguration::builder(issuer.url()).audiences(&[AUDIENCE]).build().await.unwrap();
-    let server = <OAuth2ResourceServer>::builder().add_tenant(tenant).build().await.unwrap();
+async fn tower_oauth2_resource_server(
+    issuer: &Issuer,
+    name: &'static str,
+    backend: Backend,
+) -> Row {
+    let tenant = TenantConfiguration::builder(issuer.url())
+        .audiences(&[AUDIENCE])
+        .build()
+        .await
+        .unwrap();
+    let server = <OAuth2ResourceServer>::builder()
+        .add_tenant(tenant)
+        .build()
+        .await
+        .unwrap();
     let service = server.into_layer().layer(service_fn(answer::<Body>));
     Row::new(name, "tower-oauth2-resource-server", service).first(move || backend.choose())
 }
@@ -79,16 +105,25 @@ async fn aliri_tower(issuer: &Issuer) -> Row {
         .add_approved_algorithm(Algorithm::RS256)
         .add_allowed_audience(jwt::Audience::new(AUDIENCE.to_owned()))
         .require_issuer(jwt::Issuer::new(issuer.url()));
-    let authority = Authority::new_from_url(issuer.jwks_uri(), validator).await.unwrap();
+    let authority = Authority::new_from_url(issuer.jwks_uri(), validator)
+        .await
+        .unwrap();
     let authorizer = aliri_tower::Oauth2Authorizer::new().with_terse_error_handler::<Body>();
     let layer = authorizer.jwt_layer::<Body>(authority);
-    Row::new("aliri_tower", "aliri_tower", layer.layer(service_fn(answer::<Body>)))
+    Row::new(
+        "aliri_tower",
+        "aliri_tower",
+        layer.layer(service_fn(answer::<Body>)),
+    )
 }
 
 /// Its responses are those of axum 0.7.
 async fn jwt_authorizer(issuer: &Issuer) -> Row {
-    let validation = jwt_authorizer::Validation::new().iss(&[issuer.url()]).aud(&[AUDIENCE]);
-    let authorizer = JwtAuthorizer::<RegisteredClaims>::from_oidc(&issuer.url()).validation(validation);
+    let validation = jwt_authorizer::Validation::new()
+        .iss(&[issuer.url()])
+        .aud(&[AUDIENCE]);
+    let authorizer =
+        JwtAuthorizer::<RegisteredClaims>::from_oidc(&issuer.url()).validation(validation);
     let layer = authorizer.build().await.unwrap().into_layer();
     let service = layer.layer(service_fn(answer::<axum_07::body::Body>));
     Row::new("jwt-authorizer", "jwt-authorizer", service)
@@ -111,20 +146,32 @@ impl axum_jwks::ParseTokenClaims for Claims {
 
 /// An extractor, so without the cost of a router: as a layer.
 async fn axum_jwks(issuer: &Issuer) -> Row {
-    let keys = axum_jwks::Jwks::from_oidc_url(&issuer.metadata_url(), Some(AUDIENCE)).await.unwrap();
+    let keys = axum_jwks::Jwks::from_oidc_url(&issuer.metadata_url(), Some(AUDIENCE))
+        .await
+        .unwrap();
     let state = SharedKeys(Arc::new(keys));
     let layer = from_extractor_with_state::<axum_jwks::Claims<Claims>, _>(state);
-    Row::new("axum-jwks", "axum-jwks", layer.layer(service_fn(answer::<Body>)))
+    Row::new(
+        "axum-jwks",
+        "axum-jwks",
+        layer.layer(service_fn(answer::<Body>)),
+    )
 }
 
 async fn axum_keycloak_auth(issuer: &Issuer) -> Row {
-    let config = KeycloakConfig::builder().server(issuer.origin.parse().unwrap()).realm(TENANT.to_owned());
+    let config = KeycloakConfig::builder()
+        .server(issuer.origin.parse().unwrap())
+        .realm(TENANT.to_owned());
     let layer = KeycloakAuthLayer::<String, Scope>::builder()
         .instance(KeycloakAuthInstance::new(config.build()))
         .passthrough_mode(PassthroughMode::Block)
         .expected_audiences(vec![AUDIENCE.to_owned()])
         .build();
-    Row::new("axum-keycloak-auth", "axum-keycloak-auth", layer.layer(service_fn(answer::<Body>)))
+    Row::new(
+        "axum-keycloak-auth",
+        "axum-keycloak-auth",
+        layer.layer(service_fn(answer::<Body>)),
+    )
 }
 
 /// Instead of the profile and the address that it wants of people.
@@ -142,10 +189,16 @@ async fn axum_jwt_auth(issuer: &Issuer) -> Row {
     let mut validation = Validation::new(Algorithm::RS256);
     validation.set_audience(&[AUDIENCE]);
     validation.set_issuer(&[issuer.url()]);
-    let decoder = RemoteJwksDecoder::builder().jwks_url(issuer.jwks_uri()).validation(validation);
+    let decoder = RemoteJwksDecoder::builder()
+        .jwks_url(issuer.jwks_uri())
+        .validation(validation);
     let decoder = decoder.build().unwrap();
     decoder.initialize().await.unwrap();
     let decoder: Decoder<Claims> = Arc::new(decoder);
     let layer = from_extractor_with_state::<axum_jwt_auth::Claims<Claims>, _>(decoder);
-    Row::new("axum-jwt-auth", "axum-jwt-auth", layer.layer(service_fn(answer::<Body>)))
+    Row::new(
+        "axum-jwt-auth",
+        "axum-jwt-auth",
+        layer.layer(service_fn(answer::<Body>)),
+    )
 }

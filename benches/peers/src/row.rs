@@ -53,9 +53,16 @@ impl Row {
         B: Default,
     {
         let (mut service, version) = (service, version(package));
-        let ask =
-            move |runtime: &Runtime, fields: &[&HeaderValue]| runtime.block_on(batch(&mut service, fields));
-        Self { name, version, same: Column::default(), new: Column::default(), ask: Box::new(ask) }
+        let ask = move |runtime: &Runtime, fields: &[&HeaderValue]| {
+            runtime.block_on(batch(&mut service, fields))
+        };
+        Self {
+            name,
+            version,
+            same: Column::default(),
+            new: Column::default(),
+            ask: Box::new(ask),
+        }
     }
 
     /// The same, with something to do before each batch.
@@ -69,7 +76,12 @@ impl Row {
     }
 
     /// What does not judge is not measured.
-    pub fn accepts_and_refuses(&mut self, runtime: &Runtime, good: &HeaderValue, forged: &HeaderValue) {
+    pub fn accepts_and_refuses(
+        &mut self,
+        runtime: &Runtime,
+        good: &HeaderValue,
+        forged: &HeaderValue,
+    ) {
         // Some fetch their first keys in the background, and refuse till then.
         let ready = (0..500).any(|_| {
             let granted = (self.ask)(runtime, &[good]).granted == 1;
@@ -79,7 +91,12 @@ impl Row {
             granted
         });
         assert!(ready, "{} refuses a good token", self.name);
-        assert_eq!((self.ask)(runtime, &[forged]).granted, 0, "{} grants a forged token", self.name);
+        assert_eq!(
+            (self.ask)(runtime, &[forged]).granted,
+            0,
+            "{} grants a forged token",
+            self.name
+        );
     }
 
     /// One request for each of these fields.
@@ -96,9 +113,17 @@ impl Row {
             all.allocations += batch.allocations;
             all.granted += batch.granted;
         }
-        assert_eq!(all.granted, fields.len(), "{} refuses good tokens", self.name);
+        assert_eq!(
+            all.granted,
+            fields.len(),
+            "{} refuses good tokens",
+            self.name
+        );
         let count = fields.len() as f64;
-        Round { nanos: all.took.as_nanos() as f64 / count, allocations: all.allocations as f64 / count }
+        Round {
+            nanos: all.took.as_nanos() as f64 / count,
+            allocations: all.allocations as f64 / count,
+        }
     }
 }
 
@@ -109,7 +134,13 @@ impl Column {
 
     /// How many times as long as the other, round by round.
     pub fn ratio_to(&self, other: &Self) -> f64 {
-        median(self.nanos.iter().zip(&other.nanos).map(|(own, other)| own / other).collect())
+        median(
+            self.nanos
+                .iter()
+                .zip(&other.nanos)
+                .map(|(own, other)| own / other)
+                .collect(),
+        )
     }
 }
 
@@ -130,20 +161,31 @@ where
         let response = service.ready().await.unwrap().call(request).await.unwrap();
         granted += usize::from(response.status() == StatusCode::OK);
     }
-    Batch { took: began.elapsed(), allocations: allocations::so_far() - before, granted }
+    Batch {
+        took: began.elapsed(),
+        allocations: allocations::so_far() - before,
+        granted,
+    }
 }
 
 /// With a field of its own, as a server has it that has just read it: who comes first would otherwise
 /// fetch the tokens of a round into the processor's cache for all others.
 fn request<B: Default>(field: &HeaderValue) -> Request<B> {
     let field = HeaderValue::from_bytes(field.as_bytes()).unwrap();
-    Request::builder().header(header::AUTHORIZATION, field).body(B::default()).unwrap()
+    Request::builder()
+        .header(header::AUTHORIZATION, field)
+        .body(B::default())
+        .unwrap()
 }
 
 fn version(package: &str) -> &'static str {
     let name = format!("name = \"{package}\"");
-    let mut lines = include_str!("../Cargo.lock").lines().skip_while(|line| *line != name);
-    let version = lines.nth(1).and_then(|line| line.strip_prefix("version = \"")?.strip_suffix('"'));
+    let mut lines = include_str!("../Cargo.lock")
+        .lines()
+        .skip_while(|line| *line != name);
+    let version = lines
+        .nth(1)
+        .and_then(|line| line.strip_prefix("version = \"")?.strip_suffix('"'));
     version.unwrap_or_else(|| panic!("{package} is not in Cargo.lock"))
 }
 

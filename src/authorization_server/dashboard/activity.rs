@@ -17,7 +17,11 @@ pub(super) async fn list(State(server): State<AuthorizationServer>) -> Markup {
     let entries = server.0.activity.latest();
     let names: HashMap<String, String> = {
         let state = server.0.state();
-        state.applications.iter().map(|one| (one.client_id.clone(), one.name.clone())).collect()
+        state
+            .applications
+            .iter()
+            .map(|one| (one.client_id.clone(), one.name.clone()))
+            .collect()
     };
     let body = html! {
         div.heading {
@@ -48,7 +52,10 @@ pub(super) async fn list(State(server): State<AuthorizationServer>) -> Markup {
 }
 
 fn row(entry: &Entry, names: &HashMap<String, String>, now: UnixTime) -> Markup {
-    let who = entry.client_id.as_ref().map(|id| names.get(id).unwrap_or(id));
+    let who = entry
+        .client_id
+        .as_ref()
+        .map(|id| names.get(id).unwrap_or(id));
     html! {
         tr role="row" {
             td.endpoint role="cell" { (entry.endpoints.name()) }

@@ -37,15 +37,30 @@ pub(super) async fn change(
     let application = find(&server.0, &client_id)?;
     let id = &application.client_id;
     let changed = match form.field("action") {
-        "rename" => update(&server.0, id, |one| one.set_name(form.field("name"))).map(|()| "renamed"),
-        "scopes" => update(&server.0, id, |one| one.set_scopes(form.list("scopes"))).map(|()| "scopes"),
+        "rename" => {
+            update(&server.0, id, |one| one.set_name(form.field("name"))).map(|()| "renamed")
+        }
+        "scopes" => {
+            update(&server.0, id, |one| one.set_scopes(form.list("scopes"))).map(|()| "scopes")
+        }
         "roles" => set_roles(&server.0, id, &form).map(|()| "roles"),
         "add-role" => add_role(&server.0, id, &form).map(|()| "role-added"),
         "delete-role" => {
-            let deleted = server.0.change(|state| Ok(state.delete_role(form.field("role"))));
-            deleted.map(|was_there| if was_there { "role-deleted" } else { "role-gone" })
+            let deleted = server
+                .0
+                .change(|state| Ok(state.delete_role(form.field("role"))));
+            deleted.map(|was_there| {
+                if was_there {
+                    "role-deleted"
+                } else {
+                    "role-gone"
+                }
+            })
         }
-        "delete" => server.0.change(|state| Ok(state.delete_application(id))).map(|_| "deleted"),
+        "delete" => server
+            .0
+            .change(|state| Ok(state.delete_application(id)))
+            .map(|_| "deleted"),
         _ => return Err(Problem::unknown_action()),
     };
     Ok(match changed {
@@ -53,8 +68,18 @@ pub(super) async fn change(
         Ok(done) => Done::at(&format!("/applications/{id}"), done).into_response(),
         Err(error) => {
             let field = Field::blamed_for(&error)?;
-            let refused = Refused { form: &form, field, error: sentence(&error) };
-            let page = render(&server.0, &session, &application, Done::default(), Some(&refused));
+            let refused = Refused {
+                form: &form,
+                field,
+                error: sentence(&error),
+            };
+            let page = render(
+                &server.0,
+                &session,
+                &application,
+                Done::default(),
+                Some(&refused),
+            );
             (StatusCode::UNPROCESSABLE_ENTITY, page).into_response()
         }
     })
@@ -62,14 +87,20 @@ pub(super) async fn change(
 
 /// The application with this id.
 pub(super) fn find(server: &Inner, client_id: &str) -> Result<Registration, Problem> {
-    server.state().application(client_id).cloned().ok_or_else(Problem::not_found)
+    server
+        .state()
+        .application(client_id)
+        .cloned()
+        .ok_or_else(Problem::not_found)
 }
 
 fn set_roles(server: &Inner, id: &str, form: &Form) -> Result<(), ConfigError> {
     let changed = server.change(|state| {
         let ticked: HashSet<&str> = form.all("role").collect();
         let known = state.roles.iter().map(|role| role.id.clone());
-        let chosen = known.filter(|role| ticked.contains(role.as_str())).collect();
+        let chosen = known
+            .filter(|role| ticked.contains(role.as_str()))
+            .collect();
         state.change_application(id, |application| {
             application.role_ids = chosen;
             Ok(())
@@ -102,7 +133,9 @@ fn update(
     id: &str,
     change: impl FnOnce(&mut Registration) -> Result<(), ConfigError>,
 ) -> Result<(), ConfigError> {
-    server.change(|state| state.change_application(id, change)).map(drop)
+    server
+        .change(|state| state.change_application(id, change))
+        .map(drop)
 }
 
 /// A form of this page that was refused, and why.
@@ -121,11 +154,16 @@ fn render(
 ) -> Markup {
     let of = |action: &str| refused.filter(|refused| refused.form.field("action") == action);
     let error = |action: &str, field: Field| {
-        of(action).filter(|refused| refused.field == field).map(|refused| refused.error.as_str())
+        of(action)
+            .filter(|refused| refused.field == field)
+            .map(|refused| refused.error.as_str())
     };
     // What was typed into a form that was refused stays in it.
     let typed = |action: &str, field: &str, saved: &str| {
-        of(action).map_or_else(|| saved.to_owned(), |refused| refused.form.field(field).to_owned())
+        of(action).map_or_else(
+            || saved.to_owned(),
+            |refused| refused.form.field(field).to_owned(),
+        )
     };
     let invalid = |action: &str, field: Field| error(action, field).map(|_| "true");
     let form = |action: &str, content: Markup| {
@@ -137,7 +175,8 @@ fn render(
             }
         }
     };
-    let submit = |label: &str| html! { div.actions { button.button.primary type="submit" { (label) } } };
+    let submit =
+        |label: &str| html! { div.actions { button.button.primary type="submit" { (label) } } };
     let roles = server.state().roles.clone();
     let body = html! {
         (done.show())
@@ -225,7 +264,12 @@ fn render(
 /// A role to check or not.
 fn choice(role: &Role, application: &Registration) -> Markup {
     let id = format!("role-{}", role.id);
-    let scopes: Vec<&str> = role.access.iter().flat_map(|(_, scopes)| scopes).map(String::as_str).collect();
+    let scopes: Vec<&str> = role
+        .access
+        .iter()
+        .flat_map(|(_, scopes)| scopes)
+        .map(String::as_str)
+        .collect();
     html! {
         div.choice {
             input id=(id) type="checkbox" name="role" value=(role.id) checked[application.role_ids.contains(&role.id)];

@@ -133,7 +133,11 @@ fn addition(session: &Session, name: &str, error: Option<&str>) -> Markup {
     };
     page(
         Some(Tab::Application),
-        if error.is_some() { "Error: Add Application" } else { "Add Application" },
+        if error.is_some() {
+            "Error: Add Application"
+        } else {
+            "Add Application"
+        },
         &body,
     )
 }

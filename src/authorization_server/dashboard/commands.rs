@@ -12,7 +12,11 @@ use super::trial::{Trial, basic};
 
 /// The requests of App ID's guide as lines for a shell. Ids, URLs, base64, tokens and
 /// what is URL-encoded hold nothing that single quotes would not.
-pub(super) fn commands(server: &Inner, application: &Registration, trial: Option<&Trial>) -> Markup {
+pub(super) fn commands(
+    server: &Inner,
+    application: &Registration,
+    trial: Option<&Trial>,
+) -> Markup {
     let url = server.oauth_url(Version::V4);
     let token = trial.and_then(Trial::token);
     let parameter = |name: &str, value: &str| match value {
@@ -25,17 +29,25 @@ pub(super) fn commands(server: &Inner, application: &Registration, trial: Option
     let (scope, audience) = trial.map_or(("", ""), |trial| (&trial.scope, &trial.audience));
     let parameters = parameter("scope", scope) + &parameter("audience", audience);
     // Whoever the token is for is the one to be started.
-    let resource = if audience.is_empty() { &application.client_id } else { audience };
+    let resource = if audience.is_empty() {
+        &application.client_id
+    } else {
+        audience
+    };
     let token_request = format!(
         "curl -X POST \\\n  {url}/token \\\n  -H 'Authorization: Basic {}' \\\n  \
          -H 'Content-Type: application/x-www-form-urlencoded' \\\n  -d grant_type=client_credentials{parameters}",
         basic(application),
     );
-    let binding = json!({ "clientId": resource, "oauthServerUrl": url, "tenantId": server.tenant_id });
-    let environment =
-        format!("export APPID_SERVICE_BINDING='{binding}'\ncargo run --release --example protected_resource");
+    let binding =
+        json!({ "clientId": resource, "oauthServerUrl": url, "tenantId": server.tenant_id });
+    let environment = format!(
+        "export APPID_SERVICE_BINDING='{binding}'\ncargo run --release --example protected_resource"
+    );
     let call = |token: &str| {
-        format!("curl http://localhost:8081/protected_resource \\\n  -H \"Authorization: Bearer {token}\"")
+        format!(
+            "curl http://localhost:8081/protected_resource \\\n  -H \"Authorization: Bearer {token}\""
+        )
     };
     html! {
         section.card aria-labelledby="commands" {

@@ -84,8 +84,12 @@ pub(super) async fn switch(
         server.clear_faults();
         return Ok(Done::at("/faults", "cleared"));
     }
-    let endpoints = Endpoints::ALL.into_iter().find(|one| one.name() == form.field("endpoint"));
-    let choice = CHOICES.into_iter().find(|(word, ..)| *word == form.field("fault"));
+    let endpoints = Endpoints::ALL
+        .into_iter()
+        .find(|one| one.name() == form.field("endpoint"));
+    let choice = CHOICES
+        .into_iter()
+        .find(|(word, ..)| *word == form.field("fault"));
     let (Some(endpoints), Some((.., fault))) = (endpoints, choice) else {
         return Err(Problem::unknown_action());
     };

@@ -24,13 +24,21 @@ impl Form {
 
     /// All values of a field, such as those of check boxes.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.trim())
+        self.0
+            .iter()
+            .filter(move |(other, _)| other == name)
+            .map(|(_, value)| value.trim())
     }
 
     /// A field as a list, with white space or commas between; each member once.
     pub(super) fn list(&self, name: &str) -> Vec<String> {
-        let members = self.field(name).split(|c: char| c.is_whitespace() || c == ',');
-        distinct(members.filter(|one| !one.is_empty())).into_iter().map(str::to_owned).collect()
+        let members = self
+            .field(name)
+            .split(|c: char| c.is_whitespace() || c == ',');
+        distinct(members.filter(|one| !one.is_empty()))
+            .into_iter()
+            .map(str::to_owned)
+            .collect()
     }
 }
 
@@ -59,7 +67,9 @@ impl FromRequest<AuthorizationServer> for Form {
 
     async fn from_request(request: Request, server: &AuthorizationServer) -> Result<Self, Problem> {
         let session = request.extensions().get::<Session>().cloned();
-        let body = Bytes::from_request(request, server).await.map_err(|_| Problem::too_large())?;
+        let body = Bytes::from_request(request, server)
+            .await
+            .map_err(|_| Problem::too_large())?;
         let form: Vec<(String, String)> = form_urlencoded::parse(&body).into_owned().collect();
         match session.is_some_and(|session| session.has_sent(&form)) {
             true => Ok(Self(form)),

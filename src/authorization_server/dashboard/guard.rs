@@ -19,8 +19,14 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
     (header::CACHE_CONTROL, "no-store"),
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
 ];
 
 pub(super) async fn stand(
@@ -45,7 +51,11 @@ pub(super) async fn stand(
 /// A page elsewhere can point a name of its own at loopback (DNS rebinding), and would then be of
 /// one origin with the dashboard.
 fn is_meant(server: &Inner, request: &Request) -> bool {
-    let named = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
+    let named = request
+        .headers()
+        .get_all(header::HOST)
+        .iter()
+        .map(|host| host.to_str().unwrap_or_default());
     // HTTP/2, or a request with an absolute target (RFC 9112 §3.2.2).
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
     let mut names = named.chain(authority).peekable();
@@ -54,9 +64,19 @@ fn is_meant(server: &Inner, request: &Request) -> bool {
 
 fn is_ours(server: &Inner, name: &str) -> bool {
     // The default port goes without saying.
-    let short = |name: &str| name.strip_suffix(":80").unwrap_or(name).to_ascii_lowercase();
+    let short = |name: &str| {
+        name.strip_suffix(":80")
+            .unwrap_or(name)
+            .to_ascii_lowercase()
+    };
     let (name, ours) = (short(name), short(server.authority()));
-    let port = ours.find(':').and_then(|colon| ours.get(colon..)).unwrap_or_default();
+    let port = ours
+        .find(':')
+        .and_then(|colon| ours.get(colon..))
+        .unwrap_or_default();
     let is_loopback = |host: &str| name.strip_prefix(host).is_some_and(|rest| rest == port);
-    name == ours || ["127.0.0.1", "localhost", "[::1]"].into_iter().any(is_loopback)
+    name == ours
+        || ["127.0.0.1", "localhost", "[::1]"]
+            .into_iter()
+            .any(is_loopback)
 }

@@ -46,12 +46,15 @@ pub(super) async fn change(
     // An RSA key takes a while to make: not on a worker of the runtime.
     let changed = tokio::task::spawn_blocking(move || match form.field("action") {
         "rotate" => server.rotate().map(|_| "rotated"),
-        "withdraw" => {
-            server.withdraw(form.field("kid")).map(|was_there| if was_there { "withdrawn" } else { "gone" })
-        }
+        "withdraw" => server
+            .withdraw(form.field("kid"))
+            .map(|was_there| if was_there { "withdrawn" } else { "gone" }),
         _ => Ok("unknown"),
     });
-    match changed.await.map_err(|_| Problem::failed("No key could be made.".to_owned()))? {
+    match changed
+        .await
+        .map_err(|_| Problem::failed("No key could be made.".to_owned()))?
+    {
         Ok("unknown") => Err(Problem::unknown_action()),
         Ok(done) => Ok(Done::at("/keys", done)),
         Err(error) => Err(Problem::failed(sentence(&error))),

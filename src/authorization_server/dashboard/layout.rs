@@ -75,7 +75,10 @@ pub(super) fn page(tab: Option<Tab>, title: &str, body: &Markup) -> Markup {
 pub(super) struct Done(Option<&'static str>);
 
 const DONE: [(&str, &str); 13] = [
-    ("added", "The application was added. Select it to see its credentials."),
+    (
+        "added",
+        "The application was added. Select it to see its credentials.",
+    ),
     ("deleted", "The application was deleted."),
     ("renamed", "The name was saved."),
     ("scopes", "The scopes were saved."),
@@ -93,7 +96,10 @@ const DONE: [(&str, &str); 13] = [
 impl Done {
     /// To a page that says what was done (303, so that reloading it does nothing again).
     pub(super) fn at(path: &str, word: &str) -> Redirect {
-        debug_assert!(DONE.iter().any(|(known, _)| *known == word), "{word} says something");
+        debug_assert!(
+            DONE.iter().any(|(known, _)| *known == word),
+            "{word} says something"
+        );
         Redirect::to(&format!("{path}?done={word}"))
     }
 
@@ -113,7 +119,10 @@ impl Done {
 impl FromRequestParts<AuthorizationServer> for Done {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &AuthorizationServer) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _: &AuthorizationServer,
+    ) -> Result<Self, Self::Rejection> {
         let query = parts.uri.query().unwrap_or_default();
         let word = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "done");
         let known = word.and_then(|(_, word)| DONE.iter().find(|(known, _)| *known == word));
@@ -141,7 +150,11 @@ impl Problem {
     pub(super) fn not_from_here() -> Self {
         let text = "The form was not sent from this dashboard, or before the server was started anew. \
                     Go back, reload the page, and send it again.";
-        Self { status: StatusCode::FORBIDDEN, title: "Form refused", text: text.to_owned() }
+        Self {
+            status: StatusCode::FORBIDDEN,
+            title: "Form refused",
+            text: text.to_owned(),
+        }
     }
 
     pub(super) fn misdirected(base_url: &str) -> Self {
@@ -169,11 +182,19 @@ impl Problem {
     }
 
     pub(super) fn no_room(text: String) -> Self {
-        Self { status: StatusCode::CONFLICT, title: "There is no room", text }
+        Self {
+            status: StatusCode::CONFLICT,
+            title: "There is no room",
+            text,
+        }
     }
 
     pub(super) fn failed(text: String) -> Self {
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, title: "That did not work", text }
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            title: "That did not work",
+            text,
+        }
     }
 }
 

@@ -49,7 +49,10 @@ pub(super) struct Dashboard {
 
 impl Dashboard {
     pub(super) fn new() -> Result<Self, ConfigError> {
-        Ok(Self { sessions: Sessions::new()?, trials: Mutex::default() })
+        Ok(Self {
+            sessions: Sessions::new()?,
+            trials: Mutex::default(),
+        })
     }
 }
 
@@ -57,8 +60,14 @@ impl Dashboard {
 pub(super) fn router(server: &AuthorizationServer) -> Router<AuthorizationServer> {
     let pages = Router::new()
         .route("/", get(applications::list))
-        .route("/applications/new", get(applications::new).post(applications::add))
-        .route("/applications/{client_id}", get(application::show).post(application::change))
+        .route(
+            "/applications/new",
+            get(applications::new).post(applications::add),
+        )
+        .route(
+            "/applications/{client_id}",
+            get(application::show).post(application::change),
+        )
         .route("/try", get(try_it::choose).post(try_it::request))
         .route("/try/{client_id}", get(try_it::show))
         .route("/keys", get(keys::list).post(keys::change))
@@ -66,11 +75,21 @@ pub(super) fn router(server: &AuthorizationServer) -> Router<AuthorizationServer
         .route("/faults", get(faults::list).post(faults::switch))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(server.clone(), session::keep));
-    let asset =
-        |kind: &'static str, text: &'static str| get(async move || ([(header::CONTENT_TYPE, kind)], text));
+    let asset = |kind: &'static str, text: &'static str| {
+        get(async move || ([(header::CONTENT_TYPE, kind)], text))
+    };
     pages
-        .route("/dashboard/style.css", asset("text/css; charset=utf-8", include_str!("style.css")))
-        .route("/dashboard/script.js", asset("text/javascript; charset=utf-8", include_str!("script.js")))
-        .route("/dashboard/icon.svg", asset("image/svg+xml", include_str!("icon.svg")))
+        .route(
+            "/dashboard/style.css",
+            asset("text/css; charset=utf-8", include_str!("style.css")),
+        )
+        .route(
+            "/dashboard/script.js",
+            asset("text/javascript; charset=utf-8", include_str!("script.js")),
+        )
+        .route(
+            "/dashboard/icon.svg",
+            asset("image/svg+xml", include_str!("icon.svg")),
+        )
         .layer(from_fn_with_state(server.clone(), guard::stand))
 }

@@ -25,7 +25,8 @@ pub(super) struct Sessions(hmac::Key);
 impl Sessions {
     pub(super) fn new() -> Result<Self, ConfigError> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new());
-        key.map(Self).map_err(|_| ConfigError::without_value("session key", "could not be drawn"))
+        key.map(Self)
+            .map_err(|_| ConfigError::without_value("session key", "could not be drawn"))
     }
 }
 
@@ -44,8 +45,13 @@ impl Session {
 
     /// Whether a form is from one of our pages.
     pub(super) fn has_sent(&self, form: &[(String, String)]) -> bool {
-        let token = form.iter().find(|(name, _)| name == FIELD).map(|(_, value)| value);
-        let token = token.and_then(|token| URL_SAFE_NO_PAD.decode(token).ok()).unwrap_or_default();
+        let token = form
+            .iter()
+            .find(|(name, _)| name == FIELD)
+            .map(|(_, value)| value);
+        let token = token
+            .and_then(|token| URL_SAFE_NO_PAD.decode(token).ok())
+            .unwrap_or_default();
         aws_lc_rs::constant_time::verify_slices_are_equal(&token, self.tag.as_ref()).is_ok()
     }
 }
@@ -57,12 +63,19 @@ pub(super) async fn keep(
     next: Next,
 ) -> Response {
     // Cookies don't keep ports apart: each server has a name of its own.
-    let port = server.0.authority().split_once(':').map_or("0", |(_, port)| port);
+    let port = server
+        .0
+        .authority()
+        .split_once(':')
+        .map_or("0", |(_, port)| port);
     let name = format!("dashboard-{port}");
     let known = cookie(request.headers(), &name);
     let id = known.clone().unwrap_or_else(new_id);
     let tag = hmac::sign(&server.0.dashboard.sessions.0, id.as_bytes());
-    request.extensions_mut().insert(Session { token: URL_SAFE_NO_PAD.encode(tag), tag });
+    request.extensions_mut().insert(Session {
+        token: URL_SAFE_NO_PAD.encode(tag),
+        tag,
+    });
     let mut response = next.run(request).await;
     // Not `Strict`: a link from elsewhere would come without the cookie and get a new one, and
     // forms that are open would be refused. What keeps other sites from sending forms is the token.
@@ -79,8 +92,13 @@ fn new_id() -> String {
 
 /// The id in our cookie, if it looks like one.
 fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
-    let fields = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let fields = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut pairs = fields
+        .flat_map(|field| field.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
     let (_, id) = pairs.find(|(other, _)| *other == name)?;
     (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| id.to_owned())
 }

@@ -30,7 +30,10 @@ pub(super) fn ago(then: UnixTime, now: UnixTime) -> String {
 pub(super) fn date(time: UnixTime) -> String {
     // The last second of the year 9999 is as far as dates are written.
     let time = Duration::from_secs(time.as_secs().min(253_402_300_799));
-    UNIX_EPOCH.checked_add(time).map(httpdate::fmt_http_date).unwrap_or_default()
+    UNIX_EPOCH
+        .checked_add(time)
+        .map(httpdate::fmt_http_date)
+        .unwrap_or_default()
 }
 
 /// How long something took.
@@ -78,7 +81,13 @@ mod tests {
 
     #[test]
     fn dates_end_with_the_year_9999() {
-        assert_eq!(date(UnixTime::from_secs(0)), "Thu, 01 Jan 1970 00:00:00 GMT");
-        assert_eq!(date(UnixTime::from_secs(u64::MAX)), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(
+            date(UnixTime::from_secs(0)),
+            "Thu, 01 Jan 1970 00:00:00 GMT"
+        );
+        assert_eq!(
+            date(UnixTime::from_secs(u64::MAX)),
+            "Fri, 31 Dec 9999 23:59:59 GMT"
+        );
     }
 }

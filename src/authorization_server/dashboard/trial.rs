@@ -66,7 +66,10 @@ impl Dashboard {
     }
 
     pub(super) fn trial_of(&self, client_id: &str) -> Option<Trial> {
-        self.trials().iter().find(|trial| trial.client_id == client_id).cloned()
+        self.trials()
+            .iter()
+            .find(|trial| trial.client_id == client_id)
+            .cloned()
     }
 
     fn trials(&self) -> MutexGuard<'_, VecDeque<Trial>> {
@@ -82,13 +85,21 @@ pub(super) async fn ask(
     audience: &str,
 ) -> Outcome {
     let request = Request::post(server.token_endpoint().as_str())
-        .header(header::AUTHORIZATION, format!("Basic {}", basic(application)))
+        .header(
+            header::AUTHORIZATION,
+            format!("Basic {}", basic(application)),
+        )
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(Bytes::from(token_request(scope, audience)));
-    let Ok(request) = request else { return Outcome::Unusable("The request could not be made.".to_owned()) };
+    let Ok(request) = request else {
+        return Outcome::Unusable("The request could not be made.".to_owned());
+    };
     let transport = server.transport();
     match tokio::time::timeout(PATIENCE, transport.send(request, super::MAX_BODY)).await {
-        Err(_) => Outcome::Unusable(format!("There was no answer within {} s.", PATIENCE.as_secs())),
+        Err(_) => Outcome::Unusable(format!(
+            "There was no answer within {} s.",
+            PATIENCE.as_secs()
+        )),
         Ok(Err(error)) => Outcome::Unusable(format!("There was no usable answer: {error}.")),
         Ok(Ok(response)) => read(response.status(), response.body()),
     }
@@ -113,14 +124,20 @@ fn read(status: StatusCode, body: &[u8]) -> Outcome {
         return Outcome::Issued(token.into());
     }
     match text("error") {
-        Some(error) => {
-            Outcome::Refused { status, error, description: text("error_description").unwrap_or_default() }
-        }
+        Some(error) => Outcome::Refused {
+            status,
+            error,
+            description: text("error_description").unwrap_or_default(),
+        },
         None => Outcome::Unusable(format!("The answer was {status}, and no token response.")),
     }
 }
 
 /// The credentials of Basic authentication (RFC 7617 §2).
 pub(super) fn basic(application: &Registration) -> String {
-    STANDARD.encode(format!("{}:{}", application.client_id, application.secret.expose_secret()))
+    STANDARD.encode(format!(
+        "{}:{}",
+        application.client_id,
+        application.secret.expose_secret()
+    ))
 }

@@ -49,7 +49,12 @@ pub(super) async fn request(
     let outcome = ask(&server, &application, &scope, &audience).await;
     let client_id = application.client_id;
     let to = Redirect::to(&format!("/try/{client_id}"));
-    server.0.dashboard.remember(Trial { client_id, scope, audience, outcome });
+    server.0.dashboard.remember(Trial {
+        client_id,
+        scope,
+        audience,
+        outcome,
+    });
     Ok(to)
 }
 
@@ -60,7 +65,8 @@ fn render(server: &Inner, session: &Session, chosen: Option<&Registration>) -> M
     let trial = chosen
         .and_then(|chosen| server.dashboard.trial_of(&chosen.client_id))
         .filter(|trial| trial.audience.is_empty() || is_there(&trial.audience));
-    let is_chosen = |one: &Registration| chosen.is_some_and(|chosen| chosen.client_id == one.client_id);
+    let is_chosen =
+        |one: &Registration| chosen.is_some_and(|chosen| chosen.client_id == one.client_id);
     let scope = trial.as_ref().map_or("", |trial| trial.scope.as_str());
     let audience = trial.as_ref().map_or("", |trial| trial.audience.as_str());
     let body = html! {
@@ -128,9 +134,15 @@ fn taken_apart(token: &str, now: UnixTime) -> Markup {
         let part = URL_SAFE_NO_PAD.decode(part).unwrap_or_default();
         serde_json::from_slice::<Value>(&part).unwrap_or_default()
     });
-    let (header, claims) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (header, claims) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
     let pretty = |part: &Value| serde_json::to_string_pretty(part).unwrap_or_default();
-    let expires_at = claims.get("exp").and_then(Value::as_u64).map(UnixTime::from_secs);
+    let expires_at = claims
+        .get("exp")
+        .and_then(Value::as_u64)
+        .map(UnixTime::from_secs);
     html! {
         p {
             span.badge.good { "200" } " Token issued"

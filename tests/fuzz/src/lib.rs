@@ -17,8 +17,8 @@ use serde_json::Value;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_oauth::transport::{SendFuture, Transport};
 use tower_oauth::{
-    Audience, AuthContext, Issuer, KeySet, ManualClock, Refresher, Rejection, RejectionKind, ResourceServer,
-    TrustedIssuer, UnixTime,
+    Audience, AuthContext, Issuer, KeySet, ManualClock, Refresher, Rejection, RejectionKind,
+    ResourceServer, TrustedIssuer, UnixTime,
 };
 
 pub const ISSUER: &str = "https://as.example";
@@ -81,25 +81,39 @@ impl Bench {
     /// What the layer says of a token.
     pub fn judge(&self, token: &str) -> Result<AuthContext, RejectionKind> {
         match HeaderValue::try_from(format!("Bearer {token}")) {
-            Ok(field) => self.send(Request::builder().header(header::AUTHORIZATION, field).body(()).unwrap()),
+            Ok(field) => self.send(
+                Request::builder()
+                    .header(header::AUTHORIZATION, field)
+                    .body(())
+                    .unwrap(),
+            ),
             Err(_) => Err(RejectionKind::InvalidRequest),
         }
     }
 
     /// What the layer says of a request. A refusal is checked for its form, too.
     pub fn send(&self, request: Request<()>) -> Result<AuthContext, RejectionKind> {
-        let service = self.server.layer().layer(service_fn(async |request: Request<()>| {
-            let mut response = Response::new(());
-            let context = AuthContext::of(&request).expect("what is served has a context").clone();
-            response.extensions_mut().insert(context);
-            Ok::<_, Infallible>(response)
-        }));
+        let service = self
+            .server
+            .layer()
+            .layer(service_fn(async |request: Request<()>| {
+                let mut response = Response::new(());
+                let context = AuthContext::of(&request)
+                    .expect("what is served has a context")
+                    .clone();
+                response.extensions_mut().insert(context);
+                Ok::<_, Infallible>(response)
+            }));
         let response = now_or_never(service.oneshot(request)).expect("infallible");
         if let Some(context) = response.extensions().get::<AuthContext>() {
             assert_eq!(response.status(), 200);
             return Ok(context.clone());
         }
-        let kind = response.extensions().get::<Rejection>().expect("served or refused").kind();
+        let kind = response
+            .extensions()
+            .get::<Rejection>()
+            .expect("served or refused")
+            .kind();
         assert!(matches!(response.status().as_u16(), 400 | 401), "{kind}");
         assert!(response.headers().contains_key(header::WWW_AUTHENTICATE));
         Err(kind)
@@ -107,7 +121,10 @@ impl Bench {
 }
 
 fn trusted() -> TrustedIssuer {
-    TrustedIssuer::new(Issuer::new(ISSUER).expect("a URL"), Audience::new(AUDIENCE).expect("a name"))
+    TrustedIssuer::new(
+        Issuer::new(ISSUER).expect("a URL"),
+        Audience::new(AUDIENCE).expect("a name"),
+    )
 }
 
 /// Without anything to fetch, everything is decided in the first poll.
@@ -139,7 +156,10 @@ struct OneAnswerInner {
 
 impl OneAnswer {
     pub fn new(answer: Response<Bytes>) -> Self {
-        Self(Arc::new(OneAnswerInner { answer, asked: Mutex::default() }))
+        Self(Arc::new(OneAnswerInner {
+            answer,
+            asked: Mutex::default(),
+        }))
     }
 
     /// The URLs that were asked for.
@@ -154,7 +174,10 @@ impl OneAnswer {
             None => trusted(),
         };
         let builder = ResourceServer::trusting(issuer).transport(self.clone());
-        builder.clock(ManualClock::at(UnixTime::from_secs(NOW))).build().expect("good settings")
+        builder
+            .clock(ManualClock::at(UnixTime::from_secs(NOW)))
+            .build()
+            .expect("good settings")
     }
 }
 
@@ -166,7 +189,11 @@ impl fmt::Debug for OneAnswer {
 
 impl Transport for OneAnswer {
     fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
-        self.0.asked.lock().expect("nobody panics with it").push(request.uri().to_string());
+        self.0
+            .asked
+            .lock()
+            .expect("nobody panics with it")
+            .push(request.uri().to_string());
         let mut answer = Response::new(self.0.answer.body().clone());
         *answer.status_mut() = self.0.answer.status();
         *answer.headers_mut() = self.0.answer.headers().clone();
@@ -183,7 +210,8 @@ pub fn run_for(seconds: u64, refresher: Refresher) {
         .expect("a runtime"));
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
-            let _elapsed = tokio::time::timeout(std::time::Duration::from_secs(seconds), refresher).await;
+            let _elapsed =
+                tokio::time::timeout(std::time::Duration::from_secs(seconds), refresher).await;
         });
     });
 }

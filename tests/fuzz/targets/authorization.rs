@@ -31,8 +31,12 @@ fuzz_target!(|input: &[u8]| {
             HeaderValue::from_bytes(&filled).ok()
         };
         let Some(one) = fill(first) else { return };
-        let uri = format!("/orders?{query}").parse().unwrap_or(Uri::from_static("/orders"));
-        let mut request = Request::builder().uri(uri.clone()).header(header::AUTHORIZATION, one.clone());
+        let uri = format!("/orders?{query}")
+            .parse()
+            .unwrap_or(Uri::from_static("/orders"));
+        let mut request = Request::builder()
+            .uri(uri.clone())
+            .header(header::AUTHORIZATION, one.clone());
         let two = second.and_then(fill);
         let several = two.is_some();
         if let Some(two) = two {
@@ -44,7 +48,10 @@ fuzz_target!(|input: &[u8]| {
             assert!(scheme.eq_ignore_ascii_case(b"bearer "));
             assert_eq!(token, good.as_bytes());
             assert!(
-                !uri.query().unwrap_or_default().split('&').any(|pair| pair.starts_with("access_token="))
+                !uri.query()
+                    .unwrap_or_default()
+                    .split('&')
+                    .any(|pair| pair.starts_with("access_token="))
             );
         }
     });

@@ -10,18 +10,23 @@ use http::{HeaderValue, Response, StatusCode, header};
 use libfuzzer_sys::fuzz_target;
 use tower_oauth_fuzz::{OneAnswer, run_for};
 
-const KEYS: &str =
-    r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
 fuzz_target!(|input: &[u8]| {
     let mut lines = input.splitn(3, |byte| *byte == b'\n');
     let fails = lines.next() != Some(b"ok");
-    let (cache_control, retry_after) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let (cache_control, retry_after) = (
+        lines.next().unwrap_or_default(),
+        lines.next().unwrap_or_default(),
+    );
     let mut answer = Response::new(Bytes::from_static(KEYS.as_bytes()));
     if fails {
         *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
-    for (name, value) in [(header::CACHE_CONTROL, cache_control), (header::RETRY_AFTER, retry_after)] {
+    for (name, value) in [
+        (header::CACHE_CONTROL, cache_control),
+        (header::RETRY_AFTER, retry_after),
+    ] {
         if let Ok(value) = HeaderValue::from_bytes(value) {
             answer.headers_mut().insert(name, value);
         }

@@ -10,16 +10,25 @@ use tower_oauth_fuzz::{AUDIENCE, Bench, HEADER, ISSUER, NOW, plain};
 thread_local!(static BENCH: Bench = Bench::new());
 
 fn text<'a>(claims: &'a serde_json::Map<String, Value>, name: &str) -> Option<&'a str> {
-    claims.get(name).map(|claim| claim.as_str().expect("a registered claim of the wrong type is refused"))
+    claims.get(name).map(|claim| {
+        claim
+            .as_str()
+            .expect("a registered claim of the wrong type is refused")
+    })
 }
 
 fuzz_target!(|payload: &[u8]| {
     BENCH.with(|bench| {
-        let Ok(context) = bench.judge(&bench.sign(HEADER, payload)) else { return };
+        let Ok(context) = bench.judge(&bench.sign(HEADER, payload)) else {
+            return;
+        };
         let claims = plain(payload);
         assert_eq!(claims["iss"], ISSUER);
         let audience = match &claims["aud"] {
-            Value::Array(list) => list.iter().map(|one| one.as_str().expect("a string")).collect(),
+            Value::Array(list) => list
+                .iter()
+                .map(|one| one.as_str().expect("a string"))
+                .collect(),
             one => vec![one.as_str().expect("a string")],
         };
         assert!(audience.contains(&AUDIENCE));
@@ -28,16 +37,24 @@ fuzz_target!(|payload: &[u8]| {
         assert!(expires_at + 60.0 > NOW as f64);
         assert_eq!(context.expires_at().as_secs(), expires_at as u64);
         for not_later in ["nbf", "iat"] {
-            let date = claims.get(not_later).map_or(0.0, |date| date.as_f64().expect("a number"));
+            let date = claims
+                .get(not_later)
+                .map_or(0.0, |date| date.as_f64().expect("a number"));
             assert!(date < (NOW + 61) as f64);
         }
         for refused in ["cnf", "at_hash", "c_hash", "events"] {
             assert!(!claims.contains_key(refused), "{refused}");
         }
         assert_eq!(context.subject(), text(&claims, "sub"));
-        assert_eq!(context.client_id(), text(&claims, "client_id").or(text(&claims, "azp")));
+        assert_eq!(
+            context.client_id(),
+            text(&claims, "client_id").or(text(&claims, "azp"))
+        );
         // What was accepted can be read, whatever it is read as.
         let _roles = context.roles();
-        assert_eq!(context.claims::<Value>().expect("an object"), Value::Object(claims));
+        assert_eq!(
+            context.claims::<Value>().expect("an object"),
+            Value::Object(claims)
+        );
     });
 });

@@ -23,7 +23,9 @@ thread_local!(static BENCH: (Bench, DecodingKey, Validation) = {
 });
 
 fuzz_target!(|input: &[u8]| {
-    let Some(at) = input.iter().position(|byte| *byte == b'\n') else { return };
+    let Some(at) = input.iter().position(|byte| *byte == b'\n') else {
+        return;
+    };
     let (header, payload) = (&input[..at], &input[at + 1..]);
     BENCH.with(|(bench, key, policy)| {
         let token = bench.sign(header, payload);

@@ -18,7 +18,10 @@ fuzz_target!(|header: &[u8]| {
             }
             if let Some(typ) = header.get("typ") {
                 let typ = typ.as_str().expect("a string").to_ascii_lowercase();
-                assert!(["jwt", "jose", "at+jwt", "application/at+jwt"].contains(&&*typ), "{typ}");
+                assert!(
+                    ["jwt", "jose", "at+jwt", "application/at+jwt"].contains(&&*typ),
+                    "{typ}"
+                );
             }
         }
     });

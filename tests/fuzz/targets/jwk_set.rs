@@ -14,12 +14,21 @@ struct Document {
 }
 
 fuzz_target!(|document: &[u8]| {
-    let Ok(keys) = KeySet::from_json(document) else { return };
-    let Document { keys: members } = serde_json::from_slice(document).expect("accepted, and so an object");
+    let Ok(keys) = KeySet::from_json(document) else {
+        return;
+    };
+    let Document { keys: members } =
+        serde_json::from_slice(document).expect("accepted, and so an object");
     let members = members.len();
     assert!((1..=100).contains(&members));
     assert!(keys.len() >= 1);
-    assert!(keys.len() + keys.skipped().count() >= members, "each member is used or told of");
-    assert!(keys.key_ids().all(|kid| !kid.is_empty() && kid.len() <= 255));
+    assert!(
+        keys.len() + keys.skipped().count() >= members,
+        "each member is used or told of"
+    );
+    assert!(
+        keys.key_ids()
+            .all(|kid| !kid.is_empty() && kid.len() <= 255)
+    );
     let _shown = format!("{keys:?}");
 });
