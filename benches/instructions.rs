@@ -90,7 +90,8 @@ fn case(algorithm: &str, cached: u64, token: impl FnOnce(&Signer) -> String) -> 
         Audience::new(AUDIENCE).unwrap(),
     );
     let issuer = issuer.keys(KeySet::from_json(signer.jwks().as_bytes()).unwrap());
-    let builder = ResourceServer::trusting(issuer).clock(ManualClock::at(UnixTime::from_secs(NOW)));
+    let builder =
+        ResourceServer::from_issuer(issuer).clock(ManualClock::at(UnixTime::from_secs(NOW)));
     let server = builder.max_cached_tokens(cached).build().unwrap().0;
     let mut service = server.layer().layer(service_fn(answer as Answer));
     for number in [0, 0, 1, 1, 2] {

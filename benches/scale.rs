@@ -268,10 +268,10 @@ fn by_memory(jwks: &str, tokens: &[String]) {
         for field in some.iter().chain(&*some) {
             assert_eq!(call(request(field)), 200);
         }
-        let _after_housekeeping = server.cached_tokens();
+        let _after_housekeeping = server.cached_token_count();
     });
     let (kept, live) = (
-        server.cached_tokens(),
+        server.cached_token_count(),
         u64::try_from(taken.bytes_current).unwrap(),
     );
     println!(

@@ -311,7 +311,7 @@ fn refusals(signer: &Signer, good: &str) -> Vec<Row> {
         .layer(scope.layer(service_fn(rounds::answer)));
     rows.push(refused("other scope", &good, calls(scoped), 403));
     let revoking = server(&jwks, |builder| builder);
-    assert!(revoking.revoke_kid(&Issuer::new(ISSUER).unwrap(), &tokens::kid()));
+    assert!(revoking.revoke_key(&Issuer::new(ISSUER).unwrap(), &tokens::kid()));
     rows.push(refused("revoked key", &good, layered(&revoking), 401));
     rows.push(refused("no keys yet", &good, layered(&without_keys()), 503));
     rows
@@ -335,7 +335,7 @@ fn without_keys() -> ResourceServer {
         Issuer::new(ISSUER).unwrap(),
         Audience::new(AUDIENCE).unwrap(),
     );
-    ResourceServer::trusting(issuer).build().unwrap().0
+    ResourceServer::from_issuer(issuer).build().unwrap().0
 }
 
 fn parsed(signer: &Signer, algorithm: &str) -> ParsedPublicKey {

@@ -22,7 +22,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower::{Service, ServiceBuilder, ServiceExt as _};
-use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, RegisteredApplication};
+use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, RegisteredApplication};
 use tower_oauth::{
     Audience, AuthContext, BoxError, Endpoint, RequireScopeLayer, ResourceServer, Scope,
     TokenManager,
@@ -88,7 +88,7 @@ async fn main() -> Result<(), BoxError> {
     }
     tell(
         "101 calls",
-        format!("{} token request", server.requests(Endpoints::Token)),
+        format!("{} token request", server.requests(EndpointKind::Token)),
     );
 
     // 5. Who is turned away, and what it is told.
@@ -142,7 +142,7 @@ async fn main() -> Result<(), BoxError> {
                 format!("{} keys are published", server.keys().len()),
             );
             // The old token is still good; the next one is signed by the new key.
-            let _another_one_can_be_had = tokens.reject(&tokens.access_token().await?);
+            let _another_one_can_be_had = tokens.invalidate(&tokens.access_token().await?);
         }
         calls += 1;
         let (status, _) = call(&client, get_request(&url, "/protected_resource")).await?;

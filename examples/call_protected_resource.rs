@@ -141,7 +141,7 @@ fn settings() -> Result<TokenManagerBuilder, Unusable> {
                 }
                 None => {
                     let issuer = Issuer::new(url).map_err(from_variable("OAUTH_SERVER_URL"))?;
-                    TokenManager::discover(issuer, credentials)
+                    TokenManager::for_issuer(issuer, credentials)
                         .map_err(from_variable("OAUTH_SERVER_URL"))?
                 }
             }

@@ -46,7 +46,7 @@ async fn main() -> Result<(), BoxError> {
 }
 
 async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let caller = AuthContext::of(&request)
+    let caller = AuthContext::from_request(&request)
         .and_then(AuthContext::subject)
         .unwrap_or("an unnamed application");
     Ok(Response::new(Full::from(format!("Hello, {caller}"))))

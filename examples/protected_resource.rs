@@ -34,7 +34,7 @@ use tower::Layer;
 use tower_oauth::app_id::Binding;
 use tower_oauth::{
     Audience, AuthContext, Endpoint, Issuer, RefreshPolicy, RequireScopeLayer, ResourceServer,
-    ResourceServerBuilder, StartUp, TokenProfile,
+    ResourceServerBuilder, Startup, TokenProfile,
 };
 
 #[tokio::main]
@@ -53,7 +53,7 @@ async fn run() -> Result<(), Unusable> {
         .install_recorder()
         .map_err(|error| Unusable::new("metrics", error))?;
     let resource = settings()?
-        .start_up(StartUp::Background)
+        .startup(Startup::Background)
         .start()
         .await
         .map_err(|error| Unusable::new("ISSUER", error))?;
@@ -110,7 +110,7 @@ async fn context(context: AuthContext) -> Json<Value> {
 /// What a readiness probe asks, with the reasons for whoever reads along.
 async fn ready(State(resource): State<ResourceServer>) -> Response {
     let body = Json(json!({ "key_sets": resource.key_sets() }));
-    if resource.is_ready() {
+    if resource.keys_available() {
         body.into_response()
     } else {
         (
@@ -195,7 +195,7 @@ fn issuer(audiences: Vec<Audience>) -> Result<ResourceServerBuilder, Unusable> {
                 .next()
                 .ok_or_else(|| Unusable::new("AUDIENCE", "is required with ISSUER"))?;
             let builder = ResourceServer::builder(issuer, first);
-            audiences.fold(builder, also_audience)
+            audiences.fold(builder, add_audience)
         }
     };
     Ok(match jwks_uri {
@@ -204,8 +204,8 @@ fn issuer(audiences: Vec<Audience>) -> Result<ResourceServerBuilder, Unusable> {
     })
 }
 
-fn also_audience(builder: ResourceServerBuilder, audience: Audience) -> ResourceServerBuilder {
-    builder.issuer(|issuer| issuer.also_audience(audience))
+fn add_audience(builder: ResourceServerBuilder, audience: Audience) -> ResourceServerBuilder {
+    builder.issuer(|issuer| issuer.add_audience(audience))
 }
 
 fn resource_server(
@@ -219,5 +219,5 @@ fn resource_server(
             .resource_server()
             .map_err(from_variable("AUDIENCE"))?,
     };
-    Ok(audiences.fold(builder, also_audience))
+    Ok(audiences.fold(builder, add_audience))
 }

@@ -34,7 +34,7 @@ impl tower::Service<Request<Body>> for Greeter {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let caller = AuthContext::of(&request)
+        let caller = AuthContext::from_request(&request)
             .and_then(AuthContext::client_id)
             .unwrap_or("unnamed");
         std::future::ready(Ok(

@@ -25,12 +25,16 @@ async fn main() -> Result<(), BoxError> {
     let credentials =
         ClientCredentials::new(std::env::var("CLIENT_ID")?, std::env::var("CLIENT_SECRET")?);
     let issuer = Issuer::new(std::env::var("OAUTH_SERVER_URL")?)?;
-    let tokens = TokenManager::discover(issuer, credentials)?
+    let tokens = TokenManager::for_issuer(issuer, credentials)?
         .allow_loopback_http()
         .start()?;
 
     let client = ServiceBuilder::new()
-        .layer(tokens.layer([Endpoint::new(&url)?]).replay_cloned())
+        .layer(
+            tokens
+                .layer([Endpoint::new(&url)?])
+                .retry_with_cloned_body(),
+        )
         .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
 
     let response = client

@@ -113,7 +113,7 @@ impl ManualClock {
     /// due on the way happen on the way. For tests whose tokio time is paused
     /// (`#[tokio::test(start_paused = true)]`), where it takes as long as what is done on the way,
     /// and some milliseconds for an hour; elsewhere it takes `by`, in whole seconds.
-    pub async fn pass(&self, by: Duration) {
+    pub async fn advance_with_timers(&self, by: Duration) {
         const SECOND: Duration = Duration::from_secs(1);
         for _ in 0..by.as_secs() {
             self.advance(SECOND);

@@ -89,7 +89,7 @@ pub enum Operation {
     /// Reading authorization server metadata (RFC 8414).
     Discovery,
     /// Fetching a key set (RFC 7517).
-    KeySet,
+    JwksFetch,
     /// Calling the App ID management API.
     Management,
     /// Requesting an access token (RFC 6749 §4.4.2).
@@ -101,7 +101,7 @@ impl fmt::Display for Operation {
         f.write_str(match self {
             Self::Configuration => "configuration",
             Self::Discovery => "discovery of authorization server metadata",
-            Self::KeySet => "fetch of the key set",
+            Self::JwksFetch => "fetch of the key set",
             Self::Management => "management request",
             Self::TokenRequest => "token request",
         })

@@ -123,7 +123,8 @@ mod vectors;
 
 pub use self::client::{
     AccessToken, BearerTokenFuture, BearerTokenLayer, BearerTokenService, ClientCredentials,
-    Renewer, Replay, ReplayCloned, ReplayEmpty, ReplayNever, TokenManager, TokenManagerBuilder,
+    CloneAnyBody, CloneBody, CloneEmptyBody, CloneNoBody, Renewer, TokenManager,
+    TokenManagerBuilder,
 };
 #[cfg(any(test, feature = "test-util"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
@@ -132,16 +133,16 @@ pub use self::clock::{Clock, SystemClock, UnixTime};
 pub use self::error::{BoxError, ConfigError, Error, ErrorKind, OAuthError, Operation};
 pub use self::jwt::{Algorithm, TokenProfile};
 pub use self::key_set::{
-    KeySet, KeySetState, KeySetStatus, RefreshCause, RefreshPolicy, Refreshes, SkipReason,
+    KeySet, KeySetState, KeySetStatus, RefreshCause, RefreshCounts, RefreshPolicy, SkipReason,
 };
 pub use self::oauth::{Audience, Endpoint, Issuer, Scope};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use self::resource_server::AuthContextRejection;
 pub use self::resource_server::{
-    AuthContext, Challenge, ClaimError, Refresher, Rejection, RejectionKind, RejectionResponse,
-    RequireScopeFuture, RequireScopeLayer, RequireScopeService, ResourceServer,
-    ResourceServerBuilder, ResourceServerLayer, ResourceServerService, ResponseFuture, StartUp,
+    AuthContext, ClaimError, DefaultRejectionResponse, Refresher, Rejection, RejectionKind,
+    RejectionResponse, RequireScopeFuture, RequireScopeLayer, RequireScopeService, ResourceServer,
+    ResourceServerBuilder, ResourceServerLayer, ResourceServerService, ResponseFuture, Startup,
     TrustedIssuer,
 };
 

@@ -109,7 +109,7 @@ names! { COUNTERS:
     REQUESTS = "tower_oauth_requests_total";
     /// Requests whose token was verified before, and the verdict still held.
     VERDICT_CACHE_HITS = "tower_oauth_verdict_cache_hits_total";
-    /// Refreshes of a key set by cause, outcome and class of error.
+    /// RefreshCounts of a key set by cause, outcome and class of error.
     REFRESHES = "tower_oauth_key_set_refreshes_total";
     /// Requests that waited for a newer key set.
     WAITS = "tower_oauth_key_set_waits_total";
@@ -122,7 +122,7 @@ names! { COUNTERS:
 names! { GAUGES:
     /// Unix time of the last successful refresh.
     REFRESHED_AT = "tower_oauth_key_set_refreshed_timestamp_seconds";
-    /// Refreshes that failed since the last good one.
+    /// RefreshCounts that failed since the last good one.
     CONSECUTIVE_FAILURES = "tower_oauth_key_set_consecutive_failures";
     /// How many different sets there have been.
     GENERATION = "tower_oauth_key_set_generation";

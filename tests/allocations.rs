@@ -90,7 +90,7 @@ fn a_token_that_is_verified_takes_five_allocations() {
         Audience::new(AUDIENCE).unwrap(),
     )
     .keys(KeySet::from_json(keys.as_bytes()).unwrap());
-    let uncached = ResourceServer::trusting(issuer)
+    let uncached = ResourceServer::from_issuer(issuer)
         .max_cached_tokens(0)
         .clock(bench.clock.clone());
     bench.server = uncached.build().unwrap().0;

@@ -665,7 +665,7 @@ impl Transport for Script {
         let answer = script
             .0
             .pop_front()
-            .ok_or_else(|| TransportError::unreachable("no answer is left"));
+            .ok_or_else(|| TransportError::connect("no answer is left"));
         Box::pin(async { answer })
     }
 }
@@ -1353,18 +1353,18 @@ async fn an_iam_token_that_was_answered_401_serves_on_until_another_one_is_there
     script.answer(200, &issued("one"));
     let one = iam.token().await.unwrap();
     let _ = script.request();
-    iam.reject(&one);
+    iam.invalidate(&one);
     script.answer(503, "");
     assert_eq!(iam.token().await.unwrap().expose_secret(), "one");
     let _ = script.request();
     // A late 401 of another token says nothing of this one, and an expired one is not used.
-    iam.reject(&SecretString::from("zero"));
+    iam.invalidate(&SecretString::from("zero"));
     clock.advance(Duration::from_secs(11));
     script.answer(200, &issued("two"));
     let two = iam.token().await.unwrap();
     assert_eq!(two.expose_secret(), "two");
     let _ = script.request();
-    iam.reject(&one);
+    iam.invalidate(&one);
     clock.advance(Duration::from_secs(11));
     assert_eq!(iam.token().await.unwrap().expose_secret(), "two");
     clock.advance(Duration::from_secs(3600));
@@ -1382,7 +1382,7 @@ async fn a_provider_learns_of_a_refused_token() {
             Box::pin(async { Ok(SecretString::from("mine")) })
         }
 
-        fn reject(&self, token: &SecretString) {
+        fn invalidate(&self, token: &SecretString) {
             self.0
                 .lock()
                 .unwrap()

@@ -19,11 +19,11 @@ use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::app_id::ManagementClient;
 use tower_oauth::authorization_server::{
-    AuthorizationServer, Endpoints, Fault, RegisteredApplication,
+    AuthorizationServer, EndpointKind, Fault, RegisteredApplication,
 };
 use tower_oauth::transport::Transport;
 use tower_oauth::{
-    Algorithm, AuthContext, ManualClock, Rejection, RejectionKind, ResourceServer, StartUp,
+    Algorithm, AuthContext, ManualClock, Rejection, RejectionKind, ResourceServer, Startup,
     TokenProfile, UnixTime,
 };
 
@@ -143,7 +143,7 @@ async fn judge(resource: &ResourceServer, token: &str) -> Result<AuthContext, Re
             let mut response = Response::new(());
             response
                 .extensions_mut()
-                .insert(AuthContext::of(&request).unwrap().clone());
+                .insert(AuthContext::from_request(&request).unwrap().clone());
             Ok::<_, std::convert::Infallible>(response)
         }));
     let request = Request::builder()
@@ -517,7 +517,7 @@ async fn the_metadata_are_where_rfc_8414_places_them_too() {
     };
     let appended = get(bench.url("v4", ".well-known/openid-configuration")).await;
     for name in ["oauth-authorization-server", "openid-configuration"] {
-        let before = bench.server.requests(Endpoints::Discovery);
+        let before = bench.server.requests(EndpointKind::Discovery);
         let url = format!("{base}/.well-known/{name}/oauth/v4/{TENANT}");
         let inserted = get(url.clone()).await;
         assert_eq!(inserted.status(), StatusCode::OK, "{name}");
@@ -527,13 +527,13 @@ async fn the_metadata_are_where_rfc_8414_places_them_too() {
             (appended.body(), appended.headers())
         );
         assert_eq!(
-            bench.server.requests(Endpoints::Discovery),
+            bench.server.requests(EndpointKind::Discovery),
             before + 1,
             "it is counted"
         );
         bench
             .server
-            .fail_next(Endpoints::Discovery, 1, Fault::Outage(None));
+            .fail_next(EndpointKind::Discovery, 1, Fault::Outage(None));
         assert_eq!(
             get(url).await.status(),
             StatusCode::SERVICE_UNAVAILABLE,
@@ -693,15 +693,15 @@ async fn minted_tokens_are_wrong_in_the_way_that_was_asked_for() {
     // The table of the guide to tests.
     let cases = [
         (mint().expired(), RejectionKind::Expired),
-        (mint().audience(["orders"]), RejectionKind::Audience),
-        (mint().without("exp"), RejectionKind::Claim),
-        (mint().without("aud"), RejectionKind::Claim),
+        (mint().audience(["orders"]), RejectionKind::InvalidAudience),
+        (mint().without("exp"), RejectionKind::InvalidClaims),
+        (mint().without("aud"), RejectionKind::InvalidClaims),
         (
             mint().claim("iss", "https://evil.example"),
-            RejectionKind::Issuer,
+            RejectionKind::UntrustedIssuer,
         ),
-        (mint().with_another_key(), RejectionKind::BadSignature),
-        (mint().tampered(), RejectionKind::BadSignature),
+        (mint().with_another_key(), RejectionKind::InvalidSignature),
+        (mint().tampered(), RejectionKind::InvalidSignature),
         (
             mint().with_unknown_key(Algorithm::Es256),
             RejectionKind::UnknownKey,
@@ -711,15 +711,18 @@ async fn minted_tokens_are_wrong_in_the_way_that_was_asked_for() {
             mint().hs256_with_public_key(),
             RejectionKind::UnsupportedAlgorithm,
         ),
-        (mint().header("typ", "dpop+jwt"), RejectionKind::Type),
+        (
+            mint().header("typ", "dpop+jwt"),
+            RejectionKind::UnexpectedTokenType,
+        ),
         (
             mint().claim("nbf", 4_000_000_000_u64),
             RejectionKind::NotYetValid,
         ),
-        (mint().claim("exp", "soon"), RejectionKind::Claim),
+        (mint().claim("exp", "soon"), RejectionKind::InvalidClaims),
         (
             mint().claim("cnf", json!({ "jkt": "x" })),
-            RejectionKind::SenderConstrained,
+            RejectionKind::MissingProofOfPossession,
         ),
     ];
     for (mint, kind) in cases {
@@ -991,13 +994,13 @@ async fn faults_spoil_answers_and_tokens_with_known_keys_go_on() {
         Fault::Status(StatusCode::NOT_FOUND),
     ] {
         let (fetched, failed) = (
-            bench.server.requests(Endpoints::Keys),
+            bench.server.requests(EndpointKind::Keys),
             resource.key_sets()[0].refreshes_failed(),
         );
-        bench.server.fail(Endpoints::Keys, fault.clone());
+        bench.server.fail(EndpointKind::Keys, fault.clone());
         tokio::time::sleep(Duration::from_secs(400)).await;
         assert!(
-            bench.server.requests(Endpoints::Keys) > fetched,
+            bench.server.requests(EndpointKind::Keys) > fetched,
             "{fault:?}"
         );
         assert!(
@@ -1021,10 +1024,12 @@ async fn faults_count_down_and_a_manager_gets_over_them() {
     let binding = bench.app.binding().unwrap();
     bench
         .server
-        .fail_next(Endpoints::Token, 2, Fault::Outage(None));
-    bench
-        .server
-        .fail_next(Endpoints::Token, 1, Fault::Latency(Duration::from_secs(1)));
+        .fail_next(EndpointKind::Token, 2, Fault::Outage(None));
+    bench.server.fail_next(
+        EndpointKind::Token,
+        1,
+        Fault::Latency(Duration::from_secs(1)),
+    );
     let tokens = binding
         .token_manager()
         .unwrap()
@@ -1036,7 +1041,7 @@ async fn faults_count_down_and_a_manager_gets_over_them() {
         .access_token()
         .await
         .unwrap();
-    assert_eq!(bench.server.requests(Endpoints::Token), 3);
+    assert_eq!(bench.server.requests(EndpointKind::Token), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -1046,18 +1051,18 @@ async fn a_rotation_is_followed_at_the_first_token_of_the_new_key() {
     bench.server.rotate().unwrap();
     let token = bench.server.mint(&bench.app).sign();
     judge(&resource, &token).await.unwrap();
-    assert_eq!(bench.server.requests(Endpoints::Keys), 2);
+    assert_eq!(bench.server.requests(EndpointKind::Keys), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_resource_server_that_starts_first_becomes_ready_by_itself() {
     let bench = Bench::new();
-    bench.server.fail_next(Endpoints::Keys, 3, Fault::Reset);
+    bench.server.fail_next(EndpointKind::Keys, 3, Fault::Reset);
     let builder = bench.app.binding().unwrap().resource_server().unwrap();
     let resource = builder
         .transport(bench.server.transport())
         .clock(bench.clock.clone())
-        .start_up(StartUp::Background)
+        .startup(Startup::Background)
         .start()
         .await
         .unwrap();
@@ -1066,7 +1071,7 @@ async fn a_resource_server_that_starts_first_becomes_ready_by_itself() {
         judge(&resource, &token).await.map(|_| ()),
         Err(RejectionKind::KeysUnavailable)
     );
-    tokio::time::timeout(Duration::from_secs(10), resource.ready())
+    tokio::time::timeout(Duration::from_secs(10), resource.wait_for_keys())
         .await
         .unwrap();
     judge(&resource, &token).await.unwrap();
@@ -1450,6 +1455,6 @@ async fn the_tenant_has_to_be_named_by_the_token_or_its_issuer() {
         mint().claim("tenant", 42),
     ] {
         let judged = judge(&resource, &wrong.sign()).await;
-        assert_eq!(judged.map(|_| ()), Err(RejectionKind::Issuer));
+        assert_eq!(judged.map(|_| ()), Err(RejectionKind::UntrustedIssuer));
     }
 }

@@ -23,7 +23,7 @@ use fantoccini::Locator;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tower_oauth::app_id::Binding;
-use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, Fault};
+use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, Fault};
 
 async fn start() -> AuthorizationServer {
     let listening = AuthorizationServer::builder().bind(0).await.unwrap();
@@ -328,7 +328,7 @@ async fn a_link_from_another_site_leaves_open_forms_good() {
 async fn the_fault_that_is_on_is_told_by_more_than_colours() {
     with_browser(true, async |browser: Browser| {
         let server = start().await;
-        server.fail(Endpoints::Token, Fault::Garbage);
+        server.fail(EndpointKind::Token, Fault::Garbage);
         let forced = json!({ "features": [{ "name": "forced-colors", "value": "active" }] });
         browser.devtools("Emulation.setEmulatedMedia", forced).await;
         browser.open(&format!("{}/faults", server.base_url())).await;
@@ -538,14 +538,14 @@ async fn furnish(server: &AuthorizationServer) -> String {
     };
     send(token("wrong")).await;
     send(token(reports.secret().expose_secret())).await;
-    server.fail_next(Endpoints::Keys, 1, Fault::Outage(None));
+    server.fail_next(EndpointKind::Keys, 1, Fault::Outage(None));
     send(http.get(server.jwks_uri().as_str())).await;
-    server.fail_next(Endpoints::Discovery, 1, Fault::Garbage);
+    server.fail_next(EndpointKind::Discovery, 1, Fault::Garbage);
     send(http.get(format!(
         "{}/.well-known/openid-configuration",
         server.issuer().as_str()
     )))
     .await;
-    server.fail(Endpoints::Introspection, Fault::Garbage);
+    server.fail(EndpointKind::Introspection, Fault::Garbage);
     reports.client_id().to_owned()
 }

@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower_oauth::transport::ReqwestTransport;
 use tower_oauth::{
-    Audience, ClientCredentials, Endpoint, ErrorKind, Issuer, ResourceServer, StartUp, TokenManager,
+    Audience, ClientCredentials, Endpoint, ErrorKind, Issuer, ResourceServer, Startup, TokenManager,
 };
 
 /// One DER value (X.690 §8.1) of fewer than 64 KiB.
@@ -144,7 +144,8 @@ async fn a_certificate_error_fails_at_once_and_the_log_says_why() {
         let credentials = || ClientCredentials::new("orders", "secret");
         let token_endpoint = Endpoint::new(format!("{url}/token")).unwrap();
         let fixed = TokenManager::builder(token_endpoint, credentials());
-        let discovered = TokenManager::discover(Issuer::new(&url).unwrap(), credentials()).unwrap();
+        let discovered =
+            TokenManager::for_issuer(Issuer::new(&url).unwrap(), credentials()).unwrap();
         for (builder, sent) in [(fixed, 1), (discovered, 2)] {
             log::forget();
             let tokens = builder.transport(transport()).start().unwrap();
@@ -176,12 +177,12 @@ async fn a_certificate_error_of_a_key_set_is_told_from_an_outage() {
         ResourceServer::builder(Issuer::new(&url).unwrap(), Audience::new("orders").unwrap());
     let server = builder
         .transport(transport())
-        .start_up(StartUp::Background)
+        .startup(Startup::Background)
         .start()
         .await
         .unwrap();
     assert_eq!(
-        server.refresh_now().await.unwrap_err().kind(),
+        server.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::Certificate
     );
     assert!(log::heard("UnknownIssuer"));
@@ -209,7 +210,7 @@ async fn another_failure_of_tls_is_no_certificate_error() {
     );
     let tokens = tokens
         .transport(transport())
-        .give_up_after(std::time::Duration::from_secs(2));
+        .acquire_timeout(std::time::Duration::from_secs(2));
     let error = tokens.start().unwrap().access_token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transport);
 }

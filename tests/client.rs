@@ -255,7 +255,7 @@ async fn a_failed_renewal_is_not_noticed_while_the_token_is_good() {
 async fn a_token_is_not_handed_out_when_it_is_about_to_expire() {
     let endpoint = TokenEndpoint::answering(Reply::Hang).then([Reply::Token(300)]);
     let manager = builder(&endpoint)
-        .give_up_after(Duration::from_secs(5))
+        .acquire_timeout(Duration::from_secs(5))
         .start()
         .unwrap();
     token(&manager).await;
@@ -461,7 +461,7 @@ async fn never_are_two_requests_in_flight() {
             for _ in 0..200 {
                 let token = manager.access_token().await.unwrap();
                 if caller == 0 {
-                    let _ = manager.reject(&token);
+                    let _ = manager.invalidate(&token);
                 }
                 sleep(Duration::from_millis(17 + caller)).await;
             }
@@ -476,7 +476,7 @@ async fn a_rejected_token_is_replaced_once_and_then_kept_for_a_while() {
     let endpoint = TokenEndpoint::answering(Reply::Token(3600));
     let manager = manager(&endpoint);
     let first = manager.access_token().await.unwrap();
-    assert!(manager.reject(&first));
+    assert!(manager.invalidate(&first));
     assert_eq!(
         token(&manager).await,
         "token-1",
@@ -484,7 +484,7 @@ async fn a_rejected_token_is_replaced_once_and_then_kept_for_a_while() {
     );
     let second = manager.replace(&first).await.unwrap();
     assert_eq!(second.expose_secret(), "token-2");
-    assert!(manager.reject(&first), "there is another one by now");
+    assert!(manager.invalidate(&first), "there is another one by now");
     assert_eq!(
         manager.replace(&first).await.unwrap().expose_secret(),
         "token-2"
@@ -495,13 +495,13 @@ async fn a_rejected_token_is_replaced_once_and_then_kept_for_a_while() {
         "which a rejection of the old one leaves alone"
     );
     assert!(
-        !manager.reject(&second),
+        !manager.invalidate(&second),
         "it is not the token that is at fault"
     );
     assert!(manager.replace(&second).await.is_none());
     assert_eq!(endpoint.count(), 2);
     seconds(10).await;
-    assert!(manager.reject(&second));
+    assert!(manager.invalidate(&second));
     seconds(1).await;
     assert_eq!(
         token(&manager).await,
@@ -524,7 +524,7 @@ async fn many_threads_that_refuse_a_token_at_once_cause_one_token_request() {
             let first = manager.access_token().await.unwrap();
             let successor = manager.replace(&first).await;
             for _ in 0..200 {
-                let _once_is_enough = manager.reject(&manager.access_token().await.unwrap());
+                let _once_is_enough = manager.invalidate(&manager.access_token().await.unwrap());
             }
             (
                 first.expose_secret().to_owned(),
@@ -563,16 +563,16 @@ async fn a_successor_that_took_long_is_not_replaced_within_ten_seconds_either() 
     ]);
     let manager = manager(&endpoint);
     let first = manager.access_token().await.unwrap();
-    assert!(manager.reject(&first));
+    assert!(manager.invalidate(&first));
     seconds(62).await;
     let second = manager.access_token().await.unwrap();
     assert_eq!(second.expose_secret(), "token-2");
     assert!(
-        !manager.reject(&second),
+        !manager.invalidate(&second),
         "it replaced a rejected one a moment ago"
     );
     seconds(10).await;
-    assert!(manager.reject(&second));
+    assert!(manager.invalidate(&second));
     assert_eq!(endpoint.count(), 4);
 }
 
@@ -680,7 +680,7 @@ async fn client_secret_post_puts_the_credentials_into_the_body_only() {
 
 /// A manager that looks its token endpoint up.
 fn discovering(issuer: &str, endpoint: &TokenEndpoint) -> TokenManager {
-    let builder = TokenManager::discover(Issuer::new(issuer).unwrap(), credentials()).unwrap();
+    let builder = TokenManager::for_issuer(Issuer::new(issuer).unwrap(), credentials()).unwrap();
     builder
         .transport(endpoint.clone())
         .clock(TokioClock::new())
@@ -846,7 +846,7 @@ fn row_45_a_secret_never_goes_over_plain_http_by_default() {
     assert!(builder(&loopback).allow_loopback_http().build().is_ok());
     assert!(Endpoint::new("http://as.example/token").is_err());
     let issuer = Issuer::new("http://127.0.0.1:6002/oauth").unwrap();
-    let discovered = TokenManager::discover(issuer, credentials()).unwrap();
+    let discovered = TokenManager::for_issuer(issuer, credentials()).unwrap();
     assert!(discovered.transport(endpoint.clone()).build().is_err());
 }
 
@@ -855,7 +855,7 @@ async fn row_45_metadata_cannot_lead_the_secret_to_plain_http() {
     let issuer = "https://as.example";
     let metadata = json!({ "issuer": issuer, "token_endpoint": "http://as.example/token" });
     let endpoint = TokenEndpoint::answering(Reply::Token(60)).metadata(Reply::Json(200, metadata));
-    let manager = TokenManager::discover(Issuer::new(issuer).unwrap(), credentials()).unwrap();
+    let manager = TokenManager::for_issuer(Issuer::new(issuer).unwrap(), credentials()).unwrap();
     let manager = manager.transport(endpoint.clone()).start().unwrap();
     assert_eq!(
         manager.access_token().await.unwrap_err().kind(),
@@ -1060,7 +1060,8 @@ async fn metadata_of_an_https_issuer_lead_to_no_plain_http_whatever_is_allowed()
         ("http://localhost:6002", "http://127.0.0.1:6003/token", true),
     ] {
         let endpoint = TokenEndpoint::answering(Reply::Token(60)).metadata(metadata(issuer, named));
-        let builder = TokenManager::discover(Issuer::new(issuer).unwrap(), credentials()).unwrap();
+        let builder =
+            TokenManager::for_issuer(Issuer::new(issuer).unwrap(), credentials()).unwrap();
         let manager = builder
             .transport(endpoint.clone())
             .allow_loopback_http()
@@ -1113,7 +1114,7 @@ async fn what_a_server_quotes_of_secrets_and_tokens_is_in_no_error() {
     let mut quoted = quotes(secret);
     quoted.extend(quotes(assertion));
     let basic = ClientCredentials::new("orders", secret);
-    let pairs = [basic.clone(), basic.clone().basic_unencoded()];
+    let pairs = [basic.clone(), basic.clone().client_secret_basic_raw()];
     for credentials in pairs.into_iter().chain([basic.client_secret_post()]) {
         let url = Endpoint::new(TOKEN_URL).unwrap();
         // What goes out first, to learn the pair in base64.
@@ -1142,7 +1143,9 @@ async fn what_a_server_quotes_of_secrets_and_tokens_is_in_no_error() {
                 json!({ "error": "invalid_client", "error_description": words }),
             ] {
                 let endpoint = TokenEndpoint::answering(Reply::Json(status, body));
-                let builder = manager().transport(endpoint).give_up_after(Duration::ZERO);
+                let builder = manager()
+                    .transport(endpoint)
+                    .acquire_timeout(Duration::ZERO);
                 let error = builder.start().unwrap().access_token().await.unwrap_err();
                 let said = error.oauth_error().unwrap();
                 let shown = format!(
@@ -1221,7 +1224,7 @@ fn outside_of_a_runtime_start_is_an_error_and_no_panic() {
 async fn metadata_that_is_there_a_moment_later_is_used_although_a_guess_failed() {
     let issuer = "https://as.example/tenant";
     let endpoint = TokenEndpoint::answering(Reply::Status(404, None));
-    let manager = TokenManager::discover(Issuer::new(issuer).unwrap(), credentials()).unwrap();
+    let manager = TokenManager::for_issuer(Issuer::new(issuer).unwrap(), credentials()).unwrap();
     let manager = manager.transport(endpoint.clone()).start().unwrap();
     manager.access_token().await.unwrap_err();
     let metadata = json!({ "issuer": issuer, "token_endpoint": "https://as.example/oauth2/t" });

@@ -320,7 +320,7 @@ async fn a_body_is_replayed_only_where_that_was_asked_for() {
     let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
     let mut client = tokens
         .layer(origins())
-        .replay_cloned()
+        .retry_with_cloned_body()
         .layer(orders.clone());
     assert_eq!(status(&mut client, post(ORDERS)).await, StatusCode::OK);
     assert_eq!(orders.tokens(), ["token-1", "token-1", "token-2"]);
@@ -330,7 +330,7 @@ async fn a_body_is_replayed_only_where_that_was_asked_for() {
     );
 
     let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
-    let mut client = tokens.layer(origins()).replay_never().layer(orders.clone());
+    let mut client = tokens.layer(origins()).retry_never().layer(orders.clone());
     assert_eq!(
         status(&mut client, get(ORDERS)).await,
         StatusCode::UNAUTHORIZED
@@ -364,7 +364,7 @@ async fn a_refused_token_is_replaced_although_the_request_cannot_be_sent_again()
         };
         let mut client = manager(&endpoint)
             .layer(origins())
-            .replay_never()
+            .retry_never()
             .layer(orders.clone());
         for _ in 0..100 {
             send(&mut client, get(ORDERS)).await.unwrap();
@@ -383,7 +383,7 @@ async fn over_grpc_the_challenge_in_the_headers_names_the_token() {
     let endpoint = TokenEndpoint::answering(Reply::Token(3600));
     let mut client = manager(&endpoint)
         .layer(origins())
-        .replay_cloned()
+        .retry_with_cloned_body()
         .layer(orders.clone());
     let response = send(&mut client, post(ORDERS)).await.unwrap();
     assert!(!response.headers().contains_key("grpc-status"));
@@ -414,7 +414,7 @@ async fn over_grpc_the_challenge_in_the_headers_names_the_token() {
         let endpoint = TokenEndpoint::answering(Reply::Token(3600));
         let mut client = manager(&endpoint)
             .layer(origins())
-            .replay_cloned()
+            .retry_with_cloned_body()
             .layer(orders.clone());
         send(&mut client, post(ORDERS)).await.unwrap();
         tokio::time::sleep(SECOND).await;
@@ -594,7 +594,7 @@ async fn calls_that_wait_for_a_token_or_its_successor_are_bounded() {
 async fn a_refused_token_that_expires_is_not_used() {
     let endpoint = TokenEndpoint::answering(Reply::Unreachable).then([Reply::Token(60)]);
     let orders = Orders::rejecting(&["token-1"]);
-    let tokens = builder(&endpoint).give_up_after(SECOND).start().unwrap();
+    let tokens = builder(&endpoint).acquire_timeout(SECOND).start().unwrap();
     let mut client = tokens.layer(origins()).layer(orders.clone());
     assert_eq!(
         status(&mut client, get(ORDERS)).await,

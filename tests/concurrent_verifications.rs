@@ -96,7 +96,11 @@ async fn whoever_finds_no_turn_waits_beyond_a_thousand_is_turned_away_and_rememb
     let server = server(1).await;
     let known = good(0);
     assert_eq!(ask(&server, &known).await.status(), StatusCode::OK);
-    assert_eq!(server.cached_tokens(), 1, "nobody should need two turns");
+    assert_eq!(
+        server.cached_token_count(),
+        1,
+        "nobody should need two turns"
+    );
     let mut service = server.layer().layer(service_fn(answer));
     let mut call = |token: &str| {
         let mut asked = Box::pin(service.call(request(token)));
@@ -146,7 +150,7 @@ async fn whoever_finds_no_turn_waits_beyond_a_thousand_is_turned_away_and_rememb
     assert!(!turned_away.headers().contains_key(header::WWW_AUTHENTICATE));
     assert_eq!(
         turned_away.extensions().get::<Rejection>().unwrap().kind(),
-        RejectionKind::Busy
+        RejectionKind::Overloaded
     );
     assert_eq!(
         ask(&server, &known).await.status(),
@@ -160,5 +164,5 @@ async fn whoever_finds_no_turn_waits_beyond_a_thousand_is_turned_away_and_rememb
     for asked in waiting {
         assert_eq!(asked.await.unwrap().status(), StatusCode::OK);
     }
-    assert_eq!(server.cached_tokens(), 2);
+    assert_eq!(server.cached_token_count(), 2);
 }

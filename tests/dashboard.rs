@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::app_id::Binding;
 use tower_oauth::authorization_server::{
-    AuthorizationServer, AuthorizationServerBuilder, Endpoints, Fault,
+    AuthorizationServer, AuthorizationServerBuilder, EndpointKind, Fault,
 };
 use tower_oauth::transport::Transport;
 use tower_oauth::{Algorithm, ManualClock, UnixTime};
@@ -1075,7 +1075,7 @@ async fn faults_are_switched_on_and_off_endpoint_by_endpoint() {
     assert_eq!(ask().await.status(), StatusCode::OK);
     assert_eq!(asked.elapsed().as_secs(), 0);
 
-    visitor.server.fail(Endpoints::Token, Fault::Hang);
+    visitor.server.fail(EndpointKind::Token, Fault::Hang);
     assert!(
         visitor
             .page("/faults")
@@ -1125,9 +1125,11 @@ async fn activity_tells_outcomes_and_keeps_no_secret() {
             .body(Bytes::new())
             .unwrap()
     };
-    visitor.server.fail_next(Endpoints::Keys, 1, Fault::Garbage);
+    visitor
+        .server
+        .fail_next(EndpointKind::Keys, 1, Fault::Garbage);
     visitor.send(keys()).await;
-    visitor.server.fail_next(Endpoints::Keys, 1, Fault::Hang);
+    visitor.server.fail_next(EndpointKind::Keys, 1, Fault::Hang);
     tokio::time::timeout(Duration::from_secs(3), visitor.send(keys()))
         .await
         .unwrap_err();

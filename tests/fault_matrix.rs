@@ -27,7 +27,7 @@ use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::{
     Audience, ErrorKind, Issuer, KeySetState, KeySetStatus, ManualClock, RefreshPolicy,
-    ResourceServer, ResourceServerBuilder, StartUp, UnixTime,
+    ResourceServer, ResourceServerBuilder, Startup, UnixTime,
 };
 
 /// One resource, and the issuer whose tokens it judges.
@@ -86,7 +86,7 @@ impl Resource {
 
     async fn recovers(&self, fault: &str) {
         self.server
-            .refresh_now()
+            .refresh_keys()
             .await
             .unwrap_or_else(|error| panic!("after {fault}: {error}"));
         assert_eq!(self.told().state(), KeySetState::Healthy, "{fault}");
@@ -112,7 +112,7 @@ fn builder(issuer: &RawIssuer, fetch_timeout: Duration) -> ResourceServerBuilder
 async fn start(issuer: &RawIssuer, fetch_timeout: Duration) -> Resource {
     let base = format!("http://{}", issuer.address);
     let server = builder(issuer, fetch_timeout)
-        .start_up(StartUp::Require(Duration::from_secs(10)))
+        .startup(Startup::Require(Duration::from_secs(10)))
         .start()
         .await
         .unwrap();
@@ -164,7 +164,7 @@ async fn every_way_to_fail_is_survived_told_and_recovered_from() {
         // With the metadata as they were, and with the same fault there.
         for (act, is_everywhere) in [(by_place(well(), act.clone()), false), (act, true)] {
             issuer.does(act).await;
-            let error = resource.server.refresh_now().await.expect_err(fault);
+            let error = resource.server.refresh_keys().await.expect_err(fault);
             if let Some(kind) = kind {
                 assert_eq!(error.kind(), kind, "{fault}: {error}");
             }
@@ -192,16 +192,16 @@ async fn every_way_to_fail_is_survived_told_and_recovered_from() {
         .does(by_place(metadata("https://evil.example", &base), keys()))
         .await;
     let cold = builder(&issuer, PATIENCE)
-        .start_up(StartUp::Background)
+        .startup(Startup::Background)
         .start()
         .await
         .unwrap();
     assert_eq!(
-        cold.refresh_now().await.unwrap_err().kind(),
+        cold.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::IssuerMismatch
     );
-    assert!(!cold.is_ready());
-    resource.server.refresh_now().await.unwrap();
+    assert!(!cold.keys_available());
+    resource.server.refresh_keys().await.unwrap();
     resource.serves("metadata of another issuer");
     let told = resource.told();
     assert_eq!(told.state(), KeySetState::Degraded);
@@ -211,8 +211,8 @@ async fn every_way_to_fail_is_survived_told_and_recovered_from() {
     );
     issuer.does(good()).await;
     resource.recovers("metadata of another issuer").await;
-    cold.refresh_now().await.unwrap();
-    assert!(cold.is_ready());
+    cold.refresh_keys().await.unwrap();
+    assert!(cold.keys_available());
     // A content type is no reason to do without good keys.
     let plain = answer(
         "200 OK",
@@ -240,7 +240,7 @@ async fn the_timer_asks_whether_there_is_something_new_and_304_is_good_news() {
     let often = RefreshPolicy::new().min_interval(Duration::from_millis(100));
     let server = builder(&issuer, PATIENCE).refresh(often);
     let server = server
-        .start_up(StartUp::Require(PATIENCE))
+        .startup(Startup::Require(PATIENCE))
         .start()
         .await
         .unwrap();
@@ -274,7 +274,7 @@ async fn the_timer_asks_whether_there_is_something_new_and_304_is_good_news() {
 async fn of_an_error_the_status_and_retry_after_are_read_whatever_its_page() {
     let issuer = RawIssuer::start(Act::Reset).await;
     let server = builder(&issuer, PATIENCE)
-        .start_up(StartUp::Background)
+        .startup(Startup::Background)
         .start()
         .await
         .unwrap();
@@ -283,7 +283,7 @@ async fn of_an_error_the_status_and_retry_after_are_read_whatever_its_page() {
     let cut_off = huge.get(..huge.len() / 2).unwrap().to_vec();
     for act in [Act::Answer(huge), Act::Answer(cut_off)] {
         issuer.does(act).await;
-        let error = server.refresh_now().await.unwrap_err();
+        let error = server.refresh_keys().await.unwrap_err();
         assert_eq!(
             error.kind(),
             ErrorKind::Status(StatusCode::SERVICE_UNAVAILABLE)
@@ -327,13 +327,13 @@ async fn nobody_at_the_port_is_an_issuer_that_is_down() {
         Audience::new(AUDIENCE).unwrap(),
     )
     .allow_loopback_http()
-    .start_up(StartUp::Background)
+    .startup(Startup::Background)
     .start()
     .await
     .unwrap();
     assert_eq!(
-        server.refresh_now().await.unwrap_err().kind(),
+        server.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::Transport
     );
-    assert!(!server.is_ready());
+    assert!(!server.keys_available());
 }

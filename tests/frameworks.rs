@@ -18,7 +18,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
-use tower_oauth::authorization_server::{AuthorizationServer, Mint, RegisteredApplication};
+use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication, TokenMint};
 use tower_oauth::{Algorithm, Audience, AuthContext, RequireScopeLayer, ResourceServer};
 
 /// An issuer, a caller, and the resource server that the caller's tokens are for.
@@ -44,7 +44,7 @@ impl Kit {
         }
     }
 
-    fn mint(&self) -> Mint {
+    fn mint(&self) -> TokenMint {
         self.issuer.mint(&self.shop).audience(["orders"])
     }
 }
@@ -132,7 +132,7 @@ async fn hyper_without_a_framework() {
     let service = ServiceBuilder::new()
         .layer(kit.orders.layer())
         .service(service_fn(|request: Request<Incoming>| async move {
-            let context = AuthContext::of(&request).unwrap();
+            let context = AuthContext::from_request(&request).unwrap();
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(
                 context.issuer().to_string(),
             )))
@@ -185,7 +185,7 @@ impl tower::Service<Request<tonic::body::Body>> for Who {
     }
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
-        let subject = AuthContext::of(&request)
+        let subject = AuthContext::from_request(&request)
             .and_then(AuthContext::subject)
             .unwrap_or_default()
             .to_owned();

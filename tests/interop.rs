@@ -24,7 +24,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, RegisteredApplication};
+use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, RegisteredApplication};
 use tower_oauth::{
     Audience, AuthContext, ClientCredentials, Issuer, Rejection, ResourceServer, Scope,
     TokenManager, TokenProfile,
@@ -101,7 +101,7 @@ async fn judge(resource: &ResourceServer, token: &str) -> AuthContext {
             let mut response = Response::new(());
             response
                 .extensions_mut()
-                .insert(AuthContext::of(&request).unwrap().clone());
+                .insert(AuthContext::from_request(&request).unwrap().clone());
             Ok::<_, std::convert::Infallible>(response)
         }));
     let request = Request::builder()
@@ -209,7 +209,7 @@ async fn clients_that_discover_by_rfc_8414_get_tokens_that_our_resource_server_a
         .start()
         .await
         .unwrap();
-    let discovered = server.requests(Endpoints::Discovery);
+    let discovered = server.requests(EndpointKind::Discovery);
     let mut clients = 0;
     for library in ["oauth4webapi", "openid-client"] {
         for method in ["client_secret_basic", "client_secret_post"] {
@@ -240,7 +240,7 @@ async fn clients_that_discover_by_rfc_8414_get_tokens_that_our_resource_server_a
         }
     }
     assert_eq!(
-        server.requests(Endpoints::Discovery),
+        server.requests(EndpointKind::Discovery),
         discovered + clients,
         "one look each"
     );
@@ -256,7 +256,7 @@ async fn an_rfc_9068_token_of_oidc_provider_is_accepted() {
         let told = printed(&mut provider).await;
         let text = |name: &str| told[name].as_str().unwrap().to_owned();
         let issuer = Issuer::new(text("issuer")).unwrap();
-        let tokens = TokenManager::discover(
+        let tokens = TokenManager::for_issuer(
             issuer.clone(),
             ClientCredentials::new(text("clientId"), text("clientSecret")),
         )
@@ -272,7 +272,7 @@ async fn an_rfc_9068_token_of_oidc_provider_is_accepted() {
             .start()
             .await
             .unwrap();
-        assert!(resource.is_ready(), "{alg}");
+        assert!(resource.keys_available(), "{alg}");
         let token = tokens.access_token().await.unwrap();
         let context = judge(&resource, token.expose_secret()).await;
         assert_eq!(context.client_id(), Some(text("clientId").as_str()));

@@ -20,7 +20,7 @@ use support::{NOW, PrivateKey, claims, claims_with, compact, rsa};
 use tower::{Layer, ServiceExt};
 use tower_oauth::{
     Audience, Clock, Endpoint, ErrorKind, Issuer, KeySetState, RefreshPolicy, RejectionKind,
-    ResourceServer, SkipReason, StartUp, TrustedIssuer, UnixTime,
+    ResourceServer, SkipReason, Startup, TrustedIssuer, UnixTime,
 };
 
 #[tokio::test(start_paused = true)]
@@ -34,7 +34,7 @@ async fn keys_are_found_by_discovery_at_the_very_urls() {
             "https://as.example/keys"
         ]
     );
-    assert!(server.is_ready());
+    assert!(server.keys_available());
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
 }
 
@@ -79,7 +79,7 @@ async fn the_first_token_of_a_new_key_is_accepted_while_an_older_fetch_is_under_
     issuer.delay_after_reading(Duration::from_millis(480));
     let older = tokio::spawn({
         let server = server.clone();
-        async move { server.refresh_now().await }
+        async move { server.refresh_keys().await }
     });
     tokio::time::sleep(Duration::from_millis(10)).await;
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
@@ -92,7 +92,7 @@ async fn the_first_token_of_a_new_key_is_accepted_while_an_older_fetch_is_under_
 #[tokio::test(start_paused = true)]
 async fn a_replaced_key_is_found_although_an_older_fetch_is_under_way() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    let policy = RefreshPolicy::new().reused_key_ids();
+    let policy = RefreshPolicy::new().refresh_on_invalid_signature();
     let server = builder(&issuer, &clock())
         .jwks_uri(keys_uri())
         .refresh(policy)
@@ -102,7 +102,7 @@ async fn a_replaced_key_is_found_although_an_older_fetch_is_under_way() {
     issuer.delay_after_reading(Duration::from_millis(100));
     let older = tokio::spawn({
         let server = server.clone();
-        async move { server.refresh_now().await }
+        async move { server.refresh_keys().await }
     });
     tokio::time::sleep(Duration::from_millis(10)).await;
     issuer.publish(set(&[("a", rsa(1))]));
@@ -124,7 +124,7 @@ async fn a_fetch_under_way_that_brings_the_key_is_enough() {
     issuer.delay(Duration::from_millis(300));
     let fetching = tokio::spawn({
         let server = server.clone();
-        async move { server.refresh_now().await }
+        async move { server.refresh_keys().await }
     });
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
@@ -196,7 +196,7 @@ async fn only_a_token_that_would_pass_but_for_its_key_causes_a_fetch() {
     for (changes, kind) in [
         (
             json!({ "iss": "https://other.example" }),
-            RejectionKind::Issuer,
+            RejectionKind::UntrustedIssuer,
         ),
         (json!({ "aud": "other" }), RejectionKind::UnknownKey),
         (json!({ "exp": 1 }), RejectionKind::Expired),
@@ -211,7 +211,7 @@ async fn only_a_token_that_would_pass_but_for_its_key_causes_a_fetch() {
     // A bad signature on a known key is no reason either.
     assert_eq!(
         send(&server, &token("a", rsa(1))).await,
-        Err(RejectionKind::BadSignature)
+        Err(RejectionKind::InvalidSignature)
     );
     assert_eq!(send(&server, "x.y.z").await, Err(RejectionKind::Malformed));
     tokio::time::sleep(secs(2)).await;
@@ -238,7 +238,7 @@ async fn a_request_waits_for_a_hanging_issuer_no_longer_than_a_second() {
 #[tokio::test(start_paused = true)]
 async fn waiting_requests_are_bounded() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    let policy = RefreshPolicy::new().max_waiting_requests(3);
+    let policy = RefreshPolicy::new().max_waiters(3);
     let server = builder(&issuer, &clock())
         .refresh(policy)
         .start()
@@ -285,13 +285,13 @@ async fn the_same_kid_with_new_material_takes_over_whole() {
     issuer.publish(set(&[("a", rsa(1))]));
     assert_eq!(
         send(&server, &token("a", rsa(1))).await,
-        Err(RejectionKind::BadSignature)
+        Err(RejectionKind::InvalidSignature)
     );
     advance(&clock, secs(290)).await;
     assert_eq!(send(&server, &token("a", rsa(1))).await, Ok(()));
     assert_eq!(
         send(&server, &token("a", rsa(0))).await,
-        Err(RejectionKind::BadSignature)
+        Err(RejectionKind::InvalidSignature)
     );
 }
 
@@ -327,7 +327,7 @@ async fn thirty_minutes_of_any_outage_are_not_noticed_by_known_keys() {
             status.consecutive_failures() > 3 && status.last_error().is_some(),
             "{answer:?}"
         );
-        assert!(server.is_ready());
+        assert!(server.keys_available());
         assert_eq!(issuer.most_in_flight(), 1);
         // Recovery is automatic, within the longest backoff.
         issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
@@ -359,7 +359,7 @@ async fn past_max_stale_requests_cannot_be_judged_and_recover_by_themselves() {
         send(&server, &good).await,
         Err(RejectionKind::KeysUnavailable)
     );
-    assert!(!server.is_ready());
+    assert!(!server.keys_available());
     assert_eq!(server.key_sets().remove(0).state(), KeySetState::Stale);
     issuer.publish(set(&[("a", rsa(0))]));
     advance(&clock, secs(10)).await;
@@ -411,12 +411,12 @@ async fn it_starts_while_the_issuer_is_down_and_becomes_ready_by_itself() {
         Err(RejectionKind::KeysUnavailable)
     );
     assert_eq!(send(&server, "x.y.z").await, Err(RejectionKind::Malformed));
-    assert!(!server.is_ready());
+    assert!(!server.keys_available());
     assert_eq!(server.key_sets().remove(0).state(), KeySetState::Starting);
     advance(&clock, secs(600)).await;
     issuer.publish(set(&[("a", rsa(0))]));
     let start = tokio::time::Instant::now();
-    server.ready().await;
+    server.wait_for_keys().await;
     assert!(
         start.elapsed() <= secs(5),
         "the backoff stays short until the first set"
@@ -429,19 +429,19 @@ async fn start_up_can_require_the_keys_or_go_on_in_the_background() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     issuer.answer(Answer::Status(StatusCode::BAD_GATEWAY, None));
     let required = builder(&issuer, &clock())
-        .start_up(StartUp::Require(secs(3)))
+        .startup(Startup::Require(secs(3)))
         .start()
         .await
         .unwrap_err();
     assert_eq!(required.kind(), ErrorKind::Status(StatusCode::BAD_GATEWAY));
     let start = tokio::time::Instant::now();
     let server = builder(&issuer, &clock())
-        .start_up(StartUp::Background)
+        .startup(Startup::Background)
         .start()
         .await
         .unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
-    assert!(!server.is_ready());
+    assert!(!server.keys_available());
 }
 
 #[tokio::test(start_paused = true)]
@@ -493,8 +493,8 @@ async fn row_41_two_issuers_that_share_a_kid_keep_their_own_keys() {
             .keys(keys(key))
     };
     let (server, refresher) =
-        ResourceServer::trusting(trusted("https://one.example", "orders", rsa(0)))
-            .trust(trusted("https://two.example", "bills", rsa(1)))
+        ResourceServer::from_issuer(trusted("https://one.example", "orders", rsa(0)))
+            .add_issuer(trusted("https://two.example", "bills", rsa(1)))
             .clock(clock())
             .build()
             .unwrap();
@@ -510,22 +510,22 @@ async fn row_41_two_issuers_that_share_a_kid_keep_their_own_keys() {
     assert_eq!(judge("https://two.example", "bills", rsa(1)).await, Ok(()));
     assert_eq!(
         judge("https://one.example", "orders", rsa(1)).await,
-        Err(RejectionKind::BadSignature)
+        Err(RejectionKind::InvalidSignature)
     );
     assert_eq!(
         judge("https://two.example", "bills", rsa(0)).await,
-        Err(RejectionKind::BadSignature)
+        Err(RejectionKind::InvalidSignature)
     );
     assert_eq!(
         judge("https://two.example", "orders", rsa(1)).await,
-        Err(RejectionKind::Audience)
+        Err(RejectionKind::InvalidAudience)
     );
     assert_eq!(
         judge("https://three.example", "orders", rsa(0)).await,
-        Err(RejectionKind::Issuer)
+        Err(RejectionKind::UntrustedIssuer)
     );
-    let twice = ResourceServer::trusting(trusted("https://one.example", "a", rsa(0)))
-        .trust(trusted("https://one.example", "b", rsa(1)))
+    let twice = ResourceServer::from_issuer(trusted("https://one.example", "a", rsa(0)))
+        .add_issuer(trusted("https://one.example", "b", rsa(1)))
         .build();
     assert!(twice.is_err());
 }
@@ -587,7 +587,7 @@ async fn the_task_ends_with_the_last_handle() {
     let clock = clock();
     let (server, refresher) = builder(&issuer, &clock).build().unwrap();
     let task = tokio::spawn(refresher);
-    server.ready().await;
+    server.wait_for_keys().await;
     let layer = server.layer();
     drop(server);
     advance(&clock, secs(1000)).await;
@@ -685,17 +685,17 @@ async fn a_revoked_kid_is_refused_at_once_and_stays_so() {
     let server = builder(&issuer, &clock).start().await.unwrap();
     let name = Issuer::new(support::ISSUER).unwrap();
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
-    assert!(server.revoke_kid(&name, "a"));
-    assert!(!server.revoke_kid(&Issuer::new("https://other.example").unwrap(), "a"));
+    assert!(server.revoke_key(&name, "a"));
+    assert!(!server.revoke_key(&Issuer::new("https://other.example").unwrap(), "a"));
     assert_eq!(
         send(&server, &token("a", rsa(0))).await,
         Err(RejectionKind::RevokedKey)
     );
     assert_eq!(issuer.fetches(), 1, "and no fetch could change that");
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     issuer.publish(set(&[("a", rsa(0))]));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(
         send(&server, &token("a", rsa(0))).await,
         Err(RejectionKind::RevokedKey)
@@ -715,12 +715,12 @@ async fn refresh_now_fetches_at_once_whatever_the_budget_and_tells_the_outcome()
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     for fetches in 2..10 {
-        server.refresh_now().await.unwrap();
+        server.refresh_keys().await.unwrap();
         assert_eq!(issuer.fetches(), fetches);
     }
     issuer.answer(Answer::Unreachable);
     assert_eq!(
-        server.refresh_now().await.unwrap_err().kind(),
+        server.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::Transport
     );
     assert_eq!(
@@ -730,7 +730,7 @@ async fn refresh_now_fetches_at_once_whatever_the_budget_and_tells_the_outcome()
     );
     issuer.answer(Answer::Hang);
     assert_eq!(
-        server.refresh_now().await.unwrap_err().kind(),
+        server.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::Timeout
     );
 }
@@ -745,11 +745,12 @@ async fn a_seed_serves_while_the_issuer_is_down_and_no_longer_than_max_stale() {
     let fetched_at = UnixTime::from_secs(NOW - 3600);
     let seeded = |policy: RefreshPolicy| {
         let keys = keys.clone();
-        let builder = builder(&issuer, &clock).issuer(|issuer| issuer.seed(keys, fetched_at));
-        builder.refresh(policy).start_up(StartUp::Background)
+        let builder =
+            builder(&issuer, &clock).issuer(|issuer| issuer.initial_keys(keys, fetched_at));
+        builder.refresh(policy).startup(Startup::Background)
     };
     let server = seeded(RefreshPolicy::new()).start().await.unwrap();
-    assert!(server.is_ready());
+    assert!(server.keys_available());
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
     let too_old = seeded(RefreshPolicy::strict().max_stale(secs(3599)))
         .start()
@@ -799,7 +800,7 @@ async fn an_unknown_kid_that_was_looked_for_in_vain_is_refused_at_once_for_fifte
     );
     // A new set forgets what was missing in the old one.
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(send(&server, &unknown).await, Ok(()));
 }
 
@@ -809,7 +810,7 @@ async fn an_issuer_that_reuses_a_kid_is_asked_once_in_five_minutes_where_that_wa
     let clock = clock();
     let strict = builder(&issuer, &clock).start().await.unwrap();
     let lenient = builder(&issuer, &clock)
-        .refresh(RefreshPolicy::new().reused_key_ids())
+        .refresh(RefreshPolicy::new().refresh_on_invalid_signature())
         .start()
         .await
         .unwrap();
@@ -817,26 +818,26 @@ async fn an_issuer_that_reuses_a_kid_is_asked_once_in_five_minutes_where_that_wa
         lenient
             .key_sets()
             .remove(0)
-            .refreshes(tower_oauth::RefreshCause::BadSignature)
+            .refreshes(tower_oauth::RefreshCause::InvalidSignature)
             .total()
     };
     for _ in 0..20 {
         assert_eq!(
             send(&lenient, &token("a", rsa(2))).await,
-            Err(RejectionKind::BadSignature)
+            Err(RejectionKind::InvalidSignature)
         );
     }
     assert_eq!(doubts(), 1, "a flood of bad signatures is one fetch");
     issuer.publish(set(&[("a", rsa(1))]));
     assert_eq!(
         send(&lenient, &token("a", rsa(1))).await,
-        Err(RejectionKind::BadSignature),
+        Err(RejectionKind::InvalidSignature),
         "too soon"
     );
     let before = issuer.fetches();
     assert_eq!(
         send(&strict, &token("a", rsa(1))).await,
-        Err(RejectionKind::BadSignature)
+        Err(RejectionKind::InvalidSignature)
     );
     assert_eq!(
         issuer.fetches(),
@@ -865,7 +866,7 @@ async fn keys_that_share_a_kid_or_tokens_without_one_are_tried_where_that_was_op
         let keys = tower_oauth::KeySet::from_json(shared.to_string().as_bytes()).unwrap();
         let issuer = Scripted::new(json!({}));
         let builder =
-            builder(&issuer, &clock()).issuer(|issuer| issuer.keys(keys).candidate_keys(limit));
+            builder(&issuer, &clock()).issuer(|issuer| issuer.keys(keys).max_candidate_keys(limit));
         send(&builder.start().await.unwrap(), token).await
     };
     for key in [rsa(0), rsa(1)] {
@@ -877,13 +878,13 @@ async fn keys_that_share_a_kid_or_tokens_without_one_are_tried_where_that_was_op
     }
     assert_eq!(
         judge(4, &token("a", rsa(2))).await,
-        Err(RejectionKind::BadSignature)
+        Err(RejectionKind::InvalidSignature)
     );
     // Of the keys without a doubt about their name only one is left: it is the one.
     assert_eq!(judge(1, &anonymous(rsa(2))).await, Ok(()));
     assert_eq!(
         judge(4, &anonymous(rsa(0))).await,
-        Err(RejectionKind::BadSignature)
+        Err(RejectionKind::InvalidSignature)
     );
 }
 
@@ -904,7 +905,7 @@ async fn what_names_the_version_of_a_set_is_sent_back_and_follows_the_last_answe
         }
         assert_eq!(server.key_sets().remove(0).generation(), 1);
         // Who has a reason to ask wants the set, not the word that there is nothing new.
-        server.refresh_now().await.unwrap();
+        server.refresh_keys().await.unwrap();
         assert_eq!(issuer.last_header(asked), None);
     }
 }
@@ -957,7 +958,7 @@ async fn a_private_key_that_is_published_counts_for_nothing_even_where_it_stands
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
     // Nothing else is in the set: the one in hand is kept, but for that key.
     issuer.publish(json!({ "keys": [exposed(rsa(0))] }));
-    let error = server.refresh_now().await.unwrap_err();
+    let error = server.refresh_keys().await.unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert_eq!(source, "members that cannot be used: 1 private_key");
     assert_eq!(
@@ -967,7 +968,7 @@ async fn a_private_key_that_is_published_counts_for_nothing_even_where_it_stands
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
     // The public half beside it is no better.
     issuer.publish(json!({ "keys": [exposed(rsa(0)), rsa(0).jwk("a"), rsa(1).jwk("b")] }));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(server.key_sets().remove(0).usable_keys(), 1);
     assert_eq!(
         send(&server, &token("a", rsa(0))).await,
@@ -978,20 +979,20 @@ async fn a_private_key_that_is_published_counts_for_nothing_even_where_it_stands
     nameless.as_object_mut().unwrap().remove("kid");
     issuer
         .publish(json!({ "keys": [exposed(rsa(0)), rsa(0).jwk("c"), nameless, rsa(1).jwk("b")] }));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(server.key_sets().remove(0).usable_keys(), 1);
     // And a private half without a name is that of the key with the same numbers.
     let mut leaked = exposed(rsa(1));
     leaked.as_object_mut().unwrap().remove("kid");
     issuer.publish(json!({ "keys": [leaked] }));
-    server.refresh_now().await.unwrap_err();
+    server.refresh_keys().await.unwrap_err();
     assert_eq!(
         send(&server, &token("b", rsa(1))).await,
         Err(RejectionKind::RevokedKey)
     );
     // What the issuer makes good is good.
     issuer.publish(set(&[("a", rsa(2)), ("b", rsa(1))]));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(send(&server, &token("a", rsa(2))).await, Ok(()));
 }
 
@@ -1014,7 +1015,7 @@ async fn a_private_member_that_holds_nothing_makes_no_private_key() {
         json!({ "k": null }),
     ] {
         issuer.publish(json!({ "keys": [jwk_with(rsa(0), "a", &members)] }));
-        server.refresh_now().await.unwrap();
+        server.refresh_keys().await.unwrap();
         assert_eq!(
             send(&server, &token("a", rsa(0))).await,
             Ok(()),
@@ -1051,14 +1052,14 @@ async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid(
             Value::String(text) => issuer.answer(Answer::Text(text.clone().leak())),
             document => issuer.publish(document.clone()),
         }
-        let _with_or_without_a_usable_key = server.refresh_now().await;
+        let _with_or_without_a_usable_key = server.refresh_keys().await;
         assert!(
             send(&server, &token("a", rsa(0))).await.is_err(),
             "{published}"
         );
         for kid in ["a", "c"] {
             issuer.publish(set(&[(kid, rsa(0)), ("b", rsa(1))]));
-            server.refresh_now().await.unwrap();
+            server.refresh_keys().await.unwrap();
             let refused = Err(RejectionKind::RevokedKey);
             assert_eq!(
                 send(&server, &token(kid, rsa(0))).await,
@@ -1075,7 +1076,7 @@ async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid(
         let mut unnamed = rsa(0).jwk("");
         unnamed.as_object_mut().unwrap().remove("kid");
         issuer.publish(json!({ "keys": [unnamed] }));
-        server.refresh_now().await.unwrap();
+        server.refresh_keys().await.unwrap();
         let without_kid = compact(
             rsa(0),
             "RS256",
@@ -1088,7 +1089,7 @@ async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid(
             "{published}"
         );
         issuer.publish(set(&[("a", rsa(2))]));
-        server.refresh_now().await.unwrap();
+        server.refresh_keys().await.unwrap();
         assert_eq!(
             send(&server, &token("a", rsa(2))).await,
             Ok(()),
@@ -1113,14 +1114,14 @@ async fn a_key_that_was_published_with_its_private_part_first_is_not_trusted_lat
     ] {
         let issuer = Scripted::new(json!({ "keys": first }));
         let server = builder(&issuer, &clock())
-            .start_up(StartUp::Background)
+            .startup(Startup::Background)
             .start()
             .await
             .unwrap();
-        let _with_or_without_a_usable_key = server.refresh_now().await;
+        let _with_or_without_a_usable_key = server.refresh_keys().await;
         assert!(send(&server, &token("x", rsa(0))).await.is_err());
         issuer.publish(set(&[("c", rsa(0)), ("b", rsa(1))]));
-        server.refresh_now().await.unwrap();
+        server.refresh_keys().await.unwrap();
         assert_eq!(
             send(&server, &token("c", rsa(0))).await,
             Err(RejectionKind::RevokedKey)
@@ -1140,7 +1141,7 @@ async fn a_compromised_key_without_a_kid_leaves_the_other_keys_usable() {
     let issuer = Scripted::new(json!({ "keys": [unnamed(json!({})), rsa(1).jwk("b")] }));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     issuer.publish(json!({ "keys": [unnamed(json!({ "d": "AAAA" }))] }));
-    server.refresh_now().await.unwrap_err();
+    server.refresh_keys().await.unwrap_err();
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
     let without_kid = compact(
         rsa(0),
@@ -1158,10 +1159,10 @@ async fn members_that_are_null_count_as_absent() {
     let null =
         json!({ "alg": null, "use": null, "key_ops": null, "x5c": null, "x5t": null, "x5u": null });
     issuer.publish(json!({ "keys": [jwk_with(rsa(0), "a", &null)] }));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
     issuer.publish(json!({ "keys": [jwk_with(rsa(0), "a", &json!({ "kid": null }))] }));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     let without_kid = compact(
         rsa(0),
         "RS256",
@@ -1181,13 +1182,13 @@ async fn a_private_key_in_a_malformed_member_is_compromised_too() {
         .replacen('{', r#"{"use":"sig","#, 1);
     let document = format!(r#"{{"keys":[{twice},{}]}}"#, rsa(1).jwk("b"));
     issuer.answer(Answer::Text(document.leak()));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(
         server.key_sets().remove(0).skipped().next(),
         Some((Some("a"), SkipReason::PrivateKey))
     );
     issuer.publish(set(&[("c", rsa(0)), ("b", rsa(1))]));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(
         send(&server, &token("c", rsa(0))).await,
         Err(RejectionKind::RevokedKey)
@@ -1198,9 +1199,9 @@ async fn a_private_key_in_a_malformed_member_is_compromised_too() {
 async fn a_revoked_key_is_refused_under_every_kid() {
     let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    assert!(server.revoke_kid(&Issuer::new(support::ISSUER).unwrap(), "a"));
+    assert!(server.revoke_key(&Issuer::new(support::ISSUER).unwrap(), "a"));
     issuer.publish(set(&[("c", rsa(0)), ("b", rsa(1)), ("a", rsa(2))]));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(
         send(&server, &token("c", rsa(0))).await,
         Err(RejectionKind::RevokedKey)
@@ -1212,7 +1213,7 @@ async fn a_revoked_key_is_refused_under_every_kid() {
     );
     // Nor is a revoked key the one key of a token without `kid`.
     issuer.publish(set(&[("a", rsa(0))]));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     let without_kid = compact(
         rsa(0),
         "RS256",
@@ -1224,7 +1225,7 @@ async fn a_revoked_key_is_refused_under_every_kid() {
         Err(RejectionKind::RevokedKey)
     );
     issuer.publish(set(&[("b", rsa(1))]));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
 }
 
@@ -1244,7 +1245,7 @@ async fn a_private_half_of_a_key_without_a_name_takes_the_set_in_hand_with_it() 
     let mut leaked = nameless.clone();
     leaked["d"] = "AAAA".into();
     issuer.publish(json!({ "keys": [leaked] }));
-    server.refresh_now().await.unwrap_err();
+    server.refresh_keys().await.unwrap_err();
     assert_eq!(
         send(&server, &token).await,
         Err(RejectionKind::KeysUnavailable)
@@ -1252,10 +1253,10 @@ async fn a_private_half_of_a_key_without_a_name_takes_the_set_in_hand_with_it() 
     // Nobody can be served: it is asked for again as soon as at the start.
     let told = server.key_sets().remove(0);
     assert_eq!(told.state(), KeySetState::Stale);
-    assert!(told.next_attempt().unwrap() <= secs(5), "{told:?}");
+    assert!(told.next_refresh_in().unwrap() <= secs(5), "{told:?}");
     issuer.publish(set(&[("a", rsa(1))]));
-    server.refresh_now().await.unwrap();
-    assert!(server.is_ready());
+    server.refresh_keys().await.unwrap();
+    assert!(server.keys_available());
 }
 
 #[tokio::test(start_paused = true)]
@@ -1266,7 +1267,7 @@ async fn a_fetch_ends_after_five_seconds() {
     for _ in 0..2 {
         let start = tokio::time::Instant::now();
         assert_eq!(
-            server.refresh_now().await.unwrap_err().kind(),
+            server.refresh_keys().await.unwrap_err().kind(),
             ErrorKind::Timeout
         );
         // To the resolution of the timer; the second asks the metadata, too, which hang as well.
@@ -1298,7 +1299,7 @@ async fn metadata_that_hang_do_not_keep_the_keys_from_being_refreshed() {
         issuer.discoveries()
     );
     issuer.publish(set(&[("b", rsa(1))]));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(server.key_sets().remove(0).generation(), 2);
 }
 
@@ -1309,7 +1310,7 @@ async fn a_place_that_is_known_is_kept_while_the_metadata_are_down() {
     let server = builder(&issuer, &clock).start().await.unwrap();
     issuer.metadata(Answer::Unreachable);
     issuer.answer(Answer::Status(StatusCode::INTERNAL_SERVER_ERROR, None));
-    let error = server.refresh_now().await.unwrap_err();
+    let error = server.refresh_keys().await.unwrap_err();
     assert_eq!(
         error.kind(),
         ErrorKind::Status(StatusCode::INTERNAL_SERVER_ERROR)
@@ -1319,7 +1320,7 @@ async fn a_place_that_is_known_is_kept_while_the_metadata_are_down() {
     assert_eq!(issuer.discoveries(), 2);
     assert!(server.key_sets().remove(0).consecutive_failures() > 2);
     issuer.publish(set(&[("b", rsa(1))]));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     let told = server.key_sets().remove(0);
     assert_eq!(
         (told.state(), told.last_error().is_none()),
@@ -1328,7 +1329,7 @@ async fn a_place_that_is_known_is_kept_while_the_metadata_are_down() {
     assert_eq!(told.metadata_error().unwrap().kind(), ErrorKind::Transport);
     // Who asks by hand asks for all of it.
     issuer.metadata(Answer::Place);
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(server.key_sets().remove(0).state(), KeySetState::Healthy);
 }
 
@@ -1338,7 +1339,7 @@ async fn metadata_that_ask_to_be_left_alone_are_whatever_tokens_come() {
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     issuer.metadata(Answer::Status(StatusCode::SERVICE_UNAVAILABLE, Some("300")));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(issuer.discoveries(), 2);
     for number in 0..9 {
         let fetched = issuer.fetches();
@@ -1411,16 +1412,16 @@ async fn keys_that_moved_are_found_although_the_old_place_hangs() {
     issuer.delay(Duration::from_millis(100));
     issuer.answer_at("https://as.example/keys", Answer::Hang);
     let server = builder(&issuer, &clock())
-        .start_up(StartUp::Background)
+        .startup(Startup::Background)
         .start()
         .await
         .unwrap();
     assert_eq!(
-        server.refresh_now().await.unwrap_err().kind(),
+        server.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::Timeout
     );
     issuer.move_keys("https://as.example/moved/keys");
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(
         issuer.urls().last().unwrap(),
         "https://as.example/moved/keys"
@@ -1436,9 +1437,11 @@ async fn a_seed_is_a_set_in_hand_when_the_issuer_fails() {
     let issuer = Scripted::new(json!({}));
     let clock = clock();
     let seeded = builder(&issuer, &clock)
-        .issuer(|issuer| issuer.seed(keys(&set(&[("a", rsa(0))])), UnixTime::from_secs(NOW - 60)))
+        .issuer(|issuer| {
+            issuer.initial_keys(keys(&set(&[("a", rsa(0))])), UnixTime::from_secs(NOW - 60))
+        })
         .jwks_uri(Endpoint::new("https://as.example/keys").unwrap())
-        .start_up(StartUp::Background);
+        .startup(Startup::Background);
     issuer.answer(Answer::Status(StatusCode::TOO_MANY_REQUESTS, Some("120")));
     let server = seeded.start().await.unwrap();
     advance(&clock, secs(118)).await;
@@ -1454,7 +1457,7 @@ async fn a_seed_is_a_set_in_hand_when_the_issuer_fails() {
         "backoff up to a minute: {}",
         issuer.fetches()
     );
-    assert!(server.is_ready());
+    assert!(server.keys_available());
 }
 
 #[tokio::test(start_paused = true)]
@@ -1463,17 +1466,19 @@ async fn a_seed_is_given_up_in_time_although_the_wall_clock_was_set_back() {
     issuer.answer(Answer::Unreachable);
     let clock = clock();
     let server = builder(&issuer, &clock)
-        .issuer(|issuer| issuer.seed(keys(&set(&[("a", rsa(0))])), UnixTime::from_secs(NOW - 500)))
+        .issuer(|issuer| {
+            issuer.initial_keys(keys(&set(&[("a", rsa(0))])), UnixTime::from_secs(NOW - 500))
+        })
         .refresh(RefreshPolicy::new().max_stale(secs(600)))
-        .start_up(StartUp::Background)
+        .startup(Startup::Background)
         .start()
         .await
         .unwrap();
     advance(&clock, secs(90)).await;
-    assert!(server.is_ready());
+    assert!(server.keys_available());
     clock.set(UnixTime::from_secs(NOW - 7200));
     advance(&clock, secs(11)).await;
-    assert!(!server.is_ready());
+    assert!(!server.keys_available());
     assert_eq!(server.key_sets().remove(0).state(), KeySetState::Stale);
 }
 
@@ -1495,7 +1500,7 @@ async fn a_set_that_was_given_up_and_comes_back_is_no_other_set() {
         advance(&clock, secs(700)).await;
         assert_eq!(server.key_sets().remove(0).state(), KeySetState::Stale);
         issuer.publish(set(&[("a", rsa(0))]));
-        server.refresh_now().await.unwrap();
+        server.refresh_keys().await.unwrap();
         let told = server.key_sets().remove(0);
         assert_eq!((told.state(), told.generation()), (KeySetState::Healthy, 1));
         assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
@@ -1508,17 +1513,17 @@ async fn keys_that_all_share_one_kid_are_a_set_where_that_was_opted_into() {
     let issuer = Scripted::new(shared(rsa(0), rsa(1)));
     let clock = clock();
     let start = async |limit| {
-        let builder = builder(&issuer, &clock).issuer(|issuer| issuer.candidate_keys(limit));
-        builder.start_up(StartUp::Background).start().await.unwrap()
+        let builder = builder(&issuer, &clock).issuer(|issuer| issuer.max_candidate_keys(limit));
+        builder.startup(Startup::Background).start().await.unwrap()
     };
     let refused = start(1).await;
     assert_eq!(
-        refused.refresh_now().await.unwrap_err().kind(),
+        refused.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::NoUsableKey
     );
-    assert!(!refused.is_ready());
+    assert!(!refused.keys_available());
     let server = start(2).await;
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     let told = server.key_sets().remove(0);
     assert_eq!((told.usable_keys(), told.skipped().count()), (2, 0));
     for key in [rsa(0), rsa(1)] {
@@ -1526,21 +1531,21 @@ async fn keys_that_all_share_one_kid_are_a_set_where_that_was_opted_into() {
     }
     // And from one key to two.
     issuer.publish(set(&[("a", rsa(2))]));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(
         send(&server, &token("a", rsa(0))).await,
-        Err(RejectionKind::BadSignature)
+        Err(RejectionKind::InvalidSignature)
     );
     issuer.publish(shared(rsa(1), rsa(2)));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(send(&server, &token("a", rsa(1))).await, Ok(()));
-    refused.refresh_now().await.unwrap_err();
+    refused.refresh_keys().await.unwrap_err();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_bad_signatures_takes_nothing_from_unknown_keys() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    let policy = RefreshPolicy::new().reused_key_ids();
+    let policy = RefreshPolicy::new().refresh_on_invalid_signature();
     let server = builder(&issuer, &clock())
         .refresh(policy)
         .start()
@@ -1549,10 +1554,10 @@ async fn a_flood_of_bad_signatures_takes_nothing_from_unknown_keys() {
     let forged = token("a", rsa(2));
     assert_eq!(
         send(&server, &forged).await,
-        Err(RejectionKind::BadSignature)
+        Err(RejectionKind::InvalidSignature)
     );
     assert_eq!(
-        server.key_sets().remove(0).waits(),
+        server.key_sets().remove(0).refresh_waits(),
         1,
         "that was the doubt of these five minutes"
     );
@@ -1563,7 +1568,7 @@ async fn a_flood_of_bad_signatures_takes_nothing_from_unknown_keys() {
                 let start = tokio::time::Instant::now();
                 assert_eq!(
                     send(&server, &forged).await,
-                    Err(RejectionKind::BadSignature)
+                    Err(RejectionKind::InvalidSignature)
                 );
                 assert_eq!(start.elapsed(), Duration::ZERO);
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -1577,7 +1582,7 @@ async fn a_flood_of_bad_signatures_takes_nothing_from_unknown_keys() {
     assert!(!flood.is_finished());
     flood.abort();
     assert_eq!(
-        server.key_sets().remove(0).waits(),
+        server.key_sets().remove(0).refresh_waits(),
         2,
         "a doubt that is spent takes no place"
     );
@@ -1626,7 +1631,7 @@ async fn a_kid_is_no_miss_until_a_fetch_has_looked_for_it() {
     advance(&clock, secs(2)).await;
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
     assert_eq!(send(&server, &new).await, Ok(()));
-    assert_eq!(server.key_sets().remove(0).negative_hits(), 0);
+    assert_eq!(server.key_sets().remove(0).negative_cache_hits(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -1642,13 +1647,13 @@ async fn refresh_now_tells_the_outcome_of_a_fetch_that_began_after_it() {
     issuer.answer(Answer::Unreachable);
     let first = async {
         assert_eq!(
-            server.refresh_now().await.unwrap_err().kind(),
+            server.refresh_keys().await.unwrap_err().kind(),
             ErrorKind::Transport
         );
     };
     let second = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let answer = server.refresh_now();
+        let answer = server.refresh_keys();
         tokio::time::sleep(Duration::from_millis(100)).await;
         answer.await.unwrap();
         assert_eq!(issuer.fetches(), 3);
@@ -1680,14 +1685,14 @@ async fn refresh_now_asks_all_issuers_at_the_same_time() {
     };
     let builder = builder(&issuer, &clock())
         .jwks_uri(place("as"))
-        .trust(other("two"))
-        .trust(other("three"));
+        .add_issuer(other("two"))
+        .add_issuer(other("three"));
     let server = builder.start().await.unwrap();
     issuer.delay(secs(1));
     issuer.answer_at("https://two.example/keys", Answer::Unreachable);
     let start = tokio::time::Instant::now();
     assert_eq!(
-        server.refresh_now().await.unwrap_err().kind(),
+        server.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::Transport
     );
     assert_eq!(start.elapsed().as_millis() / 10, 100);
@@ -1729,7 +1734,7 @@ async fn a_kid_is_revoked_under_every_name_of_its_issuer() {
     let changes = json!({ "iss": binding.issuer().as_str(), "tenant": binding.tenant_id() });
     let token = with_claims("a", rsa(0), &claims_with(changes));
     assert_eq!(send(&server, &token).await, Ok(()));
-    assert!(server.revoke_kid(binding.v3_issuer(), "a"));
+    assert!(server.revoke_key(binding.v3_issuer(), "a"));
     assert!(send(&server, &token).await.is_err());
 }
 
@@ -1738,28 +1743,28 @@ async fn a_key_set_that_nobody_refreshes_any_more_says_so() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let (server, refresher) = builder(&issuer, &clock()).build().unwrap();
     let task = tokio::spawn(refresher);
-    server.ready().await;
+    server.wait_for_keys().await;
     let told = server.key_sets().remove(0);
     assert_eq!(
-        (told.state(), told.is_abandoned()),
+        (told.state(), told.is_refresher_stopped()),
         (KeySetState::Healthy, false)
     );
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
     let told = server.key_sets().remove(0);
     assert_eq!(
-        (told.state(), told.is_abandoned()),
+        (told.state(), told.is_refresher_stopped()),
         (KeySetState::Degraded, true)
     );
     assert_eq!(
         (
-            told.next_attempt(),
+            told.next_refresh_in(),
             &serde_json::to_value(&told).unwrap()["abandoned"]
         ),
         (None, &json!(true))
     );
     let start = tokio::time::Instant::now();
-    let error = server.refresh_now().await.unwrap_err();
+    let error = server.refresh_keys().await.unwrap_err();
     assert!(
         std::error::Error::source(&error)
             .unwrap()
@@ -1781,8 +1786,8 @@ async fn ready_returns_once_the_refresher_is_gone() {
     issuer.answer(Answer::Hang);
     let (server, refresher) = builder(&issuer, &clock()).build().unwrap();
     drop(refresher);
-    server.ready().await;
-    assert!(!server.is_ready());
+    server.wait_for_keys().await;
+    assert!(!server.keys_available());
     // Also if it goes away meanwhile, and then nobody waits for a refresh either.
     let (server, refresher) = builder(&issuer, &clock()).build().unwrap();
     let task = tokio::spawn(refresher);
@@ -1791,8 +1796,8 @@ async fn ready_returns_once_the_refresher_is_gone() {
         tokio::time::sleep(secs(1)).await;
         task.abort();
     };
-    let ((), refreshed, ()) = tokio::join!(server.ready(), server.refresh_now(), end);
-    assert!(refreshed.is_err() && !server.is_ready());
+    let ((), refreshed, ()) = tokio::join!(server.wait_for_keys(), server.refresh_keys(), end);
+    assert!(refreshed.is_err() && !server.keys_available());
     assert_eq!(start.elapsed(), secs(1));
 }
 
@@ -1826,16 +1831,16 @@ async fn a_transport_that_panics_is_a_fetch_that_failed() {
     let server = builder(&issuer, &clock()).start().await.unwrap();
     issuer.answer(Answer::Panic);
     assert_eq!(
-        server.refresh_now().await.unwrap_err().kind(),
+        server.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::Transport
     );
     let told = server.key_sets().remove(0);
     assert_eq!(
-        (told.state(), told.is_abandoned()),
+        (told.state(), told.is_refresher_stopped()),
         (KeySetState::Degraded, false)
     );
     issuer.publish(set(&[("b", rsa(1))]));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
 }
 
@@ -1843,7 +1848,7 @@ async fn a_transport_that_panics_is_a_fetch_that_failed() {
 async fn whatever_is_not_the_timers_is_asked_of_the_issuer_itself() {
     let issuer = Scripted::new(set(&[("a", rsa(0))]));
     let clock = clock();
-    let policy = RefreshPolicy::new().reused_key_ids();
+    let policy = RefreshPolicy::new().refresh_on_invalid_signature();
     let server = builder(&issuer, &clock)
         .refresh(policy)
         .start()
@@ -1851,7 +1856,7 @@ async fn whatever_is_not_the_timers_is_asked_of_the_issuer_itself() {
         .unwrap();
     let no_cache = || issuer.last_header("cache-control").as_deref() == Some("no-cache");
     assert!(!no_cache());
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert!(no_cache());
     let timer = async || {
         advance(&clock, secs(290)).await;

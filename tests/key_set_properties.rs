@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send};
 use support::{PrivateKey, claims_with, compact};
 use tokio::time::Instant;
-use tower_oauth::{KeySetState, RefreshCause, RefreshPolicy, RejectionKind, StartUp};
+use tower_oauth::{KeySetState, RefreshCause, RefreshPolicy, RejectionKind, Startup};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -91,7 +91,7 @@ async fn holds(steps: Vec<Step>) {
     let clock = clock();
     let max_stale = secs(3600);
     let server = builder(&issuer, &clock).refresh(RefreshPolicy::new().max_stale(max_stale));
-    let server = server.start_up(StartUp::Background).start().await.unwrap();
+    let server = server.startup(Startup::Background).start().await.unwrap();
     let began = Instant::now();
     let mut strangers = 0;
     for step in steps {
@@ -101,7 +101,7 @@ async fn holds(steps: Vec<Step>) {
             Step::Slow(millis) => issuer.delay(Duration::from_millis(millis)),
             Step::Publish(numbers) => issuer.publish(set(&numbers)),
             Step::Sleep(seconds) => clock.advance(secs(seconds)),
-            Step::Asked => drop(server.refresh_now().await),
+            Step::Asked => drop(server.refresh_keys().await),
             Step::Flood(tokens) => {
                 let mut calls = tokio::task::JoinSet::new();
                 for _ in 0..tokens {
@@ -139,7 +139,7 @@ async fn holds(steps: Vec<Step>) {
                 Err(RejectionKind::UnknownKey) => assert!(usable),
                 Err(RejectionKind::KeysUnavailable) => {
                     assert!(
-                        !server.is_ready()
+                        !server.keys_available()
                             || server.key_sets().remove(0).generation() > told.generation()
                     );
                 }
@@ -166,10 +166,10 @@ async fn holds(steps: Vec<Step>) {
             "{told:?}"
         );
         if told.consecutive_failures() == 0 && told.generation() > 0 {
-            assert!(told.next_attempt().unwrap() <= secs(570), "{told:?}");
+            assert!(told.next_refresh_in().unwrap() <= secs(570), "{told:?}");
         }
         if told.consecutive_failures() > 0 {
-            assert!(told.next_attempt().unwrap() <= secs(60), "{told:?}");
+            assert!(told.next_refresh_in().unwrap() <= secs(60), "{told:?}");
         }
     }
     // And when the issuer is well again, so is the set.

@@ -19,7 +19,7 @@ use support::issuer::{
 use support::{ISSUER, claims_with, encode, log, p256, p384, rsa};
 use tower_oauth::{
     Audience, Endpoint, ErrorKind, Issuer, KeySet, KeySetState, RejectionKind, ResourceServer,
-    SkipReason, StartUp,
+    SkipReason, Startup,
 };
 
 /// A token that outlives every set here.
@@ -53,14 +53,14 @@ async fn row_37_a_jwks_uri_that_leads_elsewhere_is_not_asked() {
         let issuer = Scripted::new(set(&[("a", rsa(0))]));
         issuer.move_keys(place);
         let server = builder(&issuer, &clock())
-            .start_up(StartUp::Background)
+            .startup(Startup::Background)
             .start()
             .await
             .unwrap();
-        let error = server.refresh_now().await.expect_err(place);
+        let error = server.refresh_keys().await.expect_err(place);
         assert!(!error.to_string().contains("password"), "{error}");
         log::holds_nothing_of("");
-        assert!(!server.is_ready(), "{place}");
+        assert!(!server.keys_available(), "{place}");
         let asked = issuer.urls();
         assert!(
             asked
@@ -96,12 +96,12 @@ async fn row_37_a_redirect_is_a_failure_and_is_not_followed() {
         issuer.answer(Answer::Status(status, None));
         issuer.header("location", "https://evil.example/keys");
         let server = builder(&issuer, &clock())
-            .start_up(StartUp::Background)
+            .startup(Startup::Background)
             .start()
             .await
             .unwrap();
         assert_eq!(
-            server.refresh_now().await.unwrap_err().kind(),
+            server.refresh_keys().await.unwrap_err().kind(),
             ErrorKind::Status(status)
         );
     }
@@ -144,12 +144,12 @@ async fn row_38_metadata_of_another_issuer_or_of_another_kind_is_a_failed_fetch(
         let issuer = Scripted::new(json!({}));
         issuer.answer(Answer::Metadata(document));
         let server = builder(&issuer, &clock())
-            .start_up(StartUp::Background)
+            .startup(Startup::Background)
             .start()
             .await
             .unwrap();
         assert_eq!(
-            server.refresh_now().await.expect_err(document).kind(),
+            server.refresh_keys().await.expect_err(document).kind(),
             kind,
             "{document}"
         );
@@ -179,11 +179,11 @@ async fn a_document_is_read_up_to_its_limits_and_not_beyond() {
     let outcome = async |document: Value| {
         let issuer = Scripted::new(document);
         let server = builder(&issuer, &clock())
-            .start_up(StartUp::Background)
+            .startup(Startup::Background)
             .start()
             .await
             .unwrap();
-        let outcome = server.refresh_now().await.map_err(|error| error.kind());
+        let outcome = server.refresh_keys().await.map_err(|error| error.kind());
         outcome.map(|()| server.key_sets().remove(0).usable_keys())
     };
     let distinct =
@@ -235,7 +235,7 @@ async fn row_44_key_material_that_was_served_is_in_no_log() {
     issuer.answer(Answer::Text(
         r#"{"keys":[{"kty":"oct","k":"czNjcjN0LWFuZC1ub3RoaW5nLWVsc2U"}]}"#,
     ));
-    server.refresh_now().await.unwrap_err();
+    server.refresh_keys().await.unwrap_err();
     assert!(log::heard("could not be refreshed"));
     log::holds_nothing_of("");
 }
@@ -264,7 +264,7 @@ async fn row_44_what_a_token_names_is_in_no_log_and_too_long_names_are_none() {
         judge(
             "a",
             &format!("https://s3cr3t.example/{word}"),
-            RejectionKind::Issuer,
+            RejectionKind::UntrustedIssuer,
         )
         .await;
     }
@@ -463,12 +463,12 @@ async fn row_40_a_set_that_is_poisoned_or_emptied_changes_nothing_and_is_told() 
         ),
     ] {
         issuer.answer(answer);
-        assert_eq!(server.refresh_now().await.unwrap_err().kind(), kind);
+        assert_eq!(server.refresh_keys().await.unwrap_err().kind(), kind);
         assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
         assert_eq!(server.key_sets().remove(0).state(), KeySetState::Degraded);
     }
     issuer.publish(set(&[("a", rsa(0))]));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(server.key_sets().remove(0).state(), KeySetState::Healthy);
 }
 
@@ -479,7 +479,7 @@ async fn row_40_without_keys_there_is_no_fallback_but_503() {
     issuer.answer(Answer::Unreachable);
     let clock = clock();
     let server = builder(&issuer, &clock)
-        .start_up(StartUp::Background)
+        .startup(Startup::Background)
         .start()
         .await
         .unwrap();
@@ -490,12 +490,12 @@ async fn row_40_without_keys_there_is_no_fallback_but_503() {
         );
     }
     issuer.publish(set(&[("a", rsa(0))]));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     issuer.answer(Answer::Unreachable);
     advance(&clock, secs(86_000)).await;
     assert_eq!(
         send(&server, &lasting("a", rsa(1))).await,
-        Err(RejectionKind::BadSignature)
+        Err(RejectionKind::InvalidSignature)
     );
     advance(&clock, secs(500)).await;
     assert_eq!(
@@ -517,7 +517,7 @@ async fn row_40_a_key_that_is_gone_or_replaced_judges_no_token_after_the_next_re
     advance(&clock, secs(300)).await;
     assert_eq!(
         send(&server, &token("a", rsa(0))).await,
-        Err(RejectionKind::BadSignature)
+        Err(RejectionKind::InvalidSignature)
     );
     assert_eq!(send(&server, &token("a", rsa(2))).await, Ok(()));
     assert_eq!(
@@ -538,8 +538,9 @@ async fn a_seed_from_a_file_is_as_old_as_the_file_and_never_of_the_future() {
         |seconds: u64| std::time::UNIX_EPOCH + Duration::from_secs(support::NOW) - secs(seconds);
     let seeded = async |modified: std::time::SystemTime| {
         file.set_modified(modified).unwrap();
-        let seeded = builder(&issuer, &clock).issuer(|issuer| issuer.seed_file(&path).unwrap());
-        seeded.start_up(StartUp::Background).start().await.unwrap()
+        let seeded =
+            builder(&issuer, &clock).issuer(|issuer| issuer.initial_keys_file(&path).unwrap());
+        seeded.startup(Startup::Background).start().await.unwrap()
     };
     let server = seeded(age(3600)).await;
     assert_eq!(send(&server, &lasting("a", rsa(0))).await, Ok(()));
@@ -572,10 +573,10 @@ async fn a_seed_from_a_file_is_as_old_as_the_file_and_never_of_the_future() {
         (br#"{"keys":[]}"#.to_vec(), ErrorKind::NoUsableKey),
     ] {
         std::fs::write(&path, content).unwrap();
-        assert_eq!(trusted().seed_file(&path).unwrap_err().kind(), kind);
+        assert_eq!(trusted().initial_keys_file(&path).unwrap_err().kind(), kind);
     }
     std::fs::remove_file(&path).unwrap();
-    let missing = trusted().seed_file(&path).unwrap_err();
+    let missing = trusted().initial_keys_file(&path).unwrap_err();
     let reason = std::error::Error::source(&missing).unwrap().to_string();
     assert!(
         reason.contains("tower-oauth-seed") && reason.contains("cannot be read"),

@@ -172,7 +172,7 @@ const PURE: &[&str] = &[
     "backoff.rs",
     "client/origin.rs",
     "client/renewal.rs",
-    "client/replay.rs",
+    "client/clone_body.rs",
     "jwt/",
     "key_set/budget.rs",
     "key_set/freshness.rs",

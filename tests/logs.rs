@@ -18,9 +18,9 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use secrecy::ExposeSecret as _;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, Fault};
+use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, Fault};
 use tower_oauth::transport::{SendFuture, Transport};
-use tower_oauth::{Algorithm, Endpoint, RefreshPolicy, ResourceServer, StartUp};
+use tower_oauth::{Algorithm, Endpoint, RefreshPolicy, ResourceServer, Startup};
 
 /// What was logged.
 #[derive(Clone, Default)]
@@ -145,13 +145,13 @@ async fn row_44_nothing_secret_is_ever_logged() {
         Fault::Empty,
     ] {
         // More than one: the timer may try again at the same moment.
-        server.fail_next(Endpoints::Keys, 3, fault.clone());
-        resource.refresh_now().await.unwrap_err();
+        server.fail_next(EndpointKind::Keys, 3, fault.clone());
+        resource.refresh_keys().await.unwrap_err();
         server.clear_faults();
-        server.fail_next(Endpoints::Token, 1, fault);
+        server.fail_next(EndpointKind::Token, 1, fault);
         let broken = binding.token_manager().unwrap().allow_loopback_http();
         let _either_way = broken
-            .give_up_after(Duration::from_secs(2))
+            .acquire_timeout(Duration::from_secs(2))
             .start()
             .unwrap()
             .access_token()
@@ -171,11 +171,11 @@ async fn row_44_nothing_secret_is_ever_logged() {
     // A query may hold a secret, too.
     let jwks_uri = Endpoint::new(format!("{}?key=s3cr3t-key", server.jwks_uri())).unwrap();
     let odd = ResourceServer::builder(server.issuer(), tower_oauth::Audience::new("x").unwrap());
-    server.fail_next(Endpoints::Keys, 1, Fault::Garbage);
+    server.fail_next(EndpointKind::Keys, 1, Fault::Garbage);
     let odd = odd
         .jwks_uri(jwks_uri)
         .allow_loopback_http()
-        .start_up(StartUp::Wait(Duration::from_secs(2)));
+        .startup(Startup::Wait(Duration::from_secs(2)));
     let _odd = odd.start().await.unwrap();
 
     let logged = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();

@@ -64,7 +64,7 @@ async fn verdicts_refreshes_and_the_state_of_the_keys_are_recorded() {
     assert_eq!(send(&server, "a.b.c").await, Err(RejectionKind::Malformed));
     assert_eq!(
         send(&server, &token("a", rsa(1))).await,
-        Err(RejectionKind::BadSignature)
+        Err(RejectionKind::InvalidSignature)
     );
     assert_eq!(
         send(&server, &token("x", rsa(1))).await,
@@ -134,7 +134,7 @@ async fn verdicts_refreshes_and_the_state_of_the_keys_are_recorded() {
     let refreshed_at = keys("refreshed_timestamp_seconds", &[]);
 
     issuer.answer(Answer::Status(StatusCode::INTERNAL_SERVER_ERROR, None));
-    server.refresh_now().await.unwrap_err();
+    server.refresh_keys().await.unwrap_err();
     assert_eq!(by("asked", "failure", "status"), 1.0);
     assert_eq!(keys("consecutive_failures", &[]), 1.0);
     assert_eq!(
@@ -147,8 +147,8 @@ async fn verdicts_refreshes_and_the_state_of_the_keys_are_recorded() {
 
     // And the same, as a readiness route would tell it.
     let told = server.key_sets().remove(0);
-    assert_eq!(told.refreshes(RefreshCause::Asked).failed, 1);
-    assert_eq!((told.waits(), told.negative_hits()), (1, 1));
+    assert_eq!(told.refreshes(RefreshCause::Manual).failed, 1);
+    assert_eq!((told.refresh_waits(), told.negative_cache_hits()), (1, 1));
     let told = serde_json::to_value(&told).unwrap();
     assert_eq!(
         (&told["state"], &told["last_error"]),
@@ -192,9 +192,9 @@ async fn the_gauges_tell_what_requests_see_of_a_seed_and_of_a_machine_that_slept
         .push(serde_json::json!({ "kty": "oct", "k": "AAAA" }));
     let seed = tower_oauth::KeySet::from_json(document.to_string().as_bytes()).unwrap();
     let fetched_at = tower_oauth::UnixTime::from_secs(support::NOW - 86_000);
-    let server = builder(&issuer, &clock).issuer(|issuer| issuer.seed(seed, fetched_at));
+    let server = builder(&issuer, &clock).issuer(|issuer| issuer.initial_keys(seed, fetched_at));
     let server = server
-        .start_up(tower_oauth::StartUp::Background)
+        .startup(tower_oauth::Startup::Background)
         .start()
         .await
         .unwrap();
@@ -203,7 +203,7 @@ async fn the_gauges_tell_what_requests_see_of_a_seed_and_of_a_machine_that_slept
     advance(&clock, secs(401)).await;
     assert_eq!(gauges(), [0.0, 0.0, 0.0, seeded_at], "the seed is too old");
     issuer.publish(set(&[("a", rsa(0))]));
-    server.refresh_now().await.unwrap();
+    server.refresh_keys().await.unwrap();
     assert_eq!(gauges(), [1.0, 1.0, 0.0, (support::NOW + 401) as f64]);
     // Asleep: no timer runs, and nobody answers when it wakes.
     issuer.answer(Answer::Hang);

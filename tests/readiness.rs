@@ -21,7 +21,7 @@ use serde_json::json;
 use support::{Bench, claims, compact};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_oauth::{
-    Audience, Issuer, ManualClock, RequireScopeLayer, ResourceServer, StartUp, UnixTime,
+    Audience, Issuer, ManualClock, RequireScopeLayer, ResourceServer, Startup, UnixTime,
 };
 
 /// Panics when it is called without having been polled ready. A clone is not ready.
@@ -147,7 +147,7 @@ async fn a_request_that_waits_for_keys_calls_the_service_that_was_ready() {
     )
     .clock(ManualClock::at(UnixTime::from_secs(support::NOW)))
     .transport(issuer.clone())
-    .start_up(StartUp::Require(Duration::from_secs(5)))
+    .startup(Startup::Require(Duration::from_secs(5)))
     .start()
     .await
     .unwrap();

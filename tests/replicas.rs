@@ -23,7 +23,7 @@ use support::issuer::{Answer, Scripted};
 use support::{NOW, claims, compact, rsa};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::transport::{SendFuture, Transport};
-use tower_oauth::{Audience, Issuer, ManualClock, ResourceServer, StartUp, UnixTime};
+use tower_oauth::{Audience, Issuer, ManualClock, ResourceServer, Startup, UnixTime};
 
 const REPLICAS: usize = 50;
 
@@ -45,7 +45,7 @@ impl Hour {
             let replica = ResourceServer::builder(Issuer::new(support::ISSUER).unwrap(), audience)
                 .transport(issuer.clone())
                 .clock(clock.clone())
-                .start_up(StartUp::Background);
+                .startup(Startup::Background);
             replicas.push(replica.start().await.unwrap());
         }
         Self {
@@ -130,7 +130,7 @@ async fn replicas_that_share_a_transport_which_keeps_answers_cost_one_fetch() {
         "{}",
         issuer.fetches()
     );
-    assert!(replicas.iter().all(ResourceServer::is_ready));
+    assert!(replicas.iter().all(ResourceServer::keys_available));
 
     // A new key is found by the first token that names it, whatever the store keeps.
     let before = issuer.fetches();
@@ -146,7 +146,7 @@ async fn replicas_that_share_a_transport_which_keeps_answers_cost_one_fetch() {
     assert_eq!(issuer.fetches(), before + 1);
     // And so is a withdrawn one by who asks.
     issuer.publish(json!({ "keys": [rsa(1).jwk("b")] }));
-    replica.refresh_now().await.unwrap();
+    replica.refresh_keys().await.unwrap();
     assert!(
         support::issuer::send(replica, &token("a", rsa(0)))
             .await
@@ -164,8 +164,8 @@ async fn replicas_that_start_with_a_seed_ask_within_a_second_and_not_together() 
     for _ in 0..REPLICAS {
         let seed = seed.clone();
         let builder = support::issuer::builder(&issuer, &clock)
-            .issuer(|issuer| issuer.seed(seed, UnixTime::from_secs(NOW - 10)))
-            .start_up(StartUp::Background);
+            .issuer(|issuer| issuer.initial_keys(seed, UnixTime::from_secs(NOW - 10)))
+            .startup(Startup::Background);
         replicas.push(builder.start().await.unwrap());
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -212,7 +212,7 @@ async fn fifty_replicas_ask_as_often_as_the_policy_says_and_not_together() {
     let (_, most) = hour.report("the issuer is down", from);
     assert!(most <= REPLICAS / 3, "{most} in one second");
     assert!(
-        hour.replicas.iter().all(ResourceServer::is_ready),
+        hour.replicas.iter().all(ResourceServer::keys_available),
         "nobody notices"
     );
 

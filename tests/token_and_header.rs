@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use support::{Bench, ISSUER, NOW, claims, compact, encode, rsa};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::RejectionKind::{
-    BadSignature, Claim, Malformed, SenderConstrained, TooLarge, Type, UnknownKey,
-    UnsupportedAlgorithm,
+    InvalidClaims, InvalidSignature, Malformed, MissingProofOfPossession, TokenTooLong,
+    UnexpectedTokenType, UnknownKey, UnsupportedAlgorithm,
 };
 use tower_oauth::{
     Algorithm, Audience, Issuer, KeySet, ManualClock, ResourceServer, SkipReason, TokenProfile,
@@ -70,7 +70,7 @@ fn row_01_alg_none_in_any_spelling_and_an_empty_signature() {
     let unsigned = good.rsplit_once('.').unwrap().0;
     bench.refuses(&format!("{unsigned}."), Malformed);
     bench.refuses(unsigned, Malformed);
-    bench.refuses(&format!("{unsigned}.AA"), BadSignature);
+    bench.refuses(&format!("{unsigned}.AA"), InvalidSignature);
 }
 
 /// CVE-2016-10555, CVE-2017-11424, CVE-2022-29217, CVE-2024-33663, CVE-2024-37568, CVE-2024-54150,
@@ -166,7 +166,7 @@ fn row_04_keys_in_the_header_are_ignored() {
         ("x5t", json!("AAAA")),
         ("x5t#S256", json!("AAAA")),
     ] {
-        for (kid, kind) in [("mine", UnknownKey), ("rsa", BadSignature)] {
+        for (kid, kind) in [("mine", UnknownKey), ("rsa", InvalidSignature)] {
             let mut header = json!({ "alg": "RS256", "kid": kid });
             header[name] = value.clone();
             bench.refuses(
@@ -338,7 +338,7 @@ fn row_07_ecdsa_signatures_out_of_range_or_form() {
         [&[0], r, &[0], s].concat(),
         Vec::from([0; 96]),
     ] {
-        bench.refuses(&format!("{input}.{}", encode(bad)), BadSignature);
+        bench.refuses(&format!("{input}.{}", encode(bad)), InvalidSignature);
     }
     // n - s signs the same: so the bytes of a token are not its identity.
     let mut borrow = 0_i16;
@@ -368,9 +368,12 @@ fn row_08_ed25519_small_order_and_out_of_range() {
         base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, signature)
             .unwrap();
     signature[63] |= 0xe0; // S is far above the order now.
-    bench.refuses(&format!("{input}.{}", encode(&signature)), BadSignature);
+    bench.refuses(&format!("{input}.{}", encode(&signature)), InvalidSignature);
     let small_order = [&[1][..], &[0; 63]].concat();
-    bench.refuses(&format!("{input}.{}", encode(small_order)), BadSignature);
+    bench.refuses(
+        &format!("{input}.{}", encode(small_order)),
+        InvalidSignature,
+    );
     for x in [[0; 32], {
         let mut one = [0; 32];
         one[0] = 1;
@@ -445,7 +448,7 @@ fn row_10_base64url_is_exact_in_each_part() {
             let verdict = support::now_or_never(bench.judge(&spoiled.join("."))).map(|_| ());
             // A longer signature may be well-formed base64url and still be no signature.
             assert!(
-                verdict == Err(Malformed) || verdict == Err(BadSignature),
+                verdict == Err(Malformed) || verdict == Err(InvalidSignature),
                 "{which} {spoil:?} {verdict:?}"
             );
         }
@@ -501,7 +504,7 @@ fn row_11_anything_but_three_parts() {
     ] {
         bench.refuses(&json, Malformed);
     }
-    bench.refuses(&".".repeat(65_000), TooLarge);
+    bench.refuses(&".".repeat(65_000), TokenTooLong);
 }
 
 /// CVE-2026-29000 (pac4j: unsigned token within a JWE), CVE-2023-51774 (JWE taken for a JWS), and
@@ -561,7 +564,7 @@ fn row_13_the_type_of_the_token() {
         "",
         "at+jwt ",
     ] {
-        bench.refuses(&with_typ(&bench, typ), Type);
+        bench.refuses(&with_typ(&bench, typ), UnexpectedTokenType);
     }
     for typ in ["7", "null", "[\"JWT\"]"] {
         bench.refuses(
@@ -580,7 +583,7 @@ fn row_13_the_type_of_the_token() {
     ] {
         bench.refuses(
             &bench.token(&support::claims_with(json!({ name: value }))),
-            Type,
+            UnexpectedTokenType,
         );
     }
     bench.accepts(&bench.token(&support::claims_with(json!({ "typ": "Bearer" }))));
@@ -590,13 +593,16 @@ fn row_13_the_type_of_the_token() {
         strict.accepts(&with_typ(&strict, typ));
     }
     for typ in ["JWT", "JOSE", "dpop+jwt"] {
-        strict.refuses(&with_typ(&strict, typ), Type);
+        strict.refuses(&with_typ(&strict, typ), UnexpectedTokenType);
     }
-    strict.refuses(&strict.with_header(r#"{"alg":"RS256","kid":"rsa"}"#), Type);
+    strict.refuses(
+        &strict.with_header(r#"{"alg":"RS256","kid":"rsa"}"#),
+        UnexpectedTokenType,
+    );
     // RFC 9068 §2.2: `client_id` and `jti` are missing here.
     strict.refuses(
         &strict.with_header(r#"{"alg":"RS256","kid":"rsa","typ":"at+jwt"}"#),
-        Claim,
+        InvalidClaims,
     );
 }
 
@@ -608,9 +614,9 @@ fn row_14_size_depth_and_number_of_members() {
     large["x"] = json!("x".repeat(11_000));
     bench.accepts(&bench.token(&large));
     large["x"] = json!("x".repeat(16 * 1024));
-    bench.refuses(&bench.token(&large), TooLarge);
+    bench.refuses(&bench.token(&large), TokenTooLong);
     let header = json!({ "alg": "RS256", "kid": "rsa", "x": "x".repeat(7000) }).to_string();
-    bench.refuses(&bench.with_header(&header), TooLarge);
+    bench.refuses(&bench.with_header(&header), TokenTooLong);
     for (depth, fine) in [(31, true), (32, false), (2000, false)] {
         let payload = claims().to_string().replacen(
             '{',
@@ -670,8 +676,11 @@ fn row_32_a_sender_constrained_token_is_no_bearer_token() {
     ] {
         let mut claims = claims();
         claims["cnf"] = cnf;
-        bench.refuses(&bench.token(&claims), SenderConstrained);
+        bench.refuses(&bench.token(&claims), MissingProofOfPossession);
     }
     let payload = claims().to_string().replacen('{', r#"{"cnf":null,"#, 1);
-    bench.refuses(&bench.with_payload(payload.as_bytes()), SenderConstrained);
+    bench.refuses(
+        &bench.with_payload(payload.as_bytes()),
+        MissingProofOfPossession,
+    );
 }

@@ -106,7 +106,10 @@ pub fn server(
         Audience::new(AUDIENCE).unwrap(),
     );
     let issuer = issuer.keys(KeySet::from_json(jwks.as_bytes()).unwrap());
-    change(ResourceServer::trusting(issuer)).build().unwrap().0
+    change(ResourceServer::from_issuer(issuer))
+        .build()
+        .unwrap()
+        .0
 }
 
 /// One kind of request.

@@ -42,7 +42,7 @@ pub trait IamToken: fmt::Debug + Send + Sync + 'static {
 
     /// The management API answered 401 to a call with this token. A provider that keeps tokens
     /// drops it, so that the next call gets another one. Does nothing by default.
-    fn reject(&self, token: &SecretString) {
+    fn invalidate(&self, token: &SecretString) {
         let _nothing_is_kept = token;
     }
 }
@@ -247,7 +247,7 @@ impl IamToken for IamApiKey {
         Box::pin(async { self.current().await.map_err(BoxError::from) })
     }
 
-    fn reject(&self, token: &SecretString) {
+    fn invalidate(&self, token: &SecretString) {
         let kept = self.0.kept.load();
         let kept = kept
             .as_ref()

@@ -27,7 +27,7 @@ use crate::transport::{Limits, Transport, exchange, retry_after};
 ///
 /// Each method is one request. Nothing is retried: a `POST` that was lost on its way back may
 /// have registered an application. After a 401 the next call has another IAM token
-/// ([`IamToken::reject`]). App ID takes 50 requests a second and then none for 30 s;
+/// ([`IamToken::invalidate`]). App ID takes 50 requests a second and then none for 30 s;
 /// its [`retry_after`](Error::retry_after) is in the error.
 ///
 /// Cheap to clone.
@@ -327,7 +327,7 @@ impl Inner {
             return Ok(answer);
         }
         if answer.status() == StatusCode::UNAUTHORIZED {
-            self.iam.reject(&token);
+            self.iam.invalidate(&token);
         }
         let mut secrets = Secrets::default();
         secrets.add(token.expose_secret());

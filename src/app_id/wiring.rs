@@ -47,7 +47,7 @@ impl Binding {
         let issuer = TrustedIssuer::new(self.issuer().clone(), audience)
             .jwks_uri(self.keys_url().clone())
             .app_id(self.tenant_id().to_owned(), aliases);
-        ResourceServer::trusting(issuer)
+        ResourceServer::from_issuer(issuer)
     }
 
     /// A manager of this application's access token: what the Node SDK's
@@ -77,7 +77,8 @@ impl Binding {
         };
         let client_id = self.client_id().ok_or_else(|| missing("client id"))?;
         let secret = self.secret().ok_or_else(|| missing("client secret"))?;
-        let credentials = ClientCredentials::new(client_id, secret.clone()).basic_unencoded();
+        let credentials =
+            ClientCredentials::new(client_id, secret.clone()).client_secret_basic_raw();
         Ok(TokenManager::builder(
             self.token_endpoint().clone(),
             credentials,

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::AuthorizationServer;
 use super::endpoints::ErrorCode;
-use super::faults::{self, Endpoints, Spoiled};
+use super::faults::{self, EndpointKind, Spoiled};
 use super::token_endpoint::Grantee;
 use crate::clock::UnixTime;
 
@@ -29,7 +29,7 @@ pub(super) struct Activity(Mutex<VecDeque<Entry>>);
 pub(super) struct Entry {
     pub(super) at: UnixTime,
     pub(super) took: Duration,
-    pub(super) endpoints: Endpoints,
+    pub(super) endpoints: EndpointKind,
     /// `None`: the caller left before there was an answer.
     pub(super) status: Option<StatusCode>,
     /// Of a refusal (RFC 6749 §5.2).
@@ -68,7 +68,7 @@ pub(super) async fn record(
     next: Next,
 ) -> Response {
     let endpoints = match faults::endpoints(request.uri().path()) {
-        None | Some(Endpoints::Management) => return next.run(request).await,
+        None | Some(EndpointKind::Management) => return next.run(request).await,
         Some(endpoints) => endpoints,
     };
     let at = server.0.clock.now();

@@ -104,12 +104,12 @@ impl AuthorizationServerBuilder {
     }
 
     /// A server on a loopback port; 0 takes a free one. It answers as soon as
-    /// [`Listening::serve`] is polled.
+    /// [`BoundServer::serve`] is polled.
     ///
     /// # Errors
     ///
     /// As [`build`](Self::build), and if the port is taken.
-    pub async fn bind(self, port: u16) -> Result<Listening, ConfigError> {
+    pub async fn bind(self, port: u16) -> Result<BoundServer, ConfigError> {
         let unusable =
             |error: std::io::Error| ConfigError::new("port", port.to_string(), error.to_string());
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port)))
@@ -117,7 +117,7 @@ impl AuthorizationServerBuilder {
             .map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?;
         let server = self.build_at(format!("http://{address}"))?;
-        Ok(Listening {
+        Ok(BoundServer {
             server,
             listener,
             address,
@@ -198,13 +198,13 @@ impl AuthorizationServerBuilder {
 /// A server that has its port.
 #[derive(Debug)]
 #[must_use = "it answers only while it is served"]
-pub struct Listening {
+pub struct BoundServer {
     server: AuthorizationServer,
     listener: TcpListener,
     address: SocketAddr,
 }
 
-impl Listening {
+impl BoundServer {
     /// The server.
     #[must_use]
     pub fn server(&self) -> &AuthorizationServer {

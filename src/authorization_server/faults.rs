@@ -18,7 +18,7 @@ use super::AuthorizationServer;
 /// A kind of endpoints, in every version of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Endpoints {
+pub enum EndpointKind {
     /// The metadata, in all of their places.
     Discovery,
     /// `introspect`.
@@ -31,7 +31,7 @@ pub enum Endpoints {
     Token,
 }
 
-impl Endpoints {
+impl EndpointKind {
     pub(super) const ALL: [Self; 5] = [
         Self::Token,
         Self::Keys,
@@ -99,12 +99,12 @@ pub(super) struct Faults(Mutex<Script>);
 #[derive(Debug, Default)]
 struct Script {
     /// With the number of answers that are left to spoil; all, if there is none.
-    faults: VecDeque<(Endpoints, Option<usize>, Fault)>,
-    requests: Vec<(Endpoints, usize)>,
+    faults: VecDeque<(EndpointKind, Option<usize>, Fault)>,
+    requests: Vec<(EndpointKind, usize)>,
 }
 
 impl Faults {
-    pub(super) fn add(&self, endpoints: Endpoints, answers: Option<usize>, fault: Fault) {
+    pub(super) fn add(&self, endpoints: EndpointKind, answers: Option<usize>, fault: Fault) {
         self.script().faults.push_back((endpoints, answers, fault));
     }
 
@@ -113,14 +113,14 @@ impl Faults {
     }
 
     /// Puts one fault that lasts, or none, in place of all that these endpoints have.
-    pub(super) fn replace(&self, endpoints: Endpoints, fault: Option<Fault>) {
+    pub(super) fn replace(&self, endpoints: EndpointKind, fault: Option<Fault>) {
         let faults = &mut self.script().faults;
         faults.retain(|(of, ..)| *of != endpoints);
         faults.extend(fault.map(|fault| (endpoints, None, fault)));
     }
 
     /// What the next answer is going to suffer.
-    pub(super) fn next(&self, endpoints: Endpoints) -> Option<Fault> {
+    pub(super) fn next(&self, endpoints: EndpointKind) -> Option<Fault> {
         let script = self.script();
         let mut pending = script
             .faults
@@ -129,7 +129,7 @@ impl Faults {
         pending.next().map(|(.., fault)| fault.clone())
     }
 
-    pub(super) fn requests(&self, endpoints: Endpoints) -> usize {
+    pub(super) fn requests(&self, endpoints: EndpointKind) -> usize {
         self.script()
             .requests
             .iter()
@@ -138,7 +138,7 @@ impl Faults {
     }
 
     /// Counts a request and takes the fault that is its turn.
-    fn take(&self, endpoints: Endpoints) -> Option<Fault> {
+    fn take(&self, endpoints: EndpointKind) -> Option<Fault> {
         let mut script = self.script();
         match script.requests.iter_mut().find(|(of, _)| *of == endpoints) {
             Some((_, count)) => *count += 1,
@@ -165,22 +165,22 @@ const WELL_KNOWN: [&str; 2] = [
 ];
 
 /// Which endpoints a path belongs to.
-pub(super) fn endpoints(path: &str) -> Option<Endpoints> {
+pub(super) fn endpoints(path: &str) -> Option<EndpointKind> {
     if path.starts_with("/management/") {
-        return Some(Endpoints::Management);
+        return Some(EndpointKind::Management);
     }
     let is_in = |folder: &str| {
         path.strip_prefix(folder)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     if WELL_KNOWN.into_iter().any(is_in) {
-        return Some(Endpoints::Discovery);
+        return Some(EndpointKind::Discovery);
     }
     match path.rsplit('/').next()? {
-        "openid-configuration" => Some(Endpoints::Discovery),
-        "introspect" => Some(Endpoints::Introspection),
-        "publickey" | "publickeys" => Some(Endpoints::Keys),
-        "token" => Some(Endpoints::Token),
+        "openid-configuration" => Some(EndpointKind::Discovery),
+        "introspect" => Some(EndpointKind::Introspection),
+        "publickey" | "publickeys" => Some(EndpointKind::Keys),
+        "token" => Some(EndpointKind::Token),
         _ => None,
     }
 }

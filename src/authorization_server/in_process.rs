@@ -16,12 +16,12 @@ use crate::transport::{SendFuture, Transport, TransportError};
 ///
 /// Nobody else can be reached through it.
 #[derive(Clone, Debug)]
-pub struct InProcess {
+pub struct InProcessTransport {
     router: axum::Router,
     base_url: String,
 }
 
-impl InProcess {
+impl InProcessTransport {
     pub(super) fn new(server: &AuthorizationServer) -> Self {
         Self {
             router: server.router(),
@@ -30,11 +30,11 @@ impl InProcess {
     }
 }
 
-impl Transport for InProcess {
+impl Transport for InProcessTransport {
     fn send(&self, request: Request<Bytes>, max_body: usize) -> SendFuture<'_> {
         Box::pin(async move {
             if !request.uri().to_string().starts_with(&self.base_url) {
-                return Err(TransportError::unreachable(
+                return Err(TransportError::connect(
                     "there is nobody but the authorization server",
                 ));
             }
@@ -45,7 +45,7 @@ impl Transport for InProcess {
             let mut body = pin!(body);
             let mut whole = BytesMut::new();
             while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-                let frame = frame.map_err(TransportError::unreachable)?;
+                let frame = frame.map_err(TransportError::connect)?;
                 let Ok(data) = frame.into_data() else {
                     continue;
                 };

@@ -27,7 +27,7 @@ use crate::jwt::Algorithm;
 /// # Ok::<(), tower_oauth::ConfigError>(())
 /// ```
 #[must_use = "a token is made by `sign`"]
-pub struct Mint {
+pub struct TokenMint {
     server: AuthorizationServer,
     client_id: String,
     header: Map<String, Value>,
@@ -80,7 +80,7 @@ impl Signature {
     }
 }
 
-impl Mint {
+impl TokenMint {
     pub(super) fn new(server: AuthorizationServer, client_id: String, scopes: &[String]) -> Self {
         let claims = Map::from_iter([("scope".to_owned(), json!(scopes.join(" ")))]);
         Self {
@@ -259,9 +259,9 @@ impl Mint {
     }
 }
 
-impl fmt::Debug for Mint {
+impl fmt::Debug for TokenMint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mint")
+        f.debug_struct("TokenMint")
             .field("client_id", &self.client_id)
             .field("claims", &self.claims)
             .finish_non_exhaustive()

@@ -32,20 +32,20 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_oauth::BoxError> {
 //! use tower_oauth::Audience;
-//! use tower_oauth::authorization_server::{AuthorizationServer, Endpoints, Fault};
+//! use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, Fault};
 //!
 //! let server = AuthorizationServer::builder().build()?;
 //! let shop = server.register("shop")?;
 //!
 //! let tokens = shop.binding()?.token_manager()?.transport(server.transport()).start()?;
 //! let orders = shop.binding()?.resource_server()?.transport(server.transport()).start().await?;
-//! assert!(orders.is_ready());
+//! assert!(orders.keys_available());
 //! let token = tokens.access_token().await?;
-//! assert_eq!(server.requests(Endpoints::Token), 1);
+//! assert_eq!(server.requests(EndpointKind::Token), 1);
 //!
 //! // What no real issuer would give you:
 //! let expired = server.mint(&shop).expired().sign();
-//! server.fail_next(Endpoints::Keys, 2, Fault::Garbage);
+//! server.fail_next(EndpointKind::Keys, 2, Fault::Garbage);
 //! # let _ = (token, expired);
 //! # Ok(())
 //! # }
@@ -72,12 +72,12 @@ use std::time::Duration;
 
 use self::activity::Activity;
 pub use self::applications::RegisteredApplication;
-pub use self::builder::{AuthorizationServerBuilder, Listening};
+pub use self::builder::{AuthorizationServerBuilder, BoundServer};
 use self::dashboard::Dashboard;
 use self::faults::Faults;
-pub use self::faults::{Endpoints, Fault};
-pub use self::in_process::InProcess;
-pub use self::mint::Mint;
+pub use self::faults::{EndpointKind, Fault};
+pub use self::in_process::InProcessTransport;
+pub use self::mint::TokenMint;
 pub use self::signing_keys::PublishedKey;
 use self::signing_keys::{SigningKey, new_kid};
 use self::store::{State, Store};
@@ -210,8 +210,8 @@ impl AuthorizationServer {
     }
 
     /// A token with any claims and faults that a test needs; good unless it is spoiled.
-    pub fn mint(&self, application: &RegisteredApplication) -> Mint {
-        Mint::new(
+    pub fn mint(&self, application: &RegisteredApplication) -> TokenMint {
+        TokenMint::new(
             self.clone(),
             application.client_id().to_owned(),
             &application.granted_scopes(),
@@ -272,13 +272,13 @@ impl AuthorizationServer {
     }
 
     /// Spoils every answer of these endpoints until [`clear_faults`](Self::clear_faults).
-    pub fn fail(&self, endpoints: Endpoints, fault: Fault) {
+    pub fn fail(&self, endpoints: EndpointKind, fault: Fault) {
         self.0.faults.add(endpoints, None, fault);
     }
 
     /// Spoils the next answers of these endpoints. Faults of one endpoint take their turns in
     /// the order in which they were added.
-    pub fn fail_next(&self, endpoints: Endpoints, answers: usize, fault: Fault) {
+    pub fn fail_next(&self, endpoints: EndpointKind, answers: usize, fault: Fault) {
         self.0.faults.add(endpoints, Some(answers), fault);
     }
 
@@ -289,7 +289,7 @@ impl AuthorizationServer {
 
     /// How many requests have come to these endpoints, spoiled ones included.
     #[must_use]
-    pub fn requests(&self, endpoints: Endpoints) -> usize {
+    pub fn requests(&self, endpoints: EndpointKind) -> usize {
         self.0.faults.requests(endpoints)
     }
 
@@ -299,7 +299,7 @@ impl AuthorizationServer {
         endpoints::router(self.clone())
     }
 
-    /// Its endpoints and its dashboard, as [`Listening::serve`] serves them on loopback. To be
+    /// Its endpoints and its dashboard, as [`BoundServer::serve`] serves them on loopback. To be
     /// called by tests: whoever reaches the dashboard reads every secret. It answers only under
     /// the [`base_url`](Self::base_url) and loopback names with its port.
     pub fn router_with_dashboard(&self) -> axum::Router {
@@ -308,8 +308,8 @@ impl AuthorizationServer {
 
     /// A transport that calls the endpoints in-process: no socket, no port.
     #[must_use]
-    pub fn transport(&self) -> InProcess {
-        InProcess::new(self)
+    pub fn transport(&self) -> InProcessTransport {
+        InProcessTransport::new(self)
     }
 }
 

@@ -105,15 +105,15 @@ impl TokenManagerBuilder {
     }
 
     /// How long a caller waits at most, all retries included. Default: 40 seconds.
-    pub fn give_up_after(mut self, limit: Duration) -> Self {
-        self.policy.give_up_after = limit.min(LONGEST);
+    pub fn acquire_timeout(mut self, limit: Duration) -> Self {
+        self.policy.acquire_timeout = limit.min(LONGEST);
         self
     }
 
     /// How long before its expiry a token is renewed. Default: a fifth of its life, at least
     /// 30 seconds where it lives for a minute or more. Never less than 15 seconds, never more
     /// than half of its life.
-    pub fn refresh_ahead(mut self, ahead: Duration) -> Self {
+    pub fn renew_before_expiry(mut self, ahead: Duration) -> Self {
         self.policy.ahead = Some(ahead);
         self
     }

@@ -53,7 +53,7 @@ impl ClientCredentials {
     /// HTTP Basic without the form-urlencoding: for servers that expect the parts as they are,
     /// App ID among them. It makes a difference only for ids and secrets with other characters
     /// than letters, digits, `-`, `.`, `_` and `*`.
-    pub fn basic_unencoded(mut self) -> Self {
+    pub fn client_secret_basic_raw(mut self) -> Self {
         self.method = Method::BasicUnencoded;
         self
     }
@@ -171,7 +171,7 @@ mod tests {
         let credentials = ClientCredentials::new("a b:c", "+/=é");
         assert_eq!(basic(&credentials), "a+b%3Ac:%2B%2F%3D%C3%A9");
         assert_eq!(
-            basic(&ClientCredentials::new("abc", "+/=").basic_unencoded()),
+            basic(&ClientCredentials::new("abc", "+/=").client_secret_basic_raw()),
             "abc:+/="
         );
     }
@@ -182,7 +182,7 @@ mod tests {
         assert!(ClientCredentials::new("a", "").check().is_err());
         assert!(
             ClientCredentials::new("a:b", "s")
-                .basic_unencoded()
+                .client_secret_basic_raw()
                 .check()
                 .is_err()
         );

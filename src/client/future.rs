@@ -100,7 +100,7 @@ where
             retry,
         } = self;
         let Some(retry) = retry else {
-            let _there_is_no_second_attempt = tokens.reject(&token);
+            let _there_is_no_second_attempt = tokens.invalidate(&token);
             return Err(response);
         };
         let wait = {

@@ -6,7 +6,7 @@ use http::Uri;
 use tower_layer::Layer;
 
 use super::origin::Origin;
-use super::{BearerTokenService, ReplayCloned, ReplayEmpty, ReplayNever, TokenManager};
+use super::{BearerTokenService, CloneAnyBody, CloneEmptyBody, CloneNoBody, TokenManager};
 use crate::oauth::Endpoint;
 
 /// Puts the access token on requests, and replaces a token that a resource server refuses.
@@ -16,7 +16,7 @@ use crate::oauth::Endpoint;
 /// challenge with `grpc-status: 16` in the headers of the response (a trailers-only response;
 /// trailers after a body are not looked at). Then the token is renewed, whether or not the request
 /// can be sent again; meanwhile it serves other requests, because another resource server may
-/// accept it. A request that can be replayed waits for the successor, for 5 seconds at most (see
+/// accept it. A request that can be sent again waits for the successor, for 5 seconds at most (see
 /// [`TokenManager::replace`]), and is sent once more. If there is no successor in that time, the
 /// caller gets the response that refused the token. Within ten seconds of a replacement there is no
 /// other one.
@@ -26,10 +26,10 @@ use crate::oauth::Endpoint;
 /// that follows redirects outside of this one, so that each hop is looked at anew.
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct BearerTokenLayer<P = ReplayEmpty> {
+pub struct BearerTokenLayer<P = CloneEmptyBody> {
     tokens: TokenManager,
     targets: Targets,
-    replay: P,
+    clone_body: P,
 }
 
 /// Which requests get the token.
@@ -60,7 +60,7 @@ impl BearerTokenLayer {
                 origins,
                 origin_form: false,
             },
-            replay: ReplayEmpty,
+            clone_body: CloneEmptyBody,
         }
     }
 }
@@ -75,22 +75,22 @@ impl<P> BearerTokenLayer<P> {
     }
 
     /// Tries every rejected request once more, with a clone of its body.
-    pub fn replay_cloned(self) -> BearerTokenLayer<ReplayCloned> {
-        self.replay(ReplayCloned)
+    pub fn retry_with_cloned_body(self) -> BearerTokenLayer<CloneAnyBody> {
+        self.retry_with(CloneAnyBody)
     }
 
     /// Tries no request twice. Any body will do.
-    pub fn replay_never(self) -> BearerTokenLayer<ReplayNever> {
-        self.replay(ReplayNever)
+    pub fn retry_never(self) -> BearerTokenLayer<CloneNoBody> {
+        self.retry_with(CloneNoBody)
     }
 
     /// Decides in your own way which requests are tried once more. Default: those without a
     /// body.
-    pub fn replay<N>(self, replay: N) -> BearerTokenLayer<N> {
+    pub fn retry_with<N>(self, clone_body: N) -> BearerTokenLayer<N> {
         BearerTokenLayer {
             tokens: self.tokens,
             targets: self.targets,
-            replay,
+            clone_body,
         }
     }
 }
@@ -103,7 +103,7 @@ impl<S, P: Clone> Layer<S> for BearerTokenLayer<P> {
             inner,
             self.tokens.clone(),
             self.targets.clone(),
-            self.replay.clone(),
+            self.clone_body.clone(),
         )
     }
 }

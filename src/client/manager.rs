@@ -39,7 +39,7 @@ pub(super) fn successor_wait(request_timeout: Duration) -> Duration {
 /// use tower_oauth::{ClientCredentials, Issuer, TokenManager};
 ///
 /// let credentials = ClientCredentials::new("my-client-id", "my-secret");
-/// let tokens = TokenManager::discover(Issuer::new("https://as.example")?, credentials)?.start()?;
+/// let tokens = TokenManager::for_issuer(Issuer::new("https://as.example")?, credentials)?.start()?;
 ///
 /// // With reqwest, or any other client that is no tower service:
 /// let token = tokens.access_token().await?;
@@ -93,7 +93,7 @@ impl TokenManager {
     /// # Errors
     ///
     /// If the issuer is no `https` URL (or `http` on loopback).
-    pub fn discover(
+    pub fn for_issuer(
         issuer: Issuer,
         credentials: ClientCredentials,
     ) -> Result<TokenManagerBuilder, ConfigError> {
@@ -114,7 +114,9 @@ impl TokenManager {
     ) -> Self {
         let places = Semaphore::new(max_waiters.min(Semaphore::MAX_PERMITS));
         // The task gives up first, and with a better reason.
-        let token_wait = policy.give_up_after.saturating_add(Duration::from_secs(2));
+        let token_wait = policy
+            .acquire_timeout
+            .saturating_add(Duration::from_secs(2));
         let successor_wait = successor_wait(policy.attempt);
         Self(Arc::new(Handle {
             shared,
@@ -135,7 +137,7 @@ impl TokenManager {
     ///
     /// If the authorization server refused, see [`Error::oauth_error`]; if it could not be
     /// reached or did not answer usefully until
-    /// [`give_up_after`](TokenManagerBuilder::give_up_after); of kind
+    /// [`acquire_timeout`](TokenManagerBuilder::acquire_timeout); of kind
     /// [`Overloaded`](ErrorKind::Overloaded), at once, if it would have to wait and
     /// [`max_waiters`](TokenManagerBuilder::max_waiters) calls wait already; if the task behind is
     /// gone.
@@ -219,7 +221,7 @@ impl TokenManager {
     /// [`BearerTokenLayer`] calls this for every refusal that names the token.
     ///
     /// ```
-    /// use tower_oauth::authorization_server::{AuthorizationServer, Endpoints};
+    /// use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind};
     /// use tower_oauth::TokenManager;
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -230,18 +232,18 @@ impl TokenManager {
     /// let tokens = tokens.transport(issuer.transport()).start()?;
     ///
     /// let first = tokens.access_token().await?;
-    /// assert!(tokens.reject(&first));
+    /// assert!(tokens.invalidate(&first));
     /// // It serves on until its successor is there.
     /// assert_eq!(tokens.access_token().await?.expose_secret(), first.expose_secret());
     /// let second = tokens.replace(&first).await.ok_or("no other token")?;
-    /// assert_eq!(issuer.requests(Endpoints::Token), 2);
+    /// assert_eq!(issuer.requests(EndpointKind::Token), 2);
     /// // The successor is not replaced within ten seconds.
-    /// assert!(!tokens.reject(&second));
+    /// assert!(!tokens.invalidate(&second));
     /// # Ok(())
     /// # }
     /// ```
     #[must_use = "there may be no other token to try with"]
-    pub fn reject(&self, token: &AccessToken) -> bool {
+    pub fn invalidate(&self, token: &AccessToken) -> bool {
         let shared = &self.0.shared;
         match shared.refuse(token) {
             Refusal::Replaced(_) => true,
@@ -257,7 +259,7 @@ impl TokenManager {
         }
     }
 
-    /// [Rejects](Self::reject) this token and waits for its successor, for 5 seconds at most, or
+    /// [Rejects](Self::invalidate) this token and waits for its successor, for 5 seconds at most, or
     /// for [`request_timeout`](TokenManagerBuilder::request_timeout) if that is shorter. `None`
     /// as soon as it is clear that there is none to be had in that time: the token endpoint is
     /// down, it refused, a token was replaced less than ten seconds ago, or
@@ -316,7 +318,7 @@ impl TokenManager {
     /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
     ///
     /// let credentials = ClientCredentials::new("my-client-id", "my-secret");
-    /// let tokens = TokenManager::discover(Issuer::new("https://as.example")?, credentials)?.start()?;
+    /// let tokens = TokenManager::for_issuer(Issuer::new("https://as.example")?, credentials)?.start()?;
     /// let orders = Endpoint::new("https://orders.example")?;
     /// let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     /// let client = ServiceBuilder::new().layer(tokens.layer([orders])).service(client);

@@ -9,7 +9,7 @@
 //!           task ◀─────────────────┘                                         │
 //!            │  one request at a time: retried with backoff, within a limit ─┘
 //!            ├─ renews the token before it expires, for as long as it is used
-//!            └─ renews it at once when it was refused ◀── reject(), replace() ── layer
+//!            └─ renews it at once when it was refused ◀── invalidate(), replace() ── layer
 //! ```
 //!
 //! The task owns the request, so a caller that is cancelled cancels no other. `renewal` decides
@@ -34,6 +34,7 @@
 //! ```
 
 mod builder;
+mod clone_body;
 mod credentials;
 mod endpoint;
 mod future;
@@ -43,17 +44,16 @@ mod manager;
 mod origin;
 mod renewal;
 mod renewer;
-mod replay;
 mod service;
 mod shared;
 mod token;
 
 pub use self::builder::TokenManagerBuilder;
+pub use self::clone_body::{CloneAnyBody, CloneBody, CloneEmptyBody, CloneNoBody};
 pub use self::credentials::ClientCredentials;
 pub use self::future::BearerTokenFuture;
 pub use self::layer::BearerTokenLayer;
 pub use self::manager::TokenManager;
 pub use self::renewer::Renewer;
-pub use self::replay::{Replay, ReplayCloned, ReplayEmpty, ReplayNever};
 pub use self::service::BearerTokenService;
 pub use self::token::AccessToken;

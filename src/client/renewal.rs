@@ -35,7 +35,7 @@ pub(super) struct RenewalPolicy {
     /// Time limit of one attempt.
     pub(super) attempt: Duration,
     /// How long a caller waits at most.
-    pub(super) give_up_after: Duration,
+    pub(super) acquire_timeout: Duration,
     /// How long before expiry a token is renewed; `None` for a fifth of its life.
     pub(super) ahead: Option<Duration>,
     pub(super) backoff: Backoff,
@@ -45,7 +45,7 @@ impl Default for RenewalPolicy {
     fn default() -> Self {
         Self {
             attempt: Duration::from_secs(10),
-            give_up_after: Duration::from_secs(40),
+            acquire_timeout: Duration::from_secs(40),
             ahead: None,
             backoff: Backoff {
                 base: Duration::from_millis(500),
@@ -99,7 +99,7 @@ impl Renewal {
         let refused = self.refused_until.is_some_and(|until| now < until);
         let too_long = self
             .not_before
-            .is_some_and(|at| at >= now + self.policy.give_up_after);
+            .is_some_and(|at| at >= now + self.policy.acquire_timeout);
         if refused || too_long {
             return false;
         }
@@ -142,7 +142,7 @@ impl Renewal {
     pub(super) fn attempt_limit(&self, now: Instant) -> Duration {
         let left = self
             .waiting
-            .map(|since| (since + self.policy.give_up_after).saturating_duration_since(now));
+            .map(|since| (since + self.policy.acquire_timeout).saturating_duration_since(now));
         left.map_or(self.policy.attempt, |left| left.min(self.policy.attempt))
     }
 
@@ -178,7 +178,7 @@ impl Renewal {
         self.not_before = Some(at);
         let hopeless = self
             .waiting
-            .is_some_and(|since| at >= since + self.policy.give_up_after);
+            .is_some_and(|since| at >= since + self.policy.acquire_timeout);
         if hopeless {
             self.waiting = None;
         }

@@ -7,7 +7,7 @@ use tower_service::Service;
 
 use super::future::{BearerTokenFuture, Retry, Sent};
 use super::layer::Targets;
-use super::{AccessToken, Replay, ReplayEmpty, TokenManager};
+use super::{AccessToken, CloneBody, CloneEmptyBody, TokenManager};
 use crate::error::BoxError;
 
 /// Puts the access token on each request before the inner service sends it.
@@ -15,20 +15,20 @@ use crate::error::BoxError;
 /// Made by [`BearerTokenLayer`](crate::BearerTokenLayer). Its error is the inner service's, or
 /// an [`Error`](crate::Error) if no token could be obtained, boxed.
 #[derive(Clone, Debug)]
-pub struct BearerTokenService<S, P = ReplayEmpty> {
+pub struct BearerTokenService<S, P = CloneEmptyBody> {
     inner: S,
     tokens: TokenManager,
     targets: Targets,
-    replay: P,
+    clone_body: P,
 }
 
 impl<S, P> BearerTokenService<S, P> {
-    pub(super) fn new(inner: S, tokens: TokenManager, targets: Targets, replay: P) -> Self {
+    pub(super) fn new(inner: S, tokens: TokenManager, targets: Targets, clone_body: P) -> Self {
         Self {
             inner,
             tokens,
             targets,
-            replay,
+            clone_body,
         }
     }
 }
@@ -44,7 +44,7 @@ impl<S, B, ResBody, P> Service<Request<B>> for BearerTokenService<S, P>
 where
     S: Service<Request<B>, Response = Response<ResBody>> + Clone,
     S::Error: Into<BoxError>,
-    P: Replay<B>,
+    P: CloneBody<B>,
 {
     type Response = S::Response;
     type Error = BoxError;
@@ -59,7 +59,7 @@ where
         if !is_ours || !self.targets.cover(request.uri()) {
             return BearerTokenFuture::calling(self.inner.call(request), None);
         }
-        let second = self.replay.replay(request.body());
+        let second = self.clone_body.clone_body(request.body());
         if let Some(token) = self.tokens.current() {
             let retry = second.map(|body| Retry::new(&request, body, self.inner.clone()));
             authorize(&mut request, &token);

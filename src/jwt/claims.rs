@@ -44,7 +44,7 @@ pub(crate) struct Expectations {
     /// App ID: every access token has a string `scope`, and no identity token has one.
     pub(crate) requires_scope: bool,
     /// How many keys are tried where a token does not say which signed it.
-    pub(crate) candidate_keys: usize,
+    pub(crate) max_candidate_keys: usize,
     pub(crate) leeway: Duration,
     pub(crate) max_lifetime: Option<Duration>,
 }
@@ -111,7 +111,7 @@ impl<'a> Claims<'a> {
         };
         match visitor.deserialize(&mut json).and_then(|()| json.end()) {
             Ok(()) => Ok(claims),
-            Err(error) if error.is_data() => Err(document.defect(Defect::Claim)),
+            Err(error) if error.is_data() => Err(document.defect(Defect::InvalidClaims)),
             Err(_) => Err(Defect::Malformed),
         }
     }
@@ -140,7 +140,7 @@ impl<'a> Claims<'a> {
             tenant,
             subject_is_client: _,
             requires_scope,
-            candidate_keys: _,
+            max_candidate_keys: _,
             leeway,
             max_lifetime,
         } = expectations;
@@ -151,18 +151,18 @@ impl<'a> Claims<'a> {
         match (profile, header.typ) {
             (TokenProfile::Rfc9068, Typ::AccessToken) => {}
             (TokenProfile::Jwt, Typ::Absent | Typ::Jwt | Typ::AccessToken) => {}
-            _ => return Err(Defect::Type),
+            _ => return Err(Defect::UnexpectedTokenType),
         }
         // RFC 7800: such a token is worth nothing without a proof of the key, and a Bearer
         // request has none. Whatever `cnf` holds.
         if raw.has_confirmation {
-            return Err(Defect::SenderConstrained);
+            return Err(Defect::MissingProofOfPossession);
         }
-        let claimed = raw.iss.as_deref().ok_or(Defect::Claim)?;
+        let claimed = raw.iss.as_deref().ok_or(Defect::InvalidClaims)?;
         if claimed != issuer.as_str()
             && !issuer_aliases.iter().any(|alias| alias.as_str() == claimed)
         {
-            return Err(Defect::Issuer);
+            return Err(Defect::UntrustedIssuer);
         }
         if let Some(expected) = tenant {
             let named = match &raw.tenant {
@@ -171,25 +171,25 @@ impl<'a> Claims<'a> {
                 None => claimed.contains(expected.as_str()),
             };
             if !named {
-                return Err(Defect::Issuer);
+                return Err(Defect::UntrustedIssuer);
             }
         }
         // Tokens of the same issuer that are no access tokens: OpenID Connect Core §3.1.3.6,
         // Back-Channel Logout §2.4, and what Keycloak (`typ`) and Cognito (`token_use`) say.
         if raw.is_other_token {
-            return Err(Defect::Type);
+            return Err(Defect::UnexpectedTokenType);
         }
         if *requires_scope && raw.scope.as_ref().is_none_or(Strings::is_array) {
-            return Err(Defect::Claim);
+            return Err(Defect::InvalidClaims);
         }
-        let audience = raw.aud.as_ref().ok_or(Defect::Claim)?;
+        let audience = raw.aud.as_ref().ok_or(Defect::InvalidClaims)?;
         if !audience
             .iter()
             .any(|named| audiences.iter().any(|own| own.as_str() == named))
         {
-            return Err(Defect::Audience);
+            return Err(Defect::InvalidAudience);
         }
-        let expires_at = raw.exp.ok_or(Defect::Claim)?.0;
+        let expires_at = raw.exp.ok_or(Defect::InvalidClaims)?.0;
         if expectations.have_expired(expires_at, now) {
             return Err(Defect::Expired);
         }
@@ -202,12 +202,12 @@ impl<'a> Claims<'a> {
             return Err(Defect::NotYetValid);
         }
         if raw.nbf.is_some_and(|not_before| not_before.0 > expires_at) {
-            return Err(Defect::Claim);
+            return Err(Defect::InvalidClaims);
         }
         if let Some(limit) = max_lifetime {
-            let issued_at = raw.iat.or(raw.nbf).ok_or(Defect::Claim)?.0;
+            let issued_at = raw.iat.or(raw.nbf).ok_or(Defect::InvalidClaims)?.0;
             if expires_at.saturating_since(issued_at) > *limit {
-                return Err(Defect::Claim);
+                return Err(Defect::InvalidClaims);
             }
         }
         if *profile == TokenProfile::Rfc9068 {
@@ -215,7 +215,7 @@ impl<'a> Claims<'a> {
             let complete =
                 raw.sub.is_some() && raw.client_id.is_some() && raw.iat.is_some() && raw.jti;
             if !complete {
-                return Err(Defect::Claim);
+                return Err(Defect::InvalidClaims);
             }
         }
         Ok(())

@@ -40,7 +40,7 @@ impl<'t> Segments<'t> {
             return Err(Defect::Malformed);
         }
         if header.len() > MAX_HEADER {
-            return Err(Defect::TooLarge);
+            return Err(Defect::TokenTooLong);
         }
         Ok(Self {
             header,
@@ -128,7 +128,7 @@ mod tests {
         let header = "a".repeat(MAX_HEADER + 1);
         assert_eq!(
             Segments::split(format!("{header}.b.c").as_bytes()).unwrap_err(),
-            Defect::TooLarge
+            Defect::TokenTooLong
         );
     }
 

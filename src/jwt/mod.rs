@@ -33,27 +33,27 @@ use crate::clock::UnixTime;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Defect {
     /// `aud` names none of the configured audiences.
-    Audience,
+    InvalidAudience,
     /// The signature is not the key's.
-    BadSignature,
+    InvalidSignature,
     /// A registered claim is missing or has another type than the standard gives it.
-    Claim,
+    InvalidClaims,
     /// `exp` has passed.
     Expired,
     /// `iss` is not the issuer whose key signed.
-    Issuer,
+    UntrustedIssuer,
     /// Not three base64url parts around strict JSON objects.
     Malformed,
     /// `nbf` or `iat` is in the future.
     NotYetValid,
     /// Bound to a key of its holder (`cnf`), which a Bearer use does not prove.
-    SenderConstrained,
+    MissingProofOfPossession,
     /// Longer than any real one.
-    TooLarge,
+    TokenTooLong,
     /// Its objects and arrays hold more than the limits allow.
     TooManyMembers,
     /// `typ` is not one of an access token.
-    Type,
+    UnexpectedTokenType,
     /// `alg` is none that could be allowed.
     UnsupportedAlgorithm,
 }
@@ -114,7 +114,7 @@ impl<'a> Unverified<'a> {
         let message = self.segments.signing_input;
         let algorithm = self.header.algorithm;
         let verifies = |key: &&&VerificationKey| key.verify(algorithm, message, signature).is_ok();
-        let key = keys.iter().find(verifies).ok_or(Defect::BadSignature)?;
+        let key = keys.iter().find(verifies).ok_or(Defect::InvalidSignature)?;
         Ok((SignatureVerified(self), key))
     }
 }

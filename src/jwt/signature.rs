@@ -138,10 +138,10 @@ impl VerificationKey {
         // aws-lc-rs takes a signature whose R has small order; strict verifiers do not.
         if algorithm == Algorithm::EdDsa && signature.first_chunk::<32>().is_none_or(is_small_order)
         {
-            return Err(Defect::BadSignature);
+            return Err(Defect::InvalidSignature);
         }
         key.verify_sig(message, signature)
-            .map_err(|_| Defect::BadSignature)
+            .map_err(|_| Defect::InvalidSignature)
     }
 }
 

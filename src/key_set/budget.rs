@@ -16,7 +16,7 @@ pub(super) struct Budget {
     period: Duration,
     /// The bucket of unknown keys, as the time at which it will be full again.
     full_at: Instant,
-    reused_key_ids: bool,
+    refresh_on_invalid_signature: bool,
     /// Before then no bad signature is a reason to ask.
     no_doubt_before: Instant,
     /// The issuer asked to be left alone until then.
@@ -29,7 +29,7 @@ impl Budget {
             burst: policy.demand_burst,
             period: policy.demand_period,
             full_at: now,
-            reused_key_ids: policy.reused_key_ids,
+            refresh_on_invalid_signature: policy.refresh_on_invalid_signature,
             no_doubt_before: now,
             not_before: None,
         }
@@ -43,8 +43,10 @@ impl Budget {
             RefreshCause::UnknownKey => {
                 self.full_at.max(now) + self.period <= now + self.period * self.burst
             }
-            RefreshCause::BadSignature => self.reused_key_ids && now >= self.no_doubt_before,
-            RefreshCause::Asked | RefreshCause::ClockJump | RefreshCause::Timer => true,
+            RefreshCause::InvalidSignature => {
+                self.refresh_on_invalid_signature && now >= self.no_doubt_before
+            }
+            RefreshCause::Manual | RefreshCause::ClockJump | RefreshCause::Timer => true,
         };
         is_left && self.not_before.is_none_or(|at| now >= at)
     }
@@ -56,7 +58,9 @@ impl Budget {
             RefreshCause::UnknownKey if allowed => {
                 self.full_at = self.full_at.max(now) + self.period
             }
-            RefreshCause::BadSignature if allowed => self.no_doubt_before = now + BETWEEN_DOUBTS,
+            RefreshCause::InvalidSignature if allowed => {
+                self.no_doubt_before = now + BETWEEN_DOUBTS
+            }
             _ => {}
         }
         allowed

@@ -113,9 +113,9 @@ struct Document<'a> {
 pub(super) fn parse_set(
     document: &[u8],
     quirks: Quirks,
-    candidate_keys: usize,
+    max_candidate_keys: usize,
 ) -> Result<KeySet, Error> {
-    let error = |kind| Error::new(Operation::KeySet, kind);
+    let error = |kind| Error::new(Operation::JwksFetch, kind);
     if deeper_than(document, MAX_DEPTH) {
         return Err(error(ErrorKind::Malformed));
     }
@@ -171,7 +171,7 @@ pub(super) fn parse_set(
             (kid, Err(reason)) => skipped.push((kid, reason)),
         }
     }
-    let shared_are_used = candidate_keys > 1;
+    let shared_are_used = max_candidate_keys > 1;
     for (kid, keys) in &mut ambiguous {
         keys.extend(by_id.remove(kid));
         if !shared_are_used {

@@ -11,6 +11,7 @@
 mod budget;
 mod compromised;
 mod freshness;
+pub(crate) mod initial_keys;
 mod jwk;
 mod misses;
 mod nothing_usable;
@@ -18,7 +19,6 @@ mod policy;
 mod refresher;
 mod revoked;
 mod schedule;
-pub(crate) mod seed;
 mod snapshot;
 mod source;
 mod status;
@@ -37,7 +37,7 @@ pub(crate) use self::revoked::RevokedKeys;
 pub use self::schedule::RefreshCause;
 pub(crate) use self::snapshot::Snapshot;
 pub(crate) use self::source::Source;
-pub use self::status::{KeySetState, KeySetStatus, Refreshes};
+pub use self::status::{KeySetState, KeySetStatus, RefreshCounts};
 pub(crate) use self::watch::{Demand, KeySetHandle, Wait};
 use crate::error::Error;
 use crate::jwt::{Fingerprint, Header, KeyId, VerificationKey};
@@ -96,7 +96,7 @@ impl KeySet {
     ///
     /// If the document is no JWK Set, has more than 100 members, or holds no usable key. Keys that
     /// share a `kid` are none here, whatever
-    /// [`candidate_keys`](crate::TrustedIssuer::candidate_keys) says.
+    /// [`max_candidate_keys`](crate::TrustedIssuer::max_candidate_keys) says.
     pub fn from_json(document: &[u8]) -> Result<Self, Error> {
         jwk::parse_set(document, Quirks::None, 1)
     }

@@ -29,7 +29,7 @@ pub struct RefreshPolicy {
     pub(crate) demand_period: Duration,
     pub(crate) demand_wait: Duration,
     pub(crate) max_waiters: usize,
-    pub(crate) reused_key_ids: bool,
+    pub(crate) refresh_on_invalid_signature: bool,
 }
 
 impl Default for RefreshPolicy {
@@ -45,7 +45,7 @@ impl Default for RefreshPolicy {
             demand_period: Duration::from_secs(15),
             demand_wait: Duration::from_secs(1),
             max_waiters: 1024,
-            reused_key_ids: false,
+            refresh_on_invalid_signature: false,
         }
     }
 }
@@ -106,14 +106,14 @@ impl RefreshPolicy {
     /// Budget of refreshes that tokens with an unknown `kid` can cause: `burst` at once, then
     /// one each `period`. Default: 2, then one each 15 seconds. The timer has no part in it,
     /// so a flood of forged tokens cannot delay a rotation.
-    pub fn unknown_key_budget(mut self, burst: u32, period: Duration) -> Self {
+    pub fn unknown_key_rate_limit(mut self, burst: u32, period: Duration) -> Self {
         self.demand_period = bounded(period);
         self.demand_burst = burst.min(1000);
         self
     }
 
     /// How long a request with an unknown `kid` waits for that refresh. Default: 1 second.
-    pub fn unknown_key_wait(mut self, limit: Duration) -> Self {
+    pub fn unknown_key_timeout(mut self, limit: Duration) -> Self {
         self.demand_wait = bounded(limit);
         self
     }
@@ -121,14 +121,14 @@ impl RefreshPolicy {
     /// For an issuer that gives the same `kid` to new keys: a token that would pass but for its
     /// signature waits for a refresh, too. One such refresh in 5 minutes at most, because anybody
     /// can send a bad signature. Default: off, a bad signature fetches nothing.
-    pub fn reused_key_ids(mut self) -> Self {
-        self.reused_key_ids = true;
+    pub fn refresh_on_invalid_signature(mut self) -> Self {
+        self.refresh_on_invalid_signature = true;
         self
     }
 
     /// How many requests may wait at the same time; further ones are refused at once.
     /// Default: 1024.
-    pub fn max_waiting_requests(mut self, limit: usize) -> Self {
+    pub fn max_waiters(mut self, limit: usize) -> Self {
         self.max_waiters = limit;
         self
     }

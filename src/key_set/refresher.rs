@@ -32,11 +32,11 @@ pub(crate) struct Refresh {
     pub(crate) jwks_uri: Option<Endpoint>,
     pub(crate) quirks: Quirks,
     /// How many keys are tried for one `kid`.
-    pub(crate) candidate_keys: usize,
+    pub(crate) max_candidate_keys: usize,
     pub(crate) allow_loopback_http: bool,
     pub(crate) policy: RefreshPolicy,
     /// A set from elsewhere, and when it was fetched there.
-    pub(crate) seed: Option<(KeySet, UnixTime)>,
+    pub(crate) initial_keys: Option<(KeySet, UnixTime)>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -46,7 +46,7 @@ impl Refresh {
     /// the last handle is dropped.
     pub(crate) fn split(self) -> (KeySetHandle, impl Future<Output = ()> + Send + 'static) {
         let (handle, shared, wishes) = KeySetHandle::refreshed(self.issuer.clone(), &self.policy);
-        if let Some((keys, fetched_at)) = &self.seed {
+        if let Some((keys, fetched_at)) = &self.initial_keys {
             let now = self.clock.now();
             // A time that is yet to come must not lengthen the trust.
             shared.publish(
@@ -63,13 +63,13 @@ impl Refresh {
         let fetcher = Fetcher::new(&self);
         let Self {
             policy,
-            seed,
+            initial_keys,
             clock,
             ..
         } = self;
         let max_stale = policy.max_stale;
         let mut schedule = Schedule::new(policy, now());
-        if seed.is_some() {
+        if initial_keys.is_some() {
             schedule = schedule.seeded(shared.trusted_for(clock.now()), fastrand::f64());
         }
         let watch = ClockWatch::new(&*clock);
@@ -139,19 +139,19 @@ impl Keeper {
         let heard = std::mem::replace(&mut self.heard, wishes);
         self.is_late = wishes.after_a_fetch != heard.after_a_fetch;
         let mut wanted = [
-            (RefreshCause::Asked, wishes.asked != heard.asked),
+            (RefreshCause::Manual, wishes.asked != heard.asked),
             (
                 RefreshCause::UnknownKey,
                 wishes.unknown_key != heard.unknown_key,
             ),
             (
-                RefreshCause::BadSignature,
+                RefreshCause::InvalidSignature,
                 wishes.bad_signature != heard.bad_signature,
             ),
         ]
         .into_iter();
         let (cause, _) = wanted.find(|(cause, rung)| {
-            *rung && (*cause == RefreshCause::Asked || self.schedule.take(*cause, now()))
+            *rung && (*cause == RefreshCause::Manual || self.schedule.take(*cause, now()))
         })?;
         Some(cause)
     }
@@ -174,7 +174,10 @@ impl Keeper {
 
     /// One fetch; `None` if the last handle went away meanwhile.
     async fn fetch(&mut self, cause: RefreshCause) -> Option<Result<Fetched, Error>> {
-        let is_on_demand = matches!(cause, RefreshCause::BadSignature | RefreshCause::UnknownKey);
+        let is_on_demand = matches!(
+            cause,
+            RefreshCause::InvalidSignature | RefreshCause::UnknownKey
+        );
         if is_on_demand && !self.is_late {
             sleep(SPREAD.mul_f64(fastrand::f64())).await;
         }

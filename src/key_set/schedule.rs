@@ -32,11 +32,11 @@ const BACKOFF: Backoff = Backoff {
 #[non_exhaustive]
 pub enum RefreshCause {
     /// The program asked for it.
-    Asked,
+    Manual,
     /// A signature was not that of the key with its `kid`, and the issuer is one that gives the
     /// same `kid` to new keys
-    /// ([`RefreshPolicy::reused_key_ids`](crate::RefreshPolicy::reused_key_ids)).
-    BadSignature,
+    /// ([`RefreshPolicy::refresh_on_invalid_signature`](crate::RefreshPolicy::refresh_on_invalid_signature)).
+    InvalidSignature,
     /// The wall clock did not go as the timers did: the machine slept, or its clock was set.
     ClockJump,
     /// Its time had come.
@@ -48,8 +48,8 @@ pub enum RefreshCause {
 impl RefreshCause {
     /// Every cause, for those who count them.
     pub const ALL: [Self; 5] = [
-        Self::Asked,
-        Self::BadSignature,
+        Self::Manual,
+        Self::InvalidSignature,
         Self::ClockJump,
         Self::Timer,
         Self::UnknownKey,
@@ -59,11 +59,20 @@ impl RefreshCause {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Asked => "asked",
-            Self::BadSignature => "bad_signature",
+            Self::Manual => "manual",
+            Self::InvalidSignature => "invalid_signature",
             Self::ClockJump => "clock_jump",
             Self::Timer => "timer",
             Self::UnknownKey => "unknown_key",
+        }
+    }
+
+    /// Its member in the JSON of a [`KeySetStatus`](crate::KeySetStatus), whose names are kept.
+    pub(super) fn member_name(self) -> &'static str {
+        match self {
+            Self::Manual => "asked",
+            Self::InvalidSignature => "bad_signature",
+            Self::ClockJump | Self::Timer | Self::UnknownKey => self.as_str(),
         }
     }
 }
@@ -188,8 +197,8 @@ impl Schedule {
         self.next = match cause {
             RefreshCause::Timer => now + wait,
             // Forged tokens must not be able to put the timer off.
-            RefreshCause::Asked
-            | RefreshCause::BadSignature
+            RefreshCause::Manual
+            | RefreshCause::InvalidSignature
             | RefreshCause::ClockJump
             | RefreshCause::UnknownKey => self.next.min(now + wait),
         };
@@ -259,7 +268,7 @@ mod tests {
         schedule.succeeded(now, Freshness::Unsaid, 0.5);
         schedule.failed(now, RefreshCause::Timer, Some(seconds(120)), 0.0);
         // The program insists, in vain: that brings the timer no nearer.
-        schedule.failed(now + seconds(1), RefreshCause::Asked, None, 0.0);
+        schedule.failed(now + seconds(1), RefreshCause::Manual, None, 0.0);
         assert_eq!(schedule.next(), now + seconds(120));
         assert!(!schedule.take(RefreshCause::UnknownKey, now + seconds(119)));
         assert!(schedule.take(RefreshCause::UnknownKey, now + seconds(120)));
@@ -273,7 +282,7 @@ mod tests {
             .min_interval(Duration::MAX)
             .max_interval(Duration::MAX)
             .max_stale(Duration::MAX)
-            .unknown_key_budget(u32::MAX, Duration::MAX);
+            .unknown_key_rate_limit(u32::MAX, Duration::MAX);
         let mut schedule = Schedule::new(policy, now);
         assert!(schedule.take(RefreshCause::UnknownKey, now));
         schedule.succeeded(now, Freshness::MaxAge(Duration::MAX), 1.0);
@@ -328,7 +337,7 @@ mod tests {
             4 => (0_u64..40_000).prop_map(Step::Pass),
             1 => (0_u64..100_000_000).prop_map(Step::Pass),
             8 => Just(Step::Token(RefreshCause::UnknownKey)),
-            4 => Just(Step::Token(RefreshCause::BadSignature)),
+            4 => Just(Step::Token(RefreshCause::InvalidSignature)),
             1 => Just(Step::Asked),
             1 => (0.0..2.0).prop_map(Step::ClockJump),
             1 => issuer.prop_map(Step::Issuer),
@@ -353,7 +362,7 @@ mod tests {
     impl Play {
         fn fetch(&mut self, cause: RefreshCause, random: f64) {
             let before = self.schedule.next();
-            let by_itself = !matches!(cause, RefreshCause::Asked | RefreshCause::ClockJump);
+            let by_itself = !matches!(cause, RefreshCause::Manual | RefreshCause::ClockJump);
             assert!(
                 !by_itself || self.left_alone.is_none_or(|(at, _)| at <= self.now),
                 "not left alone"
@@ -460,7 +469,7 @@ mod tests {
             seed in proptest::option::of(0_u64..100_000),
         ) {
             let now = Instant::now();
-            let mut schedule = Schedule::new(RefreshPolicy::new().reused_key_ids(), now);
+            let mut schedule = Schedule::new(RefreshPolicy::new().refresh_on_invalid_signature(), now);
             if let Some(rest) = seed {
                 schedule = schedule.seeded(seconds(rest), 0.5);
             }
@@ -480,12 +489,12 @@ mod tests {
                     Step::Issuer(issuer) => play.issuer = issuer,
                     Step::Token(cause) => {
                         if play.schedule.take(cause, play.now) {
-                            let doubt = cause == RefreshCause::BadSignature;
+                            let doubt = cause == RefreshCause::InvalidSignature;
                             if doubt { &mut play.doubted } else { &mut play.demanded }.push(play.now);
                             play.fetch(cause, random);
                         }
                     }
-                    Step::Asked => play.fetch(RefreshCause::Asked, random),
+                    Step::Asked => play.fetch(RefreshCause::Manual, random),
                     Step::ClockJump(by) => {
                         let rest = seconds(86_400).mul_f64(by);
                         play.schedule.clock_jumped(play.now, rest);

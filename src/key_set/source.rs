@@ -61,7 +61,7 @@ pub(super) struct Fetcher {
     metadata_error: Option<Error>,
     max_stale: Duration,
     quirks: Quirks,
-    candidate_keys: usize,
+    max_candidate_keys: usize,
     allow_loopback_http: bool,
     limits: Limits,
     transport: Arc<dyn Transport>,
@@ -93,7 +93,7 @@ impl Fetcher {
             metadata_error: None,
             max_stale: refresh.policy.max_stale,
             quirks: refresh.quirks,
-            candidate_keys: refresh.candidate_keys,
+            max_candidate_keys: refresh.max_candidate_keys,
             allow_loopback_http: refresh.allow_loopback_http,
             limits: Limits {
                 total: refresh.policy.fetch_timeout,
@@ -159,7 +159,7 @@ impl Fetcher {
             return self.discover(headers, total).await;
         };
         // Who asks by hand wants to know all of it.
-        if now() < self.discover_at && cause != RefreshCause::Asked {
+        if now() < self.discover_at && cause != RefreshCause::Manual {
             return Ok(known);
         }
         self.discover_at = now() + DISCOVER_AGAIN;
@@ -242,7 +242,7 @@ impl Fetcher {
         let now = self.clock.now();
         let answer = get_json(
             &*self.transport,
-            Operation::KeySet,
+            Operation::JwksFetch,
             uri,
             headers,
             now,
@@ -254,7 +254,7 @@ impl Fetcher {
             // Only an answer to a question: nobody asked "modified since?" without a set in hand.
             if !conditional {
                 return Err(
-                    Error::new(Operation::KeySet, ErrorKind::Malformed).with_url(uri.as_str())
+                    Error::new(Operation::JwksFetch, ErrorKind::Malformed).with_url(uri.as_str())
                 );
             }
             self.conditions = conditions;
@@ -265,7 +265,7 @@ impl Fetcher {
         }
         let is_new = self.body.is_empty() || answer.body() != &self.body;
         let keys = if is_new {
-            let keys = parse_set(answer.body(), self.quirks, self.candidate_keys);
+            let keys = parse_set(answer.body(), self.quirks, self.max_candidate_keys);
             Some(keys.map_err(|error| error.with_url(uri.as_str()))?)
         } else {
             None

@@ -13,7 +13,7 @@ use crate::oauth::Issuer;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
     /// In the order of [`RefreshCause::ALL`].
-    tallies: [Refreshes; RefreshCause::ALL.len()],
+    tallies: [RefreshCounts; RefreshCause::ALL.len()],
     pub(super) failures_in_a_row: u32,
     pub(super) last_error: Option<Error>,
     /// Why the metadata could not be read the last time.
@@ -51,33 +51,33 @@ impl Progress {
             self.went_well = self.ended;
         }
         self.last_error = outcome.err();
-        if cause == RefreshCause::Asked {
+        if cause == RefreshCause::Manual {
             self.asked = (self.ended, self.last_error.clone());
         }
         self.failures_in_a_row = schedule.failures();
         self.next_attempt = Some(schedule.next());
     }
 
-    pub(super) fn refreshes(&self, cause: RefreshCause) -> Refreshes {
+    pub(super) fn refreshes(&self, cause: RefreshCause) -> RefreshCounts {
         let tally = RefreshCause::ALL
             .iter()
             .zip(&self.tallies)
             .find(|(own, _)| **own == cause);
-        tally.map_or_else(Refreshes::default, |(_, tally)| *tally)
+        tally.map_or_else(RefreshCounts::default, |(_, tally)| *tally)
     }
 }
 
 /// How often refreshes succeeded and failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Refreshes {
+pub struct RefreshCounts {
     /// A set came, or the word that the one in hand is still good.
     pub succeeded: u64,
     /// It did not come, or was not usable.
     pub failed: u64,
 }
 
-impl Refreshes {
+impl RefreshCounts {
     /// Both together.
     #[must_use]
     pub fn total(self) -> u64 {
@@ -91,7 +91,7 @@ impl Refreshes {
 pub enum KeySetState {
     /// The last refresh failed, or the metadata could not be read
     /// ([`KeySetStatus::metadata_error`]), or there will be no more refreshes
-    /// ([`KeySetStatus::is_abandoned`]); the last good set is in use.
+    /// ([`KeySetStatus::is_refresher_stopped`]); the last good set is in use.
     Degraded,
     /// The last refresh succeeded, or the set is fixed.
     Healthy,
@@ -130,12 +130,12 @@ pub struct KeySetStatus {
     pub(super) state: KeySetState,
     pub(super) generation: u64,
     pub(super) keys: Option<KeySet>,
-    pub(super) is_abandoned: bool,
+    pub(super) is_refresher_stopped: bool,
     pub(super) age: Option<Duration>,
     pub(super) next_attempt: Option<Duration>,
     pub(super) progress: Progress,
     pub(super) waits: u64,
-    pub(super) negative_hits: u64,
+    pub(super) negative_cache_hits: u64,
 }
 
 impl KeySetStatus {
@@ -154,8 +154,8 @@ impl KeySetStatus {
     /// Whether nobody refreshes the set any more: the [`Refresher`](crate::Refresher) was dropped,
     /// or the runtime that it ran on. The set in hand is used until it is too old.
     #[must_use]
-    pub fn is_abandoned(&self) -> bool {
-        self.is_abandoned
+    pub fn is_refresher_stopped(&self) -> bool {
+        self.is_refresher_stopped
     }
 
     /// Counts the different sets that there have been.
@@ -185,7 +185,7 @@ impl KeySetStatus {
     /// `None` before the first one has ended, with a fixed set, and when the task that refreshes
     /// has ended.
     #[must_use]
-    pub fn next_attempt(&self) -> Option<Duration> {
+    pub fn next_refresh_in(&self) -> Option<Duration> {
         self.next_attempt
     }
 
@@ -211,7 +211,7 @@ impl KeySetStatus {
 
     /// How many refreshes there were for this cause.
     #[must_use]
-    pub fn refreshes(&self, cause: RefreshCause) -> Refreshes {
+    pub fn refreshes(&self, cause: RefreshCause) -> RefreshCounts {
         self.progress.refreshes(cause)
     }
 
@@ -235,14 +235,14 @@ impl KeySetStatus {
 
     /// How many requests waited for a newer set because theirs had an unknown `kid`.
     #[must_use]
-    pub fn waits(&self) -> u64 {
+    pub fn refresh_waits(&self) -> u64 {
         self.waits
     }
 
     /// How many requests were refused at once because their `kid` was looked for in vain before.
     #[must_use]
-    pub fn negative_hits(&self) -> u64 {
-        self.negative_hits
+    pub fn negative_cache_hits(&self) -> u64 {
+        self.negative_cache_hits
     }
 }
 
@@ -276,8 +276,8 @@ impl Serialize for KeySetStatus {
                 }
                 let mut causes = serializer.serialize_map(Some(RefreshCause::ALL.len()))?;
                 for cause in RefreshCause::ALL {
-                    let Refreshes { succeeded, failed } = self.0.refreshes(cause);
-                    causes.serialize_entry(cause.as_str(), &Outcomes { succeeded, failed })?;
+                    let RefreshCounts { succeeded, failed } = self.0.refreshes(cause);
+                    causes.serialize_entry(cause.member_name(), &Outcomes { succeeded, failed })?;
                 }
                 causes.end()
             }
@@ -286,7 +286,7 @@ impl Serialize for KeySetStatus {
         let mut status = serializer.serialize_struct("KeySetStatus", 14)?;
         status.serialize_field("issuer", self.issuer.as_str())?;
         status.serialize_field("state", self.state.as_str())?;
-        status.serialize_field("abandoned", &self.is_abandoned)?;
+        status.serialize_field("abandoned", &self.is_refresher_stopped)?;
         status.serialize_field("generation", &self.generation)?;
         status.serialize_field("age_seconds", &self.age.map(|age| age.as_secs()))?;
         status.serialize_field(
@@ -304,7 +304,7 @@ impl Serialize for KeySetStatus {
         status.serialize_field("skipped", &Skipped(self))?;
         status.serialize_field("refreshes", &ByCause(self))?;
         status.serialize_field("waits", &self.waits)?;
-        status.serialize_field("negative_hits", &self.negative_hits)?;
+        status.serialize_field("negative_hits", &self.negative_cache_hits)?;
         status.end()
     }
 }

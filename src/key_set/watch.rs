@@ -66,12 +66,12 @@ pub(super) struct Shared {
     waiters: AtomicUsize,
     /// Requests that ever waited, and those that were spared the wait.
     waits: AtomicU64,
-    negative_hits: AtomicU64,
+    negative_cache_hits: AtomicU64,
     waits_counter: Counter,
     negative_hits_counter: Counter,
     wait: Duration,
     max_waiters: usize,
-    reused_key_ids: bool,
+    refresh_on_invalid_signature: bool,
     /// For a fetch that is under way, and one more.
     patience: Duration,
 }
@@ -127,7 +127,9 @@ impl KeySetHandle {
     pub(crate) fn is_known_miss(&self, kid: &str, snapshot: &Snapshot, now: UnixTime) -> bool {
         let known = self.shared.misses.knows(kid, snapshot.generation, now);
         if known {
-            self.shared.negative_hits.fetch_add(1, Ordering::Relaxed);
+            self.shared
+                .negative_cache_hits
+                .fetch_add(1, Ordering::Relaxed);
             self.shared.negative_hits_counter.increment();
         }
         known
@@ -137,7 +139,7 @@ impl KeySetHandle {
     /// fetched for it, or too many wait already.
     pub(crate) fn demand(&self, why: Demand<'_>) -> Option<Wait> {
         let cause = match why {
-            Demand::BadSignature => RefreshCause::BadSignature,
+            Demand::BadSignature => RefreshCause::InvalidSignature,
             Demand::UnknownKey(..) => RefreshCause::UnknownKey,
         };
         let wishes = self.wishes.as_ref().filter(|wishes| !wishes.is_closed())?;
@@ -170,7 +172,7 @@ impl KeySetHandle {
             }
             wishes.send_modify(|wishes| {
                 match cause {
-                    RefreshCause::BadSignature => wishes.bad_signature += 1,
+                    RefreshCause::InvalidSignature => wishes.bad_signature += 1,
                     _ => wishes.unknown_key += 1,
                 }
                 wishes.after_a_fetch += u64::from(has_waited);
@@ -193,8 +195,8 @@ impl KeySetHandle {
     }
 
     /// Whether the issuer gives the same `kid` to new keys.
-    pub(crate) fn reuses_key_ids(&self) -> bool {
-        self.shared.reused_key_ids
+    pub(crate) fn refreshes_on_invalid_signature(&self) -> bool {
+        self.shared.refresh_on_invalid_signature
     }
 
     /// Revokes a `kid`, and under every `kid` the keys that it names now, whatever the issuer
@@ -219,8 +221,8 @@ impl KeySetHandle {
 
     /// Has the set fetched at once, whether or not the outcome is then waited for. It is that of a
     /// fetch which began after this call. At once `Ok` for a fixed set.
-    pub(crate) fn refresh_now(&self) -> impl Future<Output = Result<(), Error>> + use<> {
-        let too_late = || Error::new(Operation::KeySet, ErrorKind::Timeout);
+    pub(crate) fn refresh_keys(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        let too_late = || Error::new(Operation::JwksFetch, ErrorKind::Timeout);
         let asked = self.wishes.as_ref().map(|wishes| {
             let progress = self.shared.progress.subscribe();
             let begun = progress.borrow().begun;
@@ -247,7 +249,7 @@ impl KeySetHandle {
     }
 
     /// Waits until there is a usable set, or until none can come because the refresher is gone.
-    pub(crate) async fn ready(&self, now: impl Fn() -> UnixTime) {
+    pub(crate) async fn wait_until_usable(&self, now: impl Fn() -> UnixTime) {
         let mut progress = self.shared.progress.subscribe();
         let Some(wishes) = &self.wishes else { return };
         while self.load().usable(now()).is_none() {
@@ -262,9 +264,9 @@ impl KeySetHandle {
         let snapshot = self.load();
         let keys = snapshot.usable(now);
         let progress = self.shared.progress.borrow().clone();
-        let is_abandoned = self.wishes.as_ref().is_some_and(watch::Sender::is_closed);
+        let is_refresher_stopped = self.wishes.as_ref().is_some_and(watch::Sender::is_closed);
         let state = match keys {
-            Some(_) if progress.is_well() && !is_abandoned => KeySetState::Healthy,
+            Some(_) if progress.is_well() && !is_refresher_stopped => KeySetState::Healthy,
             Some(_) => KeySetState::Degraded,
             None if snapshot.generation == 0 => KeySetState::Starting,
             None => KeySetState::Stale,
@@ -274,17 +276,17 @@ impl KeySetHandle {
             state,
             generation: snapshot.generation,
             keys: keys.cloned(),
-            is_abandoned,
+            is_refresher_stopped,
             age: keys
                 .filter(|_| self.wishes.is_some())
                 .map(|_| now.saturating_since(snapshot.fetched_at)),
             next_attempt: progress
                 .next_attempt
-                .filter(|_| !is_abandoned)
+                .filter(|_| !is_refresher_stopped)
                 .map(|at| at.saturating_duration_since(timer::now())),
             progress,
             waits: self.shared.waits.load(Ordering::Relaxed),
-            negative_hits: self.shared.negative_hits.load(Ordering::Relaxed),
+            negative_cache_hits: self.shared.negative_cache_hits.load(Ordering::Relaxed),
         }
     }
 }
@@ -302,10 +304,10 @@ impl Shared {
             misses: Misses::new(),
             waiters: AtomicUsize::new(0),
             waits: AtomicU64::new(0),
-            negative_hits: AtomicU64::new(0),
+            negative_cache_hits: AtomicU64::new(0),
             wait: policy.demand_wait,
             max_waiters: policy.max_waiters,
-            reused_key_ids: policy.reused_key_ids,
+            refresh_on_invalid_signature: policy.refresh_on_invalid_signature,
             patience: policy
                 .fetch_timeout
                 .saturating_mul(2)

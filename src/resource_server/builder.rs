@@ -34,7 +34,7 @@ pub struct ResourceServerBuilder {
     realm: String,
     resource_metadata: Option<Endpoint>,
     allow_loopback_http: bool,
-    start_up: StartUp,
+    startup: Startup,
     cache: verdict_cache::Limits,
     max_verifications: Option<usize>,
 }
@@ -42,7 +42,7 @@ pub struct ResourceServerBuilder {
 /// What [`start`](ResourceServerBuilder::start) does about the first keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum StartUp {
+pub enum Startup {
     /// Returns at once. Until the keys are there, requests are answered 503.
     Background,
     /// Waits for every issuer's keys, fails if they do not come in time.
@@ -63,14 +63,14 @@ impl ResourceServerBuilder {
             realm: DEFAULT_REALM.to_owned(),
             resource_metadata: None,
             allow_loopback_http: false,
-            start_up: StartUp::Wait(Duration::from_secs(10)),
+            startup: Startup::Wait(Duration::from_secs(10)),
             cache: verdict_cache::Limits::default(),
             max_verifications: None,
         }
     }
 
     /// Accepts the tokens of one more issuer.
-    pub fn trust(mut self, issuer: TrustedIssuer) -> Self {
+    pub fn add_issuer(mut self, issuer: TrustedIssuer) -> Self {
         self.issuers.push(issuer);
         self
     }
@@ -172,7 +172,7 @@ impl ResourceServerBuilder {
     /// many threads busy, and the others go on serving tokens that are remembered. What it
     /// costs: a request that finds the limit reached waits for its turn behind the forgeries;
     /// if 1,024 wait already it is answered
-    /// 503 ([`RejectionKind::Busy`](crate::RejectionKind::Busy)). So that it needs no second turn,
+    /// 503 ([`RejectionKind::Overloaded`](crate::RejectionKind::Overloaded)). So that it needs no second turn,
     /// a token is remembered from its first request on. At least 1.
     pub fn max_concurrent_verifications(mut self, limit: usize) -> Self {
         self.max_verifications = Some(limit);
@@ -200,8 +200,8 @@ impl ResourceServerBuilder {
 
     /// What [`start`](Self::start) does about the first keys. Default: waits up to 10 seconds,
     /// then starts without.
-    pub fn start_up(mut self, start_up: StartUp) -> Self {
-        self.start_up = start_up;
+    pub fn startup(mut self, startup: Startup) -> Self {
+        self.startup = startup;
         self
     }
 
@@ -224,7 +224,7 @@ impl ResourceServerBuilder {
             realm,
             resource_metadata,
             allow_loopback_http,
-            start_up: _,
+            startup: _,
             cache,
             max_verifications,
         } = self;
@@ -253,8 +253,8 @@ impl ResourceServerBuilder {
                 issuer: name,
                 source,
                 quirks,
-                candidate_keys,
-                seed,
+                max_candidate_keys,
+                initial_keys,
                 ..
             } = issuer;
             let jwks_uri = match source {
@@ -283,10 +283,10 @@ impl ResourceServerBuilder {
                 issuer: name,
                 jwks_uri,
                 quirks,
-                candidate_keys,
+                max_candidate_keys,
                 allow_loopback_http,
                 policy: refresh.clone(),
-                seed,
+                initial_keys,
                 transport,
                 clock: Arc::clone(&clock),
             };
@@ -312,16 +312,16 @@ impl ResourceServerBuilder {
     }
 
     /// Makes the resource server, spawns a task for each issuer's keys on the current tokio
-    /// runtime, and waits for the first keys as [`start_up`](Self::start_up) says.
+    /// runtime, and waits for the first keys as [`startup`](Self::startup) says.
     ///
     /// The tasks end when the last clone of the resource server is dropped.
     ///
     /// # Errors
     ///
-    /// As [`build`](Self::build), and with [`StartUp::Require`] if the keys did not come in time:
+    /// As [`build`](Self::build), and with [`Startup::Require`] if the keys did not come in time:
     /// then the error is that of the last attempt.
     pub async fn start(self) -> Result<ResourceServer, Error> {
-        let start_up = self.start_up;
+        let startup = self.startup;
         let (server, refresher) = self.build()?;
         for task in refresher.0 {
             #[expect(
@@ -330,13 +330,13 @@ impl ResourceServerBuilder {
             )]
             tokio::spawn(task);
         }
-        let (limit, required) = match start_up {
-            StartUp::Background => return Ok(server),
-            StartUp::Wait(limit) => (limit, false),
-            StartUp::Require(limit) => (limit, true),
+        let (limit, required) = match startup {
+            Startup::Background => return Ok(server),
+            Startup::Wait(limit) => (limit, false),
+            Startup::Require(limit) => (limit, true),
         };
-        let _elapsed = tokio::time::timeout(limit, server.ready()).await;
-        if required && !server.is_ready() {
+        let _elapsed = tokio::time::timeout(limit, server.wait_for_keys()).await;
+        if required && !server.keys_available() {
             let statuses = server.key_sets();
             let error = statuses
                 .iter()
@@ -344,7 +344,7 @@ impl ResourceServerBuilder {
                 .and_then(|status| status.last_error());
             return Err(error.cloned().unwrap_or_else(|| {
                 Error::new(
-                    crate::error::Operation::KeySet,
+                    crate::error::Operation::JwksFetch,
                     crate::error::ErrorKind::Timeout,
                 )
             }));

@@ -14,7 +14,7 @@ pub(super) const DEFAULT_REALM: &str = "resource";
 
 /// Makes the answer to a refused request.
 ///
-/// Implemented by closures `Fn(&Rejection) -> Response<B>` and by [`Challenge`], the default.
+/// Implemented by closures `Fn(&Rejection) -> Response<B>` and by [`DefaultRejectionResponse`], the default.
 /// The inner service is not called either way, and the [`Rejection`] is put into the
 /// extensions of whatever is returned.
 pub trait RejectionResponse<B> {
@@ -38,9 +38,9 @@ where
 /// (unauthenticated), 7 (permission denied) or 14 (unavailable).
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
-pub struct Challenge;
+pub struct DefaultRejectionResponse;
 
-impl<B: Default> RejectionResponse<B> for Challenge {
+impl<B: Default> RejectionResponse<B> for DefaultRejectionResponse {
     fn response(&self, rejection: &Rejection) -> Response<B> {
         let mut response = Response::new(B::default());
         let headers = response.headers_mut();
@@ -132,23 +132,23 @@ impl Challenges {
     /// The rejection of one request.
     pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {
         let answer = match kind {
-            RejectionKind::Busy => &self.busy,
+            RejectionKind::Overloaded => &self.busy,
             RejectionKind::KeysUnavailable => &self.keys_unavailable,
             RejectionKind::MissingToken => &self.missing,
             RejectionKind::InvalidRequest => &self.invalid_request,
-            RejectionKind::Audience
-            | RejectionKind::BadSignature
-            | RejectionKind::Claim
+            RejectionKind::InvalidAudience
+            | RejectionKind::InvalidSignature
+            | RejectionKind::InvalidClaims
             | RejectionKind::Expired
             | RejectionKind::InsufficientScope
-            | RejectionKind::Issuer
+            | RejectionKind::UntrustedIssuer
             | RejectionKind::Malformed
             | RejectionKind::NotYetValid
             | RejectionKind::RevokedKey
-            | RejectionKind::SenderConstrained
-            | RejectionKind::TooLarge
+            | RejectionKind::MissingProofOfPossession
+            | RejectionKind::TokenTooLong
             | RejectionKind::TooManyMembers
-            | RejectionKind::Type
+            | RejectionKind::UnexpectedTokenType
             | RejectionKind::UnknownKey
             | RejectionKind::UnsupportedAlgorithm => &self.invalid_token,
         };
@@ -200,7 +200,7 @@ mod tests {
     fn answer(kind: RejectionKind, grpc: bool) -> Response<()> {
         let challenges =
             Challenges::new(DEFAULT_REALM, Some("https://api.example/metadata")).unwrap();
-        Challenge.response(&challenges.reject(kind, grpc))
+        DefaultRejectionResponse.response(&challenges.reject(kind, grpc))
     }
 
     /// RFC 6750 §3, RFC 9728 §5.1, RFC 9110 §10.2.3.
@@ -216,7 +216,7 @@ mod tests {
                         .map(|value| value.to_str().unwrap())
                 };
                 let (error, wait) = match kind {
-                    RejectionKind::Busy => (None, Some("1")),
+                    RejectionKind::Overloaded => (None, Some("1")),
                     RejectionKind::KeysUnavailable => (None, Some("5")),
                     RejectionKind::MissingToken => (Some(""), None),
                     RejectionKind::InvalidRequest => (

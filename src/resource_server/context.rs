@@ -158,7 +158,7 @@ impl AuthContext {
 
     /// The context of a request that came through the layer.
     #[must_use]
-    pub fn of<B>(request: &Request<B>) -> Option<&Self> {
+    pub fn from_request<B>(request: &Request<B>) -> Option<&Self> {
         request.extensions().get()
     }
 

@@ -7,7 +7,7 @@ use http::StatusCode;
 use http::request::Parts;
 
 use super::service::Anonymous;
-use super::{AuthContext, Challenge, Rejection, RejectionResponse};
+use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionResponse};
 
 /// Why there is no [`AuthContext`] to extract.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ impl IntoResponse for AuthContextRejection {
     fn into_response(self) -> Response {
         match self {
             Self::Anonymous(rejection) => {
-                let mut response: Response<Body> = Challenge.response(&rejection);
+                let mut response: Response<Body> = DefaultRejectionResponse.response(&rejection);
                 response.extensions_mut().insert(rejection);
                 response
             }

@@ -11,12 +11,12 @@ use tower_service::Service;
 use super::challenge::is_grpc;
 use super::service::{Decision, Obstacle, Waited, mark_sensitive, refuse};
 use super::turns::Turn;
-use super::{Challenge, RejectionResponse, ResourceServer};
+use super::{DefaultRejectionResponse, RejectionResponse, ResourceServer};
 
 pin_project! {
     /// The response of the inner service, or the answer to a refused request.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S, B, ResBody, R = Challenge>
+    pub struct ResponseFuture<S, B, ResBody, R = DefaultRejectionResponse>
     where
         S: Service<Request<B>>,
     {

@@ -2,14 +2,14 @@
 
 use tower_layer::Layer;
 
-use super::{Challenge, ResourceServer, ResourceServerService};
+use super::{DefaultRejectionResponse, ResourceServer, ResourceServerService};
 
 /// Lets only requests with a valid bearer token through to the inner service.
 ///
 /// Made by [`ResourceServer::layer`].
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct ResourceServerLayer<R = Challenge> {
+pub struct ResourceServerLayer<R = DefaultRejectionResponse> {
     server: ResourceServer,
     on_rejection: R,
     allow_anonymous: bool,
@@ -19,7 +19,7 @@ impl ResourceServerLayer {
     pub(super) fn new(server: ResourceServer) -> Self {
         Self {
             server,
-            on_rejection: Challenge,
+            on_rejection: DefaultRejectionResponse,
             allow_anonymous: false,
         }
     }

@@ -41,8 +41,8 @@ mod verdict_cache;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::builder::{Refresher, ResourceServerBuilder, StartUp};
-pub use self::challenge::{Challenge, RejectionResponse};
+pub use self::builder::{Refresher, ResourceServerBuilder, Startup};
+pub use self::challenge::{DefaultRejectionResponse, RejectionResponse};
 pub use self::context::{AuthContext, ClaimError};
 #[cfg(feature = "axum")]
 pub use self::extract::AuthContextRejection;
@@ -75,11 +75,11 @@ use crate::oauth::{Audience, Issuer};
 /// # let document = br#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 /// let issuer = TrustedIssuer::new(Issuer::new("https://as.example")?, Audience::new("orders")?)
 ///     .keys(KeySet::from_json(document)?);
-/// let orders = ResourceServer::trusting(issuer).start().await?;
+/// let orders = ResourceServer::from_issuer(issuer).start().await?;
 ///
 /// let service = ServiceBuilder::new().layer(orders.layer()).service(service_fn(
 ///     |request: Request<String>| async move {
-///         let context = AuthContext::of(&request).expect("the layer puts it there");
+///         let context = AuthContext::from_request(&request).expect("the layer puts it there");
 ///         Ok::<_, std::convert::Infallible>(Response::new(format!("{:?}", context.subject())))
 ///     },
 /// ));
@@ -121,11 +121,11 @@ impl ResourceServer {
     /// A resource server that accepts the tokens of `issuer` which are meant for `audience`.
     /// The keys are found by discovery (RFC 8414).
     pub fn builder(issuer: Issuer, audience: Audience) -> ResourceServerBuilder {
-        Self::trusting(TrustedIssuer::new(issuer, audience))
+        Self::from_issuer(TrustedIssuer::new(issuer, audience))
     }
 
     /// A resource server that accepts tokens as `issuer` describes them.
-    pub fn trusting(issuer: TrustedIssuer) -> ResourceServerBuilder {
+    pub fn from_issuer(issuer: TrustedIssuer) -> ResourceServerBuilder {
         ResourceServerBuilder::new(issuer)
     }
 
@@ -136,17 +136,17 @@ impl ResourceServer {
 
     /// Whether tokens of every issuer can be judged now: what a readiness probe asks.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
+    pub fn keys_available(&self) -> bool {
         self.key_sets()
             .iter()
             .all(|status| status.state().is_usable())
     }
 
-    /// Waits until [`is_ready`](Self::is_ready), or until the [`Refresher`] is gone and no keys can
+    /// Waits until [`keys_available`](Self::keys_available), or until the [`Refresher`] is gone and no keys can
     /// come any more.
-    pub async fn ready(&self) {
+    pub async fn wait_for_keys(&self) {
         for issuer in &self.0.issuers {
-            issuer.keys.ready(|| self.0.clock.now()).await;
+            issuer.keys.wait_until_usable(|| self.0.clock.now()).await;
         }
     }
 
@@ -164,7 +164,7 @@ impl ResourceServer {
     /// How many verified tokens are remembered. For tests and dashboards: it does some
     /// housekeeping.
     #[must_use]
-    pub fn cached_tokens(&self) -> u64 {
+    pub fn cached_token_count(&self) -> u64 {
         self.0.cache.len()
     }
 
@@ -174,13 +174,13 @@ impl ResourceServer {
     /// # Errors
     ///
     /// If the keys of an issuer could not be fetched; those in hand go on being used.
-    pub async fn refresh_now(&self) -> Result<(), Error> {
+    pub async fn refresh_keys(&self) -> Result<(), Error> {
         // All are asked before the first answer is waited for.
         let asked: Vec<_> = self
             .0
             .issuers
             .iter()
-            .map(|entry| entry.keys.refresh_now())
+            .map(|entry| entry.keys.refresh_keys())
             .collect();
         let mut first_error = Ok(());
         for answer in asked {
@@ -194,7 +194,7 @@ impl ResourceServer {
     /// reacted yet. Tokens with this `kid` are refused, and under any `kid` those of the key that
     /// it names now. Returns whether that issuer, by any of its names, is trusted here.
     #[must_use = "an issuer that is not trusted here has no keys to revoke"]
-    pub fn revoke_kid(&self, issuer: &Issuer, kid: &str) -> bool {
+    pub fn revoke_key(&self, issuer: &Issuer, kid: &str) -> bool {
         let entry = self.0.issuers.iter().find(|entry| {
             let Expectations {
                 issuer: name,

@@ -15,15 +15,15 @@ use crate::jwt::Defect;
 #[non_exhaustive]
 pub enum RejectionKind {
     /// `aud` names none of the configured audiences.
-    Audience,
+    InvalidAudience,
     /// The signature is not that of the named key.
-    BadSignature,
+    InvalidSignature,
     /// Too many signatures wait to be verified
     /// ([`max_concurrent_verifications`](crate::ResourceServerBuilder::max_concurrent_verifications)).
     /// Not the caller's fault: 503.
-    Busy,
+    Overloaded,
     /// A required claim is missing, or a registered claim has the wrong type.
-    Claim,
+    InvalidClaims,
     /// `exp` has passed.
     Expired,
     /// The token lacks a scope that the route requires.
@@ -31,7 +31,7 @@ pub enum RejectionKind {
     /// Several `Authorization` fields, or one that is malformed.
     InvalidRequest,
     /// `iss` is none of the trusted issuers.
-    Issuer,
+    UntrustedIssuer,
     /// There is no usable key set to judge by. Not the caller's fault: 503.
     KeysUnavailable,
     /// The token is no signed JWT in compact form, or not a strict one.
@@ -40,18 +40,18 @@ pub enum RejectionKind {
     MissingToken,
     /// `nbf` or `iat` is in the future.
     NotYetValid,
-    /// The key of this `kid` was revoked here ([`revoke_kid`](crate::ResourceServer::revoke_kid)),
+    /// The key of this `kid` was revoked here ([`revoke_key`](crate::ResourceServer::revoke_key)),
     /// or its issuer published its private half.
     RevokedKey,
     /// The token is bound to a key of its holder (`cnf`), which a bearer token does not prove.
-    SenderConstrained,
+    MissingProofOfPossession,
     /// The token is longer than the limit.
-    TooLarge,
+    TokenTooLong,
     /// The objects and arrays of the token hold more members or elements than the limits allow,
     /// which grow with [`max_token_len`](crate::ResourceServerBuilder::max_token_len).
     TooManyMembers,
     /// `typ` is not that of an access token.
-    Type,
+    UnexpectedTokenType,
     /// The issuer has no key of this `kid`.
     UnknownKey,
     /// `alg` is not allowed, or not the algorithm of the key; or a token without `kid` fits no key,
@@ -62,23 +62,23 @@ pub enum RejectionKind {
 impl RejectionKind {
     /// Every kind, for those who count them.
     pub const ALL: [Self; 19] = [
-        Self::Audience,
-        Self::BadSignature,
-        Self::Busy,
-        Self::Claim,
+        Self::InvalidAudience,
+        Self::InvalidSignature,
+        Self::Overloaded,
+        Self::InvalidClaims,
         Self::Expired,
         Self::InsufficientScope,
         Self::InvalidRequest,
-        Self::Issuer,
+        Self::UntrustedIssuer,
         Self::KeysUnavailable,
         Self::Malformed,
         Self::MissingToken,
         Self::NotYetValid,
         Self::RevokedKey,
-        Self::SenderConstrained,
-        Self::TooLarge,
+        Self::MissingProofOfPossession,
+        Self::TokenTooLong,
         Self::TooManyMembers,
-        Self::Type,
+        Self::UnexpectedTokenType,
         Self::UnknownKey,
         Self::UnsupportedAlgorithm,
     ];
@@ -87,23 +87,23 @@ impl RejectionKind {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Audience => "audience",
-            Self::BadSignature => "bad_signature",
-            Self::Busy => "busy",
-            Self::Claim => "claim",
+            Self::InvalidAudience => "invalid_audience",
+            Self::InvalidSignature => "invalid_signature",
+            Self::Overloaded => "overloaded",
+            Self::InvalidClaims => "invalid_claims",
             Self::Expired => "expired",
             Self::InsufficientScope => "insufficient_scope",
             Self::InvalidRequest => "invalid_request",
-            Self::Issuer => "issuer",
+            Self::UntrustedIssuer => "untrusted_issuer",
             Self::KeysUnavailable => "keys_unavailable",
             Self::Malformed => "malformed",
             Self::MissingToken => "missing_token",
             Self::NotYetValid => "not_yet_valid",
             Self::RevokedKey => "revoked_key",
-            Self::SenderConstrained => "sender_constrained",
-            Self::TooLarge => "too_large",
+            Self::MissingProofOfPossession => "missing_proof_of_possession",
+            Self::TokenTooLong => "token_too_long",
             Self::TooManyMembers => "too_many_members",
-            Self::Type => "type",
+            Self::UnexpectedTokenType => "unexpected_token_type",
             Self::UnknownKey => "unknown_key",
             Self::UnsupportedAlgorithm => "unsupported_algorithm",
         }
@@ -115,20 +115,20 @@ impl RejectionKind {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
             Self::InsufficientScope => StatusCode::FORBIDDEN,
-            Self::Busy | Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Audience
-            | Self::BadSignature
-            | Self::Claim
+            Self::Overloaded | Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::InvalidAudience
+            | Self::InvalidSignature
+            | Self::InvalidClaims
             | Self::Expired
-            | Self::Issuer
+            | Self::UntrustedIssuer
             | Self::Malformed
             | Self::MissingToken
             | Self::NotYetValid
             | Self::RevokedKey
-            | Self::SenderConstrained
-            | Self::TooLarge
+            | Self::MissingProofOfPossession
+            | Self::TokenTooLong
             | Self::TooManyMembers
-            | Self::Type
+            | Self::UnexpectedTokenType
             | Self::UnknownKey
             | Self::UnsupportedAlgorithm => StatusCode::UNAUTHORIZED,
         }
@@ -138,17 +138,17 @@ impl RejectionKind {
 impl From<Defect> for RejectionKind {
     fn from(defect: Defect) -> Self {
         match defect {
-            Defect::Audience => Self::Audience,
-            Defect::BadSignature => Self::BadSignature,
-            Defect::Claim => Self::Claim,
+            Defect::InvalidAudience => Self::InvalidAudience,
+            Defect::InvalidSignature => Self::InvalidSignature,
+            Defect::InvalidClaims => Self::InvalidClaims,
             Defect::Expired => Self::Expired,
-            Defect::Issuer => Self::Issuer,
+            Defect::UntrustedIssuer => Self::UntrustedIssuer,
             Defect::Malformed => Self::Malformed,
             Defect::NotYetValid => Self::NotYetValid,
-            Defect::SenderConstrained => Self::SenderConstrained,
-            Defect::TooLarge => Self::TooLarge,
+            Defect::MissingProofOfPossession => Self::MissingProofOfPossession,
+            Defect::TokenTooLong => Self::TokenTooLong,
             Defect::TooManyMembers => Self::TooManyMembers,
-            Defect::Type => Self::Type,
+            Defect::UnexpectedTokenType => Self::UnexpectedTokenType,
             Defect::UnsupportedAlgorithm => Self::UnsupportedAlgorithm,
         }
     }
@@ -227,7 +227,7 @@ impl Rejection {
 
     /// The value of `WWW-Authenticate`. None if the request cannot be judged (503).
     #[must_use]
-    pub fn challenge(&self) -> Option<&HeaderValue> {
+    pub fn www_authenticate(&self) -> Option<&HeaderValue> {
         self.answer.fields.get(header::WWW_AUTHENTICATE)
     }
 

@@ -13,7 +13,7 @@ use tower_service::Service;
 use super::challenge::{DEFAULT_REALM, Parameters, is_grpc};
 use super::rejection::Answer;
 use super::service::{Anonymous, refuse};
-use super::{AuthContext, Challenge, Rejection, RejectionKind, RejectionResponse};
+use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, RejectionResponse};
 use crate::oauth::Scope;
 
 /// Lets only requests through whose token has the required scopes.
@@ -29,7 +29,7 @@ use crate::oauth::Scope;
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct RequireScopeLayer<R = Challenge> {
+pub struct RequireScopeLayer<R = DefaultRejectionResponse> {
     requirement: Requirement,
     on_rejection: R,
 }
@@ -102,7 +102,7 @@ impl RequireScopeLayer {
         };
         Self {
             requirement,
-            on_rejection: Challenge,
+            on_rejection: DefaultRejectionResponse,
         }
     }
 }
@@ -121,7 +121,7 @@ impl Requirement {
     /// Judges a request that the resource server has let through.
     fn check<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
         let grpc = is_grpc(request);
-        let Some(context) = AuthContext::of(request) else {
+        let Some(context) = AuthContext::from_request(request) else {
             return Err(match request.extensions().get::<Anonymous>() {
                 Some(Anonymous(rejection)) => rejection.clone(),
                 None => {
@@ -188,7 +188,7 @@ impl<S, R: Clone> Layer<S> for RequireScopeLayer<R> {
 
 /// Checks the scopes of each request before the inner service sees it.
 #[derive(Clone, Debug)]
-pub struct RequireScopeService<S, R = Challenge> {
+pub struct RequireScopeService<S, R = DefaultRejectionResponse> {
     inner: S,
     requirement: Requirement,
     on_rejection: R,

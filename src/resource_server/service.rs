@@ -10,8 +10,8 @@ use super::context::Provenance;
 use super::future::{Awaiting, ResponseFuture};
 use super::turns::{NoTurn, Queue, Turn};
 use super::{
-    AuthContext, Challenge, IssuerEntry, Rejection, RejectionKind, RejectionResponse,
-    ResourceServer, bearer,
+    AuthContext, DefaultRejectionResponse, IssuerEntry, Rejection, RejectionKind,
+    RejectionResponse, ResourceServer, bearer,
 };
 use crate::clock::UnixTime;
 use crate::jwt::{
@@ -69,7 +69,7 @@ impl ResourceServer {
     ) -> Result<Decision, RejectionKind> {
         let token = bearer::extract(headers, uri)?; // RFC 6750 §2.1
         if token.len() > self.0.max_token_len {
-            return Err(RejectionKind::TooLarge);
+            return Err(RejectionKind::TokenTooLong);
         }
         let now = self.0.clock.now();
         if let Some(context) = self.remembered(token, now) {
@@ -137,7 +137,7 @@ impl ResourceServer {
         let candidates = keys.select(
             unverified.header(),
             snapshot.revoked(),
-            expectations.candidate_keys,
+            expectations.max_candidate_keys,
         );
         let keys = match candidates {
             Ok(keys) => keys,
@@ -163,10 +163,10 @@ impl ResourceServer {
         let turn = match waited.turn.map_or_else(|| self.0.turns.take(), Ok) {
             Ok(turn) => turn,
             Err(NoTurn::Queue(queue)) => return Ok(Decision::Await(Obstacle::Turn(queue))),
-            Err(NoTurn::Full) => return Err(RejectionKind::Busy),
+            Err(NoTurn::Full) => return Err(RejectionKind::Overloaded),
         };
         let may_doubt = may_wait
-            && entry.keys.reuses_key_ids()
+            && entry.keys.refreshes_on_invalid_signature()
             && unverified.is_plausible(expectations, now).is_ok();
         let (verified, key) = match unverified.verify_signature(keys.as_slice()) {
             Ok(verified) => verified, // RFC 7515 §5.2
@@ -208,7 +208,7 @@ impl ResourceServer {
     /// The issuer that a token says it has, if it is trusted and the token not expired: a token
     /// only ever meets the keys of its own issuer.
     fn trusted(&self, glance: Glance<'_>, now: UnixTime) -> Result<Trusted<'_>, RejectionKind> {
-        let claimed = glance.issuer.ok_or(RejectionKind::Claim)?;
+        let claimed = glance.issuer.ok_or(RejectionKind::InvalidClaims)?;
         let trusted = self
             .0
             .issuers
@@ -229,7 +229,7 @@ impl ResourceServer {
                     entry,
                 })
             });
-        let trusted = trusted.ok_or(RejectionKind::Issuer)?;
+        let trusted = trusted.ok_or(RejectionKind::UntrustedIssuer)?;
         let expired = glance
             .expires_at
             .is_some_and(|date| trusted.entry.expectations.have_expired(date, now));
@@ -279,7 +279,7 @@ pub(super) fn mark_sensitive<B>(request: &mut Request<B>) {
 ///
 /// Made by [`ResourceServerLayer`](crate::ResourceServerLayer).
 #[derive(Clone, Debug)]
-pub struct ResourceServerService<S, R = Challenge> {
+pub struct ResourceServerService<S, R = DefaultRejectionResponse> {
     inner: S,
     server: ResourceServer,
     on_rejection: R,

@@ -17,7 +17,7 @@ use crate::oauth::{Audience, Endpoint, Issuer};
 /// use tower_oauth::{Audience, Endpoint, Issuer, TrustedIssuer};
 ///
 /// let issuer = TrustedIssuer::new(Issuer::new("https://as.example")?, Audience::new("orders")?)
-///     .also_audience(Audience::new("https://orders.example")?)
+///     .add_audience(Audience::new("https://orders.example")?)
 ///     .jwks_uri(Endpoint::new("https://as.example/keys")?);
 /// # Ok::<(), tower_oauth::ConfigError>(())
 /// ```
@@ -31,12 +31,12 @@ pub struct TrustedIssuer {
     pub(super) profile: TokenProfile,
     pub(super) max_lifetime: Option<Duration>,
     pub(super) source: Source,
-    pub(super) seed: Option<(KeySet, UnixTime)>,
+    pub(super) initial_keys: Option<(KeySet, UnixTime)>,
     pub(super) quirks: Quirks,
     pub(super) tenant: Option<String>,
     pub(super) subject_is_client: bool,
     pub(super) requires_scope: bool,
-    pub(super) candidate_keys: usize,
+    pub(super) max_candidate_keys: usize,
 }
 
 impl TrustedIssuer {
@@ -50,17 +50,17 @@ impl TrustedIssuer {
             profile: TokenProfile::Jwt,
             max_lifetime: None,
             source: Source::Discovery,
-            seed: None,
+            initial_keys: None,
             quirks: Quirks::None,
             tenant: None,
             subject_is_client: false,
             requires_scope: false,
-            candidate_keys: 1,
+            max_candidate_keys: 1,
         }
     }
 
     /// Accepts one more audience; any one of them is enough.
-    pub fn also_audience(mut self, audience: Audience) -> Self {
+    pub fn add_audience(mut self, audience: Audience) -> Self {
         self.audiences.push(audience);
         self
     }
@@ -68,12 +68,12 @@ impl TrustedIssuer {
     /// Starts with these keys, which were fetched at that time: kept from an earlier run, say, so
     /// that a start while the issuer is down is no outage. They are replaced by the first set that
     /// is fetched, and trusted for `max_stale` from `fetched_at`. Default: none.
-    pub fn seed(mut self, keys: KeySet, fetched_at: UnixTime) -> Self {
-        self.seed = Some((keys, fetched_at));
+    pub fn initial_keys(mut self, keys: KeySet, fetched_at: UnixTime) -> Self {
+        self.initial_keys = Some((keys, fetched_at));
         self
     }
 
-    /// [`seed`](Self::seed)s with a JWK Set document in a file that came with the program: from a
+    /// [`initial_keys`](Self::initial_keys) from a JWK Set document in a file that came with the program: from a
     /// config map, or from a job that fetches it. The keys are as old as the file, by its time of
     /// last modification. The file is read now, and never again.
     ///
@@ -82,9 +82,9 @@ impl TrustedIssuer {
     /// # Errors
     ///
     /// If the file cannot be read, or holds no usable set ([`KeySet::from_json`]).
-    pub fn seed_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        let (keys, fetched_at) = key_set::seed::read(path.as_ref(), self.quirks)?;
-        Ok(self.seed(keys, fetched_at))
+    pub fn initial_keys_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
+        let (keys, fetched_at) = key_set::initial_keys::read(path.as_ref(), self.quirks)?;
+        Ok(self.initial_keys(keys, fetched_at))
     }
 
     /// Fetches the keys from here. Default: the `jwks_uri` of the issuer's metadata (RFC 8414).
@@ -122,8 +122,8 @@ impl TrustedIssuer {
     /// Tries up to this many keys (4 at most) for a token without `kid`, or whose `kid` several
     /// keys share, if that many fit its algorithm. Default: 1, such a token is good only if
     /// exactly one key fits.
-    pub fn candidate_keys(mut self, limit: usize) -> Self {
-        self.candidate_keys = limit.clamp(1, 4);
+    pub fn max_candidate_keys(mut self, limit: usize) -> Self {
+        self.max_candidate_keys = limit.clamp(1, 4);
         self
     }
 
@@ -159,7 +159,7 @@ impl TrustedIssuer {
             tenant: self.tenant.clone(),
             subject_is_client: self.subject_is_client,
             requires_scope: self.requires_scope,
-            candidate_keys: self.candidate_keys,
+            max_candidate_keys: self.max_candidate_keys,
             leeway,
             max_lifetime: self.max_lifetime,
         })

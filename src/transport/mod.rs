@@ -55,7 +55,7 @@ pub struct TransportError {
 
 impl TransportError {
     /// The server could not be reached, or the connection broke.
-    pub fn unreachable(source: impl Into<BoxError>) -> Self {
+    pub fn connect(source: impl Into<BoxError>) -> Self {
         Self {
             kind: ErrorKind::Transport,
             source: Some(source.into()),
@@ -153,7 +153,7 @@ pub(crate) async fn exchange(
             (None, None) => Poll::Pending,
         }));
         polled.unwrap_or_else(|_panic| {
-            Poll::Ready(Err(TransportError::unreachable("the transport panicked")))
+            Poll::Ready(Err(TransportError::connect("the transport panicked")))
         })
     });
     let answer = match tokio::time::timeout(limits.total, answer).await {

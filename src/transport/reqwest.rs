@@ -39,7 +39,7 @@ impl ReqwestTransport {
     /// It takes the builder and not a client, because two things are settled here. Redirects are
     /// switched off: one could lead a fetch of keys, or a client's credentials, anywhere. And names
     /// are resolved by the system, without link-local and metadata addresses; a resolver of your
-    /// own would be put aside ([`from_builder_with_own_dns`](Self::from_builder_with_own_dns)).
+    /// own would be put aside ([`dangerous_from_builder_without_address_policy`](Self::dangerous_from_builder_without_address_policy)).
     /// Addresses that you gave with the builder's `resolve` stay.
     ///
     /// Behind a proxy, from the builder or from variables such as `HTTPS_PROXY`, it is the proxy
@@ -49,7 +49,7 @@ impl ReqwestTransport {
     ///
     /// If the client cannot be built.
     pub fn from_builder(builder: reqwest::ClientBuilder) -> Result<Self, ConfigError> {
-        Self::from_builder_with_own_dns(builder.dns_resolver(Guarded(System)))
+        Self::dangerous_from_builder_without_address_policy(builder.dns_resolver(Guarded(System)))
     }
 
     /// The same with names resolved as the builder says, **whatever addresses that leads to**: for
@@ -58,7 +58,9 @@ impl ReqwestTransport {
     /// # Errors
     ///
     /// If the client cannot be built.
-    pub fn from_builder_with_own_dns(builder: reqwest::ClientBuilder) -> Result<Self, ConfigError> {
+    pub fn dangerous_from_builder_without_address_policy(
+        builder: reqwest::ClientBuilder,
+    ) -> Result<Self, ConfigError> {
         let build = |builder: reqwest::ClientBuilder| {
             builder
                 .redirect(reqwest::redirect::Policy::none())
@@ -157,7 +159,7 @@ fn convert(error: reqwest::Error) -> TransportError {
     } else if is_certificate_error(&error) {
         TransportError::certificate(error.without_url())
     } else {
-        TransportError::unreachable(error.without_url())
+        TransportError::connect(error.without_url())
     }
 }
 
@@ -283,14 +285,16 @@ mod tests {
         assert_eq!(own.1.load(Ordering::SeqCst), 0);
         // What the system resolves meets the same guard as this.
         let rebound = builder().dns_resolver(Guarded(own.clone()));
-        let rebound = ReqwestTransport::from_builder_with_own_dns(rebound).unwrap();
+        let rebound =
+            ReqwestTransport::dangerous_from_builder_without_address_policy(rebound).unwrap();
         let reason = failure(&rebound, "https://keys.example/keys").await;
         assert!(reason.contains("only link-local or metadata"), "{reason}");
 
         // Given up, the resolver has the word.
         let here = always("127.0.0.1");
         let unguarded = builder().dns_resolver(here.clone());
-        let unguarded = ReqwestTransport::from_builder_with_own_dns(unguarded).unwrap();
+        let unguarded =
+            ReqwestTransport::dangerous_from_builder_without_address_policy(unguarded).unwrap();
         let keys = format!(
             "https://keys.example:{}/keys",
             listener.local_addr().unwrap().port()

@@ -176,7 +176,7 @@ impl Transport for Scripted {
             let discovery = url == METADATA;
             match answer {
                 Answer::Unreachable => {
-                    return Err(TransportError::unreachable("connection refused"));
+                    return Err(TransportError::connect("connection refused"));
                 }
                 Answer::Hang => std::future::pending().await,
                 Answer::Panic => panic!("a transport with a defect"),
@@ -293,7 +293,7 @@ async fn send_unheard(server: &ResourceServer, token: &str) -> Result<(), Reject
         Some(rejection) => {
             let undecidable = matches!(
                 rejection.kind(),
-                RejectionKind::Busy | RejectionKind::KeysUnavailable
+                RejectionKind::Overloaded | RejectionKind::KeysUnavailable
             );
             assert_eq!(
                 response.status() == StatusCode::SERVICE_UNAVAILABLE,
@@ -314,5 +314,5 @@ async fn send_unheard(server: &ResourceServer, token: &str) -> Result<(), Reject
 
 /// Moves timers and wall time together.
 pub async fn advance(clock: &ManualClock, by: Duration) {
-    clock.pass(by).await;
+    clock.advance_with_timers(by).await;
 }

@@ -170,7 +170,7 @@ impl Bench {
                 Issuer::new(ISSUER).unwrap(),
                 Audience::new(AUDIENCE).unwrap(),
             );
-            ResourceServer::trusting(change(issuer.keys(keys)))
+            ResourceServer::from_issuer(change(issuer.keys(keys)))
         })
     }
 
@@ -232,9 +232,11 @@ impl Bench {
                     async move {
                         served.fetch_add(1, Ordering::SeqCst);
                         let mut response = Response::new(Full::default());
-                        response
-                            .extensions_mut()
-                            .insert(AuthContext::of(&request).expect("a context").clone());
+                        response.extensions_mut().insert(
+                            AuthContext::from_request(&request)
+                                .expect("a context")
+                                .clone(),
+                        );
                         Ok::<_, Infallible>(response)
                     }
                 }));

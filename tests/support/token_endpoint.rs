@@ -186,7 +186,7 @@ impl Transport for TokenEndpoint {
             let mut response = Response::new(Bytes::new());
             let (status, body) = match reply {
                 Reply::Unreachable => {
-                    return Err(TransportError::unreachable("connection refused"));
+                    return Err(TransportError::connect("connection refused"));
                 }
                 Reply::Certificate => return Err(TransportError::certificate("UnknownIssuer")),
                 Reply::Hang => std::future::pending().await,

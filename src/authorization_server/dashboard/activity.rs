@@ -6,7 +6,7 @@ use axum::extract::State;
 use maud::{Markup, html};
 
 use super::super::activity::Entry;
-use super::super::faults::Endpoints;
+use super::super::faults::EndpointKind;
 use super::AuthorizationServer;
 use super::layout::{Tab, page};
 use super::text::{ago, date, took};
@@ -74,7 +74,7 @@ fn outcome(entry: &Entry) -> Markup {
         (Some(status), None) if status == http::StatusCode::NOT_MODIFIED => "not modified",
         (Some(status), None) if status.is_success() => match entry.endpoints {
             _ if entry.fault.is_some_and(|fault| fault != "latency") => "spoiled",
-            Endpoints::Token => "token issued",
+            EndpointKind::Token => "token issued",
             _ => "answered",
         },
         (Some(status), None) => status.canonical_reason().unwrap_or("refused"),

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Redirect;
 use maud::{Markup, html};
 
-use super::super::faults::{Endpoints, Fault};
+use super::super::faults::{EndpointKind, Fault};
 use super::AuthorizationServer;
 use super::form::Form;
 use super::layout::{Done, Problem, Tab, page};
@@ -44,13 +44,13 @@ pub(super) async fn list(
             (LATENCY.as_secs()) " s later, garbage answers 200 with a page of HTML. A fault lasts until it is ended."
         }
         ul.cards {
-            @for endpoints in Endpoints::ALL { (card(&server, &session, endpoints)) }
+            @for endpoints in EndpointKind::ALL { (card(&server, &session, endpoints)) }
         }
     };
     page(Some(Tab::Faults), &done.title("Faults"), &body)
 }
 
-fn card(server: &AuthorizationServer, session: &Session, endpoints: Endpoints) -> Markup {
+fn card(server: &AuthorizationServer, session: &Session, endpoints: EndpointKind) -> Markup {
     let now = server.0.faults.next(endpoints);
     let id = format!("endpoint-{}", endpoints.name().to_ascii_lowercase());
     html! {
@@ -84,7 +84,7 @@ pub(super) async fn switch(
         server.clear_faults();
         return Ok(Done::at("/faults", "cleared"));
     }
-    let endpoints = Endpoints::ALL
+    let endpoints = EndpointKind::ALL
         .into_iter()
         .find(|one| one.name() == form.field("endpoint"));
     let choice = CHOICES

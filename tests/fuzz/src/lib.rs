@@ -59,7 +59,7 @@ impl Bench {
             r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"k","x":"{}"}}]}}"#,
             encode(key.public_key())
         );
-        let (server, _nothing_to_refresh) = ResourceServer::trusting(
+        let (server, _nothing_to_refresh) = ResourceServer::from_issuer(
             trusted().keys(KeySet::from_json(set.as_bytes()).expect("one good key")),
         )
         .clock(ManualClock::at(UnixTime::from_secs(now)))
@@ -98,7 +98,7 @@ impl Bench {
             .layer()
             .layer(service_fn(async |request: Request<()>| {
                 let mut response = Response::new(());
-                let context = AuthContext::of(&request)
+                let context = AuthContext::from_request(&request)
                     .expect("what is served has a context")
                     .clone();
                 response.extensions_mut().insert(context);
@@ -173,7 +173,7 @@ impl OneAnswer {
             Some(uri) => trusted().jwks_uri(tower_oauth::Endpoint::new(uri).expect("a URL")),
             None => trusted(),
         };
-        let builder = ResourceServer::trusting(issuer).transport(self.clone());
+        let builder = ResourceServer::from_issuer(issuer).transport(self.clone());
         builder
             .clock(ManualClock::at(UnixTime::from_secs(NOW)))
             .build()

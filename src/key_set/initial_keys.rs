@@ -13,8 +13,8 @@ use crate::error::{ConfigError, Error, ErrorKind, Operation};
 /// Reads a JWK Set document; its age is that of the file.
 pub(crate) fn read(path: &Path, quirks: Quirks) -> Result<(KeySet, UnixTime), Error> {
     let unusable = |reason: String| {
-        let setting = ConfigError::new("seed_file", path.to_string_lossy(), reason);
-        Error::new(Operation::KeySet, ErrorKind::Configuration).with_source(setting)
+        let setting = ConfigError::new("initial_keys_file", path.to_string_lossy(), reason);
+        Error::new(Operation::JwksFetch, ErrorKind::Configuration).with_source(setting)
     };
     let limit = RefreshPolicy::new().max_body;
     let mut document = Vec::new();
