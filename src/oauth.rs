@@ -162,7 +162,7 @@ impl Endpoint {
         if url.fragment().is_some() {
             return invalid("must not have a fragment");
         }
-        if is_no_endpoint(&url) {
+        if is_forbidden_host(&url) {
             return invalid(
                 "is a link-local, metadata, multicast, broadcast or unspecified address",
             );
@@ -267,17 +267,17 @@ fn scheme_and_host(url: &Url) -> String {
     format!("{}://{host}{port}", url.scheme())
 }
 
-fn is_no_endpoint(url: &Url) -> bool {
+fn is_forbidden_host(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Ipv4(address)) => is_no_server(address.into()),
-        Some(Host::Ipv6(address)) => is_no_server(address.into()),
+        Some(Host::Ipv4(address)) => is_forbidden_address(address.into()),
+        Some(Host::Ipv6(address)) => is_forbidden_address(address.into()),
         Some(Host::Domain(_)) | None => false,
     }
 }
 
 /// Whether no issuer is ever at this address: link-local ones, where clouds serve the
 /// credentials of a machine, their likes in other ranges, and addresses of no one host.
-pub(crate) fn is_no_server(address: IpAddr) -> bool {
+pub(crate) fn is_forbidden_address(address: IpAddr) -> bool {
     match embedded(address).unwrap_or(address).to_canonical() {
         IpAddr::V4(v4) => {
             v4.is_link_local()

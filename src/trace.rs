@@ -9,7 +9,7 @@ macro_rules! debug {
     }};
 }
 
-macro_rules! warning {
+macro_rules! warn_event {
     ($($event:tt)*) => {{
         #[cfg(feature = "tracing")]
         ::tracing::warn!($($event)*);
@@ -17,7 +17,7 @@ macro_rules! warning {
 }
 
 /// A future that runs in a span.
-macro_rules! spanned {
+macro_rules! instrument {
     ($future:expr, $($span:tt)*) => {{
         #[cfg(feature = "tracing")]
         let future = ::tracing::Instrument::instrument($future, ::tracing::debug_span!($($span)*));
@@ -27,4 +27,4 @@ macro_rules! spanned {
     }};
 }
 
-pub(crate) use {debug, spanned, warning};
+pub(crate) use {debug, instrument, warn_event as warn};

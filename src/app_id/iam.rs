@@ -23,7 +23,7 @@ use crate::redact::Secrets;
 use crate::token_response::TokenResponse;
 #[cfg(feature = "reqwest")]
 use crate::transport::ReqwestTransport;
-use crate::transport::{Limits, Transport, exchange};
+use crate::transport::{Limits, Transport, send};
 
 /// The future of [`IamToken::token`].
 pub type IamTokenFuture<'a> =
@@ -149,7 +149,7 @@ impl IamApiKey {
         }
         let failure = match exchanges.recent_failure(now) {
             Some(failure) => failure,
-            None => match self.0.exchange(now).await {
+            None => match self.0.send(now).await {
                 Ok((token, lifetime)) => {
                     exchanges.failure = None;
                     exchanges.replaced_at = if replaces {
@@ -209,7 +209,7 @@ impl Exchanges {
 }
 
 impl Inner {
-    async fn exchange(&self, now: UnixTime) -> Result<(SecretString, Duration), Error> {
+    async fn send(&self, now: UnixTime) -> Result<(SecretString, Duration), Error> {
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", API_KEY_GRANT)
             .append_pair("apikey", self.api_key.expose_secret())
@@ -225,7 +225,7 @@ impl Inner {
             HeaderValue::from_static("application/x-www-form-urlencoded"),
         );
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        let answer = exchange(&*self.transport, Operation::TokenRequest, request, LIMITS).await?;
+        let answer = send(&*self.transport, Operation::TokenRequest, request, LIMITS).await?;
         if !answer.status().is_success() {
             let mut secrets = Secrets::default();
             secrets.add(self.api_key.expose_secret());

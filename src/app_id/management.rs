@@ -21,7 +21,7 @@ use crate::oauth::{Endpoint, Scope};
 use crate::redact::Secrets;
 #[cfg(feature = "reqwest")]
 use crate::transport::ReqwestTransport;
-use crate::transport::{Limits, Transport, exchange, retry_after};
+use crate::transport::{Limits, Transport, retry_after, send};
 
 /// Registers applications with an App ID service instance, and looks after them.
 ///
@@ -316,7 +316,7 @@ impl Inner {
         }
         let token = self.token().await?;
         headers.insert(header::AUTHORIZATION, bearer(&token)?);
-        let answer = exchange(
+        let answer = send(
             &*self.transport,
             Operation::Management,
             request,

@@ -153,7 +153,7 @@ impl Discovery {
                     // Nothing else was expected.
                     known.look_up_at = now() + LOOK_UP_EVERY;
                 } else {
-                    trace::warning!(
+                    trace::warn!(
                         target: "tower_oauth::client",
                         issuer = %self.issuer,
                         error = %error.with_sources(),

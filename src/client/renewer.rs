@@ -16,7 +16,7 @@ use super::renewal::{Failure, Renewal, RenewalPolicy};
 use super::shared::{Held, Progress, Shared};
 use crate::error::{ConfigError, Error, ErrorKind, Operation};
 use crate::timer::{now, sleep_until_some};
-use crate::transport::{Limits, Transport, exchange};
+use crate::transport::{Limits, Transport, send};
 use crate::{metrics, trace};
 
 /// Largest answer that is read, in bytes after decompression.
@@ -89,7 +89,7 @@ impl Task {
                     self.answer(Ok(token));
                 }
                 Err(error) => {
-                    trace::warning!(target: "tower_oauth::client", error = %error.with_sources(), "no access token could be obtained");
+                    trace::warn!(target: "tower_oauth::client", error = %error.with_sources(), "no access token could be obtained");
                     let is_final = renewal.failed(now(), failure(&error), fastrand::f64());
                     // The last attempt may be cut short: what the server said before tells more.
                     let told_before = last_error
@@ -134,7 +134,7 @@ impl Task {
             ),
         );
         let mut request =
-            pin!(trace::spanned!(request, target: "tower_oauth::client", "token_request"));
+            pin!(trace::instrument!(request, target: "tower_oauth::client", "token_request"));
         loop {
             tokio::select! {
                 biased;
@@ -244,7 +244,7 @@ async fn ask(
         }
         secrets
     };
-    exchange(transport, Operation::TokenRequest, request, limits)
+    send(transport, Operation::TokenRequest, request, limits)
         .await
         .and_then(|answer| grant::read(&answer, sent_at, &place.url, secrets))
         .map_err(|error| place.explain(error))

@@ -10,7 +10,7 @@ use super::glance::{self, Plain};
 use super::header::{Header, Typ};
 use super::json::{Document, Name, Names, SizeLimits, Skip, has_long_number};
 use super::text::{Strings, Text, Texts, place};
-use super::{Algorithm, Defect};
+use super::{Algorithm, TokenError};
 use crate::clock::UnixTime;
 use crate::oauth::{Audience, Issuer};
 
@@ -29,7 +29,7 @@ pub enum TokenProfile {
 
 /// What one issuer's tokens have to be like.
 #[derive(Clone, Debug)]
-pub(crate) struct Expectations {
+pub(crate) struct ClaimsPolicy {
     pub(crate) issuer: Issuer,
     /// Other spellings of the same issuer, such as App ID's v3 host.
     pub(crate) issuer_aliases: Vec<Issuer>,
@@ -49,9 +49,9 @@ pub(crate) struct Expectations {
     pub(crate) max_lifetime: Option<Duration>,
 }
 
-impl Expectations {
+impl ClaimsPolicy {
     /// Whether tokens that expire then are refused now.
-    pub(crate) fn have_expired(&self, expires_at: UnixTime, now: UnixTime) -> bool {
+    pub(crate) fn is_expired(&self, expires_at: UnixTime, now: UnixTime) -> bool {
         now >= expires_at.saturating_add(self.leeway)
     }
 }
@@ -95,9 +95,9 @@ impl<'a> Claims<'a> {
     ///
     /// A registered claim of the wrong type is an error even where the claim is not required
     /// (CVE-2026-25537).
-    pub(crate) fn parse(payload: &'a str, limits: SizeLimits) -> Result<Self, Defect> {
+    pub(crate) fn parse(payload: &'a str, limits: SizeLimits) -> Result<Self, TokenError> {
         if has_long_number(payload.as_bytes()) {
-            return Err(Defect::Malformed);
+            return Err(TokenError::Malformed);
         }
         let mut claims = Self {
             payload,
@@ -111,8 +111,8 @@ impl<'a> Claims<'a> {
         };
         match visitor.deserialize(&mut json).and_then(|()| json.end()) {
             Ok(()) => Ok(claims),
-            Err(error) if error.is_data() => Err(document.defect(Defect::InvalidClaims)),
-            Err(_) => Err(Defect::Malformed),
+            Err(error) if error.is_data() => Err(document.defect(TokenError::InvalidClaims)),
+            Err(_) => Err(TokenError::Malformed),
         }
     }
 
@@ -128,10 +128,10 @@ impl<'a> Claims<'a> {
     pub(super) fn check(
         &self,
         header: &Header<'_>,
-        expectations: &Expectations,
+        policy: &ClaimsPolicy,
         now: UnixTime,
-    ) -> Result<(), Defect> {
-        let Expectations {
+    ) -> Result<(), TokenError> {
+        let ClaimsPolicy {
             issuer,
             issuer_aliases,
             audiences,
@@ -143,26 +143,26 @@ impl<'a> Claims<'a> {
             max_candidate_keys: _,
             leeway,
             max_lifetime,
-        } = expectations;
+        } = policy;
         let raw = &self.raw;
         if !algorithms.contains(&header.algorithm) {
-            return Err(Defect::UnsupportedAlgorithm);
+            return Err(TokenError::UnsupportedAlgorithm);
         }
         match (profile, header.typ) {
             (TokenProfile::Rfc9068, Typ::AccessToken) => {}
             (TokenProfile::Jwt, Typ::Absent | Typ::Jwt | Typ::AccessToken) => {}
-            _ => return Err(Defect::UnexpectedTokenType),
+            _ => return Err(TokenError::UnexpectedTokenType),
         }
         // RFC 7800: such a token is worth nothing without a proof of the key, and a Bearer
         // request has none. Whatever `cnf` holds.
         if raw.has_confirmation {
-            return Err(Defect::MissingProofOfPossession);
+            return Err(TokenError::MissingProofOfPossession);
         }
-        let claimed = raw.iss.as_deref().ok_or(Defect::InvalidClaims)?;
+        let claimed = raw.iss.as_deref().ok_or(TokenError::InvalidClaims)?;
         if claimed != issuer.as_str()
             && !issuer_aliases.iter().any(|alias| alias.as_str() == claimed)
         {
-            return Err(Defect::UntrustedIssuer);
+            return Err(TokenError::UntrustedIssuer);
         }
         if let Some(expected) = tenant {
             let named = match &raw.tenant {
@@ -171,27 +171,27 @@ impl<'a> Claims<'a> {
                 None => claimed.contains(expected.as_str()),
             };
             if !named {
-                return Err(Defect::UntrustedIssuer);
+                return Err(TokenError::UntrustedIssuer);
             }
         }
         // Tokens of the same issuer that are no access tokens: OpenID Connect Core §3.1.3.6,
         // Back-Channel Logout §2.4, and what Keycloak (`typ`) and Cognito (`token_use`) say.
         if raw.is_other_token {
-            return Err(Defect::UnexpectedTokenType);
+            return Err(TokenError::UnexpectedTokenType);
         }
         if *requires_scope && raw.scope.as_ref().is_none_or(Strings::is_array) {
-            return Err(Defect::InvalidClaims);
+            return Err(TokenError::InvalidClaims);
         }
-        let audience = raw.aud.as_ref().ok_or(Defect::InvalidClaims)?;
+        let audience = raw.aud.as_ref().ok_or(TokenError::InvalidClaims)?;
         if !audience
             .iter()
             .any(|named| audiences.iter().any(|own| own.as_str() == named))
         {
-            return Err(Defect::InvalidAudience);
+            return Err(TokenError::InvalidAudience);
         }
-        let expires_at = raw.exp.ok_or(Defect::InvalidClaims)?.0;
-        if expectations.have_expired(expires_at, now) {
-            return Err(Defect::Expired);
+        let expires_at = raw.exp.ok_or(TokenError::InvalidClaims)?.0;
+        if policy.is_expired(expires_at, now) {
+            return Err(TokenError::Expired);
         }
         let latest = now.saturating_add(*leeway);
         if [raw.nbf, raw.iat]
@@ -199,15 +199,15 @@ impl<'a> Claims<'a> {
             .flatten()
             .any(|date| date.0 > latest)
         {
-            return Err(Defect::NotYetValid);
+            return Err(TokenError::NotYetValid);
         }
         if raw.nbf.is_some_and(|not_before| not_before.0 > expires_at) {
-            return Err(Defect::InvalidClaims);
+            return Err(TokenError::InvalidClaims);
         }
         if let Some(limit) = max_lifetime {
-            let issued_at = raw.iat.or(raw.nbf).ok_or(Defect::InvalidClaims)?.0;
+            let issued_at = raw.iat.or(raw.nbf).ok_or(TokenError::InvalidClaims)?.0;
             if expires_at.saturating_since(issued_at) > *limit {
-                return Err(Defect::InvalidClaims);
+                return Err(TokenError::InvalidClaims);
             }
         }
         if *profile == TokenProfile::Rfc9068 {
@@ -215,7 +215,7 @@ impl<'a> Claims<'a> {
             let complete =
                 raw.sub.is_some() && raw.client_id.is_some() && raw.iat.is_some() && raw.jti;
             if !complete {
-                return Err(Defect::InvalidClaims);
+                return Err(TokenError::InvalidClaims);
             }
         }
         Ok(())
@@ -224,9 +224,9 @@ impl<'a> Claims<'a> {
 
 /// The claims of a token that passed every check.
 #[derive(Debug)]
-pub(crate) struct ValidClaims<'a>(Header<'a>, Claims<'a>);
+pub(crate) struct ValidatedToken<'a>(Header<'a>, Claims<'a>);
 
-impl<'a> ValidClaims<'a> {
+impl<'a> ValidatedToken<'a> {
     pub(super) fn vouched_for(header: Header<'a>, claims: Claims<'a>) -> Self {
         Self(header, claims)
     }

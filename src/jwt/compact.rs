@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use base64_simd::{AsOut, URL_SAFE_NO_PAD};
 
-use super::Defect;
+use super::TokenError;
 
 /// The encoded header may be this long; real ones have about 150 bytes.
 const MAX_HEADER: usize = 8 * 1024;
@@ -25,22 +25,22 @@ pub(crate) struct Segments<'t> {
 
 impl<'t> Segments<'t> {
     /// Splits a token at its two dots; nothing is decoded or copied.
-    pub(crate) fn split(token: &'t [u8]) -> Result<Self, Defect> {
-        let (header, rest) = at_dot(token).ok_or(Defect::Malformed)?;
-        let (payload, signature) = at_dot(rest).ok_or(Defect::Malformed)?;
+    pub(crate) fn split(token: &'t [u8]) -> Result<Self, TokenError> {
+        let (header, rest) = at_dot(token).ok_or(TokenError::Malformed)?;
+        let (payload, signature) = at_dot(rest).ok_or(TokenError::Malformed)?;
         let signing_input = token
             .get(..header.len() + 1 + payload.len())
-            .ok_or(Defect::Malformed)?;
+            .ok_or(TokenError::Malformed)?;
         let has_more_parts = at_dot(signature).is_some();
         if header.is_empty()
             || signature.is_empty()
             || signature.len() > MAX_SIGNATURE
             || has_more_parts
         {
-            return Err(Defect::Malformed);
+            return Err(TokenError::Malformed);
         }
         if header.len() > MAX_HEADER {
-            return Err(Defect::TokenTooLong);
+            return Err(TokenError::TokenTooLong);
         }
         Ok(Self {
             header,
@@ -83,7 +83,7 @@ impl<const STACK: usize> Decoded<STACK> {
 
     /// Decodes exact base64url: no padding, no other character, no stray trailing bits
     /// (RFC 7515 §2, rfc8725bis §3.14).
-    pub(crate) fn decode(&mut self, encoded: &[u8]) -> Result<&[u8], Defect> {
+    pub(crate) fn decode(&mut self, encoded: &[u8]) -> Result<&[u8], TokenError> {
         let len = URL_SAFE_NO_PAD.estimated_decoded_length(encoded.len());
         let space = if len <= STACK {
             self.stack.as_mut_slice()
@@ -92,15 +92,17 @@ impl<const STACK: usize> Decoded<STACK> {
             self.heap.spare_capacity_mut()
         };
         let decoded = URL_SAFE_NO_PAD.decode(encoded, space.as_out());
-        decoded.map(|bytes| &*bytes).map_err(|_| Defect::Malformed)
+        decoded
+            .map(|bytes| &*bytes)
+            .map_err(|_| TokenError::Malformed)
     }
 }
 
 /// Decodes exact base64url into bytes of their own.
-pub(crate) fn decode_base64url(encoded: impl AsRef<[u8]>) -> Result<Vec<u8>, Defect> {
+pub(crate) fn decode_base64url(encoded: impl AsRef<[u8]>) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD
         .decode_to_vec(encoded.as_ref())
-        .map_err(|_| Defect::Malformed)
+        .map_err(|_| TokenError::Malformed)
 }
 
 #[cfg(test)]
@@ -113,13 +115,13 @@ mod tests {
         for bad in ["", "a", "a.b", "a.b.c.d", "a.b.c.d.e", "..", ".b.c", "a.b."] {
             assert_eq!(
                 Segments::split(bad.as_bytes()).unwrap_err(),
-                Defect::Malformed,
+                TokenError::Malformed,
                 "{bad:?}"
             );
         }
         assert_eq!(
             Segments::split(".".repeat(65_000).as_bytes()).unwrap_err(),
-            Defect::Malformed
+            TokenError::Malformed
         );
     }
 
@@ -128,7 +130,7 @@ mod tests {
         let header = "a".repeat(MAX_HEADER + 1);
         assert_eq!(
             Segments::split(format!("{header}.b.c").as_bytes()).unwrap_err(),
-            Defect::TokenTooLong
+            TokenError::TokenTooLong
         );
     }
 
@@ -141,12 +143,12 @@ mod tests {
         ] {
             assert_eq!(
                 decode_base64url(bad).unwrap_err(),
-                Defect::Malformed,
+                TokenError::Malformed,
                 "{bad:?}"
             );
             assert_eq!(
                 DecodedSignature::new().decode(bad.as_bytes()).unwrap_err(),
-                Defect::Malformed,
+                TokenError::Malformed,
                 "{bad:?}"
             );
         }
@@ -182,7 +184,7 @@ mod tests {
         assert!(Segments::split(format!("a.b.{}", "A".repeat(1366)).as_bytes()).is_ok());
         assert_eq!(
             Segments::split(format!("a.b.{}", "A".repeat(1367)).as_bytes()).unwrap_err(),
-            Defect::Malformed
+            TokenError::Malformed
         );
     }
 }

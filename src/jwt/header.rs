@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
 use super::glance::{self, Plain};
 use super::json::{Document, Name, Names, SizeLimits, Skip};
-use super::{Algorithm, Defect};
+use super::{Algorithm, TokenError};
 
 /// A key identifier has at most this many bytes.
 const MAX_KEY_ID: usize = 255;
@@ -64,7 +64,7 @@ impl Typ {
 
 impl<'a> Header<'a> {
     /// Reads a decoded header, strictly and once.
-    pub(crate) fn parse(json: &'a [u8]) -> Result<Self, Defect> {
+    pub(crate) fn parse(json: &'a [u8]) -> Result<Self, TokenError> {
         let at_a_glance = glance::members(json).find(|(name, _)| *name == b"alg");
         if let Some((_, Plain::Text(alg))) = at_a_glance
             && std::str::from_utf8(alg)
@@ -72,29 +72,29 @@ impl<'a> Header<'a> {
                 .and_then(Algorithm::from_name)
                 .is_none()
         {
-            return Err(Defect::UnsupportedAlgorithm);
+            return Err(TokenError::UnsupportedAlgorithm);
         }
         // Looked at as a whole: else each of its strings would be.
-        let json = std::str::from_utf8(json).map_err(|_| Defect::Malformed)?;
+        let json = std::str::from_utf8(json).map_err(|_| TokenError::Malformed)?;
         let document = Document::new(json, SizeLimits::DEFAULT);
         let mut reader = serde_json::Deserializer::from_str(json);
         let raw = RawVisitor(&document)
             .deserialize(&mut reader)
             .and_then(|raw| reader.end().map(|()| raw));
-        let raw: Raw<'a> = raw.map_err(|_| document.defect(Defect::Malformed))?;
+        let raw: Raw<'a> = raw.map_err(|_| document.defect(TokenError::Malformed))?;
         let algorithm = raw
             .alg
             .and_then(|alg| Algorithm::from_name(&alg))
-            .ok_or(Defect::UnsupportedAlgorithm)?;
+            .ok_or(TokenError::UnsupportedAlgorithm)?;
         // RFC 7515 §4.1.11: an extension that is not understood makes the token invalid, and
         // none is understood. `b64` (RFC 7797) and `zip` change what was signed, `enc` makes
         // it a JWE, `cty` a token within a token.
         if raw.forbidden {
-            return Err(Defect::Malformed);
+            return Err(TokenError::Malformed);
         }
         let key_id = match raw.kid {
             None => None,
-            Some(kid) => Some(KeyId::new(kid).ok_or(Defect::Malformed)?),
+            Some(kid) => Some(KeyId::new(kid).ok_or(TokenError::Malformed)?),
         };
         let typ = raw.typ.map_or(Typ::Absent, |typ| Typ::from_name(&typ));
         Ok(Self {
@@ -108,14 +108,14 @@ impl<'a> Header<'a> {
 /// A header that was read before, and came with a good signature: recognised by its bytes, it need
 /// not be decoded and read again.
 #[derive(Debug)]
-pub(crate) struct SeenHeader {
+pub(crate) struct CachedHeader {
     encoded: Box<[u8]>,
     algorithm: Algorithm,
     key_id: Option<Box<str>>,
     typ: Typ,
 }
 
-impl SeenHeader {
+impl CachedHeader {
     /// Longer ones are not kept.
     const MAX_LEN: usize = 512;
 
@@ -199,7 +199,7 @@ impl<'de> Visitor<'de> for RawVisitor<'_, 'de> {
 mod tests {
     use super::*;
 
-    fn defect(json: &str) -> Defect {
+    fn defect(json: &str) -> TokenError {
         Header::parse(json.as_bytes()).expect_err(json)
     }
 
@@ -227,7 +227,7 @@ mod tests {
         ] {
             assert_eq!(
                 defect(&format!(r#"{{"alg":"RS256",{member}}}"#)),
-                Defect::Malformed,
+                TokenError::Malformed,
                 "{member}"
             );
         }
@@ -237,13 +237,16 @@ mod tests {
     fn duplicates_are_refused_even_behind_escapes() {
         assert_eq!(
             defect(r#"{"alg":"RS256","alg":"RS256"}"#),
-            Defect::Malformed
+            TokenError::Malformed
         );
         assert_eq!(
             defect(r#"{"alg":"RS256","\u0061lg":"ES256"}"#),
-            Defect::Malformed
+            TokenError::Malformed
         );
-        assert_eq!(defect(r#"{"alg":"RS256","x":1,"x":1}"#), Defect::Malformed);
+        assert_eq!(
+            defect(r#"{"alg":"RS256","x":1,"x":1}"#),
+            TokenError::Malformed
+        );
     }
 
     #[test]
@@ -253,7 +256,7 @@ mod tests {
             "[".repeat(40),
             "]".repeat(40)
         );
-        assert_eq!(defect(&deep), Defect::Malformed);
+        assert_eq!(defect(&deep), TokenError::Malformed);
         let shallow = format!(
             r#"{{"alg":"RS256","x":{}{}}}"#,
             "[".repeat(20),
@@ -263,7 +266,7 @@ mod tests {
         let many: Vec<String> = (0..300).map(|i| format!(r#""m{i}":0"#)).collect();
         assert_eq!(
             defect(&format!(r#"{{"alg":"RS256",{}}}"#, many.join(","))),
-            Defect::TooManyMembers
+            TokenError::TooManyMembers
         );
     }
 }

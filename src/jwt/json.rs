@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use smallvec::SmallVec;
 
-use super::Defect;
+use super::TokenError;
 
 /// Objects and arrays may be nested this deep.
 const MAX_DEPTH: u32 = 32;
@@ -68,7 +68,7 @@ pub(crate) struct Document<'de> {
     /// The names of the objects that are being read, those of the innermost last.
     names: RefCell<SmallVec<[Cow<'de, str>; NAMES_ON_STACK]>>,
     /// What is wrong with the document, where the parser's error does not say.
-    defect: Cell<Option<Defect>>,
+    defect: Cell<Option<TokenError>>,
 }
 
 impl<'de> Document<'de> {
@@ -93,13 +93,13 @@ impl<'de> Document<'de> {
     }
 
     /// The defect that an error of the parser stands for; `otherwise` where that is all there is.
-    pub(crate) fn defect(&self, otherwise: Defect) -> Defect {
+    pub(crate) fn defect(&self, otherwise: TokenError) -> TokenError {
         self.defect.get().unwrap_or(otherwise)
     }
 
     /// Ends the reading: it has more members, elements or strings than the limits allow.
     pub(super) fn too_many<E: Error>(&self) -> E {
-        self.defect.set(Some(Defect::TooManyMembers));
+        self.defect.set(Some(TokenError::TooManyMembers));
         E::custom("too many members")
     }
 
@@ -114,7 +114,7 @@ impl<'de> Document<'de> {
         if number.parse().is_ok_and(f64::is_finite) {
             return Ok(());
         }
-        self.defect.set(Some(Defect::Malformed));
+        self.defect.set(Some(TokenError::Malformed));
         Err(E::custom("number out of range"))
     }
 }

@@ -3,7 +3,7 @@
 //! The types tell how far the judgement has come; each is the only way to the next:
 //!
 //! ```text
-//! Segments, Header ──parse──▶ Unverified ──verify_signature──▶ SignatureVerified ──validate──▶ ValidClaims
+//! Segments, Header ──parse──▶ UnverifiedToken ──verify_signature──▶ SignatureVerified ──validate──▶ ValidatedToken
 //! ```
 //!
 //! RFC 7515 (compact form, header), RFC 7519 (claims), RFC 8725 and its successor (what to
@@ -20,18 +20,18 @@ mod text;
 
 pub use self::algorithm::Algorithm;
 pub use self::claims::TokenProfile;
-pub(crate) use self::claims::{Claims, Expectations, Glance, Summary, ValidClaims};
+pub(crate) use self::claims::{Claims, ClaimsPolicy, Glance, Summary, ValidatedToken};
 use self::compact::DecodedSignature;
 pub(crate) use self::compact::{DecodedHeader, DecodedPayload, Segments, decode_base64url};
-pub(crate) use self::header::{Header, KeyId, SeenHeader};
+pub(crate) use self::header::{CachedHeader, Header, KeyId};
 pub(crate) use self::json::{Name, SizeLimits};
-pub(crate) use self::signature::{Fingerprint, KeyMaterial, UnusableKey, VerificationKey};
+pub(crate) use self::signature::{Fingerprint, InvalidKey, KeyMaterial, VerificationKey};
 pub(crate) use self::text::Text;
 use crate::clock::UnixTime;
 
 /// What is wrong with a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Defect {
+pub(crate) enum TokenError {
     /// `aud` names none of the configured audiences.
     InvalidAudience,
     /// The signature is not the key's.
@@ -60,20 +60,20 @@ pub(crate) enum Defect {
 
 /// A well-formed token that nobody vouches for.
 #[derive(Debug)]
-pub(crate) struct Unverified<'a> {
+pub(crate) struct UnverifiedToken<'a> {
     segments: &'a Segments<'a>,
     header: Header<'a>,
     claims: Claims<'a>,
 }
 
-impl<'a> Unverified<'a> {
+impl<'a> UnverifiedToken<'a> {
     /// Reads the claims strictly, and believes none of it.
     pub(crate) fn parse(
         segments: &'a Segments<'a>,
         header: Header<'a>,
         payload: &'a str,
         limits: SizeLimits,
-    ) -> Result<Self, Defect> {
+    ) -> Result<Self, TokenError> {
         let claims = Claims::parse(payload, limits)?;
         Ok(Self {
             segments,
@@ -94,13 +94,13 @@ impl<'a> Unverified<'a> {
 
     /// Whether the claims would pass if the signature were good. Only such a token may
     /// cause a fetch of keys.
-    pub(crate) fn is_plausible(
+    pub(crate) fn would_pass_claims(
         &self,
-        expectations: &Expectations,
+        policy: &ClaimsPolicy,
         now: UnixTime,
-    ) -> Result<(), Defect> {
+    ) -> Result<(), TokenError> {
         DecodedSignature::new().decode(self.segments.signature)?;
-        self.claims.check(&self.header, expectations, now)
+        self.claims.check(&self.header, policy, now)
     }
 
     /// Verifies the signature over the very bytes that were received (RFC 7515 §5.2), by one of
@@ -108,29 +108,32 @@ impl<'a> Unverified<'a> {
     pub(crate) fn verify_signature<'k>(
         self,
         keys: &[&'k VerificationKey],
-    ) -> Result<(SignatureVerified<'a>, &'k VerificationKey), Defect> {
+    ) -> Result<(SignatureVerified<'a>, &'k VerificationKey), TokenError> {
         let mut signature = DecodedSignature::new();
         let signature = signature.decode(self.segments.signature)?;
         let message = self.segments.signing_input;
         let algorithm = self.header.algorithm;
         let verifies = |key: &&&VerificationKey| key.verify(algorithm, message, signature).is_ok();
-        let key = keys.iter().find(verifies).ok_or(Defect::InvalidSignature)?;
+        let key = keys
+            .iter()
+            .find(verifies)
+            .ok_or(TokenError::InvalidSignature)?;
         Ok((SignatureVerified(self), key))
     }
 }
 
 /// A token that its issuer signed; whether it is meant for us is still open.
 #[derive(Debug)]
-pub(crate) struct SignatureVerified<'a>(Unverified<'a>);
+pub(crate) struct SignatureVerified<'a>(UnverifiedToken<'a>);
 
 impl<'a> SignatureVerified<'a> {
     /// Checks the claims (RFC 7519 §4.1; RFC 9068 §4 in its profile).
     pub(crate) fn validate(
         self,
-        expectations: &Expectations,
+        policy: &ClaimsPolicy,
         now: UnixTime,
-    ) -> Result<ValidClaims<'a>, Defect> {
-        self.0.claims.check(&self.0.header, expectations, now)?;
-        Ok(ValidClaims::vouched_for(self.0.header, self.0.claims))
+    ) -> Result<ValidatedToken<'a>, TokenError> {
+        self.0.claims.check(&self.0.header, policy, now)?;
+        Ok(ValidatedToken::vouched_for(self.0.header, self.0.claims))
     }
 }

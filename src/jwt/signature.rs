@@ -10,7 +10,7 @@ use aws_lc_rs::signature::{
     RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters,
 };
 
-use super::{Algorithm, Defect};
+use super::{Algorithm, TokenError};
 
 /// The public numbers of a key, as a JWK holds them (RFC 7518 §6, RFC 8037 §2).
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl KeyMaterial<'_> {
 
 /// Why a key cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum UnusableKey {
+pub(crate) enum InvalidKey {
     /// The key's `alg` is not one of its type.
     AlgorithmMismatch,
     /// Its numbers are no public key: wrong length, leading zeros, not on the curve, small order.
@@ -75,12 +75,12 @@ impl VerificationKey {
     pub(crate) fn new(
         material: &KeyMaterial<'_>,
         algorithm: Option<Algorithm>,
-    ) -> Result<Self, UnusableKey> {
+    ) -> Result<Self, InvalidKey> {
         check(material)?;
         let possible = material.algorithms();
-        let prepared: Result<Box<[_]>, UnusableKey> = match &algorithm {
+        let prepared: Result<Box<[_]>, InvalidKey> = match &algorithm {
             Some(algorithm) if !possible.contains(algorithm) => {
-                return Err(UnusableKey::AlgorithmMismatch);
+                return Err(InvalidKey::AlgorithmMismatch);
             }
             Some(algorithm) => std::slice::from_ref(algorithm),
             None => possible,
@@ -116,7 +116,7 @@ impl VerificationKey {
     }
 
     /// Whether this key may verify `algorithm`.
-    pub(crate) fn fits(&self, algorithm: Algorithm) -> bool {
+    pub(crate) fn supports(&self, algorithm: Algorithm) -> bool {
         self.prepared.iter().any(|(own, _)| *own == algorithm)
     }
 
@@ -131,17 +131,17 @@ impl VerificationKey {
         algorithm: Algorithm,
         message: &[u8],
         signature: &[u8],
-    ) -> Result<(), Defect> {
+    ) -> Result<(), TokenError> {
         let Some((_, key)) = self.prepared.iter().find(|(own, _)| *own == algorithm) else {
-            return Err(Defect::UnsupportedAlgorithm);
+            return Err(TokenError::UnsupportedAlgorithm);
         };
         // aws-lc-rs takes a signature whose R has small order; strict verifiers do not.
         if algorithm == Algorithm::EdDsa && signature.first_chunk::<32>().is_none_or(is_small_order)
         {
-            return Err(Defect::InvalidSignature);
+            return Err(TokenError::InvalidSignature);
         }
         key.verify_sig(message, signature)
-            .map_err(|_| Defect::InvalidSignature)
+            .map_err(|_| TokenError::InvalidSignature)
     }
 }
 
@@ -181,7 +181,7 @@ impl fmt::Debug for VerificationKey {
 fn prepare(
     material: &KeyMaterial<'_>,
     algorithm: Algorithm,
-) -> Result<ParsedPublicKey, UnusableKey> {
+) -> Result<ParsedPublicKey, InvalidKey> {
     let parsed = match material {
         KeyMaterial::Rsa { n, e } => {
             let parameters: &'static RsaParameters = match algorithm {
@@ -192,7 +192,7 @@ fn prepare(
                 Algorithm::Ps384 => &RSA_PSS_2048_8192_SHA384,
                 Algorithm::Ps512 => &RSA_PSS_2048_8192_SHA512,
                 Algorithm::Es256 | Algorithm::Es384 | Algorithm::EdDsa => {
-                    return Err(UnusableKey::AlgorithmMismatch);
+                    return Err(InvalidKey::AlgorithmMismatch);
                 }
             };
             PublicKeyComponents { n, e }.to_parsed_public_key(parameters)
@@ -206,11 +206,11 @@ fn prepare(
         }
         KeyMaterial::Ed25519 { x } => ParsedPublicKey::new(&ED25519, x),
     };
-    parsed.map_err(|_| UnusableKey::Invalid)
+    parsed.map_err(|_| InvalidKey::Invalid)
 }
 
 /// The checks that aws-lc-rs makes late or not at all.
-fn check(material: &KeyMaterial<'_>) -> Result<(), UnusableKey> {
+fn check(material: &KeyMaterial<'_>) -> Result<(), InvalidKey> {
     let valid = match material {
         KeyMaterial::Rsa { n, e } => return check_rsa(n, e),
         KeyMaterial::P256 { x, y } => x.len() == 32 && y.len() == 32,
@@ -222,31 +222,31 @@ fn check(material: &KeyMaterial<'_>) -> Result<(), UnusableKey> {
     if valid {
         Ok(())
     } else {
-        Err(UnusableKey::Invalid)
+        Err(InvalidKey::Invalid)
     }
 }
 
-fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), UnusableKey> {
+fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), InvalidKey> {
     // RFC 7518 §6.3.1: the minimum number of octets, so no leading zeros.
     let (Some(&first), Some(&last)) = (n.first(), n.last()) else {
-        return Err(UnusableKey::Invalid);
+        return Err(InvalidKey::Invalid);
     };
     let Some(&first_of_e) = e.first() else {
-        return Err(UnusableKey::Invalid);
+        return Err(InvalidKey::Invalid);
     };
     if first == 0 || first_of_e == 0 || last & 1 == 0 {
-        return Err(UnusableKey::Invalid);
+        return Err(InvalidKey::Invalid);
     }
     let bits = n.len() * 8 - usize::try_from(first.leading_zeros()).unwrap_or(8);
     // RFC 7518 §3.3: at least 2048 bits. Above 8192 one verification costs milliseconds.
     if !(2048..=8192).contains(&bits) {
-        return Err(UnusableKey::Weak);
+        return Err(InvalidKey::Weak);
     }
     let exponent = e
         .iter()
         .fold(0_u64, |value, &byte| (value << 8) | u64::from(byte));
     if e.len() > 4 || exponent < 3 || exponent & 1 == 0 || is_roca(n) {
-        return Err(UnusableKey::Weak);
+        return Err(InvalidKey::Weak);
     }
     Ok(())
 }
@@ -333,7 +333,7 @@ mod tests {
         roca[..16].copy_from_slice(&leading);
         roca[255] = 1;
         assert!(is_roca(&roca));
-        assert_eq!(check_rsa(&roca, &[1, 0, 1]), Err(UnusableKey::Weak));
+        assert_eq!(check_rsa(&roca, &[1, 0, 1]), Err(InvalidKey::Weak));
         roca[255] = 3;
         assert_eq!(check_rsa(&roca, &[1, 0, 1]), Ok(()));
     }

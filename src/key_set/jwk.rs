@@ -21,8 +21,7 @@ use super::nothing_usable::NothingUsable;
 use super::{Inner, KeySet};
 use crate::error::{Error, ErrorKind, Operation};
 use crate::jwt::{
-    Algorithm, Fingerprint, KeyId, KeyMaterial, Name, UnusableKey, VerificationKey,
-    decode_base64url,
+    Algorithm, Fingerprint, InvalidKey, KeyId, KeyMaterial, Name, VerificationKey, decode_base64url,
 };
 
 /// More members than this are no key set but a load.
@@ -92,12 +91,12 @@ impl fmt::Display for SkipReason {
     }
 }
 
-impl From<UnusableKey> for SkipReason {
-    fn from(reason: UnusableKey) -> Self {
+impl From<InvalidKey> for SkipReason {
+    fn from(reason: InvalidKey) -> Self {
         match reason {
-            UnusableKey::AlgorithmMismatch => Self::Algorithm,
-            UnusableKey::Invalid => Self::Invalid,
-            UnusableKey::Weak => Self::Weak,
+            InvalidKey::AlgorithmMismatch => Self::Algorithm,
+            InvalidKey::Invalid => Self::Invalid,
+            InvalidKey::Weak => Self::Weak,
         }
     }
 }

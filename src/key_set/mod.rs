@@ -76,14 +76,14 @@ struct Inner {
 
 /// Why no key was selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoKey {
+pub(crate) enum SelectError {
     /// The named key was revoked, or every key that fits was.
     Revoked,
     /// The named key is for another algorithm, or a token without `kid` fits not exactly one key.
     /// Fetching again would not help.
-    Unfit,
+    NoMatch,
     /// No key has this `kid`. It may be newer than the set.
-    Unknown,
+    UnknownKid,
 }
 
 impl KeySet {
@@ -194,14 +194,14 @@ impl KeySet {
         header: &Header<'_>,
         revoked: &RevokedKeys,
         limit: usize,
-    ) -> Result<Candidates<'_>, NoKey> {
+    ) -> Result<Candidates<'_>, SelectError> {
         let Inner {
             by_id,
             without_id,
             ambiguous,
             ..
         } = &*self.0;
-        let fits = |key: &&VerificationKey| key.fits(header.algorithm);
+        let fits = |key: &&VerificationKey| key.supports(header.algorithm);
         let Some(kid) = header.key_id.as_ref().map(KeyId::as_str) else {
             let named = by_id.iter().map(|(kid, key)| (Some(&**kid), key));
             let all = named.chain(without_id.iter().map(|key| (None, key)));
@@ -209,14 +209,14 @@ impl KeySet {
         };
         let named = |key| (Some(kid), key);
         match (by_id.get(kid), ambiguous.get(kid)) {
-            _ if revoked.contains_kid(kid) => Err(NoKey::Revoked),
+            _ if revoked.contains_kid(kid) => Err(SelectError::Revoked),
             (Some(key), _) => {
                 Candidates::unrevoked(std::iter::once(key).filter(fits).map(named), revoked, 1)
             }
             (None, Some(keys)) if limit > 1 => {
                 Candidates::unrevoked(keys.iter().filter(fits).map(named), revoked, limit)
             }
-            (None, _) => Err(NoKey::Unknown),
+            (None, _) => Err(SelectError::UnknownKid),
         }
     }
 }
@@ -225,7 +225,7 @@ impl KeySet {
 #[derive(Debug)]
 pub(crate) enum Candidates<'k> {
     One([&'k VerificationKey; 1]),
-    Few(Vec<&'k VerificationKey>),
+    Many(Vec<&'k VerificationKey>),
 }
 
 impl<'k> Candidates<'k> {
@@ -235,7 +235,7 @@ impl<'k> Candidates<'k> {
         keys: impl Iterator<Item = (Option<&'i str>, &'k VerificationKey)>,
         revoked: &RevokedKeys,
         limit: usize,
-    ) -> Result<Self, NoKey> {
+    ) -> Result<Self, SelectError> {
         let mut has_revoked = false;
         let usable = keys.filter(|(kid, key)| {
             let is_revoked = revoked.contains(*kid, key);
@@ -244,19 +244,19 @@ impl<'k> Candidates<'k> {
         });
         let mut usable = usable.map(|(_, key)| key).peekable();
         let has_usable = usable.peek().is_some();
-        let candidates = Self::few(usable, limit);
+        let candidates = Self::collect(usable, limit);
         if has_revoked && !has_usable {
-            Err(NoKey::Revoked)
+            Err(SelectError::Revoked)
         } else {
             candidates
         }
     }
 
-    fn few(
+    fn collect(
         mut keys: impl Iterator<Item = &'k VerificationKey>,
         limit: usize,
-    ) -> Result<Self, NoKey> {
-        let first = keys.next().ok_or(NoKey::Unfit)?;
+    ) -> Result<Self, SelectError> {
+        let first = keys.next().ok_or(SelectError::NoMatch)?;
         let Some(second) = keys.next() else {
             return Ok(Self::One([first]));
         };
@@ -266,16 +266,16 @@ impl<'k> Candidates<'k> {
             .take(limit.saturating_add(1))
             .collect();
         if more.len() <= limit {
-            Ok(Self::Few(more))
+            Ok(Self::Many(more))
         } else {
-            Err(NoKey::Unfit)
+            Err(SelectError::NoMatch)
         }
     }
 
     pub(crate) fn as_slice(&self) -> &[&'k VerificationKey] {
         match self {
             Self::One(key) => key,
-            Self::Few(keys) => keys,
+            Self::Many(keys) => keys,
         }
     }
 }

@@ -158,7 +158,7 @@ impl Keeper {
 
     fn give_up_what_is_stale(&mut self) {
         if self.schedule.stale_at().is_some_and(|at| at <= now()) {
-            trace::warning!(
+            trace::warn!(
                 target: "tower_oauth::key_set",
                 issuer = %self.shared.issuer,
                 "the key set is too old and given up"
@@ -182,7 +182,7 @@ impl Keeper {
             sleep(SPREAD.mul_f64(fastrand::f64())).await;
         }
         self.shared.begin_refresh(&self.schedule);
-        let fetch = trace::spanned!(
+        let fetch = trace::instrument!(
             self.fetcher.fetch(cause),
             target: "tower_oauth::key_set", "refresh", issuer = %self.shared.issuer, cause = cause.as_str()
         );
@@ -230,7 +230,7 @@ impl Keeper {
             }
             Err(error) => {
                 schedule.failed(now(), cause, error.retry_after(), fastrand::f64());
-                trace::warning!(
+                trace::warn!(
                     target: "tower_oauth::key_set",
                     issuer = %self.shared.issuer,
                     cause = cause.as_str(),

@@ -174,7 +174,7 @@ impl Fetcher {
             .unwrap_or_default()
             .clamp(DISCOVER_AGAIN, LONGEST_REST);
         self.discover_at = now() + rest;
-        trace::warning!(
+        trace::warn!(
             target: "tower_oauth::key_set",
             issuer = %self.issuer,
             error = %error.with_sources(),

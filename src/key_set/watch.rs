@@ -400,7 +400,7 @@ impl Shared {
     }
 
     pub(super) fn sound_alarm(&self) {
-        crate::trace::warning!(
+        crate::trace::warn!(
             target: "tower_oauth::key_set",
             issuer = %self.issuer,
             "the issuer publishes a private key: whoever read it can make its tokens"

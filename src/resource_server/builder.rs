@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::challenge::{Challenges, DEFAULT_REALM};
 use super::counters::Counters;
+use super::header_cache::HeaderCache;
 use super::log_limit::LogLimit;
-use super::seen_headers::SeenHeaders;
 use super::turns::Turns;
 use super::verdict_cache::{self, VerdictCache};
 use super::{Inner, IssuerEntry, ResourceServer, TrustedIssuer};
@@ -248,7 +248,7 @@ impl ResourceServerBuilder {
         let mut entries = Vec::with_capacity(issuers.len());
         let mut tasks: Vec<Task> = Vec::new();
         for issuer in issuers {
-            let expectations = issuer.expectations(leeway)?;
+            let policy = issuer.policy(leeway)?;
             let TrustedIssuer {
                 issuer: name,
                 source,
@@ -260,7 +260,7 @@ impl ResourceServerBuilder {
             let jwks_uri = match source {
                 Source::Fixed(keys) => {
                     entries.push(IssuerEntry {
-                        expectations,
+                        policy,
                         keys: KeySetHandle::fixed(name, keys),
                     });
                     continue;
@@ -291,7 +291,7 @@ impl ResourceServerBuilder {
                 clock: Arc::clone(&clock),
             };
             let (keys, task) = refresh.split();
-            entries.push(IssuerEntry { expectations, keys });
+            entries.push(IssuerEntry { policy, keys });
             tasks.push(Box::pin(task));
         }
         metrics::describe();
@@ -303,7 +303,7 @@ impl ResourceServerBuilder {
             challenges,
             counters: Counters::new(),
             cache: VerdictCache::new(cache),
-            seen_headers: SeenHeaders::default(),
+            header_cache: HeaderCache::default(),
             turns: Turns::new(max_verifications),
             token_in_query: LogLimit::default(),
         };

@@ -112,8 +112,8 @@ impl Challenges {
             // One text for all: what was found out before the signature was known to be good is
             // nobody's business but the operator's.
             invalid_token: with_error("invalid_token", "The access token is invalid")?,
-            busy: Answer::later(ResourceServer::RETRY_SOON),
-            keys_unavailable: Answer::later(ResourceServer::RETRY_AFTER),
+            busy: Answer::later(ResourceServer::OVERLOADED_RETRY_AFTER),
+            keys_unavailable: Answer::later(ResourceServer::NO_KEYS_RETRY_AFTER),
             parameters: Arc::new(Parameters {
                 realm: realm.clone(),
                 metadata: metadata.clone(),

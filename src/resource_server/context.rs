@@ -29,7 +29,7 @@ pub struct AuthContext(Arc<Inner>);
 // costs.
 #[repr(C)]
 struct Inner {
-    standing: Standing,
+    standing: Validity,
     /// For a route that wants more than this token gives.
     challenge: Arc<Parameters>,
     issuer: Issuer,
@@ -39,7 +39,7 @@ struct Inner {
 }
 
 /// What has to be looked at whenever the verdict is used again.
-struct Standing {
+struct Validity {
     /// The state of the key set for which the verdict is known to hold.
     epoch: AtomicU64,
     /// The place of the issuer in the resource server's list.
@@ -52,7 +52,7 @@ struct Standing {
 
 /// What the verdict rests on, beside the claims.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Provenance {
+pub(super) struct VerifiedBy {
     /// The issuer's place in the resource server's list.
     pub(super) issuer: usize,
     /// The key that verified it, unless the token named none: then it depends on the whole set.
@@ -68,16 +68,16 @@ impl AuthContext {
         issuer: Issuer,
         payload: Box<str>,
         claims: Summary,
-        provenance: Provenance,
+        provenance: VerifiedBy,
         challenge: &Arc<Parameters>,
     ) -> Self {
-        let Provenance {
+        let VerifiedBy {
             issuer: index,
             key,
             epoch,
             leeway,
         } = provenance;
-        let standing = Standing {
+        let standing = Validity {
             epoch: AtomicU64::new(epoch),
             issuer: index,
             good_from: claims.not_before.saturating_sub(leeway),
@@ -104,13 +104,13 @@ impl AuthContext {
             claims,
             key,
         } = &*self.0;
-        let Standing {
+        let Validity {
             epoch,
             issuer: index,
             good_from,
             good_until,
         } = standing;
-        let standing = Standing {
+        let standing = Validity {
             epoch: AtomicU64::new(epoch.load(Ordering::Relaxed)),
             issuer: *index,
             good_from: *good_from,

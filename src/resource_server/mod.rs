@@ -28,11 +28,11 @@ mod counters;
 #[cfg(feature = "axum")]
 mod extract;
 mod future;
+mod header_cache;
 mod layer;
 mod log_limit;
 mod rejection;
 mod require_scope;
-mod seen_headers;
 mod service;
 mod trusted_issuer;
 mod turns;
@@ -54,7 +54,7 @@ pub use self::service::ResourceServerService;
 pub use self::trusted_issuer::TrustedIssuer;
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::jwt::{Expectations, SizeLimits};
+use crate::jwt::{ClaimsPolicy, SizeLimits};
 use crate::key_set::{KeySetHandle, KeySetStatus};
 use crate::oauth::{Audience, Issuer};
 
@@ -105,7 +105,7 @@ struct Inner {
     size_limits: SizeLimits,
     counters: counters::Counters,
     challenges: challenge::Challenges,
-    seen_headers: seen_headers::SeenHeaders,
+    header_cache: header_cache::HeaderCache,
     turns: turns::Turns,
     token_in_query: log_limit::LogLimit,
 }
@@ -113,7 +113,7 @@ struct Inner {
 /// One issuer: what its tokens must be like, and its own keys.
 #[derive(Debug)]
 struct IssuerEntry {
-    expectations: Expectations,
+    policy: ClaimsPolicy,
     keys: KeySetHandle,
 }
 
@@ -196,11 +196,11 @@ impl ResourceServer {
     #[must_use = "an issuer that is not trusted here has no keys to revoke"]
     pub fn revoke_key(&self, issuer: &Issuer, kid: &str) -> bool {
         let entry = self.0.issuers.iter().find(|entry| {
-            let Expectations {
+            let ClaimsPolicy {
                 issuer: name,
                 issuer_aliases,
                 ..
-            } = &entry.expectations;
+            } = &entry.policy;
             name == issuer || issuer_aliases.contains(issuer)
         });
         if let Some(entry) = entry {
@@ -210,8 +210,8 @@ impl ResourceServer {
     }
 
     /// How long a caller is asked to wait when there are no keys to judge its token by.
-    const RETRY_AFTER: Duration = Duration::from_secs(5);
+    const NO_KEYS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
     /// How long a caller is asked to wait when there are too many before it.
-    const RETRY_SOON: Duration = Duration::from_secs(1);
+    const OVERLOADED_RETRY_AFTER: Duration = Duration::from_secs(1);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use crate::jwt::Defect;
+use crate::jwt::TokenError;
 
 /// Why a request was refused.
 ///
@@ -135,21 +135,21 @@ impl RejectionKind {
     }
 }
 
-impl From<Defect> for RejectionKind {
-    fn from(defect: Defect) -> Self {
+impl From<TokenError> for RejectionKind {
+    fn from(defect: TokenError) -> Self {
         match defect {
-            Defect::InvalidAudience => Self::InvalidAudience,
-            Defect::InvalidSignature => Self::InvalidSignature,
-            Defect::InvalidClaims => Self::InvalidClaims,
-            Defect::Expired => Self::Expired,
-            Defect::UntrustedIssuer => Self::UntrustedIssuer,
-            Defect::Malformed => Self::Malformed,
-            Defect::NotYetValid => Self::NotYetValid,
-            Defect::MissingProofOfPossession => Self::MissingProofOfPossession,
-            Defect::TokenTooLong => Self::TokenTooLong,
-            Defect::TooManyMembers => Self::TooManyMembers,
-            Defect::UnexpectedTokenType => Self::UnexpectedTokenType,
-            Defect::UnsupportedAlgorithm => Self::UnsupportedAlgorithm,
+            TokenError::InvalidAudience => Self::InvalidAudience,
+            TokenError::InvalidSignature => Self::InvalidSignature,
+            TokenError::InvalidClaims => Self::InvalidClaims,
+            TokenError::Expired => Self::Expired,
+            TokenError::UntrustedIssuer => Self::UntrustedIssuer,
+            TokenError::Malformed => Self::Malformed,
+            TokenError::NotYetValid => Self::NotYetValid,
+            TokenError::MissingProofOfPossession => Self::MissingProofOfPossession,
+            TokenError::TokenTooLong => Self::TokenTooLong,
+            TokenError::TooManyMembers => Self::TooManyMembers,
+            TokenError::UnexpectedTokenType => Self::UnexpectedTokenType,
+            TokenError::UnsupportedAlgorithm => Self::UnsupportedAlgorithm,
         }
     }
 }

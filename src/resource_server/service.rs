@@ -6,7 +6,7 @@ use http::{HeaderMap, Request, Response, Uri, header};
 use tower_service::Service;
 
 use super::challenge::is_grpc;
-use super::context::Provenance;
+use super::context::VerifiedBy;
 use super::future::{Awaiting, ResponseFuture};
 use super::turns::{NoTurn, Queue, Turn};
 use super::{
@@ -15,9 +15,9 @@ use super::{
 };
 use crate::clock::UnixTime;
 use crate::jwt::{
-    DecodedHeader, DecodedPayload, Expectations, Glance, Header, Segments, Unverified,
+    ClaimsPolicy, DecodedHeader, DecodedPayload, Glance, Header, Segments, UnverifiedToken,
 };
-use crate::key_set::{Demand, NoKey, Wait};
+use crate::key_set::{Demand, SelectError, Wait};
 use crate::oauth::Issuer;
 
 /// What is to be done with a request that is not refused.
@@ -99,9 +99,9 @@ impl ResourceServer {
     ) -> Result<Decision, RejectionKind> {
         let may_wait = !waited.for_keys;
         let segments = Segments::split(bearer::one_word(token)?)?; // RFC 7515 §7.1
-        let seen_headers = self.0.seen_headers.load();
+        let header_cache = self.0.header_cache.load();
         let (mut header_json, is_new);
-        let header = match seen_headers.find(segments.header) {
+        let header = match header_cache.find(segments.header) {
             Some(seen) => {
                 is_new = false;
                 seen.header()
@@ -119,17 +119,14 @@ impl ResourceServer {
             self.trusted(glance, now)?;
         }
         let payload = std::str::from_utf8(payload).map_err(|_| RejectionKind::Malformed)?;
-        let unverified = Unverified::parse(&segments, header, payload, self.0.size_limits)?; // RFC 7519 §7.2
+        let unverified = UnverifiedToken::parse(&segments, header, payload, self.0.size_limits)?; // RFC 7519 §7.2
         let Trusted {
             index,
             issuer,
             entry,
         } = self.trusted(unverified.glance(), now)?;
-        let expectations = &entry.expectations;
-        if !expectations
-            .algorithms
-            .contains(&unverified.header().algorithm)
-        {
+        let policy = &entry.policy;
+        if !policy.algorithms.contains(&unverified.header().algorithm) {
             return Err(RejectionKind::UnsupportedAlgorithm);
         }
         let snapshot = entry.keys.load();
@@ -137,13 +134,13 @@ impl ResourceServer {
         let candidates = keys.select(
             unverified.header(),
             snapshot.revoked(),
-            expectations.max_candidate_keys,
+            policy.max_candidate_keys,
         );
         let keys = match candidates {
             Ok(keys) => keys,
-            Err(NoKey::Revoked) => return Err(RejectionKind::RevokedKey),
-            Err(NoKey::Unfit) => return Err(RejectionKind::UnsupportedAlgorithm),
-            Err(NoKey::Unknown) => {
+            Err(SelectError::Revoked) => return Err(RejectionKind::RevokedKey),
+            Err(SelectError::NoMatch) => return Err(RejectionKind::UnsupportedAlgorithm),
+            Err(SelectError::UnknownKid) => {
                 let kid = unverified
                     .header()
                     .key_id
@@ -151,7 +148,7 @@ impl ResourceServer {
                     .map_or("", |kid| kid.as_str());
                 // Only a token that would pass but for its key may cause a fetch.
                 let is_new = may_wait && !entry.keys.is_known_miss(kid, &snapshot, now);
-                let plausible = is_new && unverified.is_plausible(expectations, now).is_ok();
+                let plausible = is_new && unverified.would_pass_claims(policy, now).is_ok();
                 let wait = plausible
                     .then(|| entry.keys.demand(Demand::UnknownKey(kid, now)))
                     .flatten();
@@ -167,7 +164,7 @@ impl ResourceServer {
         };
         let may_doubt = may_wait
             && entry.keys.refreshes_on_invalid_signature()
-            && unverified.is_plausible(expectations, now).is_ok();
+            && unverified.would_pass_claims(policy, now).is_ok();
         let (verified, key) = match unverified.verify_signature(keys.as_slice()) {
             Ok(verified) => verified, // RFC 7515 §5.2
             Err(defect) if may_doubt => {
@@ -177,19 +174,19 @@ impl ResourceServer {
             Err(defect) => return Err(defect.into()),
         };
         drop(turn);
-        let valid = verified.validate(expectations, now)?; // RFC 7519 §4.1, RFC 9068 §4
+        let valid = verified.validate(policy, now)?; // RFC 7519 §4.1, RFC 9068 §4
         if is_new {
-            self.0.seen_headers.note(segments.header, valid.header());
+            self.0.header_cache.note(segments.header, valid.header());
         }
         let key = valid.header().key_id.is_some().then(|| key.fingerprint());
-        let (epoch, leeway) = (snapshot.epoch(), expectations.leeway);
-        let provenance = Provenance {
+        let (epoch, leeway) = (snapshot.epoch(), policy.leeway);
+        let provenance = VerifiedBy {
             issuer: index,
             key,
             epoch,
             leeway,
         };
-        let summary = valid.summary(expectations.subject_is_client);
+        let summary = valid.summary(policy.subject_is_client);
         let challenge = self.0.challenges.parameters();
         let context = AuthContext::new(
             issuer.clone(),
@@ -215,11 +212,11 @@ impl ResourceServer {
             .iter()
             .enumerate()
             .find_map(|(index, entry)| {
-                let Expectations {
+                let ClaimsPolicy {
                     issuer,
                     issuer_aliases,
                     ..
-                } = &entry.expectations;
+                } = &entry.policy;
                 let issuer = std::iter::once(issuer)
                     .chain(issuer_aliases)
                     .find(|known| known.as_str().as_bytes() == claimed)?;
@@ -232,7 +229,7 @@ impl ResourceServer {
         let trusted = trusted.ok_or(RejectionKind::UntrustedIssuer)?;
         let expired = glance
             .expires_at
-            .is_some_and(|date| trusted.entry.expectations.have_expired(date, now));
+            .is_some_and(|date| trusted.entry.policy.is_expired(date, now));
         if expired {
             Err(RejectionKind::Expired)
         } else {
@@ -243,7 +240,7 @@ impl ResourceServer {
     /// RFC 9700 §4.3.2: such a token is in the logs of everything on the way.
     fn warn_of_token_in_query(&self) {
         if self.0.token_in_query.allows(self.0.clock.now()) {
-            crate::trace::warning!(
+            crate::trace::warn!(
                 target: "tower_oauth::resource_server",
                 "a request has its access token in the query, where it is ignored (logged once a minute)"
             );

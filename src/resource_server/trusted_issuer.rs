@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, Error};
-use crate::jwt::{Algorithm, Expectations, TokenProfile};
+use crate::jwt::{Algorithm, ClaimsPolicy, TokenProfile};
 use crate::key_set::{self, KeySet, Quirks, Source};
 use crate::oauth::{Audience, Endpoint, Issuer};
 
 /// An issuer whose tokens are accepted, with its audience, keys and policy.
 ///
-/// A token only ever meets the keys and the expectations of the issuer that it names.
+/// A token only ever meets the keys and the policy of the issuer that it names.
 ///
 /// ```
 /// use tower_oauth::{Audience, Endpoint, Issuer, TrustedIssuer};
@@ -143,14 +143,14 @@ impl TrustedIssuer {
         std::iter::once(&self.issuer).chain(&self.aliases)
     }
 
-    pub(super) fn expectations(&self, leeway: Duration) -> Result<Expectations, ConfigError> {
+    pub(super) fn policy(&self, leeway: Duration) -> Result<ClaimsPolicy, ConfigError> {
         if self.algorithms.is_empty() {
             return Err(ConfigError::without_value(
                 "algorithms",
                 "must not be empty",
             ));
         }
-        Ok(Expectations {
+        Ok(ClaimsPolicy {
             issuer: self.issuer.clone(),
             issuer_aliases: self.aliases.clone(),
             audiences: self.audiences.clone(),

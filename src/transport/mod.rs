@@ -132,7 +132,7 @@ pub(crate) struct Limits {
 }
 
 /// Sends one request within `limits`; answers of any status are returned.
-pub(crate) async fn exchange(
+pub(crate) async fn send(
     transport: &dyn Transport,
     operation: Operation,
     request: Request<Bytes>,
@@ -194,7 +194,7 @@ pub(crate) async fn get_json(
         header::ACCEPT,
         http::HeaderValue::from_static("application/json"),
     );
-    let answer = exchange(transport, operation, request, limits).await?;
+    let answer = send(transport, operation, request, limits).await?;
     match answer.status() {
         StatusCode::OK | StatusCode::NOT_MODIFIED => Ok(answer),
         status => Err(Error::new(operation, ErrorKind::Status(status))

@@ -10,7 +10,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::{SendFuture, Transport, TransportError};
 use crate::error::ConfigError;
-use crate::oauth::is_no_server;
+use crate::oauth::is_forbidden_address;
 
 /// A [`Transport`] on [`reqwest`](https://docs.rs/reqwest): HTTP/1.1 and TLS by rustls with
 /// the system's certificate store.
@@ -141,7 +141,7 @@ impl<R: Resolve> Resolve for Guarded<R> {
         Box::pin(async move {
             let usable: Vec<SocketAddr> = found
                 .await?
-                .filter(|address| !is_no_server(address.ip()))
+                .filter(|address| !is_forbidden_address(address.ip()))
                 .collect();
             if usable.is_empty() {
                 return Err("the name has no address, or only link-local or metadata ones".into());

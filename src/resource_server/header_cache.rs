@@ -4,22 +4,22 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::jwt::{Header, SeenHeader};
+use crate::jwt::{CachedHeader, Header};
 
 /// An issuer has one header for each key in use; each of them is compared with.
 const MOST: usize = 32;
 
 /// Read without a lock; what is noted beyond the most takes the place of the oldest.
 #[derive(Debug, Default)]
-pub(super) struct SeenHeaders(ArcSwap<Known>);
+pub(super) struct HeaderCache(ArcSwap<Known>);
 
 /// Those that are known at a time, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Known(Box<[Arc<SeenHeader>]>);
+pub(super) struct Known(Box<[Arc<CachedHeader>]>);
 
 impl Known {
     /// The header of these bytes, if it is known.
-    pub(super) fn find(&self, encoded: &[u8]) -> Option<&SeenHeader> {
+    pub(super) fn find(&self, encoded: &[u8]) -> Option<&CachedHeader> {
         self.0
             .iter()
             .map(|seen| &**seen)
@@ -27,14 +27,14 @@ impl Known {
     }
 }
 
-impl SeenHeaders {
+impl HeaderCache {
     pub(super) fn load(&self) -> Guard<Arc<Known>> {
         self.0.load()
     }
 
     /// Notes a header whose token had a good signature.
     pub(super) fn note(&self, encoded: &[u8], header: &Header<'_>) {
-        let Some(seen) = SeenHeader::new(encoded, header).map(Arc::new) else {
+        let Some(seen) = CachedHeader::new(encoded, header).map(Arc::new) else {
             return;
         };
         self.0.rcu(|known| {
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn the_latest_headers_are_known_and_each_takes_one_place() {
-        let headers = SeenHeaders::default();
+        let headers = HeaderCache::default();
         let note = |encoded: &str| {
             headers.note(
                 encoded.as_bytes(),
