@@ -108,26 +108,26 @@ names! { COUNTERS:
     /// Requests by verdict: granted, or why not.
     REQUESTS = "tower_oauth_requests_total";
     /// Requests whose token was verified before, and the verdict still held.
-    VERDICT_CACHE_HITS = "tower_oauth_verdict_cache_hits_total";
+    TOKEN_CACHE_HITS = "tower_oauth_token_cache_hits_total";
     /// RefreshCounts of a key set by cause, outcome and class of error.
     REFRESHES = "tower_oauth_key_set_refreshes_total";
     /// Requests that waited for a newer key set.
-    WAITS = "tower_oauth_key_set_waits_total";
+    JWKS_REFRESH_WAITS = "tower_oauth_jwks_refresh_waits_total";
     /// Requests refused at once because their kid was looked for in vain before.
-    NEGATIVE_HITS = "tower_oauth_key_set_negative_hits_total";
+    JWKS_NEGATIVE_CACHE_HITS = "tower_oauth_jwks_negative_cache_hits_total";
     /// Token requests by outcome and class of error.
     TOKEN_REQUESTS = "tower_oauth_token_requests_total";
 }
 
 names! { GAUGES:
     /// Unix time of the last successful refresh.
-    REFRESHED_AT = "tower_oauth_key_set_refreshed_timestamp_seconds";
+    LAST_REFRESH_SUCCESS = "tower_oauth_jwks_last_refresh_success_timestamp_seconds";
     /// RefreshCounts that failed since the last good one.
     CONSECUTIVE_FAILURES = "tower_oauth_key_set_consecutive_failures";
     /// How many different sets there have been.
     GENERATION = "tower_oauth_key_set_generation";
     /// 1 if the metadata could not be read the last time, else 0.
-    METADATA_FAILING = "tower_oauth_key_set_metadata_failing";
+    DISCOVERY_FAILING = "tower_oauth_discovery_failing";
     /// 1 if tokens can be judged, else 0.
     READY = "tower_oauth_key_set_ready";
     /// Members of the set that cannot be used.

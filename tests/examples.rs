@@ -117,7 +117,7 @@ async fn the_guides_flow_works_end_to_end_and_outlives_the_authorization_server(
     for (path, word) in [
         ("healthz", "ok"),
         ("readyz", "healthy"),
-        ("metrics", "verdict=\"granted\""),
+        ("metrics", "result=\"granted\""),
     ] {
         let (status, body) = get(&format!("{listening}/{path}"), None).await;
         assert!(

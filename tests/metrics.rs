@@ -48,7 +48,7 @@ async fn verdicts_refreshes_and_the_state_of_the_keys_are_recorded() {
     let requests = |verdict: &str| {
         of(
             "tower_oauth_requests_total",
-            &[&format!("verdict=\"{verdict}\"")],
+            &[&format!("result=\"{verdict}\"")],
         )
         .unwrap_or(-1.0)
     };

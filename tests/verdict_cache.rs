@@ -70,7 +70,7 @@ async fn remembered(work: impl AsyncFnOnce(&dyn Fn() -> f64)) {
         let rendered = recorded.render();
         let line = rendered
             .lines()
-            .find(|line| line.starts_with("tower_oauth_verdict_cache_hits_total"));
+            .find(|line| line.starts_with("tower_oauth_token_cache_hits_total"));
         line.map_or(0.0, |line| {
             line.rsplit(' ').next().unwrap().parse().unwrap()
         })

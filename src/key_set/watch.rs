@@ -295,8 +295,8 @@ impl Shared {
     fn new(issuer: Issuer, policy: &RefreshPolicy) -> Self {
         let counter = |name| Counter::new(name, ("issuer", issuer.as_str()));
         Self {
-            waits_counter: counter(metrics::WAITS),
-            negative_hits_counter: counter(metrics::NEGATIVE_HITS),
+            waits_counter: counter(metrics::JWKS_REFRESH_WAITS),
+            negative_hits_counter: counter(metrics::JWKS_NEGATIVE_CACHE_HITS),
             gate: ArcSwap::default(),
             issuer,
             snapshot: Current::new(),
@@ -338,7 +338,7 @@ impl Shared {
         metrics::gauge(metrics::READY, &labels, u64::from(keys.is_some()));
         if snapshot.generation > 0 && snapshot.fetched_at > UnixTime::from_secs(0) {
             metrics::gauge(
-                metrics::REFRESHED_AT,
+                metrics::LAST_REFRESH_SUCCESS,
                 &labels,
                 snapshot.fetched_at.as_secs(),
             );
@@ -464,7 +464,7 @@ impl Shared {
             schedule.failures().into(),
         );
         metrics::gauge(
-            metrics::METADATA_FAILING,
+            metrics::DISCOVERY_FAILING,
             &self.labels(),
             metadata_error.is_some().into(),
         );

@@ -119,7 +119,7 @@ impl Challenges {
                 metadata: metadata.clone(),
                 lacking_scope: Counter::new(
                     REQUESTS,
-                    ("verdict", RejectionKind::InsufficientScope.as_str()),
+                    ("result", RejectionKind::InsufficientScope.as_str()),
                 ),
             }),
         })

@@ -1,7 +1,7 @@
 //! How many requests were granted, and refused for what reason.
 
 use super::RejectionKind;
-use crate::metrics::{Counter, REQUESTS, VERDICT_CACHE_HITS};
+use crate::metrics::{Counter, REQUESTS, TOKEN_CACHE_HITS};
 
 /// Looked up once, when the resource server is made: counting a request is one addition.
 // In this order: those that good requests need first, for where they stand in the resource server.
@@ -16,11 +16,11 @@ pub(super) struct Counters {
 
 impl Counters {
     pub(super) fn new() -> Self {
-        let counter = |verdict| Counter::new(REQUESTS, ("verdict", verdict));
+        let counter = |verdict| Counter::new(REQUESTS, ("result", verdict));
         Self {
             granted: counter("granted"),
             refused: RejectionKind::ALL.map(|kind| counter(kind.as_str())),
-            remembered: Counter::without_label(VERDICT_CACHE_HITS),
+            remembered: Counter::without_label(TOKEN_CACHE_HITS),
         }
     }
 
