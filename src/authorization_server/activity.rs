@@ -12,7 +12,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::AuthorizationServer;
-use super::endpoints::ErrorCode;
+use super::error_response::ErrorCode;
 use super::faults::{self, EndpointKind, Spoiled};
 use super::token_endpoint::Grantee;
 use crate::clock::UnixTime;

@@ -1,22 +1,18 @@
 //! Registered applications: what they are called, and what they may ask for.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::hash::Hash;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use super::signing_keys::{random_secret, same};
-use super::store::State;
 use super::{AuthorizationServer, Version};
 use crate::app_id::Binding;
 use crate::client::ClientCredentials;
 use crate::error::ConfigError;
 
-/// App ID's limits: applications and roles of a tenant, and scopes of an application.
-const MAX_APPLICATIONS: usize = 200;
+/// App ID's limits for an application.
 const MAX_SCOPES: usize = 50;
-const MAX_ROLES: usize = 50;
 const MAX_NAME: usize = 50;
 
 /// The scope that App ID gives to every token that was asked for without one.
@@ -42,119 +38,6 @@ pub(super) struct Role {
     pub(super) description: String,
     /// Client id of an application, and the scopes of it.
     pub(super) access: Vec<(String, Vec<String>)>,
-}
-
-impl State {
-    pub(super) fn register(&mut self, name: &str) -> Result<Registration, ConfigError> {
-        self.register_as(name, "regularwebapp")
-    }
-
-    pub(super) fn register_as(
-        &mut self,
-        name: &str,
-        kind: &str,
-    ) -> Result<Registration, ConfigError> {
-        let registration = Registration {
-            client_id: uuid::Uuid::new_v4().to_string(),
-            secret: random_secret()?,
-            name: name.to_owned(),
-            kind: kind.to_owned(),
-            scopes: Vec::new(),
-            role_ids: Vec::new(),
-        };
-        registration.check()?;
-        if self.applications.len() >= MAX_APPLICATIONS {
-            return Err(ConfigError::without_value(
-                "applications",
-                "there are 200 already, the most that a tenant can have",
-            ));
-        }
-        self.applications.push(registration.clone());
-        Ok(registration)
-    }
-
-    pub(super) fn application(&self, client_id: &str) -> Option<&Registration> {
-        self.applications
-            .iter()
-            .find(|one| one.client_id == client_id)
-    }
-
-    pub(super) fn application_mut(&mut self, client_id: &str) -> Option<&mut Registration> {
-        self.applications
-            .iter_mut()
-            .find(|one| one.client_id == client_id)
-    }
-
-    /// Changes one application; `None` if there is none with this id.
-    pub(super) fn change_application(
-        &mut self,
-        client_id: &str,
-        change: impl FnOnce(&mut Registration) -> Result<(), ConfigError>,
-    ) -> Result<Option<Registration>, ConfigError> {
-        let Some(application) = self.application_mut(client_id) else {
-            return Ok(None);
-        };
-        change(application)?;
-        Ok(Some(application.clone()))
-    }
-
-    /// Whether there was one to delete.
-    pub(super) fn delete_application(&mut self, client_id: &str) -> bool {
-        let before = self.applications.len();
-        self.applications.retain(|one| one.client_id != client_id);
-        self.applications.len() < before
-    }
-
-    pub(super) fn add_role(&mut self, role: Role) -> Result<Role, ConfigError> {
-        role.check()?;
-        if self.roles.len() >= MAX_ROLES {
-            return Err(ConfigError::without_value(
-                "roles",
-                "there are 50 already, the most that a tenant can have",
-            ));
-        }
-        self.roles.push(role.clone());
-        Ok(role)
-    }
-
-    pub(super) fn has_role(&self, id: &str) -> bool {
-        self.roles.iter().any(|role| role.id == id)
-    }
-
-    /// Whether there was one to delete.
-    pub(super) fn delete_role(&mut self, id: &str) -> bool {
-        let before = self.roles.len();
-        self.roles.retain(|role| role.id != id);
-        for application in &mut self.applications {
-            application.role_ids.retain(|role| role != id);
-        }
-        self.roles.len() < before
-    }
-
-    /// The application with this id and secret.
-    pub(super) fn authenticate(&self, client_id: &str, secret: &str) -> Option<&Registration> {
-        self.application(client_id)
-            .filter(|one| same(secret, &one.secret))
-    }
-
-    /// The names of the roles that were assigned to an application.
-    pub(super) fn role_names(&self, application: &Registration) -> Vec<String> {
-        let assigned = self
-            .roles
-            .iter()
-            .filter(|role| application.role_ids.contains(&role.id));
-        assigned.map(|role| role.name.clone()).collect()
-    }
-
-    /// The scopes that were assigned to an application, by itself or by its roles.
-    pub(super) fn assigned_scopes(&self, application: &Registration) -> BTreeSet<String> {
-        let of_roles = self
-            .roles
-            .iter()
-            .filter(|role| application.role_ids.contains(&role.id));
-        let of_roles = of_roles.flat_map(|role| role.access.iter().flat_map(|(_, scopes)| scopes));
-        application.scopes.iter().chain(of_roles).cloned().collect()
-    }
 }
 
 impl Registration {

@@ -1,21 +1,19 @@
 //! The routes, the documents that need no credentials, and the shape of errors.
 
-use axum::extract::{FromRequest, Path, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
-use bytes::Bytes;
+use axum::Router;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
+use super::error_response::Refusal;
+use super::extractor::version;
 use super::{
     AuthorizationServer, Version, activity, dashboard, faults, introspection, management,
     token_endpoint,
 };
-
-/// A request's body is not larger, in bytes.
-pub(super) const MAX_BODY: usize = 64 * 1024;
 
 /// For how long keys and metadata may be kept.
 const CACHED: HeaderValue = HeaderValue::from_static("public, max-age=300");
@@ -58,99 +56,6 @@ pub(super) fn router(server: AuthorizationServer) -> Router {
         .layer(from_fn_with_state(server.clone(), faults::inject))
         .layer(from_fn_with_state(server.clone(), activity::record))
         .with_state(server)
-}
-
-/// The whole body of a request. A larger one is refused before all of it is read.
-pub(super) struct Whole(pub(super) Bytes);
-
-impl<S: Sync> FromRequest<S> for Whole {
-    type Rejection = Refusal;
-
-    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
-        // A body that breaks off gets this answer, too; its sender is gone.
-        let too_large = |_| {
-            Refusal::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "invalid_request",
-                "the body is too large",
-            )
-        };
-        axum::body::to_bytes(request.into_body(), MAX_BODY)
-            .await
-            .map(Self)
-            .map_err(too_large)
-    }
-}
-
-/// The error code of a refusal, as an extension of the response.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ErrorCode(pub(super) &'static str);
-
-/// Whatever an endpoint refuses: RFC 6749 §5.2, which App ID uses all over.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    status: StatusCode,
-    code: &'static str,
-    description: String,
-    challenge: Option<&'static str>,
-}
-
-impl Refusal {
-    pub(super) fn new(
-        status: StatusCode,
-        code: &'static str,
-        description: impl Into<String>,
-    ) -> Self {
-        Self {
-            status,
-            code,
-            description: description.into(),
-            challenge: None,
-        }
-    }
-
-    pub(super) fn bad_request(code: &'static str, description: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, code, description)
-    }
-
-    pub(super) fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here")
-    }
-
-    pub(super) fn challenging(mut self, challenge: &'static str) -> Self {
-        self.challenge = Some(challenge);
-        self
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let body = json!({ "error": self.code, "error_description": self.description });
-        let mut response = (self.status, Json(body)).into_response();
-        response.extensions_mut().insert(ErrorCode(self.code));
-        let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(challenge) = self.challenge {
-            headers.insert(
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static(challenge),
-            );
-        }
-        response
-    }
-}
-
-/// The version in a path.
-pub(super) fn version(path: &[(String, String)]) -> Result<Version, Refusal> {
-    match path
-        .iter()
-        .find(|(name, _)| name == "version")
-        .map(|(_, value)| value.as_str())
-    {
-        Some("v3") => Ok(Version::V3),
-        Some("v4") | None => Ok(Version::V4),
-        Some(_) => Err(Refusal::not_found()),
-    }
 }
 
 /// Everything is below a tenant, and there is one.

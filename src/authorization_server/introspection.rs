@@ -12,7 +12,8 @@ use http::{HeaderMap, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::endpoints::{Refusal, Whole};
+use super::error_response::Refusal;
+use super::extractor::Whole;
 use super::token_endpoint::{Parameters, authenticate};
 use super::{AuthorizationServer, Inner, Version};
 

@@ -13,9 +13,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::applications::{Registration, Role};
-use super::endpoints::{Refusal, Whole};
+use super::error_response::Refusal;
+use super::extractor::Whole;
+use super::persistence::STATE_FILE;
 use super::signing_keys::same;
-use super::store::STATE_FILE;
 use super::{AuthorizationServer, Inner, PublishedKey, Version};
 use crate::error::ConfigError;
 

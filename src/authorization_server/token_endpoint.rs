@@ -12,10 +12,12 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
 
+use super::AuthorizationServer;
 use super::applications::{DEFAULT_SCOPE, Registration, distinct};
-use super::endpoints::{Refusal, Whole, version};
+use super::error_response::Refusal;
+use super::extractor::{Whole, version};
 use super::issuance::{self, Subject};
-use super::{AuthorizationServer, store};
+use super::state::State as ServerState;
 use crate::oauth::Scope;
 
 pub(super) async fn token(
@@ -186,7 +188,7 @@ fn missing(parameter: &str) -> Refusal {
 
 /// Who asks (RFC 6749 §2.3): in one way, and no other.
 pub(super) fn authenticate<'a>(
-    state: &'a store::State,
+    state: &'a ServerState,
     headers: &HeaderMap,
     parameters: &Parameters,
 ) -> Result<&'a Registration, Refusal> {

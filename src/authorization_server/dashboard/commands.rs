@@ -8,7 +8,7 @@ use super::super::Version;
 use super::super::applications::Registration;
 use super::Inner;
 use super::layout::{hidden_listing, listing};
-use super::trial::{Trial, basic};
+use super::token_request::{Trial, basic};
 
 /// The requests of App ID's guide as lines for a shell. Ids, URLs, base64, tokens and
 /// what is URL-encoded hold nothing that single quotes would not.

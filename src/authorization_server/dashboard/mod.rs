@@ -21,8 +21,8 @@ mod keys;
 mod layout;
 mod session;
 mod text;
-mod trial;
-mod try_it;
+mod token_request;
+mod try_token;
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -34,8 +34,8 @@ use axum::routing::get;
 use http::header;
 
 use self::session::Sessions;
-use self::trial::Trial;
-use super::endpoints::MAX_BODY;
+use self::token_request::Trial;
+use super::extractor::MAX_BODY;
 use super::{AuthorizationServer, Inner};
 use crate::error::ConfigError;
 
@@ -68,8 +68,8 @@ pub(super) fn router(server: &AuthorizationServer) -> Router<AuthorizationServer
             "/applications/{client_id}",
             get(application::show).post(application::change),
         )
-        .route("/try", get(try_it::choose).post(try_it::request))
-        .route("/try/{client_id}", get(try_it::show))
+        .route("/try", get(try_token::choose).post(try_token::request))
+        .route("/try/{client_id}", get(try_token::show))
         .route("/keys", get(keys::list).post(keys::change))
         .route("/activity", get(activity::list))
         .route("/faults", get(faults::list).post(faults::switch))

@@ -16,7 +16,7 @@ use super::form::Form;
 use super::layout::{Problem, Tab, listing, page};
 use super::session::Session;
 use super::text::{date, span};
-use super::trial::{Outcome, Trial, ask};
+use super::token_request::{Outcome, Trial, ask};
 use super::{AuthorizationServer, Inner};
 use crate::clock::UnixTime;
 

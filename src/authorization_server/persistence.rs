@@ -1,6 +1,5 @@
 //! What the server remembers, in memory and in its file.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +11,8 @@ use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
 use super::applications::{Registration, Role};
-use super::signing_keys::{KeyRing, RingKey, SigningKey, new_kid};
+use super::signing_keys::{KeyRing, RingKey, SigningKey};
+use super::state::State;
 use super::state_file;
 use crate::clock::UnixTime;
 use crate::error::ConfigError;
@@ -20,55 +20,6 @@ use crate::jwt::Algorithm;
 
 /// What errors about the file are about.
 pub(super) const STATE_FILE: &str = "state file";
-
-/// Applications, roles, keys. Changed as a copy, so that a change that fails changes nothing.
-#[derive(Clone, Debug)]
-pub(super) struct State {
-    pub(super) applications: Vec<Registration>,
-    pub(super) roles: Vec<Role>,
-    pub(super) keys: KeyRing,
-}
-
-impl State {
-    pub(super) fn new(
-        tenant_id: &str,
-        algorithm: Algorithm,
-        now: UnixTime,
-    ) -> Result<Self, ConfigError> {
-        let key = SigningKey::generate(new_kid(tenant_id), algorithm, now)?;
-        Ok(Self {
-            applications: Vec::new(),
-            roles: Vec::new(),
-            keys: KeyRing::new(key),
-        })
-    }
-
-    /// Whether it could have come about by changes: a file may have been edited.
-    fn is_sound(&self) -> bool {
-        let Self {
-            applications,
-            roles,
-            ..
-        } = self;
-        are_distinct_ids(applications.iter().map(|one| one.client_id.as_str()))
-            && are_distinct_ids(roles.iter().map(|role| role.id.as_str()))
-            && are_distinct_ids(self.keys.all().iter().map(|one| one.key.kid()))
-            && applications.iter().all(|one| one.check().is_ok())
-            && roles.iter().all(|role| role.check().is_ok())
-            && applications
-                .iter()
-                .flat_map(|one| &one.role_ids)
-                .all(|id| self.has_role(id))
-    }
-}
-
-/// Whether all consist of letters, digits and `-`, as those that we make, and none is there twice.
-fn are_distinct_ids<'a>(mut ids: impl Iterator<Item = &'a str>) -> bool {
-    let is_id =
-        |id: &str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    let mut seen = HashSet::new();
-    ids.all(|id| is_id(id) && seen.insert(id))
-}
 
 /// Where the state is written down, if it is.
 #[derive(Debug)]

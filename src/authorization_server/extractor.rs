@@ -1,0 +1,46 @@
+//! What handlers read from a request: its body and the API version in its path.
+
+use axum::extract::{FromRequest, Request};
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::Version;
+use super::error_response::Refusal;
+
+/// A request's body is not larger, in bytes.
+pub(super) const MAX_BODY: usize = 64 * 1024;
+
+/// The whole body of a request. A larger one is refused before all of it is read.
+pub(super) struct Whole(pub(super) Bytes);
+
+impl<S: Sync> FromRequest<S> for Whole {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        // A body that breaks off gets this answer, too; its sender is gone.
+        let too_large = |_| {
+            Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "invalid_request",
+                "the body is too large",
+            )
+        };
+        axum::body::to_bytes(request.into_body(), MAX_BODY)
+            .await
+            .map(Self)
+            .map_err(too_large)
+    }
+}
+
+/// The version in a path.
+pub(super) fn version(path: &[(String, String)]) -> Result<Version, Refusal> {
+    match path
+        .iter()
+        .find(|(name, _)| name == "version")
+        .map(|(_, value)| value.as_str())
+    {
+        Some("v3") => Ok(Version::V3),
+        Some("v4") | None => Ok(Version::V4),
+        Some(_) => Err(Refusal::not_found()),
+    }
+}

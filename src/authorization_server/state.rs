@@ -1,0 +1,173 @@
+//! The state of the server: applications, roles and signing keys.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::applications::{Registration, Role};
+use super::signing_keys::{KeyRing, SigningKey, new_kid, random_secret, same};
+use crate::clock::UnixTime;
+use crate::error::ConfigError;
+use crate::jwt::Algorithm;
+
+/// App ID's limits for a tenant.
+const MAX_APPLICATIONS: usize = 200;
+const MAX_ROLES: usize = 50;
+
+/// Applications, roles, keys. Changed as a copy, so that a change that fails changes nothing.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) applications: Vec<Registration>,
+    pub(super) roles: Vec<Role>,
+    pub(super) keys: KeyRing,
+}
+
+impl State {
+    pub(super) fn new(
+        tenant_id: &str,
+        algorithm: Algorithm,
+        now: UnixTime,
+    ) -> Result<Self, ConfigError> {
+        let key = SigningKey::generate(new_kid(tenant_id), algorithm, now)?;
+        Ok(Self {
+            applications: Vec::new(),
+            roles: Vec::new(),
+            keys: KeyRing::new(key),
+        })
+    }
+
+    pub(super) fn register(&mut self, name: &str) -> Result<Registration, ConfigError> {
+        self.register_as(name, "regularwebapp")
+    }
+
+    pub(super) fn register_as(
+        &mut self,
+        name: &str,
+        kind: &str,
+    ) -> Result<Registration, ConfigError> {
+        let registration = Registration {
+            client_id: uuid::Uuid::new_v4().to_string(),
+            secret: random_secret()?,
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            scopes: Vec::new(),
+            role_ids: Vec::new(),
+        };
+        registration.check()?;
+        if self.applications.len() >= MAX_APPLICATIONS {
+            return Err(ConfigError::without_value(
+                "applications",
+                "there are 200 already, the most that a tenant can have",
+            ));
+        }
+        self.applications.push(registration.clone());
+        Ok(registration)
+    }
+
+    pub(super) fn application(&self, client_id: &str) -> Option<&Registration> {
+        self.applications
+            .iter()
+            .find(|one| one.client_id == client_id)
+    }
+
+    pub(super) fn application_mut(&mut self, client_id: &str) -> Option<&mut Registration> {
+        self.applications
+            .iter_mut()
+            .find(|one| one.client_id == client_id)
+    }
+
+    /// Changes one application; `None` if there is none with this id.
+    pub(super) fn change_application(
+        &mut self,
+        client_id: &str,
+        change: impl FnOnce(&mut Registration) -> Result<(), ConfigError>,
+    ) -> Result<Option<Registration>, ConfigError> {
+        let Some(application) = self.application_mut(client_id) else {
+            return Ok(None);
+        };
+        change(application)?;
+        Ok(Some(application.clone()))
+    }
+
+    /// Whether there was one to delete.
+    pub(super) fn delete_application(&mut self, client_id: &str) -> bool {
+        let before = self.applications.len();
+        self.applications.retain(|one| one.client_id != client_id);
+        self.applications.len() < before
+    }
+
+    pub(super) fn add_role(&mut self, role: Role) -> Result<Role, ConfigError> {
+        role.check()?;
+        if self.roles.len() >= MAX_ROLES {
+            return Err(ConfigError::without_value(
+                "roles",
+                "there are 50 already, the most that a tenant can have",
+            ));
+        }
+        self.roles.push(role.clone());
+        Ok(role)
+    }
+
+    pub(super) fn has_role(&self, id: &str) -> bool {
+        self.roles.iter().any(|role| role.id == id)
+    }
+
+    /// Whether there was one to delete.
+    pub(super) fn delete_role(&mut self, id: &str) -> bool {
+        let before = self.roles.len();
+        self.roles.retain(|role| role.id != id);
+        for application in &mut self.applications {
+            application.role_ids.retain(|role| role != id);
+        }
+        self.roles.len() < before
+    }
+
+    /// The application with this id and secret.
+    pub(super) fn authenticate(&self, client_id: &str, secret: &str) -> Option<&Registration> {
+        self.application(client_id)
+            .filter(|one| same(secret, &one.secret))
+    }
+
+    /// The names of the roles that were assigned to an application.
+    pub(super) fn role_names(&self, application: &Registration) -> Vec<String> {
+        let assigned = self
+            .roles
+            .iter()
+            .filter(|role| application.role_ids.contains(&role.id));
+        assigned.map(|role| role.name.clone()).collect()
+    }
+
+    /// The scopes that were assigned to an application, by itself or by its roles.
+    pub(super) fn assigned_scopes(&self, application: &Registration) -> BTreeSet<String> {
+        let of_roles = self
+            .roles
+            .iter()
+            .filter(|role| application.role_ids.contains(&role.id));
+        let of_roles = of_roles.flat_map(|role| role.access.iter().flat_map(|(_, scopes)| scopes));
+        application.scopes.iter().chain(of_roles).cloned().collect()
+    }
+
+    /// Whether it could have come about by changes: a file may have been edited.
+    pub(super) fn is_sound(&self) -> bool {
+        let Self {
+            applications,
+            roles,
+            ..
+        } = self;
+        are_distinct_ids(applications.iter().map(|one| one.client_id.as_str()))
+            && are_distinct_ids(roles.iter().map(|role| role.id.as_str()))
+            && are_distinct_ids(self.keys.all().iter().map(|one| one.key.kid()))
+            && applications.iter().all(|one| one.check().is_ok())
+            && roles.iter().all(|role| role.check().is_ok())
+            && applications
+                .iter()
+                .flat_map(|one| &one.role_ids)
+                .all(|id| self.has_role(id))
+    }
+}
+
+/// Whether all consist of letters, digits and `-`, as those that we make, and none is there twice.
+fn are_distinct_ids<'a>(mut ids: impl Iterator<Item = &'a str>) -> bool {
+    let is_id =
+        |id: &str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let mut seen = HashSet::new();
+    ids.all(|id| is_id(id) && seen.insert(id))
+}
