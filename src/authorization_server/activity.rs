@@ -13,23 +13,23 @@ use tokio::time::Instant;
 
 use super::AuthorizationServer;
 use super::error_response::ErrorCode;
-use super::faults::{self, EndpointKind, Spoiled};
-use super::token_endpoint::Grantee;
+use super::faults::{self, EndpointKind, InjectedFault};
+use super::token_endpoint::IssuedTo;
 use crate::clock::UnixTime;
 
 /// So many requests are remembered.
-const KEPT: usize = 100;
+const CAPACITY: usize = 100;
 
 /// A ring of the last requests.
 #[derive(Debug, Default)]
-pub(super) struct Activity(Mutex<VecDeque<Entry>>);
+pub(super) struct ActivityLog(Mutex<VecDeque<Entry>>);
 
 /// One request.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) at: UnixTime,
-    pub(super) took: Duration,
-    pub(super) endpoints: EndpointKind,
+    pub(super) duration: Duration,
+    pub(super) endpoint: EndpointKind,
     /// `None`: the caller left before there was an answer.
     pub(super) status: Option<StatusCode>,
     /// Of a refusal (RFC 6749 §5.2).
@@ -40,9 +40,9 @@ pub(super) struct Entry {
     pub(super) client_id: Option<String>,
 }
 
-impl Activity {
+impl ActivityLog {
     /// The last requests, the latest first.
-    pub(super) fn latest(&self) -> Vec<Entry> {
+    pub(super) fn entries(&self) -> Vec<Entry> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -54,7 +54,7 @@ impl Activity {
 
     fn push(&self, entry: Entry) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() == KEPT {
+        if entries.len() == CAPACITY {
             entries.pop_front();
         }
         entries.push_back(entry);
@@ -67,48 +67,50 @@ pub(super) async fn record(
     request: Request,
     next: Next,
 ) -> Response {
-    let endpoints = match faults::endpoints(request.uri().path()) {
+    let endpoint = match faults::endpoint_kind(request.uri().path()) {
         None | Some(EndpointKind::Management) => return next.run(request).await,
-        Some(endpoints) => endpoints,
+        Some(endpoint) => endpoint,
     };
     let at = server.0.clock.now();
     let entry = Entry {
         at,
-        took: Duration::ZERO,
-        endpoints,
+        duration: Duration::ZERO,
+        endpoint,
         status: None,
         error: None,
         fault: None,
         client_id: None,
     };
-    let mut watch = Watch {
+    let mut recorder = Recorder {
         server,
         entry: Some(entry),
-        began: Instant::now(),
+        started: Instant::now(),
     };
     let response = next.run(request).await;
-    if let Some(entry) = &mut watch.entry {
+    if let Some(entry) = &mut recorder.entry {
         let extensions = response.extensions();
         entry.status = Some(response.status());
         entry.error = extensions.get().map(|ErrorCode(code)| *code);
-        entry.fault = extensions.get().map(|Spoiled(fault)| *fault);
-        entry.client_id = extensions.get().map(|Grantee(client_id)| client_id.clone());
+        entry.fault = extensions.get().map(|InjectedFault(fault)| *fault);
+        entry.client_id = extensions
+            .get()
+            .map(|IssuedTo(client_id)| client_id.clone());
     }
     response
 }
 
 /// Writes its entry down when the request is over, also when the caller left.
-struct Watch {
+struct Recorder {
     server: AuthorizationServer,
     entry: Option<Entry>,
-    began: Instant,
+    started: Instant,
 }
 
-impl Drop for Watch {
+impl Drop for Recorder {
     fn drop(&mut self) {
         if let Some(entry) = self.entry.take() {
             self.server.0.activity.push(Entry {
-                took: self.began.elapsed(),
+                duration: self.started.elapsed(),
                 ..entry
             });
         }

@@ -168,7 +168,7 @@ impl RegisteredApplication {
         let scopes = scopes.into_iter().map(str::to_owned).collect();
         self.server
             .0
-            .change(|state| match state.application_mut(self.client_id()) {
+            .update(|state| match state.application_mut(self.client_id()) {
                 Some(application) => application.set_scopes(scopes),
                 None => Err(ConfigError::without_value(
                     "application",
@@ -240,13 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn many_scopes_are_not_compared_each_with_each() {
+    fn distinct_takes_linear_time() {
         let compared = Cell::new(0);
         // As many as a body has room for.
         let count = 30_000;
-        let kept = distinct((0..count).chain(0..count).map(|n| Counted(n, &compared)));
+        let unique = distinct((0..count).chain(0..count).map(|n| Counted(n, &compared)));
         assert!(
-            kept.iter().map(|one| one.0).eq(0..count),
+            unique.iter().map(|one| one.0).eq(0..count),
             "each once, in their order"
         );
         assert!(

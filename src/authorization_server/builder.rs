@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 
-use super::activity::Activity;
+use super::activity::ActivityLog;
 use super::dashboard::Dashboard;
 use super::faults::Faults;
 use super::persistence::Store;
@@ -21,13 +21,13 @@ use crate::jwt::Algorithm;
 use crate::oauth::Endpoint;
 
 /// The tenant of App ID's guide.
-const TENANT: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
+const DEFAULT_TENANT_ID: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
 
 /// Nobody resolves this name (RFC 6761 §6.2): in-process is the only way there.
-const IN_PROCESS: &str = "https://authorization-server.test";
+const IN_PROCESS_BASE_URL: &str = "https://authorization-server.test";
 
 /// After a shutdown requests in flight have so long; a scripted hang would take for ever.
-const GRACE: Duration = Duration::from_secs(3);
+const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(3);
 
 /// Settings of an [`AuthorizationServer`].
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub struct AuthorizationServerBuilder {
 impl AuthorizationServerBuilder {
     pub(super) fn new() -> Self {
         Self {
-            tenant_id: TENANT.to_owned(),
+            tenant_id: DEFAULT_TENANT_ID.to_owned(),
             token_lifetime: Duration::from_secs(3600),
             algorithm: Algorithm::Rs256,
             clock: Arc::new(SystemClock),
@@ -101,7 +101,7 @@ impl AuthorizationServerBuilder {
     ///
     /// If a setting cannot be used, or the state file is damaged or of another tenant.
     pub fn build(self) -> Result<AuthorizationServer, ConfigError> {
-        self.build_at(IN_PROCESS.to_owned())
+        self.build_at(IN_PROCESS_BASE_URL.to_owned())
     }
 
     /// A server on a loopback port; 0 takes a free one. It answers as soon as
@@ -111,12 +111,12 @@ impl AuthorizationServerBuilder {
     ///
     /// As [`build`](Self::build), and if the port is taken.
     pub async fn bind(self, port: u16) -> Result<BoundServer, ConfigError> {
-        let unusable =
+        let port_error =
             |error: std::io::Error| ConfigError::new("port", port.to_string(), error.to_string());
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port)))
             .await
-            .map_err(unusable)?;
-        let address = listener.local_addr().map_err(unusable)?;
+            .map_err(port_error)?;
+        let address = listener.local_addr().map_err(port_error)?;
         let server = self.build_at(format!("http://{address}"))?;
         Ok(BoundServer {
             server,
@@ -190,7 +190,7 @@ impl AuthorizationServerBuilder {
             state: Mutex::new(state),
             store,
             faults: Faults::default(),
-            activity: Activity::default(),
+            activity: ActivityLog::default(),
             dashboard: Dashboard::new()?,
         })))
     }
@@ -221,20 +221,20 @@ impl BoundServer {
     /// Answers requests, those to the dashboard included, until `shutdown` ends; then those in
     /// flight have a moment to be answered.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) {
-        let (ended, mut is_over) = tokio::sync::watch::channel(false);
+        let (shutdown_sender, mut shutdown_started) = tokio::sync::watch::channel(false);
         let shutdown = async move {
             shutdown.await;
-            let _nobody_else_listens = ended.send(true);
+            let _receiver_dropped = shutdown_sender.send(true);
         };
         let serving = axum::serve(self.listener, self.server.router_with_dashboard())
             .with_graceful_shutdown(shutdown);
-        let too_slow = async move {
-            let _ = is_over.wait_for(|over| *over).await;
-            tokio::time::sleep(GRACE).await;
+        let grace_period = async move {
+            let _ = shutdown_started.wait_for(|started| *started).await;
+            tokio::time::sleep(SHUTDOWN_GRACE_PERIOD).await;
         };
         tokio::select! {
             _never_fails = serving.into_future() => {}
-            () = too_slow => {}
+            () = grace_period => {}
         }
     }
 }

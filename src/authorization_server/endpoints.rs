@@ -1,14 +1,14 @@
 //! The routes, the documents that need no credentials, and the shape of errors.
 
+use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::Router;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::error_response::Refusal;
+use super::error_response::ErrorResponse;
 use super::extractor::version;
 use super::{
     AuthorizationServer, Version, activity, dashboard, faults, introspection, management,
@@ -16,7 +16,7 @@ use super::{
 };
 
 /// For how long keys and metadata may be kept.
-const CACHED: HeaderValue = HeaderValue::from_static("public, max-age=300");
+const DOCUMENT_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 /// The endpoints, and the dashboard beside them: no fault spoils it, as that is where faults end.
 pub(super) fn router_with_dashboard(server: AuthorizationServer) -> Router {
@@ -52,7 +52,7 @@ pub(super) fn router(server: AuthorizationServer) -> Router {
             "/management/v4/{tenant}",
             management::router(server.clone()).route_layer(tenant),
         )
-        .fallback(async || Refusal::not_found())
+        .fallback(async || ErrorResponse::not_found())
         .layer(from_fn_with_state(server.clone(), faults::inject))
         .layer(from_fn_with_state(server.clone(), activity::record))
         .with_state(server)
@@ -65,12 +65,12 @@ async fn check_tenant(
     request: Request,
     next: Next,
 ) -> Response {
-    let is_ours = path
+    let is_own_tenant = path
         .iter()
         .any(|(name, value)| name == "tenant" && value == server.tenant_id());
     match version(&path) {
-        Ok(_) if is_ours => next.run(request).await,
-        _ => Refusal::not_found().into_response(),
+        Ok(_) if is_own_tenant => next.run(request).await,
+        _ => ErrorResponse::not_found().into_response(),
     }
 }
 
@@ -84,7 +84,7 @@ async fn keys(State(server): State<AuthorizationServer>, headers: HeaderMap) -> 
         .published(now)
         .map(|one| one.key.jwk().clone())
         .collect();
-    cacheable(&headers, &json!({ "keys": jwks }))
+    cacheable_json(&headers, &json!({ "keys": jwks }))
 }
 
 /// Version 3 also publishes the current key by itself.
@@ -92,12 +92,12 @@ async fn current_key(
     State(server): State<AuthorizationServer>,
     Path(path): Path<Vec<(String, String)>>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ErrorResponse> {
     if version(&path)? != Version::V3 {
-        return Err(Refusal::not_found());
+        return Err(ErrorResponse::not_found());
     }
     let jwk = server.0.state().keys.current().jwk().clone();
-    Ok(cacheable(&headers, &jwk))
+    Ok(cacheable_json(&headers, &jwk))
 }
 
 /// The metadata (OpenID Connect Discovery §3, RFC 8414 §2), as App ID fills it.
@@ -105,7 +105,7 @@ async fn metadata(
     State(server): State<AuthorizationServer>,
     Path(path): Path<Vec<(String, String)>>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ErrorResponse> {
     let version = version(&path)?;
     let inner = &server.0;
     let url = inner.oauth_url(version);
@@ -123,7 +123,7 @@ async fn metadata(
         "scopes_supported": [super::applications::DEFAULT_SCOPE],
         "management_endpoint": server.management_url(),
     });
-    Ok(cacheable(&headers, &document))
+    Ok(cacheable_json(&headers, &document))
 }
 
 /// The metadata of the issuer whose identifier has this path: that of version 4. Version 3 has a
@@ -132,15 +132,15 @@ async fn metadata_of_issuer(
     server: State<AuthorizationServer>,
     Path(path): Path<Vec<(String, String)>>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ErrorResponse> {
     match version(&path)? {
-        Version::V3 => Err(Refusal::not_found()),
+        Version::V3 => Err(ErrorResponse::not_found()),
         Version::V4 => metadata(server, Path(path), headers).await,
     }
 }
 
 /// A document with its validator (RFC 9110 §8.8.3), or 304 to who has it already.
-fn cacheable(asked: &HeaderMap, document: &Value) -> Response {
+fn cacheable_json(request_headers: &HeaderMap, document: &Value) -> Response {
     let body = document.to_string();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes());
     let tag: String = digest
@@ -150,14 +150,17 @@ fn cacheable(asked: &HeaderMap, document: &Value) -> Response {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     let tag = format!("\"{tag}\"");
-    let known = asked.get_all(header::IF_NONE_MATCH).iter().any(|value| {
-        value.to_str().is_ok_and(|tags| {
-            tags.split(',')
-                .any(|one| one.trim().trim_start_matches("W/") == tag)
-        })
-    });
+    let is_not_modified = request_headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .any(|value| {
+            value.to_str().is_ok_and(|tags| {
+                tags.split(',')
+                    .any(|one| one.trim().trim_start_matches("W/") == tag)
+            })
+        });
     let headers = [
-        (header::CACHE_CONTROL, CACHED),
+        (header::CACHE_CONTROL, DOCUMENT_CACHE_CONTROL),
         (
             header::ETAG,
             HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"\"")),
@@ -167,7 +170,7 @@ fn cacheable(asked: &HeaderMap, document: &Value) -> Response {
             HeaderValue::from_static("application/json"),
         ),
     ];
-    if known {
+    if is_not_modified {
         (StatusCode::NOT_MODIFIED, headers).into_response()
     } else {
         (headers, body).into_response()

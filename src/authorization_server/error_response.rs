@@ -11,14 +11,14 @@ pub(super) struct ErrorCode(pub(super) &'static str);
 
 /// Whatever an endpoint refuses: RFC 6749 §5.2, which App ID uses all over.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ErrorResponse {
     status: StatusCode,
     code: &'static str,
     description: String,
     challenge: Option<&'static str>,
 }
 
-impl Refusal {
+impl ErrorResponse {
     pub(super) fn new(
         status: StatusCode,
         code: &'static str,
@@ -40,13 +40,13 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here")
     }
 
-    pub(super) fn challenging(mut self, challenge: &'static str) -> Self {
+    pub(super) fn with_challenge(mut self, challenge: &'static str) -> Self {
         self.challenge = Some(challenge);
         self
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
         let body = json!({ "error": self.code, "error_description": self.description });
         let mut response = (self.status, Json(body)).into_response();

@@ -5,21 +5,21 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::Version;
-use super::error_response::Refusal;
+use super::error_response::ErrorResponse;
 
 /// A request's body is not larger, in bytes.
 pub(super) const MAX_BODY: usize = 64 * 1024;
 
 /// The whole body of a request. A larger one is refused before all of it is read.
-pub(super) struct Whole(pub(super) Bytes);
+pub(super) struct RequestBody(pub(super) Bytes);
 
-impl<S: Sync> FromRequest<S> for Whole {
-    type Rejection = Refusal;
+impl<S: Sync> FromRequest<S> for RequestBody {
+    type Rejection = ErrorResponse;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, ErrorResponse> {
         // A body that breaks off gets this answer, too; its sender is gone.
         let too_large = |_| {
-            Refusal::new(
+            ErrorResponse::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "invalid_request",
                 "the body is too large",
@@ -33,7 +33,7 @@ impl<S: Sync> FromRequest<S> for Whole {
 }
 
 /// The version in a path.
-pub(super) fn version(path: &[(String, String)]) -> Result<Version, Refusal> {
+pub(super) fn version(path: &[(String, String)]) -> Result<Version, ErrorResponse> {
     match path
         .iter()
         .find(|(name, _)| name == "version")
@@ -41,6 +41,6 @@ pub(super) fn version(path: &[(String, String)]) -> Result<Version, Refusal> {
     {
         Some("v3") => Ok(Version::V3),
         Some("v4") | None => Ok(Version::V4),
-        Some(_) => Err(Refusal::not_found()),
+        Some(_) => Err(ErrorResponse::not_found()),
     }
 }

@@ -94,65 +94,72 @@ impl Fault {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Faults(Mutex<Script>);
+pub(super) struct Faults(Mutex<FaultState>);
 
 #[derive(Debug, Default)]
-struct Script {
+struct FaultState {
     /// With the number of answers that are left to spoil; all, if there is none.
     faults: VecDeque<(EndpointKind, Option<usize>, Fault)>,
     requests: Vec<(EndpointKind, usize)>,
 }
 
 impl Faults {
-    pub(super) fn add(&self, endpoints: EndpointKind, answers: Option<usize>, fault: Fault) {
-        self.script().faults.push_back((endpoints, answers, fault));
+    pub(super) fn add(&self, endpoint: EndpointKind, responses: Option<usize>, fault: Fault) {
+        self.state().faults.push_back((endpoint, responses, fault));
     }
 
     pub(super) fn clear(&self) {
-        self.script().faults.clear();
+        self.state().faults.clear();
     }
 
     /// Puts one fault that lasts, or none, in place of all that these endpoints have.
-    pub(super) fn replace(&self, endpoints: EndpointKind, fault: Option<Fault>) {
-        let faults = &mut self.script().faults;
-        faults.retain(|(of, ..)| *of != endpoints);
-        faults.extend(fault.map(|fault| (endpoints, None, fault)));
+    pub(super) fn set(&self, endpoint: EndpointKind, fault: Option<Fault>) {
+        let faults = &mut self.state().faults;
+        faults.retain(|(kind, ..)| *kind != endpoint);
+        faults.extend(fault.map(|fault| (endpoint, None, fault)));
     }
 
     /// What the next answer is going to suffer.
-    pub(super) fn next(&self, endpoints: EndpointKind) -> Option<Fault> {
-        let script = self.script();
-        let mut pending = script
+    pub(super) fn pending(&self, endpoint: EndpointKind) -> Option<Fault> {
+        let state = self.state();
+        let mut pending = state
             .faults
             .iter()
-            .filter(|(of, left, _)| *of == endpoints && *left != Some(0));
+            .filter(|(kind, left, _)| *kind == endpoint && *left != Some(0));
         pending.next().map(|(.., fault)| fault.clone())
     }
 
-    pub(super) fn requests(&self, endpoints: EndpointKind) -> usize {
-        self.script()
+    pub(super) fn requests(&self, endpoint: EndpointKind) -> usize {
+        self.state()
             .requests
             .iter()
-            .find(|(of, _)| *of == endpoints)
+            .find(|(kind, _)| *kind == endpoint)
             .map_or(0, |(_, count)| *count)
     }
 
     /// Counts a request and takes the fault that is its turn.
-    fn take(&self, endpoints: EndpointKind) -> Option<Fault> {
-        let mut script = self.script();
-        match script.requests.iter_mut().find(|(of, _)| *of == endpoints) {
+    fn begin_request(&self, endpoint: EndpointKind) -> Option<Fault> {
+        let mut state = self.state();
+        match state
+            .requests
+            .iter_mut()
+            .find(|(kind, _)| *kind == endpoint)
+        {
             Some((_, count)) => *count += 1,
-            None => script.requests.push((endpoints, 1)),
+            None => state.requests.push((endpoint, 1)),
         }
-        script.faults.retain(|(_, left, _)| *left != Some(0));
-        let (_, left, fault) = script.faults.iter_mut().find(|(of, ..)| *of == endpoints)?;
+        state.faults.retain(|(_, left, _)| *left != Some(0));
+        let (_, left, fault) = state
+            .faults
+            .iter_mut()
+            .find(|(kind, ..)| *kind == endpoint)?;
         if let Some(left) = left {
             *left -= 1;
         }
         Some(fault.clone())
     }
 
-    fn script(&self) -> MutexGuard<'_, Script> {
+    fn state(&self) -> MutexGuard<'_, FaultState> {
         // Every change is one step: a panic leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,7 +172,7 @@ const WELL_KNOWN: [&str; 2] = [
 ];
 
 /// Which endpoints a path belongs to.
-pub(super) fn endpoints(path: &str) -> Option<EndpointKind> {
+pub(super) fn endpoint_kind(path: &str) -> Option<EndpointKind> {
     if path.starts_with("/management/") {
         return Some(EndpointKind::Management);
     }
@@ -187,7 +194,7 @@ pub(super) fn endpoints(path: &str) -> Option<EndpointKind> {
 
 /// An answer was spoiled, and by what: an extension of the response.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spoiled(pub(super) &'static str);
+pub(super) struct InjectedFault(pub(super) &'static str);
 
 /// Stands before every endpoint.
 pub(super) async fn inject(
@@ -195,27 +202,27 @@ pub(super) async fn inject(
     request: Request,
     next: Next,
 ) -> Response {
-    let fault =
-        endpoints(request.uri().path()).and_then(|endpoints| server.0.faults.take(endpoints));
+    let fault = endpoint_kind(request.uri().path())
+        .and_then(|endpoint| server.0.faults.begin_request(endpoint));
     let Some(fault) = fault else {
         return next.run(request).await;
     };
-    let spoiled = Spoiled(fault.name());
-    let mut response = spoil(fault, request, next).await;
-    response.extensions_mut().insert(spoiled);
+    let injected = InjectedFault(fault.name());
+    let mut response = respond_with_fault(fault, request, next).await;
+    response.extensions_mut().insert(injected);
     response
 }
 
-async fn spoil(fault: Fault, mut request: Request, next: Next) -> Response {
-    let answer = |status: StatusCode, body: Body| {
+async fn respond_with_fault(fault: Fault, mut request: Request, next: Next) -> Response {
+    let respond = |status: StatusCode, body: Body| {
         let mut response = Response::new(body);
         *response.status_mut() = status;
         response
     };
     match fault {
-        Fault::Empty => answer(StatusCode::OK, Body::empty()),
+        Fault::Empty => respond(StatusCode::OK, Body::empty()),
         Fault::Garbage => {
-            let mut response = answer(
+            let mut response = respond(
                 StatusCode::OK,
                 Body::from("<!doctype html><title>Down for maintenance</title>"),
             );
@@ -230,7 +237,7 @@ async fn spoil(fault: Fault, mut request: Request, next: Next) -> Response {
             next.run(request).await
         }
         Fault::Outage(retry_after) => {
-            let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, Body::empty());
+            let mut response = respond(StatusCode::SERVICE_UNAVAILABLE, Body::empty());
             if let Some(seconds) = retry_after {
                 response
                     .headers_mut()
@@ -242,10 +249,10 @@ async fn spoil(fault: Fault, mut request: Request, next: Next) -> Response {
             let mut body = br#"{"keys":[],"padding":""#.to_vec();
             body.resize(16 * 1024 * 1024, b' ');
             body.extend_from_slice(br#""}"#);
-            answer(StatusCode::OK, Body::from(body))
+            respond(StatusCode::OK, Body::from(body))
         }
-        Fault::Reset => answer(StatusCode::OK, Body::new(Broken)),
-        Fault::Status(status) => answer(status, Body::empty()),
+        Fault::Reset => respond(StatusCode::OK, Body::new(ResetBody)),
+        Fault::Status(status) => respond(status, Body::empty()),
         Fault::Truncated => {
             // "Not modified" has nothing to take away.
             request.headers_mut().remove(header::IF_NONE_MATCH);
@@ -260,9 +267,9 @@ async fn spoil(fault: Fault, mut request: Request, next: Next) -> Response {
 }
 
 /// A body that breaks off at once, and the connection with it.
-struct Broken;
+struct ResetBody;
 
-impl http_body::Body for Broken {
+impl http_body::Body for ResetBody {
     type Data = Bytes;
     type Error = std::io::Error;
 

@@ -12,24 +12,24 @@ use http::{HeaderMap, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::error_response::Refusal;
-use super::extractor::Whole;
+use super::error_response::ErrorResponse;
+use super::extractor::RequestBody;
 use super::token_endpoint::{Parameters, authenticate};
 use super::{AuthorizationServer, Inner, Version};
 
 pub(super) async fn introspect(
     State(server): State<AuthorizationServer>,
     headers: HeaderMap,
-    Whole(body): Whole,
-) -> Result<Response, Refusal> {
-    let parameters = Parameters::read(&headers, &body)?;
+    RequestBody(body): RequestBody,
+) -> Result<Response, ErrorResponse> {
+    let parameters = Parameters::from_request(&headers, &body)?;
     authenticate(&server.0.state(), &headers, &parameters)?;
     let token = parameters
-        .one("token")
-        .ok_or_else(|| Refusal::bad_request("invalid_request", "token is missing"))?;
+        .get("token")
+        .ok_or_else(|| ErrorResponse::bad_request("invalid_request", "token is missing"))?;
     // RFC 7662 §2.2: why a token is not active is nobody's business.
     let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-    Ok(match active(&server.0, token) {
+    Ok(match active_token(&server.0, token) {
         Some(active) => (no_store, Json(active)).into_response(),
         None => (no_store, Json(json!({ "active": false }))).into_response(),
     })
@@ -54,7 +54,7 @@ struct Claims {
 }
 
 #[derive(Serialize)]
-struct Active {
+struct ActiveToken {
     active: bool,
     token_type: &'static str,
     client_id: String,
@@ -63,7 +63,7 @@ struct Active {
 }
 
 /// What is said of an active token; `None` of any other.
-fn active(server: &Inner, token: &str) -> Option<Active> {
+fn active_token(server: &Inner, token: &str) -> Option<ActiveToken> {
     let (input, signature) = token.rsplit_once('.')?;
     let (header, payload) = input.split_once('.')?;
     let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();
@@ -79,12 +79,13 @@ fn active(server: &Inner, token: &str) -> Option<Active> {
             keys.find(|key| header.kid == key.kid() && header.alg == key.algorithm().name())?,
         )
     };
-    let ours = [Version::V3, Version::V4]
+    let is_own_issuer = [Version::V3, Version::V4]
         .iter()
         .any(|version| claims.iss == server.issuer(*version));
-    let good =
-        ours && now.as_secs() < claims.exp && key.has_signed(input.as_bytes(), &decode(signature)?);
-    good.then(|| Active {
+    let is_active = is_own_issuer
+        && now.as_secs() < claims.exp
+        && key.verify(input.as_bytes(), &decode(signature)?);
+    is_active.then(|| ActiveToken {
         active: true,
         token_type: "Bearer",
         client_id: claims.sub.clone(),

@@ -13,7 +13,7 @@ use crate::error::ConfigError;
 
 /// What a token is to say.
 #[derive(Debug)]
-pub(super) struct Subject<'a> {
+pub(super) struct TokenParams<'a> {
     pub(super) client_id: &'a str,
     pub(super) audience: Vec<String>,
     pub(super) scope: String,
@@ -33,16 +33,16 @@ pub(super) fn header(version: Version, key: &SigningKey) -> Map<String, Value> {
 pub(super) fn claims(
     server: &Inner,
     version: Version,
-    subject: Subject<'_>,
+    params: TokenParams<'_>,
     now: UnixTime,
     lifetime: Duration,
 ) -> Map<String, Value> {
-    let Subject {
+    let TokenParams {
         client_id,
         mut audience,
         scope,
         roles,
-    } = subject;
+    } = params;
     let audience = match version {
         // Version 3 has one audience, as a string.
         Version::V3 => json!(if audience.is_empty() {

@@ -13,10 +13,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::applications::{Registration, Role};
-use super::error_response::Refusal;
-use super::extractor::Whole;
+use super::error_response::ErrorResponse;
+use super::extractor::RequestBody;
 use super::persistence::STATE_FILE;
-use super::signing_keys::same;
+use super::signing_keys::constant_time_eq;
 use super::{AuthorizationServer, Inner, PublishedKey, Version};
 use crate::error::ConfigError;
 
@@ -44,22 +44,22 @@ pub(super) fn router(server: AuthorizationServer) -> Router<AuthorizationServer>
         )
         .route("/keys", get(list_keys).post(rotate))
         .route("/keys/{kid}", delete(withdraw))
-        .route_layer(from_fn_with_state(server, check_token))
+        .route_layer(from_fn_with_state(server, check_management_token))
 }
 
 /// The part of a path with this name. Paths nest, so they are read by name.
-fn segment<'a>(path: &'a [(String, String)], name: &str) -> Result<&'a str, Refusal> {
+fn path_parameter<'a>(path: &'a [(String, String)], name: &str) -> Result<&'a str, ErrorResponse> {
     let found = path.iter().find(|(other, _)| other == name);
     found
         .map(|(_, value)| value.as_str())
-        .ok_or_else(Refusal::not_found)
+        .ok_or_else(ErrorResponse::not_found)
 }
 
 type Server = State<AuthorizationServer>;
-type Segments = Path<Vec<(String, String)>>;
+type PathParameters = Path<Vec<(String, String)>>;
 
 /// In App ID an IAM token; here the one that the server was started with.
-async fn check_token(State(server): Server, request: Request, next: Next) -> Response {
+async fn check_management_token(State(server): Server, request: Request, next: Next) -> Response {
     let mut fields = request.headers().get_all(header::AUTHORIZATION).iter();
     let token = fields
         .next()
@@ -68,92 +68,103 @@ async fn check_token(State(server): Server, request: Request, next: Next) -> Res
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("Bearer").then_some(token)
         });
-    if fields.next().is_none() && token.is_some_and(|token| same(token, &server.0.management_token))
+    if fields.next().is_none()
+        && token.is_some_and(|token| constant_time_eq(token, &server.0.management_token))
     {
         return next.run(request).await;
     }
-    Refusal::new(
+    ErrorResponse::new(
         StatusCode::UNAUTHORIZED,
         "unauthorized",
         "the management token is missing or wrong",
     )
-    .challenging(r#"Bearer realm="management""#)
+    .with_challenge(r#"Bearer realm="management""#)
     .into_response()
 }
 
 /// The JSON of a request, whatever its content type says: the guide's `curl` says it right.
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body)
-        .map_err(|_| Refusal::bad_request("invalid_request", "the body is not as it should be"))
+fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorResponse> {
+    serde_json::from_slice(body).map_err(|_| {
+        ErrorResponse::bad_request("invalid_request", "the body is not as it should be")
+    })
 }
 
 /// A change that was refused, or could not be written down.
-fn refused(error: &ConfigError) -> Refusal {
+fn error_response(error: &ConfigError) -> ErrorResponse {
     if error.setting() == STATE_FILE {
-        return Refusal::new(
+        return ErrorResponse::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "server_error",
             "the state file cannot be written",
         );
     }
-    Refusal::bad_request("invalid_request", error.to_string())
+    ErrorResponse::bad_request("invalid_request", error.to_string())
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct ApplicationBody {
     name: String,
     #[serde(rename = "type")]
     kind: Option<String>,
 }
 
-async fn register(State(server): Server, Whole(body): Whole) -> Result<Json<Value>, Refusal> {
-    let Named { name, kind } = read(&body)?;
+async fn register(
+    State(server): Server,
+    RequestBody(body): RequestBody,
+) -> Result<Json<Value>, ErrorResponse> {
+    let ApplicationBody { name, kind } = parse_json(&body)?;
     let kind = kind.as_deref().unwrap_or("regularwebapp");
     let registered = server
         .0
-        .change(|state| state.register_as(&name, kind))
-        .map_err(|error| refused(&error))?;
-    Ok(Json(application(&server.0, &registered)))
+        .update(|state| state.register_as(&name, kind))
+        .map_err(|error| error_response(&error))?;
+    Ok(Json(application_json(&server.0, &registered)))
 }
 
 async fn list(State(server): Server) -> Json<Value> {
     let applications = server.0.state().applications.clone();
     let shown: Vec<Value> = applications
         .iter()
-        .map(|one| application(&server.0, one))
+        .map(|one| application_json(&server.0, one))
         .collect();
     Json(json!({ "applications": shown }))
 }
 
-async fn show(State(server): Server, Path(path): Segments) -> Result<Json<Value>, Refusal> {
-    let client_id = segment(&path, "client_id")?;
+async fn show(
+    State(server): Server,
+    Path(path): PathParameters,
+) -> Result<Json<Value>, ErrorResponse> {
+    let client_id = path_parameter(&path, "client_id")?;
     let found = server
         .0
         .state()
         .application(client_id)
         .cloned()
-        .ok_or_else(Refusal::not_found)?;
-    Ok(Json(application(&server.0, &found)))
+        .ok_or_else(ErrorResponse::not_found)?;
+    Ok(Json(application_json(&server.0, &found)))
 }
 
 async fn rename(
     State(server): Server,
-    Path(path): Segments,
-    Whole(body): Whole,
-) -> Result<Json<Value>, Refusal> {
-    let Named { name, .. } = read(&body)?;
-    let renamed = change(&server.0, &path, |application| application.set_name(&name))?;
-    Ok(Json(application(&server.0, &renamed)))
+    Path(path): PathParameters,
+    RequestBody(body): RequestBody,
+) -> Result<Json<Value>, ErrorResponse> {
+    let ApplicationBody { name, .. } = parse_json(&body)?;
+    let renamed = update_application(&server.0, &path, |application| application.set_name(&name))?;
+    Ok(Json(application_json(&server.0, &renamed)))
 }
 
-async fn remove(State(server): Server, Path(path): Segments) -> Result<StatusCode, Refusal> {
-    let client_id = segment(&path, "client_id")?;
+async fn remove(
+    State(server): Server,
+    Path(path): PathParameters,
+) -> Result<StatusCode, ErrorResponse> {
+    let client_id = path_parameter(&path, "client_id")?;
     let removed = server
         .0
-        .change(|state| Ok(state.delete_application(client_id)));
-    match removed.map_err(|error| refused(&error))? {
+        .update(|state| Ok(state.delete_application(client_id)));
+    match removed.map_err(|error| error_response(&error))? {
         true => Ok(StatusCode::NO_CONTENT),
-        false => Err(Refusal::not_found()),
+        false => Err(ErrorResponse::not_found()),
     }
 }
 
@@ -162,22 +173,25 @@ struct Scopes {
     scopes: Vec<String>,
 }
 
-async fn scopes(State(server): Server, Path(path): Segments) -> Result<Json<Value>, Refusal> {
-    let client_id = segment(&path, "client_id")?;
+async fn scopes(
+    State(server): Server,
+    Path(path): PathParameters,
+) -> Result<Json<Value>, ErrorResponse> {
+    let client_id = path_parameter(&path, "client_id")?;
     let state = server.0.state();
     let found = state
         .application(client_id)
-        .ok_or_else(Refusal::not_found)?;
+        .ok_or_else(ErrorResponse::not_found)?;
     Ok(Json(json!({ "scopes": found.scopes })))
 }
 
 async fn set_scopes(
     State(server): Server,
-    Path(path): Segments,
-    Whole(body): Whole,
-) -> Result<Json<Value>, Refusal> {
-    let Scopes { scopes } = read(&body)?;
-    let changed = change(&server.0, &path, |application| {
+    Path(path): PathParameters,
+    RequestBody(body): RequestBody,
+) -> Result<Json<Value>, ErrorResponse> {
+    let Scopes { scopes } = parse_json(&body)?;
+    let changed = update_application(&server.0, &path, |application| {
         application.set_scopes(scopes)
     })?;
     Ok(Json(json!({ "scopes": changed.scopes })))
@@ -195,14 +209,14 @@ struct Ids {
 
 async fn application_roles(
     State(server): Server,
-    Path(path): Segments,
-) -> Result<Json<Value>, Refusal> {
-    let client_id = segment(&path, "client_id")?;
+    Path(path): PathParameters,
+) -> Result<Json<Value>, ErrorResponse> {
+    let client_id = path_parameter(&path, "client_id")?;
     let ids = server
         .0
         .state()
         .application(client_id)
-        .ok_or_else(Refusal::not_found)?
+        .ok_or_else(ErrorResponse::not_found)?
         .role_ids
         .clone();
     Ok(Json(roles_by_id(&server.0, &ids)))
@@ -210,26 +224,26 @@ async fn application_roles(
 
 async fn set_application_roles(
     State(server): Server,
-    Path(path): Segments,
-    Whole(body): Whole,
-) -> Result<Json<Value>, Refusal> {
-    let RoleIds { roles: Ids { ids } } = read(&body)?;
-    let client_id = segment(&path, "client_id")?;
-    let changed = server.0.change(|state| {
+    Path(path): PathParameters,
+    RequestBody(body): RequestBody,
+) -> Result<Json<Value>, ErrorResponse> {
+    let RoleIds { roles: Ids { ids } } = parse_json(&body)?;
+    let client_id = path_parameter(&path, "client_id")?;
+    let changed = server.0.update(|state| {
         if !ids.iter().all(|id| state.has_role(id)) {
             return Err(ConfigError::without_value(
                 "roles",
                 "must be ids of roles that there are",
             ));
         }
-        state.change_application(client_id, |application| {
+        state.update_application(client_id, |application| {
             application.role_ids = ids;
             Ok(())
         })
     });
     let changed = changed
-        .map_err(|error| refused(&error))?
-        .ok_or_else(Refusal::not_found)?;
+        .map_err(|error| error_response(&error))?
+        .ok_or_else(ErrorResponse::not_found)?;
     Ok(Json(roles_by_id(&server.0, &changed.role_ids)))
 }
 
@@ -243,19 +257,19 @@ fn roles_by_id(server: &Inner, ids: &[String]) -> Value {
 }
 
 /// Changes one application.
-fn change(
+fn update_application(
     server: &Inner,
     path: &[(String, String)],
-    change: impl FnOnce(&mut Registration) -> Result<(), ConfigError>,
-) -> Result<Registration, Refusal> {
-    let client_id = segment(path, "client_id")?;
-    let changed = server.change(|state| state.change_application(client_id, change));
+    update: impl FnOnce(&mut Registration) -> Result<(), ConfigError>,
+) -> Result<Registration, ErrorResponse> {
+    let client_id = path_parameter(path, "client_id")?;
+    let changed = server.update(|state| state.update_application(client_id, update));
     changed
-        .map_err(|error| refused(&error))?
-        .ok_or_else(Refusal::not_found)
+        .map_err(|error| error_response(&error))?
+        .ok_or_else(ErrorResponse::not_found)
 }
 
-fn application(server: &Inner, application: &Registration) -> Value {
+fn application_json(server: &Inner, application: &Registration) -> Value {
     let url = server.oauth_url(Version::V4);
     json!({
         "clientId": application.client_id,
@@ -304,7 +318,7 @@ impl RoleBody {
     }
 }
 
-fn role(role: &Role) -> Value {
+fn role_json(role: &Role) -> Value {
     let access: Vec<Value> = role
         .access
         .iter()
@@ -314,41 +328,44 @@ fn role(role: &Role) -> Value {
 }
 
 async fn list_roles(State(server): Server) -> Json<Value> {
-    let shown: Vec<Value> = server.0.state().roles.iter().map(role).collect();
+    let shown: Vec<Value> = server.0.state().roles.iter().map(role_json).collect();
     Json(json!({ "roles": shown }))
 }
 
 async fn add_role(
     State(server): Server,
-    Whole(body): Whole,
-) -> Result<(StatusCode, Json<Value>), Refusal> {
-    let body: RoleBody = read(&body)?;
+    RequestBody(body): RequestBody,
+) -> Result<(StatusCode, Json<Value>), ErrorResponse> {
+    let body: RoleBody = parse_json(&body)?;
     let added = server
         .0
-        .change(|state| state.add_role(body.into_role(uuid::Uuid::new_v4().to_string())?));
-    let added = added.map_err(|error| refused(&error))?;
-    Ok((StatusCode::CREATED, Json(role(&added))))
+        .update(|state| state.add_role(body.into_role(uuid::Uuid::new_v4().to_string())?));
+    let added = added.map_err(|error| error_response(&error))?;
+    Ok((StatusCode::CREATED, Json(role_json(&added))))
 }
 
-async fn show_role(State(server): Server, Path(path): Segments) -> Result<Json<Value>, Refusal> {
-    let id = segment(&path, "id")?;
+async fn show_role(
+    State(server): Server,
+    Path(path): PathParameters,
+) -> Result<Json<Value>, ErrorResponse> {
+    let id = path_parameter(&path, "id")?;
     let state = server.0.state();
     let found = state
         .roles
         .iter()
         .find(|role| role.id == id)
-        .ok_or_else(Refusal::not_found)?;
-    Ok(Json(role(found)))
+        .ok_or_else(ErrorResponse::not_found)?;
+    Ok(Json(role_json(found)))
 }
 
 async fn replace_role(
     State(server): Server,
-    Path(path): Segments,
-    Whole(body): Whole,
-) -> Result<Json<Value>, Refusal> {
-    let id = segment(&path, "id")?;
-    let body: RoleBody = read(&body)?;
-    let replaced = server.0.change(|state| {
+    Path(path): PathParameters,
+    RequestBody(body): RequestBody,
+) -> Result<Json<Value>, ErrorResponse> {
+    let id = path_parameter(&path, "id")?;
+    let body: RoleBody = parse_json(&body)?;
+    let replaced = server.0.update(|state| {
         let replacement = body.into_role(id.to_owned())?;
         let found = state.roles.iter_mut().find(|role| role.id == id);
         Ok(found.map(|role| {
@@ -357,17 +374,20 @@ async fn replace_role(
         }))
     });
     let replaced = replaced
-        .map_err(|error| refused(&error))?
-        .ok_or_else(Refusal::not_found)?;
-    Ok(Json(role(&replaced)))
+        .map_err(|error| error_response(&error))?
+        .ok_or_else(ErrorResponse::not_found)?;
+    Ok(Json(role_json(&replaced)))
 }
 
-async fn remove_role(State(server): Server, Path(path): Segments) -> Result<StatusCode, Refusal> {
-    let id = segment(&path, "id")?;
-    let removed = server.0.change(|state| Ok(state.delete_role(id)));
-    match removed.map_err(|error| refused(&error))? {
+async fn remove_role(
+    State(server): Server,
+    Path(path): PathParameters,
+) -> Result<StatusCode, ErrorResponse> {
+    let id = path_parameter(&path, "id")?;
+    let removed = server.0.update(|state| Ok(state.delete_role(id)));
+    match removed.map_err(|error| error_response(&error))? {
         true => Ok(StatusCode::ACCEPTED),
-        false => Err(Refusal::not_found()),
+        false => Err(ErrorResponse::not_found()),
     }
 }
 
@@ -383,36 +403,39 @@ async fn list_keys(State(server): Server) -> Json<Value> {
     Json(json!({ "keys": server.keys().iter().map(key).collect::<Vec<_>>() }))
 }
 
-async fn rotate(State(server): Server) -> Result<(StatusCode, Json<Value>), Refusal> {
+async fn rotate(State(server): Server) -> Result<(StatusCode, Json<Value>), ErrorResponse> {
     // Making an RSA key takes a while: not on a worker of the runtime.
     let rotated = tokio::task::spawn_blocking(move || server.rotate()).await;
-    let failed = || {
-        Refusal::new(
+    let key_error = || {
+        ErrorResponse::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "server_error",
             "no key could be made",
         )
     };
-    let kid = rotated.map_err(|_| failed())?.map_err(|_| failed())?;
+    let kid = rotated.map_err(|_| key_error())?.map_err(|_| key_error())?;
     Ok((StatusCode::CREATED, Json(json!({ "kid": kid }))))
 }
 
-async fn withdraw(State(server): Server, Path(path): Segments) -> Result<StatusCode, Refusal> {
-    let kid = segment(&path, "kid")?.to_owned();
+async fn withdraw(
+    State(server): Server,
+    Path(path): PathParameters,
+) -> Result<StatusCode, ErrorResponse> {
+    let kid = path_parameter(&path, "kid")?.to_owned();
     // It may have to make a key: not on a worker of the runtime.
     let withdrawn = tokio::task::spawn_blocking(move || server.withdraw(&kid)).await;
-    let failed = |_| {
-        Refusal::new(
+    let key_error = |_| {
+        ErrorResponse::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "server_error",
             "no key could be made",
         )
     };
     match withdrawn
-        .map_err(failed)?
-        .map_err(|error| refused(&error))?
+        .map_err(key_error)?
+        .map_err(|error| error_response(&error))?
     {
         true => Ok(StatusCode::NO_CONTENT),
-        false => Err(Refusal::not_found()),
+        false => Err(ErrorResponse::not_found()),
     }
 }

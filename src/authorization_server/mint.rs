@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use serde_json::{Map, Value, json};
 
-use super::issuance::{self, Subject};
+use super::issuance::{self, TokenParams};
 use super::signing_keys::SigningKey;
 use super::{AuthorizationServer, Version};
 use crate::clock::UnixTime;
@@ -34,33 +34,33 @@ pub struct TokenMint {
     claims: Map<String, Value>,
     without: Vec<String>,
     without_header: Vec<String>,
-    signature: Signature,
+    signature: SignatureKind,
     expires_in: Option<Duration>,
 }
 
-enum Signature {
+enum SignatureKind {
     Current,
-    AnotherKey,
-    Another(Algorithm),
+    UnpublishedKey,
+    UnknownKey(Algorithm),
     Tampered,
     PublicKeyAsSecret,
     None,
 }
 
-impl Signature {
+impl SignatureKind {
     /// What `alg` says, where it is not the algorithm of the key.
     fn claimed_algorithm(&self) -> Option<&'static str> {
         match self {
             Self::None => Some("none"),
             Self::PublicKeyAsSecret => Some("HS256"),
-            Self::Current | Self::AnotherKey | Self::Another(_) | Self::Tampered => None,
+            Self::Current | Self::UnpublishedKey | Self::UnknownKey(_) | Self::Tampered => None,
         }
     }
 
-    fn made_with(&self, key: &SigningKey, input: &[u8]) -> Result<Vec<u8>, ConfigError> {
+    fn create(&self, key: &SigningKey, input: &[u8]) -> Result<Vec<u8>, ConfigError> {
         match self {
             Self::None => Ok(Vec::new()),
-            Self::Current | Self::AnotherKey | Self::Another(_) => key.sign(input),
+            Self::Current | Self::UnpublishedKey | Self::UnknownKey(_) => key.sign(input),
             Self::Tampered => key.sign(input).map(|mut signature| {
                 signature.iter_mut().take(1).for_each(|byte| *byte ^= 1);
                 signature
@@ -90,7 +90,7 @@ impl TokenMint {
             claims,
             without: Vec::new(),
             without_header: Vec::new(),
-            signature: Signature::Current,
+            signature: SignatureKind::Current,
             expires_in: None,
         }
     }
@@ -158,13 +158,13 @@ impl TokenMint {
 
     /// Signed by a key that is not published, under the `kid` of the current one: a forgery.
     pub fn with_another_key(mut self) -> Self {
-        self.signature = Signature::AnotherKey;
+        self.signature = SignatureKind::UnpublishedKey;
         self
     }
 
     /// Signed by a key of this algorithm that is not published, under a `kid` of its own.
     pub fn with_unknown_key(mut self, algorithm: Algorithm) -> Self {
-        self.signature = Signature::Another(algorithm);
+        self.signature = SignatureKind::UnknownKey(algorithm);
         self
     }
 
@@ -173,19 +173,19 @@ impl TokenMint {
     /// the token choose the kind of key. (A verifier may be open to others: its key as PEM or
     /// DER.)
     pub fn hs256_with_public_key(mut self) -> Self {
-        self.signature = Signature::PublicKeyAsSecret;
+        self.signature = SignatureKind::PublicKeyAsSecret;
         self
     }
 
     /// Changed on its way: one bit of the signature is another.
     pub fn tampered(mut self) -> Self {
-        self.signature = Signature::Tampered;
+        self.signature = SignatureKind::Tampered;
         self
     }
 
     /// `alg` is `none`, and there is no signature.
     pub fn unsigned(mut self) -> Self {
-        self.signature = Signature::None;
+        self.signature = SignatureKind::None;
         self
     }
 
@@ -221,18 +221,18 @@ impl TokenMint {
                 .expect("randomness from the operating system")
         };
         let other = match signature {
-            Signature::AnotherKey => Some(generate(current.kid(), current.algorithm())),
-            Signature::Another(algorithm) => Some(generate(
+            SignatureKind::UnpublishedKey => Some(generate(current.kid(), current.algorithm())),
+            SignatureKind::UnknownKey(algorithm) => Some(generate(
                 &super::signing_keys::new_kid(&inner.tenant_id),
                 algorithm,
             )),
-            Signature::Current
-            | Signature::Tampered
-            | Signature::PublicKeyAsSecret
-            | Signature::None => None,
+            SignatureKind::Current
+            | SignatureKind::Tampered
+            | SignatureKind::PublicKeyAsSecret
+            | SignatureKind::None => None,
         };
         let key = other.as_ref().unwrap_or(&current);
-        let subject = Subject {
+        let params = TokenParams {
             client_id: &client_id,
             audience: vec![client_id.clone()],
             scope: String::new(),
@@ -241,7 +241,7 @@ impl TokenMint {
         let mut all_claims = issuance::claims(
             inner,
             Version::V4,
-            subject,
+            params,
             now,
             expires_in.unwrap_or(inner.token_lifetime),
         );
@@ -253,7 +253,7 @@ impl TokenMint {
         }
         all_header.extend(header);
         all_header.retain(|name, _| !without_header.contains(name));
-        let sign = |input: &[u8]| signature.made_with(key, input);
+        let sign = |input: &[u8]| signature.create(key, input);
         issuance::encode(&all_header, &all_claims, sign)
             .expect("a key that was made for its algorithm")
     }

@@ -73,7 +73,7 @@ mod token_endpoint;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use self::activity::Activity;
+use self::activity::ActivityLog;
 pub use self::applications::RegisteredApplication;
 pub use self::builder::{AuthorizationServerBuilder, BoundServer};
 use self::dashboard::Dashboard;
@@ -106,7 +106,7 @@ struct Inner {
     state: Mutex<State>,
     store: Store,
     faults: Faults,
-    activity: Activity,
+    activity: ActivityLog,
     dashboard: Dashboard,
 }
 
@@ -199,7 +199,7 @@ impl AuthorizationServer {
     /// If the name has no character or more than 50, there are 200 applications already, or the
     /// state file cannot be written.
     pub fn register(&self, name: &str) -> Result<RegisteredApplication, ConfigError> {
-        let registered = self.0.change(|state| state.register(name))?;
+        let registered = self.0.update(|state| state.register(name))?;
         Ok(RegisteredApplication::new(self.clone(), registered))
     }
 
@@ -209,7 +209,7 @@ impl AuthorizationServer {
         let applications = self.0.state().applications.clone();
         applications
             .into_iter()
-            .map(|one| RegisteredApplication::new(self.clone(), one))
+            .map(|registration| RegisteredApplication::new(self.clone(), registration))
             .collect()
     }
 
@@ -243,7 +243,7 @@ impl AuthorizationServer {
         // Made before the lock is taken: an RSA key takes a while.
         let key = SigningKey::generate(new_kid(&self.0.tenant_id), algorithm, now)?;
         let kid = key.kid().to_owned();
-        self.0.change(|state| {
+        self.0.update(|state| {
             state.keys.rotate(key, now, self.0.token_lifetime);
             Ok(kid)
         })
@@ -260,7 +260,7 @@ impl AuthorizationServer {
         if is_current {
             self.rotate()?;
         }
-        self.0.change(|state| Ok(state.keys.withdraw(kid)))
+        self.0.update(|state| Ok(state.keys.withdraw(kid)))
     }
 
     /// The keys that are published now, the current one first.
@@ -271,19 +271,19 @@ impl AuthorizationServer {
             .state()
             .keys
             .published(now)
-            .map(PublishedKey::of)
+            .map(PublishedKey::new)
             .collect()
     }
 
     /// Spoils every answer of these endpoints until [`clear_faults`](Self::clear_faults).
-    pub fn fail(&self, endpoints: EndpointKind, fault: Fault) {
-        self.0.faults.add(endpoints, None, fault);
+    pub fn fail(&self, endpoint: EndpointKind, fault: Fault) {
+        self.0.faults.add(endpoint, None, fault);
     }
 
     /// Spoils the next answers of these endpoints. Faults of one endpoint take their turns in
     /// the order in which they were added.
-    pub fn fail_next(&self, endpoints: EndpointKind, answers: usize, fault: Fault) {
-        self.0.faults.add(endpoints, Some(answers), fault);
+    pub fn fail_next(&self, endpoint: EndpointKind, responses: usize, fault: Fault) {
+        self.0.faults.add(endpoint, Some(responses), fault);
     }
 
     /// Ends all faults.
@@ -293,8 +293,8 @@ impl AuthorizationServer {
 
     /// How many requests have come to these endpoints, spoiled ones included.
     #[must_use]
-    pub fn requests(&self, endpoints: EndpointKind) -> usize {
-        self.0.faults.requests(endpoints)
+    pub fn requests(&self, endpoint: EndpointKind) -> usize {
+        self.0.faults.requests(endpoint)
     }
 
     /// Its endpoints as a service, to be served or called in any way. Without the dashboard, which
@@ -348,15 +348,15 @@ impl Inner {
     }
 
     /// Changes a copy of the state, writes it down, and puts it in place: all or nothing.
-    fn change<T>(
+    fn update<T>(
         &self,
-        change: impl FnOnce(&mut State) -> Result<T, ConfigError>,
+        update: impl FnOnce(&mut State) -> Result<T, ConfigError>,
     ) -> Result<T, ConfigError> {
         let mut state = self.state();
-        let mut changed = state.clone();
-        let outcome = change(&mut changed)?;
-        self.store.save(&self.tenant_id, &changed)?;
-        *state = changed;
+        let mut updated = state.clone();
+        let outcome = update(&mut updated)?;
+        self.store.save(&self.tenant_id, &updated)?;
+        *state = updated;
         Ok(outcome)
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Store(Option<StateFile>);
 struct StateFile {
     path: PathBuf,
     /// What it held when it was last read or written; `None` if it was not there.
-    last_seen: Mutex<Option<Digest>>,
+    last_digest: Mutex<Option<Digest>>,
 }
 
 impl Store {
@@ -38,26 +38,26 @@ impl Store {
         let Some(path) = path else {
             return Ok(Self(None));
         };
-        let path =
-            state_file::resolve(&path).map_err(|error| unusable(&path, error.to_string()))?;
+        let path = state_file::resolve(&path)
+            .map_err(|error| state_file_error(&path, error.to_string()))?;
         Ok(Self(Some(StateFile {
             path,
-            last_seen: Mutex::new(None),
+            last_digest: Mutex::new(None),
         })))
     }
 
     /// What the file holds; `None` without a file. A damaged one is an error, never a fresh start.
     pub(super) fn load(&self, tenant_id: &str) -> Result<Option<State>, ConfigError> {
-        let Some(StateFile { path, last_seen }) = &self.0 else {
+        let Some(StateFile { path, last_digest }) = &self.0 else {
             return Ok(None);
         };
-        let failed = |error: io::Error| unusable(path, error.to_string());
-        let Some(found) = state_file::read(path).map_err(failed)? else {
+        let failed = |error: io::Error| state_file_error(path, error.to_string());
+        let Some(contents) = state_file::read(path).map_err(failed)? else {
             return Ok(None);
         };
         // The parser's message may quote secrets: no more than the place is told.
-        let document: Document = serde_json::from_slice(&found.text).map_err(|error| {
-            unusable(
+        let document: StateDocument = serde_json::from_slice(&contents.text).map_err(|error| {
+            state_file_error(
                 path,
                 format!(
                     "is damaged at line {}, column {}",
@@ -67,47 +67,49 @@ impl Store {
             )
         })?;
         if document.tenant_id != tenant_id {
-            return Err(unusable(
+            return Err(state_file_error(
                 path,
                 format!("belongs to another tenant, `{}`", document.tenant_id),
             ));
         }
         let state = document.into_state().ok_or_else(|| {
-            unusable(
+            state_file_error(
                 path,
                 "is damaged: it is well-formed, but holds what no server has written",
             )
         })?;
         // Not before it is known to be ours: a mistaken path must do no harm.
-        found.close_to_others().map_err(failed)?;
-        *last_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest_of(&found.text));
+        contents.restrict_permissions().map_err(failed)?;
+        *last_digest.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(digest_of(&contents.text));
         Ok(Some(state))
     }
 
     /// Writes all of it down, or nothing. What another program has written before is not lost: it
     /// is an error. (Two that write at the very same moment are not told from one another.)
     pub(super) fn save(&self, tenant_id: &str, state: &State) -> Result<(), ConfigError> {
-        let Some(StateFile { path, last_seen }) = &self.0 else {
+        let Some(StateFile { path, last_digest }) = &self.0 else {
             return Ok(());
         };
-        let failed = |error: io::Error| unusable(path, format!("cannot be written: {error}"));
-        let text = serde_json::to_vec_pretty(&Document::of(tenant_id, state))
+        let failed =
+            |error: io::Error| state_file_error(path, format!("cannot be written: {error}"));
+        let text = serde_json::to_vec_pretty(&StateDocument::new(tenant_id, state))
             .map_err(|error| failed(error.into()))?;
-        let mut last_seen = last_seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let there = state_file::read(path)
+        let mut last_digest = last_digest.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = state_file::read(path)
             .map_err(failed)?
-            .map(|found| digest_of(&found.text));
+            .map(|contents| digest_of(&contents.text));
         // A file that is gone holds nothing that could be lost: it is made anew.
-        if there.is_some()
-            && there.as_ref().map(Digest::as_ref) != last_seen.as_ref().map(Digest::as_ref)
+        if current.is_some()
+            && current.as_ref().map(Digest::as_ref) != last_digest.as_ref().map(Digest::as_ref)
         {
-            return Err(unusable(
+            return Err(state_file_error(
                 path,
                 "was changed by another program; start again to go on with what it holds",
             ));
         }
         state_file::replace(path, &text).map_err(failed)?;
-        *last_seen = Some(digest_of(&text));
+        *last_digest = Some(digest_of(&text));
         Ok(())
     }
 }
@@ -117,13 +119,13 @@ fn digest_of(text: &[u8]) -> Digest {
     digest::digest(&digest::SHA256, text)
 }
 
-fn unusable(path: &Path, reason: impl Into<String>) -> ConfigError {
+fn state_file_error(path: &Path, reason: impl Into<String>) -> ConfigError {
     ConfigError::new(STATE_FILE, path.display().to_string(), reason)
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+struct StateDocument {
     tenant_id: String,
     applications: Vec<ApplicationDocument>,
     roles: Vec<RoleDocument>,
@@ -161,8 +163,8 @@ struct KeyDocument {
     published_until: Option<u64>,
 }
 
-impl Document {
-    fn of(tenant_id: &str, state: &State) -> Self {
+impl StateDocument {
+    fn new(tenant_id: &str, state: &State) -> Self {
         let State {
             applications,
             roles,
@@ -195,7 +197,7 @@ impl Document {
             roles: self.roles.into_iter().map(Role::from).collect(),
             keys: KeyRing::from_keys(keys)?,
         };
-        state.is_sound().then_some(state)
+        state.is_valid().then_some(state)
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) struct SigningKey {
     algorithm: Algorithm,
     /// PKCS#8, for the state file.
     pkcs8: SecretString,
-    encoding: EncodingKey,
+    encoding_key: EncodingKey,
     /// As the verification of introspection wants it.
     public: Vec<u8>,
     jwk: Value,
@@ -45,7 +45,7 @@ impl SigningKey {
         algorithm: Algorithm,
         now: UnixTime,
     ) -> Result<Self, ConfigError> {
-        let pkcs8 = generate(algorithm).map_err(|()| cannot("could not be made"))?;
+        let pkcs8 = generate(algorithm).map_err(|()| key_error("could not be made"))?;
         Self::from_pkcs8(kid, algorithm, &pkcs8, now)
     }
 
@@ -55,8 +55,8 @@ impl SigningKey {
         pkcs8: &[u8],
         created_at: UnixTime,
     ) -> Result<Self, ConfigError> {
-        let (public, mut jwk) = public_half(algorithm, pkcs8)
-            .map_err(|()| cannot("is no PKCS#8 key of its algorithm"))?;
+        let (public, mut jwk) = public_key(algorithm, pkcs8)
+            .map_err(|()| key_error("is no PKCS#8 key of its algorithm"))?;
         if let Value::Object(members) = &mut jwk {
             members.insert("use".to_owned(), json!("sig"));
             members.insert("kid".to_owned(), json!(kid));
@@ -65,10 +65,10 @@ impl SigningKey {
                 members.insert("alg".to_owned(), json!(algorithm.name()));
             }
         }
-        let encoding = match family(algorithm) {
+        let encoding_key = match family(algorithm) {
             Family::Rsa => EncodingKey::from_rsa_der(
                 rsa_private_key(pkcs8)
-                    .ok_or_else(|| cannot("is no PKCS#8 key of its algorithm"))?,
+                    .ok_or_else(|| key_error("is no PKCS#8 key of its algorithm"))?,
             ),
             Family::Ec(_) => EncodingKey::from_ec_der(pkcs8),
             Family::Ed => EncodingKey::from_ed_der(pkcs8),
@@ -78,7 +78,7 @@ impl SigningKey {
             kid,
             algorithm,
             pkcs8,
-            encoding,
+            encoding_key,
             public,
             jwk,
             created_at,
@@ -109,14 +109,14 @@ impl SigningKey {
     /// is the application's to choose.
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, ConfigError> {
         let algorithm = jsonwebtoken_algorithm(self.algorithm);
-        (DEFAULT_PROVIDER.signer_factory)(&algorithm, &self.encoding)
+        (DEFAULT_PROVIDER.signer_factory)(&algorithm, &self.encoding_key)
             .ok()
             .and_then(|signer| signer.try_sign(message).ok())
-            .ok_or_else(|| cannot("could not sign"))
+            .ok_or_else(|| key_error("could not sign"))
     }
 
     /// Whether this key made the signature.
-    pub(super) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+    pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         let algorithm = verification_algorithm(self.algorithm);
         UnparsedPublicKey::new(algorithm, &self.public)
             .verify(message, signature)
@@ -155,9 +155,9 @@ impl KeyRing {
     /// `None` unless the first key is the current one, and the others are retired.
     pub(super) fn from_keys(keys: Vec<RingKey>) -> Option<Self> {
         let (current, retired) = keys.split_first()?;
-        let is_ring = current.published_until.is_none()
+        let is_valid = current.published_until.is_none()
             && retired.iter().all(|one| one.published_until.is_some());
-        is_ring.then_some(Self(keys))
+        is_valid.then_some(Self(keys))
     }
 
     pub(super) fn all(&self) -> &[RingKey] {
@@ -217,7 +217,7 @@ pub struct PublishedKey {
 }
 
 impl PublishedKey {
-    pub(super) fn of(key: &RingKey) -> Self {
+    pub(super) fn new(key: &RingKey) -> Self {
         Self {
             kid: key.key.kid().to_owned(),
             algorithm: key.key.algorithm(),
@@ -265,12 +265,12 @@ pub(super) fn new_kid(tenant_id: &str) -> String {
 /// 256 random bits in base64, as App ID's secrets are.
 pub(super) fn random_secret() -> Result<SecretString, ConfigError> {
     let mut bytes = [0; 32];
-    rand::fill(&mut bytes).map_err(|_| cannot("could not be drawn"))?;
+    rand::fill(&mut bytes).map_err(|_| key_error("could not be drawn"))?;
     Ok(STANDARD.encode(bytes).into())
 }
 
 /// Compares without telling by its duration where the difference is.
-pub(super) fn same(given: &str, secret: &SecretString) -> bool {
+pub(super) fn constant_time_eq(given: &str, secret: &SecretString) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(
         given.as_bytes(),
         secret.expose_secret().as_bytes(),
@@ -278,7 +278,7 @@ pub(super) fn same(given: &str, secret: &SecretString) -> bool {
     .is_ok()
 }
 
-fn cannot(reason: &str) -> ConfigError {
+fn key_error(reason: &str) -> ConfigError {
     ConfigError::without_value("signing key", reason)
 }
 
@@ -338,7 +338,7 @@ fn rsa_private_key(pkcs8: &[u8]) -> Option<&[u8]> {
 }
 
 /// The public key in the form that verifies, and as a JWK (RFC 7518 §6, RFC 8037 §2).
-fn public_half(algorithm: Algorithm, pkcs8: &[u8]) -> Result<(Vec<u8>, Value), ()> {
+fn public_key(algorithm: Algorithm, pkcs8: &[u8]) -> Result<(Vec<u8>, Value), ()> {
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     Ok(match family(algorithm) {
         Family::Rsa => {
@@ -375,17 +375,17 @@ fn public_half(algorithm: Algorithm, pkcs8: &[u8]) -> Result<(Vec<u8>, Value), (
 }
 
 fn jsonwebtoken_algorithm(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
-    use jsonwebtoken::Algorithm as Theirs;
+    use jsonwebtoken::Algorithm as JwtAlgorithm;
     match algorithm {
-        Algorithm::Es256 => Theirs::ES256,
-        Algorithm::Es384 => Theirs::ES384,
-        Algorithm::EdDsa => Theirs::EdDSA,
-        Algorithm::Ps256 => Theirs::PS256,
-        Algorithm::Ps384 => Theirs::PS384,
-        Algorithm::Ps512 => Theirs::PS512,
-        Algorithm::Rs256 => Theirs::RS256,
-        Algorithm::Rs384 => Theirs::RS384,
-        Algorithm::Rs512 => Theirs::RS512,
+        Algorithm::Es256 => JwtAlgorithm::ES256,
+        Algorithm::Es384 => JwtAlgorithm::ES384,
+        Algorithm::EdDsa => JwtAlgorithm::EdDSA,
+        Algorithm::Ps256 => JwtAlgorithm::PS256,
+        Algorithm::Ps384 => JwtAlgorithm::PS384,
+        Algorithm::Ps512 => JwtAlgorithm::PS512,
+        Algorithm::Rs256 => JwtAlgorithm::RS256,
+        Algorithm::Rs384 => JwtAlgorithm::RS384,
+        Algorithm::Rs512 => JwtAlgorithm::RS512,
     }
 }
 

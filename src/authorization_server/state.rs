@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::applications::{Registration, Role};
-use super::signing_keys::{KeyRing, SigningKey, new_kid, random_secret, same};
+use super::signing_keys::{KeyRing, SigningKey, constant_time_eq, new_kid, random_secret};
 use crate::clock::UnixTime;
 use crate::error::ConfigError;
 use crate::jwt::Algorithm;
@@ -75,7 +75,7 @@ impl State {
     }
 
     /// Changes one application; `None` if there is none with this id.
-    pub(super) fn change_application(
+    pub(super) fn update_application(
         &mut self,
         client_id: &str,
         change: impl FnOnce(&mut Registration) -> Result<(), ConfigError>,
@@ -123,7 +123,7 @@ impl State {
     /// The application with this id and secret.
     pub(super) fn authenticate(&self, client_id: &str, secret: &str) -> Option<&Registration> {
         self.application(client_id)
-            .filter(|one| same(secret, &one.secret))
+            .filter(|one| constant_time_eq(secret, &one.secret))
     }
 
     /// The names of the roles that were assigned to an application.
@@ -137,16 +137,22 @@ impl State {
 
     /// The scopes that were assigned to an application, by itself or by its roles.
     pub(super) fn assigned_scopes(&self, application: &Registration) -> BTreeSet<String> {
-        let of_roles = self
+        let role_scopes = self
             .roles
             .iter()
             .filter(|role| application.role_ids.contains(&role.id));
-        let of_roles = of_roles.flat_map(|role| role.access.iter().flat_map(|(_, scopes)| scopes));
-        application.scopes.iter().chain(of_roles).cloned().collect()
+        let role_scopes =
+            role_scopes.flat_map(|role| role.access.iter().flat_map(|(_, scopes)| scopes));
+        application
+            .scopes
+            .iter()
+            .chain(role_scopes)
+            .cloned()
+            .collect()
     }
 
     /// Whether it could have come about by changes: a file may have been edited.
-    pub(super) fn is_sound(&self) -> bool {
+    pub(super) fn is_valid(&self) -> bool {
         let Self {
             applications,
             roles,

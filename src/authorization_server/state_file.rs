@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 const MAX_BYTES: u64 = 32 << 20;
 
 /// A file that was read and has passed [`read`]'s checks. Its mode is as it was.
-pub(super) struct Found {
+pub(super) struct StateFileContents {
     file: File,
     pub(super) text: Vec<u8>,
 }
 
-impl Found {
+impl StateFileContents {
     /// Whoever else could read it until now cannot from now on.
-    pub(super) fn close_to_others(&self) -> io::Result<()> {
+    pub(super) fn restrict_permissions(&self) -> io::Result<()> {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
@@ -42,9 +42,9 @@ pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
 
 /// What is there, if anything. The path may be a mistake: nothing is changed, and nothing is opened
 /// that would wait for a writer or never end.
-pub(super) fn read(path: &Path) -> io::Result<Option<Found>> {
+pub(super) fn read(path: &Path) -> io::Result<Option<StateFileContents>> {
     match fs::metadata(path) {
-        Ok(there) if there.is_file() => {}
+        Ok(metadata) if metadata.is_file() => {}
         Ok(_) => return Err(invalid("is no file")),
         Err(error) if is_missing(&error) => return Ok(None),
         Err(error) => return Err(error),
@@ -65,7 +65,7 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Found>> {
     if (&file).read(&mut [0])? > 0 {
         return Err(invalid("is too large"));
     }
-    Ok(Some(Found { file, text }))
+    Ok(Some(StateFileContents { file, text }))
 }
 
 /// Refuses a file whose text another user could have written: they would choose the keys.
@@ -93,27 +93,27 @@ fn check_owner_and_mode(path: &Path, opened: &fs::Metadata) -> io::Result<()> {
 /// Writes beside the file and renames, so that it is whole at every moment.
 pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     // A name that nobody can foresee, and a file that nobody made before.
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.new", uuid::Uuid::new_v4().simple()));
-    let beside = PathBuf::from(beside);
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.new", uuid::Uuid::new_v4().simple()));
+    let temporary = PathBuf::from(temporary);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&beside)?;
+    let mut file = options.open(&temporary)?;
     let written = file
         .write_all(text)
         .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&beside, path));
+        .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // Should this fail too, the first error says more.
-        let _left_over = fs::remove_file(&beside);
+        let _removed = fs::remove_file(&temporary);
     }
     written?;
     // The file is in place. That a file system cannot say when its folder has reached the disk,
     // as some cannot, undoes nothing.
     #[cfg(unix)]
-    let _best_effort = path
+    let _synced = path
         .parent()
         .map_or(Ok(()), |folder| File::open(folder)?.sync_all());
     Ok(())

@@ -14,9 +14,9 @@ use url::{Url, form_urlencoded};
 
 use super::AuthorizationServer;
 use super::applications::{DEFAULT_SCOPE, Registration, distinct};
-use super::error_response::Refusal;
-use super::extractor::{Whole, version};
-use super::issuance::{self, Subject};
+use super::error_response::ErrorResponse;
+use super::extractor::{RequestBody, version};
+use super::issuance::{self, TokenParams};
 use super::state::State as ServerState;
 use crate::oauth::Scope;
 
@@ -24,51 +24,51 @@ pub(super) async fn token(
     State(server): State<AuthorizationServer>,
     Path(path): Path<Vec<(String, String)>>,
     headers: HeaderMap,
-    Whole(body): Whole,
-) -> Result<Response, Refusal> {
+    RequestBody(body): RequestBody,
+) -> Result<Response, ErrorResponse> {
     let version = version(&path)?;
-    let parameters = Parameters::read(&headers, &body)?;
+    let parameters = Parameters::from_request(&headers, &body)?;
     let grant_type = parameters
-        .one("grant_type")
-        .ok_or_else(|| missing("grant_type"))?;
+        .get("grant_type")
+        .ok_or_else(|| missing_parameter("grant_type"))?;
     if grant_type != "client_credentials" {
-        return Err(Refusal::bad_request(
+        return Err(ErrorResponse::bad_request(
             "unsupported_grant_type",
             "only client_credentials is granted here",
         ));
     }
-    let (claims, scope, lifetime, key, grantee) = {
+    let (claims, scope, lifetime, key, issued_to) = {
         let inner = &server.0;
         let state = inner.state();
         let application = authenticate(&state, &headers, &parameters)?;
         if application.kind == "singlepageapp" {
             let reason =
                 "a single-page application keeps no secret, and so has no client credentials grant";
-            return Err(Refusal::bad_request("unauthorized_client", reason));
+            return Err(ErrorResponse::bad_request("unauthorized_client", reason));
         }
-        let scope = granted(&state.assigned_scopes(application), parameters.one("scope"))?;
-        let subject = Subject {
+        let scope = granted_scope(&state.assigned_scopes(application), parameters.get("scope"))?;
+        let params = TokenParams {
             client_id: &application.client_id,
             audience: audience(application, &parameters)?,
             scope: scope.clone(),
             roles: state.role_names(application),
         };
         let lifetime = inner.token_lifetime;
-        let claims = issuance::claims(inner, version, subject, inner.clock.now(), lifetime);
-        let grantee = Grantee(application.client_id.clone());
+        let claims = issuance::claims(inner, version, params, inner.clock.now(), lifetime);
+        let issued_to = IssuedTo(application.client_id.clone());
         (
             claims,
             scope,
             lifetime,
             std::sync::Arc::clone(state.keys.current()),
-            grantee,
+            issued_to,
         )
     };
     let token = issuance::encode(&issuance::header(version, &key), &claims, |input| {
         key.sign(input)
     })
     .map_err(|_| {
-        Refusal::new(
+        ErrorResponse::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "server_error",
             "the key does not sign",
@@ -85,12 +85,12 @@ pub(super) async fn token(
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::PRAGMA, HeaderValue::from_static("no-cache")),
     ];
-    Ok((headers, Extension(grantee), Json(body)).into_response())
+    Ok((headers, Extension(issued_to), Json(body)).into_response())
 }
 
 /// Whom a token was issued to, as an extension of the response.
 #[derive(Clone, Debug)]
-pub(super) struct Grantee(pub(super) String);
+pub(super) struct IssuedTo(pub(super) String);
 
 /// A request has no more parameters: RFC 6749 and its extensions know a dozen.
 const MAX_PARAMETERS: usize = 100;
@@ -101,7 +101,7 @@ const MAX_PARAMETERS: usize = 100;
 pub(super) struct Parameters(BTreeMap<String, Vec<String>>);
 
 impl Parameters {
-    pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, Refusal> {
+    pub(super) fn from_request(headers: &HeaderMap, body: &[u8]) -> Result<Self, ErrorResponse> {
         let content_type = headers
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
@@ -117,25 +117,25 @@ impl Parameters {
                 Self::collect(form_urlencoded::parse(body).into_owned())
             }
             "application/json" => Self::collect(json_parameters(body)?.into_iter()),
-            _ => Err(Refusal::bad_request(
+            _ => Err(ErrorResponse::bad_request(
                 "invalid_request",
                 "the body must be a form, or JSON",
             )),
         }
     }
 
-    fn collect(pairs: impl Iterator<Item = (String, String)>) -> Result<Self, Refusal> {
+    fn collect(pairs: impl Iterator<Item = (String, String)>) -> Result<Self, ErrorResponse> {
         let mut parameters = Self::default();
         for (count, (name, value)) in pairs.enumerate() {
             if count == MAX_PARAMETERS {
                 let reason = format!("there are more than {MAX_PARAMETERS} parameters");
-                return Err(Refusal::bad_request("invalid_request", reason));
+                return Err(ErrorResponse::bad_request("invalid_request", reason));
             }
             // RFC 6749 §3.2: once at most; RFC 8707 §2 excepts `resource`.
             let may_repeat = name == "resource";
             let values = parameters.0.entry(name).or_default();
             if !values.is_empty() && !may_repeat {
-                return Err(Refusal::bad_request(
+                return Err(ErrorResponse::bad_request(
                     "invalid_request",
                     "a parameter is given twice",
                 ));
@@ -146,18 +146,18 @@ impl Parameters {
     }
 
     /// The value of a parameter; an empty one counts as absent (RFC 6749 §3.2).
-    pub(super) fn one(&self, name: &str) -> Option<&str> {
-        self.all(name).next().filter(|value| !value.is_empty())
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.get_all(name).next().filter(|value| !value.is_empty())
     }
 
-    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+    fn get_all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.get(name).into_iter().flatten().map(String::as_str)
     }
 }
 
-fn json_parameters(body: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
+fn json_parameters(body: &[u8]) -> Result<Vec<(String, String)>, ErrorResponse> {
     let malformed = || {
-        Refusal::bad_request(
+        ErrorResponse::bad_request(
             "invalid_request",
             "the body must be a JSON object of strings",
         )
@@ -182,8 +182,8 @@ fn json_parameters(body: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
     Ok(parameters)
 }
 
-fn missing(parameter: &str) -> Refusal {
-    Refusal::bad_request("invalid_request", format!("{parameter} is missing"))
+fn missing_parameter(parameter: &str) -> ErrorResponse {
+    ErrorResponse::bad_request("invalid_request", format!("{parameter} is missing"))
 }
 
 /// Who asks (RFC 6749 §2.3): in one way, and no other.
@@ -191,29 +191,29 @@ pub(super) fn authenticate<'a>(
     state: &'a ServerState,
     headers: &HeaderMap,
     parameters: &Parameters,
-) -> Result<&'a Registration, Refusal> {
-    let refused = || {
-        Refusal::new(
+) -> Result<&'a Registration, ErrorResponse> {
+    let invalid_client = || {
+        ErrorResponse::new(
             StatusCode::UNAUTHORIZED,
             "invalid_client",
             "client authentication failed",
         )
-        .challenging(r#"Basic realm="authorization server", charset="UTF-8""#)
+        .with_challenge(r#"Basic realm="authorization server", charset="UTF-8""#)
     };
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
-    let (field, another) = (fields.next(), fields.next());
-    if another.is_some() || field.is_some() && parameters.one("client_secret").is_some() {
-        return Err(Refusal::bad_request(
+    let (field, second_field) = (fields.next(), fields.next());
+    if second_field.is_some() || field.is_some() && parameters.get("client_secret").is_some() {
+        return Err(ErrorResponse::bad_request(
             "invalid_request",
             "the client must authenticate in one way",
         ));
     }
     let Some(field) = field else {
-        let id = parameters.one("client_id").ok_or_else(refused)?;
-        let secret = parameters.one("client_secret").ok_or_else(refused)?;
-        return state.authenticate(id, secret).ok_or_else(refused);
+        let id = parameters.get("client_id").ok_or_else(invalid_client)?;
+        let secret = parameters.get("client_secret").ok_or_else(invalid_client)?;
+        return state.authenticate(id, secret).ok_or_else(invalid_client);
     };
-    let (id, secret) = basic(field).ok_or_else(refused)?;
+    let (id, secret) = basic_credentials(field).ok_or_else(invalid_client)?;
     // App ID expects the parts as they are, RFC 6749 §2.3.1 form-urlencoded: both will do.
     let decoded = |part: &str| {
         // A `&` would end the part early: an encoded part has none.
@@ -228,9 +228,9 @@ pub(super) fn authenticate<'a>(
         let (id, secret) = (decoded(&id)?, decoded(&secret)?);
         state.authenticate(&id, &secret)
     });
-    let application = application.ok_or_else(refused)?;
-    match parameters.one("client_id") {
-        Some(other) if other != application.client_id => Err(Refusal::bad_request(
+    let application = application.ok_or_else(invalid_client)?;
+    match parameters.get("client_id") {
+        Some(other) if other != application.client_id => Err(ErrorResponse::bad_request(
             "invalid_request",
             "client_id is not the client that authenticated",
         )),
@@ -239,7 +239,7 @@ pub(super) fn authenticate<'a>(
 }
 
 /// User id and password (RFC 7617 §2).
-fn basic(field: &HeaderValue) -> Option<(String, String)> {
+fn basic_credentials(field: &HeaderValue) -> Option<(String, String)> {
     let (scheme, credentials) = field.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("Basic") {
         return None;
@@ -251,7 +251,10 @@ fn basic(field: &HeaderValue) -> Option<(String, String)> {
 
 /// Without a request the default scope and all that were assigned; else what was requested, if
 /// all of it was assigned.
-fn granted(assigned: &BTreeSet<String>, requested: Option<&str>) -> Result<String, Refusal> {
+fn granted_scope(
+    assigned: &BTreeSet<String>,
+    requested: Option<&str>,
+) -> Result<String, ErrorResponse> {
     let Some(requested) = requested else {
         let all: Vec<&str> = std::iter::once(DEFAULT_SCOPE)
             .chain(assigned.iter().map(String::as_str))
@@ -259,18 +262,18 @@ fn granted(assigned: &BTreeSet<String>, requested: Option<&str>) -> Result<Strin
         return Ok(all.join(" "));
     };
     let granted = distinct(requested.split(' ').filter(|scope| !scope.is_empty()));
-    let may_have = |scope: &str| {
+    let is_assigned = |scope: &str| {
         Scope::new(scope).is_ok() && (scope == DEFAULT_SCOPE || assigned.contains(scope))
     };
-    if !granted.iter().all(|scope| may_have(scope)) {
-        return Err(Refusal::bad_request(
+    if !granted.iter().all(|scope| is_assigned(scope)) {
+        return Err(ErrorResponse::bad_request(
             "invalid_scope",
             "a scope is not assigned to this application",
         ));
     }
     if granted.is_empty() {
         // RFC 6749 §3.3: one scope token at least.
-        return Err(Refusal::bad_request(
+        return Err(ErrorResponse::bad_request(
             "invalid_scope",
             "no scope is requested",
         ));
@@ -280,15 +283,18 @@ fn granted(assigned: &BTreeSet<String>, requested: Option<&str>) -> Result<Strin
 
 /// Whom the token is for: `audience` (App ID, Auth0), `resource` (RFC 8707), else the application
 /// itself.
-fn audience(application: &Registration, parameters: &Parameters) -> Result<Vec<String>, Refusal> {
+fn audience(
+    application: &Registration,
+    parameters: &Parameters,
+) -> Result<Vec<String>, ErrorResponse> {
     let mut audience: Vec<String> = parameters
-        .one("audience")
+        .get("audience")
         .map(str::to_owned)
         .into_iter()
         .collect();
-    for resource in parameters.all("resource") {
+    for resource in parameters.get_all("resource") {
         if Url::parse(resource).is_err() || resource.contains('#') {
-            return Err(Refusal::bad_request(
+            return Err(ErrorResponse::bad_request(
                 "invalid_target",
                 "resource must be an absolute URI without a fragment",
             ));

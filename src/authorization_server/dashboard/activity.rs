@@ -9,12 +9,12 @@ use super::super::activity::Entry;
 use super::super::faults::EndpointKind;
 use super::AuthorizationServer;
 use super::layout::{Tab, page};
-use super::text::{ago, date, took};
+use super::text::{format_age, format_date, format_elapsed};
 use crate::clock::UnixTime;
 
 pub(super) async fn list(State(server): State<AuthorizationServer>) -> Markup {
     let now = server.0.clock.now();
-    let entries = server.0.activity.latest();
+    let entries = server.0.activity.entries();
     let names: HashMap<String, String> = {
         let state = server.0.state();
         state
@@ -58,11 +58,11 @@ fn row(entry: &Entry, names: &HashMap<String, String>, now: UnixTime) -> Markup 
         .map(|id| names.get(id).unwrap_or(id));
     html! {
         tr role="row" {
-            td.endpoint role="cell" { (entry.endpoints.name()) }
+            td.endpoint role="cell" { (entry.endpoint.name()) }
             td.outcome role="cell" { (outcome(entry)) }
             td.who .none[who.is_none()] role="cell" { (who.map_or("–", String::as_str)) }
-            td.took role="cell" { (took(entry.took)) }
-            td.when role="cell" title=(date(entry.at)) { (ago(entry.at, now)) }
+            td.took role="cell" { (format_elapsed(entry.duration)) }
+            td.when role="cell" title=(format_date(entry.at)) { (format_age(entry.at, now)) }
         }
     }
 }
@@ -72,7 +72,7 @@ fn outcome(entry: &Entry) -> Markup {
         (None, _) => "the caller left before an answer",
         (Some(_), Some(error)) => error,
         (Some(status), None) if status == http::StatusCode::NOT_MODIFIED => "not modified",
-        (Some(status), None) if status.is_success() => match entry.endpoints {
+        (Some(status), None) if status.is_success() => match entry.endpoint {
             _ if entry.fault.is_some_and(|fault| fault != "latency") => "spoiled",
             EndpointKind::Token => "token issued",
             _ => "answered",

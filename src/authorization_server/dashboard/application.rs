@@ -11,9 +11,9 @@ use maud::{Markup, html};
 use super::super::applications::{Registration, Role};
 use super::applications::name_field;
 use super::form::{Field, Form};
-use super::layout::{Done, Problem, Tab, field_error, page};
+use super::layout::{ErrorPage, Notice, Tab, field_error, page};
 use super::session::Session;
-use super::text::{count, sentence};
+use super::text::{error_sentence, pluralize};
 use super::{AuthorizationServer, Inner};
 use crate::error::ConfigError;
 
@@ -21,10 +21,10 @@ pub(super) async fn show(
     State(server): State<AuthorizationServer>,
     Extension(session): Extension<Session>,
     Path(client_id): Path<String>,
-    done: Done,
-) -> Result<Markup, Problem> {
+    notice: Notice,
+) -> Result<Markup, ErrorPage> {
     let application = find(&server.0, &client_id)?;
-    Ok(render(&server.0, &session, &application, done, None))
+    Ok(render(&server.0, &session, &application, notice, None))
 }
 
 /// The forms of the page are told apart by their `action`.
@@ -33,52 +33,44 @@ pub(super) async fn change(
     Extension(session): Extension<Session>,
     Path(client_id): Path<String>,
     form: Form,
-) -> Result<Response, Problem> {
+) -> Result<Response, ErrorPage> {
     let application = find(&server.0, &client_id)?;
     let id = &application.client_id;
     let changed = match form.field("action") {
-        "rename" => {
-            update(&server.0, id, |one| one.set_name(form.field("name"))).map(|()| "renamed")
-        }
-        "scopes" => {
-            update(&server.0, id, |one| one.set_scopes(form.list("scopes"))).map(|()| "scopes")
-        }
+        "rename" => update_application(&server.0, id, |one| one.set_name(form.field("name")))
+            .map(|()| "renamed"),
+        "scopes" => update_application(&server.0, id, |one| one.set_scopes(form.list("scopes")))
+            .map(|()| "scopes"),
         "roles" => set_roles(&server.0, id, &form).map(|()| "roles"),
         "add-role" => add_role(&server.0, id, &form).map(|()| "role-added"),
         "delete-role" => {
             let deleted = server
                 .0
-                .change(|state| Ok(state.delete_role(form.field("role"))));
-            deleted.map(|was_there| {
-                if was_there {
-                    "role-deleted"
-                } else {
-                    "role-gone"
-                }
-            })
+                .update(|state| Ok(state.delete_role(form.field("role"))));
+            deleted.map(|existed| if existed { "role-deleted" } else { "role-gone" })
         }
         "delete" => server
             .0
-            .change(|state| Ok(state.delete_application(id)))
+            .update(|state| Ok(state.delete_application(id)))
             .map(|_| "deleted"),
-        _ => return Err(Problem::unknown_action()),
+        _ => return Err(ErrorPage::unknown_action()),
     };
     Ok(match changed {
-        Ok(done @ "deleted") => Done::at("/", done).into_response(),
-        Ok(done) => Done::at(&format!("/applications/{id}"), done).into_response(),
+        Ok(done @ "deleted") => Notice::redirect("/", done).into_response(),
+        Ok(done) => Notice::redirect(&format!("/applications/{id}"), done).into_response(),
         Err(error) => {
-            let field = Field::blamed_for(&error)?;
-            let refused = Refused {
+            let field = Field::from_error(&error)?;
+            let rejected = RejectedForm {
                 form: &form,
                 field,
-                error: sentence(&error),
+                error: error_sentence(&error),
             };
             let page = render(
                 &server.0,
                 &session,
                 &application,
-                Done::default(),
-                Some(&refused),
+                Notice::default(),
+                Some(&rejected),
             );
             (StatusCode::UNPROCESSABLE_ENTITY, page).into_response()
         }
@@ -86,22 +78,22 @@ pub(super) async fn change(
 }
 
 /// The application with this id.
-pub(super) fn find(server: &Inner, client_id: &str) -> Result<Registration, Problem> {
+pub(super) fn find(server: &Inner, client_id: &str) -> Result<Registration, ErrorPage> {
     server
         .state()
         .application(client_id)
         .cloned()
-        .ok_or_else(Problem::not_found)
+        .ok_or_else(ErrorPage::not_found)
 }
 
 fn set_roles(server: &Inner, id: &str, form: &Form) -> Result<(), ConfigError> {
-    let changed = server.change(|state| {
+    let changed = server.update(|state| {
         let ticked: HashSet<&str> = form.all("role").collect();
         let known = state.roles.iter().map(|role| role.id.clone());
         let chosen = known
             .filter(|role| ticked.contains(role.as_str()))
             .collect();
-        state.change_application(id, |application| {
+        state.update_application(id, |application| {
             application.role_ids = chosen;
             Ok(())
         })
@@ -117,9 +109,9 @@ fn add_role(server: &Inner, id: &str, form: &Form) -> Result<(), ConfigError> {
         description: String::new(),
         access: vec![(id.to_owned(), form.list("role_scopes"))],
     };
-    server.change(|state| {
+    server.update(|state| {
         let role = state.add_role(role)?;
-        state.change_application(id, |application| {
+        state.update_application(id, |application| {
             application.role_ids.push(role.id);
             Ok(())
         })
@@ -128,18 +120,18 @@ fn add_role(server: &Inner, id: &str, form: &Form) -> Result<(), ConfigError> {
 }
 
 /// An application that was deleted meanwhile is no error: the page that follows says so.
-fn update(
+fn update_application(
     server: &Inner,
     id: &str,
-    change: impl FnOnce(&mut Registration) -> Result<(), ConfigError>,
+    update: impl FnOnce(&mut Registration) -> Result<(), ConfigError>,
 ) -> Result<(), ConfigError> {
     server
-        .change(|state| state.change_application(id, change))
+        .update(|state| state.update_application(id, update))
         .map(drop)
 }
 
-/// A form of this page that was refused, and why.
-struct Refused<'a> {
+/// A form of this page that was rejected, and why.
+struct RejectedForm<'a> {
     form: &'a Form,
     field: Field,
     error: String,
@@ -149,20 +141,21 @@ fn render(
     server: &Inner,
     session: &Session,
     application: &Registration,
-    done: Done,
-    refused: Option<&Refused<'_>>,
+    notice: Notice,
+    rejected: Option<&RejectedForm<'_>>,
 ) -> Markup {
-    let of = |action: &str| refused.filter(|refused| refused.form.field("action") == action);
+    let rejected_as =
+        |action: &str| rejected.filter(|rejected| rejected.form.field("action") == action);
     let error = |action: &str, field: Field| {
-        of(action)
-            .filter(|refused| refused.field == field)
-            .map(|refused| refused.error.as_str())
+        rejected_as(action)
+            .filter(|rejected| rejected.field == field)
+            .map(|rejected| rejected.error.as_str())
     };
-    // What was typed into a form that was refused stays in it.
-    let typed = |action: &str, field: &str, saved: &str| {
-        of(action).map_or_else(
+    // A rejected form keeps the values that were typed into it.
+    let field_value = |action: &str, field: &str, saved: &str| {
+        rejected_as(action).map_or_else(
             || saved.to_owned(),
-            |refused| refused.form.field(field).to_owned(),
+            |rejected| rejected.form.field(field).to_owned(),
         )
     };
     let invalid = |action: &str, field: Field| error(action, field).map(|_| "true");
@@ -179,12 +172,12 @@ fn render(
         |label: &str| html! { div.actions { button.button.primary type="submit" { (label) } } };
     let roles = server.state().roles.clone();
     let body = html! {
-        (done.show())
+        (notice.render())
         p.back { a href="/" { "Applications" } }
         h1.break { (application.name) }
         section.card {
             (form("rename", html! {
-                (name_field(&typed("rename", "name", &application.name), error("rename", Field::Name)))
+                (name_field(&field_value("rename", "name", &application.name), error("rename", Field::Name)))
                 (submit("Save name"))
             }))
         }
@@ -195,7 +188,7 @@ fn render(
                 textarea #scopes name="scopes" rows="4" spellcheck="false" autocapitalize="none"
                     aria-describedby="scopes-hint scopes-error" aria-invalid=[invalid("scopes", Field::Scopes)]
                     autofocus[invalid("scopes", Field::Scopes).is_some()]
-                    { (typed("scopes", "scopes", &application.scopes.join("\n"))) }
+                    { (field_value("scopes", "scopes", &application.scopes.join("\n"))) }
                 (field_error("scopes-error", error("scopes", Field::Scopes)))
                 (submit("Save scopes"))
             }))
@@ -208,23 +201,23 @@ fn render(
                 (form("roles", html! {
                     fieldset {
                         legend.unseen { "Roles of this application" }
-                        @for role in &roles { (choice(role, application)) }
+                        @for role in &roles { (role_checkbox(role, application)) }
                     }
                     (submit("Save roles"))
                 }))
             }
-            details open[of("add-role").is_some()] {
+            details open[rejected_as("add-role").is_some()] {
                 summary { "Add a role" }
                 (form("add-role", html! {
                     label for="role-name" { "Name of the role" }
                     input #role-name type="text" name="role_name" autocomplete="off" required
-                        value=(typed("add-role", "role_name", ""))
+                        value=(field_value("add-role", "role_name", ""))
                         aria-describedby="role-name-error" aria-invalid=[invalid("add-role", Field::Name)]
                         autofocus[invalid("add-role", Field::Name).is_some()];
                     (field_error("role-name-error", error("add-role", Field::Name)))
                     label for="role-scopes" { "Scopes that it gives" }
                     input #role-scopes type="text" name="role_scopes" autocomplete="off" spellcheck="false"
-                        autocapitalize="none" value=(typed("add-role", "role_scopes", ""))
+                        autocapitalize="none" value=(field_value("add-role", "role_scopes", ""))
                         aria-describedby="role-scopes-error" aria-invalid=[invalid("add-role", Field::Scopes)]
                         autofocus[invalid("add-role", Field::Scopes).is_some()];
                     (field_error("role-scopes-error", error("add-role", Field::Scopes)))
@@ -254,15 +247,15 @@ fn render(
             }
         }
     };
-    let title = match refused {
+    let title = match rejected {
         Some(_) => format!("Error: {}", application.name),
-        None => done.title(&application.name),
+        None => notice.title(&application.name),
     };
     page(Some(Tab::Application), &title, &body)
 }
 
 /// A role to check or not.
-fn choice(role: &Role, application: &Registration) -> Markup {
+fn role_checkbox(role: &Role, application: &Registration) -> Markup {
     let id = format!("role-{}", role.id);
     let scopes: Vec<&str> = role
         .access
@@ -273,7 +266,7 @@ fn choice(role: &Role, application: &Registration) -> Markup {
     html! {
         div.choice {
             input id=(id) type="checkbox" name="role" value=(role.id) checked[application.role_ids.contains(&role.id)];
-            label for=(id) { (role.name) " " span.meta { (count(scopes.len(), "scope")) @if !scopes.is_empty() { ": " (scopes.join(" ")) } } }
+            label for=(id) { (role.name) " " span.meta { (pluralize(scopes.len(), "scope")) @if !scopes.is_empty() { ": " (scopes.join(" ")) } } }
         }
     }
 }

@@ -11,9 +11,11 @@ use serde::Serialize;
 use super::super::Version;
 use super::super::applications::Registration;
 use super::form::{Field, Form};
-use super::layout::{Done, Problem, Tab, field_error, hidden_listing, hidden_value, page, value};
+use super::layout::{
+    ErrorPage, Notice, Tab, field_error, hidden_listing, hidden_value, page, value,
+};
 use super::session::Session;
-use super::text::{count, sentence};
+use super::text::{error_sentence, pluralize};
 use super::{AuthorizationServer, Inner};
 
 /// The example response of App ID's guide, member by member.
@@ -28,10 +30,10 @@ struct Credentials<'a> {
     oauth_server_url: &'a str,
 }
 
-pub(super) async fn list(State(server): State<AuthorizationServer>, done: Done) -> Markup {
+pub(super) async fn list(State(server): State<AuthorizationServer>, notice: Notice) -> Markup {
     let applications = server.0.state().applications.clone();
     let body = html! {
-        (done.show())
+        (notice.render())
         div.heading {
             h1 { "Applications" }
             a.button.primary href="/applications/new" { "Add Application" }
@@ -41,7 +43,7 @@ pub(super) async fn list(State(server): State<AuthorizationServer>, done: Done) 
         }
         @for application in &applications { (row(&server.0, application)) }
     };
-    page(Some(Tab::Application), &done.title("Applications"), &body)
+    page(Some(Tab::Application), &notice.title("Applications"), &body)
 }
 
 /// A row that expands to show the credentials.
@@ -61,7 +63,7 @@ fn row(server: &Inner, application: &Registration) -> Markup {
         details.row id=(element("application")) {
             summary {
                 span.name { (application.name) }
-                span.meta { (count(application.scopes.len(), "scope")) " · " (count(application.role_ids.len(), "role")) }
+                span.meta { (pluralize(application.scopes.len(), "scope")) " · " (pluralize(application.role_ids.len(), "role")) }
             }
             div.inside {
                 dl.fields {
@@ -82,16 +84,16 @@ fn row(server: &Inner, application: &Registration) -> Markup {
 }
 
 pub(super) async fn new(Extension(session): Extension<Session>) -> Markup {
-    addition(&session, "", None)
+    new_application_page(&session, "", None)
 }
 
 pub(super) async fn add(
     State(server): State<AuthorizationServer>,
     Extension(session): Extension<Session>,
     form: Form,
-) -> Result<Response, Problem> {
+) -> Result<Response, ErrorPage> {
     let name = form.field("name");
-    match server.0.change(|state| state.register(name)) {
+    match server.0.update(|state| state.register(name)) {
         Ok(added) => {
             // To its row in the list.
             let to = format!("/?done=added#application-{}", added.client_id);
@@ -99,8 +101,8 @@ pub(super) async fn add(
         }
         Err(error) => {
             // There is but one.
-            Field::blamed_for(&error)?;
-            let page = addition(&session, name, Some(&sentence(&error)));
+            Field::from_error(&error)?;
+            let page = new_application_page(&session, name, Some(&error_sentence(&error)));
             Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
         }
     }
@@ -119,7 +121,7 @@ pub(super) fn name_field(value: &str, error: Option<&str>) -> Markup {
     }
 }
 
-fn addition(session: &Session, name: &str, error: Option<&str>) -> Markup {
+fn new_application_page(session: &Session, name: &str, error: Option<&str>) -> Markup {
     let body = html! {
         h1 { "Add Application" }
         form.card method="post" action="/applications/new" {

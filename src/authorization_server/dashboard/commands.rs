@@ -8,17 +8,17 @@ use super::super::Version;
 use super::super::applications::Registration;
 use super::Inner;
 use super::layout::{hidden_listing, listing};
-use super::token_request::{Trial, basic};
+use super::token_request::{TokenRequest, basic_credentials};
 
 /// The requests of App ID's guide as lines for a shell. Ids, URLs, base64, tokens and
 /// what is URL-encoded hold nothing that single quotes would not.
 pub(super) fn commands(
     server: &Inner,
     application: &Registration,
-    trial: Option<&Trial>,
+    request: Option<&TokenRequest>,
 ) -> Markup {
     let url = server.oauth_url(Version::V4);
-    let token = trial.and_then(Trial::token);
+    let token = request.and_then(TokenRequest::token);
     let parameter = |name: &str, value: &str| match value {
         "" => String::new(),
         value => {
@@ -26,7 +26,7 @@ pub(super) fn commands(
             format!(" \\\n  -d '{name}={value}'")
         }
     };
-    let (scope, audience) = trial.map_or(("", ""), |trial| (&trial.scope, &trial.audience));
+    let (scope, audience) = request.map_or(("", ""), |request| (&request.scope, &request.audience));
     let parameters = parameter("scope", scope) + &parameter("audience", audience);
     // Whoever the token is for is the one to be started.
     let resource = if audience.is_empty() {
@@ -37,7 +37,7 @@ pub(super) fn commands(
     let token_request = format!(
         "curl -X POST \\\n  {url}/token \\\n  -H 'Authorization: Basic {}' \\\n  \
          -H 'Content-Type: application/x-www-form-urlencoded' \\\n  -d grant_type=client_credentials{parameters}",
-        basic(application),
+        basic_credentials(application),
     );
     let binding =
         json!({ "clientId": resource, "oauthServerUrl": url, "tenantId": server.tenant_id });

@@ -10,9 +10,9 @@ use maud::{Markup, html};
 use super::super::faults::{EndpointKind, Fault};
 use super::AuthorizationServer;
 use super::form::Form;
-use super::layout::{Done, Problem, Tab, page};
+use super::layout::{ErrorPage, Notice, Tab, page};
 use super::session::Session;
-use super::text::count;
+use super::text::pluralize;
 
 /// How much later an answer comes.
 const LATENCY: Duration = Duration::from_secs(2);
@@ -28,10 +28,10 @@ const CHOICES: [(&str, &str, Option<Fault>); 4] = [
 pub(super) async fn list(
     State(server): State<AuthorizationServer>,
     Extension(session): Extension<Session>,
-    done: Done,
+    notice: Notice,
 ) -> Markup {
     let body = html! {
-        (done.show())
+        (notice.render())
         div.heading {
             h1 { "Faults" }
             form method="post" action="/faults" {
@@ -44,31 +44,31 @@ pub(super) async fn list(
             (LATENCY.as_secs()) " s later, garbage answers 200 with a page of HTML. A fault lasts until it is ended."
         }
         ul.cards {
-            @for endpoints in EndpointKind::ALL { (card(&server, &session, endpoints)) }
+            @for endpoint in EndpointKind::ALL { (card(&server, &session, endpoint)) }
         }
     };
-    page(Some(Tab::Faults), &done.title("Faults"), &body)
+    page(Some(Tab::Faults), &notice.title("Faults"), &body)
 }
 
-fn card(server: &AuthorizationServer, session: &Session, endpoints: EndpointKind) -> Markup {
-    let now = server.0.faults.next(endpoints);
-    let id = format!("endpoint-{}", endpoints.name().to_ascii_lowercase());
+fn card(server: &AuthorizationServer, session: &Session, endpoint: EndpointKind) -> Markup {
+    let pending = server.0.faults.pending(endpoint);
+    let id = format!("endpoint-{}", endpoint.name().to_ascii_lowercase());
     html! {
         li.card.fault {
             form method="post" action="/faults" {
                 (session.field())
-                input type="hidden" name="endpoint" value=(endpoints.name());
+                input type="hidden" name="endpoint" value=(endpoint.name());
                 div.heading {
-                    h2 id=(id) { (endpoints.name()) }
-                    span.meta { (count(server.requests(endpoints), "request")) }
+                    h2 id=(id) { (endpoint.name()) }
+                    span.meta { (pluralize(server.requests(endpoint), "request")) }
                 }
                 div.switch role="group" aria-labelledby=(id) {
-                    @for (word, label, fault) in CHOICES {
-                        button type="submit" name="fault" value=(word) .fault[fault.is_some()]
-                            aria-pressed=(if fault == now { "true" } else { "false" }) { (label) }
+                    @for (value, label, fault) in CHOICES {
+                        button type="submit" name="fault" value=(value) .fault[fault.is_some()]
+                            aria-pressed=(if fault == pending { "true" } else { "false" }) { (label) }
                     }
                 }
-                @if let Some(other) = now.filter(|now| CHOICES.iter().all(|(.., fault)| fault.as_ref() != Some(now))) {
+                @if let Some(other) = pending.filter(|pending| CHOICES.iter().all(|(.., fault)| fault.as_ref() != Some(pending))) {
                     p.hint { "Scripted elsewhere: " (other.name()) }
                 }
             }
@@ -79,20 +79,20 @@ fn card(server: &AuthorizationServer, session: &Session, endpoints: EndpointKind
 pub(super) async fn switch(
     State(server): State<AuthorizationServer>,
     form: Form,
-) -> Result<Redirect, Problem> {
+) -> Result<Redirect, ErrorPage> {
     if form.field("endpoint") == "all" {
         server.clear_faults();
-        return Ok(Done::at("/faults", "cleared"));
+        return Ok(Notice::redirect("/faults", "cleared"));
     }
-    let endpoints = EndpointKind::ALL
+    let endpoint = EndpointKind::ALL
         .into_iter()
         .find(|one| one.name() == form.field("endpoint"));
     let choice = CHOICES
         .into_iter()
-        .find(|(word, ..)| *word == form.field("fault"));
-    let (Some(endpoints), Some((.., fault))) = (endpoints, choice) else {
-        return Err(Problem::unknown_action());
+        .find(|(value, ..)| *value == form.field("fault"));
+    let (Some(endpoint), Some((.., fault))) = (endpoint, choice) else {
+        return Err(ErrorPage::unknown_action());
     };
-    server.0.faults.replace(endpoints, fault);
-    Ok(Done::at("/faults", "faults"))
+    server.0.faults.set(endpoint, fault);
+    Ok(Notice::redirect("/faults", "faults"))
 }

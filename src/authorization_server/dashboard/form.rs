@@ -6,9 +6,9 @@ use url::form_urlencoded;
 
 use super::super::applications::distinct;
 use super::AuthorizationServer;
-use super::layout::Problem;
+use super::layout::ErrorPage;
 use super::session::Session;
-use super::text::sentence;
+use super::text::error_sentence;
 use crate::error::ConfigError;
 
 /// A form that one of our pages has sent.
@@ -52,28 +52,31 @@ pub(super) enum Field {
 impl Field {
     /// The field to show an error at. What is about none, such as the state file or a limit, is
     /// no mistake of whoever filled in the form.
-    pub(super) fn blamed_for(error: &ConfigError) -> Result<Self, Problem> {
+    pub(super) fn from_error(error: &ConfigError) -> Result<Self, ErrorPage> {
         match error.setting() {
             "name" => Ok(Self::Name),
             "scope" | "scopes" => Ok(Self::Scopes),
-            "applications" | "roles" => Err(Problem::no_room(sentence(error))),
-            _ => Err(Problem::failed(sentence(error))),
+            "applications" | "roles" => Err(ErrorPage::limit_reached(error_sentence(error))),
+            _ => Err(ErrorPage::internal_error(error_sentence(error))),
         }
     }
 }
 
 impl FromRequest<AuthorizationServer> for Form {
-    type Rejection = Problem;
+    type Rejection = ErrorPage;
 
-    async fn from_request(request: Request, server: &AuthorizationServer) -> Result<Self, Problem> {
+    async fn from_request(
+        request: Request,
+        server: &AuthorizationServer,
+    ) -> Result<Self, ErrorPage> {
         let session = request.extensions().get::<Session>().cloned();
         let body = Bytes::from_request(request, server)
             .await
-            .map_err(|_| Problem::too_large())?;
+            .map_err(|_| ErrorPage::too_large())?;
         let form: Vec<(String, String)> = form_urlencoded::parse(&body).into_owned().collect();
-        match session.is_some_and(|session| session.has_sent(&form)) {
+        match session.is_some_and(|session| session.has_valid_token(&form)) {
             true => Ok(Self(form)),
-            false => Err(Problem::not_from_here()),
+            false => Err(ErrorPage::invalid_csrf_token()),
         }
     }
 }

@@ -6,15 +6,15 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, header};
 
-use super::layout::Problem;
+use super::layout::ErrorPage;
 use super::{AuthorizationServer, Inner};
 
 /// Its own style sheet, script and icon, its own forms; nothing inline, nothing from elsewhere.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
+const CSP: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 const HEADERS: [(HeaderName, &str); 7] = [
-    (header::CONTENT_SECURITY_POLICY, POLICY),
+    (header::CONTENT_SECURITY_POLICY, CSP),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -29,15 +29,15 @@ const HEADERS: [(HeaderName, &str); 7] = [
     ),
 ];
 
-pub(super) async fn stand(
+pub(super) async fn guard(
     State(server): State<AuthorizationServer>,
     request: Request,
     next: Next,
 ) -> Response {
-    let mut response = if is_meant(&server.0, &request) {
+    let mut response = if is_allowed_host(&server.0, &request) {
         next.run(request).await
     } else {
-        Problem::misdirected(server.base_url()).into_response()
+        ErrorPage::misdirected(server.base_url()).into_response()
     };
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
@@ -50,32 +50,32 @@ pub(super) async fn stand(
 ///
 /// A page elsewhere can point a name of its own at loopback (DNS rebinding), and would then be of
 /// one origin with the dashboard.
-fn is_meant(server: &Inner, request: &Request) -> bool {
-    let named = request
+fn is_allowed_host(server: &Inner, request: &Request) -> bool {
+    let host_headers = request
         .headers()
         .get_all(header::HOST)
         .iter()
         .map(|host| host.to_str().unwrap_or_default());
     // HTTP/2, or a request with an absolute target (RFC 9112 §3.2.2).
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
-    let mut names = named.chain(authority).peekable();
-    names.peek().is_some() && names.all(|name| is_ours(server, name))
+    let mut names = host_headers.chain(authority).peekable();
+    names.peek().is_some() && names.all(|name| is_own_name(server, name))
 }
 
-fn is_ours(server: &Inner, name: &str) -> bool {
+fn is_own_name(server: &Inner, name: &str) -> bool {
     // The default port goes without saying.
-    let short = |name: &str| {
+    let normalize = |name: &str| {
         name.strip_suffix(":80")
             .unwrap_or(name)
             .to_ascii_lowercase()
     };
-    let (name, ours) = (short(name), short(server.authority()));
-    let port = ours
+    let (name, own) = (normalize(name), normalize(server.authority()));
+    let port = own
         .find(':')
-        .and_then(|colon| ours.get(colon..))
+        .and_then(|colon| own.get(colon..))
         .unwrap_or_default();
     let is_loopback = |host: &str| name.strip_prefix(host).is_some_and(|rest| rest == port);
-    name == ours
+    name == own
         || ["127.0.0.1", "localhost", "[::1]"]
             .into_iter()
             .any(is_loopback)

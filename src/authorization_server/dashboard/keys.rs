@@ -8,19 +8,19 @@ use maud::{Markup, html};
 use super::super::PublishedKey;
 use super::AuthorizationServer;
 use super::form::Form;
-use super::layout::{Done, Problem, Tab, page, value};
+use super::layout::{ErrorPage, Notice, Tab, page, value};
 use super::session::Session;
-use super::text::{ago, date, sentence, span};
+use super::text::{error_sentence, format_age, format_date, format_duration};
 use crate::clock::UnixTime;
 
 pub(super) async fn list(
     State(server): State<AuthorizationServer>,
     Extension(session): Extension<Session>,
-    done: Done,
+    notice: Notice,
 ) -> Markup {
     let now = server.0.clock.now();
     let body = html! {
-        (done.show())
+        (notice.render())
         div.heading {
             h1 { "Keys" }
             form method="post" action="/keys" {
@@ -36,28 +36,28 @@ pub(super) async fn list(
             @for key in &server.keys() { (card(key, &session, now)) }
         }
     };
-    page(Some(Tab::Keys), &done.title("Keys"), &body)
+    page(Some(Tab::Keys), &notice.title("Keys"), &body)
 }
 
 pub(super) async fn change(
     State(server): State<AuthorizationServer>,
     form: Form,
-) -> Result<Redirect, Problem> {
+) -> Result<Redirect, ErrorPage> {
     // An RSA key takes a while to make: not on a worker of the runtime.
     let changed = tokio::task::spawn_blocking(move || match form.field("action") {
         "rotate" => server.rotate().map(|_| "rotated"),
         "withdraw" => server
             .withdraw(form.field("kid"))
-            .map(|was_there| if was_there { "withdrawn" } else { "gone" }),
+            .map(|existed| if existed { "withdrawn" } else { "gone" }),
         _ => Ok("unknown"),
     });
     match changed
         .await
-        .map_err(|_| Problem::failed("No key could be made.".to_owned()))?
+        .map_err(|_| ErrorPage::internal_error("No key could be made.".to_owned()))?
     {
-        Ok("unknown") => Err(Problem::unknown_action()),
-        Ok(done) => Ok(Done::at("/keys", done)),
-        Err(error) => Err(Problem::failed(sentence(&error))),
+        Ok("unknown") => Err(ErrorPage::unknown_action()),
+        Ok(done) => Ok(Notice::redirect("/keys", done)),
+        Err(error) => Err(ErrorPage::internal_error(error_sentence(&error))),
     }
 }
 
@@ -72,13 +72,13 @@ fn card(key: &PublishedKey, session: &Session, now: UnixTime) -> Markup {
                         None => { span.badge.good { "Current" } " signs new tokens" },
                         Some(until) => {
                             span.badge { "Retired" } " published for another "
-                            span title=(date(until)) { (span(until.saturating_since(now))) }
+                            span title=(format_date(until)) { (format_duration(until.saturating_since(now))) }
                         }
                     }
                 }
                 dt { "kid" } dd { (value(&id, "kid", key.kid())) }
                 dt { "Algorithm" } dd { (key.algorithm().name()) }
-                dt { "Made" } dd { span title=(date(key.created_at())) { (ago(key.created_at(), now)) } }
+                dt { "Made" } dd { span title=(format_date(key.created_at())) { (format_age(key.created_at(), now)) } }
             }
             details {
                 summary { "Withdraw" span.unseen { " " (key.kid()) } }

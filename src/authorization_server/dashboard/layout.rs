@@ -13,7 +13,7 @@ use super::AuthorizationServer;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tab {
     Application,
-    TryIt,
+    TryToken,
     Keys,
     Activity,
     Faults,
@@ -23,7 +23,7 @@ impl Tab {
     /// Its address and its name. App ID's guide says "in the Application tab".
     const ALL: [(Self, &str, &str); 5] = [
         (Self::Application, "/", "Application"),
-        (Self::TryIt, "/try", "Try it"),
+        (Self::TryToken, "/try", "Try it"),
         (Self::Keys, "/keys", "Keys"),
         (Self::Activity, "/activity", "Activity"),
         (Self::Faults, "/faults", "Faults"),
@@ -72,9 +72,9 @@ pub(super) fn page(tab: Option<Tab>, title: &str, body: &Markup) -> Markup {
 
 /// What the change before this page did: a word in its address, and nothing else of it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Done(Option<&'static str>);
+pub(super) struct Notice(Option<&'static str>);
 
-const DONE: [(&str, &str); 13] = [
+const NOTICES: [(&str, &str); 13] = [
     (
         "added",
         "The application was added. Select it to see its credentials.",
@@ -93,30 +93,30 @@ const DONE: [(&str, &str); 13] = [
     ("cleared", "All faults were ended."),
 ];
 
-impl Done {
+impl Notice {
     /// To a page that says what was done (303, so that reloading it does nothing again).
-    pub(super) fn at(path: &str, word: &str) -> Redirect {
+    pub(super) fn redirect(path: &str, key: &str) -> Redirect {
         debug_assert!(
-            DONE.iter().any(|(known, _)| *known == word),
-            "{word} says something"
+            NOTICES.iter().any(|(known, _)| *known == key),
+            "no notice for {key}"
         );
-        Redirect::to(&format!("{path}?done={word}"))
+        Redirect::to(&format!("{path}?done={key}"))
     }
 
     /// The title of the page, with what was done in front: it is the first that is read out.
-    pub(super) fn title(self, of_page: &str) -> String {
+    pub(super) fn title(self, page_title: &str) -> String {
         match self.0 {
-            Some(text) => format!("{text} {of_page}"),
-            None => of_page.to_owned(),
+            Some(text) => format!("{text} {page_title}"),
+            None => page_title.to_owned(),
         }
     }
 
-    pub(super) fn show(self) -> Markup {
+    pub(super) fn render(self) -> Markup {
         html! { @if let Some(text) = self.0 { p.notice role="status" { (text) } } }
     }
 }
 
-impl FromRequestParts<AuthorizationServer> for Done {
+impl FromRequestParts<AuthorizationServer> for Notice {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(
@@ -124,21 +124,21 @@ impl FromRequestParts<AuthorizationServer> for Done {
         _: &AuthorizationServer,
     ) -> Result<Self, Self::Rejection> {
         let query = parts.uri.query().unwrap_or_default();
-        let word = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "done");
-        let known = word.and_then(|(_, word)| DONE.iter().find(|(known, _)| *known == word));
+        let key = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "done");
+        let known = key.and_then(|(_, key)| NOTICES.iter().find(|(known, _)| *known == key));
         Ok(Self(known.map(|(_, text)| *text)))
     }
 }
 
 /// A request that has no page of its own to say what is wrong.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct ErrorPage {
     status: StatusCode,
     title: &'static str,
     text: String,
 }
 
-impl Problem {
+impl ErrorPage {
     pub(super) fn not_found() -> Self {
         Self {
             status: StatusCode::NOT_FOUND,
@@ -147,7 +147,7 @@ impl Problem {
         }
     }
 
-    pub(super) fn not_from_here() -> Self {
+    pub(super) fn invalid_csrf_token() -> Self {
         let text = "The form was not sent from this dashboard, or before the server was started anew. \
                     Go back, reload the page, and send it again.";
         Self {
@@ -181,7 +181,7 @@ impl Problem {
         }
     }
 
-    pub(super) fn no_room(text: String) -> Self {
+    pub(super) fn limit_reached(text: String) -> Self {
         Self {
             status: StatusCode::CONFLICT,
             title: "There is no room",
@@ -189,7 +189,7 @@ impl Problem {
         }
     }
 
-    pub(super) fn failed(text: String) -> Self {
+    pub(super) fn internal_error(text: String) -> Self {
         Self {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             title: "That did not work",
@@ -198,7 +198,7 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ErrorPage {
     fn into_response(self) -> Response {
         let body = html! {
             h1 { (self.title) }
@@ -210,7 +210,7 @@ impl IntoResponse for Problem {
 }
 
 /// A button that copies the text of an element; shown where scripts run.
-pub(super) fn copy(id: &str, what: &str) -> Markup {
+pub(super) fn copy_button(id: &str, what: &str) -> Markup {
     html! {
         button.button.copy type="button" data-copy=(id) hidden {
             "Copy" span.unseen { " " (what) }
@@ -220,7 +220,7 @@ pub(super) fn copy(id: &str, what: &str) -> Markup {
 
 /// A value to read and to copy.
 pub(super) fn value(id: &str, what: &str, text: &str) -> Markup {
-    html! { span.value { code #(id) { (text) } (copy(id, what)) } }
+    html! { span.value { code #(id) { (text) } (copy_button(id, what)) } }
 }
 
 /// A value that is hidden until it is asked for.
@@ -231,7 +231,7 @@ pub(super) fn hidden_value(id: &str, what: &str, text: &str) -> Markup {
                 summary { span.show { "Show" } span.hide { "Hide" } span.unseen { " " (what) } }
                 code #(id) { (text) }
             }
-            (copy(id, what))
+            (copy_button(id, what))
         }
     }
 }
@@ -240,18 +240,18 @@ pub(super) fn hidden_value(id: &str, what: &str, text: &str) -> Markup {
 pub(super) fn listing(id: &str, title: &str, text: &str) -> Markup {
     html! {
         div.listing {
-            div.bar { h3 { (title) } (copy(id, title)) }
+            div.bar { h3 { (title) } (copy_button(id, title)) }
             (lines(id, title, text))
         }
     }
 }
 
 /// Lines that hold something secret: hidden until they are asked for, but copied as they are.
-pub(super) fn hidden_listing(id: &str, title: &str, holds: &str, text: &str) -> Markup {
+pub(super) fn hidden_listing(id: &str, title: &str, contains: &str, text: &str) -> Markup {
     html! {
         div.listing {
-            div.bar { h3 { (title) } (copy(id, title)) }
-            details { summary { "Show" span.unseen { " " (title) } ", with the " (holds) " in it" } (lines(id, title, text)) }
+            div.bar { h3 { (title) } (copy_button(id, title)) }
+            details { summary { "Show" span.unseen { " " (title) } ", with the " (contains) " in it" } (lines(id, title, text)) }
         }
     }
 }

@@ -24,17 +24,14 @@ mod text;
 mod token_request;
 mod try_token;
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
-
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use http::header;
 
-use self::session::Sessions;
-use self::token_request::Trial;
+use self::session::CsrfKey;
+use self::token_request::TokenRequests;
 use super::extractor::MAX_BODY;
 use super::{AuthorizationServer, Inner};
 use crate::error::ConfigError;
@@ -42,16 +39,16 @@ use crate::error::ConfigError;
 /// What the dashboard itself remembers.
 #[derive(Debug)]
 pub(super) struct Dashboard {
-    sessions: Sessions,
+    csrf_key: CsrfKey,
     /// The last tokens that were tried, one for an application.
-    trials: Mutex<VecDeque<Trial>>,
+    token_requests: TokenRequests,
 }
 
 impl Dashboard {
     pub(super) fn new() -> Result<Self, ConfigError> {
         Ok(Self {
-            sessions: Sessions::new()?,
-            trials: Mutex::default(),
+            csrf_key: CsrfKey::new()?,
+            token_requests: TokenRequests::default(),
         })
     }
 }
@@ -68,13 +65,13 @@ pub(super) fn router(server: &AuthorizationServer) -> Router<AuthorizationServer
             "/applications/{client_id}",
             get(application::show).post(application::change),
         )
-        .route("/try", get(try_token::choose).post(try_token::request))
+        .route("/try", get(try_token::index).post(try_token::request))
         .route("/try/{client_id}", get(try_token::show))
         .route("/keys", get(keys::list).post(keys::change))
         .route("/activity", get(activity::list))
         .route("/faults", get(faults::list).post(faults::switch))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn_with_state(server.clone(), session::keep));
+        .layer(from_fn_with_state(server.clone(), session::attach_session));
     let asset = |kind: &'static str, text: &'static str| {
         get(async move || ([(header::CONTENT_TYPE, kind)], text))
     };
@@ -91,5 +88,5 @@ pub(super) fn router(server: &AuthorizationServer) -> Router<AuthorizationServer
             "/dashboard/icon.svg",
             asset("image/svg+xml", include_str!("icon.svg")),
         )
-        .layer(from_fn_with_state(server.clone(), guard::stand))
+        .layer(from_fn_with_state(server.clone(), guard::guard))
 }

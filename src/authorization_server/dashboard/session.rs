@@ -16,13 +16,13 @@ use super::AuthorizationServer;
 use crate::error::ConfigError;
 
 /// The field of the token in every form.
-const FIELD: &str = "csrf_token";
+const CSRF_FIELD: &str = "csrf_token";
 
 /// What the tokens are made with; gone with the process.
 #[derive(Debug)]
-pub(super) struct Sessions(hmac::Key);
+pub(super) struct CsrfKey(hmac::Key);
 
-impl Sessions {
+impl CsrfKey {
     pub(super) fn new() -> Result<Self, ConfigError> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new());
         key.map(Self)
@@ -40,14 +40,14 @@ pub(super) struct Session {
 impl Session {
     /// The hidden field that every form needs.
     pub(super) fn field(&self) -> Markup {
-        html! { input type="hidden" name=(FIELD) value=(self.token); }
+        html! { input type="hidden" name=(CSRF_FIELD) value=(self.token); }
     }
 
     /// Whether a form is from one of our pages.
-    pub(super) fn has_sent(&self, form: &[(String, String)]) -> bool {
+    pub(super) fn has_valid_token(&self, form: &[(String, String)]) -> bool {
         let token = form
             .iter()
-            .find(|(name, _)| name == FIELD)
+            .find(|(name, _)| name == CSRF_FIELD)
             .map(|(_, value)| value);
         let token = token
             .and_then(|token| URL_SAFE_NO_PAD.decode(token).ok())
@@ -57,7 +57,7 @@ impl Session {
 }
 
 /// Gives every request its session, and a browser without one its cookie.
-pub(super) async fn keep(
+pub(super) async fn attach_session(
     State(server): State<AuthorizationServer>,
     mut request: Request,
     next: Next,
@@ -69,9 +69,9 @@ pub(super) async fn keep(
         .split_once(':')
         .map_or("0", |(_, port)| port);
     let name = format!("dashboard-{port}");
-    let known = cookie(request.headers(), &name);
+    let known = session_cookie(request.headers(), &name);
     let id = known.clone().unwrap_or_else(new_id);
-    let tag = hmac::sign(&server.0.dashboard.sessions.0, id.as_bytes());
+    let tag = hmac::sign(&server.0.dashboard.csrf_key.0, id.as_bytes());
     request.extensions_mut().insert(Session {
         token: URL_SAFE_NO_PAD.encode(tag),
         tag,
@@ -91,7 +91,7 @@ fn new_id() -> String {
 }
 
 /// The id in our cookie, if it looks like one.
-fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+fn session_cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     let fields = headers
         .get_all(header::COOKIE)
         .iter()

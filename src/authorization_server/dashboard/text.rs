@@ -6,7 +6,7 @@ use crate::clock::UnixTime;
 use crate::error::ConfigError;
 
 /// A duration in its two largest units.
-pub(super) fn span(duration: Duration) -> String {
+pub(super) fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {
@@ -19,15 +19,15 @@ pub(super) fn span(duration: Duration) -> String {
 }
 
 /// How long ago something was.
-pub(super) fn ago(then: UnixTime, now: UnixTime) -> String {
+pub(super) fn format_age(then: UnixTime, now: UnixTime) -> String {
     match now.saturating_since(then) {
         Duration::ZERO => "just now".to_owned(),
-        age => format!("{} ago", span(age)),
+        age => format!("{} ago", format_duration(age)),
     }
 }
 
 /// Date and time in UTC.
-pub(super) fn date(time: UnixTime) -> String {
+pub(super) fn format_date(time: UnixTime) -> String {
     // The last second of the year 9999 is as far as dates are written.
     let time = Duration::from_secs(time.as_secs().min(253_402_300_799));
     UNIX_EPOCH
@@ -37,7 +37,7 @@ pub(super) fn date(time: UnixTime) -> String {
 }
 
 /// How long something took.
-pub(super) fn took(duration: Duration) -> String {
+pub(super) fn format_elapsed(duration: Duration) -> String {
     match duration.as_millis() {
         0 => "< 1 ms".to_owned(),
         millis @ ..1000 => format!("{millis} ms"),
@@ -46,7 +46,7 @@ pub(super) fn took(duration: Duration) -> String {
 }
 
 /// An error as a sentence.
-pub(super) fn sentence(error: &ConfigError) -> String {
+pub(super) fn error_sentence(error: &ConfigError) -> String {
     let text = error.to_string();
     let mut rest = text.chars();
     let first = rest.next().into_iter().flat_map(char::to_uppercase);
@@ -54,10 +54,10 @@ pub(super) fn sentence(error: &ConfigError) -> String {
 }
 
 /// A number of things.
-pub(super) fn count(number: usize, one: &str) -> String {
-    match number {
-        1 => format!("1 {one}"),
-        _ => format!("{number} {one}s"),
+pub(super) fn pluralize(count: usize, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_have_two_units() {
+    fn durations_have_their_two_largest_units() {
         for (seconds, shown) in [
             (0, "0 s"),
             (59, "59 s"),
@@ -75,18 +75,18 @@ mod tests {
             (90_000, "1 day 1 h"),
             (200_000, "2 days 7 h"),
         ] {
-            assert_eq!(span(Duration::from_secs(seconds)), shown);
+            assert_eq!(format_duration(Duration::from_secs(seconds)), shown);
         }
     }
 
     #[test]
-    fn dates_end_with_the_year_9999() {
+    fn dates_are_capped_at_the_year_9999() {
         assert_eq!(
-            date(UnixTime::from_secs(0)),
+            format_date(UnixTime::from_secs(0)),
             "Thu, 01 Jan 1970 00:00:00 GMT"
         );
         assert_eq!(
-            date(UnixTime::from_secs(u64::MAX)),
+            format_date(UnixTime::from_secs(u64::MAX)),
             "Fri, 31 Dec 9999 23:59:59 GMT"
         );
     }

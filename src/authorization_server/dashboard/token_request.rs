@@ -1,7 +1,7 @@
 //! Asking for a token as an application asks for it, and remembering what came of it.
 
 use std::collections::VecDeque;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,18 +13,18 @@ use serde_json::Value;
 use url::form_urlencoded;
 
 use super::super::applications::Registration;
-use super::{AuthorizationServer, Dashboard};
+use super::AuthorizationServer;
 use crate::transport::Transport;
 
 /// So many are remembered.
-const KEPT: usize = 16;
+const CAPACITY: usize = 16;
 
 /// A scripted fault may never answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What an application was answered the last time.
 #[derive(Clone, Debug)]
-pub(super) struct Trial {
+pub(super) struct TokenRequest {
     pub(super) client_id: String,
     pub(super) scope: String,
     /// Whom the token is for; empty for the application itself.
@@ -36,49 +36,53 @@ pub(super) struct Trial {
 pub(super) enum Outcome {
     Issued(SecretString),
     /// An error response (RFC 6749 §5.2).
-    Refused {
+    Error {
         status: StatusCode,
         error: String,
         description: String,
     },
     /// Anything else, such as what a fault makes.
-    Unusable(String),
+    Failed(String),
 }
 
-impl Trial {
+impl TokenRequest {
     /// The token, if there is one.
     pub(super) fn token(&self) -> Option<&str> {
         match &self.outcome {
             Outcome::Issued(token) => Some(token.expose_secret()),
-            Outcome::Refused { .. } | Outcome::Unusable(_) => None,
+            Outcome::Error { .. } | Outcome::Failed(_) => None,
         }
     }
 }
 
-impl Dashboard {
-    pub(super) fn remember(&self, trial: Trial) {
-        let mut trials = self.trials();
-        trials.retain(|other| other.client_id != trial.client_id);
-        if trials.len() == KEPT {
-            trials.pop_front();
+/// The last token request of each application.
+#[derive(Debug, Default)]
+pub(super) struct TokenRequests(Mutex<VecDeque<TokenRequest>>);
+
+impl TokenRequests {
+    pub(super) fn insert(&self, request: TokenRequest) {
+        let mut requests = self.lock();
+        requests.retain(|other| other.client_id != request.client_id);
+        if requests.len() == CAPACITY {
+            requests.pop_front();
         }
-        trials.push_back(trial);
+        requests.push_back(request);
     }
 
-    pub(super) fn trial_of(&self, client_id: &str) -> Option<Trial> {
-        self.trials()
+    pub(super) fn get(&self, client_id: &str) -> Option<TokenRequest> {
+        self.lock()
             .iter()
-            .find(|trial| trial.client_id == client_id)
+            .find(|request| request.client_id == client_id)
             .cloned()
     }
 
-    fn trials(&self) -> MutexGuard<'_, VecDeque<Trial>> {
-        self.trials.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, VecDeque<TokenRequest>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Asks the token endpoint itself, its faults included.
-pub(super) async fn ask(
+pub(super) async fn request_token(
     server: &AuthorizationServer,
     application: &Registration,
     scope: &str,
@@ -87,26 +91,26 @@ pub(super) async fn ask(
     let request = Request::post(server.token_endpoint().as_str())
         .header(
             header::AUTHORIZATION,
-            format!("Basic {}", basic(application)),
+            format!("Basic {}", basic_credentials(application)),
         )
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .body(Bytes::from(token_request(scope, audience)));
+        .body(Bytes::from(form_body(scope, audience)));
     let Ok(request) = request else {
-        return Outcome::Unusable("The request could not be made.".to_owned());
+        return Outcome::Failed("The request could not be made.".to_owned());
     };
     let transport = server.transport();
-    match tokio::time::timeout(PATIENCE, transport.send(request, super::MAX_BODY)).await {
-        Err(_) => Outcome::Unusable(format!(
+    match tokio::time::timeout(TIMEOUT, transport.send(request, super::MAX_BODY)).await {
+        Err(_) => Outcome::Failed(format!(
             "There was no answer within {} s.",
-            PATIENCE.as_secs()
+            TIMEOUT.as_secs()
         )),
-        Ok(Err(error)) => Outcome::Unusable(format!("There was no usable answer: {error}.")),
-        Ok(Ok(response)) => read(response.status(), response.body()),
+        Ok(Err(error)) => Outcome::Failed(format!("There was no usable answer: {error}.")),
+        Ok(Ok(response)) => parse_response(response.status(), response.body()),
     }
 }
 
 /// RFC 6749 §4.4.2, with the `audience` of App ID.
-fn token_request(scope: &str, audience: &str) -> String {
+fn form_body(scope: &str, audience: &str) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("grant_type", "client_credentials");
     for (name, value) in [("scope", scope), ("audience", audience)] {
@@ -117,24 +121,24 @@ fn token_request(scope: &str, audience: &str) -> String {
     form.finish()
 }
 
-fn read(status: StatusCode, body: &[u8]) -> Outcome {
+fn parse_response(status: StatusCode, body: &[u8]) -> Outcome {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
     if let (StatusCode::OK, Some(token)) = (status, text("access_token")) {
         return Outcome::Issued(token.into());
     }
     match text("error") {
-        Some(error) => Outcome::Refused {
+        Some(error) => Outcome::Error {
             status,
             error,
             description: text("error_description").unwrap_or_default(),
         },
-        None => Outcome::Unusable(format!("The answer was {status}, and no token response.")),
+        None => Outcome::Failed(format!("The answer was {status}, and no token response.")),
     }
 }
 
 /// The credentials of Basic authentication (RFC 7617 §2).
-pub(super) fn basic(application: &Registration) -> String {
+pub(super) fn basic_credentials(application: &Registration) -> String {
     STANDARD.encode(format!(
         "{}:{}",
         application.client_id,

@@ -13,14 +13,14 @@ use super::super::applications::Registration;
 use super::application::find;
 use super::commands::commands;
 use super::form::Form;
-use super::layout::{Problem, Tab, listing, page};
+use super::layout::{ErrorPage, Tab, listing, page};
 use super::session::Session;
-use super::text::{date, span};
-use super::token_request::{Outcome, Trial, ask};
+use super::text::{format_date, format_duration};
+use super::token_request::{Outcome, TokenRequest, request_token};
 use super::{AuthorizationServer, Inner};
 use crate::clock::UnixTime;
 
-pub(super) async fn choose(
+pub(super) async fn index(
     State(server): State<AuthorizationServer>,
     Extension(session): Extension<Session>,
 ) -> Markup {
@@ -31,7 +31,7 @@ pub(super) async fn show(
     State(server): State<AuthorizationServer>,
     Extension(session): Extension<Session>,
     Path(client_id): Path<String>,
-) -> Result<Markup, Problem> {
+) -> Result<Markup, ErrorPage> {
     let application = find(&server.0, &client_id)?;
     Ok(render(&server.0, &session, Some(&application)))
 }
@@ -39,36 +39,40 @@ pub(super) async fn show(
 pub(super) async fn request(
     State(server): State<AuthorizationServer>,
     form: Form,
-) -> Result<Redirect, Problem> {
+) -> Result<Redirect, ErrorPage> {
     let application = find(&server.0, form.field("application"))?;
     let scope = form.list("scope").join(" ");
     let audience = match form.field("audience") {
         "" => String::new(),
         other => find(&server.0, other)?.client_id,
     };
-    let outcome = ask(&server, &application, &scope, &audience).await;
+    let outcome = request_token(&server, &application, &scope, &audience).await;
     let client_id = application.client_id;
-    let to = Redirect::to(&format!("/try/{client_id}"));
-    server.0.dashboard.remember(Trial {
+    let redirect = Redirect::to(&format!("/try/{client_id}"));
+    server.0.dashboard.token_requests.insert(TokenRequest {
         client_id,
         scope,
         audience,
         outcome,
     });
-    Ok(to)
+    Ok(redirect)
 }
 
-fn render(server: &Inner, session: &Session, chosen: Option<&Registration>) -> Markup {
+fn render(server: &Inner, session: &Session, selected: Option<&Registration>) -> Markup {
     let applications = server.state().applications.clone();
-    let is_there = |client_id: &str| applications.iter().any(|one| one.client_id == client_id);
+    let exists = |client_id: &str| applications.iter().any(|one| one.client_id == client_id);
     // One for an application that was deleted meanwhile is over.
-    let trial = chosen
-        .and_then(|chosen| server.dashboard.trial_of(&chosen.client_id))
-        .filter(|trial| trial.audience.is_empty() || is_there(&trial.audience));
-    let is_chosen =
-        |one: &Registration| chosen.is_some_and(|chosen| chosen.client_id == one.client_id);
-    let scope = trial.as_ref().map_or("", |trial| trial.scope.as_str());
-    let audience = trial.as_ref().map_or("", |trial| trial.audience.as_str());
+    let last_request = selected
+        .and_then(|selected| server.dashboard.token_requests.get(&selected.client_id))
+        .filter(|request| request.audience.is_empty() || exists(&request.audience));
+    let is_selected =
+        |one: &Registration| selected.is_some_and(|selected| selected.client_id == one.client_id);
+    let scope = last_request
+        .as_ref()
+        .map_or("", |request| request.scope.as_str());
+    let audience = last_request
+        .as_ref()
+        .map_or("", |request| request.audience.as_str());
     let body = html! {
         h1 { "Try it" }
         @if applications.is_empty() {
@@ -80,7 +84,7 @@ fn render(server: &Inner, session: &Session, chosen: Option<&Registration>) -> M
                     div {
                         label for="application" { "Application" }
                         select #application name="application" {
-                            @for one in &applications { option value=(one.client_id) selected[is_chosen(one)] { (one.name) } }
+                            @for one in &applications { option value=(one.client_id) selected[is_selected(one)] { (one.name) } }
                         }
                     }
                     div {
@@ -101,15 +105,15 @@ fn render(server: &Inner, session: &Session, chosen: Option<&Registration>) -> M
                 div.actions { button.button.primary type="submit" { "Request a token" } }
             }
         }
-        @if let Some(trial) = &trial { (result(&trial.outcome, server.clock.now())) }
-        @if let Some(application) = chosen { (commands(server, application, trial.as_ref())) }
+        @if let Some(request) = &last_request { (result(&request.outcome, server.clock.now())) }
+        @if let Some(application) = selected { (commands(server, application, last_request.as_ref())) }
     };
-    let title = match trial.as_ref().map(|trial| &trial.outcome) {
+    let title = match last_request.as_ref().map(|request| &request.outcome) {
         None => "Try it",
         Some(Outcome::Issued(_)) => "Token issued: Try it",
-        Some(Outcome::Refused { .. } | Outcome::Unusable(_)) => "No token: Try it",
+        Some(Outcome::Error { .. } | Outcome::Failed(_)) => "No token: Try it",
     };
-    page(Some(Tab::TryIt), title, &body)
+    page(Some(Tab::TryToken), title, &body)
 }
 
 fn result(outcome: &Outcome, now: UnixTime) -> Markup {
@@ -117,19 +121,19 @@ fn result(outcome: &Outcome, now: UnixTime) -> Markup {
         section.card aria-labelledby="result" {
             h2 #result { "Answer" }
             @match outcome {
-                Outcome::Issued(token) => (taken_apart(token.expose_secret(), now)),
-                Outcome::Refused { status, error, description } => {
+                Outcome::Issued(token) => (decode_token(token.expose_secret(), now)),
+                Outcome::Error { status, error, description } => {
                     p { span.badge.bad { (status.as_str()) } " " code { (error) } }
                     p { (description) }
                 }
-                Outcome::Unusable(reason) => { p { span.badge.bad { "No token" } " " (reason) } }
+                Outcome::Failed(reason) => { p { span.badge.bad { "No token" } " " (reason) } }
             }
         }
     }
 }
 
 /// Header and claims, read without judging them.
-fn taken_apart(token: &str, now: UnixTime) -> Markup {
+fn decode_token(token: &str, now: UnixTime) -> Markup {
     let mut parts = token.split('.').map(|part| {
         let part = URL_SAFE_NO_PAD.decode(part).unwrap_or_default();
         serde_json::from_slice::<Value>(&part).unwrap_or_default()
@@ -148,9 +152,9 @@ fn taken_apart(token: &str, now: UnixTime) -> Markup {
             span.badge.good { "200" } " Token issued"
             @match expires_at {
                 Some(until) if now < until => {
-                    ", good for another " strong { (span(until.saturating_since(now))) } " (until " (date(until)) ")"
+                    ", good for another " strong { (format_duration(until.saturating_since(now))) } " (until " (format_date(until)) ")"
                 }
-                Some(until) => { ", " strong { "expired" } " (" (date(until)) ")" }
+                Some(until) => { ", " strong { "expired" } " (" (format_date(until)) ")" }
                 None => ", without an end"
             }
         }
