@@ -1,5 +1,6 @@
-//! The last requests to the endpoints that clients and resource servers use, and what came of
-//! them. Neither secrets nor tokens get in: only what the server itself found out.
+//! A log of the last requests to the endpoints that clients and resource servers use.
+//!
+//! It records what the server has established itself, never secrets, tokens or request content.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -17,10 +18,10 @@ use super::faults::{self, EndpointKind, InjectedFault};
 use super::token_endpoint::IssuedTo;
 use crate::clock::UnixTime;
 
-/// So many requests are remembered.
+/// Number of requests in the log.
 const CAPACITY: usize = 100;
 
-/// A ring of the last requests.
+/// A bounded log of the last requests.
 #[derive(Debug, Default)]
 pub(super) struct ActivityLog(Mutex<VecDeque<Entry>>);
 
@@ -30,18 +31,18 @@ pub(super) struct Entry {
     pub(super) at: UnixTime,
     pub(super) duration: Duration,
     pub(super) endpoint: EndpointKind,
-    /// `None`: the caller left before there was an answer.
+    /// `None` if the caller disconnected before the response.
     pub(super) status: Option<StatusCode>,
-    /// Of a refusal (RFC 6749 §5.2).
+    /// The error code of an error response (RFC 6749 §5.2).
     pub(super) error: Option<&'static str>,
-    /// The scripted fault that spoiled the answer.
+    /// The name of the injected fault.
     pub(super) fault: Option<&'static str>,
-    /// To whom a token was issued.
+    /// The client that a token was issued to.
     pub(super) client_id: Option<String>,
 }
 
 impl ActivityLog {
-    /// The last requests, the latest first.
+    /// Returns the entries, the latest first.
     pub(super) fn entries(&self) -> Vec<Entry> {
         self.0
             .lock()
@@ -61,7 +62,7 @@ impl ActivityLog {
     }
 }
 
-/// Stands before the endpoints, and before their faults.
+/// Middleware that records requests. Runs outside [`faults::inject`], so that it sees faults.
 pub(super) async fn record(
     State(server): State<AuthorizationServer>,
     request: Request,
@@ -99,7 +100,7 @@ pub(super) async fn record(
     response
 }
 
-/// Writes its entry down when the request is over, also when the caller left.
+/// Adds its entry to the log on drop, which also covers requests whose caller disconnected.
 struct Recorder {
     server: AuthorizationServer,
     entry: Option<Entry>,

@@ -1,4 +1,4 @@
-//! Registered applications: what they are called, and what they may ask for.
+//! Registered applications, their scopes and roles.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -15,33 +15,33 @@ use crate::error::ConfigError;
 const MAX_SCOPES: usize = 50;
 const MAX_NAME: usize = 50;
 
-/// The scope that App ID gives to every token that was asked for without one.
+/// The scope that App ID grants to every token request without `scope`.
 pub(super) const DEFAULT_SCOPE: &str = "appid_default";
 
-/// One application, as it is kept.
+/// An application as it is stored.
 #[derive(Clone, Debug)]
 pub(super) struct Registration {
     pub(super) client_id: String,
     pub(super) secret: SecretString,
     pub(super) name: String,
-    /// `regularwebapp` or `singlepageapp`; the latter has no secret that counts.
+    /// `regularwebapp` or `singlepageapp`; the secret of the latter is not accepted.
     pub(super) kind: String,
     pub(super) scopes: Vec<String>,
     pub(super) role_ids: Vec<String>,
 }
 
-/// A role: scopes of applications under a name.
+/// A role: a named set of scopes of applications.
 #[derive(Clone, Debug)]
 pub(super) struct Role {
     pub(super) id: String,
     pub(super) name: String,
     pub(super) description: String,
-    /// Client id of an application, and the scopes of it.
+    /// Client id of an application, with scopes of that application.
     pub(super) access: Vec<(String, Vec<String>)>,
 }
 
 impl Registration {
-    /// What an application must be, wherever it comes from.
+    /// Validates an application from the API, the dashboard or the state file.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         check_name(&self.name)?;
         if !matches!(self.kind.as_str(), "regularwebapp" | "singlepageapp") {
@@ -54,10 +54,7 @@ impl Registration {
             return Err(ConfigError::without_value("secret", "must not be empty"));
         }
         if self.scopes.len() > MAX_SCOPES {
-            return Err(ConfigError::without_value(
-                "scopes",
-                "must not be more than 50",
-            ));
+            return Err(ConfigError::without_value("scopes", "must be at most 50"));
         }
         check_scopes(&self.scopes)
     }
@@ -74,7 +71,7 @@ impl Registration {
 }
 
 impl Role {
-    /// What a role must be, wherever it comes from.
+    /// Validates a role from the API, the dashboard or the state file.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         check_name(&self.name)?;
         self.access
@@ -83,7 +80,7 @@ impl Role {
     }
 }
 
-/// Each item once, in the order of their first occurrence, in linear time.
+/// Removes duplicates in linear time; the order of first occurrence is preserved.
 pub(super) fn distinct<T: Copy + Eq + Hash>(items: impl Iterator<Item = T>) -> Vec<T> {
     let mut seen = HashSet::new();
     items.filter(|item| seen.insert(*item)).collect()
@@ -93,7 +90,8 @@ fn check_scopes(scopes: &[String]) -> Result<(), ConfigError> {
     match scopes.iter().find(|scope| !is_scope_name(scope)) {
         None => Ok(()),
         Some(bad) => {
-            let reason = "must be lower-case letters, digits, `.` and `_`, fewer than 50, and not start with appid or openid";
+            let reason = "must consist of fewer than 50 lower-case letters, digits, `.` and `_`, \
+                          and not start with appid or openid";
             Err(ConfigError::new("scope", bad, reason))
         }
     }
@@ -144,7 +142,7 @@ impl RegisteredApplication {
         &self.registration.secret
     }
 
-    /// What people call it.
+    /// Its display name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.registration.name
@@ -155,12 +153,12 @@ impl RegisteredApplication {
         ClientCredentials::new(self.client_id(), self.secret().clone())
     }
 
-    /// Assigns scopes, in place of those that it had.
+    /// Replaces the scopes that are assigned to it.
     ///
     /// # Errors
     ///
-    /// If there are more than 50, or one is no scope name as App ID has them: lower-case letters,
-    /// digits, `.` and `_`, fewer than 50, not starting with `appid` or `openid`.
+    /// If there are more than 50 scopes, or one is not an App ID scope name: fewer than 50
+    /// lower-case letters, digits, `.` and `_`, not starting with `appid` or `openid`.
     pub fn set_scopes<'a>(
         &self,
         scopes: impl IntoIterator<Item = &'a str>,
@@ -177,7 +175,7 @@ impl RegisteredApplication {
             })
     }
 
-    /// What a token holds that is asked for without a scope.
+    /// The scopes of a token that was requested without `scope`.
     pub(super) fn granted_scopes(&self) -> Vec<String> {
         let state = self.server.0.state();
         let assigned = state
@@ -188,7 +186,7 @@ impl RegisteredApplication {
             .collect()
     }
 
-    /// Its App ID service credentials, as a binding holds them. The secret is among them.
+    /// Its App ID service credentials, including the secret, as in a service binding.
     #[must_use]
     pub fn service_credentials(&self) -> Value {
         let url = self.server.0.oauth_url(Version::V4);
@@ -203,11 +201,11 @@ impl RegisteredApplication {
         })
     }
 
-    /// Its App ID binding, from which both ends are made.
+    /// Its App ID binding, which builds resource servers and token managers.
     ///
     /// # Errors
     ///
-    /// If the tenant cannot be one of App ID's.
+    /// If the tenant id is not valid in App ID.
     pub fn binding(&self) -> Result<Binding, ConfigError> {
         Binding::from_json(&self.service_credentials().to_string())
     }
@@ -220,7 +218,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts how often it is compared with another.
+    /// Counts its comparisons.
     #[derive(Clone, Copy)]
     struct Counted<'a>(u32, &'a Cell<usize>);
 
@@ -242,12 +240,12 @@ mod tests {
     #[test]
     fn distinct_takes_linear_time() {
         let compared = Cell::new(0);
-        // As many as a body has room for.
+        // The most that fit into a request body.
         let count = 30_000;
         let unique = distinct((0..count).chain(0..count).map(|n| Counted(n, &compared)));
         assert!(
             unique.iter().map(|one| one.0).eq(0..count),
-            "each once, in their order"
+            "each item once, in order"
         );
         assert!(
             compared.get() < 10 * 30_000,

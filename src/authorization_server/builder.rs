@@ -1,4 +1,4 @@
-//! From settings to a server, in-process or on a loopback port.
+//! The builder of a server, and a server that is bound to a loopback port.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,16 +20,18 @@ use crate::error::ConfigError;
 use crate::jwt::Algorithm;
 use crate::oauth::Endpoint;
 
-/// The tenant of App ID's guide.
+/// The tenant id in App ID's documentation.
 const DEFAULT_TENANT_ID: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
 
-/// Nobody resolves this name (RFC 6761 §6.2): in-process is the only way there.
+/// `.test` names do not resolve (RFC 6761 §6.2), so this URL works in-process only.
 const IN_PROCESS_BASE_URL: &str = "https://authorization-server.test";
 
-/// After a shutdown requests in flight have so long; a scripted hang would take for ever.
+/// Time for requests in flight to finish. Bounded, because [`Fault::Hang`] never finishes.
+///
+/// [`Fault::Hang`]: super::Fault::Hang
 const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(3);
 
-/// Settings of an [`AuthorizationServer`].
+/// A builder for an [`AuthorizationServer`].
 #[derive(Debug)]
 #[must_use]
 pub struct AuthorizationServerBuilder {
@@ -53,63 +55,65 @@ impl AuthorizationServerBuilder {
         }
     }
 
-    /// The tenant that it serves: letters, digits and `-`. Default: the one of App ID's guide.
+    /// Sets the tenant id: letters, digits and `-`. Default: the one in App ID's documentation.
     pub fn tenant_id(mut self, tenant_id: impl Into<String>) -> Self {
         self.tenant_id = tenant_id.into();
         self
     }
 
-    /// How long its access tokens live. Default: an hour.
+    /// Sets the lifetime of access tokens. Default: one hour.
     pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
         self.token_lifetime = lifetime;
         self
     }
 
-    /// What its keys are for. Default: RS256.
+    /// Sets the signature algorithm. Default: RS256.
     pub fn algorithm(mut self, algorithm: Algorithm) -> Self {
         self.algorithm = algorithm;
         self
     }
 
-    /// The clock by which it issues. Default: [`SystemClock`].
+    /// Sets the clock for issued tokens and keys. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// What the management API expects as a bearer token. Default: a random one.
+    /// Sets the bearer token of the management API. Default: a random token.
     pub fn management_token(mut self, token: impl Into<SecretString>) -> Self {
         self.management_token = Some(token.into());
         self
     }
 
-    /// Keeps applications and keys in this file, so that they outlive a restart. A link is
-    /// followed, and must lead to a file. Default: in memory.
+    /// Stores applications and keys in this file across restarts. Default: in memory.
     ///
-    /// On Unix the file has mode 0600. One that others can read is given this mode; one that others
-    /// can write, or that belongs to another user than the process runs as, is refused and not
-    /// changed.
+    /// A symbolic link is followed and must lead to a file. On Unix the file gets mode 0600. An
+    /// existing file that other users can read is changed to this mode. A file that other users
+    /// can write, or that belongs to another user than the process, is an error and stays as it
+    /// is.
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
         self
     }
 
-    /// A server without a socket, to be called through its
-    /// [`transport`](AuthorizationServer::transport).
+    /// Builds a server without a socket.
+    ///
+    /// Call it through its [`transport`](AuthorizationServer::transport).
     ///
     /// # Errors
     ///
-    /// If a setting cannot be used, or the state file is damaged or of another tenant.
+    /// If a setting is invalid, or if the state file is damaged or belongs to another tenant.
     pub fn build(self) -> Result<AuthorizationServer, ConfigError> {
         self.build_at(IN_PROCESS_BASE_URL.to_owned())
     }
 
-    /// A server on a loopback port; 0 takes a free one. It answers as soon as
-    /// [`BoundServer::serve`] is polled.
+    /// Builds a server on a loopback port; 0 selects a free port.
+    ///
+    /// It accepts requests once [`BoundServer::serve`] is polled.
     ///
     /// # Errors
     ///
-    /// As [`build`](Self::build), and if the port is taken.
+    /// Like [`build`](Self::build), and if the port is in use.
     pub async fn bind(self, port: u16) -> Result<BoundServer, ConfigError> {
         let port_error =
             |error: std::io::Error| ConfigError::new("port", port.to_string(), error.to_string());
@@ -149,7 +153,7 @@ impl AuthorizationServerBuilder {
             return Err(ConfigError::new(
                 "token lifetime",
                 format!("{token_lifetime:?}"),
-                "must be a second or more",
+                "must be at least one second",
             ));
         }
         Endpoint::new(&base_url)?;
@@ -166,7 +170,7 @@ impl AuthorizationServerBuilder {
         let store = Store::new(state_file)?;
         let state = match store.load(&tenant_id)? {
             Some(mut state) => {
-                // Another algorithm than last time: it is signed with from now on.
+                // The algorithm has changed since the state was saved: rotate to it.
                 if state.keys.current().algorithm() != algorithm {
                     let key = SigningKey::generate(new_kid(&tenant_id), algorithm, clock.now())?;
                     state.keys.rotate(key, clock.now(), token_lifetime);
@@ -196,9 +200,9 @@ impl AuthorizationServerBuilder {
     }
 }
 
-/// A server that has its port.
+/// A server that is bound to a port.
 #[derive(Debug)]
-#[must_use = "it answers only while it is served"]
+#[must_use = "requests are answered only while `serve` is polled"]
 pub struct BoundServer {
     server: AuthorizationServer,
     listener: TcpListener,
@@ -212,14 +216,15 @@ impl BoundServer {
         &self.server
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers requests, those to the dashboard included, until `shutdown` ends; then those in
-    /// flight have a moment to be answered.
+    /// Serves the endpoints and the dashboard until `shutdown` completes.
+    ///
+    /// Requests in flight then have three seconds to finish.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) {
         let (shutdown_sender, mut shutdown_started) = tokio::sync::watch::channel(false);
         let shutdown = async move {

@@ -1,4 +1,4 @@
-//! The routes, the documents that need no credentials, and the shape of errors.
+//! The routes, and the documents that need no credentials.
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
@@ -15,10 +15,10 @@ use super::{
     token_endpoint,
 };
 
-/// For how long keys and metadata may be kept.
+/// `Cache-Control` of the key set and the metadata.
 const DOCUMENT_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-/// The endpoints, and the dashboard beside them: no fault spoils it, as that is where faults end.
+/// The endpoints and the dashboard. Faults do not apply to the dashboard, which removes them.
 pub(super) fn router_with_dashboard(server: AuthorizationServer) -> Router {
     router(server.clone()).merge(dashboard::router(&server).with_state(server))
 }
@@ -30,8 +30,8 @@ pub(super) fn router(server: AuthorizationServer) -> Router {
         .route("/publickeys", get(keys))
         .route("/publickey", get(current_key))
         .route("/.well-known/openid-configuration", get(metadata));
-    // RFC 8414 §3.1 places the metadata before the issuer's path, OpenID Connect Discovery §4
-    // behind it.
+    // RFC 8414 §3.1 inserts the well-known path before the issuer's path, OpenID Connect
+    // Discovery §4 appends it.
     let well_known = Router::new()
         .route(
             "/oauth-authorization-server/oauth/{version}/{tenant}",
@@ -58,7 +58,7 @@ pub(super) fn router(server: AuthorizationServer) -> Router {
         .with_state(server)
 }
 
-/// Everything is below a tenant, and there is one.
+/// Rejects requests for another tenant or API version.
 async fn check_tenant(
     State(server): State<AuthorizationServer>,
     Path(path): Path<Vec<(String, String)>>,
@@ -87,7 +87,7 @@ async fn keys(State(server): State<AuthorizationServer>, headers: HeaderMap) -> 
     cacheable_json(&headers, &json!({ "keys": jwks }))
 }
 
-/// Version 3 also publishes the current key by itself.
+/// The current key alone, which only version 3 publishes.
 async fn current_key(
     State(server): State<AuthorizationServer>,
     Path(path): Path<Vec<(String, String)>>,
@@ -100,7 +100,7 @@ async fn current_key(
     Ok(cacheable_json(&headers, &jwk))
 }
 
-/// The metadata (OpenID Connect Discovery §3, RFC 8414 §2), as App ID fills it.
+/// The metadata (OpenID Connect Discovery §3, RFC 8414 §2) with App ID's members.
 async fn metadata(
     State(server): State<AuthorizationServer>,
     Path(path): Path<Vec<(String, String)>>,
@@ -126,8 +126,8 @@ async fn metadata(
     Ok(cacheable_json(&headers, &document))
 }
 
-/// The metadata of the issuer whose identifier has this path: that of version 4. Version 3 has a
-/// bare host as its issuer, so that no document may be here (RFC 8414 §3.3).
+/// The metadata at a path that is derived from the issuer identifier. Only version 4 has one: the
+/// issuer of version 3 is a bare host, which no document here may name (RFC 8414 §3.3).
 async fn metadata_of_issuer(
     server: State<AuthorizationServer>,
     Path(path): Path<Vec<(String, String)>>,
@@ -139,7 +139,7 @@ async fn metadata_of_issuer(
     }
 }
 
-/// A document with its validator (RFC 9110 §8.8.3), or 304 to who has it already.
+/// A document with an `ETag` (RFC 9110 §8.8.3), or 304 if `If-None-Match` contains it.
 fn cacheable_json(request_headers: &HeaderMap, document: &Value) -> Response {
     let body = document.to_string();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes());

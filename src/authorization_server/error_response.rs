@@ -5,11 +5,11 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
-/// The error code of a refusal, as an extension of the response.
+/// The error code of an error response, as a response extension.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ErrorCode(pub(super) &'static str);
 
-/// Whatever an endpoint refuses: RFC 6749 §5.2, which App ID uses all over.
+/// An error response (RFC 6749 §5.2) of any endpoint.
 #[derive(Debug)]
 pub(super) struct ErrorResponse {
     status: StatusCode,
@@ -37,7 +37,7 @@ impl ErrorResponse {
     }
 
     pub(super) fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here")
+        Self::new(StatusCode::NOT_FOUND, "not_found", "not found")
     }
 
     pub(super) fn with_challenge(mut self, challenge: &'static str) -> Self {

@@ -7,17 +7,17 @@ use http::StatusCode;
 use super::Version;
 use super::error_response::ErrorResponse;
 
-/// A request's body is not larger, in bytes.
+/// The maximum size of a request body, in bytes.
 pub(super) const MAX_BODY: usize = 64 * 1024;
 
-/// The whole body of a request. A larger one is refused before all of it is read.
+/// The body of a request, at most [`MAX_BODY`] bytes. A larger one is not read to its end.
 pub(super) struct RequestBody(pub(super) Bytes);
 
 impl<S: Sync> FromRequest<S> for RequestBody {
     type Rejection = ErrorResponse;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ErrorResponse> {
-        // A body that breaks off gets this answer, too; its sender is gone.
+        // A truncated body gets the same response; its sender has disconnected.
         let too_large = |_| {
             ErrorResponse::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -32,7 +32,7 @@ impl<S: Sync> FromRequest<S> for RequestBody {
     }
 }
 
-/// The version in a path.
+/// The API version in a path.
 pub(super) fn version(path: &[(String, String)]) -> Result<Version, ErrorResponse> {
     match path
         .iter()

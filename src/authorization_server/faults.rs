@@ -1,4 +1,4 @@
-//! Scripted faults, and how many requests came.
+//! Fault injection and request counts.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -15,11 +15,11 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::AuthorizationServer;
 
-/// A kind of endpoints, in every version of the API.
+/// A kind of endpoint, in every version of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndpointKind {
-    /// The metadata, in all of their places.
+    /// The metadata, at all of its URLs.
     Discovery,
     /// `introspect`.
     Introspection,
@@ -40,7 +40,7 @@ impl EndpointKind {
         Self::Management,
     ];
 
-    /// What people call them.
+    /// Its display name.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Discovery => "Discovery",
@@ -52,35 +52,35 @@ impl EndpointKind {
     }
 }
 
-/// What is wrong with an answer.
+/// A fault that is injected into a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// 200, and nothing in it.
+    /// 200 with an empty body.
     Empty,
-    /// 200, and a page of HTML in it.
+    /// 200 with an HTML page.
     Garbage,
-    /// No answer, ever.
+    /// No response.
     Hang,
-    /// The right answer, but so much later.
+    /// The correct response after this delay.
     Latency(Duration),
-    /// 503, with `Retry-After` in seconds if it is given.
+    /// 503, with `Retry-After` in seconds if given.
     Outage(Option<u64>),
-    /// 200, and 16 MiB of JSON in it.
+    /// 200 with 16 MiB of JSON.
     Oversize,
-    /// The connection breaks instead of an answer.
+    /// The connection is reset.
     Reset,
-    /// This status, and no body.
+    /// This status with an empty body.
     Status(StatusCode),
-    /// The first half of the right answer, as if it were all.
+    /// The first half of the correct response body.
     Truncated,
 }
 
 impl Fault {
-    /// What people call it.
+    /// Its display name.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Empty => "empty answer",
+            Self::Empty => "empty response",
             Self::Garbage => "garbage",
             Self::Hang => "no answer",
             Self::Latency(_) => "latency",
@@ -98,7 +98,7 @@ pub(super) struct Faults(Mutex<FaultState>);
 
 #[derive(Debug, Default)]
 struct FaultState {
-    /// With the number of answers that are left to spoil; all, if there is none.
+    /// With the number of remaining responses; `None` for all.
     faults: VecDeque<(EndpointKind, Option<usize>, Fault)>,
     requests: Vec<(EndpointKind, usize)>,
 }
@@ -112,14 +112,14 @@ impl Faults {
         self.state().faults.clear();
     }
 
-    /// Puts one fault that lasts, or none, in place of all that these endpoints have.
+    /// Replaces all faults of this endpoint with one permanent fault, or none.
     pub(super) fn set(&self, endpoint: EndpointKind, fault: Option<Fault>) {
         let faults = &mut self.state().faults;
         faults.retain(|(kind, ..)| *kind != endpoint);
         faults.extend(fault.map(|fault| (endpoint, None, fault)));
     }
 
-    /// What the next answer is going to suffer.
+    /// The fault of the next response.
     pub(super) fn pending(&self, endpoint: EndpointKind) -> Option<Fault> {
         let state = self.state();
         let mut pending = state
@@ -137,7 +137,7 @@ impl Faults {
             .map_or(0, |(_, count)| *count)
     }
 
-    /// Counts a request and takes the fault that is its turn.
+    /// Counts a request and returns its fault.
     fn begin_request(&self, endpoint: EndpointKind) -> Option<Fault> {
         let mut state = self.state();
         match state
@@ -160,24 +160,24 @@ impl Faults {
     }
 
     fn state(&self) -> MutexGuard<'_, FaultState> {
-        // Every change is one step: a panic leaves nothing half done.
+        // Every change is a single operation, so a poisoned state is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The folders of the metadata that RFC 8414 §3.1 defines; the issuer's path is below.
+/// The path prefixes of metadata (RFC 8414 §3.1); the issuer's path follows.
 const WELL_KNOWN: [&str; 2] = [
     "/.well-known/oauth-authorization-server",
     "/.well-known/openid-configuration",
 ];
 
-/// Which endpoints a path belongs to.
+/// The kind of endpoint at a path.
 pub(super) fn endpoint_kind(path: &str) -> Option<EndpointKind> {
     if path.starts_with("/management/") {
         return Some(EndpointKind::Management);
     }
-    let is_in = |folder: &str| {
-        path.strip_prefix(folder)
+    let is_in = |prefix: &str| {
+        path.strip_prefix(prefix)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     if WELL_KNOWN.into_iter().any(is_in) {
@@ -192,11 +192,11 @@ pub(super) fn endpoint_kind(path: &str) -> Option<EndpointKind> {
     }
 }
 
-/// An answer was spoiled, and by what: an extension of the response.
+/// The name of the injected fault, as a response extension.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InjectedFault(pub(super) &'static str);
 
-/// Stands before every endpoint.
+/// Middleware that injects faults.
 pub(super) async fn inject(
     State(server): State<AuthorizationServer>,
     request: Request,
@@ -254,7 +254,7 @@ async fn respond_with_fault(fault: Fault, mut request: Request, next: Next) -> R
         Fault::Reset => respond(StatusCode::OK, Body::new(ResetBody)),
         Fault::Status(status) => respond(status, Body::empty()),
         Fault::Truncated => {
-            // "Not modified" has nothing to take away.
+            // A 304 has no body to truncate.
             request.headers_mut().remove(header::IF_NONE_MATCH);
             let (head, body) = next.run(request).await.into_parts();
             let body = axum::body::to_bytes(body, usize::MAX)
@@ -266,7 +266,7 @@ async fn respond_with_fault(fault: Fault, mut request: Request, next: Next) -> R
     }
 }
 
-/// A body that breaks off at once, and the connection with it.
+/// A body that fails at once, which resets the connection.
 struct ResetBody;
 
 impl http_body::Body for ResetBody {

@@ -1,4 +1,4 @@
-//! The endpoints without a socket.
+//! A transport that calls the endpoints without a socket.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -14,7 +14,7 @@ use crate::transport::{SendFuture, Transport, TransportError};
 
 /// A [`Transport`] that calls an [`AuthorizationServer`] directly.
 ///
-/// Nobody else can be reached through it.
+/// Requests to any other server fail.
 #[derive(Clone, Debug)]
 pub struct InProcessTransport {
     router: axum::Router,
@@ -35,7 +35,7 @@ impl Transport for InProcessTransport {
         Box::pin(async move {
             if !request.uri().to_string().starts_with(&self.base_url) {
                 return Err(TransportError::connect(
-                    "there is nobody but the authorization server",
+                    "only the authorization server can be reached in-process",
                 ));
             }
             let mut router = self.router.clone();

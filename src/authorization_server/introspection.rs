@@ -1,5 +1,4 @@
-//! Introspection ([RFC 7662](https://www.rfc-editor.org/rfc/rfc7662)): whether a token is this
-//! server's, and good.
+//! Token introspection ([RFC 7662](https://www.rfc-editor.org/rfc/rfc7662)).
 
 use std::sync::Arc;
 
@@ -27,7 +26,7 @@ pub(super) async fn introspect(
     let token = parameters
         .get("token")
         .ok_or_else(|| ErrorResponse::bad_request("invalid_request", "token is missing"))?;
-    // RFC 7662 §2.2: why a token is not active is nobody's business.
+    // RFC 7662 §2.2: the response does not say why a token is inactive.
     let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     Ok(match active_token(&server.0, token) {
         Some(active) => (no_store, Json(active)).into_response(),
@@ -41,7 +40,7 @@ struct Header {
     kid: String,
 }
 
-/// What introspection tells again of a token's claims.
+/// The claims that introspection returns.
 #[derive(Deserialize, Serialize)]
 struct Claims {
     iss: String,
@@ -62,7 +61,7 @@ struct ActiveToken {
     claims: Claims,
 }
 
-/// What is said of an active token; `None` of any other.
+/// The response for an active token; `None` for any other.
 fn active_token(server: &Inner, token: &str) -> Option<ActiveToken> {
     let (input, signature) = token.rsplit_once('.')?;
     let (header, payload) = input.split_once('.')?;
@@ -72,7 +71,7 @@ fn active_token(server: &Inner, token: &str) -> Option<ActiveToken> {
     let now = server.clock.now();
     let key = {
         let state = server.state();
-        // A token of an application that is gone is of no use any more.
+        // Tokens of a deleted application are inactive.
         state.application(&claims.sub)?;
         let mut keys = state.keys.published(now).map(|one| &one.key);
         Arc::clone(

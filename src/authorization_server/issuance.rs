@@ -1,4 +1,4 @@
-//! Access tokens in App ID's shapes, and their encoding: the server's own, not the verifier's.
+//! Access tokens in App ID's format, encoded independently of the crate's `jwt` module.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{Inner, Version};
 use crate::clock::UnixTime;
 use crate::error::ConfigError;
 
-/// What a token is to say.
+/// What varies between access tokens.
 #[derive(Debug)]
 pub(super) struct TokenParams<'a> {
     pub(super) client_id: &'a str,
@@ -44,7 +44,7 @@ pub(super) fn claims(
         roles,
     } = params;
     let audience = match version {
-        // Version 3 has one audience, as a string.
+        // Version 3 has a single audience, as a string.
         Version::V3 => json!(if audience.is_empty() {
             String::new()
         } else {

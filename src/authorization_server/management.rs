@@ -1,5 +1,4 @@
-//! The management API: applications, their scopes and roles, in App ID's shapes; and, beyond
-//! App ID's, the signing keys.
+//! The management API: App ID's API for applications, scopes and roles, extended by signing keys.
 
 use axum::extract::{Path, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
@@ -22,7 +21,7 @@ use crate::error::ConfigError;
 
 pub(super) fn router(server: AuthorizationServer) -> Router<AuthorizationServer> {
     Router::new()
-        // App ID's guide posts to the path with a slash at its end.
+        // App ID's documentation posts to the path with a trailing slash.
         .route("/applications", get(list).post(register))
         .route("/applications/", get(list).post(register))
         .route(
@@ -47,7 +46,7 @@ pub(super) fn router(server: AuthorizationServer) -> Router<AuthorizationServer>
         .route_layer(from_fn_with_state(server, check_management_token))
 }
 
-/// The part of a path with this name. Paths nest, so they are read by name.
+/// The path parameter with this name. Routers are nested, so positions are not fixed.
 fn path_parameter<'a>(path: &'a [(String, String)], name: &str) -> Result<&'a str, ErrorResponse> {
     let found = path.iter().find(|(other, _)| other == name);
     found
@@ -58,7 +57,7 @@ fn path_parameter<'a>(path: &'a [(String, String)], name: &str) -> Result<&'a st
 type Server = State<AuthorizationServer>;
 type PathParameters = Path<Vec<(String, String)>>;
 
-/// In App ID an IAM token; here the one that the server was started with.
+/// Checks the management token, which takes the place of App ID's IAM token.
 async fn check_management_token(State(server): Server, request: Request, next: Next) -> Response {
     let mut fields = request.headers().get_all(header::AUTHORIZATION).iter();
     let token = fields
@@ -82,14 +81,14 @@ async fn check_management_token(State(server): Server, request: Request, next: N
     .into_response()
 }
 
-/// The JSON of a request, whatever its content type says: the guide's `curl` says it right.
+/// Parses a JSON body and ignores its content type.
 fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorResponse> {
     serde_json::from_slice(body).map_err(|_| {
-        ErrorResponse::bad_request("invalid_request", "the body is not as it should be")
+        ErrorResponse::bad_request("invalid_request", "the body is not the expected JSON")
     })
 }
 
-/// A change that was refused, or could not be written down.
+/// The response to an update that was invalid or could not be saved.
 fn error_response(error: &ConfigError) -> ErrorResponse {
     if error.setting() == STATE_FILE {
         return ErrorResponse::new(
@@ -233,7 +232,7 @@ async fn set_application_roles(
         if !ids.iter().all(|id| state.has_role(id)) {
             return Err(ConfigError::without_value(
                 "roles",
-                "must be ids of roles that there are",
+                "must be ids of existing roles",
             ));
         }
         state.update_application(client_id, |application| {
@@ -256,7 +255,7 @@ fn roles_by_id(server: &Inner, ids: &[String]) -> Value {
     json!({ "roles": shown })
 }
 
-/// Changes one application.
+/// Updates one application.
 fn update_application(
     server: &Inner,
     path: &[(String, String)],
@@ -404,13 +403,13 @@ async fn list_keys(State(server): Server) -> Json<Value> {
 }
 
 async fn rotate(State(server): Server) -> Result<(StatusCode, Json<Value>), ErrorResponse> {
-    // Making an RSA key takes a while: not on a worker of the runtime.
+    // RSA key generation is slow and must not block the runtime.
     let rotated = tokio::task::spawn_blocking(move || server.rotate()).await;
     let key_error = || {
         ErrorResponse::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "server_error",
-            "no key could be made",
+            "no key could be generated",
         )
     };
     let kid = rotated.map_err(|_| key_error())?.map_err(|_| key_error())?;
@@ -422,13 +421,13 @@ async fn withdraw(
     Path(path): PathParameters,
 ) -> Result<StatusCode, ErrorResponse> {
     let kid = path_parameter(&path, "kid")?.to_owned();
-    // It may have to make a key: not on a worker of the runtime.
+    // This may generate a key, which must not block the runtime.
     let withdrawn = tokio::task::spawn_blocking(move || server.withdraw(&kid)).await;
     let key_error = |_| {
         ErrorResponse::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "server_error",
-            "no key could be made",
+            "no key could be generated",
         )
     };
     match withdrawn

@@ -1,4 +1,4 @@
-//! Any token that a test needs, the wrong ones above all.
+//! Tokens for tests, valid or invalid in a chosen way.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,9 @@ use crate::clock::UnixTime;
 use crate::error::ConfigError;
 use crate::jwt::Algorithm;
 
-/// Makes one access token. Good unless it is spoiled; made by [`AuthorizationServer::mint`].
+/// A builder for one access token, valid by default.
+///
+/// Returned by [`AuthorizationServer::mint`].
 ///
 /// ```
 /// use tower_oauth::authorization_server::AuthorizationServer;
@@ -26,7 +28,7 @@ use crate::jwt::Algorithm;
 /// let odd = server.mint(&shop).without("exp").claim("iss", "https://evil.example").sign();
 /// # Ok::<(), tower_oauth::ConfigError>(())
 /// ```
-#[must_use = "a token is made by `sign`"]
+#[must_use = "`sign` returns the token"]
 pub struct TokenMint {
     server: AuthorizationServer,
     client_id: String,
@@ -48,7 +50,7 @@ enum SignatureKind {
 }
 
 impl SignatureKind {
-    /// What `alg` says, where it is not the algorithm of the key.
+    /// The value of `alg` if it differs from the key's algorithm.
     fn claimed_algorithm(&self) -> Option<&'static str> {
         match self {
             Self::None => Some("none"),
@@ -66,7 +68,7 @@ impl SignatureKind {
                 signature
             }),
             Self::PublicKeyAsSecret => {
-                // The modulus of an RSA key, the coordinate of the others, as the key set has it.
+                // The RSA modulus or the x-coordinate, in base64url as in the key set.
                 let number = key
                     .jwk()
                     .get("n")
@@ -95,13 +97,13 @@ impl TokenMint {
         }
     }
 
-    /// For whom it is. Default: the application itself.
+    /// Sets the audience. Default: the application itself.
     pub fn audience<'a>(self, audience: impl IntoIterator<Item = &'a str>) -> Self {
         let audience: Vec<&str> = audience.into_iter().collect();
         self.claim("aud", audience)
     }
 
-    /// Its scopes, separated by spaces. Default: `appid_default` and those of the application.
+    /// Sets the scopes, separated by spaces. Default: `appid_default` and the application's.
     pub fn scope(self, scope: &str) -> Self {
         self.claim("scope", scope)
     }
@@ -112,31 +114,31 @@ impl TokenMint {
         self
     }
 
-    /// Leaves a claim out.
+    /// Omits a claim.
     pub fn without(mut self, claim: &str) -> Self {
         self.without.push(claim.to_owned());
         self
     }
 
-    /// Sets a parameter of the header to any value.
+    /// Sets a header parameter to any value.
     pub fn header(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.header.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Leaves a parameter of the header out.
+    /// Omits a header parameter.
     pub fn without_header(mut self, parameter: &str) -> Self {
         self.without_header.push(parameter.to_owned());
         self
     }
 
-    /// How long it lives from now. Default: as the server's tokens.
+    /// Sets the lifetime from now. Default: the server's token lifetime.
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
         self.expires_in = Some(lifetime);
         self
     }
 
-    /// It expired an hour ago.
+    /// Sets `exp` to an hour ago.
     pub fn expired(self) -> Self {
         let now = self.server.0.clock.now();
         let hour = Duration::from_secs(3600);
@@ -145,7 +147,7 @@ impl TokenMint {
             .claim("iat", at(now.saturating_sub(hour * 2)))
     }
 
-    /// In the shape of [RFC 9068](https://www.rfc-editor.org/rfc/rfc9068#section-2): `typ` is
+    /// Uses the [RFC 9068](https://www.rfc-editor.org/rfc/rfc9068#section-2) profile: `typ` is
     /// `at+jwt`, with `client_id` and `jti`.
     pub fn rfc9068(self) -> Self {
         let client_id = self.client_id.clone();
@@ -156,44 +158,45 @@ impl TokenMint {
             .claim("jti", jti)
     }
 
-    /// Signed by a key that is not published, under the `kid` of the current one: a forgery.
+    /// Signs with an unpublished key under the `kid` of the current key: a forgery.
     pub fn with_another_key(mut self) -> Self {
         self.signature = SignatureKind::UnpublishedKey;
         self
     }
 
-    /// Signed by a key of this algorithm that is not published, under a `kid` of its own.
+    /// Signs with an unpublished key of this algorithm under a new `kid`.
     pub fn with_unknown_key(mut self, algorithm: Algorithm) -> Self {
         self.signature = SignatureKind::UnknownKey(algorithm);
         self
     }
 
-    /// `alg` is `HS256`, and the secret is the text of the public key's `n`, or `x`, in the key
-    /// set, which everybody knows: one of the forgeries of RFC 8725 §2.1, where a verifier lets
-    /// the token choose the kind of key. (A verifier may be open to others: its key as PEM or
-    /// DER.)
+    /// Signs with HS256 and the public key as the secret (RFC 8725 §2.1).
+    ///
+    /// The secret is the text of the public key's `n`, or `x`, in the key set. A verifier that
+    /// lets the token choose the kind of key may instead use the PEM or DER encoding of the key,
+    /// which this token does not cover.
     pub fn hs256_with_public_key(mut self) -> Self {
         self.signature = SignatureKind::PublicKeyAsSecret;
         self
     }
 
-    /// Changed on its way: one bit of the signature is another.
+    /// Flips one bit of the signature.
     pub fn tampered(mut self) -> Self {
         self.signature = SignatureKind::Tampered;
         self
     }
 
-    /// `alg` is `none`, and there is no signature.
+    /// Sets `alg` to `none` and leaves the signature empty.
     pub fn unsigned(mut self) -> Self {
         self.signature = SignatureKind::None;
         self
     }
 
-    /// The token.
+    /// Signs and returns the token.
     ///
     /// # Panics
     ///
-    /// If a key cannot be made or does not sign, which is the operating system's fault.
+    /// If the operating system provides no randomness to generate a key or to sign.
     #[must_use]
     pub fn sign(self) -> String {
         let Self {
@@ -254,8 +257,7 @@ impl TokenMint {
         all_header.extend(header);
         all_header.retain(|name, _| !without_header.contains(name));
         let sign = |input: &[u8]| signature.create(key, input);
-        issuance::encode(&all_header, &all_claims, sign)
-            .expect("a key that was made for its algorithm")
+        issuance::encode(&all_header, &all_claims, sign).expect("the key matches its algorithm")
     }
 }
 

@@ -1,7 +1,7 @@
-//! A development authorization server: real tokens and keys, without anything to install.
+//! A development authorization server that issues real tokens and publishes real keys.
 //!
-//! **For development and tests only.** It listens on loopback, keeps secrets in memory or in a
-//! plain file, and lets whoever holds its handle mint any token.
+//! **For development and tests only.** It listens on loopback, stores secrets in memory or in a
+//! plain file, and its handle mints any token.
 //!
 //! ```text
 //!  register ──▶ applications ─┐
@@ -12,21 +12,21 @@
 //!                            └──────▶ GET /publickeys
 //! ```
 //!
-//! It speaks IBM Cloud App ID's dialect, on the paths that App ID has: `/oauth/{v3,v4}/{tenant}`
-//! with `token`, `publickeys`, `.well-known/openid-configuration` and `introspect`, and
-//! `/management/v4/{tenant}/applications`. The metadata of version 4 is also where
-//! [RFC 8414 §3.1](https://www.rfc-editor.org/rfc/rfc8414#section-3.1) places it:
-//! `/.well-known/oauth-authorization-server/oauth/v4/{tenant}`. Called over a socket
-//! ([`AuthorizationServerBuilder::bind`]) or in-process, without one
-//! ([`AuthorizationServer::transport`]).
+//! It implements the API of IBM Cloud App ID, on App ID's paths: `/oauth/{v3,v4}/{tenant}` with
+//! `token`, `publickeys`, `.well-known/openid-configuration` and `introspect`, and
+//! `/management/v4/{tenant}/applications`. The metadata of version 4 is also served at the path
+//! of [RFC 8414 §3.1](https://www.rfc-editor.org/rfc/rfc8414#section-3.1),
+//! `/.well-known/oauth-authorization-server/oauth/v4/{tenant}`. Call it over a socket
+//! ([`AuthorizationServerBuilder::bind`]) or in-process ([`AuthorizationServer::transport`]).
 //!
-//! Over a socket it has a dashboard at `/`: applications and their credentials, tokens to try,
-//! keys, the last requests, and faults to switch on and off. It answers to loopback names only,
-//! works without scripts, and lets nobody in but whoever can reach the port: there is no login.
+//! Over a socket it serves a dashboard at `/`: applications and their credentials, token
+//! requests, keys, the last requests, and fault injection. The dashboard accepts loopback host
+//! names only and works without scripts. It has no login: every process that can reach the port
+//! has access.
 //!
 //! # Examples
 //!
-//! A service, its caller and their issuer in one test, without a socket:
+//! A resource server, its client and their issuer in one test, without a socket:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -43,7 +43,7 @@
 //! let token = tokens.access_token().await?;
 //! assert_eq!(server.requests(EndpointKind::Token), 1);
 //!
-//! // What no real issuer would give you:
+//! // An expired token, and two key set responses that are not JSON:
 //! let expired = server.mint(&shop).expired().sign();
 //! server.fail_next(EndpointKind::Keys, 2, Fault::Garbage);
 //! # let _ = (token, expired);
@@ -90,14 +90,16 @@ use crate::error::ConfigError;
 use crate::jwt::Algorithm;
 use crate::oauth::{Endpoint, Issuer};
 
-/// A development authorization server. Cheap to clone; clones share everything.
+/// A development authorization server.
+///
+/// Cheap to clone: clones share their state.
 #[derive(Clone, Debug)]
 pub struct AuthorizationServer(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     tenant_id: String,
-    /// Scheme, host and port, without a slash at the end.
+    /// Scheme, host and port, without a trailing slash.
     base_url: String,
     clock: Arc<dyn Clock>,
     token_lifetime: Duration,
@@ -127,37 +129,36 @@ impl Version {
 }
 
 impl AuthorizationServer {
-    /// Settings, with a default for each.
+    /// Returns a builder; every setting has a default.
     pub fn builder() -> AuthorizationServerBuilder {
         AuthorizationServerBuilder::new()
     }
 
-    /// The `iss` of its (version 4) tokens: `{base}/oauth/v4/{tenant}`.
+    /// The issuer of its version 4 tokens: `{base}/oauth/v4/{tenant}`.
     ///
     /// # Panics
     ///
-    /// Never: the URL was checked when the server was built.
+    /// Never: `build` validated the URL.
     #[must_use]
     pub fn issuer(&self) -> Issuer {
-        Issuer::new(self.0.issuer(Version::V4))
-            .expect("a URL that was checked when the server was built")
+        Issuer::new(self.0.issuer(Version::V4)).expect("the URL was validated by `build`")
     }
 
-    /// Where it publishes its keys.
+    /// The URL of its key set.
     ///
     /// # Panics
     ///
-    /// Never: the URL was checked when the server was built.
+    /// Never: `build` validated the URL.
     #[must_use]
     pub fn jwks_uri(&self) -> Endpoint {
         self.endpoint("publickeys")
     }
 
-    /// Where tokens are asked for.
+    /// The URL of its token endpoint.
     ///
     /// # Panics
     ///
-    /// Never: the URL was checked when the server was built.
+    /// Never: `build` validated the URL.
     #[must_use]
     pub fn token_endpoint(&self) -> Endpoint {
         self.endpoint("token")
@@ -165,28 +166,28 @@ impl AuthorizationServer {
 
     fn endpoint(&self, name: &str) -> Endpoint {
         let url = format!("{}/{name}", self.0.oauth_url(Version::V4));
-        Endpoint::new(url).expect("a URL that was checked when the server was built")
+        Endpoint::new(url).expect("the URL was validated by `build`")
     }
 
-    /// The tenant that it serves.
+    /// The tenant id.
     #[must_use]
     pub fn tenant_id(&self) -> &str {
         &self.0.tenant_id
     }
 
-    /// Where applications are managed: `{base}/management/v4/{tenant}`.
+    /// The URL of the management API: `{base}/management/v4/{tenant}`.
     #[must_use]
     pub fn management_url(&self) -> String {
         format!("{}/management/v4/{}", self.0.base_url, self.0.tenant_id)
     }
 
-    /// What the management API expects as a bearer token.
+    /// The bearer token of the management API.
     #[must_use]
     pub fn management_token(&self) -> &secrecy::SecretString {
         &self.0.management_token
     }
 
-    /// The address of the server itself, without a path.
+    /// Scheme, host and port of the server, without a path.
     #[must_use]
     pub fn base_url(&self) -> &str {
         &self.0.base_url
@@ -196,14 +197,14 @@ impl AuthorizationServer {
     ///
     /// # Errors
     ///
-    /// If the name has no character or more than 50, there are 200 applications already, or the
-    /// state file cannot be written.
+    /// If the name is empty or longer than 50 characters, if there are 200 applications already,
+    /// or if the state file cannot be written.
     pub fn register(&self, name: &str) -> Result<RegisteredApplication, ConfigError> {
         let registered = self.0.update(|state| state.register(name))?;
         Ok(RegisteredApplication::new(self.clone(), registered))
     }
 
-    /// The registered applications.
+    /// Returns the registered applications.
     #[must_use]
     pub fn applications(&self) -> Vec<RegisteredApplication> {
         let applications = self.0.state().applications.clone();
@@ -213,7 +214,7 @@ impl AuthorizationServer {
             .collect()
     }
 
-    /// A token with any claims and faults that a test needs; good unless it is spoiled.
+    /// Builds a token with any claims, header or signature. Valid by default.
     pub fn mint(&self, application: &RegisteredApplication) -> TokenMint {
         TokenMint::new(
             self.clone(),
@@ -222,9 +223,10 @@ impl AuthorizationServer {
         )
     }
 
-    /// Signs with a new key from now on. The old key goes on being published for as long as
-    /// tokens that it signed may live, but of more than 50 keys the oldest goes. Returns the new
-    /// `kid`.
+    /// Generates a new signing key and returns its `kid`.
+    ///
+    /// The old key stays published for the lifetime of its tokens. Beyond 50 keys the oldest is
+    /// removed.
     ///
     /// # Errors
     ///
@@ -233,14 +235,14 @@ impl AuthorizationServer {
         self.rotate_to(self.0.algorithm)
     }
 
-    /// As [`rotate`](Self::rotate), to a key for another algorithm.
+    /// Like [`rotate`](Self::rotate), with a key for another algorithm.
     ///
     /// # Errors
     ///
     /// If the state file cannot be written.
     pub fn rotate_to(&self, algorithm: Algorithm) -> Result<String, ConfigError> {
         let now = self.0.clock.now();
-        // Made before the lock is taken: an RSA key takes a while.
+        // RSA key generation is slow, so it happens before the state is locked.
         let key = SigningKey::generate(new_kid(&self.0.tenant_id), algorithm, now)?;
         let kid = key.kid().to_owned();
         self.0.update(|state| {
@@ -249,8 +251,9 @@ impl AuthorizationServer {
         })
     }
 
-    /// Stops publishing a key at once, as after its private half was lost. Withdrawing the
-    /// current key rotates first. Returns whether there was such a key.
+    /// Removes a key from the key set at once, as after its compromise.
+    ///
+    /// Withdrawing the current key rotates first. Returns whether the key existed.
     ///
     /// # Errors
     ///
@@ -263,7 +266,7 @@ impl AuthorizationServer {
         self.0.update(|state| Ok(state.keys.withdraw(kid)))
     }
 
-    /// The keys that are published now, the current one first.
+    /// Returns the published keys, the current one first.
     #[must_use]
     pub fn keys(&self) -> Vec<PublishedKey> {
         let now = self.0.clock.now();
@@ -275,42 +278,44 @@ impl AuthorizationServer {
             .collect()
     }
 
-    /// Spoils every answer of these endpoints until [`clear_faults`](Self::clear_faults).
+    /// Injects a fault into every response until [`clear_faults`](Self::clear_faults).
     pub fn fail(&self, endpoint: EndpointKind, fault: Fault) {
         self.0.faults.add(endpoint, None, fault);
     }
 
-    /// Spoils the next answers of these endpoints. Faults of one endpoint take their turns in
-    /// the order in which they were added.
+    /// Injects a fault into the next responses.
+    ///
+    /// Faults of one endpoint apply in the order in which they were added.
     pub fn fail_next(&self, endpoint: EndpointKind, responses: usize, fault: Fault) {
         self.0.faults.add(endpoint, Some(responses), fault);
     }
 
-    /// Ends all faults.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.0.faults.clear();
     }
 
-    /// How many requests have come to these endpoints, spoiled ones included.
+    /// The number of requests so far, including those with an injected fault.
     #[must_use]
     pub fn requests(&self, endpoint: EndpointKind) -> usize {
         self.0.faults.requests(endpoint)
     }
 
-    /// Its endpoints as a service, to be served or called in any way. Without the dashboard, which
-    /// has no login.
+    /// Returns the endpoints as an axum router, without the dashboard.
     pub fn router(&self) -> axum::Router {
         endpoints::router(self.clone())
     }
 
-    /// Its endpoints and its dashboard, as [`BoundServer::serve`] serves them on loopback. To be
-    /// called by tests: whoever reaches the dashboard reads every secret. It answers only under
-    /// the [`base_url`](Self::base_url) and loopback names with its port.
+    /// Returns the endpoints and the dashboard as an axum router, for tests.
+    ///
+    /// [`BoundServer::serve`] serves the same router on loopback. The dashboard shows every
+    /// secret and has no login. It accepts only the host of [`base_url`](Self::base_url) and
+    /// loopback names with its port.
     pub fn router_with_dashboard(&self) -> axum::Router {
         endpoints::router_with_dashboard(self.clone())
     }
 
-    /// A transport that calls the endpoints in-process: no socket, no port.
+    /// Returns a transport that calls the endpoints in-process, without a socket.
     #[must_use]
     pub fn transport(&self) -> InProcessTransport {
         InProcessTransport::new(self)
@@ -327,7 +332,7 @@ impl Inner {
         )
     }
 
-    /// Version 3 tokens name a bare host.
+    /// The issuer of version 3 tokens is a bare host.
     fn issuer(&self, version: Version) -> String {
         match version {
             Version::V3 => self.authority().to_owned(),
@@ -343,11 +348,11 @@ impl Inner {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Changes are made on a copy: what a panic interrupted was not put in place.
+        // `update` works on a copy, so a panic cannot leave the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes a copy of the state, writes it down, and puts it in place: all or nothing.
+    /// Updates a copy of the state, saves it, and replaces the state only if both succeeded.
     fn update<T>(
         &self,
         update: impl FnOnce(&mut State) -> Result<T, ConfigError>,

@@ -1,4 +1,4 @@
-//! What the server remembers, in memory and in its file.
+//! Loads and saves the state of the server.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,22 +18,22 @@ use crate::clock::UnixTime;
 use crate::error::ConfigError;
 use crate::jwt::Algorithm;
 
-/// What errors about the file are about.
+/// The setting name in errors about the file.
 pub(super) const STATE_FILE: &str = "state file";
 
-/// Where the state is written down, if it is.
+/// Stores the state in a file, or not at all.
 #[derive(Debug)]
 pub(super) struct Store(Option<StateFile>);
 
 #[derive(Debug)]
 struct StateFile {
     path: PathBuf,
-    /// What it held when it was last read or written; `None` if it was not there.
+    /// Digest of the file when it was last read or written; `None` if it did not exist.
     last_digest: Mutex<Option<Digest>>,
 }
 
 impl Store {
-    /// Follows links once and for all: renaming over a link would put a file in its place.
+    /// Resolves symbolic links once, because renaming over a link would replace the link.
     pub(super) fn new(path: Option<PathBuf>) -> Result<Self, ConfigError> {
         let Some(path) = path else {
             return Ok(Self(None));
@@ -46,7 +46,7 @@ impl Store {
         })))
     }
 
-    /// What the file holds; `None` without a file. A damaged one is an error, never a fresh start.
+    /// Loads the state; `None` without a file. A damaged file is an error and never replaced.
     pub(super) fn load(&self, tenant_id: &str) -> Result<Option<State>, ConfigError> {
         let Some(StateFile { path, last_digest }) = &self.0 else {
             return Ok(None);
@@ -55,7 +55,7 @@ impl Store {
         let Some(contents) = state_file::read(path).map_err(failed)? else {
             return Ok(None);
         };
-        // The parser's message may quote secrets: no more than the place is told.
+        // The parser's message may quote secrets, so only the position is reported.
         let document: StateDocument = serde_json::from_slice(&contents.text).map_err(|error| {
             state_file_error(
                 path,
@@ -73,20 +73,17 @@ impl Store {
             ));
         }
         let state = document.into_state().ok_or_else(|| {
-            state_file_error(
-                path,
-                "is damaged: it is well-formed, but holds what no server has written",
-            )
+            state_file_error(path, "is damaged: it is valid JSON, but not a valid state")
         })?;
-        // Not before it is known to be ours: a mistaken path must do no harm.
+        // Only after validation, so that a wrong path does not change another file's mode.
         contents.restrict_permissions().map_err(failed)?;
         *last_digest.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(digest_of(&contents.text));
         Ok(Some(state))
     }
 
-    /// Writes all of it down, or nothing. What another program has written before is not lost: it
-    /// is an error. (Two that write at the very same moment are not told from one another.)
+    /// Saves the state atomically. It is an error if another program has changed the file since.
+    /// Two programs that write at the same moment are not detected.
     pub(super) fn save(&self, tenant_id: &str, state: &State) -> Result<(), ConfigError> {
         let Some(StateFile { path, last_digest }) = &self.0 else {
             return Ok(());
@@ -99,13 +96,13 @@ impl Store {
         let current = state_file::read(path)
             .map_err(failed)?
             .map(|contents| digest_of(&contents.text));
-        // A file that is gone holds nothing that could be lost: it is made anew.
+        // A deleted file is created again.
         if current.is_some()
             && current.as_ref().map(Digest::as_ref) != last_digest.as_ref().map(Digest::as_ref)
         {
             return Err(state_file_error(
                 path,
-                "was changed by another program; start again to go on with what it holds",
+                "was changed by another program: restart the server to load it",
             ));
         }
         state_file::replace(path, &text).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! The private keys: made, rotated, withdrawn; signed with, and published as JWKs.
+//! Signing keys: generation, rotation, withdrawal, signatures, and publication as JWKs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,17 +23,17 @@ use crate::clock::UnixTime;
 use crate::error::ConfigError;
 use crate::jwt::Algorithm;
 
-/// So many are kept: who rotates all day finds an end to the key set, and to the state file.
+/// Bounds the key set and the state file if keys are rotated often.
 const MAX_KEYS: usize = 50;
 
-/// A private key and all that is known of it.
+/// A private key with its metadata.
 pub(super) struct SigningKey {
     kid: String,
     algorithm: Algorithm,
     /// PKCS#8, for the state file.
     pkcs8: SecretString,
     encoding_key: EncodingKey,
-    /// As the verification of introspection wants it.
+    /// In the encoding of aws-lc-rs, for introspection.
     public: Vec<u8>,
     jwk: Value,
     created_at: UnixTime,
@@ -45,7 +45,7 @@ impl SigningKey {
         algorithm: Algorithm,
         now: UnixTime,
     ) -> Result<Self, ConfigError> {
-        let pkcs8 = generate(algorithm).map_err(|()| key_error("could not be made"))?;
+        let pkcs8 = generate(algorithm).map_err(|()| key_error("could not be generated"))?;
         Self::from_pkcs8(kid, algorithm, &pkcs8, now)
     }
 
@@ -56,11 +56,11 @@ impl SigningKey {
         created_at: UnixTime,
     ) -> Result<Self, ConfigError> {
         let (public, mut jwk) = public_key(algorithm, pkcs8)
-            .map_err(|()| key_error("is no PKCS#8 key of its algorithm"))?;
+            .map_err(|()| key_error("is not a PKCS#8 key for its algorithm"))?;
         if let Value::Object(members) = &mut jwk {
             members.insert("use".to_owned(), json!("sig"));
             members.insert("kid".to_owned(), json!(kid));
-            // App ID's keys, all RS256, have no `alg`.
+            // App ID's keys, which are all RS256, have no `alg`.
             if algorithm != Algorithm::Rs256 {
                 members.insert("alg".to_owned(), json!(algorithm.name()));
             }
@@ -68,7 +68,7 @@ impl SigningKey {
         let encoding_key = match family(algorithm) {
             Family::Rsa => EncodingKey::from_rsa_der(
                 rsa_private_key(pkcs8)
-                    .ok_or_else(|| key_error("is no PKCS#8 key of its algorithm"))?,
+                    .ok_or_else(|| key_error("is not a PKCS#8 key for its algorithm"))?,
             ),
             Family::Ec(_) => EncodingKey::from_ec_der(pkcs8),
             Family::Ed => EncodingKey::from_ed_der(pkcs8),
@@ -105,8 +105,8 @@ impl SigningKey {
         &self.pkcs8
     }
 
-    /// Signs through jsonwebtoken's aws-lc-rs provider, named as a value: the process-wide one
-    /// is the application's to choose.
+    /// Signs with jsonwebtoken's aws-lc-rs provider, passed explicitly: the process-wide provider
+    /// is the application's choice.
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, ConfigError> {
         let algorithm = jsonwebtoken_algorithm(self.algorithm);
         (DEFAULT_PROVIDER.signer_factory)(&algorithm, &self.encoding_key)
@@ -115,7 +115,7 @@ impl SigningKey {
             .ok_or_else(|| key_error("could not sign"))
     }
 
-    /// Whether this key made the signature.
+    /// Verifies a signature of this key.
     pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         let algorithm = verification_algorithm(self.algorithm);
         UnparsedPublicKey::new(algorithm, &self.public)
@@ -133,14 +133,14 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The keys, the current one first. Cheap to clone.
+/// The signing keys, the current one first. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct KeyRing(Vec<RingKey>);
 
 #[derive(Clone, Debug)]
 pub(super) struct RingKey {
     pub(super) key: Arc<SigningKey>,
-    /// A retired key is published until then; the current one has no end.
+    /// End of publication of a retired key; `None` for the current key.
     pub(super) published_until: Option<UnixTime>,
 }
 
@@ -152,7 +152,7 @@ impl KeyRing {
         }])
     }
 
-    /// `None` unless the first key is the current one, and the others are retired.
+    /// Returns `None` unless exactly the first key is current.
     pub(super) fn from_keys(keys: Vec<RingKey>) -> Option<Self> {
         let (current, retired) = keys.split_first()?;
         let is_valid = current.published_until.is_none()
@@ -168,12 +168,12 @@ impl KeyRing {
         &self
             .0
             .first()
-            .expect("a ring is made with a key, and none is withdrawn while it is current")
+            .expect("the current key is never withdrawn")
             .key
     }
 
-    /// Puts a new key in front. The old one is published for as long as its tokens may live, unless
-    /// there are too many.
+    /// Makes `key` the current key. The old one stays published for the lifetime of its tokens,
+    /// unless there are more than [`MAX_KEYS`].
     pub(super) fn rotate(&mut self, key: SigningKey, now: UnixTime, token_lifetime: Duration) {
         self.0
             .retain(|old| old.published_until.is_none_or(|until| now <= until));
@@ -192,7 +192,7 @@ impl KeyRing {
         self.0.truncate(MAX_KEYS);
     }
 
-    /// Takes a retired key away.
+    /// Removes a retired key and returns whether it existed.
     pub(super) fn withdraw(&mut self, kid: &str) -> bool {
         let before = self.0.len();
         self.0
@@ -207,7 +207,7 @@ impl KeyRing {
     }
 }
 
-/// A key as it is published.
+/// The metadata of a published key.
 #[derive(Clone, Debug)]
 pub struct PublishedKey {
     kid: String,
@@ -226,50 +226,50 @@ impl PublishedKey {
         }
     }
 
-    /// Its name in the key set.
+    /// Its `kid` in the key set.
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// What it signs with.
+    /// Its signature algorithm.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// When it was made.
+    /// The time of its generation.
     #[must_use]
     pub fn created_at(&self) -> UnixTime {
         self.created_at
     }
 
-    /// Whether it signs, or is only published for the tokens that it signed before.
+    /// Whether it signs new tokens; a retired key is only published.
     #[must_use]
     pub fn is_current(&self) -> bool {
         self.published_until.is_none()
     }
 
-    /// When a retired key is going to vanish; the current one has no end.
+    /// When a retired key is removed from the key set; `None` for the current key.
     #[must_use]
     pub fn published_until(&self) -> Option<UnixTime> {
         self.published_until
     }
 }
 
-/// A `kid` as App ID forms them.
+/// A random `kid` in App ID's format.
 pub(super) fn new_kid(tenant_id: &str) -> String {
     format!("appId-{tenant_id}-{}", uuid::Uuid::new_v4())
 }
 
-/// 256 random bits in base64, as App ID's secrets are.
+/// 256 random bits in base64, the format of App ID's secrets.
 pub(super) fn random_secret() -> Result<SecretString, ConfigError> {
     let mut bytes = [0; 32];
-    rand::fill(&mut bytes).map_err(|_| key_error("could not be drawn"))?;
+    rand::fill(&mut bytes).map_err(|_| key_error("could not be generated"))?;
     Ok(STANDARD.encode(bytes).into())
 }
 
-/// Compares without telling by its duration where the difference is.
+/// Compares in constant time.
 pub(super) fn constant_time_eq(given: &str, secret: &SecretString) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(
         given.as_bytes(),
@@ -322,10 +322,10 @@ fn generate(algorithm: Algorithm) -> Result<Vec<u8>, ()> {
     })
 }
 
-/// The `RSAPrivateKey` (RFC 8017) in a PKCS#8 key, which is what jsonwebtoken wants.
+/// The `RSAPrivateKey` (RFC 8017) in a PKCS#8 key, as jsonwebtoken requires it.
 fn rsa_private_key(pkcs8: &[u8]) -> Option<&[u8]> {
-    // RFC 5208 §5: version, algorithm (rsaEncryption, NULL), then an octet string with the key;
-    // keys of 2048 bits and more all have lengths of two bytes.
+    // RFC 5208 §5: version, algorithm (rsaEncryption, NULL), then an octet string with the key.
+    // The lengths take two bytes for keys of 2048 bits or more.
     let (_, version_and_algorithm) = pkcs8.split_first_chunk::<4>()?;
     let octet_string = version_and_algorithm.strip_prefix(&[
         0x02, 0x01, 0x00, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01,
@@ -337,7 +337,7 @@ fn rsa_private_key(pkcs8: &[u8]) -> Option<&[u8]> {
     Some(key)
 }
 
-/// The public key in the form that verifies, and as a JWK (RFC 7518 §6, RFC 8037 §2).
+/// The public key in the encoding of aws-lc-rs and as a JWK (RFC 7518 §6, RFC 8037 §2).
 fn public_key(algorithm: Algorithm, pkcs8: &[u8]) -> Result<(Vec<u8>, Value), ()> {
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     Ok(match family(algorithm) {
@@ -354,7 +354,7 @@ fn public_key(algorithm: Algorithm, pkcs8: &[u8]) -> Result<(Vec<u8>, Value), ()
         Family::Ec(curve) => {
             let pair = EcdsaKeyPair::from_pkcs8(curve, pkcs8).map_err(drop)?;
             let point = pair.public_key().as_ref().to_vec();
-            // SEC 1 §2.3.3: 04, then both coordinates.
+            // SEC 1 §2.3.3: the byte 04, then both coordinates.
             let coordinates = point.strip_prefix(&[4]).ok_or(())?;
             let (x, y) = coordinates.split_at(coordinates.len() / 2);
             let crv = if algorithm == Algorithm::Es256 {

@@ -12,7 +12,7 @@ use crate::jwt::Algorithm;
 const MAX_APPLICATIONS: usize = 200;
 const MAX_ROLES: usize = 50;
 
-/// Applications, roles, keys. Changed as a copy, so that a change that fails changes nothing.
+/// Applications, roles and keys. Updated on a copy, so that a failed update has no effect.
 #[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) applications: Vec<Registration>,
@@ -74,7 +74,7 @@ impl State {
             .find(|one| one.client_id == client_id)
     }
 
-    /// Changes one application; `None` if there is none with this id.
+    /// Updates one application; `None` if it does not exist.
     pub(super) fn update_application(
         &mut self,
         client_id: &str,
@@ -87,7 +87,7 @@ impl State {
         Ok(Some(application.clone()))
     }
 
-    /// Whether there was one to delete.
+    /// Returns whether it existed.
     pub(super) fn delete_application(&mut self, client_id: &str) -> bool {
         let before = self.applications.len();
         self.applications.retain(|one| one.client_id != client_id);
@@ -110,7 +110,7 @@ impl State {
         self.roles.iter().any(|role| role.id == id)
     }
 
-    /// Whether there was one to delete.
+    /// Returns whether it existed.
     pub(super) fn delete_role(&mut self, id: &str) -> bool {
         let before = self.roles.len();
         self.roles.retain(|role| role.id != id);
@@ -120,13 +120,13 @@ impl State {
         self.roles.len() < before
     }
 
-    /// The application with this id and secret.
+    /// Returns the application with this id and secret.
     pub(super) fn authenticate(&self, client_id: &str, secret: &str) -> Option<&Registration> {
         self.application(client_id)
             .filter(|one| constant_time_eq(secret, &one.secret))
     }
 
-    /// The names of the roles that were assigned to an application.
+    /// The names of the roles that are assigned to an application.
     pub(super) fn role_names(&self, application: &Registration) -> Vec<String> {
         let assigned = self
             .roles
@@ -135,7 +135,7 @@ impl State {
         assigned.map(|role| role.name.clone()).collect()
     }
 
-    /// The scopes that were assigned to an application, by itself or by its roles.
+    /// The scopes that are assigned to an application directly or through its roles.
     pub(super) fn assigned_scopes(&self, application: &Registration) -> BTreeSet<String> {
         let role_scopes = self
             .roles
@@ -151,7 +151,7 @@ impl State {
             .collect()
     }
 
-    /// Whether it could have come about by changes: a file may have been edited.
+    /// Validates a state that was loaded from a file, which may have been edited.
     pub(super) fn is_valid(&self) -> bool {
         let Self {
             applications,
@@ -170,7 +170,7 @@ impl State {
     }
 }
 
-/// Whether all consist of letters, digits and `-`, as those that we make, and none is there twice.
+/// Whether all ids consist of letters, digits and `-`, like generated ones, and are unique.
 fn are_distinct_ids<'a>(mut ids: impl Iterator<Item = &'a str>) -> bool {
     let is_id =
         |id: &str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');

@@ -1,20 +1,20 @@
-//! The file that a state is kept in: found, read, closed to others, replaced as a whole.
+//! The state file: path resolution, safe reading, permissions, and atomic replacement.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-/// More than the limits of applications, roles and keys lead to.
+/// More than the limits of applications, roles and keys allow.
 const MAX_BYTES: u64 = 32 << 20;
 
-/// A file that was read and has passed [`read`]'s checks. Its mode is as it was.
+/// The contents of a file that passed the checks of [`read`]. Its mode is unchanged.
 pub(super) struct StateFileContents {
     file: File,
     pub(super) text: Vec<u8>,
 }
 
 impl StateFileContents {
-    /// Whoever else could read it until now cannot from now on.
+    /// Sets mode 0600 if other users have any access.
     pub(super) fn restrict_permissions(&self) -> io::Result<()> {
         #[cfg(unix)]
         {
@@ -28,24 +28,24 @@ impl StateFileContents {
     }
 }
 
-/// The file itself, be it there or not.
+/// Resolves symbolic links. The file need not exist.
 pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
     match (fs::canonicalize(path), fs::symlink_metadata(path)) {
         (Err(error), Ok(_)) if is_missing(&error) => {
-            // Its target may be on a disk that is yet to be mounted: no reason to begin anew.
-            Err(invalid("is a link that leads nowhere"))
+            // The target may be on a disk that is not mounted yet, so do not start with new state.
+            Err(invalid("is a symbolic link that leads nowhere"))
         }
         (Err(_), Err(error)) if is_missing(&error) => std::path::absolute(path),
         (resolved, _) => resolved,
     }
 }
 
-/// What is there, if anything. The path may be a mistake: nothing is changed, and nothing is opened
-/// that would wait for a writer or never end.
+/// Reads the file if it exists. The path may be wrong, so nothing is changed, and pipes and
+/// devices, which may block or never end, are not opened.
 pub(super) fn read(path: &Path) -> io::Result<Option<StateFileContents>> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => {}
-        Ok(_) => return Err(invalid("is no file")),
+        Ok(_) => return Err(invalid("is no file: use the path of a regular file")),
         Err(error) if is_missing(&error) => return Ok(None),
         Err(error) => return Err(error),
     }
@@ -53,22 +53,22 @@ pub(super) fn read(path: &Path) -> io::Result<Option<StateFileContents>> {
         Err(error) if is_missing(&error) => return Ok(None),
         opened => opened?,
     };
-    // What counts is the file that was opened: another may have been put in its place by then.
+    // Check the opened file: the path may refer to another file by now.
     let opened = file.metadata()?;
     if !opened.is_file() {
-        return Err(invalid("is no file"));
+        return Err(invalid("is no file: use the path of a regular file"));
     }
     #[cfg(unix)]
     check_owner_and_mode(path, &opened)?;
     let mut text = Vec::new();
     (&file).take(MAX_BYTES).read_to_end(&mut text)?;
     if (&file).read(&mut [0])? > 0 {
-        return Err(invalid("is too large"));
+        return Err(invalid("is too large for a state file"));
     }
     Ok(Some(StateFileContents { file, text }))
 }
 
-/// Refuses a file whose text another user could have written: they would choose the keys.
+/// Rejects a file that another user could have written, who would then control the keys.
 #[cfg(unix)]
 fn check_owner_and_mode(path: &Path, opened: &fs::Metadata) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt as _;
@@ -76,23 +76,23 @@ fn check_owner_and_mode(path: &Path, opened: &fs::Metadata) -> io::Result<()> {
     if opened.uid() != user {
         let owner = opened.uid();
         return Err(invalid(format!(
-            "belongs to another user (uid {owner}) than the one of this process (uid {user}): use another \
+            "belongs to another user (uid {owner}) than this process (uid {user}): use another \
              file, or run `chown {user}` on it",
         )));
     }
     if opened.mode() & 0o022 != 0 {
         let mode = opened.mode() & 0o777;
         return Err(invalid(format!(
-            "can be changed by other users (mode {mode:03o}): run `chmod 600 {}`",
+            "is writable by other users (mode {mode:03o}): run `chmod 600 {}`",
             path.display()
         )));
     }
     Ok(())
 }
 
-/// Writes beside the file and renames, so that it is whole at every moment.
+/// Replaces the file atomically: writes a temporary file in the same folder and renames it.
 pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    // A name that nobody can foresee, and a file that nobody made before.
+    // An unpredictable name, and `create_new`, so that no other user can prepare the file.
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.new", uuid::Uuid::new_v4().simple()));
     let temporary = PathBuf::from(temporary);
@@ -106,12 +106,11 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
-        // Should this fail too, the first error says more.
+        // If this fails too, the first error is more useful.
         let _removed = fs::remove_file(&temporary);
     }
     written?;
-    // The file is in place. That a file system cannot say when its folder has reached the disk,
-    // as some cannot, undoes nothing.
+    // The file is in place, and some file systems cannot sync folders: ignore the result.
     #[cfg(unix)]
     let _synced = path
         .parent()

@@ -1,5 +1,7 @@
-//! The token endpoint ([RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4)): an
-//! access token for an application that proves who it is. No id token, no refresh token.
+//! The token endpoint, with the client credentials grant
+//! ([RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4)).
+//!
+//! It issues access tokens only, no id tokens and no refresh tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,7 +36,7 @@ pub(super) async fn token(
     if grant_type != "client_credentials" {
         return Err(ErrorResponse::bad_request(
             "unsupported_grant_type",
-            "only client_credentials is granted here",
+            "grant_type must be client_credentials",
         ));
     }
     let (claims, scope, lifetime, key, issued_to) = {
@@ -42,8 +44,7 @@ pub(super) async fn token(
         let state = inner.state();
         let application = authenticate(&state, &headers, &parameters)?;
         if application.kind == "singlepageapp" {
-            let reason =
-                "a single-page application keeps no secret, and so has no client credentials grant";
+            let reason = "a single-page application cannot use the client credentials grant";
             return Err(ErrorResponse::bad_request("unauthorized_client", reason));
         }
         let scope = granted_scope(&state.assigned_scopes(application), parameters.get("scope"))?;
@@ -71,7 +72,7 @@ pub(super) async fn token(
         ErrorResponse::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "server_error",
-            "the key does not sign",
+            "the token could not be signed",
         )
     })?;
     let body = json!({
@@ -88,15 +89,15 @@ pub(super) async fn token(
     Ok((headers, Extension(issued_to), Json(body)).into_response())
 }
 
-/// Whom a token was issued to, as an extension of the response.
+/// The client id that a token was issued to, as a response extension.
 #[derive(Clone, Debug)]
 pub(super) struct IssuedTo(pub(super) String);
 
-/// A request has no more parameters: RFC 6749 and its extensions know a dozen.
+/// Maximum number of parameters; RFC 6749 and its extensions define a dozen.
 const MAX_PARAMETERS: usize = 100;
 
-/// The parameters of a request, a form or, as App ID's Node SDK sends it, JSON: each name with its
-/// values.
+/// The parameters of a request, each name with its values: a form, or JSON as App ID's Node SDK
+/// sends it.
 #[derive(Default)]
 pub(super) struct Parameters(BTreeMap<String, Vec<String>>);
 
@@ -119,7 +120,7 @@ impl Parameters {
             "application/json" => Self::collect(json_parameters(body)?.into_iter()),
             _ => Err(ErrorResponse::bad_request(
                 "invalid_request",
-                "the body must be a form, or JSON",
+                "content type must be application/x-www-form-urlencoded or application/json",
             )),
         }
     }
@@ -131,13 +132,13 @@ impl Parameters {
                 let reason = format!("there are more than {MAX_PARAMETERS} parameters");
                 return Err(ErrorResponse::bad_request("invalid_request", reason));
             }
-            // RFC 6749 §3.2: once at most; RFC 8707 §2 excepts `resource`.
+            // RFC 6749 §3.2 forbids repeated parameters; RFC 8707 §2 allows `resource` to repeat.
             let may_repeat = name == "resource";
             let values = parameters.0.entry(name).or_default();
             if !values.is_empty() && !may_repeat {
                 return Err(ErrorResponse::bad_request(
                     "invalid_request",
-                    "a parameter is given twice",
+                    "a parameter is repeated",
                 ));
             }
             values.push(value);
@@ -145,7 +146,7 @@ impl Parameters {
         Ok(parameters)
     }
 
-    /// The value of a parameter; an empty one counts as absent (RFC 6749 §3.2).
+    /// The value of a parameter. An empty value counts as absent (RFC 6749 §3.2).
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.get_all(name).next().filter(|value| !value.is_empty())
     }
@@ -186,7 +187,7 @@ fn missing_parameter(parameter: &str) -> ErrorResponse {
     ErrorResponse::bad_request("invalid_request", format!("{parameter} is missing"))
 }
 
-/// Who asks (RFC 6749 §2.3): in one way, and no other.
+/// Authenticates the client by exactly one method (RFC 6749 §2.3).
 pub(super) fn authenticate<'a>(
     state: &'a ServerState,
     headers: &HeaderMap,
@@ -205,7 +206,7 @@ pub(super) fn authenticate<'a>(
     if second_field.is_some() || field.is_some() && parameters.get("client_secret").is_some() {
         return Err(ErrorResponse::bad_request(
             "invalid_request",
-            "the client must authenticate in one way",
+            "the client must use exactly one authentication method",
         ));
     }
     let Some(field) = field else {
@@ -214,9 +215,9 @@ pub(super) fn authenticate<'a>(
         return state.authenticate(id, secret).ok_or_else(invalid_client);
     };
     let (id, secret) = basic_credentials(field).ok_or_else(invalid_client)?;
-    // App ID expects the parts as they are, RFC 6749 §2.3.1 form-urlencoded: both will do.
+    // App ID expects the parts as they are, RFC 6749 §2.3.1 form-urlencoded. Accept both.
     let decoded = |part: &str| {
-        // A `&` would end the part early: an encoded part has none.
+        // An unencoded `&` would end the value, and encoded values contain none.
         if part.contains('&') {
             return None;
         }
@@ -232,7 +233,7 @@ pub(super) fn authenticate<'a>(
     match parameters.get("client_id") {
         Some(other) if other != application.client_id => Err(ErrorResponse::bad_request(
             "invalid_request",
-            "client_id is not the client that authenticated",
+            "client_id differs from the authenticated client",
         )),
         _ => Ok(application),
     }
@@ -249,8 +250,8 @@ fn basic_credentials(field: &HeaderValue) -> Option<(String, String)> {
     Some((id.to_owned(), secret.to_owned()))
 }
 
-/// Without a request the default scope and all that were assigned; else what was requested, if
-/// all of it was assigned.
+/// The requested scopes, if all of them are assigned; without a request, the default scope and
+/// all assigned scopes.
 fn granted_scope(
     assigned: &BTreeSet<String>,
     requested: Option<&str>,
@@ -272,17 +273,16 @@ fn granted_scope(
         ));
     }
     if granted.is_empty() {
-        // RFC 6749 §3.3: one scope token at least.
+        // RFC 6749 §3.3 requires at least one scope token.
         return Err(ErrorResponse::bad_request(
             "invalid_scope",
-            "no scope is requested",
+            "scope is empty",
         ));
     }
     Ok(granted.join(" "))
 }
 
-/// Whom the token is for: `audience` (App ID, Auth0), `resource` (RFC 8707), else the application
-/// itself.
+/// The audience: `audience` (App ID, Auth0) and `resource` (RFC 8707), or the application itself.
 fn audience(
     application: &Registration,
     parameters: &Parameters,
