@@ -1,4 +1,4 @@
-//! The last requests, and what came of them.
+//! The page of the last requests and their outcomes.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ pub(super) async fn list(State(server): State<AuthorizationServer>) -> Markup {
         @if entries.is_empty() {
             p.empty { "No request has come yet." }
         } @else {
-            // The roles stay when a narrow screen lays the rows out as cards.
+            // Explicit roles, because the narrow layout removes the implicit ones.
             table.activity role="table" {
                 caption.unseen { "The last requests, the latest first" }
                 thead role="rowgroup" {
@@ -73,15 +73,16 @@ fn outcome(entry: &Entry) -> Markup {
         (Some(_), Some(error)) => error,
         (Some(status), None) if status == http::StatusCode::NOT_MODIFIED => "not modified",
         (Some(status), None) if status.is_success() => match entry.endpoint {
-            _ if entry.fault.is_some_and(|fault| fault != "latency") => "spoiled",
+            _ if entry.fault.is_some_and(|fault| fault != "latency") => "altered",
             EndpointKind::Token => "token issued",
             _ => "answered",
         },
         (Some(status), None) => status.canonical_reason().unwrap_or("refused"),
     };
-    let good = entry.status.is_some_and(|status| status.as_u16() < 400) && text != "spoiled";
+    let good = entry.status.is_some_and(|status| status.as_u16() < 400) && text != "altered";
+    let status = entry.status.as_ref().map_or("–", http::StatusCode::as_str);
     html! {
-        span.badge .good[good] .bad[!good] { (entry.status.as_ref().map_or("–", http::StatusCode::as_str)) }
+        span.badge .good[good] .bad[!good] { (status) }
         " " (text)
         @if let Some(fault) = entry.fault { " " span.badge.warn { "fault: " (fault) } }
     }

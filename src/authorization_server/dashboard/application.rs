@@ -1,4 +1,4 @@
-//! One application: its name, scopes and roles, and its end.
+//! The page of one application: name, scopes, roles, deletion.
 
 use std::collections::HashSet;
 
@@ -27,7 +27,7 @@ pub(super) async fn show(
     Ok(render(&server.0, &session, &application, notice, None))
 }
 
-/// The forms of the page are told apart by their `action`.
+/// Handles all forms of the page; the field `action` selects one.
 pub(super) async fn change(
     State(server): State<AuthorizationServer>,
     Extension(session): Extension<Session>,
@@ -119,7 +119,7 @@ fn add_role(server: &Inner, id: &str, form: &Form) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// An application that was deleted meanwhile is no error: the page that follows says so.
+/// A deleted application is not an error here: the page after the redirect reports it.
 fn update_application(
     server: &Inner,
     id: &str,
@@ -130,7 +130,7 @@ fn update_application(
         .map(drop)
 }
 
-/// A form of this page that was rejected, and why.
+/// A rejected form of this page and its error.
 struct RejectedForm<'a> {
     form: &'a Form,
     field: Field,
@@ -177,16 +177,23 @@ fn render(
         h1.break { (application.name) }
         section.card {
             (form("rename", html! {
-                (name_field(&field_value("rename", "name", &application.name), error("rename", Field::Name)))
+                (name_field(
+                    &field_value("rename", "name", &application.name),
+                    error("rename", Field::Name),
+                ))
                 (submit("Save name"))
             }))
         }
         section.card {
             (form("scopes", html! {
                 label for="scopes" { "Scopes" }
-                p.hint #scopes-hint { "One a line. Its tokens hold them, and " code { "appid_default" } ", unless they are asked for with fewer." }
+                p.hint #scopes-hint {
+                    "One per line. Tokens get all of them and " code { "appid_default" }
+                    ", unless the token request names fewer."
+                }
                 textarea #scopes name="scopes" rows="4" spellcheck="false" autocapitalize="none"
-                    aria-describedby="scopes-hint scopes-error" aria-invalid=[invalid("scopes", Field::Scopes)]
+                    aria-describedby="scopes-hint scopes-error"
+                    aria-invalid=[invalid("scopes", Field::Scopes)]
                     autofocus[invalid("scopes", Field::Scopes).is_some()]
                     { (field_value("scopes", "scopes", &application.scopes.join("\n"))) }
                 (field_error("scopes-error", error("scopes", Field::Scopes)))
@@ -196,7 +203,7 @@ fn render(
         section.card {
             h2 { "Roles" }
             @if roles.is_empty() {
-                p.hint { "The tenant has no role yet. A role is a name for scopes that applications are given together." }
+                p.hint { "The tenant has no roles yet. A role is a named set of scopes." }
             } @else {
                 (form("roles", html! {
                     fieldset {
@@ -209,16 +216,19 @@ fn render(
             details open[rejected_as("add-role").is_some()] {
                 summary { "Add a role" }
                 (form("add-role", html! {
-                    label for="role-name" { "Name of the role" }
+                    label for="role-name" { "Role name" }
                     input #role-name type="text" name="role_name" autocomplete="off" required
                         value=(field_value("add-role", "role_name", ""))
-                        aria-describedby="role-name-error" aria-invalid=[invalid("add-role", Field::Name)]
+                        aria-describedby="role-name-error"
+                        aria-invalid=[invalid("add-role", Field::Name)]
                         autofocus[invalid("add-role", Field::Name).is_some()];
                     (field_error("role-name-error", error("add-role", Field::Name)))
-                    label for="role-scopes" { "Scopes that it gives" }
-                    input #role-scopes type="text" name="role_scopes" autocomplete="off" spellcheck="false"
-                        autocapitalize="none" value=(field_value("add-role", "role_scopes", ""))
-                        aria-describedby="role-scopes-error" aria-invalid=[invalid("add-role", Field::Scopes)]
+                    label for="role-scopes" { "Scopes of the role" }
+                    input #role-scopes type="text" name="role_scopes" autocomplete="off"
+                        spellcheck="false" autocapitalize="none"
+                        value=(field_value("add-role", "role_scopes", ""))
+                        aria-describedby="role-scopes-error"
+                        aria-invalid=[invalid("add-role", Field::Scopes)]
                         autofocus[invalid("add-role", Field::Scopes).is_some()];
                     (field_error("role-scopes-error", error("add-role", Field::Scopes)))
                     (submit("Add role"))
@@ -228,7 +238,7 @@ fn render(
                 details {
                     summary { "Delete a role" }
                     (form("delete-role", html! {
-                        label for="role" { "Role to delete, of all applications" }
+                        label for="role" { "Role to delete, also from other applications" }
                         select #role name="role" {
                             @for role in &roles { option value=(role.id) { (role.name) } }
                         }
@@ -241,7 +251,7 @@ fn render(
             details {
                 summary.dangerous { "Delete this application" }
                 (form("delete", html! {
-                    p { "It gets no token any more. Tokens that it has go on being valid until they expire." }
+                    p { "It gets no new tokens. Issued tokens stay valid until they expire." }
                     div.actions { button.button.danger type="submit" { "Delete application" } }
                 }))
             }
@@ -254,7 +264,7 @@ fn render(
     page(Some(Tab::Application), &title, &body)
 }
 
-/// A role to check or not.
+/// A checkbox that assigns a role.
 fn role_checkbox(role: &Role, application: &Registration) -> Markup {
     let id = format!("role-{}", role.id);
     let scopes: Vec<&str> = role
@@ -265,8 +275,15 @@ fn role_checkbox(role: &Role, application: &Registration) -> Markup {
         .collect();
     html! {
         div.choice {
-            input id=(id) type="checkbox" name="role" value=(role.id) checked[application.role_ids.contains(&role.id)];
-            label for=(id) { (role.name) " " span.meta { (pluralize(scopes.len(), "scope")) @if !scopes.is_empty() { ": " (scopes.join(" ")) } } }
+            input id=(id) type="checkbox" name="role" value=(role.id)
+                checked[application.role_ids.contains(&role.id)];
+            label for=(id) {
+                (role.name) " "
+                span.meta {
+                    (pluralize(scopes.len(), "scope"))
+                    @if !scopes.is_empty() { ": " (scopes.join(" ")) }
+                }
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The registered applications with their credentials, and the form that adds one.
+//! The page of registered applications with their credentials, and the form that adds one.
 
 use axum::Extension;
 use axum::extract::State;
@@ -18,7 +18,7 @@ use super::session::Session;
 use super::text::{error_sentence, pluralize};
 use super::{AuthorizationServer, Inner};
 
-/// The example response of App ID's guide, member by member.
+/// The members of the example response in App ID's documentation, in its order.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Credentials<'a> {
@@ -39,14 +39,14 @@ pub(super) async fn list(State(server): State<AuthorizationServer>, notice: Noti
             a.button.primary href="/applications/new" { "Add Application" }
         }
         @if applications.is_empty() {
-            p.empty { "No application is registered yet. Add one to get its credentials." }
+            p.empty { "No application is registered yet. Add one to get credentials." }
         }
         @for application in &applications { (row(&server.0, application)) }
     };
     page(Some(Tab::Application), &notice.title("Applications"), &body)
 }
 
-/// A row that expands to show the credentials.
+/// A row that expands to the credentials.
 fn row(server: &Inner, application: &Registration) -> Markup {
     let id = &application.client_id;
     let url = server.oauth_url(Version::V4);
@@ -63,20 +63,33 @@ fn row(server: &Inner, application: &Registration) -> Markup {
         details.row id=(element("application")) {
             summary {
                 span.name { (application.name) }
-                span.meta { (pluralize(application.scopes.len(), "scope")) " · " (pluralize(application.role_ids.len(), "role")) }
+                span.meta {
+                    (pluralize(application.scopes.len(), "scope"))
+                    " · "
+                    (pluralize(application.role_ids.len(), "role"))
+                }
             }
             div.inside {
                 dl.fields {
-                    dt { "clientId" } dd { (value(&element("clientId"), "clientId", id)) }
-                    dt { "tenantId" } dd { (value(&element("tenantId"), "tenantId", &server.tenant_id)) }
-                    dt { "secret" } dd { (hidden_value(&element("secret"), "secret", credentials.secret)) }
-                    dt { "name" } dd { (value(&element("name"), "name", &application.name)) }
-                    dt { "oAuthServerUrl" } dd { (value(&element("oAuthServerUrl"), "oAuthServerUrl", &url)) }
+                    dt { "clientId" }
+                    dd { (value(&element("clientId"), "clientId", id)) }
+                    dt { "tenantId" }
+                    dd { (value(&element("tenantId"), "tenantId", &server.tenant_id)) }
+                    dt { "secret" }
+                    dd { (hidden_value(&element("secret"), "secret", credentials.secret)) }
+                    dt { "name" }
+                    dd { (value(&element("name"), "name", &application.name)) }
+                    dt { "oAuthServerUrl" }
+                    dd { (value(&element("oAuthServerUrl"), "oAuthServerUrl", &url)) }
                 }
                 (hidden_listing(&element("json"), "As JSON", "secret", &json))
                 div.actions {
-                    a.button href=(format!("/try/{id}")) { "Try it" span.unseen { ": " (application.name) } }
-                    a.button href=(format!("/applications/{id}")) { "Edit" span.unseen { " " (application.name) } }
+                    a.button href=(format!("/try/{id}")) {
+                        "Try it" span.unseen { ": " (application.name) }
+                    }
+                    a.button href=(format!("/applications/{id}")) {
+                        "Edit" span.unseen { " " (application.name) }
+                    }
                 }
             }
         }
@@ -95,12 +108,12 @@ pub(super) async fn add(
     let name = form.field("name");
     match server.0.update(|state| state.register(name)) {
         Ok(added) => {
-            // To its row in the list.
+            // The fragment is its row in the list.
             let to = format!("/?done=added#application-{}", added.client_id);
             Ok(Redirect::to(&to).into_response())
         }
         Err(error) => {
-            // There is but one.
+            // The form has a single field.
             Field::from_error(&error)?;
             let page = new_application_page(&session, name, Some(&error_sentence(&error)));
             Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
@@ -108,14 +121,14 @@ pub(super) async fn add(
     }
 }
 
-/// The field for a name. Without `maxlength`, which counts otherwise than we do.
+/// The field for a name. Without `maxlength`, which counts UTF-16 code units, not characters.
 pub(super) fn name_field(value: &str, error: Option<&str>) -> Markup {
     html! {
         label for="name" { "Name" }
         p.hint #name-hint { "1 to 50 characters" }
         input #name type="text" name="name" value=(value) autocomplete="off" required
             aria-describedby="name-hint name-error" aria-invalid=[error.map(|_| "true")]
-            // What is wrong is in view, also where the page is longer than the window.
+            // Focus scrolls an invalid field into view on long pages.
             autofocus[error.is_some()];
         (field_error("name-error", error))
     }

@@ -1,4 +1,4 @@
-//! What an application does, as lines for a shell.
+//! Shell commands for a token request and a call to a protected resource.
 
 use maud::{Markup, html};
 use serde_json::json;
@@ -10,8 +10,8 @@ use super::Inner;
 use super::layout::{hidden_listing, listing};
 use super::token_request::{TokenRequest, basic_credentials};
 
-/// The requests of App ID's guide as lines for a shell. Ids, URLs, base64, tokens and
-/// what is URL-encoded hold nothing that single quotes would not.
+/// The commands of App ID's documentation. All values are safe in single quotes: ids, URLs,
+/// base64, tokens and URL-encoded text contain no quotes.
 pub(super) fn commands(
     server: &Inner,
     application: &Registration,
@@ -28,7 +28,7 @@ pub(super) fn commands(
     };
     let (scope, audience) = request.map_or(("", ""), |request| (&request.scope, &request.audience));
     let parameters = parameter("scope", scope) + &parameter("audience", audience);
-    // Whoever the token is for is the one to be started.
+    // The protected resource is the application in the token's audience.
     let resource = if audience.is_empty() {
         &application.client_id
     } else {
@@ -36,7 +36,8 @@ pub(super) fn commands(
     };
     let token_request = format!(
         "curl -X POST \\\n  {url}/token \\\n  -H 'Authorization: Basic {}' \\\n  \
-         -H 'Content-Type: application/x-www-form-urlencoded' \\\n  -d grant_type=client_credentials{parameters}",
+         -H 'Content-Type: application/x-www-form-urlencoded' \\\n  \
+         -d grant_type=client_credentials{parameters}",
         basic_credentials(application),
     );
     let binding =
@@ -46,18 +47,20 @@ pub(super) fn commands(
     );
     let call = |token: &str| {
         format!(
-            "curl http://localhost:8081/protected_resource \\\n  -H \"Authorization: Bearer {token}\""
+            "curl http://localhost:8081/protected_resource \\\n  \
+             -H \"Authorization: Bearer {token}\""
         )
     };
+    let call_title = "Call the protected resource";
     html! {
         section.card aria-labelledby="commands" {
             h2 #commands { "On the command line" }
             (hidden_listing("curl-token", "Request a token", "secret", &token_request))
             (listing("environment", "Start the protected resource", &environment))
-            p.hint { "It needs no secret: it fetches the keys." }
+            p.hint { "A protected resource needs no secret: it fetches the public keys." }
             @match token {
-                Some(token) => (hidden_listing("curl-call", "Call the protected resource", "token", &call(token))),
-                None => (listing("curl-call", "Call the protected resource", &call("$TOKEN"))),
+                Some(token) => (hidden_listing("curl-call", call_title, "token", &call(token))),
+                None => (listing("curl-call", call_title, &call("$TOKEN"))),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Faults to switch on and off, endpoint by endpoint.
+//! The page that switches faults on and off, per endpoint.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use super::layout::{ErrorPage, Notice, Tab, page};
 use super::session::Session;
 use super::text::pluralize;
 
-/// How much later an answer comes.
+/// The delay of [`Fault::Latency`].
 const LATENCY: Duration = Duration::from_secs(2);
 
-/// What an endpoint can be switched to.
+/// The choices of an endpoint: form value, label, fault.
 const CHOICES: [(&str, &str, Option<Fault>); 4] = [
     ("none", "None", None),
     ("outage", "Outage", Some(Fault::Outage(None))),
@@ -36,12 +36,13 @@ pub(super) async fn list(
             h1 { "Faults" }
             form method="post" action="/faults" {
                 (session.field())
-                button.button type="submit" name="endpoint" value="all" { "End all faults" }
+                button.button type="submit" name="endpoint" value="all" { "Clear all faults" }
             }
         }
         p.lead {
-            "Let this server fail, and see what clients and resource servers do. Outage answers 503, latency answers "
-            (LATENCY.as_secs()) " s later, garbage answers 200 with a page of HTML. A fault lasts until it is ended."
+            "Inject faults to test clients and resource servers. Outage answers 503, latency "
+            "delays responses by " (LATENCY.as_secs()) " s, garbage answers 200 with an HTML "
+            "page. A fault stays active until it is switched off."
         }
         ul.cards {
             @for endpoint in EndpointKind::ALL { (card(&server, &session, endpoint)) }
@@ -52,6 +53,8 @@ pub(super) async fn list(
 
 fn card(server: &AuthorizationServer, session: &Session, endpoint: EndpointKind) -> Markup {
     let pending = server.0.faults.pending(endpoint);
+    let is_choice = |fault: &Fault| CHOICES.iter().any(|(.., one)| one.as_ref() == Some(fault));
+    let scripted = pending.as_ref().filter(|fault| !is_choice(fault));
     let id = format!("endpoint-{}", endpoint.name().to_ascii_lowercase());
     html! {
         li.card.fault {
@@ -65,10 +68,11 @@ fn card(server: &AuthorizationServer, session: &Session, endpoint: EndpointKind)
                 div.switch role="group" aria-labelledby=(id) {
                     @for (value, label, fault) in CHOICES {
                         button type="submit" name="fault" value=(value) .fault[fault.is_some()]
-                            aria-pressed=(if fault == pending { "true" } else { "false" }) { (label) }
+                            aria-pressed=(if fault == pending { "true" } else { "false" })
+                            { (label) }
                     }
                 }
-                @if let Some(other) = pending.filter(|pending| CHOICES.iter().all(|(.., fault)| fault.as_ref() != Some(pending))) {
+                @if let Some(other) = scripted {
                     p.hint { "Scripted elsewhere: " (other.name()) }
                 }
             }

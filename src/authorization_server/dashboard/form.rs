@@ -1,4 +1,4 @@
-//! Forms as handlers take them: there is no other way to one than through the check of its token.
+//! The form extractor, which always validates the CSRF token.
 
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
@@ -11,18 +11,18 @@ use super::session::Session;
 use super::text::error_sentence;
 use crate::error::ConfigError;
 
-/// A form that one of our pages has sent.
+/// A form with a valid CSRF token.
 #[derive(Debug)]
 pub(super) struct Form(Vec<(String, String)>);
 
 impl Form {
-    /// A field without white space around it; empty if it is absent.
+    /// A field, trimmed; empty if absent.
     pub(super) fn field(&self, name: &str) -> &str {
         let first = self.0.iter().find(|(other, _)| other == name);
         first.map(|(_, value)| value.trim()).unwrap_or_default()
     }
 
-    /// All values of a field, such as those of check boxes.
+    /// All values of a field, such as those of checkboxes.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0
             .iter()
@@ -30,7 +30,7 @@ impl Form {
             .map(|(_, value)| value.trim())
     }
 
-    /// A field as a list, with white space or commas between; each member once.
+    /// A field as a list that is separated by white space or commas, without duplicates.
     pub(super) fn list(&self, name: &str) -> Vec<String> {
         let members = self
             .field(name)
@@ -42,7 +42,7 @@ impl Form {
     }
 }
 
-/// The fields that can be wrong.
+/// The fields that can be invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
     Name,
@@ -50,8 +50,8 @@ pub(super) enum Field {
 }
 
 impl Field {
-    /// The field to show an error at. What is about none, such as the state file or a limit, is
-    /// no mistake of whoever filled in the form.
+    /// The field that an error is about. Errors about anything else, such as the state file or a
+    /// limit, get a page without the form.
     pub(super) fn from_error(error: &ConfigError) -> Result<Self, ErrorPage> {
         match error.setting() {
             "name" => Ok(Self::Name),

@@ -1,5 +1,4 @@
-//! What stands before every page: the names that the dashboard answers to, and the headers that
-//! tell a browser what not to do with its pages.
+//! Middleware that checks the host name and adds security headers to every response.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -9,7 +8,7 @@ use http::{HeaderName, HeaderValue, header};
 use super::layout::ErrorPage;
 use super::{AuthorizationServer, Inner};
 
-/// Its own style sheet, script and icon, its own forms; nothing inline, nothing from elsewhere.
+/// Allows only the dashboard's style sheet, script, icon and forms; nothing inline.
 const CSP: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -46,24 +45,24 @@ pub(super) async fn guard(
     response
 }
 
-/// Whether the request was sent to this server under a name that nobody else can have.
+/// Whether all host names of the request are this server's.
 ///
-/// A page elsewhere can point a name of its own at loopback (DNS rebinding), and would then be of
-/// one origin with the dashboard.
+/// Prevents DNS rebinding: a web site that resolves its host name to loopback would have the same
+/// origin as the dashboard.
 fn is_allowed_host(server: &Inner, request: &Request) -> bool {
     let host_headers = request
         .headers()
         .get_all(header::HOST)
         .iter()
         .map(|host| host.to_str().unwrap_or_default());
-    // HTTP/2, or a request with an absolute target (RFC 9112 §3.2.2).
+    // Present in HTTP/2 and in requests with an absolute target (RFC 9112 §3.2.2).
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
     let mut names = host_headers.chain(authority).peekable();
     names.peek().is_some() && names.all(|name| is_own_name(server, name))
 }
 
 fn is_own_name(server: &Inner, name: &str) -> bool {
-    // The default port goes without saying.
+    // Browsers omit the default port.
     let normalize = |name: &str| {
         name.strip_suffix(":80")
             .unwrap_or(name)

@@ -1,4 +1,4 @@
-//! The keys that are published: the one that signs, and those that were retired.
+//! The page of published keys, current and retired.
 
 use axum::Extension;
 use axum::extract::State;
@@ -29,8 +29,8 @@ pub(super) async fn list(
             }
         }
         p.lead {
-            "Published at " code { (server.jwks_uri()) } ". After a rotation the old key stays published for as long "
-            "as tokens that it signed may live."
+            "Published at " code { (server.jwks_uri()) }
+            ". After a rotation the old key stays published until its last token has expired."
         }
         ul.cards {
             @for key in &server.keys() { (card(key, &session, now)) }
@@ -43,7 +43,7 @@ pub(super) async fn change(
     State(server): State<AuthorizationServer>,
     form: Form,
 ) -> Result<Redirect, ErrorPage> {
-    // An RSA key takes a while to make: not on a worker of the runtime.
+    // RSA key generation is slow and must not block the runtime.
     let changed = tokio::task::spawn_blocking(move || match form.field("action") {
         "rotate" => server.rotate().map(|_| "rotated"),
         "withdraw" => server
@@ -53,7 +53,7 @@ pub(super) async fn change(
     });
     match changed
         .await
-        .map_err(|_| ErrorPage::internal_error("No key could be made.".to_owned()))?
+        .map_err(|_| ErrorPage::internal_error("The key could not be generated.".to_owned()))?
     {
         Ok("unknown") => Err(ErrorPage::unknown_action()),
         Ok(done) => Ok(Notice::redirect("/keys", done)),
@@ -72,13 +72,20 @@ fn card(key: &PublishedKey, session: &Session, now: UnixTime) -> Markup {
                         None => { span.badge.good { "Current" } " signs new tokens" },
                         Some(until) => {
                             span.badge { "Retired" } " published for another "
-                            span title=(format_date(until)) { (format_duration(until.saturating_since(now))) }
+                            span title=(format_date(until)) {
+                                (format_duration(until.saturating_since(now)))
+                            }
                         }
                     }
                 }
                 dt { "kid" } dd { (value(&id, "kid", key.kid())) }
                 dt { "Algorithm" } dd { (key.algorithm().name()) }
-                dt { "Made" } dd { span title=(format_date(key.created_at())) { (format_age(key.created_at(), now)) } }
+                dt { "Created" }
+                dd {
+                    span title=(format_date(key.created_at())) {
+                        (format_age(key.created_at(), now))
+                    }
+                }
             }
             details {
                 summary { "Withdraw" span.unseen { " " (key.kid()) } }
@@ -86,11 +93,15 @@ fn card(key: &PublishedKey, session: &Session, now: UnixTime) -> Markup {
                     (session.field())
                     input type="hidden" name="kid" value=(key.kid());
                     p {
-                        "It is published no more, as after its private half was lost: tokens that it signed are refused "
-                        "as soon as resource servers have fetched the keys again."
-                        @if key.is_current() { " A new key signs from then on." }
+                        "Removes the key from the key set, as after its compromise. Resource "
+                        "servers reject its tokens once they have refreshed their keys."
+                        @if key.is_current() { " A new key is generated first." }
                     }
-                    div.actions { button.button.danger type="submit" name="action" value="withdraw" { "Withdraw key" } }
+                    div.actions {
+                        button.button.danger type="submit" name="action" value="withdraw" {
+                            "Withdraw key"
+                        }
+                    }
                 }
             }
         }

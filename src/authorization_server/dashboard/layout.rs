@@ -1,4 +1,4 @@
-//! What all pages share: their frame, what was just done, what went wrong, things to copy.
+//! Shared parts of the pages: layout, notices, error pages, values with copy buttons.
 
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -9,7 +9,7 @@ use url::form_urlencoded;
 
 use super::AuthorizationServer;
 
-/// The parts of the dashboard.
+/// The tabs of the dashboard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tab {
     Application,
@@ -20,7 +20,7 @@ pub(super) enum Tab {
 }
 
 impl Tab {
-    /// Its address and its name. App ID's guide says "in the Application tab".
+    /// Path and label. "Application" is the label in App ID's documentation.
     const ALL: [(Self, &str, &str); 5] = [
         (Self::Application, "/", "Application"),
         (Self::TryToken, "/try", "Try it"),
@@ -30,7 +30,7 @@ impl Tab {
     ];
 }
 
-/// A whole page.
+/// A complete page.
 pub(super) fn page(tab: Option<Tab>, title: &str, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
@@ -54,23 +54,27 @@ pub(super) fn page(tab: Option<Tab>, title: &str, body: &Markup) -> Markup {
                         }
                         nav aria-label="Dashboard" {
                             ul {
-                                @for (one, address, name) in Tab::ALL {
-                                    li { a href=(address) aria-current=[(tab == Some(one)).then_some("page")] { (name) } }
+                                @for (one, path, label) in Tab::ALL {
+                                    @let current = (tab == Some(one)).then_some("page");
+                                    li { a href=(path) aria-current=[current] { (label) } }
                                 }
                             }
                         }
                     }
                 }
                 main.width #main tabindex="-1" { (body) }
-                // Announced is only what comes into a region that was there before.
+                // Screen readers announce changes only in a live region that exists already.
                 p.unseen #status role="status" {}
-                footer.width { "For development and tests only: secrets are shown to whoever can reach this port." }
+                footer.width {
+                    "For development and tests only: everyone who can reach this port can read "
+                    "the secrets."
+                }
             }
         }
     }
 }
 
-/// What the change before this page did: a word in its address, and nothing else of it.
+/// The result of the previous form, selected by the query parameter `done`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Notice(Option<&'static str>);
 
@@ -94,7 +98,7 @@ const NOTICES: [(&str, &str); 13] = [
 ];
 
 impl Notice {
-    /// To a page that says what was done (303, so that reloading it does nothing again).
+    /// Redirects to a page with a notice (303, so that a reload does not repeat the form).
     pub(super) fn redirect(path: &str, key: &str) -> Redirect {
         debug_assert!(
             NOTICES.iter().any(|(known, _)| *known == key),
@@ -103,7 +107,7 @@ impl Notice {
         Redirect::to(&format!("{path}?done={key}"))
     }
 
-    /// The title of the page, with what was done in front: it is the first that is read out.
+    /// The page title, preceded by the notice, because screen readers read the title first.
     pub(super) fn title(self, page_title: &str) -> String {
         match self.0 {
             Some(text) => format!("{text} {page_title}"),
@@ -130,7 +134,7 @@ impl FromRequestParts<AuthorizationServer> for Notice {
     }
 }
 
-/// A request that has no page of its own to say what is wrong.
+/// A page that reports an error.
 #[derive(Debug)]
 pub(super) struct ErrorPage {
     status: StatusCode,
@@ -143,13 +147,13 @@ impl ErrorPage {
         Self {
             status: StatusCode::NOT_FOUND,
             title: "Not found",
-            text: "There is no such application, or not any more.".to_owned(),
+            text: "This application does not exist, or it was deleted.".to_owned(),
         }
     }
 
     pub(super) fn invalid_csrf_token() -> Self {
-        let text = "The form was not sent from this dashboard, or before the server was started anew. \
-                    Go back, reload the page, and send it again.";
+        let text = "The form was not sent from this dashboard, or the server was restarted in \
+                    between. Go back, reload the page, and send it again.";
         Self {
             status: StatusCode::FORBIDDEN,
             title: "Form refused",
@@ -160,8 +164,8 @@ impl ErrorPage {
     pub(super) fn misdirected(base_url: &str) -> Self {
         Self {
             status: StatusCode::MISDIRECTED_REQUEST,
-            title: "Another address",
-            text: format!("This dashboard answers at {base_url} only."),
+            title: "Wrong address",
+            text: format!("Open this dashboard at {base_url}."),
         }
     }
 
@@ -169,7 +173,7 @@ impl ErrorPage {
         Self {
             status: StatusCode::PAYLOAD_TOO_LARGE,
             title: "Too large",
-            text: "The form is larger than any of this dashboard.".to_owned(),
+            text: "The form is too large.".to_owned(),
         }
     }
 
@@ -177,14 +181,14 @@ impl ErrorPage {
         Self {
             status: StatusCode::BAD_REQUEST,
             title: "Form refused",
-            text: "The form asks for something that this page does not do.".to_owned(),
+            text: "The form contains an unknown action.".to_owned(),
         }
     }
 
     pub(super) fn limit_reached(text: String) -> Self {
         Self {
             status: StatusCode::CONFLICT,
-            title: "There is no room",
+            title: "Limit reached",
             text,
         }
     }
@@ -192,7 +196,7 @@ impl ErrorPage {
     pub(super) fn internal_error(text: String) -> Self {
         Self {
             status: StatusCode::INTERNAL_SERVER_ERROR,
-            title: "That did not work",
+            title: "Internal error",
             text,
         }
     }
@@ -209,7 +213,7 @@ impl IntoResponse for ErrorPage {
     }
 }
 
-/// A button that copies the text of an element; shown where scripts run.
+/// A button that copies the text of an element; hidden without scripts.
 pub(super) fn copy_button(id: &str, what: &str) -> Markup {
     html! {
         button.button.copy type="button" data-copy=(id) hidden {
@@ -218,12 +222,12 @@ pub(super) fn copy_button(id: &str, what: &str) -> Markup {
     }
 }
 
-/// A value to read and to copy.
+/// A value with a copy button.
 pub(super) fn value(id: &str, what: &str, text: &str) -> Markup {
     html! { span.value { code #(id) { (text) } (copy_button(id, what)) } }
 }
 
-/// A value that is hidden until it is asked for.
+/// A value that is hidden until it is revealed.
 pub(super) fn hidden_value(id: &str, what: &str, text: &str) -> Markup {
     html! {
         span.value {
@@ -236,7 +240,7 @@ pub(super) fn hidden_value(id: &str, what: &str, text: &str) -> Markup {
     }
 }
 
-/// Lines to read and to copy under a heading.
+/// Preformatted text with a heading and a copy button.
 pub(super) fn listing(id: &str, title: &str, text: &str) -> Markup {
     html! {
         div.listing {
@@ -246,12 +250,15 @@ pub(super) fn listing(id: &str, title: &str, text: &str) -> Markup {
     }
 }
 
-/// Lines that hold something secret: hidden until they are asked for, but copied as they are.
+/// Like [`listing`], hidden until it is revealed because it contains a secret.
 pub(super) fn hidden_listing(id: &str, title: &str, contains: &str, text: &str) -> Markup {
     html! {
         div.listing {
             div.bar { h3 { (title) } (copy_button(id, title)) }
-            details { summary { "Show" span.unseen { " " (title) } ", with the " (contains) " in it" } (lines(id, title, text)) }
+            details {
+                summary { "Show" span.unseen { " " (title) } ", including the " (contains) }
+                (lines(id, title, text))
+            }
         }
     }
 }
@@ -260,7 +267,7 @@ fn lines(id: &str, title: &str, text: &str) -> Markup {
     html! { pre tabindex="0" role="region" aria-label=(title) { code #(id) { (text) } } }
 }
 
-/// What is wrong with a field, beside it; `aria-describedby` names it.
+/// The error of a field; the field's `aria-describedby` contains `id`.
 pub(super) fn field_error(id: &str, error: Option<&str>) -> Markup {
     html! { @if let Some(error) = error { p.error id=(id) role="alert" { (error) } } }
 }

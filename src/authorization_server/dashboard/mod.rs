@@ -1,14 +1,14 @@
-//! The dashboard: a page for each thing that the server does, at `/` of its address.
+//! The dashboard: HTML pages for all functions of the server, at `/`.
 //!
 //! ```text
 //!  Host ──▶ guard ──▶ session ──▶ GET  a page
 //!                        └──────▶ POST a form with the session's token ──▶ 303 to the page
 //! ```
 //!
-//! Rendered on the server, complete without scripts. It has no login, being for whoever can
-//! reach the loopback port; so it has to keep out what a browser lets in there. [`guard`] refuses
-//! names that were rebound to loopback and forbids framing, inline scripts, and storing;
-//! [`session`] sees to it that a form was sent from one of these pages.
+//! Pages are rendered on the server and work without scripts. There is no login: every process
+//! that can reach the loopback port has access, but other web sites must not. [`guard`] rejects
+//! host names that were rebound to loopback (DNS rebinding) and forbids framing, inline scripts
+//! and caching; [`session`] rejects forms that other sites send (CSRF).
 
 mod activity;
 mod application;
@@ -36,11 +36,10 @@ use super::extractor::MAX_BODY;
 use super::{AuthorizationServer, Inner};
 use crate::error::ConfigError;
 
-/// What the dashboard itself remembers.
+/// The state of the dashboard.
 #[derive(Debug)]
 pub(super) struct Dashboard {
     csrf_key: CsrfKey,
-    /// The last tokens that were tried, one for an application.
     token_requests: TokenRequests,
 }
 
@@ -53,7 +52,7 @@ impl Dashboard {
     }
 }
 
-/// Each page has one address; what it changes is posted there.
+/// Each page has one path; its forms are posted to the same path.
 pub(super) fn router(server: &AuthorizationServer) -> Router<AuthorizationServer> {
     let pages = Router::new()
         .route("/", get(applications::list))

@@ -1,4 +1,4 @@
-// Copies what a button stands beside. The pages are complete without it.
+// Enables the copy buttons. The pages work without it.
 "use strict";
 
 for (const button of document.querySelectorAll("button[data-copy]")) {
@@ -11,7 +11,7 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
       await navigator.clipboard.writeText(source.textContent);
       label.data = "Copied";
     } catch {
-      // Not allowed to: revealed and selected, for the keyboard to copy.
+      // Without clipboard access: reveal and select the text, so that the user can copy it.
       for (let hidden; (hidden = source.closest("details:not([open])")); ) hidden.open = true;
       getSelection().selectAllChildren(source);
       label.data = "Selected";

@@ -1,7 +1,7 @@
-//! Who sends a form: a token in it, bound to a cookie, shows that it is from one of our pages.
+//! CSRF protection: every form contains a token that is bound to a cookie.
 //!
-//! The token is a MAC of the cookie, so that whoever can plant a cookie (cookies are shared by
-//! all ports of a host) still cannot make the token.
+//! The token is a MAC of the cookie. Cookies are shared by all ports of a host, so another server
+//! can plant a cookie, but it cannot compute the token.
 
 use aws_lc_rs::{hmac, rand};
 use axum::extract::{Request, State};
@@ -15,10 +15,10 @@ use maud::{Markup, html};
 use super::AuthorizationServer;
 use crate::error::ConfigError;
 
-/// The field of the token in every form.
+/// The form field of the token.
 const CSRF_FIELD: &str = "csrf_token";
 
-/// What the tokens are made with; gone with the process.
+/// The key of the tokens, generated per process.
 #[derive(Debug)]
 pub(super) struct CsrfKey(hmac::Key);
 
@@ -26,11 +26,11 @@ impl CsrfKey {
     pub(super) fn new() -> Result<Self, ConfigError> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new());
         key.map(Self)
-            .map_err(|_| ConfigError::without_value("session key", "could not be drawn"))
+            .map_err(|_| ConfigError::without_value("session key", "could not be generated"))
     }
 }
 
-/// A browser that has our cookie, or is about to get it.
+/// The session of a browser, from its cookie or new.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
     token: String,
@@ -38,12 +38,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// The hidden field that every form needs.
+    /// The hidden field with the token.
     pub(super) fn field(&self) -> Markup {
         html! { input type="hidden" name=(CSRF_FIELD) value=(self.token); }
     }
 
-    /// Whether a form is from one of our pages.
+    /// Whether a form contains the token of this session.
     pub(super) fn has_valid_token(&self, form: &[(String, String)]) -> bool {
         let token = form
             .iter()
@@ -56,13 +56,13 @@ impl Session {
     }
 }
 
-/// Gives every request its session, and a browser without one its cookie.
+/// Middleware that adds the [`Session`] to the request and sets a missing cookie.
 pub(super) async fn attach_session(
     State(server): State<AuthorizationServer>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    // Cookies don't keep ports apart: each server has a name of its own.
+    // Cookies are shared by all ports of a host, so the name contains the port.
     let port = server
         .0
         .authority()
@@ -77,8 +77,8 @@ pub(super) async fn attach_session(
         tag,
     });
     let mut response = next.run(request).await;
-    // Not `Strict`: a link from elsewhere would come without the cookie and get a new one, and
-    // forms that are open would be refused. What keeps other sites from sending forms is the token.
+    // Not `Strict`: a link from another site would arrive without the cookie and get a new one,
+    // which would invalidate open forms. The token protects against forms of other sites.
     let cookie = format!("{name}={id}; Path=/; HttpOnly; SameSite=Lax");
     if let (None, Ok(cookie)) = (known, HeaderValue::try_from(cookie)) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -90,7 +90,7 @@ fn new_id() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// The id in our cookie, if it looks like one.
+/// The session id in the cookie, if it has the expected format.
 fn session_cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     let fields = headers
         .get_all(header::COOKIE)

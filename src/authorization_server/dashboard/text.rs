@@ -1,4 +1,4 @@
-//! Times and errors as people read them.
+//! Times, errors and counts as text.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ pub(super) fn format_duration(duration: Duration) -> String {
     }
 }
 
-/// How long ago something was.
+/// The age of an event, such as "2 h 0 min ago".
 pub(super) fn format_age(then: UnixTime, now: UnixTime) -> String {
     match now.saturating_since(then) {
         Duration::ZERO => "just now".to_owned(),
@@ -28,7 +28,7 @@ pub(super) fn format_age(then: UnixTime, now: UnixTime) -> String {
 
 /// Date and time in UTC.
 pub(super) fn format_date(time: UnixTime) -> String {
-    // The last second of the year 9999 is as far as dates are written.
+    // HTTP dates end with the year 9999.
     let time = Duration::from_secs(time.as_secs().min(253_402_300_799));
     UNIX_EPOCH
         .checked_add(time)
@@ -36,7 +36,7 @@ pub(super) fn format_date(time: UnixTime) -> String {
         .unwrap_or_default()
 }
 
-/// How long something took.
+/// The duration of a request.
 pub(super) fn format_elapsed(duration: Duration) -> String {
     match duration.as_millis() {
         0 => "< 1 ms".to_owned(),
@@ -53,7 +53,7 @@ pub(super) fn error_sentence(error: &ConfigError) -> String {
     first.chain(rest).chain(['.']).collect()
 }
 
-/// A number of things.
+/// A count with its noun.
 pub(super) fn pluralize(count: usize, noun: &str) -> String {
     match count {
         1 => format!("1 {noun}"),

@@ -1,4 +1,4 @@
-//! Asking for a token as an application asks for it, and remembering what came of it.
+//! Token requests from the dashboard, and the last outcome for each application.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,18 +16,20 @@ use super::super::applications::Registration;
 use super::AuthorizationServer;
 use crate::transport::Transport;
 
-/// So many are remembered.
+/// Maximum number of stored token requests.
 const CAPACITY: usize = 16;
 
-/// A scripted fault may never answer.
+/// A limit for [`Fault::Hang`], which never responds.
+///
+/// [`Fault::Hang`]: super::super::Fault::Hang
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What an application was answered the last time.
+/// A token request and its outcome.
 #[derive(Clone, Debug)]
 pub(super) struct TokenRequest {
     pub(super) client_id: String,
     pub(super) scope: String,
-    /// Whom the token is for; empty for the application itself.
+    /// The audience; empty for the application itself.
     pub(super) audience: String,
     pub(super) outcome: Outcome,
 }
@@ -41,12 +43,12 @@ pub(super) enum Outcome {
         error: String,
         description: String,
     },
-    /// Anything else, such as what a fault makes.
+    /// Any other response or failure, such as an injected fault.
     Failed(String),
 }
 
 impl TokenRequest {
-    /// The token, if there is one.
+    /// The token if one was issued.
     pub(super) fn token(&self) -> Option<&str> {
         match &self.outcome {
             Outcome::Issued(token) => Some(token.expose_secret()),
@@ -81,7 +83,7 @@ impl TokenRequests {
     }
 }
 
-/// Asks the token endpoint itself, its faults included.
+/// Sends a request to the token endpoint, including its injected faults.
 pub(super) async fn request_token(
     server: &AuthorizationServer,
     application: &Registration,
@@ -96,7 +98,7 @@ pub(super) async fn request_token(
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(Bytes::from(form_body(scope, audience)));
     let Ok(request) = request else {
-        return Outcome::Failed("The request could not be made.".to_owned());
+        return Outcome::Failed("The request could not be built.".to_owned());
     };
     let transport = server.transport();
     match tokio::time::timeout(TIMEOUT, transport.send(request, super::MAX_BODY)).await {
@@ -104,12 +106,12 @@ pub(super) async fn request_token(
             "There was no answer within {} s.",
             TIMEOUT.as_secs()
         )),
-        Ok(Err(error)) => Outcome::Failed(format!("There was no usable answer: {error}.")),
+        Ok(Err(error)) => Outcome::Failed(format!("The request failed: {error}.")),
         Ok(Ok(response)) => parse_response(response.status(), response.body()),
     }
 }
 
-/// RFC 6749 §4.4.2, with the `audience` of App ID.
+/// The request body (RFC 6749 §4.4.2), with the `audience` parameter of App ID.
 fn form_body(scope: &str, audience: &str) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("grant_type", "client_credentials");

@@ -1,4 +1,4 @@
-//! A token to try: asked for, and taken apart.
+//! The page that requests a token and shows its decoded header and claims.
 
 use axum::Extension;
 use axum::extract::{Path, State};
@@ -61,7 +61,7 @@ pub(super) async fn request(
 fn render(server: &Inner, session: &Session, selected: Option<&Registration>) -> Markup {
     let applications = server.state().applications.clone();
     let exists = |client_id: &str| applications.iter().any(|one| one.client_id == client_id);
-    // One for an application that was deleted meanwhile is over.
+    // Ignore a request whose audience was deleted since.
     let last_request = selected
         .and_then(|selected| server.dashboard.token_requests.get(&selected.client_id))
         .filter(|request| request.audience.is_empty() || exists(&request.audience));
@@ -76,7 +76,10 @@ fn render(server: &Inner, session: &Session, selected: Option<&Registration>) ->
     let body = html! {
         h1 { "Try it" }
         @if applications.is_empty() {
-            p.empty { "There is no application to ask for a token. " a href="/applications/new" { "Add Application" } }
+            p.empty {
+                "No application is registered yet. "
+                a href="/applications/new" { "Add Application" }
+            }
         } @else {
             form.card method="post" action="/try" {
                 (session.field())
@@ -84,29 +87,37 @@ fn render(server: &Inner, session: &Session, selected: Option<&Registration>) ->
                     div {
                         label for="application" { "Application" }
                         select #application name="application" {
-                            @for one in &applications { option value=(one.client_id) selected[is_selected(one)] { (one.name) } }
-                        }
-                    }
-                    div {
-                        label for="audience" { "To call " span.meta { "whom the token is for" } }
-                        select #audience name="audience" {
-                            option value="" { "Itself" }
                             @for one in &applications {
-                                option value=(one.client_id) selected[one.client_id == audience] { (one.name) }
+                                option value=(one.client_id) selected[is_selected(one)] {
+                                    (one.name)
+                                }
                             }
                         }
                     }
                     div {
-                        label for="scope" { "Scope " span.meta { "optional: all that it has" } }
-                        input #scope type="text" name="scope" value=(scope) autocomplete="off" spellcheck="false"
-                            autocapitalize="none";
+                        label for="audience" { "Audience " span.meta { "the application to call" } }
+                        select #audience name="audience" {
+                            option value="" { "Itself" }
+                            @for one in &applications {
+                                option value=(one.client_id) selected[one.client_id == audience] {
+                                    (one.name)
+                                }
+                            }
+                        }
+                    }
+                    div {
+                        label for="scope" { "Scope " span.meta { "optional, default: all" } }
+                        input #scope type="text" name="scope" value=(scope) autocomplete="off"
+                            spellcheck="false" autocapitalize="none";
                     }
                 }
                 div.actions { button.button.primary type="submit" { "Request a token" } }
             }
         }
         @if let Some(request) = &last_request { (result(&request.outcome, server.clock.now())) }
-        @if let Some(application) = selected { (commands(server, application, last_request.as_ref())) }
+        @if let Some(application) = selected {
+            (commands(server, application, last_request.as_ref()))
+        }
     };
     let title = match last_request.as_ref().map(|request| &request.outcome) {
         None => "Try it",
@@ -119,7 +130,7 @@ fn render(server: &Inner, session: &Session, selected: Option<&Registration>) ->
 fn result(outcome: &Outcome, now: UnixTime) -> Markup {
     html! {
         section.card aria-labelledby="result" {
-            h2 #result { "Answer" }
+            h2 #result { "Response" }
             @match outcome {
                 Outcome::Issued(token) => (decode_token(token.expose_secret(), now)),
                 Outcome::Error { status, error, description } => {
@@ -132,7 +143,7 @@ fn result(outcome: &Outcome, now: UnixTime) -> Markup {
     }
 }
 
-/// Header and claims, read without judging them.
+/// Decodes header and claims without validation.
 fn decode_token(token: &str, now: UnixTime) -> Markup {
     let mut parts = token.split('.').map(|part| {
         let part = URL_SAFE_NO_PAD.decode(part).unwrap_or_default();
@@ -152,10 +163,12 @@ fn decode_token(token: &str, now: UnixTime) -> Markup {
             span.badge.good { "200" } " Token issued"
             @match expires_at {
                 Some(until) if now < until => {
-                    ", good for another " strong { (format_duration(until.saturating_since(now))) } " (until " (format_date(until)) ")"
+                    ", valid for another "
+                    strong { (format_duration(until.saturating_since(now))) }
+                    " (until " (format_date(until)) ")"
                 }
                 Some(until) => { ", " strong { "expired" } " (" (format_date(until)) ")" }
-                None => ", without an end"
+                None => ", without expiry"
             }
         }
         div.pair {
