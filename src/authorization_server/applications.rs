@@ -180,7 +180,7 @@ impl RegisteredApplication {
         let state = self.server.0.state();
         let assigned = state
             .application(self.client_id())
-            .map(|one| state.assigned_scopes(one));
+            .map(|application| state.assigned_scopes(application));
         std::iter::once(DEFAULT_SCOPE.to_owned())
             .chain(assigned.unwrap_or_default())
             .collect()
@@ -244,7 +244,7 @@ mod tests {
         let count = 30_000;
         let unique = distinct((0..count).chain(0..count).map(|n| Counted(n, &compared)));
         assert!(
-            unique.iter().map(|one| one.0).eq(0..count),
+            unique.iter().map(|counted| counted.0).eq(0..count),
             "each item once, in order"
         );
         assert!(

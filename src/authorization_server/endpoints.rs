@@ -18,7 +18,7 @@ use super::{
 /// `Cache-Control` of the key set and the metadata.
 const DOCUMENT_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-/// The endpoints and the dashboard. Faults do not apply to the dashboard, which removes them.
+/// The endpoints and the dashboard. Faults do not apply to the dashboard, where they are removed.
 pub(super) fn router_with_dashboard(server: AuthorizationServer) -> Router {
     router(server.clone()).merge(dashboard::router(&server).with_state(server))
 }
@@ -82,7 +82,7 @@ async fn keys(State(server): State<AuthorizationServer>, headers: HeaderMap) -> 
         .state()
         .keys
         .published(now)
-        .map(|one| one.key.jwk().clone())
+        .map(|ring_key| ring_key.key.jwk().clone())
         .collect();
     cacheable_json(&headers, &json!({ "keys": jwks }))
 }
@@ -156,7 +156,7 @@ fn cacheable_json(request_headers: &HeaderMap, document: &Value) -> Response {
         .any(|value| {
             value.to_str().is_ok_and(|tags| {
                 tags.split(',')
-                    .any(|one| one.trim().trim_start_matches("W/") == tag)
+                    .any(|candidate| candidate.trim().trim_start_matches("W/") == tag)
             })
         });
     let headers = [

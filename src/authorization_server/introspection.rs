@@ -73,7 +73,7 @@ fn active_token(server: &Inner, token: &str) -> Option<ActiveToken> {
         let state = server.state();
         // Tokens of a deleted application are inactive.
         state.application(&claims.sub)?;
-        let mut keys = state.keys.published(now).map(|one| &one.key);
+        let mut keys = state.keys.published(now).map(|ring_key| &ring_key.key);
         Arc::clone(
             keys.find(|key| header.kid == key.kid() && header.alg == key.algorithm().name())?,
         )

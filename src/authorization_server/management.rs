@@ -124,7 +124,7 @@ async fn list(State(server): Server) -> Json<Value> {
     let applications = server.0.state().applications.clone();
     let shown: Vec<Value> = applications
         .iter()
-        .map(|one| application_json(&server.0, one))
+        .map(|registration| application_json(&server.0, registration))
         .collect();
     Json(json!({ "applications": shown }))
 }

@@ -173,8 +173,8 @@ impl TokenMint {
     /// Signs with HS256 and the public key as the secret (RFC 8725 §2.1).
     ///
     /// The secret is the text of the public key's `n`, or `x`, in the key set. A verifier that
-    /// lets the token choose the kind of key may instead use the PEM or DER encoding of the key,
-    /// which this token does not cover.
+    /// lets the token choose the kind of key accepts it if it uses the same text as the secret.
+    /// Verifiers that use the PEM or DER encoding of the key are not tested by this token.
     pub fn hs256_with_public_key(mut self) -> Self {
         self.signature = SignatureKind::PublicKeyAsSecret;
         self
@@ -215,7 +215,7 @@ impl TokenMint {
             let state = inner.state();
             let roles = state
                 .application(&client_id)
-                .map(|one| state.role_names(one))
+                .map(|application| state.role_names(application))
                 .unwrap_or_default();
             (std::sync::Arc::clone(state.keys.current()), roles)
         };

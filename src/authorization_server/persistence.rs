@@ -46,7 +46,7 @@ impl Store {
         })))
     }
 
-    /// Loads the state; `None` without a file. A damaged file is an error and never replaced.
+    /// Loads the state; `None` without a file. A damaged file is an error and is not changed.
     pub(super) fn load(&self, tenant_id: &str) -> Result<Option<State>, ConfigError> {
         let Some(StateFile { path, last_digest }) = &self.0 else {
             return Ok(None);
@@ -111,7 +111,7 @@ impl Store {
     }
 }
 
-/// The text itself has secrets in it.
+/// A digest instead of the text, which contains secrets.
 fn digest_of(text: &[u8]) -> Digest {
     digest::digest(&digest::SHA256, text)
 }
@@ -199,7 +199,7 @@ impl StateDocument {
 }
 
 impl From<Registration> for ApplicationDocument {
-    fn from(one: Registration) -> Self {
+    fn from(registration: Registration) -> Self {
         let Registration {
             client_id,
             secret,
@@ -207,7 +207,7 @@ impl From<Registration> for ApplicationDocument {
             kind,
             scopes,
             role_ids,
-        } = one;
+        } = registration;
         Self {
             client_id,
             secret: secret.expose_secret().to_owned(),
@@ -220,7 +220,7 @@ impl From<Registration> for ApplicationDocument {
 }
 
 impl From<ApplicationDocument> for Registration {
-    fn from(one: ApplicationDocument) -> Self {
+    fn from(document: ApplicationDocument) -> Self {
         let ApplicationDocument {
             client_id,
             secret,
@@ -228,7 +228,7 @@ impl From<ApplicationDocument> for Registration {
             kind,
             scopes,
             role_ids,
-        } = one;
+        } = document;
         Self {
             client_id,
             secret: secret.into(),

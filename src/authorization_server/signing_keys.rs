@@ -156,7 +156,7 @@ impl KeyRing {
     pub(super) fn from_keys(keys: Vec<RingKey>) -> Option<Self> {
         let (current, retired) = keys.split_first()?;
         let is_valid = current.published_until.is_none()
-            && retired.iter().all(|one| one.published_until.is_some());
+            && retired.iter().all(|key| key.published_until.is_some());
         is_valid.then_some(Self(keys))
     }
 

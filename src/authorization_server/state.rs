@@ -65,13 +65,13 @@ impl State {
     pub(super) fn application(&self, client_id: &str) -> Option<&Registration> {
         self.applications
             .iter()
-            .find(|one| one.client_id == client_id)
+            .find(|application| application.client_id == client_id)
     }
 
     pub(super) fn application_mut(&mut self, client_id: &str) -> Option<&mut Registration> {
         self.applications
             .iter_mut()
-            .find(|one| one.client_id == client_id)
+            .find(|application| application.client_id == client_id)
     }
 
     /// Updates one application; `None` if it does not exist.
@@ -90,7 +90,8 @@ impl State {
     /// Returns whether it existed.
     pub(super) fn delete_application(&mut self, client_id: &str) -> bool {
         let before = self.applications.len();
-        self.applications.retain(|one| one.client_id != client_id);
+        self.applications
+            .retain(|application| application.client_id != client_id);
         self.applications.len() < before
     }
 
@@ -123,7 +124,7 @@ impl State {
     /// Returns the application with this id and secret.
     pub(super) fn authenticate(&self, client_id: &str, secret: &str) -> Option<&Registration> {
         self.application(client_id)
-            .filter(|one| constant_time_eq(secret, &one.secret))
+            .filter(|application| constant_time_eq(secret, &application.secret))
     }
 
     /// The names of the roles that are assigned to an application.
@@ -158,14 +159,19 @@ impl State {
             roles,
             ..
         } = self;
-        are_distinct_ids(applications.iter().map(|one| one.client_id.as_str()))
-            && are_distinct_ids(roles.iter().map(|role| role.id.as_str()))
-            && are_distinct_ids(self.keys.all().iter().map(|one| one.key.kid()))
-            && applications.iter().all(|one| one.check().is_ok())
+        are_distinct_ids(
+            applications
+                .iter()
+                .map(|application| application.client_id.as_str()),
+        ) && are_distinct_ids(roles.iter().map(|role| role.id.as_str()))
+            && are_distinct_ids(self.keys.all().iter().map(|ring_key| ring_key.key.kid()))
+            && applications
+                .iter()
+                .all(|application| application.check().is_ok())
             && roles.iter().all(|role| role.check().is_ok())
             && applications
                 .iter()
-                .flat_map(|one| &one.role_ids)
+                .flat_map(|application| &application.role_ids)
                 .all(|id| self.has_role(id))
     }
 }

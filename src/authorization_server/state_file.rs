@@ -68,7 +68,7 @@ pub(super) fn read(path: &Path) -> io::Result<Option<StateFileContents>> {
     Ok(Some(StateFileContents { file, text }))
 }
 
-/// Rejects a file that another user could have written, who would then control the keys.
+/// Rejects a file that another user could have written: that user would control the keys.
 #[cfg(unix)]
 fn check_owner_and_mode(path: &Path, opened: &fs::Metadata) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt as _;

@@ -20,7 +20,7 @@ pub(super) async fn list(State(server): State<AuthorizationServer>) -> Markup {
         state
             .applications
             .iter()
-            .map(|one| (one.client_id.clone(), one.name.clone()))
+            .map(|application| (application.client_id.clone(), application.name.clone()))
             .collect()
     };
     let body = html! {

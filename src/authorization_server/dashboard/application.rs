@@ -37,10 +37,14 @@ pub(super) async fn change(
     let application = find(&server.0, &client_id)?;
     let id = &application.client_id;
     let changed = match form.field("action") {
-        "rename" => update_application(&server.0, id, |one| one.set_name(form.field("name")))
-            .map(|()| "renamed"),
-        "scopes" => update_application(&server.0, id, |one| one.set_scopes(form.list("scopes")))
-            .map(|()| "scopes"),
+        "rename" => update_application(&server.0, id, |application| {
+            application.set_name(form.field("name"))
+        })
+        .map(|()| "renamed"),
+        "scopes" => update_application(&server.0, id, |application| {
+            application.set_scopes(form.list("scopes"))
+        })
+        .map(|()| "scopes"),
         "roles" => set_roles(&server.0, id, &form).map(|()| "roles"),
         "add-role" => add_role(&server.0, id, &form).map(|()| "role-added"),
         "delete-role" => {

@@ -36,7 +36,7 @@ pub(super) async fn list(
             h1 { "Faults" }
             form method="post" action="/faults" {
                 (session.field())
-                button.button type="submit" name="endpoint" value="all" { "Clear all faults" }
+                button.button type="submit" name="endpoint" value="all" { "End all faults" }
             }
         }
         p.lead {
@@ -53,7 +53,11 @@ pub(super) async fn list(
 
 fn card(server: &AuthorizationServer, session: &Session, endpoint: EndpointKind) -> Markup {
     let pending = server.0.faults.pending(endpoint);
-    let is_choice = |fault: &Fault| CHOICES.iter().any(|(.., one)| one.as_ref() == Some(fault));
+    let is_choice = |fault: &Fault| {
+        CHOICES
+            .iter()
+            .any(|(.., choice)| choice.as_ref() == Some(fault))
+    };
     let scripted = pending.as_ref().filter(|fault| !is_choice(fault));
     let id = format!("endpoint-{}", endpoint.name().to_ascii_lowercase());
     html! {
@@ -90,7 +94,7 @@ pub(super) async fn switch(
     }
     let endpoint = EndpointKind::ALL
         .into_iter()
-        .find(|one| one.name() == form.field("endpoint"));
+        .find(|kind| kind.name() == form.field("endpoint"));
     let choice = CHOICES
         .into_iter()
         .find(|(value, ..)| *value == form.field("fault"));

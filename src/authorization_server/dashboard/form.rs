@@ -35,7 +35,7 @@ impl Form {
         let members = self
             .field(name)
             .split(|c: char| c.is_whitespace() || c == ',');
-        distinct(members.filter(|one| !one.is_empty()))
+        distinct(members.filter(|member| !member.is_empty()))
             .into_iter()
             .map(str::to_owned)
             .collect()

@@ -93,7 +93,7 @@ const NOTICES: [(&str, &str); 13] = [
     ("rotated", "Tokens are signed with a new key from now on."),
     ("withdrawn", "The key was withdrawn."),
     ("gone", "There was no such key any more."),
-    ("faults", "The fault was switched."),
+    ("faults", "The fault was changed."),
     ("cleared", "All faults were ended."),
 ];
 

@@ -60,7 +60,11 @@ pub(super) async fn request(
 
 fn render(server: &Inner, session: &Session, selected: Option<&Registration>) -> Markup {
     let applications = server.state().applications.clone();
-    let exists = |client_id: &str| applications.iter().any(|one| one.client_id == client_id);
+    let exists = |client_id: &str| {
+        applications
+            .iter()
+            .any(|application| application.client_id == client_id)
+    };
     // Ignore a request whose audience was deleted since.
     let last_request = selected
         .and_then(|selected| server.dashboard.token_requests.get(&selected.client_id))
