@@ -283,7 +283,7 @@ impl Error {
     }
 
     /// The error of an answer that is not the one hoped for, with what the server said.
-    pub(crate) fn with_answer(
+    pub(crate) fn with_response(
         self,
         status: StatusCode,
         oauth: Option<OAuthError>,

@@ -186,7 +186,7 @@ fn rank(error: &Error) -> u8 {
 }
 
 /// Whether the issuer publishes no metadata: each place answered 404.
-pub(crate) fn is_absent(error: &Error) -> bool {
+pub(crate) fn is_not_found(error: &Error) -> bool {
     error.kind() == ErrorKind::Status(StatusCode::NOT_FOUND)
 }
 

@@ -535,7 +535,7 @@ pub(super) fn failure(
         Some(_) if status.is_client_error() => ErrorKind::Refused,
         _ => ErrorKind::Status(status),
     };
-    Error::new(operation, kind).with_answer(status, said, retry_after(answer.headers(), now))
+    Error::new(operation, kind).with_response(status, said, retry_after(answer.headers(), now))
 }
 
 /// What the server says in an error: App ID has `error` or `error_code`, IAM `errorCode`. In

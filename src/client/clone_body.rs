@@ -1,18 +1,17 @@
-//! Whether a request can be sent twice: its body decides.
+//! Cloning of request bodies, which decides whether a request can be retried.
 
 use http_body::Body;
 
-/// Makes the body of a second attempt, before the first one consumes it.
+/// Clones the body of a request for a retry, before the first attempt consumes it.
 ///
-/// A request whose body cannot be cloned is sent once, and a 401 to it is the caller's response.
-/// The token that was refused is replaced all the same, so that the next request goes out with
-/// another one.
+/// A request whose body is not cloned is not retried: the caller gets the 401 response. The
+/// rejected token is renewed nevertheless, so that the next request has a new one.
 pub trait CloneBody<B> {
-    /// The same body once more, if that is possible.
+    /// Returns a clone of the body, or `None` if the request is not to be retried.
     fn clone_body(&self, body: &B) -> Option<B>;
 }
 
-/// Clones the body of requests without a body, such as most `GET`s. The default.
+/// Retries requests with an empty body, such as most `GET` requests. The default.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct CloneEmptyBody;
@@ -23,8 +22,9 @@ impl<B: Body + Default> CloneBody<B> for CloneEmptyBody {
     }
 }
 
-/// Clones the body of every request, by a clone of its body. For bodies that are cheap to clone, such as
-/// `Full<Bytes>`.
+/// Retries every request with a clone of its body.
+///
+/// For bodies that are cheap to clone, such as `Full<Bytes>`.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct CloneAnyBody;
@@ -35,7 +35,7 @@ impl<B: Clone> CloneBody<B> for CloneAnyBody {
     }
 }
 
-/// Clones the body of nothing. For any body.
+/// Retries no request. For bodies of any type.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct CloneNoBody;

@@ -1,4 +1,4 @@
-//! Who the client is, and how it proves it.
+//! Client credentials and client authentication methods.
 
 use std::fmt;
 
@@ -12,10 +12,11 @@ use zeroize::Zeroizing;
 use crate::error::ConfigError;
 use crate::redact::Secrets;
 
-/// A client id and its secret ([RFC 6749 §2.3.1](https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1)).
+/// A client id and client secret
+/// ([RFC 6749 §2.3.1](https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1)).
 ///
-/// Sent as HTTP Basic authentication, unless another method is chosen. The secret is in no
-/// `Debug` output, and its memory is wiped when it is dropped.
+/// Sent with HTTP Basic authentication, unless another method is chosen. `Debug` does not show the
+/// secret, and its memory is zeroized on drop.
 ///
 /// ```
 /// use tower_oauth::ClientCredentials;
@@ -31,17 +32,17 @@ pub struct ClientCredentials {
     method: Method,
 }
 
-/// How the credentials go out (the names of RFC 7591 §2, and App ID's way).
+/// The client authentication method: the names of RFC 7591 §2, and App ID's variant of Basic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
     ClientSecretBasic,
-    BasicUnencoded,
+    ClientSecretBasicRaw,
     ClientSecretPost,
 }
 
 impl ClientCredentials {
-    /// Credentials for `client_secret_basic`: HTTP Basic, its parts form-urlencoded first, as
-    /// RFC 6749 §2.3.1 says.
+    /// Credentials for `client_secret_basic`: HTTP Basic with form-urlencoded parts
+    /// (RFC 6749 §2.3.1).
     pub fn new(client_id: impl Into<String>, secret: impl Into<SecretString>) -> Self {
         Self {
             id: client_id.into(),
@@ -50,15 +51,16 @@ impl ClientCredentials {
         }
     }
 
-    /// HTTP Basic without the form-urlencoding: for servers that expect the parts as they are,
-    /// App ID among them. It makes a difference only for ids and secrets with other characters
-    /// than letters, digits, `-`, `.`, `_` and `*`.
+    /// Uses HTTP Basic without form-urlencoding, for servers such as App ID.
+    ///
+    /// Differs only for ids and secrets with characters other than letters, digits, `-`, `.`, `_`
+    /// and `*`.
     pub fn client_secret_basic_raw(mut self) -> Self {
-        self.method = Method::BasicUnencoded;
+        self.method = Method::ClientSecretBasicRaw;
         self
     }
 
-    /// `client_secret_post`: both in the request's body, for servers without HTTP Basic.
+    /// Uses `client_secret_post`: id and secret in the request body.
     pub fn client_secret_post(mut self) -> Self {
         self.method = Method::ClientSecretPost;
         self
@@ -70,7 +72,7 @@ impl ClientCredentials {
         &self.id
     }
 
-    /// What cannot be sent is found when the manager is built, not with the first request.
+    /// Checks that the credentials can be sent. Called when the manager is built.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if self.id.is_empty() {
             return Err(ConfigError::new("client id", "", "must not be empty"));
@@ -81,19 +83,19 @@ impl ClientCredentials {
                 "must not be empty",
             ));
         }
-        if self.method == Method::BasicUnencoded && self.id.contains(':') {
+        if self.method == Method::ClientSecretBasicRaw && self.id.contains(':') {
             // RFC 7617 §2: the user id ends at the first colon.
             return Err(ConfigError::new(
                 "client id",
                 &self.id,
-                "must not hold a colon",
+                "must not contain a colon",
             ));
         }
         Ok(())
     }
 
-    /// The `Authorization` field of the token request, marked sensitive; `None` where they go
-    /// into the body.
+    /// The `Authorization` field of the token request, marked sensitive; `None` for
+    /// `client_secret_post`.
     pub(super) fn authorization(&self) -> Option<HeaderValue> {
         let pair = self.basic()?;
         let mut value = HeaderValue::try_from(format!("Basic {}", *pair)).ok()?;
@@ -101,13 +103,12 @@ impl ClientCredentials {
         Some(value)
     }
 
-    /// Id and secret as Basic authentication has them (RFC 7617 §2); `None` where they go into the
-    /// body.
+    /// The credentials of Basic authentication (RFC 7617 §2); `None` for `client_secret_post`.
     fn basic(&self) -> Option<Zeroizing<String>> {
         let secret = self.secret.expose_secret();
         let pair = match self.method {
             Method::ClientSecretPost => return None,
-            Method::BasicUnencoded => format!("{}:{secret}", self.id),
+            Method::ClientSecretBasicRaw => format!("{}:{secret}", self.id),
             Method::ClientSecretBasic => {
                 let encode = |part: &str| {
                     let mut encoded =
@@ -123,16 +124,16 @@ impl ClientCredentials {
         ))
     }
 
-    /// Notes in which forms the secret goes out.
+    /// Adds the secret in each form in which it is sent.
     pub(super) fn add_to(&self, secrets: &mut Secrets) {
         secrets.add(self.secret.expose_secret());
         if let Some(pair) = self.basic() {
-            // A server may quote it without its padding.
+            // A server may quote it without the padding.
             secrets.add(pair.trim_end_matches('='));
         }
     }
 
-    /// Adds them to the body, where they are sent there.
+    /// Adds the credentials to the body, for `client_secret_post`.
     pub(super) fn append_to(&self, form: &mut form_urlencoded::Serializer<'_, String>) {
         if self.method == Method::ClientSecretPost {
             form.append_pair("client_id", &self.id);
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn basic_authentication_is_form_urlencoded_unless_the_server_wants_it_raw() {
+    fn basic_authentication_is_form_urlencoded_unless_raw() {
         let credentials = ClientCredentials::new("a b:c", "+/=é");
         assert_eq!(basic(&credentials), "a+b%3Ac:%2B%2F%3D%C3%A9");
         assert_eq!(
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_credentials_and_a_raw_id_with_a_colon_are_refused() {
+    fn empty_credentials_and_a_raw_client_id_with_a_colon_are_invalid() {
         assert!(ClientCredentials::new("", "s").check().is_err());
         assert!(ClientCredentials::new("a", "").check().is_err());
         assert!(

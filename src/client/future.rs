@@ -1,4 +1,4 @@
-//! The future of the client's layer: unboxed while there is a token.
+//! The response future of the client's service. Boxes nothing while a token is available.
 
 use std::fmt;
 use std::pin::Pin;
@@ -8,12 +8,11 @@ use http::{HeaderMap, Request, Response, StatusCode, header};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::service::authorize;
 use super::{AccessToken, TokenManager};
 use crate::error::{BoxError, Error};
 
 pin_project! {
-    /// The response of the inner service, to the first attempt or the second.
+    /// The response future of [`BearerTokenService`](crate::BearerTokenService).
     #[must_use = "futures do nothing unless polled"]
     pub struct BearerTokenFuture<S, B>
     where
@@ -30,49 +29,56 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        AwaitingToken { wait: Wait<Result<AccessToken, Error>>, parked: Option<Box<Parked<S, B>>> },
-        /// With the token, for the first attempt.
-        Starting { token: AccessToken, parked: Option<Box<Parked<S, B>>> },
-        Calling { #[pin] future: S::Future, sent: Option<Sent<S, B>> },
-        AwaitingSuccessor { wait: Wait<Option<AccessToken>>, refused: Option<Box<Refused<S, B>>> },
-        /// With another token, for the second attempt.
-        AwaitingReady { token: AccessToken, tokens: TokenManager, retry: Option<Box<Retry<S, B>>> },
+        AwaitingToken { wait: Wait<Result<AccessToken, Error>>, pending: Option<Box<Pending<S, B>>> },
+        /// Awaits the readiness of the service for the first attempt.
+        AwaitingReady { token: AccessToken, pending: Option<Box<Pending<S, B>>> },
+        Calling { #[pin] future: S::Future, attempt: Option<Attempt<S, B>> },
+        AwaitingNewToken { wait: Wait<Option<AccessToken>>, rejected: Option<Box<RejectedAttempt<S, B>>> },
+        /// Awaits the readiness of the service for the retry.
+        AwaitingRetryReady { token: AccessToken, tokens: TokenManager, retry: Option<Box<Retry<S, B>>> },
     }
 }
 
 type Wait<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A request that waits for the first token.
-struct Parked<S, B> {
+struct Pending<S, B> {
     request: Request<B>,
-    second: Option<B>,
-    /// A clone, which has not been polled ready.
+    retry_body: Option<B>,
+    /// A clone that has not been polled ready.
     service: S,
     tokens: TokenManager,
 }
 
-/// The token that a request went out with.
-pub(super) struct Sent<S, B> {
+/// A request that was sent with a token.
+pub(super) struct Attempt<S, B> {
     pub(super) tokens: TokenManager,
     pub(super) token: AccessToken,
-    /// For a second attempt, if there may be one.
+    /// `None` if the request cannot be retried.
     pub(super) retry: Option<Box<Retry<S, B>>>,
 }
 
-/// All that a second attempt takes.
+/// The request and the service of a retry.
 pub(super) struct Retry<S, B> {
     request: Request<B>,
     service: S,
 }
 
-/// A response that refuses the token, while the successor of the token is awaited.
-struct Refused<S, B>
+/// A response that rejects the token, kept while the new token is awaited.
+struct RejectedAttempt<S, B>
 where
     S: Service<Request<B>>,
 {
     response: S::Response,
     tokens: TokenManager,
     retry: Box<Retry<S, B>>,
+}
+
+/// Sets the `Authorization` field, whose value is marked sensitive.
+pub(super) fn authorize<B>(request: &mut Request<B>, token: &AccessToken) {
+    request
+        .headers_mut()
+        .insert(header::AUTHORIZATION, token.header_value());
 }
 
 impl<S, B> Retry<S, B> {
@@ -87,29 +93,29 @@ impl<S, B> Retry<S, B> {
     }
 }
 
-impl<S, B> Sent<S, B>
+impl<S, B> Attempt<S, B>
 where
     S: Service<Request<B>>,
 {
-    /// The token was refused: it is replaced. What is next, if the request can be sent again, else
-    /// the response.
-    fn refused(self, response: S::Response) -> Result<State<S, B>, S::Response> {
+    /// Replaces the rejected token. Returns the next state, or the response if the request cannot be
+    /// retried.
+    fn on_rejection(self, response: S::Response) -> Result<State<S, B>, S::Response> {
         let Self {
             tokens,
             token,
             retry,
         } = self;
         let Some(retry) = retry else {
-            let _there_is_no_second_attempt = tokens.invalidate(&token);
+            let _has_no_retry = tokens.invalidate(&token);
             return Err(response);
         };
         let wait = {
             let tokens = tokens.clone();
             async move { tokens.replace(&token).await }
         };
-        Ok(State::AwaitingSuccessor {
+        Ok(State::AwaitingNewToken {
             wait: Box::pin(wait),
-            refused: Some(Box::new(Refused {
+            rejected: Some(Box::new(RejectedAttempt {
                 response,
                 tokens,
                 retry,
@@ -122,15 +128,15 @@ impl<S, B> BearerTokenFuture<S, B>
 where
     S: Service<Request<B>>,
 {
-    pub(super) fn calling(future: S::Future, sent: Option<Sent<S, B>>) -> Self {
+    pub(super) fn calling(future: S::Future, attempt: Option<Attempt<S, B>>) -> Self {
         Self {
-            state: State::Calling { future, sent },
+            state: State::Calling { future, attempt },
         }
     }
 
     pub(super) fn awaiting_token(
         request: Request<B>,
-        second: Option<B>,
+        retry_body: Option<B>,
         service: S,
         tokens: TokenManager,
     ) -> Self {
@@ -141,9 +147,9 @@ where
         Self {
             state: State::AwaitingToken {
                 wait: Box::pin(wait),
-                parked: Some(Box::new(Parked {
+                pending: Some(Box::new(Pending {
                     request,
-                    second,
+                    retry_body,
                     service,
                     tokens,
                 })),
@@ -163,64 +169,64 @@ where
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProj::AwaitingToken { wait, parked } => {
+                StateProj::AwaitingToken { wait, pending } => {
                     let token = ready!(wait.as_mut().poll(cx))?;
-                    State::Starting {
+                    State::AwaitingReady {
                         token,
-                        parked: parked.take(),
+                        pending: pending.take(),
                     }
                 }
-                StateProj::Starting { token, parked } => {
-                    let waiting = parked.as_mut().expect("polled after completion");
-                    ready!(waiting.service.poll_ready(cx)).map_err(Into::into)?;
-                    parked.take().expect("it was just there").send(token)
+                StateProj::AwaitingReady { token, pending } => {
+                    let ready = pending.as_mut().expect("polled after completion");
+                    ready!(ready.service.poll_ready(cx)).map_err(Into::into)?;
+                    pending.take().expect("checked above").send(token)
                 }
-                StateProj::Calling { future, sent } => {
+                StateProj::Calling { future, attempt } => {
                     let response = ready!(future.poll(cx)).map_err(Into::into)?;
-                    match sent.take().filter(|_| names_the_token(&response)) {
+                    match attempt.take().filter(|_| rejects_token(&response)) {
                         None => return Poll::Ready(Ok(response)),
-                        Some(sent) => match sent.refused(response) {
+                        Some(attempt) => match attempt.on_rejection(response) {
                             Ok(next) => next,
                             Err(response) => return Poll::Ready(Ok(response)),
                         },
                     }
                 }
-                StateProj::AwaitingSuccessor { wait, refused } => {
+                StateProj::AwaitingNewToken { wait, rejected } => {
                     let successor = ready!(wait.as_mut().poll(cx));
-                    let Refused {
+                    let RejectedAttempt {
                         response,
                         tokens,
                         retry,
-                    } = *refused.take().expect("polled after completion");
+                    } = *rejected.take().expect("polled after completion");
                     match successor {
                         None => return Poll::Ready(Ok(response)),
-                        Some(token) => State::AwaitingReady {
+                        Some(token) => State::AwaitingRetryReady {
                             token,
                             tokens,
                             retry: Some(retry),
                         },
                     }
                 }
-                StateProj::AwaitingReady {
+                StateProj::AwaitingRetryReady {
                     token,
                     tokens,
                     retry,
                 } => {
-                    let again = retry.as_mut().expect("polled after completion");
-                    ready!(again.service.poll_ready(cx)).map_err(Into::into)?;
-                    authorize(&mut again.request, token);
+                    let ready = retry.as_mut().expect("polled after completion");
+                    ready!(ready.service.poll_ready(cx)).map_err(Into::into)?;
+                    authorize(&mut ready.request, token);
                     let Retry {
                         request,
                         mut service,
-                    } = *retry.take().expect("it was just there");
-                    let sent = Sent {
+                    } = *retry.take().expect("checked above");
+                    let attempt = Attempt {
                         tokens: tokens.clone(),
                         token: token.clone(),
                         retry: None,
                     };
                     State::Calling {
                         future: service.call(request),
-                        sent: Some(sent),
+                        attempt: Some(attempt),
                     }
                 }
             };
@@ -229,54 +235,54 @@ where
     }
 }
 
-impl<S, B> Parked<S, B>
+impl<S, B> Pending<S, B>
 where
     S: Service<Request<B>> + Clone,
 {
     fn send(self, token: &AccessToken) -> State<S, B> {
         let Self {
             mut request,
-            second,
+            retry_body,
             mut service,
             tokens,
         } = self;
-        let retry = second.map(|body| Retry::new(&request, body, service.clone()));
+        let retry = retry_body.map(|body| Retry::new(&request, body, service.clone()));
         authorize(&mut request, token);
-        let sent = Sent {
+        let attempt = Attempt {
             tokens,
             token: token.clone(),
             retry,
         };
         State::Calling {
             future: service.call(request),
-            sent: Some(sent),
+            attempt: Some(attempt),
         }
     }
 }
 
-/// `grpc-status: 16`, "unauthenticated".
+/// The value of `grpc-status` for `UNAUTHENTICATED`.
 const GRPC_UNAUTHENTICATED: &[u8] = b"16";
 
-/// Whether a response refuses the token: 401 with a challenge that says so, or the same challenge
-/// with gRPC's status for 401 in the headers of the response, which has status 200.
-fn names_the_token<ResBody>(response: &Response<ResBody>) -> bool {
-    let unauthenticated = response.status() == StatusCode::UNAUTHORIZED
+/// Whether a response rejects the token: status 401, or `grpc-status: 16` in the header section,
+/// with an `invalid_token` challenge.
+fn rejects_token<ResBody>(response: &Response<ResBody>) -> bool {
+    let is_unauthenticated = response.status() == StatusCode::UNAUTHORIZED
         || response
             .headers()
             .get("grpc-status")
             .is_some_and(|status| status == GRPC_UNAUTHENTICATED);
-    unauthenticated && is_invalid_token(response.headers())
+    is_unauthenticated && is_invalid_token(response.headers())
 }
 
-/// Whether a Bearer challenge says that the token is bad
+/// Whether a Bearer challenge has the error `invalid_token`
 /// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)).
 fn is_invalid_token(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::WWW_AUTHENTICATE)
         .iter()
         .any(|challenge| {
-            // The challenges are not parsed: a wrong guess costs one token request in ten seconds.
-            // White space may stand around `=` (RFC 9110 §11.2).
+            // Challenges are not parsed: a false positive costs one token request per 10 seconds.
+            // `=` may be surrounded by white space (RFC 9110 §11.2).
             let challenge = challenge
                 .as_bytes()
                 .iter()
@@ -301,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rejected_token_is_told_from_other_challenges() {
+    fn only_invalid_token_challenges_reject_the_token() {
         let challenged = |challenge: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::WWW_AUTHENTICATE, challenge.parse().unwrap());

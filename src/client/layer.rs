@@ -1,95 +1,94 @@
-//! The client's layer, and how it is adjusted.
+//! The tower layer of the client.
 
-use std::sync::Arc;
-
-use http::Uri;
 use tower_layer::Layer;
 
-use super::origin::Origin;
+use super::origin::AllowedOrigins;
 use super::{BearerTokenService, CloneAnyBody, CloneEmptyBody, CloneNoBody, TokenManager};
 use crate::oauth::Endpoint;
 
-/// Puts the access token on requests, and replaces a token that a resource server refuses.
+/// Adds the access token to requests, and renews a token that a resource server rejects.
 ///
-/// A refusal that names the token is a 401 whose Bearer challenge says `invalid_token`
-/// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)), or over gRPC the same
-/// challenge with `grpc-status: 16` in the headers of the response (a trailers-only response;
-/// trailers after a body are not looked at). Then the token is renewed, whether or not the request
-/// can be sent again; meanwhile it serves other requests, because another resource server may
-/// accept it. A request that can be sent again waits for the successor, for 5 seconds at most (see
-/// [`TokenManager::replace`]), and is sent once more. If there is no successor in that time, the
-/// caller gets the response that refused the token. Within ten seconds of a replacement there is no
-/// other one.
+/// A response rejects the token if it is a 401 with a Bearer challenge of `invalid_token`
+/// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)). Over gRPC it has the same
+/// challenge and `grpc-status: 16` in its header section (a trailers-only response); trailers after
+/// a body are ignored.
 ///
-/// Made by [`TokenManager::layer`]. The token goes to the origins that were named there and to
-/// no other; a request that already has an `Authorization` field goes out as it is. Put a layer
-/// that follows redirects outside of this one, so that each hop is looked at anew.
+/// A rejected token is renewed, whether or not the request can be retried. Until then it stays in
+/// use for other requests, because another resource server may accept it. A request that can be
+/// retried waits for the new token for at most 5 seconds (see [`TokenManager::replace`]) and is
+/// sent once more. If there is no new token in that time, the caller gets the rejecting response.
+/// At most one rejection per 10 seconds causes a renewal.
+///
+/// Created by [`TokenManager::layer`]. The token is sent only to the origins given there. A request
+/// that already has an `Authorization` field is sent unchanged. Put a layer that follows redirects
+/// outside of this one, so that the origin of each hop is checked.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct BearerTokenLayer<P = CloneEmptyBody> {
     tokens: TokenManager,
-    targets: Targets,
+    allowed: AllowedOrigins,
     clone_body: P,
 }
 
-/// Which requests get the token.
-#[derive(Clone, Debug)]
-pub(super) struct Targets {
-    origins: Arc<[Origin]>,
-    origin_form: bool,
-}
-
-impl Targets {
-    pub(super) fn cover(&self, uri: &Uri) -> bool {
-        match uri.authority() {
-            Some(_) => self.origins.iter().any(|origin| origin.covers(uri)),
-            None => self.origin_form,
-        }
-    }
-}
-
-impl BearerTokenLayer {
-    pub(super) fn new(tokens: TokenManager, origins: impl IntoIterator<Item = Endpoint>) -> Self {
-        let origins = origins
-            .into_iter()
-            .map(|endpoint| Origin::of(&endpoint))
-            .collect();
-        Self {
-            tokens,
-            targets: Targets {
-                origins,
-                origin_form: false,
-            },
+impl TokenManager {
+    /// Returns a layer that adds the token to requests to these origins.
+    ///
+    /// Requests to other origins get no token. An origin is a scheme, host and port; paths are
+    /// ignored.
+    ///
+    /// ```
+    /// # async fn example() -> Result<(), tower_oauth::BoxError> {
+    /// use tower::ServiceBuilder;
+    /// use tower_oauth::{ClientCredentials, Endpoint, Issuer, TokenManager};
+    /// # use bytes::Bytes; use http_body_util::Full;
+    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    ///
+    /// let credentials = ClientCredentials::new("my-client-id", "my-secret");
+    /// let issuer = Issuer::new("https://as.example")?;
+    /// let tokens = TokenManager::for_issuer(issuer, credentials)?.start()?;
+    /// let orders = Endpoint::new("https://orders.example")?;
+    /// let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// let client = ServiceBuilder::new().layer(tokens.layer([orders])).service(client);
+    /// # let _ = client;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn layer(&self, origins: impl IntoIterator<Item = Endpoint>) -> BearerTokenLayer {
+        BearerTokenLayer {
+            tokens: self.clone(),
+            allowed: AllowedOrigins::new(origins),
             clone_body: CloneEmptyBody,
         }
     }
 }
 
 impl<P> BearerTokenLayer<P> {
-    /// Puts the token on requests that name no origin, too, because the inner service knows where
-    /// they go: a tonic `Channel`, or a client with a base URL
+    /// Also adds the token to requests in origin form, whose URI has no authority
     /// ([RFC 9112 §3.2.1](https://www.rfc-editor.org/rfc/rfc9112#section-3.2.1)).
+    ///
+    /// For inner services that determine the origin themselves, such as a tonic `Channel` or a
+    /// client with a base URL.
     pub fn allow_origin_form(mut self) -> Self {
-        self.targets.origin_form = true;
+        self.allowed.allow_origin_form();
         self
     }
 
-    /// Tries every rejected request once more, with a clone of its body.
+    /// Retries every rejected request once, with a clone of its body.
     pub fn retry_with_cloned_body(self) -> BearerTokenLayer<CloneAnyBody> {
         self.retry_with(CloneAnyBody)
     }
 
-    /// Tries no request twice. Any body will do.
+    /// Retries no request, so that the body need not be cloned.
     pub fn retry_never(self) -> BearerTokenLayer<CloneNoBody> {
         self.retry_with(CloneNoBody)
     }
 
-    /// Decides in your own way which requests are tried once more. Default: those without a
-    /// body.
+    /// Retries the requests whose body this [`CloneBody`](crate::CloneBody) clones. Default:
+    /// requests without a body.
     pub fn retry_with<N>(self, clone_body: N) -> BearerTokenLayer<N> {
         BearerTokenLayer {
             tokens: self.tokens,
-            targets: self.targets,
+            allowed: self.allowed,
             clone_body,
         }
     }
@@ -102,7 +101,7 @@ impl<S, P: Clone> Layer<S> for BearerTokenLayer<P> {
         BearerTokenService::new(
             inner,
             self.tokens.clone(),
-            self.targets.clone(),
+            self.allowed.clone(),
             self.clone_body.clone(),
         )
     }

@@ -1,59 +1,59 @@
-//! The client: obtains access tokens with its own credentials, and puts them on requests.
+//! The client: obtains access tokens with the client credentials grant and adds them to requests.
 //!
 //! ```text
-//!  caller ─ access_token() ─▶ is there a token? ──yes────────────────────────▶ token
+//!  caller ─ access_token() ─▶ is a token valid? ──yes────────────────────────▶ token
 //!                                  │ no
 //!                                  ▼
-//!                         wake the task, and wait ◀── one answer for all ────┐
+//!                         wake the task and wait ◀── one result for all ─────┐
 //!                                  │                                         │
 //!           task ◀─────────────────┘                                         │
 //!            │  one request at a time: retried with backoff, within a limit ─┘
 //!            ├─ renews the token before it expires, for as long as it is used
-//!            └─ renews it at once when it was refused ◀── invalidate(), replace() ── layer
+//!            └─ renews it at once when it is rejected ◀── invalidate(), replace() ── layer
 //! ```
 //!
-//! The task owns the request, so a caller that is cancelled cancels no other. `renewal` decides
-//! when a request is sent, without I/O and without a clock; `endpoint` decides where it is sent.
+//! The task owns the token request, so a cancelled caller does not cancel it for others.
+//! `renewal::schedule` decides when a request is sent, without I/O and without a clock;
+//! `token_endpoint` decides where it is sent.
 //!
-//! A token that a resource server refused is *suspect*: it goes on serving other calls, because
-//! other resource servers may accept it, until its successor is there or it expires. A call that
-//! was refused waits a short time for the successor (`replace`). If there is none in that time, the
-//! response of the resource server is the caller's, and never an error of the token endpoint.
+//! A token that a resource server rejects is *invalidated*: other calls go on using it, because
+//! other resource servers may accept it, until it has a successor or expires. The rejected call
+//! waits a short time for the successor (`replace`). If there is none in that time, the caller gets
+//! the response of the resource server, never an error of the token endpoint.
 //!
 //! ```text
-//!  refused ─▶ another token is there? ──yes──────────────────────────────▶ send again with it
+//!  rejected ─▶ has a successor? ──yes────────────────────────────────────▶ retry with it
 //!                 │ no
 //!                 ▼
-//!             one was replaced in the last 10 s? ──yes──────────────────▶ response
+//!             a replacement in the last 10 s? ──yes─────────────────────▶ response
 //!                 │ no
 //!                 ▼
-//!             the task renews it now ── request cannot be sent again ───▶ response
+//!             the task renews it now ── request cannot be retried ──────▶ response
 //!                 │
-//!                 ├─ a successor within 5 s ────────────────────────────▶ send again with it
-//!                 └─ none: the attempt failed, or the time is over ─────▶ response
+//!                 ├─ a successor within 5 s ────────────────────────────▶ retry with it
+//!                 └─ none: the attempt failed or timed out ─────────────▶ response
 //! ```
 
 mod builder;
 mod clone_body;
 mod credentials;
-mod endpoint;
 mod future;
-mod grant;
 mod layer;
-mod manager;
 mod origin;
 mod renewal;
-mod renewer;
 mod service;
-mod shared;
+mod state;
 mod token;
+mod token_endpoint;
+mod token_manager;
+mod token_request;
 
 pub use self::builder::TokenManagerBuilder;
 pub use self::clone_body::{CloneAnyBody, CloneBody, CloneEmptyBody, CloneNoBody};
 pub use self::credentials::ClientCredentials;
 pub use self::future::BearerTokenFuture;
 pub use self::layer::BearerTokenLayer;
-pub use self::manager::TokenManager;
-pub use self::renewer::Renewer;
+pub use self::renewal::Renewer;
 pub use self::service::BearerTokenService;
 pub use self::token::AccessToken;
+pub use self::token_manager::TokenManager;

@@ -1,19 +1,54 @@
-//! Where a token may go: origins ([RFC 6454 §4](https://www.rfc-editor.org/rfc/rfc6454#section-4)).
+//! The origins that a token may be sent to
+//! ([RFC 6454 §4](https://www.rfc-editor.org/rfc/rfc6454#section-4)).
+
+use std::sync::Arc;
 
 use http::Uri;
 
 use crate::oauth::Endpoint;
 
+/// The origins whose requests get the token.
+#[derive(Clone, Debug)]
+pub(super) struct AllowedOrigins {
+    origins: Arc<[Origin]>,
+    /// Whether requests without an authority get the token.
+    origin_form: bool,
+}
+
+impl AllowedOrigins {
+    pub(super) fn new(endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
+        let origins = endpoints
+            .into_iter()
+            .map(|endpoint| Origin::from_endpoint(&endpoint))
+            .collect();
+        Self {
+            origins,
+            origin_form: false,
+        }
+    }
+
+    pub(super) fn allow_origin_form(&mut self) {
+        self.origin_form = true;
+    }
+
+    pub(super) fn matches(&self, uri: &Uri) -> bool {
+        match uri.authority() {
+            Some(_) => self.origins.iter().any(|origin| origin.matches(uri)),
+            None => self.origin_form,
+        }
+    }
+}
+
 /// The scheme, host and port of a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Origin {
+struct Origin {
     scheme: String,
     host: String,
     port: Option<u16>,
 }
 
 impl Origin {
-    pub(super) fn of(endpoint: &Endpoint) -> Self {
+    fn from_endpoint(endpoint: &Endpoint) -> Self {
         let url = endpoint.url();
         Self {
             scheme: url.scheme().to_owned(),
@@ -22,8 +57,8 @@ impl Origin {
         }
     }
 
-    /// Whether a request for `uri` goes here. Allocates nothing.
-    pub(super) fn covers(&self, uri: &Uri) -> bool {
+    /// Whether `uri` has this origin. Does not allocate.
+    fn matches(&self, uri: &Uri) -> bool {
         let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
             return false;
         };
@@ -43,14 +78,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scheme_host_and_port_count_and_nothing_else() {
-        let origin = Origin::of(&Endpoint::new("https://orders.example/v1/").unwrap());
+    fn an_origin_is_compared_by_scheme_host_and_port_only() {
+        let origin = Origin::from_endpoint(&Endpoint::new("https://orders.example/v1/").unwrap());
         for same in [
             "https://orders.example",
             "https://ORDERS.example:443/other?x=y",
             "HTTPS://orders.example/",
         ] {
-            assert!(origin.covers(&same.parse().unwrap()), "{same}");
+            assert!(origin.matches(&same.parse().unwrap()), "{same}");
         }
         for other in [
             "http://orders.example/",
@@ -63,10 +98,10 @@ mod tests {
             "/v1/",
             "orders.example:443",
         ] {
-            assert!(!origin.covers(&other.parse().unwrap()), "{other}");
+            assert!(!origin.matches(&other.parse().unwrap()), "{other}");
         }
-        let loopback = Origin::of(&Endpoint::new("http://[::1]:8081").unwrap());
-        assert!(loopback.covers(&"http://[::1]:8081/x".parse().unwrap()));
-        assert!(!loopback.covers(&"http://[::1]/x".parse().unwrap()));
+        let loopback = Origin::from_endpoint(&Endpoint::new("http://[::1]:8081").unwrap());
+        assert!(loopback.matches(&"http://[::1]:8081/x".parse().unwrap()));
+        assert!(!loopback.matches(&"http://[::1]/x".parse().unwrap()));
     }
 }

@@ -1,43 +1,41 @@
-//! The path of an outgoing request.
+//! The tower service of the client.
 
 use std::task::{Context, Poll};
 
 use http::{Request, Response, header};
 use tower_service::Service;
 
-use super::future::{BearerTokenFuture, Retry, Sent};
-use super::layer::Targets;
-use super::{AccessToken, CloneBody, CloneEmptyBody, TokenManager};
+use super::future::{Attempt, BearerTokenFuture, Retry, authorize};
+use super::origin::AllowedOrigins;
+use super::{CloneBody, CloneEmptyBody, TokenManager};
 use crate::error::BoxError;
 
-/// Puts the access token on each request before the inner service sends it.
+/// Adds the access token to requests before the inner service sends them.
 ///
-/// Made by [`BearerTokenLayer`](crate::BearerTokenLayer). Its error is the inner service's, or
-/// an [`Error`](crate::Error) if no token could be obtained, boxed.
+/// Created by [`BearerTokenLayer`](crate::BearerTokenLayer). The error is the boxed error of the
+/// inner service, or a boxed [`Error`](crate::Error) if no token could be obtained.
 #[derive(Clone, Debug)]
 pub struct BearerTokenService<S, P = CloneEmptyBody> {
     inner: S,
     tokens: TokenManager,
-    targets: Targets,
+    origins: AllowedOrigins,
     clone_body: P,
 }
 
 impl<S, P> BearerTokenService<S, P> {
-    pub(super) fn new(inner: S, tokens: TokenManager, targets: Targets, clone_body: P) -> Self {
+    pub(super) fn new(
+        inner: S,
+        tokens: TokenManager,
+        origins: AllowedOrigins,
+        clone_body: P,
+    ) -> Self {
         Self {
             inner,
             tokens,
-            targets,
+            origins,
             clone_body,
         }
     }
-}
-
-/// Sets the field; the value is marked sensitive.
-pub(super) fn authorize<B>(request: &mut Request<B>, token: &AccessToken) {
-    request
-        .headers_mut()
-        .insert(header::AUTHORIZATION, token.header_value());
 }
 
 impl<S, B, ResBody, P> Service<Request<B>> for BearerTokenService<S, P>
@@ -55,25 +53,25 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let is_ours = !request.headers().contains_key(header::AUTHORIZATION);
-        if !is_ours || !self.targets.cover(request.uri()) {
+        let is_authorized = request.headers().contains_key(header::AUTHORIZATION);
+        if is_authorized || !self.origins.matches(request.uri()) {
             return BearerTokenFuture::calling(self.inner.call(request), None);
         }
-        let second = self.clone_body.clone_body(request.body());
+        let retry_body = self.clone_body.clone_body(request.body());
         if let Some(token) = self.tokens.current() {
-            let retry = second.map(|body| Retry::new(&request, body, self.inner.clone()));
+            let retry = retry_body.map(|body| Retry::new(&request, body, self.inner.clone()));
             authorize(&mut request, &token);
-            let sent = Sent {
+            let attempt = Attempt {
                 tokens: self.tokens.clone(),
                 token,
                 retry,
             };
-            return BearerTokenFuture::calling(self.inner.call(request), Some(sent));
+            return BearerTokenFuture::calling(self.inner.call(request), Some(attempt));
         }
-        // What the service that was polled ready holds, a permit say, is given back: a request
-        // that waits for a token must not keep it from those that need none.
+        // Drops the service that was polled ready, and with it resources such as a permit: a
+        // request that waits for a token must not block requests that need none.
         let service = self.inner.clone();
         self.inner = service.clone();
-        BearerTokenFuture::awaiting_token(request, second, service, self.tokens.clone())
+        BearerTokenFuture::awaiting_token(request, retry_body, service, self.tokens.clone())
     }
 }

@@ -1,4 +1,4 @@
-//! An access token, as it is handed to callers.
+//! The access token that callers get.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,23 +9,24 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::clock::UnixTime;
 use crate::oauth::Scope;
 
-/// An access token of this client ([RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)).
+/// An access token of this client
+/// ([RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)).
 ///
-/// Cheap to clone. The token is in no `Debug` output. To a client a token is a word without a
-/// meaning: only the resource server looks inside.
+/// Cheap to clone. `Debug` does not show the token. The token is opaque to the client: only the
+/// resource server interprets it.
 #[derive(Clone)]
 pub struct AccessToken(Arc<Inner>);
 
 struct Inner {
     secret: SecretString,
-    /// `Bearer …`, made once, marked sensitive.
+    /// `Bearer …`, marked sensitive.
     header: HeaderValue,
     expires_at: Option<UnixTime>,
     scopes: Option<Vec<Scope>>,
 }
 
 impl AccessToken {
-    /// `None` if the token cannot be a header's value.
+    /// `None` if the token is no valid header value.
     pub(super) fn new(
         secret: SecretString,
         expires_at: Option<UnixTime>,
@@ -42,34 +43,34 @@ impl AccessToken {
         })))
     }
 
-    /// The token itself. Whoever has it can use it: put it on a request, and nowhere else.
+    /// The token itself. It is a secret: use it only in requests to the resource server.
     #[must_use]
     pub fn expose_secret(&self) -> &str {
         self.0.secret.expose_secret()
     }
 
-    /// `Bearer …` as the value of an `Authorization` field, marked sensitive
+    /// The value of an `Authorization` field, `Bearer …`, marked sensitive
     /// ([RFC 6750 §2.1](https://www.rfc-editor.org/rfc/rfc6750#section-2.1)).
     #[must_use]
     pub fn header_value(&self) -> HeaderValue {
         self.0.header.clone()
     }
 
-    /// When it expires, counted from when it was asked for; `None` if the server did not say. A
-    /// life of more than a day counts as a day: then it is renewed.
+    /// When the token expires; `None` if the server did not send `expires_in`.
+    ///
+    /// Counted from the time of the request. A lifetime of more than a day counts as a day.
     #[must_use]
     pub fn expires_at(&self) -> Option<UnixTime> {
         self.0.expires_at
     }
 
-    /// The scopes that were granted, if the server named them. It need not when they are the
-    /// requested ones.
+    /// The granted scopes, if the server sent them. It may omit them if they are the requested ones.
     #[must_use]
     pub fn scopes(&self) -> Option<&[Scope]> {
         self.0.scopes.as_deref()
     }
 
-    /// Whether this is the very same grant.
+    /// Whether both are clones of the same token.
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

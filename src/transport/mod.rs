@@ -199,7 +199,7 @@ pub(crate) async fn get_json(
         StatusCode::OK | StatusCode::NOT_MODIFIED => Ok(answer),
         status => Err(Error::new(operation, ErrorKind::Status(status))
             .with_url(url.as_str())
-            .with_answer(status, None, retry_after(answer.headers(), now))),
+            .with_response(status, None, retry_after(answer.headers(), now))),
     }
 }
 

@@ -1,7 +1,6 @@
-//! The client credentials grant on the wire: the token request, and how its answer is read.
+//! The token request of the client credentials grant, and the parser of its response.
 //!
-//! [RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4), §5.1 and §5.2. Pure: what
-//! is sent and when is said elsewhere.
+//! [RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4), §5.1 and §5.2. Does no I/O.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,11 +18,11 @@ use crate::redact::Secrets;
 use crate::token_response::TokenResponse;
 use crate::transport::retry_after;
 
-/// The fewest bytes of an extra parameter's value that is taken for a secret.
-const SHORTEST_SECRET: usize = 8;
+/// Values of extension parameters with at least this many bytes are treated as secrets.
+const MIN_SECRET_LENGTH: usize = 8;
 
-/// Parameters that have a method of their own, or that are not the user's to choose.
-const RESERVED: [&str; 6] = [
+/// Parameters that have a dedicated method, or that the grant type determines.
+const RESERVED_PARAMETERS: [&str; 6] = [
     "audience",
     "client_id",
     "client_secret",
@@ -32,9 +31,9 @@ const RESERVED: [&str; 6] = [
     "scope",
 ];
 
-/// What is asked for.
+/// The parameters of a token request.
 #[derive(Clone)]
-pub(super) struct Grant {
+pub(super) struct TokenRequest {
     pub(super) credentials: ClientCredentials,
     pub(super) scopes: Vec<Scope>,
     pub(super) audience: Option<Audience>,
@@ -42,15 +41,15 @@ pub(super) struct Grant {
     parameters: Vec<(String, String)>,
 }
 
-/// What came of it.
+/// A token that the server issued.
 #[derive(Debug)]
-pub(super) struct Issued {
+pub(super) struct IssuedToken {
     pub(super) token: AccessToken,
-    /// `None` if the server did not say.
+    /// `None` if the server did not send `expires_in`.
     pub(super) lifetime: Option<Duration>,
 }
 
-impl Grant {
+impl TokenRequest {
     pub(super) fn new(credentials: ClientCredentials) -> Self {
         Self {
             credentials,
@@ -65,13 +64,13 @@ impl Grant {
         self.parameters.push((name, value));
     }
 
-    /// What no error may quote.
+    /// The secrets that no error may quote.
     pub(super) fn secrets(&self) -> Secrets {
         let mut secrets = Secrets::default();
         self.credentials.add_to(&mut secrets);
         for (_, value) in &self.parameters {
-            // It may be an assertion or a password; shorter values are flags and numbers.
-            if value.len() >= SHORTEST_SECRET {
+            // It may be an assertion or a password. Shorter values are flags and numbers.
+            if value.len() >= MIN_SECRET_LENGTH {
                 secrets.add(value);
             }
         }
@@ -82,22 +81,22 @@ impl Grant {
         self.credentials.check()?;
         for (name, _) in &self.parameters {
             // RFC 6749 §3.2: a parameter must not be included more than once.
-            let twice = self
+            let is_repeated = self
                 .parameters
                 .iter()
                 .filter(|(other, _)| other == name)
                 .count()
                 > 1;
-            if name.is_empty() || twice || RESERVED.contains(&name.as_str()) {
-                let reason =
-                    "is no extra parameter: empty, given twice, or one with a method of its own";
+            if name.is_empty() || is_repeated || RESERVED_PARAMETERS.contains(&name.as_str()) {
+                let reason = "is invalid: must not be empty, repeated, or a parameter that has \
+                              its own builder method";
                 return Err(ConfigError::new("parameter", name, reason));
             }
         }
         for resource in &self.resources {
             // RFC 8707 §2: an absolute URI without a fragment.
-            let absolute = url::Url::parse(resource).is_ok();
-            if !absolute || resource.contains('#') {
+            let is_absolute = url::Url::parse(resource).is_ok();
+            if !is_absolute || resource.contains('#') {
                 return Err(ConfigError::new(
                     "resource",
                     resource,
@@ -109,7 +108,7 @@ impl Grant {
     }
 
     /// The token request (RFC 6749 §4.4.2).
-    pub(super) fn request(&self, endpoint: &Endpoint) -> Result<Request<Bytes>, ConfigError> {
+    pub(super) fn to_http(&self, endpoint: &Endpoint) -> Result<Request<Bytes>, ConfigError> {
         let Self {
             credentials,
             scopes,
@@ -150,14 +149,14 @@ impl Grant {
     }
 }
 
-impl fmt::Debug for Grant {
+impl fmt::Debug for TokenRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self
             .parameters
             .iter()
             .map(|(name, _)| name.as_str())
             .collect();
-        f.debug_struct("Grant")
+        f.debug_struct("TokenRequest")
             .field("credentials", &self.credentials)
             .field("scopes", &self.scopes)
             .field("audience", &self.audience)
@@ -167,53 +166,53 @@ impl fmt::Debug for Grant {
     }
 }
 
-/// What an answer says against the request, if it says anything (RFC 6749 §5.2, and App ID's
-/// own spelling of it), without what it quotes of `secrets` and of the tokens in it.
-fn refusal(body: &[u8], secrets: impl FnOnce() -> Secrets) -> Option<OAuthError> {
-    let answer: Value = serde_json::from_slice(body).ok()?;
-    // Each by itself: an oddly typed one must not hide the others.
-    let text = |name: &str| answer.get(name).and_then(Value::as_str);
+/// The error in a response (RFC 6749 §5.2, or App ID's `error_code`), without `secrets` and the
+/// tokens in the response.
+fn oauth_error(body: &[u8], secrets: impl FnOnce() -> Secrets) -> Option<OAuthError> {
+    let response: Value = serde_json::from_slice(body).ok()?;
+    // Read one by one: a member of the wrong type must not hide the others.
+    let text = |name: &str| response.get(name).and_then(Value::as_str);
     let code = text("error").or_else(|| text("error_code"))?;
     let mut secrets = secrets();
-    secrets.add_members(&answer);
+    secrets.add_members(&response);
     Some(OAuthError::new(code, text("error_description"), &secrets))
 }
 
-/// Reads an answer to a token request that was sent at `sent_at`; `secrets` are those of the
+/// Parses the response to a token request that was sent at `sent_at`; `secrets` are those of the
 /// client.
-pub(super) fn read(
-    answer: &Response<Bytes>,
+pub(super) fn parse_response(
+    response: &Response<Bytes>,
     sent_at: UnixTime,
     endpoint: &Endpoint,
     secrets: impl FnOnce() -> Secrets,
-) -> Result<Issued, Error> {
+) -> Result<IssuedToken, Error> {
     let failed = |kind| Error::new(Operation::TokenRequest, kind).with_url(endpoint.as_str());
-    let status = answer.status();
-    // Before all else: some servers refuse with status 200.
-    let oauth = refusal(answer.body(), secrets);
+    let status = response.status();
+    // Checked before the status: some servers send errors with status 200.
+    let oauth = oauth_error(response.body(), secrets);
     if status != StatusCode::OK || oauth.is_some() {
-        let refused = oauth.is_some() && !is_transient(status);
-        let kind = if refused {
+        let is_refused = oauth.is_some() && !is_transient(status);
+        let kind = if is_refused {
             ErrorKind::Refused
         } else {
             ErrorKind::Status(status)
         };
-        return Err(failed(kind).with_answer(
+        return Err(failed(kind).with_response(
             status,
             oauth,
-            retry_after(answer.headers(), sent_at),
+            retry_after(response.headers(), sent_at),
         ));
     }
     let malformed = |reason| {
         failed(ErrorKind::Malformed)
-            .with_answer(status, None, None)
+            .with_response(status, None, None)
             .with_detail(reason)
     };
     let TokenResponse {
         access_token,
         lifetime,
         scope,
-    } = TokenResponse::parse(answer.body()).map_err(malformed)?;
+    } = TokenResponse::parse(response.body()).map_err(malformed)?;
     let expires_at = lifetime.map(|lifetime| sent_at.saturating_add(lifetime));
     let scopes = scope.map(|scope| {
         scope
@@ -222,11 +221,11 @@ pub(super) fn read(
             .collect()
     });
     let token = AccessToken::new(access_token, expires_at, scopes)
-        .ok_or_else(|| malformed("its `access_token` cannot stand in a header"))?;
-    Ok(Issued { token, lifetime })
+        .ok_or_else(|| malformed("`access_token` is not a valid header value"))?;
+    Ok(IssuedToken { token, lifetime })
 }
 
-/// Whether the server may answer otherwise in a moment.
+/// Whether a retry may succeed.
 pub(super) fn is_transient(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
@@ -237,29 +236,29 @@ mod tests {
 
     const SENT: UnixTime = UnixTime::from_secs(1_700_000_000);
 
-    fn answer(status: u16, body: &str) -> Result<Issued, Error> {
+    fn response(status: u16, body: &str) -> Result<IssuedToken, Error> {
         let endpoint = Endpoint::new("https://as.example/token").unwrap();
-        let mut answer = Response::new(Bytes::copy_from_slice(body.as_bytes()));
-        *answer.status_mut() = StatusCode::from_u16(status).unwrap();
-        read(&answer, SENT, &endpoint, Secrets::default)
+        let mut response = Response::new(Bytes::copy_from_slice(body.as_bytes()));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        parse_response(&response, SENT, &endpoint, Secrets::default)
     }
 
-    fn lives(expires_in: &str) -> Option<Option<u64>> {
+    fn lifetime_of(expires_in: &str) -> Option<Option<u64>> {
         let body =
             format!(r#"{{"access_token":"t","token_type":"bearer","expires_in":{expires_in}}}"#);
-        answer(200, &body)
+        response(200, &body)
             .ok()
             .map(|issued| issued.lifetime.map(|lifetime| lifetime.as_secs()))
     }
 
     #[test]
-    fn expires_in_is_a_number_or_a_string_of_one() {
-        assert_eq!(lives("3600"), Some(Some(3600)));
-        assert_eq!(lives(r#""3600""#), Some(Some(3600)));
-        assert_eq!(lives("3599.9"), Some(Some(3599)));
-        assert_eq!(lives("null"), Some(None));
-        assert_eq!(lives("1e300"), Some(Some(86_400)));
-        assert_eq!(lives("18446744073709551616"), Some(Some(86_400)));
+    fn expires_in_is_a_number_or_a_numeric_string() {
+        assert_eq!(lifetime_of("3600"), Some(Some(3600)));
+        assert_eq!(lifetime_of(r#""3600""#), Some(Some(3600)));
+        assert_eq!(lifetime_of("3599.9"), Some(Some(3599)));
+        assert_eq!(lifetime_of("null"), Some(None));
+        assert_eq!(lifetime_of("1e300"), Some(Some(86_400)));
+        assert_eq!(lifetime_of("18446744073709551616"), Some(Some(86_400)));
         for bad in [
             "0",
             "-1",
@@ -271,17 +270,17 @@ mod tests {
             "true",
             "[]",
         ] {
-            assert_eq!(lives(bad), None, "{bad}");
+            assert_eq!(lifetime_of(bad), None, "{bad}");
         }
     }
 
     #[test]
-    fn only_a_bearer_token_of_visible_ascii_is_taken() {
+    fn only_bearer_tokens_of_visible_ascii_are_accepted() {
         for good in [
             r#"{"access_token":"a.b-c~/+=","token_type":"Bearer"}"#,
             r#"{"access_token":"t","token_type":"BEARER","refresh_token":"r","scope":"a b"}"#,
         ] {
-            answer(200, good).expect(good);
+            response(200, good).expect(good);
         }
         for bad in [
             r#"{"access_token":"t","token_type":"mac"}"#,
@@ -298,7 +297,7 @@ mod tests {
             "null",
         ] {
             assert_eq!(
-                answer(200, bad).unwrap_err().kind(),
+                response(200, bad).unwrap_err().kind(),
                 ErrorKind::Malformed,
                 "{bad}"
             );
@@ -306,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_keeps_the_servers_words_whatever_its_status() {
+    fn oauth_errors_are_reported_with_any_status() {
         for (status, body) in [
             (
                 400,
@@ -325,16 +324,16 @@ mod tests {
                 r#"{"error":"invalid_scope","error_description":"no such scope","access_token":"t","token_type":"Bearer"}"#,
             ),
         ] {
-            let error = answer(status, body).unwrap_err();
+            let error = response(status, body).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Refused, "{body}");
-            let said = error.oauth_error().unwrap();
+            let oauth = error.oauth_error().unwrap();
             assert_eq!(
-                (said.code(), said.description()),
+                (oauth.code(), oauth.description()),
                 ("invalid_scope", Some("no such scope"))
             );
             assert!(error.to_string().contains("invalid_scope"), "{error}");
         }
-        let limited = answer(429, r#"{"error_code":"too many requests"}"#).unwrap_err();
+        let limited = response(429, r#"{"error_code":"too many requests"}"#).unwrap_err();
         assert_eq!(
             limited.kind(),
             ErrorKind::Status(StatusCode::TOO_MANY_REQUESTS)
@@ -343,9 +342,9 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_and_a_plain_error_page_are_statuses() {
+    fn responses_without_an_oauth_error_are_status_errors() {
         for status in [201, 204, 301, 302, 307, 308, 404, 500] {
-            let kind = answer(status, "<html>").unwrap_err().kind();
+            let kind = response(status, "<html>").unwrap_err().kind();
             assert_eq!(
                 kind,
                 ErrorKind::Status(StatusCode::from_u16(status).unwrap())
@@ -354,25 +353,25 @@ mod tests {
     }
 
     #[test]
-    fn no_error_quotes_the_answer() {
-        let error = answer(200, r#"{"access_token":"s3cr3t","token_type":"mac"}"#).unwrap_err();
+    fn errors_do_not_quote_the_response() {
+        let error = response(200, r#"{"access_token":"s3cr3t","token_type":"mac"}"#).unwrap_err();
         assert!(!format!("{error:?} {error}").contains("s3cr3t"));
     }
 
     #[test]
-    fn protocol_parameters_and_relative_resources_are_refused() {
-        let grant = || Grant::new(ClientCredentials::new("a", "s"));
-        for name in RESERVED.into_iter().chain([""]) {
-            let mut grant = grant();
-            grant.add_parameter(name.to_owned(), "x".to_owned());
-            assert!(grant.check().is_err(), "{name}");
+    fn reserved_parameters_and_relative_resources_are_invalid() {
+        let token_request = || TokenRequest::new(ClientCredentials::new("a", "s"));
+        for name in RESERVED_PARAMETERS.into_iter().chain([""]) {
+            let mut token_request = token_request();
+            token_request.add_parameter(name.to_owned(), "x".to_owned());
+            assert!(token_request.check().is_err(), "{name}");
         }
         for resource in ["orders", "/orders", "https://orders.example/#x"] {
-            let grant = Grant {
+            let token_request = TokenRequest {
                 resources: vec![resource.to_owned()],
-                ..grant()
+                ..token_request()
             };
-            assert!(grant.check().is_err(), "{resource}");
+            assert!(token_request.check().is_err(), "{resource}");
         }
     }
 }

@@ -1,0 +1,287 @@
+//! The token endpoint: a configured URL, or the one that the issuer's metadata names.
+//!
+//! A discovered URL is discovered again after an hour, and after a token request whose failure may
+//! mean that the endpoint has moved. If discovery fails then, the last known URL is used: an outage
+//! of the metadata need not be an outage of the token endpoint. Metadata that name another issuer
+//! or no usable URL are an error, and nothing is sent.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use tokio::time::timeout;
+
+use crate::clock::UnixTime;
+use crate::error::{Error, ErrorKind, Operation};
+use crate::oauth::{Endpoint, Issuer};
+use crate::timer::now;
+use crate::transport::{Limits, Transport};
+use crate::{metadata, trace};
+
+/// How long a discovered URL is used before the next discovery.
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Minimum time between two discoveries that failed token requests cause.
+const MIN_REDISCOVERY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time between a failed discovery and the next one while a URL is known.
+const DISCOVERY_RETRY: Duration = Duration::from_secs(60);
+
+/// Longer values of the metadata's `Retry-After` are cut to this.
+const MAX_DISCOVERY_RETRY_AFTER: Duration = Duration::from_secs(300);
+
+/// Where token requests are sent.
+#[derive(Clone, Debug)]
+pub(super) enum TokenEndpoint {
+    Fixed(Endpoint),
+    Discovered(DiscoveredEndpoint),
+}
+
+/// A token endpoint named by the issuer's metadata.
+#[derive(Clone, Debug)]
+pub(super) struct DiscoveredEndpoint {
+    pub(super) issuer: Issuer,
+    /// `{issuer}/token`, for an issuer that publishes no metadata.
+    fallback: Endpoint,
+    known: Option<KnownEndpoint>,
+}
+
+/// A URL that the metadata named, or a fallback that accepted a token request.
+#[derive(Clone, Debug)]
+struct KnownEndpoint {
+    url: Endpoint,
+    is_fallback: bool,
+    /// When the next discovery is due.
+    rediscover_at: Instant,
+    /// Failed token requests cause no discovery before this.
+    no_rediscovery_before: Instant,
+}
+
+/// The arguments of a discovery.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DiscoveryContext<'a> {
+    pub(super) transport: &'a dyn Transport,
+    pub(super) allow_loopback_http: bool,
+    pub(super) now: UnixTime,
+    pub(super) limits: Limits,
+}
+
+/// The endpoint of one token request.
+#[derive(Debug)]
+pub(super) struct ResolvedEndpoint {
+    pub(super) url: Endpoint,
+    is_fallback: bool,
+    /// Whether the URL was used without a new discovery.
+    is_cached: bool,
+    /// The known endpoint before the request.
+    known: Option<KnownEndpoint>,
+}
+
+impl TokenEndpoint {
+    pub(super) fn discovered(issuer: Issuer, fallback: Endpoint) -> Self {
+        Self::Discovered(DiscoveredEndpoint {
+            issuer,
+            fallback,
+            known: None,
+        })
+    }
+
+    /// The endpoint of the next token request.
+    ///
+    /// The request counts as failed unless its result is [recorded](Self::record_result), because
+    /// its future may be dropped at any await point.
+    pub(super) async fn resolve(
+        &mut self,
+        context: DiscoveryContext<'_>,
+    ) -> Result<ResolvedEndpoint, Error> {
+        match self {
+            Self::Fixed(url) => Ok(ResolvedEndpoint {
+                url: url.clone(),
+                is_fallback: false,
+                is_cached: false,
+                known: None,
+            }),
+            Self::Discovered(discovery) => {
+                let resolved = discovery.resolve(context).await?;
+                if let Some(known) = &mut discovery.known {
+                    known.schedule_rediscovery();
+                }
+                Ok(resolved)
+            }
+        }
+    }
+
+    /// Records the result of a token request. Returns whether the endpoint may have moved and should
+    /// be resolved again now.
+    pub(super) fn record_result<T>(
+        &mut self,
+        resolved: &ResolvedEndpoint,
+        result: &Result<T, Error>,
+    ) -> bool {
+        let Self::Discovered(discovery) = self else {
+            return false;
+        };
+        if result.as_ref().err().is_some_and(may_have_moved) {
+            return resolved.is_cached
+                && !discovery
+                    .known
+                    .as_ref()
+                    .is_some_and(KnownEndpoint::is_fresh);
+        }
+        // A fallback becomes known only once it has accepted a request.
+        discovery.known = resolved
+            .known
+            .clone()
+            .or_else(|| Some(KnownEndpoint::new(resolved.url.clone(), true)));
+        false
+    }
+}
+
+impl DiscoveredEndpoint {
+    async fn resolve(&mut self, context: DiscoveryContext<'_>) -> Result<ResolvedEndpoint, Error> {
+        if let Some(known) = self.known.as_ref().filter(|known| known.is_fresh()) {
+            return Ok(known.resolved(true));
+        }
+        let error = match self.discover(context).await {
+            Ok(url) => {
+                let no_rediscovery_before =
+                    self.known.as_ref().map(|known| known.no_rediscovery_before);
+                let mut known = KnownEndpoint::new(url, false);
+                known.no_rediscovery_before =
+                    no_rediscovery_before.unwrap_or(known.no_rediscovery_before);
+                return Ok(self.known.insert(known).resolved(false));
+            }
+            Err(DiscoveryFailure::Invalid(error)) => return Err(error),
+            Err(DiscoveryFailure::Unavailable(error)) => error,
+        };
+        let is_unpublished = metadata::is_not_found(&error);
+        match &mut self.known {
+            Some(known) => {
+                let pause = error
+                    .retry_after()
+                    .unwrap_or_default()
+                    .clamp(DISCOVERY_RETRY, MAX_DISCOVERY_RETRY_AFTER);
+                known.no_rediscovery_before = now() + pause;
+                known.rediscover_at = now() + pause;
+                if is_unpublished && known.is_fallback {
+                    // The issuer publishes no metadata, as before.
+                    known.rediscover_at = now() + DISCOVERY_INTERVAL;
+                } else {
+                    trace::warn!(
+                        target: "tower_oauth::client",
+                        issuer = %self.issuer,
+                        error = %error.with_sources(),
+                        "discovery failed: token requests go to the last known endpoint"
+                    );
+                }
+                Ok(known.resolved(false))
+            }
+            None if is_unpublished => Ok(ResolvedEndpoint {
+                url: self.fallback.clone(),
+                is_fallback: true,
+                is_cached: false,
+                known: None,
+            }),
+            None => Err(error),
+        }
+    }
+
+    async fn discover(&self, context: DiscoveryContext<'_>) -> Result<Endpoint, DiscoveryFailure> {
+        let DiscoveryContext {
+            transport,
+            allow_loopback_http,
+            now,
+            mut limits,
+        } = context;
+        if self.known.is_some() {
+            // The token request needs the rest of the time.
+            limits.total = limits.total.mul_f64(0.4);
+        }
+        let result = metadata::discover(transport, &self.issuer, allow_loopback_http, now, limits);
+        // One limit for all well-known locations.
+        let result = timeout(limits.total, result)
+            .await
+            .unwrap_or_else(|_elapsed| Err(Error::new(Operation::Discovery, ErrorKind::Timeout)));
+        match result {
+            Ok(metadata) => metadata
+                .token_endpoint(allow_loopback_http)
+                .map_err(DiscoveryFailure::Invalid),
+            Err(error) if error.kind() == ErrorKind::IssuerMismatch => {
+                Err(DiscoveryFailure::Invalid(error))
+            }
+            Err(error) => Err(DiscoveryFailure::Unavailable(error)),
+        }
+    }
+}
+
+/// Why a discovery yields no URL.
+enum DiscoveryFailure {
+    /// The metadata could not be fetched.
+    Unavailable(Error),
+    /// The metadata are of another issuer, or name no usable URL.
+    Invalid(Error),
+}
+
+impl KnownEndpoint {
+    fn new(url: Endpoint, is_fallback: bool) -> Self {
+        let now = now();
+        Self {
+            url,
+            is_fallback,
+            rediscover_at: now + DISCOVERY_INTERVAL,
+            no_rediscovery_before: now,
+        }
+    }
+
+    fn is_fresh(&self) -> bool {
+        now() < self.rediscover_at
+    }
+
+    fn resolved(&self, is_cached: bool) -> ResolvedEndpoint {
+        ResolvedEndpoint {
+            url: self.url.clone(),
+            is_fallback: self.is_fallback,
+            is_cached,
+            known: Some(self.clone()),
+        }
+    }
+
+    /// Schedules a discovery before the next request, or at the end of the minimum interval.
+    fn schedule_rediscovery(&mut self) {
+        let at = self.no_rediscovery_before.max(now());
+        if at < self.rediscover_at {
+            self.rediscover_at = at;
+            self.no_rediscovery_before = at + MIN_REDISCOVERY_INTERVAL;
+        }
+    }
+}
+
+impl ResolvedEndpoint {
+    /// Adds to the error of a token request that its URL is a fallback.
+    pub(super) fn annotate(&self, error: Error) -> Error {
+        if self.is_fallback {
+            error.with_detail("the URL is guessed, because the issuer publishes no metadata")
+        } else {
+            error
+        }
+    }
+}
+
+/// Whether the failure of a token request may mean that the URL is no token endpoint any more. An
+/// OAuth error comes from a token endpoint.
+fn may_have_moved(error: &Error) -> bool {
+    let is_missing = |status| {
+        matches!(
+            status,
+            StatusCode::NOT_FOUND
+                | StatusCode::METHOD_NOT_ALLOWED
+                | StatusCode::GONE
+                | StatusCode::MISDIRECTED_REQUEST
+        )
+    };
+    match error.kind() {
+        // Some frameworks send an `error` member with every 404.
+        ErrorKind::Refused => error.status().is_some_and(is_missing),
+        ErrorKind::Status(status) => status != StatusCode::TOO_MANY_REQUESTS,
+        _ => true,
+    }
+}

@@ -1,0 +1,310 @@
+//! The handle of the token manager: returns the current token, or waits for one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
+
+use super::builder::TokenManagerBuilder;
+use super::renewal::schedule::RenewalPolicy;
+use super::state::{CurrentToken, InvalidationResult, RenewalResults, SharedState};
+use super::token_endpoint::TokenEndpoint;
+use super::{AccessToken, ClientCredentials};
+use crate::error::{ConfigError, Error, ErrorKind, Operation};
+use crate::oauth::{Endpoint, Issuer};
+
+/// Obtains an access token with the client credentials grant and renews it
+/// ([RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4)).
+///
+/// One token request serves any number of callers. The token is renewed before it expires, for as
+/// long as it is used. This is a handle on shared state and cheap to clone. Its task ends with the
+/// last clone, including the clones in layers and services.
+///
+/// A manager obtains one token at a time: use another manager for other scopes, audiences or
+/// resources.
+///
+/// # Examples
+///
+/// ```
+/// # async fn example() -> Result<(), tower_oauth::BoxError> {
+/// use tower_oauth::{ClientCredentials, Issuer, TokenManager};
+///
+/// let credentials = ClientCredentials::new("my-client-id", "my-secret");
+/// let issuer = Issuer::new("https://as.example")?;
+/// let tokens = TokenManager::for_issuer(issuer, credentials)?.start()?;
+///
+/// // With reqwest, or any other client that is no tower service:
+/// let token = tokens.access_token().await?;
+/// let request = reqwest::Client::new()
+///     .get("https://orders.example/")
+///     .bearer_auth(token.expose_secret());
+/// # let _ = request;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct TokenManager(Arc<Inner>);
+
+/// Dropping this drops the only sender of `wake`, which ends the task.
+#[derive(Debug)]
+struct Inner {
+    state: Arc<SharedState>,
+    wake: mpsc::Sender<()>,
+    results: watch::Receiver<RenewalResults>,
+    /// Limits the number of waiting calls.
+    waiter_permits: Semaphore,
+    /// The longest that a call waits for a token.
+    wait_timeout: Duration,
+    /// The longest that a call waits for the successor of a rejected token.
+    successor_timeout: Duration,
+}
+
+impl TokenManager {
+    /// A builder for a manager that uses this token endpoint.
+    pub fn builder(
+        token_endpoint: Endpoint,
+        credentials: ClientCredentials,
+    ) -> TokenManagerBuilder {
+        TokenManagerBuilder::new(TokenEndpoint::Fixed(token_endpoint), credentials)
+    }
+
+    /// A builder for a manager that discovers the token endpoint in the issuer's metadata
+    /// ([RFC 8414 §2](https://www.rfc-editor.org/rfc/rfc8414#section-2)).
+    ///
+    /// Discovery happens with the first token request, with the first one after an hour, and after
+    /// a failure that may mean that the endpoint has moved. If a later discovery fails, the last
+    /// known endpoint is used.
+    ///
+    /// If the issuer publishes no metadata (each well-known location answers 404), token requests go
+    /// to `{issuer}/token`, and the error of a failed request says that this URL is guessed.
+    /// Metadata of another issuer are an error of kind
+    /// [`IssuerMismatch`](ErrorKind::IssuerMismatch) that names both, and nothing is sent. Metadata
+    /// that cannot be parsed, or that lack `token_endpoint`, are an error as well.
+    ///
+    /// An App ID base of version 3 (`…/oauth/v3/{tenant}`) is no issuer identifier: use
+    /// [`Binding::token_manager`](crate::app_id::Binding::token_manager), or
+    /// [`builder`](Self::builder) with
+    /// [`Binding::token_endpoint`](crate::app_id::Binding::token_endpoint).
+    ///
+    /// # Errors
+    ///
+    /// If the issuer is no `https` URL (or `http` on loopback).
+    pub fn for_issuer(
+        issuer: Issuer,
+        credentials: ClientCredentials,
+    ) -> Result<TokenManagerBuilder, ConfigError> {
+        let base = Endpoint::new(issuer.as_str()).map_err(|error| error.for_setting("issuer"))?;
+        let fallback = base.join_path("token")?;
+        Ok(TokenManagerBuilder::new(
+            TokenEndpoint::discovered(issuer, fallback),
+            credentials,
+        ))
+    }
+
+    pub(super) fn new(
+        state: Arc<SharedState>,
+        wake: mpsc::Sender<()>,
+        results: watch::Receiver<RenewalResults>,
+        policy: &RenewalPolicy,
+        max_waiters: usize,
+    ) -> Self {
+        let waiter_permits = Semaphore::new(max_waiters.min(Semaphore::MAX_PERMITS));
+        // Longer than the limit of the task, whose error says more.
+        let wait_timeout = policy
+            .acquire_timeout
+            .saturating_add(Duration::from_secs(2));
+        let successor_timeout = policy.successor_timeout();
+        Self(Arc::new(Inner {
+            state,
+            wake,
+            results,
+            waiter_permits,
+            wait_timeout,
+            successor_timeout,
+        }))
+    }
+
+    /// Returns a valid access token, and waits for one if necessary.
+    ///
+    /// Returns the current token at once unless it is about to expire. All waiting calls share one
+    /// token request, which is not cancelled if this future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// - If the authorization server refuses the request: see [`Error::oauth_error`].
+    /// - If no token is issued within
+    ///   [`acquire_timeout`](TokenManagerBuilder::acquire_timeout).
+    /// - Of kind [`Overloaded`](ErrorKind::Overloaded), at once, if the call would have to wait and
+    ///   [`max_waiters`](TokenManagerBuilder::max_waiters) calls wait already.
+    /// - If the task has stopped.
+    pub async fn access_token(&self) -> Result<AccessToken, Error> {
+        match self.current() {
+            Some(token) => Ok(token),
+            None => self.wait().await,
+        }
+    }
+
+    /// The current token, unless it is about to expire. Lock-free.
+    pub(super) fn current(&self) -> Option<AccessToken> {
+        self.0.state.with_current(|current| {
+            if current.mark_used() {
+                // Renewal pauses while the token is unused, and may be overdue.
+                let _is_running = self.wake_task();
+            }
+            current.token()
+        })
+    }
+
+    /// Wakes the task. `false` if it has ended.
+    fn wake_task(&self) -> bool {
+        !matches!(
+            self.0.wake.try_send(()),
+            Err(mpsc::error::TrySendError::Closed(()))
+        )
+    }
+
+    /// Limits the number of waiting calls while the permit is held.
+    fn acquire_waiter_permit(&self) -> Result<SemaphorePermit<'_>, Error> {
+        self.0
+            .waiter_permits
+            .try_acquire()
+            .map_err(|_| Error::new(Operation::TokenRequest, ErrorKind::Overloaded))
+    }
+
+    /// Wakes the task and waits for its next result.
+    async fn wait(&self) -> Result<AccessToken, Error> {
+        let _permit = self.acquire_waiter_permit()?;
+        // Subscribe before waking the task, so that no result is missed.
+        let mut results = self.0.results.clone();
+        let count = results.borrow_and_update().count;
+        // A token may have been stored before the subscription.
+        if let Some(token) = self.current() {
+            return Ok(token);
+        }
+        if !self.wake_task() {
+            return Err(task_stopped());
+        }
+        let result = async {
+            loop {
+                results.changed().await.map_err(|_| task_stopped())?;
+                let latest = results.borrow_and_update();
+                if let Some(result) = latest.latest.as_ref().filter(|_| latest.count != count) {
+                    return result.clone();
+                }
+            }
+        };
+        let token = tokio::time::timeout(self.0.wait_timeout, result)
+            .await
+            .map_err(|_| Error::new(Operation::TokenRequest, ErrorKind::Timeout))??;
+        // Counts as a use, so that the token is renewed before it expires.
+        let _ = self.current();
+        Ok(token)
+    }
+
+    /// Reports that a resource server rejected this token, and starts its renewal.
+    ///
+    /// Returns whether a retry with another token may succeed: this token has a successor, or one
+    /// is being requested, or the token is not stored because its lifetime is unknown, so that the
+    /// next call requests another one.
+    ///
+    /// Until the successor is issued, [`access_token`](Self::access_token) returns the invalidated
+    /// token, because another resource server may accept it. [`replace`](Self::replace) waits for
+    /// the successor. A failed renewal is retried with backoff, like any renewal.
+    ///
+    /// Invalidates exactly this token. At most one invalidation per 10 seconds takes effect: others
+    /// return `false` and cause no token request, so that a resource server that rejects every
+    /// token does not cause a loop of token requests.
+    ///
+    /// [`BearerTokenLayer`](crate::BearerTokenLayer) calls this for each `invalid_token` challenge.
+    ///
+    /// ```
+    /// use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind};
+    /// use tower_oauth::TokenManager;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// let issuer = AuthorizationServer::builder().build()?;
+    /// let shop = issuer.register("shop")?;
+    /// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// let tokens = tokens.transport(issuer.transport()).start()?;
+    ///
+    /// let first = tokens.access_token().await?;
+    /// assert!(tokens.invalidate(&first));
+    /// // The token stays in use until its successor is issued.
+    /// assert_eq!(tokens.access_token().await?.expose_secret(), first.expose_secret());
+    /// let second = tokens.replace(&first).await.ok_or("no other token")?;
+    /// assert_eq!(issuer.requests(EndpointKind::Token), 2);
+    /// // The successor cannot be invalidated within 10 seconds.
+    /// assert!(!tokens.invalidate(&second));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "a retry is useless if no other token is available"]
+    pub fn invalidate(&self, token: &AccessToken) -> bool {
+        let state = &self.0.state;
+        match state.invalidate(token) {
+            InvalidationResult::Replaced(_) => true,
+            InvalidationResult::RateLimited => false,
+            InvalidationResult::Pending { is_acknowledged } => {
+                // Counts as a use, so that the token is renewed. A token that is not stored needs
+                // no renewal.
+                if state.with_current(CurrentToken::mark_used).is_some() && !is_acknowledged {
+                    let _is_running = self.wake_task();
+                }
+                true
+            }
+        }
+    }
+
+    /// [Invalidates](Self::invalidate) this token and waits for its successor.
+    ///
+    /// Waits for at most 5 seconds, or for
+    /// [`request_timeout`](TokenManagerBuilder::request_timeout) if that is shorter. Returns `None`
+    /// as soon as no successor can be expected in that time: the token request failed, a token was
+    /// replaced less than 10 seconds ago, or [`max_waiters`](TokenManagerBuilder::max_waiters) calls
+    /// wait already. The caller then has only the response of the resource server.
+    pub async fn replace(&self, token: &AccessToken) -> Option<AccessToken> {
+        // Subscribe before invalidating, so that no result is missed.
+        let mut results = self.0.results.clone();
+        let (count, failed_replacements) = {
+            let latest = results.borrow_and_update();
+            (latest.count, latest.failed_replacements)
+        };
+        let is_acknowledged = match self.0.state.invalidate(token) {
+            InvalidationResult::Replaced(successor) => return Some(successor),
+            InvalidationResult::RateLimited => return None,
+            InvalidationResult::Pending { is_acknowledged } => is_acknowledged,
+        };
+        // Counts as a use. A token that is not stored is requested again by each call.
+        let is_renewing =
+            self.0.state.with_current(CurrentToken::mark_used).is_some() && is_acknowledged;
+        if !is_renewing && !self.wake_task() {
+            return None;
+        }
+        let _permit = self.acquire_waiter_permit().ok()?;
+        let successor = async {
+            loop {
+                results.changed().await.ok()?;
+                let latest = results.borrow_and_update();
+                match &latest.latest {
+                    Some(Ok(new)) if latest.count != count && !new.is(token) => {
+                        return Some(new.clone());
+                    }
+                    Some(Err(_)) if latest.count != count => return None,
+                    _ if latest.failed_replacements != failed_replacements => return None,
+                    _ => {}
+                }
+            }
+        };
+        let successor = tokio::time::timeout(self.0.successor_timeout, successor)
+            .await
+            .ok()??;
+        // Counts as a use, so that the token is renewed before it expires.
+        let _ = self.current();
+        Some(successor)
+    }
+}
+
+fn task_stopped() -> Error {
+    ConfigError::without_value("token manager task", "has stopped").into()
+}
