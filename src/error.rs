@@ -1,6 +1,6 @@
-//! What goes wrong for the operator: configuration, key sets, token requests.
+//! Errors of configuration, key sets, token requests and management requests.
 //!
-//! What is wrong with one request is a [`Rejection`](crate::Rejection), and the two never mix.
+//! A rejected request of a resource server is a [`Rejection`](crate::Rejection) instead.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,60 +11,60 @@ use http::StatusCode;
 
 use crate::redact::Secrets;
 
-/// Any error, boxed.
+/// A boxed error of any type.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// A setting that cannot be used, found before anything was started.
+/// An invalid setting.
 ///
-/// Holds the name of the setting, the offending value (never a secret) and the reason.
+/// Reported before anything is started. Holds the name of the setting, its value unless that may be
+/// a secret, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    what: String,
+    setting: String,
     value: Option<String>,
     reason: String,
 }
 
 impl ConfigError {
     pub(crate) fn new(
-        what: impl Into<String>,
+        setting: impl Into<String>,
         value: impl Into<String>,
         reason: impl Into<String>,
     ) -> Self {
         Self {
-            what: what.into(),
+            setting: setting.into(),
             value: Some(value.into()),
             reason: reason.into(),
         }
     }
 
-    /// For values that are secret, absent, or too long to show.
-    pub(crate) fn without_value(what: impl Into<String>, reason: impl Into<String>) -> Self {
+    /// An error without the value: it is secret, absent, or too long.
+    pub(crate) fn without_value(setting: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
-            what: what.into(),
+            setting: setting.into(),
             value: None,
             reason: reason.into(),
         }
     }
 
-    /// The same error without the value: where it is a server's, and may be a secret that stands in
-    /// the wrong place.
-    pub(crate) fn without_its_value(self) -> Self {
+    /// Removes the value: one that a server sent may be a secret.
+    pub(crate) fn redact_value(self) -> Self {
         Self {
             value: None,
             ..self
         }
     }
 
-    /// The setting: an environment variable, a builder method, or a word of the standards.
+    /// The name of the setting: an environment variable, a builder method, or a protocol term.
     #[must_use]
     pub fn setting(&self) -> &str {
-        &self.what
+        &self.setting
     }
 
-    /// The same error for another setting, such as the variable that the value came from.
+    /// Renames the setting, for example to the environment variable that the value came from.
     #[must_use]
     pub fn for_setting(mut self, setting: impl Into<String>) -> Self {
-        self.what = setting.into();
+        self.setting = setting.into();
         self
     }
 }
@@ -72,21 +72,21 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.value {
-            Some(value) => write!(f, "{} {value:?} {}", self.what, self.reason),
-            None => write!(f, "{} {}", self.what, self.reason),
+            Some(value) => write!(f, "{} {value:?} {}", self.setting, self.reason),
+            None => write!(f, "{} {}", self.setting, self.reason),
         }
     }
 }
 
 impl StdError for ConfigError {}
 
-/// What was being done when an [`Error`] happened.
+/// The operation that failed with an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Reading settings, before anything was started.
+    /// Checking settings.
     Configuration,
-    /// Reading authorization server metadata (RFC 8414).
+    /// Fetching authorization server metadata (RFC 8414).
     Discovery,
     /// Fetching a key set (RFC 7517).
     JwksFetch,
@@ -108,31 +108,32 @@ impl fmt::Display for Operation {
     }
 }
 
-/// How an [`Operation`] failed.
+/// The reason why an [`Operation`] failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The server's certificate is not trusted, has expired, or is for another name; the source
-    /// says which. A token request is not tried again after it.
+    /// The server's certificate is not trusted, has expired, or is for another name.
+    ///
+    /// The source has the details. A token request is not retried.
     Certificate,
-    /// A setting turned out to be unusable.
+    /// A setting is invalid.
     Configuration,
-    /// The metadata names another issuer than the configured one (RFC 8414 §3.3).
+    /// The metadata name another issuer than the configured one (RFC 8414 §3.3).
     IssuerMismatch,
-    /// The answer could not be understood.
+    /// The response could not be parsed.
     Malformed,
-    /// The key set holds no key that can be used.
+    /// The key set has no usable key.
     NoUsableKey,
-    /// Too many calls wait for the same thing already; see
+    /// Too many calls are waiting; see
     /// [`max_waiters`](crate::TokenManagerBuilder::max_waiters).
     Overloaded,
-    /// The server refused with an OAuth error; see [`Error::oauth_error`].
+    /// The server refused the request with an OAuth error; see [`Error::oauth_error`].
     Refused,
-    /// The server answered with this status.
+    /// The server responded with this status.
     Status(StatusCode),
-    /// No complete answer within the time limit.
+    /// No complete response within the time limit.
     Timeout,
-    /// The answer was larger than the limit.
+    /// The response exceeds the size limit.
     TooLarge,
     /// The server could not be reached, or the connection broke.
     Transport,
@@ -162,27 +163,27 @@ impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Certificate => f.write_str("the server's certificate is not valid"),
-            Self::Configuration => f.write_str("a setting is unusable"),
+            Self::Configuration => f.write_str("a setting is invalid"),
             Self::IssuerMismatch => {
-                f.write_str("the metadata names another issuer than the configured one")
+                f.write_str("the metadata name another issuer than the configured one")
             }
-            Self::Malformed => f.write_str("the answer could not be understood"),
-            Self::NoUsableKey => f.write_str("the key set holds no usable key"),
-            Self::Overloaded => f.write_str("too many calls are waiting already"),
-            Self::Refused => f.write_str("the server refused"),
-            Self::Status(status) => write!(f, "the server answered {status}"),
-            Self::Timeout => f.write_str("no answer in time"),
-            Self::TooLarge => f.write_str("the answer is too large"),
+            Self::Malformed => f.write_str("the response could not be parsed"),
+            Self::NoUsableKey => f.write_str("the key set has no usable key"),
+            Self::Overloaded => f.write_str("too many calls are waiting"),
+            Self::Refused => f.write_str("the server refused the request"),
+            Self::Status(status) => write!(f, "the server responded with {status}"),
+            Self::Timeout => f.write_str("no response within the time limit"),
+            Self::TooLarge => f.write_str("the response is too large"),
             Self::Transport => f.write_str("the server could not be reached"),
         }
     }
 }
 
-/// What an authorization server says of a request that it refuses
+/// The error response of an authorization server
 /// ([RFC 6749 §5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2)).
 ///
-/// Secrets and tokens that the server quotes are replaced by `[redacted]`, in each encoding in
-/// which they were sent. `Display` escapes the text and cuts it to 200 characters.
+/// Secrets and tokens that the server quotes are replaced by `[redacted]`, in each encoding in which
+/// they were sent. `Display` escapes each text and cuts it to 200 characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OAuthError {
     code: String,
@@ -205,9 +206,9 @@ const REGISTERED_CODES: [&str; 11] = [
 ];
 
 impl OAuthError {
-    /// What a server says, without the secrets that it may quote.
+    /// An error without the secrets that the server may quote.
     pub(crate) fn new(code: &str, description: Option<&str>, secrets: &Secrets) -> Self {
-        // A registered code quotes nothing, even if a secret is a part of it.
+        // A registered code is no quotation, even if it contains a secret.
         let is_registered = REGISTERED_CODES.contains(&code);
         Self {
             code: if is_registered {
@@ -219,7 +220,7 @@ impl OAuthError {
         }
     }
 
-    /// The `error`, or the `error_code` that App ID sends on some paths.
+    /// The `error`, or the `error_code` that some App ID endpoints send.
     #[must_use]
     pub fn code(&self) -> &str {
         &self.code
@@ -234,22 +235,22 @@ impl OAuthError {
 
 impl fmt::Display for OAuthError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", shown(&self.code))?;
+        write!(f, "{}", escape_and_truncate(&self.code))?;
         match &self.description {
-            Some(description) => write!(f, " ({})", shown(description)),
+            Some(description) => write!(f, " ({})", escape_and_truncate(description)),
             None => Ok(()),
         }
     }
 }
 
-/// A server's words as they are displayed: escaped and cut, because they may end up in a terminal.
-pub(crate) fn shown(text: &str) -> String {
+/// Escapes a server's text and cuts it to 200 characters, because it may be shown in a terminal.
+pub(crate) fn escape_and_truncate(text: &str) -> String {
     text.escape_debug().take(200).collect()
 }
 
-/// An operation that failed: the operator's problem, not the caller's.
+/// A failed operation of a key set, a token manager or a management client.
 ///
-/// Cheap to clone, because one failed flight is the answer to all who waited for it.
+/// Cheap to clone, because all waiting calls get the same error.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -282,7 +283,7 @@ impl Error {
         }))
     }
 
-    /// The error of an answer that is not the one hoped for, with what the server said.
+    /// Adds the details of an error response.
     pub(crate) fn with_response(
         self,
         status: StatusCode,
@@ -304,7 +305,7 @@ impl Error {
         })
     }
 
-    /// Adds what the kind alone does not say. A server's words in it are [`shown`].
+    /// Adds a detail to the kind. Pass a server's text through [`escape_and_truncate`] first.
     pub(crate) fn with_detail(self, detail: impl Into<String>) -> Self {
         self.map(|mut inner| {
             let added = detail.into();
@@ -316,7 +317,7 @@ impl Error {
         })
     }
 
-    /// Notes where the request went, without query and fragment.
+    /// Adds the URL of the request, without query and fragment.
     pub(crate) fn with_url(self, url: &str) -> Self {
         let url = url.split(['?', '#']).next().unwrap_or_default().to_owned();
         self.map(|inner| Inner {
@@ -328,56 +329,56 @@ impl Error {
     fn map(self, change: impl FnOnce(Inner) -> Inner) -> Self {
         match Arc::try_unwrap(self.0) {
             Ok(inner) => Self(Arc::new(change(inner))),
-            // Shared already, and so complete.
+            // A shared error is complete.
             Err(shared) => Self(shared),
         }
     }
 
-    /// What was being done.
+    /// The operation that failed.
     #[must_use]
     pub fn operation(&self) -> Operation {
         self.0.operation
     }
 
-    /// How it failed.
+    /// The reason for the failure.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// What the authorization server said, if it said anything.
+    /// The OAuth error of the response, if there is one.
     #[must_use]
     pub fn oauth_error(&self) -> Option<&OAuthError> {
         self.0.oauth.as_ref()
     }
 
-    /// The status that the server answered with, if it answered.
+    /// The status of the response, if there was one.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         self.0.status
     }
 
-    /// How long the server asked to be left alone (`Retry-After`).
+    /// The `Retry-After` of the response.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// The error with what it came from, in one line, for a log.
+    /// The error and its sources in one line, for logs.
     #[cfg(feature = "tracing")]
     pub(crate) fn with_sources(&self) -> String {
         let mut line = self.to_string();
         let mut source = StdError::source(self);
         while let Some(error) = source {
-            // It may quote what came from outside: one line, and not all of it.
+            // A source may quote a server's text.
             line.push_str(": ");
-            line.push_str(&shown(&error.to_string()));
+            line.push_str(&escape_and_truncate(&error.to_string()));
             source = error.source();
         }
         line
     }
 
-    /// Where the request went, without query and fragment.
+    /// The URL of the request, without query and fragment.
     #[must_use]
     pub fn url(&self) -> Option<&str> {
         self.0.url.as_deref()

@@ -1,36 +1,35 @@
 //! Authorization server metadata: RFC 8414 and OpenID Connect Discovery.
 //!
-//! Read by both ends: the resource server looks for `jwks_uri`, the client for
-//! `token_endpoint`. `issuer` has to equal the configured one byte for byte
-//! ([RFC 8414 §3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)). What the document of an
-//! `https` issuer names is `https`: only an issuer that is plain `http` on loopback can name plain
-//! `http` on loopback, where that is allowed.
+//! The resource server uses `jwks_uri`, the client `token_endpoint`. `issuer` must equal the
+//! configured issuer byte for byte
+//! ([RFC 8414 §3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)). The URLs in the document of
+//! an `https` issuer must be `https`: only an issuer with plain `http` on loopback may name plain
+//! `http` URLs on loopback, if that is allowed.
 
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use crate::clock::UnixTime;
-use crate::error::{ConfigError, Error, ErrorKind, Operation, shown};
+use crate::error::{ConfigError, Error, ErrorKind, Operation, escape_and_truncate};
 use crate::oauth::{Endpoint, Issuer};
 use crate::transport::{Limits, Transport, get_json};
 
-/// The members of a metadata document that this crate needs.
+/// The members of a metadata document that this crate uses.
 #[derive(Clone, Debug)]
 pub(crate) struct Metadata {
-    /// Whether the issuer is plain `http`, on loopback.
+    /// Whether the issuer is plain `http` on loopback.
     is_plain_http: bool,
     jwks_uri: Option<String>,
     token_endpoint: Option<String>,
 }
 
 impl Metadata {
-    /// Where the keys are. Each end looks at its own member only: what is wrong with the other
-    /// does not concern it.
+    /// The URL of the key set. Members that are not used are not validated.
     pub(crate) fn jwks_uri(&self, allow_loopback_http: bool) -> Result<Endpoint, Error> {
         self.endpoint("jwks_uri", self.jwks_uri.as_deref(), allow_loopback_http)
     }
 
-    /// Where tokens are asked for.
+    /// The URL of the token endpoint.
     pub(crate) fn token_endpoint(&self, allow_loopback_http: bool) -> Result<Endpoint, Error> {
         self.endpoint(
             "token_endpoint",
@@ -61,15 +60,15 @@ impl Metadata {
     }
 }
 
-/// Whether an answer means that the document is not here: it may be in the next place. A server
-/// that is in trouble is not asked again in another place.
-fn leads_on(kind: ErrorKind) -> bool {
+/// Whether the next well-known location is tried after this error. Not if the server is overloaded
+/// or fails.
+fn try_next_location(kind: ErrorKind) -> bool {
     match kind {
         ErrorKind::Status(status) => {
-            let in_trouble = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-            !in_trouble || status == StatusCode::NOT_IMPLEMENTED
+            let is_failing = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+            !is_failing || status == StatusCode::NOT_IMPLEMENTED
         }
-        // Some page, as large as pages are.
+        // An HTML page, which may be large.
         ErrorKind::TooLarge => true,
         _ => false,
     }
@@ -82,10 +81,11 @@ struct Document {
     token_endpoint: Option<String>,
 }
 
-/// Where the metadata of `issuer` may be, in the order in which they are tried.
+/// The well-known URLs of the metadata of `issuer`, in the order in which they are tried.
 ///
-/// The first is where OpenID Connect puts it and most issuers serve it; the others follow
-/// [RFC 8414 §3.1](https://www.rfc-editor.org/rfc/rfc8414#section-3.1), between host and path.
+/// The first is that of OpenID Connect Discovery, which most issuers serve. The others insert the
+/// well-known path between host and path
+/// ([RFC 8414 §3.1](https://www.rfc-editor.org/rfc/rfc8414#section-3.1)).
 pub(crate) fn candidates(issuer: &Issuer) -> Result<Vec<Endpoint>, ConfigError> {
     let base = Endpoint::new(issuer.as_str()).map_err(|error| error.for_setting("issuer"))?;
     if base.url().query().is_some() {
@@ -109,10 +109,10 @@ pub(crate) fn candidates(issuer: &Issuer) -> Result<Vec<Endpoint>, ConfigError> 
     Ok(candidates)
 }
 
-/// Reads the metadata of `issuer`.
+/// Fetches the metadata of `issuer`.
 ///
-/// A candidate that answers with something else than this issuer's document leads to the next
-/// one; a server that does not answer at all is not asked again in another place.
+/// Tries the next location if a location does not serve this issuer's document. Stops at the first
+/// server that does not respond.
 pub(crate) async fn discover(
     transport: &dyn Transport,
     issuer: &Issuer,
@@ -131,7 +131,7 @@ pub(crate) async fn discover(
     .await
 }
 
-/// The same, with header fields for each request.
+/// Like [`discover`], with header fields for each request.
 pub(crate) async fn discover_with(
     headers: &HeaderMap,
     transport: &dyn Transport,
@@ -147,7 +147,7 @@ pub(crate) async fn discover_with(
     for url in candidates(issuer).map_err(unusable)? {
         url.check_plain_http(allow_loopback_http)
             .map_err(unusable)?;
-        let answer = get_json(
+        let response = get_json(
             transport,
             Operation::Discovery,
             &url,
@@ -156,12 +156,12 @@ pub(crate) async fn discover_with(
             limits,
         )
         .await;
-        let error = match answer {
-            Ok(answer) => match parse(answer.body(), issuer) {
+        let error = match response {
+            Ok(response) => match parse(response.body(), issuer) {
                 Ok(metadata) => return Ok(metadata),
                 Err(error) => error.with_url(url.as_str()),
             },
-            Err(error) if leads_on(error.kind()) => error,
+            Err(error) if try_next_location(error.kind()) => error,
             Err(error) => return Err(error),
         };
         if first_error
@@ -174,9 +174,9 @@ pub(crate) async fn discover_with(
     Err(first_error.unwrap_or_else(|| Error::new(Operation::Discovery, ErrorKind::Malformed)))
 }
 
-/// Which of the errors of several places is the error of all: a document of another issuer says
-/// more than a page that is no document, and that more than a 404. So the error is a 404 only if
-/// each place answered 404.
+/// Ranks the errors of several locations; the highest is reported. A document of another issuer
+/// ranks above an unusable document, and that above a 404. So the reported error is a 404 only if
+/// each location responded with 404.
 fn rank(error: &Error) -> u8 {
     match error.kind() {
         ErrorKind::IssuerMismatch => 2,
@@ -185,15 +185,15 @@ fn rank(error: &Error) -> u8 {
     }
 }
 
-/// Whether the issuer publishes no metadata: each place answered 404.
+/// Whether the issuer publishes no metadata: each location responded with 404.
 pub(crate) fn is_not_found(error: &Error) -> bool {
     error.kind() == ErrorKind::Status(StatusCode::NOT_FOUND)
 }
 
-/// Reads one document and compares its `issuer`.
+/// Parses a document and compares its `issuer`.
 pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
     let malformed = || Error::new(Operation::Discovery, ErrorKind::Malformed);
-    // RFC 8259 §8.1: all of it, also what is read over.
+    // RFC 8259 §8.1: the whole document must be UTF-8, ignored members included.
     let text = std::str::from_utf8(body).map_err(|error| malformed().with_source(error))?;
     let Document {
         issuer: named,
@@ -203,7 +203,7 @@ pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
     if named != issuer.as_str() {
         let detail = format!(
             "expected \"{issuer}\", found \"{}\"",
-            shown(&without_secrets(&named))
+            escape_and_truncate(&without_secrets(&named))
         );
         return Err(Error::new(Operation::Discovery, ErrorKind::IssuerMismatch).with_detail(detail));
     }
@@ -215,8 +215,8 @@ pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
     })
 }
 
-/// The issuer that a document names, without user information and query: neither belongs into an
-/// issuer identifier (RFC 8414 §2), and either may be a secret.
+/// Removes user information and query from the issuer that a document names. An issuer identifier
+/// has neither (RFC 8414 §2), and both may be secrets.
 fn without_secrets(named: &str) -> String {
     let (named, query) = match named.split_once('?') {
         Some((named, _)) => (named, "?…"),
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn candidates_are_appended_first_and_then_inserted_before_the_path() {
+    fn the_well_known_path_is_appended_first_and_then_inserted_before_the_path() {
         let urls = |issuer: &str| -> Vec<String> {
             let issuer = Issuer::new(issuer).unwrap();
             candidates(&issuer)
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_of_another_issuer_is_refused() {
+    fn a_document_of_another_issuer_is_an_error() {
         let issuer = Issuer::new("https://as.example").unwrap();
         let body = br#"{"issuer":"https://as.example/","jwks_uri":"https://as.example/keys"}"#;
         let error = parse(body, &issuer).unwrap_err();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_user_information_nor_query_of_a_named_issuer_is_shown() {
+    fn user_information_and_query_of_a_named_issuer_are_not_shown() {
         for (named, shown) in [
             ("https://user:secret@as.example/t", "https://as.example/t"),
             ("https://user@x:secret@as.example", "https://as.example"),
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_http_key_set_is_refused() {
+    fn a_plain_http_jwks_uri_of_an_https_issuer_is_an_error() {
         let issuer = Issuer::new("https://as.example").unwrap();
         for jwks_uri in [
             "http://as.example/keys",

@@ -1,4 +1,4 @@
-//! The words of the standards as types: whatever exists is well-formed.
+//! Validated OAuth values: issuers, audiences, scopes and endpoints.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,7 +8,7 @@ use url::{Host, ParseError, Url};
 
 use crate::error::ConfigError;
 
-/// An issuer identifier, the `iss` of its tokens
+/// An issuer identifier: the value of `iss` in its tokens
 /// ([RFC 8414 §2](https://www.rfc-editor.org/rfc/rfc8414#section-2)).
 ///
 /// Compared byte for byte: `https://as.example` and `https://as.example/` are two issuers.
@@ -17,21 +17,21 @@ use crate::error::ConfigError;
 pub struct Issuer(Arc<str>);
 
 impl Issuer {
-    /// An issuer identifier as the tokens spell it.
+    /// Creates an issuer identifier, spelled as in the tokens.
     ///
-    /// It need not be a URL (App ID's v3 tokens name a bare host), but without a key
-    /// source of its own it is where metadata is discovered, and then it has to be one.
+    /// It must be a URL if metadata are discovered at it, and need not be one otherwise: version 3
+    /// tokens of App ID name a bare host.
     ///
     /// # Errors
     ///
-    /// If it is empty or holds white space or control characters. The error does not show it,
-    /// because a URL may hold a secret.
+    /// If it is empty or contains white space or control characters. The error does not show the
+    /// value, because a URL may contain a secret.
     pub fn new(issuer: impl AsRef<str>) -> Result<Self, ConfigError> {
         let issuer = issuer.as_ref();
         if issuer.is_empty() || issuer.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(ConfigError::without_value(
                 "issuer",
-                "must be a non-empty identifier without white space",
+                "must not be empty or contain white space or control characters",
             ));
         }
         Ok(Self(issuer.into()))
@@ -56,17 +56,17 @@ impl fmt::Debug for Issuer {
     }
 }
 
-/// A value of `aud`: who a token is meant for
+/// An audience: a value of `aud`
 /// ([RFC 7519 §4.1.3](https://www.rfc-editor.org/rfc/rfc7519#section-4.1.3)).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Audience(Arc<str>);
 
 impl Audience {
-    /// An audience, compared byte for byte with the members of `aud`.
+    /// Creates an audience, which is compared byte for byte with the values of `aud`.
     ///
     /// # Errors
     ///
-    /// If it is empty.
+    /// If it is empty or white space.
     pub fn new(audience: impl AsRef<str>) -> Result<Self, ConfigError> {
         let audience = audience.as_ref();
         if audience.trim().is_empty() {
@@ -94,17 +94,16 @@ impl fmt::Debug for Audience {
     }
 }
 
-/// One scope token ([RFC 6749 §3.3](https://www.rfc-editor.org/rfc/rfc6749#section-3.3)).
+/// A scope token ([RFC 6749 §3.3](https://www.rfc-editor.org/rfc/rfc6749#section-3.3)).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Scope(Arc<str>);
 
 impl Scope {
-    /// A scope token: one or more of the printable ASCII characters without
-    /// space, `"` and `\`.
+    /// Creates a scope token: printable ASCII characters except space, `"` and `\`.
     ///
     /// # Errors
     ///
-    /// If it is empty or holds another character.
+    /// If it is empty or contains another character.
     pub fn new(scope: impl AsRef<str>) -> Result<Self, ConfigError> {
         let scope = scope.as_ref();
         let allowed = |b: u8| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
@@ -137,69 +136,70 @@ impl fmt::Debug for Scope {
     }
 }
 
-/// The address of an endpoint: an absolute `https` URL, or `http` on loopback.
+/// The URL of an endpoint: an absolute `https` URL, or `http` on loopback.
 ///
-/// It has a host, and neither user information nor a fragment, and is not at a link-local or
-/// metadata address. Whether `http` on
-/// loopback is really used is for each builder to say (`allow_loopback_http`).
+/// It has a host, no user information and no fragment, and its host is no link-local or cloud
+/// metadata address. Each builder rejects `http` on loopback unless `allow_loopback_http` is
+/// called.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint(Arc<Url>);
 
 impl Endpoint {
-    /// Parses an endpoint address.
+    /// Parses the URL of an endpoint.
     ///
     /// # Errors
     ///
-    /// If it is no URL, or its scheme is neither `https` nor (with a loopback host) `http`,
-    /// or it holds user information or a fragment. The error shows no more than the
-    /// scheme and the host, because a URL may hold a secret.
+    /// If it is no absolute URL, its scheme is neither `https` nor (with a loopback host) `http`, it
+    /// has user information or a fragment, or its host is a forbidden address. The error shows only
+    /// scheme, host and port, because a URL may contain a secret.
     pub fn new(url: impl AsRef<str>) -> Result<Self, ConfigError> {
         let url = parse_absolute(url.as_ref())?;
         let invalid = |reason| Err(ConfigError::new("URL", scheme_and_host(&url), reason));
         if !url.username().is_empty() || url.password().is_some() {
-            return invalid("must not hold user information");
+            return invalid("must not contain user information");
         }
         if url.fragment().is_some() {
             return invalid("must not have a fragment");
         }
         if is_forbidden_host(&url) {
             return invalid(
-                "is a link-local, metadata, multicast, broadcast or unspecified address",
+                "must not be a link-local, metadata, multicast, broadcast or unspecified address",
             );
         }
         match url.scheme() {
             "https" => Ok(Self(Arc::new(url))),
             "http" if is_loopback(&url) => Ok(Self(Arc::new(url))),
-            "http" => invalid("must be https (plain http is for loopback only)"),
+            "http" => invalid("must be https (plain http is allowed for loopback only)"),
             _ => invalid("must be https"),
         }
     }
 
-    /// The URL in its normal form.
+    /// The normalized URL.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 
-    /// Whether this is plain `http`, which is possible on loopback only.
+    /// Whether the scheme is `http`, which is allowed for loopback only.
     #[must_use]
     pub fn is_plain_http(&self) -> bool {
         self.0.scheme() == "http"
     }
 
-    /// The address as `http::Uri`.
+    /// Converts to [`http::Uri`].
     pub(crate) fn to_uri(&self) -> Result<http::Uri, ConfigError> {
         self.as_str().parse().map_err(|_| {
-            ConfigError::new("URL", self.origin(), "is not usable as a request target")
+            ConfigError::new("URL", self.origin(), "must be usable as a request target")
         })
     }
 
-    /// Scheme, host and port, without a default port ([RFC 6454 §6.2](https://www.rfc-editor.org/rfc/rfc6454#section-6.2)).
+    /// Scheme, host and port, without a default port
+    /// ([RFC 6454 §6.2](https://www.rfc-editor.org/rfc/rfc6454#section-6.2)).
     pub(crate) fn origin(&self) -> String {
         self.0.origin().ascii_serialization()
     }
 
-    /// `path` below this address, with exactly one slash between them.
+    /// Appends `path` with exactly one slash in between.
     pub(crate) fn join_path(&self, path: &str) -> Result<Self, ConfigError> {
         let base = self.as_str().trim_end_matches('/');
         Self::new(format!("{base}/{}", path.trim_start_matches('/')))
@@ -209,7 +209,7 @@ impl Endpoint {
         &self.0
     }
 
-    /// Refuses plain `http` unless it was opted into.
+    /// Checks that the scheme is `https`, or that plain `http` is `allowed`.
     pub(crate) fn check_plain_http(&self, allowed: bool) -> Result<(), ConfigError> {
         if self.is_plain_http() && !allowed {
             return Err(ConfigError::new(
@@ -234,7 +234,7 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// A URL with a scheme and a host. What else it holds may be a secret, and is in no error.
+/// Parses a URL with a scheme and a host. Errors do not show the URL, which may contain a secret.
 fn parse_absolute(url: &str) -> Result<Url, ConfigError> {
     let invalid = |reason: &str| ConfigError::without_value("URL", reason);
     let no_scheme = || invalid("has no scheme: write `https://` before the host");
@@ -246,18 +246,18 @@ fn parse_absolute(url: &str) -> Result<Url, ConfigError> {
         ParseError::RelativeUrlWithoutBase => no_scheme(),
         ParseError::EmptyHost => no_host(),
         // A fixed text, such as "invalid port number".
-        other => invalid(&format!("is not usable: {other}")),
+        other => invalid(&format!("is invalid: {other}")),
     })?;
     match url.host_str() {
-        // `orders:8080` is a URL, whose scheme is `orders`.
+        // `orders:8080` is a URL with the scheme `orders`.
         _ if url.cannot_be_a_base() => Err(no_scheme()),
         None | Some("") => Err(no_host()),
         Some(_) => Ok(url),
     }
 }
 
-/// What errors show of a URL. (The origin of a scheme that the URL Standard does not know is
-/// `null`.)
+/// The part of a URL that errors show. (`Url::origin` is `null` for schemes that the URL Standard
+/// does not define.)
 fn scheme_and_host(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     let port = url
@@ -275,16 +275,16 @@ fn is_forbidden_host(url: &Url) -> bool {
     }
 }
 
-/// Whether no issuer is ever at this address: link-local ones, where clouds serve the
-/// credentials of a machine, their likes in other ranges, and addresses of no one host.
+/// Whether requests to this address are forbidden: link-local and other addresses of cloud metadata
+/// services, which serve credentials, and addresses that are not of one host.
 pub(crate) fn is_forbidden_address(address: IpAddr) -> bool {
-    match embedded(address).unwrap_or(address).to_canonical() {
+    match embedded_ipv4(address).unwrap_or(address).to_canonical() {
         IpAddr::V4(v4) => {
             v4.is_link_local()
                 || v4.is_unspecified()
                 || v4.is_multicast()
                 || v4.is_broadcast()
-                // The metadata services of Alibaba Cloud and Oracle Cloud, and Azure's host.
+                // The metadata services of Alibaba Cloud, Oracle Cloud and Azure.
                 || v4 == Ipv4Addr::new(100, 100, 100, 200)
                 || v4 == Ipv4Addr::new(192, 0, 0, 192)
                 || v4 == Ipv4Addr::new(168, 63, 129, 16)
@@ -299,9 +299,9 @@ pub(crate) fn is_forbidden_address(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address in an IPv6 one that a gateway translates: NAT64 (RFC 6052 §2.1), 6to4 (RFC 3056
-/// §2), and the form that RFC 4291 §2.5.5.1 gave up.
-fn embedded(address: IpAddr) -> Option<IpAddr> {
+/// The IPv4 address in an IPv6 address of NAT64 (RFC 6052 §2.1) or 6to4 (RFC 3056 §2), or in an
+/// IPv4-compatible one, which RFC 4291 §2.5.5.1 deprecates.
+fn embedded_ipv4(address: IpAddr) -> Option<IpAddr> {
     let IpAddr::V6(v6) = address else { return None };
     let v4 = match v6.octets() {
         [0x00, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] => [a, b, c, d],
@@ -312,7 +312,7 @@ fn embedded(address: IpAddr) -> Option<IpAddr> {
     Some(IpAddr::V4(v4.into()))
 }
 
-/// Whether a URL stays on this machine: `localhost`, 127.0.0.0/8 or `::1`.
+/// Whether the host is `localhost`, in 127.0.0.0/8 or `::1`.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -352,7 +352,7 @@ mod tests {
             "https://[64:ff9b::169.254.169.254]/",
             "https://[2002:a9fe:a9fe::]/",
             "https://[::169.254.169.254]/",
-            "https://2852039166/", // 169.254.169.254 in one number
+            "https://2852039166/", // 169.254.169.254 as one number
             "https://0.0.0.0/",
             "https://100.100.100.200/",
             "https://168.63.129.16/",
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_without_a_scheme_is_refused_with_what_to_write() {
+    fn the_error_of_a_url_without_a_scheme_says_what_to_write() {
         for bad in [
             "orders:8080",
             "orders:8080/oauth/v4/t",
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_shows_scheme_and_host_of_a_url_and_no_more() {
+    fn errors_show_only_scheme_and_host_of_a_url() {
         for (bad, shown, reason) in [
             (
                 "redis://user:secret@cache.example:6379/0",
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn an_issuer_that_is_refused_is_not_shown() {
+    fn the_error_of_an_invalid_issuer_does_not_show_it() {
         let error = Issuer::new("https://user:secret@as.example /")
             .unwrap_err()
             .to_string();
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn join_path_puts_exactly_one_slash() {
+    fn join_path_inserts_exactly_one_slash() {
         for base in ["https://as.example/t", "https://as.example/t/"] {
             let joined = Endpoint::new(base).unwrap().join_path("/token").unwrap();
             assert_eq!(joined.as_str(), "https://as.example/t/token");
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_and_malformed_words_are_refused() {
+    fn empty_and_malformed_values_are_invalid() {
         assert!(Issuer::new("").is_err());
         assert!(Issuer::new("https://as.example ").is_err());
         assert!(Audience::new("").is_err());

@@ -1,8 +1,7 @@
-//! Removes secrets and tokens from what a server says.
+//! Removes secrets and tokens from the texts of a server.
 //!
-//! A server may quote the request that it refuses, or the response that it makes. It may have
-//! decoded what it quotes, or have encoded it once more: each secret is looked for in those
-//! spellings.
+//! An error response may quote the request, or the response itself, and may decode or encode the
+//! quotation. Each secret is searched for in these encodings.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,26 +10,25 @@ use serde_json::Value;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-/// What stands in place of a secret.
+/// Replaces a secret.
 const REDACTED: &str = "[redacted]";
 
-/// What stands in place of a text that is not searched for secrets, because it is too long or
-/// there are too many of them.
-const NOT_SHOWN: &str = "[not shown]";
+/// Replaces a text that is not searched, because it is too long or there are too many secrets.
+const NOT_SEARCHED: &str = "[not shown]";
 
-/// Bytes of a text that is searched.
+/// Maximum size in bytes of a text that is searched.
 const MAX_TEXT: usize = 16 * 1024;
 
-/// Secrets that are taken out of one response.
+/// Maximum number of secrets in one response.
 const MAX_MEMBERS: usize = 32;
 
-/// Characters of a text that are kept.
+/// Redacted texts are cut to this many characters.
 const MAX_SHOWN: usize = 2000;
 
-/// The shortest run of characters that counts as a compact JWS by its beginning alone.
-const SHORTEST_JWS: usize = 20;
+/// Minimum length of a text that is treated as a compact JWS because of its prefix.
+const MIN_JWS_LENGTH: usize = 20;
 
-/// Members of a response that hold secrets, wherever they stand in it.
+/// Members of a response that hold secrets, at any depth.
 const SECRET_MEMBERS: [&str; 10] = [
     "access_token",
     "apikey",
@@ -44,37 +42,36 @@ const SECRET_MEMBERS: [&str; 10] = [
     "token",
 ];
 
-/// The secrets of one exchange, in all of their spellings. Their memory is wiped when they are
-/// dropped.
+/// The secrets of one request and its response, in all encodings. Zeroized on drop.
 #[derive(Default)]
 pub(crate) struct Secrets {
-    spellings: Vec<Zeroizing<String>>,
+    encodings: Vec<Zeroizing<String>>,
     members: usize,
 }
 
 impl Secrets {
-    /// Adds a secret, as it is and as it may be quoted.
+    /// Adds a secret in all encodings in which it may be quoted.
     pub(crate) fn add(&mut self, secret: &str) {
-        // A server that reads RFC 6749 §2.3.1 decodes what another one takes as it is.
+        // Servers that follow RFC 6749 §2.3.1 form-decode the secret; others do not.
         let decoded = Zeroizing::new(form_decoded(secret).into_owned());
         let encoded = form_encoded(secret);
         for plain in [secret, secret.trim(), &decoded, &encoded] {
             let encoded = form_encoded(plain);
-            self.add_spelling(&encoded.replace('+', "%20"));
-            self.add_spelling(&with_lower_case_escapes(&encoded));
-            self.add_spelling(&encoded);
-            self.add_spelling(&json_escaped(plain));
-            self.add_spelling(plain);
+            self.add_encoding(&encoded.replace('+', "%20"));
+            self.add_encoding(&with_lower_case_escapes(&encoded));
+            self.add_encoding(&encoded);
+            self.add_encoding(&json_escaped(plain));
+            self.add_encoding(plain);
         }
     }
 
-    fn add_spelling(&mut self, spelling: &str) {
-        if !spelling.is_empty() && !self.spellings.iter().any(|own| **own == spelling) {
-            self.spellings.push(Zeroizing::new(spelling.to_owned()));
+    fn add_encoding(&mut self, encoding: &str) {
+        if !encoding.is_empty() && !self.encodings.iter().any(|known| **known == encoding) {
+            self.encodings.push(Zeroizing::new(encoding.to_owned()));
         }
     }
 
-    /// Adds the tokens and secrets that stand in a response.
+    /// Adds the tokens and secrets in a response.
     pub(crate) fn add_members(&mut self, response: &Value) {
         match response {
             Value::Object(members) => {
@@ -95,22 +92,22 @@ impl Secrets {
         }
     }
 
-    /// The text without these secrets and without anything that looks like a compact JWS, cut to
-    /// 2,000 characters after that.
+    /// Replaces these secrets, and everything that looks like a compact JWS, and then cuts the text
+    /// to 2,000 characters.
     pub(crate) fn redact(&self, text: &str) -> String {
         if text.len() > MAX_TEXT || self.members > MAX_MEMBERS {
-            return NOT_SHOWN.to_owned();
+            return NOT_SEARCHED.to_owned();
         }
-        // The longest first: one may be a part of another.
-        let mut spellings: Vec<&str> = self
-            .spellings
+        // Longest first, because one may contain another.
+        let mut encodings: Vec<&str> = self
+            .encodings
             .iter()
-            .map(|spelling| spelling.as_str())
+            .map(|encoding| encoding.as_str())
             .collect();
-        spellings.sort_unstable_by_key(|spelling| std::cmp::Reverse(spelling.len()));
+        encodings.sort_unstable_by_key(|encoding| std::cmp::Reverse(encoding.len()));
         let mut redacted = without_jws(text);
-        for spelling in spellings {
-            redacted = redacted.replace(spelling, REDACTED);
+        for encoding in encodings {
+            redacted = redacted.replace(encoding, REDACTED);
         }
         redacted.chars().take(MAX_SHOWN).collect()
     }
@@ -122,15 +119,15 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// As in a form (RFC 6749 appendix B). Of the full length at once: a buffer that grows leaves
-/// copies behind.
+/// Form-encodes (RFC 6749 appendix B). Allocates the full length at once, because a growing buffer
+/// leaves copies of the secret behind.
 fn form_encoded(text: &str) -> Zeroizing<String> {
     let mut encoded = Zeroizing::new(String::with_capacity(text.len().saturating_mul(3)));
     encoded.extend(form_urlencoded::byte_serialize(text.as_bytes()));
     encoded
 }
 
-/// The value that a form has, if this stands in it.
+/// Form-decodes a value.
 fn form_decoded(text: &str) -> Cow<'_, str> {
     if !text.contains(['+', '%']) || text.contains('&') {
         return Cow::Borrowed(text);
@@ -138,13 +135,13 @@ fn form_decoded(text: &str) -> Cow<'_, str> {
     let value = form_urlencoded::parse(text.as_bytes()).next();
     match value {
         Some((name, value)) if value.is_empty() => name,
-        // The part before the first `=` was taken for a name.
+        // The part before the first `=` was parsed as a name.
         Some((name, value)) => Cow::Owned(format!("{name}={value}")),
         None => Cow::Borrowed(text),
     }
 }
 
-/// `%2F` as `%2f`.
+/// Converts `%2F` to `%2f`.
 fn with_lower_case_escapes(encoded: &str) -> Zeroizing<String> {
     let mut digits = 0;
     let lowered = encoded.chars().map(|c| {
@@ -159,7 +156,7 @@ fn with_lower_case_escapes(encoded: &str) -> Zeroizing<String> {
     Zeroizing::new(lowered.collect())
 }
 
-/// As in a string of JSON, without the quotation marks.
+/// Escapes as in a JSON string, without the quotation marks.
 fn json_escaped(text: &str) -> Zeroizing<String> {
     let json = Zeroizing::new(Value::from(text).to_string());
     Zeroizing::new(
@@ -169,17 +166,17 @@ fn json_escaped(text: &str) -> Zeroizing<String> {
     )
 }
 
-/// The text without what begins as a compact JWS does, with `{"` in base64url.
+/// Replaces what starts like a compact JWS, with `{"` in base64url.
 fn without_jws(text: &str) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let mut redacted = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, from)) = rest.find("eyJ").and_then(|at| rest.split_at_checked(at)) {
         let end = from.find(|c| !is_part(c)).unwrap_or(from.len());
-        let (run, behind) = from.split_at_checked(end).unwrap_or((from, ""));
+        let (run, after) = from.split_at_checked(end).unwrap_or((from, ""));
         redacted.push_str(before);
-        redacted.push_str(if end >= SHORTEST_JWS { REDACTED } else { run });
-        rest = behind;
+        redacted.push_str(if end >= MIN_JWS_LENGTH { REDACTED } else { run });
+        rest = after;
     }
     redacted.push_str(rest);
     redacted
@@ -196,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_found_as_it_was_sent_decoded_and_encoded_once_more() {
+    fn a_secret_is_redacted_as_sent_decoded_and_encoded_again() {
         for (secret, quote) in [
             ("a/b+\"c", "a/b+\"c"),
             ("a/b+\"c", "a%2Fb%2B%22c"),
@@ -205,7 +202,7 @@ mod tests {
             ("a/b+\"c", "a/b+\\\"c"),
             ("a/b c", "a%2Fb+c"),
             ("a/b c", "a%2Fb%20c"),
-            // Sent as it is, and decoded all the same.
+            // Sent without form-encoding, but form-decoded by the server.
             ("s3cr3t+x", "s3cr3t x"),
             ("abc+def%2Fgh", "abc def/gh"),
             ("abc=def%2Fgh", "abc=def/gh"),
@@ -222,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn other_text_stays_as_it_is() {
+    fn text_without_secrets_is_unchanged() {
         for text in [
             "",
             "100 % of it",
@@ -241,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compact_jws_is_found_without_knowing_it() {
+    fn an_unknown_compact_jws_is_redacted() {
         let jws = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln";
         assert_eq!(
             redact("x", &format!("got {jws}! eyJ and {jws}")),
@@ -250,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_is_cut_after_it_was_redacted() {
+    fn a_long_text_is_cut_after_redaction() {
         let text = format!("{}secret", "x".repeat(MAX_SHOWN - 3));
         assert!(!redact("secret", &text).contains("sec"));
         assert_eq!(
@@ -259,16 +256,16 @@ mod tests {
         );
     }
 
-    /// The work is a fixed number of searches, each linear in a text of bounded length.
+    /// The number of searches is bounded, and each is linear in a text of bounded length.
     #[test]
-    fn neither_long_texts_nor_many_secrets_are_searched() {
-        assert_eq!(redact("secret", &"x".repeat(MAX_TEXT + 1)), NOT_SHOWN);
+    fn long_texts_and_many_secrets_are_not_searched() {
+        assert_eq!(redact("secret", &"x".repeat(MAX_TEXT + 1)), NOT_SEARCHED);
         let mut secrets = Secrets::default();
         let tokens: Vec<Value> = (0..5000)
             .map(|n| serde_json::json!({ "token": format!("t{n}") }))
             .collect();
         secrets.add_members(&Value::from(tokens));
-        assert!(secrets.spellings.len() <= MAX_MEMBERS * 20);
-        assert_eq!(secrets.redact("t4999"), NOT_SHOWN);
+        assert!(secrets.encodings.len() <= MAX_MEMBERS * 20);
+        assert_eq!(secrets.redact("t4999"), NOT_SEARCHED);
     }
 }

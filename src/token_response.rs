@@ -1,5 +1,6 @@
-//! A successful answer to a token request ([RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)):
-//! of the client credentials grant, or of the exchange of an IAM API key.
+//! The successful response of a token endpoint
+//! ([RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)), for the client credentials
+//! grant and for the exchange of an IAM API key.
 
 use std::time::Duration;
 
@@ -7,15 +8,15 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// However long a token lives, it is renewed after a day.
-const LONGEST: Duration = Duration::from_secs(86_400);
+/// Longer lifetimes are cut to this, so that every token is renewed within a day.
+const MAX_LIFETIME: Duration = Duration::from_secs(86_400);
 
-/// A bearer token. Whatever else the answer holds, a refresh token say, is not kept.
+/// A bearer token. Other members of the response, such as a refresh token, are dropped.
 #[derive(Debug)]
 pub(crate) struct TokenResponse {
-    /// Visible ASCII, so that it can stand in a header.
+    /// Visible ASCII, so that it is a valid header value.
     pub(crate) access_token: SecretString,
-    /// `None` if the server did not say.
+    /// `None` if the server did not send `expires_in`.
     pub(crate) lifetime: Option<Duration>,
     pub(crate) scope: Option<String>,
 }
@@ -31,26 +32,28 @@ struct Members {
 }
 
 impl TokenResponse {
-    /// Reads the body of an answer; the error is a fixed text and quotes nothing of it.
+    /// Parses the body of a response. The error is a fixed text and quotes nothing of the body.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, &'static str> {
-        // The parser's error could quote the answer, and so the token: it is left out.
+        // Drops the parser's error, which could quote the token.
         let Members {
             access_token,
             token_type,
             expires_in,
             scope,
         } = serde_json::from_slice(body).map_err(
-            |_| "it is no JSON object with a string `access_token` and a string `token_type`",
+            |_| "it is not a JSON object with the strings `access_token` and `token_type`",
         )?;
-        // RFC 6749 §7.1: a token of a type that we do not understand must not be used.
+        // RFC 6749 §7.1: a token of an unknown type must not be used.
         if !token_type.eq_ignore_ascii_case("Bearer") {
-            return Err("its `token_type` is not `Bearer`");
+            return Err("`token_type` is not `Bearer`");
         }
         let token = access_token.expose_secret();
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("its `access_token` cannot stand in a header");
+            return Err("`access_token` is not a valid header value");
         }
-        let lifetime = expires_in.map(|seconds| lifetime(&seconds)).transpose()?;
+        let lifetime = expires_in
+            .map(|seconds| parse_lifetime(&seconds))
+            .transpose()?;
         Ok(Self {
             access_token,
             lifetime,
@@ -59,18 +62,18 @@ impl TokenResponse {
     }
 }
 
-/// `expires_in`, a number or, as App ID's guide prints it, a string of one: whole seconds, at
-/// least one, at most [`LONGEST`]. A token that has already expired is no token.
-fn lifetime(expires_in: &Value) -> Result<Duration, &'static str> {
+/// Parses `expires_in`, a number or, as in App ID's guide, a numeric string. Returns whole seconds,
+/// at least one and at most [`MAX_LIFETIME`].
+fn parse_lifetime(expires_in: &Value) -> Result<Duration, &'static str> {
     let seconds: Option<f64> = match expires_in {
         Value::String(text) => text.trim().parse().ok(),
         other => other.as_f64(),
     };
     seconds
         .and_then(|seconds| {
-            Duration::try_from_secs_f64(seconds.clamp(-1.0, LONGEST.as_secs_f64())).ok()
+            Duration::try_from_secs_f64(seconds.clamp(-1.0, MAX_LIFETIME.as_secs_f64())).ok()
         })
         .filter(|lifetime| *lifetime >= Duration::from_secs(1))
         .map(|lifetime| Duration::from_secs(lifetime.as_secs()))
-        .ok_or("its `expires_in` is no lifetime of a second or more")
+        .ok_or("`expires_in` is not a lifetime of a second or more")
 }

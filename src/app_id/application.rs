@@ -286,7 +286,7 @@ impl Scopes {
 /// The error of a member that cannot be used. It does not show the member: what stands there may be
 /// a secret.
 fn bad_member(name: &str, error: ConfigError, url: &Endpoint) -> Error {
-    let error = error.for_setting(name).without_its_value();
+    let error = error.for_setting(name).redact_value();
     Error::new(Operation::Management, ErrorKind::Malformed)
         .with_url(url.as_str())
         .with_source(error)

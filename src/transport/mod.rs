@@ -1,4 +1,4 @@
-//! How metadata, keys and tokens are fetched: one request, one bounded answer.
+//! The HTTP transport for metadata, keys and tokens.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -26,27 +26,27 @@ pub use self::reqwest::ReqwestTransport;
 pub type SendFuture<'a> =
     Pin<Box<dyn Future<Output = Result<Response<Bytes>, TransportError>> + Send + 'a>>;
 
-/// Sends one request and returns its answer.
+/// Sends an HTTP request and returns the response.
 ///
-/// An implementation follows no redirect (a 3xx answer is returned as it is), keeps no
-/// cookies, and stops reading at `max_body` bytes, counted as they come and after
-/// decompression. The time limit is applied by the caller.
+/// An implementation must not follow redirects (it returns a 3xx response), must not store cookies,
+/// and must stop reading at `max_body` bytes, counted after decompression. The caller applies the
+/// time limit.
 ///
-/// A request for metadata or keys that is not the timer's has `Cache-Control: no-cache`
-/// ([RFC 9111 §5.2.1.4](https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.4)): one that keeps
-/// answers has to ask the issuer for it.
+/// Requests for metadata and keys other than scheduled refreshes carry `Cache-Control: no-cache`
+/// ([RFC 9111 §5.2.1.4](https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.4)); a caching
+/// transport must forward these to the issuer.
 ///
-/// It runs once per refresh, never on the path of a request, so it is boxed.
+/// The future is boxed because it runs once per refresh, never for each authenticated request.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
-    /// Sends `request`; the answer's body is at most `max_body` bytes.
+    /// Sends `request` and reads at most `max_body` bytes of the response body.
     ///
     /// # Errors
     ///
-    /// If no whole answer came, or one that is too large.
+    /// If no complete response arrives, or it is too large.
     fn send(&self, request: Request<Bytes>, max_body: usize) -> SendFuture<'_>;
 }
 
-/// Why no answer came.
+/// The error of a [`Transport`] that got no complete response.
 #[derive(Debug)]
 pub struct TransportError {
     kind: ErrorKind,
@@ -62,9 +62,9 @@ impl TransportError {
         }
     }
 
-    /// The server's certificate is not valid: not trusted, expired, or for another name. A token
-    /// request is not tried again after it. The source says what is wrong, and stands in the
-    /// log.
+    /// The server's certificate is not trusted, has expired, or is for another name.
+    ///
+    /// A token request is not retried. The source is logged.
     pub fn certificate(source: impl Into<BoxError>) -> Self {
         Self {
             kind: ErrorKind::Certificate,
@@ -72,7 +72,7 @@ impl TransportError {
         }
     }
 
-    /// The answer did not come in time.
+    /// The response did not arrive within the time limit.
     #[must_use]
     pub fn timeout() -> Self {
         Self {
@@ -81,7 +81,7 @@ impl TransportError {
         }
     }
 
-    /// The answer is larger than the limit.
+    /// The response exceeds the size limit.
     #[must_use]
     pub fn too_large() -> Self {
         Self {
@@ -106,32 +106,32 @@ impl StdError for TransportError {
     }
 }
 
-/// The transport that was given, else the one that the features bring.
+/// The explicit transport, else the default of the enabled features.
 pub(crate) fn default_transport(
-    given: Option<Arc<dyn Transport>>,
+    explicit: Option<Arc<dyn Transport>>,
 ) -> Result<Arc<dyn Transport>, ConfigError> {
-    match given {
+    match explicit {
         Some(transport) => Ok(transport),
         #[cfg(feature = "reqwest")]
         None => Ok(Arc::new(ReqwestTransport::new()?)),
         #[cfg(not(feature = "reqwest"))]
         None => Err(ConfigError::without_value(
             "transport",
-            "is needed without the feature `reqwest`",
+            "must be set without the feature `reqwest`",
         )),
     }
 }
 
-/// What one exchange may cost.
+/// The limits of one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// From the first byte sent to the last one read.
+    /// Time from future the request to reading the last byte of the response.
     pub(crate) total: Duration,
-    /// Bytes of the answer's body.
+    /// Size of the response body in bytes.
     pub(crate) max_body: usize,
 }
 
-/// Sends one request within `limits`; answers of any status are returned.
+/// Sends one request within `limits`. Returns responses of any status.
 pub(crate) async fn send(
     transport: &dyn Transport,
     operation: Operation,
@@ -140,33 +140,33 @@ pub(crate) async fn send(
 ) -> Result<Response<Bytes>, Error> {
     let url = request.uri().to_string();
     let mut request = Some(request);
-    let mut sending: Option<SendFuture<'_>> = None;
-    // A transport is the program's own code: if it panics, that is one more way to fail, and not
-    // the end of the task that keeps the keys.
-    let answer = poll_fn(|cx| {
-        let polled = catch_unwind(AssertUnwindSafe(|| match (request.take(), &mut sending) {
-            (Some(request), sending) => sending
+    let mut future: Option<SendFuture<'_>> = None;
+    // A transport may be user code: its panic is an error and must not end the task that refreshes
+    // the keys.
+    let response = poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| match (request.take(), &mut future) {
+            (Some(request), future) => future
                 .insert(transport.send(request, limits.max_body))
                 .as_mut()
                 .poll(cx),
-            (None, Some(sending)) => sending.as_mut().poll(cx),
+            (None, Some(future)) => future.as_mut().poll(cx),
             (None, None) => Poll::Pending,
         }));
         polled.unwrap_or_else(|_panic| {
             Poll::Ready(Err(TransportError::connect("the transport panicked")))
         })
     });
-    let answer = match tokio::time::timeout(limits.total, answer).await {
-        Ok(answer) => answer,
+    let response = match tokio::time::timeout(limits.total, response).await {
+        Ok(response) => response,
         Err(_elapsed) => Err(TransportError::timeout()),
     };
-    match answer {
-        Ok(answer) if answer.body().len() <= limits.max_body => Ok(answer),
-        Ok(answer) if answer.status().is_success() => {
+    match response {
+        Ok(response) if response.body().len() <= limits.max_body => Ok(response),
+        Ok(response) if response.status().is_success() => {
             Err(Error::new(operation, ErrorKind::TooLarge).with_url(&url))
         }
-        // Of an error the status is what counts.
-        Ok(answer) => Ok(answer.map(|_page| Bytes::new())),
+        // The status of an error response matters more than its body.
+        Ok(response) => Ok(response.map(|_body| Bytes::new())),
         Err(TransportError { kind, source }) => {
             let error = Error::new(operation, kind).with_url(&url);
             Err(match source {
@@ -177,33 +177,34 @@ pub(crate) async fn send(
     }
 }
 
-/// `GET`s a JSON document; any status but 200 and 304 is an error.
+/// Fetches a JSON document with `GET`. Any status except 200 and 304 is an error.
 pub(crate) async fn get_json(
     transport: &dyn Transport,
     operation: Operation,
     url: &crate::oauth::Endpoint,
-    conditions: HeaderMap,
+    headers: HeaderMap,
     now: UnixTime,
     limits: Limits,
 ) -> Result<Response<Bytes>, Error> {
     let unusable = |error| Error::new(operation, ErrorKind::Configuration).with_source(error);
     let mut request = Request::new(Bytes::new());
     *request.uri_mut() = url.to_uri().map_err(unusable)?;
-    *request.headers_mut() = conditions;
+    *request.headers_mut() = headers;
     request.headers_mut().insert(
         header::ACCEPT,
         http::HeaderValue::from_static("application/json"),
     );
-    let answer = send(transport, operation, request, limits).await?;
-    match answer.status() {
-        StatusCode::OK | StatusCode::NOT_MODIFIED => Ok(answer),
+    let response = send(transport, operation, request, limits).await?;
+    match response.status() {
+        StatusCode::OK | StatusCode::NOT_MODIFIED => Ok(response),
         status => Err(Error::new(operation, ErrorKind::Status(status))
             .with_url(url.as_str())
-            .with_response(status, None, retry_after(answer.headers(), now))),
+            .with_response(status, None, retry_after(response.headers(), now))),
     }
 }
 
-/// `Retry-After` as a time to wait ([RFC 9110 §10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)).
+/// Parses `Retry-After`
+/// ([RFC 9110 §10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)).
 pub(crate) fn retry_after(headers: &HeaderMap, now: UnixTime) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse::<u64>() {

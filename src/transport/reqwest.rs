@@ -1,4 +1,4 @@
-//! The transport on reqwest.
+//! The default transport, on reqwest.
 
 use std::error::Error as StdError;
 use std::net::SocketAddr;
@@ -12,48 +12,55 @@ use super::{SendFuture, Transport, TransportError};
 use crate::error::ConfigError;
 use crate::oauth::is_forbidden_address;
 
-/// A [`Transport`] on [`reqwest`](https://docs.rs/reqwest): HTTP/1.1 and TLS by rustls with
-/// the system's certificate store.
+/// A [`Transport`] on [`reqwest`](https://docs.rs/reqwest).
 ///
-/// Cheap to clone; clones share their connections.
+/// Uses HTTP/1.1, and TLS by rustls with the system's certificate store. Cheap to clone; clones
+/// share their connections.
 #[derive(Clone, Debug)]
 pub struct ReqwestTransport {
     client: reqwest::Client,
-    /// For plain `http`, which is for loopback only: no proxy of the environment gets to see it.
+    /// For plain `http`, which is allowed for loopback only. Ignores the proxies of the environment.
     loopback: reqwest::Client,
 }
 
 impl ReqwestTransport {
-    /// A transport with the defaults: 2 s to connect, no redirects, no cookies, and no names
-    /// that lead to link-local or metadata addresses.
+    /// Creates a transport with the default settings.
+    ///
+    /// Connecting takes at most 2 seconds. Redirects, cookies, and link-local and metadata addresses
+    /// are disabled.
     ///
     /// # Errors
     ///
-    /// If the TLS back end cannot be started.
+    /// If the TLS backend cannot be initialized.
     pub fn new() -> Result<Self, ConfigError> {
         Self::from_builder(reqwest::Client::builder())
     }
 
-    /// A transport from a client with your own settings: certificates, proxies, user agent.
+    /// Creates a transport from a client builder: certificates, proxies, user agent.
     ///
-    /// It takes the builder and not a client, because two things are settled here. Redirects are
-    /// switched off: one could lead a fetch of keys, or a client's credentials, anywhere. And names
-    /// are resolved by the system, without link-local and metadata addresses; a resolver of your
-    /// own would be put aside ([`dangerous_from_builder_without_address_policy`](Self::dangerous_from_builder_without_address_policy)).
-    /// Addresses that you gave with the builder's `resolve` stay.
+    /// Overrides two settings of the builder. Redirects are disabled, because one could send a fetch
+    /// of keys, or client credentials, to any server. Names are resolved by the system's resolver,
+    /// without link-local and metadata addresses: to use another resolver, see
+    /// [`dangerous_from_builder_without_address_policy`][Self::dangerous_from_builder_without_address_policy].
+    /// Addresses set with the builder's `resolve` are used as they are.
     ///
-    /// Behind a proxy, from the builder or from variables such as `HTTPS_PROXY`, it is the proxy
-    /// that resolves the names: then it has to be the one that refuses such addresses.
+    /// A proxy, from the builder or from variables such as `HTTPS_PROXY`, resolves names itself: it
+    /// must block such addresses.
     ///
     /// # Errors
     ///
     /// If the client cannot be built.
     pub fn from_builder(builder: reqwest::ClientBuilder) -> Result<Self, ConfigError> {
-        Self::dangerous_from_builder_without_address_policy(builder.dns_resolver(Guarded(System)))
+        Self::dangerous_from_builder_without_address_policy(
+            builder.dns_resolver(SsrfGuard(SystemResolver)),
+        )
     }
 
-    /// The same with names resolved as the builder says, **whatever addresses that leads to**: for
-    /// those whose DNS cannot be pointed at the metadata service of a cloud by others.
+    /// Like [`from_builder`](Self::from_builder), but with the resolver of the builder and **without
+    /// the address policy**.
+    ///
+    /// Use it only if no attacker can make the resolver return the address of a cloud metadata
+    /// service.
     ///
     /// # Errors
     ///
@@ -87,14 +94,14 @@ impl Transport for ReqwestTransport {
             } else {
                 &self.client
             };
-            let mut answer = client.execute(request).await.map_err(convert)?;
-            let mut whole = Response::new(Bytes::new());
-            *whole.status_mut() = answer.status();
-            *whole.headers_mut() = std::mem::take(answer.headers_mut());
+            let mut received = client.execute(request).await.map_err(convert)?;
+            let mut response = Response::new(Bytes::new());
+            *response.status_mut() = received.status();
+            *response.headers_mut() = std::mem::take(received.headers_mut());
             let mut body = BytesMut::new();
-            // `chunk` yields decompressed bytes, so a gzip bomb meets the limit too.
+            // `chunk` yields decompressed bytes, so the limit applies to a gzip bomb as well.
             let read = loop {
-                match answer.chunk().await {
+                match received.chunk().await {
                     Ok(Some(chunk)) if body.len() + chunk.len() > max_body => {
                         break Err(TransportError::too_large());
                     }
@@ -103,24 +110,24 @@ impl Transport for ReqwestTransport {
                     Err(error) => break Err(convert(error)),
                 }
             };
-            // Of an error, status and `Retry-After` are worth more than a page that cannot be read.
+            // For an error response, status and `Retry-After` matter more than the body.
             if let Err(error) = read {
-                if whole.status().is_success() {
+                if response.status().is_success() {
                     return Err(error);
                 }
                 body.clear();
             }
-            *whole.body_mut() = body.freeze();
-            Ok(whole)
+            *response.body_mut() = body.freeze();
+            Ok(response)
         })
     }
 }
 
 /// The resolver of the system.
 #[derive(Clone, Copy, Debug)]
-struct System;
+struct SystemResolver;
 
-impl Resolve for System {
+impl Resolve for SystemResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             let found: Vec<SocketAddr> =
@@ -131,11 +138,11 @@ impl Resolve for System {
     }
 }
 
-/// A resolver without the addresses where no issuer is.
+/// A resolver that removes forbidden addresses, against server-side request forgery (SSRF).
 #[derive(Clone, Copy, Debug)]
-struct Guarded<R>(R);
+struct SsrfGuard<R>(R);
 
-impl<R: Resolve> Resolve for Guarded<R> {
+impl<R: Resolve> Resolve for SsrfGuard<R> {
     fn resolve(&self, name: Name) -> Resolving {
         let found = self.0.resolve(name);
         Box::pin(async move {
@@ -152,7 +159,7 @@ impl<R: Resolve> Resolve for Guarded<R> {
     }
 }
 
-/// The URL is taken out: errors name it once, and without its query.
+/// Converts an error. Removes the URL, which [`Error`](crate::Error) shows without its query.
 fn convert(error: reqwest::Error) -> TransportError {
     if error.is_timeout() {
         TransportError::timeout()
@@ -168,7 +175,7 @@ fn is_certificate_error(error: &(dyn StdError + 'static)) -> bool {
     if let Some(error) = error.downcast_ref::<rustls::Error>() {
         return matches!(error, rustls::Error::InvalidCertificate(_));
     }
-    // An `io::Error` is not the source of what it wraps, it stands in place of it.
+    // The `source` of an `io::Error` skips the error that it wraps.
     let wrapped = error
         .downcast_ref::<std::io::Error>()
         .and_then(std::io::Error::get_ref);
@@ -188,11 +195,11 @@ mod tests {
 
     use super::*;
 
-    /// Answers every name with this address, and counts.
+    /// Resolves every name to this address, and counts the calls.
     #[derive(Clone)]
-    struct Always(SocketAddr, Arc<AtomicUsize>);
+    struct FixedResolver(SocketAddr, Arc<AtomicUsize>);
 
-    impl Resolve for Always {
+    impl Resolve for FixedResolver {
         fn resolve(&self, _: Name) -> Resolving {
             self.1.fetch_add(1, Ordering::SeqCst);
             let found: Addrs = Box::new(std::iter::once(self.0));
@@ -200,8 +207,8 @@ mod tests {
         }
     }
 
-    fn always(address: &str) -> Always {
-        Always(SocketAddr::new(address.parse().unwrap(), 0), Arc::default())
+    fn fixed_resolver(address: &str) -> FixedResolver {
+        FixedResolver(SocketAddr::new(address.parse().unwrap(), 0), Arc::default())
     }
 
     async fn failure(transport: &ReqwestTransport, url: &str) -> String {
@@ -217,13 +224,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_are_resolved_but_not_to_addresses_where_no_issuer_is() {
-        let found = Guarded(System)
+    async fn names_are_not_resolved_to_forbidden_addresses() {
+        let found = SsrfGuard(SystemResolver)
             .resolve("localhost".parse().unwrap())
             .await
             .unwrap();
         assert!(found.into_iter().all(|address| address.ip().is_loopback()));
-        for refused in [
+        for forbidden in [
             "169.254.169.254",
             "168.63.129.16",
             "100.100.100.200",
@@ -232,42 +239,44 @@ mod tests {
         ] {
             let name = "keys.example".parse().unwrap();
             assert!(
-                Guarded(always(refused)).resolve(name).await.is_err(),
-                "{refused}"
+                SsrfGuard(fixed_resolver(forbidden))
+                    .resolve(name)
+                    .await
+                    .is_err(),
+                "{forbidden}"
             );
         }
     }
 
-    /// In paused time, so that nobody waits.
+    /// Runs in paused time.
     #[tokio::test(start_paused = true)]
-    async fn a_connection_is_waited_for_two_seconds() {
+    async fn connecting_times_out_after_two_seconds() {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = socket.listen(1).unwrap();
         let address = listener.local_addr().unwrap();
-        // Nobody accepts: when the queue is full, further ones are left without an answer.
+        // No connection is accepted: when the queue is full, connecting hangs.
         let at_once = Duration::from_millis(100);
         let queue: Vec<_> =
             std::iter::from_fn(|| std::net::TcpStream::connect_timeout(&address, at_once).ok())
                 .take(64)
                 .collect();
-        assert!(queue.len() < 64, "the queue has an end");
+        assert!(queue.len() < 64, "the queue is bounded");
         let transport = ReqwestTransport::new().unwrap();
-        let began = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         failure(&transport, &format!("http://{address}/keys")).await;
-        assert_eq!(began.elapsed().as_secs(), 2);
+        assert_eq!(started.elapsed().as_secs(), 2);
     }
 
-    /// Rebinding: `keys.example` is an issuer's today and leads to the metadata of the cloud
-    /// tomorrow.
+    /// DNS rebinding: the name of an issuer resolves to a metadata address later.
     #[tokio::test]
-    async fn row_37_a_client_with_settings_of_its_own_is_guarded_too_unless_that_is_given_up() {
+    async fn a_client_from_a_builder_has_the_address_policy_unless_it_is_disabled() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!(
             "https://localhost:{}/keys",
             listener.local_addr().unwrap().port()
         );
-        let own = always("169.254.169.254");
+        let metadata = fixed_resolver("169.254.169.254");
         let limit = Duration::from_secs(5);
         let builder = || {
             reqwest::Client::builder()
@@ -275,24 +284,25 @@ mod tests {
                 .timeout(Duration::from_secs(2))
         };
 
-        // Guarded, the resolver of the builder is put aside: localhost is this machine again.
-        let guarded = ReqwestTransport::from_builder(builder().dns_resolver(own.clone())).unwrap();
+        // With the policy, the resolver of the builder is ignored: localhost is loopback again.
+        let guarded =
+            ReqwestTransport::from_builder(builder().dns_resolver(metadata.clone())).unwrap();
         let (_, accepted) = tokio::join!(
             failure(&guarded, &url),
             tokio::time::timeout(limit, listener.accept())
         );
-        accepted.expect("it was asked").unwrap();
-        assert_eq!(own.1.load(Ordering::SeqCst), 0);
-        // What the system resolves meets the same guard as this.
-        let rebound = builder().dns_resolver(Guarded(own.clone()));
+        accepted.expect("a connection").unwrap();
+        assert_eq!(metadata.1.load(Ordering::SeqCst), 0);
+        // The same guard applies to the system's resolver.
+        let rebound = builder().dns_resolver(SsrfGuard(metadata.clone()));
         let rebound =
             ReqwestTransport::dangerous_from_builder_without_address_policy(rebound).unwrap();
         let reason = failure(&rebound, "https://keys.example/keys").await;
         assert!(reason.contains("only link-local or metadata"), "{reason}");
 
-        // Given up, the resolver has the word.
-        let here = always("127.0.0.1");
-        let unguarded = builder().dns_resolver(here.clone());
+        // Without the policy, the resolver of the builder is used.
+        let loopback = fixed_resolver("127.0.0.1");
+        let unguarded = builder().dns_resolver(loopback.clone());
         let unguarded =
             ReqwestTransport::dangerous_from_builder_without_address_policy(unguarded).unwrap();
         let keys = format!(
@@ -303,7 +313,7 @@ mod tests {
             failure(&unguarded, &keys),
             tokio::time::timeout(limit, listener.accept())
         );
-        accepted.expect("it was asked").unwrap();
-        assert_eq!(here.1.load(Ordering::SeqCst), 1);
+        accepted.expect("a connection").unwrap();
+        assert_eq!(loopback.1.load(Ordering::SeqCst), 1);
     }
 }
