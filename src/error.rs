@@ -182,8 +182,8 @@ impl fmt::Display for ErrorKind {
 /// The error response of an authorization server
 /// ([RFC 6749 §5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2)).
 ///
-/// Secrets and tokens that the server quotes are replaced by `[redacted]`, in each encoding in which
-/// they were sent. `Display` escapes each text and cuts it to 200 characters.
+/// Secrets and tokens that the server quotes are replaced by `[redacted]`, in each encoding in
+/// which they were sent. `Display` escapes each text and cuts it to 200 characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OAuthError {
     code: String,

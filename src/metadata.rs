@@ -2,9 +2,10 @@
 //!
 //! The resource server uses `jwks_uri`, the client `token_endpoint`. `issuer` must equal the
 //! configured issuer byte for byte
-//! ([RFC 8414 §3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)). The URLs in the document of
-//! an `https` issuer must be `https`: only an issuer with plain `http` on loopback may name plain
-//! `http` URLs on loopback, if that is allowed.
+//! ([RFC 8414 §3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)).
+//!
+//! The URLs in the document of an `https` issuer must be `https`: only an issuer with plain `http`
+//! on loopback may name plain `http` URLs on loopback, if that is allowed.
 
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;

@@ -149,9 +149,9 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// If it is no absolute URL, its scheme is neither `https` nor (with a loopback host) `http`, it
-    /// has user information or a fragment, or its host is a forbidden address. The error shows only
-    /// scheme, host and port, because a URL may contain a secret.
+    /// If it is no absolute URL, its scheme is neither `https` nor (with a loopback host) `http`,
+    /// it has user information or a fragment, or its host is a forbidden address. The error shows
+    /// only scheme, host and port, because a URL may contain a secret.
     pub fn new(url: impl AsRef<str>) -> Result<Self, ConfigError> {
         let url = parse_absolute(url.as_ref())?;
         let invalid = |reason| Err(ConfigError::new("URL", scheme_and_host(&url), reason));

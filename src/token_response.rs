@@ -1,6 +1,6 @@
-//! The successful response of a token endpoint
-//! ([RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)), for the client credentials
-//! grant and for the exchange of an IAM API key.
+//! The successful response of a token endpoint, for the client credentials grant and for the
+//! exchange of an IAM API key ([RFC 6749
+//! §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Applications, their scopes and roles, as the management API has them.
+//! The applications of the management API, with their scopes and roles.
 
 use std::fmt;
 
@@ -29,25 +29,25 @@ impl Application {
         &self.client_id
     }
 
-    /// The tenant that it is registered with.
+    /// The tenant of the application.
     #[must_use]
     pub fn tenant_id(&self) -> &str {
         &self.tenant_id
     }
 
-    /// The client secret, if it has one.
+    /// The client secret, if the application has one.
     #[must_use]
     pub fn secret(&self) -> Option<&SecretString> {
         self.secret.as_ref()
     }
 
-    /// The name for people.
+    /// The display name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The type, if the server told one that is known here.
+    /// The type, if the server sent a known one.
     #[must_use]
     pub fn application_type(&self) -> Option<ApplicationType> {
         self.application_type
@@ -59,24 +59,24 @@ impl Application {
         &self.oauth_server_url
     }
 
-    /// The address of the OpenID Connect discovery document, if the server told it.
+    /// The URL of the OpenID Connect discovery document, if the server sent it.
     #[must_use]
     pub fn discovery_endpoint(&self) -> Option<&Endpoint> {
         self.discovery_endpoint.as_ref()
     }
 
-    /// Its scopes, if the server told them here; else see
+    /// The scopes, if the response contains them; else use
     /// [`ManagementClient::scopes`](super::ManagementClient::scopes).
     #[must_use]
     pub fn scopes(&self) -> &[Scope] {
         &self.scopes
     }
 
-    /// The settings with which this application obtains tokens.
+    /// The binding with which this application obtains tokens.
     ///
     /// # Errors
     ///
-    /// If the tenant is not the one in the URL.
+    /// If the tenant contradicts the URL.
     pub fn binding(&self) -> Result<Binding, ConfigError> {
         let mut builder = Binding::builder()
             .tenant_id(&self.tenant_id)
@@ -94,21 +94,21 @@ impl Application {
 pub struct ApplicationName(String);
 
 impl ApplicationName {
-    /// A name for people.
+    /// Creates a display name.
     ///
     /// # Errors
     ///
-    /// If it has no character, or more than 50.
+    /// If it is empty or has more than 50 characters.
     pub fn new(name: impl Into<String>) -> Result<Self, ConfigError> {
         let name = name.into();
-        match name.chars().take(MAX_NAME + 1).count() {
+        match name.chars().take(MAX_NAME_LENGTH + 1).count() {
             0 => Err(ConfigError::without_value(
                 "application name",
                 "must not be empty",
             )),
-            length if length > MAX_NAME => Err(ConfigError::without_value(
+            length if length > MAX_NAME_LENGTH => Err(ConfigError::without_value(
                 "application name",
-                "must not exceed 50 characters",
+                "must not have more than 50 characters",
             )),
             _ => Ok(Self(name)),
         }
@@ -127,36 +127,38 @@ impl fmt::Display for ApplicationName {
     }
 }
 
-/// What kind of application is registered.
+/// The type of an application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum ApplicationType {
-    /// One that can keep a secret.
+    /// A confidential client, which has a secret.
     RegularWebApp,
-    /// One that runs in a browser.
+    /// A public client, which runs in a browser.
     SinglePageApp,
 }
 
-/// A scope that App ID lets an application have: fewer than 50 lower-case letters, digits,
-/// `.` and `_`, not beginning with `appid` or `openid`.
+/// A scope that an App ID application may define.
+///
+/// It has fewer than 50 lower-case letters, digits, `.` and `_`, and does not begin with `appid` or
+/// `openid`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ScopeName(Scope);
 
 impl ScopeName {
-    /// The scope of this name.
+    /// Creates a scope.
     ///
     /// # Errors
     ///
-    /// If App ID would refuse it.
+    /// If App ID does not allow the name.
     pub fn new(name: impl AsRef<str>) -> Result<Self, ConfigError> {
         let name = name.as_ref();
         let scope = Scope::new(name)?;
         let allowed =
             |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'_';
         let reason = if !name.bytes().all(allowed) {
-            "may hold lower-case letters, digits, `.` and `_` only"
-        } else if name.len() >= SCOPE_LENGTH {
+            "must contain only lower-case letters, digits, `.` and `_`"
+        } else if name.len() >= SCOPE_LENGTH_LIMIT {
             "must have fewer than 50 characters"
         } else if name.starts_with("appid") || name.starts_with("openid") {
             "must not begin with `appid` or `openid`"
@@ -185,7 +187,7 @@ impl fmt::Display for ScopeName {
     }
 }
 
-/// A role that an application holds.
+/// A role of an application.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Role {
     id: String,
@@ -193,30 +195,30 @@ pub struct Role {
 }
 
 impl Role {
-    /// The id, by which roles are assigned.
+    /// The id, which is used to assign the role.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The name, as it stands in tokens.
+    /// The name, which is used in tokens.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
-/// An application on the wire.
+/// The JSON representation of an application.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Members {
+pub(super) struct ApplicationJson {
     client_id: String,
     tenant_id: String,
     secret: Option<String>,
     name: String,
     #[serde(rename = "type")]
     application_type: Option<String>,
-    // The management API spells it so; bindings spell it `oauthServerUrl`.
+    // The spelling of the management API; bindings use `oauthServerUrl`.
     #[serde(rename = "oAuthServerUrl")]
     oauth_server_url: String,
     discovery_endpoint: Option<String>,
@@ -224,14 +226,15 @@ pub(super) struct Members {
     scopes: Vec<String>,
 }
 
-impl Members {
-    pub(super) fn application(self, url: &Endpoint) -> Result<Application, Error> {
+impl ApplicationJson {
+    pub(super) fn into_application(self, url: &Endpoint) -> Result<Application, Error> {
         let endpoint = |name: &str, text: &str| {
-            let endpoint = Endpoint::new(text).map_err(|error| bad_member(name, error, url))?;
-            // What an https document names is https, as in metadata: a secret may go there.
+            let endpoint = Endpoint::new(text).map_err(|error| invalid_member(name, error, url))?;
+            // As in metadata, the URLs in an https document must be https, because a secret may be
+            // sent there.
             if endpoint.is_plain_http() && !url.is_plain_http() {
                 let reason = "must be https, because the management API is";
-                return Err(bad_member(
+                return Err(invalid_member(
                     name,
                     ConfigError::without_value(name, reason),
                     url,
@@ -249,10 +252,10 @@ impl Members {
                 .as_deref()
                 .map(|text| endpoint("discoveryEndpoint", text))
                 .transpose()?,
-            scopes: Scopes {
+            scopes: ScopesJson {
                 scopes: self.scopes,
             }
-            .scopes(url)?,
+            .into_scopes(url)?,
             application_type: match self.application_type.as_deref() {
                 Some("regularwebapp") => Some(ApplicationType::RegularWebApp),
                 Some("singlepageapp") => Some(ApplicationType::SinglePageApp),
@@ -270,27 +273,26 @@ impl Members {
 }
 
 #[derive(Deserialize, Serialize)]
-pub(super) struct Scopes {
+pub(super) struct ScopesJson {
     pub(super) scopes: Vec<String>,
 }
 
-impl Scopes {
-    pub(super) fn scopes(self, url: &Endpoint) -> Result<Vec<Scope>, Error> {
+impl ScopesJson {
+    pub(super) fn into_scopes(self, url: &Endpoint) -> Result<Vec<Scope>, Error> {
         self.scopes
             .iter()
-            .map(|scope| Scope::new(scope).map_err(|error| bad_member("scopes", error, url)))
+            .map(|scope| Scope::new(scope).map_err(|error| invalid_member("scopes", error, url)))
             .collect()
     }
 }
 
-/// The error of a member that cannot be used. It does not show the member: what stands there may be
-/// a secret.
-fn bad_member(name: &str, error: ConfigError, url: &Endpoint) -> Error {
+/// The error of an invalid member. It does not show the value, which may be a secret.
+fn invalid_member(name: &str, error: ConfigError, url: &Endpoint) -> Error {
     let error = error.for_setting(name).redact_value();
     Error::new(Operation::Management, ErrorKind::Malformed)
         .with_url(url.as_str())
         .with_source(error)
 }
 
-const MAX_NAME: usize = 50;
-const SCOPE_LENGTH: usize = 50;
+const MAX_NAME_LENGTH: usize = 50;
+const SCOPE_LENGTH_LIMIT: usize = 50;

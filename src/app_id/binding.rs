@@ -1,25 +1,25 @@
-//! Where the settings of an App ID application come from.
+//! The settings of an App ID application, and their sources.
 
-use std::fmt;
 use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::server::{Told, base_url};
+use super::server::{ExplicitSettings, normalized_base};
 use super::sources::{
     APPID_BINDING_FILE, BINDING_VARIABLES, CE_SERVICES, JSON, SINGLE_VARIABLES, VCAP_SERVICES,
     Values, is_ce_name, is_vcap_name,
 };
+use super::version::Version;
 use crate::error::ConfigError;
 use crate::oauth::{Endpoint, Issuer};
 
 /// The settings of one application of an App ID service instance.
 ///
-/// # Where they come from
+/// # Sources
 ///
-/// For each of the keys `clientId`, `secret`, `tenantId`, `oauthServerUrl` (or
-/// `oAuthServerUrl`, which wins over it), `appidServiceEndpoint`, `version`, `managementUrl`
-/// and `apikey`, the first of these that holds it:
+/// The keys are `clientId`, `secret`, `tenantId`, `oauthServerUrl` (or `oAuthServerUrl`, which
+/// takes precedence), `appidServiceEndpoint`, `version`, `managementUrl` and `apikey`. Each is read
+/// from the first of these sources that has it:
 ///
 /// 1. a value set with the [builder](Self::builder);
 /// 2. a service binding, from exactly one of
@@ -29,21 +29,21 @@ use crate::oauth::{Endpoint, Issuer};
 ///    - `APPID_SERVICE_BINDING`: the credentials as JSON text,
 ///    - `APPID_BINDING_FILE`: the path of a mounted Kubernetes secret, see
 ///      [`from_file`](Self::from_file);
-/// 3. environment variables of the keys' own names, without `managementUrl` and `apikey`. Next to a
-///    service binding they only fill gaps: a missing `clientId` or `secret`, and what tells the
-///    server's URL if the binding does not. Without one, they count only if a URL is among them, so
-///    that a stray `version` or `secret` means nothing.
+/// 3. environment variables named like the keys, except `managementUrl` and `apikey`. If there is a
+///    service binding, they only fill gaps: a missing `clientId` or `secret`, and the parts of the
+///    server's URL. Without a service binding they are used only if one of them is a URL, so that
+///    an unrelated `version` or `secret` has no effect.
 ///
-/// Empty strings (and `null` in JSON) count as absent. Two service bindings at once are an
-/// error, because they may name two issuers.
+/// Empty strings (and `null` in JSON) count as absent. Two service bindings are an error, because
+/// they may have different issuers.
 ///
 /// # The server's URL
 ///
-/// `oauthServerUrl`, else `{appidServiceEndpoint}/oauth/v{version}/{tenantId}`; within one
-/// source the URL wins over the endpoint (IBM's Node SDK has it the other way round).
-/// Trailing slashes are dropped. Its path tells tenant and version; a `tenantId` or `version`
-/// that contradicts it is an error. A URL of another shape, such as that of a gateway, is
-/// taken if a `tenantId` comes with it, and is then the issuer as it stands.
+/// The URL is `oauthServerUrl`, else `{appidServiceEndpoint}/oauth/v{version}/{tenantId}`. Within
+/// one source, `oauthServerUrl` takes precedence (unlike in IBM's Node SDK). Trailing slashes are
+/// dropped. Tenant and version are read from its path; a `tenantId` or `version` that contradicts
+/// it is an error. A URL of another form, such as that of a gateway, requires a `tenantId`, and is
+/// then the issuer without changes.
 #[derive(Clone, Debug)]
 pub struct Binding {
     source: Option<String>,
@@ -61,17 +61,17 @@ pub struct Binding {
 }
 
 impl Binding {
-    /// Starts with explicit values, which win over those of any other source.
+    /// Returns a builder for explicit values, which take precedence over other sources.
     pub fn builder() -> BindingBuilder {
         BindingBuilder::default()
     }
 
-    /// Reads the environment; `None` if nothing in it tells of App ID.
+    /// Reads the environment. Returns `None` if it has no App ID settings.
     ///
     /// # Errors
     ///
-    /// If there are two service bindings, or one is malformed or incomplete. The error
-    /// names the variable and shows none of its text but the origin of a URL.
+    /// If there are two service bindings, or one is malformed or incomplete. The error names the
+    /// variable, and shows nothing of its value except the origin of a URL.
     pub fn from_env() -> Result<Option<Self>, ConfigError> {
         Self::builder().build_from_env()
     }
@@ -91,48 +91,51 @@ impl Binding {
     ///
     /// # Errors
     ///
-    /// If it is no JSON object, a member is malformed, or the server's URL cannot be told.
+    /// If it is no JSON object, a member is malformed, or the server's URL is missing.
     pub fn from_json(json: &str) -> Result<Self, ConfigError> {
         BindingBuilder::default().resolve(&[Values::from_json(JSON, json)?])
     }
 
-    /// Reads the credentials of App ID in the value of `VCAP_SERVICES`.
+    /// Reads the App ID credentials in the value of `VCAP_SERVICES`.
     ///
     /// # Errors
     ///
     /// As [`from_json`](Self::from_json), or if there is no App ID service in it.
     pub fn from_vcap_services(json: &str) -> Result<Self, ConfigError> {
         let values = Values::from_services(VCAP_SERVICES, json, is_vcap_name)?
-            .ok_or_else(|| ConfigError::without_value(VCAP_SERVICES, "holds no App ID service"))?;
+            .ok_or_else(|| ConfigError::without_value(VCAP_SERVICES, "has no App ID service"))?;
         BindingBuilder::default().resolve(&[values])
     }
 
-    /// Reads the credentials of App ID in the value of `CE_SERVICES`.
+    /// Reads the App ID credentials in the value of `CE_SERVICES`.
     ///
     /// # Errors
     ///
     /// As [`from_json`](Self::from_json), or if there is no App ID service in it.
     pub fn from_ce_services(json: &str) -> Result<Self, ConfigError> {
         let values = Values::from_services(CE_SERVICES, json, is_ce_name)?
-            .ok_or_else(|| ConfigError::without_value(CE_SERVICES, "holds no App ID service"))?;
+            .ok_or_else(|| ConfigError::without_value(CE_SERVICES, "has no App ID service"))?;
         BindingBuilder::default().resolve(&[values])
     }
 
-    /// Reads a mounted Kubernetes secret: a file of JSON, a folder that holds one under the
-    /// name `binding`, or a folder with one file for each key.
+    /// Reads a mounted Kubernetes secret.
+    ///
+    /// The path is that of a JSON file, of a folder with a JSON file named `binding`, or of a
+    /// folder with one file for each key.
     ///
     /// # Errors
     ///
-    /// As [`from_json`](Self::from_json), or if it cannot be read or is larger than a
-    /// Kubernetes secret can be (1 MiB).
+    /// As [`from_json`](Self::from_json), or if it cannot be read or exceeds the maximum size of a
+    /// Kubernetes secret (1 MiB).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let source = format!("App ID binding file {}", path.display());
         BindingBuilder::default().resolve(&[Values::from_file(&source, path)?])
     }
 
-    /// What the credentials were read from, such as `VCAP_SERVICES`, for messages to the
-    /// operator; `None` if all were explicit.
+    /// The source of the credentials, such as `VCAP_SERVICES`, for messages to the operator.
+    ///
+    /// `None` if all are explicit.
     #[must_use]
     pub fn source(&self) -> Option<&str> {
         self.source.as_deref()
@@ -144,7 +147,7 @@ impl Binding {
         &self.tenant_id
     }
 
-    /// The client id of the application; a resource server can do without it.
+    /// The client id of the application, which a resource server does not need.
     #[must_use]
     pub fn client_id(&self) -> Option<&str> {
         self.client_id.as_deref()
@@ -168,47 +171,47 @@ impl Binding {
         self.version
     }
 
-    /// The issuer of version 4 tokens: the version 4 base URL, on today's host if the
-    /// binding is from the days of `bluemix.net`.
+    /// The issuer of version 4 tokens: the version 4 base URL, with the new host for a
+    /// `bluemix.net` binding.
     ///
-    /// | binding | issuer |
+    /// | host of the binding | host of the issuer |
     /// | --- | --- |
-    /// | `https://eu-gb.appid.cloud.ibm.com/oauth/v4/T` | the same |
-    /// | `https://appid-oauth.ng.bluemix.net/oauth/v3/T` | `https://us-south.appid.cloud.ibm.com/oauth/v4/T` |
-    /// | `https://appid-oauth.stage1.ng.bluemix.net/oauth/v3/T` | `https://us-south.appid.test.cloud.ibm.com/oauth/v4/T` |
+    /// | `eu-gb.appid.cloud.ibm.com` | the same |
+    /// | `appid-oauth.ng.bluemix.net` | `us-south.appid.cloud.ibm.com` |
+    /// | `appid-oauth.stage1.ng.bluemix.net` | `us-south.appid.test.cloud.ibm.com` |
     #[must_use]
     pub fn issuer(&self) -> &Issuer {
         &self.issuer
     }
 
-    /// The issuer of version 3 tokens: the host (and port, if it is not the scheme's own) of
-    /// the server's URL, without a scheme.
+    /// The issuer of version 3 tokens: the host of the server's URL, and its port unless that is
+    /// the default.
     #[must_use]
     pub fn v3_issuer(&self) -> &Issuer {
         &self.v3_issuer
     }
 
-    /// Where the public keys are: `{oauth_server_url}/publickeys`.
+    /// The URL of the key set: `{oauth_server_url}/publickeys`.
     #[must_use]
     pub fn keys_url(&self) -> &Endpoint {
         &self.keys_url
     }
 
-    /// Where access tokens are requested: `{oauth_server_url}/token`, for version 3 and 4 alike.
+    /// The token endpoint, `{oauth_server_url}/token`, for versions 3 and 4.
     ///
-    /// A base of version 3 is no issuer identifier: its metadata name the version 4 base as the
-    /// issuer, so discovery (RFC 8414) does not apply to it.
+    /// A version 3 base URL is no issuer identifier: its metadata name the version 4 base URL as
+    /// the issuer, so discovery (RFC 8414) fails for it.
     ///
     /// ```
     /// use tower_oauth::app_id::{Binding, Version};
     /// use tower_oauth::{ClientCredentials, Endpoint, TokenManager};
     ///
-    /// let base = Endpoint::new("https://eu-gb.appid.cloud.ibm.com/oauth/v3/39a37f57/")?;
-    /// let binding = Binding::builder().oauth_server_url(base).build()?;
+    /// let base = Endpoint::new("https://eu-gb.appid.cloud.ibm.com/oauth/v3/39a37f57")?;
+    /// let binding = Binding::builder().oauth_server_url(base.clone()).build()?;
     /// assert_eq!(binding.version(), Version::V3);
-    /// assert_eq!(binding.token_endpoint().as_str(), "https://eu-gb.appid.cloud.ibm.com/oauth/v3/39a37f57/token");
+    /// assert_eq!(binding.token_endpoint().as_str(), format!("{base}/token"));
     ///
-    /// // With credentials of your own, form-urlencoded:
+    /// // With explicit credentials, form-urlencoded:
     /// let credentials = ClientCredentials::new("my-client-id", "my-secret");
     /// let tokens = TokenManager::builder(binding.token_endpoint().clone(), credentials);
     /// # let _ = tokens;
@@ -219,55 +222,20 @@ impl Binding {
         &self.token_endpoint
     }
 
-    /// The base URL of the management API, if the binding holds it.
+    /// The base URL of the management API, if the binding has it.
     #[must_use]
     pub fn management_url(&self) -> Option<&Endpoint> {
         self.management_url.as_ref()
     }
 
-    /// The IAM API key for the management API, if the binding holds it.
+    /// The IAM API key for the management API, if the binding has it.
     #[must_use]
     pub fn api_key(&self) -> Option<&SecretString> {
         self.api_key.as_ref()
     }
 }
 
-/// The version of App ID's OAuth endpoints and of the tokens that they issue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Version {
-    /// Tokens of 2017 to 2019: `aud` is a string, `iss` a bare host.
-    V3,
-    /// Tokens since then.
-    V4,
-}
-
-impl Version {
-    /// The number: 3 or 4.
-    #[must_use]
-    pub fn number(self) -> u8 {
-        match self {
-            Self::V3 => 3,
-            Self::V4 => 4,
-        }
-    }
-
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        match text {
-            "3" => Some(Self::V3),
-            "4" => Some(Self::V4),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.number().fmt(f)
-    }
-}
-
-/// Explicit values of a [`Binding`]; see there for what they win over.
+/// A builder of a [`Binding`] from explicit values and other sources.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct BindingBuilder {
@@ -283,72 +251,74 @@ pub struct BindingBuilder {
 }
 
 impl BindingBuilder {
-    /// The tenant. Not needed if the URL ends in it.
+    /// Sets the tenant. Not required if the URL ends in it.
     pub fn tenant_id(mut self, tenant_id: impl Into<String>) -> Self {
         self.tenant_id = Some(tenant_id.into()).filter(|id| !id.is_empty());
         self
     }
 
-    /// The client id of the application.
+    /// Sets the client id of the application.
     pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
         self.client_id = Some(client_id.into()).filter(|id| !id.is_empty());
         self
     }
 
-    /// The client secret of the application.
+    /// Sets the client secret of the application.
     pub fn secret(mut self, secret: impl Into<SecretString>) -> Self {
         self.secret = Some(secret.into()).filter(|secret| !secret.expose_secret().is_empty());
         self
     }
 
-    /// The base URL of the authorization server: `https://…/oauth/v4/{tenant}`.
+    /// Sets the base URL of the authorization server: `https://…/oauth/v4/{tenant}`.
     pub fn oauth_server_url(mut self, url: Endpoint) -> Self {
         self.oauth_server_url = Some(url);
         self
     }
 
-    /// The address of the service, from which version and tenant make the base URL; ignored
-    /// next to [`oauth_server_url`](Self::oauth_server_url).
+    /// Sets the service endpoint: the base URL without version and tenant.
+    ///
+    /// Ignored if [`oauth_server_url`](Self::oauth_server_url) is set.
     pub fn service_endpoint(mut self, url: Endpoint) -> Self {
         self.service_endpoint = Some(url);
         self
     }
 
-    /// The version of the OAuth endpoints. Not needed if the URL tells it.
+    /// Sets the version of the OAuth endpoints. Not required if the URL contains it.
     pub fn version(mut self, version: Version) -> Self {
         self.version = Some(version);
         self
     }
 
-    /// The issuer of version 4 tokens, where it does not follow from the URL.
+    /// Sets the issuer of version 4 tokens, if it differs from the one derived from the URL.
     pub fn issuer(mut self, issuer: Issuer) -> Self {
         self.issuer = Some(issuer);
         self
     }
 
-    /// The base URL of the management API.
+    /// Sets the base URL of the management API.
     pub fn management_url(mut self, url: Endpoint) -> Self {
         self.management_url = Some(url);
         self
     }
 
-    /// The IAM API key for the management API.
+    /// Sets the IAM API key for the management API.
     pub fn api_key(mut self, api_key: impl Into<SecretString>) -> Self {
         self.api_key = Some(api_key.into()).filter(|key| !key.expose_secret().is_empty());
         self
     }
 
-    /// The binding of these values alone.
+    /// Builds a binding from these values only.
     ///
     /// # Errors
     ///
-    /// If they do not tell the server's URL, or contradict each other.
+    /// If the server's URL is missing, or values contradict each other.
     pub fn build(self) -> Result<Binding, ConfigError> {
         self.resolve(&[])
     }
 
-    /// The binding of these values and, for what is not set, of the environment. `None` if
-    /// neither tells the server's URL nor is there a service binding.
+    /// Builds a binding from these values and, for those not set, from the environment.
+    ///
+    /// Returns `None` if there is neither a URL of the server nor a service binding.
     ///
     /// # Errors
     ///
@@ -399,7 +369,7 @@ impl BindingBuilder {
                 .collect();
             return Err(ConfigError::without_value(
                 names.join(" and "),
-                "all hold App ID credentials; keep one of them",
+                "all have App ID credentials: set only one of them",
             ));
         }
         let variables = Values {
@@ -410,14 +380,14 @@ impl BindingBuilder {
                 .collect(),
         };
         let explicit_url = self.oauth_server_url.is_some() || self.service_endpoint.is_some();
-        if layers.is_empty() && !explicit_url && !variables.tell_url() {
+        if layers.is_empty() && !explicit_url && !variables.has_url() {
             return Ok(None);
         }
         layers.push(variables);
         self.resolve(&layers).map(Some)
     }
 
-    /// Puts the binding together; of `layers`, earlier ones win.
+    /// Builds the binding. Earlier `layers` take precedence.
     fn resolve(self, layers: &[Values]) -> Result<Binding, ConfigError> {
         let Self {
             tenant_id,
@@ -441,23 +411,23 @@ impl BindingBuilder {
                 .iter()
                 .find_map(|layer| Some((layer, layer.get(key)?)))
                 .map(|(layer, url)| {
-                    base_url(url).map_err(|error| error.for_setting(layer.setting(key)))
+                    normalized_base(url).map_err(|error| error.for_setting(layer.setting(key)))
                 })
                 .transpose()
         };
-        let told = Told { tenant_id, version };
+        let explicit = ExplicitSettings { tenant_id, version };
         let server = match (oauth_server_url, service_endpoint) {
             (Some(url), _) => {
-                let url = base_url(url.as_str())
+                let url = normalized_base(url.as_str())
                     .map_err(|error| error.for_setting("oauth_server_url"))?;
-                told.of_url(url, layers, None, "oauth_server_url")?
+                explicit.resolve_oauth_url(url, layers, None, "oauth_server_url")?
             }
             (None, Some(url)) => {
-                let url = base_url(url.as_str())
+                let url = normalized_base(url.as_str())
                     .map_err(|error| error.for_setting("service_endpoint"))?;
-                told.of_endpoint(&url, layers, None)?
+                explicit.resolve_service_endpoint(&url, layers, None)?
             }
-            (None, None) => told.of_layers(layers)?,
+            (None, None) => explicit.resolve(layers)?,
         };
         let parsed_issuer = match issuer {
             Some(issuer) => issuer,

@@ -1,4 +1,4 @@
-//! The IAM token that the management API asks for.
+//! The IAM token of the management API.
 
 use std::fmt;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 use url::form_urlencoded;
 
-use super::management::failure;
+use super::error_response;
 #[cfg(feature = "reqwest")]
 use crate::clock::SystemClock;
 use crate::clock::{Clock, UnixTime};
@@ -33,17 +33,19 @@ pub type IamTokenFuture<'a> =
 ///
 /// A [`SecretString`] provides itself; [`IamApiKey`] fetches one for an API key.
 pub trait IamToken: fmt::Debug + Send + Sync + 'static {
-    /// A token that is valid now. Asked for before each call, so it is to be kept between them.
+    /// Returns a valid token. Called before each request, so an implementation should cache it.
     ///
     /// # Errors
     ///
-    /// If there is none to be had.
+    /// If no token can be obtained.
     fn token(&self) -> IamTokenFuture<'_>;
 
-    /// The management API answered 401 to a call with this token. A provider that keeps tokens
-    /// drops it, so that the next call gets another one. Does nothing by default.
+    /// Reports that the management API responded with 401 to this token.
+    ///
+    /// A provider that caches tokens drops it, so that the next request has another one. Does
+    /// nothing by default.
     fn invalidate(&self, token: &SecretString) {
-        let _nothing_is_kept = token;
+        let _unused = token;
     }
 }
 
@@ -53,11 +55,11 @@ impl IamToken for SecretString {
     }
 }
 
-/// Exchanges an IBM Cloud API key for IAM tokens, and keeps each until shortly before it expires,
-/// for a day at most. A token that the management API answers 401 to is dropped, at most once in
-/// ten seconds.
+/// Exchanges an IBM Cloud API key for IAM tokens.
 ///
-/// Cheap to clone; clones share the token.
+/// Caches a token until shortly before it expires, for at most a day. Drops a token to which the
+/// management API responds with 401, at most once per 10 seconds. Cheap to clone; clones share the
+/// token.
 #[derive(Clone)]
 pub struct IamApiKey(Arc<Inner>);
 
@@ -66,29 +68,29 @@ struct Inner {
     api_key: SecretString,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
-    kept: ArcSwapOption<Kept>,
-    /// Locked while a token is requested, so that calls at the same time make one exchange.
-    exchanges: Mutex<Exchanges>,
+    cached: ArcSwapOption<CachedToken>,
+    /// Locked while a token is requested, so that concurrent calls share one exchange.
+    exchange_state: Mutex<ExchangeState>,
 }
 
 #[derive(Default)]
-struct Exchanges {
-    /// When a token was last requested because the one before was answered 401.
+struct ExchangeState {
+    /// When a token was last requested because of a 401.
     replaced_at: Option<UnixTime>,
     /// The last exchange, if it failed.
     failure: Option<(UnixTime, Error)>,
 }
 
-struct Kept {
+struct CachedToken {
     token: SecretString,
     renew_at: UnixTime,
     expires_at: UnixTime,
-    /// It was answered 401.
+    /// Whether the management API responded with 401.
     is_rejected: AtomicBool,
 }
 
 impl IamApiKey {
-    /// An API key, exchanged at `https://iam.cloud.ibm.com/identity/token`.
+    /// Exchanges an API key at `https://iam.cloud.ibm.com/identity/token`.
     ///
     /// # Errors
     ///
@@ -104,8 +106,9 @@ impl IamApiKey {
         )
     }
 
-    /// An API key, exchanged at `url`, which may be plain `http` on loopback, through a
-    /// transport of your own.
+    /// Exchanges an API key at `url` with an explicit transport.
+    ///
+    /// The URL may be plain `http` on loopback.
     ///
     /// # Errors
     ///
@@ -128,80 +131,80 @@ impl IamApiKey {
             api_key,
             transport: Arc::new(transport),
             clock: Arc::new(clock),
-            kept: ArcSwapOption::empty(),
-            exchanges: Mutex::default(),
+            cached: ArcSwapOption::empty(),
+            exchange_state: Mutex::default(),
         })))
     }
 
     async fn current(&self) -> Result<SecretString, Error> {
-        let mut exchanges = self.0.exchanges.lock().await;
+        let mut exchange_state = self.0.exchange_state.lock().await;
         let now = self.0.clock.now();
-        let kept = self.0.kept.load_full();
-        let is_rejected = kept
+        let cached = self.0.cached.load_full();
+        let is_rejected = cached
             .as_ref()
-            .is_some_and(|kept| kept.is_rejected.load(Ordering::Relaxed));
-        let replaces = is_rejected && exchanges.may_replace(now);
-        if let Some(kept) = kept
+            .is_some_and(|cached| cached.is_rejected.load(Ordering::Relaxed));
+        let is_replacement = is_rejected && exchange_state.may_replace(now);
+        if let Some(cached) = cached
             .as_ref()
-            .filter(|kept| now < kept.renew_at && !replaces)
+            .filter(|cached| now < cached.renew_at && !is_replacement)
         {
-            return Ok(kept.token.clone());
+            return Ok(cached.token.clone());
         }
-        let failure = match exchanges.recent_failure(now) {
+        let failure = match exchange_state.recent_failure(now) {
             Some(failure) => failure,
-            None => match self.0.send(now).await {
+            None => match self.0.exchange(now).await {
                 Ok((token, lifetime)) => {
-                    exchanges.failure = None;
-                    exchanges.replaced_at = if replaces {
+                    exchange_state.failure = None;
+                    exchange_state.replaced_at = if is_replacement {
                         Some(now)
                     } else {
-                        exchanges.replaced_at
+                        exchange_state.replaced_at
                     };
                     self.0
-                        .kept
-                        .store(Some(Arc::new(Kept::new(&token, lifetime, now))));
+                        .cached
+                        .store(Some(Arc::new(CachedToken::new(&token, lifetime, now))));
                     return Ok(token);
                 }
                 Err(error) => {
-                    exchanges.failure = Some((now, error.clone()));
-                    exchanges.replaced_at = if replaces {
+                    exchange_state.failure = Some((now, error.clone()));
+                    exchange_state.replaced_at = if is_replacement {
                         Some(now)
                     } else {
-                        exchanges.replaced_at
+                        exchange_state.replaced_at
                     };
                     error
                 }
             },
         };
-        // Without another token the old one serves until it expires.
-        kept.filter(|kept| now < kept.expires_at)
-            .map(|kept| kept.token.clone())
+        // If the exchange failed, use the old token until it expires.
+        cached
+            .filter(|cached| now < cached.expires_at)
+            .map(|cached| cached.token.clone())
             .ok_or(failure)
     }
 }
 
-impl Kept {
+impl CachedToken {
     fn new(token: &SecretString, lifetime: Duration, now: UnixTime) -> Self {
         Self {
             token: token.clone(),
-            // A token of unknown or short life is used once.
-            renew_at: now.saturating_add(lifetime.saturating_sub(EARLY)),
+            // A token of unknown or short lifetime is used once.
+            renew_at: now.saturating_add(lifetime.saturating_sub(RENEWAL_LEAD)),
             expires_at: now.saturating_add(lifetime),
             is_rejected: AtomicBool::new(false),
         }
     }
 }
 
-impl Exchanges {
-    /// Whether no token was replaced in the last ten seconds: a server that refuses every token
-    /// causes no exchange for each call.
+impl ExchangeState {
+    /// Whether no token was replaced in the last 10 seconds, so that a server that rejects every
+    /// token does not cause an exchange for each call.
     fn may_replace(&self, now: UnixTime) -> bool {
         self.replaced_at
-            .is_none_or(|last| now < last || now.saturating_since(last) >= REJECTIONS_APART)
+            .is_none_or(|last| now < last || now.saturating_since(last) >= MIN_REPLACEMENT_INTERVAL)
     }
 
-    /// The error of an exchange that failed less than a second ago: calls that waited for it make
-    /// none each.
+    /// The error of an exchange that failed less than a second ago, which waiting calls share.
     fn recent_failure(&self, now: UnixTime) -> Option<Error> {
         let (at, error) = self.failure.as_ref()?;
         (*at == now).then(|| error.clone())
@@ -209,7 +212,7 @@ impl Exchanges {
 }
 
 impl Inner {
-    async fn send(&self, now: UnixTime) -> Result<(SecretString, Duration), Error> {
+    async fn exchange(&self, now: UnixTime) -> Result<(SecretString, Duration), Error> {
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", API_KEY_GRANT)
             .append_pair("apikey", self.api_key.expose_secret())
@@ -225,20 +228,25 @@ impl Inner {
             HeaderValue::from_static("application/x-www-form-urlencoded"),
         );
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        let answer = send(&*self.transport, Operation::TokenRequest, request, LIMITS).await?;
-        if !answer.status().is_success() {
+        let http_response =
+            send(&*self.transport, Operation::TokenRequest, request, LIMITS).await?;
+        if !http_response.status().is_success() {
             let mut secrets = Secrets::default();
             secrets.add(self.api_key.expose_secret());
-            return Err(
-                failure(Operation::TokenRequest, &answer, now, secrets).with_url(self.url.as_str())
-            );
+            return Err(error_response::from_response(
+                Operation::TokenRequest,
+                &http_response,
+                now,
+                secrets,
+            )
+            .with_url(self.url.as_str()));
         }
         let malformed = |reason: &str| {
             let error = Error::new(Operation::TokenRequest, ErrorKind::Malformed);
             error.with_url(self.url.as_str()).with_detail(reason)
         };
-        let granted = TokenResponse::parse(answer.body()).map_err(malformed)?;
-        Ok((granted.access_token, granted.lifetime.unwrap_or_default()))
+        let response = TokenResponse::parse(http_response.body()).map_err(malformed)?;
+        Ok((response.access_token, response.lifetime.unwrap_or_default()))
     }
 }
 
@@ -248,12 +256,12 @@ impl IamToken for IamApiKey {
     }
 
     fn invalidate(&self, token: &SecretString) {
-        let kept = self.0.kept.load();
-        let kept = kept
+        let cached = self.0.cached.load();
+        let cached = cached
             .as_ref()
-            .filter(|kept| kept.token.expose_secret() == token.expose_secret());
-        if let Some(kept) = kept {
-            kept.is_rejected.store(true, Ordering::Relaxed);
+            .filter(|cached| cached.token.expose_secret() == token.expose_secret());
+        if let Some(cached) = cached {
+            cached.is_rejected.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -270,11 +278,11 @@ impl fmt::Debug for IamApiKey {
 const IAM_TOKEN_URL: &str = "https://iam.cloud.ibm.com/identity/token";
 const API_KEY_GRANT: &str = "urn:ibm:params:oauth:grant-type:apikey";
 
-/// After a token was replaced because it was answered 401, none is replaced for so long.
-const REJECTIONS_APART: Duration = Duration::from_secs(10);
+/// Minimum time between two exchanges that 401 responses cause.
+const MIN_REPLACEMENT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long before its expiry a token is renewed.
-const EARLY: Duration = Duration::from_secs(60);
+const RENEWAL_LEAD: Duration = Duration::from_secs(60);
 const LIMITS: Limits = Limits {
     total: Duration::from_secs(10),
     max_body: 64 * 1024,

@@ -1,4 +1,4 @@
-//! The client of an App ID service instance's management API.
+//! The client of the App ID management API.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,38 +9,41 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::application::{
-    Application, ApplicationName, ApplicationType, Members, Role, ScopeName, Scopes,
+    Application, ApplicationJson, ApplicationName, ApplicationType, Role, ScopeName, ScopesJson,
 };
+use super::error_response;
 use super::iam::IamToken;
-use crate::clock::{Clock, SystemClock, UnixTime};
-use crate::error::{BoxError, ConfigError, Error, ErrorKind, OAuthError, Operation};
+use crate::clock::{Clock, SystemClock};
+use crate::error::{BoxError, ConfigError, Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Scope};
 use crate::redact::Secrets;
 #[cfg(feature = "reqwest")]
 use crate::transport::ReqwestTransport;
-use crate::transport::{Limits, Transport, retry_after, send};
+use crate::transport::{Limits, Transport, send};
 
-/// Registers applications with an App ID service instance, and looks after them.
+/// Registers and manages the applications of an App ID service instance.
 ///
-/// Each method is one request. Nothing is retried: a `POST` that was lost on its way back may
-/// have registered an application. After a 401 the next call has another IAM token
-/// ([`IamToken::invalidate`]). App ID takes 50 requests a second and then none for 30 s;
-/// its [`retry_after`](Error::retry_after) is in the error.
+/// Each method sends one request. Nothing is retried, because a `POST` whose response was lost may
+/// have registered an application. After a 401, the next call uses another IAM token
+/// ([`IamToken::invalidate`]). App ID allows 50 requests per second and then blocks for 30 s; the
+/// error has its [`retry_after`](Error::retry_after).
 ///
 /// Cheap to clone.
 ///
 /// # Errors
 ///
-/// All methods fail alike: [`ErrorKind::Refused`] if the server names an
-/// [`oauth_error`](Error::oauth_error) (its `error` or `error_code`),
-/// [`ErrorKind::Status`] if it answers otherwise than with success,
-/// [`ErrorKind::Malformed`] if the answer is not of the documented shape,
-/// [`ErrorKind::Configuration`] if a client id or the token cannot be sent, and the others of
-/// [`ErrorKind`] if no answer came. A failing [`IamToken`] shows as an error of
-/// [`Operation::TokenRequest`].
+/// All methods return the same errors:
+///
+/// - [`ErrorKind::Refused`] if the response has an [`oauth_error`](Error::oauth_error) (its `error`
+///   or `error_code`);
+/// - [`ErrorKind::Status`] for other error responses;
+/// - [`ErrorKind::Malformed`] if the response does not have the documented form;
+/// - [`ErrorKind::Configuration`] if a client id or the token cannot be sent;
+/// - the other variants of [`ErrorKind`] if there is no response.
+///
+/// An error of the [`IamToken`] has [`Operation::TokenRequest`].
 ///
 /// # Examples
 ///
@@ -50,7 +53,8 @@ use crate::transport::{Limits, Transport, retry_after, send};
 /// use tower_oauth::Endpoint;
 /// use tower_oauth::app_id::{ApplicationName, IamApiKey, ManagementClient, ScopeName};
 ///
-/// let url = "https://us-south.appid.cloud.ibm.com/management/v4/39a37f57-a227-4bfe-a044-93b6e6060b61";
+/// let tenant = "39a37f57-a227-4bfe-a044-93b6e6060b61";
+/// let url = format!("https://us-south.appid.cloud.ibm.com/management/v4/{tenant}");
 /// let iam = IamApiKey::new(std::env::var("IBMCLOUD_API_KEY")?)?;
 /// let management = ManagementClient::builder(Endpoint::new(url)?, iam).build()?;
 ///
@@ -72,20 +76,21 @@ struct Inner {
 }
 
 impl ManagementClient {
-    /// Starts with the base URL, `https://…/management/v4/{tenant}`, and the bearer token: a
-    /// [`SecretString`](secrecy::SecretString), an [`IamApiKey`](super::IamApiKey), or a provider
-    /// of your own.
+    /// Returns a builder with a base URL, `https://…/management/v4/{tenant}`, and a bearer token.
+    ///
+    /// The token is a [`SecretString`](secrecy::SecretString), an [`IamApiKey`](super::IamApiKey),
+    /// or another implementation of [`IamToken`].
     pub fn builder(management_url: Endpoint, iam: impl IamToken) -> ManagementClientBuilder {
         ManagementClientBuilder {
             url: management_url,
             iam: Arc::new(iam),
             clock: Arc::new(SystemClock),
-            timeout: TIMEOUT,
+            timeout: DEFAULT_TIMEOUT,
             allow_loopback_http: false,
         }
     }
 
-    /// A client with the defaults of the builder, on `transport`.
+    /// Creates a client with the defaults of the builder and this transport.
     ///
     /// # Errors
     ///
@@ -98,8 +103,7 @@ impl ManagementClient {
         Self::builder(management_url, iam).build_with(transport)
     }
 
-    /// Registers an application of the default type, a regular web application, which is the
-    /// one that gets a secret.
+    /// Registers an application of the default type, a regular web application with a secret.
     ///
     /// # Errors
     ///
@@ -130,41 +134,43 @@ impl ManagementClient {
             name: name.as_str(),
             application_type,
         };
-        let url = self.0.url_of(["applications"])?;
+        let url = self.0.endpoint(["applications"])?;
         self.0
-            .call::<Members>(Method::POST, &url, Some(json(&body)?), CREATED)
+            .call::<ApplicationJson>(Method::POST, &url, Some(json(&body)?), WRITE_STATUSES)
             .await?
-            .application(&url)
+            .into_application(&url)
     }
 
-    /// All registered applications.
+    /// Returns all registered applications.
     ///
     /// # Errors
     ///
     /// See [the type](Self#errors).
     pub async fn applications(&self) -> Result<Vec<Application>, Error> {
-        let url = self.0.url_of(["applications"])?;
-        let list: Applications = self.0.call(Method::GET, &url, None, FOUND).await?;
+        let url = self.0.endpoint(["applications"])?;
+        let list: Applications = self.0.call(Method::GET, &url, None, READ_STATUSES).await?;
         list.applications
             .into_iter()
-            .map(|members| members.application(&url))
+            .map(|members| members.into_application(&url))
             .collect()
     }
 
-    /// The application with this client id.
+    /// Returns the application with this client id.
     ///
     /// # Errors
     ///
     /// See [the type](Self#errors).
     pub async fn application(&self, client_id: &str) -> Result<Application, Error> {
-        let url = self.0.url_of(["applications", segment(client_id)?])?;
+        let url = self
+            .0
+            .endpoint(["applications", path_segment(client_id)?])?;
         self.0
-            .call::<Members>(Method::GET, &url, None, FOUND)
+            .call::<ApplicationJson>(Method::GET, &url, None, READ_STATUSES)
             .await?
-            .application(&url)
+            .into_application(&url)
     }
 
-    /// Gives an application another name.
+    /// Changes the name of an application.
     ///
     /// # Errors
     ///
@@ -178,27 +184,31 @@ impl ManagementClient {
             name: name.as_str(),
             application_type: None,
         };
-        let url = self.0.url_of(["applications", segment(client_id)?])?;
+        let url = self
+            .0
+            .endpoint(["applications", path_segment(client_id)?])?;
         self.0
-            .call::<Members>(Method::PUT, &url, Some(json(&body)?), CREATED)
+            .call::<ApplicationJson>(Method::PUT, &url, Some(json(&body)?), WRITE_STATUSES)
             .await?
-            .application(&url)
+            .into_application(&url)
     }
 
-    /// Deletes an application. Tokens that it has obtained stay valid until they expire.
+    /// Deletes an application. Its tokens stay valid until they expire.
     ///
     /// # Errors
     ///
     /// See [the type](Self#errors).
     pub async fn delete(&self, client_id: &str) -> Result<(), Error> {
-        let url = self.0.url_of(["applications", segment(client_id)?])?;
+        let url = self
+            .0
+            .endpoint(["applications", path_segment(client_id)?])?;
         self.0
-            .send(Method::DELETE, &url, None, DELETED)
+            .send(Method::DELETE, &url, None, DELETE_STATUSES)
             .await
-            .map(|_answer| ())
+            .map(|_response| ())
     }
 
-    /// The scopes that an application offers to others.
+    /// Returns the scopes that an application defines.
     ///
     /// # Errors
     ///
@@ -206,15 +216,16 @@ impl ManagementClient {
     pub async fn scopes(&self, client_id: &str) -> Result<Vec<Scope>, Error> {
         let url = self
             .0
-            .url_of(["applications", segment(client_id)?, "scopes"])?;
+            .endpoint(["applications", path_segment(client_id)?, "scopes"])?;
         self.0
-            .call::<Scopes>(Method::GET, &url, None, FOUND)
+            .call::<ScopesJson>(Method::GET, &url, None, READ_STATUSES)
             .await?
-            .scopes(&url)
+            .into_scopes(&url)
     }
 
-    /// Replaces the scopes of an application. One that is left out is taken from the roles
-    /// that hold it.
+    /// Replaces the scopes of an application.
+    ///
+    /// A scope that is removed is also removed from roles.
     ///
     /// # Errors
     ///
@@ -224,7 +235,7 @@ impl ManagementClient {
         client_id: &str,
         scopes: &[ScopeName],
     ) -> Result<Vec<Scope>, Error> {
-        let body = Scopes {
+        let body = ScopesJson {
             scopes: scopes
                 .iter()
                 .map(|scope| scope.as_str().to_owned())
@@ -232,14 +243,14 @@ impl ManagementClient {
         };
         let url = self
             .0
-            .url_of(["applications", segment(client_id)?, "scopes"])?;
+            .endpoint(["applications", path_segment(client_id)?, "scopes"])?;
         self.0
-            .call::<Scopes>(Method::PUT, &url, Some(json(&body)?), CREATED)
+            .call::<ScopesJson>(Method::PUT, &url, Some(json(&body)?), WRITE_STATUSES)
             .await?
-            .scopes(&url)
+            .into_scopes(&url)
     }
 
-    /// The roles of an application, which count in the client credentials flow only.
+    /// Returns the roles of an application, which apply to the client credentials grant only.
     ///
     /// # Errors
     ///
@@ -247,40 +258,40 @@ impl ManagementClient {
     pub async fn roles(&self, client_id: &str) -> Result<Vec<Role>, Error> {
         let url = self
             .0
-            .url_of(["applications", segment(client_id)?, "roles"])?;
+            .endpoint(["applications", path_segment(client_id)?, "roles"])?;
         self.0
-            .call::<Roles>(Method::GET, &url, None, FOUND)
+            .call::<RolesJson>(Method::GET, &url, None, READ_STATUSES)
             .await
             .map(|roles| roles.roles)
     }
 
-    /// Replaces the roles of an application with those of these ids.
+    /// Replaces the roles of an application with the roles of these ids.
     ///
     /// # Errors
     ///
     /// See [the type](Self#errors).
     pub async fn set_roles(&self, client_id: &str, role_ids: &[&str]) -> Result<Vec<Role>, Error> {
         let body = RoleIds {
-            roles: Ids { ids: role_ids },
+            roles: RoleIdList { ids: role_ids },
         };
         let url = self
             .0
-            .url_of(["applications", segment(client_id)?, "roles"])?;
+            .endpoint(["applications", path_segment(client_id)?, "roles"])?;
         self.0
-            .call::<Roles>(Method::PUT, &url, Some(json(&body)?), CREATED)
+            .call::<RolesJson>(Method::PUT, &url, Some(json(&body)?), WRITE_STATUSES)
             .await
             .map(|roles| roles.roles)
     }
 }
 
 impl Inner {
-    fn url_of<'a>(&self, segments: impl IntoIterator<Item = &'a str>) -> Result<Endpoint, Error> {
+    fn endpoint<'a>(&self, segments: impl IntoIterator<Item = &'a str>) -> Result<Endpoint, Error> {
         let mut url = self.url.url().clone();
-        // Fails only for URLs that cannot have a path, and an endpoint can.
+        // Fails only for URLs without a path; an endpoint has one.
         if let Ok(mut path) = url.path_segments_mut() {
             path.extend(segments);
         }
-        Endpoint::new(url).map_err(unusable)
+        Endpoint::new(url).map_err(invalid_setting)
     }
 
     async fn call<T: DeserializeOwned>(
@@ -290,8 +301,8 @@ impl Inner {
         body: Option<Bytes>,
         expected: &[StatusCode],
     ) -> Result<T, Error> {
-        let answer = self.send(method, url, body, expected).await?;
-        serde_json::from_slice(answer.body())
+        let response = self.send(method, url, body, expected).await?;
+        serde_json::from_slice(response.body())
             .map_err(|error| malformed(Operation::Management, &error).with_url(url.as_str()))
     }
 
@@ -305,7 +316,7 @@ impl Inner {
         let has_body = body.is_some();
         let mut request = Request::new(body.unwrap_or_default());
         *request.method_mut() = method;
-        *request.uri_mut() = url.to_uri().map_err(unusable)?;
+        *request.uri_mut() = url.to_uri().map_err(invalid_setting)?;
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         if has_body {
@@ -316,25 +327,28 @@ impl Inner {
         }
         let token = self.token().await?;
         headers.insert(header::AUTHORIZATION, bearer(&token)?);
-        let answer = send(
+        let response = send(
             &*self.transport,
             Operation::Management,
             request,
             self.limits,
         )
         .await?;
-        if expected.contains(&answer.status()) {
-            return Ok(answer);
+        if expected.contains(&response.status()) {
+            return Ok(response);
         }
-        if answer.status() == StatusCode::UNAUTHORIZED {
+        if response.status() == StatusCode::UNAUTHORIZED {
             self.iam.invalidate(&token);
         }
         let mut secrets = Secrets::default();
         secrets.add(token.expose_secret());
-        Err(
-            failure(Operation::Management, &answer, self.clock.now(), secrets)
-                .with_url(url.as_str()),
+        Err(error_response::from_response(
+            Operation::Management,
+            &response,
+            self.clock.now(),
+            secrets,
         )
+        .with_url(url.as_str()))
     }
 
     async fn token(&self) -> Result<SecretString, Error> {
@@ -354,9 +368,9 @@ impl Inner {
 fn bearer(token: &SecretString) -> Result<HeaderValue, Error> {
     let mut value =
         HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).map_err(|_| {
-            unusable(ConfigError::without_value(
+            invalid_setting(ConfigError::without_value(
                 "IAM token",
-                "cannot be sent in a header",
+                "must be a valid header value",
             ))
         })?;
     value.set_sensitive(true);
@@ -371,7 +385,7 @@ impl fmt::Debug for ManagementClient {
     }
 }
 
-/// Optional settings of a [`ManagementClient`].
+/// A builder of a [`ManagementClient`].
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ManagementClientBuilder {
@@ -383,26 +397,26 @@ pub struct ManagementClientBuilder {
 }
 
 impl ManagementClientBuilder {
-    /// Allows a plain `http` URL, which is possible on loopback only; for a development
-    /// authorization server. Off by default.
+    /// Allows a plain `http` URL on loopback, for a development authorization server. Off by
+    /// default.
     pub fn allow_loopback_http(mut self) -> Self {
         self.allow_loopback_http = true;
         self
     }
 
-    /// How long one request may take as a whole, and fetching its token as well. 10 s by default.
+    /// Sets the time limit of a request, and that of obtaining its token. Default: 10 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The clock against which a `Retry-After` date is read; the system's by default.
+    /// Sets the clock to which `Retry-After` dates are compared. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// A client on [`ReqwestTransport`].
+    /// Builds a client on [`ReqwestTransport`].
     ///
     /// # Errors
     ///
@@ -413,7 +427,7 @@ impl ManagementClientBuilder {
         self.build_with(ReqwestTransport::new()?)
     }
 
-    /// A client on `transport`.
+    /// Builds a client on `transport`.
     ///
     /// # Errors
     ///
@@ -437,14 +451,14 @@ impl ManagementClientBuilder {
             ));
         }
         Ok(ManagementClient(Arc::new(Inner {
-            // App ID answers two slashes in a row with 404.
+            // App ID responds to two slashes in a row with 404.
             url: Endpoint::new(url.as_str().trim_end_matches('/'))?,
             iam,
             transport: Arc::new(transport),
             clock,
             limits: Limits {
                 total: timeout,
-                max_body: MAX_BODY,
+                max_body: MAX_RESPONSE,
             },
         })))
     }
@@ -469,33 +483,33 @@ struct NewApplication<'a> {
 
 #[derive(Deserialize)]
 struct Applications {
-    applications: Vec<Members>,
+    applications: Vec<ApplicationJson>,
 }
 
 #[derive(Deserialize)]
-struct Roles {
+struct RolesJson {
     roles: Vec<Role>,
 }
 
 #[derive(Serialize)]
 struct RoleIds<'a> {
-    roles: Ids<'a>,
+    roles: RoleIdList<'a>,
 }
 
 #[derive(Serialize)]
-struct Ids<'a> {
+struct RoleIdList<'a> {
     ids: &'a [&'a str],
 }
 
-/// A client id as a segment of a path, where it is percent-encoded.
-fn segment(client_id: &str) -> Result<&str, Error> {
-    // RFC 6749 §A.1: VSCHAR. Segments of dots cannot be encoded, and change the path.
+/// Checks that a client id is usable as a path segment, which is then percent-encoded.
+fn path_segment(client_id: &str) -> Result<&str, Error> {
+    // RFC 6749 §A.1: VSCHAR. The segments `.` and `..` cannot be encoded, and change the path.
     let allowed = client_id.bytes().all(|b| matches!(b, 0x20..=0x7e));
     if client_id.is_empty() || !allowed || matches!(client_id, "." | "..") {
-        return Err(unusable(ConfigError::new(
+        return Err(invalid_setting(ConfigError::new(
             "client id",
             client_id,
-            "cannot stand in a path",
+            "must be a valid path segment",
         )));
     }
     Ok(client_id)
@@ -507,57 +521,28 @@ fn json(body: &impl Serialize) -> Result<Bytes, Error> {
     })
 }
 
-fn unusable(error: ConfigError) -> Error {
+fn invalid_setting(error: ConfigError) -> Error {
     Error::new(Operation::Management, ErrorKind::Configuration).with_source(error)
 }
 
-/// An answer that is not of its shape. serde_json's error may quote it, and with it a secret,
-/// so the place is all that is told.
+/// The error of a response that does not have the documented form. It has only line and column,
+/// because the error of serde_json may quote a secret.
 fn malformed(operation: Operation, error: &serde_json::Error) -> Error {
-    let place = format!(
+    let position = format!(
         "unexpected JSON at line {}, column {}",
         error.line(),
         error.column()
     );
-    Error::new(operation, ErrorKind::Malformed).with_source(BoxError::from(place))
+    Error::new(operation, ErrorKind::Malformed).with_source(BoxError::from(position))
 }
 
-/// The error of an answer that is not a success; `secrets` are those that were sent.
-pub(super) fn failure(
-    operation: Operation,
-    answer: &Response<Bytes>,
-    now: UnixTime,
-    secrets: Secrets,
-) -> Error {
-    let status = answer.status();
-    let said = said(answer.body(), secrets);
-    let kind = match &said {
-        Some(_) if status.is_client_error() => ErrorKind::Refused,
-        _ => ErrorKind::Status(status),
-    };
-    Error::new(operation, kind).with_response(status, said, retry_after(answer.headers(), now))
-}
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the server says in an error: App ID has `error` or `error_code`, IAM `errorCode`. In
-/// the wrong region the body is plain text, which says no more than the status.
-fn said(body: &[u8], mut secrets: Secrets) -> Option<OAuthError> {
-    let body: Value = serde_json::from_slice(body).ok()?;
-    let first = |keys: [&str; 3]| keys.into_iter().find_map(|key| body.get(key)?.as_str());
-    let code = first(["error", "error_code", "errorCode"])?;
-    secrets.add_members(&body);
-    Some(OAuthError::new(
-        code,
-        first(["error_description", "errorMessage", "message"]),
-        &secrets,
-    ))
-}
+/// About five times the size of 200 applications, the maximum of an instance.
+const MAX_RESPONSE: usize = 1 << 20;
 
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// 200 applications, the most that an instance has, come to a fifth of it.
-const MAX_BODY: usize = 1 << 20;
-
-const FOUND: &[StatusCode] = &[StatusCode::OK];
-/// The documentation and the service disagree about which of the two it is.
-const CREATED: &[StatusCode] = &[StatusCode::OK, StatusCode::CREATED];
-const DELETED: &[StatusCode] = &[StatusCode::OK, StatusCode::ACCEPTED, StatusCode::NO_CONTENT];
+const READ_STATUSES: &[StatusCode] = &[StatusCode::OK];
+/// The documentation and the service disagree about which of the two is used.
+const WRITE_STATUSES: &[StatusCode] = &[StatusCode::OK, StatusCode::CREATED];
+const DELETE_STATUSES: &[StatusCode] =
+    &[StatusCode::OK, StatusCode::ACCEPTED, StatusCode::NO_CONTENT];

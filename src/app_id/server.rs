@@ -1,57 +1,58 @@
-//! The authorization server that a binding speaks of: its URL, and what follows from it.
+//! The authorization server of a binding: its URL, version, tenant and issuer.
 
-use super::binding::Version;
 use super::sources::{URL_KEYS, Values};
+use super::version::Version;
 use crate::error::ConfigError;
 use crate::oauth::Endpoint;
 
-/// What the builder was told besides the URL.
-pub(super) struct Told {
+/// The settings of the builder, besides the URLs, that determine the server.
+pub(super) struct ExplicitSettings {
     pub(super) tenant_id: Option<String>,
     pub(super) version: Option<Version>,
 }
 
-impl Told {
-    pub(super) fn of_layers(self, layers: &[Values]) -> Result<Server, ConfigError> {
+impl ExplicitSettings {
+    pub(super) fn resolve(self, layers: &[Values]) -> Result<OAuthServer, ConfigError> {
         for layer in layers {
             if let Some((key, url)) = URL_KEYS
                 .into_iter()
                 .find_map(|key| Some((key, layer.get(key)?)))
             {
                 let setting = layer.setting(key);
-                let url = base_url(url).map_err(|error| error.for_setting(&setting))?;
-                return self.of_url(url, layers, Some(layer), &setting);
+                let url = normalized_base(url).map_err(|error| error.for_setting(&setting))?;
+                return self.resolve_oauth_url(url, layers, Some(layer), &setting);
             }
             if let Some(url) = layer.get("appidServiceEndpoint") {
                 let setting = layer.setting("appidServiceEndpoint");
-                let url = base_url(url).map_err(|error| error.for_setting(setting))?;
-                return self.of_endpoint(&url, layers, Some(layer));
+                let url = normalized_base(url).map_err(|error| error.for_setting(setting))?;
+                return self.resolve_service_endpoint(&url, layers, Some(layer));
             }
         }
         Err(
             match layers.iter().find_map(|layer| layer.source.as_deref()) {
                 Some(source) => ConfigError::without_value(
                     source,
-                    "holds neither `oauthServerUrl` nor `appidServiceEndpoint` with `version` and `tenantId`",
+                    "has neither `oauthServerUrl` nor `appidServiceEndpoint` with `version` and \
+                     `tenantId`",
                 ),
                 None => ConfigError::without_value(
                     "oauth_server_url",
-                    "is missing, and so is `service_endpoint`",
+                    "is missing: set it or `service_endpoint`",
                 ),
             },
         )
     }
 
-    /// The server at `url`, which stood in `from`; other words about it must not contradict.
-    pub(super) fn of_url(
+    /// The server at `url`, which was read from `from`. Other settings must not contradict the URL.
+    pub(super) fn resolve_oauth_url(
         self,
         url: Endpoint,
         layers: &[Values],
         from: Option<&Values>,
         setting: &str,
-    ) -> Result<Server, ConfigError> {
-        // Single variables only fill gaps, and a URL leaves none that they could fill.
-        let heard = || {
+    ) -> Result<OAuthServer, ConfigError> {
+        // Single variables only fill gaps, and a URL in a binding leaves none.
+        let applicable = || {
             layers.iter().filter(|layer| {
                 layer.source.is_some() || from.is_some_and(|from| std::ptr::eq(*layer, from))
             })
@@ -61,7 +62,7 @@ impl Told {
             .iter()
             .map(|tenant| ("tenant_id".to_owned(), tenant.as_str()))
             .chain(
-                heard()
+                applicable()
                     .filter_map(|layer| Some((layer.setting("tenantId"), layer.get("tenantId")?))),
             );
         let mut versions: Vec<(String, Version)> = self
@@ -69,18 +70,18 @@ impl Told {
             .map(|version| ("version".to_owned(), version))
             .into_iter()
             .collect();
-        for layer in heard().filter(|layer| layer.source.is_some()) {
+        for layer in applicable().filter(|layer| layer.source.is_some()) {
             versions.extend(
                 layer
                     .version()?
                     .map(|version| (layer.setting("version"), version)),
             );
         }
-        let Some((version, tenant_id)) = of_path(&url, setting)? else {
+        let Some((version, tenant_id)) = parse_path(&url, setting)? else {
             let missing = || {
                 ConfigError::without_value(
                     setting,
-                    "does not end in /oauth/v4/{tenantId}, and there is no `tenantId`",
+                    "must end in /oauth/v4/{tenantId} if `tenantId` is not set",
                 )
             };
             let (tenant_setting, tenant_id) = tenants.into_iter().next().ok_or_else(missing)?;
@@ -89,11 +90,11 @@ impl Told {
             let version = versions
                 .first()
                 .map_or(Version::V4, |(_, version)| *version);
-            return Ok(Server {
+            return Ok(OAuthServer {
                 url,
                 tenant_id,
                 version,
-                below: None,
+                prefix: None,
             });
         };
         check_tenant(setting, &tenant_id)?;
@@ -105,31 +106,31 @@ impl Told {
                 ));
             }
         }
-        for (version_setting, told) in versions {
-            if told != version {
+        for (version_setting, explicit) in versions {
+            if explicit != version {
                 return Err(ConfigError::new(
                     version_setting,
-                    told.to_string(),
+                    explicit.to_string(),
                     format!("contradicts the version in the path of {setting}"),
                 ));
             }
         }
-        Ok(Server::new(url, version, tenant_id))
+        Ok(OAuthServer::new(url, version, tenant_id))
     }
 
-    /// The server at `{endpoint}/oauth/v{version}/{tenant}`; the endpoint stood in `from`.
-    pub(super) fn of_endpoint(
+    /// The server at `{endpoint}/oauth/v{version}/{tenant}`. The endpoint was read from `from`.
+    pub(super) fn resolve_service_endpoint(
         self,
         endpoint: &Endpoint,
         layers: &[Values],
         from: Option<&Values>,
-    ) -> Result<Server, ConfigError> {
+    ) -> Result<OAuthServer, ConfigError> {
         let setting =
             |key: &str, name: &str| from.map_or_else(|| name.to_owned(), |from| from.setting(key));
         let missing = |key: &str, name: &str| {
             ConfigError::without_value(
                 setting(key, name),
-                "is missing, and the service endpoint needs it",
+                "must be set together with the service endpoint",
             )
         };
         let mut version = self.version;
@@ -152,41 +153,41 @@ impl Told {
             .ok_or_else(|| missing("tenantId", "tenant_id"))?;
         check_tenant(&tenant_setting, &tenant_id)?;
         let url = endpoint.join_path(&format!("oauth/v{version}/{tenant_id}"))?;
-        Ok(Server::new(url, version, tenant_id))
+        Ok(OAuthServer::new(url, version, tenant_id))
     }
 }
 
 /// The authorization server of one tenant.
-pub(super) struct Server {
+pub(super) struct OAuthServer {
     pub(super) url: Endpoint,
     pub(super) version: Version,
     pub(super) tenant_id: String,
-    /// What `/oauth/v4/{tenant}` stands below; `None` for a URL of another shape.
-    below: Option<String>,
+    /// The URL before `/oauth/v4/{tenant}`; `None` for a URL of another shape.
+    prefix: Option<String>,
 }
 
-impl Server {
+impl OAuthServer {
     fn new(url: Endpoint, version: Version, tenant_id: String) -> Self {
         let tail = format!("/oauth/v{version}/{tenant_id}");
-        let below = url.as_str().strip_suffix(&tail).map(str::to_owned);
+        let prefix = url.as_str().strip_suffix(&tail).map(str::to_owned);
         Self {
             url,
             version,
             tenant_id,
-            below,
+            prefix,
         }
     }
 
     /// The `iss` of version 4 tokens.
     pub(super) fn issuer(&self) -> String {
-        let Some(below) = &self.below else {
+        let Some(prefix) = &self.prefix else {
             return self.url.as_str().to_owned();
         };
         let host = self.url.url().host_str().unwrap_or_default();
-        // The service moved hosts, and tokens name the new one wherever they were asked for.
-        // The region is the label before `.bluemix.net`, as the Node SDK reads it.
+        // Tokens of the old hosts have the issuer of the new hosts. The region is the label before
+        // `.bluemix.net`, as in the Node SDK.
         let Some(old) = host.strip_suffix(".bluemix.net") else {
-            return format!("{below}/oauth/v4/{}", self.tenant_id);
+            return format!("{prefix}/oauth/v4/{}", self.tenant_id);
         };
         let region = match old.rsplit_once('.').map_or(old, |(_, region)| region) {
             "ng" => "us-south",
@@ -214,8 +215,8 @@ impl Server {
     }
 }
 
-/// An address without trailing slashes: App ID answers two slashes in a row with 404.
-pub(super) fn base_url(url: &str) -> Result<Endpoint, ConfigError> {
+/// Removes trailing slashes: App ID responds to two slashes in a row with 404.
+pub(super) fn normalized_base(url: &str) -> Result<Endpoint, ConfigError> {
     let url = Endpoint::new(url.trim_end_matches('/'))?;
     if url.url().query().is_some() {
         return Err(ConfigError::new(
@@ -227,9 +228,9 @@ pub(super) fn base_url(url: &str) -> Result<Endpoint, ConfigError> {
     Ok(url)
 }
 
-/// Version and tenant in a path that ends in `/oauth/v4/{tenant}`; `None` if nothing in it
-/// is called `oauth`.
-fn of_path(url: &Endpoint, setting: &str) -> Result<Option<(Version, String)>, ConfigError> {
+/// Parses version and tenant of a path that ends in `/oauth/v4/{tenant}`; `None` if it has no
+/// segment `oauth`.
+fn parse_path(url: &Endpoint, setting: &str) -> Result<Option<(Version, String)>, ConfigError> {
     let segments: Vec<&str> = url
         .url()
         .path_segments()
@@ -244,11 +245,11 @@ fn of_path(url: &Endpoint, setting: &str) -> Result<Option<(Version, String)>, C
     };
     let version = version.strip_prefix('v').and_then(Version::parse);
     let version =
-        version.ok_or_else(|| malformed("must name the version v3 or v4 after /oauth/"))?;
+        version.ok_or_else(|| malformed("must have the version v3 or v4 after /oauth/"))?;
     Ok(Some((version, (*tenant_id).to_owned())))
 }
 
-/// A tenant becomes a segment of paths, and must come out of them as it went in.
+/// Checks that a tenant is a path segment without percent-encoding.
 fn check_tenant(setting: &str, tenant_id: &str) -> Result<(), ConfigError> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
     if tenant_id.bytes().all(allowed) && !tenant_id.bytes().all(|b| b == b'.') {
@@ -256,6 +257,6 @@ fn check_tenant(setting: &str, tenant_id: &str) -> Result<(), ConfigError> {
     }
     Err(ConfigError::without_value(
         setting,
-        "must hold a tenant of letters, digits, `-`, `_`, `.` and `~`",
+        "must contain a tenant of letters, digits, `-`, `_`, `.` and `~`",
     ))
 }

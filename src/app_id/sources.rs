@@ -1,4 +1,4 @@
-//! The places that credentials are read from.
+//! The sources that credentials are read from.
 
 use std::fmt;
 use std::fs::File;
@@ -9,12 +9,12 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::binding::Version;
+use super::version::Version;
 use crate::error::ConfigError;
 
-/// What one source holds; never shown.
+/// The values of one source. No error shows them.
 pub(super) struct Values {
-    /// The variable or file; `None` for variables that bear the keys' own names.
+    /// The variable or file; `None` for variables named like the keys.
     pub(super) source: Option<String>,
     pub(super) found: Vec<(&'static str, String)>,
 }
@@ -26,14 +26,14 @@ impl Values {
         Self::from_object(source, &object)
     }
 
-    /// The credentials of the first service whose name fits, in the order of the text.
+    /// The credentials of the first service, in the order of the text, whose name matches.
     pub(super) fn from_services(
         source: &str,
         json: &str,
-        fits: fn(&str) -> bool,
+        matches: fn(&str) -> bool,
     ) -> Result<Option<Self>, ConfigError> {
-        let Members(services) = parse(source, json)?;
-        let Some((_, instances)) = services.into_iter().find(|(name, _)| fits(name)) else {
+        let OrderedMembers(services) = parse(source, json)?;
+        let Some((_, instances)) = services.into_iter().find(|(name, _)| matches(name)) else {
             return Ok(None);
         };
         let credentials = instances
@@ -42,7 +42,7 @@ impl Values {
         let Some(Value::Object(credentials)) = credentials else {
             return Err(ConfigError::without_value(
                 source,
-                "has an App ID service without credentials",
+                "has an App ID service without `credentials`",
             ));
         };
         Self::from_object(source, credentials).map(Some)
@@ -91,7 +91,7 @@ impl Values {
             let Some(text) = read(source, &path.join(key))? else {
                 continue;
             };
-            // Whoever makes a secret with an editor or `echo` adds a line end to it.
+            // Editors and `echo` append a line end.
             let text = text.trim_end_matches(['\r', '\n']);
             if !text.is_empty() {
                 values.found.push((key, text.to_owned()));
@@ -100,8 +100,8 @@ impl Values {
         if values.found.is_empty() {
             return Err(ConfigError::without_value(
                 source,
-                "names a folder without App ID credentials: neither `binding` nor `clientId`, `oauthServerUrl` \
-                 and the like",
+                "names a folder without App ID credentials: it has neither `binding` nor \
+                 `clientId`, `oauthServerUrl` and so on",
             ));
         }
         Ok(values)
@@ -114,7 +114,7 @@ impl Values {
             .map(|(_, text)| text.as_str())
     }
 
-    pub(super) fn tell_url(&self) -> bool {
+    pub(super) fn has_url(&self) -> bool {
         URL_KEYS
             .into_iter()
             .chain(["appidServiceEndpoint"])
@@ -128,7 +128,7 @@ impl Values {
             .transpose()
     }
 
-    /// How an error names one of the values.
+    /// The name of a value in errors.
     pub(super) fn setting(&self, key: &str) -> String {
         match &self.source {
             Some(source) => format!("{key} of {source}"),
@@ -137,34 +137,34 @@ impl Values {
     }
 }
 
-/// The members of a JSON object in the order of the text, which a map would lose.
-struct Members(Vec<(String, Value)>);
+/// The members of a JSON object in the order of the text, which a map does not preserve.
+struct OrderedMembers(Vec<(String, Value)>);
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de> Deserialize<'de> for OrderedMembers {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
+        struct MembersVisitor;
 
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Members;
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = OrderedMembers;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OrderedMembers, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
                     members.push(member);
                 }
-                Ok(Members(members))
+                Ok(OrderedMembers(members))
             }
         }
 
-        deserializer.deserialize_map(InOrder)
+        deserializer.deserialize_map(MembersVisitor)
     }
 }
 
-/// Parses JSON text; the error tells the place only, because serde_json's may quote the text.
+/// Parses JSON. The error has only line and column, because that of serde_json may quote the text.
 fn parse<'de, T: Deserialize<'de>>(source: &str, json: &'de str) -> Result<T, ConfigError> {
     serde_json::from_str(json).map_err(|error| {
         let reason = if error.is_data() {
@@ -183,7 +183,7 @@ fn parse<'de, T: Deserialize<'de>>(source: &str, json: &'de str) -> Result<T, Co
     })
 }
 
-/// Reads a file; `None` if there is none, and an entry that is a folder counts as none.
+/// Reads a file; `None` if it does not exist or is a folder.
 fn read(source: &str, path: &Path) -> Result<Option<String>, ConfigError> {
     let unreadable = |error: std::io::Error| {
         ConfigError::without_value(
@@ -213,7 +213,7 @@ fn read(source: &str, path: &Path) -> Result<Option<String>, ConfigError> {
     Ok(Some(text))
 }
 
-/// Node SDK: the name *starts with* one of these, in this case.
+/// As in the Node SDK, the name *starts with* one of these and is case-sensitive.
 pub(super) fn is_vcap_name(name: &str) -> bool {
     name.starts_with("AppID") || name.starts_with("AdvancedMobileAccess")
 }
@@ -233,10 +233,10 @@ pub(super) const BINDING_VARIABLES: [&str; 4] = [
     APPID_BINDING_FILE,
 ];
 
-/// How errors name JSON text that came from no variable.
+/// The name in errors of JSON text that was read from no variable.
 pub(super) const JSON: &str = "App ID credentials";
 
-/// The spelling of the management API first: it beats the other one.
+/// The spelling of the management API first: it takes precedence.
 pub(super) const URL_KEYS: [&str; 2] = ["oAuthServerUrl", "oauthServerUrl"];
 const KEYS: [&str; 9] = [
     "clientId",
@@ -259,5 +259,5 @@ pub(super) const SINGLE_VARIABLES: [&str; 7] = [
     "version",
 ];
 
-/// The most that a Kubernetes secret can hold.
+/// The maximum size of a Kubernetes secret.
 const MAX_FILE: u64 = 1 << 20;

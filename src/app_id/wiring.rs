@@ -1,4 +1,4 @@
-//! From a binding to the two ends.
+//! The resource server and the token manager of a binding.
 
 use super::Binding;
 use crate::client::{ClientCredentials, TokenManager, TokenManagerBuilder};
@@ -7,13 +7,12 @@ use crate::oauth::Audience;
 use crate::resource_server::{ResourceServer, ResourceServerBuilder, TrustedIssuer};
 
 impl Binding {
-    /// A resource server that accepts the tokens of this tenant which are meant for the
-    /// application of this binding.
+    /// Returns a builder of a resource server for the application of this binding.
     ///
-    /// Tokens of version 4 and 3 are accepted, and keys as App ID publishes them. A token of
-    /// another tenant is refused, and so is one without a string `scope`: every access token of App
-    /// ID has one, and no identity token does. The scope `appid_default` is not required, because a
-    /// client that requests scopes of its choice gets a token without it. Where it is wanted, add
+    /// It accepts tokens of version 4 and 3 with this tenant and this audience, and keys as App ID
+    /// publishes them. It rejects tokens without a string `scope`: every access token of App ID has
+    /// one, and no identity token does. The scope `appid_default` is not required, because a token
+    /// for explicitly requested scopes lacks it. To require it, add
     /// [`RequireScopeLayer::all(["appid_default"])`](crate::RequireScopeLayer).
     ///
     /// ```
@@ -21,7 +20,7 @@ impl Binding {
     ///
     /// let binding = Binding::from_json(
     ///     r#"{"clientId": "111c22c3-38ea-4de8-b5d4-338744d83b0f",
-    ///         "oauthServerUrl": "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227-4bfe-a044-93b6e6060b61"}"#,
+    ///         "oauthServerUrl": "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227"}"#,
     /// )?;
     /// let (resource_server, refresher) = binding.resource_server()?.build()?;
     /// # Ok::<(), tower_oauth::ConfigError>(())
@@ -29,19 +28,19 @@ impl Binding {
     ///
     /// # Errors
     ///
-    /// If the binding has no client id: then say whom the tokens are for with
-    /// [`resource_server_for`](Self::resource_server_for).
+    /// If the binding has no client id: use
+    /// [`resource_server_for`](Self::resource_server_for) instead.
     pub fn resource_server(&self) -> Result<ResourceServerBuilder, ConfigError> {
         let client_id = self.client_id().ok_or_else(|| {
             ConfigError::without_value(
                 "audience",
-                "is required: the App ID binding has no client id",
+                "must be set: the App ID binding has no client id",
             )
         })?;
         Ok(self.resource_server_for(Audience::new(client_id)?))
     }
 
-    /// A resource server that accepts the tokens of this tenant which are meant for `audience`.
+    /// Returns a builder of a resource server for this tenant and `audience`.
     pub fn resource_server_for(&self, audience: Audience) -> ResourceServerBuilder {
         let aliases = vec![self.v3_issuer().clone()];
         let issuer = TrustedIssuer::new(self.issuer().clone(), audience)
@@ -50,11 +49,11 @@ impl Binding {
         ResourceServer::from_issuer(issuer)
     }
 
-    /// A manager of this application's access token: what the Node SDK's
-    /// `getApplicationIdentityToken` does, with a cache.
+    /// Returns a builder of a token manager for this application.
     ///
-    /// Without further settings the token carries the scope `appid_default` and every scope that
-    /// was assigned to the application, and is meant for the application itself.
+    /// Corresponds to `getApplicationIdentityToken` of the Node SDK, with a cache. By default, the
+    /// token has the scope `appid_default` and every scope assigned to the application, and the
+    /// application itself as its audience.
     ///
     /// ```
     /// # async fn example() -> Result<(), tower_oauth::BoxError> {
@@ -73,7 +72,7 @@ impl Binding {
     /// If the binding has no client id or no secret.
     pub fn token_manager(&self) -> Result<TokenManagerBuilder, ConfigError> {
         let missing = |what: &str| {
-            ConfigError::without_value(what, "is required: the App ID binding has none")
+            ConfigError::without_value(what, "must be set: the App ID binding has none")
         };
         let client_id = self.client_id().ok_or_else(|| missing("client id"))?;
         let secret = self.secret().ok_or_else(|| missing("client secret"))?;

@@ -29,13 +29,30 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        AwaitingToken { wait: Wait<Result<AccessToken, Error>>, pending: Option<Box<Pending<S, B>>> },
+        AwaitingToken {
+            wait: Wait<Result<AccessToken, Error>>,
+            pending: Option<Box<Pending<S, B>>>,
+        },
         /// Awaits the readiness of the service for the first attempt.
-        AwaitingReady { token: AccessToken, pending: Option<Box<Pending<S, B>>> },
-        Calling { #[pin] future: S::Future, attempt: Option<Attempt<S, B>> },
-        AwaitingNewToken { wait: Wait<Option<AccessToken>>, rejected: Option<Box<RejectedAttempt<S, B>>> },
+        AwaitingReady {
+            token: AccessToken,
+            pending: Option<Box<Pending<S, B>>>,
+        },
+        Calling {
+            #[pin]
+            future: S::Future,
+            attempt: Option<Attempt<S, B>>,
+        },
+        AwaitingNewToken {
+            wait: Wait<Option<AccessToken>>,
+            rejected: Option<Box<RejectedAttempt<S, B>>>,
+        },
         /// Awaits the readiness of the service for the retry.
-        AwaitingRetryReady { token: AccessToken, tokens: TokenManager, retry: Option<Box<Retry<S, B>>> },
+        AwaitingRetryReady {
+            token: AccessToken,
+            tokens: TokenManager,
+            retry: Option<Box<Retry<S, B>>>,
+        },
     }
 }
 
@@ -97,8 +114,8 @@ impl<S, B> Attempt<S, B>
 where
     S: Service<Request<B>>,
 {
-    /// Replaces the rejected token. Returns the next state, or the response if the request cannot be
-    /// retried.
+    /// Replaces the rejected token. Returns the next state, or the response if the request cannot
+    /// be retried.
     fn on_rejection(self, response: S::Response) -> Result<State<S, B>, S::Response> {
         let Self {
             tokens,

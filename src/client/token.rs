@@ -64,7 +64,8 @@ impl AccessToken {
         self.0.expires_at
     }
 
-    /// The granted scopes, if the server sent them. It may omit them if they are the requested ones.
+    /// The granted scopes, if the server sent them. It may omit them if they are the requested
+    /// ones.
     #[must_use]
     pub fn scopes(&self) -> Option<&[Scope]> {
         self.0.scopes.as_deref()

@@ -110,8 +110,8 @@ impl TokenEndpoint {
         }
     }
 
-    /// Records the result of a token request. Returns whether the endpoint may have moved and should
-    /// be resolved again now.
+    /// Records the result of a token request. Returns whether the endpoint may have moved and
+    /// should be resolved again now.
     pub(super) fn record_result<T>(
         &mut self,
         resolved: &ResolvedEndpoint,

@@ -75,9 +75,9 @@ impl TokenManager {
     /// a failure that may mean that the endpoint has moved. If a later discovery fails, the last
     /// known endpoint is used.
     ///
-    /// If the issuer publishes no metadata (each well-known location answers 404), token requests go
-    /// to `{issuer}/token`, and the error of a failed request says that this URL is guessed.
-    /// Metadata of another issuer are an error of kind
+    /// If the issuer publishes no metadata (each well-known location responds with 404), token
+    /// requests go to `{issuer}/token`, and the error of a failed request says that this URL is
+    /// guessed. Metadata of another issuer are an error of kind
     /// [`IssuerMismatch`](ErrorKind::IssuerMismatch) that names both, and nothing is sent. Metadata
     /// that cannot be parsed, or that lack `token_endpoint`, are an error as well.
     ///
@@ -261,8 +261,8 @@ impl TokenManager {
     /// Waits for at most 5 seconds, or for
     /// [`request_timeout`](TokenManagerBuilder::request_timeout) if that is shorter. Returns `None`
     /// as soon as no successor can be expected in that time: the token request failed, a token was
-    /// replaced less than 10 seconds ago, or [`max_waiters`](TokenManagerBuilder::max_waiters) calls
-    /// wait already. The caller then has only the response of the resource server.
+    /// replaced less than 10 seconds ago, or [`max_waiters`](TokenManagerBuilder::max_waiters)
+    /// calls wait already. The caller then has only the response of the resource server.
     pub async fn replace(&self, token: &AccessToken) -> Option<AccessToken> {
         // Subscribe before invalidating, so that no result is missed.
         let mut results = self.0.results.clone();

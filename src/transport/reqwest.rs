@@ -19,15 +19,16 @@ use crate::oauth::is_forbidden_address;
 #[derive(Clone, Debug)]
 pub struct ReqwestTransport {
     client: reqwest::Client,
-    /// For plain `http`, which is allowed for loopback only. Ignores the proxies of the environment.
+    /// For plain `http`, which is allowed for loopback only. Ignores the proxies of the
+    /// environment.
     loopback: reqwest::Client,
 }
 
 impl ReqwestTransport {
     /// Creates a transport with the default settings.
     ///
-    /// Connecting takes at most 2 seconds. Redirects, cookies, and link-local and metadata addresses
-    /// are disabled.
+    /// Connecting takes at most 2 seconds. Redirects, cookies, and link-local and metadata
+    /// addresses are disabled.
     ///
     /// # Errors
     ///
@@ -38,9 +39,9 @@ impl ReqwestTransport {
 
     /// Creates a transport from a client builder: certificates, proxies, user agent.
     ///
-    /// Overrides two settings of the builder. Redirects are disabled, because one could send a fetch
-    /// of keys, or client credentials, to any server. Names are resolved by the system's resolver,
-    /// without link-local and metadata addresses: to use another resolver, see
+    /// Overrides two settings of the builder. Redirects are disabled, because one could send a
+    /// fetch of keys, or client credentials, to any server. Names are resolved by the system's
+    /// resolver, without link-local and metadata addresses: to use another resolver, see
     /// [`dangerous_from_builder_without_address_policy`][Self::dangerous_from_builder_without_address_policy].
     /// Addresses set with the builder's `resolve` are used as they are.
     ///
@@ -56,8 +57,8 @@ impl ReqwestTransport {
         )
     }
 
-    /// Like [`from_builder`](Self::from_builder), but with the resolver of the builder and **without
-    /// the address policy**.
+    /// Like [`from_builder`](Self::from_builder), but with the resolver of the builder and
+    /// **without the address policy**.
     ///
     /// Use it only if no attacker can make the resolver return the address of a cloud metadata
     /// service.
