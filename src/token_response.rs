@@ -1,6 +1,7 @@
-//! The successful response of a token endpoint, for the client credentials grant and for the
-//! exchange of an IAM API key ([RFC 6749
-//! §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)).
+//! The successful response of a token endpoint: of the client credentials grant, or of the exchange
+//! of an IAM API key.
+//!
+//! [RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1).
 
 use std::time::Duration;
 

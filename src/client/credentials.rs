@@ -36,7 +36,7 @@ pub struct ClientCredentials {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
     ClientSecretBasic,
-    ClientSecretBasicRaw,
+    BasicRaw,
     ClientSecretPost,
 }
 
@@ -56,7 +56,7 @@ impl ClientCredentials {
     /// Differs only for ids and secrets with characters other than letters, digits, `-`, `.`, `_`
     /// and `*`.
     pub fn client_secret_basic_raw(mut self) -> Self {
-        self.method = Method::ClientSecretBasicRaw;
+        self.method = Method::BasicRaw;
         self
     }
 
@@ -83,7 +83,7 @@ impl ClientCredentials {
                 "must not be empty",
             ));
         }
-        if self.method == Method::ClientSecretBasicRaw && self.id.contains(':') {
+        if self.method == Method::BasicRaw && self.id.contains(':') {
             // RFC 7617 §2: the user id ends at the first colon.
             return Err(ConfigError::new(
                 "client id",
@@ -108,7 +108,7 @@ impl ClientCredentials {
         let secret = self.secret.expose_secret();
         let pair = match self.method {
             Method::ClientSecretPost => return None,
-            Method::ClientSecretBasicRaw => format!("{}:{secret}", self.id),
+            Method::BasicRaw => format!("{}:{secret}", self.id),
             Method::ClientSecretBasic => {
                 let encode = |part: &str| {
                     let mut encoded =

@@ -1,4 +1,4 @@
-//! The token endpoint: a configured URL, or the one that the issuer's metadata names.
+//! The token endpoint: a configured URL, or a URL from the issuer's metadata.
 //!
 //! A discovered URL is discovered again after an hour, and after a token request whose failure may
 //! mean that the endpoint has moved. If discovery fails then, the last known URL is used: an outage
