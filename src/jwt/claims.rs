@@ -8,7 +8,9 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess
 
 use super::glance::{self, Plain};
 use super::header::{Header, Typ};
-use super::json::{Document, Name, Names, SizeLimits, Skip, has_long_number};
+use super::strict_json::{
+    ParseState, SizeLimits, StrKey, StrictIgnored, UniqueKeys, has_long_number,
+};
 use super::text::{Strings, Text, Texts, place};
 use super::{Algorithm, TokenError};
 use crate::clock::UnixTime;
@@ -87,7 +89,7 @@ impl<'a> Glance<'a> {
 #[derive(Debug)]
 pub(crate) struct Claims<'a> {
     payload: &'a str,
-    raw: Raw<'a>,
+    registered: RegisteredClaims<'a>,
 }
 
 impl<'a> Claims<'a> {
@@ -101,17 +103,17 @@ impl<'a> Claims<'a> {
         }
         let mut claims = Self {
             payload,
-            raw: Raw::default(),
+            registered: RegisteredClaims::default(),
         };
         let mut json = serde_json::Deserializer::from_str(payload);
-        let document = Document::new(payload, limits);
-        let visitor = RawVisitor {
-            document: &document,
-            raw: &mut claims.raw,
+        let state = ParseState::new(payload, limits);
+        let visitor = ClaimsVisitor {
+            state: &state,
+            registered: &mut claims.registered,
         };
         match visitor.deserialize(&mut json).and_then(|()| json.end()) {
             Ok(()) => Ok(claims),
-            Err(error) if error.is_data() => Err(document.defect(TokenError::InvalidClaims)),
+            Err(error) if error.is_data() => Err(state.error_or(TokenError::InvalidClaims)),
             Err(_) => Err(TokenError::Malformed),
         }
     }
@@ -119,13 +121,13 @@ impl<'a> Claims<'a> {
     /// As [`Glance::at`] has it, now that they have been read.
     pub(super) fn glance(&self) -> Glance<'_> {
         Glance {
-            issuer: self.raw.iss.as_deref().map(str::as_bytes),
-            expires_at: self.raw.exp.map(|date| date.0),
+            issuer: self.registered.iss.as_deref().map(str::as_bytes),
+            expires_at: self.registered.exp.map(|date| date.0),
         }
     }
 
     /// Every check that looks at claims; `now` comes from outside.
-    pub(super) fn check(
+    pub(super) fn validate(
         &self,
         header: &Header<'_>,
         policy: &ClaimsPolicy,
@@ -144,7 +146,7 @@ impl<'a> Claims<'a> {
             leeway,
             max_lifetime,
         } = policy;
-        let raw = &self.raw;
+        let registered = &self.registered;
         if !algorithms.contains(&header.algorithm) {
             return Err(TokenError::UnsupportedAlgorithm);
         }
@@ -155,17 +157,17 @@ impl<'a> Claims<'a> {
         }
         // RFC 7800: such a token is worth nothing without a proof of the key, and a Bearer
         // request has none. Whatever `cnf` holds.
-        if raw.has_confirmation {
+        if registered.has_confirmation {
             return Err(TokenError::MissingProofOfPossession);
         }
-        let claimed = raw.iss.as_deref().ok_or(TokenError::InvalidClaims)?;
+        let claimed = registered.iss.as_deref().ok_or(TokenError::InvalidClaims)?;
         if claimed != issuer.as_str()
             && !issuer_aliases.iter().any(|alias| alias.as_str() == claimed)
         {
             return Err(TokenError::UntrustedIssuer);
         }
         if let Some(expected) = tenant {
-            let named = match &raw.tenant {
+            let named = match &registered.tenant {
                 Some(tenant) => tenant.0.as_deref() == Some(expected),
                 // Without the claim the issuer has to say which tenant it is.
                 None => claimed.contains(expected.as_str()),
@@ -176,44 +178,53 @@ impl<'a> Claims<'a> {
         }
         // Tokens of the same issuer that are no access tokens: OpenID Connect Core §3.1.3.6,
         // Back-Channel Logout §2.4, and what Keycloak (`typ`) and Cognito (`token_use`) say.
-        if raw.is_other_token {
+        if registered.is_other_token {
             return Err(TokenError::UnexpectedTokenType);
         }
-        if *requires_scope && raw.scope.as_ref().is_none_or(Strings::is_array) {
+        if *requires_scope && registered.scope.as_ref().is_none_or(Strings::is_array) {
             return Err(TokenError::InvalidClaims);
         }
-        let audience = raw.aud.as_ref().ok_or(TokenError::InvalidClaims)?;
+        let audience = registered.aud.as_ref().ok_or(TokenError::InvalidClaims)?;
         if !audience
             .iter()
             .any(|named| audiences.iter().any(|own| own.as_str() == named))
         {
             return Err(TokenError::InvalidAudience);
         }
-        let expires_at = raw.exp.ok_or(TokenError::InvalidClaims)?.0;
+        let expires_at = registered.exp.ok_or(TokenError::InvalidClaims)?.0;
         if policy.is_expired(expires_at, now) {
             return Err(TokenError::Expired);
         }
         let latest = now.saturating_add(*leeway);
-        if [raw.nbf, raw.iat]
+        if [registered.nbf, registered.iat]
             .iter()
             .flatten()
             .any(|date| date.0 > latest)
         {
             return Err(TokenError::NotYetValid);
         }
-        if raw.nbf.is_some_and(|not_before| not_before.0 > expires_at) {
+        if registered
+            .nbf
+            .is_some_and(|not_before| not_before.0 > expires_at)
+        {
             return Err(TokenError::InvalidClaims);
         }
         if let Some(limit) = max_lifetime {
-            let issued_at = raw.iat.or(raw.nbf).ok_or(TokenError::InvalidClaims)?.0;
+            let issued_at = registered
+                .iat
+                .or(registered.nbf)
+                .ok_or(TokenError::InvalidClaims)?
+                .0;
             if expires_at.saturating_since(issued_at) > *limit {
                 return Err(TokenError::InvalidClaims);
             }
         }
         if *profile == TokenProfile::Rfc9068 {
             // RFC 9068 §2.2: these are required besides `iss`, `aud` and `exp`.
-            let complete =
-                raw.sub.is_some() && raw.client_id.is_some() && raw.iat.is_some() && raw.jti;
+            let complete = registered.sub.is_some()
+                && registered.client_id.is_some()
+                && registered.iat.is_some()
+                && registered.jti;
             if !complete {
                 return Err(TokenError::InvalidClaims);
             }
@@ -227,7 +238,7 @@ impl<'a> Claims<'a> {
 pub(crate) struct ValidatedToken<'a>(Header<'a>, Claims<'a>);
 
 impl<'a> ValidatedToken<'a> {
-    pub(super) fn vouched_for(header: Header<'a>, claims: Claims<'a>) -> Self {
+    pub(super) fn new(header: Header<'a>, claims: Claims<'a>) -> Self {
         Self(header, claims)
     }
 
@@ -238,27 +249,34 @@ impl<'a> ValidatedToken<'a> {
 
     /// What the rest of the crate asks of them, without a hold on the payload.
     pub(crate) fn summary(&self, subject_is_client: bool) -> Summary {
-        let Claims { payload, raw } = &self.1;
+        let Claims {
+            payload,
+            registered,
+        } = &self.1;
         let of_an_app = || {
-            raw.amr.as_ref().is_some_and(|amr| {
+            registered.amr.as_ref().is_some_and(|amr| {
                 amr.iter()
                     .any(|method| method == "appid_client_credentials")
             })
         };
-        let client_id = raw.client_id.as_ref().or(raw.azp.as_ref());
+        let client_id = registered.client_id.as_ref().or(registered.azp.as_ref());
         let client_id = client_id.or_else(|| {
-            raw.sub
+            registered
+                .sub
                 .as_ref()
                 .filter(|_| subject_is_client && of_an_app())
         });
         let date = |date: Option<NumericDate>| date.map_or(UnixTime::from_secs(0), |date| date.0);
         Summary {
-            subject: place(payload, raw.sub.as_ref()),
+            subject: place(payload, registered.sub.as_ref()),
             client_id: place(payload, client_id),
-            audience: Texts::of(payload, raw.aud.as_ref()),
-            scopes: Texts::of(payload, raw.scope.as_ref().or(raw.scp.as_ref())),
-            expires_at: date(raw.exp),
-            not_before: date(raw.nbf).max(date(raw.iat)),
+            audience: Texts::of(payload, registered.aud.as_ref()),
+            scopes: Texts::of(
+                payload,
+                registered.scope.as_ref().or(registered.scp.as_ref()),
+            ),
+            expires_at: date(registered.exp),
+            not_before: date(registered.nbf).max(date(registered.iat)),
         }
     }
 }
@@ -278,7 +296,7 @@ pub(crate) struct Summary {
 }
 
 #[derive(Debug, Default)]
-struct Raw<'a> {
+struct RegisteredClaims<'a> {
     iss: Option<Cow<'a, str>>,
     sub: Option<Cow<'a, str>>,
     aud: Option<Strings<'a>>,
@@ -290,19 +308,19 @@ struct Raw<'a> {
     azp: Option<Cow<'a, str>>,
     scope: Option<Strings<'a>>,
     scp: Option<Strings<'a>>,
-    tenant: Option<Lenient<'a>>,
+    tenant: Option<StringOrIgnored<'a>>,
     amr: Option<Strings<'a>>,
     has_confirmation: bool,
     is_other_token: bool,
 }
 
 /// Fills in what it is given: it is too large to be handed from one to the other.
-struct RawVisitor<'d, 'a, 'r> {
-    document: &'d Document<'a>,
-    raw: &'r mut Raw<'a>,
+struct ClaimsVisitor<'d, 'a, 'r> {
+    state: &'d ParseState<'a>,
+    registered: &'r mut RegisteredClaims<'a>,
 }
 
-impl<'de> DeserializeSeed<'de> for RawVisitor<'_, 'de, '_> {
+impl<'de> DeserializeSeed<'de> for ClaimsVisitor<'_, 'de, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -310,7 +328,7 @@ impl<'de> DeserializeSeed<'de> for RawVisitor<'_, 'de, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for RawVisitor<'_, 'de, '_> {
+impl<'de> Visitor<'de> for ClaimsVisitor<'_, 'de, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -318,119 +336,122 @@ impl<'de> Visitor<'de> for RawVisitor<'_, 'de, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let document = self.document;
-        let mut names = Names::of(document);
-        let strings = StringsSeed(document);
-        while let Some(Name(name)) = map.next_key()? {
-            match &*name {
-                "iss" => self.raw.iss = Some(map.next_value::<Name<'de>>()?.0),
-                "sub" => self.raw.sub = Some(map.next_value::<Name<'de>>()?.0),
-                "aud" => self.raw.aud = Some(map.next_value_seed(strings)?),
-                "exp" => self.raw.exp = Some(map.next_value()?),
-                "nbf" => self.raw.nbf = Some(map.next_value()?),
-                "iat" => self.raw.iat = Some(map.next_value()?),
-                "jti" => self.raw.jti = map.next_value::<Name<'de>>().map(|_| true)?,
-                "client_id" => self.raw.client_id = Some(map.next_value::<Name<'de>>()?.0),
-                "azp" => self.raw.azp = Some(map.next_value::<Name<'de>>()?.0),
-                "scope" => self.raw.scope = Some(map.next_value_seed(strings)?),
-                "scp" => self.raw.scp = Some(map.next_value_seed(strings)?),
-                "tenant" => self.raw.tenant = Some(map.next_value_seed(Lenient::seed(document))?),
-                "amr" => self.raw.amr = Some(map.next_value_seed(strings)?),
+        let state = self.state;
+        let mut keys = UniqueKeys::new(state);
+        let strings = StringsSeed(state);
+        while let Some(StrKey(key)) = map.next_key()? {
+            match &*key {
+                "iss" => self.registered.iss = Some(map.next_value::<StrKey<'de>>()?.0),
+                "sub" => self.registered.sub = Some(map.next_value::<StrKey<'de>>()?.0),
+                "aud" => self.registered.aud = Some(map.next_value_seed(strings)?),
+                "exp" => self.registered.exp = Some(map.next_value()?),
+                "nbf" => self.registered.nbf = Some(map.next_value()?),
+                "iat" => self.registered.iat = Some(map.next_value()?),
+                "jti" => self.registered.jti = map.next_value::<StrKey<'de>>().map(|_| true)?,
+                "client_id" => self.registered.client_id = Some(map.next_value::<StrKey<'de>>()?.0),
+                "azp" => self.registered.azp = Some(map.next_value::<StrKey<'de>>()?.0),
+                "scope" => self.registered.scope = Some(map.next_value_seed(strings)?),
+                "scp" => self.registered.scp = Some(map.next_value_seed(strings)?),
+                "tenant" => {
+                    self.registered.tenant =
+                        Some(map.next_value_seed(StringOrIgnored::seed(state))?)
+                }
+                "amr" => self.registered.amr = Some(map.next_value_seed(strings)?),
                 "cnf" => {
-                    map.next_value_seed(Skip::top_level(document))?;
-                    self.raw.has_confirmation = true;
+                    map.next_value_seed(StrictIgnored::top_level(state))?;
+                    self.registered.has_confirmation = true;
                 }
                 "typ" => {
-                    let typ = map.next_value_seed(Lenient::seed(document))?.0;
-                    self.raw.is_other_token |= matches!(
+                    let typ = map.next_value_seed(StringOrIgnored::seed(state))?.0;
+                    self.registered.is_other_token |= matches!(
                         typ.as_deref(),
                         Some("ID" | "Refresh" | "Offline" | "Logout")
                     );
                 }
                 "token_use" => {
-                    let token_use = map.next_value_seed(Lenient::seed(document))?.0;
-                    self.raw.is_other_token |= token_use.as_deref() == Some("id");
+                    let token_use = map.next_value_seed(StringOrIgnored::seed(state))?.0;
+                    self.registered.is_other_token |= token_use.as_deref() == Some("id");
                 }
                 "at_hash" | "c_hash" | "events" => {
-                    map.next_value_seed(Skip::top_level(document))?;
-                    self.raw.is_other_token = true;
+                    map.next_value_seed(StrictIgnored::top_level(state))?;
+                    self.registered.is_other_token = true;
                 }
-                _ => map.next_value_seed(Skip::top_level(document))?,
+                _ => map.next_value_seed(StrictIgnored::top_level(state))?,
             }
-            names.note(name)?;
+            keys.insert(key)?;
         }
-        names.finish()
+        keys.check()
     }
 }
 
 /// A string, or some other value, which is not looked at: of claims that are private to some
 /// issuers, and so mean nothing in the tokens of others.
 #[derive(Debug)]
-struct Lenient<'a>(Option<Cow<'a, str>>);
+struct StringOrIgnored<'a>(Option<Cow<'a, str>>);
 
-struct LenientSeed<'d, 'de>(Skip<'d, 'de>);
+struct StringOrIgnoredSeed<'d, 'de>(StrictIgnored<'d, 'de>);
 
-impl Lenient<'_> {
-    fn seed<'d, 'de>(document: &'d Document<'de>) -> LenientSeed<'d, 'de> {
-        LenientSeed(Skip::top_level(document))
+impl StringOrIgnored<'_> {
+    fn seed<'d, 'de>(state: &'d ParseState<'de>) -> StringOrIgnoredSeed<'d, 'de> {
+        StringOrIgnoredSeed(StrictIgnored::top_level(state))
     }
 }
 
-impl<'de> DeserializeSeed<'de> for LenientSeed<'_, 'de> {
-    type Value = Lenient<'de>;
+impl<'de> DeserializeSeed<'de> for StringOrIgnoredSeed<'_, 'de> {
+    type Value = StringOrIgnored<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for LenientSeed<'_, 'de> {
-    type Value = Lenient<'de>;
+impl<'de> Visitor<'de> for StringOrIgnoredSeed<'_, 'de> {
+    type Value = StringOrIgnored<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
     fn visit_borrowed_str<E>(self, string: &'de str) -> Result<Self::Value, E> {
-        Ok(Lenient(Some(Cow::Borrowed(string))))
+        Ok(StringOrIgnored(Some(Cow::Borrowed(string))))
     }
 
     fn visit_str<E>(self, string: &str) -> Result<Self::Value, E> {
-        Ok(Lenient(Some(Cow::Owned(string.to_owned()))))
+        Ok(StringOrIgnored(Some(Cow::Owned(string.to_owned()))))
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Lenient(None))
+        Ok(StringOrIgnored(None))
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Lenient(None))
+        Ok(StringOrIgnored(None))
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(Lenient(None))
+        Ok(StringOrIgnored(None))
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Lenient(None))
+        Ok(StringOrIgnored(None))
     }
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Lenient(None))
+        Ok(StringOrIgnored(None))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        self.0.visit_seq(seq).map(|()| Lenient(None))
+        self.0.visit_seq(seq).map(|()| StringOrIgnored(None))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        self.0.visit_map(map).map(|()| Lenient(None))
+        self.0.visit_map(map).map(|()| StringOrIgnored(None))
     }
 }
 
 /// Reads a string or an array of strings.
 #[derive(Clone, Copy)]
-struct StringsSeed<'d, 'a>(&'d Document<'a>);
+struct StringsSeed<'d, 'a>(&'d ParseState<'a>);
 
 impl<'de> DeserializeSeed<'de> for StringsSeed<'_, 'de> {
     type Value = Strings<'de>;
@@ -462,7 +483,7 @@ impl<'de> Visitor<'de> for StringsSeed<'_, 'de> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut strings = Strings::array();
         let mut left = self.0.max_strings();
-        while let Some(Name(one)) = seq.next_element()? {
+        while let Some(StrKey(one)) = seq.next_element()? {
             left = left.checked_sub(1).ok_or_else(|| self.0.too_many())?;
             strings.push(self.0.text(), one);
         }

@@ -26,16 +26,16 @@ pub(crate) struct Segments<'t> {
 impl<'t> Segments<'t> {
     /// Splits a token at its two dots; nothing is decoded or copied.
     pub(crate) fn split(token: &'t [u8]) -> Result<Self, TokenError> {
-        let (header, rest) = at_dot(token).ok_or(TokenError::Malformed)?;
-        let (payload, signature) = at_dot(rest).ok_or(TokenError::Malformed)?;
+        let (header, rest) = split_at_dot(token).ok_or(TokenError::Malformed)?;
+        let (payload, signature) = split_at_dot(rest).ok_or(TokenError::Malformed)?;
         let signing_input = token
             .get(..header.len() + 1 + payload.len())
             .ok_or(TokenError::Malformed)?;
-        let has_more_parts = at_dot(signature).is_some();
+        let has_fourth_part = split_at_dot(signature).is_some();
         if header.is_empty()
             || signature.is_empty()
             || signature.len() > MAX_SIGNATURE
-            || has_more_parts
+            || has_fourth_part
         {
             return Err(TokenError::Malformed);
         }
@@ -52,7 +52,7 @@ impl<'t> Segments<'t> {
 }
 
 /// What is before the first dot, and what is behind it.
-fn at_dot(text: &[u8]) -> Option<(&[u8], &[u8])> {
+fn split_at_dot(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let dot = memchr::memchr(b'.', text)?;
     Some((text.get(..dot)?, text.get(dot + 1..)?))
 }
@@ -168,10 +168,10 @@ mod tests {
             );
             for at in 0..encoded.len().min(100) {
                 for wrong in ["=", "+", "/", " ", "\n", "\0", ".", "\u{7f}"] {
-                    let mut spoiled = encoded.clone();
-                    spoiled.replace_range(at..=at, wrong);
+                    let mut altered = encoded.clone();
+                    altered.replace_range(at..=at, wrong);
                     assert!(
-                        DecodedSignature::new().decode(spoiled.as_bytes()).is_err(),
+                        DecodedSignature::new().decode(altered.as_bytes()).is_err(),
                         "{len} {at} {wrong:?}"
                     );
                 }

@@ -10,7 +10,7 @@ use memchr::memchr2;
 
 /// So many members, and strings of one array, are looked at: more would cost what a look is to
 /// save.
-const MOST: usize = 32;
+const MAX_ITEMS: usize = 32;
 
 /// A value that can be told at a glance. Whether text is UTF-8 is not asked.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(super) enum Plain<'j> {
 /// The members that an object begins with, in their order.
 pub(super) fn members(json: &[u8]) -> impl Iterator<Item = (&[u8], Plain<'_>)> {
     let mut rest = json;
-    (0..MOST).map_while(move |_| {
+    (0..MAX_ITEMS).map_while(move |_| {
         let (b'{' | b',', member) = rest.split_first()? else {
             return None;
         };
@@ -78,7 +78,7 @@ fn texts(json: &[u8]) -> Option<&[u8]> {
     if let Some(rest) = json.strip_prefix(b"]") {
         return Some(rest);
     }
-    for _ in 0..MOST {
+    for _ in 0..MAX_ITEMS {
         let (_, rest) = text(json)?;
         match rest.strip_prefix(b",") {
             Some(next) => json = next,
@@ -91,7 +91,7 @@ fn texts(json: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::super::claims::{Claims, Glance};
-    use super::super::json::SizeLimits;
+    use super::super::strict_json::SizeLimits;
     use super::*;
 
     fn seen(json: &str) -> Vec<(&str, Plain<'_>)> {
@@ -154,12 +154,12 @@ mod tests {
     #[test]
     fn only_so_many_are_looked_at() {
         assert_eq!(
-            seen(&format!("{{{}}}", r#""":1,"#.repeat(MOST + 9))).len(),
-            MOST
+            seen(&format!("{{{}}}", r#""":1,"#.repeat(MAX_ITEMS + 9))).len(),
+            MAX_ITEMS
         );
         let array = |len| format!(r#"{{"a":[{}"x"],"b":1}}"#, r#""","#.repeat(len - 1));
-        assert_eq!(seen(&array(MOST)).len(), 2);
-        assert_eq!(seen(&array(MOST + 1)), []);
+        assert_eq!(seen(&array(MAX_ITEMS)).len(), 2);
+        assert_eq!(seen(&array(MAX_ITEMS + 1)), []);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
 use super::glance::{self, Plain};
-use super::json::{Document, Name, Names, SizeLimits, Skip};
+use super::strict_json::{ParseState, SizeLimits, StrKey, StrictIgnored, UniqueKeys};
 use super::{Algorithm, TokenError};
 
 /// A key identifier has at most this many bytes.
@@ -65,8 +65,8 @@ impl Typ {
 impl<'a> Header<'a> {
     /// Reads a decoded header, strictly and once.
     pub(crate) fn parse(json: &'a [u8]) -> Result<Self, TokenError> {
-        let at_a_glance = glance::members(json).find(|(name, _)| *name == b"alg");
-        if let Some((_, Plain::Text(alg))) = at_a_glance
+        let prescanned_alg = glance::members(json).find(|(name, _)| *name == b"alg");
+        if let Some((_, Plain::Text(alg))) = prescanned_alg
             && std::str::from_utf8(alg)
                 .ok()
                 .and_then(Algorithm::from_name)
@@ -76,27 +76,28 @@ impl<'a> Header<'a> {
         }
         // Looked at as a whole: else each of its strings would be.
         let json = std::str::from_utf8(json).map_err(|_| TokenError::Malformed)?;
-        let document = Document::new(json, SizeLimits::DEFAULT);
+        let state = ParseState::new(json, SizeLimits::DEFAULT);
         let mut reader = serde_json::Deserializer::from_str(json);
-        let raw = RawVisitor(&document)
+        let members = HeaderVisitor(&state)
             .deserialize(&mut reader)
-            .and_then(|raw| reader.end().map(|()| raw));
-        let raw: Raw<'a> = raw.map_err(|_| document.defect(TokenError::Malformed))?;
-        let algorithm = raw
+            .and_then(|members| reader.end().map(|()| members));
+        let members: HeaderMembers<'a> =
+            members.map_err(|_| state.error_or(TokenError::Malformed))?;
+        let algorithm = members
             .alg
             .and_then(|alg| Algorithm::from_name(&alg))
             .ok_or(TokenError::UnsupportedAlgorithm)?;
         // RFC 7515 §4.1.11: an extension that is not understood makes the token invalid, and
         // none is understood. `b64` (RFC 7797) and `zip` change what was signed, `enc` makes
         // it a JWE, `cty` a token within a token.
-        if raw.forbidden {
+        if members.forbidden {
             return Err(TokenError::Malformed);
         }
-        let key_id = match raw.kid {
+        let key_id = match members.kid {
             None => None,
             Some(kid) => Some(KeyId::new(kid).ok_or(TokenError::Malformed)?),
         };
-        let typ = raw.typ.map_or(Typ::Absent, |typ| Typ::from_name(&typ));
+        let typ = members.typ.map_or(Typ::Absent, |typ| Typ::from_name(&typ));
         Ok(Self {
             algorithm,
             key_id,
@@ -149,49 +150,49 @@ impl CachedHeader {
 }
 
 #[derive(Default)]
-struct Raw<'a> {
+struct HeaderMembers<'a> {
     alg: Option<Cow<'a, str>>,
     kid: Option<Cow<'a, str>>,
     typ: Option<Cow<'a, str>>,
     forbidden: bool,
 }
 
-struct RawVisitor<'d, 'a>(&'d Document<'a>);
+struct HeaderVisitor<'d, 'a>(&'d ParseState<'a>);
 
-impl<'de> DeserializeSeed<'de> for RawVisitor<'_, 'de> {
-    type Value = Raw<'de>;
+impl<'de> DeserializeSeed<'de> for HeaderVisitor<'_, 'de> {
+    type Value = HeaderMembers<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for RawVisitor<'_, 'de> {
-    type Value = Raw<'de>;
+impl<'de> Visitor<'de> for HeaderVisitor<'_, 'de> {
+    type Value = HeaderMembers<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JOSE header")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut raw = Raw::default();
-        let Self(document) = self;
-        let mut names = Names::of(document);
-        while let Some(Name(name)) = map.next_key()? {
-            match &*name {
-                "alg" => raw.alg = Some(map.next_value::<Name<'de>>()?.0),
-                "kid" => raw.kid = Some(map.next_value::<Name<'de>>()?.0),
-                "typ" => raw.typ = Some(map.next_value::<Name<'de>>()?.0),
+        let mut members = HeaderMembers::default();
+        let Self(state) = self;
+        let mut keys = UniqueKeys::new(state);
+        while let Some(StrKey(key)) = map.next_key()? {
+            match &*key {
+                "alg" => members.alg = Some(map.next_value::<StrKey<'de>>()?.0),
+                "kid" => members.kid = Some(map.next_value::<StrKey<'de>>()?.0),
+                "typ" => members.typ = Some(map.next_value::<StrKey<'de>>()?.0),
                 "b64" | "crit" | "cty" | "enc" | "zip" => {
-                    map.next_value_seed(Skip::top_level(document))?;
-                    raw.forbidden = true;
+                    map.next_value_seed(StrictIgnored::top_level(state))?;
+                    members.forbidden = true;
                 }
-                _ => map.next_value_seed(Skip::top_level(document))?,
+                _ => map.next_value_seed(StrictIgnored::top_level(state))?,
             }
-            names.note(name)?;
+            keys.insert(key)?;
         }
-        names.finish()?;
-        Ok(raw)
+        keys.check()?;
+        Ok(members)
     }
 }
 
@@ -199,7 +200,7 @@ impl<'de> Visitor<'de> for RawVisitor<'_, 'de> {
 mod tests {
     use super::*;
 
-    fn defect(json: &str) -> TokenError {
+    fn error(json: &str) -> TokenError {
         Header::parse(json.as_bytes()).expect_err(json)
     }
 
@@ -226,7 +227,7 @@ mod tests {
             r#""cty":"JWT""#,
         ] {
             assert_eq!(
-                defect(&format!(r#"{{"alg":"RS256",{member}}}"#)),
+                error(&format!(r#"{{"alg":"RS256",{member}}}"#)),
                 TokenError::Malformed,
                 "{member}"
             );
@@ -236,15 +237,15 @@ mod tests {
     #[test]
     fn duplicates_are_refused_even_behind_escapes() {
         assert_eq!(
-            defect(r#"{"alg":"RS256","alg":"RS256"}"#),
+            error(r#"{"alg":"RS256","alg":"RS256"}"#),
             TokenError::Malformed
         );
         assert_eq!(
-            defect(r#"{"alg":"RS256","\u0061lg":"ES256"}"#),
+            error(r#"{"alg":"RS256","\u0061lg":"ES256"}"#),
             TokenError::Malformed
         );
         assert_eq!(
-            defect(r#"{"alg":"RS256","x":1,"x":1}"#),
+            error(r#"{"alg":"RS256","x":1,"x":1}"#),
             TokenError::Malformed
         );
     }
@@ -256,7 +257,7 @@ mod tests {
             "[".repeat(40),
             "]".repeat(40)
         );
-        assert_eq!(defect(&deep), TokenError::Malformed);
+        assert_eq!(error(&deep), TokenError::Malformed);
         let shallow = format!(
             r#"{{"alg":"RS256","x":{}{}}}"#,
             "[".repeat(20),
@@ -265,7 +266,7 @@ mod tests {
         assert!(Header::parse(shallow.as_bytes()).is_ok());
         let many: Vec<String> = (0..300).map(|i| format!(r#""m{i}":0"#)).collect();
         assert_eq!(
-            defect(&format!(r#"{{"alg":"RS256",{}}}"#, many.join(","))),
+            error(&format!(r#"{{"alg":"RS256",{}}}"#, many.join(","))),
             TokenError::TooManyMembers
         );
     }

@@ -14,9 +14,9 @@ mod claims;
 mod compact;
 mod glance;
 mod header;
-mod json;
-mod signature;
+mod strict_json;
 mod text;
+mod verification_key;
 
 pub use self::algorithm::Algorithm;
 pub use self::claims::TokenProfile;
@@ -24,9 +24,9 @@ pub(crate) use self::claims::{Claims, ClaimsPolicy, Glance, Summary, ValidatedTo
 use self::compact::DecodedSignature;
 pub(crate) use self::compact::{DecodedHeader, DecodedPayload, Segments, decode_base64url};
 pub(crate) use self::header::{CachedHeader, Header, KeyId};
-pub(crate) use self::json::{Name, SizeLimits};
-pub(crate) use self::signature::{Fingerprint, InvalidKey, KeyMaterial, VerificationKey};
+pub(crate) use self::strict_json::{SizeLimits, StrKey};
 pub(crate) use self::text::Text;
+pub(crate) use self::verification_key::{Fingerprint, InvalidKey, KeyMaterial, VerificationKey};
 use crate::clock::UnixTime;
 
 /// What is wrong with a token.
@@ -100,7 +100,7 @@ impl<'a> UnverifiedToken<'a> {
         now: UnixTime,
     ) -> Result<(), TokenError> {
         DecodedSignature::new().decode(self.segments.signature)?;
-        self.claims.check(&self.header, policy, now)
+        self.claims.validate(&self.header, policy, now)
     }
 
     /// Verifies the signature over the very bytes that were received (RFC 7515 §5.2), by one of
@@ -133,7 +133,7 @@ impl<'a> SignatureVerified<'a> {
         policy: &ClaimsPolicy,
         now: UnixTime,
     ) -> Result<ValidatedToken<'a>, TokenError> {
-        self.0.claims.check(&self.0.header, policy, now)?;
-        Ok(ValidatedToken::vouched_for(self.0.header, self.0.claims))
+        self.0.claims.validate(&self.0.header, policy, now)?;
+        Ok(ValidatedToken::new(self.0.header, self.0.claims))
     }
 }

@@ -12,15 +12,15 @@ pub(super) struct CompromisedKeys(Vec<Compromised>);
 struct Compromised {
     kid: Option<Box<str>>,
     /// `None` if the member's public numbers could not be read.
-    material: Option<Fingerprint>,
+    public_key: Option<Fingerprint>,
 }
 
 impl CompromisedKeys {
     /// Adds a member that was published with its private part.
-    pub(super) fn insert(&mut self, kid: Option<&str>, material: Option<Fingerprint>) {
+    pub(super) fn insert(&mut self, kid: Option<&str>, public_key: Option<Fingerprint>) {
         self.0.push(Compromised {
             kid: kid.map(Box::from),
-            material,
+            public_key,
         });
     }
 
@@ -30,25 +30,28 @@ impl CompromisedKeys {
 
     /// Whether this key is one of them.
     pub(super) fn contains(&self, kid: Option<&str>, key: &VerificationKey) -> bool {
-        self.0.iter().any(|one| {
-            let same_kid = kid.is_some() && one.kid.as_deref() == kid;
-            same_kid || one.material == Some(key.material())
+        self.0.iter().any(|entry| {
+            let same_kid = kid.is_some() && entry.kid.as_deref() == kid;
+            same_kid || entry.public_key == Some(key.public_key_digest())
         })
     }
 
     /// Whether one of `keys` has no `kid` by which it could be revoked.
-    pub(super) fn contains_unnamed(&self, keys: &KeySet) -> bool {
-        keys.0.without_id.iter().any(|key| self.contains(None, key))
+    pub(super) fn contains_without_kid(&self, keys: &KeySet) -> bool {
+        keys.0
+            .without_kid
+            .iter()
+            .any(|key| self.contains(None, key))
     }
 
     /// Revokes their public keys. A member without readable numbers stands for the keys
     /// that its `kid` names in `keys`.
-    pub(super) fn revoke_materials(&self, keys: Option<&KeySet>, revoked: &mut RevokedKeys) {
-        for Compromised { kid, material } in &self.0 {
-            match (material, kid, keys) {
-                (Some(material), ..) => revoked.insert_material(*material),
+    pub(super) fn revoke_public_keys(&self, keys: Option<&KeySet>, revoked: &mut RevokedKeys) {
+        for Compromised { kid, public_key } in &self.0 {
+            match (public_key, kid, keys) {
+                (Some(public_key), ..) => revoked.insert_public_key(*public_key),
                 (None, Some(kid), Some(keys)) => {
-                    keys.named(kid).for_each(|key| revoked.insert(key))
+                    keys.all_for_kid(kid).for_each(|key| revoked.insert(key))
                 }
                 (None, ..) => {}
             }
@@ -57,11 +60,11 @@ impl CompromisedKeys {
 
     /// Revokes their `kid`s, and those by which `keys` names them.
     pub(super) fn revoke_kids(&self, keys: Option<&KeySet>, revoked: &mut RevokedKeys) {
-        let named = keys.into_iter().flat_map(KeySet::all_named);
+        let named = keys.into_iter().flat_map(KeySet::all_with_kid);
         let named = named
             .filter(|(kid, key)| self.contains(Some(kid), key))
             .map(|(kid, _)| kid);
-        let own = self.0.iter().filter_map(|one| one.kid.as_deref());
+        let own = self.0.iter().filter_map(|entry| entry.kid.as_deref());
         named.chain(own).for_each(|kid| revoked.insert_kid(kid));
     }
 }

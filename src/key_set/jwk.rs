@@ -4,8 +4,8 @@
 //! one odd member, and drops private and duplicate members without a word.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::compromised::CompromisedKeys;
-use super::nothing_usable::NothingUsable;
 use super::{Inner, KeySet};
 use crate::error::{Error, ErrorKind, Operation};
 use crate::jwt::{
-    Algorithm, Fingerprint, InvalidKey, KeyId, KeyMaterial, Name, VerificationKey, decode_base64url,
+    Algorithm, Fingerprint, InvalidKey, KeyId, KeyMaterial, StrKey, VerificationKey,
+    decode_base64url,
 };
 
 /// More members than this are no key set but a load.
@@ -126,10 +126,10 @@ pub(super) fn parse_set(
     if document.keys.len() > MAX_KEYS {
         return Err(error(ErrorKind::TooLarge));
     }
-    let mut by_id = HashMap::new();
-    let mut without_id = Vec::new();
+    let mut by_kid = HashMap::new();
+    let mut without_kid = Vec::new();
     let mut skipped = Vec::new();
-    let mut ambiguous: HashMap<Box<str>, Vec<VerificationKey>> = HashMap::new();
+    let mut duplicates: HashMap<Box<str>, Vec<VerificationKey>> = HashMap::new();
     let members: Vec<Member> = document
         .keys
         .iter()
@@ -148,7 +148,7 @@ pub(super) fn parse_set(
             .ok()
             .filter(|key| compromised.contains(kid.as_deref(), key))
         {
-            compromised.insert(None, Some(key.material()));
+            compromised.insert(None, Some(key.public_key_digest()));
         }
     }
     for Member { kid, key, .. } in members {
@@ -157,23 +157,23 @@ pub(super) fn parse_set(
             (kid, Ok(key)) if compromised.contains(kid.as_deref(), &key) => {
                 skipped.push((kid, SkipReason::PrivateKey));
             }
-            (Some(kid), Ok(key)) => match by_id.entry(kid) {
+            (Some(kid), Ok(key)) => match by_kid.entry(kid) {
                 Entry::Vacant(entry) => {
-                    let key = key.named(entry.key());
+                    let key = key.with_kid(entry.key());
                     entry.insert(key);
                 }
                 Entry::Occupied(entry) => {
-                    ambiguous.entry(entry.key().clone()).or_default().push(key)
+                    duplicates.entry(entry.key().clone()).or_default().push(key)
                 }
             },
-            (None, Ok(key)) => without_id.push(key),
+            (None, Ok(key)) => without_kid.push(key),
             (kid, Err(reason)) => skipped.push((kid, reason)),
         }
     }
-    let shared_are_used = max_candidate_keys > 1;
-    for (kid, keys) in &mut ambiguous {
-        keys.extend(by_id.remove(kid));
-        if !shared_are_used {
+    let use_duplicates = max_candidate_keys > 1;
+    for (kid, keys) in &mut duplicates {
+        keys.extend(by_kid.remove(kid));
+        if !use_duplicates {
             skipped.extend(
                 keys.iter()
                     .map(|_| (Some(kid.clone()), SkipReason::DuplicateKeyId)),
@@ -181,16 +181,16 @@ pub(super) fn parse_set(
         }
     }
     let inner = Inner {
-        by_id,
-        without_id,
-        ambiguous,
-        shared_are_used,
+        by_kid,
+        without_kid,
+        duplicates,
+        use_duplicates,
         skipped,
         compromised,
     };
     let keys = KeySet(Arc::new(inner));
     if keys.len() == 0 {
-        return Err(error(ErrorKind::NoUsableKey).with_source(NothingUsable { keys }));
+        return Err(error(ErrorKind::NoUsableKey).with_source(NoUsableKeys { keys }));
     }
     Ok(keys)
 }
@@ -290,7 +290,7 @@ fn material(json: &str) -> Option<Fingerprint> {
     let numbers = serde_json::to_string(&members).ok()?;
     prepare(&numbers, None, Quirks::AppId)
         .ok()
-        .map(|key| key.material())
+        .map(|key| key.public_key_digest())
 }
 
 fn prepare(json: &str, alg: Option<&str>, quirks: Quirks) -> Result<VerificationKey, SkipReason> {
@@ -434,13 +434,13 @@ impl<'de> Deserialize<'de> for Members<'de> {
                     has_duplicates: false,
                 };
                 let mut names: Vec<Cow<'de, str>> = Vec::new();
-                while let Some(Name(name)) = map.next_key()? {
+                while let Some(StrKey(name)) = map.next_key()? {
                     match &*name {
                         "kid" => {
-                            members.kid = map.next_value::<Option<Name<'de>>>()?.map(|kid| kid.0)
+                            members.kid = map.next_value::<Option<StrKey<'de>>>()?.map(|kid| kid.0)
                         }
                         "alg" => {
-                            members.alg = map.next_value::<Option<Name<'de>>>()?.map(|alg| alg.0)
+                            members.alg = map.next_value::<Option<StrKey<'de>>>()?.map(|alg| alg.0)
                         }
                         other if other == "k" || PRIVATE.contains(&other) => {
                             if is_present(map.next_value::<&RawValue>()?.get()) {
@@ -469,6 +469,43 @@ impl<'de> Deserialize<'de> for Members<'de> {
         deserializer.deserialize_map(MembersVisitor)
     }
 }
+
+/// The source of an [`ErrorKind::NoUsableKey`] error: the reasons why every member was skipped.
+#[derive(Debug)]
+pub(super) struct NoUsableKeys {
+    /// A set whose members were all skipped.
+    pub(super) keys: KeySet,
+}
+
+impl NoUsableKeys {
+    /// The source of `error`, if it is a `NoUsableKeys`.
+    pub(super) fn from_error(error: &Error) -> Option<&Self> {
+        std::error::Error::source(error)?.downcast_ref()
+    }
+}
+
+impl fmt::Display for NoUsableKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut counts = BTreeMap::new();
+        for reason in self
+            .keys
+            .skipped()
+            .map(|(_, reason)| SkipReason::as_str(reason))
+        {
+            *counts.entry(reason).or_insert(0_u32) += 1;
+        }
+        f.write_str("members that cannot be used:")?;
+        if counts.is_empty() {
+            f.write_str(" none, the set is empty")?;
+        }
+        for (reason, count) in counts {
+            write!(f, " {count} {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for NoUsableKeys {}
 
 #[cfg(test)]
 mod tests {

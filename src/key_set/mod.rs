@@ -8,37 +8,40 @@
 //!
 //! Requests read an immutable snapshot; only the refresher fetches, one at a time.
 
-mod budget;
+mod cache_control;
 mod compromised;
-mod freshness;
+mod config;
+mod fetcher;
+mod handle;
 pub(crate) mod initial_keys;
 mod jwk;
-mod misses;
-mod nothing_usable;
+mod negative_cache;
+mod on_demand;
 mod policy;
+mod rate_limit;
 mod refresher;
 mod revoked;
 mod schedule;
 mod snapshot;
-mod source;
+mod state;
 mod status;
-mod watch;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use self::compromised::CompromisedKeys;
+pub(crate) use self::config::Refresh;
+pub(crate) use self::fetcher::Source;
+pub(crate) use self::handle::KeySetHandle;
 pub(crate) use self::jwk::Quirks;
 pub use self::jwk::SkipReason;
+pub(crate) use self::on_demand::{Demand, Wait};
 pub use self::policy::RefreshPolicy;
-pub(crate) use self::refresher::Refresh;
 pub(crate) use self::revoked::RevokedKeys;
 pub use self::schedule::RefreshCause;
 pub(crate) use self::snapshot::Snapshot;
-pub(crate) use self::source::Source;
 pub use self::status::{KeySetState, KeySetStatus, RefreshCounts};
-pub(crate) use self::watch::{Demand, KeySetHandle, Wait};
 use crate::error::Error;
 use crate::jwt::{Fingerprint, Header, KeyId, VerificationKey};
 
@@ -63,12 +66,12 @@ use crate::jwt::{Fingerprint, Header, KeyId, VerificationKey};
 pub struct KeySet(Arc<Inner>);
 
 struct Inner {
-    by_id: HashMap<Box<str>, VerificationKey>,
-    without_id: Vec<VerificationKey>,
+    by_kid: HashMap<Box<str>, VerificationKey>,
+    without_kid: Vec<VerificationKey>,
     /// Keys that share a `kid`, which is why none of them is used unless that was opted into.
-    ambiguous: HashMap<Box<str>, Vec<VerificationKey>>,
+    duplicates: HashMap<Box<str>, Vec<VerificationKey>>,
     /// It was, for the issuer whose set this is: they count like the others.
-    shared_are_used: bool,
+    use_duplicates: bool,
     skipped: Vec<(Option<Box<str>>, SkipReason)>,
     /// Those of the skipped members that are private keys.
     compromised: CompromisedKeys,
@@ -108,23 +111,26 @@ impl KeySet {
         reason = "a set without keys cannot be made"
     )]
     pub fn len(&self) -> usize {
-        self.0.by_id.len()
-            + self.0.without_id.len()
-            + self.shared().map(|(_, keys)| keys.len()).sum::<usize>()
+        self.0.by_kid.len()
+            + self.0.without_kid.len()
+            + self
+                .used_duplicates()
+                .map(|(_, keys)| keys.len())
+                .sum::<usize>()
     }
 
     /// The identifiers (`kid`) of the usable keys that have one, in no particular order.
     pub fn key_ids(&self) -> impl Iterator<Item = &str> {
         self.0
-            .by_id
+            .by_kid
             .keys()
-            .chain(self.shared().map(|(kid, _)| kid))
+            .chain(self.used_duplicates().map(|(kid, _)| kid))
             .map(|kid| &**kid)
     }
 
     /// The keys that share a `kid`, if they are used all the same.
-    fn shared(&self) -> impl Iterator<Item = (&Box<str>, &Vec<VerificationKey>)> {
-        self.0.ambiguous.iter().filter(|_| self.0.shared_are_used)
+    fn used_duplicates(&self) -> impl Iterator<Item = (&Box<str>, &Vec<VerificationKey>)> {
+        self.0.duplicates.iter().filter(|_| self.0.use_duplicates)
     }
 
     /// The members that were skipped: `kid` where it could be read, and the reason.
@@ -139,50 +145,50 @@ impl KeySet {
     fn has_unrevoked(&self, revoked: &RevokedKeys) -> bool {
         let unnamed = self
             .0
-            .without_id
+            .without_kid
             .iter()
             .any(|key| !revoked.contains(None, key));
         unnamed
             || self
-                .all_named()
+                .all_with_kid()
                 .any(|(kid, key)| !revoked.contains(Some(kid), key))
     }
 
     /// Whether a usable key has this `kid`.
     fn has_kid(&self, kid: &str) -> bool {
         let Inner {
-            by_id,
-            ambiguous,
-            shared_are_used,
+            by_kid,
+            duplicates,
+            use_duplicates,
             ..
         } = &*self.0;
-        by_id.contains_key(kid) || *shared_are_used && ambiguous.contains_key(kid)
+        by_kid.contains_key(kid) || *use_duplicates && duplicates.contains_key(kid)
     }
 
     /// Every key that has a `kid`, with it, of use or not.
-    fn all_named(&self) -> impl Iterator<Item = (&str, &VerificationKey)> {
+    fn all_with_kid(&self) -> impl Iterator<Item = (&str, &VerificationKey)> {
         let shared = self
             .0
-            .ambiguous
+            .duplicates
             .iter()
             .flat_map(|(kid, keys)| keys.iter().map(move |key| (kid, key)));
         self.0
-            .by_id
+            .by_kid
             .iter()
             .chain(shared)
             .map(|(kid, key)| (&**kid, key))
     }
 
     /// The keys that this `kid` names, of use or not.
-    fn named(&self, kid: &str) -> impl Iterator<Item = &VerificationKey> {
-        let shared = self.0.ambiguous.get(kid).into_iter().flatten();
-        self.0.by_id.get(kid).into_iter().chain(shared)
+    fn all_for_kid(&self, kid: &str) -> impl Iterator<Item = &VerificationKey> {
+        let shared = self.0.duplicates.get(kid).into_iter().flatten();
+        self.0.by_kid.get(kid).into_iter().chain(shared)
     }
 
     /// Whether this key, with its `kid`, is one of those that have a `kid` of their own.
-    fn has(&self, key: Fingerprint, revoked: &RevokedKeys) -> bool {
+    fn contains_key(&self, key: Fingerprint, revoked: &RevokedKeys) -> bool {
         self.0
-            .by_id
+            .by_kid
             .iter()
             .any(|(kid, own)| own.fingerprint() == key && !revoked.contains(Some(kid), own))
     }
@@ -196,19 +202,19 @@ impl KeySet {
         limit: usize,
     ) -> Result<Candidates<'_>, SelectError> {
         let Inner {
-            by_id,
-            without_id,
-            ambiguous,
+            by_kid,
+            without_kid,
+            duplicates,
             ..
         } = &*self.0;
         let fits = |key: &&VerificationKey| key.supports(header.algorithm);
         let Some(kid) = header.key_id.as_ref().map(KeyId::as_str) else {
-            let named = by_id.iter().map(|(kid, key)| (Some(&**kid), key));
-            let all = named.chain(without_id.iter().map(|key| (None, key)));
+            let named = by_kid.iter().map(|(kid, key)| (Some(&**kid), key));
+            let all = named.chain(without_kid.iter().map(|key| (None, key)));
             return Candidates::unrevoked(all.filter(|(_, key)| fits(key)), revoked, limit);
         };
         let named = |key| (Some(kid), key);
-        match (by_id.get(kid), ambiguous.get(kid)) {
+        match (by_kid.get(kid), duplicates.get(kid)) {
             _ if revoked.contains_kid(kid) => Err(SelectError::Revoked),
             (Some(key), _) => {
                 Candidates::unrevoked(std::iter::once(key).filter(fits).map(named), revoked, 1)
@@ -283,7 +289,7 @@ impl<'k> Candidates<'k> {
 impl fmt::Debug for KeySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeySet")
-            .field("keys", &self.0.by_id)
+            .field("keys", &self.0.by_kid)
             .field("skipped", &self.0.skipped)
             .finish_non_exhaustive()
     }

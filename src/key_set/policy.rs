@@ -25,9 +25,9 @@ pub struct RefreshPolicy {
     pub(crate) max_stale: Duration,
     pub(crate) fetch_timeout: Duration,
     pub(crate) max_body: usize,
-    pub(crate) demand_burst: u32,
-    pub(crate) demand_period: Duration,
-    pub(crate) demand_wait: Duration,
+    pub(crate) unknown_key_burst: u32,
+    pub(crate) unknown_key_period: Duration,
+    pub(crate) unknown_key_timeout: Duration,
     pub(crate) max_waiters: usize,
     pub(crate) refresh_on_invalid_signature: bool,
 }
@@ -41,9 +41,9 @@ impl Default for RefreshPolicy {
             max_stale: Duration::from_secs(86_400),
             fetch_timeout: Duration::from_secs(5),
             max_body: 256 * 1024,
-            demand_burst: 2,
-            demand_period: Duration::from_secs(15),
-            demand_wait: Duration::from_secs(1),
+            unknown_key_burst: 2,
+            unknown_key_period: Duration::from_secs(15),
+            unknown_key_timeout: Duration::from_secs(1),
             max_waiters: 1024,
             refresh_on_invalid_signature: false,
         }
@@ -103,18 +103,18 @@ impl RefreshPolicy {
         self
     }
 
-    /// Budget of refreshes that tokens with an unknown `kid` can cause: `burst` at once, then
+    /// OnDemandLimits of refreshes that tokens with an unknown `kid` can cause: `burst` at once, then
     /// one each `period`. Default: 2, then one each 15 seconds. The timer has no part in it,
     /// so a flood of forged tokens cannot delay a rotation.
     pub fn unknown_key_rate_limit(mut self, burst: u32, period: Duration) -> Self {
-        self.demand_period = bounded(period);
-        self.demand_burst = burst.min(1000);
+        self.unknown_key_period = bounded(period);
+        self.unknown_key_burst = burst.min(1000);
         self
     }
 
     /// How long a request with an unknown `kid` waits for that refresh. Default: 1 second.
     pub fn unknown_key_timeout(mut self, limit: Duration) -> Self {
-        self.demand_wait = bounded(limit);
+        self.unknown_key_timeout = bounded(limit);
         self
     }
 

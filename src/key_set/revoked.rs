@@ -9,7 +9,7 @@ use crate::jwt::{Fingerprint, VerificationKey};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RevokedKeys {
     kids: HashSet<Box<str>>,
-    materials: HashSet<Fingerprint>,
+    public_keys: HashSet<Fingerprint>,
 }
 
 impl RevokedKeys {
@@ -24,13 +24,13 @@ impl RevokedKeys {
         self.kids.insert(kid.into());
     }
 
-    pub(super) fn insert_material(&mut self, material: Fingerprint) {
-        self.materials.insert(material);
+    pub(super) fn insert_public_key(&mut self, public_key: Fingerprint) {
+        self.public_keys.insert(public_key);
     }
 
     /// Revokes a key under every `kid`.
     pub(super) fn insert(&mut self, key: &VerificationKey) {
-        self.insert_material(key.material());
+        self.insert_public_key(key.public_key_digest());
     }
 
     pub(super) fn contains_kid(&self, kid: &str) -> bool {
@@ -39,6 +39,7 @@ impl RevokedKeys {
 
     /// Whether this key is revoked, by its `kid` or for what it is.
     pub(super) fn contains(&self, kid: Option<&str>, key: &VerificationKey) -> bool {
-        kid.is_some_and(|kid| self.contains_kid(kid)) || self.materials.contains(&key.material())
+        kid.is_some_and(|kid| self.contains_kid(kid))
+            || self.public_keys.contains(&key.public_key_digest())
     }
 }

@@ -10,17 +10,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::budget::Budget;
-use super::freshness::Freshness;
+use super::cache_control::CacheControl;
 use super::policy::RefreshPolicy;
+use super::rate_limit::OnDemandLimits;
 use crate::backoff::Backoff;
 
 /// Without any set nobody can be served, and it is asked for more often, whatever the issuer's
 /// `Retry-After`: its users are better served by a request each five seconds than by an outage.
-const MAX_WAIT_WHILE_EMPTY: Duration = Duration::from_secs(5);
+const MAX_RETRY_WITHOUT_KEYS: Duration = Duration::from_secs(5);
 
 /// What a server may ask for by `Retry-After`.
-const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+const RETRY_AFTER_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
 const BACKOFF: Backoff = Backoff {
     base: Duration::from_secs(1),
@@ -83,34 +83,34 @@ pub(super) struct Schedule {
     next: Instant,
     failures: u32,
     /// When the set in hand is too old; `None` without one.
-    trusted_until: Option<Instant>,
-    budget: Budget,
+    stale_at: Option<Instant>,
+    on_demand: OnDemandLimits,
 }
 
 impl Schedule {
     /// A schedule whose first fetch is due now.
     pub(super) fn new(policy: RefreshPolicy, now: Instant) -> Self {
-        let budget = Budget::new(&policy, now);
+        let on_demand = OnDemandLimits::new(&policy, now);
         Self {
             policy,
             next: now,
             failures: 0,
-            trusted_until: None,
-            budget,
+            stale_at: None,
+            on_demand,
         }
     }
 
     /// The same with a set in hand from elsewhere, that is trusted for so long: no hurry, and not
     /// all replicas at once. `random` is drawn from 0.0 to 1.0.
-    pub(super) fn seeded(mut self, rest: Duration, random: f64) -> Self {
-        self.trusted_until = self.next.checked_add(rest);
+    pub(super) fn with_initial_keys(mut self, remaining: Duration, random: f64) -> Self {
+        self.stale_at = self.next.checked_add(remaining);
         self.next += Duration::from_secs(1).mul_f64(random.clamp(0.0, 1.0));
         self
     }
 
     /// When the timer fires: not while the issuer wants to be left alone, whatever failed since.
     pub(super) fn next(&self) -> Instant {
-        self.budget
+        self.on_demand
             .not_before
             .map_or(self.next, |at| self.next.max(at))
     }
@@ -121,44 +121,44 @@ impl Schedule {
     }
 
     /// What tokens may still cause.
-    pub(super) fn budget(&self) -> Budget {
-        self.budget
+    pub(super) fn on_demand_limits(&self) -> OnDemandLimits {
+        self.on_demand
     }
 
     /// When the set in hand is too old to be trusted; `None` without one.
     pub(super) fn stale_at(&self) -> Option<Instant> {
-        self.trusted_until
+        self.stale_at
     }
 
     /// The wall clock jumped: by it, the set in hand is trusted for so long. It never makes it
     /// longer.
-    pub(super) fn clock_jumped(&mut self, now: Instant, rest: Duration) {
-        self.trusted_until = self
-            .trusted_until
-            .map(|at| now.checked_add(rest).map_or(at, |end| at.min(end)));
+    pub(super) fn on_clock_jump(&mut self, now: Instant, remaining: Duration) {
+        self.stale_at = self
+            .stale_at
+            .map(|at| now.checked_add(remaining).map_or(at, |end| at.min(end)));
     }
 
     /// The set in hand was given up: fetch soon and often.
-    pub(super) fn gave_up(&mut self, now: Instant) {
-        self.trusted_until = None;
-        let soon = now + MAX_WAIT_WHILE_EMPTY;
+    pub(super) fn expired(&mut self, now: Instant) {
+        self.stale_at = None;
+        let soon = now + MAX_RETRY_WITHOUT_KEYS;
         self.next = self.next.min(soon);
-        self.budget.not_before = self.budget.not_before.map(|at| at.min(soon));
+        self.on_demand.not_before = self.on_demand.not_before.map(|at| at.min(soon));
     }
 
     /// Takes one refresh from the budget of this cause; `false` if that is spent.
-    pub(super) fn take(&mut self, cause: RefreshCause, now: Instant) -> bool {
-        self.budget.take(cause, now)
+    pub(super) fn try_acquire(&mut self, cause: RefreshCause, now: Instant) -> bool {
+        self.on_demand.try_acquire(cause, now)
     }
 
     /// A fetch brought a set; `random` is drawn from 0.0 to 1.0.
-    pub(super) fn succeeded(&mut self, now: Instant, freshness: Freshness, random: f64) {
+    pub(super) fn succeeded(&mut self, now: Instant, cache_control: CacheControl, random: f64) {
         let policy = &self.policy;
         let ceiling = policy.max_interval.max(policy.min_interval);
-        let interval = match freshness {
-            Freshness::Unsaid => policy.interval,
-            Freshness::MaxAge(max_age) => max_age.clamp(policy.min_interval, ceiling),
-            Freshness::NoStore => policy.min_interval,
+        let interval = match cache_control {
+            CacheControl::Unspecified => policy.interval,
+            CacheControl::MaxAge(max_age) => max_age.clamp(policy.min_interval, ceiling),
+            CacheControl::NoStore => policy.min_interval,
         };
         // With a healthy issuer the set never gets too old, even if `max_stale` is the shorter.
         let interval = interval
@@ -166,8 +166,8 @@ impl Schedule {
             .max(Duration::from_millis(100));
         self.next = now + interval.mul_f64(0.70 + 0.25 * random.clamp(0.0, 1.0));
         self.failures = 0;
-        self.budget.not_before = None;
-        self.trusted_until = now.checked_add(policy.max_stale);
+        self.on_demand.not_before = None;
+        self.stale_at = now.checked_add(policy.max_stale);
     }
 
     /// A fetch failed.
@@ -184,15 +184,15 @@ impl Schedule {
             // A little longer, by chance: all replicas were told the same time.
             wait = wait.max(
                 asked
-                    .clamp(RETRY_AFTER.0, RETRY_AFTER.1)
+                    .clamp(RETRY_AFTER_RANGE.0, RETRY_AFTER_RANGE.1)
                     .mul_f64(1.0 + 0.1 * random),
             );
         }
-        if self.trusted_until.is_none() && wait > MAX_WAIT_WHILE_EMPTY {
-            wait = MAX_WAIT_WHILE_EMPTY.mul_f64(0.5 + 0.5 * random);
+        if self.stale_at.is_none() && wait > MAX_RETRY_WITHOUT_KEYS {
+            wait = MAX_RETRY_WITHOUT_KEYS.mul_f64(0.5 + 0.5 * random);
         }
         if retry_after.is_some() {
-            self.budget.not_before = Some(now + wait);
+            self.on_demand.not_before = Some(now + wait);
         }
         self.next = match cause {
             RefreshCause::Timer => now + wait,
@@ -224,16 +224,16 @@ mod tests {
         let now = Instant::now();
         let mut schedule = Schedule::new(RefreshPolicy::new(), now);
         assert_eq!(schedule.next(), now);
-        for (freshness, interval) in [
-            (Freshness::Unsaid, 300),
-            (Freshness::MaxAge(seconds(1)), 60),
-            (Freshness::MaxAge(seconds(120)), 120),
-            (Freshness::MaxAge(seconds(86_400)), 600),
-            (Freshness::NoStore, 60),
+        for (cache_control, interval) in [
+            (CacheControl::Unspecified, 300),
+            (CacheControl::MaxAge(seconds(1)), 60),
+            (CacheControl::MaxAge(seconds(120)), 120),
+            (CacheControl::MaxAge(seconds(86_400)), 600),
+            (CacheControl::NoStore, 60),
         ] {
-            schedule.succeeded(now, freshness, 0.0);
+            schedule.succeeded(now, cache_control, 0.0);
             assert_eq!(waited(&schedule, now), seconds(interval).mul_f64(0.70));
-            schedule.succeeded(now, freshness, 1.0);
+            schedule.succeeded(now, cache_control, 1.0);
             assert_eq!(waited(&schedule, now), seconds(interval).mul_f64(0.95));
         }
     }
@@ -242,7 +242,7 @@ mod tests {
     fn a_short_max_stale_makes_refreshes_more_frequent() {
         let now = Instant::now();
         let mut schedule = Schedule::new(RefreshPolicy::new().max_stale(seconds(10)), now);
-        schedule.succeeded(now, Freshness::Unsaid, 1.0);
+        schedule.succeeded(now, CacheControl::Unspecified, 1.0);
         assert!(schedule.next() < schedule.stale_at().unwrap());
     }
 
@@ -254,7 +254,7 @@ mod tests {
             schedule.failed(now, RefreshCause::Timer, Some(seconds(3600)), 1.0);
             assert!(waited(&schedule, now) <= seconds(5));
         }
-        schedule.succeeded(now, Freshness::Unsaid, 0.5);
+        schedule.succeeded(now, CacheControl::Unspecified, 0.5);
         schedule.failed(now, RefreshCause::Timer, Some(seconds(3600)), 1.0);
         assert_eq!(waited(&schedule, now), seconds(330));
         schedule.failed(now, RefreshCause::Timer, Some(seconds(3600)), 0.0);
@@ -265,13 +265,13 @@ mod tests {
     fn an_issuer_that_asked_to_be_left_alone_is_not_asked_for_an_unknown_key_either() {
         let now = Instant::now();
         let mut schedule = Schedule::new(RefreshPolicy::new(), now);
-        schedule.succeeded(now, Freshness::Unsaid, 0.5);
+        schedule.succeeded(now, CacheControl::Unspecified, 0.5);
         schedule.failed(now, RefreshCause::Timer, Some(seconds(120)), 0.0);
         // The program insists, in vain: that brings the timer no nearer.
         schedule.failed(now + seconds(1), RefreshCause::Manual, None, 0.0);
         assert_eq!(schedule.next(), now + seconds(120));
-        assert!(!schedule.take(RefreshCause::UnknownKey, now + seconds(119)));
-        assert!(schedule.take(RefreshCause::UnknownKey, now + seconds(120)));
+        assert!(!schedule.try_acquire(RefreshCause::UnknownKey, now + seconds(119)));
+        assert!(schedule.try_acquire(RefreshCause::UnknownKey, now + seconds(120)));
     }
 
     #[test]
@@ -284,8 +284,8 @@ mod tests {
             .max_stale(Duration::MAX)
             .unknown_key_rate_limit(u32::MAX, Duration::MAX);
         let mut schedule = Schedule::new(policy, now);
-        assert!(schedule.take(RefreshCause::UnknownKey, now));
-        schedule.succeeded(now, Freshness::MaxAge(Duration::MAX), 1.0);
+        assert!(schedule.try_acquire(RefreshCause::UnknownKey, now));
+        schedule.succeeded(now, CacheControl::MaxAge(Duration::MAX), 1.0);
         assert!(schedule.next() > now && schedule.stale_at().is_some());
     }
 
@@ -293,23 +293,24 @@ mod tests {
     fn the_budget_is_a_burst_of_two_and_then_one_each_fifteen_seconds() {
         let now = Instant::now();
         let mut schedule = Schedule::new(RefreshPolicy::new(), now);
-        let mut take = |second: u64| schedule.take(RefreshCause::UnknownKey, now + seconds(second));
-        assert!(take(0) && take(0) && !take(0));
-        assert!(!take(14));
-        assert!(take(15) && !take(15));
-        assert!(take(30) && !take(30));
-        assert!(take(100) && take(100) && !take(100));
+        let mut try_acquire =
+            |second: u64| schedule.try_acquire(RefreshCause::UnknownKey, now + seconds(second));
+        assert!(try_acquire(0) && try_acquire(0) && !try_acquire(0));
+        assert!(!try_acquire(14));
+        assert!(try_acquire(15) && !try_acquire(15));
+        assert!(try_acquire(30) && !try_acquire(30));
+        assert!(try_acquire(100) && try_acquire(100) && !try_acquire(100));
     }
 
     /// What may happen to a schedule, in any order.
     #[derive(Clone, Debug)]
     enum Step {
         /// So many milliseconds pass; what becomes due on the way is done first.
-        Pass(u64),
+        Advance(u64),
         /// A token comes that may cause this.
         Token(RefreshCause),
         /// The program asks, or the clock jumps by so much of `max_stale`.
-        Asked,
+        Manual,
         ClockJump(f64),
         /// The issuer is like this from now on.
         Issuer(Issuer),
@@ -317,28 +318,28 @@ mod tests {
 
     #[derive(Clone, Copy, Debug)]
     enum Issuer {
-        Well(Freshness),
+        Available(CacheControl),
         Failing,
-        FailingAndAsking(u64),
+        FailingWithRetryAfter(u64),
     }
 
     fn steps() -> impl Strategy<Value = Vec<(Step, f64)>> {
-        let freshness = prop_oneof![
-            Just(Freshness::Unsaid),
-            Just(Freshness::NoStore),
-            (0_u64..100_000).prop_map(|secs| Freshness::MaxAge(seconds(secs)))
+        let cache_control = prop_oneof![
+            Just(CacheControl::Unspecified),
+            Just(CacheControl::NoStore),
+            (0_u64..100_000).prop_map(|secs| CacheControl::MaxAge(seconds(secs)))
         ];
         let issuer = prop_oneof![
-            freshness.prop_map(Issuer::Well),
+            cache_control.prop_map(Issuer::Available),
             Just(Issuer::Failing),
-            (0_u64..100_000).prop_map(Issuer::FailingAndAsking)
+            (0_u64..100_000).prop_map(Issuer::FailingWithRetryAfter)
         ];
         let step = prop_oneof![
-            4 => (0_u64..40_000).prop_map(Step::Pass),
-            1 => (0_u64..100_000_000).prop_map(Step::Pass),
+            4 => (0_u64..40_000).prop_map(Step::Advance),
+            1 => (0_u64..100_000_000).prop_map(Step::Advance),
             8 => Just(Step::Token(RefreshCause::UnknownKey)),
             4 => Just(Step::Token(RefreshCause::InvalidSignature)),
-            1 => Just(Step::Asked),
+            1 => Just(Step::Manual),
             1 => (0.0..2.0).prop_map(Step::ClockJump),
             1 => issuer.prop_map(Step::Issuer),
         ];
@@ -346,37 +347,37 @@ mod tests {
     }
 
     /// Plays the refresher: does what the schedule says, when it says so.
-    struct Play {
+    struct Simulation {
         schedule: Schedule,
         now: Instant,
         issuer: Issuer,
         timer: Vec<Instant>,
-        demanded: Vec<Instant>,
-        doubted: Vec<Instant>,
+        unknown_key: Vec<Instant>,
+        invalid_signature: Vec<Instant>,
         /// When the set in hand is too old.
         stale_at: Option<Instant>,
         /// The issuer asked to be left alone until then, and is for no longer than the second.
-        left_alone: Option<(Instant, Instant)>,
+        retry_after: Option<(Instant, Instant)>,
     }
 
-    impl Play {
+    impl Simulation {
         fn fetch(&mut self, cause: RefreshCause, random: f64) {
             let before = self.schedule.next();
-            let by_itself = !matches!(cause, RefreshCause::Manual | RefreshCause::ClockJump);
+            let is_automatic = !matches!(cause, RefreshCause::Manual | RefreshCause::ClockJump);
             assert!(
-                !by_itself || self.left_alone.is_none_or(|(at, _)| at <= self.now),
+                !is_automatic || self.retry_after.is_none_or(|(at, _)| at <= self.now),
                 "not left alone"
             );
             match self.issuer {
-                Issuer::Well(freshness) => {
-                    self.schedule.succeeded(self.now, freshness, random);
+                Issuer::Available(cache_control) => {
+                    self.schedule.succeeded(self.now, cache_control, random);
                     self.stale_at = Some(self.now + seconds(86_400));
-                    self.left_alone = None;
+                    self.retry_after = None;
                     let wait = waited(&self.schedule, self.now);
                     assert!((seconds(42)..=seconds(570)).contains(&wait), "{wait:?}");
                 }
-                Issuer::Failing | Issuer::FailingAndAsking(_) => {
-                    let asked = if let Issuer::FailingAndAsking(secs) = self.issuer {
+                Issuer::Failing | Issuer::FailingWithRetryAfter(_) => {
+                    let asked = if let Issuer::FailingWithRetryAfter(secs) = self.issuer {
                         Some(seconds(secs))
                     } else {
                         None
@@ -389,10 +390,10 @@ mod tests {
                         } else {
                             (asked.clamp(seconds(1), seconds(5) / 2), seconds(5))
                         };
-                        self.left_alone = Some((self.now + least, self.now + most));
+                        self.retry_after = Some((self.now + least, self.now + most));
                     }
                     assert!(
-                        self.left_alone
+                        self.retry_after
                             .is_none_or(|(at, _)| at <= self.schedule.next())
                     );
                     let longest = if asked.is_some() {
@@ -407,26 +408,26 @@ mod tests {
                             "backoff: {wait:?}"
                         );
                     } else {
-                        let latest = self.left_alone.map_or(before, |(_, at)| at.max(before));
+                        let latest = self.retry_after.map_or(before, |(_, at)| at.max(before));
                         assert!(self.schedule.next() <= latest, "a demand put the timer off");
                     }
                 }
             }
         }
 
-        fn give_up(&mut self) {
+        fn expire(&mut self) {
             assert_eq!(self.stale_at, self.schedule.stale_at(), "given up on time");
-            self.schedule.gave_up(self.now);
+            self.schedule.expired(self.now);
             self.stale_at = None;
             let soon = self.now + seconds(5);
-            self.left_alone = self
-                .left_alone
+            self.retry_after = self
+                .retry_after
                 .map(|(least, most)| (least.min(soon), most.min(soon)));
             assert!(waited(&self.schedule, self.now) <= seconds(5));
         }
 
         /// Everything that becomes due in this time, in the order in which it does.
-        fn pass(&mut self, time: Duration, random: f64) {
+        fn advance(&mut self, time: Duration, random: f64) {
             let end = self.now + time;
             loop {
                 let stale = self.schedule.stale_at();
@@ -439,7 +440,7 @@ mod tests {
                     self.timer.push(self.now);
                     self.fetch(RefreshCause::Timer, random);
                 } else {
-                    self.give_up();
+                    self.expire();
                 }
             }
             self.now = end;
@@ -448,7 +449,7 @@ mod tests {
 
     /// No more than `burst`, and one for each `period`, in any window: a bucket that leaks at that
     /// rate never flows over.
-    fn within(times: &[Instant], burst: f64, period: Duration) {
+    fn assert_rate(times: &[Instant], burst: f64, period: Duration) {
         let (mut level, mut before) = (0.0, None);
         for time in times {
             let leaked = before.map_or(0.0, |before: Instant| {
@@ -471,50 +472,50 @@ mod tests {
             let now = Instant::now();
             let mut schedule = Schedule::new(RefreshPolicy::new().refresh_on_invalid_signature(), now);
             if let Some(rest) = seed {
-                schedule = schedule.seeded(seconds(rest), 0.5);
+                schedule = schedule.with_initial_keys(seconds(rest), 0.5);
             }
-            let mut play = Play {
+            let mut simulation = Simulation {
                 schedule,
                 now,
-                issuer: Issuer::Well(Freshness::Unsaid),
+                issuer: Issuer::Available(CacheControl::Unspecified),
                 timer: Vec::new(),
-                demanded: Vec::new(),
-                doubted: Vec::new(),
+                unknown_key: Vec::new(),
+                invalid_signature: Vec::new(),
                 stale_at: seed.map(|rest| now + seconds(rest)),
-                left_alone: None,
+                retry_after: None,
             };
             for (step, random) in steps {
                 match step {
-                    Step::Pass(millis) => play.pass(Duration::from_millis(millis), random),
-                    Step::Issuer(issuer) => play.issuer = issuer,
+                    Step::Advance(millis) => simulation.advance(Duration::from_millis(millis), random),
+                    Step::Issuer(issuer) => simulation.issuer = issuer,
                     Step::Token(cause) => {
-                        if play.schedule.take(cause, play.now) {
-                            let doubt = cause == RefreshCause::InvalidSignature;
-                            if doubt { &mut play.doubted } else { &mut play.demanded }.push(play.now);
-                            play.fetch(cause, random);
+                        if simulation.schedule.try_acquire(cause, simulation.now) {
+                            let is_invalid_signature = cause == RefreshCause::InvalidSignature;
+                            if is_invalid_signature { &mut simulation.invalid_signature } else { &mut simulation.unknown_key }.push(simulation.now);
+                            simulation.fetch(cause, random);
                         }
                     }
-                    Step::Asked => play.fetch(RefreshCause::Manual, random),
+                    Step::Manual => simulation.fetch(RefreshCause::Manual, random),
                     Step::ClockJump(by) => {
                         let rest = seconds(86_400).mul_f64(by);
-                        play.schedule.clock_jumped(play.now, rest);
-                        play.stale_at = play.stale_at.map(|at| at.min(play.now + rest));
-                        if play.stale_at.is_some_and(|at| at <= play.now) {
-                            play.give_up();
+                        simulation.schedule.on_clock_jump(simulation.now, rest);
+                        simulation.stale_at = simulation.stale_at.map(|at| at.min(simulation.now + rest));
+                        if simulation.stale_at.is_some_and(|at| at <= simulation.now) {
+                            simulation.expire();
                         }
-                        play.fetch(RefreshCause::ClockJump, random);
+                        simulation.fetch(RefreshCause::ClockJump, random);
                     }
                 }
                 // Never past the end of trust, and never far away without a set.
-                let stale = play.schedule.stale_at();
-                prop_assert_eq!(stale, play.stale_at);
-                prop_assert!(stale.is_none_or(|stale| stale > play.now) || seed == Some(0));
+                let stale = simulation.schedule.stale_at();
+                prop_assert_eq!(stale, simulation.stale_at);
+                prop_assert!(stale.is_none_or(|stale| stale > simulation.now) || seed == Some(0));
             }
-            within(&play.demanded, 2.0, seconds(15));
-            within(&play.doubted, 1.0, seconds(300));
+            assert_rate(&simulation.unknown_key, 2.0, seconds(15));
+            assert_rate(&simulation.invalid_signature, 1.0, seconds(300));
             // After a failure at least 0.1 s, twice as much after each further one, and then five
             // seconds; after a success 42 s. In all that is no more than 8 and then 24 a minute.
-            within(&play.timer, 8.0, Duration::from_millis(2500));
+            assert_rate(&simulation.timer, 8.0, Duration::from_millis(2500));
         }
     }
 }

@@ -41,7 +41,7 @@ impl Snapshot {
     pub(crate) fn still_has(&self, key: Fingerprint) -> bool {
         self.keys
             .as_ref()
-            .is_some_and(|keys| keys.has(key, &self.revoked))
+            .is_some_and(|keys| keys.contains_key(key, &self.revoked))
     }
 
     /// Whether a usable key of the set has this `kid`.
@@ -57,22 +57,22 @@ impl Snapshot {
 
 /// The snapshot of this moment. Who changes it takes a lock; requests take none.
 #[derive(Debug)]
-pub(super) struct Current {
-    mark: Mark,
+pub(super) struct SnapshotCell {
+    version: VersionCell,
     snapshot: ArcSwap<Snapshot>,
-    changing: Mutex<()>,
+    update_lock: Mutex<()>,
 }
 
 /// Whether a verdict of before holds, without a hold on the snapshot: that takes two atomic
 /// exchanges, and each of them waits for all memory that the request has touched so far.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Mark {
+struct VersionCell {
     epoch: AtomicU64,
     usable_until: AtomicU64,
 }
 
-impl Current {
+impl SnapshotCell {
     /// Without keys.
     pub(super) fn new() -> Self {
         let empty = Snapshot {
@@ -85,9 +85,9 @@ impl Current {
             revoked_for_good: Arc::default(),
         };
         Self {
-            mark: Mark::default(),
+            version: VersionCell::default(),
             snapshot: ArcSwap::from_pointee(empty),
-            changing: Mutex::default(),
+            update_lock: Mutex::default(),
         }
     }
 
@@ -97,20 +97,23 @@ impl Current {
 
     /// Whether the keys are usable, and nothing has changed since this epoch that may make a
     /// verdict a wrong one.
-    pub(super) fn holds(&self, epoch: u64, now: UnixTime) -> bool {
-        now.as_secs() <= self.mark.usable_until.load(Ordering::Acquire)
-            && epoch == self.mark.epoch.load(Ordering::Acquire)
+    pub(super) fn is_current(&self, epoch: u64, now: UnixTime) -> bool {
+        now.as_secs() <= self.version.usable_until.load(Ordering::Acquire)
+            && epoch == self.version.epoch.load(Ordering::Acquire)
     }
 
     /// Puts another snapshot in place.
-    pub(super) fn change(&self, to: impl FnOnce(&Snapshot) -> Snapshot) {
-        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = to(&self.snapshot.load());
+    pub(super) fn update(&self, change: impl FnOnce(&Snapshot) -> Snapshot) {
+        let _guard = self
+            .update_lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let next = change(&self.snapshot.load());
         let (epoch, usable_until) = (next.epoch, next.usable_until.as_secs());
         self.snapshot.store(Arc::new(next));
         // In this order: who has read the new time, which is read first, reads the new epoch.
-        self.mark.epoch.store(epoch, Ordering::Release);
-        self.mark
+        self.version.epoch.store(epoch, Ordering::Release);
+        self.version
             .usable_until
             .store(usable_until, Ordering::Release);
     }
@@ -123,25 +126,31 @@ mod tests {
     #[test]
     fn no_verdict_of_before_is_as_young_as_the_set_of_now() {
         const LAST: u64 = 200_000;
-        let current = Current::new();
+        let current = SnapshotCell::new();
         let put = |number: u64| {
             let usable_until = UnixTime::from_secs(number);
-            current.change(|before| Snapshot {
+            current.update(|before| Snapshot {
                 epoch: number,
                 usable_until,
                 ..before.clone()
             });
         };
         put(1);
-        assert!(current.holds(1, UnixTime::from_secs(1)));
-        assert!(!current.holds(1, UnixTime::from_secs(2)), "it is too old");
-        assert!(!current.holds(0, UnixTime::from_secs(1)), "it is of before");
+        assert!(current.is_current(1, UnixTime::from_secs(1)));
+        assert!(
+            !current.is_current(1, UnixTime::from_secs(2)),
+            "it is too old"
+        );
+        assert!(
+            !current.is_current(0, UnixTime::from_secs(1)),
+            "it is of before"
+        );
         std::thread::scope(|scope| {
             scope.spawn(|| (2..=LAST).for_each(put));
             loop {
                 let epoch = current.load().epoch();
                 for of_then in epoch.saturating_sub(1)..=epoch {
-                    assert!(!current.holds(of_then, UnixTime::from_secs(of_then + 1)));
+                    assert!(!current.is_current(of_then, UnixTime::from_secs(of_then + 1)));
                 }
                 if epoch == LAST {
                     break;

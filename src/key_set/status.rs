@@ -11,59 +11,59 @@ use crate::oauth::Issuer;
 
 /// How fetching is going.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct RefreshState {
     /// In the order of [`RefreshCause::ALL`].
-    tallies: [RefreshCounts; RefreshCause::ALL.len()],
-    pub(super) failures_in_a_row: u32,
+    counts: [RefreshCounts; RefreshCause::ALL.len()],
+    pub(super) consecutive_failures: u32,
     pub(super) last_error: Option<Error>,
     /// Why the metadata could not be read the last time.
     pub(super) metadata_error: Option<Error>,
-    pub(super) next_attempt: Option<Instant>,
+    pub(super) next_refresh: Option<Instant>,
     /// Fetches are numbered: the last one that began, that ended, and that went well.
-    pub(super) begun: u64,
-    pub(super) ended: u64,
-    pub(super) went_well: u64,
+    pub(super) started: u64,
+    pub(super) finished: u64,
+    pub(super) last_success: u64,
     /// The last one that the program asked for, and what came of it.
-    pub(super) asked: (u64, Option<Error>),
+    pub(super) manual: (u64, Option<Error>),
 }
 
-impl Progress {
+impl RefreshState {
     /// Whether all that was asked for the last time was answered.
-    pub(super) fn is_well(&self) -> bool {
-        self.failures_in_a_row == 0 && self.metadata_error.is_none()
+    pub(super) fn is_healthy(&self) -> bool {
+        self.consecutive_failures == 0 && self.metadata_error.is_none()
     }
 
     /// The fetch that began last has ended.
-    pub(super) fn end(
+    pub(super) fn finish(
         &mut self,
         cause: RefreshCause,
         outcome: Result<(), Error>,
         schedule: &Schedule,
     ) {
-        for (own, tally) in RefreshCause::ALL.iter().zip(&mut self.tallies) {
-            if *own == cause {
-                tally.succeeded += u64::from(outcome.is_ok());
-                tally.failed += u64::from(outcome.is_err());
+        for (counted, count) in RefreshCause::ALL.iter().zip(&mut self.counts) {
+            if *counted == cause {
+                count.succeeded += u64::from(outcome.is_ok());
+                count.failed += u64::from(outcome.is_err());
             }
         }
-        self.ended = self.begun;
+        self.finished = self.started;
         if outcome.is_ok() {
-            self.went_well = self.ended;
+            self.last_success = self.finished;
         }
         self.last_error = outcome.err();
         if cause == RefreshCause::Manual {
-            self.asked = (self.ended, self.last_error.clone());
+            self.manual = (self.finished, self.last_error.clone());
         }
-        self.failures_in_a_row = schedule.failures();
-        self.next_attempt = Some(schedule.next());
+        self.consecutive_failures = schedule.failures();
+        self.next_refresh = Some(schedule.next());
     }
 
     pub(super) fn refreshes(&self, cause: RefreshCause) -> RefreshCounts {
-        let tally = RefreshCause::ALL
+        let count = RefreshCause::ALL
             .iter()
-            .zip(&self.tallies)
-            .find(|(own, _)| **own == cause);
-        tally.map_or_else(RefreshCounts::default, |(_, tally)| *tally)
+            .zip(&self.counts)
+            .find(|(counted, _)| **counted == cause);
+        count.map_or_else(RefreshCounts::default, |(_, count)| *count)
     }
 }
 
@@ -132,9 +132,9 @@ pub struct KeySetStatus {
     pub(super) keys: Option<KeySet>,
     pub(super) is_refresher_stopped: bool,
     pub(super) age: Option<Duration>,
-    pub(super) next_attempt: Option<Duration>,
-    pub(super) progress: Progress,
-    pub(super) waits: u64,
+    pub(super) next_refresh: Option<Duration>,
+    pub(super) refresh_state: RefreshState,
+    pub(super) refresh_waits: u64,
     pub(super) negative_cache_hits: u64,
 }
 
@@ -186,13 +186,13 @@ impl KeySetStatus {
     /// has ended.
     #[must_use]
     pub fn next_refresh_in(&self) -> Option<Duration> {
-        self.next_attempt
+        self.next_refresh
     }
 
     /// Why the last refresh failed; `None` if it did not.
     #[must_use]
     pub fn last_error(&self) -> Option<&Error> {
-        self.progress.last_error.as_ref()
+        self.refresh_state.last_error.as_ref()
     }
 
     /// Why the issuer's metadata could not be read the last time; `None` if they could, or are not
@@ -200,19 +200,19 @@ impl KeySetStatus {
     /// [`max_stale`](crate::RefreshPolicy::max_stale) after the metadata were read last.
     #[must_use]
     pub fn metadata_error(&self) -> Option<&Error> {
-        self.progress.metadata_error.as_ref()
+        self.refresh_state.metadata_error.as_ref()
     }
 
     /// How many refreshes have failed since the last good one.
     #[must_use]
     pub fn consecutive_failures(&self) -> u32 {
-        self.progress.failures_in_a_row
+        self.refresh_state.consecutive_failures
     }
 
     /// How many refreshes there were for this cause.
     #[must_use]
     pub fn refreshes(&self, cause: RefreshCause) -> RefreshCounts {
-        self.progress.refreshes(cause)
+        self.refresh_state.refreshes(cause)
     }
 
     /// How many refreshes have succeeded, whatever their cause.
@@ -236,7 +236,7 @@ impl KeySetStatus {
     /// How many requests waited for a newer set because theirs had an unknown `kid`.
     #[must_use]
     pub fn refresh_waits(&self) -> u64 {
-        self.waits
+        self.refresh_waits
     }
 
     /// How many requests were refused at once because their `kid` was looked for in vain before.
@@ -291,7 +291,7 @@ impl Serialize for KeySetStatus {
         status.serialize_field("age_seconds", &self.age.map(|age| age.as_secs()))?;
         status.serialize_field(
             "next_attempt_seconds",
-            &self.next_attempt.map(|wait| wait.as_secs()),
+            &self.next_refresh.map(|wait| wait.as_secs()),
         )?;
         status.serialize_field(
             "last_error",
@@ -303,7 +303,7 @@ impl Serialize for KeySetStatus {
         status.serialize_field("usable_keys", &self.usable_keys())?;
         status.serialize_field("skipped", &Skipped(self))?;
         status.serialize_field("refreshes", &ByCause(self))?;
-        status.serialize_field("waits", &self.waits)?;
+        status.serialize_field("waits", &self.refresh_waits)?;
         status.serialize_field("negative_hits", &self.negative_cache_hits)?;
         status.end()
     }

@@ -63,7 +63,7 @@ pub(crate) struct VerificationKey {
     prepared: Box<[(Algorithm, ParsedPublicKey)]>,
     fingerprint: Fingerprint,
     /// Of the numbers alone.
-    material: Fingerprint,
+    public_key_digest: Fingerprint,
 }
 
 /// Tells a key from every other: a SHA-256 digest of what it is, what it may verify, and its `kid`.
@@ -90,17 +90,17 @@ impl VerificationKey {
         .collect();
         let prepared = prepared?;
         let fingerprint =
-            Fingerprint::of(material, prepared.iter().map(|(algorithm, _)| *algorithm));
-        let material = Fingerprint::of(material, std::iter::empty());
+            Fingerprint::new(material, prepared.iter().map(|(algorithm, _)| *algorithm));
+        let public_key_digest = Fingerprint::new(material, std::iter::empty());
         Ok(Self {
             prepared,
             fingerprint,
-            material,
+            public_key_digest,
         })
     }
 
     /// The same key, published under this `kid`.
-    pub(crate) fn named(mut self, kid: &str) -> Self {
+    pub(crate) fn with_kid(mut self, kid: &str) -> Self {
         self.fingerprint = Fingerprint::digest([&self.fingerprint.0, kid.as_bytes()].into_iter());
         self
     }
@@ -111,8 +111,8 @@ impl VerificationKey {
     }
 
     /// The same for every key of these numbers, whatever it is named and may verify.
-    pub(crate) fn material(&self) -> Fingerprint {
-        self.material
+    pub(crate) fn public_key_digest(&self) -> Fingerprint {
+        self.public_key_digest
     }
 
     /// Whether this key may verify `algorithm`.
@@ -146,7 +146,7 @@ impl VerificationKey {
 }
 
 impl Fingerprint {
-    fn of(material: &KeyMaterial<'_>, algorithms: impl Iterator<Item = Algorithm>) -> Self {
+    fn new(material: &KeyMaterial<'_>, algorithms: impl Iterator<Item = Algorithm>) -> Self {
         let (kind, first, second): (&[u8], &[u8], &[u8]) = match material {
             KeyMaterial::Rsa { n, e } => (b"RSA", n, e),
             KeyMaterial::P256 { x, y } => (b"P-256", x, y),
@@ -284,9 +284,9 @@ const SMALL_ORDER: [[u8; 32]; 7] = [
         0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
         0x03, 0x7a,
     ],
-    near_p(0xec),
-    near_p(0xed),
-    near_p(0xee),
+    field_element_ending(0xec),
+    field_element_ending(0xed),
+    field_element_ending(0xee),
 ];
 
 /// A small number, little-endian.
@@ -297,7 +297,7 @@ const fn small(value: u8) -> [u8; 32] {
 }
 
 /// A number near p = 2^255 - 19, told apart by its lowest byte.
-const fn near_p(lowest: u8) -> [u8; 32] {
+const fn field_element_ending(lowest: u8) -> [u8; 32] {
     let mut bytes = [0xff; 32];
     bytes[0] = lowest;
     bytes[31] = 0x7f;

@@ -48,11 +48,11 @@ impl SizeLimits {
             names,
             strings,
         } = Self::DEFAULT;
-        let share = |of: usize| u32::try_from(bytes / of).unwrap_or(u32::MAX);
+        let one_per = |size: usize| u32::try_from(bytes / size).unwrap_or(u32::MAX);
         Self {
-            elements: elements.max(share(8)),
+            elements: elements.max(one_per(8)),
             names: names.max(bytes / 64),
-            strings: strings.max(share(16)),
+            strings: strings.max(one_per(16)),
         }
     }
 }
@@ -60,7 +60,7 @@ impl SizeLimits {
 /// What is counted and kept while one document is read; on the stack, for most documents that are
 /// sent to be refused are not worth an allocation.
 #[derive(Debug)]
-pub(crate) struct Document<'de> {
+pub(crate) struct ParseState<'de> {
     text: &'de str,
     limits: SizeLimits,
     /// Members and elements met so far, below the outermost object.
@@ -68,18 +68,18 @@ pub(crate) struct Document<'de> {
     /// The names of the objects that are being read, those of the innermost last.
     names: RefCell<SmallVec<[Cow<'de, str>; NAMES_ON_STACK]>>,
     /// What is wrong with the document, where the parser's error does not say.
-    defect: Cell<Option<TokenError>>,
+    error: Cell<Option<TokenError>>,
 }
 
-impl<'de> Document<'de> {
+impl<'de> ParseState<'de> {
     pub(crate) fn new(text: &'de str, limits: SizeLimits) -> Self {
-        let (elements, names, defect) = (Cell::default(), RefCell::default(), Cell::default());
+        let (elements, names, error) = (Cell::default(), RefCell::default(), Cell::default());
         Self {
             text,
             limits,
             elements,
             names,
-            defect,
+            error,
         }
     }
 
@@ -93,13 +93,13 @@ impl<'de> Document<'de> {
     }
 
     /// The defect that an error of the parser stands for; `otherwise` where that is all there is.
-    pub(crate) fn defect(&self, otherwise: TokenError) -> TokenError {
-        self.defect.get().unwrap_or(otherwise)
+    pub(super) fn error_or(&self, fallback: TokenError) -> TokenError {
+        self.error.get().unwrap_or(fallback)
     }
 
     /// Ends the reading: it has more members, elements or strings than the limits allow.
     pub(super) fn too_many<E: Error>(&self) -> E {
-        self.defect.set(Some(TokenError::TooManyMembers));
+        self.error.set(Some(TokenError::TooManyMembers));
         E::custom("too many members")
     }
 
@@ -114,36 +114,36 @@ impl<'de> Document<'de> {
         if number.parse().is_ok_and(f64::is_finite) {
             return Ok(());
         }
-        self.defect.set(Some(TokenError::Malformed));
+        self.error.set(Some(TokenError::Malformed));
         Err(E::custom("number out of range"))
     }
 }
 
 /// The name of a member; borrowed unless it is written with escapes.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Name<'de>(pub(crate) Cow<'de, str>);
+pub(crate) struct StrKey<'de>(pub(crate) Cow<'de, str>);
 
-impl<'de> Deserialize<'de> for Name<'de> {
+impl<'de> Deserialize<'de> for StrKey<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NameVisitor;
+        struct StrKeyVisitor;
 
-        impl<'de> Visitor<'de> for NameVisitor {
-            type Value = Name<'de>;
+        impl<'de> Visitor<'de> for StrKeyVisitor {
+            type Value = StrKey<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
 
             fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
-                Ok(Name(Cow::Borrowed(name)))
+                Ok(StrKey(Cow::Borrowed(name)))
             }
 
             fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-                Ok(Name(Cow::Owned(name.to_owned())))
+                Ok(StrKey(Cow::Owned(name.to_owned())))
             }
         }
 
-        deserializer.deserialize_str(NameVisitor)
+        deserializer.deserialize_str(StrKeyVisitor)
     }
 }
 
@@ -152,38 +152,38 @@ impl<'de> Deserialize<'de> for Name<'de> {
 /// Few objects have two names of the same length that begin and end alike: where none has, no two
 /// names need to be compared.
 #[derive(Debug)]
-pub(crate) struct Names<'d, 'de> {
-    document: &'d Document<'de>,
+pub(crate) struct UniqueKeys<'d, 'de> {
+    state: &'d ParseState<'de>,
     /// Where its names begin among those of the document.
     start: usize,
-    seen: [u64; 4],
-    suspicious: bool,
+    bitmap: [u64; 4],
+    maybe_duplicate: bool,
 }
 
-impl<'d, 'de> Names<'d, 'de> {
-    pub(crate) fn of(document: &'d Document<'de>) -> Self {
-        let start = document.names.borrow().len();
+impl<'d, 'de> UniqueKeys<'d, 'de> {
+    pub(crate) fn new(state: &'d ParseState<'de>) -> Self {
+        let start = state.names.borrow().len();
         Self {
-            document,
+            state,
             start,
-            seen: [0; 4],
-            suspicious: false,
+            bitmap: [0; 4],
+            maybe_duplicate: false,
         }
     }
 
     /// Notes a name; refuses too many of them.
-    pub(crate) fn note<E: Error>(&mut self, name: Cow<'de, str>) -> Result<(), E> {
-        let mut names = self.document.names.borrow_mut();
-        if names.len() >= self.document.limits.names {
-            return Err(self.document.too_many());
+    pub(crate) fn insert<E: Error>(&mut self, name: Cow<'de, str>) -> Result<(), E> {
+        let mut names = self.state.names.borrow_mut();
+        if names.len() >= self.state.limits.names {
+            return Err(self.state.too_many());
         }
         // serde_json gives such a name a meaning of its own when a value is read later.
         if name.starts_with("$serde_json::private::") {
             return Err(E::custom("a name that is not data"));
         }
-        let (word, bit) = Self::place(name.as_bytes());
-        if let Some(word) = self.seen.get_mut(word) {
-            self.suspicious |= *word & bit != 0;
+        let (word, bit) = Self::fingerprint(name.as_bytes());
+        if let Some(word) = self.bitmap.get_mut(word) {
+            self.maybe_duplicate |= *word & bit != 0;
             *word |= bit;
         }
         names.push(name);
@@ -191,7 +191,7 @@ impl<'d, 'de> Names<'d, 'de> {
     }
 
     /// One of 256 bits, the same for the same name.
-    fn place(name: &[u8]) -> (usize, u64) {
+    fn fingerprint(name: &[u8]) -> (usize, u64) {
         let byte = |at: usize| usize::from(name.get(at).copied().unwrap_or(0));
         let (first, second) = (byte(0), byte(1));
         let last = byte(name.len().wrapping_sub(1));
@@ -204,9 +204,9 @@ impl<'d, 'de> Names<'d, 'de> {
 
     /// Refuses duplicates, once all names are known: sorting bounds the work that many
     /// names can cause.
-    pub(crate) fn finish<E: Error>(self) -> Result<(), E> {
-        let mut names = self.document.names.borrow_mut();
-        if self.suspicious {
+    pub(crate) fn check<E: Error>(self) -> Result<(), E> {
+        let mut names = self.state.names.borrow_mut();
+        if self.maybe_duplicate {
             let own = names.get_mut(self.start..).unwrap_or_default();
             own.sort_unstable();
             if own.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
@@ -226,11 +226,11 @@ const MAX_NUMBER: usize = 64;
 /// A run of that length covers one of the stretches between every 32nd byte as a whole; only where
 /// one is covered is the document read to tell numbers from strings.
 pub(crate) fn has_long_number(json: &[u8]) -> bool {
-    let of_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
-    let suspicious = json
+    let is_number_char = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
+    let has_candidate = json
         .chunks_exact(MAX_NUMBER / 2)
-        .any(|stretch| stretch.iter().all(of_number));
-    if !suspicious {
+        .any(|chunk| chunk.iter().all(is_number_char));
+    if !has_candidate {
         return false;
     }
     let (mut in_string, mut escaped, mut run) = (false, false, 0_usize);
@@ -241,7 +241,7 @@ pub(crate) fn has_long_number(json: &[u8]) -> bool {
             b'"' => in_string = !in_string,
             _ => {}
         }
-        run = if !in_string && of_number(byte) {
+        run = if !in_string && is_number_char(byte) {
             run + 1
         } else {
             0
@@ -258,15 +258,15 @@ pub(crate) fn has_long_number(json: &[u8]) -> bool {
 /// Unlike `IgnoredAny` it looks at every string and number, so that nothing passes here that
 /// would fail when the claim is read later.
 #[derive(Debug)]
-pub(crate) struct Skip<'d, 'de> {
+pub(crate) struct StrictIgnored<'d, 'de> {
     depth: u32,
-    document: &'d Document<'de>,
+    state: &'d ParseState<'de>,
 }
 
-impl<'d, 'de> Skip<'d, 'de> {
+impl<'d, 'de> StrictIgnored<'d, 'de> {
     /// Skips members of the outermost object.
-    pub(crate) fn top_level(document: &'d Document<'de>) -> Self {
-        Self { depth: 1, document }
+    pub(crate) fn top_level(state: &'d ParseState<'de>) -> Self {
+        Self { depth: 1, state }
     }
 
     fn inner<E: Error>(&self) -> Result<Self, E> {
@@ -275,24 +275,24 @@ impl<'d, 'de> Skip<'d, 'de> {
         }
         Ok(Self {
             depth: self.depth + 1,
-            document: self.document,
+            state: self.state,
         })
     }
 
     fn count<E: Error>(&self) -> Result<(), E> {
-        let Document {
+        let ParseState {
             elements, limits, ..
-        } = self.document;
+        } = self.state;
         elements.set(elements.get() + 1);
         if elements.get() > limits.elements {
-            Err(self.document.too_many())
+            Err(self.state.too_many())
         } else {
             Ok(())
         }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Skip<'_, 'de> {
+impl<'de> DeserializeSeed<'de> for StrictIgnored<'_, 'de> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -300,7 +300,7 @@ impl<'de> DeserializeSeed<'de> for Skip<'_, 'de> {
     }
 }
 
-impl<'de> Visitor<'de> for Skip<'_, 'de> {
+impl<'de> Visitor<'de> for StrictIgnored<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -339,17 +339,17 @@ impl<'de> Visitor<'de> for Skip<'_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut names = Names::of(self.document);
-        while let Some(Name(name)) = map.next_key()? {
-            if matches!(name, Cow::Borrowed(name) if self.document.is_serde_number(name)) {
-                let Name(number) = map.next_value()?;
-                return self.document.check_serde_number(&number);
+        let mut keys = UniqueKeys::new(self.state);
+        while let Some(StrKey(key)) = map.next_key()? {
+            if matches!(key, Cow::Borrowed(key) if self.state.is_serde_number(key)) {
+                let StrKey(number) = map.next_value()?;
+                return self.state.check_serde_number(&number);
             }
             self.count()?;
             map.next_value_seed(self.inner()?)?;
-            names.note(name)?;
+            keys.insert(key)?;
         }
-        names.finish()
+        keys.check()
     }
 }
 

@@ -5,22 +5,22 @@ use std::time::Duration;
 use http::{HeaderMap, header};
 
 /// Longer than anything that is heeded.
-const LONGEST: u64 = 1 << 31;
+const MAX: u64 = 1 << 31;
 
 /// What `Cache-Control` says, before it is clamped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Freshness {
+pub(super) enum CacheControl {
     /// Nothing, or nothing that can be read.
-    Unsaid,
+    Unspecified,
     /// `max-age`; zero with `no-cache`.
     MaxAge(Duration),
     /// `no-store`.
     NoStore,
 }
 
-impl Freshness {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        let mut max_age = Self::Unsaid;
+impl CacheControl {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
+        let mut max_age = Self::Unspecified;
         for value in headers.get_all(header::CACHE_CONTROL) {
             let Ok(value) = value.to_str() else { continue };
             for directive in value.split(',') {
@@ -30,11 +30,11 @@ impl Freshness {
                     return Self::NoStore;
                 } else if name.eq_ignore_ascii_case("no-cache") {
                     max_age = Self::MaxAge(Duration::ZERO);
-                } else if name.eq_ignore_ascii_case("max-age") && max_age == Self::Unsaid {
+                } else if name.eq_ignore_ascii_case("max-age") && max_age == Self::Unspecified {
                     let argument = argument.trim().trim_matches('"');
                     if !argument.is_empty() && argument.bytes().all(|byte| byte.is_ascii_digit()) {
                         // RFC 9111 §1.2.2: too large a number is as good as the largest.
-                        let seconds = argument.parse().unwrap_or(LONGEST);
+                        let seconds = argument.parse().unwrap_or(MAX);
                         max_age = Self::MaxAge(Duration::from_secs(seconds));
                     }
                 }
@@ -53,15 +53,18 @@ mod tests {
         let of = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CACHE_CONTROL, value.parse().unwrap());
-            Freshness::of(&headers)
+            CacheControl::from_headers(&headers)
         };
-        let max_age = |seconds| Freshness::MaxAge(Duration::from_secs(seconds));
-        assert_eq!(Freshness::of(&HeaderMap::new()), Freshness::Unsaid);
+        let max_age = |seconds| CacheControl::MaxAge(Duration::from_secs(seconds));
+        assert_eq!(
+            CacheControl::from_headers(&HeaderMap::new()),
+            CacheControl::Unspecified
+        );
         assert_eq!(of("public, max-age=120, must-revalidate"), max_age(120));
         assert_eq!(of("Max-Age=\"7\""), max_age(7));
         assert_eq!(of("max-age=1, max-age=2"), max_age(1));
-        assert_eq!(of("max-age=99999999999999999999"), max_age(LONGEST));
-        assert_eq!(of("max-age=9, no-store"), Freshness::NoStore);
+        assert_eq!(of("max-age=99999999999999999999"), max_age(MAX));
+        assert_eq!(of("max-age=9, no-store"), CacheControl::NoStore);
         assert_eq!(of("no-cache"), max_age(0));
         for odd in [
             "max-age=-1",
@@ -70,7 +73,7 @@ mod tests {
             "s-maxage=5",
             ",,=",
         ] {
-            assert_eq!(of(odd), Freshness::Unsaid, "{odd}");
+            assert_eq!(of(odd), CacheControl::Unspecified, "{odd}");
         }
     }
 }

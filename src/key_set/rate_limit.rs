@@ -6,60 +6,60 @@ use super::policy::RefreshPolicy;
 use super::schedule::RefreshCause;
 
 /// The least time between two refreshes that bad signatures cause.
-const BETWEEN_DOUBTS: Duration = Duration::from_secs(300);
+const MIN_INVALID_SIGNATURE_INTERVAL: Duration = Duration::from_secs(300);
 
 /// What tokens may cause: a budget for each cause, and none while the issuer wants to be left
 /// alone.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Budget {
+pub(super) struct OnDemandLimits {
     burst: u32,
     period: Duration,
     /// The bucket of unknown keys, as the time at which it will be full again.
-    full_at: Instant,
+    theoretical_arrival: Instant,
     refresh_on_invalid_signature: bool,
     /// Before then no bad signature is a reason to ask.
-    no_doubt_before: Instant,
+    invalid_signature_after: Instant,
     /// The issuer asked to be left alone until then.
     pub(super) not_before: Option<Instant>,
 }
 
-impl Budget {
+impl OnDemandLimits {
     pub(super) fn new(policy: &RefreshPolicy, now: Instant) -> Self {
         Self {
-            burst: policy.demand_burst,
-            period: policy.demand_period,
-            full_at: now,
+            burst: policy.unknown_key_burst,
+            period: policy.unknown_key_period,
+            theoretical_arrival: now,
             refresh_on_invalid_signature: policy.refresh_on_invalid_signature,
-            no_doubt_before: now,
+            invalid_signature_after: now,
             not_before: None,
         }
     }
 
     /// Whether a token may cause a refresh now, for this reason.
     pub(super) fn allows(&self, cause: RefreshCause, now: Instant) -> bool {
-        let is_left = match cause {
+        let within_limit = match cause {
             // A bucket of n tokens that refills one each period is spent when it would take more
             // than n-1 periods to fill what is missing.
             RefreshCause::UnknownKey => {
-                self.full_at.max(now) + self.period <= now + self.period * self.burst
+                self.theoretical_arrival.max(now) + self.period <= now + self.period * self.burst
             }
             RefreshCause::InvalidSignature => {
-                self.refresh_on_invalid_signature && now >= self.no_doubt_before
+                self.refresh_on_invalid_signature && now >= self.invalid_signature_after
             }
             RefreshCause::Manual | RefreshCause::ClockJump | RefreshCause::Timer => true,
         };
-        is_left && self.not_before.is_none_or(|at| now >= at)
+        within_limit && self.not_before.is_none_or(|at| now >= at)
     }
 
     /// Takes one refresh; `false` if the budget of this cause is spent.
-    pub(super) fn take(&mut self, cause: RefreshCause, now: Instant) -> bool {
+    pub(super) fn try_acquire(&mut self, cause: RefreshCause, now: Instant) -> bool {
         let allowed = self.allows(cause, now);
         match cause {
             RefreshCause::UnknownKey if allowed => {
-                self.full_at = self.full_at.max(now) + self.period
+                self.theoretical_arrival = self.theoretical_arrival.max(now) + self.period
             }
             RefreshCause::InvalidSignature if allowed => {
-                self.no_doubt_before = now + BETWEEN_DOUBTS
+                self.invalid_signature_after = now + MIN_INVALID_SIGNATURE_INTERVAL
             }
             _ => {}
         }
@@ -69,17 +69,17 @@ impl Budget {
 
 /// What a request sees of the budget before it waits for anything.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Gate {
+pub(super) struct RateLimitView {
     /// `None` before the first fetch has begun.
-    pub(super) budget: Option<Budget>,
+    pub(super) limits: Option<OnDemandLimits>,
     pub(super) is_fetching: bool,
 }
 
-impl Gate {
+impl RateLimitView {
     /// Whether it is of any use to wait, for this reason. A fetch that is under way may bring a
     /// missing key, too, and costs nothing more.
-    pub(super) fn is_open(&self, cause: RefreshCause, now: Instant) -> bool {
-        let joins = cause == RefreshCause::UnknownKey && self.is_fetching;
-        joins || self.budget.is_none_or(|budget| budget.allows(cause, now))
+    pub(super) fn allows(&self, cause: RefreshCause, now: Instant) -> bool {
+        let joins_fetch = cause == RefreshCause::UnknownKey && self.is_fetching;
+        joins_fetch || self.limits.is_none_or(|limits| limits.allows(cause, now))
     }
 }

@@ -1,0 +1,26 @@
+//! The configuration of a refresh task.
+
+use std::sync::Arc;
+
+use super::jwk::Quirks;
+use super::{KeySet, RefreshPolicy};
+use crate::clock::{Clock, UnixTime};
+use crate::oauth::{Endpoint, Issuer};
+use crate::transport::Transport;
+
+/// The configuration of a refresh task.
+#[derive(Debug)]
+pub(crate) struct Refresh {
+    pub(crate) issuer: Issuer,
+    /// If `None`, discovered from the issuer's metadata.
+    pub(crate) jwks_uri: Option<Endpoint>,
+    pub(crate) quirks: Quirks,
+    /// How many keys are tried for one `kid`.
+    pub(crate) max_candidate_keys: usize,
+    pub(crate) allow_loopback_http: bool,
+    pub(crate) policy: RefreshPolicy,
+    /// Keys to start with, and the time at which they were fetched.
+    pub(crate) initial_keys: Option<(KeySet, UnixTime)>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) clock: Arc<dyn Clock>,
+}

@@ -1,0 +1,197 @@
+//! The handle by which requests read a key set and ask for a newer one.
+//!
+//! ```text
+//! requests ──RefreshRequests──▶ refresh task ──Snapshot, RefreshState──▶ requests
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::Guard;
+use tokio::sync::watch;
+
+use super::on_demand::{self, Demand, Wait};
+use super::snapshot::Snapshot;
+use super::state::{RefreshRequests, State};
+use super::status::{KeySetState, KeySetStatus};
+use super::{KeySet, RefreshPolicy, RevokedKeys};
+use crate::clock::UnixTime;
+use crate::error::{Error, ErrorKind, Operation};
+use crate::oauth::Issuer;
+use crate::timer;
+
+/// The keys of one issuer, as requests see them. Cheap to clone.
+///
+/// The refresh task ends when the last handle is dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct KeySetHandle {
+    state: Arc<State>,
+    /// To the refresh task; `None` for a fixed set.
+    requests: Option<watch::Sender<RefreshRequests>>,
+}
+
+impl KeySetHandle {
+    /// A handle on a set that never changes.
+    pub(crate) fn fixed(issuer: Issuer, keys: KeySet) -> Self {
+        let state = State::new(issuer, &RefreshPolicy::new());
+        state.snapshot.update(|empty| Snapshot {
+            keys: Some(keys),
+            generation: 1,
+            epoch: 1,
+            usable_until: UnixTime::from_secs(u64::MAX),
+            ..Snapshot::clone(empty)
+        });
+        state.record_gauges(UnixTime::from_secs(0));
+        Self {
+            state: Arc::new(state),
+            requests: None,
+        }
+    }
+
+    /// A handle on a set that is refreshed, and what its refresh task needs.
+    pub(super) fn refreshed(
+        issuer: Issuer,
+        policy: &RefreshPolicy,
+    ) -> (Self, Arc<State>, watch::Receiver<RefreshRequests>) {
+        let state = Arc::new(State::new(issuer, policy));
+        state.record_gauges(UnixTime::from_secs(0));
+        let (requests, receiver) = watch::channel(RefreshRequests::default());
+        let handle = Self {
+            state: Arc::clone(&state),
+            requests: Some(requests),
+        };
+        (handle, state, receiver)
+    }
+
+    /// The current snapshot. Takes no lock.
+    pub(crate) fn load(&self) -> Guard<Arc<Snapshot>> {
+        self.state.snapshot.load()
+    }
+
+    /// Whether a cache entry of this epoch is valid without another look at the keys. If not,
+    /// the snapshot decides.
+    pub(crate) fn holds(&self, epoch: u64, now: UnixTime) -> bool {
+        self.state.snapshot.is_current(epoch, now)
+    }
+
+    /// Whether the negative cache has this `kid` for the generation of `snapshot`.
+    pub(crate) fn is_known_miss(&self, kid: &str, snapshot: &Snapshot, now: UnixTime) -> bool {
+        let known = self
+            .state
+            .negative_cache
+            .contains(kid, snapshot.generation, now);
+        if known {
+            self.state
+                .negative_cache_hits
+                .fetch_add(1, Ordering::Relaxed);
+            self.state.negative_cache_hits_counter.increment();
+        }
+        known
+    }
+
+    /// Requests a refresh. Returns a bounded wait for its outcome, or `None` if the rate limit or
+    /// the limit on waiters does not allow it.
+    pub(crate) fn demand(&self, reason: Demand<'_>) -> Option<Wait> {
+        on_demand::request_refresh(&self.state, self.requests.as_ref()?, reason)
+    }
+
+    /// Whether an invalid signature may cause a refresh, because the issuer reuses `kid`s.
+    pub(crate) fn refreshes_on_invalid_signature(&self) -> bool {
+        self.state.refresh_on_invalid_signature
+    }
+
+    /// Revokes a `kid` for good, and the keys that have it now under any `kid`.
+    pub(crate) fn revoke(&self, kid: &str) {
+        self.state.snapshot.update(|current| {
+            let with_key = |revoked: &Arc<RevokedKeys>| {
+                revoked.with(|revoked| {
+                    revoked.insert_kid(kid);
+                    let keys = current.keys.iter().flat_map(|keys| keys.all_for_kid(kid));
+                    keys.for_each(|key| revoked.insert(key));
+                })
+            };
+            Snapshot {
+                revoked: with_key(&current.revoked),
+                revoked_for_good: with_key(&current.revoked_for_good),
+                epoch: current.epoch + 1,
+                ..Snapshot::clone(current)
+            }
+        });
+    }
+
+    /// Requests a refresh at once, even if the future is dropped. It resolves to the outcome of a
+    /// fetch that began after this call; for a fixed set it is `Ok` at once.
+    pub(crate) fn refresh_keys(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        let timeout = || Error::new(Operation::JwksFetch, ErrorKind::Timeout);
+        let subscription = self.requests.as_ref().map(|requests| {
+            let refreshes = self.state.refresh_state.subscribe();
+            let started = refreshes.borrow().started;
+            requests.send_modify(|requests| requests.manual += 1);
+            (refreshes, started)
+        });
+        let requests = self.requests.clone();
+        let outcome = tokio::time::timeout(self.state.manual_refresh_timeout, async move {
+            let (Some((mut refreshes, started)), Some(requests)) = (subscription, requests) else {
+                return Ok(());
+            };
+            tokio::select! {
+                biased;
+                finished = refreshes.wait_for(|refreshes| refreshes.manual.0 > started) => {
+                    match finished {
+                        Ok(refreshes) => refreshes.manual.1.clone().map_or(Ok(()), Err),
+                        Err(_closed) => Err(timeout()),
+                    }
+                }
+                () = requests.closed() => {
+                    Err(timeout().with_source("the refresh task of the key set has stopped"))
+                }
+            }
+        });
+        async move { outcome.await.unwrap_or_else(|_elapsed| Err(timeout())) }
+    }
+
+    /// Waits until there is a usable set, or until the refresh task has stopped.
+    pub(crate) async fn wait_until_usable(&self, now: impl Fn() -> UnixTime) {
+        let mut refreshes = self.state.refresh_state.subscribe();
+        let Some(requests) = &self.requests else {
+            return;
+        };
+        while self.load().usable(now()).is_none() {
+            tokio::select! {
+                changed = refreshes.changed() => if changed.is_err() { return },
+                () = requests.closed() => return,
+            }
+        }
+    }
+
+    /// The status of the set at `now`.
+    pub(crate) fn status(&self, now: UnixTime) -> KeySetStatus {
+        let snapshot = self.load();
+        let keys = snapshot.usable(now);
+        let refresh_state = self.state.refresh_state.borrow().clone();
+        let is_refresher_stopped = self.requests.as_ref().is_some_and(watch::Sender::is_closed);
+        let state = match keys {
+            Some(_) if refresh_state.is_healthy() && !is_refresher_stopped => KeySetState::Healthy,
+            Some(_) => KeySetState::Degraded,
+            None if snapshot.generation == 0 => KeySetState::Starting,
+            None => KeySetState::Stale,
+        };
+        KeySetStatus {
+            issuer: self.state.issuer.clone(),
+            state,
+            generation: snapshot.generation,
+            keys: keys.cloned(),
+            is_refresher_stopped,
+            age: keys
+                .filter(|_| self.requests.is_some())
+                .map(|_| now.saturating_since(snapshot.fetched_at)),
+            next_refresh: refresh_state
+                .next_refresh
+                .filter(|_| !is_refresher_stopped)
+                .map(|at| at.saturating_duration_since(timer::now())),
+            refresh_state,
+            refresh_waits: self.state.refresh_waits.load(Ordering::Relaxed),
+            negative_cache_hits: self.state.negative_cache_hits.load(Ordering::Relaxed),
+        }
+    }
+}

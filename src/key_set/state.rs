@@ -1,0 +1,241 @@
+//! What the handles of a key set and its refresh task share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::compromised::CompromisedKeys;
+use super::negative_cache::NegativeCache;
+use super::rate_limit::RateLimitView;
+use super::schedule::{RefreshCause, Schedule};
+use super::snapshot::{Snapshot, SnapshotCell};
+use super::status::RefreshState;
+use super::{KeySet, RefreshPolicy};
+use crate::clock::UnixTime;
+use crate::error::Error;
+use crate::metrics::{self, Counter};
+use crate::oauth::Issuer;
+
+/// How many refreshes were requested, by cause. The refresh task compares it with the counts that
+/// it has handled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RefreshRequests {
+    pub(super) manual: u64,
+    pub(super) invalid_signature: u64,
+    pub(super) unknown_key: u64,
+    /// By requests that have already waited for a running fetch; these get no jitter.
+    pub(super) after_fetch: u64,
+}
+
+/// The state that the handles and the refresh task of one key set share.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) issuer: Issuer,
+    pub(super) snapshot: SnapshotCell,
+    pub(super) rate_limit: ArcSwap<RateLimitView>,
+    /// Waiters are woken when it changes.
+    pub(super) refresh_state: watch::Sender<RefreshState>,
+    pub(super) negative_cache: NegativeCache,
+    pub(super) waiters: AtomicUsize,
+    pub(super) refresh_waits: AtomicU64,
+    pub(super) negative_cache_hits: AtomicU64,
+    pub(super) refresh_waits_counter: Counter,
+    pub(super) negative_cache_hits_counter: Counter,
+    pub(super) unknown_key_timeout: Duration,
+    pub(super) max_waiters: usize,
+    pub(super) refresh_on_invalid_signature: bool,
+    /// Covers a running fetch and the one after it.
+    pub(super) manual_refresh_timeout: Duration,
+}
+
+impl State {
+    pub(super) fn new(issuer: Issuer, policy: &RefreshPolicy) -> Self {
+        let counter = |name| Counter::new(name, ("issuer", issuer.as_str()));
+        Self {
+            refresh_waits_counter: counter(metrics::JWKS_REFRESH_WAITS),
+            negative_cache_hits_counter: counter(metrics::JWKS_NEGATIVE_CACHE_HITS),
+            rate_limit: ArcSwap::default(),
+            issuer,
+            snapshot: SnapshotCell::new(),
+            refresh_state: watch::Sender::new(RefreshState::default()),
+            negative_cache: NegativeCache::new(),
+            waiters: AtomicUsize::new(0),
+            refresh_waits: AtomicU64::new(0),
+            negative_cache_hits: AtomicU64::new(0),
+            unknown_key_timeout: policy.unknown_key_timeout,
+            max_waiters: policy.max_waiters,
+            refresh_on_invalid_signature: policy.refresh_on_invalid_signature,
+            manual_refresh_timeout: policy
+                .fetch_timeout
+                .saturating_mul(2)
+                .saturating_add(Duration::from_secs(1)),
+        }
+    }
+
+    fn labels(&self) -> [(&'static str, &str); 1] {
+        [("issuer", self.issuer.as_str())]
+    }
+
+    /// Sets the gauges of the current snapshot.
+    pub(super) fn record_gauges(&self, now: UnixTime) {
+        let (snapshot, labels) = (self.snapshot.load(), self.labels());
+        let keys = snapshot.usable(now);
+        let count = |keys: usize| u64::try_from(keys).unwrap_or(u64::MAX);
+        metrics::gauge(
+            metrics::USABLE_KEYS,
+            &labels,
+            count(keys.map_or(0, KeySet::len)),
+        );
+        metrics::gauge(
+            metrics::SKIPPED_KEYS,
+            &labels,
+            count(keys.map_or(0, |keys| keys.skipped().count())),
+        );
+        metrics::gauge(metrics::GENERATION, &labels, snapshot.generation);
+        metrics::gauge(metrics::READY, &labels, u64::from(keys.is_some()));
+        if snapshot.generation > 0 && snapshot.fetched_at > UnixTime::from_secs(0) {
+            metrics::gauge(
+                metrics::LAST_REFRESH_SUCCESS,
+                &labels,
+                snapshot.fetched_at.as_secs(),
+            );
+        }
+    }
+
+    /// Publishes new `keys`, or with `None` marks the current ones as fresh.
+    pub(super) fn publish(
+        &self,
+        keys: Option<&KeySet>,
+        fetched_at: UnixTime,
+        max_stale: Duration,
+        now: UnixTime,
+    ) {
+        self.snapshot.update(|current| {
+            let mut revoked = Arc::clone(&current.revoked_for_good);
+            if let Some(compromised) = keys
+                .map(|keys| &keys.0.compromised)
+                .filter(|keys| !keys.is_empty())
+            {
+                revoked =
+                    revoked.with(|all| compromised.revoke_public_keys(current.keys.as_ref(), all));
+            }
+            Snapshot {
+                generation: current.generation + u64::from(keys.is_some()),
+                epoch: current.epoch + u64::from(keys.is_some()),
+                keys: keys.cloned().or_else(|| current.keys.clone()),
+                fetched_at,
+                usable_until: fetched_at.saturating_add(max_stale),
+                revoked: Arc::clone(&revoked),
+                revoked_for_good: revoked,
+            }
+        });
+        self.record_gauges(now);
+    }
+
+    /// Revokes the compromised keys of a document without a usable key: their public keys for
+    /// good, and their `kid`s until the issuer publishes a usable set. Returns whether one of them
+    /// has no `kid` and no unrevoked key is left.
+    pub(super) fn revoke_compromised(&self, compromised: &CompromisedKeys) -> bool {
+        self.snapshot.update(|current| {
+            let (keys, for_good) = (current.keys.as_ref(), &current.revoked_for_good);
+            let revoked_for_good = for_good.with(|all| compromised.revoke_public_keys(keys, all));
+            let revoked = current.revoked.with(|all| {
+                compromised.revoke_public_keys(keys, all);
+                compromised.revoke_kids(keys, all);
+            });
+            Snapshot {
+                revoked,
+                revoked_for_good,
+                epoch: current.epoch + 1,
+                ..Snapshot::clone(current)
+            }
+        });
+        let snapshot = self.snapshot.load();
+        snapshot.keys.as_ref().is_some_and(|keys| {
+            compromised.contains_without_kid(keys) && !keys.has_unrevoked(&snapshot.revoked)
+        })
+    }
+
+    pub(super) fn warn_private_key(&self) {
+        crate::trace::warn!(
+            target: "tower_oauth::key_set",
+            issuer = %self.issuer,
+            "the issuer publishes a private key: anyone who reads it can sign tokens"
+        );
+    }
+
+    /// Marks the set as too old. It is retained, because the issuer may confirm it (304).
+    pub(super) fn expire(&self, now: UnixTime, schedule: &Schedule) {
+        self.snapshot.update(|current| Snapshot {
+            usable_until: UnixTime::from_secs(0),
+            epoch: current.epoch + 1,
+            ..Snapshot::clone(current)
+        });
+        self.record_gauges(now);
+        self.refresh_state
+            .send_modify(|refresh_state| refresh_state.next_refresh = Some(schedule.next()));
+    }
+
+    /// How long the current set is still trusted by the wall clock.
+    pub(super) fn remaining_staleness(&self, now: UnixTime) -> Duration {
+        self.snapshot.load().usable_until.saturating_since(now)
+    }
+
+    /// Records that a fetch begins. Wakes no waiter.
+    pub(super) fn begin_refresh(&self, schedule: &Schedule) {
+        self.rate_limit.store(Arc::new(RateLimitView {
+            limits: Some(schedule.on_demand_limits()),
+            is_fetching: true,
+        }));
+        self.refresh_state.send_if_modified(|refresh_state| {
+            refresh_state.started += 1;
+            false
+        });
+    }
+
+    /// Records the outcome of a refresh and wakes the waiters.
+    pub(super) fn end_refresh(
+        &self,
+        cause: RefreshCause,
+        outcome: Result<(), Error>,
+        metadata_error: Option<&Error>,
+        schedule: &Schedule,
+    ) {
+        let issuer = self.issuer.as_str();
+        let (label, error) = match &outcome {
+            Ok(()) => ("success", "none"),
+            Err(error) => ("failure", error.kind().as_str()),
+        };
+        metrics::count(
+            metrics::REFRESHES,
+            &[
+                ("issuer", issuer),
+                ("cause", cause.as_str()),
+                ("outcome", label),
+                ("error", error),
+            ],
+        );
+        metrics::gauge(
+            metrics::CONSECUTIVE_FAILURES,
+            &self.labels(),
+            schedule.failures().into(),
+        );
+        metrics::gauge(
+            metrics::DISCOVERY_FAILING,
+            &self.labels(),
+            metadata_error.is_some().into(),
+        );
+        // Before the waiters are woken, because they read it.
+        self.rate_limit.store(Arc::new(RateLimitView {
+            limits: Some(schedule.on_demand_limits()),
+            is_fetching: false,
+        }));
+        self.refresh_state.send_modify(|refresh_state| {
+            refresh_state.metadata_error = metadata_error.cloned();
+            refresh_state.finish(cause, outcome, schedule);
+        });
+    }
+}
