@@ -1,16 +1,16 @@
-//! How long the issuer wants its keys to be kept (RFC 9111 §5.2.2).
+//! The `Cache-Control` of a key set response (RFC 9111 §5.2.2).
 
 use std::time::Duration;
 
 use http::{HeaderMap, header};
 
-/// Longer than anything that is heeded.
+/// The largest `max-age`, in seconds; far above any interval that is used.
 const MAX: u64 = 1 << 31;
 
-/// What `Cache-Control` says, before it is clamped.
+/// A parsed `Cache-Control`, before it is clamped to the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CacheControl {
-    /// Nothing, or nothing that can be read.
+    /// Absent, or without a directive that counts.
     Unspecified,
     /// `max-age`; zero with `no-cache`.
     MaxAge(Duration),
@@ -33,7 +33,7 @@ impl CacheControl {
                 } else if name.eq_ignore_ascii_case("max-age") && max_age == Self::Unspecified {
                     let argument = argument.trim().trim_matches('"');
                     if !argument.is_empty() && argument.bytes().all(|byte| byte.is_ascii_digit()) {
-                        // RFC 9111 §1.2.2: too large a number is as good as the largest.
+                        // RFC 9111 §1.2.2: a number that is too large counts as the largest.
                         let seconds = argument.parse().unwrap_or(MAX);
                         max_age = Self::MaxAge(Duration::from_secs(seconds));
                     }
@@ -49,8 +49,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directives_are_read_as_rfc_9111_has_them() {
-        let of = |value: &str| {
+    fn directives_are_parsed_as_in_rfc_9111() {
+        let parse = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CACHE_CONTROL, value.parse().unwrap());
             CacheControl::from_headers(&headers)
@@ -60,12 +60,12 @@ mod tests {
             CacheControl::from_headers(&HeaderMap::new()),
             CacheControl::Unspecified
         );
-        assert_eq!(of("public, max-age=120, must-revalidate"), max_age(120));
-        assert_eq!(of("Max-Age=\"7\""), max_age(7));
-        assert_eq!(of("max-age=1, max-age=2"), max_age(1));
-        assert_eq!(of("max-age=99999999999999999999"), max_age(MAX));
-        assert_eq!(of("max-age=9, no-store"), CacheControl::NoStore);
-        assert_eq!(of("no-cache"), max_age(0));
+        assert_eq!(parse("public, max-age=120, must-revalidate"), max_age(120));
+        assert_eq!(parse("Max-Age=\"7\""), max_age(7));
+        assert_eq!(parse("max-age=1, max-age=2"), max_age(1));
+        assert_eq!(parse("max-age=99999999999999999999"), max_age(MAX));
+        assert_eq!(parse("max-age=9, no-store"), CacheControl::NoStore);
+        assert_eq!(parse("no-cache"), max_age(0));
         for odd in [
             "max-age=-1",
             "max-age=",
@@ -73,7 +73,7 @@ mod tests {
             "s-maxage=5",
             ",,=",
         ] {
-            assert_eq!(of(odd), CacheControl::Unspecified, "{odd}");
+            assert_eq!(parse(odd), CacheControl::Unspecified, "{odd}");
         }
     }
 }

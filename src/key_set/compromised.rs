@@ -1,17 +1,17 @@
-//! Keys whose private part the issuer published: anyone who read it can sign with them.
+//! Keys whose private part the issuer published, so that anyone can sign with them.
 
 use super::{KeySet, RevokedKeys};
 use crate::jwt::{Fingerprint, VerificationKey};
 
-/// The private keys of one document, by `kid` and by public key: the public part may be published
-/// under another `kid`, or without one.
+/// The private keys of one document, indexed by `kid` and by public-key digest: the public part
+/// may be published under another `kid`, or without one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CompromisedKeys(Vec<Compromised>);
 
 #[derive(Clone, Debug)]
 struct Compromised {
     kid: Option<Box<str>>,
-    /// `None` if the member's public numbers could not be read.
+    /// `None` if the member has no readable public key.
     public_key: Option<Fingerprint>,
 }
 
@@ -36,7 +36,7 @@ impl CompromisedKeys {
         })
     }
 
-    /// Whether one of `keys` has no `kid` by which it could be revoked.
+    /// Whether a compromised key of `keys` has no `kid` by which it could be revoked.
     pub(super) fn contains_without_kid(&self, keys: &KeySet) -> bool {
         keys.0
             .without_kid
@@ -44,8 +44,8 @@ impl CompromisedKeys {
             .any(|key| self.contains(None, key))
     }
 
-    /// Revokes their public keys. A member without readable numbers stands for the keys
-    /// that its `kid` names in `keys`.
+    /// Revokes their public keys. For a member without a readable public key these are the keys
+    /// of `keys` with its `kid`.
     pub(super) fn revoke_public_keys(&self, keys: Option<&KeySet>, revoked: &mut RevokedKeys) {
         for Compromised { kid, public_key } in &self.0 {
             match (public_key, kid, keys) {
@@ -58,7 +58,7 @@ impl CompromisedKeys {
         }
     }
 
-    /// Revokes their `kid`s, and those by which `keys` names them.
+    /// Revokes their `kid`s, and the `kid`s under which `keys` has them.
     pub(super) fn revoke_kids(&self, keys: Option<&KeySet>, revoked: &mut RevokedKeys) {
         let named = keys.into_iter().flat_map(KeySet::all_with_kid);
         let named = named
@@ -70,7 +70,7 @@ impl CompromisedKeys {
 }
 
 impl KeySet {
-    /// Whether the issuer publishes the private part of a key.
+    /// Whether the document has a private key.
     pub(super) fn has_private_keys(&self) -> bool {
         !self.0.compromised.is_empty()
     }

@@ -1,4 +1,4 @@
-//! A key set from a file, with the time at which it was put there.
+//! Initial keys from a file, which are as old as the file.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -10,7 +10,7 @@ use super::{KeySet, RefreshPolicy};
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, Error, ErrorKind, Operation};
 
-/// Reads a JWK Set document; its age is that of the file.
+/// Reads a JWK Set document. Returns the file's modification time as its time of fetch.
 pub(crate) fn read(path: &Path, quirks: Quirks) -> Result<(KeySet, UnixTime), Error> {
     let unusable = |reason: String| {
         let setting = ConfigError::new("initial_keys_file", path.to_string_lossy(), reason);
@@ -21,7 +21,7 @@ pub(crate) fn read(path: &Path, quirks: Quirks) -> Result<(KeySet, UnixTime), Er
     let modified = File::open(path)
         .and_then(|file| {
             let modified = file.metadata()?.modified()?;
-            // One byte more than is allowed, to tell what is too long.
+            // One byte over the limit, to detect a document that is too large.
             file.take(u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1))
                 .read_to_end(&mut document)?;
             Ok(modified)

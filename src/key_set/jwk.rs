@@ -1,7 +1,7 @@
-//! From a JWK Set document to prepared keys (RFC 7517), one member at a time.
+//! Parses a JWK Set document (RFC 7517) into verification keys.
 //!
-//! The members are converted one by one because jsonwebtoken's `JwkSet` fails as a whole on
-//! one odd member, and drops private and duplicate members without a word.
+//! Members are converted one at a time, because jsonwebtoken's `JwkSet` fails as a whole on one
+//! invalid member, and does not report private and duplicate members.
 
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
@@ -24,46 +24,47 @@ use crate::jwt::{
     decode_base64url,
 };
 
-/// More members than this are no key set but a load.
+/// The largest number of members. Real key sets have fewer than ten.
 const MAX_KEYS: usize = 100;
 
-/// A JWK is an object with at most arrays of strings in it.
+/// The deepest nesting. A JWK is an object that contains at most arrays of strings.
 const MAX_DEPTH: u32 = 16;
 
-/// DER's tag of an integer.
+/// The DER tag of an INTEGER.
 const INTEGER: u8 = 0x02;
 
-/// Departures from the standard that one provider's keys need.
+/// How leniently keys are parsed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Quirks {
-    /// RFC 7518 to the letter.
+    /// As RFC 7518 requires.
     #[default]
     None,
-    /// App ID: `n` and `e` may have leading zero bytes and be in standard base64.
+    /// `n` and `e` may have leading zero bytes and be in standard base64, as App ID has
+    /// published them.
     AppId,
 }
 
-/// Why a member of a key set is not used.
+/// Why a member of a key set was skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SkipReason {
-    /// Its `alg` does not fit its type, or is not supported.
+    /// Its `alg` does not match its type, or is not supported.
     Algorithm,
-    /// Another usable member has the same `kid`, and one cannot tell which is meant.
+    /// Another usable member has the same `kid`.
     DuplicateKeyId,
-    /// Its numbers are no public key.
+    /// Its parameters are not a valid public key.
     Invalid,
-    /// It is no JWK: no object, duplicate members, values of the wrong type.
+    /// It is not a JWK: not an object, duplicate names, values of the wrong type.
     Malformed,
-    /// `use` or `key_ops` say that it is not for verifying signatures.
+    /// `use` or `key_ops` exclude the verification of signatures.
     NotForSignatures,
-    /// It holds private members, and so is compromised.
+    /// It has private members, and so is compromised.
     PrivateKey,
-    /// A symmetric key (`oct`): who can verify with it can sign with it.
+    /// A symmetric key (`oct`), with which anyone who verifies can also sign.
     Symmetric,
-    /// A `kty` or `crv` that is not supported.
+    /// Its `kty` or `crv` is not supported.
     UnsupportedType,
-    /// Too short, or otherwise known to be breakable.
+    /// The key is too short or breakable in another way.
     Weak,
 }
 
@@ -107,8 +108,7 @@ struct Document<'a> {
     keys: Vec<&'a RawValue>,
 }
 
-/// Reads a whole document. Keys that share a `kid` are of use only if more than one is tried for
-/// it.
+/// Parses a document. Keys that share a `kid` are used only if `max_candidate_keys` is above 1.
 pub(super) fn parse_set(
     document: &[u8],
     quirks: Quirks,
@@ -118,7 +118,7 @@ pub(super) fn parse_set(
     if deeper_than(document, MAX_DEPTH) {
         return Err(error(ErrorKind::Malformed));
     }
-    // RFC 8259 §8.1: all of it, also what is read over.
+    // RFC 8259 §8.1: the whole document is UTF-8, ignored members included.
     let text = std::str::from_utf8(document)
         .map_err(|source| error(ErrorKind::Malformed).with_source(source))?;
     let document: Document<'_> = serde_json::from_str(text)
@@ -141,7 +141,7 @@ pub(super) fn parse_set(
             compromised.insert(kid.as_deref(), *private);
         }
     }
-    // What the numbers of a private key are, a public key of its `kid` says, if it does not.
+    // A private key without a readable public key is identified by the public key with its `kid`.
     for Member { kid, key, .. } in &members {
         if let Some(key) = key
             .as_ref()
@@ -153,7 +153,7 @@ pub(super) fn parse_set(
     }
     for Member { kid, key, .. } in members {
         match (kid, key) {
-            // Its private part stands elsewhere in the set.
+            // Another member publishes its private part.
             (kid, Ok(key)) if compromised.contains(kid.as_deref(), &key) => {
                 skipped.push((kid, SkipReason::PrivateKey));
             }
@@ -195,7 +195,7 @@ pub(super) fn parse_set(
     Ok(keys)
 }
 
-/// Whether brackets nest deeper than `limit`, found without recursion and before any parsing.
+/// Whether brackets nest deeper than `limit`. Checked without recursion, before parsing.
 fn deeper_than(json: &[u8], limit: u32) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_u32, false, false);
     json.iter().any(|&byte| {
@@ -211,12 +211,12 @@ fn deeper_than(json: &[u8], limit: u32) -> bool {
     })
 }
 
-/// A member that was looked at.
+/// A parsed member.
 struct Member {
-    /// Told even where the key is unusable.
+    /// Set even if the key is unusable.
     kid: Option<Box<str>>,
     key: Result<VerificationKey, SkipReason>,
-    /// The public key of a private one.
+    /// The public-key digest of a private key.
     private: Option<Fingerprint>,
 }
 
@@ -232,7 +232,7 @@ impl Member {
 
 fn parse_member(json: &str, quirks: Quirks) -> Member {
     let Ok(members) = serde_json::from_str::<Members<'_>>(json) else {
-        return private_if_anything(json).unwrap_or_else(Member::malformed);
+        return malformed_private_key(json).unwrap_or_else(Member::malformed);
     };
     let has_kid = members.kid.is_some();
     let kid: Option<Box<str>> = members
@@ -244,13 +244,13 @@ fn parse_member(json: &str, quirks: Quirks) -> Member {
             return Member {
                 kid,
                 key: Err(SkipReason::PrivateKey),
-                private: material(json),
+                private: public_key_digest(json),
             };
         }
         _ if members.has_duplicates => return Member::malformed(),
         _ if has_kid && kid.is_none() => return Member::malformed(),
         Secrets::Symmetric => Err(SkipReason::Symmetric),
-        Secrets::None => prepare(json, members.alg.as_deref(), quirks),
+        Secrets::None => parse_key(json, members.alg.as_deref(), quirks),
     };
     Member {
         kid,
@@ -259,15 +259,15 @@ fn parse_member(json: &str, quirks: Quirks) -> Member {
     }
 }
 
-/// A member that is no JWK, and a private key all the same: that is compromised, too.
-fn private_if_anything(json: &str) -> Option<Member> {
+/// A private key in a member that is not a JWK. It is compromised as well.
+fn malformed_private_key(json: &str) -> Option<Member> {
     let members: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).ok()?;
-    let is_material = |name: &&str| {
+    let has_value = |name: &&str| {
         members
             .get(*name)
             .is_some_and(|value| is_present(&value.to_string()))
     };
-    PRIVATE.iter().find(|name| is_material(name))?;
+    PRIVATE.iter().find(|name| has_value(name))?;
     let kid = members
         .get("kid")
         .and_then(serde_json::Value::as_str)
@@ -277,24 +277,25 @@ fn private_if_anything(json: &str) -> Option<Member> {
     Some(Member {
         kid,
         key: Err(SkipReason::PrivateKey),
-        private: material(json),
+        private: public_key_digest(json),
     })
 }
 
-/// What a key is, whatever it says that it is for: a private one is for signing, and says so. Its
-/// numbers may be spelled in any way that is read anywhere: this only leads to a refusal.
-fn material(json: &str) -> Option<Fingerprint> {
+/// The public-key digest of a private key. `use`, `key_ops` and `alg` are ignored, because they
+/// describe signing. Every lenient encoding is accepted: the result is used only to revoke.
+fn public_key_digest(json: &str) -> Option<Fingerprint> {
     let mut members: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(json).ok()?;
     members.retain(|name, _| ["kty", "crv", "n", "e", "x", "y"].contains(&name.as_str()));
-    let numbers = serde_json::to_string(&members).ok()?;
-    prepare(&numbers, None, Quirks::AppId)
+    let parameters = serde_json::to_string(&members).ok()?;
+    parse_key(&parameters, None, Quirks::AppId)
         .ok()
         .map(|key| key.public_key_digest())
 }
 
-fn prepare(json: &str, alg: Option<&str>, quirks: Quirks) -> Result<VerificationKey, SkipReason> {
-    // Read here because jsonwebtoken knows neither `Ed25519` (RFC 9864) nor our limits.
+/// Parses a public key.
+fn parse_key(json: &str, alg: Option<&str>, quirks: Quirks) -> Result<VerificationKey, SkipReason> {
+    // Parsed here because jsonwebtoken does not support `Ed25519` (RFC 9864).
     let algorithm = match alg {
         None => None,
         Some(alg) => Some(Algorithm::from_name(alg).ok_or(SkipReason::Algorithm)?),
@@ -318,7 +319,7 @@ fn prepare(json: &str, alg: Option<&str>, quirks: Quirks) -> Result<Verification
     let key = match &jwk.algorithm {
         AlgorithmParameters::RSA(rsa) => {
             let (n, e) = (&number(&rsa.n)?, &number(&rsa.e)?);
-            // In a certificate the exponent follows the modulus: a DER INTEGER of a few bytes.
+            // In a certificate the exponent follows the modulus, as a short DER INTEGER.
             let sign = e.first().filter(|&&first| first >= 0x80).map(|_| 0);
             let exponent: Vec<u8> = sign.into_iter().chain(e.iter().copied()).collect();
             let length = u8::try_from(exponent.len()).map_err(|_| SkipReason::Weak)?;
@@ -345,11 +346,10 @@ fn prepare(json: &str, alg: Option<&str>, quirks: Quirks) -> Result<Verification
     Ok(key?)
 }
 
-/// RFC 7517 §4.7: the first certificate has to be of the same key, or one of the two is not what
-/// the issuer meant to publish.
+/// Checks that the first certificate contains the same key (RFC 7517 §4.7).
 ///
-/// A certificate holds the numbers of its key as they are, so it need not be understood to tell.
-/// It gives no trust; what is no certificate says nothing.
+/// The certificate is searched for the bytes of the key, which it contains unchanged, and is not
+/// parsed. It adds no trust; a value that is not a certificate is ignored.
 fn check_certificate(chain: Option<&[String]>, number: &[u8]) -> Result<(), SkipReason> {
     const SEQUENCE: u8 = 0x30;
     let certificate = chain
@@ -357,8 +357,7 @@ fn check_certificate(chain: Option<&[String]>, number: &[u8]) -> Result<(), Skip
         .and_then(|first| STANDARD.decode(first).ok());
     match certificate {
         Some(der) if der.first() == Some(&SEQUENCE) && der.len() > number.len() => {
-            let of_this_key = der.windows(number.len().max(1)).any(|part| part == number);
-            if of_this_key {
+            if der.windows(number.len().max(1)).any(|part| part == number) {
                 Ok(())
             } else {
                 Err(SkipReason::Invalid)
@@ -368,7 +367,7 @@ fn check_certificate(chain: Option<&[String]>, number: &[u8]) -> Result<(), Skip
     }
 }
 
-/// Base64urlUInt (RFC 7518 §2), or what App ID has published in its place.
+/// Decodes a Base64urlUInt (RFC 7518 §2), or what App ID has published instead.
 fn decode_number(encoded: &str, quirks: Quirks) -> Result<Vec<u8>, SkipReason> {
     let encoded = match quirks {
         Quirks::None => Cow::Borrowed(encoded),
@@ -387,11 +386,10 @@ fn decode_number(encoded: &str, quirks: Quirks) -> Result<Vec<u8>, SkipReason> {
     Ok(number)
 }
 
-/// The members that hold private material (RFC 7518 §6.2.2, §6.3.2).
+/// The members of private keys (RFC 7518 §6.2.2, §6.3.2).
 const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
 
-/// Whether the JSON value of a member holds anything: not `null`, an empty string or an empty
-/// array.
+/// Whether a JSON value is neither `null` nor an empty string nor an empty array.
 fn is_present(json: &str) -> bool {
     let array = json
         .strip_prefix('[')
@@ -399,7 +397,7 @@ fn is_present(json: &str) -> bool {
     !matches!(json, "null" | "\"\"") && array.is_none_or(|elements| !elements.trim().is_empty())
 }
 
-/// The members of a JWK that jsonwebtoken would not tell us about.
+/// The members of a JWK that jsonwebtoken does not report.
 struct Members<'a> {
     kid: Option<Cow<'a, str>>,
     alg: Option<Cow<'a, str>>,
@@ -445,7 +443,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
                         other if other == "k" || PRIVATE.contains(&other) => {
                             if is_present(map.next_value::<&RawValue>()?.get()) {
                                 members.secrets = match members.secrets {
-                                    // A private key stays one, whatever else is there.
+                                    // A private key with `k` remains a private key.
                                     Secrets::None if other == "k" => Secrets::Symmetric,
                                     secrets if other == "k" => secrets,
                                     _ => Secrets::Private,
@@ -517,8 +515,16 @@ mod tests {
     /// RFC 7515 appendix A.2.
     const N: &str = "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ";
 
+    /// A JWK Set document of these members, each without its braces.
+    fn document<const N: usize>(members: [String; N]) -> String {
+        format!(
+            r#"{{"keys":[{}]}}"#,
+            members.map(|member| format!("{{{member}}}")).join(",")
+        )
+    }
+
     fn skip_reason(member: &str) -> SkipReason {
-        // A key of its own: no member's private half is that of it.
+        // Another key than those of the members, so that none of them compromises it.
         let good = format!(r#"{{"kty":"RSA","n":"{N}","e":"AQAB","kid":"good"}}"#);
         let document = format!(r#"{{"keys":[{good},{member}]}}"#);
         let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
@@ -527,10 +533,10 @@ mod tests {
     }
 
     #[test]
-    fn one_unusable_key_does_no_harm_to_its_siblings() {
+    fn one_unusable_member_does_not_affect_the_others() {
         for (member, reason) in [
             (
-                r#"{"kty":"unheard-of","kid":"a"}"#.to_owned(),
+                r#"{"kty":"unknown","kid":"a"}"#.to_owned(),
                 SkipReason::UnsupportedType,
             ),
             (
@@ -586,13 +592,12 @@ mod tests {
     }
 
     #[test]
-    fn a_kid_that_two_keys_share_is_refused_and_the_others_stay() {
-        let document = format!(
-            r#"{{"keys":[{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"b"}},{{{ED25519}}},{{{ED25519}}}]}}"#
-        );
+    fn keys_that_share_a_kid_are_skipped_and_the_others_are_used() {
+        let [a, b, without] = [r#","kid":"a""#, r#","kid":"b""#, ""];
+        let document = document([a, a, b, without, without].map(|kid| format!("{ED25519}{kid}")));
         let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
         assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["b"]);
-        assert_eq!(keys.len(), 3, "two keys without `kid` both survive");
+        assert_eq!(keys.len(), 3, "both keys without `kid` are used");
         assert_eq!(
             keys.skipped()
                 .filter(|(_, reason)| *reason == SkipReason::DuplicateKeyId)
@@ -602,14 +607,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_private_is_told_as_such_whatever_else_is_there_and_each_member_once() {
+    fn a_private_key_is_reported_as_private_whatever_else_it_has_and_once_per_member() {
         assert_eq!(
             skip_reason(r#"{"kty":"oct","d":"AAAA","k":"AAAA"}"#),
             SkipReason::PrivateKey
         );
-        let document = format!(
-            r#"{{"keys":[{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"a"}},{{{ED25519},"kid":"a","d":"AAAA"}},{{"kty":"RSA","n":"{N}","e":"AQAB","kid":"b"}}]}}"#
-        );
+        let document = document([
+            format!(r#"{ED25519},"kid":"a""#),
+            format!(r#"{ED25519},"kid":"a""#),
+            format!(r#"{ED25519},"kid":"a","d":"AAAA""#),
+            format!(r#""kty":"RSA","n":"{N}","e":"AQAB","kid":"b""#),
+        ]);
         let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
         assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["b"]);
         assert_eq!(
@@ -619,40 +627,42 @@ mod tests {
     }
 
     #[test]
-    fn a_private_key_is_known_by_its_numbers_whatever_it_says_that_it_is_for() {
-        let good = format!(r#"{{"kty":"RSA","n":"{N}","e":"AQAB","kid":"good"}}"#);
-        for says in [
+    fn a_private_key_is_identified_by_its_public_key_whatever_its_other_members() {
+        for other in [
             r#""key_ops":["sign"]"#,
             r#""use":"enc""#,
             r#""alg":"RSA-OAEP""#,
             r#""alg":"ES256","x5c":["AAAA"]"#,
             r#""kid":"b""#,
         ] {
-            let document = format!(
-                r#"{{"keys":[{{{ED25519},"d":"AAAA",{says}}},{{{ED25519},"kid":"a"}},{{{ED25519}}},{good}]}}"#
-            );
+            let document = document([
+                format!(r#"{ED25519},"d":"AAAA",{other}"#),
+                format!(r#"{ED25519},"kid":"a""#),
+                ED25519.to_owned(),
+                format!(r#""kty":"RSA","n":"{N}","e":"AQAB","kid":"good""#),
+            ]);
             let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
             assert_eq!(
                 (keys.len(), keys.key_ids().next()),
                 (1, Some("good")),
-                "{says}"
+                "{other}"
             );
             assert!(
                 keys.skipped()
                     .all(|(_, reason)| reason == SkipReason::PrivateKey),
-                "{says}"
+                "{other}"
             );
         }
-        let odd = format!(r#"{{{ED25519},"d":"AAAA","kid":"{}"}}"#, "x".repeat(300));
+        let long_kid = format!(r#"{{{ED25519},"d":"AAAA","kid":"{}"}}"#, "x".repeat(300));
         assert_eq!(
-            skip_reason(&odd),
+            skip_reason(&long_kid),
             SkipReason::PrivateKey,
-            "no legal name, and an alarm all the same"
+            "also with an invalid `kid`"
         );
     }
 
     #[test]
-    fn a_document_without_a_usable_key_is_no_key_set() {
+    fn a_document_without_a_usable_key_is_an_error() {
         let kind = |document: &str| {
             parse_set(document.as_bytes(), Quirks::None, 1)
                 .unwrap_err()
@@ -687,14 +697,14 @@ mod tests {
     }
 
     #[test]
-    fn app_ids_leading_zero_and_standard_base64_are_normalised_only_for_app_id() {
-        let quirky = N.replace('-', "+").replace('_', "/");
-        // 257 bytes: the modulus behind a zero byte.
+    fn leading_zeros_and_standard_base64_are_accepted_only_for_app_id() {
+        let standard_base64 = N.replace('-', "+").replace('_', "/");
+        // 257 bytes: a zero byte before the modulus.
         let mut bytes = vec![0];
         bytes.extend(decode_base64url(N).unwrap());
         let with_zero =
             base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &bytes);
-        for n in [format!("{quirky}=="), with_zero] {
+        for n in [format!("{standard_base64}=="), with_zero] {
             let document =
                 format!(r#"{{"keys":[{{"kty":"RSA","kid":"a","n":"{n}","e":"AQAB"}}]}}"#);
             assert!(

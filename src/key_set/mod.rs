@@ -1,12 +1,12 @@
-//! The keys of one issuer, and how they are kept fresh.
+//! The keys of one issuer, and how they are refreshed.
 //!
 //! ```text
-//! source ──fetch──▶ bytes ──jwk──▶ KeySet ──publish──▶ snapshot ◀──load── requests
-//!    ▲                                                    │
-//!    └──────────── schedule ◀── refresher ◀── demand ─────┘ (unknown `kid`)
+//! fetcher ──▶ bytes ──jwk──▶ KeySet ──publish──▶ snapshot ◀──load── requests
+//!    ▲                                                                 │
+//!    └───── schedule ◀───── refresher ◀───── on-demand refresh ◀───────┘ (unknown `kid`)
 //! ```
 //!
-//! Requests read an immutable snapshot; only the refresher fetches, one at a time.
+//! Requests read an immutable snapshot. Only the refresh task fetches, one at a time.
 
 mod cache_control;
 mod compromised;
@@ -53,10 +53,12 @@ use crate::jwt::{Fingerprint, Header, KeyId, VerificationKey};
 /// ```
 /// use tower_oauth::KeySet;
 ///
-/// // RFC 8037 appendix A.2; the second member is of a type that is not supported.
+/// // RFC 8037 appendix A.2; the type of the second member is not supported.
 /// let keys = KeySet::from_json(br#"{"keys":[
-///     {"kty":"OKP","crv":"Ed25519","kid":"2026-11","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
-///     {"kty":"OKP","crv":"X25519","kid":"for-encryption","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+///     {"kty":"OKP","crv":"Ed25519","kid":"2026-11",
+///      "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+///     {"kty":"OKP","crv":"X25519","kid":"for-encryption",
+///      "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
 /// ]}"#)?;
 /// assert_eq!(keys.len(), 1);
 /// assert_eq!(keys.skipped().count(), 1);
@@ -68,47 +70,47 @@ pub struct KeySet(Arc<Inner>);
 struct Inner {
     by_kid: HashMap<Box<str>, VerificationKey>,
     without_kid: Vec<VerificationKey>,
-    /// Keys that share a `kid`, which is why none of them is used unless that was opted into.
+    /// Keys that share a `kid`. They are used only with `use_duplicates`.
     duplicates: HashMap<Box<str>, Vec<VerificationKey>>,
-    /// It was, for the issuer whose set this is: they count like the others.
+    /// Whether `max_candidate_keys` allows more than one key for a `kid`.
     use_duplicates: bool,
     skipped: Vec<(Option<Box<str>>, SkipReason)>,
-    /// Those of the skipped members that are private keys.
+    /// The private keys among the skipped members.
     compromised: CompromisedKeys,
 }
 
 /// Why no key was selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SelectError {
-    /// The named key was revoked, or every key that fits was.
+    /// The key with this `kid` is revoked, or every matching key is.
     Revoked,
-    /// The named key is for another algorithm, or a token without `kid` fits not exactly one key.
-    /// Fetching again would not help.
+    /// The key with this `kid` is for another algorithm, or the token has no `kid` and not exactly
+    /// one key matches. A refresh would not help.
     NoMatch,
-    /// No key has this `kid`. It may be newer than the set.
+    /// No key has this `kid`. It may have been published since the last refresh.
     UnknownKid,
 }
 
 impl KeySet {
-    /// Reads a JWK Set document.
+    /// Parses a JWK Set document.
     ///
-    /// A member that cannot be used is skipped and reported by [`skipped`](Self::skipped); it
-    /// does no harm to the others.
+    /// An unusable member is skipped and reported by [`skipped`](Self::skipped). It does not
+    /// affect the others.
     ///
     /// # Errors
     ///
-    /// If the document is no JWK Set, has more than 100 members, or holds no usable key. Keys that
-    /// share a `kid` are none here, whatever
-    /// [`max_candidate_keys`](crate::TrustedIssuer::max_candidate_keys) says.
+    /// If the document is not a JWK Set, has more than 100 members, or has no usable key. Keys that
+    /// share a `kid` are not usable here, whatever
+    /// [`max_candidate_keys`](crate::TrustedIssuer::max_candidate_keys) is.
     pub fn from_json(document: &[u8]) -> Result<Self, Error> {
         jwk::parse_set(document, Quirks::None, 1)
     }
 
-    /// The number of usable keys; at least one.
+    /// The number of usable keys. Never zero.
     #[must_use]
     #[expect(
         clippy::len_without_is_empty,
-        reason = "a set without keys cannot be made"
+        reason = "a set without keys cannot be constructed"
     )]
     pub fn len(&self) -> usize {
         self.0.by_kid.len()
@@ -119,7 +121,7 @@ impl KeySet {
                 .sum::<usize>()
     }
 
-    /// The identifiers (`kid`) of the usable keys that have one, in no particular order.
+    /// The `kid`s of the usable keys that have one, in no particular order.
     pub fn key_ids(&self) -> impl Iterator<Item = &str> {
         self.0
             .by_kid
@@ -128,12 +130,12 @@ impl KeySet {
             .map(|kid| &**kid)
     }
 
-    /// The keys that share a `kid`, if they are used all the same.
+    /// The keys that share a `kid`, if they are used.
     fn used_duplicates(&self) -> impl Iterator<Item = (&Box<str>, &Vec<VerificationKey>)> {
         self.0.duplicates.iter().filter(|_| self.0.use_duplicates)
     }
 
-    /// The members that were skipped: `kid` where it could be read, and the reason.
+    /// The skipped members: `kid` where it is readable, and the reason.
     pub fn skipped(&self) -> impl Iterator<Item = (Option<&str>, SkipReason)> {
         self.0
             .skipped
@@ -143,18 +145,18 @@ impl KeySet {
 
     /// Whether one of the keys is not revoked.
     fn has_unrevoked(&self, revoked: &RevokedKeys) -> bool {
-        let unnamed = self
+        let without_kid = self
             .0
             .without_kid
             .iter()
             .any(|key| !revoked.contains(None, key));
-        unnamed
+        without_kid
             || self
                 .all_with_kid()
                 .any(|(kid, key)| !revoked.contains(Some(kid), key))
     }
 
-    /// Whether a usable key has this `kid`.
+    /// Whether the set has a usable key with this `kid`.
     fn has_kid(&self, kid: &str) -> bool {
         let Inner {
             by_kid,
@@ -165,7 +167,7 @@ impl KeySet {
         by_kid.contains_key(kid) || *use_duplicates && duplicates.contains_key(kid)
     }
 
-    /// Every key that has a `kid`, with it, of use or not.
+    /// Every key with a `kid`, usable or not.
     fn all_with_kid(&self) -> impl Iterator<Item = (&str, &VerificationKey)> {
         let shared = self
             .0
@@ -179,13 +181,13 @@ impl KeySet {
             .map(|(kid, key)| (&**kid, key))
     }
 
-    /// The keys that this `kid` names, of use or not.
+    /// The keys with this `kid`, usable or not.
     fn all_for_kid(&self, kid: &str) -> impl Iterator<Item = &VerificationKey> {
         let shared = self.0.duplicates.get(kid).into_iter().flatten();
         self.0.by_kid.get(kid).into_iter().chain(shared)
     }
 
-    /// Whether this key, with its `kid`, is one of those that have a `kid` of their own.
+    /// Whether the set has this very key under a unique `kid` and it is not revoked.
     fn contains_key(&self, key: Fingerprint, revoked: &RevokedKeys) -> bool {
         self.0
             .by_kid
@@ -193,8 +195,8 @@ impl KeySet {
             .any(|(kid, own)| own.fingerprint() == key && !revoked.contains(Some(kid), own))
     }
 
-    /// The key that may have signed a token with this header. Where the header does not say which,
-    /// those that may, if they are no more than `limit`.
+    /// Selects the key that may have signed a token with this header. If several match, all of
+    /// them are returned, unless they are more than `limit`.
     pub(crate) fn select(
         &self,
         header: &Header<'_>,
@@ -207,27 +209,29 @@ impl KeySet {
             duplicates,
             ..
         } = &*self.0;
-        let fits = |key: &&VerificationKey| key.supports(header.algorithm);
+        let matches = |key: &&VerificationKey| key.supports(header.algorithm);
         let Some(kid) = header.key_id.as_ref().map(KeyId::as_str) else {
-            let named = by_kid.iter().map(|(kid, key)| (Some(&**kid), key));
-            let all = named.chain(without_kid.iter().map(|key| (None, key)));
-            return Candidates::unrevoked(all.filter(|(_, key)| fits(key)), revoked, limit);
+            let with_kid = by_kid.iter().map(|(kid, key)| (Some(&**kid), key));
+            let all = with_kid.chain(without_kid.iter().map(|key| (None, key)));
+            return Candidates::unrevoked(all.filter(|(_, key)| matches(key)), revoked, limit);
         };
-        let named = |key| (Some(kid), key);
+        let with_kid = |key| (Some(kid), key);
         match (by_kid.get(kid), duplicates.get(kid)) {
             _ if revoked.contains_kid(kid) => Err(SelectError::Revoked),
             (Some(key), _) => {
-                Candidates::unrevoked(std::iter::once(key).filter(fits).map(named), revoked, 1)
+                let key = std::iter::once(key).filter(matches).map(with_kid);
+                Candidates::unrevoked(key, revoked, 1)
             }
             (None, Some(keys)) if limit > 1 => {
-                Candidates::unrevoked(keys.iter().filter(fits).map(named), revoked, limit)
+                let keys = keys.iter().filter(matches).map(with_kid);
+                Candidates::unrevoked(keys, revoked, limit)
             }
             (None, _) => Err(SelectError::UnknownKid),
         }
     }
 }
 
-/// The keys that a signature is tried with: one, unless more was opted into.
+/// The keys that a signature is checked against: one, unless `max_candidate_keys` allows more.
 #[derive(Debug)]
 pub(crate) enum Candidates<'k> {
     One([&'k VerificationKey; 1]),
@@ -235,8 +239,7 @@ pub(crate) enum Candidates<'k> {
 }
 
 impl<'k> Candidates<'k> {
-    /// Those of `keys`, each with its `kid`, that are not revoked, if they are no more than
-    /// `limit`.
+    /// The unrevoked ones of `keys`, unless they are more than `limit`.
     fn unrevoked<'i>(
         keys: impl Iterator<Item = (Option<&'i str>, &'k VerificationKey)>,
         revoked: &RevokedKeys,
@@ -258,6 +261,7 @@ impl<'k> Candidates<'k> {
         }
     }
 
+    /// Collects `keys`, unless they are more than `limit`.
     fn collect(
         mut keys: impl Iterator<Item = &'k VerificationKey>,
         limit: usize,
@@ -266,13 +270,13 @@ impl<'k> Candidates<'k> {
         let Some(second) = keys.next() else {
             return Ok(Self::One([first]));
         };
-        let more: Vec<_> = [first, second]
+        let many: Vec<_> = [first, second]
             .into_iter()
             .chain(keys)
             .take(limit.saturating_add(1))
             .collect();
-        if more.len() <= limit {
-            Ok(Self::Many(more))
+        if many.len() <= limit {
+            Ok(Self::Many(many))
         } else {
             Err(SelectError::NoMatch)
         }

@@ -1,7 +1,7 @@
-//! The `kid`s that were not found lately, in a fixed amount of memory.
+//! A negative cache of unknown `kid`s, in a fixed amount of memory.
 //!
-//! A caller that goes on sending one unknown `kid` is refused at once, without a wait and
-//! without a place among those who wait. Random `kid`s only overwrite each other.
+//! Requests that repeat an unknown `kid` are rejected at once and take no waiter permit. Random
+//! `kid`s only overwrite each other.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,11 +10,10 @@ use crate::clock::UnixTime;
 
 const SLOTS: usize = 1024;
 
-/// For so long, in seconds, a miss is remembered: the time in which the budget of unknown keys
-/// gains one refresh.
+/// Seconds until an entry expires: the period of the rate limit for unknown keys.
 const TTL: u64 = 15;
 
-/// The lower bits of a slot are a time in seconds, the upper ones of a keyed hash.
+/// The bits of a slot that hold the insertion time in seconds. The others hold a keyed hash.
 const TIME_MASK: u64 = (1 << 24) - 1;
 
 #[derive(Debug)]
@@ -31,7 +30,7 @@ impl NegativeCache {
         }
     }
 
-    /// Notes that the set of this generation does not have the `kid`.
+    /// Records that the set of this generation has no key with this `kid`.
     pub(super) fn insert(&self, kid: &str, generation: u64, now: UnixTime) {
         let (slot, hash) = self.slot(kid, generation);
         if let Some(slot) = slot {
@@ -39,7 +38,7 @@ impl NegativeCache {
         }
     }
 
-    /// Whether that was noted lately. Another generation has forgotten it.
+    /// Whether an entry for this `kid` and generation has not expired.
     pub(super) fn contains(&self, kid: &str, generation: u64, now: UnixTime) -> bool {
         let (slot, hash) = self.slot(kid, generation);
         let entry = slot.map_or(0, |slot| slot.load(Ordering::Relaxed));
@@ -64,23 +63,23 @@ mod tests {
     const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
 
     #[test]
-    fn a_miss_is_known_for_fifteen_seconds_and_to_its_generation() {
-        let negative_cache = NegativeCache::new();
-        assert!(!negative_cache.contains("a", 1, NOW));
-        negative_cache.insert("a", 1, NOW);
-        assert!(negative_cache.contains("a", 1, NOW));
-        assert!(negative_cache.contains("a", 1, UnixTime::from_secs(NOW.as_secs() + 14)));
-        assert!(!negative_cache.contains("a", 1, UnixTime::from_secs(NOW.as_secs() + 15)));
-        assert!(!negative_cache.contains("a", 2, NOW));
-        assert!(!negative_cache.contains("b", 1, NOW));
+    fn entries_expire_after_fifteen_seconds_and_with_their_generation() {
+        let cache = NegativeCache::new();
+        assert!(!cache.contains("a", 1, NOW));
+        cache.insert("a", 1, NOW);
+        assert!(cache.contains("a", 1, NOW));
+        assert!(cache.contains("a", 1, UnixTime::from_secs(NOW.as_secs() + 14)));
+        assert!(!cache.contains("a", 1, UnixTime::from_secs(NOW.as_secs() + 15)));
+        assert!(!cache.contains("a", 2, NOW));
+        assert!(!cache.contains("b", 1, NOW));
     }
 
     #[test]
-    fn a_hundred_thousand_kids_take_no_more_memory_and_are_mistaken_for_no_other() {
-        let negative_cache = NegativeCache::new();
+    fn a_hundred_thousand_kids_take_fixed_memory_and_cause_no_false_hits() {
+        let cache = NegativeCache::new();
         for kid in 0..100_000 {
-            negative_cache.insert(&format!("flood-{kid}"), 1, NOW);
+            cache.insert(&format!("flood-{kid}"), 1, NOW);
         }
-        assert!((0..100_000).all(|kid| !negative_cache.contains(&format!("good-{kid}"), 1, NOW)));
+        assert!((0..100_000).all(|kid| !cache.contains(&format!("good-{kid}"), 1, NOW)));
     }
 }

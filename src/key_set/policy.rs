@@ -1,19 +1,19 @@
-//! The numbers of a key set's life, with defaults for production.
+//! The settings of a key set's refreshes.
 
 use std::time::Duration;
 
-/// How a key set is refreshed, how long it is trusted, and what unknown keys may cost.
+/// When a key set is refreshed and how long it is trusted.
 ///
-/// Every default is right for production; change one when your issuer differs. What has no setting:
-/// failures are followed by waits that double from 1 second to 1 minute, each drawn by chance, or
-/// that last as long as the issuer's `Retry-After` says, from 1 second to 5 minutes. Without any
-/// set no wait is longer than 5 seconds, `Retry-After` or not.
+/// The defaults are meant for production. Retries have no setting: after a failure the wait is a
+/// random part of a backoff that doubles from 1 second to 1 minute, or the issuer's `Retry-After`,
+/// clamped to between 1 second and 5 minutes. While there is no usable set, no wait is longer than
+/// 5 seconds, whatever `Retry-After` says.
 ///
 /// ```
 /// use std::time::Duration;
 /// use tower_oauth::RefreshPolicy;
 ///
-/// // Trust keys for at most an hour without hearing from the issuer.
+/// // During an outage of the issuer, trust keys for at most an hour.
 /// let policy = RefreshPolicy::new().max_stale(Duration::from_secs(3600));
 /// ```
 #[derive(Clone, Debug)]
@@ -51,90 +51,93 @@ impl Default for RefreshPolicy {
 }
 
 impl RefreshPolicy {
-    /// The defaults.
+    /// Returns the default policy.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// For those who would rather refuse than trust old keys: at most an hour without hearing
-    /// from the issuer.
+    /// Returns a policy that trusts keys for at most an hour during an outage of the issuer.
     pub fn strict() -> Self {
         Self::new().max_stale(Duration::from_secs(3600))
     }
 
-    /// Time between refreshes where the issuer's `Cache-Control` says nothing. Default: 5 minutes.
+    /// Sets the refresh interval without `Cache-Control`. Default: 5 minutes.
     ///
-    /// Each refresh comes somewhat earlier, at a random 70 to 95 % of it, so that many
-    /// instances do not ask together. It bounds how long a withdrawn key is trusted.
+    /// Each refresh happens at a random 70 to 95 % of the interval, so that the instances of a
+    /// service do not fetch together. The interval bounds how long a withdrawn key is trusted.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = bounded(interval);
         self
     }
 
-    /// The shortest interval that `Cache-Control` can ask for, and what `no-store` means.
-    /// Default: 1 minute.
+    /// Sets the shortest interval for `Cache-Control`, used for `no-store`. Default: 1 minute.
     pub fn min_interval(mut self, floor: Duration) -> Self {
         self.min_interval = bounded(floor);
         self
     }
 
-    /// The longest interval that `Cache-Control` can ask for. Default: 10 minutes.
+    /// Sets the longest interval for `Cache-Control`. Default: 10 minutes.
     pub fn max_interval(mut self, ceiling: Duration) -> Self {
         self.max_interval = bounded(ceiling);
         self
     }
 
-    /// How long the last good set is trusted while the issuer cannot be reached. After it
-    /// requests are answered 503. Default: 24 hours.
+    /// Sets how long the last good set is trusted during an outage. Default: 24 hours.
+    ///
+    /// After that, requests are answered 503.
     pub fn max_stale(mut self, limit: Duration) -> Self {
         self.max_stale = bounded(limit);
         self
     }
 
-    /// Time limit of one fetch. Default: 5 seconds.
+    /// Sets the time limit of one fetch. Default: 5 seconds.
     pub fn fetch_timeout(mut self, limit: Duration) -> Self {
         self.fetch_timeout = bounded(limit);
         self
     }
 
-    /// Largest document that is read, in bytes after decompression. Default: 256 KiB.
+    /// Sets the largest accepted document, in bytes after decompression. Default: 256 KiB.
     pub fn max_document_size(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
         self
     }
 
-    /// OnDemandLimits of refreshes that tokens with an unknown `kid` can cause: `burst` at once, then
-    /// one each `period`. Default: 2, then one each 15 seconds. The timer has no part in it,
-    /// so a flood of forged tokens cannot delay a rotation.
+    /// Sets the rate limit of refreshes for unknown `kid`s.
+    ///
+    /// `burst` refreshes are allowed at once, then one each `period`. Default: 2, then one each
+    /// 15 seconds. Scheduled refreshes do not count, so that a flood of forged tokens cannot delay
+    /// a rotation.
     pub fn unknown_key_rate_limit(mut self, burst: u32, period: Duration) -> Self {
         self.unknown_key_period = bounded(period);
         self.unknown_key_burst = burst.min(1000);
         self
     }
 
-    /// How long a request with an unknown `kid` waits for that refresh. Default: 1 second.
+    /// Sets how long a request with an unknown `kid` waits for a refresh. Default: 1 second.
     pub fn unknown_key_timeout(mut self, limit: Duration) -> Self {
         self.unknown_key_timeout = bounded(limit);
         self
     }
 
-    /// For an issuer that gives the same `kid` to new keys: a token that would pass but for its
-    /// signature waits for a refresh, too. One such refresh in 5 minutes at most, because anybody
-    /// can send a bad signature. Default: off, a bad signature fetches nothing.
+    /// Refreshes on an invalid signature, for issuers that reuse `kid`s. Default: off.
+    ///
+    /// A token with an invalid signature and otherwise valid claims then waits for a refresh. At
+    /// most one such refresh is made in 5 minutes, because anyone can send an invalid signature.
     pub fn refresh_on_invalid_signature(mut self) -> Self {
         self.refresh_on_invalid_signature = true;
         self
     }
 
-    /// How many requests may wait at the same time; further ones are refused at once.
-    /// Default: 1024.
+    /// Sets how many requests may wait for a refresh at the same time. Default: 1024.
+    ///
+    /// Further requests are rejected at once.
     pub fn max_waiters(mut self, limit: usize) -> Self {
         self.max_waiters = limit;
         self
     }
 }
 
-/// Longer than a program runs is all the same, and can be added to any moment.
+/// Limits a duration to ten years, so that it can be added to any `Instant`.
 fn bounded(duration: Duration) -> Duration {
     duration.min(Duration::from_secs(10 * 365 * 86_400))
 }
@@ -144,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_good_set_is_trusted_for_a_day_and_strictly_for_an_hour() {
+    fn max_stale_is_a_day_by_default_and_an_hour_when_strict() {
         assert_eq!(
             RefreshPolicy::new().max_stale,
             Duration::from_secs(24 * 3600)

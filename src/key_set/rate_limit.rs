@@ -1,25 +1,24 @@
-//! How many refreshes tokens may cause: pure, with time passed in.
+//! The rate limit of on-demand refreshes (GCRA). Pure: time is passed in.
 
 use std::time::{Duration, Instant};
 
 use super::policy::RefreshPolicy;
 use super::schedule::RefreshCause;
 
-/// The least time between two refreshes that bad signatures cause.
+/// The shortest time between two refreshes that invalid signatures cause.
 const MIN_INVALID_SIGNATURE_INTERVAL: Duration = Duration::from_secs(300);
 
-/// What tokens may cause: a budget for each cause, and none while the issuer wants to be left
-/// alone.
+/// The rate limits of on-demand refreshes by cause, and the issuer's `Retry-After`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OnDemandLimits {
     burst: u32,
     period: Duration,
-    /// The bucket of unknown keys, as the time at which it will be full again.
+    /// GCRA's theoretical arrival time, for unknown keys.
     theoretical_arrival: Instant,
     refresh_on_invalid_signature: bool,
-    /// Before then no bad signature is a reason to ask.
+    /// Time from which an invalid signature may cause a refresh again.
     invalid_signature_after: Instant,
-    /// The issuer asked to be left alone until then.
+    /// The end of the issuer's `Retry-After`.
     pub(super) not_before: Option<Instant>,
 }
 
@@ -35,11 +34,10 @@ impl OnDemandLimits {
         }
     }
 
-    /// Whether a token may cause a refresh now, for this reason.
+    /// Whether the limits allow a refresh for this cause now.
     pub(super) fn allows(&self, cause: RefreshCause, now: Instant) -> bool {
         let within_limit = match cause {
-            // A bucket of n tokens that refills one each period is spent when it would take more
-            // than n-1 periods to fill what is missing.
+            // GCRA: with burst n, the arrival time may run ahead of `now` by n-1 periods.
             RefreshCause::UnknownKey => {
                 self.theoretical_arrival.max(now) + self.period <= now + self.period * self.burst
             }
@@ -51,7 +49,7 @@ impl OnDemandLimits {
         within_limit && self.not_before.is_none_or(|at| now >= at)
     }
 
-    /// Takes one refresh; `false` if the budget of this cause is spent.
+    /// Counts one refresh against its limit. `false` if the limit does not allow it.
     pub(super) fn try_acquire(&mut self, cause: RefreshCause, now: Instant) -> bool {
         let allowed = self.allows(cause, now);
         match cause {
@@ -67,17 +65,17 @@ impl OnDemandLimits {
     }
 }
 
-/// What a request sees of the budget before it waits for anything.
+/// The limits as requests see them, updated when a fetch begins and ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RateLimitView {
-    /// `None` before the first fetch has begun.
+    /// `None` until the first fetch begins.
     pub(super) limits: Option<OnDemandLimits>,
     pub(super) is_fetching: bool,
 }
 
 impl RateLimitView {
-    /// Whether it is of any use to wait, for this reason. A fetch that is under way may bring a
-    /// missing key, too, and costs nothing more.
+    /// Whether a request may wait for a refresh. For an unknown key it may always join a running
+    /// fetch, which costs nothing more.
     pub(super) fn allows(&self, cause: RefreshCause, now: Instant) -> bool {
         let joins_fetch = cause == RefreshCause::UnknownKey && self.is_fetching;
         joins_fetch || self.limits.is_none_or(|limits| limits.allows(cause, now))

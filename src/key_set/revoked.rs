@@ -1,11 +1,11 @@
-//! Keys that verify nothing any more, whatever the issuer publishes.
+//! Revoked keys, which are not used even if the issuer still publishes them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::jwt::{Fingerprint, VerificationKey};
 
-/// Revoked keys, by `kid` and by public key: a revoked key may come back under another `kid`.
+/// Revoked keys by `kid` and by public key, because a key may return under another `kid`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RevokedKeys {
     kids: HashSet<Box<str>>,
@@ -13,7 +13,7 @@ pub(crate) struct RevokedKeys {
 }
 
 impl RevokedKeys {
-    /// A copy with a change.
+    /// Returns a changed copy.
     pub(super) fn with(self: &Arc<Self>, change: impl FnOnce(&mut Self)) -> Arc<Self> {
         let mut copy = Self::clone(self);
         change(&mut copy);
@@ -28,7 +28,7 @@ impl RevokedKeys {
         self.public_keys.insert(public_key);
     }
 
-    /// Revokes a key under every `kid`.
+    /// Revokes a key under any `kid`.
     pub(super) fn insert(&mut self, key: &VerificationKey) {
         self.insert_public_key(key.public_key_digest());
     }
@@ -37,7 +37,7 @@ impl RevokedKeys {
         self.kids.contains(kid)
     }
 
-    /// Whether this key is revoked, by its `kid` or for what it is.
+    /// Whether this key is revoked, by its `kid` or by its public key.
     pub(super) fn contains(&self, kid: Option<&str>, key: &VerificationKey) -> bool {
         kid.is_some_and(|kid| self.contains_kid(kid))
             || self.public_keys.contains(&key.public_key_digest())

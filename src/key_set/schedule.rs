@@ -1,11 +1,11 @@
-//! When to fetch: pure, with time and chance passed in.
+//! When to fetch. Pure: time and randomness are passed in.
 //!
 //! ```text
 //!            success ─▶ timer at 70-95 % of the interval
 //! fetch ─┤
 //!            failure ─▶ timer at full-jitter backoff, or Retry-After
 //!
-//! unknown kid ─▶ token bucket ─▶ fetch (never moves the timer back)
+//! unknown kid ─▶ rate limit ─▶ fetch (never delays the timer)
 //! ```
 
 use std::time::{Duration, Instant};
@@ -15,11 +15,11 @@ use super::policy::RefreshPolicy;
 use super::rate_limit::OnDemandLimits;
 use crate::backoff::Backoff;
 
-/// Without any set nobody can be served, and it is asked for more often, whatever the issuer's
-/// `Retry-After`: its users are better served by a request each five seconds than by an outage.
+/// The longest wait while there is no usable set. It overrides `Retry-After`: without keys every
+/// request is answered 503, which is worse for the issuer's users than a fetch every 5 seconds.
 const MAX_RETRY_WITHOUT_KEYS: Duration = Duration::from_secs(5);
 
-/// What a server may ask for by `Retry-After`.
+/// The bounds of an issuer's `Retry-After`.
 const RETRY_AFTER_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
 const BACKOFF: Backoff = Backoff {
@@ -27,26 +27,25 @@ const BACKOFF: Backoff = Backoff {
     cap: Duration::from_secs(60),
 };
 
-/// What made a refresh of a key set happen.
+/// Why a key set was refreshed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RefreshCause {
-    /// The program asked for it.
+    /// The program called [`ResourceServer::refresh_keys`](crate::ResourceServer::refresh_keys).
     Manual,
-    /// A signature was not that of the key with its `kid`, and the issuer is one that gives the
-    /// same `kid` to new keys
-    /// ([`RefreshPolicy::refresh_on_invalid_signature`](crate::RefreshPolicy::refresh_on_invalid_signature)).
+    /// A signature did not match the key with its `kid`, and
+    /// [`refresh_on_invalid_signature`](crate::RefreshPolicy::refresh_on_invalid_signature) is set.
     InvalidSignature,
-    /// The wall clock did not go as the timers did: the machine slept, or its clock was set.
+    /// The wall clock and the timers diverged: the machine slept, or its clock was set.
     ClockJump,
-    /// Its time had come.
+    /// A scheduled refresh.
     Timer,
-    /// A token named a key that the set does not have.
+    /// A token has a `kid` that the set does not have.
     UnknownKey,
 }
 
 impl RefreshCause {
-    /// Every cause, for those who count them.
+    /// Every cause.
     pub const ALL: [Self; 5] = [
         Self::Manual,
         Self::InvalidSignature,
@@ -67,7 +66,7 @@ impl RefreshCause {
         }
     }
 
-    /// Its member in the JSON of a [`KeySetStatus`](crate::KeySetStatus), whose names are kept.
+    /// Its member in the JSON of a [`KeySetStatus`](crate::KeySetStatus). These names are stable.
     pub(super) fn member_name(self) -> &'static str {
         match self {
             Self::Manual => "asked",
@@ -82,7 +81,7 @@ pub(super) struct Schedule {
     policy: RefreshPolicy,
     next: Instant,
     failures: u32,
-    /// When the set in hand is too old; `None` without one.
+    /// When the current set is too old; `None` without a set.
     stale_at: Option<Instant>,
     on_demand: OnDemandLimits,
 }
@@ -100,45 +99,44 @@ impl Schedule {
         }
     }
 
-    /// The same with a set in hand from elsewhere, that is trusted for so long: no hurry, and not
-    /// all replicas at once. `random` is drawn from 0.0 to 1.0.
+    /// Starts with initial keys, which are trusted for `remaining`. The first fetch is delayed by
+    /// up to 1 second, so that replicas do not fetch at once. `random` is from 0.0 to 1.0.
     pub(super) fn with_initial_keys(mut self, remaining: Duration, random: f64) -> Self {
         self.stale_at = self.next.checked_add(remaining);
         self.next += Duration::from_secs(1).mul_f64(random.clamp(0.0, 1.0));
         self
     }
 
-    /// When the timer fires: not while the issuer wants to be left alone, whatever failed since.
+    /// When the timer fires. Never before the end of the issuer's `Retry-After`.
     pub(super) fn next(&self) -> Instant {
         self.on_demand
             .not_before
             .map_or(self.next, |at| self.next.max(at))
     }
 
-    /// How often in a row the last fetches failed.
+    /// The number of consecutive failures.
     pub(super) fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// What tokens may still cause.
+    /// The rate limits of on-demand refreshes.
     pub(super) fn on_demand_limits(&self) -> OnDemandLimits {
         self.on_demand
     }
 
-    /// When the set in hand is too old to be trusted; `None` without one.
+    /// When the current set is too old to be trusted; `None` without a set.
     pub(super) fn stale_at(&self) -> Option<Instant> {
         self.stale_at
     }
 
-    /// The wall clock jumped: by it, the set in hand is trusted for so long. It never makes it
-    /// longer.
+    /// Shortens the trust in the current set to what remains by the wall clock.
     pub(super) fn on_clock_jump(&mut self, now: Instant, remaining: Duration) {
         self.stale_at = self
             .stale_at
             .map(|at| now.checked_add(remaining).map_or(at, |end| at.min(end)));
     }
 
-    /// The set in hand was given up: fetch soon and often.
+    /// The current set became too old: fetches within 5 seconds.
     pub(super) fn expired(&mut self, now: Instant) {
         self.stale_at = None;
         let soon = now + MAX_RETRY_WITHOUT_KEYS;
@@ -146,12 +144,12 @@ impl Schedule {
         self.on_demand.not_before = self.on_demand.not_before.map(|at| at.min(soon));
     }
 
-    /// Takes one refresh from the budget of this cause; `false` if that is spent.
+    /// Counts one refresh against its rate limit. `false` if the limit does not allow it.
     pub(super) fn try_acquire(&mut self, cause: RefreshCause, now: Instant) -> bool {
         self.on_demand.try_acquire(cause, now)
     }
 
-    /// A fetch brought a set; `random` is drawn from 0.0 to 1.0.
+    /// Schedules the next fetch after a success. `random` is from 0.0 to 1.0.
     pub(super) fn succeeded(&mut self, now: Instant, cache_control: CacheControl, random: f64) {
         let policy = &self.policy;
         let ceiling = policy.max_interval.max(policy.min_interval);
@@ -160,7 +158,8 @@ impl Schedule {
             CacheControl::MaxAge(max_age) => max_age.clamp(policy.min_interval, ceiling),
             CacheControl::NoStore => policy.min_interval,
         };
-        // With a healthy issuer the set never gets too old, even if `max_stale` is the shorter.
+        // With a healthy issuer the set never becomes stale, even if `max_stale` is shorter than
+        // the interval.
         let interval = interval
             .min(policy.max_stale / 2)
             .max(Duration::from_millis(100));
@@ -170,7 +169,7 @@ impl Schedule {
         self.stale_at = now.checked_add(policy.max_stale);
     }
 
-    /// A fetch failed.
+    /// Schedules the next fetch after a failure. `random` is from 0.0 to 1.0.
     pub(super) fn failed(
         &mut self,
         now: Instant,
@@ -180,10 +179,10 @@ impl Schedule {
     ) {
         self.failures = self.failures.saturating_add(1);
         let mut wait = BACKOFF.wait(self.failures, random);
-        if let Some(asked) = retry_after {
-            // A little longer, by chance: all replicas were told the same time.
+        if let Some(retry_after) = retry_after {
+            // With jitter, because all replicas receive the same `Retry-After`.
             wait = wait.max(
-                asked
+                retry_after
                     .clamp(RETRY_AFTER_RANGE.0, RETRY_AFTER_RANGE.1)
                     .mul_f64(1.0 + 0.1 * random),
             );
@@ -196,7 +195,7 @@ impl Schedule {
         }
         self.next = match cause {
             RefreshCause::Timer => now + wait,
-            // Forged tokens must not be able to put the timer off.
+            // Forged tokens must not be able to delay the timer.
             RefreshCause::Manual
             | RefreshCause::InvalidSignature
             | RefreshCause::ClockJump
@@ -262,12 +261,12 @@ mod tests {
     }
 
     #[test]
-    fn an_issuer_that_asked_to_be_left_alone_is_not_asked_for_an_unknown_key_either() {
+    fn retry_after_also_applies_to_refreshes_for_unknown_keys() {
         let now = Instant::now();
         let mut schedule = Schedule::new(RefreshPolicy::new(), now);
         schedule.succeeded(now, CacheControl::Unspecified, 0.5);
         schedule.failed(now, RefreshCause::Timer, Some(seconds(120)), 0.0);
-        // The program insists, in vain: that brings the timer no nearer.
+        // A failed manual refresh does not move the timer forward.
         schedule.failed(now + seconds(1), RefreshCause::Manual, None, 0.0);
         assert_eq!(schedule.next(), now + seconds(120));
         assert!(!schedule.try_acquire(RefreshCause::UnknownKey, now + seconds(119)));
@@ -275,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn no_setting_however_long_overflows() {
+    fn the_longest_settings_do_not_overflow() {
         let now = Instant::now();
         let policy = RefreshPolicy::new()
             .interval(Duration::MAX)
@@ -290,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_is_a_burst_of_two_and_then_one_each_fifteen_seconds() {
+    fn the_rate_limit_is_a_burst_of_two_and_then_one_each_fifteen_seconds() {
         let now = Instant::now();
         let mut schedule = Schedule::new(RefreshPolicy::new(), now);
         let mut try_acquire =
@@ -302,17 +301,17 @@ mod tests {
         assert!(try_acquire(100) && try_acquire(100) && !try_acquire(100));
     }
 
-    /// What may happen to a schedule, in any order.
+    /// An event of a simulation.
     #[derive(Clone, Debug)]
     enum Step {
-        /// So many milliseconds pass; what becomes due on the way is done first.
+        /// Milliseconds pass; everything that becomes due is done.
         Advance(u64),
-        /// A token comes that may cause this.
+        /// A token arrives that may cause such a refresh.
         Token(RefreshCause),
-        /// The program asks, or the clock jumps by so much of `max_stale`.
         Manual,
+        /// The clock jumps by this share of `max_stale`.
         ClockJump(f64),
-        /// The issuer is like this from now on.
+        /// The issuer behaves like this from now on.
         Issuer(Issuer),
     }
 
@@ -346,7 +345,7 @@ mod tests {
         proptest::collection::vec((step, 0.0..=1.0), 1..200)
     }
 
-    /// Plays the refresher: does what the schedule says, when it says so.
+    /// A refresh task that does what the schedule says.
     struct Simulation {
         schedule: Schedule,
         now: Instant,
@@ -354,9 +353,9 @@ mod tests {
         timer: Vec<Instant>,
         unknown_key: Vec<Instant>,
         invalid_signature: Vec<Instant>,
-        /// When the set in hand is too old.
+        /// When the current set is too old.
         stale_at: Option<Instant>,
-        /// The issuer asked to be left alone until then, and is for no longer than the second.
+        /// The earliest and the latest end of the issuer's `Retry-After`.
         retry_after: Option<(Instant, Instant)>,
     }
 
@@ -366,7 +365,7 @@ mod tests {
             let is_automatic = !matches!(cause, RefreshCause::Manual | RefreshCause::ClockJump);
             assert!(
                 !is_automatic || self.retry_after.is_none_or(|(at, _)| at <= self.now),
-                "not left alone"
+                "fetched before the end of `Retry-After`"
             );
             match self.issuer {
                 Issuer::Available(cache_control) => {
@@ -377,18 +376,18 @@ mod tests {
                     assert!((seconds(42)..=seconds(570)).contains(&wait), "{wait:?}");
                 }
                 Issuer::Failing | Issuer::FailingWithRetryAfter(_) => {
-                    let asked = if let Issuer::FailingWithRetryAfter(secs) = self.issuer {
+                    let retry_after = if let Issuer::FailingWithRetryAfter(secs) = self.issuer {
                         Some(seconds(secs))
                     } else {
                         None
                     };
-                    self.schedule.failed(self.now, cause, asked, random);
-                    if let Some(asked) = asked {
+                    self.schedule.failed(self.now, cause, retry_after, random);
+                    if let Some(retry_after) = retry_after {
                         let (least, most) = if self.stale_at.is_some() {
-                            let asked = asked.clamp(seconds(1), seconds(300));
-                            (asked, asked.max(seconds(60)).mul_f64(1.1))
+                            let retry_after = retry_after.clamp(seconds(1), seconds(300));
+                            (retry_after, retry_after.max(seconds(60)).mul_f64(1.1))
                         } else {
-                            (asked.clamp(seconds(1), seconds(5) / 2), seconds(5))
+                            (retry_after.clamp(seconds(1), seconds(5) / 2), seconds(5))
                         };
                         self.retry_after = Some((self.now + least, self.now + most));
                     }
@@ -396,7 +395,7 @@ mod tests {
                         self.retry_after
                             .is_none_or(|(at, _)| at <= self.schedule.next())
                     );
-                    let longest = if asked.is_some() {
+                    let longest = if retry_after.is_some() {
                         seconds(330)
                     } else {
                         seconds(60)
@@ -409,14 +408,14 @@ mod tests {
                         );
                     } else {
                         let latest = self.retry_after.map_or(before, |(_, at)| at.max(before));
-                        assert!(self.schedule.next() <= latest, "a demand put the timer off");
+                        assert!(self.schedule.next() <= latest, "the timer was delayed");
                     }
                 }
             }
         }
 
         fn expire(&mut self) {
-            assert_eq!(self.stale_at, self.schedule.stale_at(), "given up on time");
+            assert_eq!(self.stale_at, self.schedule.stale_at(), "expired on time");
             self.schedule.expired(self.now);
             self.stale_at = None;
             let soon = self.now + seconds(5);
@@ -426,7 +425,7 @@ mod tests {
             assert!(waited(&self.schedule, self.now) <= seconds(5));
         }
 
-        /// Everything that becomes due in this time, in the order in which it does.
+        /// Does everything that becomes due in this time, in order.
         fn advance(&mut self, time: Duration, random: f64) {
             let end = self.now + time;
             loop {
@@ -447,8 +446,7 @@ mod tests {
         }
     }
 
-    /// No more than `burst`, and one for each `period`, in any window: a bucket that leaks at that
-    /// rate never flows over.
+    /// Asserts that `times` stay within a leaky bucket of `burst` that leaks one each `period`.
     fn assert_rate(times: &[Instant], burst: f64, period: Duration) {
         let (mut level, mut before) = (0.0, None);
         for time in times {
@@ -462,17 +460,21 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(512)
+        })]
 
         #[test]
-        fn whatever_happens_the_budgets_hold_and_the_timer_is_never_put_off(
+        fn rate_limits_hold_and_the_timer_is_never_delayed_in_any_order_of_events(
             steps in steps(),
-            seed in proptest::option::of(0_u64..100_000),
+            initial in proptest::option::of(0_u64..100_000),
         ) {
             let now = Instant::now();
-            let mut schedule = Schedule::new(RefreshPolicy::new().refresh_on_invalid_signature(), now);
-            if let Some(rest) = seed {
-                schedule = schedule.with_initial_keys(seconds(rest), 0.5);
+            let policy = RefreshPolicy::new().refresh_on_invalid_signature();
+            let mut schedule = Schedule::new(policy, now);
+            if let Some(remaining) = initial {
+                schedule = schedule.with_initial_keys(seconds(remaining), 0.5);
             }
             let mut simulation = Simulation {
                 schedule,
@@ -481,7 +483,7 @@ mod tests {
                 timer: Vec::new(),
                 unknown_key: Vec::new(),
                 invalid_signature: Vec::new(),
-                stale_at: seed.map(|rest| now + seconds(rest)),
+                stale_at: initial.map(|remaining| now + seconds(remaining)),
                 retry_after: None,
             };
             for (step, random) in steps {
@@ -490,31 +492,35 @@ mod tests {
                     Step::Issuer(issuer) => simulation.issuer = issuer,
                     Step::Token(cause) => {
                         if simulation.schedule.try_acquire(cause, simulation.now) {
-                            let is_invalid_signature = cause == RefreshCause::InvalidSignature;
-                            if is_invalid_signature { &mut simulation.invalid_signature } else { &mut simulation.unknown_key }.push(simulation.now);
+                            let times = match cause {
+                                RefreshCause::InvalidSignature => &mut simulation.invalid_signature,
+                                _ => &mut simulation.unknown_key,
+                            };
+                            times.push(simulation.now);
                             simulation.fetch(cause, random);
                         }
                     }
                     Step::Manual => simulation.fetch(RefreshCause::Manual, random),
                     Step::ClockJump(by) => {
-                        let rest = seconds(86_400).mul_f64(by);
-                        simulation.schedule.on_clock_jump(simulation.now, rest);
-                        simulation.stale_at = simulation.stale_at.map(|at| at.min(simulation.now + rest));
+                        let remaining = seconds(86_400).mul_f64(by);
+                        let end = simulation.now + remaining;
+                        simulation.schedule.on_clock_jump(simulation.now, remaining);
+                        simulation.stale_at = simulation.stale_at.map(|at| at.min(end));
                         if simulation.stale_at.is_some_and(|at| at <= simulation.now) {
                             simulation.expire();
                         }
                         simulation.fetch(RefreshCause::ClockJump, random);
                     }
                 }
-                // Never past the end of trust, and never far away without a set.
+                // The set is never used beyond `stale_at`.
                 let stale = simulation.schedule.stale_at();
                 prop_assert_eq!(stale, simulation.stale_at);
-                prop_assert!(stale.is_none_or(|stale| stale > simulation.now) || seed == Some(0));
+                prop_assert!(stale.is_none_or(|at| at > simulation.now) || initial == Some(0));
             }
             assert_rate(&simulation.unknown_key, 2.0, seconds(15));
             assert_rate(&simulation.invalid_signature, 1.0, seconds(300));
-            // After a failure at least 0.1 s, twice as much after each further one, and then five
-            // seconds; after a success 42 s. In all that is no more than 8 and then 24 a minute.
+            // Waits are at least 0.1 s after a failure, doubled by each further one up to 5 s, and
+            // 42 s after a success: at most a burst of 8, then 24 a minute.
             assert_rate(&simulation.timer, 8.0, Duration::from_millis(2500));
         }
     }

@@ -1,4 +1,4 @@
-//! The keys at one moment, and which moment it is.
+//! An immutable snapshot of a key set, and the cell that publishes it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,26 +9,26 @@ use super::{KeySet, RevokedKeys};
 use crate::clock::UnixTime;
 use crate::jwt::Fingerprint;
 
-/// The keys at one moment.
+/// The keys and revocations of an issuer at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub(super) keys: Option<KeySet>,
     pub(super) generation: u64,
-    /// Changes with everything that may make a verdict of before a wrong one now.
+    /// Incremented by every change that may invalidate cached tokens.
     pub(super) epoch: u64,
     pub(super) fetched_at: UnixTime,
-    /// Wall time, so that a machine that slept does not trust what it slept over.
+    /// Wall-clock time, which advances while the machine sleeps.
     pub(super) usable_until: UnixTime,
-    /// The keys that are not used now: those revoked for good, and the `kid`s of the private keys
-    /// in a document that was published since this set.
+    /// The keys that are not used now: `revoked_for_good`, and the `kid`s of compromised keys in a
+    /// document that was published after this set.
     pub(super) revoked: Arc<RevokedKeys>,
-    /// Revoked by the program, or because the private part was published, for the life of the
-    /// process.
+    /// Revoked for the life of the process: by the program, or because the private part was
+    /// published.
     pub(super) revoked_for_good: Arc<RevokedKeys>,
 }
 
 impl Snapshot {
-    /// The keys that are not used.
+    /// The keys that are not used now.
     pub(crate) fn revoked(&self) -> &RevokedKeys {
         &self.revoked
     }
@@ -37,25 +37,25 @@ impl Snapshot {
         self.epoch
     }
 
-    /// Whether a token with a `kid` that this key verified would meet the very same key today.
+    /// Whether the key that verified a token is still published under the same `kid`.
     pub(crate) fn still_has(&self, key: Fingerprint) -> bool {
         self.keys
             .as_ref()
             .is_some_and(|keys| keys.contains_key(key, &self.revoked))
     }
 
-    /// Whether a usable key of the set has this `kid`.
+    /// Whether the set has a usable key with this `kid`.
     pub(super) fn has_kid(&self, kid: &str) -> bool {
         self.keys.as_ref().is_some_and(|keys| keys.has_kid(kid))
     }
 
-    /// The keys, unless there are none or they are too old.
+    /// The keys, if there are any and they are not too old.
     pub(crate) fn usable(&self, now: UnixTime) -> Option<&KeySet> {
         self.keys.as_ref().filter(|_| now <= self.usable_until)
     }
 }
 
-/// The snapshot of this moment. Who changes it takes a lock; requests take none.
+/// Publishes snapshots. An update takes a lock, a load does not.
 #[derive(Debug)]
 pub(super) struct SnapshotCell {
     version: VersionCell,
@@ -63,8 +63,8 @@ pub(super) struct SnapshotCell {
     update_lock: Mutex<()>,
 }
 
-/// Whether a verdict of before holds, without a hold on the snapshot: that takes two atomic
-/// exchanges, and each of them waits for all memory that the request has touched so far.
+/// Checks a cached entry without loading the `ArcSwap`, whose guard costs two atomic
+/// read-modify-write operations. Each of them waits for all earlier memory accesses of the request.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct VersionCell {
@@ -73,7 +73,7 @@ struct VersionCell {
 }
 
 impl SnapshotCell {
-    /// Without keys.
+    /// A cell without keys.
     pub(super) fn new() -> Self {
         let empty = Snapshot {
             keys: None,
@@ -95,14 +95,14 @@ impl SnapshotCell {
         self.snapshot.load()
     }
 
-    /// Whether the keys are usable, and nothing has changed since this epoch that may make a
-    /// verdict a wrong one.
+    /// Whether the keys are usable, and nothing that may invalidate cached tokens has changed
+    /// since this epoch.
     pub(super) fn is_current(&self, epoch: u64, now: UnixTime) -> bool {
         now.as_secs() <= self.version.usable_until.load(Ordering::Acquire)
             && epoch == self.version.epoch.load(Ordering::Acquire)
     }
 
-    /// Puts another snapshot in place.
+    /// Replaces the snapshot by a changed copy.
     pub(super) fn update(&self, change: impl FnOnce(&Snapshot) -> Snapshot) {
         let _guard = self
             .update_lock
@@ -111,7 +111,8 @@ impl SnapshotCell {
         let next = change(&self.snapshot.load());
         let (epoch, usable_until) = (next.epoch, next.usable_until.as_secs());
         self.snapshot.store(Arc::new(next));
-        // In this order: who has read the new time, which is read first, reads the new epoch.
+        // Store `epoch` before `usable_until`: a reader that sees the new time is guaranteed to
+        // see the new epoch, because it loads them in the opposite order.
         self.version.epoch.store(epoch, Ordering::Release);
         self.version
             .usable_until
@@ -124,33 +125,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_verdict_of_before_is_as_young_as_the_set_of_now() {
+    fn stale_version_is_never_accepted_during_concurrent_publish() {
         const LAST: u64 = 200_000;
-        let current = SnapshotCell::new();
-        let put = |number: u64| {
+        let cell = SnapshotCell::new();
+        let publish = |number: u64| {
             let usable_until = UnixTime::from_secs(number);
-            current.update(|before| Snapshot {
+            cell.update(|previous| Snapshot {
                 epoch: number,
                 usable_until,
-                ..before.clone()
+                ..previous.clone()
             });
         };
-        put(1);
-        assert!(current.is_current(1, UnixTime::from_secs(1)));
-        assert!(
-            !current.is_current(1, UnixTime::from_secs(2)),
-            "it is too old"
-        );
-        assert!(
-            !current.is_current(0, UnixTime::from_secs(1)),
-            "it is of before"
-        );
+        publish(1);
+        assert!(cell.is_current(1, UnixTime::from_secs(1)));
+        assert!(!cell.is_current(1, UnixTime::from_secs(2)), "too old");
+        assert!(!cell.is_current(0, UnixTime::from_secs(1)), "older epoch");
         std::thread::scope(|scope| {
-            scope.spawn(|| (2..=LAST).for_each(put));
+            scope.spawn(|| (2..=LAST).for_each(publish));
             loop {
-                let epoch = current.load().epoch();
-                for of_then in epoch.saturating_sub(1)..=epoch {
-                    assert!(!current.is_current(of_then, UnixTime::from_secs(of_then + 1)));
+                let epoch = cell.load().epoch();
+                for old in epoch.saturating_sub(1)..=epoch {
+                    assert!(!cell.is_current(old, UnixTime::from_secs(old + 1)));
                 }
                 if epoch == LAST {
                     break;

@@ -1,4 +1,4 @@
-//! How a key set is doing, as one sees it from outside: for probes, dashboards and tests.
+//! The status of a key set, for readiness probes, dashboards and tests.
 
 use std::time::{Duration, Instant};
 
@@ -9,31 +9,31 @@ use super::{KeySet, SkipReason};
 use crate::error::Error;
 use crate::oauth::Issuer;
 
-/// How fetching is going.
+/// The outcomes of refreshes so far, and when the next one is due.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RefreshState {
     /// In the order of [`RefreshCause::ALL`].
     counts: [RefreshCounts; RefreshCause::ALL.len()],
     pub(super) consecutive_failures: u32,
     pub(super) last_error: Option<Error>,
-    /// Why the metadata could not be read the last time.
+    /// The error of the last discovery.
     pub(super) metadata_error: Option<Error>,
     pub(super) next_refresh: Option<Instant>,
-    /// Fetches are numbered: the last one that began, that ended, and that went well.
+    /// Fetches are numbered: the last one that started, that finished, and that succeeded.
     pub(super) started: u64,
     pub(super) finished: u64,
     pub(super) last_success: u64,
-    /// The last one that the program asked for, and what came of it.
+    /// The last manual refresh, and its error.
     pub(super) manual: (u64, Option<Error>),
 }
 
 impl RefreshState {
-    /// Whether all that was asked for the last time was answered.
+    /// Whether the last fetch and the last discovery succeeded.
     pub(super) fn is_healthy(&self) -> bool {
         self.consecutive_failures == 0 && self.metadata_error.is_none()
     }
 
-    /// The fetch that began last has ended.
+    /// Records the outcome of the fetch that started last.
     pub(super) fn finish(
         &mut self,
         cause: RefreshCause,
@@ -67,37 +67,38 @@ impl RefreshState {
     }
 }
 
-/// How often refreshes succeeded and failed.
+/// The number of refreshes that succeeded and that failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RefreshCounts {
-    /// A set came, or the word that the one in hand is still good.
+    /// Refreshes that returned a set, or that the current one is unchanged.
     pub succeeded: u64,
-    /// It did not come, or was not usable.
+    /// Refreshes that returned no usable set.
     pub failed: u64,
 }
 
 impl RefreshCounts {
-    /// Both together.
+    /// The sum of both.
     #[must_use]
     pub fn total(self) -> u64 {
         self.succeeded + self.failed
     }
 }
 
-/// How the key set of an issuer is doing.
+/// Whether the key set of an issuer is usable and up to date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeySetState {
-    /// The last refresh failed, or the metadata could not be read
-    /// ([`KeySetStatus::metadata_error`]), or there will be no more refreshes
-    /// ([`KeySetStatus::is_refresher_stopped`]); the last good set is in use.
+    /// The last good set is in use, but refreshing does not work.
+    ///
+    /// The last refresh failed, or discovery did ([`KeySetStatus::metadata_error`]), or the
+    /// refresher has stopped ([`KeySetStatus::is_refresher_stopped`]).
     Degraded,
     /// The last refresh succeeded, or the set is fixed.
     Healthy,
     /// The last good set is too old. Requests are answered 503.
     Stale,
-    /// There has been no set yet. Requests are answered 503.
+    /// No set was loaded yet. Requests are answered 503.
     Starting,
 }
 
@@ -113,17 +114,17 @@ impl KeySetState {
         }
     }
 
-    /// Whether tokens can be judged.
+    /// Whether tokens can be validated.
     #[must_use]
     pub fn is_usable(self) -> bool {
         matches!(self, Self::Degraded | Self::Healthy)
     }
 }
 
-/// The key set of one issuer at one moment, as seen for readiness and dashboards.
+/// The status of one issuer's key set, for readiness routes and dashboards.
 ///
-/// It serializes, so that a readiness route can answer with it: names and numbers only, the
-/// error as its class.
+/// Implements `Serialize` with names and numbers only; an error is serialized as its
+/// [`ErrorKind`](crate::ErrorKind).
 #[derive(Clone, Debug)]
 pub struct KeySetStatus {
     pub(super) issuer: Issuer,
@@ -139,26 +140,28 @@ pub struct KeySetStatus {
 }
 
 impl KeySetStatus {
-    /// Whose keys these are.
+    /// The issuer of the keys.
     #[must_use]
     pub fn issuer(&self) -> &Issuer {
         &self.issuer
     }
 
-    /// Whether tokens can be judged, and whether refreshing works.
+    /// Whether tokens can be validated, and whether refreshing works.
     #[must_use]
     pub fn state(&self) -> KeySetState {
         self.state
     }
 
-    /// Whether nobody refreshes the set any more: the [`Refresher`](crate::Refresher) was dropped,
-    /// or the runtime that it ran on. The set in hand is used until it is too old.
+    /// Whether the refresher has stopped.
+    ///
+    /// The [`Refresher`](crate::Refresher) was dropped, or the runtime that it ran on. The current
+    /// set is used until it is too old.
     #[must_use]
     pub fn is_refresher_stopped(&self) -> bool {
         self.is_refresher_stopped
     }
 
-    /// Counts the different sets that there have been.
+    /// The number of different sets that were loaded so far.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
@@ -170,7 +173,7 @@ impl KeySetStatus {
         self.keys.as_ref().map_or(0, KeySet::len)
     }
 
-    /// The members of the set that were skipped: `kid` where it could be read, and the reason.
+    /// The skipped members of the set: `kid` where it is readable, and the reason.
     pub fn skipped(&self) -> impl Iterator<Item = (Option<&str>, SkipReason)> {
         self.keys.iter().flat_map(KeySet::skipped)
     }
@@ -181,41 +184,43 @@ impl KeySetStatus {
         self.age
     }
 
-    /// The time until the next refresh, unless a token or the program asks for one before;
-    /// `None` before the first one has ended, with a fixed set, and when the task that refreshes
-    /// has ended.
+    /// The time until the next scheduled refresh.
+    ///
+    /// `None` before the first refresh has finished, with a fixed set, and after the refresher has
+    /// stopped.
     #[must_use]
     pub fn next_refresh_in(&self) -> Option<Duration> {
         self.next_refresh
     }
 
-    /// Why the last refresh failed; `None` if it did not.
+    /// The error of the last refresh; `None` if it succeeded.
     #[must_use]
     pub fn last_error(&self) -> Option<&Error> {
         self.refresh_state.last_error.as_ref()
     }
 
-    /// Why the issuer's metadata could not be read the last time; `None` if they could, or are not
-    /// asked. The keys are fetched from where they were meanwhile, for no longer than
-    /// [`max_stale`](crate::RefreshPolicy::max_stale) after the metadata were read last.
+    /// The error of the last discovery; `None` if it succeeded or is not used.
+    ///
+    /// Meanwhile the keys are fetched from the last known `jwks_uri`, for no longer than
+    /// [`max_stale`](crate::RefreshPolicy::max_stale) after the last successful discovery.
     #[must_use]
     pub fn metadata_error(&self) -> Option<&Error> {
         self.refresh_state.metadata_error.as_ref()
     }
 
-    /// How many refreshes have failed since the last good one.
+    /// The number of failed refreshes since the last success.
     #[must_use]
     pub fn consecutive_failures(&self) -> u32 {
         self.refresh_state.consecutive_failures
     }
 
-    /// How many refreshes there were for this cause.
+    /// The number of refreshes for this cause.
     #[must_use]
     pub fn refreshes(&self, cause: RefreshCause) -> RefreshCounts {
         self.refresh_state.refreshes(cause)
     }
 
-    /// How many refreshes have succeeded, whatever their cause.
+    /// The number of refreshes that succeeded, for any cause.
     #[must_use]
     pub fn refreshes_succeeded(&self) -> u64 {
         RefreshCause::ALL
@@ -224,7 +229,7 @@ impl KeySetStatus {
             .sum()
     }
 
-    /// How many refreshes have failed, whatever their cause.
+    /// The number of refreshes that failed, for any cause.
     #[must_use]
     pub fn refreshes_failed(&self) -> u64 {
         RefreshCause::ALL
@@ -233,13 +238,13 @@ impl KeySetStatus {
             .sum()
     }
 
-    /// How many requests waited for a newer set because theirs had an unknown `kid`.
+    /// The number of requests that waited for a refresh.
     #[must_use]
     pub fn refresh_waits(&self) -> u64 {
         self.refresh_waits
     }
 
-    /// How many requests were refused at once because their `kid` was looked for in vain before.
+    /// The number of requests rejected at once because the negative cache had their `kid`.
     #[must_use]
     pub fn negative_cache_hits(&self) -> u64 {
         self.negative_cache_hits
