@@ -1,10 +1,10 @@
-//! The signature algorithms that can be expressed: asymmetric ones only.
+//! The supported signature algorithms, which are all asymmetric.
 
 use std::fmt;
 
 /// A JWS signature algorithm ([RFC 7518 §3.1](https://www.rfc-editor.org/rfc/rfc7518#section-3.1)).
 ///
-/// `none` and the HMAC family have no value here, so no setting and no token can ask for them.
+/// `none` and the HMAC algorithms have no variant, so that no setting and no token can select them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Algorithm {
@@ -29,7 +29,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Every algorithm that is verified.
+    /// Every supported algorithm.
     pub const ALL: [Self; 9] = [
         Self::Es256,
         Self::Es384,
@@ -42,7 +42,7 @@ impl Algorithm {
         Self::Rs512,
     ];
 
-    /// The algorithm of a registered name, which is compared exactly.
+    /// Parses a registered name. The comparison is exact.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
@@ -59,7 +59,7 @@ impl Algorithm {
         })
     }
 
-    /// The registered name; of Ed25519 the older one, `EdDSA`.
+    /// Returns the registered name; for Ed25519 the older one, `EdDSA`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! The claims of an access token (RFC 7519 §4.1, RFC 9068 §2.2) and what is expected of them.
+//! The claims of an access token (RFC 7519 §4.1, RFC 9068 §2.2) and their validation.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,12 +11,12 @@ use super::header::{Header, Typ};
 use super::strict_json::{
     ParseState, SizeLimits, StrKey, StrictIgnored, UniqueKeys, has_long_number,
 };
-use super::text::{Strings, Text, Texts, place};
+use super::text::{self, Strings, Text, Texts};
 use super::{Algorithm, TokenError};
 use crate::clock::UnixTime;
 use crate::oauth::{Audience, Issuer};
 
-/// How strictly a token has to be an access token.
+/// Which tokens are accepted as access tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenProfile {
@@ -24,41 +24,41 @@ pub enum TokenProfile {
     /// What App ID, Keycloak, Entra and Cognito issue.
     #[default]
     Jwt,
-    /// [RFC 9068](https://www.rfc-editor.org/rfc/rfc9068) to the letter: `typ` is `at+jwt`, and
-    /// `sub`, `client_id`, `iat` and `jti` are there too.
+    /// An [RFC 9068](https://www.rfc-editor.org/rfc/rfc9068) access token: `typ` is `at+jwt`, and
+    /// `sub`, `client_id`, `iat` and `jti` are required too.
     Rfc9068,
 }
 
-/// What one issuer's tokens have to be like.
+/// The requirements on one issuer's tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct ClaimsPolicy {
     pub(crate) issuer: Issuer,
-    /// Other spellings of the same issuer, such as App ID's v3 host.
+    /// Other `iss` values of the same issuer, such as App ID's v3 host.
     pub(crate) issuer_aliases: Vec<Issuer>,
-    /// Any one of them is enough. Never empty.
+    /// One of them is enough. Never empty.
     pub(crate) audiences: Vec<Audience>,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) profile: TokenProfile,
-    /// App ID: the tenant that has to be named, by the claim `tenant` or by the issuer.
+    /// App ID: the required tenant, in the claim `tenant` or in `iss`.
     pub(crate) tenant: Option<String>,
-    /// App ID: `sub` is the client of an app-to-app token.
+    /// App ID: `sub` of an app-to-app token is its client.
     pub(crate) subject_is_client: bool,
-    /// App ID: every access token has a string `scope`, and no identity token has one.
+    /// App ID: `scope` must be a string, which access tokens have and identity tokens do not.
     pub(crate) requires_scope: bool,
-    /// How many keys are tried where a token does not say which signed it.
+    /// How many keys are tried for a token that does not identify its key.
     pub(crate) max_candidate_keys: usize,
     pub(crate) leeway: Duration,
     pub(crate) max_lifetime: Option<Duration>,
 }
 
 impl ClaimsPolicy {
-    /// Whether tokens that expire then are refused now.
+    /// Whether a token with this `exp` is expired, leeway included.
     pub(crate) fn is_expired(&self, expires_at: UnixTime, now: UnixTime) -> bool {
         now >= expires_at.saturating_add(self.leeway)
     }
 }
 
-/// What tells most tokens that are refused: whose they are, and until when they are good.
+/// The claimed `iss` and `exp`, which are enough to reject most tokens.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Glance<'a> {
     pub(crate) issuer: Option<&'a [u8]>,
@@ -66,7 +66,7 @@ pub(crate) struct Glance<'a> {
 }
 
 impl<'a> Glance<'a> {
-    /// As far as it can be told without reading the claims.
+    /// Finds them without parsing the claims, as far as possible.
     pub(crate) fn at(payload: &'a [u8]) -> Self {
         let mut glance = Self::default();
         for member in glance::members(payload) {
@@ -85,7 +85,7 @@ impl<'a> Glance<'a> {
     }
 }
 
-/// Claims as they stand in the payload, borrowed from it.
+/// The claims of a payload, borrowed from it.
 #[derive(Debug)]
 pub(crate) struct Claims<'a> {
     payload: &'a str,
@@ -93,9 +93,9 @@ pub(crate) struct Claims<'a> {
 }
 
 impl<'a> Claims<'a> {
-    /// Reads a decoded payload, strictly and once.
+    /// Parses a decoded payload strictly, in one pass.
     ///
-    /// A registered claim of the wrong type is an error even where the claim is not required
+    /// A registered claim of the wrong type is an error even if the claim is not required
     /// (CVE-2026-25537).
     pub(crate) fn parse(payload: &'a str, limits: SizeLimits) -> Result<Self, TokenError> {
         if has_long_number(payload.as_bytes()) {
@@ -118,7 +118,7 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// As [`Glance::at`] has it, now that they have been read.
+    /// The same as [`Glance::at`], from the parsed claims.
     pub(super) fn glance(&self) -> Glance<'_> {
         Glance {
             issuer: self.registered.iss.as_deref().map(str::as_bytes),
@@ -126,7 +126,7 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// Every check that looks at claims; `now` comes from outside.
+    /// Validates the claims against `policy` at `now`.
     pub(super) fn validate(
         &self,
         header: &Header<'_>,
@@ -155,8 +155,8 @@ impl<'a> Claims<'a> {
             (TokenProfile::Jwt, Typ::Absent | Typ::Jwt | Typ::AccessToken) => {}
             _ => return Err(TokenError::UnexpectedTokenType),
         }
-        // RFC 7800: such a token is worth nothing without a proof of the key, and a Bearer
-        // request has none. Whatever `cnf` holds.
+        // RFC 7800: such a token requires proof of possession, which a Bearer request does not
+        // have. The content of `cnf` does not matter.
         if registered.has_confirmation {
             return Err(TokenError::MissingProofOfPossession);
         }
@@ -167,17 +167,17 @@ impl<'a> Claims<'a> {
             return Err(TokenError::UntrustedIssuer);
         }
         if let Some(expected) = tenant {
-            let named = match &registered.tenant {
+            let has_tenant = match &registered.tenant {
                 Some(tenant) => tenant.0.as_deref() == Some(expected),
-                // Without the claim the issuer has to say which tenant it is.
+                // Without the claim, `iss` must contain the tenant.
                 None => claimed.contains(expected.as_str()),
             };
-            if !named {
+            if !has_tenant {
                 return Err(TokenError::UntrustedIssuer);
             }
         }
-        // Tokens of the same issuer that are no access tokens: OpenID Connect Core §3.1.3.6,
-        // Back-Channel Logout §2.4, and what Keycloak (`typ`) and Cognito (`token_use`) say.
+        // Other tokens of the same issuer: OpenID Connect Core §3.1.3.6, Back-Channel Logout §2.4,
+        // Keycloak's `typ` and Cognito's `token_use`.
         if registered.is_other_token {
             return Err(TokenError::UnexpectedTokenType);
         }
@@ -185,10 +185,11 @@ impl<'a> Claims<'a> {
             return Err(TokenError::InvalidClaims);
         }
         let audience = registered.aud.as_ref().ok_or(TokenError::InvalidClaims)?;
-        if !audience
-            .iter()
-            .any(|named| audiences.iter().any(|own| own.as_str() == named))
-        {
+        if !audience.iter().any(|claimed| {
+            audiences
+                .iter()
+                .any(|accepted| accepted.as_str() == claimed)
+        }) {
             return Err(TokenError::InvalidAudience);
         }
         let expires_at = registered.exp.ok_or(TokenError::InvalidClaims)?.0;
@@ -220,7 +221,7 @@ impl<'a> Claims<'a> {
             }
         }
         if *profile == TokenProfile::Rfc9068 {
-            // RFC 9068 §2.2: these are required besides `iss`, `aud` and `exp`.
+            // RFC 9068 §2.2: required besides `iss`, `aud` and `exp`.
             let complete = registered.sub.is_some()
                 && registered.client_id.is_some()
                 && registered.iat.is_some()
@@ -233,7 +234,7 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// The claims of a token that passed every check.
+/// A token whose signature and claims are valid.
 #[derive(Debug)]
 pub(crate) struct ValidatedToken<'a>(Header<'a>, Claims<'a>);
 
@@ -242,18 +243,18 @@ impl<'a> ValidatedToken<'a> {
         Self(header, claims)
     }
 
-    /// The header that came with them.
+    /// The JOSE header.
     pub(crate) fn header(&self) -> &Header<'a> {
         &self.0
     }
 
-    /// What the rest of the crate asks of them, without a hold on the payload.
+    /// The claims that requests use, without a borrow of the payload.
     pub(crate) fn summary(&self, subject_is_client: bool) -> Summary {
         let Claims {
             payload,
             registered,
         } = &self.1;
-        let of_an_app = || {
+        let is_app_to_app = || {
             registered.amr.as_ref().is_some_and(|amr| {
                 amr.iter()
                     .any(|method| method == "appid_client_credentials")
@@ -264,12 +265,12 @@ impl<'a> ValidatedToken<'a> {
             registered
                 .sub
                 .as_ref()
-                .filter(|_| subject_is_client && of_an_app())
+                .filter(|_| subject_is_client && is_app_to_app())
         });
         let date = |date: Option<NumericDate>| date.map_or(UnixTime::from_secs(0), |date| date.0);
         Summary {
-            subject: place(payload, registered.sub.as_ref()),
-            client_id: place(payload, client_id),
+            subject: text::text(payload, registered.sub.as_ref()),
+            client_id: text::text(payload, client_id),
             audience: Texts::of(payload, registered.aud.as_ref()),
             scopes: Texts::of(
                 payload,
@@ -281,14 +282,14 @@ impl<'a> ValidatedToken<'a> {
     }
 }
 
-/// Claims of a token that passed every check, as places in its payload.
+/// Claims of a validated token, as ranges of its payload.
 #[derive(Clone, Debug)]
 pub(crate) struct Summary {
     pub(crate) subject: Option<Text>,
     /// `client_id`, else `azp`, else in App ID's app-to-app tokens `sub`.
     pub(crate) client_id: Option<Text>,
     pub(crate) audience: Texts,
-    /// `scope`, else `scp`; each may hold several scope tokens with spaces between them.
+    /// `scope`, else `scp`; each string may have several scopes, separated by spaces.
     pub(crate) scopes: Texts,
     pub(crate) expires_at: UnixTime,
     /// The later one of `nbf` and `iat`.
@@ -314,7 +315,7 @@ struct RegisteredClaims<'a> {
     is_other_token: bool,
 }
 
-/// Fills in what it is given: it is too large to be handed from one to the other.
+/// Writes to a borrowed `RegisteredClaims`, which is too large to be moved.
 struct ClaimsVisitor<'d, 'a, 'r> {
     state: &'d ParseState<'a>,
     registered: &'r mut RegisteredClaims<'a>,
@@ -384,8 +385,8 @@ impl<'de> Visitor<'de> for ClaimsVisitor<'_, 'de, '_> {
     }
 }
 
-/// A string, or some other value, which is not looked at: of claims that are private to some
-/// issuers, and so mean nothing in the tokens of others.
+/// A string, or an ignored value of another type. For private claims of some issuers, which may
+/// have any type in tokens of others.
 #[derive(Debug)]
 struct StringOrIgnored<'a>(Option<Cow<'a, str>>);
 
@@ -449,7 +450,7 @@ impl<'de> Visitor<'de> for StringOrIgnoredSeed<'_, 'de> {
     }
 }
 
-/// Reads a string or an array of strings.
+/// Deserializes a string or an array of strings.
 #[derive(Clone, Copy)]
 struct StringsSeed<'d, 'a>(&'d ParseState<'a>);
 
@@ -491,7 +492,7 @@ impl<'de> Visitor<'de> for StringsSeed<'_, 'de> {
     }
 }
 
-/// A `NumericDate` (RFC 7519 §2); its fraction is cut off.
+/// A `NumericDate` (RFC 7519 §2), truncated to seconds.
 #[derive(Clone, Copy, Debug)]
 struct NumericDate(UnixTime);
 
@@ -499,7 +500,7 @@ impl<'de> Deserialize<'de> for NumericDate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct DateVisitor;
 
-        /// Above this a double no longer tells seconds apart; no date is that far away.
+        /// Above this a double does not represent every second.
         const LIMIT: u64 = 1 << 53;
 
         impl Visitor<'_> for DateVisitor {
@@ -517,13 +518,13 @@ impl<'de> Deserialize<'de> for NumericDate {
             }
 
             fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<NumericDate, E> {
-                // `Duration` refuses what is negative, infinite or no number.
+                // `Duration` rejects negative, infinite and NaN values.
                 let seconds = Duration::try_from_secs_f64(seconds).map_err(E::custom)?;
                 self.visit_u64(seconds.as_secs())
             }
         }
 
-        // Not `any`: whatever else a build enables in serde_json, this is read as a number.
+        // Not `deserialize_any`, which differs with serde_json's `arbitrary_precision`.
         deserializer.deserialize_f64(DateVisitor)
     }
 }

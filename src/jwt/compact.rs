@@ -1,4 +1,4 @@
-//! The compact form: three base64url parts between two dots (RFC 7515 §3.1, §7.1).
+//! JWS compact serialization: three base64url segments (RFC 7515 §3.1, §7.1).
 
 use std::mem::MaybeUninit;
 
@@ -6,25 +6,25 @@ use base64_simd::{AsOut, URL_SAFE_NO_PAD};
 
 use super::TokenError;
 
-/// The encoded header may be this long; real ones have about 150 bytes.
+/// The longest encoded header. Real ones have about 150 bytes.
 const MAX_HEADER: usize = 8 * 1024;
 
-/// The longest signature that exists here, encoded: RSA with 8192 bits.
+/// The longest encoded signature: RSA with 8192 bits.
 const MAX_SIGNATURE: usize = 1366;
 
-/// The parts of a token, still encoded, borrowed from it. Whether they are text is for base64url to
-/// say, which has no character that is none.
+/// The encoded segments of a token, borrowed from it. They are not checked to be UTF-8: base64url
+/// decoding accepts ASCII only.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segments<'t> {
     pub(crate) header: &'t [u8],
     pub(crate) payload: &'t [u8],
     pub(crate) signature: &'t [u8],
-    /// What was signed: header and payload with the dot between them.
+    /// The JWS signing input: header, dot and payload.
     pub(crate) signing_input: &'t [u8],
 }
 
 impl<'t> Segments<'t> {
-    /// Splits a token at its two dots; nothing is decoded or copied.
+    /// Splits a token at its two dots. Decodes and copies nothing.
     pub(crate) fn split(token: &'t [u8]) -> Result<Self, TokenError> {
         let (header, rest) = split_at_dot(token).ok_or(TokenError::Malformed)?;
         let (payload, signature) = split_at_dot(rest).ok_or(TokenError::Malformed)?;
@@ -51,26 +51,26 @@ impl<'t> Segments<'t> {
     }
 }
 
-/// What is before the first dot, and what is behind it.
+/// The bytes before and after the first dot.
 fn split_at_dot(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let dot = memchr::memchr(b'.', text)?;
     Some((text.get(..dot)?, text.get(dot + 1..)?))
 }
 
-/// Where a part is decoded to: on the stack, but for one that is longer than that, so that a token
-/// that is refused costs no allocation.
+/// A buffer for a decoded segment. It is on the stack, so that a rejected token costs no
+/// allocation; only a longer segment is decoded to the heap.
 pub(crate) struct Decoded<const STACK: usize> {
     stack: [MaybeUninit<u8>; STACK],
     heap: Vec<u8>,
 }
 
-/// Room for any header.
+/// A buffer for any header.
 pub(crate) type DecodedHeader = Decoded<{ MAX_HEADER / 4 * 3 }>;
 
-/// Room for the payload of a token of 16 KiB; longer ones are refused, unless they were asked for.
+/// A buffer for the payload of a token of 16 KiB, the default limit.
 pub(crate) type DecodedPayload = Decoded<{ 12 * 1024 }>;
 
-/// Room for any signature, and for what its length is estimated to be.
+/// A buffer for any signature, at its estimated decoded length.
 pub(crate) type DecodedSignature = Decoded<{ MAX_SIGNATURE.div_ceil(4) * 3 }>;
 
 impl<const STACK: usize> Decoded<STACK> {
@@ -81,7 +81,7 @@ impl<const STACK: usize> Decoded<STACK> {
         }
     }
 
-    /// Decodes exact base64url: no padding, no other character, no stray trailing bits
+    /// Decodes strict base64url: no padding, no other character, no non-zero trailing bits
     /// (RFC 7515 §2, rfc8725bis §3.14).
     pub(crate) fn decode(&mut self, encoded: &[u8]) -> Result<&[u8], TokenError> {
         let len = URL_SAFE_NO_PAD.estimated_decoded_length(encoded.len());
@@ -98,7 +98,7 @@ impl<const STACK: usize> Decoded<STACK> {
     }
 }
 
-/// Decodes exact base64url into bytes of their own.
+/// Decodes strict base64url into a new vector.
 pub(crate) fn decode_base64url(encoded: impl AsRef<[u8]>) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD
         .decode_to_vec(encoded.as_ref())
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_has_exactly_three_parts() {
+    fn a_token_has_exactly_three_segments() {
         assert!(Segments::split(b"a.b.c").is_ok());
         for bad in ["", "a", "a.b", "a.b.c.d", "a.b.c.d.e", "..", ".b.c", "a.b."] {
             assert_eq!(
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_unusual_length_is_refused_unread() {
+    fn a_header_over_the_limit_is_rejected_without_decoding() {
         let header = "a".repeat(MAX_HEADER + 1);
         assert_eq!(
             Segments::split(format!("{header}.b.c").as_bytes()).unwrap_err(),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn base64url_is_exact() {
+    fn base64url_is_strict() {
         assert_eq!(decode_base64url("-_8").unwrap(), [0xfb, 0xff]);
         assert_eq!(decode_base64url("A".repeat(8000)).unwrap().len(), 6000);
         for bad in [
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_is_decoded_alike_whatever_its_length() {
+    fn segments_of_any_length_are_decoded_strictly() {
         for len in (0..70).chain([1023, 1024, 1025, 5000]) {
             let bytes: Vec<u8> = (0..len)
                 .map(|byte: usize| byte.to_le_bytes()[0].wrapping_mul(89))
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_longer_than_any_key_makes_is_refused_undecoded() {
+    fn a_signature_over_the_limit_is_rejected_without_decoding() {
         assert!(Segments::split(format!("a.b.{}", "A".repeat(1366)).as_bytes()).is_ok());
         assert_eq!(
             Segments::split(format!("a.b.{}", "A".repeat(1367)).as_bytes()).unwrap_err(),

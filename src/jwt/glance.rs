@@ -1,28 +1,26 @@
-//! A look at how a JSON object begins, before it is read: most tokens that are refused can be told
-//! by it.
+//! A prescan of the first members of a JSON object, before it is parsed.
 //!
-//! It is for refusing alone. It sees members that are as plain as can be, and ends at the first
-//! thing that is not: an escape, white space, an object within the object, what is no JSON.
-//! Whatever passes is read strictly, and judged by that. It makes no errors and takes no memory,
-//! which is half of what a refusal costs.
+//! Used only to reject early. Stops at the first member that is not a plain string, unsigned
+//! integer or literal: at an escape, white space, a nested object, or invalid JSON. A token that
+//! passes is parsed strictly. The prescan neither allocates nor creates errors, which is half of
+//! the cost of a rejection.
 
 use memchr::memchr2;
 
-/// So many members, and strings of one array, are looked at: more would cost what a look is to
-/// save.
+/// The number of members, and of strings in one array, that are scanned.
 const MAX_ITEMS: usize = 32;
 
-/// A value that can be told at a glance. Whether text is UTF-8 is not asked.
+/// A plain value. Text is not checked to be UTF-8.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Plain<'j> {
     Text(&'j [u8]),
-    /// Digits alone, as JSON has them: no sign, no fraction, no exponent, no zero in front.
+    /// A JSON number without sign, fraction, exponent or leading zero.
     Number(u64),
-    /// An array of strings, or a literal name.
+    /// An array of strings, or a literal.
     Other,
 }
 
-/// The members that an object begins with, in their order.
+/// The first plain members of an object, in order.
 pub(super) fn members(json: &[u8]) -> impl Iterator<Item = (&[u8], Plain<'_>)> {
     let mut rest = json;
     (0..MAX_ITEMS).map_while(move |_| {
@@ -36,7 +34,7 @@ pub(super) fn members(json: &[u8]) -> impl Iterator<Item = (&[u8], Plain<'_>)> {
     })
 }
 
-/// A value, and what is behind it.
+/// Splits off a plain value.
 fn plain(json: &[u8]) -> Option<(Plain<'_>, &[u8])> {
     match json.first()? {
         b'"' => text(json).map(|(text, rest)| (Plain::Text(text), rest)),
@@ -51,7 +49,7 @@ fn plain(json: &[u8]) -> Option<(Plain<'_>, &[u8])> {
     }
 }
 
-/// A number of digits alone, and what is behind it.
+/// Splits off an unsigned integer.
 fn number(json: &[u8]) -> Option<(u64, &[u8])> {
     if let [b'0', b'0'..=b'9', ..] = json {
         return None;
@@ -61,18 +59,18 @@ fn number(json: &[u8]) -> Option<(u64, &[u8])> {
         number = number.checked_mul(10)?.checked_add((digit - b'0').into())?;
         rest = next;
     }
-    // What has a fraction or an exponent is another number than its digits.
+    // A fraction or an exponent would change the value.
     matches!(rest, [b',' | b'}', ..]).then_some((number, rest))
 }
 
-/// A string without escapes, and what is behind it.
+/// Splits off a string without escapes.
 fn text(json: &[u8]) -> Option<(&[u8], &[u8])> {
     let json = json.strip_prefix(b"\"")?;
     let (text, rest) = json.split_at_checked(memchr2(b'"', b'\\', json)?)?;
     Some((text, rest.strip_prefix(b"\"")?))
 }
 
-/// What is behind an array of such strings.
+/// The rest after an array of strings without escapes.
 fn texts(json: &[u8]) -> Option<&[u8]> {
     let mut json = json.strip_prefix(b"[")?;
     if let Some(rest) = json.strip_prefix(b"]") {
@@ -94,17 +92,20 @@ mod tests {
     use super::super::strict_json::SizeLimits;
     use super::*;
 
-    fn seen(json: &str) -> Vec<(&str, Plain<'_>)> {
+    fn scan(json: &str) -> Vec<(&str, Plain<'_>)> {
         members(json.as_bytes())
             .map(|(name, value)| (std::str::from_utf8(name).unwrap(), value))
             .collect()
     }
 
     #[test]
-    fn plain_members_are_seen() {
-        let json = r#"{"iss":"https://as.example","exp":1700000000,"aud":["a","b"],"c":[],"d":true,"e":null,"f":"","g":0}"#;
+    fn plain_members_are_found() {
+        let json = concat!(
+            r#"{"iss":"https://as.example","exp":1700000000,"aud":["a","b"],"#,
+            r#""c":[],"d":true,"e":null,"f":"","g":0}"#
+        );
         assert_eq!(
-            seen(json),
+            scan(json),
             [
                 ("iss", Plain::Text(b"https://as.example")),
                 ("exp", Plain::Number(1_700_000_000)),
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_look_ends_where_something_is_not_plain() {
+    fn prescan_stops_at_the_first_non_scalar() {
         for end in [
             r#"{"a":1,"b":"\u0061"}"#,
             r#"{"a":1,"b\n":"a"}"#,
@@ -144,31 +145,31 @@ mod tests {
             r#"{"a":1}{"b":1}"#,
             r#"{"a":1}"#,
         ] {
-            assert_eq!(seen(end), [("a", Plain::Number(1))], "{end}");
+            assert_eq!(scan(end), [("a", Plain::Number(1))], "{end}");
         }
         for nothing in ["", "{", "{}", "[]", " {\"a\":1}", r#""a":1}"#, "null"] {
-            assert_eq!(seen(nothing), [], "{nothing}");
+            assert_eq!(scan(nothing), [], "{nothing}");
         }
     }
 
     #[test]
-    fn only_so_many_are_looked_at() {
+    fn prescan_stops_after_32_items() {
         assert_eq!(
-            seen(&format!("{{{}}}", r#""":1,"#.repeat(MAX_ITEMS + 9))).len(),
+            scan(&format!("{{{}}}", r#""":1,"#.repeat(MAX_ITEMS + 9))).len(),
             MAX_ITEMS
         );
         let array = |len| format!(r#"{{"a":[{}"x"],"b":1}}"#, r#""","#.repeat(len - 1));
-        assert_eq!(seen(&array(MAX_ITEMS)).len(), 2);
-        assert_eq!(seen(&array(MAX_ITEMS + 1)), []);
+        assert_eq!(scan(&array(MAX_ITEMS)).len(), 2);
+        assert_eq!(scan(&array(MAX_ITEMS + 1)), []);
     }
 
     #[test]
-    fn text_that_is_not_ascii_is_text() {
-        assert_eq!(seen(r#"{"ä":"€"}"#), [("ä", Plain::Text("€".as_bytes()))]);
+    fn text_may_be_non_ascii() {
+        assert_eq!(scan(r#"{"ä":"€"}"#), [("ä", Plain::Text("€".as_bytes()))]);
     }
 
     #[test]
-    fn what_is_seen_is_what_the_claims_say() {
+    fn prescan_agrees_with_the_strict_parser() {
         let issuers = [
             r#""iss":"https://as.example""#,
             r#""iss":"https:\/\/as.example""#,
@@ -198,7 +199,7 @@ mod tests {
             r#""a":false"#,
             r#""iss ":"x","exp2":3"#,
         ];
-        let mut seen = (0, 0);
+        let mut found = (0, 0);
         for issuer in issuers {
             for date in dates.map(|date| format!(r#""exp":{date}"#)) {
                 for other in others {
@@ -213,21 +214,21 @@ mod tests {
                             Glance::at(payload.as_bytes()),
                             Claims::parse(&payload, SizeLimits::DEFAULT).unwrap(),
                         );
-                        let read = claims.glance();
+                        let parsed = claims.glance();
                         assert!(
-                            glance.issuer.is_none() || glance.issuer == read.issuer,
+                            glance.issuer.is_none() || glance.issuer == parsed.issuer,
                             "{payload}"
                         );
                         assert!(
-                            glance.expires_at.is_none() || glance.expires_at == read.expires_at,
+                            glance.expires_at.is_none() || glance.expires_at == parsed.expires_at,
                             "{payload}"
                         );
-                        seen.0 += usize::from(glance.issuer.is_some());
-                        seen.1 += usize::from(glance.expires_at.is_some());
+                        found.0 += usize::from(glance.issuer.is_some());
+                        found.1 += usize::from(glance.expires_at.is_some());
                     }
                 }
             }
         }
-        assert!(seen.0 > 100 && seen.1 > 100, "{seen:?}");
+        assert!(found.0 > 100 && found.1 > 100, "{found:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The JOSE header (RFC 7515 §4): what chooses the key, and what must be refused.
+//! The JOSE header (RFC 7515 §4): the members that select the key, and those that are rejected.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,12 +9,12 @@ use super::glance::{self, Plain};
 use super::strict_json::{ParseState, SizeLimits, StrKey, StrictIgnored, UniqueKeys};
 use super::{Algorithm, TokenError};
 
-/// A key identifier has at most this many bytes.
+/// The longest `kid`, in bytes.
 const MAX_KEY_ID: usize = 255;
 
-/// The members of a JOSE header that decide something.
+/// The members of a JOSE header that are used.
 ///
-/// `jku`, `jwk`, `x5u`, `x5c` and `x5t` are read over: a key never comes from a token.
+/// `jku`, `jwk`, `x5u`, `x5c` and `x5t` are ignored: a key never comes from a token.
 #[derive(Debug)]
 pub(crate) struct Header<'a> {
     pub(crate) algorithm: Algorithm,
@@ -22,7 +22,7 @@ pub(crate) struct Header<'a> {
     pub(crate) typ: Typ,
 }
 
-/// A `kid` of reasonable length without control characters.
+/// A `kid` of at most 255 bytes without control characters.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct KeyId<'a>(Cow<'a, str>);
 
@@ -37,15 +37,15 @@ impl<'a> KeyId<'a> {
     }
 }
 
-/// The kinds of token that `typ` tells apart (RFC 7519 §5.1, RFC 9068 §2.1).
+/// The `typ` of a token (RFC 7519 §5.1, RFC 9068 §2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Typ {
     Absent,
-    /// `JWT`, or `JOSE` as App ID's v3 tokens have it.
+    /// `JWT`, or `JOSE` as in App ID's v3 tokens.
     Jwt,
     /// `at+jwt`, with or without `application/`.
     AccessToken,
-    /// An ID token, a DPoP proof, a logout token, a security event: never an access token.
+    /// Never an access token: an ID token, a DPoP proof, a logout token, a security event.
     Other,
 }
 
@@ -63,7 +63,7 @@ impl Typ {
 }
 
 impl<'a> Header<'a> {
-    /// Reads a decoded header, strictly and once.
+    /// Parses a decoded header strictly, in one pass.
     pub(crate) fn parse(json: &'a [u8]) -> Result<Self, TokenError> {
         let prescanned_alg = glance::members(json).find(|(name, _)| *name == b"alg");
         if let Some((_, Plain::Text(alg))) = prescanned_alg
@@ -74,7 +74,7 @@ impl<'a> Header<'a> {
         {
             return Err(TokenError::UnsupportedAlgorithm);
         }
-        // Looked at as a whole: else each of its strings would be.
+        // UTF-8 is checked once for the whole document instead of for each string.
         let json = std::str::from_utf8(json).map_err(|_| TokenError::Malformed)?;
         let state = ParseState::new(json, SizeLimits::DEFAULT);
         let mut reader = serde_json::Deserializer::from_str(json);
@@ -87,9 +87,9 @@ impl<'a> Header<'a> {
             .alg
             .and_then(|alg| Algorithm::from_name(&alg))
             .ok_or(TokenError::UnsupportedAlgorithm)?;
-        // RFC 7515 §4.1.11: an extension that is not understood makes the token invalid, and
-        // none is understood. `b64` (RFC 7797) and `zip` change what was signed, `enc` makes
-        // it a JWE, `cty` a token within a token.
+        // RFC 7515 §4.1.11: an unsupported extension makes the token invalid, and none is
+        // supported. `b64` (RFC 7797) and `zip` change what is signed, `enc` makes it a JWE, and
+        // `cty` a nested token.
         if members.forbidden {
             return Err(TokenError::Malformed);
         }
@@ -106,8 +106,8 @@ impl<'a> Header<'a> {
     }
 }
 
-/// A header that was read before, and came with a good signature: recognised by its bytes, it need
-/// not be decoded and read again.
+/// A parsed header of a token whose signature was valid. It is found by its encoded bytes, so that
+/// the same header is not decoded and parsed again.
 #[derive(Debug)]
 pub(crate) struct CachedHeader {
     encoded: Box<[u8]>,
@@ -117,7 +117,7 @@ pub(crate) struct CachedHeader {
 }
 
 impl CachedHeader {
-    /// Longer ones are not kept.
+    /// The longest encoded header that is cached.
     const MAX_LEN: usize = 512;
 
     pub(crate) fn new(encoded: &[u8], header: &Header<'_>) -> Option<Self> {
@@ -134,7 +134,7 @@ impl CachedHeader {
         })
     }
 
-    /// Whether these are its bytes.
+    /// Whether `encoded` is this header.
     pub(crate) fn is(&self, encoded: &[u8]) -> bool {
         *self.encoded == *encoded
     }
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_of_an_app_id_token_is_read() {
+    fn an_app_id_header_is_parsed() {
         let header =
             Header::parse(br#"{"alg":"RS256","typ":"JWT","kid":"appId-1","ver":4}"#).unwrap();
         assert_eq!(header.algorithm, Algorithm::Rs256);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn members_that_change_the_meaning_of_the_token_are_refused() {
+    fn members_that_change_the_meaning_of_the_token_are_rejected() {
         for member in [
             r#""crit":["b64"]"#,
             r#""crit":[]"#,
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_are_refused_even_behind_escapes() {
+    fn duplicate_names_are_rejected_even_with_escapes() {
         assert_eq!(
             error(r#"{"alg":"RS256","alg":"RS256"}"#),
             TokenError::Malformed
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_and_number_of_members_are_bounded() {
+    fn depth_and_number_of_members_are_limited() {
         let deep = format!(
             r#"{{"alg":"RS256","x":{}{}}}"#,
             "[".repeat(40),

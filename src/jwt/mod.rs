@@ -1,13 +1,14 @@
-//! A token's bytes, judged: pure, without I/O, clocks or locks.
+//! Parsing and validation of JWT access tokens. Pure: no I/O, no clock, no lock.
 //!
-//! The types tell how far the judgement has come; each is the only way to the next:
+//! Each type is one step of the validation, and the only way to the next:
 //!
 //! ```text
-//! Segments, Header ──parse──▶ UnverifiedToken ──verify_signature──▶ SignatureVerified ──validate──▶ ValidatedToken
+//! Segments, Header ──parse──▶ UnverifiedToken
+//!     ──verify_signature──▶ SignatureVerified ──validate──▶ ValidatedToken
 //! ```
 //!
-//! RFC 7515 (compact form, header), RFC 7519 (claims), RFC 8725 and its successor (what to
-//! refuse), RFC 9068 (the access token profile).
+//! RFC 7515 (compact serialization, header), RFC 7519 (claims), RFC 8725 and its successor (what
+//! to reject), RFC 9068 (access token profile).
 
 mod algorithm;
 mod claims;
@@ -29,36 +30,36 @@ pub(crate) use self::text::Text;
 pub(crate) use self::verification_key::{Fingerprint, InvalidKey, KeyMaterial, VerificationKey};
 use crate::clock::UnixTime;
 
-/// What is wrong with a token.
+/// Why a token is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum TokenError {
-    /// `aud` names none of the configured audiences.
+    /// `aud` has none of the configured audiences.
     InvalidAudience,
-    /// The signature is not the key's.
+    /// The signature does not match the key.
     InvalidSignature,
-    /// A registered claim is missing or has another type than the standard gives it.
+    /// A registered claim is missing or has the wrong type.
     InvalidClaims,
     /// `exp` has passed.
     Expired,
-    /// `iss` is not the issuer whose key signed.
+    /// `iss` is not the issuer of the key.
     UntrustedIssuer,
-    /// Not three base64url parts around strict JSON objects.
+    /// Not three base64url segments, or their JSON is not strict.
     Malformed,
     /// `nbf` or `iat` is in the future.
     NotYetValid,
-    /// Bound to a key of its holder (`cnf`), which a Bearer use does not prove.
+    /// Bound to a key of its holder (`cnf`), whose possession a Bearer request does not prove.
     MissingProofOfPossession,
-    /// Longer than any real one.
+    /// The token is longer than the limits allow.
     TokenTooLong,
-    /// Its objects and arrays hold more than the limits allow.
+    /// Its objects and arrays have more members than the limits allow.
     TooManyMembers,
-    /// `typ` is not one of an access token.
+    /// `typ` is not that of an access token.
     UnexpectedTokenType,
-    /// `alg` is none that could be allowed.
+    /// `alg` is not supported or not allowed.
     UnsupportedAlgorithm,
 }
 
-/// A well-formed token that nobody vouches for.
+/// A well-formed token whose signature is not verified yet.
 #[derive(Debug)]
 pub(crate) struct UnverifiedToken<'a> {
     segments: &'a Segments<'a>,
@@ -67,7 +68,7 @@ pub(crate) struct UnverifiedToken<'a> {
 }
 
 impl<'a> UnverifiedToken<'a> {
-    /// Reads the claims strictly, and believes none of it.
+    /// Parses the claims strictly. None of them is trusted yet.
     pub(crate) fn parse(
         segments: &'a Segments<'a>,
         header: Header<'a>,
@@ -82,18 +83,19 @@ impl<'a> UnverifiedToken<'a> {
         })
     }
 
-    /// The JOSE header, good for choosing a key and nothing else.
+    /// The JOSE header. Safe to use for selecting a key only.
     pub(crate) fn header(&self) -> &Header<'a> {
         &self.header
     }
 
-    /// Whose token it says it is, and until when: nobody need doubt what speaks against it.
+    /// The claimed `iss` and `exp`. Safe to use for rejecting a token before its signature is
+    /// verified, never for accepting one.
     pub(crate) fn glance(&self) -> Glance<'_> {
         self.claims.glance()
     }
 
-    /// Whether the claims would pass if the signature were good. Only such a token may
-    /// cause a fetch of keys.
+    /// Whether the claims are valid, assuming a valid signature. Only such a token may cause a
+    /// refresh of keys.
     pub(crate) fn would_pass_claims(
         &self,
         policy: &ClaimsPolicy,
@@ -103,8 +105,8 @@ impl<'a> UnverifiedToken<'a> {
         self.claims.validate(&self.header, policy, now)
     }
 
-    /// Verifies the signature over the very bytes that were received (RFC 7515 §5.2), by one of
-    /// these keys: there is one, unless the token does not say which. Returns that key, too.
+    /// Verifies the signature over the received bytes (RFC 7515 §5.2) by one of `keys`, and
+    /// returns that key. There are several keys only if the token does not identify one.
     pub(crate) fn verify_signature<'k>(
         self,
         keys: &[&'k VerificationKey],
@@ -122,12 +124,12 @@ impl<'a> UnverifiedToken<'a> {
     }
 }
 
-/// A token that its issuer signed; whether it is meant for us is still open.
+/// A token with a valid signature whose claims are not validated yet.
 #[derive(Debug)]
 pub(crate) struct SignatureVerified<'a>(UnverifiedToken<'a>);
 
 impl<'a> SignatureVerified<'a> {
-    /// Checks the claims (RFC 7519 §4.1; RFC 9068 §4 in its profile).
+    /// Validates the claims (RFC 7519 §4.1; RFC 9068 §4 with that profile).
     pub(crate) fn validate(
         self,
         policy: &ClaimsPolicy,

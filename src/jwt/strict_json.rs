@@ -1,7 +1,7 @@
-//! Strict JSON objects: no duplicate names, bounded depth and size.
+//! Strict JSON objects: unique names, limited depth and size.
 //!
-//! RFC 7515 §4 and RFC 7519 §4 let a parser refuse duplicate names or take the last; two
-//! parsers that choose differently see two tokens, so they are refused.
+//! RFC 7515 §4 and RFC 7519 §4 let a parser reject duplicate names or use the last. Two parsers
+//! that differ in this see different tokens, so duplicates are rejected.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -12,36 +12,36 @@ use smallvec::SmallVec;
 
 use super::TokenError;
 
-/// Objects and arrays may be nested this deep.
+/// The deepest nesting of objects and arrays.
 const MAX_DEPTH: u32 = 32;
 
-/// Names of one object that are kept on the stack.
+/// The number of names that are stored on the stack.
 const NAMES_ON_STACK: usize = 256;
 
-/// Under this name serde_json hands on a number, where its feature `arbitrary_precision` is on.
+/// The name under which serde_json passes numbers with its feature `arbitrary_precision`.
 const SERDE_NUMBER: &str = "$serde_json::private::Number";
 
-/// How many members and elements a document may have. They bound the work for a token whose
-/// signature is not verified yet, and grow with the longest token that is accepted.
+/// Limits on the members and elements of a document. They bound the work for a token whose
+/// signature is not verified yet, and grow with the longest accepted token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SizeLimits {
-    /// Members and elements below the outermost object, in all its objects and arrays together.
+    /// Members and elements of all objects and arrays below the outermost object.
     elements: u32,
-    /// Members of one object, with those that the objects around it have so far.
+    /// Members of one object, plus those of the enclosing objects so far.
     names: usize,
-    /// Strings of one claim: of `aud`, `scope`, `scp` or `amr`.
+    /// Strings in one array claim: `aud`, `scope`, `scp` or `amr`.
     strings: u32,
 }
 
 impl SizeLimits {
-    /// Tokens of up to 16 KiB.
+    /// For tokens of up to 16 KiB.
     pub(crate) const DEFAULT: Self = Self {
         elements: 2048,
         names: 256,
         strings: 1024,
     };
 
-    /// Tokens of up to `bytes`.
+    /// For tokens of up to `bytes`.
     pub(crate) fn for_tokens_of(bytes: usize) -> Self {
         let Self {
             elements,
@@ -57,17 +57,17 @@ impl SizeLimits {
     }
 }
 
-/// What is counted and kept while one document is read; on the stack, for most documents that are
-/// sent to be refused are not worth an allocation.
+/// The state of parsing one document. It is on the stack, so that a rejected document costs no
+/// allocation.
 #[derive(Debug)]
 pub(crate) struct ParseState<'de> {
     text: &'de str,
     limits: SizeLimits,
-    /// Members and elements met so far, below the outermost object.
+    /// Members and elements below the outermost object so far.
     elements: Cell<u32>,
-    /// The names of the objects that are being read, those of the innermost last.
+    /// The names of the objects being parsed, those of the innermost object last.
     names: RefCell<SmallVec<[Cow<'de, str>; NAMES_ON_STACK]>>,
-    /// What is wrong with the document, where the parser's error does not say.
+    /// The reason for a parser error that was raised here.
     error: Cell<Option<TokenError>>,
 }
 
@@ -87,29 +87,29 @@ impl<'de> ParseState<'de> {
         self.text
     }
 
-    /// Strings that one claim may have.
+    /// The number of strings that an array claim may have.
     pub(super) fn max_strings(&self) -> u32 {
         self.limits.strings
     }
 
-    /// The defect that an error of the parser stands for; `otherwise` where that is all there is.
+    /// The reason for a parser error, or `fallback` if it was raised by the parser itself.
     pub(super) fn error_or(&self, fallback: TokenError) -> TokenError {
         self.error.get().unwrap_or(fallback)
     }
 
-    /// Ends the reading: it has more members, elements or strings than the limits allow.
+    /// The error for more members, elements or strings than the limits allow.
     pub(super) fn too_many<E: Error>(&self) -> E {
         self.error.set(Some(TokenError::TooManyMembers));
         E::custom("too many members")
     }
 
-    /// Whether serde_json hands a number on under this borrowed name. One of the document lies
-    /// within its text.
+    /// Whether this borrowed name is serde_json's for a number, not a name in the document. A name
+    /// in the document lies within its text.
     fn is_serde_number(&self, name: &'de str) -> bool {
         name == SERDE_NUMBER && !self.text.as_bytes().as_ptr_range().contains(&name.as_ptr())
     }
 
-    /// The same numbers are good whatever feature serde_json is built with.
+    /// Accepts the same numbers as serde_json without `arbitrary_precision`.
     fn check_serde_number<E: Error>(&self, number: &str) -> Result<(), E> {
         if number.parse().is_ok_and(f64::is_finite) {
             return Ok(());
@@ -119,7 +119,7 @@ impl<'de> ParseState<'de> {
     }
 }
 
-/// The name of a member; borrowed unless it is written with escapes.
+/// A string, usually a member name. It is borrowed unless it has escapes.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct StrKey<'de>(pub(crate) Cow<'de, str>);
 
@@ -147,14 +147,14 @@ impl<'de> Deserialize<'de> for StrKey<'de> {
     }
 }
 
-/// The names seen in one object, kept to find duplicates.
+/// Detects duplicate names in one object.
 ///
-/// Few objects have two names of the same length that begin and end alike: where none has, no two
-/// names need to be compared.
+/// Each name sets one of 256 bits, chosen by its length and three of its bytes. Names are compared
+/// only if a bit was set twice, which is rare.
 #[derive(Debug)]
 pub(crate) struct UniqueKeys<'d, 'de> {
     state: &'d ParseState<'de>,
-    /// Where its names begin among those of the document.
+    /// Index of the object's first name in `ParseState::names`.
     start: usize,
     bitmap: [u64; 4],
     maybe_duplicate: bool,
@@ -171,15 +171,15 @@ impl<'d, 'de> UniqueKeys<'d, 'de> {
         }
     }
 
-    /// Notes a name; refuses too many of them.
+    /// Adds a name. Fails if there are too many.
     pub(crate) fn insert<E: Error>(&mut self, name: Cow<'de, str>) -> Result<(), E> {
         let mut names = self.state.names.borrow_mut();
         if names.len() >= self.state.limits.names {
             return Err(self.state.too_many());
         }
-        // serde_json gives such a name a meaning of its own when a value is read later.
+        // serde_json interprets such a name when the value is deserialized later.
         if name.starts_with("$serde_json::private::") {
-            return Err(E::custom("a name that is not data"));
+            return Err(E::custom("reserved member name"));
         }
         let (word, bit) = Self::fingerprint(name.as_bytes());
         if let Some(word) = self.bitmap.get_mut(word) {
@@ -190,7 +190,7 @@ impl<'d, 'de> UniqueKeys<'d, 'de> {
         Ok(())
     }
 
-    /// One of 256 bits, the same for the same name.
+    /// The word and the bit of a name in `bitmap`.
     fn fingerprint(name: &[u8]) -> (usize, u64) {
         let byte = |at: usize| usize::from(name.get(at).copied().unwrap_or(0));
         let (first, second) = (byte(0), byte(1));
@@ -202,8 +202,8 @@ impl<'d, 'de> UniqueKeys<'d, 'de> {
         (mixed >> 6 & 3, 1 << (mixed & 63))
     }
 
-    /// Refuses duplicates, once all names are known: sorting bounds the work that many
-    /// names can cause.
+    /// Fails if a name is not unique. Names are sorted once, at the end, which bounds the work for
+    /// many names.
     pub(crate) fn check<E: Error>(self) -> Result<(), E> {
         let mut names = self.state.names.borrow_mut();
         if self.maybe_duplicate {
@@ -218,13 +218,13 @@ impl<'d, 'de> UniqueKeys<'d, 'de> {
     }
 }
 
-/// Numbers may have so many characters.
+/// The longest number, in characters.
 const MAX_NUMBER: usize = 64;
 
-/// Whether a document has a number that is longer than any real one.
+/// Whether a document has a number of more than 64 characters.
 ///
-/// A run of that length covers one of the stretches between every 32nd byte as a whole; only where
-/// one is covered is the document read to tell numbers from strings.
+/// Any run of 64 number characters fully covers at least one aligned 32-byte chunk, so chunks are
+/// checked first. Only if one matches is the document scanned.
 pub(crate) fn has_long_number(json: &[u8]) -> bool {
     let is_number_char = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
     let has_candidate = json
@@ -253,10 +253,10 @@ pub(crate) fn has_long_number(json: &[u8]) -> bool {
     false
 }
 
-/// Reads any value and forgets it: well-formed, not too deep, not too many.
+/// Parses and ignores a value, within the limits on depth and size.
 ///
-/// Unlike `IgnoredAny` it looks at every string and number, so that nothing passes here that
-/// would fail when the claim is read later.
+/// Unlike `IgnoredAny` it parses every string and number, so that no value passes here that fails
+/// when the claim is deserialized later.
 #[derive(Debug)]
 pub(crate) struct StrictIgnored<'d, 'de> {
     depth: u32,
@@ -264,7 +264,7 @@ pub(crate) struct StrictIgnored<'d, 'de> {
 }
 
 impl<'d, 'de> StrictIgnored<'d, 'de> {
-    /// Skips members of the outermost object.
+    /// Ignores a member of the outermost object.
     pub(crate) fn top_level(state: &'d ParseState<'de>) -> Self {
         Self { depth: 1, state }
     }
@@ -358,7 +358,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_grow_with_the_longest_token() {
+    fn limits_grow_with_the_longest_accepted_token() {
         assert_eq!(SizeLimits::for_tokens_of(16 * 1024), SizeLimits::DEFAULT);
         assert_eq!(SizeLimits::for_tokens_of(0), SizeLimits::DEFAULT);
         let SizeLimits {
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_number_is_found_wherever_it_starts_and_a_long_string_is_not_one() {
+    fn long_numbers_are_found_at_any_offset_and_long_strings_are_ignored() {
         for offset in 0..70 {
             let padding = " ".repeat(offset);
             for (digits, long) in [(64, false), (65, true), (300, true)] {

@@ -1,36 +1,35 @@
-//! Strings of a payload, kept as places in it: what a context holds costs no copy.
+//! Strings of a payload, stored as ranges of it, so that a context copies none of them.
 
 use std::borrow::Cow;
 
 /// A string of a payload.
 #[derive(Clone, Debug)]
 pub(crate) enum Text {
-    /// From here to there, as it stands in the payload.
-    Place(u32, u32),
-    /// It was written with escapes.
+    /// A range of the payload: start and end.
+    Range(u32, u32),
+    /// A string with escapes, unescaped.
     Owned(Box<str>),
 }
 
 impl Text {
-    /// Where `text`, which was read from `payload`, stands in it.
+    /// Stores `text` as a range if it is a slice of `payload`.
     fn of(payload: &str, text: &str) -> Self {
         let start = text.as_ptr().addr().wrapping_sub(payload.as_ptr().addr());
         let end = start.wrapping_add(text.len());
-        let stands_there = payload
+        let is_slice = payload
             .get(start..end)
-            .is_some_and(|there| std::ptr::eq(there, text));
+            .is_some_and(|slice| std::ptr::eq(slice, text));
         match (u32::try_from(start), u32::try_from(end)) {
-            (Ok(start), Ok(end)) if stands_there => Self::Place(start, end),
+            (Ok(start), Ok(end)) if is_slice => Self::Range(start, end),
             _ => Self::Owned(text.into()),
         }
     }
 
     pub(crate) fn get<'a>(&'a self, payload: &'a str) -> &'a str {
         match self {
-            // It was found there.
-            Self::Place(start, end) => {
-                let place = usize::try_from(*start).ok().zip(usize::try_from(*end).ok());
-                place
+            Self::Range(start, end) => {
+                let range = usize::try_from(*start).ok().zip(usize::try_from(*end).ok());
+                range
                     .and_then(|(start, end)| payload.get(start..end))
                     .unwrap_or_default()
             }
@@ -39,7 +38,7 @@ impl Text {
     }
 }
 
-/// One string or several; seldom more than one, so that is not worth an allocation.
+/// Zero or more strings. One string, the usual case, needs no allocation.
 #[derive(Clone, Debug)]
 pub(crate) enum Texts {
     None,
@@ -72,26 +71,27 @@ impl Texts {
     }
 }
 
-pub(super) fn place(payload: &str, text: Option<&Cow<'_, str>>) -> Option<Text> {
+/// Stores an optional string of `payload`.
+pub(super) fn text(payload: &str, text: Option<&Cow<'_, str>>) -> Option<Text> {
     text.map(|text| Text::of(payload, text))
 }
 
-/// A string or an array of strings, as it was read: most are looked at only if the token is good,
-/// so that until then an array takes no more memory than a string.
+/// A string or an array of strings. The elements of an array are found again only when they are
+/// used, so that an array takes no more memory than a string until the token is validated.
 #[derive(Debug, Default)]
 pub(super) struct Strings<'a> {
-    /// The payload from the first string without escapes to the end of the last, with what is
-    /// between them: `orders`, or `orders", "billing`.
+    /// The payload from the first string without escapes to the end of the last one: `orders`, or
+    /// `orders", "billing`.
     plain: Option<&'a str>,
-    /// Those that were written with escapes, which have to be undone to be read.
+    /// The strings with escapes, unescaped.
     escaped: Vec<Box<str>>,
-    /// How many of these came before the first without.
+    /// How many of `escaped` come before the first string without escapes.
     leading: usize,
     is_array: bool,
 }
 
 impl<'a> Strings<'a> {
-    /// An array, still empty.
+    /// An empty array.
     pub(super) fn array() -> Self {
         Self {
             is_array: true,
@@ -99,12 +99,12 @@ impl<'a> Strings<'a> {
         }
     }
 
-    /// Whether the claim is an array, not a single string.
+    /// Whether the claim is an array rather than a single string.
     pub(super) fn is_array(&self) -> bool {
         self.is_array
     }
 
-    /// Those of an array come one after the other.
+    /// Adds the next string of the claim.
     pub(super) fn push(&mut self, payload: &'a str, one: Cow<'a, str>) {
         match (one, self.plain) {
             (Cow::Owned(one), _) => self.escaped.push(one.into()),
@@ -115,7 +115,7 @@ impl<'a> Strings<'a> {
         }
     }
 
-    /// In the order in which they stand there.
+    /// The strings in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
         let mut escaped = self.escaped.iter().map(|one| &**one);
         let (mut leading, mut rest) = (self.leading, self.plain);
@@ -135,7 +135,7 @@ impl<'a> Strings<'a> {
     }
 }
 
-/// The payload from the start of one of its strings to the end of another.
+/// The payload from the start of `first` to the end of `last`.
 fn up_to<'a>(payload: &'a str, first: &'a str, last: &'a str) -> &'a str {
     let offset = |text: &str| text.as_ptr().addr().wrapping_sub(payload.as_ptr().addr());
     payload
@@ -143,7 +143,7 @@ fn up_to<'a>(payload: &'a str, first: &'a str, last: &'a str) -> &'a str {
         .unwrap_or(last)
 }
 
-/// Parts a string of a document, whose first quotation mark is left out, from what is behind it.
+/// Splits a string, without its opening quotation mark, from the rest of the document.
 fn split_string(json: &str) -> (&str, &str) {
     let mut escaped = false;
     let ends = |byte: &u8| {
@@ -161,11 +161,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_string_is_found_where_it_stands_and_another_is_kept() {
+    fn a_slice_of_the_payload_is_stored_as_a_range_and_another_string_is_copied() {
         let payload = r#"{"sub":"app"}"#.to_owned();
         let here = payload.get(8..11).unwrap();
         let text = Text::of(&payload, here);
-        assert!(matches!(text, Text::Place(8, 11)));
+        assert!(matches!(text, Text::Range(8, 11)));
         assert_eq!(text.get(&payload), "app");
         let elsewhere = Text::of(&payload, "app");
         assert!(matches!(elsewhere, Text::Owned(_)));
@@ -173,11 +173,11 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_read_from_the_payload_and_those_with_escapes_are_kept() {
+    fn strings_are_read_from_the_payload_and_those_with_escapes_are_copied() {
         let of = |payload: &str| {
             let mut strings = Strings::default();
             let mut offset = 0;
-            // As serde has them: without escapes from the payload, with escapes as copies.
+            // Like serde: strings without escapes are borrowed, others are copied.
             for one in serde_json::from_str::<Vec<String>>(payload).unwrap() {
                 let json = serde_json::to_string(&one).unwrap();
                 let start = offset + payload[offset..].find(&json).unwrap();

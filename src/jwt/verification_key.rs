@@ -1,4 +1,4 @@
-//! Public keys that verify signatures: parsed once, each bound to its algorithm.
+//! Public keys that verify signatures, parsed once and bound to their algorithms.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use aws_lc_rs::signature::{
 
 use super::{Algorithm, TokenError};
 
-/// The public numbers of a key, as a JWK holds them (RFC 7518 §6, RFC 8037 §2).
+/// The public parameters of a JWK (RFC 7518 §6, RFC 8037 §2).
 #[derive(Debug)]
 pub(crate) enum KeyMaterial<'a> {
     /// Modulus and exponent, big-endian.
@@ -26,7 +26,7 @@ pub(crate) enum KeyMaterial<'a> {
 }
 
 impl KeyMaterial<'_> {
-    /// The algorithms that a key of this type can be for.
+    /// The algorithms that this type of key supports.
     fn algorithms(&self) -> &'static [Algorithm] {
         match self {
             Self::Rsa { .. } => &[
@@ -47,31 +47,32 @@ impl KeyMaterial<'_> {
 /// Why a key cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum InvalidKey {
-    /// The key's `alg` is not one of its type.
+    /// Its `alg` does not match its type.
     AlgorithmMismatch,
-    /// Its numbers are no public key: wrong length, leading zeros, not on the curve, small order.
+    /// Its parameters are not a public key: wrong length, leading zeros, not on the curve, small
+    /// order.
     Invalid,
-    /// It can be broken: too short, an exponent that is no exponent, a ROCA modulus.
+    /// It is breakable: too short, an invalid exponent, a ROCA modulus.
     Weak,
 }
 
 /// A public key, prepared for each algorithm that it may verify.
 ///
-/// With an `alg` in the JWK that is one; without it all that the key type allows
-/// (Entra publishes such keys).
+/// This is the `alg` of the JWK, or every algorithm of its type if it has no `alg` (Entra
+/// publishes such keys).
 pub(crate) struct VerificationKey {
     prepared: Box<[(Algorithm, ParsedPublicKey)]>,
     fingerprint: Fingerprint,
-    /// Of the numbers alone.
+    /// Digest of the public parameters alone.
     public_key_digest: Fingerprint,
 }
 
-/// Tells a key from every other: a SHA-256 digest of what it is, what it may verify, and its `kid`.
+/// A SHA-256 digest that identifies a key: its public parameters, algorithms and `kid`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Fingerprint([u8; 32]);
 
 impl VerificationKey {
-    /// Checks and prepares a key.
+    /// Validates and prepares a key.
     pub(crate) fn new(
         material: &KeyMaterial<'_>,
         algorithm: Option<Algorithm>,
@@ -99,18 +100,18 @@ impl VerificationKey {
         })
     }
 
-    /// The same key, published under this `kid`.
+    /// Sets the `kid` under which the key is published.
     pub(crate) fn with_kid(mut self, kid: &str) -> Self {
         self.fingerprint = Fingerprint::digest([&self.fingerprint.0, kid.as_bytes()].into_iter());
         self
     }
 
-    /// Tells this key from every other.
+    /// The digest of the key, its algorithms and its `kid`.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// The same for every key of these numbers, whatever it is named and may verify.
+    /// The digest of the public parameters, whatever its `kid` and algorithms.
     pub(crate) fn public_key_digest(&self) -> Fingerprint {
         self.public_key_digest
     }
@@ -135,7 +136,7 @@ impl VerificationKey {
         let Some((_, key)) = self.prepared.iter().find(|(own, _)| *own == algorithm) else {
             return Err(TokenError::UnsupportedAlgorithm);
         };
-        // aws-lc-rs takes a signature whose R has small order; strict verifiers do not.
+        // aws-lc-rs accepts a signature whose R has small order; strict verifiers reject it.
         if algorithm == Algorithm::EdDsa && signature.first_chunk::<32>().is_none_or(is_small_order)
         {
             return Err(TokenError::InvalidSignature);
@@ -157,7 +158,7 @@ impl Fingerprint {
         Self::digest([kind, first, second].into_iter().chain(algorithms))
     }
 
-    /// Each part with its length, so that no two keys give the same bytes.
+    /// Each part is prefixed by its length, so that different keys never hash the same bytes.
     fn digest<'p>(parts: impl Iterator<Item = &'p [u8]>) -> Self {
         let mut context = Context::new(&SHA256);
         for part in parts {
@@ -209,7 +210,7 @@ fn prepare(
     parsed.map_err(|_| InvalidKey::Invalid)
 }
 
-/// The checks that aws-lc-rs makes late or not at all.
+/// The checks that aws-lc-rs makes only on use, or not at all.
 fn check(material: &KeyMaterial<'_>) -> Result<(), InvalidKey> {
     let valid = match material {
         KeyMaterial::Rsa { n, e } => return check_rsa(n, e),
@@ -251,8 +252,8 @@ fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), InvalidKey> {
     Ok(())
 }
 
-/// The fingerprint of moduli that Infineon's library made (CVE-2017-15361): modulo each of these
-/// primes they are a power of 65537. A sound modulus passes for one once in 2^27.
+/// Whether a modulus has the ROCA fingerprint of Infineon's library (CVE-2017-15361): modulo each
+/// of these primes it is a power of 65537. One in 2^27 sound moduli matches by chance.
 fn is_roca(n: &[u8]) -> bool {
     const PRIMES: [u32; 17] = [
         11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157,
@@ -269,7 +270,7 @@ fn is_roca(n: &[u8]) -> bool {
     })
 }
 
-/// The encodings of the eight points of small order, sign bit aside, canonical or not
+/// The canonical and non-canonical encodings of the eight points of small order, without sign bit
 /// ("Taming the many EdDSAs", Chalkias et al. 2020, table 1).
 const SMALL_ORDER: [[u8; 32]; 7] = [
     small(0),
@@ -289,14 +290,14 @@ const SMALL_ORDER: [[u8; 32]; 7] = [
     field_element_ending(0xee),
 ];
 
-/// A small number, little-endian.
+/// A field element below 256, little-endian.
 const fn small(value: u8) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes[0] = value;
     bytes
 }
 
-/// A number near p = 2^255 - 19, told apart by its lowest byte.
+/// A number near p = 2^255 - 19 with this lowest byte, little-endian.
 const fn field_element_ending(lowest: u8) -> [u8; 32] {
     let mut bytes = [0xff; 32];
     bytes[0] = lowest;
@@ -322,7 +323,7 @@ mod tests {
 
     /// CVE-2017-15361
     #[test]
-    fn a_roca_modulus_is_known_by_its_fingerprint() {
+    fn a_roca_modulus_is_detected_by_its_fingerprint() {
         // One more than a multiple of all the primes: modulo each it is 65537 to the power of 0.
         let primes = [
             11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157,

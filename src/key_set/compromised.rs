@@ -60,12 +60,12 @@ impl CompromisedKeys {
 
     /// Revokes their `kid`s, and the `kid`s under which `keys` has them.
     pub(super) fn revoke_kids(&self, keys: Option<&KeySet>, revoked: &mut RevokedKeys) {
-        let named = keys.into_iter().flat_map(KeySet::all_with_kid);
-        let named = named
+        let published = keys.into_iter().flat_map(KeySet::all_with_kid);
+        let published = published
             .filter(|(kid, key)| self.contains(Some(kid), key))
             .map(|(kid, _)| kid);
         let own = self.0.iter().filter_map(|entry| entry.kid.as_deref());
-        named.chain(own).for_each(|kid| revoked.insert_kid(kid));
+        published.chain(own).for_each(|kid| revoked.insert_kid(kid));
     }
 }
 

@@ -488,7 +488,9 @@ mod tests {
             };
             for (step, random) in steps {
                 match step {
-                    Step::Advance(millis) => simulation.advance(Duration::from_millis(millis), random),
+                    Step::Advance(millis) => {
+                        simulation.advance(Duration::from_millis(millis), random);
+                    }
                     Step::Issuer(issuer) => simulation.issuer = issuer,
                     Step::Token(cause) => {
                         if simulation.schedule.try_acquire(cause, simulation.now) {
