@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::algorithm::Algorithm;
+use super::error::TokenError;
 use super::glance::{self, Plain};
 use super::header::{Header, Typ};
 use super::strict_json::{
     ParseState, SizeLimits, StrKey, StrictIgnored, UniqueKeys, has_long_number,
 };
 use super::text::{self, Strings, Text, Texts};
-use super::{Algorithm, TokenError};
 use crate::clock::UnixTime;
 use crate::oauth::{Audience, Issuer};
 
@@ -526,5 +527,74 @@ impl<'de> Deserialize<'de> for NumericDate {
 
         // Not `deserialize_any`, which differs with serde_json's `arbitrary_precision`.
         deserializer.deserialize_f64(DateVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prescan_agrees_with_the_strict_parser() {
+        let issuers = [
+            r#""iss":"https://as.example""#,
+            r#""iss":"https:\/\/as.example""#,
+            r#""iss":"\u0068ttps://as.example""#,
+            r#""i\u0073s":"https://as.example""#,
+            r#""iss" : "https://as.example""#,
+            r#""iss":"""#,
+            r#""iss":"\"""#,
+            r#""iss":"ä""#,
+        ];
+        let dates = [
+            "1",
+            "0",
+            "1700000000",
+            "1.7e9",
+            "1700000000.5",
+            "1700000000E0",
+            "17e8",
+            "9007199254740991",
+        ];
+        let others = [
+            r#""a":"\"iss\":\"x\"""#,
+            r#""a":["iss","exp"]"#,
+            r#""a":{"iss":"x","exp":2}"#,
+            r#""a":[{"exp":3}]"#,
+            r#""a":-1"#,
+            r#""a":false"#,
+            r#""iss ":"x","exp2":3"#,
+        ];
+        let mut found = (0, 0);
+        for issuer in issuers {
+            for date in dates.map(|date| format!(r#""exp":{date}"#)) {
+                for other in others {
+                    for [one, two, three] in [
+                        [issuer, &date, other],
+                        [&date, other, issuer],
+                        [other, issuer, &date],
+                        [&date, issuer, other],
+                    ] {
+                        let payload = format!("{{{one},{two},{three}}}");
+                        let (glance, claims) = (
+                            Glance::at(payload.as_bytes()),
+                            Claims::parse(&payload, SizeLimits::DEFAULT).unwrap(),
+                        );
+                        let parsed = claims.glance();
+                        assert!(
+                            glance.issuer.is_none() || glance.issuer == parsed.issuer,
+                            "{payload}"
+                        );
+                        assert!(
+                            glance.expires_at.is_none() || glance.expires_at == parsed.expires_at,
+                            "{payload}"
+                        );
+                        found.0 += usize::from(glance.issuer.is_some());
+                        found.1 += usize::from(glance.expires_at.is_some());
+                    }
+                }
+            }
+        }
+        assert!(found.0 > 100 && found.1 > 100, "{found:?}");
     }
 }

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use base64_simd::{AsOut, URL_SAFE_NO_PAD};
 
-use super::TokenError;
+use super::error::TokenError;
 
 /// The longest encoded header. Real ones have about 150 bytes.
 const MAX_HEADER: usize = 8 * 1024;

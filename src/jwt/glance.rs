@@ -88,8 +88,6 @@ fn texts(json: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::claims::{Claims, Glance};
-    use super::super::strict_json::SizeLimits;
     use super::*;
 
     fn scan(json: &str) -> Vec<(&str, Plain<'_>)> {
@@ -166,69 +164,5 @@ mod tests {
     #[test]
     fn text_may_be_non_ascii() {
         assert_eq!(scan(r#"{"ä":"€"}"#), [("ä", Plain::Text("€".as_bytes()))]);
-    }
-
-    #[test]
-    fn prescan_agrees_with_the_strict_parser() {
-        let issuers = [
-            r#""iss":"https://as.example""#,
-            r#""iss":"https:\/\/as.example""#,
-            r#""iss":"\u0068ttps://as.example""#,
-            r#""i\u0073s":"https://as.example""#,
-            r#""iss" : "https://as.example""#,
-            r#""iss":"""#,
-            r#""iss":"\"""#,
-            r#""iss":"ä""#,
-        ];
-        let dates = [
-            "1",
-            "0",
-            "1700000000",
-            "1.7e9",
-            "1700000000.5",
-            "1700000000E0",
-            "17e8",
-            "9007199254740991",
-        ];
-        let others = [
-            r#""a":"\"iss\":\"x\"""#,
-            r#""a":["iss","exp"]"#,
-            r#""a":{"iss":"x","exp":2}"#,
-            r#""a":[{"exp":3}]"#,
-            r#""a":-1"#,
-            r#""a":false"#,
-            r#""iss ":"x","exp2":3"#,
-        ];
-        let mut found = (0, 0);
-        for issuer in issuers {
-            for date in dates.map(|date| format!(r#""exp":{date}"#)) {
-                for other in others {
-                    for [one, two, three] in [
-                        [issuer, &date, other],
-                        [&date, other, issuer],
-                        [other, issuer, &date],
-                        [&date, issuer, other],
-                    ] {
-                        let payload = format!("{{{one},{two},{three}}}");
-                        let (glance, claims) = (
-                            Glance::at(payload.as_bytes()),
-                            Claims::parse(&payload, SizeLimits::DEFAULT).unwrap(),
-                        );
-                        let parsed = claims.glance();
-                        assert!(
-                            glance.issuer.is_none() || glance.issuer == parsed.issuer,
-                            "{payload}"
-                        );
-                        assert!(
-                            glance.expires_at.is_none() || glance.expires_at == parsed.expires_at,
-                            "{payload}"
-                        );
-                        found.0 += usize::from(glance.issuer.is_some());
-                        found.1 += usize::from(glance.expires_at.is_some());
-                    }
-                }
-            }
-        }
-        assert!(found.0 > 100 && found.1 > 100, "{found:?}");
     }
 }

@@ -5,9 +5,10 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
+use super::algorithm::Algorithm;
+use super::error::TokenError;
 use super::glance::{self, Plain};
 use super::strict_json::{ParseState, SizeLimits, StrKey, StrictIgnored, UniqueKeys};
-use super::{Algorithm, TokenError};
 
 /// The longest `kid`, in bytes.
 const MAX_KEY_ID: usize = 255;

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use smallvec::SmallVec;
 
-use super::TokenError;
+use super::error::TokenError;
 
 /// The deepest nesting of objects and arrays.
 const MAX_DEPTH: u32 = 32;

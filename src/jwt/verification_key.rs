@@ -10,7 +10,8 @@ use aws_lc_rs::signature::{
     RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters,
 };
 
-use super::{Algorithm, TokenError};
+use super::algorithm::Algorithm;
+use super::error::TokenError;
 
 /// The public parameters of a JWK (RFC 7518 §6, RFC 8037 §2).
 #[derive(Debug)]

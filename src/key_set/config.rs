@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::jwk::Quirks;
-use super::{KeySet, RefreshPolicy};
+use super::policy::RefreshPolicy;
+use super::set::KeySet;
 use crate::clock::{Clock, UnixTime};
 use crate::oauth::{Endpoint, Issuer};
 use crate::transport::Transport;

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::timeout;
 
-use super::KeySet;
 use super::cache_control::CacheControl;
 use super::config::Refresh;
 use super::jwk::{Quirks, parse_set};
-use super::schedule::RefreshCause;
+use super::refresh_cause::RefreshCause;
+use super::set::KeySet;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Issuer};

@@ -11,10 +11,12 @@ use arc_swap::Guard;
 use tokio::sync::watch;
 
 use super::on_demand::{self, Demand, Wait};
+use super::policy::RefreshPolicy;
+use super::revoked::RevokedKeys;
+use super::set::KeySet;
 use super::snapshot::Snapshot;
 use super::state::{RefreshRequests, State};
 use super::status::{KeySetState, KeySetStatus};
-use super::{KeySet, RefreshPolicy, RevokedKeys};
 use crate::clock::UnixTime;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::oauth::Issuer;

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use super::jwk::{Quirks, parse_set};
-use super::{KeySet, RefreshPolicy};
+use super::policy::RefreshPolicy;
+use super::set::KeySet;
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, Error, ErrorKind, Operation};
 

@@ -17,7 +17,8 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::compromised::CompromisedKeys;
-use super::{Inner, KeySet};
+use super::set::{Inner, KeySet};
+use super::skip_reason::SkipReason;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::jwt::{
     Algorithm, Fingerprint, InvalidKey, KeyId, KeyMaterial, StrKey, VerificationKey,
@@ -44,54 +45,6 @@ pub(crate) enum Quirks {
     AppId,
 }
 
-/// Why a member of a key set was skipped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SkipReason {
-    /// Its `alg` does not match its type, or is not supported.
-    Algorithm,
-    /// Another usable member has the same `kid`.
-    DuplicateKeyId,
-    /// Its parameters are not a valid public key.
-    Invalid,
-    /// It is not a JWK: not an object, duplicate names, values of the wrong type.
-    Malformed,
-    /// `use` or `key_ops` exclude the verification of signatures.
-    NotForSignatures,
-    /// It has private members, and so is compromised.
-    PrivateKey,
-    /// A symmetric key (`oct`), with which anyone who verifies can also sign.
-    Symmetric,
-    /// Its `kty` or `crv` is not supported.
-    UnsupportedType,
-    /// The key is too short or breakable in another way.
-    Weak,
-}
-
-impl SkipReason {
-    /// A stable name for logs and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Algorithm => "algorithm",
-            Self::DuplicateKeyId => "duplicate_key_id",
-            Self::Invalid => "invalid",
-            Self::Malformed => "malformed",
-            Self::NotForSignatures => "not_for_signatures",
-            Self::PrivateKey => "private_key",
-            Self::Symmetric => "symmetric",
-            Self::UnsupportedType => "unsupported_type",
-            Self::Weak => "weak",
-        }
-    }
-}
-
-impl fmt::Display for SkipReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 impl From<InvalidKey> for SkipReason {
     fn from(reason: InvalidKey) -> Self {
         match reason {
@@ -106,6 +59,22 @@ impl From<InvalidKey> for SkipReason {
 struct Document<'a> {
     #[serde(borrow)]
     keys: Vec<&'a RawValue>,
+}
+
+impl KeySet {
+    /// Parses a JWK Set document.
+    ///
+    /// An unusable member is skipped and reported by [`skipped`](Self::skipped). It does not
+    /// affect the others.
+    ///
+    /// # Errors
+    ///
+    /// If the document is not a JWK Set, has more than 100 members, or has no usable key. Keys that
+    /// share a `kid` are not usable here, whatever
+    /// [`max_candidate_keys`](crate::TrustedIssuer::max_candidate_keys) is.
+    pub fn from_json(document: &[u8]) -> Result<Self, Error> {
+        parse_set(document, Quirks::None, 1)
+    }
 }
 
 /// Parses a document. Keys that share a `kid` are used only if `max_candidate_keys` is above 1.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use tokio::sync::watch;
 
 use super::rate_limit::RateLimitView;
-use super::schedule::RefreshCause;
+use super::refresh_cause::RefreshCause;
 use super::state::{RefreshRequests, State};
 use super::status::RefreshState;
 use crate::clock::UnixTime;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::policy::RefreshPolicy;
-use super::schedule::RefreshCause;
+use super::refresh_cause::RefreshCause;
 
 /// The shortest time between two refreshes that invalid signatures cause.
 const MIN_INVALID_SIGNATURE_INTERVAL: Duration = Duration::from_secs(300);

@@ -6,12 +6,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::KeySet;
 use super::config::Refresh;
 use super::fetcher::{Fetched, Fetcher};
 use super::handle::KeySetHandle;
 use super::jwk::NoUsableKeys;
-use super::schedule::{RefreshCause, Schedule};
+use super::refresh_cause::RefreshCause;
+use super::schedule::Schedule;
+use super::set::KeySet;
 use super::state::{RefreshRequests, State};
 use crate::clock::{Clock, UnixTime};
 use crate::error::Error;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::cache_control::CacheControl;
 use super::policy::RefreshPolicy;
 use super::rate_limit::OnDemandLimits;
+use super::refresh_cause::RefreshCause;
 use crate::backoff::Backoff;
 
 /// The longest wait while there is no usable set. It overrides `Retry-After`: without keys every
@@ -26,55 +27,6 @@ const BACKOFF: Backoff = Backoff {
     base: Duration::from_secs(1),
     cap: Duration::from_secs(60),
 };
-
-/// Why a key set was refreshed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RefreshCause {
-    /// The program called [`ResourceServer::refresh_keys`](crate::ResourceServer::refresh_keys).
-    Manual,
-    /// A signature did not match the key with its `kid`, and
-    /// [`refresh_on_invalid_signature`](crate::RefreshPolicy::refresh_on_invalid_signature) is set.
-    InvalidSignature,
-    /// The wall clock and the timers diverged: the machine slept, or its clock was set.
-    ClockJump,
-    /// A scheduled refresh.
-    Timer,
-    /// A token has a `kid` that the set does not have.
-    UnknownKey,
-}
-
-impl RefreshCause {
-    /// Every cause.
-    pub const ALL: [Self; 5] = [
-        Self::Manual,
-        Self::InvalidSignature,
-        Self::ClockJump,
-        Self::Timer,
-        Self::UnknownKey,
-    ];
-
-    /// A stable name for logs and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Manual => "manual",
-            Self::InvalidSignature => "invalid_signature",
-            Self::ClockJump => "clock_jump",
-            Self::Timer => "timer",
-            Self::UnknownKey => "unknown_key",
-        }
-    }
-
-    /// Its member in the JSON of a [`KeySetStatus`](crate::KeySetStatus). These names are stable.
-    pub(super) fn member_name(self) -> &'static str {
-        match self {
-            Self::Manual => "asked",
-            Self::InvalidSignature => "bad_signature",
-            Self::ClockJump | Self::Timer | Self::UnknownKey => self.as_str(),
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Schedule {

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{KeySet, RevokedKeys};
+use super::revoked::RevokedKeys;
+use super::set::KeySet;
 use crate::clock::UnixTime;
 use crate::jwt::Fingerprint;
 

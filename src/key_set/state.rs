@@ -9,11 +9,13 @@ use tokio::sync::watch;
 
 use super::compromised::CompromisedKeys;
 use super::negative_cache::NegativeCache;
+use super::policy::RefreshPolicy;
 use super::rate_limit::RateLimitView;
-use super::schedule::{RefreshCause, Schedule};
+use super::refresh_cause::RefreshCause;
+use super::schedule::Schedule;
+use super::set::KeySet;
 use super::snapshot::{Snapshot, SnapshotCell};
 use super::status::RefreshState;
-use super::{KeySet, RefreshPolicy};
 use crate::clock::UnixTime;
 use crate::error::Error;
 use crate::metrics::{self, Counter};

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 
-use super::schedule::{RefreshCause, Schedule};
-use super::{KeySet, SkipReason};
+use super::refresh_cause::RefreshCause;
+use super::schedule::Schedule;
+use super::set::KeySet;
+use super::skip_reason::SkipReason;
 use crate::error::Error;
 use crate::oauth::Issuer;
 

@@ -1,0 +1,90 @@
+//! The steps of validating a token, one type for each.
+
+use super::claims::{Claims, ClaimsPolicy, Glance, ValidatedToken};
+use super::compact::{DecodedSignature, Segments};
+use super::error::TokenError;
+use super::header::Header;
+use super::strict_json::SizeLimits;
+use super::verification_key::VerificationKey;
+use crate::clock::UnixTime;
+
+/// A well-formed token whose signature is not verified yet.
+#[derive(Debug)]
+pub(crate) struct UnverifiedToken<'a> {
+    segments: &'a Segments<'a>,
+    header: Header<'a>,
+    claims: Claims<'a>,
+}
+
+impl<'a> UnverifiedToken<'a> {
+    /// Parses the claims strictly. None of them is trusted yet.
+    pub(crate) fn parse(
+        segments: &'a Segments<'a>,
+        header: Header<'a>,
+        payload: &'a str,
+        limits: SizeLimits,
+    ) -> Result<Self, TokenError> {
+        let claims = Claims::parse(payload, limits)?;
+        Ok(Self {
+            segments,
+            header,
+            claims,
+        })
+    }
+
+    /// The JOSE header. Safe to use for selecting a key only.
+    pub(crate) fn header(&self) -> &Header<'a> {
+        &self.header
+    }
+
+    /// The claimed `iss` and `exp`. Safe to use for rejecting a token before its signature is
+    /// verified, never for accepting one.
+    pub(crate) fn glance(&self) -> Glance<'_> {
+        self.claims.glance()
+    }
+
+    /// Whether the claims are valid, assuming a valid signature. Only such a token may cause a
+    /// refresh of keys.
+    pub(crate) fn would_pass_claims(
+        &self,
+        policy: &ClaimsPolicy,
+        now: UnixTime,
+    ) -> Result<(), TokenError> {
+        DecodedSignature::new().decode(self.segments.signature)?;
+        self.claims.validate(&self.header, policy, now)
+    }
+
+    /// Verifies the signature over the received bytes (RFC 7515 §5.2) by one of `keys`, and
+    /// returns that key. There are several keys only if the token does not identify one.
+    pub(crate) fn verify_signature<'k>(
+        self,
+        keys: &[&'k VerificationKey],
+    ) -> Result<(SignatureVerified<'a>, &'k VerificationKey), TokenError> {
+        let mut signature = DecodedSignature::new();
+        let signature = signature.decode(self.segments.signature)?;
+        let message = self.segments.signing_input;
+        let algorithm = self.header.algorithm;
+        let verifies = |key: &&&VerificationKey| key.verify(algorithm, message, signature).is_ok();
+        let key = keys
+            .iter()
+            .find(verifies)
+            .ok_or(TokenError::InvalidSignature)?;
+        Ok((SignatureVerified(self), key))
+    }
+}
+
+/// A token with a valid signature whose claims are not validated yet.
+#[derive(Debug)]
+pub(crate) struct SignatureVerified<'a>(UnverifiedToken<'a>);
+
+impl<'a> SignatureVerified<'a> {
+    /// Validates the claims (RFC 7519 §4.1; RFC 9068 §4 with that profile).
+    pub(crate) fn validate(
+        self,
+        policy: &ClaimsPolicy,
+        now: UnixTime,
+    ) -> Result<ValidatedToken<'a>, TokenError> {
+        self.0.claims.validate(&self.0.header, policy, now)?;
+        Ok(ValidatedToken::new(self.0.header, self.0.claims))
+    }
+}

@@ -1,0 +1,50 @@
+//! The causes of a refresh.
+
+/// Why a key set was refreshed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RefreshCause {
+    /// The program called [`ResourceServer::refresh_keys`](crate::ResourceServer::refresh_keys).
+    Manual,
+    /// A signature did not match the key with its `kid`, and
+    /// [`refresh_on_invalid_signature`](crate::RefreshPolicy::refresh_on_invalid_signature) is set.
+    InvalidSignature,
+    /// The wall clock and the timers diverged: the machine slept, or its clock was set.
+    ClockJump,
+    /// A scheduled refresh.
+    Timer,
+    /// A token has a `kid` that the set does not have.
+    UnknownKey,
+}
+
+impl RefreshCause {
+    /// Every cause.
+    pub const ALL: [Self; 5] = [
+        Self::Manual,
+        Self::InvalidSignature,
+        Self::ClockJump,
+        Self::Timer,
+        Self::UnknownKey,
+    ];
+
+    /// A stable name for logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::InvalidSignature => "invalid_signature",
+            Self::ClockJump => "clock_jump",
+            Self::Timer => "timer",
+            Self::UnknownKey => "unknown_key",
+        }
+    }
+
+    /// Its member in the JSON of a [`KeySetStatus`](crate::KeySetStatus). These names are stable.
+    pub(super) fn member_name(self) -> &'static str {
+        match self {
+            Self::Manual => "asked",
+            Self::InvalidSignature => "bad_signature",
+            Self::ClockJump | Self::Timer | Self::UnknownKey => self.as_str(),
+        }
+    }
+}
