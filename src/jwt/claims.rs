@@ -67,7 +67,7 @@ pub(crate) struct Glance<'a> {
 }
 
 impl<'a> Glance<'a> {
-    /// Finds them without parsing the claims, as far as possible.
+    /// Prescans a payload for both, without parsing it.
     pub(crate) fn at(payload: &'a [u8]) -> Self {
         let mut glance = Self::default();
         for member in glance::members(payload) {

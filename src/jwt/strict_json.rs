@@ -207,9 +207,12 @@ impl<'d, 'de> UniqueKeys<'d, 'de> {
     pub(crate) fn check<E: Error>(self) -> Result<(), E> {
         let mut names = self.state.names.borrow_mut();
         if self.maybe_duplicate {
-            let own = names.get_mut(self.start..).unwrap_or_default();
-            own.sort_unstable();
-            if own.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+            let names_of_object = names.get_mut(self.start..).unwrap_or_default();
+            names_of_object.sort_unstable();
+            if names_of_object
+                .windows(2)
+                .any(|pair| matches!(pair, [a, b] if a == b))
+            {
                 return Err(E::custom("duplicate member"));
             }
         }

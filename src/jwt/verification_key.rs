@@ -119,7 +119,9 @@ impl VerificationKey {
 
     /// Whether this key may verify `algorithm`.
     pub(crate) fn supports(&self, algorithm: Algorithm) -> bool {
-        self.prepared.iter().any(|(own, _)| *own == algorithm)
+        self.prepared
+            .iter()
+            .any(|(supported, _)| *supported == algorithm)
     }
 
     /// The algorithms that it may verify.
@@ -134,7 +136,11 @@ impl VerificationKey {
         message: &[u8],
         signature: &[u8],
     ) -> Result<(), TokenError> {
-        let Some((_, key)) = self.prepared.iter().find(|(own, _)| *own == algorithm) else {
+        let Some((_, key)) = self
+            .prepared
+            .iter()
+            .find(|(supported, _)| *supported == algorithm)
+        else {
             return Err(TokenError::UnsupportedAlgorithm);
         };
         // aws-lc-rs accepts a signature whose R has small order; strict verifiers reject it.
@@ -155,7 +161,7 @@ impl Fingerprint {
             KeyMaterial::P384 { x, y } => (b"P-384", x, y),
             KeyMaterial::Ed25519 { x } => (b"Ed25519", x, b""),
         };
-        let algorithms = algorithms.map(|own| own.name().as_bytes());
+        let algorithms = algorithms.map(|algorithm| algorithm.name().as_bytes());
         Self::digest([kind, first, second].into_iter().chain(algorithms))
     }
 

@@ -10,7 +10,7 @@ const MAX: u64 = 1 << 31;
 /// A parsed `Cache-Control`, before it is clamped to the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CacheControl {
-    /// Absent, or without a directive that counts.
+    /// Absent, or without a supported directive.
     Unspecified,
     /// `max-age`; zero with `no-cache`.
     MaxAge(Duration),

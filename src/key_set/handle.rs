@@ -78,17 +78,17 @@ impl KeySetHandle {
 
     /// Whether the negative cache has this `kid` for the generation of `snapshot`.
     pub(crate) fn is_known_miss(&self, kid: &str, snapshot: &Snapshot, now: UnixTime) -> bool {
-        let known = self
+        let is_hit = self
             .state
             .negative_cache
             .contains(kid, snapshot.generation, now);
-        if known {
+        if is_hit {
             self.state
                 .negative_cache_hits
                 .fetch_add(1, Ordering::Relaxed);
             self.state.negative_cache_hits_counter.increment();
         }
-        known
+        is_hit
     }
 
     /// Requests a refresh. Returns a bounded wait for its outcome, or `None` if the rate limit or

@@ -25,7 +25,7 @@ use crate::jwt::{
     decode_base64url,
 };
 
-/// The largest number of members. Real key sets have fewer than ten.
+/// The largest number of members, which bounds the work for one document.
 const MAX_KEYS: usize = 100;
 
 /// The deepest nesting. A JWK is an object that contains at most arrays of strings.
@@ -264,7 +264,8 @@ fn public_key_digest(json: &str) -> Option<Fingerprint> {
 
 /// Parses a public key.
 fn parse_key(json: &str, alg: Option<&str>, quirks: Quirks) -> Result<VerificationKey, SkipReason> {
-    // Parsed here because jsonwebtoken does not support `Ed25519` (RFC 9864).
+    // Parsed here because jsonwebtoken knows neither `Ed25519` (RFC 9864) nor which algorithms
+    // are supported.
     let algorithm = match alg {
         None => None,
         Some(alg) => Some(Algorithm::from_name(alg).ok_or(SkipReason::Algorithm)?),

@@ -10,7 +10,7 @@ use crate::clock::UnixTime;
 
 const SLOTS: usize = 1024;
 
-/// Seconds until an entry expires: the period of the rate limit for unknown keys.
+/// Seconds until an entry expires: the default period of the rate limit for unknown keys.
 const TTL: u64 = 15;
 
 /// The bits of a slot that hold the insertion time in seconds. The others hold a keyed hash.

@@ -33,7 +33,9 @@ impl CompromisedKeys {
         let published = published
             .filter(|(kid, key)| self.contains(Some(kid), key))
             .map(|(kid, _)| kid);
-        let own = self.0.iter().filter_map(|entry| entry.kid.as_deref());
-        published.chain(own).for_each(|kid| revoked.insert_kid(kid));
+        let kids = self.0.iter().filter_map(|entry| entry.kid.as_deref());
+        published
+            .chain(kids)
+            .for_each(|kid| revoked.insert_kid(kid));
     }
 }
