@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::challenge::{Challenges, DEFAULT_REALM};
-use super::counters::Counters;
 use super::header_cache::HeaderCache;
 use super::log_limit::LogLimit;
-use super::turns::Turns;
-use super::verdict_cache::{self, VerdictCache};
+use super::metrics::Counters;
+use super::token_cache::{self, VerdictCache};
+use super::verification_limit::Turns;
 use super::{Inner, IssuerEntry, ResourceServer, TrustedIssuer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, Error};
@@ -35,7 +35,7 @@ pub struct ResourceServerBuilder {
     resource_metadata: Option<Endpoint>,
     allow_loopback_http: bool,
     startup: Startup,
-    cache: verdict_cache::Limits,
+    cache: token_cache::Limits,
     max_verifications: Option<usize>,
 }
 
@@ -64,7 +64,7 @@ impl ResourceServerBuilder {
             resource_metadata: None,
             allow_loopback_http: false,
             startup: Startup::Wait(Duration::from_secs(10)),
-            cache: verdict_cache::Limits::default(),
+            cache: token_cache::Limits::default(),
             max_verifications: None,
         }
     }

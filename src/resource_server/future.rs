@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use super::challenge::is_grpc;
 use super::service::{Decision, Obstacle, Waited, mark_sensitive, refuse};
-use super::turns::Turn;
+use super::verification_limit::Turn;
 use super::{DefaultRejectionResponse, RejectionResponse, ResourceServer};
 
 pin_project! {

@@ -19,24 +19,23 @@
 //!             AuthContext into the request's extensions ─▶ inner service
 //! ```
 
-mod at_hand;
-mod bearer;
 mod builder;
 mod challenge;
 mod context;
-mod counters;
+mod credentials;
 #[cfg(feature = "axum")]
-mod extract;
+mod extractor;
 mod future;
 mod header_cache;
 mod layer;
 mod log_limit;
+mod metrics;
 mod rejection;
 mod require_scope;
 mod service;
+mod token_cache;
 mod trusted_issuer;
-mod turns;
-mod verdict_cache;
+mod verification_limit;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +44,7 @@ pub use self::builder::{Refresher, ResourceServerBuilder, Startup};
 pub use self::challenge::{DefaultRejectionResponse, RejectionResponse};
 pub use self::context::{AuthContext, ClaimError};
 #[cfg(feature = "axum")]
-pub use self::extract::AuthContextRejection;
+pub use self::extractor::AuthContextRejection;
 pub use self::future::ResponseFuture;
 pub use self::layer::ResourceServerLayer;
 pub use self::rejection::{Rejection, RejectionKind};
@@ -98,15 +97,15 @@ pub struct ResourceServer(Arc<Inner>);
 #[derive(Debug)]
 #[repr(C)]
 struct Inner {
-    cache: verdict_cache::VerdictCache,
+    cache: token_cache::VerdictCache,
     issuers: Vec<IssuerEntry>,
     clock: Arc<dyn Clock>,
     max_token_len: usize,
     size_limits: SizeLimits,
-    counters: counters::Counters,
+    counters: metrics::Counters,
     challenges: challenge::Challenges,
     header_cache: header_cache::HeaderCache,
-    turns: turns::Turns,
+    turns: verification_limit::Turns,
     token_in_query: log_limit::LogLimit,
 }
 

@@ -8,10 +8,10 @@ use tower_service::Service;
 use super::challenge::is_grpc;
 use super::context::VerifiedBy;
 use super::future::{Awaiting, ResponseFuture};
-use super::turns::{NoTurn, Queue, Turn};
+use super::verification_limit::{NoTurn, Queue, Turn};
 use super::{
     AuthContext, DefaultRejectionResponse, IssuerEntry, Rejection, RejectionKind,
-    RejectionResponse, ResourceServer, bearer,
+    RejectionResponse, ResourceServer, credentials,
 };
 use crate::clock::UnixTime;
 use crate::jwt::{
@@ -67,7 +67,7 @@ impl ResourceServer {
         uri: &Uri,
         waited: Waited,
     ) -> Result<Decision, RejectionKind> {
-        let token = bearer::extract(headers, uri)?; // RFC 6750 §2.1
+        let token = credentials::extract(headers, uri)?; // RFC 6750 §2.1
         if token.len() > self.0.max_token_len {
             return Err(RejectionKind::TokenTooLong);
         }
@@ -98,7 +98,7 @@ impl ResourceServer {
         waited: Waited,
     ) -> Result<Decision, RejectionKind> {
         let may_wait = !waited.for_keys;
-        let segments = Segments::split(bearer::one_word(token)?)?; // RFC 7515 §7.1
+        let segments = Segments::split(credentials::one_word(token)?)?; // RFC 7515 §7.1
         let header_cache = self.0.header_cache.load();
         let (mut header_json, is_new);
         let header = match header_cache.find(segments.header) {
@@ -351,7 +351,9 @@ where
                 ResponseFuture::awaiting(obstacle, awaiting)
             }
             Err(kind) => {
-                if kind == RejectionKind::MissingToken && bearer::has_access_token(request.uri()) {
+                if kind == RejectionKind::MissingToken
+                    && credentials::has_access_token(request.uri())
+                {
                     self.server.warn_of_token_in_query();
                 }
                 let rejection = self.server.reject(kind, is_grpc(&request));

@@ -7,16 +7,21 @@
 //! each hit, by [`AuthContext::is_current`]; moka's own expiry would judge less, and read a clock
 //! of its own.
 
+mod doorkeeper;
+mod key;
+mod thread_local;
+
 use std::fmt;
-use std::hash::{BuildHasher as _, Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hash::BuildHasher as _;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use zeroize::Zeroizing;
 
-use super::at_hand::{AtHand, CacheId};
-use super::{AuthContext, at_hand};
+use self::doorkeeper::SeenOnce;
+use self::key::{Token, Wanted};
+use self::thread_local::{AtHand, CacheId};
+use super::AuthContext;
 use crate::clock::UnixTime;
 
 /// Longer tokens are verified each time: they would crowd out many others.
@@ -52,9 +57,9 @@ struct Kept {
 
 impl Kept {
     /// Eight characters are enough to find one of the few that are at hand; the whole is compared.
-    fn wanted<'t>(&self, token: &'t [u8]) -> at_hand::Wanted<'t> {
+    fn wanted<'t>(&self, token: &'t [u8]) -> thread_local::Wanted<'t> {
         let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
-        at_hand::Wanted {
+        thread_local::Wanted {
             cache: self.id,
             token,
             hash: self.hasher.hash_one(end),
@@ -72,9 +77,9 @@ impl Kept {
     }
 
     /// What the shared cache knows.
-    fn shared(&self, wanted: at_hand::Wanted<'_>, now: UnixTime) -> Option<AuthContext> {
+    fn shared(&self, wanted: thread_local::Wanted<'_>, now: UnixTime) -> Option<AuthContext> {
         let context = self.tokens.get(&Wanted(wanted.token))?;
-        at_hand::offer(wanted, &context, now);
+        thread_local::offer(wanted, &context, now);
         Some(context)
     }
 }
@@ -110,7 +115,7 @@ impl VerdictCache {
     pub(super) fn get(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
         let kept = self.0.as_ref()?;
         let wanted = kept.wanted(token);
-        match at_hand::find(wanted, now) {
+        match thread_local::find(wanted, now) {
             Some(AtHand {
                 context,
                 is_due: false,
@@ -141,7 +146,7 @@ impl VerdictCache {
 
     pub(super) fn remove(&self, token: &[u8]) {
         if let Some(kept) = &self.0 {
-            at_hand::forget(kept.wanted(token));
+            thread_local::forget(kept.wanted(token));
             kept.tokens.invalidate(&Wanted(token));
         }
     }
@@ -158,81 +163,6 @@ impl VerdictCache {
 impl fmt::Debug for VerdictCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VerdictCache").finish_non_exhaustive()
-    }
-}
-
-/// The bytes of a token, wiped when the entry is dropped.
-#[derive(PartialEq, Eq)]
-struct Token(Zeroizing<Box<[u8]>>);
-
-/// A token to look for.
-struct Wanted<'t>(&'t [u8]);
-
-impl equivalent::Equivalent<Token> for Wanted<'_> {
-    fn equivalent(&self, token: &Token) -> bool {
-        *self.0 == **token.0
-    }
-}
-
-impl Hash for Token {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Wanted(&self.0).hash(state);
-    }
-}
-
-impl Hash for Wanted<'_> {
-    /// The end of a token is the end of its signature: as good as random, and nobody but the issuer
-    /// can choose it. The rest need not be hashed to tell tokens apart quickly, and all of it is
-    /// compared to tell them apart for certain.
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(
-            self.0
-                .last_chunk::<32>()
-                .map_or(self.0, <[u8; 32]>::as_slice),
-        );
-    }
-}
-
-/// Good tokens that came lately, one bit for each: a Bloom filter with one hash, emptied before it
-/// is full. What is mistaken for another is kept one request too early.
-struct SeenOnce {
-    bits: Box<[AtomicU64]>,
-    hasher: foldhash::fast::RandomState,
-    noted: AtomicU64,
-    /// An eighth of the bits.
-    most: u64,
-}
-
-impl SeenOnce {
-    /// For several times as many tokens as are kept.
-    fn new(entries: u64) -> Self {
-        let words = entries.saturating_div(2).clamp(1 << 10, 1 << 24);
-        let bits = (0..words).map(|_| AtomicU64::new(0)).collect();
-        Self {
-            bits,
-            hasher: Default::default(),
-            noted: AtomicU64::new(0),
-            most: words * 8,
-        }
-    }
-
-    /// Whether the token was seen before; it is now.
-    fn comes_again(&self, token: &[u8]) -> bool {
-        let hash = self.hasher.hash_one(Wanted(token));
-        let words = u64::try_from(self.bits.len()).unwrap_or(1);
-        let word = usize::try_from(hash % words)
-            .ok()
-            .and_then(|word| self.bits.get(word));
-        // The first six bits of the hash, which decide least about the word.
-        let bit = 1 << (hash >> 58);
-        let known = word.is_some_and(|word| word.fetch_or(bit, Ordering::Relaxed) & bit != 0);
-        if !known && self.noted.fetch_add(1, Ordering::Relaxed) >= self.most {
-            self.noted.store(0, Ordering::Relaxed);
-            self.bits
-                .iter()
-                .for_each(|word| word.store(0, Ordering::Relaxed));
-        }
-        known
     }
 }
 
@@ -255,22 +185,5 @@ mod tests {
         assert_eq!(cache.get(&Wanted(other.as_bytes())), None);
         assert_eq!(cache.get(&Wanted(one.as_bytes().get(1..).unwrap())), None);
         assert_eq!(cache.get(&Wanted(b"")), None);
-    }
-
-    #[test]
-    fn a_token_comes_again_when_it_was_there_before_and_seldom_else() {
-        let seen = SeenOnce::new(1000);
-        let named = |number: usize| format!("a.b.{number:032}");
-        let came_again = |numbers: std::ops::Range<usize>| {
-            numbers
-                .filter(|number| seen.comes_again(named(*number).as_bytes()))
-                .count()
-        };
-        assert!(came_again(0..1000) < 100);
-        assert_eq!(came_again(0..1000), 1000);
-        // However many come, it does not fill up.
-        for from in 1..50 {
-            assert!(came_again(from * 1000..(from + 1) * 1000) < 250);
-        }
     }
 }

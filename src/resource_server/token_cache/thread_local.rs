@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zeroize::Zeroizing;
 
-use super::AuthContext;
 use crate::clock::UnixTime;
+use crate::resource_server::AuthContext;
 
 /// Each token belongs to one of so many sets, by its hash: two to the power of this.
 const SET_BITS: u32 = 5;

@@ -1,0 +1,37 @@
+//! The keys of the token cache: whole tokens, hashed by their last bytes.
+
+use std::hash::{Hash, Hasher};
+
+use zeroize::Zeroizing;
+
+/// The bytes of a token, wiped when the entry is dropped.
+#[derive(PartialEq, Eq)]
+pub(super) struct Token(pub(super) Zeroizing<Box<[u8]>>);
+
+/// A token to look for.
+pub(super) struct Wanted<'t>(pub(super) &'t [u8]);
+
+impl equivalent::Equivalent<Token> for Wanted<'_> {
+    fn equivalent(&self, token: &Token) -> bool {
+        *self.0 == **token.0
+    }
+}
+
+impl Hash for Token {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Wanted(&self.0).hash(state);
+    }
+}
+
+impl Hash for Wanted<'_> {
+    /// The end of a token is the end of its signature: as good as random, and nobody but the issuer
+    /// can choose it. The rest need not be hashed to tell tokens apart quickly, and all of it is
+    /// compared to tell them apart for certain.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(
+            self.0
+                .last_chunk::<32>()
+                .map_or(self.0, <[u8; 32]>::as_slice),
+        );
+    }
+}
