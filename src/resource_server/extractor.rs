@@ -6,7 +6,7 @@ use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
-use super::service::Anonymous;
+use super::authentication::Anonymous;
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionResponse};
 
 /// Why there is no [`AuthContext`] to extract.

@@ -8,8 +8,8 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::authentication::{Decision, Obstacle, Waited, mark_sensitive, refuse};
 use super::challenge::is_grpc;
-use super::service::{Decision, Obstacle, Waited, mark_sensitive, refuse};
 use super::verification_limit::Turn;
 use super::{DefaultRejectionResponse, RejectionResponse, ResourceServer};
 

@@ -19,6 +19,7 @@
 //!             AuthContext into the request's extensions ─▶ inner service
 //! ```
 
+mod authentication;
 mod builder;
 mod challenge;
 mod context;

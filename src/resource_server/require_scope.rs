@@ -10,9 +10,9 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::authentication::{Anonymous, refuse};
 use super::challenge::{DEFAULT_REALM, Parameters, is_grpc};
 use super::rejection::Answer;
-use super::service::{Anonymous, refuse};
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, RejectionResponse};
 use crate::oauth::Scope;
 
