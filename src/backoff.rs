@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_cap_and_are_never_nothing() {
+    fn waits_double_up_to_the_cap_and_are_never_zero() {
         let backoff = Backoff {
             base: Duration::from_secs(1),
             cap: Duration::from_secs(60),

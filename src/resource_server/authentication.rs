@@ -1,11 +1,11 @@
-//! The path of a request: `decide` reads top to bottom.
+//! The path of a request: `authenticate` reads top to bottom.
 
 use http::{HeaderMap, Request, Response, Uri, header};
 
 use super::context::VerifiedBy;
-use super::verification_limit::{NoTurn, Queue, Turn};
+use super::verification_limit::{Permit, PermitFuture, Unavailable};
 use super::{
-    AuthContext, IssuerEntry, Rejection, RejectionKind, RejectionResponse, ResourceServer,
+    AuthContext, IssuerState, Rejection, RejectionKind, RejectionResponse, ResourceServer,
     credentials,
 };
 use crate::clock::UnixTime;
@@ -17,68 +17,68 @@ use crate::oauth::Issuer;
 
 /// What is to be done with a request that is not refused.
 #[derive(Debug)]
-pub(super) enum Decision {
+pub(super) enum Authentication {
     /// Serve it.
-    Grant(AuthContext),
+    Complete(AuthContext),
     /// Wait for this, then decide again.
-    Await(Obstacle),
+    Pending(Pending),
 }
 
 /// What a request that can be neither served nor refused yet has to wait for.
 #[derive(Debug)]
-pub(super) enum Obstacle {
+pub(super) enum Pending {
     /// Its key may be newer than our set: a refresh. Nobody waits for that twice.
     Keys(Wait),
-    /// Others verify their signatures: a turn.
-    Turn(Queue),
+    /// Others verify their signatures: a permit.
+    Permit(PermitFuture),
 }
 
 /// What a request has waited for.
 #[derive(Debug, Default)]
-pub(super) struct Waited {
-    pub(super) for_keys: bool,
-    pub(super) turn: Option<Turn>,
+pub(super) struct Attempt {
+    pub(super) awaited_keys: bool,
+    pub(super) permit: Option<Permit>,
 }
 
-impl Decision {
-    fn for_keys(wait: Wait) -> Self {
-        Self::Await(Obstacle::Keys(wait))
+impl Authentication {
+    fn pending_keys(wait: Wait) -> Self {
+        Self::Pending(Pending::Keys(wait))
     }
 }
 
 /// A trusted issuer, by the name that a token has for it, and its place in the list.
 #[derive(Clone, Copy)]
-struct Trusted<'s> {
+struct MatchedIssuer<'s> {
     index: usize,
     issuer: &'s Issuer,
-    entry: &'s IssuerEntry,
+    state: &'s IssuerState,
 }
 
 impl ResourceServer {
     /// Judges a request without awaiting anything.
-    pub(super) fn decide(
+    pub(super) fn authenticate(
         &self,
         headers: &HeaderMap,
         uri: &Uri,
-        waited: Waited,
-    ) -> Result<Decision, RejectionKind> {
+        attempt: Attempt,
+    ) -> Result<Authentication, RejectionKind> {
         let token = credentials::extract(headers, uri)?; // RFC 6750 §2.1
         if token.len() > self.0.max_token_len {
             return Err(RejectionKind::TokenTooLong);
         }
         let now = self.0.clock.now();
-        if let Some(context) = self.remembered(token, now) {
-            return Ok(Decision::Grant(context));
+        if let Some(context) = self.cached(token, now) {
+            return Ok(Authentication::Complete(context));
         }
-        self.judge(token, now, waited)
+        self.validate_token(token, now, attempt)
     }
 
     /// The verdict of before on this very token, if it still holds.
-    fn remembered(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
+    fn cached(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
         let context = self.0.cache.get(token, now)?;
-        let entry = self.0.issuers.get(context.issuer_index())?;
-        if context.is_current(&entry.keys, now) {
-            self.0.counters.remembered();
+        let state = self.0.issuers.get(context.issuer_index())?;
+        if context.is_still_valid(&state.keys, now) {
+            self.0.metrics.record_cache_hit();
             return Some(context);
         }
         self.0.cache.remove(token);
@@ -86,20 +86,20 @@ impl ResourceServer {
     }
 
     /// Judges a token from its bytes: the cheap questions first, and the signature last but one.
-    fn judge(
+    fn validate_token(
         &self,
         token: &[u8],
         now: UnixTime,
-        waited: Waited,
-    ) -> Result<Decision, RejectionKind> {
-        let may_wait = !waited.for_keys;
-        let segments = Segments::split(credentials::one_word(token)?)?; // RFC 7515 §7.1
+        attempt: Attempt,
+    ) -> Result<Authentication, RejectionKind> {
+        let may_wait = !attempt.awaited_keys;
+        let segments = Segments::split(credentials::check_visible_ascii(token)?)?; // RFC 7515 §7.1
         let header_cache = self.0.header_cache.load();
         let (mut header_json, is_new);
-        let header = match header_cache.find(segments.header) {
-            Some(seen) => {
+        let header = match header_cache.get(segments.header) {
+            Some(cached) => {
                 is_new = false;
-                seen.header()
+                cached.header()
             }
             None => {
                 is_new = true;
@@ -111,20 +111,20 @@ impl ResourceServer {
         let payload = payload.decode(segments.payload)?;
         let glance = Glance::at(payload);
         if glance.issuer.is_some() {
-            self.trusted(glance, now)?;
+            self.find_issuer(glance, now)?;
         }
         let payload = std::str::from_utf8(payload).map_err(|_| RejectionKind::Malformed)?;
         let unverified = UnverifiedToken::parse(&segments, header, payload, self.0.size_limits)?; // RFC 7519 §7.2
-        let Trusted {
+        let MatchedIssuer {
             index,
             issuer,
-            entry,
-        } = self.trusted(unverified.glance(), now)?;
-        let policy = &entry.policy;
+            state,
+        } = self.find_issuer(unverified.glance(), now)?;
+        let policy = &state.policy;
         if !policy.algorithms.contains(&unverified.header().algorithm) {
             return Err(RejectionKind::UnsupportedAlgorithm);
         }
-        let snapshot = entry.keys.load();
+        let snapshot = state.keys.load();
         let keys = snapshot.usable(now).ok_or(RejectionKind::KeysUnavailable)?;
         let candidates = keys.select(
             unverified.header(),
@@ -142,89 +142,100 @@ impl ResourceServer {
                     .as_ref()
                     .map_or("", |kid| kid.as_str());
                 // Only a token that would pass but for its key may cause a fetch.
-                let is_new = may_wait && !entry.keys.is_known_miss(kid, &snapshot, now);
-                let plausible = is_new && unverified.would_pass_claims(policy, now).is_ok();
-                let wait = plausible
-                    .then(|| entry.keys.demand(Demand::UnknownKey(kid, now)))
+                let is_new = may_wait && !state.keys.is_known_miss(kid, &snapshot, now);
+                let would_pass = is_new && unverified.would_pass_claims(policy, now).is_ok();
+                let wait = would_pass
+                    .then(|| state.keys.demand(Demand::UnknownKey(kid, now)))
                     .flatten();
                 return wait
-                    .map(Decision::for_keys)
+                    .map(Authentication::pending_keys)
                     .ok_or(RejectionKind::UnknownKey);
             }
         };
-        let turn = match waited.turn.map_or_else(|| self.0.turns.take(), Ok) {
-            Ok(turn) => turn,
-            Err(NoTurn::Queue(queue)) => return Ok(Decision::Await(Obstacle::Turn(queue))),
-            Err(NoTurn::Full) => return Err(RejectionKind::Overloaded),
+        let permit = match attempt
+            .permit
+            .map_or_else(|| self.0.verification_limit.try_acquire(), Ok)
+        {
+            Ok(permit) => permit,
+            Err(Unavailable::Wait(permit)) => {
+                return Ok(Authentication::Pending(Pending::Permit(permit)));
+            }
+            Err(Unavailable::Overloaded) => return Err(RejectionKind::Overloaded),
         };
-        let may_doubt = may_wait
-            && entry.keys.refreshes_on_invalid_signature()
+        let may_refresh = may_wait
+            && state.keys.refreshes_on_invalid_signature()
             && unverified.would_pass_claims(policy, now).is_ok();
         let (verified, key) = match unverified.verify_signature(keys.as_slice()) {
             Ok(verified) => verified, // RFC 7515 §5.2
-            Err(defect) if may_doubt => {
-                let wait = entry.keys.demand(Demand::BadSignature);
-                return wait.map(Decision::for_keys).ok_or_else(|| defect.into());
+            Err(error) if may_refresh => {
+                let wait = state.keys.demand(Demand::BadSignature);
+                return wait
+                    .map(Authentication::pending_keys)
+                    .ok_or_else(|| error.into());
             }
-            Err(defect) => return Err(defect.into()),
+            Err(error) => return Err(error.into()),
         };
-        drop(turn);
+        drop(permit);
         let valid = verified.validate(policy, now)?; // RFC 7519 §4.1, RFC 9068 §4
         if is_new {
-            self.0.header_cache.note(segments.header, valid.header());
+            self.0.header_cache.insert(segments.header, valid.header());
         }
         let key = valid.header().key_id.is_some().then(|| key.fingerprint());
-        let (epoch, leeway) = (snapshot.epoch(), policy.leeway);
-        let provenance = VerifiedBy {
+        let (key_set_version, leeway) = (snapshot.epoch(), policy.leeway);
+        let verified_by = VerifiedBy {
             issuer: index,
             key,
-            epoch,
+            key_set_version,
             leeway,
         };
         let summary = valid.summary(policy.subject_is_client);
-        let challenge = self.0.challenges.parameters();
+        let challenge_params = self.0.responses.challenge_params();
         let context = AuthContext::new(
             issuer.clone(),
             payload.into(),
             summary,
-            provenance,
-            challenge,
+            verified_by,
+            challenge_params,
         );
         // Where turns are rare, a token should need one only.
         self.0
             .cache
-            .offer(token, &context, self.0.turns.are_limited());
-        Ok(Decision::Grant(context))
+            .insert(token, &context, self.0.verification_limit.is_enabled());
+        Ok(Authentication::Complete(context))
     }
 
     /// The issuer that a token says it has, if it is trusted and the token not expired: a token
     /// only ever meets the keys of its own issuer.
-    fn trusted(&self, glance: Glance<'_>, now: UnixTime) -> Result<Trusted<'_>, RejectionKind> {
+    fn find_issuer(
+        &self,
+        glance: Glance<'_>,
+        now: UnixTime,
+    ) -> Result<MatchedIssuer<'_>, RejectionKind> {
         let claimed = glance.issuer.ok_or(RejectionKind::InvalidClaims)?;
         let trusted = self
             .0
             .issuers
             .iter()
             .enumerate()
-            .find_map(|(index, entry)| {
+            .find_map(|(index, state)| {
                 let ClaimsPolicy {
                     issuer,
                     issuer_aliases,
                     ..
-                } = &entry.policy;
+                } = &state.policy;
                 let issuer = std::iter::once(issuer)
                     .chain(issuer_aliases)
                     .find(|known| known.as_str().as_bytes() == claimed)?;
-                Some(Trusted {
+                Some(MatchedIssuer {
                     index,
                     issuer,
-                    entry,
+                    state,
                 })
             });
         let trusted = trusted.ok_or(RejectionKind::UntrustedIssuer)?;
         let expired = glance
             .expires_at
-            .is_some_and(|date| trusted.entry.policy.is_expired(date, now));
+            .is_some_and(|date| trusted.state.policy.is_expired(date, now));
         if expired {
             Err(RejectionKind::Expired)
         } else {
@@ -233,7 +244,7 @@ impl ResourceServer {
     }
 
     /// RFC 9700 §4.3.2: such a token is in the logs of everything on the way.
-    pub(super) fn warn_of_token_in_query(&self) {
+    pub(super) fn warn_token_in_query(&self) {
         if self.0.token_in_query.allows(self.0.clock.now()) {
             crate::trace::warn!(
                 target: "tower_oauth::resource_server",
@@ -248,9 +259,9 @@ impl ResourceServer {
     }
 
     pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {
-        self.0.counters.refused(kind);
+        self.0.metrics.record_rejection(kind);
         crate::trace::debug!(target: "tower_oauth::resource_server", reason = kind.as_str(), "request refused");
-        self.0.challenges.reject(kind, grpc)
+        self.0.responses.reject(kind, grpc)
     }
 }
 
@@ -268,7 +279,7 @@ pub(super) fn mark_sensitive<B>(request: &mut Request<B>) {
 }
 
 /// Makes the answer to a refused request.
-pub(super) fn refuse<B, R: RejectionResponse<B>>(
+pub(super) fn rejection_response<B, R: RejectionResponse<B>>(
     on_rejection: &R,
     rejection: Rejection,
 ) -> Response<B> {

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::challenge::{Challenges, DEFAULT_REALM};
+use super::challenge::{DEFAULT_REALM, Responses};
 use super::header_cache::HeaderCache;
 use super::log_limit::LogLimit;
-use super::metrics::Counters;
-use super::token_cache::{self, VerdictCache};
-use super::verification_limit::Turns;
-use super::{Inner, IssuerEntry, ResourceServer, TrustedIssuer};
+use super::metrics::Metrics;
+use super::token_cache::{self, TokenCache};
+use super::verification_limit::VerificationLimit;
+use super::{Inner, IssuerState, ResourceServer, TrustedIssuer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, Error};
 use crate::jwt::SizeLimits;
@@ -228,14 +228,18 @@ impl ResourceServerBuilder {
             cache,
             max_verifications,
         } = self;
-        let challenges = Challenges::new(&realm, resource_metadata.as_ref().map(Endpoint::as_str))?;
+        let responses = Responses::new(&realm, resource_metadata.as_ref().map(Endpoint::as_str))?;
         let mut names = std::collections::HashSet::new();
-        if let Some(twice) = issuers
+        if let Some(duplicate) = issuers
             .iter()
             .flat_map(TrustedIssuer::names)
             .find(|name| !names.insert((*name).clone()))
         {
-            return Err(ConfigError::new("issuer", twice.as_str(), "is named twice"));
+            return Err(ConfigError::new(
+                "issuer",
+                duplicate.as_str(),
+                "is named twice",
+            ));
         }
         let needs_transport = issuers
             .iter()
@@ -245,7 +249,7 @@ impl ResourceServerBuilder {
         } else {
             None
         };
-        let mut entries = Vec::with_capacity(issuers.len());
+        let mut issuer_states = Vec::with_capacity(issuers.len());
         let mut tasks: Vec<Task> = Vec::new();
         for issuer in issuers {
             let policy = issuer.policy(leeway)?;
@@ -259,7 +263,7 @@ impl ResourceServerBuilder {
             } = issuer;
             let jwks_uri = match source {
                 Source::Fixed(keys) => {
-                    entries.push(IssuerEntry {
+                    issuer_states.push(IssuerState {
                         policy,
                         keys: KeySetHandle::fixed(name, keys),
                     });
@@ -291,20 +295,20 @@ impl ResourceServerBuilder {
                 clock: Arc::clone(&clock),
             };
             let (keys, task) = refresh.split();
-            entries.push(IssuerEntry { policy, keys });
+            issuer_states.push(IssuerState { policy, keys });
             tasks.push(Box::pin(task));
         }
         metrics::describe();
         let inner = Inner {
-            issuers: entries,
+            issuers: issuer_states,
             clock,
             max_token_len,
             size_limits: SizeLimits::for_tokens_of(max_token_len),
-            challenges,
-            counters: Counters::new(),
-            cache: VerdictCache::new(cache),
+            responses,
+            metrics: Metrics::new(),
+            cache: TokenCache::new(cache),
             header_cache: HeaderCache::default(),
-            turns: Turns::new(max_verifications),
+            verification_limit: VerificationLimit::new(max_verifications),
             token_in_query: LogLimit::default(),
         };
         let server = ResourceServer(Arc::new(inner));

@@ -1,16 +1,23 @@
 //! From a rejection to the answer (RFC 6750 §3; gRPC's status codes).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
-use super::rejection::Answer;
-use super::{Rejection, RejectionKind, ResourceServer};
+use super::rejection::ResponseTemplate;
+use super::{Rejection, RejectionKind};
 use crate::error::ConfigError;
 use crate::metrics::{Counter, REQUESTS};
 
 /// The realm that is named unless another is configured.
 pub(super) const DEFAULT_REALM: &str = "resource";
+
+/// `Retry-After` while an issuer has no usable keys.
+const NO_KEYS_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// `Retry-After` while too many signatures wait to be verified.
+const OVERLOADED_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Makes the answer to a refused request.
 ///
@@ -44,7 +51,7 @@ impl<B: Default> RejectionResponse<B> for DefaultRejectionResponse {
     fn response(&self, rejection: &Rejection) -> Response<B> {
         let mut response = Response::new(B::default());
         let headers = response.headers_mut();
-        headers.clone_from(rejection.fields());
+        headers.clone_from(rejection.headers());
         if rejection.is_grpc() {
             let (code, message) = match rejection.status() {
                 StatusCode::FORBIDDEN => ("7", "insufficient scope"),
@@ -66,26 +73,26 @@ impl<B: Default> RejectionResponse<B> for DefaultRejectionResponse {
 
 /// What is answered, made once.
 #[derive(Clone, Debug)]
-pub(super) struct Challenges {
-    missing: Arc<Answer>,
-    invalid_request: Arc<Answer>,
-    invalid_token: Arc<Answer>,
-    busy: Arc<Answer>,
-    keys_unavailable: Arc<Answer>,
-    parameters: Arc<Parameters>,
+pub(super) struct Responses {
+    missing_token: Arc<ResponseTemplate>,
+    invalid_request: Arc<ResponseTemplate>,
+    invalid_token: Arc<ResponseTemplate>,
+    overloaded: Arc<ResponseTemplate>,
+    keys_unavailable: Arc<ResponseTemplate>,
+    challenge_params: Arc<ChallengeParams>,
 }
 
 /// What stands in every challenge of a resource server, for those that are made later.
 #[derive(Debug)]
-pub(super) struct Parameters {
+pub(super) struct ChallengeParams {
     pub(super) realm: String,
     /// Empty, or with a comma in front.
     pub(super) metadata: String,
     /// Counts the tokens that were good, but not for the route.
-    pub(super) lacking_scope: Counter,
+    pub(super) insufficient_scope: Counter,
 }
 
-impl Challenges {
+impl Responses {
     /// `resource_metadata` is the address of RFC 9728 §5.1.
     pub(super) fn new(realm: &str, resource_metadata: Option<&str>) -> Result<Self, ConfigError> {
         let realm = quoted("realm", realm)?;
@@ -95,7 +102,7 @@ impl Challenges {
         };
         let value = |error: &str| {
             HeaderValue::try_from(format!("Bearer realm={realm}{error}{metadata}"))
-                .map(Answer::challenge)
+                .map(ResponseTemplate::challenge)
                 .map_err(|_| ConfigError::without_value("realm", "cannot stand in a header"))
         };
         let with_error = |code: &str, description: &str| {
@@ -104,7 +111,7 @@ impl Challenges {
             ))
         };
         Ok(Self {
-            missing: value("")?,
+            missing_token: value("")?,
             invalid_request: with_error(
                 "invalid_request",
                 "The Authorization field is malformed or repeated",
@@ -112,12 +119,12 @@ impl Challenges {
             // One text for all: what was found out before the signature was known to be good is
             // nobody's business but the operator's.
             invalid_token: with_error("invalid_token", "The access token is invalid")?,
-            busy: Answer::later(ResourceServer::OVERLOADED_RETRY_AFTER),
-            keys_unavailable: Answer::later(ResourceServer::NO_KEYS_RETRY_AFTER),
-            parameters: Arc::new(Parameters {
+            overloaded: ResponseTemplate::retry_after(OVERLOADED_RETRY_AFTER),
+            keys_unavailable: ResponseTemplate::retry_after(NO_KEYS_RETRY_AFTER),
+            challenge_params: Arc::new(ChallengeParams {
                 realm: realm.clone(),
                 metadata: metadata.clone(),
-                lacking_scope: Counter::new(
+                insufficient_scope: Counter::new(
                     REQUESTS,
                     ("result", RejectionKind::InsufficientScope.as_str()),
                 ),
@@ -125,16 +132,16 @@ impl Challenges {
         })
     }
 
-    pub(super) fn parameters(&self) -> &Arc<Parameters> {
-        &self.parameters
+    pub(super) fn challenge_params(&self) -> &Arc<ChallengeParams> {
+        &self.challenge_params
     }
 
     /// The rejection of one request.
     pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {
-        let answer = match kind {
-            RejectionKind::Overloaded => &self.busy,
+        let template = match kind {
+            RejectionKind::Overloaded => &self.overloaded,
             RejectionKind::KeysUnavailable => &self.keys_unavailable,
-            RejectionKind::MissingToken => &self.missing,
+            RejectionKind::MissingToken => &self.missing_token,
             RejectionKind::InvalidRequest => &self.invalid_request,
             RejectionKind::InvalidAudience
             | RejectionKind::InvalidSignature
@@ -152,7 +159,7 @@ impl Challenges {
             | RejectionKind::UnknownKey
             | RejectionKind::UnsupportedAlgorithm => &self.invalid_token,
         };
-        Rejection::new(kind, Arc::clone(answer), grpc)
+        Rejection::new(kind, Arc::clone(template), grpc)
     }
 }
 
@@ -197,18 +204,18 @@ pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
 mod tests {
     use super::*;
 
-    fn answer(kind: RejectionKind, grpc: bool) -> Response<()> {
-        let challenges =
-            Challenges::new(DEFAULT_REALM, Some("https://api.example/metadata")).unwrap();
-        DefaultRejectionResponse.response(&challenges.reject(kind, grpc))
+    fn response(kind: RejectionKind, grpc: bool) -> Response<()> {
+        let responses =
+            Responses::new(DEFAULT_REALM, Some("https://api.example/metadata")).unwrap();
+        DefaultRejectionResponse.response(&responses.reject(kind, grpc))
     }
 
     /// RFC 6750 §3, RFC 9728 §5.1, RFC 9110 §10.2.3.
     #[test]
-    fn each_refusal_says_what_the_caller_can_do_and_nothing_else() {
+    fn each_kind_of_rejection_has_exactly_its_headers() {
         for kind in RejectionKind::ALL {
             for grpc in [false, true] {
-                let response = answer(kind, grpc);
+                let response = response(kind, grpc);
                 let field = |name| {
                     response
                         .headers()

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::challenge::Parameters;
+use super::challenge::ChallengeParams;
 use crate::clock::UnixTime;
 use crate::jwt::{Fingerprint, Summary, Text};
 use crate::key_set::{KeySetHandle, Snapshot};
@@ -29,9 +29,9 @@ pub struct AuthContext(Arc<Inner>);
 // costs.
 #[repr(C)]
 struct Inner {
-    standing: Validity,
+    validity: Validity,
     /// For a route that wants more than this token gives.
-    challenge: Arc<Parameters>,
+    challenge_params: Arc<ChallengeParams>,
     issuer: Issuer,
     payload: Box<str>,
     claims: Summary,
@@ -41,13 +41,13 @@ struct Inner {
 /// What has to be looked at whenever the verdict is used again.
 struct Validity {
     /// The state of the key set for which the verdict is known to hold.
-    epoch: AtomicU64,
+    key_set_version: AtomicU64,
     /// The place of the issuer in the resource server's list.
     issuer: usize,
     /// By `nbf` and `iat`, less the leeway.
-    good_from: UnixTime,
+    not_before: UnixTime,
     /// By `exp`, with the leeway.
-    good_until: UnixTime,
+    expires: UnixTime,
 }
 
 /// What the verdict rests on, beside the claims.
@@ -58,7 +58,7 @@ pub(super) struct VerifiedBy {
     /// The key that verified it, unless the token named none: then it depends on the whole set.
     pub(super) key: Option<Fingerprint>,
     /// The state of the key set that the verdict was found with.
-    pub(super) epoch: u64,
+    pub(super) key_set_version: u64,
     /// What the issuer's clock may differ by.
     pub(super) leeway: Duration,
 }
@@ -68,25 +68,25 @@ impl AuthContext {
         issuer: Issuer,
         payload: Box<str>,
         claims: Summary,
-        provenance: VerifiedBy,
-        challenge: &Arc<Parameters>,
+        verified_by: VerifiedBy,
+        challenge_params: &Arc<ChallengeParams>,
     ) -> Self {
         let VerifiedBy {
             issuer: index,
             key,
-            epoch,
+            key_set_version,
             leeway,
-        } = provenance;
-        let standing = Validity {
-            epoch: AtomicU64::new(epoch),
+        } = verified_by;
+        let validity = Validity {
+            key_set_version: AtomicU64::new(key_set_version),
             issuer: index,
-            good_from: claims.not_before.saturating_sub(leeway),
-            good_until: claims.expires_at.saturating_add(leeway),
+            not_before: claims.not_before.saturating_sub(leeway),
+            expires: claims.expires_at.saturating_add(leeway),
         };
-        let challenge = Arc::clone(challenge);
+        let challenge_params = Arc::clone(challenge_params);
         Self(Arc::new(Inner {
-            standing,
-            challenge,
+            validity,
+            challenge_params,
             issuer,
             payload,
             claims,
@@ -95,31 +95,35 @@ impl AuthContext {
     }
 
     /// The same in memory of its own, with a reference count that nobody else touches.
-    pub(super) fn copied(&self) -> Self {
+    pub(super) fn deep_clone(&self) -> Self {
         let Inner {
-            standing,
-            challenge,
+            validity,
+            challenge_params,
             issuer,
             payload,
             claims,
             key,
         } = &*self.0;
         let Validity {
-            epoch,
+            key_set_version,
             issuer: index,
-            good_from,
-            good_until,
-        } = standing;
-        let standing = Validity {
-            epoch: AtomicU64::new(epoch.load(Ordering::Relaxed)),
+            not_before,
+            expires,
+        } = validity;
+        let validity = Validity {
+            key_set_version: AtomicU64::new(key_set_version.load(Ordering::Relaxed)),
             issuer: *index,
-            good_from: *good_from,
-            good_until: *good_until,
+            not_before: *not_before,
+            expires: *expires,
         };
-        let (challenge, issuer, payload) = (Arc::clone(challenge), issuer.clone(), payload.clone());
+        let (challenge_params, issuer, payload) = (
+            Arc::clone(challenge_params),
+            issuer.clone(),
+            payload.clone(),
+        );
         Self(Arc::new(Inner {
-            standing,
-            challenge,
+            validity,
+            challenge_params,
             issuer,
             payload,
             claims: claims.clone(),
@@ -129,31 +133,33 @@ impl AuthContext {
 
     /// The place of its issuer in the list of the resource server that made it.
     pub(super) fn issuer_index(&self) -> usize {
-        self.0.standing.issuer
+        self.0.validity.issuer
     }
 
     /// Whether a verdict of before holds now: the token would be accepted again, as the same.
-    pub(super) fn is_current(&self, keys: &KeySetHandle, now: UnixTime) -> bool {
-        let standing = &self.0.standing;
-        standing.good_from <= now
-            && now < standing.good_until
-            && (keys.holds(standing.epoch.load(Ordering::Relaxed), now)
-                || self.has_its_key(&keys.load(), now))
+    pub(super) fn is_still_valid(&self, keys: &KeySetHandle, now: UnixTime) -> bool {
+        let validity = &self.0.validity;
+        validity.not_before <= now
+            && now < validity.expires
+            && (keys.holds(validity.key_set_version.load(Ordering::Relaxed), now)
+                || self.key_is_still_published(&keys.load(), now))
     }
 
     /// Whether the key that verified the token is still the one for it, whatever else has changed.
-    fn has_its_key(&self, snapshot: &Snapshot, now: UnixTime) -> bool {
-        let Inner { standing, key, .. } = &*self.0;
-        let has_it =
+    fn key_is_still_published(&self, snapshot: &Snapshot, now: UnixTime) -> bool {
+        let Inner { validity, key, .. } = &*self.0;
+        let is_published =
             snapshot.usable(now).is_some() && key.is_some_and(|key| snapshot.still_has(key));
-        if has_it {
-            standing.epoch.store(snapshot.epoch(), Ordering::Relaxed);
+        if is_published {
+            validity
+                .key_set_version
+                .store(snapshot.epoch(), Ordering::Relaxed);
         }
-        has_it
+        is_published
     }
 
-    pub(super) fn challenge(&self) -> &Arc<Parameters> {
-        &self.0.challenge
+    pub(super) fn challenge_params(&self) -> &Arc<ChallengeParams> {
+        &self.0.challenge_params
     }
 
     /// The context of a request that came through the layer.

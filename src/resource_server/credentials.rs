@@ -43,7 +43,7 @@ pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r [u8],
 ///
 /// Asked first: else what is wrong with the token would decide whether a malformed request is
 /// called one.
-pub(super) fn one_word(token: &[u8]) -> Result<&[u8], RejectionKind> {
+pub(super) fn check_visible_ascii(token: &[u8]) -> Result<&[u8], RejectionKind> {
     // From `!` to `~`; without a way out in between, so that many bytes are looked at together.
     let invisible = token.iter().fold(0, |invisible, byte| {
         invisible | u8::from(byte.wrapping_sub(b'!') > b'~' - b'!')
@@ -58,11 +58,12 @@ pub(super) fn one_word(token: &[u8]) -> Result<&[u8], RejectionKind> {
 /// Whether the query has the parameter of RFC 6750 §2.3. Every request is asked, so nothing is
 /// decoded into memory of its own.
 pub(super) fn has_access_token(uri: &Uri) -> bool {
-    let is_it = |pair: &str| {
+    let is_access_token = |pair: &str| {
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);
         percent_decoded(name.as_bytes()).eq(b"access_token".iter().copied())
     };
-    uri.query().is_some_and(|query| query.split('&').any(is_it))
+    uri.query()
+        .is_some_and(|query| query.split('&').any(is_access_token))
 }
 
 /// The bytes that a name stands for. A `+` is left as it is: the name that is looked for has no
@@ -93,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    fn of(fields: &[&str]) -> Result<String, RejectionKind> {
+    fn token_from(fields: &[&str]) -> Result<String, RejectionKind> {
         let mut headers = HeaderMap::new();
         for field in fields {
             headers.append(
@@ -102,7 +103,7 @@ mod tests {
             );
         }
         extract(&headers, &Uri::from_static("/a?b=c"))
-            .and_then(one_word)
+            .and_then(check_visible_ascii)
             .map(|token| String::from_utf8(token.to_owned()).unwrap())
     }
 
@@ -113,14 +114,18 @@ mod tests {
             "bearer a.b-c_d~e+f/g==",
             "BEARER a.b-c_d~e+f/g==",
         ] {
-            assert_eq!(of(&[field]).unwrap(), "a.b-c_d~e+f/g==");
+            assert_eq!(token_from(&[field]).unwrap(), "a.b-c_d~e+f/g==");
         }
     }
 
     #[test]
-    fn no_credentials_and_other_schemes_are_told_apart_from_malformed_ones() {
+    fn missing_and_other_credentials_differ_from_malformed_ones() {
         for fields in [&[][..], &["Basic YTpi"], &["DPoP abc"], &[""], &["Bear er"]] {
-            assert_eq!(of(fields), Err(RejectionKind::MissingToken), "{fields:?}");
+            assert_eq!(
+                token_from(fields),
+                Err(RejectionKind::MissingToken),
+                "{fields:?}"
+            );
         }
         for fields in [
             &["Bearer a", "Bearer a"][..],
@@ -136,7 +141,11 @@ mod tests {
             &["Bearera"],
             &["Bearer é"],
         ] {
-            assert_eq!(of(fields), Err(RejectionKind::InvalidRequest), "{fields:?}");
+            assert_eq!(
+                token_from(fields),
+                Err(RejectionKind::InvalidRequest),
+                "{fields:?}"
+            );
         }
     }
 

@@ -8,9 +8,9 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::authentication::{Decision, Obstacle, Waited, mark_sensitive, refuse};
+use super::authentication::{Attempt, Authentication, Pending, mark_sensitive, rejection_response};
 use super::challenge::is_grpc;
-use super::verification_limit::Turn;
+use super::verification_limit::Permit;
 use super::{DefaultRejectionResponse, RejectionResponse, ResourceServer};
 
 pin_project! {
@@ -34,20 +34,20 @@ pin_project! {
         Calling { #[pin] future: S::Future },
         Rejected { response: Option<Response<ResBody>> },
         // Boxed to keep the future small: almost no request ever waits.
-        Awaiting { obstacle: Obstacle, awaiting: Option<Box<Awaiting<S, B, R>>> },
+        Pending { pending: Pending, request: Option<Box<PendingRequest<S, B, R>>> },
         // Granted after the wait; the service has yet to become ready.
-        AwaitingReady { awaiting: Option<Box<Awaiting<S, B, R>>> },
+        AwaitingReady { request: Option<Box<PendingRequest<S, B, R>>> },
     }
 }
 
 /// A request that waits, and all that it takes to go on.
-pub(super) struct Awaiting<S, B, R> {
+pub(super) struct PendingRequest<S, B, R> {
     pub(super) request: Request<B>,
     /// A clone, which has not been polled ready.
     pub(super) service: S,
     pub(super) server: ResourceServer,
     pub(super) on_rejection: R,
-    pub(super) has_awaited_keys: bool,
+    pub(super) awaited_keys: bool,
 }
 
 impl<S, B, ResBody, R> ResponseFuture<S, B, ResBody, R>
@@ -68,9 +68,9 @@ where
         }
     }
 
-    pub(super) fn awaiting(obstacle: Obstacle, awaiting: Awaiting<S, B, R>) -> Self {
+    pub(super) fn pending(pending: Pending, request: PendingRequest<S, B, R>) -> Self {
         Self {
-            state: Box::new(awaiting).at(obstacle),
+            state: Box::new(request).into_state(pending),
         }
     }
 }
@@ -90,27 +90,27 @@ where
                 StateProj::Rejected { response } => {
                     return Poll::Ready(Ok(response.take().expect("polled after completion")));
                 }
-                StateProj::Awaiting { obstacle, awaiting } => {
-                    let turn = match obstacle {
-                        Obstacle::Keys(wait) => {
+                StateProj::Pending { pending, request } => {
+                    let permit = match pending {
+                        Pending::Keys(wait) => {
                             ready!(Pin::new(wait).poll(cx));
                             None
                         }
-                        Obstacle::Turn(queue) => Some(ready!(Pin::new(queue).poll(cx))),
+                        Pending::Permit(permit) => Some(ready!(Pin::new(permit).poll(cx))),
                     };
-                    awaiting
+                    request
                         .take()
                         .expect("polled after completion")
-                        .resume(turn)
+                        .resume(permit)
                 }
-                StateProj::AwaitingReady { awaiting } => {
-                    let granted = awaiting.as_mut().expect("polled after completion");
+                StateProj::AwaitingReady { request } => {
+                    let granted = request.as_mut().expect("polled after completion");
                     ready!(granted.service.poll_ready(cx))?;
-                    let Awaiting {
+                    let PendingRequest {
                         request,
                         mut service,
                         ..
-                    } = *awaiting.take().expect("it was just there");
+                    } = *request.take().expect("it was just there");
                     State::Calling {
                         future: service.call(request),
                     }
@@ -121,45 +121,46 @@ where
     }
 }
 
-impl<S, B, R> Awaiting<S, B, R>
+impl<S, B, R> PendingRequest<S, B, R>
 where
     S: Service<Request<B>>,
 {
-    fn at<ResBody>(mut self: Box<Self>, obstacle: Obstacle) -> State<S, B, ResBody, R> {
-        self.has_awaited_keys |= matches!(obstacle, Obstacle::Keys(_));
-        State::Awaiting {
-            obstacle,
-            awaiting: Some(self),
+    fn into_state<ResBody>(mut self: Box<Self>, pending: Pending) -> State<S, B, ResBody, R> {
+        self.awaited_keys |= matches!(pending, Pending::Keys(_));
+        State::Pending {
+            pending,
+            request: Some(self),
         }
     }
 
-    /// Decides with the keys that are there now, and the turn that it has waited for.
-    fn resume<ResBody>(mut self: Box<Self>, turn: Option<Turn>) -> State<S, B, ResBody, R>
+    /// Decides with the keys that are there now, and the permit that it has waited for.
+    fn resume<ResBody>(mut self: Box<Self>, permit: Option<Permit>) -> State<S, B, ResBody, R>
     where
         R: RejectionResponse<ResBody>,
     {
-        let waited = Waited {
-            for_keys: self.has_awaited_keys,
-            turn,
+        let attempt = Attempt {
+            awaited_keys: self.awaited_keys,
+            permit,
         };
-        let kind = match self
-            .server
-            .decide(self.request.headers(), self.request.uri(), waited)
-        {
-            Ok(Decision::Grant(context)) => {
-                self.server.0.counters.granted();
-                mark_sensitive(&mut self.request);
-                self.request.extensions_mut().insert(context);
-                return State::AwaitingReady {
-                    awaiting: Some(self),
-                };
-            }
-            Ok(Decision::Await(obstacle)) => return self.at(obstacle),
-            Err(kind) => kind,
-        };
+        let kind =
+            match self
+                .server
+                .authenticate(self.request.headers(), self.request.uri(), attempt)
+            {
+                Ok(Authentication::Complete(context)) => {
+                    self.server.0.metrics.record_granted();
+                    mark_sensitive(&mut self.request);
+                    self.request.extensions_mut().insert(context);
+                    return State::AwaitingReady {
+                        request: Some(self),
+                    };
+                }
+                Ok(Authentication::Pending(pending)) => return self.into_state(pending),
+                Err(kind) => kind,
+            };
         let rejection = self.server.reject(kind, is_grpc(&self.request));
         State::Rejected {
-            response: Some(refuse(&self.on_rejection, rejection)),
+            response: Some(rejection_response(&self.on_rejection, rejection)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How many requests were granted, and refused for what reason.
+//! How many requests were granted, and rejected for what reason.
 
 use super::RejectionKind;
 use crate::metrics::{Counter, REQUESTS, TOKEN_CACHE_HITS};
@@ -7,36 +7,36 @@ use crate::metrics::{Counter, REQUESTS, TOKEN_CACHE_HITS};
 // In this order: those that good requests need first, for where they stand in the resource server.
 #[derive(Clone, Debug)]
 #[repr(C)]
-pub(super) struct Counters {
+pub(super) struct Metrics {
     granted: Counter,
-    remembered: Counter,
+    cache_hit: Counter,
     /// In the order of [`RejectionKind::ALL`].
-    refused: [Counter; RejectionKind::ALL.len()],
+    rejected: [Counter; RejectionKind::ALL.len()],
 }
 
-impl Counters {
+impl Metrics {
     pub(super) fn new() -> Self {
-        let counter = |verdict| Counter::new(REQUESTS, ("result", verdict));
+        let counter = |result| Counter::new(REQUESTS, ("result", result));
         Self {
             granted: counter("granted"),
-            refused: RejectionKind::ALL.map(|kind| counter(kind.as_str())),
-            remembered: Counter::without_label(TOKEN_CACHE_HITS),
+            rejected: RejectionKind::ALL.map(|kind| counter(kind.as_str())),
+            cache_hit: Counter::without_label(TOKEN_CACHE_HITS),
         }
     }
 
-    pub(super) fn granted(&self) {
+    pub(super) fn record_granted(&self) {
         self.granted.increment();
     }
 
     /// A verdict came from the cache.
-    pub(super) fn remembered(&self) {
-        self.remembered.increment();
+    pub(super) fn record_cache_hit(&self) {
+        self.cache_hit.increment();
     }
 
-    pub(super) fn refused(&self, kind: RejectionKind) {
+    pub(super) fn record_rejection(&self, kind: RejectionKind) {
         let counter = RejectionKind::ALL
             .iter()
-            .zip(&self.refused)
+            .zip(&self.rejected)
             .find(|(own, _)| **own == kind);
         if let Some((_, counter)) = counter {
             counter.increment();

@@ -39,7 +39,6 @@ mod trusted_issuer;
 mod verification_limit;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use self::builder::{Refresher, ResourceServerBuilder, Startup};
 pub use self::challenge::{DefaultRejectionResponse, RejectionResponse};
@@ -94,25 +93,25 @@ use crate::oauth::{Audience, Issuer};
 #[derive(Clone, Debug)]
 pub struct ResourceServer(Arc<Inner>);
 
-// In this order: what each hit of the verdict cache looks at stands together.
+// In this order: what each hit of the token cache looks at stands together.
 #[derive(Debug)]
 #[repr(C)]
 struct Inner {
-    cache: token_cache::VerdictCache,
-    issuers: Vec<IssuerEntry>,
+    cache: token_cache::TokenCache,
+    issuers: Vec<IssuerState>,
     clock: Arc<dyn Clock>,
     max_token_len: usize,
     size_limits: SizeLimits,
-    counters: metrics::Counters,
-    challenges: challenge::Challenges,
+    metrics: metrics::Metrics,
+    responses: challenge::Responses,
     header_cache: header_cache::HeaderCache,
-    turns: verification_limit::Turns,
+    verification_limit: verification_limit::VerificationLimit,
     token_in_query: log_limit::LogLimit,
 }
 
 /// One issuer: what its tokens must be like, and its own keys.
 #[derive(Debug)]
-struct IssuerEntry {
+struct IssuerState {
     policy: ClaimsPolicy,
     keys: KeySetHandle,
 }
@@ -175,16 +174,16 @@ impl ResourceServer {
     ///
     /// If the keys of an issuer could not be fetched; those in hand go on being used.
     pub async fn refresh_keys(&self) -> Result<(), Error> {
-        // All are asked before the first answer is waited for.
-        let asked: Vec<_> = self
+        // All are asked before the first refresh is waited for.
+        let refreshes: Vec<_> = self
             .0
             .issuers
             .iter()
-            .map(|entry| entry.keys.refresh_keys())
+            .map(|state| state.keys.refresh_keys())
             .collect();
         let mut first_error = Ok(());
-        for answer in asked {
-            first_error = first_error.and(answer.await);
+        for refresh in refreshes {
+            first_error = first_error.and(refresh.await);
         }
         first_error
     }
@@ -195,23 +194,17 @@ impl ResourceServer {
     /// it names now. Returns whether that issuer, by any of its names, is trusted here.
     #[must_use = "an issuer that is not trusted here has no keys to revoke"]
     pub fn revoke_key(&self, issuer: &Issuer, kid: &str) -> bool {
-        let entry = self.0.issuers.iter().find(|entry| {
+        let state = self.0.issuers.iter().find(|state| {
             let ClaimsPolicy {
                 issuer: name,
                 issuer_aliases,
                 ..
-            } = &entry.policy;
+            } = &state.policy;
             name == issuer || issuer_aliases.contains(issuer)
         });
-        if let Some(entry) = entry {
-            entry.keys.revoke(kid);
+        if let Some(state) = state {
+            state.keys.revoke(kid);
         }
-        entry.is_some()
+        state.is_some()
     }
-
-    /// How long a caller is asked to wait when there are no keys to judge its token by.
-    const NO_KEYS_RETRY_AFTER: Duration = Duration::from_secs(5);
-
-    /// How long a caller is asked to wait when there are too many before it.
-    const OVERLOADED_RETRY_AFTER: Duration = Duration::from_secs(1);
 }

@@ -136,8 +136,8 @@ impl RejectionKind {
 }
 
 impl From<TokenError> for RejectionKind {
-    fn from(defect: TokenError) -> Self {
-        match defect {
+    fn from(error: TokenError) -> Self {
+        match error {
             TokenError::InvalidAudience => Self::InvalidAudience,
             TokenError::InvalidSignature => Self::InvalidSignature,
             TokenError::InvalidClaims => Self::InvalidClaims,
@@ -162,38 +162,38 @@ impl fmt::Display for RejectionKind {
 
 /// What an answer has to say, in fields that are made once: a refusal has to be cheap.
 #[derive(Debug)]
-pub(super) struct Answer {
-    fields: HeaderMap,
+pub(super) struct ResponseTemplate {
+    headers: HeaderMap,
     retry_after: Option<Duration>,
 }
 
-impl Answer {
+impl ResponseTemplate {
     fn new() -> Self {
-        let mut fields = HeaderMap::new();
-        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Self {
-            fields,
+            headers,
             retry_after: None,
         }
     }
 
     /// The caller has to do something about it (RFC 6750 §3).
     pub(super) fn challenge(challenge: HeaderValue) -> Arc<Self> {
-        let mut answer = Self::new();
-        answer.fields.insert(header::WWW_AUTHENTICATE, challenge);
-        Arc::new(answer)
+        let mut template = Self::new();
+        template.headers.insert(header::WWW_AUTHENTICATE, challenge);
+        Arc::new(template)
     }
 
     /// It can be judged later, perhaps (RFC 9110 §10.2.3).
-    pub(super) fn later(wait: Duration) -> Arc<Self> {
-        let mut answer = Self {
+    pub(super) fn retry_after(wait: Duration) -> Arc<Self> {
+        let mut template = Self {
             retry_after: Some(wait),
             ..Self::new()
         };
-        answer
-            .fields
+        template
+            .headers
             .insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
-        Arc::new(answer)
+        Arc::new(template)
     }
 }
 
@@ -204,13 +204,17 @@ impl Answer {
 #[derive(Clone, Debug)]
 pub struct Rejection {
     kind: RejectionKind,
-    answer: Arc<Answer>,
+    template: Arc<ResponseTemplate>,
     grpc: bool,
 }
 
 impl Rejection {
-    pub(super) fn new(kind: RejectionKind, answer: Arc<Answer>, grpc: bool) -> Self {
-        Self { kind, answer, grpc }
+    pub(super) fn new(kind: RejectionKind, template: Arc<ResponseTemplate>, grpc: bool) -> Self {
+        Self {
+            kind,
+            template,
+            grpc,
+        }
     }
 
     /// Why the request was refused.
@@ -228,18 +232,18 @@ impl Rejection {
     /// The value of `WWW-Authenticate`. None if the request cannot be judged (503).
     #[must_use]
     pub fn www_authenticate(&self) -> Option<&HeaderValue> {
-        self.answer.fields.get(header::WWW_AUTHENTICATE)
+        self.template.headers.get(header::WWW_AUTHENTICATE)
     }
 
     /// The value of `Retry-After`, if the request cannot be judged now.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.answer.retry_after
+        self.template.retry_after
     }
 
     /// What stands in the header of the answer.
-    pub(super) fn fields(&self) -> &HeaderMap {
-        &self.answer.fields
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.template.headers
     }
 
     /// Whether the request was a gRPC call: `POST` over HTTP/2 with `content-type:

@@ -10,9 +10,9 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::authentication::{Anonymous, refuse};
-use super::challenge::{DEFAULT_REALM, Parameters, is_grpc};
-use super::rejection::Answer;
+use super::authentication::{Anonymous, rejection_response};
+use super::challenge::{ChallengeParams, DEFAULT_REALM, is_grpc};
+use super::rejection::ResponseTemplate;
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, RejectionResponse};
 use crate::oauth::Scope;
 
@@ -37,12 +37,12 @@ pub struct RequireScopeLayer<R = DefaultRejectionResponse> {
 #[derive(Clone, Debug)]
 struct Requirement {
     scopes: Arc<[Scope]>,
-    all: bool,
-    list: Arc<str>,
-    missing: Arc<Answer>,
+    require_all: bool,
+    scope_list: Arc<str>,
+    missing_token: Arc<ResponseTemplate>,
     /// What is answered to a token that lacks a scope, as the resource server has it that judged
     /// the first of them. Behind several, those of the others are made each time.
-    lacking: Arc<OnceLock<(Arc<Parameters>, Arc<Answer>)>>,
+    insufficient_scope: Arc<OnceLock<(Arc<ChallengeParams>, Arc<ResponseTemplate>)>>,
 }
 
 impl RequireScopeLayer {
@@ -73,7 +73,7 @@ impl RequireScopeLayer {
         Self::new(scopes, false)
     }
 
-    fn new<I>(scopes: I, all: bool) -> Self
+    fn new<I>(scopes: I, require_all: bool) -> Self
     where
         I: IntoIterator,
         I::Item: AsRef<str>,
@@ -83,22 +83,22 @@ impl RequireScopeLayer {
             .map(|scope| Scope::new(scope).expect("a scope token (RFC 6749 §3.3)"))
             .collect();
         assert!(!scopes.is_empty(), "at least one scope has to be required");
-        let list = scopes
+        let scope_list = scopes
             .iter()
             .map(Scope::as_str)
             .collect::<Vec<_>>()
             .join(" ");
         let value =
             |text: String| HeaderValue::try_from(text).expect("scope tokens are visible ASCII");
-        let missing = Answer::challenge(value(format!(
-            r#"Bearer realm="{DEFAULT_REALM}", scope="{list}""#
+        let missing_token = ResponseTemplate::challenge(value(format!(
+            r#"Bearer realm="{DEFAULT_REALM}", scope="{scope_list}""#
         )));
         let requirement = Requirement {
             scopes,
-            all,
-            list: list.into(),
-            missing,
-            lacking: Arc::default(),
+            require_all,
+            scope_list: scope_list.into(),
+            missing_token,
+            insufficient_scope: Arc::default(),
         };
         Self {
             requirement,
@@ -124,51 +124,58 @@ impl Requirement {
         let Some(context) = AuthContext::from_request(request) else {
             return Err(match request.extensions().get::<Anonymous>() {
                 Some(Anonymous(rejection)) => rejection.clone(),
-                None => {
-                    Rejection::new(RejectionKind::MissingToken, Arc::clone(&self.missing), grpc)
-                }
+                None => Rejection::new(
+                    RejectionKind::MissingToken,
+                    Arc::clone(&self.missing_token),
+                    grpc,
+                ),
             });
         };
-        let has = |scope: &Scope| context.has_scope(scope.as_str());
-        let enough = if self.all {
-            self.scopes.iter().all(has)
+        let is_granted = |scope: &Scope| context.has_scope(scope.as_str());
+        let is_sufficient = if self.require_all {
+            self.scopes.iter().all(is_granted)
         } else {
-            self.scopes.iter().any(has)
+            self.scopes.iter().any(is_granted)
         };
-        if enough {
+        if is_sufficient {
             return Ok(());
         }
-        let parameters = context.challenge();
-        parameters.lacking_scope.increment();
+        let params = context.challenge_params();
+        params.insufficient_scope.increment();
         Err(Rejection::new(
             RejectionKind::InsufficientScope,
-            self.lacking(parameters),
+            self.insufficient_scope_response(params),
             grpc,
         ))
     }
 
-    fn lacking(&self, parameters: &Arc<Parameters>) -> Arc<Answer> {
-        let made = || (Arc::clone(parameters), self.answer_to_lacking(parameters));
-        let (of, answer) = self.lacking.get_or_init(made);
-        if Arc::ptr_eq(of, parameters) {
-            Arc::clone(answer)
+    fn insufficient_scope_response(&self, params: &Arc<ChallengeParams>) -> Arc<ResponseTemplate> {
+        let build = || {
+            (
+                Arc::clone(params),
+                self.build_insufficient_scope_response(params),
+            )
+        };
+        let (owner, template) = self.insufficient_scope.get_or_init(build);
+        if Arc::ptr_eq(owner, params) {
+            Arc::clone(template)
         } else {
-            self.answer_to_lacking(parameters)
+            self.build_insufficient_scope_response(params)
         }
     }
 
-    fn answer_to_lacking(
+    fn build_insufficient_scope_response(
         &self,
-        Parameters {
+        ChallengeParams {
             realm, metadata, ..
-        }: &Parameters,
-    ) -> Arc<Answer> {
-        let list = &self.list;
+        }: &ChallengeParams,
+    ) -> Arc<ResponseTemplate> {
+        let scope_list = &self.scope_list;
         let challenge = HeaderValue::try_from(format!(
-            r#"Bearer realm={realm}, error="insufficient_scope", error_description="The access token lacks a required scope", scope="{list}"{metadata}"#
+            r#"Bearer realm={realm}, error="insufficient_scope", error_description="The access token lacks a required scope", scope="{scope_list}"{metadata}"#
         ));
         // Each part was found to be fit for a header before.
-        Answer::challenge(challenge.unwrap_or(HeaderValue::from_static(
+        ResponseTemplate::challenge(challenge.unwrap_or(HeaderValue::from_static(
             r#"Bearer error="insufficient_scope""#,
         )))
     }
@@ -213,7 +220,7 @@ where
                 future: self.inner.call(request),
             },
             Err(rejection) => State::Rejected {
-                response: Some(refuse(&self.on_rejection, rejection)),
+                response: Some(rejection_response(&self.on_rejection, rejection)),
             },
         };
         RequireScopeFuture { state }

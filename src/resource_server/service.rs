@@ -5,9 +5,11 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::authentication::{Anonymous, Decision, Waited, mark_sensitive, refuse};
+use super::authentication::{
+    Anonymous, Attempt, Authentication, mark_sensitive, rejection_response,
+};
 use super::challenge::is_grpc;
-use super::future::{Awaiting, ResponseFuture};
+use super::future::{PendingRequest, ResponseFuture};
 use super::{
     AuthContext, DefaultRejectionResponse, RejectionKind, RejectionResponse, ResourceServer,
     credentials,
@@ -56,36 +58,36 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         match self
             .server
-            .decide(request.headers(), request.uri(), Waited::default())
+            .authenticate(request.headers(), request.uri(), Attempt::default())
         {
-            Ok(Decision::Grant(context)) => {
-                self.server.0.counters.granted();
+            Ok(Authentication::Complete(context)) => {
+                self.server.0.metrics.record_granted();
                 mark_sensitive(&mut request);
                 // In place of whatever an outer layer left there, which is not ours to vouch for.
                 request.extensions_mut().insert(context);
                 ResponseFuture::calling(self.inner.call(request))
             }
-            Ok(Decision::Await(obstacle)) => {
+            Ok(Authentication::Pending(pending)) => {
                 // What the service that was polled ready holds, a permit say, is given back: a
                 // request that waits must not keep it from those that can be served.
                 let service = self.inner.clone();
                 self.inner = service.clone();
                 let (server, on_rejection) = (self.server.clone(), self.on_rejection.clone());
-                let has_awaited_keys = false;
-                let awaiting = Awaiting {
+                let awaited_keys = false;
+                let pending_request = PendingRequest {
                     request,
                     service,
                     server,
                     on_rejection,
-                    has_awaited_keys,
+                    awaited_keys,
                 };
-                ResponseFuture::awaiting(obstacle, awaiting)
+                ResponseFuture::pending(pending, pending_request)
             }
             Err(kind) => {
                 if kind == RejectionKind::MissingToken
                     && credentials::has_access_token(request.uri())
                 {
-                    self.server.warn_of_token_in_query();
+                    self.server.warn_token_in_query();
                 }
                 let rejection = self.server.reject(kind, is_grpc(&request));
                 if kind == RejectionKind::MissingToken && self.allow_anonymous {
@@ -94,7 +96,7 @@ where
                     request.extensions_mut().insert(Anonymous(rejection));
                     return ResponseFuture::calling(self.inner.call(request));
                 }
-                ResponseFuture::rejected(refuse(&self.on_rejection, rejection))
+                ResponseFuture::rejected(rejection_response(&self.on_rejection, rejection))
             }
         }
     }

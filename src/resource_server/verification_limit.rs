@@ -7,80 +7,80 @@ use std::task::{Context, Poll};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Requests that may wait for a turn. The others are turned away: what waits takes memory, and
+/// Requests that may wait for a permit. The others are turned away: what waits takes memory, and
 /// has been given up by its caller before it is served.
 const MAX_WAITING: usize = 1024;
 
 /// Who may verify a signature now.
 #[derive(Debug)]
-pub(super) struct Turns(Option<Limited>);
+pub(super) struct VerificationLimit(Option<Semaphores>);
 
 #[derive(Debug)]
-struct Limited {
+struct Semaphores {
     verifying: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
 }
 
 /// Leave to verify one signature, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn(
+pub(super) struct Permit(
     #[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>,
 );
 
 /// All others verify.
 #[derive(Debug)]
-pub(super) enum NoTurn {
+pub(super) enum Unavailable {
     /// Wait here.
-    Queue(Queue),
+    Wait(PermitFuture),
     /// Too many wait already.
-    Full,
+    Overloaded,
 }
 
-/// Ends with the turn, first come, first served.
-pub(super) struct Queue(Pin<Box<dyn Future<Output = Turn> + Send>>);
+/// Ends with the permit, first come, first served.
+pub(super) struct PermitFuture(Pin<Box<dyn Future<Output = Permit> + Send>>);
 
-impl Turns {
+impl VerificationLimit {
     pub(super) fn new(limit: Option<usize>) -> Self {
-        Self(limit.map(|limit| Limited {
+        Self(limit.map(|limit| Semaphores {
             verifying: Arc::new(Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS))),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
         }))
     }
 
-    pub(super) fn are_limited(&self) -> bool {
+    pub(super) fn is_enabled(&self) -> bool {
         self.0.is_some()
     }
 
-    pub(super) fn take(&self) -> Result<Turn, NoTurn> {
-        let Some(Limited { verifying, waiting }) = &self.0 else {
-            return Ok(Turn(None));
+    pub(super) fn try_acquire(&self) -> Result<Permit, Unavailable> {
+        let Some(Semaphores { verifying, waiting }) = &self.0 else {
+            return Ok(Permit(None));
         };
         if let Ok(permit) = Arc::clone(verifying).try_acquire_owned() {
-            return Ok(Turn(Some(permit)));
+            return Ok(Permit(Some(permit)));
         }
-        let Ok(place) = Arc::clone(waiting).try_acquire_owned() else {
-            return Err(NoTurn::Full);
+        let Ok(waiting_permit) = Arc::clone(waiting).try_acquire_owned() else {
+            return Err(Unavailable::Overloaded);
         };
-        let turn = Arc::clone(verifying).acquire_owned();
-        Err(NoTurn::Queue(Queue(Box::pin(async move {
+        let permit = Arc::clone(verifying).acquire_owned();
+        Err(Unavailable::Wait(PermitFuture(Box::pin(async move {
             // It is never closed.
-            let permit = turn.await.ok();
-            drop(place);
-            Turn(permit)
+            let permit = permit.await.ok();
+            drop(waiting_permit);
+            Permit(permit)
         }))))
     }
 }
 
-impl Future for Queue {
-    type Output = Turn;
+impl Future for PermitFuture {
+    type Output = Permit;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Turn> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
         self.0.as_mut().poll(cx)
     }
 }
 
-impl fmt::Debug for Queue {
+impl fmt::Debug for PermitFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue").finish_non_exhaustive()
+        f.debug_struct("PermitFuture").finish_non_exhaustive()
     }
 }

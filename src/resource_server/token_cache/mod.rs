@@ -4,7 +4,7 @@
 //! signature, which is too much for those that never come again. A token is found by its very
 //! bytes: the last of them are hashed with a random key, and the whole is compared, so no entry is
 //! ever returned for another token, whatever collides. Whether the verdict still holds is judged at
-//! each hit, by [`AuthContext::is_current`]; moka's own expiry would judge less, and read a clock
+//! each hit, by [`AuthContext::is_still_valid`]; moka's own expiry would judge less, and read a clock
 //! of its own.
 
 mod doorkeeper;
@@ -18,9 +18,9 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use zeroize::Zeroizing;
 
-use self::doorkeeper::SeenOnce;
-use self::key::{Token, Wanted};
-use self::thread_local::{AtHand, CacheId};
+use self::doorkeeper::Doorkeeper;
+use self::key::{TokenKey, TokenRef};
+use self::thread_local::{CacheId, Hit, Lookup};
 use super::AuthContext;
 use crate::clock::UnixTime;
 
@@ -46,20 +46,20 @@ impl Default for Limits {
     }
 }
 
-pub(super) struct VerdictCache(Option<Kept>);
+pub(super) struct TokenCache(Option<Inner>);
 
-struct Kept {
+struct Inner {
     id: CacheId,
-    tokens: Cache<Token, AuthContext, foldhash::fast::RandomState>,
+    tokens: Cache<TokenKey, AuthContext, foldhash::fast::RandomState>,
     hasher: foldhash::fast::RandomState,
-    seen_once: SeenOnce,
+    doorkeeper: Doorkeeper,
 }
 
-impl Kept {
+impl Inner {
     /// Eight characters are enough to find one of the few that are at hand; the whole is compared.
-    fn wanted<'t>(&self, token: &'t [u8]) -> thread_local::Wanted<'t> {
+    fn lookup<'t>(&self, token: &'t [u8]) -> Lookup<'t> {
         let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
-        thread_local::Wanted {
+        Lookup {
             cache: self.id,
             token,
             hash: self.hasher.hash_one(end),
@@ -69,100 +69,100 @@ impl Kept {
     /// Tells the shared cache that a token is in use. What had to make room all the same comes
     /// back.
     #[cold]
-    fn tell(&self, token: &[u8], context: &AuthContext) {
-        if self.tokens.get(&Wanted(token)).is_none() {
+    fn touch_shared(&self, token: &[u8], context: &AuthContext) {
+        if self.tokens.get(&TokenRef(token)).is_none() {
             self.tokens
-                .insert(Token(Zeroizing::new(token.into())), context.copied());
+                .insert(TokenKey(Zeroizing::new(token.into())), context.deep_clone());
         }
     }
 
     /// What the shared cache knows.
-    fn shared(&self, wanted: thread_local::Wanted<'_>, now: UnixTime) -> Option<AuthContext> {
-        let context = self.tokens.get(&Wanted(wanted.token))?;
-        thread_local::offer(wanted, &context, now);
+    fn get_shared(&self, lookup: Lookup<'_>, now: UnixTime) -> Option<AuthContext> {
+        let context = self.tokens.get(&TokenRef(lookup.token))?;
+        thread_local::admit(lookup, &context, now);
         Some(context)
     }
 }
 
-impl VerdictCache {
+impl TokenCache {
     /// Without entries or bytes nothing is kept.
     pub(super) fn new(Limits { entries, bytes }: Limits) -> Self {
         if entries == 0 || bytes == 0 {
             return Self(None);
         }
         // One bound for both: an entry never weighs less than its share of the bytes.
-        let share = u32::try_from(bytes / entries).unwrap_or(u32::MAX).max(1);
-        let capacity = bytes.min(entries.saturating_mul(share.into()));
-        let weigh = move |token: &Token, context: &AuthContext| {
+        let min_weight = u32::try_from(bytes / entries).unwrap_or(u32::MAX).max(1);
+        let capacity = bytes.min(entries.saturating_mul(min_weight.into()));
+        let weight = move |token: &TokenKey, context: &AuthContext| {
             let bytes = token.0.len() + context.claims_json().len() + OVERHEAD;
-            u32::try_from(bytes).unwrap_or(u32::MAX).max(share)
+            u32::try_from(bytes).unwrap_or(u32::MAX).max(min_weight)
         };
-        let cache = Cache::builder().max_capacity(capacity).weigher(weigh);
+        let cache = Cache::builder().max_capacity(capacity).weigher(weight);
         // The least recently used one goes. By how often they were used, the tokens of the last
         // hour would keep out those of the next; one that came once is kept out already.
         let cache = cache.eviction_policy(EvictionPolicy::lru());
         let tokens = cache.build_with_hasher(foldhash::fast::RandomState::default());
-        Self(Some(Kept {
+        Self(Some(Inner {
             id: CacheId::new(),
             tokens,
             hasher: foldhash::fast::RandomState::default(),
-            seen_once: SeenOnce::new(
+            doorkeeper: Doorkeeper::new(
                 entries.min(bytes.div_ceil(u64::try_from(OVERHEAD).unwrap_or(1))),
             ),
         }))
     }
 
     pub(super) fn get(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
-        let kept = self.0.as_ref()?;
-        let wanted = kept.wanted(token);
-        match thread_local::find(wanted, now) {
-            Some(AtHand {
+        let inner = self.0.as_ref()?;
+        let lookup = inner.lookup(token);
+        match thread_local::get(lookup, now) {
+            Some(Hit {
                 context,
-                is_due: false,
+                needs_report: false,
             }) => Some(context),
-            Some(AtHand {
+            Some(Hit {
                 context,
-                is_due: true,
+                needs_report: true,
             }) => {
-                kept.tell(token, &context);
+                inner.touch_shared(token, &context);
                 Some(context)
             }
-            None => kept.shared(wanted, now),
+            None => inner.get_shared(lookup, now),
         }
     }
 
-    /// Keeps a verdict, if the token was seen before, or `at_once`.
-    pub(super) fn offer(&self, token: &[u8], context: &AuthContext, at_once: bool) {
-        let Some(Kept {
-            tokens, seen_once, ..
+    /// Keeps a verdict, if the token was seen before, or `bypass_admission`.
+    pub(super) fn insert(&self, token: &[u8], context: &AuthContext, bypass_admission: bool) {
+        let Some(Inner {
+            tokens, doorkeeper, ..
         }) = &self.0
         else {
             return;
         };
-        if token.len() <= MAX_TOKEN && (at_once || seen_once.comes_again(token)) {
-            tokens.insert(Token(Zeroizing::new(token.into())), context.clone());
+        if token.len() <= MAX_TOKEN && (bypass_admission || doorkeeper.contains_or_insert(token)) {
+            tokens.insert(TokenKey(Zeroizing::new(token.into())), context.clone());
         }
     }
 
     pub(super) fn remove(&self, token: &[u8]) {
-        if let Some(kept) = &self.0 {
-            thread_local::forget(kept.wanted(token));
-            kept.tokens.invalidate(&Wanted(token));
+        if let Some(inner) = &self.0 {
+            thread_local::remove(inner.lookup(token));
+            inner.tokens.invalidate(&TokenRef(token));
         }
     }
 
     /// How many tokens are kept; exact once nothing is going on.
     pub(super) fn len(&self) -> u64 {
-        self.0.as_ref().map_or(0, |Kept { tokens, .. }| {
+        self.0.as_ref().map_or(0, |Inner { tokens, .. }| {
             tokens.run_pending_tasks();
             tokens.entry_count()
         })
     }
 }
 
-impl fmt::Debug for VerdictCache {
+impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerdictCache").finish_non_exhaustive()
+        f.debug_struct("TokenCache").finish_non_exhaustive()
     }
 }
 
@@ -171,19 +171,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_that_end_alike_collide_and_are_told_apart_all_the_same() {
+    fn tokens_with_the_same_end_share_a_hash_and_no_entry() {
         let end = "x".repeat(32);
         let (one, other) = (format!("a.b.{end}"), format!("c.d.{end}"));
         let hasher = foldhash::fast::RandomState::default();
         assert_eq!(
-            hasher.hash_one(Wanted(one.as_bytes())),
-            hasher.hash_one(Wanted(other.as_bytes()))
+            hasher.hash_one(TokenRef(one.as_bytes())),
+            hasher.hash_one(TokenRef(other.as_bytes()))
         );
-        let cache: Cache<Token, u8, _> = Cache::builder().build_with_hasher(hasher);
-        cache.insert(Token(Zeroizing::new(one.as_bytes().into())), 1);
-        assert_eq!(cache.get(&Wanted(one.as_bytes())), Some(1));
-        assert_eq!(cache.get(&Wanted(other.as_bytes())), None);
-        assert_eq!(cache.get(&Wanted(one.as_bytes().get(1..).unwrap())), None);
-        assert_eq!(cache.get(&Wanted(b"")), None);
+        let cache: Cache<TokenKey, u8, _> = Cache::builder().build_with_hasher(hasher);
+        cache.insert(TokenKey(Zeroizing::new(one.as_bytes().into())), 1);
+        assert_eq!(cache.get(&TokenRef(one.as_bytes())), Some(1));
+        assert_eq!(cache.get(&TokenRef(other.as_bytes())), None);
+        assert_eq!(cache.get(&TokenRef(one.as_bytes().get(1..).unwrap())), None);
+        assert_eq!(cache.get(&TokenRef(b"")), None);
     }
 }

@@ -7,9 +7,9 @@
 //! judged at each hit, like any other.
 //!
 //! What is met often is found out much as Misra and Gries count frequent items: a token earns
-//! credit when it comes, and others take it away that come and find no place. So those that come
+//! frequency when it comes, and others take it away that come and find no slot. So those that come
 //! often stay, whatever else comes; where there are many and all are alike, none is worth a copy;
-//! and one that comes no more loses its place, in time, to those that do.
+//! and one that comes no more loses its slot, in time, to those that do.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,13 +23,13 @@ use crate::resource_server::AuthContext;
 const SET_BITS: u32 = 5;
 
 /// Places in each set.
-const PLACES: usize = 4;
+const WAYS: usize = 4;
 
-/// A token with so much credit is worth a copy.
-const WORTH_A_COPY: u8 = 8;
+/// A token with so much frequency is worth a copy.
+const ADMIT_AT: u8 = 8;
 
-/// No token has more: one that comes no more should not keep its place for long.
-const MOST_CREDIT: u8 = 15;
+/// No token has more: one that comes no more should not keep its slot for long.
+const MAX_FREQUENCY: u8 = 15;
 
 /// Tells the caches of one process apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,122 +45,122 @@ impl CacheId {
 /// One line of the processor's cache: what a token that is not at hand costs.
 #[derive(Default)]
 #[repr(align(64))]
-struct Set([Place; PLACES]);
+struct Set([Slot; WAYS]);
 
 /// For one token.
 #[derive(Default)]
-struct Place {
+struct Slot {
     /// Tells tokens apart, nearly always.
     tag: u32,
-    credit: u8,
-    kept: Option<Box<Kept>>,
+    frequency: u8,
+    entry: Option<Box<Entry>>,
 }
 
-struct Kept {
+struct Entry {
     cache: CacheId,
     /// Wiped when it is dropped.
     token: Zeroizing<Box<[u8]>>,
     context: AuthContext,
     /// When the shared cache last heard that the token is in use.
-    told: UnixTime,
+    reported_at: UnixTime,
 }
 
-impl Kept {
+impl Entry {
     /// The end first: whoever does not know it learns nothing from how long the rest takes.
-    fn is(&self, wanted: Wanted<'_>) -> bool {
-        let ends_alike = self.token.last_chunk::<32>() == wanted.token.last_chunk();
-        ends_alike && self.cache == wanted.cache && **self.token == *wanted.token
+    fn matches(&self, lookup: Lookup<'_>) -> bool {
+        let same_end = self.token.last_chunk::<32>() == lookup.token.last_chunk();
+        same_end && self.cache == lookup.cache && **self.token == *lookup.token
     }
 }
 
-impl Place {
-    fn earn(&mut self) {
-        self.credit = (self.credit + 1).min(MOST_CREDIT);
+impl Slot {
+    fn touch(&mut self) {
+        self.frequency = (self.frequency + 1).min(MAX_FREQUENCY);
     }
 }
 
 thread_local! {
-    static AT_HAND: RefCell<Box<[Set]>> = RefCell::new((0..1 << SET_BITS).map(|_| Set::default()).collect());
+    static CACHE: RefCell<Box<[Set]>> = RefCell::new((0..1 << SET_BITS).map(|_| Set::default()).collect());
 }
 
 /// What a token is looked for by: the cache, its bytes, and a keyed hash of their end.
 #[derive(Clone, Copy)]
-pub(super) struct Wanted<'t> {
+pub(super) struct Lookup<'t> {
     pub(super) cache: CacheId,
     pub(super) token: &'t [u8],
     pub(super) hash: u64,
 }
 
-impl Wanted<'_> {
+impl Lookup<'_> {
     /// The set of the token, and the tag that it has there.
-    fn with_set<T>(self, look: impl FnOnce(&mut Set, u32) -> Option<T>) -> Option<T> {
+    fn with_set<T>(self, f: impl FnOnce(&mut Set, u32) -> Option<T>) -> Option<T> {
         let set = usize::try_from(self.hash >> (u64::BITS - SET_BITS)).ok()?;
         let tag = u32::try_from(self.hash & u64::from(u32::MAX)).ok()?;
         // A thread that ends has nothing at hand any more.
-        AT_HAND
-            .try_with(|sets| look(sets.try_borrow_mut().ok()?.get_mut(set)?, tag))
+        CACHE
+            .try_with(|sets| f(sets.try_borrow_mut().ok()?.get_mut(set)?, tag))
             .ok()
             .flatten()
     }
 }
 
 /// What a thread has at hand on a token.
-pub(super) struct AtHand {
+pub(super) struct Hit {
     pub(super) context: AuthContext,
     /// Whether it is time to tell the shared cache that the token is in use.
-    pub(super) is_due: bool,
+    pub(super) needs_report: bool,
 }
 
 /// The verdict on this very token. Once a second it is time to tell the shared cache.
-pub(super) fn find(wanted: Wanted<'_>, now: UnixTime) -> Option<AtHand> {
-    wanted.with_set(|Set(places), tag| {
-        let place = places.iter_mut().find(|place| place.tag == tag)?;
-        let kept = place.kept.as_mut().filter(|kept| kept.is(wanted))?;
-        let at_hand = AtHand {
-            context: kept.context.clone(),
-            is_due: kept.told != now,
+pub(super) fn get(lookup: Lookup<'_>, now: UnixTime) -> Option<Hit> {
+    lookup.with_set(|Set(slots), tag| {
+        let slot = slots.iter_mut().find(|slot| slot.tag == tag)?;
+        let entry = slot.entry.as_mut().filter(|entry| entry.matches(lookup))?;
+        let hit = Hit {
+            context: entry.context.clone(),
+            needs_report: entry.reported_at != now,
         };
-        kept.told = now;
-        place.earn();
-        Some(at_hand)
+        entry.reported_at = now;
+        slot.touch();
+        Some(hit)
     })
 }
 
 /// Takes what the shared cache knows to hand, if it is wanted often.
-pub(super) fn offer(wanted: Wanted<'_>, context: &AuthContext, now: UnixTime) {
-    wanted.with_set(|Set(places), tag| {
-        if let Some(own) = places.iter_mut().find(|place| place.tag == tag) {
-            own.earn();
-            if own.credit >= WORTH_A_COPY {
-                let Wanted { cache, token, .. } = wanted;
-                let (token, context) = (Zeroizing::new(token.into()), context.copied());
-                own.kept = Some(Box::new(Kept {
+pub(super) fn admit(lookup: Lookup<'_>, context: &AuthContext, now: UnixTime) {
+    lookup.with_set(|Set(slots), tag| {
+        if let Some(own) = slots.iter_mut().find(|slot| slot.tag == tag) {
+            own.touch();
+            if own.frequency >= ADMIT_AT {
+                let Lookup { cache, token, .. } = lookup;
+                let (token, context) = (Zeroizing::new(token.into()), context.deep_clone());
+                own.entry = Some(Box::new(Entry {
                     cache,
                     token,
                     context,
-                    told: now,
+                    reported_at: now,
                 }));
             }
-        } else if let Some(free) = places.iter_mut().find(|place| place.credit == 0) {
-            *free = Place {
+        } else if let Some(free) = slots.iter_mut().find(|slot| slot.frequency == 0) {
+            *free = Slot {
                 tag,
-                credit: 1,
-                kept: None,
+                frequency: 1,
+                entry: None,
             };
         } else {
             // From any of them. Were it the poorest, the others would never lose theirs; were it
             // all of them, five tokens in a set of four would leave none.
-            places.get_mut(fastrand::usize(..PLACES))?.credit -= 1;
+            slots.get_mut(fastrand::usize(..WAYS))?.frequency -= 1;
         }
         None::<()>
     });
 }
 
 /// Lets go of a token that is no longer good.
-pub(super) fn forget(wanted: Wanted<'_>) {
-    wanted.with_set(|Set(places), tag| {
-        let place = places.iter_mut().find(|place| place.tag == tag)?;
-        *place = Place::default();
+pub(super) fn remove(lookup: Lookup<'_>) {
+    lookup.with_set(|Set(slots), tag| {
+        let slot = slots.iter_mut().find(|slot| slot.tag == tag)?;
+        *slot = Slot::default();
         Some(())
     });
 }
