@@ -1,9 +1,11 @@
-//! How long to wait after a failure: exponential, with full jitter.
+//! Exponential backoff with full jitter.
 
 use std::time::Duration;
 
-/// Waits that double from `base` to `cap`, each drawn evenly from nothing to its bound, so
-/// that clients which failed together do not come back together.
+/// Backoff whose bound doubles from `base` to `cap`.
+///
+/// Each wait is uniformly distributed below its bound, so that clients that failed at the same
+/// time do not retry at the same time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backoff {
     pub(crate) base: Duration,
@@ -11,14 +13,15 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// The longest wait after `failures` failures in a row (one or more).
+    /// The upper bound of the wait after `failures` consecutive failures, at least one.
     pub(crate) fn bound(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(30);
         self.base.saturating_mul(1_u32 << doublings).min(self.cap)
     }
 
-    /// The wait after `failures` failures; `random` is drawn from 0.0 to 1.0. Never shorter than a
-    /// tenth of its bound, so that a run of low draws is no flood.
+    /// The wait after `failures` consecutive failures; `random` is uniform in 0.0 to 1.0.
+    ///
+    /// At least a tenth of the bound, so that a run of low random numbers causes no flood.
     pub(crate) fn wait(&self, failures: u32, random: f64) -> Duration {
         self.bound(failures).mul_f64(random.clamp(0.1, 1.0))
     }

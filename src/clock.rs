@@ -1,4 +1,4 @@
-//! Wall time, read in this one place.
+//! Wall-clock time. No other module reads it.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -21,31 +21,31 @@ impl UnixTime {
         self.0
     }
 
-    /// This time plus the whole seconds of `duration`; stops at the end of time.
+    /// This time plus the whole seconds of `duration`; saturates at the maximum.
     #[must_use]
     pub const fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration.as_secs()))
     }
 
-    /// This time minus the whole seconds of `duration`; stops at the epoch.
+    /// This time minus the whole seconds of `duration`; saturates at the epoch.
     #[must_use]
     pub const fn saturating_sub(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(duration.as_secs()))
     }
 
-    /// The time that has passed since `earlier`; zero if `earlier` is later.
+    /// The time elapsed since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// Tells the wall time.
+/// A source of wall-clock time.
 ///
-/// Expiry (`exp`, `nbf`) is judged by it. Timers do not use it: they run on
-/// [`tokio::time`], so that a wall clock that jumps disturbs no interval.
+/// It decides whether tokens have expired (`exp`, `nbf`). Timers use [`tokio::time`] instead, so
+/// that intervals are unaffected when the wall clock jumps.
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// The time now.
+    /// The current time.
     fn now(&self) -> UnixTime;
 }
 
@@ -55,31 +55,31 @@ pub trait Clock: Debug + Send + Sync + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    // The time of the last tick, a few milliseconds ago: whole seconds are all that tokens have,
-    // and it is read in a fraction of the time.
+    // The coarse clock is a few milliseconds late, which does not matter for whole seconds, and
+    // takes a fraction of the time to read.
     #[cfg(target_os = "linux")]
     fn now(&self) -> UnixTime {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        // A clock before 1970 is a broken clock: see below.
+        // A time before 1970 counts as zero: see below.
         UnixTime(u64::try_from(time.tv_sec).unwrap_or(0))
     }
 
     #[cfg(not(target_os = "linux"))]
     #[expect(
         clippy::disallowed_methods,
-        reason = "the one place that reads wall time"
+        reason = "the only code that reads wall-clock time"
     )]
     fn now(&self) -> UnixTime {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        // A clock before 1970 is a broken clock: at zero every token with `nbf` or `iat`
-        // is refused as not yet valid.
+        // A time before 1970 is a broken clock. At zero, every token with `nbf` or `iat` is
+        // rejected as not yet valid.
         UnixTime(since_epoch.map_or(0, |elapsed| elapsed.as_secs()))
     }
 }
 
-/// A clock that stands still until a test moves it.
+/// A clock that only moves when a test moves it.
 ///
-/// Clones share one time.
+/// Clones share their time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -96,23 +96,25 @@ pub struct ManualClock(std::sync::Arc<std::sync::atomic::AtomicU64>);
 
 #[cfg(any(test, feature = "test-util"))]
 impl ManualClock {
-    /// A clock that shows `now`.
+    /// Creates a clock with the time `now`.
     #[must_use]
     pub fn at(now: UnixTime) -> Self {
         Self(std::sync::Arc::new(now.as_secs().into()))
     }
 
-    /// Moves the clock forward by the whole seconds of `by`, and no timer: to those it is as if the
-    /// machine had slept.
+    /// Moves the clock forward by the whole seconds of `by`, but no timers.
+    ///
+    /// For timers this looks like a suspended machine.
     pub fn advance(&self, by: Duration) {
         self.0
             .fetch_add(by.as_secs(), std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// Lets time pass, for this clock and for timers: refreshes, renewals and retries that become
-    /// due on the way happen on the way. For tests whose tokio time is paused
-    /// (`#[tokio::test(start_paused = true)]`), where it takes as long as what is done on the way,
-    /// and some milliseconds for an hour; elsewhere it takes `by`, in whole seconds.
+    /// Moves this clock and timers forward together, second by second.
+    ///
+    /// Refreshes, renewals and retries that become due run meanwhile. Use it in tests with paused
+    /// tokio time (`#[tokio::test(start_paused = true)]`): there an hour takes some milliseconds,
+    /// plus the work that becomes due. Elsewhere it takes the whole seconds of `by`.
     pub async fn advance_with_timers(&self, by: Duration) {
         const SECOND: Duration = Duration::from_secs(1);
         for _ in 0..by.as_secs() {

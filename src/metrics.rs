@@ -1,12 +1,12 @@
-//! Counters and gauges through the `metrics` facade, or nothing without the feature of that name.
+//! Counters and gauges of the `metrics` facade; no-ops without the feature `metrics`.
 //!
-//! The names are stable; `guide/metrics.md` has them all. Labels come from fixed lists and from the
-//! settings, never from a request: nobody outside can make a series.
+//! The names are stable; `guide/metrics.md` lists them. Label values come from fixed lists and from
+//! settings, never from requests, so that callers cannot create time series.
 
 #[cfg(feature = "metrics")]
 use ::metrics::{Label, Level, Metadata};
 
-/// A counter that is looked up once and then only added to: for the path of a request.
+/// The handle of a registered counter, for use in requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Counter {
     #[cfg(feature = "metrics")]
@@ -14,20 +14,20 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
-    /// The counter of this name and label with the recorder that is installed now.
+    /// Registers a counter with the current recorder.
     pub(crate) fn new(name: &'static str, label: (&'static str, &str)) -> Self {
-        Self::with(name, &[label])
+        Self::with_labels(name, &[label])
     }
 
     pub(crate) fn without_label(name: &'static str) -> Self {
-        Self::with(name, &[])
+        Self::with_labels(name, &[])
     }
 
     #[cfg_attr(
         not(feature = "metrics"),
         expect(unused_variables, reason = "nothing is counted")
     )]
-    fn with(name: &'static str, labels: &[(&'static str, &str)]) -> Self {
+    fn with_labels(name: &'static str, labels: &[(&'static str, &str)]) -> Self {
         Self {
             #[cfg(feature = "metrics")]
             inner: ::metrics::with_recorder(|recorder| {
@@ -42,7 +42,7 @@ impl Counter {
     }
 }
 
-/// Adds one to a counter.
+/// Increments a counter.
 #[cfg_attr(
     not(feature = "metrics"),
     expect(unused_variables, reason = "nothing is counted")
@@ -69,7 +69,7 @@ pub(crate) fn gauge(name: &'static str, labels: &[(&'static str, &str)], value: 
         .set(value as f64);
 }
 
-/// Tells the recorder what the names mean.
+/// Registers the descriptions of all metrics with the current recorder.
 pub(crate) fn describe() {
     #[cfg(feature = "metrics")]
     ::metrics::with_recorder(|recorder| {
@@ -105,15 +105,15 @@ macro_rules! names {
 }
 
 names! { COUNTERS:
-    /// Requests by verdict: granted, or why not.
+    /// Requests by result: granted, or the reason for the rejection.
     REQUESTS = "tower_oauth_requests_total";
-    /// Requests whose token was verified before, and the verdict still held.
+    /// Requests whose token was in the token cache and still valid.
     TOKEN_CACHE_HITS = "tower_oauth_token_cache_hits_total";
-    /// RefreshCounts of a key set by cause, outcome and class of error.
+    /// Refreshes of a key set by cause, outcome and class of error.
     REFRESHES = "tower_oauth_key_set_refreshes_total";
     /// Requests that waited for a newer key set.
     JWKS_REFRESH_WAITS = "tower_oauth_jwks_refresh_waits_total";
-    /// Requests refused at once because their kid was looked for in vain before.
+    /// Requests rejected because their kid was in the negative cache.
     JWKS_NEGATIVE_CACHE_HITS = "tower_oauth_jwks_negative_cache_hits_total";
     /// Token requests by outcome and class of error.
     TOKEN_REQUESTS = "tower_oauth_token_requests_total";
@@ -122,15 +122,15 @@ names! { COUNTERS:
 names! { GAUGES:
     /// Unix time of the last successful refresh.
     LAST_REFRESH_SUCCESS = "tower_oauth_jwks_last_refresh_success_timestamp_seconds";
-    /// RefreshCounts that failed since the last good one.
+    /// Failed refreshes since the last successful one.
     CONSECUTIVE_FAILURES = "tower_oauth_key_set_consecutive_failures";
-    /// How many different sets there have been.
+    /// Number of different key sets so far.
     GENERATION = "tower_oauth_key_set_generation";
-    /// 1 if the metadata could not be read the last time, else 0.
+    /// 1 if the last discovery failed, else 0.
     DISCOVERY_FAILING = "tower_oauth_discovery_failing";
-    /// 1 if tokens can be judged, else 0.
+    /// 1 if usable keys are available, else 0.
     READY = "tower_oauth_key_set_ready";
-    /// Members of the set that cannot be used.
+    /// Unusable members of the key set.
     SKIPPED_KEYS = "tower_oauth_key_set_skipped_keys";
     /// Keys that can verify signatures.
     USABLE_KEYS = "tower_oauth_key_set_usable_keys";

@@ -1,13 +1,13 @@
-//! Moments on the monotonic clock, for the tasks in the background.
+//! Monotonic time for background tasks.
 
 use tokio::time::{Instant, sleep_until};
 
-/// This moment, as the pure schedules count it.
+/// The current tokio time as a `std` instant, the type that the schedules use.
 pub(crate) fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-/// Sleeps until `at`; for ever without one.
+/// Sleeps until `at`; never completes for `None`.
 pub(crate) async fn sleep_until_some(at: Option<std::time::Instant>) {
     match at {
         Some(at) => sleep_until(Instant::from_std(at)).await,

@@ -1,6 +1,6 @@
-//! Events and spans through `tracing`, or nothing without the feature of that name.
+//! Macros for events and spans of `tracing`; no-ops without the feature `tracing`.
 //!
-//! One target for each island; fields, not prose; never a token or a secret.
+//! Each module has one target. Events carry fields rather than prose, and no tokens or secrets.
 
 macro_rules! debug {
     ($($event:tt)*) => {{
@@ -16,7 +16,7 @@ macro_rules! warn_event {
     }};
 }
 
-/// A future that runs in a span.
+/// Runs a future in a span.
 macro_rules! instrument {
     ($future:expr, $($span:tt)*) => {{
         #[cfg(feature = "tracing")]

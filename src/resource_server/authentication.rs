@@ -1,4 +1,4 @@
-//! The path of a request: `authenticate` reads top to bottom.
+//! Authentication of a request, from its header fields to an [`AuthContext`] or a reason to reject.
 
 use http::{HeaderMap, Request, Response, Uri, header};
 
@@ -15,25 +15,25 @@ use crate::jwt::{
 use crate::key_set::{Demand, SelectError, Wait};
 use crate::oauth::Issuer;
 
-/// What is to be done with a request that is not refused.
+/// The outcome for a request that is not rejected.
 #[derive(Debug)]
 pub(super) enum Authentication {
-    /// Serve it.
+    /// The token is valid.
     Complete(AuthContext),
-    /// Wait for this, then decide again.
+    /// Await this, then authenticate again.
     Pending(Pending),
 }
 
-/// What a request that can be neither served nor refused yet has to wait for.
+/// What a request awaits before it is authenticated again.
 #[derive(Debug)]
 pub(super) enum Pending {
-    /// Its key may be newer than our set: a refresh. Nobody waits for that twice.
+    /// A refresh of the key set, whose result may have the key. A request awaits one at most.
     Keys(Wait),
-    /// Others verify their signatures: a permit.
+    /// A permit to verify the signature.
     Permit(PermitFuture),
 }
 
-/// What a request has waited for.
+/// What a request has awaited so far.
 #[derive(Debug, Default)]
 pub(super) struct Attempt {
     pub(super) awaited_keys: bool,
@@ -46,16 +46,18 @@ impl Authentication {
     }
 }
 
-/// A trusted issuer, by the name that a token has for it, and its place in the list.
+/// The trusted issuer of a token.
 #[derive(Clone, Copy)]
 struct MatchedIssuer<'s> {
+    /// Its index in the list of the resource server.
     index: usize,
+    /// Its name as the token spells it, which may be an alias.
     issuer: &'s Issuer,
     state: &'s IssuerState,
 }
 
 impl ResourceServer {
-    /// Judges a request without awaiting anything.
+    /// Authenticates a request without awaiting anything.
     pub(super) fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -73,7 +75,7 @@ impl ResourceServer {
         self.validate_token(token, now, attempt)
     }
 
-    /// The verdict of before on this very token, if it still holds.
+    /// Looks up the token in the cache, and removes it if it is no longer valid.
     fn cached(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
         let context = self.0.cache.get(token, now)?;
         let state = self.0.issuers.get(context.issuer_index())?;
@@ -85,7 +87,7 @@ impl ResourceServer {
         None
     }
 
-    /// Judges a token from its bytes: the cheap questions first, and the signature last but one.
+    /// Validates a token: cheap checks first, then the signature, then the claims.
     fn validate_token(
         &self,
         token: &[u8],
@@ -114,7 +116,8 @@ impl ResourceServer {
             self.find_issuer(glance, now)?;
         }
         let payload = std::str::from_utf8(payload).map_err(|_| RejectionKind::Malformed)?;
-        let unverified = UnverifiedToken::parse(&segments, header, payload, self.0.size_limits)?; // RFC 7519 §7.2
+        // RFC 7519 §7.2
+        let unverified = UnverifiedToken::parse(&segments, header, payload, self.0.size_limits)?;
         let MatchedIssuer {
             index,
             issuer,
@@ -141,7 +144,7 @@ impl ResourceServer {
                     .key_id
                     .as_ref()
                     .map_or("", |kid| kid.as_str());
-                // Only a token that would pass but for its key may cause a fetch.
+                // Only a token that would pass with a newer key may cause a fetch.
                 let is_new = may_wait && !state.keys.is_known_miss(kid, &snapshot, now);
                 let would_pass = is_new && unverified.would_pass_claims(policy, now).is_ok();
                 let wait = would_pass
@@ -197,22 +200,22 @@ impl ResourceServer {
             verified_by,
             challenge_params,
         );
-        // Where turns are rare, a token should need one only.
+        // Under a verification limit, a token should need only one permit.
         self.0
             .cache
             .insert(token, &context, self.0.verification_limit.is_enabled());
         Ok(Authentication::Complete(context))
     }
 
-    /// The issuer that a token says it has, if it is trusted and the token not expired: a token
-    /// only ever meets the keys of its own issuer.
+    /// Finds the trusted issuer that the token claims, and checks `exp`. A token is only ever
+    /// verified with the keys of this issuer.
     fn find_issuer(
         &self,
         glance: Glance<'_>,
         now: UnixTime,
     ) -> Result<MatchedIssuer<'_>, RejectionKind> {
         let claimed = glance.issuer.ok_or(RejectionKind::InvalidClaims)?;
-        let trusted = self
+        let matched = self
             .0
             .issuers
             .iter()
@@ -225,30 +228,31 @@ impl ResourceServer {
                 } = &state.policy;
                 let issuer = std::iter::once(issuer)
                     .chain(issuer_aliases)
-                    .find(|known| known.as_str().as_bytes() == claimed)?;
+                    .find(|name| name.as_str().as_bytes() == claimed)?;
                 Some(MatchedIssuer {
                     index,
                     issuer,
                     state,
                 })
             });
-        let trusted = trusted.ok_or(RejectionKind::UntrustedIssuer)?;
+        let matched = matched.ok_or(RejectionKind::UntrustedIssuer)?;
         let expired = glance
             .expires_at
-            .is_some_and(|date| trusted.state.policy.is_expired(date, now));
+            .is_some_and(|expires_at| matched.state.policy.is_expired(expires_at, now));
         if expired {
             Err(RejectionKind::Expired)
         } else {
-            Ok(trusted)
+            Ok(matched)
         }
     }
 
-    /// RFC 9700 §4.3.2: such a token is in the logs of everything on the way.
+    /// Such a token ends up in the logs of every server on the way (RFC 9700 §4.3.2).
     pub(super) fn warn_token_in_query(&self) {
         if self.0.token_in_query.allows(self.0.clock.now()) {
             crate::trace::warn!(
                 target: "tower_oauth::resource_server",
-                "a request has its access token in the query, where it is ignored (logged once a minute)"
+                "a request has its access token in the query, where it is ignored \
+                 (logged once a minute)"
             );
         } else {
             crate::trace::debug!(
@@ -260,25 +264,31 @@ impl ResourceServer {
 
     pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {
         self.0.metrics.record_rejection(kind);
-        crate::trace::debug!(target: "tower_oauth::resource_server", reason = kind.as_str(), "request refused");
+        crate::trace::debug!(
+            target: "tower_oauth::resource_server",
+            reason = kind.as_str(),
+            "request rejected"
+        );
         self.0.responses.reject(kind, grpc)
     }
 }
 
-/// Put into the extensions of a request that may be served without a token, with the answer
-/// for a route that needs one after all.
+/// Request extension that marks an anonymous request.
+///
+/// Holds the rejection for a route that requires a token.
 #[derive(Clone, Debug)]
 pub(super) struct Anonymous(pub(super) Rejection);
 
-/// Keeps the credentials out of the `Debug` output of the request. It has one field at most: with
-/// several it is refused.
+/// Keeps the credentials out of the `Debug` output of the request.
+///
+/// One field is enough: a request with several is rejected before.
 pub(super) fn mark_sensitive<B>(request: &mut Request<B>) {
     if let Some(credentials) = request.headers_mut().get_mut(header::AUTHORIZATION) {
         credentials.set_sensitive(true);
     }
 }
 
-/// Makes the answer to a refused request.
+/// Builds the response to a rejected request, with the rejection as an extension.
 pub(super) fn rejection_response<B, R: RejectionResponse<B>>(
     on_rejection: &R,
     rejection: Rejection,

@@ -1,4 +1,4 @@
-//! From settings to a resource server and the tasks behind it.
+//! The builder of a resource server, and the future that refreshes its keys.
 
 use std::fmt;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ use crate::oauth::Endpoint;
 use crate::transport::{Transport, default_transport};
 use crate::{metadata, metrics};
 
-/// Settings of a [`ResourceServer`]; every default is right for production.
+/// Builds a [`ResourceServer`]. All defaults suit production.
 #[derive(Debug)]
 #[must_use]
 pub struct ResourceServerBuilder {
@@ -39,15 +39,15 @@ pub struct ResourceServerBuilder {
     max_verifications: Option<usize>,
 }
 
-/// What [`start`](ResourceServerBuilder::start) does about the first keys.
+/// How [`start`](ResourceServerBuilder::start) waits for the first keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Startup {
-    /// Returns at once. Until the keys are there, requests are answered 503.
+    /// Returns immediately. Until keys are available, requests get a 503.
     Background,
-    /// Waits for every issuer's keys, fails if they do not come in time.
+    /// Waits for the keys of every issuer, and fails if they are not available in time.
     Require(Duration),
-    /// Waits for every issuer's keys up to this long, then starts without.
+    /// Waits for the keys of every issuer up to this long, then starts without.
     Wait(Duration),
 }
 
@@ -75,23 +75,23 @@ impl ResourceServerBuilder {
         self
     }
 
-    /// Fetches the keys of the issuer that was added last from here, instead of asking its
-    /// metadata.
+    /// Fetches the keys of the most recently added issuer from `jwks_uri`, without discovery.
     pub fn jwks_uri(self, jwks_uri: Endpoint) -> Self {
         self.issuer(|issuer| issuer.jwks_uri(jwks_uri))
     }
 
-    /// Uses these keys of the issuer that was added last, and fetches none.
+    /// Uses these keys for the most recently added issuer, and fetches none.
     pub fn keys(self, keys: KeySet) -> Self {
         self.issuer(|issuer| issuer.keys(keys))
     }
 
-    /// Adjusts what was set for the issuer that was added last: audiences, algorithms, profile.
+    /// Changes settings of the most recently added issuer: audiences, algorithms, profile.
     ///
     /// ```
     /// use tower_oauth::{Audience, Issuer, ResourceServer, TokenProfile};
     ///
-    /// let builder = ResourceServer::builder(Issuer::new("https://as.example")?, Audience::new("orders")?)
+    /// let (issuer, audience) = (Issuer::new("https://as.example")?, Audience::new("orders")?);
+    /// let builder = ResourceServer::builder(issuer, audience)
     ///     .issuer(|issuer| issuer.profile(TokenProfile::Rfc9068));
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
@@ -101,118 +101,123 @@ impl ResourceServerBuilder {
         self
     }
 
-    /// How metadata and keys are fetched. Default: `ReqwestTransport` (feature `reqwest`).
+    /// Sets the transport for metadata and keys. Default: `ReqwestTransport` (feature `reqwest`).
     pub fn transport(mut self, transport: impl Transport) -> Self {
         self.transport = Some(Arc::new(transport));
         self
     }
 
-    /// The clock by which tokens expire. Default: [`SystemClock`].
+    /// Sets the clock for `exp`, `nbf` and `iat`. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// How key sets are refreshed and how long they are trusted.
+    /// Sets how key sets are refreshed, and how long they are used.
     pub fn refresh(mut self, policy: RefreshPolicy) -> Self {
         self.refresh = policy;
         self
     }
 
-    /// How far clocks may differ when `exp`, `nbf` and `iat` are checked. Default: 60 seconds.
+    /// Sets the leeway for clock differences in `exp`, `nbf` and `iat`. Default: 60 seconds.
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway;
         self
     }
 
-    /// The longest token that is looked at, in bytes. Default: 16 KiB.
+    /// Sets the maximum length of a token in bytes. Default: 16 KiB.
     ///
-    /// What a token's claims may hold grows with it, from 16 KiB on: 256 members of an object,
-    /// those so far of the objects around it included; 1,024 strings in one of `aud`, `scope`,
-    /// `scp` and `amr`; and 2,048 members and elements within the claims, in all objects and
-    /// arrays together. With 64 KiB it is four times as many each. A token with more is refused
-    /// as [`RejectionKind::TooManyMembers`](crate::RejectionKind::TooManyMembers). However long
-    /// tokens may be, their header may have 8 KiB and 256 members, and 32 levels of nesting are
-    /// the limit.
+    /// From 16 KiB on, it scales the limits on the content of a token. At 16 KiB they are:
+    ///
+    /// - 256 members in an object, including the members read so far of the objects around it;
+    /// - 1,024 strings in each of `aud`, `scope`, `scp` and `amr`;
+    /// - 2,048 members and elements in the claims, over all objects and arrays.
+    ///
+    /// With 64 KiB each limit is four times as high. A token beyond them is rejected with
+    /// [`RejectionKind::TooManyMembers`](crate::RejectionKind::TooManyMembers). Independent of the
+    /// length, a token header has at most 8 KiB and 256 members, and nesting is limited to 32
+    /// levels.
     pub fn max_token_len(mut self, bytes: usize) -> Self {
         self.max_token_len = bytes;
         self
     }
 
-    /// How many verified tokens are remembered, from their second request on; 0 switches it off.
-    /// Default: 10,000.
+    /// Sets the maximum number of tokens in the token cache. Default: 10,000; 0 disables the cache.
     ///
-    /// A verdict is found by the whole token, and holds only while the token has not expired and
-    /// the key that verified it is still the issuer's: a withdrawn, revoked or replaced key,
-    /// and a set past `max_stale`, end it at once. Scopes are checked on each request all the
-    /// same. More in [`guide::performance`](mod@crate::guide::performance).
+    /// A valid token is cached from its second request on. The whole token is compared. An entry is
+    /// used only while the token has not expired and its key is still published: withdrawing,
+    /// revoking or replacing the key invalidates it immediately, and so does a key set older than
+    /// `max_stale`. Scopes are checked for each request. See
+    /// [`guide::performance`](mod@crate::guide::performance).
     pub fn max_cached_tokens(mut self, limit: u64) -> Self {
         self.cache.entries = limit;
         self
     }
 
-    /// How much memory the remembered tokens may take, in bytes, by estimate. Default: 32 MiB.
-    /// Tokens of more than 8 KiB are never kept.
+    /// Sets the maximum memory of the token cache, an estimate in bytes. Default: 32 MiB.
     ///
-    /// Besides, each thread has copies of up to 128 tokens at hand that it uses again and again, of
-    /// all resource servers together: some 250 KB with tokens of 900 bytes, 2 MB with the
-    /// longest that are kept. They are judged like any other, and stay until others take their
-    /// places, or the thread ends.
+    /// Tokens of more than 8 KiB are never cached.
+    ///
+    /// In addition, each thread has a cache with copies of up to 128 frequent tokens, over all
+    /// resource servers: some 250 KB with tokens of 900 bytes, 2 MB with tokens of 8 KiB. Its
+    /// entries are checked for validity as any other. They stay until they are evicted or the
+    /// thread ends.
     pub fn max_cache_size(mut self, bytes: u64) -> Self {
         self.cache.bytes = bytes;
         self
     }
 
-    /// How many signatures are verified at the same time. Default: no limit but the number of
-    /// threads that serve requests.
+    /// Limits concurrent signature verifications; at least 1. Default: no limit.
     ///
-    /// Each token that names a key of its issuer costs a verification, whoever made it: about 20
+    /// Each token that names a key of its issuer costs a verification, forged or not: about 20
     /// microseconds with RSA-2048, several times that with RSA-4096, ten times with P-384. With a
-    /// limit below the number of worker threads, a flood of forgeries keeps no more than so
-    /// many threads busy, and the others go on serving tokens that are remembered. What it
-    /// costs: a request that finds the limit reached waits for its turn behind the forgeries;
-    /// if 1,024 wait already it is answered
-    /// 503 ([`RejectionKind::Overloaded`](crate::RejectionKind::Overloaded)). So that it needs no second turn,
-    /// a token is remembered from its first request on. At least 1.
+    /// limit below the number of worker threads, a flood of forged tokens occupies no more threads
+    /// than the limit, and the others continue to serve cached tokens.
+    ///
+    /// At the limit, further requests queue behind the forged ones. If 1,024 wait already, a
+    /// request gets a 503 ([`RejectionKind::Overloaded`](crate::RejectionKind::Overloaded)). With a limit,
+    /// tokens are cached from their first request on, so that each needs one verification only.
     pub fn max_concurrent_verifications(mut self, limit: usize) -> Self {
         self.max_verifications = Some(limit);
         self
     }
 
-    /// The `realm` of challenges. Default: `resource`.
+    /// Sets the `realm` of challenges. Default: `resource`.
     pub fn realm(mut self, realm: impl Into<String>) -> Self {
         self.realm = realm.into();
         self
     }
 
-    /// Names the protected resource metadata in challenges
+    /// Sets the `resource_metadata` parameter of challenges
     /// ([RFC 9728 §5.1](https://www.rfc-editor.org/rfc/rfc9728#section-5.1)). Default: none.
     pub fn resource_metadata(mut self, url: Endpoint) -> Self {
         self.resource_metadata = Some(url);
         self
     }
 
-    /// Permits plain `http` for issuers on this machine: development and tests.
+    /// Permits plain `http` for issuers on a loopback address, for development and tests.
     pub fn allow_loopback_http(mut self) -> Self {
         self.allow_loopback_http = true;
         self
     }
 
-    /// What [`start`](Self::start) does about the first keys. Default: waits up to 10 seconds,
-    /// then starts without.
+    /// Sets how [`start`](Self::start) waits for the first keys.
+    ///
+    /// Default: up to 10 seconds, then it starts without.
     pub fn startup(mut self, startup: Startup) -> Self {
         self.startup = startup;
         self
     }
 
-    /// Makes the resource server, and the future that keeps its keys fresh. Does no I/O and
-    /// spawns nothing: the caller runs the [`Refresher`].
+    /// Builds the resource server and the future that refreshes its keys.
+    ///
+    /// Performs no I/O and spawns no task: the caller runs the [`Refresher`].
     ///
     /// # Errors
     ///
-    /// If settings contradict each other or cannot be used: no transport, an empty list of
-    /// algorithms, an issuer named twice, an issuer for discovery that is no URL, plain
-    /// `http` without [`allow_loopback_http`](Self::allow_loopback_http).
+    /// If a setting is invalid: no transport, an empty list of algorithms, a duplicate issuer, an
+    /// issuer for discovery that is not a URL, or plain `http` without
+    /// [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(ResourceServer, Refresher), ConfigError> {
         let Self {
             issuers,
@@ -238,7 +243,7 @@ impl ResourceServerBuilder {
             return Err(ConfigError::new(
                 "issuer",
                 duplicate.as_str(),
-                "is named twice",
+                "must not be added twice",
             ));
         }
         let needs_transport = issuers
@@ -315,22 +320,22 @@ impl ResourceServerBuilder {
         Ok((server, Refresher(tasks)))
     }
 
-    /// Makes the resource server, spawns a task for each issuer's keys on the current tokio
-    /// runtime, and waits for the first keys as [`startup`](Self::startup) says.
+    /// Builds the resource server, and spawns a refresh task for each issuer.
     ///
-    /// The tasks end when the last clone of the resource server is dropped.
+    /// The tasks run on the current tokio runtime and end when the last clone of the resource
+    /// server is dropped. Waits for the first keys according to [`startup`](Self::startup).
     ///
     /// # Errors
     ///
-    /// As [`build`](Self::build), and with [`Startup::Require`] if the keys did not come in time:
-    /// then the error is that of the last attempt.
+    /// As [`build`](Self::build); with [`Startup::Require`] also if the keys are not available in
+    /// time, with the error of the last fetch.
     pub async fn start(self) -> Result<ResourceServer, Error> {
         let startup = self.startup;
         let (server, refresher) = self.build()?;
         for task in refresher.0 {
             #[expect(
                 clippy::disallowed_methods,
-                reason = "`start` is what spawns; `build` does not"
+                reason = "`start` is documented to spawn; `build` does not spawn"
             )]
             tokio::spawn(task);
         }
@@ -359,9 +364,9 @@ impl ResourceServerBuilder {
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Keeps the keys of a [`ResourceServer`] fresh while it is polled.
+/// Refreshes the keys of a [`ResourceServer`] while it is polled.
 ///
-/// It ends when the last clone of the resource server is dropped.
+/// Completes when the last clone of the resource server is dropped.
 #[must_use = "the keys are fetched only while this is polled"]
 pub struct Refresher(Vec<Task>);
 

@@ -1,4 +1,4 @@
-//! From a rejection to the answer (RFC 6750 §3; gRPC's status codes).
+//! Responses to rejected requests (RFC 6750 §3; gRPC status codes).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::{Rejection, RejectionKind};
 use crate::error::ConfigError;
 use crate::metrics::{Counter, REQUESTS};
 
-/// The realm that is named unless another is configured.
+/// The realm of challenges unless another is configured.
 pub(super) const DEFAULT_REALM: &str = "resource";
 
 /// `Retry-After` while an issuer has no usable keys.
@@ -19,13 +19,13 @@ const NO_KEYS_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// `Retry-After` while too many signatures wait to be verified.
 const OVERLOADED_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Makes the answer to a refused request.
+/// Builds the response to a rejected request.
 ///
-/// Implemented by closures `Fn(&Rejection) -> Response<B>` and by [`DefaultRejectionResponse`], the default.
-/// The inner service is not called either way, and the [`Rejection`] is put into the
-/// extensions of whatever is returned.
+/// Implemented by closures `Fn(&Rejection) -> Response<B>` and by [`DefaultRejectionResponse`], the
+/// default. The inner service is not called, and the [`Rejection`] is added to the extensions of
+/// the response.
 pub trait RejectionResponse<B> {
-    /// The answer to a request that was refused.
+    /// Builds the response.
     fn response(&self, rejection: &Rejection) -> Response<B>;
 }
 
@@ -38,11 +38,13 @@ where
     }
 }
 
-/// The default answer: status, `WWW-Authenticate` and `Retry-After` as RFC 6750 §3 and
-/// RFC 9110 §10.2.3 have them, `Cache-Control: no-store`, and an empty body.
+/// The default response to a rejected request.
 ///
-/// A gRPC call is answered in gRPC's terms, with the status in the headers: 16
-/// (unauthenticated), 7 (permission denied) or 14 (unavailable).
+/// It has a status, `WWW-Authenticate` (RFC 6750 §3) or `Retry-After` (RFC 9110 §10.2.3),
+/// `Cache-Control: no-store`, and an empty body.
+///
+/// The response to a gRPC call has the gRPC status in its headers: 16 (unauthenticated), 7
+/// (permission denied) or 14 (unavailable).
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct DefaultRejectionResponse;
@@ -55,7 +57,9 @@ impl<B: Default> RejectionResponse<B> for DefaultRejectionResponse {
         if rejection.is_grpc() {
             let (code, message) = match rejection.status() {
                 StatusCode::FORBIDDEN => ("7", "insufficient scope"),
-                StatusCode::SERVICE_UNAVAILABLE => ("14", "the access token cannot be judged now"),
+                StatusCode::SERVICE_UNAVAILABLE => {
+                    ("14", "token validation is temporarily unavailable")
+                }
                 _ => ("16", "a valid access token is required"),
             };
             headers.insert(
@@ -71,7 +75,7 @@ impl<B: Default> RejectionResponse<B> for DefaultRejectionResponse {
     }
 }
 
-/// What is answered, made once.
+/// The response templates of a resource server, built once.
 #[derive(Clone, Debug)]
 pub(super) struct Responses {
     missing_token: Arc<ResponseTemplate>,
@@ -82,18 +86,18 @@ pub(super) struct Responses {
     challenge_params: Arc<ChallengeParams>,
 }
 
-/// What stands in every challenge of a resource server, for those that are made later.
+/// The parameters of every challenge of a resource server, for challenges that are built later.
 #[derive(Debug)]
 pub(super) struct ChallengeParams {
     pub(super) realm: String,
-    /// Empty, or with a comma in front.
+    /// The `resource_metadata` parameter with a leading comma, or empty.
     pub(super) metadata: String,
-    /// Counts the tokens that were good, but not for the route.
+    /// Counts valid tokens that lack a scope.
     pub(super) insufficient_scope: Counter,
 }
 
 impl Responses {
-    /// `resource_metadata` is the address of RFC 9728 §5.1.
+    /// `resource_metadata` is the URL of RFC 9728 §5.1.
     pub(super) fn new(realm: &str, resource_metadata: Option<&str>) -> Result<Self, ConfigError> {
         let realm = quoted("realm", realm)?;
         let metadata = match resource_metadata {
@@ -103,7 +107,7 @@ impl Responses {
         let value = |error: &str| {
             HeaderValue::try_from(format!("Bearer realm={realm}{error}{metadata}"))
                 .map(ResponseTemplate::challenge)
-                .map_err(|_| ConfigError::without_value("realm", "cannot stand in a header"))
+                .map_err(|_| ConfigError::without_value("realm", "must be valid in a header"))
         };
         let with_error = |code: &str, description: &str| {
             value(&format!(
@@ -116,8 +120,8 @@ impl Responses {
                 "invalid_request",
                 "The Authorization field is malformed or repeated",
             )?,
-            // One text for all: what was found out before the signature was known to be good is
-            // nobody's business but the operator's.
+            // One text for all reasons: details found before the signature is verified are for the
+            // operator only.
             invalid_token: with_error("invalid_token", "The access token is invalid")?,
             overloaded: ResponseTemplate::retry_after(OVERLOADED_RETRY_AFTER),
             keys_unavailable: ResponseTemplate::retry_after(NO_KEYS_RETRY_AFTER),
@@ -136,7 +140,7 @@ impl Responses {
         &self.challenge_params
     }
 
-    /// The rejection of one request.
+    /// Builds the rejection of a request.
     pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {
         let template = match kind {
             RejectionKind::Overloaded => &self.overloaded,
@@ -163,7 +167,7 @@ impl Responses {
     }
 }
 
-/// A quoted-string whose content needs no escape.
+/// Formats a quoted-string; fails if the content needs escapes.
 fn quoted(setting: &str, content: &str) -> Result<String, ConfigError> {
     // RFC 6750 §3: %x20-21 / %x23-5B / %x5D-7E.
     if content.is_empty()
@@ -180,8 +184,9 @@ fn quoted(setting: &str, content: &str) -> Result<String, ConfigError> {
     Ok(format!("\"{content}\""))
 }
 
-/// Whether a request is a gRPC call: `POST` over HTTP/2 with a content type of gRPC's own.
-/// gRPC-Web is not meant: its browsers want an HTTP status.
+/// Whether a request is a gRPC call: `POST` over HTTP/2 with the content type of gRPC.
+///
+/// gRPC-Web is excluded, because its clients in browsers need an HTTP status.
 pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let is_grpc = |value: &[u8]| {
@@ -203,6 +208,11 @@ pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const INVALID_REQUEST: &str = ", error=\"invalid_request\", \
+        error_description=\"The Authorization field is malformed or repeated\"";
+    const INVALID_TOKEN: &str = ", error=\"invalid_token\", \
+        error_description=\"The access token is invalid\"";
 
     fn response(kind: RejectionKind, grpc: bool) -> Response<()> {
         let responses =
@@ -226,23 +236,12 @@ mod tests {
                     RejectionKind::Overloaded => (None, Some("1")),
                     RejectionKind::KeysUnavailable => (None, Some("5")),
                     RejectionKind::MissingToken => (Some(""), None),
-                    RejectionKind::InvalidRequest => (
-                        Some(
-                            r#", error="invalid_request", error_description="The Authorization field is malformed or repeated""#,
-                        ),
-                        None,
-                    ),
-                    _ => (
-                        Some(
-                            r#", error="invalid_token", error_description="The access token is invalid""#,
-                        ),
-                        None,
-                    ),
+                    RejectionKind::InvalidRequest => (Some(INVALID_REQUEST), None),
+                    _ => (Some(INVALID_TOKEN), None),
                 };
                 let challenge = error.map(|error| {
-                    format!(
-                        r#"Bearer realm="resource"{error}, resource_metadata="https://api.example/metadata""#
-                    )
+                    let metadata = r#"resource_metadata="https://api.example/metadata""#;
+                    format!(r#"Bearer realm="resource"{error}, {metadata}"#)
                 });
                 assert_eq!(field("www-authenticate"), challenge.as_deref(), "{kind}");
                 assert_eq!(field("retry-after"), wait, "{kind}");

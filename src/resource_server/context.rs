@@ -1,4 +1,4 @@
-//! What handlers see of a verified token.
+//! The validated token, as handlers see it.
 
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
@@ -18,19 +18,18 @@ use crate::jwt::{Fingerprint, Summary, Text};
 use crate::key_set::{KeySetHandle, Snapshot};
 use crate::oauth::Issuer;
 
-/// Who calls, as the verified access token says. Found in the request's extensions.
+/// The validated access token of a request, an extension of that request.
 ///
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct AuthContext(Arc<Inner>);
 
-// In this order: what each hit of the verdict cache looks at stands beside the reference count that
-// it touches anyway, in one line of the processor's cache. With many tokens that is what a hit
-// costs.
+// The field order is deliberate: a cache hit reads the first field, which shares a CPU cache line
+// with the reference count. With many tokens, that one line is the cost of a hit.
 #[repr(C)]
 struct Inner {
     validity: Validity,
-    /// For a route that wants more than this token gives.
+    /// For the `insufficient_scope` challenge of a route.
     challenge_params: Arc<ChallengeParams>,
     issuer: Issuer,
     payload: Box<str>,
@@ -38,28 +37,28 @@ struct Inner {
     key: Option<Fingerprint>,
 }
 
-/// What has to be looked at whenever the verdict is used again.
+/// What a cache hit checks.
 struct Validity {
-    /// The state of the key set for which the verdict is known to hold.
+    /// The latest version of the key set with which the token is known to be valid.
     key_set_version: AtomicU64,
-    /// The place of the issuer in the resource server's list.
+    /// The index of the issuer in the list of the resource server.
     issuer: usize,
-    /// By `nbf` and `iat`, less the leeway.
+    /// The later of `nbf` and `iat`, minus the leeway.
     not_before: UnixTime,
-    /// By `exp`, with the leeway.
+    /// `exp` plus the leeway.
     expires: UnixTime,
 }
 
-/// What the verdict rests on, beside the claims.
+/// Issuer, key and key set version that verified the token.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct VerifiedBy {
-    /// The issuer's place in the resource server's list.
+    /// The index of the issuer in the list of the resource server.
     pub(super) issuer: usize,
-    /// The key that verified it, unless the token named none: then it depends on the whole set.
+    /// The key; `None` for a token without `kid`, whose validity depends on the whole set.
     pub(super) key: Option<Fingerprint>,
-    /// The state of the key set that the verdict was found with.
+    /// The version of the key set.
     pub(super) key_set_version: u64,
-    /// What the issuer's clock may differ by.
+    /// The clock leeway of the issuer's policy.
     pub(super) leeway: Duration,
 }
 
@@ -94,7 +93,7 @@ impl AuthContext {
         }))
     }
 
-    /// The same in memory of its own, with a reference count that nobody else touches.
+    /// Copies the context into a new allocation, so that its reference count is not shared.
     pub(super) fn deep_clone(&self) -> Self {
         let Inner {
             validity,
@@ -131,12 +130,12 @@ impl AuthContext {
         }))
     }
 
-    /// The place of its issuer in the list of the resource server that made it.
+    /// The index of the issuer in the list of the resource server.
     pub(super) fn issuer_index(&self) -> usize {
         self.0.validity.issuer
     }
 
-    /// Whether a verdict of before holds now: the token would be accepted again, as the same.
+    /// Whether the cached token is valid now: validating it again would give the same context.
     pub(super) fn is_still_valid(&self, keys: &KeySetHandle, now: UnixTime) -> bool {
         let validity = &self.0.validity;
         validity.not_before <= now
@@ -145,7 +144,8 @@ impl AuthContext {
                 || self.key_is_still_published(&keys.load(), now))
     }
 
-    /// Whether the key that verified the token is still the one for it, whatever else has changed.
+    /// Whether the key that verified the token is still published and not revoked. If so, stores
+    /// the new version of the key set, which makes later checks cheap.
     fn key_is_still_published(&self, snapshot: &Snapshot, now: UnixTime) -> bool {
         let Inner { validity, key, .. } = &*self.0;
         let is_published =
@@ -162,7 +162,7 @@ impl AuthContext {
         &self.0.challenge_params
     }
 
-    /// The context of a request that came through the layer.
+    /// Returns the context of a request that passed the layer.
     #[must_use]
     pub fn from_request<B>(request: &Request<B>) -> Option<&Self> {
         request.extensions().get()
@@ -187,7 +187,7 @@ impl AuthContext {
         self.text(&self.0.claims.client_id)
     }
 
-    /// All members of `aud`.
+    /// The audiences, `aud`.
     pub fn audience(&self) -> impl Iterator<Item = &str> {
         self.0.claims.audience.iter(&self.0.payload)
     }
@@ -200,7 +200,7 @@ impl AuthContext {
             .filter(|scope| !scope.is_empty())
     }
 
-    /// Whether the token has this very scope.
+    /// Whether the token has exactly this scope.
     #[must_use]
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scopes().any(|own| own == scope)
@@ -212,9 +212,9 @@ impl AuthContext {
         self.0.claims.expires_at
     }
 
-    /// The roles: those of `roles` (Entra, App ID) and of `realm_access.roles` (Keycloak).
+    /// The roles, from `roles` (Entra, App ID) and `realm_access.roles` (Keycloak).
     ///
-    /// A claim of another shape gives no roles.
+    /// A claim of another shape is ignored.
     #[must_use]
     pub fn roles(&self) -> BTreeSet<String> {
         #[derive(Deserialize)]
@@ -230,7 +230,7 @@ impl AuthContext {
         own.into_iter().chain(realm).flatten().collect()
     }
 
-    /// One claim, as a type of yours; `None` if the token does not have it.
+    /// Deserializes one claim; `None` if the token does not have it.
     ///
     /// # Errors
     ///
@@ -244,7 +244,7 @@ impl AuthContext {
             .transpose()
     }
 
-    /// All claims, as a type of yours.
+    /// Deserializes all claims.
     ///
     /// # Errors
     ///
@@ -253,7 +253,7 @@ impl AuthContext {
         serde_json::from_str(&self.0.payload).map_err(ClaimError::new)
     }
 
-    /// All claims, as the JSON text of the token's payload.
+    /// All claims, as the JSON text of the payload.
     #[must_use]
     pub fn claims_json(&self) -> &str {
         &self.0.payload
@@ -277,7 +277,7 @@ impl fmt::Debug for AuthContext {
     }
 }
 
-/// A claim that is not of the type asked for.
+/// A claim does not have the requested type.
 #[derive(Debug)]
 pub struct ClaimError(serde_json::Error);
 

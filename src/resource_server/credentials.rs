@@ -1,31 +1,31 @@
-//! Exactly one bearer token from exactly one `Authorization` field (RFC 6750 §2.1).
+//! Extracts the bearer token of a request: exactly one `Authorization` field (RFC 6750 §2.1).
 
 use http::{HeaderMap, HeaderName, Uri, header};
 
 use super::RejectionKind;
 
-/// RFC 9449 §4.1.
+/// The proof of possession of RFC 9449 §4.1.
 const DPOP: HeaderName = HeaderName::from_static("dpop");
 
-/// Takes the token out of a request, as it stands there.
+/// Returns the bearer token of a request, undecoded.
 ///
-/// Tokens in the query or in a form are not looked for (RFC 9700 §4.3.2); one in the query
-/// beside the header is two methods at once, which RFC 6750 §2 forbids. A body is not read: a
-/// token in a form counts for nothing.
+/// A token in the query or in a form is not accepted (RFC 9700 §4.3.2). One in the query besides
+/// the header is an error, because RFC 6750 §2 forbids two methods in one request. The body is not
+/// read, so a token in a form is ignored.
 pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r [u8], RejectionKind> {
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
     let field = fields.next().ok_or(RejectionKind::MissingToken)?.as_bytes();
     if fields.next().is_some() {
         return Err(RejectionKind::InvalidRequest);
     }
-    // RFC 9110 §11.1: the scheme is compared without regard to case.
+    // RFC 9110 §11.1: the scheme is case-insensitive.
     let Some((scheme, rest)) = field.split_at_checked(6) else {
         return Err(RejectionKind::MissingToken);
     };
     if !scheme.eq_ignore_ascii_case(b"bearer") {
         return Err(RejectionKind::MissingToken);
     }
-    // RFC 9449 §4.3: a proof beside a Bearer token is a sender that is mixed up, or an attack.
+    // RFC 9449 §4.3: a proof next to a Bearer token is a client error or a downgrade attack.
     if headers.contains_key(DPOP) {
         return Err(RejectionKind::InvalidRequest);
     }
@@ -38,13 +38,13 @@ pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r [u8],
     Ok(token)
 }
 
-/// The token, if it is one word. Whether its characters are those of a b64token is for the token's
-/// parser to say: a padded or otherwise spoiled token is an invalid token, not a malformed request.
+/// Returns the token if it consists of visible ASCII characters (VCHAR of RFC 5234).
 ///
-/// Asked first: else what is wrong with the token would decide whether a malformed request is
-/// called one.
+/// Checked before the token is parsed, so that a malformed header is always `invalid_request`,
+/// independent of the token. The token parser checks the alphabet of b64token: a padded token is
+/// an invalid token, not a malformed request.
 pub(super) fn check_visible_ascii(token: &[u8]) -> Result<&[u8], RejectionKind> {
-    // From `!` to `~`; without a way out in between, so that many bytes are looked at together.
+    // VCHAR is `!` to `~`. There is no early exit, so that the loop is vectorized.
     let invisible = token.iter().fold(0, |invisible, byte| {
         invisible | u8::from(byte.wrapping_sub(b'!') > b'~' - b'!')
     });
@@ -55,8 +55,9 @@ pub(super) fn check_visible_ascii(token: &[u8]) -> Result<&[u8], RejectionKind> 
     }
 }
 
-/// Whether the query has the parameter of RFC 6750 §2.3. Every request is asked, so nothing is
-/// decoded into memory of its own.
+/// Whether the query has the parameter `access_token` (RFC 6750 §2.3).
+///
+/// Every request is checked, so nothing is allocated.
 pub(super) fn has_access_token(uri: &Uri) -> bool {
     let is_access_token = |pair: &str| {
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);
@@ -66,8 +67,7 @@ pub(super) fn has_access_token(uri: &Uri) -> bool {
         .is_some_and(|query| query.split('&').any(is_access_token))
 }
 
-/// The bytes that a name stands for. A `+` is left as it is: the name that is looked for has no
-/// spaces.
+/// Decodes `%` escapes. `+` is not decoded, because `access_token` has no spaces.
 fn percent_decoded(mut name: &[u8]) -> impl Iterator<Item = u8> {
     let hex = |digit: u8| {
         char::from(digit)
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_token_in_the_query_is_refused() {
+    fn a_second_token_in_the_query_is_rejected() {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer a"));
         let twice = Uri::from_static("/?x=1&access_token=a");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dpop_proof_beside_a_bearer_token_is_refused() {
+    fn a_dpop_proof_beside_a_bearer_token_is_rejected() {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer a"));
         headers.insert("dpop", HeaderValue::from_static("x.y.z"));

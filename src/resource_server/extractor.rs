@@ -1,4 +1,4 @@
-//! `AuthContext` as an axum extractor.
+//! [`AuthContext`] as an axum extractor.
 
 use axum_core::body::Body;
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
@@ -9,18 +9,18 @@ use http::request::Parts;
 use super::authentication::Anonymous;
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionResponse};
 
-/// Why there is no [`AuthContext`] to extract.
+/// Why no [`AuthContext`] could be extracted.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum AuthContextRejection {
-    /// The layer let a request without a token pass, but this handler needs one: 401.
+    /// The layer allows anonymous requests, but this handler requires a token: 401.
     Anonymous(Rejection),
-    /// The route is not behind a `ResourceServerLayer`: 500, a mistake of this service.
+    /// The route is not behind a `ResourceServerLayer`: 500, an error of this service.
     LayerMissing,
 }
 
 impl AuthContextRejection {
-    /// The status of the answer.
+    /// The status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
@@ -57,7 +57,7 @@ impl<S: Send + Sync> FromRequestParts<S> for AuthContext {
     }
 }
 
-/// `None` if the layer allows requests without a token and this one came without.
+/// `None` for an anonymous request that the layer allows.
 impl<S: Send + Sync> OptionalFromRequestParts<S> for AuthContext {
     type Rejection = AuthContextRejection;
 

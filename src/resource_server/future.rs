@@ -1,4 +1,4 @@
-//! The future of the layer: three states, none of them boxed on the way of a good request.
+//! The response future of the service. The path of a valid request does not allocate.
 
 use std::fmt;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use super::verification_limit::Permit;
 use super::{DefaultRejectionResponse, RejectionResponse, ResourceServer};
 
 pin_project! {
-    /// The response of the inner service, or the answer to a refused request.
+    /// The response of the inner service, or to a rejected request.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B, ResBody, R = DefaultRejectionResponse>
     where
@@ -33,17 +33,17 @@ pin_project! {
     {
         Calling { #[pin] future: S::Future },
         Rejected { response: Option<Response<ResBody>> },
-        // Boxed to keep the future small: almost no request ever waits.
+        // Boxed to keep the future small, because requests rarely wait.
         Pending { pending: Pending, request: Option<Box<PendingRequest<S, B, R>>> },
-        // Granted after the wait; the service has yet to become ready.
+        // Authenticated after the wait; the inner service is not ready yet.
         AwaitingReady { request: Option<Box<PendingRequest<S, B, R>>> },
     }
 }
 
-/// A request that waits, and all that it takes to go on.
+/// A waiting request, with everything that is needed to resume it.
 pub(super) struct PendingRequest<S, B, R> {
     pub(super) request: Request<B>,
-    /// A clone, which has not been polled ready.
+    /// A clone of the inner service, not yet polled ready.
     pub(super) service: S,
     pub(super) server: ResourceServer,
     pub(super) on_rejection: R,
@@ -110,7 +110,7 @@ where
                         request,
                         mut service,
                         ..
-                    } = *request.take().expect("it was just there");
+                    } = *request.take().expect("checked above");
                     State::Calling {
                         future: service.call(request),
                     }
@@ -133,7 +133,7 @@ where
         }
     }
 
-    /// Decides with the keys that are there now, and the permit that it has waited for.
+    /// Authenticates again, with the current keys and the permit.
     fn resume<ResBody>(mut self: Box<Self>, permit: Option<Permit>) -> State<S, B, ResBody, R>
     where
         R: RejectionResponse<ResBody>,

@@ -1,4 +1,4 @@
-//! Headers that came with good signatures lately. The tokens of an issuer mostly share theirs.
+//! Cache of parsed token headers. Most tokens of an issuer have the same one.
 
 use std::sync::Arc;
 
@@ -6,19 +6,20 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::jwt::{CachedHeader, Header};
 
-/// An issuer has one header for each key in use; each of them is compared with.
+/// A lookup compares with each entry. An issuer has about one header for each key in use.
 const CAPACITY: usize = 32;
 
-/// Read without a lock; what is noted beyond the most takes the place of the oldest.
+/// The most recent headers of tokens with a valid signature. Reads take no lock; an insertion
+/// beyond [`CAPACITY`] replaces the oldest entry.
 #[derive(Debug, Default)]
 pub(super) struct HeaderCache(ArcSwap<Headers>);
 
-/// Those that are known at a time, the oldest first.
+/// An immutable version of the cache, oldest header first.
 #[derive(Debug, Default)]
 pub(super) struct Headers(Box<[Arc<CachedHeader>]>);
 
 impl Headers {
-    /// The header of these bytes, if it is known.
+    /// Returns the parsed header of these base64url bytes.
     pub(super) fn get(&self, encoded: &[u8]) -> Option<&CachedHeader> {
         self.0
             .iter()
@@ -32,13 +33,13 @@ impl HeaderCache {
         self.0.load()
     }
 
-    /// Notes a header whose token had a good signature.
+    /// Adds the header of a token whose signature is valid.
     pub(super) fn insert(&self, encoded: &[u8], header: &Header<'_>) {
         let Some(cached) = CachedHeader::new(encoded, header).map(Arc::new) else {
             return;
         };
         self.0.rcu(|headers| {
-            // Another request may have been first.
+            // Another request may have inserted it meanwhile.
             if headers.get(encoded).is_some() {
                 return Arc::clone(headers);
             }
@@ -80,7 +81,7 @@ mod tests {
         insert(&"x".repeat(513));
         assert!(
             headers.load().get("x".repeat(513).as_bytes()).is_none(),
-            "it is too long to keep"
+            "longer than the limit"
         );
         assert!(is_cached(8));
     }

@@ -1,12 +1,12 @@
-//! The layer, and how it is adjusted.
+//! The layer that authenticates requests.
 
 use tower_layer::Layer;
 
 use super::{DefaultRejectionResponse, ResourceServer, ResourceServerService};
 
-/// Lets only requests with a valid bearer token through to the inner service.
+/// Passes only requests with a valid bearer token to the inner service.
 ///
-/// Made by [`ResourceServer::layer`].
+/// Created by [`ResourceServer::layer`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ResourceServerLayer<R = DefaultRejectionResponse> {
@@ -26,8 +26,8 @@ impl ResourceServerLayer {
 }
 
 impl<R> ResourceServerLayer<R> {
-    /// Answers refused requests in your own way: a closure from the
-    /// [`Rejection`](crate::Rejection) to a response.
+    /// Sets how rejected requests are answered: a closure from the
+    /// [`Rejection`](crate::Rejection) to a response. Default: [`DefaultRejectionResponse`].
     pub fn on_rejection<N>(self, on_rejection: N) -> ResourceServerLayer<N> {
         ResourceServerLayer {
             server: self.server,
@@ -36,8 +36,8 @@ impl<R> ResourceServerLayer<R> {
         }
     }
 
-    /// Lets requests without a bearer token pass, too, and without an
-    /// [`AuthContext`](crate::AuthContext). A bad token is still refused.
+    /// Passes requests without a bearer token as well, without an
+    /// [`AuthContext`](crate::AuthContext). An invalid token is still rejected.
     pub fn allow_anonymous(mut self) -> Self {
         self.allow_anonymous = true;
         self

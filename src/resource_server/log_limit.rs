@@ -1,4 +1,4 @@
-//! A limit on events above `debug` that a request can cause.
+//! A rate limit on events above `debug` that requests can cause.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,18 +7,18 @@ use crate::clock::UnixTime;
 /// Allows one event a minute, over all requests.
 #[derive(Debug, Default)]
 pub(super) struct LogLimit {
-    /// In seconds. Before the first event it is 0.
+    /// Unix time of the last event in seconds; 0 before the first.
     last: AtomicU64,
 }
 
 impl LogLimit {
     const INTERVAL: u64 = 60;
 
-    /// Whether an event may be logged now. Of several callers at one moment one is allowed.
+    /// Whether an event may be logged now. Of several concurrent callers, one may.
     pub(super) fn allows(&self, now: UnixTime) -> bool {
         let (now, last) = (now.as_secs(), self.last.load(Ordering::Relaxed));
-        // A clock that was set back by more than a minute ends the wait. A little earlier is what
-        // another thread may have read.
+        // A clock that was set back by more than a minute ends the wait. A smaller step back is
+        // the reading of another thread.
         let is_due = last == 0 || now.abs_diff(last) >= Self::INTERVAL;
         is_due
             && self

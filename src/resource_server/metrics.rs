@@ -1,10 +1,11 @@
-//! How many requests were granted, and rejected for what reason.
+//! Counters of granted and rejected requests.
 
 use super::RejectionKind;
 use crate::metrics::{Counter, REQUESTS, TOKEN_CACHE_HITS};
 
-/// Looked up once, when the resource server is made: counting a request is one addition.
-// In this order: those that good requests need first, for where they stand in the resource server.
+/// Handles of the counters, registered once, so that counting a request is one addition.
+// The field order is deliberate: a cache hit uses the first two, which lie next to the other fields
+// of the resource server that it reads.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub(super) struct Metrics {
@@ -28,7 +29,7 @@ impl Metrics {
         self.granted.increment();
     }
 
-    /// A verdict came from the cache.
+    /// Counts a request whose token was found in the token cache.
     pub(super) fn record_cache_hit(&self) {
         self.cache_hit.increment();
     }

@@ -1,4 +1,4 @@
-//! The resource server: decides whether a request is served, and tells the service who asks.
+//! The resource server: authenticates requests by their bearer tokens.
 //!
 //! ```text
 //!  request ─▶ bearer token? ──no──▶ 401, or 400 if malformed
@@ -11,10 +11,10 @@
 //!                 │        └─unknown kid──▶ one bounded wait for a refresh ─┐
 //!                 ▼                                                         │
 //!             signature ◀───────────────────────────────────────────────────┘
-//!                 │ good
+//!                 │ valid
 //!                 ▼
-//!             iss aud exp nbf ──any wrong──▶ 401 invalid_token
-//!                 │ all right
+//!             iss aud exp nbf ──any invalid──▶ 401 invalid_token
+//!                 │ all valid
 //!                 ▼
 //!             AuthContext into the request's extensions ─▶ inner service
 //! ```
@@ -57,10 +57,10 @@ use crate::jwt::{ClaimsPolicy, SizeLimits};
 use crate::key_set::{KeySetHandle, KeySetStatus};
 use crate::oauth::{Audience, Issuer};
 
-/// Judges bearer tokens by the keys of their issuers.
+/// Authenticates requests by bearer tokens of trusted issuers.
 ///
-/// A handle on shared state: cheap to clone, no need to wrap it in an `Arc`. The background
-/// refresh of the keys ends with the last clone, layers and services made from it included.
+/// A handle to shared state, cheap to clone. The background refresh of the keys stops when the
+/// last clone is dropped, including those in layers and services.
 ///
 /// # Examples
 ///
@@ -71,19 +71,21 @@ use crate::oauth::{Audience, Issuer};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let document = br#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+/// # let document = br#"{"keys":[{
+/// #     "kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+/// # }]}"#;
 /// let issuer = TrustedIssuer::new(Issuer::new("https://as.example")?, Audience::new("orders")?)
 ///     .keys(KeySet::from_json(document)?);
 /// let orders = ResourceServer::from_issuer(issuer).start().await?;
 ///
 /// let service = ServiceBuilder::new().layer(orders.layer()).service(service_fn(
 ///     |request: Request<String>| async move {
-///         let context = AuthContext::from_request(&request).expect("the layer puts it there");
+///         let context = AuthContext::from_request(&request).expect("inserted by the layer");
 ///         Ok::<_, std::convert::Infallible>(Response::new(format!("{:?}", context.subject())))
 ///     },
 /// ));
 ///
-/// // Without a token: 401, and what is asked for.
+/// // Without a token: 401 with a challenge.
 /// let response = service.oneshot(Request::new(String::new())).await?;
 /// assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
 /// assert_eq!(response.headers()["www-authenticate"], r#"Bearer realm="resource""#);
@@ -93,7 +95,7 @@ use crate::oauth::{Audience, Issuer};
 #[derive(Clone, Debug)]
 pub struct ResourceServer(Arc<Inner>);
 
-// In this order: what each hit of the token cache looks at stands together.
+// The field order is deliberate: the fields that a hit of the token cache reads come first.
 #[derive(Debug)]
 #[repr(C)]
 struct Inner {
@@ -109,7 +111,7 @@ struct Inner {
     token_in_query: log_limit::LogLimit,
 }
 
-/// One issuer: what its tokens must be like, and its own keys.
+/// The policy and the keys of one trusted issuer.
 #[derive(Debug)]
 struct IssuerState {
     policy: ClaimsPolicy,
@@ -117,23 +119,24 @@ struct IssuerState {
 }
 
 impl ResourceServer {
-    /// A resource server that accepts the tokens of `issuer` which are meant for `audience`.
+    /// Builds a resource server that accepts tokens of `issuer` for `audience`.
+    ///
     /// The keys are found by discovery (RFC 8414).
     pub fn builder(issuer: Issuer, audience: Audience) -> ResourceServerBuilder {
         Self::from_issuer(TrustedIssuer::new(issuer, audience))
     }
 
-    /// A resource server that accepts tokens as `issuer` describes them.
+    /// Builds a resource server that accepts the tokens of a [`TrustedIssuer`].
     pub fn from_issuer(issuer: TrustedIssuer) -> ResourceServerBuilder {
         ResourceServerBuilder::new(issuer)
     }
 
-    /// The layer that lets only requests with a valid token through.
+    /// Returns the layer that passes only requests with a valid token.
     pub fn layer(&self) -> ResourceServerLayer {
         ResourceServerLayer::new(self.clone())
     }
 
-    /// Whether tokens of every issuer can be judged now: what a readiness probe asks.
+    /// Whether usable keys of every issuer are available, for readiness probes.
     #[must_use]
     pub fn keys_available(&self) -> bool {
         self.key_sets()
@@ -141,15 +144,15 @@ impl ResourceServer {
             .all(|status| status.state().is_usable())
     }
 
-    /// Waits until [`keys_available`](Self::keys_available), or until the [`Refresher`] is gone and no keys can
-    /// come any more.
+    /// Waits until [`keys_available`](Self::keys_available), or until the [`Refresher`] has stopped
+    /// and no keys can arrive.
     pub async fn wait_for_keys(&self) {
         for issuer in &self.0.issuers {
             issuer.keys.wait_until_usable(|| self.0.clock.now()).await;
         }
     }
 
-    /// How the key set of each issuer is doing, in the order in which they were added.
+    /// Returns the status of each issuer's key set, in the order of addition.
     #[must_use]
     pub fn key_sets(&self) -> Vec<KeySetStatus> {
         let now = self.0.clock.now();
@@ -160,21 +163,23 @@ impl ResourceServer {
             .collect()
     }
 
-    /// How many verified tokens are remembered. For tests and dashboards: it does some
-    /// housekeeping.
+    /// Returns the number of cached tokens.
+    ///
+    /// For tests and dashboards: it runs pending maintenance of the cache.
     #[must_use]
     pub fn cached_token_count(&self) -> u64 {
         self.0.cache.len()
     }
 
-    /// Has the keys of every issuer fetched at once, whatever timers and budgets say, and waits
-    /// for the outcome of a fetch that began after this call.
+    /// Fetches the keys of every issuer now, regardless of schedule and rate limits.
+    ///
+    /// Returns the result of a fetch that started after this call.
     ///
     /// # Errors
     ///
-    /// If the keys of an issuer could not be fetched; those in hand go on being used.
+    /// If the keys of an issuer could not be fetched. The previous keys stay in use.
     pub async fn refresh_keys(&self) -> Result<(), Error> {
-        // All are asked before the first refresh is waited for.
+        // Request all refreshes before awaiting the first one, so that they run concurrently.
         let refreshes: Vec<_> = self
             .0
             .issuers
@@ -188,10 +193,13 @@ impl ResourceServer {
         first_error
     }
 
-    /// Revokes a key at once, and for the life of this resource server, whatever its issuer
-    /// publishes: for the hour in which a private key is known to be lost and the issuer has not
-    /// reacted yet. Tokens with this `kid` are refused, and under any `kid` those of the key that
-    /// it names now. Returns whether that issuer, by any of its names, is trusted here.
+    /// Revokes a key immediately, for the lifetime of this resource server.
+    ///
+    /// For the time between the loss of a private key and the reaction of its issuer. The
+    /// revocation persists even if the issuer still publishes the key. Tokens with this `kid` are
+    /// rejected, and so are tokens of the key that has this `kid` now, under any other `kid`.
+    ///
+    /// Returns whether the issuer, by any of its names, is trusted by this resource server.
     #[must_use = "an issuer that is not trusted here has no keys to revoke"]
     pub fn revoke_key(&self, issuer: &Issuer, kid: &str) -> bool {
         let state = self.0.issuers.iter().find(|state| {

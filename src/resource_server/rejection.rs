@@ -1,4 +1,4 @@
-//! Why one request was refused.
+//! The reasons for rejecting a request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,19 +8,20 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::jwt::TokenError;
 
-/// Why a request was refused.
+/// The reason for a rejection.
 ///
-/// For logs, metrics and tests; callers see no more than the answer of RFC 6750 §3.
+/// For logs, metrics and tests; callers see only the response of RFC 6750 §3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectionKind {
     /// `aud` names none of the configured audiences.
     InvalidAudience,
-    /// The signature is not that of the named key.
+    /// The signature does not verify with the named key.
     InvalidSignature,
-    /// Too many signatures wait to be verified
-    /// ([`max_concurrent_verifications`](crate::ResourceServerBuilder::max_concurrent_verifications)).
-    /// Not the caller's fault: 503.
+    /// Too many requests wait for the verification limit: 503. See
+    /// [`max_concurrent_verifications`][limit].
+    ///
+    /// [limit]: crate::ResourceServerBuilder::max_concurrent_verifications
     Overloaded,
     /// A required claim is missing, or a registered claim has the wrong type.
     InvalidClaims,
@@ -32,35 +33,35 @@ pub enum RejectionKind {
     InvalidRequest,
     /// `iss` is none of the trusted issuers.
     UntrustedIssuer,
-    /// There is no usable key set to judge by. Not the caller's fault: 503.
+    /// The issuer's key set is missing or too old: 503.
     KeysUnavailable,
-    /// The token is no signed JWT in compact form, or not a strict one.
+    /// The token is not a well-formed signed JWT in compact serialization.
     Malformed,
-    /// There is no bearer token.
+    /// The request has no bearer token.
     MissingToken,
     /// `nbf` or `iat` is in the future.
     NotYetValid,
-    /// The key of this `kid` was revoked here ([`revoke_key`](crate::ResourceServer::revoke_key)),
-    /// or its issuer published its private half.
+    /// The key was revoked with [`revoke_key`](crate::ResourceServer::revoke_key), or its issuer
+    /// published its private part.
     RevokedKey,
-    /// The token is bound to a key of its holder (`cnf`), which a bearer token does not prove.
+    /// The token is bound to a key of its holder (`cnf`), and the request does not prove it.
     MissingProofOfPossession,
-    /// The token is longer than the limit.
+    /// The token is longer than [`max_token_len`](crate::ResourceServerBuilder::max_token_len).
     TokenTooLong,
-    /// The objects and arrays of the token hold more members or elements than the limits allow,
-    /// which grow with [`max_token_len`](crate::ResourceServerBuilder::max_token_len).
+    /// The objects and arrays of the token have too many members or elements. The limits grow with
+    /// [`max_token_len`](crate::ResourceServerBuilder::max_token_len).
     TooManyMembers,
-    /// `typ` is not that of an access token.
+    /// `typ` is not the type of an access token.
     UnexpectedTokenType,
     /// The issuer has no key of this `kid`.
     UnknownKey,
-    /// `alg` is not allowed, or not the algorithm of the key; or a token without `kid` fits no key,
-    /// or several.
+    /// `alg` is not allowed or does not match the key; or the token has no `kid` and matches no key
+    /// or too many.
     UnsupportedAlgorithm,
 }
 
 impl RejectionKind {
-    /// Every kind, for those who count them.
+    /// All kinds.
     pub const ALL: [Self; 19] = [
         Self::InvalidAudience,
         Self::InvalidSignature,
@@ -83,7 +84,7 @@ impl RejectionKind {
         Self::UnsupportedAlgorithm,
     ];
 
-    /// A stable name for logs and metrics.
+    /// The stable name of the kind in logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -109,7 +110,7 @@ impl RejectionKind {
         }
     }
 
-    /// The status of the answer (RFC 6750 §3.1).
+    /// The status of the response (RFC 6750 §3.1).
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
@@ -160,7 +161,7 @@ impl fmt::Display for RejectionKind {
     }
 }
 
-/// What an answer has to say, in fields that are made once: a refusal has to be cheap.
+/// The headers of a response, built once to make rejections cheap.
 #[derive(Debug)]
 pub(super) struct ResponseTemplate {
     headers: HeaderMap,
@@ -177,14 +178,14 @@ impl ResponseTemplate {
         }
     }
 
-    /// The caller has to do something about it (RFC 6750 §3).
+    /// A response with a challenge (RFC 6750 §3).
     pub(super) fn challenge(challenge: HeaderValue) -> Arc<Self> {
         let mut template = Self::new();
         template.headers.insert(header::WWW_AUTHENTICATE, challenge);
         Arc::new(template)
     }
 
-    /// It can be judged later, perhaps (RFC 9110 §10.2.3).
+    /// A response with `Retry-After` (RFC 9110 §10.2.3).
     pub(super) fn retry_after(wait: Duration) -> Arc<Self> {
         let mut template = Self {
             retry_after: Some(wait),
@@ -197,10 +198,10 @@ impl ResponseTemplate {
     }
 }
 
-/// A refused request: why, and what the answer has to say.
+/// The rejection of a request: its reason and the headers of the response.
 ///
-/// It is also put into the response's extensions, so that outer layers can count the causes.
-/// It holds nothing of the token.
+/// Also an extension of the response, so that outer layers can count reasons. It has no data of
+/// the token.
 #[derive(Clone, Debug)]
 pub struct Rejection {
     kind: RejectionKind,
@@ -217,31 +218,31 @@ impl Rejection {
         }
     }
 
-    /// Why the request was refused.
+    /// The reason for the rejection.
     #[must_use]
     pub fn kind(&self) -> RejectionKind {
         self.kind
     }
 
-    /// The status of the answer; of a gRPC answer it is always 200.
+    /// The status of the response. The response to a gRPC call always has 200 instead.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.kind.status()
     }
 
-    /// The value of `WWW-Authenticate`. None if the request cannot be judged (503).
+    /// The value of `WWW-Authenticate`; `None` with status 503.
     #[must_use]
     pub fn www_authenticate(&self) -> Option<&HeaderValue> {
         self.template.headers.get(header::WWW_AUTHENTICATE)
     }
 
-    /// The value of `Retry-After`, if the request cannot be judged now.
+    /// The value of `Retry-After`; only with status 503.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.template.retry_after
     }
 
-    /// What stands in the header of the answer.
+    /// The headers of the response.
     pub(super) fn headers(&self) -> &HeaderMap {
         &self.template.headers
     }
@@ -256,7 +257,7 @@ impl Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the request was refused: {}", self.kind)
+        write!(f, "request rejected: {}", self.kind)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Scopes that a route requires (RFC 6750 §3.1).
+//! The layer that requires scopes (RFC 6750 §3.1).
 
 use std::fmt;
 use std::pin::Pin;
@@ -16,10 +16,10 @@ use super::rejection::ResponseTemplate;
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, RejectionResponse};
 use crate::oauth::Scope;
 
-/// Lets only requests through whose token has the required scopes.
+/// Passes only requests whose token has the required scopes.
 ///
-/// It stands behind a [`ResourceServerLayer`](crate::ResourceServerLayer); a request that did not
-/// come through one is refused as having no token.
+/// Apply it inside a [`ResourceServerLayer`](crate::ResourceServerLayer). Requests that did not
+/// pass one are rejected with [`RejectionKind::MissingToken`].
 ///
 /// ```
 /// use tower_oauth::RequireScopeLayer;
@@ -40,18 +40,17 @@ struct Requirement {
     require_all: bool,
     scope_list: Arc<str>,
     missing_token: Arc<ResponseTemplate>,
-    /// What is answered to a token that lacks a scope, as the resource server has it that judged
-    /// the first of them. Behind several, those of the others are made each time.
+    /// The `insufficient_scope` response, built for the first resource server whose request
+    /// reached this layer. For requests from other resource servers it is built per request.
     insufficient_scope: Arc<OnceLock<(Arc<ChallengeParams>, Arc<ResponseTemplate>)>>,
 }
 
 impl RequireScopeLayer {
-    /// Requires every one of `scopes`.
+    /// Requires all of `scopes`.
     ///
     /// # Panics
     ///
-    /// If there is none, or one is no scope token (RFC 6749 §3.3): a mistake in the program,
-    /// found when the routes are built.
+    /// If `scopes` is empty, or one of them is not a valid scope token (RFC 6749 §3.3).
     pub fn all<I>(scopes: I) -> Self
     where
         I: IntoIterator,
@@ -80,9 +79,11 @@ impl RequireScopeLayer {
     {
         let scopes: Arc<[Scope]> = scopes
             .into_iter()
-            .map(|scope| Scope::new(scope).expect("a scope token (RFC 6749 §3.3)"))
+            .map(|scope| {
+                Scope::new(scope).expect("each scope must be a scope token (RFC 6749 §3.3)")
+            })
             .collect();
-        assert!(!scopes.is_empty(), "at least one scope has to be required");
+        assert!(!scopes.is_empty(), "at least one scope must be required");
         let scope_list = scopes
             .iter()
             .map(Scope::as_str)
@@ -108,7 +109,7 @@ impl RequireScopeLayer {
 }
 
 impl<R> RequireScopeLayer<R> {
-    /// Answers refused requests in your own way.
+    /// Sets how rejected requests are answered. Default: [`DefaultRejectionResponse`].
     pub fn on_rejection<N>(self, on_rejection: N) -> RequireScopeLayer<N> {
         RequireScopeLayer {
             requirement: self.requirement,
@@ -118,7 +119,7 @@ impl<R> RequireScopeLayer<R> {
 }
 
 impl Requirement {
-    /// Judges a request that the resource server has let through.
+    /// Checks the scopes of an authenticated request.
     fn check<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
         let grpc = is_grpc(request);
         let Some(context) = AuthContext::from_request(request) else {
@@ -172,9 +173,11 @@ impl Requirement {
     ) -> Arc<ResponseTemplate> {
         let scope_list = &self.scope_list;
         let challenge = HeaderValue::try_from(format!(
-            r#"Bearer realm={realm}, error="insufficient_scope", error_description="The access token lacks a required scope", scope="{scope_list}"{metadata}"#
+            "Bearer realm={realm}, error=\"insufficient_scope\", \
+             error_description=\"The access token lacks a required scope\", \
+             scope=\"{scope_list}\"{metadata}"
         ));
-        // Each part was found to be fit for a header before.
+        // Each part has been checked before, so the fallback is unreachable.
         ResponseTemplate::challenge(challenge.unwrap_or(HeaderValue::from_static(
             r#"Bearer error="insufficient_scope""#,
         )))
@@ -193,7 +196,7 @@ impl<S, R: Clone> Layer<S> for RequireScopeLayer<R> {
     }
 }
 
-/// Checks the scopes of each request before the inner service sees it.
+/// Checks the scopes of each request before it calls the inner service.
 #[derive(Clone, Debug)]
 pub struct RequireScopeService<S, R = DefaultRejectionResponse> {
     inner: S,
@@ -228,7 +231,7 @@ where
 }
 
 pin_project! {
-    /// The response of the inner service, or the answer to a refused request.
+    /// The response of the inner service, or to a rejected request.
     #[must_use = "futures do nothing unless polled"]
     pub struct RequireScopeFuture<F, ResBody> {
         #[pin]

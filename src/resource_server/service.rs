@@ -15,9 +15,9 @@ use super::{
     credentials,
 };
 
-/// Checks the bearer token of each request before the inner service sees it.
+/// Authenticates each request by its bearer token before it calls the inner service.
 ///
-/// Made by [`ResourceServerLayer`](crate::ResourceServerLayer).
+/// Created by [`ResourceServerLayer`](crate::ResourceServerLayer).
 #[derive(Clone, Debug)]
 pub struct ResourceServerService<S, R = DefaultRejectionResponse> {
     inner: S,
@@ -63,13 +63,13 @@ where
             Ok(Authentication::Complete(context)) => {
                 self.server.0.metrics.record_granted();
                 mark_sensitive(&mut request);
-                // In place of whatever an outer layer left there, which is not ours to vouch for.
+                // Overwrites any `AuthContext` inserted by an outer layer.
                 request.extensions_mut().insert(context);
                 ResponseFuture::calling(self.inner.call(request))
             }
             Ok(Authentication::Pending(pending)) => {
-                // What the service that was polled ready holds, a permit say, is given back: a
-                // request that waits must not keep it from those that can be served.
+                // Drop the service that was polled ready, for it may hold a permit. A waiting
+                // request must not withhold that permit from requests that can be served.
                 let service = self.inner.clone();
                 self.inner = service.clone();
                 let (server, on_rejection) = (self.server.clone(), self.on_rejection.clone());

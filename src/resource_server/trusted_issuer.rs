@@ -1,4 +1,4 @@
-//! One issuer that is trusted, and what its tokens must be like.
+//! A trusted issuer and the policy for its tokens.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use crate::jwt::{Algorithm, ClaimsPolicy, TokenProfile};
 use crate::key_set::{self, KeySet, Quirks, Source};
 use crate::oauth::{Audience, Endpoint, Issuer};
 
-/// An issuer whose tokens are accepted, with its audience, keys and policy.
+/// An issuer whose tokens are accepted, with audience, keys and policy.
 ///
-/// A token only ever meets the keys and the policy of the issuer that it names.
+/// A token is only ever validated with the keys and the policy of the issuer that it names.
 ///
 /// ```
 /// use tower_oauth::{Audience, Endpoint, Issuer, TrustedIssuer};
@@ -40,7 +40,7 @@ pub struct TrustedIssuer {
 }
 
 impl TrustedIssuer {
-    /// Trusts the tokens of `issuer` that are meant for `audience`. Both are always checked.
+    /// Trusts the tokens of `issuer` for `audience`. Both are always checked.
     pub fn new(issuer: Issuer, audience: Audience) -> Self {
         Self {
             issuer,
@@ -59,35 +59,38 @@ impl TrustedIssuer {
         }
     }
 
-    /// Accepts one more audience; any one of them is enough.
+    /// Accepts one more audience. One match is enough.
     pub fn add_audience(mut self, audience: Audience) -> Self {
         self.audiences.push(audience);
         self
     }
 
-    /// Starts with these keys, which were fetched at that time: kept from an earlier run, say, so
-    /// that a start while the issuer is down is no outage. They are replaced by the first set that
-    /// is fetched, and trusted for `max_stale` from `fetched_at`. Default: none.
+    /// Starts with these keys, fetched at `fetched_at`. Default: none.
+    ///
+    /// With keys of an earlier run, tokens are accepted even if the issuer is unavailable at
+    /// startup. The keys are used for `max_stale` from `fetched_at`, and replaced by the first
+    /// fetched set.
     pub fn initial_keys(mut self, keys: KeySet, fetched_at: UnixTime) -> Self {
         self.initial_keys = Some((keys, fetched_at));
         self
     }
 
-    /// [`initial_keys`](Self::initial_keys) from a JWK Set document in a file that came with the program: from a
-    /// config map, or from a job that fetches it. The keys are as old as the file, by its time of
-    /// last modification. The file is read now, and never again.
+    /// Starts with the keys of a JWK Set document in a file.
     ///
-    /// Who can write that file decides whose tokens are accepted.
+    /// As [`initial_keys`](Self::initial_keys), with the modification time of the file as
+    /// `fetched_at`. The file, for example of a config map, is read immediately and only once.
+    ///
+    /// Protect the file: its keys decide which tokens are accepted.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or holds no usable set ([`KeySet::from_json`]).
+    /// If the file cannot be read or has no usable key set ([`KeySet::from_json`]).
     pub fn initial_keys_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
         let (keys, fetched_at) = key_set::initial_keys::read(path.as_ref(), self.quirks)?;
         Ok(self.initial_keys(keys, fetched_at))
     }
 
-    /// Fetches the keys from here. Default: the `jwks_uri` of the issuer's metadata (RFC 8414).
+    /// Fetches the keys from `jwks_uri`. Default: the `jwks_uri` of the metadata (RFC 8414).
     pub fn jwks_uri(mut self, jwks_uri: Endpoint) -> Self {
         self.source = Source::JwksUri(jwks_uri);
         self
@@ -99,36 +102,38 @@ impl TrustedIssuer {
         self
     }
 
-    /// Accepts these signature algorithms only. Default: all of [`Algorithm`], each with keys of
-    /// its kind. An empty list does not build.
+    /// Accepts only these signature algorithms. Default: all of [`Algorithm`], each with keys of
+    /// its type. An empty list is a configuration error.
     pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
         self.algorithms = algorithms.into_iter().collect();
         self
     }
 
-    /// How strictly a token has to be an access token. Default: [`TokenProfile::Jwt`].
+    /// Sets the profile that tokens must follow. Default: [`TokenProfile::Jwt`].
     pub fn profile(mut self, profile: TokenProfile) -> Self {
         self.profile = profile;
         self
     }
 
-    /// Refuses tokens that live longer than this from `iat` (else `nbf`) to `exp`, and those
-    /// that have neither. Default: no limit.
+    /// Rejects tokens with a longer lifetime, from `iat` (else `nbf`) to `exp`. Default: no limit.
+    ///
+    /// With a limit, tokens that have neither `iat` nor `nbf` are rejected as well.
     pub fn max_lifetime(mut self, limit: Duration) -> Self {
         self.max_lifetime = Some(limit);
         self
     }
 
-    /// Tries up to this many keys (4 at most) for a token without `kid`, or whose `kid` several
-    /// keys share, if that many fit its algorithm. Default: 1, such a token is good only if
-    /// exactly one key fits.
+    /// Sets how many keys are tried for one token, at most 4. Default: 1.
+    ///
+    /// It applies to tokens without `kid`, and to those whose `kid` several keys share. If more
+    /// keys match the algorithm than the limit, the token is rejected.
     pub fn max_candidate_keys(mut self, limit: usize) -> Self {
         self.max_candidate_keys = limit.clamp(1, 4);
         self
     }
 
-    /// App ID: its key quirks, its tenant, its v3 spelling of the issuer, `sub` as the client, and
-    /// `scope` as what tells an access token from an identity token.
+    /// Applies the settings of App ID: key quirks, tenant, the v3 issuer as alias, `sub` as the
+    /// client, and a required `scope`, which distinguishes access tokens from identity tokens.
     pub(crate) fn app_id(mut self, tenant: String, aliases: Vec<Issuer>) -> Self {
         self.quirks = Quirks::AppId;
         self.tenant = Some(tenant);
@@ -138,7 +143,7 @@ impl TrustedIssuer {
         self
     }
 
-    /// Every name by which tokens may call this issuer.
+    /// All values of `iss` that denote this issuer.
     pub(super) fn names(&self) -> impl Iterator<Item = &Issuer> {
         std::iter::once(&self.issuer).chain(&self.aliases)
     }

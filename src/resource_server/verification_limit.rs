@@ -1,4 +1,4 @@
-//! How many signatures are verified at the same time, where that was limited.
+//! An optional limit on concurrent signature verifications.
 
 use std::fmt;
 use std::pin::Pin;
@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Requests that may wait for a permit. The others are turned away: what waits takes memory, and
-/// has been given up by its caller before it is served.
+/// Requests that may wait for a permit. Further ones are rejected: a waiting request takes memory,
+/// and in a longer queue its caller times out before it is served.
 const MAX_WAITING: usize = 1024;
 
-/// Who may verify a signature now.
+/// Hands out permits to verify signatures; without a limit it always has one.
 #[derive(Debug)]
 pub(super) struct VerificationLimit(Option<Semaphores>);
 
@@ -21,22 +21,22 @@ struct Semaphores {
     waiting: Arc<Semaphore>,
 }
 
-/// Leave to verify one signature, until it is dropped.
+/// Permits the verification of one signature; released on drop.
 #[derive(Debug)]
 pub(super) struct Permit(
     #[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>,
 );
 
-/// All others verify.
+/// Why no permit is free now.
 #[derive(Debug)]
 pub(super) enum Unavailable {
-    /// Wait here.
+    /// The limit is reached; the future resolves to a permit.
     Wait(PermitFuture),
-    /// Too many wait already.
+    /// [`MAX_WAITING`] requests wait already.
     Overloaded,
 }
 
-/// Ends with the permit, first come, first served.
+/// Resolves to a permit, in order of arrival.
 pub(super) struct PermitFuture(Pin<Box<dyn Future<Output = Permit> + Send>>);
 
 impl VerificationLimit {
@@ -63,7 +63,7 @@ impl VerificationLimit {
         };
         let permit = Arc::clone(verifying).acquire_owned();
         Err(Unavailable::Wait(PermitFuture(Box::pin(async move {
-            // It is never closed.
+            // The semaphore is never closed.
             let permit = permit.await.ok();
             drop(waiting_permit);
             Permit(permit)

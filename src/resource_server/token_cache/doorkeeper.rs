@@ -1,22 +1,25 @@
-//! The admission filter of the token cache.
+//! The admission filter of the token cache: admits a token on its second sight.
+//!
+//! The doorkeeper of the TinyLFU paper (Einziger, Friedman, Manes).
 
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::key::TokenRef;
 
-/// Good tokens that came lately, one bit for each: a Bloom filter with one hash, emptied before it
-/// is full. What is mistaken for another is kept one request too early.
+/// A Bloom filter with one hash function over recently validated tokens.
+///
+/// It is cleared before it fills up. A false positive admits a token one request too early.
 pub(super) struct Doorkeeper {
     bits: Box<[AtomicU64]>,
     hasher: foldhash::fast::RandomState,
     inserted: AtomicU64,
-    /// An eighth of the bits.
+    /// Insertions after which the filter is cleared: an eighth of its bits.
     max_inserted: u64,
 }
 
 impl Doorkeeper {
-    /// For several times as many tokens as are kept.
+    /// Sized for several times as many tokens as the cache has entries.
     pub(super) fn new(entries: u64) -> Self {
         let words = entries.saturating_div(2).clamp(1 << 10, 1 << 24);
         let bits = (0..words).map(|_| AtomicU64::new(0)).collect();
@@ -28,14 +31,14 @@ impl Doorkeeper {
         }
     }
 
-    /// Whether the token was seen before; it is now.
+    /// Inserts the token and returns whether it was present.
     pub(super) fn contains_or_insert(&self, token: &[u8]) -> bool {
         let hash = self.hasher.hash_one(TokenRef(token));
         let words = u64::try_from(self.bits.len()).unwrap_or(1);
         let word = usize::try_from(hash % words)
             .ok()
             .and_then(|word| self.bits.get(word));
-        // The first six bits of the hash, which decide least about the word.
+        // The top six bits: the remainder above depends on them least.
         let bit = 1 << (hash >> 58);
         let contained = word.is_some_and(|word| word.fetch_or(bit, Ordering::Relaxed) & bit != 0);
         if !contained && self.inserted.fetch_add(1, Ordering::Relaxed) >= self.max_inserted {
@@ -63,7 +66,7 @@ mod tests {
         };
         assert!(hits(0..1000) < 100);
         assert_eq!(hits(0..1000), 1000);
-        // However many come, it does not fill up.
+        // It does not fill up under a stream of new tokens.
         for from in 1..50 {
             assert!(hits(from * 1000..(from + 1) * 1000) < 250);
         }

@@ -4,11 +4,11 @@ use std::hash::{Hash, Hasher};
 
 use zeroize::Zeroizing;
 
-/// The bytes of a token, wiped when the entry is dropped.
+/// The bytes of a cached token, zeroized on drop.
 #[derive(PartialEq, Eq)]
 pub(super) struct TokenKey(pub(super) Zeroizing<Box<[u8]>>);
 
-/// A token to look for.
+/// A borrowed key, for lookups.
 pub(super) struct TokenRef<'t>(pub(super) &'t [u8]);
 
 impl equivalent::Equivalent<TokenKey> for TokenRef<'_> {
@@ -24,9 +24,8 @@ impl Hash for TokenKey {
 }
 
 impl Hash for TokenRef<'_> {
-    /// The end of a token is the end of its signature: as good as random, and nobody but the issuer
-    /// can choose it. The rest need not be hashed to tell tokens apart quickly, and all of it is
-    /// compared to tell them apart for certain.
+    /// Hashes the last 32 bytes only. They are the end of the signature, which is as good as
+    /// random and which only the issuer can choose. Equality compares the whole token.
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(
             self.0

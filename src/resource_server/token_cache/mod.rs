@@ -1,11 +1,10 @@
-//! Tokens that were verified before, so that they need not be verified again.
+//! The token cache: validated tokens with their [`AuthContext`].
 //!
-//! Only successes are kept, from the second one of a token on: to keep a token costs a tenth of its
-//! signature, which is too much for those that never come again. A token is found by its very
-//! bytes: the last of them are hashed with a random key, and the whole is compared, so no entry is
-//! ever returned for another token, whatever collides. Whether the verdict still holds is judged at
-//! each hit, by [`AuthContext::is_still_valid`]; moka's own expiry would judge less, and read a clock
-//! of its own.
+//! Only valid tokens are cached, from their second request on: an insertion costs a tenth of a
+//! signature verification, too much for tokens that are used once. The hash of an entry covers
+//! the last bytes of the token and has a random key; equality compares the whole token, so a
+//! collision never returns the entry of another token. [`AuthContext::is_still_valid`] checks each
+//! hit. It checks more than moka's own expiry could, and needs no second clock.
 
 mod doorkeeper;
 mod key;
@@ -24,13 +23,13 @@ use self::thread_local::{CacheId, Hit, Lookup};
 use super::AuthContext;
 use crate::clock::UnixTime;
 
-/// Longer tokens are verified each time: they would crowd out many others.
+/// Longer tokens are not cached, because each would evict many others.
 const MAX_TOKEN: usize = 8 * 1024;
 
-/// What an entry takes beside the token and its payload: the context, and what the cache keeps.
+/// Estimated bytes of an entry beside token and payload: the context and moka's bookkeeping.
 const OVERHEAD: usize = 512;
 
-/// Bounds of the verdict cache, as the builder takes them.
+/// Bounds of the cache, as set on the builder.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) entries: u64,
@@ -46,6 +45,7 @@ impl Default for Limits {
     }
 }
 
+/// The shared cache and its thread-local part; `None` if caching is off.
 pub(super) struct TokenCache(Option<Inner>);
 
 struct Inner {
@@ -56,7 +56,8 @@ struct Inner {
 }
 
 impl Inner {
-    /// Eight characters are enough to find one of the few that are at hand; the whole is compared.
+    /// The lookup key for the thread-local cache. It has few entries, so a hash of the last eight
+    /// bytes is enough; the whole token is compared.
     fn lookup<'t>(&self, token: &'t [u8]) -> Lookup<'t> {
         let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
         Lookup {
@@ -66,8 +67,7 @@ impl Inner {
         }
     }
 
-    /// Tells the shared cache that a token is in use. What had to make room all the same comes
-    /// back.
+    /// Marks the entry as recently used in the shared cache, and re-inserts it if it was evicted.
     #[cold]
     fn touch_shared(&self, token: &[u8], context: &AuthContext) {
         if self.tokens.get(&TokenRef(token)).is_none() {
@@ -76,7 +76,7 @@ impl Inner {
         }
     }
 
-    /// What the shared cache knows.
+    /// Looks up the shared cache, and counts a hit for the thread-local admission.
     fn get_shared(&self, lookup: Lookup<'_>, now: UnixTime) -> Option<AuthContext> {
         let context = self.tokens.get(&TokenRef(lookup.token))?;
         thread_local::admit(lookup, &context, now);
@@ -85,12 +85,12 @@ impl Inner {
 }
 
 impl TokenCache {
-    /// Without entries or bytes nothing is kept.
+    /// Creates a cache; with a bound of zero it caches nothing.
     pub(super) fn new(Limits { entries, bytes }: Limits) -> Self {
         if entries == 0 || bytes == 0 {
             return Self(None);
         }
-        // One bound for both: an entry never weighs less than its share of the bytes.
+        // One weight enforces both bounds: each entry weighs at least `bytes / entries`.
         let min_weight = u32::try_from(bytes / entries).unwrap_or(u32::MAX).max(1);
         let capacity = bytes.min(entries.saturating_mul(min_weight.into()));
         let weight = move |token: &TokenKey, context: &AuthContext| {
@@ -98,8 +98,8 @@ impl TokenCache {
             u32::try_from(bytes).unwrap_or(u32::MAX).max(min_weight)
         };
         let cache = Cache::builder().max_capacity(capacity).weigher(weight);
-        // The least recently used one goes. By how often they were used, the tokens of the last
-        // hour would keep out those of the next; one that came once is kept out already.
+        // Evict the least recently used token. With eviction by frequency, the expired tokens of
+        // the last hour would keep out those of the next; the doorkeeper keeps one-off tokens out.
         let cache = cache.eviction_policy(EvictionPolicy::lru());
         let tokens = cache.build_with_hasher(foldhash::fast::RandomState::default());
         Self(Some(Inner {
@@ -112,6 +112,7 @@ impl TokenCache {
         }))
     }
 
+    /// Looks up a token. The caller checks whether the entry is still valid.
     pub(super) fn get(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
         let inner = self.0.as_ref()?;
         let lookup = inner.lookup(token);
@@ -131,7 +132,7 @@ impl TokenCache {
         }
     }
 
-    /// Keeps a verdict, if the token was seen before, or `bypass_admission`.
+    /// Caches a validated token that the doorkeeper admits, or any with `bypass_admission`.
     pub(super) fn insert(&self, token: &[u8], context: &AuthContext, bypass_admission: bool) {
         let Some(Inner {
             tokens, doorkeeper, ..
@@ -151,7 +152,7 @@ impl TokenCache {
         }
     }
 
-    /// How many tokens are kept; exact once nothing is going on.
+    /// The number of entries in the shared cache; exact while it is idle.
     pub(super) fn len(&self) -> u64 {
         self.0.as_ref().map_or(0, |Inner { tokens, .. }| {
             tokens.run_pending_tasks();

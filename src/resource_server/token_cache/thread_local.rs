@@ -1,15 +1,15 @@
-//! What each thread remembers for itself: the verdicts that it uses again and again.
+//! The per-thread part of the token cache: copies of the tokens that a thread sees most often.
 //!
-//! The verdict cache is shared, and so are the reference counts of its contexts and the queue in
-//! which it notes what was used. Threads that serve the same callers would pass these to and
-//! fro, and be hardly faster together than one alone. So a token that a thread meets often is
-//! copied, with its context, to where no other thread looks. It is found by its whole bytes, and
-//! judged at each hit, like any other.
+//! A hit in the shared cache writes to shared memory: to the reference count of the context, and
+//! to the queue in which moka records accesses. Threads that serve the same tokens would bounce
+//! these cache lines between cores and hardly scale. A token that is frequent on a thread is
+//! therefore copied, with its context, into memory of that thread. Entries are compared by the
+//! whole token and checked for validity at each hit, as in the shared cache.
 //!
-//! What is met often is found out much as Misra and Gries count frequent items: a token earns
-//! frequency when it comes, and others take it away that come and find no slot. So those that come
-//! often stay, whatever else comes; where there are many and all are alike, none is worth a copy;
-//! and one that comes no more loses its slot, in time, to those that do.
+//! The cache is set-associative. Admission uses the Misra–Gries heavy-hitters scheme: a hit
+//! increments a slot's counter; a lookup that finds no free slot decrements one at random.
+//! Frequent tokens stay, one-off tokens are never copied, and a token that stops coming loses its
+//! slot over time. Where many tokens are equally frequent, none is copied.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,19 +19,19 @@ use zeroize::Zeroizing;
 use crate::clock::UnixTime;
 use crate::resource_server::AuthContext;
 
-/// Each token belongs to one of so many sets, by its hash: two to the power of this.
+/// Binary logarithm of the number of sets. The hash of a token selects its set.
 const SET_BITS: u32 = 5;
 
-/// Places in each set.
+/// Slots in each set.
 const WAYS: usize = 4;
 
-/// A token with so much frequency is worth a copy.
+/// The frequency from which on a token is copied.
 const ADMIT_AT: u8 = 8;
 
-/// No token has more: one that comes no more should not keep its slot for long.
+/// Upper bound of the frequency, so that a token that stops coming loses its slot soon.
 const MAX_FREQUENCY: u8 = 15;
 
-/// Tells the caches of one process apart.
+/// Identifies a token cache within the process; all of them share the thread-local part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CacheId(u64);
 
@@ -42,15 +42,15 @@ impl CacheId {
     }
 }
 
-/// One line of the processor's cache: what a token that is not at hand costs.
+/// One CPU cache line, which is the cost of a miss.
 #[derive(Default)]
 #[repr(align(64))]
 struct Set([Slot; WAYS]);
 
-/// For one token.
+/// Counts one token, and holds its entry once it is frequent.
 #[derive(Default)]
 struct Slot {
-    /// Tells tokens apart, nearly always.
+    /// Part of the hash. Different tokens rarely share it.
     tag: u32,
     frequency: u8,
     entry: Option<Box<Entry>>,
@@ -58,15 +58,16 @@ struct Slot {
 
 struct Entry {
     cache: CacheId,
-    /// Wiped when it is dropped.
+    /// Zeroized on drop.
     token: Zeroizing<Box<[u8]>>,
     context: AuthContext,
-    /// When the shared cache last heard that the token is in use.
+    /// When a hit was last reported to the shared cache.
     reported_at: UnixTime,
 }
 
 impl Entry {
-    /// The end first: whoever does not know it learns nothing from how long the rest takes.
+    /// Compares the end of the signature first. A caller who does not know it learns nothing from
+    /// the time that the rest takes.
     fn matches(&self, lookup: Lookup<'_>) -> bool {
         let same_end = self.token.last_chunk::<32>() == lookup.token.last_chunk();
         same_end && self.cache == lookup.cache && **self.token == *lookup.token
@@ -80,10 +81,11 @@ impl Slot {
 }
 
 thread_local! {
-    static CACHE: RefCell<Box<[Set]>> = RefCell::new((0..1 << SET_BITS).map(|_| Set::default()).collect());
+    static CACHE: RefCell<Box<[Set]>> =
+        RefCell::new((0..1 << SET_BITS).map(|_| Set::default()).collect());
 }
 
-/// What a token is looked for by: the cache, its bytes, and a keyed hash of their end.
+/// A lookup key: the cache, the token, and a keyed hash of the end of the token.
 #[derive(Clone, Copy)]
 pub(super) struct Lookup<'t> {
     pub(super) cache: CacheId,
@@ -92,11 +94,11 @@ pub(super) struct Lookup<'t> {
 }
 
 impl Lookup<'_> {
-    /// The set of the token, and the tag that it has there.
+    /// Calls `f` with the set of the token and its tag there.
     fn with_set<T>(self, f: impl FnOnce(&mut Set, u32) -> Option<T>) -> Option<T> {
         let set = usize::try_from(self.hash >> (u64::BITS - SET_BITS)).ok()?;
         let tag = u32::try_from(self.hash & u64::from(u32::MAX)).ok()?;
-        // A thread that ends has nothing at hand any more.
+        // `try_with` fails while the thread is being torn down; treat that as a miss.
         CACHE
             .try_with(|sets| f(sets.try_borrow_mut().ok()?.get_mut(set)?, tag))
             .ok()
@@ -104,14 +106,14 @@ impl Lookup<'_> {
     }
 }
 
-/// What a thread has at hand on a token.
+/// A hit in the thread-local cache.
 pub(super) struct Hit {
     pub(super) context: AuthContext,
-    /// Whether it is time to tell the shared cache that the token is in use.
+    /// Whether the shared cache should record this hit.
     pub(super) needs_report: bool,
 }
 
-/// The verdict on this very token. Once a second it is time to tell the shared cache.
+/// Looks up the token. The first hit in each second needs a report to the shared cache.
 pub(super) fn get(lookup: Lookup<'_>, now: UnixTime) -> Option<Hit> {
     lookup.with_set(|Set(slots), tag| {
         let slot = slots.iter_mut().find(|slot| slot.tag == tag)?;
@@ -126,7 +128,7 @@ pub(super) fn get(lookup: Lookup<'_>, now: UnixTime) -> Option<Hit> {
     })
 }
 
-/// Takes what the shared cache knows to hand, if it is wanted often.
+/// Counts a hit in the shared cache, and copies the entry if the token is frequent.
 pub(super) fn admit(lookup: Lookup<'_>, context: &AuthContext, now: UnixTime) {
     lookup.with_set(|Set(slots), tag| {
         if let Some(own) = slots.iter_mut().find(|slot| slot.tag == tag) {
@@ -148,15 +150,15 @@ pub(super) fn admit(lookup: Lookup<'_>, context: &AuthContext, now: UnixTime) {
                 entry: None,
             };
         } else {
-            // From any of them. Were it the poorest, the others would never lose theirs; were it
-            // all of them, five tokens in a set of four would leave none.
+            // Decrement a random slot. Always taking the minimum would pin the others for ever;
+            // decrementing all would evict everything as soon as five tokens share a 4-way set.
             slots.get_mut(fastrand::usize(..WAYS))?.frequency -= 1;
         }
         None::<()>
     });
 }
 
-/// Lets go of a token that is no longer good.
+/// Removes a token that is no longer valid.
 pub(super) fn remove(lookup: Lookup<'_>) {
     lookup.with_set(|Set(slots), tag| {
         let slot = slots.iter_mut().find(|slot| slot.tag == tag)?;
