@@ -3,10 +3,10 @@
 use http::{HeaderMap, Request, Response, Uri, header};
 
 use super::context::VerifiedBy;
+use super::server::IssuerState;
 use super::verification_limit::{Permit, PermitFuture, Unavailable};
 use super::{
-    AuthContext, IssuerState, Rejection, RejectionKind, RejectionResponse, ResourceServer,
-    credentials,
+    AuthContext, Rejection, RejectionKind, RejectionResponse, ResourceServer, credentials,
 };
 use crate::clock::UnixTime;
 use crate::jwt::{

@@ -10,9 +10,10 @@ use super::challenge::{DEFAULT_REALM, Responses};
 use super::header_cache::HeaderCache;
 use super::log_limit::LogLimit;
 use super::metrics::Metrics;
+use super::server::{Inner, IssuerState};
 use super::token_cache::{self, TokenCache};
 use super::verification_limit::VerificationLimit;
-use super::{Inner, IssuerState, ResourceServer, TrustedIssuer};
+use super::{ResourceServer, TrustedIssuer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, Error};
 use crate::jwt::SizeLimits;
@@ -175,8 +176,9 @@ impl ResourceServerBuilder {
     /// than the limit, and the others continue to serve cached tokens.
     ///
     /// At the limit, further requests queue behind the forged ones. If 1,024 wait already, a
-    /// request gets a 503 ([`RejectionKind::Overloaded`](crate::RejectionKind::Overloaded)). With a limit,
-    /// tokens are cached from their first request on, so that each needs one verification only.
+    /// request gets a 503 ([`RejectionKind::Overloaded`](crate::RejectionKind::Overloaded)). With
+    /// a limit, tokens are cached from their first request on, so that each needs one verification
+    /// only.
     pub fn max_concurrent_verifications(mut self, limit: usize) -> Self {
         self.max_verifications = Some(limit);
         self

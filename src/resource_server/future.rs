@@ -1,4 +1,4 @@
-//! The response future of the service. The path of a valid request does not allocate.
+//! The response future of the service. A request that need not wait is not boxed.
 
 use std::fmt;
 use std::pin::Pin;

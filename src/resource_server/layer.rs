@@ -15,8 +15,15 @@ pub struct ResourceServerLayer<R = DefaultRejectionResponse> {
     allow_anonymous: bool,
 }
 
+impl ResourceServer {
+    /// Returns the layer that passes only requests with a valid token.
+    pub fn layer(&self) -> ResourceServerLayer {
+        ResourceServerLayer::new(self.clone())
+    }
+}
+
 impl ResourceServerLayer {
-    pub(super) fn new(server: ResourceServer) -> Self {
+    fn new(server: ResourceServer) -> Self {
         Self {
             server,
             on_rejection: DefaultRejectionResponse,

@@ -44,7 +44,7 @@ pub enum RejectionKind {
     /// The key was revoked with [`revoke_key`](crate::ResourceServer::revoke_key), or its issuer
     /// published its private part.
     RevokedKey,
-    /// The token is bound to a key of its holder (`cnf`), and the request does not prove it.
+    /// The token is bound to a key (`cnf`) whose possession the request does not prove.
     MissingProofOfPossession,
     /// The token is longer than [`max_token_len`](crate::ResourceServerBuilder::max_token_len).
     TokenTooLong,

@@ -1,0 +1,173 @@
+//! The resource server: the handle and its shared state.
+
+use std::sync::Arc;
+
+use super::challenge::Responses;
+use super::header_cache::HeaderCache;
+use super::log_limit::LogLimit;
+use super::metrics::Metrics;
+use super::token_cache::TokenCache;
+use super::verification_limit::VerificationLimit;
+use super::{ResourceServerBuilder, TrustedIssuer};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::jwt::{ClaimsPolicy, SizeLimits};
+use crate::key_set::{KeySetHandle, KeySetStatus};
+use crate::oauth::{Audience, Issuer};
+
+/// Authenticates requests by bearer tokens of trusted issuers.
+///
+/// A handle to shared state, cheap to clone. The background refresh of the keys stops when the
+/// last clone is dropped, including those in layers and services.
+///
+/// # Examples
+///
+/// ```
+/// use http::{Request, Response, StatusCode};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+/// use tower_oauth::{Audience, AuthContext, Issuer, KeySet, ResourceServer, TrustedIssuer};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let document = br#"{"keys":[{
+/// #     "kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+/// # }]}"#;
+/// let issuer = TrustedIssuer::new(Issuer::new("https://as.example")?, Audience::new("orders")?)
+///     .keys(KeySet::from_json(document)?);
+/// let orders = ResourceServer::from_issuer(issuer).start().await?;
+///
+/// let service = ServiceBuilder::new().layer(orders.layer()).service(service_fn(
+///     |request: Request<String>| async move {
+///         let context = AuthContext::from_request(&request).expect("inserted by the layer");
+///         Ok::<_, std::convert::Infallible>(Response::new(format!("{:?}", context.subject())))
+///     },
+/// ));
+///
+/// // Without a token: 401 with a challenge.
+/// let response = service.oneshot(Request::new(String::new())).await?;
+/// assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+/// assert_eq!(response.headers()["www-authenticate"], r#"Bearer realm="resource""#);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ResourceServer(pub(super) Arc<Inner>);
+
+// The field order is deliberate: the fields that a hit of the token cache reads come first.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Inner {
+    pub(super) cache: TokenCache,
+    pub(super) issuers: Vec<IssuerState>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) max_token_len: usize,
+    pub(super) size_limits: SizeLimits,
+    pub(super) metrics: Metrics,
+    pub(super) responses: Responses,
+    pub(super) header_cache: HeaderCache,
+    pub(super) verification_limit: VerificationLimit,
+    pub(super) token_in_query: LogLimit,
+}
+
+/// The policy and the keys of one trusted issuer.
+#[derive(Debug)]
+pub(super) struct IssuerState {
+    pub(super) policy: ClaimsPolicy,
+    pub(super) keys: KeySetHandle,
+}
+
+impl ResourceServer {
+    /// Builds a resource server that accepts tokens of `issuer` for `audience`.
+    ///
+    /// The keys are found by discovery (RFC 8414).
+    pub fn builder(issuer: Issuer, audience: Audience) -> ResourceServerBuilder {
+        Self::from_issuer(TrustedIssuer::new(issuer, audience))
+    }
+
+    /// Builds a resource server that accepts the tokens of a [`TrustedIssuer`].
+    pub fn from_issuer(issuer: TrustedIssuer) -> ResourceServerBuilder {
+        ResourceServerBuilder::new(issuer)
+    }
+
+    /// Whether usable keys of every issuer are available, for readiness probes.
+    #[must_use]
+    pub fn keys_available(&self) -> bool {
+        self.key_sets()
+            .iter()
+            .all(|status| status.state().is_usable())
+    }
+
+    /// Waits until [`keys_available`](Self::keys_available).
+    ///
+    /// Also returns when the [`Refresher`](crate::Refresher) has stopped, because no keys can arrive
+    /// then.
+    pub async fn wait_for_keys(&self) {
+        for issuer in &self.0.issuers {
+            issuer.keys.wait_until_usable(|| self.0.clock.now()).await;
+        }
+    }
+
+    /// Returns the status of each issuer's key set, in the order of addition.
+    #[must_use]
+    pub fn key_sets(&self) -> Vec<KeySetStatus> {
+        let now = self.0.clock.now();
+        self.0
+            .issuers
+            .iter()
+            .map(|issuer| issuer.keys.status(now))
+            .collect()
+    }
+
+    /// Returns the number of cached tokens.
+    ///
+    /// For tests and dashboards: it runs pending maintenance of the cache.
+    #[must_use]
+    pub fn cached_token_count(&self) -> u64 {
+        self.0.cache.len()
+    }
+
+    /// Fetches the keys of every issuer now, regardless of schedule and rate limits.
+    ///
+    /// Returns the result of a fetch that started after this call.
+    ///
+    /// # Errors
+    ///
+    /// If the keys of an issuer could not be fetched. The previous keys stay in use.
+    pub async fn refresh_keys(&self) -> Result<(), Error> {
+        // Request all refreshes before awaiting the first one, so that they run concurrently.
+        let refreshes: Vec<_> = self
+            .0
+            .issuers
+            .iter()
+            .map(|state| state.keys.refresh_keys())
+            .collect();
+        let mut first_error = Ok(());
+        for refresh in refreshes {
+            first_error = first_error.and(refresh.await);
+        }
+        first_error
+    }
+
+    /// Revokes a key immediately, for the lifetime of this resource server.
+    ///
+    /// For the time between the loss of a private key and the reaction of its issuer. The
+    /// revocation persists even if the issuer still publishes the key. Tokens with this `kid` are
+    /// rejected, and so are tokens of the key that has this `kid` now, under any other `kid`.
+    ///
+    /// Returns whether the issuer, by any of its names, is trusted by this resource server.
+    #[must_use = "an issuer that is not trusted here has no keys to revoke"]
+    pub fn revoke_key(&self, issuer: &Issuer, kid: &str) -> bool {
+        let state = self.0.issuers.iter().find(|state| {
+            let ClaimsPolicy {
+                issuer: name,
+                issuer_aliases,
+                ..
+            } = &state.policy;
+            name == issuer || issuer_aliases.contains(issuer)
+        });
+        if let Some(state) = state {
+            state.keys.revoke(kid);
+        }
+        state.is_some()
+    }
+}
