@@ -99,8 +99,8 @@ impl ResourceServer {
 
     /// Waits until [`keys_available`](Self::keys_available).
     ///
-    /// Also returns when the [`Refresher`](crate::Refresher) has stopped, because no keys can arrive
-    /// then.
+    /// Also returns when the [`Refresher`](crate::Refresher) has stopped, because then no keys can
+    /// arrive.
     pub async fn wait_for_keys(&self) {
         for issuer in &self.0.issuers {
             issuer.keys.wait_until_usable(|| self.0.clock.now()).await;
