@@ -87,7 +87,7 @@ struct Document {
 /// The first is that of OpenID Connect Discovery, which most issuers serve. The others insert the
 /// well-known path between host and path
 /// ([RFC 8414 §3.1](https://www.rfc-editor.org/rfc/rfc8414#section-3.1)).
-pub(crate) fn candidates(issuer: &Issuer) -> Result<Vec<Endpoint>, ConfigError> {
+pub(crate) fn well_known_urls(issuer: &Issuer) -> Result<Vec<Endpoint>, ConfigError> {
     let base = Endpoint::new(issuer.as_str()).map_err(|error| error.for_setting("issuer"))?;
     if base.url().query().is_some() {
         return Err(ConfigError::new(
@@ -121,7 +121,7 @@ pub(crate) async fn discover(
     now: UnixTime,
     limits: Limits,
 ) -> Result<Metadata, Error> {
-    discover_with(
+    discover_with_headers(
         &HeaderMap::new(),
         transport,
         issuer,
@@ -133,7 +133,7 @@ pub(crate) async fn discover(
 }
 
 /// Like [`discover`], with header fields for each request.
-pub(crate) async fn discover_with(
+pub(crate) async fn discover_with_headers(
     headers: &HeaderMap,
     transport: &dyn Transport,
     issuer: &Issuer,
@@ -145,7 +145,7 @@ pub(crate) async fn discover_with(
         Error::new(Operation::Discovery, ErrorKind::Configuration).with_source(error)
     };
     let mut first_error: Option<Error> = None;
-    for url in candidates(issuer).map_err(unusable)? {
+    for url in well_known_urls(issuer).map_err(unusable)? {
         url.check_plain_http(allow_loopback_http)
             .map_err(unusable)?;
         let response = get_json(
@@ -239,7 +239,7 @@ mod tests {
     fn the_well_known_path_is_appended_first_and_then_inserted_before_the_path() {
         let urls = |issuer: &str| -> Vec<String> {
             let issuer = Issuer::new(issuer).unwrap();
-            candidates(&issuer)
+            well_known_urls(&issuer)
                 .unwrap()
                 .iter()
                 .map(ToString::to_string)

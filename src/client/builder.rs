@@ -164,7 +164,7 @@ impl TokenManagerBuilder {
         match &endpoint {
             TokenEndpoint::Fixed(url) => url.check_plain_http(allow_loopback_http)?,
             TokenEndpoint::Discovered(discovery) => {
-                for candidate in metadata::candidates(&discovery.issuer)? {
+                for candidate in metadata::well_known_urls(&discovery.issuer)? {
                     candidate.check_plain_http(allow_loopback_http)?;
                 }
             }

@@ -42,7 +42,7 @@ impl SizeLimits {
     };
 
     /// For tokens of up to `bytes`.
-    pub(crate) fn for_tokens_of(bytes: usize) -> Self {
+    pub(crate) fn for_max_token_len(bytes: usize) -> Self {
         let Self {
             elements,
             names,
@@ -362,15 +362,18 @@ mod tests {
 
     #[test]
     fn limits_grow_with_the_longest_accepted_token() {
-        assert_eq!(SizeLimits::for_tokens_of(16 * 1024), SizeLimits::DEFAULT);
-        assert_eq!(SizeLimits::for_tokens_of(0), SizeLimits::DEFAULT);
+        assert_eq!(
+            SizeLimits::for_max_token_len(16 * 1024),
+            SizeLimits::DEFAULT
+        );
+        assert_eq!(SizeLimits::for_max_token_len(0), SizeLimits::DEFAULT);
         let SizeLimits {
             elements,
             names,
             strings,
-        } = SizeLimits::for_tokens_of(64 * 1024);
+        } = SizeLimits::for_max_token_len(64 * 1024);
         assert_eq!((elements, names, strings), (4 * 2048, 4 * 256, 4 * 1024));
-        let SizeLimits { elements, .. } = SizeLimits::for_tokens_of(usize::MAX);
+        let SizeLimits { elements, .. } = SizeLimits::for_max_token_len(usize::MAX);
         assert_eq!(elements, u32::MAX);
     }
 

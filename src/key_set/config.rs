@@ -11,7 +11,7 @@ use crate::transport::Transport;
 
 /// The configuration of a refresh task.
 #[derive(Debug)]
-pub(crate) struct Refresh {
+pub(crate) struct RefresherConfig {
     pub(crate) issuer: Issuer,
     /// If `None`, discovered from the issuer's metadata.
     pub(crate) jwks_uri: Option<Endpoint>,

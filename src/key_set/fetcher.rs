@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::timeout;
 
 use super::cache_control::CacheControl;
-use super::config::Refresh;
+use super::config::RefresherConfig;
 use super::jwk::{Quirks, parse_set};
 use super::refresh_cause::RefreshCause;
 use super::set::KeySet;
@@ -82,7 +82,7 @@ pub(super) struct Fetched {
 }
 
 impl Fetcher {
-    pub(super) fn new(refresh: &Refresh) -> Self {
+    pub(super) fn new(refresh: &RefresherConfig) -> Self {
         Self {
             issuer: refresh.issuer.clone(),
             configured_uri: refresh.jwks_uri.clone(),
@@ -210,7 +210,7 @@ impl Fetcher {
             total: limit,
             ..self.limits
         };
-        let metadata = metadata::discover_with(
+        let metadata = metadata::discover_with_headers(
             headers,
             &*self.transport,
             &self.issuer,

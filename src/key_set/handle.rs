@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use arc_swap::Guard;
 use tokio::sync::watch;
 
-use super::on_demand::{self, Demand, Wait};
+use super::on_demand::{self, OnDemand, Wait};
 use super::policy::RefreshPolicy;
 use super::revoked::RevokedKeys;
 use super::set::KeySet;
@@ -39,7 +39,7 @@ impl KeySetHandle {
         state.snapshot.update(|empty| Snapshot {
             keys: Some(keys),
             generation: 1,
-            epoch: 1,
+            key_set_version: 1,
             usable_until: UnixTime::from_secs(u64::MAX),
             ..Snapshot::clone(empty)
         });
@@ -70,14 +70,19 @@ impl KeySetHandle {
         self.state.snapshot.load()
     }
 
-    /// Whether a cache entry of this epoch is valid without another look at the keys. If not,
+    /// Whether a cache entry of this key_set_version is valid without another look at the keys. If not,
     /// the snapshot decides.
-    pub(crate) fn holds(&self, epoch: u64, now: UnixTime) -> bool {
-        self.state.snapshot.is_current(epoch, now)
+    pub(crate) fn is_current(&self, key_set_version: u64, now: UnixTime) -> bool {
+        self.state.snapshot.is_current(key_set_version, now)
     }
 
     /// Whether the negative cache has this `kid` for the generation of `snapshot`.
-    pub(crate) fn is_known_miss(&self, kid: &str, snapshot: &Snapshot, now: UnixTime) -> bool {
+    pub(crate) fn is_in_negative_cache(
+        &self,
+        kid: &str,
+        snapshot: &Snapshot,
+        now: UnixTime,
+    ) -> bool {
         let is_hit = self
             .state
             .negative_cache
@@ -93,7 +98,7 @@ impl KeySetHandle {
 
     /// Requests a refresh. Returns a bounded wait for its outcome, or `None` if the rate limit or
     /// the limit on waiters does not allow it.
-    pub(crate) fn demand(&self, reason: Demand<'_>) -> Option<Wait> {
+    pub(crate) fn request_refresh(&self, reason: OnDemand<'_>) -> Option<Wait> {
         on_demand::request_refresh(&self.state, self.requests.as_ref()?, reason)
     }
 
@@ -103,7 +108,7 @@ impl KeySetHandle {
     }
 
     /// Revokes a `kid` for good, and the keys that have it now under any `kid`.
-    pub(crate) fn revoke(&self, kid: &str) {
+    pub(crate) fn revoke_key(&self, kid: &str) {
         self.state.snapshot.update(|current| {
             let with_key = |revoked: &Arc<RevokedKeys>| {
                 revoked.with(|revoked| {
@@ -115,7 +120,7 @@ impl KeySetHandle {
             Snapshot {
                 revoked: with_key(&current.revoked),
                 revoked_for_good: with_key(&current.revoked_for_good),
-                epoch: current.epoch + 1,
+                key_set_version: current.key_set_version + 1,
                 ..Snapshot::clone(current)
             }
         });

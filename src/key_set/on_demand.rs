@@ -17,9 +17,9 @@ use crate::timer;
 
 /// Why a request asks for newer keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Demand<'k> {
+pub(crate) enum OnDemand<'k> {
     /// The signature does not match the key with this `kid`, which may have been replaced.
-    BadSignature,
+    InvalidSignature,
     /// The set has no key with this `kid`, at this time.
     UnknownKey(&'k str, UnixTime),
 }
@@ -29,11 +29,11 @@ pub(crate) enum Demand<'k> {
 pub(super) fn request_refresh(
     state: &Arc<State>,
     requests: &watch::Sender<RefreshRequests>,
-    reason: Demand<'_>,
+    reason: OnDemand<'_>,
 ) -> Option<Wait> {
     let cause = match reason {
-        Demand::BadSignature => RefreshCause::InvalidSignature,
-        Demand::UnknownKey(..) => RefreshCause::UnknownKey,
+        OnDemand::InvalidSignature => RefreshCause::InvalidSignature,
+        OnDemand::UnknownKey(..) => RefreshCause::UnknownKey,
     };
     if requests.is_closed() {
         return None;
@@ -49,8 +49,8 @@ pub(super) fn request_refresh(
     state.refresh_waits.fetch_add(1, Ordering::Relaxed);
     state.refresh_waits_counter.increment();
     let unknown_key = match reason {
-        Demand::BadSignature => None,
-        Demand::UnknownKey(kid, now) => Some((Box::<str>::from(kid), now)),
+        OnDemand::InvalidSignature => None,
+        OnDemand::UnknownKey(kid, now) => Some((Box::<str>::from(kid), now)),
     };
     let limit = state.unknown_key_timeout;
     let wait = async move {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::config::Refresh;
+use super::config::RefresherConfig;
 use super::fetcher::{Fetched, Fetcher};
 use super::handle::KeySetHandle;
 use super::jwk::NoUsableKeys;
@@ -23,10 +23,10 @@ use crate::trace;
 /// key at the same time do not fetch in the same instant.
 const ON_DEMAND_JITTER: Duration = Duration::from_millis(250);
 
-impl Refresh {
+impl RefresherConfig {
     /// Builds the handle for requests and the refresh task, which must be polled. The task ends
     /// when the last handle is dropped.
-    pub(crate) fn split(self) -> (KeySetHandle, impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn build(self) -> (KeySetHandle, impl Future<Output = ()> + Send + 'static) {
         let (handle, state, requests) = KeySetHandle::refreshed(self.issuer.clone(), &self.policy);
         if let Some((keys, fetched_at)) = &self.initial_keys {
             let now = self.clock.now();

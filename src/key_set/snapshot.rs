@@ -16,7 +16,7 @@ pub(crate) struct Snapshot {
     pub(super) keys: Option<KeySet>,
     pub(super) generation: u64,
     /// Incremented by every change that may invalidate cached tokens.
-    pub(super) epoch: u64,
+    pub(super) key_set_version: u64,
     pub(super) fetched_at: UnixTime,
     /// Wall-clock time, which advances while the machine sleeps.
     pub(super) usable_until: UnixTime,
@@ -34,12 +34,12 @@ impl Snapshot {
         &self.revoked
     }
 
-    pub(crate) fn epoch(&self) -> u64 {
-        self.epoch
+    pub(crate) fn key_set_version(&self) -> u64 {
+        self.key_set_version
     }
 
     /// Whether the key that verified a token is still published under the same `kid`.
-    pub(crate) fn still_has(&self, key: Fingerprint) -> bool {
+    pub(crate) fn has_key(&self, key: Fingerprint) -> bool {
         self.keys
             .as_ref()
             .is_some_and(|keys| keys.contains_key(key, &self.revoked))
@@ -69,7 +69,7 @@ pub(super) struct SnapshotCell {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct VersionCell {
-    epoch: AtomicU64,
+    key_set_version: AtomicU64,
     usable_until: AtomicU64,
 }
 
@@ -79,7 +79,7 @@ impl SnapshotCell {
         let empty = Snapshot {
             keys: None,
             generation: 0,
-            epoch: 0,
+            key_set_version: 0,
             fetched_at: UnixTime::from_secs(0),
             usable_until: UnixTime::from_secs(0),
             revoked: Arc::default(),
@@ -97,10 +97,10 @@ impl SnapshotCell {
     }
 
     /// Whether the keys are usable, and nothing that may invalidate cached tokens has changed
-    /// since this epoch.
-    pub(super) fn is_current(&self, epoch: u64, now: UnixTime) -> bool {
+    /// since this key_set_version.
+    pub(super) fn is_current(&self, key_set_version: u64, now: UnixTime) -> bool {
         now.as_secs() <= self.version.usable_until.load(Ordering::Acquire)
-            && epoch == self.version.epoch.load(Ordering::Acquire)
+            && key_set_version == self.version.key_set_version.load(Ordering::Acquire)
     }
 
     /// Replaces the snapshot by a changed copy.
@@ -110,11 +110,13 @@ impl SnapshotCell {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let next = change(&self.snapshot.load());
-        let (epoch, usable_until) = (next.epoch, next.usable_until.as_secs());
+        let (key_set_version, usable_until) = (next.key_set_version, next.usable_until.as_secs());
         self.snapshot.store(Arc::new(next));
-        // Store `epoch` before `usable_until`: a reader that sees the new time is guaranteed to
-        // see the new epoch, because it loads them in the opposite order.
-        self.version.epoch.store(epoch, Ordering::Release);
+        // Store `key_set_version` before `usable_until`: a reader that sees the new time is guaranteed to
+        // see the new key_set_version, because it loads them in the opposite order.
+        self.version
+            .key_set_version
+            .store(key_set_version, Ordering::Release);
         self.version
             .usable_until
             .store(usable_until, Ordering::Release);
@@ -132,7 +134,7 @@ mod tests {
         let publish = |number: u64| {
             let usable_until = UnixTime::from_secs(number);
             cell.update(|previous| Snapshot {
-                epoch: number,
+                key_set_version: number,
                 usable_until,
                 ..previous.clone()
             });
@@ -140,15 +142,18 @@ mod tests {
         publish(1);
         assert!(cell.is_current(1, UnixTime::from_secs(1)));
         assert!(!cell.is_current(1, UnixTime::from_secs(2)), "too old");
-        assert!(!cell.is_current(0, UnixTime::from_secs(1)), "older epoch");
+        assert!(
+            !cell.is_current(0, UnixTime::from_secs(1)),
+            "older key_set_version"
+        );
         std::thread::scope(|scope| {
             scope.spawn(|| (2..=LAST).for_each(publish));
             loop {
-                let epoch = cell.load().epoch();
-                for old in epoch.saturating_sub(1)..=epoch {
+                let key_set_version = cell.load().key_set_version();
+                for old in key_set_version.saturating_sub(1)..=key_set_version {
                     assert!(!cell.is_current(old, UnixTime::from_secs(old + 1)));
                 }
-                if epoch == LAST {
+                if key_set_version == LAST {
                     break;
                 }
             }

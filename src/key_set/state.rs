@@ -126,7 +126,7 @@ impl State {
             }
             Snapshot {
                 generation: current.generation + u64::from(keys.is_some()),
-                epoch: current.epoch + u64::from(keys.is_some()),
+                key_set_version: current.key_set_version + u64::from(keys.is_some()),
                 keys: keys.cloned().or_else(|| current.keys.clone()),
                 fetched_at,
                 usable_until: fetched_at.saturating_add(max_stale),
@@ -151,7 +151,7 @@ impl State {
             Snapshot {
                 revoked,
                 revoked_for_good,
-                epoch: current.epoch + 1,
+                key_set_version: current.key_set_version + 1,
                 ..Snapshot::clone(current)
             }
         });
@@ -173,7 +173,7 @@ impl State {
     pub(super) fn expire(&self, now: UnixTime, schedule: &Schedule) {
         self.snapshot.update(|current| Snapshot {
             usable_until: UnixTime::from_secs(0),
-            epoch: current.epoch + 1,
+            key_set_version: current.key_set_version + 1,
             ..Snapshot::clone(current)
         });
         self.record_gauges(now);

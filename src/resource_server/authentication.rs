@@ -12,7 +12,7 @@ use crate::clock::UnixTime;
 use crate::jwt::{
     ClaimsPolicy, DecodedHeader, DecodedPayload, Glance, Header, Segments, UnverifiedToken,
 };
-use crate::key_set::{Demand, SelectError, Wait};
+use crate::key_set::{OnDemand, SelectError, Wait};
 use crate::oauth::Issuer;
 
 /// The outcome for a request that is not rejected.
@@ -145,10 +145,10 @@ impl ResourceServer {
                     .as_ref()
                     .map_or("", |kid| kid.as_str());
                 // Only a token that would pass with a newer key may cause a fetch.
-                let is_new = may_wait && !state.keys.is_known_miss(kid, &snapshot, now);
+                let is_new = may_wait && !state.keys.is_in_negative_cache(kid, &snapshot, now);
                 let would_pass = is_new && unverified.would_pass_claims(policy, now).is_ok();
                 let wait = would_pass
-                    .then(|| state.keys.demand(Demand::UnknownKey(kid, now)))
+                    .then(|| state.keys.request_refresh(OnDemand::UnknownKey(kid, now)))
                     .flatten();
                 return wait
                     .map(Authentication::pending_keys)
@@ -171,7 +171,7 @@ impl ResourceServer {
         let (verified, key) = match unverified.verify_signature(keys.as_slice()) {
             Ok(verified) => verified, // RFC 7515 §5.2
             Err(error) if may_refresh => {
-                let wait = state.keys.demand(Demand::BadSignature);
+                let wait = state.keys.request_refresh(OnDemand::InvalidSignature);
                 return wait
                     .map(Authentication::pending_keys)
                     .ok_or_else(|| error.into());
@@ -184,7 +184,7 @@ impl ResourceServer {
             self.0.header_cache.insert(segments.header, valid.header());
         }
         let key = valid.header().key_id.is_some().then(|| key.fingerprint());
-        let (key_set_version, leeway) = (snapshot.epoch(), policy.leeway);
+        let (key_set_version, leeway) = (snapshot.key_set_version(), policy.leeway);
         let verified_by = VerifiedBy {
             issuer: index,
             key,

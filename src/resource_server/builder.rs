@@ -17,7 +17,7 @@ use super::{ResourceServer, TrustedIssuer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, Error};
 use crate::jwt::SizeLimits;
-use crate::key_set::{KeySet, KeySetHandle, Refresh, RefreshPolicy, Source};
+use crate::key_set::{KeySet, KeySetHandle, RefreshPolicy, RefresherConfig, Source};
 use crate::oauth::Endpoint;
 use crate::transport::{Transport, default_transport};
 use crate::{metadata, metrics};
@@ -281,7 +281,7 @@ impl ResourceServerBuilder {
                     Some(uri)
                 }
                 Source::Discovery => {
-                    for candidate in metadata::candidates(&name)? {
+                    for candidate in metadata::well_known_urls(&name)? {
                         candidate.check_plain_http(allow_loopback_http)?;
                     }
                     None
@@ -290,7 +290,7 @@ impl ResourceServerBuilder {
             let Some(transport) = transport.clone() else {
                 continue;
             };
-            let refresh = Refresh {
+            let refresh = RefresherConfig {
                 issuer: name,
                 jwks_uri,
                 quirks,
@@ -301,7 +301,7 @@ impl ResourceServerBuilder {
                 transport,
                 clock: Arc::clone(&clock),
             };
-            let (keys, task) = refresh.split();
+            let (keys, task) = refresh.build();
             issuer_states.push(IssuerState { policy, keys });
             tasks.push(Box::pin(task));
         }
@@ -310,7 +310,7 @@ impl ResourceServerBuilder {
             issuers: issuer_states,
             clock,
             max_token_len,
-            size_limits: SizeLimits::for_tokens_of(max_token_len),
+            size_limits: SizeLimits::for_max_token_len(max_token_len),
             responses,
             metrics: Metrics::new(),
             cache: TokenCache::new(cache),

@@ -166,7 +166,7 @@ impl ResourceServer {
             name == issuer || issuer_aliases.contains(issuer)
         });
         if let Some(state) = state {
-            state.keys.revoke(kid);
+            state.keys.revoke_key(kid);
         }
         state.is_some()
     }
