@@ -8,8 +8,8 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess
 
 use super::algorithm::Algorithm;
 use super::error::TokenError;
-use super::glance::{self, Plain};
 use super::header::{Header, Typ};
+use super::prescan::{self, Plain};
 use super::strict_json::{
     ParseState, SizeLimits, StrKey, StrictIgnored, UniqueKeys, has_long_number,
 };
@@ -61,39 +61,39 @@ impl ClaimsPolicy {
 
 /// The claimed `iss` and `exp`, which are enough to reject most tokens.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Glance<'a> {
+pub(crate) struct ClaimedIdentity<'a> {
     pub(crate) issuer: Option<&'a [u8]>,
     pub(crate) expires_at: Option<UnixTime>,
 }
 
-impl<'a> Glance<'a> {
+impl<'a> ClaimedIdentity<'a> {
     /// Prescans a payload for both, without parsing it.
     pub(crate) fn at(payload: &'a [u8]) -> Self {
-        let mut glance = Self::default();
-        for member in glance::members(payload) {
+        let mut claimed = Self::default();
+        for member in prescan::members(payload) {
             match member {
-                (b"iss", Plain::Text(issuer)) => glance.issuer = Some(issuer),
+                (b"iss", Plain::Text(issuer)) => claimed.issuer = Some(issuer),
                 (b"exp", Plain::Number(seconds)) => {
-                    glance.expires_at = Some(UnixTime::from_secs(seconds))
+                    claimed.expires_at = Some(UnixTime::from_secs(seconds))
                 }
                 _ => continue,
             }
-            if glance.issuer.is_some() && glance.expires_at.is_some() {
+            if claimed.issuer.is_some() && claimed.expires_at.is_some() {
                 break;
             }
         }
-        glance
+        claimed
     }
 }
 
 /// The claims of a payload, borrowed from it.
 #[derive(Debug)]
-pub(crate) struct Claims<'a> {
+pub(crate) struct UnverifiedClaims<'a> {
     payload: &'a str,
     registered: RegisteredClaims<'a>,
 }
 
-impl<'a> Claims<'a> {
+impl<'a> UnverifiedClaims<'a> {
     /// Parses a decoded payload strictly, in one pass.
     ///
     /// A registered claim of the wrong type is an error even if the claim is not required
@@ -119,9 +119,9 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// The same as [`Glance::at`], from the parsed claims.
-    pub(super) fn glance(&self) -> Glance<'_> {
-        Glance {
+    /// The same as [`ClaimedIdentity::at`], from the parsed claims.
+    pub(super) fn claimed_identity(&self) -> ClaimedIdentity<'_> {
+        ClaimedIdentity {
             issuer: self.registered.iss.as_deref().map(str::as_bytes),
             expires_at: self.registered.exp.map(|date| date.0),
         }
@@ -237,10 +237,10 @@ impl<'a> Claims<'a> {
 
 /// A token whose signature and claims are valid.
 #[derive(Debug)]
-pub(crate) struct ValidatedToken<'a>(Header<'a>, Claims<'a>);
+pub(crate) struct ValidatedToken<'a>(Header<'a>, UnverifiedClaims<'a>);
 
 impl<'a> ValidatedToken<'a> {
-    pub(super) fn new(header: Header<'a>, claims: Claims<'a>) -> Self {
+    pub(super) fn new(header: Header<'a>, claims: UnverifiedClaims<'a>) -> Self {
         Self(header, claims)
     }
 
@@ -250,8 +250,8 @@ impl<'a> ValidatedToken<'a> {
     }
 
     /// The claims that requests use, without a borrow of the payload.
-    pub(crate) fn summary(&self, subject_is_client: bool) -> Summary {
-        let Claims {
+    pub(crate) fn claims(&self, subject_is_client: bool) -> Claims {
+        let UnverifiedClaims {
             payload,
             registered,
         } = &self.1;
@@ -269,7 +269,7 @@ impl<'a> ValidatedToken<'a> {
                 .filter(|_| subject_is_client && is_app_to_app())
         });
         let date = |date: Option<NumericDate>| date.map_or(UnixTime::from_secs(0), |date| date.0);
-        Summary {
+        Claims {
             subject: text::text(payload, registered.sub.as_ref()),
             client_id: text::text(payload, client_id),
             audience: Texts::of(payload, registered.aud.as_ref()),
@@ -285,7 +285,7 @@ impl<'a> ValidatedToken<'a> {
 
 /// Claims of a validated token, as ranges of its payload.
 #[derive(Clone, Debug)]
-pub(crate) struct Summary {
+pub(crate) struct Claims {
     pub(crate) subject: Option<Text>,
     /// `client_id`, else `azp`, else in App ID's app-to-app tokens `sub`.
     pub(crate) client_id: Option<Text>,
@@ -576,21 +576,21 @@ mod tests {
                         [&date, issuer, other],
                     ] {
                         let payload = format!("{{{one},{two},{three}}}");
-                        let (glance, claims) = (
-                            Glance::at(payload.as_bytes()),
-                            Claims::parse(&payload, SizeLimits::DEFAULT).unwrap(),
+                        let (claimed, claims) = (
+                            ClaimedIdentity::at(payload.as_bytes()),
+                            UnverifiedClaims::parse(&payload, SizeLimits::DEFAULT).unwrap(),
                         );
-                        let parsed = claims.glance();
+                        let parsed = claims.claimed_identity();
                         assert!(
-                            glance.issuer.is_none() || glance.issuer == parsed.issuer,
+                            claimed.issuer.is_none() || claimed.issuer == parsed.issuer,
                             "{payload}"
                         );
                         assert!(
-                            glance.expires_at.is_none() || glance.expires_at == parsed.expires_at,
+                            claimed.expires_at.is_none() || claimed.expires_at == parsed.expires_at,
                             "{payload}"
                         );
-                        found.0 += usize::from(glance.issuer.is_some());
-                        found.1 += usize::from(glance.expires_at.is_some());
+                        found.0 += usize::from(claimed.issuer.is_some());
+                        found.1 += usize::from(claimed.expires_at.is_some());
                     }
                 }
             }

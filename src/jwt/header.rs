@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
 use super::algorithm::Algorithm;
 use super::error::TokenError;
-use super::glance::{self, Plain};
+use super::prescan::{self, Plain};
 use super::strict_json::{ParseState, SizeLimits, StrKey, StrictIgnored, UniqueKeys};
 
 /// The longest `kid`, in bytes.
@@ -66,7 +66,7 @@ impl Typ {
 impl<'a> Header<'a> {
     /// Parses a decoded header strictly, in one pass.
     pub(crate) fn parse(json: &'a [u8]) -> Result<Self, TokenError> {
-        let prescanned_alg = glance::members(json).find(|(name, _)| *name == b"alg");
+        let prescanned_alg = prescan::members(json).find(|(name, _)| *name == b"alg");
         if let Some((_, Plain::Text(alg))) = prescanned_alg
             && std::str::from_utf8(alg)
                 .ok()

@@ -14,18 +14,18 @@ mod algorithm;
 mod claims;
 mod compact;
 mod error;
-mod glance;
 mod header;
+mod prescan;
 mod strict_json;
 mod text;
 mod token;
 mod verification_key;
 
 pub use self::algorithm::Algorithm;
-#[cfg(test)]
-pub(crate) use self::claims::Claims;
 pub use self::claims::TokenProfile;
-pub(crate) use self::claims::{ClaimsPolicy, Glance, Summary};
+#[cfg(test)]
+pub(crate) use self::claims::UnverifiedClaims;
+pub(crate) use self::claims::{ClaimedIdentity, Claims, ClaimsPolicy};
 pub(crate) use self::compact::{DecodedHeader, DecodedPayload, Segments, decode_base64url};
 pub(crate) use self::error::TokenError;
 pub(crate) use self::header::{CachedHeader, Header, KeyId};

@@ -1,6 +1,6 @@
 //! The steps of validating a token, one type for each.
 
-use super::claims::{Claims, ClaimsPolicy, Glance, ValidatedToken};
+use super::claims::{ClaimedIdentity, ClaimsPolicy, UnverifiedClaims, ValidatedToken};
 use super::compact::{DecodedSignature, Segments};
 use super::error::TokenError;
 use super::header::Header;
@@ -13,7 +13,7 @@ use crate::clock::UnixTime;
 pub(crate) struct UnverifiedToken<'a> {
     segments: &'a Segments<'a>,
     header: Header<'a>,
-    claims: Claims<'a>,
+    claims: UnverifiedClaims<'a>,
 }
 
 impl<'a> UnverifiedToken<'a> {
@@ -24,7 +24,7 @@ impl<'a> UnverifiedToken<'a> {
         payload: &'a str,
         limits: SizeLimits,
     ) -> Result<Self, TokenError> {
-        let claims = Claims::parse(payload, limits)?;
+        let claims = UnverifiedClaims::parse(payload, limits)?;
         Ok(Self {
             segments,
             header,
@@ -39,8 +39,8 @@ impl<'a> UnverifiedToken<'a> {
 
     /// The claimed `iss` and `exp`. Safe to use for rejecting a token before its signature is
     /// verified, never for accepting one.
-    pub(crate) fn glance(&self) -> Glance<'_> {
-        self.claims.glance()
+    pub(crate) fn claimed_identity(&self) -> ClaimedIdentity<'_> {
+        self.claims.claimed_identity()
     }
 
     /// Whether the claims are valid, assuming a valid signature. Only such a token may cause a

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::cache_control::CacheControl;
 use super::config::RefresherConfig;
-use super::jwk::{Quirks, parse_set};
+use super::jwk::{JwkLeniency, parse_set};
 use super::refresh_cause::RefreshCause;
 use super::set::KeySet;
 use crate::clock::Clock;
@@ -59,7 +59,7 @@ pub(super) struct Fetcher {
     /// The error of the last discovery.
     metadata_error: Option<Error>,
     max_stale: Duration,
-    quirks: Quirks,
+    leniency: JwkLeniency,
     max_candidate_keys: usize,
     allow_loopback_http: bool,
     limits: Limits,
@@ -91,7 +91,7 @@ impl Fetcher {
             discovered_until: None,
             metadata_error: None,
             max_stale: refresh.policy.max_stale,
-            quirks: refresh.quirks,
+            leniency: refresh.leniency,
             max_candidate_keys: refresh.max_candidate_keys,
             allow_loopback_http: refresh.allow_loopback_http,
             limits: Limits {
@@ -271,7 +271,7 @@ impl Fetcher {
         }
         let is_new = self.body.is_empty() || response.body() != &self.body;
         let keys = if is_new {
-            let keys = parse_set(response.body(), self.quirks, self.max_candidate_keys);
+            let keys = parse_set(response.body(), self.leniency, self.max_candidate_keys);
             Some(keys.map_err(|error| error.with_url(uri.as_str()))?)
         } else {
             None

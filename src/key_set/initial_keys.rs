@@ -5,14 +5,14 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use super::jwk::{Quirks, parse_set};
+use super::jwk::{JwkLeniency, parse_set};
 use super::policy::RefreshPolicy;
 use super::set::KeySet;
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, Error, ErrorKind, Operation};
 
 /// Reads a JWK Set document. Returns the file's modification time as its time of fetch.
-pub(crate) fn read(path: &Path, quirks: Quirks) -> Result<(KeySet, UnixTime), Error> {
+pub(crate) fn read(path: &Path, leniency: JwkLeniency) -> Result<(KeySet, UnixTime), Error> {
     let unusable = |reason: String| {
         let setting = ConfigError::new("initial_keys_file", path.to_string_lossy(), reason);
         Error::new(Operation::JwksFetch, ErrorKind::Configuration).with_source(setting)
@@ -33,7 +33,7 @@ pub(crate) fn read(path: &Path, quirks: Quirks) -> Result<(KeySet, UnixTime), Er
     }
     let age = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok((
-        parse_set(&document, quirks, 1)?,
+        parse_set(&document, leniency, 1)?,
         UnixTime::from_secs(age.as_secs()),
     ))
 }

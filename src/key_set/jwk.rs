@@ -36,13 +36,13 @@ const INTEGER: u8 = 0x02;
 
 /// How leniently keys are parsed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Quirks {
+pub(crate) enum JwkLeniency {
     /// As RFC 7518 requires.
     #[default]
-    None,
+    Strict,
     /// `n` and `e` may have leading zero bytes and be in standard base64, as App ID has
     /// published them.
-    AppId,
+    PaddedIntegers,
 }
 
 impl From<InvalidKey> for SkipReason {
@@ -73,14 +73,14 @@ impl KeySet {
     /// share a `kid` are not usable here, whatever
     /// [`max_candidate_keys`](crate::TrustedIssuer::max_candidate_keys) is.
     pub fn from_json(document: &[u8]) -> Result<Self, Error> {
-        parse_set(document, Quirks::None, 1)
+        parse_set(document, JwkLeniency::Strict, 1)
     }
 }
 
 /// Parses a document. Keys that share a `kid` are used only if `max_candidate_keys` is above 1.
 pub(super) fn parse_set(
     document: &[u8],
-    quirks: Quirks,
+    leniency: JwkLeniency,
     max_candidate_keys: usize,
 ) -> Result<KeySet, Error> {
     let error = |kind| Error::new(Operation::JwksFetch, kind);
@@ -102,7 +102,7 @@ pub(super) fn parse_set(
     let members: Vec<Member> = document
         .keys
         .iter()
-        .map(|member| parse_member(member.get(), quirks))
+        .map(|member| parse_member(member.get(), leniency))
         .collect();
     let mut compromised = CompromisedKeys::default();
     for Member { kid, key, private } in &members {
@@ -199,7 +199,7 @@ impl Member {
     }
 }
 
-fn parse_member(json: &str, quirks: Quirks) -> Member {
+fn parse_member(json: &str, leniency: JwkLeniency) -> Member {
     let Ok(members) = serde_json::from_str::<Members<'_>>(json) else {
         return malformed_private_key(json).unwrap_or_else(Member::malformed);
     };
@@ -219,7 +219,7 @@ fn parse_member(json: &str, quirks: Quirks) -> Member {
         _ if members.has_duplicates => return Member::malformed(),
         _ if has_kid && kid.is_none() => return Member::malformed(),
         Secrets::Symmetric => Err(SkipReason::Symmetric),
-        Secrets::None => parse_key(json, members.alg.as_deref(), quirks),
+        Secrets::None => parse_key(json, members.alg.as_deref(), leniency),
     };
     Member {
         kid,
@@ -257,13 +257,17 @@ fn public_key_digest(json: &str) -> Option<Fingerprint> {
         serde_json::from_str(json).ok()?;
     members.retain(|name, _| ["kty", "crv", "n", "e", "x", "y"].contains(&name.as_str()));
     let parameters = serde_json::to_string(&members).ok()?;
-    parse_key(&parameters, None, Quirks::AppId)
+    parse_key(&parameters, None, JwkLeniency::PaddedIntegers)
         .ok()
         .map(|key| key.public_key_digest())
 }
 
 /// Parses a public key.
-fn parse_key(json: &str, alg: Option<&str>, quirks: Quirks) -> Result<VerificationKey, SkipReason> {
+fn parse_key(
+    json: &str,
+    alg: Option<&str>,
+    leniency: JwkLeniency,
+) -> Result<VerificationKey, SkipReason> {
     // Parsed here because jsonwebtoken knows neither `Ed25519` (RFC 9864) nor which algorithms
     // are supported.
     let algorithm = match alg {
@@ -284,7 +288,7 @@ fn parse_key(json: &str, alg: Option<&str>, quirks: Quirks) -> Result<Verificati
         return Err(SkipReason::NotForSignatures);
     }
     let chain = jwk.common.x509_chain.as_deref();
-    let number = |encoded: &str| decode_number(encoded, quirks);
+    let number = |encoded: &str| decode_number(encoded, leniency);
     let exact = |encoded: &str| decode_base64url(encoded).map_err(|_| SkipReason::Invalid);
     let key = match &jwk.algorithm {
         AlgorithmParameters::RSA(rsa) => {
@@ -338,10 +342,10 @@ fn check_certificate(chain: Option<&[String]>, number: &[u8]) -> Result<(), Skip
 }
 
 /// Decodes a Base64urlUInt (RFC 7518 §2), or what App ID has published instead.
-fn decode_number(encoded: &str, quirks: Quirks) -> Result<Vec<u8>, SkipReason> {
-    let encoded = match quirks {
-        Quirks::None => Cow::Borrowed(encoded),
-        Quirks::AppId => Cow::Owned(
+fn decode_number(encoded: &str, leniency: JwkLeniency) -> Result<Vec<u8>, SkipReason> {
+    let encoded = match leniency {
+        JwkLeniency::Strict => Cow::Borrowed(encoded),
+        JwkLeniency::PaddedIntegers => Cow::Owned(
             encoded
                 .trim_end_matches('=')
                 .replace('+', "-")
@@ -349,7 +353,7 @@ fn decode_number(encoded: &str, quirks: Quirks) -> Result<Vec<u8>, SkipReason> {
         ),
     };
     let mut number = decode_base64url(&*encoded).map_err(|_| SkipReason::Invalid)?;
-    if quirks == Quirks::AppId {
+    if leniency == JwkLeniency::PaddedIntegers {
         let zeros = number.iter().take_while(|&&byte| byte == 0).count();
         number.drain(..zeros);
     }
@@ -497,7 +501,7 @@ mod tests {
         // Another key than those of the members, so that none of them compromises it.
         let good = format!(r#"{{"kty":"RSA","n":"{N}","e":"AQAB","kid":"good"}}"#);
         let document = format!(r#"{{"keys":[{good},{member}]}}"#);
-        let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
+        let keys = parse_set(document.as_bytes(), JwkLeniency::Strict, 1).unwrap();
         assert_eq!(keys.len(), 1, "{member}");
         keys.0.skipped.first().expect(member).1
     }
@@ -565,7 +569,7 @@ mod tests {
     fn keys_that_share_a_kid_are_skipped_and_the_others_are_used() {
         let [a, b, without] = [r#","kid":"a""#, r#","kid":"b""#, ""];
         let document = document([a, a, b, without, without].map(|kid| format!("{ED25519}{kid}")));
-        let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
+        let keys = parse_set(document.as_bytes(), JwkLeniency::Strict, 1).unwrap();
         assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["b"]);
         assert_eq!(keys.len(), 3, "both keys without `kid` are used");
         assert_eq!(
@@ -588,7 +592,7 @@ mod tests {
             format!(r#"{ED25519},"kid":"a","d":"AAAA""#),
             format!(r#""kty":"RSA","n":"{N}","e":"AQAB","kid":"b""#),
         ]);
-        let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
+        let keys = parse_set(document.as_bytes(), JwkLeniency::Strict, 1).unwrap();
         assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["b"]);
         assert_eq!(
             keys.skipped().collect::<Vec<_>>(),
@@ -611,7 +615,7 @@ mod tests {
                 ED25519.to_owned(),
                 format!(r#""kty":"RSA","n":"{N}","e":"AQAB","kid":"good""#),
             ]);
-            let keys = parse_set(document.as_bytes(), Quirks::None, 1).unwrap();
+            let keys = parse_set(document.as_bytes(), JwkLeniency::Strict, 1).unwrap();
             assert_eq!(
                 (keys.len(), keys.key_ids().next()),
                 (1, Some("good")),
@@ -634,7 +638,7 @@ mod tests {
     #[test]
     fn a_document_without_a_usable_key_is_an_error() {
         let kind = |document: &str| {
-            parse_set(document.as_bytes(), Quirks::None, 1)
+            parse_set(document.as_bytes(), JwkLeniency::Strict, 1)
                 .unwrap_err()
                 .kind()
         };
@@ -678,10 +682,10 @@ mod tests {
             let document =
                 format!(r#"{{"keys":[{{"kty":"RSA","kid":"a","n":"{n}","e":"AQAB"}}]}}"#);
             assert!(
-                parse_set(document.as_bytes(), Quirks::AppId, 1).is_ok(),
+                parse_set(document.as_bytes(), JwkLeniency::PaddedIntegers, 1).is_ok(),
                 "{n}"
             );
-            let error = parse_set(document.as_bytes(), Quirks::None, 1).unwrap_err();
+            let error = parse_set(document.as_bytes(), JwkLeniency::Strict, 1).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NoUsableKey);
         }
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::clock::UnixTime;
 use crate::jwt::{
-    ClaimsPolicy, DecodedHeader, DecodedPayload, Glance, Header, Segments, UnverifiedToken,
+    ClaimedIdentity, ClaimsPolicy, DecodedHeader, DecodedPayload, Header, Segments, UnverifiedToken,
 };
 use crate::key_set::{OnDemand, SelectError, Wait};
 use crate::oauth::Issuer;
@@ -111,9 +111,9 @@ impl ResourceServer {
         };
         let mut payload = DecodedPayload::new();
         let payload = payload.decode(segments.payload)?;
-        let glance = Glance::at(payload);
-        if glance.issuer.is_some() {
-            self.find_issuer(glance, now)?;
+        let claimed = ClaimedIdentity::at(payload);
+        if claimed.issuer.is_some() {
+            self.find_issuer(claimed, now)?;
         }
         let payload = std::str::from_utf8(payload).map_err(|_| RejectionKind::Malformed)?;
         // RFC 7519 §7.2
@@ -122,7 +122,7 @@ impl ResourceServer {
             index,
             issuer,
             state,
-        } = self.find_issuer(unverified.glance(), now)?;
+        } = self.find_issuer(unverified.claimed_identity(), now)?;
         let policy = &state.policy;
         if !policy.algorithms.contains(&unverified.header().algorithm) {
             return Err(RejectionKind::UnsupportedAlgorithm);
@@ -191,7 +191,7 @@ impl ResourceServer {
             key_set_version,
             leeway,
         };
-        let summary = valid.summary(policy.subject_is_client);
+        let summary = valid.claims(policy.subject_is_client);
         let challenge_params = self.0.responses.challenge_params();
         let context = AuthContext::new(
             issuer.clone(),
@@ -211,10 +211,10 @@ impl ResourceServer {
     /// verified with the keys of this issuer.
     fn find_issuer(
         &self,
-        glance: Glance<'_>,
+        identity: ClaimedIdentity<'_>,
         now: UnixTime,
     ) -> Result<MatchedIssuer<'_>, RejectionKind> {
-        let claimed = glance.issuer.ok_or(RejectionKind::InvalidClaims)?;
+        let claimed = identity.issuer.ok_or(RejectionKind::InvalidClaims)?;
         let matched = self
             .0
             .issuers
@@ -236,7 +236,7 @@ impl ResourceServer {
                 })
             });
         let matched = matched.ok_or(RejectionKind::UntrustedIssuer)?;
-        let expired = glance
+        let expired = identity
             .expires_at
             .is_some_and(|expires_at| matched.state.policy.is_expired(expires_at, now));
         if expired {

@@ -263,7 +263,7 @@ impl ResourceServerBuilder {
             let TrustedIssuer {
                 issuer: name,
                 source,
-                quirks,
+                leniency,
                 max_candidate_keys,
                 initial_keys,
                 ..
@@ -293,7 +293,7 @@ impl ResourceServerBuilder {
             let refresh = RefresherConfig {
                 issuer: name,
                 jwks_uri,
-                quirks,
+                leniency,
                 max_candidate_keys,
                 allow_loopback_http,
                 policy: refresh.clone(),

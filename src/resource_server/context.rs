@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::challenge::ChallengeParams;
 use crate::clock::UnixTime;
-use crate::jwt::{Fingerprint, Summary, Text};
+use crate::jwt::{Claims, Fingerprint, Text};
 use crate::key_set::{KeySetHandle, Snapshot};
 use crate::oauth::Issuer;
 
@@ -33,7 +33,7 @@ struct Inner {
     challenge_params: Arc<ChallengeParams>,
     issuer: Issuer,
     payload: Box<str>,
-    claims: Summary,
+    claims: Claims,
     key: Option<Fingerprint>,
 }
 
@@ -66,7 +66,7 @@ impl AuthContext {
     pub(super) fn new(
         issuer: Issuer,
         payload: Box<str>,
-        claims: Summary,
+        claims: Claims,
         verified_by: VerifiedBy,
         challenge_params: &Arc<ChallengeParams>,
     ) -> Self {

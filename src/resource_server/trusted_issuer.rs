@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, Error};
 use crate::jwt::{Algorithm, ClaimsPolicy, TokenProfile};
-use crate::key_set::{self, KeySet, Quirks, Source};
+use crate::key_set::{self, JwkLeniency, KeySet, Source};
 use crate::oauth::{Audience, Endpoint, Issuer};
 
 /// An issuer whose tokens are accepted, with audience, keys and policy.
@@ -32,7 +32,7 @@ pub struct TrustedIssuer {
     pub(super) max_lifetime: Option<Duration>,
     pub(super) source: Source,
     pub(super) initial_keys: Option<(KeySet, UnixTime)>,
-    pub(super) quirks: Quirks,
+    pub(super) leniency: JwkLeniency,
     pub(super) tenant: Option<String>,
     pub(super) subject_is_client: bool,
     pub(super) requires_scope: bool,
@@ -51,7 +51,7 @@ impl TrustedIssuer {
             max_lifetime: None,
             source: Source::Discovery,
             initial_keys: None,
-            quirks: Quirks::None,
+            leniency: JwkLeniency::Strict,
             tenant: None,
             subject_is_client: false,
             requires_scope: false,
@@ -86,7 +86,7 @@ impl TrustedIssuer {
     ///
     /// If the file cannot be read or has no usable key set ([`KeySet::from_json`]).
     pub fn initial_keys_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        let (keys, fetched_at) = key_set::initial_keys::read(path.as_ref(), self.quirks)?;
+        let (keys, fetched_at) = key_set::initial_keys::read(path.as_ref(), self.leniency)?;
         Ok(self.initial_keys(keys, fetched_at))
     }
 
@@ -132,10 +132,10 @@ impl TrustedIssuer {
         self
     }
 
-    /// Applies the settings of App ID: key quirks, tenant, the v3 issuer as alias, `sub` as the
+    /// Applies the settings of App ID: key leniency, tenant, the v3 issuer as alias, `sub` as the
     /// client, and a required `scope`, which distinguishes access tokens from identity tokens.
     pub(crate) fn app_id(mut self, tenant: String, aliases: Vec<Issuer>) -> Self {
-        self.quirks = Quirks::AppId;
+        self.leniency = JwkLeniency::PaddedIntegers;
         self.tenant = Some(tenant);
         self.aliases = aliases;
         self.subject_is_client = true;
