@@ -332,7 +332,7 @@ fn ed25519_speccheck_accepts_the_strict_case_only() {
 }
 
 #[test]
-fn a_set_of_junk_only_says_so() {
+fn a_set_without_usable_keys_is_an_error() {
     let error = KeySet::from_json(br#"{"keys":[{"kty":"junk"}]}"#).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoUsableKey);
 }

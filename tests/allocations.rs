@@ -15,7 +15,8 @@ use allocation_counter::AllocationInfo;
 use http::{Request, Response, header};
 use serde_json::json;
 use support::{
-    AUDIENCE, Bench, ISSUER, NOW, PrivateKey, claims, claims_with, compact, now_or_never, rsa,
+    AUDIENCE, Fixture, ISSUER, NOW, PrivateKey, claims, claims_with, compact, poll_once_or_panic,
+    rsa,
 };
 use tower::{Layer, Service, service_fn};
 use tower_oauth::{Audience, Issuer, KeySet, ResourceServer, TrustedIssuer};
@@ -28,11 +29,11 @@ async fn answer(_: Request<()>) -> Result<Response<()>, Infallible> {
 fn each_taken(
     times: usize,
     uri: &str,
-    bench: &Bench,
+    fixture: &Fixture,
     token: &str,
     status: u16,
 ) -> Vec<AllocationInfo> {
-    let mut service = bench.server.layer().layer(service_fn(answer));
+    let mut service = fixture.server.layer().layer(service_fn(answer));
     let mut ask = || {
         let request = Request::builder()
             .uri(uri)
@@ -40,7 +41,7 @@ fn each_taken(
         let request = request.body(()).unwrap();
         let mut response = None;
         let taken = allocation_counter::measure(|| {
-            response = Some(now_or_never(service.call(request)).unwrap())
+            response = Some(poll_once_or_panic(service.call(request)).unwrap())
         });
         assert_eq!(response.unwrap().status(), status);
         taken
@@ -49,26 +50,26 @@ fn each_taken(
 }
 
 /// The least of a few requests, because now and then one of them does the cache's housekeeping.
-fn taken_at(uri: &str, bench: &Bench, token: &str, status: u16) -> AllocationInfo {
-    each_taken(8, uri, bench, token, status)
+fn taken_at(uri: &str, fixture: &Fixture, token: &str, status: u16) -> AllocationInfo {
+    each_taken(8, uri, fixture, token, status)
         .into_iter()
         .min_by_key(|taken| taken.bytes_total)
         .unwrap()
 }
 
-fn taken(bench: &Bench, token: &str, status: u16) -> AllocationInfo {
-    taken_at("/", bench, token, status)
+fn taken(fixture: &Fixture, token: &str, status: u16) -> AllocationInfo {
+    taken_at("/", fixture, token, status)
 }
 
 /// The third request is answered from the shared cache, the thirtieth from what the thread has at
 /// hand.
 #[test]
-fn the_third_and_the_thirtieth_request_with_a_token_take_three_allocations_each() {
-    let bench = Bench::new();
+fn cached_requests_take_three_allocations_each() {
+    let fixture = Fixture::new();
     let subjects = ["a", "b", "c", "d", "e", "f"];
     let each = subjects.map(|subject| {
-        let token = bench.token(&claims_with(json!({ "sub": subject })));
-        each_taken(30, "/", &bench, &token, 200)
+        let token = fixture.token(&claims_with(json!({ "sub": subject })));
+        each_taken(30, "/", &fixture, &token, 200)
     });
     for nth in [3, 30] {
         let least = each
@@ -82,9 +83,9 @@ fn the_third_and_the_thirtieth_request_with_a_token_take_three_allocations_each(
 
 /// The context, its payload, and the three of a hit.
 #[test]
-fn a_token_that_is_verified_takes_five_allocations() {
-    let mut bench = Bench::new();
-    let keys = json!({ "keys": [bench.rsa.jwk("rsa")] }).to_string();
+fn a_signature_verification_takes_five_allocations() {
+    let mut fixture = Fixture::new();
+    let keys = json!({ "keys": [fixture.rsa.jwk("rsa")] }).to_string();
     let issuer = TrustedIssuer::new(
         Issuer::new(ISSUER).unwrap(),
         Audience::new(AUDIENCE).unwrap(),
@@ -92,10 +93,10 @@ fn a_token_that_is_verified_takes_five_allocations() {
     .keys(KeySet::from_json(keys.as_bytes()).unwrap());
     let uncached = ResourceServer::from_issuer(issuer)
         .max_cached_tokens(0)
-        .clock(bench.clock.clone());
-    bench.server = uncached.build().unwrap().0;
-    let token = bench.token(&claims());
-    let each = each_taken(3, "/", &bench, &token, 200);
+        .clock(fixture.clock.clone());
+    fixture.server = uncached.build().unwrap().0;
+    let token = fixture.token(&claims());
+    let each = each_taken(3, "/", &fixture, &token, 200);
     // From the second on, its header is recognised.
     assert_eq!(
         each.iter()
@@ -107,12 +108,12 @@ fn a_token_that_is_verified_takes_five_allocations() {
 }
 
 #[test]
-fn a_hit_takes_three_allocations_and_a_refusal_no_more_for_a_long_token_than_for_a_short_one() {
-    let bench = Bench::new();
-    let token = bench.token(&claims());
-    taken(&bench, &token, 200);
+fn allocations_of_hits_and_rejections_are_independent_of_token_length() {
+    let fixture = Fixture::new();
+    let token = fixture.token(&claims());
+    taken(&fixture, &token, 200);
     assert_eq!(
-        taken(&bench, &token, 200).count_total,
+        taken(&fixture, &token, 200).count_total,
         3,
         "the first insertion into the extensions"
     );
@@ -160,10 +161,10 @@ fn a_hit_takes_three_allocations_and_a_refusal_no_more_for_a_long_token_than_for
         ),
     ];
     for (what, token) in refused {
-        taken(&bench, &token(100), 401);
+        taken(&fixture, &token(100), 401);
         let (short, long) = (
-            taken(&bench, &token(100), 401),
-            taken(&bench, &token(10_000), 401),
+            taken(&fixture, &token(100), 401),
+            taken(&fixture, &token(10_000), 401),
         );
         // What is refused at a glance is not worth an error of serde's own.
         let most = if matches!(what, "unknown issuer" | "expired") {
@@ -179,8 +180,8 @@ fn a_hit_takes_three_allocations_and_a_refusal_no_more_for_a_long_token_than_for
 
 /// Tokens are made without their issuer's key: whoever sends them need not have it.
 #[test]
-fn a_refusal_takes_no_more_for_many_members_and_elements_than_for_few() {
-    let bench = Bench::new();
+fn allocations_of_a_rejection_are_independent_of_claim_count() {
+    let fixture = Fixture::new();
     let list = |len: usize| {
         (0..len)
             .map(|number| format!(r#""e{number}""#))
@@ -254,10 +255,10 @@ fn a_refusal_takes_no_more_for_many_members_and_elements_than_for_few() {
                 payload.as_bytes(),
             )
         };
-        taken(&bench, &token(few), 401);
+        taken(&fixture, &token(few), 401);
         let (few, many) = (
-            taken(&bench, &token(few), 401),
-            taken(&bench, &token(many), 401),
+            taken(&fixture, &token(few), 401),
+            taken(&fixture, &token(many), 401),
         );
         assert_eq!(
             (many.count_total, many.bytes_total),
@@ -268,24 +269,24 @@ fn a_refusal_takes_no_more_for_many_members_and_elements_than_for_few() {
 }
 
 #[test]
-fn a_query_takes_nothing_however_it_is_written() {
-    let bench = Bench::new();
+fn query_strings_cause_no_allocations() {
+    let fixture = Fixture::new();
     let query = |len: usize| {
         format!(
             "/orders?{}",
             "n+%41=v+%42&".repeat(len).trim_end_matches('&')
         )
     };
-    let token = bench.token(&claims());
-    taken(&bench, &token, 200);
+    let token = fixture.token(&claims());
+    taken(&fixture, &token, 200);
     for len in [1, 1000] {
         assert_eq!(
-            taken_at(&query(len), &bench, &token, 200).count_total,
+            taken_at(&query(len), &fixture, &token, 200).count_total,
             3,
             "{len}"
         );
     }
-    let refused = |len: usize| taken_at(&query(len), &bench, "a", 401);
+    let refused = |len: usize| taken_at(&query(len), &fixture, "a", 401);
     let (short, long) = (refused(1), refused(1000));
     assert_eq!(
         (long.count_total, long.bytes_total),

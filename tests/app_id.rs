@@ -200,7 +200,7 @@ fn the_environment_of_the_process_is_read() {
 }
 
 #[test]
-fn without_app_id_there_is_no_binding() {
+fn no_binding_without_app_id_settings() {
     for variables in [
         &[][..],
         &[("VCAP_SERVICES", "{}")],
@@ -225,7 +225,7 @@ fn without_app_id_there_is_no_binding() {
 }
 
 #[test]
-fn vcap_services_gives_the_first_fitting_service_in_the_order_of_the_text() {
+fn vcap_services_uses_the_first_matching_service_in_document_order() {
     let text = |first: &str, second: &str| {
         let service = |name: &str, tenant: &str| {
             format!(
@@ -249,7 +249,7 @@ fn vcap_services_gives_the_first_fitting_service_in_the_order_of_the_text() {
 }
 
 #[test]
-fn two_service_bindings_are_refused_and_both_are_named() {
+fn two_service_bindings_are_an_error_that_names_both() {
     let binding = credentials().to_string();
     let (vcap, ce) = (
         vcap("AppID"),
@@ -328,7 +328,7 @@ fn single_variables_fill_gaps_only() {
 }
 
 #[test]
-fn explicit_values_win() {
+fn explicit_settings_override_the_environment() {
     let binding = Binding::builder()
         .client_id("mine")
         .secret("my-secret")
@@ -386,7 +386,7 @@ fn explicit_values_win() {
 }
 
 #[test]
-fn an_explicit_url_wins_over_the_endpoint_and_the_alias_over_the_url() {
+fn explicit_url_overrides_endpoint_and_alias_overrides_url() {
     let binding = Binding::from_json(
         r#"{"appidServiceEndpoint":"https://one.example","version":4,"tenantId":"t",
             "oauthServerUrl":"https://two.example/oauth/v4/t"}"#,
@@ -407,7 +407,7 @@ fn an_explicit_url_wins_over_the_endpoint_and_the_alias_over_the_url() {
 }
 
 #[test]
-fn version_is_three_or_four_as_number_or_string() {
+fn version_is_3_or_4_as_number_or_string() {
     let with = |version: &str| {
         Binding::from_json(&format!(
             r#"{{"appidServiceEndpoint":"https://as.example","tenantId":"t","version":{version}}}"#
@@ -423,7 +423,7 @@ fn version_is_three_or_four_as_number_or_string() {
 }
 
 #[test]
-fn contradictions_are_refused() {
+fn contradictory_settings_are_errors() {
     for json in [
         r#"{"oauthServerUrl":"https://as.example/oauth/v4/t","tenantId":"u"}"#,
         r#"{"oauthServerUrl":"https://as.example/oauth/v4/t","version":3}"#,
@@ -449,7 +449,7 @@ fn contradictions_are_refused() {
 }
 
 #[test]
-fn unusable_urls_and_tenants_are_refused() {
+fn invalid_urls_and_tenants_are_errors() {
     for (url, tenant) in [
         ("http://as.example/oauth/v4/t", ""),
         ("https://user:ZmE5@as.example/oauth/v4/t", ""),
@@ -478,7 +478,7 @@ fn unusable_urls_and_tenants_are_refused() {
 }
 
 #[test]
-fn errors_name_the_variable_and_leak_nothing() {
+fn errors_name_the_variable_and_contain_no_secret() {
     let cut = credentials().to_string();
     let cut = &cut[..cut.len() - 1];
     let wrong_type = json!({ "oauthServerUrl": url(), "secret": [SECRET] }).to_string();
@@ -542,7 +542,7 @@ fn errors_name_the_variable_and_leak_nothing() {
 }
 
 #[test]
-fn issuers_follow_from_the_url() {
+fn issuers_are_derived_from_the_oauth_url() {
     for (url, v4, v3) in [
         (
             "https://us-south.appid.cloud.ibm.com/oauth/v4/t",
@@ -606,7 +606,7 @@ fn issuers_follow_from_the_url() {
 }
 
 #[tokio::test]
-async fn a_version_3_base_is_asked_for_tokens_without_discovery() {
+async fn version_3_base_url_requests_tokens_without_discovery() {
     for base in [
         "https://eu-de.appid.cloud.ibm.com/oauth/v3/t",
         "https://eu-de.appid.cloud.ibm.com/oauth/v3/t//",
@@ -619,7 +619,7 @@ async fn a_version_3_base_is_asked_for_tokens_without_discovery() {
             .build()
             .unwrap();
         let script = Script::default();
-        script.answer(
+        script.push_response(
             200,
             r#"{"access_token":"t","token_type":"Bearer","expires_in":3600}"#,
         );
@@ -643,7 +643,7 @@ async fn a_version_3_base_is_asked_for_tokens_without_discovery() {
 struct Script(Arc<Mutex<(VecDeque<Response<Bytes>>, Vec<Request<Bytes>>)>>);
 
 impl Script {
-    fn answer(&self, status: u16, body: &(impl ToString + ?Sized)) -> &Self {
+    fn push_response(&self, status: u16, body: &(impl ToString + ?Sized)) -> &Self {
         let mut answer = Response::new(Bytes::from(body.to_string()));
         *answer.status_mut() = StatusCode::from_u16(status).unwrap();
         self.0.lock().unwrap().0.push_back(answer);
@@ -716,9 +716,9 @@ const REGISTERED: &str = r#"  {
    }"#;
 
 #[tokio::test]
-async fn registering_is_the_documented_exchange() {
+async fn registration_matches_the_documented_exchange() {
     let (client, script) = management();
-    script.answer(200, REGISTERED);
+    script.push_response(200, REGISTERED);
     let application = client
         .register(&ApplicationName::new("ApplicationName").unwrap())
         .await
@@ -753,7 +753,7 @@ async fn registering_is_the_documented_exchange() {
         format!("https://eu-gb.appid.cloud.ibm.com/oauth/v4/{TENANT}")
     );
 
-    script.answer(201, REGISTERED);
+    script.push_response(201, REGISTERED);
     let name = ApplicationName::new("é").unwrap();
     client
         .register_as(&name, ApplicationType::SinglePageApp)
@@ -772,7 +772,7 @@ async fn applications_are_listed_read_renamed_and_deleted() {
         "discoveryEndpoint": format!("{}/.well-known/openid-configuration", url()),
         "scopes": ["reports.read"],
     });
-    script.answer(
+    script.push_response(
         200,
         &json!({ "applications": [today, { "clientId": "spa", "tenantId": TENANT, "name": "b",
         "type": "singlepageapp", "oAuthServerUrl": url() }] }),
@@ -795,12 +795,12 @@ async fn applications_are_listed_read_renamed_and_deleted() {
     assert_eq!(list[0].oauth_server_url().as_str(), url());
     assert!(list[1].secret().is_none());
 
-    script.answer(200, &today);
+    script.push_response(200, &today);
     assert_eq!(client.application("c").await.unwrap().client_id(), "c");
     assert_request(&script.request(), &Method::GET, "applications/c", None);
 
     for status in [200, 201] {
-        script.answer(status, &today);
+        script.push_response(status, &today);
         client
             .rename("c", &ApplicationName::new("new").unwrap())
             .await
@@ -813,7 +813,7 @@ async fn applications_are_listed_read_renamed_and_deleted() {
         );
     }
 
-    script.answer(204, "");
+    script.push_response(204, "");
     client.delete("c").await.unwrap();
     assert_request(&script.request(), &Method::DELETE, "applications/c", None);
 }
@@ -821,7 +821,7 @@ async fn applications_are_listed_read_renamed_and_deleted() {
 #[tokio::test]
 async fn scopes_and_roles_are_read_and_replaced() {
     let (client, script) = management();
-    script.answer(200, r#"{"scopes":["read","write"]}"#);
+    script.push_response(200, r#"{"scopes":["read","write"]}"#);
     let scopes = client.scopes("c").await.unwrap();
     assert_request(
         &script.request(),
@@ -837,7 +837,7 @@ async fn scopes_and_roles_are_read_and_replaced() {
         ["read", "write"]
     );
 
-    script.answer(200, r#"{"scopes":["read"]}"#);
+    script.push_response(200, r#"{"scopes":["read"]}"#);
     client
         .set_scopes("c", &[ScopeName::new("read").unwrap()])
         .await
@@ -850,7 +850,7 @@ async fn scopes_and_roles_are_read_and_replaced() {
         Some(body),
     );
 
-    script.answer(200, r#"{"roles":[{"id":"r1","name":"reader"}]}"#);
+    script.push_response(200, r#"{"roles":[{"id":"r1","name":"reader"}]}"#);
     let roles = client.roles("c").await.unwrap();
     assert_request(
         &script.request(),
@@ -860,7 +860,7 @@ async fn scopes_and_roles_are_read_and_replaced() {
     );
     assert_eq!((roles[0].id(), roles[0].name()), ("r1", "reader"));
 
-    script.answer(200, r#"{"roles":[]}"#);
+    script.push_response(200, r#"{"roles":[]}"#);
     assert!(
         client
             .set_roles("c", &["r1", "r2"])
@@ -886,7 +886,7 @@ async fn client_ids_cannot_change_the_path() {
         ("a?b#c", "applications/a%3Fb%23c"),
         ("%2e%2e", "applications/%252e%252e"),
     ] {
-        script.answer(204, "");
+        script.push_response(204, "");
         client.delete(client_id).await.unwrap();
         assert_request(&script.request(), &Method::DELETE, path, None);
     }
@@ -898,9 +898,9 @@ async fn client_ids_cannot_change_the_path() {
 }
 
 #[tokio::test]
-async fn refusals_keep_what_the_server_said() {
+async fn api_errors_keep_the_servers_message() {
     let (client, script) = management();
-    script.answer(
+    script.push_response(
         400,
         r#"{"error":"invalid_name","error_description":"too long"}"#,
     );
@@ -916,12 +916,12 @@ async fn refusals_keep_what_the_server_said() {
         ("invalid_name", Some("too long"))
     );
 
-    script.answer(403, r#"{"error_code":"FORBIDDEN"}"#);
+    script.push_response(403, r#"{"error_code":"FORBIDDEN"}"#);
     let error = client.applications().await.unwrap_err();
     assert_eq!(error.oauth_error().unwrap().code(), "FORBIDDEN");
 
     // The wrong region: nine bytes of plain text.
-    script.answer(404, "Not Found");
+    script.push_response(404, "Not Found");
     let error = client.application("c").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Status(StatusCode::NOT_FOUND));
     assert!(error.oauth_error().is_none() && error.url().unwrap().ends_with("/applications/c"));
@@ -935,19 +935,19 @@ async fn refusals_keep_what_the_server_said() {
     assert_eq!(error.retry_after(), Some(Duration::from_secs(30)));
 
     // A redirect would take the token elsewhere.
-    script.answer(302, "");
+    script.push_response(302, "");
     let error = client.applications().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Status(StatusCode::FOUND));
 }
 
 #[tokio::test]
-async fn what_a_server_quotes_of_keys_and_tokens_is_in_no_error() {
+async fn errors_redact_keys_and_tokens_quoted_by_the_server() {
     let (client, script) = management();
     for code in ["error", "error_code", "errorCode"] {
         for description in ["error_description", "errorMessage", "message"] {
             for quote in ["IAM_TOKEN", "Bearer IAM_TOKEN", SECRET] {
                 let words = format!("bad {quote} bad");
-                script.answer(
+                script.push_response(
                     401,
                     &json!({ code: words, description: words, "secret": SECRET }),
                 );
@@ -975,7 +975,7 @@ async fn what_a_server_quotes_of_keys_and_tokens_is_in_no_error() {
         "api%2fkey%2b%3d",
         "api\\/key+=",
     ] {
-        script.answer(
+        script.push_response(
             400,
             &json!({ "errorCode": quote, "errorMessage": format!("no such key: {quote}") }),
         );
@@ -990,10 +990,10 @@ async fn what_a_server_quotes_of_keys_and_tokens_is_in_no_error() {
 
 /// A member that is unusable may be one that stands in the wrong place.
 #[tokio::test]
-async fn no_error_quotes_a_member_of_an_application() {
+async fn errors_contain_no_member_of_an_application() {
     let (client, script) = management();
     let secret = format!("{SECRET} with a space");
-    script.answer(200, &json!({ "scopes": [secret] }));
+    script.push_response(200, &json!({ "scopes": [secret] }));
     let scopes = client.scopes("c").await.unwrap_err();
     let application = json!({ "clientId": "c", "tenantId": TENANT, "name": "n" });
     let mut shown = format!("{scopes} {scopes:?} {}", scopes.source().unwrap());
@@ -1003,7 +1003,7 @@ async fn no_error_quotes_a_member_of_an_application() {
     ] {
         let mut application = application.clone();
         application["oAuthServerUrl"] = json!(url);
-        script.answer(200, &application);
+        script.push_response(200, &application);
         let error = client.application("c").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed);
         let source = error.source().unwrap().to_string();
@@ -1018,19 +1018,19 @@ async fn no_error_quotes_a_member_of_an_application() {
 
 /// What an https document names is https: a binding made from it could send the secret there.
 #[tokio::test]
-async fn a_management_api_on_https_names_no_plain_http() {
+async fn https_management_api_rejects_plain_http_urls_in_responses() {
     for member in ["oAuthServerUrl", "discoveryEndpoint"] {
         let (client, script) = management();
         let mut application = json!({ "clientId": "c", "tenantId": "t", "name": "n", "oAuthServerUrl": "https://as.example/oauth/v4/t" });
         application[member] = json!("http://127.0.0.1:6002/oauth/v4/t");
-        script.answer(200, &application);
+        script.push_response(200, &application);
         let error = client.application("c").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed, "{member}");
 
         let url = Endpoint::new("http://127.0.0.1:6002/management/v4/t").unwrap();
         let client = ManagementClient::builder(url, SecretString::from("t")).allow_loopback_http();
         let script = Script::default();
-        script.answer(200, &application);
+        script.push_response(200, &application);
         client
             .build_with(script)
             .unwrap()
@@ -1041,7 +1041,7 @@ async fn a_management_api_on_https_names_no_plain_http() {
 }
 
 #[tokio::test]
-async fn lost_and_malformed_answers_are_errors_after_one_request() {
+async fn lost_and_malformed_responses_are_errors_after_one_request() {
     let name = ApplicationName::new("n").unwrap();
     let (client, script) = management();
     assert_eq!(
@@ -1062,7 +1062,7 @@ async fn lost_and_malformed_answers_are_errors_after_one_request() {
         ),
         &REGISTERED.replace("https://", "http://"),
     ] {
-        script.answer(200, body);
+        script.push_response(200, body);
         let error = client.register(&name).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed, "{body}");
         let text = format!(
@@ -1075,7 +1075,7 @@ async fn lost_and_malformed_answers_are_errors_after_one_request() {
         );
     }
     script.0.lock().unwrap().1.clear();
-    script.answer(200, &" ".repeat((1 << 20) + 1));
+    script.push_response(200, &" ".repeat((1 << 20) + 1));
     assert_eq!(
         client.register(&name).await.unwrap_err().kind(),
         ErrorKind::TooLarge
@@ -1108,7 +1108,7 @@ async fn a_silent_server_is_a_timeout() {
 }
 
 #[test]
-fn plain_http_needs_to_be_allowed() {
+fn plain_http_requires_opt_in() {
     let url = Endpoint::new("http://127.0.0.1:6002/management/v4/t").unwrap();
     let builder = || ManagementClient::builder(url.clone(), SecretString::from("t"));
     assert!(builder().build_with(Silent).is_err());
@@ -1119,7 +1119,7 @@ fn plain_http_needs_to_be_allowed() {
 }
 
 #[tokio::test]
-async fn a_token_that_no_header_can_hold_is_not_shown() {
+async fn a_token_invalid_as_a_header_value_is_not_in_the_error() {
     let url = Endpoint::new("https://management.example").unwrap();
     let client = ManagementClient::new(
         url,
@@ -1171,7 +1171,7 @@ fn names_have_one_to_fifty_characters() {
 }
 
 #[test]
-fn scope_names_are_those_that_app_id_takes() {
+fn scope_names_follow_app_ids_rules() {
     for good in ["read", "reports.read", "a_1", "xappid", &"a".repeat(49)] {
         assert_eq!(ScopeName::new(good).unwrap().as_str(), good);
     }
@@ -1192,12 +1192,12 @@ fn scope_names_are_those_that_app_id_takes() {
 }
 
 #[tokio::test]
-async fn an_api_key_is_exchanged_once_and_again_before_the_token_expires() {
+async fn api_key_is_exchanged_once_and_again_before_the_token_expires() {
     let script = Script::default();
     let clock = ManualClock::at(UnixTime::from_secs(1_700_000_000));
     let url = Endpoint::new("https://iam.cloud.ibm.com/identity/token").unwrap();
     let iam = IamApiKey::with_transport(url, "key+/=", script.clone(), clock.clone()).unwrap();
-    script.answer(
+    script.push_response(
         200,
         r#"{"access_token":"one","expires_in":3600,"token_type":"Bearer"}"#,
     );
@@ -1218,11 +1218,11 @@ async fn an_api_key_is_exchanged_once_and_again_before_the_token_expires() {
         "grant_type=urn%3Aibm%3Aparams%3Aoauth%3Agrant-type%3Aapikey&apikey=key%2B%2F%3D"
     );
     clock.set(UnixTime::from_secs(1_700_000_000 + 3540));
-    script.answer(200, r#"{"access_token":"two","token_type":"Bearer"}"#);
+    script.push_response(200, r#"{"access_token":"two","token_type":"Bearer"}"#);
     assert_eq!(iam.token().await.unwrap().expose_secret(), "two");
 
     // Of unknown lifetime: not kept. IAM has words of its own for errors.
-    script.answer(
+    script.push_response(
         400,
         r#"{"errorCode":"BXNIM0415E","errorMessage":"Provided API key could not be found"}"#,
     );
@@ -1247,7 +1247,7 @@ fn iam(script: &Script) -> (IamApiKey, ManualClock) {
 }
 
 #[tokio::test]
-async fn an_iam_token_is_a_bearer_token_that_a_header_can_hold() {
+async fn iam_token_must_be_a_bearer_token_and_a_valid_header_value() {
     for body in [
         json!({ "access_token": "t", "expires_in": 3600 }),
         json!({ "access_token": "t", "token_type": "mac", "expires_in": 3600 }),
@@ -1261,7 +1261,7 @@ async fn an_iam_token_is_a_bearer_token_that_a_header_can_hold() {
         json!({ "access_token": "t", "token_type": "Bearer", "expires_in": -1 }),
     ] {
         let script = Script::default();
-        script.answer(200, &body);
+        script.push_response(200, &body);
         let error = iam(&script).0.token().await.unwrap_err();
         let error = error.downcast_ref::<tower_oauth::Error>().unwrap();
         assert_eq!(error.kind(), ErrorKind::Malformed, "{body}");
@@ -1269,7 +1269,7 @@ async fn an_iam_token_is_a_bearer_token_that_a_header_can_hold() {
     }
     for expires_in in [json!(3600), json!("3600"), json!(3600.5)] {
         let script = Script::default();
-        script.answer(
+        script.push_response(
             200,
             &json!({ "access_token": "t", "token_type": "bearer", "expires_in": expires_in }),
         );
@@ -1285,14 +1285,14 @@ async fn an_iam_token_is_a_bearer_token_that_a_header_can_hold() {
 }
 
 #[tokio::test]
-async fn an_iam_token_is_kept_for_a_day_at_most() {
+async fn iam_token_is_cached_for_at_most_one_day() {
     let script = Script::default();
     let (iam, clock) = iam(&script);
-    script.answer(
+    script.push_response(
         200,
         r#"{"access_token":"one","token_type":"Bearer","expires_in":1e300}"#,
     );
-    script.answer(
+    script.push_response(
         200,
         r#"{"access_token":"two","token_type":"Bearer","expires_in":3600}"#,
     );
@@ -1308,17 +1308,17 @@ async fn an_iam_token_is_kept_for_a_day_at_most() {
 }
 
 #[tokio::test]
-async fn an_iam_token_is_dropped_after_a_401_once_in_ten_seconds_at_most() {
+async fn iam_token_is_invalidated_by_a_401_at_most_once_in_ten_seconds() {
     let (exchanges, calls) = (Script::default(), Script::default());
     let (iam, clock) = iam(&exchanges);
     for name in ["one", "two", "three"] {
         let body = json!({ "access_token": name, "token_type": "Bearer", "expires_in": 3600 });
-        exchanges.answer(200, &body);
+        exchanges.push_response(200, &body);
     }
     let url = Endpoint::new("https://management.example").unwrap();
     let client = ManagementClient::new(url, iam, calls.clone()).unwrap();
     let call = async |status: u16| {
-        calls.answer(status, r#"{"roles":[]}"#);
+        calls.push_response(status, r#"{"roles":[]}"#);
         let outcome = client.roles("c").await;
         assert_eq!(outcome.is_ok(), status == 200);
         calls.request().headers()[header::AUTHORIZATION]
@@ -1345,22 +1345,22 @@ async fn an_iam_token_is_dropped_after_a_401_once_in_ten_seconds_at_most() {
 
 /// An outage of IAM is none of a token that is good for an hour.
 #[tokio::test]
-async fn an_iam_token_that_was_answered_401_serves_on_until_another_one_is_there() {
+async fn iam_token_rejected_with_401_is_used_until_its_replacement_arrives() {
     let script = Script::default();
     let (iam, clock) = iam(&script);
     let issued =
         |token: &str| json!({ "access_token": token, "token_type": "Bearer", "expires_in": 3600 });
-    script.answer(200, &issued("one"));
+    script.push_response(200, &issued("one"));
     let one = iam.token().await.unwrap();
     let _ = script.request();
     iam.invalidate(&one);
-    script.answer(503, "");
+    script.push_response(503, "");
     assert_eq!(iam.token().await.unwrap().expose_secret(), "one");
     let _ = script.request();
     // A late 401 of another token says nothing of this one, and an expired one is not used.
     iam.invalidate(&SecretString::from("zero"));
     clock.advance(Duration::from_secs(11));
-    script.answer(200, &issued("two"));
+    script.push_response(200, &issued("two"));
     let two = iam.token().await.unwrap();
     assert_eq!(two.expose_secret(), "two");
     let _ = script.request();
@@ -1368,12 +1368,12 @@ async fn an_iam_token_that_was_answered_401_serves_on_until_another_one_is_there
     clock.advance(Duration::from_secs(11));
     assert_eq!(iam.token().await.unwrap().expose_secret(), "two");
     clock.advance(Duration::from_secs(3600));
-    script.answer(503, "");
+    script.push_response(503, "");
     iam.token().await.unwrap_err();
 }
 
 #[tokio::test]
-async fn a_provider_learns_of_a_refused_token() {
+async fn provider_is_notified_of_a_rejected_token() {
     #[derive(Clone, Debug, Default)]
     struct Provider(Arc<Mutex<Vec<String>>>);
 
@@ -1394,7 +1394,7 @@ async fn a_provider_learns_of_a_refused_token() {
     let url = Endpoint::new("https://management.example").unwrap();
     let client = ManagementClient::new(url, provider.clone(), script.clone()).unwrap();
     for status in [200, 401, 403] {
-        script.answer(status, r#"{"roles":[]}"#);
+        script.push_response(status, r#"{"roles":[]}"#);
         let _either_way = client.roles("c").await;
     }
     assert_eq!(*provider.0.lock().unwrap(), ["mine"]);

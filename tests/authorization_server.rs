@@ -31,13 +31,13 @@ const TENANT: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
 const NOW: u64 = 1_700_000_000;
 
 /// A server with one application, in-process.
-struct Bench {
+struct Fixture {
     clock: ManualClock,
     server: AuthorizationServer,
     app: RegisteredApplication,
 }
 
-impl Bench {
+impl Fixture {
     fn new() -> Self {
         let clock = ManualClock::at(UnixTime::from_secs(NOW));
         let server = AuthorizationServer::builder()
@@ -70,7 +70,7 @@ impl Bench {
     }
 
     /// A token request with a form.
-    async fn ask(
+    async fn request_token(
         &self,
         version: &str,
         authorization: Option<&str>,
@@ -89,9 +89,9 @@ impl Bench {
     }
 
     async fn token(&self, version: &str, form: &str) -> (Value, Value) {
-        let (status, body) = self.ask(version, Some(&self.basic()), form).await;
+        let (status, body) = self.request_token(version, Some(&self.basic()), form).await;
         assert_eq!(status, StatusCode::OK, "{body}");
-        parts(body["access_token"].as_str().unwrap())
+        decode(body["access_token"].as_str().unwrap())
     }
 
     async fn manage(&self, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
@@ -128,7 +128,7 @@ fn json_of(response: &Response<Bytes>) -> Value {
     serde_json::from_slice(response.body()).unwrap()
 }
 
-fn parts(token: &str) -> (Value, Value) {
+fn decode(token: &str) -> (Value, Value) {
     let mut parts = token
         .split('.')
         .map(|part| URL_SAFE_NO_PAD.decode(part).unwrap());
@@ -136,7 +136,7 @@ fn parts(token: &str) -> (Value, Value) {
     (next(), next())
 }
 
-async fn judge(resource: &ResourceServer, token: &str) -> Result<AuthContext, RejectionKind> {
+async fn validate(resource: &ResourceServer, token: &str) -> Result<AuthContext, RejectionKind> {
     let service = resource
         .layer()
         .layer(service_fn(async |request: Request<()>| {
@@ -158,10 +158,14 @@ async fn judge(resource: &ResourceServer, token: &str) -> Result<AuthContext, Re
 }
 
 #[tokio::test]
-async fn the_guides_token_request_is_answered_with_its_members() {
-    let bench = Bench::new();
-    let (status, body) = bench
-        .ask("v3", Some(&bench.basic()), "grant_type=client_credentials")
+async fn token_response_has_the_members_shown_in_the_guide() {
+    let fixture = Fixture::new();
+    let (status, body) = fixture
+        .request_token(
+            "v3",
+            Some(&fixture.basic()),
+            "grant_type=client_credentials",
+        )
         .await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(body["expires_in"], 3600);
@@ -176,51 +180,54 @@ async fn the_guides_token_request_is_answered_with_its_members() {
 
 #[tokio::test]
 async fn a_version_4_token_has_app_ids_shape() {
-    let bench = Bench::new();
-    let (header, claims) = bench.token("v4", "grant_type=client_credentials").await;
-    let kid = bench.server.keys()[0].kid().to_owned();
+    let fixture = Fixture::new();
+    let (header, claims) = fixture.token("v4", "grant_type=client_credentials").await;
+    let kid = fixture.server.keys()[0].kid().to_owned();
     assert!(kid.starts_with(&format!("appId-{TENANT}-")));
     assert_eq!(
         header,
         json!({ "alg": "RS256", "typ": "JWT", "kid": kid, "ver": 4 })
     );
-    let id = bench.app.client_id();
+    let id = fixture.app.client_id();
     assert_eq!(
         claims,
         json!({
-            "iss": format!("{}/oauth/v4/{TENANT}", bench.server.base_url()), "exp": NOW + 3600, "aud": [id], "sub": id,
+            "iss": format!("{}/oauth/v4/{TENANT}", fixture.server.base_url()), "exp": NOW + 3600, "aud": [id], "sub": id,
             "amr": ["appid_client_credentials"], "iat": NOW, "tenant": TENANT, "scope": "appid_default",
         })
     );
 }
 
 #[tokio::test]
-async fn a_version_3_token_has_app_ids_old_shape() {
-    let bench = Bench::new();
-    let (header, claims) = bench.token("v3", "grant_type=client_credentials").await;
+async fn a_version_3_token_has_app_ids_version_3_shape() {
+    let fixture = Fixture::new();
+    let (header, claims) = fixture.token("v3", "grant_type=client_credentials").await;
     assert_eq!(
         (&header["typ"], &header["ver"]),
         (&json!("JOSE"), &json!(3))
     );
     assert_eq!(claims["iss"], "authorization-server.test", "a bare host");
-    assert_eq!(claims["aud"], bench.app.client_id(), "a string");
+    assert_eq!(claims["aud"], fixture.app.client_id(), "a string");
 }
 
 #[tokio::test]
-async fn json_as_the_node_sdk_sends_it_is_taken() {
-    let bench = Bench::new();
-    let request = Request::post(bench.url("v4", "token"))
+async fn json_request_of_the_node_sdk_is_accepted() {
+    let fixture = Fixture::new();
+    let request = Request::post(fixture.url("v4", "token"))
         .header(header::CONTENT_TYPE, "application/json; charset=utf-8")
-        .header(header::AUTHORIZATION, bench.basic())
+        .header(header::AUTHORIZATION, fixture.basic())
         .body(r#"{"grant_type":"client_credentials"}"#.into())
         .unwrap();
-    assert_eq!(bench.send(request).await.status(), StatusCode::OK);
+    assert_eq!(fixture.send(request).await.status(), StatusCode::OK);
 }
 
 #[tokio::test]
-async fn credentials_are_taken_raw_form_urlencoded_and_in_the_body_but_in_one_way_only() {
-    let bench = Bench::new();
-    let (id, secret) = (bench.app.client_id(), bench.app.secret().expose_secret());
+async fn client_credentials_are_accepted_in_exactly_one_of_three_encodings() {
+    let fixture = Fixture::new();
+    let (id, secret) = (
+        fixture.app.client_id(),
+        fixture.app.secret().expose_secret(),
+    );
     let encode =
         |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let encoded = format!(
@@ -233,15 +240,23 @@ async fn credentials_are_taken_raw_form_urlencoded_and_in_the_body_but_in_one_wa
     );
     let good = "grant_type=client_credentials";
     assert_eq!(
-        bench.ask("v4", Some(&bench.basic()), good).await.0,
+        fixture
+            .request_token("v4", Some(&fixture.basic()), good)
+            .await
+            .0,
         StatusCode::OK
     );
     assert_eq!(
-        bench.ask("v4", Some(&encoded), good).await.0,
+        fixture.request_token("v4", Some(&encoded), good).await.0,
         StatusCode::OK
     );
-    assert_eq!(bench.ask("v4", None, &in_body).await.0, StatusCode::OK);
-    let (status, body) = bench.ask("v4", Some(&bench.basic()), &in_body).await;
+    assert_eq!(
+        fixture.request_token("v4", None, &in_body).await.0,
+        StatusCode::OK
+    );
+    let (status, body) = fixture
+        .request_token("v4", Some(&fixture.basic()), &in_body)
+        .await;
     assert_eq!(
         (status, &body["error"]),
         (StatusCode::BAD_REQUEST, &json!("invalid_request"))
@@ -249,17 +264,17 @@ async fn credentials_are_taken_raw_form_urlencoded_and_in_the_body_but_in_one_wa
 }
 
 #[tokio::test]
-async fn refusals_are_oauth_errors() {
-    let bench = Bench::new();
-    let basic = bench.basic();
+async fn rejected_token_requests_return_oauth_errors() {
+    let fixture = Fixture::new();
+    let basic = fixture.basic();
     let wrong = format!(
         "Basic {}",
-        STANDARD.encode(format!("{}:wrong", bench.app.client_id()))
+        STANDARD.encode(format!("{}:wrong", fixture.app.client_id()))
     );
     let pair = format!(
         "{}:{}&junk",
-        bench.app.client_id(),
-        bench.app.secret().expose_secret()
+        fixture.app.client_id(),
+        fixture.app.secret().expose_secret()
     );
     let trailing = format!("Basic {}", STANDARD.encode(pair));
     let grant = "grant_type=client_credentials";
@@ -318,7 +333,7 @@ async fn refusals_are_oauth_errors() {
             "invalid_request",
         ),
     ] {
-        let (got, body) = bench.ask("v4", authorization, &form).await;
+        let (got, body) = fixture.request_token("v4", authorization, &form).await;
         assert_eq!(
             (got.as_u16(), body["error"].as_str().unwrap()),
             (status, code),
@@ -326,34 +341,37 @@ async fn refusals_are_oauth_errors() {
         );
         assert!(body["error_description"].is_string());
     }
-    let request = Request::post(bench.url("v4", "token"))
+    let request = Request::post(fixture.url("v4", "token"))
         .header(header::AUTHORIZATION, &basic)
         .body(grant.into());
     assert_eq!(
-        bench.send(request.unwrap()).await.status(),
+        fixture.send(request.unwrap()).await.status(),
         StatusCode::BAD_REQUEST,
         "no content type"
     );
-    let request = Request::get(bench.url("v4", "token"))
+    let request = Request::get(fixture.url("v4", "token"))
         .body(Bytes::new())
         .unwrap();
     assert_eq!(
-        bench.send(request).await.status(),
+        fixture.send(request).await.status(),
         StatusCode::METHOD_NOT_ALLOWED
     );
 }
 
 /// What unauthenticated callers can make the server do is bounded, whatever they send.
 #[tokio::test]
-async fn a_request_has_100_parameters_at_most() {
-    let bench = Bench::new();
+async fn a_request_has_at_most_100_parameters() {
+    let fixture = Fixture::new();
     let with = |count: usize| -> String {
         (1..count).fold("grant_type=client_credentials".to_owned(), |form, n| {
             form + &format!("&p{n}=x")
         })
     };
     assert_eq!(
-        bench.ask("v4", Some(&bench.basic()), &with(100)).await.0,
+        fixture
+            .request_token("v4", Some(&fixture.basic()), &with(100))
+            .await
+            .0,
         StatusCode::OK
     );
     let resources = "&resource=https://a.example/".repeat(100);
@@ -372,8 +390,8 @@ async fn a_request_has_100_parameters_at_most() {
         ("token", "application/json", json.to_string()),
         ("introspect", "application/x-www-form-urlencoded", with(101)),
     ] {
-        let request = Request::post(bench.url("v4", path)).header(header::CONTENT_TYPE, kind);
-        let response = bench.send(request.body(body.into()).unwrap()).await;
+        let request = Request::post(fixture.url("v4", path)).header(header::CONTENT_TYPE, kind);
+        let response = fixture.send(request.body(body.into()).unwrap()).await;
         let answer = json_of(&response);
         assert_eq!(
             (response.status().as_u16(), &answer["error"]),
@@ -391,19 +409,22 @@ async fn a_request_has_100_parameters_at_most() {
 }
 
 #[tokio::test]
-async fn a_body_of_more_than_64_kib_is_refused_as_an_oauth_error() {
-    let bench = Bench::new();
-    let bearer = format!("Bearer {}", bench.server.management_token().expose_secret());
+async fn a_body_over_64_kib_returns_an_oauth_error() {
+    let fixture = Fixture::new();
+    let bearer = format!(
+        "Bearer {}",
+        fixture.server.management_token().expose_secret()
+    );
     for size in [64 * 1024 + 1, 4 << 20] {
         for url in [
-            bench.url("v4", "token"),
-            bench.url("v4", "introspect"),
-            format!("{}/applications", bench.server.management_url()),
+            fixture.url("v4", "token"),
+            fixture.url("v4", "introspect"),
+            format!("{}/applications", fixture.server.management_url()),
         ] {
             let request = Request::post(&url)
                 .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .header(header::AUTHORIZATION, &bearer);
-            let response = bench
+            let response = fixture
                 .send(request.body(vec![b'x'; size].into()).unwrap())
                 .await;
             assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE, "{url}");
@@ -415,12 +436,12 @@ async fn a_body_of_more_than_64_kib_is_refused_as_an_oauth_error() {
 
 #[tokio::test]
 async fn a_failed_client_authentication_is_challenged() {
-    let bench = Bench::new();
-    let request = Request::post(bench.url("v4", "token"))
+    let fixture = Fixture::new();
+    let request = Request::post(fixture.url("v4", "token"))
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body("grant_type=client_credentials".into())
         .unwrap();
-    let response = bench.send(request).await;
+    let response = fixture.send(request).await;
     assert!(
         response.headers()["www-authenticate"]
             .to_str()
@@ -431,7 +452,7 @@ async fn a_failed_client_authentication_is_challenged() {
 
 #[tokio::test]
 async fn other_tenants_and_versions_are_not_found() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     for path in [
         "/oauth/v4/another/publickeys".to_owned(),
         format!("/oauth/v5/{TENANT}/publickeys"),
@@ -440,11 +461,11 @@ async fn other_tenants_and_versions_are_not_found() {
         "/management/v4/another/applications".to_owned(),
         "/nothing".to_owned(),
     ] {
-        let request = Request::get(format!("{}{path}", bench.server.base_url()))
+        let request = Request::get(format!("{}{path}", fixture.server.base_url()))
             .body(Bytes::new())
             .unwrap();
         assert_eq!(
-            bench.send(request).await.status(),
+            fixture.send(request).await.status(),
             StatusCode::NOT_FOUND,
             "{path}"
         );
@@ -453,13 +474,13 @@ async fn other_tenants_and_versions_are_not_found() {
 
 #[tokio::test]
 async fn assigned_scopes_are_granted_and_a_requested_scope_replaces_the_default() {
-    let bench = Bench::new();
-    bench
+    let fixture = Fixture::new();
+    fixture
         .app
         .set_scopes(["reports.read", "reports.write"])
         .unwrap();
     let scope = async |form: &str| {
-        bench.token("v4", form).await.1["scope"]
+        fixture.token("v4", form).await.1["scope"]
             .as_str()
             .unwrap()
             .to_owned()
@@ -476,10 +497,10 @@ async fn assigned_scopes_are_granted_and_a_requested_scope_replaces_the_default(
 }
 
 #[tokio::test]
-async fn audience_and_resource_say_whom_the_token_is_for() {
-    let bench = Bench::new();
+async fn audience_and_resource_parameters_set_the_aud_claim() {
+    let fixture = Fixture::new();
     let form = "grant_type=client_credentials&audience=orders&resource=https://a.example/&resource=https://b.example/";
-    let (_, claims) = bench.token("v4", form).await;
+    let (_, claims) = fixture.token("v4", form).await;
     assert_eq!(
         claims["aud"],
         json!(["orders", "https://a.example/", "https://b.example/"])
@@ -488,50 +509,53 @@ async fn audience_and_resource_say_whom_the_token_is_for() {
 
 #[tokio::test]
 async fn the_metadata_names_the_issuer_of_its_version() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     for (version, issuer) in [
-        ("v4", bench.server.issuer().to_string()),
+        ("v4", fixture.server.issuer().to_string()),
         ("v3", "authorization-server.test".to_owned()),
     ] {
-        let url = bench.url(version, ".well-known/openid-configuration");
+        let url = fixture.url(version, ".well-known/openid-configuration");
         let document = json_of(
-            &bench
+            &fixture
                 .send(Request::get(url).body(Bytes::new()).unwrap())
                 .await,
         );
         assert_eq!(document["issuer"], issuer);
-        assert_eq!(document["token_endpoint"], bench.url(version, "token"));
-        assert_eq!(document["jwks_uri"], bench.url(version, "publickeys"));
+        assert_eq!(document["token_endpoint"], fixture.url(version, "token"));
+        assert_eq!(document["jwks_uri"], fixture.url(version, "publickeys"));
     }
 }
 
 /// RFC 8414 §3.1 puts the well-known part before the issuer's path; OpenID Connect appends it.
 #[tokio::test]
-async fn the_metadata_are_where_rfc_8414_places_them_too() {
-    let bench = Bench::new();
-    let base = bench.server.base_url();
+async fn metadata_is_also_served_at_the_rfc_8414_location() {
+    let fixture = Fixture::new();
+    let base = fixture.server.base_url();
     let get = async |url: String| {
-        bench
+        fixture
             .send(Request::get(url).body(Bytes::new()).unwrap())
             .await
     };
-    let appended = get(bench.url("v4", ".well-known/openid-configuration")).await;
+    let appended = get(fixture.url("v4", ".well-known/openid-configuration")).await;
     for name in ["oauth-authorization-server", "openid-configuration"] {
-        let before = bench.server.requests(EndpointKind::Discovery);
+        let before = fixture.server.requests(EndpointKind::Discovery);
         let url = format!("{base}/.well-known/{name}/oauth/v4/{TENANT}");
         let inserted = get(url.clone()).await;
         assert_eq!(inserted.status(), StatusCode::OK, "{name}");
-        assert_eq!(json_of(&inserted)["issuer"], bench.server.issuer().as_str());
+        assert_eq!(
+            json_of(&inserted)["issuer"],
+            fixture.server.issuer().as_str()
+        );
         assert_eq!(
             (inserted.body(), inserted.headers()),
             (appended.body(), appended.headers())
         );
         assert_eq!(
-            bench.server.requests(EndpointKind::Discovery),
+            fixture.server.requests(EndpointKind::Discovery),
             before + 1,
             "it is counted"
         );
-        bench
+        fixture
             .server
             .fail_next(EndpointKind::Discovery, 1, Fault::Outage(None));
         assert_eq!(
@@ -553,44 +577,44 @@ async fn the_metadata_are_where_rfc_8414_places_them_too() {
 }
 
 #[tokio::test]
-async fn keys_are_published_with_a_validator() {
-    let bench = Bench::new();
+async fn jwks_response_has_a_validator() {
+    let fixture = Fixture::new();
     let get = |tag: Option<&str>| {
-        let mut request = Request::get(bench.url("v4", "publickeys"));
+        let mut request = Request::get(fixture.url("v4", "publickeys"));
         if let Some(tag) = tag {
             request = request.header(header::IF_NONE_MATCH, tag);
         }
         request.body(Bytes::new()).unwrap()
     };
-    let first = bench.send(get(None)).await;
+    let first = fixture.send(get(None)).await;
     let key = json_of(&first)["keys"][0].clone();
     let names: Vec<&String> = key.as_object().unwrap().keys().collect();
     assert_eq!(names, ["e", "kid", "kty", "n", "use"], "nothing private");
     let tag = first.headers()["etag"].to_str().unwrap().to_owned();
-    let second = bench.send(get(Some(&tag))).await;
+    let second = fixture.send(get(Some(&tag))).await;
     assert_eq!(
         (second.status(), second.body().len()),
         (StatusCode::NOT_MODIFIED, 0)
     );
-    bench.server.rotate().unwrap();
-    assert_eq!(bench.send(get(Some(&tag))).await.status(), StatusCode::OK);
-    let single = bench
+    fixture.server.rotate().unwrap();
+    assert_eq!(fixture.send(get(Some(&tag))).await.status(), StatusCode::OK);
+    let single = fixture
         .send(
-            Request::get(bench.url("v3", "publickey"))
+            Request::get(fixture.url("v3", "publickey"))
                 .body(Bytes::new())
                 .unwrap(),
         )
         .await;
-    assert_eq!(json_of(&single)["kid"], bench.server.keys()[0].kid());
+    assert_eq!(json_of(&single)["kid"], fixture.server.keys()[0].kid());
 }
 
 #[tokio::test]
 async fn a_rotated_key_is_published_until_its_tokens_have_expired() {
-    let bench = Bench::new();
-    let old = bench.server.keys()[0].kid().to_owned();
-    let new = bench.server.rotate().unwrap();
+    let fixture = Fixture::new();
+    let old = fixture.server.keys()[0].kid().to_owned();
+    let new = fixture.server.rotate().unwrap();
     let kids = || {
-        bench
+        fixture
             .server
             .keys()
             .iter()
@@ -599,70 +623,70 @@ async fn a_rotated_key_is_published_until_its_tokens_have_expired() {
     };
     assert_eq!(kids(), [new.clone(), old]);
     assert_eq!(
-        bench.token("v4", "grant_type=client_credentials").await.0["kid"],
+        fixture.token("v4", "grant_type=client_credentials").await.0["kid"],
         new
     );
-    bench.clock.advance(Duration::from_secs(3601));
+    fixture.clock.advance(Duration::from_secs(3601));
     assert_eq!(kids(), [new]);
 }
 
 #[tokio::test]
-async fn a_withdrawn_key_is_gone_at_once_even_the_current_one() {
-    let bench = Bench::new();
-    let old = bench.server.keys()[0].kid().to_owned();
-    assert!(bench.server.withdraw(&old).unwrap());
-    assert!(!bench.server.withdraw(&old).unwrap());
-    assert_eq!(bench.server.keys().len(), 1);
-    assert!(bench.server.keys()[0].is_current());
+async fn a_withdrawn_key_is_removed_at_once_even_the_current_one() {
+    let fixture = Fixture::new();
+    let old = fixture.server.keys()[0].kid().to_owned();
+    assert!(fixture.server.withdraw(&old).unwrap());
+    assert!(!fixture.server.withdraw(&old).unwrap());
+    assert_eq!(fixture.server.keys().len(), 1);
+    assert!(fixture.server.keys()[0].is_current());
 }
 
 #[tokio::test]
 async fn every_algorithm_is_issued_and_accepted() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     for algorithm in Algorithm::ALL {
-        bench.server.rotate_to(algorithm).unwrap();
-        let resource = bench.resource().await;
-        let token = bench.server.mint(&bench.app).sign();
-        assert_eq!(parts(&token).0["alg"], algorithm.name());
-        judge(&resource, &token).await.unwrap();
+        fixture.server.rotate_to(algorithm).unwrap();
+        let resource = fixture.resource().await;
+        let token = fixture.server.mint(&fixture.app).sign();
+        assert_eq!(decode(&token).0["alg"], algorithm.name());
+        validate(&resource, &token).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn tokens_of_both_versions_are_accepted_by_the_binding() {
-    let bench = Bench::new();
-    let resource = bench.resource().await;
+    let fixture = Fixture::new();
+    let resource = fixture.resource().await;
     for version in ["v3", "v4"] {
-        let (_, body) = bench
-            .ask(
+        let (_, body) = fixture
+            .request_token(
                 version,
-                Some(&bench.basic()),
+                Some(&fixture.basic()),
                 "grant_type=client_credentials",
             )
             .await;
-        let context = judge(&resource, body["access_token"].as_str().unwrap())
+        let context = validate(&resource, body["access_token"].as_str().unwrap())
             .await
             .unwrap();
         assert_eq!(
             context.client_id(),
-            Some(bench.app.client_id()),
+            Some(fixture.app.client_id()),
             "{version}"
         );
     }
 }
 
 #[tokio::test]
-async fn introspection_knows_good_tokens_from_others() {
-    let bench = Bench::new();
+async fn introspection_reports_only_valid_tokens_as_active() {
+    let fixture = Fixture::new();
     let active = async |token: &str| {
-        let request = Request::post(bench.url("v4", "introspect"))
+        let request = Request::post(fixture.url("v4", "introspect"))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .header(header::AUTHORIZATION, bench.basic())
+            .header(header::AUTHORIZATION, fixture.basic())
             .body(format!("token={token}").into())
             .unwrap();
-        json_of(&bench.send(request).await)
+        json_of(&fixture.send(request).await)
     };
-    let mint = || bench.server.mint(&bench.app);
+    let mint = || fixture.server.mint(&fixture.app);
     let good = active(&mint().sign()).await;
     assert_eq!(
         (&good["active"], &good["scope"]),
@@ -677,19 +701,22 @@ async fn introspection_knows_good_tokens_from_others() {
         assert_eq!(active(&bad.sign()).await, json!({ "active": false }));
     }
     assert_eq!(active("x").await, json!({ "active": false }));
-    let request = Request::post(bench.url("v4", "introspect"))
+    let request = Request::post(fixture.url("v4", "introspect"))
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body("token=x".into())
         .unwrap();
-    assert_eq!(bench.send(request).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        fixture.send(request).await.status(),
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 #[tokio::test]
-async fn minted_tokens_are_wrong_in_the_way_that_was_asked_for() {
-    let bench = Bench::new();
-    let resource = bench.resource().await;
-    let mint = || bench.server.mint(&bench.app);
-    judge(&resource, &mint().sign()).await.unwrap();
+async fn minted_tokens_have_the_requested_defect() {
+    let fixture = Fixture::new();
+    let resource = fixture.resource().await;
+    let mint = || fixture.server.mint(&fixture.app);
+    validate(&resource, &mint().sign()).await.unwrap();
     // The table of the guide to tests.
     let cases = [
         (mint().expired(), RejectionKind::Expired),
@@ -727,36 +754,36 @@ async fn minted_tokens_are_wrong_in_the_way_that_was_asked_for() {
     ];
     for (mint, kind) in cases {
         let shown = format!("{mint:?}");
-        let judged = judge(&resource, &mint.sign()).await;
-        assert_eq!(judged.map(|_| ()), Err(kind), "{shown}");
+        let result = validate(&resource, &mint.sign()).await;
+        assert_eq!(result.map(|_| ()), Err(kind), "{shown}");
     }
 }
 
 #[tokio::test]
 async fn an_rfc_9068_token_passes_the_strict_profile() {
-    let bench = Bench::new();
-    let builder = bench.app.binding().unwrap().resource_server().unwrap();
+    let fixture = Fixture::new();
+    let builder = fixture.app.binding().unwrap().resource_server().unwrap();
     let strict = builder
         .issuer(|issuer| issuer.profile(TokenProfile::Rfc9068))
-        .transport(bench.server.transport())
-        .clock(bench.clock.clone())
+        .transport(fixture.server.transport())
+        .clock(fixture.clock.clone())
         .start()
         .await
         .unwrap();
-    judge(&strict, &bench.server.mint(&bench.app).rfc9068().sign())
+    validate(&strict, &fixture.server.mint(&fixture.app).rfc9068().sign())
         .await
         .unwrap();
     assert!(
-        judge(&strict, &bench.server.mint(&bench.app).sign())
+        validate(&strict, &fixture.server.mint(&fixture.app).sign())
             .await
             .is_err()
     );
 }
 
 #[tokio::test]
-async fn the_management_api_does_what_app_ids_does() {
-    let bench = Bench::new();
-    let (status, made) = bench
+async fn management_api_matches_app_id() {
+    let fixture = Fixture::new();
+    let (status, made) = fixture
         .manage("POST", "/applications/", json!({ "name": "reports" }))
         .await;
     assert_eq!(status, StatusCode::OK);
@@ -774,53 +801,55 @@ async fn the_management_api_does_what_app_ids_does() {
     }
     assert_eq!(made["type"], "regularwebapp");
     let one = format!("/applications/{id}");
-    assert_eq!(bench.manage("GET", &one, Value::Null).await.1, made);
-    let (_, renamed) = bench.manage("PUT", &one, json!({ "name": "bills" })).await;
+    assert_eq!(fixture.manage("GET", &one, Value::Null).await.1, made);
+    let (_, renamed) = fixture
+        .manage("PUT", &one, json!({ "name": "bills" }))
+        .await;
     assert_eq!(renamed["name"], "bills");
-    let (_, all) = bench.manage("GET", "/applications", Value::Null).await;
+    let (_, all) = fixture.manage("GET", "/applications", Value::Null).await;
     assert_eq!(all["applications"].as_array().unwrap().len(), 2);
     let scopes = json!({ "scopes": ["reports.read"] });
     assert_eq!(
-        bench
+        fixture
             .manage("PUT", &format!("{one}/scopes"), scopes.clone())
             .await,
         (StatusCode::OK, scopes.clone())
     );
     assert_eq!(
-        bench
+        fixture
             .manage("GET", &format!("{one}/scopes"), Value::Null)
             .await
             .1,
         scopes
     );
     assert_eq!(
-        bench.manage("DELETE", &one, Value::Null).await.0,
+        fixture.manage("DELETE", &one, Value::Null).await.0,
         StatusCode::NO_CONTENT
     );
     for method in ["GET", "DELETE"] {
         assert_eq!(
-            bench.manage(method, &one, Value::Null).await.0,
+            fixture.manage(method, &one, Value::Null).await.0,
             StatusCode::NOT_FOUND
         );
     }
 }
 
 #[tokio::test]
-async fn names_and_scopes_outside_of_the_limits_are_refused() {
-    let bench = Bench::new();
+async fn names_and_scopes_outside_the_limits_are_rejected() {
+    let fixture = Fixture::new();
     for name in ["", &"x".repeat(51)] {
-        let (status, body) = bench
+        let (status, body) = fixture
             .manage("POST", "/applications", json!({ "name": name }))
             .await;
         assert_eq!(
             (status, &body["error"]),
             (StatusCode::BAD_REQUEST, &json!("invalid_request"))
         );
-        assert!(bench.server.register(name).is_err());
+        assert!(fixture.server.register(name).is_err());
     }
     let fifty = "é".repeat(50);
     assert_eq!(
-        bench
+        fixture
             .manage("POST", "/applications", json!({ "name": fifty }))
             .await
             .0,
@@ -833,11 +862,11 @@ async fn names_and_scopes_outside_of_the_limits_are_refused() {
         json!({ "name": "x", "type": "native" }),
     ] {
         assert_eq!(
-            bench.manage("POST", "/applications", body).await.0,
+            fixture.manage("POST", "/applications", body).await.0,
             StatusCode::BAD_REQUEST
         );
     }
-    let path = format!("/applications/{}/scopes", bench.app.client_id());
+    let path = format!("/applications/{}/scopes", fixture.app.client_id());
     for scope in [
         "Reports",
         "a b",
@@ -847,7 +876,7 @@ async fn names_and_scopes_outside_of_the_limits_are_refused() {
         &"x".repeat(50),
     ] {
         assert_eq!(
-            bench
+            fixture
                 .manage("PUT", &path, json!({ "scopes": [scope] }))
                 .await
                 .0,
@@ -855,17 +884,17 @@ async fn names_and_scopes_outside_of_the_limits_are_refused() {
             "{scope}"
         );
     }
-    for _ in bench.server.applications().len()..200 {
-        bench.server.register("x").unwrap();
+    for _ in fixture.server.applications().len()..200 {
+        fixture.server.register("x").unwrap();
     }
-    assert!(bench.server.register("one too many").is_err());
+    assert!(fixture.server.register("one too many").is_err());
 }
 
 #[tokio::test]
-async fn roles_give_their_scopes_to_the_applications_that_have_them() {
-    let bench = Bench::new();
+async fn applications_get_the_scopes_of_their_roles() {
+    let fixture = Fixture::new();
     let access = json!([{ "application_id": "orders", "scopes": ["orders.read"] }]);
-    let (status, role) = bench
+    let (status, role) = fixture
         .manage(
             "POST",
             "/roles",
@@ -873,74 +902,74 @@ async fn roles_give_their_scopes_to_the_applications_that_have_them() {
         )
         .await;
     assert_eq!(status, StatusCode::CREATED);
-    let path = format!("/applications/{}/roles", bench.app.client_id());
+    let path = format!("/applications/{}/roles", fixture.app.client_id());
     let ids = json!({ "roles": { "ids": [role["id"]] } });
-    let (_, assigned) = bench.manage("PUT", &path, ids).await;
+    let (_, assigned) = fixture.manage("PUT", &path, ids).await;
     assert_eq!(assigned["roles"][0]["name"], "clerk");
-    let (_, claims) = bench.token("v4", "grant_type=client_credentials").await;
+    let (_, claims) = fixture.token("v4", "grant_type=client_credentials").await;
     assert_eq!(
         (&claims["scope"], &claims["roles"]),
         (&json!("appid_default orders.read"), &json!(["clerk"]))
     );
-    let minted = bench.server.mint(&bench.app).sign();
+    let minted = fixture.server.mint(&fixture.app).sign();
     assert_eq!(
-        parts(&minted).1,
+        decode(&minted).1,
         claims,
         "a minted token has them as a requested one"
     );
     let role_path = format!("/roles/{}", role["id"].as_str().unwrap());
     assert_eq!(
-        bench.manage("DELETE", &role_path, Value::Null).await.0,
+        fixture.manage("DELETE", &role_path, Value::Null).await.0,
         StatusCode::ACCEPTED
     );
     assert_eq!(
-        bench.manage("GET", &path, Value::Null).await.1,
+        fixture.manage("GET", &path, Value::Null).await.1,
         json!({ "roles": [] })
     );
     let unknown = json!({ "roles": { "ids": ["nobody"] } });
     assert_eq!(
-        bench.manage("PUT", &path, unknown).await.0,
+        fixture.manage("PUT", &path, unknown).await.0,
         StatusCode::BAD_REQUEST
     );
 }
 
 #[tokio::test]
-async fn without_the_management_token_nothing_is_managed() {
-    let bench = Bench::new();
-    let basic = bench.basic();
+async fn management_requires_the_management_token() {
+    let fixture = Fixture::new();
+    let basic = fixture.basic();
     for authorization in [None, Some("Bearer wrong"), Some(basic.as_str())] {
-        let mut request = Request::get(format!("{}/applications", bench.server.management_url()));
+        let mut request = Request::get(format!("{}/applications", fixture.server.management_url()));
         if let Some(value) = authorization {
             request = request.header(header::AUTHORIZATION, value);
         }
-        let response = bench.send(request.body(Bytes::new()).unwrap()).await;
+        let response = fixture.send(request.body(Bytes::new()).unwrap()).await;
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-        assert!(!String::from_utf8_lossy(response.body()).contains(bench.app.client_id()));
+        assert!(!String::from_utf8_lossy(response.body()).contains(fixture.app.client_id()));
     }
 }
 
 #[tokio::test]
 async fn keys_are_rotated_and_withdrawn_through_the_management_api() {
-    let bench = Bench::new();
-    let old = bench.server.keys()[0].kid().to_owned();
-    let (status, rotated) = bench.manage("POST", "/keys", Value::Null).await;
+    let fixture = Fixture::new();
+    let old = fixture.server.keys()[0].kid().to_owned();
+    let (status, rotated) = fixture.manage("POST", "/keys", Value::Null).await;
     assert_eq!(
         (status, rotated["kid"].as_str()),
-        (StatusCode::CREATED, Some(bench.server.keys()[0].kid()))
+        (StatusCode::CREATED, Some(fixture.server.keys()[0].kid()))
     );
     assert_eq!(
-        bench
+        fixture
             .manage("DELETE", &format!("/keys/{old}"), Value::Null)
             .await
             .0,
         StatusCode::NO_CONTENT
     );
-    let (_, keys) = bench.manage("GET", "/keys", Value::Null).await;
+    let (_, keys) = fixture.manage("GET", "/keys", Value::Null).await;
     assert_eq!(keys["keys"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn the_crates_own_management_client_works_with_it() {
+async fn management_client_works_with_the_authorization_server() {
     let listening = AuthorizationServer::builder().bind(0).await.unwrap();
     let server = listening.server().clone();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -966,7 +995,7 @@ async fn the_crates_own_management_client_works_with_it() {
         .await
         .unwrap();
     let token = tokens.access_token().await.unwrap();
-    let context = judge(&resource, token.expose_secret()).await.unwrap();
+    let context = validate(&resource, token.expose_secret()).await.unwrap();
     assert_eq!(context.client_id(), Some(made.client_id()));
     client.delete(made.client_id()).await.unwrap();
     assert!(client.applications().await.unwrap().is_empty());
@@ -975,12 +1004,12 @@ async fn the_crates_own_management_client_works_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_spoil_answers_and_tokens_with_known_keys_go_on() {
-    let bench = Bench::new();
-    let resource = bench.resource().await;
-    let token = bench
+async fn injected_faults_break_responses_but_not_tokens_with_known_keys() {
+    let fixture = Fixture::new();
+    let resource = fixture.resource().await;
+    let token = fixture
         .server
-        .mint(&bench.app)
+        .mint(&fixture.app)
         .expires_in(Duration::from_secs(86_000))
         .sign();
     for fault in [
@@ -994,21 +1023,21 @@ async fn faults_spoil_answers_and_tokens_with_known_keys_go_on() {
         Fault::Status(StatusCode::NOT_FOUND),
     ] {
         let (fetched, failed) = (
-            bench.server.requests(EndpointKind::Keys),
+            fixture.server.requests(EndpointKind::Keys),
             resource.key_sets()[0].refreshes_failed(),
         );
-        bench.server.fail(EndpointKind::Keys, fault.clone());
+        fixture.server.fail(EndpointKind::Keys, fault.clone());
         tokio::time::sleep(Duration::from_secs(400)).await;
         assert!(
-            bench.server.requests(EndpointKind::Keys) > fetched,
+            fixture.server.requests(EndpointKind::Keys) > fetched,
             "{fault:?}"
         );
         assert!(
             resource.key_sets()[0].refreshes_failed() > failed,
             "{fault:?}"
         );
-        judge(&resource, &token).await.unwrap();
-        bench.server.clear_faults();
+        validate(&resource, &token).await.unwrap();
+        fixture.server.clear_faults();
         tokio::time::sleep(Duration::from_secs(400)).await;
         assert_eq!(
             resource.key_sets()[0].consecutive_failures(),
@@ -1019,13 +1048,13 @@ async fn faults_spoil_answers_and_tokens_with_known_keys_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_count_down_and_a_manager_gets_over_them() {
-    let bench = Bench::new();
-    let binding = bench.app.binding().unwrap();
-    bench
+async fn faults_count_down_and_the_token_manager_recovers() {
+    let fixture = Fixture::new();
+    let binding = fixture.app.binding().unwrap();
+    fixture
         .server
         .fail_next(EndpointKind::Token, 2, Fault::Outage(None));
-    bench.server.fail_next(
+    fixture.server.fail_next(
         EndpointKind::Token,
         1,
         Fault::Latency(Duration::from_secs(1)),
@@ -1033,48 +1062,50 @@ async fn faults_count_down_and_a_manager_gets_over_them() {
     let tokens = binding
         .token_manager()
         .unwrap()
-        .transport(bench.server.transport());
+        .transport(fixture.server.transport());
     tokens
-        .clock(bench.clock.clone())
+        .clock(fixture.clock.clone())
         .start()
         .unwrap()
         .access_token()
         .await
         .unwrap();
-    assert_eq!(bench.server.requests(EndpointKind::Token), 3);
+    assert_eq!(fixture.server.requests(EndpointKind::Token), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rotation_is_followed_at_the_first_token_of_the_new_key() {
-    let bench = Bench::new();
-    let resource = bench.resource().await;
-    bench.server.rotate().unwrap();
-    let token = bench.server.mint(&bench.app).sign();
-    judge(&resource, &token).await.unwrap();
-    assert_eq!(bench.server.requests(EndpointKind::Keys), 2);
+async fn the_first_token_after_a_rotation_is_accepted() {
+    let fixture = Fixture::new();
+    let resource = fixture.resource().await;
+    fixture.server.rotate().unwrap();
+    let token = fixture.server.mint(&fixture.app).sign();
+    validate(&resource, &token).await.unwrap();
+    assert_eq!(fixture.server.requests(EndpointKind::Keys), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resource_server_that_starts_first_becomes_ready_by_itself() {
-    let bench = Bench::new();
-    bench.server.fail_next(EndpointKind::Keys, 3, Fault::Reset);
-    let builder = bench.app.binding().unwrap().resource_server().unwrap();
+async fn a_resource_server_started_before_its_issuer_becomes_ready() {
+    let fixture = Fixture::new();
+    fixture
+        .server
+        .fail_next(EndpointKind::Keys, 3, Fault::Reset);
+    let builder = fixture.app.binding().unwrap().resource_server().unwrap();
     let resource = builder
-        .transport(bench.server.transport())
-        .clock(bench.clock.clone())
+        .transport(fixture.server.transport())
+        .clock(fixture.clock.clone())
         .startup(Startup::Background)
         .start()
         .await
         .unwrap();
-    let token = bench.server.mint(&bench.app).sign();
+    let token = fixture.server.mint(&fixture.app).sign();
     assert_eq!(
-        judge(&resource, &token).await.map(|_| ()),
+        validate(&resource, &token).await.map(|_| ()),
         Err(RejectionKind::KeysUnavailable)
     );
     tokio::time::timeout(Duration::from_secs(10), resource.wait_for_keys())
         .await
         .unwrap();
-    judge(&resource, &token).await.unwrap();
+    validate(&resource, &token).await.unwrap();
 }
 
 /// A folder for a test; gone with it.
@@ -1112,7 +1143,7 @@ fn with_state(path: &std::path::Path) -> Result<AuthorizationServer, tower_oauth
 }
 
 #[test]
-fn applications_and_keys_outlive_a_restart_in_a_file_of_their_own() {
+fn applications_and_keys_persist_in_the_state_file() {
     let folder = Folder::new("outlive");
     let path = folder.0.join("state.json");
     let build = || with_state(&path);
@@ -1160,7 +1191,7 @@ fn applications_and_keys_outlive_a_restart_in_a_file_of_their_own() {
 
 #[cfg(unix)]
 #[test]
-fn a_state_file_that_others_can_read_is_closed_to_them() {
+fn a_state_file_readable_by_others_gets_restricted_permissions() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = Folder::new("tightened");
     let path = folder.0.join("state.json");
@@ -1176,7 +1207,7 @@ fn a_state_file_that_others_can_read_is_closed_to_them() {
 /// A user who can write to it chooses the signing keys and the secrets.
 #[cfg(unix)]
 #[test]
-fn a_state_file_that_others_can_write_is_refused_and_left_as_it_is() {
+fn a_state_file_writable_by_others_is_rejected_and_left_unchanged() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = Folder::new("writable");
     let path = folder.0.join("state.json");
@@ -1207,7 +1238,7 @@ fn a_state_file_that_others_can_write_is_refused_and_left_as_it_is() {
 
 #[cfg(unix)]
 #[test]
-fn a_state_file_of_another_user_is_refused_and_left_as_it_is() {
+fn a_state_file_of_another_user_is_rejected_and_left_unchanged() {
     use std::os::unix::fs::{MetadataExt as _, chown};
     let folder = Folder::new("owner");
     let path = folder.0.join("state.json");
@@ -1245,7 +1276,7 @@ fn a_state_file_of_another_user_is_refused_and_left_as_it_is() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_no_state_file_is_refused_and_left_as_it_is() {
+fn a_file_that_is_no_state_file_is_rejected_and_left_unchanged() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = Folder::new("mistaken");
     let (inner, notes) = (folder.0.join("folder"), folder.0.join("notes.txt"));
@@ -1268,7 +1299,7 @@ fn what_is_no_state_file_is_refused_and_left_as_it_is() {
 
 #[cfg(unix)]
 #[test]
-fn a_link_to_the_state_file_is_followed_and_one_that_leads_nowhere_is_no_fresh_start() {
+fn state_file_symlink_is_followed_and_a_dangling_one_is_an_error() {
     let folder = Folder::new("link");
     let (target, link) = (folder.0.join("target.json"), folder.0.join("state.json"));
     std::os::unix::fs::symlink(&target, &link).unwrap();
@@ -1287,7 +1318,7 @@ fn a_link_to_the_state_file_is_followed_and_one_that_leads_nowhere_is_no_fresh_s
 }
 
 #[test]
-fn what_another_program_wrote_to_the_state_file_is_not_lost() {
+fn state_file_changes_of_another_program_are_not_overwritten() {
     let folder = Folder::new("shared");
     let path = folder.0.join("state.json");
     let (first, second) = (with_state(&path).unwrap(), with_state(&path).unwrap());
@@ -1310,7 +1341,7 @@ fn what_another_program_wrote_to_the_state_file_is_not_lost() {
 
 #[cfg(unix)]
 #[test]
-fn what_lies_beside_the_state_file_is_left_alone() {
+fn files_beside_the_state_file_are_left_unchanged() {
     let folder = Folder::new("beside");
     let (path, precious) = (folder.0.join("state.json"), folder.0.join("precious"));
     std::fs::write(&precious, "kept").unwrap();
@@ -1339,7 +1370,7 @@ fn what_lies_beside_the_state_file_is_left_alone() {
 }
 
 #[test]
-fn a_state_file_that_no_changes_lead_to_is_damaged() {
+fn an_unreachable_state_is_reported_as_damaged() {
     let folder = Folder::new("damaged");
     let path = folder.0.join("state.json");
     let server = with_state(&path).unwrap();
@@ -1402,7 +1433,7 @@ fn a_state_file_that_no_changes_lead_to_is_damaged() {
 }
 
 #[test]
-fn of_more_than_50_keys_the_oldest_goes() {
+fn beyond_50_keys_the_oldest_is_removed() {
     let server = AuthorizationServer::builder()
         .algorithm(Algorithm::Es256)
         .build()
@@ -1423,29 +1454,29 @@ fn of_more_than_50_keys_the_oldest_goes() {
 }
 
 #[test]
-fn nothing_secret_is_in_debug_output() {
-    let bench = Bench::new();
+fn debug_output_contains_no_secrets() {
+    let fixture = Fixture::new();
     let shown = format!(
         "{:?} {:?} {:?}",
-        bench.server,
-        bench.app,
-        bench.server.mint(&bench.app)
+        fixture.server,
+        fixture.app,
+        fixture.server.mint(&fixture.app)
     );
-    assert!(!shown.contains(bench.app.secret().expose_secret()));
-    assert!(!shown.contains(bench.server.management_token().expose_secret()));
+    assert!(!shown.contains(fixture.app.secret().expose_secret()));
+    assert!(!shown.contains(fixture.server.management_token().expose_secret()));
 }
 
 /// The bare host of version 3 is shared by all tenants of a region.
 #[tokio::test]
-async fn the_tenant_has_to_be_named_by_the_token_or_its_issuer() {
-    let bench = Bench::new();
-    let resource = bench.resource().await;
-    let mint = || bench.server.mint(&bench.app);
+async fn tenant_must_match_the_token_or_its_issuer() {
+    let fixture = Fixture::new();
+    let resource = fixture.resource().await;
+    let mint = || fixture.server.mint(&fixture.app);
     let v3 = "authorization-server.test";
-    judge(&resource, &mint().without("tenant").sign())
+    validate(&resource, &mint().without("tenant").sign())
         .await
         .unwrap();
-    judge(&resource, &mint().claim("iss", v3).sign())
+    validate(&resource, &mint().claim("iss", v3).sign())
         .await
         .unwrap();
     for wrong in [
@@ -1454,7 +1485,7 @@ async fn the_tenant_has_to_be_named_by_the_token_or_its_issuer() {
         mint().claim("tenant", "another"),
         mint().claim("tenant", 42),
     ] {
-        let judged = judge(&resource, &wrong.sign()).await;
-        assert_eq!(judged.map(|_| ()), Err(RejectionKind::UntrustedIssuer));
+        let result = validate(&resource, &wrong.sign()).await;
+        assert_eq!(result.map(|_| ()), Err(RejectionKind::UntrustedIssuer));
     }
 }

@@ -57,7 +57,7 @@ async fn protected_resource(binding: &Binding) -> String {
 }
 
 /// "Registering your app with the GUI", step by step; then "Obtaining an access token".
-async fn registered_and_called(browser: Browser, scripts: bool) {
+async fn register_and_call(browser: Browser, scripts: bool) {
     let server = start().await;
     browser.open(server.base_url()).await;
 
@@ -74,7 +74,7 @@ async fn registered_and_called(browser: Browser, scripts: bool) {
     browser.click("Save").await;
     // 3. From the list of registered apps, select the application that you added in the previous
     //    step. The row expands to show your credentials.
-    browser.arrives_at("/").await;
+    browser.wait_for_path("/").await;
     assert!(!browser.css(".fields").await.is_displayed().await.unwrap());
     browser.click("ApplicationName").await;
     assert!(browser.css(".fields").await.is_displayed().await.unwrap());
@@ -158,17 +158,17 @@ async fn registered_and_called(browser: Browser, scripts: bool) {
 }
 
 #[tokio::test]
-async fn the_guides_steps_lead_from_the_dashboard_to_the_protected_resource() {
-    with_browser(true, |browser| registered_and_called(browser, true)).await;
+async fn guide_steps_from_dashboard_to_protected_resource_work() {
+    with_browser(true, |browser| register_and_call(browser, true)).await;
 }
 
 #[tokio::test]
-async fn the_guides_steps_need_no_scripts() {
-    with_browser(false, |browser| registered_and_called(browser, false)).await;
+async fn guide_steps_work_without_scripts() {
+    with_browser(false, |browser| register_and_call(browser, false)).await;
 }
 
 #[tokio::test]
-async fn a_name_of_51_characters_is_refused_at_its_field() {
+async fn a_name_of_51_characters_is_rejected_at_its_field() {
     with_browser(true, async |browser: Browser| {
         let server = start().await;
         browser
@@ -217,7 +217,7 @@ async fn a_name_of_51_characters_is_refused_at_its_field() {
 }
 
 #[tokio::test]
-async fn keys_are_rotated_and_withdrawn_by_clicks() {
+async fn keys_are_rotated_and_withdrawn_in_the_browser() {
     with_browser(true, async |browser: Browser| {
         let server = start().await;
         let first = server.keys()[0].kid().to_owned();
@@ -269,7 +269,7 @@ async fn keys_are_rotated_and_withdrawn_by_clicks() {
 }
 
 #[tokio::test]
-async fn a_copy_button_copies_what_is_hidden() {
+async fn a_copy_button_copies_the_hidden_value() {
     with_browser(true, async |browser: Browser| {
         let server = start().await;
         let application = server.register("shop").unwrap();
@@ -294,7 +294,7 @@ async fn a_copy_button_copies_what_is_hidden() {
 }
 
 #[tokio::test]
-async fn a_link_from_another_site_leaves_open_forms_good() {
+async fn a_link_from_another_site_keeps_open_forms_valid() {
     with_browser(true, async |browser: Browser| {
         let server = start().await;
         let link = format!(
@@ -325,7 +325,7 @@ async fn a_link_from_another_site_leaves_open_forms_good() {
 }
 
 #[tokio::test]
-async fn the_fault_that_is_on_is_told_by_more_than_colours() {
+async fn an_active_fault_is_shown_by_more_than_color() {
     with_browser(true, async |browser: Browser| {
         let server = start().await;
         server.fail(EndpointKind::Token, Fault::Garbage);
@@ -349,7 +349,7 @@ async fn the_fault_that_is_on_is_told_by_more_than_colours() {
 }
 
 #[tokio::test]
-async fn the_keyboard_is_enough_and_shows_where_it_is() {
+async fn keyboard_navigation_reaches_everything_with_visible_focus() {
     with_browser(true, async |browser: Browser| {
         let server = start().await;
         browser.open(server.base_url()).await;
@@ -418,10 +418,10 @@ return findings;
 "#;
 
 #[tokio::test]
-async fn every_page_is_legible_at_every_width_light_and_dark() {
+async fn every_page_is_legible_at_every_width_in_light_and_dark() {
     with_browser(true, async |browser: Browser| {
         let server = start().await;
-        let client_id = furnish(&server).await;
+        let client_id = populate(&server).await;
         let base = server.base_url().to_owned();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
         std::fs::create_dir_all(&folder).unwrap();
@@ -437,7 +437,7 @@ async fn every_page_is_legible_at_every_width_light_and_dark() {
             (1440, "light"),
             (1440, "dark"),
         ] {
-            browser.screen(width, scheme).await;
+            browser.set_viewport(width, scheme).await;
             for (name, path) in [
                 ("applications", "/?done=added"),
                 ("new", "/applications/new"),
@@ -477,7 +477,7 @@ async fn every_page_is_legible_at_every_width_light_and_dark() {
                         .unwrap(),
                     _ => {}
                 }
-                let picture = browser.picture().await;
+                let picture = browser.screenshot().await;
                 std::fs::write(folder.join(format!("{name}-{width}-{scheme}.png")), picture)
                     .unwrap();
                 let findings = browser.0.execute(FINDINGS, Vec::new()).await.unwrap();
@@ -489,7 +489,7 @@ async fn every_page_is_legible_at_every_width_light_and_dark() {
 }
 
 /// Something for every page to show. Returns the client id of an application.
-async fn furnish(server: &AuthorizationServer) -> String {
+async fn populate(server: &AuthorizationServer) -> String {
     server.register("shop").unwrap();
     let reports = server.register("Reports of the night").unwrap();
     reports

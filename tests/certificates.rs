@@ -138,7 +138,7 @@ fn transport() -> ReqwestTransport {
 }
 
 #[tokio::test]
-async fn a_certificate_error_fails_at_once_and_the_log_says_why() {
+async fn a_certificate_error_fails_at_once_and_is_logged() {
     for (is_ca, cause) in [(false, "UnknownIssuer"), (true, "CaUsedAsEndEntity")] {
         let (url, connections) = server(is_ca).await;
         let credentials = || ClientCredentials::new("orders", "secret");
@@ -147,7 +147,7 @@ async fn a_certificate_error_fails_at_once_and_the_log_says_why() {
         let discovered =
             TokenManager::for_issuer(Issuer::new(&url).unwrap(), credentials()).unwrap();
         for (builder, sent) in [(fixed, 1), (discovered, 2)] {
-            log::forget();
+            log::clear_log();
             let tokens = builder.transport(transport()).start().unwrap();
             let error = tokens.access_token().await.unwrap_err();
             assert_eq!(
@@ -160,9 +160,9 @@ async fn a_certificate_error_fails_at_once_and_the_log_says_why() {
                 sent,
                 "it is not tried again"
             );
-            let logged = log::heard(cause);
+            let logged = log::logged(cause);
             assert!(
-                log::heard("no access token could be obtained") && logged,
+                log::logged("no access token could be obtained") && logged,
                 "{cause} is not logged"
             );
         }
@@ -170,9 +170,9 @@ async fn a_certificate_error_fails_at_once_and_the_log_says_why() {
 }
 
 #[tokio::test]
-async fn a_certificate_error_of_a_key_set_is_told_from_an_outage() {
+async fn a_certificate_error_of_a_jwks_fetch_is_distinct_from_an_outage() {
     let (url, _) = server(false).await;
-    log::forget();
+    log::clear_log();
     let builder =
         ResourceServer::builder(Issuer::new(&url).unwrap(), Audience::new("orders").unwrap());
     let server = builder
@@ -185,12 +185,12 @@ async fn a_certificate_error_of_a_key_set_is_told_from_an_outage() {
         server.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::Certificate
     );
-    assert!(log::heard("UnknownIssuer"));
+    assert!(log::logged("UnknownIssuer"));
 }
 
 /// Other failures of TLS may pass: a proxy that answers in plain text, a connection that breaks.
 #[tokio::test]
-async fn another_failure_of_tls_is_no_certificate_error() {
+async fn other_tls_failures_are_no_certificate_errors() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!(
         "https://localhost:{}/token",

@@ -54,7 +54,7 @@ async fn seconds(seconds: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_callers_share_one_request() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_millis(200));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600)).delay(Duration::from_millis(200));
     let manager = manager(&endpoint);
     let mut callers = JoinSet::new();
     for _ in 0..1000 {
@@ -74,8 +74,8 @@ async fn a_thousand_callers_share_one_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_asked_before_a_token_is_needed() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+async fn no_request_is_sent_before_a_token_is_needed() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
     let _manager = manager(&endpoint);
     seconds(10_000).await;
     assert_eq!(endpoint.count(), 0);
@@ -99,8 +99,8 @@ async fn waiting(manager: &TokenManager, calls: usize) -> JoinSet<Result<(), Err
 }
 
 #[tokio::test(start_paused = true)]
-async fn beyond_1024_calls_that_wait_a_call_fails_at_once() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_secs(1));
+async fn beyond_1024_waiting_calls_a_call_fails_at_once() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600)).delay(Duration::from_secs(1));
     let manager = manager(&endpoint);
     let mut calls = waiting(&manager, 1025).await;
     let start = Instant::now();
@@ -133,8 +133,8 @@ async fn beyond_1024_calls_that_wait_a_call_fails_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_call_gives_its_place_back() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_secs(1));
+async fn a_cancelled_call_releases_its_waiter_permit() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600)).delay(Duration::from_secs(1));
     let manager = builder(&endpoint).max_waiters(2).start().unwrap();
     let mut calls = waiting(&manager, 2).await;
     let error = manager.access_token().await.unwrap_err();
@@ -150,8 +150,8 @@ async fn a_cancelled_call_gives_its_place_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_of_no_waiting_call_is_no_setting() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+async fn a_limit_of_zero_waiting_calls_is_an_error() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
     let error = builder(&endpoint).max_waiters(0).build().unwrap_err();
     assert_eq!(error.to_string(), "max_waiters \"0\" must be at least 1");
     let _manager = builder(&endpoint).max_waiters(usize::MAX).start().unwrap();
@@ -159,7 +159,7 @@ async fn a_limit_of_no_waiting_call_is_no_setting() {
 
 #[tokio::test(start_paused = true)]
 async fn waiters_survive_a_cancelled_leader() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_secs(1));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600)).delay(Duration::from_secs(1));
     let manager = manager(&endpoint);
     let leader = tokio::spawn({
         let manager = manager.clone();
@@ -177,8 +177,8 @@ async fn waiters_survive_a_cancelled_leader() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_request_goes_on_when_every_caller_is_cancelled_and_is_not_repeated() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_secs(1));
+async fn the_request_continues_without_repetition_when_all_callers_are_cancelled() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600)).delay(Duration::from_secs(1));
     let manager = manager(&endpoint);
     assert!(
         tokio::time::timeout(Duration::from_millis(10), manager.access_token())
@@ -191,8 +191,8 @@ async fn the_request_goes_on_when_every_caller_is_cancelled_and_is_not_repeated(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_used_token_is_renewed_before_it_expires_and_nobody_waits() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(300));
+async fn a_used_token_is_renewed_before_expiry_without_waiting() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(300));
     let manager = manager(&endpoint);
     let mut tokens = std::collections::BTreeSet::new();
     for _ in 0..1500 {
@@ -216,7 +216,7 @@ async fn a_used_token_is_renewed_before_it_expires_and_nobody_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unused_token_is_not_renewed() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(300));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(300));
     let manager = manager(&endpoint);
     token(&manager).await;
     seconds(100_000).await;
@@ -226,8 +226,8 @@ async fn an_unused_token_is_not_renewed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_use_of_a_token_past_its_renewal_time_renews_it() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(300));
+async fn the_first_use_past_the_renewal_time_renews_the_token() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(300));
     let manager = manager(&endpoint);
     token(&manager).await; // renewed after some 230 s, then rests
     seconds(500).await;
@@ -238,22 +238,22 @@ async fn the_first_use_of_a_token_past_its_renewal_time_renews_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_renewal_is_not_noticed_while_the_token_is_good() {
-    let endpoint = TokenEndpoint::answering(Reply::Unreachable).then([Reply::Token(300)]);
+async fn a_failed_renewal_is_invisible_while_the_token_is_valid() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Unreachable).then([Reply::Token(300)]);
     let manager = manager(&endpoint);
     for _ in 0..280 {
         assert_eq!(token(&manager).await, "token-1");
         seconds(1).await;
     }
     assert!(endpoint.count() > 3, "it was tried");
-    endpoint.answer(Reply::Token(300));
+    endpoint.set_reply(Reply::Token(300));
     seconds(11).await;
     assert_eq!(token(&manager).await, "token-2", "and tried again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_not_handed_out_when_it_is_about_to_expire() {
-    let endpoint = TokenEndpoint::answering(Reply::Hang).then([Reply::Token(300)]);
+async fn a_token_about_to_expire_is_not_returned() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Hang).then([Reply::Token(300)]);
     let manager = builder(&endpoint)
         .acquire_timeout(Duration::from_secs(5))
         .start()
@@ -277,7 +277,7 @@ async fn transport_errors_429_and_5xx_are_retried() {
         Reply::Status(503, None),
     ] {
         let endpoint =
-            TokenEndpoint::answering(Reply::Token(60)).then([trouble.clone(), trouble.clone()]);
+            TokenEndpoint::with_reply(Reply::Token(60)).then([trouble.clone(), trouble.clone()]);
         assert_eq!(token(&manager(&endpoint)).await, "token-1", "{trouble:?}");
         assert_eq!(endpoint.count(), 3);
     }
@@ -285,15 +285,16 @@ async fn transport_errors_429_and_5xx_are_retried() {
 
 #[tokio::test(start_paused = true)]
 async fn a_certificate_error_is_not_retried() {
-    let endpoint = TokenEndpoint::answering(Reply::Certificate);
+    let endpoint = TokenEndpoint::with_reply(Reply::Certificate);
     let error = manager(&endpoint).access_token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Certificate);
     assert_eq!(endpoint.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_honoured() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(60)).then([Reply::Status(429, Some("7"))]);
+async fn retry_after_is_honored() {
+    let endpoint =
+        TokenEndpoint::with_reply(Reply::Token(60)).then([Reply::Status(429, Some("7"))]);
     let start = Instant::now();
     token(&manager(&endpoint)).await;
     assert!(
@@ -312,7 +313,7 @@ async fn other_4xx_and_redirects_are_not_retried() {
         (404, "not_found"),
     ] {
         let refusal = Reply::Json(status, json!({ "error": code, "error_description": "no" }));
-        let endpoint = TokenEndpoint::answering(refusal);
+        let endpoint = TokenEndpoint::with_reply(refusal);
         let error = manager(&endpoint).access_token().await.unwrap_err();
         assert_eq!(endpoint.count(), 1, "{code}");
         assert_eq!(error.oauth_error().unwrap().code(), code);
@@ -323,7 +324,7 @@ async fn other_4xx_and_redirects_are_not_retried() {
         Reply::Redirect("https://evil.example/token"),
         Reply::Json(200, json!({})),
     ] {
-        let endpoint = TokenEndpoint::answering(reply.clone());
+        let endpoint = TokenEndpoint::with_reply(reply.clone());
         manager(&endpoint).access_token().await.unwrap_err();
         assert_eq!(endpoint.count(), 1, "{reply:?}");
     }
@@ -331,16 +332,21 @@ async fn other_4xx_and_redirects_are_not_retried() {
 
 /// Row 45: the secret follows no redirect.
 #[tokio::test(start_paused = true)]
-async fn row_45_a_redirect_of_the_token_request_is_an_error() {
-    let endpoint = TokenEndpoint::answering(Reply::Redirect("https://evil.example/token"));
+async fn a_redirect_of_the_token_request_is_an_error() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Redirect("https://evil.example/token"));
     let error = manager(&endpoint).access_token().await.unwrap_err();
     assert_eq!(error.status().unwrap(), 307);
-    assert!(endpoint.seen().iter().all(|seen| seen.url == TOKEN_URL));
+    assert!(
+        endpoint
+            .token_requests()
+            .iter()
+            .all(|seen| seen.url == TOKEN_URL)
+    );
 }
 
 /// Row 45.
 #[tokio::test(start_paused = true)]
-async fn row_45_unexpected_token_types_lifetimes_and_errors_with_200_are_refused() {
+async fn unexpected_token_types_lifetimes_and_errors_with_200_are_rejected() {
     for body in [
         json!({ "access_token": "t", "token_type": "DPoP", "expires_in": 60 }),
         json!({ "access_token": "t", "expires_in": 60 }),
@@ -350,7 +356,7 @@ async fn row_45_unexpected_token_types_lifetimes_and_errors_with_200_are_refused
         json!({ "error": "invalid_client", "access_token": "t", "token_type": "Bearer" }),
         json!(["t"]),
     ] {
-        let endpoint = TokenEndpoint::answering(Reply::Json(200, body.clone()));
+        let endpoint = TokenEndpoint::with_reply(Reply::Json(200, body.clone()));
         let error = manager(&endpoint).access_token().await.unwrap_err();
         assert!(
             matches!(error.kind(), ErrorKind::Malformed | ErrorKind::Refused),
@@ -361,9 +367,9 @@ async fn row_45_unexpected_token_types_lifetimes_and_errors_with_200_are_refused
 
 /// Row 45: a huge lifetime is no overflow, and no reason to keep a token for ever.
 #[tokio::test(start_paused = true)]
-async fn a_token_that_claims_to_live_for_ever_is_renewed_within_a_day() {
+async fn a_token_with_unbounded_lifetime_is_renewed_within_a_day() {
     let body = json!({ "access_token": "t", "token_type": "Bearer", "expires_in": 1e300 });
-    let endpoint = TokenEndpoint::answering(Reply::Json(200, body));
+    let endpoint = TokenEndpoint::with_reply(Reply::Json(200, body));
     let manager = manager(&endpoint);
     token(&manager).await;
     seconds(86_400).await;
@@ -372,10 +378,10 @@ async fn a_token_that_claims_to_live_for_ever_is_renewed_within_a_day() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_of_unknown_life_serves_those_who_waited_and_is_not_kept() {
+async fn a_token_of_unknown_lifetime_serves_current_waiters_and_is_not_stored() {
     let body = json!({ "access_token": "t", "token_type": "Bearer" });
     let endpoint =
-        TokenEndpoint::answering(Reply::Json(200, body)).delay(Duration::from_millis(50));
+        TokenEndpoint::with_reply(Reply::Json(200, body)).delay(Duration::from_millis(50));
     let manager = manager(&endpoint);
     let mut callers = JoinSet::new();
     for _ in 0..50 {
@@ -391,7 +397,7 @@ async fn a_token_of_unknown_life_serves_those_who_waited_and_is_not_kept() {
 #[tokio::test(start_paused = true)]
 async fn expires_in_may_be_a_string() {
     let body = json!({ "access_token": "t", "token_type": "bearer", "expires_in": "3600", "scope": "a b" });
-    let endpoint = TokenEndpoint::answering(Reply::Json(200, body));
+    let endpoint = TokenEndpoint::with_reply(Reply::Json(200, body));
     let token = manager(&endpoint).access_token().await.unwrap();
     assert_eq!(token.expires_at(), Some(UnixTime::from_secs(1_700_003_600)));
     assert_eq!(
@@ -406,9 +412,9 @@ async fn expires_in_may_be_a_string() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_gives_up_in_time_and_names_the_servers_error() {
+async fn acquire_timeout_error_contains_the_servers_error() {
     let unavailable = Reply::Json(503, json!({ "error": "temporarily_unavailable" }));
-    let endpoint = TokenEndpoint::answering(unavailable);
+    let endpoint = TokenEndpoint::with_reply(unavailable);
     let start = Instant::now();
     let error = manager(&endpoint).access_token().await.unwrap_err();
     assert!(
@@ -424,8 +430,8 @@ async fn it_gives_up_in_time_and_names_the_servers_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_never_answers_is_given_up_in_time() {
-    let endpoint = TokenEndpoint::answering(Reply::Hang);
+async fn a_hanging_server_is_a_timeout() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Hang);
     let start = Instant::now();
     let error = manager(&endpoint).access_token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
@@ -437,8 +443,9 @@ async fn a_server_that_never_answers_is_given_up_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_not_asked_for_again_within_a_second() {
-    let endpoint = TokenEndpoint::answering(Reply::Json(401, json!({ "error": "invalid_client" })));
+async fn a_rejected_token_request_is_not_repeated_within_a_second() {
+    let endpoint =
+        TokenEndpoint::with_reply(Reply::Json(401, json!({ "error": "invalid_client" })));
     let manager = manager(&endpoint);
     for _ in 0..100 {
         let error = manager.access_token().await.unwrap_err();
@@ -451,8 +458,8 @@ async fn a_refusal_is_not_asked_for_again_within_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn never_are_two_requests_in_flight() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(2)).delay(Duration::from_millis(300));
+async fn at_most_one_token_request_is_in_flight() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(2)).delay(Duration::from_millis(300));
     let manager = manager(&endpoint);
     let mut callers = JoinSet::new();
     for caller in 0..20_u64 {
@@ -468,12 +475,12 @@ async fn never_are_two_requests_in_flight() {
         });
     }
     callers.join_all().await;
-    assert_eq!(endpoint.most_in_flight(), 1);
+    assert_eq!(endpoint.max_in_flight(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejected_token_is_replaced_once_and_then_kept_for_a_while() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+async fn an_invalidated_token_is_replaced_at_most_once_in_ten_seconds() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
     let manager = manager(&endpoint);
     let first = manager.access_token().await.unwrap();
     assert!(manager.invalidate(&first));
@@ -512,8 +519,8 @@ async fn a_rejected_token_is_replaced_once_and_then_kept_for_a_while() {
 
 /// The clock stands still, so that all of it happens within ten seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_threads_that_refuse_a_token_at_once_cause_one_token_request() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+async fn concurrent_invalidations_cause_one_token_request() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
     let clock = tower_oauth::ManualClock::at(UnixTime::from_secs(1_700_000_000));
     let manager = builder(&endpoint).clock(clock).start().unwrap();
     manager.access_token().await.unwrap();
@@ -541,9 +548,9 @@ async fn many_threads_that_refuse_a_token_at_once_cause_one_token_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_wait_for_a_successor_is_bounded_by_five_seconds_and_by_the_request_timeout() {
+async fn waiting_for_a_new_token_is_bounded_by_five_seconds_and_the_request_timeout() {
     for (request_timeout, limit) in [(10, 5), (2, 2)] {
-        let endpoint = TokenEndpoint::answering(Reply::Hang).then([Reply::Token(3600)]);
+        let endpoint = TokenEndpoint::with_reply(Reply::Hang).then([Reply::Token(3600)]);
         let builder = builder(&endpoint).request_timeout(Duration::from_secs(request_timeout));
         let manager = builder.start().unwrap();
         let first = manager.access_token().await.unwrap();
@@ -555,8 +562,8 @@ async fn the_wait_for_a_successor_is_bounded_by_five_seconds_and_by_the_request_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_successor_that_took_long_is_not_replaced_within_ten_seconds_either() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).then([
+async fn a_slowly_issued_token_is_not_replaced_within_ten_seconds() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600)).then([
         Reply::Token(3600),
         Reply::Unreachable,
         Reply::Status(429, Some("60")),
@@ -577,8 +584,8 @@ async fn a_successor_that_took_long_is_not_replaced_within_ten_seconds_either() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_task_ends_with_the_last_handle_even_amid_a_request() {
-    let endpoint = TokenEndpoint::answering(Reply::Hang);
+async fn the_task_ends_with_the_last_handle_even_during_a_request() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Hang);
     let (manager, renewer) = builder(&endpoint).build().unwrap();
     let task = tokio::spawn(renewer);
     let clone = manager.clone();
@@ -597,8 +604,8 @@ async fn the_task_ends_with_the_last_handle_even_amid_a_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_its_task_a_manager_says_so_and_does_not_hang() {
-    let endpoint = TokenEndpoint::answering(Reply::Hang);
+async fn a_manager_without_its_task_returns_an_error() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Hang);
     let (manager, renewer) = builder(&endpoint).build().unwrap();
     let task = tokio::spawn(renewer);
     let waiting = tokio::spawn({
@@ -619,7 +626,7 @@ async fn without_its_task_a_manager_says_so_and_does_not_hang() {
 
 #[tokio::test(start_paused = true)]
 async fn the_request_is_a_form_with_basic_authentication() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(60));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(60));
     let manager = builder(&endpoint)
         .scope(Scope::new("orders.read").unwrap())
         .scopes([Scope::new("orders.write").unwrap()])
@@ -630,7 +637,7 @@ async fn the_request_is_a_form_with_basic_authentication() {
         .start()
         .unwrap();
     token(&manager).await;
-    let seen = endpoint.seen().remove(0);
+    let seen = endpoint.token_requests().remove(0);
     assert_eq!(seen.url, TOKEN_URL);
     // "orders:s3cr3t%2F%2B%3D"
     assert_eq!(
@@ -661,12 +668,12 @@ async fn the_request_is_a_form_with_basic_authentication() {
 
 #[tokio::test(start_paused = true)]
 async fn client_secret_post_puts_the_credentials_into_the_body_only() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(60));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(60));
     let url = Endpoint::new(TOKEN_URL).unwrap();
     let manager =
         TokenManager::builder(url, credentials().client_secret_post()).transport(endpoint.clone());
     token(&manager.start().unwrap()).await;
-    let seen = endpoint.seen().remove(0);
+    let seen = endpoint.token_requests().remove(0);
     assert_eq!(seen.authorization, None);
     assert!(
         seen.form
@@ -696,7 +703,7 @@ fn metadata(issuer: &str, token_endpoint: &str) -> Reply {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_token_endpoint_is_discovered_or_else_below_the_issuer() {
+async fn the_token_endpoint_is_discovered_or_derived_from_the_issuer() {
     let issuer = "https://as.example/tenant";
     for (reply, url) in [
         (
@@ -705,21 +712,21 @@ async fn the_token_endpoint_is_discovered_or_else_below_the_issuer() {
         ),
         (Reply::Status(404, None), "https://as.example/tenant/token"),
     ] {
-        let endpoint = TokenEndpoint::answering(Reply::Token(60)).metadata(reply.clone());
+        let endpoint = TokenEndpoint::with_reply(Reply::Token(60)).metadata(reply.clone());
         token(&discovering(issuer, &endpoint)).await;
-        assert_eq!(endpoint.seen()[0].url, url, "{reply:?}");
+        assert_eq!(endpoint.token_requests()[0].url, url, "{reply:?}");
     }
-    let endpoint = TokenEndpoint::answering(Reply::Token(60));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(60));
     token(&discovering("https://as.example/tenant/", &endpoint)).await;
     assert_eq!(
-        endpoint.seen()[0].url,
+        endpoint.token_requests()[0].url,
         "https://as.example/tenant/token",
         "one slash"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn metadata_of_another_issuer_is_an_error_that_names_both_and_nothing_is_sent() {
+async fn metadata_of_another_issuer_is_an_error_naming_both_and_no_secret_is_sent() {
     let issuer = "https://as.example/tenant";
     let long = format!("https://evil.example/{}", "x".repeat(1000));
     for (named, shown) in [
@@ -733,7 +740,7 @@ async fn metadata_of_another_issuer_is_an_error_that_names_both_and_nothing_is_s
         (long.as_str(), "https://evil.example/xxx"),
     ] {
         // In one of the places, whatever the others answer.
-        let endpoint = TokenEndpoint::answering(Reply::Token(60)).then_metadata([
+        let endpoint = TokenEndpoint::with_reply(Reply::Token(60)).then_metadata([
             Reply::Status(404, None),
             metadata(named, "https://evil.example/token"),
             Reply::Status(403, None),
@@ -755,7 +762,7 @@ async fn metadata_of_another_issuer_is_an_error_that_names_both_and_nothing_is_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_token_endpoint_is_guessed_only_if_no_place_has_metadata() {
+async fn the_token_endpoint_is_derived_only_if_no_location_has_metadata() {
     let issuer = "https://as.example/tenant";
     let no_endpoint = Reply::Json(200, json!({ "issuer": issuer }));
     for (odd, kind) in [
@@ -789,7 +796,7 @@ async fn the_token_endpoint_is_guessed_only_if_no_place_has_metadata() {
         for place in 0..3 {
             let mut places = vec![Reply::Status(404, None); 3];
             places[place] = odd.clone();
-            let endpoint = TokenEndpoint::answering(Reply::Token(60)).then_metadata(places);
+            let endpoint = TokenEndpoint::with_reply(Reply::Token(60)).then_metadata(places);
             let error = discovering(issuer, &endpoint)
                 .access_token()
                 .await
@@ -802,7 +809,7 @@ async fn the_token_endpoint_is_guessed_only_if_no_place_has_metadata() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_guessed_token_endpoint_that_fails_is_called_guessed() {
+async fn the_error_of_a_derived_token_endpoint_names_it_as_guessed() {
     for reply in [
         Reply::Status(404, None),
         Reply::Text(200, "<html>"),
@@ -810,7 +817,7 @@ async fn a_guessed_token_endpoint_that_fails_is_called_guessed() {
         Reply::Hang,
     ] {
         // The metadata take a part of the time.
-        let endpoint = TokenEndpoint::answering(reply).delay(Duration::from_millis(10));
+        let endpoint = TokenEndpoint::with_reply(reply).delay(Duration::from_millis(10));
         let error = discovering("https://as.example/tenant", &endpoint)
             .access_token()
             .await
@@ -825,7 +832,7 @@ async fn a_guessed_token_endpoint_that_fails_is_called_guessed() {
             "{text}"
         );
     }
-    let endpoint = TokenEndpoint::answering(Reply::Status(404, None));
+    let endpoint = TokenEndpoint::with_reply(Reply::Status(404, None));
     let text = manager(&endpoint)
         .access_token()
         .await
@@ -836,9 +843,9 @@ async fn a_guessed_token_endpoint_that_fails_is_called_guessed() {
 
 /// Row 45: a secret goes over plain http only on loopback, and only if that was opted into.
 #[test]
-fn row_45_a_secret_never_goes_over_plain_http_by_default() {
+fn a_secret_is_never_sent_over_plain_http_by_default() {
     let loopback = Endpoint::new("http://127.0.0.1:6002/token").unwrap();
-    let endpoint = TokenEndpoint::answering(Reply::Token(60));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(60));
     let builder = |url: &Endpoint| {
         TokenManager::builder(url.clone(), credentials()).transport(endpoint.clone())
     };
@@ -851,10 +858,10 @@ fn row_45_a_secret_never_goes_over_plain_http_by_default() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_45_metadata_cannot_lead_the_secret_to_plain_http() {
+async fn metadata_cannot_redirect_the_secret_to_plain_http() {
     let issuer = "https://as.example";
     let metadata = json!({ "issuer": issuer, "token_endpoint": "http://as.example/token" });
-    let endpoint = TokenEndpoint::answering(Reply::Token(60)).metadata(Reply::Json(200, metadata));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(60)).metadata(Reply::Json(200, metadata));
     let manager = TokenManager::for_issuer(Issuer::new(issuer).unwrap(), credentials()).unwrap();
     let manager = manager.transport(endpoint.clone()).start().unwrap();
     assert_eq!(
@@ -867,15 +874,19 @@ async fn row_45_metadata_cannot_lead_the_secret_to_plain_http() {
 /// The places that token requests went to.
 fn places(endpoint: &TokenEndpoint) -> Vec<String> {
     let last = |url: &str| url.rsplit('/').next().unwrap().to_owned();
-    endpoint.seen().iter().map(|seen| last(&seen.url)).collect()
+    endpoint
+        .token_requests()
+        .iter()
+        .map(|seen| last(&seen.url))
+        .collect()
 }
 
 const AS: &str = "https://as.example";
 
 #[tokio::test(start_paused = true)]
-async fn a_discovered_token_endpoint_is_looked_up_again_after_an_hour() {
-    let endpoint =
-        TokenEndpoint::answering(Reply::Token(60)).metadata(metadata(AS, "https://as.example/old"));
+async fn a_discovered_token_endpoint_is_rediscovered_after_an_hour() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(60))
+        .metadata(metadata(AS, "https://as.example/old"));
     let manager = discovering(AS, &endpoint);
     token(&manager).await;
     let endpoint = endpoint.metadata(metadata(AS, "https://as.example/new"));
@@ -901,7 +912,7 @@ async fn a_discovered_token_endpoint_is_looked_up_again_after_an_hour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_endpoint_that_moved_is_found_at_once_when_its_old_place_fails() {
+async fn a_moved_token_endpoint_is_rediscovered_when_the_old_one_fails() {
     for old in [
         Reply::Unreachable,
         Reply::Hang,
@@ -916,7 +927,7 @@ async fn a_token_endpoint_that_moved_is_found_at_once_when_its_old_place_fails()
         Reply::Text(200, "<html>moved</html>"),
     ] {
         let body = json!({ "access_token": "t", "token_type": "Bearer" });
-        let endpoint = TokenEndpoint::answering(Reply::Token(60))
+        let endpoint = TokenEndpoint::with_reply(Reply::Token(60))
             .then([Reply::Json(200, body), old.clone()])
             .metadata(metadata(AS, "https://as.example/old"));
         let manager = discovering(AS, &endpoint);
@@ -934,10 +945,10 @@ async fn a_token_endpoint_that_moved_is_found_at_once_when_its_old_place_fails()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_the_token_endpoint_is_no_reason_to_look_it_up_again() {
+async fn an_oauth_error_causes_no_rediscovery() {
     let refusal = Reply::Json(401, json!({ "error": "invalid_client" }));
     let body = json!({ "access_token": "t", "token_type": "Bearer" });
-    let endpoint = TokenEndpoint::answering(refusal)
+    let endpoint = TokenEndpoint::with_reply(refusal)
         .then([Reply::Json(200, body)])
         .metadata(metadata(AS, "https://as.example/old"));
     let manager = discovering(AS, &endpoint);
@@ -950,7 +961,7 @@ async fn a_refusal_of_the_token_endpoint_is_no_reason_to_look_it_up_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_known_token_endpoint_is_used_while_the_metadata_cannot_be_had() {
+async fn the_last_known_token_endpoint_is_used_while_discovery_fails() {
     for trouble in [
         Reply::Unreachable,
         Reply::Hang,
@@ -960,7 +971,7 @@ async fn the_last_known_token_endpoint_is_used_while_the_metadata_cannot_be_had(
         Reply::Status(403, None),
         Reply::Text(200, "<html>"),
     ] {
-        let endpoint = TokenEndpoint::answering(Reply::Token(60))
+        let endpoint = TokenEndpoint::with_reply(Reply::Token(60))
             .metadata(metadata(AS, "https://as.example/known"));
         let manager = discovering(AS, &endpoint);
         token(&manager).await;
@@ -986,7 +997,7 @@ async fn the_last_known_token_endpoint_is_used_while_the_metadata_cannot_be_had(
 }
 
 #[tokio::test(start_paused = true)]
-async fn metadata_that_name_another_issuer_later_on_are_an_error_and_nothing_is_sent() {
+async fn later_metadata_of_another_issuer_is_an_error_and_no_secret_is_sent() {
     for (later, kind) in [
         (
             metadata("https://evil.example", "https://evil.example/t"),
@@ -998,7 +1009,7 @@ async fn metadata_that_name_another_issuer_later_on_are_an_error_and_nothing_is_
             ErrorKind::Malformed,
         ),
     ] {
-        let endpoint = TokenEndpoint::answering(Reply::Token(60))
+        let endpoint = TokenEndpoint::with_reply(Reply::Token(60))
             .metadata(metadata(AS, "https://as.example/known"));
         let manager = discovering(AS, &endpoint);
         token(&manager).await;
@@ -1025,8 +1036,8 @@ async fn metadata_that_name_another_issuer_later_on_are_an_error_and_nothing_is_
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_of_the_token_endpoint_is_no_flood_of_requests_for_metadata() {
-    let endpoint = TokenEndpoint::answering(Reply::Status(503, None))
+async fn a_token_endpoint_outage_causes_a_bounded_number_of_discoveries() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Status(503, None))
         .then([Reply::Token(60)])
         .metadata(metadata(AS, "https://as.example/known"));
     let manager = discovering(AS, &endpoint);
@@ -1036,7 +1047,8 @@ async fn an_outage_of_the_token_endpoint_is_no_flood_of_requests_for_metadata() 
         manager.access_token().await.unwrap_err();
     }
     assert!(endpoint.count() > 20, "{}", endpoint.count());
-    let most = 2 + usize::try_from(endpoint.seen()[0].at.elapsed().as_secs() / 10).unwrap();
+    let most =
+        2 + usize::try_from(endpoint.token_requests()[0].at.elapsed().as_secs() / 10).unwrap();
     assert!(
         endpoint.metadata_requests() <= most,
         "{} of {most}",
@@ -1046,7 +1058,7 @@ async fn an_outage_of_the_token_endpoint_is_no_flood_of_requests_for_metadata() 
 
 /// What an https document names is https, also where plain http on loopback is allowed.
 #[tokio::test(start_paused = true)]
-async fn metadata_of_an_https_issuer_lead_to_no_plain_http_whatever_is_allowed() {
+async fn metadata_of_an_https_issuer_never_lead_to_plain_http() {
     for (issuer, named, good) in [
         ("https://as.example", "http://127.0.0.1:6002/token", false),
         ("https://as.example", "http://localhost/token", false),
@@ -1059,7 +1071,8 @@ async fn metadata_of_an_https_issuer_lead_to_no_plain_http_whatever_is_allowed()
         ("https://as.example", "https://127.0.0.1/token", true),
         ("http://localhost:6002", "http://127.0.0.1:6003/token", true),
     ] {
-        let endpoint = TokenEndpoint::answering(Reply::Token(60)).metadata(metadata(issuer, named));
+        let endpoint =
+            TokenEndpoint::with_reply(Reply::Token(60)).metadata(metadata(issuer, named));
         let builder =
             TokenManager::for_issuer(Issuer::new(issuer).unwrap(), credentials()).unwrap();
         let manager = builder
@@ -1078,8 +1091,8 @@ async fn metadata_of_an_https_issuer_lead_to_no_plain_http_whatever_is_allowed()
 
 /// Row 44.
 #[tokio::test(start_paused = true)]
-async fn neither_secret_nor_token_is_in_debug_output_or_errors() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(60));
+async fn debug_output_and_errors_contain_no_secret_or_token() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(60));
     let builder = builder(&endpoint).parameter("assertion", "s3cr3t-assertion");
     let shown = format!("{builder:?} {:?}", credentials());
     let manager = builder.start().unwrap();
@@ -1108,7 +1121,7 @@ fn quotes(secret: &str) -> Vec<String> {
 
 /// CVE-2022-29266 (APISIX: a secret in an error message)
 #[tokio::test(start_paused = true)]
-async fn what_a_server_quotes_of_secrets_and_tokens_is_in_no_error() {
+async fn errors_redact_secrets_and_tokens_quoted_by_the_server() {
     let secret = "p/w+ \"=%25é\\&x-long-one";
     let assertion = "an-assertion/that+is=secret";
     let mut quoted = quotes(secret);
@@ -1118,7 +1131,7 @@ async fn what_a_server_quotes_of_secrets_and_tokens_is_in_no_error() {
     for credentials in pairs.into_iter().chain([basic.client_secret_post()]) {
         let url = Endpoint::new(TOKEN_URL).unwrap();
         // What goes out first, to learn the pair in base64.
-        let endpoint = TokenEndpoint::answering(Reply::Token(60));
+        let endpoint = TokenEndpoint::with_reply(Reply::Token(60));
         let manager = || {
             let builder = TokenManager::builder(url.clone(), credentials.clone());
             builder
@@ -1127,7 +1140,7 @@ async fn what_a_server_quotes_of_secrets_and_tokens_is_in_no_error() {
         };
         token(&manager().transport(endpoint.clone()).start().unwrap()).await;
         let mut quoted = quoted.clone();
-        if let Some(field) = &endpoint.seen()[0].authorization {
+        if let Some(field) = &endpoint.token_requests()[0].authorization {
             let pair = field.strip_prefix("Basic ").unwrap().trim_end_matches('=');
             quoted.extend([pair.to_owned(), format!("{pair}%3D")]);
         }
@@ -1142,7 +1155,7 @@ async fn what_a_server_quotes_of_secrets_and_tokens_is_in_no_error() {
                 json!({ "error_code": words, "error_description": format!("bad client {quote}") }),
                 json!({ "error": "invalid_client", "error_description": words }),
             ] {
-                let endpoint = TokenEndpoint::answering(Reply::Json(status, body));
+                let endpoint = TokenEndpoint::with_reply(Reply::Json(status, body));
                 let builder = manager()
                     .transport(endpoint)
                     .acquire_timeout(Duration::ZERO);
@@ -1165,14 +1178,14 @@ async fn what_a_server_quotes_of_secrets_and_tokens_is_in_no_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_stands_in_the_answer_is_in_no_error() {
+async fn errors_redact_a_token_in_the_response() {
     for member in ["access_token", "refresh_token", "id_token"] {
         let issued = "an.issued/token+x==";
         let body = json!({
             "error": "invalid_scope", member: issued, "token_type": "Bearer",
             "error_description": format!("no scope for {issued}, nor eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln"),
         });
-        let endpoint = TokenEndpoint::answering(Reply::Json(400, body));
+        let endpoint = TokenEndpoint::with_reply(Reply::Json(400, body));
         let error = manager(&endpoint).access_token().await.unwrap_err();
         let said = error.oauth_error().unwrap();
         let shown = format!("{error} {error:?} {said:?} {}", said.description().unwrap());
@@ -1188,8 +1201,9 @@ async fn a_token_that_stands_in_the_answer_is_in_no_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registered_error_code_stays_although_the_secret_is_a_part_of_it() {
-    let endpoint = TokenEndpoint::answering(Reply::Json(401, json!({ "error": "invalid_client" })));
+async fn a_registered_error_code_that_contains_the_secret_is_kept() {
+    let endpoint =
+        TokenEndpoint::with_reply(Reply::Json(401, json!({ "error": "invalid_client" })));
     let url = Endpoint::new(TOKEN_URL).unwrap();
     let manager =
         TokenManager::builder(url, ClientCredentials::new("a", "client")).transport(endpoint);
@@ -1198,9 +1212,9 @@ async fn a_registered_error_code_stays_although_the_secret_is_a_part_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_machine_that_slept_does_not_use_what_expired_meanwhile() {
+async fn after_system_sleep_an_expired_token_is_not_used() {
     let clock = tower_oauth::ManualClock::at(UnixTime::from_secs(1_700_000_000));
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
     let manager = builder(&endpoint).clock(clock.clone()).start().unwrap();
     assert_eq!(token(&manager).await, "token-1");
     clock.advance(Duration::from_secs(3600)); // while tokio's time stood still
@@ -1209,8 +1223,8 @@ async fn a_machine_that_slept_does_not_use_what_expired_meanwhile() {
 }
 
 #[test]
-fn outside_of_a_runtime_start_is_an_error_and_no_panic() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(60));
+fn starting_outside_a_runtime_is_an_error() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(60));
     let url = Endpoint::new(TOKEN_URL).unwrap();
     assert!(
         TokenManager::builder(url, credentials())
@@ -1221,26 +1235,26 @@ fn outside_of_a_runtime_start_is_an_error_and_no_panic() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn metadata_that_is_there_a_moment_later_is_used_although_a_guess_failed() {
+async fn metadata_available_after_a_failed_guess_is_used() {
     let issuer = "https://as.example/tenant";
-    let endpoint = TokenEndpoint::answering(Reply::Status(404, None));
+    let endpoint = TokenEndpoint::with_reply(Reply::Status(404, None));
     let manager = TokenManager::for_issuer(Issuer::new(issuer).unwrap(), credentials()).unwrap();
     let manager = manager.transport(endpoint.clone()).start().unwrap();
     manager.access_token().await.unwrap_err();
     let metadata = json!({ "issuer": issuer, "token_endpoint": "https://as.example/oauth2/t" });
     let endpoint = endpoint.metadata(Reply::Json(200, metadata));
-    endpoint.answer(Reply::Token(60));
+    endpoint.set_reply(Reply::Token(60));
     seconds(2).await;
     token(&manager).await;
     assert_eq!(
-        endpoint.seen().last().unwrap().url,
+        endpoint.token_requests().last().unwrap().url,
         "https://as.example/oauth2/t"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_server_said_outlives_a_last_attempt_that_is_cut_short() {
-    let endpoint = TokenEndpoint::answering(Reply::Hang).then([Reply::Json(
+async fn the_servers_error_is_kept_when_the_last_attempt_times_out() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Hang).then([Reply::Json(
         503,
         json!({ "error": "temporarily_unavailable" }),
     )]);
@@ -1253,8 +1267,8 @@ async fn what_the_server_said_outlives_a_last_attempt_that_is_cut_short() {
 
 /// CVE-2025-26620 (Duende: a token for one scope, served for another)
 #[tokio::test(start_paused = true)]
-async fn row_45_a_token_is_kept_for_its_own_scope_and_resource_only() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+async fn a_token_is_stored_for_its_scope_and_resource_only() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
     let reader = builder(&endpoint)
         .scope(Scope::new("orders.read").unwrap())
         .start()
@@ -1265,7 +1279,7 @@ async fn row_45_a_token_is_kept_for_its_own_scope_and_resource_only() {
         .unwrap();
     assert_ne!(token(&reader).await, token(&writer).await);
     let asked: Vec<_> = endpoint
-        .seen()
+        .token_requests()
         .into_iter()
         .flat_map(|request| request.form)
         .collect();

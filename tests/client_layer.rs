@@ -176,8 +176,8 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_token_is_put_on_requests_and_marked_sensitive() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_millis(50));
+async fn the_token_is_inserted_and_marked_sensitive() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600)).delay(Duration::from_millis(50));
     let orders = Orders::default();
     let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
     for _ in 0..3 {
@@ -196,8 +196,8 @@ async fn the_token_is_put_on_requests_and_marked_sensitive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_a_token_in_hand_the_call_does_not_wait() {
-    let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
+async fn with_a_current_token_the_call_does_not_wait() {
+    let tokens = manager(&TokenEndpoint::with_reply(Reply::Token(3600)));
     tokens.access_token().await.unwrap();
     let mut client = tokens.layer(origins()).layer(Orders::default());
     std::future::poll_fn(|cx| Service::<Request<Empty<Bytes>>>::poll_ready(&mut client, cx))
@@ -213,7 +213,7 @@ async fn with_a_token_in_hand_the_call_does_not_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn the_token_never_goes_to_another_origin() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
     let orders = Orders::default();
     let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
     for uri in [
@@ -231,9 +231,9 @@ async fn the_token_never_goes_to_another_origin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_without_an_origin_gets_the_token_where_that_is_allowed() {
+async fn a_request_without_an_origin_gets_the_token_after_opt_in() {
     let orders = Orders::default();
-    let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
+    let tokens = manager(&TokenEndpoint::with_reply(Reply::Token(3600)));
     let mut client = tokens
         .layer(origins())
         .allow_origin_form()
@@ -244,9 +244,9 @@ async fn a_request_without_an_origin_gets_the_token_where_that_is_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_authorization_that_is_there_already_stays() {
+async fn an_existing_authorization_header_is_kept() {
     let orders = Orders::rejecting(&["own"]);
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
     let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
     let mut request = get(ORDERS);
     request
@@ -258,9 +258,9 @@ async fn an_authorization_that_is_there_already_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejected_token_is_dropped_and_the_request_tried_once_more() {
+async fn a_rejected_token_is_invalidated_and_the_request_retried_once() {
     let orders = Orders::rejecting(&["token-1"]);
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
     let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
     assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::OK);
     assert_eq!(orders.tokens(), ["token-1", "token-2"]);
@@ -270,9 +270,9 @@ async fn a_rejected_token_is_dropped_and_the_request_tried_once_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_rejection_is_the_answer_and_no_flood_of_token_requests() {
+async fn a_second_rejection_is_returned_without_another_token_request() {
     let orders = Orders::rejecting(&["token-1", "token-2", "token-3"]);
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
     let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
     for _ in 0..50 {
         assert_eq!(
@@ -285,7 +285,7 @@ async fn a_second_rejection_is_the_answer_and_no_flood_of_token_requests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_refusals_are_not_tried_again() {
+async fn other_rejections_are_not_retried() {
     for challenge in [
         None,
         Some("Bearer"),
@@ -296,7 +296,7 @@ async fn other_refusals_are_not_tried_again() {
             challenge,
             ..Orders::rejecting(&["token-1"])
         };
-        let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
+        let tokens = manager(&TokenEndpoint::with_reply(Reply::Token(3600)));
         let mut client = tokens.layer(origins()).layer(orders.clone());
         assert_eq!(
             status(&mut client, get(ORDERS)).await,
@@ -307,9 +307,9 @@ async fn other_refusals_are_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_is_replayed_only_where_that_was_asked_for() {
+async fn a_body_is_cloned_only_after_opt_in() {
     let orders = Orders::rejecting(&["token-1"]);
-    let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
+    let tokens = manager(&TokenEndpoint::with_reply(Reply::Token(3600)));
     let mut client = tokens.layer(origins()).layer(orders.clone());
     assert_eq!(
         status(&mut client, post(ORDERS)).await,
@@ -317,7 +317,7 @@ async fn a_body_is_replayed_only_where_that_was_asked_for() {
     );
     assert_eq!(orders.tokens(), ["token-1"]);
 
-    let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
+    let tokens = manager(&TokenEndpoint::with_reply(Reply::Token(3600)));
     let mut client = tokens
         .layer(origins())
         .retry_with_cloned_body()
@@ -329,7 +329,7 @@ async fn a_body_is_replayed_only_where_that_was_asked_for() {
         "the body came every time"
     );
 
-    let tokens = manager(&TokenEndpoint::answering(Reply::Token(3600)));
+    let tokens = manager(&TokenEndpoint::with_reply(Reply::Token(3600)));
     let mut client = tokens.layer(origins()).retry_never().layer(orders.clone());
     assert_eq!(
         status(&mut client, get(ORDERS)).await,
@@ -340,13 +340,13 @@ async fn a_body_is_replayed_only_where_that_was_asked_for() {
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_is_replaced_although_the_request_cannot_be_sent_again() {
+async fn a_rejected_token_is_renewed_even_if_the_request_cannot_be_retried() {
     for grpc_status in [None, Some("16")] {
         let orders = Orders {
             grpc_status,
             ..Orders::rejecting(&["token-1"])
         };
-        let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+        let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
         let tokens = manager(&endpoint);
         let mut client = tokens.layer(origins()).layer(orders.clone());
         let refused = send(&mut client, post(ORDERS)).await.unwrap();
@@ -357,7 +357,7 @@ async fn a_refused_token_is_replaced_although_the_request_cannot_be_sent_again()
         assert_eq!(orders.tokens(), ["token-1", "token-2"]);
 
         // A resource server that refuses every token causes one token request in ten seconds.
-        let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+        let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
         let orders = Orders {
             grpc_status,
             ..Orders::rejecting(&["token-1", "token-2", "token-3"])
@@ -375,12 +375,12 @@ async fn a_refused_token_is_replaced_although_the_request_cannot_be_sent_again()
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_grpc_the_challenge_in_the_headers_names_the_token() {
+async fn a_grpc_challenge_in_the_headers_invalidates_the_token() {
     let orders = Orders {
         grpc_status: Some("16"),
         ..Orders::rejecting(&["token-1"])
     };
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
     let mut client = manager(&endpoint)
         .layer(origins())
         .retry_with_cloned_body()
@@ -411,7 +411,7 @@ async fn over_grpc_the_challenge_in_the_headers_names_the_token() {
             ..refused()
         },
     ] {
-        let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+        let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
         let mut client = manager(&endpoint)
             .layer(origins())
             .retry_with_cloned_body()
@@ -427,8 +427,8 @@ async fn over_grpc_the_challenge_in_the_headers_names_the_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_serves_other_origins_until_its_successor_is_there() {
-    let endpoint = TokenEndpoint::answering(Reply::Hang).then([Reply::Token(3600)]);
+async fn a_rejected_token_serves_other_origins_until_its_replacement_arrives() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Hang).then([Reply::Token(3600)]);
     let tokens = manager(&endpoint);
     let bills = Orders::default();
     let mut others = tokens
@@ -458,7 +458,7 @@ async fn a_refused_token_serves_other_origins_until_its_successor_is_there() {
     );
     assert!(start.elapsed() <= 6 * SECOND, "{:?}", start.elapsed());
     // It is replaced all the same, once that is possible.
-    endpoint.answer(Reply::Token(3600));
+    endpoint.set_reply(Reply::Token(3600));
     tokio::time::sleep(20 * SECOND).await;
     assert_eq!(
         status(&mut others, get("https://bills.example/")).await,
@@ -473,7 +473,7 @@ async fn a_refused_token_serves_other_origins_until_its_successor_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_successor_the_caller_gets_the_response_of_the_resource_soon() {
+async fn without_a_new_token_the_original_response_is_returned_in_bounded_time() {
     for (trouble, limit) in [
         (Reply::Unreachable, Duration::ZERO),
         (Reply::Status(503, None), Duration::ZERO),
@@ -485,7 +485,7 @@ async fn without_a_successor_the_caller_gets_the_response_of_the_resource_soon()
         (Reply::Json(200, serde_json::json!({})), Duration::ZERO),
         (Reply::Hang, 5 * SECOND),
     ] {
-        let endpoint = TokenEndpoint::answering(trouble.clone()).then([Reply::Token(3600)]);
+        let endpoint = TokenEndpoint::with_reply(trouble.clone()).then([Reply::Token(3600)]);
         let orders = Orders::rejecting(&["token-1"]);
         let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
         // Again and again, while the token endpoint stays as it is.
@@ -510,7 +510,7 @@ async fn without_a_successor_the_caller_gets_the_response_of_the_resource_soon()
             endpoint.count()
         );
         // Each instance serves on, and is replaced when that is possible.
-        endpoint.answer(Reply::Token(3600));
+        endpoint.set_reply(Reply::Token(3600));
         tokio::time::sleep(301 * SECOND).await;
         assert_eq!(
             status(&mut client, get(ORDERS)).await,
@@ -521,10 +521,10 @@ async fn without_a_successor_the_caller_gets_the_response_of_the_resource_soon()
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_refused_with_the_same_token_share_one_renewal_and_all_are_retried() {
+async fn calls_rejected_with_the_same_token_share_one_renewal_and_are_retried() {
     let unknown_life = serde_json::json!({ "access_token": "token-1", "token_type": "Bearer" });
     for first in [Reply::Token(3600), Reply::Json(200, unknown_life)] {
-        let endpoint = TokenEndpoint::answering(Reply::Token(3600))
+        let endpoint = TokenEndpoint::with_reply(Reply::Token(3600))
             .then([first.clone()])
             .delay(Duration::from_millis(50));
         if matches!(first, Reply::Json(..)) {
@@ -546,8 +546,8 @@ async fn calls_refused_with_the_same_token_share_one_renewal_and_all_are_retried
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_wait_for_a_token_or_its_successor_are_bounded() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(SECOND);
+async fn calls_waiting_for_a_token_or_its_replacement_are_bounded() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600)).delay(SECOND);
     let orders = Orders::rejecting(&["token-1"]);
     let tokens = builder(&endpoint).max_waiters(1).start().unwrap();
     let client = tokens.layer(origins()).layer(orders.clone());
@@ -567,7 +567,7 @@ async fn calls_that_wait_for_a_token_or_its_successor_are_bounded() {
     assert_eq!(outcomes, ["200", "overloaded", "overloaded"]);
 
     // The token is there, and refused: one call waits for its successor.
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(SECOND);
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600)).delay(SECOND);
     let tokens = builder(&endpoint).max_waiters(1).start().unwrap();
     tokens.access_token().await.unwrap();
     let client = tokens.layer(origins()).layer(orders.clone());
@@ -591,8 +591,8 @@ async fn calls_that_wait_for_a_token_or_its_successor_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_that_expires_is_not_used() {
-    let endpoint = TokenEndpoint::answering(Reply::Unreachable).then([Reply::Token(60)]);
+async fn a_rejected_token_is_not_used_after_expiry() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Unreachable).then([Reply::Token(60)]);
     let orders = Orders::rejecting(&["token-1"]);
     let tokens = builder(&endpoint).acquire_timeout(SECOND).start().unwrap();
     let mut client = tokens.layer(origins()).layer(orders.clone());
@@ -607,9 +607,9 @@ async fn a_refused_token_that_expires_is_not_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_of_unknown_life_are_replaced_once_in_ten_seconds_at_most() {
+async fn tokens_of_unknown_lifetime_are_replaced_at_most_once_in_ten_seconds() {
     let body = serde_json::json!({ "access_token": "token-1", "token_type": "Bearer" });
-    let endpoint = TokenEndpoint::answering(Reply::Json(200, body));
+    let endpoint = TokenEndpoint::with_reply(Reply::Json(200, body));
     let orders = Orders::rejecting(&["token-1"]);
     let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
     for _ in 0..50 {
@@ -635,10 +635,10 @@ async fn tokens_of_unknown_life_are_replaced_once_in_ten_seconds_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_token_the_request_is_not_sent_and_the_error_says_why() {
+async fn without_a_token_the_request_fails_with_the_cause() {
     let refusal = Reply::Json(401, serde_json::json!({ "error": "invalid_client" }));
     let orders = Orders::default();
-    let client = manager(&TokenEndpoint::answering(refusal))
+    let client = manager(&TokenEndpoint::with_reply(refusal))
         .layer(origins())
         .layer(orders.clone());
     let error = client.oneshot(get(ORDERS)).await.unwrap_err();
@@ -649,7 +649,7 @@ async fn without_a_token_the_request_is_not_sent_and_the_error_says_why() {
 
 #[tokio::test(start_paused = true)]
 async fn it_works_under_and_over_buffer_and_concurrency_limit() {
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600)).delay(Duration::from_millis(20));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600)).delay(Duration::from_millis(20));
     let orders = Orders::rejecting(&["token-1"]);
     let tokens = manager(&endpoint);
     let client = ServiceBuilder::new()
@@ -667,10 +667,10 @@ async fn it_works_under_and_over_buffer_and_concurrency_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_waits_for_a_token_keeps_no_permit_from_others() {
+async fn a_request_waiting_for_a_token_holds_no_permit() {
     let orders = Orders::default();
     let client = ServiceBuilder::new()
-        .layer(manager(&TokenEndpoint::answering(Reply::Hang)).layer(origins()))
+        .layer(manager(&TokenEndpoint::with_reply(Reply::Hang)).layer(origins()))
         .concurrency_limit(1)
         .service(orders.clone());
     let mut waiting = client.clone();

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 
 use http::{Request, Response, StatusCode, header};
 use serde_json::json;
-use support::issuer::{Scripted, builder, clock, set, with_claims};
+use support::issuer::{ScriptedIssuer, builder, clock, set, with_claims};
 use support::{claims_with, rsa};
 use tower::{Layer, Service, service_fn};
 use tower_oauth::{Rejection, RejectionKind, ResourceServer};
@@ -31,7 +31,7 @@ fn request(token: &str) -> Request<()> {
         .unwrap()
 }
 
-async fn ask(server: &ResourceServer, token: &str) -> Response<()> {
+async fn send(server: &ResourceServer, token: &str) -> Response<()> {
     server
         .layer()
         .layer(service_fn(answer))
@@ -58,7 +58,7 @@ fn forged(number: usize) -> String {
 
 /// A server that verifies so many signatures at a time.
 async fn server(limit: usize) -> ResourceServer {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     builder(&issuer, &clock())
         .max_concurrent_verifications(limit)
         .start()
@@ -67,7 +67,7 @@ async fn server(limit: usize) -> ResourceServer {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn with_few_turns_for_all_each_request_gets_its_own_verdict() {
+async fn each_request_gets_its_own_result_under_the_verification_limit() {
     for limit in [1, 3] {
         let server = server(limit).await;
         let asked: Vec<_> = (0..400)
@@ -80,7 +80,7 @@ async fn with_few_turns_for_all_each_request_gets_its_own_verdict() {
                 };
                 (
                     expected,
-                    tokio::spawn(async move { ask(&server, &token).await.status() }),
+                    tokio::spawn(async move { send(&server, &token).await.status() }),
                 )
             })
             .collect();
@@ -91,11 +91,10 @@ async fn with_few_turns_for_all_each_request_gets_its_own_verdict() {
 }
 
 #[tokio::test]
-async fn whoever_finds_no_turn_waits_beyond_a_thousand_is_turned_away_and_remembered_tokens_are_served()
- {
+async fn beyond_1024_waiting_verifications_requests_get_503_and_cached_tokens_are_served() {
     let server = server(1).await;
     let known = good(0);
-    assert_eq!(ask(&server, &known).await.status(), StatusCode::OK);
+    assert_eq!(send(&server, &known).await.status(), StatusCode::OK);
     assert_eq!(
         server.cached_token_count(),
         1,
@@ -153,7 +152,7 @@ async fn whoever_finds_no_turn_waits_beyond_a_thousand_is_turned_away_and_rememb
         RejectionKind::Overloaded
     );
     assert_eq!(
-        ask(&server, &known).await.status(),
+        send(&server, &known).await.status(),
         StatusCode::OK,
         "whoever is remembered needs no turn"
     );

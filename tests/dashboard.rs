@@ -36,13 +36,13 @@ const PAGES: [&str; 6] = [
 ];
 
 /// A browser without a window, and without a socket.
-struct Visitor {
+struct Session {
     clock: ManualClock,
     server: AuthorizationServer,
     cookie: Mutex<Option<String>>,
 }
 
-impl Visitor {
+impl Session {
     fn new() -> Self {
         Self::with(|builder| builder)
     }
@@ -156,7 +156,7 @@ impl Visitor {
             .await
     }
 
-    async fn ask_for_a_token(&self, client_id: &str, secret: &str) -> Response<Bytes> {
+    async fn request_token(&self, client_id: &str, secret: &str) -> Response<Bytes> {
         let form = format!("grant_type=client_credentials&client_id={client_id}&client_secret=");
         let secret: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
         let request = Request::post(self.server.token_endpoint().as_str())
@@ -195,15 +195,15 @@ fn element(page: &str, id: &str) -> String {
 }
 
 #[tokio::test]
-async fn registration_leads_to_credentials_and_they_to_a_token() {
-    let visitor = Visitor::new();
+async fn registration_returns_credentials_that_obtain_a_token() {
+    let session = Session::new();
     assert!(
-        visitor
+        session
             .page("/")
             .await
             .contains("No application is registered yet")
     );
-    let list = visitor
+    let list = session
         .change("/applications/new", &[("name", " ApplicationName ")])
         .await;
     assert!(list.contains("The application was added"));
@@ -228,19 +228,19 @@ async fn registration_leads_to_credentials_and_they_to_a_token() {
         );
     }
     let of = |member: &str| members[member].as_str().unwrap();
-    let answer = visitor.ask_for_a_token(of("clientId"), of("secret")).await;
+    let answer = session.request_token(of("clientId"), of("secret")).await;
     assert_eq!(answer.status(), StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_form_without_the_token_of_its_cookie_is_refused() {
-    let visitor = Visitor::new();
-    let app = visitor.server.register("shop").unwrap();
-    let kid = visitor.server.keys()[0].kid().to_owned();
-    let good = visitor.token().await;
-    let other = Visitor {
-        clock: visitor.clock.clone(),
-        server: visitor.server.clone(),
+async fn a_form_without_the_csrf_token_of_its_cookie_is_rejected() {
+    let session = Session::new();
+    let app = session.server.register("shop").unwrap();
+    let kid = session.server.keys()[0].kid().to_owned();
+    let good = session.token().await;
+    let other = Session {
+        clock: session.clock.clone(),
+        server: session.server.clone(),
         cookie: Mutex::default(),
     };
     let foreign = other.token().await;
@@ -259,11 +259,11 @@ async fn a_form_without_the_token_of_its_cookie_is_refused() {
             "csrf_token=AAAA",
             &format!("csrf_token={foreign}"),
         ] {
-            let response = visitor.post(path, &format!("{token}&{fields}")).await;
+            let response = session.post(path, &format!("{token}&{fields}")).await;
             assert_eq!(response.status(), StatusCode::FORBIDDEN, "{path} {token}");
         }
-        let without_cookie = Request::post(format!("{}{path}", visitor.server.base_url()));
-        let response = visitor
+        let without_cookie = Request::post(format!("{}{path}", session.server.base_url()));
+        let response = session
             .send(
                 without_cookie
                     .body(format!("csrf_token={good}&{fields}").into())
@@ -272,19 +272,19 @@ async fn a_form_without_the_token_of_its_cookie_is_refused() {
             .await;
         assert_eq!(response.status(), StatusCode::FORBIDDEN, "{path}");
     }
-    assert_eq!(visitor.server.applications().len(), 1);
-    assert_eq!(visitor.server.keys()[0].kid(), kid);
+    assert_eq!(session.server.applications().len(), 1);
+    assert_eq!(session.server.keys()[0].kid(), kid);
     assert_eq!(
-        visitor
-            .ask_for_a_token(app.client_id(), app.secret().expose_secret())
+        session
+            .request_token(app.client_id(), app.secret().expose_secret())
             .await
             .status(),
         200
     );
     // Another server draws another key: its tokens are of no use here.
-    let elsewhere = Visitor {
-        cookie: Mutex::new(visitor.cookie.lock().unwrap().clone()),
-        ..Visitor::new()
+    let elsewhere = Session {
+        cookie: Mutex::new(session.cookie.lock().unwrap().clone()),
+        ..Session::new()
     };
     assert_eq!(
         elsewhere
@@ -296,7 +296,7 @@ async fn a_form_without_the_token_of_its_cookie_is_refused() {
 }
 
 #[tokio::test]
-async fn only_loopback_names_with_the_port_are_answered() {
+async fn only_loopback_host_names_with_the_port_are_served() {
     let listening = AuthorizationServer::builder().bind(0).await.unwrap();
     let server = listening.server().clone();
     let port = listening.address().port();
@@ -341,9 +341,9 @@ async fn only_loopback_names_with_the_port_are_answered() {
 }
 
 #[tokio::test]
-async fn every_answer_tells_browsers_what_not_to_do() {
-    let visitor = Visitor::new();
-    let app = visitor.server.register("shop").unwrap();
+async fn every_response_has_the_security_headers() {
+    let session = Session::new();
+    let app = session.server.register("shop").unwrap();
     let (edit, trial) = (
         format!("/applications/{}", app.client_id()),
         format!("/try/{}", app.client_id()),
@@ -357,16 +357,16 @@ async fn every_answer_tells_browsers_what_not_to_do() {
         "/dashboard/script.js",
         "/dashboard/icon.svg",
     ];
-    let foreign = visitor
+    let foreign = session
         .request("GET", "/")
         .header(header::HOST, "rebound.example")
         .body(Bytes::new())
         .unwrap();
-    let mut answers = vec![visitor.send(foreign).await, visitor.post("/keys", "").await];
+    let mut answers = vec![session.send(foreign).await, session.post("/keys", "").await];
     for path in PAGES.into_iter().chain(others) {
-        answers.push(visitor.open(path).await);
+        answers.push(session.open(path).await);
     }
-    answers.push(visitor.submit("/faults", &[("endpoint", "all")]).await);
+    answers.push(session.submit("/faults", &[("endpoint", "all")]).await);
     let statuses: HashSet<u16> = answers
         .iter()
         .map(|answer| answer.status().as_u16())
@@ -400,18 +400,18 @@ async fn every_answer_tells_browsers_what_not_to_do() {
 }
 
 #[tokio::test]
-async fn pages_have_nothing_inline_and_nothing_from_elsewhere() {
-    let visitor = Visitor::new();
-    let app = visitor.server.register("shop").unwrap();
+async fn pages_have_no_inline_and_no_external_resources() {
+    let session = Session::new();
+    let app = session.server.register("shop").unwrap();
     let (edit, trial) = (
         format!("/applications/{}", app.client_id()),
         format!("/try/{}", app.client_id()),
     );
-    visitor
+    session
         .change("/try", &[("application", app.client_id())])
         .await;
     for path in PAGES.into_iter().chain([edit.as_str(), &trial]) {
-        let page = visitor.page(path).await;
+        let page = session.page(path).await;
         assert_eq!(page.matches("<script").count(), 1, "{path}");
         assert!(page.contains(r#"<script src="/dashboard/script.js" defer></script>"#));
         for inline in [
@@ -437,23 +437,23 @@ async fn pages_have_nothing_inline_and_nothing_from_elsewhere() {
 
 #[tokio::test]
 async fn the_cookie_is_set_once() {
-    let visitor = Visitor::new();
+    let session = Session::new();
     assert!(
-        visitor
+        session
             .open("/")
             .await
             .headers()
             .contains_key(header::SET_COOKIE)
     );
     assert!(
-        !visitor
+        !session
             .open("/keys")
             .await
             .headers()
             .contains_key(header::SET_COOKIE)
     );
     assert!(
-        !visitor
+        !session
             .open("/dashboard/style.css")
             .await
             .headers()
@@ -462,35 +462,35 @@ async fn the_cookie_is_set_once() {
 }
 
 #[tokio::test]
-async fn a_name_of_markup_is_shown_as_text() {
-    let visitor = Visitor::new();
+async fn a_name_with_markup_is_escaped() {
+    let session = Session::new();
     let name = r#"<script>alert("1")</script>&'"#;
-    visitor.change("/applications/new", &[("name", name)]).await;
-    let app = visitor.server.applications().remove(0);
+    session.change("/applications/new", &[("name", name)]).await;
+    let app = session.server.applications().remove(0);
     assert_eq!(app.name(), name);
-    let tried = visitor
+    let tried = session
         .change("/try", &[("application", app.client_id())])
         .await;
-    let edit = visitor
+    let edit = session
         .page(&format!("/applications/{}", app.client_id()))
         .await;
     for page in [
-        visitor.page("/").await,
+        session.page("/").await,
         tried,
         edit,
-        visitor.page("/activity").await,
+        session.page("/activity").await,
     ] {
         assert!(!page.contains("<script>"));
         assert!(page.contains("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;"));
     }
     let script = "\"><script>";
-    let refused = visitor
+    let refused = session
         .submit("/applications/new", &[("name", &script.repeat(6))])
         .await;
     assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
     assert!(!text(&refused).contains("<script>"));
     assert!(
-        !visitor
+        !session
             .page("/?done=%3Cscript%3E")
             .await
             .contains("<script>")
@@ -499,17 +499,17 @@ async fn a_name_of_markup_is_shown_as_text() {
 
 #[tokio::test]
 async fn a_name_has_1_to_50_characters() {
-    let visitor = Visitor::new();
+    let session = Session::new();
     for (name, is_good) in [
         ("", false),
         (" ", false),
         (&"é".repeat(50), true),
         (&"é".repeat(51), false),
     ] {
-        let before = visitor.server.applications().len();
-        let response = visitor.submit("/applications/new", &[("name", name)]).await;
+        let before = session.server.applications().len();
+        let response = session.submit("/applications/new", &[("name", name)]).await;
         assert_eq!(
-            visitor.server.applications().len() - before,
+            session.server.applications().len() - before,
             usize::from(is_good),
             "{name:?}"
         );
@@ -543,15 +543,15 @@ async fn a_name_has_1_to_50_characters() {
 }
 
 #[tokio::test]
-async fn an_application_is_renamed_given_scopes_and_roles_and_deleted() {
-    let visitor = Visitor::new();
-    let app = visitor.server.register("shop").unwrap();
+async fn an_application_can_be_renamed_get_scopes_and_roles_and_be_deleted() {
+    let session = Session::new();
+    let app = session.server.register("shop").unwrap();
     let path = format!("/applications/{}", app.client_id());
-    let page = visitor
+    let page = session
         .change(&path, &[("action", "rename"), ("name", "orders")])
         .await;
     assert!(page.contains("The name was saved.") && page.contains("orders</h1>"));
-    visitor
+    session
         .change(
             &path,
             &[
@@ -565,7 +565,7 @@ async fn an_application_is_renamed_given_scopes_and_roles_and_deleted() {
         ("role_name", "clerk"),
         ("role_scopes", "desk.open"),
     ];
-    let page = visitor.change(&path, &added).await;
+    let page = session.change(&path, &added).await;
     let role = between(&page, "id=\"role-", "\"").to_owned();
     assert!(
         page.contains(&format!(r#"value="{role}" checked"#)),
@@ -573,8 +573,8 @@ async fn an_application_is_renamed_given_scopes_and_roles_and_deleted() {
     );
 
     let scope = async || {
-        let answer = visitor
-            .ask_for_a_token(app.client_id(), app.secret().expose_secret())
+        let answer = session
+            .request_token(app.client_id(), app.secret().expose_secret())
             .await;
         let answer: Value = serde_json::from_slice(answer.body()).unwrap();
         answer["scope"].as_str().unwrap().to_owned()
@@ -583,13 +583,13 @@ async fn an_application_is_renamed_given_scopes_and_roles_and_deleted() {
         scope().await,
         "appid_default desk.open orders.read orders.write"
     );
-    visitor.change(&path, &[("action", "roles")]).await;
+    session.change(&path, &[("action", "roles")]).await;
     assert_eq!(
         scope().await,
         "appid_default orders.read orders.write",
         "no role is checked"
     );
-    visitor
+    session
         .change(
             &path,
             &[("action", "roles"), ("role", &role), ("role", "unknown")],
@@ -601,25 +601,25 @@ async fn an_application_is_renamed_given_scopes_and_roles_and_deleted() {
     );
     let delete = [("action", "delete-role"), ("role", role.as_str())];
     assert!(
-        visitor
+        session
             .change(&path, &delete)
             .await
             .contains("The role was deleted.")
     );
     assert_eq!(scope().await, "appid_default orders.read orders.write");
     // From a page that was open before.
-    let late = visitor.submit(&path, &delete).await;
-    let page = visitor
+    let late = session.submit(&path, &delete).await;
+    let page = session
         .page(late.headers()["location"].to_str().unwrap())
         .await;
     assert!(page.contains("There was no such role any more."));
 
-    let page = visitor.change(&path, &[("action", "delete")]).await;
+    let page = session.change(&path, &[("action", "delete")]).await;
     assert!(page.contains("The application was deleted."));
-    assert!(visitor.server.applications().is_empty());
-    assert_eq!(visitor.open(&path).await.status(), StatusCode::NOT_FOUND);
+    assert!(session.server.applications().is_empty());
+    assert_eq!(session.open(&path).await.status(), StatusCode::NOT_FOUND);
     assert_eq!(
-        visitor
+        session
             .submit(&path, &[("action", "delete")])
             .await
             .status(),
@@ -628,9 +628,9 @@ async fn an_application_is_renamed_given_scopes_and_roles_and_deleted() {
 }
 
 #[tokio::test]
-async fn a_refused_change_keeps_what_was_typed_beside_its_error() {
-    let visitor = Visitor::new();
-    let app = visitor.server.register("shop").unwrap();
+async fn a_rejected_change_keeps_the_input_beside_its_error() {
+    let session = Session::new();
+    let app = session.server.register("shop").unwrap();
     let path = format!("/applications/{}", app.client_id());
     for (fields, error, typed) in [
         (
@@ -662,7 +662,7 @@ async fn a_refused_change_keeps_what_was_typed_beside_its_error() {
             "value=\"desk.open\"",
         ),
     ] {
-        let response = visitor.submit(&path, &fields).await;
+        let response = session.submit(&path, &fields).await;
         assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
         let page = text(&response);
         assert!(
@@ -683,18 +683,18 @@ async fn a_refused_change_keeps_what_was_typed_beside_its_error() {
         assert!(invalid.contains(error), "{invalid}");
         assert!(page.contains("<title>Error: shop"));
     }
-    let unknown = visitor.submit(&path, &[("action", "promote")]).await;
+    let unknown = session.submit(&path, &[("action", "promote")]).await;
     assert_eq!(unknown.status(), StatusCode::BAD_REQUEST);
 }
 
 /// A limit, and a disk that is full.
 #[tokio::test]
-async fn what_is_wrong_with_the_server_is_not_shown_at_a_field() {
+async fn a_server_error_is_not_shown_at_a_field() {
     let folder = std::env::temp_dir().join(format!("tower-oauth-dashboard-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let state = folder.join("state.json");
-    let visitor = Visitor::with(|builder| builder.algorithm(Algorithm::Es256).state_file(&state));
-    let app = visitor.server.register("shop").unwrap();
+    let session = Session::with(|builder| builder.algorithm(Algorithm::Es256).state_file(&state));
+    let app = session.server.register("shop").unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
     let path = format!("/applications/{}", app.client_id());
     for (path, fields) in [
@@ -706,7 +706,7 @@ async fn what_is_wrong_with_the_server_is_not_shown_at_a_field() {
         (&path, vec![("action", "delete")]),
         ("/keys", vec![("action", "rotate")]),
     ] {
-        let response = visitor.submit(path, &fields).await;
+        let response = session.submit(path, &fields).await;
         assert_eq!(
             response.status(),
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -719,13 +719,13 @@ async fn what_is_wrong_with_the_server_is_not_shown_at_a_field() {
         );
         assert!(!page.contains("aria-invalid"));
     }
-    assert_eq!(visitor.server.applications().len(), 1);
+    assert_eq!(session.server.applications().len(), 1);
 
-    let visitor = Visitor::new();
+    let session = Session::new();
     for _ in 0..200 {
-        visitor.server.register("one of many").unwrap();
+        session.server.register("one of many").unwrap();
     }
-    let response = visitor
+    let response = session
         .submit("/applications/new", &[("name", "orders")])
         .await;
     assert_eq!(response.status(), StatusCode::CONFLICT);
@@ -733,10 +733,10 @@ async fn what_is_wrong_with_the_server_is_not_shown_at_a_field() {
 }
 
 #[tokio::test]
-async fn what_was_done_is_in_the_title() {
-    let visitor = Visitor::new();
+async fn the_page_title_names_the_completed_action() {
+    let session = Session::new();
     let title = |page: &str| between(page, "<title>", " · ").to_owned();
-    let page = visitor
+    let page = session
         .change("/applications/new", &[("name", "shop")])
         .await;
     assert_eq!(
@@ -745,41 +745,41 @@ async fn what_was_done_is_in_the_title() {
     );
     let edit = format!(
         "/applications/{}",
-        visitor.server.applications()[0].client_id()
+        session.server.applications()[0].client_id()
     );
-    let page = visitor
+    let page = session
         .change(&edit, &[("action", "rename"), ("name", "orders")])
         .await;
     assert_eq!(title(&page), "The name was saved. orders");
-    let page = visitor.change("/keys", &[("action", "rotate")]).await;
+    let page = session.change("/keys", &[("action", "rotate")]).await;
     assert_eq!(
         title(&page),
         "Tokens are signed with a new key from now on. Keys"
     );
     assert_eq!(
-        title(&visitor.change("/faults", &[("endpoint", "all")]).await),
+        title(&session.change("/faults", &[("endpoint", "all")]).await),
         "All faults were ended. Faults"
     );
     assert_eq!(
-        title(&visitor.page("/keys").await),
+        title(&session.page("/keys").await),
         "Keys",
         "but not for ever"
     );
 }
 
 #[tokio::test]
-async fn the_router_without_the_dashboard_has_none() {
-    let visitor = Visitor::new();
+async fn the_router_without_the_dashboard_has_no_pages() {
+    let session = Session::new();
     for path in PAGES.into_iter().chain(["/dashboard/style.css"]) {
-        let request = || visitor.request("GET", path).body(Bytes::new()).unwrap();
-        let response = visitor
+        let request = || session.request("GET", path).body(Bytes::new()).unwrap();
+        let response = session
             .server
             .router()
             .oneshot(request().map(Body::from))
             .await
             .unwrap();
         assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
-        let response = visitor
+        let response = session
             .server
             .transport()
             .send(request(), 1 << 20)
@@ -787,11 +787,11 @@ async fn the_router_without_the_dashboard_has_none() {
             .unwrap();
         assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
     }
-    let keys = Request::get(visitor.server.jwks_uri().as_str())
+    let keys = Request::get(session.server.jwks_uri().as_str())
         .body(Body::empty())
         .unwrap();
     assert_eq!(
-        visitor
+        session
             .server
             .router()
             .oneshot(keys)
@@ -803,10 +803,10 @@ async fn the_router_without_the_dashboard_has_none() {
 }
 
 #[tokio::test]
-async fn a_token_is_tried_and_taken_apart() {
-    let visitor = Visitor::new();
-    let app = visitor.server.register("shop").unwrap();
-    let response = visitor
+async fn a_requested_token_is_shown_decoded() {
+    let session = Session::new();
+    let app = session.server.register("shop").unwrap();
+    let response = session
         .submit("/try", &[("application", app.client_id()), ("scope", "")])
         .await;
     let location = response.headers()["location"].to_str().unwrap().to_owned();
@@ -815,28 +815,28 @@ async fn a_token_is_tried_and_taken_apart() {
         format!("/try/{}", app.client_id()),
         "neither token nor secret"
     );
-    let page = visitor.page(&location).await;
+    let page = session.page(&location).await;
     let json = |id: &str| serde_json::from_str::<Value>(&element(&page, id)).unwrap();
-    assert_eq!(json("token-header")["kid"], visitor.server.keys()[0].kid());
+    assert_eq!(json("token-header")["kid"], session.server.keys()[0].kid());
     assert_eq!(json("token-claims")["sub"], app.client_id());
     assert!(page.contains("<strong>1 h 0 min</strong>"));
     assert!(page.contains("<title>Token issued: Try it · "));
-    visitor.clock.advance(Duration::from_secs(90));
+    session.clock.advance(Duration::from_secs(90));
     assert!(
-        visitor
+        session
             .page(&location)
             .await
             .contains("<strong>58 min 30 s</strong>")
     );
-    visitor.clock.advance(Duration::from_secs(3600));
+    session.clock.advance(Duration::from_secs(3600));
     assert!(
-        visitor
+        session
             .page(&location)
             .await
             .contains("<strong>expired</strong>")
     );
 
-    let refused = visitor
+    let refused = session
         .change(
             "/try",
             &[("application", app.client_id()), ("scope", "orders.read")],
@@ -845,7 +845,7 @@ async fn a_token_is_tried_and_taken_apart() {
     assert!(refused.contains("invalid_scope") && !refused.contains("token-claims"));
     assert!(refused.contains("<title>No token: Try it · "));
     assert_eq!(
-        visitor
+        session
             .submit("/try", &[("application", "none")])
             .await
             .status(),
@@ -854,15 +854,15 @@ async fn a_token_is_tried_and_taken_apart() {
 }
 
 #[tokio::test]
-async fn a_token_is_tried_for_another_application() {
-    let visitor = Visitor::new();
-    let shop = visitor.server.register("shop").unwrap();
-    let orders = visitor.server.register("orders").unwrap();
+async fn a_token_is_requested_for_another_application() {
+    let session = Session::new();
+    let shop = session.server.register("shop").unwrap();
+    let orders = session.server.register("orders").unwrap();
     let fields = [
         ("application", shop.client_id()),
         ("audience", orders.client_id()),
     ];
-    let page = visitor.change("/try", &fields).await;
+    let page = session.change("/try", &fields).await;
     let claims: Value = serde_json::from_str(&element(&page, "token-claims")).unwrap();
     assert_eq!(
         (&claims["sub"], &claims["aud"]),
@@ -885,11 +885,11 @@ async fn a_token_is_tried_for_another_application() {
         ("audience", "x' ; id ; '"),
     ];
     assert_eq!(
-        visitor.submit("/try", &none).await.status(),
+        session.submit("/try", &none).await.status(),
         StatusCode::NOT_FOUND
     );
-    let bills = visitor.server.register("bills").unwrap();
-    visitor
+    let bills = session.server.register("bills").unwrap();
+    session
         .change(
             "/try",
             &[
@@ -898,16 +898,16 @@ async fn a_token_is_tried_for_another_application() {
             ],
         )
         .await;
-    visitor
+    session
         .change(
             &format!("/applications/{}", bills.client_id()),
             &[("action", "delete")],
         )
         .await;
-    let page = visitor.page(&format!("/try/{}", shop.client_id())).await;
+    let page = session.page(&format!("/try/{}", shop.client_id())).await;
     assert!(!page.contains(bills.client_id()) && !page.contains("token-claims"));
     // Without one it is for the application itself.
-    let page = visitor
+    let page = session
         .change("/try", &[("application", shop.client_id())])
         .await;
     let claims: Value = serde_json::from_str(&element(&page, "token-claims")).unwrap();
@@ -915,15 +915,15 @@ async fn a_token_is_tried_for_another_application() {
 }
 
 #[tokio::test]
-async fn the_lines_for_the_command_line_are_those_of_the_guide_and_work() {
-    let visitor = Visitor::new();
-    let app = visitor.server.register("shop").unwrap();
-    let page = visitor.page(&format!("/try/{}", app.client_id())).await;
+async fn the_shown_commands_match_the_guide_and_work() {
+    let session = Session::new();
+    let app = session.server.register("shop").unwrap();
+    let page = session.page(&format!("/try/{}", app.client_id())).await;
     assert!(
         element(&page, "curl-call").contains("\"Authorization: Bearer $TOKEN\""),
         "there is no token yet"
     );
-    let page = visitor
+    let page = session
         .change("/try", &[("application", app.client_id())])
         .await;
 
@@ -940,7 +940,7 @@ async fn the_lines_for_the_command_line_are_those_of_the_guide_and_work() {
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body("grant_type=client_credentials".into());
     assert_eq!(
-        visitor.send(request.unwrap()).await.status(),
+        session.send(request.unwrap()).await.status(),
         StatusCode::OK
     );
 
@@ -955,8 +955,8 @@ async fn the_lines_for_the_command_line_are_those_of_the_guide_and_work() {
     let resource = binding
         .resource_server()
         .unwrap()
-        .transport(visitor.server.transport());
-    let resource = resource.clock(visitor.clock.clone()).start().await.unwrap();
+        .transport(session.server.transport());
+    let resource = resource.clock(session.clock.clone()).start().await.unwrap();
     let call = element(&page, "curl-call");
     assert!(call.starts_with("curl http://localhost:8081/protected_resource"));
     let request = Request::builder()
@@ -976,9 +976,9 @@ async fn the_lines_for_the_command_line_are_those_of_the_guide_and_work() {
 }
 
 #[tokio::test]
-async fn the_line_that_requests_a_token_asks_for_the_scope_that_was_tried() {
-    let visitor = Visitor::new();
-    let app = visitor.server.register("shop").unwrap();
+async fn the_token_request_command_has_the_requested_scope() {
+    let session = Session::new();
+    let app = session.server.register("shop").unwrap();
     app.set_scopes(["orders.read", "orders.write"]).unwrap();
     for (scope, last) in [
         (
@@ -991,7 +991,7 @@ async fn the_line_that_requests_a_token_asks_for_the_scope_that_was_tried() {
         ),
         ("", "-d grant_type=client_credentials"),
     ] {
-        let page = visitor
+        let page = session
             .change(
                 "/try",
                 &[("application", app.client_id()), ("scope", scope)],
@@ -1004,29 +1004,29 @@ async fn the_line_that_requests_a_token_asks_for_the_scope_that_was_tried() {
 
 #[tokio::test]
 async fn keys_are_rotated_and_withdrawn() {
-    let visitor = Visitor::new();
-    let first = visitor.server.keys()[0].kid().to_owned();
-    visitor.clock.advance(Duration::from_secs(7200));
-    assert!(visitor.page("/keys").await.contains("2 h 0 min ago"));
-    let page = visitor.change("/keys", &[("action", "rotate")]).await;
+    let session = Session::new();
+    let first = session.server.keys()[0].kid().to_owned();
+    session.clock.advance(Duration::from_secs(7200));
+    assert!(session.page("/keys").await.contains("2 h 0 min ago"));
+    let page = session.change("/keys", &[("action", "rotate")]).await;
     assert!(page.contains("Current") && page.contains("published for another <span"));
-    assert_eq!(visitor.server.keys().len(), 2);
+    assert_eq!(session.server.keys().len(), 2);
     let withdraw = [("action", "withdraw"), ("kid", first.as_str())];
     assert!(
-        visitor
+        session
             .change("/keys", &withdraw)
             .await
             .contains("The key was withdrawn.")
     );
     assert!(
-        visitor
+        session
             .change("/keys", &withdraw)
             .await
             .contains("no such key any more")
     );
-    assert_eq!(visitor.server.keys().len(), 1);
+    assert_eq!(session.server.keys().len(), 1);
     assert_eq!(
-        visitor
+        session
             .submit("/keys", &[("action", "publish")])
             .await
             .status(),
@@ -1036,15 +1036,15 @@ async fn keys_are_rotated_and_withdrawn() {
 
 #[tokio::test(start_paused = true)]
 async fn faults_are_switched_on_and_off_endpoint_by_endpoint() {
-    let visitor = Visitor::new();
-    let app = visitor.server.register("shop").unwrap();
+    let session = Session::new();
+    let app = session.server.register("shop").unwrap();
     let ask = async || {
-        visitor
-            .ask_for_a_token(app.client_id(), app.secret().expose_secret())
+        session
+            .request_token(app.client_id(), app.secret().expose_secret())
             .await
     };
     let switch = async |fault: &str| {
-        visitor
+        session
             .change("/faults", &[("endpoint", "Token"), ("fault", fault)])
             .await
     };
@@ -1057,7 +1057,7 @@ async fn faults_are_switched_on_and_off_endpoint_by_endpoint() {
     let pressed = between(&page, r#"value="outage""#, ">");
     assert!(pressed.contains(r#"aria-pressed="true""#), "{pressed}");
     assert_eq!(ask().await.status(), StatusCode::SERVICE_UNAVAILABLE);
-    let tried = visitor
+    let tried = session
         .change("/try", &[("application", app.client_id())])
         .await;
     assert!(tried.contains("The answer was 503 Service Unavailable, and no token response."));
@@ -1075,66 +1075,60 @@ async fn faults_are_switched_on_and_off_endpoint_by_endpoint() {
     assert_eq!(ask().await.status(), StatusCode::OK);
     assert_eq!(asked.elapsed().as_secs(), 0);
 
-    visitor.server.fail(EndpointKind::Token, Fault::Hang);
+    session.server.fail(EndpointKind::Token, Fault::Hang);
     assert!(
-        visitor
+        session
             .page("/faults")
             .await
             .contains("Scripted elsewhere: no answer")
     );
-    let tried = visitor
+    let tried = session
         .change("/try", &[("application", app.client_id())])
         .await;
     assert!(tried.contains("There was no answer within 5 s."));
     assert!(
-        visitor
+        session
             .change("/faults", &[("endpoint", "all")])
             .await
             .contains("All faults were ended.")
     );
     assert_eq!(ask().await.status(), StatusCode::OK);
-    let unknown = visitor
+    let unknown = session
         .submit("/faults", &[("endpoint", "Token"), ("fault", "flood")])
         .await;
     assert_eq!(unknown.status(), StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test(start_paused = true)]
-async fn activity_tells_outcomes_and_keeps_no_secret() {
-    let visitor = Visitor::new();
-    let app = visitor.server.register("shop").unwrap();
+async fn activity_shows_outcomes_and_contains_no_secret() {
+    let session = Session::new();
+    let app = session.server.register("shop").unwrap();
     let secret = app.secret().expose_secret();
     assert!(
-        visitor
+        session
             .page("/activity")
             .await
             .contains("No request has come yet.")
     );
-    let answer: Value = serde_json::from_slice(
-        visitor
-            .ask_for_a_token(app.client_id(), secret)
-            .await
-            .body(),
-    )
-    .unwrap();
-    visitor
-        .ask_for_a_token("guessed-id", "guessed-secret")
-        .await;
+    let answer: Value =
+        serde_json::from_slice(session.request_token(app.client_id(), secret).await.body())
+            .unwrap();
+    session.request_token("guessed-id", "guessed-secret").await;
     let keys = || {
-        Request::get(visitor.server.jwks_uri().as_str())
+        Request::get(session.server.jwks_uri().as_str())
             .body(Bytes::new())
             .unwrap()
     };
-    visitor
+    session
         .server
         .fail_next(EndpointKind::Keys, 1, Fault::Garbage);
-    visitor.send(keys()).await;
-    visitor.server.fail_next(EndpointKind::Keys, 1, Fault::Hang);
-    tokio::time::timeout(Duration::from_secs(3), visitor.send(keys()))
+    session.send(keys()).await;
+    session.server.fail_next(EndpointKind::Keys, 1, Fault::Hang);
+    tokio::time::timeout(Duration::from_secs(3), session.send(keys()))
         .await
         .unwrap_err();
-    let page = visitor.page("/activity").await;
-    for told in [
+    let page = session.page("/activity").await;
+    for outcome in [
         "token issued",
         "shop",
         "invalid_client",
@@ -1142,39 +1136,39 @@ async fn activity_tells_outcomes_and_keeps_no_secret() {
         "the caller left before an answer",
         "3.0 s",
     ] {
-        assert!(page.contains(told), "{told}");
+        assert!(page.contains(outcome), "{outcome}");
     }
     for kept in [secret, answer["access_token"].as_str().unwrap(), "guessed"] {
         assert!(!page.contains(kept));
         assert!(
-            !format!("{:?}", visitor.server).contains(kept),
+            !format!("{:?}", session.server).contains(kept),
             "nor in Debug output"
         );
     }
     let rows = |page: &str| page.matches(r#"<td class="endpoint""#).count();
     assert_eq!(rows(&page), 4);
     for _ in 0..150 {
-        visitor.send(keys()).await;
+        session.send(keys()).await;
     }
-    assert_eq!(rows(&visitor.page("/activity").await), 100, "it is bounded");
+    assert_eq!(rows(&session.page("/activity").await), 100, "it is bounded");
 }
 
 #[tokio::test]
-async fn activity_shows_discovery_at_the_place_of_rfc_8414() {
-    let visitor = Visitor::new();
-    let issuer = visitor.server.issuer();
+async fn activity_shows_discovery_at_the_rfc_8414_location() {
+    let session = Session::new();
+    let issuer = session.server.issuer();
     let path = issuer
         .as_str()
-        .strip_prefix(visitor.server.base_url())
+        .strip_prefix(session.server.base_url())
         .unwrap();
-    let found = visitor
+    let found = session
         .open(&format!("/.well-known/oauth-authorization-server{path}"))
         .await;
     assert_eq!(found.status(), StatusCode::OK);
-    visitor
+    session
         .open("/.well-known/appspecific/com.chrome.devtools.json")
         .await;
-    let page = visitor.page("/activity").await;
+    let page = session.page("/activity").await;
     assert_eq!(
         page.matches(r#"<td class="endpoint" role="cell">Discovery</td>"#)
             .count(),
@@ -1184,11 +1178,11 @@ async fn activity_shows_discovery_at_the_place_of_rfc_8414() {
 }
 
 #[tokio::test]
-async fn a_form_that_is_too_large_is_refused() {
-    let visitor = Visitor::new();
+async fn a_form_that_is_too_large_is_rejected() {
+    let session = Session::new();
     let name = "x".repeat(65 * 1024);
     assert_eq!(
-        visitor
+        session
             .submit("/applications/new", &[("name", &name)])
             .await
             .status(),
@@ -1197,14 +1191,14 @@ async fn a_form_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_page_is_answered_as_before() {
-    let visitor = Visitor::new();
-    let response = visitor.open("/nothing").await;
+async fn paths_outside_the_dashboard_are_unaffected() {
+    let session = Session::new();
+    let response = session.open("/nothing").await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
     assert_eq!(response.headers()["content-type"], "application/json");
     assert_eq!(
-        visitor
-            .send(visitor.request("DELETE", "/").body(Bytes::new()).unwrap())
+        session
+            .send(session.request("DELETE", "/").body(Bytes::new()).unwrap())
             .await
             .status(),
         405

@@ -16,7 +16,7 @@ use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use jsonwebtoken::jwk::Jwk;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::{Bench, PrivateKey, claims, compact, now_or_never};
+use support::{Fixture, PrivateKey, claims, compact, poll_once_or_panic};
 use tower_oauth::UnixTime;
 
 /// Whether jsonwebtoken's verifier takes the signature of a token made with this key.
@@ -39,27 +39,27 @@ fn oracle_accepts(token: &str, key: &PrivateKey, alg: &str) -> bool {
         .is_ok()
 }
 
-fn keys(bench: &Bench) -> [(&'static str, &'static str, &PrivateKey); 9] {
+fn keys(fixture: &Fixture) -> [(&'static str, &'static str, &PrivateKey); 9] {
     [
-        ("RS256", "rsa", bench.rsa),
-        ("RS384", "rsa", bench.rsa),
-        ("RS512", "rsa", bench.rsa),
-        ("PS256", "rsa", bench.rsa),
-        ("PS384", "rsa", bench.rsa),
-        ("PS512", "rsa", bench.rsa),
-        ("ES256", "p256", &bench.p256),
-        ("ES384", "p384", &bench.p384),
-        ("EdDSA", "ed", &bench.ed25519),
+        ("RS256", "rsa", fixture.rsa),
+        ("RS384", "rsa", fixture.rsa),
+        ("RS512", "rsa", fixture.rsa),
+        ("PS256", "rsa", fixture.rsa),
+        ("PS384", "rsa", fixture.rsa),
+        ("PS512", "rsa", fixture.rsa),
+        ("ES256", "p256", &fixture.p256),
+        ("ES384", "p384", &fixture.p384),
+        ("EdDSA", "ed", &fixture.ed25519),
     ]
 }
 
 #[test]
-fn good_tokens_of_every_algorithm_are_accepted_by_both() {
-    let bench = Bench::new();
-    for (alg, kid, key) in keys(&bench) {
+fn valid_tokens_of_every_algorithm_are_accepted_by_crate_and_oracle() {
+    let fixture = Fixture::new();
+    for (alg, kid, key) in keys(&fixture) {
         let header = json!({ "alg": alg, "kid": kid }).to_string();
         let token = compact(key, alg, &header, claims().to_string().as_bytes());
-        bench.accepts(&token);
+        fixture.assert_accepts(&token);
         assert!(oracle_accepts(&token, key, alg), "{alg}");
     }
 }
@@ -68,15 +68,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn whatever_is_done_to_a_token_we_accept_no_more_than_the_oracle(
+    fn mutated_tokens_are_accepted_only_if_the_oracle_accepts_them(
         which in 0_usize..9,
         at in any::<prop::sample::Index>(),
         byte in any::<u8>(),
         edit in 0_u8..3,
     ) {
-        thread_local!(static BENCH: Bench = Bench::new());
-        BENCH.with(|bench| {
-            let (alg, kid, key) = keys(bench)[which];
+        thread_local!(static FIXTURE: Fixture = Fixture::new());
+        FIXTURE.with(|fixture| {
+            let (alg, kid, key) = keys(fixture)[which];
             let header = json!({ "alg": alg, "kid": kid }).to_string();
             let mut token = compact(key, alg, &header, claims().to_string().as_bytes()).into_bytes();
             let at = at.index(token.len());
@@ -87,17 +87,17 @@ proptest! {
                 _ => drop(token.remove(at)),
             }
             let token = String::from_utf8(token).unwrap();
-            if now_or_never(bench.judge(&token)).is_ok() {
+            if poll_once_or_panic(fixture.validate(&token)).is_ok() {
                 assert!(oracle_accepts(&token, key, alg), "{token}");
             }
         });
     }
 
     #[test]
-    fn no_bytes_in_the_field_do_anything_but_refuse(token in "[ -~]{0,200}") {
-        thread_local!(static BENCH: Bench = Bench::new());
-        BENCH.with(|bench| {
-            prop_assert!(now_or_never(bench.judge(&token)).is_err());
+    fn arbitrary_bytes_in_the_authorization_header_are_rejected(token in "[ -~]{0,200}") {
+        thread_local!(static FIXTURE: Fixture = Fixture::new());
+        FIXTURE.with(|fixture| {
+            prop_assert!(poll_once_or_panic(fixture.validate(&token)).is_err());
             Ok(())
         })?;
     }
@@ -143,18 +143,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn whatever_the_claims_say_we_accept_no_more_than_the_oracle(
+    fn arbitrary_claims_are_accepted_only_if_the_oracle_accepts_them(
         iss in one_of(vec![json!(support::ISSUER), json!(support::ISSUER), json!(support::ISSUER), json!(support::ISSUER), json!("https://as.example/"), json!([support::ISSUER]), json!(7), json!(null)]),
         aud in one_of(vec![json!("orders"), json!(["orders"]), json!(["x", "orders"]), json!("x"), json!([]), json!(7), json!(null)]),
         (exp, nbf, iat) in (date(), late_date(), late_date()),
         fraction in any::<bool>(),
         forged in prop::bool::weighted(0.1),
     ) {
-        thread_local!(static BENCH: Bench = Bench::new());
-        BENCH.with(|bench| {
+        thread_local!(static FIXTURE: Fixture = Fixture::new());
+        FIXTURE.with(|fixture| {
             // The oracle reads the clock of the system.
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-            bench.clock.set(UnixTime::from_secs(now));
+            fixture.clock.set(UnixTime::from_secs(now));
             let at = |offset: Option<i64>| match offset {
                 None => Value::Null,
                 Some(offset) if fraction => json!(now.saturating_add_signed(offset) as f64 + 0.5),
@@ -163,11 +163,11 @@ proptest! {
             let claims = support::claims_with(
                 json!({ "iss": iss, "aud": aud, "exp": at(exp), "nbf": at(nbf), "iat": at(iat) }),
             );
-            let signer = if forged { support::rsa(1) } else { bench.rsa };
+            let signer = if forged { support::rsa(1) } else { fixture.rsa };
             let token = compact(signer, "RS256", r#"{"alg":"RS256","kid":"rsa"}"#, claims.to_string().as_bytes());
-            let ours = now_or_never(bench.judge(&token)).is_ok();
+            let ours = poll_once_or_panic(fixture.validate(&token)).is_ok();
             if ours {
-                prop_assert!(oracle_validates(&token, bench.rsa), "{claims}");
+                prop_assert!(oracle_validates(&token, fixture.rsa), "{claims}");
             }
             // And what is good by its plain reading is accepted.
             let good = !forged

@@ -73,7 +73,7 @@ async fn call(url: &str, variables: &[(&str, &str)]) -> (Output, Value) {
 }
 
 #[tokio::test]
-async fn the_guides_flow_works_end_to_end_and_outlives_the_authorization_server() {
+async fn the_guides_flow_works_and_survives_the_authorization_server() {
     let issuer = authorization_server().await;
     let resource = protected_resource(&issuer.printed).await;
     let listening = resource.text("listening");
@@ -155,7 +155,7 @@ async fn the_guides_flow_works_end_to_end_and_outlives_the_authorization_server(
 }
 
 #[tokio::test]
-async fn protected_routes_answer_get_and_head_and_405_to_other_methods_whoever_asks() {
+async fn protected_routes_allow_get_and_head_and_return_405_for_other_methods() {
     let issuer = authorization_server().await;
     let resource = protected_resource(&issuer.printed).await;
     let token = token(&issuer, &issuer.text("oauthServerUrl")).await;
@@ -186,7 +186,7 @@ async fn protected_routes_answer_get_and_head_and_405_to_other_methods_whoever_a
 }
 
 #[tokio::test]
-async fn a_resource_that_starts_before_its_issuer_becomes_ready_by_itself() {
+async fn the_protected_resource_started_before_its_issuer_becomes_ready() {
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -215,7 +215,7 @@ async fn a_resource_that_starts_before_its_issuer_becomes_ready_by_itself() {
 }
 
 #[tokio::test]
-async fn a_caller_that_is_refused_says_what_the_server_said() {
+async fn a_rejected_caller_prints_the_servers_message() {
     let issuer = authorization_server().await;
     let (url, id) = (issuer.text("oauthServerUrl"), issuer.text("clientId"));
     let variables = [
@@ -255,7 +255,7 @@ async fn a_caller_that_is_refused_says_what_the_server_said() {
 
 /// A server that notes the lines of the requests, and answers a token request with a token,
 /// anything below `/.well-known/` with 404, and the rest with 200.
-async fn noting(lines: Arc<Mutex<Vec<String>>>) -> String {
+async fn recording_server(lines: Arc<Mutex<Vec<String>>>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let router = axum::Router::new().fallback(async move |request: axum::extract::Request| {
@@ -291,7 +291,7 @@ async fn noting(lines: Arc<Mutex<Vec<String>>>) -> String {
 }
 
 #[tokio::test]
-async fn an_app_id_base_of_version_3_is_asked_at_its_token_endpoint_without_discovery() {
+async fn an_app_id_version_3_base_url_is_used_without_discovery() {
     for (path, discovered) in [
         ("oauth/v3/t", 0),
         ("oauth/v3/t/", 0),
@@ -299,7 +299,7 @@ async fn an_app_id_base_of_version_3_is_asked_at_its_token_endpoint_without_disc
         ("realms/t", 3),
     ] {
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let base = noting(Arc::clone(&lines)).await;
+        let base = recording_server(Arc::clone(&lines)).await;
         let url = format!("{base}/{path}");
         let variables = [
             ("OAUTH_SERVER_URL", url.as_str()),
@@ -323,7 +323,7 @@ async fn an_app_id_base_of_version_3_is_asked_at_its_token_endpoint_without_disc
 }
 
 #[tokio::test]
-async fn a_caller_whose_issuer_is_named_otherwise_says_both_names_and_sends_nothing() {
+async fn an_issuer_mismatch_is_printed_with_both_names_and_no_secret_is_sent() {
     let issuer = authorization_server().await;
     let (url, id, secret) = (
         issuer.text("oauthServerUrl"),
@@ -350,7 +350,7 @@ async fn a_caller_whose_issuer_is_named_otherwise_says_both_names_and_sends_noth
 }
 
 #[tokio::test]
-async fn an_unusable_setting_ends_a_program_with_2_and_its_name() {
+async fn an_invalid_setting_exits_with_2_and_names_the_setting() {
     let binding =
         r#"{"clientId":"a","secret":"s","oauthServerUrl":"http://127.0.0.1:1/oauth/v4/t"}"#;
     let issuer = ("ISSUER", "https://as.example");
@@ -481,7 +481,7 @@ async fn an_unusable_setting_ends_a_program_with_2_and_its_name() {
 
 /// Every setting that is a URL, and where its value stands.
 #[tokio::test]
-async fn a_url_without_a_scheme_ends_a_program_with_what_to_write() {
+async fn a_url_without_a_scheme_exits_with_a_hint() {
     let issuer = ("ISSUER", "https://as.example");
     let binding =
         |url: &str| json!({ "clientId": "a", "secret": "s", "oauthServerUrl": url }).to_string();
@@ -563,7 +563,7 @@ async fn a_url_without_a_scheme_ends_a_program_with_what_to_write() {
 
 /// Cloud Foundry sets `VCAP_SERVICES` for every application.
 #[tokio::test]
-async fn services_without_app_id_are_named_where_nothing_else_names_an_issuer() {
+async fn services_without_app_id_are_named_when_no_issuer_is_set() {
     let others = r#"{"databases-for-postgresql":[{"credentials":{"uri":"postgres://u:secret@db.example"}}]}"#;
     let unusable = [
         ("VCAP_SERVICES", others, "App ID service"),
@@ -636,7 +636,7 @@ async fn resource_without_issuer(mut command: Command) -> (Serving, SocketAddr) 
 }
 
 /// A connection of which the server waits for the rest: of its first request, or of all of it.
-async fn idle(address: SocketAddr, sent: &str) -> TcpStream {
+async fn open_idle_connection(address: SocketAddr, sent: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(sent.as_bytes()).await.unwrap();
     stream
@@ -658,14 +658,14 @@ async fn healthz(stream: &mut TcpStream) -> std::io::Result<String> {
 
 /// A bound on behaviour, and generous: without room, a connection waits for the ten seconds in
 /// which others may send the head of a request.
-async fn soon<T>(what: impl Future<Output = T>) -> T {
+async fn within_timeout<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(5), what)
         .await
         .expect("idle connections make room")
 }
 
 #[tokio::test]
-async fn the_connection_that_has_been_idle_longest_makes_room_for_a_new_one() {
+async fn the_longest_idle_connection_is_closed_for_a_new_one() {
     let (resource, address) = resource_without_issuer(example("protected_resource")).await;
     let mut connections = Vec::new();
     for n in 0..MAX_CONNECTIONS {
@@ -674,26 +674,28 @@ async fn the_connection_that_has_been_idle_longest_makes_room_for_a_new_one() {
         } else {
             "GET /healthz HTTP/1.1\r\nhost: local"
         };
-        connections.push(idle(address, sent).await);
+        connections.push(open_idle_connection(address, sent).await);
     }
-    let (status, body) = soon(get(&format!("http://{address}/healthz"), None)).await;
+    let (status, body) = within_timeout(get(&format!("http://{address}/healthz"), None)).await;
     assert_eq!((status, body.as_str()), (StatusCode::OK, "ok"));
-    let closed = soon(connections[0].read(&mut [0])).await;
+    let closed = within_timeout(connections[0].read(&mut [0])).await;
     assert!(
         closed.is_err() || closed.is_ok_and(|read| read == 0),
         "the first makes room"
     );
 
-    let answer = soon(healthz(&mut connections[2])).await.unwrap();
+    let answer = within_timeout(healthz(&mut connections[2])).await.unwrap();
     assert!(
         answer.starts_with("HTTP/1.1 200"),
         "the third does not: {answer}"
     );
     // Now it is the one that has been idle for the shortest time.
     for _ in 0..4 {
-        soon(healthz(&mut idle(address, "").await)).await.unwrap();
+        within_timeout(healthz(&mut open_idle_connection(address, "").await))
+            .await
+            .unwrap();
     }
-    let answer = soon(healthz(&mut connections[2])).await.unwrap();
+    let answer = within_timeout(healthz(&mut connections[2])).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(resource.terminate().await.0, Some(0));
 }
@@ -717,7 +719,7 @@ impl http_body::Body for Frames {
 
 /// In flight is a request without an answer, and one of whose answer not all was sent.
 #[tokio::test]
-async fn a_request_in_flight_is_not_cut_however_many_connections_come() {
+async fn a_request_in_flight_survives_a_connection_flood() {
     let (frames, body) = mpsc::channel(1);
     let body = Arc::new(Mutex::new(Some(body)));
     let answer = move || {
@@ -745,9 +747,9 @@ async fn a_request_in_flight_is_not_cut_however_many_connections_come() {
 
     let request =
         |path| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-    let mut without_answer = idle(address, &request("/wait")).await;
+    let mut without_answer = open_idle_connection(address, &request("/wait")).await;
     has_begun.recv().await.unwrap();
-    let mut half_sent = idle(address, &request("/frames")).await;
+    let mut half_sent = open_idle_connection(address, &request("/frames")).await;
     frames.send(Bytes::from_static(b"first")).await.unwrap();
     let mut seen = Vec::new();
     while !seen.ends_with(b"first\r\n") {
@@ -756,9 +758,11 @@ async fn a_request_in_flight_is_not_cut_however_many_connections_come() {
 
     let mut connections = Vec::new();
     for _ in 0..MAX_CONNECTIONS + 100 {
-        connections.push(idle(address, "").await);
+        connections.push(open_idle_connection(address, "").await);
     }
-    soon(healthz(&mut idle(address, "").await)).await.unwrap();
+    within_timeout(healthz(&mut open_idle_connection(address, "").await))
+        .await
+        .unwrap();
     release.send(true).unwrap();
     frames.send(Bytes::from_static(b"last")).await.unwrap();
     drop(frames);
@@ -773,7 +777,7 @@ async fn a_request_in_flight_is_not_cut_however_many_connections_come() {
 }
 
 #[tokio::test]
-async fn idle_connections_make_room_also_where_file_descriptors_run_out_first() {
+async fn idle_connections_are_closed_when_file_descriptors_run_out() {
     let example = example("protected_resource");
     let mut command = Command::new("/bin/sh");
     command
@@ -788,14 +792,14 @@ async fn idle_connections_make_room_also_where_file_descriptors_run_out_first() 
     let (_resource, address) = resource_without_issuer(command).await;
     let mut connections = Vec::new();
     for _ in 0..120 {
-        connections.push(idle(address, "").await);
+        connections.push(open_idle_connection(address, "").await);
     }
-    let (status, body) = soon(get(&format!("http://{address}/healthz"), None)).await;
+    let (status, body) = within_timeout(get(&format!("http://{address}/healthz"), None)).await;
     assert_eq!((status, body.as_str()), (StatusCode::OK, "ok"));
 }
 
 #[tokio::test]
-async fn with_a_state_file_applications_and_keys_outlive_a_restart_and_damage_is_told() {
+async fn the_state_file_survives_a_restart_and_damage_is_reported() {
     let folder = std::env::temp_dir().join(format!("tower-oauth-state-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("state.json");
@@ -854,7 +858,7 @@ async fn with_a_state_file_applications_and_keys_outlive_a_restart_and_damage_is
 }
 
 #[tokio::test]
-async fn with_stay_the_story_goes_on_until_it_is_ended() {
+async fn with_stay_the_example_runs_until_terminated() {
     let mut story = example("app_to_app").arg("--stay").spawn().unwrap();
     let mut lines = BufReader::new(story.stdout.take().unwrap()).lines();
     let last = async {
@@ -879,7 +883,7 @@ async fn with_stay_the_story_goes_on_until_it_is_ended() {
 }
 
 #[tokio::test]
-async fn the_whole_story_is_told_in_one_command() {
+async fn app_to_app_runs_the_whole_flow_in_one_command() {
     let output = example("app_to_app").output().await.unwrap();
     let story = String::from_utf8_lossy(&output.stdout);
     assert!(

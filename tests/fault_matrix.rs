@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode, header};
-use raw_issuer::{Act, RawIssuer, answer, matrix, ok};
+use raw_issuer::{Behavior, RawIssuer, faults, ok_response, response};
 use serde_json::{Value, json};
-use support::{AUDIENCE, NOW, claims_with, compact, now_or_never, rsa};
+use support::{AUDIENCE, NOW, claims_with, compact, poll_once_or_panic, rsa};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::{
@@ -56,7 +56,7 @@ impl Resource {
     }
 
     /// Decided in the first poll: at the cost that it always has.
-    fn judge(&self, token: &str) -> StatusCode {
+    fn validate(&self, token: &str) -> StatusCode {
         let service = self
             .server
             .layer()
@@ -67,38 +67,40 @@ impl Resource {
             .header(header::AUTHORIZATION, format!("Bearer {token}"))
             .body(())
             .unwrap();
-        now_or_never(service.oneshot(request)).unwrap().status()
+        poll_once_or_panic(service.oneshot(request))
+            .unwrap()
+            .status()
     }
 
     /// A token that was seen before, and one that was not.
     #[track_caller]
-    fn serves(&self, fault: &str) {
+    fn assert_serves(&self, fault: &str) {
         assert_eq!(
-            [self.judge(&self.known), self.judge(&self.token())],
+            [self.validate(&self.known), self.validate(&self.token())],
             [StatusCode::OK; 2],
             "{fault}"
         );
     }
 
-    fn told(&self) -> KeySetStatus {
+    fn status(&self) -> KeySetStatus {
         self.server.key_sets().remove(0)
     }
 
-    async fn recovers(&self, fault: &str) {
+    async fn assert_recovers(&self, fault: &str) {
         self.server
             .refresh_keys()
             .await
             .unwrap_or_else(|error| panic!("after {fault}: {error}"));
-        assert_eq!(self.told().state(), KeySetState::Healthy, "{fault}");
-        self.serves(fault);
+        assert_eq!(self.status().state(), KeySetState::Healthy, "{fault}");
+        self.assert_serves(fault);
     }
 }
 
-/// Enough for any answer, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Enough for any response, however busy the machine is.
+const LONG_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// For faults that are told by the time they take.
-const IMPATIENCE: Duration = Duration::from_secs(1);
+/// For faults that are status by the time they take.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn builder(issuer: &RawIssuer, fetch_timeout: Duration) -> ResourceServerBuilder {
     let base = format!("http://{}", issuer.address);
@@ -124,74 +126,80 @@ async fn start(issuer: &RawIssuer, fetch_timeout: Duration) -> Resource {
         tokens: AtomicUsize::new(0),
     };
     resource.known = resource.token();
-    assert_eq!(resource.judge(&resource.known), StatusCode::OK);
+    assert_eq!(resource.validate(&resource.known), StatusCode::OK);
     resource
 }
 
-fn by_place(metadata: Act, keys: Act) -> Act {
-    Act::ByPlace {
+fn per_endpoint(metadata: Behavior, keys: Behavior) -> Behavior {
+    Behavior::PerEndpoint {
         metadata: Box::new(metadata),
         keys: Box::new(keys),
     }
 }
 
-fn metadata(issuer: &str, base: &str) -> Act {
+fn metadata(issuer: &str, base: &str) -> Behavior {
     let document = json!({ "issuer": issuer, "jwks_uri": format!("{base}/keys") }).to_string();
-    Act::Answer(ok(document.as_bytes()))
+    Behavior::Respond(ok_response(document.as_bytes()))
 }
 
 #[tokio::test]
-async fn every_way_to_fail_is_survived_told_and_recovered_from() {
+async fn every_fault_is_survived_reported_and_recovered_from() {
     let set = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
-    let issuer = RawIssuer::start(Act::Reset).await;
+    let issuer = RawIssuer::start(Behavior::Reset).await;
     let base = format!("http://{}", issuer.address);
     let well = || metadata(&base, &base);
-    let good = || by_place(well(), Act::Answer(ok(set.as_bytes())));
-    issuer.does(good()).await;
-    let [patient, impatient] = [
-        start(&issuer, PATIENCE).await,
-        start(&issuer, IMPATIENCE).await,
+    let good = || per_endpoint(well(), Behavior::Respond(ok_response(set.as_bytes())));
+    issuer.set_behavior(good()).await;
+    let [long, short] = [
+        start(&issuer, LONG_TIMEOUT).await,
+        start(&issuer, SHORT_TIMEOUT).await,
     ];
 
-    println!("| fault                        | told as              | next good answer |");
+    println!("| fault                        | reported as          | next good answer |");
     println!("| ---------------------------- | -------------------- | ---------------- |");
-    for (fault, act, kind) in matrix(&set, &base) {
+    for (fault, behavior, kind) in faults(&set, &base) {
         let resource = if kind == Some(ErrorKind::Timeout) {
-            &impatient
+            &short
         } else {
-            &patient
+            &long
         };
         // With the metadata as they were, and with the same fault there.
-        for (act, is_everywhere) in [(by_place(well(), act.clone()), false), (act, true)] {
-            issuer.does(act).await;
+        for (behavior, is_everywhere) in [
+            (per_endpoint(well(), behavior.clone()), false),
+            (behavior, true),
+        ] {
+            issuer.set_behavior(behavior).await;
             let error = resource.server.refresh_keys().await.expect_err(fault);
             if let Some(kind) = kind {
                 assert_eq!(error.kind(), kind, "{fault}: {error}");
             }
-            resource.serves(fault);
-            let told = resource.told();
+            resource.assert_serves(fault);
+            let status = resource.status();
             assert_eq!(
-                (told.state(), told.usable_keys()),
+                (status.state(), status.usable_keys()),
                 (KeySetState::Degraded, 1),
                 "{fault}"
             );
-            let metadata = told.metadata_error().map(|error| error.kind());
+            let metadata = status.metadata_error().map(|error| error.kind());
             assert_eq!(metadata.is_some(), is_everywhere, "{fault}: {metadata:?}");
-            assert_eq!(told.last_error().unwrap().kind(), error.kind(), "{fault}");
-            issuer.does(good()).await;
-            resource.recovers(fault).await;
+            assert_eq!(status.last_error().unwrap().kind(), error.kind(), "{fault}");
+            issuer.set_behavior(good()).await;
+            resource.assert_recovers(fault).await;
             if let Some(kind) = kind {
                 println!("| {fault:<28} | {:<20} | healthy          |", kind.as_str());
             }
         }
     }
-    let resource = patient;
+    let resource = long;
     // Metadata of another issuer, RFC 8414 §3.3: the keys go on, but nobody starts with it.
-    let keys = || Act::Answer(ok(set.as_bytes()));
+    let keys = || Behavior::Respond(ok_response(set.as_bytes()));
     issuer
-        .does(by_place(metadata("https://evil.example", &base), keys()))
+        .set_behavior(per_endpoint(
+            metadata("https://evil.example", &base),
+            keys(),
+        ))
         .await;
-    let cold = builder(&issuer, PATIENCE)
+    let cold = builder(&issuer, LONG_TIMEOUT)
         .startup(Startup::Background)
         .start()
         .await
@@ -202,51 +210,59 @@ async fn every_way_to_fail_is_survived_told_and_recovered_from() {
     );
     assert!(!cold.keys_available());
     resource.server.refresh_keys().await.unwrap();
-    resource.serves("metadata of another issuer");
-    let told = resource.told();
-    assert_eq!(told.state(), KeySetState::Degraded);
+    resource.assert_serves("metadata of another issuer");
+    let status = resource.status();
+    assert_eq!(status.state(), KeySetState::Degraded);
     assert_eq!(
-        told.metadata_error().unwrap().kind(),
+        status.metadata_error().unwrap().kind(),
         ErrorKind::IssuerMismatch
     );
-    issuer.does(good()).await;
-    resource.recovers("metadata of another issuer").await;
+    issuer.set_behavior(good()).await;
+    resource.assert_recovers("metadata of another issuer").await;
     cold.refresh_keys().await.unwrap();
     assert!(cold.keys_available());
     // A content type is no reason to do without good keys.
-    let plain = answer(
+    let plain = response(
         "200 OK",
         "content-type: text/plain\r\netag: \"1\"\r\n",
         set.as_bytes(),
     );
-    issuer.does(by_place(well(), Act::Answer(plain))).await;
-    resource.recovers("another content type").await;
-    assert_eq!(resource.told().generation(), 1);
+    issuer
+        .set_behavior(per_endpoint(well(), Behavior::Respond(plain)))
+        .await;
+    resource.assert_recovers("another content type").await;
+    assert_eq!(resource.status().generation(), 1);
 }
 
 #[tokio::test]
-async fn the_timer_asks_whether_there_is_something_new_and_304_is_good_news() {
+async fn scheduled_refreshes_are_conditional_and_304_is_a_success() {
     let set = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
-    let issuer = RawIssuer::start(Act::Reset).await;
+    let issuer = RawIssuer::start(Behavior::Reset).await;
     let base = format!("http://{}", issuer.address);
-    let keys = answer(
+    let keys = response(
         "200 OK",
         "cache-control: max-age=0\r\netag: \"1\"\r\n",
         set.as_bytes(),
     );
     issuer
-        .does(by_place(metadata(&base, &base), Act::Answer(keys)))
+        .set_behavior(per_endpoint(
+            metadata(&base, &base),
+            Behavior::Respond(keys),
+        ))
         .await;
     let often = RefreshPolicy::new().min_interval(Duration::from_millis(100));
-    let server = builder(&issuer, PATIENCE).refresh(often);
+    let server = builder(&issuer, LONG_TIMEOUT).refresh(often);
     let server = server
-        .startup(Startup::Require(PATIENCE))
+        .startup(Startup::Require(LONG_TIMEOUT))
         .start()
         .await
         .unwrap();
-    let unchanged = answer("304 Not Modified", "cache-control: max-age=0\r\n", b"");
+    let unchanged = response("304 Not Modified", "cache-control: max-age=0\r\n", b"");
     issuer
-        .does(by_place(metadata(&base, &base), Act::Answer(unchanged)))
+        .set_behavior(per_endpoint(
+            metadata(&base, &base),
+            Behavior::Respond(unchanged),
+        ))
         .await;
     let asked = || {
         issuer
@@ -260,29 +276,33 @@ async fn the_timer_asks_whether_there_is_something_new_and_304_is_good_news() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, seen)
+    tokio::time::timeout(LONG_TIMEOUT, seen)
         .await
         .expect("the timer asks in time");
-    let told = server.key_sets().remove(0);
+    let status = server.key_sets().remove(0);
     assert_eq!(
-        (told.state(), told.generation(), told.refreshes_failed()),
+        (
+            status.state(),
+            status.generation(),
+            status.refreshes_failed()
+        ),
         (KeySetState::Healthy, 1, 0)
     );
 }
 
 #[tokio::test]
-async fn of_an_error_the_status_and_retry_after_are_read_whatever_its_page() {
-    let issuer = RawIssuer::start(Act::Reset).await;
-    let server = builder(&issuer, PATIENCE)
+async fn status_and_retry_after_of_an_error_are_read_regardless_of_its_body() {
+    let issuer = RawIssuer::start(Behavior::Reset).await;
+    let server = builder(&issuer, LONG_TIMEOUT)
         .startup(Startup::Background)
         .start()
         .await
         .unwrap();
     let page = vec![b'x'; 1 << 20];
-    let huge = answer("503 Service Unavailable", "retry-after: 120\r\n", &page);
+    let huge = response("503 Service Unavailable", "retry-after: 120\r\n", &page);
     let cut_off = huge.get(..huge.len() / 2).unwrap().to_vec();
-    for act in [Act::Answer(huge), Act::Answer(cut_off)] {
-        issuer.does(act).await;
+    for behavior in [Behavior::Respond(huge), Behavior::Respond(cut_off)] {
+        issuer.set_behavior(behavior).await;
         let error = server.refresh_keys().await.unwrap_err();
         assert_eq!(
             error.kind(),
@@ -293,20 +313,23 @@ async fn of_an_error_the_status_and_retry_after_are_read_whatever_its_page() {
 }
 
 #[tokio::test]
-async fn no_cookie_is_kept() {
+async fn cookies_are_not_stored() {
     let set = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
-    let issuer = RawIssuer::start(Act::Reset).await;
+    let issuer = RawIssuer::start(Behavior::Reset).await;
     let base = format!("http://{}", issuer.address);
-    let keys = answer(
+    let keys = response(
         "200 OK",
         "set-cookie: session=1; Path=/\r\n",
         set.as_bytes(),
     );
     issuer
-        .does(by_place(metadata(&base, &base), Act::Answer(keys)))
+        .set_behavior(per_endpoint(
+            metadata(&base, &base),
+            Behavior::Respond(keys),
+        ))
         .await;
-    let resource = start(&issuer, PATIENCE).await;
-    resource.recovers("a cookie").await;
+    let resource = start(&issuer, LONG_TIMEOUT).await;
+    resource.assert_recovers("a cookie").await;
     let requests = issuer.requests();
     assert!(requests.len() >= 3, "{requests:?}");
     assert!(
@@ -318,7 +341,7 @@ async fn no_cookie_is_kept() {
 }
 
 #[tokio::test]
-async fn nobody_at_the_port_is_an_issuer_that_is_down() {
+async fn connection_refused_is_an_outage() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", free.local_addr().unwrap());
     drop(free);

@@ -1,5 +1,5 @@
 //! The same layer before axum, hyper and tonic services, over real sockets on loopback; the issuer
-//! is the kit's, in this process.
+//! is the fixture's, in this process.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
@@ -22,13 +22,13 @@ use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplicati
 use tower_oauth::{Algorithm, Audience, AuthContext, RequireScopeLayer, ResourceServer};
 
 /// An issuer, a caller, and the resource server that the caller's tokens are for.
-struct Kit {
+struct Fixture {
     issuer: AuthorizationServer,
     shop: RegisteredApplication,
     orders: ResourceServer,
 }
 
-impl Kit {
+impl Fixture {
     async fn new() -> Self {
         let issuer = AuthorizationServer::builder()
             .algorithm(Algorithm::Es256)
@@ -65,8 +65,8 @@ async fn get_body(address: SocketAddr, path: &str, token: Option<&str>) -> (Stat
 }
 
 #[tokio::test]
-async fn axum_with_extractors_and_scopes_for_each_route() {
-    let kit = Kit::new().await;
+async fn axum_works_with_extractors_and_per_route_scopes() {
+    let fixture = Fixture::new().await;
     let app = Router::new()
         .route(
             "/who",
@@ -84,7 +84,7 @@ async fn axum_with_extractors_and_scopes_for_each_route() {
             "/either",
             get(async || "either").layer(RequireScopeLayer::any(["orders.write", "orders.read"])),
         )
-        .layer(kit.orders.layer())
+        .layer(fixture.orders.layer())
         .route("/unprotected", get(async |_: AuthContext| "never"))
         .merge(
             Router::new()
@@ -93,16 +93,16 @@ async fn axum_with_extractors_and_scopes_for_each_route() {
                     get(async |context: Option<AuthContext>| format!("{}", context.is_some())),
                 )
                 .route("/must", get(async |_: AuthContext| "never without"))
-                .layer(kit.orders.layer().allow_anonymous()),
+                .layer(fixture.orders.layer().allow_anonymous()),
         );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await });
-    let token = kit.mint().scope("orders.read").sign();
+    let token = fixture.mint().scope("orders.read").sign();
     let with = async |path| get_body(address, path, Some(&token)).await;
     assert_eq!(
         with("/who").await,
-        (StatusCode::OK, kit.shop.client_id().to_owned())
+        (StatusCode::OK, fixture.shop.client_id().to_owned())
     );
     assert_eq!(with("/orders").await, (StatusCode::OK, "orders".to_owned()));
     assert_eq!(with("/either").await, (StatusCode::OK, "either".to_owned()));
@@ -125,12 +125,12 @@ async fn axum_with_extractors_and_scopes_for_each_route() {
 }
 
 #[tokio::test]
-async fn hyper_without_a_framework() {
-    let kit = Kit::new().await;
+async fn hyper_works_without_a_framework() {
+    let fixture = Fixture::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let service = ServiceBuilder::new()
-        .layer(kit.orders.layer())
+        .layer(fixture.orders.layer())
         .service(service_fn(|request: Request<Incoming>| async move {
             let context = AuthContext::from_request(&request).unwrap();
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(
@@ -147,17 +147,17 @@ async fn hyper_without_a_framework() {
             });
         }
     });
-    let token = kit.mint().sign();
+    let token = fixture.mint().sign();
     assert_eq!(
         get_body(address, "/", Some(&token)).await,
-        (StatusCode::OK, kit.issuer.issuer().to_string())
+        (StatusCode::OK, fixture.issuer.issuer().to_string())
     );
     assert_eq!(
         get_body(address, "/", None).await.0,
         StatusCode::UNAUTHORIZED
     );
     assert_eq!(
-        get_body(address, "/", Some(&kit.mint().tampered().sign()))
+        get_body(address, "/", Some(&fixture.mint().tampered().sign()))
             .await
             .0,
         StatusCode::UNAUTHORIZED
@@ -166,13 +166,13 @@ async fn hyper_without_a_framework() {
 
 /// A gRPC service without generated code: tonic's own server and status, one unary method.
 #[derive(Clone, Debug)]
-struct Who;
+struct WhoAmI;
 
-impl tonic::server::NamedService for Who {
-    const NAME: &'static str = "test.Who";
+impl tonic::server::NamedService for WhoAmI {
+    const NAME: &'static str = "test.WhoAmI";
 }
 
-impl tower::Service<Request<tonic::body::Body>> for Who {
+impl tower::Service<Request<tonic::body::Body>> for WhoAmI {
     type Response = Response<tonic::body::Body>;
     type Error = Infallible;
     type Future = std::future::Ready<Result<Self::Response, Infallible>>;
@@ -194,14 +194,14 @@ impl tower::Service<Request<tonic::body::Body>> for Who {
 }
 
 #[tokio::test]
-async fn tonic_refuses_with_grpc_status_and_serves_with_the_context() {
-    let kit = Kit::new().await;
+async fn tonic_rejects_with_grpc_status_and_serves_with_the_auth_context() {
+    let fixture = Fixture::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
     let server = tonic::transport::Server::builder()
-        .layer(kit.orders.layer())
-        .add_service(Who)
+        .layer(fixture.orders.layer())
+        .add_service(WhoAmI)
         .serve(address);
     tokio::spawn(server);
     let channel = loop {
@@ -217,7 +217,7 @@ async fn tonic_refuses_with_grpc_status_and_serves_with_the_context() {
     let call = async |token: Option<String>| {
         let mut request = Request::builder()
             .method("POST")
-            .uri(format!("http://{address}/test.Who/Ask"))
+            .uri(format!("http://{address}/test.WhoAmI/Ask"))
             .header(header::CONTENT_TYPE, "application/grpc")
             .header("te", "trailers");
         if let Some(token) = token {
@@ -231,12 +231,12 @@ async fn tonic_refuses_with_grpc_status_and_serves_with_the_context() {
     };
     assert_eq!(call(None).await.code(), tonic::Code::Unauthenticated);
     assert_eq!(
-        call(Some(kit.mint().expired().sign())).await.code(),
+        call(Some(fixture.mint().expired().sign())).await.code(),
         tonic::Code::Unauthenticated
     );
-    let served = call(Some(kit.mint().sign())).await;
+    let served = call(Some(fixture.mint().sign())).await;
     assert_eq!(
         (served.code(), served.message()),
-        (tonic::Code::FailedPrecondition, kit.shop.client_id())
+        (tonic::Code::FailedPrecondition, fixture.shop.client_id())
     );
 }

@@ -40,7 +40,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn every_point_of_the_key_set_policy_names_a_test_that_exists() {
+fn every_row_of_the_key_set_policy_names_existing_tests() {
     let sources = sources(&["src", "tests"]);
     let guide = read("src/guide/key_sets.md");
     let rows: Vec<&str> = guide
@@ -63,7 +63,7 @@ fn every_point_of_the_key_set_policy_names_a_test_that_exists() {
 }
 
 #[test]
-fn the_dependencies_of_the_guide_to_tests_are_those_of_its_examples() {
+fn the_testing_guide_lists_the_dependencies_of_its_examples() {
     let guide = read("src/guide/testing.md");
     let listed: BTreeSet<String> = guide
         .split_once("[dev-dependencies]")
@@ -95,7 +95,7 @@ fn metrics(text: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn the_guide_the_code_and_the_dashboard_know_the_same_metrics() {
+fn guide_code_and_dashboard_have_the_same_metrics() {
     let code = read("src/metrics.rs");
     let in_code = metrics(&code);
     assert!(in_code.len() > 8, "{in_code:?}");

@@ -15,15 +15,15 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::Full;
 use serde_json::json;
-use support::{Bench, claims, claims_with, now_or_never};
+use support::{Fixture, claims, claims_with, poll_once_or_panic};
 use tower::{Layer, ServiceExt};
 use tower_oauth::{
     Audience, AuthContext, Endpoint, Issuer, KeySet, Rejection, RejectionKind, RequireScopeLayer,
     ResourceServer, ResourceServerLayer, TrustedIssuer,
 };
 
-fn send(bench: &Bench, request: http::request::Builder) -> Response<Full<Bytes>> {
-    now_or_never(bench.send(request.body(Full::default()).unwrap()))
+fn send(fixture: &Fixture, request: http::request::Builder) -> Response<Full<Bytes>> {
+    poll_once_or_panic(fixture.send(request.body(Full::default()).unwrap()))
 }
 
 fn kind(response: &Response<Full<Bytes>>) -> Option<RejectionKind> {
@@ -35,23 +35,23 @@ fn kind(response: &Response<Full<Bytes>>) -> Option<RejectionKind> {
 
 /// CVE-2026-47673 (Hono: any scheme accepted)
 #[test]
-fn row_22_several_tokens_fields_or_methods_are_a_bad_request() {
-    let bench = Bench::new();
-    let token = bench.token(&claims());
+fn more_than_one_authorization_header_or_method_is_a_bad_request() {
+    let fixture = Fixture::new();
+    let token = fixture.token(&claims());
     // Never seen, remembered by the cache, and at hand.
     for sent_before in [0, 3, 30] {
         for _ in 0..sent_before {
-            bench.accepts(&token);
+            fixture.assert_accepts(&token);
         }
         assert_eq!(
-            bench.server.cached_token_count(),
+            fixture.server.cached_token_count(),
             u64::from(sent_before > 0)
         );
-        several_tokens_fields_or_methods_are_a_bad_request(&bench, &token);
+        several_tokens_fields_or_methods_are_a_bad_request(&fixture, &token);
     }
 }
 
-fn several_tokens_fields_or_methods_are_a_bad_request(bench: &Bench, token: &str) {
+fn several_tokens_fields_or_methods_are_a_bad_request(fixture: &Fixture, token: &str) {
     let bearer = format!("Bearer {token}");
     let twice = Request::builder()
         .header(header::AUTHORIZATION, &bearer)
@@ -77,7 +77,7 @@ fn several_tokens_fields_or_methods_are_a_bad_request(bench: &Bench, token: &str
     for request in [
         twice, mixed, joined, repeated, query, disguised, proof, proofs,
     ] {
-        let response = send(bench, request);
+        let response = send(fixture, request);
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
         assert_eq!(kind(&response), Some(RejectionKind::InvalidRequest));
         let challenge = response.headers()[header::WWW_AUTHENTICATE]
@@ -91,7 +91,7 @@ fn several_tokens_fields_or_methods_are_a_bad_request(bench: &Bench, token: &str
     for scheme in ["Basic", "DPoP", "Token", "Digest", "Negotiate"] {
         let field = format!("{scheme} {token}");
         let response = send(
-            bench,
+            fixture,
             Request::builder().header(header::AUTHORIZATION, field),
         );
         assert_eq!(kind(&response), Some(RejectionKind::MissingToken));
@@ -99,12 +99,12 @@ fn several_tokens_fields_or_methods_are_a_bad_request(bench: &Bench, token: &str
 }
 
 #[test]
-fn row_23_the_scheme_is_case_insensitive_and_one_space_follows() {
-    let bench = Bench::new();
-    let token = bench.token(&claims());
+fn the_bearer_scheme_is_case_insensitive_and_followed_by_one_space() {
+    let fixture = Fixture::new();
+    let token = fixture.token(&claims());
     for scheme in ["Bearer", "bearer", "BEARER", "bEaReR"] {
         let response = send(
-            &bench,
+            &fixture,
             Request::builder().header(header::AUTHORIZATION, format!("{scheme} {token}")),
         );
         assert_eq!(response.status(), StatusCode::OK, "{scheme}");
@@ -119,7 +119,7 @@ fn row_23_the_scheme_is_case_insensitive_and_one_space_follows() {
         format!("Bearer{token}"),
     ] {
         let response = send(
-            &bench,
+            &fixture,
             Request::builder().header(header::AUTHORIZATION, &field),
         );
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{field}");
@@ -129,9 +129,9 @@ fn row_23_the_scheme_is_case_insensitive_and_one_space_follows() {
 /// RFC 6750 §3.1: what a route wants is answered in the name of the resource server that judged the
 /// token.
 #[test]
-fn one_scope_layer_behind_several_resource_servers_speaks_for_each() {
-    let bench = Bench::new();
-    let keys = json!({ "keys": [bench.rsa.jwk("rsa")] }).to_string();
+fn one_scope_layer_uses_the_challenge_of_each_resource_server() {
+    let fixture = Fixture::new();
+    let keys = json!({ "keys": [fixture.rsa.jwk("rsa")] }).to_string();
     let behind = RequireScopeLayer::all(["admin"]);
     let servers = ["orders", "reports"].map(|realm| {
         let audience = Audience::new(support::AUDIENCE).unwrap();
@@ -141,7 +141,7 @@ fn one_scope_layer_behind_several_resource_servers_speaks_for_each() {
             realm,
             ResourceServer::from_issuer(issuer)
                 .realm(realm)
-                .clock(bench.clock.clone())
+                .clock(fixture.clock.clone())
                 .build()
                 .unwrap()
                 .0,
@@ -152,12 +152,12 @@ fn one_scope_layer_behind_several_resource_servers_speaks_for_each() {
             Ok::<_, std::convert::Infallible>(Response::new(String::new()))
         });
         let service = server.layer().layer(behind.layer(inner));
-        let field = format!("Bearer {}", bench.token(&claims()));
+        let field = format!("Bearer {}", fixture.token(&claims()));
         let request = Request::builder()
             .header(header::AUTHORIZATION, field)
             .body(())
             .unwrap();
-        let response = now_or_never(service.oneshot(request)).unwrap();
+        let response = poll_once_or_panic(service.oneshot(request)).unwrap();
         assert_eq!(response.status(), StatusCode::FORBIDDEN);
         let challenge = response.headers()[header::WWW_AUTHENTICATE]
             .to_str()
@@ -171,30 +171,30 @@ fn one_scope_layer_behind_several_resource_servers_speaks_for_each() {
 
 /// Whatever is wrong with the token besides, so that the answer tells nothing of it.
 #[test]
-fn row_22_what_stands_behind_a_token_makes_a_bad_request_of_any() {
-    let bench = Bench::new();
+fn trailing_bytes_after_any_token_are_a_bad_request() {
+    let fixture = Fixture::new();
     let tokens = [
-        bench.token(&claims()),
-        bench.token(&claims_with(json!({ "exp": 1_000_000_000 }))),
-        bench.token(&claims_with(json!({ "iss": "https://other.example" }))),
-        bench.token(&claims_with(json!({ "aud": "other" }))),
-        bench.with_header(r#"{"alg":"HS256","kid":"rsa"}"#),
-        bench.with_header(r#"{"alg":"RS256","kid":"other"}"#),
-        bench.with_payload(b"{}"),
+        fixture.token(&claims()),
+        fixture.token(&claims_with(json!({ "exp": 1_000_000_000 }))),
+        fixture.token(&claims_with(json!({ "iss": "https://other.example" }))),
+        fixture.token(&claims_with(json!({ "aud": "other" }))),
+        fixture.with_header(r#"{"alg":"HS256","kid":"rsa"}"#),
+        fixture.with_header(r#"{"alg":"RS256","kid":"other"}"#),
+        fixture.with_payload(b"{}"),
     ];
     let without_keys = ResourceServer::builder(
         Issuer::new(support::ISSUER).unwrap(),
         Audience::new(support::AUDIENCE).unwrap(),
     );
-    let without_keys = without_keys.clock(bench.clock.clone()).build().unwrap().0;
-    let mut bare = Bench::new();
+    let without_keys = without_keys.clock(fixture.clock.clone()).build().unwrap().0;
+    let mut bare = Fixture::new();
     bare.server = without_keys;
     for token in tokens {
         for behind in [" x", " Bearer x", ",Basic YTpi", ", Basic YTpi", " ", "\t"] {
-            for bench in [&bench, &bare] {
+            for fixture in [&fixture, &bare] {
                 let field = format!("Bearer {token}{behind}");
                 let response = send(
-                    bench,
+                    fixture,
                     Request::builder().header(header::AUTHORIZATION, &field),
                 );
                 assert_eq!(
@@ -208,12 +208,12 @@ fn row_22_what_stands_behind_a_token_makes_a_bad_request_of_any() {
 }
 
 #[test]
-fn row_24_tokens_in_the_query_or_body_are_not_looked_for() {
-    let bench = Bench::new();
-    let token = bench.token(&claims());
+fn tokens_in_the_query_or_body_are_ignored() {
+    let fixture = Fixture::new();
+    let token = fixture.token(&claims());
     let request = Request::builder().uri(format!("/orders?access_token={token}"));
     assert_eq!(
-        kind(&send(&bench, request)),
+        kind(&send(&fixture, request)),
         Some(RejectionKind::MissingToken)
     );
     let form = Request::builder()
@@ -222,7 +222,7 @@ fn row_24_tokens_in_the_query_or_body_are_not_looked_for() {
         .body(Full::from(format!("access_token={token}")))
         .unwrap();
     assert_eq!(
-        kind(&now_or_never(bench.send(form))),
+        kind(&poll_once_or_panic(fixture.send(form))),
         Some(RejectionKind::MissingToken)
     );
 }
@@ -230,11 +230,14 @@ fn row_24_tokens_in_the_query_or_body_are_not_looked_for() {
 /// Anybody can send such requests, as many as they like.
 #[test]
 fn tokens_in_the_query_cause_one_warning_a_minute() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     let requests = |many: usize| {
-        support::log::forget();
+        support::log::clear_log();
         for _ in 0..many {
-            send(&bench, Request::builder().uri("/orders?access_token=a.b.c"));
+            send(
+                &fixture,
+                Request::builder().uri("/orders?access_token=a.b.c"),
+            );
         }
         (
             support::log::count("WARN"),
@@ -242,18 +245,18 @@ fn tokens_in_the_query_cause_one_warning_a_minute() {
         )
     };
     assert_eq!(requests(50), (1, 50));
-    bench.clock.advance(Duration::from_secs(59));
+    fixture.clock.advance(Duration::from_secs(59));
     assert_eq!(requests(50), (0, 50));
-    bench.clock.advance(Duration::from_secs(1));
+    fixture.clock.advance(Duration::from_secs(1));
     assert_eq!(requests(50), (1, 50));
 }
 
 /// No `Debug` of a request prints the token: not where it is served, nor where it passes without
 /// one.
 #[test]
-fn the_authorization_field_is_sensitive_behind_the_layer() {
-    let bench = Bench::new();
-    let token = bench.token(&claims());
+fn the_authorization_header_is_marked_sensitive_for_inner_services() {
+    let fixture = Fixture::new();
+    let token = fixture.token(&claims());
     let printed = |layer: ResourceServerLayer, fields: &[&str]| {
         let service = Layer::layer(
             &layer,
@@ -265,19 +268,22 @@ fn the_authorization_field_is_sensitive_behind_the_layer() {
         for field in fields {
             request = request.header(header::AUTHORIZATION, *field);
         }
-        let response = now_or_never(service.oneshot(request.body(()).unwrap())).unwrap();
+        let response = poll_once_or_panic(service.oneshot(request.body(()).unwrap())).unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         response.into_body()
     };
     // Verified, from the token cache, and from the thread's part of it.
     for _ in 0..20 {
-        let printed = printed(bench.server.layer(), &[&format!("Bearer {token}")]);
+        let printed = printed(fixture.server.layer(), &[&format!("Bearer {token}")]);
         assert!(
             printed.contains("Sensitive") && !printed.contains(&token),
             "{printed}"
         );
     }
-    let printed = printed(bench.server.layer().allow_anonymous(), &["Basic czNjcjN0"]);
+    let printed = printed(
+        fixture.server.layer().allow_anonymous(),
+        &["Basic czNjcjN0"],
+    );
     assert!(
         printed.contains("Sensitive") && !printed.contains("czNjcjN0"),
         "{printed}"
@@ -285,8 +291,8 @@ fn the_authorization_field_is_sensitive_behind_the_layer() {
 }
 
 #[test]
-fn row_25_bytes_that_are_no_visible_ascii() {
-    let bench = Bench::new();
+fn bytes_other_than_visible_ascii_are_a_bad_request() {
+    let fixture = Fixture::new();
     for field in [
         &b"Bearer \xff\xfe"[..],
         "Bearer é".as_bytes(),
@@ -297,27 +303,27 @@ fn row_25_bytes_that_are_no_visible_ascii() {
             HeaderValue::from_bytes(field).unwrap(),
         );
         assert_eq!(
-            kind(&send(&bench, request)),
+            kind(&send(&fixture, request)),
             Some(RejectionKind::InvalidRequest)
         );
     }
 }
 
 #[test]
-fn row_26_nothing_of_the_request_is_in_the_answer() {
-    let bench = Bench::new();
+fn the_response_contains_nothing_of_the_request() {
+    let fixture = Fixture::new();
     let mark = "x0x0mark";
     let header = json!({ "alg": "RS256", "kid": format!("{mark}\"") }).to_string();
     let payload =
         claims_with(json!({ "iss": format!("https://{mark}.example"), "scope": mark })).to_string();
-    let token = support::compact(bench.rsa, "RS256", &header, payload.as_bytes());
-    let alg = bench.with_header(&json!({ "alg": mark, "kid": "rsa" }).to_string());
+    let token = support::compact(fixture.rsa, "RS256", &header, payload.as_bytes());
+    let alg = fixture.with_header(&json!({ "alg": mark, "kid": "rsa" }).to_string());
     for token in [token, alg, format!("{mark}.{mark}.{mark}"), mark.to_owned()] {
         let request = Request::builder()
             .uri(format!("/{mark}?{mark}"))
             .header(header::HOST, format!("{mark}.example"))
             .header(header::AUTHORIZATION, format!("Bearer {token}"));
-        let response = send(&bench, request);
+        let response = send(&fixture, request);
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         assert!(!format!("{:?} {:?}", response.headers(), response.body()).contains(mark));
         assert_eq!(
@@ -328,14 +334,15 @@ fn row_26_nothing_of_the_request_is_in_the_answer() {
 }
 
 #[test]
-fn row_28_a_context_that_an_outer_layer_left_is_removed() {
-    let bench = Bench::new();
-    let stranger = bench.accepts(&bench.token(&claims_with(json!({ "sub": "stranger" }))));
-    let token = bench.token(&claims());
+fn a_context_inserted_by_an_outer_layer_is_removed() {
+    let fixture = Fixture::new();
+    let stranger =
+        fixture.assert_accepts(&fixture.token(&claims_with(json!({ "sub": "stranger" }))));
+    let token = fixture.token(&claims());
     let request = Request::builder()
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
         .extension(stranger.clone());
-    let response = send(&bench, request);
+    let response = send(&fixture, request);
     assert_eq!(
         response
             .extensions()
@@ -346,7 +353,7 @@ fn row_28_a_context_that_an_outer_layer_left_is_removed() {
     );
 
     // Without a token it does not survive either, where such requests are let through.
-    let service = bench
+    let service = fixture
         .server
         .layer()
         .allow_anonymous()
@@ -356,7 +363,9 @@ fn row_28_a_context_that_an_outer_layer_left_is_removed() {
         }));
     let request = Request::builder().extension(stranger).body(()).unwrap();
     assert_eq!(
-        now_or_never(service.oneshot(request)).unwrap().status(),
+        poll_once_or_panic(service.oneshot(request))
+            .unwrap()
+            .status(),
         StatusCode::OK
     );
 }
@@ -364,8 +373,8 @@ fn row_28_a_context_that_an_outer_layer_left_is_removed() {
 /// CVE-2026-40575, CVE-2025-54576 (oauth2-proxy: skip rules), CVE-2020-8595 (Istio: path match),
 /// CVE-2021-21378 (Envoy: `allow_missing`)
 #[test]
-fn row_29_no_path_method_or_header_skips_the_check() {
-    let bench = Bench::new();
+fn no_path_method_or_header_bypasses_authentication() {
+    let fixture = Fixture::new();
     for uri in [
         "/",
         "//",
@@ -391,14 +400,14 @@ fn row_29_no_path_method_or_header_skips_the_check() {
                 .header("x-http-method-override", "OPTIONS")
                 .header("upgrade", "websocket");
             assert_eq!(
-                kind(&send(&bench, request)),
+                kind(&send(&fixture, request)),
                 Some(RejectionKind::MissingToken),
                 "{uri}"
             );
         }
     }
     // A route that takes requests without a token still refuses a bad one.
-    let service = bench
+    let service = fixture
         .server
         .layer()
         .allow_anonymous()
@@ -410,16 +419,18 @@ fn row_29_no_path_method_or_header_skips_the_check() {
         .body(())
         .unwrap();
     assert_eq!(
-        now_or_never(service.oneshot(request)).unwrap().status(),
+        poll_once_or_panic(service.oneshot(request))
+            .unwrap()
+            .status(),
         StatusCode::UNAUTHORIZED
     );
 }
 
 /// The addresses and errors of a fetch that failed are for the operator.
 #[tokio::test(start_paused = true)]
-async fn row_27_internal_errors_are_never_in_a_response() {
-    let issuer = support::issuer::Scripted::new(json!({ "keys": [] }));
-    issuer.answer(support::issuer::Answer::Unreachable);
+async fn internal_errors_are_never_in_a_response() {
+    let issuer = support::issuer::ScriptedIssuer::new(json!({ "keys": [] }));
+    issuer.set_reply(support::issuer::IssuerReply::Unreachable);
     let server = ResourceServer::builder(
         Issuer::new(support::ISSUER).unwrap(),
         Audience::new("orders").unwrap(),
@@ -436,7 +447,7 @@ async fn row_27_internal_errors_are_never_in_a_response() {
         .layer(tower::service_fn(|_: Request<()>| async {
             Ok::<_, std::convert::Infallible>(Response::new(String::new()))
         }));
-    let bearer = format!("Bearer {}", Bench::new().token(&claims()));
+    let bearer = format!("Bearer {}", Fixture::new().token(&claims()));
     let request = Request::builder()
         .header(header::AUTHORIZATION, bearer)
         .body(())
@@ -454,15 +465,15 @@ async fn row_27_internal_errors_are_never_in_a_response() {
 }
 
 #[tokio::test]
-async fn a_lacking_scope_is_told_in_the_realm_of_the_resource_server() {
-    let bench = Bench::new();
-    let keys = json!({ "keys": [bench.rsa.jwk("rsa")] }).to_string();
+async fn insufficient_scope_challenge_has_the_realm_of_the_resource_server() {
+    let fixture = Fixture::new();
+    let keys = json!({ "keys": [fixture.rsa.jwk("rsa")] }).to_string();
     let (server, _nothing) = ResourceServer::builder(
         Issuer::new(support::ISSUER).unwrap(),
         Audience::new("orders").unwrap(),
     )
     .keys(KeySet::from_json(keys.as_bytes()).unwrap())
-    .clock(bench.clock.clone())
+    .clock(fixture.clock.clone())
     .realm("orders")
     .resource_metadata(Endpoint::new("https://orders.example/.well-known/x").unwrap())
     .build()
@@ -473,7 +484,7 @@ async fn a_lacking_scope_is_told_in_the_realm_of_the_resource_server() {
     let service = server
         .layer()
         .layer(RequireScopeLayer::all(["admin"]).layer(inner));
-    let bearer = format!("Bearer {}", bench.token(&claims()));
+    let bearer = format!("Bearer {}", fixture.token(&claims()));
     let request = Request::builder()
         .header(header::AUTHORIZATION, bearer)
         .body(())
@@ -494,8 +505,8 @@ async fn a_lacking_scope_is_told_in_the_realm_of_the_resource_server() {
 }
 
 #[test]
-fn row_31_grpc_calls_are_answered_in_grpcs_terms() {
-    let bench = Bench::new();
+fn grpc_calls_are_rejected_with_a_grpc_status() {
+    let fixture = Fixture::new();
     let call = |content_type: &str| {
         let request = Request::builder()
             .method(Method::POST)
@@ -507,7 +518,7 @@ fn row_31_grpc_calls_are_answered_in_grpcs_terms() {
         "application/grpc+proto",
         "Application/gRPC;x=y",
     ] {
-        let response = send(&bench, call(content_type));
+        let response = send(&fixture, call(content_type));
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["grpc-status"], "16");
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/grpc");
@@ -520,9 +531,9 @@ fn row_31_grpc_calls_are_answered_in_grpcs_terms() {
         call("application/grpc").version(Version::HTTP_11),
         call("application/grpc").method(Method::GET),
     ] {
-        assert_eq!(send(&bench, request).status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(send(&fixture, request).status(), StatusCode::UNAUTHORIZED);
     }
-    let head = send(&bench, Request::builder().method(Method::HEAD));
+    let head = send(&fixture, Request::builder().method(Method::HEAD));
     assert_eq!(head.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(
         head.headers()[header::WWW_AUTHENTICATE],
@@ -532,8 +543,8 @@ fn row_31_grpc_calls_are_answered_in_grpcs_terms() {
 
 #[test]
 fn a_missing_token_is_challenged_without_an_error() {
-    let bench = Bench::new();
-    let response = send(&bench, Request::builder());
+    let fixture = Fixture::new();
+    let response = send(&fixture, Request::builder());
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(
         response.headers()[header::WWW_AUTHENTICATE],
@@ -543,8 +554,8 @@ fn a_missing_token_is_challenged_without_an_error() {
 }
 
 #[test]
-fn an_expired_token_is_an_invalid_one_whoever_signed_it() {
-    let bench = Bench::new();
+fn an_expired_token_is_rejected_regardless_of_its_signer() {
+    let fixture = Fixture::new();
     let expired = claims_with(json!({ "exp": 1 }));
     let forged = support::compact(
         support::rsa(1),
@@ -552,10 +563,10 @@ fn an_expired_token_is_an_invalid_one_whoever_signed_it() {
         r#"{"alg":"RS256","kid":"rsa"}"#,
         expired.to_string().as_bytes(),
     );
-    for token in [bench.token(&expired), forged] {
+    for token in [fixture.token(&expired), forged] {
         let field = format!("Bearer {token}");
         let response = send(
-            &bench,
+            &fixture,
             Request::builder().header(header::AUTHORIZATION, field),
         );
         assert_eq!(kind(&response), Some(RejectionKind::Expired));
@@ -570,18 +581,21 @@ fn an_expired_token_is_an_invalid_one_whoever_signed_it() {
 }
 
 #[test]
-fn the_answer_can_be_replaced_and_still_tells_outer_layers_the_cause() {
-    let bench = Bench::new();
-    let layer = bench.server.layer().on_rejection(|rejection: &Rejection| {
-        Response::builder()
-            .status(StatusCode::IM_A_TEAPOT)
-            .body(rejection.kind().to_string())
-            .unwrap()
-    });
+fn a_custom_rejection_response_keeps_the_rejection_extension() {
+    let fixture = Fixture::new();
+    let layer = fixture
+        .server
+        .layer()
+        .on_rejection(|rejection: &Rejection| {
+            Response::builder()
+                .status(StatusCode::IM_A_TEAPOT)
+                .body(rejection.kind().to_string())
+                .unwrap()
+        });
     let service = layer.layer(tower::service_fn(|_: Request<()>| async {
         Ok::<_, std::convert::Infallible>(Response::new(String::new()))
     }));
-    let response = now_or_never(service.oneshot(Request::new(()))).unwrap();
+    let response = poll_once_or_panic(service.oneshot(Request::new(()))).unwrap();
     assert_eq!(
         (response.status(), response.body().as_str()),
         (StatusCode::IM_A_TEAPOT, "missing_token")
@@ -593,7 +607,7 @@ fn the_answer_can_be_replaced_and_still_tells_outer_layers_the_cause() {
 }
 
 #[test]
-fn realm_and_resource_metadata_are_named_if_they_can_be_quoted() {
+fn realm_and_resource_metadata_are_in_the_challenge_if_quotable() {
     use tower_oauth::{Audience, Endpoint, Issuer, KeySet, ResourceServer};
     let keys = json!({ "keys": [support::rsa(0).jwk("rsa")] }).to_string();
     let builder = || {
@@ -617,7 +631,7 @@ fn realm_and_resource_metadata_are_named_if_they_can_be_quoted() {
         .layer(tower::service_fn(|_: Request<()>| async {
             Ok::<_, std::convert::Infallible>(Response::new(String::new()))
         }));
-    let response = now_or_never(service.oneshot(Request::new(()))).unwrap();
+    let response = poll_once_or_panic(service.oneshot(Request::new(()))).unwrap();
     assert_eq!(
         response.headers()[header::WWW_AUTHENTICATE],
         r#"Bearer realm="orders", resource_metadata="https://orders.example/.well-known/oauth-protected-resource""#

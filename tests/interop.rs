@@ -94,7 +94,7 @@ async fn server() -> (AuthorizationServer, RegisteredApplication) {
 }
 
 /// Sends a token through a layer.
-async fn judge(resource: &ResourceServer, token: &str) -> AuthContext {
+async fn validate(resource: &ResourceServer, token: &str) -> AuthContext {
     let service = resource
         .layer()
         .layer(service_fn(async |request: Request<()>| {
@@ -117,7 +117,7 @@ async fn judge(resource: &ResourceServer, token: &str) -> AuthContext {
 
 /// The SDK checks what it gets: signature, `ver`, `aud`, and `iss` against our metadata.
 #[tokio::test]
-async fn the_node_sdks_token_manager_gets_a_token_from_our_authorization_server() {
+async fn the_node_sdks_token_manager_gets_a_token_from_this_authorization_server() {
     let Some(packages) = packages() else { return };
     let (server, app) = server().await;
     let url = format!("{}/oauth/v4/{}", server.base_url(), server.tenant_id());
@@ -139,12 +139,12 @@ async fn the_node_sdks_token_manager_gets_a_token_from_our_authorization_server(
         .start()
         .await
         .unwrap();
-    let context = judge(&resource, context["accessToken"].as_str().unwrap()).await;
+    let context = validate(&resource, context["accessToken"].as_str().unwrap()).await;
     assert_eq!(context.client_id(), Some(app.client_id()));
 }
 
 #[tokio::test]
-async fn the_node_sdks_api_strategy_accepts_a_token_that_our_token_manager_got() {
+async fn the_node_sdks_api_strategy_accepts_a_token_of_this_token_manager() {
     let Some(packages) = packages() else { return };
     let (server, app) = server().await;
     app.set_scopes(["reports.read"]).unwrap();
@@ -195,7 +195,7 @@ async fn the_node_sdks_api_strategy_accepts_a_token_that_our_token_manager_got()
 /// Both libraries look for the metadata where RFC 8414 §3.1 places them, and nowhere else; both
 /// form-urlencode a secret in Basic credentials, as RFC 6749 §2.3.1 has it.
 #[tokio::test]
-async fn clients_that_discover_by_rfc_8414_get_tokens_that_our_resource_server_accepts() {
+async fn clients_using_rfc_8414_discovery_get_tokens_this_resource_server_accepts() {
     let Some(packages) = packages() else { return };
     let (server, app) = server().await;
     app.set_scopes(["reports.read", "reports.write"]).unwrap();
@@ -228,7 +228,7 @@ async fn clients_that_discover_by_rfc_8414_get_tokens_that_our_resource_server_a
                 assert_eq!(got["issuer"], issuer.as_str(), "{case}");
                 assert_eq!(got["token"]["expires_in"], 3600, "{case}");
                 let context =
-                    judge(&resource, got["token"]["access_token"].as_str().unwrap()).await;
+                    validate(&resource, got["token"]["access_token"].as_str().unwrap()).await;
                 assert_eq!(context.client_id(), Some(app.client_id()), "{case}");
                 assert!(context.has_scope("reports.read"), "{case}");
                 assert_eq!(
@@ -253,8 +253,8 @@ async fn an_rfc_9068_token_of_oidc_provider_is_accepted() {
     let Some(packages) = packages() else { return };
     for alg in ["RS256", "PS256", "ES256", "EdDSA"] {
         let mut provider = node(&packages, "oidc_provider.js", &[("ALG", alg)]);
-        let told = printed(&mut provider).await;
-        let text = |name: &str| told[name].as_str().unwrap().to_owned();
+        let provider_output = printed(&mut provider).await;
+        let text = |name: &str| provider_output[name].as_str().unwrap().to_owned();
         let issuer = Issuer::new(text("issuer")).unwrap();
         let tokens = TokenManager::for_issuer(
             issuer.clone(),
@@ -274,7 +274,7 @@ async fn an_rfc_9068_token_of_oidc_provider_is_accepted() {
             .unwrap();
         assert!(resource.keys_available(), "{alg}");
         let token = tokens.access_token().await.unwrap();
-        let context = judge(&resource, token.expose_secret()).await;
+        let context = validate(&resource, token.expose_secret()).await;
         assert_eq!(context.client_id(), Some(text("clientId").as_str()));
         assert!(context.has_scope("reports.read"), "{alg}");
     }

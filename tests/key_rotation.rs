@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value, json};
 use support::issuer::{
-    Answer, Scripted, advance, builder, clock, secs, send, set, token, with_claims,
+    IssuerReply, ScriptedIssuer, advance, builder, clock, secs, send, set, token, with_claims,
 };
 use support::{NOW, PrivateKey, claims, claims_with, compact, rsa};
 use tower::{Layer, ServiceExt};
@@ -24,8 +24,8 @@ use tower_oauth::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn keys_are_found_by_discovery_at_the_very_urls() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn discovery_fetches_the_metadata_and_jwks_urls() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     assert_eq!(
         issuer.urls(),
@@ -40,7 +40,7 @@ async fn keys_are_found_by_discovery_at_the_very_urls() {
 
 #[tokio::test(start_paused = true)]
 async fn a_jwks_uri_skips_discovery() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let uri = Endpoint::new("https://other.example/keys").unwrap();
     let server = builder(&issuer, &clock())
         .jwks_uri(uri)
@@ -52,8 +52,8 @@ async fn a_jwks_uri_skips_discovery() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_request_signed_with_a_new_key_is_granted() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn the_first_request_signed_with_a_new_key_is_accepted() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
@@ -68,15 +68,15 @@ fn keys_uri() -> Endpoint {
 
 /// A fetch that is under way may have read the set before the key was in it.
 #[tokio::test(start_paused = true)]
-async fn the_first_token_of_a_new_key_is_accepted_while_an_older_fetch_is_under_way() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn the_first_token_of_a_new_key_is_accepted_during_an_older_fetch() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock())
         .jwks_uri(keys_uri())
         .start()
         .await
         .unwrap();
     // Both fetches fit into the wait of a second, whatever the random part of it.
-    issuer.delay_after_reading(Duration::from_millis(480));
+    issuer.set_delay_after_read(Duration::from_millis(480));
     let older = tokio::spawn({
         let server = server.clone();
         async move { server.refresh_keys().await }
@@ -85,13 +85,13 @@ async fn the_first_token_of_a_new_key_is_accepted_while_an_older_fetch_is_under_
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
     older.await.unwrap().unwrap();
-    assert_eq!((issuer.fetches(), issuer.most_in_flight()), (3, 1));
+    assert_eq!((issuer.fetches(), issuer.max_in_flight()), (3, 1));
 }
 
 /// The same for an issuer that reuses a `kid`: the older fetch is no answer to a bad signature.
 #[tokio::test(start_paused = true)]
-async fn a_replaced_key_is_found_although_an_older_fetch_is_under_way() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn a_replaced_key_is_found_during_an_older_fetch() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let policy = RefreshPolicy::new().refresh_on_invalid_signature();
     let server = builder(&issuer, &clock())
         .jwks_uri(keys_uri())
@@ -99,7 +99,7 @@ async fn a_replaced_key_is_found_although_an_older_fetch_is_under_way() {
         .start()
         .await
         .unwrap();
-    issuer.delay_after_reading(Duration::from_millis(100));
+    issuer.set_delay_after_read(Duration::from_millis(100));
     let older = tokio::spawn({
         let server = server.clone();
         async move { server.refresh_keys().await }
@@ -113,15 +113,15 @@ async fn a_replaced_key_is_found_although_an_older_fetch_is_under_way() {
 
 /// A fetch that is under way and brings the key ends the wait: one fetch serves a rotation.
 #[tokio::test(start_paused = true)]
-async fn a_fetch_under_way_that_brings_the_key_is_enough() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn an_older_fetch_that_returns_the_key_is_sufficient() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock())
         .jwks_uri(keys_uri())
         .start()
         .await
         .unwrap();
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
-    issuer.delay(Duration::from_millis(300));
+    issuer.set_delay(Duration::from_millis(300));
     let fetching = tokio::spawn({
         let server = server.clone();
         async move { server.refresh_keys().await }
@@ -134,8 +134,8 @@ async fn a_fetch_under_way_that_brings_the_key_is_enough() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_kid_waits_for_one_refresh_then_is_refused() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn an_unknown_kid_waits_for_one_refresh_and_is_rejected() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     assert_eq!(
         send(&server, &token("x", rsa(1))).await,
@@ -145,10 +145,10 @@ async fn an_unknown_kid_waits_for_one_refresh_then_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hundred_unknown_kids_at_once_cost_one_fetch() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn a_hundred_concurrent_unknown_kids_cause_one_fetch() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    issuer.delay(Duration::from_millis(500));
+    issuer.set_delay(Duration::from_millis(500));
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
     let calls: Vec<_> = (0..100)
         .map(|_| {
@@ -159,13 +159,13 @@ async fn a_hundred_unknown_kids_at_once_cost_one_fetch() {
     for call in calls {
         assert_eq!(call.await.unwrap(), Ok(()));
     }
-    assert_eq!((issuer.fetches(), issuer.most_in_flight()), (2, 1));
+    assert_eq!((issuer.fetches(), issuer.max_in_flight()), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_unknown_kids_stays_within_its_budget() {
+async fn a_flood_of_unknown_kids_stays_within_the_rate_limit() {
     let clock = clock();
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock).start().await.unwrap();
     let good = token("a", rsa(0));
     let forged: Vec<String> = (0..20).map(|n| token(&format!("x{n}"), rsa(1))).collect();
@@ -189,8 +189,8 @@ async fn a_flood_of_unknown_kids_stays_within_its_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_a_token_that_would_pass_but_for_its_key_causes_a_fetch() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn only_a_token_with_valid_claims_causes_an_on_demand_refresh() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     let before = issuer.urls().len();
     for (changes, kind) in [
@@ -219,10 +219,10 @@ async fn only_a_token_that_would_pass_but_for_its_key_causes_a_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_waits_for_a_hanging_issuer_no_longer_than_a_second() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn a_request_waits_at_most_one_second_for_a_hanging_issuer() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    issuer.answer(Answer::Hang);
+    issuer.set_reply(IssuerReply::Hang);
     let start = tokio::time::Instant::now();
     assert_eq!(
         send(&server, &token("b", rsa(1))).await,
@@ -237,14 +237,14 @@ async fn a_request_waits_for_a_hanging_issuer_no_longer_than_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn waiting_requests_are_bounded() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let policy = RefreshPolicy::new().max_waiters(3);
     let server = builder(&issuer, &clock())
         .refresh(policy)
         .start()
         .await
         .unwrap();
-    issuer.answer(Answer::Hang);
+    issuer.set_reply(IssuerReply::Hang);
     let start = tokio::time::Instant::now();
     let calls: Vec<_> = (0..10)
         .map(|_| {
@@ -263,9 +263,9 @@ async fn waiting_requests_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_withdrawn_key_is_refused_after_the_next_refresh() {
+async fn a_withdrawn_key_is_rejected_after_the_next_refresh() {
     let clock = clock();
-    let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
     let server = builder(&issuer, &clock).start().await.unwrap();
     let long_lived = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW + 10_000 })));
     assert_eq!(send(&server, &long_lived).await, Ok(()));
@@ -278,9 +278,9 @@ async fn a_withdrawn_key_is_refused_after_the_next_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_kid_with_new_material_takes_over_whole() {
+async fn a_key_replaced_under_the_same_kid_replaces_the_old_key() {
     let clock = clock();
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock).start().await.unwrap();
     issuer.publish(set(&[("a", rsa(1))]));
     assert_eq!(
@@ -296,24 +296,24 @@ async fn the_same_kid_with_new_material_takes_over_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn thirty_minutes_of_any_outage_are_not_noticed_by_known_keys() {
+async fn tokens_with_known_keys_are_accepted_during_a_30_minute_outage() {
     for answer in [
-        Answer::Unreachable,
-        Answer::Hang,
-        Answer::Status(StatusCode::INTERNAL_SERVER_ERROR, None),
-        Answer::Status(StatusCode::TOO_MANY_REQUESTS, Some("120")),
-        Answer::Status(StatusCode::FOUND, None),
-        Answer::Status(StatusCode::NOT_FOUND, None),
-        Answer::Status(StatusCode::NOT_MODIFIED, None),
-        Answer::Text("<html>sorry</html>"),
-        Answer::Text(r#"{"keys":[{"kty":"RSA""#),
-        Answer::Text(r#"{"keys":[]}"#),
-        Answer::Text(r#"{"keys":[{"kty":"oct","k":"AAAA"},{"kty":"unheard-of"}]}"#),
+        IssuerReply::Unreachable,
+        IssuerReply::Hang,
+        IssuerReply::Status(StatusCode::INTERNAL_SERVER_ERROR, None),
+        IssuerReply::Status(StatusCode::TOO_MANY_REQUESTS, Some("120")),
+        IssuerReply::Status(StatusCode::FOUND, None),
+        IssuerReply::Status(StatusCode::NOT_FOUND, None),
+        IssuerReply::Status(StatusCode::NOT_MODIFIED, None),
+        IssuerReply::Text("<html>sorry</html>"),
+        IssuerReply::Text(r#"{"keys":[{"kty":"RSA""#),
+        IssuerReply::Text(r#"{"keys":[]}"#),
+        IssuerReply::Text(r#"{"keys":[{"kty":"oct","k":"AAAA"},{"kty":"unheard-of"}]}"#),
     ] {
         let clock = clock();
-        let issuer = Scripted::new(set(&[("a", rsa(0))]));
+        let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
         let server = builder(&issuer, &clock).start().await.unwrap();
-        issuer.answer(answer.clone());
+        issuer.set_reply(answer.clone());
         let good = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW + 10_000 })));
         for _ in 0..30 {
             advance(&clock, secs(60)).await;
@@ -328,7 +328,7 @@ async fn thirty_minutes_of_any_outage_are_not_noticed_by_known_keys() {
             "{answer:?}"
         );
         assert!(server.keys_available());
-        assert_eq!(issuer.most_in_flight(), 1);
+        assert_eq!(issuer.max_in_flight(), 1);
         // Recovery is automatic, within the longest backoff.
         issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
         advance(&clock, secs(301)).await;
@@ -341,9 +341,9 @@ async fn thirty_minutes_of_any_outage_are_not_noticed_by_known_keys() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn past_max_stale_requests_cannot_be_judged_and_recover_by_themselves() {
+async fn past_max_stale_requests_get_503_until_the_issuer_recovers() {
     let clock = clock();
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let policy = RefreshPolicy::new().max_stale(secs(600));
     let server = builder(&issuer, &clock)
         .refresh(policy)
@@ -351,7 +351,7 @@ async fn past_max_stale_requests_cannot_be_judged_and_recover_by_themselves() {
         .await
         .unwrap();
     let good = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW + 10_000 })));
-    issuer.answer(Answer::Unreachable);
+    issuer.set_reply(IssuerReply::Unreachable);
     advance(&clock, secs(400)).await;
     assert_eq!(send(&server, &good).await, Ok(()));
     advance(&clock, secs(220)).await;
@@ -367,11 +367,11 @@ async fn past_max_stale_requests_cannot_be_judged_and_recover_by_themselves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_machine_that_slept_past_max_stale_does_not_trust_its_keys() {
+async fn after_system_sleep_past_max_stale_keys_are_not_trusted() {
     let clock = clock();
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock).start().await.unwrap();
-    issuer.answer(Answer::Unreachable);
+    issuer.set_reply(IssuerReply::Unreachable);
     clock.advance(secs(86_402)); // Wall time went on, timers did not.
     let now = clock.now().as_secs();
     let good = with_claims("a", rsa(0), &claims_with(json!({ "exp": now + 100 })));
@@ -382,9 +382,9 @@ async fn a_machine_that_slept_past_max_stale_does_not_trust_its_keys() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_a_healthy_issuer_a_short_max_stale_never_bites() {
+async fn a_short_max_stale_never_expires_keys_of_a_healthy_issuer() {
     let clock = clock();
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock)
         .refresh(RefreshPolicy::new().max_stale(secs(2)))
         .start()
@@ -398,10 +398,10 @@ async fn with_a_healthy_issuer_a_short_max_stale_never_bites() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_starts_while_the_issuer_is_down_and_becomes_ready_by_itself() {
+async fn startup_succeeds_during_an_outage_and_keys_become_available_later() {
     let clock = clock();
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    issuer.answer(Answer::Unreachable);
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    issuer.set_reply(IssuerReply::Unreachable);
     let start = tokio::time::Instant::now();
     let server = builder(&issuer, &clock).start().await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 10);
@@ -425,9 +425,9 @@ async fn it_starts_while_the_issuer_is_down_and_becomes_ready_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn start_up_can_require_the_keys_or_go_on_in_the_background() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    issuer.answer(Answer::Status(StatusCode::BAD_GATEWAY, None));
+async fn startup_can_require_keys_or_continue_in_the_background() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    issuer.set_reply(IssuerReply::Status(StatusCode::BAD_GATEWAY, None));
     let required = builder(&issuer, &clock())
         .startup(Startup::Require(secs(3)))
         .start()
@@ -445,10 +445,10 @@ async fn start_up_can_require_the_keys_or_go_on_in_the_background() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unchanged_set_costs_a_304_and_keeps_its_generation() {
+async fn an_unchanged_set_is_a_304_and_keeps_its_generation() {
     let clock = clock();
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    issuer.header("etag", "\"1\"");
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    issuer.set_header("etag", "\"1\"");
     let server = builder(&issuer, &clock).start().await.unwrap();
     advance(&clock, secs(900)).await;
     assert_eq!(
@@ -465,10 +465,10 @@ async fn an_unchanged_set_costs_a_304_and_keeps_its_generation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cache_control_shortens_the_interval_down_to_the_floor() {
+async fn cache_control_shortens_the_interval_down_to_the_minimum() {
     let clock = clock();
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    issuer.header("cache-control", "max-age=1");
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    issuer.set_header("cache-control", "max-age=1");
     let policy = RefreshPolicy::new().min_interval(secs(10));
     let _server = builder(&issuer, &clock)
         .refresh(policy)
@@ -484,7 +484,7 @@ async fn cache_control_shortens_the_interval_down_to_the_floor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_41_two_issuers_that_share_a_kid_keep_their_own_keys() {
+async fn two_issuers_with_the_same_kid_have_separate_keys() {
     let keys = |key: &PrivateKey| {
         tower_oauth::KeySet::from_json(set(&[("a", key)]).to_string().as_bytes()).unwrap()
     };
@@ -499,29 +499,35 @@ async fn row_41_two_issuers_that_share_a_kid_keep_their_own_keys() {
             .build()
             .unwrap();
     refresher.await; // Nothing to refresh: it ends at once.
-    let judge = async |iss: &str, aud: &str, key| {
+    let validate = async |iss: &str, aud: &str, key| {
         send(
             &server,
             &with_claims("a", key, &claims_with(json!({ "iss": iss, "aud": aud }))),
         )
         .await
     };
-    assert_eq!(judge("https://one.example", "orders", rsa(0)).await, Ok(()));
-    assert_eq!(judge("https://two.example", "bills", rsa(1)).await, Ok(()));
     assert_eq!(
-        judge("https://one.example", "orders", rsa(1)).await,
+        validate("https://one.example", "orders", rsa(0)).await,
+        Ok(())
+    );
+    assert_eq!(
+        validate("https://two.example", "bills", rsa(1)).await,
+        Ok(())
+    );
+    assert_eq!(
+        validate("https://one.example", "orders", rsa(1)).await,
         Err(RejectionKind::InvalidSignature)
     );
     assert_eq!(
-        judge("https://two.example", "bills", rsa(0)).await,
+        validate("https://two.example", "bills", rsa(0)).await,
         Err(RejectionKind::InvalidSignature)
     );
     assert_eq!(
-        judge("https://two.example", "orders", rsa(1)).await,
+        validate("https://two.example", "orders", rsa(1)).await,
         Err(RejectionKind::InvalidAudience)
     );
     assert_eq!(
-        judge("https://three.example", "orders", rsa(0)).await,
+        validate("https://three.example", "orders", rsa(0)).await,
         Err(RejectionKind::UntrustedIssuer)
     );
     let twice = ResourceServer::from_issuer(trusted("https://one.example", "a", rsa(0)))
@@ -531,13 +537,13 @@ async fn row_41_two_issuers_that_share_a_kid_keep_their_own_keys() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unusable_keys_are_skipped_counted_and_named() {
+async fn unusable_keys_are_skipped_and_counted_by_reason() {
     let mut document = set(&[("a", rsa(0))]);
     document["keys"]
         .as_array_mut()
         .unwrap()
         .push(json!({ "kty": "oct", "kid": "hmac", "k": "AAAA" }));
-    let issuer = Scripted::new(document);
+    let issuer = ScriptedIssuer::new(document);
     let server = builder(&issuer, &clock()).start().await.unwrap();
     let status = server.key_sets().remove(0);
     assert_eq!(status.usable_keys(), 1);
@@ -548,29 +554,29 @@ async fn unusable_keys_are_skipped_counted_and_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_without_kid_needs_exactly_one_fitting_key() {
+async fn a_token_without_kid_requires_exactly_one_matching_key() {
     let payload = claims().to_string();
     let anonymous = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, payload.as_bytes());
-    let judge = async |document: Value| {
-        let server = builder(&Scripted::new(document), &clock())
+    let validate = async |document: Value| {
+        let server = builder(&ScriptedIssuer::new(document), &clock())
             .start()
             .await
             .unwrap();
         send(&server, &anonymous).await
     };
-    assert_eq!(judge(set(&[("a", rsa(0))])).await, Ok(()));
+    assert_eq!(validate(set(&[("a", rsa(0))])).await, Ok(()));
     assert_eq!(
-        judge(set(&[("a", rsa(0)), ("ec", &support::p256())])).await,
+        validate(set(&[("a", rsa(0)), ("ec", &support::p256())])).await,
         Ok(())
     );
     assert_eq!(
-        judge(set(&[("a", rsa(0)), ("b", rsa(1))])).await,
+        validate(set(&[("a", rsa(0)), ("b", rsa(1))])).await,
         Err(RejectionKind::UnsupportedAlgorithm)
     );
     // A key without `kid` never answers for a token that names one.
     let mut document = set(&[("a", rsa(0))]);
     document["keys"][0].as_object_mut().unwrap().remove("kid");
-    let server = builder(&Scripted::new(document), &clock())
+    let server = builder(&ScriptedIssuer::new(document), &clock())
         .start()
         .await
         .unwrap();
@@ -583,7 +589,7 @@ async fn a_token_without_kid_needs_exactly_one_fitting_key() {
 
 #[tokio::test(start_paused = true)]
 async fn the_task_ends_with_the_last_handle() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let (server, refresher) = builder(&issuer, &clock).build().unwrap();
     let task = tokio::spawn(refresher);
@@ -600,9 +606,9 @@ async fn the_task_ends_with_the_last_handle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_task_ends_even_while_the_issuer_hangs() {
-    let issuer = Scripted::new(json!({}));
-    issuer.answer(Answer::Hang);
+async fn the_task_ends_during_a_hanging_fetch() {
+    let issuer = ScriptedIssuer::new(json!({}));
+    issuer.set_reply(IssuerReply::Hang);
     let (server, refresher) = builder(&issuer, &clock()).build().unwrap();
     let task = tokio::spawn(refresher);
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -614,10 +620,10 @@ async fn the_task_ends_even_while_the_issuer_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn settings_that_cannot_work_do_not_build() {
+async fn invalid_settings_do_not_build() {
     let build = |issuer: &str| {
         ResourceServer::builder(Issuer::new(issuer).unwrap(), Audience::new("a").unwrap())
-            .transport(Scripted::new(json!({})))
+            .transport(ScriptedIssuer::new(json!({})))
             .build()
             .map(|_| ())
     };
@@ -630,18 +636,18 @@ async fn settings_that_cannot_work_do_not_build() {
             .contains("allow_loopback_http")
     );
     assert!(build("not-a-url").is_err());
-    let none = builder(&Scripted::new(json!({})), &clock())
+    let none = builder(&ScriptedIssuer::new(json!({})), &clock())
         .issuer(|issuer| issuer.algorithms([]))
         .build();
     assert!(none.is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_that_move_are_followed_although_the_old_place_still_answers() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn a_changed_jwks_uri_is_followed_although_the_old_one_still_responds() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
-    issuer.move_keys("https://as.example/moved/keys");
+    issuer.set_jwks_uri("https://as.example/moved/keys");
     // A token of a new key: the old place does not have it, so the place is doubted.
     assert_eq!(
         send(&server, &token("b", rsa(1))).await,
@@ -660,8 +666,8 @@ async fn keys_that_move_are_followed_although_the_old_place_still_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_machine_that_slept_refreshes_within_ten_seconds_of_waking() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn after_system_sleep_keys_are_refreshed_within_ten_seconds() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     advance(&clock, secs(30)).await;
@@ -679,8 +685,8 @@ async fn a_machine_that_slept_refreshes_within_ten_seconds_of_waking() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revoked_kid_is_refused_at_once_and_stays_so() {
-    let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+async fn a_revoked_kid_is_rejected_at_once_and_permanently() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     let name = Issuer::new(support::ISSUER).unwrap();
@@ -711,14 +717,14 @@ async fn a_revoked_kid_is_refused_at_once_and_stays_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refresh_now_fetches_at_once_whatever_the_budget_and_tells_the_outcome() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn refresh_keys_ignores_the_rate_limit_and_returns_the_outcome() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     for fetches in 2..10 {
         server.refresh_keys().await.unwrap();
         assert_eq!(issuer.fetches(), fetches);
     }
-    issuer.answer(Answer::Unreachable);
+    issuer.set_reply(IssuerReply::Unreachable);
     assert_eq!(
         server.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::Transport
@@ -728,7 +734,7 @@ async fn refresh_now_fetches_at_once_whatever_the_budget_and_tells_the_outcome()
         Ok(()),
         "what is in hand goes on"
     );
-    issuer.answer(Answer::Hang);
+    issuer.set_reply(IssuerReply::Hang);
     assert_eq!(
         server.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::Timeout
@@ -736,9 +742,9 @@ async fn refresh_now_fetches_at_once_whatever_the_budget_and_tells_the_outcome()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_seed_serves_while_the_issuer_is_down_and_no_longer_than_max_stale() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    issuer.answer(Answer::Unreachable);
+async fn a_seed_is_used_during_an_outage_until_max_stale() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    issuer.set_reply(IssuerReply::Unreachable);
     let clock = clock();
     let keys =
         tower_oauth::KeySet::from_json(set(&[("a", rsa(0))]).to_string().as_bytes()).unwrap();
@@ -774,11 +780,11 @@ async fn a_seed_serves_while_the_issuer_is_down_and_no_longer_than_max_stale() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_kid_that_was_looked_for_in_vain_is_refused_at_once_for_fifteen_seconds() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn the_negative_cache_rejects_an_unknown_kid_for_fifteen_seconds() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
-    issuer.delay(Duration::from_millis(300));
+    issuer.set_delay(Duration::from_millis(300));
     let unknown = token("b", rsa(1));
     let refused_after = async || {
         let start = tokio::time::Instant::now();
@@ -805,8 +811,8 @@ async fn an_unknown_kid_that_was_looked_for_in_vain_is_refused_at_once_for_fifte
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_issuer_that_reuses_a_kid_is_asked_once_in_five_minutes_where_that_was_opted_into() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn invalid_signatures_cause_a_refresh_once_in_five_minutes_after_opt_in() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let strict = builder(&issuer, &clock).start().await.unwrap();
     let lenient = builder(&issuer, &clock)
@@ -858,47 +864,47 @@ async fn an_issuer_that_reuses_a_kid_is_asked_once_in_five_minutes_where_that_wa
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_that_share_a_kid_or_tokens_without_one_are_tried_where_that_was_opted_into() {
+async fn keys_with_the_same_kid_and_tokens_without_kid_are_tried_after_opt_in() {
     let payload = claims().to_string();
     let anonymous = |key| compact(key, "RS256", r#"{"alg":"RS256"}"#, payload.as_bytes());
     let shared = set(&[("a", rsa(0)), ("a", rsa(1)), ("b", rsa(2))]);
-    let judge = async |limit: usize, token: &str| {
+    let validate = async |limit: usize, token: &str| {
         let keys = tower_oauth::KeySet::from_json(shared.to_string().as_bytes()).unwrap();
-        let issuer = Scripted::new(json!({}));
+        let issuer = ScriptedIssuer::new(json!({}));
         let builder =
             builder(&issuer, &clock()).issuer(|issuer| issuer.keys(keys).max_candidate_keys(limit));
         send(&builder.start().await.unwrap(), token).await
     };
     for key in [rsa(0), rsa(1)] {
         assert_eq!(
-            judge(1, &token("a", key)).await,
+            validate(1, &token("a", key)).await,
             Err(RejectionKind::UnknownKey)
         );
-        assert_eq!(judge(2, &token("a", key)).await, Ok(()));
+        assert_eq!(validate(2, &token("a", key)).await, Ok(()));
     }
     assert_eq!(
-        judge(4, &token("a", rsa(2))).await,
+        validate(4, &token("a", rsa(2))).await,
         Err(RejectionKind::InvalidSignature)
     );
     // Of the keys without a doubt about their name only one is left: it is the one.
-    assert_eq!(judge(1, &anonymous(rsa(2))).await, Ok(()));
+    assert_eq!(validate(1, &anonymous(rsa(2))).await, Ok(()));
     assert_eq!(
-        judge(4, &anonymous(rsa(0))).await,
+        validate(4, &anonymous(rsa(0))).await,
         Err(RejectionKind::InvalidSignature)
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_names_the_version_of_a_set_is_sent_back_and_follows_the_last_answer() {
+async fn validators_of_the_last_response_are_sent_back() {
     for (told, asked) in [
         ("etag", "if-none-match"),
         ("last-modified", "if-modified-since"),
     ] {
-        let issuer = Scripted::new(set(&[("a", rsa(0))]));
+        let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
         let clock = clock();
         let server = builder(&issuer, &clock).start().await.unwrap();
         for version in ["\"1\"", "\"2\""] {
-            issuer.header(told, version);
+            issuer.set_header(told, version);
             // The same document under another name: that is what counts from now on.
             advance(&clock, secs(600)).await;
             assert_eq!(issuer.last_header(asked).as_deref(), Some(version));
@@ -911,10 +917,10 @@ async fn what_names_the_version_of_a_set_is_sent_back_and_follows_the_last_answe
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_version_that_tells_no_sets_apart_hides_a_new_key_for_an_hour_at_the_most() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn constant_etag_hides_a_new_key_for_at_most_one_hour() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
-    issuer.header("etag", "\"as ever\"");
+    issuer.set_header("etag", "\"as ever\"");
     let server = builder(&issuer, &clock).start().await.unwrap();
     issuer.publish(set(&[("b", rsa(1))]));
     advance(&clock, secs(900)).await;
@@ -928,10 +934,10 @@ async fn a_version_that_tells_no_sets_apart_hides_a_new_key_for_an_hour_at_the_m
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_issuer_that_failed_is_asked_for_the_whole_set() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn the_first_fetch_after_a_failure_is_unconditional() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
-    issuer.header("etag", "\"1\"");
+    issuer.set_header("etag", "\"1\"");
     let server = builder(&issuer, &clock).start().await.unwrap();
     advance(&clock, secs(300)).await;
     assert_eq!(
@@ -939,20 +945,20 @@ async fn an_issuer_that_failed_is_asked_for_the_whole_set() {
         Some("\"1\"")
     );
     // It may be the conditions that it does not get on with.
-    issuer.answer(Answer::Unreachable);
+    issuer.set_reply(IssuerReply::Unreachable);
     advance(&clock, secs(600)).await;
     assert!(server.key_sets().remove(0).consecutive_failures() > 1);
     assert_eq!(issuer.last_header("if-none-match"), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_private_key_that_is_published_counts_for_nothing_even_where_it_stands_alone() {
+async fn a_published_private_key_is_never_used_even_as_the_only_key() {
     let exposed = |key: &'static PrivateKey| {
         let mut jwk = key.jwk("a");
         jwk["d"] = "AAAA".into();
         jwk
     };
-    let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
@@ -1006,8 +1012,8 @@ fn jwk_with(key: &PrivateKey, kid: &str, members: &Value) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_private_member_that_holds_nothing_makes_no_private_key() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn an_empty_private_member_makes_no_private_key() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     for members in [
         json!({ "d": null }),
@@ -1046,10 +1052,10 @@ async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid(
             rsa(1).jwk("b")
         )),
     ] {
-        let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+        let issuer = ScriptedIssuer::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
         let server = builder(&issuer, &clock()).start().await.unwrap();
         match &published {
-            Value::String(text) => issuer.answer(Answer::Text(text.clone().leak())),
+            Value::String(text) => issuer.set_reply(IssuerReply::Text(text.clone().leak())),
             document => issuer.publish(document.clone()),
         }
         let _with_or_without_a_usable_key = server.refresh_keys().await;
@@ -1100,7 +1106,7 @@ async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid(
 
 /// The first document that is seen may be the one with the private key.
 #[tokio::test(start_paused = true)]
-async fn a_key_that_was_published_with_its_private_part_first_is_not_trusted_later() {
+async fn a_key_first_published_with_its_private_part_is_never_trusted() {
     let only_its_kid = json!({ "kty": "RSA", "kid": "a", "d": "AAAA" });
     for first in [
         json!([jwk_with(rsa(0), "a", &json!({ "d": "AAAA" }))]),
@@ -1112,7 +1118,7 @@ async fn a_key_that_was_published_with_its_private_part_first_is_not_trusted_lat
             rsa(2).jwk("other")
         ]),
     ] {
-        let issuer = Scripted::new(json!({ "keys": first }));
+        let issuer = ScriptedIssuer::new(json!({ "keys": first }));
         let server = builder(&issuer, &clock())
             .startup(Startup::Background)
             .start()
@@ -1138,7 +1144,7 @@ async fn a_compromised_key_without_a_kid_leaves_the_other_keys_usable() {
         jwk.as_object_mut().unwrap().remove("kid");
         jwk
     };
-    let issuer = Scripted::new(json!({ "keys": [unnamed(json!({})), rsa(1).jwk("b")] }));
+    let issuer = ScriptedIssuer::new(json!({ "keys": [unnamed(json!({})), rsa(1).jwk("b")] }));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     issuer.publish(json!({ "keys": [unnamed(json!({ "d": "AAAA" }))] }));
     server.refresh_keys().await.unwrap_err();
@@ -1153,8 +1159,8 @@ async fn a_compromised_key_without_a_kid_leaves_the_other_keys_usable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn members_that_are_null_count_as_absent() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn null_members_count_as_absent() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     let null =
         json!({ "alg": null, "use": null, "key_ops": null, "x5c": null, "x5t": null, "x5u": null });
@@ -1175,13 +1181,13 @@ async fn members_that_are_null_count_as_absent() {
 /// A member that is no JWK gives its private part away all the same.
 #[tokio::test(start_paused = true)]
 async fn a_private_key_in_a_malformed_member_is_compromised_too() {
-    let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     let twice = jwk_with(rsa(0), "a", &json!({ "d": "AAAA" }))
         .to_string()
         .replacen('{', r#"{"use":"sig","#, 1);
     let document = format!(r#"{{"keys":[{twice},{}]}}"#, rsa(1).jwk("b"));
-    issuer.answer(Answer::Text(document.leak()));
+    issuer.set_reply(IssuerReply::Text(document.leak()));
     server.refresh_keys().await.unwrap();
     assert_eq!(
         server.key_sets().remove(0).skipped().next(),
@@ -1196,8 +1202,8 @@ async fn a_private_key_in_a_malformed_member_is_compromised_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revoked_key_is_refused_under_every_kid() {
-    let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+async fn a_revoked_key_is_rejected_under_every_kid() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     assert!(server.revoke_key(&Issuer::new(support::ISSUER).unwrap(), "a"));
     issuer.publish(set(&[("c", rsa(0)), ("b", rsa(1)), ("a", rsa(2))]));
@@ -1230,10 +1236,10 @@ async fn a_revoked_key_is_refused_under_every_kid() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_private_half_of_a_key_without_a_name_takes_the_set_in_hand_with_it() {
+async fn publishing_the_private_part_of_a_kidless_key_expires_the_set() {
     let mut nameless = rsa(0).jwk("");
     nameless.as_object_mut().unwrap().remove("kid");
-    let issuer = Scripted::new(json!({ "keys": [nameless.clone()] }));
+    let issuer = ScriptedIssuer::new(json!({ "keys": [nameless.clone()] }));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     let token = compact(
         rsa(0),
@@ -1251,9 +1257,9 @@ async fn a_private_half_of_a_key_without_a_name_takes_the_set_in_hand_with_it() 
         Err(RejectionKind::KeysUnavailable)
     );
     // Nobody can be served: it is asked for again as soon as at the start.
-    let told = server.key_sets().remove(0);
-    assert_eq!(told.state(), KeySetState::Stale);
-    assert!(told.next_refresh_in().unwrap() <= secs(5), "{told:?}");
+    let status = server.key_sets().remove(0);
+    assert_eq!(status.state(), KeySetState::Stale);
+    assert!(status.next_refresh_in().unwrap() <= secs(5), "{status:?}");
     issuer.publish(set(&[("a", rsa(1))]));
     server.refresh_keys().await.unwrap();
     assert!(server.keys_available());
@@ -1261,9 +1267,9 @@ async fn a_private_half_of_a_key_without_a_name_takes_the_set_in_hand_with_it() 
 
 #[tokio::test(start_paused = true)]
 async fn a_fetch_ends_after_five_seconds() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    issuer.answer(Answer::Hang);
+    issuer.set_reply(IssuerReply::Hang);
     for _ in 0..2 {
         let start = tokio::time::Instant::now();
         assert_eq!(
@@ -1280,19 +1286,19 @@ async fn a_fetch_ends_after_five_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn metadata_that_hang_do_not_keep_the_keys_from_being_refreshed() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn hanging_metadata_does_not_prevent_a_key_refresh() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
-    issuer.delay(Duration::from_millis(10));
+    issuer.set_delay(Duration::from_millis(10));
     let server = builder(&issuer, &clock).start().await.unwrap();
-    issuer.metadata(Answer::Hang);
+    issuer.set_metadata(IssuerReply::Hang);
     advance(&clock, secs(2 * 3600)).await;
-    let told = server.key_sets().remove(0);
+    let status = server.key_sets().remove(0);
     assert_eq!(
-        (told.state(), told.refreshes_failed()),
+        (status.state(), status.refreshes_failed()),
         (KeySetState::Degraded, 0)
     );
-    assert_eq!(told.metadata_error().unwrap().kind(), ErrorKind::Timeout);
+    assert_eq!(status.metadata_error().unwrap().kind(), ErrorKind::Timeout);
     assert!(
         issuer.discoveries() > 2,
         "they are tried again: {}",
@@ -1304,12 +1310,12 @@ async fn metadata_that_hang_do_not_keep_the_keys_from_being_refreshed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_that_is_known_is_kept_while_the_metadata_are_down() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn a_known_jwks_uri_is_used_while_discovery_fails() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
-    issuer.metadata(Answer::Unreachable);
-    issuer.answer(Answer::Status(StatusCode::INTERNAL_SERVER_ERROR, None));
+    issuer.set_metadata(IssuerReply::Unreachable);
+    issuer.set_reply(IssuerReply::Status(StatusCode::INTERNAL_SERVER_ERROR, None));
     let error = server.refresh_keys().await.unwrap_err();
     assert_eq!(
         error.kind(),
@@ -1321,24 +1327,30 @@ async fn a_place_that_is_known_is_kept_while_the_metadata_are_down() {
     assert!(server.key_sets().remove(0).consecutive_failures() > 2);
     issuer.publish(set(&[("b", rsa(1))]));
     server.refresh_keys().await.unwrap();
-    let told = server.key_sets().remove(0);
+    let status = server.key_sets().remove(0);
     assert_eq!(
-        (told.state(), told.last_error().is_none()),
+        (status.state(), status.last_error().is_none()),
         (KeySetState::Degraded, true)
     );
-    assert_eq!(told.metadata_error().unwrap().kind(), ErrorKind::Transport);
+    assert_eq!(
+        status.metadata_error().unwrap().kind(),
+        ErrorKind::Transport
+    );
     // Who asks by hand asks for all of it.
-    issuer.metadata(Answer::Place);
+    issuer.set_metadata(IssuerReply::MetadataOnly);
     server.refresh_keys().await.unwrap();
     assert_eq!(server.key_sets().remove(0).state(), KeySetState::Healthy);
 }
 
 #[tokio::test(start_paused = true)]
-async fn metadata_that_ask_to_be_left_alone_are_whatever_tokens_come() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn discovery_retry_after_is_honored_under_unknown_kid_load() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
-    issuer.metadata(Answer::Status(StatusCode::SERVICE_UNAVAILABLE, Some("300")));
+    issuer.set_metadata(IssuerReply::Status(
+        StatusCode::SERVICE_UNAVAILABLE,
+        Some("300"),
+    ));
     server.refresh_keys().await.unwrap();
     assert_eq!(issuer.discoveries(), 2);
     for number in 0..9 {
@@ -1357,8 +1369,8 @@ async fn metadata_that_ask_to_be_left_alone_are_whatever_tokens_come() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn metadata_are_asked_early_enough_that_a_known_place_outlives_their_failure() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn discovery_is_repeated_early_enough_for_a_short_max_stale() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let server = builder(&issuer, &clock)
         .refresh(RefreshPolicy::strict())
@@ -1366,18 +1378,18 @@ async fn metadata_are_asked_early_enough_that_a_known_place_outlives_their_failu
         .await
         .unwrap();
     advance(&clock, secs(20 * 60)).await;
-    issuer.metadata(Answer::Unreachable);
+    issuer.set_metadata(IssuerReply::Unreachable);
     advance(&clock, secs(36 * 60)).await;
-    let told = server.key_sets().remove(0);
+    let status = server.key_sets().remove(0);
     assert_eq!(
-        (told.state(), told.refreshes_failed()),
+        (status.state(), status.refreshes_failed()),
         (KeySetState::Degraded, 0)
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_that_no_metadata_name_any_more_is_given_up_in_the_end() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn jwks_uri_is_dropped_after_max_stale_without_metadata() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let policy = RefreshPolicy::new().max_stale(secs(4 * 3600));
     let server = builder(&issuer, &clock)
@@ -1385,11 +1397,11 @@ async fn a_place_that_no_metadata_name_any_more_is_given_up_in_the_end() {
         .start()
         .await
         .unwrap();
-    issuer.metadata(Answer::Unreachable);
+    issuer.set_metadata(IssuerReply::Unreachable);
     advance(&clock, secs(3 * 3600)).await;
-    let told = server.key_sets().remove(0);
+    let status = server.key_sets().remove(0);
     assert_eq!(
-        (told.state(), told.refreshes_failed()),
+        (status.state(), status.refreshes_failed()),
         (KeySetState::Degraded, 0)
     );
     // From now on nobody knows whose keys these are; those in hand are good for as long as in any
@@ -1401,16 +1413,16 @@ async fn a_place_that_no_metadata_name_any_more_is_given_up_in_the_end() {
     assert_eq!(server.key_sets().remove(0).generation(), 1);
     advance(&clock, secs(3 * 3600)).await;
     assert_eq!(server.key_sets().remove(0).state(), KeySetState::Stale);
-    issuer.metadata(Answer::Place);
+    issuer.set_metadata(IssuerReply::MetadataOnly);
     advance(&clock, secs(360)).await;
     assert_eq!(server.key_sets().remove(0).state(), KeySetState::Healthy);
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_that_moved_are_found_although_the_old_place_hangs() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    issuer.delay(Duration::from_millis(100));
-    issuer.answer_at("https://as.example/keys", Answer::Hang);
+async fn a_changed_jwks_uri_is_found_although_the_old_one_hangs() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    issuer.set_delay(Duration::from_millis(100));
+    issuer.set_reply_at("https://as.example/keys", IssuerReply::Hang);
     let server = builder(&issuer, &clock())
         .startup(Startup::Background)
         .start()
@@ -1420,7 +1432,7 @@ async fn keys_that_moved_are_found_although_the_old_place_hangs() {
         server.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::Timeout
     );
-    issuer.move_keys("https://as.example/moved/keys");
+    issuer.set_jwks_uri("https://as.example/moved/keys");
     server.refresh_keys().await.unwrap();
     assert_eq!(
         issuer.urls().last().unwrap(),
@@ -1433,8 +1445,8 @@ fn keys(set: &Value) -> tower_oauth::KeySet {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_seed_is_a_set_in_hand_when_the_issuer_fails() {
-    let issuer = Scripted::new(json!({}));
+async fn a_seed_counts_as_a_fetched_set_for_the_backoff() {
+    let issuer = ScriptedIssuer::new(json!({}));
     let clock = clock();
     let seeded = builder(&issuer, &clock)
         .issuer(|issuer| {
@@ -1442,7 +1454,10 @@ async fn a_seed_is_a_set_in_hand_when_the_issuer_fails() {
         })
         .jwks_uri(Endpoint::new("https://as.example/keys").unwrap())
         .startup(Startup::Background);
-    issuer.answer(Answer::Status(StatusCode::TOO_MANY_REQUESTS, Some("120")));
+    issuer.set_reply(IssuerReply::Status(
+        StatusCode::TOO_MANY_REQUESTS,
+        Some("120"),
+    ));
     let server = seeded.start().await.unwrap();
     advance(&clock, secs(118)).await;
     assert_eq!(
@@ -1450,7 +1465,7 @@ async fn a_seed_is_a_set_in_hand_when_the_issuer_fails() {
         1,
         "nobody is without keys: the issuer is left alone as it asked"
     );
-    issuer.answer(Answer::Unreachable);
+    issuer.set_reply(IssuerReply::Unreachable);
     advance(&clock, secs(1200)).await;
     assert!(
         (10..=60).contains(&issuer.fetches()),
@@ -1461,9 +1476,9 @@ async fn a_seed_is_a_set_in_hand_when_the_issuer_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_seed_is_given_up_in_time_although_the_wall_clock_was_set_back() {
-    let issuer = Scripted::new(json!({}));
-    issuer.answer(Answer::Unreachable);
+async fn a_seed_expires_in_time_although_the_wall_clock_is_set_back() {
+    let issuer = ScriptedIssuer::new(json!({}));
+    issuer.set_reply(IssuerReply::Unreachable);
     let clock = clock();
     let server = builder(&issuer, &clock)
         .issuer(|issuer| {
@@ -1483,11 +1498,11 @@ async fn a_seed_is_given_up_in_time_although_the_wall_clock_was_set_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_set_that_was_given_up_and_comes_back_is_no_other_set() {
+async fn an_expired_set_that_is_fetched_again_keeps_its_generation() {
     for etag in [None, Some("\"1\"")] {
-        let issuer = Scripted::new(set(&[("a", rsa(0))]));
+        let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
         if let Some(etag) = etag {
-            issuer.header("etag", etag);
+            issuer.set_header("etag", etag);
         }
         let clock = clock();
         let policy = RefreshPolicy::new().max_stale(secs(600));
@@ -1496,21 +1511,24 @@ async fn a_set_that_was_given_up_and_comes_back_is_no_other_set() {
             .start()
             .await
             .unwrap();
-        issuer.answer(Answer::Unreachable);
+        issuer.set_reply(IssuerReply::Unreachable);
         advance(&clock, secs(700)).await;
         assert_eq!(server.key_sets().remove(0).state(), KeySetState::Stale);
         issuer.publish(set(&[("a", rsa(0))]));
         server.refresh_keys().await.unwrap();
-        let told = server.key_sets().remove(0);
-        assert_eq!((told.state(), told.generation()), (KeySetState::Healthy, 1));
+        let status = server.key_sets().remove(0);
+        assert_eq!(
+            (status.state(), status.generation()),
+            (KeySetState::Healthy, 1)
+        );
         assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_that_all_share_one_kid_are_a_set_where_that_was_opted_into() {
+async fn a_set_whose_keys_all_share_one_kid_is_accepted_after_opt_in() {
     let shared = |one, other| set(&[("a", one), ("a", other)]);
-    let issuer = Scripted::new(shared(rsa(0), rsa(1)));
+    let issuer = ScriptedIssuer::new(shared(rsa(0), rsa(1)));
     let clock = clock();
     let start = async |limit| {
         let builder = builder(&issuer, &clock).issuer(|issuer| issuer.max_candidate_keys(limit));
@@ -1524,8 +1542,8 @@ async fn keys_that_all_share_one_kid_are_a_set_where_that_was_opted_into() {
     assert!(!refused.keys_available());
     let server = start(2).await;
     server.refresh_keys().await.unwrap();
-    let told = server.key_sets().remove(0);
-    assert_eq!((told.usable_keys(), told.skipped().count()), (2, 0));
+    let status = server.key_sets().remove(0);
+    assert_eq!((status.usable_keys(), status.skipped().count()), (2, 0));
     for key in [rsa(0), rsa(1)] {
         assert_eq!(send(&server, &token("a", key)).await, Ok(()));
     }
@@ -1543,8 +1561,8 @@ async fn keys_that_all_share_one_kid_are_a_set_where_that_was_opted_into() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_bad_signatures_takes_nothing_from_unknown_keys() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn a_flood_of_invalid_signatures_leaves_the_unknown_kid_rate_limit_intact() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let policy = RefreshPolicy::new().refresh_on_invalid_signature();
     let server = builder(&issuer, &clock())
         .refresh(policy)
@@ -1576,7 +1594,7 @@ async fn a_flood_of_bad_signatures_takes_nothing_from_unknown_keys() {
         }
     });
     tokio::time::sleep(Duration::from_millis(10)).await;
-    issuer.delay(Duration::from_millis(300));
+    issuer.set_delay(Duration::from_millis(300));
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
     assert!(!flood.is_finished());
@@ -1589,8 +1607,8 @@ async fn a_flood_of_bad_signatures_takes_nothing_from_unknown_keys() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_key_that_came_while_the_budget_was_spent_is_found_as_soon_as_it_is_not() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn a_new_key_is_found_as_soon_as_the_exhausted_rate_limit_allows() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     for kid in ["x", "y"] {
@@ -1618,16 +1636,16 @@ async fn a_new_key_that_came_while_the_budget_was_spent_is_found_as_soon_as_it_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kid_is_no_miss_until_a_fetch_has_looked_for_it() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn the_negative_cache_has_only_kids_missing_from_a_later_fetch() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     let new = token("b", rsa(1));
     // The wait ends before the fetch does, which fails at that.
-    issuer.delay(secs(2));
-    issuer.answer(Answer::Unreachable);
+    issuer.set_delay(secs(2));
+    issuer.set_reply(IssuerReply::Unreachable);
     assert_eq!(send(&server, &new).await, Err(RejectionKind::UnknownKey));
-    issuer.delay(Duration::ZERO);
+    issuer.set_delay(Duration::ZERO);
     advance(&clock, secs(2)).await;
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
     assert_eq!(send(&server, &new).await, Ok(()));
@@ -1635,16 +1653,16 @@ async fn a_kid_is_no_miss_until_a_fetch_has_looked_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refresh_now_tells_the_outcome_of_a_fetch_that_began_after_it() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn refresh_keys_returns_the_outcome_of_a_fetch_started_after_the_call() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let place = Endpoint::new("https://as.example/keys").unwrap();
     let server = builder(&issuer, &clock())
         .jwks_uri(place)
         .start()
         .await
         .unwrap();
-    issuer.delay(secs(1));
-    issuer.answer(Answer::Unreachable);
+    issuer.set_delay(secs(1));
+    issuer.set_reply(IssuerReply::Unreachable);
     let first = async {
         assert_eq!(
             server.refresh_keys().await.unwrap_err().kind(),
@@ -1665,7 +1683,7 @@ async fn refresh_now_tells_the_outcome_of_a_fetch_that_began_after_it() {
     tokio::join!(first, second, later);
     assert_eq!(
         (
-            issuer.most_in_flight(),
+            issuer.max_in_flight(),
             server.key_sets().remove(0).generation()
         ),
         (1, 2)
@@ -1673,8 +1691,8 @@ async fn refresh_now_tells_the_outcome_of_a_fetch_that_began_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refresh_now_asks_all_issuers_at_the_same_time() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn refresh_keys_fetches_from_all_issuers_concurrently() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let place = |name: &str| Endpoint::new(format!("https://{name}.example/keys")).unwrap();
     let other = |name: &str| {
         TrustedIssuer::new(
@@ -1688,20 +1706,20 @@ async fn refresh_now_asks_all_issuers_at_the_same_time() {
         .add_issuer(other("two"))
         .add_issuer(other("three"));
     let server = builder.start().await.unwrap();
-    issuer.delay(secs(1));
-    issuer.answer_at("https://two.example/keys", Answer::Unreachable);
+    issuer.set_delay(secs(1));
+    issuer.set_reply_at("https://two.example/keys", IssuerReply::Unreachable);
     let start = tokio::time::Instant::now();
     assert_eq!(
         server.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::Transport
     );
     assert_eq!(start.elapsed().as_millis() / 10, 100);
-    assert_eq!(issuer.most_in_flight(), 3);
+    assert_eq!(issuer.max_in_flight(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wall_clock_that_was_set_back_causes_a_refresh_too() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn a_wall_clock_set_back_causes_a_refresh() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     let jumps = || {
@@ -1721,7 +1739,7 @@ async fn a_wall_clock_that_was_set_back_causes_a_refresh_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kid_is_revoked_under_every_name_of_its_issuer() {
+async fn a_kid_is_revoked_under_every_issuer_alias() {
     let binding = tower_oauth::app_id::Binding::from_json(
         r#"{"clientId": "111c22c3-38ea-4de8-b5d4-338744d83b0f",
             "oauthServerUrl": "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227-4bfe-a044-93b6e6060b61"}"#,
@@ -1739,27 +1757,27 @@ async fn a_kid_is_revoked_under_every_name_of_its_issuer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_set_that_nobody_refreshes_any_more_says_so() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn a_key_set_reports_that_its_refresher_stopped() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let (server, refresher) = builder(&issuer, &clock()).build().unwrap();
     let task = tokio::spawn(refresher);
     server.wait_for_keys().await;
-    let told = server.key_sets().remove(0);
+    let status = server.key_sets().remove(0);
     assert_eq!(
-        (told.state(), told.is_refresher_stopped()),
+        (status.state(), status.is_refresher_stopped()),
         (KeySetState::Healthy, false)
     );
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
-    let told = server.key_sets().remove(0);
+    let status = server.key_sets().remove(0);
     assert_eq!(
-        (told.state(), told.is_refresher_stopped()),
+        (status.state(), status.is_refresher_stopped()),
         (KeySetState::Degraded, true)
     );
     assert_eq!(
         (
-            told.next_refresh_in(),
-            &serde_json::to_value(&told).unwrap()["abandoned"]
+            status.next_refresh_in(),
+            &serde_json::to_value(&status).unwrap()["abandoned"]
         ),
         (None, &json!(true))
     );
@@ -1781,9 +1799,9 @@ async fn a_key_set_that_nobody_refreshes_any_more_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ready_returns_once_the_refresher_is_gone() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    issuer.answer(Answer::Hang);
+async fn wait_for_keys_returns_once_the_refresher_stops() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    issuer.set_reply(IssuerReply::Hang);
     let (server, refresher) = builder(&issuer, &clock()).build().unwrap();
     drop(refresher);
     server.wait_for_keys().await;
@@ -1803,8 +1821,8 @@ async fn ready_returns_once_the_refresher_is_gone() {
 
 /// The header that a request waits with is sensitive, too, once it is served.
 #[tokio::test(start_paused = true)]
-async fn the_authorization_field_of_a_request_that_waited_is_sensitive() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn the_authorization_header_of_a_waiting_request_is_marked_sensitive() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     issuer.publish(set(&[("b", rsa(1))]));
     let service =
@@ -1826,17 +1844,17 @@ async fn the_authorization_field_of_a_request_that_waited_is_sensitive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transport_that_panics_is_a_fetch_that_failed() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn a_panicking_transport_is_a_failed_fetch() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    issuer.answer(Answer::Panic);
+    issuer.set_reply(IssuerReply::Panic);
     assert_eq!(
         server.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::Transport
     );
-    let told = server.key_sets().remove(0);
+    let status = server.key_sets().remove(0);
     assert_eq!(
-        (told.state(), told.is_refresher_stopped()),
+        (status.state(), status.is_refresher_stopped()),
         (KeySetState::Degraded, false)
     );
     issuer.publish(set(&[("b", rsa(1))]));
@@ -1845,8 +1863,8 @@ async fn a_transport_that_panics_is_a_fetch_that_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_is_not_the_timers_is_asked_of_the_issuer_itself() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn on_demand_refreshes_send_cache_control_no_cache() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let policy = RefreshPolicy::new().refresh_on_invalid_signature();
     let server = builder(&issuer, &clock)

@@ -15,7 +15,7 @@ use std::time::Duration;
 use http::StatusCode;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send};
+use support::issuer::{IssuerReply, ScriptedIssuer, advance, builder, clock, secs, send};
 use support::{PrivateKey, claims_with, compact};
 use tokio::time::Instant;
 use tower_oauth::{KeySetState, RefreshCause, RefreshPolicy, RejectionKind, Startup};
@@ -26,7 +26,7 @@ enum Step {
     /// So many tokens with kids that nobody knows, at once.
     Flood(u8),
     /// The issuer does this from now on.
-    Issuer(Answer),
+    Issuer(IssuerReply),
     /// And takes so many milliseconds for it.
     Slow(u64),
     /// Publishes these, each with the key of its number.
@@ -38,12 +38,15 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let answer = prop_oneof![
-        Just(Answer::Unreachable),
-        Just(Answer::Hang),
-        Just(Answer::Text("<html>")),
-        Just(Answer::Text(r#"{"keys":[]}"#)),
-        Just(Answer::Status(StatusCode::INTERNAL_SERVER_ERROR, None)),
-        Just(Answer::Status(StatusCode::TOO_MANY_REQUESTS, Some("40"))),
+        Just(IssuerReply::Unreachable),
+        Just(IssuerReply::Hang),
+        Just(IssuerReply::Text("<html>")),
+        Just(IssuerReply::Text(r#"{"keys":[]}"#)),
+        Just(IssuerReply::Status(StatusCode::INTERNAL_SERVER_ERROR, None)),
+        Just(IssuerReply::Status(
+            StatusCode::TOO_MANY_REQUESTS,
+            Some("40")
+        )),
     ];
     let step = prop_oneof![
         6 => (1_u64..120).prop_map(Step::Pass),
@@ -64,16 +67,16 @@ fn token(kid: &str, key: &PrivateKey) -> String {
         key,
         "EdDSA",
         &json!({ "alg": "EdDSA", "kid": kid }).to_string(),
-        claims_for_long().as_bytes(),
+        long_lived_claims().as_bytes(),
     )
 }
 
 /// They outlive whatever is slept through.
-fn claims_for_long() -> String {
+fn long_lived_claims() -> String {
     claims_with(json!({ "exp": support::NOW + 10_000_000 })).to_string()
 }
 
-async fn holds(steps: Vec<Step>) {
+async fn check_properties(steps: Vec<Step>) {
     let keys = [support::ed25519(), support::ed25519(), support::ed25519()];
     let stranger = support::ed25519();
     let set = |numbers: &[u8]| -> Value {
@@ -87,7 +90,7 @@ async fn holds(steps: Vec<Step>) {
         };
         json!({ "keys": numbers.iter().map(jwk).collect::<Vec<_>>() })
     };
-    let issuer = Scripted::new(set(&[0]));
+    let issuer = ScriptedIssuer::new(set(&[0]));
     let clock = clock();
     let max_stale = secs(3600);
     let server = builder(&issuer, &clock).refresh(RefreshPolicy::new().max_stale(max_stale));
@@ -97,8 +100,8 @@ async fn holds(steps: Vec<Step>) {
     for step in steps {
         match step {
             Step::Pass(seconds) => advance(&clock, secs(seconds)).await,
-            Step::Issuer(answer) => issuer.answer(answer),
-            Step::Slow(millis) => issuer.delay(Duration::from_millis(millis)),
+            Step::Issuer(answer) => issuer.set_reply(answer),
+            Step::Slow(millis) => issuer.set_delay(Duration::from_millis(millis)),
             Step::Publish(numbers) => issuer.publish(set(&numbers)),
             Step::Sleep(seconds) => clock.advance(secs(seconds)),
             Step::Asked => drop(server.refresh_keys().await),
@@ -123,12 +126,12 @@ async fn holds(steps: Vec<Step>) {
                 }
             }
         }
-        let told = server.key_sets().remove(0);
-        let usable = told.state().is_usable();
+        let status = server.key_sets().remove(0);
+        let usable = status.state().is_usable();
         assert_eq!(
             usable,
-            told.age().is_some_and(|age| age <= max_stale),
-            "{told:?}"
+            status.age().is_some_and(|age| age <= max_stale),
+            "{status:?}"
         );
         for (number, key) in keys.iter().enumerate() {
             let came = Instant::now();
@@ -140,47 +143,47 @@ async fn holds(steps: Vec<Step>) {
                 Err(RejectionKind::KeysUnavailable) => {
                     assert!(
                         !server.keys_available()
-                            || server.key_sets().remove(0).generation() > told.generation()
+                            || server.key_sets().remove(0).generation() > status.generation()
                     );
                 }
                 Err(kind) => panic!("a good token was refused as {kind}"),
             }
-            if verdict == Ok(()) && told.state() != KeySetState::Starting {
+            if verdict == Ok(()) && status.state() != KeySetState::Starting {
                 assert!(came.elapsed() <= secs(1));
             }
         }
-        assert!(issuer.most_in_flight() <= 1, "two fetches in flight");
-        let told = server.key_sets().remove(0);
+        assert!(issuer.max_in_flight() <= 1, "two fetches in flight");
+        let status = server.key_sets().remove(0);
         let passed = began.elapsed().as_secs_f64();
-        let count = |cause: RefreshCause| u32::try_from(told.refreshes(cause).total()).unwrap();
+        let count = |cause: RefreshCause| u32::try_from(status.refreshes(cause).total()).unwrap();
         assert!(
             f64::from(count(RefreshCause::UnknownKey)) <= 2.0 + passed / 15.0,
-            "{told:?}"
+            "{status:?}"
         );
         assert!(
             f64::from(count(RefreshCause::Timer)) <= 8.0 + passed / 2.5,
-            "{told:?}"
+            "{status:?}"
         );
         assert!(
             f64::from(count(RefreshCause::ClockJump)) <= 1.0 + passed / 10.0,
-            "{told:?}"
+            "{status:?}"
         );
-        if told.consecutive_failures() == 0 && told.generation() > 0 {
-            assert!(told.next_refresh_in().unwrap() <= secs(570), "{told:?}");
+        if status.consecutive_failures() == 0 && status.generation() > 0 {
+            assert!(status.next_refresh_in().unwrap() <= secs(570), "{status:?}");
         }
-        if told.consecutive_failures() > 0 {
-            assert!(told.next_refresh_in().unwrap() <= secs(60), "{told:?}");
+        if status.consecutive_failures() > 0 {
+            assert!(status.next_refresh_in().unwrap() <= secs(60), "{status:?}");
         }
     }
     // And when the issuer is well again, so is the set.
-    issuer.delay(Duration::ZERO);
+    issuer.set_delay(Duration::ZERO);
     issuer.publish(set(&[0, 1, 2]));
     advance(&clock, secs(600)).await;
-    let told = server.key_sets().remove(0);
+    let status = server.key_sets().remove(0);
     assert_eq!(
-        (told.state(), told.usable_keys()),
+        (status.state(), status.usable_keys()),
         (KeySetState::Healthy, 3),
-        "{told:?}"
+        "{status:?}"
     );
 }
 
@@ -188,8 +191,8 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
     #[test]
-    fn one_fetch_at_a_time_within_the_budgets_and_no_longer_than_max_stale(steps in steps()) {
+    fn fetches_are_serial_and_rate_limited_and_keys_expire_at_max_stale(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(holds(steps));
+        runtime.block_on(check_properties(steps));
     }
 }

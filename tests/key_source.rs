@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value, json};
 use support::issuer::{
-    Answer, Scripted, advance, builder, clock, secs, send, set, token, with_claims,
+    IssuerReply, ScriptedIssuer, advance, builder, clock, secs, send, set, token, with_claims,
 };
 use support::{ISSUER, claims_with, encode, log, p256, p384, rsa};
 use tower_oauth::{
@@ -23,7 +23,7 @@ use tower_oauth::{
 };
 
 /// A token that outlives every set here.
-fn lasting(kid: &str, key: &support::PrivateKey) -> String {
+fn long_lived_token(kid: &str, key: &support::PrivateKey) -> String {
     with_claims(
         kid,
         key,
@@ -34,7 +34,7 @@ fn lasting(kid: &str, key: &support::PrivateKey) -> String {
 /// Istio 2026 and every SSRF before it: what the metadata names is asked only if it can be a place
 /// for keys.
 #[tokio::test(start_paused = true)]
-async fn row_37_a_jwks_uri_that_leads_elsewhere_is_not_asked() {
+async fn a_forbidden_jwks_uri_is_not_fetched() {
     for place in [
         "http://as.example/keys",
         "http://127.0.0.1:9/keys",
@@ -50,8 +50,8 @@ async fn row_37_a_jwks_uri_that_leads_elsewhere_is_not_asked() {
         "/keys",
         "",
     ] {
-        let issuer = Scripted::new(set(&[("a", rsa(0))]));
-        issuer.move_keys(place);
+        let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+        issuer.set_jwks_uri(place);
         let server = builder(&issuer, &clock())
             .startup(Startup::Background)
             .start()
@@ -59,7 +59,7 @@ async fn row_37_a_jwks_uri_that_leads_elsewhere_is_not_asked() {
             .unwrap();
         let error = server.refresh_keys().await.expect_err(place);
         assert!(!error.to_string().contains("password"), "{error}");
-        log::holds_nothing_of("");
+        log::assert_not_logged("");
         assert!(!server.keys_available(), "{place}");
         let asked = issuer.urls();
         assert!(
@@ -86,15 +86,15 @@ async fn row_37_a_jwks_uri_that_leads_elsewhere_is_not_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_37_a_redirect_is_a_failure_and_is_not_followed() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn redirects_are_failures_and_not_followed() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     for status in [
         StatusCode::MOVED_PERMANENTLY,
         StatusCode::FOUND,
         StatusCode::TEMPORARY_REDIRECT,
     ] {
-        issuer.answer(Answer::Status(status, None));
-        issuer.header("location", "https://evil.example/keys");
+        issuer.set_reply(IssuerReply::Status(status, None));
+        issuer.set_header("location", "https://evil.example/keys");
         let server = builder(&issuer, &clock())
             .startup(Startup::Background)
             .start()
@@ -110,7 +110,7 @@ async fn row_37_a_redirect_is_a_failure_and_is_not_followed() {
 
 /// RFC 8414 §3.3: to the byte.
 #[tokio::test(start_paused = true)]
-async fn row_38_metadata_of_another_issuer_or_of_another_kind_is_a_failed_fetch() {
+async fn metadata_of_another_issuer_or_type_is_a_failed_fetch() {
     for (document, kind) in [
         (
             r#"{"issuer":"https://as.example/","jwks_uri":"https://as.example/keys"}"#,
@@ -141,8 +141,8 @@ async fn row_38_metadata_of_another_issuer_or_of_another_kind_is_a_failed_fetch(
         ("\u{feff}{}", ErrorKind::Malformed),
         ("", ErrorKind::Malformed),
     ] {
-        let issuer = Scripted::new(json!({}));
-        issuer.answer(Answer::Metadata(document));
+        let issuer = ScriptedIssuer::new(json!({}));
+        issuer.set_reply(IssuerReply::Metadata(document));
         let server = builder(&issuer, &clock())
             .startup(Startup::Background)
             .start()
@@ -153,9 +153,9 @@ async fn row_38_metadata_of_another_issuer_or_of_another_kind_is_a_failed_fetch(
             kind,
             "{document}"
         );
-        let told = server.key_sets().remove(0);
+        let status = server.key_sets().remove(0);
         assert_eq!(
-            (told.state(), told.last_error().unwrap().kind()),
+            (status.state(), status.last_error().unwrap().kind()),
             (KeySetState::Starting, kind)
         );
         assert_eq!(issuer.fetches(), 0, "{document}");
@@ -165,19 +165,19 @@ async fn row_38_metadata_of_another_issuer_or_of_another_kind_is_a_failed_fetch(
 /// RFC 8414 leaves it open, and issuers do keep their keys on another host: whoever makes the
 /// metadata is the issuer, and says where.
 #[tokio::test(start_paused = true)]
-async fn row_38_a_jwks_uri_of_another_origin_is_the_issuers_to_name() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    issuer.move_keys("https://cdn.example/as/keys");
+async fn a_jwks_uri_of_another_origin_is_accepted() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    issuer.set_jwks_uri("https://cdn.example/as/keys");
     let server = builder(&issuer, &clock()).start().await.unwrap();
     assert_eq!(issuer.urls().last().unwrap(), "https://cdn.example/as/keys");
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_document_is_read_up_to_its_limits_and_not_beyond() {
+async fn document_limits_are_inclusive() {
     let ed25519 = support::ed25519();
     let outcome = async |document: Value| {
-        let issuer = Scripted::new(document);
+        let issuer = ScriptedIssuer::new(document);
         let server = builder(&issuer, &clock())
             .startup(Startup::Background)
             .start()
@@ -217,7 +217,7 @@ async fn a_document_is_read_up_to_its_limits_and_not_beyond() {
 
 /// An issuer that publishes its private keys is bad enough.
 #[tokio::test(start_paused = true)]
-async fn row_44_key_material_that_was_served_is_in_no_log() {
+async fn served_key_material_is_never_logged() {
     let secret = |name: &str| encode(format!("s3cr3t-{name}-0123456789"));
     let mut private = rsa(1).jwk("private");
     for name in ["d", "p", "q", "dp", "dq", "qi"] {
@@ -228,27 +228,27 @@ async fn row_44_key_material_that_was_served_is_in_no_log() {
         { "kty": "oct", "kid": "symmetric", "k": secret("k") },
         { "kty": "EC", "crv": "P-256", "kid": "no point", "x": secret("x"), "y": secret("y") },
     ] });
-    let issuer = Scripted::new(document);
+    let issuer = ScriptedIssuer::new(document);
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    assert!(log::heard("publishes a private key"), "it is listened to");
+    assert!(log::logged("publishes a private key"), "it is listened to");
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
-    issuer.answer(Answer::Text(
+    issuer.set_reply(IssuerReply::Text(
         r#"{"keys":[{"kty":"oct","k":"czNjcjN0LWFuZC1ub3RoaW5nLWVsc2U"}]}"#,
     ));
     server.refresh_keys().await.unwrap_err();
-    assert!(log::heard("could not be refreshed"));
-    log::holds_nothing_of("");
+    assert!(log::logged("could not be refreshed"));
+    log::assert_not_logged("");
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_44_what_a_token_names_is_in_no_log_and_too_long_names_are_none() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn names_in_a_token_are_never_logged_and_overlong_kids_are_rejected() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    let judge = async |kid: &str, iss: &str, kind| {
+    let validate = async |kid: &str, iss: &str, kind| {
         [kid, iss]
             .into_iter()
             .filter(|name| name.contains("s3cr3t"))
-            .for_each(log::note);
+            .for_each(log::register_secret_text);
         let token = with_claims(kid, rsa(0), &claims_with(json!({ "iss": iss })));
         assert_eq!(send(&server, &token).await, Err(kind));
     };
@@ -260,17 +260,17 @@ async fn row_44_what_a_token_names_is_in_no_log_and_too_long_names_are_none() {
             RejectionKind::Malformed,
         ),
     ] {
-        judge(&word, ISSUER, kind).await;
-        judge(
+        validate(&word, ISSUER, kind).await;
+        validate(
             "a",
             &format!("https://s3cr3t.example/{word}"),
             RejectionKind::UntrustedIssuer,
         )
         .await;
     }
-    log::note(&"k".repeat(255));
-    judge(&"k".repeat(255), ISSUER, RejectionKind::UnknownKey).await;
-    judge(&"k".repeat(256), ISSUER, RejectionKind::Malformed).await;
+    log::register_secret_text(&"k".repeat(255));
+    validate(&"k".repeat(255), ISSUER, RejectionKind::UnknownKey).await;
+    validate(&"k".repeat(256), ISSUER, RejectionKind::Malformed).await;
 }
 
 /// A self-signed certificate's beginning and end around other numbers than the key's.
@@ -290,7 +290,7 @@ fn certificate_of(number: &[u8], exponent: &[u8]) -> String {
 
 /// CVE-2022-23541 and the like: one bad key harms no other, and no bad key is used.
 #[test]
-fn row_39_keys_that_must_not_be_used_are_skipped_and_told_with_their_reason() {
+fn unusable_keys_are_skipped_and_reported_with_a_reason() {
     let good = rsa(0).jwk("good");
     let with = |changes: Value| {
         let mut jwk = rsa(1).jwk("bad");
@@ -438,31 +438,34 @@ fn row_39_keys_that_must_not_be_used_are_skipped_and_told_with_their_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_40_a_set_that_is_poisoned_or_emptied_changes_nothing_and_is_told() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn an_invalid_or_empty_set_is_reported_and_keeps_the_last_good_one() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     for (answer, kind) in [
         (
-            Answer::Text("<html>502 Bad Gateway</html>"),
+            IssuerReply::Text("<html>502 Bad Gateway</html>"),
             ErrorKind::Malformed,
         ),
-        (Answer::Text(r#"{"keys":[]}"#), ErrorKind::NoUsableKey),
-        (Answer::Keys(json!({ "keys": [] })), ErrorKind::NoUsableKey),
+        (IssuerReply::Text(r#"{"keys":[]}"#), ErrorKind::NoUsableKey),
         (
-            Answer::Keys(json!({ "keys": [{ "kty": "oct", "kid": "a", "k": "c2VjcmV0" }] })),
+            IssuerReply::Keys(json!({ "keys": [] })),
             ErrorKind::NoUsableKey,
         ),
         (
-            Answer::Keys(json!({ "keys": [null] })),
+            IssuerReply::Keys(json!({ "keys": [{ "kty": "oct", "kid": "a", "k": "c2VjcmV0" }] })),
             ErrorKind::NoUsableKey,
         ),
         (
-            Answer::Keys(json!({ "error": "not now" })),
+            IssuerReply::Keys(json!({ "keys": [null] })),
+            ErrorKind::NoUsableKey,
+        ),
+        (
+            IssuerReply::Keys(json!({ "error": "not now" })),
             ErrorKind::Malformed,
         ),
     ] {
-        issuer.answer(answer);
+        issuer.set_reply(answer);
         assert_eq!(server.refresh_keys().await.unwrap_err().kind(), kind);
         assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
         assert_eq!(server.key_sets().remove(0).state(), KeySetState::Degraded);
@@ -474,9 +477,9 @@ async fn row_40_a_set_that_is_poisoned_or_emptied_changes_nothing_and_is_told() 
 
 /// Istio 2026 (a public fallback key): without a key set nothing is judged, whoever signed.
 #[tokio::test(start_paused = true)]
-async fn row_40_without_keys_there_is_no_fallback_but_503() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    issuer.answer(Answer::Unreachable);
+async fn without_keys_requests_get_503() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    issuer.set_reply(IssuerReply::Unreachable);
     let clock = clock();
     let server = builder(&issuer, &clock)
         .startup(Startup::Background)
@@ -491,22 +494,22 @@ async fn row_40_without_keys_there_is_no_fallback_but_503() {
     }
     issuer.publish(set(&[("a", rsa(0))]));
     server.refresh_keys().await.unwrap();
-    issuer.answer(Answer::Unreachable);
+    issuer.set_reply(IssuerReply::Unreachable);
     advance(&clock, secs(86_000)).await;
     assert_eq!(
-        send(&server, &lasting("a", rsa(1))).await,
+        send(&server, &long_lived_token("a", rsa(1))).await,
         Err(RejectionKind::InvalidSignature)
     );
     advance(&clock, secs(500)).await;
     assert_eq!(
-        send(&server, &lasting("a", rsa(1))).await,
+        send(&server, &long_lived_token("a", rsa(1))).await,
         Err(RejectionKind::KeysUnavailable)
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_40_a_key_that_is_gone_or_replaced_judges_no_token_after_the_next_refresh() {
-    let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+async fn a_removed_or_replaced_key_verifies_no_token_after_the_next_refresh() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     for (kid, key) in [("a", rsa(0)), ("b", rsa(1))] {
@@ -527,9 +530,9 @@ async fn row_40_a_key_that_is_gone_or_replaced_judges_no_token_after_the_next_re
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_seed_from_a_file_is_as_old_as_the_file_and_never_of_the_future() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    issuer.answer(Answer::Unreachable);
+async fn the_age_of_a_seed_file_is_its_mtime_and_never_negative() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    issuer.set_reply(IssuerReply::Unreachable);
     let clock = clock();
     let path = std::env::temp_dir().join(format!("tower-oauth-seed-{}.json", std::process::id()));
     std::fs::write(&path, set(&[("a", rsa(0))]).to_string()).unwrap();
@@ -543,11 +546,11 @@ async fn a_seed_from_a_file_is_as_old_as_the_file_and_never_of_the_future() {
         seeded.startup(Startup::Background).start().await.unwrap()
     };
     let server = seeded(age(3600)).await;
-    assert_eq!(send(&server, &lasting("a", rsa(0))).await, Ok(()));
+    assert_eq!(send(&server, &long_lived_token("a", rsa(0))).await, Ok(()));
     assert_eq!(server.key_sets().remove(0).age(), Some(secs(3600)));
     let too_old = seeded(age(90_000)).await;
     assert_eq!(
-        send(&too_old, &lasting("a", rsa(0))).await,
+        send(&too_old, &long_lived_token("a", rsa(0))).await,
         Err(RejectionKind::KeysUnavailable)
     );
     let of_the_future = seeded(age(0) + secs(1_000_000)).await;
@@ -557,7 +560,7 @@ async fn a_seed_from_a_file_is_as_old_as_the_file_and_never_of_the_future() {
     );
     clock.advance(secs(86_500));
     assert_eq!(
-        send(&of_the_future, &lasting("a", rsa(0))).await,
+        send(&of_the_future, &long_lived_token("a", rsa(0))).await,
         Err(RejectionKind::KeysUnavailable)
     );
 
@@ -586,12 +589,12 @@ async fn a_seed_from_a_file_is_as_old_as_the_file_and_never_of_the_future() {
 
 /// Numbers in members that mean nothing here, whatever features serde_json is built with.
 #[tokio::test(start_paused = true)]
-async fn numbers_in_other_members_of_keys_and_metadata_do_no_harm() {
+async fn numbers_in_unknown_members_of_keys_and_metadata_are_ignored() {
     let mut jwk = rsa(0).jwk("a");
     jwk["exp"] = json!(1_700_000_000.5);
     jwk["nested"] = json!({ "of": [1e30, -1.5, 7] });
-    let issuer = Scripted::new(json!({ "keys": [jwk], "version": 1.5 }));
-    issuer.metadata(Answer::Metadata(
+    let issuer = ScriptedIssuer::new(json!({ "keys": [jwk], "version": 1.5 }));
+    issuer.set_metadata(IssuerReply::Metadata(
         r#"{"issuer":"https://as.example","jwks_uri":"https://as.example/keys","version":1.5,"x":[1e30]}"#,
     ));
     let server = builder(&issuer, &clock()).start().await.unwrap();

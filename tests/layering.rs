@@ -195,7 +195,7 @@ const IMPURE: &[&str] = &[
 ];
 
 #[test]
-fn every_import_goes_in_the_one_direction() {
+fn imports_follow_the_layering() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let exports = exports(&code(&read(&root.join("lib.rs"))));
     let mut broken = Vec::new();
@@ -210,12 +210,12 @@ fn every_import_goes_in_the_one_direction() {
             continue;
         }
         let found = paths(&code(&read(&file)));
-        judge(&name, &found, &exports, &mut broken);
+        check(&name, &found, &exports, &mut broken);
     }
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
-fn judge(
+fn check(
     file: &str,
     found: &[(usize, String)],
     exports: &[(String, String)],
@@ -358,14 +358,14 @@ fn read(file: &Path) -> String {
 }
 
 #[test]
-fn a_broken_rule_is_found_with_its_file_and_line() {
+fn a_violation_is_reported_with_file_and_line() {
     let source = "//! x\nuse crate::clock::{UnixTime, Clock};\nuse crate::{\n    Issuer,\n    client::{A, B},\n};\n\
                   // use crate::app_id;\nfn f() { let a = \"crate::app_id\"; tokio::time::sleep(x) }\n\
                   use jsonwebtoken as j;\nuse super::super::client::*;\n";
     let exports =
         exports("pub use self::oauth::{Audience, Issuer};\npub use self::clock::UnixTime;\n");
     let mut broken = Vec::new();
-    judge(
+    check(
         "jwt/claims.rs",
         &paths(&code(source)),
         &exports,

@@ -74,7 +74,7 @@ async fn send(resource: &ResourceServer, field: &str) -> StatusCode {
 
 /// CVE-2022-29266 (APISIX: a secret in an error message)
 #[tokio::test]
-async fn row_44_nothing_secret_is_ever_logged() {
+async fn secrets_are_never_logged() {
     let log = Log::default();
     let writer = log.clone();
     tracing_subscriber::fmt()
@@ -108,7 +108,7 @@ async fn row_44_nothing_secret_is_ever_logged() {
         server.management_token().expose_secret().to_owned(),
         "s3cr3t-query".to_owned(),
     ];
-    let judged = [
+    let tokens = [
         token.expose_secret().to_owned(),
         mint().expired().sign(),
         mint().audience(["s3cr3t-audience"]).sign(),
@@ -123,7 +123,7 @@ async fn row_44_nothing_secret_is_ever_logged() {
         "s3cr3t".repeat(4000),
     ];
     let mut granted = 0;
-    for token in &judged {
+    for token in &tokens {
         granted += u32::from(send(&resource, &format!("Bearer {token}")).await == StatusCode::OK);
         // All of it, and the part that alone would be of use.
         secrets.push(token.clone());

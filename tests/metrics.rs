@@ -15,7 +15,9 @@ mod token_endpoint;
 
 use http::StatusCode;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use support::issuer::{Answer, Scripted, advance, builder, clock, secs, send, set, token};
+use support::issuer::{
+    IssuerReply, ScriptedIssuer, advance, builder, clock, secs, send, set, token,
+};
 use support::{claims_with, rsa};
 use token_endpoint::{Reply, TokenEndpoint};
 use tower::ServiceExt;
@@ -37,11 +39,11 @@ fn value(rendered: &str, name: &str, labels: &[&str]) -> Option<f64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn verdicts_refreshes_and_the_state_of_the_keys_are_recorded() {
+async fn results_refreshes_and_key_set_state_are_recorded() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let recorded = recorder.handle();
     let _here = metrics::set_default_local_recorder(&recorder);
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     let of = |name: &str, labels: &[&str]| value(&recorded.render(), name, labels);
@@ -133,7 +135,7 @@ async fn verdicts_refreshes_and_the_state_of_the_keys_are_recorded() {
     );
     let refreshed_at = keys("refreshed_timestamp_seconds", &[]);
 
-    issuer.answer(Answer::Status(StatusCode::INTERNAL_SERVER_ERROR, None));
+    issuer.set_reply(IssuerReply::Status(StatusCode::INTERNAL_SERVER_ERROR, None));
     server.refresh_keys().await.unwrap_err();
     assert_eq!(by("asked", "failure", "status"), 1.0);
     assert_eq!(keys("consecutive_failures", &[]), 1.0);
@@ -146,23 +148,26 @@ async fn verdicts_refreshes_and_the_state_of_the_keys_are_recorded() {
     assert_eq!((keys("ready", &[]), keys("usable_keys", &[])), (0.0, 0.0));
 
     // And the same, as a readiness route would tell it.
-    let told = server.key_sets().remove(0);
-    assert_eq!(told.refreshes(RefreshCause::Manual).failed, 1);
-    assert_eq!((told.refresh_waits(), told.negative_cache_hits()), (1, 1));
-    let told = serde_json::to_value(&told).unwrap();
+    let status = server.key_sets().remove(0);
+    assert_eq!(status.refreshes(RefreshCause::Manual).failed, 1);
     assert_eq!(
-        (&told["state"], &told["last_error"]),
+        (status.refresh_waits(), status.negative_cache_hits()),
+        (1, 1)
+    );
+    let status = serde_json::to_value(&status).unwrap();
+    assert_eq!(
+        (&status["state"], &status["last_error"]),
         (&"stale".into(), &"status".into())
     );
-    assert_eq!(told["refreshes"]["asked"]["failed"], 1);
+    assert_eq!(status["refreshes"]["asked"]["failed"], 1);
     assert!(
-        told["next_attempt_seconds"].as_u64().unwrap() <= 60
-            && told["skipped"].as_array().unwrap().is_empty()
+        status["next_attempt_seconds"].as_u64().unwrap() <= 60
+            && status["skipped"].as_array().unwrap().is_empty()
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_gauges_tell_what_requests_see_of_a_seed_and_of_a_machine_that_slept() {
+async fn gauges_match_request_results_for_seeds_and_after_system_sleep() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let recorded = recorder.handle();
     let _here = metrics::set_default_local_recorder(&recorder);
@@ -182,8 +187,8 @@ async fn the_gauges_tell_what_requests_see_of_a_seed_and_of_a_machine_that_slept
             .unwrap_or(-1.0)
         })
     };
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
-    issuer.answer(Answer::Unreachable);
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    issuer.set_reply(IssuerReply::Unreachable);
     let clock = clock();
     let mut document = set(&[("a", rsa(0))]);
     document["keys"]
@@ -206,7 +211,7 @@ async fn the_gauges_tell_what_requests_see_of_a_seed_and_of_a_machine_that_slept
     server.refresh_keys().await.unwrap();
     assert_eq!(gauges(), [1.0, 1.0, 0.0, (support::NOW + 401) as f64]);
     // Asleep: no timer runs, and nobody answers when it wakes.
-    issuer.answer(Answer::Hang);
+    issuer.set_reply(IssuerReply::Hang);
     clock.advance(secs(90_000));
     advance(&clock, secs(11)).await;
     assert_eq!(gauges(), [0.0, 0.0, 0.0, (support::NOW + 401) as f64]);
@@ -217,7 +222,7 @@ async fn token_requests_are_counted_by_outcome() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let recorded = recorder.handle();
     let _here = metrics::set_default_local_recorder(&recorder);
-    let endpoint = TokenEndpoint::answering(Reply::Token(3600));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
     let url = Endpoint::new("https://as.example/token").unwrap();
     let tokens =
         TokenManager::builder(url, ClientCredentials::new("orders", "secret")).transport(endpoint);

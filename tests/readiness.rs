@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode, header};
 use serde_json::json;
-use support::{Bench, claims, compact};
+use support::{Fixture, claims, compact};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_oauth::{
     Audience, Issuer, ManualClock, RequireScopeLayer, ResourceServer, Startup, UnixTime,
@@ -76,11 +76,11 @@ where
 }
 
 #[tokio::test]
-async fn grants_and_refusals_call_only_a_ready_service() {
-    let bench = Bench::new();
-    let token = bench.token(&claims());
+async fn accepted_and_rejected_requests_call_only_a_ready_service() {
+    let fixture = Fixture::new();
+    let token = fixture.token(&claims());
     let mut service = ServiceBuilder::new()
-        .layer(bench.server.layer())
+        .layer(fixture.server.layer())
         .layer(RequireScopeLayer::all(["orders.read"]))
         .service(Strict::default());
     for _ in 0..3 {
@@ -98,15 +98,15 @@ async fn grants_and_refusals_call_only_a_ready_service() {
 
 #[tokio::test]
 async fn it_works_under_and_over_buffer_and_concurrency_limit() {
-    let bench = Bench::new();
-    let token = bench.token(&claims());
+    let fixture = Fixture::new();
+    let token = fixture.token(&claims());
     let mut under = ServiceBuilder::new()
         .buffer(8)
         .concurrency_limit(1)
-        .layer(bench.server.layer())
+        .layer(fixture.server.layer())
         .service(Strict::default());
     let mut over = ServiceBuilder::new()
-        .layer(bench.server.layer())
+        .layer(fixture.server.layer())
         .buffer::<Request<()>>(8)
         .concurrency_limit(1)
         .service(Strict::default());
@@ -138,9 +138,9 @@ fn layer_service_and_context_are_clone_send_and_sync() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_waits_for_keys_calls_the_service_that_was_ready() {
+async fn a_request_waiting_for_keys_calls_the_service_that_was_ready() {
     let (old, new) = (support::rsa(0), support::rsa(1));
-    let issuer = support::issuer::Scripted::new(json!({ "keys": [old.jwk("old")] }));
+    let issuer = support::issuer::ScriptedIssuer::new(json!({ "keys": [old.jwk("old")] }));
     let server = ResourceServer::builder(
         Issuer::new(support::ISSUER).unwrap(),
         Audience::new("orders").unwrap(),
@@ -164,7 +164,7 @@ async fn a_request_that_waits_for_keys_calls_the_service_that_was_ready() {
 }
 
 #[test]
-fn poll_ready_only_asks_the_inner_service() {
+fn poll_ready_only_polls_the_inner_service() {
     #[derive(Clone)]
     struct Busy(Arc<AtomicBool>);
 
@@ -183,9 +183,9 @@ fn poll_ready_only_asks_the_inner_service() {
         }
     }
 
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     let asked = Arc::new(AtomicBool::new(false));
-    let mut service = bench.server.layer().layer(Busy(Arc::clone(&asked)));
+    let mut service = fixture.server.layer().layer(Busy(Arc::clone(&asked)));
     let mut ready = pin!(service.ready());
     let mut context = Context::from_waker(std::task::Waker::noop());
     assert!(ready.as_mut().poll(&mut context).is_pending());
@@ -193,9 +193,9 @@ fn poll_ready_only_asks_the_inner_service() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_waits_for_keys_keeps_no_permit_from_others() {
+async fn a_request_waiting_for_keys_holds_no_permit() {
     let key = support::rsa(0);
-    let issuer = support::issuer::Scripted::new(json!({ "keys": [key.jwk("known")] }));
+    let issuer = support::issuer::ScriptedIssuer::new(json!({ "keys": [key.jwk("known")] }));
     let server = ResourceServer::builder(
         Issuer::new(support::ISSUER).unwrap(),
         Audience::new("orders").unwrap(),
@@ -205,7 +205,7 @@ async fn a_request_that_waits_for_keys_keeps_no_permit_from_others() {
     .start()
     .await
     .unwrap();
-    issuer.answer(support::issuer::Answer::Hang);
+    issuer.set_reply(support::issuer::IssuerReply::Hang);
     let token = |kid: &str| {
         let header = json!({ "alg": "RS256", "kid": kid }).to_string();
         compact(key, "RS256", &header, claims().to_string().as_bytes())

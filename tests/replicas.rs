@@ -1,4 +1,4 @@
-//! Fifty replicas of a service on one issuer, for a simulated hour.
+//! Fifty replicas of a service on one issuer, for a simulated simulation.
 //!
 //! `cargo test --test replicas -- --nocapture` prints the table.
 
@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, header};
 use serde_json::json;
-use support::issuer::{Answer, Scripted};
+use support::issuer::{IssuerReply, ScriptedIssuer};
 use support::{NOW, claims, compact, rsa};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::transport::{SendFuture, Transport};
@@ -28,16 +28,16 @@ use tower_oauth::{Audience, Issuer, ManualClock, ResourceServer, Startup, UnixTi
 const REPLICAS: usize = 50;
 
 /// Requests to the issuer, for metadata and keys, second by second.
-struct Hour {
+struct Simulation {
     clock: ManualClock,
-    issuer: Scripted,
+    issuer: ScriptedIssuer,
     replicas: Vec<ResourceServer>,
     seconds: Vec<usize>,
 }
 
-impl Hour {
+impl Simulation {
     async fn start() -> Self {
-        let issuer = Scripted::new(json!({ "keys": [rsa(0).jwk("a")] }));
+        let issuer = ScriptedIssuer::new(json!({ "keys": [rsa(0).jwk("a")] }));
         let clock = ManualClock::at(UnixTime::from_secs(NOW));
         let mut replicas = Vec::new();
         for _ in 0..REPLICAS {
@@ -56,7 +56,7 @@ impl Hour {
         }
     }
 
-    async fn pass(&mut self, seconds: usize) {
+    async fn advance(&mut self, seconds: usize) {
         for _ in 0..seconds {
             let before = self.issuer.urls().len();
             self.clock.advance(Duration::from_secs(1));
@@ -81,7 +81,7 @@ impl Hour {
 /// passed by who wants the issuer's own word.
 #[derive(Clone, Debug)]
 struct Shared {
-    issuer: Scripted,
+    issuer: ScriptedIssuer,
     answers: Answers,
 }
 
@@ -111,8 +111,8 @@ impl Transport for Shared {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replicas_that_share_a_transport_which_keeps_answers_cost_one_fetch() {
-    let issuer = Scripted::new(json!({ "keys": [rsa(0).jwk("a")] }));
+async fn replicas_with_a_shared_caching_transport_cause_one_fetch() {
+    let issuer = ScriptedIssuer::new(json!({ "keys": [rsa(0).jwk("a")] }));
     let shared = Shared {
         issuer: issuer.clone(),
         answers: Answers::default(),
@@ -155,8 +155,8 @@ async fn replicas_that_share_a_transport_which_keeps_answers_cost_one_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replicas_that_start_with_a_seed_ask_within_a_second_and_not_together() {
-    let issuer = Scripted::new(json!({ "keys": [rsa(0).jwk("a")] }));
+async fn replicas_with_a_seed_spread_their_first_fetch_over_a_second() {
+    let issuer = ScriptedIssuer::new(json!({ "keys": [rsa(0).jwk("a")] }));
     let clock = support::issuer::clock();
     let document = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
     let seed = tower_oauth::KeySet::from_json(document.as_bytes()).unwrap();
@@ -178,7 +178,7 @@ async fn replicas_that_start_with_a_seed_ask_within_a_second_and_not_together() 
 }
 
 /// The time from the first of the requests from this one on to the last.
-fn spread(issuer: &Scripted, from: usize) -> Duration {
+fn spread(issuer: &ScriptedIssuer, from: usize) -> Duration {
     let times: Vec<_> = issuer
         .requests()
         .into_iter()
@@ -189,16 +189,16 @@ fn spread(issuer: &Scripted, from: usize) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fifty_replicas_ask_as_often_as_the_policy_says_and_not_together() {
-    let mut hour = Hour::start().await;
+async fn fifty_replicas_fetch_at_the_policy_rate_and_spread_out() {
+    let mut simulation = Simulation::start().await;
     println!("| {REPLICAS} replicas                  | time      | requests | most in a second |");
     println!("| ---------------------------- | --------- | -------- | ---------------- |");
-    hour.pass(300).await;
-    hour.report("start", 0);
+    simulation.advance(300).await;
+    simulation.report("start", 0);
 
     // Each asks once in 210 to 285 seconds, with the times drawn for each by itself.
-    hour.pass(2340).await;
-    let (fetches, most) = hour.report("the issuer is well", 300);
+    simulation.advance(2340).await;
+    let (fetches, most) = simulation.report("the issuer is well", 300);
     assert!(
         (REPLICAS * 2340 / 285 - REPLICAS..=REPLICAS * 2340 / 210 + REPLICAS).contains(&fetches),
         "{fetches}"
@@ -206,24 +206,28 @@ async fn fifty_replicas_ask_as_often_as_the_policy_says_and_not_together() {
     assert!(most <= REPLICAS / 4, "{most} in one second");
 
     // Down: backoff up to a minute, with full jitter.
-    hour.issuer.answer(Answer::Unreachable);
-    let from = hour.seconds.len();
-    hour.pass(900).await;
-    let (_, most) = hour.report("the issuer is down", from);
+    simulation.issuer.set_reply(IssuerReply::Unreachable);
+    let from = simulation.seconds.len();
+    simulation.advance(900).await;
+    let (_, most) = simulation.report("the issuer is down", from);
     assert!(most <= REPLICAS / 3, "{most} in one second");
     assert!(
-        hour.replicas.iter().all(ResourceServer::keys_available),
+        simulation
+            .replicas
+            .iter()
+            .all(ResourceServer::keys_available),
         "nobody notices"
     );
 
     // Back: within a minute all have it, and again not together.
-    hour.issuer
+    simulation
+        .issuer
         .publish(json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b")] }));
-    let from = hour.seconds.len();
-    hour.pass(61).await;
-    let (_, most) = hour.report("the issuer is back", from);
+    let from = simulation.seconds.len();
+    simulation.advance(61).await;
+    let (_, most) = simulation.report("the issuer is back", from);
     assert!(most <= REPLICAS / 3, "{most} in one second");
-    assert!(hour.replicas.iter().all(|replica| {
+    assert!(simulation.replicas.iter().all(|replica| {
         replica
             .key_sets()
             .iter()
@@ -232,18 +236,19 @@ async fn fifty_replicas_ask_as_often_as_the_policy_says_and_not_together() {
 
     // A rotation that all see in the same instant: one fetch each, spread over a quarter of a
     // second.
-    hour.issuer
+    simulation
+        .issuer
         .publish(json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b"), rsa(2).jwk("c")] }));
-    let from = hour.seconds.len();
+    let from = simulation.seconds.len();
     let token = compact(
         rsa(2),
         "RS256",
         r#"{"alg":"RS256","kid":"c"}"#,
         claims().to_string().as_bytes(),
     );
-    let before = (hour.issuer.urls().len(), hour.issuer.fetches());
+    let before = (simulation.issuer.urls().len(), simulation.issuer.fetches());
     let mut calls = tokio::task::JoinSet::new();
-    for replica in &hour.replicas {
+    for replica in &simulation.replicas {
         let service = replica.layer().layer(service_fn(async |_: Request<()>| {
             Ok::<_, std::convert::Infallible>(Response::new(()))
         }));
@@ -261,7 +266,7 @@ async fn fifty_replicas_ask_as_often_as_the_policy_says_and_not_together() {
             .all(|response| response.as_ref().unwrap().status() == 200)
     );
     // And some metadata, which were not to be had a minute ago.
-    let fetches = hour.issuer.fetches() - before.1;
+    let fetches = simulation.issuer.fetches() - before.1;
     println!(
         "| a new key, seen by all       | {:>7} s | {fetches:>8} | {fetches:>15} |",
         1
@@ -270,11 +275,11 @@ async fn fifty_replicas_ask_as_often_as_the_policy_says_and_not_together() {
         (REPLICAS..=REPLICAS + REPLICAS / 4).contains(&fetches),
         "{fetches}"
     );
-    let spread = spread(&hour.issuer, before.0);
+    let spread = spread(&simulation.issuer, before.0);
     assert!(
         (Duration::from_millis(125)..=Duration::from_millis(252)).contains(&spread),
         "{spread:?}"
     );
-    hour.pass(1).await;
-    assert!(hour.seconds.len() > from);
+    simulation.advance(1).await;
+    assert!(simulation.seconds.len() > from);
 }

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 use program::{Serving, example};
-use raw_issuer::{Act, RawIssuer, answer, matrix};
+use raw_issuer::{Behavior, RawIssuer, faults, response};
 use serde_json::{Value, json};
 use support::{claims_with, compact, rsa};
 
@@ -40,7 +40,7 @@ fn resident(pid: u32) -> Option<u64> {
 /// After the first fault, which warms it up: the second half of the others takes no more memory
 /// than the first one, but for what the cache of verdicts gains by the tokens that are new (1 KiB
 /// for each at the most, and it is bounded), and for the pages that an allocator keeps.
-fn flat(memory: &[u64]) {
+fn assert_flat_memory(memory: &[u64]) {
     let (first, second) = memory.split_at(memory.len() / 2);
     if let (Some(before), Some(after)) = (first.iter().max(), second.iter().max()) {
         assert!(*after < before + (8 << 10), "{memory:?} KiB");
@@ -48,7 +48,7 @@ fn flat(memory: &[u64]) {
 }
 
 /// What came of the requests of one client.
-struct Tally {
+struct Counts {
     served: u32,
     slowest: Duration,
 }
@@ -58,9 +58,9 @@ const BOUNDED_WAIT: Duration = Duration::from_secs(1);
 
 /// Sends one request after the other until it is over. Each has to be served: every other one has a
 /// token that was never seen before.
-async fn load(url: String, claims: Value, over: Arc<AtomicBool>) -> Tally {
+async fn load(url: String, claims: Value, over: Arc<AtomicBool>) -> Counts {
     let client = client();
-    let mut tally = Tally {
+    let mut tally = Counts {
         served: 0,
         slowest: Duration::ZERO,
     };
@@ -113,9 +113,9 @@ fn name() -> String {
 }
 
 /// One resource and one issuer, which fails in these ways, one after the other.
-async fn survive(set: String, faults: Vec<(&'static str, Act)>) {
+async fn assert_survives(set: String, faults: Vec<(&'static str, Behavior)>) {
     let good = || {
-        Act::Answer(answer(
+        Behavior::Respond(response(
             "200 OK",
             "cache-control: max-age=1\r\n",
             set.as_bytes(),
@@ -133,8 +133,8 @@ async fn survive(set: String, faults: Vec<(&'static str, Act)>) {
     let listening = resource.text("listening");
     let failures = async || {
         let (_, body) = readiness(&listening).await;
-        let told: Value = serde_json::from_str(&body).unwrap();
-        told["key_sets"][0]["consecutive_failures"]
+        let readiness_body: Value = serde_json::from_str(&body).unwrap();
+        readiness_body["key_sets"][0]["consecutive_failures"]
             .as_u64()
             .unwrap()
     };
@@ -169,10 +169,10 @@ async fn survive(set: String, faults: Vec<(&'static str, Act)>) {
     }
     let pid = resource.child.id().unwrap();
     let mut memory = Vec::new();
-    for (fault, act) in faults {
-        issuer.does(act).await;
+    for (fault, behavior) in faults {
+        issuer.set_behavior(behavior).await;
         until(true).await;
-        issuer.does(good()).await;
+        issuer.set_behavior(good()).await;
         until(false).await;
         memory.extend(resident(pid));
         println!("| {fault:<28} | {:>8} KiB |", memory.last().unwrap_or(&0));
@@ -184,21 +184,23 @@ async fn survive(set: String, faults: Vec<(&'static str, Act)>) {
     println!("| {served} served, the slowest in {slowest:?} |");
     assert!(served > 100);
     assert!(slowest < BOUNDED_WAIT, "{slowest:?}");
-    flat(memory.get(1..).unwrap_or_default());
+    assert_flat_memory(memory.get(1..).unwrap_or_default());
     assert_eq!(resource.terminate().await.0, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn known_keys_are_served_through_every_fault_in_flat_memory() {
+async fn known_keys_are_served_through_every_fault_with_flat_memory() {
     const AT_A_TIME: usize = 4;
     let set = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
     // Made before there is any load: bombs take a while to build.
-    let matrix = matrix(&set, "http://127.0.0.1:9");
+    let matrix = faults(&set, "http://127.0.0.1:9");
     let mut resources = tokio::task::JoinSet::new();
     for which in 0..AT_A_TIME {
         let some = matrix.iter().skip(which).step_by(AT_A_TIME);
-        let faults = some.map(|(fault, act, _)| (*fault, act.clone())).collect();
-        resources.spawn(survive(set.clone(), faults));
+        let faults = some
+            .map(|(fault, behavior, _)| (*fault, behavior.clone()))
+            .collect();
+        resources.spawn(assert_survives(set.clone(), faults));
     }
     let _all_survived: Vec<()> = resources.join_all().await;
 }

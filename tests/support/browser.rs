@@ -32,20 +32,20 @@ const TAB: char = '\u{e004}';
 #[derive(Clone, Debug)]
 pub struct Browser(pub Client);
 
-/// Tells the test's story in a browser, if there is one; else says so, unless `REQUIRE_BROWSER`
-/// is set, as it is in CI. Whatever becomes of the story, the browser is closed.
+/// Tells the test's test in a browser, if there is one; else says so, unless `REQUIRE_BROWSER`
+/// is set, as it is in CI. Whatever becomes of the test, the browser is closed.
 pub async fn with_browser<F: Future<Output = ()> + Send + 'static>(
     scripts: bool,
-    story: impl FnOnce(Browser) -> F,
+    test: impl FnOnce(Browser) -> F,
 ) {
     let Some(mut driver) = Driver::start().await else {
         return;
     };
     let client = driver.connect(scripts).await;
-    let told = tokio::spawn(story(Browser(client.clone()))).await;
+    let outcome = tokio::spawn(test(Browser(client.clone()))).await;
     client.close().await.unwrap();
     driver.process.kill().await.unwrap();
-    if let Err(failed) = told {
+    if let Err(failed) = outcome {
         std::panic::resume_unwind(failed.into_panic());
     }
 }
@@ -195,7 +195,7 @@ impl Browser {
     }
 
     /// A click may return before the next page is there.
-    pub async fn arrives_at(&self, path: &str) {
+    pub async fn wait_for_path(&self, path: &str) {
         let there = async {
             while self.path().await != path {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -221,7 +221,7 @@ impl Browser {
     }
 
     /// A screen of this width, light or dark.
-    pub async fn screen(&self, width: u32, scheme: &str) {
+    pub async fn set_viewport(&self, width: u32, scheme: &str) {
         let metrics =
             json!({ "width": width, "height": 800, "deviceScaleFactor": 1, "mobile": false });
         self.devtools("Emulation.setDeviceMetricsOverride", metrics)
@@ -231,7 +231,7 @@ impl Browser {
     }
 
     /// The whole page, as PNG.
-    pub async fn picture(&self) -> Vec<u8> {
+    pub async fn screenshot(&self) -> Vec<u8> {
         // Of a page that was never drawn there is none.
         let drawn = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))";
         self.0.execute_async(drawn, Vec::new()).await.unwrap();

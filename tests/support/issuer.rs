@@ -20,14 +20,14 @@ use super::{AUDIENCE, ISSUER, NOW, PrivateKey, claims, compact, log};
 
 /// What the issuer does with a request for its keys.
 #[derive(Clone, Debug)]
-pub enum Answer {
+pub enum IssuerReply {
     Keys(Value),
     Status(StatusCode, Option<&'static str>),
     Text(&'static str),
     /// This text as metadata, and no keys.
     Metadata(&'static str),
     /// Metadata as they should be, whatever comes of the keys.
-    Place,
+    MetadataOnly,
     Unreachable,
     Hang,
     Panic,
@@ -38,74 +38,74 @@ const METADATA: &str = "https://as.example/.well-known/openid-configuration";
 
 /// Cheap to clone; clones share the script.
 #[derive(Clone, Debug)]
-pub struct Scripted(Arc<Mutex<State>>);
+pub struct ScriptedIssuer(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    answer: Answer,
+    answer: IssuerReply,
     /// What single places do instead.
-    at: HashMap<String, Answer>,
+    at: HashMap<String, IssuerReply>,
     headers: HashMap<&'static str, &'static str>,
     delay: Duration,
     /// Whether an answer is what it was when it was asked for, not what it is after the delay.
-    reads_first: bool,
+    reads_before_delay: bool,
     jwks_uri: String,
     requests: Vec<(String, HeaderMap, Instant)>,
     in_flight: usize,
-    most_in_flight: usize,
+    max_in_flight: usize,
 }
 
-impl Scripted {
+impl ScriptedIssuer {
     pub fn new(keys: Value) -> Self {
         Self(Arc::new(Mutex::new(State {
-            answer: Answer::Keys(keys),
+            answer: IssuerReply::Keys(keys),
             at: HashMap::new(),
             headers: HashMap::new(),
             delay: Duration::ZERO,
-            reads_first: false,
+            reads_before_delay: false,
             jwks_uri: format!("{ISSUER}/keys"),
             requests: Vec::new(),
             in_flight: 0,
-            most_in_flight: 0,
+            max_in_flight: 0,
         })))
     }
 
     pub fn publish(&self, keys: Value) {
-        self.answer(Answer::Keys(keys));
+        self.set_reply(IssuerReply::Keys(keys));
     }
 
-    pub fn answer(&self, answer: Answer) {
+    pub fn set_reply(&self, answer: IssuerReply) {
         self.0.lock().unwrap().answer = answer;
     }
 
     /// What this one place does from now on, whatever the others do.
-    pub fn answer_at(&self, url: &str, answer: Answer) {
+    pub fn set_reply_at(&self, url: &str, answer: IssuerReply) {
         self.0.lock().unwrap().at.insert(url.to_owned(), answer);
     }
 
     /// What the metadata do from now on; the keys go on as they do.
-    pub fn metadata(&self, answer: Answer) {
-        self.answer_at(METADATA, answer);
+    pub fn set_metadata(&self, answer: IssuerReply) {
+        self.set_reply_at(METADATA, answer);
     }
 
-    pub fn header(&self, name: &'static str, value: &'static str) {
+    pub fn set_header(&self, name: &'static str, value: &'static str) {
         self.0.lock().unwrap().headers.insert(name, value);
     }
 
     /// What the metadata names; only that place has what is published from now on.
-    pub fn move_keys(&self, jwks_uri: &str) {
+    pub fn set_jwks_uri(&self, jwks_uri: &str) {
         self.0.lock().unwrap().jwks_uri = jwks_uri.to_owned();
     }
 
-    pub fn delay(&self, delay: Duration) {
+    pub fn set_delay(&self, delay: Duration) {
         self.0.lock().unwrap().delay = delay;
     }
 
     /// As [`delay`](Self::delay), of an answer that was read before it: it does not hold what is
     /// published meanwhile.
-    pub fn delay_after_reading(&self, delay: Duration) {
+    pub fn set_delay_after_read(&self, delay: Duration) {
         let mut state = self.0.lock().unwrap();
-        (state.delay, state.reads_first) = (delay, true);
+        (state.delay, state.reads_before_delay) = (delay, true);
     }
 
     /// The requests so far, in order: where to, with what header, and when.
@@ -138,8 +138,8 @@ impl Scripted {
         Some(headers.get(name)?.to_str().unwrap().to_owned())
     }
 
-    pub fn most_in_flight(&self) -> usize {
-        self.0.lock().unwrap().most_in_flight
+    pub fn max_in_flight(&self) -> usize {
+        self.0.lock().unwrap().max_in_flight
     }
 }
 
@@ -152,7 +152,7 @@ impl Drop for Flight {
     }
 }
 
-impl Transport for Scripted {
+impl Transport for ScriptedIssuer {
     fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
         Box::pin(async move {
             let url = request.uri().to_string();
@@ -162,9 +162,9 @@ impl Transport for Scripted {
                     .requests
                     .push((url.clone(), request.headers().clone(), Instant::now()));
                 state.in_flight += 1;
-                state.most_in_flight = state.most_in_flight.max(state.in_flight);
+                state.max_in_flight = state.max_in_flight.max(state.in_flight);
                 let answer = state.at.get(&url).unwrap_or(&state.answer).clone();
-                (state.delay, state.reads_first.then_some(answer))
+                (state.delay, state.reads_before_delay.then_some(answer))
             };
             let _flight = Flight(Arc::clone(&self.0));
             tokio::time::sleep(delay).await;
@@ -175,12 +175,12 @@ impl Transport for Scripted {
             let mut response = Response::new(Bytes::new());
             let discovery = url == METADATA;
             match answer {
-                Answer::Unreachable => {
+                IssuerReply::Unreachable => {
                     return Err(TransportError::connect("connection refused"));
                 }
-                Answer::Hang => std::future::pending().await,
-                Answer::Panic => panic!("a transport with a defect"),
-                Answer::Status(status, retry_after) => {
+                IssuerReply::Hang => std::future::pending().await,
+                IssuerReply::Panic => panic!("a transport with a defect"),
+                IssuerReply::Status(status, retry_after) => {
                     *response.status_mut() = status;
                     if let Some(value) = retry_after {
                         response
@@ -188,20 +188,22 @@ impl Transport for Scripted {
                             .insert("retry-after", value.parse().unwrap());
                     }
                 }
-                Answer::Keys(_) | Answer::Place | Answer::Text(_) if discovery => {
+                IssuerReply::Keys(_) | IssuerReply::MetadataOnly | IssuerReply::Text(_)
+                    if discovery =>
+                {
                     let metadata =
                         json!({ "issuer": ISSUER, "jwks_uri": self.0.lock().unwrap().jwks_uri });
-                    log::keep_secret(&metadata);
+                    log::register_secret(&metadata);
                     *response.body_mut() = metadata.to_string().into();
                 }
-                Answer::Keys(keys) => {
-                    log::keep_secret(&keys);
+                IssuerReply::Keys(keys) => {
+                    log::register_secret(&keys);
                     *response.body_mut() = keys.to_string().into();
                 }
-                Answer::Place => *response.status_mut() = StatusCode::NOT_FOUND,
-                Answer::Metadata(text) | Answer::Text(text) => {
+                IssuerReply::MetadataOnly => *response.status_mut() = StatusCode::NOT_FOUND,
+                IssuerReply::Metadata(text) | IssuerReply::Text(text) => {
                     if let Ok(document) = serde_json::from_str(text) {
-                        log::keep_secret(&document);
+                        log::register_secret(&document);
                     }
                     *response.body_mut() = Bytes::from_static(text.as_bytes())
                 }
@@ -235,8 +237,8 @@ pub fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-pub fn builder(issuer: &Scripted, clock: &ManualClock) -> ResourceServerBuilder {
-    log::listen();
+pub fn builder(issuer: &ScriptedIssuer, clock: &ManualClock) -> ResourceServerBuilder {
+    log::capture();
     ResourceServer::builder(
         Issuer::new(ISSUER).unwrap(),
         Audience::new(AUDIENCE).unwrap(),
@@ -269,15 +271,15 @@ pub fn with_claims(kid: &str, key: &PrivateKey, claims: &Value) -> String {
 /// Judges a token. The answer to a refusal is checked, too, and everything that this thread has
 /// logged: row 44.
 pub async fn send(server: &ResourceServer, token: &str) -> Result<(), RejectionKind> {
-    log::listen();
-    let judged = send_unheard(server, token).await;
-    log::holds_nothing_of(token);
+    log::capture();
+    let result = send_unchecked(server, token).await;
+    log::assert_not_logged(token);
     // Looked through once is enough, however long a flood lasts.
-    log::forget();
-    judged
+    log::clear_log();
+    result
 }
 
-async fn send_unheard(server: &ResourceServer, token: &str) -> Result<(), RejectionKind> {
+async fn send_unchecked(server: &ResourceServer, token: &str) -> Result<(), RejectionKind> {
     let service = server
         .layer()
         .layer(service_fn(|_: Request<Full<Bytes>>| async {

@@ -27,25 +27,25 @@ impl Write for ThisThread {
 }
 
 /// Begins to listen.
-pub fn listen() {
-    static LISTENING: Once = Once::new();
-    LISTENING.call_once(|| {
+pub fn capture() {
+    static CAPTURING: Once = Once::new();
+    CAPTURING.call_once(|| {
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
             .with_ansi(false)
             .with_writer(|| ThisThread);
-        let _another_one_listens_already = subscriber.try_init();
+        let _already_initialized = subscriber.try_init();
     });
 }
 
 /// Begins to listen, and forgets what was heard before.
-pub fn forget() {
-    listen();
+pub fn clear_log() {
+    capture();
     LOGGED.with_borrow_mut(Vec::clear);
 }
 
 /// Whether this was logged since.
-pub fn heard(words: &str) -> bool {
+pub fn logged(words: &str) -> bool {
     LOGGED.with_borrow(|logged| String::from_utf8_lossy(logged).contains(words))
 }
 
@@ -56,24 +56,24 @@ pub fn count(words: &str) -> usize {
 
 /// Notes what of a document that is served must not be in a log: the numbers of its keys, public
 /// ones too, and what stands before the host of a URL.
-pub fn keep_secret(document: &Value) {
+pub fn register_secret(document: &Value) {
     match document {
         Value::Object(members) => {
             for (name, value) in members {
                 let numbers = ["d", "p", "q", "dp", "dq", "qi", "k", "n", "x", "y"];
                 if let (true, Some(number)) = (numbers.contains(&name.as_str()), value.as_str()) {
-                    note(number);
+                    register_secret_text(number);
                 }
-                keep_secret(value);
+                register_secret(value);
             }
         }
-        Value::Array(members) => members.iter().for_each(keep_secret),
+        Value::Array(members) => members.iter().for_each(register_secret),
         Value::String(text) => {
             if let Some((user, _)) = text
                 .split_once("://")
                 .and_then(|(_, rest)| rest.split_once('@'))
             {
-                user.split(':').for_each(note);
+                user.split(':').for_each(register_secret_text);
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
@@ -81,7 +81,7 @@ pub fn keep_secret(document: &Value) {
 }
 
 /// Notes what must not be in a log. Shorter words occur by chance.
-pub fn note(secret: &str) {
+pub fn register_secret_text(secret: &str) {
     if secret.len() >= 8 {
         SECRETS.with_borrow_mut(|secrets| secrets.insert(secret.to_owned()));
     }
@@ -90,7 +90,7 @@ pub fn note(secret: &str) {
 /// Row 44: neither the token, nor a part of it, nor anything that was to be kept secret is in what
 /// was logged since.
 #[track_caller]
-pub fn holds_nothing_of(token: &str) {
+pub fn assert_not_logged(token: &str) {
     let logged = LOGGED.with_borrow(|logged| String::from_utf8_lossy(logged).into_owned());
     // Shorter ones occur by chance.
     for part in std::iter::once(token)

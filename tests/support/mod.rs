@@ -149,7 +149,7 @@ pub fn claims_with(changes: Value) -> Value {
 
 /// A resource server with one issuer whose keys are fixed: an RSA, a P-256, a P-384 and an
 /// Ed25519 key without `alg`.
-pub struct Bench {
+pub struct Fixture {
     pub clock: ManualClock,
     pub rsa: &'static PrivateKey,
     pub p256: PrivateKey,
@@ -159,7 +159,7 @@ pub struct Bench {
     served: Arc<AtomicUsize>,
 }
 
-impl Bench {
+impl Fixture {
     pub fn new() -> Self {
         Self::with(|issuer| issuer)
     }
@@ -214,7 +214,7 @@ impl Bench {
 
     /// Sends any request through the layer.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Response<Full<Bytes>> {
-        log::listen();
+        log::capture();
         let fields = request
             .headers()
             .iter()
@@ -245,26 +245,26 @@ impl Bench {
             .iter()
             .flat_map(|text| text.split([' ', ',', '=', '&']))
         {
-            log::holds_nothing_of(word);
+            log::assert_not_logged(word);
         }
         response
     }
 
     /// Judges a token: its context, or why it was refused. The answer to a refusal is checked, too,
     /// and everything that was logged on the way.
-    pub async fn judge(&self, token: &str) -> Result<AuthContext, RejectionKind> {
-        log::forget();
-        let judged = self.judge_unheard(token).await;
-        log::keep_secret(&self.rsa.jwk("rsa"));
-        log::holds_nothing_of(token);
+    pub async fn validate(&self, token: &str) -> Result<AuthContext, RejectionKind> {
+        log::clear_log();
+        let result = self.validate_unchecked(token).await;
+        log::register_secret(&self.rsa.jwk("rsa"));
+        log::assert_not_logged(token);
         assert!(
-            judged.is_ok() || log::heard("reason="),
+            result.is_ok() || log::logged("reason="),
             "a refusal is logged with its reason"
         );
-        judged
+        result
     }
 
-    async fn judge_unheard(&self, token: &str) -> Result<AuthContext, RejectionKind> {
+    async fn validate_unchecked(&self, token: &str) -> Result<AuthContext, RejectionKind> {
         let before = self.served.load(Ordering::SeqCst);
         let field = http::HeaderValue::from_bytes(format!("Bearer {token}").as_bytes()).unwrap();
         let request = Request::builder()
@@ -300,10 +300,10 @@ impl Bench {
 
     /// Asserts that a token is refused with 401 `invalid_token` for this reason.
     #[track_caller]
-    pub fn refuses(&self, token: &str, kind: RejectionKind) {
-        let judged = now_or_never(self.judge(token));
+    pub fn assert_rejects(&self, token: &str, kind: RejectionKind) {
+        let result = poll_once_or_panic(self.validate(token));
         assert_eq!(
-            judged.map(|_| ()),
+            result.map(|_| ()),
             Err(kind),
             "{}",
             &token[..token.len().min(200)]
@@ -312,14 +312,14 @@ impl Bench {
 
     /// Asserts that a token is accepted.
     #[track_caller]
-    pub fn accepts(&self, token: &str) -> AuthContext {
-        now_or_never(self.judge(token)).expect(token)
+    pub fn assert_accepts(&self, token: &str) -> AuthContext {
+        poll_once_or_panic(self.validate(token)).expect(token)
     }
 }
 
 /// A request whose key is present is decided without awaiting: so the first poll is enough.
 #[track_caller]
-pub fn now_or_never<F: Future>(future: F) -> F::Output {
+pub fn poll_once_or_panic<F: Future>(future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match future.as_mut().poll(&mut context) {

@@ -22,8 +22,8 @@ use crate::support::rsa;
 
 /// What the issuer does with a connection.
 #[derive(Clone, Debug)]
-pub enum Act {
-    Answer(Vec<u8>),
+pub enum Behavior {
+    Respond(Vec<u8>),
     /// This much, and then nothing more.
     Stall(Vec<u8>),
     /// A byte each hundred milliseconds.
@@ -33,13 +33,13 @@ pub enum Act {
     /// Nobody is at the port.
     Refuse,
     /// The one for metadata, the other for everything else.
-    ByPlace {
+    PerEndpoint {
         metadata: Box<Self>,
         keys: Box<Self>,
     },
 }
 
-pub fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+pub fn response(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
         body.len()
@@ -47,35 +47,35 @@ pub fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-pub fn ok(body: &[u8]) -> Vec<u8> {
-    answer("200 OK", "content-type: application/json\r\n", body)
+pub fn ok_response(body: &[u8]) -> Vec<u8> {
+    response("200 OK", "content-type: application/json\r\n", body)
 }
 
 #[derive(Clone)]
 pub struct RawIssuer {
-    act: watch::Sender<Act>,
+    behavior: watch::Sender<Behavior>,
     requests: Arc<Mutex<Vec<String>>>,
     pub address: SocketAddr,
 }
 
 impl RawIssuer {
-    pub async fn start(act: Act) -> Self {
+    pub async fn start(behavior: Behavior) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let issuer = Self {
-            act: watch::Sender::new(act),
+            behavior: watch::Sender::new(behavior),
             requests: Arc::default(),
             address,
         };
-        let (acts, requests) = (issuer.act.subscribe(), Arc::clone(&issuer.requests));
-        tokio::spawn(listen(listener, acts, requests));
+        let (behaviors, requests) = (issuer.behavior.subscribe(), Arc::clone(&issuer.requests));
+        tokio::spawn(listen(listener, behaviors, requests));
         issuer
     }
 
     /// Does this from now on.
-    pub async fn does(&self, act: Act) {
-        let refuses = matches!(act, Act::Refuse);
-        self.act.send_replace(act);
+    pub async fn set_behavior(&self, behavior: Behavior) {
+        let refuses = matches!(behavior, Behavior::Refuse);
+        self.behavior.send_replace(behavior);
         // The listener goes and comes in its task.
         while TcpStream::connect(self.address).await.is_err() != refuses {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -90,39 +90,39 @@ impl RawIssuer {
 
 async fn listen(
     listener: TcpListener,
-    mut acts: watch::Receiver<Act>,
+    mut behaviors: watch::Receiver<Behavior>,
     requests: Arc<Mutex<Vec<String>>>,
 ) {
     let address = listener.local_addr().unwrap();
     let mut listener = Some(listener);
     loop {
-        let act = acts.borrow_and_update().clone();
-        match (act, &listener) {
-            (Act::Refuse, _) => listener = None,
+        let behavior = behaviors.borrow_and_update().clone();
+        match (behavior, &listener) {
+            (Behavior::Refuse, _) => listener = None,
             (_, None) => listener = Some(TcpListener::bind(address).await.unwrap()),
             (_, Some(listener)) => {
                 tokio::select! {
-                    changed = acts.changed() => if changed.is_err() { return },
+                    changed = behaviors.changed() => if changed.is_err() { return },
                     accepted = listener.accept() => {
-                        let act = acts.borrow().clone();
-                        tokio::spawn(perform(accepted.unwrap().0, act, Arc::clone(&requests)));
+                        let behavior = behaviors.borrow().clone();
+                        tokio::spawn(serve(accepted.unwrap().0, behavior, Arc::clone(&requests)));
                     }
                 }
                 continue;
             }
         }
-        if listener.is_none() && acts.changed().await.is_err() {
+        if listener.is_none() && behaviors.changed().await.is_err() {
             return;
         }
     }
 }
 
-async fn perform(mut stream: TcpStream, mut act: Act, requests: Arc<Mutex<Vec<String>>>) {
+async fn serve(mut stream: TcpStream, mut behavior: Behavior, requests: Arc<Mutex<Vec<String>>>) {
     let mut request = [0; 4096];
     let read = stream.read(&mut request).await.unwrap_or(0);
     let request = String::from_utf8_lossy(request.get(..read).unwrap()).into_owned();
-    if let Act::ByPlace { metadata, keys } = act {
-        act = if request.contains("/.well-known/") {
+    if let Behavior::PerEndpoint { metadata, keys } = behavior {
+        behavior = if request.contains("/.well-known/") {
             *metadata
         } else {
             *keys
@@ -131,14 +131,14 @@ async fn perform(mut stream: TcpStream, mut act: Act, requests: Arc<Mutex<Vec<St
     if !request.is_empty() {
         requests.lock().unwrap().push(request);
     }
-    let _peer_may_be_gone = match act {
-        Act::Reset | Act::Refuse | Act::ByPlace { .. } => Ok(()),
-        Act::Answer(bytes) => stream.write_all(&bytes).await,
-        Act::Stall(bytes) => {
+    let _peer_may_be_gone = match behavior {
+        Behavior::Reset | Behavior::Refuse | Behavior::PerEndpoint { .. } => Ok(()),
+        Behavior::Respond(bytes) => stream.write_all(&bytes).await,
+        Behavior::Stall(bytes) => {
             let _sent = stream.write_all(&bytes).await;
             std::future::pending().await
         }
-        Act::Drip(bytes) => {
+        Behavior::Drip(bytes) => {
             for byte in bytes {
                 if stream.write_all(&[byte]).await.is_err() {
                     break;
@@ -157,20 +157,20 @@ pub fn gzip_bomb() -> Vec<u8> {
         encoder.write_all(&vec![b' '; 1 << 20]).unwrap();
     }
     let body = encoder.finish().unwrap();
-    answer("200 OK", "content-encoding: gzip\r\n", &body)
+    response("200 OK", "content-encoding: gzip\r\n", &body)
 }
 
 /// Every way to fail, with how it is told where there is one way to tell it. `set` is the good
 /// answer, `base` the issuer's own address.
-pub fn matrix(set: &str, base: &str) -> Vec<(&'static str, Act, Option<ErrorKind>)> {
-    let html = answer(
+pub fn faults(set: &str, base: &str) -> Vec<(&'static str, Behavior, Option<ErrorKind>)> {
+    let html = response(
         "200 OK",
         "content-type: text/html\r\n",
         b"<!doctype html><title>Maintenance</title>",
     );
     let truncated = set.as_bytes().get(..set.len() / 2).unwrap();
     let cut_off = {
-        let whole = ok(set.as_bytes());
+        let whole = ok_response(set.as_bytes());
         whole.get(..whole.len() - 20).unwrap().to_vec()
     };
     let junk = br#"{"keys":[{"kty":"oct","k":"AAAA"},{"kty":"EC","crv":"P-521"},7,{}]}"#;
@@ -182,29 +182,29 @@ pub fn matrix(set: &str, base: &str) -> Vec<(&'static str, Act, Option<ErrorKind
     .concat();
     let many = json!({ "keys": vec![rsa(0).jwk("a"); 101] }).to_string();
     let deep = format!(r#"{{"keys":{}{}}}"#, "[".repeat(1000), "]".repeat(1000));
-    let status = |text: &str, headers: &str| Act::Answer(answer(text, headers, b"{}"));
+    let status = |text: &str, headers: &str| Behavior::Respond(response(text, headers, b"{}"));
     let other = format!("location: {base}/elsewhere\r\n");
     vec![
-        ("refused", Act::Refuse, Some(ErrorKind::Transport)),
-        ("reset", Act::Reset, Some(ErrorKind::Transport)),
+        ("refused", Behavior::Refuse, Some(ErrorKind::Transport)),
+        ("reset", Behavior::Reset, Some(ErrorKind::Transport)),
         (
             "hang before headers",
-            Act::Stall(Vec::new()),
+            Behavior::Stall(Vec::new()),
             Some(ErrorKind::Timeout),
         ),
         (
             "hang in the body",
-            Act::Stall(cut_off.clone()),
+            Behavior::Stall(cut_off.clone()),
             Some(ErrorKind::Timeout),
         ),
         (
             "slow drip",
-            Act::Drip(ok(set.as_bytes())),
+            Behavior::Drip(ok_response(set.as_bytes())),
             Some(ErrorKind::Timeout),
         ),
         (
             "connection lost in the body",
-            Act::Answer(cut_off),
+            Behavior::Respond(cut_off),
             Some(ErrorKind::Transport),
         ),
         (
@@ -239,44 +239,52 @@ pub fn matrix(set: &str, base: &str) -> Vec<(&'static str, Act, Option<ErrorKind
         ),
         (
             "HTML with 200",
-            Act::Answer(html),
+            Behavior::Respond(html),
             Some(ErrorKind::Malformed),
         ),
         (
             "truncated JSON",
-            Act::Answer(ok(truncated)),
+            Behavior::Respond(ok_response(truncated)),
             Some(ErrorKind::Malformed),
         ),
         (
             "nothing with 200",
-            Act::Answer(ok(b"")),
+            Behavior::Respond(ok_response(b"")),
             Some(ErrorKind::Malformed),
         ),
         (
             "another document",
-            Act::Answer(ok(br#"{"issuer":"x"}"#)),
+            Behavior::Respond(ok_response(br#"{"issuer":"x"}"#)),
             Some(ErrorKind::Malformed),
         ),
-        ("too many keys", Act::Answer(ok(many.as_bytes())), None),
+        (
+            "too many keys",
+            Behavior::Respond(ok_response(many.as_bytes())),
+            None,
+        ),
         (
             "too deep",
-            Act::Answer(ok(deep.as_bytes())),
+            Behavior::Respond(ok_response(deep.as_bytes())),
             Some(ErrorKind::Malformed),
         ),
         (
             "empty set",
-            Act::Answer(ok(br#"{"keys":[]}"#)),
+            Behavior::Respond(ok_response(br#"{"keys":[]}"#)),
             Some(ErrorKind::NoUsableKey),
         ),
         (
             "set of junk",
-            Act::Answer(ok(junk)),
+            Behavior::Respond(ok_response(junk)),
             Some(ErrorKind::NoUsableKey),
         ),
-        ("50 MiB", Act::Answer(ok(&huge)), Some(ErrorKind::TooLarge)),
+        (
+            "50 MiB",
+            Behavior::Respond(ok_response(&huge)),
+            Some(ErrorKind::TooLarge),
+        ),
         (
             "gzip bomb",
-            Act::Answer(gzip_bomb()),
+            Behavior::Respond(gzip_bomb()),
             Some(ErrorKind::TooLarge),
         ),
         (
@@ -286,7 +294,7 @@ pub fn matrix(set: &str, base: &str) -> Vec<(&'static str, Act, Option<ErrorKind
         ),
         (
             "no HTTP",
-            Act::Answer(b"SSH-2.0-OpenSSH\r\n".to_vec()),
+            Behavior::Respond(b"SSH-2.0-OpenSSH\r\n".to_vec()),
             Some(ErrorKind::Transport),
         ),
     ]

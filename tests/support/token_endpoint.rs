@@ -53,20 +53,20 @@ pub struct TokenEndpoint(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     script: VecDeque<Reply>,
-    otherwise: Option<Reply>,
+    default_reply: Option<Reply>,
     metadata: Option<Reply>,
     metadata_script: VecDeque<Reply>,
     metadata_requests: usize,
     delay: Duration,
     issued: usize,
-    seen: Vec<Seen>,
+    token_requests: Vec<TokenRequest>,
     in_flight: usize,
-    most_in_flight: usize,
+    max_in_flight: usize,
 }
 
 /// A token request as it came.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct TokenRequest {
     pub url: String,
     pub authorization: Option<String>,
     pub content_type: Option<String>,
@@ -76,9 +76,9 @@ pub struct Seen {
 
 impl TokenEndpoint {
     /// Answers every request like this, unless the script says otherwise.
-    pub fn answering(reply: Reply) -> Self {
+    pub fn with_reply(reply: Reply) -> Self {
         Self(Arc::new(Mutex::new(State {
-            otherwise: Some(reply),
+            default_reply: Some(reply),
             ..State::default()
         })))
     }
@@ -89,8 +89,8 @@ impl TokenEndpoint {
         self
     }
 
-    pub fn answer(&self, reply: Reply) {
-        self.0.lock().unwrap().otherwise = Some(reply);
+    pub fn set_reply(&self, reply: Reply) {
+        self.0.lock().unwrap().default_reply = Some(reply);
     }
 
     /// What requests for metadata are answered with; 404 unless it is set.
@@ -121,16 +121,16 @@ impl TokenEndpoint {
     }
 
     /// The token requests so far.
-    pub fn seen(&self) -> Vec<Seen> {
-        self.0.lock().unwrap().seen.clone()
+    pub fn token_requests(&self) -> Vec<TokenRequest> {
+        self.0.lock().unwrap().token_requests.clone()
     }
 
     pub fn count(&self) -> usize {
-        self.seen().len()
+        self.token_requests().len()
     }
 
-    pub fn most_in_flight(&self) -> usize {
-        self.0.lock().unwrap().most_in_flight
+    pub fn max_in_flight(&self) -> usize {
+        self.0.lock().unwrap().max_in_flight
     }
 
     pub fn in_flight(&self) -> usize {
@@ -165,7 +165,7 @@ impl Transport for TokenEndpoint {
                             .get(name)
                             .map(|v| v.to_str().unwrap().to_owned())
                     };
-                    state.seen.push(Seen {
+                    state.token_requests.push(TokenRequest {
                         url: request.uri().to_string(),
                         authorization: field("authorization"),
                         content_type: field("content-type"),
@@ -175,10 +175,10 @@ impl Transport for TokenEndpoint {
                         at: Instant::now(),
                     });
                     let scripted = state.script.pop_front();
-                    scripted.or_else(|| state.otherwise.clone()).unwrap()
+                    scripted.or_else(|| state.default_reply.clone()).unwrap()
                 };
                 state.in_flight += 1;
-                state.most_in_flight = state.most_in_flight.max(state.in_flight);
+                state.max_in_flight = state.max_in_flight.max(state.in_flight);
                 (reply, state.delay)
             };
             let _flight = Flight(Arc::clone(&self.0));

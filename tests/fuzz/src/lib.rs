@@ -36,18 +36,18 @@ pub fn encode(bytes: impl AsRef<[u8]>) -> String {
 }
 
 /// An issuer with one key, and a resource server that trusts it.
-pub struct Bench {
+pub struct Fixture {
     key: Ed25519KeyPair,
     server: ResourceServer,
 }
 
-impl Default for Bench {
+impl Default for Fixture {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Bench {
+impl Fixture {
     pub fn new() -> Self {
         Self::at(NOW)
     }
@@ -79,7 +79,7 @@ impl Bench {
     }
 
     /// What the layer says of a token.
-    pub fn judge(&self, token: &str) -> Result<AuthContext, RejectionKind> {
+    pub fn validate(&self, token: &str) -> Result<AuthContext, RejectionKind> {
         match HeaderValue::try_from(format!("Bearer {token}")) {
             Ok(field) => self.send(
                 Request::builder()
@@ -104,7 +104,7 @@ impl Bench {
                 response.extensions_mut().insert(context);
                 Ok::<_, Infallible>(response)
             }));
-        let response = now_or_never(service.oneshot(request)).expect("infallible");
+        let response = poll_once_or_panic(service.oneshot(request)).expect("infallible");
         if let Some(context) = response.extensions().get::<AuthContext>() {
             assert_eq!(response.status(), 200);
             return Ok(context.clone());
@@ -128,7 +128,7 @@ fn trusted() -> TrustedIssuer {
 }
 
 /// Without anything to fetch, everything is decided in the first poll.
-fn now_or_never<F: Future>(future: F) -> F::Output {
+fn poll_once_or_panic<F: Future>(future: F) -> F::Output {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {
         std::task::Poll::Ready(output) => output,
@@ -147,16 +147,16 @@ pub fn plain(json: &[u8]) -> serde_json::Map<String, Value> {
 
 /// An issuer on the other side of a transport that gives every request the same answer.
 #[derive(Clone)]
-pub struct OneAnswer(Arc<OneAnswerInner>);
+pub struct ConstantTransport(Arc<ConstantTransportInner>);
 
-struct OneAnswerInner {
+struct ConstantTransportInner {
     answer: Response<Bytes>,
     asked: Mutex<Vec<String>>,
 }
 
-impl OneAnswer {
+impl ConstantTransport {
     pub fn new(answer: Response<Bytes>) -> Self {
-        Self(Arc::new(OneAnswerInner {
+        Self(Arc::new(ConstantTransportInner {
             answer,
             asked: Mutex::default(),
         }))
@@ -181,13 +181,13 @@ impl OneAnswer {
     }
 }
 
-impl fmt::Debug for OneAnswer {
+impl fmt::Debug for ConstantTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OneAnswer").finish_non_exhaustive()
+        f.debug_struct("ConstantTransport").finish_non_exhaustive()
     }
 }
 
-impl Transport for OneAnswer {
+impl Transport for ConstantTransport {
     fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
         self.0
             .asked

@@ -6,12 +6,12 @@
 
 use http::{HeaderValue, Request, Uri, header};
 use libfuzzer_sys::fuzz_target;
-use tower_oauth_fuzz::{Bench, CLAIMS, HEADER};
+use tower_oauth_fuzz::{CLAIMS, Fixture, HEADER};
 
-thread_local!(static BENCH: (Bench, String) = {
-    let bench = Bench::new();
-    let good = bench.sign(HEADER, CLAIMS);
-    (bench, good)
+thread_local!(static FIXTURE: (Fixture, String) = {
+    let fixture = Fixture::new();
+    let good = fixture.sign(HEADER, CLAIMS);
+    (fixture, good)
 });
 
 fuzz_target!(|input: &[u8]| {
@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
     let query = String::from_utf8_lossy(lines.next().unwrap_or_default());
     let Some(first) = lines.next() else { return };
     let second = lines.next();
-    BENCH.with(|(bench, good)| {
+    FIXTURE.with(|(fixture, good)| {
         // A stand-in, or the fuzzer would never get past the signature.
         let fill = |field: &[u8]| {
             let text = String::from_utf8_lossy(field);
@@ -42,7 +42,7 @@ fuzz_target!(|input: &[u8]| {
         if let Some(two) = two {
             request = request.header(header::AUTHORIZATION, two);
         }
-        if bench.send(request.body(()).expect("a request")).is_ok() {
+        if fixture.send(request.body(()).expect("a request")).is_ok() {
             assert!(!several);
             let (scheme, token) = one.as_bytes().split_at(7);
             assert!(scheme.eq_ignore_ascii_case(b"bearer "));

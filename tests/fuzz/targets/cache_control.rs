@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use libfuzzer_sys::fuzz_target;
-use tower_oauth_fuzz::{OneAnswer, run_for};
+use tower_oauth_fuzz::{ConstantTransport, run_for};
 
 const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
@@ -31,7 +31,7 @@ fuzz_target!(|input: &[u8]| {
             answer.headers_mut().insert(name, value);
         }
     }
-    let issuer = OneAnswer::new(answer);
+    let issuer = ConstantTransport::new(answer);
     let (server, refresher) = issuer.server(Some("https://as.example/keys"));
     run_for(600, refresher);
     drop(server);

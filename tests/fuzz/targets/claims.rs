@@ -5,9 +5,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use tower_oauth_fuzz::{AUDIENCE, Bench, HEADER, ISSUER, NOW, plain};
+use tower_oauth_fuzz::{AUDIENCE, Fixture, HEADER, ISSUER, NOW, plain};
 
-thread_local!(static BENCH: Bench = Bench::new());
+thread_local!(static FIXTURE: Fixture = Fixture::new());
 
 fn text<'a>(claims: &'a serde_json::Map<String, Value>, name: &str) -> Option<&'a str> {
     claims.get(name).map(|claim| {
@@ -18,8 +18,8 @@ fn text<'a>(claims: &'a serde_json::Map<String, Value>, name: &str) -> Option<&'
 }
 
 fuzz_target!(|payload: &[u8]| {
-    BENCH.with(|bench| {
-        let Ok(context) = bench.judge(&bench.sign(HEADER, payload)) else {
+    FIXTURE.with(|fixture| {
+        let Ok(context) = fixture.validate(&fixture.sign(HEADER, payload)) else {
             return;
         };
         let claims = plain(payload);

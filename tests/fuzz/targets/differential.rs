@@ -6,20 +6,20 @@
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use tower_oauth_fuzz::{AUDIENCE, Bench, ISSUER, NOW, plain};
+use tower_oauth_fuzz::{AUDIENCE, Fixture, ISSUER, NOW, plain};
 
 // The oracle reads the clock of the system, so tokens of the corpus expire for it. Their time
 // is far from the edges: it checks whether there is an `exp`, and the rest is `claims`'s.
-thread_local!(static BENCH: (Bench, DecodingKey, Validation) = {
-    let bench = Bench::at(NOW);
-    let key = DecodingKey::from_ed_der(bench.public_key());
+thread_local!(static FIXTURE: (Fixture, DecodingKey, Validation) = {
+    let fixture = Fixture::at(NOW);
+    let key = DecodingKey::from_ed_der(fixture.public_key());
     let mut policy = Validation::new(Algorithm::EdDSA);
     policy.validate_exp = false;
     policy.validate_nbf = false;
     policy.set_audience(&[AUDIENCE]);
     policy.set_issuer(&[ISSUER]);
     policy.set_required_spec_claims(&["exp", "iss", "aud"]);
-    (bench, key, policy)
+    (fixture, key, policy)
 });
 
 fuzz_target!(|input: &[u8]| {
@@ -27,9 +27,9 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let (header, payload) = (&input[..at], &input[at + 1..]);
-    BENCH.with(|(bench, key, policy)| {
-        let token = bench.sign(header, payload);
-        if bench.judge(&token).is_err() {
+    FIXTURE.with(|(fixture, key, policy)| {
+        let token = fixture.sign(header, payload);
+        if fixture.validate(&token).is_err() {
             return;
         }
         // RFC 9864's name of EdDSA is one that the oracle does not know, and it wants to be able to

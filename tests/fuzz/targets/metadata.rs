@@ -6,10 +6,10 @@
 use bytes::Bytes;
 use http::Response;
 use libfuzzer_sys::fuzz_target;
-use tower_oauth_fuzz::{ISSUER, OneAnswer, plain, run_for};
+use tower_oauth_fuzz::{ConstantTransport, ISSUER, plain, run_for};
 
 fuzz_target!(|document: &[u8]| {
-    let issuer = OneAnswer::new(Response::new(Bytes::copy_from_slice(document)));
+    let issuer = ConstantTransport::new(Response::new(Bytes::copy_from_slice(document)));
     let (server, refresher) = issuer.server(None);
     run_for(1, refresher);
     drop(server);

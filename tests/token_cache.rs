@@ -19,10 +19,10 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use proptest::prelude::*;
 use serde_json::json;
 use support::issuer::{
-    Answer, Scripted, advance, builder, clock, secs, send, set, token, with_claims,
+    IssuerReply, ScriptedIssuer, advance, builder, clock, secs, send, set, token, with_claims,
 };
 use support::{
-    AUDIENCE, Bench, ISSUER, NOW, claims, claims_with, compact, encode, now_or_never, rsa,
+    AUDIENCE, Fixture, ISSUER, NOW, claims, claims_with, compact, encode, poll_once_or_panic, rsa,
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_oauth::{
@@ -41,28 +41,28 @@ fn of(subject: &str) -> String {
 }
 
 /// Enough for the cache, and for what a thread keeps at hand.
-const OFTEN: usize = 20;
+const WARM_UP_REQUESTS: usize = 20;
 
 /// Has a token accepted until it is remembered.
-fn remember(bench: &Bench, token: &str) {
-    let before = bench.server.cached_token_count();
-    for _ in 0..OFTEN {
-        bench.accepts(token);
+fn warm_up(fixture: &Fixture, token: &str) {
+    let before = fixture.server.cached_token_count();
+    for _ in 0..WARM_UP_REQUESTS {
+        fixture.assert_accepts(token);
     }
-    assert_eq!(bench.server.cached_token_count(), before + 1);
+    assert_eq!(fixture.server.cached_token_count(), before + 1);
 }
 
 /// The same, where the keys come from an issuer.
-async fn granted(server: &ResourceServer, token: &str) {
+async fn assert_accepted(server: &ResourceServer, token: &str) {
     let before = server.cached_token_count();
-    for _ in 0..OFTEN {
+    for _ in 0..WARM_UP_REQUESTS {
         assert_eq!(send(server, token).await, Ok(()));
     }
     assert_eq!(server.cached_token_count(), before + 1);
 }
 
 /// How often a verdict came from the cache while `work` ran.
-async fn remembered(work: impl AsyncFnOnce(&dyn Fn() -> f64)) {
+async fn with_hit_counter(work: impl AsyncFnOnce(&dyn Fn() -> f64)) {
     let recorder = PrometheusBuilder::new().build_recorder();
     let recorded = recorder.handle();
     let _here = metrics::set_default_local_recorder(&recorder);
@@ -79,9 +79,9 @@ async fn remembered(work: impl AsyncFnOnce(&dyn Fn() -> f64)) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_remembered_from_its_second_request_on() {
-    remembered(async |hits| {
-        let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn a_token_is_cached_from_its_second_request_on() {
+    with_hit_counter(async |hits| {
+        let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
         let server = builder(&issuer, &clock()).start().await.unwrap();
         assert_eq!(server.cached_token_count(), 0);
         for (kept, hits_by_now) in [(0, 0.0), (1, 0.0), (1, 1.0), (1, 2.0)] {
@@ -100,9 +100,9 @@ async fn a_token_is_remembered_from_its_second_request_on() {
 
 /// The shared cache does not see what a thread answers by itself, but for one request a second.
 #[tokio::test(start_paused = true)]
-async fn a_token_at_hand_that_had_to_make_room_comes_back_without_another_look_at_its_signature() {
-    remembered(async |hits| {
-        let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn evicted_token_is_reinserted_from_the_thread_cache_without_reverification() {
+    with_hit_counter(async |hits| {
+        let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
         let clock = clock();
         let server = builder(&issuer, &clock)
             .max_cached_tokens(2)
@@ -110,7 +110,7 @@ async fn a_token_at_hand_that_had_to_make_room_comes_back_without_another_look_a
             .await
             .unwrap();
         let in_use = of("app");
-        granted(&server, &in_use).await;
+        assert_accepted(&server, &in_use).await;
         for number in 0..10 {
             let other = of(&format!("other-{number}"));
             for _ in 0..3 {
@@ -126,7 +126,7 @@ async fn a_token_at_hand_that_had_to_make_room_comes_back_without_another_look_a
         assert_eq!(hits(), before + 100.0);
         assert_eq!(server.cached_token_count(), 2);
         // Another thread has nothing at hand.
-        let elsewhere = || now_or_never(send(&server, &in_use));
+        let elsewhere = || poll_once_or_panic(send(&server, &in_use));
         assert_eq!(
             std::thread::scope(|scope| scope.spawn(elsewhere).join().unwrap()),
             Ok(())
@@ -137,9 +137,9 @@ async fn a_token_at_hand_that_had_to_make_room_comes_back_without_another_look_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thread_has_the_tokens_of_dozens_of_callers_at_hand_hour_after_hour() {
-    remembered(async |hits| {
-        let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn the_thread_local_cache_holds_dozens_of_tokens_across_expiries() {
+    with_hit_counter(async |hits| {
+        let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
         let server = builder(&issuer, &clock())
             .max_cached_tokens(50)
             .start()
@@ -179,16 +179,16 @@ async fn a_thread_has_the_tokens_of_dozens_of_callers_at_hand_hour_after_hour() 
 
 /// CVE-2026-35030 (LiteLLM): the cache knew a token by its first 20 characters.
 #[test]
-fn row_42_no_part_of_a_remembered_token_stands_for_the_whole() {
-    let bench = Bench::new();
-    let good = bench.token(&claims());
-    remember(&bench, &good);
+fn a_token_that_matches_a_cached_one_in_part_is_no_hit() {
+    let fixture = Fixture::new();
+    let good = fixture.token(&claims());
+    warm_up(&fixture, &good);
     for at in 0..good.len() {
         let mut spoiled = good.clone().into_bytes();
         spoiled[at] = if spoiled[at] == b'A' { b'B' } else { b'A' };
         let spoiled = String::from_utf8(spoiled).unwrap();
         assert!(
-            spoiled == good || now_or_never(bench.judge(&spoiled)).is_err(),
+            spoiled == good || poll_once_or_panic(fixture.validate(&spoiled)).is_err(),
             "changed at {at}"
         );
     }
@@ -197,44 +197,44 @@ fn row_42_no_part_of_a_remembered_token_stands_for_the_whole() {
     let other = encode(claims_with(json!({ "sub": "other", "scope": "admin" })).to_string());
     let grafted = format!("{}.{other}.{}", parts[0], parts[2]);
     assert!(ends_like(&grafted, &good));
-    bench.refuses(&grafted, RejectionKind::InvalidSignature);
+    fixture.assert_rejects(&grafted, RejectionKind::InvalidSignature);
     for shorter in [
         &good[1..],
         &good[..good.len() - 1],
         &good[good.len() - 32..],
         &good[..20],
     ] {
-        assert!(now_or_never(bench.judge(shorter)).is_err());
+        assert!(poll_once_or_panic(fixture.validate(shorter)).is_err());
     }
-    bench.refuses(&format!("{good}A"), RejectionKind::InvalidSignature);
-    bench.accepts(&good);
+    fixture.assert_rejects(&format!("{good}A"), RejectionKind::InvalidSignature);
+    fixture.assert_accepts(&good);
 }
 
 /// GHSA-rp9m-7r4c-75qg (fast-jwt): a cache key that two tokens shared gave one caller the claims of
 /// the other.
 #[test]
-fn row_42_each_token_has_the_context_of_its_own() {
-    let bench = Bench::new();
+fn each_cached_token_has_a_separate_auth_context() {
+    let fixture = Fixture::new();
     let named = |number: usize| format!("app-{number}");
     let tokens: Vec<String> = (0..60)
-        .map(|number| bench.token(&claims_with(json!({ "sub": named(number) }))))
+        .map(|number| fixture.token(&claims_with(json!({ "sub": named(number) }))))
         .collect();
     for round in 0..30 {
         for (number, token) in tokens.iter().enumerate() {
             assert_eq!(
-                bench.accepts(token).subject(),
+                fixture.assert_accepts(token).subject(),
                 Some(&*named(number)),
                 "round {round}"
             );
         }
     }
-    assert_eq!(bench.server.cached_token_count(), 60);
+    assert_eq!(fixture.server.cached_token_count(), 60);
 }
 
 /// lua-resty-openidc#569: what one location had accepted, another with stricter checks accepted,
 /// too.
 #[test]
-fn row_42_a_verdict_is_good_under_its_own_policy_only() {
+fn a_cached_token_is_valid_only_under_the_policy_that_validated_it() {
     let keys = || KeySet::from_json(set(&[("a", rsa(0))]).to_string().as_bytes()).unwrap();
     let server = |change: fn(TrustedIssuer) -> TrustedIssuer, leeway| {
         let issuer = TrustedIssuer::new(
@@ -260,61 +260,61 @@ fn row_42_a_verdict_is_good_under_its_own_policy_only() {
         secs(60),
     );
     let late = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW - 30 })));
-    for _ in 0..OFTEN {
-        assert_eq!(now_or_never(send(&lax, &late)), Ok(()));
+    for _ in 0..WARM_UP_REQUESTS {
+        assert_eq!(poll_once_or_panic(send(&lax, &late)), Ok(()));
         assert_eq!(
-            now_or_never(send(&strict, &late)),
+            poll_once_or_panic(send(&strict, &late)),
             Err(RejectionKind::UnexpectedTokenType)
         );
         assert_eq!(
-            now_or_never(send(&exact, &late)),
+            poll_once_or_panic(send(&exact, &late)),
             Err(RejectionKind::Expired)
         );
         assert_eq!(
-            now_or_never(send(&elsewhere, &late)),
+            poll_once_or_panic(send(&elsewhere, &late)),
             Err(RejectionKind::UnsupportedAlgorithm)
         );
     }
 }
 
 #[test]
-fn row_42_a_remembered_token_expires_to_the_second_like_any_other() {
-    let bench = Bench::new();
-    let token = bench.token(&claims_with(json!({ "exp": NOW + 10 })));
-    remember(&bench, &token);
-    bench.clock.advance(secs(10 + 59));
-    bench.accepts(&token);
-    assert_eq!(bench.server.cached_token_count(), 1);
-    bench.clock.advance(secs(1));
-    bench.refuses(&token, RejectionKind::Expired);
+fn a_cached_token_expires_to_the_second() {
+    let fixture = Fixture::new();
+    let token = fixture.token(&claims_with(json!({ "exp": NOW + 10 })));
+    warm_up(&fixture, &token);
+    fixture.clock.advance(secs(10 + 59));
+    fixture.assert_accepts(&token);
+    assert_eq!(fixture.server.cached_token_count(), 1);
+    fixture.clock.advance(secs(1));
+    fixture.assert_rejects(&token, RejectionKind::Expired);
     assert_eq!(
-        bench.server.cached_token_count(),
+        fixture.server.cached_token_count(),
         0,
         "and is not kept any longer"
     );
-    bench.refuses(&token, RejectionKind::Expired);
+    fixture.assert_rejects(&token, RejectionKind::Expired);
 }
 
 #[test]
-fn row_42_a_clock_that_is_set_back_makes_a_remembered_token_one_of_the_future() {
-    let bench = Bench::new();
+fn a_cached_token_is_not_yet_valid_after_the_clock_is_set_back() {
+    let fixture = Fixture::new();
     for claims in [
         claims_with(json!({ "nbf": NOW })),
         claims_with(json!({ "iat": NOW, "jti": "2" })),
     ] {
-        let token = bench.token(&claims);
-        remember(&bench, &token);
-        bench.clock.set(UnixTime::from_secs(NOW - 61));
-        bench.refuses(&token, RejectionKind::NotYetValid);
-        bench.clock.set(UnixTime::from_secs(NOW));
-        bench.accepts(&token);
+        let token = fixture.token(&claims);
+        warm_up(&fixture, &token);
+        fixture.clock.set(UnixTime::from_secs(NOW - 61));
+        fixture.assert_rejects(&token, RejectionKind::NotYetValid);
+        fixture.clock.set(UnixTime::from_secs(NOW));
+        fixture.assert_accepts(&token);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_42_a_withdrawn_key_takes_every_verdict_with_it() {
-    remembered(async |hits| {
-        let issuer = Scripted::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+async fn a_withdrawn_key_invalidates_cached_tokens() {
+    with_hit_counter(async |hits| {
+        let issuer = ScriptedIssuer::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
         let server = builder(&issuer, &clock()).start().await.unwrap();
         let tokens: Vec<String> = (0..20).map(|number| of(&number.to_string())).collect();
         let staying = token("b", rsa(1));
@@ -341,10 +341,10 @@ async fn row_42_a_withdrawn_key_takes_every_verdict_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_42_a_revoked_key_takes_every_verdict_with_it_at_once() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn a_revoked_key_invalidates_cached_tokens_at_once() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    granted(&server, &of("app")).await;
+    assert_accepted(&server, &of("app")).await;
     assert!(server.revoke_key(&Issuer::new(ISSUER).unwrap(), "a"));
     assert_eq!(
         send(&server, &of("app")).await,
@@ -354,10 +354,10 @@ async fn row_42_a_revoked_key_takes_every_verdict_with_it_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_42_other_material_under_the_same_kid_ends_the_verdicts_of_the_old() {
-    let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn key_replaced_under_same_kid_invalidates_cached_tokens() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    granted(&server, &of("app")).await;
+    assert_accepted(&server, &of("app")).await;
     issuer.publish(set(&[("a", rsa(1))]));
     server.refresh_keys().await.unwrap();
     assert_eq!(
@@ -367,7 +367,7 @@ async fn row_42_other_material_under_the_same_kid_ends_the_verdicts_of_the_old()
     // And the same material under another `kid` is another key.
     issuer.publish(set(&[("a", rsa(0))]));
     server.refresh_keys().await.unwrap();
-    granted(&server, &of("app")).await;
+    assert_accepted(&server, &of("app")).await;
     issuer.publish(set(&[("b", rsa(0))]));
     server.refresh_keys().await.unwrap();
     assert_eq!(
@@ -377,11 +377,11 @@ async fn row_42_other_material_under_the_same_kid_ends_the_verdicts_of_the_old()
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_42_a_key_that_may_verify_less_than_before_ends_the_verdicts_of_before() {
+async fn a_key_with_fewer_allowed_operations_invalidates_cached_tokens() {
     let mut key = rsa(0).jwk("a");
-    let issuer = Scripted::new(json!({ "keys": [key] }));
+    let issuer = ScriptedIssuer::new(json!({ "keys": [key] }));
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    granted(&server, &of("app")).await;
+    assert_accepted(&server, &of("app")).await;
     key["alg"] = json!("PS256");
     issuer.publish(json!({ "keys": [key] }));
     server.refresh_keys().await.unwrap();
@@ -392,16 +392,16 @@ async fn row_42_a_key_that_may_verify_less_than_before_ends_the_verdicts_of_befo
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_42_a_set_that_is_too_old_gives_no_verdict_from_memory_either() {
-    let (clock, issuer) = (clock(), Scripted::new(set(&[("a", rsa(0))])));
+async fn cached_tokens_are_not_served_past_max_stale() {
+    let (clock, issuer) = (clock(), ScriptedIssuer::new(set(&[("a", rsa(0))])));
     let server = builder(&issuer, &clock)
         .refresh(RefreshPolicy::new().max_stale(secs(1800)))
         .start()
         .await
         .unwrap();
     let token = of("app");
-    granted(&server, &token).await;
-    issuer.answer(Answer::Unreachable);
+    assert_accepted(&server, &token).await;
+    issuer.set_reply(IssuerReply::Unreachable);
     advance(&clock, secs(1700)).await;
     assert_eq!(send(&server, &token).await, Ok(()));
     advance(&clock, secs(200)).await;
@@ -412,9 +412,9 @@ async fn row_42_a_set_that_is_too_old_gives_no_verdict_from_memory_either() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_42_a_token_without_kid_is_remembered_no_longer_than_its_set() {
-    remembered(async |hits| {
-        let issuer = Scripted::new(set(&[("a", rsa(0))]));
+async fn a_token_without_kid_is_cached_only_for_its_key_set() {
+    with_hit_counter(async |hits| {
+        let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
         let server = builder(&issuer, &clock()).start().await.unwrap();
         let token = compact(
             rsa(0),
@@ -422,7 +422,7 @@ async fn row_42_a_token_without_kid_is_remembered_no_longer_than_its_set() {
             r#"{"alg":"RS256"}"#,
             claims().to_string().as_bytes(),
         );
-        granted(&server, &token).await;
+        assert_accepted(&server, &token).await;
         assert_eq!(hits(), 18.0);
         // With two keys nobody knows which one is meant.
         issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
@@ -436,12 +436,12 @@ async fn row_42_a_token_without_kid_is_remembered_no_longer_than_its_set() {
 }
 
 #[test]
-fn row_42_scopes_and_proofs_are_checked_on_each_request() {
-    let bench = Bench::new();
-    let token = bench.token(&claims());
+fn scopes_and_proofs_are_checked_for_cached_tokens() {
+    let fixture = Fixture::new();
+    let token = fixture.token(&claims());
     let service = |scope: &'static str| {
         ServiceBuilder::new()
-            .layer(bench.server.layer())
+            .layer(fixture.server.layer())
             .layer(RequireScopeLayer::all([scope]))
             .service(service_fn(async |_: Request<()>| {
                 Ok::<_, Infallible>(Response::new(()))
@@ -449,22 +449,22 @@ fn row_42_scopes_and_proofs_are_checked_on_each_request() {
     };
     let ask = |scope, scheme: &str| {
         let request = Request::builder().header(header::AUTHORIZATION, format!("{scheme} {token}"));
-        now_or_never(service(scope).oneshot(request.body(()).unwrap()))
+        poll_once_or_panic(service(scope).oneshot(request.body(()).unwrap()))
             .unwrap()
             .status()
     };
-    for _ in 0..OFTEN {
+    for _ in 0..WARM_UP_REQUESTS {
         assert_eq!(ask("orders.read", "Bearer"), StatusCode::OK);
         assert_eq!(ask("orders.write", "Bearer"), StatusCode::FORBIDDEN);
         assert_eq!(ask("orders.read", "DPoP"), StatusCode::UNAUTHORIZED);
     }
-    assert_eq!(bench.server.cached_token_count(), 1);
+    assert_eq!(fixture.server.cached_token_count(), 1);
 }
 
 #[test]
-fn row_42_a_request_that_panics_or_is_given_up_leaves_a_right_verdict() {
-    let bench = Bench::new();
-    let token = bench.token(&claims());
+fn a_panicking_or_cancelled_request_leaves_a_correct_cache_entry() {
+    let fixture = Fixture::new();
+    let token = fixture.token(&claims());
     let request = || {
         Request::builder()
             .header(header::AUTHORIZATION, format!("Bearer {token}"))
@@ -473,27 +473,27 @@ fn row_42_a_request_that_panics_or_is_given_up_leaves_a_right_verdict() {
     };
     let never =
         async |_: Request<()>| std::future::pending::<Result<Response<()>, Infallible>>().await;
-    let mut given_up = bench.server.layer().layer(service_fn(never));
+    let mut given_up = fixture.server.layer().layer(service_fn(never));
     drop(given_up.call(request()));
     let panics = service_fn(
         |_: Request<()>| -> std::future::Ready<Result<Response<()>, Infallible>> {
             panic!("a handler of no use")
         },
     );
-    let mut panics = bench.server.layer().layer(panics);
+    let mut panics = fixture.server.layer().layer(panics);
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         drop(panics.call(request()))
     }));
     assert!(caught.is_err());
-    bench.accepts(&token);
-    bench.refuses(&token.replace('.', ".."), RejectionKind::Malformed);
-    bench.clock.advance(secs(3600 + 60));
-    bench.refuses(&token, RejectionKind::Expired);
+    fixture.assert_accepts(&token);
+    fixture.assert_rejects(&token.replace('.', ".."), RejectionKind::Malformed);
+    fixture.clock.advance(secs(3600 + 60));
+    fixture.assert_rejects(&token, RejectionKind::Expired);
 }
 
 #[test]
-fn a_refusal_is_never_remembered() {
-    let bench = Bench::new();
+fn rejections_are_never_cached() {
+    let fixture = Fixture::new();
     for number in 0..50 {
         let payload = claims_with(json!({ "jti": number.to_string() }));
         let forged = compact(
@@ -502,15 +502,15 @@ fn a_refusal_is_never_remembered() {
             r#"{"alg":"RS256","kid":"rsa"}"#,
             payload.to_string().as_bytes(),
         );
-        bench.refuses(&forged, RejectionKind::InvalidSignature);
-        bench.refuses(
-            &bench.token(&claims_with(
+        fixture.assert_rejects(&forged, RejectionKind::InvalidSignature);
+        fixture.assert_rejects(
+            &fixture.token(&claims_with(
                 json!({ "jti": number.to_string(), "aud": "other" }),
             )),
             RejectionKind::InvalidAudience,
         );
     }
-    assert_eq!(bench.server.cached_token_count(), 0);
+    assert_eq!(fixture.server.cached_token_count(), 0);
 }
 
 fn bounded(change: impl Fn(ResourceServerBuilder) -> ResourceServerBuilder) -> ResourceServer {
@@ -527,7 +527,7 @@ fn bounded(change: impl Fn(ResourceServerBuilder) -> ResourceServerBuilder) -> R
 }
 
 #[test]
-fn the_cache_is_bounded_by_tokens_and_by_bytes_and_can_be_switched_off() {
+fn the_cache_is_bounded_by_tokens_and_bytes_and_can_be_disabled() {
     let padded = |number: usize, len: usize| {
         with_claims(
             "a",
@@ -538,7 +538,7 @@ fn the_cache_is_bounded_by_tokens_and_by_bytes_and_can_be_switched_off() {
     let kept = |server: &ResourceServer, tokens: usize, len: usize| {
         for token in (0..tokens).map(|number| padded(number, len)) {
             for _ in 0..3 {
-                assert_eq!(now_or_never(send(server, &token)), Ok(()));
+                assert_eq!(poll_once_or_panic(send(server, &token)), Ok(()));
             }
         }
         server.cached_token_count()
@@ -572,8 +572,8 @@ fn the_cache_is_bounded_by_tokens_and_by_bytes_and_can_be_switched_off() {
 }
 
 #[tokio::test]
-async fn the_tokens_of_the_next_hour_take_the_places_of_the_last() {
-    remembered(async |hits| {
+async fn new_tokens_replace_expired_ones_in_the_cache() {
+    with_hit_counter(async |hits| {
         let server = bounded(|builder| builder.max_cached_tokens(20));
         for hour in 0..4 {
             let tokens: Vec<String> = (0..20).map(|app| of(&format!("{app} at {hour}"))).collect();
@@ -598,7 +598,7 @@ async fn the_tokens_of_the_next_hour_take_the_places_of_the_last() {
 }
 
 #[test]
-fn a_token_that_several_threads_see_first_is_good_for_all_of_them() {
+fn concurrent_first_requests_with_a_token_all_succeed() {
     for _ in 0..20 {
         let server = bounded(|builder| builder);
         let token = of("app");
@@ -608,7 +608,7 @@ fn a_token_that_several_threads_see_first_is_good_for_all_of_them() {
                 let (server, token, start) = (server.clone(), token.clone(), Arc::clone(&start));
                 std::thread::spawn(move || {
                     start.wait();
-                    (0..20).all(|_| now_or_never(send(&server, &token)).is_ok())
+                    (0..20).all(|_| poll_once_or_panic(send(&server, &token)).is_ok())
                 })
             })
             .collect();
@@ -618,13 +618,13 @@ fn a_token_that_several_threads_see_first_is_good_for_all_of_them() {
 }
 
 #[test]
-fn a_context_outlives_its_place_in_the_cache() {
-    let bench = Bench::new();
-    let token = bench.token(&claims());
-    remember(&bench, &token);
-    let first: AuthContext = bench.accepts(&token);
-    bench.clock.advance(secs(3600 + 60));
-    bench.refuses(&token, RejectionKind::Expired);
+fn an_auth_context_outlives_its_cache_entry() {
+    let fixture = Fixture::new();
+    let token = fixture.token(&claims());
+    warm_up(&fixture, &token);
+    let first: AuthContext = fixture.assert_accepts(&token);
+    fixture.clock.advance(secs(3600 + 60));
+    fixture.assert_rejects(&token, RejectionKind::Expired);
     assert_eq!(
         (first.subject(), first.has_scope("orders.read")),
         (Some("app"), true)
@@ -645,7 +645,7 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let key = (prop_oneof![Just("a"), Just("b")], 0_usize..2);
     prop_oneof![
-        12 => ((0_usize..8), prop_oneof![Just(1), Just(OFTEN)]).prop_map(|(which, often)| Event::Send(which, often)),
+        12 => ((0_usize..8), prop_oneof![Just(1), Just(WARM_UP_REQUESTS)]).prop_map(|(which, often)| Event::Send(which, often)),
         2 => (1_u64..100).prop_map(Event::Pass),
         1 => (1_u64..100).prop_map(Event::SetBack),
         2 => prop::collection::vec(key, 1..3).prop_map(Event::Publish),
@@ -657,11 +657,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_memory_makes_no_verdict_another(events in prop::collection::vec(event(), 1..60)) {
+    fn cache_never_changes_the_result(events in prop::collection::vec(event(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let clock = clock();
-            let issuer = Scripted::new(set(&[("a", rsa(0))]));
+            let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
             let policy = || RefreshPolicy::new().unknown_key_timeout(Duration::ZERO);
             let remembers = builder(&issuer, &clock).refresh(policy()).start().await.unwrap();
             let forgets = builder(&issuer, &clock).refresh(policy()).max_cached_tokens(0).start().await.unwrap();
