@@ -1,9 +1,8 @@
 //! Third-party test vectors: Wycheproof, the RFC 7520 cookbook, JSONTestSuite, ed25519-speccheck.
 //!
-//! They are read from `../shared/vectors` and are not part of this repository. Without them
-//! the tests say that they were skipped; with `REQUIRE_VECTORS` set that is a failure.
-//! They live inside the crate because their payloads are no claims sets: they need the
-//! signature alone.
+//! They are read from `../shared/vectors` and are not part of this repository. Without them the
+//! tests print "skipped" and pass; with `REQUIRE_VECTORS` set they fail. They are inside the crate
+//! because their payloads are no claims sets: only the signature is verified.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -25,7 +24,7 @@ fn folder() -> Option<PathBuf> {
         std::env::var_os("REQUIRE_VECTORS").is_none(),
         "the test vectors are missing"
     );
-    // Past the capture of passing tests' output.
+    // Bypasses the output capture of passing tests.
     let _ = writeln!(
         std::io::stderr(),
         "skipped: there are no test vectors in ../shared/vectors"
@@ -38,7 +37,7 @@ fn read(path: &str) -> Option<Value> {
     Some(serde_json::from_slice(&text).unwrap())
 }
 
-/// Whether a compact JWS has a good signature by a key of `keys`, by the same steps as a token.
+/// Whether a compact JWS has a valid signature by a key of `keys`, in the same steps as a token.
 fn verifies(jws: &str, keys: &KeySet) -> bool {
     let verify = || -> Result<(), ()> {
         let segments = Segments::split(jws.as_bytes()).map_err(drop)?;
@@ -56,7 +55,7 @@ fn verifies(jws: &str, keys: &KeySet) -> bool {
     verify().is_ok()
 }
 
-/// Claims from any bytes, by the same steps as a token's.
+/// Parses claims from any bytes, in the same steps as a token's.
 fn claims(payload: &[u8]) -> Result<(), ()> {
     let text = std::str::from_utf8(payload).map_err(drop)?;
     UnverifiedClaims::parse(text, SizeLimits::DEFAULT)
@@ -64,7 +63,7 @@ fn claims(payload: &[u8]) -> Result<(), ()> {
         .map_err(drop)
 }
 
-/// A key set from a JWK or a JWK set, as an issuer would publish it.
+/// A key set from a JWK or a JWK set, in the form that an issuer publishes.
 fn published(key: &Value) -> Option<KeySet> {
     let mut keys = key
         .get("keys")
@@ -80,7 +79,7 @@ fn published(key: &Value) -> Option<KeySet> {
     KeySet::from_json(serde_json::json!({ "keys": keys }).to_string().as_bytes()).ok()
 }
 
-/// Runs one Wycheproof file; returns how many were accepted.
+/// Runs one Wycheproof file. Returns the number of accepted signatures.
 fn wycheproof(file: &str, deviations: &[(u64, &str)]) -> Option<usize> {
     let file = read(file)?;
     let mut accepted = 0;
@@ -88,7 +87,7 @@ fn wycheproof(file: &str, deviations: &[(u64, &str)]) -> Option<usize> {
     for group in file["testGroups"].as_array().unwrap() {
         let keys = published(group.get("public").unwrap_or_else(|| &group["private"]));
         for test in group["tests"].as_array().unwrap() {
-            // JSON serialisation comes as an object: it is no compact token.
+            // A JSON serialization is an object, and never a compact token.
             let jws = test.get("jws").unwrap_or_else(|| &test["jwe"]);
             let jws = jws.as_str().map_or_else(|| jws.to_string(), str::to_owned);
             let ours = keys.as_ref().is_some_and(|keys| verifies(&jws, keys));
@@ -152,7 +151,8 @@ fn wycheproof_json_web_crypto() {
 
 #[test]
 fn wycheproof_base64_group_against_the_compact_parser() {
-    // The group is signed with HS256, which would refuse all of it for the wrong reason.
+    // The group is signed with HS256, so that full validation would reject all of it for another
+    // reason.
     let Some(file) = read("wycheproof/json_web_signature_test.json") else {
         return;
     };
@@ -206,7 +206,7 @@ fn rfc_7520_signature_examples() {
             "{path}, tampered"
         );
     }
-    // ES512 is not offered, HS256 cannot be; the key sets hold nothing that could be used.
+    // ES512 and HS256 are not supported; the key sets contain no usable key.
     for path in [
         "jws/4_3.ecdsa_signature.json",
         "jws/4_4.hmac-sha2_integrity_protection.json",
@@ -220,7 +220,7 @@ fn rfc_7520_signature_examples() {
             "{path}"
         );
     }
-    // Encryption, and signatures in JSON form: refused by shape, whatever the keys.
+    // Encryption, and signatures in JSON form, are rejected by their format with any key.
     let keys = published(&example("jws/4_1.rsa_v15_signature.json")["input"]["key"]).unwrap();
     for entry in std::fs::read_dir(folder.join("rfc7520-cookbook/jwe")).unwrap() {
         let example: Value =
@@ -248,8 +248,8 @@ fn json_test_suite_as_payload_header_and_key_set() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         let text = std::fs::read(&path).unwrap();
-        // A header needs `alg` and a set `keys`, so no file passes there; what is asked is that
-        // none gets past the parser, or ends it in another way.
+        // A header requires `alg` and a set `keys`, so no file is valid there. Each must be
+        // rejected with an error.
         assert!(Header::parse(&text).is_err(), "{name}");
         assert!(KeySet::from_json(&text).is_err(), "{name}");
         let parsed = claims(&text);
@@ -259,7 +259,7 @@ fn json_test_suite_as_payload_header_and_key_set() {
         } else if name.starts_with("y_") {
             let is_object =
                 serde_json::from_slice::<Value>(&text).is_ok_and(|value| value.is_object());
-            // RFC 7519 §4: duplicate names may be refused, and are.
+            // RFC 7519 §4 allows a parser to reject duplicate names.
             let duplicates = [
                 "y_object_duplicated_key.json",
                 "y_object_duplicated_key_and_value.json",
@@ -268,7 +268,8 @@ fn json_test_suite_as_payload_header_and_key_set() {
             assert_eq!(parsed.is_ok(), is_object && !duplicates, "{name}");
             must_parse += 1;
         } else {
-            // Free for the parser to decide: we refuse invalid UTF-8, lone surrogates, depth.
+            // Implementation-defined: invalid UTF-8, lone surrogates and excessive depth are
+            // rejected.
             assert!(parsed.is_err(), "{name}");
         }
     }
@@ -285,7 +286,7 @@ fn json_test_suite_inside_a_header_and_a_claims_set() {
             continue;
         }
         let text = std::fs::read(&path).unwrap();
-        // Two files are a valid value once something stands around them.
+        // Two files are a valid value inside another document.
         if ["n_structure_object_with_trailing_garbage.json"].contains(&name.as_str()) {
             continue;
         }

@@ -1,4 +1,4 @@
-//! What a request makes of memory: counted, so steady.
+//! Counts the memory allocations of a request.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,7 +25,7 @@ async fn answer(_: Request<()>) -> Result<Response<()>, Infallible> {
     Ok(Response::new(()))
 }
 
-/// What each of so many requests in a row takes, the requests themselves left out.
+/// Allocations of each of `n` consecutive requests, without those of building the requests.
 fn each_taken(
     times: usize,
     uri: &str,
@@ -49,7 +49,7 @@ fn each_taken(
     (0..times).map(|_| ask()).collect()
 }
 
-/// The least of a few requests, because now and then one of them does the cache's housekeeping.
+/// The minimum over a few requests: occasionally a request runs the cache's housekeeping.
 fn taken_at(uri: &str, fixture: &Fixture, token: &str, status: u16) -> AllocationInfo {
     each_taken(8, uri, fixture, token, status)
         .into_iter()
@@ -61,8 +61,7 @@ fn taken(fixture: &Fixture, token: &str, status: u16) -> AllocationInfo {
     taken_at("/", fixture, token, status)
 }
 
-/// The third request is answered from the shared cache, the thirtieth from what the thread has at
-/// hand.
+/// The third request is a hit in the shared cache, the thirtieth in the thread-local cache.
 #[test]
 fn cached_requests_take_three_allocations_each() {
     let fixture = Fixture::new();
@@ -81,7 +80,7 @@ fn cached_requests_take_three_allocations_each() {
     }
 }
 
-/// The context, its payload, and the three of a hit.
+/// The context, its payload, and the three allocations of a hit.
 #[test]
 fn a_signature_verification_takes_five_allocations() {
     let mut fixture = Fixture::new();
@@ -97,7 +96,7 @@ fn a_signature_verification_takes_five_allocations() {
     fixture.server = uncached.build().unwrap().0;
     let token = fixture.token(&claims());
     let each = each_taken(3, "/", &fixture, &token, 200);
-    // From the second on, its header is recognised.
+    // From the second request on, the header cache hits.
     assert_eq!(
         each.iter()
             .skip(1)
@@ -166,7 +165,7 @@ fn allocations_of_hits_and_rejections_are_independent_of_token_length() {
             taken(&fixture, &token(100), 401),
             taken(&fixture, &token(10_000), 401),
         );
-        // What is refused at a glance is not worth an error of serde's own.
+        // The prescan rejects without building a serde error.
         let most = if matches!(what, "unknown issuer" | "expired") {
             6
         } else {
@@ -178,7 +177,7 @@ fn allocations_of_hits_and_rejections_are_independent_of_token_length() {
     }
 }
 
-/// Tokens are made without their issuer's key: whoever sends them need not have it.
+/// A caller can send tokens without owning the issuer's key.
 #[test]
 fn allocations_of_a_rejection_are_independent_of_claim_count() {
     let fixture = Fixture::new();

@@ -1,4 +1,4 @@
-//! App ID: where a binding comes from, and the management API on the wire.
+//! App ID: sources of a binding, and the management API on the wire.
 
 #![allow(
     clippy::unwrap_used,
@@ -35,7 +35,7 @@ fn url() -> String {
     format!("https://us-south.appid.cloud.ibm.com/oauth/v4/{TENANT}")
 }
 
-/// A binding as IBM Cloud makes them today.
+/// Credentials in the form that IBM Cloud issues today.
 fn credentials() -> Value {
     json!({
         "apikey": "an-api-key",
@@ -66,12 +66,12 @@ fn lookup(variables: &[(&str, &str)]) -> Result<Option<Binding>, ConfigError> {
     })
 }
 
-/// The binding of variables that must make one.
+/// The binding from these variables.
 fn bound(variables: &[(&str, &str)]) -> Binding {
     lookup(variables).unwrap().expect("a binding")
 }
 
-/// The text of the error that variables must make; it shows no secret in either form.
+/// The error text for these variables. Asserts that it contains no secret in raw or encoded form.
 fn refused(variables: &[(&str, &str)]) -> String {
     let error = lookup(variables).expect_err("an error");
     let text = format!("{error} / {error:?}");
@@ -93,7 +93,7 @@ fn assert_whole(binding: &Binding) {
     );
 }
 
-/// A new folder with these files.
+/// Creates a folder with these files.
 fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("app_id_{name}"));
     let _ = fs::remove_dir_all(&path);
@@ -109,7 +109,7 @@ fn every_source_gives_the_same_binding() {
     let credentials = credentials().to_string();
     let file = folder("file", &[("any-name.json", &credentials)]).join("any-name.json");
     let entry = folder("entry", &[("binding", &credentials)]);
-    // As Kubernetes mounts it: links, next to folders of its own; `echo` added line ends.
+    // The layout of a Kubernetes mount: symlinks beside hidden folders. `echo` appended line ends.
     let keys = folder(
         "keys",
         &[
@@ -164,7 +164,7 @@ fn every_source_gives_the_same_binding() {
     assert_eq!(singles.source(), None);
 }
 
-/// Runs itself once more, because a process must not change its own environment while other
+/// Runs itself as a child process, because a process must not change its environment while other
 /// tests read it.
 #[test]
 fn the_environment_of_the_process_is_read() {
@@ -210,7 +210,7 @@ fn no_binding_without_app_id_settings() {
         )],
         &[("CE_SERVICES", r#"{"AppID":[]}"#)],
         &[("APPID_SERVICE_BINDING", ""), ("oauthServerUrl", "")],
-        // Names that mean something else to others.
+        // Names that have another meaning for other programs.
         &[
             ("version", "1.2.3"),
             ("secret", SECRET),
@@ -282,7 +282,7 @@ fn two_service_bindings_are_an_error_that_names_both() {
         "{error}"
     );
 
-    // Other services are none of ours.
+    // Other services are ignored.
     assert_whole(&bound(&[
         ("VCAP_SERVICES", r#"{"kafka":[{}]}"#),
         ("APPID_SERVICE_BINDING", &binding),
@@ -353,7 +353,7 @@ fn explicit_settings_override_the_environment() {
     assert_eq!(binding.api_key().unwrap().expose_secret(), "my-key");
     assert_eq!(binding.tenant_id(), TENANT);
 
-    // Empty strings fall through, and an explicit endpoint beats the binding's URL.
+    // Empty strings are skipped, and an explicit endpoint overrides the binding's URL.
     let binding = Binding::builder()
         .client_id("")
         .secret("")
@@ -432,7 +432,7 @@ fn contradictory_settings_are_errors() {
         let error = refused(&[("APPID_SERVICE_BINDING", json)]);
         assert!(error.contains("of APPID_SERVICE_BINDING"), "{error}");
     }
-    // The explicit tenant is not the one whose secret would be sent.
+    // The explicit tenant differs from the tenant whose secret would be sent.
     let torn = Binding::builder()
         .oauth_server_url(Endpoint::new("https://as.example/oauth/v4/other").unwrap())
         .build_from_lookup(|name| (name == "VCAP_SERVICES").then(|| vcap("AppID")));
@@ -638,7 +638,7 @@ async fn version_3_base_url_requests_tokens_without_discovery() {
     }
 }
 
-/// Notes the requests and gives the answers in order.
+/// Records the requests and returns the scripted responses in order.
 #[derive(Clone, Debug, Default)]
 struct Script(Arc<Mutex<(VecDeque<Response<Bytes>>, Vec<Request<Bytes>>)>>);
 
@@ -650,7 +650,7 @@ impl Script {
         self
     }
 
-    /// The only request since the last call.
+    /// The single request since the last call.
     fn request(&self) -> Request<Bytes> {
         let mut requests = std::mem::take(&mut self.0.lock().unwrap().1);
         assert_eq!(requests.len(), 1, "{requests:?}");
@@ -681,7 +681,7 @@ fn management() -> (ManagementClient, Script) {
     (client, script)
 }
 
-/// Checks method, path, headers and body of a management request.
+/// Asserts method, path, headers and body of a management request.
 fn assert_request(request: &Request<Bytes>, method: &Method, path: &str, body: Option<Value>) {
     assert_eq!(request.method(), method);
     assert_eq!(
@@ -934,7 +934,7 @@ async fn api_errors_keep_the_servers_message() {
     let error = client.applications().await.unwrap_err();
     assert_eq!(error.retry_after(), Some(Duration::from_secs(30)));
 
-    // A redirect would take the token elsewhere.
+    // A redirect would send the token elsewhere.
     script.push_response(302, "");
     let error = client.applications().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Status(StatusCode::FOUND));
@@ -988,7 +988,7 @@ async fn errors_redact_keys_and_tokens_quoted_by_the_server() {
     }
 }
 
-/// A member that is unusable may be one that stands in the wrong place.
+/// An invalid member may contain a secret in the wrong place.
 #[tokio::test]
 async fn errors_contain_no_member_of_an_application() {
     let (client, script) = management();
@@ -1016,7 +1016,7 @@ async fn errors_contain_no_member_of_an_application() {
     );
 }
 
-/// What an https document names is https: a binding made from it could send the secret there.
+/// URLs in an https document must be https: a binding made from it could send the secret there.
 #[tokio::test]
 async fn https_management_api_rejects_plain_http_urls_in_responses() {
     for member in ["oAuthServerUrl", "discoveryEndpoint"] {
@@ -1221,7 +1221,7 @@ async fn api_key_is_exchanged_once_and_again_before_the_token_expires() {
     script.push_response(200, r#"{"access_token":"two","token_type":"Bearer"}"#);
     assert_eq!(iam.token().await.unwrap().expose_secret(), "two");
 
-    // Of unknown lifetime: not kept. IAM has words of its own for errors.
+    // A token of unknown lifetime is not cached. IAM has its own error members.
     script.push_response(
         400,
         r#"{"errorCode":"BXNIM0415E","errorMessage":"Provided API key could not be found"}"#,
@@ -1343,7 +1343,7 @@ async fn iam_token_is_invalidated_by_a_401_at_most_once_in_ten_seconds() {
     assert_eq!(call(200).await, "Bearer three");
 }
 
-/// An outage of IAM is none of a token that is good for an hour.
+/// An IAM outage does not affect a token that is valid for an hour.
 #[tokio::test]
 async fn iam_token_rejected_with_401_is_used_until_its_replacement_arrives() {
     let script = Script::default();
@@ -1357,7 +1357,7 @@ async fn iam_token_rejected_with_401_is_used_until_its_replacement_arrives() {
     script.push_response(503, "");
     assert_eq!(iam.token().await.unwrap().expose_secret(), "one");
     let _ = script.request();
-    // A late 401 of another token says nothing of this one, and an expired one is not used.
+    // A late 401 for another token is ignored, and an expired token is not used.
     iam.invalidate(&SecretString::from("zero"));
     clock.advance(Duration::from_secs(11));
     script.push_response(200, &issued("two"));

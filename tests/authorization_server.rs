@@ -1,4 +1,4 @@
-//! The development authorization server, through its endpoints and against both ends of the crate.
+//! The development authorization server, through its endpoints and with both sides of the crate.
 
 #![allow(
     clippy::unwrap_used,
@@ -69,7 +69,7 @@ impl Fixture {
         format!("Basic {}", STANDARD.encode(pair))
     }
 
-    /// A token request with a form.
+    /// Sends a form-encoded token request.
     async fn request_token(
         &self,
         version: &str,
@@ -358,7 +358,7 @@ async fn rejected_token_requests_return_oauth_errors() {
     );
 }
 
-/// What unauthenticated callers can make the server do is bounded, whatever they send.
+/// Work caused by unauthenticated callers is bounded.
 #[tokio::test]
 async fn a_request_has_at_most_100_parameters() {
     let fixture = Fixture::new();
@@ -526,7 +526,7 @@ async fn the_metadata_names_the_issuer_of_its_version() {
     }
 }
 
-/// RFC 8414 §3.1 puts the well-known part before the issuer's path; OpenID Connect appends it.
+/// RFC 8414 §3.1 inserts the well-known part before the issuer's path; OpenID Connect appends it.
 #[tokio::test]
 async fn metadata_is_also_served_at_the_rfc_8414_location() {
     let fixture = Fixture::new();
@@ -717,7 +717,7 @@ async fn minted_tokens_have_the_requested_defect() {
     let resource = fixture.resource().await;
     let mint = || fixture.server.mint(&fixture.app);
     validate(&resource, &mint().sign()).await.unwrap();
-    // The table of the guide to tests.
+    // The table of the testing guide.
     let cases = [
         (mint().expired(), RejectionKind::Expired),
         (mint().audience(["orders"]), RejectionKind::InvalidAudience),
@@ -926,7 +926,7 @@ async fn applications_get_the_scopes_of_their_roles() {
         fixture.manage("GET", &path, Value::Null).await.1,
         json!({ "roles": [] })
     );
-    let unknown = json!({ "roles": { "ids": ["nobody"] } });
+    let unknown = json!({ "roles": { "ids": ["unknown"] } });
     assert_eq!(
         fixture.manage("PUT", &path, unknown).await.0,
         StatusCode::BAD_REQUEST
@@ -1108,7 +1108,7 @@ async fn a_resource_server_started_before_its_issuer_becomes_ready() {
     validate(&resource, &token).await.unwrap();
 }
 
-/// A folder for a test; gone with it.
+/// A folder that is removed when the value is dropped.
 struct Folder(std::path::PathBuf);
 
 impl Folder {
@@ -1204,7 +1204,7 @@ fn a_state_file_readable_by_others_gets_restricted_permissions() {
     );
 }
 
-/// A user who can write to it chooses the signing keys and the secrets.
+/// A user who can write to the file chooses the signing keys and the secrets.
 #[cfg(unix)]
 #[test]
 fn a_state_file_writable_by_others_is_rejected_and_left_unchanged() {
@@ -1250,7 +1250,7 @@ fn a_state_file_of_another_user_is_rejected_and_left_unchanged() {
     let theirs = ours + 1;
     if chown(&path, Some(theirs), None).is_err() {
         use std::io::Write as _;
-        // Past the capture of passing tests' output.
+        // Bypasses the output capture of passing tests.
         let _ = writeln!(
             std::io::stderr(),
             "skipped: only root can give a file to another user"
@@ -1350,7 +1350,7 @@ fn files_beside_the_state_file_are_left_unchanged() {
     server.register("shop").unwrap();
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "kept");
     assert_eq!(folder.names(), ["precious", "state.json", "state.json.new"]);
-    // A folder in its place cannot be replaced by a file.
+    // A file cannot replace a folder at its path.
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir_all(path.join("full")).unwrap();
     assert_eq!(
@@ -1419,7 +1419,7 @@ fn an_unreachable_state_is_reported_as_damaged() {
         let secret = sound["applications"][0]["secret"].as_str().unwrap();
         assert!(!error.to_string().contains(secret), "{place}: {error}");
     }
-    // Where it is, as far as that can be told, and whose.
+    // The file's location and owner, as far as they can be determined.
     std::fs::write(&path, "{\n  \"tenant_id\": 7\n}").unwrap();
     let error = with_state(&path).unwrap_err().to_string();
     assert!(error.contains("is damaged at line 2, column 16"), "{error}");

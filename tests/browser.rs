@@ -1,7 +1,7 @@
-//! The dashboard as people use it, in a real browser: headless Chromium through chromedriver.
+//! The dashboard in a real browser: headless Chromium through chromedriver.
 //!
-//! Without them these tests say so and pass, unless `REQUIRE_BROWSER` is set, as it is in CI.
-//! Pictures of all pages are put into `target/screenshots/`.
+//! Without them the tests print "skipped" and pass, unless `REQUIRE_BROWSER` is set, as in CI.
+//! Screenshots of all pages are written to `target/screenshots/`.
 
 #![allow(
     clippy::unwrap_used,
@@ -138,7 +138,7 @@ async fn register_and_call(browser: Browser, scripts: bool) {
         .unwrap();
     assert_eq!(hello.text().await.unwrap(), "Hello from protected resource");
 
-    // The same from the dashboard.
+    // The same through the dashboard.
     browser.click("Try it").await;
     browser.click("Request a token").await;
     let claims = browser.css("#token-claims").await.text().await.unwrap();
@@ -202,7 +202,7 @@ async fn a_name_of_51_characters_is_rejected_at_its_field() {
             "what was typed is still there"
         );
         assert!(server.applications().is_empty());
-        // It has the focus: End, and Backspace.
+        // The field has the focus: press End, then Backspace.
         let has_focus = "return document.activeElement.id";
         assert_eq!(
             browser.0.execute(has_focus, Vec::new()).await.unwrap(),
@@ -282,7 +282,7 @@ async fn a_copy_button_copies_the_hidden_value() {
         browser
             .find(Locator::XPath("//button[starts-with(., 'Copied')]"))
             .await;
-        // And those who do not see the button hear it.
+        // Screen readers announce it.
         browser
             .find(Locator::XPath("//p[@role='status'][.='Copied secret']"))
             .await;
@@ -315,7 +315,7 @@ async fn a_link_from_another_site_keeps_open_forms_valid() {
                 .to_owned()
         };
         let before = session().await;
-        // For browsers another name is another site.
+        // For browsers another host name is another site.
         browser.open(&format!("http://localhost:{port}")).await;
         browser.click("To the keys").await;
         browser.css("li.key").await;
@@ -387,7 +387,7 @@ async fn keyboard_navigation_reaches_everything_with_visible_focus() {
     .await;
 }
 
-/// The contrast of every text with what is behind it, and whether the page is wider than the screen
+/// The contrast of every text with its background, and whether the page is wider than the viewport
 /// (WCAG 2.2, 1.4.3 and 1.4.10).
 const FINDINGS: &str = r#"
 const channel = c => (c /= 255) <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
@@ -488,7 +488,7 @@ async fn every_page_is_legible_at_every_width_in_light_and_dark() {
     .await;
 }
 
-/// Something for every page to show. Returns the client id of an application.
+/// Creates data for every page to show. Returns the client id of an application.
 async fn populate(server: &AuthorizationServer) -> String {
     server.register("shop").unwrap();
     let reports = server.register("Reports of the night").unwrap();

@@ -1,4 +1,4 @@
-//! Servers whose certificate is not trusted: they are not asked twice, and the log says why.
+//! Servers with an untrusted certificate: no retry, and the log names the cause.
 
 #![allow(
     clippy::unwrap_used,
@@ -45,7 +45,7 @@ const COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
 const SUBJECT_ALTERNATIVE_NAME: &[u8] = &[0x06, 3, 0x55, 0x1d, 0x11];
 const BASIC_CONSTRAINTS: &[u8] = &[0x06, 3, 0x55, 0x1d, 0x13];
 
-/// A certificate for `localhost` that its own key has signed (RFC 5280 §4.1).
+/// A certificate for `localhost`, signed with its own key (RFC 5280 §4.1).
 fn self_signed(key: &EcdsaKeyPair, is_ca: bool) -> Vec<u8> {
     let algorithm = der(SEQUENCE, &[ECDSA_WITH_SHA256]);
     let common_name = der(
@@ -188,7 +188,7 @@ async fn a_certificate_error_of_a_jwks_fetch_is_distinct_from_an_outage() {
     assert!(log::logged("UnknownIssuer"));
 }
 
-/// Other failures of TLS may pass: a proxy that answers in plain text, a connection that breaks.
+/// Other TLS failures may be transient: a proxy that responds in plain text, a broken connection.
 #[tokio::test]
 async fn other_tls_failures_are_no_certificate_errors() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

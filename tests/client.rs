@@ -1,4 +1,4 @@
-//! The token manager: one request, kept, renewed, retried. Time is paused.
+//! The token manager: shared requests, storage, renewal, retries. Time is paused.
 
 #![allow(
     clippy::unwrap_used,
@@ -81,7 +81,7 @@ async fn no_request_is_sent_before_a_token_is_needed() {
     assert_eq!(endpoint.count(), 0);
 }
 
-/// Starts calls that wait for a token, and lets them begin.
+/// Starts calls that wait for a token, and polls them once.
 async fn waiting(manager: &TokenManager, calls: usize) -> JoinSet<Result<(), ErrorKind>> {
     let mut waiting = JoinSet::new();
     for _ in 0..calls {
@@ -112,7 +112,7 @@ async fn beyond_1024_waiting_calls_a_call_fails_at_once() {
     assert!(start.elapsed() < Duration::from_secs(1));
     assert!(others.iter().all(Result::is_ok), "1024 were served");
     assert_eq!(endpoint.count(), 1);
-    // With a token there is no such limit, and the places are free again.
+    // With a token there is no such limit, and the permits are free again.
     assert!(
         waiting(&manager, 5000)
             .await
@@ -201,11 +201,11 @@ async fn a_used_token_is_renewed_before_expiry_without_waiting() {
         assert_eq!(
             asked.elapsed(),
             Duration::ZERO,
-            "nobody waits for a renewal"
+            "no call waits for a renewal"
         );
         seconds(1).await;
     }
-    // Each lives for 300 s and is renewed after 225 to 240.
+    // Each token lives for 300 s and is renewed after 225 to 240 s.
     assert!(
         (6..=7).contains(&endpoint.count()),
         "{} requests",
@@ -220,7 +220,7 @@ async fn an_unused_token_is_not_renewed() {
     let manager = manager(&endpoint);
     token(&manager).await;
     seconds(100_000).await;
-    // The second one replaced the first, which had been used; nobody used the second.
+    // The second token replaced the first, which had been used. The second was never used.
     assert_eq!(endpoint.count(), 2);
     assert_eq!(token(&manager).await, "token-3", "expired meanwhile");
 }
@@ -232,7 +232,7 @@ async fn the_first_use_past_the_renewal_time_renews_the_token() {
     token(&manager).await; // renewed after some 230 s, then rests
     seconds(500).await;
     assert_eq!(endpoint.count(), 2);
-    assert_eq!(token(&manager).await, "token-2", "nobody waits");
+    assert_eq!(token(&manager).await, "token-2", "no call waits");
     sleep(Duration::from_millis(1)).await;
     assert_eq!(token(&manager).await, "token-3");
 }
@@ -330,7 +330,7 @@ async fn other_4xx_and_redirects_are_not_retried() {
     }
 }
 
-/// Row 45: the secret follows no redirect.
+/// The secret follows no redirect.
 #[tokio::test(start_paused = true)]
 async fn a_redirect_of_the_token_request_is_an_error() {
     let endpoint = TokenEndpoint::with_reply(Reply::Redirect("https://evil.example/token"));
@@ -344,7 +344,6 @@ async fn a_redirect_of_the_token_request_is_an_error() {
     );
 }
 
-/// Row 45.
 #[tokio::test(start_paused = true)]
 async fn unexpected_token_types_lifetimes_and_errors_with_200_are_rejected() {
     for body in [
@@ -365,7 +364,7 @@ async fn unexpected_token_types_lifetimes_and_errors_with_200_are_rejected() {
     }
 }
 
-/// Row 45: a huge lifetime is no overflow, and no reason to keep a token for ever.
+/// A huge lifetime neither overflows nor keeps a token for ever.
 #[tokio::test(start_paused = true)]
 async fn a_token_with_unbounded_lifetime_is_renewed_within_a_day() {
     let body = json!({ "access_token": "t", "token_type": "Bearer", "expires_in": 1e300 });
@@ -517,7 +516,7 @@ async fn an_invalidated_token_is_replaced_at_most_once_in_ten_seconds() {
     );
 }
 
-/// The clock stands still, so that all of it happens within ten seconds.
+/// The clock is stopped, so that everything happens within ten seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_invalidations_cause_one_token_request() {
     let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
@@ -540,7 +539,7 @@ async fn concurrent_invalidations_cause_one_token_request() {
         });
     }
     for (first, successor) in callers.join_all().await {
-        // A caller that came late had the successor from the beginning.
+        // A caller that came late had the new token from the beginning.
         let expected = (first == "token-1").then(|| "token-2".to_owned());
         assert_eq!(successor, expected, "{first}");
     }
@@ -685,7 +684,7 @@ async fn client_secret_post_puts_the_credentials_into_the_body_only() {
     );
 }
 
-/// A manager that looks its token endpoint up.
+/// A manager that discovers its token endpoint.
 fn discovering(issuer: &str, endpoint: &TokenEndpoint) -> TokenManager {
     let builder = TokenManager::for_issuer(Issuer::new(issuer).unwrap(), credentials()).unwrap();
     builder
@@ -739,7 +738,7 @@ async fn metadata_of_another_issuer_is_an_error_naming_both_and_no_secret_is_sen
         ("\u{1b}[2J\nevil", "\\u{1b}[2J\\nevil"),
         (long.as_str(), "https://evil.example/xxx"),
     ] {
-        // In one of the places, whatever the others answer.
+        // At one of the locations, whatever the others return.
         let endpoint = TokenEndpoint::with_reply(Reply::Token(60)).then_metadata([
             Reply::Status(404, None),
             metadata(named, "https://evil.example/token"),
@@ -816,7 +815,7 @@ async fn the_error_of_a_derived_token_endpoint_names_it_as_guessed() {
         Reply::Unreachable,
         Reply::Hang,
     ] {
-        // The metadata take a part of the time.
+        // Discovery takes a part of the time.
         let endpoint = TokenEndpoint::with_reply(reply).delay(Duration::from_millis(10));
         let error = discovering("https://as.example/tenant", &endpoint)
             .access_token()
@@ -841,7 +840,7 @@ async fn the_error_of_a_derived_token_endpoint_names_it_as_guessed() {
     assert!(!text.contains("guessed"), "{text}");
 }
 
-/// Row 45: a secret goes over plain http only on loopback, and only if that was opted into.
+/// A secret goes over plain http only on loopback, and only after opt-in.
 #[test]
 fn a_secret_is_never_sent_over_plain_http_by_default() {
     let loopback = Endpoint::new("http://127.0.0.1:6002/token").unwrap();
@@ -871,7 +870,7 @@ async fn metadata_cannot_redirect_the_secret_to_plain_http() {
     assert_eq!(endpoint.count(), 0);
 }
 
-/// The places that token requests went to.
+/// The last path segments of the token requests.
 fn places(endpoint: &TokenEndpoint) -> Vec<String> {
     let last = |url: &str| url.rsplit('/').next().unwrap().to_owned();
     endpoint
@@ -890,7 +889,7 @@ async fn a_discovered_token_endpoint_is_rediscovered_after_an_hour() {
     let manager = discovering(AS, &endpoint);
     token(&manager).await;
     let endpoint = endpoint.metadata(metadata(AS, "https://as.example/new"));
-    // Used all along, so that there is a token request each minute.
+    // Used continuously, so that there is a token request each minute.
     for _ in 0..3590 {
         token(&manager).await;
         seconds(1).await;
@@ -906,7 +905,7 @@ async fn a_discovered_token_endpoint_is_rediscovered_after_an_hour() {
     }
     assert_eq!(places(&endpoint).last().unwrap(), "new");
     assert_eq!(endpoint.metadata_requests(), 2);
-    // Not when no token is needed.
+    // No request is sent when no token is needed.
     seconds(100_000).await;
     assert_eq!(endpoint.metadata_requests(), 2);
 }
@@ -1056,7 +1055,7 @@ async fn a_token_endpoint_outage_causes_a_bounded_number_of_discoveries() {
     );
 }
 
-/// What an https document names is https, also where plain http on loopback is allowed.
+/// URLs in an https document must be https, even where plain http on loopback is allowed.
 #[tokio::test(start_paused = true)]
 async fn metadata_of_an_https_issuer_never_lead_to_plain_http() {
     for (issuer, named, good) in [
@@ -1089,7 +1088,6 @@ async fn metadata_of_an_https_issuer_never_lead_to_plain_http() {
     }
 }
 
-/// Row 44.
 #[tokio::test(start_paused = true)]
 async fn debug_output_and_errors_contain_no_secret_or_token() {
     let endpoint = TokenEndpoint::with_reply(Reply::Token(60));
@@ -1105,7 +1103,7 @@ async fn debug_output_and_errors_contain_no_secret_or_token() {
     );
 }
 
-/// A secret in each encoding in which a server may have it and quote it.
+/// A secret in each encoding in which a server may receive and quote it.
 fn quotes(secret: &str) -> Vec<String> {
     let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     let spaces = form.replace('+', "%20");
@@ -1130,7 +1128,7 @@ async fn errors_redact_secrets_and_tokens_quoted_by_the_server() {
     let pairs = [basic.clone(), basic.clone().client_secret_basic_raw()];
     for credentials in pairs.into_iter().chain([basic.client_secret_post()]) {
         let url = Endpoint::new(TOKEN_URL).unwrap();
-        // What goes out first, to learn the pair in base64.
+        // Sent first, to learn the credentials in base64.
         let endpoint = TokenEndpoint::with_reply(Reply::Token(60));
         let manager = || {
             let builder = TokenManager::builder(url.clone(), credentials.clone());
@@ -1148,7 +1146,7 @@ async fn errors_redact_secrets_and_tokens_quoted_by_the_server() {
             .iter()
             .flat_map(|s| quoted.iter().map(move |q| (*s, q)))
         {
-            // It stands across the place where the text is cut, too.
+            // The secret also crosses the position where the text is truncated.
             let words = format!("{}{quote} or {quote}, {quote}.", "x".repeat(190));
             for body in [
                 json!({ "error": words, "error_description": words }),

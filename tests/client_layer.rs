@@ -1,4 +1,4 @@
-//! The client's layer: where the token goes, and what happens when it is rejected.
+//! The client's layer: where the token is sent, and what happens when it is rejected.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,14 +29,14 @@ use tower_oauth::{
 
 const ORDERS: &str = "https://orders.example/list";
 
-/// A resource server that notes what comes, rejects some tokens, and panics when it is called
-/// without having been polled ready. A clone is not ready.
+/// A resource server that records the requests, rejects some tokens, and panics when called without
+/// a preceding `poll_ready`. A clone is not ready.
 #[derive(Debug, Default)]
 struct Orders {
     seen: Arc<Mutex<Vec<(String, Option<HeaderValue>, bool)>>>,
     rejects: &'static [&'static str],
     challenge: Option<&'static str>,
-    /// Refuses with status 200 and this `grpc-status`.
+    /// Rejects with status 200 and this `grpc-status`.
     grpc_status: Option<&'static str>,
     ready: bool,
 }
@@ -61,7 +61,7 @@ impl Orders {
         }
     }
 
-    /// The tokens that came, in order; `-` for none.
+    /// The received tokens in order; `-` for none.
     fn tokens(&self) -> Vec<String> {
         let shown = |value: &Option<HeaderValue>| match value {
             Some(value) => value
@@ -356,7 +356,7 @@ async fn a_rejected_token_is_renewed_even_if_the_request_cannot_be_retried() {
         assert!(served.status() == StatusCode::OK && !served.headers().contains_key("grpc-status"));
         assert_eq!(orders.tokens(), ["token-1", "token-2"]);
 
-        // A resource server that refuses every token causes one token request in ten seconds.
+        // A resource server that rejects every token causes one token request in ten seconds.
         let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
         let orders = Orders {
             grpc_status,
@@ -405,7 +405,7 @@ async fn a_grpc_challenge_in_the_headers_invalidates_the_token() {
             challenge: Some("Bearer"),
             ..refused()
         },
-        // A response without a status of its own is no refusal, whatever else it says.
+        // A response without a gRPC status is no rejection, whatever else it contains.
         Orders {
             grpc_status: Some("0"),
             ..refused()
@@ -457,7 +457,7 @@ async fn a_rejected_token_serves_other_origins_until_its_replacement_arrives() {
         "the resource's own response"
     );
     assert!(start.elapsed() <= 6 * SECOND, "{:?}", start.elapsed());
-    // It is replaced all the same, once that is possible.
+    // It is replaced as soon as that is possible.
     endpoint.set_reply(Reply::Token(3600));
     tokio::time::sleep(20 * SECOND).await;
     assert_eq!(
@@ -488,12 +488,12 @@ async fn without_a_new_token_the_original_response_is_returned_in_bounded_time()
         let endpoint = TokenEndpoint::with_reply(trouble.clone()).then([Reply::Token(3600)]);
         let orders = Orders::rejecting(&["token-1"]);
         let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
-        // Again and again, while the token endpoint stays as it is.
+        // Repeatedly, while the token endpoint stays unchanged.
         for call in 0..120 {
             let start = Instant::now();
             let response = send(&mut client, get(ORDERS)).await.unwrap();
             assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{trouble:?}");
-            // Later on, an attempt may be due in a moment.
+            // Later an attempt may be due within a moment.
             let limit = if call == 0 { limit } else { 5 * SECOND };
             assert!(
                 start.elapsed() <= limit,
@@ -509,7 +509,7 @@ async fn without_a_new_token_the_original_response_is_returned_in_bounded_time()
             "{trouble:?}: {} requests in two minutes",
             endpoint.count()
         );
-        // Each instance serves on, and is replaced when that is possible.
+        // Each token stays in use, and is replaced when that is possible.
         endpoint.set_reply(Reply::Token(3600));
         tokio::time::sleep(301 * SECOND).await;
         assert_eq!(
@@ -566,7 +566,7 @@ async fn calls_waiting_for_a_token_or_its_replacement_are_bounded() {
     outcomes.sort_unstable();
     assert_eq!(outcomes, ["200", "overloaded", "overloaded"]);
 
-    // The token is there, and refused: one call waits for its successor.
+    // The token exists and is rejected: one call waits for its replacement.
     let endpoint = TokenEndpoint::with_reply(Reply::Token(3600)).delay(SECOND);
     let tokens = builder(&endpoint).max_waiters(1).start().unwrap();
     tokens.access_token().await.unwrap();

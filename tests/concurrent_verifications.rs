@@ -1,4 +1,4 @@
-//! A limit on the signatures that are verified at the same time, when it was set.
+//! The limit on concurrent signature verifications.
 
 #![allow(
     clippy::unwrap_used,
@@ -56,7 +56,7 @@ fn forged(number: usize) -> String {
     )
 }
 
-/// A server that verifies so many signatures at a time.
+/// A server that verifies this many signatures at a time.
 async fn server(limit: usize) -> ResourceServer {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     builder(&issuer, &clock())
@@ -98,7 +98,7 @@ async fn beyond_1024_waiting_verifications_requests_get_503_and_cached_tokens_ar
     assert_eq!(
         server.cached_token_count(),
         1,
-        "nobody should need two turns"
+        "no request needs two permits"
     );
     let mut service = server.layer().layer(service_fn(answer));
     let mut call = |token: &str| {
@@ -107,7 +107,7 @@ async fn beyond_1024_waiting_verifications_requests_get_503_and_cached_tokens_ar
         (asked, polled.map(Result::unwrap))
     };
 
-    // Other threads do nothing but have forgeries verified, until we meet one that has the turn.
+    // Other threads verify only forged tokens, until a request here finds the permit taken.
     let over = AtomicBool::new(false);
     let next = std::thread::scope(|scope| {
         for which in 0..2 {
@@ -135,29 +135,29 @@ async fn beyond_1024_waiting_verifications_requests_get_503_and_cached_tokens_ar
         next
     });
 
-    // The turn is kept for the one that waits, and nobody passes it.
+    // The permit is reserved for the waiting request; later requests queue behind it.
     let mut waiting = Vec::new();
-    let turned_away = loop {
+    let overloaded = loop {
         match call(&good(1)) {
             (asked, Poll::Pending) => waiting.push(asked),
             (_, Poll::Ready(response)) => break response,
         }
     };
     assert_eq!(waiting.len(), 1023);
-    assert_eq!(turned_away.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(turned_away.headers()[header::RETRY_AFTER], "1");
-    assert!(!turned_away.headers().contains_key(header::WWW_AUTHENTICATE));
+    assert_eq!(overloaded.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(overloaded.headers()[header::RETRY_AFTER], "1");
+    assert!(!overloaded.headers().contains_key(header::WWW_AUTHENTICATE));
     assert_eq!(
-        turned_away.extensions().get::<Rejection>().unwrap().kind(),
+        overloaded.extensions().get::<Rejection>().unwrap().kind(),
         RejectionKind::Overloaded
     );
     assert_eq!(
         send(&server, &known).await.status(),
         StatusCode::OK,
-        "whoever is remembered needs no turn"
+        "a cached token needs no permit"
     );
 
-    // One that gives up lets the next one in, and a verdict stays what it is.
+    // A dropped request lets the next one in, and the results stay correct.
     waiting.truncate(20);
     assert_eq!(next.await.unwrap().status(), StatusCode::UNAUTHORIZED);
     for asked in waiting {

@@ -35,7 +35,7 @@ const PAGES: [&str; 6] = [
     "/faults",
 ];
 
-/// A browser without a window, and without a socket.
+/// A browser session without window and socket.
 struct Session {
     clock: ManualClock,
     server: AuthorizationServer,
@@ -112,13 +112,13 @@ impl Session {
         self.send(request).await
     }
 
-    /// The token that is in all forms.
+    /// The CSRF token that all forms contain.
     async fn token(&self) -> String {
         let page = self.page("/applications/new").await;
         between(&page, r#"name="csrf_token" value=""#, "\"").to_owned()
     }
 
-    /// Fills in a form and sends it.
+    /// Fills in a form and submits it.
     async fn submit(&self, path: &str, fields: &[(&str, &str)]) -> Response<Bytes> {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("csrf_token", &self.token().await)
@@ -127,8 +127,8 @@ impl Session {
         self.post(path, &form).await
     }
 
-    /// Sends a form that is accepted, and follows to the page after it. The form is one that the
-    /// page has, with these fields.
+    /// Submits a form that must be accepted, and returns the page that follows. The page contains
+    /// this form with these fields.
     async fn change(&self, path: &str, fields: &[(&str, &str)]) -> String {
         let page = self.page(path).await;
         let forms = page
@@ -281,7 +281,7 @@ async fn a_form_without_the_csrf_token_of_its_cookie_is_rejected() {
             .status(),
         200
     );
-    // Another server draws another key: its tokens are of no use here.
+    // Another server has another key, which rejects its tokens here.
     let elsewhere = Session {
         cookie: Mutex::new(session.cookie.lock().unwrap().clone()),
         ..Session::new()
@@ -607,7 +607,7 @@ async fn an_application_can_be_renamed_get_scopes_and_roles_and_be_deleted() {
             .contains("The role was deleted.")
     );
     assert_eq!(scope().await, "appid_default orders.read orders.write");
-    // From a page that was open before.
+    // From a page that was opened before.
     let late = session.submit(&path, &delete).await;
     let page = session
         .page(late.headers()["location"].to_str().unwrap())
@@ -687,7 +687,7 @@ async fn a_rejected_change_keeps_the_input_beside_its_error() {
     assert_eq!(unknown.status(), StatusCode::BAD_REQUEST);
 }
 
-/// A limit, and a disk that is full.
+/// A limit, and a full disk.
 #[tokio::test]
 async fn a_server_error_is_not_shown_at_a_field() {
     let folder = std::env::temp_dir().join(format!("tower-oauth-dashboard-{}", std::process::id()));
@@ -868,7 +868,7 @@ async fn a_token_is_requested_for_another_application() {
         (&claims["sub"], &claims["aud"]),
         (&json!(shop.client_id()), &json!([orders.client_id()]))
     );
-    // The one that it is for stays chosen, is in the lines, and is the one to be started.
+    // The application stays selected, is in the commands, and is the one to be started.
     assert!(page.contains(&format!(
         r#"<option value="{}" selected>orders</option>"#,
         orders.client_id()
@@ -879,7 +879,7 @@ async fn a_token_is_requested_for_another_application() {
     assert!(
         element(&page, "environment").contains(&format!(r#""clientId":"{}""#, orders.client_id()))
     );
-    // It is one of the applications, and as long as it is there.
+    // Only an existing application is accepted.
     let none = [
         ("application", shop.client_id()),
         ("audience", "x' ; id ; '"),
@@ -906,7 +906,7 @@ async fn a_token_is_requested_for_another_application() {
         .await;
     let page = session.page(&format!("/try/{}", shop.client_id())).await;
     assert!(!page.contains(bills.client_id()) && !page.contains("token-claims"));
-    // Without one it is for the application itself.
+    // Without one the token is for the application itself.
     let page = session
         .change("/try", &[("application", shop.client_id())])
         .await;

@@ -1,5 +1,5 @@
-//! What we accept, jsonwebtoken accepts under the same policy: it is the oracle, of signatures
-//! and of claims.
+//! Tokens that the crate accepts are accepted by jsonwebtoken under the same policy. It is the
+//! oracle for signatures and for claims.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use support::{Fixture, PrivateKey, claims, compact, poll_once_or_panic};
 use tower_oauth::UnixTime;
 
-/// Whether jsonwebtoken's verifier takes the signature of a token made with this key.
+/// Whether jsonwebtoken verifies the signature of a token made with this key.
 fn oracle_accepts(token: &str, key: &PrivateKey, alg: &str) -> bool {
     let Ok(algorithm) = alg.parse() else {
         return false;
@@ -103,7 +103,8 @@ proptest! {
     }
 }
 
-/// What jsonwebtoken says of the whole token under our policy: these claims, 60 seconds of leeway.
+/// Whether jsonwebtoken accepts the whole token under the same policy: these claims, 60 seconds of
+/// leeway.
 fn oracle_validates(token: &str, key: &PrivateKey) -> bool {
     let jwk: Jwk = serde_json::from_value(key.jwk("any")).unwrap();
     let mut policy = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::RS256);
@@ -120,7 +121,7 @@ fn one_of(values: Vec<Value>) -> impl Strategy<Value = Value> {
     prop::sample::select(values)
 }
 
-/// Seconds from now, off the edges of the leeway.
+/// Seconds from now, away from the edges of the leeway.
 fn date() -> impl Strategy<Value = Option<i64>> {
     prop::sample::select(vec![
         None,
@@ -152,7 +153,7 @@ proptest! {
     ) {
         thread_local!(static FIXTURE: Fixture = Fixture::new());
         FIXTURE.with(|fixture| {
-            // The oracle reads the clock of the system.
+            // The oracle reads the system clock.
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
             fixture.clock.set(UnixTime::from_secs(now));
             let at = |offset: Option<i64>| match offset {
@@ -169,7 +170,7 @@ proptest! {
             if ours {
                 prop_assert!(oracle_validates(&token, fixture.rsa), "{claims}");
             }
-            // And what is good by its plain reading is accepted.
+            // Claims that are valid by a plain reading are accepted.
             let good = !forged
                 && claims["iss"] == support::ISSUER
                 && ["\"orders\"", "[\"orders\"]", "[\"x\",\"orders\"]"].contains(&claims["aud"].to_string().as_str())

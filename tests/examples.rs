@@ -1,5 +1,5 @@
-//! The example programs do what they promise: outputs, exit codes, signals, and silence about
-//! secrets. They are the crate's front door, and scripts rely on them.
+//! The example programs: outputs, exit codes, signals, and no secrets in the output. Scripts rely
+//! on them.
 
 #![cfg(unix)]
 #![allow(
@@ -59,7 +59,7 @@ async fn token(credentials: &Serving, base: &str) -> String {
     body["access_token"].as_str().unwrap().to_owned()
 }
 
-/// Runs a caller to its end; its last line on stderr is the tally.
+/// Runs a caller until it exits; its last line on stderr is the summary.
 async fn call(url: &str, variables: &[(&str, &str)]) -> (Output, Value) {
     let mut command = example("call_protected_resource");
     command
@@ -253,8 +253,8 @@ async fn a_rejected_caller_prints_the_servers_message() {
     );
 }
 
-/// A server that notes the lines of the requests, and answers a token request with a token,
-/// anything below `/.well-known/` with 404, and the rest with 200.
+/// A server that records the request lines. It responds to a token request with a token, to
+/// anything below `/.well-known/` with 404, and to the rest with 200.
 async fn recording_server(lines: Arc<Mutex<Vec<String>>>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -479,7 +479,7 @@ async fn an_invalid_setting_exits_with_2_and_names_the_setting() {
     }
 }
 
-/// Every setting that is a URL, and where its value stands.
+/// Every setting that is a URL, and the position of its value.
 #[tokio::test]
 async fn a_url_without_a_scheme_exits_with_a_hint() {
     let issuer = ("ISSUER", "https://as.example");
@@ -617,10 +617,10 @@ async fn services_without_app_id_are_named_when_no_issuer_is_set() {
     );
 }
 
-/// What `examples/common` allows at a time.
+/// The limit of `examples/common`.
 const MAX_CONNECTIONS: usize = 512;
 
-/// A resource whose issuer is not there, and its address.
+/// A resource whose issuer is unreachable, and its address.
 async fn resource_without_issuer(mut command: Command) -> (Serving, SocketAddr) {
     command
         .env("ISSUER", "http://127.0.0.1:1")
@@ -635,14 +635,14 @@ async fn resource_without_issuer(mut command: Command) -> (Serving, SocketAddr) 
     (resource, address)
 }
 
-/// A connection of which the server waits for the rest: of its first request, or of all of it.
+/// A connection on which the server waits for the rest of the first request, or for all of it.
 async fn open_idle_connection(address: SocketAddr, sent: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(sent.as_bytes()).await.unwrap();
     stream
 }
 
-/// Asks for `/healthz` on a connection, and leaves it open.
+/// Requests `/healthz` on a connection and leaves it open.
 async fn healthz(stream: &mut TcpStream) -> std::io::Result<String> {
     stream
         .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
@@ -656,8 +656,8 @@ async fn healthz(stream: &mut TcpStream) -> std::io::Result<String> {
     Ok(String::from_utf8(answer).unwrap())
 }
 
-/// A bound on behaviour, and generous: without room, a connection waits for the ten seconds in
-/// which others may send the head of a request.
+/// A generous bound: without room, a connection waits for the ten seconds in which others may send
+/// the head of a request.
 async fn within_timeout<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(5), what)
         .await
@@ -689,7 +689,7 @@ async fn the_longest_idle_connection_is_closed_for_a_new_one() {
         answer.starts_with("HTTP/1.1 200"),
         "the third does not: {answer}"
     );
-    // Now it is the one that has been idle for the shortest time.
+    // Now it is the one with the shortest idle time.
     for _ in 0..4 {
         within_timeout(healthz(&mut open_idle_connection(address, "").await))
             .await
@@ -700,7 +700,7 @@ async fn the_longest_idle_connection_is_closed_for_a_new_one() {
     assert_eq!(resource.terminate().await.0, Some(0));
 }
 
-/// A body that comes frame by frame.
+/// A body that arrives frame by frame.
 struct Frames(mpsc::Receiver<Bytes>);
 
 impl http_body::Body for Frames {
@@ -717,7 +717,7 @@ impl http_body::Body for Frames {
     }
 }
 
-/// In flight is a request without an answer, and one of whose answer not all was sent.
+/// In flight: a request without a response, and one whose response is sent in part.
 #[tokio::test]
 async fn a_request_in_flight_survives_a_connection_flood() {
     let (frames, body) = mpsc::channel(1);

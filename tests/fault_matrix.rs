@@ -1,7 +1,7 @@
-//! An issuer that fails in every way that a socket can, and a resource server that goes on.
+//! An issuer with every socket-level fault, and a resource server that continues to serve.
 //!
-//! For each fault: tokens with known keys are served throughout, the key set tells what is wrong,
-//! and one good answer later it is well again.
+//! For each fault: tokens with known keys are accepted throughout, the key set reports the fault,
+//! and it is healthy again after one good response.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,11 +30,11 @@ use tower_oauth::{
     ResourceServer, ResourceServerBuilder, Startup, UnixTime,
 };
 
-/// One resource, and the issuer whose tokens it judges.
+/// A resource server, and the issuer whose tokens it validates.
 struct Resource {
     server: ResourceServer,
     claims: Value,
-    /// Verified before: it is found in the cache, or is not.
+    /// Verified before, so that it may be in the token cache.
     known: String,
     tokens: AtomicUsize,
 }
@@ -55,7 +55,7 @@ impl Resource {
         )
     }
 
-    /// Decided in the first poll: at the cost that it always has.
+    /// The first poll must return the result: a fault adds no waiting.
     fn validate(&self, token: &str) -> StatusCode {
         let service = self
             .server
@@ -72,7 +72,7 @@ impl Resource {
             .status()
     }
 
-    /// A token that was seen before, and one that was not.
+    /// Sends a cached token and a new one.
     #[track_caller]
     fn assert_serves(&self, fault: &str) {
         assert_eq!(
@@ -96,10 +96,10 @@ impl Resource {
     }
 }
 
-/// Enough for any response, however busy the machine is.
+/// Enough for any response on a busy machine.
 const LONG_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// For faults that are status by the time they take.
+/// For faults that are detected by their duration.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn builder(issuer: &RawIssuer, fetch_timeout: Duration) -> ResourceServerBuilder {
@@ -110,7 +110,7 @@ fn builder(issuer: &RawIssuer, fetch_timeout: Duration) -> ResourceServerBuilder
         .allow_loopback_http()
 }
 
-/// With the keys by discovery, and in hand.
+/// Starts a resource that has discovered its keys.
 async fn start(issuer: &RawIssuer, fetch_timeout: Duration) -> Resource {
     let base = format!("http://{}", issuer.address);
     let server = builder(issuer, fetch_timeout)
@@ -163,7 +163,7 @@ async fn every_fault_is_survived_reported_and_recovered_from() {
         } else {
             &long
         };
-        // With the metadata as they were, and with the same fault there.
+        // With intact metadata, and with the same fault there.
         for (behavior, is_everywhere) in [
             (per_endpoint(well(), behavior.clone()), false),
             (behavior, true),
@@ -191,7 +191,8 @@ async fn every_fault_is_survived_reported_and_recovered_from() {
         }
     }
     let resource = long;
-    // Metadata of another issuer, RFC 8414 §3.3: the keys go on, but nobody starts with it.
+    // Metadata of another issuer, RFC 8414 §3.3: the keys stay usable, but no start succeeds with
+    // it.
     let keys = || Behavior::Respond(ok_response(set.as_bytes()));
     issuer
         .set_behavior(per_endpoint(
@@ -221,7 +222,7 @@ async fn every_fault_is_survived_reported_and_recovered_from() {
     resource.assert_recovers("metadata of another issuer").await;
     cold.refresh_keys().await.unwrap();
     assert!(cold.keys_available());
-    // A content type is no reason to do without good keys.
+    // The content type does not matter.
     let plain = response(
         "200 OK",
         "content-type: text/plain\r\netag: \"1\"\r\n",

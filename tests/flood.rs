@@ -1,4 +1,4 @@
-//! A flood of tokens with made-up kids, from many tasks, while good traffic goes on.
+//! A flood of tokens with random kids, from many tasks, during good traffic.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,7 +34,7 @@ async fn ten_thousand_unknown_kids_cost_few_fetches_and_no_memory_or_valid_reque
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     issuer.set_delay(Duration::from_millis(200));
-    // Signed by nobody: the signature is not reached, but the rest would pass.
+    // The signature is made up. It is never verified, and everything else is valid.
     let forged: Arc<Vec<String>> = Arc::new(
         (0..TASKS * EACH)
             .map(|n| {
@@ -57,7 +57,7 @@ async fn ten_thousand_unknown_kids_cost_few_fetches_and_no_memory_or_valid_reque
         async move {
             while !over.load(Ordering::SeqCst) {
                 let number = served.load(Ordering::SeqCst);
-                // One that was seen before, and one that was not.
+                // A cached token and a new one.
                 let claims = claims_with(json!({ "jti": number.to_string() }));
                 let token = if number % 2 == 0 {
                     good.clone()
@@ -104,13 +104,13 @@ async fn ten_thousand_unknown_kids_cost_few_fetches_and_no_memory_or_valid_reque
     assert_eq!(issuer.max_in_flight(), 1);
     assert_eq!(status.state(), KeySetState::Healthy);
     assert!(served.load(Ordering::SeqCst) > 10);
-    // What waits holds its request; what was refused leaves nothing behind.
+    // A waiting request is held in memory; a rejected one leaves nothing behind.
     let peak = MEMORY.peak_usage().saturating_sub(before);
     assert!(peak < 4 << 20, "{peak} bytes at the peak");
     let left = MEMORY.current_usage().saturating_sub(before);
     assert!(left < 128 << 10, "{left} bytes left");
 
-    // A rotation amid it is seen in fifteen seconds.
+    // A rotation during the flood is found within fifteen seconds.
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
     let new = compact(
         rsa(1),

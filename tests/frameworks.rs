@@ -1,5 +1,5 @@
-//! The same layer before axum, hyper and tonic services, over real sockets on loopback; the issuer
-//! is the fixture's, in this process.
+//! The same layer in front of axum, hyper and tonic services, over loopback sockets. The issuer
+//! runs in this process.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 

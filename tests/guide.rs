@@ -1,4 +1,4 @@
-//! What the guide says is there, is there.
+//! Checks the guide against tests, dependencies and metrics.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +14,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// Every file of Rust below these folders, in one text.
+/// All Rust files below these folders, in one text.
 fn sources(folders: &[&str]) -> String {
     let mut all = String::new();
     let mut open: Vec<_> = folders
@@ -34,7 +34,7 @@ fn sources(folders: &[&str]) -> String {
     all
 }
 
-/// The words in backticks.
+/// The text between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -77,14 +77,14 @@ fn the_testing_guide_lists_the_dependencies_of_its_examples() {
         .filter_map(|line| line.strip_prefix("use "))
         .filter_map(|path| path.split_once("::"))
         .map(|(name, _)| name.to_owned())
-        // By its macros and attributes.
+        // Used through its macros and attributes.
         .chain(["tokio".to_owned()])
         .filter(|name| name != "std")
         .collect();
     assert_eq!(listed, used);
 }
 
-/// Names of metrics in a text.
+/// The metric names in a text.
 fn metrics(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !c.is_ascii_lowercase() && c != '_')
         .filter(|word| {

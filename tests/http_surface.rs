@@ -1,4 +1,4 @@
-//! `attack-checklist`, "HTTP surface", as far as bearer tokens go: one test for each row.
+//! The HTTP surface of bearer authentication: one test for each attack.
 
 #![allow(
     clippy::unwrap_used,
@@ -38,7 +38,7 @@ fn kind(response: &Response<Full<Bytes>>) -> Option<RejectionKind> {
 fn more_than_one_authorization_header_or_method_is_a_bad_request() {
     let fixture = Fixture::new();
     let token = fixture.token(&claims());
-    // Never seen, remembered by the cache, and at hand.
+    // A new token, one from the shared cache, and one from the thread-local cache.
     for sent_before in [0, 3, 30] {
         for _ in 0..sent_before {
             fixture.assert_accepts(&token);
@@ -126,8 +126,8 @@ fn the_bearer_scheme_is_case_insensitive_and_followed_by_one_space() {
     }
 }
 
-/// RFC 6750 §3.1: what a route wants is answered in the name of the resource server that judged the
-/// token.
+/// RFC 6750 §3.1: the challenge for a missing scope is that of the resource server that validated
+/// the token.
 #[test]
 fn one_scope_layer_uses_the_challenge_of_each_resource_server() {
     let fixture = Fixture::new();
@@ -169,7 +169,8 @@ fn one_scope_layer_uses_the_challenge_of_each_resource_server() {
     }
 }
 
-/// Whatever is wrong with the token besides, so that the answer tells nothing of it.
+/// The response is the same whatever else is wrong with the token, so that it reveals nothing about
+/// it.
 #[test]
 fn trailing_bytes_after_any_token_are_a_bad_request() {
     let fixture = Fixture::new();
@@ -227,7 +228,7 @@ fn tokens_in_the_query_or_body_are_ignored() {
     );
 }
 
-/// Anybody can send such requests, as many as they like.
+/// Unauthenticated callers can send any number of such requests.
 #[test]
 fn tokens_in_the_query_cause_one_warning_a_minute() {
     let fixture = Fixture::new();
@@ -251,8 +252,7 @@ fn tokens_in_the_query_cause_one_warning_a_minute() {
     assert_eq!(requests(50), (1, 50));
 }
 
-/// No `Debug` of a request prints the token: not where it is served, nor where it passes without
-/// one.
+/// `Debug` of a request never prints the token, neither for accepted nor for anonymous requests.
 #[test]
 fn the_authorization_header_is_marked_sensitive_for_inner_services() {
     let fixture = Fixture::new();
@@ -272,7 +272,7 @@ fn the_authorization_header_is_marked_sensitive_for_inner_services() {
         assert_eq!(response.status(), StatusCode::OK);
         response.into_body()
     };
-    // Verified, from the token cache, and from the thread's part of it.
+    // Verified, from the shared cache, and from the thread-local cache.
     for _ in 0..20 {
         let printed = printed(fixture.server.layer(), &[&format!("Bearer {token}")]);
         assert!(
@@ -352,7 +352,7 @@ fn a_context_inserted_by_an_outer_layer_is_removed() {
         Some("app")
     );
 
-    // Without a token it does not survive either, where such requests are let through.
+    // It is removed without a token, too, where anonymous requests are allowed.
     let service = fixture
         .server
         .layer()
@@ -406,7 +406,7 @@ fn no_path_method_or_header_bypasses_authentication() {
             );
         }
     }
-    // A route that takes requests without a token still refuses a bad one.
+    // A route that allows anonymous requests still rejects an invalid token.
     let service = fixture
         .server
         .layer()
@@ -426,7 +426,7 @@ fn no_path_method_or_header_bypasses_authentication() {
     );
 }
 
-/// The addresses and errors of a fetch that failed are for the operator.
+/// Addresses and errors of a failed fetch are for the operator only.
 #[tokio::test(start_paused = true)]
 async fn internal_errors_are_never_in_a_response() {
     let issuer = support::issuer::ScriptedIssuer::new(json!({ "keys": [] }));
@@ -524,7 +524,7 @@ fn grpc_calls_are_rejected_with_a_grpc_status() {
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/grpc");
         assert_eq!(kind(&response), Some(RejectionKind::MissingToken));
     }
-    // What only looks like a call gets a status that everybody understands.
+    // A request that only resembles a gRPC call gets a plain HTTP status.
     for request in [
         call("application/grpc-web"),
         call("application/grpcfoo"),

@@ -1,9 +1,9 @@
-//! Programs of other makers as the other side: the App ID Node SDK, oidc-provider, oauth4webapi and
-//! openid-client.
+//! Interoperability with programs of other vendors: the App ID Node SDK, oidc-provider,
+//! oauth4webapi and openid-client.
 //!
-//! They run on node, from `tests/interop`, with packages that `tests/interop/install.sh` puts
-//! into `INTEROP_DIR` (else `target/interop`). Without them these tests say so and pass, unless
-//! `REQUIRE_INTEROP` is set, as it is in CI.
+//! They run on Node.js from `tests/interop`, with the packages that `tests/interop/install.sh`
+//! installs into `INTEROP_DIR` (else `target/interop`). Without them the tests print "skipped" and
+//! pass, unless `REQUIRE_INTEROP` is set, as in CI.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,7 +30,7 @@ use tower_oauth::{
     TokenManager, TokenProfile,
 };
 
-/// Where the packages are, if they are.
+/// The folder of the packages, if it exists.
 fn packages() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder =
@@ -50,7 +50,7 @@ fn packages() -> Option<PathBuf> {
         std::env::var_os("REQUIRE_INTEROP").is_none(),
         "node or its packages are missing: tests/interop/install.sh"
     );
-    // Past the capture of passing tests' output.
+    // Bypasses the output capture of passing tests.
     let _ = writeln!(
         std::io::stderr(),
         "skipped: node or its packages are missing (tests/interop/install.sh)"
@@ -58,7 +58,7 @@ fn packages() -> Option<PathBuf> {
     None
 }
 
-/// Starts a program; it ends with its standard input.
+/// Starts a program that exits when its standard input is closed.
 fn node(packages: &Path, script: &str, settings: &[(&str, &str)]) -> Child {
     Command::new("node")
         .arg(
@@ -75,7 +75,7 @@ fn node(packages: &Path, script: &str, settings: &[(&str, &str)]) -> Child {
         .unwrap()
 }
 
-/// The line of JSON that a program prints when it is ready, or done.
+/// The line of JSON that a program prints when it is ready or done.
 async fn printed(program: &mut Child) -> Value {
     let mut line = String::new();
     let mut stdout = BufReader::new(program.stdout.as_mut().unwrap());
@@ -115,7 +115,7 @@ async fn validate(resource: &ResourceServer, token: &str) -> AuthContext {
     response.extensions().get::<AuthContext>().unwrap().clone()
 }
 
-/// The SDK checks what it gets: signature, `ver`, `aud`, and `iss` against our metadata.
+/// The SDK validates the token: signature, `ver`, `aud`, and `iss` against the metadata.
 #[tokio::test]
 async fn the_node_sdks_token_manager_gets_a_token_from_this_authorization_server() {
     let Some(packages) = packages() else { return };
@@ -192,8 +192,8 @@ async fn the_node_sdks_api_strategy_accepts_a_token_of_this_token_manager() {
     );
 }
 
-/// Both libraries look for the metadata where RFC 8414 §3.1 places them, and nowhere else; both
-/// form-urlencode a secret in Basic credentials, as RFC 6749 §2.3.1 has it.
+/// Both libraries fetch the metadata only from the location of RFC 8414 §3.1, and form-urlencode
+/// the secret in Basic credentials as RFC 6749 §2.3.1 requires.
 #[tokio::test]
 async fn clients_using_rfc_8414_discovery_get_tokens_this_resource_server_accepts() {
     let Some(packages) = packages() else { return };
@@ -246,8 +246,8 @@ async fn clients_using_rfc_8414_discovery_get_tokens_this_resource_server_accept
     );
 }
 
-/// Another maker's issuer, found by discovery, under the strict profile and in every family of
-/// algorithms; its client secret needs the form-urlencoding of RFC 6749 §2.3.1.
+/// An issuer of another vendor, found by discovery, under the strict profile and with every
+/// algorithm family. Its client secret needs the form-urlencoding of RFC 6749 §2.3.1.
 #[tokio::test]
 async fn an_rfc_9068_token_of_oidc_provider_is_accepted() {
     let Some(packages) = packages() else { return };

@@ -1,4 +1,4 @@
-//! `attack-checklist`, "JSON and claims": one test for each row, named after it.
+//! JSON parsing and claims validation: one test for each attack.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,7 +33,7 @@ fn duplicate_members_are_rejected() {
         r#"{"own":1,"\u006fwn":2,"#.to_owned(),
         r#"{"realm_access":{"roles":["a"],"roles":["admin"]},"#.to_owned(),
         r#"{"own":[[{"a":1,"\u0061":2}]],"#.to_owned(),
-        // serde_json's own way of passing raw values on.
+        // The key that serde_json uses to pass raw values.
         r#"{"own":{"$serde_json::private::RawValue":"[1]"},"#.to_owned(),
     ] {
         let payload = good.replacen('{', &extra, 1);
@@ -139,7 +139,7 @@ fn dates_are_validated_with_leeway() {
         &fixture.token(&claims_with(json!({ "nbf": NOW + 61 }))),
         NotYetValid,
     );
-    // A token that was good expires with the clock.
+    // A valid token expires with the clock.
     let token = fixture.token(&claims());
     fixture.assert_accepts(&token);
     fixture.clock.advance(Duration::from_secs(3659));
@@ -346,9 +346,9 @@ fn other_claims_are_available_typed_and_as_json() {
     assert!(!format!("{context:?}").contains("tenant_ids"));
 }
 
-/// CVE-2022-31142 (fastify-bearer-auth: what is compared shows): a stranger learns nothing about
-/// what is expected from the answer to a forged token. Nothing secret is compared on the way of a
-/// request: signatures are verified with public keys.
+/// CVE-2022-31142 (fastify-bearer-auth: comparison oracle): the response to a forged token reveals
+/// nothing about the expected values. No secret is compared while a request is processed:
+/// signatures are verified with public keys.
 #[tokio::test]
 async fn the_response_to_a_forged_token_is_independent_of_its_claims() {
     let fixture = Fixture::new();
@@ -397,7 +397,7 @@ async fn the_response_to_a_forged_token_is_independent_of_its_claims() {
     }
 }
 
-/// `tenant` means something in App ID's tokens only.
+/// `tenant` has a meaning in App ID's tokens only.
 #[test]
 fn a_private_claim_of_another_issuer_may_be_of_any_type() {
     let fixture = Fixture::new();
@@ -436,14 +436,14 @@ fn an_app_id_token_without_a_string_scope_is_rejected() {
         InvalidClaims,
     );
     fixture.assert_rejects(&fixture.token(&with(json!({ "scope": [] }))), InvalidClaims);
-    // `scp` is another issuers' claim.
+    // `scp` is a claim of other issuers.
     identity["scp"] = json!("appid_default");
     fixture.assert_rejects(&fixture.token(&identity), InvalidClaims);
-    // `appid_default` itself is the user's choice.
+    // `appid_default` is chosen by the user.
     for scope in ["appid_default", "reports.read", ""] {
         fixture.assert_accepts(&fixture.token(&with(json!({ "scope": scope }))));
     }
-    // Other issuers' tokens need no scope.
+    // Tokens of other issuers need no scope.
     let fixture = Fixture::new();
     let mut without = claims();
     without.as_object_mut().unwrap().remove("scope");
@@ -478,7 +478,7 @@ fn the_subject_of_an_app_id_token_is_the_client_only_with_that_amr() {
     }
 }
 
-/// Cognito: user pool tokens say by `token_use` which of the two they are.
+/// Cognito: `token_use` distinguishes ID tokens from access tokens.
 #[test]
 fn an_id_token_is_rejected_for_every_issuer() {
     let fixture = Fixture::new();
@@ -491,8 +491,8 @@ fn an_id_token_is_rejected_for_every_issuer() {
     fixture.assert_accepts(&fixture.token(&claims_with(json!({ "token_use": 1 }))));
 }
 
-/// serde_json hands such numbers on in another way where a program's build turns its feature
-/// `arbitrary_precision` on. The same tokens are good then.
+/// serde_json passes such numbers differently when the feature `arbitrary_precision` is enabled.
+/// The same tokens are accepted then.
 #[test]
 fn numbers_of_every_kind_in_private_claims_are_accepted_and_readable() {
     let fixture = Fixture::new();
@@ -509,7 +509,7 @@ fn numbers_of_every_kind_in_private_claims_are_accepted_and_readable() {
             format!(r#""x":{number}"#),
             format!(r#""x":[{number},[{number}]]"#),
             format!(r#""x":{{"y":{number}}}"#),
-            // Claims that mean something to some issuers only.
+            // Claims that have a meaning for some issuers only.
             format!(r#""x":{number},"tenant":{number},"typ":{number},"token_use":{number}"#),
         ] {
             let payload = claims()
@@ -529,10 +529,10 @@ fn numbers_of_every_kind_in_private_claims_are_accepted_and_readable() {
     let payload = claims().to_string().replacen('{', r#"{"x":1.5,"#, 1);
     let context = fixture.assert_accepts(&fixture.with_payload(payload.as_bytes()));
     assert_eq!(context.claim::<f64>("x").unwrap(), Some(1.5));
-    // What is no number to a parser of doubles is refused, whatever the feature.
+    // A value that does not parse as a double is rejected, whatever the feature.
     let payload = claims().to_string().replacen('{', r#"{"x":[1e400],"#, 1);
     fixture.assert_rejects(&fixture.with_payload(payload.as_bytes()), Malformed);
-    // The name under which such a number is handed on is no name of a document.
+    // The key under which serde_json passes such a number is not accepted from a document.
     for member in [
         r#"{"$serde_json::private::Number":"1.5"}"#,
         r#"{"\u0024serde_json::private::Number":"1.5"}"#,
@@ -587,7 +587,7 @@ fn claim_limits_scale_with_max_token_length() {
             },
         );
     }
-    // There is an end to it.
+    // The limit is bounded.
     for claims in [
         claims_with(json!({ "groups": vec![0; 30_000] })),
         claims_with(json!({ "aud": vec![AUDIENCE; 13_000] })),
@@ -595,7 +595,7 @@ fn claim_limits_scale_with_max_token_length() {
     ] {
         generous.assert_rejects(&generous.token(&claims), TooManyMembers);
     }
-    // With the default, too, of what fits into a token of 16 KiB.
+    // The default limit also accepts the largest claims of a 16 KiB token.
     for claims in [
         claims_with(json!({ "groups": vec![0; 2100] })),
         claims_with(json!({ "aud": vec!["a"; 1100] })),

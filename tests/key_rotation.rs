@@ -1,4 +1,4 @@
-//! The life of a key set as requests see it; time is paused, nothing sleeps for real.
+//! The life cycle of a key set as requests see it. Time is paused.
 
 #![allow(
     clippy::unwrap_used,
@@ -61,12 +61,12 @@ async fn the_first_request_signed_with_a_new_key_is_accepted() {
     assert_eq!(issuer.fetches(), 2);
 }
 
-/// Without discovery, so that a fetch is one request.
+/// Without discovery, so that a refresh is one request.
 fn keys_uri() -> Endpoint {
     Endpoint::new("https://as.example/keys").unwrap()
 }
 
-/// A fetch that is under way may have read the set before the key was in it.
+/// A running fetch may have read the set before the key was added.
 #[tokio::test(start_paused = true)]
 async fn the_first_token_of_a_new_key_is_accepted_during_an_older_fetch() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
@@ -75,7 +75,7 @@ async fn the_first_token_of_a_new_key_is_accepted_during_an_older_fetch() {
         .start()
         .await
         .unwrap();
-    // Both fetches fit into the wait of a second, whatever the random part of it.
+    // Both fetches fit into the wait of one second, including the random delay.
     issuer.set_delay_after_read(Duration::from_millis(480));
     let older = tokio::spawn({
         let server = server.clone();
@@ -88,7 +88,8 @@ async fn the_first_token_of_a_new_key_is_accepted_during_an_older_fetch() {
     assert_eq!((issuer.fetches(), issuer.max_in_flight()), (3, 1));
 }
 
-/// The same for an issuer that reuses a `kid`: the older fetch is no answer to a bad signature.
+/// The same for an issuer that reuses a `kid`: an older fetch does not answer for an invalid
+/// signature.
 #[tokio::test(start_paused = true)]
 async fn a_replaced_key_is_found_during_an_older_fetch() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
@@ -111,7 +112,7 @@ async fn a_replaced_key_is_found_during_an_older_fetch() {
     assert_eq!(issuer.fetches(), 3);
 }
 
-/// A fetch that is under way and brings the key ends the wait: one fetch serves a rotation.
+/// A running fetch that returns the key ends the wait: one fetch is enough for a rotation.
 #[tokio::test(start_paused = true)]
 async fn an_older_fetch_that_returns_the_key_is_sufficient() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
@@ -179,7 +180,7 @@ async fn a_flood_of_unknown_kids_stays_within_the_rate_limit() {
         }
         advance(&clock, secs(1)).await;
     }
-    // One to start with, a burst of two, then one each 15 s.
+    // The first fetch, a burst of two, then one per 15 s.
     assert!(issuer.fetches() <= 1 + 2 + 5, "{}", issuer.fetches());
     assert_eq!(
         send(&server, &token("b", rsa(2))).await,
@@ -208,7 +209,7 @@ async fn only_a_token_with_valid_claims_causes_an_on_demand_refresh() {
             Err(kind)
         );
     }
-    // A bad signature on a known key is no reason either.
+    // An invalid signature with a known key causes no fetch either.
     assert_eq!(
         send(&server, &token("a", rsa(1))).await,
         Err(RejectionKind::InvalidSignature)
@@ -229,7 +230,7 @@ async fn a_request_waits_at_most_one_second_for_a_hanging_issuer() {
         Err(RejectionKind::UnknownKey)
     );
     assert_eq!(start.elapsed().as_millis() / 10, 100);
-    // And a known key does not wait at all.
+    // A request with a known key does not wait.
     let start = tokio::time::Instant::now();
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
     assert_eq!(start.elapsed(), Duration::ZERO);
@@ -573,7 +574,7 @@ async fn a_token_without_kid_requires_exactly_one_matching_key() {
         validate(set(&[("a", rsa(0)), ("b", rsa(1))])).await,
         Err(RejectionKind::UnsupportedAlgorithm)
     );
-    // A key without `kid` never answers for a token that names one.
+    // A key without `kid` is never used for a token with one.
     let mut document = set(&[("a", rsa(0))]);
     document["keys"][0].as_object_mut().unwrap().remove("kid");
     let server = builder(&ScriptedIssuer::new(document), &clock())
@@ -648,7 +649,7 @@ async fn a_changed_jwks_uri_is_followed_although_the_old_one_still_responds() {
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     issuer.set_jwks_uri("https://as.example/moved/keys");
-    // A token of a new key: the old place does not have it, so the place is doubted.
+    // The old location does not have the key of the new token, so it is rediscovered.
     assert_eq!(
         send(&server, &token("b", rsa(1))).await,
         Err(RejectionKind::UnknownKey)
@@ -660,7 +661,7 @@ async fn a_changed_jwks_uri_is_followed_although_the_old_one_still_responds() {
         issuer.urls().last().unwrap(),
         "https://as.example/moved/keys"
     );
-    // And without any such token it is asked again each hour.
+    // Without such a token it is rediscovered hourly.
     advance(&clock, secs(4200)).await;
     assert_eq!(issuer.discoveries(), 3);
 }
@@ -706,7 +707,7 @@ async fn a_revoked_kid_is_rejected_at_once_and_permanently() {
         send(&server, &token("a", rsa(0))).await,
         Err(RejectionKind::RevokedKey)
     );
-    // Nor is it the one key of a token without `kid`.
+    // A revoked key is not the single key for a token without `kid` either.
     let nameless = compact(
         rsa(0),
         "RS256",
@@ -732,7 +733,7 @@ async fn refresh_keys_ignores_the_rate_limit_and_returns_the_outcome() {
     assert_eq!(
         send(&server, &token("a", rsa(0))).await,
         Ok(()),
-        "what is in hand goes on"
+        "the current keys stay usable"
     );
     issuer.set_reply(IssuerReply::Hang);
     assert_eq!(
@@ -804,7 +805,7 @@ async fn the_negative_cache_rejects_an_unknown_kid_for_fifteen_seconds() {
         refused_after().await >= Duration::from_millis(300),
         "then it is looked for again"
     );
-    // A new set forgets what was missing in the old one.
+    // A new set clears the negative cache.
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
     server.refresh_keys().await.unwrap();
     assert_eq!(send(&server, &unknown).await, Ok(()));
@@ -850,13 +851,14 @@ async fn invalid_signatures_cause_a_refresh_once_in_five_minutes_after_opt_in() 
         before,
         "without opting in a bad signature never fetches"
     );
-    // The timer has found the new key by now; the next reuse is found by its first token.
+    // The scheduled refresh has found the new key by now; the next reuse is found by its first
+    // token.
     advance(&clock, secs(301)).await;
     assert_eq!(send(&lenient, &token("a", rsa(1))).await, Ok(()));
     issuer.publish(set(&[("a", rsa(2))]));
     assert_eq!(send(&lenient, &token("a", rsa(2))).await, Ok(()));
     assert_eq!(doubts(), 2);
-    // Nobody can ask with a token that would not pass anyway.
+    // A token with invalid claims causes no refresh.
     advance(&clock, secs(301)).await;
     let expired = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW - 3600 })));
     assert!(send(&lenient, &expired).await.is_err());
@@ -886,7 +888,7 @@ async fn keys_with_the_same_kid_and_tokens_without_kid_are_tried_after_opt_in() 
         validate(4, &token("a", rsa(2))).await,
         Err(RejectionKind::InvalidSignature)
     );
-    // Of the keys without a doubt about their name only one is left: it is the one.
+    // One key has a unique `kid`; it is used for a token without `kid`.
     assert_eq!(validate(1, &anonymous(rsa(2))).await, Ok(()));
     assert_eq!(
         validate(4, &anonymous(rsa(0))).await,
@@ -896,7 +898,7 @@ async fn keys_with_the_same_kid_and_tokens_without_kid_are_tried_after_opt_in() 
 
 #[tokio::test(start_paused = true)]
 async fn validators_of_the_last_response_are_sent_back() {
-    for (told, asked) in [
+    for (validator, condition) in [
         ("etag", "if-none-match"),
         ("last-modified", "if-modified-since"),
     ] {
@@ -904,15 +906,15 @@ async fn validators_of_the_last_response_are_sent_back() {
         let clock = clock();
         let server = builder(&issuer, &clock).start().await.unwrap();
         for version in ["\"1\"", "\"2\""] {
-            issuer.set_header(told, version);
-            // The same document under another name: that is what counts from now on.
+            issuer.set_header(validator, version);
+            // The same document with another validator, which replaces the old one.
             advance(&clock, secs(600)).await;
-            assert_eq!(issuer.last_header(asked).as_deref(), Some(version));
+            assert_eq!(issuer.last_header(condition).as_deref(), Some(version));
         }
         assert_eq!(server.key_sets().remove(0).generation(), 1);
-        // Who has a reason to ask wants the set, not the word that there is nothing new.
+        // On-demand refreshes are unconditional: they need the set, not a 304.
         server.refresh_keys().await.unwrap();
-        assert_eq!(issuer.last_header(asked), None);
+        assert_eq!(issuer.last_header(condition), None);
     }
 }
 
@@ -944,7 +946,7 @@ async fn the_first_fetch_after_a_failure_is_unconditional() {
         issuer.last_header("if-none-match").as_deref(),
         Some("\"1\"")
     );
-    // It may be the conditions that it does not get on with.
+    // The validators may be the cause of the failure.
     issuer.set_reply(IssuerReply::Unreachable);
     advance(&clock, secs(600)).await;
     assert!(server.key_sets().remove(0).consecutive_failures() > 1);
@@ -962,7 +964,7 @@ async fn a_published_private_key_is_never_used_even_as_the_only_key() {
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
-    // Nothing else is in the set: the one in hand is kept, but for that key.
+    // The set has no other key: the last good set is kept without that key.
     issuer.publish(json!({ "keys": [exposed(rsa(0))] }));
     let error = server.refresh_keys().await.unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
@@ -972,7 +974,7 @@ async fn a_published_private_key_is_never_used_even_as_the_only_key() {
         Err(RejectionKind::RevokedKey)
     );
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
-    // The public half beside it is no better.
+    // A public part beside it is compromised as well.
     issuer.publish(json!({ "keys": [exposed(rsa(0)), rsa(0).jwk("a"), rsa(1).jwk("b")] }));
     server.refresh_keys().await.unwrap();
     assert_eq!(server.key_sets().remove(0).usable_keys(), 1);
@@ -980,14 +982,14 @@ async fn a_published_private_key_is_never_used_even_as_the_only_key() {
         send(&server, &token("a", rsa(0))).await,
         Err(RejectionKind::UnknownKey)
     );
-    // Nor is it under another name, or without one.
+    // So it is under another `kid`, or without one.
     let mut nameless = rsa(0).jwk("");
     nameless.as_object_mut().unwrap().remove("kid");
     issuer
         .publish(json!({ "keys": [exposed(rsa(0)), rsa(0).jwk("c"), nameless, rsa(1).jwk("b")] }));
     server.refresh_keys().await.unwrap();
     assert_eq!(server.key_sets().remove(0).usable_keys(), 1);
-    // And a private half without a name is that of the key with the same numbers.
+    // A private part without a `kid` compromises the key with the same parameters.
     let mut leaked = exposed(rsa(1));
     leaked.as_object_mut().unwrap().remove("kid");
     issuer.publish(json!({ "keys": [leaked] }));
@@ -996,13 +998,13 @@ async fn a_published_private_key_is_never_used_even_as_the_only_key() {
         send(&server, &token("b", rsa(1))).await,
         Err(RejectionKind::RevokedKey)
     );
-    // What the issuer makes good is good.
+    // A valid new set is used.
     issuer.publish(set(&[("a", rsa(2)), ("b", rsa(1))]));
     server.refresh_keys().await.unwrap();
     assert_eq!(send(&server, &token("a", rsa(2))).await, Ok(()));
 }
 
-/// A key with these members besides its own.
+/// A JWK with these additional members.
 fn jwk_with(key: &PrivateKey, kid: &str, members: &Value) -> Value {
     let mut jwk = key.jwk(kid);
     jwk.as_object_mut()
@@ -1035,7 +1037,7 @@ async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid(
     let whole = jwk_with(rsa(0), "a", &json!({ "d": "AAAA" }));
     let in_a_list = jwk_with(rsa(0), "a", &json!({ "oth": [{ "r": "AAAA" }] }));
     let only_its_kid = json!({ "kty": "RSA", "kid": "a", "d": "AAAA" });
-    // Spelled as no key for signatures may be.
+    // An encoding that is invalid for a signature key.
     let padded = format!("{}==", whole["n"].as_str().unwrap());
     let under_another_kid = jwk_with(rsa(0), "old", &json!({ "d": "AAAA", "n": padded }));
     let null_after_it = jwk_with(rsa(0), "a", &json!({ "d": "AAAA" })).to_string();
@@ -1078,7 +1080,7 @@ async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid(
                 "{published}"
             );
         }
-        // Without a `kid`, too, where it is the only key; and a new key may have the old `kid`.
+        // Also without a `kid`, as the only key; a new key may reuse the old `kid`.
         let mut unnamed = rsa(0).jwk("");
         unnamed.as_object_mut().unwrap().remove("kid");
         issuer.publish(json!({ "keys": [unnamed] }));
@@ -1104,13 +1106,13 @@ async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid(
     }
 }
 
-/// The first document that is seen may be the one with the private key.
+/// The first fetched document may contain the private key.
 #[tokio::test(start_paused = true)]
 async fn a_key_first_published_with_its_private_part_is_never_trusted() {
     let only_its_kid = json!({ "kty": "RSA", "kid": "a", "d": "AAAA" });
     for first in [
         json!([jwk_with(rsa(0), "a", &json!({ "d": "AAAA" }))]),
-        // Its public key stands beside it, under its `kid` and under another.
+        // Its public key is also published, under its `kid` and under another.
         json!([
             rsa(0).jwk("x"),
             only_its_kid,
@@ -1136,7 +1138,6 @@ async fn a_key_first_published_with_its_private_part_is_never_trusted() {
     }
 }
 
-/// A key without a `kid` that is compromised takes no other key with it.
 #[tokio::test(start_paused = true)]
 async fn a_compromised_key_without_a_kid_leaves_the_other_keys_usable() {
     let unnamed = |members: Value| {
@@ -1178,7 +1179,7 @@ async fn null_members_count_as_absent() {
     assert_eq!(send(&server, &without_kid).await, Ok(()));
 }
 
-/// A member that is no JWK gives its private part away all the same.
+/// A malformed JWK discloses its private part as well.
 #[tokio::test(start_paused = true)]
 async fn a_private_key_in_a_malformed_member_is_compromised_too() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
@@ -1217,7 +1218,7 @@ async fn a_revoked_key_is_rejected_under_every_kid() {
         Err(RejectionKind::RevokedKey),
         "the kid, too"
     );
-    // Nor is a revoked key the one key of a token without `kid`.
+    // A revoked key is not the single key for a token without `kid` either.
     issuer.publish(set(&[("a", rsa(0))]));
     server.refresh_keys().await.unwrap();
     let without_kid = compact(
@@ -1256,7 +1257,7 @@ async fn publishing_the_private_part_of_a_kidless_key_expires_the_set() {
         send(&server, &token).await,
         Err(RejectionKind::KeysUnavailable)
     );
-    // Nobody can be served: it is asked for again as soon as at the start.
+    // No request can be served: retries are as frequent as at startup.
     let status = server.key_sets().remove(0);
     assert_eq!(status.state(), KeySetState::Stale);
     assert!(status.next_refresh_in().unwrap() <= secs(5), "{status:?}");
@@ -1276,7 +1277,7 @@ async fn a_fetch_ends_after_five_seconds() {
             server.refresh_keys().await.unwrap_err().kind(),
             ErrorKind::Timeout
         );
-        // To the resolution of the timer; the second asks the metadata, too, which hang as well.
+        // To the resolution of the timer. The second server also runs discovery, which hangs as well.
         assert!(
             (5000..=5002).contains(&start.elapsed().as_millis()),
             "{:?}",
@@ -1321,7 +1322,7 @@ async fn a_known_jwks_uri_is_used_while_discovery_fails() {
         error.kind(),
         ErrorKind::Status(StatusCode::INTERNAL_SERVER_ERROR)
     );
-    // Left alone for a minute: once is enough to see that they are down.
+    // Discovery pauses for a minute: one failure is enough.
     advance(&clock, secs(50)).await;
     assert_eq!(issuer.discoveries(), 2);
     assert!(server.key_sets().remove(0).consecutive_failures() > 2);
@@ -1336,7 +1337,7 @@ async fn a_known_jwks_uri_is_used_while_discovery_fails() {
         status.metadata_error().unwrap().kind(),
         ErrorKind::Transport
     );
-    // Who asks by hand asks for all of it.
+    // A manual refresh includes discovery.
     issuer.set_metadata(IssuerReply::MetadataOnly);
     server.refresh_keys().await.unwrap();
     assert_eq!(server.key_sets().remove(0).state(), KeySetState::Healthy);
@@ -1404,8 +1405,8 @@ async fn jwks_uri_is_dropped_after_max_stale_without_metadata() {
         (status.state(), status.refreshes_failed()),
         (KeySetState::Degraded, 0)
     );
-    // From now on nobody knows whose keys these are; those in hand are good for as long as in any
-    // outage.
+    // From now on the origin of the keys is unconfirmed. The current keys stay valid as long as in
+    // any outage.
     advance(&clock, secs(2 * 3600)).await;
     assert!(server.key_sets().remove(0).refreshes_failed() > 0);
     issuer.publish(set(&[("b", rsa(1))]));
@@ -1463,7 +1464,7 @@ async fn a_seed_counts_as_a_fetched_set_for_the_backoff() {
     assert_eq!(
         issuer.fetches(),
         1,
-        "nobody is without keys: the issuer is left alone as it asked"
+        "the seed counts as keys: `Retry-After` is honored"
     );
     issuer.set_reply(IssuerReply::Unreachable);
     advance(&clock, secs(1200)).await;
@@ -1641,7 +1642,7 @@ async fn the_negative_cache_has_only_kids_missing_from_a_later_fetch() {
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     let new = token("b", rsa(1));
-    // The wait ends before the fetch does, which fails at that.
+    // The wait ends before the fetch does, which then fails.
     issuer.set_delay(secs(2));
     issuer.set_reply(IssuerReply::Unreachable);
     assert_eq!(send(&server, &new).await, Err(RejectionKind::UnknownKey));
@@ -1789,7 +1790,7 @@ async fn a_key_set_reports_that_its_refresher_stopped() {
             .to_string()
             .contains("has stopped")
     );
-    // What is in hand serves, and nobody waits for what will not come.
+    // The current keys stay usable, and no request waits for a refresh.
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
     assert_eq!(
         send(&server, &token("b", rsa(1))).await,
@@ -1806,7 +1807,7 @@ async fn wait_for_keys_returns_once_the_refresher_stops() {
     drop(refresher);
     server.wait_for_keys().await;
     assert!(!server.keys_available());
-    // Also if it goes away meanwhile, and then nobody waits for a refresh either.
+    // Also if the refresher stops during the wait. No request waits for a refresh then.
     let (server, refresher) = builder(&issuer, &clock()).build().unwrap();
     let task = tokio::spawn(refresher);
     let start = tokio::time::Instant::now();
@@ -1819,7 +1820,7 @@ async fn wait_for_keys_returns_once_the_refresher_stops() {
     assert_eq!(start.elapsed(), secs(1));
 }
 
-/// The header that a request waits with is sensitive, too, once it is served.
+/// The header of a waiting request is sensitive, too, when the request is served.
 #[tokio::test(start_paused = true)]
 async fn the_authorization_header_of_a_waiting_request_is_marked_sensitive() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));

@@ -1,5 +1,5 @@
-//! What holds for a key set whatever happens, in whatever order: issuers that fail and recover,
-//! floods, rotations, machines that sleep. Time is paused.
+//! Invariants of a key set under any sequence of failures, recoveries, floods, rotations and system
+//! sleep. Time is paused.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,16 +23,16 @@ use tower_oauth::{KeySetState, RefreshCause, RefreshPolicy, RejectionKind, Start
 #[derive(Clone, Debug)]
 enum Step {
     Pass(u64),
-    /// So many tokens with kids that nobody knows, at once.
+    /// This many concurrent tokens with unknown kids.
     Flood(u8),
-    /// The issuer does this from now on.
+    /// Sets the issuer's reply.
     Issuer(IssuerReply),
-    /// And takes so many milliseconds for it.
+    /// Sets the issuer's delay in milliseconds.
     Slow(u64),
-    /// Publishes these, each with the key of its number.
+    /// Publishes these kids, each with the key of its number.
     Publish(Vec<u8>),
     Asked,
-    /// The machine sleeps: the wall clock goes on alone.
+    /// System sleep: only the wall clock advances.
     Sleep(u64),
 }
 
@@ -61,7 +61,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..40)
 }
 
-/// Signatures are not what is tried here: the quickest key for all.
+/// Ed25519, because signatures are not under test and it is the fastest.
 fn token(kid: &str, key: &PrivateKey) -> String {
     compact(
         key,
@@ -71,7 +71,7 @@ fn token(kid: &str, key: &PrivateKey) -> String {
     )
 }
 
-/// They outlive whatever is slept through.
+/// They outlive any sleep.
 fn long_lived_claims() -> String {
     claims_with(json!({ "exp": support::NOW + 10_000_000 })).to_string()
 }
@@ -138,7 +138,7 @@ async fn check_properties(steps: Vec<Step>) {
             let verdict = send(&server, &token(&format!("k{number}"), key)).await;
             match verdict {
                 Ok(()) => assert!(usable),
-                // Not in the set, and not there when the wait was over.
+                // The key is not in the set, and was not when the wait ended.
                 Err(RejectionKind::UnknownKey) => assert!(usable),
                 Err(RejectionKind::KeysUnavailable) => {
                     assert!(
@@ -175,7 +175,7 @@ async fn check_properties(steps: Vec<Step>) {
             assert!(status.next_refresh_in().unwrap() <= secs(60), "{status:?}");
         }
     }
-    // And when the issuer is well again, so is the set.
+    // When the issuer recovers, so does the set.
     issuer.set_delay(Duration::ZERO);
     issuer.publish(set(&[0, 1, 2]));
     advance(&clock, secs(600)).await;

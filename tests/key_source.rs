@@ -1,4 +1,4 @@
-//! Rows 37 to 41 of the attack checklist: what a hostile or broken source of keys may bring.
+//! Hostile and broken key sources.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,8 +31,8 @@ fn long_lived_token(kid: &str, key: &support::PrivateKey) -> String {
     )
 }
 
-/// Istio 2026 and every SSRF before it: what the metadata names is asked only if it can be a place
-/// for keys.
+/// Istio 2026 and earlier SSRF attacks: a URL from the metadata is fetched only if its host may
+/// have keys.
 #[tokio::test(start_paused = true)]
 async fn a_forbidden_jwks_uri_is_not_fetched() {
     for place in [
@@ -69,7 +69,7 @@ async fn a_forbidden_jwks_uri_is_not_fetched() {
             "{place}: {asked:?}"
         );
     }
-    // In the settings it is found before anything is asked.
+    // In the settings it is an error before any request.
     for place in [
         "https://user:password@as.example/keys",
         "https://169.254.169.254/keys",
@@ -108,7 +108,7 @@ async fn redirects_are_failures_and_not_followed() {
     assert!(issuer.urls().iter().all(|url| url.starts_with(ISSUER)));
 }
 
-/// RFC 8414 §3.3: to the byte.
+/// RFC 8414 §3.3: the issuer is compared byte for byte.
 #[tokio::test(start_paused = true)]
 async fn metadata_of_another_issuer_or_type_is_a_failed_fetch() {
     for (document, kind) in [
@@ -162,8 +162,8 @@ async fn metadata_of_another_issuer_or_type_is_a_failed_fetch() {
     }
 }
 
-/// RFC 8414 leaves it open, and issuers do keep their keys on another host: whoever makes the
-/// metadata is the issuer, and says where.
+/// RFC 8414 leaves it open, and issuers do keep their keys on another host: the metadata is
+/// authoritative for the location.
 #[tokio::test(start_paused = true)]
 async fn a_jwks_uri_of_another_origin_is_accepted() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
@@ -194,7 +194,7 @@ async fn document_limits_are_inclusive() {
         Err(ErrorKind::TooLarge)
     );
 
-    // The set, its list and the member are three levels; so many more are in this member.
+    // The set, its list and the member are three levels; this member has as many levels as remain.
     let deep = |levels: usize| {
         let inner = (0..levels).fold(json!(0), |inner, _| json!([inner]));
         json!({ "keys": [ed25519.jwk("a"), { "kty": "deep", "x": inner }] })
@@ -215,7 +215,7 @@ async fn document_limits_are_inclusive() {
     );
 }
 
-/// An issuer that publishes its private keys is bad enough.
+/// An issuer may publish its private keys by mistake.
 #[tokio::test(start_paused = true)]
 async fn served_key_material_is_never_logged() {
     let secret = |name: &str| encode(format!("s3cr3t-{name}-0123456789"));
@@ -273,7 +273,7 @@ async fn names_in_a_token_are_never_logged_and_overlong_kids_are_rejected() {
     validate(&"k".repeat(256), ISSUER, RejectionKind::Malformed).await;
 }
 
-/// A self-signed certificate's beginning and end around other numbers than the key's.
+/// The start and the end of a self-signed certificate around another public key.
 fn certificate_of(number: &[u8], exponent: &[u8]) -> String {
     use base64::Engine as _;
     let length = u8::try_from(exponent.len()).unwrap();
@@ -288,7 +288,7 @@ fn certificate_of(number: &[u8], exponent: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(der)
 }
 
-/// CVE-2022-23541 and the like: one bad key harms no other, and no bad key is used.
+/// CVE-2022-23541 and similar: an unusable key does not affect the others, and is never used.
 #[test]
 fn unusable_keys_are_skipped_and_reported_with_a_reason() {
     let good = rsa(0).jwk("good");
@@ -412,11 +412,11 @@ fn unusable_keys_are_skipped_and_reported_with_a_reason() {
             "{what}"
         );
     }
-    // The same key twice, or two keys of one name: one cannot tell which is meant.
+    // The same key twice, or two keys with one `kid`: the match is ambiguous.
     let twice = json!({ "keys": [good, rsa(1).jwk("bad"), rsa(2).jwk("bad")] }).to_string();
     let keys = KeySet::from_json(twice.as_bytes()).unwrap();
     assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["good"]);
-    // A certificate of the same key, and what is no certificate, do no harm.
+    // A certificate of the same key, and an invalid certificate, do no harm.
     use base64::Engine as _;
     let n = base64::engine::general_purpose::URL_SAFE_NO_PAD
         .decode(good["n"].as_str().unwrap())
@@ -475,7 +475,7 @@ async fn an_invalid_or_empty_set_is_reported_and_keeps_the_last_good_one() {
     assert_eq!(server.key_sets().remove(0).state(), KeySetState::Healthy);
 }
 
-/// Istio 2026 (a public fallback key): without a key set nothing is judged, whoever signed.
+/// Istio 2026 (a public fallback key): without a key set no token is accepted, whoever signed.
 #[tokio::test(start_paused = true)]
 async fn without_keys_requests_get_503() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
@@ -515,7 +515,7 @@ async fn a_removed_or_replaced_key_verifies_no_token_after_the_next_refresh() {
     for (kid, key) in [("a", rsa(0)), ("b", rsa(1))] {
         assert_eq!(send(&server, &token(kid, key)).await, Ok(()));
     }
-    // `a` comes back with other material, `b` is gone.
+    // `a` returns with another public key, `b` is removed.
     issuer.publish(set(&[("a", rsa(2))]));
     advance(&clock, secs(300)).await;
     assert_eq!(
@@ -587,7 +587,7 @@ async fn the_age_of_a_seed_file_is_its_mtime_and_never_negative() {
     );
 }
 
-/// Numbers in members that mean nothing here, whatever features serde_json is built with.
+/// Numbers in ignored members, with any features of serde_json.
 #[tokio::test(start_paused = true)]
 async fn numbers_in_unknown_members_of_keys_and_metadata_are_ignored() {
     let mut jwk = rsa(0).jwk("a");

@@ -1,7 +1,7 @@
-//! Who may import whom inside the crate, and which file may name which dependency.
+//! Checks which part of the crate may import which, and which file may use which dependency.
 //!
-//! Reads the sources; tests inside them, comments and strings don't count. A new file or
-//! import that breaks a rule is a decision: change the code, or the table and say why.
+//! Reads the sources; test modules, comments and strings do not count. A new file or import that
+//! breaks a rule is a decision: change the code, or change the table and explain why.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +12,7 @@
 
 use std::path::Path;
 
-/// The parts of the crate that a file may import, by the longest matching start of its path.
+/// The parts of the crate that a file may import, by the longest matching prefix of its path.
 const IMPORTS: &[(&str, &[&str])] = &[
     (
         "app_id/",
@@ -28,7 +28,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    // The wiring: from a binding to the two ends.
+    // Wiring: from a binding to both ends.
     (
         "app_id/wiring.rs",
         &["client", "error", "oauth", "resource_server"],
@@ -112,7 +112,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "clock", "error", "jwt", "key_set", "metrics", "oauth", "trace",
         ],
     ),
-    // The wiring: where a key set gets its transport.
+    // Wiring: where a key set gets its transport.
     (
         "resource_server/builder.rs",
         &[
@@ -133,13 +133,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("transport/", &["clock", "error", "oauth"]),
 ];
 
-/// Built on the public API: whatever `lib.rs` exports is free to them, by its name there.
+/// Built on the public API: they may use all that `lib.rs` exports, by its public name.
 const ON_THE_PUBLIC_API: &[&str] = &["app_id/", "authorization_server/"];
 
-/// The only files that may name a dependency, or a function of it.
+/// The only files that may use a dependency, or one of its functions.
 const NAMES: &[(&str, &[&str])] = &[
     ("SystemTime::now", &["clock.rs"]),
-    // The clock, and the user of the process: whose state file may be used.
+    // The clock, and the user of the process, which must own the state file.
     (
         "rustix",
         &["authorization_server/state_file.rs", "clock.rs"],
@@ -258,7 +258,7 @@ fn check(
     }
 }
 
-/// Whether a path starts with a dependency, or has a type or its function anywhere.
+/// Whether a path starts with a dependency, or contains a type or its function.
 fn names(path: &str, what: &str) -> bool {
     let path = path.trim_start_matches("::");
     let starts = path == what || path.starts_with(&format!("{what}::"));
@@ -267,7 +267,7 @@ fn names(path: &str, what: &str) -> bool {
             && format!("::{path}::").contains(&format!("::{what}::"))
 }
 
-/// What `pub use self::part::{…}` in `lib.rs` exports: name and part.
+/// The names that `pub use self::part::{…}` in `lib.rs` exports, with their part.
 fn exports(lib: &str) -> Vec<(String, String)> {
     let mut exports = Vec::new();
     for statement in lib.split("pub use self::").skip(1) {
@@ -283,8 +283,8 @@ fn exports(lib: &str) -> Vec<(String, String)> {
     exports
 }
 
-/// Every path and word with its line. The members of `crate::{…}` and the like come as whole
-/// paths, nested ones too.
+/// Every path and identifier with its line. The members of `crate::{…}` and the like are returned
+/// as full paths, nested ones included.
 fn paths(code: &str) -> Vec<(usize, String)> {
     let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
     let (mut found, mut prefixes, mut open) = (Vec::new(), vec![String::new()], None);
@@ -304,7 +304,7 @@ fn paths(code: &str) -> Vec<(usize, String)> {
             let end = rest.find(|c| !is_path(c)).unwrap_or(rest.len());
             let prefix = prefixes.last().map_or("", String::as_str);
             let path = format!("{prefix}{}", &rest[..end]);
-            // `use x;` and `x::y` name a crate; a lone word otherwise is a name of ours.
+            // `use x;` and `x::y` name a crate; any other single identifier is a local name.
             rest = &rest[end..];
             open = (path.ends_with("::") && rest.starts_with('{')).then(|| path.clone());
             let lone = !path.contains("::") && !importing && !path.starts_with(char::is_uppercase);
@@ -317,7 +317,7 @@ fn paths(code: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The source without its test module, comments and strings; the lines stay where they are.
+/// The source without test module, comments and strings; line numbers are kept.
 fn code(source: &str) -> String {
     let source = source.split("#[cfg(test)]\nmod tests").next().unwrap();
     let mut code = String::new();

@@ -1,7 +1,7 @@
-//! Row 44: neither token, secret nor key material is in any log, whatever happens.
+//! Tokens, secrets and key material are never logged.
 //!
-//! Everything that this process logs at TRACE is captured, dependencies included, while good and
-//! bad requests, refreshes, token requests and faults of every kind go by.
+//! Captures everything that this process logs at TRACE, dependencies included, during valid and
+//! invalid requests, refreshes, token requests and faults of every kind.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, Fault
 use tower_oauth::transport::{SendFuture, Transport};
 use tower_oauth::{Algorithm, Endpoint, RefreshPolicy, ResourceServer, Startup};
 
-/// What was logged.
+/// The captured log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -37,7 +37,7 @@ impl Write for Log {
     }
 }
 
-/// A token endpoint that refuses each request and quotes all of it.
+/// A token endpoint that rejects each request and quotes all of it.
 #[derive(Debug)]
 struct Quoting;
 
@@ -125,7 +125,7 @@ async fn secrets_are_never_logged() {
     let mut granted = 0;
     for token in &tokens {
         granted += u32::from(send(&resource, &format!("Bearer {token}")).await == StatusCode::OK);
-        // All of it, and the part that alone would be of use.
+        // The whole token, and the parts that would be useful alone.
         secrets.push(token.clone());
         secrets.extend(
             token
@@ -144,7 +144,7 @@ async fn secrets_are_never_logged() {
         Fault::Truncated,
         Fault::Empty,
     ] {
-        // More than one: the timer may try again at the same moment.
+        // More than one: the scheduled refresh may retry at the same moment.
         server.fail_next(EndpointKind::Keys, 3, fault.clone());
         resource.refresh_keys().await.unwrap_err();
         server.clear_faults();
@@ -161,14 +161,14 @@ async fn secrets_are_never_logged() {
     let wrong =
         tower_oauth::TokenManager::builder(server.token_endpoint(), wrong).allow_loopback_http();
     let error = wrong.start().unwrap().access_token().await.unwrap_err();
-    // A server that quotes what came: the form, the field, and the secret.
+    // A server that quotes the request: the form, the header, and the secret.
     let quoting = tower_oauth::ClientCredentials::new("quoting", "s3cr3t-quoted/+");
     let url = Endpoint::new("https://as.example/token").unwrap();
     let quoting = tower_oauth::TokenManager::builder(url, quoting).transport(Quoting);
     let quoted = quoting.start().unwrap().access_token().await.unwrap_err();
     secrets.extend(["s3cr3t-quoted", "cXVvdGluZzpzM2NyM3QtcXVvdGVk"].map(str::to_owned));
     let shown = format!("{error} {error:?} {quoted} {quoted:?} {resource:?} {tokens:?} {token:?}");
-    // A query may hold a secret, too.
+    // A query may contain a secret, too.
     let jwks_uri = Endpoint::new(format!("{}?key=s3cr3t-key", server.jwks_uri())).unwrap();
     let odd = ResourceServer::builder(server.issuer(), tower_oauth::Audience::new("x").unwrap());
     server.fail_next(EndpointKind::Keys, 1, Fault::Garbage);

@@ -1,4 +1,4 @@
-//! The counters and gauges, by the names that the documentation gives.
+//! The counters and gauges, under their documented names.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,7 +25,7 @@ use tower_oauth::{
     ClientCredentials, Endpoint, RefreshCause, RejectionKind, RequireScopeLayer, TokenManager,
 };
 
-/// The value of a series; its labels in any order.
+/// The value of a series, with its labels in any order.
 fn value(rendered: &str, name: &str, labels: &[&str]) -> Option<f64> {
     let line = rendered.lines().find(|line| {
         line.starts_with(name)
@@ -92,7 +92,7 @@ async fn results_refreshes_and_key_set_state_are_recorded() {
         [1.0, 1.0, 1.0, 2.0, 1.0, 0.0]
     );
 
-    // A token that was good, but not for the route.
+    // A valid token without the scope of the route.
     let route = RequireScopeLayer::all(["orders.write"]);
     let route = tower::ServiceBuilder::new()
         .layer(server.layer())
@@ -147,7 +147,7 @@ async fn results_refreshes_and_key_set_state_are_recorded() {
     advance(&clock, secs(90_000)).await;
     assert_eq!((keys("ready", &[]), keys("usable_keys", &[])), (0.0, 0.0));
 
-    // And the same, as a readiness route would tell it.
+    // The same values in the status that a readiness route returns.
     let status = server.key_sets().remove(0);
     assert_eq!(status.refreshes(RefreshCause::Manual).failed, 1);
     assert_eq!(
@@ -210,7 +210,7 @@ async fn gauges_match_request_results_for_seeds_and_after_system_sleep() {
     issuer.publish(set(&[("a", rsa(0))]));
     server.refresh_keys().await.unwrap();
     assert_eq!(gauges(), [1.0, 1.0, 0.0, (support::NOW + 401) as f64]);
-    // Asleep: no timer runs, and nobody answers when it wakes.
+    // Asleep: no timer runs, and the issuer is down after waking.
     issuer.set_reply(IssuerReply::Hang);
     clock.advance(secs(90_000));
     advance(&clock, secs(11)).await;

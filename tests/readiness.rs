@@ -1,4 +1,4 @@
-//! `poll_ready` is honoured on every path, and contention layers work inside and outside.
+//! `poll_ready` is honored on every path, and limit and buffer layers work inside and outside.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,7 +24,7 @@ use tower_oauth::{
     Audience, Issuer, ManualClock, RequireScopeLayer, ResourceServer, Startup, UnixTime,
 };
 
-/// Panics when it is called without having been polled ready. A clone is not ready.
+/// Panics when called without a preceding `poll_ready`. A clone is not ready.
 #[derive(Debug, Default)]
 struct Strict {
     ready: bool,
@@ -227,7 +227,7 @@ async fn a_request_waiting_for_keys_holds_no_permit() {
     );
     assert_eq!(served.await.unwrap(), StatusCode::OK);
     assert_eq!(waiting.await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    // And one that is granted after its wait gets the permit that it gave back.
+    // A request that is accepted after its wait acquires the released permit again.
     issuer.publish(json!({ "keys": [key.jwk("new")] }));
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Fifty replicas of a service on one issuer, for a simulated simulation.
+//! Fifty replicas of a service with one issuer, in a simulated hour.
 //!
 //! `cargo test --test replicas -- --nocapture` prints the table.
 
@@ -27,7 +27,7 @@ use tower_oauth::{Audience, Issuer, ManualClock, ResourceServer, Startup, UnixTi
 
 const REPLICAS: usize = 50;
 
-/// Requests to the issuer, for metadata and keys, second by second.
+/// Requests to the issuer, for metadata and keys, per second.
 struct Simulation {
     clock: ManualClock,
     issuer: ScriptedIssuer,
@@ -65,7 +65,7 @@ impl Simulation {
         }
     }
 
-    /// Requests, and the most in one second, since this second.
+    /// The number of requests, and the maximum in one second, from this second on.
     fn report(&self, what: &str, from: usize) -> (usize, usize) {
         let seconds = self.seconds.get(from..).unwrap();
         let (sum, most) = (seconds.iter().sum(), *seconds.iter().max().unwrap());
@@ -77,8 +77,8 @@ impl Simulation {
     }
 }
 
-/// A store that replicas share, as the guide has it: keeps each answer for four minutes, and is
-/// passed by who wants the issuer's own word.
+/// A store that replicas share, as in the guide: it caches each response for four minutes, and
+/// forwards requests with `no-cache`.
 #[derive(Clone, Debug)]
 struct Shared {
     issuer: ScriptedIssuer,
@@ -132,7 +132,7 @@ async fn replicas_with_a_shared_caching_transport_cause_one_fetch() {
     );
     assert!(replicas.iter().all(ResourceServer::keys_available));
 
-    // A new key is found by the first token that names it, whatever the store keeps.
+    // The first token of a new key finds it, despite the store.
     let before = issuer.fetches();
     issuer.publish(json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b")] }));
     let replica = replicas.first().unwrap();
@@ -144,7 +144,7 @@ async fn replicas_with_a_shared_caching_transport_cause_one_fetch() {
         Ok(())
     );
     assert_eq!(issuer.fetches(), before + 1);
-    // And so is a withdrawn one by who asks.
+    // A manual refresh finds a withdrawn key.
     issuer.publish(json!({ "keys": [rsa(1).jwk("b")] }));
     replica.refresh_keys().await.unwrap();
     assert!(
@@ -177,7 +177,7 @@ async fn replicas_with_a_seed_spread_their_first_fetch_over_a_second() {
     );
 }
 
-/// The time from the first of the requests from this one on to the last.
+/// The time between the first and the last request from this index on.
 fn spread(issuer: &ScriptedIssuer, from: usize) -> Duration {
     let times: Vec<_> = issuer
         .requests()
@@ -196,7 +196,7 @@ async fn fifty_replicas_fetch_at_the_policy_rate_and_spread_out() {
     simulation.advance(300).await;
     simulation.report("start", 0);
 
-    // Each asks once in 210 to 285 seconds, with the times drawn for each by itself.
+    // Each fetches once in 210 to 285 seconds, at independent random times.
     simulation.advance(2340).await;
     let (fetches, most) = simulation.report("the issuer is well", 300);
     assert!(
@@ -205,7 +205,7 @@ async fn fifty_replicas_fetch_at_the_policy_rate_and_spread_out() {
     );
     assert!(most <= REPLICAS / 4, "{most} in one second");
 
-    // Down: backoff up to a minute, with full jitter.
+    // Outage: backoff up to a minute, with full jitter.
     simulation.issuer.set_reply(IssuerReply::Unreachable);
     let from = simulation.seconds.len();
     simulation.advance(900).await;
@@ -216,10 +216,10 @@ async fn fifty_replicas_fetch_at_the_policy_rate_and_spread_out() {
             .replicas
             .iter()
             .all(ResourceServer::keys_available),
-        "nobody notices"
+        "no request is affected"
     );
 
-    // Back: within a minute all have it, and again not together.
+    // Recovery: within a minute all replicas have the keys, and the fetches are spread out.
     simulation
         .issuer
         .publish(json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b")] }));
@@ -234,8 +234,7 @@ async fn fifty_replicas_fetch_at_the_policy_rate_and_spread_out() {
             .all(|keys| keys.usable_keys() == 2)
     }));
 
-    // A rotation that all see in the same instant: one fetch each, spread over a quarter of a
-    // second.
+    // A rotation that all replicas see at once: one fetch each, spread over a quarter of a second.
     simulation
         .issuer
         .publish(json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b"), rsa(2).jwk("c")] }));
@@ -265,7 +264,7 @@ async fn fifty_replicas_fetch_at_the_policy_rate_and_spread_out() {
             .iter()
             .all(|response| response.as_ref().unwrap().status() == 200)
     );
-    // And some metadata, which were not to be had a minute ago.
+    // And some discovery requests, because discovery had failed a minute before.
     let fetches = simulation.issuer.fetches() - before.1;
     println!(
         "| a new key, seen by all       | {:>7} s | {fetches:>8} | {fetches:>15} |",

@@ -1,4 +1,4 @@
-//! `attack-checklist`, "Token and header": one test for each row, named after it.
+//! Token format and JOSE header: one test for each attack.
 
 #![allow(
     clippy::unwrap_used,
@@ -103,7 +103,7 @@ fn hmac_with_a_public_or_empty_key_is_rejected() {
             }
         }
     }
-    // An `oct` key in the set is skipped, and named.
+    // An `oct` key in the set is skipped and reported.
     let keys = json!({ "keys": [jwk, { "kty": "oct", "kid": "secret", "k": encode([7; 32]), "alg": "HS256" }] });
     let keys = KeySet::from_json(keys.to_string().as_bytes()).unwrap();
     assert_eq!(
@@ -112,7 +112,7 @@ fn hmac_with_a_public_or_empty_key_is_rejected() {
     );
 }
 
-/// CVE-2026-22817, CVE-2026-22818 (Hono: the header chooses where the key does not), CVE-2021-46743
+/// CVE-2026-22817, CVE-2026-22818 (Hono: the header chooses the algorithm), CVE-2021-46743
 #[test]
 fn the_algorithm_must_be_allowed_by_key_and_issuer() {
     let mut jwk = rsa(0).jwk("rsa");
@@ -129,14 +129,14 @@ fn the_algorithm_must_be_allowed_by_key_and_issuer() {
             UnsupportedAlgorithm,
         );
     }
-    // A curve that is not the algorithm's.
+    // A curve that does not belong to the algorithm.
     let fixture = Fixture::new();
     let header = r#"{"alg":"ES256","kid":"p384"}"#;
     fixture.assert_rejects(
         &compact(&fixture.p384, "ES256", header, payload.as_bytes()),
         UnsupportedAlgorithm,
     );
-    // Registered, but not on this issuer's list.
+    // Registered, but not allowed for this issuer.
     let fixture = Fixture::with(|issuer| issuer.algorithms([Algorithm::Es256]));
     fixture.assert_rejects(&fixture.token(&claims()), UnsupportedAlgorithm);
     for alg in [
@@ -182,14 +182,14 @@ fn keys_in_the_jose_header_are_ignored() {
                 kind,
             );
         }
-        // With a key of the issuer they do no harm: Entra sends `x5t`.
+        // With a key of the issuer they are accepted: Entra sends `x5t`.
         let mut header = json!({ "alg": "RS256", "kid": "rsa" });
         header[name] = value;
         fixture.assert_accepts(&fixture.with_header(&header.to_string()));
     }
 }
 
-/// Row 4, with an issuer whose keys are fetched: what a token names is never asked.
+/// With an issuer whose keys are fetched: URLs in a token are never requested.
 #[tokio::test(start_paused = true)]
 async fn urls_in_the_jose_header_are_never_fetched() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -286,7 +286,7 @@ fn key_ids_of_the_wrong_type_or_length_are_rejected() {
         &fixture.with_header(&json!({ "alg": "RS256", "kid": "k".repeat(256) }).to_string()),
         Malformed,
     );
-    // Well-formed, but nobody's.
+    // Well-formed, but unknown.
     for kid in [
         "../../dev/null",
         "' OR 1=1 --",
@@ -343,7 +343,7 @@ fn ecdsa_signatures_out_of_range_or_malformed_are_rejected() {
     ] {
         fixture.assert_rejects(&format!("{input}.{}", encode(bad)), InvalidSignature);
     }
-    // n - s signs the same: so the bytes of a token are not its identity.
+    // n - s is an equally valid signature: the bytes of a token do not identify it.
     let mut borrow = 0_i16;
     let mut mirrored = [0; 32];
     for at in (0..32).rev() {
@@ -356,7 +356,7 @@ fn ecdsa_signatures_out_of_range_or_malformed_are_rejected() {
 
 #[test]
 fn ed25519_small_order_and_out_of_range_values_are_rejected() {
-    // The published vectors are in the crate's `vectors` tests; here as a token.
+    // The published vectors are in the crate's `vectors` tests; this is one as a token.
     let fixture = Fixture::new();
     let header = r#"{"alg":"EdDSA","kid":"ed"}"#;
     let good = compact(
@@ -441,7 +441,7 @@ fn base64url_is_strict_in_each_segment() {
     for which in 0..3 {
         for spoil in ["=", "==", "+", "/", "?", "A"] {
             let mut spoiled: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
-            // "A" makes a length of 1 modulo 4, or trailing bits that are not zero.
+            // "A" gives a length of 1 modulo 4, or trailing bits that are not zero.
             while spoil == "A" && spoiled[which].len() % 4 != 1 {
                 spoiled[which].push('A');
             }
@@ -450,14 +450,14 @@ fn base64url_is_strict_in_each_segment() {
             }
             let verdict =
                 support::poll_once_or_panic(fixture.validate(&spoiled.join("."))).map(|_| ());
-            // A longer signature may be well-formed base64url and still be no signature.
+            // A longer signature may be well-formed base64url and still be invalid.
             assert!(
                 verdict == Err(Malformed) || verdict == Err(InvalidSignature),
                 "{which} {spoil:?} {verdict:?}"
             );
         }
     }
-    // With a signature over the spoiled text: nothing but the spoiling is wrong with it.
+    // With a signature over the modified text: the modification is the only defect.
     for which in 0..2 {
         for spoil in ["=", "==", "+", "/", " ", "\u{0}"] {
             let mut spoiled: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
@@ -496,7 +496,7 @@ fn tokens_without_exactly_three_segments_are_rejected() {
     ] {
         fixture.assert_rejects(&token, Malformed);
     }
-    // A JWE has five parts; JSON serialisations have no dots, or the wrong ones.
+    // A JWE has five segments; JSON serializations have no dots, or the wrong number.
     fixture.assert_rejects(
         "eyJhbGciOiJkaXIiLCJlbmMiOiJBMTI4R0NNIn0..48V1_ALb6US04U3b._A.XFBoMYUZodetZdvTiFvSkQ",
         Malformed,
@@ -511,7 +511,7 @@ fn tokens_without_exactly_three_segments_are_rejected() {
     fixture.assert_rejects(&".".repeat(65_000), TokenTooLong);
 }
 
-/// CVE-2026-29000 (pac4j: unsigned token within a JWE), CVE-2023-51774 (JWE taken for a JWS), and
+/// CVE-2026-29000 (pac4j: unsigned token within a JWE), CVE-2023-51774 (JWE accepted as a JWS), and
 /// the JWE bombs CVE-2024-33664, CVE-2024-28180, CVE-2024-28176, CVE-2024-28122, CVE-2024-21319,
 /// CVE-2023-52428, CVE-2023-50658, CVE-2023-51775
 #[test]
@@ -530,7 +530,7 @@ fn nested_compressed_and_encrypted_tokens_are_rejected() {
         );
     }
     for alg in ["dir", "RSA-OAEP", "PBES2-HS256+A128KW"] {
-        // Wherever `alg` stands.
+        // At any position of `alg`.
         let header = format!(r#"{{"enc":"A256GCM","alg":"{alg}","p2c":100000000}}"#);
         fixture.assert_rejects(&fixture.with_header(&header), UnsupportedAlgorithm);
         let header = header.replace(r#"{"enc":"A256GCM","#, r#"{"x":{},"enc":"A256GCM","#);
@@ -576,7 +576,7 @@ fn the_typ_header_must_name_an_access_token() {
             Malformed,
         );
     }
-    // ID tokens, logout tokens and Keycloak's others, which the same keys sign.
+    // ID tokens, logout tokens and Keycloak's other types, signed with the same keys.
     for (name, value) in [
         ("at_hash", json!("x")),
         ("c_hash", json!("x")),

@@ -1,4 +1,4 @@
-//! Verified tokens are remembered, and whatever would be refused without that is refused with it.
+//! Validated tokens are cached, and the cache accepts no token that validation would reject.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,20 +30,20 @@ use tower_oauth::{
     RequireScopeLayer, ResourceServer, ResourceServerBuilder, TrustedIssuer, UnixTime,
 };
 
-/// The last bytes of a token, and the first ones, alone tell nothing.
+/// Whether two tokens have the same last 32 bytes.
 fn ends_like(token: &str, other: &str) -> bool {
     token.as_bytes().last_chunk::<32>() == other.as_bytes().last_chunk::<32>()
 }
 
-/// A token of another application.
+/// A token with this subject.
 fn of(subject: &str) -> String {
     with_claims("a", rsa(0), &claims_with(json!({ "sub": subject })))
 }
 
-/// Enough for the cache, and for what a thread keeps at hand.
+/// Enough requests for the shared cache and the thread-local cache.
 const WARM_UP_REQUESTS: usize = 20;
 
-/// Has a token accepted until it is remembered.
+/// Sends a token until it is cached.
 fn warm_up(fixture: &Fixture, token: &str) {
     let before = fixture.server.cached_token_count();
     for _ in 0..WARM_UP_REQUESTS {
@@ -52,7 +52,7 @@ fn warm_up(fixture: &Fixture, token: &str) {
     assert_eq!(fixture.server.cached_token_count(), before + 1);
 }
 
-/// The same, where the keys come from an issuer.
+/// The same for a server that fetches its keys.
 async fn assert_accepted(server: &ResourceServer, token: &str) {
     let before = server.cached_token_count();
     for _ in 0..WARM_UP_REQUESTS {
@@ -61,7 +61,7 @@ async fn assert_accepted(server: &ResourceServer, token: &str) {
     assert_eq!(server.cached_token_count(), before + 1);
 }
 
-/// How often a verdict came from the cache while `work` ran.
+/// Runs `work` with a function that returns the number of token cache hits so far.
 async fn with_hit_counter(work: impl AsyncFnOnce(&dyn Fn() -> f64)) {
     let recorder = PrometheusBuilder::new().build_recorder();
     let recorded = recorder.handle();
@@ -98,7 +98,7 @@ async fn a_token_is_cached_from_its_second_request_on() {
     .await;
 }
 
-/// The shared cache does not see what a thread answers by itself, but for one request a second.
+/// A thread-local hit reaches the shared cache at most once a second.
 #[tokio::test(start_paused = true)]
 async fn evicted_token_is_reinserted_from_the_thread_cache_without_reverification() {
     with_hit_counter(async |hits| {
@@ -125,7 +125,7 @@ async fn evicted_token_is_reinserted_from_the_thread_cache_without_reverificatio
         }
         assert_eq!(hits(), before + 100.0);
         assert_eq!(server.cached_token_count(), 2);
-        // Another thread has nothing at hand.
+        // The thread-local cache of another thread is empty.
         let elsewhere = || poll_once_or_panic(send(&server, &in_use));
         assert_eq!(
             std::thread::scope(|scope| scope.spawn(elsewhere).join().unwrap()),
@@ -146,7 +146,7 @@ async fn the_thread_local_cache_holds_dozens_of_tokens_across_expiries() {
             .await
             .unwrap();
         for hour in 0..6 {
-            // The tokens of the hour before never come again.
+            // Tokens of the previous hour are never sent again.
             let callers: Vec<_> = (0..40)
                 .map(|number| of(&format!("app-{hour}-{number}")))
                 .collect();
@@ -155,7 +155,7 @@ async fn the_thread_local_cache_holds_dozens_of_tokens_across_expiries() {
                     assert_eq!(send(&server, caller).await, Ok(()));
                 }
             }
-            // More than there is room for, each often enough to be remembered.
+            // More tokens than the cache holds, each sent often enough to be cached.
             for number in 0..70 {
                 let other = of(&format!("other-{hour}-{number}"));
                 for _ in 0..3 {
@@ -166,7 +166,7 @@ async fn the_thread_local_cache_holds_dozens_of_tokens_across_expiries() {
             for caller in &callers {
                 assert_eq!(send(&server, caller).await, Ok(()));
             }
-            // Sets of four, and chance puts five callers into some.
+            // The sets are 4-way, and by chance some get five tokens.
             assert!(
                 hits() - before >= 25.0,
                 "{} of 40 in hour {hour}",
@@ -177,7 +177,7 @@ async fn the_thread_local_cache_holds_dozens_of_tokens_across_expiries() {
     .await;
 }
 
-/// CVE-2026-35030 (LiteLLM): the cache knew a token by its first 20 characters.
+/// CVE-2026-35030 (LiteLLM): the cache identified a token by its first 20 characters.
 #[test]
 fn a_token_that_matches_a_cached_one_in_part_is_no_hit() {
     let fixture = Fixture::new();
@@ -192,7 +192,7 @@ fn a_token_that_matches_a_cached_one_in_part_is_no_hit() {
             "changed at {at}"
         );
     }
-    // The header and the signature of the good one, and other claims.
+    // Header and signature of the valid token, with other claims.
     let parts: Vec<&str> = good.split('.').collect();
     let other = encode(claims_with(json!({ "sub": "other", "scope": "admin" })).to_string());
     let grafted = format!("{}.{other}.{}", parts[0], parts[2]);
@@ -210,8 +210,8 @@ fn a_token_that_matches_a_cached_one_in_part_is_no_hit() {
     fixture.assert_accepts(&good);
 }
 
-/// GHSA-rp9m-7r4c-75qg (fast-jwt): a cache key that two tokens shared gave one caller the claims of
-/// the other.
+/// GHSA-rp9m-7r4c-75qg (fast-jwt): two tokens with the same cache key, and one caller got the
+/// claims of the other.
 #[test]
 fn each_cached_token_has_a_separate_auth_context() {
     let fixture = Fixture::new();
@@ -231,8 +231,8 @@ fn each_cached_token_has_a_separate_auth_context() {
     assert_eq!(fixture.server.cached_token_count(), 60);
 }
 
-/// lua-resty-openidc#569: what one location had accepted, another with stricter checks accepted,
-/// too.
+/// lua-resty-openidc#569: a token accepted by one location was accepted by another with stricter
+/// checks.
 #[test]
 fn a_cached_token_is_valid_only_under_the_policy_that_validated_it() {
     let keys = || KeySet::from_json(set(&[("a", rsa(0))]).to_string().as_bytes()).unwrap();
@@ -364,7 +364,7 @@ async fn key_replaced_under_same_kid_invalidates_cached_tokens() {
         send(&server, &of("app")).await,
         Err(RejectionKind::InvalidSignature)
     );
-    // And the same material under another `kid` is another key.
+    // The same public key under another `kid` is another key.
     issuer.publish(set(&[("a", rsa(0))]));
     server.refresh_keys().await.unwrap();
     assert_accepted(&server, &of("app")).await;
@@ -424,7 +424,7 @@ async fn a_token_without_kid_is_cached_only_for_its_key_set() {
         );
         assert_accepted(&server, &token).await;
         assert_eq!(hits(), 18.0);
-        // With two keys nobody knows which one is meant.
+        // With two keys the match is ambiguous.
         issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
         server.refresh_keys().await.unwrap();
         assert_eq!(
@@ -577,7 +577,7 @@ async fn new_tokens_replace_expired_ones_in_the_cache() {
         let server = bounded(|builder| builder.max_cached_tokens(20));
         for hour in 0..4 {
             let tokens: Vec<String> = (0..20).map(|app| of(&format!("{app} at {hour}"))).collect();
-            // Twice to be remembered, then often.
+            // Twice to be cached, then often.
             let mut before = 0.0;
             for request in 0..42 {
                 for token in &tokens {
@@ -631,10 +631,10 @@ fn an_auth_context_outlives_its_cache_entry() {
     );
 }
 
-/// What happens to an issuer and its two resource servers, of which one remembers.
+/// Events for an issuer and its two resource servers, one of which has a token cache.
 #[derive(Clone, Debug)]
 enum Event {
-    /// So often.
+    /// This many times.
     Send(usize, usize),
     Pass(u64),
     SetBack(u64),

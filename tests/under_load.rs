@@ -1,4 +1,4 @@
-//! `protected_resource` under load, while its issuer fails in every way of the matrix.
+//! `protected_resource` under load, while its issuer shows every fault of the matrix.
 //!
 //! `cargo test --test under_load -- --nocapture` prints the table.
 
@@ -37,9 +37,9 @@ fn resident(pid: u32) -> Option<u64> {
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
-/// After the first fault, which warms it up: the second half of the others takes no more memory
-/// than the first one, but for what the cache of verdicts gains by the tokens that are new (1 KiB
-/// for each at the most, and it is bounded), and for the pages that an allocator keeps.
+/// After the first fault, which is a warm-up, the second half of the faults takes no more memory
+/// than the first half, except for the growth of the token cache (at most 1 KiB per new token, and
+/// bounded) and for pages that the allocator retains.
 fn assert_flat_memory(memory: &[u64]) {
     let (first, second) = memory.split_at(memory.len() / 2);
     if let (Some(before), Some(after)) = (first.iter().max(), second.iter().max()) {
@@ -47,17 +47,17 @@ fn assert_flat_memory(memory: &[u64]) {
     }
 }
 
-/// What came of the requests of one client.
+/// The results of one client's requests.
 struct Counts {
     served: u32,
     slowest: Duration,
 }
 
-/// How long a request may wait for keys at the most: none takes longer than that.
+/// The maximum time that a request may wait for keys.
 const BOUNDED_WAIT: Duration = Duration::from_secs(1);
 
-/// Sends one request after the other until it is over. Each has to be served: every other one has a
-/// token that was never seen before.
+/// Sends requests one after the other until `over` is set. Each must be accepted; every other one
+/// has a new token.
 async fn load(url: String, claims: Value, over: Arc<AtomicBool>) -> Counts {
     let client = client();
     let mut tally = Counts {
@@ -95,7 +95,7 @@ async fn load(url: String, claims: Value, over: Arc<AtomicBool>) -> Counts {
     tally
 }
 
-/// One for all: to make one takes longer than many requests.
+/// One client for all: building one takes longer than many requests.
 fn client() -> reqwest::Client {
     static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
     CLIENT.get_or_init(reqwest::Client::new).clone()
@@ -106,13 +106,13 @@ async fn readiness(url: &str) -> (StatusCode, String) {
     (response.status(), response.text().await.unwrap())
 }
 
-/// Another word for each client.
+/// A unique name for each client.
 fn name() -> String {
     static CLIENTS: AtomicU32 = AtomicU32::new(0);
     CLIENTS.fetch_add(1, Ordering::SeqCst).to_string()
 }
 
-/// One resource and one issuer, which fails in these ways, one after the other.
+/// One resource and one issuer, which shows these faults one after the other.
 async fn assert_survives(set: String, faults: Vec<(&'static str, Behavior)>) {
     let good = || {
         Behavior::Respond(response(
@@ -146,7 +146,7 @@ async fn assert_survives(set: String, faults: Vec<(&'static str, Behavior)>) {
         };
         tokio::time::timeout(Duration::from_secs(60), wait)
             .await
-            .expect("it is told in time");
+            .expect("the failure is reported in time");
     };
     let ready = async { while readiness(&listening).await.0 != 200 {} };
     tokio::time::timeout(Duration::from_secs(10), ready)
@@ -192,7 +192,7 @@ async fn assert_survives(set: String, faults: Vec<(&'static str, Behavior)>) {
 async fn known_keys_are_served_through_every_fault_with_flat_memory() {
     const AT_A_TIME: usize = 4;
     let set = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
-    // Made before there is any load: bombs take a while to build.
+    // Built before there is any load, because the bombs take a while.
     let matrix = faults(&set, "http://127.0.0.1:9");
     let mut resources = tokio::task::JoinSet::new();
     for which in 0..AT_A_TIME {

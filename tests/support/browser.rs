@@ -28,12 +28,12 @@ use url::Url;
 pub const ENTER: char = '\u{e007}';
 const TAB: char = '\u{e004}';
 
-/// A browser window of its own.
+/// A browser session.
 #[derive(Clone, Debug)]
 pub struct Browser(pub Client);
 
-/// Tells the test's test in a browser, if there is one; else says so, unless `REQUIRE_BROWSER`
-/// is set, as it is in CI. Whatever becomes of the test, the browser is closed.
+/// Runs a test in a browser and closes the browser afterwards. Without a browser it prints
+/// "skipped", or panics if `REQUIRE_BROWSER` is set, as in CI.
 pub async fn with_browser<F: Future<Output = ()> + Send + 'static>(
     scripts: bool,
     test: impl FnOnce(Browser) -> F,
@@ -64,7 +64,7 @@ impl Driver {
                 std::env::var_os("REQUIRE_BROWSER").is_none(),
                 "chromium or chromedriver is missing"
             );
-            // Past the capture of passing tests' output.
+            // Bypasses the output capture of passing tests.
             let _ = writeln!(
                 std::io::stderr(),
                 "skipped: chromium or chromedriver is missing"
@@ -86,7 +86,7 @@ impl Driver {
                     .next_line()
                     .await
                     .unwrap()
-                    .expect("chromedriver tells its port");
+                    .expect("chromedriver prints its port");
                 if let Some((_, port)) = line.split_once("successfully on port ") {
                     return port.trim_end_matches('.').to_owned();
                 }
@@ -94,8 +94,8 @@ impl Driver {
         };
         let port = tokio::time::timeout(Duration::from_secs(30), started)
             .await
-            .expect("it starts in time");
-        // Read on: a full pipe would stop it.
+            .expect("chromedriver starts in time");
+        // Keep reading: a full pipe would block chromedriver.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Some(Self {
             process,
@@ -140,7 +140,7 @@ impl Browser {
         self.0.goto(url).await.unwrap();
     }
 
-    /// The one element that is meant, when it is there.
+    /// Waits for an element.
     pub async fn find(&self, locator: Locator<'_>) -> Element {
         self.0
             .wait()
@@ -154,7 +154,7 @@ impl Browser {
         self.find(Locator::Css(selector)).await
     }
 
-    /// Clicks what people would click who read this on it.
+    /// Clicks the link, button or summary with this text.
     pub async fn click(&self, text: &str) {
         let path = format!(
             "//*[self::a or self::button or self::summary][normalize-space()='{text}' \
@@ -175,10 +175,10 @@ impl Browser {
         self.0.perform_actions(pressed).await.unwrap();
     }
 
-    /// Goes on with the keyboard to this element; all on the way must show that they have the
-    /// focus.
+    /// Moves the focus to this element with the Tab key. Each element on the way must show that it has
+    /// the focus.
     pub async fn tab_to(&self, selector: &str) -> Element {
-        let wanted = self.css(selector).await;
+        let target = self.css(selector).await;
         for _ in 0..40 {
             self.press(TAB).await;
             let focused = self.0.active_element().await.unwrap();
@@ -187,14 +187,14 @@ impl Browser {
                 "none",
                 "on the way to {selector}"
             );
-            if focused.element_id() == wanted.element_id() {
+            if focused.element_id() == target.element_id() {
                 return focused;
             }
         }
-        panic!("the keyboard does not get to {selector}");
+        panic!("the keyboard does not reach {selector}");
     }
 
-    /// A click may return before the next page is there.
+    /// Waits for this path: a click may return before the next page is loaded.
     pub async fn wait_for_path(&self, path: &str) {
         let there = async {
             while self.path().await != path {
@@ -220,7 +220,7 @@ impl Browser {
             .unwrap()
     }
 
-    /// A screen of this width, light or dark.
+    /// Sets the viewport width and the color scheme.
     pub async fn set_viewport(&self, width: u32, scheme: &str) {
         let metrics =
             json!({ "width": width, "height": 800, "deviceScaleFactor": 1, "mobile": false });
@@ -230,9 +230,9 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", features).await;
     }
 
-    /// The whole page, as PNG.
+    /// Takes a PNG screenshot of the whole page.
     pub async fn screenshot(&self) -> Vec<u8> {
-        // Of a page that was never drawn there is none.
+        // A page that was never drawn has no screenshot.
         let drawn = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))";
         self.0.execute_async(drawn, Vec::new()).await.unwrap();
         let whole = json!({ "format": "png", "captureBeyondViewport": true });

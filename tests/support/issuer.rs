@@ -1,4 +1,4 @@
-//! An issuer behind a `Transport`, whose answers a test scripts.
+//! An issuer behind a `Transport`, with scripted replies.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -18,36 +18,36 @@ use tower_oauth::{
 
 use super::{AUDIENCE, ISSUER, NOW, PrivateKey, claims, compact, log};
 
-/// What the issuer does with a request for its keys.
+/// The reply to a request for the keys.
 #[derive(Clone, Debug)]
 pub enum IssuerReply {
     Keys(Value),
     Status(StatusCode, Option<&'static str>),
     Text(&'static str),
-    /// This text as metadata, and no keys.
+    /// This text as metadata, without keys.
     Metadata(&'static str),
-    /// Metadata as they should be, whatever comes of the keys.
+    /// Valid metadata, and 404 for the keys.
     MetadataOnly,
     Unreachable,
     Hang,
     Panic,
 }
 
-/// Where the metadata are.
+/// The URL of the metadata.
 const METADATA: &str = "https://as.example/.well-known/openid-configuration";
 
-/// Cheap to clone; clones share the script.
+/// Cheap to clone. Clones share the script.
 #[derive(Clone, Debug)]
 pub struct ScriptedIssuer(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    answer: IssuerReply,
-    /// What single places do instead.
-    at: HashMap<String, IssuerReply>,
+    reply: IssuerReply,
+    /// Replies that override `reply` for single URLs.
+    overrides: HashMap<String, IssuerReply>,
     headers: HashMap<&'static str, &'static str>,
     delay: Duration,
-    /// Whether an answer is what it was when it was asked for, not what it is after the delay.
+    /// Whether the reply is chosen before the delay instead of after it.
     reads_before_delay: bool,
     jwks_uri: String,
     requests: Vec<(String, HeaderMap, Instant)>,
@@ -58,8 +58,8 @@ struct State {
 impl ScriptedIssuer {
     pub fn new(keys: Value) -> Self {
         Self(Arc::new(Mutex::new(State {
-            answer: IssuerReply::Keys(keys),
-            at: HashMap::new(),
+            reply: IssuerReply::Keys(keys),
+            overrides: HashMap::new(),
             headers: HashMap::new(),
             delay: Duration::ZERO,
             reads_before_delay: false,
@@ -74,25 +74,29 @@ impl ScriptedIssuer {
         self.set_reply(IssuerReply::Keys(keys));
     }
 
-    pub fn set_reply(&self, answer: IssuerReply) {
-        self.0.lock().unwrap().answer = answer;
+    pub fn set_reply(&self, reply: IssuerReply) {
+        self.0.lock().unwrap().reply = reply;
     }
 
-    /// What this one place does from now on, whatever the others do.
-    pub fn set_reply_at(&self, url: &str, answer: IssuerReply) {
-        self.0.lock().unwrap().at.insert(url.to_owned(), answer);
+    /// Sets the reply of one URL.
+    pub fn set_reply_at(&self, url: &str, reply: IssuerReply) {
+        self.0
+            .lock()
+            .unwrap()
+            .overrides
+            .insert(url.to_owned(), reply);
     }
 
-    /// What the metadata do from now on; the keys go on as they do.
-    pub fn set_metadata(&self, answer: IssuerReply) {
-        self.set_reply_at(METADATA, answer);
+    /// Sets the reply for the metadata alone.
+    pub fn set_metadata(&self, reply: IssuerReply) {
+        self.set_reply_at(METADATA, reply);
     }
 
     pub fn set_header(&self, name: &'static str, value: &'static str) {
         self.0.lock().unwrap().headers.insert(name, value);
     }
 
-    /// What the metadata names; only that place has what is published from now on.
+    /// Sets the `jwks_uri` of the metadata. Only that URL serves what is published from now on.
     pub fn set_jwks_uri(&self, jwks_uri: &str) {
         self.0.lock().unwrap().jwks_uri = jwks_uri.to_owned();
     }
@@ -101,24 +105,24 @@ impl ScriptedIssuer {
         self.0.lock().unwrap().delay = delay;
     }
 
-    /// As [`delay`](Self::delay), of an answer that was read before it: it does not hold what is
-    /// published meanwhile.
+    /// As [`set_delay`](Self::set_delay), with the reply chosen before the delay: it does not contain
+    /// what is published meanwhile.
     pub fn set_delay_after_read(&self, delay: Duration) {
         let mut state = self.0.lock().unwrap();
         (state.delay, state.reads_before_delay) = (delay, true);
     }
 
-    /// The requests so far, in order: where to, with what header, and when.
+    /// The requests so far, in order: URL, headers and time.
     pub fn requests(&self) -> Vec<(String, HeaderMap, Instant)> {
         self.0.lock().unwrap().requests.clone()
     }
 
-    /// The URLs that were asked for, in order.
+    /// The requested URLs, in order.
     pub fn urls(&self) -> Vec<String> {
         self.requests().into_iter().map(|(url, ..)| url).collect()
     }
 
-    /// How often the keys were asked for.
+    /// The number of requests for the keys.
     pub fn fetches(&self) -> usize {
         self.urls()
             .iter()
@@ -126,12 +130,12 @@ impl ScriptedIssuer {
             .count()
     }
 
-    /// How often the metadata were asked for.
+    /// The number of requests for the metadata.
     pub fn discoveries(&self) -> usize {
         self.urls().iter().filter(|url| *url == METADATA).count()
     }
 
-    /// A field of the last request for keys.
+    /// A header of the last request for keys.
     pub fn last_header(&self, name: &str) -> Option<String> {
         let requests = self.requests();
         let (_, headers, _) = requests.iter().rfind(|(url, ..)| url.ends_with("/keys"))?;
@@ -143,7 +147,7 @@ impl ScriptedIssuer {
     }
 }
 
-/// Counts a request as in flight until it is answered or given up.
+/// Counts a request as in flight until it completes or is dropped.
 struct Flight(Arc<Mutex<State>>);
 
 impl Drop for Flight {
@@ -156,30 +160,30 @@ impl Transport for ScriptedIssuer {
     fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
         Box::pin(async move {
             let url = request.uri().to_string();
-            let (delay, read_before) = {
+            let (delay, early_reply) = {
                 let mut state = self.0.lock().unwrap();
                 state
                     .requests
                     .push((url.clone(), request.headers().clone(), Instant::now()));
                 state.in_flight += 1;
                 state.max_in_flight = state.max_in_flight.max(state.in_flight);
-                let answer = state.at.get(&url).unwrap_or(&state.answer).clone();
-                (state.delay, state.reads_before_delay.then_some(answer))
+                let reply = state.overrides.get(&url).unwrap_or(&state.reply).clone();
+                (state.delay, state.reads_before_delay.then_some(reply))
             };
             let _flight = Flight(Arc::clone(&self.0));
             tokio::time::sleep(delay).await;
-            let answer = read_before.unwrap_or_else(|| {
+            let reply = early_reply.unwrap_or_else(|| {
                 let state = self.0.lock().unwrap();
-                state.at.get(&url).unwrap_or(&state.answer).clone()
+                state.overrides.get(&url).unwrap_or(&state.reply).clone()
             });
             let mut response = Response::new(Bytes::new());
             let discovery = url == METADATA;
-            match answer {
+            match reply {
                 IssuerReply::Unreachable => {
                     return Err(TransportError::connect("connection refused"));
                 }
                 IssuerReply::Hang => std::future::pending().await,
-                IssuerReply::Panic => panic!("a transport with a defect"),
+                IssuerReply::Panic => panic!("a panicking transport"),
                 IssuerReply::Status(status, retry_after) => {
                     *response.status_mut() = status;
                     if let Some(value) = retry_after {
@@ -217,12 +221,12 @@ impl Transport for ScriptedIssuer {
                 ("last-modified", "if-modified-since"),
             ]
             .iter()
-            .any(|(told, asked)| {
-                let asked = request.headers().get(*asked);
+            .any(|(validator, condition)| {
+                let condition = request.headers().get(*condition);
                 state
                     .headers
-                    .get(told)
-                    .is_some_and(|told| asked.is_some_and(|asked| asked == told))
+                    .get(validator)
+                    .is_some_and(|current| condition.is_some_and(|sent| sent == current))
             });
             if unchanged && !discovery {
                 *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -268,13 +272,13 @@ pub fn with_claims(kid: &str, key: &PrivateKey, claims: &Value) -> String {
     )
 }
 
-/// Judges a token. The answer to a refusal is checked, too, and everything that this thread has
-/// logged: row 44.
+/// Validates a token. Also checks the response to a rejected one, and that this thread has logged
+/// nothing secret.
 pub async fn send(server: &ResourceServer, token: &str) -> Result<(), RejectionKind> {
     log::capture();
     let result = send_unchecked(server, token).await;
     log::assert_not_logged(token);
-    // Looked through once is enough, however long a flood lasts.
+    // Each line is searched once, which keeps floods fast.
     log::clear_log();
     result
 }
@@ -293,28 +297,28 @@ async fn send_unchecked(server: &ResourceServer, token: &str) -> Result<(), Reje
     match response.extensions().get::<Rejection>() {
         None => Ok(()),
         Some(rejection) => {
-            let undecidable = matches!(
+            let unavailable = matches!(
                 rejection.kind(),
                 RejectionKind::Overloaded | RejectionKind::KeysUnavailable
             );
             assert_eq!(
                 response.status() == StatusCode::SERVICE_UNAVAILABLE,
-                undecidable
+                unavailable
             );
             assert_eq!(
                 response.headers().contains_key(header::RETRY_AFTER),
-                undecidable
+                unavailable
             );
             assert_eq!(
                 response.headers().contains_key(header::WWW_AUTHENTICATE),
-                !undecidable
+                !unavailable
             );
             Err(rejection.kind())
         }
     }
 }
 
-/// Moves timers and wall time together.
+/// Advances timers and wall time together.
 pub async fn advance(clock: &ManualClock, by: Duration) {
     clock.advance_with_timers(by).await;
 }

@@ -1,4 +1,4 @@
-//! What is logged while a token is judged, at TRACE, by this crate and all that it uses.
+//! Captures the log of token validation at TRACE, by this crate and its dependencies.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ thread_local! {
     static SECRETS: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// Each test judges on its own thread, and fetches there, too.
+/// Each test validates and fetches on one thread.
 struct ThisThread;
 
 impl Write for ThisThread {
@@ -26,7 +26,7 @@ impl Write for ThisThread {
     }
 }
 
-/// Begins to listen.
+/// Installs the capturing subscriber.
 pub fn capture() {
     static CAPTURING: Once = Once::new();
     CAPTURING.call_once(|| {
@@ -38,24 +38,24 @@ pub fn capture() {
     });
 }
 
-/// Begins to listen, and forgets what was heard before.
+/// Installs the capturing subscriber and clears the log of this thread.
 pub fn clear_log() {
     capture();
     LOGGED.with_borrow_mut(Vec::clear);
 }
 
-/// Whether this was logged since.
-pub fn logged(words: &str) -> bool {
-    LOGGED.with_borrow(|logged| String::from_utf8_lossy(logged).contains(words))
+/// Whether this text was logged since.
+pub fn logged(text: &str) -> bool {
+    LOGGED.with_borrow(|logged| String::from_utf8_lossy(logged).contains(text))
 }
 
-/// How many lines with these words were logged since.
-pub fn count(words: &str) -> usize {
-    LOGGED.with_borrow(|logged| String::from_utf8_lossy(logged).matches(words).count())
+/// The number of occurrences of this text in the log since.
+pub fn count(text: &str) -> usize {
+    LOGGED.with_borrow(|logged| String::from_utf8_lossy(logged).matches(text).count())
 }
 
-/// Notes what of a document that is served must not be in a log: the numbers of its keys, public
-/// ones too, and what stands before the host of a URL.
+/// Registers the parts of a served document that must not be logged: the parameters of its keys,
+/// public ones too, and the user information of a URL.
 pub fn register_secret(document: &Value) {
     match document {
         Value::Object(members) => {
@@ -80,15 +80,14 @@ pub fn register_secret(document: &Value) {
     }
 }
 
-/// Notes what must not be in a log. Shorter words occur by chance.
+/// Registers a text that must not be logged. Shorter ones occur by chance.
 pub fn register_secret_text(secret: &str) {
     if secret.len() >= 8 {
         SECRETS.with_borrow_mut(|secrets| secrets.insert(secret.to_owned()));
     }
 }
 
-/// Row 44: neither the token, nor a part of it, nor anything that was to be kept secret is in what
-/// was logged since.
+/// Asserts that neither the token, nor a segment of it, nor a registered secret was logged since.
 #[track_caller]
 pub fn assert_not_logged(token: &str) {
     let logged = LOGGED.with_borrow(|logged| String::from_utf8_lossy(logged).into_owned());

@@ -1,5 +1,5 @@
-//! An issuer of good and bad tokens that shares no line with the crate, and a resource server
-//! that judges them.
+//! An issuer of valid and invalid tokens that shares no code with the crate, and a resource server
+//! that validates them.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -45,7 +45,7 @@ pub enum PrivateKey {
     Ed25519(Ed25519KeyPair),
 }
 
-/// RSA keys take a while to make: the tests of a file share them.
+/// RSA keys are slow to generate: the tests of a file share them.
 pub fn rsa(which: usize) -> &'static PrivateKey {
     static KEYS: [OnceLock<PrivateKey>; 3] = [const { OnceLock::new() }; 3];
     KEYS[which].get_or_init(|| PrivateKey::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()))
@@ -70,7 +70,7 @@ pub fn ed25519() -> PrivateKey {
 }
 
 impl PrivateKey {
-    /// The public half as a JWK.
+    /// The public key as a JWK.
     pub fn jwk(&self, kid: &str) -> Value {
         let mut jwk = match self {
             Self::Rsa(pair) => json!({
@@ -122,19 +122,19 @@ pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Puts a compact JWS together from any header and payload text.
+/// Signs a compact JWS with any header and payload.
 pub fn compact(key: &PrivateKey, alg: &str, header: &str, payload: &[u8]) -> String {
     let input = format!("{}.{}", encode(header), encode(payload));
     let signature = key.sign(alg, input.as_bytes());
     format!("{input}.{}", encode(signature))
 }
 
-/// The claims of a good token.
+/// The claims of a valid token.
 pub fn claims() -> Value {
     json!({ "iss": ISSUER, "aud": [AUDIENCE], "exp": NOW + 3600, "iat": NOW, "sub": "app", "scope": "orders.read" })
 }
 
-/// `claims` with members replaced; `null` takes one away.
+/// `claims` with members replaced; `null` removes one.
 pub fn claims_with(changes: Value) -> Value {
     let mut claims = claims();
     for (name, value) in changes.as_object().unwrap() {
@@ -147,8 +147,7 @@ pub fn claims_with(changes: Value) -> Value {
     claims
 }
 
-/// A resource server with one issuer whose keys are fixed: an RSA, a P-256, a P-384 and an
-/// Ed25519 key without `alg`.
+/// A resource server with one issuer and fixed keys without `alg`: RSA, P-256, P-384 and Ed25519.
 pub struct Fixture {
     pub clock: ManualClock,
     pub rsa: &'static PrivateKey,
@@ -174,13 +173,13 @@ impl Fixture {
         })
     }
 
-    /// With any resource server that has these keys.
+    /// A fixture with any resource server that has these keys.
     pub fn with_server(server: impl Fn(KeySet) -> ResourceServerBuilder) -> Self {
         let (p256, p384, ed25519) = (p256(), p384(), ed25519());
         let keys = json!({ "keys": [rsa(0).jwk("rsa"), p256.jwk("p256"), p384.jwk("p384"), ed25519.jwk("ed")] });
         let clock = ManualClock::at(UnixTime::from_secs(NOW));
         let keys = KeySet::from_json(keys.to_string().as_bytes()).unwrap();
-        let (server, _nothing_to_refresh) = server(keys).clock(clock.clone()).build().unwrap();
+        let (server, _refresher) = server(keys).clock(clock.clone()).build().unwrap();
         Self {
             clock,
             rsa: rsa(0),
@@ -192,7 +191,7 @@ impl Fixture {
         }
     }
 
-    /// A good token with these claims.
+    /// A well-signed token with these claims.
     pub fn token(&self, claims: &Value) -> String {
         compact(
             self.rsa,
@@ -241,17 +240,17 @@ impl Fixture {
                     }
                 }));
         let response = service.oneshot(request).await.unwrap();
-        for word in sent
+        for part in sent
             .iter()
             .flat_map(|text| text.split([' ', ',', '=', '&']))
         {
-            log::assert_not_logged(word);
+            log::assert_not_logged(part);
         }
         response
     }
 
-    /// Judges a token: its context, or why it was refused. The answer to a refusal is checked, too,
-    /// and everything that was logged on the way.
+    /// Validates a token: returns its context, or the kind of the rejection. Also checks the response
+    /// to a rejected token, and everything that was logged.
     pub async fn validate(&self, token: &str) -> Result<AuthContext, RejectionKind> {
         log::clear_log();
         let result = self.validate_unchecked(token).await;
@@ -259,7 +258,7 @@ impl Fixture {
         log::assert_not_logged(token);
         assert!(
             result.is_ok() || log::logged("reason="),
-            "a refusal is logged with its reason"
+            "a rejection is logged with its reason"
         );
         result
     }
@@ -280,7 +279,7 @@ impl Fixture {
         assert_eq!(
             self.served.load(Ordering::SeqCst),
             before,
-            "a refused request is not served"
+            "a rejected request is not served"
         );
         assert_eq!(response.headers()["cache-control"], "no-store");
         if response.status() == 401 {
@@ -298,7 +297,7 @@ impl Fixture {
         Err(kind)
     }
 
-    /// Asserts that a token is refused with 401 `invalid_token` for this reason.
+    /// Asserts that a token is rejected with this kind.
     #[track_caller]
     pub fn assert_rejects(&self, token: &str, kind: RejectionKind) {
         let result = poll_once_or_panic(self.validate(token));
@@ -317,13 +316,13 @@ impl Fixture {
     }
 }
 
-/// A request whose key is present is decided without awaiting: so the first poll is enough.
+/// Polls a future once. A request with a known key completes in its first poll.
 #[track_caller]
 pub fn poll_once_or_panic<F: Future>(future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match future.as_mut().poll(&mut context) {
         std::task::Poll::Ready(output) => output,
-        std::task::Poll::Pending => panic!("the request was not decided at once"),
+        std::task::Poll::Pending => panic!("the request did not complete in its first poll"),
     }
 }

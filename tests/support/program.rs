@@ -28,7 +28,7 @@ pub fn example(name: &str) -> Command {
         path.display()
     );
     let mut command = Command::new(path);
-    // Nothing of the environment gets in but what a test sets.
+    // Only the variables that a test sets reach the program.
     command.env_clear();
     command
         .env("PORT", "0")
@@ -39,11 +39,11 @@ pub fn example(name: &str) -> Command {
     command
 }
 
-/// A program that serves, and the line of JSON that it printed.
+/// A running server program, and the line of JSON that it printed.
 pub struct Serving {
     pub child: Child,
     stdout: BufReader<ChildStdout>,
-    /// Read all along: a full pipe would stop the program.
+    /// Read continuously: a full pipe would block the program.
     log: JoinHandle<String>,
     pub printed: Value,
 }
@@ -54,7 +54,7 @@ impl Serving {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         let read = tokio::time::timeout(Duration::from_secs(20), stdout.read_line(&mut line));
-        read.await.expect("it is ready in time").unwrap();
+        read.await.expect("the program is ready in time").unwrap();
         let printed = serde_json::from_str(&line).unwrap_or_else(|_| panic!("it printed {line:?}"));
         let mut stderr = child.stderr.take().unwrap();
         let log = tokio::spawn(async move {
@@ -74,10 +74,10 @@ impl Serving {
         self.printed[name].as_str().unwrap().to_owned()
     }
 
-    /// SIGTERM; returns the exit code and what was written after the first line.
+    /// Sends SIGTERM. Returns the exit code and the log.
     pub async fn terminate(mut self) -> (Option<i32>, String) {
         let pid = self.child.id().unwrap().to_string();
-        let asked = Instant::now();
+        let sent = Instant::now();
         assert!(
             Command::new("kill")
                 .args(["-TERM", &pid])
@@ -87,8 +87,10 @@ impl Serving {
                 .success()
         );
         let status = tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await;
-        let status = status.expect("it ends within 10 seconds").unwrap();
-        assert!(asked.elapsed() < Duration::from_secs(10));
+        let status = status
+            .expect("the program exits within 10 seconds")
+            .unwrap();
+        assert!(sent.elapsed() < Duration::from_secs(10));
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "", "one line on stdout, and no more");

@@ -1,4 +1,4 @@
-//! An issuer that does with its connections whatever a test says, and every way to fail.
+//! An issuer on a socket with scripted behavior, and a list of faults.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -20,19 +20,19 @@ use tower_oauth::ErrorKind;
 
 use crate::support::rsa;
 
-/// What the issuer does with a connection.
+/// The behavior of the issuer on a connection.
 #[derive(Clone, Debug)]
 pub enum Behavior {
     Respond(Vec<u8>),
-    /// This much, and then nothing more.
+    /// Sends these bytes and then stalls.
     Stall(Vec<u8>),
-    /// A byte each hundred milliseconds.
+    /// Sends one byte per 100 ms.
     Drip(Vec<u8>),
     /// Accepts and closes.
     Reset,
-    /// Nobody is at the port.
+    /// Closes the listening socket.
     Refuse,
-    /// The one for metadata, the other for everything else.
+    /// One behavior for metadata, the other for everything else.
     PerEndpoint {
         metadata: Box<Self>,
         keys: Box<Self>,
@@ -72,17 +72,17 @@ impl RawIssuer {
         issuer
     }
 
-    /// Does this from now on.
+    /// Sets the behavior of future connections.
     pub async fn set_behavior(&self, behavior: Behavior) {
         let refuses = matches!(behavior, Behavior::Refuse);
         self.behavior.send_replace(behavior);
-        // The listener goes and comes in its task.
+        // The task opens and closes the listener asynchronously.
         while TcpStream::connect(self.address).await.is_err() != refuses {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// The requests so far: their lines, up to the body.
+    /// The heads of the requests so far.
     pub fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
@@ -131,7 +131,7 @@ async fn serve(mut stream: TcpStream, mut behavior: Behavior, requests: Arc<Mute
     if !request.is_empty() {
         requests.lock().unwrap().push(request);
     }
-    let _peer_may_be_gone = match behavior {
+    let _sent_or_closed = match behavior {
         Behavior::Reset | Behavior::Refuse | Behavior::PerEndpoint { .. } => Ok(()),
         Behavior::Respond(bytes) => stream.write_all(&bytes).await,
         Behavior::Stall(bytes) => {
@@ -160,8 +160,8 @@ pub fn gzip_bomb() -> Vec<u8> {
     response("200 OK", "content-encoding: gzip\r\n", &body)
 }
 
-/// Every way to fail, with how it is told where there is one way to tell it. `set` is the good
-/// answer, `base` the issuer's own address.
+/// All faults, each with its error kind where that is unambiguous. `set` is the valid key set, `base`
+/// the address of the issuer.
 pub fn faults(set: &str, base: &str) -> Vec<(&'static str, Behavior, Option<ErrorKind>)> {
     let html = response(
         "200 OK",
@@ -288,7 +288,7 @@ pub fn faults(set: &str, base: &str) -> Vec<(&'static str, Behavior, Option<Erro
             Some(ErrorKind::TooLarge),
         ),
         (
-            "304 that nobody asked for",
+            "unsolicited 304",
             status("304 Not Modified", ""),
             Some(ErrorKind::Malformed),
         ),

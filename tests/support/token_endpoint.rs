@@ -1,4 +1,4 @@
-//! A token endpoint behind a `Transport`, whose answers a test scripts.
+//! A token endpoint behind a `Transport`, with scripted replies.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
 use tower_oauth::{Clock, UnixTime};
 
-/// Wall time that goes along with tokio's paused time.
+/// A wall clock that follows tokio's paused time.
 #[derive(Clone, Copy, Debug)]
 pub struct TokioClock(Instant);
 
@@ -27,26 +27,26 @@ impl Clock for TokioClock {
     }
 }
 
-/// What it does with a token request.
+/// The reply to a token request.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// `token-1`, `token-2`, … each living this many seconds.
+    /// `token-1`, `token-2`, … with this lifetime in seconds.
     Token(u64),
     Json(u16, Value),
-    /// A status and a body that is no JSON.
+    /// A status and a body that is not JSON.
     Text(u16, &'static str),
-    /// 200, with a body of so many bytes.
+    /// 200 with a body of this many bytes.
     Large(usize),
     /// A status and its `Retry-After`.
     Status(u16, Option<&'static str>),
     Redirect(&'static str),
     Unreachable,
-    /// Its certificate is not trusted.
+    /// An untrusted certificate.
     Certificate,
     Hang,
 }
 
-/// Cheap to clone; clones share the script.
+/// Cheap to clone. Clones share the script.
 #[derive(Clone, Debug)]
 pub struct TokenEndpoint(Arc<Mutex<State>>);
 
@@ -64,7 +64,7 @@ struct State {
     max_in_flight: usize,
 }
 
-/// A token request as it came.
+/// A received token request.
 #[derive(Clone, Debug)]
 pub struct TokenRequest {
     pub url: String,
@@ -75,7 +75,7 @@ pub struct TokenRequest {
 }
 
 impl TokenEndpoint {
-    /// Answers every request like this, unless the script says otherwise.
+    /// Sends this reply to every request without a scripted one.
     pub fn with_reply(reply: Reply) -> Self {
         Self(Arc::new(Mutex::new(State {
             default_reply: Some(reply),
@@ -83,7 +83,7 @@ impl TokenEndpoint {
         })))
     }
 
-    /// Adds answers for the next requests.
+    /// Appends replies for the next requests.
     pub fn then(self, replies: impl IntoIterator<Item = Reply>) -> Self {
         self.0.lock().unwrap().script.extend(replies);
         self
@@ -93,24 +93,24 @@ impl TokenEndpoint {
         self.0.lock().unwrap().default_reply = Some(reply);
     }
 
-    /// What requests for metadata are answered with; 404 unless it is set.
+    /// Sets the reply to discovery requests; the default is 404.
     pub fn metadata(self, reply: Reply) -> Self {
         self.0.lock().unwrap().metadata = Some(reply);
         self
     }
 
-    /// Adds answers for the next requests for metadata.
+    /// Appends replies for the next discovery requests.
     pub fn then_metadata(self, replies: impl IntoIterator<Item = Reply>) -> Self {
         self.0.lock().unwrap().metadata_script.extend(replies);
         self
     }
 
-    /// The requests for metadata so far.
+    /// The number of discovery requests so far.
     pub fn metadata_requests(&self) -> usize {
         self.0.lock().unwrap().metadata_requests
     }
 
-    /// Goes on with `token-2`.
+    /// Skips one token number.
     pub fn count_as_issued(&self) {
         self.0.lock().unwrap().issued += 1;
     }
@@ -138,7 +138,7 @@ impl TokenEndpoint {
     }
 }
 
-/// Counts a request as in flight until it is answered or given up.
+/// Counts a request as in flight until it completes or is dropped.
 struct Flight(Arc<Mutex<State>>);
 
 impl Drop for Flight {

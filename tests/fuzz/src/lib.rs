@@ -1,8 +1,8 @@
-//! What the fuzz targets share: an issuer whose key signs whatever the fuzzer makes, and a
-//! resource server that judges it, through the public API alone.
+//! Shared by the fuzz targets: an issuer that signs any input, and a resource server that validates
+//! it, through the public API alone.
 //!
-//! Ed25519, because it signs in microseconds and its signatures have one form only: a token
-//! that is accepted is one that was signed here, to the byte.
+//! Ed25519 signs in microseconds and its signatures are unique: an accepted token is byte for byte
+//! one that was signed here.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -25,10 +25,10 @@ pub const ISSUER: &str = "https://as.example";
 pub const AUDIENCE: &str = "orders";
 pub const NOW: u64 = 1_700_000_000;
 
-/// The claims of a good token.
+/// The claims of a valid token.
 pub const CLAIMS: &str = r#"{"iss":"https://as.example","aud":"orders","exp":1700003600}"#;
 
-/// The header of a good token.
+/// The header of a valid token.
 pub const HEADER: &str = r#"{"alg":"EdDSA","kid":"k"}"#;
 
 pub fn encode(bytes: impl AsRef<[u8]>) -> String {
@@ -52,14 +52,14 @@ impl Fixture {
         Self::at(NOW)
     }
 
-    /// With this time on its clock.
+    /// A fixture with this time on its clock.
     pub fn at(now: u64) -> Self {
         let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("any 32 bytes are a seed");
         let set = format!(
             r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"k","x":"{}"}}]}}"#,
             encode(key.public_key())
         );
-        let (server, _nothing_to_refresh) = ResourceServer::from_issuer(
+        let (server, _refresher) = ResourceServer::from_issuer(
             trusted().keys(KeySet::from_json(set.as_bytes()).expect("one good key")),
         )
         .clock(ManualClock::at(UnixTime::from_secs(now)))
@@ -72,13 +72,13 @@ impl Fixture {
         self.key.public_key().as_ref()
     }
 
-    /// A token with this header and payload, and a good signature.
+    /// A token with this header and payload, and a valid signature.
     pub fn sign(&self, header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
         let input = format!("{}.{}", encode(header), encode(payload));
         format!("{input}.{}", encode(self.key.sign(input.as_bytes())))
     }
 
-    /// What the layer says of a token.
+    /// Sends a token through the layer.
     pub fn validate(&self, token: &str) -> Result<AuthContext, RejectionKind> {
         match HeaderValue::try_from(format!("Bearer {token}")) {
             Ok(field) => self.send(
@@ -91,7 +91,7 @@ impl Fixture {
         }
     }
 
-    /// What the layer says of a request. A refusal is checked for its form, too.
+    /// Sends a request through the layer. Also checks the response to a rejected one.
     pub fn send(&self, request: Request<()>) -> Result<AuthContext, RejectionKind> {
         let service = self
             .server
@@ -99,7 +99,7 @@ impl Fixture {
             .layer(service_fn(async |request: Request<()>| {
                 let mut response = Response::new(());
                 let context = AuthContext::from_request(&request)
-                    .expect("what is served has a context")
+                    .expect("an accepted request has a context")
                     .clone();
                 response.extensions_mut().insert(context);
                 Ok::<_, Infallible>(response)
@@ -112,7 +112,7 @@ impl Fixture {
         let kind = response
             .extensions()
             .get::<Rejection>()
-            .expect("served or refused")
+            .expect("accepted or rejected")
             .kind();
         assert!(matches!(response.status().as_u16(), 400 | 401), "{kind}");
         assert!(response.headers().contains_key(header::WWW_AUTHENTICATE));
@@ -127,47 +127,46 @@ fn trusted() -> TrustedIssuer {
     )
 }
 
-/// Without anything to fetch, everything is decided in the first poll.
+/// Polls a future once. Without a fetch, every request completes in its first poll.
 fn poll_once_or_panic<F: Future>(future: F) -> F::Output {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {
         std::task::Poll::Ready(output) => output,
-        std::task::Poll::Pending => panic!("it was not decided at once"),
+        std::task::Poll::Pending => panic!("the request did not complete in its first poll"),
     }
 }
 
-/// An object, by a reader that shares nothing with the crate's but serde_json; the last of
-/// duplicate names wins.
+/// Parses an object with serde_json alone; the last of duplicate names wins.
 pub fn plain(json: &[u8]) -> serde_json::Map<String, Value> {
     match serde_json::from_slice(json) {
         Ok(Value::Object(object)) => object,
-        other => panic!("accepted, and no object: {other:?}"),
+        other => panic!("accepted, but not an object: {other:?}"),
     }
 }
 
-/// An issuer on the other side of a transport that gives every request the same answer.
+/// A transport that returns the same response to every request.
 #[derive(Clone)]
 pub struct ConstantTransport(Arc<ConstantTransportInner>);
 
 struct ConstantTransportInner {
     answer: Response<Bytes>,
-    asked: Mutex<Vec<String>>,
+    requested: Mutex<Vec<String>>,
 }
 
 impl ConstantTransport {
     pub fn new(answer: Response<Bytes>) -> Self {
         Self(Arc::new(ConstantTransportInner {
             answer,
-            asked: Mutex::default(),
+            requested: Mutex::default(),
         }))
     }
 
-    /// The URLs that were asked for.
-    pub fn asked(&self) -> Vec<String> {
-        self.0.asked.lock().expect("nobody panics with it").clone()
+    /// The requested URLs.
+    pub fn requested(&self) -> Vec<String> {
+        self.0.requested.lock().expect("not poisoned").clone()
     }
 
-    /// A resource server that asks it, by discovery or at the given place.
+    /// A resource server that uses it, with discovery or a given `jwks_uri`.
     pub fn server(&self, jwks_uri: Option<&str>) -> (ResourceServer, Refresher) {
         let issuer = match jwks_uri {
             Some(uri) => trusted().jwks_uri(tower_oauth::Endpoint::new(uri).expect("a URL")),
@@ -190,9 +189,9 @@ impl fmt::Debug for ConstantTransport {
 impl Transport for ConstantTransport {
     fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
         self.0
-            .asked
+            .requested
             .lock()
-            .expect("nobody panics with it")
+            .expect("not poisoned")
             .push(request.uri().to_string());
         let mut answer = Response::new(self.0.answer.body().clone());
         *answer.status_mut() = self.0.answer.status();
@@ -201,7 +200,7 @@ impl Transport for ConstantTransport {
     }
 }
 
-/// Runs the refresher for so many seconds of a time that only jumps.
+/// Runs the refresher for this many seconds of paused time.
 pub fn run_for(seconds: u64, refresher: Refresher) {
     thread_local!(static RUNTIME: tokio::runtime::Runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

@@ -1,6 +1,7 @@
-//! Any bytes as the `Authorization` field, or as two of them, and as the query.
+//! Any bytes as one or two `Authorization` headers and as the query.
 //!
-//! The input is the query, then a field on each of one or two lines; `TOKEN` stands for a good one.
+//! The input is the query, then one or two lines with a header value each; `TOKEN` is replaced by a
+//! valid token.
 
 #![no_main]
 
@@ -20,7 +21,7 @@ fuzz_target!(|input: &[u8]| {
     let Some(first) = lines.next() else { return };
     let second = lines.next();
     FIXTURE.with(|(fixture, good)| {
-        // A stand-in, or the fuzzer would never get past the signature.
+        // Without this placeholder the fuzzer would never pass the signature check.
         let fill = |field: &[u8]| {
             let text = String::from_utf8_lossy(field);
             let filled = if text.contains("TOKEN") {

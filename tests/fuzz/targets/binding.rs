@@ -1,4 +1,4 @@
-//! Any text as the service binding of App ID, in each of its forms.
+//! Any text as an App ID service binding, in each of its formats.
 
 #![no_main]
 
@@ -21,7 +21,7 @@ fuzz_target!(|json: &str| {
         ] {
             assert!(endpoint.as_str().starts_with("http"), "{endpoint:?}");
         }
-        // The secrets of the corpus all have this word; a fuzzer also copies it elsewhere.
+        // All secrets of the corpus contain this word; a fuzzer also copies it elsewhere.
         const WORD: &str = "s3cr3t";
         let elsewhere = [
             tenant,

@@ -1,7 +1,6 @@
-//! Any bytes as `Cache-Control` and `Retry-After`: the keys are asked for as often as the policy
-//! allows, and not more.
+//! Any bytes as `Cache-Control` and `Retry-After`: the fetch rate stays within the policy.
 //!
-//! The input is `ok` or something else, then a field on each of two lines.
+//! The input is `ok` or something else, then a header value on each of two lines.
 
 #![no_main]
 
@@ -19,28 +18,28 @@ fuzz_target!(|input: &[u8]| {
         lines.next().unwrap_or_default(),
         lines.next().unwrap_or_default(),
     );
-    let mut answer = Response::new(Bytes::from_static(KEYS.as_bytes()));
+    let mut response = Response::new(Bytes::from_static(KEYS.as_bytes()));
     if fails {
-        *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     for (name, value) in [
         (header::CACHE_CONTROL, cache_control),
         (header::RETRY_AFTER, retry_after),
     ] {
         if let Ok(value) = HeaderValue::from_bytes(value) {
-            answer.headers_mut().insert(name, value);
+            response.headers_mut().insert(name, value);
         }
     }
-    let issuer = ConstantTransport::new(answer);
+    let issuer = ConstantTransport::new(response);
     let (server, refresher) = issuer.server(Some("https://as.example/keys"));
     run_for(600, refresher);
     drop(server);
-    let asked = issuer.asked().len();
+    let fetches = issuer.requested().len();
     if fails {
-        // Without keys the wait is never longer than five seconds, and seldom a tenth of that.
-        assert!((120..=1300).contains(&asked), "{asked}");
+        // Without keys the wait is at most five seconds, and rarely a tenth of that.
+        assert!((120..=1300).contains(&fetches), "{fetches}");
     } else {
         // At 70 to 95 % of one to ten minutes.
-        assert!((2..=15).contains(&asked), "{asked}");
+        assert!((2..=15).contains(&fetches), "{fetches}");
     }
 });

@@ -1,5 +1,5 @@
-//! Any bytes as a payload, well signed. What is accepted says by its plain reading that it is
-//! meant for us and has not expired, and the context says what the payload says.
+//! Any bytes as a well-signed payload. An accepted one has, in a plain reading, the right audience and
+//! has not expired, and the context agrees with it.
 
 #![no_main]
 
@@ -13,7 +13,7 @@ fn text<'a>(claims: &'a serde_json::Map<String, Value>, name: &str) -> Option<&'
     claims.get(name).map(|claim| {
         claim
             .as_str()
-            .expect("a registered claim of the wrong type is refused")
+            .expect("a registered claim of the wrong type is rejected")
     })
 }
 
@@ -42,15 +42,15 @@ fuzz_target!(|payload: &[u8]| {
                 .map_or(0.0, |date| date.as_f64().expect("a number"));
             assert!(date < (NOW + 61) as f64);
         }
-        for refused in ["cnf", "at_hash", "c_hash", "events"] {
-            assert!(!claims.contains_key(refused), "{refused}");
+        for rejected in ["cnf", "at_hash", "c_hash", "events"] {
+            assert!(!claims.contains_key(rejected), "{rejected}");
         }
         assert_eq!(context.subject(), text(&claims, "sub"));
         assert_eq!(
             context.client_id(),
             text(&claims, "client_id").or(text(&claims, "azp"))
         );
-        // What was accepted can be read, whatever it is read as.
+        // Claims of an accepted token are readable as any type.
         let _roles = context.roles();
         assert_eq!(
             context.claims::<Value>().expect("an object"),

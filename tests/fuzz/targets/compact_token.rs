@@ -1,4 +1,4 @@
-//! Any text as a token. The only one that is accepted is the one that was signed.
+//! Any text as a token. Only the signed one is accepted.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! A header and a payload, well signed: what we accept, jsonwebtoken accepts under the same
-//! policy. The input is the header, a line feed, and the payload.
+//! A well-signed header and payload: a token that the crate accepts is accepted by jsonwebtoken under
+//! the same policy. The input is the header, a line feed, and the payload.
 
 #![no_main]
 
@@ -8,8 +8,8 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use tower_oauth_fuzz::{AUDIENCE, Fixture, ISSUER, NOW, plain};
 
-// The oracle reads the clock of the system, so tokens of the corpus expire for it. Their time
-// is far from the edges: it checks whether there is an `exp`, and the rest is `claims`'s.
+// The oracle reads the system clock, so tokens of the corpus expire for it. It only checks that
+// there is an `exp`; the target `claims` checks the rest.
 thread_local!(static FIXTURE: (Fixture, DecodingKey, Validation) = {
     let fixture = Fixture::at(NOW);
     let key = DecodingKey::from_ed_der(fixture.public_key());
@@ -32,8 +32,8 @@ fuzz_target!(|input: &[u8]| {
         if fixture.validate(&token).is_err() {
             return;
         }
-        // RFC 9864's name of EdDSA is one that the oracle does not know, and it wants to be able to
-        // read keys in the header, which we read over.
+        // The oracle does not know RFC 9864's name of EdDSA, and it parses keys in the header,
+        // which the crate ignores.
         let header = plain(header);
         let keys = ["jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256"];
         if header["alg"] != "Ed25519" && !keys.iter().any(|name| header.contains_key(*name)) {

@@ -1,4 +1,4 @@
-//! Any bytes as a JOSE header, well signed.
+//! Any bytes as a well-signed JOSE header.
 
 #![no_main]
 
@@ -13,8 +13,8 @@ fuzz_target!(|header: &[u8]| {
             let header = plain(header);
             assert!(header["alg"] == "EdDSA" || header["alg"] == "Ed25519");
             assert!(header.get("kid").is_none_or(|kid| kid == "k"));
-            for refused in ["b64", "crit", "cty", "enc", "zip"] {
-                assert!(!header.contains_key(refused), "{refused}");
+            for rejected in ["b64", "crit", "cty", "enc", "zip"] {
+                assert!(!header.contains_key(rejected), "{rejected}");
             }
             if let Some(typ) = header.get("typ") {
                 let typ = typ.as_str().expect("a string").to_ascii_lowercase();

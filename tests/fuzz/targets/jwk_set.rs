@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tower_oauth::KeySet;
 
-/// The members, whatever they are: a number that is out of range may stand in one that is skipped.
+/// Accepts any members: a skipped one may contain a number that is out of range.
 #[derive(Deserialize)]
 struct Document {
     keys: Vec<IgnoredAny>,
@@ -18,13 +18,13 @@ fuzz_target!(|document: &[u8]| {
         return;
     };
     let Document { keys: members } =
-        serde_json::from_slice(document).expect("accepted, and so an object");
+        serde_json::from_slice(document).expect("an accepted set is an object");
     let members = members.len();
     assert!((1..=100).contains(&members));
     assert!(keys.len() >= 1);
     assert!(
         keys.len() + keys.skipped().count() >= members,
-        "each member is used or told of"
+        "each member is used or reported"
     );
     assert!(
         keys.key_ids()

@@ -1,5 +1,5 @@
-//! Any bytes as authorization server metadata. Whatever they say, only https is asked, and only
-//! if they name the very issuer.
+//! Any bytes as authorization server metadata: only https URLs are fetched, and only if the issuer
+//! matches.
 
 #![no_main]
 
@@ -13,10 +13,10 @@ fuzz_target!(|document: &[u8]| {
     let (server, refresher) = issuer.server(None);
     run_for(1, refresher);
     drop(server);
-    let asked = issuer.asked();
+    let urls = issuer.requested();
     let well_known = |url: &&String| url.starts_with("https://as.example/.well-known/");
-    assert!(asked.first().as_ref().is_some_and(well_known));
-    for jwks_uri in asked.iter().filter(|url| !well_known(url)) {
+    assert!(urls.first().as_ref().is_some_and(well_known));
+    for jwks_uri in urls.iter().filter(|url| !well_known(url)) {
         assert_eq!(plain(document)["issuer"], ISSUER);
         assert!(jwks_uri.starts_with("https://"), "{jwks_uri}");
     }
