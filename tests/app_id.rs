@@ -910,9 +910,9 @@ async fn api_errors_keep_the_servers_message() {
         (Operation::Management, ErrorKind::Refused)
     );
     assert_eq!(error.status(), Some(StatusCode::BAD_REQUEST));
-    let said = error.oauth_error().unwrap();
+    let oauth_error = error.oauth_error().unwrap();
     assert_eq!(
-        (said.code(), said.description()),
+        (oauth_error.code(), oauth_error.description()),
         ("invalid_name", Some("too long"))
     );
 
@@ -946,19 +946,19 @@ async fn errors_redact_keys_and_tokens_quoted_by_the_server() {
     for code in ["error", "error_code", "errorCode"] {
         for description in ["error_description", "errorMessage", "message"] {
             for quote in ["IAM_TOKEN", "Bearer IAM_TOKEN", SECRET] {
-                let words = format!("bad {quote} bad");
+                let text = format!("bad {quote} bad");
                 script.push_response(
                     401,
-                    &json!({ code: words, description: words, "secret": SECRET }),
+                    &json!({ code: text, description: text, "secret": SECRET }),
                 );
                 let error = client.applications().await.unwrap_err();
-                let said = error.oauth_error().unwrap();
+                let oauth_error = error.oauth_error().unwrap();
                 assert_eq!(
-                    said.code(),
-                    words.replace(quote.trim_start_matches("Bearer "), "[redacted]")
+                    oauth_error.code(),
+                    text.replace(quote.trim_start_matches("Bearer "), "[redacted]")
                 );
-                assert_eq!(said.description(), Some(said.code()));
-                let shown = format!("{error} {error:?} {said:?}");
+                assert_eq!(oauth_error.description(), Some(oauth_error.code()));
+                let shown = format!("{error} {error:?} {oauth_error:?}");
                 assert!(
                     !shown.contains("TOKEN") && !shown.contains(SECRET),
                     "{shown}"
@@ -1137,7 +1137,7 @@ struct NoToken;
 
 impl IamToken for NoToken {
     fn token(&self) -> IamTokenFuture<'_> {
-        Box::pin(async { Err("no token today".into()) })
+        Box::pin(async { Err("no token available".into()) })
     }
 }
 
@@ -1147,7 +1147,7 @@ async fn a_failing_token_provider_is_the_source_of_the_error() {
     let client = ManagementClient::new(url, NoToken, Script::default()).unwrap();
     let error = client.applications().await.unwrap_err();
     assert_eq!(error.operation(), Operation::TokenRequest);
-    assert_eq!(error.source().unwrap().to_string(), "no token today");
+    assert_eq!(error.source().unwrap().to_string(), "no token available");
 }
 
 #[test]
@@ -1303,7 +1303,7 @@ async fn iam_token_is_cached_for_at_most_one_day() {
     assert_eq!(
         iam.token().await.unwrap().expose_secret(),
         "two",
-        "a minute before its expiry"
+        "a minute before expiry"
     );
 }
 
@@ -1329,11 +1329,11 @@ async fn iam_token_is_invalidated_by_a_401_at_most_once_in_ten_seconds() {
     assert_eq!(call(200).await, "Bearer one");
     assert_eq!(call(403).await, "Bearer one");
     assert_eq!(call(500).await, "Bearer one");
-    assert_eq!(call(401).await, "Bearer one", "nothing is sent twice");
+    assert_eq!(call(401).await, "Bearer one", "no request is repeated");
     assert_eq!(
         call(200).await,
         "Bearer two",
-        "the next call has another one"
+        "the next call uses another token"
     );
     assert_eq!(call(401).await, "Bearer two");
     assert_eq!(call(401).await, "Bearer two", "not within ten seconds");

@@ -553,7 +553,7 @@ async fn metadata_is_also_served_at_the_rfc_8414_location() {
         assert_eq!(
             fixture.server.requests(EndpointKind::Discovery),
             before + 1,
-            "it is counted"
+            "the token is counted"
         );
         fixture
             .server
@@ -561,7 +561,7 @@ async fn metadata_is_also_served_at_the_rfc_8414_location() {
         assert_eq!(
             get(url).await.status(),
             StatusCode::SERVICE_UNAVAILABLE,
-            "faults spoil it"
+            "faults apply to it"
         );
 
         // The issuer of version 3 tokens is a bare host: no issuer identifier has this path.
@@ -915,7 +915,7 @@ async fn applications_get_the_scopes_of_their_roles() {
     assert_eq!(
         decode(&minted).1,
         claims,
-        "a minted token has them as a requested one"
+        "a minted token has the same scopes as a requested one"
     );
     let role_path = format!("/roles/{}", role["id"].as_str().unwrap());
     assert_eq!(
@@ -1185,7 +1185,7 @@ fn applications_and_keys_persist_in_the_state_file() {
     assert_eq!(
         std::fs::read(&path).unwrap().len(),
         whole.len() / 2,
-        "and it is left as it is"
+        "the file is unchanged"
     );
 }
 
@@ -1253,7 +1253,7 @@ fn a_state_file_of_another_user_is_rejected_and_left_unchanged() {
         // Bypasses the output capture of passing tests.
         let _ = writeln!(
             std::io::stderr(),
-            "skipped: only root can give a file to another user"
+            "skipped: only root can change the owner of a file"
         );
         return;
     }
@@ -1312,7 +1312,7 @@ fn state_file_symlink_is_followed_and_a_dangling_one_is_an_error() {
     with_state(&link).unwrap().register("shop").unwrap();
     assert!(
         std::fs::symlink_metadata(&link).unwrap().is_symlink(),
-        "it is still a link"
+        "the symlink is kept"
     );
     assert_eq!(with_state(&target).unwrap().applications().len(), 1);
 }
@@ -1360,12 +1360,12 @@ fn files_beside_the_state_file_are_left_unchanged() {
     assert_eq!(
         server.applications().len(),
         1,
-        "what was not written down was not done"
+        "a change that was not saved is undone"
     );
     assert_eq!(
         folder.names(),
         ["precious", "state.json", "state.json.new"],
-        "nothing is left over"
+        "no temporary file is left"
     );
 }
 
@@ -1390,7 +1390,7 @@ fn an_unreachable_state_is_reported_as_damaged() {
         with_state(&path).map(drop)
     };
     load(&sound).unwrap();
-    for (place, value) in [
+    for (pointer, value) in [
         ("/keys", json!([])),
         ("/keys/0/published_until", json!(1)),
         ("/keys/1/published_until", Value::Null),
@@ -1413,11 +1413,14 @@ fn an_unreachable_state_is_reported_as_damaged() {
         ("/roles", json!([role, role])),
     ] {
         let mut document = sound.clone();
-        *document.pointer_mut(place).unwrap() = value;
-        let error = load(&document).expect_err(place);
-        assert!(error.to_string().contains("is damaged"), "{place}: {error}");
+        *document.pointer_mut(pointer).unwrap() = value;
+        let error = load(&document).expect_err(pointer);
+        assert!(
+            error.to_string().contains("is damaged"),
+            "{pointer}: {error}"
+        );
         let secret = sound["applications"][0]["secret"].as_str().unwrap();
-        assert!(!error.to_string().contains(secret), "{place}: {error}");
+        assert!(!error.to_string().contains(secret), "{pointer}: {error}");
     }
     // The file's location and owner, as far as they can be determined.
     std::fs::write(&path, "{\n  \"tenant_id\": 7\n}").unwrap();
@@ -1449,7 +1452,7 @@ fn beyond_50_keys_the_oldest_is_removed() {
         .collect();
     assert!(
         published.iter().eq(made[1..].iter().rev()),
-        "the latest first"
+        "the latest key first"
     );
 }
 

@@ -87,14 +87,14 @@ async fn register_and_call(browser: Browser, scripts: bool) {
             .await
             .unwrap(),
         scripts,
-        "of no use without"
+        "the button is useless without scripts"
     );
 
     let field = async |name: &str| {
         let shown = browser.css(&format!("code[id^='{name}-']")).await;
         shown.text().await.unwrap()
     };
-    assert_eq!(field("secret").await, "", "hidden until it is asked for");
+    assert_eq!(field("secret").await, "", "hidden by default");
     browser.css(".reveal summary").await.click().await.unwrap();
     let (client_id, secret, url) = (
         field("clientId").await,
@@ -199,7 +199,7 @@ async fn a_name_of_51_characters_is_rejected_at_its_field() {
         assert_eq!(
             field.prop("value").await.unwrap().unwrap(),
             "é".repeat(51),
-            "what was typed is still there"
+            "the input is kept"
         );
         assert!(server.applications().is_empty());
         // The field has the focus: press End, then Backspace.
@@ -409,7 +409,7 @@ for (const field of document.querySelectorAll("input:not([type=hidden]), select,
   if (!field.labels.length) findings.push(`${field.id}: no label`);
 }
 const ids = [...document.querySelectorAll("[id]")].map(element => element.id);
-if (new Set(ids).size < ids.length) findings.push("an id is there twice");
+if (new Set(ids).size < ids.length) findings.push("duplicate id");
 for (const button of document.querySelectorAll("button, .button")) {
   if (button.scrollWidth > button.clientWidth) findings.push(`${button.textContent}: wider than its button`);
 }

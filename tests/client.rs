@@ -69,7 +69,7 @@ async fn a_thousand_callers_share_one_request() {
             .all(|token| token == "token-1")
     );
     assert_eq!(endpoint.count(), 1);
-    assert_eq!(token(&manager).await, "token-1", "and it is kept");
+    assert_eq!(token(&manager).await, "token-1", "the token is stored");
     assert_eq!(endpoint.count(), 1);
 }
 
@@ -196,10 +196,10 @@ async fn a_used_token_is_renewed_before_expiry_without_waiting() {
     let manager = manager(&endpoint);
     let mut tokens = std::collections::BTreeSet::new();
     for _ in 0..1500 {
-        let asked = Instant::now();
+        let started = Instant::now();
         tokens.insert(token(&manager).await);
         assert_eq!(
-            asked.elapsed(),
+            started.elapsed(),
             Duration::ZERO,
             "no call waits for a renewal"
         );
@@ -245,10 +245,10 @@ async fn a_failed_renewal_is_invisible_while_the_token_is_valid() {
         assert_eq!(token(&manager).await, "token-1");
         seconds(1).await;
     }
-    assert!(endpoint.count() > 3, "it was tried");
+    assert!(endpoint.count() > 3, "renewal was attempted");
     endpoint.set_reply(Reply::Token(300));
     seconds(11).await;
-    assert_eq!(token(&manager).await, "token-2", "and tried again");
+    assert_eq!(token(&manager).await, "token-2", "renewal is retried");
 }
 
 #[tokio::test(start_paused = true)]
@@ -312,8 +312,8 @@ async fn other_4xx_and_redirects_are_not_retried() {
         (403, "FORBIDDEN"),
         (404, "not_found"),
     ] {
-        let refusal = Reply::Json(status, json!({ "error": code, "error_description": "no" }));
-        let endpoint = TokenEndpoint::with_reply(refusal);
+        let rejection = Reply::Json(status, json!({ "error": code, "error_description": "no" }));
+        let endpoint = TokenEndpoint::with_reply(rejection);
         let error = manager(&endpoint).access_token().await.unwrap_err();
         assert_eq!(endpoint.count(), 1, "{code}");
         assert_eq!(error.oauth_error().unwrap().code(), code);
@@ -486,11 +486,11 @@ async fn an_invalidated_token_is_replaced_at_most_once_in_ten_seconds() {
     assert_eq!(
         token(&manager).await,
         "token-1",
-        "until its successor is there"
+        "the old token is used until the new one arrives"
     );
     let second = manager.replace(&first).await.unwrap();
     assert_eq!(second.expose_secret(), "token-2");
-    assert!(manager.invalidate(&first), "there is another one by now");
+    assert!(manager.invalidate(&first), "there is a new token");
     assert_eq!(
         manager.replace(&first).await.unwrap().expose_secret(),
         "token-2"
@@ -498,12 +498,9 @@ async fn an_invalidated_token_is_replaced_at_most_once_in_ten_seconds() {
     assert_eq!(
         token(&manager).await,
         "token-2",
-        "which a rejection of the old one leaves alone"
+        "invalidating the old token does not affect the new one"
     );
-    assert!(
-        !manager.invalidate(&second),
-        "it is not the token that is at fault"
-    );
+    assert!(!manager.invalidate(&second), "the token is not the cause");
     assert!(manager.replace(&second).await.is_none());
     assert_eq!(endpoint.count(), 2);
     seconds(10).await;
@@ -512,7 +509,7 @@ async fn an_invalidated_token_is_replaced_at_most_once_in_ten_seconds() {
     assert_eq!(
         token(&manager).await,
         "token-3",
-        "it is renewed although no call waits for it"
+        "the token is renewed without a waiting call"
     );
 }
 
@@ -528,20 +525,20 @@ async fn concurrent_invalidations_cause_one_token_request() {
         let manager = manager.clone();
         callers.spawn(async move {
             let first = manager.access_token().await.unwrap();
-            let successor = manager.replace(&first).await;
+            let replacement = manager.replace(&first).await;
             for _ in 0..200 {
                 let _once_is_enough = manager.invalidate(&manager.access_token().await.unwrap());
             }
             (
                 first.expose_secret().to_owned(),
-                successor.map(|token| token.expose_secret().to_owned()),
+                replacement.map(|token| token.expose_secret().to_owned()),
             )
         });
     }
-    for (first, successor) in callers.join_all().await {
+    for (first, replacement) in callers.join_all().await {
         // A caller that came late had the new token from the beginning.
         let expected = (first == "token-1").then(|| "token-2".to_owned());
-        assert_eq!(successor, expected, "{first}");
+        assert_eq!(replacement, expected, "{first}");
     }
     assert_eq!(endpoint.count(), 2);
 }
@@ -556,7 +553,7 @@ async fn waiting_for_a_new_token_is_bounded_by_five_seconds_and_the_request_time
         let start = Instant::now();
         assert!(manager.replace(&first).await.is_none());
         assert_eq!(start.elapsed().as_secs(), limit);
-        assert_eq!(token(&manager).await, "token-1", "it serves on");
+        assert_eq!(token(&manager).await, "token-1", "the token stays in use");
     }
 }
 
@@ -575,7 +572,7 @@ async fn a_slowly_issued_token_is_not_replaced_within_ten_seconds() {
     assert_eq!(second.expose_secret(), "token-2");
     assert!(
         !manager.invalidate(&second),
-        "it replaced a rejected one a moment ago"
+        "it has just replaced a rejected token"
     );
     seconds(10).await;
     assert!(manager.invalidate(&second));
@@ -756,7 +753,7 @@ async fn metadata_of_another_issuer_is_an_error_naming_both_and_no_secret_is_sen
             "{text}"
         );
         assert_eq!(endpoint.count(), 0, "nothing is sent");
-        assert_eq!(start.elapsed(), Duration::ZERO, "it is no use to try again");
+        assert_eq!(start.elapsed(), Duration::ZERO, "the error is not retried");
     }
 }
 
@@ -792,17 +789,21 @@ async fn the_token_endpoint_is_derived_only_if_no_location_has_metadata() {
         (no_endpoint, ErrorKind::Malformed),
         (Reply::Large(65 * 1024), ErrorKind::TooLarge),
     ] {
-        for place in 0..3 {
-            let mut places = vec![Reply::Status(404, None); 3];
-            places[place] = odd.clone();
-            let endpoint = TokenEndpoint::with_reply(Reply::Token(60)).then_metadata(places);
+        for location in 0..3 {
+            let mut replies = vec![Reply::Status(404, None); 3];
+            replies[location] = odd.clone();
+            let endpoint = TokenEndpoint::with_reply(Reply::Token(60)).then_metadata(replies);
             let error = discovering(issuer, &endpoint)
                 .access_token()
                 .await
                 .unwrap_err();
-            assert_eq!(error.kind(), kind, "{odd:?} in place {place}: {error}");
+            assert_eq!(
+                error.kind(),
+                kind,
+                "{odd:?} at location {location}: {error}"
+            );
             assert!(error.to_string().starts_with("discovery"), "{error}");
-            assert_eq!(endpoint.count(), 0, "{odd:?} in place {place}");
+            assert_eq!(endpoint.count(), 0, "{odd:?} at location {location}");
         }
     }
 }
@@ -871,7 +872,7 @@ async fn metadata_cannot_redirect_the_secret_to_plain_http() {
 }
 
 /// The last path segments of the token requests.
-fn places(endpoint: &TokenEndpoint) -> Vec<String> {
+fn last_segments(endpoint: &TokenEndpoint) -> Vec<String> {
     let last = |url: &str| url.rsplit('/').next().unwrap().to_owned();
     endpoint
         .token_requests()
@@ -895,15 +896,17 @@ async fn a_discovered_token_endpoint_is_rediscovered_after_an_hour() {
         seconds(1).await;
     }
     assert!(
-        places(&endpoint).iter().all(|place| place == "old"),
-        "not before the hour is over"
+        last_segments(&endpoint)
+            .iter()
+            .all(|location| location == "old"),
+        "not before an hour"
     );
     assert_eq!(endpoint.metadata_requests(), 1);
     for _ in 0..120 {
         token(&manager).await;
         seconds(1).await;
     }
-    assert_eq!(places(&endpoint).last().unwrap(), "new");
+    assert_eq!(last_segments(&endpoint).last().unwrap(), "new");
     assert_eq!(endpoint.metadata_requests(), 2);
     // No request is sent when no token is needed.
     seconds(100_000).await;
@@ -934,7 +937,7 @@ async fn a_moved_token_endpoint_is_rediscovered_when_the_old_one_fails() {
         let endpoint = endpoint.metadata(metadata(AS, "https://as.example/new"));
         let start = Instant::now();
         assert_eq!(token(&manager).await, "token-1", "{old:?}");
-        assert_eq!(places(&endpoint), ["old", "old", "new"], "{old:?}");
+        assert_eq!(last_segments(&endpoint), ["old", "old", "new"], "{old:?}");
         assert!(
             start.elapsed() <= Duration::from_secs(11),
             "{old:?}: {:?}",
@@ -945,9 +948,9 @@ async fn a_moved_token_endpoint_is_rediscovered_when_the_old_one_fails() {
 
 #[tokio::test(start_paused = true)]
 async fn an_oauth_error_causes_no_rediscovery() {
-    let refusal = Reply::Json(401, json!({ "error": "invalid_client" }));
+    let rejection = Reply::Json(401, json!({ "error": "invalid_client" }));
     let body = json!({ "access_token": "t", "token_type": "Bearer" });
-    let endpoint = TokenEndpoint::with_reply(refusal)
+    let endpoint = TokenEndpoint::with_reply(rejection)
         .then([Reply::Json(200, body)])
         .metadata(metadata(AS, "https://as.example/old"));
     let manager = discovering(AS, &endpoint);
@@ -977,19 +980,21 @@ async fn the_last_known_token_endpoint_is_used_while_discovery_fails() {
         let endpoint = endpoint.metadata(trouble.clone());
         seconds(3600).await;
         assert_eq!(token(&manager).await, "token-3", "{trouble:?}");
-        let asked = endpoint.metadata_requests();
-        assert!(asked > 1, "{trouble:?}");
+        let discoveries = endpoint.metadata_requests();
+        assert!(discoveries > 1, "{trouble:?}");
         for _ in 0..50 {
             token(&manager).await;
             seconds(1).await;
         }
         assert_eq!(
             endpoint.metadata_requests(),
-            asked,
+            discoveries,
             "{trouble:?}: they are left alone for a minute"
         );
         assert!(
-            places(&endpoint).iter().all(|place| place == "known"),
+            last_segments(&endpoint)
+                .iter()
+                .all(|location| location == "known"),
             "{trouble:?}"
         );
     }
@@ -1030,7 +1035,7 @@ async fn later_metadata_of_another_issuer_is_an_error_and_no_secret_is_sent() {
         let endpoint = endpoint.metadata(metadata(AS, "https://as.example/back"));
         seconds(2).await;
         token(&manager).await;
-        assert_eq!(places(&endpoint).last().unwrap(), "back");
+        assert_eq!(last_segments(&endpoint).last().unwrap(), "back");
     }
 }
 
@@ -1147,22 +1152,22 @@ async fn errors_redact_secrets_and_tokens_quoted_by_the_server() {
             .flat_map(|s| quoted.iter().map(move |q| (*s, q)))
         {
             // The secret also crosses the position where the text is truncated.
-            let words = format!("{}{quote} or {quote}, {quote}.", "x".repeat(190));
+            let text = format!("{}{quote} or {quote}, {quote}.", "x".repeat(190));
             for body in [
-                json!({ "error": words, "error_description": words }),
-                json!({ "error_code": words, "error_description": format!("bad client {quote}") }),
-                json!({ "error": "invalid_client", "error_description": words }),
+                json!({ "error": text, "error_description": text }),
+                json!({ "error_code": text, "error_description": format!("bad client {quote}") }),
+                json!({ "error": "invalid_client", "error_description": text }),
             ] {
                 let endpoint = TokenEndpoint::with_reply(Reply::Json(status, body));
                 let builder = manager()
                     .transport(endpoint)
                     .acquire_timeout(Duration::ZERO);
                 let error = builder.start().unwrap().access_token().await.unwrap_err();
-                let said = error.oauth_error().unwrap();
+                let oauth_error = error.oauth_error().unwrap();
                 let shown = format!(
-                    "{error} {error:?} {said:?} {} {}",
-                    said.code(),
-                    said.description().unwrap()
+                    "{error} {error:?} {oauth_error:?} {} {}",
+                    oauth_error.code(),
+                    oauth_error.description().unwrap()
                 );
                 let part: String = quote.chars().take(9).collect();
                 assert!(
@@ -1185,14 +1190,17 @@ async fn errors_redact_a_token_in_the_response() {
         });
         let endpoint = TokenEndpoint::with_reply(Reply::Json(400, body));
         let error = manager(&endpoint).access_token().await.unwrap_err();
-        let said = error.oauth_error().unwrap();
-        let shown = format!("{error} {error:?} {said:?} {}", said.description().unwrap());
+        let oauth_error = error.oauth_error().unwrap();
+        let shown = format!(
+            "{error} {error:?} {oauth_error:?} {}",
+            oauth_error.description().unwrap()
+        );
         assert!(
             !shown.contains("issued/") && !shown.contains("eyJ"),
             "{shown}"
         );
         assert_eq!(
-            said.description().unwrap(),
+            oauth_error.description().unwrap(),
             "no scope for [redacted], nor [redacted]"
         );
     }
@@ -1276,12 +1284,12 @@ async fn a_token_is_stored_for_its_scope_and_resource_only() {
         .start()
         .unwrap();
     assert_ne!(token(&reader).await, token(&writer).await);
-    let asked: Vec<_> = endpoint
+    let requested: Vec<_> = endpoint
         .token_requests()
         .into_iter()
         .flat_map(|request| request.form)
         .collect();
-    let scopes: Vec<&str> = asked
+    let scopes: Vec<&str> = requested
         .iter()
         .filter(|(name, _)| name == "scope")
         .map(|(_, value)| value.as_str())

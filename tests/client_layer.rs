@@ -93,7 +93,7 @@ impl<B: http_body::Body> Service<Request<B>> for Orders {
     fn call(&mut self, request: Request<B>) -> Self::Future {
         assert!(
             std::mem::take(&mut self.ready),
-            "called without having been polled ready"
+            "called without a preceding `poll_ready`"
         );
         let value = request.headers().get(header::AUTHORIZATION).cloned();
         let rejected = self.rejects.iter().any(|token| {
@@ -227,7 +227,7 @@ async fn the_token_never_goes_to_another_origin() {
         assert_eq!(status(&mut client, get(uri)).await, StatusCode::OK);
     }
     assert_eq!(orders.tokens(), ["-"; 6]);
-    assert_eq!(endpoint.count(), 0, "and none is asked for");
+    assert_eq!(endpoint.count(), 0, "no token is requested");
 }
 
 #[tokio::test(start_paused = true)]
@@ -253,7 +253,7 @@ async fn an_existing_authorization_header_is_kept() {
         .headers_mut()
         .insert(header::AUTHORIZATION, "Bearer own".parse().unwrap());
     assert_eq!(status(&mut client, request).await, StatusCode::UNAUTHORIZED);
-    assert_eq!(orders.tokens(), ["own"], "and is not tried again");
+    assert_eq!(orders.tokens(), ["own"], "the request is not retried");
     assert_eq!(endpoint.count(), 0);
 }
 
@@ -326,7 +326,7 @@ async fn a_body_is_cloned_only_after_opt_in() {
     assert_eq!(orders.tokens(), ["token-1", "token-1", "token-2"]);
     assert!(
         orders.seen.lock().unwrap().iter().all(|(_, _, body)| *body),
-        "the body came every time"
+        "every request had its body"
     );
 
     let tokens = manager(&TokenEndpoint::with_reply(Reply::Token(3600)));
@@ -444,17 +444,17 @@ async fn a_rejected_token_serves_other_origins_until_its_replacement_arrives() {
     let start = Instant::now();
     for _ in 0..4 {
         tokio::time::sleep(SECOND).await;
-        let asked = Instant::now();
+        let started = Instant::now();
         assert_eq!(
             status(&mut others, get("https://bills.example/")).await,
             StatusCode::OK
         );
-        assert_eq!(asked.elapsed(), Duration::ZERO, "it does not wait");
+        assert_eq!(started.elapsed(), Duration::ZERO, "the call does not wait");
     }
     assert_eq!(
         refused.await.unwrap(),
         StatusCode::UNAUTHORIZED,
-        "the resource's own response"
+        "the original response"
     );
     assert!(start.elapsed() <= 6 * SECOND, "{:?}", start.elapsed());
     // It is replaced as soon as that is possible.
@@ -502,7 +502,11 @@ async fn without_a_new_token_the_original_response_is_returned_in_bounded_time()
             );
             tokio::time::sleep(SECOND).await;
         }
-        assert_eq!(orders.tokens(), vec!["token-1"; 120], "it serves on");
+        assert_eq!(
+            orders.tokens(),
+            vec!["token-1"; 120],
+            "the token stays in use"
+        );
         assert!(endpoint.count() > 1, "{trouble:?}: its renewal was tried");
         assert!(
             endpoint.count() < 80,
@@ -585,7 +589,7 @@ async fn calls_waiting_for_a_token_or_its_replacement_are_bounded() {
     assert_eq!(
         statuses,
         [200, 401, 401],
-        "the others get the response of the resource"
+        "the other calls get the original response"
     );
     assert_eq!(endpoint.count(), 2);
 }
@@ -621,7 +625,7 @@ async fn tokens_of_unknown_lifetime_are_replaced_at_most_once_in_ten_seconds() {
     assert_eq!(
         endpoint.count(),
         51,
-        "one for each call, and one replacement"
+        "one token per call, and one replacement"
     );
     assert_eq!(orders.tokens().len(), 51);
     tokio::time::sleep(10 * SECOND).await;
@@ -636,9 +640,9 @@ async fn tokens_of_unknown_lifetime_are_replaced_at_most_once_in_ten_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_token_the_request_fails_with_the_cause() {
-    let refusal = Reply::Json(401, serde_json::json!({ "error": "invalid_client" }));
+    let rejection = Reply::Json(401, serde_json::json!({ "error": "invalid_client" }));
     let orders = Orders::default();
-    let client = manager(&TokenEndpoint::with_reply(refusal))
+    let client = manager(&TokenEndpoint::with_reply(rejection))
         .layer(origins())
         .layer(orders.clone());
     let error = client.oneshot(get(ORDERS)).await.unwrap_err();

@@ -70,7 +70,7 @@ async fn server(limit: usize) -> ResourceServer {
 async fn each_request_gets_its_own_result_under_the_verification_limit() {
     for limit in [1, 3] {
         let server = server(limit).await;
-        let asked: Vec<_> = (0..400)
+        let pending: Vec<_> = (0..400)
             .map(|number| {
                 let server = server.clone();
                 let (token, expected) = if number % 2 == 0 {
@@ -84,8 +84,8 @@ async fn each_request_gets_its_own_result_under_the_verification_limit() {
                 )
             })
             .collect();
-        for (expected, asked) in asked {
-            assert_eq!(asked.await.unwrap(), expected);
+        for (expected, pending) in pending {
+            assert_eq!(pending.await.unwrap(), expected);
         }
     }
 }
@@ -102,9 +102,11 @@ async fn beyond_1024_waiting_verifications_requests_get_503_and_cached_tokens_ar
     );
     let mut service = server.layer().layer(service_fn(answer));
     let mut call = |token: &str| {
-        let mut asked = Box::pin(service.call(request(token)));
-        let polled = asked.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        (asked, polled.map(Result::unwrap))
+        let mut pending = Box::pin(service.call(request(token)));
+        let polled = pending
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        (pending, polled.map(Result::unwrap))
     };
 
     // Other threads verify only forged tokens, until a request here finds the permit taken.
@@ -125,7 +127,7 @@ async fn beyond_1024_waiting_verifications_requests_get_503_and_cached_tokens_ar
         let mine = forged(2);
         let next = loop {
             match call(&mine) {
-                (asked, Poll::Pending) => break asked,
+                (pending, Poll::Pending) => break pending,
                 (_, Poll::Ready(response)) => {
                     assert_eq!(response.status(), StatusCode::UNAUTHORIZED)
                 }
@@ -139,7 +141,7 @@ async fn beyond_1024_waiting_verifications_requests_get_503_and_cached_tokens_ar
     let mut waiting = Vec::new();
     let overloaded = loop {
         match call(&good(1)) {
-            (asked, Poll::Pending) => waiting.push(asked),
+            (pending, Poll::Pending) => waiting.push(pending),
             (_, Poll::Ready(response)) => break response,
         }
     };
@@ -160,8 +162,8 @@ async fn beyond_1024_waiting_verifications_requests_get_503_and_cached_tokens_ar
     // A dropped request lets the next one in, and the results stay correct.
     waiting.truncate(20);
     assert_eq!(next.await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    for asked in waiting {
-        assert_eq!(asked.await.unwrap().status(), StatusCode::OK);
+    for pending in waiting {
+        assert_eq!(pending.await.unwrap().status(), StatusCode::OK);
     }
     assert_eq!(server.cached_token_count(), 2);
 }

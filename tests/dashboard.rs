@@ -212,15 +212,9 @@ async fn registration_returns_credentials_that_obtain_a_token() {
         .iter()
         .map(|member| json.find(&format!("\"{member}\"")).unwrap())
         .collect();
-    assert!(
-        positions.is_sorted(),
-        "the members as the guide has them: {json}"
-    );
+    assert!(positions.is_sorted(), "the members of the guide: {json}");
     let members: Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(
-        members["name"], "ApplicationName",
-        "without the white space around it"
-    );
+    assert_eq!(members["name"], "ApplicationName", "trimmed");
     for member in ["clientId", "tenantId", "secret", "name", "oAuthServerUrl"] {
         assert_eq!(
             element(&list, &format!("{member}-")),
@@ -335,7 +329,7 @@ async fn only_loopback_host_names_with_the_port_are_served() {
     assert_eq!(
         get(path, "issuer.internal").await.0,
         200,
-        "the endpoints go by any name"
+        "API endpoints allow any host name"
     );
     serving.abort();
 }
@@ -528,13 +522,10 @@ async fn a_name_has_1_to_50_characters() {
             field.contains(r#"aria-describedby="name-hint name-error" aria-invalid="true""#),
             "{field}"
         );
-        assert!(
-            field.contains(" autofocus"),
-            "in view, wherever it stands: {field}"
-        );
+        assert!(field.contains(" autofocus"), "visible: {field}");
         assert!(
             field.contains(&format!("value=\"{}\"", name.trim())),
-            "what was typed is still there"
+            "the input is kept"
         );
         assert!(page.contains(
             r#"<p class="error" id="name-error" role="alert">Name must have 1 to 50 characters.</p>"#
@@ -763,7 +754,7 @@ async fn the_page_title_names_the_completed_action() {
     assert_eq!(
         title(&session.page("/keys").await),
         "Keys",
-        "but not for ever"
+        "but not without limit"
     );
 }
 
@@ -948,7 +939,7 @@ async fn the_shown_commands_match_the_guide_and_work() {
     let secret = app.secret().expose_secret();
     assert!(
         !environment.contains(secret),
-        "a resource server needs none"
+        "a resource server needs no credentials"
     );
     let binding =
         Binding::from_json(between(&environment, "APPID_SERVICE_BINDING='", "'")).unwrap();
@@ -1052,7 +1043,7 @@ async fn faults_are_switched_on_and_off_endpoint_by_endpoint() {
     assert_eq!(
         page.matches(r#"aria-pressed="true""#).count(),
         5,
-        "one an endpoint"
+        "one per endpoint"
     );
     let pressed = between(&page, r#"value="outage""#, ">");
     assert!(pressed.contains(r#"aria-pressed="true""#), "{pressed}");
@@ -1064,16 +1055,16 @@ async fn faults_are_switched_on_and_off_endpoint_by_endpoint() {
     switch("garbage").await;
     assert!(
         ask().await.body().starts_with(b"<!doctype html>"),
-        "in place of the outage"
+        "instead of the outage"
     );
     switch("latency").await;
-    let asked = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     assert_eq!(ask().await.status(), StatusCode::OK);
-    assert_eq!(asked.elapsed().as_secs(), 2);
+    assert_eq!(started.elapsed().as_secs(), 2);
     switch("none").await;
-    let asked = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     assert_eq!(ask().await.status(), StatusCode::OK);
-    assert_eq!(asked.elapsed().as_secs(), 0);
+    assert_eq!(started.elapsed().as_secs(), 0);
 
     session.server.fail(EndpointKind::Token, Fault::Hang);
     assert!(
@@ -1150,7 +1141,11 @@ async fn activity_shows_outcomes_and_contains_no_secret() {
     for _ in 0..150 {
         session.send(keys()).await;
     }
-    assert_eq!(rows(&session.page("/activity").await), 100, "it is bounded");
+    assert_eq!(
+        rows(&session.page("/activity").await),
+        100,
+        "the list is bounded"
+    );
 }
 
 #[tokio::test]

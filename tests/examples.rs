@@ -114,14 +114,14 @@ async fn the_guides_flow_works_and_survives_the_authorization_server() {
     assert_eq!(context["client_id"], issuer.text("clientId"));
     assert_eq!(context["issuer"], v4);
     assert_eq!(context["claims"]["tenant"], issuer.text("tenantId"));
-    for (path, word) in [
+    for (path, text) in [
         ("healthz", "ok"),
         ("readyz", "healthy"),
         ("metrics", "result=\"granted\""),
     ] {
         let (status, body) = get(&format!("{listening}/{path}"), None).await;
         assert!(
-            status == StatusCode::OK && body.contains(word),
+            status == StatusCode::OK && body.contains(text),
             "{path}: {body}"
         );
     }
@@ -143,10 +143,14 @@ async fn the_guides_flow_works_and_survives_the_authorization_server() {
     assert_eq!(code, Some(0));
     logs += &log;
     let served = get(&url, secrets.last().map(String::as_str)).await;
-    assert_eq!(served.0, StatusCode::OK, "known keys serve on");
+    assert_eq!(
+        served.0,
+        StatusCode::OK,
+        "tokens with known keys are accepted"
+    );
     let (code, log) = resource.terminate().await;
     assert_eq!(code, Some(0));
-    assert!(log.contains("tower_oauth"), "it did log");
+    assert!(log.contains("tower_oauth"), "the log is not empty");
     logs += &log;
     for secret in secrets {
         assert!(!logs.contains(&secret), "a secret or token is in a log");
@@ -661,7 +665,7 @@ async fn healthz(stream: &mut TcpStream) -> std::io::Result<String> {
 async fn within_timeout<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(5), what)
         .await
-        .expect("idle connections make room")
+        .expect("idle connections are closed")
 }
 
 #[tokio::test]
@@ -681,13 +685,13 @@ async fn the_longest_idle_connection_is_closed_for_a_new_one() {
     let closed = within_timeout(connections[0].read(&mut [0])).await;
     assert!(
         closed.is_err() || closed.is_ok_and(|read| read == 0),
-        "the first makes room"
+        "the first connection is closed"
     );
 
     let answer = within_timeout(healthz(&mut connections[2])).await.unwrap();
     assert!(
         answer.starts_with("HTTP/1.1 200"),
-        "the third does not: {answer}"
+        "the third connection stays open: {answer}"
     );
     // Now it is the one with the shortest idle time.
     for _ in 0..4 {
@@ -840,7 +844,7 @@ async fn the_state_file_survives_a_restart_and_damage_is_reported() {
     assert_eq!(
         std::fs::read_to_string(&file).unwrap(),
         "{",
-        "a damaged file is left as it is"
+        "a damaged file is unchanged"
     );
     for arguments in [
         &["--state"][..],
@@ -859,11 +863,15 @@ async fn the_state_file_survives_a_restart_and_damage_is_reported() {
 
 #[tokio::test]
 async fn with_stay_the_example_runs_until_terminated() {
-    let mut story = example("app_to_app").arg("--stay").spawn().unwrap();
-    let mut lines = BufReader::new(story.stdout.take().unwrap()).lines();
+    let mut child = example("app_to_app").arg("--stay").spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let last = async {
         loop {
-            let line = lines.next_line().await.unwrap().expect("it goes on");
+            let line = lines
+                .next_line()
+                .await
+                .unwrap()
+                .expect("the program keeps running");
             if line.contains("stay until") {
                 return line;
             }
@@ -874,24 +882,24 @@ async fn with_stay_the_example_runs_until_terminated() {
         .unwrap();
     let dashboard = last
         .split(' ')
-        .find(|word| word.starts_with("http://"))
+        .find(|text| text.starts_with("http://"))
         .unwrap();
     let (status, page) = get(dashboard, None).await;
     assert_eq!(status, StatusCode::OK);
     assert!(page.contains("orders") && page.contains("shop"), "{page}");
-    assert_eq!(story.try_wait().unwrap(), None);
+    assert_eq!(child.try_wait().unwrap(), None);
 }
 
 #[tokio::test]
 async fn app_to_app_runs_the_whole_flow_in_one_command() {
     let output = example("app_to_app").output().await.unwrap();
-    let story = String::from_utf8_lossy(&output.stdout);
+    let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),
-        "{story}{}",
+        "{stdout}{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    for words in [
+    for text in [
         "Hello from protected resource",
         "1 token request",
         "401",
@@ -901,8 +909,8 @@ async fn app_to_app_runs_the_whole_flow_in_one_command() {
         "dashboard",
     ] {
         assert!(
-            story.contains(words),
-            "{words} is not in the story:\n{story}"
+            stdout.contains(text),
+            "{text} is missing:\n{stdout}"
         );
     }
 }

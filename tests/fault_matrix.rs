@@ -265,7 +265,7 @@ async fn scheduled_refreshes_are_conditional_and_304_is_a_success() {
             Behavior::Respond(unchanged),
         ))
         .await;
-    let asked = || {
+    let conditional_requests = || {
         issuer
             .requests()
             .iter()
@@ -273,13 +273,13 @@ async fn scheduled_refreshes_are_conditional_and_304_is_a_success() {
             .count()
     };
     let seen = async {
-        while asked() < 3 {
+        while conditional_requests() < 3 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(LONG_TIMEOUT, seen)
         .await
-        .expect("the timer asks in time");
+        .expect("scheduled refreshes happen in time");
     let status = server.key_sets().remove(0);
     assert_eq!(
         (

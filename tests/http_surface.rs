@@ -53,7 +53,7 @@ fn more_than_one_authorization_header_or_method_is_a_bad_request() {
 
 fn several_tokens_fields_or_methods_are_a_bad_request(fixture: &Fixture, token: &str) {
     let bearer = format!("Bearer {token}");
-    let twice = Request::builder()
+    let two_headers = Request::builder()
         .header(header::AUTHORIZATION, &bearer)
         .header(header::AUTHORIZATION, &bearer);
     let mixed = Request::builder()
@@ -75,7 +75,14 @@ fn several_tokens_fields_or_methods_are_a_bad_request(fixture: &Fixture, token: 
         .header("dpop", "y")
         .header(header::AUTHORIZATION, &bearer);
     for request in [
-        twice, mixed, joined, repeated, query, disguised, proof, proofs,
+        two_headers,
+        mixed,
+        joined,
+        repeated,
+        query,
+        disguised,
+        proof,
+        proofs,
     ] {
         let response = send(fixture, request);
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);

@@ -110,7 +110,7 @@ async fn validate(resource: &ResourceServer, token: &str) -> AuthContext {
         .unwrap();
     let response = service.oneshot(request).await.unwrap();
     if let Some(rejection) = response.extensions().get::<Rejection>() {
-        panic!("refused: {}", rejection.kind());
+        panic!("rejected: {}", rejection.kind());
     }
     response.extensions().get::<AuthContext>().unwrap().clone()
 }
@@ -242,7 +242,7 @@ async fn clients_using_rfc_8414_discovery_get_tokens_this_resource_server_accept
     assert_eq!(
         server.requests(EndpointKind::Discovery),
         discovered + clients,
-        "one look each"
+        "one request each"
     );
 }
 

@@ -37,11 +37,11 @@ fn duplicate_members_are_rejected() {
         r#"{"own":{"$serde_json::private::RawValue":"[1]"},"#.to_owned(),
     ] {
         let payload = good.replacen('{', &extra, 1);
-        let verdict =
+        let result =
             poll_once_or_panic(fixture.validate(&fixture.with_payload(payload.as_bytes())))
                 .map(|_| ());
         assert!(
-            matches!(verdict, Err(Malformed | InvalidClaims)),
+            matches!(result, Err(Malformed | InvalidClaims)),
             "{payload}"
         );
     }
@@ -82,11 +82,11 @@ fn payloads_other_than_json_objects_are_rejected() {
         good.replacen('}', ",}", 1).into_bytes(),
     ];
     for payload in payloads {
-        let verdict =
+        let result =
             poll_once_or_panic(fixture.validate(&fixture.with_payload(&payload))).map(|_| ());
         assert!(
-            matches!(verdict, Err(Malformed | InvalidClaims)),
-            "{:?} {verdict:?}",
+            matches!(result, Err(Malformed | InvalidClaims)),
+            "{:?} {result:?}",
             String::from_utf8_lossy(&payload)
         );
     }

@@ -185,7 +185,7 @@ async fn a_flood_of_unknown_kids_stays_within_the_rate_limit() {
     assert_eq!(
         send(&server, &token("b", rsa(2))).await,
         Ok(()),
-        "visible in 15 s even under a flood"
+        "found within 15 s even under a flood"
     );
 }
 
@@ -531,10 +531,10 @@ async fn two_issuers_with_the_same_kid_have_separate_keys() {
         validate("https://three.example", "orders", rsa(0)).await,
         Err(RejectionKind::UntrustedIssuer)
     );
-    let twice = ResourceServer::from_issuer(trusted("https://one.example", "a", rsa(0)))
+    let duplicate = ResourceServer::from_issuer(trusted("https://one.example", "a", rsa(0)))
         .add_issuer(trusted("https://one.example", "b", rsa(1)))
         .build();
-    assert!(twice.is_err());
+    assert!(duplicate.is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -698,7 +698,7 @@ async fn a_revoked_kid_is_rejected_at_once_and_permanently() {
         send(&server, &token("a", rsa(0))).await,
         Err(RejectionKind::RevokedKey)
     );
-    assert_eq!(issuer.fetches(), 1, "and no fetch could change that");
+    assert_eq!(issuer.fetches(), 1, "no fetch is attempted");
     assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
     server.refresh_keys().await.unwrap();
     issuer.publish(set(&[("a", rsa(0))]));
@@ -772,7 +772,7 @@ async fn a_seed_is_used_during_an_outage_until_max_stale() {
     assert_eq!(
         send(&server, &token("b", rsa(1))).await,
         Ok(()),
-        "and is replaced by what is fetched"
+        "the fetched set replaces the seed"
     );
     assert_eq!(
         send(&server, &token("a", rsa(0))).await,
@@ -803,7 +803,7 @@ async fn the_negative_cache_rejects_an_unknown_kid_for_fifteen_seconds() {
     advance(&clock, secs(15)).await;
     assert!(
         refused_after().await >= Duration::from_millis(300),
-        "then it is looked for again"
+        "the kid is fetched again afterwards"
     );
     // A new set clears the negative cache.
     issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
@@ -821,7 +821,7 @@ async fn invalid_signatures_cause_a_refresh_once_in_five_minutes_after_opt_in() 
         .start()
         .await
         .unwrap();
-    let doubts = || {
+    let invalid_signature_refreshes = || {
         lenient
             .key_sets()
             .remove(0)
@@ -834,7 +834,11 @@ async fn invalid_signatures_cause_a_refresh_once_in_five_minutes_after_opt_in() 
             Err(RejectionKind::InvalidSignature)
         );
     }
-    assert_eq!(doubts(), 1, "a flood of bad signatures is one fetch");
+    assert_eq!(
+        invalid_signature_refreshes(),
+        1,
+        "a flood of invalid signatures causes one fetch"
+    );
     issuer.publish(set(&[("a", rsa(1))]));
     assert_eq!(
         send(&lenient, &token("a", rsa(1))).await,
@@ -849,7 +853,7 @@ async fn invalid_signatures_cause_a_refresh_once_in_five_minutes_after_opt_in() 
     assert_eq!(
         issuer.fetches(),
         before,
-        "without opting in a bad signature never fetches"
+        "without opt-in an invalid signature causes no fetch"
     );
     // The scheduled refresh has found the new key by now; the next reuse is found by its first
     // token.
@@ -857,12 +861,12 @@ async fn invalid_signatures_cause_a_refresh_once_in_five_minutes_after_opt_in() 
     assert_eq!(send(&lenient, &token("a", rsa(1))).await, Ok(()));
     issuer.publish(set(&[("a", rsa(2))]));
     assert_eq!(send(&lenient, &token("a", rsa(2))).await, Ok(()));
-    assert_eq!(doubts(), 2);
+    assert_eq!(invalid_signature_refreshes(), 2);
     // A token with invalid claims causes no refresh.
     advance(&clock, secs(301)).await;
     let expired = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW - 3600 })));
     assert!(send(&lenient, &expired).await.is_err());
-    assert_eq!(doubts(), 2);
+    assert_eq!(invalid_signature_refreshes(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -929,7 +933,7 @@ async fn constant_etag_hides_a_new_key_for_at_most_one_hour() {
     assert_eq!(
         server.key_sets().remove(0).generation(),
         1,
-        "the issuer says that nothing is new"
+        "the issuer responds with 304"
     );
     advance(&clock, secs(3600)).await;
     assert_eq!(server.key_sets().remove(0).generation(), 2);
@@ -1184,10 +1188,10 @@ async fn null_members_count_as_absent() {
 async fn a_private_key_in_a_malformed_member_is_compromised_too() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    let twice = jwk_with(rsa(0), "a", &json!({ "d": "AAAA" }))
+    let duplicate = jwk_with(rsa(0), "a", &json!({ "d": "AAAA" }))
         .to_string()
         .replacen('{', r#"{"use":"sig","#, 1);
-    let document = format!(r#"{{"keys":[{twice},{}]}}"#, rsa(1).jwk("b"));
+    let document = format!(r#"{{"keys":[{duplicate},{}]}}"#, rsa(1).jwk("b"));
     issuer.set_reply(IssuerReply::Text(document.leak()));
     server.refresh_keys().await.unwrap();
     assert_eq!(
@@ -1302,7 +1306,7 @@ async fn hanging_metadata_does_not_prevent_a_key_refresh() {
     assert_eq!(status.metadata_error().unwrap().kind(), ErrorKind::Timeout);
     assert!(
         issuer.discoveries() > 2,
-        "they are tried again: {}",
+        "discovery is retried: {}",
         issuer.discoveries()
     );
     issuer.publish(set(&[("b", rsa(1))]));
@@ -1362,7 +1366,7 @@ async fn discovery_retry_after_is_honored_under_unknown_kid_load() {
             Err(RejectionKind::UnknownKey)
         );
         advance(&clock, secs(30)).await;
-        assert!(issuer.fetches() > fetched, "the keys are asked for");
+        assert!(issuer.fetches() > fetched, "the keys are fetched");
     }
     assert_eq!(issuer.discoveries(), 2);
     advance(&clock, secs(120)).await;
@@ -1578,7 +1582,7 @@ async fn a_flood_of_invalid_signatures_leaves_the_unknown_kid_rate_limit_intact(
     assert_eq!(
         server.key_sets().remove(0).refresh_waits(),
         1,
-        "that was the doubt of these five minutes"
+        "the refresh of these five minutes is used up"
     );
     let flood = tokio::spawn({
         let server = server.clone();
@@ -1603,7 +1607,7 @@ async fn a_flood_of_invalid_signatures_leaves_the_unknown_kid_rate_limit_intact(
     assert_eq!(
         server.key_sets().remove(0).refresh_waits(),
         2,
-        "a doubt that is spent takes no place"
+        "a request over the rate limit takes no waiter permit"
     );
 }
 
@@ -1623,16 +1627,12 @@ async fn a_new_key_is_found_as_soon_as_the_exhausted_rate_limit_allows() {
     let new = token("b", rsa(1));
     let start = tokio::time::Instant::now();
     assert_eq!(send(&server, &new).await, Err(RejectionKind::UnknownKey));
-    assert_eq!(
-        start.elapsed(),
-        Duration::ZERO,
-        "nothing is under way that it could wait for"
-    );
+    assert_eq!(start.elapsed(), Duration::ZERO, "no fetch is running");
     advance(&clock, secs(14)).await;
     assert_eq!(
         send(&server, &new).await,
         Ok(()),
-        "fifteen seconds after the budget was spent"
+        "fifteen seconds after the rate limit was exhausted"
     );
 }
 
@@ -1656,9 +1656,9 @@ async fn the_negative_cache_has_only_kids_missing_from_a_later_fetch() {
 #[tokio::test(start_paused = true)]
 async fn refresh_keys_returns_the_outcome_of_a_fetch_started_after_the_call() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
-    let place = Endpoint::new("https://as.example/keys").unwrap();
+    let jwks_uri = Endpoint::new("https://as.example/keys").unwrap();
     let server = builder(&issuer, &clock())
-        .jwks_uri(place)
+        .jwks_uri(jwks_uri)
         .start()
         .await
         .unwrap();
@@ -1694,16 +1694,16 @@ async fn refresh_keys_returns_the_outcome_of_a_fetch_started_after_the_call() {
 #[tokio::test(start_paused = true)]
 async fn refresh_keys_fetches_from_all_issuers_concurrently() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
-    let place = |name: &str| Endpoint::new(format!("https://{name}.example/keys")).unwrap();
+    let jwks_uri = |name: &str| Endpoint::new(format!("https://{name}.example/keys")).unwrap();
     let other = |name: &str| {
         TrustedIssuer::new(
             Issuer::new(format!("https://{name}.example")).unwrap(),
             Audience::new("orders").unwrap(),
         )
-        .jwks_uri(place(name))
+        .jwks_uri(jwks_uri(name))
     };
     let builder = builder(&issuer, &clock())
-        .jwks_uri(place("as"))
+        .jwks_uri(jwks_uri("as"))
         .add_issuer(other("two"))
         .add_issuer(other("three"));
     let server = builder.start().await.unwrap();
@@ -1885,7 +1885,7 @@ async fn on_demand_refreshes_send_cache_control_no_cache() {
     let _unknown = send(&server, &token("b", rsa(1))).await;
     assert!(no_cache());
     timer().await;
-    let _doubtful = send(&server, &token("a", rsa(1))).await;
+    let _rejected = send(&server, &token("a", rsa(1))).await;
     assert!(no_cache());
     timer().await;
     clock.advance(secs(1000));

@@ -116,11 +116,11 @@ async fn check_properties(steps: Vec<Step>) {
                         (send(&server, &token).await, came.elapsed())
                     });
                 }
-                for (verdict, waited) in calls.join_all().await {
+                for (result, waited) in calls.join_all().await {
                     let refused = [RejectionKind::UnknownKey, RejectionKind::KeysUnavailable];
                     assert!(
-                        verdict.is_err_and(|kind| refused.contains(&kind)),
-                        "{verdict:?}"
+                        result.is_err_and(|kind| refused.contains(&kind)),
+                        "{result:?}"
                     );
                     assert!(waited <= Duration::from_secs(1), "{waited:?}");
                 }
@@ -135,8 +135,8 @@ async fn check_properties(steps: Vec<Step>) {
         );
         for (number, key) in keys.iter().enumerate() {
             let came = Instant::now();
-            let verdict = send(&server, &token(&format!("k{number}"), key)).await;
-            match verdict {
+            let result = send(&server, &token(&format!("k{number}"), key)).await;
+            match result {
                 Ok(()) => assert!(usable),
                 // The key is not in the set, and was not when the wait ended.
                 Err(RejectionKind::UnknownKey) => assert!(usable),
@@ -146,9 +146,9 @@ async fn check_properties(steps: Vec<Step>) {
                             || server.key_sets().remove(0).generation() > status.generation()
                     );
                 }
-                Err(kind) => panic!("a good token was refused as {kind}"),
+                Err(kind) => panic!("a valid token was rejected as {kind}"),
             }
-            if verdict == Ok(()) && status.state() != KeySetState::Starting {
+            if result == Ok(()) && status.state() != KeySetState::Starting {
                 assert!(came.elapsed() <= secs(1));
             }
         }

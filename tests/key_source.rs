@@ -35,7 +35,7 @@ fn long_lived_token(kid: &str, key: &support::PrivateKey) -> String {
 /// have keys.
 #[tokio::test(start_paused = true)]
 async fn a_forbidden_jwks_uri_is_not_fetched() {
-    for place in [
+    for url in [
         "http://as.example/keys",
         "http://127.0.0.1:9/keys",
         "file:///etc/passwd",
@@ -51,38 +51,38 @@ async fn a_forbidden_jwks_uri_is_not_fetched() {
         "",
     ] {
         let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
-        issuer.set_jwks_uri(place);
+        issuer.set_jwks_uri(url);
         let server = builder(&issuer, &clock())
             .startup(Startup::Background)
             .start()
             .await
             .unwrap();
-        let error = server.refresh_keys().await.expect_err(place);
+        let error = server.refresh_keys().await.expect_err(url);
         assert!(!error.to_string().contains("password"), "{error}");
         log::assert_not_logged("");
-        assert!(!server.keys_available(), "{place}");
-        let asked = issuer.urls();
+        assert!(!server.keys_available(), "{url}");
+        let requested = issuer.urls();
         assert!(
-            asked
+            requested
                 .iter()
                 .all(|url| url.starts_with("https://as.example/.well-known/")),
-            "{place}: {asked:?}"
+            "{url}: {requested:?}"
         );
     }
     // In the settings it is an error before any request.
-    for place in [
+    for url in [
         "https://user:password@as.example/keys",
         "https://169.254.169.254/keys",
         "file:///keys",
     ] {
-        Endpoint::new(place).unwrap_err();
+        Endpoint::new(url).unwrap_err();
     }
     let plain = Endpoint::new("http://127.0.0.1:9/keys").unwrap();
     let issuer = Issuer::new(ISSUER).unwrap();
     let built = ResourceServer::builder(issuer, Audience::new("orders").unwrap())
         .jwks_uri(plain)
         .build();
-    assert!(built.is_err(), "plain http is to be asked for");
+    assert!(built.is_err(), "plain http requires opt-in");
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,7 +230,10 @@ async fn served_key_material_is_never_logged() {
     ] });
     let issuer = ScriptedIssuer::new(document);
     let server = builder(&issuer, &clock()).start().await.unwrap();
-    assert!(log::logged("publishes a private key"), "it is listened to");
+    assert!(
+        log::logged("publishes a private key"),
+        "the log is captured"
+    );
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
     issuer.set_reply(IssuerReply::Text(
         r#"{"keys":[{"kty":"oct","k":"czNjcjN0LWFuZC1ub3RoaW5nLWVsc2U"}]}"#,
@@ -252,7 +255,7 @@ async fn names_in_a_token_are_never_logged_and_overlong_kids_are_rejected() {
         let token = with_claims(kid, rsa(0), &claims_with(json!({ "iss": iss })));
         assert_eq!(send(&server, &token).await, Err(kind));
     };
-    for (word, kind) in [
+    for (kid, kind) in [
         ("s3cr3t-kid".to_owned(), RejectionKind::UnknownKey),
         ("s3cr3t-kid".repeat(100), RejectionKind::Malformed),
         (
@@ -260,10 +263,10 @@ async fn names_in_a_token_are_never_logged_and_overlong_kids_are_rejected() {
             RejectionKind::Malformed,
         ),
     ] {
-        validate(&word, ISSUER, kind).await;
+        validate(&kid, ISSUER, kind).await;
         validate(
             "a",
-            &format!("https://s3cr3t.example/{word}"),
+            &format!("https://s3cr3t.example/{kid}"),
             RejectionKind::UntrustedIssuer,
         )
         .await;
@@ -413,8 +416,8 @@ fn unusable_keys_are_skipped_and_reported_with_a_reason() {
         );
     }
     // The same key twice, or two keys with one `kid`: the match is ambiguous.
-    let twice = json!({ "keys": [good, rsa(1).jwk("bad"), rsa(2).jwk("bad")] }).to_string();
-    let keys = KeySet::from_json(twice.as_bytes()).unwrap();
+    let duplicates = json!({ "keys": [good, rsa(1).jwk("bad"), rsa(2).jwk("bad")] }).to_string();
+    let keys = KeySet::from_json(duplicates.as_bytes()).unwrap();
     assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["good"]);
     // A certificate of the same key, and an invalid certificate, do no harm.
     use base64::Engine as _;

@@ -371,10 +371,10 @@ fn a_violation_is_reported_with_file_and_line() {
         &exports,
         &mut broken,
     );
-    let places: Vec<&str> = broken
+    let found_at: Vec<&str> = broken
         .iter()
         .map(|line| line.split(": ").next().unwrap())
         .collect();
     let lines = [5, 5, 8, 9, 10].map(|line| format!("src/jwt/claims.rs:{line}"));
-    assert_eq!(places, lines, "{broken:#?}");
+    assert_eq!(found_at, lines, "{broken:#?}");
 }

@@ -44,8 +44,8 @@ struct Quoting;
 impl Transport for Quoting {
     fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
         let field = request.headers()[header::AUTHORIZATION].to_str().unwrap();
-        let words = format!("{field} is s3cr3t-quoted/+, or s3cr3t-quoted%2F%2B");
-        let body = serde_json::json!({ "error": words, "error_description": words }).to_string();
+        let text = format!("{field} is s3cr3t-quoted/+, or s3cr3t-quoted%2F%2B");
+        let body = serde_json::json!({ "error": text, "error_description": text }).to_string();
         let answer = Response::builder().status(400).body(body.into()).unwrap();
         Box::pin(async { Ok(answer) })
     }
@@ -135,7 +135,10 @@ async fn secrets_are_never_logged() {
                 .map(str::to_owned),
         );
     }
-    assert_eq!(granted, 2, "the good one, and the one of another subject");
+    assert_eq!(
+        granted, 2,
+        "the valid token, and the one of another subject"
+    );
 
     for fault in [
         Fault::Garbage,
@@ -181,7 +184,7 @@ async fn secrets_are_never_logged() {
     let logged = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     assert!(
         logged.contains("tower_oauth::key_set") && logged.contains("tower_oauth::client"),
-        "it did log"
+        "the log is not empty"
     );
     assert!(logged.contains("tower_oauth::resource_server"));
     for secret in secrets {

@@ -47,10 +47,10 @@ async fn results_refreshes_and_key_set_state_are_recorded() {
     let clock = clock();
     let server = builder(&issuer, &clock).start().await.unwrap();
     let of = |name: &str, labels: &[&str]| value(&recorded.render(), name, labels);
-    let requests = |verdict: &str| {
+    let requests = |result: &str| {
         of(
             "tower_oauth_requests_total",
-            &[&format!("result=\"{verdict}\"")],
+            &[&format!("result=\"{result}\"")],
         )
         .unwrap_or(-1.0)
     };
@@ -142,7 +142,7 @@ async fn results_refreshes_and_key_set_state_are_recorded() {
     assert_eq!(
         keys("refreshed_timestamp_seconds", &[]),
         refreshed_at,
-        "it is the last good one's"
+        "the value of the last good set"
     );
     advance(&clock, secs(90_000)).await;
     assert_eq!((keys("ready", &[]), keys("usable_keys", &[])), (0.0, 0.0));
@@ -206,7 +206,7 @@ async fn gauges_match_request_results_for_seeds_and_after_system_sleep() {
     let seeded_at = (support::NOW - 86_000) as f64;
     assert_eq!(gauges(), [1.0, 1.0, 1.0, seeded_at]);
     advance(&clock, secs(401)).await;
-    assert_eq!(gauges(), [0.0, 0.0, 0.0, seeded_at], "the seed is too old");
+    assert_eq!(gauges(), [0.0, 0.0, 0.0, seeded_at], "the seed has expired");
     issuer.publish(set(&[("a", rsa(0))]));
     server.refresh_keys().await.unwrap();
     assert_eq!(gauges(), [1.0, 1.0, 0.0, (support::NOW + 401) as f64]);

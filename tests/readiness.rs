@@ -47,7 +47,7 @@ impl Service<Request<()>> for Strict {
     }
 
     fn call(&mut self, _: Request<()>) -> Self::Future {
-        assert!(self.ready, "called without having been polled ready");
+        assert!(self.ready, "called without a preceding `poll_ready`");
         self.ready = false;
         std::future::ready(Ok(Response::new("served".to_owned())))
     }
@@ -184,12 +184,12 @@ fn poll_ready_only_polls_the_inner_service() {
     }
 
     let fixture = Fixture::new();
-    let asked = Arc::new(AtomicBool::new(false));
-    let mut service = fixture.server.layer().layer(Busy(Arc::clone(&asked)));
+    let polled = Arc::new(AtomicBool::new(false));
+    let mut service = fixture.server.layer().layer(Busy(Arc::clone(&polled)));
     let mut ready = pin!(service.ready());
     let mut context = Context::from_waker(std::task::Waker::noop());
     assert!(ready.as_mut().poll(&mut context).is_pending());
-    assert!(asked.load(Ordering::SeqCst));
+    assert!(polled.load(Ordering::SeqCst));
 }
 
 #[tokio::test(start_paused = true)]

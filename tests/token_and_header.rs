@@ -230,7 +230,7 @@ async fn urls_in_the_jose_header_are_never_fetched() {
         "{:?}",
         issuer.urls()
     );
-    assert!(issuer.fetches() > 1, "the unknown kid did cause a refresh");
+    assert!(issuer.fetches() > 1, "the unknown kid caused a refresh");
     assert_eq!(
         listener.accept().unwrap_err().kind(),
         std::io::ErrorKind::WouldBlock
@@ -448,12 +448,12 @@ fn base64url_is_strict_in_each_segment() {
             if spoil != "A" {
                 spoiled[which].push_str(spoil);
             }
-            let verdict =
+            let result =
                 support::poll_once_or_panic(fixture.validate(&spoiled.join("."))).map(|_| ());
             // A longer signature may be well-formed base64url and still be invalid.
             assert!(
-                verdict == Err(Malformed) || verdict == Err(InvalidSignature),
-                "{which} {spoil:?} {verdict:?}"
+                result == Err(Malformed) || result == Err(InvalidSignature),
+                "{which} {spoil:?} {result:?}"
             );
         }
     }
@@ -627,11 +627,11 @@ fn token_size_depth_and_member_count_are_limited() {
             &format!(r#"{{"x":{}{},"#, "[".repeat(depth), "]".repeat(depth)),
             1,
         );
-        let verdict = support::poll_once_or_panic(
+        let result = support::poll_once_or_panic(
             fixture.validate(&fixture.with_payload(payload.as_bytes())),
         )
         .is_ok();
-        assert_eq!(verdict, fine, "{depth}");
+        assert_eq!(result, fine, "{depth}");
     }
     for (members, fine) in [(200, true), (300, false)] {
         let mut many = claims();
@@ -647,10 +647,10 @@ fn token_size_depth_and_member_count_are_limited() {
     for (members, fine) in [(200, true), (300, false)] {
         let nested: serde_json::Map<String, Value> =
             (0..members).map(|n| (format!("m{n}"), json!(0))).collect();
-        let verdict = support::poll_once_or_panic(
+        let result = support::poll_once_or_panic(
             fixture.validate(&fixture.token(&support::claims_with(json!({ "x": nested })))),
         );
-        assert_eq!(verdict.is_ok(), fine, "{members} members of a member");
+        assert_eq!(result.is_ok(), fine, "{members} members of a member");
     }
     for number in [
         "9".repeat(5000),
@@ -658,11 +658,11 @@ fn token_size_depth_and_member_count_are_limited() {
         format!("1.{}", "0".repeat(5000)),
         format!("1e{}1", "0".repeat(99)),
     ] {
-        for place in [
+        for member in [
             format!(r#"{{"x":{number},"#),
             format!(r#"{{"x":[[{number}]],"#),
         ] {
-            let payload = claims().to_string().replacen('{', &place, 1);
+            let payload = claims().to_string().replacen('{', &member, 1);
             fixture.assert_rejects(&fixture.with_payload(payload.as_bytes()), Malformed);
         }
     }

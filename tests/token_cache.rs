@@ -92,7 +92,7 @@ async fn a_token_is_cached_from_its_second_request_on() {
         assert_eq!(
             (server.cached_token_count(), hits()),
             (1, 2.0),
-            "what comes once is not worth a place"
+            "a token that is used once is not cached"
         );
     })
     .await;
@@ -131,7 +131,7 @@ async fn evicted_token_is_reinserted_from_the_thread_cache_without_reverificatio
             std::thread::scope(|scope| scope.spawn(elsewhere).join().unwrap()),
             Ok(())
         );
-        assert_eq!(hits(), before + 101.0, "it is in the shared cache");
+        assert_eq!(hits(), before + 101.0, "the token is in the shared cache");
     })
     .await;
 }
@@ -290,7 +290,7 @@ fn a_cached_token_expires_to_the_second() {
     assert_eq!(
         fixture.server.cached_token_count(),
         0,
-        "and is not kept any longer"
+        "the expired token is removed"
     );
     fixture.assert_rejects(&token, RejectionKind::Expired);
 }
@@ -334,7 +334,7 @@ async fn a_withdrawn_key_invalidates_cached_tokens() {
         assert_eq!(
             (server.cached_token_count(), hits()),
             (1, 22.0),
-            "the other key's is remembered all the same"
+            "a token of the other key is cached nevertheless"
         );
     })
     .await;
@@ -473,11 +473,11 @@ fn a_panicking_or_cancelled_request_leaves_a_correct_cache_entry() {
     };
     let never =
         async |_: Request<()>| std::future::pending::<Result<Response<()>, Infallible>>().await;
-    let mut given_up = fixture.server.layer().layer(service_fn(never));
-    drop(given_up.call(request()));
+    let mut cancelled = fixture.server.layer().layer(service_fn(never));
+    drop(cancelled.call(request()));
     let panics = service_fn(
         |_: Request<()>| -> std::future::Ready<Result<Response<()>, Infallible>> {
-            panic!("a handler of no use")
+            panic!("a panicking handler")
         },
     );
     let mut panics = fixture.server.layer().layer(panics);
@@ -567,7 +567,7 @@ fn the_cache_is_bounded_by_tokens_and_bytes_and_can_be_disabled() {
     assert_eq!(
         kept(&usual, 1, 6_500),
         40,
-        "more than 8 KiB is served, and not kept"
+        "a token over 8 KiB is accepted and not cached"
     );
 }
 
@@ -663,8 +663,8 @@ proptest! {
             let clock = clock();
             let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
             let policy = || RefreshPolicy::new().unknown_key_timeout(Duration::ZERO);
-            let remembers = builder(&issuer, &clock).refresh(policy()).start().await.unwrap();
-            let forgets = builder(&issuer, &clock).refresh(policy()).max_cached_tokens(0).start().await.unwrap();
+            let with_cache = builder(&issuer, &clock).refresh(policy()).start().await.unwrap();
+            let without_cache = builder(&issuer, &clock).refresh(policy()).max_cached_tokens(0).start().await.unwrap();
             let tokens: Vec<String> = (0..8).map(|number: usize| {
                 let claims = claims_with(json!({ "nbf": NOW - 50, "exp": NOW + 60, "jti": number.to_string() }));
                 with_claims(if number.is_multiple_of(2) { "a" } else { "b" }, rsa(number / 4), &claims)
@@ -672,18 +672,18 @@ proptest! {
             for event in events {
                 match event {
                     Event::Send(which, often) => for _ in 0..often {
-                        let verdicts = (send(&remembers, &tokens[which]).await, send(&forgets, &tokens[which]).await);
-                        assert_eq!(verdicts.0, verdicts.1);
+                        let results = (send(&with_cache, &tokens[which]).await, send(&without_cache, &tokens[which]).await);
+                        assert_eq!(results.0, results.1);
                     }
                     Event::Pass(seconds) => clock.advance(secs(seconds)),
                     Event::SetBack(seconds) => clock.set(clock_now(&clock, seconds)),
                     Event::Publish(keys) => {
                         issuer.publish(set(&keys.iter().map(|(kid, key)| (*kid, rsa(*key))).collect::<Vec<_>>()));
-                        let refreshed = (remembers.refresh_keys().await, forgets.refresh_keys().await);
+                        let refreshed = (with_cache.refresh_keys().await, without_cache.refresh_keys().await);
                         assert_eq!(refreshed.0.is_ok(), refreshed.1.is_ok());
                     }
                     Event::Revoke(kid) => {
-                        for server in [&remembers, &forgets] {
+                        for server in [&with_cache, &without_cache] {
                             assert!(server.revoke_key(&Issuer::new(ISSUER).unwrap(), kid));
                         }
                     }
