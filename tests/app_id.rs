@@ -122,7 +122,8 @@ fn every_source_gives_the_same_binding() {
         ],
     );
     fs::create_dir_all(keys.join("..data")).unwrap();
-    let ce = json!({ "appid": [{ "credentials": serde_json::from_str::<Value>(&credentials).unwrap() }] });
+    let parsed = serde_json::from_str::<Value>(&credentials).unwrap();
+    let ce = json!({ "appid": [{ "credentials": parsed }] });
 
     let sources = [
         ("VCAP_SERVICES", vcap("AppID")),
@@ -229,7 +230,8 @@ fn vcap_services_uses_the_first_matching_service_in_document_order() {
     let text = |first: &str, second: &str| {
         let service = |name: &str, tenant: &str| {
             format!(
-                r#""{name}":[{{"credentials":{{"oauthServerUrl":"https://as.example/oauth/v4/{tenant}"}}}}]"#
+                r#""{name}":[{{"credentials":
+                    {{"oauthServerUrl":"https://as.example/oauth/v4/{tenant}"}}}}]"#
             )
         };
         format!(
@@ -396,7 +398,8 @@ fn explicit_url_overrides_endpoint_and_alias_overrides_url() {
         "https://two.example/oauth/v4/t"
     );
     let binding = Binding::from_json(
-        r#"{"oauthServerUrl":"https://two.example/oauth/v4/t","oAuthServerUrl":"https://three.example/oauth/v3/t//"}"#,
+        r#"{"oauthServerUrl":"https://two.example/oauth/v4/t",
+            "oAuthServerUrl":"https://three.example/oauth/v3/t//"}"#,
     )
     .unwrap();
     assert_eq!(
@@ -1021,7 +1024,12 @@ async fn errors_contain_no_member_of_an_application() {
 async fn https_management_api_rejects_plain_http_urls_in_responses() {
     for member in ["oAuthServerUrl", "discoveryEndpoint"] {
         let (client, script) = management();
-        let mut application = json!({ "clientId": "c", "tenantId": "t", "name": "n", "oAuthServerUrl": "https://as.example/oauth/v4/t" });
+        let mut application = json!({
+            "clientId": "c",
+            "tenantId": "t",
+            "name": "n",
+            "oAuthServerUrl": "https://as.example/oauth/v4/t",
+        });
         application[member] = json!("http://127.0.0.1:6002/oauth/v4/t");
         script.push_response(200, &application);
         let error = client.application("c").await.unwrap_err();

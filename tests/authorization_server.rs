@@ -192,8 +192,14 @@ async fn a_version_4_token_has_app_ids_shape() {
     assert_eq!(
         claims,
         json!({
-            "iss": format!("{}/oauth/v4/{TENANT}", fixture.server.base_url()), "exp": NOW + 3600, "aud": [id], "sub": id,
-            "amr": ["appid_client_credentials"], "iat": NOW, "tenant": TENANT, "scope": "appid_default",
+            "iss": format!("{}/oauth/v4/{TENANT}", fixture.server.base_url()),
+            "exp": NOW + 3600,
+            "aud": [id],
+            "sub": id,
+            "amr": ["appid_client_credentials"],
+            "iat": NOW,
+            "tenant": TENANT,
+            "scope": "appid_default",
         })
     );
 }
@@ -499,7 +505,8 @@ async fn assigned_scopes_are_granted_and_a_requested_scope_replaces_the_default(
 #[tokio::test]
 async fn audience_and_resource_parameters_set_the_aud_claim() {
     let fixture = Fixture::new();
-    let form = "grant_type=client_credentials&audience=orders&resource=https://a.example/&resource=https://b.example/";
+    let form = "grant_type=client_credentials&audience=orders\
+                &resource=https://a.example/&resource=https://b.example/";
     let (_, claims) = fixture.token("v4", form).await;
     assert_eq!(
         claims["aud"],
@@ -1382,7 +1389,8 @@ fn an_unreachable_state_is_reported_as_damaged() {
     server.register("orders").unwrap();
     server.rotate().unwrap();
     let mut sound: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    let role = json!({ "id": "clerk", "name": "clerk", "description": "", "access": [["x", ["desk.open"]]] });
+    let access = json!([["x", ["desk.open"]]]);
+    let role = json!({ "id": "clerk", "name": "clerk", "description": "", "access": access });
     sound["roles"] = json!([role]);
     sound["applications"][0]["role_ids"] = json!(["clerk"]);
     let load = |document: &Value| {

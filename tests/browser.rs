@@ -397,11 +397,13 @@ const findings = [];
 const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (texts.nextNode()) {
   const text = texts.currentNode, element = text.parentElement;
-  if (!text.data.trim() || !element.checkVisibility() || element.closest(".unseen, .skip")) continue;
+  if (!text.data.trim() || !element.checkVisibility()) continue;
+  if (element.closest(".unseen, .skip")) continue;
   let behind = element;
-  while (behind && (colour(getComputedStyle(behind).backgroundColor)[3] ?? 1) < 1) behind = behind.parentElement;
+  const background = () => colour(getComputedStyle(behind).backgroundColor);
+  while (behind && (background()[3] ?? 1) < 1) behind = behind.parentElement;
   const front = luminance(colour(getComputedStyle(element).color));
-  const back = luminance(behind ? colour(getComputedStyle(behind).backgroundColor) : [255, 255, 255]);
+  const back = luminance(behind ? background() : [255, 255, 255]);
   const contrast = (Math.max(front, back) + .05) / (Math.min(front, back) + .05);
   if (contrast < 4.5) findings.push(`${text.data.trim()}: contrast ${contrast.toFixed(2)}`);
 }
@@ -411,9 +413,11 @@ for (const field of document.querySelectorAll("input:not([type=hidden]), select,
 const ids = [...document.querySelectorAll("[id]")].map(element => element.id);
 if (new Set(ids).size < ids.length) findings.push("duplicate id");
 for (const button of document.querySelectorAll("button, .button")) {
-  if (button.scrollWidth > button.clientWidth) findings.push(`${button.textContent}: wider than its button`);
+  const isWider = button.scrollWidth > button.clientWidth;
+  if (isWider) findings.push(`${button.textContent}: wider than its button`);
 }
-if (document.documentElement.scrollWidth > innerWidth) findings.push(`${document.documentElement.scrollWidth} px wide`);
+const width = document.documentElement.scrollWidth;
+if (width > innerWidth) findings.push(`${width} px wide`);
 return findings;
 "#;
 
@@ -505,7 +509,8 @@ async fn populate(server: &AuthorizationServer) -> String {
             .send()
     };
     let url = server.management_url();
-    let access = json!([{ "application_id": reports.client_id(), "scopes": ["archive.read", "archive.write"] }]);
+    let scopes = ["archive.read", "archive.write"];
+    let access = json!([{ "application_id": reports.client_id(), "scopes": scopes }]);
     let http = reqwest::Client::new();
     let role = json!({ "name": "archivist", "access": access });
     let added = manage(http.post(format!("{url}/roles")), role)

@@ -395,7 +395,12 @@ async fn a_token_of_unknown_lifetime_serves_current_waiters_and_is_not_stored() 
 
 #[tokio::test(start_paused = true)]
 async fn expires_in_may_be_a_string() {
-    let body = json!({ "access_token": "t", "token_type": "bearer", "expires_in": "3600", "scope": "a b" });
+    let body = json!({
+        "access_token": "t",
+        "token_type": "bearer",
+        "expires_in": "3600",
+        "scope": "a b",
+    });
     let endpoint = TokenEndpoint::with_reply(Reply::Json(200, body));
     let token = manager(&endpoint).access_token().await.unwrap();
     assert_eq!(token.expires_at(), Some(UnixTime::from_secs(1_700_003_600)));
@@ -1186,7 +1191,8 @@ async fn errors_redact_a_token_in_the_response() {
         let issued = "an.issued/token+x==";
         let body = json!({
             "error": "invalid_scope", member: issued, "token_type": "Bearer",
-            "error_description": format!("no scope for {issued}, nor eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln"),
+            "error_description":
+                format!("no scope for {issued}, nor eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln"),
         });
         let endpoint = TokenEndpoint::with_reply(Reply::Json(400, body));
         let error = manager(&endpoint).access_token().await.unwrap_err();

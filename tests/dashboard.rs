@@ -921,7 +921,8 @@ async fn the_shown_commands_match_the_guide_and_work() {
     let line = element(&page, "curl-token");
     assert!(line.starts_with("curl -X POST \\\n"));
     assert!(line.ends_with(
-        "-H 'Content-Type: application/x-www-form-urlencoded' \\\n  -d grant_type=client_credentials"
+        "-H 'Content-Type: application/x-www-form-urlencoded' \\\n  \
+         -d grant_type=client_credentials"
     ));
     let request = Request::post(between(&line, "\\\n  ", " \\\n"))
         .header(

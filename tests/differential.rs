@@ -78,9 +78,11 @@ proptest! {
         FIXTURE.with(|fixture| {
             let (alg, kid, key) = keys(fixture)[which];
             let header = json!({ "alg": alg, "kid": kid }).to_string();
-            let mut token = compact(key, alg, &header, claims().to_string().as_bytes()).into_bytes();
+            let claims = claims().to_string();
+            let mut token = compact(key, alg, &header, claims.as_bytes()).into_bytes();
             let at = at.index(token.len());
-            let byte = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.="[usize::from(byte) % 66];
+            let byte = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.="
+                [usize::from(byte) % 66];
             match edit {
                 0 => token[at] = byte,
                 1 => token.insert(at, byte),
@@ -145,8 +147,25 @@ proptest! {
 
     #[test]
     fn arbitrary_claims_are_accepted_only_if_the_oracle_accepts_them(
-        iss in one_of(vec![json!(support::ISSUER), json!(support::ISSUER), json!(support::ISSUER), json!(support::ISSUER), json!("https://as.example/"), json!([support::ISSUER]), json!(7), json!(null)]),
-        aud in one_of(vec![json!("orders"), json!(["orders"]), json!(["x", "orders"]), json!("x"), json!([]), json!(7), json!(null)]),
+        iss in one_of(vec![
+            json!(support::ISSUER),
+            json!(support::ISSUER),
+            json!(support::ISSUER),
+            json!(support::ISSUER),
+            json!("https://as.example/"),
+            json!([support::ISSUER]),
+            json!(7),
+            json!(null),
+        ]),
+        aud in one_of(vec![
+            json!("orders"),
+            json!(["orders"]),
+            json!(["x", "orders"]),
+            json!("x"),
+            json!([]),
+            json!(7),
+            json!(null),
+        ]),
         (exp, nbf, iat) in (date(), late_date(), late_date()),
         fraction in any::<bool>(),
         forged in prop::bool::weighted(0.1),
@@ -154,7 +173,10 @@ proptest! {
         thread_local!(static FIXTURE: Fixture = Fixture::new());
         FIXTURE.with(|fixture| {
             // The oracle reads the system clock.
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+            let now = std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap()
+                .as_secs();
             fixture.clock.set(UnixTime::from_secs(now));
             let at = |offset: Option<i64>| match offset {
                 None => Value::Null,
@@ -165,7 +187,8 @@ proptest! {
                 json!({ "iss": iss, "aud": aud, "exp": at(exp), "nbf": at(nbf), "iat": at(iat) }),
             );
             let signer = if forged { support::rsa(1) } else { fixture.rsa };
-            let token = compact(signer, "RS256", r#"{"alg":"RS256","kid":"rsa"}"#, claims.to_string().as_bytes());
+            let header = r#"{"alg":"RS256","kid":"rsa"}"#;
+            let token = compact(signer, "RS256", header, claims.to_string().as_bytes());
             let ours = poll_once_or_panic(fixture.validate(&token)).is_ok();
             if ours {
                 prop_assert!(oracle_validates(&token, fixture.rsa), "{claims}");
@@ -173,7 +196,8 @@ proptest! {
             // Claims that are valid by a plain reading are accepted.
             let good = !forged
                 && claims["iss"] == support::ISSUER
-                && ["\"orders\"", "[\"orders\"]", "[\"x\",\"orders\"]"].contains(&claims["aud"].to_string().as_str())
+                && ["\"orders\"", "[\"orders\"]", "[\"x\",\"orders\"]"]
+                    .contains(&claims["aud"].to_string().as_str())
                 && exp.is_some_and(|offset| offset >= -40)
                 && [nbf, iat].iter().flatten().all(|offset| *offset <= 40)
                 && nbf <= exp;

@@ -568,7 +568,8 @@ async fn a_url_without_a_scheme_exits_with_a_hint() {
 /// Cloud Foundry sets `VCAP_SERVICES` for every application.
 #[tokio::test]
 async fn services_without_app_id_are_named_when_no_issuer_is_set() {
-    let others = r#"{"databases-for-postgresql":[{"credentials":{"uri":"postgres://u:secret@db.example"}}]}"#;
+    let others = r#"{"databases-for-postgresql":
+        [{"credentials":{"uri":"postgres://u:secret@db.example"}}]}"#;
     let unusable = [
         ("VCAP_SERVICES", others, "App ID service"),
         ("VCAP_SERVICES", "{}", "App ID service"),
@@ -908,9 +909,6 @@ async fn app_to_app_runs_the_whole_flow_in_one_command() {
         "failed: 0",
         "dashboard",
     ] {
-        assert!(
-            stdout.contains(text),
-            "{text} is missing:\n{stdout}"
-        );
+        assert!(stdout.contains(text), "{text} is missing:\n{stdout}");
     }
 }

@@ -335,7 +335,8 @@ fn the_response_contains_nothing_of_the_request() {
         assert!(!format!("{:?} {:?}", response.headers(), response.body()).contains(mark));
         assert_eq!(
             response.headers()[header::WWW_AUTHENTICATE],
-            r#"Bearer realm="resource", error="invalid_token", error_description="The access token is invalid""#
+            "Bearer realm=\"resource\", error=\"invalid_token\", \
+             error_description=\"The access token is invalid\""
         );
     }
 }
@@ -641,6 +642,7 @@ fn realm_and_resource_metadata_are_in_the_challenge_if_quotable() {
     let response = poll_once_or_panic(service.oneshot(Request::new(()))).unwrap();
     assert_eq!(
         response.headers()[header::WWW_AUTHENTICATE],
-        r#"Bearer realm="orders", resource_metadata="https://orders.example/.well-known/oauth-protected-resource""#
+        "Bearer realm=\"orders\", \
+         resource_metadata=\"https://orders.example/.well-known/oauth-protected-resource\""
     );
 }

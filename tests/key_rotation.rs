@@ -1281,7 +1281,8 @@ async fn a_fetch_ends_after_five_seconds() {
             server.refresh_keys().await.unwrap_err().kind(),
             ErrorKind::Timeout
         );
-        // To the resolution of the timer. The second server also runs discovery, which hangs as well.
+        // To the resolution of the timer. The second server also runs discovery, which hangs as
+        // well.
         assert!(
             (5000..=5002).contains(&start.elapsed().as_millis()),
             "{:?}",
@@ -1743,7 +1744,8 @@ async fn a_wall_clock_set_back_causes_a_refresh() {
 async fn a_kid_is_revoked_under_every_issuer_alias() {
     let binding = tower_oauth::app_id::Binding::from_json(
         r#"{"clientId": "111c22c3-38ea-4de8-b5d4-338744d83b0f",
-            "oauthServerUrl": "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227-4bfe-a044-93b6e6060b61"}"#,
+            "oauthServerUrl":
+            "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227-4bfe-a044-93b6e6060b61"}"#,
     )
     .unwrap();
     let builder = binding

@@ -598,7 +598,8 @@ async fn numbers_in_unknown_members_of_keys_and_metadata_are_ignored() {
     jwk["nested"] = json!({ "of": [1e30, -1.5, 7] });
     let issuer = ScriptedIssuer::new(json!({ "keys": [jwk], "version": 1.5 }));
     issuer.set_metadata(IssuerReply::Metadata(
-        r#"{"issuer":"https://as.example","jwks_uri":"https://as.example/keys","version":1.5,"x":[1e30]}"#,
+        r#"{"issuer":"https://as.example","jwks_uri":"https://as.example/keys",
+            "version":1.5,"x":[1e30]}"#,
     ));
     let server = builder(&issuer, &clock()).start().await.unwrap();
     assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));

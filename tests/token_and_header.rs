@@ -104,7 +104,8 @@ fn hmac_with_a_public_or_empty_key_is_rejected() {
         }
     }
     // An `oct` key in the set is skipped and reported.
-    let keys = json!({ "keys": [jwk, { "kty": "oct", "kid": "secret", "k": encode([7; 32]), "alg": "HS256" }] });
+    let oct = json!({ "kty": "oct", "kid": "secret", "k": encode([7; 32]), "alg": "HS256" });
+    let keys = json!({ "keys": [jwk, oct] });
     let keys = KeySet::from_json(keys.to_string().as_bytes()).unwrap();
     assert_eq!(
         keys.skipped().collect::<Vec<_>>(),
@@ -382,7 +383,8 @@ fn ed25519_small_order_and_out_of_range_values_are_rejected() {
         one[0] = 1;
         one
     }] {
-        let set = json!({ "keys": [fixture.rsa.jwk("rsa"), { "kty": "OKP", "crv": "Ed25519", "x": encode(x) }] });
+        let okp = json!({ "kty": "OKP", "crv": "Ed25519", "x": encode(x) });
+        let set = json!({ "keys": [fixture.rsa.jwk("rsa"), okp] });
         let keys = KeySet::from_json(set.to_string().as_bytes()).unwrap();
         assert_eq!(
             keys.skipped().map(|(_, reason)| reason).collect::<Vec<_>>(),

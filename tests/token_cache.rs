@@ -636,8 +636,8 @@ fn an_auth_context_outlives_its_cache_entry() {
 enum Event {
     /// This many times.
     Send(usize, usize),
-    Pass(u64),
-    SetBack(u64),
+    Advance(u64),
+    SetClockBack(u64),
     Publish(Vec<(&'static str, usize)>),
     Revoke(&'static str),
 }
@@ -645,42 +645,61 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let key = (prop_oneof![Just("a"), Just("b")], 0_usize..2);
     prop_oneof![
-        12 => ((0_usize..8), prop_oneof![Just(1), Just(WARM_UP_REQUESTS)]).prop_map(|(which, often)| Event::Send(which, often)),
-        2 => (1_u64..100).prop_map(Event::Pass),
-        1 => (1_u64..100).prop_map(Event::SetBack),
+        12 => ((0_usize..8), prop_oneof![Just(1), Just(WARM_UP_REQUESTS)])
+            .prop_map(|(which, often)| Event::Send(which, often)),
+        2 => (1_u64..100).prop_map(Event::Advance),
+        1 => (1_u64..100).prop_map(Event::SetClockBack),
         2 => prop::collection::vec(key, 1..3).prop_map(Event::Publish),
         1 => prop_oneof![Just("a"), Just("b")].prop_map(Event::Revoke),
     ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 64,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn cache_never_changes_the_result(events in prop::collection::vec(event(), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let clock = clock();
             let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
             let policy = || RefreshPolicy::new().unknown_key_timeout(Duration::ZERO);
             let with_cache = builder(&issuer, &clock).refresh(policy()).start().await.unwrap();
-            let without_cache = builder(&issuer, &clock).refresh(policy()).max_cached_tokens(0).start().await.unwrap();
+            let without_cache = builder(&issuer, &clock)
+                .refresh(policy())
+                .max_cached_tokens(0)
+                .start()
+                .await
+                .unwrap();
             let tokens: Vec<String> = (0..8).map(|number: usize| {
-                let claims = claims_with(json!({ "nbf": NOW - 50, "exp": NOW + 60, "jti": number.to_string() }));
-                with_claims(if number.is_multiple_of(2) { "a" } else { "b" }, rsa(number / 4), &claims)
+                let jti = number.to_string();
+                let claims = claims_with(json!({ "nbf": NOW - 50, "exp": NOW + 60, "jti": jti }));
+                let kid = if number.is_multiple_of(2) { "a" } else { "b" };
+                with_claims(kid, rsa(number / 4), &claims)
             }).collect();
             for event in events {
                 match event {
                     Event::Send(which, often) => for _ in 0..often {
-                        let results = (send(&with_cache, &tokens[which]).await, send(&without_cache, &tokens[which]).await);
-                        assert_eq!(results.0, results.1);
+                        let cached = send(&with_cache, &tokens[which]).await;
+                        assert_eq!(cached, send(&without_cache, &tokens[which]).await);
                     }
-                    Event::Pass(seconds) => clock.advance(secs(seconds)),
-                    Event::SetBack(seconds) => clock.set(clock_now(&clock, seconds)),
+                    Event::Advance(seconds) => clock.advance(secs(seconds)),
+                    Event::SetClockBack(seconds) => clock.set(clock_now(&clock, seconds)),
                     Event::Publish(keys) => {
-                        issuer.publish(set(&keys.iter().map(|(kid, key)| (*kid, rsa(*key))).collect::<Vec<_>>()));
-                        let refreshed = (with_cache.refresh_keys().await, without_cache.refresh_keys().await);
-                        assert_eq!(refreshed.0.is_ok(), refreshed.1.is_ok());
+                        let keys: Vec<_> =
+                            keys.iter().map(|(kid, key)| (*kid, rsa(*key))).collect();
+                        issuer.publish(set(&keys));
+                        let refreshed = with_cache.refresh_keys().await;
+                        let other = without_cache.refresh_keys().await;
+                        assert_eq!(refreshed.is_ok(), other.is_ok());
                     }
                     Event::Revoke(kid) => {
                         for server in [&with_cache, &without_cache] {

@@ -113,7 +113,8 @@ impl Driver {
             "binary": self.chromium,
             "prefs": preferences,
             "args": [
-                "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage",
+                "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+                "--disable-dev-shm-usage",
                 "--no-first-run", "--disable-background-networking", "--disable-component-update",
                 "--disable-sync", "--hide-scrollbars",
             ],
@@ -175,8 +176,8 @@ impl Browser {
         self.0.perform_actions(pressed).await.unwrap();
     }
 
-    /// Moves the focus to this element with the Tab key. Each element on the way must show that it has
-    /// the focus.
+    /// Moves the focus to this element with the Tab key. Each element on the way must show that it
+    /// has the focus.
     pub async fn tab_to(&self, selector: &str) -> Element {
         let target = self.css(selector).await;
         for _ in 0..40 {

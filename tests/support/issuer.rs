@@ -105,8 +105,8 @@ impl ScriptedIssuer {
         self.0.lock().unwrap().delay = delay;
     }
 
-    /// As [`set_delay`](Self::set_delay), with the reply chosen before the delay: it does not contain
-    /// what is published meanwhile.
+    /// As [`set_delay`](Self::set_delay), with the reply chosen before the delay: it does not
+    /// contain what is published meanwhile.
     pub fn set_delay_after_read(&self, delay: Duration) {
         let mut state = self.0.lock().unwrap();
         (state.delay, state.reads_before_delay) = (delay, true);

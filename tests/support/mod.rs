@@ -131,7 +131,14 @@ pub fn compact(key: &PrivateKey, alg: &str, header: &str, payload: &[u8]) -> Str
 
 /// The claims of a valid token.
 pub fn claims() -> Value {
-    json!({ "iss": ISSUER, "aud": [AUDIENCE], "exp": NOW + 3600, "iat": NOW, "sub": "app", "scope": "orders.read" })
+    json!({
+        "iss": ISSUER,
+        "aud": [AUDIENCE],
+        "exp": NOW + 3600,
+        "iat": NOW,
+        "sub": "app",
+        "scope": "orders.read",
+    })
 }
 
 /// `claims` with members replaced; `null` removes one.
@@ -176,7 +183,13 @@ impl Fixture {
     /// A fixture with any resource server that has these keys.
     pub fn with_server(server: impl Fn(KeySet) -> ResourceServerBuilder) -> Self {
         let (p256, p384, ed25519) = (p256(), p384(), ed25519());
-        let keys = json!({ "keys": [rsa(0).jwk("rsa"), p256.jwk("p256"), p384.jwk("p384"), ed25519.jwk("ed")] });
+        let keys = [
+            rsa(0).jwk("rsa"),
+            p256.jwk("p256"),
+            p384.jwk("p384"),
+            ed25519.jwk("ed"),
+        ];
+        let keys = json!({ "keys": keys });
         let clock = ManualClock::at(UnixTime::from_secs(NOW));
         let keys = KeySet::from_json(keys.to_string().as_bytes()).unwrap();
         let (server, _refresher) = server(keys).clock(clock.clone()).build().unwrap();
@@ -249,8 +262,8 @@ impl Fixture {
         response
     }
 
-    /// Validates a token: returns its context, or the kind of the rejection. Also checks the response
-    /// to a rejected token, and everything that was logged.
+    /// Validates a token: returns its context, or the kind of the rejection. Also checks the
+    /// response to a rejected token, and everything that was logged.
     pub async fn validate(&self, token: &str) -> Result<AuthContext, RejectionKind> {
         log::clear_log();
         let result = self.validate_unchecked(token).await;

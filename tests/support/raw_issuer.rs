@@ -160,8 +160,8 @@ pub fn gzip_bomb() -> Vec<u8> {
     response("200 OK", "content-encoding: gzip\r\n", &body)
 }
 
-/// All faults, each with its error kind where that is unambiguous. `set` is the valid key set, `base`
-/// the address of the issuer.
+/// All faults, each with its error kind where that is unambiguous. `set` is the valid key set,
+/// `base` the address of the issuer.
 pub fn faults(set: &str, base: &str) -> Vec<(&'static str, Behavior, Option<ErrorKind>)> {
     let html = response(
         "200 OK",

@@ -196,7 +196,11 @@ impl Transport for TokenEndpoint {
                     let token = format!("token-{}", state.issued);
                     (
                         200,
-                        json!({ "access_token": token, "token_type": "Bearer", "expires_in": lifetime }),
+                        json!({
+                            "access_token": token,
+                            "token_type": "Bearer",
+                            "expires_in": lifetime,
+                        }),
                     )
                 }
                 Reply::Json(status, body) => (status, body),

@@ -1,5 +1,5 @@
-//! Any bytes as a well-signed payload. An accepted one has, in a plain reading, the right audience and
-//! has not expired, and the context agrees with it.
+//! Any bytes as a well-signed payload. An accepted one has, in a plain reading, the right audience
+//! and has not expired, and the context agrees with it.
 
 #![no_main]
 

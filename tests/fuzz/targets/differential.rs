@@ -1,5 +1,5 @@
-//! A well-signed header and payload: a token that the crate accepts is accepted by jsonwebtoken under
-//! the same policy. The input is the header, a line feed, and the payload.
+//! A well-signed header and payload: a token that the crate accepts is accepted by jsonwebtoken
+//! under the same policy. The input is the header, a line feed, and the payload.
 
 #![no_main]
 
