@@ -1,5 +1,5 @@
 // The protected resource of the App ID tutorial, step 3: express and passport with the
-// SDK's APIStrategy. Prints where it listens; ends on SIGTERM or when stdin closes.
+// SDK's APIStrategy. Prints its URL; exits on SIGTERM or when stdin closes.
 //
 //   OAUTH_SERVER_URL=… TENANT_ID=… [PORT=0] [SCOPE=…] [AUDIENCE=…] node api_strategy.js
 'use strict';
@@ -18,7 +18,7 @@ passport.use(new APIStrategy({
   tenantId: setting('TENANT_ID'),
 }));
 
-// Beyond the tutorial: the strategy's two options, for a route that wants more.
+// Beyond the tutorial: the strategy's two options, for a route with more requirements.
 const options = { session: false };
 if (process.env.SCOPE) options.scope = process.env.SCOPE;
 if (process.env.AUDIENCE) options.audience = process.env.AUDIENCE;

@@ -1,6 +1,6 @@
-// A client of another maker that finds the authorization server by RFC 8414, at the place that the RFC
-// defines, and asks for a token by client credentials: oauth4webapi or openid-client. Prints the
-// metadata's issuer and the token response.
+// A client of another vendor that finds the authorization server at the RFC 8414 location and
+// requests a token with client credentials: oauth4webapi or openid-client. Prints the metadata's
+// issuer and the token response.
 //
 //   LIBRARY=oauth4webapi|openid-client METHOD=client_secret_basic|client_secret_post \
 //   ISSUER=… CLIENT_ID=… CLIENT_SECRET=… [SCOPE=…] node discovery_client.js
@@ -12,7 +12,7 @@ const issuer = new URL(setting('ISSUER'));
 const [clientId, secret] = [setting('CLIENT_ID'), setting('CLIENT_SECRET')];
 const parameters = process.env.SCOPE ? { scope: process.env.SCOPE } : {};
 
-// The library's own implementation of the method that METHOD names.
+// The library's implementation of METHOD.
 function authentication({ ClientSecretBasic, ClientSecretPost }) {
   const methods = { client_secret_basic: ClientSecretBasic, client_secret_post: ClientSecretPost };
   return methods[setting('METHOD')](secret);

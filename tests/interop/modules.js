@@ -1,4 +1,4 @@
-// Finds the npm packages, which are installed outside of the tracked tree (see install.sh).
+// Loads the npm packages, which install.sh installs outside of the tracked tree.
 'use strict';
 
 const { createRequire } = require('node:module');
@@ -8,18 +8,18 @@ const { pathToFileURL } = require('node:url');
 const installed = process.env.INTEROP_DIR || path.join(__dirname, '..', '..', 'target', 'interop');
 const load = createRequire(path.join(path.resolve(installed), 'package.json'));
 
-// The App ID SDK. By itself it logs to stdout, which is for what these programs print.
+// The App ID SDK. By default it logs to stdout, which is reserved for the output of these programs.
 function appId() {
   process.env.LOG4JS_CONFIG ||= path.join(__dirname, 'log4js.json');
   return load('ibmcloud-appid');
 }
 
-// A package that is an ECMAScript module; `require` does not take it on every Node 20.
+// Loads an ECMAScript module; `require` does not support that on every Node 20.
 function importModule(name) {
   return import(pathToFileURL(load.resolve(name)).href);
 }
 
-// The value of an environment variable; without it the program ends.
+// The value of an environment variable; exits if it is not set.
 function setting(name) {
   const value = process.env[name];
   if (!value) {
@@ -29,14 +29,14 @@ function setting(name) {
   return value;
 }
 
-// Ends the program when it is asked to, or when whoever started it is gone.
+// Exits on SIGTERM, or when stdin closes because the parent process has exited.
 function endWithParent() {
   const end = () => process.exit(0);
   process.on('SIGTERM', end);
   process.stdin.on('end', end).on('close', end).on('error', end).resume();
 }
 
-// One line of JSON on stdout.
+// Prints one line of JSON to stdout.
 function print(value) {
   process.stdout.write(`${JSON.stringify(value)}\n`);
 }

@@ -1,6 +1,6 @@
-// An authorization server of another maker: oidc-provider, which issues RFC 9068 access
-// tokens to one client. Prints what a client and a resource server have to know; ends on
-// SIGTERM or when stdin closes. ALG chooses the signature: RS256 (default), PS256, ES256, EdDSA.
+// An authorization server of another vendor: oidc-provider, which issues RFC 9068 access tokens to
+// one client. Prints the settings of client and resource server; exits on SIGTERM or when stdin
+// closes. ALG selects the signature: RS256 (default), PS256, ES256, EdDSA.
 //
 //   [PORT=0] [ALG=ES256] node oidc_provider.js
 'use strict';
@@ -13,7 +13,7 @@ const { endWithParent, importModule, print } = require('./modules.js');
 const audience = 'https://reports.example/';
 const client = {
   client_id: 'interop:caller',
-  // Every character that RFC 6749 §2.3.1 has form-urlencoded in Basic credentials.
+  // Every character that RFC 6749 §2.3.1 requires to be form-urlencoded in Basic credentials.
   client_secret: `${crypto.randomBytes(24).toString('base64')}+/=:%&`,
   token_endpoint_auth_method: 'client_secret_basic',
   grant_types: ['client_credentials'],
@@ -29,7 +29,7 @@ function privateKey(kid, type, options) {
 async function start() {
   const { Provider, errors } = await importModule('oidc-provider');
 
-  // The issuer's name holds the port, so the port comes first.
+  // The issuer identifier contains the port, so the server listens first.
   const server = http.createServer();
   await new Promise((resolve, reject) => {
     server.once('error', reject).listen(Number(process.env.PORT || 0), '127.0.0.1', resolve);

@@ -1,6 +1,6 @@
 // The calling application of the App ID tutorial: the SDK's TokenManager obtains a token,
-// checks it, and prints it. `getAppIdentityToken`, which the tutorial names, is a wrapper
-// in the SDK's README; the method itself is `getApplicationIdentityToken`.
+// validates it, and prints it. `getAppIdentityToken` of the tutorial is a wrapper in the SDK's
+// README; the method is `getApplicationIdentityToken`.
 //
 //   OAUTH_SERVER_URL=… CLIENT_ID=… CLIENT_SECRET=… TENANT_ID=… node token_manager.js
 'use strict';
