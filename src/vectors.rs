@@ -156,7 +156,7 @@ fn wycheproof_base64_group_against_the_compact_parser() {
     let Some(file) = read("wycheproof/json_web_signature_test.json") else {
         return;
     };
-    let mut refused = Vec::new();
+    let mut rejected = Vec::new();
     for group in file["testGroups"].as_array().unwrap() {
         for test in group["tests"].as_array().unwrap() {
             let id = test["tcId"].as_u64().unwrap();
@@ -170,13 +170,13 @@ fn wycheproof_base64_group_against_the_compact_parser() {
                     decode_base64url(segments.signature)
                 });
             if parts.is_err() {
-                refused.push(id);
+                rejected.push(id);
             }
         }
     }
-    refused.sort_unstable();
+    rejected.sort_unstable();
     assert_eq!(
-        refused,
+        rejected,
         [
             360, 361, 362, 363, 364, 365, 366, 368, 369, 371, 372, 373, 374, 375
         ]

@@ -126,7 +126,7 @@ fn allocations_of_hits_and_rejections_are_independent_of_token_length() {
         |header: &str, payload: &str| compact(rsa(0), "RS256", header, payload.as_bytes());
     let header = r#"{"alg":"RS256","typ":"JWT","kid":"rsa"}"#;
     let other: &PrivateKey = rsa(1);
-    let refused: [(&str, Box<dyn Fn(usize) -> String>); 8] = [
+    let rejected: [(&str, Box<dyn Fn(usize) -> String>); 8] = [
         ("no dots", Box::new(|len| "a".repeat(len))),
         ("dots", Box::new(|len| ".".repeat(len))),
         (
@@ -159,7 +159,7 @@ fn allocations_of_hits_and_rejections_are_independent_of_token_length() {
             Box::new(|len| compact(other, "RS256", header, padded(json!({}), len).as_bytes())),
         ),
     ];
-    for (what, token) in refused {
+    for (what, token) in rejected {
         taken(&fixture, &token(100), 401);
         let (short, long) = (
             taken(&fixture, &token(100), 401),
@@ -285,8 +285,8 @@ fn query_strings_cause_no_allocations() {
             "{len}"
         );
     }
-    let refused = |len: usize| taken_at(&query(len), &fixture, "a", 401);
-    let (short, long) = (refused(1), refused(1000));
+    let rejected = |len: usize| taken_at(&query(len), &fixture, "a", 401);
+    let (short, long) = (rejected(1), rejected(1000));
     assert_eq!(
         (long.count_total, long.bytes_total),
         (short.count_total, short.bytes_total)

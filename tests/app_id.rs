@@ -72,7 +72,7 @@ fn bound(variables: &[(&str, &str)]) -> Binding {
 }
 
 /// The error text for these variables. Asserts that it contains no secret in raw or encoded form.
-fn refused(variables: &[(&str, &str)]) -> String {
+fn error_for(variables: &[(&str, &str)]) -> String {
     let error = lookup(variables).expect_err("an error");
     let text = format!("{error} / {error:?}");
     assert!(!text.contains(SECRET), "{text}");
@@ -257,12 +257,12 @@ fn two_service_bindings_are_an_error_that_names_both() {
         vcap("AppID"),
         json!({ "appid": [{ "credentials": credentials() }] }).to_string(),
     );
-    let error = refused(&[("VCAP_SERVICES", &vcap), ("CE_SERVICES", &ce)]);
+    let error = error_for(&[("VCAP_SERVICES", &vcap), ("CE_SERVICES", &ce)]);
     assert!(
         error.contains("VCAP_SERVICES") && error.contains("CE_SERVICES"),
         "{error}"
     );
-    let error = refused(&[
+    let error = error_for(&[
         ("VCAP_SERVICES", &vcap),
         ("APPID_SERVICE_BINDING", &binding),
     ]);
@@ -270,7 +270,7 @@ fn two_service_bindings_are_an_error_that_names_both() {
         error.contains("VCAP_SERVICES") && error.contains("APPID_SERVICE_BINDING"),
         "{error}"
     );
-    let error = refused(&[
+    let error = error_for(&[
         (
             "APPID_BINDING_FILE",
             &folder("second", &[("binding", &binding)])
@@ -432,7 +432,7 @@ fn contradictory_settings_are_errors() {
         r#"{"oauthServerUrl":"https://as.example/oauth/v4/t","version":3}"#,
         r#"{"oauthServerUrl":"https://as.example/oauth/v4/t","version":"4abc"}"#,
     ] {
-        let error = refused(&[("APPID_SERVICE_BINDING", json)]);
+        let error = error_for(&[("APPID_SERVICE_BINDING", json)]);
         assert!(error.contains("of APPID_SERVICE_BINDING"), "{error}");
     }
     // The explicit tenant differs from the tenant whose secret would be sent.
@@ -469,7 +469,7 @@ fn invalid_urls_and_tenants_are_errors() {
     ] {
         let binding =
             json!({ "oauthServerUrl": url, "tenantId": tenant, "secret": SECRET }).to_string();
-        let error = refused(&[("APPID_SERVICE_BINDING", &binding)]);
+        let error = error_for(&[("APPID_SERVICE_BINDING", &binding)]);
         assert!(error.contains("APPID_SERVICE_BINDING"), "{url}: {error}");
         assert!(!error.contains("ZmE5"), "{error}");
     }
@@ -525,19 +525,19 @@ fn errors_name_the_variable_and_contain_no_secret() {
             .map(|path| ("APPID_BINDING_FILE", path.as_str())),
     );
     for (variable, value) in cases {
-        let error = refused(&[(variable, value)]);
+        let error = error_for(&[(variable, value)]);
         assert!(error.contains(variable), "{variable}: {error}");
         assert!(
             !error.contains("ZmE5") && error.lines().count() == 1,
             "{error}"
         );
     }
-    let error = refused(&[
+    let error = error_for(&[
         ("appidServiceEndpoint", "https://as.example"),
         ("tenantId", "t"),
     ]);
     assert!(error.contains("version"), "{error}");
-    let error = refused(&[
+    let error = error_for(&[
         ("appidServiceEndpoint", "https://as.example"),
         ("version", "4"),
     ]);

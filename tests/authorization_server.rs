@@ -1377,7 +1377,7 @@ fn files_beside_the_state_file_are_left_unchanged() {
 }
 
 #[test]
-fn an_unreachable_state_is_reported_as_damaged() {
+fn an_inconsistent_state_file_is_damaged() {
     let folder = Folder::new("damaged");
     let path = folder.0.join("state.json");
     let server = with_state(&path).unwrap();

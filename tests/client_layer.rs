@@ -349,8 +349,8 @@ async fn a_rejected_token_is_renewed_even_if_the_request_cannot_be_retried() {
         let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
         let tokens = manager(&endpoint);
         let mut client = tokens.layer(origins()).layer(orders.clone());
-        let refused = send(&mut client, post(ORDERS)).await.unwrap();
-        assert_eq!(refused.status() == StatusCode::OK, grpc_status.is_some());
+        let rejected = send(&mut client, post(ORDERS)).await.unwrap();
+        assert_eq!(rejected.status() == StatusCode::OK, grpc_status.is_some());
         tokio::time::sleep(SECOND).await;
         let served = send(&mut client, post(ORDERS)).await.unwrap();
         assert!(served.status() == StatusCode::OK && !served.headers().contains_key("grpc-status"));
@@ -389,26 +389,26 @@ async fn a_grpc_challenge_in_the_headers_invalidates_the_token() {
     assert!(!response.headers().contains_key("grpc-status"));
     assert_eq!(orders.tokens(), ["token-1", "token-2"]);
 
-    let refused = || Orders::rejecting(&["token-1"]);
+    let rejected = || Orders::rejecting(&["token-1"]);
     for orders in [
         Orders {
             grpc_status: Some("7"),
-            ..refused()
+            ..rejected()
         },
         Orders {
             grpc_status: Some("16"),
             challenge: None,
-            ..refused()
+            ..rejected()
         },
         Orders {
             grpc_status: Some("16"),
             challenge: Some("Bearer"),
-            ..refused()
+            ..rejected()
         },
         // A response without a gRPC status is no rejection, whatever else it contains.
         Orders {
             grpc_status: Some("0"),
-            ..refused()
+            ..rejected()
         },
     ] {
         let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
@@ -440,7 +440,7 @@ async fn a_rejected_token_serves_other_origins_until_its_replacement_arrives() {
     );
     let orders = Orders::rejecting(&["token-1"]);
     let mut client = tokens.layer(origins()).layer(orders.clone());
-    let refused = tokio::spawn(async move { status(&mut client, get(ORDERS)).await });
+    let rejected = tokio::spawn(async move { status(&mut client, get(ORDERS)).await });
     let start = Instant::now();
     for _ in 0..4 {
         tokio::time::sleep(SECOND).await;
@@ -452,7 +452,7 @@ async fn a_rejected_token_serves_other_origins_until_its_replacement_arrives() {
         assert_eq!(started.elapsed(), Duration::ZERO, "the call does not wait");
     }
     assert_eq!(
-        refused.await.unwrap(),
+        rejected.await.unwrap(),
         StatusCode::UNAUTHORIZED,
         "the original response"
     );

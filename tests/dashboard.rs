@@ -478,11 +478,11 @@ async fn a_name_with_markup_is_escaped() {
         assert!(page.contains("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;"));
     }
     let script = "\"><script>";
-    let refused = session
+    let rejected = session
         .submit("/applications/new", &[("name", &script.repeat(6))])
         .await;
-    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(!text(&refused).contains("<script>"));
+    assert_eq!(rejected.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(!text(&rejected).contains("<script>"));
     assert!(
         !session
             .page("/?done=%3Cscript%3E")
@@ -827,14 +827,14 @@ async fn a_requested_token_is_shown_decoded() {
             .contains("<strong>expired</strong>")
     );
 
-    let refused = session
+    let rejected = session
         .change(
             "/try",
             &[("application", app.client_id()), ("scope", "orders.read")],
         )
         .await;
-    assert!(refused.contains("invalid_scope") && !refused.contains("token-claims"));
-    assert!(refused.contains("<title>No token: Try it · "));
+    assert!(rejected.contains("invalid_scope") && !rejected.contains("token-claims"));
+    assert!(rejected.contains("<title>No token: Try it · "));
     assert_eq!(
         session
             .submit("/try", &[("application", "none")])

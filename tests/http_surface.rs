@@ -47,11 +47,11 @@ fn more_than_one_authorization_header_or_method_is_a_bad_request() {
             fixture.server.cached_token_count(),
             u64::from(sent_before > 0)
         );
-        several_tokens_fields_or_methods_are_a_bad_request(&fixture, &token);
+        assert_bad_requests(&fixture, &token);
     }
 }
 
-fn several_tokens_fields_or_methods_are_a_bad_request(fixture: &Fixture, token: &str) {
+fn assert_bad_requests(fixture: &Fixture, token: &str) {
     let bearer = format!("Bearer {token}");
     let two_headers = Request::builder()
         .header(header::AUTHORIZATION, &bearer)

@@ -538,7 +538,7 @@ async fn two_issuers_with_the_same_kid_have_separate_keys() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unusable_keys_are_skipped_and_counted_by_reason() {
+async fn unusable_keys_are_skipped_with_kid_and_reason() {
     let mut document = set(&[("a", rsa(0))]);
     document["keys"]
         .as_array_mut()
@@ -787,7 +787,7 @@ async fn the_negative_cache_rejects_an_unknown_kid_for_fifteen_seconds() {
     let server = builder(&issuer, &clock).start().await.unwrap();
     issuer.set_delay(Duration::from_millis(300));
     let unknown = token("b", rsa(1));
-    let refused_after = async || {
+    let rejected_after = async || {
         let start = tokio::time::Instant::now();
         assert_eq!(
             send(&server, &unknown).await,
@@ -795,14 +795,14 @@ async fn the_negative_cache_rejects_an_unknown_kid_for_fifteen_seconds() {
         );
         start.elapsed()
     };
-    assert!(refused_after().await >= Duration::from_millis(300));
+    assert!(rejected_after().await >= Duration::from_millis(300));
     for _ in 0..10 {
-        assert_eq!(refused_after().await, Duration::ZERO);
+        assert_eq!(rejected_after().await, Duration::ZERO);
     }
     assert_eq!(issuer.fetches(), 2);
     advance(&clock, secs(15)).await;
     assert!(
-        refused_after().await >= Duration::from_millis(300),
+        rejected_after().await >= Duration::from_millis(300),
         "the kid is fetched again afterwards"
     );
     // A new set clears the negative cache.
@@ -1072,10 +1072,10 @@ async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid(
         for kid in ["a", "c"] {
             issuer.publish(set(&[(kid, rsa(0)), ("b", rsa(1))]));
             server.refresh_keys().await.unwrap();
-            let refused = Err(RejectionKind::RevokedKey);
+            let rejected = Err(RejectionKind::RevokedKey);
             assert_eq!(
                 send(&server, &token(kid, rsa(0))).await,
-                refused,
+                rejected,
                 "{published}"
             );
             assert_eq!(
@@ -1540,12 +1540,12 @@ async fn a_set_whose_keys_all_share_one_kid_is_accepted_after_opt_in() {
         let builder = builder(&issuer, &clock).issuer(|issuer| issuer.max_candidate_keys(limit));
         builder.startup(Startup::Background).start().await.unwrap()
     };
-    let refused = start(1).await;
+    let rejected = start(1).await;
     assert_eq!(
-        refused.refresh_keys().await.unwrap_err().kind(),
+        rejected.refresh_keys().await.unwrap_err().kind(),
         ErrorKind::NoUsableKey
     );
-    assert!(!refused.keys_available());
+    assert!(!rejected.keys_available());
     let server = start(2).await;
     server.refresh_keys().await.unwrap();
     let status = server.key_sets().remove(0);
@@ -1563,7 +1563,7 @@ async fn a_set_whose_keys_all_share_one_kid_is_accepted_after_opt_in() {
     issuer.publish(shared(rsa(1), rsa(2)));
     server.refresh_keys().await.unwrap();
     assert_eq!(send(&server, &token("a", rsa(1))).await, Ok(()));
-    refused.refresh_keys().await.unwrap_err();
+    rejected.refresh_keys().await.unwrap_err();
 }
 
 #[tokio::test(start_paused = true)]

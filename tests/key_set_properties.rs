@@ -117,9 +117,9 @@ async fn check_properties(steps: Vec<Step>) {
                     });
                 }
                 for (result, waited) in calls.join_all().await {
-                    let refused = [RejectionKind::UnknownKey, RejectionKind::KeysUnavailable];
+                    let rejected = [RejectionKind::UnknownKey, RejectionKind::KeysUnavailable];
                     assert!(
-                        result.is_err_and(|kind| refused.contains(&kind)),
+                        result.is_err_and(|kind| rejected.contains(&kind)),
                         "{result:?}"
                     );
                     assert!(waited <= Duration::from_secs(1), "{waited:?}");

@@ -82,20 +82,20 @@ impl Simulation {
 #[derive(Clone, Debug)]
 struct Shared {
     issuer: ScriptedIssuer,
-    answers: Answers,
+    responses: Responses,
 }
 
-type Answers = Arc<tokio::sync::Mutex<HashMap<String, (tokio::time::Instant, Bytes)>>>;
+type Responses = Arc<tokio::sync::Mutex<HashMap<String, (tokio::time::Instant, Bytes)>>>;
 
 impl Transport for Shared {
     fn send(&self, request: Request<Bytes>, max_body: usize) -> SendFuture<'_> {
         Box::pin(async move {
-            let mut answers = self.answers.lock().await;
+            let mut responses = self.responses.lock().await;
             let no_cache = request
                 .headers()
                 .get(header::CACHE_CONTROL)
                 .is_some_and(|value| value == "no-cache");
-            let kept = answers
+            let kept = responses
                 .get(&request.uri().to_string())
                 .filter(|_| !no_cache);
             if let Some((_, body)) = kept.filter(|(at, _)| at.elapsed() < Duration::from_secs(240))
@@ -103,9 +103,9 @@ impl Transport for Shared {
                 return Ok(Response::new(body.clone()));
             }
             let url = request.uri().to_string();
-            let answer = self.issuer.send(request, max_body).await?;
-            answers.insert(url, (tokio::time::Instant::now(), answer.body().clone()));
-            Ok(answer)
+            let response = self.issuer.send(request, max_body).await?;
+            responses.insert(url, (tokio::time::Instant::now(), response.body().clone()));
+            Ok(response)
         })
     }
 }
@@ -115,7 +115,7 @@ async fn replicas_with_a_shared_caching_transport_cause_one_fetch() {
     let issuer = ScriptedIssuer::new(json!({ "keys": [rsa(0).jwk("a")] }));
     let shared = Shared {
         issuer: issuer.clone(),
-        answers: Answers::default(),
+        responses: Responses::default(),
     };
     let mut replicas = Vec::new();
     let clock = support::issuer::clock();

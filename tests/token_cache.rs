@@ -137,7 +137,7 @@ async fn evicted_token_is_reinserted_from_the_thread_cache_without_reverificatio
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_thread_local_cache_holds_dozens_of_tokens_across_expiries() {
+async fn the_thread_local_cache_serves_dozens_of_changing_tokens() {
     with_hit_counter(async |hits| {
         let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
         let server = builder(&issuer, &clock())
@@ -377,7 +377,7 @@ async fn key_replaced_under_same_kid_invalidates_cached_tokens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_with_fewer_allowed_operations_invalidates_cached_tokens() {
+async fn a_key_whose_algorithm_changes_invalidates_cached_tokens() {
     let mut key = rsa(0).jwk("a");
     let issuer = ScriptedIssuer::new(json!({ "keys": [key] }));
     let server = builder(&issuer, &clock()).start().await.unwrap();
@@ -572,7 +572,7 @@ fn the_cache_is_bounded_by_tokens_and_bytes_and_can_be_disabled() {
 }
 
 #[tokio::test]
-async fn new_tokens_replace_expired_ones_in_the_cache() {
+async fn new_tokens_replace_old_ones_in_the_cache() {
     with_hit_counter(async |hits| {
         let server = bounded(|builder| builder.max_cached_tokens(20));
         for hour in 0..4 {
