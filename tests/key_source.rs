@@ -478,7 +478,7 @@ async fn an_invalid_or_empty_set_is_reported_and_keeps_the_last_good_one() {
     assert_eq!(server.key_sets().remove(0).state(), KeySetState::Healthy);
 }
 
-/// Istio 2026 (a public fallback key): without a key set no token is accepted, whatever its signature.
+/// Istio 2026 (a public fallback key): without a key set no token is accepted.
 #[tokio::test(start_paused = true)]
 async fn without_keys_requests_get_503() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
