@@ -1,10 +1,10 @@
-//! What the layer costs in instructions, counted by callgrind: steady on any machine, so that
-//! continuous integration can compare them with `instructions.baseline`.
+//! Instruction counts of the layer, measured by callgrind and compared with
+//! `instructions.baseline`. The counts do not depend on the machine's speed or load.
 //!
-//! `cargo bench --bench instructions`; it needs valgrind and `gungraun-runner`. It fails where a
-//! case takes 5 % more than the baseline says. The counts are those of x86-64 with AVX2, which is
-//! what valgrind shows to programs whatever the processor has; after a change that was meant, or a
-//! new compiler, take them from its output.
+//! `cargo bench --bench instructions` needs valgrind and `gungraun-runner`. It fails if a case
+//! takes more than 5 % above its baseline. The counts are for x86-64 with AVX2, the instruction set
+//! that valgrind emulates on every processor. After an intended change or a new compiler, copy the
+//! new counts from the output.
 
 #![allow(
     clippy::as_conversions,
@@ -22,7 +22,7 @@
 #[path = "support/floor.rs"]
 mod floor;
 #[path = "support/tokens.rs"]
-#[allow(dead_code, reason = "the table uses all of it")]
+#[allow(dead_code, reason = "other benchmarks use the rest")]
 mod tokens;
 
 use std::convert::Infallible;
@@ -40,34 +40,33 @@ use tower_oauth::{
     UnixTime,
 };
 
-type Answer = fn(Request<()>) -> std::future::Ready<Result<Response<()>, Infallible>>;
-type Layered = ResourceServerService<tower::util::ServiceFn<Answer>>;
+type Handler = fn(Request<()>) -> std::future::Ready<Result<Response<()>, Infallible>>;
+type Layered = ResourceServerService<tower::util::ServiceFn<Handler>>;
 
-/// A service, and the request that it is asked.
+/// A service and the request to measure.
 pub struct Case {
     service: Layered,
     request: Request<()>,
     expected: u16,
-    /// What is held until the measurement is over.
+    /// Dropped after the measurement.
     _server: ResourceServer,
 }
 
-fn answer(_: Request<()>) -> std::future::Ready<Result<Response<()>, Infallible>> {
+fn handler(_: Request<()>) -> std::future::Ready<Result<Response<()>, Infallible>> {
     std::future::ready(Ok(Response::new(())))
 }
 
-fn now_or_never<F: Future>(future: F) -> F::Output {
+fn poll_once_or_panic<F: Future>(future: F) -> F::Output {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {
         std::task::Poll::Ready(output) => output,
-        std::task::Poll::Pending => panic!("it was not decided at once"),
+        std::task::Poll::Pending => panic!("the future is pending"),
     }
 }
 
-/// A few free blocks of each size that a request takes. Whether the allocator finds one or has to
-/// look for it is a tenth of a hit, and depends on what was freed before, which is not the layer's
-/// work.
-fn stock_the_allocator() {
+/// Leaves free blocks of each size that a request allocates. Without them the allocator's search,
+/// which depends on earlier frees and not on the layer, is a tenth of a hit.
+fn fill_free_lists() {
     let blocks = (8..1024)
         .step_by(16)
         .flat_map(|size| [size; 4])
@@ -82,7 +81,7 @@ fn request(token: &str) -> Request<()> {
         .unwrap()
 }
 
-/// A server that has verified other tokens of the same issuer before.
+/// A server that has already verified other tokens of the same issuer.
 fn case(algorithm: &str, cached: u64, token: impl FnOnce(&Signer) -> String) -> Case {
     let signer = Signer::new(algorithm);
     let issuer = TrustedIssuer::new(
@@ -93,13 +92,14 @@ fn case(algorithm: &str, cached: u64, token: impl FnOnce(&Signer) -> String) -> 
     let builder =
         ResourceServer::from_issuer(issuer).clock(ManualClock::at(UnixTime::from_secs(NOW)));
     let server = builder.max_cached_tokens(cached).build().unwrap().0;
-    let mut service = server.layer().layer(service_fn(answer as Answer));
+    let mut service = server.layer().layer(service_fn(handler as Handler));
     for number in [0, 0, 1, 1, 2] {
-        let warm = now_or_never(service.call(request(&signer.good(algorithm, number)))).unwrap();
+        let warm =
+            poll_once_or_panic(service.call(request(&signer.good(algorithm, number)))).unwrap();
         assert_eq!(warm.status(), 200);
     }
     let request = request(&token(&signer));
-    stock_the_allocator();
+    fill_free_lists();
     Case {
         service,
         request,
@@ -108,16 +108,16 @@ fn case(algorithm: &str, cached: u64, token: impl FnOnce(&Signer) -> String) -> 
     }
 }
 
-fn hit() -> Case {
+fn hit_shared() -> Case {
     case("EdDSA", 1000, |signer| {
-        // Ed25519 signs the same way twice.
+        // Ed25519 is deterministic, so this equals the token of the warm-up.
         signer.good("EdDSA", 1)
     })
 }
 
-/// A token that this thread meets all the time.
-fn hit_at_hand() -> Case {
-    let mut case = hit();
+/// A token in the thread-local cache.
+fn hit_thread_local() -> Case {
+    let mut case = hit_shared();
     let field = case.request.headers()[header::AUTHORIZATION].clone();
     for _ in 0..20 {
         let request = Request::builder()
@@ -125,21 +125,23 @@ fn hit_at_hand() -> Case {
             .body(())
             .unwrap();
         assert_eq!(
-            now_or_never(case.service.call(request)).unwrap().status(),
+            poll_once_or_panic(case.service.call(request))
+                .unwrap()
+                .status(),
             200
         );
     }
     case
 }
 
-/// The least that a hit takes with moka, around the same service.
-fn floor_of_a_hit() -> (Moka, Request<()>) {
+/// The floor of a hit: a lookup in moka before the same service.
+fn hit_floor_moka() -> (Moka, Request<()>) {
     let (moka, signer) = (Moka::default(), Signer::new("EdDSA"));
     for number in [0, 1, 2, 1] {
         moka.check(&mut request(&signer.good("EdDSA", number)));
     }
     let request = request(&signer.good("EdDSA", 1));
-    stock_the_allocator();
+    fill_free_lists();
     (moka, request)
 }
 
@@ -147,13 +149,13 @@ fn miss(algorithm: &str) -> Case {
     case(algorithm, 0, |signer| signer.good(algorithm, 9))
 }
 
-fn first_sight(algorithm: &str) -> Case {
+fn first_seen(algorithm: &str) -> Case {
     case(algorithm, 1000, |signer| signer.good(algorithm, 9))
 }
 
-fn refused(what: &str) -> Case {
-    // Without the cache, whose housekeeping comes when it comes.
-    let refused = case("EdDSA", 0, |signer| {
+fn rejected(what: &str) -> Case {
+    // Without the cache, whose maintenance runs at unpredictable requests.
+    let rejected = case("EdDSA", 0, |signer| {
         let swap = |from: &str, to: &str| {
             signer.token(
                 &tokens::header("EdDSA"),
@@ -170,42 +172,49 @@ fn refused(what: &str) -> Case {
     });
     Case {
         expected: 401,
-        ..refused
+        ..rejected
     }
 }
 
-/// What each case took when it was last looked at. A line for each: its name, its instructions.
+/// The recorded count of each case, one line `name instructions` each.
 const BASELINE: &str = include_str!("instructions.baseline");
 
-/// Not more than 5 % above the baseline. A case that it does not know would pass whatever it took.
-fn near(case: &str) -> LibraryBenchmarkConfig {
-    let known = BASELINE.lines().find_map(|line| {
+/// Limits a case to 5 % above its baseline. Panics without a baseline, or the case would have no
+/// limit.
+fn limit(case: &str) -> LibraryBenchmarkConfig {
+    let baseline = BASELINE.lines().find_map(|line| {
         line.strip_prefix(case)?
             .strip_prefix(' ')?
             .parse::<u64>()
             .ok()
     });
-    let Some(known) = known else {
+    let Some(baseline) = baseline else {
         panic!("instructions.baseline has no line for {case}")
     };
     let mut config = LibraryBenchmarkConfig::default();
-    config.tool(Callgrind::default().hard_limits([(EventKind::Ir, known + known / 20)]));
+    config.tool(Callgrind::default().hard_limits([(EventKind::Ir, baseline + baseline / 20)]));
     config
 }
 
-#[library_benchmark(teardown = is_as_expected)]
-#[bench::hit(args = (hit()), config = near("hit"))]
-#[bench::hit_at_hand(args = (hit_at_hand()), config = near("hit_at_hand"))]
-#[bench::miss_rs256(args = (miss("RS256")), config = near("miss_rs256"))]
-#[bench::miss_ps256(args = (miss("PS256")), config = near("miss_ps256"))]
-#[bench::miss_es256(args = (miss("ES256")), config = near("miss_es256"))]
-#[bench::miss_eddsa(args = (miss("EdDSA")), config = near("miss_eddsa"))]
-#[bench::first_sight_rs256(args = (first_sight("RS256")), config = near("first_sight_rs256"))]
-#[bench::refused_no_dots(args = (refused("no dots")), config = near("refused_no_dots"))]
-#[bench::refused_bad_base64(args = (refused("bad base64")), config = near("refused_bad_base64"))]
-#[bench::refused_hs256(args = (refused("hs256")), config = near("refused_hs256"))]
-#[bench::refused_unknown_issuer(args = (refused("unknown issuer")), config = near("refused_unknown_issuer"))]
-#[bench::refused_expired(args = (refused("expired")), config = near("refused_expired"))]
+#[library_benchmark(teardown = assert_status)]
+#[bench::hit_shared(args = (hit_shared()), config = limit("hit_shared"))]
+#[bench::hit_thread_local(args = (hit_thread_local()), config = limit("hit_thread_local"))]
+#[bench::miss_rs256(args = (miss("RS256")), config = limit("miss_rs256"))]
+#[bench::miss_ps256(args = (miss("PS256")), config = limit("miss_ps256"))]
+#[bench::miss_es256(args = (miss("ES256")), config = limit("miss_es256"))]
+#[bench::miss_eddsa(args = (miss("EdDSA")), config = limit("miss_eddsa"))]
+#[bench::first_seen_rs256(args = (first_seen("RS256")), config = limit("first_seen_rs256"))]
+#[bench::rejected_no_dots(args = (rejected("no dots")), config = limit("rejected_no_dots"))]
+#[bench::rejected_bad_base64(
+    args = (rejected("bad base64")),
+    config = limit("rejected_bad_base64")
+)]
+#[bench::rejected_hs256(args = (rejected("hs256")), config = limit("rejected_hs256"))]
+#[bench::rejected_unknown_issuer(
+    args = (rejected("unknown issuer")),
+    config = limit("rejected_unknown_issuer")
+)]
+#[bench::rejected_expired(args = (rejected("expired")), config = limit("rejected_expired"))]
 fn layer(case: Case) -> (Response<()>, u16, Layered) {
     let Case {
         mut service,
@@ -213,18 +222,21 @@ fn layer(case: Case) -> (Response<()>, u16, Layered) {
         expected,
         ..
     } = case;
-    let response = now_or_never(service.call(black_box(request))).unwrap();
+    let response = poll_once_or_panic(service.call(black_box(request))).unwrap();
     (response, expected, service)
 }
 
 #[library_benchmark]
-#[bench::floor_of_a_hit(args = (floor_of_a_hit()), config = near("floor_of_a_hit"))]
+#[bench::hit_floor_moka(args = (hit_floor_moka()), config = limit("hit_floor_moka"))]
 fn without_layer((moka, mut request): (Moka, Request<()>)) -> (Response<()>, Moka) {
     moka.check(&mut request);
-    (now_or_never(answer(black_box(request))).unwrap(), moka)
+    (
+        poll_once_or_panic(handler(black_box(request))).unwrap(),
+        moka,
+    )
 }
 
-fn is_as_expected((response, expected, _service): (Response<()>, u16, Layered)) {
+fn assert_status((response, expected, _service): (Response<()>, u16, Layered)) {
     assert_eq!(response.status(), expected);
 }
 

@@ -1,5 +1,5 @@
-//! An issuer for `benches/end_to_end.sh`: writes 10,000 tokens into the file that `TOKENS` names,
-//! one a line, and serves the keys.
+//! The issuer of `benches/end_to_end.sh`: writes 10,000 tokens to the file `TOKENS`, one per line,
+//! and serves the keys.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,7 +13,7 @@
 
 #[path = "../examples/common/mod.rs"]
 mod common;
-#[allow(dead_code, reason = "the table uses all of it")]
+#[allow(dead_code, reason = "other benchmarks use the rest")]
 #[path = "support/tokens.rs"]
 mod tokens;
 
@@ -29,7 +29,7 @@ const DISTINCT: usize = 10_000;
 #[tokio::main]
 async fn main() {
     let Ok(file) = std::env::var("TOKENS") else {
-        return println!("to be run by benches/end_to_end.sh");
+        return println!("run it with benches/end_to_end.sh");
     };
     let signer = Signer::new("RS256");
     let now = SystemTime::now()

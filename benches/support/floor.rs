@@ -1,4 +1,4 @@
-//! What the steps cost that nobody can leave out: the least that a layer of each kind has to do.
+//! Floors: the minimum work of a layer that caches tokens, and of one that verifies them.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use crate::tokens::{AUDIENCE, ISSUER, NOW};
 
-/// What a handler needs of a token.
-#[allow(dead_code, reason = "made, not read")]
+/// The claims that a handler needs.
+#[allow(dead_code, reason = "constructed, not read")]
 #[derive(Debug)]
 pub struct Caller {
     pub subject: Box<str>,
@@ -37,13 +37,13 @@ fn caller() -> Arc<Caller> {
     })
 }
 
-/// A keyed hash of the whole token, a comparison, one `Arc`.
-#[allow(dead_code, reason = "not every benchmark has both")]
+/// Hashes the whole token with a random key, compares it, and clones one `Arc`.
+#[allow(dead_code, reason = "some benchmarks use one floor")]
 pub struct Map(hashbrown::HashMap<Box<[u8]>, Arc<Caller>, foldhash::fast::RandomState>);
 
-#[allow(dead_code, reason = "not every benchmark has both")]
+#[allow(dead_code, reason = "some benchmarks use one floor")]
 impl Map {
-    pub fn of(tokens: &[String]) -> Self {
+    pub fn new(tokens: &[String]) -> Self {
         Self(
             tokens
                 .iter()
@@ -58,7 +58,7 @@ impl Map {
     }
 }
 
-/// The same with moka, filled as tokens come.
+/// The same as [`Map`] with moka, filled on the first request of each token.
 pub struct Moka(moka::sync::Cache<Box<[u8]>, Arc<Caller>, foldhash::fast::RandomState>);
 
 impl Default for Moka {
@@ -74,17 +74,17 @@ impl Default for Moka {
 impl Moka {
     pub fn check<B>(&self, request: &mut Request<B>) {
         let token = token(request);
-        let known = self.0.get(token).unwrap_or_else(|| {
+        let cached = self.0.get(token).unwrap_or_else(|| {
             let caller = caller();
             self.0.insert(token.into(), Arc::clone(&caller));
             caller
         });
-        request.extensions_mut().insert(known);
+        request.extensions_mut().insert(cached);
     }
 }
 
-/// base64, one pass of serde over borrowed claims, a parsed key.
-#[allow(dead_code, reason = "not every benchmark has both")]
+/// Decodes base64, reads borrowed claims in one pass of serde, verifies with a parsed key.
+#[allow(dead_code, reason = "some benchmarks use one floor")]
 pub struct Miss(pub ParsedPublicKey);
 
 #[derive(Deserialize)]
@@ -103,14 +103,14 @@ struct Claims<'a> {
     scope: &'a str,
 }
 
-#[allow(dead_code, reason = "not every benchmark has both")]
+#[allow(dead_code, reason = "some benchmarks use one floor")]
 impl Miss {
     pub fn check<B>(&self, request: &mut Request<B>) {
-        let caller = self.judge(token(request)).unwrap();
+        let caller = self.validate(token(request)).unwrap();
         request.extensions_mut().insert(caller);
     }
 
-    fn judge(&self, token: &[u8]) -> Option<Arc<Caller>> {
+    fn validate(&self, token: &[u8]) -> Option<Arc<Caller>> {
         let token = std::str::from_utf8(token).ok()?;
         let (input, signature) = token.rsplit_once('.')?;
         let (header, payload) = input.split_once('.')?;

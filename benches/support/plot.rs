@@ -1,10 +1,10 @@
-//! Curves as pictures, in `target/plots`.
+//! Draws curves as SVG files in `target/plots`.
 
 use std::path::Path;
 
 use plotters::prelude::*;
 
-/// Nanoseconds over something.
+/// A named curve of nanoseconds per request.
 pub struct Curve {
     name: String,
     points: Vec<(f64, f64)>,
@@ -23,7 +23,7 @@ impl Curve {
     }
 }
 
-/// Draws them into one picture, both axes logarithmic.
+/// Draws curves into one file. Both axes are logarithmic.
 pub fn draw(file: &str, title: &str, x: &str, curves: &[Curve]) {
     let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
@@ -33,10 +33,12 @@ pub fn draw(file: &str, title: &str, x: &str, curves: &[Curve]) {
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join(file).with_extension("svg");
     let all = || curves.iter().flat_map(|curve| &curve.points);
-    let bounds = |of: fn(&(f64, f64)) -> f64| {
-        all().map(of).fold((f64::MAX, f64::MIN), |(low, high), at| {
-            (low.min(at), high.max(at))
-        })
+    let bounds = |axis: fn(&(f64, f64)) -> f64| {
+        all()
+            .map(axis)
+            .fold((f64::MAX, f64::MIN), |(low, high), at| {
+                (low.min(at), high.max(at))
+            })
     };
     let ((x_low, x_high), (y_low, y_high)) = (bounds(|point| point.0), bounds(|point| point.1));
     let area = SVGBackend::new(&path, (900, 540)).into_drawing_area();
@@ -54,7 +56,7 @@ pub fn draw(file: &str, title: &str, x: &str, curves: &[Curve]) {
     chart
         .configure_mesh()
         .x_desc(x)
-        .y_desc("ns for a request")
+        .y_desc("ns per request")
         .draw()
         .unwrap();
     for (curve, color) in curves.iter().zip([&RED, &BLUE, &BLACK]) {
@@ -69,5 +71,5 @@ pub fn draw(file: &str, title: &str, x: &str, curves: &[Curve]) {
         .draw()
         .unwrap();
     area.present().unwrap();
-    println!("drawn: plots/{file}.svg, in the target folder\n");
+    println!("wrote plots/{file}.svg in the target directory\n");
 }

@@ -1,6 +1,6 @@
-//! Requests in rounds, each kind of request in turn, so that whatever else the machine does falls
-//! on all of them. Benchmark libraries measure one kind after the other: ratios drift with the
-//! machine.
+//! Measures kinds of requests in interleaved rounds, so that other load on the machine affects all
+//! kinds alike. Benchmark libraries measure one kind after the other, and their ratios drift with
+//! the machine.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ const ROUNDS: usize = 25;
 const ROUND: Duration = Duration::from_millis(20);
 pub const BATCH: usize = 64;
 
-pub fn now_or_never<F: Future>(future: F) -> F::Output {
+pub fn poll_once_or_panic<F: Future>(future: F) -> F::Output {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {
         std::task::Poll::Ready(output) => output,
-        std::task::Poll::Pending => panic!("it was not decided at once"),
+        std::task::Poll::Pending => panic!("the future is pending"),
     }
 }
 
@@ -40,22 +40,21 @@ pub fn request(field: &HeaderValue) -> Request<()> {
         .unwrap()
 }
 
-pub async fn answer(request: Request<()>) -> Result<Response<()>, Infallible> {
+pub async fn handler(request: Request<()>) -> Result<Response<()>, Infallible> {
     std::hint::black_box(&request);
     drop(request);
     Ok(Response::new(()))
 }
 
-/// Requests as a connection has them: their fields are parts of a `buffer` that was read just now,
-/// and that is used again when they are done with. Were they as far away in memory as what is
-/// remembered of them, half of a hit would be the way to them.
+/// Builds requests as a connection does: their fields are slices of a read `buffer`, which is
+/// reused afterwards. With fields as cold in the processor's caches as the token cache's entries,
+/// half of a hit would be cache misses on the request.
 pub fn requests<'f>(
     buffer: &mut BytesMut,
     fields: impl Iterator<Item = &'f HeaderValue>,
 ) -> Vec<Request<()>> {
     let fields: Vec<_> = fields.collect();
-    // Room for all of them: else the last would have memory of their own, freed within the
-    // measurement.
+    // Reserve once: a reallocation would be freed within the measurement.
     buffer.reserve(fields.iter().map(|field| field.len()).sum());
     let read = fields.into_iter().map(|field| {
         buffer.extend_from_slice(field.as_bytes());
@@ -64,33 +63,33 @@ pub fn requests<'f>(
     read.collect()
 }
 
-/// Sends a request, and has the status.
+/// Sends a request and returns the status.
 pub type Call = Box<dyn FnMut(Request<()>) -> u16 + Send>;
 
-/// Of a service.
+/// Calls a service.
 pub fn calls<S>(mut service: S) -> Call
 where
     S: Service<Request<()>, Response = Response<()>, Error = Infallible> + Send + 'static,
 {
     Box::new(move |request| {
-        now_or_never(service.call(request))
+        poll_once_or_panic(service.call(request))
             .unwrap()
             .status()
             .as_u16()
     })
 }
 
-/// Through the layer.
+/// Calls the handler through the layer.
 pub fn layered(server: &ResourceServer) -> Call {
-    calls(server.layer().layer(service_fn(answer)))
+    calls(server.layer().layer(service_fn(handler)))
 }
 
-/// Through a check that is no layer.
+/// Calls the handler after a check that is not a layer.
 pub fn with(mut check: impl FnMut(&mut Request<()>) + Send + 'static) -> Call {
-    let mut service = service_fn(answer);
+    let mut service = service_fn(handler);
     Box::new(move |mut request| {
         check(&mut request);
-        now_or_never(service.call(request))
+        poll_once_or_panic(service.call(request))
             .unwrap()
             .status()
             .as_u16()
@@ -115,10 +114,10 @@ pub fn server(
 /// One kind of request.
 pub struct Row {
     pub name: String,
-    /// What it is a ratio of, by name.
+    /// The name of the row that this one is compared with.
     pub floor: String,
     fields: Arc<Vec<HeaderValue>>,
-    /// From one request's token to the next one's: 1 for those that were made one after the other.
+    /// Distance between the tokens of successive requests; 1 is insertion order.
     step: usize,
     buffer: BytesMut,
     call: Call,
@@ -149,16 +148,16 @@ impl Row {
         }
     }
 
-    /// Tokens in an order that has nothing to do with that in which they came first, as a server
-    /// sees them: what lies side by side in memory is not asked for one after the other.
+    /// Visits tokens in an order unrelated to their insertion, so that successive requests do not
+    /// read adjacent memory.
     pub fn scattered(mut self) -> Self {
-        // A prime that divides no number of tokens here.
+        // A prime that divides none of the token counts.
         self.step = 7919;
         self
     }
 
-    /// With this status; without, 200 is expected.
-    pub fn answered(mut self, status: u16) -> Self {
+    /// Sets the expected status; the default is 200.
+    pub fn expecting(mut self, status: u16) -> Self {
         self.expected = status;
         self
     }
@@ -170,8 +169,8 @@ impl Row {
         requests(&mut self.buffer, next)
     }
 
-    /// One round of so many requests, made and asked in small batches, as they come to a server:
-    /// were all of them there at once, the memory they fill would be what is measured.
+    /// Sends `count` requests in small batches. A single large batch would not fit into the
+    /// processor's caches.
     fn round(&mut self, count: usize) -> Duration {
         let (mut took, mut good) = (Duration::ZERO, 0);
         for batch in (0..count)
@@ -190,7 +189,7 @@ impl Row {
         took
     }
 
-    /// In a round of its own: to count takes time.
+    /// Runs in a separate round, because counting takes time.
     fn count_allocations(&mut self) {
         let requests = self.requests(BATCH);
         let counted = allocation_counter::measure(|| {
@@ -201,13 +200,13 @@ impl Row {
         self.allocations = counted.count_total as f64 / BATCH as f64;
     }
 
-    /// Nanoseconds for a request.
+    /// Median nanoseconds per request.
     pub fn median(&self) -> f64 {
         median(self.nanos.clone())
     }
 
-    /// How many times as long as its floor: in each round, since what else the machine does goes up
-    /// and down from one to the next.
+    /// Median ratio to the floor. The ratio is taken per round, because other load varies between
+    /// rounds.
     pub fn ratio(&self, rows: &[Self]) -> Option<f64> {
         let floor = rows.iter().find(|row| row.name == self.floor)?;
         Some(median(
@@ -225,22 +224,21 @@ pub fn median(mut all: Vec<f64>) -> f64 {
     all[all.len() / 2]
 }
 
-/// `cargo test --benches` and CI only ask whether it runs.
+/// Whether to run each benchmark once without measuring, as `cargo test --benches` and CI do.
 pub fn is_quick() -> bool {
     std::env::args().any(|argument| argument == "--test")
 }
 
-/// Whether the command line asks for what has this name: all, or `cargo bench --bench table --
-/// hit`.
-pub fn is_wanted(name: &str) -> bool {
-    let mut wanted = std::env::args()
+/// Whether the command line selects this name. Without arguments it selects all.
+pub fn is_selected(name: &str) -> bool {
+    let mut parts = std::env::args()
         .skip(1)
         .filter(|argument| !argument.starts_with("--"))
         .peekable();
-    wanted.peek().is_none() || wanted.any(|part| name.contains(&part))
+    parts.peek().is_none() || parts.any(|part| name.contains(&part))
 }
 
-/// Measures them all.
+/// Measures all rows.
 pub fn measure(rows: &mut [Row]) {
     let (rounds, length) = if is_quick() {
         (1, Duration::ZERO)
@@ -249,7 +247,7 @@ pub fn measure(rows: &mut [Row]) {
     };
     let mut counts = Vec::new();
     for row in &mut *rows {
-        // All tokens often enough to be remembered, then how many fit into a round.
+        // Send each token twice to cache it, then size the rounds.
         row.round(2 * row.fields.len());
         let each = row.round(200).as_secs_f64() / 200.0;
         counts.push(if is_quick() {
@@ -267,7 +265,7 @@ pub fn measure(rows: &mut [Row]) {
     }
 }
 
-/// The table of the documentation, in Markdown; what is ours and granted is set bold.
+/// Prints the table in Markdown. Accepted requests through the layer are bold.
 pub fn print(rows: &[Row]) {
     println!("| a request | ns | allocations | ÷ its floor |\n| --- | ---: | ---: | --- |");
     for row in rows {
@@ -286,7 +284,7 @@ pub fn print(rows: &[Row]) {
     println!();
 }
 
-/// A number with commas.
+/// Formats a number with thousands separators.
 pub fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let grouped = digits

@@ -1,5 +1,5 @@
-//! What two threads serve, and what one serves, in rounds of a few milliseconds that take turns:
-//! what the machine has to give to a second thread goes up and down, and falls on all rows alike.
+//! Compares the throughput of one and two threads in interleaved rounds of a few milliseconds, so
+//! that variations of the machine affect all rows alike.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -14,26 +14,26 @@ use crate::rounds::{BATCH, Call, field, is_quick, median, requests, thousands};
 const ROUNDS: usize = 150;
 const ROUND: Duration = Duration::from_millis(6);
 
-/// Requests a second.
+/// Requests per second.
 #[derive(Clone, Copy)]
 struct Rates {
-    /// By the time that was spent in calls.
+    /// Per second spent in calls.
     in_calls: f64,
-    /// By the time that passed, in which the requests were made, too.
-    in_all: f64,
+    /// Per second of wall time, which includes building the requests.
+    in_total: f64,
 }
 
-/// A thread that serves requests of its own, for as long as a round takes, whenever it is told to.
+/// A thread that serves requests for one round after each `start` message.
 struct Worker {
     start: mpsc::Sender<Arc<AtomicUsize>>,
     served: mpsc::Receiver<Rates>,
     thread: thread::JoinHandle<()>,
 }
 
-/// The other threads would wait for one that panics.
-struct EndsAll;
+/// Exits the process on a panic, because the other threads would wait for this one.
+struct ExitOnPanic;
 
-impl Drop for EndsAll {
+impl Drop for ExitOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
             std::process::exit(1);
@@ -42,7 +42,7 @@ impl Drop for EndsAll {
 }
 
 impl Worker {
-    /// Returns when each token was seen often enough to be remembered, and to be at hand.
+    /// Returns when each token is in the token cache and in the thread-local cache.
     fn new(mut call: Call, tokens: &[String], first: usize) -> Self {
         let round = if is_quick() {
             Duration::from_micros(1)
@@ -53,7 +53,7 @@ impl Worker {
         let (start, starts) = mpsc::channel::<Arc<AtomicUsize>>();
         let (report, served) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let _ends_all = EndsAll;
+            let _exit_on_panic = ExitOnPanic;
             let (mut next, mut buffer) = (first, BytesMut::new());
             let mut batch = || {
                 let numbers = next..next + BATCH;
@@ -66,19 +66,18 @@ impl Worker {
                     ),
                 )
             };
-            // Often enough to be remembered, and to be at hand.
+            // Often enough for both caches to admit each token.
             let _unmeasured: Duration = (0..(fields.len() * 20).div_ceil(BATCH))
                 .map(|_| batch())
                 .sum();
             report
                 .send(Rates {
                     in_calls: 0.0,
-                    in_all: 0.0,
+                    in_total: 0.0,
                 })
                 .unwrap();
             for missing in starts {
-                // What the others left in the processor's caches is not what this one would find
-                // there.
+                // Warm the processor's caches, which other rows have used meanwhile.
                 let _unmeasured: Duration = (0..4).map(|_| batch()).sum();
                 missing.fetch_sub(1, Ordering::Relaxed);
                 while missing.load(Ordering::Relaxed) > 0 {
@@ -93,7 +92,7 @@ impl Worker {
                 report
                     .send(Rates {
                         in_calls: rate(took),
-                        in_all: rate(began.elapsed()),
+                        in_total: rate(began.elapsed()),
                     })
                     .unwrap();
             }
@@ -107,7 +106,7 @@ impl Worker {
     }
 }
 
-/// How long the calls took. To make the requests is not the layer's work.
+/// Returns the time spent in calls, without that of building the requests.
 fn serve(call: &mut Call, requests: Vec<Request<()>>) -> Duration {
     let (began, count) = (Instant::now(), requests.len());
     let good = requests
@@ -120,16 +119,16 @@ fn serve(call: &mut Call, requests: Vec<Request<()>>) -> Duration {
     took
 }
 
-/// One kind of request, on two threads.
+/// One kind of request on two threads.
 pub struct Pair {
     name: String,
     workers: [Worker; 2],
-    /// Of one thread and of two.
+    /// With one thread and with two.
     rates: Vec<[Rates; 2]>,
 }
 
 impl Pair {
-    /// Each thread has its tokens; where they are the same, it begins at another place of the list.
+    /// Gives each thread its tokens. The second thread starts in the middle of its list.
     pub fn new(name: &str, make: impl Fn() -> Call, tokens: [&[String]; 2]) -> Self {
         let [one, other] = tokens;
         let workers = [
@@ -155,17 +154,17 @@ impl Pair {
         served
             .reduce(|sum, one| Rates {
                 in_calls: sum.in_calls + one.in_calls,
-                in_all: sum.in_all + one.in_all,
+                in_total: sum.in_total + one.in_total,
             })
             .unwrap()
     }
 }
 
-/// Measures them, and prints how many times as many requests two threads serve as one.
+/// Measures all pairs and prints the ratio of two threads to one.
 pub fn compare(mut pairs: Vec<Pair>) {
     for round in 0..if is_quick() { 1 } else { ROUNDS } {
         for pair in &mut pairs {
-            // Whichever comes first finds the caches as another pair left them.
+            // Alternate the order, because the first finds the caches of another pair.
             let rates = if round % 2 == 0 {
                 [1, 2].map(|threads| pair.rates(threads))
             } else {
@@ -176,7 +175,7 @@ pub fn compare(mut pairs: Vec<Pair>) {
         }
     }
     println!(
-        "| requests a second, in the calls | one thread | two threads | two / one | with making them |"
+        "| requests per second in calls | one thread | two threads | two / one | with building |"
     );
     println!("| --- | ---: | ---: | ---: | ---: |");
     for Pair {
@@ -185,13 +184,13 @@ pub fn compare(mut pairs: Vec<Pair>) {
         workers,
     } in pairs
     {
-        let of = |figure: fn(&[Rates; 2]) -> f64| median(rates.iter().map(figure).collect());
+        let median_of = |figure: fn(&[Rates; 2]) -> f64| median(rates.iter().map(figure).collect());
         println!(
             "| {name} | {} | {} | {:.2} | {:.2} |",
-            thousands(of(|[one, _]| one.in_calls)),
-            thousands(of(|[_, two]| two.in_calls)),
-            of(|[one, two]| two.in_calls / one.in_calls),
-            of(|[one, two]| two.in_all / one.in_all),
+            thousands(median_of(|[one, _]| one.in_calls)),
+            thousands(median_of(|[_, two]| two.in_calls)),
+            median_of(|[one, two]| two.in_calls / one.in_calls),
+            median_of(|[one, two]| two.in_total / one.in_total),
         );
         for Worker { start, thread, .. } in workers {
             drop(start);

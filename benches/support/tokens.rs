@@ -1,4 +1,4 @@
-//! Tokens as App ID makes them, of about 900 bytes, and who signs them.
+//! Tokens like those of App ID, about 900 bytes long, and their signers.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -54,7 +54,7 @@ impl Signer {
         Self::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap(), encoding)
     }
 
-    /// A set with this key alone.
+    /// A JWK set with this key only.
     pub fn jwks(&self) -> String {
         let members = match self {
             Self::Rsa(pair, _) => format!(
@@ -109,19 +109,19 @@ impl Signer {
         }
     }
 
-    /// A token of any header and claims.
+    /// Signs a token with this header and these claims.
     pub fn token(&self, header: &str, claims: &str) -> String {
         let input = format!("{}.{}", encode(header), encode(claims));
         let signature = self.sign(input.as_bytes());
         format!("{input}.{}", encode(signature))
     }
 
-    /// As [`good`](Self::good), by the clock of the system.
+    /// Like [`good`](Self::good), issued at the current system time.
     pub fn fresh(&self, algorithm: &str, number: usize) -> String {
         self.token(&header(algorithm), &claims_at(now(), number))
     }
 
-    /// The token of this number, good for an hour.
+    /// Token `number`, valid for an hour from [`NOW`].
     pub fn good(&self, algorithm: &str, number: usize) -> String {
         self.token(&header(algorithm), &claims(number))
     }
@@ -147,7 +147,7 @@ pub fn claims(number: usize) -> String {
     claims_at(NOW, number)
 }
 
-/// Issued at `now`, in seconds since 1970.
+/// Claims issued at `now`, in seconds since 1970.
 pub fn claims_at(now: u64, number: usize) -> String {
     format!(
         r#"{{"iss":"{ISSUER}","exp":{},"aud":["{AUDIENCE}"],"sub":"{AUDIENCE}","amr":["appid_client_credentials"],"iat":{now},"tenant":"{TENANT}","scope":"appid_default orders.read","jti":"{number:08}"}}"#,

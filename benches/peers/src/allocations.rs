@@ -1,43 +1,42 @@
-//! How often memory is asked for. It is counted in rounds of its own: counting takes time, and most from
-//! those who allocate most.
+//! Counts allocations. Counting runs in separate rounds, because it slows down each allocation.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-static ON: AtomicBool = AtomicBool::new(false);
+static ENABLED: AtomicBool = AtomicBool::new(false);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// From here on it is counted, or not.
-pub fn count(on: bool) {
-    ON.store(on, Relaxed);
+/// Turns counting on or off.
+pub fn set_enabled(enabled: bool) {
+    ENABLED.store(enabled, Relaxed);
 }
 
-pub fn so_far() -> usize {
+pub fn total() -> usize {
     COUNT.load(Relaxed)
 }
 
-struct Counting;
+struct CountingAllocator;
 
-impl Counting {
-    fn one(&self) {
-        if ON.load(Relaxed) {
+impl CountingAllocator {
+    fn record(&self) {
+        if ENABLED.load(Relaxed) {
             COUNT.fetch_add(1, Relaxed);
         }
     }
 }
 
-// SAFETY: the system's allocator does it all.
-unsafe impl GlobalAlloc for Counting {
+// SAFETY: all calls are forwarded to the system's allocator.
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.one();
+        self.record();
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        self.one();
+        self.record();
         unsafe { System.alloc_zeroed(layout) }
     }
 

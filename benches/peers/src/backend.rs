@@ -1,5 +1,5 @@
-//! jsonwebtoken 11 has one provider for the process, which is compiled in or installed. To see
-//! tower-oauth2-resource-server with either, one is installed that asks which is meant.
+//! jsonwebtoken 11 has one crypto provider per process. The provider installed here dispatches to
+//! either backend, so that tower-oauth2-resource-server is measured with both.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -14,13 +14,13 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// From here on it verifies.
-    pub fn choose(self) {
+    /// Selects this backend for the following verifications.
+    pub fn select(self) {
         RUST_CRYPTO.store(matches!(self, Self::RustCrypto), Relaxed);
     }
 }
 
-fn chosen() -> &'static CryptoProvider {
+fn selected() -> &'static CryptoProvider {
     if RUST_CRYPTO.load(Relaxed) {
         &rust_crypto::DEFAULT_PROVIDER
     } else {
@@ -28,11 +28,14 @@ fn chosen() -> &'static CryptoProvider {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the rule is the library's")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the lint applies to the library only"
+)]
 pub fn install() {
     let provider = CryptoProvider {
-        signer_factory: |algorithm, key| (chosen().signer_factory)(algorithm, key),
-        verifier_factory: |algorithm, key| (chosen().verifier_factory)(algorithm, key),
+        signer_factory: |algorithm, key| (selected().signer_factory)(algorithm, key),
+        verifier_factory: |algorithm, key| (selected().verifier_factory)(algorithm, key),
         key_utils: aws_lc::DEFAULT_PROVIDER.key_utils.clone(),
     };
     Box::leak(Box::new(provider)).install_default().unwrap();

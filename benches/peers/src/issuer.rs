@@ -1,4 +1,4 @@
-//! An issuer on loopback, laid out as Keycloak's, and its tokens.
+//! An issuer on loopback with Keycloak's paths, and its tokens.
 
 use axum::routing::get;
 use axum::{Json, Router};
@@ -14,24 +14,27 @@ const DAY: u64 = 24 * 60 * 60;
 pub struct Issuer {
     /// Scheme, host, and port.
     pub origin: String,
-    /// Made now, for a day.
+    /// Time at which the issuer started; tokens are valid for a day from it.
     issued_at: u64,
     signer: Signer,
-    stranger: Signer,
+    untrusted: Signer,
 }
 
 impl Issuer {
-    /// Serves its metadata and keys as long as the runtime runs.
-    #[expect(clippy::disallowed_methods, reason = "the rule is the library's")]
+    /// Serves metadata and keys until the runtime ends.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the lint applies to the library only"
+    )]
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
-        let (signer, stranger) = (Signer::new("RS256"), Signer::new("RS256"));
+        let (signer, untrusted) = (Signer::new("RS256"), Signer::new("RS256"));
         let issuer = Self {
             origin,
             issued_at: SystemClock::default().now().as_secs(),
             signer,
-            stranger,
+            untrusted,
         };
         let (metadata, keys) = (issuer.metadata(), issuer.keys());
         let app = Router::new()
@@ -64,7 +67,7 @@ impl Issuer {
         format!("{}/.well-known/openid-configuration", self.url())
     }
 
-    /// What OpenID Connect requires; axum-keycloak-auth reads nothing less.
+    /// The members that OpenID Connect requires; axum-keycloak-auth needs all of them.
     fn metadata(&self) -> Value {
         json!({
             "issuer": self.url(),
@@ -77,18 +80,18 @@ impl Issuer {
         })
     }
 
-    /// An `Authorization` field with the token of this number.
+    /// An `Authorization` field with token `number`.
     pub fn good(&self, number: usize) -> HeaderValue {
         self.signed_by(&self.signer, number)
     }
 
-    /// The same, but signed with another key.
+    /// The same, signed with another key.
     pub fn forged(&self, number: usize) -> HeaderValue {
-        self.signed_by(&self.stranger, number)
+        self.signed_by(&self.untrusted, number)
     }
 
-    /// App ID's token with the members that axum-keycloak-auth insists on (`typ`, `azp`), and without
-    /// the header's `ver`: axum-jwt-auth answers 500 to a header with a number.
+    /// An App ID token with the claims that axum-keycloak-auth requires (`typ`, `azp`), and without
+    /// the header member `ver`: axum-jwt-auth responds 500 to a header that contains a number.
     fn signed_by(&self, signer: &Signer, number: usize) -> HeaderValue {
         let (issuer, issued_at, expires_at) = (self.url(), self.issued_at, self.issued_at + DAY);
         let header = format!(r#"{{"alg":"RS256","typ":"JWT","kid":"{}"}}"#, kid());

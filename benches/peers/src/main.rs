@@ -1,11 +1,11 @@
-//! The same tokens through this crate and through the other published layers, in one table:
-//! `cargo run --release --manifest-path benches/peers/Cargo.toml`. With `-- --test` a few requests
-//! show whether it runs, and the figures mean nothing.
+//! Compares this crate with other published layers, on the same tokens:
+//! `cargo run --release --manifest-path benches/peers/Cargo.toml`. With `-- --test` it sends a few
+//! requests only, and the figures mean nothing.
 //!
-//! Each layer is set up as its documentation has it: it fetches the keys from an issuer, checks
-//! signature, `exp`, `aud`, and `iss` where it can, and stands before a service that answers at once.
-//! The rows are measured in short rounds in turn, so that whatever else the machine does falls on all of
-//! them; the medians are shown, of the times and of each round's ratios. Read the ratios.
+//! Each layer is set up as its documentation says. It fetches the keys from an issuer, checks
+//! signature, `exp`, `aud`, and `iss` if it can, and wraps a service that responds at once.
+//! All rows are measured in interleaved short rounds. The table shows medians, of the times and of
+//! the ratios per round. Ratios are more stable than times.
 
 mod allocations;
 mod backend;
@@ -14,7 +14,7 @@ mod node;
 mod peers;
 mod row;
 #[path = "../../support/tokens.rs"]
-#[allow(dead_code, reason = "the other benchmarks use the rest")]
+#[allow(dead_code, reason = "other benchmarks use the rest")]
 mod tokens;
 
 use std::iter::repeat_n;
@@ -25,9 +25,9 @@ use issuer::Issuer;
 use row::{Column, Row};
 
 const ROUNDS: usize = 25;
-/// How many tokens are new in a round.
+/// Number of new tokens in a round.
 const NEW: usize = 400;
-/// For how long the same token is sent in a round.
+/// Duration of a round with the same token.
 const SAME: Duration = Duration::from_millis(20);
 
 fn main() {
@@ -49,10 +49,10 @@ fn main() {
 
     let one = issuer.good(0);
     for row in &mut rows {
-        row.accepts_and_refuses(&runtime, &one, &issuer.forged(0));
+        row.assert_accepts_and_rejects(&runtime, &one, &issuer.forged(0));
     }
 
-    // One round to warm up, and one in which allocations are counted.
+    // One round for warm-up and one for counting allocations.
     let tokens: Vec<HeaderValue> = (1..=new * (rounds + 2))
         .map(|number| issuer.good(number))
         .collect();
@@ -63,10 +63,10 @@ fn main() {
         row.round(&runtime, warm_up);
         let each = row.round(&runtime, repeat_n(&one, new)).nanos;
         counts.push((same.as_nanos() as f64 / each).clamp(5.0, 100_000.0) as usize);
-        allocations::count(true);
+        allocations::set_enabled(true);
         row.same.allocations = row.round(&runtime, repeat_n(&one, new)).allocations;
         row.new.allocations = row.round(&runtime, counted).allocations;
-        allocations::count(false);
+        allocations::set_enabled(false);
     }
     for fresh in fresh {
         for (row, count) in rows.iter_mut().zip(&counts) {
@@ -89,7 +89,7 @@ fn main() {
     );
 }
 
-/// The first row is ours as it comes, and what all are ratios to.
+/// Prints the table. All ratios are to the first row, this crate with its defaults.
 fn print(ours: &[Row], others: &[Row], token: &HeaderValue) {
     let first = &ours[0];
     println!(
@@ -98,7 +98,7 @@ fn print(ours: &[Row], others: &[Row], token: &HeaderValue) {
     );
     println!();
     println!(
-        "| layer | version | same token | allocations | / ours | never seen | allocations | / ours |"
+        "| layer | version | same token | allocations | / ours | new token | allocations | / ours |"
     );
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     for row in ours.iter().chain(others) {
@@ -117,12 +117,12 @@ fn print(ours: &[Row], others: &[Row], token: &HeaderValue) {
             .fold(f64::INFINITY, f64::min)
     };
     println!(
-        "the best of the others, to the same token: {:.1} times ours",
+        "best other layer, same token: {:.1} times ours",
         best(|row| &row.same, first)
     );
     for row in ours {
         println!(
-            "the best of the others, to tokens never seen: {:.2} times {}",
+            "best other layer, new tokens: {:.2} times {}",
             best(|row| &row.new, row),
             row.name
         );

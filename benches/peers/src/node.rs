@@ -1,4 +1,4 @@
-//! Verifiers for Node, by the same tokens, where they are installed:
+//! Verifiers for Node on the same tokens, if they are installed with
 //! `npm install --prefix benches/peers/node`.
 
 use std::io::Write as _;
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use crate::issuer::Issuer;
 
-/// Prints a row for each; nothing, and why, if they are not installed.
+/// Prints a row for each, or how to install them.
 pub fn print(runtime: &tokio::runtime::Runtime, issuer: &Issuer, tokens: usize, ours: (f64, f64)) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("node");
     if !folder.join("node_modules").exists() {
-        return println!("\nNode's are not installed: npm install --prefix benches/peers/node");
+        return println!("\nfor Node's verifiers: npm install --prefix benches/peers/node");
     }
     let input = issuer.for_node(tokens).to_string();
     let work = move || {
@@ -30,15 +30,13 @@ pub fn print(runtime: &tokio::runtime::Runtime, issuer: &Issuer, tokens: usize, 
             .unwrap();
         node.wait_with_output().unwrap()
     };
-    // The issuer goes on serving its keys meanwhile.
+    // A blocking task, because the issuer must serve its keys meanwhile.
     let output = runtime.block_on(async { tokio::task::spawn_blocking(work).await.unwrap() });
     assert!(output.status.success(), "bench.mjs failed");
-    println!(
-        "\n| on Node, no HTTP around it | version | same token | / ours | never seen | / ours |"
-    );
+    println!("\n| on Node, without HTTP | version | same token | / ours | new token | / ours |");
     println!("| --- | --- | ---: | ---: | ---: | ---: |");
     let printed = String::from_utf8(output.stdout).unwrap();
-    // The SDK logs there, too.
+    // The SDK also logs to stdout.
     for line in printed
         .lines()
         .filter(|line| line.starts_with(r#"{"name""#))
@@ -59,7 +57,7 @@ pub fn print(runtime: &tokio::runtime::Runtime, issuer: &Issuer, tokens: usize, 
 }
 
 impl Issuer {
-    /// All that `bench.mjs` takes.
+    /// The input of `bench.mjs`.
     fn for_node(&self, tokens: usize) -> Value {
         let text = |field: http::HeaderValue| field.to_str().unwrap().replacen("Bearer ", "", 1);
         let first = 1_000_000;

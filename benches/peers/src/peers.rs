@@ -1,5 +1,5 @@
-//! Each layer as its documentation sets it up, with every advantage it can have: a claims type of its
-//! own where it has one, or a small one.
+//! Sets up each layer as its documentation says, with its own claims type if it has one, or else a
+//! small one.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use tower_oauth2_resource_server::tenant::TenantConfiguration;
 
 use crate::backend::Backend;
 use crate::issuer::Issuer;
-use crate::row::{Row, answer};
+use crate::row::{Row, handler};
 use crate::tokens::{AUDIENCE, TENANT};
 
-/// As it comes; and without the cache, which a token never seen pays for and has nothing of.
+/// With defaults, and without the token cache, which only costs time for a new token.
 pub async fn ours(issuer: &Issuer) -> Vec<Row> {
     vec![
         tower_oauth(issuer, "tower-oauth", |builder| builder).await,
@@ -55,8 +55,8 @@ pub async fn others(issuer: &Issuer) -> Vec<Row> {
     ]
 }
 
-/// For those that have no claims type of their own.
-#[allow(dead_code, reason = "made, not read")]
+/// For layers without a claims type.
+#[allow(dead_code, reason = "constructed, not read")]
 #[derive(Clone, Deserialize)]
 struct Claims {
     sub: String,
@@ -75,7 +75,11 @@ async fn tower_oauth(
     );
     let server = change(ResourceServer::builder(issuer, audience).allow_loopback_http());
     let layer = server.start().await.unwrap().layer();
-    Row::new(name, "tower-oauth", layer.layer(service_fn(answer::<Body>)))
+    Row::new(
+        name,
+        "tower-oauth",
+        layer.layer(service_fn(handler::<Body>)),
+    )
 }
 
 async fn tower_oauth2_resource_server(
@@ -93,8 +97,9 @@ async fn tower_oauth2_resource_server(
         .build()
         .await
         .unwrap();
-    let service = server.into_layer().layer(service_fn(answer::<Body>));
-    Row::new(name, "tower-oauth2-resource-server", service).first(move || backend.choose())
+    let service = server.into_layer().layer(service_fn(handler::<Body>));
+    Row::new(name, "tower-oauth2-resource-server", service)
+        .before_each_batch(move || backend.select())
 }
 
 async fn aliri_tower(issuer: &Issuer) -> Row {
@@ -113,11 +118,11 @@ async fn aliri_tower(issuer: &Issuer) -> Row {
     Row::new(
         "aliri_tower",
         "aliri_tower",
-        layer.layer(service_fn(answer::<Body>)),
+        layer.layer(service_fn(handler::<Body>)),
     )
 }
 
-/// Its responses are those of axum 0.7.
+/// Its responses are of axum 0.7.
 async fn jwt_authorizer(issuer: &Issuer) -> Row {
     let validation = jwt_authorizer::Validation::new()
         .iss(&[issuer.url()])
@@ -125,12 +130,12 @@ async fn jwt_authorizer(issuer: &Issuer) -> Row {
     let authorizer =
         JwtAuthorizer::<RegisteredClaims>::from_oidc(&issuer.url()).validation(validation);
     let layer = authorizer.build().await.unwrap().into_layer();
-    let service = layer.layer(service_fn(answer::<axum_07::body::Body>));
+    let service = layer.layer(service_fn(handler::<axum_07::body::Body>));
     Row::new("jwt-authorizer", "jwt-authorizer", service)
 }
 
-/// It clones its keys out of the router's state for each request. Here it does so once: in a state that
-/// is not shared it would be twice.
+/// axum-jwks clones its keys out of the router's state for each request. With this shared state it
+/// clones them once; otherwise it would be twice.
 #[derive(Clone)]
 struct SharedKeys(Arc<axum_jwks::Jwks>);
 
@@ -144,7 +149,7 @@ impl axum_jwks::ParseTokenClaims for Claims {
     type Rejection = axum_jwks::TokenError;
 }
 
-/// An extractor, so without the cost of a router: as a layer.
+/// axum-jwks is an extractor; as a layer it needs no router.
 async fn axum_jwks(issuer: &Issuer) -> Row {
     let keys = axum_jwks::Jwks::from_oidc_url(&issuer.metadata_url(), Some(AUDIENCE))
         .await
@@ -154,7 +159,7 @@ async fn axum_jwks(issuer: &Issuer) -> Row {
     Row::new(
         "axum-jwks",
         "axum-jwks",
-        layer.layer(service_fn(answer::<Body>)),
+        layer.layer(service_fn(handler::<Body>)),
     )
 }
 
@@ -170,18 +175,18 @@ async fn axum_keycloak_auth(issuer: &Issuer) -> Row {
     Row::new(
         "axum-keycloak-auth",
         "axum-keycloak-auth",
-        layer.layer(service_fn(answer::<Body>)),
+        layer.layer(service_fn(handler::<Body>)),
     )
 }
 
-/// Instead of the profile and the address that it wants of people.
-#[allow(dead_code, reason = "made, not read")]
+/// Replaces the default claims type, which requires a user's profile and address.
+#[allow(dead_code, reason = "constructed, not read")]
 #[derive(Clone, Deserialize)]
 struct Scope {
     scope: String,
 }
 
-/// An extractor too. Of jsonwebtoken's back ends it asks for RustCrypto.
+/// Also an extractor. It uses jsonwebtoken's RustCrypto backend.
 async fn axum_jwt_auth(issuer: &Issuer) -> Row {
     use axum_jwt_auth::{Decoder, RemoteJwksDecoder};
     use jsonwebtoken_10::{Algorithm, Validation};
@@ -199,6 +204,6 @@ async fn axum_jwt_auth(issuer: &Issuer) -> Row {
     Row::new(
         "axum-jwt-auth",
         "axum-jwt-auth",
-        layer.layer(service_fn(answer::<Body>)),
+        layer.layer(service_fn(handler::<Body>)),
     )
 }

@@ -1,4 +1,4 @@
-//! A layer before a service that answers at once, and what its requests took.
+//! A layer around a service that responds at once, and its measurements.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -10,8 +10,7 @@ use tower::{Service, ServiceExt};
 
 use crate::allocations;
 
-/// As requests come to a server: were all of a round there at once, the memory they fill would be what
-/// is measured.
+/// Requests built at once. A whole round would not fit into the processor's caches.
 const BATCH: usize = 64;
 
 pub struct Row {
@@ -19,20 +18,20 @@ pub struct Row {
     pub version: &'static str,
     pub same: Column,
     pub new: Column,
-    ask: Ask,
+    send: SendBatch,
 }
 
-type Ask = Box<dyn FnMut(&Runtime, &[&HeaderValue]) -> Batch>;
+type SendBatch = Box<dyn FnMut(&Runtime, &[&HeaderValue]) -> Batch>;
 
-/// One token again and again, or tokens never seen before.
+/// Measurements with the same token, or with new tokens.
 #[derive(Default)]
 pub struct Column {
-    /// Per request, of each round.
+    /// Nanoseconds per request, one value per round.
     pub nanos: Vec<f64>,
     pub allocations: f64,
 }
 
-/// Per request.
+/// Measurements of one round, per request.
 pub struct Round {
     pub nanos: f64,
     pub allocations: f64,
@@ -42,18 +41,18 @@ pub struct Round {
 struct Batch {
     took: Duration,
     allocations: usize,
-    granted: usize,
+    accepted: usize,
 }
 
 impl Row {
-    /// Version: as Cargo.lock has it of `package`.
+    /// Takes the version from the entry of `package` in Cargo.lock.
     pub fn new<S, B>(name: &'static str, package: &str, service: S) -> Self
     where
         S: Service<Request<B>, Response = Response<B>, Error: Debug> + 'static,
         B: Default,
     {
         let (mut service, version) = (service, version(package));
-        let ask = move |runtime: &Runtime, fields: &[&HeaderValue]| {
+        let send = move |runtime: &Runtime, fields: &[&HeaderValue]| {
             runtime.block_on(batch(&mut service, fields))
         };
         Self {
@@ -61,45 +60,45 @@ impl Row {
             version,
             same: Column::default(),
             new: Column::default(),
-            ask: Box::new(ask),
+            send: Box::new(send),
         }
     }
 
-    /// The same, with something to do before each batch.
-    pub fn first(mut self, prepare: impl Fn() + 'static) -> Self {
-        let mut ask = self.ask;
-        self.ask = Box::new(move |runtime, fields| {
+    /// Runs `prepare` before each batch.
+    pub fn before_each_batch(mut self, prepare: impl Fn() + 'static) -> Self {
+        let mut send = self.send;
+        self.send = Box::new(move |runtime, fields| {
             prepare();
-            ask(runtime, fields)
+            send(runtime, fields)
         });
         self
     }
 
-    /// What does not judge is not measured.
-    pub fn accepts_and_refuses(
+    /// Asserts that the layer accepts a good token and rejects a forged one.
+    pub fn assert_accepts_and_rejects(
         &mut self,
         runtime: &Runtime,
         good: &HeaderValue,
         forged: &HeaderValue,
     ) {
-        // Some fetch their first keys in the background, and refuse till then.
+        // Some layers fetch their first keys in the background and reject requests until then.
         let ready = (0..500).any(|_| {
-            let granted = (self.ask)(runtime, &[good]).granted == 1;
-            if !granted {
+            let accepted = (self.send)(runtime, &[good]).accepted == 1;
+            if !accepted {
                 runtime.block_on(tokio::time::sleep(Duration::from_millis(10)));
             }
-            granted
+            accepted
         });
-        assert!(ready, "{} refuses a good token", self.name);
+        assert!(ready, "{} rejects a good token", self.name);
         assert_eq!(
-            (self.ask)(runtime, &[forged]).granted,
+            (self.send)(runtime, &[forged]).accepted,
             0,
-            "{} grants a forged token",
+            "{} accepts a forged token",
             self.name
         );
     }
 
-    /// One request for each of these fields.
+    /// Sends one request for each field.
     pub fn round<'a>(
         &mut self,
         runtime: &Runtime,
@@ -108,15 +107,15 @@ impl Row {
         let fields: Vec<&HeaderValue> = fields.into_iter().collect();
         let mut all = Batch::default();
         for some in fields.chunks(BATCH) {
-            let batch = (self.ask)(runtime, some);
+            let batch = (self.send)(runtime, some);
             all.took += batch.took;
             all.allocations += batch.allocations;
-            all.granted += batch.granted;
+            all.accepted += batch.accepted;
         }
         assert_eq!(
-            all.granted,
+            all.accepted,
             fields.len(),
-            "{} refuses good tokens",
+            "{} rejects good tokens",
             self.name
         );
         let count = fields.len() as f64;
@@ -132,7 +131,7 @@ impl Column {
         median(self.nanos.clone())
     }
 
-    /// How many times as long as the other, round by round.
+    /// Median of the ratios per round.
     pub fn ratio_to(&self, other: &Self) -> f64 {
         median(
             self.nanos
@@ -144,8 +143,8 @@ impl Column {
     }
 }
 
-/// What every layer stands before.
-pub async fn answer<B: Default>(request: Request<B>) -> Result<Response<B>, Infallible> {
+/// The handler behind each layer.
+pub async fn handler<B: Default>(request: Request<B>) -> Result<Response<B>, Infallible> {
     drop(std::hint::black_box(request));
     Ok(Response::new(B::default()))
 }
@@ -156,20 +155,20 @@ where
     B: Default,
 {
     let requests: Vec<Request<B>> = fields.iter().map(|field| request(field)).collect();
-    let (before, began, mut granted) = (allocations::so_far(), Instant::now(), 0);
+    let (before, began, mut accepted) = (allocations::total(), Instant::now(), 0);
     for request in requests {
         let response = service.ready().await.unwrap().call(request).await.unwrap();
-        granted += usize::from(response.status() == StatusCode::OK);
+        accepted += usize::from(response.status() == StatusCode::OK);
     }
     Batch {
         took: began.elapsed(),
-        allocations: allocations::so_far() - before,
-        granted,
+        allocations: allocations::total() - before,
+        accepted,
     }
 }
 
-/// With a field of its own, as a server has it that has just read it: who comes first would otherwise
-/// fetch the tokens of a round into the processor's cache for all others.
+/// Copies the field, as a server that has just read it. With shared fields, the first layer would
+/// load a round's tokens into the processor's caches for all others.
 fn request<B: Default>(field: &HeaderValue) -> Request<B> {
     let field = HeaderValue::from_bytes(field.as_bytes()).unwrap();
     Request::builder()

@@ -1,8 +1,8 @@
-//! What more tokens, longer tokens and more threads do to a hit: `cargo bench --bench scale`.
+//! The cost of a cache hit by token count, token size and threads: `cargo bench --bench scaling`.
 //!
-//! Prints tables; the curves go to `target/plots`. `cargo bench --bench scale -- threads` prints
-//! one of them (`number`, `size`, `threads`, `memory`). The tokens are signed
-//! with Ed25519, because a million of them have to be made; a hit does not look at the signature.
+//! Prints tables and draws curves in `target/plots`. `cargo bench --bench scaling -- threads`
+//! prints one of them (`number`, `size`, `threads`, `memory`). The tokens are signed with Ed25519,
+//! because a million have to be signed; a hit does not verify the signature.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,12 +19,12 @@
 mod floor;
 #[path = "support/plot.rs"]
 mod plot;
-#[allow(dead_code, reason = "the table uses all of it")]
+#[allow(dead_code, reason = "other benchmarks use the rest")]
 #[path = "support/rounds.rs"]
 mod rounds;
 #[path = "support/threads.rs"]
 mod threads;
-#[allow(dead_code, reason = "the other benchmarks use the rest")]
+#[allow(dead_code, reason = "other benchmarks use the rest")]
 #[path = "support/tokens.rs"]
 mod tokens;
 
@@ -38,26 +38,26 @@ use threads::Pair;
 use tokens::Signer;
 use tower_oauth::ResourceServerBuilder;
 
-/// What App ID's tokens have.
-const USUAL: usize = 900;
+/// The usual length of an App ID token.
+const USUAL_LEN: usize = 900;
 
 fn main() {
     let signer = Signer::new("EdDSA");
     let jwks = signer.jwks();
-    let parts = ["number", "size", "threads", "memory"].map(rounds::is_wanted);
-    let most = match parts {
+    let parts = ["number", "size", "threads", "memory"].map(rounds::is_selected);
+    let count = match parts {
         _ if rounds::is_quick() => 100,
         [true, ..] => 1_000_000,
         _ => 100_000,
     };
-    let made = Instant::now();
-    let tokens: Vec<String> = (0..most)
-        .map(|number| sized(&signer, number, USUAL))
+    let started = Instant::now();
+    let tokens: Vec<String> = (0..count)
+        .map(|number| token_of_len(&signer, number, USUAL_LEN))
         .collect();
     println!(
-        "{most} tokens of {} bytes, made in {} s\n",
+        "{count} tokens of {} bytes, signed in {} s\n",
         tokens[0].len(),
-        made.elapsed().as_secs()
+        started.elapsed().as_secs()
     );
     let [number, size, threads, memory] = parts;
     if number {
@@ -70,12 +70,12 @@ fn main() {
         by_threads(&jwks, &tokens);
     }
     if memory {
-        by_memory(&jwks, &tokens[..most.min(100_000)]);
+        by_memory(&jwks, &tokens[..count.min(100_000)]);
     }
 }
 
-/// A token of this length, or a few bytes more.
-fn sized(signer: &Signer, number: usize, len: usize) -> String {
+/// A token of `len` bytes, or a few more.
+fn token_of_len(signer: &Signer, number: usize, len: usize) -> String {
     let bare = signer.fresh("EdDSA", number);
     let padding = "x".repeat(len.saturating_sub(bare.len()) * 3 / 4);
     let claims = tokens::claims_at(tokens::now(), number)
@@ -83,11 +83,11 @@ fn sized(signer: &Signer, number: usize, len: usize) -> String {
     signer.token(&tokens::header("EdDSA"), &claims)
 }
 
-fn roomy(builder: ResourceServerBuilder) -> ResourceServerBuilder {
+fn with_large_cache(builder: ResourceServerBuilder) -> ResourceServerBuilder {
     builder.max_cached_tokens(2_000_000).max_cache_size(8 << 30)
 }
 
-/// Over 1 to a million tokens, in an order that has nothing to do with that of their coming.
+/// 1 to 1,000,000 tokens, visited in an order unrelated to their insertion.
 fn by_number(jwks: &str, tokens: &[String]) {
     let numbers: Vec<usize> = (0..)
         .map(|power| 10_usize.pow(power))
@@ -100,7 +100,7 @@ fn by_number(jwks: &str, tokens: &[String]) {
     let (mut floors, mut hits) = (Curve::new("floor of a hit: moka"), Curve::new("hit"));
     let mut printed = Vec::new();
     for number in numbers {
-        // One number after the other: a million tokens fill a few gigabytes.
+        // One size at a time: a million tokens fill a few gigabytes.
         let some = fields(&tokens[..number]);
         let moka = Moka::default();
         let mut rows = [
@@ -115,7 +115,7 @@ fn by_number(jwks: &str, tokens: &[String]) {
                 hit_name(number),
                 floor_name(number),
                 &some,
-                layered(&server(jwks, roomy)),
+                layered(&server(jwks, with_large_cache)),
             )
             .scattered(),
         ];
@@ -131,33 +131,33 @@ fn by_number(jwks: &str, tokens: &[String]) {
             .find(|row| row.name == name(number))
             .map(Row::median)
     };
-    if let (Some(floor), Some(floor_of_few), Some(hit), Some(hit_of_few)) = (
+    if let (Some(floor), Some(floor_of_1000), Some(hit), Some(hit_of_1000)) = (
         cost(floor_name, 100_000),
         cost(floor_name, 1_000),
         cost(hit_name, 100_000),
         cost(hit_name, 1_000),
     ) {
         println!(
-            "\n100,000 tokens / 1,000: {:.2}; the floor's, which is memory latency: {:.2}; beyond that: {:.2}\n",
-            hit / hit_of_few,
-            floor / floor_of_few,
-            (hit / hit_of_few) / (floor / floor_of_few)
+            "\n100,000 tokens / 1,000: {:.2}; floor (memory latency): {:.2}; hit / floor: {:.2}\n",
+            hit / hit_of_1000,
+            floor / floor_of_1000,
+            (hit / hit_of_1000) / (floor / floor_of_1000)
         );
     }
     plot::draw(
         "distinct_tokens",
-        "a hit, by the number of tokens in use",
+        "cost of a hit by number of tokens",
         "tokens",
         &[floors, hits],
     );
 }
 
-/// Over 0.5 to 8 KiB.
+/// Tokens of 0.5 to 8 KiB.
 fn by_size(signer: &Signer) {
     let jwks = signer.jwks();
     let mut rows = Vec::new();
     for len in [512, 900, 2048, 4096, 8192 - 64] {
-        let some = fields(&[sized(signer, 1, len)]);
+        let some = fields(&[token_of_len(signer, 1, len)]);
         let (moka, len) = (Moka::default(), some[0].len() - "Bearer ".len());
         let (hit_floor, miss) = (
             format!("floor of a hit: moka, {len} bytes"),
@@ -195,13 +195,13 @@ fn by_size(signer: &Signer) {
     ];
     plot::draw(
         "token_size",
-        "a request, by the size of its token",
+        "cost of a request by token size",
         "bytes",
         &curves,
     );
 }
 
-/// What a second thread is worth. What the bare service gains is what the machine has to give.
+/// The throughput of two threads. The bare service shows what the machine allows.
 fn by_threads(jwks: &str, tokens: &[String]) {
     let resource = server(jwks, |builder| builder);
     let moka = Arc::new(Moka::default());
@@ -211,12 +211,12 @@ fn by_threads(jwks: &str, tokens: &[String]) {
         with(move |request| moka.check(request))
     };
     let hit = || layered(&resource);
-    // Threads that share nothing: what the machine has to give for this work.
-    let alone = || layered(&server(jwks, |builder| builder));
+    // Threads that share nothing show what the machine allows for this work.
+    let own_server = || layered(&server(jwks, |builder| builder));
     let first = |count: usize| &tokens[..count.min(tokens.len())];
     let (one, other, some, many) = (&tokens[..1], &tokens[1..2], first(50), first(10_000));
-    // Not more at a time: threads beyond 16 share the allocator's arenas on two cores, and its
-    // locks.
+    // Two comparisons, because more than 16 threads on two cores share the allocator's arenas and
+    // their locks.
     threads::compare(vec![
         Pair::new("bare service", bare, [one, one]),
         Pair::new(
@@ -226,14 +226,14 @@ fn by_threads(jwks: &str, tokens: &[String]) {
         ),
         Pair::new("**hit**, both the same token", hit, [one, one]),
         Pair::new(
-            "floor of a hit: moka, each a token of its own",
+            "floor of a hit: moka, each its own token",
             floor,
             [one, other],
         ),
-        Pair::new("**hit**, each a token of its own", hit, [one, other]),
+        Pair::new("**hit**, each its own token", hit, [one, other]),
         Pair::new(
-            "**hit**, each a server and a token of its own",
-            alone,
+            "**hit**, each its own server and token",
+            own_server,
             [one, other],
         ),
     ]);
@@ -252,31 +252,31 @@ fn by_threads(jwks: &str, tokens: &[String]) {
         ),
         Pair::new("**hit**, both 10,000 tokens in turn", hit, [many, many]),
         Pair::new(
-            "**hit**, both 10,000 tokens in turn, each a server of its own",
-            alone,
+            "**hit**, both 10,000 tokens in turn, each its own server",
+            own_server,
             [many, many],
         ),
     ]);
 }
 
-/// What each token takes that is kept.
+/// The memory of a cached token.
 fn by_memory(jwks: &str, tokens: &[String]) {
-    let server = server(jwks, roomy);
+    let server = server(jwks, with_large_cache);
     let mut call = layered(&server);
     let some = fields(tokens);
-    let taken = allocation_counter::measure(|| {
+    let measured = allocation_counter::measure(|| {
         for field in some.iter().chain(&*some) {
             assert_eq!(call(request(field)), 200);
         }
-        let _after_housekeeping = server.cached_token_count();
+        let _runs_maintenance = server.cached_token_count();
     });
-    let (kept, live) = (
+    let (cached, live) = (
         server.cached_token_count(),
-        u64::try_from(taken.bytes_current).unwrap(),
+        u64::try_from(measured.bytes_current).unwrap(),
     );
     println!(
-        "{kept} tokens of {} bytes are kept in {} bytes each",
+        "{cached} cached tokens of {} bytes take {} bytes each",
         tokens[0].len(),
-        live / kept
+        live / cached
     );
 }
