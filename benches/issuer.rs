@@ -43,7 +43,7 @@ async fn main() {
     let router = Router::new().route("/keys", get(async move || jwks));
     let listener = common::listen(0)
         .await
-        .unwrap_or_else(|unusable| panic!("{unusable:?}"));
+        .unwrap_or_else(|error| panic!("{error:?}"));
     let address = listener.local_addr().unwrap();
     let settings = json!({
         "issuer": tokens::ISSUER,
@@ -51,5 +51,5 @@ async fn main() {
         "jwks_uri": format!("http://{address}/keys"),
     });
     println!("{settings}");
-    common::serve(listener, router, common::asked_to_end()).await;
+    common::serve(listener, router, common::shutdown_signal()).await;
 }

@@ -1,10 +1,9 @@
-//! The whole story in one command: `cargo run --example app_to_app`.
+//! The complete flow in one command: `cargo run --example app_to_app`.
 //!
-//! One process plays all three parts, each on a loopback port of its own: the authorization
-//! server, the protected resource `orders`, and the calling application `shop`.
+//! One process runs all three parts, each on a separate loopback port: the authorization server,
+//! the protected resource `orders`, and the calling application `shop`.
 //!
-//! With `--stay` it goes on running, so that one can play with it: in the authorization server's
-//! dashboard, or with `curl`.
+//! With `--stay` it keeps running, for use with the authorization server's dashboard or `curl`.
 
 #![allow(
     clippy::print_stdout,
@@ -30,26 +29,26 @@ use tower_oauth::{
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let stays = stays(std::env::args().skip(1))?;
-    println!("tower-oauth: an application calls another one, and nobody is there to log in.\n");
+    let stay = stay(std::env::args().skip(1))?;
+    println!("tower-oauth: one application calls another, without a user.\n");
 
-    // 1. A development authorization server; yours is App ID, Keycloak, Entra, Auth0, Okta, Cognito
-    //    …
-    let listening = AuthorizationServer::builder().bind(0).await?;
-    let server = listening.server().clone();
-    tokio::spawn(listening.serve(std::future::pending()));
+    // 1. A development authorization server. In production it is App ID, Keycloak, Entra ID, Auth0,
+    //    Okta, Cognito or another issuer.
+    let bound = AuthorizationServer::builder().bind(0).await?;
+    let server = bound.server().clone();
+    tokio::spawn(bound.serve(std::future::pending()));
     step("The authorization server starts");
-    tell("issuer", server.issuer());
-    tell("dashboard", format!("{}/", server.base_url()));
+    print("issuer", server.issuer());
+    print("dashboard", format!("{}/", server.base_url()));
 
     // 2. Two applications, as the App ID guide registers them.
     let orders = server.register("orders")?;
     let shop = server.register("shop")?;
     step("Two applications are registered");
-    tell("orders", orders.client_id());
-    tell("shop", shop.client_id());
+    print("orders", orders.client_id());
+    print("shop", shop.client_id());
 
-    // 3. The protected resource: it knows the issuer and who it is itself, and no secret.
+    // 3. The protected resource. It needs the issuer and its audience, but no secret.
     let resource = orders
         .binding()?
         .resource_server()?
@@ -58,26 +57,26 @@ async fn main() -> Result<(), BoxError> {
         .await?;
     let url = serve_orders(&resource).await?;
     step("orders starts behind ResourceServerLayer");
-    tell("address", &url);
+    print("address", &url);
     for keys in resource.key_sets() {
-        tell(
+        print(
             "key set",
             format!("{}, {} key", keys.state().as_str(), keys.usable_keys()),
         );
     }
 
-    // 4. The caller: its token manager asks for a token once, the layer puts it on each request.
-    let tokens = manager(&server, &shop, &orders)?.start()?;
+    // 4. The caller. Its token manager requests one token; the layer adds it to each request.
+    let tokens = token_manager(&server, &shop, &orders)?.start()?;
     let plain = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let client = ServiceBuilder::new()
         .layer(tokens.layer([Endpoint::new(&url)?]))
         .service(plain.clone());
     step("shop calls orders");
     let (status, body) = call(&client, get_request(&url, "/protected_resource")).await?;
-    tell(&status.to_string(), &body);
+    print(&status.to_string(), &body);
     expect(status == StatusCode::OK)?;
     let (_, body) = call(&client, get_request(&url, "/caller")).await?;
-    tell("orders sees", &body);
+    print("orders sees", &body);
     for _ in 0..99 {
         expect(
             call(&client, get_request(&url, "/protected_resource"))
@@ -86,14 +85,14 @@ async fn main() -> Result<(), BoxError> {
                 == StatusCode::OK,
         )?;
     }
-    tell(
+    print(
         "101 calls",
         format!("{} token request", server.requests(EndpointKind::Token)),
     );
 
-    // 5. Who is turned away, and what it is told.
-    step("Others are turned away");
-    refused(
+    // 5. Requests that are rejected, and the responses.
+    step("orders rejects other requests");
+    expect_rejected(
         &plain,
         "no token",
         get_request(&url, "/protected_resource"),
@@ -106,11 +105,11 @@ async fn main() -> Result<(), BoxError> {
         .with_another_key()
         .sign();
     let request = with_token(get_request(&url, "/protected_resource"), &forged)?;
-    refused(&plain, "forged token", request, StatusCode::UNAUTHORIZED).await?;
-    let elsewhere = server.mint(&shop).audience(["bills"]).sign();
-    let request = with_token(get_request(&url, "/protected_resource"), &elsewhere)?;
-    refused(&plain, "token for bills", request, StatusCode::UNAUTHORIZED).await?;
-    refused(
+    expect_rejected(&plain, "forged token", request, StatusCode::UNAUTHORIZED).await?;
+    let other_audience = server.mint(&shop).audience(["bills"]).sign();
+    let request = with_token(get_request(&url, "/protected_resource"), &other_audience)?;
+    expect_rejected(&plain, "token for bills", request, StatusCode::UNAUTHORIZED).await?;
+    expect_rejected(
         &client,
         "without the scope",
         get_request(&url, "/reports"),
@@ -118,41 +117,41 @@ async fn main() -> Result<(), BoxError> {
     )
     .await?;
 
-    // 6. With the scope, the door opens.
+    // 6. With the scope, the same request is accepted.
     step("shop is given the scope reports.read");
     shop.set_scopes(["reports.read"])?;
-    let reader = manager(&server, &shop, &orders)?
+    let reader = token_manager(&server, &shop, &orders)?
         .scope(Scope::new("reports.read")?)
         .start()?;
     let reports = ServiceBuilder::new()
         .layer(reader.layer([Endpoint::new(&url)?]))
         .service(plain.clone());
     let (status, body) = call(&reports, get_request(&url, "/reports")).await?;
-    tell(&status.to_string(), &body);
+    print(&status.to_string(), &body);
     expect(status == StatusCode::OK)?;
 
-    // 7. New keys, new tokens, and nobody notices.
+    // 7. Key rotation without a failed call.
     step("The signing keys are rotated while calls go on");
     let (mut calls, mut failed) = (0, 0);
     for call_number in 0..200 {
         if call_number == 100 {
             server.rotate()?;
-            tell(
+            print(
                 "rotated",
                 format!("{} keys are published", server.keys().len()),
             );
-            // The old token is still good; the next one is signed by the new key.
-            let _another_one_can_be_had = tokens.invalidate(&tokens.access_token().await?);
+            // The old token is still valid. The next one is signed with the new key.
+            let _invalidated = tokens.invalidate(&tokens.access_token().await?);
         }
         calls += 1;
         let (status, _) = call(&client, get_request(&url, "/protected_resource")).await?;
         failed += u32::from(status != StatusCode::OK);
     }
-    tell("calls", format!("{calls}, failed: {failed}"));
+    print("calls", format!("{calls}, failed: {failed}"));
     expect(failed == 0)?;
 
-    println!("\nThat is all. Your turn: README.md shows the ten lines for each end.");
-    if stays {
+    println!("\nDone. README.md shows the code for each side.");
+    if stay {
         println!("In the dashboard, under Try it, `shop` gets a token to call `orders`. Then:");
         println!("curl {url}/protected_resource -H \"Authorization: Bearer $TOKEN\"");
         println!(
@@ -164,8 +163,8 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Whether `--stay` is there, and nothing else.
-fn stays(mut arguments: impl Iterator<Item = String>) -> Result<bool, BoxError> {
+/// Parses `--stay`, the only argument.
+fn stay(mut arguments: impl Iterator<Item = String>) -> Result<bool, BoxError> {
     match (arguments.next().as_deref(), arguments.next()) {
         (None, _) => Ok(false),
         (Some("--stay"), None) => Ok(true),
@@ -173,7 +172,7 @@ fn stays(mut arguments: impl Iterator<Item = String>) -> Result<bool, BoxError> 
     }
 }
 
-/// The service: two routes for any valid token, one for a scope.
+/// Serves two routes for any valid token and one that requires a scope.
 async fn serve_orders(resource: &ResourceServer) -> Result<String, BoxError> {
     let router = Router::new()
         .route(
@@ -192,15 +191,15 @@ async fn serve_orders(resource: &ResourceServer) -> Result<String, BoxError> {
     Ok(url)
 }
 
-/// The auth context is an extractor.
+/// Uses the auth context as an extractor.
 async fn caller(context: AuthContext) -> Json<Value> {
     Json(
         json!({ "client_id": context.client_id(), "scopes": context.scopes().collect::<Vec<_>>() }),
     )
 }
 
-/// Tokens of the caller, for the resource.
-fn manager(
+/// A token manager of `caller` with `resource` as audience.
+fn token_manager(
     server: &AuthorizationServer,
     caller: &RegisteredApplication,
     resource: &RegisteredApplication,
@@ -212,9 +211,7 @@ fn manager(
 
 fn get_request(url: &str, path: &str) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
-    *request.uri_mut() = format!("{url}{path}")
-        .parse()
-        .expect("an address that was just bound");
+    *request.uri_mut() = format!("{url}{path}").parse().expect("a valid URL");
     request
 }
 
@@ -228,7 +225,7 @@ fn with_token(
     Ok(request)
 }
 
-/// Sends a request; plainly, or through the layer.
+/// Sends a request with or without the layer.
 async fn send<S>(
     client: &S,
     request: Request<Empty<Bytes>>,
@@ -254,10 +251,10 @@ where
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-/// Shows a refusal, and insists on it.
-async fn refused<S>(
+/// Prints a rejection and checks its status.
+async fn expect_rejected<S>(
     client: &S,
-    who: &str,
+    label: &str,
     request: Request<Empty<Bytes>>,
     status: StatusCode,
 ) -> Result<(), BoxError>
@@ -270,17 +267,17 @@ where
         .headers()
         .get(header::WWW_AUTHENTICATE)
         .map_or("", |value| value.to_str().unwrap_or(""));
-    tell(who, response.status());
-    tell("", challenge);
+    print(label, response.status());
+    print("", challenge);
     expect(response.status() == status)
 }
 
-/// The story is only told if it is true.
-fn expect(is_so: bool) -> Result<(), BoxError> {
-    if is_so {
+/// Fails if the step did not have the expected result.
+fn expect(condition: bool) -> Result<(), BoxError> {
+    if condition {
         Ok(())
     } else {
-        Err("that is not what should have happened".into())
+        Err("unexpected result".into())
     }
 }
 
@@ -291,6 +288,6 @@ fn step(title: &str) {
     println!("{}{number}. {title}", if number == 1 { "" } else { "\n" });
 }
 
-fn tell(what: &str, value: impl std::fmt::Display) {
-    println!("   {what:<18} {value}");
+fn print(label: &str, value: impl std::fmt::Display) {
+    println!("   {label:<18} {value}");
 }

@@ -4,17 +4,17 @@
 //! $ cargo run --release --example authorization_server
 //! ```
 //!
-//! It prints the App ID service credentials of a first application as one line of JSON, which
-//! the other examples take as `APPID_SERVICE_BINDING`. Its address, opened in a browser, is a
-//! dashboard: applications and their credentials, tokens to try, keys, activity, faults.
+//! It prints the App ID service credentials of its first application as one line of JSON, which the
+//! other examples accept as `APPID_SERVICE_BINDING`. Its address serves a dashboard: applications
+//! and their credentials, test tokens, keys, activity, faults.
 //!
 //! | variable | default | meaning |
 //! | --- | --- | --- |
-//! | `PORT` | 6002 | loopback port; 0 takes a free one |
-//! | `TENANT_ID` | that of App ID's guide | the tenant it serves |
-//! | `TOKEN_LIFETIME` | 3600 | seconds an access token lives |
-//! | `ALGORITHM` | RS256 | what its keys are for |
-//! | `STATE_FILE` | none | keeps applications and keys over restarts; the same as `--state FILE` |
+//! | `PORT` | 6002 | loopback port; 0 selects a free one |
+//! | `TENANT_ID` | the tenant of App ID's guide | the tenant |
+//! | `TOKEN_LIFETIME` | 3600 | lifetime of access tokens in seconds |
+//! | `ALGORITHM` | RS256 | algorithm of the signing keys |
+//! | `STATE_FILE` | none | file that stores applications and keys; the same as `--state FILE` |
 
 #![allow(
     clippy::print_stdout,
@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use common::{Unusable, from_variable, parsed, variable};
+use common::{SettingError, invalid_variable, parse_variable, variable};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tower_oauth::Algorithm;
@@ -40,30 +40,30 @@ async fn main() -> ExitCode {
     common::log_to_stderr();
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(unusable) => unusable.exit(),
+        Err(error) => error.exit(),
     }
 }
 
-async fn run() -> Result<(), Unusable> {
-    let port = parsed("PORT", 6002)?;
-    let lifetime = Duration::from_secs(parsed("TOKEN_LIFETIME", 3600)?);
+async fn run() -> Result<(), SettingError> {
+    let port = parse_variable("PORT", 6002)?;
+    let lifetime = Duration::from_secs(parse_variable("TOKEN_LIFETIME", 3600)?);
     let mut builder = AuthorizationServer::builder().token_lifetime(lifetime);
     if let Some(tenant_id) = variable("TENANT_ID")? {
         builder = builder.tenant_id(tenant_id);
     }
     if let Some(name) = variable("ALGORITHM")? {
         let algorithm = Algorithm::from_name(&name)
-            .ok_or_else(|| Unusable::new("ALGORITHM", "is not known"))?;
+            .ok_or_else(|| SettingError::new("ALGORITHM", "is not an algorithm of this server"))?;
         builder = builder.algorithm(algorithm);
     }
-    let (state_file, state_setting) = match argument()? {
+    let (state_file, state_setting) = match state_argument()? {
         Some(path) => (Some(path), "--state"),
         None => (variable("STATE_FILE")?.map(PathBuf::from), "STATE_FILE"),
     };
     if let Some(path) = state_file {
         builder = builder.state_file(path);
     }
-    let listening = builder.bind(port).await.map_err(|error| {
+    let bound = builder.bind(port).await.map_err(|error| {
         let variable = match error.setting() {
             "port" => "PORT",
             "tenant id" => "TENANT_ID",
@@ -71,41 +71,41 @@ async fn run() -> Result<(), Unusable> {
             "state file" => state_setting,
             other => other,
         };
-        from_variable(variable)(error.clone())
+        invalid_variable(variable)(error.clone())
     })?;
-    let server = listening.server();
+    let server = bound.server();
     let application = match server.applications().into_iter().next() {
         Some(application) => application,
         None => server
             .register("First application")
-            .map_err(from_variable(state_setting))?,
+            .map_err(invalid_variable(state_setting))?,
     };
     println!("{}", credentials(server, &application));
     eprintln!(
         "Development authorization server at {0}. Not for production. Its dashboard: {0}/",
         server.base_url()
     );
-    listening.serve(common::asked_to_end()).await;
+    bound.serve(common::shutdown_signal()).await;
     Ok(())
 }
 
-/// The file after `--state`, the only argument that there is.
-fn argument() -> Result<Option<PathBuf>, Unusable> {
+/// Parses `--state FILE`, the only argument.
+fn state_argument() -> Result<Option<PathBuf>, SettingError> {
     let mut arguments = std::env::args_os().skip(1);
     let Some(name) = arguments.next() else {
         return Ok(None);
     };
     match (name.to_str(), arguments.next(), arguments.next()) {
         (Some("--state"), Some(path), None) if !path.is_empty() => Ok(Some(path.into())),
-        (Some("--state"), ..) => Err(Unusable::new("--state", "takes one file")),
-        _ => Err(Unusable::new(
+        (Some("--state"), ..) => Err(SettingError::new("--state", "needs exactly one file")),
+        _ => Err(SettingError::new(
             &name.to_string_lossy(),
-            "is not known; there is `--state FILE`",
+            "is not an argument: use `--state FILE`",
         )),
     }
 }
 
-/// Everything that a caller, a protected resource and an administrator need.
+/// The service credentials with the management token.
 fn credentials(
     server: &AuthorizationServer,
     application: &RegisteredApplication,

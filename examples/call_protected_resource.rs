@@ -1,15 +1,16 @@
 //! The calling application: obtains a token and calls a protected resource with it.
 //!
 //! ```console
-//! $ export APPID_SERVICE_BINDING='{"tenantId":"…", "clientId":"…", "secret":"…", "oauthServerUrl":"…"}'
-//! $ cargo run --release --example call_protected_resource -- http://localhost:8081/protected_resource
+//! $ export APPID_SERVICE_BINDING='…the credentials of the authorization_server example…'
+//! $ cargo run --release --example call_protected_resource -- \
+//!     http://localhost:8081/protected_resource
 //! Hello from protected resource
 //! ```
 //!
-//! With another issuer than App ID: `OAUTH_SERVER_URL`, `CLIENT_ID`, `CLIENT_SECRET`, and
-//! `SCOPE` (several with spaces between them). The URL is an issuer whose metadata is discovered,
-//! or an App ID base of version 3 (`…/oauth/v3/{tenant}`), whose token endpoint is `{base}/token`.
-//! `REPEAT` requests, `CONCURRENCY` at a time.
+//! For other issuers than App ID: `OAUTH_SERVER_URL`, `CLIENT_ID`, `CLIENT_SECRET`, and `SCOPE`
+//! (several separated by spaces). The URL is an issuer whose metadata is discovered, or an App ID
+//! base of version 3 (`…/oauth/v3/{tenant}`), whose token endpoint is `{base}/token`. The program
+//! sends `REPEAT` requests, `CONCURRENCY` at a time.
 
 #![allow(
     clippy::print_stdout,
@@ -26,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Unusable, from_variable, parsed, variable};
+use common::{SettingError, invalid_variable, parse_variable, variable};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use serde_json::json;
@@ -40,9 +41,10 @@ use tower_oauth::{
 fn main() -> ExitCode {
     common::log_to_stderr();
     let outcome = match tokio::runtime::Runtime::new() {
-        // The runtime ends with this line, and with it the last that connections have to log.
+        // Dropping the runtime here ends all connections, so their log lines come before the
+        // summary.
         Ok(runtime) => runtime.block_on(run()),
-        Err(error) => Err(Unusable::new("runtime", error)),
+        Err(error) => Err(SettingError::new("runtime", error)),
     };
     match outcome {
         Ok(Outcome { requests, failed }) => {
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }
-        Err(unusable) => unusable.exit(),
+        Err(error) => error.exit(),
     }
 }
 
@@ -62,22 +64,22 @@ struct Outcome {
     failed: u64,
 }
 
-async fn run() -> Result<Outcome, Unusable> {
+async fn run() -> Result<Outcome, SettingError> {
     let url = std::env::args()
         .nth(1)
-        .ok_or_else(|| Unusable::new("URL", "is the argument, and missing"))?;
-    let origin = Endpoint::new(&url).map_err(from_variable("URL"))?;
+        .ok_or_else(|| SettingError::new("URL", "is missing: pass it as the argument"))?;
+    let origin = Endpoint::new(&url).map_err(invalid_variable("URL"))?;
     let uri: Uri = origin
         .as_str()
         .parse()
-        .map_err(|error| Unusable::new("URL", error))?;
-    let repeat: u64 = parsed("REPEAT", 1)?;
-    let concurrency: u64 = parsed("CONCURRENCY", 1)?;
+        .map_err(|error| SettingError::new("URL", error))?;
+    let repeat: u64 = parse_variable("REPEAT", 1)?;
+    let concurrency: u64 = parse_variable("CONCURRENCY", 1)?;
     if repeat == 0 || concurrency == 0 {
         let name = if repeat == 0 { "REPEAT" } else { "CONCURRENCY" };
-        return Err(Unusable::new(name, "must be at least 1"));
+        return Err(SettingError::new(name, "must be at least 1"));
     }
-    // Each caller may wait for the first token.
+    // All callers may wait for the first token.
     let waiters = usize::try_from(concurrency).unwrap_or(usize::MAX);
     let tokens = settings()?
         .max_waiters(waiters.max(1024))
@@ -87,19 +89,19 @@ async fn run() -> Result<Outcome, Unusable> {
         .layer(tokens.layer([origin]))
         .service(client(&uri)?);
 
-    let tally = Arc::new(Tally::default());
+    let results = Arc::new(Results::default());
     let mut callers = JoinSet::new();
     for _ in 0..concurrency.min(repeat) {
-        callers.spawn(call(
+        callers.spawn(run_caller(
             client.clone(),
             uri.clone(),
             repeat,
-            Arc::clone(&tally),
+            Arc::clone(&results),
         ));
     }
     callers.join_all().await;
 
-    if let Some(body) = tally
+    if let Some(body) = results
         .last_body
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
@@ -109,30 +111,30 @@ async fn run() -> Result<Outcome, Unusable> {
     }
     Ok(Outcome {
         requests: repeat,
-        failed: repeat - tally.succeeded.load(Ordering::Relaxed),
+        failed: repeat - results.succeeded.load(Ordering::Relaxed),
     })
 }
 
-/// The credentials: an App ID binding, or three variables.
-fn settings() -> Result<TokenManagerBuilder, Unusable> {
+/// Configures the token manager from an App ID binding or from three variables.
+fn settings() -> Result<TokenManagerBuilder, SettingError> {
     let scopes = variable("SCOPE")?.unwrap_or_default();
     let scopes: Result<Vec<Scope>, _> = scopes.split_whitespace().map(Scope::new).collect();
-    let scopes = scopes.map_err(from_variable("SCOPE"))?;
+    let scopes = scopes.map_err(invalid_variable("SCOPE"))?;
     let builder = match (Binding::from_env()?, variable("OAUTH_SERVER_URL")?) {
         (Some(_), Some(_)) => {
-            return Err(Unusable::new(
+            return Err(SettingError::new(
                 "OAUTH_SERVER_URL",
-                "is set beside an App ID binding; use one of them",
+                "is set and there is an App ID binding: use one of them",
             ));
         }
-        (None, None) => return Err(common::no_issuer("OAUTH_SERVER_URL")),
+        (None, None) => return Err(common::missing_issuer("OAUTH_SERVER_URL")),
         (Some(binding), None) => {
             let source = binding.source().unwrap_or("App ID binding").to_owned();
-            binding.token_manager().map_err(from_variable(&source))?
+            binding.token_manager().map_err(invalid_variable(&source))?
         }
         (None, Some(url)) => {
             let required =
-                |name: &str| variable(name)?.ok_or_else(|| Unusable::new(name, "is not set"));
+                |name: &str| variable(name)?.ok_or_else(|| SettingError::new(name, "is not set"));
             let credentials =
                 ClientCredentials::new(required("CLIENT_ID")?, required("CLIENT_SECRET")?);
             match app_id_v3(&url) {
@@ -140,9 +142,9 @@ fn settings() -> Result<TokenManagerBuilder, Unusable> {
                     TokenManager::builder(binding.token_endpoint().clone(), credentials)
                 }
                 None => {
-                    let issuer = Issuer::new(url).map_err(from_variable("OAUTH_SERVER_URL"))?;
+                    let issuer = Issuer::new(url).map_err(invalid_variable("OAUTH_SERVER_URL"))?;
                     TokenManager::for_issuer(issuer, credentials)
-                        .map_err(from_variable("OAUTH_SERVER_URL"))?
+                        .map_err(invalid_variable("OAUTH_SERVER_URL"))?
                 }
             }
         }
@@ -150,7 +152,7 @@ fn settings() -> Result<TokenManagerBuilder, Unusable> {
     Ok(builder.scopes(scopes))
 }
 
-/// App ID at a base of version 3, which is no issuer identifier and is not discovered.
+/// An App ID base of version 3. It is not an issuer identifier and is not discovered.
 fn app_id_v3(url: &str) -> Option<Binding> {
     let binding = Binding::builder()
         .oauth_server_url(Endpoint::new(url).ok()?)
@@ -159,19 +161,19 @@ fn app_id_v3(url: &str) -> Option<Binding> {
     Some(binding).filter(|binding| binding.version() == Version::V3)
 }
 
-/// A reqwest client as a tower service of plain `http` requests. It follows no redirect: an
-/// answer that is not 200 is a failure.
-fn client(uri: &Uri) -> Result<impl Caller + use<>, Unusable> {
+/// A reqwest client as a tower service. It follows no redirects: a response other than 200 is a
+/// failure.
+fn client(uri: &Uri) -> Result<impl HttpService + use<>, SettingError> {
     let mut builder = reqwest::Client::builder();
     if uri.scheme_str() == Some("http") {
-        // Plain http is for loopback only: no proxy of the environment gets to see the token.
+        // Plain http is allowed to loopback only. Do not send the token to an environment's proxy.
         builder = builder.no_proxy();
     }
     let client = builder
         .redirect(reqwest::redirect::Policy::none())
         .timeout(Duration::from_secs(30))
         .build()
-        .map_err(|error| Unusable::new("HTTP client", error))?;
+        .map_err(|error| SettingError::new("HTTP client", error))?;
     Ok(service_fn(move |request: Request<reqwest::Body>| {
         let client = client.clone();
         async move {
@@ -181,7 +183,7 @@ fn client(uri: &Uri) -> Result<impl Caller + use<>, Unusable> {
     }))
 }
 
-trait Caller:
+trait HttpService:
     Service<
         Request<reqwest::Body>,
         Response = Response<reqwest::Body>,
@@ -193,7 +195,7 @@ trait Caller:
 {
 }
 
-impl<S> Caller for S where
+impl<S> HttpService for S where
     S: Service<
             Request<reqwest::Body>,
             Response = Response<reqwest::Body>,
@@ -205,49 +207,48 @@ impl<S> Caller for S where
 {
 }
 
-/// How the calls went.
+/// Results of all callers.
 #[derive(Default)]
-struct Tally {
+struct Results {
     started: AtomicU64,
     succeeded: AtomicU64,
     without_token: AtomicBool,
     last_body: Mutex<Option<Bytes>>,
 }
 
-/// Calls until all callers together have made `repeat` requests, or no token can be had.
-async fn call<S>(client: S, uri: Uri, repeat: u64, tally: Arc<Tally>)
+/// Sends requests until all callers together have sent `repeat`, or no token is available.
+async fn run_caller<S>(client: S, uri: Uri, repeat: u64, results: Arc<Results>)
 where
     S: Service<Request<reqwest::Body>, Response = Response<reqwest::Body>, Error = BoxError>
         + Clone,
 {
-    while !tally.without_token.load(Ordering::Relaxed)
-        && tally.started.fetch_add(1, Ordering::Relaxed) < repeat
+    while !results.without_token.load(Ordering::Relaxed)
+        && results.started.fetch_add(1, Ordering::Relaxed) < repeat
     {
-        match once(client.clone(), uri.clone()).await {
+        match send_request(client.clone(), uri.clone()).await {
             Ok((status, body)) => {
                 if status == StatusCode::OK {
-                    tally.succeeded.fetch_add(1, Ordering::Relaxed);
+                    results.succeeded.fetch_add(1, Ordering::Relaxed);
                 } else {
-                    tracing::warn!(status = status.as_u16(), "the resource did not answer 200");
+                    tracing::warn!(status = status.as_u16(), "response status is not 200");
                 }
-                *tally
+                *results
                     .last_body
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner) = Some(body);
             }
             Err(error) => {
-                eprintln!("{}", chain(&*error));
+                eprintln!("{}", error_chain(&*error));
                 if error.is::<Error>() {
-                    // It was retried for as long as that makes sense: the next call would fare no
-                    // better.
-                    tally.without_token.store(true, Ordering::Relaxed);
+                    // The token manager has already retried. The next request would also fail.
+                    results.without_token.store(true, Ordering::Relaxed);
                 }
             }
         }
     }
 }
 
-async fn once<S>(client: S, uri: Uri) -> Result<(StatusCode, Bytes), BoxError>
+async fn send_request<S>(client: S, uri: Uri) -> Result<(StatusCode, Bytes), BoxError>
 where
     S: Service<Request<reqwest::Body>, Response = Response<reqwest::Body>, Error = BoxError>,
 {
@@ -258,8 +259,8 @@ where
     Ok((status, response.into_body().collect().await?.to_bytes()))
 }
 
-/// An error and what caused it, on one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+/// An error with its sources on one line.
+fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,5 +1,5 @@
-//! A hyper service behind the layer, without a framework and without a runtime in the crate:
-//! `build` returns the task that keeps the keys fresh, and the caller runs it.
+//! A hyper service behind the layer, without a web framework. `build` returns the refresher of the
+//! keys as a future, which the caller spawns.
 //!
 //! ```console
 //! $ ISSUER=https://as.example AUDIENCE=orders cargo run --example hyper_service

@@ -1,13 +1,14 @@
 //! An axum service behind the layer.
 //!
 //! ```console
-//! $ cargo run --release --example authorization_server          # prints credentials; then, elsewhere:
-//! $ export APPID_SERVICE_BINDING='{"tenantId":"…", "clientId":"…", "secret":"…", "oauthServerUrl":"…"}'
+//! $ cargo run --release --example authorization_server     # prints credentials
+//! $ # In a second shell:
+//! $ export APPID_SERVICE_BINDING='…the credentials…'
 //! $ cargo run --release --example protected_resource
 //! $ curl -i http://localhost:8081/protected_resource -H "Authorization: Bearer $TOKEN"
 //! ```
 //!
-//! With another issuer than App ID: `ISSUER=https://as.example AUDIENCE=orders`.
+//! For other issuers than App ID: `ISSUER=https://as.example AUDIENCE=orders`.
 
 #![allow(
     clippy::print_stdout,
@@ -27,7 +28,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, get_service};
 use axum::{Json, Router};
-use common::{Unusable, from_variable, parsed, text, variable};
+use common::{SettingError, invalid_variable, parse_variable, raw_variable, variable};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 use tower::Layer;
@@ -42,39 +43,39 @@ async fn main() -> ExitCode {
     common::log_to_stderr();
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(unusable) => unusable.exit(),
+        Err(error) => error.exit(),
     }
 }
 
-async fn run() -> Result<(), Unusable> {
-    let port = parsed("PORT", 8081)?;
-    // Before the resource server is made: its counters are those of the recorder it finds.
-    let recorded = PrometheusBuilder::new()
+async fn run() -> Result<(), SettingError> {
+    let port = parse_variable("PORT", 8081)?;
+    // Before the resource server is built, because it uses the recorder installed at that time.
+    let recorder = PrometheusBuilder::new()
         .install_recorder()
-        .map_err(|error| Unusable::new("metrics", error))?;
+        .map_err(|error| SettingError::new("metrics", error))?;
     let resource = settings()?
         .startup(Startup::Background)
         .start()
         .await
-        .map_err(|error| Unusable::new("ISSUER", error))?;
+        .map_err(|error| SettingError::new("ISSUER", error))?;
     let listener = common::listen(port).await?;
     let address = listener
         .local_addr()
-        .map_err(|error| Unusable::new("PORT", error))?;
+        .map_err(|error| SettingError::new("PORT", error))?;
     println!("{}", json!({ "listening": format!("http://{address}") }));
     common::serve(
         listener,
-        router(&resource, recorded),
-        common::asked_to_end(),
+        router(&resource, recorder),
+        common::shutdown_signal(),
     )
     .await;
     Ok(())
 }
 
-/// The routes. The layer stands before each protected handler, so that a wrong method is
-/// answered 405 whoever asks. As services they are layered once; of a handler with a layer axum
-/// would make a service for each request.
-fn router(resource: &ResourceServer, recorded: PrometheusHandle) -> Router {
+/// The routes. The layer wraps each protected handler rather than the router, so that a wrong
+/// method gets 405 even without a token. The handlers are converted to services first, because axum
+/// builds a service per request for a handler with a layer.
+fn router(resource: &ResourceServer, recorder: PrometheusHandle) -> Router {
     let protected = resource.layer();
     let reader = RequireScopeLayer::all(["reports.read"]);
     let hello = (async || "Hello from protected resource").into_service();
@@ -91,10 +92,10 @@ fn router(resource: &ResourceServer, recorded: PrometheusHandle) -> Router {
         )
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(ready).with_state(resource.clone()))
-        .route("/metrics", get(metrics).with_state(recorded))
+        .route("/metrics", get(metrics).with_state(recorder))
 }
 
-/// Who calls, as the token says.
+/// The auth context as JSON.
 async fn context(context: AuthContext) -> Json<Value> {
     Json(json!({
         "issuer": context.issuer().as_str(),
@@ -107,7 +108,7 @@ async fn context(context: AuthContext) -> Json<Value> {
     }))
 }
 
-/// What a readiness probe asks, with the reasons for whoever reads along.
+/// The readiness probe: 200 or 503, with the state of each key set.
 async fn ready(State(resource): State<ResourceServer>) -> Response {
     let body = Json(json!({ "key_sets": resource.key_sets() }));
     if resource.keys_available() {
@@ -122,36 +123,43 @@ async fn ready(State(resource): State<ResourceServer>) -> Response {
     }
 }
 
-/// Everything that was recorded, in Prometheus' text format.
-async fn metrics(State(recorded): State<PrometheusHandle>) -> impl IntoResponse {
+/// All metrics in the Prometheus text format.
+async fn metrics(State(recorder): State<PrometheusHandle>) -> impl IntoResponse {
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        recorded.render(),
+        recorder.render(),
     )
 }
 
-/// The resource server that the environment describes.
-fn settings() -> Result<ResourceServerBuilder, Unusable> {
-    let max_stale: u64 = parsed("MAX_STALE", 86_400)?;
-    let min_refresh: u64 = parsed("MIN_REFRESH", 60)?;
+/// Configures the resource server from the environment.
+fn settings() -> Result<ResourceServerBuilder, SettingError> {
+    let max_stale: u64 = parse_variable("MAX_STALE", 86_400)?;
+    let min_refresh: u64 = parse_variable("MIN_REFRESH", 60)?;
     if max_stale == 0 {
-        return Err(Unusable::new("MAX_STALE", "must be at least 1"));
+        return Err(SettingError::new("MAX_STALE", "must be at least 1"));
     }
     if min_refresh == 0 {
-        return Err(Unusable::new("MIN_REFRESH", "must be at least 1"));
+        return Err(SettingError::new("MIN_REFRESH", "must be at least 1"));
     }
     let profile = match variable("TOKEN_PROFILE")?.as_deref() {
         None | Some("jwt") => TokenProfile::Jwt,
         Some("rfc9068") => TokenProfile::Rfc9068,
-        Some(_) => return Err(Unusable::new("TOKEN_PROFILE", "must be `jwt` or `rfc9068`")),
+        Some(_) => {
+            return Err(SettingError::new(
+                "TOKEN_PROFILE",
+                "must be `jwt` or `rfc9068`",
+            ));
+        }
     };
-    // Set and empty is a mistake, too: it must not mean the default.
-    let audiences = match text("AUDIENCE")? {
+    // An empty value is an error. It must not select the default.
+    let audiences = match raw_variable("AUDIENCE")? {
         None => Vec::new(),
         Some(list) => {
             let audiences: Result<Vec<_>, _> = list
                 .split(',')
-                .map(|audience| Audience::new(audience.trim()).map_err(from_variable("AUDIENCE")))
+                .map(|audience| {
+                    Audience::new(audience.trim()).map_err(invalid_variable("AUDIENCE"))
+                })
                 .collect();
             audiences?
         }
@@ -165,35 +173,35 @@ fn settings() -> Result<ResourceServerBuilder, Unusable> {
         .allow_loopback_http())
 }
 
-/// The issuer: an App ID binding or `ISSUER`, and not both.
-fn issuer(audiences: Vec<Audience>) -> Result<ResourceServerBuilder, Unusable> {
+/// Configures the issuer from an App ID binding or from `ISSUER`, not from both.
+fn issuer(audiences: Vec<Audience>) -> Result<ResourceServerBuilder, SettingError> {
     let binding = Binding::from_env()?;
     let jwks_uri = match variable("JWKS_URI")? {
         None => None,
-        Some(url) => Some(Endpoint::new(url).map_err(from_variable("JWKS_URI"))?),
+        Some(url) => Some(Endpoint::new(url).map_err(invalid_variable("JWKS_URI"))?),
     };
     let builder = match (binding, variable("ISSUER")?) {
         (Some(_), Some(_)) => {
-            return Err(Unusable::new(
+            return Err(SettingError::new(
                 "ISSUER",
-                "is set beside an App ID binding; use one of them",
+                "is set and there is an App ID binding: use one of them",
             ));
         }
-        (None, None) => return Err(common::no_issuer("ISSUER")),
+        (None, None) => return Err(common::missing_issuer("ISSUER")),
         (Some(_), None) if jwks_uri.is_some() => {
-            return Err(Unusable::new(
+            return Err(SettingError::new(
                 "JWKS_URI",
-                "is for ISSUER; an App ID binding has its own",
+                "cannot be used with an App ID binding: remove it",
             ));
         }
-        (Some(binding), None) => return resource_server(&binding, audiences),
+        (Some(binding), None) => return from_binding(&binding, audiences),
         (None, Some(issuer)) => {
-            let issuer = Issuer::new(issuer).map_err(from_variable("ISSUER"))?;
-            Endpoint::new(issuer.as_str()).map_err(from_variable("ISSUER"))?;
+            let issuer = Issuer::new(issuer).map_err(invalid_variable("ISSUER"))?;
+            Endpoint::new(issuer.as_str()).map_err(invalid_variable("ISSUER"))?;
             let mut audiences = audiences.into_iter();
             let first = audiences
                 .next()
-                .ok_or_else(|| Unusable::new("AUDIENCE", "is required with ISSUER"))?;
+                .ok_or_else(|| SettingError::new("AUDIENCE", "is required with ISSUER"))?;
             let builder = ResourceServer::builder(issuer, first);
             audiences.fold(builder, add_audience)
         }
@@ -208,16 +216,16 @@ fn add_audience(builder: ResourceServerBuilder, audience: Audience) -> ResourceS
     builder.issuer(|issuer| issuer.add_audience(audience))
 }
 
-fn resource_server(
+fn from_binding(
     binding: &Binding,
     audiences: Vec<Audience>,
-) -> Result<ResourceServerBuilder, Unusable> {
+) -> Result<ResourceServerBuilder, SettingError> {
     let mut audiences = audiences.into_iter();
     let builder = match audiences.next() {
         Some(audience) => binding.resource_server_for(audience),
         None => binding
             .resource_server()
-            .map_err(from_variable("AUDIENCE"))?,
+            .map_err(invalid_variable("AUDIENCE"))?,
     };
     Ok(audiences.fold(builder, add_audience))
 }

@@ -1,12 +1,12 @@
-//! A tonic server behind the same layer: refusals are gRPC statuses (16, 7, 14), and the
-//! service finds the auth context in the request's extensions.
+//! A tonic server behind the same layer. Rejections are gRPC statuses (16, 7, 14), and the auth
+//! context is in the request's extensions.
 //!
 //! ```console
 //! $ ISSUER=https://as.example AUDIENCE=orders cargo run --example tonic_service
 //! ```
 //!
-//! The service is written by hand to need no generated code; one that `tonic-build` made is
-//! added in the same place.
+//! The service is written by hand to avoid generated code. A service from `tonic-build` is added in
+//! the same place.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower_oauth::{Audience, AuthContext, BoxError, Issuer, ResourceServer};
 
-/// Answers every call with a status that names the caller.
+/// Responds to each call with a status that names the caller.
 #[derive(Clone, Debug)]
 struct Greeter;
 

@@ -1,4 +1,4 @@
-//! A tower client on hyper-util: the token goes on each request to the resource's origin.
+//! A tower client on hyper-util. The layer adds the token to requests to the resource's origin.
 //!
 //! ```console
 //! $ export OAUTH_SERVER_URL=https://as.example CLIENT_ID=… CLIENT_SECRET=…

@@ -1,9 +1,9 @@
-//! What the example programs share: settings from the environment, logging, serving.
+//! Shared by the example programs: settings from the environment, logging, serving.
 #![allow(
     dead_code,
     unreachable_pub,
     unused_imports,
-    reason = "each example uses a part of it"
+    reason = "each example uses a part of this module"
 )]
 
 mod serve;
@@ -19,122 +19,125 @@ use tower_oauth::ConfigError;
 
 pub use self::serve::serve;
 
-/// The exit code of a program whose settings cannot be used.
-pub const BAD_SETTING: u8 = 2;
+/// The exit code for an invalid setting.
+pub const EXIT_BAD_SETTING: u8 = 2;
 
-/// A variable that is set.
+/// Reads an environment variable.
 ///
 /// # Errors
 ///
-/// If it is no text: it must not count as unset.
-pub fn text(name: &str) -> Result<Option<String>, Unusable> {
+/// If the value is not UTF-8. It must not count as unset.
+pub fn raw_variable(name: &str) -> Result<Option<String>, SettingError> {
     match std::env::var(name) {
         Ok(value) => Ok(Some(value)),
         Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(Unusable::new(name, "is not UTF-8")),
+        Err(VarError::NotUnicode(_)) => Err(SettingError::new(name, "is not UTF-8")),
     }
 }
 
-/// A variable that is set and not empty, without white space around it.
+/// Reads an environment variable and trims white space. An empty value counts as unset.
 ///
 /// # Errors
 ///
-/// As [`text`].
-pub fn variable(name: &str) -> Result<Option<String>, Unusable> {
-    let trimmed = text(name)?.map(|value| value.trim().to_owned());
+/// As [`raw_variable`].
+pub fn variable(name: &str) -> Result<Option<String>, SettingError> {
+    let trimmed = raw_variable(name)?.map(|value| value.trim().to_owned());
     Ok(trimmed.filter(|value| !value.is_empty()))
 }
 
-/// A setting with a default.
+/// Reads and parses an environment variable, or returns the default.
 ///
 /// # Errors
 ///
-/// If the variable holds something else.
-pub fn parsed<T: std::str::FromStr>(name: &str, default: T) -> Result<T, Unusable> {
+/// If the value cannot be parsed.
+pub fn parse_variable<T: std::str::FromStr>(name: &str, default: T) -> Result<T, SettingError> {
     match variable(name)? {
         None => Ok(default),
         Some(value) => value
             .parse()
-            .map_err(|_| Unusable::new(name, "is not usable")),
+            .map_err(|_| SettingError::new(name, "cannot be parsed")),
     }
 }
 
-/// A setting that cannot be used: one line that names it.
+/// An invalid setting, displayed on one line that names it.
 #[derive(Debug)]
-pub struct Unusable(String);
+pub struct SettingError(String);
 
-impl Unusable {
+impl SettingError {
     pub fn new(name: &str, reason: impl Display) -> Self {
         Self(format!("{name}: {reason}"))
     }
 
-    /// Ends the program.
+    /// Prints the error and returns the exit code.
     pub fn exit(&self) -> ExitCode {
         eprintln!("{}", self.0.replace(['\n', '\r'], " "));
-        ExitCode::from(BAD_SETTING)
+        ExitCode::from(EXIT_BAD_SETTING)
     }
 }
 
-/// Nothing says who the issuer is: neither this variable nor an App ID binding. Platforms set the
-/// variables of bindings for other services, too.
-pub fn no_issuer(name: &str) -> Unusable {
+/// The error if neither this variable nor an App ID binding names the issuer. It names the binding
+/// variables that are set, because platforms also set them for other services.
+pub fn missing_issuer(name: &str) -> SettingError {
     let services = ["VCAP_SERVICES", "CE_SERVICES"].into_iter();
     let set: Vec<&str> = services
         .filter(|services| matches!(variable(services), Ok(Some(_))))
         .collect();
     match set.as_slice() {
-        [] => Unusable::new(name, "is not set, and there is no App ID binding"),
+        [] => SettingError::new(
+            name,
+            "is not set and there is no App ID binding: set one of them",
+        ),
         set => {
             let reason = format!(
-                "holds no App ID service, and {name} is not set; bind App ID or set {name}"
+                "contains no App ID service and {name} is not set: bind App ID or set {name}"
             );
-            Unusable::new(&set.join(" and "), reason)
+            SettingError::new(&set.join(" and "), reason)
         }
     }
 }
 
-/// A configuration error names the variable that it came from.
-pub fn from_variable(name: &str) -> impl Fn(ConfigError) -> Unusable + '_ {
-    move |error| Unusable(error.for_setting(name).to_string())
+/// Converts a configuration error and names the environment variable that caused it.
+pub fn invalid_variable(name: &str) -> impl Fn(ConfigError) -> SettingError + '_ {
+    move |error| SettingError(error.for_setting(name).to_string())
 }
 
-impl From<ConfigError> for Unusable {
+impl From<ConfigError> for SettingError {
     fn from(error: ConfigError) -> Self {
         Self(error.to_string())
     }
 }
 
-/// Logs to stderr as `RUST_LOG` says; `info` unless it says anything.
+/// Logs to stderr, filtered by `RUST_LOG`; the default is `info`.
 pub fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| "info".parse().unwrap_or_default());
-    let colours = std::io::stderr().is_terminal();
+    let colors = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(colours)
+        .with_ansi(colors)
         .with_writer(std::io::stderr)
         .init();
 }
 
-/// Listens on loopback.
+/// Binds a loopback port.
 ///
 /// # Errors
 ///
-/// If the port is taken.
-pub async fn listen(port: u16) -> Result<TcpListener, Unusable> {
+/// If the port cannot be bound.
+pub async fn listen(port: u16) -> Result<TcpListener, SettingError> {
     TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port)))
         .await
-        .map_err(|error| Unusable::new("PORT", error))
+        .map_err(|error| SettingError::new("PORT", error))
 }
 
-/// The end of a program that is asked to end: SIGTERM or Ctrl-C.
-pub async fn asked_to_end() {
-    let term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-    let Ok(mut term) = term else {
+/// Completes on SIGTERM or Ctrl-C.
+pub async fn shutdown_signal() {
+    let sigterm = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+    let Ok(mut sigterm) = sigterm else {
         return std::future::pending().await;
     };
     tokio::select! {
-        _ = term.recv() => {}
+        _ = sigterm.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
 }

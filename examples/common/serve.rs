@@ -1,4 +1,4 @@
-//! A server that stays small and goes on answering, however many connections are opened to it.
+//! An HTTP server with bounded connections and memory.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,61 +18,59 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
-/// Connections at a time, and bytes that one of them can make us keep: together they bound
-/// the memory of the process, whatever is sent.
+/// Maximum of open connections. With [`MAX_HEADERS_SIZE`] it bounds the memory of the process.
 const MAX_CONNECTIONS: usize = 512;
-const MAX_HEADERS: usize = 64 * 1024;
+/// Maximum size of the read buffer of a connection in bytes.
+const MAX_HEADERS_SIZE: usize = 64 * 1024;
 
-/// Serves until `end`; then takes no new connection, and lets requests in flight be answered
-/// for a few seconds.
+/// Serves until `shutdown` completes. Then it accepts no new connections, and requests in flight
+/// have 8 seconds to complete.
 ///
-/// At the limit a new connection gets the place of the one that has been idle longest, which is
-/// closed. A connection with a request in flight is never closed for another: if all have one, the
-/// new one waits.
-pub async fn serve(listener: TcpListener, router: Router, end: impl Future<Output = ()>) {
+/// At [`MAX_CONNECTIONS`] the connection that has been idle longest is closed for a new one. A
+/// connection with a request in flight is never closed; if all have one, the new connection waits.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(10))
-        .max_buf_size(MAX_HEADERS);
+        .max_buf_size(MAX_HEADERS_SIZE);
     let graceful = GracefulShutdown::new();
     let mut connections = Connections::default();
-    let mut end = std::pin::pin!(end);
+    let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let stream = tokio::select! {
             stream = connections.accept(&listener) => stream,
-            () = &mut end => break,
+            () = &mut shutdown => break,
         };
         let activity = Arc::new(Activity::idle());
         let service = TowerToHyperService::new(router.clone());
-        let watched = service_fn({
+        let tracked = service_fn({
             let activity = Arc::clone(&activity);
             move |request: Request<Incoming>| {
-                let in_flight = InFlight::begin(&activity);
-                let answer = service.call(request);
+                let in_flight = InFlight::try_start(&activity);
+                let response = service.call(request);
                 async move {
-                    // The connection is being closed: the request is not begun.
+                    // The connection is being closed.
                     let Some(in_flight) = in_flight else {
                         return std::future::pending().await;
                     };
-                    let response = answer.await?;
-                    // The body holds it until all of it was taken to be sent.
+                    let response = response.await?;
+                    // The response body owns the guard until it has been read completely.
                     Ok::<_, Infallible>(response.map(|body| {
                         Body::new(body.map_err(move |error| {
-                            let _held = &in_flight;
+                            let _guard = &in_flight;
                             error
                         }))
                     }))
                 }
             }
         });
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), watched));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), tracked));
         connections.spawn(activity, async move {
-            let _a_broken_connection_is_its_peers_concern = connection.await;
+            let _connection_error = connection.await;
         });
     }
     drop(listener);
-    let _too_slow_to_wait_for =
-        tokio::time::timeout(Duration::from_secs(8), graceful.shutdown()).await;
+    let _timeout = tokio::time::timeout(Duration::from_secs(8), graceful.shutdown()).await;
 }
 
 /// The open connections.
@@ -91,25 +89,24 @@ impl Connections {
         self.open.push((activity, self.tasks.spawn(connection)));
     }
 
-    /// The next connection, as soon as there is room for it.
+    /// Accepts the next connection and waits until it is within the limit.
     async fn accept(&mut self, listener: &TcpListener) -> TcpStream {
         let stream = loop {
             match listener.accept().await {
                 Ok((stream, _)) => break stream,
                 Err(_) => {
-                    // Out of file descriptors, most likely: one comes back with each connection
-                    // that ends.
+                    // Probably out of file descriptors: closing a connection frees one.
                     self.close_longest_idle();
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         };
-        let _unimportant = stream.set_nodelay(true);
+        let _optional = stream.set_nodelay(true);
         self.open.retain(|(_, task)| !task.is_finished());
         while self.tasks.try_join_next().is_some() {}
         while self.tasks.len() >= MAX_CONNECTIONS {
             self.close_longest_idle();
-            // If none was idle, one is soon.
+            // If no connection was idle, try again soon.
             let _ended =
                 tokio::time::timeout(Duration::from_millis(10), self.tasks.join_next()).await;
         }
@@ -129,8 +126,7 @@ impl Connections {
     }
 }
 
-/// What happens on a connection: a number of [`tick`], since which it has been idle, or one of
-/// these.
+/// State of a connection: [`IN_FLIGHT`], [`CLOSED`], or the [`tick`] at which it became idle.
 struct Activity(AtomicU64);
 
 const IN_FLIGHT: u64 = 0;
@@ -142,10 +138,10 @@ impl Activity {
     }
 
     fn idle_since(&self) -> Option<u64> {
-        Some(self.0.load(Ordering::Acquire)).filter(|now| ![IN_FLIGHT, CLOSED].contains(now))
+        Some(self.0.load(Ordering::Acquire)).filter(|state| ![IN_FLIGHT, CLOSED].contains(state))
     }
 
-    /// Whether it was still idle. From now on no request begins.
+    /// Marks an idle connection as closed. Returns false if a request came meanwhile.
     fn close(&self, since: u64) -> bool {
         self.0
             .compare_exchange(since, CLOSED, Ordering::AcqRel, Ordering::Acquire)
@@ -153,18 +149,18 @@ impl Activity {
     }
 }
 
-/// A request in flight; over when it is dropped.
+/// A request in flight. Dropping it marks the connection as idle.
 struct InFlight(Arc<Activity>);
 
 impl InFlight {
-    /// `None` on a connection that is being closed.
-    fn begin(activity: &Arc<Activity>) -> Option<Self> {
+    /// Returns `None` if the connection is being closed.
+    fn try_start(activity: &Arc<Activity>) -> Option<Self> {
         let since = activity.idle_since()?;
-        let begun =
+        let started =
             activity
                 .0
                 .compare_exchange(since, IN_FLIGHT, Ordering::AcqRel, Ordering::Acquire);
-        begun.is_ok().then(|| Self(Arc::clone(activity)))
+        started.is_ok().then(|| Self(Arc::clone(activity)))
     }
 }
 
@@ -174,7 +170,7 @@ impl Drop for InFlight {
     }
 }
 
-/// A number that is larger each time: in which order connections became idle.
+/// Returns an increasing number, which orders connections by the time they became idle.
 fn tick() -> u64 {
     static TICKS: AtomicU64 = AtomicU64::new(1);
     TICKS.fetch_add(1, Ordering::Relaxed)
