@@ -1,8 +1,8 @@
 //! OAuth 2.0 between services, as [tower](https://docs.rs/tower) middleware: a resource server
-//! layer that judges bearer tokens, a client that obtains them, and a development authorization
+//! layer that validates bearer tokens, a client that obtains them, and a development authorization
 //! server that issues them.
 //!
-//! # A request
+//! # Request validation
 //!
 //! ```text
 //!                        ┌──────────── ResourceServerLayer ────────────┐
@@ -13,19 +13,19 @@
 //!                        └─────────────────────────────────────────────┘
 //! ```
 //!
-//! # A key set
+//! # Key sets
 //!
-//! A task for each issuer fetches its keys ahead of time and publishes an immutable snapshot.
-//! A request reads the snapshot and never fetches; only a plausible token with a new `kid` waits,
-//! at most a second, for one shared refresh. An issuer that is down is not noticed: the last good
-//! keys are trusted for up to 24 hours, and then requests are answered 503, not 401. All of it,
-//! with the test for each point: [`guide::key_sets`](mod@guide::key_sets).
+//! One task per issuer fetches its keys and publishes an immutable snapshot. Requests read the
+//! snapshot and never fetch. A token that passes all checks but has an unknown `kid` waits at most
+//! one second for an on-demand refresh, which all such requests share. During an outage of the
+//! issuer the last keys are used for up to 24 hours; after that the response is 503, not 401.
+//! [`guide::key_sets`](mod@guide::key_sets) lists every rule with its test.
 //!
-//! # A token
+//! # Client tokens
 //!
-//! A [`TokenManager`] holds one access token, renewed before it expires by one request however
-//! many callers there are. Its layer puts the token on requests to the origins that it was made
-//! for, and to no other.
+//! A [`TokenManager`] provides one access token to all callers and renews it with one request
+//! before it expires. Its layer adds the token only to requests to the origins that it was created
+//! for.
 //!
 //! # Protect a service
 //!
@@ -35,15 +35,16 @@
 //! use axum::{Router, routing::get};
 //! use tower_oauth::{Audience, AuthContext, Issuer, RequireScopeLayer, ResourceServer};
 //!
-//! let orders = ResourceServer::builder(Issuer::new("https://as.example")?, Audience::new("orders")?)
-//!     .start() // discovers the keys, and keeps them fresh
+//! let issuer = Issuer::new("https://as.example")?;
+//! let orders = ResourceServer::builder(issuer, Audience::new("orders")?)
+//!     .start() // discovers the keys and refreshes them
 //!     .await?;
 //! let app: Router = Router::new()
 //!     .route("/orders", get(list).layer(RequireScopeLayer::all(["orders.read"])))
 //!     .layer(orders.layer());
 //!
 //! async fn list(caller: AuthContext) -> String {
-//!     format!("orders of {}", caller.client_id().unwrap_or("nobody"))
+//!     format!("orders of {}", caller.client_id().unwrap_or("unknown"))
 //! }
 //! # Ok(())
 //! # }
@@ -59,7 +60,7 @@
 //! let tokens = TokenManager::builder(Endpoint::new("https://as.example/token")?, credentials)
 //!     .scope(Scope::new("orders.read")?)
 //!     .start()?;
-//! let token = tokens.access_token().await?; // fetched once, shared, renewed ahead of time
+//! let token = tokens.access_token().await?; // requested once, shared, renewed before it expires
 //! # let _ = token.expose_secret();
 //! # Ok(())
 //! # }
@@ -67,21 +68,22 @@
 //!
 //! # Test without an issuer
 //!
-//! The embedded authorization server mints good tokens and wrong ones, rotates, fails when it is
-//! told to, and needs no port and no real time:
+//! The embedded authorization server creates valid and invalid tokens, rotates keys, and injects
+//! faults. It needs no port and no real time:
 //! [`guide::testing`](https://docs.rs/tower-oauth/latest/tower_oauth/guide/testing/index.html).
 //!
 //! # Security posture
 //!
-//! - `iss`, `aud` and `exp` are always required; `none` and HMAC cannot be expressed.
-//! - A token only ever meets the keys of the issuer it names, and a key only its algorithm.
-//! - Keys in a token's header are never used; duplicate JSON members, unknown critical headers and
-//!   inexact base64url are refused; so are tokens that are bound to a key (`cnf`).
-//! - No request bytes cause a fetch, but for a token that would pass with a newer key, within a
-//!   fixed budget. No request bytes cause a 5xx, but for 503 where no judgement is possible.
-//! - Answers come from fixed texts. Tokens and secrets are in no log, error or `Debug` output.
-//! - Signatures are verified by aws-lc-rs. jsonwebtoken's process-wide provider is not used, so it
-//!   does not matter what else in your build enables.
+//! - `iss`, `aud` and `exp` are always required. The algorithm `none` and HMAC are not supported.
+//! - A token is verified only with keys of its issuer, and a key is used only for its algorithm.
+//! - Keys in a token's header are never used. Duplicate JSON members, unknown critical headers,
+//!   non-canonical base64url and tokens bound to a key (`cnf`) are rejected.
+//! - A request causes a fetch only if its token would pass with a newer key, and within a rate
+//!   limit. A request causes a 5xx response only if no keys are available or the server is
+//!   overloaded: 503.
+//! - Response texts are fixed. No log, error or `Debug` output contains tokens or secrets.
+//! - Signatures are verified by aws-lc-rs. The process-wide provider of jsonwebtoken is not used,
+//!   so the features that other crates enable have no effect.
 //!
 //! # Features
 //!
@@ -90,11 +92,13 @@
 //! | `reqwest` | yes | the HTTP transport for keys, metadata and tokens |
 //! | `axum` | | [`AuthContext`] as an extractor |
 //! | `metrics` | | counters and gauges ([`guide::metrics`](mod@guide::metrics)) |
-//! | `tracing` | | events and spans on the targets `tower_oauth::key_set`, `::resource_server`, `::client` |
+//! | `tracing` | | events and spans on `tower_oauth::key_set`, `::resource_server`, `::client` |
 //! | `authorization-server` | | the development authorization server |
-//! | `test-util` | | [`ManualClock`](https://docs.rs/tower-oauth/latest/tower_oauth/struct.ManualClock.html), a clock that tests move |
+//! | `test-util` | | [`ManualClock`], a clock that tests control |
 //!
-//! A feature adds; none changes what is there without it.
+//! Features are additive.
+//!
+//! [`ManualClock`]: https://docs.rs/tower-oauth/latest/tower_oauth/struct.ManualClock.html
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod app_id;
@@ -146,7 +150,7 @@ pub use self::resource_server::{
     TrustedIssuer,
 };
 
-/// The README's examples are compiled and run like those of the documentation.
+/// Runs the README's examples as doctests.
 #[cfg(all(doctest, feature = "axum", feature = "authorization-server"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

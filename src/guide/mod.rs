@@ -1,18 +1,22 @@
-//! What does not fit beside one type: pages to read.
+//! Guide pages on topics that span several types.
 
-/// # How a key set lives
+/// # Contributing
+#[doc = include_str!("contributing.md")]
+pub mod contributing {}
+
+/// # Key set policy
 #[doc = include_str!("key_sets.md")]
 pub mod key_sets {}
 
-/// # What is measured
+/// # Metrics and events
 #[doc = include_str!("metrics.md")]
 pub mod metrics {}
 
-/// # What it costs
+/// # Performance
 #[doc = include_str!("performance.md")]
 pub mod performance {}
 
-/// # Tests without an issuer
+/// # Testing without an issuer
 #[cfg(all(feature = "authorization-server", feature = "test-util"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "authorization-server")))]
 #[doc = include_str!("testing.md")]
