@@ -83,10 +83,10 @@ async fn results_refreshes_and_key_set_state_are_recorded() {
         [
             "granted",
             "malformed",
-            "bad_signature",
+            "invalid_signature",
             "unknown_key",
             "expired",
-            "audience"
+            "invalid_audience"
         ]
         .map(requests),
         [1.0, 1.0, 1.0, 2.0, 1.0, 0.0]
@@ -111,9 +111,8 @@ async fn results_refreshes_and_key_set_state_are_recorded() {
     );
     assert_eq!(["granted", "insufficient_scope"].map(requests), [2.0, 1.0]);
 
-    let keys = |what: &str, labels: &[&str]| {
-        of(&format!("tower_oauth_key_set_{what}"), labels).unwrap_or(-1.0)
-    };
+    let keys =
+        |what: &str, labels: &[&str]| of(&format!("tower_oauth_{what}"), labels).unwrap_or(-1.0);
     let by = |cause: &str, outcome: &str, error: &str| {
         let labels = [
             "issuer=\"https://as.example\"",
@@ -121,31 +120,38 @@ async fn results_refreshes_and_key_set_state_are_recorded() {
             &format!("outcome=\"{outcome}\""),
             &format!("error=\"{error}\""),
         ];
-        keys("refreshes_total", &labels)
+        keys("key_set_refreshes_total", &labels)
     };
     assert_eq!(by("timer", "success", "none"), 1.0);
     assert_eq!(by("unknown_key", "success", "none"), 1.0);
     assert_eq!(
-        (keys("waits_total", &[]), keys("negative_hits_total", &[])),
+        (
+            keys("jwks_refresh_waits_total", &[]),
+            keys("jwks_negative_cache_hits_total", &[])
+        ),
         (1.0, 1.0)
     );
     assert_eq!(
-        ["usable_keys", "skipped_keys", "generation", "ready"].map(|what| keys(what, &[])),
+        ["usable_keys", "skipped_keys", "generation", "ready"]
+            .map(|what| keys(&format!("key_set_{what}"), &[])),
         [1.0, 0.0, 1.0, 1.0]
     );
-    let refreshed_at = keys("refreshed_timestamp_seconds", &[]);
+    let refreshed_at = keys("jwks_last_refresh_success_timestamp_seconds", &[]);
 
     issuer.set_reply(IssuerReply::Status(StatusCode::INTERNAL_SERVER_ERROR, None));
     server.refresh_keys().await.unwrap_err();
-    assert_eq!(by("asked", "failure", "status"), 1.0);
-    assert_eq!(keys("consecutive_failures", &[]), 1.0);
+    assert_eq!(by("manual", "failure", "status"), 1.0);
+    assert_eq!(keys("key_set_consecutive_failures", &[]), 1.0);
     assert_eq!(
-        keys("refreshed_timestamp_seconds", &[]),
+        keys("jwks_last_refresh_success_timestamp_seconds", &[]),
         refreshed_at,
         "the value of the last good set"
     );
     advance(&clock, secs(90_000)).await;
-    assert_eq!((keys("ready", &[]), keys("usable_keys", &[])), (0.0, 0.0));
+    assert_eq!(
+        (keys("key_set_ready", &[]), keys("key_set_usable_keys", &[])),
+        (0.0, 0.0)
+    );
 
     // The same values in the status that a readiness route returns.
     let status = server.key_sets().remove(0);
@@ -173,19 +179,12 @@ async fn gauges_match_request_results_for_seeds_and_after_system_sleep() {
     let _here = metrics::set_default_local_recorder(&recorder);
     let gauges = || {
         [
-            "ready",
-            "usable_keys",
-            "skipped_keys",
-            "refreshed_timestamp_seconds",
+            "key_set_ready",
+            "key_set_usable_keys",
+            "key_set_skipped_keys",
+            "jwks_last_refresh_success_timestamp_seconds",
         ]
-        .map(|what| {
-            value(
-                &recorded.render(),
-                &format!("tower_oauth_key_set_{what}"),
-                &[],
-            )
-            .unwrap_or(-1.0)
-        })
+        .map(|what| value(&recorded.render(), &format!("tower_oauth_{what}"), &[]).unwrap_or(-1.0))
     };
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     issuer.set_reply(IssuerReply::Unreachable);
