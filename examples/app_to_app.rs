@@ -61,7 +61,7 @@ async fn main() -> Result<(), BoxError> {
     for keys in resource.key_sets() {
         print(
             "key set",
-            format!("{}, {} key", keys.state().as_str(), keys.usable_keys()),
+            format!("{}, {} key", keys.state().as_str(), keys.usable_key_count()),
         );
     }
 

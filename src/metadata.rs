@@ -48,7 +48,7 @@ impl Metadata {
         let malformed = || Error::new(Operation::Discovery, ErrorKind::Malformed);
         let url =
             url.ok_or_else(|| malformed().with_detail(format!("the metadata has no `{name}`")))?;
-        let unusable = |error: ConfigError| malformed().with_source(error.for_setting(name));
+        let unusable = |error: ConfigError| malformed().with_source(error.with_setting(name));
         let endpoint = Endpoint::new(url).map_err(unusable)?;
         if endpoint.is_plain_http() && !self.is_plain_http {
             let reason = "must be https, because the issuer is";
@@ -88,7 +88,7 @@ struct Document {
 /// well-known path between host and path
 /// ([RFC 8414 §3.1](https://www.rfc-editor.org/rfc/rfc8414#section-3.1)).
 pub(crate) fn well_known_urls(issuer: &Issuer) -> Result<Vec<Endpoint>, ConfigError> {
-    let base = Endpoint::new(issuer.as_str()).map_err(|error| error.for_setting("issuer"))?;
+    let base = Endpoint::new(issuer.as_str()).map_err(|error| error.with_setting("issuer"))?;
     if base.url().query().is_some() {
         return Err(ConfigError::new(
             "issuer",
@@ -204,7 +204,7 @@ pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
     if named != issuer.as_str() {
         let detail = format!(
             "expected \"{issuer}\", found \"{}\"",
-            escape_and_truncate(&without_secrets(&named))
+            escape_and_truncate(&issuer_for_display(&named))
         );
         return Err(Error::new(Operation::Discovery, ErrorKind::IssuerMismatch).with_detail(detail));
     }
@@ -218,7 +218,7 @@ pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
 
 /// Removes user information and query from the issuer that a document names. An issuer identifier
 /// has neither (RFC 8414 §2), and both may be secrets.
-fn without_secrets(named: &str) -> String {
+fn issuer_for_display(named: &str) -> String {
     let (named, query) = match named.split_once('?') {
         Some((named, _)) => (named, "?…"),
         None => (named, ""),
@@ -281,7 +281,7 @@ mod tests {
             ("https://as.example?key=a/b@c", "https://as.example?…"),
             ("as.example", "as.example"),
         ] {
-            assert_eq!(without_secrets(named), shown);
+            assert_eq!(issuer_for_display(named), shown);
         }
     }
 

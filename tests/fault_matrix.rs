@@ -176,7 +176,7 @@ async fn every_fault_is_survived_reported_and_recovered_from() {
             resource.assert_serves(fault);
             let status = resource.status();
             assert_eq!(
-                (status.state(), status.usable_keys()),
+                (status.state(), status.usable_key_count()),
                 (KeySetState::Degraded, 1),
                 "{fault}"
             );

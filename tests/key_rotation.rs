@@ -547,7 +547,7 @@ async fn unusable_keys_are_skipped_with_kid_and_reason() {
     let issuer = ScriptedIssuer::new(document);
     let server = builder(&issuer, &clock()).start().await.unwrap();
     let status = server.key_sets().remove(0);
-    assert_eq!(status.usable_keys(), 1);
+    assert_eq!(status.usable_key_count(), 1);
     assert_eq!(
         status.skipped().collect::<Vec<_>>(),
         [(Some("hmac"), SkipReason::Symmetric)]
@@ -981,7 +981,7 @@ async fn a_published_private_key_is_never_used_even_as_the_only_key() {
     // A public part beside it is compromised as well.
     issuer.publish(json!({ "keys": [exposed(rsa(0)), rsa(0).jwk("a"), rsa(1).jwk("b")] }));
     server.refresh_keys().await.unwrap();
-    assert_eq!(server.key_sets().remove(0).usable_keys(), 1);
+    assert_eq!(server.key_sets().remove(0).usable_key_count(), 1);
     assert_eq!(
         send(&server, &token("a", rsa(0))).await,
         Err(RejectionKind::UnknownKey)
@@ -992,7 +992,7 @@ async fn a_published_private_key_is_never_used_even_as_the_only_key() {
     issuer
         .publish(json!({ "keys": [exposed(rsa(0)), rsa(0).jwk("c"), nameless, rsa(1).jwk("b")] }));
     server.refresh_keys().await.unwrap();
-    assert_eq!(server.key_sets().remove(0).usable_keys(), 1);
+    assert_eq!(server.key_sets().remove(0).usable_key_count(), 1);
     // A private part without a `kid` compromises the key with the same parameters.
     let mut leaked = exposed(rsa(1));
     leaked.as_object_mut().unwrap().remove("kid");
@@ -1549,7 +1549,10 @@ async fn a_set_whose_keys_all_share_one_kid_is_accepted_after_opt_in() {
     let server = start(2).await;
     server.refresh_keys().await.unwrap();
     let status = server.key_sets().remove(0);
-    assert_eq!((status.usable_keys(), status.skipped().count()), (2, 0));
+    assert_eq!(
+        (status.usable_key_count(), status.skipped().count()),
+        (2, 0)
+    );
     for key in [rsa(0), rsa(1)] {
         assert_eq!(send(&server, &token("a", key)).await, Ok(()));
     }

@@ -181,7 +181,7 @@ async fn check_properties(steps: Vec<Step>) {
     advance(&clock, secs(600)).await;
     let status = server.key_sets().remove(0);
     assert_eq!(
-        (status.state(), status.usable_keys()),
+        (status.state(), status.usable_key_count()),
         (KeySetState::Healthy, 3),
         "{status:?}"
     );

@@ -184,7 +184,7 @@ async fn document_limits_are_inclusive() {
             .await
             .unwrap();
         let outcome = server.refresh_keys().await.map_err(|error| error.kind());
-        outcome.map(|()| server.key_sets().remove(0).usable_keys())
+        outcome.map(|()| server.key_sets().remove(0).usable_key_count())
     };
     let distinct =
         |count: u32| -> Vec<Value> { (0..count).map(|n| ed25519.jwk(&n.to_string())).collect() };

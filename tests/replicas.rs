@@ -231,7 +231,7 @@ async fn fifty_replicas_fetch_at_the_policy_rate_and_spread_out() {
         replica
             .key_sets()
             .iter()
-            .all(|keys| keys.usable_keys() == 2)
+            .all(|keys| keys.usable_key_count() == 2)
     }));
 
     // A rotation that all replicas see at once: one fetch each, spread over a quarter of a second.

@@ -98,7 +98,7 @@ pub fn missing_issuer(name: &str) -> SettingError {
 
 /// Converts a configuration error and names the environment variable that caused it.
 pub fn invalid_variable(name: &str) -> impl Fn(ConfigError) -> SettingError + '_ {
-    move |error| SettingError(error.for_setting(name).to_string())
+    move |error| SettingError(error.with_setting(name).to_string())
 }
 
 impl From<ConfigError> for SettingError {

@@ -288,7 +288,7 @@ impl ScopesJson {
 
 /// The error of an invalid member. It does not show the value, which may be a secret.
 fn invalid_member(name: &str, error: ConfigError, url: &Endpoint) -> Error {
-    let error = error.for_setting(name).redact_value();
+    let error = error.with_setting(name).clear_value();
     Error::new(Operation::Management, ErrorKind::Malformed)
         .with_url(url.as_str())
         .with_source(error)

@@ -411,7 +411,8 @@ impl BindingBuilder {
                 .iter()
                 .find_map(|layer| Some((layer, layer.get(key)?)))
                 .map(|(layer, url)| {
-                    normalized_base(url).map_err(|error| error.for_setting(layer.setting(key)))
+                    normalized_base(url)
+                        .map_err(|error| error.with_setting(layer.setting_name(key)))
                 })
                 .transpose()
         };
@@ -419,12 +420,12 @@ impl BindingBuilder {
         let server = match (oauth_server_url, service_endpoint) {
             (Some(url), _) => {
                 let url = normalized_base(url.as_str())
-                    .map_err(|error| error.for_setting("oauth_server_url"))?;
+                    .map_err(|error| error.with_setting("oauth_server_url"))?;
                 explicit.resolve_oauth_url(url, layers, None, "oauth_server_url")?
             }
             (None, Some(url)) => {
                 let url = normalized_base(url.as_str())
-                    .map_err(|error| error.for_setting("service_endpoint"))?;
+                    .map_err(|error| error.with_setting("service_endpoint"))?;
                 explicit.resolve_service_endpoint(&url, layers, None)?
             }
             (None, None) => explicit.resolve(layers)?,

@@ -136,7 +136,7 @@ impl IamApiKey {
         })))
     }
 
-    async fn current(&self) -> Result<SecretString, Error> {
+    async fn access_token(&self) -> Result<SecretString, Error> {
         let mut exchange_state = self.0.exchange_state.lock().await;
         let now = self.0.clock.now();
         let cached = self.0.cached.load_full();
@@ -252,7 +252,7 @@ impl Inner {
 
 impl IamToken for IamApiKey {
     fn token(&self) -> IamTokenFuture<'_> {
-        Box::pin(async { self.current().await.map_err(BoxError::from) })
+        Box::pin(async { self.access_token().await.map_err(BoxError::from) })
     }
 
     fn invalidate(&self, token: &SecretString) {

@@ -136,7 +136,12 @@ impl ManagementClient {
         };
         let url = self.0.endpoint(["applications"])?;
         self.0
-            .call::<ApplicationJson>(Method::POST, &url, Some(json(&body)?), WRITE_STATUSES)
+            .call::<ApplicationJson>(
+                Method::POST,
+                &url,
+                Some(serialize_body(&body)?),
+                WRITE_STATUSES,
+            )
             .await?
             .into_application(&url)
     }
@@ -188,7 +193,12 @@ impl ManagementClient {
             .0
             .endpoint(["applications", path_segment(client_id)?])?;
         self.0
-            .call::<ApplicationJson>(Method::PUT, &url, Some(json(&body)?), WRITE_STATUSES)
+            .call::<ApplicationJson>(
+                Method::PUT,
+                &url,
+                Some(serialize_body(&body)?),
+                WRITE_STATUSES,
+            )
             .await?
             .into_application(&url)
     }
@@ -245,7 +255,12 @@ impl ManagementClient {
             .0
             .endpoint(["applications", path_segment(client_id)?, "scopes"])?;
         self.0
-            .call::<ScopesJson>(Method::PUT, &url, Some(json(&body)?), WRITE_STATUSES)
+            .call::<ScopesJson>(
+                Method::PUT,
+                &url,
+                Some(serialize_body(&body)?),
+                WRITE_STATUSES,
+            )
             .await?
             .into_scopes(&url)
     }
@@ -278,7 +293,12 @@ impl ManagementClient {
             .0
             .endpoint(["applications", path_segment(client_id)?, "roles"])?;
         self.0
-            .call::<RolesJson>(Method::PUT, &url, Some(json(&body)?), WRITE_STATUSES)
+            .call::<RolesJson>(
+                Method::PUT,
+                &url,
+                Some(serialize_body(&body)?),
+                WRITE_STATUSES,
+            )
             .await
             .map(|roles| roles.roles)
     }
@@ -442,7 +462,7 @@ impl ManagementClientBuilder {
             allow_loopback_http,
         } = self;
         url.check_plain_http(allow_loopback_http)
-            .map_err(|error| error.for_setting("management URL"))?;
+            .map_err(|error| error.with_setting("management URL"))?;
         if url.url().query().is_some() {
             return Err(ConfigError::new(
                 "management URL",
@@ -515,7 +535,7 @@ fn path_segment(client_id: &str) -> Result<&str, Error> {
     Ok(client_id)
 }
 
-fn json(body: &impl Serialize) -> Result<Bytes, Error> {
+fn serialize_body(body: &impl Serialize) -> Result<Bytes, Error> {
     serde_json::to_vec(body).map(Bytes::from).map_err(|error| {
         Error::new(Operation::Management, ErrorKind::Configuration).with_source(error)
     })

@@ -18,13 +18,13 @@ impl ExplicitSettings {
                 .into_iter()
                 .find_map(|key| Some((key, layer.get(key)?)))
             {
-                let setting = layer.setting(key);
-                let url = normalized_base(url).map_err(|error| error.for_setting(&setting))?;
+                let setting = layer.setting_name(key);
+                let url = normalized_base(url).map_err(|error| error.with_setting(&setting))?;
                 return self.resolve_oauth_url(url, layers, Some(layer), &setting);
             }
             if let Some(url) = layer.get("appidServiceEndpoint") {
-                let setting = layer.setting("appidServiceEndpoint");
-                let url = normalized_base(url).map_err(|error| error.for_setting(setting))?;
+                let setting = layer.setting_name("appidServiceEndpoint");
+                let url = normalized_base(url).map_err(|error| error.with_setting(setting))?;
                 return self.resolve_service_endpoint(&url, layers, Some(layer));
             }
         }
@@ -61,10 +61,9 @@ impl ExplicitSettings {
             .tenant_id
             .iter()
             .map(|tenant| ("tenant_id".to_owned(), tenant.as_str()))
-            .chain(
-                applicable()
-                    .filter_map(|layer| Some((layer.setting("tenantId"), layer.get("tenantId")?))),
-            );
+            .chain(applicable().filter_map(|layer| {
+                Some((layer.setting_name("tenantId"), layer.get("tenantId")?))
+            }));
         let mut versions: Vec<(String, Version)> = self
             .version
             .map(|version| ("version".to_owned(), version))
@@ -74,7 +73,7 @@ impl ExplicitSettings {
             versions.extend(
                 layer
                     .version()?
-                    .map(|version| (layer.setting("version"), version)),
+                    .map(|version| (layer.setting_name("version"), version)),
             );
         }
         let Some((version, tenant_id)) = parse_path(&url, setting)? else {
@@ -125,8 +124,9 @@ impl ExplicitSettings {
         layers: &[Values],
         from: Option<&Values>,
     ) -> Result<OAuthServer, ConfigError> {
-        let setting =
-            |key: &str, name: &str| from.map_or_else(|| name.to_owned(), |from| from.setting(key));
+        let setting = |key: &str, name: &str| {
+            from.map_or_else(|| name.to_owned(), |from| from.setting_name(key))
+        };
         let missing = |key: &str, name: &str| {
             ConfigError::without_value(
                 setting(key, name),
@@ -145,7 +145,10 @@ impl ExplicitSettings {
             .map(|tenant| ("tenant_id".to_owned(), tenant));
         let in_layers = || {
             layers.iter().find_map(|layer| {
-                Some((layer.setting("tenantId"), layer.get("tenantId")?.to_owned()))
+                Some((
+                    layer.setting_name("tenantId"),
+                    layer.get("tenantId")?.to_owned(),
+                ))
             })
         };
         let (tenant_setting, tenant_id) = explicit

@@ -60,7 +60,7 @@ impl Values {
                 Some(Value::Number(number)) if key == "version" => number.to_string(),
                 Some(_) => {
                     return Err(ConfigError::without_value(
-                        values.setting(key),
+                        values.setting_name(key),
                         "must be a string",
                     ));
                 }
@@ -122,14 +122,15 @@ impl Values {
     }
 
     pub(super) fn version(&self) -> Result<Option<Version>, ConfigError> {
-        let malformed = || ConfigError::without_value(self.setting("version"), "must be 3 or 4");
+        let malformed =
+            || ConfigError::without_value(self.setting_name("version"), "must be 3 or 4");
         self.get("version")
             .map(|text| Version::parse(text).ok_or_else(malformed))
             .transpose()
     }
 
     /// The name of a value in errors.
-    pub(super) fn setting(&self, key: &str) -> String {
+    pub(super) fn setting_name(&self, key: &str) -> String {
         match &self.source {
             Some(source) => format!("{key} of {source}"),
             None => key.to_owned(),

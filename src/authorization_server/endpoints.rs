@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::error_response::ErrorResponse;
-use super::extractor::version;
+use super::extractor::parse_version;
 use super::{
     AuthorizationServer, Version, activity, dashboard, faults, introspection, management,
     token_endpoint,
@@ -68,7 +68,7 @@ async fn check_tenant(
     let is_own_tenant = path
         .iter()
         .any(|(name, value)| name == "tenant" && value == server.tenant_id());
-    match version(&path) {
+    match parse_version(&path) {
         Ok(_) if is_own_tenant => next.run(request).await,
         _ => ErrorResponse::not_found().into_response(),
     }
@@ -93,7 +93,7 @@ async fn current_key(
     Path(path): Path<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Response, ErrorResponse> {
-    if version(&path)? != Version::V3 {
+    if parse_version(&path)? != Version::V3 {
         return Err(ErrorResponse::not_found());
     }
     let jwk = server.0.state().keys.current().jwk().clone();
@@ -106,7 +106,7 @@ async fn metadata(
     Path(path): Path<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Response, ErrorResponse> {
-    let version = version(&path)?;
+    let version = parse_version(&path)?;
     let inner = &server.0;
     let url = inner.oauth_url(version);
     let document = json!({
@@ -133,7 +133,7 @@ async fn metadata_of_issuer(
     Path(path): Path<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Response, ErrorResponse> {
-    match version(&path)? {
+    match parse_version(&path)? {
         Version::V3 => Err(ErrorResponse::not_found()),
         Version::V4 => metadata(server, Path(path), headers).await,
     }

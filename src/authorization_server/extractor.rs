@@ -33,7 +33,7 @@ impl<S: Sync> FromRequest<S> for RequestBody {
 }
 
 /// The API version in a path.
-pub(super) fn version(path: &[(String, String)]) -> Result<Version, ErrorResponse> {
+pub(super) fn parse_version(path: &[(String, String)]) -> Result<Version, ErrorResponse> {
     match path
         .iter()
         .find(|(name, _)| name == "version")

@@ -59,7 +59,7 @@ impl SignatureKind {
         }
     }
 
-    fn create(&self, key: &SigningKey, input: &[u8]) -> Result<Vec<u8>, ConfigError> {
+    fn sign(&self, key: &SigningKey, input: &[u8]) -> Result<Vec<u8>, ConfigError> {
         match self {
             Self::None => Ok(Vec::new()),
             Self::Current | Self::UnpublishedKey | Self::UnknownKey(_) => key.sign(input),
@@ -256,7 +256,7 @@ impl TokenMint {
         }
         all_header.extend(header);
         all_header.retain(|name, _| !without_header.contains(name));
-        let sign = |input: &[u8]| signature.create(key, input);
+        let sign = |input: &[u8]| signature.sign(key, input);
         issuance::encode(&all_header, &all_claims, sign).expect("the key matches its algorithm")
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 /// More than the limits of applications, roles and keys allow.
-const MAX_BYTES: u64 = 32 << 20;
+const MAX_FILE_SIZE: u64 = 32 << 20;
 
 /// The contents of a file that passed the checks of [`read`]. Its mode is unchanged.
 pub(super) struct StateFileContents {
@@ -61,7 +61,7 @@ pub(super) fn read(path: &Path) -> io::Result<Option<StateFileContents>> {
     #[cfg(unix)]
     check_owner_and_mode(path, &opened)?;
     let mut text = Vec::new();
-    (&file).take(MAX_BYTES).read_to_end(&mut text)?;
+    (&file).take(MAX_FILE_SIZE).read_to_end(&mut text)?;
     if (&file).read(&mut [0])? > 0 {
         return Err(invalid("is too large for a state file"));
     }

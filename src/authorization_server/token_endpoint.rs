@@ -17,7 +17,7 @@ use url::{Url, form_urlencoded};
 use super::AuthorizationServer;
 use super::applications::{DEFAULT_SCOPE, Registration, distinct};
 use super::error_response::ErrorResponse;
-use super::extractor::{RequestBody, version};
+use super::extractor::{RequestBody, parse_version};
 use super::issuance::{self, TokenParams};
 use super::state::State as ServerState;
 use crate::oauth::Scope;
@@ -28,7 +28,7 @@ pub(super) async fn token(
     headers: HeaderMap,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ErrorResponse> {
-    let version = version(&path)?;
+    let version = parse_version(&path)?;
     let parameters = Parameters::from_request(&headers, &body)?;
     let grant_type = parameters
         .get("grant_type")

@@ -128,7 +128,7 @@ where
         };
         let wait = {
             let tokens = tokens.clone();
-            async move { tokens.replace(&token).await }
+            async move { tokens.invalidate_and_wait(&token).await }
         };
         Ok(State::AwaitingNewToken {
             wait: Box::pin(wait),

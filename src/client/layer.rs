@@ -15,7 +15,7 @@ use crate::oauth::Endpoint;
 ///
 /// A rejected token is renewed, whether or not the request can be retried. Until then it stays in
 /// use for other requests, because another resource server may accept it. A request that can be
-/// retried waits for the new token for at most 5 seconds (see [`TokenManager::replace`]) and is
+/// retried waits for the new token for at most 5 seconds (see [`TokenManager::invalidate_and_wait`]) and is
 /// sent once more. If there is no new token in that time, the caller gets the rejecting response.
 /// At most one rejection per 10 seconds causes a renewal.
 ///

@@ -9,7 +9,7 @@
 //!           task ◀─────────────────┘                                         │
 //!            │  one request at a time: retried with backoff, within a limit ─┘
 //!            ├─ renews the token before it expires, for as long as it is used
-//!            └─ renews it at once when it is rejected ◀── invalidate(), replace() ── layer
+//!            └─ renews it at once when it is rejected ◀── invalidate(), invalidate_and_wait() ── layer
 //! ```
 //!
 //! The task owns the token request, so a cancelled caller does not cancel it for others.
@@ -18,7 +18,7 @@
 //!
 //! A token that a resource server rejects is *invalidated*: other calls go on using it, because
 //! other resource servers may accept it, until it has a successor or expires. The rejected call
-//! waits a short time for the successor (`replace`). If there is none in that time, the caller gets
+//! waits a short time for the successor (`invalidate_and_wait`). If there is none in that time, the caller gets
 //! the response of the resource server, never an error of the token endpoint.
 //!
 //! ```text

@@ -169,7 +169,7 @@ impl DiscoveredEndpoint {
                     trace::warn!(
                         target: "tower_oauth::client",
                         issuer = %self.issuer,
-                        error = %error.with_sources(),
+                        error = %error.source_chain(),
                         "discovery failed: token requests go to the last known endpoint"
                     );
                 }

@@ -93,7 +93,7 @@ impl TokenManager {
         issuer: Issuer,
         credentials: ClientCredentials,
     ) -> Result<TokenManagerBuilder, ConfigError> {
-        let base = Endpoint::new(issuer.as_str()).map_err(|error| error.for_setting("issuer"))?;
+        let base = Endpoint::new(issuer.as_str()).map_err(|error| error.with_setting("issuer"))?;
         let fallback = base.join_path("token")?;
         Ok(TokenManagerBuilder::new(
             TokenEndpoint::discovered(issuer, fallback),
@@ -208,7 +208,7 @@ impl TokenManager {
     /// next call requests another one.
     ///
     /// Until the successor is issued, [`access_token`](Self::access_token) returns the invalidated
-    /// token, because another resource server may accept it. [`replace`](Self::replace) waits for
+    /// token, because another resource server may accept it. [`invalidate_and_wait`](Self::invalidate_and_wait) waits for
     /// the successor. A failed renewal is retried with backoff, like any renewal.
     ///
     /// Invalidates exactly this token. At most one invalidation per 10 seconds takes effect: others
@@ -232,7 +232,7 @@ impl TokenManager {
     /// assert!(tokens.invalidate(&first));
     /// // The token stays in use until its successor is issued.
     /// assert_eq!(tokens.access_token().await?.expose_secret(), first.expose_secret());
-    /// let second = tokens.replace(&first).await.ok_or("no other token")?;
+    /// let second = tokens.invalidate_and_wait(&first).await.ok_or("no other token")?;
     /// assert_eq!(issuer.requests(EndpointKind::Token), 2);
     /// // The successor cannot be invalidated within 10 seconds.
     /// assert!(!tokens.invalidate(&second));
@@ -263,7 +263,7 @@ impl TokenManager {
     /// as soon as no successor can be expected in that time: the token request failed, a token was
     /// replaced less than 10 seconds ago, or [`max_waiters`](TokenManagerBuilder::max_waiters)
     /// calls wait already. The caller then has only the response of the resource server.
-    pub async fn replace(&self, token: &AccessToken) -> Option<AccessToken> {
+    pub async fn invalidate_and_wait(&self, token: &AccessToken) -> Option<AccessToken> {
         // Subscribe before invalidating, so that no result is missed.
         let mut results = self.0.results.clone();
         let (count, failed_replacements) = {

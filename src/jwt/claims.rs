@@ -61,12 +61,12 @@ impl ClaimsPolicy {
 
 /// The claimed `iss` and `exp`, which are enough to reject most tokens.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ClaimedIdentity<'a> {
+pub(crate) struct PrescannedClaims<'a> {
     pub(crate) issuer: Option<&'a [u8]>,
     pub(crate) expires_at: Option<UnixTime>,
 }
 
-impl<'a> ClaimedIdentity<'a> {
+impl<'a> PrescannedClaims<'a> {
     /// Prescans a payload for both, without parsing it.
     pub(crate) fn at(payload: &'a [u8]) -> Self {
         let mut claimed = Self::default();
@@ -119,9 +119,9 @@ impl<'a> UnverifiedClaims<'a> {
         }
     }
 
-    /// The same as [`ClaimedIdentity::at`], from the parsed claims.
-    pub(super) fn claimed_identity(&self) -> ClaimedIdentity<'_> {
-        ClaimedIdentity {
+    /// The same as [`PrescannedClaims::at`], from the parsed claims.
+    pub(super) fn prescanned(&self) -> PrescannedClaims<'_> {
+        PrescannedClaims {
             issuer: self.registered.iss.as_deref().map(str::as_bytes),
             expires_at: self.registered.exp.map(|date| date.0),
         }
@@ -382,7 +382,7 @@ impl<'de> Visitor<'de> for ClaimsVisitor<'_, 'de, '_> {
             }
             keys.insert(key)?;
         }
-        keys.check()
+        keys.finish()
     }
 }
 
@@ -577,10 +577,10 @@ mod tests {
                     ] {
                         let payload = format!("{{{one},{two},{three}}}");
                         let (claimed, claims) = (
-                            ClaimedIdentity::at(payload.as_bytes()),
+                            PrescannedClaims::at(payload.as_bytes()),
                             UnverifiedClaims::parse(&payload, SizeLimits::DEFAULT).unwrap(),
                         );
-                        let parsed = claims.claimed_identity();
+                        let parsed = claims.prescanned();
                         assert!(
                             claimed.issuer.is_none() || claimed.issuer == parsed.issuer,
                             "{payload}"

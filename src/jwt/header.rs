@@ -192,7 +192,7 @@ impl<'de> Visitor<'de> for HeaderVisitor<'_, 'de> {
             }
             keys.insert(key)?;
         }
-        keys.check()?;
+        keys.finish()?;
         Ok(members)
     }
 }

@@ -25,7 +25,7 @@ pub use self::algorithm::Algorithm;
 pub use self::claims::TokenProfile;
 #[cfg(test)]
 pub(crate) use self::claims::UnverifiedClaims;
-pub(crate) use self::claims::{ClaimedIdentity, Claims, ClaimsPolicy};
+pub(crate) use self::claims::{Claims, ClaimsPolicy, PrescannedClaims};
 pub(crate) use self::compact::{DecodedHeader, DecodedPayload, Segments, decode_base64url};
 pub(crate) use self::error::TokenError;
 pub(crate) use self::header::{CachedHeader, Header, KeyId};

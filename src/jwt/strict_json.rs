@@ -204,7 +204,7 @@ impl<'d, 'de> UniqueKeys<'d, 'de> {
 
     /// Fails if a name is not unique. Names are sorted once, at the end, which bounds the work for
     /// many names.
-    pub(crate) fn check<E: Error>(self) -> Result<(), E> {
+    pub(crate) fn finish<E: Error>(self) -> Result<(), E> {
         let mut names = self.state.names.borrow_mut();
         if self.maybe_duplicate {
             let names_of_object = names.get_mut(self.start..).unwrap_or_default();
@@ -352,7 +352,7 @@ impl<'de> Visitor<'de> for StrictIgnored<'_, 'de> {
             map.next_value_seed(self.inner()?)?;
             keys.insert(key)?;
         }
-        keys.check()
+        keys.finish()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The steps of validating a token, one type for each.
 
-use super::claims::{ClaimedIdentity, ClaimsPolicy, UnverifiedClaims, ValidatedToken};
+use super::claims::{ClaimsPolicy, PrescannedClaims, UnverifiedClaims, ValidatedToken};
 use super::compact::{DecodedSignature, Segments};
 use super::error::TokenError;
 use super::header::Header;
@@ -39,8 +39,8 @@ impl<'a> UnverifiedToken<'a> {
 
     /// The claimed `iss` and `exp`. Safe to use for rejecting a token before its signature is
     /// verified, never for accepting one.
-    pub(crate) fn claimed_identity(&self) -> ClaimedIdentity<'_> {
-        self.claims.claimed_identity()
+    pub(crate) fn prescanned(&self) -> PrescannedClaims<'_> {
+        self.claims.prescanned()
     }
 
     /// Whether the claims are valid, assuming a valid signature. Only such a token may cause a

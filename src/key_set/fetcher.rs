@@ -180,7 +180,7 @@ impl Fetcher {
         trace::warn!(
             target: "tower_oauth::key_set",
             issuer = %self.issuer,
-            error = %error.with_sources(),
+            error = %error.source_chain(),
             "discovery failed: the keys are fetched from the last known jwks_uri"
         );
         Ok(known)

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use arc_swap::Guard;
 use tokio::sync::watch;
 
-use super::on_demand::{self, OnDemand, Wait};
+use super::on_demand::{self, RefreshReason, Wait};
 use super::policy::RefreshPolicy;
 use super::revoked::RevokedKeys;
 use super::set::KeySet;
@@ -70,10 +70,10 @@ impl KeySetHandle {
         self.state.snapshot.load()
     }
 
-    /// Whether a cache entry of this key_set_version is valid without another look at the keys. If not,
+    /// Whether a cache entry of this version is valid without another look at the keys. If not,
     /// the snapshot decides.
-    pub(crate) fn is_current(&self, key_set_version: u64, now: UnixTime) -> bool {
-        self.state.snapshot.is_current(key_set_version, now)
+    pub(crate) fn is_version_current(&self, key_set_version: u64, now: UnixTime) -> bool {
+        self.state.snapshot.is_version_current(key_set_version, now)
     }
 
     /// Whether the negative cache has this `kid` for the generation of `snapshot`.
@@ -98,7 +98,7 @@ impl KeySetHandle {
 
     /// Requests a refresh. Returns a bounded wait for its outcome, or `None` if the rate limit or
     /// the limit on waiters does not allow it.
-    pub(crate) fn request_refresh(&self, reason: OnDemand<'_>) -> Option<Wait> {
+    pub(crate) fn request_refresh(&self, reason: RefreshReason<'_>) -> Option<Wait> {
         on_demand::request_refresh(&self.state, self.requests.as_ref()?, reason)
     }
 

@@ -1,6 +1,6 @@
 //! Parses a JWK Set document (RFC 7517) into verification keys.
 //!
-//! Members are converted one at a time, because jsonwebtoken's `JwkSet` fails as a whole on one
+//! JwkParameters are converted one at a time, because jsonwebtoken's `JwkSet` fails as a whole on one
 //! invalid member, and does not report private and duplicate members.
 
 use std::borrow::Cow;
@@ -200,7 +200,7 @@ impl Member {
 }
 
 fn parse_member(json: &str, leniency: JwkLeniency) -> Member {
-    let Ok(members) = serde_json::from_str::<Members<'_>>(json) else {
+    let Ok(members) = serde_json::from_str::<JwkParameters<'_>>(json) else {
         return malformed_private_key(json).unwrap_or_else(Member::malformed);
     };
     let has_kid = members.kid.is_some();
@@ -372,7 +372,7 @@ fn is_present(json: &str) -> bool {
 }
 
 /// The members of a JWK that jsonwebtoken does not report.
-struct Members<'a> {
+struct JwkParameters<'a> {
     kid: Option<Cow<'a, str>>,
     alg: Option<Cow<'a, str>>,
     secrets: Secrets,
@@ -387,19 +387,19 @@ enum Secrets {
     Symmetric,
 }
 
-impl<'de> Deserialize<'de> for Members<'de> {
+impl<'de> Deserialize<'de> for JwkParameters<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MembersVisitor;
+        struct JwkParametersVisitor;
 
-        impl<'de> Visitor<'de> for MembersVisitor {
-            type Value = Members<'de>;
+        impl<'de> Visitor<'de> for JwkParametersVisitor {
+            type Value = JwkParameters<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JWK")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Members {
+                let mut members = JwkParameters {
                     kid: None,
                     alg: None,
                     secrets: Secrets::None,
@@ -438,7 +438,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
             }
         }
 
-        deserializer.deserialize_map(MembersVisitor)
+        deserializer.deserialize_map(JwkParametersVisitor)
     }
 }
 
@@ -451,7 +451,7 @@ pub(super) struct NoUsableKeys {
 
 impl NoUsableKeys {
     /// The source of `error`, if it is a `NoUsableKeys`.
-    pub(super) fn from_error(error: &Error) -> Option<&Self> {
+    pub(super) fn downcast_source(error: &Error) -> Option<&Self> {
         std::error::Error::source(error)?.downcast_ref()
     }
 }

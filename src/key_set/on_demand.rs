@@ -17,7 +17,7 @@ use crate::timer;
 
 /// Why a request asks for newer keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnDemand<'k> {
+pub(crate) enum RefreshReason<'k> {
     /// The signature does not match the key with this `kid`, which may have been replaced.
     InvalidSignature,
     /// The set has no key with this `kid`, at this time.
@@ -29,11 +29,11 @@ pub(crate) enum OnDemand<'k> {
 pub(super) fn request_refresh(
     state: &Arc<State>,
     requests: &watch::Sender<RefreshRequests>,
-    reason: OnDemand<'_>,
+    reason: RefreshReason<'_>,
 ) -> Option<Wait> {
     let cause = match reason {
-        OnDemand::InvalidSignature => RefreshCause::InvalidSignature,
-        OnDemand::UnknownKey(..) => RefreshCause::UnknownKey,
+        RefreshReason::InvalidSignature => RefreshCause::InvalidSignature,
+        RefreshReason::UnknownKey(..) => RefreshCause::UnknownKey,
     };
     if requests.is_closed() {
         return None;
@@ -49,8 +49,8 @@ pub(super) fn request_refresh(
     state.refresh_waits.fetch_add(1, Ordering::Relaxed);
     state.refresh_waits_counter.increment();
     let unknown_key = match reason {
-        OnDemand::InvalidSignature => None,
-        OnDemand::UnknownKey(kid, now) => Some((Box::<str>::from(kid), now)),
+        RefreshReason::InvalidSignature => None,
+        RefreshReason::UnknownKey(kid, now) => Some((Box::<str>::from(kid), now)),
     };
     let limit = state.unknown_key_timeout;
     let wait = async move {

@@ -169,7 +169,7 @@ impl RefreshTask {
         if is_on_demand && !self.has_waited {
             sleep(ON_DEMAND_JITTER.mul_f64(fastrand::f64())).await;
         }
-        self.state.begin_refresh(&self.schedule);
+        self.state.record_refresh_start(&self.schedule);
         let fetch = trace::instrument!(
             self.fetcher.fetch(cause),
             target: "tower_oauth::key_set",
@@ -193,7 +193,10 @@ impl RefreshTask {
     /// Publishes the result of a fetch and updates the schedule.
     fn apply(&mut self, cause: RefreshCause, fetched: Result<Fetched, Error>) {
         // The current set stays in use, except for compromised keys.
-        let unusable = fetched.as_ref().err().and_then(NoUsableKeys::from_error);
+        let unusable = fetched
+            .as_ref()
+            .err()
+            .and_then(NoUsableKeys::downcast_source);
         if let Some(NoUsableKeys { keys }) = unusable.filter(|set| set.keys.has_private_keys()) {
             self.state.warn_private_key();
             if self.state.revoke_compromised(&keys.0.compromised) {
@@ -227,7 +230,7 @@ impl RefreshTask {
                     target: "tower_oauth::key_set",
                     issuer = %self.state.issuer,
                     cause = cause.as_str(),
-                    error = %error.with_sources(),
+                    error = %error.source_chain(),
                     failures = schedule.failures(),
                     "the key set could not be refreshed"
                 );
@@ -235,7 +238,7 @@ impl RefreshTask {
             }
         };
         self.state
-            .end_refresh(cause, outcome, self.fetcher.metadata_error(), schedule);
+            .record_refresh_end(cause, outcome, self.fetcher.metadata_error(), schedule);
     }
 }
 

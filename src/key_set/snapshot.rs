@@ -39,7 +39,7 @@ impl Snapshot {
     }
 
     /// Whether the key that verified a token is still published under the same `kid`.
-    pub(crate) fn has_key(&self, key: Fingerprint) -> bool {
+    pub(crate) fn is_key_published(&self, key: Fingerprint) -> bool {
         self.keys
             .as_ref()
             .is_some_and(|keys| keys.contains_key(key, &self.revoked))
@@ -97,8 +97,8 @@ impl SnapshotCell {
     }
 
     /// Whether the keys are usable, and nothing that may invalidate cached tokens has changed
-    /// since this key_set_version.
-    pub(super) fn is_current(&self, key_set_version: u64, now: UnixTime) -> bool {
+    /// since this version.
+    pub(super) fn is_version_current(&self, key_set_version: u64, now: UnixTime) -> bool {
         now.as_secs() <= self.version.usable_until.load(Ordering::Acquire)
             && key_set_version == self.version.key_set_version.load(Ordering::Acquire)
     }
@@ -113,7 +113,7 @@ impl SnapshotCell {
         let (key_set_version, usable_until) = (next.key_set_version, next.usable_until.as_secs());
         self.snapshot.store(Arc::new(next));
         // Store `key_set_version` before `usable_until`: a reader that sees the new time is guaranteed to
-        // see the new key_set_version, because it loads them in the opposite order.
+        // see the new version, because it loads them in the opposite order.
         self.version
             .key_set_version
             .store(key_set_version, Ordering::Release);
@@ -140,10 +140,13 @@ mod tests {
             });
         };
         publish(1);
-        assert!(cell.is_current(1, UnixTime::from_secs(1)));
-        assert!(!cell.is_current(1, UnixTime::from_secs(2)), "too old");
+        assert!(cell.is_version_current(1, UnixTime::from_secs(1)));
         assert!(
-            !cell.is_current(0, UnixTime::from_secs(1)),
+            !cell.is_version_current(1, UnixTime::from_secs(2)),
+            "too old"
+        );
+        assert!(
+            !cell.is_version_current(0, UnixTime::from_secs(1)),
             "older key_set_version"
         );
         std::thread::scope(|scope| {
@@ -151,7 +154,7 @@ mod tests {
             loop {
                 let key_set_version = cell.load().key_set_version();
                 for old in key_set_version.saturating_sub(1)..=key_set_version {
-                    assert!(!cell.is_current(old, UnixTime::from_secs(old + 1)));
+                    assert!(!cell.is_version_current(old, UnixTime::from_secs(old + 1)));
                 }
                 if key_set_version == LAST {
                     break;

@@ -187,7 +187,7 @@ impl State {
     }
 
     /// Records that a fetch begins. Wakes no waiter.
-    pub(super) fn begin_refresh(&self, schedule: &Schedule) {
+    pub(super) fn record_refresh_start(&self, schedule: &Schedule) {
         self.rate_limit.store(Arc::new(RateLimitView {
             limits: Some(schedule.on_demand_limits()),
             is_fetching: true,
@@ -199,7 +199,7 @@ impl State {
     }
 
     /// Records the outcome of a refresh and wakes the waiters.
-    pub(super) fn end_refresh(
+    pub(super) fn record_refresh_end(
         &self,
         cause: RefreshCause,
         outcome: Result<(), Error>,

@@ -171,7 +171,7 @@ impl KeySetStatus {
 
     /// The number of keys that can verify signatures now.
     #[must_use]
-    pub fn usable_keys(&self) -> usize {
+    pub fn usable_key_count(&self) -> usize {
         self.keys.as_ref().map_or(0, KeySet::len)
     }
 
@@ -307,7 +307,7 @@ impl Serialize for KeySetStatus {
         let metadata_error = self.metadata_error().map(|error| error.kind().as_str());
         status.serialize_field("metadata_error", &metadata_error)?;
         status.serialize_field("consecutive_failures", &self.consecutive_failures())?;
-        status.serialize_field("usable_keys", &self.usable_keys())?;
+        status.serialize_field("usable_keys", &self.usable_key_count())?;
         status.serialize_field("skipped", &Skipped(self))?;
         status.serialize_field("refreshes", &ByCause(self))?;
         status.serialize_field("waits", &self.refresh_waits)?;

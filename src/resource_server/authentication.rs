@@ -10,9 +10,10 @@ use super::{
 };
 use crate::clock::UnixTime;
 use crate::jwt::{
-    ClaimedIdentity, ClaimsPolicy, DecodedHeader, DecodedPayload, Header, Segments, UnverifiedToken,
+    ClaimsPolicy, DecodedHeader, DecodedPayload, Header, PrescannedClaims, Segments,
+    UnverifiedToken,
 };
-use crate::key_set::{OnDemand, SelectError, Wait};
+use crate::key_set::{RefreshReason, SelectError, Wait};
 use crate::oauth::Issuer;
 
 /// The outcome for a request that is not rejected.
@@ -111,7 +112,7 @@ impl ResourceServer {
         };
         let mut payload = DecodedPayload::new();
         let payload = payload.decode(segments.payload)?;
-        let claimed = ClaimedIdentity::at(payload);
+        let claimed = PrescannedClaims::at(payload);
         if claimed.issuer.is_some() {
             self.find_issuer(claimed, now)?;
         }
@@ -122,7 +123,7 @@ impl ResourceServer {
             index,
             issuer,
             state,
-        } = self.find_issuer(unverified.claimed_identity(), now)?;
+        } = self.find_issuer(unverified.prescanned(), now)?;
         let policy = &state.policy;
         if !policy.algorithms.contains(&unverified.header().algorithm) {
             return Err(RejectionKind::UnsupportedAlgorithm);
@@ -148,7 +149,11 @@ impl ResourceServer {
                 let is_new = may_wait && !state.keys.is_in_negative_cache(kid, &snapshot, now);
                 let would_pass = is_new && unverified.would_pass_claims(policy, now).is_ok();
                 let wait = would_pass
-                    .then(|| state.keys.request_refresh(OnDemand::UnknownKey(kid, now)))
+                    .then(|| {
+                        state
+                            .keys
+                            .request_refresh(RefreshReason::UnknownKey(kid, now))
+                    })
                     .flatten();
                 return wait
                     .map(Authentication::pending_keys)
@@ -171,7 +176,7 @@ impl ResourceServer {
         let (verified, key) = match unverified.verify_signature(keys.as_slice()) {
             Ok(verified) => verified, // RFC 7515 §5.2
             Err(error) if may_refresh => {
-                let wait = state.keys.request_refresh(OnDemand::InvalidSignature);
+                let wait = state.keys.request_refresh(RefreshReason::InvalidSignature);
                 return wait
                     .map(Authentication::pending_keys)
                     .ok_or_else(|| error.into());
@@ -211,7 +216,7 @@ impl ResourceServer {
     /// verified with the keys of this issuer.
     fn find_issuer(
         &self,
-        identity: ClaimedIdentity<'_>,
+        identity: PrescannedClaims<'_>,
         now: UnixTime,
     ) -> Result<MatchedIssuer<'_>, RejectionKind> {
         let claimed = identity.issuer.ok_or(RejectionKind::InvalidClaims)?;

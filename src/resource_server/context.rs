@@ -140,7 +140,7 @@ impl AuthContext {
         let validity = &self.0.validity;
         validity.not_before <= now
             && now < validity.expires
-            && (keys.is_current(validity.key_set_version.load(Ordering::Relaxed), now)
+            && (keys.is_version_current(validity.key_set_version.load(Ordering::Relaxed), now)
                 || self.key_is_still_published(&keys.load(), now))
     }
 
@@ -149,7 +149,7 @@ impl AuthContext {
     fn key_is_still_published(&self, snapshot: &Snapshot, now: UnixTime) -> bool {
         let Inner { validity, key, .. } = &*self.0;
         let is_published =
-            snapshot.usable(now).is_some() && key.is_some_and(|key| snapshot.has_key(key));
+            snapshot.usable(now).is_some() && key.is_some_and(|key| snapshot.is_key_published(key));
         if is_published {
             validity
                 .key_set_version

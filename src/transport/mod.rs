@@ -125,7 +125,7 @@ pub(crate) fn default_transport(
 /// The limits of one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Time from future the request to reading the last byte of the response.
+    /// Time from sending the request to reading the last byte of the response.
     pub(crate) total: Duration,
     /// Size of the response body in bytes.
     pub(crate) max_body: usize,

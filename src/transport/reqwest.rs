@@ -53,7 +53,7 @@ impl ReqwestTransport {
     /// If the client cannot be built.
     pub fn from_builder(builder: reqwest::ClientBuilder) -> Result<Self, ConfigError> {
         Self::dangerous_from_builder_without_address_policy(
-            builder.dns_resolver(SsrfGuard(SystemResolver)),
+            builder.dns_resolver(FilteringResolver(SystemResolver)),
         )
     }
 
@@ -141,9 +141,9 @@ impl Resolve for SystemResolver {
 
 /// A resolver that removes forbidden addresses, against server-side request forgery (SSRF).
 #[derive(Clone, Copy, Debug)]
-struct SsrfGuard<R>(R);
+struct FilteringResolver<R>(R);
 
-impl<R: Resolve> Resolve for SsrfGuard<R> {
+impl<R: Resolve> Resolve for FilteringResolver<R> {
     fn resolve(&self, name: Name) -> Resolving {
         let found = self.0.resolve(name);
         Box::pin(async move {
@@ -226,7 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn names_are_not_resolved_to_forbidden_addresses() {
-        let found = SsrfGuard(SystemResolver)
+        let found = FilteringResolver(SystemResolver)
             .resolve("localhost".parse().unwrap())
             .await
             .unwrap();
@@ -240,7 +240,7 @@ mod tests {
         ] {
             let name = "keys.example".parse().unwrap();
             assert!(
-                SsrfGuard(fixed_resolver(forbidden))
+                FilteringResolver(fixed_resolver(forbidden))
                     .resolve(name)
                     .await
                     .is_err(),
@@ -295,7 +295,7 @@ mod tests {
         accepted.expect("a connection").unwrap();
         assert_eq!(metadata.1.load(Ordering::SeqCst), 0);
         // The same guard applies to the system's resolver.
-        let rebound = builder().dns_resolver(SsrfGuard(metadata.clone()));
+        let rebound = builder().dns_resolver(FilteringResolver(metadata.clone()));
         let rebound =
             ReqwestTransport::dangerous_from_builder_without_address_policy(rebound).unwrap();
         let reason = failure(&rebound, "https://keys.example/keys").await;

@@ -28,7 +28,7 @@ pub(super) async fn show(
 }
 
 /// Handles all forms of the page; the field `action` selects one.
-pub(super) async fn change(
+pub(super) async fn handle_form(
     State(server): State<AuthorizationServer>,
     Extension(session): Extension<Session>,
     Path(client_id): Path<String>,

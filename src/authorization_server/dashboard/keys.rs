@@ -39,7 +39,7 @@ pub(super) async fn list(
     page(Some(Tab::Keys), &notice.title("Keys"), &body)
 }
 
-pub(super) async fn change(
+pub(super) async fn handle_form(
     State(server): State<AuthorizationServer>,
     form: Form,
 ) -> Result<Redirect, ErrorPage> {

@@ -62,11 +62,11 @@ pub(super) fn router(server: &AuthorizationServer) -> Router<AuthorizationServer
         )
         .route(
             "/applications/{client_id}",
-            get(application::show).post(application::change),
+            get(application::show).post(application::handle_form),
         )
         .route("/try", get(try_token::index).post(try_token::request))
         .route("/try/{client_id}", get(try_token::show))
-        .route("/keys", get(keys::list).post(keys::change))
+        .route("/keys", get(keys::list).post(keys::handle_form))
         .route("/activity", get(activity::list))
         .route("/faults", get(faults::list).post(faults::switch))
         .layer(DefaultBodyLimit::max(MAX_BODY))

@@ -110,7 +110,7 @@ impl RenewalSchedule {
 
     /// A call needs a token. Returns whether it may wait for one; if not, it fails with the last
     /// error.
-    pub(super) fn request(&mut self, now: Instant) -> bool {
+    pub(super) fn register_waiter(&mut self, now: Instant) -> bool {
         let is_refused = self.cooldown_until.is_some_and(|until| now < until);
         let is_too_long = self
             .not_before
@@ -234,7 +234,7 @@ mod tests {
     fn no_request_is_sent_before_a_call_needs_a_token() {
         let (mut schedule, start) = schedule();
         assert_eq!(schedule.next_attempt(), None);
-        assert!(schedule.request(start));
+        assert!(schedule.register_waiter(start));
         assert_eq!(schedule.next_attempt(), Some(start));
     }
 
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn attempts_back_off_and_stop_at_the_acquire_timeout() {
         let (mut schedule, start) = schedule();
-        schedule.request(start);
+        schedule.register_waiter(start);
         let mut now = start;
         let mut attempts = 0;
         loop {
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn retry_after_is_honored_and_a_long_one_fails_waiting_calls_at_once() {
         let (mut schedule, start) = schedule();
-        schedule.request(start);
+        schedule.register_waiter(start);
         assert!(!schedule.failed(start, Failure::Transient(Some(SECOND * 7)), 0.0));
         assert_eq!(schedule.next_attempt(), Some(start + SECOND * 7));
         assert!(schedule.failed(
@@ -306,10 +306,10 @@ mod tests {
             0.0
         ));
         assert!(
-            !schedule.request(start + SECOND * 8),
+            !schedule.register_waiter(start + SECOND * 8),
             "the next attempt exceeds the acquire timeout"
         );
-        assert!(schedule.request(start + SECOND * 100));
+        assert!(schedule.register_waiter(start + SECOND * 100));
         assert_eq!(
             schedule.next_attempt(),
             Some(start + SECOND * 127),
@@ -320,20 +320,20 @@ mod tests {
     #[test]
     fn retry_after_is_capped_at_five_minutes() {
         let (mut schedule, start) = schedule();
-        schedule.request(start);
+        schedule.register_waiter(start);
         assert!(schedule.failed(start, Failure::Transient(Some(Duration::MAX)), 0.0));
-        assert!(schedule.request(start + SECOND * 299));
+        assert!(schedule.register_waiter(start + SECOND * 299));
         assert_eq!(schedule.next_attempt(), Some(start + SECOND * 300));
     }
 
     #[test]
     fn calls_fail_for_a_second_after_a_permanent_failure() {
         let (mut schedule, start) = schedule();
-        schedule.request(start);
+        schedule.register_waiter(start);
         assert!(schedule.failed(start, Failure::Permanent, 0.5));
         assert_eq!(schedule.next_attempt(), None);
-        assert!(!schedule.request(start + SECOND / 2));
-        assert!(schedule.request(start + SECOND));
+        assert!(!schedule.register_waiter(start + SECOND / 2));
+        assert!(schedule.register_waiter(start + SECOND));
         assert_eq!(schedule.next_attempt(), Some(start + SECOND));
     }
 
@@ -375,7 +375,7 @@ mod tests {
         );
         assert_eq!(schedule.next_attempt(), Some(now + SECOND * 30));
         assert!(
-            schedule.request(now + SECOND * 2),
+            schedule.register_waiter(now + SECOND * 2),
             "a call without a token does not wait for that"
         );
         assert_eq!(schedule.next_attempt(), Some(now + SECOND * 2));

@@ -61,7 +61,7 @@ impl RenewalTask {
                         // invalidated.
                         schedule.resume(now());
                         self.notify_waiters(Ok(token));
-                    } else if !schedule.request(now())
+                    } else if !schedule.register_waiter(now())
                         && let Some(error) = last_error.clone()
                     {
                         self.notify_waiters(Err(error));
@@ -99,7 +99,7 @@ impl RenewalTask {
                 Err(error) => {
                     trace::warn!(
                         target: "tower_oauth::client",
-                        error = %error.with_sources(),
+                        error = %error.source_chain(),
                         "no access token could be obtained"
                     );
                     let ends_wait = schedule.failed(now(), classify(&error), fastrand::f64());
@@ -160,7 +160,7 @@ impl RenewalTask {
                 wakeup = wakeups.recv() => {
                     wakeup?;
                     if state.with_current(CurrentToken::token).is_none() {
-                        schedule.request(now());
+                        schedule.register_waiter(now());
                     }
                 }
             }

@@ -75,7 +75,7 @@ impl Entry {
 }
 
 impl Slot {
-    fn touch(&mut self) {
+    fn increment_frequency(&mut self) {
         self.frequency = (self.frequency + 1).min(MAX_FREQUENCY);
     }
 }
@@ -123,7 +123,7 @@ pub(super) fn get(lookup: Lookup<'_>, now: UnixTime) -> Option<Hit> {
             needs_report: entry.reported_at != now,
         };
         entry.reported_at = now;
-        slot.touch();
+        slot.increment_frequency();
         Some(hit)
     })
 }
@@ -132,7 +132,7 @@ pub(super) fn get(lookup: Lookup<'_>, now: UnixTime) -> Option<Hit> {
 pub(super) fn admit(lookup: Lookup<'_>, context: &AuthContext, now: UnixTime) {
     lookup.with_set(|Set(slots), tag| {
         if let Some(own) = slots.iter_mut().find(|slot| slot.tag == tag) {
-            own.touch();
+            own.increment_frequency();
             if own.frequency >= ADMIT_AT {
                 let Lookup { cache, token, .. } = lookup;
                 let (token, context) = (Zeroizing::new(token.into()), context.deep_clone());
