@@ -48,7 +48,7 @@ impl ConfigError {
     }
 
     /// Removes the value: one that a server sent may be a secret.
-    pub(crate) fn redact_value(self) -> Self {
+    pub(crate) fn clear_value(self) -> Self {
         Self {
             value: None,
             ..self
@@ -63,7 +63,7 @@ impl ConfigError {
 
     /// Renames the setting, for example to the environment variable that the value came from.
     #[must_use]
-    pub fn for_setting(mut self, setting: impl Into<String>) -> Self {
+    pub fn with_setting(mut self, setting: impl Into<String>) -> Self {
         self.setting = setting.into();
         self
     }
@@ -72,7 +72,7 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.value {
-            Some(value) => write!(f, "{} {value:?} {}", self.setting, self.reason),
+            Some(value) => write!(f, "invalid {} {value:?}: {}", self.setting, self.reason),
             None => write!(f, "{} {}", self.setting, self.reason),
         }
     }
@@ -366,7 +366,7 @@ impl Error {
 
     /// The error and its sources in one line, for logs.
     #[cfg(feature = "tracing")]
-    pub(crate) fn with_sources(&self) -> String {
+    pub(crate) fn source_chain(&self) -> String {
         let mut line = self.to_string();
         let mut source = StdError::source(self);
         while let Some(error) = source {

@@ -153,7 +153,10 @@ async fn a_cancelled_call_releases_its_waiter_permit() {
 async fn a_limit_of_zero_waiting_calls_is_an_error() {
     let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
     let error = builder(&endpoint).max_waiters(0).build().unwrap_err();
-    assert_eq!(error.to_string(), "max_waiters \"0\" must be at least 1");
+    assert_eq!(
+        error.to_string(),
+        "invalid max_waiters \"0\": must be at least 1"
+    );
     let _manager = builder(&endpoint).max_waiters(usize::MAX).start().unwrap();
 }
 
@@ -493,11 +496,15 @@ async fn an_invalidated_token_is_replaced_at_most_once_in_ten_seconds() {
         "token-1",
         "the old token is used until the new one arrives"
     );
-    let second = manager.replace(&first).await.unwrap();
+    let second = manager.invalidate_and_wait(&first).await.unwrap();
     assert_eq!(second.expose_secret(), "token-2");
     assert!(manager.invalidate(&first), "there is a new token");
     assert_eq!(
-        manager.replace(&first).await.unwrap().expose_secret(),
+        manager
+            .invalidate_and_wait(&first)
+            .await
+            .unwrap()
+            .expose_secret(),
         "token-2"
     );
     assert_eq!(
@@ -506,7 +513,7 @@ async fn an_invalidated_token_is_replaced_at_most_once_in_ten_seconds() {
         "invalidating the old token does not affect the new one"
     );
     assert!(!manager.invalidate(&second), "the token is not the cause");
-    assert!(manager.replace(&second).await.is_none());
+    assert!(manager.invalidate_and_wait(&second).await.is_none());
     assert_eq!(endpoint.count(), 2);
     seconds(10).await;
     assert!(manager.invalidate(&second));
@@ -530,7 +537,7 @@ async fn concurrent_invalidations_cause_one_token_request() {
         let manager = manager.clone();
         callers.spawn(async move {
             let first = manager.access_token().await.unwrap();
-            let replacement = manager.replace(&first).await;
+            let replacement = manager.invalidate_and_wait(&first).await;
             for _ in 0..200 {
                 let _once_is_enough = manager.invalidate(&manager.access_token().await.unwrap());
             }
@@ -556,7 +563,7 @@ async fn waiting_for_a_new_token_is_bounded_by_five_seconds_and_the_request_time
         let manager = builder.start().unwrap();
         let first = manager.access_token().await.unwrap();
         let start = Instant::now();
-        assert!(manager.replace(&first).await.is_none());
+        assert!(manager.invalidate_and_wait(&first).await.is_none());
         assert_eq!(start.elapsed().as_secs(), limit);
         assert_eq!(token(&manager).await, "token-1", "the token stays in use");
     }

@@ -108,7 +108,7 @@ async fn secrets_are_never_logged() {
         server.management_token().expose_secret().to_owned(),
         "s3cr3t-query".to_owned(),
     ];
-    let tokens = [
+    let sent = [
         token.expose_secret().to_owned(),
         mint().expired().sign(),
         mint().audience(["s3cr3t-audience"]).sign(),
@@ -123,7 +123,7 @@ async fn secrets_are_never_logged() {
         "s3cr3t".repeat(4000),
     ];
     let mut granted = 0;
-    for token in &tokens {
+    for token in &sent {
         granted += u32::from(send(&resource, &format!("Bearer {token}")).await == StatusCode::OK);
         // The whole token, and the parts that would be useful alone.
         secrets.push(token.clone());
