@@ -80,12 +80,13 @@ async fn run() -> Result<(), SettingError> {
             .register("First application")
             .map_err(invalid_variable(state_setting))?,
     };
+    let shutdown = common::shutdown_signal();
     println!("{}", credentials(server, &application));
     eprintln!(
         "Development authorization server at {0}. Not for production. Its dashboard: {0}/",
         server.base_url()
     );
-    bound.serve(common::shutdown_signal()).await;
+    bound.serve(shutdown).await;
     Ok(())
 }
 

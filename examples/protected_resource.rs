@@ -62,13 +62,9 @@ async fn run() -> Result<(), SettingError> {
     let address = listener
         .local_addr()
         .map_err(|error| SettingError::new("PORT", error))?;
+    let shutdown = common::shutdown_signal();
     println!("{}", json!({ "listening": format!("http://{address}") }));
-    common::serve(
-        listener,
-        router(&resource, recorder),
-        common::shutdown_signal(),
-    )
-    .await;
+    common::serve(listener, router(&resource, recorder), shutdown).await;
     Ok(())
 }
 

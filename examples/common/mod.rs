@@ -130,14 +130,16 @@ pub async fn listen(port: u16) -> Result<TcpListener, SettingError> {
         .map_err(|error| SettingError::new("PORT", error))
 }
 
-/// Completes on SIGTERM or Ctrl-C.
-pub async fn shutdown_signal() {
+/// Completes on SIGTERM or Ctrl-C. From the call on, SIGTERM no longer kills the process.
+pub fn shutdown_signal() -> impl Future<Output = ()> + Send {
     let sigterm = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-    let Ok(mut sigterm) = sigterm else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = sigterm.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+    async move {
+        let Ok(mut sigterm) = sigterm else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = sigterm.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
     }
 }
