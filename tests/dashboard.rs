@@ -705,7 +705,7 @@ async fn a_server_error_is_not_shown_at_a_field() {
         );
         let page = text(&response);
         assert!(
-            page.contains("State file") && page.contains("cannot be written"),
+            page.contains("state file") && page.contains("cannot be written"),
             "{page}"
         );
         assert!(!page.contains("aria-invalid"));
