@@ -246,7 +246,7 @@ fn parse_absolute(url: &str) -> Result<Url, ConfigError> {
         ParseError::RelativeUrlWithoutBase => no_scheme(),
         ParseError::EmptyHost => no_host(),
         // A fixed text, such as "invalid port number".
-        other => invalid(&format!("is invalid: {other}")),
+        other => invalid(&format!("must be a valid URL: {other}")),
     })?;
     match url.host_str() {
         // `orders:8080` is a URL with the scheme `orders`.

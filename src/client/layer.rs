@@ -15,9 +15,10 @@ use crate::oauth::Endpoint;
 ///
 /// A rejected token is renewed, whether or not the request can be retried. Until then it stays in
 /// use for other requests, because another resource server may accept it. A request that can be
-/// retried waits for the new token for at most 5 seconds (see [`TokenManager::invalidate_and_wait`]) and is
-/// sent once more. If there is no new token in that time, the caller gets the rejecting response.
-/// At most one rejection per 10 seconds causes a renewal.
+/// retried waits for the new token for at most 5 seconds (see
+/// [`TokenManager::invalidate_and_wait`]) and is sent once more. If there is no new token in that
+/// time, the caller gets the rejecting response. At most one rejection per 10 seconds causes a
+/// renewal.
 ///
 /// Created by [`TokenManager::layer`]. The token is sent only to the origins given there. A request
 /// that already has an `Authorization` field is sent unchanged. Put a layer that follows redirects

@@ -18,8 +18,8 @@
 //!
 //! A token that a resource server rejects is *invalidated*: other calls go on using it, because
 //! other resource servers may accept it, until it has a successor or expires. The rejected call
-//! waits a short time for the successor (`invalidate_and_wait`). If there is none in that time, the caller gets
-//! the response of the resource server, never an error of the token endpoint.
+//! waits a short time for the successor (`invalidate_and_wait`). If there is none in that time, the
+//! caller gets the response of the resource server, never an error of the token endpoint.
 //!
 //! ```text
 //!  rejected ─▶ has a successor? ──yes────────────────────────────────────▶ retry with it

@@ -10,8 +10,8 @@ use super::AccessToken;
 use crate::clock::{Clock, UnixTime};
 use crate::error::Error;
 
-/// Minimum time between the end of one invalidation and the next, so that a resource server that
-/// rejects every token does not cause a loop of token requests.
+/// Minimum time between one invalidation, or the replacement of its token, and the next, so that a
+/// resource server that rejects every token does not cause a loop of token requests.
 const MIN_INVALIDATION_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The state shared by the handles and the task. Lock-free.
@@ -52,7 +52,8 @@ pub(super) enum InvalidationResult {
     /// The successor has to be requested. If the invalidation is acknowledged, the task already
     /// does so.
     Pending { is_acknowledged: bool },
-    /// The last invalidation ended less than [`MIN_INVALIDATION_INTERVAL`] ago.
+    /// Another token was invalidated or replaced less than [`MIN_INVALIDATION_INTERVAL`] ago, or
+    /// this one could not be replaced.
     RateLimited,
 }
 
@@ -191,7 +192,7 @@ impl SharedState {
         })
     }
 
-    /// Marks the invalidated token as replaced, after a new token was stored. Only a later
+    /// Marks the invalidated token as replaced, after a new token was issued. Only a later
     /// invalidation applies to the new token.
     pub(super) fn complete_invalidation(&self) {
         let invalidation = self.invalidation.load();

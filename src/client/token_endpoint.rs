@@ -45,7 +45,7 @@ pub(super) struct DiscoveredEndpoint {
     known: Option<KnownEndpoint>,
 }
 
-/// A URL that the metadata named, or a fallback that accepted a token request.
+/// A URL that the metadata named, or a fallback where a token endpoint responded.
 #[derive(Clone, Debug)]
 struct KnownEndpoint {
     url: Endpoint,
@@ -127,7 +127,7 @@ impl TokenEndpoint {
                     .as_ref()
                     .is_some_and(KnownEndpoint::is_fresh);
         }
-        // A fallback becomes known only once it has accepted a request.
+        // A fallback becomes known once a token endpoint has responded there.
         discovery.known = resolved
             .known
             .clone()

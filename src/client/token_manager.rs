@@ -132,8 +132,7 @@ impl TokenManager {
     /// # Errors
     ///
     /// - If the authorization server refuses the request: see [`Error::oauth_error`].
-    /// - If no token is issued within
-    ///   [`acquire_timeout`](TokenManagerBuilder::acquire_timeout).
+    /// - If no token is issued within [`acquire_timeout`](TokenManagerBuilder::acquire_timeout).
     /// - Of kind [`Overloaded`](ErrorKind::Overloaded), at once, if the call would have to wait and
     ///   [`max_waiters`](TokenManagerBuilder::max_waiters) calls wait already.
     /// - If the task has stopped.
@@ -208,12 +207,13 @@ impl TokenManager {
     /// next call requests another one.
     ///
     /// Until the successor is issued, [`access_token`](Self::access_token) returns the invalidated
-    /// token, because another resource server may accept it. [`invalidate_and_wait`](Self::invalidate_and_wait) waits for
-    /// the successor. A failed renewal is retried with backoff, like any renewal.
+    /// token, because another resource server may accept it.
+    /// [`invalidate_and_wait`](Self::invalidate_and_wait) waits for the successor. A failed
+    /// renewal is retried with backoff, like any renewal.
     ///
-    /// Invalidates exactly this token. At most one invalidation per 10 seconds takes effect: others
-    /// return `false` and cause no token request, so that a resource server that rejects every
-    /// token does not cause a loop of token requests.
+    /// Invalidates exactly this token. At most one invalidation per 10 seconds takes effect:
+    /// invalidations of other tokens return `false` and cause no token request, so that a resource
+    /// server that rejects every token does not cause a loop of token requests.
     ///
     /// [`BearerTokenLayer`](crate::BearerTokenLayer) calls this for each `invalid_token` challenge.
     ///

@@ -88,7 +88,7 @@ impl TokenRequest {
                 .count()
                 > 1;
             if name.is_empty() || is_repeated || RESERVED_PARAMETERS.contains(&name.as_str()) {
-                let reason = "is invalid: must not be empty, repeated, or a parameter that has \
+                let reason = "must not be empty, repeated, or a parameter that has \
                               its own builder method";
                 return Err(ConfigError::new("parameter", name, reason));
             }

@@ -1,6 +1,6 @@
 //! Parses a JWK Set document (RFC 7517) into verification keys.
 //!
-//! JwkParameters are converted one at a time, because jsonwebtoken's `JwkSet` fails as a whole on one
+//! The members are converted one at a time, because jsonwebtoken's `JwkSet` fails as a whole on one
 //! invalid member, and does not report private and duplicate members.
 
 use std::borrow::Cow;

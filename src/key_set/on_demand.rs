@@ -38,7 +38,7 @@ pub(super) fn request_refresh(
     if requests.is_closed() {
         return None;
     }
-    // First, because it is one atomic load: requests over the rate limit cost nothing more.
+    // Before anything is allocated: requests over the rate limit cost nothing more.
     if !state.rate_limit.load().allows(cause, timer::now()) {
         return None;
     }

@@ -112,8 +112,8 @@ impl SnapshotCell {
         let next = change(&self.snapshot.load());
         let (key_set_version, usable_until) = (next.key_set_version, next.usable_until.as_secs());
         self.snapshot.store(Arc::new(next));
-        // Store `key_set_version` before `usable_until`: a reader that sees the new time is guaranteed to
-        // see the new version, because it loads them in the opposite order.
+        // Store `key_set_version` before `usable_until`: a reader that sees the new time is
+        // guaranteed to see the new version, because it loads them in the opposite order.
         self.version
             .key_set_version
             .store(key_set_version, Ordering::Release);

@@ -46,7 +46,8 @@ pub enum RejectionKind {
     RevokedKey,
     /// The token is bound to a key (`cnf`) whose possession the request does not prove.
     MissingProofOfPossession,
-    /// The token is longer than [`max_token_len`](crate::ResourceServerBuilder::max_token_len).
+    /// The token is longer than [`max_token_len`](crate::ResourceServerBuilder::max_token_len), or
+    /// its header than 8 KiB.
     TokenTooLong,
     /// The objects and arrays of the token have too many members or elements. The limits grow with
     /// [`max_token_len`](crate::ResourceServerBuilder::max_token_len).
