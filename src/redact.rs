@@ -121,7 +121,7 @@ impl fmt::Debug for Secrets {
 
 /// Form-encodes (RFC 6749 appendix B). Allocates the full length at once, because a growing buffer
 /// leaves copies of the secret behind.
-fn form_encoded(text: &str) -> Zeroizing<String> {
+pub(crate) fn form_encoded(text: &str) -> Zeroizing<String> {
     let mut encoded = Zeroizing::new(String::with_capacity(text.len().saturating_mul(3)));
     encoded.extend(form_urlencoded::byte_serialize(text.as_bytes()));
     encoded

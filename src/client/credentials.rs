@@ -10,7 +10,7 @@ use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use crate::error::ConfigError;
-use crate::redact::Secrets;
+use crate::redact::{Secrets, form_encoded};
 
 /// A client id and client secret
 /// ([RFC 6749 §2.3.1](https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1)).
@@ -110,13 +110,7 @@ impl ClientCredentials {
             Method::ClientSecretPost => return None,
             Method::BasicRaw => format!("{}:{secret}", self.id),
             Method::ClientSecretBasic => {
-                let encode = |part: &str| {
-                    let mut encoded =
-                        Zeroizing::new(String::with_capacity(part.len().saturating_mul(3)));
-                    encoded.extend(form_urlencoded::byte_serialize(part.as_bytes()));
-                    encoded
-                };
-                format!("{}:{}", *encode(&self.id), *encode(secret))
+                format!("{}:{}", *form_encoded(&self.id), *form_encoded(secret))
             }
         };
         Some(Zeroizing::new(
