@@ -129,7 +129,7 @@ impl Signer {
 
 /// Seconds since 1970.
 pub fn now() -> u64 {
-    SystemClock::default().now().as_secs()
+    SystemClock.now().as_secs()
 }
 
 pub fn kid() -> String {

@@ -32,7 +32,7 @@ impl Issuer {
         let (signer, untrusted) = (Signer::new("RS256"), Signer::new("RS256"));
         let issuer = Self {
             origin,
-            issued_at: SystemClock::default().now().as_secs(),
+            issued_at: SystemClock.now().as_secs(),
             signer,
             untrusted,
         };
