@@ -650,7 +650,7 @@ async fn a_withdrawn_key_is_removed_at_once_even_the_current_one() {
 #[tokio::test]
 async fn every_algorithm_is_issued_and_accepted() {
     let fixture = Fixture::new();
-    for algorithm in Algorithm::ALL {
+    for &algorithm in Algorithm::ALL {
         fixture.server.rotate_to(algorithm).unwrap();
         let resource = fixture.resource().await;
         let token = fixture.server.mint(&fixture.app).sign();

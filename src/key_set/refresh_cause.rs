@@ -19,7 +19,7 @@ pub enum RefreshCause {
 
 impl RefreshCause {
     /// Every cause.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: &'static [Self] = &[
         Self::Manual,
         Self::InvalidSignature,
         Self::ClockJump,

@@ -282,7 +282,7 @@ impl Serialize for KeySetStatus {
                     failed: u64,
                 }
                 let mut causes = serializer.serialize_map(Some(RefreshCause::ALL.len()))?;
-                for cause in RefreshCause::ALL {
+                for &cause in RefreshCause::ALL {
                     let RefreshCounts { succeeded, failed } = self.0.refreshes(cause);
                     causes.serialize_entry(cause.member_name(), &Outcomes { succeeded, failed })?;
                 }
