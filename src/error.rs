@@ -2,6 +2,7 @@
 //!
 //! A rejected request of a resource server is a [`Rejection`](crate::Rejection) instead.
 
+use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
@@ -14,12 +15,40 @@ use crate::redact::Secrets;
 /// A boxed error of any type.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
+/// What is wrong with a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConfigErrorKind {
+    /// The setting contradicts another one, or was given more than once.
+    Conflict,
+    /// The value is malformed or out of range.
+    Invalid,
+    /// A required setting is absent or empty.
+    Missing,
+    /// A URL is plain `http` where that is not allowed.
+    PlainHttp,
+    /// What the setting names cannot be used now: a file, a port, the TLS backend, the runtime.
+    Unavailable,
+}
+
 /// An invalid setting.
 ///
 /// Reported before anything is started. Holds the name of the setting, its value unless that may be
 /// a secret, and the reason.
+///
+/// ```
+/// use tower_oauth::{ClientCredentials, ConfigErrorKind, Endpoint, TokenManager};
+///
+/// let credentials = ClientCredentials::new("my-client-id", "my-secret");
+/// let endpoint = Endpoint::new("http://as.example/token")?;
+/// let error = TokenManager::builder(endpoint, credentials).build().unwrap_err();
+/// assert_eq!(error.kind(), ConfigErrorKind::PlainHttp);
+/// assert_eq!(error.value(), Some("http://as.example"));
+/// # Ok::<(), tower_oauth::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
+    kind: ConfigErrorKind,
     setting: String,
     value: Option<String>,
     reason: String,
@@ -32,19 +61,29 @@ impl ConfigError {
         reason: impl Into<String>,
     ) -> Self {
         Self {
-            setting: setting.into(),
             value: Some(value.into()),
-            reason: reason.into(),
+            ..Self::without_value(setting, reason)
         }
     }
 
     /// An error without the value: it is secret, absent, or too long.
     pub(crate) fn without_value(setting: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
+            kind: ConfigErrorKind::Invalid,
             setting: setting.into(),
             value: None,
             reason: reason.into(),
         }
+    }
+
+    /// An error of a required setting that is absent or empty.
+    pub(crate) fn missing(setting: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::without_value(setting, reason).with_kind(ConfigErrorKind::Missing)
+    }
+
+    /// Sets the kind, which is `Invalid` otherwise.
+    pub(crate) fn with_kind(self, kind: ConfigErrorKind) -> Self {
+        Self { kind, ..self }
     }
 
     /// Removes the value: one that a server sent may be a secret.
@@ -53,6 +92,20 @@ impl ConfigError {
             value: None,
             ..self
         }
+    }
+
+    /// What is wrong with the setting.
+    #[must_use]
+    pub fn kind(&self) -> ConfigErrorKind {
+        self.kind
+    }
+
+    /// The value that was found; of a URL only scheme, host and port.
+    ///
+    /// `None` if the value may be a secret, is absent, or is too long.
+    #[must_use]
+    pub fn value(&self) -> Option<&str> {
+        self.value.as_deref()
     }
 
     /// The name of the setting: an environment variable, a builder method, or a protocol term.
@@ -79,6 +132,16 @@ impl fmt::Display for ConfigError {
 }
 
 impl StdError for ConfigError {}
+
+/// A conversion that cannot fail, such as that of an [`Issuer`](crate::Issuer) to itself.
+///
+/// A function that takes `impl TryInto<Issuer, Error: Into<ConfigError>>` thus takes an `Issuer`
+/// and a `&str`.
+impl From<Infallible> for ConfigError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
 
 /// The operation that failed with an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,6 +182,8 @@ pub enum ErrorKind {
     /// A setting is invalid.
     Configuration,
     /// The metadata name another issuer than the configured one (RFC 8414 §3.3).
+    ///
+    /// [`Error::expected`] and [`Error::found`] are the two.
     IssuerMismatch,
     /// The response could not be parsed.
     Malformed,
@@ -133,7 +198,7 @@ pub enum ErrorKind {
     Status(StatusCode),
     /// No complete response within the time limit.
     Timeout,
-    /// The response exceeds the size limit.
+    /// The response exceeds the size limit, which [`Error::expected`] has.
     TooLarge,
     /// The server could not be reached, or the connection broke.
     Transport,
@@ -261,6 +326,8 @@ struct Inner {
     oauth: Option<OAuthError>,
     status: Option<StatusCode>,
     retry_after: Option<Duration>,
+    expected: Option<String>,
+    found: Option<String>,
     detail: Option<String>,
     source: Option<BoxError>,
 }
@@ -278,6 +345,8 @@ impl Error {
             oauth: None,
             status,
             retry_after: None,
+            expected: None,
+            found: None,
             detail: None,
             source: None,
         }))
@@ -314,6 +383,23 @@ impl Error {
                 None => added,
             });
             inner
+        })
+    }
+
+    /// Adds what was expected. It must not be a secret.
+    pub(crate) fn with_expected(self, expected: impl Into<String>) -> Self {
+        self.map(|inner| Inner {
+            expected: Some(expected.into()),
+            ..inner
+        })
+    }
+
+    /// Adds what was found instead of what was expected. It must not be a secret. Pass a server's
+    /// text through [`escape_and_truncate`] first.
+    pub(crate) fn with_found(self, found: impl Into<String>) -> Self {
+        self.map(|inner| Inner {
+            found: Some(found.into()),
+            ..inner
         })
     }
 
@@ -364,6 +450,23 @@ impl Error {
         self.0.retry_after
     }
 
+    /// What was expected.
+    ///
+    /// The configured issuer for an [`IssuerMismatch`](ErrorKind::IssuerMismatch), the limit for a
+    /// response that is [too large](ErrorKind::TooLarge).
+    #[must_use]
+    pub fn expected(&self) -> Option<&str> {
+        self.0.expected.as_deref()
+    }
+
+    /// What was found: for an [`IssuerMismatch`](ErrorKind::IssuerMismatch) the metadata's issuer.
+    ///
+    /// Escaped, cut to 200 characters, and without user information and query.
+    #[must_use]
+    pub fn found(&self) -> Option<&str> {
+        self.0.found.as_deref()
+    }
+
     /// The error and its sources in one line, for logs.
     #[cfg(feature = "tracing")]
     pub(crate) fn source_chain(&self) -> String {
@@ -402,6 +505,13 @@ impl fmt::Display for Error {
         if let (Some(status), false) = (inner.status, matches!(inner.kind, ErrorKind::Status(_))) {
             write!(f, " ({status})")?;
         }
+        match (&inner.expected, &inner.found) {
+            (Some(expected), Some(found)) => {
+                write!(f, ": expected \"{expected}\", found \"{found}\"")?;
+            }
+            (Some(expected), None) => write!(f, ": expected {expected}")?,
+            (None, _) => {}
+        }
         if let Some(detail) = &inner.detail {
             write!(f, ": {detail}")?;
         }
@@ -418,6 +528,8 @@ impl fmt::Debug for Error {
             .field("operation", &self.0.operation)
             .field("kind", &self.0.kind)
             .field("url", &self.0.url)
+            .field("expected", &self.0.expected)
+            .field("found", &self.0.found)
             .field("detail", &self.0.detail)
             .field("oauth_error", &self.0.oauth)
             .field("source", &self.0.source)

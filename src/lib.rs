@@ -134,7 +134,9 @@ pub use self::client::{
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub use self::clock::ManualClock;
 pub use self::clock::{Clock, SystemClock, UnixTime};
-pub use self::error::{BoxError, ConfigError, Error, ErrorKind, OAuthError, Operation};
+pub use self::error::{
+    BoxError, ConfigError, ConfigErrorKind, Error, ErrorKind, OAuthError, Operation,
+};
 pub use self::jwt::{Algorithm, TokenProfile};
 pub use self::key_set::{
     KeySet, KeySetState, KeySetStatus, RefreshCause, RefreshCounts, RefreshPolicy, SkipReason,

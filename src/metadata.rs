@@ -202,11 +202,9 @@ pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
         token_endpoint,
     } = serde_json::from_str(text).map_err(|error| malformed().with_source(error))?;
     if named != issuer.as_str() {
-        let detail = format!(
-            "expected \"{issuer}\", found \"{}\"",
-            escape_and_truncate(&issuer_for_display(&named))
-        );
-        return Err(Error::new(Operation::Discovery, ErrorKind::IssuerMismatch).with_detail(detail));
+        return Err(Error::new(Operation::Discovery, ErrorKind::IssuerMismatch)
+            .with_expected(issuer.as_str())
+            .with_found(escape_and_truncate(&issuer_for_display(&named))));
     }
     let is_plain_http = Endpoint::new(issuer.as_str()).is_ok_and(|issuer| issuer.is_plain_http());
     Ok(Metadata {
@@ -268,6 +266,8 @@ mod tests {
         let body = br#"{"issuer":"https://as.example/","jwks_uri":"https://as.example/keys"}"#;
         let error = parse(body, &issuer).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::IssuerMismatch);
+        assert_eq!(error.expected(), Some("https://as.example"));
+        assert_eq!(error.found(), Some("https://as.example/"));
         let both = r#"expected "https://as.example", found "https://as.example/""#;
         assert!(error.to_string().ends_with(both), "{error}");
     }

@@ -25,7 +25,9 @@ use tower_oauth::app_id::{
     ManagementClient, ScopeName, Version,
 };
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
-use tower_oauth::{ConfigError, Endpoint, ErrorKind, Issuer, ManualClock, Operation, UnixTime};
+use tower_oauth::{
+    ConfigError, ConfigErrorKind, Endpoint, ErrorKind, Issuer, ManualClock, Operation, UnixTime,
+};
 
 const TENANT: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
 const CLIENT: &str = "111c22c3-38ea-4de8-b5d4-338744d83b0f";
@@ -439,11 +441,9 @@ fn contradictory_settings_are_errors() {
     let torn = Binding::builder()
         .oauth_server_url(Endpoint::new("https://as.example/oauth/v4/other").unwrap())
         .build_from_lookup(|name| (name == "VCAP_SERVICES").then(|| vcap("AppID")));
-    assert!(
-        torn.unwrap_err()
-            .to_string()
-            .contains("tenantId of VCAP_SERVICES")
-    );
+    let torn = torn.unwrap_err();
+    assert_eq!(torn.setting(), "tenantId of VCAP_SERVICES");
+    assert_eq!(torn.kind(), ConfigErrorKind::Conflict);
     let torn = Binding::builder()
         .tenant_id("u")
         .oauth_server_url(Endpoint::new("https://as.example/oauth/v4/t").unwrap())

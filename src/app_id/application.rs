@@ -102,7 +102,7 @@ impl ApplicationName {
     pub fn new(name: impl Into<String>) -> Result<Self, ConfigError> {
         let name = name.into();
         match name.chars().take(MAX_NAME_LENGTH + 1).count() {
-            0 => Err(ConfigError::without_value(
+            0 => Err(ConfigError::missing(
                 "application name",
                 "must not be empty",
             )),

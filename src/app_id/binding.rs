@@ -10,7 +10,7 @@ use super::sources::{
     Values, is_ce_name, is_vcap_name,
 };
 use super::version::Version;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, ConfigErrorKind};
 use crate::oauth::{Endpoint, Issuer};
 
 /// The settings of one application of an App ID service instance.
@@ -103,7 +103,7 @@ impl Binding {
     /// As [`from_json`](Self::from_json), or if there is no App ID service in it.
     pub fn from_vcap_services(json: &str) -> Result<Self, ConfigError> {
         let values = Values::from_services(VCAP_SERVICES, json, is_vcap_name)?
-            .ok_or_else(|| ConfigError::without_value(VCAP_SERVICES, "has no App ID service"))?;
+            .ok_or_else(|| ConfigError::missing(VCAP_SERVICES, "has no App ID service"))?;
         BindingBuilder::default().resolve(&[values])
     }
 
@@ -114,7 +114,7 @@ impl Binding {
     /// As [`from_json`](Self::from_json), or if there is no App ID service in it.
     pub fn from_ce_services(json: &str) -> Result<Self, ConfigError> {
         let values = Values::from_services(CE_SERVICES, json, is_ce_name)?
-            .ok_or_else(|| ConfigError::without_value(CE_SERVICES, "has no App ID service"))?;
+            .ok_or_else(|| ConfigError::missing(CE_SERVICES, "has no App ID service"))?;
         BindingBuilder::default().resolve(&[values])
     }
 
@@ -370,7 +370,8 @@ impl BindingBuilder {
             return Err(ConfigError::without_value(
                 names.join(" and "),
                 "all have App ID credentials: set only one of them",
-            ));
+            )
+            .with_kind(ConfigErrorKind::Conflict));
         }
         let variables = Values {
             source: None,

@@ -121,10 +121,7 @@ impl IamApiKey {
     ) -> Result<Self, ConfigError> {
         let api_key = api_key.into();
         if api_key.expose_secret().is_empty() {
-            return Err(ConfigError::without_value(
-                "IAM API key",
-                "must not be empty",
-            ));
+            return Err(ConfigError::missing("IAM API key", "must not be empty"));
         }
         Ok(Self(Arc::new(Inner {
             url,

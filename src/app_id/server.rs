@@ -2,7 +2,7 @@
 
 use super::sources::{URL_KEYS, Values};
 use super::version::Version;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, ConfigErrorKind};
 use crate::oauth::Endpoint;
 
 /// The settings of the builder, besides the URLs, that determine the server.
@@ -30,12 +30,12 @@ impl ExplicitSettings {
         }
         Err(
             match layers.iter().find_map(|layer| layer.source.as_deref()) {
-                Some(source) => ConfigError::without_value(
+                Some(source) => ConfigError::missing(
                     source,
                     "has neither `oauthServerUrl` nor `appidServiceEndpoint` with `version` and \
                      `tenantId`",
                 ),
-                None => ConfigError::without_value(
+                None => ConfigError::missing(
                     "oauth_server_url",
                     "is missing: set it or `service_endpoint`",
                 ),
@@ -102,7 +102,8 @@ impl ExplicitSettings {
                 return Err(ConfigError::without_value(
                     tenant_setting,
                     format!("contradicts the tenant in the path of {setting}"),
-                ));
+                )
+                .with_kind(ConfigErrorKind::Conflict));
             }
         }
         for (version_setting, explicit) in versions {
@@ -111,7 +112,8 @@ impl ExplicitSettings {
                     version_setting,
                     explicit.to_string(),
                     format!("contradicts the version in the path of {setting}"),
-                ));
+                )
+                .with_kind(ConfigErrorKind::Conflict));
             }
         }
         Ok(OAuthServer::new(url, version, tenant_id))
@@ -128,7 +130,7 @@ impl ExplicitSettings {
             from.map_or_else(|| name.to_owned(), |from| from.setting_name(key))
         };
         let missing = |key: &str, name: &str| {
-            ConfigError::without_value(
+            ConfigError::missing(
                 setting(key, name),
                 "must be set together with the service endpoint",
             )

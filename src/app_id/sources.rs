@@ -10,7 +10,7 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::version::Version;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, ConfigErrorKind};
 
 /// The values of one source. No error shows them.
 pub(super) struct Values {
@@ -76,6 +76,7 @@ impl Values {
         if !path.is_dir() {
             let text = read(source, path)?.ok_or_else(|| {
                 ConfigError::without_value(source, "names a file that does not exist")
+                    .with_kind(ConfigErrorKind::Unavailable)
             })?;
             return Self::from_json(source, &text);
         }
@@ -98,7 +99,7 @@ impl Values {
             }
         }
         if values.found.is_empty() {
-            return Err(ConfigError::without_value(
+            return Err(ConfigError::missing(
                 source,
                 "names a folder without App ID credentials: it has neither `binding` nor \
                  `clientId`, `oauthServerUrl` and so on",
@@ -191,6 +192,7 @@ fn read(source: &str, path: &Path) -> Result<Option<String>, ConfigError> {
             source,
             format!("cannot be read from {}: {error}", path.display()),
         )
+        .with_kind(ConfigErrorKind::Unavailable)
     };
     if path.is_dir() {
         return Ok(None);

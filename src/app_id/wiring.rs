@@ -32,7 +32,7 @@ impl Binding {
     /// [`resource_server_for`](Self::resource_server_for) instead.
     pub fn resource_server(&self) -> Result<ResourceServerBuilder, ConfigError> {
         let client_id = self.client_id().ok_or_else(|| {
-            ConfigError::without_value(
+            ConfigError::missing(
                 "audience",
                 "must be set: the App ID binding has no client id",
             )
@@ -71,9 +71,8 @@ impl Binding {
     ///
     /// If the binding has no client id or no secret.
     pub fn token_manager(&self) -> Result<TokenManagerBuilder, ConfigError> {
-        let missing = |what: &str| {
-            ConfigError::without_value(what, "must be set: the App ID binding has none")
-        };
+        let missing =
+            |what: &str| ConfigError::missing(what, "must be set: the App ID binding has none");
         let client_id = self.client_id().ok_or_else(|| missing("client id"))?;
         let secret = self.secret().ok_or_else(|| missing("client secret"))?;
         let credentials =

@@ -16,7 +16,7 @@ use super::signing_keys::{SigningKey, new_kid};
 use super::state::State;
 use super::{AuthorizationServer, Inner, signing_keys};
 use crate::clock::{Clock, SystemClock};
-use crate::error::ConfigError;
+use crate::error::{ConfigError, ConfigErrorKind};
 use crate::jwt::Algorithm;
 use crate::oauth::Endpoint;
 
@@ -115,8 +115,10 @@ impl AuthorizationServerBuilder {
     ///
     /// Like [`build`](Self::build), and if the port is in use.
     pub async fn bind(self, port: u16) -> Result<BoundServer, ConfigError> {
-        let port_error =
-            |error: std::io::Error| ConfigError::new("port", port.to_string(), error.to_string());
+        let port_error = |error: std::io::Error| {
+            ConfigError::new("port", port.to_string(), error.to_string())
+                .with_kind(ConfigErrorKind::Unavailable)
+        };
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port)))
             .await
             .map_err(port_error)?;
@@ -159,7 +161,7 @@ impl AuthorizationServerBuilder {
         Endpoint::new(&base_url)?;
         let management_token = match management_token {
             Some(token) if token.expose_secret().is_empty() => {
-                return Err(ConfigError::without_value(
+                return Err(ConfigError::missing(
                     "management token",
                     "must not be empty",
                 ));

@@ -15,7 +15,7 @@ use super::signing_keys::{KeyRing, RingKey, SigningKey};
 use super::state::State;
 use super::state_file;
 use crate::clock::UnixTime;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, ConfigErrorKind};
 use crate::jwt::Algorithm;
 
 /// The setting name in errors about the file.
@@ -118,6 +118,7 @@ fn digest_of(text: &[u8]) -> Digest {
 
 fn state_file_error(path: &Path, reason: impl Into<String>) -> ConfigError {
     ConfigError::new(STATE_FILE, path.display().to_string(), reason)
+        .with_kind(ConfigErrorKind::Unavailable)
 }
 
 #[derive(Serialize, Deserialize)]

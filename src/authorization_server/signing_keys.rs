@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use crate::clock::UnixTime;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, ConfigErrorKind};
 use crate::jwt::Algorithm;
 
 /// Bounds the key set and the state file if keys are rotated often.
@@ -279,7 +279,7 @@ pub(super) fn constant_time_eq(given: &str, secret: &SecretString) -> bool {
 }
 
 fn key_error(reason: &str) -> ConfigError {
-    ConfigError::without_value("signing key", reason)
+    ConfigError::without_value("signing key", reason).with_kind(ConfigErrorKind::Unavailable)
 }
 
 enum Family {

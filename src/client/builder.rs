@@ -13,7 +13,7 @@ use super::token_endpoint::TokenEndpoint;
 use super::token_manager::TokenManager;
 use super::token_request::TokenRequest;
 use crate::clock::{Clock, SystemClock};
-use crate::error::ConfigError;
+use crate::error::{ConfigError, ConfigErrorKind};
 use crate::metadata;
 use crate::oauth::{Audience, Scope};
 use crate::transport::{Transport, default_transport};
@@ -198,6 +198,7 @@ impl TokenManagerBuilder {
     pub fn start(self) -> Result<TokenManager, ConfigError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
             ConfigError::without_value("tokio runtime", "is missing: call `start` within one")
+                .with_kind(ConfigErrorKind::Unavailable)
         })?;
         let (manager, renewer) = self.build()?;
         runtime.spawn(renewer);

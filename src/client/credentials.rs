@@ -75,13 +75,10 @@ impl ClientCredentials {
     /// Checks that the credentials can be sent. Called when the manager is built.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if self.id.is_empty() {
-            return Err(ConfigError::new("client id", "", "must not be empty"));
+            return Err(ConfigError::missing("client id", "must not be empty"));
         }
         if self.secret.expose_secret().is_empty() {
-            return Err(ConfigError::without_value(
-                "client secret",
-                "must not be empty",
-            ));
+            return Err(ConfigError::missing("client secret", "must not be empty"));
         }
         if self.method == Method::BasicRaw && self.id.contains(':') {
             // RFC 7617 §2: the user id ends at the first colon.

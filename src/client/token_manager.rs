@@ -10,7 +10,7 @@ use super::renewal::schedule::RenewalPolicy;
 use super::state::{CurrentToken, InvalidationResult, RenewalResults, SharedState};
 use super::token_endpoint::TokenEndpoint;
 use super::{AccessToken, ClientCredentials};
-use crate::error::{ConfigError, Error, ErrorKind, Operation};
+use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Issuer};
 
 /// Obtains an access token with the client credentials grant and renews it
@@ -306,5 +306,7 @@ impl TokenManager {
 }
 
 fn task_stopped() -> Error {
-    ConfigError::without_value("token manager task", "has stopped").into()
+    ConfigError::without_value("token manager task", "has stopped")
+        .with_kind(ConfigErrorKind::Unavailable)
+        .into()
 }

@@ -12,7 +12,7 @@ use url::form_urlencoded;
 
 use super::{AccessToken, ClientCredentials};
 use crate::clock::UnixTime;
-use crate::error::{ConfigError, Error, ErrorKind, OAuthError, Operation};
+use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, OAuthError, Operation};
 use crate::oauth::{Audience, Endpoint, Scope};
 use crate::redact::Secrets;
 use crate::token_response::TokenResponse;
@@ -90,7 +90,12 @@ impl TokenRequest {
             if name.is_empty() || is_repeated || RESERVED_PARAMETERS.contains(&name.as_str()) {
                 let reason = "must not be empty, repeated, or a parameter that has \
                               its own builder method";
-                return Err(ConfigError::new("parameter", name, reason));
+                let error = ConfigError::new("parameter", name, reason);
+                return Err(if name.is_empty() {
+                    error
+                } else {
+                    error.with_kind(ConfigErrorKind::Conflict)
+                });
             }
         }
         for resource in &self.resources {

@@ -3,18 +3,18 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
 
 use super::jwk::{JwkLeniency, parse_set};
 use super::policy::RefreshPolicy;
 use super::set::KeySet;
 use crate::clock::UnixTime;
-use crate::error::{ConfigError, Error, ErrorKind, Operation};
+use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 
 /// Reads a JWK Set document. Returns the file's modification time as its time of fetch.
 pub(crate) fn read(path: &Path, leniency: JwkLeniency) -> Result<(KeySet, UnixTime), Error> {
     let unusable = |reason: String| {
-        let setting = ConfigError::new("initial_keys_file", path.to_string_lossy(), reason);
+        let setting = ConfigError::new("initial_keys_file", path.to_string_lossy(), reason)
+            .with_kind(ConfigErrorKind::Unavailable);
         Error::new(Operation::JwksFetch, ErrorKind::Configuration).with_source(setting)
     };
     let limit = RefreshPolicy::new().max_body;
@@ -31,9 +31,5 @@ pub(crate) fn read(path: &Path, leniency: JwkLeniency) -> Result<(KeySet, UnixTi
     if document.len() > limit {
         return Err(unusable("is too large".to_owned()));
     }
-    let age = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok((
-        parse_set(&document, leniency, 1)?,
-        UnixTime::from_secs(age.as_secs()),
-    ))
+    Ok((parse_set(&document, leniency, 1)?, modified.into()))
 }

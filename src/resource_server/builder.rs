@@ -15,7 +15,7 @@ use super::token_cache::{self, TokenCache};
 use super::verification_limit::VerificationLimit;
 use super::{ResourceServer, TrustedIssuer};
 use crate::clock::{Clock, SystemClock};
-use crate::error::{ConfigError, Error};
+use crate::error::{ConfigError, ConfigErrorKind, Error};
 use crate::jwt::SizeLimits;
 use crate::key_set::{KeySet, KeySetHandle, RefreshPolicy, RefresherConfig, Source};
 use crate::oauth::Endpoint;
@@ -242,11 +242,10 @@ impl ResourceServerBuilder {
             .flat_map(TrustedIssuer::names)
             .find(|name| !names.insert((*name).clone()))
         {
-            return Err(ConfigError::new(
-                "issuer",
-                duplicate.as_str(),
-                "must not be added twice",
-            ));
+            return Err(
+                ConfigError::new("issuer", duplicate.as_str(), "must not be added twice")
+                    .with_kind(ConfigErrorKind::Conflict),
+            );
         }
         let needs_transport = issuers
             .iter()

@@ -115,7 +115,7 @@ pub(crate) fn default_transport(
         #[cfg(feature = "reqwest")]
         None => Ok(Arc::new(ReqwestTransport::new()?)),
         #[cfg(not(feature = "reqwest"))]
-        None => Err(ConfigError::without_value(
+        None => Err(ConfigError::missing(
             "transport",
             "must be set without the feature `reqwest`",
         )),
@@ -163,18 +163,27 @@ pub(crate) async fn send(
     match response {
         Ok(response) if response.body().len() <= limits.max_body => Ok(response),
         Ok(response) if response.status().is_success() => {
-            Err(Error::new(operation, ErrorKind::TooLarge).with_url(&url))
+            Err(too_large(operation, limits).with_url(&url))
         }
         // The status of an error response matters more than its body.
         Ok(response) => Ok(response.map(|_body| Bytes::new())),
         Err(TransportError { kind, source }) => {
-            let error = Error::new(operation, kind).with_url(&url);
+            let error = match kind {
+                ErrorKind::TooLarge => too_large(operation, limits),
+                kind => Error::new(operation, kind),
+            };
+            let error = error.with_url(&url);
             Err(match source {
                 Some(source) => error.with_source(source),
                 None => error,
             })
         }
     }
+}
+
+fn too_large(operation: Operation, limits: Limits) -> Error {
+    Error::new(operation, ErrorKind::TooLarge)
+        .with_expected(format!("at most {} bytes", limits.max_body))
 }
 
 /// Fetches a JSON document with `GET`. Any status except 200 and 304 is an error.

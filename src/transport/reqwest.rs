@@ -9,7 +9,7 @@ use http::{Request, Response};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::{SendFuture, Transport, TransportError};
-use crate::error::ConfigError;
+use crate::error::{ConfigError, ConfigErrorKind};
 use crate::oauth::is_forbidden_address;
 
 /// A [`Transport`] on [`reqwest`](https://docs.rs/reqwest).
@@ -76,6 +76,7 @@ impl ReqwestTransport {
                 .build()
                 .map_err(|error| {
                     ConfigError::without_value("HTTP client", format!("cannot be built: {error}"))
+                        .with_kind(ConfigErrorKind::Unavailable)
                 })
         };
         Ok(Self {

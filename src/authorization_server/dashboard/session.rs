@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, header};
 use maud::{Markup, html};
 
 use super::AuthorizationServer;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, ConfigErrorKind};
 
 /// The form field of the token.
 const CSRF_FIELD: &str = "csrf_token";
@@ -25,8 +25,10 @@ pub(super) struct CsrfKey(hmac::Key);
 impl CsrfKey {
     pub(super) fn new() -> Result<Self, ConfigError> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new());
-        key.map(Self)
-            .map_err(|_| ConfigError::without_value("session key", "could not be generated"))
+        key.map(Self).map_err(|_| {
+            ConfigError::without_value("session key", "could not be generated")
+                .with_kind(ConfigErrorKind::Unavailable)
+        })
     }
 }
 
