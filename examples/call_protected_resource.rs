@@ -68,7 +68,7 @@ async fn run() -> Result<Outcome, SettingError> {
     let url = std::env::args()
         .nth(1)
         .ok_or_else(|| SettingError::new("URL", "is missing: pass it as the argument"))?;
-    let origin = Endpoint::new(&url).map_err(invalid_variable("URL"))?;
+    let origin = common::endpoint("URL", &url)?;
     let uri: Uri = origin
         .as_str()
         .parse()
@@ -133,6 +133,7 @@ fn settings() -> Result<TokenManagerBuilder, SettingError> {
             binding.token_manager().map_err(invalid_variable(&source))?
         }
         (None, Some(url)) => {
+            common::endpoint("OAUTH_SERVER_URL", &url)?;
             let required =
                 |name: &str| variable(name)?.ok_or_else(|| SettingError::new(name, "is not set"));
             let credentials =

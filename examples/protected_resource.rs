@@ -34,7 +34,7 @@ use serde_json::{Value, json};
 use tower::Layer;
 use tower_oauth::app_id::Binding;
 use tower_oauth::{
-    Audience, AuthContext, Endpoint, Issuer, RefreshPolicy, RequireScopeLayer, ResourceServer,
+    Audience, AuthContext, Issuer, RefreshPolicy, RequireScopeLayer, ResourceServer,
     ResourceServerBuilder, Startup, TokenProfile,
 };
 
@@ -174,7 +174,7 @@ fn issuer(audiences: Vec<Audience>) -> Result<ResourceServerBuilder, SettingErro
     let binding = Binding::from_env()?;
     let jwks_uri = match variable("JWKS_URI")? {
         None => None,
-        Some(url) => Some(Endpoint::new(url).map_err(invalid_variable("JWKS_URI"))?),
+        Some(url) => Some(common::endpoint("JWKS_URI", &url)?),
     };
     let builder = match (binding, variable("ISSUER")?) {
         (Some(_), Some(_)) => {
@@ -193,7 +193,7 @@ fn issuer(audiences: Vec<Audience>) -> Result<ResourceServerBuilder, SettingErro
         (Some(binding), None) => return from_binding(&binding, audiences),
         (None, Some(issuer)) => {
             let issuer = Issuer::new(issuer).map_err(invalid_variable("ISSUER"))?;
-            Endpoint::new(issuer.as_str()).map_err(invalid_variable("ISSUER"))?;
+            common::endpoint("ISSUER", issuer.as_str())?;
             let mut audiences = audiences.into_iter();
             let first = audiences
                 .next()

@@ -141,7 +141,7 @@ pub use self::jwt::{Algorithm, TokenProfile};
 pub use self::key_set::{
     KeySet, KeySetState, KeySetStatus, RefreshCause, RefreshCounts, RefreshPolicy, SkipReason,
 };
-pub use self::oauth::{Audience, Endpoint, Issuer, Scope};
+pub use self::oauth::{Audience, Endpoint, Issuer, Origin, Scope};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use self::resource_server::AuthContextRejection;

@@ -117,19 +117,10 @@ pub(crate) fn well_known_urls(issuer: &Issuer) -> Result<Vec<Endpoint>, ConfigEr
 pub(crate) async fn discover(
     transport: &dyn Transport,
     issuer: &Issuer,
-    allow_loopback_http: bool,
     now: UnixTime,
     limits: Limits,
 ) -> Result<Metadata, Error> {
-    discover_with_headers(
-        &HeaderMap::new(),
-        transport,
-        issuer,
-        allow_loopback_http,
-        now,
-        limits,
-    )
-    .await
+    discover_with_headers(&HeaderMap::new(), transport, issuer, now, limits).await
 }
 
 /// Like [`discover`], with header fields for each request.
@@ -137,7 +128,6 @@ pub(crate) async fn discover_with_headers(
     headers: &HeaderMap,
     transport: &dyn Transport,
     issuer: &Issuer,
-    allow_loopback_http: bool,
     now: UnixTime,
     limits: Limits,
 ) -> Result<Metadata, Error> {
@@ -146,8 +136,6 @@ pub(crate) async fn discover_with_headers(
     };
     let mut first_error: Option<Error> = None;
     for url in well_known_urls(issuer).map_err(unusable)? {
-        url.check_plain_http(allow_loopback_http)
-            .map_err(unusable)?;
         let response = get_json(
             transport,
             Operation::Discovery,

@@ -358,7 +358,7 @@ async fn an_invalid_setting_exits_with_2_and_names_the_setting() {
     let binding =
         r#"{"clientId":"a","secret":"s","oauthServerUrl":"http://127.0.0.1:1/oauth/v4/t"}"#;
     let issuer = ("ISSUER", "https://as.example");
-    let cases: [(&str, &[(&str, &str)], &str); 20] = [
+    let cases: [(&str, &[(&str, &str)], &str); 21] = [
         ("protected_resource", &[], "ISSUER"),
         (
             "protected_resource",
@@ -433,6 +433,15 @@ async fn an_invalid_setting_exits_with_2_and_names_the_setting() {
             "CLIENT_ID",
         ),
         ("call_protected_resource", &[], "OAUTH_SERVER_URL"),
+        (
+            "call_protected_resource",
+            &[
+                ("OAUTH_SERVER_URL", "http://as.example"),
+                ("CLIENT_ID", "a"),
+                ("CLIENT_SECRET", "s"),
+            ],
+            "OAUTH_SERVER_URL",
+        ),
         (
             "call_protected_resource",
             &[("APPID_SERVICE_BINDING", binding), ("REPEAT", "0")],

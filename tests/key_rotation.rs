@@ -19,8 +19,8 @@ use support::issuer::{
 use support::{NOW, PrivateKey, claims, claims_with, compact, rsa};
 use tower::{Layer, ServiceExt};
 use tower_oauth::{
-    Audience, Clock, Endpoint, ErrorKind, Issuer, KeySetState, RefreshPolicy, RejectionKind,
-    ResourceServer, SkipReason, Startup, TrustedIssuer, UnixTime,
+    Audience, Clock, ConfigErrorKind, Endpoint, ErrorKind, Issuer, KeySetState, RefreshPolicy,
+    RejectionKind, ResourceServer, SkipReason, Startup, TrustedIssuer, UnixTime,
 };
 
 #[tokio::test(start_paused = true)]
@@ -630,12 +630,8 @@ async fn invalid_settings_do_not_build() {
     };
     assert!(build("https://as.example").is_ok());
     assert!(build("http://as.example").is_err());
-    assert!(
-        build("http://127.0.0.1:8080")
-            .unwrap_err()
-            .to_string()
-            .contains("allow_loopback_http")
-    );
+    let loopback = build("http://127.0.0.1:8080").unwrap_err();
+    assert_eq!(loopback.kind(), ConfigErrorKind::PlainHttp, "{loopback}");
     assert!(build("not-a-url").is_err());
     let none = builder(&ScriptedIssuer::new(json!({})), &clock())
         .issuer(|issuer| issuer.algorithms([]))

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use tokio::net::TcpListener;
-use tower_oauth::ConfigError;
+use tower_oauth::{ConfigError, Endpoint};
 
 pub use self::serve::serve;
 
@@ -57,6 +57,20 @@ pub fn parse_variable<T: std::str::FromStr>(name: &str, default: T) -> Result<T,
             .parse()
             .map_err(|_| SettingError::new(name, "cannot be parsed")),
     }
+}
+
+/// Parses a URL. Plain http is for loopback only.
+///
+/// # Errors
+///
+/// If it is no URL, or plain http elsewhere.
+pub fn endpoint(name: &str, url: &str) -> Result<Endpoint, SettingError> {
+    let endpoint = Endpoint::new(url).map_err(invalid_variable(name))?;
+    if endpoint.is_plain_http() && !endpoint.is_loopback() {
+        let reason = "must be https (plain http is allowed for loopback only)";
+        return Err(SettingError::new(name, reason));
+    }
+    Ok(endpoint)
 }
 
 /// An invalid setting, displayed on one line that names it.

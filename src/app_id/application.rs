@@ -240,6 +240,9 @@ impl ApplicationJson {
                     url,
                 ));
             }
+            endpoint
+                .check_plain_http(true)
+                .map_err(|error| invalid_member(name, error, url))?;
             Ok(endpoint)
         };
         Ok(Application {

@@ -112,13 +112,15 @@ impl IamApiKey {
     ///
     /// # Errors
     ///
-    /// If the API key is empty.
+    /// If the API key is empty, or the URL is plain `http` beyond loopback.
     pub fn with_transport(
         url: Endpoint,
         api_key: impl Into<SecretString>,
         transport: impl Transport,
         clock: impl Clock,
     ) -> Result<Self, ConfigError> {
+        url.check_plain_http(LIMITS.allow_loopback_http)
+            .map_err(|error| error.with_setting("IAM URL"))?;
         let api_key = api_key.into();
         if api_key.expose_secret().is_empty() {
             return Err(ConfigError::missing("IAM API key", "must not be empty"));
@@ -281,6 +283,7 @@ const MIN_REPLACEMENT_INTERVAL: Duration = Duration::from_secs(10);
 /// How long before its expiry a token is renewed.
 const RENEWAL_LEAD: Duration = Duration::from_secs(60);
 const LIMITS: Limits = Limits {
+    allow_loopback_http: true,
     total: Duration::from_secs(10),
     max_body: 64 * 1024,
 };

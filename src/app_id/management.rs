@@ -477,6 +477,7 @@ impl ManagementClientBuilder {
             transport: Arc::new(transport),
             clock,
             limits: Limits {
+                allow_loopback_http,
                 total: timeout,
                 max_body: MAX_RESPONSE,
             },

@@ -221,8 +221,11 @@ impl OAuthServer {
 }
 
 /// Removes trailing slashes: App ID responds to two slashes in a row with 404.
+///
+/// Plain `http` beyond loopback is refused here, where the source of the URL is known.
 pub(super) fn normalized_base(url: &str) -> Result<Endpoint, ConfigError> {
     let url = Endpoint::new(url.trim_end_matches('/'))?;
+    url.check_plain_http(true)?;
     if url.url().query().is_some() {
         return Err(ConfigError::new(
             "URL",

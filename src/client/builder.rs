@@ -162,10 +162,14 @@ impl TokenManagerBuilder {
             return Err(ConfigError::new("max_waiters", "0", "must be at least 1"));
         }
         match &endpoint {
-            TokenEndpoint::Fixed(url) => url.check_plain_http(allow_loopback_http)?,
+            TokenEndpoint::Fixed(url) => url
+                .check_plain_http(allow_loopback_http)
+                .map_err(|error| error.with_setting("token endpoint"))?,
             TokenEndpoint::Discovered(discovery) => {
                 for candidate in metadata::well_known_urls(&discovery.issuer)? {
-                    candidate.check_plain_http(allow_loopback_http)?;
+                    candidate
+                        .check_plain_http(allow_loopback_http)
+                        .map_err(|error| error.with_setting("issuer"))?;
                 }
             }
         }

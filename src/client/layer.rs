@@ -4,7 +4,7 @@ use tower_layer::Layer;
 
 use super::origin::AllowedOrigins;
 use super::{BearerTokenService, CloneAnyBody, CloneEmptyBody, CloneNoBody, TokenManager};
-use crate::oauth::Endpoint;
+use crate::oauth::Origin;
 
 /// Adds the access token to requests, and renews a token that a resource server rejects.
 ///
@@ -21,8 +21,9 @@ use crate::oauth::Endpoint;
 /// renewal.
 ///
 /// Created by [`TokenManager::layer`]. The token is sent only to the origins given there. A request
-/// that already has an `Authorization` field is sent unchanged. Put a layer that follows redirects
-/// outside of this one, so that the origin of each hop is checked.
+/// that already has an `Authorization` field is sent unchanged, and plain `http` beyond loopback
+/// gets no token whatever the origins are. Put a layer that follows redirects outside of this one,
+/// so that the origin of each hop is checked.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct BearerTokenLayer<P = CloneEmptyBody> {
@@ -34,27 +35,30 @@ pub struct BearerTokenLayer<P = CloneEmptyBody> {
 impl TokenManager {
     /// Returns a layer that adds the token to requests to these origins.
     ///
-    /// Requests to other origins get no token. An origin is a scheme, host and port; paths are
-    /// ignored.
+    /// Takes [`Origin`]s, and [`Endpoint`](crate::Endpoint)s for theirs. Requests to other origins
+    /// get no token.
+    ///
+    /// No token is sent to plain `http` beyond loopback, whatever the origins are: such an origin
+    /// is ignored, and one `warn` event names it (feature `tracing`).
     ///
     /// ```
     /// # async fn example() -> Result<(), tower_oauth::BoxError> {
     /// use tower::ServiceBuilder;
-    /// use tower_oauth::{ClientCredentials, Endpoint, Issuer, TokenManager};
+    /// use tower_oauth::{ClientCredentials, Issuer, Origin, TokenManager};
     /// # use bytes::Bytes; use http_body_util::Full;
     /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
     ///
     /// let credentials = ClientCredentials::new("my-client-id", "my-secret");
     /// let issuer = Issuer::new("https://as.example")?;
     /// let tokens = TokenManager::for_issuer(issuer, credentials)?.start()?;
-    /// let orders = Endpoint::new("https://orders.example")?;
+    /// let orders = Origin::new("https://orders.example")?;
     /// let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     /// let client = ServiceBuilder::new().layer(tokens.layer([orders])).service(client);
     /// # let _ = client;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn layer(&self, origins: impl IntoIterator<Item = Endpoint>) -> BearerTokenLayer {
+    pub fn layer(&self, origins: impl IntoIterator<Item = impl Into<Origin>>) -> BearerTokenLayer {
         BearerTokenLayer {
             tokens: self.clone(),
             allowed: AllowedOrigins::new(origins),

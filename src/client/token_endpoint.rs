@@ -60,7 +60,6 @@ struct KnownEndpoint {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DiscoveryContext<'a> {
     pub(super) transport: &'a dyn Transport,
-    pub(super) allow_loopback_http: bool,
     pub(super) now: UnixTime,
     pub(super) limits: Limits,
 }
@@ -188,7 +187,6 @@ impl DiscoveredEndpoint {
     async fn discover(&self, context: DiscoveryContext<'_>) -> Result<Endpoint, DiscoveryFailure> {
         let DiscoveryContext {
             transport,
-            allow_loopback_http,
             now,
             mut limits,
         } = context;
@@ -196,14 +194,14 @@ impl DiscoveredEndpoint {
             // The token request needs the rest of the time.
             limits.total = limits.total.mul_f64(0.4);
         }
-        let result = metadata::discover(transport, &self.issuer, allow_loopback_http, now, limits);
+        let result = metadata::discover(transport, &self.issuer, now, limits);
         // One limit for all well-known locations.
         let result = timeout(limits.total, result)
             .await
             .unwrap_or_else(|_elapsed| Err(Error::new(Operation::Discovery, ErrorKind::Timeout)));
         match result {
             Ok(metadata) => metadata
-                .token_endpoint(allow_loopback_http)
+                .token_endpoint(limits.allow_loopback_http)
                 .map_err(DiscoveryFailure::Invalid),
             Err(error) if error.kind() == ErrorKind::IssuerMismatch => {
                 Err(DiscoveryFailure::Invalid(error))

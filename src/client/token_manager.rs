@@ -82,13 +82,16 @@ impl TokenManager {
     /// that cannot be parsed, or that lack `token_endpoint`, are an error as well.
     ///
     /// An App ID base of version 3 (`…/oauth/v3/{tenant}`) is no issuer identifier: use
-    /// [`Binding::token_manager`](crate::app_id::Binding::token_manager), or
+    /// [`Binding::token_manager`][binding], or
     /// [`builder`](Self::builder) with
-    /// [`Binding::token_endpoint`](crate::app_id::Binding::token_endpoint).
+    /// `Binding::token_endpoint` (feature `app-id`).
+    ///
+    /// [binding]: https://docs.rs/tower-oauth/latest/tower_oauth/app_id/struct.Binding.html#method.token_manager
     ///
     /// # Errors
     ///
-    /// If the issuer is no `https` URL (or `http` on loopback).
+    /// If the issuer is no `https` or `http` URL. Whether plain `http` is allowed is checked by
+    /// [`build`](TokenManagerBuilder::build).
     pub fn for_issuer(
         issuer: Issuer,
         credentials: ClientCredentials,

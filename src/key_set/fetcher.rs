@@ -61,7 +61,6 @@ pub(super) struct Fetcher {
     max_stale: Duration,
     leniency: JwkLeniency,
     max_candidate_keys: usize,
-    allow_loopback_http: bool,
     limits: Limits,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
@@ -93,8 +92,8 @@ impl Fetcher {
             max_stale: refresh.policy.max_stale,
             leniency: refresh.leniency,
             max_candidate_keys: refresh.max_candidate_keys,
-            allow_loopback_http: refresh.allow_loopback_http,
             limits: Limits {
+                allow_loopback_http: refresh.allow_loopback_http,
                 total: refresh.policy.fetch_timeout,
                 max_body: refresh.policy.max_body,
             },
@@ -214,7 +213,6 @@ impl Fetcher {
             headers,
             &*self.transport,
             &self.issuer,
-            self.allow_loopback_http,
             self.clock.now(),
             limits,
         );
@@ -222,7 +220,7 @@ impl Fetcher {
         let metadata = timeout(limit, metadata)
             .await
             .unwrap_or_else(|_elapsed| Err(Error::new(Operation::Discovery, ErrorKind::Timeout)))?;
-        metadata.jwks_uri(self.allow_loopback_http)
+        metadata.jwks_uri(self.limits.allow_loopback_http)
     }
 
     async fn fetch_from(

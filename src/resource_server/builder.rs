@@ -235,6 +235,10 @@ impl ResourceServerBuilder {
             cache,
             max_verifications,
         } = self;
+        if let Some(url) = &resource_metadata {
+            url.check_plain_http(true)
+                .map_err(|error| error.with_setting("resource_metadata"))?;
+        }
         let responses = Responses::new(&realm, resource_metadata.as_ref().map(Endpoint::as_str))?;
         let mut names = std::collections::HashSet::new();
         if let Some(duplicate) = issuers

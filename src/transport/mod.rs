@@ -14,6 +14,7 @@ use http::{HeaderMap, Request, Response, StatusCode, header};
 
 use crate::clock::UnixTime;
 use crate::error::{BoxError, ConfigError, Error, ErrorKind, Operation};
+use crate::oauth::Endpoint;
 
 #[cfg(feature = "reqwest")]
 mod reqwest;
@@ -125,6 +126,8 @@ pub(crate) fn default_transport(
 /// The limits of one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
+    /// Whether plain `http` is allowed on loopback. It is never allowed elsewhere.
+    pub(crate) allow_loopback_http: bool,
     /// Time from sending the request to reading the last byte of the response.
     pub(crate) total: Duration,
     /// Size of the response body in bytes.
@@ -132,6 +135,9 @@ pub(crate) struct Limits {
 }
 
 /// Sends one request within `limits`. Returns responses of any status.
+///
+/// All requests over the network pass here, so no use of a URL can forget that plain `http` is
+/// restricted.
 pub(crate) async fn send(
     transport: &dyn Transport,
     operation: Operation,
@@ -139,6 +145,13 @@ pub(crate) async fn send(
     limits: Limits,
 ) -> Result<Response<Bytes>, Error> {
     let url = request.uri().to_string();
+    Endpoint::new(&url)
+        .and_then(|endpoint| endpoint.check_plain_http(limits.allow_loopback_http))
+        .map_err(|error| {
+            Error::new(operation, ErrorKind::Configuration)
+                .with_url(&url)
+                .with_source(error)
+        })?;
     let mut request = Some(request);
     let mut future: Option<SendFuture<'_>> = None;
     // A transport may be user code: its panic is an error and must not end the task that refreshes
@@ -190,7 +203,7 @@ fn too_large(operation: Operation, limits: Limits) -> Error {
 pub(crate) async fn get_json(
     transport: &dyn Transport,
     operation: Operation,
-    url: &crate::oauth::Endpoint,
+    url: &Endpoint,
     headers: HeaderMap,
     now: UnixTime,
     limits: Limits,
@@ -226,7 +239,50 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: UnixTime) -> Option<Duration
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+    use crate::error::ConfigErrorKind;
+
+    #[tokio::test]
+    async fn a_request_over_plain_http_is_sent_to_loopback_only_and_only_where_allowed() {
+        #[derive(Debug, Default)]
+        struct Counter(AtomicUsize);
+
+        impl Transport for Counter {
+            fn send(&self, _: Request<Bytes>, _: usize) -> SendFuture<'_> {
+                self.0.fetch_add(1, Ordering::SeqCst);
+                Box::pin(async { Ok(Response::default()) })
+            }
+        }
+
+        for (url, allow_loopback_http, is_sent) in [
+            ("https://as.example/token", false, true),
+            ("http://127.0.0.1/token", true, true),
+            ("http://127.0.0.1/token", false, false),
+            ("http://as.example/token", true, false),
+            ("http://localhost.example/token", true, false),
+            ("https://169.254.169.254/token", true, false),
+        ] {
+            let transport = Counter::default();
+            let limits = Limits {
+                allow_loopback_http,
+                total: Duration::from_secs(1),
+                max_body: 1,
+            };
+            let request = Request::get(url).body(Bytes::new()).unwrap();
+            let result = send(&transport, Operation::TokenRequest, request, limits).await;
+            assert_eq!(result.is_ok(), is_sent, "{url}");
+            assert_eq!(transport.0.into_inner(), usize::from(is_sent), "{url}");
+            if let Err(error) = result {
+                assert_eq!(error.kind(), ErrorKind::Configuration);
+                let source = StdError::source(&error).unwrap();
+                let kind = source.downcast_ref::<ConfigError>().map(ConfigError::kind);
+                let is_http = url.starts_with("http://");
+                assert_eq!(kind == Some(ConfigErrorKind::PlainHttp), is_http, "{url}");
+            }
+        }
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {

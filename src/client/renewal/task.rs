@@ -216,12 +216,12 @@ async fn request_token(
 ) -> Result<IssuedToken, Error> {
     let ends_at = now() + limit;
     let limits = || Limits {
+        allow_loopback_http,
         total: ends_at.saturating_duration_since(now()),
         max_body: MAX_RESPONSE,
     };
     let context = || DiscoveryContext {
         transport,
-        allow_loopback_http,
         now: state.clock.now(),
         limits: limits(),
     };
