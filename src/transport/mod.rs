@@ -18,10 +18,12 @@ use crate::oauth::Endpoint;
 
 #[cfg(feature = "reqwest")]
 mod reqwest;
+mod service;
 
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use self::reqwest::ReqwestTransport;
+pub use self::service::ServiceTransport;
 
 /// The future of [`Transport::send`].
 pub type SendFuture<'a> =
