@@ -87,6 +87,7 @@ impl ConfigError {
     }
 
     /// Removes the value: one that a server sent may be a secret.
+    #[cfg(feature = "app-id")]
     pub(crate) fn clear_value(self) -> Self {
         Self {
             value: None,

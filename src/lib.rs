@@ -89,6 +89,7 @@
 //!
 //! | feature | default | what it adds |
 //! | --- | --- | --- |
+//! | `app-id` | yes | IBM Cloud App ID: service bindings and the management API |
 //! | `reqwest` | yes | the HTTP transport for keys, metadata and tokens |
 //! | `axum` | | [`AuthContext`] as an extractor |
 //! | `metrics` | | counters and gauges ([`guide::metrics`](mod@guide::metrics)) |
@@ -101,6 +102,8 @@
 //! [`ManualClock`]: https://docs.rs/tower-oauth/latest/tower_oauth/struct.ManualClock.html
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "app-id")]
+#[cfg_attr(docsrs, doc(cfg(feature = "app-id")))]
 pub mod app_id;
 #[cfg(feature = "authorization-server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "authorization-server")))]

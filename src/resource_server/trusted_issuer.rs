@@ -134,6 +134,10 @@ impl TrustedIssuer {
 
     /// Applies the settings of App ID: key leniency, tenant, the v3 issuer as alias, `sub` as the
     /// client, and a required `scope`, which distinguishes access tokens from identity tokens.
+    #[cfg_attr(
+        not(feature = "app-id"),
+        expect(dead_code, reason = "for bindings alone")
+    )]
     pub(crate) fn app_id(mut self, tenant: String, aliases: Vec<Issuer>) -> Self {
         self.leniency = JwkLeniency::PaddedIntegers;
         self.tenant = Some(tenant);
