@@ -1,6 +1,7 @@
 //! Extracts the bearer token of a request: exactly one `Authorization` field (RFC 6750 §2.1).
 
 use http::{HeaderMap, HeaderName, Uri, header};
+use percent_encoding::percent_decode_str;
 
 use super::RejectionKind;
 
@@ -57,35 +58,15 @@ pub(super) fn check_visible_ascii(token: &[u8]) -> Result<&[u8], RejectionKind> 
 
 /// Whether the query has the parameter `access_token` (RFC 6750 §2.3).
 ///
-/// Every request is checked, so nothing is allocated.
+/// Every request is checked, so nothing is allocated. `+` is not decoded, because the name has no
+/// space.
 pub(super) fn has_access_token(uri: &Uri) -> bool {
     let is_access_token = |pair: &str| {
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);
-        percent_decoded(name.as_bytes()).eq(b"access_token".iter().copied())
+        percent_decode_str(name).eq(*b"access_token")
     };
     uri.query()
         .is_some_and(|query| query.split('&').any(is_access_token))
-}
-
-/// Decodes `%` escapes. `+` is not decoded, because `access_token` has no spaces.
-fn percent_decoded(mut name: &[u8]) -> impl Iterator<Item = u8> {
-    let hex = |digit: u8| {
-        char::from(digit)
-            .to_digit(16)
-            .and_then(|digit| u8::try_from(digit).ok())
-    };
-    std::iter::from_fn(move || {
-        let (byte, rest) = match name {
-            [b'%', high, low, rest @ ..] => match hex(*high).zip(hex(*low)) {
-                Some((high, low)) => (high << 4 | low, rest),
-                None => (b'%', name.get(1..)?),
-            },
-            [byte, rest @ ..] => (*byte, rest),
-            [] => return None,
-        };
-        name = rest;
-        Some(byte)
-    })
 }
 
 #[cfg(test)]
