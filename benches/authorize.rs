@@ -283,7 +283,7 @@ fn rejections(signer: &Signer, good: &str) -> Vec<Row> {
         ),
         ("forged", Signer::new("RS256").fresh("RS256", 1)),
     ];
-    // One good token fills the header cache.
+    // One good token first, which initializes what is lazy.
     let warm = || {
         let mut call = layered(&server(&jwks, |builder| builder));
         assert_eq!(call(request(&field(good))), 200);

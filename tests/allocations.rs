@@ -96,7 +96,7 @@ fn a_signature_verification_takes_five_allocations() {
     fixture.server = uncached.build().unwrap().0;
     let token = fixture.token(&claims());
     let each = each_taken(3, "/", &fixture, &token, 200);
-    // From the second request on, the header cache hits.
+    // The first request initializes what is lazy.
     assert_eq!(
         each.iter()
             .skip(1)

@@ -107,49 +107,6 @@ impl<'a> Header<'a> {
     }
 }
 
-/// A parsed header of a token whose signature was valid. It is found by its encoded bytes, so that
-/// the same header is not decoded and parsed again.
-#[derive(Debug)]
-pub(crate) struct CachedHeader {
-    encoded: Box<[u8]>,
-    algorithm: Algorithm,
-    key_id: Option<Box<str>>,
-    typ: Typ,
-}
-
-impl CachedHeader {
-    /// The longest encoded header that is cached.
-    const MAX_LEN: usize = 512;
-
-    pub(crate) fn new(encoded: &[u8], header: &Header<'_>) -> Option<Self> {
-        let Header {
-            algorithm,
-            key_id,
-            typ,
-        } = header;
-        (encoded.len() <= Self::MAX_LEN).then(|| Self {
-            encoded: encoded.into(),
-            algorithm: *algorithm,
-            key_id: key_id.as_ref().map(|kid| kid.as_str().into()),
-            typ: *typ,
-        })
-    }
-
-    /// Whether `encoded` is this header.
-    pub(crate) fn is(&self, encoded: &[u8]) -> bool {
-        *self.encoded == *encoded
-    }
-
-    pub(crate) fn header(&self) -> Header<'_> {
-        let key_id = self.key_id.as_deref().map(|kid| KeyId(Cow::Borrowed(kid)));
-        Header {
-            algorithm: self.algorithm,
-            key_id,
-            typ: self.typ,
-        }
-    }
-}
-
 #[derive(Default)]
 struct HeaderMembers<'a> {
     alg: Option<Cow<'a, str>>,

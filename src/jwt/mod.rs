@@ -28,7 +28,7 @@ pub(crate) use self::claims::UnverifiedClaims;
 pub(crate) use self::claims::{Claims, ClaimsPolicy, PrescannedClaims};
 pub(crate) use self::compact::{DecodedHeader, DecodedPayload, Segments, decode_base64url};
 pub(crate) use self::error::TokenError;
-pub(crate) use self::header::{CachedHeader, Header, KeyId};
+pub(crate) use self::header::{Header, KeyId};
 pub(crate) use self::strict_json::{SizeLimits, StrKey};
 pub(crate) use self::text::Text;
 pub(crate) use self::token::UnverifiedToken;

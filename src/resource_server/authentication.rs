@@ -97,19 +97,8 @@ impl ResourceServer {
     ) -> Result<Authentication, RejectionKind> {
         let may_wait = !attempt.awaited_keys;
         let segments = Segments::split(credentials::check_visible_ascii(token)?)?; // RFC 7515 §7.1
-        let header_cache = self.0.header_cache.load();
-        let (mut header_json, is_new);
-        let header = match header_cache.get(segments.header) {
-            Some(cached) => {
-                is_new = false;
-                cached.header()
-            }
-            None => {
-                is_new = true;
-                header_json = DecodedHeader::new();
-                Header::parse(header_json.decode(segments.header)?)? // RFC 7515 §4
-            }
-        };
+        let mut header = DecodedHeader::new();
+        let header = Header::parse(header.decode(segments.header)?)?; // RFC 7515 §4
         let mut payload = DecodedPayload::new();
         let payload = payload.decode(segments.payload)?;
         let claimed = PrescannedClaims::at(payload);
@@ -185,9 +174,6 @@ impl ResourceServer {
         };
         drop(permit);
         let valid = verified.validate(policy, now)?; // RFC 7519 §4.1, RFC 9068 §4
-        if is_new {
-            self.0.header_cache.insert(segments.header, valid.header());
-        }
         let key = valid.header().key_id.is_some().then(|| key.fingerprint());
         let (key_set_version, leeway) = (snapshot.key_set_version(), policy.leeway);
         let verified_by = VerifiedBy {

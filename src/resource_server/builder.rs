@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::challenge::{DEFAULT_REALM, Responses};
-use super::header_cache::HeaderCache;
 use super::log_limit::LogLimit;
 use super::metrics::Metrics;
 use super::server::{Inner, IssuerState};
@@ -317,7 +316,6 @@ impl ResourceServerBuilder {
             responses,
             metrics: Metrics::new(),
             cache: TokenCache::new(cache),
-            header_cache: HeaderCache::default(),
             verification_limit: VerificationLimit::new(max_verifications),
             token_in_query: LogLimit::default(),
         };

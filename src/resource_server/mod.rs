@@ -27,7 +27,6 @@ mod credentials;
 #[cfg(feature = "axum")]
 mod extractor;
 mod future;
-mod header_cache;
 mod layer;
 mod log_limit;
 mod metrics;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::challenge::Responses;
-use super::header_cache::HeaderCache;
 use super::log_limit::LogLimit;
 use super::metrics::Metrics;
 use super::token_cache::TokenCache;
@@ -64,7 +63,6 @@ pub(super) struct Inner {
     pub(super) size_limits: SizeLimits,
     pub(super) metrics: Metrics,
     pub(super) responses: Responses,
-    pub(super) header_cache: HeaderCache,
     pub(super) verification_limit: VerificationLimit,
     pub(super) token_in_query: LogLimit,
 }
