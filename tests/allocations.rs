@@ -173,7 +173,12 @@ fn allocations_of_hits_and_rejections_are_independent_of_token_length() {
         };
         assert!(short.count_total <= most, "{what}: {short:?}");
         assert_eq!(long.count_total, short.count_total, "{what}");
-        assert_eq!(long.bytes_total, short.bytes_total, "{what}");
+        // The decoded payload.
+        let longer = u64::try_from(token(10_000).len() - token(100).len()).unwrap();
+        assert!(
+            long.bytes_total <= short.bytes_total + longer,
+            "{what}: {short:?} {long:?}"
+        );
     }
 }
 

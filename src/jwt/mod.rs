@@ -26,7 +26,7 @@ pub use self::claims::TokenProfile;
 #[cfg(test)]
 pub(crate) use self::claims::UnverifiedClaims;
 pub(crate) use self::claims::{Claims, ClaimsPolicy, PrescannedClaims};
-pub(crate) use self::compact::{DecodedHeader, DecodedPayload, Segments, decode_base64url};
+pub(crate) use self::compact::{Segments, decode_base64url};
 pub(crate) use self::error::TokenError;
 pub(crate) use self::header::{Header, KeyId};
 pub(crate) use self::strict_json::{SizeLimits, StrKey};

@@ -1,7 +1,7 @@
 //! The steps of validating a token, one type for each.
 
 use super::claims::{ClaimsPolicy, PrescannedClaims, UnverifiedClaims, ValidatedToken};
-use super::compact::{DecodedSignature, Segments};
+use super::compact::{Segments, decode_base64url};
 use super::error::TokenError;
 use super::header::Header;
 use super::strict_json::SizeLimits;
@@ -50,7 +50,7 @@ impl<'a> UnverifiedToken<'a> {
         policy: &ClaimsPolicy,
         now: UnixTime,
     ) -> Result<(), TokenError> {
-        DecodedSignature::new().decode(self.segments.signature)?;
+        decode_base64url(self.segments.signature)?;
         self.claims.validate(&self.header, policy, now)
     }
 
@@ -60,8 +60,7 @@ impl<'a> UnverifiedToken<'a> {
         self,
         keys: &[&'k VerificationKey],
     ) -> Result<(SignatureVerified<'a>, &'k VerificationKey), TokenError> {
-        let mut signature = DecodedSignature::new();
-        let signature = signature.decode(self.segments.signature)?;
+        let signature = &decode_base64url(self.segments.signature)?;
         let message = self.segments.signing_input;
         let algorithm = self.header.algorithm;
         let verifies = |key: &&&VerificationKey| key.verify(algorithm, message, signature).is_ok();

@@ -10,8 +10,7 @@ use super::{
 };
 use crate::clock::UnixTime;
 use crate::jwt::{
-    ClaimsPolicy, DecodedHeader, DecodedPayload, Header, PrescannedClaims, Segments,
-    UnverifiedToken,
+    ClaimsPolicy, Header, PrescannedClaims, Segments, UnverifiedToken, decode_base64url,
 };
 use crate::key_set::{RefreshReason, SelectError, Wait};
 use crate::oauth::Issuer;
@@ -97,10 +96,9 @@ impl ResourceServer {
     ) -> Result<Authentication, RejectionKind> {
         let may_wait = !attempt.awaited_keys;
         let segments = Segments::split(credentials::check_visible_ascii(token)?)?; // RFC 7515 §7.1
-        let mut header = DecodedHeader::new();
-        let header = Header::parse(header.decode(segments.header)?)?; // RFC 7515 §4
-        let mut payload = DecodedPayload::new();
-        let payload = payload.decode(segments.payload)?;
+        let header = decode_base64url(segments.header)?;
+        let header = Header::parse(&header)?; // RFC 7515 §4
+        let payload = &decode_base64url(segments.payload)?;
         let claimed = PrescannedClaims::at(payload);
         if claimed.issuer.is_some() {
             self.find_issuer(claimed, now)?;
