@@ -56,6 +56,36 @@ fn duplicate_members_are_rejected() {
 }
 
 #[test]
+fn a_duplicate_is_found_among_few_and_among_many_members() {
+    let fixture = Fixture::new();
+    for count in [1, 7, 8, 9, 16, 17, 100] {
+        let member = |index: usize| format!(r#""m{index}":0"#);
+        let members: Vec<String> = (0..count).map(member).collect();
+        let with = |members: &[String]| {
+            let object = format!("{{{}}}", members.join(","));
+            [
+                claims()
+                    .to_string()
+                    .replacen('{', &format!("{{{},", members.join(",")), 1),
+                claims()
+                    .to_string()
+                    .replacen('{', &format!(r#"{{"own":{object},"#), 1),
+            ]
+            .map(|payload| fixture.with_payload(payload.as_bytes()))
+        };
+        for token in with(&members) {
+            fixture.assert_accepts(&token);
+        }
+        for repeated in [0, count / 2, count - 1] {
+            let members = [members.clone(), vec![member(repeated)]].concat();
+            for token in with(&members) {
+                fixture.assert_rejects(&token, InvalidClaims);
+            }
+        }
+    }
+}
+
+#[test]
 fn payloads_other_than_json_objects_are_rejected() {
     let fixture = Fixture::new();
     let good = claims().to_string();

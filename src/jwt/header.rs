@@ -1,14 +1,12 @@
 //! The JOSE header (RFC 7515 §4): the members that select the key, and those that are rejected.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde::de::MapAccess;
 
 use super::algorithm::Algorithm;
 use super::error::TokenError;
-use super::prescan::{self, Plain};
-use super::strict_json::{ParseState, SizeLimits, StrKey, StrictIgnored, UniqueKeys};
+use super::strict_json::{self, FromMembers, MemberValue, SizeLimits};
 
 /// The longest `kid`, in bytes.
 const MAX_KEY_ID: usize = 255;
@@ -66,32 +64,12 @@ impl Typ {
 impl<'a> Header<'a> {
     /// Parses a decoded header strictly, in one pass.
     pub(crate) fn parse(json: &'a [u8]) -> Result<Self, TokenError> {
-        let prescanned_alg = prescan::members(json).find(|(name, _)| *name == b"alg");
-        if let Some((_, Plain::Text(alg))) = prescanned_alg
-            && std::str::from_utf8(alg)
-                .ok()
-                .and_then(Algorithm::from_name)
-                .is_none()
-        {
-            return Err(TokenError::UnsupportedAlgorithm);
-        }
-        // UTF-8 is checked once for the whole document instead of for each string.
         let json = std::str::from_utf8(json).map_err(|_| TokenError::Malformed)?;
-        let state = ParseState::new(json, SizeLimits::DEFAULT);
-        let mut reader = serde_json::Deserializer::from_str(json);
-        let members = HeaderVisitor(&state)
-            .deserialize(&mut reader)
-            .and_then(|members| reader.end().map(|()| members));
         let members: HeaderMembers<'a> =
-            members.map_err(|_| state.error_or(TokenError::Malformed))?;
-        let algorithm = members
-            .alg
-            .and_then(|alg| Algorithm::from_name(&alg))
-            .ok_or(TokenError::UnsupportedAlgorithm)?;
-        // RFC 7515 §4.1.11: an unsupported extension makes the token invalid, and none is
-        // supported. `b64` (RFC 7797) and `zip` change what is signed, `enc` makes it a JWE, and
-        // `cty` a nested token.
-        if members.forbidden {
+            strict_json::parse(json, SizeLimits::DEFAULT, TokenError::Malformed)?;
+        let algorithm = members.alg.and_then(|alg| Algorithm::from_name(&alg));
+        let algorithm = algorithm.ok_or(TokenError::UnsupportedAlgorithm)?;
+        if members.is_forbidden {
             return Err(TokenError::Malformed);
         }
         let key_id = match members.kid {
@@ -112,45 +90,28 @@ struct HeaderMembers<'a> {
     alg: Option<Cow<'a, str>>,
     kid: Option<Cow<'a, str>>,
     typ: Option<Cow<'a, str>>,
-    forbidden: bool,
+    is_forbidden: bool,
 }
 
-struct HeaderVisitor<'d, 'a>(&'d ParseState<'a>);
-
-impl<'de> DeserializeSeed<'de> for HeaderVisitor<'_, 'de> {
-    type Value = HeaderMembers<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for HeaderVisitor<'_, 'de> {
-    type Value = HeaderMembers<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JOSE header")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = HeaderMembers::default();
-        let Self(state) = self;
-        let mut keys = UniqueKeys::new(state);
-        while let Some(StrKey(key)) = map.next_key()? {
-            match &*key {
-                "alg" => members.alg = Some(map.next_value::<StrKey<'de>>()?.0),
-                "kid" => members.kid = Some(map.next_value::<StrKey<'de>>()?.0),
-                "typ" => members.typ = Some(map.next_value::<StrKey<'de>>()?.0),
-                "b64" | "crit" | "cty" | "enc" | "zip" => {
-                    map.next_value_seed(StrictIgnored::top_level(state))?;
-                    members.forbidden = true;
-                }
-                _ => map.next_value_seed(StrictIgnored::top_level(state))?,
+impl<'de> FromMembers<'de> for HeaderMembers<'de> {
+    fn read<A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        value: MemberValue<'_, 'de, A>,
+    ) -> Result<(), A::Error> {
+        match name {
+            "alg" => self.alg = Some(value.string()?),
+            "kid" => self.kid = Some(value.string()?),
+            "typ" => self.typ = Some(value.string()?),
+            _ => {
+                value.string_or_other()?;
+                // RFC 7515 §4.1.11: an unsupported extension makes the token invalid, and none is
+                // supported. `b64` (RFC 7797) and `zip` change what is signed, `enc` makes it a
+                // JWE, and `cty` a nested token.
+                self.is_forbidden |= matches!(name, "b64" | "crit" | "cty" | "enc" | "zip");
             }
-            keys.insert(key)?;
         }
-        keys.finish()?;
-        Ok(members)
+        Ok(())
     }
 }
 

@@ -15,9 +15,7 @@ mod claims;
 mod compact;
 mod error;
 mod header;
-mod prescan;
 mod strict_json;
-mod text;
 mod token;
 mod verification_key;
 
@@ -25,11 +23,10 @@ pub use self::algorithm::Algorithm;
 pub use self::claims::TokenProfile;
 #[cfg(test)]
 pub(crate) use self::claims::UnverifiedClaims;
-pub(crate) use self::claims::{Claims, ClaimsPolicy, PrescannedClaims};
+pub(crate) use self::claims::{Claims, ClaimsPolicy};
 pub(crate) use self::compact::{Segments, decode_base64url};
 pub(crate) use self::error::TokenError;
 pub(crate) use self::header::{Header, KeyId};
 pub(crate) use self::strict_json::{SizeLimits, StrKey};
-pub(crate) use self::text::Text;
 pub(crate) use self::token::UnverifiedToken;
 pub(crate) use self::verification_key::{Fingerprint, InvalidKey, KeyMaterial, VerificationKey};

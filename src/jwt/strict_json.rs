@@ -4,19 +4,18 @@
 //! that differ in this see different tokens, so duplicates are rejected.
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
 use std::fmt;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use smallvec::SmallVec;
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::error::TokenError;
 
 /// The deepest nesting of objects and arrays.
 const MAX_DEPTH: u32 = 32;
 
-/// The number of names that are stored on the stack.
-const NAMES_ON_STACK: usize = 256;
+/// Up to this number of names, each is compared with each. More are sorted, which bounds the work.
+const FEW_NAMES: usize = 16;
 
 /// The name under which serde_json passes numbers with its feature `arbitrary_precision`.
 const SERDE_NUMBER: &str = "$serde_json::private::Number";
@@ -26,11 +25,11 @@ const SERDE_NUMBER: &str = "$serde_json::private::Number";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SizeLimits {
     /// Members and elements of all objects and arrays below the outermost object.
-    elements: u32,
+    elements: usize,
     /// Members of one object, plus those of the enclosing objects so far.
     names: usize,
     /// Strings in one array claim: `aud`, `scope`, `scp` or `amr`.
-    strings: u32,
+    strings: usize,
 }
 
 impl SizeLimits {
@@ -43,64 +42,110 @@ impl SizeLimits {
 
     /// For tokens of up to `bytes`.
     pub(crate) fn for_max_token_len(bytes: usize) -> Self {
-        let Self {
-            elements,
-            names,
-            strings,
-        } = Self::DEFAULT;
-        let one_per = |size: usize| u32::try_from(bytes / size).unwrap_or(u32::MAX);
         Self {
-            elements: elements.max(one_per(8)),
-            names: names.max(bytes / 64),
-            strings: strings.max(one_per(16)),
+            elements: Self::DEFAULT.elements.max(bytes / 8),
+            names: Self::DEFAULT.names.max(bytes / 64),
+            strings: Self::DEFAULT.strings.max(bytes / 16),
         }
     }
 }
 
-/// The state of parsing one document. It is on the stack, so that a rejected document costs no
-/// allocation.
-#[derive(Debug)]
-pub(crate) struct ParseState<'de> {
+/// A type that is read from the members of a JSON object.
+pub(super) trait FromMembers<'de>: Default {
+    /// Reads the value of the member `name`.
+    fn read<A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        value: MemberValue<'_, 'de, A>,
+    ) -> Result<(), A::Error>;
+}
+
+/// Parses a JSON object strictly, in one pass. A value of a wrong type, a duplicate name and too
+/// deep nesting give the error `wrong_content`.
+pub(super) fn parse<'de, T: FromMembers<'de>>(
+    text: &'de str,
+    limits: SizeLimits,
+    wrong_content: TokenError,
+) -> Result<T, TokenError> {
+    let mut state = ParseState {
+        text,
+        limits,
+        elements: 0,
+        names: Vec::with_capacity(FEW_NAMES),
+        error: None,
+    };
+    let mut json = serde_json::Deserializer::from_str(text);
+    let mut object = T::default();
+    let parsed = json
+        .deserialize_map(ObjectVisitor(&mut state, &mut object))
+        .and_then(|()| json.end());
+    match parsed {
+        Ok(()) => Ok(object),
+        Err(error) if error.is_data() => Err(state.error.unwrap_or(wrong_content)),
+        Err(_) => Err(TokenError::Malformed),
+    }
+}
+
+/// The state of parsing one document.
+struct ParseState<'de> {
     text: &'de str,
     limits: SizeLimits,
     /// Members and elements below the outermost object so far.
-    elements: Cell<u32>,
+    elements: usize,
     /// The names of the objects being parsed, those of the innermost object last.
-    names: RefCell<SmallVec<[Cow<'de, str>; NAMES_ON_STACK]>>,
-    /// The reason for a parser error that was raised here.
-    error: Cell<Option<TokenError>>,
+    names: Vec<Cow<'de, str>>,
+    /// The reason for a parser error that was raised here, if it is a particular one.
+    error: Option<TokenError>,
 }
 
 impl<'de> ParseState<'de> {
-    pub(crate) fn new(text: &'de str, limits: SizeLimits) -> Self {
-        let (elements, names, error) = (Cell::default(), RefCell::default(), Cell::default());
-        Self {
-            text,
-            limits,
-            elements,
-            names,
-            error,
-        }
-    }
-
-    pub(super) fn text(&self) -> &'de str {
-        self.text
-    }
-
-    /// The number of strings that an array claim may have.
-    pub(super) fn max_strings(&self) -> u32 {
-        self.limits.strings
-    }
-
-    /// The reason for a parser error, or `fallback` if it was raised by the parser itself.
-    pub(super) fn error_or(&self, fallback: TokenError) -> TokenError {
-        self.error.get().unwrap_or(fallback)
+    fn fail<E: Error>(&mut self, error: TokenError, message: &str) -> E {
+        self.error = Some(error);
+        E::custom(message)
     }
 
     /// The error for more members, elements or strings than the limits allow.
-    pub(super) fn too_many<E: Error>(&self) -> E {
-        self.error.set(Some(TokenError::TooManyMembers));
-        E::custom("too many members")
+    fn too_many<E: Error>(&mut self) -> E {
+        self.fail(TokenError::TooManyMembers, "too many members")
+    }
+
+    /// Counts a member or an element below the outermost object.
+    fn count<E: Error>(&mut self) -> Result<(), E> {
+        self.elements += 1;
+        if self.elements > self.limits.elements {
+            return Err(self.too_many());
+        }
+        Ok(())
+    }
+
+    /// Adds a name of the innermost object.
+    fn add_name<E: Error>(&mut self, name: Cow<'de, str>) -> Result<(), E> {
+        if self.names.len() >= self.limits.names {
+            return Err(self.too_many());
+        }
+        // serde_json interprets such a name when the value is deserialized later.
+        if name.starts_with("$serde_json::private::") {
+            return Err(E::custom("reserved member name"));
+        }
+        self.names.push(name);
+        Ok(())
+    }
+
+    /// Ends the innermost object, whose names start at this index. Fails if one is not unique.
+    fn end_object<E: Error>(&mut self, start: usize) -> Result<(), E> {
+        let names = self.names.get_mut(start..).unwrap_or_default();
+        let has_duplicate = if names.len() <= FEW_NAMES {
+            let mut pairs = names.iter().enumerate();
+            pairs.any(|(index, name)| names.iter().take(index).any(|earlier| earlier == name))
+        } else {
+            names.sort_unstable();
+            names.windows(2).any(|pair| pair.first() == pair.last())
+        };
+        if has_duplicate {
+            return Err(E::custom("duplicate member"));
+        }
+        self.names.truncate(start);
+        Ok(())
     }
 
     /// Whether this borrowed name is serde_json's for a number, not a name in the document. A name
@@ -108,116 +153,203 @@ impl<'de> ParseState<'de> {
     fn is_serde_number(&self, name: &'de str) -> bool {
         name == SERDE_NUMBER && !self.text.as_bytes().as_ptr_range().contains(&name.as_ptr())
     }
-
-    /// Accepts the same numbers as serde_json without `arbitrary_precision`.
-    fn check_serde_number<E: Error>(&self, number: &str) -> Result<(), E> {
-        if number.parse().is_ok_and(f64::is_finite) {
-            return Ok(());
-        }
-        self.error.set(Some(TokenError::Malformed));
-        Err(E::custom("number out of range"))
-    }
 }
 
 /// A string, usually a member name. It is borrowed unless it has escapes.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct StrKey<'de>(pub(crate) Cow<'de, str>);
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct StrKey<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
-impl<'de> Deserialize<'de> for StrKey<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct StrKeyVisitor;
+/// Reads the members of the outermost object.
+struct ObjectVisitor<'s, 'de, T>(&'s mut ParseState<'de>, &'s mut T);
 
-        impl<'de> Visitor<'de> for StrKeyVisitor {
-            type Value = StrKey<'de>;
+impl<'de, T: FromMembers<'de>> Visitor<'de> for ObjectVisitor<'_, 'de, T> {
+    type Value = ();
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
 
-            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
-                Ok(StrKey(Cow::Borrowed(name)))
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-                Ok(StrKey(Cow::Owned(name.to_owned())))
-            }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self(state, object) = self;
+        while let Some(StrKey(name)) = map.next_key()? {
+            let value = MemberValue {
+                state,
+                map: &mut map,
+            };
+            object.read(&name, value)?;
+            state.add_name(name)?;
         }
-
-        deserializer.deserialize_str(StrKeyVisitor)
+        state.end_object(0)
     }
 }
 
-/// Detects duplicate names in one object.
-///
-/// Each name sets one of 256 bits, chosen by its length and three of its bytes. Names are compared
-/// only if a bit was set twice, which is rare.
+/// The value of one member of the outermost object, to be read by its type.
+pub(super) struct MemberValue<'s, 'de, A> {
+    state: &'s mut ParseState<'de>,
+    map: &'s mut A,
+}
+
+impl<'de, A: MapAccess<'de>> MemberValue<'_, 'de, A> {
+    /// Reads a string.
+    pub(super) fn string(self) -> Result<Cow<'de, str>, A::Error> {
+        Ok(self.map.next_value::<StrKey<'de>>()?.0)
+    }
+
+    /// Reads a number.
+    pub(super) fn number(self) -> Result<f64, A::Error> {
+        self.map.next_value()
+    }
+
+    /// Reads a string or an array of strings.
+    pub(super) fn strings(self) -> Result<Value<'de>, A::Error> {
+        match self.any(true)? {
+            Value::Other => Err(A::Error::custom("neither a string nor an array of strings")),
+            strings => Ok(strings),
+        }
+    }
+
+    /// Reads a value of any type. Returns it if it is a string.
+    pub(super) fn string_or_other(self) -> Result<Option<Cow<'de, str>>, A::Error> {
+        Ok(match self.any(false)? {
+            Value::String(string) => Some(string),
+            Value::Array(_) | Value::Other => None,
+        })
+    }
+
+    fn any(self, keep_array: bool) -> Result<Value<'de>, A::Error> {
+        self.map.next_value_seed(ValueSeed {
+            state: self.state,
+            depth: 1,
+            keep_array,
+        })
+    }
+}
+
+/// A JSON value that was parsed strictly.
 #[derive(Debug)]
-pub(crate) struct UniqueKeys<'d, 'de> {
-    state: &'d ParseState<'de>,
-    /// Index of the object's first name in `ParseState::names`.
-    start: usize,
-    bitmap: [u64; 4],
-    maybe_duplicate: bool,
+pub(super) enum Value<'de> {
+    String(Cow<'de, str>),
+    Array(Vec<Cow<'de, str>>),
+    /// A value that is not kept.
+    Other,
 }
 
-impl<'d, 'de> UniqueKeys<'d, 'de> {
-    pub(crate) fn new(state: &'d ParseState<'de>) -> Self {
-        let start = state.names.borrow().len();
-        Self {
-            state,
-            start,
-            bitmap: [0; 4],
-            maybe_duplicate: false,
+impl<'de> Value<'de> {
+    /// The string, or the strings of the array.
+    pub(super) fn strings(&self) -> &[Cow<'de, str>] {
+        match self {
+            Self::String(string) => std::slice::from_ref(string),
+            Self::Array(strings) => strings,
+            Self::Other => &[],
         }
     }
+}
 
-    /// Adds a name. Fails if there are too many.
-    pub(crate) fn insert<E: Error>(&mut self, name: Cow<'de, str>) -> Result<(), E> {
-        let mut names = self.state.names.borrow_mut();
-        if names.len() >= self.state.limits.names {
-            return Err(self.state.too_many());
+/// Parses a value within the limits on depth and size.
+///
+/// Unlike `IgnoredAny` it parses every string and number, so that no value passes here that fails
+/// when the claim is deserialized later.
+struct ValueSeed<'s, 'de> {
+    state: &'s mut ParseState<'de>,
+    depth: u32,
+    /// Whether an array must consist of strings, which are kept.
+    keep_array: bool,
+}
+
+impl<'de> ValueSeed<'_, 'de> {
+    /// For an element or a member of this value.
+    fn inner<E: Error>(&mut self) -> Result<ValueSeed<'_, 'de>, E> {
+        if self.depth >= MAX_DEPTH {
+            return Err(E::custom("nested too deep"));
         }
-        // serde_json interprets such a name when the value is deserialized later.
-        if name.starts_with("$serde_json::private::") {
-            return Err(E::custom("reserved member name"));
-        }
-        let (word, bit) = Self::fingerprint(name.as_bytes());
-        if let Some(word) = self.bitmap.get_mut(word) {
-            self.maybe_duplicate |= *word & bit != 0;
-            *word |= bit;
-        }
-        names.push(name);
-        Ok(())
+        Ok(ValueSeed {
+            state: self.state,
+            depth: self.depth + 1,
+            keep_array: false,
+        })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for ValueSeed<'_, 'de> {
+    type Value = Value<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ValueSeed<'_, 'de> {
+    type Value = Value<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
     }
 
-    /// The word and the bit of a name in `bitmap`.
-    fn fingerprint(name: &[u8]) -> (usize, u64) {
-        let byte = |at: usize| usize::from(name.get(at).copied().unwrap_or(0));
-        let (first, second) = (byte(0), byte(1));
-        let last = byte(name.len().wrapping_sub(1));
-        let mixed = name.len().wrapping_mul(29)
-            ^ first.wrapping_mul(7)
-            ^ second.wrapping_mul(13)
-            ^ last.wrapping_mul(37);
-        (mixed >> 6 & 3, 1 << (mixed & 63))
+    fn visit_borrowed_str<E>(self, string: &'de str) -> Result<Self::Value, E> {
+        Ok(Value::String(Cow::Borrowed(string)))
     }
 
-    /// Fails if a name is not unique. Names are sorted once, at the end, which bounds the work for
-    /// many names.
-    pub(crate) fn finish<E: Error>(self) -> Result<(), E> {
-        let mut names = self.state.names.borrow_mut();
-        if self.maybe_duplicate {
-            let names_of_object = names.get_mut(self.start..).unwrap_or_default();
-            names_of_object.sort_unstable();
-            if names_of_object
-                .windows(2)
-                .any(|pair| matches!(pair, [a, b] if a == b))
-            {
-                return Err(E::custom("duplicate member"));
+    fn visit_str<E>(self, string: &str) -> Result<Self::Value, E> {
+        Ok(Value::String(Cow::Owned(string.to_owned())))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Self::Value, A::Error> {
+        if !self.keep_array {
+            while seq.next_element_seed(self.inner()?)?.is_some() {
+                self.state.count()?;
             }
+            return Ok(Value::Other);
         }
-        names.truncate(self.start);
-        Ok(())
+        let mut strings = Vec::new();
+        while let Some(StrKey(string)) = seq.next_element()? {
+            if strings.len() >= self.state.limits.strings {
+                return Err(self.state.too_many());
+            }
+            strings.push(string);
+        }
+        Ok(Value::Array(strings))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
+        let start = self.state.names.len();
+        while let Some(StrKey(name)) = map.next_key()? {
+            if matches!(name, Cow::Borrowed(name) if self.state.is_serde_number(name)) {
+                let StrKey(number) = map.next_value()?;
+                // Accepts the same numbers as serde_json without `arbitrary_precision`.
+                if !number.parse().is_ok_and(f64::is_finite) {
+                    return Err(self
+                        .state
+                        .fail(TokenError::Malformed, "number out of range"));
+                }
+                return Ok(Value::Other);
+            }
+            self.state.count()?;
+            map.next_value_seed(self.inner()?)?;
+            self.state.add_name(name)?;
+        }
+        self.state.end_object(start)?;
+        Ok(Value::Other)
     }
 }
 
@@ -256,106 +388,6 @@ pub(crate) fn has_long_number(json: &[u8]) -> bool {
     false
 }
 
-/// Parses and ignores a value, within the limits on depth and size.
-///
-/// Unlike `IgnoredAny` it parses every string and number, so that no value passes here that fails
-/// when the claim is deserialized later.
-#[derive(Debug)]
-pub(crate) struct StrictIgnored<'d, 'de> {
-    depth: u32,
-    state: &'d ParseState<'de>,
-}
-
-impl<'d, 'de> StrictIgnored<'d, 'de> {
-    /// Ignores a member of the outermost object.
-    pub(crate) fn top_level(state: &'d ParseState<'de>) -> Self {
-        Self { depth: 1, state }
-    }
-
-    fn inner<E: Error>(&self) -> Result<Self, E> {
-        if self.depth >= MAX_DEPTH {
-            return Err(E::custom("nested too deep"));
-        }
-        Ok(Self {
-            depth: self.depth + 1,
-            state: self.state,
-        })
-    }
-
-    fn count<E: Error>(&self) -> Result<(), E> {
-        let ParseState {
-            elements, limits, ..
-        } = self.state;
-        elements.set(elements.get() + 1);
-        if elements.get() > limits.elements {
-            Err(self.state.too_many())
-        } else {
-            Ok(())
-        }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for StrictIgnored<'_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for StrictIgnored<'_, 'de> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(self.inner()?)?.is_some() {
-            self.count()?;
-        }
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut keys = UniqueKeys::new(self.state);
-        while let Some(StrKey(key)) = map.next_key()? {
-            if matches!(key, Cow::Borrowed(key) if self.state.is_serde_number(key)) {
-                let StrKey(number) = map.next_value()?;
-                return self.state.check_serde_number(&number);
-            }
-            self.count()?;
-            map.next_value_seed(self.inner()?)?;
-            keys.insert(key)?;
-        }
-        keys.finish()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,8 +405,6 @@ mod tests {
             strings,
         } = SizeLimits::for_max_token_len(64 * 1024);
         assert_eq!((elements, names, strings), (4 * 2048, 4 * 256, 4 * 1024));
-        let SizeLimits { elements, .. } = SizeLimits::for_max_token_len(usize::MAX);
-        assert_eq!(elements, u32::MAX);
     }
 
     #[test]

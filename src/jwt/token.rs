@@ -1,6 +1,6 @@
 //! The steps of validating a token, one type for each.
 
-use super::claims::{ClaimsPolicy, PrescannedClaims, UnverifiedClaims, ValidatedToken};
+use super::claims::{ClaimsPolicy, UnverifiedClaims, ValidatedToken};
 use super::compact::{Segments, decode_base64url};
 use super::error::TokenError;
 use super::header::Header;
@@ -37,10 +37,15 @@ impl<'a> UnverifiedToken<'a> {
         &self.header
     }
 
-    /// The claimed `iss` and `exp`. Safe to use for rejecting a token before its signature is
-    /// verified, never for accepting one.
-    pub(crate) fn prescanned(&self) -> PrescannedClaims<'_> {
-        self.claims.prescanned()
+    /// The claimed issuer. Safe to use for rejecting a token before its signature is verified,
+    /// never for accepting one.
+    pub(crate) fn issuer(&self) -> Result<&str, TokenError> {
+        self.claims.issuer()
+    }
+
+    /// Whether the claimed `exp` has passed. Safe to use for the same.
+    pub(crate) fn is_expired(&self, policy: &ClaimsPolicy, now: UnixTime) -> bool {
+        self.claims.is_expired(policy, now)
     }
 
     /// Whether the claims are valid, assuming a valid signature. Only such a token may cause a

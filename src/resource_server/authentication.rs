@@ -9,9 +9,7 @@ use super::{
     AuthContext, Rejection, RejectionKind, RejectionResponse, ResourceServer, credentials,
 };
 use crate::clock::UnixTime;
-use crate::jwt::{
-    ClaimsPolicy, Header, PrescannedClaims, Segments, UnverifiedToken, decode_base64url,
-};
+use crate::jwt::{Header, KeyId, Segments, UnverifiedToken, decode_base64url};
 use crate::key_set::{RefreshReason, SelectError, Wait};
 use crate::oauth::Issuer;
 
@@ -38,22 +36,6 @@ pub(super) enum Pending {
 pub(super) struct Attempt {
     pub(super) awaited_keys: bool,
     pub(super) permit: Option<Permit>,
-}
-
-impl Authentication {
-    fn pending_keys(wait: Wait) -> Self {
-        Self::Pending(Pending::Keys(wait))
-    }
-}
-
-/// The trusted issuer of a token.
-#[derive(Clone, Copy)]
-struct MatchedIssuer<'s> {
-    /// Its index in the list of the resource server.
-    index: usize,
-    /// Its name as the token spells it, which may be an alias.
-    issuer: &'s Issuer,
-    state: &'s IssuerState,
 }
 
 impl ResourceServer {
@@ -94,145 +76,94 @@ impl ResourceServer {
         now: UnixTime,
         attempt: Attempt,
     ) -> Result<Authentication, RejectionKind> {
-        let may_wait = !attempt.awaited_keys;
         let segments = Segments::split(credentials::check_visible_ascii(token)?)?; // RFC 7515 §7.1
         let header = decode_base64url(segments.header)?;
         let header = Header::parse(&header)?; // RFC 7515 §4
-        let payload = &decode_base64url(segments.payload)?;
-        let claimed = PrescannedClaims::at(payload);
-        if claimed.issuer.is_some() {
-            self.find_issuer(claimed, now)?;
-        }
-        let payload = std::str::from_utf8(payload).map_err(|_| RejectionKind::Malformed)?;
+        let payload = String::from_utf8(decode_base64url(segments.payload)?)
+            .map_err(|_| RejectionKind::Malformed)?;
         // RFC 7519 §7.2
-        let unverified = UnverifiedToken::parse(&segments, header, payload, self.0.size_limits)?;
-        let MatchedIssuer {
-            index,
-            issuer,
-            state,
-        } = self.find_issuer(unverified.prescanned(), now)?;
+        let unverified = UnverifiedToken::parse(&segments, header, &payload, self.0.size_limits)?;
+        let (index, state, issuer) = self.find_issuer(unverified.issuer()?)?;
         let policy = &state.policy;
-        if !policy.algorithms.contains(&unverified.header().algorithm) {
+        if unverified.is_expired(policy, now) {
+            return Err(RejectionKind::Expired);
+        }
+        let header = unverified.header();
+        if !policy.algorithms.contains(&header.algorithm) {
             return Err(RejectionKind::UnsupportedAlgorithm);
         }
         let snapshot = state.keys.load();
         let keys = snapshot.usable(now).ok_or(RejectionKind::KeysUnavailable)?;
-        let candidates = keys.select(
-            unverified.header(),
-            snapshot.revoked(),
-            policy.max_candidate_keys,
-        );
-        let keys = match candidates {
+        let refresh = |reason: RefreshReason<'_>| {
+            let wait = state.keys.request_refresh(reason)?;
+            Some(Authentication::Pending(Pending::Keys(wait)))
+        };
+        // Only a token that would pass with a newer key may cause a fetch.
+        let would_pass = || unverified.would_pass_claims(policy, now).is_ok();
+        let keys = match keys.select(header, snapshot.revoked(), policy.max_candidate_keys) {
             Ok(keys) => keys,
             Err(SelectError::Revoked) => return Err(RejectionKind::RevokedKey),
             Err(SelectError::NoMatch) => return Err(RejectionKind::UnsupportedAlgorithm),
             Err(SelectError::UnknownKid) => {
-                let kid = unverified
-                    .header()
-                    .key_id
-                    .as_ref()
-                    .map_or("", |kid| kid.as_str());
-                // Only a token that would pass with a newer key may cause a fetch.
-                let is_new = may_wait && !state.keys.is_in_negative_cache(kid, &snapshot, now);
-                let would_pass = is_new && unverified.would_pass_claims(policy, now).is_ok();
-                let wait = would_pass
-                    .then(|| {
-                        state
-                            .keys
-                            .request_refresh(RefreshReason::UnknownKey(kid, now))
-                    })
-                    .flatten();
-                return wait
-                    .map(Authentication::pending_keys)
+                let kid = header.key_id.as_ref().map_or("", KeyId::as_str);
+                let may_refresh = !attempt.awaited_keys
+                    && !state.keys.is_in_negative_cache(kid, &snapshot, now)
+                    && would_pass();
+                return may_refresh
+                    .then(|| refresh(RefreshReason::UnknownKey(kid, now)))
+                    .flatten()
                     .ok_or(RejectionKind::UnknownKey);
             }
         };
-        let permit = match attempt
-            .permit
-            .map_or_else(|| self.0.verification_limit.try_acquire(), Ok)
-        {
-            Ok(permit) => permit,
-            Err(Unavailable::Wait(permit)) => {
-                return Ok(Authentication::Pending(Pending::Permit(permit)));
-            }
-            Err(Unavailable::Overloaded) => return Err(RejectionKind::Overloaded),
+        let permit = match attempt.permit {
+            Some(permit) => permit,
+            None => match self.0.verification_limit.try_acquire() {
+                Ok(permit) => permit,
+                Err(Unavailable::Wait(permit)) => {
+                    return Ok(Authentication::Pending(Pending::Permit(permit)));
+                }
+                Err(Unavailable::Overloaded) => return Err(RejectionKind::Overloaded),
+            },
         };
-        let may_refresh = may_wait
-            && state.keys.refreshes_on_invalid_signature()
-            && unverified.would_pass_claims(policy, now).is_ok();
+        let may_refresh =
+            !attempt.awaited_keys && state.keys.refreshes_on_invalid_signature() && would_pass();
         let (verified, key) = match unverified.verify_signature(keys.as_slice()) {
             Ok(verified) => verified, // RFC 7515 §5.2
             Err(error) if may_refresh => {
-                let wait = state.keys.request_refresh(RefreshReason::InvalidSignature);
-                return wait
-                    .map(Authentication::pending_keys)
-                    .ok_or_else(|| error.into());
+                return refresh(RefreshReason::InvalidSignature).ok_or_else(|| error.into());
             }
             Err(error) => return Err(error.into()),
         };
         drop(permit);
         let valid = verified.validate(policy, now)?; // RFC 7519 §4.1, RFC 9068 §4
-        let key = valid.header().key_id.is_some().then(|| key.fingerprint());
-        let (key_set_version, leeway) = (snapshot.key_set_version(), policy.leeway);
         let verified_by = VerifiedBy {
             issuer: index,
-            key,
-            key_set_version,
-            leeway,
+            key: valid.header().key_id.is_some().then(|| key.fingerprint()),
+            key_set_version: snapshot.key_set_version(),
+            leeway: policy.leeway,
         };
-        let summary = valid.claims(policy.subject_is_client);
-        let challenge_params = self.0.responses.challenge_params();
+        let claims = valid.claims(policy.subject_is_client);
         let context = AuthContext::new(
             issuer.clone(),
             payload.into(),
-            summary,
+            claims,
             verified_by,
-            challenge_params,
+            self.0.responses.challenge_params(),
         );
         // Under a verification limit, a token should need only one permit.
-        self.0
-            .cache
-            .insert(token, &context, self.0.verification_limit.is_enabled());
+        let bypass_admission = self.0.verification_limit.is_enabled();
+        self.0.cache.insert(token, &context, bypass_admission);
         Ok(Authentication::Complete(context))
     }
 
-    /// Finds the trusted issuer that the token claims, and checks `exp`. A token is only ever
-    /// verified with the keys of this issuer.
-    fn find_issuer(
-        &self,
-        identity: PrescannedClaims<'_>,
-        now: UnixTime,
-    ) -> Result<MatchedIssuer<'_>, RejectionKind> {
-        let claimed = identity.issuer.ok_or(RejectionKind::InvalidClaims)?;
-        let matched = self
-            .0
-            .issuers
-            .iter()
-            .enumerate()
-            .find_map(|(index, state)| {
-                let ClaimsPolicy {
-                    issuer,
-                    issuer_aliases,
-                    ..
-                } = &state.policy;
-                let issuer = std::iter::once(issuer)
-                    .chain(issuer_aliases)
-                    .find(|name| name.as_str().as_bytes() == claimed)?;
-                Some(MatchedIssuer {
-                    index,
-                    issuer,
-                    state,
-                })
-            });
-        let matched = matched.ok_or(RejectionKind::UntrustedIssuer)?;
-        let expired = identity
-            .expires_at
-            .is_some_and(|expires_at| matched.state.policy.is_expired(expires_at, now));
-        if expired {
-            Err(RejectionKind::Expired)
-        } else {
-            Ok(matched)
-        }
+    /// Finds the trusted issuer with this name or alias: its index in the list of the resource
+    /// server, its state, and its name as the token spells it. A token is only ever verified with
+    /// the keys of this issuer.
+    fn find_issuer(&self, claimed: &str) -> Result<(usize, &IssuerState, &Issuer), RejectionKind> {
+        let mut issuers = self.0.issuers.iter().enumerate();
+        issuers
+            .find_map(|(index, state)| Some((index, state, state.policy.find_issuer(claimed)?)))
+            .ok_or(RejectionKind::UntrustedIssuer)
     }
 
     /// Such a token ends up in the logs of every server on the way (RFC 9700 §4.3.2).

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::challenge::ChallengeParams;
 use crate::clock::UnixTime;
-use crate::jwt::{Claims, Fingerprint, Text};
+use crate::jwt::{Claims, Fingerprint};
 use crate::key_set::{KeySetHandle, Snapshot};
 use crate::oauth::Issuer;
 
@@ -177,27 +177,25 @@ impl AuthContext {
     /// The subject, `sub`. In an app-to-app token usually the application itself.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
-        self.text(&self.0.claims.subject)
+        self.0.claims.subject.as_deref()
     }
 
     /// The client that the token was issued to: `client_id`, else `azp`, else, with an App ID
     /// binding, the `sub` of an app-to-app token.
     #[must_use]
     pub fn client_id(&self) -> Option<&str> {
-        self.text(&self.0.claims.client_id)
+        self.0.claims.client_id.as_deref()
     }
 
     /// The audiences, `aud`.
     pub fn audience(&self) -> impl Iterator<Item = &str> {
-        self.0.claims.audience.iter(&self.0.payload)
+        self.0.claims.audience.iter().map(|one| &**one)
     }
 
     /// The scope tokens of `scope`, else of `scp`.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        let scopes = self.0.claims.scopes.iter(&self.0.payload);
-        scopes
-            .flat_map(|list| list.split(' '))
-            .filter(|scope| !scope.is_empty())
+        let scopes = self.0.claims.scopes.split(' ');
+        scopes.filter(|scope| !scope.is_empty())
     }
 
     /// Whether the token has exactly this scope.
@@ -257,10 +255,6 @@ impl AuthContext {
     #[must_use]
     pub fn claims_json(&self) -> &str {
         &self.0.payload
-    }
-
-    fn text<'a>(&'a self, text: &'a Option<Text>) -> Option<&'a str> {
-        text.as_ref().map(|text| text.get(&self.0.payload))
     }
 }
 
