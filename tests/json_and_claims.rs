@@ -319,9 +319,34 @@ fn identities_and_scopes_are_read_from_the_right_claims() {
         (named.subject(), named.client_id()),
         (Some("app"), Some("web"))
     );
-    let named = fixture
-        .assert_accepts(&fixture.token(&claims_with(json!({ "azp": "web", "client_id": "job" }))));
-    assert_eq!(named.client_id(), Some("job"));
+}
+
+#[test]
+fn the_client_is_the_first_of_client_id_azp_appid_and_cid() {
+    let fixture = Fixture::new();
+    let client = |changes: &Value| {
+        let context = fixture.assert_accepts(&fixture.token(&claims_with(changes.clone())));
+        context.client_id().map(str::to_owned)
+    };
+    let mut all = json!({ "cid": "okta", "appid": "entra", "azp": "web", "client_id": "job" });
+    for (name, expected) in [
+        ("client_id", "job"),
+        ("azp", "web"),
+        ("appid", "entra"),
+        ("cid", "okta"),
+    ] {
+        assert_eq!(client(&all).as_deref(), Some(expected));
+        all.as_object_mut().unwrap().remove(name);
+    }
+    assert_eq!(client(&all), None);
+    // Private claims of some issuers: another type is no client, and no reason to reject.
+    for other in [json!(7), json!(["a"]), json!({ "a": 1 }), json!(true)] {
+        assert_eq!(client(&json!({ "appid": other, "cid": other })), None);
+        assert_eq!(
+            client(&json!({ "appid": other, "cid": "okta" })).as_deref(),
+            Some("okta")
+        );
+    }
 }
 
 #[test]

@@ -73,6 +73,8 @@ pub(crate) struct UnverifiedClaims<'a> {
     token_id: Option<Cow<'a, str>>,
     client_id: Option<Cow<'a, str>>,
     azp: Option<Cow<'a, str>>,
+    appid: Option<Cow<'a, str>>,
+    cid: Option<Cow<'a, str>>,
     scope: Option<Value<'a>>,
     scp: Option<Value<'a>>,
     amr: Option<Value<'a>>,
@@ -103,6 +105,8 @@ impl<'de> FromMembers<'de> for UnverifiedClaims<'de> {
             "amr" => self.amr = Some(value.strings()?),
             // Private claims of some issuers may have any type in tokens of others.
             private => match (private, value.string_or_other()?) {
+                ("appid", client) => self.appid = client,
+                ("cid", client) => self.cid = client,
                 ("tenant", tenant) => self.tenant = Some(tenant),
                 ("cnf", _) => self.has_confirmation = true,
                 // Other tokens of the same issuer: OpenID Connect Core §3.1.3.6, Back-Channel
@@ -228,7 +232,7 @@ impl<'a> UnverifiedClaims<'a> {
 
     /// The client that the token was issued to.
     fn client(&self, subject_is_client: bool) -> Option<&str> {
-        let names = [&self.client_id, &self.azp];
+        let names = [&self.client_id, &self.azp, &self.appid, &self.cid];
         let named = names.into_iter().find_map(Option::as_deref);
         named.or_else(|| {
             let methods = self.amr.as_ref().map_or(&[][..], Value::strings);
@@ -276,7 +280,8 @@ impl<'a> ValidatedToken<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Claims {
     pub(crate) subject: Option<Box<str>>,
-    /// `client_id`, else `azp`, else in App ID's app-to-app tokens `sub`.
+    /// The first of `client_id`, `azp`, `appid` and `cid` that is present, else in App ID's
+    /// app-to-app tokens `sub`.
     pub(crate) client_id: Option<Box<str>>,
     pub(crate) audience: Box<[Box<str>]>,
     /// The scopes of `scope`, else of `scp`, separated by spaces.

@@ -180,8 +180,8 @@ impl AuthContext {
         self.0.claims.subject.as_deref()
     }
 
-    /// The client that the token was issued to: `client_id`, else `azp`, else, with an App ID
-    /// binding, the `sub` of an app-to-app token.
+    /// The client that the token was issued to: the first of `client_id`, `azp`, `appid` and `cid`
+    /// that the token has, else, with an App ID binding, the `sub` of an app-to-app token.
     #[must_use]
     pub fn client_id(&self) -> Option<&str> {
         self.0.claims.client_id.as_deref()
