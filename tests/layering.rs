@@ -147,12 +147,17 @@ const NAMES: &[(&str, &[&str])] = &[
     ),
     (
         "aws_lc_rs",
-        &["jwt/verification_key.rs", "authorization_server/"],
+        &[
+            "jwt/verification_key.rs",
+            "authorization_server/",
+            "resource_server/token_cache/digest.rs",
+        ],
     ),
     ("axum", &["authorization_server/"]),
     ("axum_core", &["resource_server/extractor.rs"]),
     ("maud", &["authorization_server/dashboard/"]),
     ("moka", &["resource_server/token_cache/mod.rs"]),
+    ("polymur_hash", &["resource_server/token_cache/digest.rs"]),
     (
         "jsonwebtoken",
         &[

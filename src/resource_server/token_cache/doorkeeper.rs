@@ -2,20 +2,14 @@
 //!
 //! The doorkeeper of the TinyLFU paper (Einziger, Friedman, Manes).
 
-use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use super::key::TokenRef;
 
 /// A Bloom filter with one hash function over recently validated tokens.
 ///
 /// It is cleared before it fills up. A false positive admits a token one request too early.
 pub(super) struct Doorkeeper {
     bits: Box<[AtomicU64]>,
-    hasher: foldhash::fast::RandomState,
     inserted: AtomicU64,
-    /// Insertions after which the filter is cleared: an eighth of its bits.
-    max_inserted: u64,
 }
 
 impl Doorkeeper {
@@ -25,15 +19,12 @@ impl Doorkeeper {
         let bits = (0..words).map(|_| AtomicU64::new(0)).collect();
         Self {
             bits,
-            hasher: Default::default(),
             inserted: AtomicU64::new(0),
-            max_inserted: words * 8,
         }
     }
 
-    /// Inserts the token and returns whether it was present.
-    pub(super) fn contains_or_insert(&self, token: &[u8]) -> bool {
-        let hash = self.hasher.hash_one(TokenRef(token));
+    /// Inserts the hash of a token. Admits the token if the hash was present.
+    pub(super) fn admits(&self, hash: u64) -> bool {
         let words = u64::try_from(self.bits.len()).unwrap_or(1);
         let word = usize::try_from(hash % words)
             .ok()
@@ -41,7 +32,8 @@ impl Doorkeeper {
         // The top six bits: the remainder above depends on them least.
         let bit = 1 << (hash >> 58);
         let contained = word.is_some_and(|word| word.fetch_or(bit, Ordering::Relaxed) & bit != 0);
-        if !contained && self.inserted.fetch_add(1, Ordering::Relaxed) >= self.max_inserted {
+        // The filter is cleared when an eighth of its bits may be set.
+        if !contained && self.inserted.fetch_add(1, Ordering::Relaxed) >= words * 8 {
             self.inserted.store(0, Ordering::Relaxed);
             self.bits
                 .iter()
@@ -53,15 +45,17 @@ impl Doorkeeper {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher as _;
+
     use super::*;
 
     #[test]
     fn doorkeeper_has_no_false_negatives_and_few_false_positives() {
         let doorkeeper = Doorkeeper::new(1000);
-        let token = |number: usize| format!("a.b.{number:032}");
+        let hasher = foldhash::quality::RandomState::default();
         let hits = |numbers: std::ops::Range<usize>| {
             numbers
-                .filter(|number| doorkeeper.contains_or_insert(token(*number).as_bytes()))
+                .filter(|number| doorkeeper.admits(hasher.hash_one(number)))
                 .count()
         };
         assert!(hits(0..1000) < 100);

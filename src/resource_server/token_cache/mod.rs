@@ -1,13 +1,42 @@
-//! The token cache: validated tokens with their [`AuthContext`].
+//! The token cache: the [`AuthContext`] of validated tokens. It stores no tokens.
 //!
-//! Only valid tokens are cached, from their second request on: an insertion costs a tenth of a
-//! signature verification, too much for tokens that are used once. The hash of an entry covers
-//! the last bytes of the token and has a random key; equality compares the whole token, so a
-//! collision never returns the entry of another token. [`AuthContext::is_still_valid`] checks each
-//! hit. It checks more than moka's own expiry could, and needs no second clock.
+//! - [`get`](TokenCache::get) finds the context of a token. The caller checks each hit with
+//!   [`AuthContext::is_still_valid`], which covers more than moka's own expiry could, and needs no
+//!   second clock.
+//! - [`insert`](TokenCache::insert) caches a token whose validation has succeeded, from its second
+//!   request on: an insertion costs several percent of a signature verification, too much for
+//!   tokens that are used once. The [`doorkeeper`] remembers which tokens were seen.
+//! - [`remove`](TokenCache::remove) removes a token that is no longer valid.
+//!
+//! A lookup tries the [`thread_local`] part, which copies the few tokens that a thread sees most,
+//! and then the cache that all threads share.
+//!
+//! # The shared cache
+//!
+//! Its key is a [`digest`] of the whole token: two values of [PolymurHash] under two keys, drawn
+//! independently by `aws_lc_rs::rand` for each resource server. An entry has no other trace of
+//! the token, so there is nothing to wipe, and a lookup loads nothing but the entry. Two different
+//! tokens of up to `n` bytes have the same value under one key with [probability][proof] of at most
+//! `(14 + n / 7) / 2^57.4`. The longest token that is looked up has 8 KiB: that is below 2^-47, and
+//! below 2^-94 for both values, for each pair of a presented token and an entry. The bound is proved
+//! for a uniformly drawn key; it needs no assumption about the hash. A sender of 2^40 tokens to a
+//! cache of 2^14 entries therefore gets another token's context with a probability below 2^-40.
+//!
+//! The proof is for tokens that were chosen independently of the keys, so nobody may learn anything
+//! about a digest. It stays within the map, which places it by another hash (foldhash, with other
+//! keys). A response shows only whether a token is valid, which does not depend on the keys unless
+//! two tokens collide. The time of a digest depends on the length of the token only. The second key
+//! is not a tweak of the first: PolymurHash adds its tweak to the value before the last
+//! permutation, so a pair of tokens that collides under one tweak collides under all.
+//!
+//! The doorkeeper and the thread-local part use a hash of the end of the token, which is the end of
+//! a signature and as good as random. The former may err, the latter compares the whole token.
+//!
+//! [PolymurHash]: https://github.com/orlp/polymur-hash
+//! [proof]: https://github.com/orlp/polymur-hash/blob/master/extras/universality-proof.md
 
+mod digest;
 mod doorkeeper;
-mod key;
 mod thread_local;
 
 use std::fmt;
@@ -15,19 +44,20 @@ use std::hash::BuildHasher as _;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use zeroize::Zeroizing;
 
+use self::digest::{Digest, PolymurPair, TokenHash};
 use self::doorkeeper::Doorkeeper;
-use self::key::{TokenKey, TokenRef};
-use self::thread_local::{CacheId, Hit, Lookup};
+use self::thread_local::Lookup;
 use super::AuthContext;
 use crate::clock::UnixTime;
 
-/// Longer tokens are not cached, because each would evict many others.
+/// Longer tokens are not cached, because each would evict many others. The bound on collisions
+/// depends on this length.
 const MAX_TOKEN: usize = 8 * 1024;
 
-/// Estimated bytes of an entry beside token and payload: the context and moka's bookkeeping.
-const OVERHEAD: usize = 512;
+/// Estimated bytes of an entry beside the payload: the rest of the context, the digest and moka's
+/// bookkeeping.
+const OVERHEAD: u32 = 512;
 
 /// Bounds of the cache, as set on the builder.
 #[derive(Clone, Copy, Debug)]
@@ -36,132 +66,123 @@ pub(super) struct Limits {
     pub(super) bytes: u64,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            entries: 10_000,
-            bytes: 32 * 1024 * 1024,
-        }
-    }
-}
+/// The bounds unless others are set.
+pub(super) const DEFAULT_LIMITS: Limits = Limits {
+    entries: 10_000,
+    bytes: 32 * 1024 * 1024,
+};
 
 /// The shared cache and its thread-local part; `None` if caching is off.
-pub(super) struct TokenCache(Option<Inner>);
+pub(super) struct TokenCache<H = PolymurPair>(Option<Inner<H>>);
 
-struct Inner {
-    id: CacheId,
-    tokens: Cache<TokenKey, AuthContext, foldhash::fast::RandomState>,
-    hasher: foldhash::fast::RandomState,
+struct Inner<H> {
+    id: u64,
+    contexts: Cache<Digest, AuthContext, foldhash::fast::RandomState>,
+    hash: H,
+    end_hasher: foldhash::quality::RandomState,
     doorkeeper: Doorkeeper,
 }
 
-impl Inner {
-    /// The lookup key for the thread-local cache. It has few entries, so a hash of the last eight
-    /// bytes is enough; the whole token is compared.
-    fn lookup<'t>(&self, token: &'t [u8]) -> Lookup<'t> {
-        let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
-        Lookup {
-            cache: self.id,
-            token,
-            hash: self.hasher.hash_one(end),
-        }
-    }
-
-    /// Marks the entry as recently used in the shared cache, and re-inserts it if it was evicted.
-    #[cold]
-    fn touch_shared(&self, token: &[u8], context: &AuthContext) {
-        if self.tokens.get(&TokenRef(token)).is_none() {
-            self.tokens
-                .insert(TokenKey(Zeroizing::new(token.into())), context.deep_clone());
-        }
-    }
-
-    /// Looks up the shared cache, and counts a hit for the thread-local admission.
-    fn get_shared(&self, lookup: Lookup<'_>, now: UnixTime) -> Option<AuthContext> {
-        let context = self.tokens.get(&TokenRef(lookup.token))?;
-        thread_local::admit(lookup, &context, now);
-        Some(context)
+impl TokenCache {
+    /// Creates a cache. With a bound of zero, or without random numbers for the keys of the hash,
+    /// it caches nothing.
+    pub(super) fn new(limits: Limits) -> Self {
+        let hash = PolymurPair::random();
+        hash.map_or(Self(None), |hash| Self::with_hash(limits, hash))
     }
 }
 
-impl TokenCache {
-    /// Creates a cache; with a bound of zero it caches nothing.
-    pub(super) fn new(Limits { entries, bytes }: Limits) -> Self {
+impl<H: TokenHash> TokenCache<H> {
+    fn with_hash(Limits { entries, bytes }: Limits, hash: H) -> Self {
         if entries == 0 || bytes == 0 {
             return Self(None);
         }
         // One weight enforces both bounds: each entry weighs at least `bytes / entries`.
         let min_weight = u32::try_from(bytes / entries).unwrap_or(u32::MAX).max(1);
         let capacity = bytes.min(entries.saturating_mul(min_weight.into()));
-        let weight = move |token: &TokenKey, context: &AuthContext| {
-            let bytes = token.0.len() + context.claims_json().len() + OVERHEAD;
-            u32::try_from(bytes).unwrap_or(u32::MAX).max(min_weight)
+        let weight = move |_: &Digest, context: &AuthContext| {
+            let payload = u32::try_from(context.claims_json().len()).unwrap_or(u32::MAX);
+            payload.saturating_add(OVERHEAD).max(min_weight)
         };
-        let cache = Cache::builder().max_capacity(capacity).weigher(weight);
-        // Evict the least recently used token. With eviction by frequency, the expired tokens of
-        // the last hour would keep out those of the next; the doorkeeper keeps one-off tokens out.
-        let cache = cache.eviction_policy(EvictionPolicy::lru());
-        let tokens = cache.build_with_hasher(foldhash::fast::RandomState::default());
+        let contexts = Cache::builder()
+            .max_capacity(capacity)
+            .weigher(weight)
+            // Evict the least recently used token. With eviction by frequency, the expired tokens
+            // of the last hour would keep out those of the next; the doorkeeper keeps one-off
+            // tokens out.
+            .eviction_policy(EvictionPolicy::lru())
+            .build_with_hasher(foldhash::fast::RandomState::default());
         Self(Some(Inner {
-            id: CacheId::new(),
-            tokens,
-            hasher: foldhash::fast::RandomState::default(),
-            doorkeeper: Doorkeeper::new(
-                entries.min(bytes.div_ceil(u64::try_from(OVERHEAD).unwrap_or(1))),
-            ),
+            id: thread_local::new_cache_id(),
+            contexts,
+            hash,
+            end_hasher: foldhash::quality::RandomState::default(),
+            doorkeeper: Doorkeeper::new(entries.min(bytes.div_ceil(OVERHEAD.into()))),
         }))
     }
 
     /// Looks up a token. The caller checks whether the entry is still valid.
     pub(super) fn get(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
-        let inner = self.0.as_ref()?;
+        let inner = self.caching(token)?;
         let lookup = inner.lookup(token);
-        match thread_local::get(lookup, now) {
-            Some(Hit {
-                context,
-                needs_report: false,
-            }) => Some(context),
-            Some(Hit {
-                context,
-                needs_report: true,
-            }) => {
-                inner.touch_shared(token, &context);
-                Some(context)
+        if let Some((context, needs_report)) = thread_local::get(lookup, now) {
+            if needs_report {
+                // Marks the entry as recently used, and restores it if it was evicted.
+                inner.insert_shared(token, context.deep_clone());
             }
-            None => inner.get_shared(lookup, now),
+            return Some(context);
         }
+        let context = inner.contexts.get(&inner.hash.digest(token))?;
+        thread_local::admit(lookup, &context, now);
+        Some(context)
     }
 
     /// Caches a validated token that the doorkeeper admits, or any with `bypass_admission`.
     pub(super) fn insert(&self, token: &[u8], context: &AuthContext, bypass_admission: bool) {
-        let Some(Inner {
-            tokens, doorkeeper, ..
-        }) = &self.0
-        else {
-            return;
-        };
-        if token.len() <= MAX_TOKEN && (bypass_admission || doorkeeper.contains_or_insert(token)) {
-            tokens.insert(TokenKey(Zeroizing::new(token.into())), context.clone());
+        if let Some(inner) = self.caching(token)
+            && (bypass_admission || inner.doorkeeper.admits(inner.lookup(token).hash))
+        {
+            inner.insert_shared(token, context.clone());
         }
     }
 
+    /// Removes a token from the shared cache and from the thread-local part of this thread.
     pub(super) fn remove(&self, token: &[u8]) {
-        if let Some(inner) = &self.0 {
+        if let Some(inner) = self.caching(token) {
             thread_local::remove(inner.lookup(token));
-            inner.tokens.invalidate(&TokenRef(token));
+            inner.contexts.invalidate(&inner.hash.digest(token));
         }
     }
 
     /// The number of entries in the shared cache; exact while it is idle.
     pub(super) fn len(&self) -> u64 {
-        self.0.as_ref().map_or(0, |Inner { tokens, .. }| {
-            tokens.run_pending_tasks();
-            tokens.entry_count()
+        self.0.as_ref().map_or(0, |inner| {
+            inner.contexts.run_pending_tasks();
+            inner.contexts.entry_count()
         })
+    }
+
+    /// The caches, unless the token is too long for them.
+    fn caching(&self, token: &[u8]) -> Option<&Inner<H>> {
+        self.0.as_ref().filter(|_| token.len() <= MAX_TOKEN)
     }
 }
 
-impl fmt::Debug for TokenCache {
+impl<H: TokenHash> Inner<H> {
+    /// The hash is of the last eight bytes only; the doorkeeper uses it, too.
+    fn lookup<'t>(&self, token: &'t [u8]) -> Lookup<'t> {
+        let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
+        let (cache, hash) = (self.id, self.end_hasher.hash_one(end));
+        Lookup { cache, token, hash }
+    }
+
+    #[cold]
+    fn insert_shared(&self, token: &[u8], context: AuthContext) {
+        self.contexts.insert(self.hash.digest(token), context);
+    }
+}
+
+impl<H> fmt::Debug for TokenCache<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCache").finish_non_exhaustive()
     }
@@ -169,22 +190,138 @@ impl fmt::Debug for TokenCache {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::sync::OnceLock;
+
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::resource_server::ResourceServer;
+    use crate::resource_server::authentication::{Attempt, Authentication};
+    use crate::{Audience, Issuer, KeySet, ManualClock, TrustedIssuer};
+
+    pub(super) const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
+
+    /// The context of a validated token.
+    pub(super) fn context() -> &'static AuthContext {
+        static CONTEXT: OnceLock<AuthContext> = OnceLock::new();
+        CONTEXT.get_or_init(|| {
+            let key = Ed25519KeyPair::generate().unwrap();
+            let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+            let claims = r#"{"iss":"https://as.example","aud":"orders","exp":1700003600}"#;
+            let input = encode(br#"{"alg":"EdDSA"}"#) + "." + &encode(claims.as_bytes());
+            let token = format!("{input}.{}", encode(key.sign(input.as_bytes()).as_ref()));
+            let jwks = format!(
+                r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{}"}}]}}"#,
+                encode(key.public_key().as_ref())
+            );
+            let issuer = TrustedIssuer::new(
+                Issuer::new("https://as.example").unwrap(),
+                Audience::new("orders").unwrap(),
+            )
+            .keys(KeySet::from_json(jwks.as_bytes()).unwrap());
+            let (server, _) = ResourceServer::from_issuer(issuer)
+                .clock(ManualClock::at(NOW))
+                .build()
+                .unwrap();
+            let field = format!("Bearer {token}").try_into().unwrap();
+            let headers = [(http::header::AUTHORIZATION, field)].into_iter().collect();
+            match server.authenticate(&headers, &http::Uri::default(), Attempt::default()) {
+                Ok(Authentication::Complete(context)) => context,
+                other => panic!("{other:?}"),
+            }
+        })
+    }
+
+    impl<F: Fn(&[u8]) -> Digest> TokenHash for F {
+        fn digest(&self, token: &[u8]) -> Digest {
+            self(token)
+        }
+    }
+
+    /// Whether a lookup of a token that is not cached finds the entry of another one.
+    fn confuses_tokens(hash: impl TokenHash, pairs: &[(Vec<u8>, Vec<u8>)]) -> bool {
+        let cache = TokenCache::with_hash(DEFAULT_LIMITS, hash);
+        let cached: HashSet<_> = pairs.iter().map(|(cached, _)| cached).collect();
+        for token in &cached {
+            cache.insert(token, context(), true);
+            assert!(cache.get(token, NOW).is_some());
+        }
+        let mut presented = pairs.iter().map(|(_, presented)| presented);
+        presented.any(|token| !cached.contains(token) && cache.get(token, NOW).is_some())
+    }
+
+    /// A token, and another one that differs from it in one way.
+    fn pair() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
+        let length = prop_oneof![3 => 60_usize..1_500, 1 => 8_000..=MAX_TOKEN];
+        let token = (length, any::<u64>()).prop_map(|(length, seed)| {
+            let mut random = fastrand::Rng::with_seed(seed);
+            (0..length).map(|_| random.u8(b'-'..=b'z')).collect()
+        });
+        let index = any::<prop::sample::Index>;
+        (token, 0..7, index(), index(), b'-'..=b'z').prop_map(|(cached, way, at, to, byte)| {
+            let mut presented: Vec<u8> = Vec::clone(&cached);
+            // PolymurHash reads words of 7 bytes and blocks of 49.
+            let word = if way < 2 { 7 } else { 49 };
+            let words = cached.len() / word;
+            match way {
+                0 | 2 => {
+                    let (from, to) = (at.index(words) * word, to.index(words) * word);
+                    for offset in 0..word {
+                        presented.swap(from + offset, to + offset);
+                    }
+                }
+                1 | 3 => presented.rotate_left(word),
+                4 => *presented.get_mut(at.index(cached.len())).unwrap() = byte,
+                5 => presented.truncate(at.index(cached.len())),
+                _ => presented.extend(std::iter::repeat_n(byte, 1 + to.index(60))),
+            }
+            presented.truncate(MAX_TOKEN);
+            (cached, presented)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 16,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn a_token_finds_no_entry_of_another_token(pairs in prop::collection::vec(pair(), 64)) {
+            let hash = || PolymurPair::random().unwrap();
+            prop_assert!(!confuses_tokens(hash(), &pairs));
+            // The test finds the collisions of weaker hashes: of 8 bits, of the last 32 bytes of
+            // the token, and of the sum of its bytes.
+            let keyed = hash();
+            let eight_bits = |token: &[u8]| {
+                let Digest([value, _]) = keyed.digest(token);
+                Digest([value & 0xff, 0])
+            };
+            prop_assert!(confuses_tokens(eight_bits, &pairs));
+            let end = |token: &[u8]| keyed.digest(token.last_chunk::<32>().unwrap_or(&[0; 32]));
+            prop_assert!(confuses_tokens(end, &pairs));
+            let sum = |token: &[u8]| Digest([token.iter().copied().map(u64::from).sum(), 0]);
+            prop_assert!(confuses_tokens(sum, &pairs));
+        }
+    }
 
     #[test]
-    fn tokens_with_the_same_end_share_a_hash_and_no_entry() {
-        let end = "x".repeat(32);
-        let (one, other) = (format!("a.b.{end}"), format!("c.d.{end}"));
-        let hasher = foldhash::fast::RandomState::default();
-        assert_eq!(
-            hasher.hash_one(TokenRef(one.as_bytes())),
-            hasher.hash_one(TokenRef(other.as_bytes()))
-        );
-        let cache: Cache<TokenKey, u8, _> = Cache::builder().build_with_hasher(hasher);
-        cache.insert(TokenKey(Zeroizing::new(one.as_bytes().into())), 1);
-        assert_eq!(cache.get(&TokenRef(one.as_bytes())), Some(1));
-        assert_eq!(cache.get(&TokenRef(other.as_bytes())), None);
-        assert_eq!(cache.get(&TokenRef(one.as_bytes().get(1..).unwrap())), None);
-        assert_eq!(cache.get(&TokenRef(b"")), None);
+    fn a_token_of_more_than_8_kib_is_not_looked_up() {
+        let cache = TokenCache::with_hash(DEFAULT_LIMITS, |token: &[u8]| {
+            assert!(token.len() <= 8 * 1024);
+            Digest([0; 2])
+        });
+        cache.insert(&[b'a'; MAX_TOKEN], context(), true);
+        assert!(cache.get(&[b'b'; MAX_TOKEN], NOW).is_some(), "they collide");
+        let longer = [b'a'; MAX_TOKEN + 1];
+        cache.insert(&longer, context(), true);
+        assert!(cache.get(&longer, NOW).is_none());
+        cache.remove(&longer);
+        assert_eq!(cache.len(), 1);
     }
 }

@@ -9,7 +9,8 @@
 //! The cache is set-associative. Admission uses the Misra–Gries heavy-hitters scheme: a hit
 //! increments a slot's counter; a lookup that finds no free slot decrements one at random.
 //! Frequent tokens stay, one-off tokens are never copied, and a token that stops coming loses its
-//! slot over time. Where many tokens are equally frequent, none is copied.
+//! slot over time. Where many tokens are equally frequent, none is copied. A simpler rule, such as
+//! two hits within a second, would copy thousands of tokens on a busy thread, one for each hit.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,15 +32,10 @@ const ADMIT_AT: u8 = 8;
 /// Upper bound of the frequency, so that a token that stops coming loses its slot soon.
 const MAX_FREQUENCY: u8 = 15;
 
-/// Identifies a token cache within the process; all of them share the thread-local part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct CacheId(u64);
-
-impl CacheId {
-    pub(super) fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
+/// Returns an id for a token cache; all caches of the process share the thread-local part.
+pub(super) fn new_cache_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// One CPU cache line, which is the cost of a miss.
@@ -57,27 +53,12 @@ struct Slot {
 }
 
 struct Entry {
-    cache: CacheId,
+    cache: u64,
     /// Zeroized on drop.
     token: Zeroizing<Box<[u8]>>,
     context: AuthContext,
     /// When a hit was last reported to the shared cache.
     reported_at: UnixTime,
-}
-
-impl Entry {
-    /// Compares the end of the signature first. A caller who does not know it learns nothing from
-    /// the time that the rest takes.
-    fn matches(&self, lookup: Lookup<'_>) -> bool {
-        let same_end = self.token.last_chunk::<32>() == lookup.token.last_chunk();
-        same_end && self.cache == lookup.cache && **self.token == *lookup.token
-    }
-}
-
-impl Slot {
-    fn increment_frequency(&mut self) {
-        self.frequency = (self.frequency + 1).min(MAX_FREQUENCY);
-    }
 }
 
 thread_local! {
@@ -88,7 +69,7 @@ thread_local! {
 /// A lookup key: the cache, the token, and a keyed hash of the end of the token.
 #[derive(Clone, Copy)]
 pub(super) struct Lookup<'t> {
-    pub(super) cache: CacheId,
+    pub(super) cache: u64,
     pub(super) token: &'t [u8],
     pub(super) hash: u64,
 }
@@ -106,53 +87,50 @@ impl Lookup<'_> {
     }
 }
 
-/// A hit in the thread-local cache.
-pub(super) struct Hit {
-    pub(super) context: AuthContext,
-    /// Whether the shared cache should record this hit.
-    pub(super) needs_report: bool,
-}
-
-/// Looks up the token. The first hit in each second needs a report to the shared cache.
-pub(super) fn get(lookup: Lookup<'_>, now: UnixTime) -> Option<Hit> {
+/// Looks up the token. The flag says whether this is its first hit in this second, which is to be
+/// reported to the shared cache.
+pub(super) fn get(lookup: Lookup<'_>, now: UnixTime) -> Option<(AuthContext, bool)> {
     lookup.with_set(|Set(slots), tag| {
         let slot = slots.iter_mut().find(|slot| slot.tag == tag)?;
-        let entry = slot.entry.as_mut().filter(|entry| entry.matches(lookup))?;
-        let hit = Hit {
-            context: entry.context.clone(),
-            needs_report: entry.reported_at != now,
-        };
-        entry.reported_at = now;
-        slot.increment_frequency();
-        Some(hit)
+        let entry = slot.entry.as_mut()?;
+        // The end of the signature comes first. A caller who does not know it learns nothing from
+        // the time that the rest takes.
+        let is_hit = entry.token.last_chunk::<32>() == lookup.token.last_chunk()
+            && entry.cache == lookup.cache
+            && **entry.token == *lookup.token;
+        if !is_hit {
+            return None;
+        }
+        let needs_report = std::mem::replace(&mut entry.reported_at, now) != now;
+        let context = entry.context.clone();
+        slot.frequency = (slot.frequency + 1).min(MAX_FREQUENCY);
+        Some((context, needs_report))
     })
 }
 
 /// Counts a hit in the shared cache, and copies the entry if the token is frequent.
 pub(super) fn admit(lookup: Lookup<'_>, context: &AuthContext, now: UnixTime) {
     lookup.with_set(|Set(slots), tag| {
-        if let Some(own) = slots.iter_mut().find(|slot| slot.tag == tag) {
-            own.increment_frequency();
-            if own.frequency >= ADMIT_AT {
-                let Lookup { cache, token, .. } = lookup;
-                let (token, context) = (Zeroizing::new(token.into()), context.deep_clone());
-                own.entry = Some(Box::new(Entry {
-                    cache,
-                    token,
-                    context,
-                    reported_at: now,
-                }));
-            }
-        } else if let Some(free) = slots.iter_mut().find(|slot| slot.frequency == 0) {
-            *free = Slot {
-                tag,
-                frequency: 1,
-                entry: None,
-            };
-        } else {
+        let own = slots.iter().position(|slot| slot.tag == tag);
+        let Some(index) = own.or_else(|| slots.iter().position(|slot| slot.frequency == 0)) else {
             // Decrement a random slot. Always taking the minimum would pin the others for ever;
             // decrementing all would evict everything as soon as five tokens share a 4-way set.
             slots.get_mut(fastrand::usize(..WAYS))?.frequency -= 1;
+            return None;
+        };
+        let slot = slots.get_mut(index)?;
+        if own.is_none() {
+            *slot = Slot::default();
+            slot.tag = tag;
+        }
+        slot.frequency = (slot.frequency + 1).min(MAX_FREQUENCY);
+        if slot.frequency >= ADMIT_AT {
+            slot.entry = Some(Box::new(Entry {
+                cache: lookup.cache,
+                token: Zeroizing::new(lookup.token.into()),
+                context: context.deep_clone(),
+                reported_at: now,
+            }));
         }
         None::<()>
     });
@@ -161,8 +139,86 @@ pub(super) fn admit(lookup: Lookup<'_>, context: &AuthContext, now: UnixTime) {
 /// Removes a token that is no longer valid.
 pub(super) fn remove(lookup: Lookup<'_>) {
     lookup.with_set(|Set(slots), tag| {
-        let slot = slots.iter_mut().find(|slot| slot.tag == tag)?;
-        *slot = Slot::default();
-        Some(())
+        *slots.iter_mut().find(|slot| slot.tag == tag)? = Slot::default();
+        None::<()>
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::BuildHasher as _;
+
+    use super::super::tests::{NOW, context};
+    use super::*;
+
+    /// The requests of one thread.
+    struct Requests {
+        cache: u64,
+        hasher: foldhash::quality::RandomState,
+    }
+
+    impl Requests {
+        fn new() -> Self {
+            Self {
+                cache: new_cache_id(),
+                hasher: Default::default(),
+            }
+        }
+
+        /// Returns whether the request hit the thread-local cache.
+        fn send(&self, token: usize) -> bool {
+            let lookup = Lookup {
+                cache: self.cache,
+                token: &token.to_le_bytes(),
+                hash: self.hasher.hash_one(token),
+            };
+            let is_hit = get(lookup, NOW).is_some();
+            if !is_hit {
+                admit(lookup, context(), NOW);
+            }
+            is_hit
+        }
+    }
+
+    fn copies() -> usize {
+        CACHE.with_borrow(|sets| {
+            let slots = sets.iter().flat_map(|Set(slots)| slots);
+            slots.filter(|slot| slot.entry.is_some()).count()
+        })
+    }
+
+    #[test]
+    fn one_token_is_copied_at_its_eighth_hit() {
+        let requests = Requests::new();
+        let hits = (0..20).filter(|_| requests.send(1)).count();
+        assert_eq!((hits, copies()), (12, 1));
+    }
+
+    #[test]
+    fn of_10_000_equally_frequent_tokens_none_is_copied() {
+        let requests = Requests::new();
+        for request in 0..100_000 {
+            assert!(!requests.send(request % 10_000));
+        }
+        for _ in 0..100_000 {
+            assert!(!requests.send(fastrand::usize(..10_000)));
+        }
+        assert_eq!(copies(), 0);
+    }
+
+    #[test]
+    fn four_frequent_tokens_are_copied_among_10_000_others() {
+        let requests = Requests::new();
+        let send = |count: usize| {
+            let hits = (0..count).filter(|request| {
+                requests.send(100 + fastrand::usize(..10_000));
+                requests.send(request % 4)
+            });
+            hits.count()
+        };
+        send(1_000);
+        let hits = send(10_000);
+        assert!(hits > 9_900, "{hits} of 10,000");
+        assert_eq!(copies(), 4);
+    }
 }

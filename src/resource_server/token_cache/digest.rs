@@ -1,0 +1,78 @@
+//! The key of the shared cache: a keyed hash of the whole token.
+
+use polymur_hash::PolymurHash;
+
+/// 128 bits that stand for one token.
+///
+/// They leave the cache in no form: whoever sees digests can learn the keys of the hash.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::resource_server) struct Digest(pub(super) [u64; 2]);
+
+/// A keyed hash of tokens. Tests replace it with a weaker one.
+pub(in crate::resource_server) trait TokenHash {
+    fn digest(&self, token: &[u8]) -> Digest;
+}
+
+/// Two PolymurHash values under two independent keys.
+pub(in crate::resource_server) struct PolymurPair([PolymurHash; 2]);
+
+impl PolymurPair {
+    /// Draws both keys; `None` if the system has no random numbers.
+    pub(super) fn random() -> Option<Self> {
+        Some(Self([random_key()?, random_key()?]))
+    }
+}
+
+impl TokenHash for PolymurPair {
+    fn digest(&self, token: &[u8]) -> Digest {
+        Digest(self.0.each_ref().map(|key| key.hash(token)))
+    }
+}
+
+/// Draws a key uniformly, as the proof of the collision bound requires.
+fn random_key() -> Option<PolymurHash> {
+    loop {
+        let mut seeds = [[0; 8]; 2];
+        aws_lc_rs::rand::fill(seeds.as_flattened_mut()).ok()?;
+        let [k_seed, s_seed] = seeds.map(u64::from_ne_bytes);
+        if let Some(key) = key_of_seed(k_seed, s_seed) {
+            return Some(key);
+        }
+    }
+}
+
+/// The key of a seed; `None` if this seed would make some keys more probable than others.
+///
+/// Most seeds stand for no key. For those the crate advances the seed by `STEP` until it stands for
+/// one, so that a key is as probable as the gap before it is long. A seed with the same key as the
+/// next seed has been advanced.
+fn key_of_seed(k_seed: u64, s_seed: u64) -> Option<PolymurHash> {
+    const STEP: u64 = 0xbb67_ae85_84ca_a73b;
+    let key = PolymurHash::from_u64x2_seed(k_seed, s_seed);
+    let next = PolymurHash::from_u64x2_seed(k_seed.wrapping_add(STEP), s_seed);
+    (key.hash(b"") != next.hash(b"")).then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 16.5 % of all seeds stand for a key: if `STEP` differs from that of the crate, all seem to.
+    #[test]
+    fn only_seeds_that_stand_for_a_key_are_used() {
+        let used = (0..4_000)
+            .filter(|_| key_of_seed(fastrand::u64(..), 0).is_some())
+            .count();
+        assert!((560..760).contains(&used), "{used}");
+    }
+
+    #[test]
+    fn each_cache_has_two_other_keys() {
+        let pairs = [(); 2].map(|()| PolymurPair::random().unwrap());
+        let digests = pairs.map(|pair| pair.digest(b"a token"));
+        let mut values: Vec<u64> = digests.iter().flat_map(|digest| digest.0).collect();
+        values.sort_unstable();
+        values.dedup();
+        assert_eq!(values.len(), 4);
+    }
+}
