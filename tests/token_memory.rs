@@ -1,0 +1,326 @@
+//! The crate adds no copy of a token to memory that outlives its cache entry.
+//!
+//! The test searches the process's own memory for tokens. Nothing else in the process has a token
+//! in the clear: a child process makes them, the test keeps them masked, and it wipes the buffer of
+//! each request.
+
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::process::Command;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use support::{AUDIENCE, ISSUER, NOW, claims_with, compact, encode, poll_once_or_panic, rsa};
+use tower::{Layer, Service, service_fn};
+use tower_oauth::{
+    Audience, Issuer, KeySet, ManualClock, ResourceServer, ResourceServerBuilder, TrustedIssuer,
+    UnixTime,
+};
+use zeroize::Zeroizing;
+
+/// Set for the child process.
+const CHILD: &str = "TOKEN_MEMORY_CHILD";
+
+/// Precedes each masked line of the child.
+const LINE: &str = "masked ";
+
+/// Each byte of a token is stored with these bits inverted.
+const MASK: u8 = 0x55;
+
+/// The shortest part of a token that counts as a copy.
+const WINDOW: usize = 48;
+
+/// Bytes that are looked up at each address. Each window contains at least one such piece.
+const PIECE: usize = 8;
+
+/// Tokens with a role in the test; the others fill the caches.
+const EXPIRES: usize = 0;
+const REVOKED: usize = 1;
+const REPLACED: usize = 2;
+const OTHER_THREAD: usize = 3;
+
+const TOKENS: usize = 64;
+
+/// The child: prints a key set and tokens, masked.
+fn print_tokens() {
+    let print = |text: &str| {
+        let masked = text.bytes().map(|byte| format!("{:02x}", byte ^ MASK));
+        println!("\n{LINE}{}", masked.collect::<String>());
+    };
+    print(&serde_json::json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b")] }).to_string());
+    for number in 0..TOKENS {
+        let mut random = [0; 300];
+        aws_lc_rs::rand::fill(&mut random).unwrap();
+        let lifetime = if number == EXPIRES { 10 } else { 3600 };
+        let claims = claims_with(serde_json::json!({ "exp": NOW + lifetime })).to_string();
+        let payload = format!(r#"{{"pad":"{}",{}"#, encode(random), &claims[1..]);
+        let (key, kid) = if number == REVOKED {
+            (1, "b")
+        } else {
+            (0, "a")
+        };
+        let header = format!(r#"{{"alg":"RS256","kid":"{kid}"}}"#);
+        print(&compact(rsa(key), "RS256", &header, payload.as_bytes()));
+    }
+}
+
+/// The key set, and the masked tokens.
+fn tokens_of_child() -> (KeySet, Vec<Vec<u8>>) {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--nocapture", "--test-threads=1"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    assert!(child.status.success());
+    let output = String::from_utf8(child.stdout).unwrap();
+    let mut masked = output
+        .lines()
+        .filter_map(|line| line.strip_prefix(LINE))
+        .map(|hex| {
+            let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+            (0..hex.len()).step_by(2).map(byte).collect::<Vec<u8>>()
+        });
+    let keys: Vec<u8> = masked.next().unwrap().iter().map(|b| b ^ MASK).collect();
+    let tokens: Vec<_> = masked.collect();
+    assert_eq!(tokens.len(), TOKENS);
+    (KeySet::from_json(&keys).unwrap(), tokens)
+}
+
+/// The parts that no other token has: the random claim at the start of the payload, and the
+/// signature.
+fn unique_parts(masked: &[u8]) -> [Range<usize>; 2] {
+    let dots = masked
+        .iter()
+        .enumerate()
+        .filter(|(_, b)| **b == b'.' ^ MASK);
+    let dots: Vec<usize> = dots.map(|(at, _)| at).collect();
+    [dots[0] + 16..dots[0] + 500, dots[1] + 1..masked.len()]
+}
+
+/// Searches the memory of this process.
+struct Search {
+    tokens: Vec<Vec<u8>>,
+    /// Masked pieces of the tokens, with the number of the token and the offset there.
+    pieces: HashMap<[u8; PIECE], (usize, usize)>,
+    /// Whether a piece starts with these two bytes.
+    starts: Vec<bool>,
+    /// What was read. The search does not look here.
+    buffer: Vec<u8>,
+}
+
+impl Search {
+    fn new(tokens: Vec<Vec<u8>>) -> Self {
+        let mut pieces = HashMap::new();
+        let mut starts = vec![false; 1 << 16];
+        for (number, masked) in tokens.iter().enumerate() {
+            for part in unique_parts(masked) {
+                for at in part.step_by(WINDOW - PIECE) {
+                    if let Some(piece) = masked[at..].first_chunk::<PIECE>() {
+                        pieces.insert(*piece, (number, at));
+                        starts[usize::from(u16::from_le_bytes([piece[0], piece[1]]))] = true;
+                    }
+                }
+            }
+        }
+        Self {
+            tokens,
+            pieces,
+            starts,
+            buffer: vec![0; 1 << 20],
+        }
+    }
+
+    /// The numbers of the tokens of which memory has a window.
+    fn found(&mut self) -> Vec<usize> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let start = buffer.as_ptr().addr();
+        let (own, len) = (start..start + buffer.len(), buffer.len());
+        let memory = File::open("/proc/self/mem").unwrap();
+        let mut found = Vec::new();
+        for mapping in writable_mappings() {
+            for range in [
+                mapping.start..mapping.end.min(own.start),
+                mapping.start.max(own.end)..mapping.end,
+            ] {
+                // Successive reads overlap, so that no window is cut in two.
+                for at in range.clone().step_by(len - 2 * WINDOW) {
+                    let read = &mut buffer[..len.min(range.end - at)];
+                    // A mapping may be gone: the list of them was made before.
+                    if memory
+                        .read_exact_at(read, u64::try_from(at).unwrap())
+                        .is_ok()
+                    {
+                        self.find_in(read, &mut found);
+                    }
+                }
+            }
+        }
+        buffer.fill(0);
+        self.buffer = buffer;
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    fn find_in(&self, memory: &mut [u8], found: &mut Vec<usize>) {
+        static ZEROS: [u8; 4096] = [0; 4096];
+        if memory
+            .chunks(ZEROS.len())
+            .all(|page| *page == ZEROS[..page.len()])
+        {
+            return;
+        }
+        memory.iter_mut().for_each(|byte| *byte ^= MASK);
+        for at in 0..memory.len().saturating_sub(PIECE) {
+            if !self.starts[usize::from(u16::from_le_bytes([memory[at], memory[at + 1]]))] {
+                continue;
+            }
+            let piece = memory[at..].first_chunk().unwrap();
+            let Some((number, offset)) = self.pieces.get(piece).copied() else {
+                continue;
+            };
+            let token = &self.tokens[number];
+            let same = |(one, other): &(&u8, &u8)| one == other;
+            let after = memory[at..].iter().zip(&token[offset..]).take_while(same);
+            let before = memory[..at].iter().rev().zip(token[..offset].iter().rev());
+            if after.count() + before.take_while(same).count() >= WINDOW {
+                found.push(number);
+            }
+        }
+    }
+}
+
+/// The mappings that this process can write to: its heap, its stacks, its static variables.
+fn writable_mappings() -> Vec<Range<usize>> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let writable = maps.lines().filter_map(|line| {
+        let (range, rest) = line.split_once(' ').unwrap();
+        let (start, end) = range.split_once('-').unwrap();
+        let address = |hex| usize::from_str_radix(hex, 16).unwrap();
+        rest.starts_with("rw").then(|| address(start)..address(end))
+    });
+    writable.collect()
+}
+
+/// A request with a token, in a buffer that is wiped when the request is dropped.
+fn request(masked: &[u8]) -> Request<()> {
+    let mut field = Zeroizing::new(Vec::with_capacity("Bearer ".len() + masked.len()));
+    field.extend_from_slice(b"Bearer ");
+    field.extend(masked.iter().map(|byte| byte ^ MASK));
+    let field = HeaderValue::from_maybe_shared(Bytes::from_owner(field)).unwrap();
+    let request = Request::builder().header(header::AUTHORIZATION, field);
+    request.body(()).unwrap()
+}
+
+/// Sends a token `times` times and returns the last status.
+fn send(server: &ResourceServer, masked: &[u8], times: usize) -> u16 {
+    let handler = |_: Request<()>| std::future::ready(Ok::<_, Infallible>(Response::new(())));
+    let mut service = server.layer().layer(service_fn(handler));
+    let mut status = || {
+        poll_once_or_panic(service.call(request(masked)))
+            .unwrap()
+            .status()
+    };
+    (0..times).map(|_| status().as_u16()).last().unwrap()
+}
+
+/// Enough requests for the thread-local cache.
+const OFTEN: usize = 20;
+
+#[test]
+fn no_copy_of_a_token_outlives_its_cache_entry() {
+    if std::env::var_os(CHILD).is_some() {
+        return print_tokens();
+    }
+    let (keys, tokens) = tokens_of_child();
+    let mut search = Search::new(tokens.clone());
+    let clock = ManualClock::at(UnixTime::from_secs(NOW));
+    let server = |change: fn(ResourceServerBuilder) -> ResourceServerBuilder| {
+        let issuer = Issuer::new(ISSUER).unwrap();
+        let issuer = TrustedIssuer::new(issuer, Audience::new(AUDIENCE).unwrap());
+        let builder = ResourceServer::from_issuer(issuer.keys(keys.clone()));
+        change(builder.clock(clock.clone())).build().unwrap().0
+    };
+    assert!(
+        search.found().is_empty(),
+        "the test has no token in the clear"
+    );
+    let held = request(&tokens[5]);
+    assert_eq!(search.found(), [5], "the search finds a token");
+    drop(held);
+    assert!(search.found().is_empty(), "the request is wiped");
+
+    // The shared cache.
+    let usual = server(|builder| builder);
+    for token in &tokens {
+        assert_eq!(send(&usual, token, 3), 200);
+    }
+    assert_eq!(usual.cached_token_count(), 64);
+    assert!(
+        search.found().is_empty(),
+        "the shared cache stores no tokens"
+    );
+    let small = server(|builder| builder.max_cached_tokens(10));
+    for token in &tokens {
+        assert_eq!(send(&small, token, 3), 200);
+    }
+    assert!(small.cached_token_count() <= 10);
+    assert!(
+        search.found().is_empty(),
+        "nor does it while it evicts entries"
+    );
+
+    // The thread-local cache.
+    for number in [EXPIRES, REVOKED, REPLACED] {
+        assert_eq!(send(&usual, &tokens[number], OFTEN), 200);
+    }
+    assert_eq!(search.found(), [EXPIRES, REVOKED, REPLACED]);
+    clock.advance(std::time::Duration::from_secs(70));
+    assert_eq!(send(&usual, &tokens[EXPIRES], 1), 401);
+    assert_eq!(search.found(), [REVOKED, REPLACED]);
+    assert!(usual.revoke_key(&Issuer::new(ISSUER).unwrap(), "b"));
+    assert_eq!(send(&usual, &tokens[REVOKED], 1), 401);
+    assert_eq!(search.found(), [REPLACED]);
+
+    // Its slots are reused.
+    drop(usual);
+    assert_eq!(
+        search.found(),
+        [REPLACED],
+        "a dropped server leaves its slots"
+    );
+    for _ in 0..60 {
+        let other = server(|builder| builder);
+        for token in &tokens[OTHER_THREAD + 1..] {
+            assert_eq!(send(&other, token, 5), 200);
+        }
+    }
+    assert!(!search.found().contains(&REPLACED));
+
+    // The thread ends.
+    let usual = server(|builder| builder);
+    let mut found_on_thread = false;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(send(&usual, &tokens[OTHER_THREAD], OFTEN), 200);
+            found_on_thread = search.found().contains(&OTHER_THREAD);
+        });
+    });
+    assert!(found_on_thread);
+    assert!(!search.found().contains(&OTHER_THREAD));
+}
