@@ -44,6 +44,7 @@ fn main() {
         .collect();
     println!("RS256 with RSA-2048, tokens of {} bytes\n", tokens[0].len());
     let mut rows = hits(&rs256, &tokens);
+    rows.extend(hits_of_many(10 * distinct, tokens[0].len()));
     rows.extend(misses(&rs256, &tokens));
     rows.extend(rejections(&rs256, &tokens[0]));
     let all = rows.len();
@@ -157,6 +158,31 @@ fn hits(signer: &Signer, tokens: &[String]) -> Vec<Row> {
         Row::new(&map_floor[2], "", &all, map()),
         Row::new(&moka_floor[2], "", &all, moka()),
         Row::new(HIT_IN_TURN, &moka_floor[2], &all, hit()),
+    ]
+}
+
+/// Hits of ten times as many tokens, of the same length. They are signed with Ed25519, because
+/// signing them with RSA takes a minute.
+fn hits_of_many(count: usize, len: usize) -> [Row; 2] {
+    let signer = Signer::new("EdDSA");
+    let tokens: Vec<_> = (0..count)
+        .map(|number| signer.fresh_of_len("EdDSA", number, len))
+        .collect();
+    let (all, moka) = (fields(&tokens), Moka::default());
+    let server = server(&signer.jwks(), |builder| {
+        builder.max_cached_tokens(1 << 20).max_cache_size(1 << 30)
+    });
+    let floor = "floor of a hit: moka, 100,000 tokens at random";
+    let check = with(move |request| moka.check(request));
+    [
+        Row::new(floor, "", &all, check).scattered(),
+        Row::new(
+            "hit, 100,000 tokens at random",
+            floor,
+            &all,
+            layered(&server),
+        )
+        .scattered(),
     ]
 }
 

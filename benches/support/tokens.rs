@@ -121,6 +121,15 @@ impl Signer {
         self.token(&header(algorithm), &claims_at(now(), number))
     }
 
+    /// Like [`fresh`](Self::fresh), of `len` bytes or a few more.
+    pub fn fresh_of_len(&self, algorithm: &str, number: usize, len: usize) -> String {
+        let bare = self.fresh(algorithm, number);
+        let padding = "x".repeat(len.saturating_sub(bare.len()) * 3 / 4);
+        let claims =
+            claims_at(now(), number).replace(r#""jti""#, &format!(r#""pad":"{padding}","jti""#));
+        self.token(&header(algorithm), &claims)
+    }
+
     /// Token `number`, valid for an hour from [`NOW`].
     pub fn good(&self, algorithm: &str, number: usize) -> String {
         self.token(&header(algorithm), &claims(number))
