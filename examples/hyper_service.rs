@@ -19,12 +19,11 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
-use tower_oauth::{Audience, AuthContext, BoxError, Issuer, ResourceServer};
+use tower_oauth::{AuthContext, BoxError, ResourceServer};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let issuer = Issuer::new(std::env::var("ISSUER")?)?;
-    let audience = Audience::new(std::env::var("AUDIENCE")?)?;
+    let (issuer, audience) = (std::env::var("ISSUER")?, std::env::var("AUDIENCE")?);
     let (orders, refresher) = ResourceServer::builder(issuer, audience)
         .allow_loopback_http()
         .build()?;

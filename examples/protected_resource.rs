@@ -35,7 +35,7 @@ use tower::Layer;
 use tower_oauth::app_id::Binding;
 use tower_oauth::{
     Audience, AuthContext, Issuer, RefreshPolicy, RequireScopeLayer, ResourceServer,
-    ResourceServerBuilder, Startup, TokenProfile,
+    ResourceServerBuilder, Startup, TokenProfile, TrustedIssuer,
 };
 
 #[tokio::main]
@@ -163,20 +163,21 @@ fn settings() -> Result<ResourceServerBuilder, SettingError> {
     let policy = RefreshPolicy::new()
         .max_stale(Duration::from_secs(max_stale))
         .min_interval(Duration::from_secs(min_refresh));
-    Ok(issuer(audiences)?
-        .issuer(|issuer| issuer.profile(profile))
+    let issuer = issuer(audiences)?.profile(profile);
+    Ok(ResourceServer::from_issuer(issuer)
         .refresh(policy)
         .allow_loopback_http())
 }
 
 /// Configures the issuer from an App ID binding or from `ISSUER`, not from both.
-fn issuer(audiences: Vec<Audience>) -> Result<ResourceServerBuilder, SettingError> {
+fn issuer(audiences: Vec<Audience>) -> Result<TrustedIssuer, SettingError> {
     let binding = Binding::from_env()?;
     let jwks_uri = match variable("JWKS_URI")? {
         None => None,
         Some(url) => Some(common::endpoint("JWKS_URI", &url)?),
     };
-    let builder = match (binding, variable("ISSUER")?) {
+    let mut audiences = audiences.into_iter();
+    let issuer = match (binding, variable("ISSUER")?) {
         (Some(_), Some(_)) => {
             return Err(SettingError::new(
                 "ISSUER",
@@ -190,38 +191,33 @@ fn issuer(audiences: Vec<Audience>) -> Result<ResourceServerBuilder, SettingErro
                 "cannot be used with an App ID binding: remove it",
             ));
         }
-        (Some(binding), None) => return from_binding(&binding, audiences),
+        (Some(binding), None) => {
+            let first = match (audiences.next(), binding.client_id()) {
+                (Some(audience), _) => audience,
+                (None, Some(client_id)) => {
+                    Audience::new(client_id).map_err(invalid_variable("AUDIENCE"))?
+                }
+                (None, None) => {
+                    return Err(SettingError::new(
+                        "AUDIENCE",
+                        "must be set: the App ID binding has no client id",
+                    ));
+                }
+            };
+            binding.trusted_issuer(first)
+        }
         (None, Some(issuer)) => {
             let issuer = Issuer::new(issuer).map_err(invalid_variable("ISSUER"))?;
             common::endpoint("ISSUER", issuer.as_str())?;
-            let mut audiences = audiences.into_iter();
             let first = audiences
                 .next()
                 .ok_or_else(|| SettingError::new("AUDIENCE", "is required with ISSUER"))?;
-            let builder = ResourceServer::builder(issuer, first);
-            audiences.fold(builder, add_audience)
+            TrustedIssuer::new(issuer, first)
         }
     };
+    let issuer = audiences.fold(issuer, TrustedIssuer::add_audience);
     Ok(match jwks_uri {
-        Some(jwks_uri) => builder.jwks_uri(jwks_uri),
-        None => builder,
+        Some(jwks_uri) => issuer.jwks_uri(jwks_uri),
+        None => issuer,
     })
-}
-
-fn add_audience(builder: ResourceServerBuilder, audience: Audience) -> ResourceServerBuilder {
-    builder.issuer(|issuer| issuer.add_audience(audience))
-}
-
-fn from_binding(
-    binding: &Binding,
-    audiences: Vec<Audience>,
-) -> Result<ResourceServerBuilder, SettingError> {
-    let mut audiences = audiences.into_iter();
-    let builder = match audiences.next() {
-        Some(audience) => binding.resource_server_for(audience),
-        None => binding
-            .resource_server()
-            .map_err(invalid_variable("AUDIENCE"))?,
-    };
-    Ok(audiences.fold(builder, add_audience))
 }

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tonic::body::Body;
 use tonic::server::NamedService;
-use tower_oauth::{Audience, AuthContext, BoxError, Issuer, ResourceServer};
+use tower_oauth::{AuthContext, BoxError, ResourceServer};
 
 /// Responds to each call with a status that names the caller.
 #[derive(Clone, Debug)]
@@ -45,8 +45,7 @@ impl tower::Service<Request<Body>> for Greeter {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let issuer = Issuer::new(std::env::var("ISSUER")?)?;
-    let audience = Audience::new(std::env::var("AUDIENCE")?)?;
+    let (issuer, audience) = (std::env::var("ISSUER")?, std::env::var("AUDIENCE")?);
     let orders = ResourceServer::builder(issuer, audience)
         .allow_loopback_http()
         .start()

@@ -33,10 +33,9 @@
 //! # #[cfg(feature = "axum")]
 //! # async fn example() -> Result<(), tower_oauth::BoxError> {
 //! use axum::{Router, routing::get};
-//! use tower_oauth::{Audience, AuthContext, Issuer, RequireScopeLayer, ResourceServer};
+//! use tower_oauth::{AuthContext, RequireScopeLayer, ResourceServer};
 //!
-//! let issuer = Issuer::new("https://as.example")?;
-//! let orders = ResourceServer::builder(issuer, Audience::new("orders")?)
+//! let orders = ResourceServer::builder("https://as.example", "orders")
 //!     .start() // discovers the keys and refreshes them
 //!     .await?;
 //! let app: Router = Router::new()

@@ -23,8 +23,8 @@ use tower_oauth::authorization_server::{
 };
 use tower_oauth::transport::Transport;
 use tower_oauth::{
-    Algorithm, AuthContext, ManualClock, Rejection, RejectionKind, ResourceServer, Startup,
-    TokenProfile, UnixTime,
+    Algorithm, Audience, AuthContext, ManualClock, Rejection, RejectionKind, ResourceServer,
+    Startup, TokenProfile, UnixTime,
 };
 
 const TENANT: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
@@ -769,9 +769,9 @@ async fn minted_tokens_have_the_requested_defect() {
 #[tokio::test]
 async fn an_rfc_9068_token_passes_the_strict_profile() {
     let fixture = Fixture::new();
-    let builder = fixture.app.binding().unwrap().resource_server().unwrap();
-    let strict = builder
-        .issuer(|issuer| issuer.profile(TokenProfile::Rfc9068))
+    let audience = Audience::new(fixture.app.client_id()).unwrap();
+    let issuer = fixture.app.binding().unwrap().trusted_issuer(audience);
+    let strict = ResourceServer::from_issuer(issuer.profile(TokenProfile::Rfc9068))
         .transport(fixture.server.transport())
         .clock(fixture.clock.clone())
         .start()

@@ -476,16 +476,17 @@ async fn internal_errors_are_never_in_a_response() {
 async fn insufficient_scope_challenge_has_the_realm_of_the_resource_server() {
     let fixture = Fixture::new();
     let keys = json!({ "keys": [fixture.rsa.jwk("rsa")] }).to_string();
-    let (server, _nothing) = ResourceServer::builder(
+    let issuer = TrustedIssuer::new(
         Issuer::new(support::ISSUER).unwrap(),
         Audience::new("orders").unwrap(),
     )
-    .keys(KeySet::from_json(keys.as_bytes()).unwrap())
-    .clock(fixture.clock.clone())
-    .realm("orders")
-    .resource_metadata(Endpoint::new("https://orders.example/.well-known/x").unwrap())
-    .build()
-    .unwrap();
+    .keys(KeySet::from_json(keys.as_bytes()).unwrap());
+    let (server, _nothing) = ResourceServer::from_issuer(issuer)
+        .clock(fixture.clock.clone())
+        .realm("orders")
+        .resource_metadata(Endpoint::new("https://orders.example/.well-known/x").unwrap())
+        .build()
+        .unwrap();
     let inner = tower::service_fn(|_: Request<()>| async {
         Ok::<_, std::convert::Infallible>(Response::new(String::new()))
     });
@@ -616,14 +617,15 @@ fn a_custom_rejection_response_keeps_the_rejection_extension() {
 
 #[test]
 fn realm_and_resource_metadata_are_in_the_challenge_if_quotable() {
-    use tower_oauth::{Audience, Endpoint, Issuer, KeySet, ResourceServer};
+    use tower_oauth::{Audience, Endpoint, Issuer, KeySet, ResourceServer, TrustedIssuer};
     let keys = json!({ "keys": [support::rsa(0).jwk("rsa")] }).to_string();
     let builder = || {
-        ResourceServer::builder(
+        let issuer = TrustedIssuer::new(
             Issuer::new("https://as.example").unwrap(),
             Audience::new("a").unwrap(),
-        )
-        .keys(KeySet::from_json(keys.as_bytes()).unwrap())
+        );
+        let keys = KeySet::from_json(keys.as_bytes()).unwrap();
+        ResourceServer::from_issuer(issuer.keys(keys))
     };
     for realm in ["a\"b", "a\\b", "a\r\nb", "é", ""] {
         assert!(builder().realm(realm).build().is_err(), "{realm:?}");

@@ -27,7 +27,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, RegisteredApplication};
 use tower_oauth::{
     Audience, AuthContext, ClientCredentials, Issuer, Rejection, ResourceServer, Scope,
-    TokenManager, TokenProfile,
+    TokenManager, TokenProfile, TrustedIssuer,
 };
 
 /// The folder of the packages, if it exists.
@@ -266,8 +266,8 @@ async fn an_rfc_9068_token_of_oidc_provider_is_accepted() {
         .allow_loopback_http()
         .start()
         .unwrap();
-        let resource = ResourceServer::builder(issuer, Audience::new(text("audience")).unwrap())
-            .issuer(|issuer| issuer.profile(TokenProfile::Rfc9068))
+        let issuer = TrustedIssuer::new(issuer, Audience::new(text("audience")).unwrap());
+        let resource = ResourceServer::from_issuer(issuer.profile(TokenProfile::Rfc9068))
             .allow_loopback_http()
             .start()
             .await

@@ -18,7 +18,7 @@ use tower_oauth::RejectionKind::{
     UnexpectedTokenType, UntrustedIssuer,
 };
 use tower_oauth::app_id::Binding;
-use tower_oauth::{Audience, ResourceServer, ResourceServerBuilder, UnixTime};
+use tower_oauth::{Audience, ResourceServer, TrustedIssuer, UnixTime};
 
 #[test]
 fn duplicate_members_are_rejected() {
@@ -467,9 +467,8 @@ const APP_ID: &str = "https://eu-de.appid.cloud.ibm.com/oauth/v4/39a37f57";
 fn app_id() -> Fixture {
     let binding = json!({ "clientId": AUDIENCE, "oauthServerUrl": APP_ID }).to_string();
     let binding = Binding::from_json(&binding).unwrap();
-    Fixture::with_server(|keys| {
-        ResourceServerBuilder::keys(binding.resource_server().unwrap(), keys)
-    })
+    let issuer = binding.trusted_issuer(Audience::new(AUDIENCE).unwrap());
+    Fixture::with_server(|keys| ResourceServer::from_issuer(issuer.clone().keys(keys)))
 }
 
 #[test]
@@ -628,8 +627,8 @@ fn claim_limits_scale_with_max_token_length() {
     let default = Fixture::new();
     let generous = Fixture::with_server(|keys| {
         let issuer = tower_oauth::Issuer::new(ISSUER).unwrap();
-        let builder = ResourceServer::builder(issuer, Audience::new(AUDIENCE).unwrap());
-        builder.keys(keys).max_token_len(200 * 1024)
+        let issuer = TrustedIssuer::new(issuer, Audience::new(AUDIENCE).unwrap()).keys(keys);
+        ResourceServer::from_issuer(issuer).max_token_len(200 * 1024)
     });
     for claims in large {
         generous.assert_accepts(&generous.token(&claims));

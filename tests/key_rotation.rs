@@ -14,7 +14,8 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value, json};
 use support::issuer::{
-    IssuerReply, ScriptedIssuer, advance, builder, clock, secs, send, set, token, with_claims,
+    IssuerReply, ScriptedIssuer, advance, builder, builder_with, clock, secs, send, set, token,
+    with_claims,
 };
 use support::{NOW, PrivateKey, claims, claims_with, compact, rsa};
 use tower::{Layer, ServiceExt};
@@ -42,8 +43,7 @@ async fn discovery_fetches_the_metadata_and_jwks_urls() {
 async fn a_jwks_uri_skips_discovery() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let uri = Endpoint::new("https://other.example/keys").unwrap();
-    let server = builder(&issuer, &clock())
-        .jwks_uri(uri)
+    let server = builder_with(&issuer, &clock(), |issuer| issuer.jwks_uri(uri))
         .start()
         .await
         .unwrap();
@@ -70,8 +70,7 @@ fn keys_uri() -> Endpoint {
 #[tokio::test(start_paused = true)]
 async fn the_first_token_of_a_new_key_is_accepted_during_an_older_fetch() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
-    let server = builder(&issuer, &clock())
-        .jwks_uri(keys_uri())
+    let server = builder_with(&issuer, &clock(), |issuer| issuer.jwks_uri(keys_uri()))
         .start()
         .await
         .unwrap();
@@ -94,8 +93,7 @@ async fn the_first_token_of_a_new_key_is_accepted_during_an_older_fetch() {
 async fn a_replaced_key_is_found_during_an_older_fetch() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let policy = RefreshPolicy::new().refresh_on_invalid_signature();
-    let server = builder(&issuer, &clock())
-        .jwks_uri(keys_uri())
+    let server = builder_with(&issuer, &clock(), |issuer| issuer.jwks_uri(keys_uri()))
         .refresh(policy)
         .start()
         .await
@@ -116,8 +114,7 @@ async fn a_replaced_key_is_found_during_an_older_fetch() {
 #[tokio::test(start_paused = true)]
 async fn an_older_fetch_that_returns_the_key_is_sufficient() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
-    let server = builder(&issuer, &clock())
-        .jwks_uri(keys_uri())
+    let server = builder_with(&issuer, &clock(), |issuer| issuer.jwks_uri(keys_uri()))
         .start()
         .await
         .unwrap();
@@ -633,9 +630,10 @@ async fn invalid_settings_do_not_build() {
     let loopback = build("http://127.0.0.1:8080").unwrap_err();
     assert_eq!(loopback.kind(), ConfigErrorKind::PlainHttp, "{loopback}");
     assert!(build("not-a-url").is_err());
-    let none = builder(&ScriptedIssuer::new(json!({})), &clock())
-        .issuer(|issuer| issuer.algorithms([]))
-        .build();
+    let none = builder_with(&ScriptedIssuer::new(json!({})), &clock(), |issuer| {
+        issuer.algorithms([])
+    })
+    .build();
     assert!(none.is_err());
 }
 
@@ -748,8 +746,9 @@ async fn a_seed_is_used_during_an_outage_until_max_stale() {
     let fetched_at = UnixTime::from_secs(NOW - 3600);
     let seeded = |policy: RefreshPolicy| {
         let keys = keys.clone();
-        let builder =
-            builder(&issuer, &clock).issuer(|issuer| issuer.initial_keys(keys, fetched_at));
+        let builder = builder_with(&issuer, &clock, |issuer| {
+            issuer.initial_keys(keys, fetched_at)
+        });
         builder.refresh(policy).startup(Startup::Background)
     };
     let server = seeded(RefreshPolicy::new()).start().await.unwrap();
@@ -873,8 +872,9 @@ async fn keys_with_the_same_kid_and_tokens_without_kid_are_tried_after_opt_in() 
     let validate = async |limit: usize, token: &str| {
         let keys = tower_oauth::KeySet::from_json(shared.to_string().as_bytes()).unwrap();
         let issuer = ScriptedIssuer::new(json!({}));
-        let builder =
-            builder(&issuer, &clock()).issuer(|issuer| issuer.keys(keys).max_candidate_keys(limit));
+        let builder = builder_with(&issuer, &clock(), |issuer| {
+            issuer.keys(keys).max_candidate_keys(limit)
+        });
         send(&builder.start().await.unwrap(), token).await
     };
     for key in [rsa(0), rsa(1)] {
@@ -1450,12 +1450,13 @@ fn keys(set: &Value) -> tower_oauth::KeySet {
 async fn a_seed_counts_as_a_fetched_set_for_the_backoff() {
     let issuer = ScriptedIssuer::new(json!({}));
     let clock = clock();
-    let seeded = builder(&issuer, &clock)
-        .issuer(|issuer| {
-            issuer.initial_keys(keys(&set(&[("a", rsa(0))])), UnixTime::from_secs(NOW - 60))
-        })
-        .jwks_uri(Endpoint::new("https://as.example/keys").unwrap())
-        .startup(Startup::Background);
+    let seeded = builder_with(&issuer, &clock, |issuer| {
+        let seed = keys(&set(&[("a", rsa(0))]));
+        issuer
+            .initial_keys(seed, UnixTime::from_secs(NOW - 60))
+            .jwks_uri(keys_uri())
+    })
+    .startup(Startup::Background);
     issuer.set_reply(IssuerReply::Status(
         StatusCode::TOO_MANY_REQUESTS,
         Some("120"),
@@ -1482,15 +1483,14 @@ async fn a_seed_expires_in_time_although_the_wall_clock_is_set_back() {
     let issuer = ScriptedIssuer::new(json!({}));
     issuer.set_reply(IssuerReply::Unreachable);
     let clock = clock();
-    let server = builder(&issuer, &clock)
-        .issuer(|issuer| {
-            issuer.initial_keys(keys(&set(&[("a", rsa(0))])), UnixTime::from_secs(NOW - 500))
-        })
-        .refresh(RefreshPolicy::new().max_stale(secs(600)))
-        .startup(Startup::Background)
-        .start()
-        .await
-        .unwrap();
+    let server = builder_with(&issuer, &clock, |issuer| {
+        issuer.initial_keys(keys(&set(&[("a", rsa(0))])), UnixTime::from_secs(NOW - 500))
+    })
+    .refresh(RefreshPolicy::new().max_stale(secs(600)))
+    .startup(Startup::Background)
+    .start()
+    .await
+    .unwrap();
     advance(&clock, secs(90)).await;
     assert!(server.keys_available());
     clock.set(UnixTime::from_secs(NOW - 7200));
@@ -1533,7 +1533,7 @@ async fn a_set_whose_keys_all_share_one_kid_is_accepted_after_opt_in() {
     let issuer = ScriptedIssuer::new(shared(rsa(0), rsa(1)));
     let clock = clock();
     let start = async |limit| {
-        let builder = builder(&issuer, &clock).issuer(|issuer| issuer.max_candidate_keys(limit));
+        let builder = builder_with(&issuer, &clock, |issuer| issuer.max_candidate_keys(limit));
         builder.startup(Startup::Background).start().await.unwrap()
     };
     let rejected = start(1).await;
@@ -1657,8 +1657,7 @@ async fn the_negative_cache_has_only_kids_missing_from_a_later_fetch() {
 async fn refresh_keys_returns_the_outcome_of_a_fetch_started_after_the_call() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let jwks_uri = Endpoint::new("https://as.example/keys").unwrap();
-    let server = builder(&issuer, &clock())
-        .jwks_uri(jwks_uri)
+    let server = builder_with(&issuer, &clock(), |issuer| issuer.jwks_uri(jwks_uri))
         .start()
         .await
         .unwrap();
@@ -1702,8 +1701,7 @@ async fn refresh_keys_fetches_from_all_issuers_concurrently() {
         )
         .jwks_uri(jwks_uri(name))
     };
-    let builder = builder(&issuer, &clock())
-        .jwks_uri(jwks_uri("as"))
+    let builder = builder_with(&issuer, &clock(), |issuer| issuer.jwks_uri(jwks_uri("as")))
         .add_issuer(other("two"))
         .add_issuer(other("three"));
     let server = builder.start().await.unwrap();
@@ -1747,10 +1745,10 @@ async fn a_kid_is_revoked_under_every_issuer_alias() {
             "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227-4bfe-a044-93b6e6060b61"}"#,
     )
     .unwrap();
-    let builder = binding
-        .resource_server_for(Audience::new("orders").unwrap())
-        .clock(clock());
-    let (server, _nothing) = builder.keys(keys(&set(&[("a", rsa(0))]))).build().unwrap();
+    let issuer = binding.trusted_issuer(Audience::new("orders").unwrap());
+    let issuer = issuer.keys(keys(&set(&[("a", rsa(0))])));
+    let builder = ResourceServer::from_issuer(issuer).clock(clock());
+    let (server, _nothing) = builder.build().unwrap();
     let changes = json!({ "iss": binding.issuer().as_str(), "tenant": binding.tenant_id() });
     let token = with_claims("a", rsa(0), &claims_with(changes));
     assert_eq!(send(&server, &token).await, Ok(()));

@@ -14,12 +14,13 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value, json};
 use support::issuer::{
-    IssuerReply, ScriptedIssuer, advance, builder, clock, secs, send, set, token, with_claims,
+    IssuerReply, ScriptedIssuer, advance, builder, builder_with, clock, secs, send, set, token,
+    with_claims,
 };
 use support::{ISSUER, claims_with, encode, log, p256, p384, rsa};
 use tower_oauth::{
     Audience, Endpoint, ErrorKind, Issuer, KeySet, KeySetState, RejectionKind, ResourceServer,
-    SkipReason, Startup,
+    SkipReason, Startup, TrustedIssuer,
 };
 
 /// A token that outlives every set here.
@@ -78,10 +79,11 @@ async fn a_forbidden_jwks_uri_is_not_fetched() {
         Endpoint::new(url).unwrap_err();
     }
     let plain = Endpoint::new("http://127.0.0.1:9/keys").unwrap();
-    let issuer = Issuer::new(ISSUER).unwrap();
-    let built = ResourceServer::builder(issuer, Audience::new("orders").unwrap())
-        .jwks_uri(plain)
-        .build();
+    let issuer = TrustedIssuer::new(
+        Issuer::new(ISSUER).unwrap(),
+        Audience::new("orders").unwrap(),
+    );
+    let built = ResourceServer::from_issuer(issuer.jwks_uri(plain)).build();
     assert!(built.is_err(), "plain http requires opt-in");
 }
 
@@ -544,8 +546,9 @@ async fn the_age_of_a_seed_file_is_its_mtime_and_never_negative() {
         |seconds: u64| std::time::UNIX_EPOCH + Duration::from_secs(support::NOW) - secs(seconds);
     let seeded = async |modified: std::time::SystemTime| {
         file.set_modified(modified).unwrap();
-        let seeded =
-            builder(&issuer, &clock).issuer(|issuer| issuer.initial_keys_file(&path).unwrap());
+        let seeded = builder_with(&issuer, &clock, |issuer| {
+            issuer.initial_keys_file(&path).unwrap()
+        });
         seeded.startup(Startup::Background).start().await.unwrap()
     };
     let server = seeded(age(3600)).await;
@@ -568,7 +571,7 @@ async fn the_age_of_a_seed_file_is_its_mtime_and_never_negative() {
     );
 
     let trusted = || {
-        tower_oauth::TrustedIssuer::new(
+        TrustedIssuer::new(
             Issuer::new(ISSUER).unwrap(),
             Audience::new(support::AUDIENCE).unwrap(),
         )

@@ -173,10 +173,10 @@ async fn secrets_are_never_logged() {
     let shown = format!("{error} {error:?} {quoted} {quoted:?} {resource:?} {tokens:?} {token:?}");
     // A query may contain a secret, too.
     let jwks_uri = Endpoint::new(format!("{}?key=s3cr3t-key", server.jwks_uri())).unwrap();
-    let odd = ResourceServer::builder(server.issuer(), tower_oauth::Audience::new("x").unwrap());
+    let audience = tower_oauth::Audience::new("x").unwrap();
+    let odd = tower_oauth::TrustedIssuer::new(server.issuer(), audience).jwks_uri(jwks_uri);
     server.fail_next(EndpointKind::Keys, 1, Fault::Garbage);
-    let odd = odd
-        .jwks_uri(jwks_uri)
+    let odd = ResourceServer::from_issuer(odd)
         .allow_loopback_http()
         .startup(Startup::Wait(Duration::from_secs(2)));
     let _odd = odd.start().await.unwrap();

@@ -16,7 +16,7 @@ mod token_endpoint;
 use http::StatusCode;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use support::issuer::{
-    IssuerReply, ScriptedIssuer, advance, builder, clock, secs, send, set, token,
+    IssuerReply, ScriptedIssuer, advance, builder, builder_with, clock, secs, send, set, token,
 };
 use support::{claims_with, rsa};
 use token_endpoint::{Reply, TokenEndpoint};
@@ -196,7 +196,9 @@ async fn gauges_match_request_results_for_seeds_and_after_system_sleep() {
         .push(serde_json::json!({ "kty": "oct", "k": "AAAA" }));
     let seed = tower_oauth::KeySet::from_json(document.to_string().as_bytes()).unwrap();
     let fetched_at = tower_oauth::UnixTime::from_secs(support::NOW - 86_000);
-    let server = builder(&issuer, &clock).issuer(|issuer| issuer.initial_keys(seed, fetched_at));
+    let server = builder_with(&issuer, &clock, |issuer| {
+        issuer.initial_keys(seed, fetched_at)
+    });
     let server = server
         .startup(tower_oauth::Startup::Background)
         .start()

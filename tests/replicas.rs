@@ -163,9 +163,10 @@ async fn replicas_with_a_seed_spread_their_first_fetch_over_a_second() {
     let mut replicas = Vec::new();
     for _ in 0..REPLICAS {
         let seed = seed.clone();
-        let builder = support::issuer::builder(&issuer, &clock)
-            .issuer(|issuer| issuer.initial_keys(seed, UnixTime::from_secs(NOW - 10)))
-            .startup(Startup::Background);
+        let builder = support::issuer::builder_with(&issuer, &clock, |issuer| {
+            issuer.initial_keys(seed, UnixTime::from_secs(NOW - 10))
+        })
+        .startup(Startup::Background);
         replicas.push(builder.start().await.unwrap());
     }
     tokio::time::sleep(Duration::from_secs(2)).await;

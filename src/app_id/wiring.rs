@@ -42,11 +42,31 @@ impl Binding {
 
     /// Returns a builder of a resource server for this tenant and `audience`.
     pub fn resource_server_for(&self, audience: Audience) -> ResourceServerBuilder {
+        ResourceServer::from_issuer(self.trusted_issuer(audience))
+    }
+
+    /// Returns the tenant as an issuer of tokens for `audience`.
+    ///
+    /// For a resource server with other settings of the issuer, such as a second audience, or with
+    /// other issuers.
+    ///
+    /// ```
+    /// use tower_oauth::{Audience, ResourceServer, app_id::Binding};
+    ///
+    /// let binding = Binding::from_json(
+    ///     r#"{"oauthServerUrl": "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227"}"#,
+    /// )?;
+    /// let tenant = binding.trusted_issuer(Audience::new("orders")?);
+    /// let tenant = tenant.add_audience(Audience::new("https://orders.example")?);
+    /// let (orders, refresher) = ResourceServer::from_issuer(tenant).build()?;
+    /// assert!(orders.key_sets()[0].issuer().as_str().ends_with("/oauth/v4/39a37f57-a227"));
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    pub fn trusted_issuer(&self, audience: Audience) -> TrustedIssuer {
         let aliases = vec![self.v3_issuer().clone()];
-        let issuer = TrustedIssuer::new(self.issuer().clone(), audience)
+        TrustedIssuer::new(self.issuer().clone(), audience)
             .jwks_uri(self.keys_url().clone())
-            .app_id(self.tenant_id().to_owned(), aliases);
-        ResourceServer::from_issuer(issuer)
+            .app_id(self.tenant_id().to_owned(), aliases)
     }
 
     /// Returns a builder of a token manager for this application.

@@ -14,9 +14,9 @@ use super::token_cache::{self, TokenCache};
 use super::verification_limit::VerificationLimit;
 use super::{ResourceServer, TrustedIssuer};
 use crate::clock::{Clock, SystemClock};
-use crate::error::{ConfigError, ConfigErrorKind, Error};
+use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 use crate::jwt::SizeLimits;
-use crate::key_set::{KeySet, KeySetHandle, RefreshPolicy, RefresherConfig, Source};
+use crate::key_set::{KeySetHandle, RefreshPolicy, RefresherConfig, Source};
 use crate::oauth::Endpoint;
 use crate::transport::{Transport, default_transport};
 use crate::{metadata, metrics};
@@ -25,7 +25,8 @@ use crate::{metadata, metrics};
 #[derive(Debug)]
 #[must_use]
 pub struct ResourceServerBuilder {
-    issuers: Vec<TrustedIssuer>,
+    /// Or the first value that is invalid, for [`build`](Self::build) to report.
+    issuers: Result<Vec<TrustedIssuer>, ConfigError>,
     transport: Option<Arc<dyn Transport>>,
     clock: Arc<dyn Clock>,
     refresh: RefreshPolicy,
@@ -52,9 +53,9 @@ pub enum Startup {
 }
 
 impl ResourceServerBuilder {
-    pub(super) fn new(issuer: TrustedIssuer) -> Self {
+    pub(super) fn new(issuer: Result<TrustedIssuer, ConfigError>) -> Self {
         Self {
-            issuers: vec![issuer],
+            issuers: issuer.map(|issuer| vec![issuer]),
             transport: None,
             clock: Arc::new(SystemClock),
             refresh: RefreshPolicy::new(),
@@ -71,33 +72,9 @@ impl ResourceServerBuilder {
 
     /// Accepts the tokens of one more issuer.
     pub fn add_issuer(mut self, issuer: TrustedIssuer) -> Self {
-        self.issuers.push(issuer);
-        self
-    }
-
-    /// Fetches the keys of the most recently added issuer from `jwks_uri`, without discovery.
-    pub fn jwks_uri(self, jwks_uri: Endpoint) -> Self {
-        self.issuer(|issuer| issuer.jwks_uri(jwks_uri))
-    }
-
-    /// Uses these keys for the most recently added issuer, and fetches none.
-    pub fn keys(self, keys: KeySet) -> Self {
-        self.issuer(|issuer| issuer.keys(keys))
-    }
-
-    /// Changes settings of the most recently added issuer: audiences, algorithms, profile.
-    ///
-    /// ```
-    /// use tower_oauth::{Audience, Issuer, ResourceServer, TokenProfile};
-    ///
-    /// let (issuer, audience) = (Issuer::new("https://as.example")?, Audience::new("orders")?);
-    /// let builder = ResourceServer::builder(issuer, audience)
-    ///     .issuer(|issuer| issuer.profile(TokenProfile::Rfc9068));
-    /// # Ok::<(), tower_oauth::ConfigError>(())
-    /// ```
-    pub fn issuer(mut self, change: impl FnOnce(TrustedIssuer) -> TrustedIssuer) -> Self {
-        let last = self.issuers.pop().map(change);
-        self.issuers.extend(last);
+        if let Ok(issuers) = &mut self.issuers {
+            issuers.push(issuer);
+        }
         self
     }
 
@@ -217,111 +194,76 @@ impl ResourceServerBuilder {
     ///
     /// # Errors
     ///
-    /// If a setting is invalid: no transport, an empty list of algorithms, a duplicate issuer, an
-    /// issuer for discovery that is not a URL, or plain `http` without
-    /// [`allow_loopback_http`](Self::allow_loopback_http).
+    /// If a setting is invalid: an issuer or audience that is not valid, no transport, an empty
+    /// list of algorithms, a duplicate issuer, an issuer for discovery that is not a URL, or plain
+    /// `http` without [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(ResourceServer, Refresher), ConfigError> {
-        let Self {
-            issuers,
-            transport,
-            clock,
-            refresh,
-            leeway,
-            max_token_len,
-            realm,
-            resource_metadata,
-            allow_loopback_http,
-            startup: _,
-            cache,
-            max_verifications,
-        } = self;
-        if let Some(url) = &resource_metadata {
+        if let Some(url) = &self.resource_metadata {
             url.check_plain_http(true)
                 .map_err(|error| error.with_setting("resource_metadata"))?;
         }
-        let responses = Responses::new(&realm, resource_metadata.as_ref().map(Endpoint::as_str))?;
-        let mut names = std::collections::HashSet::new();
-        if let Some(duplicate) = issuers
-            .iter()
-            .flat_map(TrustedIssuer::names)
-            .find(|name| !names.insert((*name).clone()))
-        {
-            return Err(
-                ConfigError::new("issuer", duplicate.as_str(), "must not be added twice")
-                    .with_kind(ConfigErrorKind::Conflict),
-            );
+        let metadata_url = self.resource_metadata.as_ref().map(Endpoint::as_str);
+        let responses = Responses::new(&self.realm, metadata_url)?;
+        let issuers = self.issuers?;
+        let mut names: Vec<_> = issuers.iter().flat_map(TrustedIssuer::names).collect();
+        names.sort_unstable();
+        if let Some(duplicate) = names.windows(2).find(|pair| pair.first() == pair.last()) {
+            let name = duplicate.first().map_or("", |name| name.as_str());
+            return Err(ConfigError::new("issuer", name, "must not be added twice")
+                .with_kind(ConfigErrorKind::Conflict));
         }
-        let needs_transport = issuers
-            .iter()
-            .any(|issuer| !matches!(issuer.source, Source::Fixed(_)));
-        let transport = if needs_transport {
-            Some(default_transport(transport)?)
-        } else {
-            None
-        };
-        let mut issuer_states = Vec::with_capacity(issuers.len());
+        let mut transport = self.transport;
+        let mut states = Vec::with_capacity(issuers.len());
         let mut tasks: Vec<Task> = Vec::new();
         for issuer in issuers {
-            let policy = issuer.policy(leeway)?;
-            let TrustedIssuer {
-                issuer: name,
-                source,
-                leniency,
-                max_candidate_keys,
-                initial_keys,
-                ..
-            } = issuer;
-            let jwks_uri = match source {
+            let policy = issuer.policy(self.leeway)?;
+            let name = policy.issuer.clone();
+            let jwks_uri = match issuer.source {
                 Source::Fixed(keys) => {
-                    issuer_states.push(IssuerState {
-                        policy,
-                        keys: KeySetHandle::fixed(name, keys),
-                    });
+                    let keys = KeySetHandle::fixed(name, keys);
+                    states.push(IssuerState { policy, keys });
                     continue;
                 }
-                Source::JwksUri(uri) => {
-                    uri.check_plain_http(allow_loopback_http)?;
-                    Some(uri)
-                }
-                Source::Discovery => {
-                    for candidate in metadata::well_known_urls(&name)? {
-                        candidate.check_plain_http(allow_loopback_http)?;
-                    }
-                    None
-                }
+                Source::JwksUri(uri) => Some(uri),
+                Source::Discovery => None,
             };
-            let Some(transport) = transport.clone() else {
-                continue;
+            let urls = match &jwks_uri {
+                Some(uri) => vec![uri.clone()],
+                None => metadata::well_known_urls(&name)?,
             };
-            let refresh = RefresherConfig {
+            for url in urls {
+                url.check_plain_http(self.allow_loopback_http)?;
+            }
+            // Created only if one of the issuers needs it.
+            let own_transport = default_transport(transport.take())?;
+            let (keys, task) = RefresherConfig {
                 issuer: name,
                 jwks_uri,
-                leniency,
-                max_candidate_keys,
-                allow_loopback_http,
-                policy: refresh.clone(),
-                initial_keys,
-                transport,
-                clock: Arc::clone(&clock),
-            };
-            let (keys, task) = refresh.build();
-            issuer_states.push(IssuerState { policy, keys });
+                leniency: issuer.leniency,
+                max_candidate_keys: policy.max_candidate_keys,
+                allow_loopback_http: self.allow_loopback_http,
+                policy: self.refresh.clone(),
+                initial_keys: issuer.initial_keys,
+                transport: Arc::clone(transport.insert(own_transport)),
+                clock: Arc::clone(&self.clock),
+            }
+            .build();
+            states.push(IssuerState { policy, keys });
             tasks.push(Box::pin(task));
         }
         metrics::describe();
         let inner = Inner {
-            issuers: issuer_states,
-            clock,
-            max_token_len,
-            size_limits: SizeLimits::for_max_token_len(max_token_len),
+            issuers: states,
+            clock: self.clock,
+            max_token_len: self.max_token_len,
+            size_limits: SizeLimits::for_max_token_len(self.max_token_len),
             responses,
             metrics: Metrics::new(),
-            cache: TokenCache::new(cache),
-            verification_limit: VerificationLimit::new(max_verifications),
+            cache: TokenCache::new(self.cache),
+            verification_limit: VerificationLimit::new(self.max_verifications),
             token_in_query: LogLimit::default(),
         };
-        let server = ResourceServer(Arc::new(inner));
-        Ok((server, Refresher(tasks)))
+        Ok((ResourceServer(Arc::new(inner)), Refresher(tasks)))
     }
 
     /// Builds the resource server, and spawns a refresh task for each issuer.
@@ -343,24 +285,17 @@ impl ResourceServerBuilder {
             )]
             tokio::spawn(task);
         }
-        let (limit, required) = match startup {
-            Startup::Background => return Ok(server),
-            Startup::Wait(limit) => (limit, false),
-            Startup::Require(limit) => (limit, true),
+        let (Startup::Wait(limit) | Startup::Require(limit)) = startup else {
+            return Ok(server);
         };
         let _elapsed = tokio::time::timeout(limit, server.wait_for_keys()).await;
-        if required && !server.keys_available() {
+        if matches!(startup, Startup::Require(_)) && !server.keys_available() {
             let statuses = server.key_sets();
-            let error = statuses
-                .iter()
-                .find(|status| !status.state().is_usable())
-                .and_then(|status| status.last_error());
-            return Err(error.cloned().unwrap_or_else(|| {
-                Error::new(
-                    crate::error::Operation::JwksFetch,
-                    crate::error::ErrorKind::Timeout,
-                )
-            }));
+            let mut unusable = statuses.iter().filter(|status| !status.state().is_usable());
+            let error = unusable.find_map(|status| status.last_error().cloned());
+            return Err(
+                error.unwrap_or_else(|| Error::new(Operation::JwksFetch, ErrorKind::Timeout))
+            );
         }
         Ok(server)
     }

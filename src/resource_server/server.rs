@@ -9,7 +9,7 @@ use super::token_cache::TokenCache;
 use super::verification_limit::VerificationLimit;
 use super::{ResourceServerBuilder, TrustedIssuer};
 use crate::clock::Clock;
-use crate::error::Error;
+use crate::error::{ConfigError, Error};
 use crate::jwt::{ClaimsPolicy, SizeLimits};
 use crate::key_set::{KeySetHandle, KeySetStatus};
 use crate::oauth::{Audience, Issuer};
@@ -77,14 +77,36 @@ pub(super) struct IssuerState {
 impl ResourceServer {
     /// Builds a resource server that accepts tokens of `issuer` for `audience`.
     ///
-    /// The keys are found by discovery (RFC 8414).
-    pub fn builder(issuer: Issuer, audience: Audience) -> ResourceServerBuilder {
-        Self::from_issuer(TrustedIssuer::new(issuer, audience))
+    /// The keys are found by discovery (RFC 8414). Strings are converted, and
+    /// [`build`][build] and [`start`][start] report one that is not valid.
+    ///
+    /// ```
+    /// use tower_oauth::{Audience, ResourceServer};
+    ///
+    /// ResourceServer::builder("https://as.example", Audience::new("orders")?).build()?;
+    /// let error = ResourceServer::builder("https://as.example", "").build().unwrap_err();
+    /// assert_eq!(error.setting(), "audience");
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    ///
+    /// [build]: ResourceServerBuilder::build
+    /// [start]: ResourceServerBuilder::start
+    pub fn builder(
+        issuer: impl TryInto<Issuer, Error: Into<ConfigError>>,
+        audience: impl TryInto<Audience, Error: Into<ConfigError>>,
+    ) -> ResourceServerBuilder {
+        let issuer = issuer.try_into().map_err(Into::into);
+        let audience = audience.try_into().map_err(Into::into);
+        ResourceServerBuilder::new(
+            issuer.and_then(|issuer| Ok(TrustedIssuer::new(issuer, audience?))),
+        )
     }
 
     /// Builds a resource server that accepts the tokens of a [`TrustedIssuer`].
+    ///
+    /// For an issuer with other settings than its name and one audience.
     pub fn from_issuer(issuer: TrustedIssuer) -> ResourceServerBuilder {
-        ResourceServerBuilder::new(issuer)
+        ResourceServerBuilder::new(Ok(issuer))
     }
 
     /// Whether usable keys of every issuer are available, for readiness probes.
@@ -156,12 +178,7 @@ impl ResourceServer {
     #[must_use = "an issuer that is not trusted here has no keys to revoke"]
     pub fn revoke_key(&self, issuer: &Issuer, kid: &str) -> bool {
         let state = self.0.issuers.iter().find(|state| {
-            let ClaimsPolicy {
-                issuer: name,
-                issuer_aliases,
-                ..
-            } = &state.policy;
-            name == issuer || issuer_aliases.contains(issuer)
+            state.policy.issuer == *issuer || state.policy.issuer_aliases.contains(issuer)
         });
         if let Some(state) = state {
             state.keys.revoke_key(kid);

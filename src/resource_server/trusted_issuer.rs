@@ -24,44 +24,39 @@ use crate::oauth::{Audience, Endpoint, Issuer};
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct TrustedIssuer {
-    pub(super) issuer: Issuer,
-    pub(super) aliases: Vec<Issuer>,
-    pub(super) audiences: Vec<Audience>,
-    pub(super) algorithms: Vec<Algorithm>,
-    pub(super) profile: TokenProfile,
-    pub(super) max_lifetime: Option<Duration>,
+    policy: ClaimsPolicy,
     pub(super) source: Source,
     pub(super) initial_keys: Option<(KeySet, UnixTime)>,
     pub(super) leniency: JwkLeniency,
-    pub(super) tenant: Option<String>,
-    pub(super) subject_is_client: bool,
-    pub(super) requires_scope: bool,
-    pub(super) max_candidate_keys: usize,
 }
 
 impl TrustedIssuer {
     /// Trusts the tokens of `issuer` for `audience`. Both are always checked.
     pub fn new(issuer: Issuer, audience: Audience) -> Self {
-        Self {
+        let policy = ClaimsPolicy {
             issuer,
-            aliases: Vec::new(),
+            issuer_aliases: Vec::new(),
             audiences: vec![audience],
             algorithms: Algorithm::ALL.to_vec(),
             profile: TokenProfile::Jwt,
-            max_lifetime: None,
-            source: Source::Discovery,
-            initial_keys: None,
-            leniency: JwkLeniency::Strict,
             tenant: None,
             subject_is_client: false,
             requires_scope: false,
             max_candidate_keys: 1,
+            leeway: Duration::ZERO, // set when the resource server is built
+            max_lifetime: None,
+        };
+        Self {
+            policy,
+            source: Source::Discovery,
+            initial_keys: None,
+            leniency: JwkLeniency::Strict,
         }
     }
 
     /// Accepts one more audience. One match is enough.
     pub fn add_audience(mut self, audience: Audience) -> Self {
-        self.audiences.push(audience);
+        self.policy.audiences.push(audience);
         self
     }
 
@@ -105,13 +100,13 @@ impl TrustedIssuer {
     /// Accepts only these signature algorithms. Default: all of [`Algorithm`], each with keys of
     /// its type. An empty list is a configuration error.
     pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
-        self.algorithms = algorithms.into_iter().collect();
+        self.policy.algorithms = algorithms.into_iter().collect();
         self
     }
 
     /// Sets the profile that tokens must follow. Default: [`TokenProfile::Jwt`].
     pub fn profile(mut self, profile: TokenProfile) -> Self {
-        self.profile = profile;
+        self.policy.profile = profile;
         self
     }
 
@@ -119,7 +114,7 @@ impl TrustedIssuer {
     ///
     /// With a limit, tokens that have neither `iat` nor `nbf` are rejected as well.
     pub fn max_lifetime(mut self, limit: Duration) -> Self {
-        self.max_lifetime = Some(limit);
+        self.policy.max_lifetime = Some(limit);
         self
     }
 
@@ -128,7 +123,7 @@ impl TrustedIssuer {
     /// It applies to tokens without `kid`, and to those whose `kid` several keys share. If more
     /// keys match the algorithm than the limit, the token is rejected.
     pub fn max_candidate_keys(mut self, limit: usize) -> Self {
-        self.max_candidate_keys = limit.clamp(1, 4);
+        self.policy.max_candidate_keys = limit.clamp(1, 4);
         self
     }
 
@@ -140,37 +135,25 @@ impl TrustedIssuer {
     )]
     pub(crate) fn app_id(mut self, tenant: String, aliases: Vec<Issuer>) -> Self {
         self.leniency = JwkLeniency::PaddedIntegers;
-        self.tenant = Some(tenant);
-        self.aliases = aliases;
-        self.subject_is_client = true;
-        self.requires_scope = true;
+        self.policy.tenant = Some(tenant);
+        self.policy.issuer_aliases = aliases;
+        self.policy.subject_is_client = true;
+        self.policy.requires_scope = true;
         self
     }
 
     /// All values of `iss` that denote this issuer.
     pub(super) fn names(&self) -> impl Iterator<Item = &Issuer> {
-        std::iter::once(&self.issuer).chain(&self.aliases)
+        std::iter::once(&self.policy.issuer).chain(&self.policy.issuer_aliases)
     }
 
     pub(super) fn policy(&self, leeway: Duration) -> Result<ClaimsPolicy, ConfigError> {
-        if self.algorithms.is_empty() {
-            return Err(ConfigError::without_value(
-                "algorithms",
-                "must not be empty",
-            ));
+        if self.policy.algorithms.is_empty() {
+            let reason = "must not be empty";
+            return Err(ConfigError::without_value("algorithms", reason));
         }
-        Ok(ClaimsPolicy {
-            issuer: self.issuer.clone(),
-            issuer_aliases: self.aliases.clone(),
-            audiences: self.audiences.clone(),
-            algorithms: self.algorithms.clone(),
-            profile: self.profile,
-            tenant: self.tenant.clone(),
-            subject_is_client: self.subject_is_client,
-            requires_scope: self.requires_scope,
-            max_candidate_keys: self.max_candidate_keys,
-            leeway,
-            max_lifetime: self.max_lifetime,
-        })
+        let mut policy = self.policy.clone();
+        policy.leeway = leeway;
+        Ok(policy)
     }
 }

@@ -13,7 +13,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
 use tower_oauth::{
     Audience, Issuer, ManualClock, Rejection, RejectionKind, ResourceServer, ResourceServerBuilder,
-    UnixTime,
+    TrustedIssuer, UnixTime,
 };
 
 use super::{AUDIENCE, ISSUER, NOW, PrivateKey, claims, compact, log};
@@ -242,13 +242,23 @@ pub fn secs(seconds: u64) -> Duration {
 }
 
 pub fn builder(issuer: &ScriptedIssuer, clock: &ManualClock) -> ResourceServerBuilder {
+    builder_with(issuer, clock, |trusted| trusted)
+}
+
+/// A builder whose trusted issuer has other settings.
+pub fn builder_with(
+    issuer: &ScriptedIssuer,
+    clock: &ManualClock,
+    change: impl FnOnce(TrustedIssuer) -> TrustedIssuer,
+) -> ResourceServerBuilder {
     log::capture();
-    ResourceServer::builder(
+    let trusted = TrustedIssuer::new(
         Issuer::new(ISSUER).unwrap(),
         Audience::new(AUDIENCE).unwrap(),
-    )
-    .transport(issuer.clone())
-    .clock(clock.clone())
+    );
+    ResourceServer::from_issuer(change(trusted))
+        .transport(issuer.clone())
+        .clock(clock.clone())
 }
 
 pub fn clock() -> ManualClock {
