@@ -16,6 +16,13 @@ macro_rules! warn_event {
     }};
 }
 
+macro_rules! error_event {
+    ($($event:tt)*) => {{
+        #[cfg(feature = "tracing")]
+        ::tracing::error!($($event)*);
+    }};
+}
+
 /// Runs a future in a span.
 macro_rules! instrument {
     ($future:expr, $($span:tt)*) => {{
@@ -27,4 +34,4 @@ macro_rules! instrument {
     }};
 }
 
-pub(crate) use {debug, instrument, warn_event as warn};
+pub(crate) use {debug, error_event as error, instrument, warn_event as warn};

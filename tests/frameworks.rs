@@ -3,6 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses a part of it"
+)]
+#[path = "support/log.rs"]
+mod log;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 
@@ -17,9 +25,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tower::{ServiceBuilder, service_fn};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication, TokenMint};
-use tower_oauth::{Algorithm, Audience, AuthContext, RequireScopeLayer, ResourceServer};
+use tower_oauth::{
+    Algorithm, Audience, AuthContext, Rejection, RejectionKind, RequireScopeLayer, ResourceServer,
+};
 
 /// An issuer, a caller, and the resource server that the caller's tokens are for.
 struct Fixture {
@@ -66,6 +76,7 @@ async fn get_body(address: SocketAddr, path: &str, token: Option<&str>) -> (Stat
 
 #[tokio::test]
 async fn axum_works_with_extractors_and_per_route_scopes() {
+    log::clear_log();
     let fixture = Fixture::new().await;
     let app = Router::new()
         .route(
@@ -113,6 +124,13 @@ async fn axum_works_with_extractors_and_per_route_scopes() {
         StatusCode::INTERNAL_SERVER_ERROR
     );
     let without = async |path| get_body(address, path, None).await;
+    assert_eq!(
+        without("/unprotected").await.0,
+        StatusCode::INTERNAL_SERVER_ERROR
+    );
+    // Once a minute, over all handlers.
+    assert_eq!(log::count("ERROR"), 1);
+    assert!(log::logged("a handler with an `AuthContext` is outside of"));
     assert_eq!(
         without("/who").await,
         (StatusCode::UNAUTHORIZED, String::new())
@@ -193,6 +211,70 @@ impl tower::Service<Request<tonic::body::Body>> for WhoAmI {
     }
 }
 
+/// The event of a scope layer that no request passes after a resource server.
+const LAYER_MISSING: &str = "`RequireScopeLayer` is outside of `ResourceServerLayer`, or there is \
+                             none: add `.layer(server.layer())`";
+
+fn assert_logged_once(rejection: Option<&Rejection>) {
+    assert_eq!(
+        rejection.map(Rejection::kind),
+        Some(RejectionKind::LayerMissing)
+    );
+    assert_eq!((log::count("ERROR"), log::count(LAYER_MISSING)), (1, 1));
+}
+
+#[tokio::test]
+async fn axum_rejects_with_500_and_one_event_if_the_layers_are_in_the_wrong_order() {
+    let fixture = Fixture::new().await;
+    log::clear_log();
+    let app = Router::new()
+        .route("/", get(async || "never"))
+        .layer(fixture.orders.layer())
+        .layer(RequireScopeLayer::all(["orders.read"]));
+    let token = fixture.mint().scope("orders.read").sign();
+    for authorization in [format!("Bearer {token}"), "Basic YTpi".to_owned()] {
+        let request = Request::builder().header(header::AUTHORIZATION, authorization);
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+        assert!(!response.headers().contains_key(header::WWW_AUTHENTICATE));
+        assert_logged_once(response.extensions().get());
+    }
+}
+
+#[tokio::test]
+async fn tower_rejects_with_500_and_one_event_for_each_layer_without_a_resource_server() {
+    let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
+    for _ in 0..2 {
+        log::clear_log();
+        let layer = RequireScopeLayer::any(["orders.read"]);
+        // Each service of a layer shares its limit.
+        for service in [layer.layer(inner), layer.clone().layer(inner)] {
+            let response = service.oneshot(Request::new(())).await.unwrap();
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            assert_logged_once(response.extensions().get());
+        }
+    }
+}
+
+#[tokio::test]
+async fn tonic_rejects_with_status_internal_if_the_resource_server_is_missing() {
+    log::clear_log();
+    let service = RequireScopeLayer::all(["orders.read"]).layer(WhoAmI);
+    let request = Request::builder()
+        .method("POST")
+        .version(http::Version::HTTP_2)
+        .header(header::CONTENT_TYPE, "application/grpc")
+        .body(tonic::body::Body::empty())
+        .unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let status = tonic::Status::from_header_map(response.headers()).unwrap();
+    assert_eq!(status.code(), tonic::Code::Internal);
+    assert_logged_once(response.extensions().get());
+}
+
 #[tokio::test]
 async fn tonic_rejects_with_grpc_status_and_serves_with_the_auth_context() {
     let fixture = Fixture::new().await;
@@ -224,9 +306,7 @@ async fn tonic_rejects_with_grpc_status_and_serves_with_the_auth_context() {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(tonic::body::Body::empty()).unwrap();
-        let response = tower::ServiceExt::oneshot(channel.clone(), request)
-            .await
-            .unwrap();
+        let response = channel.clone().oneshot(request).await.unwrap();
         tonic::Status::from_header_map(response.headers()).unwrap()
     };
     assert_eq!(call(None).await.code(), tonic::Code::Unauthenticated);

@@ -569,7 +569,7 @@ async fn a_token_without_kid_requires_exactly_one_matching_key() {
     );
     assert_eq!(
         validate(set(&[("a", rsa(0)), ("b", rsa(1))])).await,
-        Err(RejectionKind::UnsupportedAlgorithm)
+        Err(RejectionKind::AmbiguousKey)
     );
     // A key without `kid` is never used for a token with one.
     let mut document = set(&[("a", rsa(0))]);
@@ -893,6 +893,32 @@ async fn keys_with_the_same_kid_and_tokens_without_kid_are_tried_after_opt_in() 
     assert_eq!(
         validate(4, &anonymous(rsa(0))).await,
         Err(RejectionKind::InvalidSignature)
+    );
+}
+
+/// The operator of an ambiguous key acts on the key set, that of an algorithm on the issuer.
+#[tokio::test(start_paused = true)]
+async fn more_matching_keys_than_the_limit_are_ambiguous_and_none_is_an_unsupported_algorithm() {
+    let payload = claims().to_string();
+    let anonymous = |alg: &str| {
+        let header = json!({ "alg": alg }).to_string();
+        compact(rsa(0), "RS256", &header, payload.as_bytes())
+    };
+    let shared = set(&[("a", rsa(0)), ("a", rsa(1)), ("a", rsa(2)), ("b", rsa(0))]);
+    let validate = async |document: &Value, limit: usize, token: &str| {
+        let issuer = ScriptedIssuer::new(document.clone());
+        let builder = builder_with(&issuer, &clock(), |issuer| issuer.max_candidate_keys(limit));
+        send(&builder.start().await.unwrap(), token).await
+    };
+    let ambiguous = Err(RejectionKind::AmbiguousKey);
+    assert_eq!(validate(&shared, 2, &token("a", rsa(0))).await, ambiguous);
+    assert_eq!(validate(&shared, 3, &token("a", rsa(0))).await, Ok(()));
+    let separate = set(&[("a", rsa(0)), ("b", rsa(1)), ("c", rsa(2))]);
+    assert_eq!(validate(&separate, 2, &anonymous("RS256")).await, ambiguous);
+    assert_eq!(validate(&separate, 3, &anonymous("RS256")).await, Ok(()));
+    assert_eq!(
+        validate(&separate, 2, &anonymous("ES256")).await,
+        Err(RejectionKind::UnsupportedAlgorithm)
     );
 }
 

@@ -48,9 +48,11 @@ pub(super) struct Inner {
 pub(crate) enum SelectError {
     /// The key with this `kid` is revoked, or every matching key is.
     Revoked,
-    /// The key with this `kid` is for another algorithm, or the token has no `kid` and not exactly
-    /// one key matches. A refresh would not help.
+    /// The key with this `kid` is for another algorithm, or the token has no `kid` and no key
+    /// matches. A refresh would not help.
     NoMatch,
+    /// More keys match than may be tried. A refresh would not help.
+    Ambiguous,
     /// No key has this `kid`. It may have been published since the last refresh.
     UnknownKid,
 }
@@ -233,7 +235,7 @@ impl<'k> Candidates<'k> {
         if many.len() <= limit {
             Ok(Self::Many(many))
         } else {
-            Err(SelectError::NoMatch)
+            Err(SelectError::Ambiguous)
         }
     }
 

@@ -14,7 +14,6 @@ use crate::key_set::{RefreshReason, SelectError, Wait};
 use crate::oauth::Issuer;
 
 /// The outcome for a request that is not rejected.
-#[derive(Debug)]
 pub(super) enum Authentication {
     /// The token is valid.
     Complete(AuthContext),
@@ -23,7 +22,6 @@ pub(super) enum Authentication {
 }
 
 /// What a request awaits before it is authenticated again.
-#[derive(Debug)]
 pub(super) enum Pending {
     /// A refresh of the key set, whose result may have the key. A request awaits one at most.
     Keys(Wait),
@@ -62,7 +60,7 @@ impl ResourceServer {
         let context = self.0.cache.get(token, now)?;
         let state = self.0.issuers.get(context.issuer_index())?;
         if context.is_still_valid(&state.keys, now) {
-            self.0.metrics.record_cache_hit();
+            self.0.cache_hits.increment();
             return Some(context);
         }
         self.0.cache.remove(token);
@@ -104,6 +102,7 @@ impl ResourceServer {
             Ok(keys) => keys,
             Err(SelectError::Revoked) => return Err(RejectionKind::RevokedKey),
             Err(SelectError::NoMatch) => return Err(RejectionKind::UnsupportedAlgorithm),
+            Err(SelectError::Ambiguous) => return Err(RejectionKind::AmbiguousKey),
             Err(SelectError::UnknownKid) => {
                 let kid = header.key_id.as_ref().map_or("", KeyId::as_str);
                 let may_refresh = !attempt.awaited_keys
@@ -148,7 +147,7 @@ impl ResourceServer {
             payload.into(),
             claims,
             verified_by,
-            self.0.responses.challenge_params(),
+            &self.0.responses,
         );
         // Under a verification limit, a token should need only one permit.
         let bypass_admission = self.0.verification_limit.is_enabled();
@@ -183,7 +182,6 @@ impl ResourceServer {
     }
 
     pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {
-        self.0.metrics.record_rejection(kind);
         crate::trace::debug!(
             target: "tower_oauth::resource_server",
             reason = kind.as_str(),

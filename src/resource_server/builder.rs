@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::challenge::{DEFAULT_REALM, Responses};
 use super::log_limit::LogLimit;
-use super::metrics::Metrics;
 use super::server::{Inner, IssuerState};
 use super::token_cache::{self, TokenCache};
 use super::verification_limit::VerificationLimit;
@@ -17,9 +16,10 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 use crate::jwt::SizeLimits;
 use crate::key_set::{KeySetHandle, RefreshPolicy, RefresherConfig, Source};
+use crate::metadata;
+use crate::metrics::{self, Counter, REQUESTS, TOKEN_CACHE_HITS};
 use crate::oauth::Endpoint;
 use crate::transport::{Transport, default_transport};
-use crate::{metadata, metrics};
 
 /// Builds a [`ResourceServer`]. All defaults suit production.
 #[derive(Debug)]
@@ -257,11 +257,12 @@ impl ResourceServerBuilder {
             clock: self.clock,
             max_token_len: self.max_token_len,
             size_limits: SizeLimits::for_max_token_len(self.max_token_len),
-            responses,
-            metrics: Metrics::new(),
+            responses: Arc::new(responses),
+            granted: Counter::new(REQUESTS, ("result", "granted")),
+            cache_hits: Counter::without_label(TOKEN_CACHE_HITS),
             cache: TokenCache::new(self.cache),
             verification_limit: VerificationLimit::new(self.max_verifications),
-            token_in_query: LogLimit::default(),
+            token_in_query: LogLimit::new(),
         };
         Ok((ResourceServer(Arc::new(inner)), Refresher(tasks)))
     }

@@ -1,23 +1,16 @@
 //! Responses to rejected requests (RFC 6750 §3; gRPC status codes).
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
-use super::rejection::ResponseTemplate;
 use super::{Rejection, RejectionKind};
 use crate::error::ConfigError;
 use crate::metrics::{Counter, REQUESTS};
+use crate::oauth::Scope;
 
 /// The realm of challenges unless another is configured.
 pub(super) const DEFAULT_REALM: &str = "resource";
-
-/// `Retry-After` while an issuer has no usable keys.
-const NO_KEYS_RETRY_AFTER: Duration = Duration::from_secs(5);
-
-/// `Retry-After` while too many signatures wait to be verified.
-const OVERLOADED_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Builds the response to a rejected request.
 ///
@@ -41,10 +34,10 @@ where
 /// The default response to a rejected request.
 ///
 /// It has a status, `WWW-Authenticate` (RFC 6750 §3) or `Retry-After` (RFC 9110 §10.2.3),
-/// `Cache-Control: no-store`, and an empty body.
+/// `Cache-Control: no-store`, and an empty body. A 500, for a layer that is missing, has neither.
 ///
 /// The response to a gRPC call has the gRPC status in its headers: 16 (unauthenticated), 7
-/// (permission denied) or 14 (unavailable).
+/// (permission denied), 14 (unavailable) or 13 (internal).
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct DefaultRejectionResponse;
@@ -53,21 +46,21 @@ impl<B: Default> RejectionResponse<B> for DefaultRejectionResponse {
     fn response(&self, rejection: &Rejection) -> Response<B> {
         let mut response = Response::new(B::default());
         let headers = response.headers_mut();
-        headers.clone_from(rejection.headers());
+        headers.clone_from(&rejection.headers);
         if rejection.is_grpc() {
-            let (code, message) = match rejection.status() {
-                StatusCode::FORBIDDEN => ("7", "insufficient scope"),
-                StatusCode::SERVICE_UNAVAILABLE => {
-                    ("14", "token validation is temporarily unavailable")
-                }
-                _ => ("16", "a valid access token is required"),
+            let code = match rejection.status() {
+                StatusCode::FORBIDDEN => "7",
+                StatusCode::INTERNAL_SERVER_ERROR => "13",
+                StatusCode::SERVICE_UNAVAILABLE => "14",
+                _ => "16",
             };
-            headers.insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("application/grpc"),
-            );
-            headers.insert("grpc-status", HeaderValue::from_static(code));
-            headers.insert("grpc-message", HeaderValue::from_static(message));
+            for (name, value) in [
+                ("content-type", "application/grpc"),
+                ("grpc-status", code),
+                ("grpc-message", rejection.kind().description()),
+            ] {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
         } else {
             *response.status_mut() = rejection.status();
         }
@@ -75,96 +68,90 @@ impl<B: Default> RejectionResponse<B> for DefaultRejectionResponse {
     }
 }
 
-/// The response templates of a resource server, built once.
-#[derive(Clone, Debug)]
-pub(super) struct Responses {
-    missing_token: Arc<ResponseTemplate>,
-    invalid_request: Arc<ResponseTemplate>,
-    invalid_token: Arc<ResponseTemplate>,
-    overloaded: Arc<ResponseTemplate>,
-    keys_unavailable: Arc<ResponseTemplate>,
-    challenge_params: Arc<ChallengeParams>,
-}
-
-/// The parameters of every challenge of a resource server, for challenges that are built later.
+/// The rejections of a resource server: built once, and counted.
 #[derive(Debug)]
-pub(super) struct ChallengeParams {
-    pub(super) realm: String,
+pub(super) struct Responses {
+    /// The start of every challenge, with the realm.
+    scheme: String,
     /// The `resource_metadata` parameter with a leading comma, or empty.
-    pub(super) metadata: String,
-    /// Counts valid tokens that lack a scope.
-    pub(super) insufficient_scope: Counter,
+    metadata: String,
+    /// Headers and counter of each [`RejectionKind`].
+    by_kind: Vec<(RejectionKind, Arc<HeaderMap>, Counter)>,
 }
 
 impl Responses {
     /// `resource_metadata` is the URL of RFC 9728 §5.1.
     pub(super) fn new(realm: &str, resource_metadata: Option<&str>) -> Result<Self, ConfigError> {
-        let realm = quoted("realm", realm)?;
+        let scheme = format!("Bearer realm={}", quoted("realm", realm)?);
         let metadata = match resource_metadata {
             Some(url) => format!(", resource_metadata={}", quoted("resource_metadata", url)?),
             None => String::new(),
         };
-        let value = |error: &str| {
-            HeaderValue::try_from(format!("Bearer realm={realm}{error}{metadata}"))
-                .map(ResponseTemplate::challenge)
-                .map_err(|_| ConfigError::without_value("realm", "must be valid in a header"))
+        let mut responses = Self {
+            scheme,
+            metadata,
+            by_kind: Vec::new(),
         };
-        let with_error = |code: &str, description: &str| {
-            value(&format!(
-                r#", error="{code}", error_description="{description}""#
-            ))
-        };
-        Ok(Self {
-            missing_token: value("")?,
-            invalid_request: with_error(
-                "invalid_request",
-                "The Authorization field is malformed or repeated",
-            )?,
-            // One text for all reasons: details found before the signature is verified are for the
-            // operator only.
-            invalid_token: with_error("invalid_token", "The access token is invalid")?,
-            overloaded: ResponseTemplate::retry_after(OVERLOADED_RETRY_AFTER),
-            keys_unavailable: ResponseTemplate::retry_after(NO_KEYS_RETRY_AFTER),
-            challenge_params: Arc::new(ChallengeParams {
-                realm: realm.clone(),
-                metadata: metadata.clone(),
-                insufficient_scope: Counter::new(
-                    REQUESTS,
-                    ("result", RejectionKind::InsufficientScope.as_str()),
-                ),
-            }),
-        })
+        for kind in RejectionKind::ALL {
+            let counter = Counter::new(REQUESTS, ("result", kind.as_str()));
+            let headers = responses.headers(*kind, "");
+            responses.by_kind.push((*kind, headers, counter));
+        }
+        Ok(responses)
     }
 
-    pub(super) fn challenge_params(&self) -> &Arc<ChallengeParams> {
-        &self.challenge_params
+    /// Builds the headers of a rejection: a challenge (RFC 6750 §3) or `Retry-After` (RFC 9110
+    /// §10.2.3). `scope` is the parameter of the challenge with a leading comma, or empty.
+    fn headers(&self, kind: RejectionKind, scope: &str) -> Arc<HeaderMap> {
+        let mut headers = no_store();
+        if let Some(wait) = kind.retry_after() {
+            headers.insert(header::RETRY_AFTER, wait.as_secs().into());
+        } else if !kind.status().is_server_error() {
+            let (scheme, metadata) = (&self.scheme, &self.metadata);
+            let error = kind.error().map_or_else(String::new, |error| {
+                let description = kind.description();
+                format!(r#", error="{error}", error_description="{description}""#)
+            });
+            let challenge = HeaderValue::try_from(format!("{scheme}{error}{scope}{metadata}"));
+            // Each part has been checked before, so the fallback is unreachable.
+            let challenge = challenge.unwrap_or(HeaderValue::from_static("Bearer"));
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        Arc::new(headers)
     }
 
-    /// Builds the rejection of a request.
+    /// Rejects a request.
     pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {
-        let template = match kind {
-            RejectionKind::Overloaded => &self.overloaded,
-            RejectionKind::KeysUnavailable => &self.keys_unavailable,
-            RejectionKind::MissingToken => &self.missing_token,
-            RejectionKind::InvalidRequest => &self.invalid_request,
-            RejectionKind::InvalidAudience
-            | RejectionKind::InvalidSignature
-            | RejectionKind::InvalidClaims
-            | RejectionKind::Expired
-            | RejectionKind::InsufficientScope
-            | RejectionKind::UntrustedIssuer
-            | RejectionKind::Malformed
-            | RejectionKind::NotYetValid
-            | RejectionKind::RevokedKey
-            | RejectionKind::MissingProofOfPossession
-            | RejectionKind::TokenTooLong
-            | RejectionKind::TooManyMembers
-            | RejectionKind::UnexpectedTokenType
-            | RejectionKind::UnknownKey
-            | RejectionKind::UnsupportedAlgorithm => &self.invalid_token,
-        };
-        Rejection::new(kind, Arc::clone(template), grpc)
+        let response = self.by_kind.iter().find(|(own, ..)| *own == kind);
+        let headers = response.map(|(_, headers, counter)| {
+            counter.increment();
+            Arc::clone(headers)
+        });
+        Rejection {
+            kind,
+            headers: headers.unwrap_or_default(),
+            required_scopes: None,
+            grpc,
+        }
     }
+
+    /// Rejects a request whose token lacks one of `scopes`.
+    pub(super) fn insufficient_scope(&self, scopes: &Arc<[Scope]>, grpc: bool) -> Rejection {
+        let list: Vec<_> = scopes.iter().map(Scope::as_str).collect();
+        let scope = format!(r#", scope="{}""#, list.join(" "));
+        let kind = RejectionKind::InsufficientScope;
+        Rejection {
+            headers: self.headers(kind, &scope),
+            required_scopes: Some(Arc::clone(scopes)),
+            ..self.reject(kind, grpc)
+        }
+    }
+}
+
+/// The headers of every rejection.
+pub(super) fn no_store() -> HeaderMap {
+    let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    HeaderMap::from_iter([no_store])
 }
 
 /// Formats a quoted-string; fails if the content needs escapes.
@@ -211,6 +198,8 @@ mod tests {
 
     const INVALID_REQUEST: &str = ", error=\"invalid_request\", \
         error_description=\"The Authorization field is malformed or repeated\"";
+    const INSUFFICIENT_SCOPE: &str = ", error=\"insufficient_scope\", \
+        error_description=\"The access token lacks a required scope\"";
     const INVALID_TOKEN: &str = ", error=\"invalid_token\", \
         error_description=\"The access token is invalid\"";
 
@@ -223,7 +212,7 @@ mod tests {
     /// RFC 6750 §3, RFC 9728 §5.1, RFC 9110 §10.2.3.
     #[test]
     fn each_kind_of_rejection_has_exactly_its_headers() {
-        for kind in RejectionKind::ALL {
+        for kind in RejectionKind::ALL.iter().copied() {
             for grpc in [false, true] {
                 let response = response(kind, grpc);
                 let field = |name| {
@@ -235,7 +224,9 @@ mod tests {
                 let (error, wait) = match kind {
                     RejectionKind::Overloaded => (None, Some("1")),
                     RejectionKind::KeysUnavailable => (None, Some("5")),
+                    RejectionKind::LayerMissing => (None, None),
                     RejectionKind::MissingToken => (Some(""), None),
+                    RejectionKind::InsufficientScope => (Some(INSUFFICIENT_SCOPE), None),
                     RejectionKind::InvalidRequest => (Some(INVALID_REQUEST), None),
                     _ => (Some(INVALID_TOKEN), None),
                 };
@@ -248,6 +239,7 @@ mod tests {
                 assert_eq!(field("cache-control"), Some("no-store"), "{kind}");
                 let code = match kind.status() {
                     StatusCode::FORBIDDEN => "7",
+                    StatusCode::INTERNAL_SERVER_ERROR => "13",
                     StatusCode::SERVICE_UNAVAILABLE => "14",
                     _ => "16",
                 };

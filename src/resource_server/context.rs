@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::challenge::ChallengeParams;
+use super::challenge::Responses;
 use crate::clock::UnixTime;
 use crate::jwt::{Claims, Fingerprint};
 use crate::key_set::{KeySetHandle, Snapshot};
@@ -30,7 +30,7 @@ pub struct AuthContext(Arc<Inner>);
 struct Inner {
     validity: Validity,
     /// For the `insufficient_scope` challenge of a route.
-    challenge_params: Arc<ChallengeParams>,
+    responses: Arc<Responses>,
     issuer: Issuer,
     payload: Box<str>,
     claims: Claims,
@@ -68,7 +68,7 @@ impl AuthContext {
         payload: Box<str>,
         claims: Claims,
         verified_by: VerifiedBy,
-        challenge_params: &Arc<ChallengeParams>,
+        responses: &Arc<Responses>,
     ) -> Self {
         let VerifiedBy {
             issuer: index,
@@ -82,10 +82,10 @@ impl AuthContext {
             not_before: claims.not_before.saturating_sub(leeway),
             expires: claims.expires_at.saturating_add(leeway),
         };
-        let challenge_params = Arc::clone(challenge_params);
+        let responses = Arc::clone(responses);
         Self(Arc::new(Inner {
             validity,
-            challenge_params,
+            responses,
             issuer,
             payload,
             claims,
@@ -97,7 +97,7 @@ impl AuthContext {
     pub(super) fn deep_clone(&self) -> Self {
         let Inner {
             validity,
-            challenge_params,
+            responses,
             issuer,
             payload,
             claims,
@@ -115,14 +115,10 @@ impl AuthContext {
             not_before: *not_before,
             expires: *expires,
         };
-        let (challenge_params, issuer, payload) = (
-            Arc::clone(challenge_params),
-            issuer.clone(),
-            payload.clone(),
-        );
+        let (responses, issuer, payload) = (Arc::clone(responses), issuer.clone(), payload.clone());
         Self(Arc::new(Inner {
             validity,
-            challenge_params,
+            responses,
             issuer,
             payload,
             claims: claims.clone(),
@@ -158,8 +154,8 @@ impl AuthContext {
         is_published
     }
 
-    pub(super) fn challenge_params(&self) -> &Arc<ChallengeParams> {
-        &self.0.challenge_params
+    pub(super) fn responses(&self) -> &Arc<Responses> {
+        &self.0.responses
     }
 
     /// Returns the context of a request that passed the layer.

@@ -1,4 +1,4 @@
-//! The response future of the service. A request that need not wait is not boxed.
+//! The response futures of the services. A request that need not wait is not boxed.
 
 use std::fmt;
 use std::pin::Pin;
@@ -8,10 +8,57 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::authentication::{Attempt, Authentication, Pending, mark_sensitive, rejection_response};
-use super::challenge::is_grpc;
-use super::verification_limit::Permit;
-use super::{DefaultRejectionResponse, RejectionResponse, ResourceServer};
+use super::authentication::{Attempt, Pending, rejection_response};
+use super::{DefaultRejectionResponse, Rejection, RejectionResponse, ResourceServerService};
+
+pin_project! {
+    /// The response of the inner service, or to a rejected request.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct RequireScopeFuture<F, ResBody> {
+        #[pin]
+        state: Outcome<F, ResBody>,
+    }
+}
+
+pin_project! {
+    #[project = OutcomeProj]
+    enum Outcome<F, ResBody> {
+        Calling { #[pin] future: F },
+        Rejected { response: Option<Response<ResBody>> },
+    }
+}
+
+impl<F, ResBody> RequireScopeFuture<F, ResBody> {
+    pub(super) fn calling(future: F) -> Self {
+        let state = Outcome::Calling { future };
+        Self { state }
+    }
+
+    pub(super) fn rejected<R>(on_rejection: &R, rejection: Rejection) -> Self
+    where
+        R: RejectionResponse<ResBody>,
+    {
+        let response = Some(rejection_response(on_rejection, rejection));
+        let state = Outcome::Rejected { response };
+        Self { state }
+    }
+}
+
+impl<F, ResBody, E> Future for RequireScopeFuture<F, ResBody>
+where
+    F: Future<Output = Result<Response<ResBody>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            OutcomeProj::Calling { future } => future.poll(cx),
+            OutcomeProj::Rejected { response } => {
+                Poll::Ready(Ok(response.take().expect("polled after completion")))
+            }
+        }
+    }
+}
 
 pin_project! {
     /// The response of the inner service, or to a rejected request.
@@ -20,57 +67,50 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        #[pin]
-        state: State<S, B, ResBody, R>,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    enum State<S, B, ResBody, R>
-    where
-        S: Service<Request<B>>,
-    {
-        Calling { #[pin] future: S::Future },
-        Rejected { response: Option<Response<ResBody>> },
         // Boxed to keep the future small, because requests rarely wait.
-        Pending { pending: Pending, request: Option<Box<PendingRequest<S, B, R>>> },
-        // Authenticated after the wait; the inner service is not ready yet.
-        AwaitingReady { request: Option<Box<PendingRequest<S, B, R>>> },
+        waiting: Option<Box<Waiting<S, B, R>>>,
+        #[pin]
+        outcome: RequireScopeFuture<S::Future, ResBody>,
     }
 }
 
 /// A waiting request, with everything that is needed to resume it.
-pub(super) struct PendingRequest<S, B, R> {
-    pub(super) request: Request<B>,
-    /// A clone of the inner service, not yet polled ready.
-    pub(super) service: S,
-    pub(super) server: ResourceServer,
-    pub(super) on_rejection: R,
-    pub(super) awaited_keys: bool,
+struct Waiting<S, B, R> {
+    /// `None` once the request is authenticated and awaits the readiness of the inner service.
+    pending: Option<Pending>,
+    awaited_keys: bool,
+    request: Request<B>,
+    /// A clone, whose inner service is not polled ready yet.
+    service: ResourceServerService<S, R>,
 }
 
 impl<S, B, ResBody, R> ResponseFuture<S, B, ResBody, R>
 where
     S: Service<Request<B>>,
 {
-    pub(super) fn calling(future: S::Future) -> Self {
+    /// The future of a request that need not wait.
+    pub(super) fn authenticated(outcome: RequireScopeFuture<S::Future, ResBody>) -> Self {
         Self {
-            state: State::Calling { future },
+            waiting: None,
+            outcome,
         }
     }
 
-    pub(super) fn rejected(response: Response<ResBody>) -> Self {
+    pub(super) fn pending(
+        pending: Pending,
+        request: Request<B>,
+        service: ResourceServerService<S, R>,
+    ) -> Self {
+        let waiting = Waiting {
+            pending: Some(pending),
+            awaited_keys: false,
+            request,
+            service,
+        };
+        let state = Outcome::Rejected { response: None };
         Self {
-            state: State::Rejected {
-                response: Some(response),
-            },
-        }
-    }
-
-    pub(super) fn pending(pending: Pending, request: PendingRequest<S, B, R>) -> Self {
-        Self {
-            state: Box::new(request).into_state(pending),
+            waiting: Some(Box::new(waiting)),
+            outcome: RequireScopeFuture { state },
         }
     }
 }
@@ -84,84 +124,44 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        loop {
-            let next = match this.state.as_mut().project() {
-                StateProj::Calling { future } => return future.poll(cx),
-                StateProj::Rejected { response } => {
-                    return Poll::Ready(Ok(response.take().expect("polled after completion")));
+        while let Some(waiting) = this.waiting {
+            let permit = match &mut waiting.pending {
+                Some(Pending::Keys(wait)) => {
+                    ready!(Pin::new(wait).poll(cx));
+                    waiting.awaited_keys = true;
+                    None
                 }
-                StateProj::Pending { pending, request } => {
-                    let permit = match pending {
-                        Pending::Keys(wait) => {
-                            ready!(Pin::new(wait).poll(cx));
-                            None
-                        }
-                        Pending::Permit(permit) => Some(ready!(Pin::new(permit).poll(cx))),
-                    };
-                    request
-                        .take()
-                        .expect("polled after completion")
-                        .resume(permit)
-                }
-                StateProj::AwaitingReady { request } => {
-                    let granted = request.as_mut().expect("polled after completion");
-                    ready!(granted.service.poll_ready(cx))?;
-                    let PendingRequest {
-                        request,
-                        mut service,
-                        ..
-                    } = *request.take().expect("checked above");
-                    State::Calling {
-                        future: service.call(request),
-                    }
+                Some(Pending::Permit(permit)) => Some(ready!(Pin::new(permit).poll(cx))),
+                None => {
+                    ready!(waiting.service.inner.poll_ready(cx))?;
+                    let mut ready = this.waiting.take().expect("matched above");
+                    let future = ready.service.inner.call(ready.request);
+                    this.outcome.set(RequireScopeFuture::calling(future));
+                    break;
                 }
             };
-            this.state.set(next);
+            // Authenticate again, with the current keys and the permit.
+            let attempt = Attempt {
+                awaited_keys: waiting.awaited_keys,
+                permit,
+            };
+            let layer = &waiting.service.layer;
+            match layer.authenticate(&mut waiting.request, attempt) {
+                Ok(pending) => waiting.pending = pending,
+                Err(rejection) => {
+                    let outcome = RequireScopeFuture::rejected(&layer.on_rejection, rejection);
+                    this.outcome.set(outcome);
+                    *this.waiting = None;
+                }
+            }
         }
+        this.outcome.poll(cx)
     }
 }
 
-impl<S, B, R> PendingRequest<S, B, R>
-where
-    S: Service<Request<B>>,
-{
-    fn into_state<ResBody>(mut self: Box<Self>, pending: Pending) -> State<S, B, ResBody, R> {
-        self.awaited_keys |= matches!(pending, Pending::Keys(_));
-        State::Pending {
-            pending,
-            request: Some(self),
-        }
-    }
-
-    /// Authenticates again, with the current keys and the permit.
-    fn resume<ResBody>(mut self: Box<Self>, permit: Option<Permit>) -> State<S, B, ResBody, R>
-    where
-        R: RejectionResponse<ResBody>,
-    {
-        let attempt = Attempt {
-            awaited_keys: self.awaited_keys,
-            permit,
-        };
-        let kind =
-            match self
-                .server
-                .authenticate(self.request.headers(), self.request.uri(), attempt)
-            {
-                Ok(Authentication::Complete(context)) => {
-                    self.server.0.metrics.record_granted();
-                    mark_sensitive(&mut self.request);
-                    self.request.extensions_mut().insert(context);
-                    return State::AwaitingReady {
-                        request: Some(self),
-                    };
-                }
-                Ok(Authentication::Pending(pending)) => return self.into_state(pending),
-                Err(kind) => kind,
-            };
-        let rejection = self.server.reject(kind, is_grpc(&self.request));
-        State::Rejected {
-            response: Some(rejection_response(&self.on_rejection, rejection)),
-        }
+impl<F, ResBody> fmt::Debug for RequireScopeFuture<F, ResBody> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequireScopeFuture").finish_non_exhaustive()
     }
 }
 

@@ -1,17 +1,29 @@
 //! The layer that authenticates requests.
 
+use http::Request;
 use tower_layer::Layer;
 
-use super::{DefaultRejectionResponse, ResourceServer, ResourceServerService};
+use super::authentication::{Anonymous, Attempt, Authentication, Pending, mark_sensitive};
+use super::challenge::is_grpc;
+use super::{
+    AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, ResourceServer,
+    ResourceServerService, credentials,
+};
 
 /// Passes only requests with a valid bearer token to the inner service.
 ///
-/// Created by [`ResourceServer::layer`].
+/// ```
+/// use tower_oauth::{ResourceServer, ResourceServerLayer};
+///
+/// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
+/// let layer = ResourceServerLayer::new(orders); // or `orders.layer()`
+/// # Ok::<(), tower_oauth::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ResourceServerLayer<R = DefaultRejectionResponse> {
     server: ResourceServer,
-    on_rejection: R,
+    pub(super) on_rejection: R,
     allow_anonymous: bool,
 }
 
@@ -23,7 +35,8 @@ impl ResourceServer {
 }
 
 impl ResourceServerLayer {
-    fn new(server: ResourceServer) -> Self {
+    /// Creates the layer of a resource server.
+    pub fn new(server: ResourceServer) -> Self {
         Self {
             server,
             on_rejection: DefaultRejectionResponse,
@@ -49,17 +62,47 @@ impl<R> ResourceServerLayer<R> {
         self.allow_anonymous = true;
         self
     }
+
+    /// Authenticates a request. If it need not wait, prepares it for the inner service.
+    pub(super) fn authenticate<B>(
+        &self,
+        request: &mut Request<B>,
+        attempt: Attempt,
+    ) -> Result<Option<Pending>, Rejection> {
+        let server = &self.server;
+        let kind = match server.authenticate(request.headers(), request.uri(), attempt) {
+            Ok(Authentication::Complete(context)) => {
+                server.0.granted.increment();
+                mark_sensitive(request);
+                // Overwrites any `AuthContext` inserted by an outer layer.
+                request.extensions_mut().insert(context);
+                return Ok(None);
+            }
+            Ok(Authentication::Pending(pending)) => return Ok(Some(pending)),
+            Err(kind) => kind,
+        };
+        let is_missing = kind == RejectionKind::MissingToken;
+        if is_missing && credentials::has_access_token(request.uri()) {
+            server.warn_token_in_query();
+        }
+        let rejection = server.reject(kind, is_grpc(request));
+        if !is_missing || !self.allow_anonymous {
+            return Err(rejection);
+        }
+        mark_sensitive(request);
+        request.extensions_mut().remove::<AuthContext>();
+        request.extensions_mut().insert(Anonymous(rejection));
+        Ok(None)
+    }
 }
 
 impl<S, R: Clone> Layer<S> for ResourceServerLayer<R> {
     type Service = ResourceServerService<S, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        ResourceServerService::new(
+        ResourceServerService {
             inner,
-            self.server.clone(),
-            self.on_rejection.clone(),
-            self.allow_anonymous,
-        )
+            layer: self.clone(),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::clock::UnixTime;
 
 /// Allows one event a minute, over all requests.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct LogLimit {
     /// Unix time of the last event in seconds; 0 before the first.
     last: AtomicU64,
@@ -13,6 +13,12 @@ pub(super) struct LogLimit {
 
 impl LogLimit {
     const INTERVAL: u64 = 60;
+
+    pub(super) const fn new() -> Self {
+        Self {
+            last: AtomicU64::new(0),
+        }
+    }
 
     /// Whether an event may be logged now. Of several concurrent callers, one may.
     pub(super) fn allows(&self, now: UnixTime) -> bool {
@@ -34,7 +40,7 @@ mod tests {
 
     #[test]
     fn one_event_a_minute_is_allowed() {
-        let limit = LogLimit::default();
+        let limit = LogLimit::new();
         let allows = |second: u64| limit.allows(UnixTime::from_secs(1_700_000_000 + second));
         assert!(allows(0));
         assert!(!allows(0) && !allows(59));

@@ -6,133 +6,147 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
+use super::challenge::no_store;
+use super::log_limit::LogLimit;
+use crate::clock::{Clock, SystemClock};
 use crate::jwt::TokenError;
+use crate::metrics::REQUESTS;
+use crate::oauth::Scope;
 
-/// The reason for a rejection.
-///
-/// For logs, metrics and tests; callers see only the response of RFC 6750 §3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RejectionKind {
+/// One table of the kinds: the type, the list and the names.
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])* $kind:ident = $name:literal,)*) => {
+        /// The reason for a rejection.
+        ///
+        /// For logs, metrics and tests; callers see only the response of RFC 6750 §3.
+        ///
+        /// ```
+        /// use tower_oauth::RejectionKind;
+        ///
+        /// assert_eq!(RejectionKind::Expired.as_str(), "expired");
+        /// assert_eq!(RejectionKind::Expired.status(), 401);
+        /// assert!(RejectionKind::ALL.contains(&RejectionKind::Expired));
+        /// ```
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum RejectionKind {
+            $($(#[doc = $doc])* $kind,)*
+        }
+
+        impl RejectionKind {
+            /// All kinds.
+            pub const ALL: &'static [Self] = &[$(Self::$kind),*];
+
+            /// The stable name of the kind in logs and metrics.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// More keys match the token than
+    /// [`max_candidate_keys`](crate::TrustedIssuer::max_candidate_keys): it has no `kid`, or
+    /// several keys share its `kid`. (With a limit of one, keys that share a `kid` are not used:
+    /// `UnknownKey`.)
+    AmbiguousKey = "ambiguous_key",
     /// `aud` names none of the configured audiences.
-    InvalidAudience,
+    InvalidAudience = "invalid_audience",
     /// The signature does not verify with the named key.
-    InvalidSignature,
+    InvalidSignature = "invalid_signature",
     /// Too many requests wait for the verification limit: 503. See
     /// [`max_concurrent_verifications`][limit].
     ///
     /// [limit]: crate::ResourceServerBuilder::max_concurrent_verifications
-    Overloaded,
+    Overloaded = "overloaded",
     /// A required claim is missing, or a registered claim has the wrong type.
-    InvalidClaims,
+    InvalidClaims = "invalid_claims",
     /// `exp` has passed.
-    Expired,
+    Expired = "expired",
     /// The token lacks a scope that the route requires.
-    InsufficientScope,
+    InsufficientScope = "insufficient_scope",
     /// Several `Authorization` fields, or one that is malformed.
-    InvalidRequest,
+    InvalidRequest = "invalid_request",
     /// `iss` is none of the trusted issuers.
-    UntrustedIssuer,
+    UntrustedIssuer = "untrusted_issuer",
     /// The issuer's key set is missing or too old: 503.
-    KeysUnavailable,
+    KeysUnavailable = "keys_unavailable",
+    /// The route needs an `AuthContext` and no `ResourceServerLayer` is around it: 500.
+    LayerMissing = "layer_missing",
     /// The token is not a well-formed signed JWT in compact serialization.
-    Malformed,
+    Malformed = "malformed",
     /// The request has no bearer token.
-    MissingToken,
+    MissingToken = "missing_token",
     /// `nbf` or `iat` is in the future.
-    NotYetValid,
+    NotYetValid = "not_yet_valid",
     /// The key was revoked with [`revoke_key`](crate::ResourceServer::revoke_key), or its issuer
     /// published its private part.
-    RevokedKey,
+    RevokedKey = "revoked_key",
     /// The token is bound to a key (`cnf`) whose possession the request does not prove.
-    MissingProofOfPossession,
+    MissingProofOfPossession = "missing_proof_of_possession",
     /// The token is longer than [`max_token_len`](crate::ResourceServerBuilder::max_token_len), or
     /// its header than 8 KiB.
-    TokenTooLong,
+    TokenTooLong = "token_too_long",
     /// The objects and arrays of the token have too many members or elements. The limits grow with
     /// [`max_token_len`](crate::ResourceServerBuilder::max_token_len).
-    TooManyMembers,
+    TooManyMembers = "too_many_members",
     /// `typ` is not the type of an access token.
-    UnexpectedTokenType,
+    UnexpectedTokenType = "unexpected_token_type",
     /// The issuer has no key of this `kid`.
-    UnknownKey,
-    /// `alg` is not allowed or does not match the key; or the token has no `kid` and matches no key
-    /// or too many.
-    UnsupportedAlgorithm,
+    UnknownKey = "unknown_key",
+    /// `alg` is not allowed, or no key that the token may name supports it.
+    UnsupportedAlgorithm = "unsupported_algorithm",
 }
 
 impl RejectionKind {
-    /// All kinds.
-    pub const ALL: [Self; 19] = [
-        Self::InvalidAudience,
-        Self::InvalidSignature,
-        Self::Overloaded,
-        Self::InvalidClaims,
-        Self::Expired,
-        Self::InsufficientScope,
-        Self::InvalidRequest,
-        Self::UntrustedIssuer,
-        Self::KeysUnavailable,
-        Self::Malformed,
-        Self::MissingToken,
-        Self::NotYetValid,
-        Self::RevokedKey,
-        Self::MissingProofOfPossession,
-        Self::TokenTooLong,
-        Self::TooManyMembers,
-        Self::UnexpectedTokenType,
-        Self::UnknownKey,
-        Self::UnsupportedAlgorithm,
-    ];
-
-    /// The stable name of the kind in logs and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidAudience => "invalid_audience",
-            Self::InvalidSignature => "invalid_signature",
-            Self::Overloaded => "overloaded",
-            Self::InvalidClaims => "invalid_claims",
-            Self::Expired => "expired",
-            Self::InsufficientScope => "insufficient_scope",
-            Self::InvalidRequest => "invalid_request",
-            Self::UntrustedIssuer => "untrusted_issuer",
-            Self::KeysUnavailable => "keys_unavailable",
-            Self::Malformed => "malformed",
-            Self::MissingToken => "missing_token",
-            Self::NotYetValid => "not_yet_valid",
-            Self::RevokedKey => "revoked_key",
-            Self::MissingProofOfPossession => "missing_proof_of_possession",
-            Self::TokenTooLong => "token_too_long",
-            Self::TooManyMembers => "too_many_members",
-            Self::UnexpectedTokenType => "unexpected_token_type",
-            Self::UnknownKey => "unknown_key",
-            Self::UnsupportedAlgorithm => "unsupported_algorithm",
-        }
-    }
-
-    /// The status of the response (RFC 6750 §3.1).
+    /// The status of the response
+    /// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)).
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
             Self::InsufficientScope => StatusCode::FORBIDDEN,
+            Self::LayerMissing => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Overloaded | Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::InvalidAudience
-            | Self::InvalidSignature
-            | Self::InvalidClaims
-            | Self::Expired
-            | Self::UntrustedIssuer
-            | Self::Malformed
-            | Self::MissingToken
-            | Self::NotYetValid
-            | Self::RevokedKey
-            | Self::MissingProofOfPossession
-            | Self::TokenTooLong
-            | Self::TooManyMembers
-            | Self::UnexpectedTokenType
-            | Self::UnknownKey
-            | Self::UnsupportedAlgorithm => StatusCode::UNAUTHORIZED,
+            _ => StatusCode::UNAUTHORIZED,
+        }
+    }
+
+    pub(super) fn error(self) -> Option<&'static str> {
+        match self {
+            Self::InvalidRequest => Some("invalid_request"),
+            Self::InsufficientScope => Some("insufficient_scope"),
+            Self::MissingToken | Self::LayerMissing | Self::Overloaded | Self::KeysUnavailable => {
+                None
+            }
+            _ => Some("invalid_token"),
+        }
+    }
+
+    /// One text for all reasons of `invalid_token`: details found before the signature is verified
+    /// are for the operator only.
+    pub(super) fn description(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "The Authorization field is malformed or repeated",
+            Self::InsufficientScope => "The access token lacks a required scope",
+            Self::MissingToken => "An access token is required",
+            Self::LayerMissing => "The service is misconfigured",
+            Self::Overloaded | Self::KeysUnavailable => {
+                "Token validation is temporarily unavailable"
+            }
+            _ => "The access token is invalid",
+        }
+    }
+
+    pub(super) fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::Overloaded => Some(Duration::from_secs(1)),
+            Self::KeysUnavailable => Some(Duration::from_secs(5)),
+            _ => None,
         }
     }
 }
@@ -162,59 +176,74 @@ impl fmt::Display for RejectionKind {
     }
 }
 
-/// The headers of a response, built once to make rejections cheap.
-#[derive(Debug)]
-pub(super) struct ResponseTemplate {
-    headers: HeaderMap,
-    retry_after: Option<Duration>,
-}
-
-impl ResponseTemplate {
-    fn new() -> Self {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Self {
-            headers,
-            retry_after: None,
-        }
-    }
-
-    /// A response with a challenge (RFC 6750 §3).
-    pub(super) fn challenge(challenge: HeaderValue) -> Arc<Self> {
-        let mut template = Self::new();
-        template.headers.insert(header::WWW_AUTHENTICATE, challenge);
-        Arc::new(template)
-    }
-
-    /// A response with `Retry-After` (RFC 9110 §10.2.3).
-    pub(super) fn retry_after(wait: Duration) -> Arc<Self> {
-        let mut template = Self {
-            retry_after: Some(wait),
-            ..Self::new()
-        };
-        template
-            .headers
-            .insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
-        Arc::new(template)
-    }
-}
-
 /// The rejection of a request: its reason and the headers of the response.
 ///
 /// Also an extension of the response, so that outer layers can count reasons. It has no data of
 /// the token.
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+/// use tower_oauth::{Rejection, RejectionKind, ResourceServer};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
+/// let layer = orders.layer().on_rejection(|rejection: &Rejection| {
+///     let mut response = Response::new(rejection.description().to_owned());
+///     *response.status_mut() = rejection.status();
+///     response
+/// });
+/// let service = ServiceBuilder::new().layer(layer).service(service_fn(
+///     |_: Request<()>| async { Ok::<_, std::convert::Infallible>(Response::default()) },
+/// ));
+/// let request = Request::builder().header("authorization", "Bearer a.b.c").body(())?;
+/// let response = service.oneshot(request).await?;
+/// assert_eq!((response.status().as_u16(), response.body().as_str()), (401, "The access token is invalid"));
+/// let rejection = response.extensions().get::<Rejection>().expect("inserted by the layer");
+/// assert_eq!(rejection.kind(), RejectionKind::Malformed);
+/// assert_eq!(rejection.error(), Some("invalid_token"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Rejection {
-    kind: RejectionKind,
-    template: Arc<ResponseTemplate>,
-    grpc: bool,
+    pub(super) kind: RejectionKind,
+    /// The headers of the response.
+    pub(super) headers: Arc<HeaderMap>,
+    pub(super) required_scopes: Option<Arc<[Scope]>>,
+    pub(super) grpc: bool,
 }
 
 impl Rejection {
-    pub(super) fn new(kind: RejectionKind, template: Arc<ResponseTemplate>, grpc: bool) -> Self {
+    /// Rejects a request that passed no resource server, and logs what to do.
+    ///
+    /// The event is an error at most once a minute, because every caller can cause it.
+    #[cfg_attr(
+        not(feature = "tracing"),
+        expect(unused_variables, reason = "nothing is logged")
+    )]
+    pub(super) fn layer_missing(part: &'static str, log_limit: &LogLimit, grpc: bool) -> Self {
+        let kind = RejectionKind::LayerMissing;
+        crate::metrics::count(REQUESTS, &[("result", kind.as_str())]);
+        if log_limit.allows(SystemClock.now()) {
+            crate::trace::error!(
+                target: "tower_oauth::resource_server",
+                reason = kind.as_str(),
+                "{part} is outside of `ResourceServerLayer`, or there is none: add \
+                 `.layer(server.layer())` after it on an axum router, before it in a \
+                 `ServiceBuilder` (logged once a minute)"
+            );
+        }
+        crate::trace::debug!(
+            target: "tower_oauth::resource_server",
+            reason = kind.as_str(),
+            "request rejected"
+        );
         Self {
             kind,
-            template,
+            headers: Arc::new(no_store()),
+            required_scopes: None,
             grpc,
         }
     }
@@ -231,21 +260,41 @@ impl Rejection {
         self.kind.status()
     }
 
-    /// The value of `WWW-Authenticate`; `None` with status 503.
+    /// The error code ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)).
+    ///
+    /// `invalid_request`, `invalid_token` or `insufficient_scope`; `None` for a request without a
+    /// token, and with status 500 and 503.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        self.kind.error()
+    }
+
+    /// A text for the caller, `error_description` of the challenge.
+    ///
+    /// One of a few fixed texts, without data of the token.
+    #[must_use]
+    pub fn description(&self) -> &str {
+        self.kind.description()
+    }
+
+    /// The scopes that the route requires; empty unless the token lacks one.
+    ///
+    /// Of [`RequireScopeLayer::any`](crate::RequireScopeLayer::any), one of them is enough.
+    #[must_use]
+    pub fn required_scopes(&self) -> &[Scope] {
+        self.required_scopes.as_deref().unwrap_or_default()
+    }
+
+    /// The value of `WWW-Authenticate`; `None` with status 500 and 503.
     #[must_use]
     pub fn www_authenticate(&self) -> Option<&HeaderValue> {
-        self.template.headers.get(header::WWW_AUTHENTICATE)
+        self.headers.get(header::WWW_AUTHENTICATE)
     }
 
     /// The value of `Retry-After`; only with status 503.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.template.retry_after
-    }
-
-    /// The headers of the response.
-    pub(super) fn headers(&self) -> &HeaderMap {
-        &self.template.headers
+        self.kind.retry_after()
     }
 
     /// Whether the request was a gRPC call: `POST` over HTTP/2 with `content-type:

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::challenge::Responses;
 use super::log_limit::LogLimit;
-use super::metrics::Metrics;
 use super::token_cache::TokenCache;
 use super::verification_limit::VerificationLimit;
 use super::{ResourceServerBuilder, TrustedIssuer};
@@ -12,6 +11,7 @@ use crate::clock::Clock;
 use crate::error::{ConfigError, Error};
 use crate::jwt::{ClaimsPolicy, SizeLimits};
 use crate::key_set::{KeySetHandle, KeySetStatus};
+use crate::metrics::Counter;
 use crate::oauth::{Audience, Issuer};
 
 /// Authenticates requests by bearer tokens of trusted issuers.
@@ -61,8 +61,10 @@ pub(super) struct Inner {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) max_token_len: usize,
     pub(super) size_limits: SizeLimits,
-    pub(super) metrics: Metrics,
-    pub(super) responses: Responses,
+    pub(super) granted: Counter,
+    /// Granted requests whose token was found in the token cache.
+    pub(super) cache_hits: Counter,
+    pub(super) responses: Arc<Responses>,
     pub(super) verification_limit: VerificationLimit,
     pub(super) token_in_query: LogLimit,
 }

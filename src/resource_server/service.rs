@@ -5,40 +5,57 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::authentication::{
-    Anonymous, Attempt, Authentication, mark_sensitive, rejection_response,
-};
-use super::challenge::is_grpc;
-use super::future::{PendingRequest, ResponseFuture};
-use super::{
-    AuthContext, DefaultRejectionResponse, RejectionKind, RejectionResponse, ResourceServer,
-    credentials,
-};
+use super::authentication::Attempt;
+use super::future::{RequireScopeFuture, ResponseFuture};
+use super::{DefaultRejectionResponse, RejectionResponse, ResourceServer, ResourceServerLayer};
 
 /// Authenticates each request by its bearer token before it calls the inner service.
 ///
-/// Created by [`ResourceServerLayer`](crate::ResourceServerLayer).
+/// ```
+/// use http::{Request, Response, StatusCode};
+/// use tower::{ServiceExt as _, service_fn};
+/// use tower_oauth::{ResourceServer, ResourceServerService};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
+/// let inner = service_fn(|_: Request<()>| async {
+///     Ok::<_, std::convert::Infallible>(Response::new(()))
+/// });
+/// let service = ResourceServerService::new(inner, orders);
+/// let response = service.oneshot(Request::new(())).await?;
+/// assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ResourceServerService<S, R = DefaultRejectionResponse> {
-    inner: S,
-    server: ResourceServer,
-    on_rejection: R,
-    allow_anonymous: bool,
+    pub(super) inner: S,
+    pub(super) layer: ResourceServerLayer<R>,
+}
+
+impl<S> ResourceServerService<S> {
+    /// Protects `inner` with the defaults of [`ResourceServerLayer`].
+    pub fn new(inner: S, server: ResourceServer) -> Self {
+        let layer = ResourceServerLayer::new(server);
+        Self { inner, layer }
+    }
 }
 
 impl<S, R> ResourceServerService<S, R> {
-    pub(super) fn new(
-        inner: S,
-        server: ResourceServer,
-        on_rejection: R,
-        allow_anonymous: bool,
-    ) -> Self {
-        Self {
-            inner,
-            server,
-            on_rejection,
-            allow_anonymous,
-        }
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, mutably.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 }
 
@@ -56,48 +73,17 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        match self
-            .server
-            .authenticate(request.headers(), request.uri(), Attempt::default())
-        {
-            Ok(Authentication::Complete(context)) => {
-                self.server.0.metrics.record_granted();
-                mark_sensitive(&mut request);
-                // Overwrites any `AuthContext` inserted by an outer layer.
-                request.extensions_mut().insert(context);
-                ResponseFuture::calling(self.inner.call(request))
-            }
-            Ok(Authentication::Pending(pending)) => {
+        let outcome = match self.layer.authenticate(&mut request, Attempt::default()) {
+            Ok(None) => RequireScopeFuture::calling(self.inner.call(request)),
+            Ok(Some(pending)) => {
                 // Drop the service that was polled ready, for it may hold a permit. A waiting
                 // request must not withhold that permit from requests that can be served.
-                let service = self.inner.clone();
-                self.inner = service.clone();
-                let (server, on_rejection) = (self.server.clone(), self.on_rejection.clone());
-                let awaited_keys = false;
-                let pending_request = PendingRequest {
-                    request,
-                    service,
-                    server,
-                    on_rejection,
-                    awaited_keys,
-                };
-                ResponseFuture::pending(pending, pending_request)
+                let service = self.clone();
+                self.inner = service.inner.clone();
+                return ResponseFuture::pending(pending, request, service);
             }
-            Err(kind) => {
-                if kind == RejectionKind::MissingToken
-                    && credentials::has_access_token(request.uri())
-                {
-                    self.server.warn_token_in_query();
-                }
-                let rejection = self.server.reject(kind, is_grpc(&request));
-                if kind == RejectionKind::MissingToken && self.allow_anonymous {
-                    mark_sensitive(&mut request);
-                    request.extensions_mut().remove::<AuthContext>();
-                    request.extensions_mut().insert(Anonymous(rejection));
-                    return ResponseFuture::calling(self.inner.call(request));
-                }
-                ResponseFuture::rejected(rejection_response(&self.on_rejection, rejection))
-            }
-        }
+            Err(rejection) => RequireScopeFuture::rejected(&self.layer.on_rejection, rejection),
+        };
+        ResponseFuture::authenticated(outcome)
     }
 }

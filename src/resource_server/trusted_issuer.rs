@@ -121,7 +121,8 @@ impl TrustedIssuer {
     /// Sets how many keys are tried for one token, at most 4. Default: 1.
     ///
     /// It applies to tokens without `kid`, and to those whose `kid` several keys share. If more
-    /// keys match the algorithm than the limit, the token is rejected.
+    /// keys match the algorithm than the limit, the token is rejected with
+    /// [`RejectionKind::AmbiguousKey`](crate::RejectionKind::AmbiguousKey).
     pub fn max_candidate_keys(mut self, limit: usize) -> Self {
         self.policy.max_candidate_keys = limit.clamp(1, 4);
         self

@@ -1,9 +1,7 @@
 //! An optional limit on concurrent signature verifications.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -28,7 +26,6 @@ pub(super) struct Permit(
 );
 
 /// Why no permit is free now.
-#[derive(Debug)]
 pub(super) enum Unavailable {
     /// The limit is reached; the future resolves to a permit.
     Wait(PermitFuture),
@@ -37,7 +34,7 @@ pub(super) enum Unavailable {
 }
 
 /// Resolves to a permit, in order of arrival.
-pub(super) struct PermitFuture(Pin<Box<dyn Future<Output = Permit> + Send>>);
+pub(super) type PermitFuture = Pin<Box<dyn Future<Output = Permit> + Send>>;
 
 impl VerificationLimit {
     pub(super) fn new(limit: Option<usize>) -> Self {
@@ -62,25 +59,11 @@ impl VerificationLimit {
             return Err(Unavailable::Overloaded);
         };
         let permit = Arc::clone(verifying).acquire_owned();
-        Err(Unavailable::Wait(PermitFuture(Box::pin(async move {
+        Err(Unavailable::Wait(Box::pin(async move {
             // The semaphore is never closed.
             let permit = permit.await.ok();
             drop(waiting_permit);
             Permit(permit)
-        }))))
-    }
-}
-
-impl Future for PermitFuture {
-    type Output = Permit;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl fmt::Debug for PermitFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PermitFuture").finish_non_exhaustive()
+        })))
     }
 }
