@@ -38,6 +38,23 @@ impl<S, P> BearerTokenService<S, P> {
     }
 }
 
+impl<S, P> BearerTokenService<S, P> {
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, mutably.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
 impl<S, B, ResBody, P> Service<Request<B>> for BearerTokenService<S, P>
 where
     S: Service<Request<B>, Response = Response<ResBody>> + Clone,
