@@ -90,11 +90,11 @@
 //! | --- | --- | --- |
 //! | `app-id` | yes | IBM Cloud App ID: service bindings and the management API |
 //! | `reqwest` | yes | the HTTP transport for keys, metadata and tokens |
-//! | `axum` | | [`AuthContext`] as an extractor |
+//! | `axum` | | `AuthContext` and `Claims<T>` as extractors |
 //! | `metrics` | | counters and gauges ([`guide::metrics`](mod@guide::metrics)) |
 //! | `tracing` | | events and spans on `tower_oauth::key_set`, `::resource_server`, `::client` |
 //! | `authorization-server` | | the development authorization server |
-//! | `test-util` | | [`ManualClock`], a clock that tests control |
+//! | `test-util` | | [`ManualClock`], a clock that tests control; `AuthContext::builder` |
 //!
 //! Features are additive.
 //!
@@ -144,15 +144,18 @@ pub use self::key_set::{
     KeySet, KeySetState, KeySetStatus, RefreshCause, RefreshCounts, RefreshPolicy, SkipReason,
 };
 pub use self::oauth::{Audience, Endpoint, Issuer, Origin, Scope};
-#[cfg(feature = "axum")]
-#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
-pub use self::resource_server::AuthContextRejection;
+#[cfg(any(test, feature = "test-util"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub use self::resource_server::AuthContextBuilder;
 pub use self::resource_server::{
     AuthContext, ClaimError, DefaultRejectionResponse, Refresher, Rejection, RejectionKind,
     RejectionResponse, RequireScopeFuture, RequireScopeLayer, RequireScopeService, ResourceServer,
     ResourceServerBuilder, ResourceServerLayer, ResourceServerService, ResponseFuture, Startup,
     TrustedIssuer,
 };
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use self::resource_server::{AuthContextRejection, Claims};
 
 /// Runs the README's examples as doctests.
 #[cfg(all(doctest, feature = "axum", feature = "authorization-server"))]

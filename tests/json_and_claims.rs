@@ -388,10 +388,7 @@ fn other_claims_are_available_typed_and_as_json() {
     );
     assert_eq!(context.claim::<String>("absent").unwrap(), None);
     assert!(context.claim::<String>("tenant_ids").is_err());
-    assert_eq!(
-        context.roles().into_iter().collect::<Vec<_>>(),
-        ["admin", "auditor"]
-    );
+    assert_eq!(context.roles().collect::<Vec<_>>(), ["auditor", "admin"]);
     let all: Value = context.claims().unwrap();
     assert_eq!(all["iss"], ISSUER);
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Request, Response, Uri, header};
 
-use super::context::VerifiedBy;
+use super::context::{CachedToken, VerifiedBy};
 use super::server::IssuerState;
 use super::verification_limit::{Permit, PermitFuture, Unavailable};
 use super::{
@@ -57,11 +57,11 @@ impl ResourceServer {
 
     /// Looks up the token in the cache, and removes it if it is no longer valid.
     fn cached(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
-        let context = self.0.cache.get(token, now)?;
-        let state = self.0.issuers.get(context.issuer_index())?;
-        if context.is_still_valid(&state.keys, now) {
+        let cached = self.0.cache.get(token, now)?;
+        let state = self.0.issuers.get(cached.issuer_index())?;
+        if cached.is_still_valid(&state.keys, now) {
             self.0.cache_hits.increment();
-            return Some(context);
+            return Some(cached.into());
         }
         self.0.cache.remove(token);
         None
@@ -142,17 +142,18 @@ impl ResourceServer {
             leeway: policy.leeway,
         };
         let claims = valid.claims(policy.subject_is_client);
-        let context = AuthContext::new(
+        let validated = CachedToken::new(
             issuer.clone(),
             payload.into(),
             claims,
             verified_by,
             &self.0.responses,
+            &self.0.clock,
         );
         // Under a verification limit, a token should need only one permit.
         let bypass_admission = self.0.verification_limit.is_enabled();
-        self.0.cache.insert(token, &context, bypass_admission);
-        Ok(Authentication::Complete(context))
+        self.0.cache.insert(token, &validated, bypass_admission);
+        Ok(Authentication::Complete(validated.into()))
     }
 
     /// Finds the trusted issuer with this name or alias: its index in the list of the resource

@@ -1,36 +1,68 @@
 //! The validated token, as handlers see it.
 
-use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::Request;
-use serde::Deserialize;
+use http::{Extensions, Request};
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::challenge::Responses;
-use crate::clock::UnixTime;
+use crate::clock::{Clock, UnixTime};
 use crate::jwt::{Claims, Fingerprint};
 use crate::key_set::{KeySetHandle, Snapshot};
 use crate::oauth::Issuer;
 
 /// The validated access token of a request, an extension of that request.
 ///
-/// Cheap to clone.
+/// Cheap to clone. Clones share the parsed claims: the JSON is parsed at most once for a request.
+///
+/// ```
+/// # #[cfg(feature = "test-util")]
+/// # fn main() -> Result<(), tower_oauth::ClaimError> {
+/// use tower_oauth::AuthContext;
+///
+/// let caller = AuthContext::builder() // in a test; else inserted by the layer
+///     .client_id("shop")
+///     .scopes(["orders.read"])
+///     .roles(["buyer"])
+///     .claim("tenant", "acme")
+///     .build();
+/// assert_eq!(caller.client_id(), Some("shop"));
+/// assert!(caller.has_scope("orders.read") && caller.has_role("buyer"));
+/// assert!(caller.expires_in().as_secs() > 3000);
+/// assert_eq!(caller.claim::<String>("tenant")?.as_deref(), Some("acme"));
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "test-util"))]
+/// # fn main() {}
+/// ```
+pub struct AuthContext {
+    pub(super) token: CachedToken,
+    /// The parsed claims, which belong to the request and not to the cached token. The first clone
+    /// creates the cell that all clones share; a hit of the cache allocates none.
+    parsed: OnceLock<Arc<OnceLock<ParsedClaims>>>,
+}
+
+type ParsedClaims = Result<Map<String, Value>, ClaimError>;
+
+/// A validated token as the token cache holds it. A clone shares the memory.
 #[derive(Clone)]
-pub struct AuthContext(Arc<Inner>);
+pub(super) struct CachedToken(Arc<Inner>);
 
 // The field order is deliberate: a cache hit reads the first field, which shares a CPU cache line
 // with the reference count. With many tokens, that one line is the cost of a hit.
+#[derive(Clone)]
 #[repr(C)]
 struct Inner {
     validity: Validity,
     /// For the `insufficient_scope` challenge of a route.
     responses: Arc<Responses>,
+    /// For the remaining lifetime.
+    clock: Arc<dyn Clock>,
     issuer: Issuer,
     payload: Box<str>,
     claims: Claims,
@@ -49,6 +81,16 @@ struct Validity {
     expires: UnixTime,
 }
 
+impl Clone for Validity {
+    fn clone(&self) -> Self {
+        let key_set_version = self.key_set_version.load(Ordering::Relaxed).into();
+        Self {
+            key_set_version,
+            ..*self
+        }
+    }
+}
+
 /// Issuer, key and key set version that verified the token.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct VerifiedBy {
@@ -62,73 +104,45 @@ pub(super) struct VerifiedBy {
     pub(super) leeway: Duration,
 }
 
-impl AuthContext {
+impl CachedToken {
     pub(super) fn new(
         issuer: Issuer,
         payload: Box<str>,
         claims: Claims,
         verified_by: VerifiedBy,
         responses: &Arc<Responses>,
+        clock: &Arc<dyn Clock>,
     ) -> Self {
-        let VerifiedBy {
-            issuer: index,
-            key,
-            key_set_version,
-            leeway,
-        } = verified_by;
         let validity = Validity {
-            key_set_version: AtomicU64::new(key_set_version),
-            issuer: index,
-            not_before: claims.not_before.saturating_sub(leeway),
-            expires: claims.expires_at.saturating_add(leeway),
+            key_set_version: AtomicU64::new(verified_by.key_set_version),
+            issuer: verified_by.issuer,
+            not_before: claims.not_before.saturating_sub(verified_by.leeway),
+            expires: claims.expires_at.saturating_add(verified_by.leeway),
         };
-        let responses = Arc::clone(responses);
         Self(Arc::new(Inner {
             validity,
-            responses,
+            responses: Arc::clone(responses),
+            clock: Arc::clone(clock),
             issuer,
             payload,
             claims,
-            key,
+            key: verified_by.key,
         }))
     }
 
-    /// Copies the context into a new allocation, so that its reference count is not shared.
+    /// Copies the token into a new allocation, so that its reference count is not shared.
     pub(super) fn deep_clone(&self) -> Self {
-        let Inner {
-            validity,
-            responses,
-            issuer,
-            payload,
-            claims,
-            key,
-        } = &*self.0;
-        let Validity {
-            key_set_version,
-            issuer: index,
-            not_before,
-            expires,
-        } = validity;
-        let validity = Validity {
-            key_set_version: AtomicU64::new(key_set_version.load(Ordering::Relaxed)),
-            issuer: *index,
-            not_before: *not_before,
-            expires: *expires,
-        };
-        let (responses, issuer, payload) = (Arc::clone(responses), issuer.clone(), payload.clone());
-        Self(Arc::new(Inner {
-            validity,
-            responses,
-            issuer,
-            payload,
-            claims: claims.clone(),
-            key: *key,
-        }))
+        Self(Arc::new((*self.0).clone()))
     }
 
     /// The index of the issuer in the list of the resource server.
     pub(super) fn issuer_index(&self) -> usize {
         self.0.validity.issuer
+    }
+
+    /// All claims, as the JSON text of the payload.
+    pub(super) fn claims_json(&self) -> &str {
+        &self.0.payload
     }
 
     /// Whether the cached token is valid now: validating it again would give the same context.
@@ -143,54 +157,86 @@ impl AuthContext {
     /// Whether the key that verified the token is still published and not revoked. If so, stores
     /// the new version of the key set, which makes later checks cheap.
     fn key_is_still_published(&self, snapshot: &Snapshot, now: UnixTime) -> bool {
-        let Inner { validity, key, .. } = &*self.0;
+        let key = self.0.key;
         let is_published =
             snapshot.usable(now).is_some() && key.is_some_and(|key| snapshot.is_key_published(key));
         if is_published {
-            validity
-                .key_set_version
-                .store(snapshot.key_set_version(), Ordering::Relaxed);
+            let version = &self.0.validity.key_set_version;
+            version.store(snapshot.key_set_version(), Ordering::Relaxed);
         }
         is_published
     }
+}
 
-    pub(super) fn responses(&self) -> &Arc<Responses> {
-        &self.0.responses
+impl From<CachedToken> for AuthContext {
+    fn from(token: CachedToken) -> Self {
+        let parsed = OnceLock::new();
+        Self { token, parsed }
+    }
+}
+
+impl Clone for AuthContext {
+    fn clone(&self) -> Self {
+        let parsed = Arc::clone(self.parsed.get_or_init(Arc::default));
+        Self {
+            token: self.token.clone(),
+            parsed: parsed.into(),
+        }
+    }
+}
+
+impl AuthContext {
+    pub(super) fn responses(&self) -> &Responses {
+        &self.inner().responses
+    }
+
+    fn inner(&self) -> &Inner {
+        &self.token.0
     }
 
     /// Returns the context of a request that passed the layer.
     #[must_use]
     pub fn from_request<B>(request: &Request<B>) -> Option<&Self> {
-        request.extensions().get()
+        Self::from_extensions(request.extensions())
+    }
+
+    /// Returns the context from the extensions of a request that passed the layer.
+    ///
+    /// For extensions without their request, such as those of a tonic request.
+    #[must_use]
+    pub fn from_extensions(extensions: &Extensions) -> Option<&Self> {
+        extensions.get()
     }
 
     /// The issuer of the token, `iss`.
     #[must_use]
     pub fn issuer(&self) -> &Issuer {
-        &self.0.issuer
+        &self.inner().issuer
     }
 
     /// The subject, `sub`. In an app-to-app token usually the application itself.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
-        self.0.claims.subject.as_deref()
+        self.inner().claims.subject.as_deref()
     }
 
-    /// The client that the token was issued to: the first of `client_id`, `azp`, `appid` and `cid`
-    /// that the token has, else, with an App ID binding, the `sub` of an app-to-app token.
+    /// The client that the token was issued to.
+    ///
+    /// `client_id`, else `azp`, `appid` or `cid`, the first that is present; else, with an App ID
+    /// binding, the `sub` of an app-to-app token.
     #[must_use]
     pub fn client_id(&self) -> Option<&str> {
-        self.0.claims.client_id.as_deref()
+        self.inner().claims.client_id.as_deref()
     }
 
     /// The audiences, `aud`.
     pub fn audience(&self) -> impl Iterator<Item = &str> {
-        self.0.claims.audience.iter().map(|one| &**one)
+        self.inner().claims.audience.iter().map(|one| &**one)
     }
 
     /// The scope tokens of `scope`, else of `scp`.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        let scopes = self.0.claims.scopes.split(' ');
+        let scopes = self.inner().claims.scopes.split(' ');
         scopes.filter(|scope| !scope.is_empty())
     }
 
@@ -203,25 +249,37 @@ impl AuthContext {
     /// When the token expires, `exp`, without leeway.
     #[must_use]
     pub fn expires_at(&self) -> UnixTime {
-        self.0.claims.expires_at
+        self.inner().claims.expires_at
+    }
+
+    /// The time until [`expires_at`](Self::expires_at) from now, in whole seconds.
+    ///
+    /// Now is by the clock of the resource server, at the time of this call, however long ago the
+    /// request was authenticated. Zero from `exp` on, also within the leeway in which the token is
+    /// still accepted.
+    #[must_use]
+    pub fn expires_in(&self) -> Duration {
+        self.expires_at().saturating_since(self.inner().clock.now())
     }
 
     /// The roles, from `roles` (Entra, App ID) and `realm_access.roles` (Keycloak).
     ///
-    /// A claim of another shape is ignored.
-    #[must_use]
-    pub fn roles(&self) -> BTreeSet<String> {
-        #[derive(Deserialize)]
-        struct RealmAccess {
-            roles: Vec<String>,
-        }
-        let own = self.claim::<Vec<String>>("roles").ok().flatten();
-        let realm = self
-            .claim::<RealmAccess>("realm_access")
-            .ok()
+    /// A role that both have comes twice. A claim that is no array, and an element that is no
+    /// string, are ignored.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        let claims = self.parsed().ok();
+        let roles = claims.and_then(|claims| claims.get("roles"));
+        let realm_roles = claims.and_then(|claims| claims.get("realm_access")?.get("roles"));
+        let both = roles.into_iter().chain(realm_roles);
+        both.filter_map(Value::as_array)
             .flatten()
-            .map(|access| access.roles);
-        own.into_iter().chain(realm).flatten().collect()
+            .filter_map(Value::as_str)
+    }
+
+    /// Whether the token has exactly this role.
+    #[must_use]
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles().any(|own| own == role)
     }
 
     /// Deserializes one claim; `None` if the token does not have it.
@@ -230,11 +288,9 @@ impl AuthContext {
     ///
     /// If the claim is not of that type.
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ClaimError> {
-        let claims: std::collections::BTreeMap<String, &RawValue> =
-            serde_json::from_str(&self.0.payload).map_err(ClaimError::new)?;
-        claims
-            .get(name)
-            .map(|claim| serde_json::from_str(claim.get()).map_err(ClaimError::new))
+        let claim = self.parsed()?.get(name);
+        claim
+            .map(|claim| T::deserialize(claim).map_err(ClaimError::new))
             .transpose()
     }
 
@@ -244,20 +300,27 @@ impl AuthContext {
     ///
     /// If the claims do not have that shape.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, ClaimError> {
-        serde_json::from_str(&self.0.payload).map_err(ClaimError::new)
+        T::deserialize(self.parsed()?).map_err(ClaimError::new)
+    }
+
+    /// The parsed claims, which all clones share.
+    fn parsed(&self) -> Result<&Map<String, Value>, ClaimError> {
+        let cell = self.parsed.get_or_init(Arc::default);
+        let parse = || serde_json::from_str(self.claims_json()).map_err(ClaimError::new);
+        cell.get_or_init(parse).as_ref().map_err(Clone::clone)
     }
 
     /// All claims, as the JSON text of the payload.
     #[must_use]
     pub fn claims_json(&self) -> &str {
-        &self.0.payload
+        self.token.claims_json()
     }
 }
 
 impl fmt::Debug for AuthContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthContext")
-            .field("issuer", &self.0.issuer)
+            .field("issuer", &self.inner().issuer)
             .field("subject", &self.subject())
             .field("client_id", &self.client_id())
             .field("audience", &self.audience().collect::<Vec<_>>())
@@ -268,12 +331,12 @@ impl fmt::Debug for AuthContext {
 }
 
 /// A claim does not have the requested type.
-#[derive(Debug)]
-pub struct ClaimError(serde_json::Error);
+#[derive(Clone, Debug)]
+pub struct ClaimError(Arc<serde_json::Error>);
 
 impl ClaimError {
     fn new(error: serde_json::Error) -> Self {
-        Self(error)
+        Self(Arc::new(error))
     }
 }
 
@@ -285,6 +348,6 @@ impl fmt::Display for ClaimError {
 
 impl StdError for ClaimError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&self.0)
+        Some(&*self.0)
     }
 }

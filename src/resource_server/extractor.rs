@@ -1,4 +1,4 @@
-//! [`AuthContext`] as an axum extractor.
+//! [`AuthContext`] and its claims as axum extractors.
 
 use std::fmt;
 
@@ -6,12 +6,14 @@ use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
+use serde::de::DeserializeOwned;
 
 use super::authentication::{Anonymous, rejection_response};
+use super::challenge::no_store;
 use super::log_limit::LogLimit;
-use super::{AuthContext, DefaultRejectionResponse, Rejection};
+use super::{AuthContext, ClaimError, DefaultRejectionResponse, Rejection};
 
-/// Why no [`AuthContext`] could be extracted.
+/// Why no [`AuthContext`] or no [`Claims`] could be extracted.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum AuthContextRejection {
@@ -19,6 +21,8 @@ pub enum AuthContextRejection {
     Anonymous(Rejection),
     /// The route is not behind a `ResourceServerLayer`: 500, an error of this service.
     LayerMissing(Rejection),
+    /// The claims have another shape than the type of [`Claims`]: 403.
+    InvalidClaims(ClaimError),
 }
 
 impl AuthContextRejection {
@@ -27,6 +31,7 @@ impl AuthContextRejection {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Anonymous(rejection) | Self::LayerMissing(rejection) => rejection.status(),
+            Self::InvalidClaims(_) => StatusCode::FORBIDDEN,
         }
     }
 }
@@ -35,6 +40,7 @@ impl fmt::Display for AuthContextRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anonymous(rejection) | Self::LayerMissing(rejection) => rejection.fmt(f),
+            Self::InvalidClaims(error) => error.fmt(f),
         }
     }
 }
@@ -47,6 +53,7 @@ impl IntoResponse for AuthContextRejection {
             Self::Anonymous(rejection) | Self::LayerMissing(rejection) => {
                 rejection_response(&DefaultRejectionResponse, rejection)
             }
+            Self::InvalidClaims(_) => (self.status(), no_store()).into_response(),
         }
     }
 }
@@ -56,7 +63,7 @@ impl<S: Send + Sync> FromRequestParts<S> for AuthContext {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         static LAYER_MISSING: LogLimit = LogLimit::new();
-        if let Some(context) = parts.extensions.get::<Self>() {
+        if let Some(context) = Self::from_extensions(&parts.extensions) {
             return Ok(context.clone());
         }
         Err(match parts.extensions.get::<Anonymous>() {
@@ -83,5 +90,59 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for AuthContext {
             Err(AuthContextRejection::Anonymous(_)) => Ok(None),
             Err(rejection) => Err(rejection),
         }
+    }
+}
+
+/// Extracts the claims of the token as a type of the application.
+///
+/// As [`AuthContext::claims`]; the JSON of the claims is parsed once for all extractors and clones
+/// of the context of a request.
+///
+/// Claims of another shape are a 403 without a challenge: the token is valid, so it is not
+/// `invalid_token` ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)), which
+/// would have the client request a new one of the same shape.
+///
+/// ```
+/// # #[cfg(feature = "test-util")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use axum::{Router, body::Body, http::Request, routing::get};
+/// use tower::ServiceExt as _;
+/// use tower_oauth::{AuthContext, Claims};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Tenant {
+///     tenant: String,
+/// }
+///
+/// async fn tenant(Claims(Tenant { tenant }): Claims<Tenant>) -> String {
+///     tenant
+/// }
+///
+/// let app: Router = Router::new().route("/", get(tenant)); // and `.layer(server.layer())`
+/// let send = async |caller: AuthContext| {
+///     let request = Request::builder().extension(caller).body(Body::empty()).unwrap();
+///     app.clone().oneshot(request).await.unwrap().status()
+/// };
+/// assert_eq!(send(AuthContext::builder().claim("tenant", "acme").build()).await, 200);
+/// assert_eq!(send(AuthContext::builder().claim("tenant", 1).build()).await, 403);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "test-util"))]
+/// # fn main() {}
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a pattern of handlers")]
+pub struct Claims<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Claims<T> {
+    type Rejection = AuthContextRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let context = <AuthContext as FromRequestParts<S>>::from_request_parts(parts, state);
+        let claims = context.await?.claims();
+        claims
+            .map(Self)
+            .map_err(AuthContextRejection::InvalidClaims)
     }
 }

@@ -23,6 +23,8 @@ mod authentication;
 mod builder;
 mod challenge;
 mod context;
+#[cfg(any(test, feature = "test-util"))]
+mod context_builder;
 mod credentials;
 #[cfg(feature = "axum")]
 mod extractor;
@@ -40,8 +42,10 @@ mod verification_limit;
 pub use self::builder::{Refresher, ResourceServerBuilder, Startup};
 pub use self::challenge::{DefaultRejectionResponse, RejectionResponse};
 pub use self::context::{AuthContext, ClaimError};
+#[cfg(any(test, feature = "test-util"))]
+pub use self::context_builder::AuthContextBuilder;
 #[cfg(feature = "axum")]
-pub use self::extractor::AuthContextRejection;
+pub use self::extractor::{AuthContextRejection, Claims};
 pub use self::future::{RequireScopeFuture, ResponseFuture};
 pub use self::layer::ResourceServerLayer;
 pub use self::rejection::{Rejection, RejectionKind};

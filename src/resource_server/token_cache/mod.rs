@@ -1,7 +1,7 @@
-//! The token cache: the [`AuthContext`] of validated tokens. It stores no tokens.
+//! The token cache: the [`CachedToken`] of validated tokens. It stores no tokens.
 //!
 //! - [`get`](TokenCache::get) finds the context of a token. The caller checks each hit with
-//!   [`AuthContext::is_still_valid`], which covers more than moka's own expiry could, and needs no
+//!   [`CachedToken::is_still_valid`], which covers more than moka's own expiry could, and needs no
 //!   second clock.
 //! - [`insert`](TokenCache::insert) caches a token whose validation has succeeded, from its second
 //!   request on: an insertion costs several percent of a signature verification, too much for
@@ -48,7 +48,7 @@ use moka::sync::Cache;
 use self::digest::{Digest, PolymurPair, TokenHash};
 use self::doorkeeper::Doorkeeper;
 use self::thread_local::Lookup;
-use super::AuthContext;
+use super::context::CachedToken;
 use crate::clock::UnixTime;
 
 /// Longer tokens are not cached, because each would evict many others. The bound on collisions
@@ -77,7 +77,7 @@ pub(super) struct TokenCache<H = PolymurPair>(Option<Inner<H>>);
 
 struct Inner<H> {
     id: u64,
-    contexts: Cache<Digest, AuthContext, foldhash::fast::RandomState>,
+    contexts: Cache<Digest, CachedToken, foldhash::fast::RandomState>,
     hash: H,
     end_hasher: foldhash::quality::RandomState,
     doorkeeper: Doorkeeper,
@@ -100,7 +100,7 @@ impl<H: TokenHash> TokenCache<H> {
         // One weight enforces both bounds: each entry weighs at least `bytes / entries`.
         let min_weight = u32::try_from(bytes / entries).unwrap_or(u32::MAX).max(1);
         let capacity = bytes.min(entries.saturating_mul(min_weight.into()));
-        let weight = move |_: &Digest, context: &AuthContext| {
+        let weight = move |_: &Digest, context: &CachedToken| {
             let payload = u32::try_from(context.claims_json().len()).unwrap_or(u32::MAX);
             payload.saturating_add(OVERHEAD).max(min_weight)
         };
@@ -122,7 +122,7 @@ impl<H: TokenHash> TokenCache<H> {
     }
 
     /// Looks up a token. The caller checks whether the entry is still valid.
-    pub(super) fn get(&self, token: &[u8], now: UnixTime) -> Option<AuthContext> {
+    pub(super) fn get(&self, token: &[u8], now: UnixTime) -> Option<CachedToken> {
         let inner = self.caching(token)?;
         let lookup = inner.lookup(token);
         if let Some((context, needs_report)) = thread_local::get(lookup, now) {
@@ -138,7 +138,7 @@ impl<H: TokenHash> TokenCache<H> {
     }
 
     /// Caches a validated token that the doorkeeper admits, or any with `bypass_admission`.
-    pub(super) fn insert(&self, token: &[u8], context: &AuthContext, bypass_admission: bool) {
+    pub(super) fn insert(&self, token: &[u8], context: &CachedToken, bypass_admission: bool) {
         if let Some(inner) = self.caching(token)
             && (bypass_admission || inner.doorkeeper.admits(inner.lookup(token).hash))
         {
@@ -177,7 +177,7 @@ impl<H: TokenHash> Inner<H> {
     }
 
     #[cold]
-    fn insert_shared(&self, token: &[u8], context: AuthContext) {
+    fn insert_shared(&self, token: &[u8], context: CachedToken) {
         self.contexts.insert(self.hash.digest(token), context);
     }
 }
@@ -193,47 +193,16 @@ mod tests {
     use std::collections::HashSet;
     use std::sync::OnceLock;
 
-    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-    use base64::Engine as _;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::resource_server::ResourceServer;
-    use crate::resource_server::authentication::{Attempt, Authentication};
-    use crate::{Audience, Issuer, KeySet, ManualClock, TrustedIssuer};
+    use crate::resource_server::AuthContext;
 
     pub(super) const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
 
-    /// The context of a validated token.
-    pub(super) fn context() -> &'static AuthContext {
-        static CONTEXT: OnceLock<AuthContext> = OnceLock::new();
-        CONTEXT.get_or_init(|| {
-            let key = Ed25519KeyPair::generate().unwrap();
-            let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-            let claims = r#"{"iss":"https://as.example","aud":"orders","exp":1700003600}"#;
-            let input = encode(br#"{"alg":"EdDSA"}"#) + "." + &encode(claims.as_bytes());
-            let token = format!("{input}.{}", encode(key.sign(input.as_bytes()).as_ref()));
-            let jwks = format!(
-                r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{}"}}]}}"#,
-                encode(key.public_key().as_ref())
-            );
-            let issuer = TrustedIssuer::new(
-                Issuer::new("https://as.example").unwrap(),
-                Audience::new("orders").unwrap(),
-            )
-            .keys(KeySet::from_json(jwks.as_bytes()).unwrap());
-            let (server, _) = ResourceServer::from_issuer(issuer)
-                .clock(ManualClock::at(NOW))
-                .build()
-                .unwrap();
-            let field = format!("Bearer {token}").try_into().unwrap();
-            let headers = [(http::header::AUTHORIZATION, field)].into_iter().collect();
-            match server.authenticate(&headers, &http::Uri::default(), Attempt::default()) {
-                Ok(Authentication::Complete(context)) => context,
-                other => panic!("{other:?}"),
-            }
-        })
+    pub(super) fn context() -> &'static CachedToken {
+        static CONTEXT: OnceLock<CachedToken> = OnceLock::new();
+        CONTEXT.get_or_init(|| AuthContext::builder().build().token)
     }
 
     impl<F: Fn(&[u8]) -> Digest> TokenHash for F {

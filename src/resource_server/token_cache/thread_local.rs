@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::Zeroizing;
 
 use crate::clock::UnixTime;
-use crate::resource_server::AuthContext;
+use crate::resource_server::context::CachedToken;
 
 /// Binary logarithm of the number of sets. The hash of a token selects its set.
 const SET_BITS: u32 = 5;
@@ -56,7 +56,7 @@ struct Entry {
     cache: u64,
     /// Zeroized on drop.
     token: Zeroizing<Box<[u8]>>,
-    context: AuthContext,
+    context: CachedToken,
     /// When a hit was last reported to the shared cache.
     reported_at: UnixTime,
 }
@@ -89,7 +89,7 @@ impl Lookup<'_> {
 
 /// Looks up the token. The flag says whether this is its first hit in this second, which is to be
 /// reported to the shared cache.
-pub(super) fn get(lookup: Lookup<'_>, now: UnixTime) -> Option<(AuthContext, bool)> {
+pub(super) fn get(lookup: Lookup<'_>, now: UnixTime) -> Option<(CachedToken, bool)> {
     lookup.with_set(|Set(slots), tag| {
         let slot = slots.iter_mut().find(|slot| slot.tag == tag)?;
         let entry = slot.entry.as_mut()?;
@@ -109,7 +109,7 @@ pub(super) fn get(lookup: Lookup<'_>, now: UnixTime) -> Option<(AuthContext, boo
 }
 
 /// Counts a hit in the shared cache, and copies the entry if the token is frequent.
-pub(super) fn admit(lookup: Lookup<'_>, context: &AuthContext, now: UnixTime) {
+pub(super) fn admit(lookup: Lookup<'_>, context: &CachedToken, now: UnixTime) {
     lookup.with_set(|Set(slots), tag| {
         let own = slots.iter().position(|slot| slot.tag == tag);
         let Some(index) = own.or_else(|| slots.iter().position(|slot| slot.frequency == 0)) else {

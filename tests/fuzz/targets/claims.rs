@@ -51,7 +51,7 @@ fuzz_target!(|payload: &[u8]| {
             text(&claims, "client_id").or(text(&claims, "azp"))
         );
         // Claims of an accepted token are readable as any type.
-        let _roles = context.roles();
+        let _roles = context.roles().count();
         assert_eq!(
             context.claims::<Value>().expect("an object"),
             Value::Object(claims)
