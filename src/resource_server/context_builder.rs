@@ -38,7 +38,7 @@ impl AuthContext {
     /// let handler = RequireScopeLayer::all(["orders.read"]).layer(service_fn(
     ///     async |request: Request<()>| {
     ///         let caller = AuthContext::from_request(&request).expect("inserted by the layer");
-    ///         Ok(Response::new(caller.has_role("buyer")))
+    ///         Ok::<_, std::convert::Infallible>(Response::new(caller.has_role("buyer")))
     ///     },
     /// ));
     /// let send = async |caller: AuthContext| {

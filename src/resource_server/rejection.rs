@@ -199,7 +199,8 @@ impl fmt::Display for RejectionKind {
 /// ));
 /// let request = Request::builder().header("authorization", "Bearer a.b.c").body(())?;
 /// let response = service.oneshot(request).await?;
-/// assert_eq!((response.status().as_u16(), response.body().as_str()), (401, "The access token is invalid"));
+/// assert_eq!(response.status(), 401);
+/// assert_eq!(response.body(), "The access token is invalid");
 /// let rejection = response.extensions().get::<Rejection>().expect("inserted by the layer");
 /// assert_eq!(rejection.kind(), RejectionKind::Malformed);
 /// assert_eq!(rejection.error(), Some("invalid_token"));
