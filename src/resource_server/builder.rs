@@ -121,10 +121,10 @@ impl ResourceServerBuilder {
 
     /// Sets the maximum number of tokens in the token cache. Default: 10,000; 0 disables the cache.
     ///
-    /// A valid token is cached from its second request on. The cache stores no token, but 128 bits
-    /// of a keyed hash of it: two tokens have the same with a probability below 2⁻⁹⁴. An entry is
-    /// used only while the token has not expired and its key is still published: withdrawing,
-    /// revoking or replacing the key invalidates it immediately, and so does a key set older than
+    /// A valid token is cached from its second request on. It is found by 128 bits of a keyed hash;
+    /// two different tokens have the same hash with a probability below 2⁻⁹⁴. An entry is used
+    /// only while the token has not expired and its key is still published: withdrawing, revoking
+    /// or replacing the key invalidates it immediately, and so does a key set older than
     /// `max_stale`. Scopes are checked for each request. See
     /// [`guide::performance`](mod@crate::guide::performance).
     pub fn max_cached_tokens(mut self, limit: u64) -> Self {

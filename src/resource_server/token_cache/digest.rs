@@ -4,7 +4,7 @@ use polymur_hash::PolymurHash;
 
 /// 128 bits that stand for one token.
 ///
-/// They leave the cache in no form: whoever sees digests can learn the keys of the hash.
+/// No bit of them leaves the cache, because the keys of the hash can be derived from digests.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::resource_server) struct Digest(pub(super) [u64; 2]);
 

@@ -3,9 +3,9 @@
 //! - [`get`](TokenCache::get) finds the context of a token. The caller checks each hit with
 //!   [`CachedToken::is_still_valid`], which covers more than moka's own expiry could, and needs no
 //!   second clock.
-//! - [`insert`](TokenCache::insert) caches a token whose validation has succeeded, from its second
-//!   request on: an insertion costs several percent of a signature verification, too much for
-//!   tokens that are used once. The [`doorkeeper`] remembers which tokens were seen.
+//! - [`insert`](TokenCache::insert) caches the context of a valid token from its second request on,
+//!   because an insertion is wasted on a token that is used once. The [`doorkeeper`] recognizes the
+//!   second request.
 //! - [`remove`](TokenCache::remove) removes a token that is no longer valid.
 //!
 //! A lookup tries the [`thread_local`] part, which copies the few tokens that a thread sees most,
@@ -14,23 +14,23 @@
 //! # The shared cache
 //!
 //! Its key is a [`digest`] of the whole token: two values of [PolymurHash] under two keys, drawn
-//! independently by `aws_lc_rs::rand` for each resource server. An entry has no other trace of
-//! the token, so there is nothing to wipe, and a lookup loads nothing but the entry. Two different
-//! tokens of up to `n` bytes have the same value under one key with [probability][proof] of at most
-//! `(14 + n / 7) / 2^57.4`. The longest token that is looked up has 8 KiB: that is below 2^-47, and
-//! below 2^-94 for both values, for each pair of a presented token and an entry. The bound is proved
-//! for a uniformly drawn key; it needs no assumption about the hash. A sender of 2^40 tokens to a
-//! cache of 2^14 entries therefore gets another token's context with a probability below 2^-40.
+//! independently by `aws_lc_rs::rand` for each resource server. An entry has no bytes of the token
+//! itself, so nothing has to be wiped, and a lookup loads nothing but the entry. Two different
+//! tokens of up to `n` bytes have the same value under one key with a [probability][proof] of at
+//! most `(14 + n / 7) / 2^57.4`. The longest token that is looked up has 8 KiB. For each pair of a
+//! presented token and an entry this is below 2^-47, and below 2^-94 for both values. The bound is
+//! proved for a uniformly drawn key; it needs no assumption about the hash. A sender of 2^40 tokens
+//! to a cache of 2^14 entries gets another token's context with a probability below 2^-40.
 //!
-//! The proof is for tokens that were chosen independently of the keys, so nobody may learn anything
-//! about a digest. It stays within the map, which places it by another hash (foldhash, with other
-//! keys). A response shows only whether a token is valid, which does not depend on the keys unless
-//! two tokens collide. The time of a digest depends on the length of the token only. The second key
-//! is not a tweak of the first: PolymurHash adds its tweak to the value before the last
-//! permutation, so a pair of tokens that collides under one tweak collides under all.
+//! The proof is for tokens that are chosen independently of the keys, so no bit of a digest may
+//! become known. A digest stays within the map, which places it by another hash (foldhash, with
+//! other keys). A response shows only whether a token is valid, which does not depend on the keys
+//! unless two tokens collide. The time that a digest takes depends only on the length of the token.
+//! The second key is not a tweak of the first: PolymurHash adds its tweak to the value before the
+//! last permutation, so a pair of tokens that collides under one tweak collides under all.
 //!
 //! The doorkeeper and the thread-local part use a hash of the end of the token, which is the end of
-//! a signature and as good as random. The former may err, the latter compares the whole token.
+//! a signature and as good as random. The former may err; the latter compares the whole token.
 //!
 //! [PolymurHash]: https://github.com/orlp/polymur-hash
 //! [proof]: https://github.com/orlp/polymur-hash/blob/master/extras/universality-proof.md
