@@ -76,7 +76,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    ("client/origin.rs", &["oauth"]),
+    ("client/origin.rs", &["oauth", "trace"]),
     ("client/renewal/schedule.rs", &["backoff"]),
     ("clock.rs", &[]),
     ("error.rs", &["clock", "oauth", "redact"]),
@@ -105,7 +105,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("key_set/schedule.rs", &["backoff"]),
     ("metadata.rs", &["clock", "error", "oauth", "transport"]),
     ("metrics.rs", &[]),
-    ("oauth.rs", &["error"]),
+    ("oauth/", &["error"]),
     ("redact.rs", &[]),
     (
         "resource_server/",
@@ -179,7 +179,6 @@ const NAMES: &[(&str, &[&str])] = &[
 /// Pure: `now` is an argument, and nothing is fetched, locked, awaited or logged.
 const PURE: &[&str] = &[
     "backoff.rs",
-    "client/origin.rs",
     "client/renewal/schedule.rs",
     "client/clone_body.rs",
     "jwt/",
@@ -188,7 +187,7 @@ const PURE: &[&str] = &[
     "key_set/jwk.rs",
     "key_set/mod.rs",
     "key_set/schedule.rs",
-    "oauth.rs",
+    "oauth/",
 ];
 const IMPURE: &[&str] = &[
     "Instant::now",
