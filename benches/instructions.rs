@@ -35,10 +35,10 @@ use gungraun::{
 use http::{Request, Response, header};
 use tokens::{AUDIENCE, ISSUER, NOW, Signer};
 use tower::{Layer, Service, service_fn};
-use tower_oauth::{
-    Audience, Issuer, KeySet, ManualClock, ResourceServer, ResourceServerService, TrustedIssuer,
-    UnixTime,
-};
+use tower_oauth::clock::{ManualClock, UnixTime};
+use tower_oauth::key_set::KeySet;
+use tower_oauth::resource_server::ResourceServerService;
+use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
 
 type Handler = fn(Request<()>) -> std::future::Ready<Result<Response<()>, Infallible>>;
 type Layered = ResourceServerService<tower::util::ServiceFn<Handler>>;

@@ -36,7 +36,7 @@ use plot::Curve;
 use rounds::{Row, fields, layered, request, server, with};
 use threads::Pair;
 use tokens::Signer;
-use tower_oauth::ResourceServerBuilder;
+use tower_oauth::resource_server::ResourceServerBuilder;
 
 /// The usual length of an App ID token.
 const USUAL_LEN: usize = 900;

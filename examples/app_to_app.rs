@@ -203,7 +203,7 @@ fn token_manager(
     server: &AuthorizationServer,
     caller: &RegisteredApplication,
     resource: &RegisteredApplication,
-) -> Result<tower_oauth::TokenManagerBuilder, BoxError> {
+) -> Result<tower_oauth::client::TokenManagerBuilder, BoxError> {
     let audience = Audience::new(resource.client_id())?;
     let builder = TokenManager::builder(server.token_endpoint(), caller.credentials());
     Ok(builder.audience(audience).allow_loopback_http())

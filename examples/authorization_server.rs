@@ -32,8 +32,8 @@ use std::time::Duration;
 use common::{SettingError, invalid_variable, parse_variable, variable};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
-use tower_oauth::Algorithm;
 use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication};
+use tower_oauth::resource_server::Algorithm;
 
 #[tokio::main]
 async fn main() -> ExitCode {

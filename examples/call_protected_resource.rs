@@ -34,9 +34,8 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tower::{Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth::app_id::{Binding, Version};
-use tower_oauth::{
-    BoxError, ClientCredentials, Endpoint, Error, Issuer, Scope, TokenManager, TokenManagerBuilder,
-};
+use tower_oauth::client::TokenManagerBuilder;
+use tower_oauth::{BoxError, ClientCredentials, Endpoint, Error, Issuer, Scope, TokenManager};
 
 fn main() -> ExitCode {
     common::log_to_stderr();

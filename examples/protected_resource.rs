@@ -33,9 +33,10 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 use tower::Layer;
 use tower_oauth::app_id::Binding;
+use tower_oauth::key_set::RefreshPolicy;
+use tower_oauth::resource_server::{ResourceServerBuilder, Startup, TokenProfile};
 use tower_oauth::{
-    Audience, AuthContext, Issuer, RefreshPolicy, RequireScopeLayer, ResourceServer,
-    ResourceServerBuilder, Startup, TokenProfile, TrustedIssuer,
+    Audience, AuthContext, Issuer, RequireScopeLayer, ResourceServer, TrustedIssuer,
 };
 
 #[tokio::main]

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 ///
 /// ```
 /// use std::time::SystemTime;
-/// use tower_oauth::UnixTime;
+/// use tower_oauth::clock::UnixTime;
 ///
 /// let time = UnixTime::from_secs(1_700_000_000);
 /// assert_eq!(time.to_string(), "2023-11-14T22:13:20Z");
@@ -123,7 +123,7 @@ pub trait Clock: Debug + Send + Sync + 'static {
 /// The clock of the operating system.
 ///
 /// ```
-/// use tower_oauth::{Clock, SystemClock, UnixTime};
+/// use tower_oauth::clock::{Clock, SystemClock, UnixTime};
 ///
 /// let now = SystemClock.now();
 /// assert!(now > UnixTime::from_secs(1_700_000_000));
@@ -161,7 +161,7 @@ impl Clock for SystemClock {
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_oauth::{Clock, ManualClock, UnixTime};
+/// use tower_oauth::clock::{Clock, ManualClock, UnixTime};
 ///
 /// let clock = ManualClock::at(UnixTime::from_secs(1_700_000_000));
 /// clock.advance(Duration::from_secs(30));

@@ -37,7 +37,8 @@ pub enum ConfigErrorKind {
 /// a secret, and the reason.
 ///
 /// ```
-/// use tower_oauth::{ClientCredentials, ConfigErrorKind, Endpoint, TokenManager};
+/// use tower_oauth::{ClientCredentials, Endpoint, TokenManager};
+/// use tower_oauth::error::ConfigErrorKind;
 ///
 /// let credentials = ClientCredentials::new("my-client-id", "my-secret");
 /// let endpoint = Endpoint::new("http://as.example/token")?;
@@ -191,7 +192,7 @@ pub enum ErrorKind {
     /// The key set has no usable key.
     NoUsableKey,
     /// Too many calls are waiting; see
-    /// [`max_waiters`](crate::TokenManagerBuilder::max_waiters).
+    /// [`max_waiters`](crate::client::TokenManagerBuilder::max_waiters).
     Overloaded,
     /// The server refused the request with an OAuth error; see [`Error::oauth_error`].
     Refused,

@@ -2,30 +2,16 @@
 //! layer that validates bearer tokens, a client that obtains them, and a development authorization
 //! server that issues them.
 //!
-//! # Request validation
-//!
-//! ```text
-//!                        ┌──────────── ResourceServerLayer ────────────┐
-//!  Authorization: Bearer │ token ▶ issuer ▶ key ▶ signature ▶ claims   │ ──▶ your service,
-//!  ──────────────────────▶   │        │       │        │         │     │     AuthContext in
-//!                        │   400     401     401      401       401    │     the extensions
-//!                        │           no usable keys: 503               │
-//!                        └─────────────────────────────────────────────┘
-//! ```
-//!
-//! # Key sets
-//!
-//! One task per issuer fetches its keys and publishes an immutable snapshot. Requests read the
-//! snapshot and never fetch. A token that passes all checks but has an unknown `kid` waits at most
-//! one second for an on-demand refresh, which all such requests share. During an outage of the
-//! issuer the last keys are used for up to 24 hours; after that the response is 503, not 401.
-//! [`guide::key_sets`](mod@guide::key_sets) lists every rule with its test.
-//!
-//! # Client tokens
-//!
-//! A [`TokenManager`] provides one access token to all callers and renews it with one request
-//! before it expires. Its layer adds the token only to requests to the origins that it was created
-//! for.
+//! | module | what it is for |
+//! | --- | --- |
+//! | [`resource_server`] | the layer that authenticates requests; how a request and a token are validated |
+//! | [`key_set`] | the keys of an issuer; how they are refreshed |
+//! | [`client`] | the token manager, and the layer that adds its token to requests |
+//! | [`transport`] | how keys, metadata and tokens are fetched |
+//! | [`error`](mod@error), [`clock`] | the errors, and the time, of all of them |
+//! | `app_id` | IBM Cloud App ID: service bindings and the management API |
+//! | `authorization_server` | the development authorization server |
+//! | [`guide`] | topics that span several modules |
 //!
 //! # Protect a service
 //!
@@ -98,7 +84,7 @@
 //!
 //! Features are additive.
 //!
-//! [`ManualClock`]: https://docs.rs/tower-oauth/latest/tower_oauth/struct.ManualClock.html
+//! [`ManualClock`]: https://docs.rs/tower-oauth/latest/tower_oauth/clock/struct.ManualClock.html
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "app-id")]
@@ -108,17 +94,17 @@ pub mod app_id;
 #[cfg_attr(docsrs, doc(cfg(feature = "authorization-server")))]
 pub mod authorization_server;
 mod backoff;
-mod client;
-mod clock;
-mod error;
+pub mod client;
+pub mod clock;
+pub mod error;
 pub mod guide;
 mod jwt;
-mod key_set;
+pub mod key_set;
 mod metadata;
 mod metrics;
 mod oauth;
 mod redact;
-mod resource_server;
+pub mod resource_server;
 mod timer;
 mod token_response;
 mod trace;
@@ -127,35 +113,12 @@ pub mod transport;
 #[cfg(test)]
 mod vectors;
 
-pub use self::client::{
-    AccessToken, BearerTokenFuture, BearerTokenLayer, BearerTokenService, ClientCredentials,
-    CloneAnyBody, CloneBody, CloneEmptyBody, CloneNoBody, Renewer, TokenManager,
-    TokenManagerBuilder,
-};
-#[cfg(any(test, feature = "test-util"))]
-#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
-pub use self::clock::ManualClock;
-pub use self::clock::{Clock, SystemClock, UnixTime};
-pub use self::error::{
-    BoxError, ConfigError, ConfigErrorKind, Error, ErrorKind, OAuthError, Operation,
-};
-pub use self::jwt::{Algorithm, TokenProfile};
-pub use self::key_set::{
-    KeySet, KeySetState, KeySetStatus, RefreshCause, RefreshCounts, RefreshPolicy, SkipReason,
-};
+pub use self::client::{ClientCredentials, TokenManager};
+pub use self::error::{BoxError, ConfigError, Error};
 pub use self::oauth::{Audience, Endpoint, Issuer, Origin, Scope};
-#[cfg(any(test, feature = "test-util"))]
-#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
-pub use self::resource_server::AuthContextBuilder;
 pub use self::resource_server::{
-    AuthContext, ClaimError, DefaultRejectionResponse, Refresher, Rejection, RejectionKind,
-    RejectionResponse, RequireScopeFuture, RequireScopeLayer, RequireScopeService, ResourceServer,
-    ResourceServerBuilder, ResourceServerLayer, ResourceServerService, ResponseFuture, Startup,
-    TrustedIssuer,
+    AuthContext, Rejection, RequireScopeLayer, ResourceServer, ResourceServerLayer, TrustedIssuer,
 };
-#[cfg(feature = "axum")]
-#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
-pub use self::resource_server::{AuthContextRejection, Claims};
 
 /// Runs the README's examples as doctests.
 #[cfg(all(doctest, feature = "axum", feature = "authorization-server"))]

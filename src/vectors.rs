@@ -9,11 +9,12 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::error::ErrorKind;
 use crate::jwt::{
     Header, KeyMaterial, Segments, SizeLimits, UnverifiedClaims, VerificationKey, decode_base64url,
 };
 use crate::key_set::KeySet;
-use crate::{Algorithm, ErrorKind};
+use crate::resource_server::Algorithm;
 
 fn folder() -> Option<PathBuf> {
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/vectors"));

@@ -19,7 +19,8 @@ use support::{
     rsa,
 };
 use tower::{Layer, Service, service_fn};
-use tower_oauth::{Audience, Issuer, KeySet, ResourceServer, TrustedIssuer};
+use tower_oauth::key_set::KeySet;
+use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
 
 async fn answer(_: Request<()>) -> Result<Response<()>, Infallible> {
     Ok(Response::new(()))

@@ -24,10 +24,10 @@ use tower_oauth::app_id::{
     ApplicationName, ApplicationType, Binding, IamApiKey, IamToken, IamTokenFuture,
     ManagementClient, ScopeName, Version,
 };
+use tower_oauth::clock::{ManualClock, UnixTime};
+use tower_oauth::error::{ConfigErrorKind, ErrorKind, Operation};
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
-use tower_oauth::{
-    ConfigError, ConfigErrorKind, Endpoint, ErrorKind, Issuer, ManualClock, Operation, UnixTime,
-};
+use tower_oauth::{ConfigError, Endpoint, Issuer};
 
 const TENANT: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
 const CLIENT: &str = "111c22c3-38ea-4de8-b5d4-338744d83b0f";

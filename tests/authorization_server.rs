@@ -21,11 +21,10 @@ use tower_oauth::app_id::ManagementClient;
 use tower_oauth::authorization_server::{
     AuthorizationServer, EndpointKind, Fault, RegisteredApplication,
 };
+use tower_oauth::clock::{ManualClock, UnixTime};
+use tower_oauth::resource_server::{Algorithm, RejectionKind, Startup, TokenProfile};
 use tower_oauth::transport::Transport;
-use tower_oauth::{
-    Algorithm, Audience, AuthContext, ManualClock, Rejection, RejectionKind, ResourceServer,
-    Startup, TokenProfile, UnixTime,
-};
+use tower_oauth::{Audience, AuthContext, Rejection, ResourceServer};
 
 const TENANT: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
 const NOW: u64 = 1_700_000_000;

@@ -21,10 +21,10 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+use tower_oauth::error::ErrorKind;
+use tower_oauth::resource_server::Startup;
 use tower_oauth::transport::ReqwestTransport;
-use tower_oauth::{
-    Audience, ClientCredentials, Endpoint, ErrorKind, Issuer, ResourceServer, Startup, TokenManager,
-};
+use tower_oauth::{Audience, ClientCredentials, Endpoint, Issuer, ResourceServer, TokenManager};
 
 /// One DER value (X.690 §8.1) of fewer than 64 KiB.
 fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {

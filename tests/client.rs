@@ -18,10 +18,10 @@ use serde_json::json;
 use token_endpoint::{Reply, TokenEndpoint, TokioClock};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, sleep};
-use tower_oauth::{
-    Audience, ClientCredentials, Endpoint, ErrorKind, Issuer, Scope, TokenManager,
-    TokenManagerBuilder, UnixTime,
-};
+use tower_oauth::client::TokenManagerBuilder;
+use tower_oauth::clock::UnixTime;
+use tower_oauth::error::ErrorKind;
+use tower_oauth::{Audience, ClientCredentials, Endpoint, Issuer, Scope, TokenManager};
 
 const TOKEN_URL: &str = "https://as.example/token";
 
@@ -527,7 +527,7 @@ async fn an_invalidated_token_is_replaced_at_most_once_in_ten_seconds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_invalidations_cause_one_token_request() {
     let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
-    let clock = tower_oauth::ManualClock::at(UnixTime::from_secs(1_700_000_000));
+    let clock = tower_oauth::clock::ManualClock::at(UnixTime::from_secs(1_700_000_000));
     let manager = builder(&endpoint).clock(clock).start().unwrap();
     manager.access_token().await.unwrap();
     let mut callers = JoinSet::new();
@@ -1232,7 +1232,7 @@ async fn a_registered_error_code_that_contains_the_secret_is_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn after_system_sleep_an_expired_token_is_not_used() {
-    let clock = tower_oauth::ManualClock::at(UnixTime::from_secs(1_700_000_000));
+    let clock = tower_oauth::clock::ManualClock::at(UnixTime::from_secs(1_700_000_000));
     let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
     let manager = builder(&endpoint).clock(clock.clone()).start().unwrap();
     assert_eq!(token(&manager).await, "token-1");

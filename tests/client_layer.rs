@@ -23,9 +23,8 @@ use token_endpoint::{Reply, TokenEndpoint, TokioClock};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
-use tower_oauth::{
-    BoxError, ClientCredentials, Endpoint, Error, TokenManager, TokenManagerBuilder,
-};
+use tower_oauth::client::TokenManagerBuilder;
+use tower_oauth::{BoxError, ClientCredentials, Endpoint, Error, TokenManager};
 
 const ORDERS: &str = "https://orders.example/list";
 

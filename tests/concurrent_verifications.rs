@@ -18,7 +18,8 @@ use serde_json::json;
 use support::issuer::{ScriptedIssuer, builder, clock, set, with_claims};
 use support::{claims_with, rsa};
 use tower::{Layer, Service, service_fn};
-use tower_oauth::{Rejection, RejectionKind, ResourceServer};
+use tower_oauth::resource_server::RejectionKind;
+use tower_oauth::{Rejection, ResourceServer};
 
 async fn answer(_: Request<()>) -> Result<Response<()>, Infallible> {
     Ok(Response::new(()))

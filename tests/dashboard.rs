@@ -23,8 +23,9 @@ use tower_oauth::app_id::Binding;
 use tower_oauth::authorization_server::{
     AuthorizationServer, AuthorizationServerBuilder, EndpointKind, Fault,
 };
+use tower_oauth::clock::{ManualClock, UnixTime};
+use tower_oauth::resource_server::Algorithm;
 use tower_oauth::transport::Transport;
-use tower_oauth::{Algorithm, ManualClock, UnixTime};
 
 const PAGES: [&str; 6] = [
     "/",

@@ -17,7 +17,7 @@ use jsonwebtoken::jwk::Jwk;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{Fixture, PrivateKey, claims, compact, poll_once_or_panic};
-use tower_oauth::UnixTime;
+use tower_oauth::clock::UnixTime;
 
 /// Whether jsonwebtoken verifies the signature of a token made with this key.
 fn oracle_accepts(token: &str, key: &PrivateKey, alg: &str) -> bool {

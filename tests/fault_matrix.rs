@@ -25,10 +25,11 @@ use serde_json::{Value, json};
 use support::{AUDIENCE, NOW, claims_with, compact, poll_once_or_panic, rsa};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_oauth::{
-    Audience, ErrorKind, Issuer, KeySetState, KeySetStatus, ManualClock, RefreshPolicy,
-    ResourceServer, ResourceServerBuilder, Startup, UnixTime,
-};
+use tower_oauth::clock::{ManualClock, UnixTime};
+use tower_oauth::error::ErrorKind;
+use tower_oauth::key_set::{KeySetState, KeySetStatus, RefreshPolicy};
+use tower_oauth::resource_server::{ResourceServerBuilder, Startup};
+use tower_oauth::{Audience, Issuer, ResourceServer};
 
 /// A resource server, and the issuer whose tokens it validates.
 struct Resource {

@@ -20,7 +20,8 @@ use support::issuer::{
     ScriptedIssuer, advance, builder, clock, secs, send, set, token, with_claims,
 };
 use support::{claims, claims_with, compact, rsa};
-use tower_oauth::{KeySetState, RefreshCause, RejectionKind};
+use tower_oauth::key_set::{KeySetState, RefreshCause};
+use tower_oauth::resource_server::RejectionKind;
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;

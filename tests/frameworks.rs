@@ -27,9 +27,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication, TokenMint};
-use tower_oauth::{
-    Algorithm, Audience, AuthContext, Rejection, RejectionKind, RequireScopeLayer, ResourceServer,
-};
+use tower_oauth::resource_server::{Algorithm, RejectionKind};
+use tower_oauth::{Audience, AuthContext, Rejection, RequireScopeLayer, ResourceServer};
 
 /// An issuer, a caller, and the resource server that the caller's tokens are for.
 struct Fixture {

@@ -17,9 +17,11 @@ use http_body_util::Full;
 use serde_json::json;
 use support::{Fixture, claims, claims_with, poll_once_or_panic};
 use tower::{Layer, ServiceExt};
+use tower_oauth::key_set::KeySet;
+use tower_oauth::resource_server::RejectionKind;
 use tower_oauth::{
-    Audience, AuthContext, Endpoint, Issuer, KeySet, Rejection, RejectionKind, RequireScopeLayer,
-    ResourceServer, ResourceServerLayer, TrustedIssuer,
+    Audience, AuthContext, Endpoint, Issuer, Rejection, RequireScopeLayer, ResourceServer,
+    ResourceServerLayer, TrustedIssuer,
 };
 
 fn send(fixture: &Fixture, request: http::request::Builder) -> Response<Full<Bytes>> {
@@ -444,8 +446,8 @@ async fn internal_errors_are_never_in_a_response() {
         Audience::new("orders").unwrap(),
     )
     .transport(issuer)
-    .clock(tower_oauth::ManualClock::at(
-        tower_oauth::UnixTime::from_secs(support::NOW),
+    .clock(tower_oauth::clock::ManualClock::at(
+        tower_oauth::clock::UnixTime::from_secs(support::NOW),
     ))
     .start()
     .await
@@ -617,7 +619,8 @@ fn a_custom_rejection_response_keeps_the_rejection_extension() {
 
 #[test]
 fn realm_and_resource_metadata_are_in_the_challenge_if_quotable() {
-    use tower_oauth::{Audience, Endpoint, Issuer, KeySet, ResourceServer, TrustedIssuer};
+    use tower_oauth::key_set::KeySet;
+    use tower_oauth::{Audience, Endpoint, Issuer, ResourceServer, TrustedIssuer};
     let keys = json!({ "keys": [support::rsa(0).jwk("rsa")] }).to_string();
     let builder = || {
         let issuer = TrustedIssuer::new(

@@ -25,9 +25,10 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, RegisteredApplication};
+use tower_oauth::resource_server::TokenProfile;
 use tower_oauth::{
     Audience, AuthContext, ClientCredentials, Issuer, Rejection, ResourceServer, Scope,
-    TokenManager, TokenProfile, TrustedIssuer,
+    TokenManager, TrustedIssuer,
 };
 
 /// The folder of the packages, if it exists.

@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{AUDIENCE, Fixture, ISSUER, NOW, claims, claims_with, compact, poll_once_or_panic};
-use tower_oauth::RejectionKind::{
+use tower_oauth::app_id::Binding;
+use tower_oauth::clock::UnixTime;
+use tower_oauth::resource_server::RejectionKind::{
     Expired, InvalidAudience, InvalidClaims, Malformed, NotYetValid, TokenTooLong, TooManyMembers,
     UnexpectedTokenType, UntrustedIssuer,
 };
-use tower_oauth::app_id::Binding;
-use tower_oauth::{Audience, ResourceServer, TrustedIssuer, UnixTime};
+use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
 
 #[test]
 fn duplicate_members_are_rejected() {
@@ -444,7 +445,7 @@ async fn the_response_to_a_forged_token_is_independent_of_its_claims() {
     ] {
         fixture.assert_rejects(
             &forge(changes),
-            tower_oauth::RejectionKind::InvalidSignature,
+            tower_oauth::resource_server::RejectionKind::InvalidSignature,
         );
     }
 }

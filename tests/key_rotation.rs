@@ -19,10 +19,11 @@ use support::issuer::{
 };
 use support::{NOW, PrivateKey, claims, claims_with, compact, rsa};
 use tower::{Layer, ServiceExt};
-use tower_oauth::{
-    Audience, Clock, ConfigErrorKind, Endpoint, ErrorKind, Issuer, KeySetState, RefreshPolicy,
-    RejectionKind, ResourceServer, SkipReason, Startup, TrustedIssuer, UnixTime,
-};
+use tower_oauth::clock::{Clock, UnixTime};
+use tower_oauth::error::{ConfigErrorKind, ErrorKind};
+use tower_oauth::key_set::{KeySetState, RefreshPolicy, SkipReason};
+use tower_oauth::resource_server::{RejectionKind, Startup};
+use tower_oauth::{Audience, Endpoint, Issuer, ResourceServer, TrustedIssuer};
 
 #[tokio::test(start_paused = true)]
 async fn discovery_fetches_the_metadata_and_jwks_urls() {
@@ -484,7 +485,7 @@ async fn cache_control_shortens_the_interval_down_to_the_minimum() {
 #[tokio::test(start_paused = true)]
 async fn two_issuers_with_the_same_kid_have_separate_keys() {
     let keys = |key: &PrivateKey| {
-        tower_oauth::KeySet::from_json(set(&[("a", key)]).to_string().as_bytes()).unwrap()
+        tower_oauth::key_set::KeySet::from_json(set(&[("a", key)]).to_string().as_bytes()).unwrap()
     };
     let trusted = |name: &str, audience: &str, key| {
         TrustedIssuer::new(Issuer::new(name).unwrap(), Audience::new(audience).unwrap())
@@ -742,7 +743,8 @@ async fn a_seed_is_used_during_an_outage_until_max_stale() {
     issuer.set_reply(IssuerReply::Unreachable);
     let clock = clock();
     let keys =
-        tower_oauth::KeySet::from_json(set(&[("a", rsa(0))]).to_string().as_bytes()).unwrap();
+        tower_oauth::key_set::KeySet::from_json(set(&[("a", rsa(0))]).to_string().as_bytes())
+            .unwrap();
     let fetched_at = UnixTime::from_secs(NOW - 3600);
     let seeded = |policy: RefreshPolicy| {
         let keys = keys.clone();
@@ -820,7 +822,7 @@ async fn invalid_signatures_cause_a_refresh_once_in_five_minutes_after_opt_in() 
         lenient
             .key_sets()
             .remove(0)
-            .refreshes(tower_oauth::RefreshCause::InvalidSignature)
+            .refreshes(tower_oauth::key_set::RefreshCause::InvalidSignature)
             .total()
     };
     for _ in 0..20 {
@@ -870,7 +872,7 @@ async fn keys_with_the_same_kid_and_tokens_without_kid_are_tried_after_opt_in() 
     let anonymous = |key| compact(key, "RS256", r#"{"alg":"RS256"}"#, payload.as_bytes());
     let shared = set(&[("a", rsa(0)), ("a", rsa(1)), ("b", rsa(2))]);
     let validate = async |limit: usize, token: &str| {
-        let keys = tower_oauth::KeySet::from_json(shared.to_string().as_bytes()).unwrap();
+        let keys = tower_oauth::key_set::KeySet::from_json(shared.to_string().as_bytes()).unwrap();
         let issuer = ScriptedIssuer::new(json!({}));
         let builder = builder_with(&issuer, &clock(), |issuer| {
             issuer.keys(keys).max_candidate_keys(limit)
@@ -1468,8 +1470,8 @@ async fn a_changed_jwks_uri_is_found_although_the_old_one_hangs() {
     );
 }
 
-fn keys(set: &Value) -> tower_oauth::KeySet {
-    tower_oauth::KeySet::from_json(set.to_string().as_bytes()).unwrap()
+fn keys(set: &Value) -> tower_oauth::key_set::KeySet {
+    tower_oauth::key_set::KeySet::from_json(set.to_string().as_bytes()).unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -1751,7 +1753,7 @@ async fn a_wall_clock_set_back_causes_a_refresh() {
         server
             .key_sets()
             .remove(0)
-            .refreshes(tower_oauth::RefreshCause::ClockJump)
+            .refreshes(tower_oauth::key_set::RefreshCause::ClockJump)
             .total()
     };
     advance(&clock, secs(30)).await;

@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use support::issuer::{IssuerReply, ScriptedIssuer, advance, builder, clock, secs, send};
 use support::{PrivateKey, claims_with, compact};
 use tokio::time::Instant;
-use tower_oauth::{KeySetState, RefreshCause, RefreshPolicy, RejectionKind, Startup};
+use tower_oauth::key_set::{KeySetState, RefreshCause, RefreshPolicy};
+use tower_oauth::resource_server::{RejectionKind, Startup};
 
 #[derive(Clone, Debug)]
 enum Step {

@@ -18,10 +18,10 @@ use support::issuer::{
     with_claims,
 };
 use support::{ISSUER, claims_with, encode, log, p256, p384, rsa};
-use tower_oauth::{
-    Audience, Endpoint, ErrorKind, Issuer, KeySet, KeySetState, RejectionKind, ResourceServer,
-    SkipReason, Startup, TrustedIssuer,
-};
+use tower_oauth::error::ErrorKind;
+use tower_oauth::key_set::{KeySet, KeySetState, SkipReason};
+use tower_oauth::resource_server::{RejectionKind, Startup};
+use tower_oauth::{Audience, Endpoint, Issuer, ResourceServer, TrustedIssuer};
 
 /// A token that outlives every set here.
 fn long_lived_token(kid: &str, key: &support::PrivateKey) -> String {

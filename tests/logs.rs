@@ -19,8 +19,10 @@ use http::{Request, Response, StatusCode, header};
 use secrecy::ExposeSecret as _;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, Fault};
+use tower_oauth::key_set::RefreshPolicy;
+use tower_oauth::resource_server::{Algorithm, Startup};
 use tower_oauth::transport::{SendFuture, Transport};
-use tower_oauth::{Algorithm, Endpoint, RefreshPolicy, ResourceServer, Startup};
+use tower_oauth::{Endpoint, ResourceServer};
 
 /// The captured log.
 #[derive(Clone, Default)]

@@ -21,9 +21,9 @@ use support::issuer::{
 use support::{claims_with, rsa};
 use token_endpoint::{Reply, TokenEndpoint};
 use tower::ServiceExt;
-use tower_oauth::{
-    ClientCredentials, Endpoint, RefreshCause, RejectionKind, RequireScopeLayer, TokenManager,
-};
+use tower_oauth::key_set::RefreshCause;
+use tower_oauth::resource_server::RejectionKind;
+use tower_oauth::{ClientCredentials, Endpoint, RequireScopeLayer, TokenManager};
 
 /// The value of a series, with its labels in any order.
 fn value(rendered: &str, name: &str, labels: &[&str]) -> Option<f64> {
@@ -194,13 +194,13 @@ async fn gauges_match_request_results_for_seeds_and_after_system_sleep() {
         .as_array_mut()
         .unwrap()
         .push(serde_json::json!({ "kty": "oct", "k": "AAAA" }));
-    let seed = tower_oauth::KeySet::from_json(document.to_string().as_bytes()).unwrap();
-    let fetched_at = tower_oauth::UnixTime::from_secs(support::NOW - 86_000);
+    let seed = tower_oauth::key_set::KeySet::from_json(document.to_string().as_bytes()).unwrap();
+    let fetched_at = tower_oauth::clock::UnixTime::from_secs(support::NOW - 86_000);
     let server = builder_with(&issuer, &clock, |issuer| {
         issuer.initial_keys(seed, fetched_at)
     });
     let server = server
-        .startup(tower_oauth::Startup::Background)
+        .startup(tower_oauth::resource_server::Startup::Background)
         .start()
         .await
         .unwrap();

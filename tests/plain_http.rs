@@ -21,10 +21,13 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_oauth::app_id::{ApplicationName, Binding, IamApiKey, ManagementClient};
+use tower_oauth::clock::SystemClock;
+use tower_oauth::error::{ConfigErrorKind, ErrorKind};
+use tower_oauth::resource_server::Startup;
 use tower_oauth::transport::{SendFuture, Transport};
 use tower_oauth::{
-    Audience, ClientCredentials, ConfigError, ConfigErrorKind, Endpoint, ErrorKind, Issuer, Origin,
-    ResourceServer, Startup, SystemClock, TokenManager, TrustedIssuer,
+    Audience, ClientCredentials, ConfigError, Endpoint, Issuer, Origin, ResourceServer,
+    TokenManager, TrustedIssuer,
 };
 
 const HTTP: &str = "http://as.example";

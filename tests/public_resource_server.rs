@@ -21,10 +21,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use support::{AUDIENCE, Fixture, ISSUER, NOW, claims_with, log, poll_once_or_panic};
 use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_oauth::clock::{Clock as _, UnixTime};
+use tower_oauth::resource_server::{
+    AuthContextRejection, Claims, RejectionKind, ResourceServerService,
+};
 use tower_oauth::{
-    Audience, AuthContext, AuthContextRejection, Claims, Clock as _, ConfigError, Issuer,
-    Rejection, RejectionKind, RequireScopeLayer, ResourceServer, ResourceServerLayer,
-    ResourceServerService, Scope, TrustedIssuer, UnixTime,
+    Audience, AuthContext, ConfigError, Issuer, Rejection, RequireScopeLayer, ResourceServer,
+    ResourceServerLayer, Scope, TrustedIssuer,
 };
 
 async fn ok(_: Request<()>) -> Result<Response<()>, Infallible> {

@@ -14,9 +14,12 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
+use tower_oauth::clock::{Clock as _, SystemClock, UnixTime};
+use tower_oauth::error::ConfigErrorKind;
+use tower_oauth::key_set::RefreshCause;
+use tower_oauth::resource_server::Algorithm;
 use tower_oauth::{
-    Algorithm, Audience, ClientCredentials, Clock as _, ConfigError, ConfigErrorKind, Endpoint,
-    Issuer, Origin, RefreshCause, Scope, SystemClock, TokenManager, UnixTime,
+    Audience, ClientCredentials, ConfigError, Endpoint, Issuer, Origin, Scope, TokenManager,
 };
 
 /// Every conversion of a valid text, and the refusal of an invalid one by each.

@@ -20,9 +20,9 @@ use http::{Request, Response, StatusCode, header};
 use serde_json::json;
 use support::{Fixture, claims, compact};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
-use tower_oauth::{
-    Audience, Issuer, ManualClock, RequireScopeLayer, ResourceServer, Startup, UnixTime,
-};
+use tower_oauth::clock::{ManualClock, UnixTime};
+use tower_oauth::resource_server::Startup;
+use tower_oauth::{Audience, Issuer, RequireScopeLayer, ResourceServer};
 
 /// Panics when called without a preceding `poll_ready`. A clone is not ready.
 #[derive(Debug, Default)]
@@ -129,12 +129,12 @@ fn layer_service_and_context_are_clone_send_and_sync() {
     fn check<T: Clone + Send + Sync + 'static>() {}
     check::<ResourceServer>();
     check::<tower_oauth::ResourceServerLayer>();
-    check::<tower_oauth::ResourceServerService<Strict>>();
-    check::<tower_oauth::RequireScopeService<Strict>>();
+    check::<tower_oauth::resource_server::ResourceServerService<Strict>>();
+    check::<tower_oauth::resource_server::RequireScopeService<Strict>>();
     check::<tower_oauth::AuthContext>();
     check::<tower_oauth::Rejection>();
     fn send<T: Send>() {}
-    send::<tower_oauth::ResponseFuture<Strict, (), String>>();
+    send::<tower_oauth::resource_server::ResponseFuture<Strict, (), String>>();
 }
 
 #[tokio::test(start_paused = true)]

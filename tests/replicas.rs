@@ -22,8 +22,10 @@ use serde_json::json;
 use support::issuer::{IssuerReply, ScriptedIssuer};
 use support::{NOW, claims, compact, rsa};
 use tower::{Layer, ServiceExt, service_fn};
+use tower_oauth::clock::{ManualClock, UnixTime};
+use tower_oauth::resource_server::Startup;
 use tower_oauth::transport::{SendFuture, Transport};
-use tower_oauth::{Audience, Issuer, ManualClock, ResourceServer, Startup, UnixTime};
+use tower_oauth::{Audience, Issuer, ResourceServer};
 
 const REPLICAS: usize = 50;
 
@@ -159,7 +161,7 @@ async fn replicas_with_a_seed_spread_their_first_fetch_over_a_second() {
     let issuer = ScriptedIssuer::new(json!({ "keys": [rsa(0).jwk("a")] }));
     let clock = support::issuer::clock();
     let document = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
-    let seed = tower_oauth::KeySet::from_json(document.as_bytes()).unwrap();
+    let seed = tower_oauth::key_set::KeySet::from_json(document.as_bytes()).unwrap();
     let mut replicas = Vec::new();
     for _ in 0..REPLICAS {
         let seed = seed.clone();

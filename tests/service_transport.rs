@@ -19,10 +19,10 @@ use http::{Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Full};
 use tower::{Service, ServiceBuilder, service_fn};
+use tower_oauth::client::TokenManagerBuilder;
+use tower_oauth::error::ErrorKind;
 use tower_oauth::transport::{ServiceTransport, Transport, TransportError};
-use tower_oauth::{
-    BoxError, ClientCredentials, Endpoint, ErrorKind, TokenManager, TokenManagerBuilder,
-};
+use tower_oauth::{BoxError, ClientCredentials, Endpoint, TokenManager};
 
 /// An endless body of frames of 10 bytes, which counts the frames that were read.
 struct Endless(Arc<AtomicUsize>);

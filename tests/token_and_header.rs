@@ -13,14 +13,14 @@ use http::{Request, Response};
 use serde_json::{Value, json};
 use support::{Fixture, ISSUER, NOW, claims, compact, encode, rsa};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_oauth::RejectionKind::{
+use tower_oauth::clock::{ManualClock, UnixTime};
+use tower_oauth::key_set::{KeySet, SkipReason};
+use tower_oauth::resource_server::RejectionKind::{
     InvalidClaims, InvalidSignature, Malformed, MissingProofOfPossession, TokenTooLong,
     UnexpectedTokenType, UnknownKey, UnsupportedAlgorithm,
 };
-use tower_oauth::{
-    Algorithm, Audience, Issuer, KeySet, ManualClock, ResourceServer, SkipReason, TokenProfile,
-    UnixTime,
-};
+use tower_oauth::resource_server::{Algorithm, TokenProfile};
+use tower_oauth::{Audience, Issuer, ResourceServer};
 
 #[test]
 fn every_algorithm_is_accepted_with_a_matching_key() {

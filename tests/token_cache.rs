@@ -25,9 +25,11 @@ use support::{
     AUDIENCE, Fixture, ISSUER, NOW, claims, claims_with, compact, encode, poll_once_or_panic, rsa,
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_oauth::clock::{ManualClock, UnixTime};
+use tower_oauth::key_set::{KeySet, RefreshPolicy};
+use tower_oauth::resource_server::{RejectionKind, ResourceServerBuilder};
 use tower_oauth::{
-    Audience, AuthContext, Issuer, KeySet, ManualClock, RefreshPolicy, RejectionKind,
-    RequireScopeLayer, ResourceServer, ResourceServerBuilder, TrustedIssuer, UnixTime,
+    Audience, AuthContext, Issuer, RequireScopeLayer, ResourceServer, TrustedIssuer,
 };
 
 /// Whether two tokens have the same last 32 bytes.
@@ -251,12 +253,12 @@ fn a_cached_token_is_valid_only_under_the_policy_that_validated_it() {
     };
     let lax = server(|issuer| issuer, secs(60));
     let strict = server(
-        |issuer| issuer.profile(tower_oauth::TokenProfile::Rfc9068),
+        |issuer| issuer.profile(tower_oauth::resource_server::TokenProfile::Rfc9068),
         secs(60),
     );
     let exact = server(|issuer| issuer, secs(0));
     let elsewhere = server(
-        |issuer| issuer.algorithms([tower_oauth::Algorithm::Es256]),
+        |issuer| issuer.algorithms([tower_oauth::resource_server::Algorithm::Es256]),
         secs(60),
     );
     let late = with_claims("a", rsa(0), &claims_with(json!({ "exp": NOW - 30 })));
@@ -713,6 +715,6 @@ proptest! {
 }
 
 fn clock_now(clock: &ManualClock, back: u64) -> UnixTime {
-    use tower_oauth::Clock as _;
+    use tower_oauth::clock::Clock as _;
     UnixTime::from_secs(clock.now().as_secs() - back)
 }

@@ -27,10 +27,10 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use support::{AUDIENCE, ISSUER, NOW, claims_with, compact, encode, poll_once_or_panic, rsa};
 use tower::{Layer, Service, service_fn};
-use tower_oauth::{
-    Audience, Issuer, KeySet, ManualClock, ResourceServer, ResourceServerBuilder, TrustedIssuer,
-    UnixTime,
-};
+use tower_oauth::clock::{ManualClock, UnixTime};
+use tower_oauth::key_set::KeySet;
+use tower_oauth::resource_server::ResourceServerBuilder;
+use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
 use zeroize::Zeroizing;
 
 /// Set for the child process.

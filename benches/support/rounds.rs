@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use http::{HeaderValue, Request, Response, header};
 use tower::{Layer, Service, service_fn};
-use tower_oauth::{Audience, Issuer, KeySet, ResourceServer, ResourceServerBuilder, TrustedIssuer};
+use tower_oauth::key_set::KeySet;
+use tower_oauth::resource_server::ResourceServerBuilder;
+use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
 
 use crate::tokens::{AUDIENCE, ISSUER};
 

@@ -9,7 +9,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tower_oauth::{Clock as _, SystemClock};
+use tower_oauth::clock::{Clock as _, SystemClock};
 
 pub const TENANT: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
 pub const ISSUER: &str =

@@ -124,8 +124,8 @@ impl TokenManagerBuilder {
     /// well. While the token endpoint is down, each waiting call holds a request in memory.
     ///
     /// Beyond the limit, a call without a token fails at once with an error of kind
-    /// [`Overloaded`](crate::ErrorKind::Overloaded), and a call whose token was rejected returns
-    /// the response of the resource server. Calls do not wait while a token is available.
+    /// [`Overloaded`](crate::error::ErrorKind::Overloaded), and a call whose token was rejected
+    /// returns the response of the resource server. Calls do not wait while a token is available.
     pub fn max_waiters(mut self, calls: usize) -> Self {
         self.max_waiters = calls;
         self

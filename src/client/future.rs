@@ -12,7 +12,7 @@ use super::{AccessToken, TokenManager};
 use crate::error::{BoxError, Error};
 
 pin_project! {
-    /// The response future of [`BearerTokenService`](crate::BearerTokenService).
+    /// The response future of [`BearerTokenService`](super::BearerTokenService).
     #[must_use = "futures do nothing unless polled"]
     pub struct BearerTokenFuture<S, B>
     where

@@ -88,7 +88,7 @@ impl<P> BearerTokenLayer<P> {
         self.retry_with(CloneNoBody)
     }
 
-    /// Retries the requests whose body this [`CloneBody`](crate::CloneBody) clones. Default:
+    /// Retries the requests whose body this [`CloneBody`](super::CloneBody) clones. Default:
     /// requests without a body.
     pub fn retry_with<N>(self, clone_body: N) -> BearerTokenLayer<N> {
         BearerTokenLayer {

@@ -1,5 +1,10 @@
 //! The client: obtains access tokens with the client credentials grant and adds them to requests.
 //!
+//! A [`TokenManager`] provides the current [`AccessToken`]. Its [`BearerTokenLayer`] adds the token
+//! to requests.
+//!
+//! # A token
+//!
 //! ```text
 //!  caller ─ access_token() ─▶ is a token valid? ──yes────────────────────────▶ token
 //!                                  │ no
@@ -13,13 +18,14 @@
 //! ```
 //!
 //! The task owns the token request, so a cancelled caller does not cancel it for others.
-//! `renewal::schedule` decides when a request is sent, without I/O and without a clock;
-//! `token_endpoint` decides where it is sent.
+//!
+//! # A rejected token
 //!
 //! A token that a resource server rejects is *invalidated*: other calls go on using it, because
 //! other resource servers may accept it, until it has a successor or expires. The rejected call
-//! waits a short time for the successor (`invalidate_and_wait`). If there is none in that time, the
-//! caller gets the response of the resource server, never an error of the token endpoint.
+//! waits a short time for the successor ([`TokenManager::invalidate_and_wait`]). If there is none
+//! in that time, the caller gets the response of the resource server, never an error of the token
+//! endpoint.
 //!
 //! ```text
 //!  rejected ─▶ has a successor? ──yes────────────────────────────────────▶ retry with it
@@ -34,6 +40,8 @@
 //!                 └─ none: the attempt failed or timed out ─────────────▶ response
 //! ```
 
+// `renewal::schedule` decides when a request is sent, without I/O and without a clock;
+// `token_endpoint` decides where it is sent.
 mod builder;
 mod clone_body;
 mod credentials;

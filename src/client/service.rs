@@ -12,7 +12,7 @@ use crate::error::BoxError;
 
 /// Adds the access token to requests before the inner service sends them.
 ///
-/// Created by [`BearerTokenLayer`](crate::BearerTokenLayer). The error is the boxed error of the
+/// Created by [`BearerTokenLayer`](super::BearerTokenLayer). The error is the boxed error of the
 /// inner service, or a boxed [`Error`](crate::Error) if no token could be obtained.
 #[derive(Clone, Debug)]
 pub struct BearerTokenService<S, P = CloneEmptyBody> {

@@ -218,7 +218,7 @@ impl TokenManager {
     /// invalidations of other tokens return `false` and cause no token request, so that a resource
     /// server that rejects every token does not cause a loop of token requests.
     ///
-    /// [`BearerTokenLayer`](crate::BearerTokenLayer) calls this for each `invalid_token` challenge.
+    /// [`BearerTokenLayer`](super::BearerTokenLayer) calls this for each `invalid_token` challenge.
     ///
     /// ```
     /// use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind};

@@ -1,12 +1,20 @@
-//! The keys of one issuer, and how they are refreshed.
+//! Key sets: the keys of an issuer, and how they are refreshed.
+//!
+//! A [`KeySet`] is parsed from a JWK Set document. [`RefreshPolicy`] sets how often it is refreshed
+//! and how long it is used, and [`KeySetStatus`] reports how that goes.
+//! [`guide::key_sets`](mod@crate::guide::key_sets) lists every rule with its test.
+//!
+//! # A key set
 //!
 //! ```text
-//! fetcher ──▶ bytes ──jwk──▶ KeySet ──publish──▶ snapshot ◀──load── requests
-//!    ▲                                                                 │
-//!    └───── schedule ◀───── refresher ◀───── on-demand refresh ◀───────┘ (unknown `kid`)
+//!  fetch ──▶ document ──parse──▶ KeySet ──publish──▶ snapshot ◀──read── requests
+//!    ▲                                                                     │
+//!    └──── schedule ◀──── one task per issuer ◀──── on-demand refresh ◀────┘ (unknown `kid`)
 //! ```
 //!
-//! Requests read an immutable snapshot. Only the refresh task fetches, one at a time.
+//! Requests read an immutable snapshot and never fetch. Only the task fetches, once at a time. A
+//! failed fetch leaves the snapshot in use until it is older than
+//! [`max_stale`](RefreshPolicy::max_stale).
 
 mod cache_control;
 mod compromised;

@@ -11,7 +11,7 @@ use std::time::Duration;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_oauth::RefreshPolicy;
+/// use tower_oauth::key_set::RefreshPolicy;
 ///
 /// // During an outage of the issuer, trust keys for at most an hour.
 /// let policy = RefreshPolicy::new().max_stale(Duration::from_secs(3600));

@@ -7,7 +7,7 @@ pub enum RefreshCause {
     /// The program called [`ResourceServer::refresh_keys`](crate::ResourceServer::refresh_keys).
     Manual,
     /// A signature did not match the key with its `kid`, and
-    /// [`refresh_on_invalid_signature`](crate::RefreshPolicy::refresh_on_invalid_signature) is set.
+    /// [`refresh_on_invalid_signature`](super::RefreshPolicy::refresh_on_invalid_signature) is set.
     InvalidSignature,
     /// The wall clock and the timers diverged: the machine slept, or its clock was set.
     ClockJump,
@@ -39,7 +39,7 @@ impl RefreshCause {
         }
     }
 
-    /// Its member in the JSON of a [`KeySetStatus`](crate::KeySetStatus). These names are stable.
+    /// Its member in the JSON of a [`KeySetStatus`](super::KeySetStatus). These names are stable.
     pub(super) fn member_name(self) -> &'static str {
         match self {
             Self::Manual => "asked",

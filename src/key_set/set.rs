@@ -15,7 +15,7 @@ use crate::jwt::{Fingerprint, Header, KeyId, VerificationKey};
 /// Cheap to clone.
 ///
 /// ```
-/// use tower_oauth::KeySet;
+/// use tower_oauth::key_set::KeySet;
 ///
 /// // RFC 8037 appendix A.2; the type of the second member is not supported.
 /// let keys = KeySet::from_json(br#"{"keys":[

@@ -126,7 +126,7 @@ impl KeySetState {
 /// The status of one issuer's key set, for readiness routes and dashboards.
 ///
 /// Implements `Serialize` with names and numbers only; an error is serialized as its
-/// [`ErrorKind`](crate::ErrorKind).
+/// [`ErrorKind`](crate::error::ErrorKind).
 #[derive(Clone, Debug)]
 pub struct KeySetStatus {
     pub(super) issuer: Issuer,
@@ -156,8 +156,8 @@ impl KeySetStatus {
 
     /// Whether the refresher has stopped.
     ///
-    /// The [`Refresher`](crate::Refresher) was dropped, or the runtime that it ran on. The current
-    /// set is used until it is too old.
+    /// The [`Refresher`](crate::resource_server::Refresher) was dropped, or the runtime that it ran
+    /// on. The current set is used until it is too old.
     #[must_use]
     pub fn is_refresher_stopped(&self) -> bool {
         self.is_refresher_stopped
@@ -204,7 +204,7 @@ impl KeySetStatus {
     /// The error of the last discovery; `None` if it succeeded or is not used.
     ///
     /// Meanwhile the keys are fetched from the last known `jwks_uri`, for no longer than
-    /// [`max_stale`](crate::RefreshPolicy::max_stale) after the last successful discovery.
+    /// [`max_stale`](super::RefreshPolicy::max_stale) after the last successful discovery.
     #[must_use]
     pub fn metadata_error(&self) -> Option<&Error> {
         self.refresh_state.metadata_error.as_ref()

@@ -108,7 +108,8 @@ impl Endpoint {
         &self.0
     }
 
-    /// Checks that the scheme is `https`, or plain `http` on loopback where `allow_loopback` is set.
+    /// Checks that the scheme is `https`, or plain `http` on loopback where `allow_loopback` is
+    /// set.
     pub(crate) fn check_plain_http(&self, allow_loopback: bool) -> Result<(), ConfigError> {
         let reason = if !self.is_plain_http() {
             return Ok(());

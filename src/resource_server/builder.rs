@@ -111,7 +111,7 @@ impl ResourceServerBuilder {
     /// - 2,048 members and elements in the claims, over all objects and arrays.
     ///
     /// With 64 KiB each limit is four times as high. A token beyond them is rejected with
-    /// [`RejectionKind::TooManyMembers`](crate::RejectionKind::TooManyMembers). Independent of the
+    /// [`RejectionKind::TooManyMembers`](super::RejectionKind::TooManyMembers). Independent of the
     /// length, a token header has at most 8 KiB and 256 members, and nesting is limited to 32
     /// levels.
     pub fn max_token_len(mut self, bytes: usize) -> Self {
@@ -153,7 +153,7 @@ impl ResourceServerBuilder {
     /// than the limit, and the others continue to serve cached tokens.
     ///
     /// At the limit, further requests queue behind the forged ones. If 1,024 wait already, a
-    /// request gets a 503 ([`RejectionKind::Overloaded`](crate::RejectionKind::Overloaded)). With
+    /// request gets a 503 ([`RejectionKind::Overloaded`](super::RejectionKind::Overloaded)). With
     /// a limit, tokens are cached from their first request on, so that each needs one verification
     /// only.
     pub fn max_concurrent_verifications(mut self, limit: usize) -> Self {

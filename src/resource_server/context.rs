@@ -22,7 +22,7 @@ use crate::oauth::Issuer;
 ///
 /// ```
 /// # #[cfg(feature = "test-util")]
-/// # fn main() -> Result<(), tower_oauth::ClaimError> {
+/// # fn main() -> Result<(), tower_oauth::resource_server::ClaimError> {
 /// use tower_oauth::AuthContext;
 ///
 /// let caller = AuthContext::builder() // in a test; else inserted by the layer

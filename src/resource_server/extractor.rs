@@ -108,7 +108,8 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for AuthContext {
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use axum::{Router, body::Body, http::Request, routing::get};
 /// use tower::ServiceExt as _;
-/// use tower_oauth::{AuthContext, Claims};
+/// use tower_oauth::AuthContext;
+/// use tower_oauth::resource_server::Claims;
 ///
 /// #[derive(serde::Deserialize)]
 /// struct Tenant {

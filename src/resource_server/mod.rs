@@ -1,22 +1,54 @@
 //! The resource server: authenticates requests by their bearer tokens.
 //!
+//! [`ResourceServer::builder`] is the entry point. [`ResourceServerLayer`] authenticates requests,
+//! [`RequireScopeLayer`] checks scopes, and handlers read the [`AuthContext`].
+//!
+//! # A request
+//!
 //! ```text
 //!  request ─▶ bearer token? ──no──▶ 401, or 400 if malformed
 //!                 │ yes
 //!                 ▼
-//!             header, claims ──malformed──▶ 401 invalid_token
+//!             in the token cache, and still valid? ──yes──────────────────┐
+//!                 │ no                                                    │
+//!                 ▼                                                       │
+//!             validate the token ──invalid─────▶ 401 invalid_token        │
+//!                 │        │                                              │
+//!                 │        ├──no usable keys──▶ 503, Retry-After          │
+//!                 │        └──unknown kid─────▶ wait for a refresh, once  │
+//!                 │ valid                                                 │
+//!                 ▼                                                       │
+//!             AuthContext into the request's extensions ◀─────────────────┘
 //!                 │
 //!                 ▼
-//!             issuer's keys ──none usable──▶ 503, Retry-After
-//!                 │        └─unknown kid──▶ one bounded wait for a refresh ─┐
-//!                 ▼                                                         │
-//!             signature ◀───────────────────────────────────────────────────┘
-//!                 │ valid
+//!             RequireScopeLayer ──a scope is missing──▶ 403 insufficient_scope
+//!                 │
 //!                 ▼
-//!             iss aud exp nbf ──any invalid──▶ 401 invalid_token
-//!                 │ all valid
-//!                 ▼
-//!             AuthContext into the request's extensions ─▶ inner service
+//!             inner service
+//! ```
+//!
+//! # A token
+//!
+//! Validation goes from cheap to expensive. Only a token that would pass with a newer key causes a
+//! refresh of the keys.
+//!
+//! ```text
+//!  header.payload.signature          RFC 7515 §7.1; strict base64url and JSON
+//!     │
+//!     ▼
+//!  iss is trusted, exp has not passed
+//!     │
+//!     ▼
+//!  alg and kid select a key of this issuer
+//!     │
+//!     ▼
+//!  signature verifies                RFC 7515 §5.2
+//!     │
+//!     ▼
+//!  typ, cnf, iss, aud, exp, nbf, iat RFC 7519 §4.1, RFC 9068 §4
+//!     │
+//!     ▼
+//!  AuthContext; cached from the second request on
 //! ```
 
 mod authentication;
@@ -43,8 +75,10 @@ pub use self::builder::{Refresher, ResourceServerBuilder, Startup};
 pub use self::challenge::{DefaultRejectionResponse, RejectionResponse};
 pub use self::context::{AuthContext, ClaimError};
 #[cfg(any(test, feature = "test-util"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub use self::context_builder::AuthContextBuilder;
 #[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use self::extractor::{AuthContextRejection, Claims};
 pub use self::future::{RequireScopeFuture, ResponseFuture};
 pub use self::layer::ResourceServerLayer;
@@ -53,3 +87,4 @@ pub use self::require_scope::{RequireScopeLayer, RequireScopeService};
 pub use self::server::ResourceServer;
 pub use self::service::ResourceServerService;
 pub use self::trusted_issuer::TrustedIssuer;
+pub use crate::jwt::{Algorithm, TokenProfile};

@@ -21,7 +21,7 @@ macro_rules! kinds {
         /// For logs, metrics and tests; callers see only the response of RFC 6750 §3.
         ///
         /// ```
-        /// use tower_oauth::RejectionKind;
+        /// use tower_oauth::resource_server::RejectionKind;
         ///
         /// assert_eq!(RejectionKind::Expired.as_str(), "expired");
         /// assert_eq!(RejectionKind::Expired.status(), 401);
@@ -61,7 +61,7 @@ kinds! {
     /// Too many requests wait for the verification limit: 503. See
     /// [`max_concurrent_verifications`][limit].
     ///
-    /// [limit]: crate::ResourceServerBuilder::max_concurrent_verifications
+    /// [limit]: super::ResourceServerBuilder::max_concurrent_verifications
     Overloaded = "overloaded",
     /// A required claim is missing, or a registered claim has the wrong type.
     InvalidClaims = "invalid_claims",
@@ -88,11 +88,11 @@ kinds! {
     RevokedKey = "revoked_key",
     /// The token is bound to a key (`cnf`) whose possession the request does not prove.
     MissingProofOfPossession = "missing_proof_of_possession",
-    /// The token is longer than [`max_token_len`](crate::ResourceServerBuilder::max_token_len), or
+    /// The token is longer than [`max_token_len`](super::ResourceServerBuilder::max_token_len), or
     /// its header than 8 KiB.
     TokenTooLong = "token_too_long",
     /// The objects and arrays of the token have too many members or elements. The limits grow with
-    /// [`max_token_len`](crate::ResourceServerBuilder::max_token_len).
+    /// [`max_token_len`](super::ResourceServerBuilder::max_token_len).
     TooManyMembers = "too_many_members",
     /// `typ` is not the type of an access token.
     UnexpectedTokenType = "unexpected_token_type",
@@ -184,7 +184,8 @@ impl fmt::Display for RejectionKind {
 /// ```
 /// use http::{Request, Response};
 /// use tower::{ServiceBuilder, ServiceExt as _, service_fn};
-/// use tower_oauth::{Rejection, RejectionKind, ResourceServer};
+/// use tower_oauth::{Rejection, ResourceServer};
+/// use tower_oauth::resource_server::RejectionKind;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

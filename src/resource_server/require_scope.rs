@@ -20,7 +20,7 @@ use crate::oauth::Scope;
 /// of it, each request is rejected with [`RejectionKind::LayerMissing`][missing], and an `error`
 /// event says so.
 ///
-/// [missing]: crate::RejectionKind::LayerMissing
+/// [missing]: super::RejectionKind::LayerMissing
 ///
 /// ```
 /// use tower_oauth::{RequireScopeLayer, Scope};

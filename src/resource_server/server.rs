@@ -24,7 +24,8 @@ use crate::oauth::{Audience, Issuer};
 /// ```
 /// use http::{Request, Response, StatusCode};
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
-/// use tower_oauth::{Audience, AuthContext, Issuer, KeySet, ResourceServer, TrustedIssuer};
+/// use tower_oauth::{Audience, AuthContext, Issuer, ResourceServer, TrustedIssuer};
+/// use tower_oauth::key_set::KeySet;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -121,7 +122,7 @@ impl ResourceServer {
 
     /// Waits until [`keys_available`](Self::keys_available).
     ///
-    /// Also returns when the [`Refresher`](crate::Refresher) has stopped, because then no keys can
+    /// Also returns when the [`Refresher`](super::Refresher) has stopped, because then no keys can
     /// arrive.
     pub async fn wait_for_keys(&self) {
         for issuer in &self.0.issuers {

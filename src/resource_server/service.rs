@@ -14,7 +14,8 @@ use super::{DefaultRejectionResponse, RejectionResponse, ResourceServer, Resourc
 /// ```
 /// use http::{Request, Response, StatusCode};
 /// use tower::{ServiceExt as _, service_fn};
-/// use tower_oauth::{ResourceServer, ResourceServerService};
+/// use tower_oauth::ResourceServer;
+/// use tower_oauth::resource_server::ResourceServerService;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -122,7 +122,7 @@ impl TrustedIssuer {
     ///
     /// It applies to tokens without `kid`, and to those whose `kid` several keys share. If more
     /// keys match the algorithm than the limit, the token is rejected with
-    /// [`RejectionKind::AmbiguousKey`](crate::RejectionKind::AmbiguousKey).
+    /// [`RejectionKind::AmbiguousKey`](super::RejectionKind::AmbiguousKey).
     pub fn max_candidate_keys(mut self, limit: usize) -> Self {
         self.policy.max_candidate_keys = limit.clamp(1, 4);
         self

@@ -22,8 +22,8 @@ use crate::error::BoxError;
 ///
 /// The service decides what the other transports of this crate decide themselves:
 ///
-/// - It **must not follow redirects**: one could send a fetch of keys, or client credentials, to any
-///   server. A 3xx response is returned as it is.
+/// - It **must not follow redirects**: one could send a fetch of keys, or client credentials, to
+///   any server. A 3xx response is returned as it is.
 /// - It must not store cookies.
 /// - It resolves names. Whether they may resolve to link-local and cloud metadata addresses is its
 ///   policy: this crate only refuses URLs with such addresses.

@@ -10,11 +10,10 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt, service_fn};
+use tower_oauth::clock::{ManualClock, UnixTime};
+use tower_oauth::resource_server::{RejectionKind, ResourceServerBuilder};
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
-use tower_oauth::{
-    Audience, Issuer, ManualClock, Rejection, RejectionKind, ResourceServer, ResourceServerBuilder,
-    TrustedIssuer, UnixTime,
-};
+use tower_oauth::{Audience, Issuer, Rejection, ResourceServer, TrustedIssuer};
 
 use super::{AUDIENCE, ISSUER, NOW, PrivateKey, claims, compact, log};
 

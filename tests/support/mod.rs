@@ -29,10 +29,10 @@ use http::{Request, Response, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_oauth::{
-    Audience, AuthContext, Issuer, KeySet, ManualClock, Rejection, RejectionKind, ResourceServer,
-    ResourceServerBuilder, TrustedIssuer, UnixTime,
-};
+use tower_oauth::clock::{ManualClock, UnixTime};
+use tower_oauth::key_set::KeySet;
+use tower_oauth::resource_server::{RejectionKind, ResourceServerBuilder};
+use tower_oauth::{Audience, AuthContext, Issuer, Rejection, ResourceServer, TrustedIssuer};
 
 pub const NOW: u64 = 1_700_000_000;
 pub const ISSUER: &str = "https://as.example";

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tower_oauth::ErrorKind;
+use tower_oauth::error::ErrorKind;
 
 use crate::support::rsa;
 

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use tower_oauth::clock::{Clock, UnixTime};
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
-use tower_oauth::{Clock, UnixTime};
 
 /// A wall clock that follows tokio's paused time.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@ use axum::{Json, Router};
 use http::HeaderValue;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tower_oauth::{Clock, SystemClock};
+use tower_oauth::clock::{Clock, SystemClock};
 
 use crate::tokens::{AUDIENCE, Signer, TENANT, kid};
 

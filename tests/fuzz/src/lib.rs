@@ -16,10 +16,10 @@ use http::{HeaderValue, Request, Response, header};
 use serde_json::Value;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_oauth::transport::{SendFuture, Transport};
-use tower_oauth::{
-    Audience, AuthContext, Issuer, KeySet, ManualClock, Refresher, Rejection, RejectionKind,
-    ResourceServer, TrustedIssuer, UnixTime,
-};
+use tower_oauth::{Audience, AuthContext, Issuer, Rejection, ResourceServer, TrustedIssuer};
+use tower_oauth::clock::{ManualClock, UnixTime};
+use tower_oauth::key_set::KeySet;
+use tower_oauth::resource_server::{Refresher, RejectionKind};
 
 pub const ISSUER: &str = "https://as.example";
 pub const AUDIENCE: &str = "orders";

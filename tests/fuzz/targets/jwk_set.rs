@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use tower_oauth::KeySet;
+use tower_oauth::key_set::KeySet;
 
 /// Accepts any members: a skipped one may contain a number that is out of range.
 #[derive(Deserialize)]
