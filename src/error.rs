@@ -31,6 +31,26 @@ pub enum ConfigErrorKind {
     Unavailable,
 }
 
+impl ConfigErrorKind {
+    /// A stable name for logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Invalid => "invalid",
+            Self::Missing => "missing",
+            Self::PlainHttp => "plain_http",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl fmt::Display for ConfigErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// An invalid setting.
 ///
 /// Reported before anything is started. Holds the name of the setting, its value unless that may be

@@ -36,9 +36,7 @@ impl<S, P> BearerTokenService<S, P> {
             clone_body,
         }
     }
-}
 
-impl<S, P> BearerTokenService<S, P> {
     /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner

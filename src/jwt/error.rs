@@ -3,22 +3,20 @@
 /// Why a token is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum TokenError {
-    /// `aud` has none of the configured audiences.
-    InvalidAudience,
-    /// The signature does not match the key.
-    InvalidSignature,
-    /// A registered claim is missing or has the wrong type.
-    InvalidClaims,
     /// `exp` has passed.
     Expired,
-    /// `iss` is not the issuer of the key.
-    UntrustedIssuer,
+    /// `aud` has none of the configured audiences.
+    InvalidAudience,
+    /// A registered claim is missing or has the wrong type.
+    InvalidClaims,
+    /// The signature does not match the key.
+    InvalidSignature,
     /// Not three base64url segments, or their JSON is not strict.
     Malformed,
-    /// `nbf` or `iat` is in the future.
-    NotYetValid,
     /// Bound to a key of its holder (`cnf`), whose possession a Bearer request does not prove.
     MissingProofOfPossession,
+    /// `nbf` or `iat` is in the future.
+    NotYetValid,
     /// The token is longer than the limits allow.
     TokenTooLong,
     /// Its objects and arrays have more members than the limits allow.
@@ -27,4 +25,6 @@ pub(crate) enum TokenError {
     UnexpectedTokenType,
     /// `alg` is not supported or not allowed.
     UnsupportedAlgorithm,
+    /// `iss` is not the issuer of the key.
+    UntrustedIssuer,
 }

@@ -1,5 +1,7 @@
 //! The steps of validating a token, one type for each.
 
+use zeroize::Zeroizing;
+
 use super::claims::{ClaimsPolicy, UnverifiedClaims, ValidatedToken};
 use super::compact::{Segments, decode_base64url};
 use super::error::TokenError;
@@ -55,8 +57,14 @@ impl<'a> UnverifiedToken<'a> {
         policy: &ClaimsPolicy,
         now: UnixTime,
     ) -> Result<(), TokenError> {
-        decode_base64url(self.segments.signature)?;
+        self.decode_signature()?;
         self.claims.validate(&self.header, policy, now)
+    }
+
+    /// Decodes the signature. It is zeroized on drop: together with header and payload it is the
+    /// token.
+    fn decode_signature(&self) -> Result<Zeroizing<Vec<u8>>, TokenError> {
+        decode_base64url(self.segments.signature).map(Zeroizing::new)
     }
 
     /// Verifies the signature over the received bytes (RFC 7515 §5.2) by one of `keys`, and
@@ -65,7 +73,7 @@ impl<'a> UnverifiedToken<'a> {
         self,
         keys: &[&'k VerificationKey],
     ) -> Result<(SignatureVerified<'a>, &'k VerificationKey), TokenError> {
-        let signature = &decode_base64url(self.segments.signature)?;
+        let signature = &*self.decode_signature()?;
         let message = self.segments.signing_input;
         let algorithm = self.header.algorithm;
         let verifies = |key: &&&VerificationKey| key.verify(algorithm, message, signature).is_ok();

@@ -50,7 +50,7 @@ impl Endpoint {
         }
         match url.scheme() {
             "https" | "http" => Ok(Self(Arc::new(url))),
-            _ => invalid("must be https"),
+            _ => invalid("must be https or http"),
         }
     }
 
@@ -274,12 +274,12 @@ mod tests {
             (
                 "redis://cache.example/secret",
                 "redis://cache.example",
-                "must be https",
+                "must be https or http",
             ),
             (
                 "ftp://as.example/secret",
                 "ftp://as.example",
-                "must be https",
+                "must be https or http",
             ),
             (
                 "https://user:secret@as.example",

@@ -44,10 +44,13 @@ impl Issuer {
     /// value, because a URL may contain a secret.
     pub fn new(issuer: impl AsRef<str>) -> Result<Self, ConfigError> {
         let issuer = issuer.as_ref();
-        if issuer.is_empty() || issuer.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        if issuer.is_empty() {
+            return Err(ConfigError::missing("issuer", "must not be empty"));
+        }
+        if issuer.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(ConfigError::without_value(
                 "issuer",
-                "must not be empty or contain white space or control characters",
+                "must not contain white space or control characters",
             ));
         }
         Ok(Self(issuer.into()))
@@ -121,7 +124,10 @@ impl Scope {
     pub fn new(scope: impl AsRef<str>) -> Result<Self, ConfigError> {
         let scope = scope.as_ref();
         let allowed = |b: u8| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
-        if scope.is_empty() || !scope.bytes().all(allowed) {
+        if scope.is_empty() {
+            return Err(ConfigError::missing("scope", "must not be empty"));
+        }
+        if !scope.bytes().all(allowed) {
             return Err(ConfigError::new(
                 "scope",
                 scope,

@@ -91,4 +91,4 @@ macro_rules! impl_text_value {
     };
 }
 
-pub(crate) use impl_text_value;
+pub(super) use impl_text_value;

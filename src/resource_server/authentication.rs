@@ -108,10 +108,10 @@ impl ResourceServer {
                 let may_refresh = !attempt.awaited_keys
                     && !state.keys.is_in_negative_cache(kid, &snapshot, now)
                     && would_pass();
-                return may_refresh
-                    .then(|| refresh(RefreshReason::UnknownKey(kid, now)))
-                    .flatten()
-                    .ok_or(RejectionKind::UnknownKey);
+                if may_refresh && let Some(wait) = refresh(RefreshReason::UnknownKey(kid, now)) {
+                    return Ok(wait);
+                }
+                return Err(RejectionKind::UnknownKey);
             }
         };
         let permit = match attempt.permit {

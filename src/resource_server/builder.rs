@@ -198,13 +198,13 @@ impl ResourceServerBuilder {
     /// list of algorithms, a duplicate issuer, an issuer for discovery that is not a URL, or plain
     /// `http` without [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(ResourceServer, Refresher), ConfigError> {
+        let issuers = self.issuers?;
         if let Some(url) = &self.resource_metadata {
             url.check_plain_http(true)
                 .map_err(|error| error.with_setting("resource_metadata"))?;
         }
         let metadata_url = self.resource_metadata.as_ref().map(Endpoint::as_str);
         let responses = Responses::new(&self.realm, metadata_url)?;
-        let issuers = self.issuers?;
         let mut names: Vec<_> = issuers.iter().flat_map(TrustedIssuer::names).collect();
         names.sort_unstable();
         if let Some(duplicate) = names.windows(2).find(|pair| pair.first() == pair.last()) {
@@ -227,15 +227,17 @@ impl ResourceServerBuilder {
                 Source::JwksUri(uri) => Some(uri),
                 Source::Discovery => None,
             };
-            let urls = match &jwks_uri {
-                Some(uri) => vec![uri.clone()],
-                None => metadata::well_known_urls(&name)?,
+            let (setting, urls) = match &jwks_uri {
+                Some(uri) => ("jwks_uri", vec![uri.clone()]),
+                None => ("issuer", metadata::well_known_urls(&name)?),
             };
             for url in urls {
-                url.check_plain_http(self.allow_loopback_http)?;
+                url.check_plain_http(self.allow_loopback_http)
+                    .map_err(|error| error.with_setting(setting))?;
             }
             // Created only if one of the issuers needs it.
-            let own_transport = default_transport(transport.take())?;
+            let shared_transport = default_transport(transport)?;
+            transport = Some(Arc::clone(&shared_transport));
             let (keys, task) = RefresherConfig {
                 issuer: name,
                 jwks_uri,
@@ -244,7 +246,7 @@ impl ResourceServerBuilder {
                 allow_loopback_http: self.allow_loopback_http,
                 policy: self.refresh.clone(),
                 initial_keys: issuer.initial_keys,
-                transport: Arc::clone(transport.insert(own_transport)),
+                transport: shared_transport,
                 clock: Arc::clone(&self.clock),
             }
             .build();

@@ -342,7 +342,7 @@ impl ClaimError {
 
 impl fmt::Display for ClaimError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the claim is not of the expected type")
+        f.write_str("the claims do not have the expected type")
     }
 }
 

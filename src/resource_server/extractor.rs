@@ -22,7 +22,7 @@ pub enum AuthContextRejection {
     /// The route is not behind a `ResourceServerLayer`: 500, an error of this service.
     LayerMissing(Rejection),
     /// The claims have another shape than the type of [`Claims`]: 403.
-    InvalidClaims(ClaimError),
+    ClaimsMismatch(ClaimError),
 }
 
 impl AuthContextRejection {
@@ -31,7 +31,7 @@ impl AuthContextRejection {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Anonymous(rejection) | Self::LayerMissing(rejection) => rejection.status(),
-            Self::InvalidClaims(_) => StatusCode::FORBIDDEN,
+            Self::ClaimsMismatch(_) => StatusCode::FORBIDDEN,
         }
     }
 }
@@ -40,12 +40,19 @@ impl fmt::Display for AuthContextRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anonymous(rejection) | Self::LayerMissing(rejection) => rejection.fmt(f),
-            Self::InvalidClaims(error) => error.fmt(f),
+            Self::ClaimsMismatch(error) => error.fmt(f),
         }
     }
 }
 
-impl std::error::Error for AuthContextRejection {}
+impl std::error::Error for AuthContextRejection {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::ClaimsMismatch(error) => error.source(),
+            Self::Anonymous(_) | Self::LayerMissing(_) => None,
+        }
+    }
+}
 
 impl IntoResponse for AuthContextRejection {
     fn into_response(self) -> Response {
@@ -53,7 +60,7 @@ impl IntoResponse for AuthContextRejection {
             Self::Anonymous(rejection) | Self::LayerMissing(rejection) => {
                 rejection_response(&DefaultRejectionResponse, rejection)
             }
-            Self::InvalidClaims(_) => (self.status(), no_store()).into_response(),
+            Self::ClaimsMismatch(_) => (self.status(), no_store()).into_response(),
         }
     }
 }
@@ -69,7 +76,7 @@ impl<S: Send + Sync> FromRequestParts<S> for AuthContext {
         Err(match parts.extensions.get::<Anonymous>() {
             Some(Anonymous(rejection)) => AuthContextRejection::Anonymous(rejection.clone()),
             None => AuthContextRejection::LayerMissing(Rejection::layer_missing(
-                "a handler with an `AuthContext`",
+                "a handler that extracts `AuthContext` or `Claims`",
                 &LAYER_MISSING,
                 false,
             )),
@@ -140,10 +147,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Claims<T> {
     type Rejection = AuthContextRejection;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        let context = <AuthContext as FromRequestParts<S>>::from_request_parts(parts, state);
-        let claims = context.await?.claims();
-        claims
-            .map(Self)
-            .map_err(AuthContextRejection::InvalidClaims)
+        let context =
+            <AuthContext as FromRequestParts<S>>::from_request_parts(parts, state).await?;
+        context.claims().map(Self).map_err(|error| {
+            crate::trace::debug!(
+                target: "tower_oauth::resource_server",
+                expected = std::any::type_name::<T>(),
+                "the claims of a valid token do not have the shape that a handler extracts"
+            );
+            AuthContextRejection::ClaimsMismatch(error)
+        })
     }
 }

@@ -13,34 +13,55 @@ use super::{DefaultRejectionResponse, Rejection, RejectionResponse, ResourceServ
 
 pin_project! {
     /// The response of the inner service, or to a rejected request.
-    #[must_use = "futures do nothing unless polled"]
-    pub struct RequireScopeFuture<F, ResBody> {
-        #[pin]
-        state: Outcome<F, ResBody>,
+    #[project = CallOrRejectProj]
+    pub(super) enum CallOrReject<F, ResBody> {
+        Call { #[pin] future: F },
+        Reject { response: Option<Response<ResBody>> },
     }
 }
 
-pin_project! {
-    #[project = OutcomeProj]
-    enum Outcome<F, ResBody> {
-        Calling { #[pin] future: F },
-        Rejected { response: Option<Response<ResBody>> },
-    }
-}
-
-impl<F, ResBody> RequireScopeFuture<F, ResBody> {
-    pub(super) fn calling(future: F) -> Self {
-        let state = Outcome::Calling { future };
-        Self { state }
+impl<F, ResBody> CallOrReject<F, ResBody> {
+    pub(super) fn call(future: F) -> Self {
+        Self::Call { future }
     }
 
-    pub(super) fn rejected<R>(on_rejection: &R, rejection: Rejection) -> Self
+    pub(super) fn reject<R>(on_rejection: &R, rejection: Rejection) -> Self
     where
         R: RejectionResponse<ResBody>,
     {
         let response = Some(rejection_response(on_rejection, rejection));
-        let state = Outcome::Rejected { response };
-        Self { state }
+        Self::Reject { response }
+    }
+}
+
+impl<F, ResBody, E> Future for CallOrReject<F, ResBody>
+where
+    F: Future<Output = Result<Response<ResBody>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            CallOrRejectProj::Call { future } => future.poll(cx),
+            CallOrRejectProj::Reject { response } => {
+                Poll::Ready(Ok(response.take().expect("polled after completion")))
+            }
+        }
+    }
+}
+
+pin_project! {
+    /// The response future of [`RequireScopeService`](super::RequireScopeService).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct RequireScopeFuture<F, ResBody> {
+        #[pin]
+        outcome: CallOrReject<F, ResBody>,
+    }
+}
+
+impl<F, ResBody> RequireScopeFuture<F, ResBody> {
+    pub(super) fn new(outcome: CallOrReject<F, ResBody>) -> Self {
+        Self { outcome }
     }
 }
 
@@ -51,17 +72,12 @@ where
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            OutcomeProj::Calling { future } => future.poll(cx),
-            OutcomeProj::Rejected { response } => {
-                Poll::Ready(Ok(response.take().expect("polled after completion")))
-            }
-        }
+        self.project().outcome.poll(cx)
     }
 }
 
 pin_project! {
-    /// The response of the inner service, or to a rejected request.
+    /// The response future of [`ResourceServerService`].
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B, ResBody, R = DefaultRejectionResponse>
     where
@@ -70,7 +86,7 @@ pin_project! {
         // Boxed to keep the future small, because requests rarely wait.
         waiting: Option<Box<Waiting<S, B, R>>>,
         #[pin]
-        outcome: RequireScopeFuture<S::Future, ResBody>,
+        outcome: CallOrReject<S::Future, ResBody>,
     }
 }
 
@@ -89,7 +105,7 @@ where
     S: Service<Request<B>>,
 {
     /// The future of a request that need not wait.
-    pub(super) fn authenticated(outcome: RequireScopeFuture<S::Future, ResBody>) -> Self {
+    pub(super) fn authenticated(outcome: CallOrReject<S::Future, ResBody>) -> Self {
         Self {
             waiting: None,
             outcome,
@@ -107,10 +123,10 @@ where
             request,
             service,
         };
-        let state = Outcome::Rejected { response: None };
         Self {
             waiting: Some(Box::new(waiting)),
-            outcome: RequireScopeFuture { state },
+            // A placeholder: `poll` replaces it before it polls `outcome`.
+            outcome: CallOrReject::Reject { response: None },
         }
     }
 }
@@ -136,7 +152,7 @@ where
                     ready!(waiting.service.inner.poll_ready(cx))?;
                     let mut ready = this.waiting.take().expect("matched above");
                     let future = ready.service.inner.call(ready.request);
-                    this.outcome.set(RequireScopeFuture::calling(future));
+                    this.outcome.set(CallOrReject::call(future));
                     break;
                 }
             };
@@ -149,7 +165,7 @@ where
             match layer.authenticate(&mut waiting.request, attempt) {
                 Ok(pending) => waiting.pending = pending,
                 Err(rejection) => {
-                    let outcome = RequireScopeFuture::rejected(&layer.on_rejection, rejection);
+                    let outcome = CallOrReject::reject(&layer.on_rejection, rejection);
                     this.outcome.set(outcome);
                     *this.waiting = None;
                 }

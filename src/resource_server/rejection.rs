@@ -54,40 +54,38 @@ kinds! {
     /// several keys share its `kid`. (With a limit of one, keys that share a `kid` are not used:
     /// `UnknownKey`.)
     AmbiguousKey = "ambiguous_key",
-    /// `aud` names none of the configured audiences.
-    InvalidAudience = "invalid_audience",
-    /// The signature does not verify with the named key.
-    InvalidSignature = "invalid_signature",
-    /// Too many requests wait for the verification limit: 503. See
-    /// [`max_concurrent_verifications`][limit].
-    ///
-    /// [limit]: super::ResourceServerBuilder::max_concurrent_verifications
-    Overloaded = "overloaded",
-    /// A required claim is missing, or a registered claim has the wrong type.
-    InvalidClaims = "invalid_claims",
     /// `exp` has passed.
     Expired = "expired",
     /// The token lacks a scope that the route requires.
     InsufficientScope = "insufficient_scope",
+    /// `aud` names none of the configured audiences.
+    InvalidAudience = "invalid_audience",
+    /// A required claim is missing, or a registered claim has the wrong type.
+    InvalidClaims = "invalid_claims",
     /// Several `Authorization` fields, or one that is malformed.
     InvalidRequest = "invalid_request",
-    /// `iss` is none of the trusted issuers.
-    UntrustedIssuer = "untrusted_issuer",
+    /// The signature does not verify with the named key.
+    InvalidSignature = "invalid_signature",
     /// The issuer's key set is missing or too old: 503.
     KeysUnavailable = "keys_unavailable",
     /// The route needs an `AuthContext` and no `ResourceServerLayer` is around it: 500.
     LayerMissing = "layer_missing",
     /// The token is not a well-formed signed JWT in compact serialization.
     Malformed = "malformed",
+    /// The token is bound to a key (`cnf`) whose possession the request does not prove.
+    MissingProofOfPossession = "missing_proof_of_possession",
     /// The request has no bearer token.
     MissingToken = "missing_token",
     /// `nbf` or `iat` is in the future.
     NotYetValid = "not_yet_valid",
+    /// Too many requests wait for the verification limit: 503. See
+    /// [`max_concurrent_verifications`][limit].
+    ///
+    /// [limit]: super::ResourceServerBuilder::max_concurrent_verifications
+    Overloaded = "overloaded",
     /// The key was revoked with [`revoke_key`](crate::ResourceServer::revoke_key), or its issuer
     /// published its private part.
     RevokedKey = "revoked_key",
-    /// The token is bound to a key (`cnf`) whose possession the request does not prove.
-    MissingProofOfPossession = "missing_proof_of_possession",
     /// The token is longer than [`max_token_len`](super::ResourceServerBuilder::max_token_len), or
     /// its header than 8 KiB.
     TokenTooLong = "token_too_long",
@@ -100,6 +98,8 @@ kinds! {
     UnknownKey = "unknown_key",
     /// `alg` is not allowed, or no key that the token may name supports it.
     UnsupportedAlgorithm = "unsupported_algorithm",
+    /// `iss` is none of the trusted issuers.
+    UntrustedIssuer = "untrusted_issuer",
 }
 
 impl RejectionKind {
@@ -154,18 +154,18 @@ impl RejectionKind {
 impl From<TokenError> for RejectionKind {
     fn from(error: TokenError) -> Self {
         match error {
-            TokenError::InvalidAudience => Self::InvalidAudience,
-            TokenError::InvalidSignature => Self::InvalidSignature,
-            TokenError::InvalidClaims => Self::InvalidClaims,
             TokenError::Expired => Self::Expired,
-            TokenError::UntrustedIssuer => Self::UntrustedIssuer,
+            TokenError::InvalidAudience => Self::InvalidAudience,
+            TokenError::InvalidClaims => Self::InvalidClaims,
+            TokenError::InvalidSignature => Self::InvalidSignature,
             TokenError::Malformed => Self::Malformed,
-            TokenError::NotYetValid => Self::NotYetValid,
             TokenError::MissingProofOfPossession => Self::MissingProofOfPossession,
+            TokenError::NotYetValid => Self::NotYetValid,
             TokenError::TokenTooLong => Self::TokenTooLong,
             TokenError::TooManyMembers => Self::TooManyMembers,
             TokenError::UnexpectedTokenType => Self::UnexpectedTokenType,
             TokenError::UnsupportedAlgorithm => Self::UnsupportedAlgorithm,
+            TokenError::UntrustedIssuer => Self::UntrustedIssuer,
         }
     }
 }
@@ -267,7 +267,7 @@ impl Rejection {
     /// `invalid_request`, `invalid_token` or `insufficient_scope`; `None` for a request without a
     /// token, and with status 500 and 503.
     #[must_use]
-    pub fn error(&self) -> Option<&str> {
+    pub fn error(&self) -> Option<&'static str> {
         self.kind.error()
     }
 
@@ -275,7 +275,7 @@ impl Rejection {
     ///
     /// One of a few fixed texts, without data of the token.
     #[must_use]
-    pub fn description(&self) -> &str {
+    pub fn description(&self) -> &'static str {
         self.kind.description()
     }
 

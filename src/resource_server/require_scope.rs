@@ -9,7 +9,7 @@ use tower_service::Service;
 
 use super::authentication::Anonymous;
 use super::challenge::is_grpc;
-use super::future::RequireScopeFuture;
+use super::future::{CallOrReject, RequireScopeFuture};
 use super::log_limit::LogLimit;
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionResponse};
 use crate::oauth::Scope;
@@ -164,9 +164,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.layer.requirement.check(&request) {
-            Ok(()) => RequireScopeFuture::calling(self.inner.call(request)),
-            Err(rejection) => RequireScopeFuture::rejected(&self.layer.on_rejection, rejection),
-        }
+        RequireScopeFuture::new(match self.layer.requirement.check(&request) {
+            Ok(()) => CallOrReject::call(self.inner.call(request)),
+            Err(rejection) => CallOrReject::reject(&self.layer.on_rejection, rejection),
+        })
     }
 }

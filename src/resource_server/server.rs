@@ -61,11 +61,11 @@ pub(super) struct Inner {
     pub(super) issuers: Vec<IssuerState>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) max_token_len: usize,
-    pub(super) size_limits: SizeLimits,
     pub(super) granted: Counter,
     /// Granted requests whose token was found in the token cache.
     pub(super) cache_hits: Counter,
     pub(super) responses: Arc<Responses>,
+    pub(super) size_limits: SizeLimits,
     pub(super) verification_limit: VerificationLimit,
     pub(super) token_in_query: LogLimit,
 }

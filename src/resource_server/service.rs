@@ -6,7 +6,7 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::authentication::Attempt;
-use super::future::{RequireScopeFuture, ResponseFuture};
+use super::future::{CallOrReject, ResponseFuture};
 use super::{DefaultRejectionResponse, RejectionResponse, ResourceServer, ResourceServerLayer};
 
 /// Authenticates each request by its bearer token before it calls the inner service.
@@ -75,7 +75,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let outcome = match self.layer.authenticate(&mut request, Attempt::default()) {
-            Ok(None) => RequireScopeFuture::calling(self.inner.call(request)),
+            Ok(None) => CallOrReject::call(self.inner.call(request)),
             Ok(Some(pending)) => {
                 // Drop the service that was polled ready, for it may hold a permit. A waiting
                 // request must not withhold that permit from requests that can be served.
@@ -83,7 +83,7 @@ where
                 self.inner = service.inner.clone();
                 return ResponseFuture::pending(pending, request, service);
             }
-            Err(rejection) => RequireScopeFuture::rejected(&self.layer.on_rejection, rejection),
+            Err(rejection) => CallOrReject::reject(&self.layer.on_rejection, rejection),
         };
         ResponseFuture::authenticated(outcome)
     }

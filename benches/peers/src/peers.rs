@@ -13,8 +13,8 @@ use axum_keycloak_auth::layer::KeycloakAuthLayer;
 use jwt_authorizer::{IntoLayer, JwtAuthorizer, RegisteredClaims};
 use serde::Deserialize;
 use tower::{Layer, service_fn};
-use tower_oauth::{Audience, ResourceServer};
 use tower_oauth::resource_server::ResourceServerBuilder;
+use tower_oauth::{Audience, ResourceServer};
 use tower_oauth2_resource_server::server::OAuth2ResourceServer;
 use tower_oauth2_resource_server::tenant::TenantConfiguration;
 

@@ -15,11 +15,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use serde_json::Value;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_oauth::transport::{SendFuture, Transport};
-use tower_oauth::{Audience, AuthContext, Issuer, Rejection, ResourceServer, TrustedIssuer};
 use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::key_set::KeySet;
 use tower_oauth::resource_server::{Refresher, RejectionKind};
+use tower_oauth::transport::{SendFuture, Transport};
+use tower_oauth::{Audience, AuthContext, Issuer, Rejection, ResourceServer, TrustedIssuer};
 
 pub const ISSUER: &str = "https://as.example";
 pub const AUDIENCE: &str = "orders";
