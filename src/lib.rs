@@ -94,6 +94,7 @@ pub mod app_id;
 #[cfg_attr(docsrs, doc(cfg(feature = "authorization-server")))]
 pub mod authorization_server;
 mod backoff;
+mod bounded_map;
 pub mod client;
 pub mod clock;
 pub mod error;

@@ -50,6 +50,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &["clock", "error", "transport"],
     ),
     ("backoff.rs", &[]),
+    ("bounded_map.rs", &[]),
     (
         "client/",
         &[
@@ -110,7 +111,14 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "resource_server/",
         &[
-            "clock", "error", "jwt", "key_set", "metrics", "oauth", "trace",
+            "bounded_map",
+            "clock",
+            "error",
+            "jwt",
+            "key_set",
+            "metrics",
+            "oauth",
+            "trace",
         ],
     ),
     // Wiring: where a key set gets its transport.
@@ -156,7 +164,7 @@ const NAMES: &[(&str, &[&str])] = &[
     ("axum", &["authorization_server/"]),
     ("axum_core", &["resource_server/extractor.rs"]),
     ("maud", &["authorization_server/dashboard/"]),
-    ("moka", &["resource_server/token_cache/mod.rs"]),
+    ("papaya", &["bounded_map.rs"]),
     ("polymur_hash", &["resource_server/token_cache/digest.rs"]),
     (
         "jsonwebtoken",

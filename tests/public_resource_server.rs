@@ -364,8 +364,8 @@ fn the_rejection_of_an_extractor_is_an_error_with_a_text() {
         .build()
         .claim::<u8>("iss")
         .unwrap_err();
-    let rejection = AuthContextRejection::InvalidClaims(error);
+    let rejection = AuthContextRejection::ClaimsMismatch(error);
     assert_eq!(rejection.status(), StatusCode::FORBIDDEN);
     let error: Box<dyn Error> = rejection.into();
-    assert_eq!(error.to_string(), "the claim is not of the expected type");
+    assert_eq!(error.to_string(), "the claims do not have the expected type");
 }

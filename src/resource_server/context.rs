@@ -145,6 +145,12 @@ impl CachedToken {
         &self.0.payload
     }
 
+    /// Estimated bytes of the claims: the payload, and the copies of some of its strings.
+    pub(super) fn size(&self) -> u64 {
+        let bytes = 2 * self.0.payload.len() + 48 * self.0.claims.audience.len();
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
     /// Whether the cached token is valid now: validating it again would give the same context.
     pub(super) fn is_still_valid(&self, keys: &KeySetHandle, now: UnixTime) -> bool {
         let validity = &self.0.validity;

@@ -42,22 +42,19 @@ mod thread_local;
 use std::fmt;
 use std::hash::BuildHasher as _;
 
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
-
 use self::digest::{Digest, PolymurPair, TokenHash};
 use self::doorkeeper::Doorkeeper;
 use self::thread_local::Lookup;
 use super::context::CachedToken;
+use crate::bounded_map::BoundedMap;
 use crate::clock::UnixTime;
 
 /// Longer tokens are not cached, because each would evict many others. The bound on collisions
 /// depends on this length.
 const MAX_TOKEN: usize = 8 * 1024;
 
-/// Estimated bytes of an entry beside the payload: the rest of the context, the digest and moka's
-/// bookkeeping.
-const OVERHEAD: u32 = 512;
+/// Estimated bytes of an entry beside its claims: the rest of the context, and the map.
+const OVERHEAD: u64 = 384;
 
 /// Bounds of the cache, as set on the builder.
 #[derive(Clone, Copy, Debug)]
@@ -77,9 +74,11 @@ pub(super) struct TokenCache<H = PolymurPair>(Option<Inner<H>>);
 
 struct Inner<H> {
     id: u64,
-    contexts: Cache<Digest, CachedToken, foldhash::fast::RandomState>,
+    entries: BoundedMap<Digest, CachedToken>,
+    /// The least weight of an entry, so that one bound on the weight enforces both limits.
+    min_weight: u64,
     hash: H,
-    end_hasher: foldhash::quality::RandomState,
+    suffix_hasher: foldhash::quality::RandomState,
     doorkeeper: Doorkeeper,
 }
 
@@ -97,73 +96,60 @@ impl<H: TokenHash> TokenCache<H> {
         if entries == 0 || bytes == 0 {
             return Self(None);
         }
-        // One weight enforces both bounds: each entry weighs at least `bytes / entries`.
-        let min_weight = u32::try_from(bytes / entries).unwrap_or(u32::MAX).max(1);
-        let capacity = bytes.min(entries.saturating_mul(min_weight.into()));
-        let weight = move |_: &Digest, context: &CachedToken| {
-            let payload = u32::try_from(context.claims_json().len()).unwrap_or(u32::MAX);
-            payload.saturating_add(OVERHEAD).max(min_weight)
-        };
-        let contexts = Cache::builder()
-            .max_capacity(capacity)
-            .weigher(weight)
-            // Evict the least recently used token. With eviction by frequency, the expired tokens
-            // of the last hour would keep out those of the next; the doorkeeper keeps one-off
-            // tokens out.
-            .eviction_policy(EvictionPolicy::lru())
-            .build_with_hasher(foldhash::fast::RandomState::default());
+        let min_weight = (bytes / entries).max(1);
         Self(Some(Inner {
             id: thread_local::new_cache_id(),
-            contexts,
+            entries: BoundedMap::new(bytes.min(entries.saturating_mul(min_weight))),
+            min_weight,
             hash,
-            end_hasher: foldhash::quality::RandomState::default(),
-            doorkeeper: Doorkeeper::new(entries.min(bytes.div_ceil(OVERHEAD.into()))),
+            suffix_hasher: foldhash::quality::RandomState::default(),
+            doorkeeper: Doorkeeper::new(entries.min(bytes.div_ceil(OVERHEAD))),
         }))
     }
 
     /// Looks up a token. The caller checks whether the entry is still valid.
     pub(super) fn get(&self, token: &[u8], now: UnixTime) -> Option<CachedToken> {
-        let inner = self.caching(token)?;
+        let inner = self.if_cacheable(token)?;
         let lookup = inner.lookup(token);
-        if let Some((context, needs_report)) = thread_local::get(lookup, now) {
-            if needs_report {
-                // Marks the entry as recently used, and restores it if it was evicted.
-                inner.insert_shared(token, context.deep_clone());
+        match thread_local::get(lookup, now) {
+            Some((entry, false)) => Some(entry),
+            Some((entry, true)) => {
+                inner.report(token, &entry);
+                Some(entry)
             }
-            return Some(context);
+            None => {
+                let entry = inner.entries.get(&inner.hash.digest(token))?;
+                thread_local::admit(lookup, &entry, now);
+                Some(entry)
+            }
         }
-        let context = inner.contexts.get(&inner.hash.digest(token))?;
-        thread_local::admit(lookup, &context, now);
-        Some(context)
     }
 
-    /// Caches a validated token that the doorkeeper admits, or any with `bypass_admission`.
-    pub(super) fn insert(&self, token: &[u8], context: &CachedToken, bypass_admission: bool) {
-        if let Some(inner) = self.caching(token)
+    /// Caches the claims of a valid token that the doorkeeper admits, or of any with
+    /// `bypass_admission`.
+    pub(super) fn insert(&self, token: &[u8], entry: &CachedToken, bypass_admission: bool) {
+        if let Some(inner) = self.if_cacheable(token)
             && (bypass_admission || inner.doorkeeper.admits(inner.lookup(token).hash))
         {
-            inner.insert_shared(token, context.clone());
+            inner.insert_shared(inner.hash.digest(token), entry.clone());
         }
     }
 
     /// Removes a token from the shared cache and from the thread-local part of this thread.
     pub(super) fn remove(&self, token: &[u8]) {
-        if let Some(inner) = self.caching(token) {
+        if let Some(inner) = self.if_cacheable(token) {
             thread_local::remove(inner.lookup(token));
-            inner.contexts.invalidate(&inner.hash.digest(token));
+            inner.entries.remove(&inner.hash.digest(token));
         }
     }
 
-    /// The number of entries in the shared cache; exact while it is idle.
-    pub(super) fn len(&self) -> u64 {
-        self.0.as_ref().map_or(0, |inner| {
-            inner.contexts.run_pending_tasks();
-            inner.contexts.entry_count()
-        })
+    /// The number of entries in the shared cache.
+    pub(super) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |inner| inner.entries.len())
     }
 
     /// The caches, unless the token is too long for them.
-    fn caching(&self, token: &[u8]) -> Option<&Inner<H>> {
+    fn if_cacheable(&self, token: &[u8]) -> Option<&Inner<H>> {
         self.0.as_ref().filter(|_| token.len() <= MAX_TOKEN)
     }
 }
@@ -172,13 +158,22 @@ impl<H: TokenHash> Inner<H> {
     /// The hash is of the last eight bytes only; the doorkeeper uses it, too.
     fn lookup<'t>(&self, token: &'t [u8]) -> Lookup<'t> {
         let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
-        let (cache, hash) = (self.id, self.end_hasher.hash_one(end));
+        let (cache, hash) = (self.id, self.suffix_hasher.hash_one(end));
         Lookup { cache, token, hash }
     }
 
+    /// Marks the entry as used in the shared cache, and restores it if it was evicted.
     #[cold]
-    fn insert_shared(&self, token: &[u8], context: CachedToken) {
-        self.contexts.insert(self.hash.digest(token), context);
+    fn report(&self, token: &[u8], entry: &CachedToken) {
+        let digest = self.hash.digest(token);
+        if self.entries.get(&digest).is_none() {
+            self.insert_shared(digest, entry.deep_clone());
+        }
+    }
+
+    fn insert_shared(&self, digest: Digest, entry: CachedToken) {
+        let weight = (entry.size() + OVERHEAD).max(self.min_weight);
+        self.entries.insert(digest, entry, weight);
     }
 }
 

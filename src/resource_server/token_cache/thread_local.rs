@@ -56,7 +56,7 @@ struct Entry {
     cache: u64,
     /// Zeroized on drop.
     token: Zeroizing<Box<[u8]>>,
-    context: CachedToken,
+    cached: CachedToken,
     /// When a hit was last reported to the shared cache.
     reported_at: UnixTime,
 }
@@ -102,14 +102,14 @@ pub(super) fn get(lookup: Lookup<'_>, now: UnixTime) -> Option<(CachedToken, boo
             return None;
         }
         let needs_report = std::mem::replace(&mut entry.reported_at, now) != now;
-        let context = entry.context.clone();
+        let cached = entry.cached.clone();
         slot.frequency = (slot.frequency + 1).min(MAX_FREQUENCY);
-        Some((context, needs_report))
+        Some((cached, needs_report))
     })
 }
 
 /// Counts a hit in the shared cache, and copies the entry if the token is frequent.
-pub(super) fn admit(lookup: Lookup<'_>, context: &CachedToken, now: UnixTime) {
+pub(super) fn admit(lookup: Lookup<'_>, cached: &CachedToken, now: UnixTime) {
     lookup.with_set(|Set(slots), tag| {
         let own = slots.iter().position(|slot| slot.tag == tag);
         let Some(index) = own.or_else(|| slots.iter().position(|slot| slot.frequency == 0)) else {
@@ -128,7 +128,7 @@ pub(super) fn admit(lookup: Lookup<'_>, context: &CachedToken, now: UnixTime) {
             slot.entry = Some(Box::new(Entry {
                 cache: lookup.cache,
                 token: Zeroizing::new(lookup.token.into()),
-                context: context.deep_clone(),
+                cached: cached.deep_clone(),
                 reported_at: now,
             }));
         }

@@ -1,0 +1,193 @@
+//! A concurrent map whose entries have a bounded weight. Reads take no lock.
+//!
+//! Eviction is CLOCK, the second-chance approximation of LRU (Corbató, 1968): insertions queue up,
+//! a read marks its entry as used, and the entry at the front of the queue is evicted unless it was
+//! used since it came there. Then it is queued again. So a read writes at most one flag, where LRU
+//! would move a node of a list that all threads share.
+
+use std::collections::VecDeque;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A map of at most a given weight.
+pub(crate) struct BoundedMap<K, V> {
+    entries: papaya::HashMap<K, Entry<V>, foldhash::quality::RandomState>,
+    queue: Mutex<Queue<K>>,
+    max_weight: u64,
+}
+
+struct Entry<V> {
+    value: V,
+    weight: u64,
+    /// Identifies the insertion, because a key can be queued again after it was removed.
+    id: u64,
+    used: AtomicBool,
+}
+
+/// The order of insertions. Only insertions and removals lock it.
+struct Queue<K> {
+    keys: VecDeque<(K, u64)>,
+    weight: u64,
+    next_id: u64,
+}
+
+impl<K: Copy + Eq + Hash, V: Clone> BoundedMap<K, V> {
+    pub(crate) fn new(max_weight: u64) -> Self {
+        let queue = Queue {
+            keys: VecDeque::new(),
+            weight: 0,
+            next_id: 0,
+        };
+        Self {
+            entries: papaya::HashMap::default(),
+            queue: queue.into(),
+            max_weight,
+        }
+    }
+
+    /// Returns the value of `key`, and marks it as used.
+    pub(crate) fn get(&self, key: &K) -> Option<V> {
+        let entries = self.entries.pin();
+        let entry = entries.get(key)?;
+        // Read first: a write takes the memory away from other threads.
+        if !entry.used.load(Ordering::Relaxed) {
+            entry.used.store(true, Ordering::Relaxed);
+        }
+        Some(entry.value.clone())
+    }
+
+    /// Inserts a value, in place of any other of this key. Evicts others if the map is full.
+    pub(crate) fn insert(&self, key: K, value: V, weight: u64) {
+        let mut queue = self.queue();
+        if weight > self.max_weight {
+            return;
+        }
+        self.remove_queued(&mut queue, &key);
+        while queue.weight > self.max_weight - weight
+            && let Some((oldest, id)) = queue.keys.pop_front()
+        {
+            let entries = self.entries.pin();
+            match entries.get(&oldest).filter(|entry| entry.id == id) {
+                Some(entry) if entry.used.swap(false, Ordering::Relaxed) => {
+                    queue.keys.push_back((oldest, id));
+                }
+                Some(_) => self.remove_queued(&mut queue, &oldest),
+                None => {}
+            }
+        }
+        queue.next_id += 1;
+        let id = queue.next_id;
+        queue.keys.push_back((key, id));
+        queue.weight += weight;
+        let entry = Entry {
+            value,
+            weight,
+            id,
+            used: AtomicBool::new(false),
+        };
+        self.entries.pin().insert(key, entry);
+    }
+
+    pub(crate) fn remove(&self, key: &K) {
+        self.remove_queued(&mut self.queue(), key);
+    }
+
+    /// The number of entries.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn remove_queued(&self, queue: &mut Queue<K>, key: &K) {
+        let entries = self.entries.pin();
+        let Some(removed) = entries.remove(key) else {
+            return;
+        };
+        queue.weight -= removed.weight;
+        // The key stays in the queue. Once such keys prevail, they are dropped.
+        if queue.keys.len() > 2 * self.entries.len() + 32 {
+            let is_current = |(key, id): &(K, u64)| entries.get(key).is_some_and(|e| e.id == *id);
+            queue.keys.retain(is_current);
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue<K>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(map: &BoundedMap<u32, u32>) -> Vec<u32> {
+        let entries = map.entries.pin();
+        let mut keys: Vec<u32> = entries.keys().copied().collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    #[test]
+    fn the_entry_that_was_not_used_for_longest_is_evicted() {
+        let map = BoundedMap::new(3);
+        (0..3).for_each(|key| map.insert(key, key, 1));
+        assert_eq!(map.get(&0), Some(0));
+        map.insert(3, 3, 1);
+        assert_eq!(keys(&map), [0, 2, 3]);
+        map.insert(4, 4, 1);
+        assert_eq!(keys(&map), [0, 3, 4], "a use counts once");
+        map.insert(5, 5, 2);
+        assert_eq!(keys(&map), [4, 5]);
+    }
+
+    #[test]
+    fn a_new_entry_is_inserted_even_if_all_others_are_used() {
+        let map = BoundedMap::new(3);
+        (0..3).for_each(|key| map.insert(key, key, 1));
+        (0..3).for_each(|key| assert!(map.get(&key).is_some()));
+        map.insert(3, 3, 1);
+        assert_eq!(keys(&map), [1, 2, 3]);
+    }
+
+    #[test]
+    fn the_weight_is_bounded_whatever_is_inserted_removed_and_replaced() {
+        let map = BoundedMap::new(100);
+        map.insert(1_000, 0, 101);
+        assert_eq!(map.len(), 0, "heavier than the map may be");
+        for round in 0..20_000 {
+            let key = fastrand::u32(..60);
+            match fastrand::u8(..4) {
+                0 => map.remove(&key),
+                1 => assert!(map.get(&key).is_none_or(|value| value <= round)),
+                _ => map.insert(key, round, fastrand::u64(1..=9)),
+            }
+            let queue = map.queue();
+            let entries = map.entries.pin();
+            let weight: u64 = entries.values().map(|entry| entry.weight).sum();
+            assert!(weight == queue.weight && weight <= 100);
+            assert!(queue.keys.len() <= 2 * 60 + 33);
+        }
+    }
+
+    #[test]
+    fn threads_see_only_values_of_their_key() {
+        let map = BoundedMap::new(50);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        let key = fastrand::u32(..100);
+                        match map.get(&key) {
+                            Some(value) => assert_eq!(value % 100, key),
+                            None => map.insert(key, key + 100 * fastrand::u32(..9), 1),
+                        }
+                        if fastrand::u8(..16) == 0 {
+                            map.remove(&key);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(map.len() <= 50);
+    }
+}
