@@ -14,6 +14,38 @@ use crate::error::BoxError;
 ///
 /// Created by [`BearerTokenLayer`](super::BearerTokenLayer). The error is the boxed error of the
 /// inner service, or a boxed [`Error`](crate::Error) if no token could be obtained.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// use std::convert::Infallible;
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower::{Layer as _, ServiceExt as _, service_fn};
+/// use tower_oauth::client::BearerTokenService;
+/// use tower_oauth::transport::ServiceTransport;
+/// use tower_oauth::{ClientCredentials, Endpoint, Origin, TokenManager};
+///
+/// let token_endpoint = ServiceTransport::new(service_fn(async |_: Request<Full<Bytes>>| {
+///     let body = r#"{"access_token":"t0k3n","token_type":"Bearer","expires_in":3600}"#;
+///     Ok::<_, Infallible>(Response::new(body.to_owned()))
+/// }));
+/// let endpoint = Endpoint::new("https://as.example/token")?;
+/// let tokens = TokenManager::builder(endpoint, ClientCredentials::new("orders", "s3cret"))
+///     .transport(token_endpoint)
+///     .start()?;
+///
+/// let orders = service_fn(async |request: Request<String>| {
+///     Ok::<_, Infallible>(Response::new(request.headers()["authorization"].clone()))
+/// });
+/// let layer = tokens.layer([Origin::new("https://orders.example")?]);
+/// let client: BearerTokenService<_> = layer.layer(orders);
+/// let request = Request::get("https://orders.example/").body(String::new())?;
+/// assert_eq!(client.oneshot(request).await?.body(), "Bearer t0k3n");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct BearerTokenService<S, P = CloneEmptyBody> {
     inner: S,

@@ -17,6 +17,38 @@ pub(super) const DEFAULT_REALM: &str = "resource";
 /// Implemented by closures `Fn(&Rejection) -> Response<B>` and by [`DefaultRejectionResponse`], the
 /// default. The inner service is not called, and the [`Rejection`] is added to the extensions of
 /// the response.
+///
+/// ```
+/// use std::convert::Infallible;
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+/// use tower_oauth::resource_server::RejectionResponse;
+/// use tower_oauth::{Rejection, ResourceServer};
+///
+/// #[derive(Clone)]
+/// struct DescriptionAsBody;
+///
+/// impl RejectionResponse<String> for DescriptionAsBody {
+///     fn response(&self, rejection: &Rejection) -> Response<String> {
+///         let mut response = Response::new(rejection.description().to_owned());
+///         *response.status_mut() = rejection.status();
+///         response
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
+/// let layer = orders.layer().on_rejection(DescriptionAsBody);
+/// let service = ServiceBuilder::new().layer(layer).service(service_fn(
+///     |_: Request<()>| async { Ok::<_, Infallible>(Response::new(String::new())) },
+/// ));
+/// let response = service.oneshot(Request::new(())).await?;
+/// assert_eq!(response.status(), 401);
+/// assert_eq!(response.body(), "An access token is required");
+/// # Ok(())
+/// # }
+/// ```
 pub trait RejectionResponse<B> {
     /// Builds the response.
     fn response(&self, rejection: &Rejection) -> Response<B>;
@@ -34,7 +66,8 @@ where
 /// The default response to a rejected request.
 ///
 /// It has a status, `WWW-Authenticate` (RFC 6750 §3) or `Retry-After` (RFC 9110 §10.2.3),
-/// `Cache-Control: no-store`, and an empty body. A 500, for a layer that is missing, has neither.
+/// `Cache-Control: no-store`, and an empty body. A 500 (a missing layer) has neither
+/// `WWW-Authenticate` nor `Retry-After`.
 ///
 /// The response to a gRPC call has the gRPC status in its headers: 16 (unauthenticated), 7
 /// (permission denied), 14 (unavailable) or 13 (internal).

@@ -14,6 +14,21 @@ use super::log_limit::LogLimit;
 use super::{AuthContext, ClaimError, DefaultRejectionResponse, Rejection};
 
 /// Why no [`AuthContext`] or no [`Claims`] could be extracted.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum::extract::FromRequestParts as _;
+/// use http::{Request, StatusCode};
+/// use tower_oauth::AuthContext;
+/// use tower_oauth::resource_server::AuthContextRejection;
+///
+/// let (mut parts, ()) = Request::new(()).into_parts(); // did not pass `ResourceServerLayer`
+/// let rejection = AuthContext::from_request_parts(&mut parts, &()).await.unwrap_err();
+/// assert!(matches!(rejection, AuthContextRejection::LayerMissing(_)));
+/// assert_eq!(rejection.status(), StatusCode::INTERNAL_SERVER_ERROR);
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum AuthContextRejection {

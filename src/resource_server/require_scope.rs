@@ -18,7 +18,7 @@ use crate::oauth::Scope;
 ///
 /// Apply it inside a [`ResourceServerLayer`](crate::ResourceServerLayer). Without one, or outside
 /// of it, each request is rejected with [`RejectionKind::LayerMissing`][missing], and an `error`
-/// event says so.
+/// event (feature `tracing`) says so.
 ///
 /// [missing]: super::RejectionKind::LayerMissing
 ///
@@ -45,6 +45,8 @@ struct Requirement {
 
 impl RequireScopeLayer {
     /// Requires all of `scopes`.
+    ///
+    /// Parse scopes from configuration with [`Scope::new`] first, because this panics.
     ///
     /// # Panics
     ///
@@ -79,7 +81,7 @@ impl RequireScopeLayer {
 }
 
 impl<R> RequireScopeLayer<R> {
-    /// Sets how rejected requests are answered. Default: [`DefaultRejectionResponse`].
+    /// Sets the response to rejected requests. Default: [`DefaultRejectionResponse`].
     pub fn on_rejection<N>(self, on_rejection: N) -> RequireScopeLayer<N> {
         RequireScopeLayer {
             requirement: self.requirement,
@@ -127,6 +129,30 @@ impl<S, R: Clone> Layer<S> for RequireScopeLayer<R> {
 }
 
 /// Checks the scopes of each request before it calls the inner service.
+///
+/// Created by [`RequireScopeLayer`].
+///
+/// ```
+/// # #[cfg(feature = "test-util")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), std::convert::Infallible> {
+/// use std::convert::Infallible;
+/// use http::{Request, Response, StatusCode};
+/// use tower::{Layer as _, ServiceExt as _, service_fn};
+/// use tower_oauth::resource_server::RequireScopeService;
+/// use tower_oauth::{AuthContext, RequireScopeLayer};
+///
+/// let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+/// let service: RequireScopeService<_> = RequireScopeLayer::all(["orders.read"]).layer(inner);
+/// let mut request = Request::new(());
+/// let caller = AuthContext::builder().scopes(["orders.write"]).build();
+/// request.extensions_mut().insert(caller); // in a test; else inserted by the layer
+/// assert_eq!(service.oneshot(request).await?.status(), StatusCode::FORBIDDEN);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "test-util"))]
+/// # fn main() {}
+/// ```
 #[derive(Clone, Debug)]
 pub struct RequireScopeService<S, R = DefaultRejectionResponse> {
     inner: S,
