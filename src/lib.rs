@@ -8,7 +8,7 @@
 //! | [`key_set`] | the keys of an issuer; how they are refreshed |
 //! | [`client`] | the token manager, and the layer that adds its token to requests |
 //! | [`transport`] | how keys, metadata and tokens are fetched |
-//! | [`error`](mod@error), [`clock`] | the errors, and the time, of all of them |
+//! | [`error`](mod@error), [`clock`] | errors and wall-clock time, used by all modules |
 //! | `app_id` | IBM Cloud App ID: service bindings and the management API |
 //! | `authorization_server` | the development authorization server |
 //! | [`guide`] | topics that span several modules |

@@ -2,7 +2,7 @@
 //!
 //! They are read from `../shared/vectors` and are not part of this repository. Without them the
 //! tests print "skipped" and pass; with `REQUIRE_VECTORS` set they fail. They are inside the crate
-//! because their payloads are no claims sets: only the signature is verified.
+//! because their payloads are not claims sets: only the signature is verified.
 
 use std::io::Write as _;
 use std::path::PathBuf;

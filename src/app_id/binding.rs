@@ -91,7 +91,7 @@ impl Binding {
     ///
     /// # Errors
     ///
-    /// If it is no JSON object, a member is malformed, or the server's URL is missing.
+    /// If it is not a JSON object, a member is malformed, or the server's URL is missing.
     pub fn from_json(json: &str) -> Result<Self, ConfigError> {
         BindingBuilder::default().resolve(&[Values::from_json(JSON, json)?])
     }
@@ -199,8 +199,8 @@ impl Binding {
 
     /// The token endpoint, `{oauth_server_url}/token`, for versions 3 and 4.
     ///
-    /// A version 3 base URL is no issuer identifier: its metadata name the version 4 base URL as
-    /// the issuer, so discovery (RFC 8414) fails for it.
+    /// A version 3 base URL is not an issuer identifier: its metadata name the version 4 base URL
+    /// as the issuer, so discovery (RFC 8414) fails for it.
     ///
     /// ```
     /// use tower_oauth::app_id::{Binding, Version};

@@ -144,8 +144,8 @@ impl TokenManagerBuilder {
     /// # Errors
     ///
     /// If a setting is invalid: no transport, empty credentials, a
-    /// [`parameter`](Self::parameter) that has a dedicated method, a `resource` that is no absolute
-    /// URI, `max_waiters` of 0, or plain `http` without
+    /// [`parameter`](Self::parameter) that has a dedicated method, a `resource` that is not an
+    /// absolute URI, `max_waiters` of 0, or plain `http` without
     /// [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
         let Self {

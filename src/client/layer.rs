@@ -22,8 +22,8 @@ use crate::oauth::Origin;
 ///
 /// Created by [`TokenManager::layer`]. The token is sent only to the origins given there. A request
 /// that already has an `Authorization` field is sent unchanged, and plain `http` beyond loopback
-/// gets no token whatever the origins are. Put a layer that follows redirects outside of this one,
-/// so that the origin of each hop is checked.
+/// gets no token, even if its origin is in the list. Put a layer that follows redirects outside of
+/// this one, so that the origin of each hop is checked.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct BearerTokenLayer<P = CloneEmptyBody> {
@@ -38,8 +38,8 @@ impl TokenManager {
     /// Takes [`Origin`]s, and [`Endpoint`](crate::Endpoint)s for theirs. Requests to other origins
     /// get no token.
     ///
-    /// No token is sent to plain `http` beyond loopback, whatever the origins are: such an origin
-    /// is ignored, and one `warn` event names it (feature `tracing`).
+    /// No token is sent to plain `http` beyond loopback, even if its origin is in the list: such an
+    /// origin is ignored, and one `warn` event names it (feature `tracing`).
     ///
     /// ```
     /// # async fn example() -> Result<(), tower_oauth::BoxError> {

@@ -26,7 +26,7 @@ struct Inner {
 }
 
 impl AccessToken {
-    /// `None` if the token is no valid header value.
+    /// `None` if the token is not a valid header value.
     pub(super) fn new(
         secret: SecretString,
         expires_at: Option<UnixTime>,

@@ -33,7 +33,7 @@ use crate::oauth::{Endpoint, Issuer};
 /// let issuer = Issuer::new("https://as.example")?;
 /// let tokens = TokenManager::for_issuer(issuer, credentials)?.start()?;
 ///
-/// // With reqwest, or any other client that is no tower service:
+/// // With reqwest, or any other client that is not a tower service:
 /// let token = tokens.access_token().await?;
 /// let request = reqwest::Client::new()
 ///     .get("https://orders.example/")
@@ -81,7 +81,7 @@ impl TokenManager {
     /// [`IssuerMismatch`](ErrorKind::IssuerMismatch) that names both, and nothing is sent. Metadata
     /// that cannot be parsed, or that lack `token_endpoint`, are an error as well.
     ///
-    /// An App ID base of version 3 (`…/oauth/v3/{tenant}`) is no issuer identifier: use
+    /// An App ID base of version 3 (`…/oauth/v3/{tenant}`) is not an issuer identifier: use
     /// [`Binding::token_manager`][binding], or
     /// [`builder`](Self::builder) with
     /// `Binding::token_endpoint` (feature `app-id`).
@@ -90,7 +90,7 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// If the issuer is no `https` or `http` URL. Whether plain `http` is allowed is checked by
+    /// If the issuer is not an `https` or `http` URL. Whether plain `http` is allowed is checked by
     /// [`build`](TokenManagerBuilder::build).
     pub fn for_issuer(
         issuer: Issuer,

@@ -1,7 +1,7 @@
 //! Key sets: the keys of an issuer, and how they are refreshed.
 //!
 //! A [`KeySet`] is parsed from a JWK Set document. [`RefreshPolicy`] sets how often it is refreshed
-//! and how long it is used, and [`KeySetStatus`] reports how that goes.
+//! and how long it is used, and [`KeySetStatus`] reports the result.
 //! [`guide::key_sets`](mod@crate::guide::key_sets) lists every rule with its test.
 //!
 //! # A key set
@@ -12,8 +12,8 @@
 //!    └──── schedule ◀──── one task per issuer ◀──── on-demand refresh ◀────┘ (unknown `kid`)
 //! ```
 //!
-//! Requests read an immutable snapshot and never fetch. Only the task fetches, once at a time. A
-//! failed fetch leaves the snapshot in use until it is older than
+//! Requests read an immutable snapshot and never fetch. Only the task fetches, one request at a
+//! time. A failed fetch leaves the snapshot in use until it is older than
 //! [`max_stale`](RefreshPolicy::max_stale).
 
 mod cache_control;

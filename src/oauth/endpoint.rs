@@ -10,7 +10,7 @@ use crate::error::{ConfigError, ConfigErrorKind};
 
 /// The URL of an endpoint: an absolute `https` or `http` URL.
 ///
-/// It has a host, no user information and no fragment, and its host is no link-local or cloud
+/// It has a host, no user information and no fragment, and its host is not a link-local or cloud
 /// metadata address. Whether plain `http` is allowed is decided where the endpoint is used: no
 /// request is sent to plain `http` beyond loopback, and builders reject it on loopback unless
 /// `allow_loopback_http` is called.
@@ -31,9 +31,9 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// If it is no absolute URL, its scheme is neither `https` nor `http`, it has user information
-    /// or a fragment, or its host is a forbidden address. The error shows only scheme, host and
-    /// port, because a URL may contain a secret.
+    /// If it is not an absolute URL, its scheme is neither `https` nor `http`, it has user
+    /// information or a fragment, or its host is a forbidden address. The error shows only scheme,
+    /// host and port, because a URL may contain a secret.
     pub fn new(url: impl AsRef<str>) -> Result<Self, ConfigError> {
         let url = parse_absolute(url.as_ref())?;
         let invalid = |reason| Err(ConfigError::new("URL", scheme_and_host(&url), reason));

@@ -29,9 +29,9 @@ impl Origin {
     ///
     /// # Errors
     ///
-    /// If it is no `https` or `http` URL, it has a path, query, fragment or user information, or
-    /// its host is a link-local or cloud metadata address. The error shows only scheme, host and
-    /// port.
+    /// If it is not an `https` or `http` URL, it has a path, query, fragment or user information,
+    /// or its host is a link-local or cloud metadata address. The error shows only scheme, host
+    /// and port.
     pub fn new(origin: impl AsRef<str>) -> Result<Self, ConfigError> {
         let endpoint = Endpoint::new(origin).map_err(|error| error.with_setting("origin"))?;
         if endpoint.url().path() != "/" || endpoint.url().query().is_some() {

@@ -169,6 +169,8 @@ impl ResourceServerBuilder {
 
     /// Sets the `resource_metadata` parameter of challenges
     /// ([RFC 9728 §5.1](https://www.rfc-editor.org/rfc/rfc9728#section-5.1)). Default: none.
+    ///
+    /// Plain `http` is accepted on loopback only.
     pub fn resource_metadata(mut self, url: Endpoint) -> Self {
         self.resource_metadata = Some(url);
         self
@@ -195,8 +197,9 @@ impl ResourceServerBuilder {
     /// # Errors
     ///
     /// If a setting is invalid: an issuer or audience that is not valid, no transport, an empty
-    /// list of algorithms, a duplicate issuer, an issuer for discovery that is not a URL, or plain
-    /// `http` without [`allow_loopback_http`](Self::allow_loopback_http).
+    /// list of algorithms, a duplicate issuer, an issuer for discovery that is not a URL, a `realm`
+    /// that is not printable ASCII or has quotes or backslashes, or plain `http` beyond loopback,
+    /// or on loopback without [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(ResourceServer, Refresher), ConfigError> {
         let issuers = self.issuers?;
         if let Some(url) = &self.resource_metadata {

@@ -49,7 +49,7 @@ pub struct AuthContext {
 
 type ParsedClaims = Result<Map<String, Value>, ClaimError>;
 
-/// A validated token as the token cache holds it. A clone shares the memory.
+/// The validated claims of a token, as the token cache stores them. A clone shares the memory.
 #[derive(Clone)]
 pub(super) struct CachedToken(Arc<Inner>);
 
@@ -130,7 +130,7 @@ impl CachedToken {
         }))
     }
 
-    /// Copies the token into a new allocation, so that its reference count is not shared.
+    /// Copies the claims into a new allocation, so that its reference count is not shared.
     pub(super) fn deep_clone(&self) -> Self {
         Self(Arc::new((*self.0).clone()))
     }
@@ -151,7 +151,7 @@ impl CachedToken {
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
-    /// Whether the cached token is valid now: validating it again would give the same context.
+    /// Whether the token is valid now: validating it again would give the same context.
     pub(super) fn is_still_valid(&self, keys: &KeySetHandle, now: UnixTime) -> bool {
         let validity = &self.0.validity;
         validity.not_before <= now
@@ -260,9 +260,8 @@ impl AuthContext {
 
     /// The time until [`expires_at`](Self::expires_at) from now, in whole seconds.
     ///
-    /// Now is by the clock of the resource server, at the time of this call, however long ago the
-    /// request was authenticated. Zero from `exp` on, also within the leeway in which the token is
-    /// still accepted.
+    /// Computed at each call with the clock of the resource server. Zero from `exp` on, even while
+    /// the leeway still accepts the token.
     #[must_use]
     pub fn expires_in(&self) -> Duration {
         self.expires_at().saturating_since(self.inner().clock.now())
@@ -270,8 +269,8 @@ impl AuthContext {
 
     /// The roles, from `roles` (Entra, App ID) and `realm_access.roles` (Keycloak).
     ///
-    /// A role that both have comes twice. A claim that is no array, and an element that is no
-    /// string, are ignored.
+    /// A role in both claims is returned twice. Claims that are not arrays, and elements that are
+    /// not strings, are ignored.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
         let claims = self.parsed().ok();
         let roles = claims.and_then(|claims| claims.get("roles"));

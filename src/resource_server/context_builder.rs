@@ -26,7 +26,8 @@ impl AuthContext {
     /// [`RequireScopeLayer`](crate::RequireScopeLayer) treat it as that of an authenticated
     /// request.
     ///
-    /// Defaults: the issuer `https://issuer.example`, and an expiry in one hour.
+    /// Defaults: the issuer `https://issuer.example`, and an expiry in one hour. `expires_in` uses
+    /// the system clock.
     ///
     /// ```
     /// use http::{Request, Response, StatusCode};
@@ -113,8 +114,8 @@ impl AuthContextBuilder {
     ///
     /// # Panics
     ///
-    /// If a claim of [RFC 7519 §4.1](https://www.rfc-editor.org/rfc/rfc7519#section-4.1) has the
-    /// wrong type, or the issuer is not valid.
+    /// If a registered claim, or `client_id`, `azp`, `scope`, `scp` or `amr`, has the wrong type,
+    /// or the issuer is not valid.
     #[must_use]
     pub fn build(self) -> AuthContext {
         let issuer = self.0.get("iss").and_then(Value::as_str);

@@ -46,7 +46,7 @@ impl ResourceServerLayer {
 }
 
 impl<R> ResourceServerLayer<R> {
-    /// Sets how rejected requests are answered: a closure from the
+    /// Sets the response to rejected requests: a closure from the
     /// [`Rejection`](crate::Rejection) to a response. Default: [`DefaultRejectionResponse`].
     pub fn on_rejection<N>(self, on_rejection: N) -> ResourceServerLayer<N> {
         ResourceServerLayer {

@@ -15,7 +15,8 @@
 //!             validate the token ──invalid─────▶ 401 invalid_token        │
 //!                 │        │                                              │
 //!                 │        ├──no usable keys──▶ 503, Retry-After          │
-//!                 │        └──unknown kid─────▶ wait for a refresh, once  │
+//!                 │        ├──unknown kid─────▶ wait for a refresh, once  │
+//!                 │        └──verification limit──▶ wait, or 503          │
 //!                 │ valid                                                 │
 //!                 ▼                                                       │
 //!             AuthContext into the request's extensions ◀─────────────────┘

@@ -68,7 +68,7 @@ kinds! {
     InvalidSignature = "invalid_signature",
     /// The issuer's key set is missing or too old: 503.
     KeysUnavailable = "keys_unavailable",
-    /// The route needs an `AuthContext` and no `ResourceServerLayer` is around it: 500.
+    /// No `ResourceServerLayer` is around a `RequireScopeLayer` or an extractor: 500.
     LayerMissing = "layer_missing",
     /// The token is not a well-formed signed JWT in compact serialization.
     Malformed = "malformed",
@@ -96,7 +96,8 @@ kinds! {
     UnexpectedTokenType = "unexpected_token_type",
     /// The issuer has no key of this `kid`.
     UnknownKey = "unknown_key",
-    /// `alg` is not allowed, or no key that the token may name supports it.
+    /// `alg` is not allowed, the key with this `kid` is for another algorithm, or the token has no
+    /// `kid` and no key matches.
     UnsupportedAlgorithm = "unsupported_algorithm",
     /// `iss` is none of the trusted issuers.
     UntrustedIssuer = "untrusted_issuer",

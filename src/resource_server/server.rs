@@ -81,7 +81,8 @@ impl ResourceServer {
     /// Builds a resource server that accepts tokens of `issuer` for `audience`.
     ///
     /// The keys are found by discovery (RFC 8414). Strings are converted, and
-    /// [`build`][build] and [`start`][start] report one that is not valid.
+    /// [`build`][build] and [`start`][start] report one that is not valid. [`TrustedIssuer`] takes
+    /// typed values.
     ///
     /// ```
     /// use tower_oauth::{Audience, ResourceServer};
@@ -107,7 +108,7 @@ impl ResourceServer {
 
     /// Builds a resource server that accepts the tokens of a [`TrustedIssuer`].
     ///
-    /// For an issuer with other settings than its name and one audience.
+    /// For more settings than an issuer and one audience.
     pub fn from_issuer(issuer: TrustedIssuer) -> ResourceServerBuilder {
         ResourceServerBuilder::new(Ok(issuer))
     }

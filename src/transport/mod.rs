@@ -1,4 +1,11 @@
 //! The HTTP transport for metadata, keys and tokens.
+//!
+//! The default is `ReqwestTransport` (feature `reqwest`). [`ServiceTransport`] adapts a tower
+//! service, and [`Transport`] is the trait for any other client. Pass one to
+//! [`ResourceServerBuilder::transport`][server] or [`TokenManagerBuilder::transport`][client].
+//!
+//! [server]: crate::resource_server::ResourceServerBuilder::transport
+//! [client]: crate::client::TokenManagerBuilder::transport
 
 use std::error::Error as StdError;
 use std::fmt;

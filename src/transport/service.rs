@@ -20,13 +20,13 @@ use crate::error::BoxError;
 /// Each request uses a clone of the service, which is awaited until it is ready. Reading of the
 /// response stops at the size limit.
 ///
-/// The service decides what the other transports of this crate decide themselves:
+/// The service is responsible for what other transports of this crate do:
 ///
 /// - It **must not follow redirects**: one could send a fetch of keys, or client credentials, to
 ///   any server. A 3xx response is returned as it is.
 /// - It must not store cookies.
-/// - It resolves names. Whether they may resolve to link-local and cloud metadata addresses is its
-///   policy: this crate only refuses URLs with such addresses.
+/// - It resolves names. It must reject names that resolve to link-local or cloud metadata
+///   addresses; this crate rejects only URLs with such addresses.
 /// - If it decompresses, it should do so while the body is read, so that the size limit applies to
 ///   the decompressed bytes.
 /// - It verifies certificates.

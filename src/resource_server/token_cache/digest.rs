@@ -41,11 +41,11 @@ fn random_key() -> Option<PolymurHash> {
     }
 }
 
-/// The key of a seed; `None` if this seed would make some keys more probable than others.
+/// Returns the key of a seed, or `None` if the crate had to change the seed.
 ///
-/// Most seeds stand for no key. For those the crate advances the seed by `STEP` until it stands for
-/// one, so that a key is as probable as the gap before it is long. A seed with the same key as the
-/// next seed has been advanced.
+/// Only some seeds give a valid key. The crate adds `STEP` to any other until one does, which makes
+/// keys after long gaps more probable. Such a seed has the same key as `seed + STEP`, and is not
+/// used.
 fn key_of_seed(k_seed: u64, s_seed: u64) -> Option<PolymurHash> {
     const STEP: u64 = 0xbb67_ae85_84ca_a73b;
     let key = PolymurHash::from_u64x2_seed(k_seed, s_seed);
@@ -57,7 +57,8 @@ fn key_of_seed(k_seed: u64, s_seed: u64) -> Option<PolymurHash> {
 mod tests {
     use super::*;
 
-    /// 16.5 % of all seeds stand for a key: if `STEP` differs from that of the crate, all seem to.
+    /// 16.5 % of all seeds give a key directly. If `STEP` differed from the crate's, all 4,000
+    /// would be counted.
     #[test]
     fn only_seeds_that_stand_for_a_key_are_used() {
         let used = (0..4_000)

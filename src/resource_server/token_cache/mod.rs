@@ -1,9 +1,10 @@
-//! The token cache: the [`CachedToken`] of validated tokens. It stores no tokens.
+//! The token cache: the validated claims of tokens. The shared part stores no tokens; the
+//! thread-local part has copies of a few.
 //!
-//! - [`get`](TokenCache::get) finds the context of a token. The caller checks each hit with
+//! - [`get`](TokenCache::get) finds the entry of a token. The caller checks each hit with
 //!   [`CachedToken::is_still_valid`], which covers more than moka's own expiry could, and needs no
 //!   second clock.
-//! - [`insert`](TokenCache::insert) caches the context of a valid token from its second request on,
+//! - [`insert`](TokenCache::insert) caches the claims of a valid token from its second request on,
 //!   because an insertion is wasted on a token that is used once. The [`doorkeeper`] recognizes the
 //!   second request.
 //! - [`remove`](TokenCache::remove) removes a token that is no longer valid.
@@ -30,7 +31,8 @@
 //! last permutation, so a pair of tokens that collides under one tweak collides under all.
 //!
 //! The doorkeeper and the thread-local part use a hash of the end of the token, which is the end of
-//! a signature and as good as random. The former may err; the latter compares the whole token.
+//! a signature and as good as random. A false positive of the doorkeeper is harmless. The
+//! thread-local part compares the whole token.
 //!
 //! [PolymurHash]: https://github.com/orlp/polymur-hash
 //! [proof]: https://github.com/orlp/polymur-hash/blob/master/extras/universality-proof.md
