@@ -367,5 +367,8 @@ fn the_rejection_of_an_extractor_is_an_error_with_a_text() {
     let rejection = AuthContextRejection::ClaimsMismatch(error);
     assert_eq!(rejection.status(), StatusCode::FORBIDDEN);
     let error: Box<dyn Error> = rejection.into();
-    assert_eq!(error.to_string(), "the claims do not have the expected type");
+    assert_eq!(
+        error.to_string(),
+        "the claims do not have the expected type"
+    );
 }

@@ -2,8 +2,7 @@
 //! thread-local part has copies of a few.
 //!
 //! - [`get`](TokenCache::get) finds the entry of a token. The caller checks each hit with
-//!   [`CachedToken::is_still_valid`], which covers more than moka's own expiry could, and needs no
-//!   second clock.
+//!   [`CachedToken::is_still_valid`].
 //! - [`insert`](TokenCache::insert) caches the claims of a valid token from its second request on,
 //!   because an insertion is wasted on a token that is used once. The [`doorkeeper`] recognizes the
 //!   second request.
@@ -14,7 +13,8 @@
 //!
 //! # The shared cache
 //!
-//! Its key is a [`digest`] of the whole token: two values of [PolymurHash] under two keys, drawn
+//! It is a [`BoundedMap`], whose reads take no lock. It evicts tokens that were not used for long;
+//! the doorkeeper keeps out those that are used once. Its key is a [`digest`] of the whole token: two values of [PolymurHash] under two keys, drawn
 //! independently by `aws_lc_rs::rand` for each resource server. An entry has no bytes of the token
 //! itself, so nothing has to be wiped, and a lookup loads nothing but the entry. Two different
 //! tokens of up to `n` bytes have the same value under one key with a [probability][proof] of at

@@ -1,9 +1,9 @@
 //! The per-thread part of the token cache: copies of the tokens that a thread sees most often.
 //!
-//! A hit in the shared cache writes to shared memory: to the reference count of the context, and
-//! to the queue in which moka records accesses. Threads that serve the same tokens would bounce
-//! these cache lines between cores and hardly scale. A token that is frequent on a thread is
-//! therefore copied, with its context, into memory of that thread. Entries are compared by the
+//! A hit in the shared cache writes to shared memory, the reference count of the entry. Threads that
+//! serve the same tokens would bounce this cache line between cores and hardly scale. The digest
+//! takes as long as the rest of a hit. A token that is frequent on a thread is therefore copied,
+//! with its entry, into memory of that thread. Entries are compared by the
 //! whole token and checked for validity at each hit, as in the shared cache.
 //!
 //! The cache is set-associative. Admission uses the Misra–Gries heavy-hitters scheme: a hit
