@@ -128,7 +128,7 @@ fn errors_of_deserialization_say_which_kind_of_value_is_wrong_and_why() {
     }
 }
 
-/// As the builders will.
+/// A function that takes what converts, as `ResourceServer::builder` does.
 fn converted<T>(value: impl TryInto<T, Error: Into<ConfigError>>) -> Result<T, ConfigError> {
     value.try_into().map_err(Into::into)
 }

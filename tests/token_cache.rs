@@ -355,6 +355,42 @@ async fn a_revoked_key_invalidates_cached_tokens_at_once() {
     assert_eq!(server.cached_token_count(), 0);
 }
 
+/// Both threads have copies of the entry, and each reports its first hit of a second.
+#[tokio::test(start_paused = true)]
+async fn a_revoked_key_invalidates_the_copies_of_all_threads() {
+    let (issuer, clock) = (ScriptedIssuer::new(set(&[("a", rsa(0))])), clock());
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    let token = of("app");
+    let send_often = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let sent = |_| runtime.block_on(send(&server, &token));
+        (0..30).map(sent).collect::<Vec<_>>()
+    };
+    let barrier = std::sync::Barrier::new(3);
+    std::thread::scope(|scope| {
+        let threads = [(); 2].map(|()| {
+            scope.spawn(|| {
+                assert!(send_often().iter().all(Result::is_ok));
+                barrier.wait();
+                barrier.wait();
+                send_often()
+            })
+        });
+        barrier.wait();
+        assert!(server.revoke_key(&Issuer::new(ISSUER).unwrap(), "a"));
+        clock.advance(Duration::from_secs(1));
+        barrier.wait();
+        for thread in threads {
+            for result in thread.join().unwrap() {
+                assert_eq!(result, Err(RejectionKind::RevokedKey));
+            }
+        }
+    });
+    assert_eq!(server.cached_token_count(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn key_replaced_under_same_kid_invalidates_cached_tokens() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));

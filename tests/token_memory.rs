@@ -23,6 +23,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use support::{AUDIENCE, ISSUER, NOW, claims_with, compact, encode, poll_once_or_panic, rsa};
@@ -112,8 +114,20 @@ fn unique_parts(masked: &[u8]) -> [Range<usize>; 2] {
     [dots[0] + 16..dots[0] + 500, dots[1] + 1..masked.len()]
 }
 
+/// The decoded signature, masked. With header and payload it is the token.
+fn decoded_signature(masked: &[u8]) -> Vec<u8> {
+    let [_, signature] = unique_parts(masked);
+    let clear: Vec<u8> = masked[signature].iter().map(|byte| byte ^ MASK).collect();
+    let (clear, mut decoded) = (Zeroizing::new(clear), Zeroizing::new([0; 256]));
+    URL_SAFE_NO_PAD
+        .decode_slice(&*clear, &mut *decoded)
+        .unwrap();
+    decoded.iter().map(|byte| byte ^ MASK).collect()
+}
+
 /// Searches the memory of this process.
 struct Search {
+    /// The tokens, then their decoded signatures.
     tokens: Vec<Vec<u8>>,
     /// Masked pieces of the tokens, with the number of the token and the offset there.
     pieces: HashMap<[u8; PIECE], (usize, usize)>,
@@ -124,11 +138,21 @@ struct Search {
 }
 
 impl Search {
-    fn new(tokens: Vec<Vec<u8>>) -> Self {
+    fn new(mut tokens: Vec<Vec<u8>>) -> Self {
         let mut pieces = HashMap::new();
         let mut starts = vec![false; 1 << 16];
+        let signatures: Vec<_> = tokens
+            .iter()
+            .map(|token| decoded_signature(token))
+            .collect();
+        tokens.extend(signatures);
         for (number, masked) in tokens.iter().enumerate() {
-            for part in unique_parts(masked) {
+            let parts = if number < TOKENS {
+                unique_parts(masked).to_vec()
+            } else {
+                vec![0..masked.len()]
+            };
+            for part in parts {
                 for at in part.step_by(WINDOW - PIECE) {
                     if let Some(piece) = masked[at..].first_chunk::<PIECE>() {
                         pieces.insert(*piece, (number, at));
@@ -199,7 +223,7 @@ impl Search {
             let after = memory[at..].iter().zip(&token[offset..]).take_while(same);
             let before = memory[..at].iter().rev().zip(token[..offset].iter().rev());
             if after.count() + before.take_while(same).count() >= WINDOW {
-                found.push(number);
+                found.push(number % TOKENS);
             }
         }
     }
@@ -316,10 +340,12 @@ fn no_copy_of_a_token_outlives_its_cache_entry() {
     let usual = server(|builder| builder);
     let mut found_on_thread = false;
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let thread = scope.spawn(|| {
             assert_eq!(send(&usual, &tokens[OTHER_THREAD], OFTEN), 200);
             found_on_thread = search.found().contains(&OTHER_THREAD);
         });
+        // The end of the scope alone does not wait until thread-local values are dropped.
+        thread.join().unwrap();
     });
     assert!(found_on_thread);
     assert!(!search.found().contains(&OTHER_THREAD));

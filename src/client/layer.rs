@@ -72,7 +72,8 @@ impl<P> BearerTokenLayer<P> {
     /// ([RFC 9112 §3.2.1](https://www.rfc-editor.org/rfc/rfc9112#section-3.2.1)).
     ///
     /// For inner services that determine the origin themselves, such as a tonic `Channel` or a
-    /// client with a base URL.
+    /// client with a base URL. The caller ensures that this origin is one of those given to
+    /// [`TokenManager::layer`], and that it is `https`: the request does not show it.
     pub fn allow_origin_form(mut self) -> Self {
         self.allowed.allow_origin_form();
         self

@@ -269,14 +269,14 @@ impl AuthContext {
 
     /// The roles, from `roles` (Entra, App ID) and `realm_access.roles` (Keycloak).
     ///
-    /// A role in both claims is returned twice. Claims that are not arrays, and elements that are
-    /// not strings, are ignored.
+    /// A role in both claims is returned twice. A claim that is not an array of strings is ignored.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
         let claims = self.parsed().ok();
         let roles = claims.and_then(|claims| claims.get("roles"));
         let realm_roles = claims.and_then(|claims| claims.get("realm_access")?.get("roles"));
         let both = roles.into_iter().chain(realm_roles);
         both.filter_map(Value::as_array)
+            .filter(|roles| roles.iter().all(Value::is_string))
             .flatten()
             .filter_map(Value::as_str)
     }
@@ -287,7 +287,8 @@ impl AuthContext {
         self.roles().any(|own| own == role)
     }
 
-    /// Deserializes one claim; `None` if the token does not have it.
+    /// Deserializes one claim; `None` if the token does not have it. Integers of more than 64 bits
+    /// are read as `f64`.
     ///
     /// # Errors
     ///
