@@ -147,10 +147,11 @@ impl Search {
             .collect();
         tokens.extend(signatures);
         for (number, masked) in tokens.iter().enumerate() {
-            let parts = if number < TOKENS {
-                unique_parts(masked).to_vec()
+            let whole = std::iter::once(0..masked.len());
+            let parts: Vec<_> = if number < TOKENS {
+                unique_parts(masked).into()
             } else {
-                vec![0..masked.len()]
+                whole.collect()
             };
             for part in parts {
                 for at in part.step_by(WINDOW - PIECE) {
