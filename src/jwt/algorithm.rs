@@ -45,18 +45,9 @@ impl Algorithm {
     /// Parses a registered name. The comparison is exact.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "ES256" => Self::Es256,
-            "ES384" => Self::Es384,
-            "EdDSA" | "Ed25519" => Self::EdDsa,
-            "PS256" => Self::Ps256,
-            "PS384" => Self::Ps384,
-            "PS512" => Self::Ps512,
-            "RS256" => Self::Rs256,
-            "RS384" => Self::Rs384,
-            "RS512" => Self::Rs512,
-            _ => return None,
-        })
+        let name = if name == "Ed25519" { "EdDSA" } else { name };
+        let mut all = Self::ALL.iter().copied();
+        all.find(|algorithm| algorithm.name() == name)
     }
 
     /// Returns the registered name; for Ed25519 the older one, `EdDSA`.

@@ -136,13 +136,9 @@ impl VerificationKey {
         message: &[u8],
         signature: &[u8],
     ) -> Result<(), TokenError> {
-        let Some((_, key)) = self
-            .prepared
-            .iter()
-            .find(|(supported, _)| *supported == algorithm)
-        else {
-            return Err(TokenError::UnsupportedAlgorithm);
-        };
+        let mut prepared = self.prepared.iter();
+        let matching = prepared.find(|(supported, _)| *supported == algorithm);
+        let (_, key) = matching.ok_or(TokenError::UnsupportedAlgorithm)?;
         // aws-lc-rs accepts a signature whose R has small order; strict verifiers reject it.
         if algorithm == Algorithm::EdDsa && signature.first_chunk::<32>().is_none_or(is_small_order)
         {
@@ -199,9 +195,7 @@ fn prepare(
                 Algorithm::Ps256 => &RSA_PSS_2048_8192_SHA256,
                 Algorithm::Ps384 => &RSA_PSS_2048_8192_SHA384,
                 Algorithm::Ps512 => &RSA_PSS_2048_8192_SHA512,
-                Algorithm::Es256 | Algorithm::Es384 | Algorithm::EdDsa => {
-                    return Err(InvalidKey::AlgorithmMismatch);
-                }
+                _ => return Err(InvalidKey::AlgorithmMismatch),
             };
             PublicKeyComponents { n, e }.to_parsed_public_key(parameters)
         }
@@ -227,19 +221,12 @@ fn check(material: &KeyMaterial<'_>) -> Result<(), InvalidKey> {
             <&[u8; 32]>::try_from(*x).is_ok_and(|x| !is_small_order(x) && is_canonical(x))
         }
     };
-    if valid {
-        Ok(())
-    } else {
-        Err(InvalidKey::Invalid)
-    }
+    valid.then_some(()).ok_or(InvalidKey::Invalid)
 }
 
 fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), InvalidKey> {
     // RFC 7518 §6.3.1: the minimum number of octets, so no leading zeros.
-    let (Some(&first), Some(&last)) = (n.first(), n.last()) else {
-        return Err(InvalidKey::Invalid);
-    };
-    let Some(&first_of_e) = e.first() else {
+    let (Some(&first), Some(&last), Some(&first_of_e)) = (n.first(), n.last(), e.first()) else {
         return Err(InvalidKey::Invalid);
     };
     if first == 0 || first_of_e == 0 || last & 1 == 0 {
