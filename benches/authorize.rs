@@ -302,7 +302,7 @@ fn rejections(signer: &Signer, good: &str) -> Vec<Row> {
         ),
         ("forged", Signer::new("RS256").fresh("RS256", 1)),
     ];
-    // One good token first, which initializes what is lazy.
+    // One good token first, which initializes what is lazy and fills the header cache.
     let warm = || {
         let mut call = layered(&server(&jwks, |builder| builder));
         assert_eq!(call(request(&field(good))), 200);

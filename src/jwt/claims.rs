@@ -161,7 +161,7 @@ impl<'a> UnverifiedClaims<'a> {
     /// Validates the claims against `policy` at `now`.
     pub(super) fn validate(
         &self,
-        header: &Header<'_>,
+        header: &Header,
         policy: &ClaimsPolicy,
         now: UnixTime,
     ) -> Result<(), TokenError> {
@@ -246,21 +246,12 @@ impl<'a> UnverifiedClaims<'a> {
 
 /// A token whose signature and claims are valid.
 #[derive(Debug)]
-pub(crate) struct ValidatedToken<'a>(Header<'a>, UnverifiedClaims<'a>);
+pub(crate) struct ValidatedToken<'a>(pub(super) UnverifiedClaims<'a>);
 
-impl<'a> ValidatedToken<'a> {
-    pub(super) fn new(header: Header<'a>, claims: UnverifiedClaims<'a>) -> Self {
-        Self(header, claims)
-    }
-
-    /// The JOSE header.
-    pub(crate) fn header(&self) -> &Header<'a> {
-        &self.0
-    }
-
+impl ValidatedToken<'_> {
     /// Copies the claims that requests use.
     pub(crate) fn claims(&self, subject_is_client: bool) -> Claims {
-        let claims = &self.1;
+        let claims = &self.0;
         let audience = claims.audience.as_ref().map_or(&[][..], Value::strings);
         let scopes = claims.scope.as_ref().or(claims.scp.as_ref());
         let scopes = scopes.map_or(&[][..], Value::strings);
@@ -295,8 +286,8 @@ pub(crate) struct Claims {
 impl Claims {
     /// Parses the claims of a context that a test builds, which has no token.
     pub(crate) fn unvalidated(payload: &str) -> Result<Self, TokenError> {
-        let header = Header::parse(br#"{"alg":"ES256"}"#)?;
-        let claims = UnverifiedClaims::parse(payload, SizeLimits::for_max_token_len(usize::MAX))?;
-        Ok(ValidatedToken::new(header, claims).claims(false))
+        let limits = SizeLimits::for_max_token_len(usize::MAX);
+        let claims = UnverifiedClaims::parse(payload, limits)?;
+        Ok(ValidatedToken(claims).claims(false))
     }
 }

@@ -15,30 +15,22 @@ const MAX_KEY_ID: usize = 255;
 ///
 /// `jku`, `jwk`, `x5u`, `x5c` and `x5t` are ignored: a key never comes from a token.
 #[derive(Debug)]
-pub(crate) struct Header<'a> {
+pub(crate) struct Header {
     pub(crate) algorithm: Algorithm,
-    pub(crate) key_id: Option<KeyId<'a>>,
+    pub(crate) key_id: Option<Box<str>>,
     pub(crate) typ: Typ,
 }
 
-/// A `kid` of at most 255 bytes without control characters.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct KeyId<'a>(Cow<'a, str>);
-
-impl<'a> KeyId<'a> {
-    pub(crate) fn new(kid: Cow<'a, str>) -> Option<Self> {
-        (!kid.is_empty() && kid.len() <= MAX_KEY_ID && !kid.chars().any(char::is_control))
-            .then_some(Self(kid))
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
+/// Returns this `kid` if it has at most 255 bytes and no control characters.
+pub(crate) fn valid_key_id(kid: Cow<'_, str>) -> Option<Box<str>> {
+    (!kid.is_empty() && kid.len() <= MAX_KEY_ID && !kid.chars().any(char::is_control))
+        .then(|| kid.into())
 }
 
 /// The `typ` of a token (RFC 7519 §5.1, RFC 9068 §2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Typ {
+    #[default]
     Absent,
     /// `JWT`, or `JOSE` as in App ID's v3 tokens.
     Jwt,
@@ -61,35 +53,33 @@ impl Typ {
     }
 }
 
-impl<'a> Header<'a> {
+impl Header {
     /// Parses a decoded header strictly, in one pass.
-    pub(crate) fn parse(json: &'a [u8]) -> Result<Self, TokenError> {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, TokenError> {
         let json = std::str::from_utf8(json).map_err(|_| TokenError::Malformed)?;
-        let members: HeaderMembers<'a> =
+        let members: HeaderMembers<'_> =
             strict_json::parse(json, SizeLimits::DEFAULT, TokenError::Malformed)?;
-        let algorithm = members.alg.and_then(|alg| Algorithm::from_name(&alg));
-        let algorithm = algorithm.ok_or(TokenError::UnsupportedAlgorithm)?;
+        let algorithm = members.algorithm.ok_or(TokenError::UnsupportedAlgorithm)?;
         if members.is_forbidden {
             return Err(TokenError::Malformed);
         }
         let key_id = match members.kid {
             None => None,
-            Some(kid) => Some(KeyId::new(kid).ok_or(TokenError::Malformed)?),
+            Some(kid) => Some(valid_key_id(kid).ok_or(TokenError::Malformed)?),
         };
-        let typ = members.typ.map_or(Typ::Absent, |typ| Typ::from_name(&typ));
         Ok(Self {
             algorithm,
             key_id,
-            typ,
+            typ: members.typ,
         })
     }
 }
 
 #[derive(Default)]
 struct HeaderMembers<'a> {
-    alg: Option<Cow<'a, str>>,
+    algorithm: Option<Algorithm>,
     kid: Option<Cow<'a, str>>,
-    typ: Option<Cow<'a, str>>,
+    typ: Typ,
     is_forbidden: bool,
 }
 
@@ -100,9 +90,9 @@ impl<'de> FromMembers<'de> for HeaderMembers<'de> {
         value: MemberValue<'_, 'de, A>,
     ) -> Result<(), A::Error> {
         match name {
-            "alg" => self.alg = Some(value.string()?),
+            "alg" => self.algorithm = Algorithm::from_name(&value.string()?),
             "kid" => self.kid = Some(value.string()?),
-            "typ" => self.typ = Some(value.string()?),
+            "typ" => self.typ = Typ::from_name(&value.string()?),
             _ => {
                 value.string_or_other()?;
                 // RFC 7515 §4.1.11: an unsupported extension makes the token invalid, and none is
@@ -128,7 +118,7 @@ mod tests {
         let header =
             Header::parse(br#"{"alg":"RS256","typ":"JWT","kid":"appId-1","ver":4}"#).unwrap();
         assert_eq!(header.algorithm, Algorithm::Rs256);
-        assert_eq!(header.key_id.unwrap().as_str(), "appId-1");
+        assert_eq!(header.key_id.as_deref(), Some("appId-1"));
         assert_eq!(header.typ, Typ::Jwt);
     }
 

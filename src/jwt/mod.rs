@@ -26,7 +26,7 @@ pub(crate) use self::claims::UnverifiedClaims;
 pub(crate) use self::claims::{Claims, ClaimsPolicy};
 pub(crate) use self::compact::{Segments, decode_base64url};
 pub(crate) use self::error::TokenError;
-pub(crate) use self::header::{Header, KeyId};
+pub(crate) use self::header::{Header, valid_key_id};
 pub(crate) use self::strict_json::{SizeLimits, StrKey};
 pub(crate) use self::token::UnverifiedToken;
 pub(crate) use self::verification_key::{Fingerprint, InvalidKey, KeyMaterial, VerificationKey};

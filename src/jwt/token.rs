@@ -14,7 +14,7 @@ use crate::clock::UnixTime;
 #[derive(Debug)]
 pub(crate) struct UnverifiedToken<'a> {
     segments: &'a Segments<'a>,
-    header: Header<'a>,
+    header: &'a Header,
     claims: UnverifiedClaims<'a>,
 }
 
@@ -22,7 +22,7 @@ impl<'a> UnverifiedToken<'a> {
     /// Parses the claims strictly. None of them is trusted yet.
     pub(crate) fn parse(
         segments: &'a Segments<'a>,
-        header: Header<'a>,
+        header: &'a Header,
         payload: &'a str,
         limits: SizeLimits,
     ) -> Result<Self, TokenError> {
@@ -32,11 +32,6 @@ impl<'a> UnverifiedToken<'a> {
             header,
             claims,
         })
-    }
-
-    /// The JOSE header. Safe to use for selecting a key only.
-    pub(crate) fn header(&self) -> &Header<'a> {
-        &self.header
     }
 
     /// The claimed issuer. Safe to use for rejecting a token before its signature is verified,
@@ -58,7 +53,7 @@ impl<'a> UnverifiedToken<'a> {
         now: UnixTime,
     ) -> Result<(), TokenError> {
         self.decode_signature()?;
-        self.claims.validate(&self.header, policy, now)
+        self.claims.validate(self.header, policy, now)
     }
 
     /// Decodes the signature. It is zeroized on drop: together with header and payload it is the
@@ -96,7 +91,7 @@ impl<'a> SignatureVerified<'a> {
         policy: &ClaimsPolicy,
         now: UnixTime,
     ) -> Result<ValidatedToken<'a>, TokenError> {
-        self.0.claims.validate(&self.0.header, policy, now)?;
-        Ok(ValidatedToken::new(self.0.header, self.0.claims))
+        self.0.claims.validate(self.0.header, policy, now)?;
+        Ok(ValidatedToken(self.0.claims))
     }
 }

@@ -21,8 +21,8 @@ use super::set::{Inner, KeySet};
 use super::skip_reason::SkipReason;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::jwt::{
-    Algorithm, Fingerprint, InvalidKey, KeyId, KeyMaterial, StrKey, VerificationKey,
-    decode_base64url,
+    Algorithm, Fingerprint, InvalidKey, KeyMaterial, StrKey, VerificationKey, decode_base64url,
+    valid_key_id,
 };
 
 /// The largest number of members, which bounds the work for one document.
@@ -204,10 +204,7 @@ fn parse_member(json: &str, leniency: JwkLeniency) -> Member {
         return malformed_private_key(json).unwrap_or_else(Member::malformed);
     };
     let has_kid = members.kid.is_some();
-    let kid: Option<Box<str>> = members
-        .kid
-        .and_then(KeyId::new)
-        .map(|kid| kid.as_str().into());
+    let kid = members.kid.and_then(valid_key_id);
     let key = match members.secrets {
         Secrets::Private => {
             return Member {
@@ -241,8 +238,7 @@ fn malformed_private_key(json: &str) -> Option<Member> {
         .get("kid")
         .and_then(serde_json::Value::as_str)
         .map(Cow::from)
-        .and_then(KeyId::new);
-    let kid = kid.map(|kid| kid.as_str().into());
+        .and_then(valid_key_id);
     Some(Member {
         kid,
         key: Err(SkipReason::PrivateKey),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::compromised::CompromisedKeys;
 use super::revoked::RevokedKeys;
 use super::skip_reason::SkipReason;
-use crate::jwt::{Fingerprint, Header, KeyId, VerificationKey};
+use crate::jwt::{Fingerprint, Header, VerificationKey};
 
 /// The public keys of an issuer, parsed and checked
 /// ([RFC 7517 §5](https://www.rfc-editor.org/rfc/rfc7517#section-5)).
@@ -156,7 +156,7 @@ impl KeySet {
     /// them are returned, unless they are more than `limit`.
     pub(crate) fn select(
         &self,
-        header: &Header<'_>,
+        header: &Header,
         revoked: &RevokedKeys,
         limit: usize,
     ) -> Result<Candidates<'_>, SelectError> {
@@ -167,7 +167,7 @@ impl KeySet {
             ..
         } = &*self.0;
         let matches = |key: &&VerificationKey| key.supports(header.algorithm);
-        let Some(kid) = header.key_id.as_ref().map(KeyId::as_str) else {
+        let Some(kid) = header.key_id.as_deref() else {
             let with_kid = by_kid.iter().map(|(kid, key)| (Some(&**kid), key));
             let all = with_kid.chain(without_kid.iter().map(|key| (None, key)));
             return Candidates::unrevoked(all.filter(|(_, key)| matches(key)), revoked, limit);

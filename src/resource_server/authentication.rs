@@ -9,7 +9,7 @@ use super::{
     AuthContext, Rejection, RejectionKind, RejectionResponse, ResourceServer, credentials,
 };
 use crate::clock::UnixTime;
-use crate::jwt::{Header, KeyId, Segments, UnverifiedToken, decode_base64url};
+use crate::jwt::{Segments, UnverifiedToken, decode_base64url};
 use crate::key_set::{RefreshReason, SelectError, Wait};
 use crate::oauth::Issuer;
 
@@ -75,18 +75,16 @@ impl ResourceServer {
         attempt: Attempt,
     ) -> Result<Authentication, RejectionKind> {
         let segments = Segments::split(credentials::check_visible_ascii(token)?)?; // RFC 7515 §7.1
-        let header = decode_base64url(segments.header)?;
-        let header = Header::parse(&header)?; // RFC 7515 §4
+        let header = self.0.header_cache.parse(segments.header)?; // RFC 7515 §4
         let payload = String::from_utf8(decode_base64url(segments.payload)?)
             .map_err(|_| RejectionKind::Malformed)?;
         // RFC 7519 §7.2
-        let unverified = UnverifiedToken::parse(&segments, header, &payload, self.0.size_limits)?;
+        let unverified = UnverifiedToken::parse(&segments, &header, &payload, self.0.size_limits)?;
         let (index, state, issuer) = self.find_issuer(unverified.issuer()?)?;
         let policy = &state.policy;
         if unverified.is_expired(policy, now) {
             return Err(RejectionKind::Expired);
         }
-        let header = unverified.header();
         if !policy.algorithms.contains(&header.algorithm) {
             return Err(RejectionKind::UnsupportedAlgorithm);
         }
@@ -98,13 +96,13 @@ impl ResourceServer {
         };
         // Only a token that would pass with a newer key may cause a fetch.
         let would_pass = || unverified.would_pass_claims(policy, now).is_ok();
-        let keys = match keys.select(header, snapshot.revoked(), policy.max_candidate_keys) {
+        let keys = match keys.select(&header, snapshot.revoked(), policy.max_candidate_keys) {
             Ok(keys) => keys,
             Err(SelectError::Revoked) => return Err(RejectionKind::RevokedKey),
             Err(SelectError::NoMatch) => return Err(RejectionKind::UnsupportedAlgorithm),
             Err(SelectError::Ambiguous) => return Err(RejectionKind::AmbiguousKey),
             Err(SelectError::UnknownKid) => {
-                let kid = header.key_id.as_ref().map_or("", KeyId::as_str);
+                let kid = header.key_id.as_deref().unwrap_or_default();
                 let may_refresh = !attempt.awaited_keys
                     && !state.keys.is_in_negative_cache(kid, &snapshot, now)
                     && would_pass();
@@ -134,10 +132,11 @@ impl ResourceServer {
             Err(error) => return Err(error.into()),
         };
         drop(permit);
+        self.0.header_cache.insert(segments.header, &header);
         let valid = verified.validate(policy, now)?; // RFC 7519 §4.1, RFC 9068 §4
         let verified_by = VerifiedBy {
             issuer: index,
-            key: valid.header().key_id.is_some().then(|| key.fingerprint()),
+            key: header.key_id.is_some().then(|| key.fingerprint()),
             key_set_version: snapshot.key_set_version(),
             leeway: policy.leeway,
         };

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::challenge::{DEFAULT_REALM, Responses};
+use super::header_cache::HeaderCache;
 use super::log_limit::LogLimit;
 use super::server::{Inner, IssuerState};
 use super::token_cache::{self, TokenCache};
@@ -266,6 +267,7 @@ impl ResourceServerBuilder {
             granted: Counter::new(REQUESTS, ("result", "granted")),
             cache_hits: Counter::without_label(TOKEN_CACHE_HITS),
             cache: TokenCache::new(self.cache),
+            header_cache: HeaderCache::default(),
             verification_limit: VerificationLimit::new(self.max_verifications),
             token_in_query: LogLimit::new(),
         };

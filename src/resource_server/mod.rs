@@ -62,6 +62,7 @@ mod credentials;
 #[cfg(feature = "axum")]
 mod extractor;
 mod future;
+mod header_cache;
 mod layer;
 mod log_limit;
 mod rejection;

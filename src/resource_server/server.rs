@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::challenge::Responses;
+use super::header_cache::HeaderCache;
 use super::log_limit::LogLimit;
 use super::token_cache::TokenCache;
 use super::verification_limit::VerificationLimit;
@@ -66,6 +67,7 @@ pub(super) struct Inner {
     pub(super) cache_hits: Counter,
     pub(super) responses: Arc<Responses>,
     pub(super) size_limits: SizeLimits,
+    pub(super) header_cache: HeaderCache,
     pub(super) verification_limit: VerificationLimit,
     pub(super) token_in_query: LogLimit,
 }
