@@ -17,7 +17,7 @@ use tower_oauth::app_id::Binding;
 use tower_oauth::clock::UnixTime;
 use tower_oauth::resource_server::RejectionKind::{
     Expired, InvalidAudience, InvalidClaims, Malformed, NotYetValid, TokenTooLong, TooManyMembers,
-    UnexpectedTokenType, UntrustedIssuer,
+    UnexpectedTokenType, UnsupportedAlgorithm, UntrustedIssuer,
 };
 use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
 
@@ -657,4 +657,38 @@ fn claim_limits_scale_with_max_token_length() {
     }
     let header = format!(r#"{{"alg":"RS256","kid":"rsa","x":{}}}"#, object(300));
     default.assert_rejects(&default.with_header(&header), TooManyMembers);
+}
+
+/// The rest of such a token is not read, here the missing end of its JSON.
+#[test]
+fn an_unsupported_algorithm_an_untrusted_issuer_and_a_passed_expiry_end_the_parse() {
+    let fixture = Fixture::new();
+    let trusted = format!(r#""iss":"{ISSUER}""#);
+    let (past, future) = (NOW - 3600, NOW + 3600);
+    for (members, kind) in [
+        (
+            r#""iss":"https://other.example""#.to_owned(),
+            UntrustedIssuer,
+        ),
+        (format!(r#"{trusted},"exp":{past}"#), Expired),
+        (format!(r#""exp":{past},{trusted}"#), Expired),
+        // Its issuer decides whether it is expired.
+        (format!(r#""exp":{past}"#), Malformed),
+        (format!(r#"{trusted},"exp":{future}"#), Malformed),
+        // Each member is checked, not only the first.
+        (format!(r#"{trusted},"exp":{future},"exp":{past}"#), Expired),
+        (
+            format!(r#"{trusted},"iss":"https://other.example""#),
+            UntrustedIssuer,
+        ),
+    ] {
+        fixture.assert_rejects(
+            &fixture.with_payload(format!("{{{members},").as_bytes()),
+            kind,
+        );
+    }
+    for (alg, kind) in [("HS256", UnsupportedAlgorithm), ("RS256", Malformed)] {
+        let header = format!(r#"{{"kid":"rsa","alg":"{alg}","#);
+        fixture.assert_rejects(&fixture.with_header(&header), kind);
+    }
 }

@@ -56,7 +56,7 @@ impl ClaimsPolicy {
     }
 
     /// Whether a token with this `exp` is expired, leeway included.
-    fn is_expired(&self, expires_at: UnixTime, now: UnixTime) -> bool {
+    pub(crate) fn is_expired(&self, expires_at: UnixTime, now: UnixTime) -> bool {
         now >= expires_at.saturating_add(self.leeway)
     }
 }
@@ -67,7 +67,7 @@ pub(crate) struct UnverifiedClaims<'a> {
     issuer: Option<Cow<'a, str>>,
     subject: Option<Cow<'a, str>>,
     audience: Option<Value<'a>>,
-    expires_at: Option<UnixTime>,
+    pub(super) expires_at: Option<UnixTime>,
     not_before: Option<UnixTime>,
     issued_at: Option<UnixTime>,
     token_id: Option<Cow<'a, str>>,
@@ -140,22 +140,26 @@ impl<'a> UnverifiedClaims<'a> {
     ///
     /// A registered claim of the wrong type is an error even if the claim is not required
     /// (CVE-2026-25537).
-    pub(crate) fn parse(payload: &'a str, limits: SizeLimits) -> Result<Self, TokenError> {
+    /// `check` gets `iss`, and `exp` if it precedes, as soon as `iss` is read, and both again when
+    /// `exp` is. Its error ends the parse.
+    pub(crate) fn parse(
+        payload: &'a str,
+        limits: SizeLimits,
+        check: &dyn Fn(&str, Option<UnixTime>) -> Result<(), TokenError>,
+    ) -> Result<Self, TokenError> {
         if has_long_number(payload.as_bytes()) {
             return Err(TokenError::Malformed);
         }
-        strict_json::parse(payload, limits, TokenError::InvalidClaims)
+        let check = |name: &str, claims: &Self| match (name, &claims.issuer) {
+            ("iss" | "exp", Some(issuer)) => check(issuer, claims.expires_at),
+            _ => Ok(()),
+        };
+        strict_json::parse(payload, limits, TokenError::InvalidClaims, &check)
     }
 
     /// The claimed issuer.
     pub(super) fn issuer(&self) -> Result<&str, TokenError> {
         self.issuer.as_deref().ok_or(TokenError::InvalidClaims)
-    }
-
-    /// Whether the claimed `exp` has passed.
-    pub(super) fn is_expired(&self, policy: &ClaimsPolicy, now: UnixTime) -> bool {
-        self.expires_at
-            .is_some_and(|expires_at| policy.is_expired(expires_at, now))
     }
 
     /// Validates the claims against `policy` at `now`.
@@ -287,7 +291,7 @@ impl Claims {
     /// Parses the claims of a context that a test builds, which has no token.
     pub(crate) fn unvalidated(payload: &str) -> Result<Self, TokenError> {
         let limits = SizeLimits::for_max_token_len(usize::MAX);
-        let claims = UnverifiedClaims::parse(payload, limits)?;
+        let claims = UnverifiedClaims::parse(payload, limits, &|_, _| Ok(()))?;
         Ok(ValidatedToken(claims).claims(false))
     }
 }

@@ -54,11 +54,14 @@ impl Typ {
 }
 
 impl Header {
-    /// Parses a decoded header strictly, in one pass.
+    /// Parses a decoded header strictly, in one pass, which an unsupported `alg` ends.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, TokenError> {
         let json = std::str::from_utf8(json).map_err(|_| TokenError::Malformed)?;
-        let members: HeaderMembers<'_> =
-            strict_json::parse(json, SizeLimits::DEFAULT, TokenError::Malformed)?;
+        let check = |name: &str, members: &HeaderMembers<'_>| match (name, members.algorithm) {
+            ("alg", None) => Err(TokenError::UnsupportedAlgorithm),
+            _ => Ok(()),
+        };
+        let members = strict_json::parse(json, SizeLimits::DEFAULT, TokenError::Malformed, &check)?;
         let algorithm = members.algorithm.ok_or(TokenError::UnsupportedAlgorithm)?;
         if members.is_forbidden {
             return Err(TokenError::Malformed);

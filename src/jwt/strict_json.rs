@@ -60,12 +60,16 @@ pub(super) trait FromMembers<'de>: Default {
     ) -> Result<(), A::Error>;
 }
 
+/// A check of the members so far, after the one with this name was read. Its error ends the parse.
+pub(super) type Check<'c, T> = &'c dyn Fn(&str, &T) -> Result<(), TokenError>;
+
 /// Parses a JSON object strictly, in one pass. A value of a wrong type, a duplicate name and too
 /// deep nesting give the error `wrong_content`.
 pub(super) fn parse<'de, T: FromMembers<'de>>(
     text: &'de str,
     limits: SizeLimits,
     wrong_content: TokenError,
+    check: Check<'_, T>,
 ) -> Result<T, TokenError> {
     let mut state = ParseState {
         text,
@@ -77,12 +81,13 @@ pub(super) fn parse<'de, T: FromMembers<'de>>(
     let mut json = serde_json::Deserializer::from_str(text);
     let mut object = T::default();
     let parsed = json
-        .deserialize_map(ObjectVisitor(&mut state, &mut object))
+        .deserialize_map(ObjectVisitor(&mut state, &mut object, check))
         .and_then(|()| json.end());
-    match parsed {
-        Ok(()) => Ok(object),
-        Err(error) if error.is_data() => Err(state.error.unwrap_or(wrong_content)),
-        Err(_) => Err(TokenError::Malformed),
+    match (state.error, parsed) {
+        (Some(error), _) => Err(error),
+        (None, Ok(())) => Ok(object),
+        (None, Err(error)) if error.is_data() => Err(wrong_content),
+        (None, Err(_)) => Err(TokenError::Malformed),
     }
 }
 
@@ -94,7 +99,7 @@ struct ParseState<'de> {
     elements: usize,
     /// The names of the objects being parsed, those of the innermost object last.
     names: Vec<Cow<'de, str>>,
-    /// The reason for a parser error that was raised here, if it is a particular one.
+    /// The reason for ending the parse, if it is a particular one. The document is not accepted.
     error: Option<TokenError>,
 }
 
@@ -161,7 +166,7 @@ impl<'de> ParseState<'de> {
 pub(crate) struct StrKey<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 /// Reads the members of the outermost object.
-struct ObjectVisitor<'s, 'de, T>(&'s mut ParseState<'de>, &'s mut T);
+struct ObjectVisitor<'s, 'de, T>(&'s mut ParseState<'de>, &'s mut T, Check<'s, T>);
 
 impl<'de, T: FromMembers<'de>> Visitor<'de> for ObjectVisitor<'_, 'de, T> {
     type Value = ();
@@ -171,13 +176,18 @@ impl<'de, T: FromMembers<'de>> Visitor<'de> for ObjectVisitor<'_, 'de, T> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self(state, object) = self;
+        let Self(state, object, check) = self;
         while let Some(StrKey(name)) = map.next_key()? {
             let value = MemberValue {
                 state,
                 map: &mut map,
             };
             object.read(&name, value)?;
+            if let Err(error) = check(&name, object) {
+                // `parse` returns it. An error of serde costs more: it has a text and a position.
+                state.error = Some(error);
+                return Ok(());
+            }
             state.add_name(name)?;
         }
         state.end_object(0)

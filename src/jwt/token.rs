@@ -19,14 +19,16 @@ pub(crate) struct UnverifiedToken<'a> {
 }
 
 impl<'a> UnverifiedToken<'a> {
-    /// Parses the claims strictly. None of them is trusted yet.
+    /// Parses the claims strictly. None of them is trusted yet. An error of `check`, which gets
+    /// `iss` and `exp`, ends the parse.
     pub(crate) fn parse(
         segments: &'a Segments<'a>,
         header: &'a Header,
         payload: &'a str,
         limits: SizeLimits,
+        check: &dyn Fn(&str, Option<UnixTime>) -> Result<(), TokenError>,
     ) -> Result<Self, TokenError> {
-        let claims = UnverifiedClaims::parse(payload, limits)?;
+        let claims = UnverifiedClaims::parse(payload, limits, check)?;
         Ok(Self {
             segments,
             header,
@@ -40,9 +42,9 @@ impl<'a> UnverifiedToken<'a> {
         self.claims.issuer()
     }
 
-    /// Whether the claimed `exp` has passed. Safe to use for the same.
-    pub(crate) fn is_expired(&self, policy: &ClaimsPolicy, now: UnixTime) -> bool {
-        self.claims.is_expired(policy, now)
+    /// The claimed `exp`. Safe to use for the same.
+    pub(crate) fn expires_at(&self) -> Option<UnixTime> {
+        self.claims.expires_at
     }
 
     /// Whether the claims are valid, assuming a valid signature. Only such a token may cause a

@@ -9,7 +9,7 @@ use super::{
     AuthContext, Rejection, RejectionKind, RejectionResponse, ResourceServer, credentials,
 };
 use crate::clock::UnixTime;
-use crate::jwt::{Segments, UnverifiedToken, decode_base64url};
+use crate::jwt::{Segments, TokenError, UnverifiedToken, decode_base64url};
 use crate::key_set::{RefreshReason, SelectError, Wait};
 use crate::oauth::Issuer;
 
@@ -78,13 +78,14 @@ impl ResourceServer {
         let header = self.0.header_cache.parse(segments.header)?; // RFC 7515 §4
         let payload = String::from_utf8(decode_base64url(segments.payload)?)
             .map_err(|_| RejectionKind::Malformed)?;
+        let find_issuer = |claimed: &str, expires_at| self.find_issuer(claimed, expires_at, now);
+        // Ends the parse of a token that is rejected below.
+        let check = |claimed: &str, expires_at| find_issuer(claimed, expires_at).map(drop);
+        let limits = self.0.size_limits;
         // RFC 7519 §7.2
-        let unverified = UnverifiedToken::parse(&segments, &header, &payload, self.0.size_limits)?;
-        let (index, state, issuer) = self.find_issuer(unverified.issuer()?)?;
+        let unverified = UnverifiedToken::parse(&segments, &header, &payload, limits, &check)?;
+        let (index, state, issuer) = find_issuer(unverified.issuer()?, unverified.expires_at())?;
         let policy = &state.policy;
-        if unverified.is_expired(policy, now) {
-            return Err(RejectionKind::Expired);
-        }
         if !policy.algorithms.contains(&header.algorithm) {
             return Err(RejectionKind::UnsupportedAlgorithm);
         }
@@ -156,13 +157,22 @@ impl ResourceServer {
     }
 
     /// Finds the trusted issuer with this name or alias: its index in the list of the resource
-    /// server, its state, and its name as the token spells it. A token is only ever verified with
-    /// the keys of this issuer.
-    fn find_issuer(&self, claimed: &str) -> Result<(usize, &IssuerState, &Issuer), RejectionKind> {
+    /// server, its state, and its name as the token spells it. Fails if this `exp` has passed by
+    /// the issuer's leeway. A token is only ever verified with the keys of this issuer.
+    fn find_issuer(
+        &self,
+        claimed: &str,
+        expires_at: Option<UnixTime>,
+        now: UnixTime,
+    ) -> Result<(usize, &IssuerState, &Issuer), TokenError> {
         let mut issuers = self.0.issuers.iter().enumerate();
-        issuers
+        let found = issuers
             .find_map(|(index, state)| Some((index, state, state.policy.find_issuer(claimed)?)))
-            .ok_or(RejectionKind::UntrustedIssuer)
+            .ok_or(TokenError::UntrustedIssuer)?;
+        if expires_at.is_some_and(|expires_at| found.1.policy.is_expired(expires_at, now)) {
+            return Err(TokenError::Expired);
+        }
+        Ok(found)
     }
 
     /// Such a token ends up in the logs of every server on the way (RFC 9700 §4.3.2).
