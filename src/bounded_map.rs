@@ -10,6 +10,8 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use equivalent::Equivalent;
+
 /// A map of at most a given weight.
 pub(crate) struct BoundedMap<K, V> {
     entries: papaya::HashMap<K, Entry<V>, foldhash::quality::RandomState>,
@@ -47,7 +49,7 @@ impl<K: Copy + Eq + Hash, V: Clone> BoundedMap<K, V> {
     }
 
     /// Returns the value of `key`, and marks it as used.
-    pub(crate) fn get(&self, key: &K) -> Option<V> {
+    pub(crate) fn get<Q: Equivalent<K> + Hash>(&self, key: &Q) -> Option<V> {
         let entries = self.entries.pin();
         let entry = entries.get(key)?;
         // Read first: a write takes the memory away from other threads.
@@ -89,7 +91,7 @@ impl<K: Copy + Eq + Hash, V: Clone> BoundedMap<K, V> {
         self.entries.pin().insert(key, entry);
     }
 
-    pub(crate) fn remove(&self, key: &K) {
+    pub(crate) fn remove<Q: Equivalent<K> + Hash>(&self, key: &Q) {
         self.remove_queued(&mut self.queue(), key);
     }
 
@@ -98,7 +100,10 @@ impl<K: Copy + Eq + Hash, V: Clone> BoundedMap<K, V> {
         self.entries.len()
     }
 
-    fn remove_queued(&self, queue: &mut Queue<K>, key: &K) {
+    fn remove_queued<Q>(&self, queue: &mut Queue<K>, key: &Q)
+    where
+        Q: Equivalent<K> + Hash,
+    {
         let entries = self.entries.pin();
         let Some(removed) = entries.remove(key) else {
             return;

@@ -101,6 +101,7 @@ pub mod error;
 pub mod guide;
 mod jwt;
 pub mod key_set;
+mod log_limit;
 mod metadata;
 mod metrics;
 mod oauth;

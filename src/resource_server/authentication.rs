@@ -93,10 +93,8 @@ impl ResourceServer {
         }
         let snapshot = state.keys.load();
         let keys = snapshot.usable(now).ok_or(RejectionKind::KeysUnavailable)?;
-        let refresh = |reason: RefreshReason<'_>| {
-            let wait = state.keys.request_refresh(reason)?;
-            Some(Authentication::Pending(Pending::Keys(wait)))
-        };
+        let pending = |wait| Authentication::Pending(Pending::Keys(wait));
+        let refresh = |reason: RefreshReason<'_>| state.keys.request_refresh(reason).map(pending);
         // Only a token that would pass with a newer key may cause a fetch.
         let would_pass = || unverified.would_pass_claims(policy, now).is_ok();
         let keys = match keys.select(&header, snapshot.revoked(), policy.max_candidate_keys) {
@@ -184,11 +182,6 @@ impl ResourceServer {
                 target: "tower_oauth::resource_server",
                 "a request has its access token in the query, where it is ignored \
                  (logged once a minute)"
-            );
-        } else {
-            crate::trace::debug!(
-                target: "tower_oauth::resource_server",
-                "a request has its access token in the query, where it is ignored"
             );
         }
     }

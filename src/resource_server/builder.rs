@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::challenge::{DEFAULT_REALM, Responses};
 use super::header_cache::HeaderCache;
-use super::log_limit::LogLimit;
 use super::server::{Inner, IssuerState};
 use super::token_cache::{self, TokenCache};
 use super::verification_limit::VerificationLimit;
@@ -17,6 +16,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 use crate::jwt::SizeLimits;
 use crate::key_set::{KeySetHandle, RefreshPolicy, RefresherConfig, Source};
+use crate::log_limit::LogLimit;
 use crate::metadata;
 use crate::metrics::{self, Counter, REQUESTS, TOKEN_CACHE_HITS};
 use crate::oauth::Endpoint;

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 
 use super::authentication::{Anonymous, rejection_response};
 use super::challenge::no_store;
-use super::log_limit::LogLimit;
 use super::{AuthContext, ClaimError, DefaultRejectionResponse, Rejection};
+use crate::log_limit::LogLimit;
 
 /// Why no [`AuthContext`] or no [`Claims`] could be extracted.
 ///

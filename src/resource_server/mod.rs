@@ -64,7 +64,6 @@ mod extractor;
 mod future;
 mod header_cache;
 mod layer;
-mod log_limit;
 mod rejection;
 mod require_scope;
 mod server;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::challenge::no_store;
-use super::log_limit::LogLimit;
 use crate::clock::{Clock, SystemClock};
 use crate::jwt::TokenError;
+use crate::log_limit::LogLimit;
 use crate::metrics::REQUESTS;
 use crate::oauth::Scope;
 

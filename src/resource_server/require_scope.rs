@@ -10,8 +10,8 @@ use tower_service::Service;
 use super::authentication::Anonymous;
 use super::challenge::is_grpc;
 use super::future::{CallOrReject, RequireScopeFuture};
-use super::log_limit::LogLimit;
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionResponse};
+use crate::log_limit::LogLimit;
 use crate::oauth::Scope;
 
 /// Passes only requests whose token has the required scopes.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::challenge::Responses;
 use super::header_cache::HeaderCache;
-use super::log_limit::LogLimit;
 use super::token_cache::TokenCache;
 use super::verification_limit::VerificationLimit;
 use super::{ResourceServerBuilder, TrustedIssuer};
@@ -12,6 +11,7 @@ use crate::clock::Clock;
 use crate::error::{ConfigError, Error};
 use crate::jwt::{ClaimsPolicy, SizeLimits};
 use crate::key_set::{KeySetHandle, KeySetStatus};
+use crate::log_limit::LogLimit;
 use crate::metrics::Counter;
 use crate::oauth::{Audience, Issuer};
 

@@ -1,11 +1,58 @@
 //! The key of the shared cache: a keyed hash of the whole token.
 
+use std::hash::{Hash, Hasher};
+
+use equivalent::Equivalent;
 use polymur_hash::PolymurHash;
+
+use super::thread_local::Lookup;
+
+/// The key of an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct TokenKey {
+    digest: Digest,
+    /// A hash of the end of the token. It places the entry in the map.
+    end: u64,
+}
+
+/// A presented token. Its digest is computed only if an entry is where its own would be.
+pub(super) struct PresentedToken<'t, H>(pub(super) Lookup<'t>, pub(super) &'t H);
+
+impl<H: TokenHash> PresentedToken<'_, H> {
+    pub(super) fn key(&self) -> TokenKey {
+        let Self(
+            Lookup {
+                token, hash: end, ..
+            },
+            hash,
+        ) = *self;
+        let digest = hash.digest(token);
+        TokenKey { digest, end }
+    }
+}
+
+impl Hash for TokenKey {
+    fn hash<S: Hasher>(&self, state: &mut S) {
+        state.write_u64(self.end);
+    }
+}
+
+impl<H> Hash for PresentedToken<'_, H> {
+    fn hash<S: Hasher>(&self, state: &mut S) {
+        state.write_u64(self.0.hash);
+    }
+}
+
+impl<H: TokenHash> Equivalent<TokenKey> for PresentedToken<'_, H> {
+    fn equivalent(&self, key: &TokenKey) -> bool {
+        self.0.hash == key.end && self.key() == *key
+    }
+}
 
 /// 128 bits that stand for one token.
 ///
 /// No bit of them leaves the cache, because the keys of the hash can be derived from digests.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::resource_server) struct Digest(pub(super) [u64; 2]);
 
 /// A keyed hash of tokens. Tests replace it with a weaker one.

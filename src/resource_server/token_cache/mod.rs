@@ -24,15 +24,16 @@
 //! to a cache of 2^14 entries gets another token's context with a probability below 2^-40.
 //!
 //! The proof is for tokens that are chosen independently of the keys, so no bit of a digest may
-//! become known. A digest stays within the map, which places it by another hash (foldhash, with
-//! other keys). A response shows only whether a token is valid, which does not depend on the keys
+//! become known. A digest is only compared, within the map, which places entries by another hash. A response shows only whether a token is valid, which does not depend on the keys
 //! unless two tokens collide. The time that a digest takes depends only on the length of the token.
 //! The second key is not a tweak of the first: PolymurHash adds its tweak to the value before the
 //! last permutation, so a pair of tokens that collides under one tweak collides under all.
 //!
-//! The doorkeeper and the thread-local part use a hash of the end of the token, which is the end of
-//! a signature and as good as random. A false positive of the doorkeeper is harmless. The
-//! thread-local part compares the whole token.
+//! That other hash is foldhash, with other keys, of the end of the token: the end of a signature,
+//! which is as good as random. A lookup compares digests only where an entry has the same hash of
+//! its end, so a token that is not cached costs no digest. The doorkeeper and the thread-local part
+//! use this hash, too. A false positive of the doorkeeper is harmless. The thread-local part
+//! compares the whole token.
 //!
 //! [PolymurHash]: https://github.com/orlp/polymur-hash
 //! [proof]: https://github.com/orlp/polymur-hash/blob/master/extras/universality-proof.md
@@ -44,7 +45,7 @@ mod thread_local;
 use std::fmt;
 use std::hash::BuildHasher as _;
 
-use self::digest::{Digest, PolymurPair, TokenHash};
+use self::digest::{PolymurPair, PresentedToken, TokenHash, TokenKey};
 use self::doorkeeper::Doorkeeper;
 use self::thread_local::Lookup;
 use super::context::CachedToken;
@@ -76,7 +77,7 @@ pub(super) struct TokenCache<H = PolymurPair>(Option<Inner<H>>);
 
 struct Inner<H> {
     id: u64,
-    entries: BoundedMap<Digest, CachedToken>,
+    entries: BoundedMap<TokenKey, CachedToken>,
     /// The least weight of an entry, so that one bound on the weight enforces both limits.
     min_weight: u64,
     hash: H,
@@ -116,11 +117,11 @@ impl<H: TokenHash> TokenCache<H> {
         match thread_local::get(lookup, now) {
             Some((entry, false)) => Some(entry),
             Some((entry, true)) => {
-                inner.report(token, &entry);
+                inner.report(&PresentedToken(lookup, &inner.hash), &entry);
                 Some(entry)
             }
             None => {
-                let entry = inner.entries.get(&inner.hash.digest(token))?;
+                let entry = inner.entries.get(&PresentedToken(lookup, &inner.hash))?;
                 thread_local::admit(lookup, &entry, now);
                 Some(entry)
             }
@@ -130,18 +131,21 @@ impl<H: TokenHash> TokenCache<H> {
     /// Caches the claims of a valid token that the doorkeeper admits, or of any with
     /// `bypass_admission`.
     pub(super) fn insert(&self, token: &[u8], entry: &CachedToken, bypass_admission: bool) {
-        if let Some(inner) = self.if_cacheable(token)
-            && (bypass_admission || inner.doorkeeper.admits(inner.lookup(token).hash))
-        {
-            inner.insert_shared(inner.hash.digest(token), entry.clone());
+        let Some(inner) = self.if_cacheable(token) else {
+            return;
+        };
+        let lookup = inner.lookup(token);
+        if bypass_admission || inner.doorkeeper.admits(lookup.hash) {
+            inner.insert_shared(&PresentedToken(lookup, &inner.hash), entry.clone());
         }
     }
 
     /// Removes a token from the shared cache and from the thread-local part of this thread.
     pub(super) fn remove(&self, token: &[u8]) {
         if let Some(inner) = self.if_cacheable(token) {
-            thread_local::remove(inner.lookup(token));
-            inner.entries.remove(&inner.hash.digest(token));
+            let lookup = inner.lookup(token);
+            thread_local::remove(lookup);
+            inner.entries.remove(&PresentedToken(lookup, &inner.hash));
         }
     }
 
@@ -166,16 +170,15 @@ impl<H: TokenHash> Inner<H> {
 
     /// Marks the entry as used in the shared cache, and restores it if it was evicted.
     #[cold]
-    fn report(&self, token: &[u8], entry: &CachedToken) {
-        let digest = self.hash.digest(token);
-        if self.entries.get(&digest).is_none() {
-            self.insert_shared(digest, entry.deep_clone());
+    fn report(&self, token: &PresentedToken<'_, H>, entry: &CachedToken) {
+        if self.entries.get(token).is_none() {
+            self.insert_shared(token, entry.deep_clone());
         }
     }
 
-    fn insert_shared(&self, digest: Digest, entry: CachedToken) {
+    fn insert_shared(&self, token: &PresentedToken<'_, H>, entry: CachedToken) {
         let weight = (entry.size() + OVERHEAD).max(self.min_weight);
-        self.entries.insert(digest, entry, weight);
+        self.entries.insert(token.key(), entry, weight);
     }
 }
 
@@ -192,6 +195,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::digest::Digest;
     use super::*;
     use crate::resource_server::AuthContext;
 
@@ -220,7 +224,7 @@ mod tests {
         presented.any(|token| !cached.contains(token) && cache.get(token, NOW).is_some())
     }
 
-    /// A token, and another one that differs from it in one way.
+    /// A token, and another one with the same end that differs from it in one way.
     fn pair() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
         let length = prop_oneof![3 => 60_usize..1_500, 1 => 8_000..=MAX_TOKEN];
         let token = (length, any::<u64>()).prop_map(|(length, seed)| {
@@ -229,10 +233,12 @@ mod tests {
         });
         let index = any::<prop::sample::Index>;
         (token, 0..7, index(), index(), b'-'..=b'z').prop_map(|(cached, way, at, to, byte)| {
-            let mut presented: Vec<u8> = Vec::clone(&cached);
+            let cached: Vec<u8> = cached;
+            let (body, end) = cached.split_at(cached.len() - 8);
+            let mut presented = body.to_vec();
             // PolymurHash reads words of 7 bytes and blocks of 49.
             let word = if way < 2 { 7 } else { 49 };
-            let words = cached.len() / word;
+            let words = body.len() / word;
             match way {
                 0 | 2 => {
                     let (from, to) = (at.index(words) * word, to.index(words) * word);
@@ -241,11 +247,12 @@ mod tests {
                     }
                 }
                 1 | 3 => presented.rotate_left(word),
-                4 => *presented.get_mut(at.index(cached.len())).unwrap() = byte,
-                5 => presented.truncate(at.index(cached.len())),
+                4 => *presented.get_mut(at.index(body.len())).unwrap() = byte,
+                5 => presented.truncate(at.index(body.len())),
                 _ => presented.extend(std::iter::repeat_n(byte, 1 + to.index(60))),
             }
-            presented.truncate(MAX_TOKEN);
+            presented.truncate(MAX_TOKEN - 8);
+            presented.extend(end);
             (cached, presented)
         })
     }
@@ -261,15 +268,15 @@ mod tests {
         fn a_token_finds_no_entry_of_another_token(pairs in prop::collection::vec(pair(), 64)) {
             let hash = || PolymurPair::random().unwrap();
             prop_assert!(!confuses_tokens(hash(), &pairs));
-            // The test finds the collisions of weaker hashes: of 8 bits, of the last 32 bytes of
-            // the token, and of the sum of its bytes.
+            // The test finds the collisions of weaker hashes: of 2 bits, of the last 8 bytes of the
+            // token, and of the sum of the others.
             let keyed = hash();
-            let eight_bits = |token: &[u8]| {
+            let two_bits = |token: &[u8]| {
                 let Digest([value, _]) = keyed.digest(token);
-                Digest([value & 0xff, 0])
+                Digest([value & 3, 0])
             };
-            prop_assert!(confuses_tokens(eight_bits, &pairs));
-            let end = |token: &[u8]| keyed.digest(token.last_chunk::<32>().unwrap_or(&[0; 32]));
+            prop_assert!(confuses_tokens(two_bits, &pairs));
+            let end = |token: &[u8]| keyed.digest(token.last_chunk::<8>().unwrap_or(&[0; 8]));
             prop_assert!(confuses_tokens(end, &pairs));
             let sum = |token: &[u8]| Digest([token.iter().copied().map(u64::from).sum(), 0]);
             prop_assert!(confuses_tokens(sum, &pairs));
@@ -283,7 +290,9 @@ mod tests {
             Digest([0; 2])
         });
         cache.insert(&[b'a'; MAX_TOKEN], context(), true);
-        assert!(cache.get(&[b'b'; MAX_TOKEN], NOW).is_some(), "they collide");
+        let mut other = [b'b'; MAX_TOKEN];
+        other[MAX_TOKEN - 8..].fill(b'a');
+        assert!(cache.get(&other, NOW).is_some(), "they collide");
         let longer = [b'a'; MAX_TOKEN + 1];
         cache.insert(&longer, context(), true);
         assert!(cache.get(&longer, NOW).is_none());

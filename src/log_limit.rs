@@ -6,7 +6,7 @@ use crate::clock::UnixTime;
 
 /// Allows one event a minute, over all requests.
 #[derive(Debug)]
-pub(super) struct LogLimit {
+pub(crate) struct LogLimit {
     /// Unix time of the last event in seconds; 0 before the first.
     last: AtomicU64,
 }
@@ -14,14 +14,14 @@ pub(super) struct LogLimit {
 impl LogLimit {
     const INTERVAL: u64 = 60;
 
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             last: AtomicU64::new(0),
         }
     }
 
     /// Whether an event may be logged now. Of several concurrent callers, one may.
-    pub(super) fn allows(&self, now: UnixTime) -> bool {
+    pub(crate) fn allows(&self, now: UnixTime) -> bool {
         let (now, last) = (now.as_secs(), self.last.load(Ordering::Relaxed));
         // A clock that was set back by more than a minute ends the wait. A smaller step back is
         // the reading of another thread.
