@@ -12,6 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use equivalent::Equivalent;
 
+/// How many used entries an insertion queues again at most. It bounds the time of an insertion.
+const MAX_SECOND_CHANCES: u32 = 64;
+
 /// A map of at most a given weight.
 pub(crate) struct BoundedMap<K, V> {
     entries: papaya::HashMap<K, Entry<V>, foldhash::quality::RandomState>,
@@ -62,16 +65,18 @@ impl<K: Copy + Eq + Hash, V: Clone> BoundedMap<K, V> {
     /// Inserts a value, in place of any other of this key. Evicts others if the map is full.
     pub(crate) fn insert(&self, key: K, value: V, weight: u64) {
         let mut queue = self.queue();
+        self.remove_queued(&mut queue, &key);
         if weight > self.max_weight {
             return;
         }
-        self.remove_queued(&mut queue, &key);
+        let mut second_chances = MAX_SECOND_CHANCES;
         while queue.weight > self.max_weight - weight
             && let Some((oldest, id)) = queue.keys.pop_front()
         {
             let entries = self.entries.pin();
             match entries.get(&oldest).filter(|entry| entry.id == id) {
-                Some(entry) if entry.used.swap(false, Ordering::Relaxed) => {
+                Some(entry) if second_chances > 0 && entry.used.swap(false, Ordering::Relaxed) => {
+                    second_chances -= 1;
                     queue.keys.push_back((oldest, id));
                 }
                 Some(_) => self.remove_queued(&mut queue, &oldest),
@@ -172,6 +177,38 @@ mod tests {
             assert!(weight == queue.weight && weight <= 100);
             assert!(queue.keys.len() <= 2 * 60 + 33);
         }
+    }
+
+    #[test]
+    fn an_insertion_evicts_after_64_second_chances() {
+        let map = BoundedMap::new(200);
+        (0..200).for_each(|key| map.insert(key, key, 1));
+        (0..200).for_each(|key| assert!(map.get(&key).is_some()));
+        map.insert(200, 200, 1);
+        assert!(map.get(&64).is_none() && map.get(&0).is_some());
+        assert_eq!(map.len(), 200);
+    }
+
+    #[test]
+    fn keys_with_the_same_hash_are_distinguished() {
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        struct SameHash(u32);
+        impl Hash for SameHash {
+            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+                state.write_u64(7);
+            }
+        }
+        let map = BoundedMap::new(300);
+        for key in 0..500 {
+            map.insert(SameHash(key), key, 1);
+            assert_eq!(map.get(&SameHash(key)), Some(key));
+        }
+        assert_eq!(map.len(), 300);
+        for key in 0..500 {
+            assert!(map.get(&SameHash(key)).is_none_or(|value| value == key));
+            map.remove(&SameHash(key));
+        }
+        assert_eq!((map.len(), map.queue().weight), (0, 0));
     }
 
     #[test]

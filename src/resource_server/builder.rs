@@ -137,10 +137,10 @@ impl ResourceServerBuilder {
     ///
     /// Tokens of more than 8 KiB are never cached. An entry takes 1 KB with a token of 900 bytes.
     ///
-    /// In addition, each thread has a cache with copies of up to 128 frequent tokens, over all
-    /// resource servers: some 250 KB with tokens of 900 bytes, 2 MB with tokens of 8 KiB. Its
-    /// entries are checked for validity as any other. They stay until they are evicted or the
-    /// thread ends, and are then overwritten with zeros.
+    /// Evicted entries are freed a few dozen at a time. In addition, each thread has a cache with
+    /// copies of up to 128 frequent tokens, over all resource servers: some 250 KB with tokens of
+    /// 900 bytes, 2 MB with tokens of 8 KiB. Its entries are checked for validity as any other. They
+    /// stay until they are evicted or the thread ends, and are then overwritten with zeros.
     pub fn max_cache_size(mut self, bytes: u64) -> Self {
         self.cache.bytes = bytes;
         self

@@ -147,7 +147,7 @@ impl CachedToken {
 
     /// Estimated bytes of the claims: the payload, and the copies of some of its strings.
     pub(super) fn size(&self) -> u64 {
-        let bytes = 2 * self.0.payload.len() + 48 * self.0.claims.audience.len();
+        let bytes = 3 * self.0.payload.len() + 48 * self.0.claims.audience.len();
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 

@@ -33,11 +33,10 @@ impl HeaderCache {
             return;
         }
         let new = (Arc::from(encoded), Arc::clone(header));
-        // Two requests at once may add the same header twice, which is harmless.
         self.0.rcu(|entries| {
-            let kept = entries
-                .iter()
-                .skip((entries.len() + 1).saturating_sub(CAPACITY));
+            // Another request may have added it meanwhile.
+            let others = entries.iter().filter(|(bytes, _)| **bytes != *encoded);
+            let kept = others.skip((entries.len() + 1).saturating_sub(CAPACITY));
             kept.chain([&new]).cloned().collect::<Vec<_>>()
         });
     }

@@ -14,24 +14,27 @@
 //! # The shared cache
 //!
 //! It is a [`BoundedMap`], whose reads take no lock. It evicts tokens that were not used for long;
-//! the doorkeeper keeps out those that are used once. Its key is a [`digest`] of the whole token: two values of [PolymurHash] under two keys, drawn
-//! independently by `aws_lc_rs::rand` for each resource server. An entry has no bytes of the token
-//! itself, so nothing has to be wiped, and a lookup loads nothing but the entry. Two different
-//! tokens of up to `n` bytes have the same value under one key with a [probability][proof] of at
-//! most `(14 + n / 7) / 2^57.4`. The longest token that is looked up has 8 KiB. For each pair of a
-//! presented token and an entry this is below 2^-47, and below 2^-94 for both values. The bound is
-//! proved for a uniformly drawn key; it needs no assumption about the hash. A sender of 2^40 tokens
-//! to a cache of 2^14 entries gets another token's context with a probability below 2^-40.
+//! the doorkeeper keeps out those that are used once. Its key is a [`digest`] of the whole token:
+//! two values of [PolymurHash] under two keys, drawn independently by `aws_lc_rs::rand` for each
+//! resource server. An entry has no bytes of the token itself, so nothing has to be wiped, and a
+//! lookup loads nothing but the entry. Two different tokens of up to `n` bytes have the same value
+//! under one key with a [probability][proof] of at most `(14 + n / 7) / 2^57.4`. The longest token
+//! that is looked up has 8 KiB. For each pair of a presented token and an entry this is below
+//! 2^-47, and below 2^-94 for both values. The bound is proved for a uniformly drawn key; it needs
+//! no assumption about the hash. A sender of 2^40 tokens to a cache of 2^14 entries gets another
+//! token's context with a probability below 2^-40.
 //!
 //! The proof is for tokens that are chosen independently of the keys, so no bit of a digest may
-//! become known. A digest is only compared, within the map, which places entries by another hash. A response shows only whether a token is valid, which does not depend on the keys
-//! unless two tokens collide. The time that a digest takes depends only on the length of the token.
-//! The second key is not a tweak of the first: PolymurHash adds its tweak to the value before the
-//! last permutation, so a pair of tokens that collides under one tweak collides under all.
+//! become known. A digest is only compared, within the map, which places entries by another hash. A
+//! response shows only whether a token is valid, which does not depend on the keys unless two
+//! tokens collide. The time that a digest takes depends only on the length of the token. The second
+//! key is not a tweak of the first: PolymurHash adds its tweak to the value before the last
+//! permutation, so a pair of tokens that collides under one tweak collides under all.
 //!
-//! That other hash is foldhash, with other keys, of the end of the token: the end of a signature,
-//! which is as good as random. A lookup compares digests only where an entry has the same hash of
-//! its end, so a token that is not cached costs no digest. The doorkeeper and the thread-local part
+//! That other hash is foldhash, with other keys, of the last 16 bytes of the token: the end of a
+//! signature, which is as good as random. Not even the holder of a trusted key can make many tokens
+//! with the same end. A lookup compares digests only where an entry has the same hash of its end,
+//! so a token that is not cached costs no digest. The doorkeeper and the thread-local part
 //! use this hash, too. A false positive of the doorkeeper is harmless. The thread-local part
 //! compares the whole token.
 //!
@@ -161,9 +164,9 @@ impl<H: TokenHash> TokenCache<H> {
 }
 
 impl<H: TokenHash> Inner<H> {
-    /// The hash is of the last eight bytes only; the doorkeeper uses it, too.
+    /// The hash is of the last 16 bytes only; the doorkeeper uses it, too.
     fn lookup<'t>(&self, token: &'t [u8]) -> Lookup<'t> {
-        let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
+        let end = token.last_chunk().map_or(0, |b| u128::from_le_bytes(*b));
         let (cache, hash) = (self.id, self.suffix_hasher.hash_one(end));
         Lookup { cache, token, hash }
     }
@@ -234,7 +237,7 @@ mod tests {
         let index = any::<prop::sample::Index>;
         (token, 0..7, index(), index(), b'-'..=b'z').prop_map(|(cached, way, at, to, byte)| {
             let cached: Vec<u8> = cached;
-            let (body, end) = cached.split_at(cached.len() - 8);
+            let (body, end) = cached.split_at(cached.len() - 16);
             let mut presented = body.to_vec();
             // PolymurHash reads words of 7 bytes and blocks of 49.
             let word = if way < 2 { 7 } else { 49 };
@@ -251,7 +254,7 @@ mod tests {
                 5 => presented.truncate(at.index(body.len())),
                 _ => presented.extend(std::iter::repeat_n(byte, 1 + to.index(60))),
             }
-            presented.truncate(MAX_TOKEN - 8);
+            presented.truncate(MAX_TOKEN - 16);
             presented.extend(end);
             (cached, presented)
         })
@@ -268,7 +271,7 @@ mod tests {
         fn a_token_finds_no_entry_of_another_token(pairs in prop::collection::vec(pair(), 64)) {
             let hash = || PolymurPair::random().unwrap();
             prop_assert!(!confuses_tokens(hash(), &pairs));
-            // The test finds the collisions of weaker hashes: of 2 bits, of the last 8 bytes of the
+            // The test finds the collisions of weaker hashes: of 2 bits, of the last 16 bytes of the
             // token, and of the sum of the others.
             let keyed = hash();
             let two_bits = |token: &[u8]| {
@@ -276,7 +279,7 @@ mod tests {
                 Digest([value & 3, 0])
             };
             prop_assert!(confuses_tokens(two_bits, &pairs));
-            let end = |token: &[u8]| keyed.digest(token.last_chunk::<8>().unwrap_or(&[0; 8]));
+            let end = |token: &[u8]| keyed.digest(token.last_chunk::<16>().unwrap_or(&[0; 16]));
             prop_assert!(confuses_tokens(end, &pairs));
             let sum = |token: &[u8]| Digest([token.iter().copied().map(u64::from).sum(), 0]);
             prop_assert!(confuses_tokens(sum, &pairs));
@@ -291,7 +294,7 @@ mod tests {
         });
         cache.insert(&[b'a'; MAX_TOKEN], context(), true);
         let mut other = [b'b'; MAX_TOKEN];
-        other[MAX_TOKEN - 8..].fill(b'a');
+        other[MAX_TOKEN - 16..].fill(b'a');
         assert!(cache.get(&other, NOW).is_some(), "they collide");
         let longer = [b'a'; MAX_TOKEN + 1];
         cache.insert(&longer, context(), true);
