@@ -131,6 +131,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "error",
             "jwt",
             "key_set",
+            "log_limit",
             "metadata",
             "metrics",
             "oauth",
