@@ -229,7 +229,7 @@ mod tests {
 
     /// A token, and another one with the same end that differs from it in one way.
     fn pair() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
-        let length = prop_oneof![3 => 60_usize..1_500, 1 => 8_000..=MAX_TOKEN];
+        let length = prop_oneof![3 => 80_usize..1_500, 1 => 8_000..=MAX_TOKEN];
         let token = (length, any::<u64>()).prop_map(|(length, seed)| {
             let mut random = fastrand::Rng::with_seed(seed);
             (0..length).map(|_| random.u8(b'-'..=b'z')).collect()
