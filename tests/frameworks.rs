@@ -129,7 +129,9 @@ async fn axum_works_with_extractors_and_per_route_scopes() {
     );
     // Once a minute, over all handlers.
     assert_eq!(log::count("ERROR"), 1);
-    assert!(log::logged("a handler with an `AuthContext` is outside of"));
+    assert!(log::logged(
+        "a handler that extracts `AuthContext` or `Claims` is outside of"
+    ));
     assert_eq!(
         without("/who").await,
         (StatusCode::UNAUTHORIZED, String::new())
