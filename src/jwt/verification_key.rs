@@ -112,7 +112,7 @@ impl VerificationKey {
         self.fingerprint
     }
 
-    /// The digest of the public parameters, whatever its `kid` and algorithms.
+    /// The digest of the public parameters. It does not depend on `kid` and algorithms.
     pub(crate) fn public_key_digest(&self) -> Fingerprint {
         self.public_key_digest
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// The defaults are meant for production. Retries have no setting: after a failure the wait is a
 /// random part of a backoff that doubles from 1 second to 1 minute, or the issuer's `Retry-After`,
 /// clamped to between 1 second and 5 minutes. While there is no usable set, no wait is longer than
-/// 5 seconds, whatever `Retry-After` says.
+/// 5 seconds, for any value of `Retry-After`.
 ///
 /// ```
 /// use std::time::Duration;

@@ -26,7 +26,7 @@ use crate::transport::{Transport, default_transport};
 #[derive(Debug)]
 #[must_use]
 pub struct ResourceServerBuilder {
-    /// Or the first value that is invalid, for [`build`](Self::build) to report.
+    /// The issuers, or the error of the first invalid value, which [`build`](Self::build) returns.
     issuers: Result<Vec<TrustedIssuer>, ConfigError>,
     transport: Option<Arc<dyn Transport>>,
     clock: Arc<dyn Clock>,
