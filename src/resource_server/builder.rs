@@ -10,6 +10,7 @@ use super::challenge::{DEFAULT_REALM, Responses};
 use super::header_cache::HeaderCache;
 use super::server::{Inner, IssuerState};
 use super::token_cache::{self, TokenCache};
+use super::validate::Validator;
 use super::verification_limit::VerificationLimit;
 use super::{ResourceServer, TrustedIssuer};
 use crate::clock::{Clock, SystemClock};
@@ -225,7 +226,8 @@ impl ResourceServerBuilder {
             let jwks_uri = match issuer.source {
                 Source::Fixed(keys) => {
                     let keys = KeySetHandle::fixed(name, keys);
-                    states.push(IssuerState { policy, keys });
+                    let validator = Validator::Jwt(keys);
+                    states.push(IssuerState { policy, validator });
                     continue;
                 }
                 Source::JwksUri(uri) => Some(uri),
@@ -254,7 +256,8 @@ impl ResourceServerBuilder {
                 clock: Arc::clone(&self.clock),
             }
             .build();
-            states.push(IssuerState { policy, keys });
+            let validator = Validator::Jwt(keys);
+            states.push(IssuerState { policy, validator });
             tasks.push(Box::pin(task));
         }
         metrics::describe();

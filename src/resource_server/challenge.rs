@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::{Rejection, RejectionKind};
 use crate::error::ConfigError;
@@ -202,27 +202,6 @@ fn quoted(setting: &str, content: &str) -> Result<String, ConfigError> {
         ));
     }
     Ok(format!("\"{content}\""))
-}
-
-/// Whether a request is a gRPC call: `POST` over HTTP/2 with the content type of gRPC.
-///
-/// gRPC-Web is excluded, because its clients in browsers need an HTTP status.
-pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
-    let is_grpc = |value: &[u8]| {
-        value
-            .split_at_checked(GRPC.len())
-            .is_some_and(|(essence, rest)| {
-                essence.eq_ignore_ascii_case(GRPC)
-                    && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
-            })
-    };
-    request.version() == Version::HTTP_2
-        && request.method() == Method::POST
-        && request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|value| is_grpc(value.as_bytes()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! Extracts the bearer token of a request: exactly one `Authorization` field (RFC 6750 §2.1).
+//! The credentials of a request: a bearer token in exactly one `Authorization` field (RFC 6750 §2.1).
 
-use http::{HeaderMap, HeaderName, Uri, header};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Method, Request, Uri, Version, header};
 use percent_encoding::percent_decode_str;
 
 use super::RejectionKind;
@@ -8,35 +9,114 @@ use super::RejectionKind;
 /// The proof of possession of RFC 9449 §4.1.
 const DPOP: HeaderName = HeaderName::from_static("dpop");
 
-/// Returns the bearer token of a request, undecoded.
-///
-/// A token in the query or in a form is not accepted (RFC 9700 §4.3.2). One in the query besides
-/// the header is an error, because RFC 6750 §2 forbids two methods in one request. The body is not
-/// read, so a token in a form is ignored.
-pub(super) fn extract<'r>(headers: &'r HeaderMap, uri: &Uri) -> Result<&'r [u8], RejectionKind> {
-    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
-    let field = fields.next().ok_or(RejectionKind::MissingToken)?.as_bytes();
-    if fields.next().is_some() {
-        return Err(RejectionKind::InvalidRequest);
+/// The head of a request, borrowed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head<'r> {
+    method: &'r Method,
+    uri: &'r Uri,
+    version: Version,
+    headers: &'r HeaderMap,
+}
+
+impl<'r> Head<'r> {
+    pub(super) fn of<B>(request: &'r Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+        }
     }
-    // RFC 9110 §11.1: the scheme is case-insensitive.
-    let Some((scheme, rest)) = field.split_at_checked(6) else {
-        return Err(RejectionKind::MissingToken);
-    };
-    if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return Err(RejectionKind::MissingToken);
+
+    pub(super) fn of_parts(parts: &'r Parts) -> Self {
+        Self {
+            method: &parts.method,
+            uri: &parts.uri,
+            version: parts.version,
+            headers: &parts.headers,
+        }
     }
-    // RFC 9449 §4.3: a proof next to a Bearer token is a client error or a downgrade attack.
-    if headers.contains_key(DPOP) {
-        return Err(RejectionKind::InvalidRequest);
+
+    /// Whether the query has an access token.
+    pub(super) fn has_access_token(self) -> bool {
+        has_access_token(self.uri)
     }
-    let Some((b' ', token)) = rest.split_first() else {
-        return Err(RejectionKind::InvalidRequest);
-    };
-    if token.is_empty() || has_access_token(uri) {
-        return Err(RejectionKind::InvalidRequest);
+
+    /// Whether a request is a gRPC call: `POST` over HTTP/2 with the content type of gRPC.
+    ///
+    /// gRPC-Web is excluded, because its clients in browsers need an HTTP status.
+    pub(super) fn is_grpc(self) -> bool {
+        const GRPC: &[u8] = b"application/grpc";
+        let is_grpc = |value: &[u8]| {
+            value
+                .split_at_checked(GRPC.len())
+                .is_some_and(|(essence, rest)| {
+                    essence.eq_ignore_ascii_case(GRPC)
+                        && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+                })
+        };
+        self.version == Version::HTTP_2
+            && self.method == Method::POST
+            && self
+                .headers
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|value| is_grpc(value.as_bytes()))
     }
-    Ok(token)
+}
+
+/// The credentials of a request. Later also the scheme and the proof of RFC 9449.
+#[derive(Clone, Copy)]
+pub(super) struct Credentials<'r> {
+    token: &'r [u8],
+}
+
+impl<'r> Credentials<'r> {
+    /// Credentials that came without a request.
+    pub(super) fn from_token(token: &'r str) -> Result<Self, RejectionKind> {
+        if token.is_empty() {
+            return Err(RejectionKind::MissingToken);
+        }
+        match check_visible_ascii(token.as_bytes()) {
+            Ok(token) => Ok(Self { token }),
+            Err(_) => Err(RejectionKind::Malformed),
+        }
+    }
+
+    /// Extracts the bearer token of a request.
+    ///
+    /// A token in the query or in a form is not accepted (RFC 9700 §4.3.2). One in the query
+    /// besides the header is an error, because RFC 6750 §2 forbids two methods in one request. The
+    /// body is not read, so a token in a form is ignored.
+    pub(super) fn from_head(head: Head<'r>) -> Result<Self, RejectionKind> {
+        let mut fields = head.headers.get_all(header::AUTHORIZATION).iter();
+        let field = fields.next().ok_or(RejectionKind::MissingToken)?.as_bytes();
+        if fields.next().is_some() {
+            return Err(RejectionKind::InvalidRequest);
+        }
+        // RFC 9110 §11.1: the scheme is case-insensitive.
+        let Some((scheme, rest)) = field.split_at_checked(6) else {
+            return Err(RejectionKind::MissingToken);
+        };
+        if !scheme.eq_ignore_ascii_case(b"bearer") {
+            return Err(RejectionKind::MissingToken);
+        }
+        // RFC 9449 §4.3: a proof next to a Bearer token is a client error or a downgrade attack.
+        if head.headers.contains_key(DPOP) {
+            return Err(RejectionKind::InvalidRequest);
+        }
+        let Some((b' ', token)) = rest.split_first() else {
+            return Err(RejectionKind::InvalidRequest);
+        };
+        if token.is_empty() || head.has_access_token() {
+            return Err(RejectionKind::InvalidRequest);
+        }
+        Ok(Self { token })
+    }
+
+    /// The token, undecoded.
+    pub(super) fn token(&self) -> &'r [u8] {
+        self.token
+    }
 }
 
 /// Returns the token if it consists of visible ASCII characters (VCHAR of RFC 5234).
@@ -60,7 +140,7 @@ pub(super) fn check_visible_ascii(token: &[u8]) -> Result<&[u8], RejectionKind> 
 ///
 /// Every request is checked, so nothing is allocated. `+` is not decoded, because the name has no
 /// space.
-pub(super) fn has_access_token(uri: &Uri) -> bool {
+fn has_access_token(uri: &Uri) -> bool {
     let is_access_token = |pair: &str| {
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);
         percent_decode_str(name).eq(*b"access_token")
@@ -75,6 +155,13 @@ mod tests {
 
     use super::*;
 
+    fn extract(headers: &HeaderMap, uri: &Uri) -> Result<Vec<u8>, RejectionKind> {
+        let mut request = Request::new(());
+        *request.headers_mut() = headers.clone();
+        *request.uri_mut() = uri.clone();
+        Credentials::from_head(Head::of(&request)).map(|credentials| credentials.token().to_vec())
+    }
+
     fn token_from(fields: &[&str]) -> Result<String, RejectionKind> {
         let mut headers = HeaderMap::new();
         for field in fields {
@@ -84,8 +171,8 @@ mod tests {
             );
         }
         extract(&headers, &Uri::from_static("/a?b=c"))
-            .and_then(check_visible_ascii)
-            .map(|token| String::from_utf8(token.to_owned()).unwrap())
+            .and_then(|token| check_visible_ascii(&token).map(<[u8]>::to_vec))
+            .map(|token| String::from_utf8(token).unwrap())
     }
 
     #[test]
@@ -168,7 +255,7 @@ mod tests {
             "",
         ] {
             let innocent: Uri = format!("/?{query}").parse().unwrap();
-            assert_eq!(extract(&headers, &innocent), Ok(b"a".as_slice()), "{query}");
+            assert_eq!(extract(&headers, &innocent), Ok(b"a".to_vec()), "{query}");
         }
     }
 

@@ -8,7 +8,7 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use super::authentication::{Anonymous, rejection_response};
+use super::authenticate::{Anonymous, rejection_response};
 use super::challenge::no_store;
 use super::{AuthContext, ClaimError, DefaultRejectionResponse, Rejection};
 use crate::log_limit::LogLimit;

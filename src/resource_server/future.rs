@@ -8,7 +8,8 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::authentication::{Attempt, Pending, rejection_response};
+use super::authenticate::{Attempt, rejection_response};
+use super::validate::Pending;
 use super::{DefaultRejectionResponse, Rejection, RejectionResponse, ResourceServerService};
 
 pin_project! {
@@ -157,12 +158,12 @@ where
                 }
             };
             // Authenticate again, with the current keys and the permit.
-            let attempt = Attempt {
+            let mut attempt = Attempt {
                 awaited_keys: waiting.awaited_keys,
                 permit,
             };
             let layer = &waiting.service.layer;
-            match layer.authenticate(&mut waiting.request, attempt) {
+            match layer.authenticate(&mut waiting.request, &mut attempt) {
                 Ok(pending) => waiting.pending = pending,
                 Err(rejection) => {
                     let outcome = CallOrReject::reject(&layer.on_rejection, rejection);

@@ -3,11 +3,12 @@
 use http::Request;
 use tower_layer::Layer;
 
-use super::authentication::{Anonymous, Attempt, Authentication, Pending, mark_sensitive};
-use super::challenge::is_grpc;
+use super::authenticate::{Anonymous, Attempt, Authentication, mark_sensitive};
+use super::credentials::Head;
+use super::validate::Pending;
 use super::{
     AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, ResourceServer,
-    ResourceServerService, credentials,
+    ResourceServerService,
 };
 
 /// Passes only requests with a valid bearer token to the inner service.
@@ -67,10 +68,11 @@ impl<R> ResourceServerLayer<R> {
     pub(super) fn authenticate<B>(
         &self,
         request: &mut Request<B>,
-        attempt: Attempt,
+        attempt: &mut Attempt,
     ) -> Result<Option<Pending>, Rejection> {
         let server = &self.server;
-        let kind = match server.authenticate(request.headers(), request.uri(), attempt) {
+        let head = Head::of(request);
+        let refusal = match server.try_authenticate(head, attempt) {
             Ok(Authentication::Complete(context)) => {
                 server.0.granted.increment();
                 mark_sensitive(request);
@@ -79,13 +81,10 @@ impl<R> ResourceServerLayer<R> {
                 return Ok(None);
             }
             Ok(Authentication::Pending(pending)) => return Ok(Some(pending)),
-            Err(kind) => kind,
+            Err(refusal) => refusal,
         };
-        let is_missing = kind == RejectionKind::MissingToken;
-        if is_missing && credentials::has_access_token(request.uri()) {
-            server.warn_token_in_query();
-        }
-        let rejection = server.reject(kind, is_grpc(request));
+        let is_missing = refusal.kind == RejectionKind::MissingToken;
+        let rejection = server.reject(refusal, Some(head));
         if !is_missing || !self.allow_anonymous {
             return Err(rejection);
         }

@@ -52,7 +52,7 @@
 //!  AuthContext; cached from the second request on
 //! ```
 
-mod authentication;
+mod authenticate;
 mod builder;
 mod challenge;
 mod context;
@@ -70,6 +70,7 @@ mod server;
 mod service;
 mod token_cache;
 mod trusted_issuer;
+mod validate;
 mod verification_limit;
 
 pub use self::builder::{Refresher, ResourceServerBuilder, Startup};

@@ -171,6 +171,23 @@ impl From<TokenError> for RejectionKind {
     }
 }
 
+/// Why a request or a token is refused, before it is a [`Rejection`] with the headers of the server.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) kind: RejectionKind,
+    /// With `InsufficientScope`.
+    pub(super) required_scopes: Option<Arc<[Scope]>>,
+}
+
+impl<K: Into<RejectionKind>> From<K> for Refusal {
+    fn from(kind: K) -> Self {
+        Self {
+            kind: kind.into(),
+            required_scopes: None,
+        }
+    }
+}
+
 impl fmt::Display for RejectionKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

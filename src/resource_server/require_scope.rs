@@ -7,8 +7,8 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::authentication::Anonymous;
-use super::challenge::is_grpc;
+use super::authenticate::Anonymous;
+use super::credentials::Head;
 use super::future::{CallOrReject, RequireScopeFuture};
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionResponse};
 use crate::log_limit::LogLimit;
@@ -99,7 +99,7 @@ impl Requirement {
                 None => Rejection::layer_missing(
                     "`RequireScopeLayer`",
                     &self.layer_missing,
-                    is_grpc(request),
+                    Head::of(request).is_grpc(),
                 ),
             });
         };
@@ -113,7 +113,7 @@ impl Requirement {
             return Ok(());
         }
         let responses = context.responses();
-        Err(responses.insufficient_scope(&self.scopes, is_grpc(request)))
+        Err(responses.insufficient_scope(&self.scopes, Head::of(request).is_grpc()))
     }
 }
 

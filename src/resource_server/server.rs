@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::challenge::Responses;
 use super::header_cache::HeaderCache;
 use super::token_cache::TokenCache;
+use super::validate::Validator;
 use super::verification_limit::VerificationLimit;
 use super::{ResourceServerBuilder, TrustedIssuer};
 use crate::clock::Clock;
@@ -72,11 +73,19 @@ pub(super) struct Inner {
     pub(super) token_in_query: LogLimit,
 }
 
-/// The policy and the keys of one trusted issuer.
+/// One trusted issuer.
 #[derive(Debug)]
 pub(super) struct IssuerState {
     pub(super) policy: ClaimsPolicy,
-    pub(super) keys: KeySetHandle,
+    pub(super) validator: Validator,
+}
+
+impl IssuerState {
+    /// The keys of the issuer.
+    pub(super) fn keys(&self) -> &KeySetHandle {
+        let Validator::Jwt(keys) = &self.validator;
+        keys
+    }
 }
 
 impl ResourceServer {
@@ -129,7 +138,7 @@ impl ResourceServer {
     /// arrive.
     pub async fn wait_for_keys(&self) {
         for issuer in &self.0.issuers {
-            issuer.keys.wait_until_usable(|| self.0.clock.now()).await;
+            issuer.keys().wait_until_usable(|| self.0.clock.now()).await;
         }
     }
 
@@ -140,7 +149,7 @@ impl ResourceServer {
         self.0
             .issuers
             .iter()
-            .map(|issuer| issuer.keys.status(now))
+            .map(|issuer| issuer.keys().status(now))
             .collect()
     }
 
@@ -163,7 +172,7 @@ impl ResourceServer {
             .0
             .issuers
             .iter()
-            .map(|state| state.keys.refresh_keys())
+            .map(|state| state.keys().refresh_keys())
             .collect();
         let mut first_error = Ok(());
         for refresh in refreshes {
@@ -185,7 +194,7 @@ impl ResourceServer {
             state.policy.issuer == *issuer || state.policy.issuer_aliases.contains(issuer)
         });
         if let Some(state) = state {
-            state.keys.revoke_key(kid);
+            state.keys().revoke_key(kid);
         }
         state.is_some()
     }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::authentication::Attempt;
+use super::authenticate::Attempt;
 use super::future::{CallOrReject, ResponseFuture};
 use super::{DefaultRejectionResponse, RejectionResponse, ResourceServer, ResourceServerLayer};
 
@@ -74,7 +74,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let outcome = match self.layer.authenticate(&mut request, Attempt::default()) {
+        let outcome = match self
+            .layer
+            .authenticate(&mut request, &mut Attempt::default())
+        {
             Ok(None) => CallOrReject::call(self.inner.call(request)),
             Ok(Some(pending)) => {
                 // Drop the service that was polled ready, for it may hold a permit. A waiting
