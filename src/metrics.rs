@@ -105,10 +105,12 @@ macro_rules! names {
 }
 
 names! { COUNTERS:
-    /// Requests by result: granted, or the reason for the rejection.
+    /// Requests by result: granted, anonymous, cancelled, or the reason for the rejection.
     REQUESTS = "tower_oauth_requests_total";
     /// Requests whose token was in the token cache and still valid.
     TOKEN_CACHE_HITS = "tower_oauth_token_cache_hits_total";
+    /// Requests whose token was not in the token cache, or not valid any more.
+    TOKEN_CACHE_MISSES = "tower_oauth_token_cache_misses_total";
     /// Refreshes of a key set by cause, outcome and class of error.
     REFRESHES = "tower_oauth_key_set_refreshes_total";
     /// Requests that waited for a newer key set.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::de::{Error, MapAccess};
 
 use super::algorithm::Algorithm;
+use super::confirmation::Confirmation;
 use super::error::TokenError;
 use super::header::{Header, Typ};
 use super::strict_json::{self, FromMembers, MemberValue, SizeLimits, Value, has_long_number};
@@ -80,7 +81,7 @@ pub(crate) struct UnverifiedClaims<'a> {
     amr: Option<Value<'a>>,
     /// `Some(None)` if it is not a string.
     tenant: Option<Option<Cow<'a, str>>>,
-    has_confirmation: bool,
+    pub(super) has_confirmation: bool,
     is_other_token: bool,
 }
 
@@ -176,11 +177,6 @@ impl<'a> UnverifiedClaims<'a> {
             (_, Typ::AccessToken) | (TokenProfile::Jwt, Typ::Absent | Typ::Jwt) => {}
             _ => return Err(TokenError::UnexpectedTokenType),
         }
-        // RFC 7800: such a token requires proof of possession, which a Bearer request does not
-        // have. The content of `cnf` does not matter.
-        if self.has_confirmation {
-            return Err(TokenError::MissingProofOfPossession);
-        }
         let issuer = self.issuer()?;
         // Without the claim `tenant`, `iss` must contain the tenant.
         let has_tenant = |expected: &str| match &self.tenant {
@@ -250,12 +246,15 @@ impl<'a> UnverifiedClaims<'a> {
 
 /// A token whose signature and claims are valid.
 #[derive(Debug)]
-pub(crate) struct ValidatedToken<'a>(pub(super) UnverifiedClaims<'a>);
+pub(crate) struct ValidatedToken<'a> {
+    pub(super) claims: UnverifiedClaims<'a>,
+    pub(super) payload: &'a str,
+}
 
 impl ValidatedToken<'_> {
     /// Copies the claims that requests use.
     pub(crate) fn claims(&self, subject_is_client: bool) -> Claims {
-        let claims = &self.0;
+        let claims = &self.claims;
         let audience = claims.audience.as_ref().map_or(&[][..], Value::strings);
         let scopes = claims.scope.as_ref().or(claims.scp.as_ref());
         let scopes = scopes.map_or(&[][..], Value::strings);
@@ -267,6 +266,8 @@ impl ValidatedToken<'_> {
             scopes: scopes.join(" ").into(),
             expires_at: claims.expires_at.unwrap_or(epoch),
             not_before: claims.not_before.max(claims.issued_at).unwrap_or(epoch),
+            confirmation: (claims.has_confirmation)
+                .then(|| Box::new(Confirmation::of_payload(self.payload))),
         }
     }
 }
@@ -284,6 +285,8 @@ pub(crate) struct Claims {
     pub(crate) expires_at: UnixTime,
     /// The later one of `nbf` and `iat`.
     pub(crate) not_before: UnixTime,
+    /// The keys to which the token is bound.
+    pub(crate) confirmation: Option<Box<Confirmation>>,
 }
 
 #[cfg(any(test, feature = "test-util"))]
@@ -292,6 +295,6 @@ impl Claims {
     pub(crate) fn unvalidated(payload: &str) -> Result<Self, TokenError> {
         let limits = SizeLimits::for_max_token_len(usize::MAX);
         let claims = UnverifiedClaims::parse(payload, limits, &|_, _| Ok(()))?;
-        Ok(ValidatedToken(claims).claims(false))
+        Ok(ValidatedToken { claims, payload }.claims(false))
     }
 }

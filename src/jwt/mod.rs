@@ -13,6 +13,7 @@
 mod algorithm;
 mod claims;
 mod compact;
+mod confirmation;
 mod error;
 mod header;
 mod strict_json;
@@ -25,6 +26,7 @@ pub use self::claims::TokenProfile;
 pub(crate) use self::claims::UnverifiedClaims;
 pub(crate) use self::claims::{Claims, ClaimsPolicy};
 pub(crate) use self::compact::{Segments, decode_base64url};
+pub(crate) use self::confirmation::Thumbprint;
 pub(crate) use self::error::TokenError;
 pub(crate) use self::header::{Header, valid_key_id};
 pub(crate) use self::strict_json::{SizeLimits, StrKey};

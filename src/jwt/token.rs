@@ -15,6 +15,7 @@ use crate::clock::UnixTime;
 pub(crate) struct UnverifiedToken<'a> {
     segments: &'a Segments<'a>,
     header: &'a Header,
+    payload: &'a str,
     claims: UnverifiedClaims<'a>,
 }
 
@@ -32,6 +33,7 @@ impl<'a> UnverifiedToken<'a> {
         Ok(Self {
             segments,
             header,
+            payload,
             claims,
         })
     }
@@ -55,6 +57,10 @@ impl<'a> UnverifiedToken<'a> {
         now: UnixTime,
     ) -> Result<(), TokenError> {
         self.decode_signature()?;
+        // No request proves the possession of a key so far (RFC 7800).
+        if self.claims.has_confirmation {
+            return Err(TokenError::MissingProofOfPossession);
+        }
         self.claims.validate(self.header, policy, now)
     }
 
@@ -94,6 +100,9 @@ impl<'a> SignatureVerified<'a> {
         now: UnixTime,
     ) -> Result<ValidatedToken<'a>, TokenError> {
         self.0.claims.validate(self.0.header, policy, now)?;
-        Ok(ValidatedToken(self.0.claims))
+        Ok(ValidatedToken {
+            claims: self.0.claims,
+            payload: self.0.payload,
+        })
     }
 }

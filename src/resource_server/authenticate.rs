@@ -1,21 +1,30 @@
 //! Authentication of a request or of a bare token, without waiting; and the waiting.
 
-use http::{Request, Response, header};
+use http::HeaderMap;
+use http::request::Parts;
 
 use super::context::CachedToken;
 use super::credentials::{Credentials, Head};
+use super::in_flight::InFlight;
 use super::rejection::Refusal;
 use super::validate::{Pending, Validation};
 use super::verification_limit::Permit;
-use super::{AuthContext, Rejection, RejectionKind, RejectionResponse, ResourceServer};
+use super::{AuthContext, Rejection, RejectionKind, ResourceServer};
 use crate::clock::UnixTime;
 
 /// The outcome for credentials that are not refused.
 pub(super) enum Authentication {
-    /// The token is valid, and its use in this request is permitted.
-    Complete(AuthContext),
+    /// The token is valid, and this request may use it.
+    Complete(Authenticated),
     /// Await this, then authenticate again.
     Pending(Pending),
+}
+
+/// The result of an authentication.
+pub(super) struct Authenticated {
+    pub(super) context: AuthContext,
+    /// Header fields for the response, whatever its status.
+    pub(super) response_headers: Option<Box<HeaderMap>>,
 }
 
 /// What a request has awaited so far.
@@ -23,6 +32,12 @@ pub(super) enum Authentication {
 pub(super) struct Attempt {
     pub(super) awaited_keys: bool,
     pub(super) permit: Option<Permit>,
+}
+
+impl Attempt {
+    fn is_first(&self) -> bool {
+        !self.awaited_keys && self.permit.is_none()
+    }
 }
 
 impl ResourceServer {
@@ -56,16 +71,10 @@ impl ResourceServer {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn authenticate(
-        &self,
-        head: &http::request::Parts,
-    ) -> Result<AuthContext, Rejection> {
+    pub async fn authenticate(&self, head: &Parts) -> Result<AuthContext, Rejection> {
         let head = Head::of_parts(head);
-        let outcome = match Credentials::from_head(head) {
-            Ok(credentials) => self.validate_credentials(&credentials).await,
-            Err(kind) => Err(kind.into()),
-        };
-        outcome.map_err(|refusal| self.reject(refusal, Some(head)))
+        self.count_outcome(Credentials::from_head(head), Some(head))
+            .await
     }
 
     /// Validates an access token that came without an HTTP request.
@@ -92,20 +101,37 @@ impl ResourceServer {
     /// # }
     /// ```
     pub async fn validate(&self, token: &str) -> Result<AuthContext, Rejection> {
-        let outcome = match Credentials::from_token(token) {
-            Ok(credentials) => self.validate_credentials(&credentials).await,
-            Err(kind) => Err(kind.into()),
-        };
-        outcome.map_err(|refusal| self.reject(refusal, None))
+        self.count_outcome(Credentials::from_token(token), None)
+            .await
     }
 
-    async fn validate_credentials(
+    async fn count_outcome(
         &self,
-        credentials: &Credentials<'_>,
-    ) -> Result<AuthContext, Refusal> {
-        match self.try_validate(credentials, &mut Attempt::default())? {
-            Authentication::Complete(context) => Ok(context),
-            Authentication::Pending(pending) => self.finish(credentials, pending).await,
+        credentials: Result<Credentials<'_>, RejectionKind>,
+        head: Option<Head<'_>>,
+    ) -> Result<AuthContext, Rejection> {
+        let in_flight = InFlight::new(self);
+        match self.outcome(credentials).await {
+            Ok(Authenticated { context, .. }) => {
+                in_flight.passed();
+                Ok(context)
+            }
+            Err(refusal) => {
+                let rejection = self.reject(refusal, head);
+                in_flight.rejected(&rejection);
+                Err(rejection)
+            }
+        }
+    }
+
+    async fn outcome(
+        &self,
+        credentials: Result<Credentials<'_>, RejectionKind>,
+    ) -> Result<Authenticated, Refusal> {
+        let credentials = credentials?;
+        match self.try_validate(&credentials, &mut Attempt::default())? {
+            Authentication::Complete(authenticated) => Ok(authenticated),
+            Authentication::Pending(pending) => self.wait(&credentials, pending).await,
         }
     }
 
@@ -118,6 +144,21 @@ impl ResourceServer {
         self.try_validate(&Credentials::from_head(head)?, attempt)
     }
 
+    /// Waits for what [`try_authenticate`](Self::try_authenticate) needs, until there is an
+    /// outcome. Gives the head of the request back.
+    pub(super) async fn authenticate_later(
+        self,
+        head: Parts,
+        pending: Pending,
+    ) -> (Parts, Result<Authenticated, Refusal>) {
+        let outcome = match Credentials::from_head(Head::of_parts(&head)) {
+            Ok(credentials) => self.wait(&credentials, pending).await,
+            Err(kind) => Err(kind.into()),
+        };
+        (head, outcome)
+    }
+
+    /// The one way for a token: the cache, else the validation, then the checks of each request.
     fn try_validate(
         &self,
         credentials: &Credentials<'_>,
@@ -130,20 +171,28 @@ impl ResourceServer {
         let now = self.0.clock.now();
         let validated = match self.cached(token, now) {
             Some(cached) => cached,
-            None => match self.validate_token(token, now, attempt)? {
-                Validation::Valid(validated) => validated,
-                Validation::Pending(pending) => return Ok(Authentication::Pending(pending)),
-            },
+            None => {
+                if attempt.is_first() {
+                    self.0.cache_misses.increment();
+                }
+                match self.validate_token(token, now, attempt)? {
+                    Validation::Valid(validated) => validated,
+                    Validation::Pending(pending) => return Ok(Authentication::Pending(pending)),
+                }
+            }
         };
-        Ok(Authentication::Complete(validated.into()))
+        let response_headers = check_request(&validated, credentials)?;
+        Ok(Authentication::Complete(Authenticated {
+            context: validated.into(),
+            response_headers,
+        }))
     }
 
-    /// Waits, and authenticates again, until there is an outcome.
-    async fn finish(
+    async fn wait(
         &self,
         credentials: &Credentials<'_>,
         mut pending: Pending,
-    ) -> Result<AuthContext, Refusal> {
+    ) -> Result<Authenticated, Refusal> {
         let mut attempt = Attempt::default();
         loop {
             match pending {
@@ -154,7 +203,7 @@ impl ResourceServer {
                 Pending::Permit(permit) => attempt.permit = Some(permit.await),
             }
             match self.try_validate(credentials, &mut attempt)? {
-                Authentication::Complete(context) => return Ok(context),
+                Authentication::Complete(authenticated) => return Ok(authenticated),
                 Authentication::Pending(next) => pending = next,
             }
         }
@@ -174,13 +223,7 @@ impl ResourceServer {
 
     /// Rejects a request, or without a `head` a bare token.
     pub(super) fn reject(&self, refusal: Refusal, head: Option<Head<'_>>) -> Rejection {
-        let kind = refusal.kind;
-        crate::trace::debug!(
-            target: "tower_oauth::resource_server",
-            reason = kind.as_str(),
-            "request rejected"
-        );
-        if kind == RejectionKind::MissingToken
+        if refusal.kind == RejectionKind::MissingToken
             && head.is_some_and(Head::has_access_token)
             // Such a token ends up in the logs of every server on the way (RFC 9700 §4.3.2).
             && self.0.token_in_query.allows(self.0.clock.now())
@@ -191,35 +234,21 @@ impl ResourceServer {
                  (logged once a minute)"
             );
         }
-        let grpc = head.is_some_and(Head::is_grpc);
-        match &refusal.required_scopes {
-            Some(scopes) => self.0.responses.insufficient_scope(scopes, grpc),
-            None => self.0.responses.reject(kind, grpc),
-        }
+        self.0
+            .responses
+            .reject(refusal, head.is_some_and(Head::is_grpc))
     }
 }
 
-/// Request extension that marks an anonymous request.
+/// Checks what depends on the request and not on the token alone, after a cache hit as well.
 ///
-/// Holds the rejection for a route that requires a token.
-#[derive(Clone, Debug)]
-pub(super) struct Anonymous(pub(super) Rejection);
-
-/// Keeps the credentials out of the `Debug` output of the request.
-///
-/// One field is enough: a request with several is rejected before.
-pub(super) fn mark_sensitive<B>(request: &mut Request<B>) {
-    if let Some(credentials) = request.headers_mut().get_mut(header::AUTHORIZATION) {
-        credentials.set_sensitive(true);
+/// Returns the header fields that the response needs because of it: none so far.
+fn check_request(
+    token: &CachedToken,
+    credentials: &Credentials<'_>,
+) -> Result<Option<Box<HeaderMap>>, RejectionKind> {
+    if token.is_bound() && !token.is_proved_by(credentials.proved_keys()) {
+        return Err(RejectionKind::MissingProofOfPossession);
     }
-}
-
-/// Builds the response to a rejected request, with the rejection as an extension.
-pub(super) fn rejection_response<B, R: RejectionResponse<B>>(
-    on_rejection: &R,
-    rejection: Rejection,
-) -> Response<B> {
-    let mut response = on_rejection.response(&rejection);
-    response.extensions_mut().insert(rejection);
-    response
+    Ok(None)
 }

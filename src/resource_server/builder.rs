@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::challenge::{DEFAULT_REALM, Responses};
 use super::header_cache::HeaderCache;
+use super::per_thread::PerThread;
 use super::server::{Inner, IssuerState};
 use super::token_cache::{self, TokenCache};
 use super::validate::Validator;
@@ -19,7 +20,7 @@ use crate::jwt::SizeLimits;
 use crate::key_set::{KeySetHandle, RefreshPolicy, RefresherConfig, Source};
 use crate::log_limit::LogLimit;
 use crate::metadata;
-use crate::metrics::{self, Counter, REQUESTS, TOKEN_CACHE_HITS};
+use crate::metrics::{self, Counter, TOKEN_CACHE_HITS, TOKEN_CACHE_MISSES};
 use crate::oauth::Endpoint;
 use crate::transport::{Transport, default_transport};
 
@@ -266,9 +267,9 @@ impl ResourceServerBuilder {
             clock: self.clock,
             max_token_len: self.max_token_len,
             size_limits: SizeLimits::for_max_token_len(self.max_token_len),
-            responses: Arc::new(responses),
-            granted: Counter::new(REQUESTS, ("result", "granted")),
+            responses: PerThread::new(responses),
             cache_hits: Counter::without_label(TOKEN_CACHE_HITS),
+            cache_misses: Counter::without_label(TOKEN_CACHE_MISSES),
             cache: TokenCache::new(self.cache),
             header_cache: HeaderCache::default(),
             verification_limit: VerificationLimit::new(self.max_verifications),

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::header::{self, Entry};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
+use super::rejection::Refusal;
 use super::{Rejection, RejectionKind};
 use crate::error::ConfigError;
 use crate::metrics::{Counter, REQUESTS};
@@ -101,84 +103,174 @@ impl<B: Default> RejectionResponse<B> for DefaultRejectionResponse {
     }
 }
 
-/// The rejections of a resource server: built once, and counted.
+/// Builds the response to a rejected request, with the rejection as an extension.
+pub(super) fn rejection_response<B, R: RejectionResponse<B>>(
+    on_rejection: &R,
+    rejection: Rejection,
+) -> Response<B> {
+    let mut response = on_rejection.response(&rejection);
+    response.extensions_mut().insert(rejection);
+    response
+}
+
+/// The rejections of a resource server, built once, and the counts of its requests.
 #[derive(Debug)]
 pub(super) struct Responses {
-    /// The start of every challenge, with the realm.
-    scheme: String,
-    /// The `resource_metadata` parameter with a leading comma, or empty.
-    metadata: String,
+    parameters: ChallengeParameters,
+    granted: Counter,
+    anonymous: Counter,
+    cancelled: Counter,
     /// Headers and counter of each [`RejectionKind`].
     by_kind: Vec<(RejectionKind, Arc<HeaderMap>, Counter)>,
+}
+
+/// The parameters that each challenge of a resource server has; empty for a rejection that no
+/// resource server has completed.
+#[derive(Debug, Default)]
+struct ChallengeParameters {
+    /// `realm="…"`
+    realm: Option<String>,
+    /// `resource_metadata="…"`
+    resource_metadata: Option<String>,
 }
 
 impl Responses {
     /// `resource_metadata` is the URL of RFC 9728 §5.1.
     pub(super) fn new(realm: &str, resource_metadata: Option<&str>) -> Result<Self, ConfigError> {
-        let scheme = format!("Bearer realm={}", quoted("realm", realm)?);
-        let metadata = match resource_metadata {
-            Some(url) => format!(", resource_metadata={}", quoted("resource_metadata", url)?),
-            None => String::new(),
+        let realm = quoted("realm", realm)?;
+        let metadata = resource_metadata.map(|url| quoted("resource_metadata", url));
+        let parameters = ChallengeParameters {
+            realm: Some(format!("realm={realm}")),
+            resource_metadata: metadata
+                .transpose()?
+                .map(|url| format!("resource_metadata={url}")),
         };
-        let mut responses = Self {
-            scheme,
-            metadata,
-            by_kind: Vec::new(),
+        let counter = |result| Counter::new(REQUESTS, ("result", result));
+        let of_kind = |kind: &RejectionKind| {
+            let headers = parameters.headers(*kind, &[]);
+            (*kind, headers, counter(kind.as_str()))
         };
-        for kind in RejectionKind::ALL {
-            let counter = Counter::new(REQUESTS, ("result", kind.as_str()));
-            let headers = responses.headers(*kind, "");
-            responses.by_kind.push((*kind, headers, counter));
-        }
-        Ok(responses)
+        Ok(Self {
+            by_kind: RejectionKind::ALL.iter().map(of_kind).collect(),
+            parameters,
+            granted: counter("granted"),
+            anonymous: counter("anonymous"),
+            cancelled: counter("cancelled"),
+        })
     }
 
+    /// Rejects a request. The caller counts it.
+    pub(super) fn reject(&self, refusal: Refusal, grpc: bool) -> Rejection {
+        let Refusal {
+            kind,
+            required_scopes,
+        } = refusal;
+        let own = self.by_kind.iter().find(|(own, ..)| *own == kind);
+        let headers = match (&required_scopes, own) {
+            (None, Some((_, headers, _))) => Arc::clone(headers),
+            (scopes, _) => {
+                let scopes = scopes.as_deref().unwrap_or_default();
+                self.parameters.headers(kind, scopes)
+            }
+        };
+        Rejection {
+            kind,
+            headers,
+            required_scopes,
+            grpc,
+            is_complete: true,
+        }
+    }
+
+    /// Adds the parameters of this server to the challenge of a rejection that has none.
+    ///
+    /// A response that the program built without this challenge gets none.
+    pub(super) fn complete<B>(&self, rejection: &Rejection, response: &mut Response<B>) {
+        let Some(incomplete) = rejection
+            .www_authenticate()
+            .filter(|_| !rejection.is_complete)
+        else {
+            return;
+        };
+        let refusal = Refusal {
+            kind: rejection.kind,
+            required_scopes: rejection.required_scopes.clone(),
+        };
+        let complete = self.reject(refusal, rejection.grpc);
+        let headers = response.headers_mut();
+        if let Entry::Occupied(mut challenges) = headers.entry(header::WWW_AUTHENTICATE)
+            && let Some(challenge) = complete.www_authenticate()
+        {
+            let same = challenges.iter_mut().filter(|own| *own == incomplete);
+            same.for_each(|own| own.clone_from(challenge));
+        }
+        response.extensions_mut().insert(complete);
+    }
+
+    /// Counts a rejected request.
+    pub(super) fn count_rejected(&self, rejection: &Rejection) {
+        // No server is around the layer that is missing one: it is counted there.
+        if rejection.kind == RejectionKind::LayerMissing {
+            return;
+        }
+        crate::trace::debug!(
+            target: "tower_oauth::resource_server",
+            reason = rejection.kind.as_str(),
+            "request rejected"
+        );
+        let own = self.by_kind.iter().find(|(own, ..)| *own == rejection.kind);
+        if let Some((_, _, counter)) = own {
+            counter.increment();
+        }
+    }
+
+    /// Counts a request that reached the service.
+    pub(super) fn count_passed(&self, is_anonymous: bool) {
+        if is_anonymous {
+            self.anonymous.increment();
+        } else {
+            self.granted.increment();
+        }
+    }
+
+    /// Counts a request that was dropped before its response existed.
+    pub(super) fn count_cancelled(&self) {
+        self.cancelled.increment();
+    }
+}
+
+impl ChallengeParameters {
     /// Builds the headers of a rejection: a challenge (RFC 6750 §3) or `Retry-After` (RFC 9110
-    /// §10.2.3). `scope` is the parameter of the challenge with a leading comma, or empty.
-    fn headers(&self, kind: RejectionKind, scope: &str) -> Arc<HeaderMap> {
+    /// §10.2.3).
+    fn headers(&self, kind: RejectionKind, scopes: &[Scope]) -> Arc<HeaderMap> {
         let mut headers = no_store();
         if let Some(wait) = kind.retry_after() {
             headers.insert(header::RETRY_AFTER, wait.as_secs().into());
         } else if !kind.status().is_server_error() {
-            let (scheme, metadata) = (&self.scheme, &self.metadata);
-            let error = kind.error().map_or_else(String::new, |error| {
+            let error = kind.error().map(|error| {
                 let description = kind.description();
-                format!(r#", error="{error}", error_description="{description}""#)
+                format!(r#"error="{error}", error_description="{description}""#)
             });
-            let challenge = HeaderValue::try_from(format!("{scheme}{error}{scope}{metadata}"));
+            let names: Vec<_> = scopes.iter().map(Scope::as_str).collect();
+            let scope = (!names.is_empty()).then(|| format!(r#"scope="{}""#, names.join(" ")));
+            let (realm, metadata) = (self.realm.clone(), self.resource_metadata.clone());
+            let parameters: Vec<_> = [realm, error, scope, metadata]
+                .into_iter()
+                .flatten()
+                .collect();
+            let challenge = format!("Bearer {}", parameters.join(", "));
+            let challenge = HeaderValue::try_from(challenge.trim_end());
             // Each part has been checked before, so the fallback is unreachable.
             let challenge = challenge.unwrap_or(HeaderValue::from_static("Bearer"));
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         Arc::new(headers)
     }
+}
 
-    /// Rejects a request.
-    pub(super) fn reject(&self, kind: RejectionKind, grpc: bool) -> Rejection {
-        let response = self.by_kind.iter().find(|(own, ..)| *own == kind);
-        let headers = response.map(|(_, headers, counter)| {
-            counter.increment();
-            Arc::clone(headers)
-        });
-        Rejection {
-            kind,
-            headers: headers.unwrap_or_default(),
-            required_scopes: None,
-            grpc,
-        }
-    }
-
-    /// Rejects a request whose token lacks one of `scopes`.
-    pub(super) fn insufficient_scope(&self, scopes: &Arc<[Scope]>, grpc: bool) -> Rejection {
-        let list: Vec<_> = scopes.iter().map(Scope::as_str).collect();
-        let scope = format!(r#", scope="{}""#, list.join(" "));
-        let kind = RejectionKind::InsufficientScope;
-        Rejection {
-            headers: self.headers(kind, &scope),
-            required_scopes: Some(Arc::clone(scopes)),
-            ..self.reject(kind, grpc)
-        }
-    }
+/// The headers of a rejection that no resource server has completed.
+pub(super) fn incomplete_headers(kind: RejectionKind, scopes: &[Scope]) -> Arc<HeaderMap> {
+    ChallengeParameters::default().headers(kind, scopes)
 }
 
 /// The headers of every rejection.
@@ -218,7 +310,7 @@ mod tests {
     fn response(kind: RejectionKind, grpc: bool) -> Response<()> {
         let responses =
             Responses::new(DEFAULT_REALM, Some("https://api.example/metadata")).unwrap();
-        DefaultRejectionResponse.response(&responses.reject(kind, grpc))
+        DefaultRejectionResponse.response(&responses.reject(kind.into(), grpc))
     }
 
     /// RFC 6750 §3, RFC 9728 §5.1, RFC 9110 §10.2.3.

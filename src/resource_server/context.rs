@@ -10,9 +10,8 @@ use http::{Extensions, Request};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::challenge::Responses;
 use crate::clock::{Clock, UnixTime};
-use crate::jwt::{Claims, Fingerprint};
+use crate::jwt::{Claims, Fingerprint, Thumbprint};
 use crate::key_set::{KeySetHandle, Snapshot};
 use crate::oauth::Issuer;
 
@@ -59,8 +58,6 @@ pub(super) struct CachedToken(Arc<Inner>);
 #[repr(C)]
 struct Inner {
     validity: Validity,
-    /// For the `insufficient_scope` challenge of a route.
-    responses: Arc<Responses>,
     /// For the remaining lifetime.
     clock: Arc<dyn Clock>,
     issuer: Issuer,
@@ -79,6 +76,8 @@ struct Validity {
     not_before: UnixTime,
     /// `exp` plus the leeway.
     expires: UnixTime,
+    /// Whether the token is bound to a key.
+    is_bound: bool,
 }
 
 impl Clone for Validity {
@@ -110,7 +109,6 @@ impl CachedToken {
         payload: Box<str>,
         claims: Claims,
         verified_by: VerifiedBy,
-        responses: &Arc<Responses>,
         clock: &Arc<dyn Clock>,
     ) -> Self {
         let validity = Validity {
@@ -118,10 +116,10 @@ impl CachedToken {
             issuer: verified_by.issuer,
             not_before: claims.not_before.saturating_sub(verified_by.leeway),
             expires: claims.expires_at.saturating_add(verified_by.leeway),
+            is_bound: claims.confirmation.is_some(),
         };
         Self(Arc::new(Inner {
             validity,
-            responses: Arc::clone(responses),
             clock: Arc::clone(clock),
             issuer,
             payload,
@@ -138,6 +136,18 @@ impl CachedToken {
     /// The index of the issuer in the list of the resource server.
     pub(super) fn issuer_index(&self) -> usize {
         self.0.validity.issuer
+    }
+
+    /// Whether the token is bound to a key, whose possession each request must prove.
+    pub(super) fn is_bound(&self) -> bool {
+        self.0.validity.is_bound
+    }
+
+    /// Whether possession of these keys is all the proof that the token needs.
+    #[cold]
+    pub(super) fn is_proved_by(&self, proved: &[Thumbprint]) -> bool {
+        let confirmation = self.0.claims.confirmation.as_ref();
+        confirmation.is_none_or(|confirmation| confirmation.is_proved_by(proved))
     }
 
     /// All claims, as the JSON text of the payload.
@@ -192,10 +202,6 @@ impl Clone for AuthContext {
 }
 
 impl AuthContext {
-    pub(super) fn responses(&self) -> &Responses {
-        &self.inner().responses
-    }
-
     fn inner(&self) -> &Inner {
         &self.token.0
     }

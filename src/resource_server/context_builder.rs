@@ -6,7 +6,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::AuthContext;
-use super::challenge::{DEFAULT_REALM, Responses};
 use super::context::{CachedToken, VerifiedBy};
 use crate::clock::{Clock, SystemClock, UnixTime};
 use crate::jwt::Claims;
@@ -122,17 +121,15 @@ impl AuthContextBuilder {
         let issuer = Issuer::new(issuer.unwrap_or_default()).expect("the issuer must be valid");
         let payload = Value::Object(self.0).to_string();
         let claims = Claims::unvalidated(&payload).expect("the claims must have their types");
-        let responses = Responses::new(DEFAULT_REALM, None).expect("the realm is valid");
         let verified_by = VerifiedBy {
             issuer: 0,
             key: None,
             key_set_version: 0,
             leeway: std::time::Duration::ZERO,
         };
-        let (responses, clock) = (Arc::new(responses), Arc::new(SystemClock));
-        let clock: Arc<dyn Clock> = clock;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let payload = payload.into();
-        CachedToken::new(issuer, payload, claims, verified_by, &responses, &clock).into()
+        CachedToken::new(issuer, payload, claims, verified_by, &clock).into()
     }
 }
 

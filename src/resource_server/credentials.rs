@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName, Method, Request, Uri, Version, header};
 use percent_encoding::percent_decode_str;
 
 use super::RejectionKind;
+use crate::jwt::Thumbprint;
 
 /// The proof of possession of RFC 9449 §4.1.
 const DPOP: HeaderName = HeaderName::from_static("dpop");
@@ -64,7 +65,7 @@ impl<'r> Head<'r> {
     }
 }
 
-/// The credentials of a request. Later also the scheme and the proof of RFC 9449.
+/// The credentials of a request: a bearer token (RFC 6750).
 #[derive(Clone, Copy)]
 pub(super) struct Credentials<'r> {
     token: &'r [u8],
@@ -111,6 +112,11 @@ impl<'r> Credentials<'r> {
             return Err(RejectionKind::InvalidRequest);
         }
         Ok(Self { token })
+    }
+
+    /// The keys whose possession the request proves. A bearer token comes without a proof.
+    pub(super) fn proved_keys(&self) -> &[Thumbprint] {
+        &[]
     }
 
     /// The token, undecoded.

@@ -8,9 +8,9 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use super::authenticate::{Anonymous, rejection_response};
-use super::challenge::no_store;
-use super::{AuthContext, ClaimError, DefaultRejectionResponse, Rejection};
+use super::challenge::{no_store, rejection_response};
+use super::layer::Anonymous;
+use super::{AuthContext, ClaimError, DefaultRejectionResponse, Rejection, RejectionKind};
 use crate::log_limit::LogLimit;
 
 /// Why no [`AuthContext`] or no [`Claims`] could be extracted.
@@ -69,12 +69,17 @@ impl std::error::Error for AuthContextRejection {
     }
 }
 
+/// The [`DefaultRejectionResponse`]; the layer around the handler completes its challenge.
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        rejection_response(&DefaultRejectionResponse, self)
+    }
+}
+
 impl IntoResponse for AuthContextRejection {
     fn into_response(self) -> Response {
         match self {
-            Self::Anonymous(rejection) | Self::LayerMissing(rejection) => {
-                rejection_response(&DefaultRejectionResponse, rejection)
-            }
+            Self::Anonymous(rejection) | Self::LayerMissing(rejection) => rejection.into_response(),
             Self::ClaimsMismatch(_) => (self.status(), no_store()).into_response(),
         }
     }
@@ -89,7 +94,10 @@ impl<S: Send + Sync> FromRequestParts<S> for AuthContext {
             return Ok(context.clone());
         }
         Err(match parts.extensions.get::<Anonymous>() {
-            Some(Anonymous(rejection)) => AuthContextRejection::Anonymous(rejection.clone()),
+            Some(Anonymous) => {
+                let kind = RejectionKind::MissingToken;
+                AuthContextRejection::Anonymous(Rejection::incomplete(kind, None, false))
+            }
             None => AuthContextRejection::LayerMissing(Rejection::layer_missing(
                 "a handler that extracts `AuthContext` or `Claims`",
                 &LAYER_MISSING,

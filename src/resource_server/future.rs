@@ -1,81 +1,20 @@
-//! The response futures of the services. A request that need not wait is not boxed.
+//! The response future of the resource server. A request that need not wait is not boxed.
 
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use http::request::Parts;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::authenticate::{Attempt, rejection_response};
+use super::authenticate::Authenticated;
+use super::challenge::rejection_response;
+use super::in_flight::InFlight;
+use super::rejection::Refusal;
 use super::validate::Pending;
 use super::{DefaultRejectionResponse, Rejection, RejectionResponse, ResourceServerService};
-
-pin_project! {
-    /// The response of the inner service, or to a rejected request.
-    #[project = CallOrRejectProj]
-    pub(super) enum CallOrReject<F, ResBody> {
-        Call { #[pin] future: F },
-        Reject { response: Option<Response<ResBody>> },
-    }
-}
-
-impl<F, ResBody> CallOrReject<F, ResBody> {
-    pub(super) fn call(future: F) -> Self {
-        Self::Call { future }
-    }
-
-    pub(super) fn reject<R>(on_rejection: &R, rejection: Rejection) -> Self
-    where
-        R: RejectionResponse<ResBody>,
-    {
-        let response = Some(rejection_response(on_rejection, rejection));
-        Self::Reject { response }
-    }
-}
-
-impl<F, ResBody, E> Future for CallOrReject<F, ResBody>
-where
-    F: Future<Output = Result<Response<ResBody>, E>>,
-{
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            CallOrRejectProj::Call { future } => future.poll(cx),
-            CallOrRejectProj::Reject { response } => {
-                Poll::Ready(Ok(response.take().expect("polled after completion")))
-            }
-        }
-    }
-}
-
-pin_project! {
-    /// The response future of [`RequireScopeService`](super::RequireScopeService).
-    #[must_use = "futures do nothing unless polled"]
-    pub struct RequireScopeFuture<F, ResBody> {
-        #[pin]
-        outcome: CallOrReject<F, ResBody>,
-    }
-}
-
-impl<F, ResBody> RequireScopeFuture<F, ResBody> {
-    pub(super) fn new(outcome: CallOrReject<F, ResBody>) -> Self {
-        Self { outcome }
-    }
-}
-
-impl<F, ResBody, E> Future for RequireScopeFuture<F, ResBody>
-where
-    F: Future<Output = Result<Response<ResBody>, E>>,
-{
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().outcome.poll(cx)
-    }
-}
 
 pin_project! {
     /// The response future of [`ResourceServerService`].
@@ -84,19 +23,34 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        // Boxed to keep the future small, because requests rarely wait.
-        waiting: Option<Box<Waiting<S, B, R>>>,
+        // Counts the request as cancelled if this future is dropped; `None` once it is counted.
+        in_flight: Option<InFlight>,
         #[pin]
-        outcome: CallOrReject<S::Future, ResBody>,
+        state: State<S, B, ResBody, R>,
     }
 }
 
-/// A waiting request, with everything that is needed to resume it.
+pin_project! {
+    #[project = StateProj]
+    enum State<S, B, ResBody, R>
+    where
+        S: Service<Request<B>>,
+    {
+        // Boxed to keep the future small, because requests rarely wait.
+        Authenticating { waiting: Option<Box<Waiting<S, B, R>>> },
+        AwaitingReady { ready: Option<Box<(S, Request<B>)>> },
+        Calling { #[pin] future: S::Future },
+        Rejected { response: Option<Response<ResBody>> },
+    }
+}
+
+type Authentication = dyn Future<Output = (Parts, Result<Authenticated, Refusal>)> + Send;
+
+/// A request that waits, with everything that is needed to resume it.
 struct Waiting<S, B, R> {
-    /// `None` once the request is authenticated and awaits the readiness of the inner service.
-    pending: Option<Pending>,
-    awaited_keys: bool,
-    request: Request<B>,
+    /// Owns the head of the request, and gives it back.
+    authentication: Pin<Box<Authentication>>,
+    body: B,
     /// A clone, whose inner service is not polled ready yet.
     service: ResourceServerService<S, R>,
 }
@@ -105,30 +59,51 @@ impl<S, B, ResBody, R> ResponseFuture<S, B, ResBody, R>
 where
     S: Service<Request<B>>,
 {
-    /// The future of a request that need not wait.
-    pub(super) fn authenticated(outcome: CallOrReject<S::Future, ResBody>) -> Self {
+    pub(super) fn calling(future: S::Future, in_flight: InFlight) -> Self {
         Self {
-            waiting: None,
-            outcome,
+            in_flight: Some(in_flight),
+            state: State::Calling { future },
         }
     }
 
-    pub(super) fn pending(
-        pending: Pending,
+    pub(super) fn rejected(on_rejection: &R, rejection: Rejection) -> Self
+    where
+        R: RejectionResponse<ResBody>,
+    {
+        Self {
+            in_flight: None,
+            state: State::rejected(on_rejection, rejection),
+        }
+    }
+
+    pub(super) fn authenticating(
         request: Request<B>,
         service: ResourceServerService<S, R>,
+        pending: Pending,
+        in_flight: InFlight,
     ) -> Self {
-        let waiting = Waiting {
-            pending: Some(pending),
-            awaited_keys: false,
-            request,
+        let (head, body) = request.into_parts();
+        let server = service.layer.server.clone();
+        let waiting = Some(Box::new(Waiting {
+            authentication: Box::pin(server.authenticate_later(head, pending)),
+            body,
             service,
-        };
+        }));
         Self {
-            waiting: Some(Box::new(waiting)),
-            // A placeholder: `poll` replaces it before it polls `outcome`.
-            outcome: CallOrReject::Reject { response: None },
+            in_flight: Some(in_flight),
+            state: State::Authenticating { waiting },
         }
+    }
+}
+
+impl<S, B, ResBody, R> State<S, B, ResBody, R>
+where
+    S: Service<Request<B>>,
+    R: RejectionResponse<ResBody>,
+{
+    fn rejected(on_rejection: &R, rejection: Rejection) -> Self {
+        let response = Some(rejection_response(on_rejection, rejection));
+        Self::Rejected { response }
     }
 }
 
@@ -140,46 +115,58 @@ where
     type Output = Result<Response<ResBody>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        const COMPLETED: &str = "polled after completion";
         let mut this = self.project();
-        while let Some(waiting) = this.waiting {
-            let permit = match &mut waiting.pending {
-                Some(Pending::Keys(wait)) => {
-                    ready!(Pin::new(wait).poll(cx));
-                    waiting.awaited_keys = true;
-                    None
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProj::Authenticating { waiting } => {
+                    let authentication = &mut waiting.as_mut().expect(COMPLETED).authentication;
+                    let (head, outcome) = ready!(authentication.as_mut().poll(cx));
+                    let Waiting { body, service, .. } = *waiting.take().expect("polled above");
+                    let mut request = Request::from_parts(head, body);
+                    let in_flight = this.in_flight.take().expect(COMPLETED);
+                    match service.layer.admit(&mut request, outcome, in_flight) {
+                        Ok(in_flight) => {
+                            *this.in_flight = Some(in_flight);
+                            let ready = Some(Box::new((service.inner, request)));
+                            State::AwaitingReady { ready }
+                        }
+                        Err(rejection) => State::rejected(&service.layer.on_rejection, rejection),
+                    }
                 }
-                Some(Pending::Permit(permit)) => Some(ready!(Pin::new(permit).poll(cx))),
-                None => {
-                    ready!(waiting.service.inner.poll_ready(cx))?;
-                    let mut ready = this.waiting.take().expect("matched above");
-                    let future = ready.service.inner.call(ready.request);
-                    this.outcome.set(CallOrReject::call(future));
-                    break;
+                StateProj::AwaitingReady { ready } => {
+                    let (service, _) = &mut **ready.as_mut().expect(COMPLETED);
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                        return Poll::Ready(count(this.in_flight, Err(error)));
+                    }
+                    let (mut service, request) = *ready.take().expect("polled above");
+                    let future = service.call(request);
+                    State::Calling { future }
+                }
+                StateProj::Calling { future } => {
+                    let result = ready!(future.poll(cx));
+                    return Poll::Ready(count(this.in_flight, result));
+                }
+                StateProj::Rejected { response } => {
+                    return Poll::Ready(Ok(response.take().expect(COMPLETED)));
                 }
             };
-            // Authenticate again, with the current keys and the permit.
-            let mut attempt = Attempt {
-                awaited_keys: waiting.awaited_keys,
-                permit,
-            };
-            let layer = &waiting.service.layer;
-            match layer.authenticate(&mut waiting.request, &mut attempt) {
-                Ok(pending) => waiting.pending = pending,
-                Err(rejection) => {
-                    let outcome = CallOrReject::reject(&layer.on_rejection, rejection);
-                    this.outcome.set(outcome);
-                    *this.waiting = None;
-                }
-            }
+            this.state.set(next);
         }
-        this.outcome.poll(cx)
     }
 }
 
-impl<F, ResBody> fmt::Debug for RequireScopeFuture<F, ResBody> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequireScopeFuture").finish_non_exhaustive()
+/// Counts a request that passed, and completes its response.
+fn count<B, E>(
+    in_flight: &mut Option<InFlight>,
+    mut result: Result<Response<B>, E>,
+) -> Result<Response<B>, E> {
+    match (in_flight.take(), &mut result) {
+        (Some(in_flight), Ok(response)) => in_flight.responded(response),
+        (Some(in_flight), Err(_)) => in_flight.passed(),
+        (None, _) => {}
     }
+    result
 }
 
 impl<S, B, ResBody, R> fmt::Debug for ResponseFuture<S, B, ResBody, R>

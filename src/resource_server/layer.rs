@@ -1,11 +1,12 @@
 //! The layer that authenticates requests.
 
-use http::Request;
+use http::{Request, header};
 use tower_layer::Layer;
 
-use super::authenticate::{Anonymous, Attempt, Authentication, mark_sensitive};
+use super::authenticate::Authenticated;
 use super::credentials::Head;
-use super::validate::Pending;
+use super::in_flight::InFlight;
+use super::rejection::Refusal;
 use super::{
     AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, ResourceServer,
     ResourceServerService,
@@ -23,7 +24,7 @@ use super::{
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ResourceServerLayer<R = DefaultRejectionResponse> {
-    server: ResourceServer,
+    pub(super) server: ResourceServer,
     pub(super) on_rejection: R,
     allow_anonymous: bool,
 }
@@ -64,36 +65,42 @@ impl<R> ResourceServerLayer<R> {
         self
     }
 
-    /// Authenticates a request. If it need not wait, prepares it for the inner service.
-    pub(super) fn authenticate<B>(
+    /// Prepares a request for the inner service, or rejects it.
+    pub(super) fn admit<B>(
         &self,
         request: &mut Request<B>,
-        attempt: &mut Attempt,
-    ) -> Result<Option<Pending>, Rejection> {
-        let server = &self.server;
-        let head = Head::of(request);
-        let refusal = match server.try_authenticate(head, attempt) {
-            Ok(Authentication::Complete(context)) => {
-                server.0.granted.increment();
-                mark_sensitive(request);
-                // Overwrites any `AuthContext` inserted by an outer layer.
-                request.extensions_mut().insert(context);
-                return Ok(None);
+        outcome: Result<Authenticated, Refusal>,
+        mut in_flight: InFlight,
+    ) -> Result<InFlight, Rejection> {
+        // Overwrites any `AuthContext` inserted by an outer layer.
+        match outcome {
+            Ok(authenticated) => {
+                in_flight.response_headers = authenticated.response_headers;
+                request.extensions_mut().insert(authenticated.context);
             }
-            Ok(Authentication::Pending(pending)) => return Ok(Some(pending)),
-            Err(refusal) => refusal,
-        };
-        let is_missing = refusal.kind == RejectionKind::MissingToken;
-        let rejection = server.reject(refusal, Some(head));
-        if !is_missing || !self.allow_anonymous {
-            return Err(rejection);
+            Err(refusal) if self.allow_anonymous && refusal.kind == RejectionKind::MissingToken => {
+                in_flight.is_anonymous = true;
+                request.extensions_mut().remove::<AuthContext>();
+                request.extensions_mut().insert(Anonymous);
+            }
+            Err(refusal) => {
+                let rejection = self.server.reject(refusal, Some(Head::of(request)));
+                in_flight.rejected(&rejection);
+                return Err(rejection);
+            }
         }
-        mark_sensitive(request);
-        request.extensions_mut().remove::<AuthContext>();
-        request.extensions_mut().insert(Anonymous(rejection));
-        Ok(None)
+        // Keeps the credentials out of the `Debug` output of the request. One field is enough: a
+        // request with several is rejected.
+        if let Some(credentials) = request.headers_mut().get_mut(header::AUTHORIZATION) {
+            credentials.set_sensitive(true);
+        }
+        Ok(in_flight)
     }
 }
+
+/// Request extension that marks an anonymous request that the layer passes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Anonymous;
 
 impl<S, R: Clone> Layer<S> for ResourceServerLayer<R> {
     type Service = ResourceServerService<S, R>;

@@ -63,7 +63,9 @@ mod credentials;
 mod extractor;
 mod future;
 mod header_cache;
+mod in_flight;
 mod layer;
+mod per_thread;
 mod rejection;
 mod require_scope;
 mod server;
@@ -82,10 +84,10 @@ pub use self::context_builder::AuthContextBuilder;
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use self::extractor::{AuthContextRejection, Claims};
-pub use self::future::{RequireScopeFuture, ResponseFuture};
+pub use self::future::ResponseFuture;
 pub use self::layer::ResourceServerLayer;
 pub use self::rejection::{Rejection, RejectionKind};
-pub use self::require_scope::{RequireScopeLayer, RequireScopeService};
+pub use self::require_scope::{RequireScopeFuture, RequireScopeLayer, RequireScopeService};
 pub use self::server::ResourceServer;
 pub use self::service::ResourceServerService;
 pub use self::trusted_issuer::TrustedIssuer;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::challenge::no_store;
+use super::challenge::incomplete_headers;
 use crate::clock::{Clock, SystemClock};
 use crate::jwt::TokenError;
 use crate::log_limit::LogLimit;
@@ -233,9 +233,49 @@ pub struct Rejection {
     pub(super) headers: Arc<HeaderMap>,
     pub(super) required_scopes: Option<Arc<[Scope]>>,
     pub(super) grpc: bool,
+    /// Whether the challenge has the parameters of a resource server.
+    pub(super) is_complete: bool,
 }
 
 impl Rejection {
+    /// Rejects a request whose token lacks one of `scopes`, all of which it needs: 403.
+    ///
+    /// For a handler or a layer inside a [`ResourceServerLayer`](crate::ResourceServerLayer). That
+    /// layer counts the rejection, and adds `realm` and `resource_metadata` to the challenge of the
+    /// response: it finds the `Rejection` in the response's extensions, where
+    /// [`RejectionResponse`](super::RejectionResponse) implementations and, with the feature
+    /// `axum`, `IntoResponse` leave it.
+    ///
+    /// ```
+    /// use tower_oauth::{Rejection, Scope};
+    ///
+    /// let rejection = Rejection::insufficient_scope([Scope::new("orders.write")?]);
+    /// assert_eq!(rejection.status(), 403);
+    /// assert_eq!(rejection.required_scopes()[0], "orders.write");
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn insufficient_scope(scopes: impl IntoIterator<Item = Scope>) -> Self {
+        let scopes = scopes.into_iter().collect();
+        Self::incomplete(RejectionKind::InsufficientScope, Some(scopes), false)
+    }
+
+    /// A rejection for which the challenge has no parameters of a resource server yet.
+    pub(super) fn incomplete(
+        kind: RejectionKind,
+        required_scopes: Option<Arc<[Scope]>>,
+        grpc: bool,
+    ) -> Self {
+        let scopes = required_scopes.as_deref().unwrap_or_default();
+        Self {
+            kind,
+            headers: incomplete_headers(kind, scopes),
+            required_scopes,
+            grpc,
+            is_complete: false,
+        }
+    }
+
     /// Rejects a request that passed no resource server, and logs what to do.
     ///
     /// The event is an error at most once a minute, because every caller can cause it.
@@ -260,12 +300,7 @@ impl Rejection {
             reason = kind.as_str(),
             "request rejected"
         );
-        Self {
-            kind,
-            headers: Arc::new(no_store()),
-            required_scopes: None,
-            grpc,
-        }
+        Self::incomplete(kind, None, grpc)
     }
 
     /// The reason for the rejection.

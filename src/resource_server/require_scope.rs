@@ -1,16 +1,19 @@
 //! The layer that requires scopes (RFC 6750 §3.1).
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
+use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::authenticate::Anonymous;
+use super::challenge::rejection_response;
 use super::credentials::Head;
-use super::future::{CallOrReject, RequireScopeFuture};
-use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionResponse};
+use super::layer::Anonymous;
+use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, RejectionResponse};
 use crate::log_limit::LogLimit;
 use crate::oauth::Scope;
 
@@ -94,13 +97,10 @@ impl Requirement {
     /// Checks the scopes of an authenticated request.
     fn check<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
         let Some(context) = AuthContext::from_request(request) else {
+            let grpc = Head::of(request).is_grpc();
             return Err(match request.extensions().get::<Anonymous>() {
-                Some(Anonymous(rejection)) => rejection.clone(),
-                None => Rejection::layer_missing(
-                    "`RequireScopeLayer`",
-                    &self.layer_missing,
-                    Head::of(request).is_grpc(),
-                ),
+                Some(Anonymous) => Rejection::incomplete(RejectionKind::MissingToken, None, grpc),
+                None => Rejection::layer_missing("`RequireScopeLayer`", &self.layer_missing, grpc),
             });
         };
         let is_granted = |scope: &Scope| context.has_scope(scope.as_str());
@@ -112,8 +112,13 @@ impl Requirement {
         if is_sufficient {
             return Ok(());
         }
-        let responses = context.responses();
-        Err(responses.insufficient_scope(&self.scopes, Head::of(request).is_grpc()))
+        let scopes = Some(Arc::clone(&self.scopes));
+        let grpc = Head::of(request).is_grpc();
+        Err(Rejection::incomplete(
+            RejectionKind::InsufficientScope,
+            scopes,
+            grpc,
+        ))
     }
 }
 
@@ -190,9 +195,53 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        RequireScopeFuture::new(match self.layer.requirement.check(&request) {
-            Ok(()) => CallOrReject::call(self.inner.call(request)),
-            Err(rejection) => CallOrReject::reject(&self.layer.on_rejection, rejection),
-        })
+        let outcome = match self.layer.requirement.check(&request) {
+            Ok(()) => Outcome::Call {
+                future: self.inner.call(request),
+            },
+            Err(rejection) => Outcome::Reject {
+                response: Some(rejection_response(&self.layer.on_rejection, rejection)),
+            },
+        };
+        RequireScopeFuture { outcome }
+    }
+}
+
+pin_project! {
+    /// The response future of [`RequireScopeService`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct RequireScopeFuture<F, ResBody> {
+        #[pin]
+        outcome: Outcome<F, ResBody>,
+    }
+}
+
+pin_project! {
+    #[project = OutcomeProj]
+    enum Outcome<F, ResBody> {
+        Call { #[pin] future: F },
+        Reject { response: Option<Response<ResBody>> },
+    }
+}
+
+impl<F, ResBody, E> Future for RequireScopeFuture<F, ResBody>
+where
+    F: Future<Output = Result<Response<ResBody>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().outcome.project() {
+            OutcomeProj::Call { future } => future.poll(cx),
+            OutcomeProj::Reject { response } => {
+                Poll::Ready(Ok(response.take().expect("polled after completion")))
+            }
+        }
+    }
+}
+
+impl<F, ResBody> fmt::Debug for RequireScopeFuture<F, ResBody> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequireScopeFuture").finish_non_exhaustive()
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::challenge::Responses;
 use super::header_cache::HeaderCache;
+use super::per_thread::PerThread;
 use super::token_cache::TokenCache;
 use super::validate::Validator;
 use super::verification_limit::VerificationLimit;
@@ -63,10 +64,9 @@ pub(super) struct Inner {
     pub(super) issuers: Vec<IssuerState>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) max_token_len: usize,
-    pub(super) granted: Counter,
-    /// Granted requests whose token was found in the token cache.
     pub(super) cache_hits: Counter,
-    pub(super) responses: Arc<Responses>,
+    pub(super) cache_misses: Counter,
+    pub(super) responses: PerThread<Responses>,
     pub(super) size_limits: SizeLimits,
     pub(super) header_cache: HeaderCache,
     pub(super) verification_limit: VerificationLimit,

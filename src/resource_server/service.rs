@@ -5,8 +5,10 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::authenticate::Attempt;
-use super::future::{CallOrReject, ResponseFuture};
+use super::authenticate::{Attempt, Authentication};
+use super::credentials::Head;
+use super::future::ResponseFuture;
+use super::in_flight::InFlight;
 use super::{DefaultRejectionResponse, RejectionResponse, ResourceServer, ResourceServerLayer};
 
 /// Authenticates each request by its bearer token before it calls the inner service.
@@ -74,20 +76,23 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let outcome = match self
-            .layer
-            .authenticate(&mut request, &mut Attempt::default())
-        {
-            Ok(None) => CallOrReject::call(self.inner.call(request)),
-            Ok(Some(pending)) => {
+        let server = &self.layer.server;
+        let in_flight = InFlight::new(server);
+        let outcome = server.try_authenticate(Head::of(&request), &mut Attempt::default());
+        let outcome = match outcome {
+            Ok(Authentication::Complete(authenticated)) => Ok(authenticated),
+            Ok(Authentication::Pending(pending)) => {
                 // Drop the service that was polled ready, for it may hold a permit. A waiting
                 // request must not withhold that permit from requests that can be served.
                 let service = self.clone();
                 self.inner = service.inner.clone();
-                return ResponseFuture::pending(pending, request, service);
+                return ResponseFuture::authenticating(request, service, pending, in_flight);
             }
-            Err(rejection) => CallOrReject::reject(&self.layer.on_rejection, rejection),
+            Err(refusal) => Err(refusal),
         };
-        ResponseFuture::authenticated(outcome)
+        match self.layer.admit(&mut request, outcome, in_flight) {
+            Ok(in_flight) => ResponseFuture::calling(self.inner.call(request), in_flight),
+            Err(rejection) => ResponseFuture::rejected(&self.layer.on_rejection, rejection),
+        }
     }
 }

@@ -127,7 +127,6 @@ impl ResourceServer {
             payload.into(),
             claims,
             verified_by,
-            &self.0.responses,
             &self.0.clock,
         );
         // Under a verification limit, a token should need only one permit.

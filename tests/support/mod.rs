@@ -263,10 +263,24 @@ impl Fixture {
     }
 
     /// Validates a token: returns its context, or the kind of the rejection. Also checks the
-    /// response to a rejected token, and everything that was logged.
+    /// response to a rejected token, everything that was logged, and that
+    /// [`ResourceServer::authenticate`] and [`ResourceServer::validate`] have the same result.
     pub async fn validate(&self, token: &str) -> Result<AuthContext, RejectionKind> {
         log::clear_log();
         let result = self.validate_unchecked(token).await;
+        let kind = |result: Result<_, Rejection>| result.map(|_| ()).map_err(|error| error.kind());
+        let (head, ()) = bearer(token, ()).into_parts();
+        let expected = result.as_ref().map(|_| ()).map_err(|kind| *kind);
+        assert_eq!(kind(self.server.authenticate(&head).await), expected);
+        let without_request = match expected {
+            // There is no field that could be malformed.
+            Err(RejectionKind::InvalidRequest) if token.is_empty() => {
+                Err(RejectionKind::MissingToken)
+            }
+            Err(RejectionKind::InvalidRequest) => Err(RejectionKind::Malformed),
+            other => other,
+        };
+        assert_eq!(kind(self.server.validate(token).await), without_request);
         log::register_secret(&self.rsa.jwk("rsa"));
         log::assert_not_logged(token);
         assert!(
@@ -278,12 +292,7 @@ impl Fixture {
 
     async fn validate_unchecked(&self, token: &str) -> Result<AuthContext, RejectionKind> {
         let before = self.served.load(Ordering::SeqCst);
-        let field = http::HeaderValue::from_bytes(format!("Bearer {token}").as_bytes()).unwrap();
-        let request = Request::builder()
-            .header(header::AUTHORIZATION, field)
-            .body(Full::default())
-            .unwrap();
-        let response = self.send(request).await;
+        let response = self.send(bearer(token, Full::default())).await;
         let Some(rejection) = response.extensions().get::<Rejection>() else {
             assert_eq!(response.status(), 200);
             return Ok(response.extensions().get::<AuthContext>().unwrap().clone());
@@ -327,6 +336,13 @@ impl Fixture {
     pub fn assert_accepts(&self, token: &str) -> AuthContext {
         poll_once_or_panic(self.validate(token)).expect(token)
     }
+}
+
+/// A request with a bearer token.
+pub fn bearer<B>(token: &str, body: B) -> Request<B> {
+    let field = http::HeaderValue::from_bytes(format!("Bearer {token}").as_bytes()).unwrap();
+    let request = Request::builder().header(header::AUTHORIZATION, field);
+    request.body(body).unwrap()
 }
 
 /// Polls a future once. A request with a known key completes in its first poll.
