@@ -33,7 +33,7 @@ use floor::{Miss, Moka};
 use http::{HeaderValue, Request};
 use rounds::{Call, Row, calls, field, fields, layered, request, server, thousands, with};
 use tokens::{AUDIENCE, ISSUER, Signer};
-use tower::{Layer as _, service_fn};
+use tower::{Layer as _, Service as _, service_fn};
 use tower_oauth::{Audience, Issuer, RequireScopeLayer, ResourceServer, TrustedIssuer};
 
 fn main() {
@@ -152,6 +152,8 @@ fn hits(signer: &Signer, tokens: &[String]) -> Vec<Row> {
         Row::new(&map_floor[0], "", &one, map()),
         Row::new(&moka_floor[0], "", &one, moka()),
         Row::new(HIT, &moka_floor[0], &one, hit()),
+        Row::new("hit, authenticate", HIT, &one, authenticate(&jwks)),
+        Row::new("hit, validate", HIT, &one, validate(&jwks)),
         Row::new(&map_floor[1], "", &all, map()).scattered(),
         Row::new(&moka_floor[1], "", &all, moka()).scattered(),
         Row::new(HIT_AT_RANDOM, &moka_floor[1], &all, hit()).scattered(),
@@ -159,6 +161,31 @@ fn hits(signer: &Signer, tokens: &[String]) -> Vec<Row> {
         Row::new(&moka_floor[2], "", &all, moka()),
         Row::new(HIT_IN_TURN, &moka_floor[2], &all, hit()),
     ]
+}
+
+/// Authenticates the head of a request, and passes its context on as the layer does.
+fn authenticate(jwks: &str) -> Call {
+    let server = server(jwks, |builder| builder);
+    let mut service = service_fn(rounds::handler);
+    Box::new(move |request| {
+        let (head, body) = request.into_parts();
+        let context = rounds::poll_once_or_panic(server.authenticate(&head)).unwrap();
+        let mut request = Request::from_parts(head, body);
+        request.extensions_mut().insert(context);
+        let response = rounds::poll_once_or_panic(service.call(request));
+        response.unwrap().status().as_u16()
+    })
+}
+
+/// Validates the token without the request, and passes its context on as the layer does.
+fn validate(jwks: &str) -> Call {
+    let server = server(jwks, |builder| builder);
+    with(move |request| {
+        let field = request.headers()[http::header::AUTHORIZATION].to_str();
+        let token = field.unwrap().strip_prefix("Bearer ").unwrap();
+        let context = rounds::poll_once_or_panic(server.validate(token)).unwrap();
+        request.extensions_mut().insert(context);
+    })
 }
 
 /// Hits of ten times as many tokens, of the same length. They are signed with Ed25519, because

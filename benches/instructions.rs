@@ -32,13 +32,14 @@ use floor::Moka;
 use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };
+use http::request::Parts;
 use http::{Request, Response, header};
 use tokens::{AUDIENCE, ISSUER, NOW, Signer};
 use tower::{Layer, Service, service_fn};
 use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::key_set::KeySet;
 use tower_oauth::resource_server::ResourceServerService;
-use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+use tower_oauth::{Audience, AuthContext, Issuer, ResourceServer, TrustedIssuer};
 
 type Handler = fn(Request<()>) -> std::future::Ready<Result<Response<()>, Infallible>>;
 type Layered = ResourceServerService<tower::util::ServiceFn<Handler>>;
@@ -134,6 +135,14 @@ fn hit_thread_local() -> Case {
     case
 }
 
+/// The server and the head of a request with a token in the thread-local cache.
+fn hit_direct() -> (ResourceServer, Parts) {
+    let Case {
+        request, _server, ..
+    } = hit_thread_local();
+    (_server, request.into_parts().0)
+}
+
 /// The floor of a hit: a lookup in moka before the same service.
 fn hit_floor_moka() -> (Moka, Request<()>) {
     let (moka, signer) = (Moka::default(), Signer::new("EdDSA"));
@@ -227,6 +236,22 @@ fn layer(case: Case) -> (Response<()>, u16, Layered) {
 }
 
 #[library_benchmark]
+#[bench::hit_authenticate(args = (hit_direct()), config = limit("hit_authenticate"))]
+fn authenticate((server, head): (ResourceServer, Parts)) -> (AuthContext, ResourceServer, Parts) {
+    let context = poll_once_or_panic(server.authenticate(black_box(&head))).unwrap();
+    (context, server, head)
+}
+
+#[library_benchmark]
+#[bench::hit_validate(args = (hit_direct()), config = limit("hit_validate"))]
+fn validate((server, head): (ResourceServer, Parts)) -> (AuthContext, ResourceServer, Parts) {
+    let field = head.headers[header::AUTHORIZATION].to_str().unwrap();
+    let token = field.strip_prefix("Bearer ").unwrap();
+    let context = poll_once_or_panic(server.validate(black_box(token))).unwrap();
+    (context, server, head)
+}
+
+#[library_benchmark]
 #[bench::hit_floor_moka(args = (hit_floor_moka()), config = limit("hit_floor_moka"))]
 fn without_layer((moka, mut request): (Moka, Request<()>)) -> (Response<()>, Moka) {
     moka.check(&mut request);
@@ -240,5 +265,8 @@ fn assert_status((response, expected, _service): (Response<()>, u16, Layered)) {
     assert_eq!(response.status(), expected);
 }
 
-library_benchmark_group!(name = requests, benchmarks = [layer, without_layer]);
+library_benchmark_group!(
+    name = requests,
+    benchmarks = [layer, authenticate, validate, without_layer]
+);
 main!(library_benchmark_groups = requests);

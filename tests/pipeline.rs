@@ -302,7 +302,7 @@ async fn each_request_is_counted_once_and_each_rejection_logged_once() {
             .status()
             .as_u16()
     };
-    let good = Some(good.as_str());
+    let (token, good) = (good.as_str(), Some(good.as_str()));
     assert_eq!(send("/", good).await, 200);
     assert_eq!(send("/context", good).await, 200);
     assert_eq!(send("/absent", good).await, 404);
@@ -332,9 +332,9 @@ async fn each_request_is_counted_once_and_each_rejection_logged_once() {
         ])
     );
     // Without the layer, each call counts as a request.
-    let (head, ()) = bearer(good.unwrap(), ()).into_parts();
+    let (head, ()) = bearer(token, ()).into_parts();
     fixture.server.authenticate(&head).await.unwrap();
-    fixture.server.validate(good.unwrap()).await.unwrap();
+    fixture.server.validate(token).await.unwrap();
     fixture.server.validate(&expired).await.unwrap_err();
     let total: u64 = counts(&recorded).iter().map(|(_, count)| count).sum();
     assert_eq!(total, 10 + 3);

@@ -7,8 +7,7 @@ use super::context::CachedToken;
 use super::credentials::{Credentials, Head};
 use super::in_flight::InFlight;
 use super::rejection::Refusal;
-use super::validate::{Pending, Validation};
-use super::verification_limit::Permit;
+use super::validate::{Attempt, Pending, Validation};
 use super::{AuthContext, Rejection, RejectionKind, ResourceServer};
 use crate::clock::UnixTime;
 
@@ -25,19 +24,6 @@ pub(super) struct Authenticated {
     pub(super) context: AuthContext,
     /// Header fields for the response, whatever its status.
     pub(super) response_headers: Option<Box<HeaderMap>>,
-}
-
-/// What a request has awaited so far.
-#[derive(Debug, Default)]
-pub(super) struct Attempt {
-    pub(super) awaited_keys: bool,
-    pub(super) permit: Option<Permit>,
-}
-
-impl Attempt {
-    fn is_first(&self) -> bool {
-        !self.awaited_keys && self.permit.is_none()
-    }
 }
 
 impl ResourceServer {
@@ -110,7 +96,7 @@ impl ResourceServer {
         credentials: Result<Credentials<'_>, RejectionKind>,
         head: Option<Head<'_>>,
     ) -> Result<AuthContext, Rejection> {
-        let in_flight = InFlight::new(self);
+        let mut in_flight = InFlight::new(self);
         match self.outcome(credentials).await {
             Ok(Authenticated { context, .. }) => {
                 in_flight.passed();

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::challenge::{DEFAULT_REALM, Responses};
+use super::challenge::{ChallengeParameters, DEFAULT_REALM};
 use super::header_cache::HeaderCache;
+use super::issuer_state::{IssuerState, Validator};
 use super::per_thread::PerThread;
-use super::server::{Inner, IssuerState};
+use super::responses::Responses;
+use super::server::Inner;
 use super::token_cache::{self, TokenCache};
-use super::validate::Validator;
 use super::verification_limit::VerificationLimit;
 use super::{ResourceServer, TrustedIssuer};
 use crate::clock::{Clock, SystemClock};
@@ -210,7 +211,7 @@ impl ResourceServerBuilder {
                 .map_err(|error| error.with_setting("resource_metadata"))?;
         }
         let metadata_url = self.resource_metadata.as_ref().map(Endpoint::as_str);
-        let responses = Responses::new(&self.realm, metadata_url)?;
+        let challenge = ChallengeParameters::new(&self.realm, metadata_url)?;
         let mut names: Vec<_> = issuers.iter().flat_map(TrustedIssuer::names).collect();
         names.sort_unstable();
         if let Some(duplicate) = names.windows(2).find(|pair| pair.first() == pair.last()) {
@@ -267,7 +268,7 @@ impl ResourceServerBuilder {
             clock: self.clock,
             max_token_len: self.max_token_len,
             size_limits: SizeLimits::for_max_token_len(self.max_token_len),
-            responses: PerThread::new(responses),
+            responses: PerThread::new(Responses::new(challenge)),
             cache_hits: Counter::without_label(TOKEN_CACHE_HITS),
             cache_misses: Counter::without_label(TOKEN_CACHE_MISSES),
             cache: TokenCache::new(self.cache),

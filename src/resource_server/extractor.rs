@@ -8,8 +8,9 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use super::challenge::{no_store, rejection_response};
+use super::challenge::no_store;
 use super::layer::Anonymous;
+use super::rejection_response::rejection_response;
 use super::{AuthContext, ClaimError, DefaultRejectionResponse, Rejection, RejectionKind};
 use crate::log_limit::LogLimit;
 

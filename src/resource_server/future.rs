@@ -10,9 +10,9 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::authenticate::Authenticated;
-use super::challenge::rejection_response;
 use super::in_flight::InFlight;
 use super::rejection::Refusal;
+use super::rejection_response::rejection_response;
 use super::validate::Pending;
 use super::{DefaultRejectionResponse, Rejection, RejectionResponse, ResourceServerService};
 
@@ -36,11 +36,11 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        // Boxed to keep the future small, because requests rarely wait.
+        // Boxed to keep the future small: most requests neither wait nor are rejected.
         Authenticating { waiting: Option<Box<Waiting<S, B, R>>> },
         AwaitingReady { ready: Option<Box<(S, Request<B>)>> },
         Calling { #[pin] future: S::Future },
-        Rejected { response: Option<Response<ResBody>> },
+        Rejected { response: Option<Box<Response<ResBody>>> },
     }
 }
 
@@ -102,8 +102,10 @@ where
     R: RejectionResponse<ResBody>,
 {
     fn rejected(on_rejection: &R, rejection: Rejection) -> Self {
-        let response = Some(rejection_response(on_rejection, rejection));
-        Self::Rejected { response }
+        let response = Box::new(rejection_response(on_rejection, rejection));
+        Self::Rejected {
+            response: Some(response),
+        }
     }
 }
 
@@ -124,10 +126,9 @@ where
                     let (head, outcome) = ready!(authentication.as_mut().poll(cx));
                     let Waiting { body, service, .. } = *waiting.take().expect("polled above");
                     let mut request = Request::from_parts(head, body);
-                    let in_flight = this.in_flight.take().expect(COMPLETED);
+                    let in_flight = this.in_flight.as_mut().expect(COMPLETED);
                     match service.layer.admit(&mut request, outcome, in_flight) {
-                        Ok(in_flight) => {
-                            *this.in_flight = Some(in_flight);
+                        Ok(()) => {
                             let ready = Some(Box::new((service.inner, request)));
                             State::AwaitingReady { ready }
                         }
@@ -137,18 +138,22 @@ where
                 StateProj::AwaitingReady { ready } => {
                     let (service, _) = &mut **ready.as_mut().expect(COMPLETED);
                     if let Err(error) = ready!(service.poll_ready(cx)) {
-                        return Poll::Ready(count(this.in_flight, Err(error)));
+                        count::<ResBody>(this.in_flight, None);
+                        return Poll::Ready(Err(error));
                     }
                     let (mut service, request) = *ready.take().expect("polled above");
                     let future = service.call(request);
                     State::Calling { future }
                 }
                 StateProj::Calling { future } => {
-                    let result = ready!(future.poll(cx));
-                    return Poll::Ready(count(this.in_flight, result));
+                    let mut result = future.poll(cx);
+                    if let Poll::Ready(result) = &mut result {
+                        count(this.in_flight, result.as_mut().ok());
+                    }
+                    return result;
                 }
                 StateProj::Rejected { response } => {
-                    return Poll::Ready(Ok(response.take().expect(COMPLETED)));
+                    return Poll::Ready(Ok(*response.take().expect(COMPLETED)));
                 }
             };
             this.state.set(next);
@@ -156,17 +161,13 @@ where
     }
 }
 
-/// Counts a request that passed, and completes its response.
-fn count<B, E>(
-    in_flight: &mut Option<InFlight>,
-    mut result: Result<Response<B>, E>,
-) -> Result<Response<B>, E> {
-    match (in_flight.take(), &mut result) {
-        (Some(in_flight), Ok(response)) => in_flight.responded(response),
-        (Some(in_flight), Err(_)) => in_flight.passed(),
+/// Counts a request that passed, and completes its response; `None` if the service failed.
+fn count<B>(in_flight: &mut Option<InFlight>, response: Option<&mut Response<B>>) {
+    match (in_flight.take(), response) {
+        (Some(in_flight), Some(response)) => in_flight.responded(response),
+        (Some(in_flight), None) => in_flight.passed(),
         (None, _) => {}
     }
-    result
 }
 
 impl<S, B, ResBody, R> fmt::Debug for ResponseFuture<S, B, ResBody, R>

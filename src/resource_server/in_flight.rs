@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Response};
 
-use super::challenge::Responses;
 use super::per_thread::Shard;
+use super::responses::Responses;
 use super::{Rejection, ResourceServer};
 
 /// Counts a request when its response exists, or as cancelled if it is dropped before.
@@ -18,6 +18,7 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
+    #[inline]
     pub(super) fn new(server: &ResourceServer) -> Self {
         Self {
             responses: Some(server.0.responses.get()),
@@ -27,7 +28,7 @@ impl InFlight {
     }
 
     /// Counts a request that is rejected.
-    pub(super) fn rejected(mut self, rejection: &Rejection) {
+    pub(super) fn rejected(&mut self, rejection: &Rejection) {
         if let Some(responses) = self.responses.take() {
             responses.count_rejected(rejection);
         }
@@ -35,6 +36,7 @@ impl InFlight {
 
     /// Counts a request that passes, and whose response is unknown: the service failed, or there
     /// is none.
+    #[inline]
     pub(super) fn passed(mut self) {
         if let Some(responses) = self.responses.take() {
             responses.count_passed(self.is_anonymous);
@@ -43,6 +45,7 @@ impl InFlight {
 
     /// Counts a request by the response of the service, and completes the response: a challenge of
     /// an inner layer or of a handler gets the parameters of this server.
+    #[inline]
     pub(super) fn responded<B>(mut self, response: &mut Response<B>) {
         if let Some(headers) = self.response_headers.take() {
             response.headers_mut().extend(*headers);

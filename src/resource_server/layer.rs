@@ -66,35 +66,42 @@ impl<R> ResourceServerLayer<R> {
     }
 
     /// Prepares a request for the inner service, or rejects it.
+    #[inline]
     pub(super) fn admit<B>(
         &self,
         request: &mut Request<B>,
         outcome: Result<Authenticated, Refusal>,
-        mut in_flight: InFlight,
-    ) -> Result<InFlight, Rejection> {
-        // Overwrites any `AuthContext` inserted by an outer layer.
-        match outcome {
+        in_flight: &mut InFlight,
+    ) -> Result<(), Rejection> {
+        let refusal = match outcome {
             Ok(authenticated) => {
                 in_flight.response_headers = authenticated.response_headers;
+                mark_sensitive(request);
+                // Overwrites any `AuthContext` inserted by an outer layer.
                 request.extensions_mut().insert(authenticated.context);
+                return Ok(());
             }
-            Err(refusal) if self.allow_anonymous && refusal.kind == RejectionKind::MissingToken => {
-                in_flight.is_anonymous = true;
-                request.extensions_mut().remove::<AuthContext>();
-                request.extensions_mut().insert(Anonymous);
-            }
-            Err(refusal) => {
-                let rejection = self.server.reject(refusal, Some(Head::of(request)));
-                in_flight.rejected(&rejection);
-                return Err(rejection);
-            }
+            Err(refusal) => refusal,
+        };
+        if self.allow_anonymous && refusal.kind == RejectionKind::MissingToken {
+            in_flight.is_anonymous = true;
+            mark_sensitive(request);
+            request.extensions_mut().remove::<AuthContext>();
+            request.extensions_mut().insert(Anonymous);
+            return Ok(());
         }
-        // Keeps the credentials out of the `Debug` output of the request. One field is enough: a
-        // request with several is rejected.
-        if let Some(credentials) = request.headers_mut().get_mut(header::AUTHORIZATION) {
-            credentials.set_sensitive(true);
-        }
-        Ok(in_flight)
+        let rejection = self.server.reject(refusal, Some(Head::of(request)));
+        in_flight.rejected(&rejection);
+        Err(rejection)
+    }
+}
+
+/// Keeps the credentials out of the `Debug` output of the request.
+///
+/// One field is enough: a request with several is rejected.
+fn mark_sensitive<B>(request: &mut Request<B>) {
+    if let Some(credentials) = request.headers_mut().get_mut(header::AUTHORIZATION) {
+        credentials.set_sensitive(true);
     }
 }
 

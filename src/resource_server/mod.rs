@@ -5,27 +5,33 @@
 //!
 //! # A request
 //!
+//! The layer, [`ResourceServer::authenticate`] and [`ResourceServer::validate`] go the same way.
+//! Only what waits is boxed, and goes the way again from the token cache.
+//!
 //! ```text
-//!  request ─▶ bearer token? ──no──▶ 401, or 400 if malformed
+//!  request ─▶ one bearer token? ──no──▶ 401, or 400 if malformed
 //!                 │ yes
 //!                 ▼
-//!             in the token cache, and still valid? ──yes──────────────────┐
-//!                 │ no                                                    │
-//!                 ▼                                                       │
-//!             validate the token ──invalid─────▶ 401 invalid_token        │
-//!                 │        │                                              │
-//!                 │        ├──no usable keys──▶ 503, Retry-After          │
-//!                 │        ├──unknown kid─────▶ wait for a refresh, once  │
-//!                 │        └──verification limit──▶ wait, or 503          │
-//!                 │ valid                                                 │
-//!                 ▼                                                       │
-//!             AuthContext into the request's extensions ◀─────────────────┘
+//!             in the token cache, and still valid? ──yes──────────┐
+//!                 │ no                                            │
+//!                 ▼                                               │
+//!             validate the token ──invalid──▶ 401 invalid_token   │
+//!                 │    ├──no usable keys─────▶ 503, Retry-After   │
+//!                 │    ├──unknown kid────────▶ wait for a refresh, once
+//!                 │    └──verification limit─▶ wait, or 503       │
+//!                 │ valid                                         │
+//!                 ▼                                               │
+//!             may this request use it? (bound tokens) ◀───────────┘
+//!                 │ yes              └──no──▶ 401 invalid_token
+//!                 ▼
+//!             AuthContext into the request's extensions
 //!                 │
 //!                 ▼
-//!             RequireScopeLayer ──a scope is missing──▶ 403 insufficient_scope
+//!             inner layers, such as RequireScopeLayer, and the service
 //!                 │
 //!                 ▼
-//!             inner service
+//!             response: the challenge of a Rejection in its extensions is
+//!             completed; the request is counted, once
 //! ```
 //!
 //! # A token
@@ -46,10 +52,10 @@
 //!  signature verifies                RFC 7515 §5.2
 //!     │
 //!     ▼
-//!  typ, cnf, iss, aud, exp, nbf, iat RFC 7519 §4.1, RFC 9068 §4
+//!  typ, iss, aud, exp, nbf, iat      RFC 7519 §4.1, RFC 9068 §4
 //!     │
 //!     ▼
-//!  AuthContext; cached from the second request on
+//!  cached from the second request on, with its confirmation (cnf, RFC 7800)
 //! ```
 
 mod authenticate;
@@ -64,10 +70,14 @@ mod extractor;
 mod future;
 mod header_cache;
 mod in_flight;
+mod issuer_state;
 mod layer;
 mod per_thread;
 mod rejection;
+mod rejection_kind;
+mod rejection_response;
 mod require_scope;
+mod responses;
 mod server;
 mod service;
 mod token_cache;
@@ -76,7 +86,6 @@ mod validate;
 mod verification_limit;
 
 pub use self::builder::{Refresher, ResourceServerBuilder, Startup};
-pub use self::challenge::{DefaultRejectionResponse, RejectionResponse};
 pub use self::context::{AuthContext, ClaimError};
 #[cfg(any(test, feature = "test-util"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
@@ -86,7 +95,9 @@ pub use self::context_builder::AuthContextBuilder;
 pub use self::extractor::{AuthContextRejection, Claims};
 pub use self::future::ResponseFuture;
 pub use self::layer::ResourceServerLayer;
-pub use self::rejection::{Rejection, RejectionKind};
+pub use self::rejection::Rejection;
+pub use self::rejection_kind::RejectionKind;
+pub use self::rejection_response::{DefaultRejectionResponse, RejectionResponse};
 pub use self::require_scope::{RequireScopeFuture, RequireScopeLayer, RequireScopeService};
 pub use self::server::ResourceServer;
 pub use self::service::ResourceServerService;

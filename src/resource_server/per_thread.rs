@@ -1,5 +1,6 @@
 //! A shared value to which each thread refers by another reference count.
 
+use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -25,13 +26,17 @@ impl<T> PerThread<T> {
     }
 
     /// A reference by the count of this thread.
+    #[inline]
     pub(super) fn get(&self) -> Arc<Shard<T>> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
-            static INDEX: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            static INDEX: Cell<Option<usize>> = const { Cell::new(None) };
         }
-        // Fails while the thread is torn down.
-        let index = INDEX.try_with(|index| *index).unwrap_or(0);
+        let index = INDEX.get().unwrap_or_else(|| {
+            let index = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            INDEX.set(Some(index));
+            index
+        });
         let [first, ..] = &self.0;
         Arc::clone(self.0.get(index).unwrap_or(first))
     }

@@ -1,4 +1,4 @@
-//! The reasons for rejecting a request.
+//! A rejected request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,170 +6,12 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
+use super::RejectionKind;
 use super::challenge::incomplete_headers;
 use crate::clock::{Clock, SystemClock};
-use crate::jwt::TokenError;
 use crate::log_limit::LogLimit;
 use crate::metrics::REQUESTS;
 use crate::oauth::Scope;
-
-/// One table of the kinds: the type, the list and the names.
-macro_rules! kinds {
-    ($($(#[doc = $doc:literal])* $kind:ident = $name:literal,)*) => {
-        /// The reason for a rejection.
-        ///
-        /// For logs, metrics and tests; callers see only the response of RFC 6750 §3.
-        ///
-        /// ```
-        /// use tower_oauth::resource_server::RejectionKind;
-        ///
-        /// assert_eq!(RejectionKind::Expired.as_str(), "expired");
-        /// assert_eq!(RejectionKind::Expired.status(), 401);
-        /// assert!(RejectionKind::ALL.contains(&RejectionKind::Expired));
-        /// ```
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[non_exhaustive]
-        pub enum RejectionKind {
-            $($(#[doc = $doc])* $kind,)*
-        }
-
-        impl RejectionKind {
-            /// All kinds.
-            pub const ALL: &'static [Self] = &[$(Self::$kind),*];
-
-            /// The stable name of the kind in logs and metrics.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$kind => $name,)*
-                }
-            }
-        }
-    };
-}
-
-kinds! {
-    /// More keys match the token than
-    /// [`max_candidate_keys`](crate::TrustedIssuer::max_candidate_keys): it has no `kid`, or
-    /// several keys share its `kid`. (With a limit of one, keys that share a `kid` are not used:
-    /// `UnknownKey`.)
-    AmbiguousKey = "ambiguous_key",
-    /// `exp` has passed.
-    Expired = "expired",
-    /// The token lacks a scope that the route requires.
-    InsufficientScope = "insufficient_scope",
-    /// `aud` names none of the configured audiences.
-    InvalidAudience = "invalid_audience",
-    /// A required claim is missing, or a registered claim has the wrong type.
-    InvalidClaims = "invalid_claims",
-    /// Several `Authorization` fields, or one that is malformed.
-    InvalidRequest = "invalid_request",
-    /// The signature does not verify with the named key.
-    InvalidSignature = "invalid_signature",
-    /// The issuer's key set is missing or too old: 503.
-    KeysUnavailable = "keys_unavailable",
-    /// No `ResourceServerLayer` is around a `RequireScopeLayer` or an extractor: 500.
-    LayerMissing = "layer_missing",
-    /// The token is not a well-formed signed JWT in compact serialization.
-    Malformed = "malformed",
-    /// The token is bound to a key (`cnf`) whose possession the request does not prove.
-    MissingProofOfPossession = "missing_proof_of_possession",
-    /// The request has no bearer token.
-    MissingToken = "missing_token",
-    /// `nbf` or `iat` is in the future.
-    NotYetValid = "not_yet_valid",
-    /// Too many requests wait for the verification limit: 503. See
-    /// [`max_concurrent_verifications`][limit].
-    ///
-    /// [limit]: super::ResourceServerBuilder::max_concurrent_verifications
-    Overloaded = "overloaded",
-    /// The key was revoked with [`revoke_key`](crate::ResourceServer::revoke_key), or its issuer
-    /// published its private part.
-    RevokedKey = "revoked_key",
-    /// The token is longer than [`max_token_len`](super::ResourceServerBuilder::max_token_len), or
-    /// its header than 8 KiB.
-    TokenTooLong = "token_too_long",
-    /// The objects and arrays of the token have too many members or elements. The limits grow with
-    /// [`max_token_len`](super::ResourceServerBuilder::max_token_len).
-    TooManyMembers = "too_many_members",
-    /// `typ` is not the type of an access token.
-    UnexpectedTokenType = "unexpected_token_type",
-    /// The issuer has no key of this `kid`.
-    UnknownKey = "unknown_key",
-    /// `alg` is not allowed, the key with this `kid` is for another algorithm, or the token has no
-    /// `kid` and no key matches.
-    UnsupportedAlgorithm = "unsupported_algorithm",
-    /// `iss` is none of the trusted issuers.
-    UntrustedIssuer = "untrusted_issuer",
-}
-
-impl RejectionKind {
-    /// The status of the response
-    /// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)).
-    #[must_use]
-    pub fn status(self) -> StatusCode {
-        match self {
-            Self::InvalidRequest => StatusCode::BAD_REQUEST,
-            Self::InsufficientScope => StatusCode::FORBIDDEN,
-            Self::LayerMissing => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Overloaded | Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::UNAUTHORIZED,
-        }
-    }
-
-    pub(super) fn error(self) -> Option<&'static str> {
-        match self {
-            Self::InvalidRequest => Some("invalid_request"),
-            Self::InsufficientScope => Some("insufficient_scope"),
-            Self::MissingToken | Self::LayerMissing | Self::Overloaded | Self::KeysUnavailable => {
-                None
-            }
-            _ => Some("invalid_token"),
-        }
-    }
-
-    /// One text for all reasons of `invalid_token`: details found before the signature is verified
-    /// are for the operator only.
-    pub(super) fn description(self) -> &'static str {
-        match self {
-            Self::InvalidRequest => "The Authorization field is malformed or repeated",
-            Self::InsufficientScope => "The access token lacks a required scope",
-            Self::MissingToken => "An access token is required",
-            Self::LayerMissing => "The service is misconfigured",
-            Self::Overloaded | Self::KeysUnavailable => {
-                "Token validation is temporarily unavailable"
-            }
-            _ => "The access token is invalid",
-        }
-    }
-
-    pub(super) fn retry_after(self) -> Option<Duration> {
-        match self {
-            Self::Overloaded => Some(Duration::from_secs(1)),
-            Self::KeysUnavailable => Some(Duration::from_secs(5)),
-            _ => None,
-        }
-    }
-}
-
-impl From<TokenError> for RejectionKind {
-    fn from(error: TokenError) -> Self {
-        match error {
-            TokenError::Expired => Self::Expired,
-            TokenError::InvalidAudience => Self::InvalidAudience,
-            TokenError::InvalidClaims => Self::InvalidClaims,
-            TokenError::InvalidSignature => Self::InvalidSignature,
-            TokenError::Malformed => Self::Malformed,
-            TokenError::MissingProofOfPossession => Self::MissingProofOfPossession,
-            TokenError::NotYetValid => Self::NotYetValid,
-            TokenError::TokenTooLong => Self::TokenTooLong,
-            TokenError::TooManyMembers => Self::TooManyMembers,
-            TokenError::UnexpectedTokenType => Self::UnexpectedTokenType,
-            TokenError::UnsupportedAlgorithm => Self::UnsupportedAlgorithm,
-            TokenError::UntrustedIssuer => Self::UntrustedIssuer,
-        }
-    }
-}
 
 /// Why a request or a token is refused, before it is a [`Rejection`] with the headers of the server.
 #[derive(Debug)]
@@ -185,12 +27,6 @@ impl<K: Into<RejectionKind>> From<K> for Refusal {
             kind: kind.into(),
             required_scopes: None,
         }
-    }
-}
-
-impl fmt::Display for RejectionKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

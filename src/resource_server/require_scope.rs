@@ -10,9 +10,9 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::challenge::rejection_response;
 use super::credentials::Head;
 use super::layer::Anonymous;
+use super::rejection_response::rejection_response;
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, RejectionResponse};
 use crate::log_limit::LogLimit;
 use crate::oauth::Scope;

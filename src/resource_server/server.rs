@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use super::challenge::Responses;
 use super::header_cache::HeaderCache;
+use super::issuer_state::IssuerState;
 use super::per_thread::PerThread;
+use super::responses::Responses;
 use super::token_cache::TokenCache;
-use super::validate::Validator;
 use super::verification_limit::VerificationLimit;
 use super::{ResourceServerBuilder, TrustedIssuer};
 use crate::clock::Clock;
 use crate::error::{ConfigError, Error};
-use crate::jwt::{ClaimsPolicy, SizeLimits};
-use crate::key_set::{KeySetHandle, KeySetStatus};
+use crate::jwt::SizeLimits;
+use crate::key_set::KeySetStatus;
 use crate::log_limit::LogLimit;
 use crate::metrics::Counter;
 use crate::oauth::{Audience, Issuer};
@@ -71,21 +71,6 @@ pub(super) struct Inner {
     pub(super) header_cache: HeaderCache,
     pub(super) verification_limit: VerificationLimit,
     pub(super) token_in_query: LogLimit,
-}
-
-/// One trusted issuer.
-#[derive(Debug)]
-pub(super) struct IssuerState {
-    pub(super) policy: ClaimsPolicy,
-    pub(super) validator: Validator,
-}
-
-impl IssuerState {
-    /// The keys of the issuer.
-    pub(super) fn keys(&self) -> &KeySetHandle {
-        let Validator::Jwt(keys) = &self.validator;
-        keys
-    }
 }
 
 impl ResourceServer {

@@ -5,10 +5,11 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::authenticate::{Attempt, Authentication};
+use super::authenticate::Authentication;
 use super::credentials::Head;
 use super::future::ResponseFuture;
 use super::in_flight::InFlight;
+use super::validate::Attempt;
 use super::{DefaultRejectionResponse, RejectionResponse, ResourceServer, ResourceServerLayer};
 
 /// Authenticates each request by its bearer token before it calls the inner service.
@@ -76,10 +77,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let server = &self.layer.server;
-        let in_flight = InFlight::new(server);
-        let outcome = server.try_authenticate(Head::of(&request), &mut Attempt::default());
-        let outcome = match outcome {
+        let layer = &self.layer;
+        let mut in_flight = InFlight::new(&layer.server);
+        let head = Head::of(&request);
+        let outcome = match layer.server.try_authenticate(head, &mut Attempt::default()) {
             Ok(Authentication::Complete(authenticated)) => Ok(authenticated),
             Ok(Authentication::Pending(pending)) => {
                 // Drop the service that was polled ready, for it may hold a permit. A waiting
@@ -90,9 +91,9 @@ where
             }
             Err(refusal) => Err(refusal),
         };
-        match self.layer.admit(&mut request, outcome, in_flight) {
-            Ok(in_flight) => ResponseFuture::calling(self.inner.call(request), in_flight),
-            Err(rejection) => ResponseFuture::rejected(&self.layer.on_rejection, rejection),
+        match layer.admit(&mut request, outcome, &mut in_flight) {
+            Ok(()) => ResponseFuture::calling(self.inner.call(request), in_flight),
+            Err(rejection) => ResponseFuture::rejected(&layer.on_rejection, rejection),
         }
     }
 }

@@ -1,32 +1,16 @@
 //! Validation of a token: cheap checks first, then the signature, then the claims.
 
 use super::ResourceServer;
-use super::authenticate::Attempt;
 use super::context::{CachedToken, VerifiedBy};
 use super::credentials::check_visible_ascii;
-use super::rejection::{Refusal, RejectionKind};
-use super::server::IssuerState;
-use super::verification_limit::{PermitFuture, Unavailable};
+use super::issuer_state::{IssuerState, Validator};
+use super::rejection::Refusal;
+use super::rejection_kind::RejectionKind;
+use super::verification_limit::{Permit, PermitFuture, Unavailable};
 use crate::clock::UnixTime;
 use crate::jwt::{Segments, TokenError, UnverifiedToken, decode_base64url};
-use crate::key_set::{KeySetHandle, RefreshReason, SelectError, Wait};
+use crate::key_set::{RefreshReason, SelectError, Wait};
 use crate::oauth::Issuer;
-
-/// How the tokens of an issuer are validated.
-#[derive(Debug)]
-pub(super) enum Validator {
-    /// By the signature of a JWT, with the keys of the issuer.
-    Jwt(KeySetHandle),
-}
-
-impl Validator {
-    /// Whether a cached token is still valid: validating it again would give the same result.
-    pub(super) fn is_still_valid(&self, token: &CachedToken, now: UnixTime) -> bool {
-        match self {
-            Self::Jwt(keys) => token.is_still_valid(keys, now),
-        }
-    }
-}
 
 /// The outcome for a token that is not refused.
 pub(super) enum Validation {
@@ -42,6 +26,19 @@ pub(super) enum Pending {
     Keys(Wait),
     /// A permit to verify the signature.
     Permit(PermitFuture),
+}
+
+/// What a validation has awaited so far.
+#[derive(Debug, Default)]
+pub(super) struct Attempt {
+    pub(super) awaited_keys: bool,
+    pub(super) permit: Option<Permit>,
+}
+
+impl Attempt {
+    pub(super) fn is_first(&self) -> bool {
+        !self.awaited_keys && self.permit.is_none()
+    }
 }
 
 impl ResourceServer {

@@ -1,0 +1,37 @@
+//! A trusted issuer at run time: its policy, and how its tokens are validated.
+
+use super::context::CachedToken;
+use crate::clock::UnixTime;
+use crate::jwt::ClaimsPolicy;
+use crate::key_set::KeySetHandle;
+
+/// One trusted issuer.
+#[derive(Debug)]
+pub(super) struct IssuerState {
+    pub(super) policy: ClaimsPolicy,
+    pub(super) validator: Validator,
+}
+
+impl IssuerState {
+    /// The keys of the issuer.
+    pub(super) fn keys(&self) -> &KeySetHandle {
+        let Validator::Jwt(keys) = &self.validator;
+        keys
+    }
+}
+
+/// How the tokens of an issuer are validated.
+#[derive(Debug)]
+pub(super) enum Validator {
+    /// By the signature of a JWT, with the keys of the issuer.
+    Jwt(KeySetHandle),
+}
+
+impl Validator {
+    /// Whether a cached token is still valid: validating it again would give the same result.
+    pub(super) fn is_still_valid(&self, token: &CachedToken, now: UnixTime) -> bool {
+        match self {
+            Self::Jwt(keys) => token.is_still_valid(keys, now),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The rejections of a resource server, and the counts of its requests.
+
+use std::sync::Arc;
+
+use http::header::{self, Entry};
+use http::{HeaderMap, Response};
+
+use super::challenge::ChallengeParameters;
+use super::rejection::Refusal;
+use super::{Rejection, RejectionKind};
+use crate::metrics::{Counter, REQUESTS};
+
+/// The rejections of a resource server, built once, and the counts of its requests.
+#[derive(Debug)]
+pub(super) struct Responses {
+    parameters: ChallengeParameters,
+    granted: Counter,
+    anonymous: Counter,
+    cancelled: Counter,
+    /// Headers and counter of each [`RejectionKind`].
+    by_kind: Vec<(RejectionKind, Arc<HeaderMap>, Counter)>,
+}
+
+impl Responses {
+    pub(super) fn new(parameters: ChallengeParameters) -> Self {
+        let counter = |result| Counter::new(REQUESTS, ("result", result));
+        let of_kind = |kind: &RejectionKind| {
+            let headers = parameters.headers(*kind, &[]);
+            (*kind, headers, counter(kind.as_str()))
+        };
+        Self {
+            by_kind: RejectionKind::ALL.iter().map(of_kind).collect(),
+            parameters,
+            granted: counter("granted"),
+            anonymous: counter("anonymous"),
+            cancelled: counter("cancelled"),
+        }
+    }
+
+    /// Rejects a request. The caller counts it.
+    pub(super) fn reject(&self, refusal: Refusal, grpc: bool) -> Rejection {
+        let Refusal {
+            kind,
+            required_scopes,
+        } = refusal;
+        let own = self.by_kind.iter().find(|(own, ..)| *own == kind);
+        let headers = match (&required_scopes, own) {
+            (None, Some((_, headers, _))) => Arc::clone(headers),
+            (scopes, _) => {
+                let scopes = scopes.as_deref().unwrap_or_default();
+                self.parameters.headers(kind, scopes)
+            }
+        };
+        Rejection {
+            kind,
+            headers,
+            required_scopes,
+            grpc,
+            is_complete: true,
+        }
+    }
+
+    /// Adds the parameters of this server to the challenge of a rejection that has none.
+    ///
+    /// A response that the program built without this challenge gets none.
+    pub(super) fn complete<B>(&self, rejection: &Rejection, response: &mut Response<B>) {
+        let Some(incomplete) = rejection
+            .www_authenticate()
+            .filter(|_| !rejection.is_complete)
+        else {
+            return;
+        };
+        let refusal = Refusal {
+            kind: rejection.kind,
+            required_scopes: rejection.required_scopes.clone(),
+        };
+        let complete = self.reject(refusal, rejection.grpc);
+        let headers = response.headers_mut();
+        if let Entry::Occupied(mut challenges) = headers.entry(header::WWW_AUTHENTICATE)
+            && let Some(challenge) = complete.www_authenticate()
+        {
+            let same = challenges.iter_mut().filter(|own| *own == incomplete);
+            same.for_each(|own| own.clone_from(challenge));
+        }
+        response.extensions_mut().insert(complete);
+    }
+
+    /// Counts a rejected request.
+    pub(super) fn count_rejected(&self, rejection: &Rejection) {
+        // No server is around the layer that is missing one: it is counted there.
+        if rejection.kind == RejectionKind::LayerMissing {
+            return;
+        }
+        crate::trace::debug!(
+            target: "tower_oauth::resource_server",
+            reason = rejection.kind.as_str(),
+            "request rejected"
+        );
+        let own = self.by_kind.iter().find(|(own, ..)| *own == rejection.kind);
+        if let Some((_, _, counter)) = own {
+            counter.increment();
+        }
+    }
+
+    /// Counts a request that reached the service.
+    pub(super) fn count_passed(&self, is_anonymous: bool) {
+        if is_anonymous {
+            self.anonymous.increment();
+        } else {
+            self.granted.increment();
+        }
+    }
+
+    /// Counts a request that was dropped before its response existed.
+    pub(super) fn count_cancelled(&self) {
+        self.cancelled.increment();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::super::challenge::DEFAULT_REALM;
+    use super::super::{DefaultRejectionResponse, RejectionResponse};
+    use super::*;
+
+    const INVALID_REQUEST: &str = ", error=\"invalid_request\", \
+        error_description=\"The Authorization field is malformed or repeated\"";
+    const INSUFFICIENT_SCOPE: &str = ", error=\"insufficient_scope\", \
+        error_description=\"The access token lacks a required scope\"";
+    const INVALID_TOKEN: &str = ", error=\"invalid_token\", \
+        error_description=\"The access token is invalid\"";
+
+    fn response(kind: RejectionKind, grpc: bool) -> Response<()> {
+        let metadata = Some("https://api.example/metadata");
+        let challenge = ChallengeParameters::new(DEFAULT_REALM, metadata).unwrap();
+        let rejection = Responses::new(challenge).reject(kind.into(), grpc);
+        DefaultRejectionResponse.response(&rejection)
+    }
+
+    /// RFC 6750 §3, RFC 9728 §5.1, RFC 9110 §10.2.3.
+    #[test]
+    fn each_kind_of_rejection_has_exactly_its_headers() {
+        for kind in RejectionKind::ALL.iter().copied() {
+            for grpc in [false, true] {
+                let response = response(kind, grpc);
+                let field = |name| {
+                    response
+                        .headers()
+                        .get(name)
+                        .map(|value| value.to_str().unwrap())
+                };
+                let (error, wait) = match kind {
+                    RejectionKind::Overloaded => (None, Some("1")),
+                    RejectionKind::KeysUnavailable => (None, Some("5")),
+                    RejectionKind::LayerMissing => (None, None),
+                    RejectionKind::MissingToken => (Some(""), None),
+                    RejectionKind::InsufficientScope => (Some(INSUFFICIENT_SCOPE), None),
+                    RejectionKind::InvalidRequest => (Some(INVALID_REQUEST), None),
+                    _ => (Some(INVALID_TOKEN), None),
+                };
+                let challenge = error.map(|error| {
+                    let metadata = r#"resource_metadata="https://api.example/metadata""#;
+                    format!(r#"Bearer realm="resource"{error}, {metadata}"#)
+                });
+                assert_eq!(field("www-authenticate"), challenge.as_deref(), "{kind}");
+                assert_eq!(field("retry-after"), wait, "{kind}");
+                assert_eq!(field("cache-control"), Some("no-store"), "{kind}");
+                let code = match kind.status() {
+                    StatusCode::FORBIDDEN => "7",
+                    StatusCode::INTERNAL_SERVER_ERROR => "13",
+                    StatusCode::SERVICE_UNAVAILABLE => "14",
+                    _ => "16",
+                };
+                assert_eq!(field("grpc-status"), grpc.then_some(code), "{kind}");
+                assert_eq!(
+                    field("content-type"),
+                    grpc.then_some("application/grpc"),
+                    "{kind}"
+                );
+                assert_eq!(
+                    response.status(),
+                    if grpc { StatusCode::OK } else { kind.status() },
+                    "{kind}"
+                );
+                let fields = 1
+                    + usize::from(challenge.is_some() || wait.is_some())
+                    + if grpc { 3 } else { 0 };
+                assert_eq!(response.headers().len(), fields, "{kind}");
+            }
+        }
+    }
+}
