@@ -921,3 +921,39 @@ async fn app_to_app_runs_the_whole_flow_in_one_command() {
         assert!(stdout.contains(text), "{text} is missing:\n{stdout}");
     }
 }
+
+#[tokio::test]
+async fn validate_message_handles_valid_messages_and_refuses_others_with_the_reason() {
+    let output = example("validate_message").output().await.unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{stdout}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let outcomes: Vec<(&str, &str)> = stdout
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(|line| line.split_once(": ").unwrap())
+        .collect();
+    let refusals = [
+        ("postponed  sent during an outage", "keys_unavailable"),
+        ("refused    without a token", "missing_token"),
+        ("refused    with a forged token", "invalid_signature"),
+        ("refused    for another audience", "invalid_audience"),
+        ("refused    in the queue for too long", "expired"),
+    ];
+    for refusal in refusals {
+        assert!(outcomes.contains(&refusal), "{refusal:?}:\n{stdout}");
+    }
+    let (_, sender) = outcomes[1];
+    for handled in ["handled    valid", "handled    sent during an outage"] {
+        assert!(
+            outcomes.contains(&(handled, sender)),
+            "{handled}:\n{stdout}"
+        );
+    }
+    assert!(sender.starts_with("sent by ") && sender != "sent by an unnamed client");
+    assert_eq!(outcomes.len(), 7, "{stdout}");
+    assert!(!stdout.contains("eyJ"), "a token is printed:\n{stdout}");
+}
