@@ -1065,7 +1065,7 @@ async fn a_key_whose_private_part_was_published_stays_compromised_under_any_kid(
     let whole = jwk_with(rsa(0), "a", &json!({ "d": "AAAA" }));
     let in_a_list = jwk_with(rsa(0), "a", &json!({ "oth": [{ "r": "AAAA" }] }));
     let only_its_kid = json!({ "kty": "RSA", "kid": "a", "d": "AAAA" });
-    // An encoding that is invalid for a signature key.
+    // Another spelling of the same number.
     let padded = format!("{}==", whole["n"].as_str().unwrap());
     let under_another_kid = jwk_with(rsa(0), "old", &json!({ "d": "AAAA", "n": padded }));
     let null_after_it = jwk_with(rsa(0), "a", &json!({ "d": "AAAA" })).to_string();

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::jwk::JwkLeniency;
 use super::policy::RefreshPolicy;
 use super::set::KeySet;
 use crate::clock::{Clock, UnixTime};
@@ -15,7 +14,6 @@ pub(crate) struct RefresherConfig {
     pub(crate) issuer: Issuer,
     /// If `None`, discovered from the issuer's metadata.
     pub(crate) jwks_uri: Option<Endpoint>,
-    pub(crate) leniency: JwkLeniency,
     /// How many keys are tried for one `kid`.
     pub(crate) max_candidate_keys: usize,
     pub(crate) allow_loopback_http: bool,

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::cache_control::CacheControl;
 use super::config::RefresherConfig;
-use super::jwk::{JwkLeniency, parse_set};
+use super::jwk::parse_set;
 use super::refresh_cause::RefreshCause;
 use super::set::KeySet;
 use crate::clock::Clock;
@@ -59,7 +59,6 @@ pub(super) struct Fetcher {
     /// The error of the last discovery.
     metadata_error: Option<Error>,
     max_stale: Duration,
-    leniency: JwkLeniency,
     max_candidate_keys: usize,
     limits: Limits,
     transport: Arc<dyn Transport>,
@@ -90,7 +89,6 @@ impl Fetcher {
             discovered_until: None,
             metadata_error: None,
             max_stale: refresh.policy.max_stale,
-            leniency: refresh.leniency,
             max_candidate_keys: refresh.max_candidate_keys,
             limits: Limits {
                 allow_loopback_http: refresh.allow_loopback_http,
@@ -269,7 +267,7 @@ impl Fetcher {
         }
         let is_new = self.body.is_empty() || response.body() != &self.body;
         let keys = if is_new {
-            let keys = parse_set(response.body(), self.leniency, self.max_candidate_keys);
+            let keys = parse_set(response.body(), self.max_candidate_keys);
             Some(keys.map_err(|error| error.with_url(uri.as_str()))?)
         } else {
             None

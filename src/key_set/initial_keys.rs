@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use super::jwk::{JwkLeniency, parse_set};
+use super::jwk::parse_set;
 use super::policy::RefreshPolicy;
 use super::set::KeySet;
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 
 /// Reads a JWK Set document. Returns the file's modification time as its time of fetch.
-pub(crate) fn read(path: &Path, leniency: JwkLeniency) -> Result<(KeySet, UnixTime), Error> {
+pub(crate) fn read(path: &Path) -> Result<(KeySet, UnixTime), Error> {
     let unusable = |reason: String| {
         let setting = ConfigError::new("initial_keys_file", path.to_string_lossy(), reason)
             .with_kind(ConfigErrorKind::Unavailable);
@@ -31,5 +31,5 @@ pub(crate) fn read(path: &Path, leniency: JwkLeniency) -> Result<(KeySet, UnixTi
     if document.len() > limit {
         return Err(unusable("is too large".to_owned()));
     }
-    Ok((parse_set(&document, leniency, 1)?, modified.into()))
+    Ok((parse_set(&document, 1)?, modified.into()))
 }

@@ -34,17 +34,6 @@ const MAX_DEPTH: u32 = 16;
 /// The DER tag of an INTEGER.
 const INTEGER: u8 = 0x02;
 
-/// How leniently keys are parsed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum JwkLeniency {
-    /// As RFC 7518 requires.
-    #[default]
-    Strict,
-    /// `n` and `e` may have leading zero bytes and be in standard base64, as App ID has
-    /// published them.
-    PaddedIntegers,
-}
-
 impl From<InvalidKey> for SkipReason {
     fn from(reason: InvalidKey) -> Self {
         match reason {
@@ -73,16 +62,12 @@ impl KeySet {
     /// share a `kid` are not usable here, whatever
     /// [`max_candidate_keys`](crate::TrustedIssuer::max_candidate_keys) is.
     pub fn from_json(document: &[u8]) -> Result<Self, Error> {
-        parse_set(document, JwkLeniency::Strict, 1)
+        parse_set(document, 1)
     }
 }
 
 /// Parses a document. Keys that share a `kid` are used only if `max_candidate_keys` is above 1.
-pub(super) fn parse_set(
-    document: &[u8],
-    leniency: JwkLeniency,
-    max_candidate_keys: usize,
-) -> Result<KeySet, Error> {
+pub(super) fn parse_set(document: &[u8], max_candidate_keys: usize) -> Result<KeySet, Error> {
     let error = |kind| Error::new(Operation::JwksFetch, kind);
     if deeper_than(document, MAX_DEPTH) {
         return Err(error(ErrorKind::Malformed));
@@ -102,7 +87,7 @@ pub(super) fn parse_set(
     let members: Vec<Member> = document
         .keys
         .iter()
-        .map(|member| parse_member(member.get(), leniency))
+        .map(|member| parse_member(member.get()))
         .collect();
     let mut compromised = CompromisedKeys::default();
     for Member { kid, key, private } in &members {
@@ -199,7 +184,7 @@ impl Member {
     }
 }
 
-fn parse_member(json: &str, leniency: JwkLeniency) -> Member {
+fn parse_member(json: &str) -> Member {
     let Ok(members) = serde_json::from_str::<JwkParameters<'_>>(json) else {
         return malformed_private_key(json).unwrap_or_else(Member::malformed);
     };
@@ -216,7 +201,7 @@ fn parse_member(json: &str, leniency: JwkLeniency) -> Member {
         _ if members.has_duplicates => return Member::malformed(),
         _ if has_kid && kid.is_none() => return Member::malformed(),
         Secrets::Symmetric => Err(SkipReason::Symmetric),
-        Secrets::None => parse_key(json, members.alg.as_deref(), leniency),
+        Secrets::None => parse_key(json, members.alg.as_deref()),
     };
     Member {
         kid,
@@ -247,23 +232,19 @@ fn malformed_private_key(json: &str) -> Option<Member> {
 }
 
 /// The public-key digest of a private key. `use`, `key_ops` and `alg` are ignored, because they
-/// describe signing. Every lenient encoding is accepted: the result is used only to revoke.
+/// describe signing.
 fn public_key_digest(json: &str) -> Option<Fingerprint> {
     let mut members: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(json).ok()?;
     members.retain(|name, _| ["kty", "crv", "n", "e", "x", "y"].contains(&name.as_str()));
     let parameters = serde_json::to_string(&members).ok()?;
-    parse_key(&parameters, None, JwkLeniency::PaddedIntegers)
+    parse_key(&parameters, None)
         .ok()
         .map(|key| key.public_key_digest())
 }
 
 /// Parses a public key.
-fn parse_key(
-    json: &str,
-    alg: Option<&str>,
-    leniency: JwkLeniency,
-) -> Result<VerificationKey, SkipReason> {
+fn parse_key(json: &str, alg: Option<&str>) -> Result<VerificationKey, SkipReason> {
     // Parsed here because jsonwebtoken knows neither `Ed25519` (RFC 9864) nor which algorithms
     // are supported.
     let algorithm = match alg {
@@ -284,11 +265,9 @@ fn parse_key(
         return Err(SkipReason::NotForSignatures);
     }
     let chain = jwk.common.x509_chain.as_deref();
-    let number = |encoded: &str| decode_number(encoded, leniency);
-    let exact = |encoded: &str| decode_base64url(encoded).map_err(|_| SkipReason::Invalid);
     let key = match &jwk.algorithm {
         AlgorithmParameters::RSA(rsa) => {
-            let (n, e) = (&number(&rsa.n)?, &number(&rsa.e)?);
+            let (n, e) = (&decode_number(&rsa.n)?, &decode_number(&rsa.e)?);
             // In a certificate the exponent follows the modulus, as a short DER INTEGER.
             let sign = e.first().filter(|&&first| first >= 0x80).map(|_| 0);
             let exponent: Vec<u8> = sign.into_iter().chain(e.iter().copied()).collect();
@@ -297,16 +276,25 @@ fn parse_key(
             VerificationKey::new(&KeyMaterial::Rsa { n, e }, algorithm)
         }
         AlgorithmParameters::EllipticCurve(ec) => {
-            let (x, y) = (&exact(&ec.x)?, &exact(&ec.y)?);
-            check_certificate(chain, x)?;
+            let point = |len| {
+                let x = decode_coordinate(&ec.x, len)?;
+                check_certificate(chain, &x)?;
+                Ok::<_, SkipReason>((x, decode_coordinate(&ec.y, len)?))
+            };
             match ec.curve {
-                EllipticCurve::P256 => VerificationKey::new(&KeyMaterial::P256 { x, y }, algorithm),
-                EllipticCurve::P384 => VerificationKey::new(&KeyMaterial::P384 { x, y }, algorithm),
+                EllipticCurve::P256 => {
+                    let (x, y) = &point(32)?;
+                    VerificationKey::new(&KeyMaterial::P256 { x, y }, algorithm)
+                }
+                EllipticCurve::P384 => {
+                    let (x, y) = &point(48)?;
+                    VerificationKey::new(&KeyMaterial::P384 { x, y }, algorithm)
+                }
                 _ => return Err(SkipReason::UnsupportedType),
             }
         }
         AlgorithmParameters::OctetKeyPair(okp) if matches!(okp.curve, EllipticCurve::Ed25519) => {
-            let x = &exact(&okp.x)?;
+            let x = &decode_octets(&okp.x)?;
             check_certificate(chain, x)?;
             VerificationKey::new(&KeyMaterial::Ed25519 { x }, algorithm)
         }
@@ -337,23 +325,27 @@ fn check_certificate(chain: Option<&[String]>, number: &[u8]) -> Result<(), Skip
     }
 }
 
-/// Decodes a Base64urlUInt (RFC 7518 §2), or what App ID has published instead.
-fn decode_number(encoded: &str, leniency: JwkLeniency) -> Result<Vec<u8>, SkipReason> {
-    let encoded = match leniency {
-        JwkLeniency::Strict => Cow::Borrowed(encoded),
-        JwkLeniency::PaddedIntegers => Cow::Owned(
-            encoded
-                .trim_end_matches('=')
-                .replace('+', "-")
-                .replace('/', "_"),
-        ),
-    };
-    let mut number = decode_base64url(&*encoded).map_err(|_| SkipReason::Invalid)?;
-    if leniency == JwkLeniency::PaddedIntegers {
-        let zeros = number.iter().take_while(|&&byte| byte == 0).count();
-        number.drain(..zeros);
-    }
+/// Decodes base64url, also with padding or in the standard alphabet, as issuers have published it.
+fn decode_octets(encoded: &str) -> Result<Vec<u8>, SkipReason> {
+    let encoded = encoded.trim_end_matches('=');
+    let encoded = encoded.replace('+', "-").replace('/', "_");
+    decode_base64url(encoded).map_err(|_| SkipReason::Invalid)
+}
+
+/// Decodes a number (RFC 7518 §2), without leading zeros. A key is its numbers, in any spelling:
+/// issuers publish moduli with the sign byte of DER.
+fn decode_number(encoded: &str) -> Result<Vec<u8>, SkipReason> {
+    let mut number = decode_octets(encoded)?;
+    let zeros = number.iter().take_while(|&&byte| byte == 0).count();
+    number.drain(..zeros);
     Ok(number)
+}
+
+/// Decodes a coordinate into the `len` bytes of its curve's field elements (RFC 7518 §6.2.1.2).
+fn decode_coordinate(encoded: &str, len: usize) -> Result<Vec<u8>, SkipReason> {
+    let number = decode_number(encoded)?;
+    let zeros = len.checked_sub(number.len()).ok_or(SkipReason::Invalid)?;
+    Ok([vec![0; zeros], number].concat())
 }
 
 /// The members of private keys (RFC 7518 §6.2.2, §6.3.2).
@@ -497,7 +489,7 @@ mod tests {
         // Another key than those of the members, so that none of them compromises it.
         let good = format!(r#"{{"kty":"RSA","n":"{N}","e":"AQAB","kid":"good"}}"#);
         let document = format!(r#"{{"keys":[{good},{member}]}}"#);
-        let keys = parse_set(document.as_bytes(), JwkLeniency::Strict, 1).unwrap();
+        let keys = parse_set(document.as_bytes(), 1).unwrap();
         assert_eq!(keys.len(), 1, "{member}");
         keys.0.skipped.first().expect(member).1
     }
@@ -550,10 +542,6 @@ mod tests {
                 format!(r#"{{"kty":"RSA","n":"{N}","e":"AQ"}}"#),
                 SkipReason::Weak,
             ),
-            (
-                format!(r#"{{"kty":"RSA","n":"AA{N}","e":"AQAB"}}"#),
-                SkipReason::Invalid,
-            ),
             ("7".to_owned(), SkipReason::Malformed),
             ("null".to_owned(), SkipReason::Malformed),
         ] {
@@ -565,7 +553,7 @@ mod tests {
     fn keys_that_share_a_kid_are_skipped_and_the_others_are_used() {
         let [a, b, without] = [r#","kid":"a""#, r#","kid":"b""#, ""];
         let document = document([a, a, b, without, without].map(|kid| format!("{ED25519}{kid}")));
-        let keys = parse_set(document.as_bytes(), JwkLeniency::Strict, 1).unwrap();
+        let keys = parse_set(document.as_bytes(), 1).unwrap();
         assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["b"]);
         assert_eq!(keys.len(), 3, "both keys without `kid` are used");
         assert_eq!(
@@ -588,7 +576,7 @@ mod tests {
             format!(r#"{ED25519},"kid":"a","d":"AAAA""#),
             format!(r#""kty":"RSA","n":"{N}","e":"AQAB","kid":"b""#),
         ]);
-        let keys = parse_set(document.as_bytes(), JwkLeniency::Strict, 1).unwrap();
+        let keys = parse_set(document.as_bytes(), 1).unwrap();
         assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["b"]);
         assert_eq!(
             keys.skipped().collect::<Vec<_>>(),
@@ -611,7 +599,7 @@ mod tests {
                 ED25519.to_owned(),
                 format!(r#""kty":"RSA","n":"{N}","e":"AQAB","kid":"good""#),
             ]);
-            let keys = parse_set(document.as_bytes(), JwkLeniency::Strict, 1).unwrap();
+            let keys = parse_set(document.as_bytes(), 1).unwrap();
             assert_eq!(
                 (keys.len(), keys.key_ids().next()),
                 (1, Some("good")),
@@ -633,11 +621,7 @@ mod tests {
 
     #[test]
     fn a_document_without_a_usable_key_is_an_error() {
-        let kind = |document: &str| {
-            parse_set(document.as_bytes(), JwkLeniency::Strict, 1)
-                .unwrap_err()
-                .kind()
-        };
+        let kind = |document: &str| parse_set(document.as_bytes(), 1).unwrap_err().kind();
         assert_eq!(kind(r#"{"keys":[]}"#), ErrorKind::NoUsableKey);
         assert_eq!(
             kind(r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#),
@@ -666,23 +650,59 @@ mod tests {
         assert_eq!(kind(&deep), ErrorKind::Malformed);
     }
 
+    /// The digest of a key, given without its braces.
+    fn digest(member: &str) -> Option<Fingerprint> {
+        parse_key(&format!("{{{member}}}"), None)
+            .ok()
+            .map(|key| key.public_key_digest())
+    }
+
+    fn encode(bytes: &[u8]) -> String {
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+    }
+
     #[test]
-    fn leading_zeros_and_standard_base64_are_accepted_only_for_app_id() {
-        let standard_base64 = N.replace('-', "+").replace('_', "/");
-        // 257 bytes: a zero byte before the modulus.
-        let mut bytes = vec![0];
-        bytes.extend(decode_base64url(N).unwrap());
-        let with_zero =
-            base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &bytes);
-        for n in [format!("{standard_base64}=="), with_zero] {
-            let document =
-                format!(r#"{{"keys":[{{"kty":"RSA","kid":"a","n":"{n}","e":"AQAB"}}]}}"#);
-            assert!(
-                parse_set(document.as_bytes(), JwkLeniency::PaddedIntegers, 1).is_ok(),
-                "{n}"
-            );
-            let error = parse_set(document.as_bytes(), JwkLeniency::Strict, 1).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::NoUsableKey);
+    fn an_rsa_key_is_the_same_in_every_spelling_of_its_numbers() {
+        let rsa = |n: &str, e: &str| digest(&format!(r#""kty":"RSA","n":"{n}","e":"{e}""#));
+        let key = rsa(N, "AQAB").expect("a valid key");
+        let with_zeros = |count: usize| {
+            let modulus = decode_base64url(N).unwrap();
+            encode(&[vec![0; count], modulus].concat())
+        };
+        let standard = N.replace('-', "+").replace('_', "/");
+        for (n, e) in [
+            (standard.clone(), "AQAB"),
+            (format!("{standard}=="), "AQAB"),
+            (format!("{N}=="), "AQAB"),
+            (with_zeros(1), "AQAB"),
+            (with_zeros(3), "AAEAAQ"),
+            (N.to_owned(), "AAAAAAEAAQ=="),
+        ] {
+            assert_eq!(rsa(&n, e), Some(key), "{n} {e}");
         }
+        // Not base64 of these bytes: bits after the last byte, white space, padding inside.
+        let other_bits = N.strip_suffix('Q').map(|rest| format!("{rest}R"));
+        assert_eq!(rsa(&other_bits.unwrap(), "AQAB"), None);
+        for (n, e) in [(N, "AQ AB"), (N, "AQ=B"), (N, "=AQAB"), ("", "AQAB")] {
+            assert_eq!(rsa(n, e), None, "{e}");
+        }
+    }
+
+    #[test]
+    fn a_point_is_the_same_in_every_spelling_of_its_coordinates() {
+        // RFC 7515 appendix A.3.
+        let x = "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU";
+        let y = "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0";
+        let point =
+            |x: &str, y: &str| digest(&format!(r#""kty":"EC","crv":"P-256","x":"{x}","y":"{y}""#));
+        let key = point(x, y).expect("a valid key");
+        let with_zero =
+            |number: &str| encode(&[vec![0], decode_base64url(number).unwrap()].concat());
+        assert_eq!(point(&with_zero(x), &with_zero(y)), Some(key));
+        assert_eq!(point(&format!("{x}="), &y.replace('_', "/")), Some(key));
+        assert_ne!(point(y, x), Some(key));
+        // A byte more that is not zero makes another number.
+        let longer = encode(&[vec![1], decode_base64url(x).unwrap()].concat());
+        assert_eq!(point(&longer, y), None);
     }
 }

@@ -249,7 +249,6 @@ impl ResourceServerBuilder {
             let (keys, task) = RefresherConfig {
                 issuer: name,
                 jwks_uri,
-                leniency: issuer.leniency,
                 max_candidate_keys: policy.max_candidate_keys,
                 allow_loopback_http: self.allow_loopback_http,
                 policy: self.refresh.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, Error};
 use crate::jwt::{Algorithm, ClaimsPolicy, TokenProfile};
-use crate::key_set::{self, JwkLeniency, KeySet, Source};
+use crate::key_set::{self, KeySet, Source};
 use crate::oauth::{Audience, Endpoint, Issuer};
 
 /// An issuer whose tokens are accepted, with audience, keys and policy.
@@ -27,7 +27,6 @@ pub struct TrustedIssuer {
     policy: ClaimsPolicy,
     pub(super) source: Source,
     pub(super) initial_keys: Option<(KeySet, UnixTime)>,
-    pub(super) leniency: JwkLeniency,
 }
 
 impl TrustedIssuer {
@@ -50,7 +49,6 @@ impl TrustedIssuer {
             policy,
             source: Source::Discovery,
             initial_keys: None,
-            leniency: JwkLeniency::Strict,
         }
     }
 
@@ -81,7 +79,7 @@ impl TrustedIssuer {
     ///
     /// If the file cannot be read or has no usable key set ([`KeySet::from_json`]).
     pub fn initial_keys_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        let (keys, fetched_at) = key_set::initial_keys::read(path.as_ref(), self.leniency)?;
+        let (keys, fetched_at) = key_set::initial_keys::read(path.as_ref())?;
         Ok(self.initial_keys(keys, fetched_at))
     }
 
@@ -128,14 +126,13 @@ impl TrustedIssuer {
         self
     }
 
-    /// Applies the settings of App ID: key leniency, tenant, the v3 issuer as alias, `sub` as the
+    /// Applies the settings of App ID: tenant, the v3 issuer as alias, `sub` as the
     /// client, and a required `scope`, which distinguishes access tokens from identity tokens.
     #[cfg_attr(
         not(feature = "app-id"),
         expect(dead_code, reason = "for bindings alone")
     )]
     pub(crate) fn app_id(mut self, tenant: String, aliases: Vec<Issuer>) -> Self {
-        self.leniency = JwkLeniency::PaddedIntegers;
         self.policy.tenant = Some(tenant);
         self.policy.issuer_aliases = aliases;
         self.policy.subject_is_client = true;
