@@ -123,6 +123,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "trace",
         ],
     ),
+    ("resource_server/claim_rules.rs", &["error", "oauth"]),
+    // The settings of an issuer, its transport among them.
+    (
+        "resource_server/trusted_issuer.rs",
+        &["clock", "error", "jwt", "key_set", "oauth", "transport"],
+    ),
     // Wiring: where a key set gets its transport.
     (
         "resource_server/builder.rs",

@@ -1,16 +1,17 @@
 //! The resource server and the token manager of a binding.
 
+use serde::{Deserialize, Deserializer};
+
 use super::Binding;
 use crate::client::{ClientCredentials, TokenManager, TokenManagerBuilder};
 use crate::error::ConfigError;
 use crate::oauth::Audience;
-use crate::resource_server::{ResourceServer, ResourceServerBuilder, TrustedIssuer};
+use crate::resource_server::{AuthContext, ResourceServer, ResourceServerBuilder, TrustedIssuer};
 
 impl Binding {
     /// Returns a builder of a resource server for the application of this binding.
     ///
-    /// It accepts tokens of version 4 and 3 with this tenant and this audience, and keys as App ID
-    /// publishes them. It rejects tokens without a string `scope`: every access token of App ID has
+    /// It accepts tokens of version 4 and 3 with this tenant and this audience. It rejects tokens without a string `scope`: every access token of App ID has
     /// one, and no identity token does. The scope `appid_default` is not required, because a token
     /// for explicitly requested scopes lacks it. To require it, add
     /// [`RequireScopeLayer::all(["appid_default"])`](crate::RequireScopeLayer).
@@ -48,7 +49,8 @@ impl Binding {
     /// Returns the tenant as an issuer of tokens for `audience`.
     ///
     /// For a resource server with other settings of the issuer, such as a second audience, or with
-    /// other issuers.
+    /// several tenants or issuers. It has all rules of [`resource_server`](Self::resource_server),
+    /// also as one of several issuers.
     ///
     /// ```
     /// use tower_oauth::{Audience, ResourceServer, app_id::Binding};
@@ -63,10 +65,12 @@ impl Binding {
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
     pub fn trusted_issuer(&self, audience: Audience) -> TrustedIssuer {
-        let aliases = vec![self.v3_issuer().clone()];
+        let tenant = self.tenant_id().to_owned();
         TrustedIssuer::new(self.issuer().clone(), audience)
+            .add_alias(self.v3_issuer().clone())
             .jwks_uri(self.keys_url().clone())
-            .app_id(self.tenant_id().to_owned(), aliases)
+            .client_id_from(client_id)
+            .require(move |token| is_access_token_of(&tenant, token))
     }
 
     /// Returns a builder of a token manager for this application.
@@ -102,4 +106,47 @@ impl Binding {
             credentials,
         ))
     }
+}
+
+/// Whether this is an access token of the tenant: a string `scope`, which identity tokens lack, and
+/// the tenant in the claim `tenant`, else in `iss`. Tenants share the version 3 issuer.
+fn is_access_token_of(tenant: &str, token: &AuthContext) -> bool {
+    #[derive(Deserialize)]
+    struct AccessToken {
+        #[serde(default, deserialize_with = "string")]
+        tenant: Option<String>,
+        #[serde(rename = "scope")]
+        _scope: String,
+    }
+    /// Unlike an `Option`, rejects `null`: a claim of another type is not an absent one.
+    fn string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+        String::deserialize(deserializer).map(Some)
+    }
+    match serde_json::from_str::<AccessToken>(token.claims_json()) {
+        Ok(claims) => match claims.tenant {
+            Some(claimed) => claimed == tenant,
+            None => token.issuer().as_str().contains(tenant),
+        },
+        Err(_) => false,
+    }
+}
+
+/// The client: named by a claim, else in app-to-app tokens by `sub`.
+fn client_id(token: &AuthContext) -> Option<String> {
+    #[derive(Deserialize)]
+    struct AuthenticationMethods {
+        amr: Vec<String>,
+    }
+    let is_app_to_app = || {
+        serde_json::from_str(token.claims_json()).is_ok_and(|claims: AuthenticationMethods| {
+            claims
+                .amr
+                .iter()
+                .any(|one| one == "appid_client_credentials")
+        })
+    };
+    let client = token.client_id();
+    client
+        .or_else(|| token.subject().filter(|_| is_app_to_app()))
+        .map(str::to_owned)
 }

@@ -30,18 +30,14 @@ pub enum TokenProfile {
 #[derive(Clone, Debug)]
 pub(crate) struct ClaimsPolicy {
     pub(crate) issuer: Issuer,
-    /// Other `iss` values of the same issuer, such as App ID's v3 host.
+    /// Other `iss` values of the same issuer.
     pub(crate) issuer_aliases: Vec<Issuer>,
     /// One of them is enough. Never empty.
     pub(crate) audiences: Vec<Audience>,
+    /// Whether `aud` may be absent. It must match if it is present.
+    pub(crate) audience_optional: bool,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) profile: TokenProfile,
-    /// App ID: the required tenant, in the claim `tenant` or in `iss`.
-    pub(crate) tenant: Option<String>,
-    /// App ID: `sub` of an app-to-app token is its client.
-    pub(crate) subject_is_client: bool,
-    /// App ID: `scope` must be a string, which access tokens have and identity tokens do not.
-    pub(crate) requires_scope: bool,
     /// How many keys are tried for a token that does not identify its key.
     pub(crate) max_candidate_keys: usize,
     pub(crate) leeway: Duration,
@@ -78,9 +74,6 @@ pub(crate) struct UnverifiedClaims<'a> {
     cid: Option<Cow<'a, str>>,
     scope: Option<Value<'a>>,
     scp: Option<Value<'a>>,
-    amr: Option<Value<'a>>,
-    /// `Some(None)` if it is not a string.
-    tenant: Option<Option<Cow<'a, str>>>,
     pub(super) has_confirmation: bool,
     is_other_token: bool,
 }
@@ -103,12 +96,10 @@ impl<'de> FromMembers<'de> for UnverifiedClaims<'de> {
             "azp" => self.azp = Some(value.string()?),
             "scope" => self.scope = Some(value.strings()?),
             "scp" => self.scp = Some(value.strings()?),
-            "amr" => self.amr = Some(value.strings()?),
             // Private claims of some issuers may have any type in tokens of others.
             private => match (private, value.string_or_other()?) {
                 ("appid", client) => self.appid = client,
                 ("cid", client) => self.cid = client,
-                ("tenant", tenant) => self.tenant = Some(tenant),
                 ("cnf", _) => self.has_confirmation = true,
                 // Other tokens of the same issuer: OpenID Connect Core §3.1.3.6, Back-Channel
                 // Logout §2.4, Keycloak's `typ` and Cognito's `token_use`.
@@ -177,29 +168,21 @@ impl<'a> UnverifiedClaims<'a> {
             (_, Typ::AccessToken) | (TokenProfile::Jwt, Typ::Absent | Typ::Jwt) => {}
             _ => return Err(TokenError::UnexpectedTokenType),
         }
-        let issuer = self.issuer()?;
-        // Without the claim `tenant`, `iss` must contain the tenant.
-        let has_tenant = |expected: &str| match &self.tenant {
-            Some(tenant) => tenant.as_deref() == Some(expected),
-            None => issuer.contains(expected),
-        };
-        if policy.find_issuer(issuer).is_none() || !policy.tenant.as_deref().is_none_or(has_tenant)
-        {
+        if policy.find_issuer(self.issuer()?).is_none() {
             return Err(TokenError::UntrustedIssuer);
         }
         if self.is_other_token {
             return Err(TokenError::UnexpectedTokenType);
         }
-        if policy.requires_scope && !matches!(self.scope, Some(Value::String(_))) {
-            return Err(TokenError::InvalidClaims);
-        }
-        let audience = self.audience.as_ref().ok_or(TokenError::InvalidClaims)?;
         let is_accepted = |claimed: &Cow<'_, str>| {
             let mut accepted = policy.audiences.iter();
             accepted.any(|accepted| accepted.as_str() == claimed)
         };
-        if !audience.strings().iter().any(is_accepted) {
-            return Err(TokenError::InvalidAudience);
+        match &self.audience {
+            Some(audience) if audience.strings().iter().any(is_accepted) => {}
+            Some(_) => return Err(TokenError::InvalidAudience),
+            None if policy.audience_optional => {}
+            None => return Err(TokenError::InvalidClaims),
         }
         let expires_at = self.expires_at.ok_or(TokenError::InvalidClaims)?;
         if policy.is_expired(expires_at, now) {
@@ -231,16 +214,9 @@ impl<'a> UnverifiedClaims<'a> {
     }
 
     /// The client that the token was issued to.
-    fn client(&self, subject_is_client: bool) -> Option<&str> {
+    fn client(&self) -> Option<&str> {
         let names = [&self.client_id, &self.azp, &self.appid, &self.cid];
-        let named = names.into_iter().find_map(Option::as_deref);
-        named.or_else(|| {
-            let methods = self.amr.as_ref().map_or(&[][..], Value::strings);
-            let is_app_to_app = methods.iter().any(|one| one == "appid_client_credentials");
-            (subject_is_client && is_app_to_app)
-                .then_some(self.subject.as_deref())
-                .flatten()
-        })
+        names.into_iter().find_map(Option::as_deref)
     }
 }
 
@@ -253,7 +229,7 @@ pub(crate) struct ValidatedToken<'a> {
 
 impl ValidatedToken<'_> {
     /// Copies the claims that requests use.
-    pub(crate) fn claims(&self, subject_is_client: bool) -> Claims {
+    pub(crate) fn claims(&self) -> Claims {
         let claims = &self.claims;
         let audience = claims.audience.as_ref().map_or(&[][..], Value::strings);
         let scopes = claims.scope.as_ref().or(claims.scp.as_ref());
@@ -261,7 +237,7 @@ impl ValidatedToken<'_> {
         let epoch = UnixTime::from_secs(0);
         Claims {
             subject: claims.subject.as_deref().map(Box::from),
-            client_id: claims.client(subject_is_client).map(Box::from),
+            client_id: claims.client().map(Box::from),
             audience: audience.iter().map(|one| Box::from(&**one)).collect(),
             scopes: scopes.join(" ").into(),
             expires_at: claims.expires_at.unwrap_or(epoch),
@@ -276,8 +252,8 @@ impl ValidatedToken<'_> {
 #[derive(Clone, Debug)]
 pub(crate) struct Claims {
     pub(crate) subject: Option<Box<str>>,
-    /// The first of `client_id`, `azp`, `appid` and `cid` that is present, else in App ID's
-    /// app-to-app tokens `sub`.
+    /// The first of `client_id`, `azp`, `appid` and `cid` that is present, unless the rules of the
+    /// issuer name another.
     pub(crate) client_id: Option<Box<str>>,
     pub(crate) audience: Box<[Box<str>]>,
     /// The scopes of `scope`, else of `scp`, separated by spaces.
@@ -295,6 +271,6 @@ impl Claims {
     pub(crate) fn unvalidated(payload: &str) -> Result<Self, TokenError> {
         let limits = SizeLimits::for_max_token_len(usize::MAX);
         let claims = UnverifiedClaims::parse(payload, limits, &|_, _| Ok(()))?;
-        Ok(ValidatedToken { claims, payload }.claims(false))
+        Ok(ValidatedToken { claims, payload }.claims())
     }
 }

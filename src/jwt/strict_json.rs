@@ -28,7 +28,7 @@ pub(crate) struct SizeLimits {
     elements: usize,
     /// Members of one object, plus those of the enclosing objects so far.
     names: usize,
-    /// Strings in one array claim: `aud`, `scope`, `scp` or `amr`.
+    /// Strings in one array claim: `aud`, `scope` or `scp`.
     strings: usize,
 }
 

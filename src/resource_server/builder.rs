@@ -83,6 +83,8 @@ impl ResourceServerBuilder {
     }
 
     /// Sets the transport for metadata and keys. Default: `ReqwestTransport` (feature `reqwest`).
+    ///
+    /// For issuers [without their own](TrustedIssuer::transport).
     pub fn transport(mut self, transport: impl Transport) -> Self {
         self.transport = Some(Arc::new(transport));
         self
@@ -95,12 +97,16 @@ impl ResourceServerBuilder {
     }
 
     /// Sets how key sets are refreshed, and how long they are used.
+    ///
+    /// For issuers [without their own](TrustedIssuer::refresh) policy.
     pub fn refresh(mut self, policy: RefreshPolicy) -> Self {
         self.refresh = policy;
         self
     }
 
     /// Sets the leeway for clock differences in `exp`, `nbf` and `iat`. Default: 60 seconds.
+    ///
+    /// For issuers [without their own](TrustedIssuer::leeway).
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway;
         self
@@ -108,10 +114,12 @@ impl ResourceServerBuilder {
 
     /// Sets the maximum length of a token in bytes. Default: 16 KiB.
     ///
-    /// From 16 KiB on, it scales the limits on the content of a token. At 16 KiB they are:
+    /// For issuers [without their own](TrustedIssuer::max_token_len) limit. The largest limit of an
+    /// issuer applies before the token is parsed, and from 16 KiB on, it scales the limits on the
+    /// content of a token. At 16 KiB they are:
     ///
     /// - 256 members in an object, including the members read so far of the objects around it;
-    /// - 1,024 strings in each of `aud`, `scope`, `scp` and `amr`;
+    /// - 1,024 strings in each of `aud`, `scope` and `scp`;
     /// - 2,048 members and elements in the claims, over all objects and arrays.
     ///
     /// With 64 KiB each limit is four times as high. A token beyond them is rejected with
@@ -201,7 +209,8 @@ impl ResourceServerBuilder {
     /// # Errors
     ///
     /// If a setting is invalid: an issuer or audience that is not valid, no transport, an empty
-    /// list of algorithms, a duplicate issuer, an issuer for discovery that is not a URL, a `realm`
+    /// list of algorithms, clients or values of a required claim, an optional audience without
+    /// allowed clients, a duplicate issuer, an issuer for discovery that is not a URL, a `realm`
     /// that is not printable ASCII or has quotes or backslashes, or plain `http` beyond loopback,
     /// or on loopback without [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(ResourceServer, Refresher), ConfigError> {
@@ -225,11 +234,18 @@ impl ResourceServerBuilder {
         for issuer in issuers {
             let policy = issuer.policy(self.leeway)?;
             let name = policy.issuer.clone();
+            let max_token_len = issuer.max_token_len.unwrap_or(self.max_token_len);
+            let rules = issuer.rules;
+            let state = |policy, validator| IssuerState {
+                policy,
+                rules,
+                max_token_len,
+                validator,
+            };
             let jwks_uri = match issuer.source {
                 Source::Fixed(keys) => {
                     let keys = KeySetHandle::fixed(name, keys);
-                    let validator = Validator::Jwt(keys);
-                    states.push(IssuerState { policy, validator });
+                    states.push(state(policy, Validator::Jwt(keys)));
                     continue;
                 }
                 Source::JwksUri(uri) => Some(uri),
@@ -243,30 +259,38 @@ impl ResourceServerBuilder {
                 url.check_plain_http(self.allow_loopback_http)
                     .map_err(|error| error.with_setting(setting))?;
             }
-            // Created only if one of the issuers needs it.
-            let shared_transport = default_transport(transport)?;
-            transport = Some(Arc::clone(&shared_transport));
+            let issuer_transport = match issuer.transport {
+                Some(own) => own,
+                // Created only if one of the issuers needs it.
+                None => {
+                    let shared = default_transport(transport)?;
+                    transport = Some(Arc::clone(&shared));
+                    shared
+                }
+            };
             let (keys, task) = RefresherConfig {
                 issuer: name,
                 jwks_uri,
                 max_candidate_keys: policy.max_candidate_keys,
                 allow_loopback_http: self.allow_loopback_http,
-                policy: self.refresh.clone(),
+                policy: issuer.refresh.unwrap_or_else(|| self.refresh.clone()),
                 initial_keys: issuer.initial_keys,
-                transport: shared_transport,
+                transport: issuer_transport,
                 clock: Arc::clone(&self.clock),
             }
             .build();
-            let validator = Validator::Jwt(keys);
-            states.push(IssuerState { policy, validator });
+            states.push(state(policy, Validator::Jwt(keys)));
             tasks.push(Box::pin(task));
         }
         metrics::describe();
+        // The issuer of a token is not known before it is parsed.
+        let max_token_len = states.iter().map(|state| state.max_token_len).max();
+        let max_token_len = max_token_len.unwrap_or(self.max_token_len);
         let inner = Inner {
             issuers: states,
             clock: self.clock,
-            max_token_len: self.max_token_len,
-            size_limits: SizeLimits::for_max_token_len(self.max_token_len),
+            max_token_len,
+            size_limits: SizeLimits::for_max_token_len(max_token_len),
             responses: PerThread::new(Responses::new(challenge)),
             cache_hits: Counter::without_label(TOKEN_CACHE_HITS),
             cache_misses: Counter::without_label(TOKEN_CACHE_MISSES),

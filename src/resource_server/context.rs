@@ -128,6 +128,12 @@ impl CachedToken {
         }))
     }
 
+    /// Replaces the client, before the token is cached.
+    pub(super) fn with_client_id(mut self, client_id: Option<Box<str>>) -> Self {
+        Arc::make_mut(&mut self.0).claims.client_id = client_id;
+        self
+    }
+
     /// Copies the claims into a new allocation, so that its reference count is not shared.
     pub(super) fn deep_clone(&self) -> Self {
         Self(Arc::new((*self.0).clone()))
@@ -234,8 +240,9 @@ impl AuthContext {
 
     /// The client that the token was issued to.
     ///
-    /// `client_id`, else `azp`, `appid` or `cid`, the first that is present; else, with an App ID
-    /// binding, the `sub` of an app-to-app token.
+    /// `client_id`, else `azp`, `appid` or `cid`, the first that is present; or what the issuer's
+    /// [`client_id_from`](super::TrustedIssuer::client_id_from) returns: with an App ID binding
+    /// also the `sub` of an app-to-app token.
     #[must_use]
     pub fn client_id(&self) -> Option<&str> {
         self.inner().claims.client_id.as_deref()

@@ -113,7 +113,7 @@ impl AuthContextBuilder {
     ///
     /// # Panics
     ///
-    /// If a registered claim, or `client_id`, `azp`, `scope`, `scp` or `amr`, has the wrong type,
+    /// If a registered claim, or `client_id`, `azp`, `scope` or `scp`, has the wrong type,
     /// or the issuer is not valid.
     #[must_use]
     pub fn build(self) -> AuthContext {

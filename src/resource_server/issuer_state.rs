@@ -1,5 +1,6 @@
 //! A trusted issuer at run time: its policy, and how its tokens are validated.
 
+use super::claim_rules::ClaimRules;
 use super::context::CachedToken;
 use crate::clock::UnixTime;
 use crate::jwt::ClaimsPolicy;
@@ -9,6 +10,8 @@ use crate::key_set::KeySetHandle;
 #[derive(Debug)]
 pub(super) struct IssuerState {
     pub(super) policy: ClaimsPolicy,
+    pub(super) rules: ClaimRules,
+    pub(super) max_token_len: usize,
     pub(super) validator: Validator,
 }
 

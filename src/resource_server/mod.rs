@@ -55,12 +55,16 @@
 //!  typ, iss, aud, exp, nbf, iat      RFC 7519 §4.1, RFC 9068 §4
 //!     │
 //!     ▼
+//!  claims, client, predicates, scopes that the TrustedIssuer requires
+//!     │
+//!     ▼
 //!  cached from the second request on, with its confirmation (cnf, RFC 7800)
 //! ```
 
 mod authenticate;
 mod builder;
 mod challenge;
+mod claim_rules;
 mod context;
 #[cfg(any(test, feature = "test-util"))]
 mod context_builder;

@@ -168,7 +168,7 @@ impl Rejection {
         self.kind.description()
     }
 
-    /// The scopes that the route requires; empty unless the token lacks one.
+    /// The scopes that the route or the issuer requires; empty unless the token lacks one.
     ///
     /// Of [`RequireScopeLayer::any`](crate::RequireScopeLayer::any), one of them is enough.
     #[must_use]

@@ -50,11 +50,13 @@ kinds! {
     AmbiguousKey = "ambiguous_key",
     /// `exp` has passed.
     Expired = "expired",
-    /// The token lacks a scope that the route requires.
+    /// The token lacks a scope that the route or the issuer's policy requires.
     InsufficientScope = "insufficient_scope",
     /// `aud` names none of the configured audiences.
     InvalidAudience = "invalid_audience",
-    /// A required claim is missing, or a registered claim has the wrong type.
+    /// A required claim is missing or has another value, or a registered claim has the wrong type.
+    /// See [`require_claim`](crate::TrustedIssuer::require_claim) and
+    /// [`require`](crate::TrustedIssuer::require).
     InvalidClaims = "invalid_claims",
     /// Several `Authorization` fields, or one that is malformed.
     InvalidRequest = "invalid_request",
@@ -80,8 +82,8 @@ kinds! {
     /// The key was revoked with [`revoke_key`](crate::ResourceServer::revoke_key), or its issuer
     /// published its private part.
     RevokedKey = "revoked_key",
-    /// The token is longer than [`max_token_len`](super::ResourceServerBuilder::max_token_len), or
-    /// its header than 8 KiB.
+    /// The token is longer than [`max_token_len`](crate::TrustedIssuer::max_token_len), or its
+    /// header than 8 KiB.
     TokenTooLong = "token_too_long",
     /// The objects and arrays of the token have too many members or elements. The limits grow with
     /// [`max_token_len`](super::ResourceServerBuilder::max_token_len).
@@ -93,6 +95,8 @@ kinds! {
     /// `alg` is not allowed, the key with this `kid` is for another algorithm, or the token has no
     /// `kid` and no key matches.
     UnsupportedAlgorithm = "unsupported_algorithm",
+    /// The client is none of the [`allowed_clients`](crate::TrustedIssuer::allowed_clients).
+    UntrustedClient = "untrusted_client",
     /// `iss` is none of the trusted issuers.
     UntrustedIssuer = "untrusted_issuer",
 }

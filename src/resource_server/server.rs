@@ -63,6 +63,7 @@ pub(super) struct Inner {
     pub(super) cache: TokenCache,
     pub(super) issuers: Vec<IssuerState>,
     pub(super) clock: Arc<dyn Clock>,
+    /// The largest of the issuers' limits.
     pub(super) max_token_len: usize,
     pub(super) cache_hits: Counter,
     pub(super) cache_misses: Counter,

@@ -1,13 +1,19 @@
 //! A trusted issuer and the policy for its tokens.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
+use super::AuthContext;
+use super::claim_rules::ClaimRules;
 use crate::clock::UnixTime;
-use crate::error::{ConfigError, Error};
+use crate::error::{ConfigError, ConfigErrorKind, Error};
 use crate::jwt::{Algorithm, ClaimsPolicy, TokenProfile};
-use crate::key_set::{self, KeySet, Source};
-use crate::oauth::{Audience, Endpoint, Issuer};
+use crate::key_set::{self, KeySet, RefreshPolicy, Source};
+use crate::oauth::{Audience, Endpoint, Issuer, Scope};
+use crate::transport::Transport;
 
 /// An issuer whose tokens are accepted, with audience, keys and policy.
 ///
@@ -21,12 +27,35 @@ use crate::oauth::{Audience, Endpoint, Issuer};
 ///     .jwks_uri(Endpoint::new("https://as.example/keys")?);
 /// # Ok::<(), tower_oauth::ConfigError>(())
 /// ```
+///
+/// # Rules for claims
+///
+/// [`require_claim`], [`allowed_clients`], [`require`] and [`require_scopes`] restrict the tokens
+/// that are accepted. They apply after the signature and the registered claims, in this order, and
+/// never to an unverified token. The result is cached with the token: a cached token is not checked
+/// again. So a closure must depend on the claims alone, not on time or other state.
+///
+/// A token that breaks one of the rules is rejected with 401, as one of an issuer that is not
+/// trusted; only one that lacks a scope is rejected with 403.
+///
+/// [`require_claim`]: Self::require_claim
+/// [`allowed_clients`]: Self::allowed_clients
+/// [`require`]: Self::require
+/// [`require_scopes`]: Self::require_scopes
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct TrustedIssuer {
     policy: ClaimsPolicy,
+    pub(super) rules: ClaimRules,
+    /// The error of the first scope that is not valid.
+    invalid_scope: Option<ConfigError>,
     pub(super) source: Source,
     pub(super) initial_keys: Option<(KeySet, UnixTime)>,
+    // Without these, those of the resource server apply.
+    pub(super) transport: Option<Arc<dyn Transport>>,
+    pub(super) refresh: Option<RefreshPolicy>,
+    pub(super) max_token_len: Option<usize>,
+    leeway: Option<Duration>,
 }
 
 impl TrustedIssuer {
@@ -36,25 +65,76 @@ impl TrustedIssuer {
             issuer,
             issuer_aliases: Vec::new(),
             audiences: vec![audience],
+            audience_optional: false,
             algorithms: Algorithm::ALL.to_vec(),
             profile: TokenProfile::Jwt,
-            tenant: None,
-            subject_is_client: false,
-            requires_scope: false,
             max_candidate_keys: 1,
             leeway: Duration::ZERO, // set when the resource server is built
             max_lifetime: None,
         };
         Self {
             policy,
+            rules: ClaimRules::default(),
+            invalid_scope: None,
             source: Source::Discovery,
             initial_keys: None,
+            transport: None,
+            refresh: None,
+            max_token_len: None,
+            leeway: None,
         }
     }
 
     /// Accepts one more audience. One match is enough.
     pub fn add_audience(mut self, audience: Audience) -> Self {
         self.policy.audiences.push(audience);
+        self
+    }
+
+    /// Accepts tokens without `aud`. Only together with [`allowed_clients`](Self::allowed_clients).
+    ///
+    /// For issuers whose access tokens name no resource, such as Cognito. The allowed clients then
+    /// take the place of the audience. A token with another `aud` is still rejected.
+    ///
+    /// A configuration error without allowed clients, and with [`TokenProfile::Rfc9068`], which
+    /// requires `aud`.
+    ///
+    /// ```
+    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// let issuer = Issuer::new("https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Example")?;
+    /// let cognito = TrustedIssuer::new(issuer, Audience::new("orders")?).audience_optional();
+    /// let error = ResourceServer::from_issuer(cognito.clone()).build().unwrap_err();
+    /// assert_eq!(error.setting(), "audience_optional");
+    ///
+    /// let cognito = cognito
+    ///     .require_claim("token_use", ["access"])
+    ///     .allowed_clients(["7ol0h0kd3rk4b4q6n1m3v5u8a2"]);
+    /// ResourceServer::from_issuer(cognito).build()?;
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    pub fn audience_optional(mut self) -> Self {
+        self.policy.audience_optional = true;
+        self
+    }
+
+    /// Accepts one more value of `iss` for this issuer.
+    ///
+    /// For an issuer that spells its name in several ways. It has the same keys under each name.
+    /// [`AuthContext::issuer`] is the name in the token.
+    ///
+    /// ```
+    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// let google = Issuer::new("https://accounts.google.com")?;
+    /// let google = TrustedIssuer::new(google, Audience::new("orders")?)
+    ///     .add_alias(Issuer::new("accounts.google.com")?);
+    /// let (orders, _refresher) = ResourceServer::from_issuer(google).build()?;
+    /// assert_eq!(orders.key_sets().len(), 1);
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    pub fn add_alias(mut self, issuer: Issuer) -> Self {
+        self.policy.issuer_aliases.push(issuer);
         self
     }
 
@@ -95,6 +175,65 @@ impl TrustedIssuer {
         self
     }
 
+    /// Sets the transport for the metadata and keys of this issuer.
+    ///
+    /// For an issuer with another certificate authority, or behind another proxy. Default: that of
+    /// the [resource server](super::ResourceServerBuilder::transport).
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use tower_oauth::transport::{SendFuture, Transport};
+    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// /// An issuer in the same process.
+    /// #[derive(Debug)]
+    /// struct InProcess;
+    ///
+    /// impl Transport for InProcess {
+    ///     fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
+    ///         let body = match request.uri().path() {
+    ///             "/keys" => br#"{"keys":[{"kty":"OKP","crv":"Ed25519",
+    ///                 "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#.as_slice(),
+    ///             _ => br#"{"issuer":"https://local.example","jwks_uri":"https://local.example/keys"}"#,
+    ///         };
+    ///         Box::pin(async move { Ok(Response::new(Bytes::from_static(body))) })
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// let local = Issuer::new("https://local.example")?;
+    /// let local = TrustedIssuer::new(local, Audience::new("orders")?).transport(InProcess);
+    /// let orders = ResourceServer::from_issuer(local).start().await?;
+    /// assert!(orders.keys_available());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn transport(mut self, transport: impl Transport) -> Self {
+        self.transport = Some(Arc::new(transport));
+        self
+    }
+
+    /// Sets how the keys of this issuer are refreshed, and how long they are used.
+    ///
+    /// Default: that of the [resource server](super::ResourceServerBuilder::refresh).
+    ///
+    /// ```
+    /// use tower_oauth::key_set::RefreshPolicy;
+    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// let partner = Issuer::new("https://partner.example")?;
+    /// let partner = TrustedIssuer::new(partner, Audience::new("orders")?)
+    ///     .refresh(RefreshPolicy::new().refresh_on_invalid_signature()); // it reuses its `kid`s
+    /// ResourceServer::builder("https://as.example", "orders").add_issuer(partner).build()?;
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    pub fn refresh(mut self, policy: RefreshPolicy) -> Self {
+        self.refresh = Some(policy);
+        self
+    }
+
     /// Accepts only these signature algorithms. Default: all of [`Algorithm`], each with keys of
     /// its type. An empty list is a configuration error.
     pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
@@ -116,6 +255,49 @@ impl TrustedIssuer {
         self
     }
 
+    /// Sets the leeway for clock differences in `exp`, `nbf` and `iat` of this issuer's tokens.
+    ///
+    /// Default: that of the [resource server](super::ResourceServerBuilder::leeway), 60 seconds.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// let same_clock = TrustedIssuer::new(Issuer::new("https://as.example")?, Audience::new("orders")?)
+    ///     .leeway(Duration::ZERO);
+    /// ResourceServer::from_issuer(same_clock).build()?;
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    pub fn leeway(mut self, leeway: Duration) -> Self {
+        self.leeway = Some(leeway);
+        self
+    }
+
+    /// Sets the maximum length of this issuer's tokens in bytes.
+    ///
+    /// A longer token is rejected with [`RejectionKind::TokenTooLong`][kind] as soon as its `iss` is
+    /// read. The limit of the resource server is the largest of its issuers'; it applies before the
+    /// token is parsed, and scales the limits on its content.
+    ///
+    /// Default: that of the [resource server](super::ResourceServerBuilder::max_token_len), 16 KiB.
+    ///
+    /// ```
+    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// // Its tokens list the groups of a user.
+    /// let directory = Issuer::new("https://directory.example")?;
+    /// let directory =
+    ///     TrustedIssuer::new(directory, Audience::new("orders")?).max_token_len(64 * 1024);
+    /// ResourceServer::builder("https://as.example", "orders").add_issuer(directory).build()?;
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    ///
+    /// [kind]: super::RejectionKind::TokenTooLong
+    pub fn max_token_len(mut self, bytes: usize) -> Self {
+        self.max_token_len = Some(bytes);
+        self
+    }
+
     /// Sets how many keys are tried for one token, at most 4. Default: 1.
     ///
     /// It applies to tokens without `kid`, and to those whose `kid` several keys share. If more
@@ -126,17 +308,142 @@ impl TrustedIssuer {
         self
     }
 
-    /// Applies the settings of App ID: tenant, the v3 issuer as alias, `sub` as the
-    /// client, and a required `scope`, which distinguishes access tokens from identity tokens.
-    #[cfg_attr(
-        not(feature = "app-id"),
-        expect(dead_code, reason = "for bindings alone")
-    )]
-    pub(crate) fn app_id(mut self, tenant: String, aliases: Vec<Issuer>) -> Self {
-        self.policy.tenant = Some(tenant);
-        self.policy.issuer_aliases = aliases;
-        self.policy.subject_is_client = true;
-        self.policy.requires_scope = true;
+    /// Requires a claim with one of these values.
+    ///
+    /// The values are compared as JSON: `"1"` is not `1`, and `["a"]` is not `"a"`. Called for
+    /// several claims, each of them is required. A token without one is rejected with
+    /// [`RejectionKind::InvalidClaims`](super::RejectionKind::InvalidClaims). No values are a
+    /// configuration error.
+    ///
+    /// ```
+    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// let issuer = Issuer::new("https://token.actions.githubusercontent.com")?;
+    /// let workflows = TrustedIssuer::new(issuer, Audience::new("https://deploy.example")?)
+    ///     .require_claim("repository_id", ["123456789"])
+    ///     .require_claim("environment", ["staging", "production"]);
+    /// ResourceServer::from_issuer(workflows).build()?;
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    pub fn require_claim(
+        mut self,
+        name: impl Into<String>,
+        values: impl IntoIterator<Item = impl Into<Value>>,
+    ) -> Self {
+        let values = values.into_iter().map(Into::into).collect();
+        self.rules.required_claims.push((name.into(), values));
+        self
+    }
+
+    /// Accepts only tokens that were issued to these clients. Default: all clients.
+    ///
+    /// Compared with [`AuthContext::client_id`]. A token of another client, or of none, is rejected
+    /// with [`RejectionKind::UntrustedClient`][kind]; one whose `client_id`, `azp`, `appid` or
+    /// `cid` is not a string with [`InvalidClaims`](super::RejectionKind::InvalidClaims). An empty
+    /// list is a configuration error.
+    ///
+    /// ```
+    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// let issuer = TrustedIssuer::new(Issuer::new("https://as.example")?, Audience::new("orders")?)
+    ///     .allowed_clients(["shop", "warehouse"]);
+    /// ResourceServer::from_issuer(issuer).build()?;
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    ///
+    /// [kind]: super::RejectionKind::UntrustedClient
+    pub fn allowed_clients(mut self, clients: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let clients = clients.into_iter().map(Into::into).collect();
+        self.rules.allowed_clients = Some(clients);
+        self
+    }
+
+    /// Sets where the client of a token is named.
+    ///
+    /// The closure gets each validated token, and returns what [`AuthContext::client_id`] is from
+    /// then on; `None` for a token without a client. In the token that it gets, `client_id` is the
+    /// default: `client_id`, else `azp`, `appid` or `cid`, the first that is present.
+    ///
+    /// The closure must depend on the claims alone, because its result is cached with the token.
+    ///
+    /// ```
+    /// use tower_oauth::{Audience, AuthContext, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// // Service accounts of Kubernetes are named by `sub` alone.
+    /// let issuer = Issuer::new("https://kubernetes.default.svc.cluster.local")?;
+    /// let cluster = TrustedIssuer::new(issuer, Audience::new("https://orders")?)
+    ///     .client_id_from(|token: &AuthContext| token.subject().map(str::to_owned))
+    ///     .allowed_clients(["system:serviceaccount:shop:frontend"]);
+    /// ResourceServer::from_issuer(cluster).build()?;
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    pub fn client_id_from(
+        mut self,
+        client_id: impl Fn(&AuthContext) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.rules.client_name = Some(Arc::new(client_id));
+        self
+    }
+
+    /// Requires a property of the claims.
+    ///
+    /// The closure gets each token as a handler does. A token for which it returns `false` is
+    /// rejected with [`RejectionKind::InvalidClaims`](super::RejectionKind::InvalidClaims). Called
+    /// several times, all must return `true`.
+    ///
+    /// The closure must depend on the claims alone, because its result is cached with the token.
+    /// It runs in the task of the request and should not block. If it panics, that request does.
+    ///
+    /// ```
+    /// use tower_oauth::{Audience, AuthContext, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// let issuer = TrustedIssuer::new(Issuer::new("https://as.example")?, Audience::new("orders")?)
+    ///     .require(|token: &AuthContext| token.has_role("buyer") || token.has_role("seller"));
+    /// ResourceServer::from_issuer(issuer).build()?;
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    pub fn require(
+        mut self,
+        predicate: impl Fn(&AuthContext) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.rules.predicates.push(Arc::new(predicate));
+        self
+    }
+
+    /// Requires all of these scopes, on every route.
+    ///
+    /// A token that lacks one is rejected with 403 and
+    /// [`RejectionKind::InsufficientScope`](super::RejectionKind::InsufficientScope)
+    /// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)), and the challenge
+    /// names all of them. Called several times, all are required. A scope that is not valid is a
+    /// configuration error. For the scopes of single routes see
+    /// [`RequireScopeLayer`](super::RequireScopeLayer).
+    ///
+    /// ```
+    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// let issuer = TrustedIssuer::new(Issuer::new("https://as.example")?, Audience::new("orders")?);
+    /// ResourceServer::from_issuer(issuer.clone().require_scopes(["orders"])).build()?;
+    ///
+    /// let invalid = issuer.require_scopes(["two scopes"]);
+    /// let error = ResourceServer::from_issuer(invalid).build().unwrap_err();
+    /// assert_eq!(error.setting(), "require_scopes");
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    pub fn require_scopes(
+        mut self,
+        scopes: impl IntoIterator<Item: TryInto<Scope, Error: Into<ConfigError>>>,
+    ) -> Self {
+        for scope in scopes {
+            match scope.try_into() {
+                Ok(scope) => self.rules.required_scopes.push(scope),
+                Err(error) => {
+                    let error: ConfigError = error.into();
+                    let error = error.with_setting("require_scopes");
+                    self.invalid_scope.get_or_insert(error);
+                }
+            }
+        }
         self
     }
 
@@ -145,13 +452,34 @@ impl TrustedIssuer {
         std::iter::once(&self.policy.issuer).chain(&self.policy.issuer_aliases)
     }
 
+    /// Checks the settings. `leeway` is the default.
     pub(super) fn policy(&self, leeway: Duration) -> Result<ClaimsPolicy, ConfigError> {
         if self.policy.algorithms.is_empty() {
             let reason = "must not be empty";
             return Err(ConfigError::without_value("algorithms", reason));
         }
+        if let Some(error) = &self.invalid_scope {
+            return Err(error.clone());
+        }
+        self.rules.check()?;
+        if self.policy.audience_optional {
+            self.check_audience_optional()?;
+        }
         let mut policy = self.policy.clone();
-        policy.leeway = leeway;
+        policy.leeway = self.leeway.unwrap_or(leeway);
         Ok(policy)
+    }
+
+    /// Without an audience, the client must show that a token is meant for this server.
+    fn check_audience_optional(&self) -> Result<(), ConfigError> {
+        let reason = if self.rules.allowed_clients.is_none() {
+            "requires `allowed_clients`"
+        } else if self.policy.profile == TokenProfile::Rfc9068 {
+            "cannot be used with the profile of RFC 9068, which requires `aud`"
+        } else {
+            return Ok(());
+        };
+        let error = ConfigError::without_value("audience_optional", reason);
+        Err(error.with_kind(ConfigErrorKind::Conflict))
     }
 }

@@ -55,7 +55,13 @@ impl ResourceServer {
         let header = self.0.header_cache.parse(segments.header)?; // RFC 7515 §4
         let payload = String::from_utf8(decode_base64url(segments.payload)?)
             .map_err(|_| RejectionKind::Malformed)?;
-        let find_issuer = |claimed: &str, expires_at| self.find_issuer(claimed, expires_at, now);
+        let find_issuer = |claimed: &str, expires_at| {
+            let found = self.find_issuer(claimed, expires_at, now)?;
+            if token.len() > found.1.max_token_len {
+                return Err(TokenError::TokenTooLong);
+            }
+            Ok(found)
+        };
         // Ends the parse of a token that is rejected below.
         let check = |claimed: &str, expires_at| find_issuer(claimed, expires_at).map(drop);
         let limits = self.0.size_limits;
@@ -118,7 +124,7 @@ impl ResourceServer {
             key_set_version: snapshot.key_set_version(),
             leeway: policy.leeway,
         };
-        let claims = valid.claims(policy.subject_is_client);
+        let claims = valid.claims();
         let validated = CachedToken::new(
             name.clone(),
             payload.into(),
@@ -126,6 +132,7 @@ impl ResourceServer {
             verified_by,
             &self.0.clock,
         );
+        let validated = issuer.rules.apply(validated)?;
         // Under a verification limit, a token should need only one permit.
         let bypass_admission = self.0.verification_limit.is_enabled();
         self.0.cache.insert(token, &validated, bypass_admission);

@@ -1,0 +1,138 @@
+//! The rules of an issuer for tokens that are valid otherwise.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::context::CachedToken;
+use super::rejection::Refusal;
+use super::{AuthContext, ClaimError, RejectionKind};
+use crate::error::{ConfigError, ConfigErrorKind};
+use crate::oauth::Scope;
+
+type ClientName = dyn Fn(&AuthContext) -> Option<String> + Send + Sync;
+type Predicate = dyn Fn(&AuthContext) -> bool + Send + Sync;
+
+/// The claims that name the client of a token, see [`AuthContext::client_id`].
+const CLIENT_CLAIMS: [&str; 4] = ["client_id", "azp", "appid", "cid"];
+
+/// What a token must have besides a valid signature and valid registered claims.
+///
+/// Applied once, before the token is cached: never to an unverified token.
+#[derive(Clone, Default)]
+pub(super) struct ClaimRules {
+    pub(super) client_name: Option<Arc<ClientName>>,
+    /// Claims, each with its accepted values.
+    pub(super) required_claims: Vec<(String, Vec<Value>)>,
+    pub(super) allowed_clients: Option<Vec<String>>,
+    pub(super) predicates: Vec<Arc<Predicate>>,
+    pub(super) required_scopes: Vec<Scope>,
+}
+
+impl ClaimRules {
+    /// Checks that the rules can be met.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let mut required = self.required_claims.iter();
+        if let Some((name, _)) = required.find(|(_, values)| values.is_empty()) {
+            let reason = "must have at least one accepted value";
+            return Err(
+                ConfigError::new("require_claim", name, reason).with_kind(ConfigErrorKind::Missing)
+            );
+        }
+        match &self.allowed_clients {
+            Some(clients) if clients.is_empty() => {
+                let reason = "must name at least one client";
+                Err(ConfigError::missing("allowed_clients", reason))
+            }
+            Some(clients) if clients.iter().any(String::is_empty) => {
+                let reason = "must not have an empty client id";
+                Err(ConfigError::without_value("allowed_clients", reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Applies the rules to a token whose signature and registered claims are valid. The returned
+    /// token has the client name of the rules.
+    ///
+    /// The scopes come last: a token that breaks another rule is no valid token (401), and only a
+    /// valid one lacks a scope (403).
+    pub(super) fn apply(&self, token: CachedToken) -> Result<CachedToken, Refusal> {
+        if self.is_empty() {
+            return Ok(token);
+        }
+        let mut token = AuthContext::from(token);
+        if let Some(client_name) = &self.client_name {
+            let client = client_name(&token);
+            token.token = token.token.with_client_id(client.map(Into::into));
+        }
+        self.check_required_claims(&token)?;
+        self.check_client(&token)?;
+        if !self.predicates.iter().all(|predicate| predicate(&token)) {
+            return Err(RejectionKind::InvalidClaims.into());
+        }
+        if !self
+            .required_scopes
+            .iter()
+            .all(|one| token.has_scope(one.as_str()))
+        {
+            return Err(Refusal {
+                kind: RejectionKind::InsufficientScope,
+                required_scopes: Some(self.required_scopes.as_slice().into()),
+            });
+        }
+        Ok(token.token)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.client_name.is_none()
+            && self.required_claims.is_empty()
+            && self.allowed_clients.is_none()
+            && self.predicates.is_empty()
+            && self.required_scopes.is_empty()
+    }
+
+    fn check_required_claims(&self, token: &AuthContext) -> Result<(), RejectionKind> {
+        for (name, accepted) in &self.required_claims {
+            let claim: Option<Value> = read(token, name)?;
+            if !claim.is_some_and(|claim| accepted.contains(&claim)) {
+                return Err(RejectionKind::InvalidClaims);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_client(&self, token: &AuthContext) -> Result<(), RejectionKind> {
+        let Some(allowed) = &self.allowed_clients else {
+            return Ok(());
+        };
+        // A client claim of the wrong type must not make another claim name the client.
+        for name in CLIENT_CLAIMS {
+            if read(token, name)?.is_some_and(|claim: Value| !claim.is_string()) {
+                return Err(RejectionKind::InvalidClaims);
+            }
+        }
+        let client = token.client_id();
+        if !client.is_some_and(|client| allowed.iter().any(|one| one == client)) {
+            return Err(RejectionKind::UntrustedClient);
+        }
+        Ok(())
+    }
+}
+
+fn read(token: &AuthContext, name: &str) -> Result<Option<Value>, RejectionKind> {
+    let unreadable = |_: ClaimError| RejectionKind::InvalidClaims;
+    // Not `claim::<Option<Value>>`: a claim that is `null` is present.
+    token.claim::<Value>(name).map_err(unreadable)
+}
+
+impl fmt::Debug for ClaimRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClaimRules")
+            .field("required_claims", &self.required_claims)
+            .field("allowed_clients", &self.allowed_clients)
+            .field("required_scopes", &self.required_scopes)
+            .finish_non_exhaustive()
+    }
+}
