@@ -49,8 +49,9 @@ impl Binding {
     /// Returns the tenant as an issuer of tokens for `audience`.
     ///
     /// For a resource server with other settings of the issuer, such as a second audience, or with
-    /// several tenants or issuers. It has all rules of [`resource_server`](Self::resource_server),
-    /// also as one of several issuers.
+    /// several tenants or issuers. Each tenant has all rules of
+    /// [`resource_server`](Self::resource_server). Version 3 tokens name a host alone, which the
+    /// tenants of a region share: they are accepted from the tenant that was added first.
     ///
     /// ```
     /// use tower_oauth::{Audience, ResourceServer, app_id::Binding};

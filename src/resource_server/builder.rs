@@ -1,5 +1,6 @@
 //! The builder of a resource server, and the future that refreshes its keys.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::key_set::{KeySetHandle, RefreshPolicy, RefresherConfig, Source};
 use crate::log_limit::LogLimit;
 use crate::metadata;
 use crate::metrics::{self, Counter, TOKEN_CACHE_HITS, TOKEN_CACHE_MISSES};
-use crate::oauth::Endpoint;
+use crate::oauth::{Endpoint, Issuer};
 use crate::transport::{Transport, default_transport};
 
 /// Builds a [`ResourceServer`]. All defaults suit production.
@@ -221,13 +222,7 @@ impl ResourceServerBuilder {
         }
         let metadata_url = self.resource_metadata.as_ref().map(Endpoint::as_str);
         let challenge = ChallengeParameters::new(&self.realm, metadata_url)?;
-        let mut names: Vec<_> = issuers.iter().flat_map(TrustedIssuer::names).collect();
-        names.sort_unstable();
-        if let Some(duplicate) = names.windows(2).find(|pair| pair.first() == pair.last()) {
-            let name = duplicate.first().map_or("", |name| name.as_str());
-            return Err(ConfigError::new("issuer", name, "must not be added twice")
-                .with_kind(ConfigErrorKind::Conflict));
-        }
+        check_names(&issuers)?;
         let mut transport = self.transport;
         let mut states = Vec::with_capacity(issuers.len());
         let mut tasks: Vec<Task> = Vec::new();
@@ -335,6 +330,25 @@ impl ResourceServerBuilder {
         }
         Ok(server)
     }
+}
+
+/// Checks that each name is that of one issuer. Only an alias may be shared: a token under it is
+/// always one of the issuer that was added first.
+fn check_names(issuers: &[TrustedIssuer]) -> Result<(), ConfigError> {
+    let repeated = |name: &Issuer| {
+        let error = ConfigError::new("issuer", name.as_str(), "must not be added twice");
+        Err(error.with_kind(ConfigErrorKind::Conflict))
+    };
+    let mut names = HashSet::new();
+    for issuer in issuers {
+        if !names.insert(issuer.name()) {
+            return repeated(issuer.name());
+        }
+    }
+    let mut aliases = issuers.iter().flat_map(TrustedIssuer::aliases);
+    aliases
+        .find(|alias| names.contains(alias))
+        .map_or(Ok(()), repeated)
 }
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -121,7 +121,9 @@ impl TrustedIssuer {
     /// Accepts one more value of `iss` for this issuer.
     ///
     /// For an issuer that spells its name in several ways. It has the same keys under each name.
-    /// [`AuthContext::issuer`] is the name in the token.
+    /// [`AuthContext::issuer`] is the name in the token. Of several issuers with the same alias, the
+    /// one that was added first has it. An alias that is the name of an issuer is a configuration
+    /// error.
     ///
     /// ```
     /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
@@ -447,9 +449,12 @@ impl TrustedIssuer {
         self
     }
 
-    /// All values of `iss` that denote this issuer.
-    pub(super) fn names(&self) -> impl Iterator<Item = &Issuer> {
-        std::iter::once(&self.policy.issuer).chain(&self.policy.issuer_aliases)
+    pub(super) fn name(&self) -> &Issuer {
+        &self.policy.issuer
+    }
+
+    pub(super) fn aliases(&self) -> &[Issuer] {
+        &self.policy.issuer_aliases
     }
 
     /// Checks the settings. `leeway` is the default.
