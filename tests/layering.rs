@@ -154,6 +154,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
 /// Built on the public API: they may use all that `lib.rs` exports, by its public name.
 const ON_THE_PUBLIC_API: &[&str] = &["app_id/", "authorization_server/"];
 
+/// The parts of which `app_id/` may import only what they export to users: no vendor is known to
+/// them.
+const PUBLIC_TO_APP_ID: &[&str] = &["client", "key_set", "resource_server"];
+
 /// The only files that may use a dependency, or one of its functions.
 const NAMES: &[(&str, &[&str])] = &[
     ("SystemTime::now", &["clock.rs"]),
@@ -256,12 +260,8 @@ fn check(
     };
     let own = file.split(['/', '.']).next().unwrap();
     let is_in = |list: &[&str]| list.iter().any(|start| file.starts_with(start));
-    let depth = file.split('/').filter(|part| *part != "mod.rs").count();
-    let root = "super::".repeat(depth);
     for (line, path) in found {
-        let path = &path
-            .strip_prefix(&root)
-            .map_or_else(|| path.clone(), |path| format!("crate::{path}"));
+        let path = &from_root(file, path);
         let mut breaks = |rule: &str| broken.push(format!("src/{file}:{line}: `{path}`: {rule}"));
         if let Some(part) = path.strip_prefix("crate::") {
             let part = part.split("::").next().unwrap();
@@ -281,6 +281,105 @@ fn check(
             breaks("the file is to be pure");
         }
     }
+}
+
+/// A path of `file` that starts with `super::` up to the root, as one that starts with `crate::`.
+fn from_root(file: &str, path: &str) -> String {
+    let depth = file.split('/').filter(|part| *part != "mod.rs").count();
+    let path_in_root = path.strip_prefix(&"super::".repeat(depth));
+    path_in_root.map_or_else(|| path.to_owned(), |path| format!("crate::{path}"))
+}
+
+#[test]
+fn app_id_uses_the_public_api_alone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let public: Vec<(&str, Vec<String>)> = PUBLIC_TO_APP_ID
+        .iter()
+        .map(|part| {
+            (
+                *part,
+                public_names(&code(&read(&root.join(part).join("mod.rs")))),
+            )
+        })
+        .collect();
+    assert!(
+        public.iter().all(|(_, names)| names.len() > 3),
+        "{public:?}"
+    );
+    let mut broken = Vec::new();
+    let mut checked = 0;
+    for file in files(&root.join("app_id")) {
+        let name = file.strip_prefix(&root).unwrap().to_str().unwrap();
+        let found = paths(&code(&read(&file)));
+        checked += check_public(name, &found, &public, &mut broken);
+    }
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+    assert!(checked > 3, "{checked} imports");
+}
+
+/// Checks the imports from these parts, and returns their number.
+fn check_public(
+    file: &str,
+    found: &[(usize, String)],
+    public: &[(&str, Vec<String>)],
+    broken: &mut Vec<String>,
+) -> usize {
+    let mut checked = 0;
+    for (line, path) in found {
+        let path = from_root(file, path);
+        let mut segments = path.split("::");
+        let part = segments.nth(1).filter(|_| path.starts_with("crate::"));
+        let names = public.iter().find(|(name, _)| part == Some(name));
+        let Some((_, names)) = names else { continue };
+        checked += 1;
+        // Neither a glob nor the module itself, through which any name can be reached.
+        let name = segments.next().unwrap_or_default();
+        if !names.iter().any(|public| public == name) {
+            broken.push(format!("src/{file}:{line}: `{path}` is not public"));
+        }
+    }
+    checked
+}
+
+/// The names that `pub use path::{…}` exports.
+fn public_names(module: &str) -> Vec<String> {
+    let statements = module.split("pub use ").skip(1);
+    let statements = statements.filter_map(|statement| statement.split(';').next());
+    let names = statements.flat_map(|statement| {
+        let names = statement.split_once('{').map(|(_, names)| names);
+        let names = names.or_else(|| statement.rsplit("::").next());
+        names
+            .unwrap_or_default()
+            .split(|c: char| !c.is_alphanumeric() && c != '_')
+    });
+    names
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn a_private_import_of_app_id_is_reported() {
+    let module = "pub use self::a::{Public, Other};\npub(crate) use self::a::Hidden;\n\
+                  pub use self::b::Single;\n";
+    assert_eq!(public_names(module), ["Public", "Other", "Single"]);
+    let public = [("client", public_names(module))];
+    let source = "use crate::client::{Public, Hidden};\nuse crate::client;\n\
+                  use crate::client::*;\nuse super::super::client::Single;\n\
+                  use super::super::client::a::Other;\nfn f() { crate::client::Public::new() }\n\
+                  use crate::oauth::Hidden;\n";
+    let mut broken = Vec::new();
+    let found = paths(&code(source));
+    assert_eq!(
+        check_public("app_id/wiring.rs", &found, &public, &mut broken),
+        7
+    );
+    let lines: Vec<&str> = broken
+        .iter()
+        .filter_map(|line| line.split(": ").next())
+        .collect();
+    let expected = [1, 2, 3, 5].map(|line| format!("src/app_id/wiring.rs:{line}"));
+    assert_eq!(lines, expected, "{broken:#?}");
 }
 
 /// Whether a path starts with a dependency, or contains a type or its function.
