@@ -9,6 +9,9 @@
 //! ```
 //!
 //! For other issuers than App ID: `ISSUER=https://as.example AUDIENCE=orders`.
+//!
+//! For Cognito, whose access tokens name a client instead of an audience:
+//! `CLIENTS=… AUDIENCE_OPTIONAL=true REQUIRED_CLAIMS='{"token_use":"access"}'` in addition.
 
 #![allow(
     clippy::print_stdout,
@@ -30,7 +33,7 @@ use axum::routing::{get, get_service};
 use axum::{Json, Router};
 use common::{SettingError, invalid_variable, parse_variable, raw_variable, variable};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tower::Layer;
 use tower_oauth::app_id::Binding;
 use tower_oauth::key_set::RefreshPolicy;
@@ -148,26 +151,93 @@ fn settings() -> Result<ResourceServerBuilder, SettingError> {
             ));
         }
     };
-    // An empty value is an error. It must not select the default.
-    let audiences = match raw_variable("AUDIENCE")? {
-        None => Vec::new(),
-        Some(list) => {
-            let audiences: Result<Vec<_>, _> = list
-                .split(',')
-                .map(|audience| {
-                    Audience::new(audience.trim()).map_err(invalid_variable("AUDIENCE"))
-                })
-                .collect();
-            audiences?
-        }
-    };
-    let policy = RefreshPolicy::new()
+    let audiences: Result<Vec<_>, _> = list("AUDIENCE")?
+        .unwrap_or_default()
+        .iter()
+        .map(|audience| Audience::new(audience).map_err(invalid_variable("AUDIENCE")))
+        .collect();
+    let mut policy = RefreshPolicy::new()
         .max_stale(Duration::from_secs(max_stale))
         .min_interval(Duration::from_secs(min_refresh));
-    let issuer = issuer(audiences)?.profile(profile);
-    Ok(ResourceServer::from_issuer(issuer)
+    if parse_variable("REUSED_KEY_IDS", false)? {
+        policy = policy.refresh_on_invalid_signature();
+    }
+    let candidate_keys: usize = parse_variable("CANDIDATE_KEYS", 1)?;
+    if !(1..=4).contains(&candidate_keys) {
+        return Err(SettingError::new("CANDIDATE_KEYS", "must be 1 to 4"));
+    }
+    let issuer = issuer(audiences?)?
+        .profile(profile)
+        .max_candidate_keys(candidate_keys);
+    Ok(ResourceServer::from_issuer(restrict(issuer, profile)?)
         .refresh(policy)
         .allow_loopback_http())
+}
+
+/// The elements of a list that commas separate, without the white space around them. An empty
+/// value is a list of one empty element: it must not select the default.
+fn list(name: &str) -> Result<Option<Vec<String>>, SettingError> {
+    let elements = |list: String| list.split(',').map(|one| one.trim().to_owned()).collect();
+    Ok(raw_variable(name)?.map(elements))
+}
+
+/// Restricts the tokens of the issuer to certain clients and claims.
+fn restrict(
+    mut issuer: TrustedIssuer,
+    profile: TokenProfile,
+) -> Result<TrustedIssuer, SettingError> {
+    let clients = list("CLIENTS")?;
+    if parse_variable("AUDIENCE_OPTIONAL", false)? {
+        if clients.is_none() {
+            return Err(SettingError::new(
+                "AUDIENCE_OPTIONAL",
+                "requires CLIENTS: without an audience only the client shows who may call",
+            ));
+        }
+        if profile == TokenProfile::Rfc9068 {
+            return Err(SettingError::new(
+                "AUDIENCE_OPTIONAL",
+                "cannot be used with TOKEN_PROFILE=rfc9068, which requires `aud`",
+            ));
+        }
+        issuer = issuer.audience_optional();
+    }
+    if let Some(clients) = clients {
+        if clients.iter().any(String::is_empty) {
+            return Err(SettingError::new("CLIENTS", "has an empty client id"));
+        }
+        issuer = issuer.allowed_clients(clients);
+    }
+    for (claim, accepted) in required_claims()? {
+        issuer = issuer.require_claim(claim, accepted);
+    }
+    Ok(issuer)
+}
+
+/// The claims of `REQUIRED_CLAIMS`, each with its accepted values.
+fn required_claims() -> Result<Vec<(String, Vec<Value>)>, SettingError> {
+    let Some(text) = raw_variable("REQUIRED_CLAIMS")? else {
+        return Ok(Vec::new());
+    };
+    let Ok(claims) = serde_json::from_str::<Map<String, Value>>(&text) else {
+        return Err(SettingError::new(
+            "REQUIRED_CLAIMS",
+            r#"must be a JSON object, such as {"token_use":"access"}"#,
+        ));
+    };
+    let mut required = Vec::new();
+    for (claim, values) in claims {
+        let accepted = match values {
+            Value::Array(accepted) => accepted,
+            single => vec![single],
+        };
+        if accepted.is_empty() {
+            let reason = format!("must have at least one accepted value for {claim:?}");
+            return Err(SettingError::new("REQUIRED_CLAIMS", reason));
+        }
+        required.push((claim, accepted));
+    }
+    Ok(required)
 }
 
 /// Configures the issuer from an App ID binding or from `ISSUER`, not from both.

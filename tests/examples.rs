@@ -358,7 +358,7 @@ async fn an_invalid_setting_exits_with_2_and_names_the_setting() {
     let binding =
         r#"{"clientId":"a","secret":"s","oauthServerUrl":"http://127.0.0.1:1/oauth/v4/t"}"#;
     let issuer = ("ISSUER", "https://as.example");
-    let cases: [(&str, &[(&str, &str)], &str); 21] = [
+    let cases: [(&str, &[(&str, &str)], &str); 34] = [
         ("protected_resource", &[], "ISSUER"),
         (
             "protected_resource",
@@ -404,6 +404,89 @@ async fn an_invalid_setting_exits_with_2_and_names_the_setting() {
             "protected_resource",
             &[issuer, ("AUDIENCE", "a"), ("PORT", "70000")],
             "PORT",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("AUDIENCE", "a"), ("CLIENTS", "")],
+            "CLIENTS",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("AUDIENCE", "a"), ("CLIENTS", "shop,,warehouse")],
+            "CLIENTS",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("AUDIENCE", "a"), ("AUDIENCE_OPTIONAL", "true")],
+            "AUDIENCE_OPTIONAL",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("AUDIENCE", "a"), ("AUDIENCE_OPTIONAL", "yes")],
+            "AUDIENCE_OPTIONAL",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("AUDIENCE", "a"), ("REQUIRED_CLAIMS", "")],
+            "REQUIRED_CLAIMS",
+        ),
+        (
+            "protected_resource",
+            &[
+                issuer,
+                ("AUDIENCE", "a"),
+                ("REQUIRED_CLAIMS", "token_use=access"),
+            ],
+            "REQUIRED_CLAIMS",
+        ),
+        (
+            "protected_resource",
+            &[
+                issuer,
+                ("AUDIENCE", "a"),
+                ("REQUIRED_CLAIMS", r#"["access"]"#),
+            ],
+            "REQUIRED_CLAIMS",
+        ),
+        (
+            "protected_resource",
+            &[
+                issuer,
+                ("AUDIENCE", "a"),
+                ("REQUIRED_CLAIMS", r#"{"token_use":[]}"#),
+            ],
+            "REQUIRED_CLAIMS",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("AUDIENCE", "a"), ("REUSED_KEY_IDS", "1")],
+            "REUSED_KEY_IDS",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("AUDIENCE", "a"), ("CANDIDATE_KEYS", "0")],
+            "CANDIDATE_KEYS",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("AUDIENCE", "a"), ("CANDIDATE_KEYS", "5")],
+            "CANDIDATE_KEYS",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("AUDIENCE", "a"), ("CANDIDATE_KEYS", "two")],
+            "CANDIDATE_KEYS",
+        ),
+        (
+            "protected_resource",
+            &[
+                issuer,
+                ("AUDIENCE", "a"),
+                ("CLIENTS", "shop"),
+                ("TOKEN_PROFILE", "rfc9068"),
+                ("AUDIENCE_OPTIONAL", "true"),
+            ],
+            "AUDIENCE_OPTIONAL",
         ),
         (
             "protected_resource",
