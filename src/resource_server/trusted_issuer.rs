@@ -38,6 +38,43 @@ use crate::transport::Transport;
 /// A token that breaks one of the rules is rejected with 401, as one of an issuer that is not
 /// trusted; only one that lacks a scope is rejected with 403.
 ///
+/// ```
+/// # #[cfg(feature = "authorization-server")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// use tower_oauth::authorization_server::{AuthorizationServer, TokenMint};
+/// use tower_oauth::resource_server::RejectionKind::{
+///     InsufficientScope, InvalidClaims, UntrustedClient,
+/// };
+/// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
+///
+/// let issuer = AuthorizationServer::builder().build()?;
+/// let (shop, other) = (issuer.register("shop")?, issuer.register("other")?);
+/// let trusted = TrustedIssuer::new(issuer.issuer(), Audience::new("orders")?)
+///     .transport(issuer.transport())
+///     .client_id_from(|token| token.subject().map(str::to_owned))
+///     .require_claim("env", ["staging", "production"])
+///     .allowed_clients([shop.client_id()])
+///     .require(|token| !token.has_role("guest"))
+///     .require_scopes(["orders"]);
+/// let orders = ResourceServer::from_issuer(trusted).start().await?;
+///
+/// let mint = |client| issuer.mint(client).audience(["orders"]).scope("orders").claim("env", "staging");
+/// let validate = async |token: TokenMint| match orders.validate(&token.sign()).await {
+///     Ok(token) => Ok(token.client_id() == Some(shop.client_id())),
+///     Err(rejection) => Err(rejection.kind()),
+/// };
+/// assert_eq!(validate(mint(&shop)).await, Ok(true));
+/// assert_eq!(validate(mint(&shop).claim("env", "test")).await, Err(InvalidClaims));
+/// assert_eq!(validate(mint(&other)).await, Err(UntrustedClient));
+/// assert_eq!(validate(mint(&shop).claim("roles", vec!["guest"])).await, Err(InvalidClaims));
+/// assert_eq!(validate(mint(&shop).scope("bills")).await, Err(InsufficientScope));
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "authorization-server"))]
+/// # fn main() {}
+/// ```
+///
 /// [`require_claim`]: Self::require_claim
 /// [`allowed_clients`]: Self::allowed_clients
 /// [`require`]: Self::require
@@ -324,7 +361,11 @@ impl TrustedIssuer {
     /// let workflows = TrustedIssuer::new(issuer, Audience::new("https://deploy.example")?)
     ///     .require_claim("repository_id", ["123456789"])
     ///     .require_claim("environment", ["staging", "production"]);
-    /// ResourceServer::from_issuer(workflows).build()?;
+    /// ResourceServer::from_issuer(workflows.clone()).build()?;
+    ///
+    /// let none: [&str; 0] = [];
+    /// let error = ResourceServer::from_issuer(workflows.require_claim("ref", none)).build();
+    /// assert_eq!(error.unwrap_err().setting(), "require_claim");
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
     pub fn require_claim(
@@ -349,7 +390,10 @@ impl TrustedIssuer {
     ///
     /// let issuer = TrustedIssuer::new(Issuer::new("https://as.example")?, Audience::new("orders")?)
     ///     .allowed_clients(["shop", "warehouse"]);
-    /// ResourceServer::from_issuer(issuer).build()?;
+    /// ResourceServer::from_issuer(issuer.clone()).build()?;
+    ///
+    /// let error = ResourceServer::from_issuer(issuer.allowed_clients([""])).build().unwrap_err();
+    /// assert_eq!(error.setting(), "allowed_clients");
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
     ///
