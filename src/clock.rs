@@ -1,6 +1,7 @@
 //! Wall-clock time. No other module reads it.
 
 use std::fmt::{self, Debug};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970-01-01T00:00:00Z, the `NumericDate` of
@@ -120,6 +121,12 @@ pub trait Clock: Debug + Send + Sync + 'static {
     fn now(&self) -> UnixTime;
 }
 
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> UnixTime {
+        (**self).now()
+    }
+}
+
 /// The clock of the operating system.
 ///
 /// ```
@@ -170,14 +177,14 @@ impl Clock for SystemClock {
 #[cfg(any(test, feature = "test-util"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 #[derive(Clone, Debug)]
-pub struct ManualClock(std::sync::Arc<std::sync::atomic::AtomicU64>);
+pub struct ManualClock(Arc<std::sync::atomic::AtomicU64>);
 
 #[cfg(any(test, feature = "test-util"))]
 impl ManualClock {
     /// Creates a clock with the time `now`.
     #[must_use]
     pub fn at(now: UnixTime) -> Self {
-        Self(std::sync::Arc::new(now.as_secs().into()))
+        Self(Arc::new(now.as_secs().into()))
     }
 
     /// Moves the clock forward by the whole seconds of `by`, but no timers.

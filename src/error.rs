@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use serde_json::Value;
 
 use crate::redact::Secrets;
 
@@ -87,8 +88,16 @@ impl ConfigError {
         }
     }
 
-    /// An error without the value: it is secret, absent, or too long.
-    pub(crate) fn without_value(setting: impl Into<String>, reason: impl Into<String>) -> Self {
+    /// An error of kind [`Invalid`](ConfigErrorKind::Invalid) without the value, which may be secret.
+    ///
+    /// For the settings of types that implement a trait of this crate. `reason` follows the name of
+    /// the setting in the text of the error.
+    ///
+    /// ```
+    /// let error = tower_oauth::ConfigError::without_value("key file", "must not be empty");
+    /// assert_eq!(error.to_string(), "key file must not be empty");
+    /// ```
+    pub fn without_value(setting: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
             kind: ConfigErrorKind::Invalid,
             setting: setting.into(),
@@ -294,7 +303,7 @@ const REGISTERED_CODES: [&str; 11] = [
 
 impl OAuthError {
     /// An error without the secrets that the server may quote.
-    pub(crate) fn new(code: &str, description: Option<&str>, secrets: &Secrets) -> Self {
+    fn new(code: &str, description: Option<&str>, secrets: &Secrets) -> Self {
         // A registered code is no quotation, even if it contains a secret.
         let is_registered = REGISTERED_CODES.contains(&code);
         Self {
@@ -305,6 +314,21 @@ impl OAuthError {
             },
             description: description.map(|description| secrets.redact(description)),
         }
+    }
+
+    /// The error in the body of a response, if it is a JSON object with one.
+    ///
+    /// App ID sends `error` or `error_code`, IBM Cloud IAM `errorCode`. `secrets` are those of the
+    /// request; the tokens and secrets in the body are added to them.
+    pub(crate) fn from_body(body: &[u8], secrets: impl FnOnce() -> Secrets) -> Option<Self> {
+        let body: Value = serde_json::from_slice(body).ok()?;
+        // Read one by one: a member of the wrong type must not hide the others.
+        let first = |names: [&str; 3]| names.into_iter().find_map(|name| body.get(name)?.as_str());
+        let code = first(["error", "error_code", "errorCode"])?;
+        let description = first(["error_description", "errorMessage", "message"]);
+        let mut secrets = secrets();
+        secrets.add_members(&body);
+        Some(Self::new(code, description, &secrets))
     }
 
     /// The `error`, or the `error_code` that some App ID endpoints send.
@@ -355,7 +379,23 @@ struct Inner {
 }
 
 impl Error {
-    pub(crate) fn new(operation: Operation, kind: ErrorKind) -> Self {
+    /// An error of a type that implements a trait of this crate, such as a
+    /// [`TokenSource`](crate::client::TokenSource).
+    ///
+    /// ```
+    /// use tower_oauth::Error;
+    /// use tower_oauth::error::{ErrorKind, Operation};
+    ///
+    /// let cause = std::io::Error::other("the agent does not run");
+    /// let error = Error::new(Operation::TokenRequest, ErrorKind::Transport).with_source(cause);
+    /// assert_eq!(error.kind(), ErrorKind::Transport);
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "token request failed: the server could not be reached"
+    /// );
+    /// ```
+    #[must_use]
+    pub fn new(operation: Operation, kind: ErrorKind) -> Self {
         let status = match kind {
             ErrorKind::Status(status) => Some(status),
             _ => None,
@@ -389,7 +429,11 @@ impl Error {
         })
     }
 
-    pub(crate) fn with_source(self, source: impl Into<BoxError>) -> Self {
+    /// Sets the source. It must not contain a secret, because it is logged.
+    ///
+    /// Has no effect on an error that was cloned.
+    #[must_use]
+    pub fn with_source(self, source: impl Into<BoxError>) -> Self {
         self.map(|inner| Inner {
             source: Some(source.into()),
             ..inner

@@ -109,7 +109,6 @@ mod oauth;
 mod redact;
 pub mod resource_server;
 mod timer;
-mod token_response;
 mod trace;
 pub mod transport;
 

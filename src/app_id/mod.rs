@@ -44,6 +44,7 @@ mod binding;
 mod error_response;
 mod iam;
 mod management;
+mod on_demand;
 mod server;
 mod sources;
 mod version;

@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::ClientCredentials;
+use super::authentication::ClientAuthentication;
+use super::endpoint_settings::TokenEndpointSettings;
+use super::endpoint_source::TokenEndpointSource;
+use super::grant::Grant;
 use super::renewal::schedule::RenewalPolicy;
 use super::renewal::task::{RenewalTask, Renewer};
 use super::state::{RenewalResults, SharedState};
 use super::token_endpoint::TokenEndpoint;
 use super::token_manager::TokenManager;
-use super::token_request::TokenRequest;
+use super::token_source::TokenSource;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, ConfigErrorKind};
-use crate::metadata;
 use crate::oauth::{Audience, Scope};
-use crate::transport::{Transport, default_transport};
+use crate::transport::Transport;
 
 /// Longer timeouts are cut to this.
 const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
@@ -24,88 +26,81 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// The default of `max_waiters`.
 const DEFAULT_MAX_WAITERS: usize = 1024;
 
+/// The default name of a manager with a custom source.
+const SOURCE_NAME: &str = "token_source";
+
 /// A builder of a [`TokenManager`]. All defaults are suitable for production.
+///
+/// `S` is where tokens come from: a token endpoint, or the [`TokenSource`] of
+/// [`TokenManager::from_source`].
 #[derive(Debug)]
 #[must_use]
-pub struct TokenManagerBuilder {
-    endpoint: TokenEndpoint,
-    token_request: TokenRequest,
+pub struct TokenManagerBuilder<S = TokenEndpointSettings> {
+    source: S,
+    manager: ManagerSettings,
+}
+
+/// The settings that do not depend on the source.
+#[derive(Debug)]
+struct ManagerSettings {
+    name: Option<String>,
     policy: RenewalPolicy,
-    transport: Option<Arc<dyn Transport>>,
     clock: Arc<dyn Clock>,
-    allow_loopback_http: bool,
     max_waiters: usize,
 }
 
-impl TokenManagerBuilder {
-    pub(super) fn new(endpoint: TokenEndpoint, credentials: ClientCredentials) -> Self {
+impl<S> TokenManagerBuilder<S> {
+    fn with_source(source: S) -> Self {
         Self {
-            endpoint,
-            token_request: TokenRequest::new(credentials),
-            policy: RenewalPolicy::default(),
-            transport: None,
-            clock: Arc::new(SystemClock),
-            allow_loopback_http: false,
-            max_waiters: DEFAULT_MAX_WAITERS,
+            source,
+            manager: ManagerSettings {
+                name: None,
+                policy: RenewalPolicy::default(),
+                clock: Arc::new(SystemClock),
+                max_waiters: DEFAULT_MAX_WAITERS,
+            },
         }
     }
 
-    /// Adds a scope to the request. Default: none, so that the server chooses the scopes.
-    pub fn scope(mut self, scope: Scope) -> Self {
-        self.token_request.scopes.push(scope);
-        self
-    }
-
-    /// Adds scopes to the request.
-    pub fn scopes(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
-        self.token_request.scopes.extend(scopes);
-        self
-    }
-
-    /// Sends the parameter `audience`, which App ID and Auth0 support. Default: none.
-    pub fn audience(mut self, audience: Audience) -> Self {
-        self.token_request.audience = Some(audience);
-        self
-    }
-
-    /// Sends the parameter `resource`, the absolute URI of a protected resource
-    /// ([RFC 8707 §2](https://www.rfc-editor.org/rfc/rfc8707#section-2)).
+    /// Sets the name of the manager in metrics and events.
     ///
-    /// May be called more than once. Default: none.
-    pub fn resource(mut self, resource: impl Into<String>) -> Self {
-        self.token_request.resources.push(resource.into());
-        self
-    }
-
-    /// Adds an extension parameter to the request.
+    /// It is the label `manager` of `tower_oauth_token_requests_total` and a field of the events on
+    /// `tower_oauth::client`. It must not be a secret. Managers with the same name share a time
+    /// series. Default: the client id, else issuer or token endpoint, else `token_source`.
     ///
-    /// Parameters with a dedicated method, such as `scope`, are an error of [`build`](Self::build).
-    pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.token_request.add_parameter(name.into(), value.into());
-        self
-    }
-
-    /// Sets the HTTP transport. Default: `ReqwestTransport` (feature `reqwest`).
-    pub fn transport(mut self, transport: impl Transport) -> Self {
-        self.transport = Some(Arc::new(transport));
+    /// ```
+    /// use tower_oauth::{ClientCredentials, Scope, TokenManager};
+    ///
+    /// let credentials = ClientCredentials::new("my-client-id", "my-secret");
+    /// let endpoint = "https://as.example/token".parse()?;
+    /// let (tokens, renewer) = TokenManager::builder(endpoint, credentials)
+    ///     .scope(Scope::new("orders.read")?)
+    ///     .name("orders")
+    ///     .build()?;
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.manager.name = Some(name.into());
         self
     }
 
     /// Sets the clock that token expiry is checked against. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.manager.clock = Arc::new(clock);
         self
     }
 
     /// Sets the time limit of one token request, including discovery. Default: 10 seconds.
+    ///
+    /// A token request takes no longer than [`acquire_timeout`](Self::acquire_timeout) either.
     pub fn request_timeout(mut self, limit: Duration) -> Self {
-        self.policy.request_timeout = limit.min(MAX_TIMEOUT);
+        self.manager.policy.request_timeout = limit.min(MAX_TIMEOUT);
         self
     }
 
     /// Sets the longest that a call waits for a token, including retries. Default: 40 seconds.
     pub fn acquire_timeout(mut self, limit: Duration) -> Self {
-        self.policy.acquire_timeout = limit.min(MAX_TIMEOUT);
+        self.manager.policy.acquire_timeout = limit.min(MAX_TIMEOUT);
         self
     }
 
@@ -114,7 +109,7 @@ impl TokenManagerBuilder {
     /// Default: a fifth of its lifetime, and at least 30 seconds. The minimum is 15 seconds, the
     /// maximum half of the lifetime.
     pub fn renew_before_expiry(mut self, lead: Duration) -> Self {
-        self.policy.lead = Some(lead);
+        self.manager.policy.lead = Some(lead);
         self
     }
 
@@ -127,13 +122,107 @@ impl TokenManagerBuilder {
     /// [`Overloaded`](crate::error::ErrorKind::Overloaded), and a call whose token was rejected
     /// returns the response of the resource server. Calls do not wait while a token is available.
     pub fn max_waiters(mut self, calls: usize) -> Self {
-        self.max_waiters = calls;
+        self.manager.max_waiters = calls;
+        self
+    }
+}
+
+impl ManagerSettings {
+    /// Builds the manager of this source.
+    fn build(
+        self,
+        source: Arc<dyn TokenSource>,
+        default_name: &str,
+    ) -> Result<(TokenManager, Renewer), ConfigError> {
+        let Self {
+            name,
+            policy,
+            clock,
+            max_waiters,
+        } = self;
+        let name = name.unwrap_or_else(|| default_name.to_owned());
+        if name.is_empty() {
+            return Err(ConfigError::missing("name", "must not be empty"));
+        }
+        if max_waiters == 0 {
+            return Err(ConfigError::new("max_waiters", "0", "must be at least 1"));
+        }
+        let state = Arc::new(SharedState::new(clock));
+        let (wake, wakeups) = mpsc::channel(1);
+        let (results, latest) = watch::channel(RenewalResults::default());
+        let manager = TokenManager::new(Arc::clone(&state), wake, latest, &policy, max_waiters);
+        let task = RenewalTask {
+            name,
+            source,
+            policy,
+            state,
+            wakeups,
+            results,
+        };
+        Ok((manager, Renewer::new(task)))
+    }
+}
+
+impl TokenManagerBuilder {
+    pub(super) fn new(endpoint: TokenEndpoint, client: impl ClientAuthentication) -> Self {
+        Self::with_source(TokenEndpointSettings::new(endpoint, Arc::new(client)))
+    }
+
+    /// Sets the grant. Default: client credentials
+    /// ([RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4)).
+    ///
+    /// [`Grant`](super::Grant#examples) has an example.
+    pub fn grant(mut self, grant: impl Grant) -> Self {
+        self.source.grant = Arc::new(grant);
+        self
+    }
+
+    /// Adds a scope to the request. Default: none, so that the server chooses the scopes.
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.source.parameters.scopes.push(scope);
+        self
+    }
+
+    /// Adds scopes to the request.
+    pub fn scopes(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
+        self.source.parameters.scopes.extend(scopes);
+        self
+    }
+
+    /// Sends the parameter `audience`, which App ID and Auth0 support. Default: none.
+    pub fn audience(mut self, audience: Audience) -> Self {
+        self.source.parameters.audience = Some(audience);
+        self
+    }
+
+    /// Sends the parameter `resource`, the absolute URI of a protected resource
+    /// ([RFC 8707 §2](https://www.rfc-editor.org/rfc/rfc8707#section-2)).
+    ///
+    /// May be called more than once. Default: none.
+    pub fn resource(mut self, resource: impl Into<String>) -> Self {
+        self.source.parameters.resources.push(resource.into());
+        self
+    }
+
+    /// Adds an extension parameter to the request.
+    ///
+    /// Parameters with a dedicated method, such as `scope`, are an error of [`build`](Self::build).
+    pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.source
+            .parameters
+            .add_extension(name.into(), value.into());
+        self
+    }
+
+    /// Sets the HTTP transport. Default: `ReqwestTransport` (feature `reqwest`).
+    pub fn transport(mut self, transport: impl Transport) -> Self {
+        self.source.transport = Some(Arc::new(transport));
         self
     }
 
     /// Allows a token endpoint with plain `http` on loopback, for development and tests.
     pub fn allow_loopback_http(mut self) -> Self {
-        self.allow_loopback_http = true;
+        self.source.allow_loopback_http = true;
         self
     }
 
@@ -145,50 +234,26 @@ impl TokenManagerBuilder {
     ///
     /// If a setting is invalid: no transport, empty credentials, a
     /// [`parameter`](Self::parameter) that has a dedicated method, a `resource` that is not an
-    /// absolute URI, `max_waiters` of 0, or plain `http` without
+    /// absolute URI, `max_waiters` of 0, an empty name, or plain `http` without
     /// [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
-        let Self {
-            endpoint,
-            token_request,
-            policy,
-            transport,
-            clock,
-            allow_loopback_http,
-            max_waiters,
-        } = self;
-        token_request.check()?;
-        if max_waiters == 0 {
-            return Err(ConfigError::new("max_waiters", "0", "must be at least 1"));
-        }
-        match &endpoint {
-            TokenEndpoint::Fixed(url) => url
-                .check_plain_http(allow_loopback_http)
-                .map_err(|error| error.with_setting("token endpoint"))?,
-            TokenEndpoint::Discovered(discovery) => {
-                for candidate in metadata::well_known_urls(&discovery.issuer)? {
-                    candidate
-                        .check_plain_http(allow_loopback_http)
-                        .map_err(|error| error.with_setting("issuer"))?;
-                }
-            }
-        }
-        let transport = default_transport(transport)?;
-        let state = Arc::new(SharedState::new(clock));
-        let (wake, wakeups) = mpsc::channel(1);
-        let (results, latest) = watch::channel(RenewalResults::default());
-        let manager = TokenManager::new(Arc::clone(&state), wake, latest, &policy, max_waiters);
-        let task = RenewalTask {
-            endpoint,
-            token_request,
-            policy,
-            allow_loopback_http,
-            transport,
-            state,
-            wakeups,
-            results,
-        };
-        Ok((manager, Renewer::new(task)))
+        let Self { source, manager } = self;
+        let default_name = source.default_name();
+        let source = source.build(&manager.policy, &manager.clock)?;
+        manager.build(Arc::new(source), &default_name)
+    }
+
+    /// Builds the source alone, to request a single token or to wrap it in another [`TokenSource`].
+    ///
+    /// Only the settings of the token request have an effect:
+    /// [`request_timeout`](Self::request_timeout) and [`clock`](Self::clock), and not those of the
+    /// renewal. [`TokenEndpointSource`] has an example.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_source(self) -> Result<TokenEndpointSource, ConfigError> {
+        self.source.build(&self.manager.policy, &self.manager.clock)
     }
 
     /// Builds the manager and spawns its task on the current tokio runtime.
@@ -200,12 +265,48 @@ impl TokenManagerBuilder {
     ///
     /// As [`build`](Self::build), or if called outside of a tokio runtime.
     pub fn start(self) -> Result<TokenManager, ConfigError> {
-        let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
-            ConfigError::without_value("tokio runtime", "is missing: call `start` within one")
-                .with_kind(ConfigErrorKind::Unavailable)
-        })?;
+        let runtime = current_runtime()?;
         let (manager, renewer) = self.build()?;
         runtime.spawn(renewer);
         Ok(manager)
     }
+}
+
+impl TokenManagerBuilder<Arc<dyn TokenSource>> {
+    pub(super) fn from_source(source: impl TokenSource) -> Self {
+        Self::with_source(Arc::new(source))
+    }
+
+    /// Builds the manager and its [`Renewer`], which the caller has to poll or spawn.
+    ///
+    /// Does no I/O and spawns nothing.
+    ///
+    /// # Errors
+    ///
+    /// If `max_waiters` is 0 or the name is empty.
+    pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
+        self.manager.build(self.source, SOURCE_NAME)
+    }
+
+    /// Builds the manager and spawns its task on the current tokio runtime.
+    ///
+    /// The first token is fetched when it is first needed. The task ends when the last clone of the
+    /// manager is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build), or if called outside of a tokio runtime.
+    pub fn start(self) -> Result<TokenManager, ConfigError> {
+        let runtime = current_runtime()?;
+        let (manager, renewer) = self.build()?;
+        runtime.spawn(renewer);
+        Ok(manager)
+    }
+}
+
+fn current_runtime() -> Result<tokio::runtime::Handle, ConfigError> {
+    tokio::runtime::Handle::try_current().map_err(|_| {
+        ConfigError::without_value("tokio runtime", "is missing: call `start` within one")
+            .with_kind(ConfigErrorKind::Unavailable)
+    })
 }

@@ -4,19 +4,22 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderValue;
+use http::{HeaderValue, header};
 use secrecy::{ExposeSecret, SecretString};
-use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use crate::error::ConfigError;
-use crate::redact::{Secrets, form_encoded};
+use super::authentication::ClientAuthentication;
+use super::box_future::BoxFuture;
+use super::token_request::TokenRequest;
+use crate::error::{ConfigError, Error};
+use crate::redact::form_encoded;
 
 /// A client id and client secret
 /// ([RFC 6749 §2.3.1](https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1)).
 ///
-/// Sent with HTTP Basic authentication, unless another method is chosen. `Debug` does not show the
-/// secret, and its memory is zeroized on drop.
+/// The [`ClientAuthentication`] that servers support first. Sent with HTTP Basic authentication,
+/// unless another method is chosen. `Debug` does not show the secret, and its memory is zeroized on
+/// drop.
 ///
 /// ```
 /// use tower_oauth::ClientCredentials;
@@ -72,8 +75,52 @@ impl ClientCredentials {
         &self.id
     }
 
-    /// Checks that the credentials can be sent. Called when the manager is built.
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    /// The credentials of Basic authentication (RFC 7617 §2); `None` for `client_secret_post`.
+    fn basic(&self) -> Option<Zeroizing<String>> {
+        let secret = self.secret.expose_secret();
+        let pair = match self.method {
+            Method::ClientSecretPost => return None,
+            Method::BasicRaw => format!("{}:{secret}", self.id),
+            Method::ClientSecretBasic => {
+                format!("{}:{}", *form_encoded(&self.id), *form_encoded(secret))
+            }
+        };
+        Some(Zeroizing::new(
+            STANDARD.encode(Zeroizing::new(pair).as_bytes()),
+        ))
+    }
+}
+
+impl ClientAuthentication for ClientCredentials {
+    fn authenticate<'a>(
+        &'a self,
+        request: &'a mut TokenRequest,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async {
+            // A server may quote it, whatever form it was sent in.
+            request.add_secret(self.secret.expose_secret());
+            match self.basic() {
+                Some(pair) => {
+                    let field = Zeroizing::new(format!("Basic {}", *pair));
+                    let field = HeaderValue::try_from(field.as_str()).map_err(|_| {
+                        ConfigError::without_value("client secret", "must be a valid header value")
+                    })?;
+                    request.insert_header(header::AUTHORIZATION, field);
+                }
+                None => {
+                    request.append("client_id", &self.id);
+                    request.append_secret("client_secret", &self.secret);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn client_id(&self) -> Option<&str> {
+        Some(&self.id)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
         if self.id.is_empty() {
             return Err(ConfigError::missing("client id", "must not be empty"));
         }
@@ -89,47 +136,6 @@ impl ClientCredentials {
             ));
         }
         Ok(())
-    }
-
-    /// The `Authorization` field of the token request, marked sensitive; `None` for
-    /// `client_secret_post`.
-    pub(super) fn authorization(&self) -> Option<HeaderValue> {
-        let pair = self.basic()?;
-        let mut value = HeaderValue::try_from(format!("Basic {}", *pair)).ok()?;
-        value.set_sensitive(true);
-        Some(value)
-    }
-
-    /// The credentials of Basic authentication (RFC 7617 §2); `None` for `client_secret_post`.
-    fn basic(&self) -> Option<Zeroizing<String>> {
-        let secret = self.secret.expose_secret();
-        let pair = match self.method {
-            Method::ClientSecretPost => return None,
-            Method::BasicRaw => format!("{}:{secret}", self.id),
-            Method::ClientSecretBasic => {
-                format!("{}:{}", *form_encoded(&self.id), *form_encoded(secret))
-            }
-        };
-        Some(Zeroizing::new(
-            STANDARD.encode(Zeroizing::new(pair).as_bytes()),
-        ))
-    }
-
-    /// Adds the secret in each form in which it is sent.
-    pub(super) fn add_to(&self, secrets: &mut Secrets) {
-        secrets.add(self.secret.expose_secret());
-        if let Some(pair) = self.basic() {
-            // A server may quote it without the padding.
-            secrets.add(pair.trim_end_matches('='));
-        }
-    }
-
-    /// Adds the credentials to the body, for `client_secret_post`.
-    pub(super) fn append_to(&self, form: &mut form_urlencoded::Serializer<'_, String>) {
-        if self.method == Method::ClientSecretPost {
-            form.append_pair("client_id", &self.id);
-            form.append_pair("client_secret", self.secret.expose_secret());
-        }
     }
 }
 
@@ -147,15 +153,7 @@ mod tests {
     use super::*;
 
     fn basic(credentials: &ClientCredentials) -> String {
-        let field = credentials.authorization().unwrap();
-        assert!(field.is_sensitive());
-        let encoded = field
-            .to_str()
-            .unwrap()
-            .strip_prefix("Basic ")
-            .unwrap()
-            .to_owned();
-        String::from_utf8(STANDARD.decode(encoded).unwrap()).unwrap()
+        String::from_utf8(STANDARD.decode(&*credentials.basic().unwrap()).unwrap()).unwrap()
     }
 
     #[test]

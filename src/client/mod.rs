@@ -42,26 +42,43 @@
 
 // `renewal::schedule` decides when a request is sent, without I/O and without a clock;
 // `token_endpoint` decides where it is sent.
+mod authentication;
+mod box_future;
 mod builder;
 mod clone_body;
 mod credentials;
+mod endpoint_settings;
+mod endpoint_source;
 mod future;
+mod grant;
 mod layer;
 mod origin;
+mod parameters;
 mod renewal;
+mod response_reader;
 mod service;
 mod state;
 mod token;
 mod token_endpoint;
 mod token_manager;
 mod token_request;
+mod token_response;
+mod token_source;
 
+pub use self::authentication::{ClientAuthentication, NoAuthentication};
+pub use self::box_future::BoxFuture;
 pub use self::builder::TokenManagerBuilder;
 pub use self::clone_body::{CloneAnyBody, CloneBody, CloneEmptyBody, CloneNoBody};
 pub use self::credentials::ClientCredentials;
+pub use self::endpoint_settings::TokenEndpointSettings;
+pub use self::endpoint_source::TokenEndpointSource;
 pub use self::future::BearerTokenFuture;
+pub use self::grant::Grant;
 pub use self::layer::BearerTokenLayer;
 pub use self::renewal::Renewer;
 pub use self::service::BearerTokenService;
 pub use self::token::AccessToken;
 pub use self::token_manager::TokenManager;
+pub use self::token_request::TokenRequest;
+pub use self::token_response::TokenResponse;
+pub use self::token_source::TokenSource;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::token_response::TokenResponse;
 use crate::clock::UnixTime;
 use crate::oauth::Scope;
 
@@ -26,21 +27,18 @@ struct Inner {
 }
 
 impl AccessToken {
-    /// `None` if the token is not a valid header value.
-    pub(super) fn new(
-        secret: SecretString,
-        expires_at: Option<UnixTime>,
-        scopes: Option<Vec<Scope>>,
-    ) -> Option<Self> {
-        let mut header =
-            HeaderValue::try_from(format!("Bearer {}", secret.expose_secret())).ok()?;
-        header.set_sensitive(true);
-        Some(Self(Arc::new(Inner {
+    /// The token of a response to a request that began at `requested_at`.
+    pub(super) fn new(response: TokenResponse, requested_at: UnixTime) -> Self {
+        let expires_at = response
+            .expires_in()
+            .map(|lifetime| requested_at.saturating_add(lifetime));
+        let (secret, header, scopes) = response.into_parts();
+        Self(Arc::new(Inner {
             secret,
             header,
             expires_at,
             scopes,
-        })))
+        }))
     }
 
     /// The token itself. It is a secret: use it only in requests to the resource server.

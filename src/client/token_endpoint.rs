@@ -119,7 +119,13 @@ impl TokenEndpoint {
         let Self::Discovered(discovery) = self else {
             return false;
         };
-        if result.as_ref().err().is_some_and(may_have_moved) {
+        let error = result.as_ref().err();
+        if error.is_some_and(|error| error.url().is_none()) {
+            // Nothing was sent, because the grant or the client authentication failed.
+            discovery.known.clone_from(&resolved.known);
+            return false;
+        }
+        if error.is_some_and(may_have_moved) {
             return resolved.is_cached
                 && !discovery
                     .known

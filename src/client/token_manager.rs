@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 
+use super::AccessToken;
+use super::authentication::ClientAuthentication;
 use super::builder::TokenManagerBuilder;
 use super::renewal::schedule::RenewalPolicy;
 use super::state::{CurrentToken, InvalidationResult, RenewalResults, SharedState};
 use super::token_endpoint::TokenEndpoint;
-use super::{AccessToken, ClientCredentials};
+use super::token_source::TokenSource;
 use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Issuer};
 
@@ -63,9 +65,16 @@ impl TokenManager {
     /// A builder for a manager that uses this token endpoint.
     pub fn builder(
         token_endpoint: Endpoint,
-        credentials: ClientCredentials,
+        client: impl ClientAuthentication,
     ) -> TokenManagerBuilder {
-        TokenManagerBuilder::new(TokenEndpoint::Fixed(token_endpoint), credentials)
+        TokenManagerBuilder::new(TokenEndpoint::Fixed(token_endpoint), client)
+    }
+
+    /// A builder for a manager of the tokens of another source than a token endpoint.
+    ///
+    /// [`TokenSource`](super::TokenSource#examples) has an example.
+    pub fn from_source(source: impl TokenSource) -> TokenManagerBuilder<Arc<dyn TokenSource>> {
+        TokenManagerBuilder::from_source(source)
     }
 
     /// A builder for a manager that discovers the token endpoint in the issuer's metadata
@@ -94,13 +103,13 @@ impl TokenManager {
     /// [`build`](TokenManagerBuilder::build).
     pub fn for_issuer(
         issuer: Issuer,
-        credentials: ClientCredentials,
+        client: impl ClientAuthentication,
     ) -> Result<TokenManagerBuilder, ConfigError> {
         let base = Endpoint::new(issuer.as_str()).map_err(|error| error.with_setting("issuer"))?;
         let fallback = base.join_path("token")?;
         Ok(TokenManagerBuilder::new(
             TokenEndpoint::discovered(issuer, fallback),
-            credentials,
+            client,
         ))
     }
 

@@ -10,16 +10,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::super::AccessToken;
 use super::super::state::{CurrentToken, RenewalResults, SharedState};
-use super::super::token_endpoint::{DiscoveryContext, ResolvedEndpoint, TokenEndpoint};
-use super::super::token_request::{self, IssuedToken, TokenRequest};
+use super::super::token_source::{TokenSource, fetch, is_transient};
 use super::schedule::{Failure, RenewalPolicy, RenewalSchedule};
 use crate::error::{Error, ErrorKind, Operation};
 use crate::timer::{now, sleep_until_some};
-use crate::transport::{Limits, Transport, send};
 use crate::{metrics, trace};
-
-/// Maximum size of a token response in bytes, after decompression.
-const MAX_RESPONSE: usize = 64 * 1024;
 
 /// Added to the time limit of a token request, so that the inner limits expire first: their
 /// errors say more.
@@ -32,11 +27,10 @@ const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
 /// The state of the task.
 #[derive(Debug)]
 pub(in crate::client) struct RenewalTask {
-    pub(in crate::client) endpoint: TokenEndpoint,
-    pub(in crate::client) token_request: TokenRequest,
+    /// The name of the manager in metrics and events.
+    pub(in crate::client) name: String,
+    pub(in crate::client) source: Arc<dyn TokenSource>,
     pub(in crate::client) policy: RenewalPolicy,
-    pub(in crate::client) allow_loopback_http: bool,
-    pub(in crate::client) transport: Arc<dyn Transport>,
     pub(in crate::client) state: Arc<SharedState>,
     pub(in crate::client) wakeups: mpsc::Receiver<()>,
     pub(in crate::client) results: watch::Sender<RenewalResults>,
@@ -79,11 +73,12 @@ impl RenewalTask {
             let Some(result) = self.try_once(&mut schedule).await else {
                 return;
             };
-            record_metrics(&result);
+            record_metrics(&self.name, &result);
             match result {
-                Ok(IssuedToken { token, lifetime }) => {
+                Ok(FetchedToken { token, lifetime }) => {
                     trace::debug!(
                         target: "tower_oauth::client",
+                        manager = %self.name,
                         expires_in = lifetime.map(|l| l.as_secs()),
                         "an access token was obtained"
                     );
@@ -99,16 +94,17 @@ impl RenewalTask {
                 Err(error) => {
                     trace::warn!(
                         target: "tower_oauth::client",
+                        manager = %self.name,
                         error = %error.source_chain(),
                         "no access token could be obtained"
                     );
                     let ends_wait = schedule.failed(now(), classify(&error), fastrand::f64());
                     // The time left may cut the last attempt short: an earlier OAuth error says
-                    // more than the timeout.
-                    let oauth_error = last_error
+                    // more than the timeout, and any earlier error more than one without a URL.
+                    let more_specific = last_error
                         .take()
-                        .filter(|last| last.oauth_error().is_some());
-                    let error = match oauth_error {
+                        .filter(|last| last.oauth_error().is_some() || error.url().is_none());
+                    let error = match more_specific {
                         Some(last) if error.kind() == ErrorKind::Timeout => last,
                         _ => error,
                     };
@@ -126,36 +122,33 @@ impl RenewalTask {
     async fn try_once(
         &mut self,
         schedule: &mut RenewalSchedule,
-    ) -> Option<Result<IssuedToken, Error>> {
+    ) -> Option<Result<FetchedToken, Error>> {
         let limit = schedule.attempt_timeout(now());
         let Self {
-            endpoint,
-            token_request,
-            allow_loopback_http,
-            transport,
+            name,
+            source,
             state,
             wakeups,
             ..
         } = self;
-        let request = tokio::time::timeout(
-            limit.saturating_add(TIMEOUT_GRACE),
-            request_token(
-                endpoint,
-                token_request,
-                *allow_loopback_http,
-                &**transport,
-                state,
-                limit,
-            ),
-        );
-        let mut request =
-            pin!(trace::instrument!(request, target: "tower_oauth::client", "token_request"));
+        let requested_at = state.clock.now();
+        let request = tokio::time::timeout(limit.saturating_add(TIMEOUT_GRACE), fetch(&**source));
+        let mut request = pin!(trace::instrument!(
+            request,
+            target: "tower_oauth::client",
+            "token_request",
+            manager = %name
+        ));
         loop {
             tokio::select! {
                 biased;
                 result = &mut request => {
                     let timeout = |_| Error::new(Operation::TokenRequest, ErrorKind::Timeout);
-                    return Some(result.map_err(timeout).and_then(|result| result));
+                    let response = result.map_err(timeout).and_then(|result| result);
+                    return Some(response.map(|response| FetchedToken {
+                        lifetime: response.expires_in(),
+                        token: AccessToken::new(response, requested_at),
+                    }));
                 }
                 wakeup = wakeups.recv() => {
                     wakeup?;
@@ -193,90 +186,30 @@ impl RenewalTask {
     }
 }
 
+/// A token that the source fetched.
+struct FetchedToken {
+    token: AccessToken,
+    /// `None` if it is unknown.
+    lifetime: Option<Duration>,
+}
+
 /// Counts a token request.
-fn record_metrics(result: &Result<IssuedToken, Error>) {
+fn record_metrics(name: &str, result: &Result<FetchedToken, Error>) {
     let (outcome, error) = match result {
         Ok(_) => ("success", "none"),
         Err(error) => ("failure", error.kind().as_str()),
     };
     metrics::count(
         metrics::TOKEN_REQUESTS,
-        &[("outcome", outcome), ("error", error)],
+        &[("manager", name), ("outcome", outcome), ("error", error)],
     );
 }
 
-/// Requests a token once, and a second time if discovery shows that the token endpoint has moved.
-async fn request_token(
-    endpoint: &mut TokenEndpoint,
-    token_request: &TokenRequest,
-    allow_loopback_http: bool,
-    transport: &dyn Transport,
-    state: &SharedState,
-    limit: Duration,
-) -> Result<IssuedToken, Error> {
-    let ends_at = now() + limit;
-    let limits = || Limits {
-        allow_loopback_http,
-        total: ends_at.saturating_duration_since(now()),
-        max_body: MAX_RESPONSE,
-    };
-    let context = || DiscoveryContext {
-        transport,
-        now: state.clock.now(),
-        limits: limits(),
-    };
-    let resolved = endpoint.resolve(context()).await?;
-    let result = request_token_at(&resolved, token_request, transport, state, limits()).await;
-    let may_have_moved = endpoint.record_result(&resolved, &result);
-    match result {
-        // A transient failure is retried later, after a new discovery.
-        Err(error) if may_have_moved && classify(&error) == Failure::Permanent => {
-            let moved = endpoint.resolve(context()).await?;
-            if moved.url == resolved.url {
-                return Err(error);
-            }
-            let result = request_token_at(&moved, token_request, transport, state, limits()).await;
-            endpoint.record_result(&moved, &result);
-            result
-        }
-        result => result,
-    }
-}
-
-/// Sends one token request to this endpoint.
-async fn request_token_at(
-    endpoint: &ResolvedEndpoint,
-    token_request: &TokenRequest,
-    transport: &dyn Transport,
-    state: &SharedState,
-    limits: Limits,
-) -> Result<IssuedToken, Error> {
-    let request = token_request.to_http(&endpoint.url)?;
-    let sent_at = state.clock.now();
-    let secrets = || {
-        let mut secrets = token_request.secrets();
-        if let Some(token) = state.with_current(CurrentToken::token) {
-            secrets.add(token.expose_secret());
-        }
-        secrets
-    };
-    send(transport, Operation::TokenRequest, request, limits)
-        .await
-        .and_then(|response| {
-            token_request::parse_response(&response, sent_at, &endpoint.url, secrets)
-        })
-        .map_err(|error| endpoint.annotate(error))
-}
-
-/// Transport errors, 429 and 5xx are transient; all other failures, certificate errors included,
-/// are permanent.
 fn classify(error: &Error) -> Failure {
-    match error.kind() {
-        ErrorKind::Transport | ErrorKind::Timeout => Failure::Transient(None),
-        ErrorKind::Status(status) if token_request::is_transient(status) => {
-            Failure::Transient(error.retry_after())
-        }
-        _ => Failure::Permanent,
+    if is_transient(error) {
+        Failure::Transient(error.retry_after())
+    } else {
+        Failure::Permanent
     }
 }
 

@@ -1,0 +1,96 @@
+//! The settings of the requests to a token endpoint.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use super::authentication::ClientAuthentication;
+use super::endpoint_source::{EndpointState, TokenEndpointSource};
+use super::grant::{ClientCredentialsGrant, Grant};
+use super::parameters::Parameters;
+use super::renewal::schedule::RenewalPolicy;
+use super::token_endpoint::TokenEndpoint;
+use crate::clock::Clock;
+use crate::error::ConfigError;
+use crate::metadata;
+use crate::transport::{Transport, default_transport};
+
+/// The token endpoint of a [`TokenManagerBuilder`](super::TokenManagerBuilder), and what is sent to
+/// it.
+#[derive(Debug)]
+#[must_use]
+pub struct TokenEndpointSettings {
+    pub(super) endpoint: TokenEndpoint,
+    pub(super) client: Arc<dyn ClientAuthentication>,
+    pub(super) grant: Arc<dyn Grant>,
+    pub(super) parameters: Parameters,
+    pub(super) transport: Option<Arc<dyn Transport>>,
+    pub(super) allow_loopback_http: bool,
+}
+
+impl TokenEndpointSettings {
+    pub(super) fn new(endpoint: TokenEndpoint, client: Arc<dyn ClientAuthentication>) -> Self {
+        Self {
+            endpoint,
+            client,
+            grant: Arc::new(ClientCredentialsGrant),
+            parameters: Parameters::default(),
+            transport: None,
+            allow_loopback_http: false,
+        }
+    }
+
+    /// The default name of the manager.
+    pub(super) fn default_name(&self) -> String {
+        match (self.client.client_id(), &self.endpoint) {
+            (Some(client_id), _) => client_id.to_owned(),
+            (None, TokenEndpoint::Discovered(discovery)) => discovery.issuer.as_str().to_owned(),
+            // Its path and query may be secrets.
+            (None, TokenEndpoint::Fixed(url)) => url.origin(),
+        }
+    }
+
+    pub(super) fn build(
+        self,
+        policy: &RenewalPolicy,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<TokenEndpointSource, ConfigError> {
+        let Self {
+            endpoint,
+            client,
+            grant,
+            parameters,
+            transport,
+            allow_loopback_http,
+        } = self;
+        client.check()?;
+        parameters.check()?;
+        let issuer = match &endpoint {
+            TokenEndpoint::Fixed(url) => {
+                url.check_plain_http(allow_loopback_http)
+                    .map_err(|error| error.with_setting("token endpoint"))?;
+                None
+            }
+            TokenEndpoint::Discovered(discovery) => {
+                for candidate in metadata::well_known_urls(&discovery.issuer)? {
+                    candidate
+                        .check_plain_http(allow_loopback_http)
+                        .map_err(|error| error.with_setting("issuer"))?;
+                }
+                Some(discovery.issuer.clone())
+            }
+        };
+        Ok(TokenEndpointSource {
+            client,
+            grant,
+            parameters,
+            issuer,
+            transport: default_transport(transport)?,
+            clock: Arc::clone(clock),
+            allow_loopback_http,
+            // The limit of the renewer would cut it off with a less specific error.
+            limit: policy.request_timeout.min(policy.acquire_timeout),
+            state: Mutex::new(EndpointState::new(endpoint)),
+        })
+    }
+}

@@ -1,0 +1,185 @@
+//! Requests tokens from a token endpoint.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::authentication::ClientAuthentication;
+use super::box_future::BoxFuture;
+use super::grant::Grant;
+use super::parameters::Parameters;
+use super::response_reader::read_response;
+use super::token_endpoint::{DiscoveryContext, ResolvedEndpoint, TokenEndpoint};
+use super::token_request::TokenRequest;
+use super::token_response::TokenResponse;
+use super::token_source::{TokenSource, is_transient};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Operation};
+use crate::oauth::Issuer;
+use crate::timer::now;
+use crate::transport::{Limits, Transport, send};
+
+/// Maximum size of a token response in bytes, after decompression.
+const MAX_RESPONSE: usize = 64 * 1024;
+
+/// Requests tokens from a token endpoint, without storing them
+/// ([RFC 6749 §3.2](https://www.rfc-editor.org/rfc/rfc6749#section-3.2)).
+///
+/// [`TokenManagerBuilder::build_source`](super::TokenManagerBuilder::build_source) builds it. A
+/// [`TokenManager`](super::TokenManager) has one of these and needs no other: use it to request a
+/// single token, or to wrap it in another [`TokenSource`].
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth::TokenManager;
+/// use tower_oauth::authorization_server::AuthorizationServer;
+/// use tower_oauth::client::TokenSource;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// let issuer = AuthorizationServer::builder().build()?;
+/// let shop = issuer.register("shop")?;
+/// let source = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+///     .transport(issuer.transport())
+///     .build_source()?;
+/// let first = source.fetch().await?;
+/// let second = source.fetch().await?;
+/// assert_ne!(first.expose_secret(), second.expose_secret());
+/// # Ok(())
+/// # }
+/// ```
+pub struct TokenEndpointSource {
+    pub(super) client: Arc<dyn ClientAuthentication>,
+    pub(super) grant: Arc<dyn Grant>,
+    pub(super) parameters: Parameters,
+    pub(super) issuer: Option<Issuer>,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) allow_loopback_http: bool,
+    /// Time limit of one fetch, including discovery.
+    pub(super) limit: Duration,
+    /// Locked during a fetch: a second fetch waits, so that one discovery serves both.
+    pub(super) state: Mutex<EndpointState>,
+}
+
+/// What a fetch leaves to the next one.
+pub(super) struct EndpointState {
+    endpoint: TokenEndpoint,
+    /// A server may quote it in a later error.
+    last_token: Option<SecretString>,
+}
+
+impl EndpointState {
+    pub(super) fn new(endpoint: TokenEndpoint) -> Self {
+        Self {
+            endpoint,
+            last_token: None,
+        }
+    }
+}
+
+impl TokenEndpointSource {
+    /// Requests a token once, and a second time if discovery shows that the token endpoint has
+    /// moved.
+    async fn request_token(&self) -> Result<TokenResponse, Error> {
+        let mut state = self.state.lock().await;
+        let ends_at = now() + self.limit;
+        let limits = || Limits {
+            allow_loopback_http: self.allow_loopback_http,
+            total: ends_at.saturating_duration_since(now()),
+            max_body: MAX_RESPONSE,
+        };
+        let context = || DiscoveryContext {
+            transport: &*self.transport,
+            now: self.clock.now(),
+            limits: limits(),
+        };
+        let EndpointState {
+            endpoint,
+            last_token,
+        } = &mut *state;
+        let resolved = endpoint.resolve(context()).await?;
+        let mut result = self
+            .request_token_at(&resolved, last_token.as_ref(), limits())
+            .await;
+        let may_have_moved = endpoint.record_result(&resolved, &result);
+        // A transient failure is retried later, after a new discovery.
+        if may_have_moved && result.as_ref().is_err_and(|error| !is_transient(error)) {
+            let moved = endpoint.resolve(context()).await?;
+            if moved.url != resolved.url {
+                result = self
+                    .request_token_at(&moved, last_token.as_ref(), limits())
+                    .await;
+                endpoint.record_result(&moved, &result);
+            }
+        }
+        if let Ok(response) = &result {
+            *last_token = Some(response.expose_secret().into());
+        }
+        result
+    }
+
+    /// Sends one token request to this endpoint.
+    async fn request_token_at(
+        &self,
+        endpoint: &ResolvedEndpoint,
+        last_token: Option<&SecretString>,
+        limits: Limits,
+    ) -> Result<TokenResponse, Error> {
+        let ends_at = now() + limits.total;
+        let mut request = TokenRequest::new(endpoint.url.clone(), self.issuer.clone());
+        // Grant and client authentication may wait for a key service.
+        timeout(limits.total, self.write(&mut request))
+            .await
+            .unwrap_or_else(|_elapsed| {
+                let error = Error::new(Operation::TokenRequest, ErrorKind::Timeout);
+                Err(error.with_detail("from the grant or the client authentication"))
+            })?;
+        let http = request.to_http()?;
+        let limits = Limits {
+            total: ends_at.saturating_duration_since(now()),
+            ..limits
+        };
+        let sent_at = self.clock.now();
+        let secrets = || {
+            let mut secrets = request.secrets();
+            if let Some(token) = last_token {
+                secrets.add(token.expose_secret());
+            }
+            secrets
+        };
+        send(&*self.transport, Operation::TokenRequest, http, limits)
+            .await
+            .and_then(|response| read_response(&response, sent_at, &endpoint.url, secrets))
+            .map_err(|error| endpoint.annotate(error))
+    }
+
+    /// The client authentication comes last, because it may sign the rest.
+    async fn write(&self, request: &mut TokenRequest) -> Result<(), Error> {
+        self.grant.write(request).await?;
+        self.parameters.append_to(request);
+        self.client.authenticate(request).await
+    }
+}
+
+impl TokenSource for TokenEndpointSource {
+    fn fetch(&self) -> BoxFuture<'_, Result<TokenResponse, Error>> {
+        Box::pin(self.request_token())
+    }
+}
+
+impl fmt::Debug for TokenEndpointSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenEndpointSource")
+            .field("client", &self.client)
+            .field("grant", &self.grant)
+            .field("parameters", &self.parameters)
+            .field("issuer", &self.issuer)
+            .finish_non_exhaustive()
+    }
+}

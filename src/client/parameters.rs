@@ -1,0 +1,124 @@
+//! The parameters of each token request of a manager: scopes, audience, resources, extensions.
+
+use std::fmt;
+
+use super::token_request::TokenRequest;
+use crate::error::{ConfigError, ConfigErrorKind};
+use crate::oauth::{Audience, Scope};
+
+/// Values of extension parameters with at least this many bytes are treated as secrets.
+const MIN_SECRET_LENGTH: usize = 8;
+
+/// Parameters that have a dedicated method, or that grant or client authentication determine.
+const RESERVED_PARAMETERS: [&str; 6] = [
+    "audience",
+    "client_id",
+    "client_secret",
+    "grant_type",
+    "resource",
+    "scope",
+];
+
+/// The parameters that are added to each grant.
+#[derive(Clone, Default)]
+pub(super) struct Parameters {
+    pub(super) scopes: Vec<Scope>,
+    pub(super) audience: Option<Audience>,
+    pub(super) resources: Vec<String>,
+    extensions: Vec<(String, String)>,
+}
+
+impl Parameters {
+    pub(super) fn add_extension(&mut self, name: String, value: String) {
+        self.extensions.push((name, value));
+    }
+
+    /// Checks that the parameters can be sent. Called when the source is built.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        for (name, _) in &self.extensions {
+            // RFC 6749 §3.2: a parameter must not be included more than once.
+            let is_repeated = self
+                .extensions
+                .iter()
+                .filter(|(other, _)| other == name)
+                .count()
+                > 1;
+            if name.is_empty() || is_repeated || RESERVED_PARAMETERS.contains(&name.as_str()) {
+                let reason = "must not be empty, repeated, or a parameter that has \
+                              its own builder method";
+                let error = ConfigError::new("parameter", name, reason);
+                return Err(if name.is_empty() {
+                    error
+                } else {
+                    error.with_kind(ConfigErrorKind::Conflict)
+                });
+            }
+        }
+        for resource in &self.resources {
+            // RFC 8707 §2: an absolute URI without a fragment.
+            let is_absolute = url::Url::parse(resource).is_ok();
+            if !is_absolute || resource.contains('#') {
+                return Err(ConfigError::new(
+                    "resource",
+                    resource,
+                    "must be an absolute URI without a fragment",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn append_to(&self, request: &mut TokenRequest) {
+        if !self.scopes.is_empty() {
+            let scopes: Vec<&str> = self.scopes.iter().map(Scope::as_str).collect();
+            request.append("scope", &scopes.join(" "));
+        }
+        if let Some(audience) = &self.audience {
+            request.append("audience", audience.as_str());
+        }
+        for resource in &self.resources {
+            request.append("resource", resource);
+        }
+        for (name, value) in &self.extensions {
+            // It may be an assertion or a password. Shorter values are flags and numbers.
+            if value.len() >= MIN_SECRET_LENGTH {
+                request.append_secret(name, &value.as_str().into());
+            } else {
+                request.append(name, value);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Parameters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.extensions.iter().map(|e| e.0.as_str()).collect();
+        f.debug_struct("Parameters")
+            .field("scopes", &self.scopes)
+            .field("audience", &self.audience)
+            .field("resources", &self.resources)
+            .field("extensions", &names)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_parameters_and_relative_resources_are_invalid() {
+        for name in RESERVED_PARAMETERS.into_iter().chain([""]) {
+            let mut parameters = Parameters::default();
+            parameters.add_extension(name.to_owned(), "x".to_owned());
+            assert!(parameters.check().is_err(), "{name}");
+        }
+        for resource in ["orders", "/orders", "https://orders.example/#x"] {
+            let parameters = Parameters {
+                resources: vec![resource.to_owned()],
+                ..Parameters::default()
+            };
+            assert!(parameters.check().is_err(), "{resource}");
+        }
+    }
+}
