@@ -1,6 +1,9 @@
 //! Shell commands for a token request and a call to a protected resource.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use maud::{Markup, html};
+use secrecy::ExposeSecret;
 use serde_json::json;
 use url::form_urlencoded;
 
@@ -8,7 +11,7 @@ use super::super::Version;
 use super::super::applications::Registration;
 use super::Inner;
 use super::layout::{hidden_listing, listing};
-use super::token_request::{TokenRequest, basic_credentials};
+use super::token_request::TokenRequest;
 
 /// The commands of App ID's documentation. All values are safe in single quotes: ids, URLs,
 /// base64, tokens and URL-encoded text contain no quotes.
@@ -64,4 +67,13 @@ pub(super) fn commands(
             }
         }
     }
+}
+
+/// The credentials of Basic authentication (RFC 7617 §2).
+fn basic_credentials(application: &Registration) -> String {
+    STANDARD.encode(format!(
+        "{}:{}",
+        application.client_id,
+        application.secret.expose_secret()
+    ))
 }

@@ -1,20 +1,18 @@
 //! Token requests from the dashboard, and the last outcome for each application.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::Value;
-use url::form_urlencoded;
 
 use super::super::applications::Registration;
 use super::AuthorizationServer;
-use crate::transport::Transport;
+use crate::client::{
+    BoxFuture, ClientCredentials, Grant, TokenManager, TokenResponse, TokenSource,
+};
+use crate::error::{ConfigError, Error, ErrorKind};
 
 /// Maximum number of stored token requests.
 const CAPACITY: usize = 16;
@@ -83,6 +81,28 @@ impl TokenRequests {
     }
 }
 
+/// The client credentials grant with the fields of the form, which the server checks.
+#[derive(Debug)]
+struct FormGrant {
+    scope: String,
+    audience: String,
+}
+
+impl Grant for FormGrant {
+    fn write<'a>(
+        &'a self,
+        request: &'a mut crate::client::TokenRequest,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        request.append("grant_type", "client_credentials");
+        for (name, value) in [("scope", &self.scope), ("audience", &self.audience)] {
+            if !value.is_empty() {
+                request.append(name, value);
+            }
+        }
+        Box::pin(async { Ok(()) })
+    }
+}
+
 /// Sends a request to the token endpoint, including its injected faults.
 pub(super) async fn request_token(
     server: &AuthorizationServer,
@@ -90,60 +110,52 @@ pub(super) async fn request_token(
     scope: &str,
     audience: &str,
 ) -> Outcome {
-    let request = Request::post(server.token_endpoint().as_str())
-        .header(
-            header::AUTHORIZATION,
-            format!("Basic {}", basic_credentials(application)),
-        )
-        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .body(Bytes::from(form_body(scope, audience)));
-    let Ok(request) = request else {
-        return Outcome::Failed("The request could not be built.".to_owned());
+    let grant = FormGrant {
+        scope: scope.to_owned(),
+        audience: audience.to_owned(),
     };
-    let transport = server.transport();
-    match tokio::time::timeout(TIMEOUT, transport.send(request, super::MAX_BODY)).await {
-        Err(_) => Outcome::Failed(format!(
+    let result = match token_source(server, application, grant) {
+        Ok(source) => source.fetch().await,
+        Err(error) => return Outcome::Failed(format!("The request could not be built: {error}.")),
+    };
+    result.map_or_else(
+        |error| failure(&error),
+        |response: TokenResponse| Outcome::Issued(response.expose_secret().into()),
+    )
+}
+
+fn token_source(
+    server: &AuthorizationServer,
+    application: &Registration,
+    grant: FormGrant,
+) -> Result<impl TokenSource + use<>, ConfigError> {
+    let credentials = ClientCredentials::new(&application.client_id, application.secret.clone());
+    TokenManager::builder(
+        server.token_endpoint(),
+        credentials.client_secret_basic_raw(),
+    )
+    .grant(grant)
+    .transport(server.transport())
+    .clock(Arc::clone(&server.0.clock))
+    .request_timeout(TIMEOUT)
+    .allow_loopback_http()
+    .build_source()
+}
+
+fn failure(error: &Error) -> Outcome {
+    match (error.status(), error.oauth_error()) {
+        (Some(status), Some(oauth)) => Outcome::Error {
+            status,
+            error: oauth.code().to_owned(),
+            description: oauth.description().unwrap_or_default().to_owned(),
+        },
+        (Some(status), None) => {
+            Outcome::Failed(format!("The answer was {status}, and no token response."))
+        }
+        (None, _) if error.kind() == ErrorKind::Timeout => Outcome::Failed(format!(
             "There was no answer within {} s.",
             TIMEOUT.as_secs()
         )),
-        Ok(Err(error)) => Outcome::Failed(format!("The request failed: {error}.")),
-        Ok(Ok(response)) => parse_response(response.status(), response.body()),
+        (None, _) => Outcome::Failed(format!("The request failed: {}.", error.kind())),
     }
-}
-
-/// The request body (RFC 6749 §4.4.2), with the `audience` parameter of App ID.
-fn form_body(scope: &str, audience: &str) -> String {
-    let mut form = form_urlencoded::Serializer::new(String::new());
-    form.append_pair("grant_type", "client_credentials");
-    for (name, value) in [("scope", scope), ("audience", audience)] {
-        if !value.is_empty() {
-            form.append_pair(name, value);
-        }
-    }
-    form.finish()
-}
-
-fn parse_response(status: StatusCode, body: &[u8]) -> Outcome {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
-    if let (StatusCode::OK, Some(token)) = (status, text("access_token")) {
-        return Outcome::Issued(token.into());
-    }
-    match text("error") {
-        Some(error) => Outcome::Error {
-            status,
-            error,
-            description: text("error_description").unwrap_or_default(),
-        },
-        None => Outcome::Failed(format!("The answer was {status}, and no token response.")),
-    }
-}
-
-/// The credentials of Basic authentication (RFC 7617 §2).
-pub(super) fn basic_credentials(application: &Registration) -> String {
-    STANDARD.encode(format!(
-        "{}:{}",
-        application.client_id,
-        application.secret.expose_secret()
-    ))
 }
