@@ -117,7 +117,7 @@ names! { COUNTERS:
     JWKS_REFRESH_WAITS = "tower_oauth_jwks_refresh_waits_total";
     /// Requests rejected because their kid was in the negative cache.
     JWKS_NEGATIVE_CACHE_HITS = "tower_oauth_jwks_negative_cache_hits_total";
-    /// Token requests by outcome and class of error.
+    /// Token requests by manager, outcome and class of error.
     TOKEN_REQUESTS = "tower_oauth_token_requests_total";
 }
 

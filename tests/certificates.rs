@@ -161,6 +161,7 @@ async fn a_certificate_error_fails_at_once_and_is_logged() {
                 log::logged("no access token could be obtained") && logged,
                 "{cause} is not logged"
             );
+            assert!(log::logged("manager=orders"), "the manager is not logged");
         }
     }
 }

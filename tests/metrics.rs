@@ -21,9 +21,10 @@ use support::issuer::{
 use support::{claims_with, rsa};
 use token_endpoint::{Reply, TokenEndpoint};
 use tower::ServiceExt;
+use tower_oauth::client::NoAuthentication;
 use tower_oauth::key_set::RefreshCause;
 use tower_oauth::resource_server::RejectionKind;
-use tower_oauth::{ClientCredentials, Endpoint, RequireScopeLayer, TokenManager};
+use tower_oauth::{ClientCredentials, Endpoint, Issuer, RequireScopeLayer, TokenManager};
 
 /// The value of a series, with its labels in any order.
 fn value(rendered: &str, name: &str, labels: &[&str]) -> Option<f64> {
@@ -219,21 +220,46 @@ async fn gauges_match_request_results_for_seeds_and_after_system_sleep() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn token_requests_are_counted_by_outcome() {
+async fn token_requests_are_counted_by_manager_and_outcome() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let recorded = recorder.handle();
     let _here = metrics::set_default_local_recorder(&recorder);
     let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
-    let url = Endpoint::new("https://as.example/token").unwrap();
-    let tokens =
-        TokenManager::builder(url, ClientCredentials::new("orders", "secret")).transport(endpoint);
-    let _token = tokens.start().unwrap().access_token().await.unwrap();
-    let of = |labels: &[&str]| {
-        value(
-            &recorded.render(),
-            "tower_oauth_token_requests_total",
-            labels,
-        )
+    let url = || Endpoint::new("https://as.example/token?key=a-key").unwrap();
+    let credentials = || ClientCredentials::new("shop", "secret");
+    let issuer = Issuer::new("https://as.example/tenant").unwrap();
+    let source = TokenManager::builder(url(), credentials()).transport(endpoint.clone());
+    let source = source.build_source().unwrap();
+    let of_client = TokenManager::builder(url(), credentials());
+    let named = TokenManager::builder(url(), credentials()).name("orders");
+    let of_endpoint = TokenManager::builder(url(), NoAuthentication);
+    let of_issuer = TokenManager::for_issuer(issuer, NoAuthentication).unwrap();
+    for manager in [of_client, named, of_endpoint, of_issuer] {
+        let manager = manager.transport(endpoint.clone()).start().unwrap();
+        manager.access_token().await.unwrap();
+    }
+    let of_source = TokenManager::from_source(source).start().unwrap();
+    of_source.access_token().await.unwrap();
+    endpoint.set_reply(Reply::Status(403, None));
+    let refused = TokenManager::builder(url(), credentials()).transport(endpoint);
+    refused.start().unwrap().access_token().await.unwrap_err();
+
+    let of = |manager: &str, outcome: &str, error: &str| {
+        let labels = [("manager", manager), ("outcome", outcome), ("error", error)];
+        let labels = labels.map(|(name, value)| format!("{name}=\"{value}\""));
+        let labels = labels.each_ref().map(String::as_str);
+        let name = "tower_oauth_token_requests_total";
+        value(&recorded.render(), name, &labels).unwrap_or(-1.0)
     };
-    assert_eq!(of(&["outcome=\"success\"", "error=\"none\""]), Some(1.0));
+    for manager in [
+        "shop",
+        "orders",
+        "https://as.example",
+        "https://as.example/tenant",
+        "token_source",
+    ] {
+        assert_eq!(of(manager, "success", "none"), 1.0, "{manager}");
+    }
+    assert_eq!(of("shop", "failure", "status"), 1.0);
+    assert!(!recorded.render().contains("a-key"), "no query in a label");
 }
