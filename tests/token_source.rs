@@ -68,7 +68,7 @@ impl ClientAuthentication for Signer {
             }
             let audience = request
                 .issuer()
-                .map_or(request.endpoint().as_str(), Issuer::as_str);
+                .map_or_else(|| request.endpoint().as_str(), Issuer::as_str);
             let assertion = SecretString::from(format!("assertion-{number}-for-{audience}"));
             request.append_secret("client_assertion", &assertion);
             *self.debug.lock().unwrap() = format!("{request:?}");

@@ -13,15 +13,14 @@ use serde::{Deserialize, Serialize};
 use super::application::{
     Application, ApplicationJson, ApplicationName, ApplicationType, Role, ScopeName, ScopesJson,
 };
-use super::error_response;
 use super::iam::IamToken;
-use crate::clock::{Clock, SystemClock};
-use crate::error::{BoxError, ConfigError, Error, ErrorKind, Operation};
+use crate::clock::{Clock, SystemClock, UnixTime};
+use crate::error::{BoxError, ConfigError, Error, ErrorKind, OAuthError, Operation};
 use crate::oauth::{Endpoint, Scope};
 use crate::redact::Secrets;
 #[cfg(feature = "reqwest")]
 use crate::transport::ReqwestTransport;
-use crate::transport::{Limits, Transport, send};
+use crate::transport::{Limits, Transport, retry_after, send};
 
 /// Registers and manages the applications of an App ID service instance.
 ///
@@ -362,13 +361,7 @@ impl Inner {
         }
         let mut secrets = Secrets::default();
         secrets.add(token.expose_secret());
-        Err(error_response::from_response(
-            Operation::Management,
-            &response,
-            self.clock.now(),
-            secrets,
-        )
-        .with_url(url.as_str()))
+        Err(error_of(&response, self.clock.now(), secrets).with_url(url.as_str()))
     }
 
     async fn token(&self) -> Result<SecretString, Error> {
@@ -382,6 +375,18 @@ impl Inner {
                 }
             })
     }
+}
+
+/// The error of a response that is no success. `secrets` are those of the request.
+fn error_of(response: &Response<Bytes>, now: UnixTime, secrets: Secrets) -> Error {
+    let status = response.status();
+    let oauth = OAuthError::from_body(response.body(), || secrets);
+    let kind = match &oauth {
+        Some(_) if status.is_client_error() => ErrorKind::Refused,
+        _ => ErrorKind::Status(status),
+    };
+    let error = Error::new(Operation::Management, kind);
+    error.with_response(status, oauth, retry_after(response.headers(), now))
 }
 
 /// The `Authorization` field, marked sensitive.

@@ -41,7 +41,6 @@
 
 mod application;
 mod binding;
-mod error_response;
 mod iam;
 mod management;
 mod on_demand;

@@ -1,4 +1,4 @@
-//! The client: obtains access tokens with the client credentials grant and adds them to requests.
+//! The client: obtains access tokens and adds them to requests.
 //!
 //! A [`TokenManager`] provides the current [`AccessToken`]. Its [`BearerTokenLayer`] adds the token
 //! to requests.
@@ -18,6 +18,28 @@
 //! ```
 //!
 //! The task owns the token request, so a cancelled caller does not cancel it for others.
+//!
+//! # A token request
+//!
+//! ```text
+//!  task ─ fetch() ─▶ TokenSource: a TokenEndpointSource, or one of the application
+//!                      │
+//!                      ├─ token endpoint: configured, or discovered by the issuer ◀── moved ──┐
+//!                      │                                                                      │
+//!                      ├─ Grant                  grant_type, …        ┐                       │
+//!                      ├─ settings               scope, resource, …   ├ TokenRequest          │
+//!                      ├─ ClientAuthentication   Authorization, …     ┘                       │
+//!                      │                                                                      │
+//!                      └─ POST ─▶ response ── 200 ──▶ TokenResponse ──▶ AccessToken           │
+//!                                    │                                                        │
+//!                                    └─ error, without the secrets of the request ─ once ─────┘
+//! ```
+//!
+//! [`ClientCredentials`] is the usual [`ClientAuthentication`], and client credentials are the
+//! default [`Grant`]. An application may implement both, for example for an assertion that a key
+//! management service signs. It may also replace or wrap the [`TokenSource`], for a token in a file
+//! or for a store that replicas share. [`TokenManagerBuilder::request_timeout`] limits the time of
+//! all of it. A failed request is retried by the task, as a new request.
 //!
 //! # A rejected token
 //!
@@ -41,7 +63,7 @@
 //! ```
 
 // `renewal::schedule` decides when a request is sent, without I/O and without a clock;
-// `token_endpoint` decides where it is sent.
+// `token_endpoint` decides where it is sent; `endpoint_source` sends it.
 mod authentication;
 mod box_future;
 mod builder;

@@ -15,10 +15,10 @@ use super::token_source::TokenSource;
 use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Issuer};
 
-/// Obtains an access token with the client credentials grant and renews it
-/// ([RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4)).
+/// Obtains an access token and renews it before it expires.
 ///
-/// One token request serves any number of callers. The token is renewed before it expires, for as
+/// The default grant is client credentials
+/// ([RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4)). One token request serves any number of callers. The token is renewed before it expires, for as
 /// long as it is used. This is a handle on shared state and cheap to clone. Its task ends with the
 /// last clone, including the clones in layers and services.
 ///
@@ -63,6 +63,9 @@ struct Inner {
 
 impl TokenManager {
     /// A builder for a manager that uses this token endpoint.
+    ///
+    /// `client` is a [`ClientCredentials`](super::ClientCredentials) or another
+    /// [`ClientAuthentication`].
     pub fn builder(
         token_endpoint: Endpoint,
         client: impl ClientAuthentication,
@@ -70,7 +73,7 @@ impl TokenManager {
         TokenManagerBuilder::new(TokenEndpoint::Fixed(token_endpoint), client)
     }
 
-    /// A builder for a manager of the tokens of another source than a token endpoint.
+    /// A builder for a manager of the tokens of this source.
     ///
     /// [`TokenSource`](super::TokenSource#examples) has an example.
     pub fn from_source(source: impl TokenSource) -> TokenManagerBuilder<Arc<dyn TokenSource>> {
