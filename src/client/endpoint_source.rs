@@ -37,7 +37,7 @@ const MAX_RESPONSE: usize = 64 * 1024;
 ///
 /// ```
 /// use tower_oauth::TokenManager;
-/// use tower_oauth::authorization_server::AuthorizationServer;
+/// use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind};
 /// use tower_oauth::client::TokenSource;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -47,9 +47,10 @@ const MAX_RESPONSE: usize = 64 * 1024;
 /// let source = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
 ///     .transport(issuer.transport())
 ///     .build_source()?;
-/// let first = source.fetch().await?;
-/// let second = source.fetch().await?;
-/// assert_ne!(first.expose_secret(), second.expose_secret());
+/// assert!(source.fetch().await?.expires_in().is_some());
+/// assert!(source.fetch().await?.expires_in().is_some());
+/// // No token was stored.
+/// assert_eq!(issuer.requests(EndpointKind::Token), 2);
 /// # Ok(())
 /// # }
 /// ```

@@ -125,7 +125,6 @@ impl RenewalTask {
     ) -> Option<Result<FetchedToken, Error>> {
         let limit = schedule.attempt_timeout(now());
         let Self {
-            name,
             source,
             state,
             wakeups,
@@ -137,7 +136,7 @@ impl RenewalTask {
             request,
             target: "tower_oauth::client",
             "token_request",
-            manager = %name
+            manager = %self.name
         ));
         loop {
             tokio::select! {
