@@ -8,6 +8,10 @@
 )]
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
+#[allow(dead_code, reason = "each test file uses a part of it")]
+#[path = "support/token_endpoint.rs"]
+mod token_endpoint;
+
 use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fs;
@@ -20,6 +24,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use token_endpoint::{Reply, TokenEndpoint, TokioClock};
 use tower_oauth::app_id::{
     ApplicationName, ApplicationType, Binding, IamApiKey, IamToken, IamTokenFuture,
     ManagementClient, ScopeName, Version,
@@ -1378,6 +1383,25 @@ async fn iam_token_rejected_with_401_is_used_until_its_replacement_arrives() {
     clock.advance(Duration::from_secs(3600));
     script.push_response(503, "");
     iam.token().await.unwrap_err();
+}
+
+/// No task runs: the exchange is part of the call that needs the token.
+#[tokio::test(start_paused = true)]
+async fn concurrent_calls_share_one_exchange_and_a_cancelled_call_leaves_it_to_the_next() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600)).delay(Duration::from_secs(1));
+    let url = Endpoint::new("https://iam.cloud.ibm.com/identity/token").unwrap();
+    let iam = IamApiKey::with_transport(url, "api-key", endpoint.clone(), TokioClock::new());
+    let iam = iam.unwrap();
+    let cancelled = tokio::time::timeout(Duration::from_millis(500), iam.token()).await;
+    assert!(cancelled.is_err());
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let iam = iam.clone();
+        calls.spawn(async move { iam.token().await.unwrap().expose_secret().to_owned() });
+    }
+    let tokens = calls.join_all().await;
+    assert!(tokens.iter().all(|token| token == "token-1"));
+    assert_eq!((endpoint.count(), endpoint.max_in_flight()), (2, 1));
 }
 
 #[tokio::test]
