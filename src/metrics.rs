@@ -1,7 +1,9 @@
-//! Counters and gauges of the `metrics` facade; no-ops without the feature `metrics`.
+//! Counters, gauges and histograms of the `metrics` facade; no-ops without the feature `metrics`.
 //!
 //! The names are stable; `guide/metrics.md` lists them. Label values come from fixed lists and from
 //! settings, never from requests, so that callers cannot create time series.
+
+use std::time::Duration;
 
 #[cfg(feature = "metrics")]
 use ::metrics::{Label, Level, Metadata};
@@ -42,6 +44,38 @@ impl Counter {
     }
 }
 
+/// The handle of a registered histogram of durations in seconds.
+#[derive(Clone, Debug)]
+pub(crate) struct Histogram {
+    #[cfg(feature = "metrics")]
+    inner: ::metrics::Histogram,
+}
+
+impl Histogram {
+    /// Registers a histogram with the current recorder.
+    #[cfg_attr(
+        not(feature = "metrics"),
+        expect(unused_variables, reason = "nothing is recorded")
+    )]
+    pub(crate) fn new(name: &'static str, labels: &[(&'static str, &str)]) -> Self {
+        Self {
+            #[cfg(feature = "metrics")]
+            inner: ::metrics::with_recorder(|recorder| {
+                recorder.register_histogram(&key(name, labels), &metadata())
+            }),
+        }
+    }
+
+    #[cfg_attr(
+        not(feature = "metrics"),
+        expect(unused_variables, reason = "nothing is recorded")
+    )]
+    pub(crate) fn record(&self, duration: Duration) {
+        #[cfg(feature = "metrics")]
+        self.inner.record(duration);
+    }
+}
+
 /// Increments a counter.
 #[cfg_attr(
     not(feature = "metrics"),
@@ -78,6 +112,9 @@ pub(crate) fn describe() {
         }
         for (name, help) in GAUGES {
             recorder.describe_gauge((*name).into(), None, (*help).into());
+        }
+        for (name, help) in HISTOGRAMS {
+            recorder.describe_histogram((*name).into(), None, (*help).into());
         }
     });
 }
@@ -136,4 +173,9 @@ names! { GAUGES:
     SKIPPED_KEYS = "tower_oauth_key_set_skipped_keys";
     /// Keys that can verify signatures.
     USABLE_KEYS = "tower_oauth_key_set_usable_keys";
+}
+
+names! { HISTOGRAMS:
+    /// Seconds that a fetch of a key set took, discovery included, by outcome.
+    JWKS_FETCH_DURATION = "tower_oauth_jwks_fetch_duration_seconds";
 }

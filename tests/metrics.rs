@@ -1,4 +1,4 @@
-//! The counters and gauges, under their documented names.
+//! The counters, gauges and histograms, under their documented names.
 
 #![allow(
     clippy::unwrap_used,
@@ -171,6 +171,34 @@ async fn results_refreshes_and_key_set_state_are_recorded() {
         status["next_attempt_seconds"].as_u64().unwrap() <= 60
             && status["skipped"].as_array().unwrap().is_empty()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_duration_of_fetches_is_recorded_by_issuer_and_outcome() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let recorded = recorder.handle();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    issuer.set_delay(std::time::Duration::from_millis(250));
+    let of = |what: &str, outcome: &str| {
+        let labels = [
+            "issuer=\"https://as.example\"",
+            &format!("outcome=\"{outcome}\""),
+        ];
+        let name = format!("tower_oauth_jwks_fetch_duration_seconds_{what}");
+        value(&recorded.render(), &name, &labels)
+    };
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    // Discovery and keys take a quarter of a second each.
+    assert_eq!(
+        ["count", "sum"].map(|what| of(what, "success")),
+        [Some(1.0), Some(0.5)]
+    );
+    issuer.set_reply(IssuerReply::Hang);
+    server.refresh_keys().await.unwrap_err();
+    assert_eq!(of("count", "failure"), Some(1.0));
+    assert_eq!(of("sum", "failure"), Some(5.0), "the time limit of a fetch");
+    assert_eq!(of("count", "success"), Some(1.0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -170,6 +170,7 @@ impl RefreshTask {
             sleep(ON_DEMAND_JITTER.mul_f64(fastrand::f64())).await;
         }
         self.state.record_refresh_start(&self.schedule);
+        let started_at = now();
         let fetch = trace::instrument!(
             self.fetcher.fetch(cause),
             target: "tower_oauth::key_set",
@@ -181,6 +182,8 @@ impl RefreshTask {
             fetched = fetch => fetched,
             () = closed(&mut self.requests) => return None,
         };
+        let duration = now().saturating_duration_since(started_at);
+        self.state.record_fetch_duration(fetched.is_ok(), duration);
         // On-demand requests that arrived during this fetch are handled by it: they read `started`
         // just before it began. A manual refresh requested meanwhile needs another fetch.
         self.handled = RefreshRequests {

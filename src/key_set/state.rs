@@ -18,7 +18,7 @@ use super::snapshot::{Snapshot, SnapshotCell};
 use super::status::RefreshState;
 use crate::clock::UnixTime;
 use crate::error::Error;
-use crate::metrics::{self, Counter};
+use crate::metrics::{self, Counter, Histogram};
 use crate::oauth::Issuer;
 
 /// How many refreshes were requested, by cause. The refresh task compares it with the counts that
@@ -46,6 +46,8 @@ pub(super) struct State {
     pub(super) negative_cache_hits: AtomicU64,
     pub(super) refresh_waits_counter: Counter,
     pub(super) negative_cache_hits_counter: Counter,
+    fetch_success_duration: Histogram,
+    fetch_failure_duration: Histogram,
     pub(super) unknown_key_timeout: Duration,
     pub(super) max_waiters: usize,
     pub(super) refresh_on_invalid_signature: bool,
@@ -56,7 +58,13 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(issuer: Issuer, policy: &RefreshPolicy) -> Self {
         let counter = |name| Counter::new(name, ("issuer", issuer.as_str()));
+        let fetch_duration = |outcome| {
+            let labels = [("issuer", issuer.as_str()), ("outcome", outcome)];
+            Histogram::new(metrics::JWKS_FETCH_DURATION, &labels)
+        };
         Self {
+            fetch_success_duration: fetch_duration("success"),
+            fetch_failure_duration: fetch_duration("failure"),
             refresh_waits_counter: counter(metrics::JWKS_REFRESH_WAITS),
             negative_cache_hits_counter: counter(metrics::JWKS_NEGATIVE_CACHE_HITS),
             rate_limit: ArcSwap::default(),
@@ -196,6 +204,15 @@ impl State {
             refresh_state.started += 1;
             false
         });
+    }
+
+    /// Records how long a fetch took, discovery included.
+    pub(super) fn record_fetch_duration(&self, is_success: bool, duration: Duration) {
+        if is_success {
+            self.fetch_success_duration.record(duration);
+        } else {
+            self.fetch_failure_duration.record(duration);
+        }
     }
 
     /// Records the outcome of a refresh and wakes the waiters.
