@@ -108,6 +108,7 @@ mod metrics;
 mod oauth;
 mod redact;
 pub mod resource_server;
+mod single_flight;
 mod timer;
 mod trace;
 pub mod transport;

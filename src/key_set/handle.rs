@@ -6,20 +6,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arc_swap::Guard;
-use tokio::sync::watch;
 
 use super::on_demand::{self, RefreshReason, Wait};
 use super::policy::RefreshPolicy;
 use super::revoked::RevokedKeys;
 use super::set::KeySet;
 use super::snapshot::Snapshot;
-use super::state::{RefreshRequests, State};
+use super::state::{RefreshFlight, RefreshLeader, State};
 use super::status::{KeySetState, KeySetStatus};
 use crate::clock::UnixTime;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::oauth::Issuer;
+use crate::single_flight::{SingleFlight, WaitError};
 use crate::timer;
 
 /// The keys of one issuer, as requests see them. Cheap to clone.
@@ -28,8 +29,8 @@ use crate::timer;
 #[derive(Clone, Debug)]
 pub(crate) struct KeySetHandle {
     state: Arc<State>,
-    /// To the refresh task; `None` for a fixed set.
-    requests: Option<watch::Sender<RefreshRequests>>,
+    /// With the refresh task; `None` for a fixed set.
+    flight: Option<RefreshFlight>,
 }
 
 impl KeySetHandle {
@@ -46,7 +47,7 @@ impl KeySetHandle {
         state.record_gauges(UnixTime::from_secs(0));
         Self {
             state: Arc::new(state),
-            requests: None,
+            flight: None,
         }
     }
 
@@ -54,15 +55,15 @@ impl KeySetHandle {
     pub(super) fn refreshed(
         issuer: Issuer,
         policy: &RefreshPolicy,
-    ) -> (Self, Arc<State>, watch::Receiver<RefreshRequests>) {
+    ) -> (Self, Arc<State>, RefreshLeader) {
         let state = Arc::new(State::new(issuer, policy));
         state.record_gauges(UnixTime::from_secs(0));
-        let (requests, receiver) = watch::channel(RefreshRequests::default());
+        let (flight, leader) = RefreshFlight::new(policy.max_waiters);
         let handle = Self {
             state: Arc::clone(&state),
-            requests: Some(requests),
+            flight: Some(flight),
         };
-        (handle, state, receiver)
+        (handle, state, leader)
     }
 
     /// The current snapshot. Takes no lock.
@@ -96,10 +97,17 @@ impl KeySetHandle {
         is_hit
     }
 
+    /// States that the refresh task is spawned: requests may wait for it before its first poll.
+    pub(crate) fn mark_refresher_spawned(&self) {
+        if let Some(flight) = &self.flight {
+            flight.mark_spawned();
+        }
+    }
+
     /// Requests a refresh. Returns a bounded wait for its outcome, or `None` if the rate limit or
-    /// the limit on waiters does not allow it.
+    /// the limit on waiters does not allow it, or the refresh task does not run.
     pub(crate) fn request_refresh(&self, reason: RefreshReason<'_>) -> Option<Wait> {
-        on_demand::request_refresh(&self.state, self.requests.as_ref()?, reason)
+        on_demand::request_refresh(&self.state, self.flight.as_ref()?, reason)
     }
 
     /// Whether an invalid signature may cause a refresh, because the issuer reuses `kid`s.
@@ -129,45 +137,38 @@ impl KeySetHandle {
     /// Requests a refresh at once, even if the future is dropped. It resolves to the outcome of a
     /// fetch that began after this call; for a fixed set it is `Ok` at once.
     pub(crate) fn refresh_keys(&self) -> impl Future<Output = Result<(), Error>> + use<> {
-        let timeout = || Error::new(Operation::JwksFetch, ErrorKind::Timeout);
-        let subscription = self.requests.as_ref().map(|requests| {
-            let refreshes = self.state.refresh_state.subscribe();
-            let started = refreshes.borrow().started;
-            requests.send_modify(|requests| requests.manual += 1);
-            (refreshes, started)
+        let waiter = self.flight.as_ref().map(|flight| {
+            let waiter = flight.subscribe(self.state.manual_refresh_timeout);
+            waiter.request(|requests| requests.manual += 1);
+            waiter
         });
-        let requests = self.requests.clone();
-        let outcome = tokio::time::timeout(self.state.manual_refresh_timeout, async move {
-            let (Some((mut refreshes, started)), Some(requests)) = (subscription, requests) else {
+        async move {
+            let Some(mut waiter) = waiter else {
                 return Ok(());
             };
-            tokio::select! {
-                biased;
-                finished = refreshes.wait_for(|refreshes| refreshes.manual.0 > started) => {
-                    match finished {
-                        Ok(refreshes) => refreshes.manual.1.clone().map_or(Ok(()), Err),
-                        Err(_closed) => Err(timeout()),
+            let before = waiter.began_before();
+            let outcome = waiter.until(|refreshes| {
+                let (number, error) = &refreshes.state.manual;
+                (*number > before).then(|| error.clone().map_or(Ok(()), Err))
+            });
+            outcome.await.unwrap_or_else(|error| {
+                let timeout = Error::new(Operation::JwksFetch, ErrorKind::Timeout);
+                Err(match error {
+                    WaitError::Elapsed => timeout,
+                    WaitError::Stopped => {
+                        timeout.with_source("the refresh task of the key set has stopped")
                     }
-                }
-                () = requests.closed() => {
-                    Err(timeout().with_source("the refresh task of the key set has stopped"))
-                }
-            }
-        });
-        async move { outcome.await.unwrap_or_else(|_elapsed| Err(timeout())) }
+                })
+            })
+        }
     }
 
     /// Waits until there is a usable set, or until the refresh task has stopped.
     pub(crate) async fn wait_until_usable(&self, now: impl Fn() -> UnixTime) {
-        let mut refreshes = self.state.refresh_state.subscribe();
-        let Some(requests) = &self.requests else {
-            return;
-        };
-        while self.load().usable(now()).is_none() {
-            tokio::select! {
-                changed = refreshes.changed() => if changed.is_err() { return },
-                () = requests.closed() => return,
-            }
+        if let Some(flight) = &self.flight {
+            let is_usable = || self.load().usable(now()).is_some();
+            let mut waiter = flight.subscribe(Duration::MAX);
+            let _stopped = waiter.until(|_| is_usable().then_some(())).await;
         }
     }
 
@@ -175,8 +176,10 @@ impl KeySetHandle {
     pub(crate) fn status(&self, now: UnixTime) -> KeySetStatus {
         let snapshot = self.load();
         let keys = snapshot.usable(now);
-        let refresh_state = self.state.refresh_state.borrow().clone();
-        let is_refresher_stopped = self.requests.as_ref().is_some_and(watch::Sender::is_closed);
+        let flight = self.flight.as_ref();
+        let refresh_state = flight.map(|flight| flight.progress().state.clone());
+        let refresh_state = refresh_state.unwrap_or_default();
+        let is_refresher_stopped = flight.is_some_and(SingleFlight::is_stopped);
         let state = match keys {
             Some(_) if refresh_state.is_healthy() && !is_refresher_stopped => KeySetState::Healthy,
             Some(_) => KeySetState::Degraded,
@@ -190,7 +193,7 @@ impl KeySetHandle {
             keys: keys.cloned(),
             is_refresher_stopped,
             age: keys
-                .filter(|_| self.requests.is_some())
+                .filter(|_| flight.is_some())
                 .map(|_| now.saturating_since(snapshot.fetched_at)),
             next_refresh: refresh_state
                 .next_refresh

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::config::RefresherConfig;
@@ -13,7 +12,7 @@ use super::jwk::NoUsableKeys;
 use super::refresh_cause::RefreshCause;
 use super::schedule::Schedule;
 use super::set::KeySet;
-use super::state::{RefreshRequests, State};
+use super::state::{RefreshLeader, RefreshRequests, State};
 use crate::clock::{Clock, UnixTime};
 use crate::error::Error;
 use crate::timer::{now, sleep_until_some};
@@ -27,7 +26,7 @@ impl RefresherConfig {
     /// Builds the handle for requests and the refresh task, which must be polled. The task ends
     /// when the last handle is dropped.
     pub(crate) fn build(self) -> (KeySetHandle, impl Future<Output = ()> + Send + 'static) {
-        let (handle, state, requests) = KeySetHandle::refreshed(self.issuer.clone(), &self.policy);
+        let (handle, state, leader) = KeySetHandle::refreshed(self.issuer.clone(), &self.policy);
         if let Some((keys, fetched_at)) = &self.initial_keys {
             let now = self.clock.now();
             // A time in the future must not extend `max_stale`.
@@ -38,10 +37,10 @@ impl RefresherConfig {
                 now,
             );
         }
-        (handle, self.run(state, requests))
+        (handle, self.run(state, leader))
     }
 
-    async fn run(self, state: Arc<State>, requests: watch::Receiver<RefreshRequests>) {
+    async fn run(self, state: Arc<State>, leader: RefreshLeader) {
         let fetcher = Fetcher::new(&self);
         let Self {
             policy,
@@ -64,16 +63,12 @@ impl RefresherConfig {
             clock_jumps,
             clock,
             state,
-            requests,
+            leader,
             handled,
             has_waited: false,
         };
-        while let Some(cause) = task.next_refresh().await {
-            let Some(fetched) = task.fetch(cause).await else {
-                return;
-            };
-            task.apply(cause, fetched);
-        }
+        let deadlines = task.leader.deadlines();
+        deadlines.serve(task.run()).await;
     }
 }
 
@@ -85,7 +80,7 @@ struct RefreshTask {
     clock_jumps: ClockJumpDetector,
     clock: Arc<dyn Clock>,
     state: Arc<State>,
-    requests: watch::Receiver<RefreshRequests>,
+    leader: RefreshLeader,
     /// The requests that were granted or dropped.
     handled: RefreshRequests,
     /// Whether the next fetch is for a request that has already waited for a fetch.
@@ -93,6 +88,15 @@ struct RefreshTask {
 }
 
 impl RefreshTask {
+    async fn run(&mut self) {
+        while let Some(cause) = self.next_refresh().await {
+            let Some(fetched) = self.fetch(cause).await else {
+                return;
+            };
+            self.apply(cause, fetched);
+        }
+    }
+
     /// Waits until the next refresh is due and returns its cause. `None` when the last handle is
     /// dropped.
     async fn next_refresh(&mut self) -> Option<RefreshCause> {
@@ -114,7 +118,7 @@ impl RefreshTask {
                     return Some(RefreshCause::ClockJump);
                 }
                 () = sleep_until_some(self.schedule.stale_at()) => {}
-                changed = self.requests.changed() => changed.ok()?,
+                requested = self.leader.requested() => requested?,
             }
         }
     }
@@ -122,7 +126,7 @@ impl RefreshTask {
     /// Returns the first pending request that the rate limit allows. Requests over the limit are
     /// dropped; their waiters check the same limit.
     fn take_request(&mut self) -> Option<RefreshCause> {
-        let requests = *self.requests.borrow_and_update();
+        let requests = self.leader.take_requests();
         let handled = std::mem::replace(&mut self.handled, requests);
         self.has_waited = requests.after_fetch != handled.after_fetch;
         let mut requested = [
@@ -157,7 +161,9 @@ impl RefreshTask {
 
     fn expire(&mut self) {
         self.schedule.expired(now());
-        self.state.expire(self.clock.now(), &self.schedule);
+        self.state.expire(self.clock.now());
+        let next = self.schedule.next();
+        self.leader.update(|state| state.next_refresh = Some(next));
     }
 
     /// Fetches once. `None` if the last handle is dropped meanwhile.
@@ -169,7 +175,8 @@ impl RefreshTask {
         if is_on_demand && !self.has_waited {
             sleep(ON_DEMAND_JITTER.mul_f64(fastrand::f64())).await;
         }
-        self.state.record_refresh_start(&self.schedule);
+        self.state.set_rate_limit(&self.schedule, true);
+        self.leader.begin();
         let started_at = now();
         let fetch = trace::instrument!(
             self.fetcher.fetch(cause),
@@ -180,7 +187,7 @@ impl RefreshTask {
         );
         let fetched = tokio::select! {
             fetched = fetch => fetched,
-            () = closed(&mut self.requests) => return None,
+            () = self.leader.abandoned() => return None,
         };
         let duration = now().saturating_duration_since(started_at);
         self.state.record_fetch_duration(fetched.is_ok(), duration);
@@ -188,7 +195,7 @@ impl RefreshTask {
         // just before it began. A manual refresh requested meanwhile needs another fetch.
         self.handled = RefreshRequests {
             manual: self.handled.manual,
-            ..*self.requests.borrow_and_update()
+            ..self.leader.take_requests()
         };
         Some(fetched)
     }
@@ -240,8 +247,15 @@ impl RefreshTask {
                 Err(error)
             }
         };
+        let metadata_error = self.fetcher.metadata_error();
         self.state
-            .record_refresh_end(cause, outcome, self.fetcher.metadata_error(), schedule);
+            .record_refresh(cause, &outcome, metadata_error, schedule);
+        // Before the waiters are woken, because they read it.
+        self.state.set_rate_limit(schedule, false);
+        self.leader.finish(|state, number| {
+            state.metadata_error = metadata_error.cloned();
+            state.finish(number, cause, outcome, schedule);
+        });
     }
 }
 
@@ -281,9 +295,4 @@ impl ClockJumpDetector {
             }
         }
     }
-}
-
-/// Completes when the last handle is dropped.
-async fn closed(requests: &mut watch::Receiver<RefreshRequests>) {
-    while requests.changed().await.is_ok() {}
 }

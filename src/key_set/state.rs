@@ -1,11 +1,10 @@
 //! What the handles of a key set and its refresh task share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
 
 use super::compromised::CompromisedKeys;
 use super::negative_cache::NegativeCache;
@@ -20,6 +19,7 @@ use crate::clock::UnixTime;
 use crate::error::Error;
 use crate::metrics::{self, Counter, Histogram};
 use crate::oauth::Issuer;
+use crate::single_flight::{Leader, SingleFlight};
 
 /// How many refreshes were requested, by cause. The refresh task compares it with the counts that
 /// it has handled.
@@ -32,16 +32,19 @@ pub(super) struct RefreshRequests {
     pub(super) after_fetch: u64,
 }
 
+/// Requests and results between the handles and the refresh task.
+pub(super) type RefreshFlight = SingleFlight<RefreshRequests, RefreshState>;
+
+/// The refresh task's side of [`RefreshFlight`].
+pub(super) type RefreshLeader = Leader<RefreshRequests, RefreshState>;
+
 /// The state that the handles and the refresh task of one key set share.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) issuer: Issuer,
     pub(super) snapshot: SnapshotCell,
     pub(super) rate_limit: ArcSwap<RateLimitView>,
-    /// Waiters are woken when it changes.
-    pub(super) refresh_state: watch::Sender<RefreshState>,
     pub(super) negative_cache: NegativeCache,
-    pub(super) waiters: AtomicUsize,
     pub(super) refresh_waits: AtomicU64,
     pub(super) negative_cache_hits: AtomicU64,
     pub(super) refresh_waits_counter: Counter,
@@ -49,7 +52,6 @@ pub(super) struct State {
     fetch_success_duration: Histogram,
     fetch_failure_duration: Histogram,
     pub(super) unknown_key_timeout: Duration,
-    pub(super) max_waiters: usize,
     pub(super) refresh_on_invalid_signature: bool,
     /// Covers a running fetch and the one after it.
     pub(super) manual_refresh_timeout: Duration,
@@ -70,13 +72,10 @@ impl State {
             rate_limit: ArcSwap::default(),
             issuer,
             snapshot: SnapshotCell::new(),
-            refresh_state: watch::Sender::new(RefreshState::default()),
             negative_cache: NegativeCache::new(),
-            waiters: AtomicUsize::new(0),
             refresh_waits: AtomicU64::new(0),
             negative_cache_hits: AtomicU64::new(0),
             unknown_key_timeout: policy.unknown_key_timeout,
-            max_waiters: policy.max_waiters,
             refresh_on_invalid_signature: policy.refresh_on_invalid_signature,
             manual_refresh_timeout: policy
                 .fetch_timeout
@@ -178,15 +177,13 @@ impl State {
     }
 
     /// Marks the set as too old. It is retained, because the issuer may confirm it (304).
-    pub(super) fn expire(&self, now: UnixTime, schedule: &Schedule) {
+    pub(super) fn expire(&self, now: UnixTime) {
         self.snapshot.update(|current| Snapshot {
             usable_until: UnixTime::from_secs(0),
             key_set_version: current.key_set_version + 1,
             ..Snapshot::clone(current)
         });
         self.record_gauges(now);
-        self.refresh_state
-            .send_modify(|refresh_state| refresh_state.next_refresh = Some(schedule.next()));
     }
 
     /// How long the current set is still trusted by the wall clock.
@@ -194,16 +191,12 @@ impl State {
         self.snapshot.load().usable_until.saturating_since(now)
     }
 
-    /// Records that a fetch begins. Wakes no waiter.
-    pub(super) fn record_refresh_start(&self, schedule: &Schedule) {
+    /// Publishes the rate limits for requests.
+    pub(super) fn set_rate_limit(&self, schedule: &Schedule, is_fetching: bool) {
         self.rate_limit.store(Arc::new(RateLimitView {
             limits: Some(schedule.on_demand_limits()),
-            is_fetching: true,
+            is_fetching,
         }));
-        self.refresh_state.send_if_modified(|refresh_state| {
-            refresh_state.started += 1;
-            false
-        });
     }
 
     /// Records how long a fetch took, discovery included.
@@ -215,23 +208,22 @@ impl State {
         }
     }
 
-    /// Records the outcome of a refresh and wakes the waiters.
-    pub(super) fn record_refresh_end(
+    /// Counts a refresh by its outcome.
+    pub(super) fn record_refresh(
         &self,
         cause: RefreshCause,
-        outcome: Result<(), Error>,
+        outcome: &Result<(), Error>,
         metadata_error: Option<&Error>,
         schedule: &Schedule,
     ) {
-        let issuer = self.issuer.as_str();
-        let (label, error) = match &outcome {
+        let (label, error) = match outcome {
             Ok(()) => ("success", "none"),
             Err(error) => ("failure", error.kind().as_str()),
         };
         metrics::count(
             metrics::REFRESHES,
             &[
-                ("issuer", issuer),
+                ("issuer", self.issuer.as_str()),
                 ("cause", cause.as_str()),
                 ("outcome", label),
                 ("error", error),
@@ -247,14 +239,5 @@ impl State {
             &self.labels(),
             metadata_error.is_some().into(),
         );
-        // Before the waiters are woken, because they read it.
-        self.rate_limit.store(Arc::new(RateLimitView {
-            limits: Some(schedule.on_demand_limits()),
-            is_fetching: false,
-        }));
-        self.refresh_state.send_modify(|refresh_state| {
-            refresh_state.metadata_error = metadata_error.cloned();
-            refresh_state.finish(cause, outcome, schedule);
-        });
     }
 }

@@ -21,11 +21,9 @@ pub(super) struct RefreshState {
     /// The error of the last discovery.
     pub(super) metadata_error: Option<Error>,
     pub(super) next_refresh: Option<Instant>,
-    /// Fetches are numbered: the last one that started, that finished, and that succeeded.
-    pub(super) started: u64,
-    pub(super) finished: u64,
+    /// The number of the last fetch that succeeded.
     pub(super) last_success: u64,
-    /// The last manual refresh, and its error.
+    /// The number of the last manual refresh, and its error.
     pub(super) manual: (u64, Option<Error>),
 }
 
@@ -35,9 +33,10 @@ impl RefreshState {
         self.consecutive_failures == 0 && self.metadata_error.is_none()
     }
 
-    /// Records the outcome of the fetch that started last.
+    /// Records the outcome of the fetch with this number.
     pub(super) fn finish(
         &mut self,
+        number: u64,
         cause: RefreshCause,
         outcome: Result<(), Error>,
         schedule: &Schedule,
@@ -48,13 +47,12 @@ impl RefreshState {
                 count.failed += u64::from(outcome.is_err());
             }
         }
-        self.finished = self.started;
         if outcome.is_ok() {
-            self.last_success = self.finished;
+            self.last_success = number;
         }
         self.last_error = outcome.err();
         if cause == RefreshCause::Manual {
-            self.manual = (self.finished, self.last_error.clone());
+            self.manual = (number, self.last_error.clone());
         }
         self.consecutive_failures = schedule.failures();
         self.next_refresh = Some(schedule.next());

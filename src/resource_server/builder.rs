@@ -316,6 +316,9 @@ impl ResourceServerBuilder {
             )]
             tokio::spawn(task);
         }
+        for issuer in &server.0.issuers {
+            issuer.keys().mark_refresher_spawned();
+        }
         let (Startup::Wait(limit) | Startup::Require(limit)) = startup else {
             return Ok(server);
         };
