@@ -167,6 +167,11 @@ impl<R, S> Waiter<R, S> {
         self.began_before
     }
 
+    /// What is published now. Do not hold it for long: it is a lock.
+    pub(crate) fn progress(&self) -> watch::Ref<'_, Progress<S>> {
+        self.progress.borrow()
+    }
+
     /// Waits until `accept` returns a value for the published state, beginning with the current one.
     pub(crate) async fn until<T>(
         &mut self,

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
-
 use super::authentication::ClientAuthentication;
 use super::endpoint_settings::TokenEndpointSettings;
 use super::endpoint_source::TokenEndpointSource;
 use super::grant::Grant;
 use super::renewal::schedule::RenewalPolicy;
 use super::renewal::task::{RenewalTask, Renewer};
-use super::state::{RenewalResults, SharedState};
+use super::state::{RenewalFlight, SharedState};
 use super::token_endpoint::TokenEndpoint;
 use super::token_manager::TokenManager;
 use super::token_source::TokenSource;
@@ -148,16 +146,14 @@ impl ManagerSettings {
             return Err(ConfigError::new("max_waiters", "0", "must be at least 1"));
         }
         let state = Arc::new(SharedState::new(clock));
-        let (wake, wakeups) = mpsc::channel(1);
-        let (results, latest) = watch::channel(RenewalResults::default());
-        let manager = TokenManager::new(Arc::clone(&state), wake, latest, &policy, max_waiters);
+        let (flight, leader) = RenewalFlight::new(max_waiters);
+        let manager = TokenManager::new(Arc::clone(&state), flight, &policy);
         let task = RenewalTask {
             name,
             source,
             policy,
             state,
-            wakeups,
-            results,
+            leader,
         };
         Ok((manager, Renewer::new(task)))
     }

@@ -9,6 +9,7 @@ use arc_swap::{ArcSwapOption, Guard};
 use super::AccessToken;
 use crate::clock::{Clock, UnixTime};
 use crate::error::Error;
+use crate::single_flight::{Leader, SingleFlight};
 
 /// Minimum time between one invalidation, or the replacement of its token, and the next, so that a
 /// resource server that rejects every token does not cause a loop of token requests.
@@ -57,6 +58,12 @@ pub(super) enum InvalidationResult {
     RateLimited,
 }
 
+/// Wakes the task, and brings its results to waiting calls.
+pub(super) type RenewalFlight = SingleFlight<(), RenewalResults>;
+
+/// The task's side of [`RenewalFlight`].
+pub(super) type RenewalLeader = Leader<(), RenewalResults>;
+
 /// The results that the task publishes to waiting calls.
 #[derive(Debug, Default)]
 pub(super) struct RenewalResults {
@@ -65,6 +72,13 @@ pub(super) struct RenewalResults {
     pub(super) latest: Option<Result<AccessToken, Error>>,
     /// Number of failed attempts to replace an invalidated token.
     pub(super) failed_replacements: u64,
+}
+
+impl RenewalResults {
+    /// The latest result, if there were more than `count`.
+    pub(super) fn after(&self, count: u64) -> Option<&Result<AccessToken, Error>> {
+        self.latest.as_ref().filter(|_| self.count != count)
+    }
 }
 
 impl CurrentToken {

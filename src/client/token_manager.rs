@@ -3,17 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
-
 use super::AccessToken;
 use super::authentication::ClientAuthentication;
 use super::builder::TokenManagerBuilder;
 use super::renewal::schedule::RenewalPolicy;
-use super::state::{CurrentToken, InvalidationResult, RenewalResults, SharedState};
+use super::state::{CurrentToken, InvalidationResult, RenewalFlight, SharedState};
 use super::token_endpoint::TokenEndpoint;
 use super::token_source::TokenSource;
 use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Issuer};
+use crate::single_flight::WaitError;
 
 /// Obtains an access token and renews it before it expires.
 ///
@@ -47,14 +46,11 @@ use crate::oauth::{Endpoint, Issuer};
 #[derive(Clone, Debug)]
 pub struct TokenManager(Arc<Inner>);
 
-/// Dropping this drops the only sender of `wake`, which ends the task.
 #[derive(Debug)]
 struct Inner {
     state: Arc<SharedState>,
-    wake: mpsc::Sender<()>,
-    results: watch::Receiver<RenewalResults>,
-    /// Limits the number of waiting calls.
-    waiter_permits: Semaphore,
+    /// Dropping this ends the task.
+    flight: RenewalFlight,
     /// The longest that a call waits for a token.
     wait_timeout: Duration,
     /// The longest that a call waits for the successor of a rejected token.
@@ -118,12 +114,9 @@ impl TokenManager {
 
     pub(super) fn new(
         state: Arc<SharedState>,
-        wake: mpsc::Sender<()>,
-        results: watch::Receiver<RenewalResults>,
+        flight: RenewalFlight,
         policy: &RenewalPolicy,
-        max_waiters: usize,
     ) -> Self {
-        let waiter_permits = Semaphore::new(max_waiters.min(Semaphore::MAX_PERMITS));
         // Longer than the limit of the task, whose error says more.
         let wait_timeout = policy
             .acquire_timeout
@@ -131,9 +124,7 @@ impl TokenManager {
         let successor_timeout = policy.successor_timeout();
         Self(Arc::new(Inner {
             state,
-            wake,
-            results,
-            waiter_permits,
+            flight,
             wait_timeout,
             successor_timeout,
         }))
@@ -171,45 +162,26 @@ impl TokenManager {
 
     /// Wakes the task. `false` if it has ended.
     fn wake_task(&self) -> bool {
-        !matches!(
-            self.0.wake.try_send(()),
-            Err(mpsc::error::TrySendError::Closed(()))
-        )
-    }
-
-    /// Limits the number of waiting calls while the permit is held.
-    fn acquire_waiter_permit(&self) -> Result<SemaphorePermit<'_>, Error> {
-        self.0
-            .waiter_permits
-            .try_acquire()
-            .map_err(|_| Error::new(Operation::TokenRequest, ErrorKind::Overloaded))
+        self.0.flight.request(|()| {})
     }
 
     /// Wakes the task and waits for its next result.
     async fn wait(&self) -> Result<AccessToken, Error> {
-        let _permit = self.acquire_waiter_permit()?;
+        let error = |kind| Error::new(Operation::TokenRequest, kind);
         // Subscribe before waking the task, so that no result is missed.
-        let mut results = self.0.results.clone();
-        let count = results.borrow_and_update().count;
+        let waiter = self.0.flight.try_subscribe(self.0.wait_timeout);
+        let mut waiter = waiter.ok_or_else(|| error(ErrorKind::Overloaded))?;
+        let count = waiter.progress().state.count;
         // A token may have been stored before the subscription.
         if let Some(token) = self.current() {
             return Ok(token);
         }
-        if !self.wake_task() {
-            return Err(task_stopped());
-        }
-        let result = async {
-            loop {
-                results.changed().await.map_err(|_| task_stopped())?;
-                let latest = results.borrow_and_update();
-                if let Some(result) = latest.latest.as_ref().filter(|_| latest.count != count) {
-                    return result.clone();
-                }
-            }
-        };
-        let token = tokio::time::timeout(self.0.wait_timeout, result)
-            .await
-            .map_err(|_| Error::new(Operation::TokenRequest, ErrorKind::Timeout))??;
+        self.wake_task();
+        let result = waiter.until(|results| results.state.after(count).cloned());
+        let token = result.await.map_err(|ended| match ended {
+            WaitError::Elapsed => error(ErrorKind::Timeout),
+            WaitError::Stopped => task_stopped(),
+        })??;
         // Counts as a use, so that the token is renewed before it expires.
         let _ = self.current();
         Ok(token)
@@ -280,10 +252,10 @@ impl TokenManager {
     /// calls wait already. The caller then has only the response of the resource server.
     pub async fn invalidate_and_wait(&self, token: &AccessToken) -> Option<AccessToken> {
         // Subscribe before invalidating, so that no result is missed.
-        let mut results = self.0.results.clone();
+        let waiter = self.0.flight.try_subscribe(self.0.successor_timeout);
         let (count, failed_replacements) = {
-            let latest = results.borrow_and_update();
-            (latest.count, latest.failed_replacements)
+            let results = &self.0.flight.progress().state;
+            (results.count, results.failed_replacements)
         };
         let is_acknowledged = match self.0.state.invalidate(token) {
             InvalidationResult::Replaced(successor) => return Some(successor),
@@ -293,27 +265,19 @@ impl TokenManager {
         // Counts as a use. A token that is not stored is requested again by each call.
         let is_renewing =
             self.0.state.with_current(CurrentToken::mark_used).is_some() && is_acknowledged;
-        if !is_renewing && !self.wake_task() {
-            return None;
+        if !is_renewing {
+            self.wake_task();
         }
-        let _permit = self.acquire_waiter_permit().ok()?;
-        let successor = async {
-            loop {
-                results.changed().await.ok()?;
-                let latest = results.borrow_and_update();
-                match &latest.latest {
-                    Some(Ok(new)) if latest.count != count && !new.is(token) => {
-                        return Some(new.clone());
-                    }
-                    Some(Err(_)) if latest.count != count => return None,
-                    _ if latest.failed_replacements != failed_replacements => return None,
-                    _ => {}
-                }
+        let mut waiter = waiter?;
+        let successor = waiter.until(|results| {
+            let results = &results.state;
+            match results.after(count) {
+                Some(Ok(new)) if !new.is(token) => Some(Some(new.clone())),
+                Some(Err(_)) => Some(None),
+                _ => (results.failed_replacements != failed_replacements).then_some(None),
             }
-        };
-        let successor = tokio::time::timeout(self.0.successor_timeout, successor)
-            .await
-            .ok()??;
+        });
+        let successor = successor.await.ok()??;
         // Counts as a use, so that the token is renewed before it expires.
         let _ = self.current();
         Some(successor)

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
-
 use super::super::AccessToken;
-use super::super::state::{CurrentToken, RenewalResults, SharedState};
+use super::super::state::{CurrentToken, RenewalLeader, SharedState};
 use super::super::token_source::{TokenSource, fetch, is_transient};
 use super::schedule::{Failure, RenewalPolicy, RenewalSchedule};
 use crate::error::{Error, ErrorKind, Operation};
@@ -32,8 +30,7 @@ pub(in crate::client) struct RenewalTask {
     pub(in crate::client) source: Arc<dyn TokenSource>,
     pub(in crate::client) policy: RenewalPolicy,
     pub(in crate::client) state: Arc<SharedState>,
-    pub(in crate::client) wakeups: mpsc::Receiver<()>,
-    pub(in crate::client) results: watch::Sender<RenewalResults>,
+    pub(in crate::client) leader: RenewalLeader,
 }
 
 impl RenewalTask {
@@ -48,8 +45,8 @@ impl RenewalTask {
             }
             tokio::select! {
                 biased;
-                wakeup = self.wakeups.recv() => {
-                    let Some(()) = wakeup else { return };
+                requested = self.leader.requested() => {
+                    let Some(()) = requested else { return };
                     if let Some(token) = self.state.with_current(CurrentToken::token) {
                         // The token arrived in the meantime, was used for the first time, or was
                         // invalidated.
@@ -127,7 +124,7 @@ impl RenewalTask {
         let Self {
             source,
             state,
-            wakeups,
+            leader,
             ..
         } = self;
         let requested_at = state.clock.now();
@@ -149,8 +146,8 @@ impl RenewalTask {
                         token: AccessToken::new(response, requested_at),
                     }));
                 }
-                wakeup = wakeups.recv() => {
-                    wakeup?;
+                requested = leader.requested() => {
+                    requested?;
                     if state.with_current(CurrentToken::token).is_none() {
                         schedule.register_waiter(now());
                     }
@@ -162,12 +159,12 @@ impl RenewalTask {
     /// Discards wakeups sent before a result: the result answers them, and they would only cause
     /// another request.
     fn discard_wakeups(&mut self) {
-        while self.wakeups.try_recv().is_ok() {}
+        self.leader.take_requests();
     }
 
     /// Publishes the result to all waiting calls.
     fn notify_waiters(&self, result: Result<AccessToken, Error>) {
-        self.results.send_modify(|results| {
+        self.leader.update(|results| {
             results.count += 1;
             results.latest = Some(result);
         });
@@ -177,8 +174,8 @@ impl RenewalTask {
     /// other calls.
     fn report_failure(&self, error: Option<Error>) {
         self.state.fail_invalidation();
-        self.results
-            .send_modify(|results| results.failed_replacements += 1);
+        self.leader
+            .update(|results| results.failed_replacements += 1);
         if let Some(error) = error {
             self.notify_waiters(Err(error));
         }
@@ -220,7 +217,8 @@ pub struct Renewer(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Renewer {
     pub(in crate::client) fn new(task: RenewalTask) -> Self {
-        Self(Box::pin(task.run()))
+        let deadlines = task.leader.deadlines();
+        Self(Box::pin(async move { deadlines.serve(task.run()).await }))
     }
 }
 
