@@ -205,16 +205,12 @@ mod tests {
                 now() - start
             }
         };
-        // The task's future comes last, so that it has to be woken for the first deadline.
+        let (third, first, second) = (wait(3), wait(1), wait(2));
         let ends = deadlines.serve(async {
             tokio::time::sleep(SECOND / 2).await;
-            let late = deadlines.after(SECOND / 4);
-            tokio::join!(wait(3), wait(1), wait(2), async {
-                late.await;
-                now() - start
-            })
+            tokio::join!(third, first, second, wait(0))
         });
-        let expected = (SECOND * 3, SECOND, SECOND * 2, SECOND * 3 / 4);
+        let expected = (SECOND * 3, SECOND, SECOND * 2, SECOND / 2);
         assert_eq!(ends.await, expected);
         assert!(deadlines.is_served());
     }

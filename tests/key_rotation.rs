@@ -1475,6 +1475,18 @@ fn keys(set: &Value) -> tower_oauth::key_set::KeySet {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_request_after_the_start_with_a_seed_waits_for_an_unknown_kid() {
+    let issuer = ScriptedIssuer::new(set(&[("b", rsa(1))]));
+    let seeded = builder_with(&issuer, &clock(), |issuer| {
+        issuer.initial_keys(keys(&set(&[("a", rsa(0))])), UnixTime::from_secs(NOW))
+    });
+    // The refresh task is spawned, but not polled yet.
+    let server = seeded.start().await.unwrap();
+    assert_eq!(issuer.fetches(), 0);
+    assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_seed_counts_as_a_fetched_set_for_the_backoff() {
     let issuer = ScriptedIssuer::new(json!({}));
     let clock = clock();

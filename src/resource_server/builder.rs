@@ -356,9 +356,13 @@ fn check_names(issuers: &[TrustedIssuer]) -> Result<(), ConfigError> {
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Refreshes the keys of a [`ResourceServer`] while it is polled.
+/// Refreshes the keys of a [`ResourceServer`] while it is polled, on a tokio runtime.
 ///
 /// Completes when the last clone of the resource server is dropped.
+///
+/// Requests may run on another runtime, or on none: they use no timer. The refresher ends the waits
+/// for newer keys, at their time limit and when it is dropped. Before its first poll no request
+/// waits, and a token with an unknown `kid` is rejected at once.
 #[must_use = "the keys are fetched only while this is polled"]
 pub struct Refresher(Vec<Task>);
 

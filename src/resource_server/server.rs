@@ -147,7 +147,8 @@ impl ResourceServer {
 
     /// Fetches the keys of every issuer now, regardless of schedule and rate limits.
     ///
-    /// Returns the result of a fetch that started after this call.
+    /// Returns the result of a fetch that started after this call. Waits while the
+    /// [`Refresher`](super::Refresher) is not polled.
     ///
     /// # Errors
     ///

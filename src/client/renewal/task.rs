@@ -209,9 +209,14 @@ fn classify(error: &Error) -> Failure {
     }
 }
 
-/// Obtains and renews the token of a [`TokenManager`](crate::TokenManager) while it is polled.
+/// Obtains and renews the token of a [`TokenManager`](crate::TokenManager) while it is polled, on a
+/// tokio runtime.
 ///
 /// It completes when the last clone of the manager is dropped.
+///
+/// Callers may run on another runtime, or on none: they use no timer. The renewer ends their waits,
+/// at the time limit and when it is dropped. While it is not polled, a call without a token waits,
+/// longer than its time limit as well.
 #[must_use = "tokens are obtained only while this is polled"]
 pub struct Renewer(Pin<Box<dyn Future<Output = ()> + Send>>);
 
