@@ -1,4 +1,5 @@
-//! `poll_ready` is honored on every path, and limit and buffer layers work inside and outside.
+//! `poll_ready` is honored on every path, and limit and buffer layers work inside and outside. A
+//! readiness policy decides of which issuers a resource server needs keys.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,11 +19,13 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode, header};
 use serde_json::json;
+use support::issuer::{IssuerReply, ScriptedIssuer, advance, clock, secs, set};
 use support::{Fixture, claims, compact};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_oauth::clock::{ManualClock, UnixTime};
-use tower_oauth::resource_server::Startup;
-use tower_oauth::{Audience, Issuer, RequireScopeLayer, ResourceServer};
+use tower_oauth::key_set::{KeySet, RefreshPolicy};
+use tower_oauth::resource_server::{ReadinessPolicy, ResourceServerBuilder, Startup};
+use tower_oauth::{Audience, Endpoint, Issuer, RequireScopeLayer, ResourceServer, TrustedIssuer};
 
 /// Panics when called without a preceding `poll_ready`. A clone is not ready.
 #[derive(Debug, Default)]
@@ -140,7 +143,7 @@ fn layer_service_and_context_are_clone_send_and_sync() {
 #[tokio::test(start_paused = true)]
 async fn a_request_waiting_for_keys_calls_the_service_that_was_ready() {
     let (old, new) = (support::rsa(0), support::rsa(1));
-    let issuer = support::issuer::ScriptedIssuer::new(json!({ "keys": [old.jwk("old")] }));
+    let issuer = ScriptedIssuer::new(json!({ "keys": [old.jwk("old")] }));
     let server = ResourceServer::builder(
         Issuer::new(support::ISSUER).unwrap(),
         Audience::new("orders").unwrap(),
@@ -195,7 +198,7 @@ fn poll_ready_only_polls_the_inner_service() {
 #[tokio::test(start_paused = true)]
 async fn a_request_waiting_for_keys_holds_no_permit() {
     let key = support::rsa(0);
-    let issuer = support::issuer::ScriptedIssuer::new(json!({ "keys": [key.jwk("known")] }));
+    let issuer = ScriptedIssuer::new(json!({ "keys": [key.jwk("known")] }));
     let server = ResourceServer::builder(
         Issuer::new(support::ISSUER).unwrap(),
         Audience::new("orders").unwrap(),
@@ -205,7 +208,7 @@ async fn a_request_waiting_for_keys_holds_no_permit() {
     .start()
     .await
     .unwrap();
-    issuer.set_reply(support::issuer::IssuerReply::Hang);
+    issuer.set_reply(IssuerReply::Hang);
     let token = |kid: &str| {
         let header = json!({ "alg": "RS256", "kid": kid }).to_string();
         compact(key, "RS256", &header, claims().to_string().as_bytes())
@@ -234,4 +237,119 @@ async fn a_request_waiting_for_keys_holds_no_permit() {
         status(&mut service, request(&token("new"))).await,
         StatusCode::OK
     );
+}
+
+/// The URL of the keys of each issuer.
+const KEYS: [&str; 2] = ["https://one.example/keys", "https://two.example/keys"];
+
+fn trusted(name: &str) -> TrustedIssuer {
+    TrustedIssuer::new(Issuer::new(name).unwrap(), Audience::new("orders").unwrap())
+}
+
+/// A resource server with two issuers, whose keys come from `KEYS`.
+fn two_issuers(issuer: &ScriptedIssuer, readiness: ReadinessPolicy) -> ResourceServerBuilder {
+    let [one, two] = KEYS.map(|url| {
+        let name = url.strip_suffix("/keys").unwrap();
+        trusted(name).jwks_uri(Endpoint::new(url).unwrap())
+    });
+    ResourceServer::from_issuer(one)
+        .add_issuer(two)
+        .transport(issuer.clone())
+        .readiness(readiness)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issuer_without_keys_makes_the_server_unready_unless_any_is_enough() {
+    let document = set(&[("a", support::rsa(0))]);
+    let issuer = ScriptedIssuer::new(document.clone());
+    issuer.set_reply(IssuerReply::Unreachable);
+    let clock = clock();
+    let server = async |readiness| {
+        let keys = KeySet::from_json(document.to_string().as_bytes()).unwrap();
+        ResourceServer::from_issuer(trusted("https://fixed.example").keys(keys))
+            .add_issuer(trusted(support::ISSUER))
+            .transport(issuer.clone())
+            .clock(clock.clone())
+            .refresh(RefreshPolicy::new().max_stale(secs(600)))
+            .startup(Startup::Background)
+            .readiness(readiness)
+            .start()
+            .await
+            .unwrap()
+    };
+    let (all, any) = (
+        server(ReadinessPolicy::All).await,
+        server(ReadinessPolicy::Any).await,
+    );
+    let ready = || (all.keys_available(), any.keys_available());
+    // The keys of one issuer never came. The fixed ones are there.
+    advance(&clock, secs(60)).await;
+    assert_eq!(ready(), (false, true));
+    let usable: Vec<_> = any
+        .key_sets()
+        .iter()
+        .map(|status| (status.issuer().to_string(), status.state().is_usable()))
+        .collect();
+    let expected = [("https://fixed.example", true), (support::ISSUER, false)];
+    assert_eq!(
+        usable,
+        expected.map(|(name, ready)| (name.to_owned(), ready))
+    );
+    issuer.publish(document.clone());
+    all.wait_for_keys().await;
+    advance(&clock, secs(60)).await;
+    assert_eq!(ready(), (true, true));
+    // The keys of one issuer are too old.
+    issuer.set_reply(IssuerReply::Unreachable);
+    advance(&clock, secs(700)).await;
+    assert_eq!(ready(), (false, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_start_waits_for_the_keys_that_make_the_server_ready() {
+    let issuer = ScriptedIssuer::new(set(&[("a", support::rsa(0))]));
+    issuer.set_reply_at(KEYS[0], IssuerReply::Unreachable);
+    let start = async |readiness, startup| {
+        let start = tokio::time::Instant::now();
+        let server = two_issuers(&issuer, readiness).startup(startup).start();
+        let ready = server.await.map(|server| server.keys_available());
+        (ready.ok(), start.elapsed())
+    };
+    let (all, any) = (ReadinessPolicy::All, ReadinessPolicy::Any);
+    let (wait, require) = (Startup::Wait(secs(10)), Startup::Require(secs(10)));
+    assert_eq!(start(all, wait).await, (Some(false), secs(10)));
+    assert_eq!(start(all, require).await, (None, secs(10)));
+    assert_eq!(start(any, wait).await, (Some(true), Duration::ZERO));
+    assert_eq!(start(any, require).await, (Some(true), Duration::ZERO));
+    issuer.set_reply_at(KEYS[1], IssuerReply::Unreachable);
+    assert_eq!(start(any, wait).await, (Some(false), secs(10)));
+    assert_eq!(start(any, require).await, (None, secs(10)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_any_issuer_the_wait_for_keys_ends_when_the_first_keys_arrive_or_none_can() {
+    let issuer = ScriptedIssuer::new(set(&[("a", support::rsa(0))]));
+    let outage = || KEYS.map(|url| issuer.set_reply_at(url, IssuerReply::Unreachable));
+    outage();
+    let server = two_issuers(&issuer, ReadinessPolicy::Any).startup(Startup::Background);
+    let server = server.start().await.unwrap();
+    let recovery = async {
+        tokio::time::sleep(secs(60)).await;
+        let keys = set(&[("a", support::rsa(0))]);
+        issuer.set_reply_at(KEYS[1], IssuerReply::Keys(keys));
+    };
+    let start = tokio::time::Instant::now();
+    tokio::join!(server.wait_for_keys(), recovery);
+    assert!(server.keys_available());
+    assert!((secs(60)..secs(66)).contains(&start.elapsed()));
+
+    outage();
+    let (server, refresher) = two_issuers(&issuer, ReadinessPolicy::Any).build().unwrap();
+    let task = tokio::spawn(refresher);
+    let end = async {
+        tokio::time::sleep(secs(1)).await;
+        task.abort();
+    };
+    tokio::join!(server.wait_for_keys(), end);
+    assert!(!server.keys_available());
 }

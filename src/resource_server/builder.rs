@@ -41,6 +41,7 @@ pub struct ResourceServerBuilder {
     resource_metadata: Option<Endpoint>,
     allow_loopback_http: bool,
     startup: Startup,
+    readiness: ReadinessPolicy,
     cache: token_cache::Limits,
     max_verifications: Option<usize>,
 }
@@ -51,10 +52,28 @@ pub struct ResourceServerBuilder {
 pub enum Startup {
     /// Returns immediately. Until keys are available, requests get a 503.
     Background,
-    /// Waits for the keys of every issuer, and fails if they are not available in time.
+    /// Waits for keys, and fails if they are not available in time.
     Require(Duration),
-    /// Waits for the keys of every issuer up to this long, then starts without.
+    /// Waits for keys up to this long, then starts without.
     Wait(Duration),
+}
+
+/// Of which issuers a resource server needs keys to be ready.
+///
+/// Decides [`ResourceServer::keys_available`], which readiness probes use,
+/// [`ResourceServer::wait_for_keys`], and the wait of [`start`](ResourceServerBuilder::start). It
+/// decides no request: without keys of its issuer, a token is answered 503.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReadinessPolicy {
+    /// Of every issuer.
+    #[default]
+    All,
+    /// Of one issuer at least.
+    ///
+    /// An instance that can serve the tokens of one issuer stays in the load balancer during an
+    /// outage of another. [`KeySetStatus`](crate::key_set::KeySetStatus) reports each.
+    Any,
 }
 
 impl ResourceServerBuilder {
@@ -70,6 +89,7 @@ impl ResourceServerBuilder {
             resource_metadata: None,
             allow_loopback_http: false,
             startup: Startup::Wait(Duration::from_secs(10)),
+            readiness: ReadinessPolicy::All,
             cache: token_cache::DEFAULT_LIMITS,
             max_verifications: None,
         }
@@ -195,9 +215,38 @@ impl ResourceServerBuilder {
         self
     }
 
+    /// Sets of which issuers keys are needed to be ready. Default: of every issuer.
+    ///
+    /// ```
+    /// use tower_oauth::key_set::KeySet;
+    /// use tower_oauth::resource_server::ReadinessPolicy;
+    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// # let document = br#"{"keys":[{
+    /// #     "kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+    /// # }]}"#;
+    /// let orders = Audience::new("orders")?;
+    /// let one = TrustedIssuer::new(Issuer::new("https://one.example")?, orders.clone())
+    ///     .keys(KeySet::from_json(document)?);
+    /// // Its keys are not fetched yet.
+    /// let two = TrustedIssuer::new(Issuer::new("https://two.example")?, orders);
+    ///
+    /// let builder = || ResourceServer::from_issuer(one.clone()).add_issuer(two.clone());
+    /// let (all, _refresher) = builder().build()?;
+    /// assert!(!all.keys_available());
+    /// let (any, _refresher) = builder().readiness(ReadinessPolicy::Any).build()?;
+    /// assert!(any.keys_available());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn readiness(mut self, policy: ReadinessPolicy) -> Self {
+        self.readiness = policy;
+        self
+    }
+
     /// Sets how [`start`](Self::start) waits for the first keys.
     ///
-    /// Default: up to 10 seconds, then it starts without.
+    /// Of which issuers is set by [`readiness`](Self::readiness). Default: up to 10 seconds, then it
+    /// starts without.
     pub fn startup(mut self, startup: Startup) -> Self {
         self.startup = startup;
         self
@@ -293,6 +342,7 @@ impl ResourceServerBuilder {
             header_cache: HeaderCache::default(),
             verification_limit: VerificationLimit::new(self.max_verifications),
             token_in_query: LogLimit::new(),
+            readiness: self.readiness,
         };
         Ok((ResourceServer(Arc::new(inner)), Refresher(tasks)))
     }

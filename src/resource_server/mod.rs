@@ -89,7 +89,7 @@ mod trusted_issuer;
 mod validate;
 mod verification_limit;
 
-pub use self::builder::{Refresher, ResourceServerBuilder, Startup};
+pub use self::builder::{ReadinessPolicy, Refresher, ResourceServerBuilder, Startup};
 pub use self::context::{AuthContext, ClaimError};
 #[cfg(any(test, feature = "test-util"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]

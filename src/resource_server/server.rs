@@ -1,6 +1,7 @@
 //! The resource server: the handle and its shared state.
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::header_cache::HeaderCache;
 use super::issuer_state::IssuerState;
@@ -8,7 +9,7 @@ use super::per_thread::PerThread;
 use super::responses::Responses;
 use super::token_cache::TokenCache;
 use super::verification_limit::VerificationLimit;
-use super::{ResourceServerBuilder, TrustedIssuer};
+use super::{ReadinessPolicy, ResourceServerBuilder, TrustedIssuer};
 use crate::clock::Clock;
 use crate::error::{ConfigError, Error};
 use crate::jwt::SizeLimits;
@@ -72,6 +73,7 @@ pub(super) struct Inner {
     pub(super) header_cache: HeaderCache,
     pub(super) verification_limit: VerificationLimit,
     pub(super) token_in_query: LogLimit,
+    pub(super) readiness: ReadinessPolicy,
 }
 
 impl ResourceServer {
@@ -110,12 +112,19 @@ impl ResourceServer {
         ResourceServerBuilder::new(Ok(issuer))
     }
 
-    /// Whether usable keys of every issuer are available, for readiness probes.
+    /// Whether usable keys are available, for readiness probes.
+    ///
+    /// Of every issuer, or of any: see [`readiness`](ResourceServerBuilder::readiness). Fixed keys
+    /// are always available. [`key_sets`](Self::key_sets) reports each issuer.
     #[must_use]
     pub fn keys_available(&self) -> bool {
-        self.key_sets()
-            .iter()
-            .all(|status| status.state().is_usable())
+        let now = self.0.clock.now();
+        let mut issuers = self.0.issuers.iter();
+        let is_usable = |state: &IssuerState| state.keys().load().usable(now).is_some();
+        match self.0.readiness {
+            ReadinessPolicy::All => issuers.all(is_usable),
+            ReadinessPolicy::Any => issuers.any(is_usable),
+        }
     }
 
     /// Waits until [`keys_available`](Self::keys_available).
@@ -123,9 +132,26 @@ impl ResourceServer {
     /// Also returns when the [`Refresher`](super::Refresher) has stopped, because then no keys can
     /// arrive.
     pub async fn wait_for_keys(&self) {
-        for issuer in &self.0.issuers {
-            issuer.keys().wait_until_usable(|| self.0.clock.now()).await;
-        }
+        let now = || self.0.clock.now();
+        let mut waits: Vec<_> = self
+            .0
+            .issuers
+            .iter()
+            .map(|issuer| Box::pin(issuer.keys().wait_until_usable(now)))
+            .collect();
+        std::future::poll_fn(|cx| {
+            waits.retain_mut(|wait| wait.as_mut().poll(cx).is_pending());
+            let is_done = match self.0.readiness {
+                ReadinessPolicy::All => waits.is_empty(),
+                ReadinessPolicy::Any => waits.is_empty() || self.keys_available(),
+            };
+            if is_done {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 
     /// Returns the status of each issuer's key set, in the order of addition.
