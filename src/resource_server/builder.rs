@@ -11,6 +11,7 @@ use super::challenge::{ChallengeParameters, DEFAULT_REALM};
 use super::header_cache::HeaderCache;
 use super::issuer_state::{IssuerState, Validator};
 use super::per_thread::PerThread;
+use super::readiness::ReadinessPolicy;
 use super::responses::Responses;
 use super::server::Inner;
 use super::token_cache::{self, TokenCache};
@@ -56,24 +57,6 @@ pub enum Startup {
     Require(Duration),
     /// Waits for keys up to this long, then starts without.
     Wait(Duration),
-}
-
-/// Of which issuers a resource server needs keys to be ready.
-///
-/// Decides [`ResourceServer::keys_available`], which readiness probes use,
-/// [`ResourceServer::wait_for_keys`], and the wait of [`start`](ResourceServerBuilder::start). It
-/// decides no request: without keys of its issuer, a token is answered 503.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ReadinessPolicy {
-    /// Of every issuer.
-    #[default]
-    All,
-    /// Of one issuer at least.
-    ///
-    /// An instance that can serve the tokens of one issuer stays in the load balancer during an
-    /// outage of another. [`KeySetStatus`](crate::key_set::KeySetStatus) reports each.
-    Any,
 }
 
 impl ResourceServerBuilder {

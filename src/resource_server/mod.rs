@@ -77,6 +77,7 @@ mod in_flight;
 mod issuer_state;
 mod layer;
 mod per_thread;
+mod readiness;
 mod rejection;
 mod rejection_kind;
 mod rejection_response;
@@ -89,7 +90,7 @@ mod trusted_issuer;
 mod validate;
 mod verification_limit;
 
-pub use self::builder::{ReadinessPolicy, Refresher, ResourceServerBuilder, Startup};
+pub use self::builder::{Refresher, ResourceServerBuilder, Startup};
 pub use self::context::{AuthContext, ClaimError};
 #[cfg(any(test, feature = "test-util"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
@@ -99,6 +100,7 @@ pub use self::context_builder::AuthContextBuilder;
 pub use self::extractor::{AuthContextRejection, Claims};
 pub use self::future::ResponseFuture;
 pub use self::layer::ResourceServerLayer;
+pub use self::readiness::ReadinessPolicy;
 pub use self::rejection::Rejection;
 pub use self::rejection_kind::RejectionKind;
 pub use self::rejection_response::{DefaultRejectionResponse, RejectionResponse};

@@ -215,8 +215,8 @@ fn classify(error: &Error) -> Failure {
 /// It completes when the last clone of the manager is dropped.
 ///
 /// Callers may run on another runtime, or on none: they use no timer. The renewer ends their waits,
-/// at the time limit and when it is dropped. While it is not polled, a call without a token waits,
-/// longer than its time limit as well.
+/// at the time limit and when it is dropped. While it is not polled, time limits have no effect: a
+/// call without a token waits.
 #[must_use = "tokens are obtained only while this is polled"]
 pub struct Renewer(Pin<Box<dyn Future<Output = ()> + Send>>);
 
