@@ -64,8 +64,8 @@
 //! - A token is verified only with keys of its issuer, and a key is used only for its algorithm.
 //! - Keys in a token's header are never used. Duplicate JSON members, unknown critical headers,
 //!   non-canonical base64url and tokens bound to a key (`cnf`) are rejected.
-//! - A request causes a fetch only if its token would pass with a newer key, and within a rate
-//!   limit. A request causes a 5xx response only if no keys are available or the server is
+//! - A request causes a fetch only if the registered claims of its token are valid, and within a
+//!   rate limit. A request causes a 5xx response only if no keys are available or the server is
 //!   overloaded: 503; or if the resource server layer of a route is missing: 500.
 //! - Response texts are fixed. No log, error or `Debug` output contains tokens or secrets.
 //! - Signatures are verified by aws-lc-rs. The process-wide provider of jsonwebtoken is not used,

@@ -36,7 +36,7 @@
 //!
 //! # A token
 //!
-//! Validation goes from cheap to expensive. Only a token that would pass with a newer key causes a
+//! Validation goes from cheap to expensive. Only a token whose registered claims are valid causes a
 //! refresh of the keys.
 //!
 //! ```text

@@ -33,7 +33,8 @@ use crate::transport::Transport;
 /// [`require_claim`], [`allowed_clients`], [`require`] and [`require_scopes`] restrict the tokens
 /// that are accepted. They apply after the signature and the registered claims, in this order, and
 /// never to an unverified token. The result is cached with the token: a cached token is not checked
-/// again. So a closure must depend on the claims alone, not on time or other state.
+/// again. So a closure must depend on the claims alone, not on time or other state. A token with an
+/// unknown `kid` may cause a refresh of the keys, within the rate limit, whatever the rules are.
 ///
 /// A token that breaks one of the rules is rejected with 401, as one of an issuer that is not
 /// trusted; only one that lacks a scope is rejected with 403.
@@ -131,7 +132,8 @@ impl TrustedIssuer {
     /// Accepts tokens without `aud`. Only together with [`allowed_clients`](Self::allowed_clients).
     ///
     /// For issuers whose access tokens name no resource, such as Cognito. The allowed clients then
-    /// take the place of the audience. A token with another `aud` is still rejected.
+    /// take the place of the audience. A token with another `aud` is still rejected
+    /// ([RFC 7519 §4.1.3](https://www.rfc-editor.org/rfc/rfc7519#section-4.1.3)).
     ///
     /// A configuration error without allowed clients, and with [`TokenProfile::Rfc9068`], which
     /// requires `aud`.
@@ -294,7 +296,7 @@ impl TrustedIssuer {
         self
     }
 
-    /// Sets the leeway for clock differences in `exp`, `nbf` and `iat` of this issuer's tokens.
+    /// Sets the clock leeway for `exp`, `nbf` and `iat` of this issuer's tokens.
     ///
     /// Default: that of the [resource server](super::ResourceServerBuilder::leeway), 60 seconds.
     ///

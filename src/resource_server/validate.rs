@@ -77,7 +77,8 @@ impl ResourceServer {
         let pending = |wait| Validation::Pending(Pending::Keys(wait));
         let refresh =
             |reason: RefreshReason<'_>| keys_of_issuer.request_refresh(reason).map(pending);
-        // Only a token that would pass with a newer key may cause a fetch.
+        // Only a token with valid registered claims may cause a fetch. The rules of the issuer see
+        // verified tokens only.
         let would_pass = || unverified.would_pass_claims(policy, now).is_ok();
         let keys = match keys.select(&header, snapshot.revoked(), policy.max_candidate_keys) {
             Ok(keys) => keys,
@@ -132,6 +133,7 @@ impl ResourceServer {
             verified_by,
             &self.0.clock,
         );
+        // Before the token is cached, so that the rules hold for a hit.
         let validated = issuer.rules.apply(validated)?;
         // Under a verification limit, a token should need only one permit.
         let bypass_admission = self.0.verification_limit.is_enabled();
