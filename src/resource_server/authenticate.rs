@@ -102,7 +102,11 @@ impl ResourceServer {
                 in_flight.passed();
                 Ok(context)
             }
-            Err(refusal) => {
+            Err(mut refusal) => {
+                if head.is_none() && refusal.kind == RejectionKind::InvalidRequest {
+                    // There is no field that could be malformed, only the token.
+                    refusal.kind = RejectionKind::Malformed;
+                }
                 let rejection = self.reject(refusal, head);
                 in_flight.rejected(&rejection);
                 Err(rejection)

@@ -109,6 +109,61 @@ where
     }
 }
 
+impl<S, B, ResBody, R> State<S, B, ResBody, R>
+where
+    S: Service<Request<B>, Response = Response<ResBody>>,
+    R: RejectionResponse<ResBody>,
+{
+    /// Goes on to the next state, or returns the result without a call of the service.
+    #[cold]
+    fn advance(
+        mut self: Pin<&mut Self>,
+        in_flight: &mut Option<InFlight>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Response<ResBody>, S::Error>>> {
+        const COMPLETED: &str = "polled after completion";
+        let next = match self.as_mut().project() {
+            StateProj::Authenticating { waiting } => {
+                let authentication = &mut waiting.as_mut().expect(COMPLETED).authentication;
+                let (head, outcome) = ready!(authentication.as_mut().poll(cx));
+                let Waiting { body, service, .. } = *waiting.take().expect("polled above");
+                let (mut request, layer) = (Request::from_parts(head, body), service.layer);
+                let in_flight = in_flight.as_mut().expect(COMPLETED);
+                let admitted = match outcome {
+                    Ok(authenticated) => {
+                        layer.pass(&mut request, authenticated, in_flight);
+                        Ok(())
+                    }
+                    Err(refusal) => layer.refuse(&mut request, refusal, in_flight),
+                };
+                match admitted {
+                    Ok(()) => {
+                        let ready = Some(Box::new((service.inner, request)));
+                        Self::AwaitingReady { ready }
+                    }
+                    Err(rejection) => Self::rejected(&layer.on_rejection, rejection),
+                }
+            }
+            StateProj::AwaitingReady { ready } => {
+                let (service, _) = &mut **ready.as_mut().expect(COMPLETED);
+                if let Err(error) = ready!(service.poll_ready(cx)) {
+                    count::<ResBody>(in_flight, None);
+                    return Poll::Ready(Some(Err(error)));
+                }
+                let (mut service, request) = *ready.take().expect("polled above");
+                let future = service.call(request);
+                Self::Calling { future }
+            }
+            StateProj::Rejected { response } => {
+                return Poll::Ready(Some(Ok(*response.take().expect(COMPLETED))));
+            }
+            StateProj::Calling { .. } => return Poll::Ready(None),
+        };
+        self.set(next);
+        Poll::Ready(None)
+    }
+}
+
 impl<S, B, ResBody, R> Future for ResponseFuture<S, B, ResBody, R>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
@@ -117,46 +172,18 @@ where
     type Output = Result<Response<ResBody>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        const COMPLETED: &str = "polled after completion";
         let mut this = self.project();
         loop {
-            let next = match this.state.as_mut().project() {
-                StateProj::Authenticating { waiting } => {
-                    let authentication = &mut waiting.as_mut().expect(COMPLETED).authentication;
-                    let (head, outcome) = ready!(authentication.as_mut().poll(cx));
-                    let Waiting { body, service, .. } = *waiting.take().expect("polled above");
-                    let mut request = Request::from_parts(head, body);
-                    let in_flight = this.in_flight.as_mut().expect(COMPLETED);
-                    match service.layer.admit(&mut request, outcome, in_flight) {
-                        Ok(()) => {
-                            let ready = Some(Box::new((service.inner, request)));
-                            State::AwaitingReady { ready }
-                        }
-                        Err(rejection) => State::rejected(&service.layer.on_rejection, rejection),
-                    }
+            if let StateProj::Calling { future } = this.state.as_mut().project() {
+                let mut result = future.poll(cx);
+                if let Poll::Ready(result) = &mut result {
+                    count(this.in_flight, result.as_mut().ok());
                 }
-                StateProj::AwaitingReady { ready } => {
-                    let (service, _) = &mut **ready.as_mut().expect(COMPLETED);
-                    if let Err(error) = ready!(service.poll_ready(cx)) {
-                        count::<ResBody>(this.in_flight, None);
-                        return Poll::Ready(Err(error));
-                    }
-                    let (mut service, request) = *ready.take().expect("polled above");
-                    let future = service.call(request);
-                    State::Calling { future }
-                }
-                StateProj::Calling { future } => {
-                    let mut result = future.poll(cx);
-                    if let Poll::Ready(result) = &mut result {
-                        count(this.in_flight, result.as_mut().ok());
-                    }
-                    return result;
-                }
-                StateProj::Rejected { response } => {
-                    return Poll::Ready(Ok(*response.take().expect(COMPLETED)));
-                }
-            };
-            this.state.set(next);
+                return result;
+            }
+            if let Some(result) = ready!(this.state.as_mut().advance(this.in_flight, cx)) {
+                return Poll::Ready(result);
+            }
         }
     }
 }

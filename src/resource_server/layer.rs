@@ -65,24 +65,26 @@ impl<R> ResourceServerLayer<R> {
         self
     }
 
-    /// Prepares a request for the inner service, or rejects it.
-    #[inline]
-    pub(super) fn admit<B>(
+    /// Prepares an authenticated request for the inner service.
+    pub(super) fn pass<B>(
         &self,
         request: &mut Request<B>,
-        outcome: Result<Authenticated, Refusal>,
+        authenticated: Authenticated,
+        in_flight: &mut InFlight,
+    ) {
+        in_flight.response_headers = authenticated.response_headers;
+        mark_sensitive(request);
+        // Overwrites any `AuthContext` inserted by an outer layer.
+        request.extensions_mut().insert(authenticated.context);
+    }
+
+    /// Rejects a request, unless it is anonymous and the layer passes those.
+    pub(super) fn refuse<B>(
+        &self,
+        request: &mut Request<B>,
+        refusal: Refusal,
         in_flight: &mut InFlight,
     ) -> Result<(), Rejection> {
-        let refusal = match outcome {
-            Ok(authenticated) => {
-                in_flight.response_headers = authenticated.response_headers;
-                mark_sensitive(request);
-                // Overwrites any `AuthContext` inserted by an outer layer.
-                request.extensions_mut().insert(authenticated.context);
-                return Ok(());
-            }
-            Err(refusal) => refusal,
-        };
         if self.allow_anonymous && refusal.kind == RejectionKind::MissingToken {
             in_flight.is_anonymous = true;
             mark_sensitive(request);

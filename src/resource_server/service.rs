@@ -80,8 +80,10 @@ where
         let layer = &self.layer;
         let mut in_flight = InFlight::new(&layer.server);
         let head = Head::of(&request);
-        let outcome = match layer.server.try_authenticate(head, &mut Attempt::default()) {
-            Ok(Authentication::Complete(authenticated)) => Ok(authenticated),
+        match layer.server.try_authenticate(head, &mut Attempt::default()) {
+            Ok(Authentication::Complete(authenticated)) => {
+                layer.pass(&mut request, authenticated, &mut in_flight);
+            }
             Ok(Authentication::Pending(pending)) => {
                 // Drop the service that was polled ready, for it may hold a permit. A waiting
                 // request must not withhold that permit from requests that can be served.
@@ -89,11 +91,12 @@ where
                 self.inner = service.inner.clone();
                 return ResponseFuture::authenticating(request, service, pending, in_flight);
             }
-            Err(refusal) => Err(refusal),
-        };
-        match layer.admit(&mut request, outcome, &mut in_flight) {
-            Ok(()) => ResponseFuture::calling(self.inner.call(request), in_flight),
-            Err(rejection) => ResponseFuture::rejected(&layer.on_rejection, rejection),
+            Err(refusal) => {
+                if let Err(rejection) = layer.refuse(&mut request, refusal, &mut in_flight) {
+                    return ResponseFuture::rejected(&layer.on_rejection, rejection);
+                }
+            }
         }
+        ResponseFuture::calling(self.inner.call(request), in_flight)
     }
 }
