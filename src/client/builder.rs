@@ -15,7 +15,7 @@ use super::token_manager::TokenManager;
 use super::token_source::TokenSource;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, ConfigErrorKind};
-use crate::oauth::{Audience, Scope};
+use crate::oauth::{Audience, Endpoint, Issuer, Scope};
 use crate::transport::Transport;
 
 /// Longer timeouts are cut to this.
@@ -26,6 +26,62 @@ const DEFAULT_MAX_WAITERS: usize = 1024;
 
 /// The default name of a manager with a custom source.
 const SOURCE_NAME: &str = "token_source";
+
+impl TokenManager {
+    /// A builder for a manager that uses this token endpoint.
+    ///
+    /// `client` is a [`ClientCredentials`](super::ClientCredentials) or another
+    /// [`ClientAuthentication`].
+    pub fn builder(
+        token_endpoint: Endpoint,
+        client: impl ClientAuthentication,
+    ) -> TokenManagerBuilder {
+        TokenManagerBuilder::new(TokenEndpoint::Fixed(token_endpoint), client)
+    }
+
+    /// A builder for a manager of the tokens of this source.
+    ///
+    /// [`TokenSource`](super::TokenSource#examples) has an example.
+    pub fn from_source(source: impl TokenSource) -> TokenManagerBuilder<Arc<dyn TokenSource>> {
+        TokenManagerBuilder::from_source(source)
+    }
+
+    /// A builder for a manager that discovers the token endpoint in the issuer's metadata
+    /// ([RFC 8414 §2](https://www.rfc-editor.org/rfc/rfc8414#section-2)).
+    ///
+    /// Discovery happens with the first token request, with the first one after an hour, and after
+    /// a failure that may mean that the endpoint has moved. If a later discovery fails, the last
+    /// known endpoint is used.
+    ///
+    /// If the issuer publishes no metadata (each well-known location responds with 404), token
+    /// requests go to `{issuer}/token`, and the error of a failed request says that this URL is
+    /// guessed. Metadata of another issuer are an error of kind
+    /// [`IssuerMismatch`](crate::error::ErrorKind::IssuerMismatch) that names both, and nothing is sent. Metadata
+    /// that cannot be parsed, or that lack `token_endpoint`, are an error as well.
+    ///
+    /// An App ID base of version 3 (`…/oauth/v3/{tenant}`) is not an issuer identifier: use
+    /// [`Binding::token_manager`][binding], or
+    /// [`builder`](Self::builder) with
+    /// `Binding::token_endpoint` (feature `app-id`).
+    ///
+    /// [binding]: https://docs.rs/tower-oauth/latest/tower_oauth/app_id/struct.Binding.html#method.token_manager
+    ///
+    /// # Errors
+    ///
+    /// If the issuer is not an `https` or `http` URL. Whether plain `http` is allowed is checked by
+    /// [`build`](TokenManagerBuilder::build).
+    pub fn for_issuer(
+        issuer: Issuer,
+        client: impl ClientAuthentication,
+    ) -> Result<TokenManagerBuilder, ConfigError> {
+        let base = Endpoint::new(issuer.as_str()).map_err(|error| error.with_setting("issuer"))?;
+        let fallback = base.join_path("token")?;
+        Ok(TokenManagerBuilder::new(
+            TokenEndpoint::discovered(issuer, fallback),
+            client,
+        ))
+    }
+}
 
 /// A builder of a [`TokenManager`]. All defaults are suitable for production.
 ///

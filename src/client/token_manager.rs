@@ -4,22 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::AccessToken;
-use super::authentication::ClientAuthentication;
-use super::builder::TokenManagerBuilder;
 use super::renewal::schedule::RenewalPolicy;
 use super::state::{CurrentToken, InvalidationResult, RenewalFlight, SharedState};
-use super::token_endpoint::TokenEndpoint;
-use super::token_source::TokenSource;
 use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
-use crate::oauth::{Endpoint, Issuer};
 use crate::single_flight::WaitError;
 
 /// Obtains an access token and renews it before it expires.
 ///
 /// The default grant is client credentials
-/// ([RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4)). One token request serves any number of callers. The token is renewed before it expires, for as
-/// long as it is used. This is a handle on shared state and cheap to clone. Its task ends with the
-/// last clone, including the clones in layers and services.
+/// ([RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4)). One token request serves
+/// any number of callers. The token is renewed before it expires, for as long as it is used. This
+/// is a handle on shared state and cheap to clone. Its task ends with the last clone, including the
+/// clones in layers and services.
 ///
 /// A manager obtains one token at a time: use another manager for other scopes, audiences or
 /// resources.
@@ -58,60 +54,6 @@ struct Inner {
 }
 
 impl TokenManager {
-    /// A builder for a manager that uses this token endpoint.
-    ///
-    /// `client` is a [`ClientCredentials`](super::ClientCredentials) or another
-    /// [`ClientAuthentication`].
-    pub fn builder(
-        token_endpoint: Endpoint,
-        client: impl ClientAuthentication,
-    ) -> TokenManagerBuilder {
-        TokenManagerBuilder::new(TokenEndpoint::Fixed(token_endpoint), client)
-    }
-
-    /// A builder for a manager of the tokens of this source.
-    ///
-    /// [`TokenSource`](super::TokenSource#examples) has an example.
-    pub fn from_source(source: impl TokenSource) -> TokenManagerBuilder<Arc<dyn TokenSource>> {
-        TokenManagerBuilder::from_source(source)
-    }
-
-    /// A builder for a manager that discovers the token endpoint in the issuer's metadata
-    /// ([RFC 8414 §2](https://www.rfc-editor.org/rfc/rfc8414#section-2)).
-    ///
-    /// Discovery happens with the first token request, with the first one after an hour, and after
-    /// a failure that may mean that the endpoint has moved. If a later discovery fails, the last
-    /// known endpoint is used.
-    ///
-    /// If the issuer publishes no metadata (each well-known location responds with 404), token
-    /// requests go to `{issuer}/token`, and the error of a failed request says that this URL is
-    /// guessed. Metadata of another issuer are an error of kind
-    /// [`IssuerMismatch`](ErrorKind::IssuerMismatch) that names both, and nothing is sent. Metadata
-    /// that cannot be parsed, or that lack `token_endpoint`, are an error as well.
-    ///
-    /// An App ID base of version 3 (`…/oauth/v3/{tenant}`) is not an issuer identifier: use
-    /// [`Binding::token_manager`][binding], or
-    /// [`builder`](Self::builder) with
-    /// `Binding::token_endpoint` (feature `app-id`).
-    ///
-    /// [binding]: https://docs.rs/tower-oauth/latest/tower_oauth/app_id/struct.Binding.html#method.token_manager
-    ///
-    /// # Errors
-    ///
-    /// If the issuer is not an `https` or `http` URL. Whether plain `http` is allowed is checked by
-    /// [`build`](TokenManagerBuilder::build).
-    pub fn for_issuer(
-        issuer: Issuer,
-        client: impl ClientAuthentication,
-    ) -> Result<TokenManagerBuilder, ConfigError> {
-        let base = Endpoint::new(issuer.as_str()).map_err(|error| error.with_setting("issuer"))?;
-        let fallback = base.join_path("token")?;
-        Ok(TokenManagerBuilder::new(
-            TokenEndpoint::discovered(issuer, fallback),
-            client,
-        ))
-    }
-
     pub(super) fn new(
         state: Arc<SharedState>,
         flight: RenewalFlight,
@@ -138,9 +80,9 @@ impl TokenManager {
     /// # Errors
     ///
     /// - If the authorization server refuses the request: see [`Error::oauth_error`].
-    /// - If no token is issued within [`acquire_timeout`](TokenManagerBuilder::acquire_timeout).
+    /// - If no token is issued within [`acquire_timeout`](super::TokenManagerBuilder::acquire_timeout).
     /// - Of kind [`Overloaded`](ErrorKind::Overloaded), at once, if the call would have to wait and
-    ///   [`max_waiters`](TokenManagerBuilder::max_waiters) calls wait already.
+    ///   [`max_waiters`](super::TokenManagerBuilder::max_waiters) calls wait already.
     /// - If the task has stopped.
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
         match self.current() {
@@ -246,9 +188,9 @@ impl TokenManager {
     /// [Invalidates](Self::invalidate) this token and waits for its successor.
     ///
     /// Waits for at most 5 seconds, or for
-    /// [`request_timeout`](TokenManagerBuilder::request_timeout) if that is shorter. Returns `None`
+    /// [`request_timeout`](super::TokenManagerBuilder::request_timeout) if that is shorter. Returns `None`
     /// as soon as no successor can be expected in that time: the token request failed, a token was
-    /// replaced less than 10 seconds ago, or [`max_waiters`](TokenManagerBuilder::max_waiters)
+    /// replaced less than 10 seconds ago, or [`max_waiters`](super::TokenManagerBuilder::max_waiters)
     /// calls wait already. The caller then has only the response of the resource server.
     pub async fn invalidate_and_wait(&self, token: &AccessToken) -> Option<AccessToken> {
         // Subscribe before invalidating, so that no result is missed.

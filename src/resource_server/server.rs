@@ -10,14 +10,13 @@ use super::readiness::ReadinessPolicy;
 use super::responses::Responses;
 use super::token_cache::TokenCache;
 use super::verification_limit::VerificationLimit;
-use super::{ResourceServerBuilder, TrustedIssuer};
 use crate::clock::Clock;
-use crate::error::{ConfigError, Error};
+use crate::error::Error;
 use crate::jwt::SizeLimits;
 use crate::key_set::KeySetStatus;
 use crate::log_limit::LogLimit;
 use crate::metrics::Counter;
-use crate::oauth::{Audience, Issuer};
+use crate::oauth::Issuer;
 
 /// Authenticates requests by bearer tokens of trusted issuers.
 ///
@@ -78,44 +77,9 @@ pub(super) struct Inner {
 }
 
 impl ResourceServer {
-    /// Builds a resource server that accepts tokens of `issuer` for `audience`.
-    ///
-    /// The keys are found by discovery (RFC 8414). Strings are converted, and
-    /// [`build`][build] and [`start`][start] report one that is not valid. [`TrustedIssuer`] takes
-    /// typed values.
-    ///
-    /// ```
-    /// use tower_oauth::{Audience, ResourceServer};
-    ///
-    /// ResourceServer::builder("https://as.example", Audience::new("orders")?).build()?;
-    /// let error = ResourceServer::builder("https://as.example", "").build().unwrap_err();
-    /// assert_eq!(error.setting(), "audience");
-    /// # Ok::<(), tower_oauth::ConfigError>(())
-    /// ```
-    ///
-    /// [build]: ResourceServerBuilder::build
-    /// [start]: ResourceServerBuilder::start
-    pub fn builder(
-        issuer: impl TryInto<Issuer, Error: Into<ConfigError>>,
-        audience: impl TryInto<Audience, Error: Into<ConfigError>>,
-    ) -> ResourceServerBuilder {
-        let issuer = issuer.try_into().map_err(Into::into);
-        let audience = audience.try_into().map_err(Into::into);
-        ResourceServerBuilder::new(
-            issuer.and_then(|issuer| Ok(TrustedIssuer::new(issuer, audience?))),
-        )
-    }
-
-    /// Builds a resource server that accepts the tokens of a [`TrustedIssuer`].
-    ///
-    /// For more settings than an issuer and one audience.
-    pub fn from_issuer(issuer: TrustedIssuer) -> ResourceServerBuilder {
-        ResourceServerBuilder::new(Ok(issuer))
-    }
-
     /// Whether usable keys are available, for readiness probes.
     ///
-    /// Of every issuer, or of any: see [`readiness`](ResourceServerBuilder::readiness). Fixed keys
+    /// Of every issuer, or of any: see [`readiness`](super::ResourceServerBuilder::readiness). Fixed keys
     /// are always available. [`key_sets`](Self::key_sets) reports each issuer.
     #[must_use]
     pub fn keys_available(&self) -> bool {
