@@ -149,9 +149,8 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), SettingError> {
     let port = parse_variable("PORT", 8082)?;
-    let required_scopes = required_scopes()?;
     // Until the keys are there, requests are refused with 503.
-    let server = ResourceServer::from_issuer(issuer()?)
+    let server = ResourceServer::from_issuer(issuer()?.require_scopes(required_scopes()?))
         .allow_loopback_http()
         .startup(Startup::Background)
         .start()
@@ -163,35 +162,23 @@ async fn run() -> Result<(), SettingError> {
         .map_err(|error| SettingError::new("PORT", error))?;
     let shutdown = common::shutdown_signal();
     println!("{}", json!({ "listening": format!("http://{address}") }));
-    common::serve(listener, router(server, required_scopes), shutdown).await;
+    common::serve(listener, router(server), shutdown).await;
     Ok(())
 }
 
 /// Answers `/auth` for any method, because some proxies keep the method of the client.
-pub fn router(server: ResourceServer, required_scopes: Vec<Scope>) -> Router {
+pub fn router(server: ResourceServer) -> Router {
     Router::new()
         .route("/auth", any(authenticate))
-        .with_state((server, required_scopes))
+        .with_state(server)
 }
 
-async fn authenticate(
-    State((server, required_scopes)): State<(ResourceServer, Vec<Scope>)>,
-    request: Request<Body>,
-) -> Response {
+async fn authenticate(State(server): State<ResourceServer>, request: Request<Body>) -> Response {
     let (head, _body) = request.into_parts();
     match server.authenticate(&head).await {
         Err(rejection) => refuse(&rejection),
-        Ok(context) if lacks_one(&context, &required_scopes) => {
-            refuse_insufficient_scope(&required_scopes)
-        }
         Ok(context) => allow(&context),
     }
-}
-
-fn lacks_one(context: &AuthContext, required: &[Scope]) -> bool {
-    required
-        .iter()
-        .any(|scope| !context.has_scope(scope.as_str()))
 }
 
 /// 204 with the fields for the upstream.
@@ -235,21 +222,6 @@ fn refuse(rejection: &Rejection) -> Response {
         headers.insert(header::RETRY_AFTER, wait.as_secs().into());
     }
     (rejection.status(), headers).into_response()
-}
-
-/// RFC 6750 §3.1: the challenge names the required scopes.
-fn refuse_insufficient_scope(required: &[Scope]) -> Response {
-    let scope: Vec<&str> = required.iter().map(Scope::as_str).collect();
-    let challenge = format!(
-        r#"Bearer realm="resource", error="insufficient_scope", scope="{}""#,
-        scope.join(" ")
-    );
-    let mut headers = HeaderMap::from_iter([NO_STORE]);
-    // A `Scope` has neither quotes nor control characters, so the challenge is a valid value.
-    if let Ok(challenge) = HeaderValue::try_from(challenge) {
-        headers.insert(header::WWW_AUTHENTICATE, challenge);
-    }
-    (StatusCode::FORBIDDEN, headers).into_response()
 }
 
 /// Configures the issuer from `ISSUER`, `AUDIENCE` and `JWKS_URI`.
