@@ -74,6 +74,16 @@ impl Histogram {
         #[cfg(feature = "metrics")]
         self.inner.record(duration);
     }
+
+    /// Records how long a call takes.
+    pub(crate) fn time<T>(&self, call: impl FnOnce() -> T) -> T {
+        #[cfg(feature = "metrics")]
+        let start = std::time::Instant::now();
+        let output = call();
+        #[cfg(feature = "metrics")]
+        self.record(start.elapsed());
+        output
+    }
 }
 
 /// Increments a counter.
@@ -176,6 +186,8 @@ names! { GAUGES:
 }
 
 names! { HISTOGRAMS:
+    /// Seconds that the verification of a signature took, whatever its outcome.
+    VERIFICATION_DURATION = "tower_oauth_verification_duration_seconds";
     /// Seconds that a fetch of a key set took, discovery included, by outcome.
     JWKS_FETCH_DURATION = "tower_oauth_jwks_fetch_duration_seconds";
 }

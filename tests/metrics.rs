@@ -114,6 +114,10 @@ async fn results_refreshes_and_key_set_state_are_recorded() {
 
     let keys =
         |what: &str, labels: &[&str]| of(&format!("tower_oauth_{what}"), labels).unwrap_or(-1.0);
+    // Of the good token twice, before it is cached, and of the one with an invalid signature.
+    let verified = ["issuer=\"https://as.example\""];
+    assert_eq!(keys("verification_duration_seconds_count", &verified), 3.0);
+    assert!(keys("verification_duration_seconds_sum", &verified) > 0.0);
     let by = |cause: &str, outcome: &str, error: &str| {
         let labels = [
             "issuer=\"https://as.example\"",

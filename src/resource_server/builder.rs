@@ -23,9 +23,48 @@ use crate::jwt::SizeLimits;
 use crate::key_set::{KeySetHandle, RefreshPolicy, RefresherConfig, Source};
 use crate::log_limit::LogLimit;
 use crate::metadata;
-use crate::metrics::{self, Counter, TOKEN_CACHE_HITS, TOKEN_CACHE_MISSES};
-use crate::oauth::{Endpoint, Issuer};
+use crate::metrics::{
+    self, Counter, Histogram, TOKEN_CACHE_HITS, TOKEN_CACHE_MISSES, VERIFICATION_DURATION,
+};
+use crate::oauth::{Audience, Endpoint, Issuer};
 use crate::transport::{Transport, default_transport};
+
+impl ResourceServer {
+    /// Builds a resource server that accepts tokens of `issuer` for `audience`.
+    ///
+    /// The keys are found by discovery (RFC 8414). Strings are converted, and
+    /// [`build`][build] and [`start`][start] report one that is not valid. [`TrustedIssuer`] takes
+    /// typed values.
+    ///
+    /// ```
+    /// use tower_oauth::{Audience, ResourceServer};
+    ///
+    /// ResourceServer::builder("https://as.example", Audience::new("orders")?).build()?;
+    /// let error = ResourceServer::builder("https://as.example", "").build().unwrap_err();
+    /// assert_eq!(error.setting(), "audience");
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    ///
+    /// [build]: ResourceServerBuilder::build
+    /// [start]: ResourceServerBuilder::start
+    pub fn builder(
+        issuer: impl TryInto<Issuer, Error: Into<ConfigError>>,
+        audience: impl TryInto<Audience, Error: Into<ConfigError>>,
+    ) -> ResourceServerBuilder {
+        let issuer = issuer.try_into().map_err(Into::into);
+        let audience = audience.try_into().map_err(Into::into);
+        ResourceServerBuilder::new(
+            issuer.and_then(|issuer| Ok(TrustedIssuer::new(issuer, audience?))),
+        )
+    }
+
+    /// Builds a resource server that accepts the tokens of a [`TrustedIssuer`].
+    ///
+    /// For more settings than an issuer and one audience.
+    pub fn from_issuer(issuer: TrustedIssuer) -> ResourceServerBuilder {
+        ResourceServerBuilder::new(Ok(issuer))
+    }
+}
 
 /// Builds a [`ResourceServer`]. All defaults suit production.
 #[derive(Debug)]
@@ -263,7 +302,10 @@ impl ResourceServerBuilder {
             let name = policy.issuer.clone();
             let max_token_len = issuer.max_token_len.unwrap_or(self.max_token_len);
             let rules = issuer.rules;
+            let label = ("issuer", policy.issuer.as_str());
+            let verification_duration = Histogram::new(VERIFICATION_DURATION, &[label]);
             let state = |policy, validator| IssuerState {
+                verification_duration,
                 policy,
                 rules,
                 max_token_len,

@@ -23,8 +23,8 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        // Counts the request as cancelled if this future is dropped; `None` once it is counted.
-        in_flight: Option<InFlight>,
+        // Counts the request as cancelled if this future is dropped before.
+        in_flight: InFlight,
         #[pin]
         state: State<S, B, ResBody, R>,
     }
@@ -61,17 +61,17 @@ where
 {
     pub(super) fn calling(future: S::Future, in_flight: InFlight) -> Self {
         Self {
-            in_flight: Some(in_flight),
+            in_flight,
             state: State::Calling { future },
         }
     }
 
-    pub(super) fn rejected(on_rejection: &R, rejection: Rejection) -> Self
+    pub(super) fn rejected(on_rejection: &R, rejection: Rejection, in_flight: InFlight) -> Self
     where
         R: RejectionResponse<ResBody>,
     {
         Self {
-            in_flight: None,
+            in_flight,
             state: State::rejected(on_rejection, rejection),
         }
     }
@@ -90,7 +90,7 @@ where
             service,
         }));
         Self {
-            in_flight: Some(in_flight),
+            in_flight,
             state: State::Authenticating { waiting },
         }
     }
@@ -118,7 +118,7 @@ where
     #[cold]
     fn advance(
         mut self: Pin<&mut Self>,
-        in_flight: &mut Option<InFlight>,
+        in_flight: &mut InFlight,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Response<ResBody>, S::Error>>> {
         const COMPLETED: &str = "polled after completion";
@@ -128,7 +128,6 @@ where
                 let (head, outcome) = ready!(authentication.as_mut().poll(cx));
                 let Waiting { body, service, .. } = *waiting.take().expect("polled above");
                 let (mut request, layer) = (Request::from_parts(head, body), service.layer);
-                let in_flight = in_flight.as_mut().expect(COMPLETED);
                 let admitted = match outcome {
                     Ok(authenticated) => {
                         layer.pass(&mut request, authenticated, in_flight);
@@ -147,7 +146,7 @@ where
             StateProj::AwaitingReady { ready } => {
                 let (service, _) = &mut **ready.as_mut().expect(COMPLETED);
                 if let Err(error) = ready!(service.poll_ready(cx)) {
-                    count::<ResBody>(in_flight, None);
+                    in_flight.passed();
                     return Poll::Ready(Some(Err(error)));
                 }
                 let (mut service, request) = *ready.take().expect("polled above");
@@ -176,8 +175,10 @@ where
         loop {
             if let StateProj::Calling { future } = this.state.as_mut().project() {
                 let mut result = future.poll(cx);
-                if let Poll::Ready(result) = &mut result {
-                    count(this.in_flight, result.as_mut().ok());
+                match &mut result {
+                    Poll::Ready(Ok(response)) => this.in_flight.responded(response),
+                    Poll::Ready(Err(_)) => this.in_flight.passed(),
+                    Poll::Pending => {}
                 }
                 return result;
             }
@@ -185,15 +186,6 @@ where
                 return Poll::Ready(result);
             }
         }
-    }
-}
-
-/// Counts a request that passed, and completes its response; `None` if the service failed.
-fn count<B>(in_flight: &mut Option<InFlight>, response: Option<&mut Response<B>>) {
-    match (in_flight.take(), response) {
-        (Some(in_flight), Some(response)) => in_flight.responded(response),
-        (Some(in_flight), None) => in_flight.passed(),
-        (None, _) => {}
     }
 }
 

@@ -9,12 +9,20 @@ use super::responses::Responses;
 use super::{Rejection, ResourceServer};
 
 /// Counts a request when its response exists, or as cancelled if it is dropped before.
+// Small, because it is part of each response future.
 pub(super) struct InFlight {
     /// `None` once the request is counted.
     responses: Option<Arc<Shard<Responses>>>,
-    pub(super) is_anonymous: bool,
-    /// Header fields for the response of the service, whatever its status.
-    pub(super) response_headers: Option<Box<HeaderMap>>,
+    /// `None` for most requests.
+    pub(super) passed_as: Option<Box<PassedAs>>,
+}
+
+/// How a request passed, unless it has a token and its response needs nothing.
+pub(super) enum PassedAs {
+    /// Without a token, where the layer allows it.
+    Anonymous,
+    /// With a token, and header fields for the response, whatever its status.
+    WithHeaders(HeaderMap),
 }
 
 impl InFlight {
@@ -22,8 +30,7 @@ impl InFlight {
     pub(super) fn new(server: &ResourceServer) -> Self {
         Self {
             responses: Some(server.0.responses.get()),
-            is_anonymous: false,
-            response_headers: None,
+            passed_as: None,
         }
     }
 
@@ -37,25 +44,31 @@ impl InFlight {
     /// Counts a request that passes, and whose response is unknown: the service failed, or there
     /// is none.
     #[inline]
-    pub(super) fn passed(mut self) {
+    pub(super) fn passed(&mut self) {
         if let Some(responses) = self.responses.take() {
-            responses.count_passed(self.is_anonymous);
+            let is_anonymous = matches!(self.passed_as.as_deref(), Some(PassedAs::Anonymous));
+            responses.count_passed(is_anonymous);
         }
     }
 
     /// Counts a request by the response of the service, and completes the response: a challenge of
     /// an inner layer or of a handler gets the parameters of this server.
     #[inline]
-    pub(super) fn responded<B>(mut self, response: &mut Response<B>) {
-        if let Some(headers) = self.response_headers.take() {
-            response.headers_mut().extend(*headers);
+    pub(super) fn responded<B>(&mut self, response: &mut Response<B>) {
+        if let Some(PassedAs::WithHeaders(headers)) = self.passed_as.as_deref() {
+            response.headers_mut().extend(headers.clone());
         }
-        let Some(rejection) = response.extensions().get::<Rejection>().cloned() else {
-            return self.passed();
-        };
+        match response.extensions().get::<Rejection>() {
+            None => self.passed(),
+            Some(rejection) => self.complete(&rejection.clone(), response),
+        }
+    }
+
+    #[cold]
+    fn complete<B>(&mut self, rejection: &Rejection, response: &mut Response<B>) {
         if let Some(responses) = self.responses.take() {
-            responses.count_rejected(&rejection);
-            responses.complete(&rejection, response);
+            responses.count_rejected(rejection);
+            responses.complete(rejection, response);
         }
     }
 }

@@ -5,6 +5,7 @@ use super::context::CachedToken;
 use crate::clock::UnixTime;
 use crate::jwt::ClaimsPolicy;
 use crate::key_set::KeySetHandle;
+use crate::metrics::Histogram;
 
 /// One trusted issuer.
 #[derive(Debug)]
@@ -13,6 +14,7 @@ pub(super) struct IssuerState {
     pub(super) rules: ClaimRules,
     pub(super) max_token_len: usize,
     pub(super) validator: Validator,
+    pub(super) verification_duration: Histogram,
 }
 
 impl IssuerState {

@@ -5,7 +5,7 @@ use tower_layer::Layer;
 
 use super::authenticate::Authenticated;
 use super::credentials::Head;
-use super::in_flight::InFlight;
+use super::in_flight::{InFlight, PassedAs};
 use super::rejection::Refusal;
 use super::{
     AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, ResourceServer,
@@ -72,7 +72,9 @@ impl<R> ResourceServerLayer<R> {
         authenticated: Authenticated,
         in_flight: &mut InFlight,
     ) {
-        in_flight.response_headers = authenticated.response_headers;
+        if let Some(headers) = authenticated.response_headers {
+            in_flight.passed_as = Some(Box::new(PassedAs::WithHeaders(*headers)));
+        }
         mark_sensitive(request);
         // Overwrites any `AuthContext` inserted by an outer layer.
         request.extensions_mut().insert(authenticated.context);
@@ -86,7 +88,7 @@ impl<R> ResourceServerLayer<R> {
         in_flight: &mut InFlight,
     ) -> Result<(), Rejection> {
         if self.allow_anonymous && refusal.kind == RejectionKind::MissingToken {
-            in_flight.is_anonymous = true;
+            in_flight.passed_as = Some(Box::new(PassedAs::Anonymous));
             mark_sensitive(request);
             request.extensions_mut().remove::<AuthContext>();
             request.extensions_mut().insert(Anonymous);

@@ -93,7 +93,7 @@ where
             }
             Err(refusal) => {
                 if let Err(rejection) = layer.refuse(&mut request, refusal, &mut in_flight) {
-                    return ResponseFuture::rejected(&layer.on_rejection, rejection);
+                    return ResponseFuture::rejected(&layer.on_rejection, rejection, in_flight);
                 }
             }
         }

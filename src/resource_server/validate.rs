@@ -109,7 +109,8 @@ impl ResourceServer {
         let may_refresh = !attempt.awaited_keys
             && keys_of_issuer.refreshes_on_invalid_signature()
             && would_pass();
-        let (verified, key) = match unverified.verify_signature(keys.as_slice()) {
+        let verify = || unverified.verify_signature(keys.as_slice());
+        let (verified, key) = match issuer.verification_duration.time(verify) {
             Ok(verified) => verified, // RFC 7515 §5.2
             Err(error) if may_refresh => {
                 return refresh(RefreshReason::InvalidSignature).ok_or_else(|| error.into());
