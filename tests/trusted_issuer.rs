@@ -742,6 +742,36 @@ fn tenant(id: &str) -> Binding {
     Binding::from_json(&json!({ "clientId": AUDIENCE, "oauthServerUrl": url }).to_string()).unwrap()
 }
 
+#[test]
+fn a_key_that_is_revoked_under_a_shared_alias_is_revoked_for_each_issuer() {
+    let alias = Issuer::new("as.example").unwrap();
+    let trust = |name: &str, which: usize| {
+        let document = json!({ "keys": [rsa(which).jwk("rsa")] }).to_string();
+        let keys = KeySet::from_json(document.as_bytes()).unwrap();
+        let issuer = Issuer::new(name).unwrap();
+        let trusted = TrustedIssuer::new(issuer, Audience::new(AUDIENCE).unwrap());
+        trusted.add_alias(alias.clone()).keys(keys)
+    };
+    let fixture = Fixture::with_server(|_| {
+        ResourceServer::from_issuer(trust(ISSUER, 0)).add_issuer(trust(OTHER, 1))
+    });
+    let header = r#"{"alg":"RS256","typ":"JWT","kid":"rsa"}"#;
+    let token = |name: &str, which: usize| {
+        let claims = claims_with(json!({ "iss": name })).to_string();
+        compact(rsa(which), "RS256", header, claims.as_bytes())
+    };
+    let tokens = [token(ISSUER, 0), token(OTHER, 1)];
+    for token in &tokens {
+        fixture.assert_accepts(token);
+    }
+    assert!(fixture.server.revoke_key(&alias, "rsa"));
+    for token in &tokens {
+        fixture.assert_rejects(token, RejectionKind::RevokedKey);
+    }
+    let unknown = Issuer::new("other.example").unwrap();
+    assert!(!fixture.server.revoke_key(&unknown, "rsa"));
+}
+
 /// Both tenants are in one region, and so share the issuer of version 3 tokens.
 #[test]
 fn a_second_app_id_tenant_is_as_strict_as_the_first() {

@@ -53,8 +53,8 @@ impl IamToken for SecretString {
 /// Exchanges an IBM Cloud API key for IAM tokens.
 ///
 /// Caches a token until shortly before it expires, for at most a day. Drops a token to which the
-/// management API responds with 401, at most once per 10 seconds. Needs no task: the call that needs
-/// another token requests it. Cheap to clone; clones share the token.
+/// management API responds with 401, at most once per 10 seconds. Needs no task, but a tokio
+/// runtime: the call that needs another token requests it. Cheap to clone; clones share the token.
 #[derive(Clone)]
 pub struct IamApiKey(Arc<Inner>);
 

@@ -54,6 +54,8 @@ const MAX_RESPONSE: usize = 64 * 1024;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// [`fetch`](TokenSource::fetch) needs a tokio runtime, for its time limit.
 pub struct TokenEndpointSource {
     pub(super) client: Arc<dyn ClientAuthentication>,
     pub(super) grant: Arc<dyn Grant>,

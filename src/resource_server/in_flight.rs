@@ -55,8 +55,8 @@ impl InFlight {
     /// an inner layer or of a handler gets the parameters of this server.
     #[inline]
     pub(super) fn responded<B>(&mut self, response: &mut Response<B>) {
-        if let Some(PassedAs::WithHeaders(headers)) = self.passed_as.as_deref() {
-            response.headers_mut().extend(headers.clone());
+        if let Some(PassedAs::WithHeaders(headers)) = self.passed_as.as_deref_mut() {
+            response.headers_mut().extend(std::mem::take(headers));
         }
         match response.extensions().get::<Rejection>() {
             None => self.passed(),
@@ -78,5 +78,35 @@ impl Drop for InFlight {
         if let Some(responses) = &self.responses {
             responses.count_cancelled();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn header_fields_are_added_to_the_response_of_the_service() {
+        let (server, _refresher) = ResourceServer::builder("https://as.example", "orders")
+            .build()
+            .unwrap();
+        let nonce = (
+            http::HeaderName::from_static("dpop-nonce"),
+            HeaderValue::from_static("a"),
+        );
+        let mut in_flight = InFlight::new(&server);
+        in_flight.passed_as = Some(Box::new(PassedAs::WithHeaders(HeaderMap::from_iter([
+            nonce,
+        ]))));
+        let mut response = Response::new(());
+        response
+            .headers_mut()
+            .insert("etag", HeaderValue::from_static("b"));
+        in_flight.responded(&mut response);
+        assert_eq!(response.headers()["dpop-nonce"], "a");
+        assert_eq!(response.headers()["etag"], "b");
+        assert!(in_flight.responses.is_none(), "it is counted");
     }
 }

@@ -79,8 +79,8 @@ pub(super) struct Inner {
 impl ResourceServer {
     /// Whether usable keys are available, for readiness probes.
     ///
-    /// Of every issuer, or of any: see [`readiness`](super::ResourceServerBuilder::readiness). Fixed keys
-    /// are always available. [`key_sets`](Self::key_sets) reports each issuer.
+    /// Of every issuer, or of any: see [`readiness`](super::ResourceServerBuilder::readiness).
+    /// Fixed keys are always available. [`key_sets`](Self::key_sets) reports each issuer.
     #[must_use]
     pub fn keys_available(&self) -> bool {
         let now = self.0.clock.now();
@@ -165,15 +165,12 @@ impl ResourceServer {
     /// revocation persists even if the issuer still publishes the key. Tokens with this `kid` are
     /// rejected, and so are tokens of the key that has this `kid` now, under any other `kid`.
     ///
-    /// Returns whether the issuer, by any of its names, is trusted by this resource server.
+    /// An alias that several issuers share denotes all of them. Returns whether an issuer of this
+    /// name is trusted by this resource server.
     #[must_use = "an issuer that is not trusted here has no keys to revoke"]
     pub fn revoke_key(&self, issuer: &Issuer, kid: &str) -> bool {
-        let state = self.0.issuers.iter().find(|state| {
-            state.policy.issuer == *issuer || state.policy.issuer_aliases.contains(issuer)
-        });
-        if let Some(state) = state {
-            state.keys().revoke_key(kid);
-        }
-        state.is_some()
+        let issuers = self.0.issuers.iter();
+        let named = issuers.filter(|state| state.policy.find_issuer(issuer.as_str()).is_some());
+        named.inspect(|state| state.keys().revoke_key(kid)).count() > 0
     }
 }
