@@ -104,12 +104,11 @@ impl<R, S> SingleFlight<R, S> {
 
     /// As [`subscribe`](Self::subscribe). `None` if the maximum number of waiters wait.
     pub(crate) fn try_subscribe(&self, limit: Duration) -> Option<Waiter<R, S>> {
-        // Should the task not be polled any more, overdue waiters still give back their permits.
-        self.0.deadlines.wake_elapsed();
-        let permit = Arc::clone(&self.0.waiter_permits)
-            .try_acquire_owned()
-            .ok()?;
-        Some(self.waiter(limit, Some(permit)))
+        let permit = Arc::clone(&self.0.waiter_permits).try_acquire_owned();
+        // Overdue waiters give back their permits even if the task is not polled any more. Over
+        // the limit, nothing waits for the lock.
+        self.0.deadlines.try_wake_elapsed();
+        Some(self.waiter(limit, Some(permit.ok()?)))
     }
 
     fn waiter(&self, limit: Duration, permit: Option<OwnedSemaphorePermit>) -> Waiter<R, S> {

@@ -90,10 +90,20 @@ impl Deadlines {
     }
 
     /// Ends the waits whose deadline has passed. Returns the next deadline.
-    pub(crate) fn wake_elapsed(&self) -> Option<Instant> {
+    fn wake_elapsed(&self) -> Option<Instant> {
+        Self::wake_elapsed_of(self.lock())
+    }
+
+    /// As [`wake_elapsed`](Self::wake_elapsed), unless the lock is taken.
+    pub(crate) fn try_wake_elapsed(&self) {
+        if let Ok(waits) = self.waits.try_lock() {
+            Self::wake_elapsed_of(waits);
+        }
+    }
+
+    fn wake_elapsed_of(mut waits: MutexGuard<'_, Waits>) -> Option<Instant> {
         let now = now();
         let mut elapsed = Vec::new();
-        let mut waits = self.lock();
         let next = loop {
             match waits.wakers.first_entry() {
                 Some(first) if first.key().0 <= now => elapsed.push(first.remove()),

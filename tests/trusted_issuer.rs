@@ -743,6 +743,42 @@ fn tenant(id: &str) -> Binding {
 }
 
 #[test]
+fn a_required_number_that_is_compared_as_a_double_is_a_configuration_error() {
+    // 2^64 and 2^64 + 1 are the same double.
+    let values = [
+        "18446744073709551616",
+        "1.5",
+        r#"[1, {"a": -9223372036854775809}]"#,
+    ];
+    for value in values {
+        let value: Value = serde_json::from_str(value).unwrap();
+        let issuer = TrustedIssuer::new(
+            Issuer::new(ISSUER).unwrap(),
+            Audience::new(AUDIENCE).unwrap(),
+        );
+        let issuer = issuer.require_claim("account", [value]);
+        let error = ResourceServer::from_issuer(issuer).build().unwrap_err();
+        assert_eq!(error.setting(), "require_claim");
+    }
+    let largest = u64::MAX;
+    let fixture = Fixture::with(|issuer| issuer.require_claim("account", [largest]));
+    assert_accepts(&fixture, json!({ "account": largest }));
+    assert_rejects(&fixture, json!({ "account": largest - 1 }), InvalidClaims);
+    assert_rejects(
+        &fixture,
+        json!({ "account": 18446744073709551616_f64 }),
+        InvalidClaims,
+    );
+}
+
+#[test]
+fn a_bound_token_that_lacks_a_scope_is_rejected_as_bound() {
+    let fixture = Fixture::with(|issuer| issuer.require_scopes(["orders.write"]));
+    let bound = json!({ "cnf": { "jkt": "a" } });
+    assert_rejects(&fixture, bound, RejectionKind::MissingProofOfPossession);
+}
+
+#[test]
 fn a_key_that_is_revoked_under_a_shared_alias_is_revoked_for_each_issuer() {
     let alias = Issuer::new("as.example").unwrap();
     let trust = |name: &str, which: usize| {

@@ -40,6 +40,12 @@ impl ClaimRules {
                 ConfigError::new("require_claim", name, reason).with_kind(ConfigErrorKind::Missing)
             );
         }
+        // Numbers beyond 64 bits and fractions are read as doubles, so different ones may be equal.
+        let mut required = self.required_claims.iter();
+        if let Some((name, _)) = required.find(|(_, values)| values.iter().any(has_double)) {
+            let reason = "must not have a number that is no integer of 64 bits";
+            return Err(ConfigError::new("require_claim", name, reason));
+        }
         match &self.allowed_clients {
             Some(clients) if clients.is_empty() => {
                 let reason = "must name at least one client";
@@ -77,6 +83,10 @@ impl ClaimRules {
             .iter()
             .all(|one| token.has_scope(one.as_str()))
         {
+            // More scopes would not help the caller: a bearer token must not be bound (RFC 6750 §3.1).
+            if token.token.is_bound() {
+                return Err(RejectionKind::MissingProofOfPossession.into());
+            }
             return Err(Refusal {
                 kind: RejectionKind::InsufficientScope,
                 required_scopes: Some(self.required_scopes.as_slice().into()),
@@ -118,6 +128,16 @@ impl ClaimRules {
             return Err(RejectionKind::UntrustedClient);
         }
         Ok(())
+    }
+}
+
+/// Whether a value has a number that is compared as a double.
+fn has_double(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.is_f64(),
+        Value::Array(elements) => elements.iter().any(has_double),
+        Value::Object(members) => members.values().any(has_double),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
     }
 }
 

@@ -356,6 +356,9 @@ impl TrustedIssuer {
     /// [`RejectionKind::InvalidClaims`](super::RejectionKind::InvalidClaims). No values are a
     /// configuration error.
     ///
+    /// A number that is no integer of 64 bits is a configuration error, because different numbers
+    /// may be equal as doubles.
+    ///
     /// ```
     /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
     ///

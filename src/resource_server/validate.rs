@@ -90,6 +90,8 @@ impl ResourceServer {
                 let may_refresh = !attempt.awaited_keys
                     && !keys_of_issuer.is_in_negative_cache(kid, &snapshot, now)
                     && would_pass();
+                // A permit is not held while waiting for keys.
+                attempt.permit = None;
                 if may_refresh && let Some(wait) = refresh(RefreshReason::UnknownKey(kid, now)) {
                     return Ok(wait);
                 }
