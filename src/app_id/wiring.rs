@@ -11,9 +11,10 @@ use crate::resource_server::{AuthContext, ResourceServer, ResourceServerBuilder,
 impl Binding {
     /// Returns a builder of a resource server for the application of this binding.
     ///
-    /// It accepts tokens of version 4 and 3 with this tenant and this audience. It rejects tokens without a string `scope`: every access token of App ID has
-    /// one, and no identity token does. The scope `appid_default` is not required, because a token
-    /// for explicitly requested scopes lacks it. To require it, add
+    /// It accepts tokens of version 4 and 3 with this tenant and this audience. It rejects tokens
+    /// without a string `scope`: every access token of App ID has one, and no identity token does.
+    /// The scope `appid_default` is not required, because a token for explicitly requested scopes
+    /// lacks it. To require it, add
     /// [`RequireScopeLayer::all(["appid_default"])`](crate::RequireScopeLayer).
     ///
     /// ```
@@ -126,7 +127,7 @@ fn is_access_token_of(tenant: &str, token: &AuthContext) -> bool {
     match serde_json::from_str::<AccessToken>(token.claims_json()) {
         Ok(claims) => match claims.tenant {
             Some(claimed) => claimed == tenant,
-            None => token.issuer().as_str().contains(tenant),
+            None => token.issuer().as_str().rsplit('/').next() == Some(tenant),
         },
         Err(_) => false,
     }

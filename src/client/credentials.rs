@@ -97,7 +97,7 @@ impl ClientAuthentication for ClientCredentials {
         request: &'a mut TokenRequest,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async {
-            // A server may quote it, whatever form it was sent in.
+            // A server may quote it in any form.
             request.add_secret(self.secret.expose_secret());
             match self.basic() {
                 Some(pair) => {

@@ -2,12 +2,9 @@
 
 use std::fmt;
 
-use super::token_request::TokenRequest;
+use super::token_request::{MIN_SECRET_LENGTH, TokenRequest};
 use crate::error::{ConfigError, ConfigErrorKind};
 use crate::oauth::{Audience, Scope};
-
-/// Values of extension parameters with at least this many bytes are treated as secrets.
-const MIN_SECRET_LENGTH: usize = 8;
 
 /// Parameters that have a dedicated method, or that grant or client authentication determine.
 const RESERVED_PARAMETERS: [&str; 6] = [

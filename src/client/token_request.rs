@@ -13,6 +13,10 @@ use crate::error::{ConfigError, ConfigErrorKind, Error};
 use crate::oauth::{Endpoint, Issuer};
 use crate::redact::Secrets;
 
+/// Words of a header and values of extension parameters with at least this many bytes are treated
+/// as secrets.
+pub(super) const MIN_SECRET_LENGTH: usize = 8;
+
 /// A token request that is being written
 /// ([RFC 6749 §3.2](https://www.rfc-editor.org/rfc/rfc6749#section-3.2)).
 ///
@@ -78,16 +82,17 @@ impl TokenRequest {
         self.parameters.push((name.to_owned(), value.clone()));
     }
 
-    /// Sets a header and marks it sensitive. No error quotes its last word.
+    /// Sets a header and marks it sensitive. No error quotes a part of its value.
     ///
-    /// The last word is the part after the scheme of an `Authorization` field. `Accept` and
-    /// `Content-Type` cannot be changed.
+    /// The parts are the words and quoted strings of at least 8 bytes, and the last word, which is
+    /// the credentials of an `Authorization` field. `Accept` and `Content-Type` cannot be changed.
     pub fn insert_header(&mut self, name: HeaderName, mut value: HeaderValue) {
-        if let Ok(text) = value.to_str() {
-            let word = text.rsplit(' ').next().unwrap_or_default();
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let words = text.split([' ', ',', ';', '"']);
+        let words = words.filter(|word| word.len() >= MIN_SECRET_LENGTH);
+        for word in words.chain(text.rsplit(' ').take(1)) {
             // A server may quote base64 without the padding.
-            let word = word.trim_end_matches('=').to_owned();
-            self.secrets.push(word.into());
+            self.secrets.push(word.trim_end_matches('=').into());
         }
         value.set_sensitive(true);
         self.headers.insert(name, value);
