@@ -186,7 +186,7 @@ names! { GAUGES:
 }
 
 names! { HISTOGRAMS:
-    /// Seconds that the verification of a signature took, whatever its outcome.
+    /// Seconds that the verification of a signature took, with any outcome.
     VERIFICATION_DURATION = "tower_oauth_verification_duration_seconds";
     /// Seconds that a fetch of a key set took, discovery included, by outcome.
     JWKS_FETCH_DURATION = "tower_oauth_jwks_fetch_duration_seconds";

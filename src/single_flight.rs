@@ -206,12 +206,12 @@ impl<R: Copy, S> Leader<R, S> {
         *self.requests.borrow_and_update()
     }
 
-    /// Awaits a change of the request. `None` if nobody is left who can wait. Cancel safe.
+    /// Awaits a change of the request. `None` if no handle and no waiter is left. Cancel safe.
     pub(crate) async fn requested(&mut self) -> Option<()> {
         self.requests.changed().await.ok()
     }
 
-    /// Completes when nobody is left who can wait.
+    /// Completes when no handle and no waiter is left.
     pub(crate) async fn abandoned(&mut self) {
         while self.requested().await.is_some() {}
     }
@@ -349,7 +349,7 @@ mod tests {
         let context = &mut Context::from_waker(&waker);
         assert!(overdue.as_mut().poll(context).is_pending());
         std::thread::sleep(Duration::from_millis(10));
-        assert!(woken.try_recv().is_err(), "nobody serves the deadline");
+        assert!(woken.try_recv().is_err(), "no task serves the deadline");
         let _next = flight.try_subscribe(LONG);
         assert!(woken.try_recv().is_ok());
         let ended = overdue.as_mut().poll(context);

@@ -369,7 +369,7 @@ fn a_token_that_lacks_a_scope_of_its_issuer_is_rejected_with_403_and_the_scopes(
         assert_eq!(rejection.required_scopes(), ["orders.read", "orders.list"]);
     }
     assert_eq!(fixture.server.cached_token_count(), cached);
-    // A token that breaks another rule is no token for this server, whatever its scopes are.
+    // A token that breaks another rule is rejected as invalid with any scopes.
     assert_rejects(&fixture, json!({ "scope": "x" }), InvalidClaims);
     assert_rejects(&fixture, json!({ "scope": both }), InvalidClaims);
 }
@@ -501,7 +501,7 @@ fn a_panicking_predicate_leaves_nothing_behind() {
     assert_accepts(&fixture, json!({}));
 }
 
-/// A permit of the verification limit is given back, whatever the rules do.
+/// A permit of the verification limit is given back after a panic.
 #[test]
 fn a_panicking_predicate_keeps_no_permit() {
     let panics = Arc::new(AtomicBool::new(true));

@@ -243,7 +243,7 @@ impl ValidatedToken<'_> {
             expires_at: claims.expires_at.unwrap_or(epoch),
             not_before: claims.not_before.max(claims.issued_at).unwrap_or(epoch),
             confirmation: (claims.has_confirmation)
-                .then(|| Box::new(Confirmation::of_payload(self.payload))),
+                .then(|| Box::new(Confirmation::from_payload(self.payload))),
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Confirmation {
 
 impl Confirmation {
     /// Reads `cnf` of a payload that was parsed strictly before.
-    pub(super) fn of_payload(payload: &str) -> Self {
+    pub(super) fn from_payload(payload: &str) -> Self {
         #[derive(Deserialize)]
         struct Payload {
             #[serde(default)]
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn each_key_of_a_confirmation_must_be_proved() {
         let confirmation =
-            |cnf: &str| Confirmation::of_payload(&format!(r#"{{"iss":"a","cnf":{cnf}}}"#));
+            |cnf: &str| Confirmation::from_payload(&format!(r#"{{"iss":"a","cnf":{cnf}}}"#));
         let key = Thumbprint::Key("k".into());
         let certificate = Thumbprint::Certificate("c".into());
         let by_key = confirmation(r#"{"jkt":"k"}"#);

@@ -6,12 +6,12 @@ use http::request::Parts;
 use super::context::CachedToken;
 use super::credentials::{Credentials, Head};
 use super::in_flight::InFlight;
-use super::rejection::Refusal;
+use super::rejection::RejectionReason;
 use super::validate::{Attempt, Pending, Validation};
 use super::{AuthContext, Rejection, RejectionKind, ResourceServer};
 use crate::clock::UnixTime;
 
-/// The outcome for credentials that are not refused.
+/// The outcome for credentials that are not rejected.
 pub(super) enum Authentication {
     /// The token is valid, and this request may use it.
     Complete(Authenticated),
@@ -22,7 +22,7 @@ pub(super) enum Authentication {
 /// The result of an authentication.
 pub(super) struct Authenticated {
     pub(super) context: AuthContext,
-    /// Header fields for the response, whatever its status.
+    /// Header fields for the response, with any status.
     pub(super) response_headers: Option<Box<HeaderMap>>,
 }
 
@@ -58,7 +58,7 @@ impl ResourceServer {
     /// # }
     /// ```
     pub async fn authenticate(&self, head: &Parts) -> Result<AuthContext, Rejection> {
-        let head = Head::of_parts(head);
+        let head = Head::from_parts(head);
         self.count_outcome(Credentials::from_head(head), Some(head))
             .await
     }
@@ -102,12 +102,12 @@ impl ResourceServer {
                 in_flight.passed();
                 Ok(context)
             }
-            Err(mut refusal) => {
-                if head.is_none() && refusal.kind == RejectionKind::InvalidRequest {
+            Err(mut reason) => {
+                if head.is_none() && reason.kind == RejectionKind::InvalidRequest {
                     // There is no field that could be malformed, only the token.
-                    refusal.kind = RejectionKind::Malformed;
+                    reason.kind = RejectionKind::Malformed;
                 }
-                let rejection = self.reject(refusal, head);
+                let rejection = self.reject(reason, head);
                 in_flight.rejected(&rejection);
                 Err(rejection)
             }
@@ -117,7 +117,7 @@ impl ResourceServer {
     async fn outcome(
         &self,
         credentials: Result<Credentials<'_>, RejectionKind>,
-    ) -> Result<Authenticated, Refusal> {
+    ) -> Result<Authenticated, RejectionReason> {
         let credentials = credentials?;
         match self.try_validate(&credentials, &mut Attempt::default())? {
             Authentication::Complete(authenticated) => Ok(authenticated),
@@ -130,18 +130,18 @@ impl ResourceServer {
         &self,
         head: Head<'_>,
         attempt: &mut Attempt,
-    ) -> Result<Authentication, Refusal> {
+    ) -> Result<Authentication, RejectionReason> {
         self.try_validate(&Credentials::from_head(head)?, attempt)
     }
 
     /// Waits for what [`try_authenticate`](Self::try_authenticate) needs, until there is an
     /// outcome. Gives the head of the request back.
-    pub(super) async fn authenticate_later(
+    pub(super) async fn finish_authentication(
         self,
         head: Parts,
         pending: Pending,
-    ) -> (Parts, Result<Authenticated, Refusal>) {
-        let outcome = match Credentials::from_head(Head::of_parts(&head)) {
+    ) -> (Parts, Result<Authenticated, RejectionReason>) {
+        let outcome = match Credentials::from_head(Head::from_parts(&head)) {
             Ok(credentials) => self.wait(&credentials, pending).await,
             Err(kind) => Err(kind.into()),
         };
@@ -153,7 +153,7 @@ impl ResourceServer {
         &self,
         credentials: &Credentials<'_>,
         attempt: &mut Attempt,
-    ) -> Result<Authentication, Refusal> {
+    ) -> Result<Authentication, RejectionReason> {
         let token = credentials.token();
         if token.len() > self.0.max_token_len {
             return Err(RejectionKind::TokenTooLong.into());
@@ -182,7 +182,7 @@ impl ResourceServer {
         &self,
         credentials: &Credentials<'_>,
         mut pending: Pending,
-    ) -> Result<Authenticated, Refusal> {
+    ) -> Result<Authenticated, RejectionReason> {
         let mut attempt = Attempt::default();
         loop {
             match pending {
@@ -212,8 +212,8 @@ impl ResourceServer {
     }
 
     /// Rejects a request, or without a `head` a bare token.
-    pub(super) fn reject(&self, refusal: Refusal, head: Option<Head<'_>>) -> Rejection {
-        if refusal.kind == RejectionKind::MissingToken
+    pub(super) fn reject(&self, reason: RejectionReason, head: Option<Head<'_>>) -> Rejection {
+        if reason.kind == RejectionKind::MissingToken
             && head.is_some_and(Head::has_access_token)
             // Such a token ends up in the logs of every server on the way (RFC 9700 §4.3.2).
             && self.0.token_in_query.allows(self.0.clock.now())
@@ -226,7 +226,7 @@ impl ResourceServer {
         }
         self.0
             .responses
-            .reject(refusal, head.is_some_and(Head::is_grpc))
+            .reject(reason, head.is_some_and(Head::is_grpc))
     }
 }
 

@@ -10,10 +10,10 @@ use std::time::Duration;
 use super::challenge::{ChallengeParameters, DEFAULT_REALM};
 use super::header_cache::HeaderCache;
 use super::issuer_state::{IssuerState, Validator};
-use super::per_thread::PerThread;
 use super::readiness::ReadinessPolicy;
 use super::responses::Responses;
 use super::server::Inner;
+use super::sharded_arc::ShardedArc;
 use super::token_cache::{self, TokenCache};
 use super::verification_limit::VerificationLimit;
 use super::{ResourceServer, TrustedIssuer};
@@ -267,7 +267,7 @@ impl ResourceServerBuilder {
 
     /// Sets how [`start`](Self::start) waits for the first keys.
     ///
-    /// Of which issuers is set by [`readiness`](Self::readiness). Default: up to 10 seconds, then it
+    /// The issuers are set by [`readiness`](Self::readiness). Default: up to 10 seconds, then it
     /// starts without.
     pub fn startup(mut self, startup: Startup) -> Self {
         self.startup = startup;
@@ -360,7 +360,7 @@ impl ResourceServerBuilder {
             clock: self.clock,
             max_token_len,
             size_limits: SizeLimits::for_max_token_len(max_token_len),
-            responses: PerThread::new(Responses::new(challenge)),
+            responses: ShardedArc::new(Responses::new(challenge)),
             cache_hits: Counter::without_label(TOKEN_CACHE_HITS),
             cache_misses: Counter::without_label(TOKEN_CACHE_MISSES),
             cache: TokenCache::new(self.cache),

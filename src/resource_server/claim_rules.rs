@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::context::CachedToken;
-use super::rejection::Refusal;
+use super::rejection::RejectionReason;
 use super::{AuthContext, ClaimError, RejectionKind};
 use crate::error::{ConfigError, ConfigErrorKind};
 use crate::oauth::Scope;
@@ -64,7 +64,7 @@ impl ClaimRules {
     ///
     /// The scopes come last: a token that breaks another rule is no valid token (401), and only a
     /// valid one lacks a scope (403).
-    pub(super) fn apply(&self, token: CachedToken) -> Result<CachedToken, Refusal> {
+    pub(super) fn apply(&self, token: CachedToken) -> Result<CachedToken, RejectionReason> {
         if self.is_empty() {
             return Ok(token);
         }
@@ -87,7 +87,7 @@ impl ClaimRules {
             if token.token.is_bound() {
                 return Err(RejectionKind::MissingProofOfPossession.into());
             }
-            return Err(Refusal {
+            return Err(RejectionReason {
                 kind: RejectionKind::InsufficientScope,
                 required_scopes: Some(self.required_scopes.as_slice().into()),
             });

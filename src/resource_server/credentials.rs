@@ -1,4 +1,6 @@
-//! The credentials of a request: a bearer token in exactly one `Authorization` field (RFC 6750 §2.1).
+//! The credentials of a request: a bearer token in exactly one `Authorization` field.
+//!
+//! [RFC 6750 §2.1](https://www.rfc-editor.org/rfc/rfc6750#section-2.1).
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Uri, Version, header};
@@ -20,7 +22,7 @@ pub(super) struct Head<'r> {
 }
 
 impl<'r> Head<'r> {
-    pub(super) fn of<B>(request: &'r Request<B>) -> Self {
+    pub(super) fn from_request<B>(request: &'r Request<B>) -> Self {
         Self {
             method: request.method(),
             uri: request.uri(),
@@ -29,7 +31,7 @@ impl<'r> Head<'r> {
         }
     }
 
-    pub(super) fn of_parts(parts: &'r Parts) -> Self {
+    pub(super) fn from_parts(parts: &'r Parts) -> Self {
         Self {
             method: &parts.method,
             uri: &parts.uri,
@@ -87,11 +89,17 @@ impl<'r> Credentials<'r> {
     /// besides the header is an error, because RFC 6750 §2 forbids two methods in one request. The
     /// body is not read, so a token in a form is ignored.
     pub(super) fn from_head(head: Head<'r>) -> Result<Self, RejectionKind> {
-        let mut fields = head.headers.get_all(header::AUTHORIZATION).iter();
-        let field = fields.next().ok_or(RejectionKind::MissingToken)?.as_bytes();
-        if fields.next().is_some() {
-            return Err(RejectionKind::InvalidRequest);
+        let (mut field, mut has_proof) = (None, false);
+        for (name, value) in head.headers {
+            if *name == header::AUTHORIZATION {
+                if field.replace(value).is_some() {
+                    return Err(RejectionKind::InvalidRequest);
+                }
+            } else {
+                has_proof |= *name == DPOP;
+            }
         }
+        let field = field.ok_or(RejectionKind::MissingToken)?.as_bytes();
         // RFC 9110 §11.1: the scheme is case-insensitive.
         let Some((scheme, rest)) = field.split_at_checked(6) else {
             return Err(RejectionKind::MissingToken);
@@ -100,7 +108,7 @@ impl<'r> Credentials<'r> {
             return Err(RejectionKind::MissingToken);
         }
         // RFC 9449 §4.3: a proof next to a Bearer token is a client error or a downgrade attack.
-        if head.headers.contains_key(DPOP) {
+        if has_proof {
             return Err(RejectionKind::InvalidRequest);
         }
         let Some((b' ', token)) = rest.split_first() else {
@@ -163,7 +171,8 @@ mod tests {
         let mut request = Request::new(());
         *request.headers_mut() = headers.clone();
         *request.uri_mut() = uri.clone();
-        Credentials::from_head(Head::of(&request)).map(|credentials| credentials.token().to_vec())
+        Credentials::from_head(Head::from_request(&request))
+            .map(|credentials| credentials.token().to_vec())
     }
 
     fn token_from(fields: &[&str]) -> Result<String, RejectionKind> {

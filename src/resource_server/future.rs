@@ -11,13 +11,13 @@ use tower_service::Service;
 
 use super::authenticate::Authenticated;
 use super::in_flight::InFlight;
-use super::rejection::Refusal;
+use super::rejection::RejectionReason;
 use super::rejection_response::rejection_response;
 use super::validate::Pending;
-use super::{DefaultRejectionResponse, Rejection, RejectionResponse, ResourceServerService};
+use super::{DefaultRejectionResponse, Rejection, RejectionResponse, ResourceServerLayer};
 
 pin_project! {
-    /// The response future of [`ResourceServerService`].
+    /// The response future of [`ResourceServerService`](super::ResourceServerService).
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B, ResBody, R = DefaultRejectionResponse>
     where
@@ -44,15 +44,16 @@ pin_project! {
     }
 }
 
-type Authentication = dyn Future<Output = (Parts, Result<Authenticated, Refusal>)> + Send;
+type Authentication = dyn Future<Output = (Parts, Result<Authenticated, RejectionReason>)> + Send;
 
 /// A request that waits, with everything that is needed to resume it.
 struct Waiting<S, B, R> {
     /// Owns the head of the request, and gives it back.
     authentication: Pin<Box<Authentication>>,
     body: B,
-    /// A clone, whose inner service is not polled ready yet.
-    service: ResourceServerService<S, R>,
+    /// A clone, which is not polled ready yet.
+    inner: S,
+    layer: ResourceServerLayer<R>,
 }
 
 impl<S, B, ResBody, R> ResponseFuture<S, B, ResBody, R>
@@ -78,16 +79,18 @@ where
 
     pub(super) fn authenticating(
         request: Request<B>,
-        service: ResourceServerService<S, R>,
+        inner: S,
+        layer: ResourceServerLayer<R>,
         pending: Pending,
         in_flight: InFlight,
     ) -> Self {
         let (head, body) = request.into_parts();
-        let server = service.layer.server.clone();
+        let server = layer.server.clone();
         let waiting = Some(Box::new(Waiting {
-            authentication: Box::pin(server.authenticate_later(head, pending)),
+            authentication: Box::pin(server.finish_authentication(head, pending)),
             body,
-            service,
+            inner,
+            layer,
         }));
         Self {
             in_flight,
@@ -126,18 +129,20 @@ where
             StateProj::Authenticating { waiting } => {
                 let authentication = &mut waiting.as_mut().expect(COMPLETED).authentication;
                 let (head, outcome) = ready!(authentication.as_mut().poll(cx));
-                let Waiting { body, service, .. } = *waiting.take().expect("polled above");
-                let (mut request, layer) = (Request::from_parts(head, body), service.layer);
+                let Waiting {
+                    body, inner, layer, ..
+                } = *waiting.take().expect("polled above");
+                let mut request = Request::from_parts(head, body);
                 let admitted = match outcome {
                     Ok(authenticated) => {
                         layer.pass(&mut request, authenticated, in_flight);
                         Ok(())
                     }
-                    Err(refusal) => layer.refuse(&mut request, refusal, in_flight),
+                    Err(reason) => layer.reject_unless_anonymous(&mut request, reason, in_flight),
                 };
                 match admitted {
                     Ok(()) => {
-                        let ready = Some(Box::new((service.inner, request)));
+                        let ready = Some(Box::new((inner, request)));
                         Self::AwaitingReady { ready }
                     }
                     Err(rejection) => Self::rejected(&layer.on_rejection, rejection),

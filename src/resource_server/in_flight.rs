@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Response};
 
-use super::per_thread::Shard;
 use super::responses::Responses;
+use super::sharded_arc::Shard;
 use super::{Rejection, ResourceServer};
 
 /// Counts a request when its response exists, or as cancelled if it is dropped before.
@@ -21,7 +21,7 @@ pub(super) struct InFlight {
 pub(super) enum PassedAs {
     /// Without a token, where the layer allows it.
     Anonymous,
-    /// With a token, and header fields for the response, whatever its status.
+    /// With a token, and header fields for the response, with any status.
     WithHeaders(HeaderMap),
 }
 

@@ -1,16 +1,12 @@
 //! The layer that authenticates requests.
 
 use http::{Request, header};
-use tower_layer::Layer;
 
 use super::authenticate::Authenticated;
 use super::credentials::Head;
 use super::in_flight::{InFlight, PassedAs};
-use super::rejection::Refusal;
-use super::{
-    AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, ResourceServer,
-    ResourceServerService,
-};
+use super::rejection::RejectionReason;
+use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, ResourceServer};
 
 /// Passes only requests with a valid bearer token to the inner service.
 ///
@@ -81,20 +77,22 @@ impl<R> ResourceServerLayer<R> {
     }
 
     /// Rejects a request, unless it is anonymous and the layer passes those.
-    pub(super) fn refuse<B>(
+    pub(super) fn reject_unless_anonymous<B>(
         &self,
         request: &mut Request<B>,
-        refusal: Refusal,
+        reason: RejectionReason,
         in_flight: &mut InFlight,
     ) -> Result<(), Rejection> {
-        if self.allow_anonymous && refusal.kind == RejectionKind::MissingToken {
+        if self.allow_anonymous && reason.kind == RejectionKind::MissingToken {
             in_flight.passed_as = Some(Box::new(PassedAs::Anonymous));
             mark_sensitive(request);
             request.extensions_mut().remove::<AuthContext>();
             request.extensions_mut().insert(Anonymous);
             return Ok(());
         }
-        let rejection = self.server.reject(refusal, Some(Head::of(request)));
+        let rejection = self
+            .server
+            .reject(reason, Some(Head::from_request(request)));
         in_flight.rejected(&rejection);
         Err(rejection)
     }
@@ -112,14 +110,3 @@ fn mark_sensitive<B>(request: &mut Request<B>) {
 /// Request extension that marks an anonymous request that the layer passes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Anonymous;
-
-impl<S, R: Clone> Layer<S> for ResourceServerLayer<R> {
-    type Service = ResourceServerService<S, R>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        ResourceServerService {
-            inner,
-            layer: self.clone(),
-        }
-    }
-}

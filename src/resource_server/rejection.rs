@@ -13,15 +13,15 @@ use crate::log_limit::LogLimit;
 use crate::metrics::REQUESTS;
 use crate::oauth::Scope;
 
-/// Why a request or a token is refused, before it is a [`Rejection`] with the headers of the server.
+/// Why a request or a token is rejected, before a [`Rejection`] has the headers of the server.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct RejectionReason {
     pub(super) kind: RejectionKind,
     /// With `InsufficientScope`.
     pub(super) required_scopes: Option<Arc<[Scope]>>,
 }
 
-impl<K: Into<RejectionKind>> From<K> for Refusal {
+impl<K: Into<RejectionKind>> From<K> for RejectionReason {
     fn from(kind: K) -> Self {
         Self {
             kind: kind.into(),

@@ -97,7 +97,7 @@ impl Requirement {
     /// Checks the scopes of an authenticated request.
     fn check<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
         let Some(context) = AuthContext::from_request(request) else {
-            let grpc = Head::of(request).is_grpc();
+            let grpc = Head::from_request(request).is_grpc();
             return Err(match request.extensions().get::<Anonymous>() {
                 Some(Anonymous) => Rejection::incomplete(RejectionKind::MissingToken, None, grpc),
                 None => Rejection::layer_missing("`RequireScopeLayer`", &self.layer_missing, grpc),
@@ -113,7 +113,7 @@ impl Requirement {
             return Ok(());
         }
         let scopes = Some(Arc::clone(&self.scopes));
-        let grpc = Head::of(request).is_grpc();
+        let grpc = Head::from_request(request).is_grpc();
         Err(Rejection::incomplete(
             RejectionKind::InsufficientScope,
             scopes,

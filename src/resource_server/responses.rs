@@ -6,7 +6,7 @@ use http::header::{self, Entry};
 use http::{HeaderMap, Response};
 
 use super::challenge::ChallengeParameters;
-use super::rejection::Refusal;
+use super::rejection::RejectionReason;
 use super::{Rejection, RejectionKind};
 use crate::metrics::{Counter, REQUESTS};
 
@@ -38,11 +38,11 @@ impl Responses {
     }
 
     /// Rejects a request. The caller counts it.
-    pub(super) fn reject(&self, refusal: Refusal, grpc: bool) -> Rejection {
-        let Refusal {
+    pub(super) fn reject(&self, reason: RejectionReason, grpc: bool) -> Rejection {
+        let RejectionReason {
             kind,
             required_scopes,
-        } = refusal;
+        } = reason;
         let own = self.by_kind.iter().find(|(own, ..)| *own == kind);
         let headers = match (&required_scopes, own) {
             (None, Some((_, headers, _))) => Arc::clone(headers),
@@ -70,11 +70,11 @@ impl Responses {
         else {
             return;
         };
-        let refusal = Refusal {
+        let reason = RejectionReason {
             kind: rejection.kind,
             required_scopes: rejection.required_scopes.clone(),
         };
-        let complete = self.reject(refusal, rejection.grpc);
+        let complete = self.reject(reason, rejection.grpc);
         let headers = response.headers_mut();
         if let Entry::Occupied(mut challenges) = headers.entry(header::WWW_AUTHENTICATE)
             && let Some(challenge) = complete.www_authenticate()

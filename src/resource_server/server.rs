@@ -5,9 +5,9 @@ use std::task::Poll;
 
 use super::header_cache::HeaderCache;
 use super::issuer_state::IssuerState;
-use super::per_thread::PerThread;
 use super::readiness::ReadinessPolicy;
 use super::responses::Responses;
+use super::sharded_arc::ShardedArc;
 use super::token_cache::TokenCache;
 use super::verification_limit::VerificationLimit;
 use crate::clock::Clock;
@@ -68,7 +68,7 @@ pub(super) struct Inner {
     pub(super) max_token_len: usize,
     pub(super) cache_hits: Counter,
     pub(super) cache_misses: Counter,
-    pub(super) responses: PerThread<Responses>,
+    pub(super) responses: ShardedArc<Responses>,
     pub(super) size_limits: SizeLimits,
     pub(super) header_cache: HeaderCache,
     pub(super) verification_limit: VerificationLimit,

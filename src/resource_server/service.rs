@@ -3,6 +3,7 @@
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
+use tower_layer::Layer;
 use tower_service::Service;
 
 use super::authenticate::Authentication;
@@ -34,8 +35,19 @@ use super::{DefaultRejectionResponse, RejectionResponse, ResourceServer, Resourc
 /// ```
 #[derive(Clone, Debug)]
 pub struct ResourceServerService<S, R = DefaultRejectionResponse> {
-    pub(super) inner: S,
-    pub(super) layer: ResourceServerLayer<R>,
+    inner: S,
+    layer: ResourceServerLayer<R>,
+}
+
+impl<S, R: Clone> Layer<S> for ResourceServerLayer<R> {
+    type Service = ResourceServerService<S, R>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ResourceServerService {
+            inner,
+            layer: self.clone(),
+        }
+    }
 }
 
 impl<S> ResourceServerService<S> {
@@ -79,7 +91,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let layer = &self.layer;
         let mut in_flight = InFlight::new(&layer.server);
-        let head = Head::of(&request);
+        let head = Head::from_request(&request);
         match layer.server.try_authenticate(head, &mut Attempt::default()) {
             Ok(Authentication::Complete(authenticated)) => {
                 layer.pass(&mut request, authenticated, &mut in_flight);
@@ -87,12 +99,14 @@ where
             Ok(Authentication::Pending(pending)) => {
                 // Drop the service that was polled ready, for it may hold a permit. A waiting
                 // request must not withhold that permit from requests that can be served.
-                let service = self.clone();
-                self.inner = service.inner.clone();
-                return ResponseFuture::authenticating(request, service, pending, in_flight);
+                let (inner, layer) = (self.inner.clone(), layer.clone());
+                self.inner = inner.clone();
+                return ResponseFuture::authenticating(request, inner, layer, pending, in_flight);
             }
-            Err(refusal) => {
-                if let Err(rejection) = layer.refuse(&mut request, refusal, &mut in_flight) {
+            Err(reason) => {
+                if let Err(rejection) =
+                    layer.reject_unless_anonymous(&mut request, reason, &mut in_flight)
+                {
                     return ResponseFuture::rejected(&layer.on_rejection, rejection, in_flight);
                 }
             }

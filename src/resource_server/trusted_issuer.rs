@@ -34,7 +34,7 @@ use crate::transport::Transport;
 /// that are accepted. They apply after the signature and the registered claims, in this order, and
 /// never to an unverified token. The result is cached with the token: a cached token is not checked
 /// again. So a closure must depend on the claims alone, not on time or other state. A token with an
-/// unknown `kid` may cause a refresh of the keys, within the rate limit, whatever the rules are.
+/// unknown `kid` may cause a refresh of the keys, within the rate limit, with any rules.
 ///
 /// A token that breaks one of the rules is rejected with 401, as one of an issuer that is not
 /// trusted; only one that lacks a scope is rejected with 403.

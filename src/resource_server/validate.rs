@@ -4,7 +4,7 @@ use super::ResourceServer;
 use super::context::{CachedToken, VerifiedBy};
 use super::credentials::check_visible_ascii;
 use super::issuer_state::{IssuerState, Validator};
-use super::rejection::Refusal;
+use super::rejection::RejectionReason;
 use super::rejection_kind::RejectionKind;
 use super::verification_limit::{Permit, PermitFuture, Unavailable};
 use crate::clock::UnixTime;
@@ -12,7 +12,7 @@ use crate::jwt::{Segments, TokenError, UnverifiedToken, decode_base64url};
 use crate::key_set::{RefreshReason, SelectError, Wait};
 use crate::oauth::Issuer;
 
-/// The outcome for a token that is not refused.
+/// The outcome for a token that is not rejected.
 pub(super) enum Validation {
     /// The token is valid.
     Valid(CachedToken),
@@ -50,7 +50,7 @@ impl ResourceServer {
         token: &[u8],
         now: UnixTime,
         attempt: &mut Attempt,
-    ) -> Result<Validation, Refusal> {
+    ) -> Result<Validation, RejectionReason> {
         let segments = Segments::split(check_visible_ascii(token)?)?; // RFC 7515 §7.1
         let header = self.0.header_cache.parse(segments.header)?; // RFC 7515 §4
         let payload = String::from_utf8(decode_base64url(segments.payload)?)

@@ -13,13 +13,13 @@ const SHARDS: usize = 16;
 ///
 /// A request refers to the server until its response exists. If all threads wrote one reference
 /// count for that, its cache line would go from core to core with each request.
-pub(super) struct PerThread<T>([Arc<Shard<T>>; SHARDS]);
+pub(super) struct ShardedArc<T>([Arc<Shard<T>>; SHARDS]);
 
 /// A reference to the value that is held across threads.
 #[repr(align(64))]
 pub(super) struct Shard<T>(Arc<T>);
 
-impl<T> PerThread<T> {
+impl<T> ShardedArc<T> {
     pub(super) fn new(value: T) -> Self {
         let value = Arc::new(value);
         Self(std::array::from_fn(|_| Arc::new(Shard(Arc::clone(&value)))))
@@ -42,7 +42,7 @@ impl<T> PerThread<T> {
     }
 }
 
-impl<T> Deref for PerThread<T> {
+impl<T> Deref for ShardedArc<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -59,7 +59,7 @@ impl<T> Deref for Shard<T> {
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for PerThread<T> {
+impl<T: fmt::Debug> fmt::Debug for ShardedArc<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         T::fmt(self, f)
     }
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn two_threads_have_different_reference_counts_of_one_value() {
-        let value = Arc::new(PerThread::new(7));
+        let value = Arc::new(ShardedArc::new(7));
         let here = value.get();
         let there = std::thread::spawn({
             let value = Arc::clone(&value);
