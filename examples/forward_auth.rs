@@ -127,7 +127,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use common::{SettingError, invalid_variable, parse_variable, raw_variable, variable};
+use common::{SettingError, invalid_variable, list, parse_variable, variable};
 use serde_json::json;
 use tower_oauth::resource_server::Startup;
 use tower_oauth::{Audience, AuthContext, Issuer, Rejection, ResourceServer, Scope, TrustedIssuer};
@@ -176,7 +176,7 @@ pub fn router(server: ResourceServer) -> Router {
 async fn authenticate(State(server): State<ResourceServer>, request: Request<Body>) -> Response {
     let (head, _body) = request.into_parts();
     match server.authenticate(&head).await {
-        Err(rejection) => refuse(&rejection),
+        Err(rejection) => response_to(&rejection),
         Ok(context) => allow(&context),
     }
 }
@@ -213,7 +213,7 @@ fn field_value(text: Option<&str>) -> HeaderValue {
 /// The status is that of the rejection for every request. `DefaultRejectionResponse` refuses a gRPC
 /// call with HTTP status 200, which a proxy reads as permission. gRPC clients read 401 as
 /// unauthenticated, 403 as permission denied and 503 as unavailable.
-fn refuse(rejection: &Rejection) -> Response {
+fn response_to(rejection: &Rejection) -> Response {
     let mut headers = HeaderMap::from_iter([NO_STORE]);
     if let Some(challenge) = rejection.www_authenticate() {
         headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
@@ -229,14 +229,13 @@ fn issuer() -> Result<TrustedIssuer, SettingError> {
     let issuer = variable("ISSUER")?.ok_or_else(|| SettingError::new("ISSUER", "is not set"))?;
     let issuer = Issuer::new(issuer).map_err(invalid_variable("ISSUER"))?;
     common::endpoint("ISSUER", issuer.as_str())?;
-    let audiences =
-        raw_variable("AUDIENCE")?.ok_or_else(|| SettingError::new("AUDIENCE", "is not set"))?;
-    let audience =
-        |audience: &str| Audience::new(audience.trim()).map_err(invalid_variable("AUDIENCE"));
-    let mut audiences = audiences.split(',').map(audience);
+    let audiences = list("AUDIENCE")?.unwrap_or_default();
+    let mut audiences = audiences
+        .into_iter()
+        .map(|audience| Audience::new(audience).map_err(invalid_variable("AUDIENCE")));
     let first = audiences
         .next()
-        .ok_or_else(|| SettingError::new("AUDIENCE", "is empty"))??;
+        .ok_or_else(|| SettingError::new("AUDIENCE", "is not set"))??;
     let mut issuer = TrustedIssuer::new(issuer, first);
     for audience in audiences {
         issuer = issuer.add_audience(audience?);

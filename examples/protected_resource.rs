@@ -31,7 +31,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, get_service};
 use axum::{Json, Router};
-use common::{SettingError, invalid_variable, parse_variable, raw_variable, variable};
+use common::{SettingError, invalid_variable, list, parse_variable, raw_variable, variable};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Map, Value, json};
 use tower::Layer;
@@ -172,13 +172,6 @@ fn settings() -> Result<ResourceServerBuilder, SettingError> {
     Ok(ResourceServer::from_issuer(restrict(issuer, profile)?)
         .refresh(policy)
         .allow_loopback_http())
-}
-
-/// The elements of a list that commas separate, without the white space around them. An empty
-/// value is a list of one empty element: it must not select the default.
-fn list(name: &str) -> Result<Option<Vec<String>>, SettingError> {
-    let elements = |list: String| list.split(',').map(|one| one.trim().to_owned()).collect();
-    Ok(raw_variable(name)?.map(elements))
 }
 
 /// Restricts the tokens of the issuer to certain clients and claims.

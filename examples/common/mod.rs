@@ -59,6 +59,18 @@ pub fn parse_variable<T: std::str::FromStr>(name: &str, default: T) -> Result<T,
     }
 }
 
+/// Reads a list that commas separate, without the white space around its elements.
+///
+/// An empty value is a list of one empty element: it must not select the default.
+///
+/// # Errors
+///
+/// As [`raw_variable`].
+pub fn list(name: &str) -> Result<Option<Vec<String>>, SettingError> {
+    let elements = |list: String| list.split(',').map(|one| one.trim().to_owned()).collect();
+    Ok(raw_variable(name)?.map(elements))
+}
+
 /// Parses a URL. Plain http is for loopback only.
 ///
 /// # Errors
