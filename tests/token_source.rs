@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use secrecy::SecretString;
 use serde_json::json;
 use token_endpoint::{Reply, TokenEndpoint, TokioClock};
@@ -88,6 +88,10 @@ impl Grant for JwtBearer {
         request.insert_header(
             header::AUTHORIZATION,
             HeaderValue::from_static("Gateway a-gateway-key=="),
+        );
+        request.insert_header(
+            HeaderName::from_static("signature"),
+            HeaderValue::from_static(r#"keyid="gateway", sig="c2lnbmF0dXJl", alg="hs2019""#),
         );
         Box::pin(async { Ok(()) })
     }
@@ -193,6 +197,7 @@ async fn errors_redact_the_secrets_of_grant_authentication_and_headers() {
         "granted%2Fby%2Bit",
         "assertion-0-for-https://as.example/token",
         "a-gateway-key",
+        "c2lnbmF0dXJl",
     ] {
         let body = json!({ "error": "invalid_grant", "error_description": format!("<{quote}>") });
         let endpoint = TokenEndpoint::with_reply(Reply::Json(400, body));
