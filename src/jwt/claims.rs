@@ -228,6 +228,11 @@ pub(crate) struct ValidatedToken<'a> {
 }
 
 impl ValidatedToken<'_> {
+    /// The claims as the token spells them.
+    pub(crate) fn payload(&self) -> &str {
+        self.payload
+    }
+
     /// Copies the claims that requests use.
     pub(crate) fn claims(&self) -> Claims {
         let claims = &self.claims;

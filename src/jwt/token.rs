@@ -1,5 +1,7 @@
 //! The steps of validating a token, one type for each.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use super::claims::{ClaimsPolicy, UnverifiedClaims, ValidatedToken};
@@ -14,7 +16,7 @@ use crate::clock::UnixTime;
 #[derive(Debug)]
 pub(crate) struct UnverifiedToken<'a> {
     segments: &'a Segments<'a>,
-    header: &'a Header,
+    header: &'a Arc<Header>,
     payload: &'a str,
     claims: UnverifiedClaims<'a>,
 }
@@ -24,7 +26,7 @@ impl<'a> UnverifiedToken<'a> {
     /// `iss` and `exp`, ends the parse.
     pub(crate) fn parse(
         segments: &'a Segments<'a>,
-        header: &'a Header,
+        header: &'a Arc<Header>,
         payload: &'a str,
         limits: SizeLimits,
         check: &dyn Fn(&str, Option<UnixTime>) -> Result<(), TokenError>,
@@ -36,6 +38,15 @@ impl<'a> UnverifiedToken<'a> {
             payload,
             claims,
         })
+    }
+
+    pub(crate) fn header(&self) -> &'a Arc<Header> {
+        self.header
+    }
+
+    /// The header as the token spells it.
+    pub(crate) fn header_segment(&self) -> &'a [u8] {
+        self.segments.header
     }
 
     /// The claimed issuer. Safe to use for rejecting a token before its signature is verified,

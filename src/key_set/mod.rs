@@ -41,7 +41,7 @@ mod status;
 pub(crate) use self::config::RefresherConfig;
 pub(crate) use self::fetcher::Source;
 pub(crate) use self::handle::KeySetHandle;
-pub(crate) use self::on_demand::{RefreshReason, Wait};
+pub(crate) use self::on_demand::RefreshReason;
 pub use self::policy::RefreshPolicy;
 pub use self::refresh_cause::RefreshCause;
 pub use self::set::KeySet;

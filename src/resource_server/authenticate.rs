@@ -118,10 +118,10 @@ impl ResourceServer {
         &self,
         credentials: Result<Credentials<'_>, RejectionKind>,
     ) -> Result<Authenticated, RejectionReason> {
-        let credentials = credentials?;
-        match self.try_validate(&credentials, &mut Attempt::default())? {
+        let mut attempt = Attempt::new(credentials?);
+        match self.try_attempt(&mut attempt)? {
             Authentication::Complete(authenticated) => Ok(authenticated),
-            Authentication::Pending(pending) => self.wait(&credentials, pending).await,
+            Authentication::Pending(pending) => self.wait(attempt, pending).await,
         }
     }
 
@@ -129,9 +129,8 @@ impl ResourceServer {
     pub(super) fn try_authenticate(
         &self,
         head: Head<'_>,
-        attempt: &mut Attempt,
     ) -> Result<Authentication, RejectionReason> {
-        self.try_validate(&Credentials::from_head(head)?, attempt)
+        self.try_attempt(&mut Attempt::new(Credentials::from_head(head)?))
     }
 
     /// Waits for what [`try_authenticate`](Self::try_authenticate) needs, until there is an
@@ -142,20 +141,16 @@ impl ResourceServer {
         pending: Pending,
     ) -> (Parts, Result<Authenticated, RejectionReason>) {
         let outcome = match Credentials::from_head(Head::from_parts(&head)) {
-            Ok(credentials) => self.wait(&credentials, pending).await,
+            Ok(credentials) => self.wait(Attempt::new(credentials), pending).await,
             Err(kind) => Err(kind.into()),
         };
         (head, outcome)
     }
 
     /// The one way for a token: the cache, else the validation, then the checks of each request.
-    fn try_validate(
-        &self,
-        credentials: &Credentials<'_>,
-        attempt: &mut Attempt,
-    ) -> Result<Authentication, RejectionReason> {
-        let token = credentials.token();
-        if token.len() > self.0.max_token_len {
+    fn try_attempt(&self, attempt: &mut Attempt<'_>) -> Result<Authentication, RejectionReason> {
+        let token = attempt.credentials.token();
+        if token.len() > self.0.issuers.max_token_len() {
             return Err(RejectionKind::TokenTooLong.into());
         }
         let now = self.0.clock.now();
@@ -165,34 +160,42 @@ impl ResourceServer {
                 if attempt.is_first() {
                     self.0.cache_misses.increment();
                 }
-                match self.validate_token(token, now, attempt)? {
+                match self.validate_token(attempt, now)? {
                     Validation::Valid(validated) => validated,
                     Validation::Pending(pending) => return Ok(Authentication::Pending(pending)),
                 }
             }
         };
-        let response_headers = check_request(&validated, credentials)?;
+        self.check_request(validated, attempt)
+    }
+
+    /// Checks what depends on the request and not on the token alone, after a cache hit as well.
+    ///
+    /// The result has the header fields that the response needs because of it: none so far.
+    #[inline]
+    fn check_request(
+        &self,
+        token: CachedToken,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<Authentication, RejectionReason> {
+        if token.is_bound() && !token.is_proved_by(attempt.credentials.proved_keys()) {
+            return Err(RejectionKind::MissingProofOfPossession.into());
+        }
         Ok(Authentication::Complete(Authenticated {
-            context: validated.into(),
-            response_headers,
+            context: token.into(),
+            response_headers: None,
         }))
     }
 
+    /// Waits until there is an outcome.
     async fn wait(
         &self,
-        credentials: &Credentials<'_>,
+        mut attempt: Attempt<'_>,
         mut pending: Pending,
     ) -> Result<Authenticated, RejectionReason> {
-        let mut attempt = Attempt::default();
         loop {
-            match pending {
-                Pending::Keys(wait) => {
-                    wait.await;
-                    attempt.awaited_keys = true;
-                }
-                Pending::Permit(permit) => attempt.permit = Some(permit.await),
-            }
-            match self.try_validate(credentials, &mut attempt)? {
+            attempt.awaited = pending.await;
+            match self.try_attempt(&mut attempt)? {
                 Authentication::Complete(authenticated) => return Ok(authenticated),
                 Authentication::Pending(next) => pending = next,
             }
@@ -228,17 +231,4 @@ impl ResourceServer {
             .responses
             .reject(reason, head.is_some_and(Head::is_grpc))
     }
-}
-
-/// Checks what depends on the request and not on the token alone, after a cache hit as well.
-///
-/// Returns the header fields that the response needs because of it: none so far.
-fn check_request(
-    token: &CachedToken,
-    credentials: &Credentials<'_>,
-) -> Result<Option<Box<HeaderMap>>, RejectionKind> {
-    if token.is_bound() && !token.is_proved_by(credentials.proved_keys()) {
-        return Err(RejectionKind::MissingProofOfPossession);
-    }
-    Ok(None)
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::challenge::{ChallengeParameters, DEFAULT_REALM};
 use super::header_cache::HeaderCache;
 use super::issuer_state::{IssuerState, Validator};
+use super::issuers::Issuers;
 use super::readiness::ReadinessPolicy;
 use super::responses::Responses;
 use super::server::Inner;
@@ -19,7 +20,6 @@ use super::verification_limit::VerificationLimit;
 use super::{ResourceServer, TrustedIssuer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
-use crate::jwt::SizeLimits;
 use crate::key_set::{KeySetHandle, RefreshPolicy, RefresherConfig, Source};
 use crate::log_limit::LogLimit;
 use crate::metadata;
@@ -352,14 +352,9 @@ impl ResourceServerBuilder {
             tasks.push(Box::pin(task));
         }
         metrics::describe();
-        // The issuer of a token is not known before it is parsed.
-        let max_token_len = states.iter().map(|state| state.max_token_len).max();
-        let max_token_len = max_token_len.unwrap_or(self.max_token_len);
         let inner = Inner {
-            issuers: states,
+            issuers: Issuers::new(states),
             clock: self.clock,
-            max_token_len,
-            size_limits: SizeLimits::for_max_token_len(max_token_len),
             responses: ShardedArc::new(Responses::new(challenge)),
             cache_hits: Counter::without_label(TOKEN_CACHE_HITS),
             cache_misses: Counter::without_label(TOKEN_CACHE_MISSES),
@@ -391,8 +386,8 @@ impl ResourceServerBuilder {
             )]
             tokio::spawn(task);
         }
-        for issuer in &server.0.issuers {
-            issuer.keys().mark_refresher_spawned();
+        for keys in server.all_keys() {
+            keys.mark_refresher_spawned();
         }
         let (Startup::Wait(limit) | Startup::Require(limit)) = startup else {
             return Ok(server);

@@ -17,14 +17,6 @@ pub(super) struct IssuerState {
     pub(super) verification_duration: Histogram,
 }
 
-impl IssuerState {
-    /// The keys of the issuer.
-    pub(super) fn keys(&self) -> &KeySetHandle {
-        let Validator::Jwt(keys) = &self.validator;
-        keys
-    }
-}
-
 /// How the tokens of an issuer are validated.
 #[derive(Debug)]
 pub(super) enum Validator {
@@ -37,6 +29,27 @@ impl Validator {
     pub(super) fn is_still_valid(&self, token: &CachedToken, now: UnixTime) -> bool {
         match self {
             Self::Jwt(keys) => token.is_still_valid(keys, now),
+        }
+    }
+
+    /// Whether tokens can be validated now.
+    pub(super) fn is_ready(&self, now: UnixTime) -> bool {
+        match self {
+            Self::Jwt(keys) => keys.load().usable(now).is_some(),
+        }
+    }
+
+    /// Waits until [`is_ready`](Self::is_ready), or until it can no longer become so.
+    pub(super) async fn wait_until_ready(&self, now: impl Fn() -> UnixTime) {
+        match self {
+            Self::Jwt(keys) => keys.wait_until_usable(now).await,
+        }
+    }
+
+    /// The key set of an issuer that signs its tokens.
+    pub(super) fn keys(&self) -> Option<&KeySetHandle> {
+        match self {
+            Self::Jwt(keys) => Some(keys),
         }
     }
 }

@@ -75,6 +75,7 @@ mod future;
 mod header_cache;
 mod in_flight;
 mod issuer_state;
+mod issuers;
 mod layer;
 mod readiness;
 mod rejection;

@@ -5,6 +5,7 @@ use std::task::Poll;
 
 use super::header_cache::HeaderCache;
 use super::issuer_state::IssuerState;
+use super::issuers::Issuers;
 use super::readiness::ReadinessPolicy;
 use super::responses::Responses;
 use super::sharded_arc::ShardedArc;
@@ -12,8 +13,7 @@ use super::token_cache::TokenCache;
 use super::verification_limit::VerificationLimit;
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::jwt::SizeLimits;
-use crate::key_set::KeySetStatus;
+use crate::key_set::{KeySetHandle, KeySetStatus};
 use crate::log_limit::LogLimit;
 use crate::metrics::Counter;
 use crate::oauth::Issuer;
@@ -62,14 +62,11 @@ pub struct ResourceServer(pub(super) Arc<Inner>);
 #[repr(C)]
 pub(super) struct Inner {
     pub(super) cache: TokenCache,
-    pub(super) issuers: Vec<IssuerState>,
+    pub(super) issuers: Issuers,
     pub(super) clock: Arc<dyn Clock>,
-    /// The largest of the issuers' limits.
-    pub(super) max_token_len: usize,
     pub(super) cache_hits: Counter,
     pub(super) cache_misses: Counter,
     pub(super) responses: ShardedArc<Responses>,
-    pub(super) size_limits: SizeLimits,
     pub(super) header_cache: HeaderCache,
     pub(super) verification_limit: VerificationLimit,
     pub(super) token_in_query: LogLimit,
@@ -85,10 +82,10 @@ impl ResourceServer {
     pub fn keys_available(&self) -> bool {
         let now = self.0.clock.now();
         let mut issuers = self.0.issuers.iter();
-        let is_usable = |state: &IssuerState| state.keys().load().usable(now).is_some();
+        let is_ready = |issuer: &IssuerState| issuer.validator.is_ready(now);
         match self.0.readiness {
-            ReadinessPolicy::All => issuers.all(is_usable),
-            ReadinessPolicy::Any => issuers.any(is_usable),
+            ReadinessPolicy::All => issuers.all(is_ready),
+            ReadinessPolicy::Any => issuers.any(is_ready),
         }
     }
 
@@ -102,7 +99,7 @@ impl ResourceServer {
             .0
             .issuers
             .iter()
-            .map(|issuer| Box::pin(issuer.keys().wait_until_usable(now)))
+            .map(|issuer| Box::pin(issuer.validator.wait_until_ready(now)))
             .collect();
         std::future::poll_fn(|cx| {
             waits.retain_mut(|wait| wait.as_mut().poll(cx).is_pending());
@@ -123,11 +120,7 @@ impl ResourceServer {
     #[must_use]
     pub fn key_sets(&self) -> Vec<KeySetStatus> {
         let now = self.0.clock.now();
-        self.0
-            .issuers
-            .iter()
-            .map(|issuer| issuer.keys().status(now))
-            .collect()
+        self.all_keys().map(|keys| keys.status(now)).collect()
     }
 
     /// Returns the number of cached tokens, for tests and dashboards.
@@ -146,12 +139,7 @@ impl ResourceServer {
     /// If the keys of an issuer could not be fetched. The previous keys stay in use.
     pub async fn refresh_keys(&self) -> Result<(), Error> {
         // Request all refreshes before awaiting the first one, so that they run concurrently.
-        let refreshes: Vec<_> = self
-            .0
-            .issuers
-            .iter()
-            .map(|state| state.keys().refresh_keys())
-            .collect();
+        let refreshes: Vec<_> = self.all_keys().map(KeySetHandle::refresh_keys).collect();
         let mut first_error = Ok(());
         for refresh in refreshes {
             first_error = first_error.and(refresh.await);
@@ -171,6 +159,13 @@ impl ResourceServer {
     pub fn revoke_key(&self, issuer: &Issuer, kid: &str) -> bool {
         let issuers = self.0.issuers.iter();
         let named = issuers.filter(|state| state.policy.find_issuer(issuer.as_str()).is_some());
-        named.inspect(|state| state.keys().revoke_key(kid)).count() > 0
+        let keys = named.filter_map(|state| state.validator.keys());
+        keys.inspect(|keys| keys.revoke_key(kid)).count() > 0
+    }
+
+    /// The key set of each issuer that has one, in the order of addition.
+    pub(super) fn all_keys(&self) -> impl Iterator<Item = &KeySetHandle> {
+        let issuers = self.0.issuers.iter();
+        issuers.filter_map(|issuer| issuer.validator.keys())
     }
 }

@@ -10,7 +10,6 @@ use super::authenticate::Authentication;
 use super::credentials::Head;
 use super::future::ResponseFuture;
 use super::in_flight::InFlight;
-use super::validate::Attempt;
 use super::{DefaultRejectionResponse, RejectionResponse, ResourceServer, ResourceServerLayer};
 
 /// Authenticates each request by its bearer token before it calls the inner service.
@@ -92,7 +91,7 @@ where
         let layer = &self.layer;
         let mut in_flight = InFlight::new(&layer.server);
         let head = Head::from_request(&request);
-        match layer.server.try_authenticate(head, &mut Attempt::default()) {
+        match layer.server.try_authenticate(head) {
             Ok(Authentication::Complete(authenticated)) => {
                 layer.pass(&mut request, authenticated, &mut in_flight);
             }

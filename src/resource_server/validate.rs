@@ -1,16 +1,18 @@
 //! Validation of a token: cheap checks first, then the signature, then the claims.
 
+use std::pin::Pin;
+
 use super::ResourceServer;
 use super::context::{CachedToken, VerifiedBy};
-use super::credentials::check_visible_ascii;
-use super::issuer_state::{IssuerState, Validator};
+use super::credentials::{Credentials, check_visible_ascii};
+use super::issuer_state::Validator;
+use super::issuers::MatchedIssuer;
 use super::rejection::RejectionReason;
 use super::rejection_kind::RejectionKind;
-use super::verification_limit::{Permit, PermitFuture, Unavailable};
+use super::verification_limit::{Permit, Unavailable};
 use crate::clock::UnixTime;
-use crate::jwt::{Segments, TokenError, UnverifiedToken, decode_base64url};
-use crate::key_set::{RefreshReason, SelectError, Wait};
-use crate::oauth::Issuer;
+use crate::jwt::{Segments, UnverifiedToken, decode_base64url};
+use crate::key_set::{KeySetHandle, RefreshReason, SelectError};
 
 /// The outcome for a token that is not rejected.
 pub(super) enum Validation {
@@ -20,24 +22,34 @@ pub(super) enum Validation {
     Pending(Pending),
 }
 
-/// What a validation waits for.
-pub(super) enum Pending {
-    /// A refresh of the key set, whose result may have the key. A request awaits one at most.
-    Keys(Wait),
-    /// A permit to verify the signature.
-    Permit(PermitFuture),
+/// What a validation waits for. Resolves to what it has awaited then.
+pub(super) type Pending = Pin<Box<dyn Future<Output = Awaited> + Send>>;
+
+/// The authentication of one request or token. Each wait is followed by another try.
+pub(super) struct Attempt<'r> {
+    pub(super) credentials: Credentials<'r>,
+    pub(super) awaited: Awaited,
 }
 
-/// What a validation has awaited so far.
+/// What an authentication has awaited so far.
 #[derive(Debug, Default)]
-pub(super) struct Attempt {
-    pub(super) awaited_keys: bool,
-    pub(super) permit: Option<Permit>,
+pub(super) struct Awaited {
+    /// A refresh of the key set, whose result may have the key. A request awaits one at most.
+    keys: bool,
+    /// A permit to verify the signature.
+    permit: Option<Permit>,
 }
 
-impl Attempt {
+impl<'r> Attempt<'r> {
+    pub(super) fn new(credentials: Credentials<'r>) -> Self {
+        Self {
+            credentials,
+            awaited: Awaited::default(),
+        }
+    }
+
     pub(super) fn is_first(&self) -> bool {
-        !self.awaited_keys && self.permit.is_none()
+        !self.awaited.keys && self.awaited.permit.is_none()
     }
 }
 
@@ -47,80 +59,98 @@ impl ResourceServer {
     #[inline(never)]
     pub(super) fn validate_token(
         &self,
-        token: &[u8],
+        attempt: &mut Attempt<'_>,
         now: UnixTime,
-        attempt: &mut Attempt,
     ) -> Result<Validation, RejectionReason> {
+        let token = attempt.credentials.token();
         let segments = Segments::split(check_visible_ascii(token)?)?; // RFC 7515 §7.1
         let header = self.0.header_cache.parse(segments.header)?; // RFC 7515 §4
         let payload = String::from_utf8(decode_base64url(segments.payload)?)
             .map_err(|_| RejectionKind::Malformed)?;
-        let find_issuer = |claimed: &str, expires_at| {
-            let found = self.find_issuer(claimed, expires_at, now)?;
-            if token.len() > found.1.max_token_len {
-                return Err(TokenError::TokenTooLong);
-            }
-            Ok(found)
-        };
+        let issuers = &self.0.issuers;
+        let find_issuer =
+            |claimed: &str, expires_at| issuers.find(claimed, token.len(), expires_at, now);
         // Ends the parse of a token that is rejected below.
         let check = |claimed: &str, expires_at| find_issuer(claimed, expires_at).map(drop);
-        let limits = self.0.size_limits;
+        let limits = issuers.size_limits();
         // RFC 7519 §7.2
         let unverified = UnverifiedToken::parse(&segments, &header, &payload, limits, &check)?;
-        let (index, issuer, name) = find_issuer(unverified.issuer()?, unverified.expires_at())?;
-        let (policy, Validator::Jwt(keys_of_issuer)) = (&issuer.policy, &issuer.validator);
+        let issuer = find_issuer(unverified.issuer()?, unverified.expires_at())?;
+        match &issuer.state.validator {
+            Validator::Jwt(keys) => self.validate_jwt(unverified, issuer, keys, attempt, now),
+        }
+    }
+
+    /// Validates a token by its signature and its claims.
+    fn validate_jwt(
+        &self,
+        unverified: UnverifiedToken<'_>,
+        MatchedIssuer { index, state, name }: MatchedIssuer<'_>,
+        key_set: &KeySetHandle,
+        attempt: &mut Attempt<'_>,
+        now: UnixTime,
+    ) -> Result<Validation, RejectionReason> {
+        let (header, policy) = (unverified.header(), &state.policy);
         if !policy.algorithms.contains(&header.algorithm) {
             return Err(RejectionKind::UnsupportedAlgorithm.into());
         }
-        let snapshot = keys_of_issuer.load();
+        let snapshot = key_set.load();
         let keys = snapshot.usable(now).ok_or(RejectionKind::KeysUnavailable)?;
-        let pending = |wait| Validation::Pending(Pending::Keys(wait));
-        let refresh =
-            |reason: RefreshReason<'_>| keys_of_issuer.request_refresh(reason).map(pending);
+        let await_refresh = |reason: RefreshReason<'_>| {
+            let refresh = key_set.request_refresh(reason)?;
+            Some(Validation::Pending(Box::pin(async {
+                refresh.await;
+                // A permit is not held while waiting for keys.
+                let permit = None;
+                Awaited { keys: true, permit }
+            })))
+        };
         // Only a token with valid registered claims may cause a fetch. The rules of the issuer see
         // verified tokens only.
         let would_pass = || unverified.would_pass_claims(policy, now).is_ok();
-        let keys = match keys.select(&header, snapshot.revoked(), policy.max_candidate_keys) {
+        let awaited = &mut attempt.awaited;
+        let keys = match keys.select(header, snapshot.revoked(), policy.max_candidate_keys) {
             Ok(keys) => keys,
             Err(SelectError::Revoked) => return Err(RejectionKind::RevokedKey.into()),
             Err(SelectError::NoMatch) => return Err(RejectionKind::UnsupportedAlgorithm.into()),
             Err(SelectError::Ambiguous) => return Err(RejectionKind::AmbiguousKey.into()),
             Err(SelectError::UnknownKid) => {
                 let kid = header.key_id.as_deref().unwrap_or_default();
-                let may_refresh = !attempt.awaited_keys
-                    && !keys_of_issuer.is_in_negative_cache(kid, &snapshot, now)
+                let may_refresh = !awaited.keys
+                    && !key_set.is_in_negative_cache(kid, &snapshot, now)
                     && would_pass();
-                // A permit is not held while waiting for keys.
-                attempt.permit = None;
-                if may_refresh && let Some(wait) = refresh(RefreshReason::UnknownKey(kid, now)) {
-                    return Ok(wait);
-                }
-                return Err(RejectionKind::UnknownKey.into());
+                let reason = RefreshReason::UnknownKey(kid, now);
+                let pending = may_refresh.then(|| await_refresh(reason)).flatten();
+                return pending.ok_or_else(|| RejectionKind::UnknownKey.into());
             }
         };
-        let permit = match attempt.permit.take() {
+        let permit = match awaited.permit.take() {
             Some(permit) => permit,
             None => match self.0.verification_limit.try_acquire() {
                 Ok(permit) => permit,
                 Err(Unavailable::Wait(permit)) => {
-                    return Ok(Validation::Pending(Pending::Permit(permit)));
+                    let keys = awaited.keys;
+                    return Ok(Validation::Pending(Box::pin(async move {
+                        let permit = Some(permit.await);
+                        Awaited { keys, permit }
+                    })));
                 }
                 Err(Unavailable::Overloaded) => return Err(RejectionKind::Overloaded.into()),
             },
         };
-        let may_refresh = !attempt.awaited_keys
-            && keys_of_issuer.refreshes_on_invalid_signature()
-            && would_pass();
+        let may_refresh = !awaited.keys && key_set.refreshes_on_invalid_signature() && would_pass();
+        let header_segment = unverified.header_segment();
         let verify = || unverified.verify_signature(keys.as_slice());
-        let (verified, key) = match issuer.verification_duration.time(verify) {
+        let (verified, key) = match state.verification_duration.time(verify) {
             Ok(verified) => verified, // RFC 7515 §5.2
             Err(error) if may_refresh => {
-                return refresh(RefreshReason::InvalidSignature).ok_or_else(|| error.into());
+                let pending = await_refresh(RefreshReason::InvalidSignature);
+                return pending.ok_or_else(|| error.into());
             }
             Err(error) => return Err(error.into()),
         };
         drop(permit);
-        self.0.header_cache.insert(segments.header, &header);
+        self.0.header_cache.insert(header_segment, header);
         let valid = verified.validate(policy, now)?; // RFC 7519 §4.1, RFC 9068 §4
         let verified_by = VerifiedBy {
             issuer: index,
@@ -128,38 +158,19 @@ impl ResourceServer {
             key_set_version: snapshot.key_set_version(),
             leeway: policy.leeway,
         };
-        let claims = valid.claims();
         let validated = CachedToken::new(
             name.clone(),
-            payload.into(),
-            claims,
+            valid.payload().into(),
+            valid.claims(),
             verified_by,
             &self.0.clock,
         );
         // Before the token is cached, so that the rules hold for a hit.
-        let validated = issuer.rules.apply(validated)?;
+        let validated = state.rules.apply(validated)?;
         // Under a verification limit, a token should need only one permit.
         let bypass_admission = self.0.verification_limit.is_enabled();
+        let token = attempt.credentials.token();
         self.0.cache.insert(token, &validated, bypass_admission);
         Ok(Validation::Valid(validated))
-    }
-
-    /// Finds the trusted issuer with this name or alias: its index in the list of the resource
-    /// server, its state, and its name as the token spells it. Fails if this `exp` has passed by
-    /// the issuer's leeway. A token is only ever validated with the keys of this issuer.
-    fn find_issuer(
-        &self,
-        claimed: &str,
-        expires_at: Option<UnixTime>,
-        now: UnixTime,
-    ) -> Result<(usize, &IssuerState, &Issuer), TokenError> {
-        let mut issuers = self.0.issuers.iter().enumerate();
-        let found = issuers
-            .find_map(|(index, state)| Some((index, state, state.policy.find_issuer(claimed)?)))
-            .ok_or(TokenError::UntrustedIssuer)?;
-        if expires_at.is_some_and(|expires_at| found.1.policy.is_expired(expires_at, now)) {
-            return Err(TokenError::Expired);
-        }
-        Ok(found)
     }
 }
