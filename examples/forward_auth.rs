@@ -28,7 +28,7 @@
 //! failure of this program into 500. The two named locations restore the status and the fields.
 //! `proxy_set_header` replaces the three fields only; no other `X-Auth-*` field means anything. By
 //! default nginx drops fields with an underscore in the name. The fields of the response must fit
-//! into `proxy_buffer_size`, else the request is refused.
+//! into `proxy_buffer_size`, else the request is rejected.
 //!
 //! ```nginx
 //! server {
@@ -149,7 +149,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), SettingError> {
     let port = parse_variable("PORT", 8082)?;
-    // Until the keys are there, requests are refused with 503.
+    // Until the keys are there, requests are rejected with 503.
     let server = ResourceServer::from_issuer(issuer()?.require_scopes(required_scopes()?))
         .allow_loopback_http()
         .startup(Startup::Background)
@@ -210,18 +210,11 @@ fn field_value(text: Option<&str>) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static(""))
 }
 
-/// The status is that of the rejection for every request. `DefaultRejectionResponse` refuses a gRPC
+/// The status is that of the rejection for every request. `DefaultRejectionResponse` rejects a gRPC
 /// call with HTTP status 200, which a proxy reads as permission. gRPC clients read 401 as
 /// unauthenticated, 403 as permission denied and 503 as unavailable.
 fn response_to(rejection: &Rejection) -> Response {
-    let mut headers = HeaderMap::from_iter([NO_STORE]);
-    if let Some(challenge) = rejection.www_authenticate() {
-        headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
-    }
-    if let Some(wait) = rejection.retry_after() {
-        headers.insert(header::RETRY_AFTER, wait.as_secs().into());
-    }
-    (rejection.status(), headers).into_response()
+    (rejection.status(), rejection.headers().clone()).into_response()
 }
 
 /// Configures the issuer from `ISSUER`, `AUDIENCE` and `JWKS_URI`.

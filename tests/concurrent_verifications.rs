@@ -91,6 +91,65 @@ async fn each_request_gets_its_own_result_under_the_verification_limit() {
     }
 }
 
+/// Returns a request that waits for the only permit, which is free and reserved for it.
+macro_rules! waiting_request {
+    ($server:expr, $call:expr, $token:expr) => {{
+        // Other threads verify only forged tokens, until a request here finds the permit taken.
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for which in 0..2 {
+                let mut service = $server.layer().layer(service_fn(answer));
+                let (token, over) = (forged(which), &over);
+                scope.spawn(move || {
+                    while !over.load(Ordering::SeqCst) {
+                        drop(service.call(request(&token)));
+                    }
+                });
+            }
+            let waiting = loop {
+                match $call($token) {
+                    (waiting, Poll::Pending) => break waiting,
+                    (_, Poll::Ready(response)) => {
+                        assert_eq!(response.status(), StatusCode::UNAUTHORIZED)
+                    }
+                }
+            };
+            over.store(true, Ordering::SeqCst);
+            waiting
+        })
+    }};
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_keys_holds_no_permit() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    let server = builder(&issuer, &clock())
+        .max_concurrent_verifications(1)
+        .start()
+        .await
+        .unwrap();
+    let mut service = server.layer().layer(service_fn(answer));
+    let mut call = |token: &str| {
+        let mut pending = Box::pin(service.call(request(token)));
+        let mut context = Context::from_waker(Waker::noop());
+        let polled = pending.as_mut().poll(&mut context);
+        (pending, polled.map(Result::unwrap))
+    };
+    let mut waiting = waiting_request!(server, call, &forged(2));
+    issuer.publish(set(&[("b", rsa(1))]));
+    server.refresh_keys().await.unwrap();
+    // It gets the permit, and finds that its key is gone.
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    let other = with_claims("b", rsa(1), &claims_with(json!({ "jti": "other" })));
+    let (_, polled) = call(&other);
+    let Poll::Ready(response) = polled else {
+        panic!("the permit is held");
+    };
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(waiting.await.unwrap().status(), StatusCode::UNAUTHORIZED);
+}
+
 #[tokio::test]
 async fn beyond_1024_waiting_verifications_requests_get_503_and_cached_tokens_are_served() {
     let server = server(1).await;
@@ -110,33 +169,7 @@ async fn beyond_1024_waiting_verifications_requests_get_503_and_cached_tokens_ar
         (pending, polled.map(Result::unwrap))
     };
 
-    // Other threads verify only forged tokens, until a request here finds the permit taken.
-    let over = AtomicBool::new(false);
-    let next = std::thread::scope(|scope| {
-        for which in 0..2 {
-            let (mut service, token, over) = (
-                server.layer().layer(service_fn(answer)),
-                forged(which),
-                &over,
-            );
-            scope.spawn(move || {
-                while !over.load(Ordering::SeqCst) {
-                    drop(service.call(request(&token)));
-                }
-            });
-        }
-        let mine = forged(2);
-        let next = loop {
-            match call(&mine) {
-                (pending, Poll::Pending) => break pending,
-                (_, Poll::Ready(response)) => {
-                    assert_eq!(response.status(), StatusCode::UNAUTHORIZED)
-                }
-            }
-        };
-        over.store(true, Ordering::SeqCst);
-        next
-    });
+    let next = waiting_request!(server, call, &forged(2));
 
     // The permit is reserved for the waiting request; later requests queue behind it.
     let mut waiting = Vec::new();

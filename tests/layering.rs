@@ -263,7 +263,7 @@ fn part_of<'p>(path: &'p str, exports: &'p [(String, String)]) -> Option<&'p str
 }
 
 #[test]
-fn the_parts_of_the_crate_do_not_import_each_other_in_a_circle() {
+fn the_parts_of_the_crate_do_not_import_each_other_in_a_cycle() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let exports = exports(&code(&read(&root.join("lib.rs"))));
     let mut imports = BTreeMap::<String, BTreeSet<String>>::new();
@@ -280,11 +280,11 @@ fn the_parts_of_the_crate_do_not_import_each_other_in_a_circle() {
     }
     imports.remove("lib");
     assert!(imports["client"].contains("error"), "{imports:?}");
-    assert_eq!(circle(imports), BTreeMap::new());
+    assert_eq!(cycle(imports), BTreeMap::new());
 }
 
 #[test]
-fn a_circle_of_imports_is_found() {
+fn a_cycle_of_imports_is_found() {
     let graph = |edges: &[(&str, &str)]| {
         let mut graph = BTreeMap::<String, BTreeSet<String>>::new();
         for (from, to) in edges {
@@ -296,13 +296,13 @@ fn a_circle_of_imports_is_found() {
         graph
     };
     let straight = [("a", "b"), ("b", "c"), ("a", "c")];
-    assert!(circle(graph(&straight)).is_empty());
+    assert!(cycle(graph(&straight)).is_empty());
     let round = [("a", "b"), ("b", "c"), ("c", "b")];
-    assert_eq!(circle(graph(&round)), graph(&round));
+    assert_eq!(cycle(graph(&round)), graph(&round));
 }
 
-/// Removes the parts that import no other again and again: what stays imports itself.
-fn circle(mut imports: BTreeMap<String, BTreeSet<String>>) -> BTreeMap<String, BTreeSet<String>> {
+/// Removes the parts that import no part that is left, again and again. Without a cycle none stays.
+fn cycle(mut imports: BTreeMap<String, BTreeSet<String>>) -> BTreeMap<String, BTreeSet<String>> {
     loop {
         let left = imports.len();
         let parts: BTreeSet<String> = imports.keys().cloned().collect();

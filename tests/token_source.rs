@@ -91,7 +91,9 @@ impl Grant for JwtBearer {
         );
         request.insert_header(
             HeaderName::from_static("signature"),
-            HeaderValue::from_static(r#"keyid="gateway", sig="c2lnbmF0dXJl", alg="hs2019""#),
+            HeaderValue::from_static(
+                r#"keyid="gateway", sig="c2lnbmF0dXJl", nonce=b25lLW5vbmNl, alg="hs""#,
+            ),
         );
         Box::pin(async { Ok(()) })
     }
@@ -198,6 +200,7 @@ async fn errors_redact_the_secrets_of_grant_authentication_and_headers() {
         "assertion-0-for-https://as.example/token",
         "a-gateway-key",
         "c2lnbmF0dXJl",
+        "b25lLW5vbmNl",
     ] {
         let body = json!({ "error": "invalid_grant", "error_description": format!("<{quote}>") });
         let endpoint = TokenEndpoint::with_reply(Reply::Json(400, body));

@@ -82,18 +82,25 @@ impl TokenRequest {
         self.parameters.push((name.to_owned(), value.clone()));
     }
 
-    /// Sets a header and marks it sensitive. No error quotes a part of its value.
+    /// Sets a header and marks it sensitive. Errors redact the credentials in it.
     ///
-    /// The parts are the words and quoted strings of at least 8 bytes, and the last word, which is
-    /// the credentials of an `Authorization` field. `Accept` and `Content-Type` cannot be changed.
+    /// Credentials are the words, values of parameters and quoted strings of at least 8 bytes, and
+    /// the last word, which is the token of an `Authorization` field. `Accept` and `Content-Type`
+    /// cannot be changed.
     pub fn insert_header(&mut self, name: HeaderName, mut value: HeaderValue) {
         let text = String::from_utf8_lossy(value.as_bytes());
-        let words = text.split([' ', ',', ';', '"']);
+        let words = text.split([' ', '\t', ',', ';', '"']);
+        let words = words.flat_map(|word| {
+            let value = word.split_once('=').map(|(_, value)| value);
+            [Some(word), value].into_iter().flatten()
+        });
+        // A server may quote base64 without the padding.
+        let trim = |word: &'_ str| word.trim_end_matches('=').to_owned();
+        let words = words.map(trim);
         let words = words.filter(|word| word.len() >= MIN_SECRET_LENGTH);
-        for word in words.chain(text.rsplit(' ').take(1)) {
-            // A server may quote base64 without the padding.
-            self.secrets.push(word.trim_end_matches('=').into());
-        }
+        let last = text.rsplit([' ', '\t']).take(1).map(trim);
+        self.secrets
+            .extend(words.chain(last).map(SecretString::from));
         value.set_sensitive(true);
         self.headers.insert(name, value);
     }

@@ -13,8 +13,6 @@ pub(crate) enum TokenError {
     InvalidSignature,
     /// Not three base64url segments, or their JSON is not strict.
     Malformed,
-    /// Bound to a key of its holder (`cnf`), whose possession a Bearer request does not prove.
-    MissingProofOfPossession,
     /// `nbf` or `iat` is in the future.
     NotYetValid,
     /// The token is longer than the limits allow.

@@ -60,6 +60,11 @@ impl<'a> UnverifiedToken<'a> {
         self.claims.expires_at
     }
 
+    /// Whether the token is bound to a key, whose possession its sender must prove (RFC 7800).
+    pub(crate) fn is_bound(&self) -> bool {
+        self.claims.has_confirmation
+    }
+
     /// Whether the claims are valid, assuming a valid signature. Only such a token may cause a
     /// refresh of keys.
     pub(crate) fn would_pass_claims(
@@ -68,10 +73,6 @@ impl<'a> UnverifiedToken<'a> {
         now: UnixTime,
     ) -> Result<(), TokenError> {
         self.decode_signature()?;
-        // No request proves the possession of a key so far (RFC 7800).
-        if self.claims.has_confirmation {
-            return Err(TokenError::MissingProofOfPossession);
-        }
         self.claims.validate(self.header, policy, now)
     }
 

@@ -1,4 +1,5 @@
-//! Authentication of a request or of a bare token, without waiting; and the waiting.
+//! Authentication of a request or of a token alone: the fast path, which does not wait, and the
+//! slow path, which awaits and tries again.
 
 use http::HeaderMap;
 use http::request::Parts;
@@ -59,7 +60,7 @@ impl ResourceServer {
     /// ```
     pub async fn authenticate(&self, head: &Parts) -> Result<AuthContext, Rejection> {
         let head = Head::from_parts(head);
-        self.count_outcome(Credentials::from_head(head), Some(head))
+        self.authenticate_and_count(Credentials::from_head(head), Some(head))
             .await
     }
 
@@ -87,17 +88,17 @@ impl ResourceServer {
     /// # }
     /// ```
     pub async fn validate(&self, token: &str) -> Result<AuthContext, Rejection> {
-        self.count_outcome(Credentials::from_token(token), None)
+        self.authenticate_and_count(Credentials::from_token(token), None)
             .await
     }
 
-    async fn count_outcome(
+    async fn authenticate_and_count(
         &self,
         credentials: Result<Credentials<'_>, RejectionKind>,
         head: Option<Head<'_>>,
     ) -> Result<AuthContext, Rejection> {
         let mut in_flight = InFlight::new(self);
-        match self.outcome(credentials).await {
+        match self.authenticate_credentials(credentials).await {
             Ok(Authenticated { context, .. }) => {
                 in_flight.passed();
                 Ok(context)
@@ -114,14 +115,14 @@ impl ResourceServer {
         }
     }
 
-    async fn outcome(
+    async fn authenticate_credentials(
         &self,
         credentials: Result<Credentials<'_>, RejectionKind>,
     ) -> Result<Authenticated, RejectionReason> {
         let mut attempt = Attempt::new(credentials?);
-        match self.try_attempt(&mut attempt)? {
+        match self.try_authenticate_token(&mut attempt)? {
             Authentication::Complete(authenticated) => Ok(authenticated),
-            Authentication::Pending(pending) => self.wait(attempt, pending).await,
+            Authentication::Pending(pending) => self.wait_and_retry(attempt, pending).await,
         }
     }
 
@@ -130,41 +131,51 @@ impl ResourceServer {
         &self,
         head: Head<'_>,
     ) -> Result<Authentication, RejectionReason> {
-        self.try_attempt(&mut Attempt::new(Credentials::from_head(head)?))
+        self.try_authenticate_token(&mut Attempt::new(Credentials::from_head(head)?))
     }
 
     /// Waits for what [`try_authenticate`](Self::try_authenticate) needs, until there is an
-    /// outcome. Gives the head of the request back.
+    /// outcome. Returns the head of the request with it.
     pub(super) async fn finish_authentication(
         self,
         head: Parts,
         pending: Pending,
     ) -> (Parts, Result<Authenticated, RejectionReason>) {
         let outcome = match Credentials::from_head(Head::from_parts(&head)) {
-            Ok(credentials) => self.wait(Attempt::new(credentials), pending).await,
+            Ok(credentials) => {
+                self.wait_and_retry(Attempt::new(credentials), pending)
+                    .await
+            }
             Err(kind) => Err(kind.into()),
         };
         (head, outcome)
     }
 
-    /// The one way for a token: the cache, else the validation, then the checks of each request.
-    fn try_attempt(&self, attempt: &mut Attempt<'_>) -> Result<Authentication, RejectionReason> {
+    /// Authenticates by the cache or by validation, then by the checks of each request.
+    fn try_authenticate_token(
+        &self,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<Authentication, RejectionReason> {
         let token = attempt.credentials.token();
         if token.len() > self.0.issuers.max_token_len() {
             return Err(RejectionKind::TokenTooLong.into());
         }
         let now = self.0.clock.now();
-        let validated = match self.cached(token, now) {
+        let cached = self.cached(token, now);
+        // A request that has waited is counted already.
+        if attempt.is_first() {
+            let counter = match cached {
+                Some(_) => &self.0.cache_hits,
+                None => &self.0.cache_misses,
+            };
+            counter.increment();
+        }
+        let validated = match cached {
             Some(cached) => cached,
-            None => {
-                if attempt.is_first() {
-                    self.0.cache_misses.increment();
-                }
-                match self.validate_token(attempt, now)? {
-                    Validation::Valid(validated) => validated,
-                    Validation::Pending(pending) => return Ok(Authentication::Pending(pending)),
-                }
-            }
+            None => match self.validate_token(attempt, now)? {
+                Validation::Valid(validated) => validated,
+                Validation::Pending(pending) => return Ok(Authentication::Pending(pending)),
+            },
         };
         self.check_request(validated, attempt)
     }
@@ -178,7 +189,7 @@ impl ResourceServer {
         token: CachedToken,
         attempt: &mut Attempt<'_>,
     ) -> Result<Authentication, RejectionReason> {
-        if token.is_bound() && !token.is_proved_by(attempt.credentials.proved_keys()) {
+        if token.is_bound() && !token.is_proved_by(attempt.proved_keys()) {
             return Err(RejectionKind::MissingProofOfPossession.into());
         }
         Ok(Authentication::Complete(Authenticated {
@@ -187,15 +198,15 @@ impl ResourceServer {
         }))
     }
 
-    /// Waits until there is an outcome.
-    async fn wait(
+    /// Waits and tries again until there is an outcome.
+    async fn wait_and_retry(
         &self,
         mut attempt: Attempt<'_>,
         mut pending: Pending,
     ) -> Result<Authenticated, RejectionReason> {
         loop {
-            attempt.awaited = pending.await;
-            match self.try_attempt(&mut attempt)? {
+            attempt.awaited.add(pending.await);
+            match self.try_authenticate_token(&mut attempt)? {
                 Authentication::Complete(authenticated) => return Ok(authenticated),
                 Authentication::Pending(next) => pending = next,
             }
@@ -207,7 +218,6 @@ impl ResourceServer {
         let cached = self.0.cache.get(token, now)?;
         let issuer = self.0.issuers.get(cached.issuer_index())?;
         if issuer.validator.is_still_valid(&cached, now) {
-            self.0.cache_hits.increment();
             return Some(cached);
         }
         self.0.cache.remove(token);

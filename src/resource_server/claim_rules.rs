@@ -83,10 +83,6 @@ impl ClaimRules {
             .iter()
             .all(|one| token.has_scope(one.as_str()))
         {
-            // More scopes would not help the caller: a bearer token must not be bound (RFC 6750 §3.1).
-            if token.token.is_bound() {
-                return Err(RejectionKind::MissingProofOfPossession.into());
-            }
             return Err(RejectionReason {
                 kind: RejectionKind::InsufficientScope,
                 required_scopes: Some(self.required_scopes.as_slice().into()),

@@ -7,7 +7,6 @@ use http::{HeaderMap, HeaderName, Method, Request, Uri, Version, header};
 use percent_encoding::percent_decode_str;
 
 use super::RejectionKind;
-use crate::jwt::Thumbprint;
 
 /// The proof of possession of RFC 9449 §4.1.
 const DPOP: HeaderName = HeaderName::from_static("dpop");
@@ -118,11 +117,6 @@ impl<'r> Credentials<'r> {
             return Err(RejectionKind::InvalidRequest);
         }
         Ok(Self { token })
-    }
-
-    /// The keys whose possession the request proves. A bearer token comes without a proof.
-    pub(super) fn proved_keys(&self) -> &[Thumbprint] {
-        &[]
     }
 
     /// The token, undecoded.

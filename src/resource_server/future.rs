@@ -44,12 +44,13 @@ pin_project! {
     }
 }
 
-type Authentication = dyn Future<Output = (Parts, Result<Authenticated, RejectionReason>)> + Send;
+type AuthenticationFuture =
+    dyn Future<Output = (Parts, Result<Authenticated, RejectionReason>)> + Send;
 
 /// A request that waits, with everything that is needed to resume it.
 struct Waiting<S, B, R> {
     /// Owns the head of the request, and gives it back.
-    authentication: Pin<Box<Authentication>>,
+    authentication: Pin<Box<AuthenticationFuture>>,
     body: B,
     /// A clone, which is not polled ready yet.
     inner: S,

@@ -13,16 +13,17 @@ use super::{Rejection, ResourceServer};
 pub(super) struct InFlight {
     /// `None` once the request is counted.
     responses: Option<Arc<Shard<Responses>>>,
-    /// `None` for most requests.
+    /// `None` for a request with a token whose response needs nothing.
     pub(super) passed_as: Option<Box<PassedAs>>,
 }
 
-/// How a request passed, unless it has a token and its response needs nothing.
-pub(super) enum PassedAs {
+/// How a request passed.
+#[derive(Default)]
+pub(super) struct PassedAs {
     /// Without a token, where the layer allows it.
-    Anonymous,
-    /// With a token, and header fields for the response, with any status.
-    WithHeaders(HeaderMap),
+    pub(super) is_anonymous: bool,
+    /// Header fields for the response, with any status.
+    pub(super) response_headers: HeaderMap,
 }
 
 impl InFlight {
@@ -46,7 +47,10 @@ impl InFlight {
     #[inline]
     pub(super) fn passed(&mut self) {
         if let Some(responses) = self.responses.take() {
-            let is_anonymous = matches!(self.passed_as.as_deref(), Some(PassedAs::Anonymous));
+            let is_anonymous = self
+                .passed_as
+                .as_ref()
+                .is_some_and(|passed| passed.is_anonymous);
             responses.count_passed(is_anonymous);
         }
     }
@@ -55,8 +59,9 @@ impl InFlight {
     /// an inner layer or of a handler gets the parameters of this server.
     #[inline]
     pub(super) fn responded<B>(&mut self, response: &mut Response<B>) {
-        if let Some(PassedAs::WithHeaders(headers)) = self.passed_as.as_deref_mut() {
-            response.headers_mut().extend(std::mem::take(headers));
+        if let Some(passed_as) = &mut self.passed_as {
+            let headers = std::mem::take(&mut passed_as.response_headers);
+            response.headers_mut().extend(headers);
         }
         match response.extensions().get::<Rejection>() {
             None => self.passed(),
@@ -97,9 +102,10 @@ mod tests {
             HeaderValue::from_static("a"),
         );
         let mut in_flight = InFlight::new(&server);
-        in_flight.passed_as = Some(Box::new(PassedAs::WithHeaders(HeaderMap::from_iter([
-            nonce,
-        ]))));
+        in_flight.passed_as = Some(Box::new(PassedAs {
+            response_headers: HeaderMap::from_iter([nonce]),
+            ..PassedAs::default()
+        }));
         let mut response = Response::new(());
         response
             .headers_mut()

@@ -8,6 +8,7 @@ use crate::oauth::Issuer;
 /// The trusted issuers, and the limits for tokens whose issuer is not known yet.
 #[derive(Debug)]
 pub(super) struct Issuers {
+    /// An index is never reused: cached tokens have it.
     list: Vec<IssuerState>,
     /// The largest of the issuers' limits.
     max_token_len: usize,
@@ -53,9 +54,8 @@ impl Issuers {
         self.list.iter()
     }
 
-    /// Finds the issuer with this name or alias. Fails if this `exp` has passed by the issuer's
-    /// leeway, or the token is too long for the issuer. A token is only ever validated as one of
-    /// this issuer.
+    /// Finds the issuer with this name or alias. Fails if the token has expired, or is too long for
+    /// the issuer. A token is only ever validated as one of this issuer.
     pub(super) fn find(
         &self,
         claimed: &str,

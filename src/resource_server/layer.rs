@@ -69,7 +69,10 @@ impl<R> ResourceServerLayer<R> {
         in_flight: &mut InFlight,
     ) {
         if let Some(headers) = authenticated.response_headers {
-            in_flight.passed_as = Some(Box::new(PassedAs::WithHeaders(*headers)));
+            in_flight.passed_as = Some(Box::new(PassedAs {
+                response_headers: *headers,
+                ..PassedAs::default()
+            }));
         }
         mark_sensitive(request);
         // Overwrites any `AuthContext` inserted by an outer layer.
@@ -84,7 +87,10 @@ impl<R> ResourceServerLayer<R> {
         in_flight: &mut InFlight,
     ) -> Result<(), Rejection> {
         if self.allow_anonymous && reason.kind == RejectionKind::MissingToken {
-            in_flight.passed_as = Some(Box::new(PassedAs::Anonymous));
+            in_flight.passed_as = Some(Box::new(PassedAs {
+                is_anonymous: true,
+                ..PassedAs::default()
+            }));
             mark_sensitive(request);
             request.extensions_mut().remove::<AuthContext>();
             request.extensions_mut().insert(Anonymous);

@@ -5,8 +5,8 @@
 //!
 //! # A request
 //!
-//! The layer, [`ResourceServer::authenticate`] and [`ResourceServer::validate`] go the same way.
-//! Only what waits is boxed, and goes the way again from the token cache.
+//! The layer, [`ResourceServer::authenticate`] and [`ResourceServer::validate`] share this code.
+//! Only a request that waits is boxed. After the wait it starts again at the token cache.
 //!
 //! ```text
 //!  request ─▶ one bearer token? ──no──▶ 401, or 400 if malformed

@@ -176,6 +176,28 @@ impl Rejection {
         self.required_scopes.as_deref().unwrap_or_default()
     }
 
+    /// The header fields of the response: challenge, `Retry-After` and `Cache-Control`.
+    ///
+    /// For a response that is built without [`DefaultRejectionResponse`][default], which sends
+    /// them too. The fields of a gRPC response are not among them.
+    ///
+    /// ```
+    /// use tower_oauth::{Rejection, Scope};
+    ///
+    /// let rejection = Rejection::insufficient_scope([Scope::new("orders.write")?]);
+    /// let mut response = http::Response::new("{}");
+    /// response.headers_mut().extend(rejection.headers().clone());
+    /// assert_eq!(response.headers()["cache-control"], "no-store");
+    /// assert!(response.headers().contains_key("www-authenticate"));
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    ///
+    /// [default]: super::DefaultRejectionResponse
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     /// The value of `WWW-Authenticate`; `None` with status 500 and 503.
     #[must_use]
     pub fn www_authenticate(&self) -> Option<&HeaderValue> {

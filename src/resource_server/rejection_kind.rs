@@ -158,7 +158,6 @@ impl From<TokenError> for RejectionKind {
             TokenError::InvalidClaims => Self::InvalidClaims,
             TokenError::InvalidSignature => Self::InvalidSignature,
             TokenError::Malformed => Self::Malformed,
-            TokenError::MissingProofOfPossession => Self::MissingProofOfPossession,
             TokenError::NotYetValid => Self::NotYetValid,
             TokenError::TokenTooLong => Self::TokenTooLong,
             TokenError::TooManyMembers => Self::TooManyMembers,

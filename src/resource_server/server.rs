@@ -154,7 +154,7 @@ impl ResourceServer {
     /// rejected, and so are tokens of the key that has this `kid` now, under any other `kid`.
     ///
     /// An alias that several issuers share denotes all of them. Returns whether an issuer of this
-    /// name is trusted by this resource server.
+    /// name is trusted by this resource server, and has keys.
     #[must_use = "an issuer that is not trusted here has no keys to revoke"]
     pub fn revoke_key(&self, issuer: &Issuer, kid: &str) -> bool {
         let issuers = self.0.issuers.iter();

@@ -11,7 +11,7 @@ use super::rejection::RejectionReason;
 use super::rejection_kind::RejectionKind;
 use super::verification_limit::{Permit, Unavailable};
 use crate::clock::UnixTime;
-use crate::jwt::{Segments, UnverifiedToken, decode_base64url};
+use crate::jwt::{Segments, Thumbprint, UnverifiedToken, decode_base64url};
 use crate::key_set::{KeySetHandle, RefreshReason, SelectError};
 
 /// The outcome for a token that is not rejected.
@@ -22,16 +22,17 @@ pub(super) enum Validation {
     Pending(Pending),
 }
 
-/// What a validation waits for. Resolves to what it has awaited then.
+/// A wait of an authentication. Resolves to what the wait was for.
 pub(super) type Pending = Pin<Box<dyn Future<Output = Awaited> + Send>>;
 
 /// The authentication of one request or token. Each wait is followed by another try.
 pub(super) struct Attempt<'r> {
     pub(super) credentials: Credentials<'r>,
+    /// The sum of all waits.
     pub(super) awaited: Awaited,
 }
 
-/// What an authentication has awaited so far.
+/// What an authentication has awaited.
 #[derive(Debug, Default)]
 pub(super) struct Awaited {
     /// A refresh of the key set, whose result may have the key. A request awaits one at most.
@@ -48,13 +49,27 @@ impl<'r> Attempt<'r> {
         }
     }
 
+    /// The keys whose possession the request proves (RFC 7800): none so far.
+    pub(super) fn proved_keys(&self) -> &[Thumbprint] {
+        &[]
+    }
+
     pub(super) fn is_first(&self) -> bool {
         !self.awaited.keys && self.awaited.permit.is_none()
     }
 }
 
+impl Awaited {
+    pub(super) fn add(&mut self, Self { keys, permit }: Self) {
+        self.keys |= keys;
+        if permit.is_some() {
+            self.permit = permit;
+        }
+    }
+}
+
 impl ResourceServer {
-    /// Validates a token, and caches it.
+    /// Validates a token, and offers it to the cache.
     // Not inlined, so that a cache hit has a small stack frame.
     #[inline(never)]
     pub(super) fn validate_token(
@@ -76,9 +91,28 @@ impl ResourceServer {
         // RFC 7519 §7.2
         let unverified = UnverifiedToken::parse(&segments, &header, &payload, limits, &check)?;
         let issuer = find_issuer(unverified.issuer()?, unverified.expires_at())?;
-        match &issuer.state.validator {
-            Validator::Jwt(keys) => self.validate_jwt(unverified, issuer, keys, attempt, now),
-        }
+        let validation = match &issuer.state.validator {
+            Validator::Jwt(keys) => self.validate_jwt(unverified, issuer, keys, attempt, now)?,
+        };
+        let Validation::Valid(validated) = validation else {
+            return Ok(validation);
+        };
+        // Before the token is cached, so that the rules hold for a hit.
+        let is_bound = validated.is_bound();
+        let validated = issuer.state.rules.apply(validated).map_err(|reason| {
+            match reason.kind {
+                // More scopes would not help the caller, for no request proves the possession of a
+                // key so far.
+                RejectionKind::InsufficientScope if is_bound => {
+                    RejectionKind::MissingProofOfPossession.into()
+                }
+                _ => reason,
+            }
+        })?;
+        // Under a verification limit, a token should need only one permit.
+        let bypass_admission = self.0.verification_limit.is_enabled();
+        self.0.cache.insert(token, &validated, bypass_admission);
+        Ok(Validation::Valid(validated))
     }
 
     /// Validates a token by its signature and its claims.
@@ -100,14 +134,14 @@ impl ResourceServer {
             let refresh = key_set.request_refresh(reason)?;
             Some(Validation::Pending(Box::pin(async {
                 refresh.await;
-                // A permit is not held while waiting for keys.
-                let permit = None;
-                Awaited { keys: true, permit }
+                let keys = true;
+                Awaited { keys, permit: None }
             })))
         };
-        // Only a token with valid registered claims may cause a fetch. The rules of the issuer see
-        // verified tokens only.
-        let would_pass = || unverified.would_pass_claims(policy, now).is_ok();
+        // Only a token with valid registered claims may cause a fetch, and no request proves the
+        // possession of a key so far (RFC 7800). The rules of the issuer see verified tokens only.
+        let would_pass =
+            || !unverified.is_bound() && unverified.would_pass_claims(policy, now).is_ok();
         let awaited = &mut attempt.awaited;
         let keys = match keys.select(header, snapshot.revoked(), policy.max_candidate_keys) {
             Ok(keys) => keys,
@@ -115,6 +149,8 @@ impl ResourceServer {
             Err(SelectError::NoMatch) => return Err(RejectionKind::UnsupportedAlgorithm.into()),
             Err(SelectError::Ambiguous) => return Err(RejectionKind::AmbiguousKey.into()),
             Err(SelectError::UnknownKid) => {
+                // A permit is not held while waiting for keys.
+                awaited.permit = None;
                 let kid = header.key_id.as_deref().unwrap_or_default();
                 let may_refresh = !awaited.keys
                     && !key_set.is_in_negative_cache(kid, &snapshot, now)
@@ -129,9 +165,9 @@ impl ResourceServer {
             None => match self.0.verification_limit.try_acquire() {
                 Ok(permit) => permit,
                 Err(Unavailable::Wait(permit)) => {
-                    let keys = awaited.keys;
-                    return Ok(Validation::Pending(Box::pin(async move {
+                    return Ok(Validation::Pending(Box::pin(async {
                         let permit = Some(permit.await);
+                        let keys = false;
                         Awaited { keys, permit }
                     })));
                 }
@@ -158,19 +194,9 @@ impl ResourceServer {
             key_set_version: snapshot.key_set_version(),
             leeway: policy.leeway,
         };
-        let validated = CachedToken::new(
-            name.clone(),
-            valid.payload().into(),
-            valid.claims(),
-            verified_by,
-            &self.0.clock,
-        );
-        // Before the token is cached, so that the rules hold for a hit.
-        let validated = state.rules.apply(validated)?;
-        // Under a verification limit, a token should need only one permit.
-        let bypass_admission = self.0.verification_limit.is_enabled();
-        let token = attempt.credentials.token();
-        self.0.cache.insert(token, &validated, bypass_admission);
+        let (payload, claims) = (valid.payload().into(), valid.claims());
+        let clock = &self.0.clock;
+        let validated = CachedToken::new(name.clone(), payload, claims, verified_by, clock);
         Ok(Validation::Valid(validated))
     }
 }
