@@ -8,9 +8,7 @@
 )]
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-#[path = "support/token_endpoint.rs"]
-mod token_endpoint;
+mod support;
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
@@ -24,7 +22,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use token_endpoint::{Reply, TokenEndpoint, TokioClock};
+use support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 use tower_oauth::app_id::{
     ApplicationName, ApplicationType, Binding, IamApiKey, IamToken, IamTokenFuture,
     ManagementClient, ScopeName, Version,

@@ -8,9 +8,7 @@
     reason = "tests"
 )]
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-#[path = "support/log.rs"]
-mod log;
+mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +17,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use support::log;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower_oauth::error::ErrorKind;

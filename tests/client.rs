@@ -7,15 +7,13 @@
     reason = "tests"
 )]
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-#[path = "support/token_endpoint.rs"]
-mod token_endpoint;
+mod support;
 
 use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::json;
-use token_endpoint::{Reply, TokenEndpoint, TokioClock};
+use support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, sleep};
 use tower_oauth::client::TokenManagerBuilder;

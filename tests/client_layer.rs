@@ -7,9 +7,7 @@
     reason = "tests"
 )]
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-#[path = "support/token_endpoint.rs"]
-mod token_endpoint;
+mod support;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -19,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{Empty, Full};
-use token_endpoint::{Reply, TokenEndpoint, TokioClock};
+use support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};

@@ -12,8 +12,7 @@
 
 #[path = "../examples/common/mod.rs"]
 mod common;
-#[path = "support/program.rs"]
-mod program;
+mod support;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -23,9 +22,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use program::{Serving, example, get};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use support::program::{Serving, example, get};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::Command;

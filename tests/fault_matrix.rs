@@ -12,16 +12,14 @@
     reason = "tests"
 )]
 
-#[path = "support/raw_issuer.rs"]
-mod raw_issuer;
 mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode, header};
-use raw_issuer::{Behavior, RawIssuer, faults, ok_response, response};
 use serde_json::{Value, json};
+use support::raw_issuer::{Behavior, RawIssuer, faults, ok_response, response};
 use support::{AUDIENCE, NOW, claims_with, compact, poll_once_or_panic, rsa};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt, service_fn};

@@ -12,14 +12,13 @@
 #[allow(dead_code, reason = "its `main` is not used here")]
 #[path = "../examples/forward_auth.rs"]
 mod forward_auth;
-#[path = "support/program.rs"]
-mod program;
+mod support;
 
 use axum::Router;
 use axum::body::Body;
 use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt as _;
-use program::{Serving, example};
+use support::program::{self, Serving, example};
 use tower::ServiceExt as _;
 use tower_oauth::authorization_server::{
     AuthorizationServer, EndpointKind, Fault, RegisteredApplication, TokenMint,

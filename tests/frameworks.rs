@@ -3,13 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
-#[allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test file uses a part of it"
-)]
-#[path = "support/log.rs"]
-mod log;
+mod support;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,6 +18,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use support::log;
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication, TokenMint};

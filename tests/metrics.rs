@@ -9,17 +9,14 @@
 )]
 
 mod support;
-#[allow(dead_code, reason = "each test file uses a part of it")]
-#[path = "support/token_endpoint.rs"]
-mod token_endpoint;
 
 use http::StatusCode;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use support::issuer::{
     IssuerReply, ScriptedIssuer, advance, builder, builder_with, clock, secs, send, set, token,
 };
+use support::token_endpoint::{Reply, TokenEndpoint};
 use support::{claims_with, rsa};
-use token_endpoint::{Reply, TokenEndpoint};
 use tower::ServiceExt;
 use tower_oauth::client::NoAuthentication;
 use tower_oauth::key_set::RefreshCause;

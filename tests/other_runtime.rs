@@ -9,9 +9,6 @@
 )]
 
 mod support;
-#[allow(dead_code, reason = "each test file uses a part of it")]
-#[path = "support/token_endpoint.rs"]
-mod token_endpoint;
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -22,8 +19,8 @@ use futures_executor::block_on;
 use support::issuer::{
     IssuerReply, ScriptedIssuer, builder, builder_with, clock, send, set, token,
 };
+use support::token_endpoint::{Reply, TokenEndpoint};
 use support::{NOW, claims_with, rsa};
-use token_endpoint::{Reply, TokenEndpoint};
 use tower_oauth::clock::UnixTime;
 use tower_oauth::error::ErrorKind;
 use tower_oauth::key_set::{KeySet, RefreshPolicy};

@@ -7,9 +7,7 @@
     reason = "tests"
 )]
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-#[path = "support/log.rs"]
-mod log;
+mod support;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -19,6 +17,7 @@ use http::{Request, Response, header};
 use http_body_util::Empty;
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use support::log;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_oauth::app_id::{ApplicationName, Binding, IamApiKey, ManagementClient};
 use tower_oauth::clock::SystemClock;

@@ -9,19 +9,15 @@
     reason = "tests"
 )]
 
-#[path = "support/program.rs"]
-mod program;
-#[path = "support/raw_issuer.rs"]
-mod raw_issuer;
 mod support;
 
 use std::time::Duration;
 
-use program::{Serving, example, get};
-use raw_issuer::{Behavior, RawIssuer, ok_response};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use support::issuer::{set, with_claims};
+use support::program::{Serving, example, get};
+use support::raw_issuer::{Behavior, RawIssuer, ok_response};
 use support::{AUDIENCE, ISSUER, claims_with, rsa};
 use tower_oauth::clock::{Clock as _, SystemClock};
 

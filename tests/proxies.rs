@@ -12,8 +12,7 @@
     reason = "tests"
 )]
 
-#[path = "support/program.rs"]
-mod program;
+mod support;
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -27,8 +26,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use program::{Serving, example};
 use serde_json::{Value, json};
+use support::program;
+use support::program::{Serving, example};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication, TokenMint};

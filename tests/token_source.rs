@@ -7,9 +7,7 @@
     reason = "tests"
 )]
 
-#[allow(dead_code, reason = "each test file uses a part of it")]
-#[path = "support/token_endpoint.rs"]
-mod token_endpoint;
+mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +16,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use secrecy::SecretString;
 use serde_json::json;
-use token_endpoint::{Reply, TokenEndpoint, TokioClock};
+use support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 use tokio::time::{Instant, sleep};
 use tower_oauth::client::{
     BoxFuture, ClientAuthentication, Grant, NoAuthentication, TokenManagerBuilder, TokenRequest,

@@ -12,10 +12,6 @@
     reason = "tests"
 )]
 
-#[path = "support/program.rs"]
-mod program;
-#[path = "support/raw_issuer.rs"]
-mod raw_issuer;
 mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -23,9 +19,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
-use program::{Serving, example};
-use raw_issuer::{Behavior, RawIssuer, faults, response};
 use serde_json::{Value, json};
+use support::program::{Serving, example};
+use support::raw_issuer::{Behavior, RawIssuer, faults, response};
 use support::{claims_with, compact, rsa};
 
 /// Resident memory of a process, in KiB.

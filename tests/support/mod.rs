@@ -1,15 +1,20 @@
-//! An issuer of valid and invalid tokens that shares no code with the crate, and a resource server
-//! that validates them.
+//! The helpers of all integration tests. Here: an issuer of valid and invalid tokens that shares no
+//! code with the crate, and a resource server that validates them.
 #![allow(
     dead_code,
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::disallowed_methods,
     clippy::needless_pass_by_value,
-    reason = "each test file uses a part of it"
+    reason = "each test binary uses a part of it"
 )]
 
 pub mod issuer;
 pub mod log;
+pub mod program;
+pub mod raw_issuer;
+pub mod token_endpoint;
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};

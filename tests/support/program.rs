@@ -1,10 +1,4 @@
 //! The example programs as processes.
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "each test file uses a part of it"
-)]
 
 use std::path::PathBuf;
 use std::process::Stdio;

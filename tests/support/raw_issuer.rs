@@ -1,10 +1,4 @@
 //! An issuer on a socket with scripted behavior, and a list of faults.
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "each test file uses a part of it"
-)]
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -18,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tower_oauth::error::ErrorKind;
 
-use crate::support::rsa;
+use super::rsa;
 
 /// The behavior of the issuer on a connection.
 #[derive(Clone, Debug)]
