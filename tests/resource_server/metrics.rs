@@ -1,27 +1,20 @@
 //! The counters, gauges and histograms, under their documented names.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::as_conversions,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
+#![allow(clippy::as_conversions, reason = "tests")]
 
 use http::StatusCode;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use support::issuer::{
-    IssuerReply, ScriptedIssuer, advance, builder, builder_with, clock, secs, send, set, token,
-};
-use support::token_endpoint::{Reply, TokenEndpoint};
-use support::{claims_with, rsa};
 use tower::ServiceExt;
 use tower_oauth::client::NoAuthentication;
 use tower_oauth::key_set::RefreshCause;
 use tower_oauth::resource_server::RejectionKind;
 use tower_oauth::{ClientCredentials, Endpoint, Issuer, RequireScopeLayer, TokenManager};
+
+use crate::support::issuer::{
+    IssuerReply, ScriptedIssuer, advance, builder, builder_with, clock, secs, send, set, token,
+};
+use crate::support::token_endpoint::{Reply, TokenEndpoint};
+use crate::support::{self, claims_with, rsa};
 
 /// The value of a series, with its labels in any order.
 fn value(rendered: &str, name: &str, labels: &[&str]) -> Option<f64> {

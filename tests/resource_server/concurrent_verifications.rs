@@ -1,25 +1,17 @@
 //! The limit on concurrent signature verifications.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use http::{Request, Response, StatusCode, header};
 use serde_json::json;
-use support::issuer::{ScriptedIssuer, builder, clock, set, with_claims};
-use support::{claims_with, rsa};
 use tower::{Layer, Service, service_fn};
 use tower_oauth::resource_server::RejectionKind;
 use tower_oauth::{Rejection, ResourceServer};
+
+use crate::support::issuer::{ScriptedIssuer, builder, clock, set, with_claims};
+use crate::support::{claims_with, rsa};
 
 async fn answer(_: Request<()>) -> Result<Response<()>, Infallible> {
     Ok(Response::new(()))

@@ -1,10 +1,6 @@
 //! The same layer in front of axum, hyper and tonic services, over loopback sockets. The issuer
 //! runs in this process.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
-
-mod support;
-
 use std::convert::Infallible;
 use std::net::SocketAddr;
 
@@ -18,12 +14,13 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use support::log;
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication, TokenMint};
 use tower_oauth::resource_server::{Algorithm, RejectionKind};
 use tower_oauth::{Audience, AuthContext, Rejection, RequireScopeLayer, ResourceServer};
+
+use crate::support::log;
 
 /// An issuer, a caller, and the resource server that the caller's tokens are for.
 struct Fixture {

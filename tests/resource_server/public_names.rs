@@ -1,14 +1,5 @@
 //! The names of the resource server that programs of others rely on, used from outside the crate.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
@@ -19,7 +10,6 @@ use axum::routing::get;
 use http::{Request, Response, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use support::{AUDIENCE, Fixture, ISSUER, NOW, claims_with, log, poll_once_or_panic};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_oauth::clock::{Clock as _, UnixTime};
 use tower_oauth::resource_server::{
@@ -29,6 +19,8 @@ use tower_oauth::{
     Audience, AuthContext, ConfigError, Issuer, Rejection, RequireScopeLayer, ResourceServer,
     ResourceServerLayer, Scope, TrustedIssuer,
 };
+
+use crate::support::{self, AUDIENCE, Fixture, ISSUER, NOW, claims_with, log, poll_once_or_panic};
 
 async fn ok(_: Request<()>) -> Result<Response<()>, Infallible> {
     Ok(Response::new(()))

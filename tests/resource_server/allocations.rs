@@ -1,32 +1,26 @@
 //! Counts the memory allocations of a request.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::convert::Infallible;
 
 use allocation_counter::AllocationInfo;
 use http::{Request, Response, header};
 use serde_json::json;
-use support::{
-    AUDIENCE, Fixture, ISSUER, NOW, PrivateKey, claims, claims_with, compact, poll_once_or_panic,
-    rsa,
-};
 use tower::{Layer, Service, service_fn};
 use tower_oauth::key_set::KeySet;
 use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+use tracing::subscriber::{NoSubscriber, with_default};
+
+use crate::support::{
+    AUDIENCE, Fixture, ISSUER, NOW, PrivateKey, claims, claims_with, compact, poll_once_or_panic,
+    rsa,
+};
 
 async fn answer(_: Request<()>) -> Result<Response<()>, Infallible> {
     Ok(Response::new(()))
 }
 
-/// Allocations of each of `n` consecutive requests, without those of building the requests.
+/// Allocations of each of `times` consecutive requests, without those of building the requests.
+/// Without a subscriber: those of other tests in this process would format each event.
 fn each_taken(
     times: usize,
     uri: &str,
@@ -41,8 +35,10 @@ fn each_taken(
             .header(header::AUTHORIZATION, format!("Bearer {token}"));
         let request = request.body(()).unwrap();
         let mut response = None;
-        let taken = allocation_counter::measure(|| {
-            response = Some(poll_once_or_panic(service.call(request)).unwrap())
+        let taken = with_default(NoSubscriber::default(), || {
+            allocation_counter::measure(|| {
+                response = Some(poll_once_or_panic(service.call(request)).unwrap())
+            })
         });
         assert_eq!(response.unwrap().status(), status);
         taken

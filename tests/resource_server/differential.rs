@@ -1,23 +1,16 @@
 //! Tokens that the crate accepts are accepted by jsonwebtoken under the same policy. It is the
 //! oracle for signatures and for claims.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::as_conversions,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
+#![allow(clippy::as_conversions, reason = "tests")]
 
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use jsonwebtoken::jwk::Jwk;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::{Fixture, PrivateKey, claims, compact, poll_once_or_panic};
 use tower_oauth::clock::UnixTime;
+
+use crate::support::{self, Fixture, PrivateKey, claims, compact, poll_once_or_panic};
 
 /// Whether jsonwebtoken verifies the signature of a token made with this key.
 fn oracle_accepts(token: &str, key: &PrivateKey, alg: &str) -> bool {

@@ -1,15 +1,5 @@
 //! Validated tokens are cached, and the cache accepts no token that validation would reject.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::indexing_slicing,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +8,19 @@ use http::{Request, Response, StatusCode, header};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use proptest::prelude::*;
 use serde_json::json;
-use support::issuer::{
-    IssuerReply, ScriptedIssuer, advance, builder, clock, secs, send, set, token, with_claims,
-};
-use support::{
-    AUDIENCE, Fixture, ISSUER, NOW, claims, claims_with, compact, encode, poll_once_or_panic, rsa,
-};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::key_set::{KeySet, RefreshPolicy};
 use tower_oauth::resource_server::{RejectionKind, ResourceServerBuilder};
 use tower_oauth::{
     Audience, AuthContext, Issuer, RequireScopeLayer, ResourceServer, TrustedIssuer,
+};
+
+use crate::support::issuer::{
+    IssuerReply, ScriptedIssuer, advance, builder, clock, secs, send, set, token, with_claims,
+};
+use crate::support::{
+    AUDIENCE, Fixture, ISSUER, NOW, claims, claims_with, compact, encode, poll_once_or_panic, rsa,
 };
 
 /// Whether two tokens have the same last 32 bytes.

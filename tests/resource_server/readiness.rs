@@ -1,15 +1,6 @@
 //! `poll_ready` is honored on every path, and limit and buffer layers work inside and outside. A
 //! readiness policy decides of which issuers a resource server needs keys.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,13 +10,14 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode, header};
 use serde_json::json;
-use support::issuer::{IssuerReply, ScriptedIssuer, advance, clock, secs, set};
-use support::{Fixture, claims, compact};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::key_set::{KeySet, RefreshPolicy};
 use tower_oauth::resource_server::{ReadinessPolicy, ResourceServerBuilder, Startup};
 use tower_oauth::{Audience, Endpoint, Issuer, RequireScopeLayer, ResourceServer, TrustedIssuer};
+
+use crate::support::issuer::{IssuerReply, ScriptedIssuer, advance, clock, secs, set};
+use crate::support::{self, Fixture, claims, compact};
 
 /// Panics when called without a preceding `poll_ready`. A clone is not ready.
 #[derive(Debug, Default)]

@@ -1,21 +1,11 @@
 //! The HTTP surface of bearer authentication: one test for each attack.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::Full;
 use serde_json::json;
-use support::{Fixture, claims, claims_with, poll_once_or_panic};
 use tower::{Layer, ServiceExt};
 use tower_oauth::key_set::KeySet;
 use tower_oauth::resource_server::RejectionKind;
@@ -23,6 +13,8 @@ use tower_oauth::{
     Audience, AuthContext, Endpoint, Issuer, Rejection, RequireScopeLayer, ResourceServer,
     ResourceServerLayer, TrustedIssuer,
 };
+
+use crate::support::{self, Fixture, claims, claims_with, poll_once_or_panic};
 
 fn send(fixture: &Fixture, request: http::request::Builder) -> Response<Full<Bytes>> {
     poll_once_or_panic(fixture.send(request.body(Full::default()).unwrap()))

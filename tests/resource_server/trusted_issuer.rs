@@ -1,15 +1,5 @@
 //! The settings of a trusted issuer: what they accept and reject, cached and not.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::indexing_slicing,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,12 +8,6 @@ use std::time::Duration;
 use http::{Request, StatusCode, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
-use support::issuer::{
-    IssuerReply, ScriptedIssuer, advance, builder_with, clock, secs, send, set, with_claims,
-};
-use support::{
-    AUDIENCE, Fixture, ISSUER, NOW, claims, claims_with, compact, poll_once_or_panic, rsa,
-};
 use tower_oauth::app_id::Binding;
 use tower_oauth::error::ConfigErrorKind;
 use tower_oauth::key_set::{KeySet, RefreshPolicy};
@@ -33,6 +17,13 @@ use tower_oauth::resource_server::RejectionKind::{
 };
 use tower_oauth::resource_server::TokenProfile;
 use tower_oauth::{Audience, AuthContext, Issuer, Rejection, ResourceServer, Scope, TrustedIssuer};
+
+use crate::support::issuer::{
+    IssuerReply, ScriptedIssuer, advance, builder_with, clock, secs, send, set, with_claims,
+};
+use crate::support::{
+    AUDIENCE, Fixture, ISSUER, NOW, claims, claims_with, compact, poll_once_or_panic, rsa,
+};
 
 const OTHER: &str = "https://other.example";
 

@@ -1,15 +1,6 @@
 //! One way for a request and for a token: the layer, `authenticate` and `validate`; and one count
 //! and one event for each request.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::convert::Infallible;
 use std::future::{pending, ready};
 use std::sync::Arc;
@@ -22,14 +13,15 @@ use axum::routing::get;
 use http::{Request, Response, StatusCode, Version};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
-use support::issuer::{IssuerReply, ScriptedIssuer, builder, clock, set};
-use support::{Fixture, bearer, claims_with, log, poll_once_or_panic, rsa};
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth::resource_server::{AuthContextRejection, RejectionKind};
 use tower_oauth::{
     Audience, AuthContext, Endpoint, Issuer, Rejection, RequireScopeLayer, ResourceServer, Scope,
     TrustedIssuer,
 };
+
+use crate::support::issuer::{IssuerReply, ScriptedIssuer, builder, clock, set};
+use crate::support::{self, Fixture, bearer, claims_with, log, poll_once_or_panic, rsa};
 
 /// The counts of requests by result, without zeros.
 fn counts(recorded: &PrometheusHandle) -> Vec<(String, u64)> {

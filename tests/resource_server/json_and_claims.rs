@@ -1,18 +1,8 @@
 //! JSON parsing and claims validation: one test for each attack.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{AUDIENCE, Fixture, ISSUER, NOW, claims, claims_with, compact, poll_once_or_panic};
 use tower_oauth::app_id::Binding;
 use tower_oauth::clock::UnixTime;
 use tower_oauth::resource_server::RejectionKind::{
@@ -20,6 +10,10 @@ use tower_oauth::resource_server::RejectionKind::{
     UnexpectedTokenType, UnsupportedAlgorithm, UntrustedIssuer,
 };
 use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
+
+use crate::support::{
+    self, AUDIENCE, Fixture, ISSUER, NOW, claims, claims_with, compact, poll_once_or_panic,
+};
 
 #[test]
 fn duplicate_members_are_rejected() {

@@ -1,17 +1,7 @@
 //! Token format and JOSE header: one test for each attack.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use http::{Request, Response};
 use serde_json::{Value, json};
-use support::{Fixture, ISSUER, NOW, claims, compact, encode, rsa};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::key_set::{KeySet, SkipReason};
@@ -21,6 +11,8 @@ use tower_oauth::resource_server::RejectionKind::{
 };
 use tower_oauth::resource_server::{Algorithm, TokenProfile};
 use tower_oauth::{Audience, Issuer, ResourceServer};
+
+use crate::support::{self, Fixture, ISSUER, NOW, claims, compact, encode, rsa};
 
 #[test]
 fn every_algorithm_is_accepted_with_a_matching_key() {

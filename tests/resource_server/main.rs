@@ -1,0 +1,25 @@
+//! The resource server: requests, tokens, the token cache, readiness, and what they count.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod allocations;
+mod concurrent_verifications;
+mod differential;
+mod frameworks;
+mod http_surface;
+mod json_and_claims;
+mod metrics;
+mod pipeline;
+mod public_names;
+mod readiness;
+#[path = "../support/mod.rs"]
+mod support;
+mod token_and_header;
+mod token_cache;
+mod trusted_issuer;
