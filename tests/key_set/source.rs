@@ -1,27 +1,19 @@
 //! Hostile and broken key sources.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use support::issuer::{
-    IssuerReply, ScriptedIssuer, advance, builder, builder_with, clock, secs, send, set, token,
-    with_claims,
-};
-use support::{ISSUER, claims_with, encode, log, p256, p384, rsa};
 use tower_oauth::error::ErrorKind;
 use tower_oauth::key_set::{KeySet, KeySetState, SkipReason};
 use tower_oauth::resource_server::{RejectionKind, Startup};
 use tower_oauth::{Audience, Endpoint, Issuer, ResourceServer, TrustedIssuer};
+
+use crate::support::issuer::{
+    IssuerReply, ScriptedIssuer, advance, builder, builder_with, clock, secs, send, set, token,
+    with_claims,
+};
+use crate::support::{self, ISSUER, claims_with, encode, log, p256, p384, rsa};
 
 /// A token that outlives every set here.
 fn long_lived_token(kid: &str, key: &support::PrivateKey) -> String {

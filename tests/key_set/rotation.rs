@@ -1,29 +1,21 @@
 //! The life cycle of a key set as requests see it. Time is paused.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use support::issuer::{
-    IssuerReply, ScriptedIssuer, advance, builder, builder_with, clock, secs, send, set, token,
-    with_claims,
-};
-use support::{NOW, PrivateKey, claims, claims_with, compact, rsa};
 use tower::{Layer, ServiceExt};
 use tower_oauth::clock::{Clock, UnixTime};
 use tower_oauth::error::{ConfigErrorKind, ErrorKind};
 use tower_oauth::key_set::{KeySetState, RefreshPolicy, SkipReason};
 use tower_oauth::resource_server::{RejectionKind, Startup};
 use tower_oauth::{Audience, Endpoint, Issuer, ResourceServer, TrustedIssuer};
+
+use crate::support::issuer::{
+    IssuerReply, ScriptedIssuer, advance, builder, builder_with, clock, secs, send, set, token,
+    with_claims,
+};
+use crate::support::{self, NOW, PrivateKey, claims, claims_with, compact, rsa};
 
 #[tokio::test(start_paused = true)]
 async fn discovery_fetches_the_metadata_and_jwks_urls() {

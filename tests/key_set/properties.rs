@@ -1,25 +1,17 @@
 //! Invariants of a key set under any sequence of failures, recoveries, floods, rotations and system
 //! sleep. Time is paused.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::time::Duration;
 
 use http::StatusCode;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::issuer::{IssuerReply, ScriptedIssuer, advance, builder, clock, secs, send};
-use support::{PrivateKey, claims_with, compact};
 use tokio::time::Instant;
 use tower_oauth::key_set::{KeySetState, RefreshCause, RefreshPolicy};
 use tower_oauth::resource_server::{RejectionKind, Startup};
+
+use crate::support::issuer::{IssuerReply, ScriptedIssuer, advance, builder, clock, secs, send};
+use crate::support::{self, PrivateKey, claims_with, compact};
 
 #[derive(Clone, Debug)]
 enum Step {
