@@ -1,14 +1,5 @@
 //! The client's layer: where the token is sent, and what happens when it is rejected.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -17,12 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{Empty, Full};
-use support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_oauth::client::TokenManagerBuilder;
 use tower_oauth::{BoxError, ClientCredentials, Endpoint, Error, TokenManager};
+
+use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 
 const ORDERS: &str = "https://orders.example/list";
 

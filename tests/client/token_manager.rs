@@ -1,25 +1,17 @@
 //! The token manager: shared requests, storage, renewal, retries. Time is paused.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::json;
-use support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, sleep};
 use tower_oauth::client::TokenManagerBuilder;
 use tower_oauth::clock::UnixTime;
 use tower_oauth::error::ErrorKind;
 use tower_oauth::{Audience, ClientCredentials, Endpoint, Issuer, Scope, TokenManager};
+
+use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 
 const TOKEN_URL: &str = "https://as.example/token";
 

@@ -1,14 +1,5 @@
 //! Plain http beyond loopback is refused at each use of a URL, and nothing is sent there.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +8,6 @@ use http::{Request, Response, header};
 use http_body_util::Empty;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use support::log;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_oauth::app_id::{ApplicationName, Binding, IamApiKey, ManagementClient};
 use tower_oauth::clock::SystemClock;
@@ -28,6 +18,8 @@ use tower_oauth::{
     Audience, ClientCredentials, ConfigError, Endpoint, Issuer, Origin, ResourceServer,
     TokenManager, TrustedIssuer,
 };
+
+use crate::support::log;
 
 const HTTP: &str = "http://as.example";
 const LOOPBACK: &str = "http://127.0.0.1:6002";

@@ -1,12 +1,5 @@
 //! The transport on a tower service: readiness, the size limit, errors.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;

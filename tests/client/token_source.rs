@@ -1,14 +1,5 @@
 //! Grants, client authentications and token sources of an application. Time is paused.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +7,6 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use secrecy::SecretString;
 use serde_json::json;
-use support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 use tokio::time::{Instant, sleep};
 use tower_oauth::client::{
     BoxFuture, ClientAuthentication, Grant, NoAuthentication, TokenManagerBuilder, TokenRequest,
@@ -26,6 +16,8 @@ use tower_oauth::error::{ConfigErrorKind, ErrorKind, Operation};
 use tower_oauth::{
     Audience, ClientCredentials, ConfigError, Endpoint, Error, Issuer, Scope, TokenManager,
 };
+
+use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 
 const AS: &str = "https://as.example";
 const TOKEN_URL: &str = "https://as.example/token";

@@ -1,20 +1,10 @@
 //! App ID: sources of a binding, and the management API on the wire.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-#![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
-
-mod support;
-
 use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,7 +12,6 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 use tower_oauth::app_id::{
     ApplicationName, ApplicationType, Binding, IamApiKey, IamToken, IamTokenFuture,
     ManagementClient, ScopeName, Version,
@@ -31,6 +20,8 @@ use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::error::{ConfigErrorKind, ErrorKind, Operation};
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
 use tower_oauth::{ConfigError, Endpoint, Issuer};
+
+use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 
 const TENANT: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
 const CLIENT: &str = "111c22c3-38ea-4de8-b5d4-338744d83b0f";
@@ -174,6 +165,7 @@ fn every_source_gives_the_same_binding() {
 /// tests read it.
 #[test]
 fn the_environment_of_the_process_is_read() {
+    const NAME: &str = "app_id::the_environment_of_the_process_is_read";
     if std::env::var_os("APP_ID_TEST_CHILD").is_some() {
         let binding = Binding::from_env();
         return match std::env::var_os("clientId") {
@@ -185,13 +177,15 @@ fn the_environment_of_the_process_is_read() {
         };
     }
     let child = |variables: &[(&str, &str)]| {
-        let status = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_environment_of_the_process_is_read"])
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME])
             .env("APP_ID_TEST_CHILD", "1")
             .envs(variables.iter().copied())
-            .stdout(Stdio::null())
-            .status();
-        assert!(status.unwrap().success());
+            .output()
+            .unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{printed}");
+        assert!(printed.contains("1 passed"), "no test {NAME}: {printed}");
     };
     let only_url = json!({ "oauthServerUrl": url() }).to_string();
     child(&[

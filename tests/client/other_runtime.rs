@@ -1,26 +1,12 @@
 //! Requests and callers on an executor without timers: no wait needs a tokio runtime. The refresher
 //! and the renewer run on a tokio runtime in another thread, and end the waits.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use futures_executor::block_on;
-use support::issuer::{
-    IssuerReply, ScriptedIssuer, builder, builder_with, clock, send, set, token,
-};
-use support::token_endpoint::{Reply, TokenEndpoint};
-use support::{NOW, claims_with, rsa};
 use tower_oauth::clock::UnixTime;
 use tower_oauth::error::ErrorKind;
 use tower_oauth::key_set::{KeySet, RefreshPolicy};
@@ -28,6 +14,12 @@ use tower_oauth::resource_server::RejectionKind;
 use tower_oauth::{
     AuthContext, ClientCredentials, Endpoint, Rejection, ResourceServer, TokenManager,
 };
+
+use crate::support::issuer::{
+    IssuerReply, ScriptedIssuer, builder, builder_with, clock, send, set, token,
+};
+use crate::support::token_endpoint::{Reply, TokenEndpoint};
+use crate::support::{self, NOW, claims_with, rsa};
 
 /// Runs a refresher or a renewer on a tokio runtime in another thread, which ends with it.
 fn run(background: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {

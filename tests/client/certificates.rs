@@ -1,14 +1,6 @@
 //! Servers with an untrusted certificate: no retry, and the log names the cause.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::as_conversions,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
+#![allow(clippy::as_conversions, reason = "tests")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,13 +9,14 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use support::log;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower_oauth::error::ErrorKind;
 use tower_oauth::resource_server::Startup;
 use tower_oauth::transport::ReqwestTransport;
 use tower_oauth::{Audience, ClientCredentials, Endpoint, Issuer, ResourceServer, TokenManager};
+
+use crate::support::log;
 
 /// One DER value (X.690 §8.1) of fewer than 64 KiB.
 fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {

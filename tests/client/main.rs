@@ -1,0 +1,21 @@
+//! The client: token requests, the layer, transports, and App ID. Where both ends share code, the
+//! resource server too.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod app_id;
+mod certificates;
+mod layer;
+mod other_runtime;
+mod plain_http;
+mod service_transport;
+#[path = "../support/mod.rs"]
+mod support;
+mod token_manager;
+mod token_source;
