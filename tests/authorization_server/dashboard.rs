@@ -1,14 +1,6 @@
 //! The dashboard of the development authorization server, page by page, as a browser without
 //! scripts sees it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::Duration;

@@ -1,13 +1,5 @@
 //! The development authorization server, through its endpoints and with both sides of the crate.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
 use std::time::Duration;
 
 use base64::Engine as _;

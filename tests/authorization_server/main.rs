@@ -1,0 +1,11 @@
+//! The development authorization server: its endpoints, and its dashboard without a browser.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
+
+mod dashboard;
+mod endpoints;
