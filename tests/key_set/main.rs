@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod fault_matrix;
 mod properties;
 mod rotation;
 mod source;

@@ -3,24 +3,13 @@
 //! For each fault: tokens with known keys are accepted throughout, the key set reports the fault,
 //! and it is healthy again after one good response.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
+#![allow(clippy::print_stdout, reason = "tests")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode, header};
 use serde_json::{Value, json};
-use support::raw_issuer::{Behavior, RawIssuer, faults, ok_response, response};
-use support::{AUDIENCE, NOW, claims_with, compact, poll_once_or_panic, rsa};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::clock::{ManualClock, UnixTime};
@@ -28,6 +17,9 @@ use tower_oauth::error::ErrorKind;
 use tower_oauth::key_set::{KeySetState, KeySetStatus, RefreshPolicy};
 use tower_oauth::resource_server::{ResourceServerBuilder, Startup};
 use tower_oauth::{Audience, Issuer, ResourceServer};
+
+use crate::support::raw_issuer::{Behavior, RawIssuer, faults, ok_response, response};
+use crate::support::{AUDIENCE, NOW, claims_with, compact, poll_once_or_panic, rsa};
 
 /// A resource server, and the issuer whose tokens it validates.
 struct Resource {
