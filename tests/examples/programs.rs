@@ -1,18 +1,12 @@
 //! The example programs: outputs, exit codes, signals, and no secrets in the output. Scripts rely
 //! on them.
 
-#![cfg(unix)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
+#[allow(
+    clippy::duplicate_mod,
+    reason = "the example `forward_auth` includes it, too"
 )]
-
-#[path = "../examples/common/mod.rs"]
+#[path = "../../examples/common/mod.rs"]
 mod common;
-mod support;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -24,11 +18,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use support::program::{Serving, example, get};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::mpsc;
+
+use crate::support::program::{Serving, example, get};
 
 async fn authorization_server() -> Serving {
     let mut command = example("authorization_server");

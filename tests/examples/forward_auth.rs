@@ -1,30 +1,21 @@
-//! The example `forward_auth`, without a proxy: `tests/proxies.rs` has nginx and Caddy.
-
-#![cfg(unix)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
+//! The example `forward_auth`, without a proxy: `tests/interop/proxies.rs` has nginx and Caddy.
 
 #[allow(dead_code, reason = "its `main` is not used here")]
-#[path = "../examples/forward_auth.rs"]
-mod forward_auth;
-mod support;
+#[path = "../../examples/forward_auth.rs"]
+mod source;
 
 use axum::Router;
 use axum::body::Body;
 use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt as _;
-use support::program::{self, Serving, example};
 use tower::ServiceExt as _;
 use tower_oauth::authorization_server::{
     AuthorizationServer, EndpointKind, Fault, RegisteredApplication, TokenMint,
 };
 use tower_oauth::resource_server::{Algorithm, Startup};
 use tower_oauth::{Audience, ResourceServer, Scope, TrustedIssuer};
+
+use crate::support::program::{self, Serving, example};
 
 /// An issuer, a caller, and the routes of the example for the audience `orders`.
 struct Fixture {
@@ -69,7 +60,7 @@ async fn routes(issuer: &AuthorizationServer, startup: Startup, scopes: &[&str])
         .start()
         .await
         .unwrap();
-    forward_auth::router(server)
+    source::router(server)
 }
 
 fn request(token: &str) -> Request<Body> {

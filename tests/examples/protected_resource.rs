@@ -1,25 +1,15 @@
 //! The settings of the example program that restrict tokens and choose keys.
 
-#![cfg(unix)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::indexing_slicing,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use support::issuer::{set, with_claims};
-use support::program::{Serving, example, get};
-use support::raw_issuer::{Behavior, RawIssuer, ok_response};
-use support::{AUDIENCE, ISSUER, claims_with, rsa};
 use tower_oauth::clock::{Clock as _, SystemClock};
+
+use crate::support::issuer::{set, with_claims};
+use crate::support::program::{Serving, example, get};
+use crate::support::raw_issuer::{Behavior, RawIssuer, ok_response};
+use crate::support::{AUDIENCE, ISSUER, claims_with, rsa};
 
 fn serve(keys: &Value) -> Behavior {
     Behavior::Respond(ok_response(keys.to_string().as_bytes()))

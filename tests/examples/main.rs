@@ -1,0 +1,17 @@
+//! The example programs, as processes and as code. `cargo build --examples` builds them for a run
+//! of these tests alone.
+
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod forward_auth;
+mod programs;
+mod protected_resource;
+#[path = "../support/mod.rs"]
+mod support;
