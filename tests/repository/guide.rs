@@ -1,12 +1,5 @@
 //! Checks the guide against tests, dependencies and metrics.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
 use std::collections::BTreeSet;
 use std::path::Path;
 

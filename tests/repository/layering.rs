@@ -3,13 +3,6 @@
 //! Reads the sources; test modules, comments and strings do not count. A new file or import that
 //! breaks a rule is a decision: change the code, or change the table and explain why.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
