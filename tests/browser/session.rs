@@ -1,10 +1,4 @@
 //! A real browser: headless Chromium, driven through chromedriver on loopback.
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
 
 use std::io::Write as _;
 use std::path::PathBuf;

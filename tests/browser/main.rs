@@ -11,17 +11,16 @@
     reason = "tests"
 )]
 
-#[path = "support/browser.rs"]
-mod browser;
+mod session;
 
 use std::path::Path;
 
 use axum::Router;
 use axum::routing::get;
-use browser::{Browser, ENTER, with_browser};
 use fantoccini::Locator;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use session::{Browser, ENTER, with_browser};
 use tower_oauth::app_id::Binding;
 use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, Fault};
 
