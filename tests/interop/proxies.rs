@@ -3,17 +3,6 @@
 //! The proxies are Debian's. If one is not installed, the tests print "skipped" and pass, unless
 //! `REQUIRE_INTEROP` is set, as in CI.
 
-#![cfg(unix)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
@@ -27,12 +16,12 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
-use support::program;
-use support::program::{Serving, example};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication, TokenMint};
 use tower_oauth::resource_server::Algorithm;
+
+use crate::support::program::{self, Serving, example};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const IDENTITY: [&str; 3] = ["x-auth-subject", "x-auth-client-id", "x-auth-scope"];
@@ -75,7 +64,7 @@ fn proxies() -> Vec<Kind> {
 /// The configuration in the documentation of the example.
 fn documented(language: &str) -> String {
     let fence = format!("//! ```{language}");
-    let lines = include_str!("../examples/forward_auth.rs").lines();
+    let lines = include_str!("../../examples/forward_auth.rs").lines();
     let lines = lines
         .skip_while(|line| *line != fence)
         .skip(1)

@@ -5,14 +5,6 @@
 //! installs into `INTEROP_DIR` (else `target/interop`). Without them the tests print "skipped" and
 //! pass, unless `REQUIRE_INTEROP` is set, as in CI.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -1,0 +1,18 @@
+//! Interoperability with other programs: on Node.js, and reverse proxies. Each module says what it
+//! needs. Without that its tests print "skipped" and pass, unless `REQUIRE_INTEROP` is set, as in
+//! CI.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod node;
+#[cfg(unix)]
+mod proxies;
+#[cfg(unix)]
+#[path = "../support/mod.rs"]
+mod support;
