@@ -1,18 +1,6 @@
 //! `protected_resource` under load, while its issuer shows every fault of the matrix.
 //!
-//! `cargo test --test under_load -- --nocapture` prints the table.
-
-#![cfg(unix)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
+//! `cargo test --test load under_load -- --nocapture` prints the table.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,9 +8,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use support::program::{Serving, example};
-use support::raw_issuer::{Behavior, RawIssuer, faults, response};
-use support::{claims_with, compact, rsa};
+
+use crate::PROCESSORS;
+use crate::support::program::{Serving, example};
+use crate::support::raw_issuer::{Behavior, RawIssuer, faults, response};
+use crate::support::{claims_with, compact, rsa};
 
 /// Resident memory of a process, in KiB.
 fn resident(pid: u32) -> Option<u64> {
@@ -187,6 +177,7 @@ async fn assert_survives(set: String, faults: Vec<(&'static str, Behavior)>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn known_keys_are_served_through_every_fault_with_flat_memory() {
     const AT_A_TIME: usize = 4;
+    let _alone = PROCESSORS.write().await;
     let set = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
     // Built before there is any load, because the bombs take a while.
     let matrix = faults(&set, "http://127.0.0.1:9");

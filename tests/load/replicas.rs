@@ -1,16 +1,6 @@
 //! Fifty replicas of a service with one issuer, in a simulated hour.
 //!
-//! `cargo test --test replicas -- --nocapture` prints the table.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "tests"
-)]
-
-mod support;
+//! `cargo test --test load replicas -- --nocapture` prints the table.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,13 +9,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, header};
 use serde_json::json;
-use support::issuer::{IssuerReply, ScriptedIssuer};
-use support::{NOW, claims, compact, rsa};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::resource_server::Startup;
 use tower_oauth::transport::{SendFuture, Transport};
 use tower_oauth::{Audience, Issuer, ResourceServer};
+
+use crate::PROCESSORS;
+use crate::support::issuer::{IssuerReply, ScriptedIssuer};
+use crate::support::{self, NOW, claims, compact, rsa};
 
 const REPLICAS: usize = 50;
 
@@ -114,6 +106,7 @@ impl Transport for Shared {
 
 #[tokio::test(start_paused = true)]
 async fn replicas_with_a_shared_caching_transport_cause_one_fetch() {
+    let _shared = PROCESSORS.read().await;
     let issuer = ScriptedIssuer::new(json!({ "keys": [rsa(0).jwk("a")] }));
     let shared = Shared {
         issuer: issuer.clone(),
@@ -158,6 +151,7 @@ async fn replicas_with_a_shared_caching_transport_cause_one_fetch() {
 
 #[tokio::test(start_paused = true)]
 async fn replicas_with_a_seed_spread_their_first_fetch_over_a_second() {
+    let _shared = PROCESSORS.read().await;
     let issuer = ScriptedIssuer::new(json!({ "keys": [rsa(0).jwk("a")] }));
     let clock = support::issuer::clock();
     let document = json!({ "keys": [rsa(0).jwk("a")] }).to_string();
@@ -193,6 +187,7 @@ fn spread(issuer: &ScriptedIssuer, from: usize) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn fifty_replicas_fetch_at_the_policy_rate_and_spread_out() {
+    let _shared = PROCESSORS.read().await;
     let mut simulation = Simulation::start().await;
     println!("| {REPLICAS} replicas                  | time      | requests | most in a second |");
     println!("| ---------------------------- | --------- | -------- | ---------------- |");
