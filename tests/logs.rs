@@ -1,7 +1,8 @@
 //! Tokens, secrets and key material are never logged.
 //!
 //! Captures everything that this process logs at TRACE, dependencies included, during valid and
-//! invalid requests, refreshes, token requests and faults of every kind.
+//! invalid requests, refreshes, token requests and faults of every kind. It is a binary of its own,
+//! because a process has one global subscriber.
 
 #![allow(
     clippy::unwrap_used,

@@ -2,7 +2,7 @@
 //!
 //! The test searches the process's own memory for tokens. Nothing else in the process has a token
 //! in the clear: a child process makes them, the test keeps them masked, and it wipes the buffer of
-//! each request.
+//! each request. It is a binary of its own, because other tests in the process would hold tokens.
 
 #![cfg(target_os = "linux")]
 #![allow(

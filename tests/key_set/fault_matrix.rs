@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, header};
+use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt, service_fn};
@@ -19,7 +19,7 @@ use tower_oauth::resource_server::{ResourceServerBuilder, Startup};
 use tower_oauth::{Audience, Issuer, ResourceServer};
 
 use crate::support::raw_issuer::{Behavior, RawIssuer, faults, ok_response, response};
-use crate::support::{AUDIENCE, NOW, claims_with, compact, poll_once_or_panic, rsa};
+use crate::support::{AUDIENCE, NOW, bearer, claims_with, compact, ok, poll_once_or_panic, rsa};
 
 /// A resource server, and the issuer whose tokens it validates.
 struct Resource {
@@ -48,17 +48,8 @@ impl Resource {
 
     /// The first poll must return the result: a fault adds no waiting.
     fn validate(&self, token: &str) -> StatusCode {
-        let service = self
-            .server
-            .layer()
-            .layer(service_fn(async |_: Request<()>| {
-                Ok::<_, std::convert::Infallible>(Response::new(()))
-            }));
-        let request = Request::builder()
-            .header(header::AUTHORIZATION, format!("Bearer {token}"))
-            .body(())
-            .unwrap();
-        poll_once_or_panic(service.oneshot(request))
+        let service = self.server.layer().layer(service_fn(ok));
+        poll_once_or_panic(service.oneshot(bearer(token, ())))
             .unwrap()
             .status()
     }

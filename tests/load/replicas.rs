@@ -17,7 +17,7 @@ use tower_oauth::{Audience, Issuer, ResourceServer};
 
 use crate::PROCESSORS;
 use crate::support::issuer::{IssuerReply, ScriptedIssuer};
-use crate::support::{self, NOW, claims, compact, rsa};
+use crate::support::{self, NOW, bearer, claims, compact, ok, rsa};
 
 const REPLICAS: usize = 50;
 
@@ -246,14 +246,8 @@ async fn fifty_replicas_fetch_at_the_policy_rate_and_spread_out() {
     let before = (simulation.issuer.urls().len(), simulation.issuer.fetches());
     let mut calls = tokio::task::JoinSet::new();
     for replica in &simulation.replicas {
-        let service = replica.layer().layer(service_fn(async |_: Request<()>| {
-            Ok::<_, std::convert::Infallible>(Response::new(()))
-        }));
-        let request = Request::builder()
-            .header(header::AUTHORIZATION, format!("Bearer {token}"))
-            .body(())
-            .unwrap();
-        calls.spawn(service.oneshot(request));
+        let service = replica.layer().layer(service_fn(ok));
+        calls.spawn(service.oneshot(bearer(&token, ())));
     }
     assert!(
         calls

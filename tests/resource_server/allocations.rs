@@ -1,9 +1,7 @@
 //! Counts the memory allocations of a request.
 
-use std::convert::Infallible;
-
 use allocation_counter::AllocationInfo;
-use http::{Request, Response, header};
+use http::{Request, header};
 use serde_json::json;
 use tower::{Layer, Service, service_fn};
 use tower_oauth::key_set::KeySet;
@@ -11,13 +9,9 @@ use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use crate::support::{
-    AUDIENCE, Fixture, ISSUER, NOW, PrivateKey, claims, claims_with, compact, poll_once_or_panic,
-    rsa,
+    AUDIENCE, Fixture, ISSUER, NOW, PrivateKey, claims, claims_with, compact, ok,
+    poll_once_or_panic, rsa,
 };
-
-async fn answer(_: Request<()>) -> Result<Response<()>, Infallible> {
-    Ok(Response::new(()))
-}
 
 /// Allocations of each of `times` consecutive requests, without those of building the requests.
 /// Without a subscriber: those of other tests in this process would format each event.
@@ -28,7 +22,7 @@ fn each_taken(
     token: &str,
     status: u16,
 ) -> Vec<AllocationInfo> {
-    let mut service = fixture.server.layer().layer(service_fn(answer));
+    let mut service = fixture.server.layer().layer(service_fn(ok));
     let mut ask = || {
         let request = Request::builder()
             .uri(uri)

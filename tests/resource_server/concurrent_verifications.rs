@@ -1,34 +1,22 @@
 //! The limit on concurrent signature verifications.
 
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use http::{Request, Response, StatusCode, header};
+use http::{Response, StatusCode, header};
 use serde_json::json;
 use tower::{Layer, Service, service_fn};
 use tower_oauth::resource_server::RejectionKind;
 use tower_oauth::{Rejection, ResourceServer};
 
 use crate::support::issuer::{ScriptedIssuer, builder, clock, set, with_claims};
-use crate::support::{claims_with, rsa};
-
-async fn answer(_: Request<()>) -> Result<Response<()>, Infallible> {
-    Ok(Response::new(()))
-}
-
-fn request(token: &str) -> Request<()> {
-    Request::builder()
-        .header(header::AUTHORIZATION, format!("Bearer {token}"))
-        .body(())
-        .unwrap()
-}
+use crate::support::{bearer, claims_with, ok, rsa};
 
 async fn send(server: &ResourceServer, token: &str) -> Response<()> {
     server
         .layer()
-        .layer(service_fn(answer))
-        .call(request(token))
+        .layer(service_fn(ok))
+        .call(bearer(token, ()))
         .await
         .unwrap()
 }
@@ -90,11 +78,11 @@ macro_rules! waiting_request {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for which in 0..2 {
-                let mut service = $server.layer().layer(service_fn(answer));
+                let mut service = $server.layer().layer(service_fn(ok));
                 let (token, over) = (forged(which), &over);
                 scope.spawn(move || {
                     while !over.load(Ordering::SeqCst) {
-                        drop(service.call(request(&token)));
+                        drop(service.call(bearer(&token, ())));
                     }
                 });
             }
@@ -120,9 +108,9 @@ async fn a_request_that_waits_for_keys_holds_no_permit() {
         .start()
         .await
         .unwrap();
-    let mut service = server.layer().layer(service_fn(answer));
+    let mut service = server.layer().layer(service_fn(ok));
     let mut call = |token: &str| {
-        let mut pending = Box::pin(service.call(request(token)));
+        let mut pending = Box::pin(service.call(bearer(token, ())));
         let mut context = Context::from_waker(Waker::noop());
         let polled = pending.as_mut().poll(&mut context);
         (pending, polled.map(Result::unwrap))
@@ -152,9 +140,9 @@ async fn beyond_1024_waiting_verifications_requests_get_503_and_cached_tokens_ar
         1,
         "no request needs two permits"
     );
-    let mut service = server.layer().layer(service_fn(answer));
+    let mut service = server.layer().layer(service_fn(ok));
     let mut call = |token: &str| {
-        let mut pending = Box::pin(service.call(request(token)));
+        let mut pending = Box::pin(service.call(bearer(token, ())));
         let polled = pending
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()));

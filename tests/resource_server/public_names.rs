@@ -1,13 +1,12 @@
 //! The names of the resource server that programs of others rely on, used from outside the crate.
 
-use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
-use http::{Request, Response, StatusCode, header};
+use http::{Request, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -20,20 +19,12 @@ use tower_oauth::{
     ResourceServerLayer, Scope, TrustedIssuer,
 };
 
-use crate::support::{self, AUDIENCE, Fixture, ISSUER, NOW, claims_with, log, poll_once_or_panic};
-
-async fn ok(_: Request<()>) -> Result<Response<()>, Infallible> {
-    Ok(Response::new(()))
-}
+use crate::support::{
+    self, AUDIENCE, Fixture, ISSUER, NOW, bearer, claims_with, log, ok, poll_once_or_panic,
+};
 
 fn with_context(context: AuthContext) -> Request<()> {
     Request::builder().extension(context).body(()).unwrap()
-}
-
-fn bearer(token: &str) -> Request<()> {
-    let field = format!("Bearer {token}");
-    let request = Request::builder().header(header::AUTHORIZATION, field);
-    request.body(()).unwrap()
 }
 
 #[test]
@@ -105,7 +96,7 @@ fn layers_and_services_are_created_from_a_server_and_give_back_the_inner_service
     let fixture = Fixture::new();
     let token = fixture.token(&support::claims());
     let mut service = ResourceServerService::new(service_fn(ok), fixture.server.clone());
-    let response = poll_once_or_panic(service.call(bearer(&token))).unwrap();
+    let response = poll_once_or_panic(service.call(bearer(&token, ()))).unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     let mut service = ResourceServerLayer::new(fixture.server).layer("inner");
     assert_eq!(*service.get_ref(), "inner");
@@ -148,19 +139,19 @@ fn a_rejection_has_the_error_the_description_and_the_required_scopes() {
     let cases = [
         (Request::new(()), 401, None, "An access token is required"),
         (
-            bearer("a b"),
+            bearer("a b", ()),
             400,
             Some("invalid_request"),
             "The Authorization field is malformed or repeated",
         ),
         (
-            bearer("a.b.c"),
+            bearer("a.b.c", ()),
             401,
             Some("invalid_token"),
             "The access token is invalid",
         ),
         (
-            bearer(&fixture.token(&support::claims())),
+            bearer(&fixture.token(&support::claims()), ()),
             403,
             Some("insufficient_scope"),
             "The access token lacks a required scope",

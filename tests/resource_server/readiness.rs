@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use serde_json::json;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_oauth::clock::{ManualClock, UnixTime};
@@ -17,7 +17,7 @@ use tower_oauth::resource_server::{ReadinessPolicy, ResourceServerBuilder, Start
 use tower_oauth::{Audience, Endpoint, Issuer, RequireScopeLayer, ResourceServer, TrustedIssuer};
 
 use crate::support::issuer::{IssuerReply, ScriptedIssuer, advance, clock, secs, set};
-use crate::support::{self, Fixture, claims, compact};
+use crate::support::{self, Fixture, bearer, claims, compact};
 
 /// Panics when called without a preceding `poll_ready`. A clone is not ready.
 #[derive(Debug, Default)]
@@ -48,13 +48,6 @@ impl Service<Request<()>> for Strict {
     }
 }
 
-fn request(token: &str) -> Request<()> {
-    Request::builder()
-        .header(header::AUTHORIZATION, format!("Bearer {token}"))
-        .body(())
-        .unwrap()
-}
-
 async fn status<S>(service: &mut S, request: Request<()>) -> StatusCode
 where
     S: Service<Request<()>, Response = Response<String>>,
@@ -79,9 +72,12 @@ async fn accepted_and_rejected_requests_call_only_a_ready_service() {
         .layer(RequireScopeLayer::all(["orders.read"]))
         .service(Strict::default());
     for _ in 0..3 {
-        assert_eq!(status(&mut service, request(&token)).await, StatusCode::OK);
         assert_eq!(
-            status(&mut service, request("x.y.z")).await,
+            status(&mut service, bearer(&token, ())).await,
+            StatusCode::OK
+        );
+        assert_eq!(
+            status(&mut service, bearer("x.y.z", ())).await,
             StatusCode::UNAUTHORIZED
         );
         assert_eq!(
@@ -106,14 +102,14 @@ async fn it_works_under_and_over_buffer_and_concurrency_limit() {
         .concurrency_limit(1)
         .service(Strict::default());
     for _ in 0..5 {
-        assert_eq!(status(&mut under, request(&token)).await, StatusCode::OK);
-        assert_eq!(status(&mut over, request(&token)).await, StatusCode::OK);
+        assert_eq!(status(&mut under, bearer(&token, ())).await, StatusCode::OK);
+        assert_eq!(status(&mut over, bearer(&token, ())).await, StatusCode::OK);
         assert_eq!(
-            status(&mut under, request("x.y.z")).await,
+            status(&mut under, bearer("x.y.z", ())).await,
             StatusCode::UNAUTHORIZED
         );
         assert_eq!(
-            status(&mut over, request("x.y.z")).await,
+            status(&mut over, bearer("x.y.z", ())).await,
             StatusCode::UNAUTHORIZED
         );
     }
@@ -154,8 +150,14 @@ async fn a_request_waiting_for_keys_calls_the_service_that_was_ready() {
         claims().to_string().as_bytes(),
     );
     let mut service = server.layer().layer(Strict::default());
-    assert_eq!(status(&mut service, request(&token)).await, StatusCode::OK);
-    assert_eq!(status(&mut service, request(&token)).await, StatusCode::OK);
+    assert_eq!(
+        status(&mut service, bearer(&token, ())).await,
+        StatusCode::OK
+    );
+    assert_eq!(
+        status(&mut service, bearer(&token, ())).await,
+        StatusCode::OK
+    );
 }
 
 #[test]
@@ -214,11 +216,11 @@ async fn a_request_waiting_for_keys_holds_no_permit() {
         .ready()
         .await
         .unwrap()
-        .call(request(&token("unknown")));
+        .call(bearer(&token("unknown"), ()));
     let mut service = service;
     let served = tokio::time::timeout(
         Duration::from_millis(1),
-        status(&mut service, request(&token("known"))),
+        status(&mut service, bearer(&token("known"), ())),
     );
     assert_eq!(served.await.unwrap(), StatusCode::OK);
     assert_eq!(waiting.await.unwrap().status(), StatusCode::UNAUTHORIZED);
@@ -226,7 +228,7 @@ async fn a_request_waiting_for_keys_holds_no_permit() {
     issuer.publish(json!({ "keys": [key.jwk("new")] }));
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(
-        status(&mut service, request(&token("new"))).await,
+        status(&mut service, bearer(&token("new"), ())).await,
         StatusCode::OK
     );
 }

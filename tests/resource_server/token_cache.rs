@@ -20,7 +20,8 @@ use crate::support::issuer::{
     IssuerReply, ScriptedIssuer, advance, builder, clock, secs, send, set, token, with_claims,
 };
 use crate::support::{
-    AUDIENCE, Fixture, ISSUER, NOW, claims, claims_with, compact, encode, poll_once_or_panic, rsa,
+    AUDIENCE, Fixture, ISSUER, NOW, bearer, claims, claims_with, compact, encode,
+    poll_once_or_panic, rsa,
 };
 
 /// Whether two tokens have the same last 32 bytes.
@@ -494,12 +495,7 @@ fn scopes_and_proofs_are_checked_for_cached_tokens() {
 fn a_panicking_or_cancelled_request_leaves_a_correct_cache_entry() {
     let fixture = Fixture::new();
     let token = fixture.token(&claims());
-    let request = || {
-        Request::builder()
-            .header(header::AUTHORIZATION, format!("Bearer {token}"))
-            .body(())
-            .unwrap()
-    };
+    let request = || bearer(&token, ());
     let never =
         async |_: Request<()>| std::future::pending::<Result<Response<()>, Infallible>>().await;
     let mut cancelled = fixture.server.layer().layer(service_fn(never));

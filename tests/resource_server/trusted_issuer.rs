@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{Request, StatusCode, header};
+use http::StatusCode;
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tower_oauth::app_id::Binding;
@@ -22,7 +22,7 @@ use crate::support::issuer::{
     IssuerReply, ScriptedIssuer, advance, builder_with, clock, secs, send, set, with_claims,
 };
 use crate::support::{
-    AUDIENCE, Fixture, ISSUER, NOW, claims, claims_with, compact, poll_once_or_panic, rsa,
+    AUDIENCE, Fixture, ISSUER, NOW, bearer, claims, claims_with, compact, poll_once_or_panic, rsa,
 };
 
 const OTHER: &str = "https://other.example";
@@ -313,11 +313,7 @@ fn the_closure_names_the_client_before_it_is_compared_and_cached() {
 
 /// Sends a token through the layer, without the checks of `Fixture::validate`.
 fn rejection(fixture: &Fixture, token: &str) -> (StatusCode, String, Rejection) {
-    let request = Request::builder()
-        .header(header::AUTHORIZATION, format!("Bearer {token}"))
-        .body(Full::default())
-        .unwrap();
-    let response = poll_once_or_panic(fixture.send(request));
+    let response = poll_once_or_panic(fixture.send(bearer(token, Full::default())));
     let challenge = response.headers()["www-authenticate"].to_str().unwrap();
     let rejection = response.extensions().get::<Rejection>().unwrap();
     (response.status(), challenge.to_owned(), rejection.clone())

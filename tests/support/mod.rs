@@ -350,6 +350,11 @@ pub fn bearer<B>(token: &str, body: B) -> Request<B> {
     request.body(body).unwrap()
 }
 
+/// A handler that responds with 200.
+pub async fn ok<B>(_: Request<B>) -> Result<Response<()>, Infallible> {
+    Ok(Response::new(()))
+}
+
 /// Polls a future once. A request with a known key completes in its first poll.
 #[track_caller]
 pub fn poll_once_or_panic<F: Future>(future: F) -> F::Output {
