@@ -465,6 +465,31 @@ fn unusable_keys_are_skipped_and_reported_with_a_reason() {
     certified(certificate_of(&n, &[3])).unwrap_err();
 }
 
+/// Two parsers may read two keys from a member with a duplicate name (RFC 7517 §4).
+#[test]
+fn a_key_with_a_duplicate_member_is_skipped() {
+    let good = rsa(0).jwk("good");
+    let other = rsa(1).jwk("bad");
+    for duplicate in [
+        r#""kid":"good""#,
+        r#""k\u0069d":"good""#,
+        r#""n":"AQAB""#,
+        r#""alg":"PS256","alg":"PS256""#,
+    ] {
+        let duplicate = other
+            .to_string()
+            .replacen('{', &format!("{{{duplicate},"), 1);
+        let document = format!(r#"{{"keys":[{good},{duplicate}]}}"#);
+        let keys = KeySet::from_json(document.as_bytes()).unwrap();
+        assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["good"], "{document}");
+        assert_eq!(
+            keys.skipped().map(|(_, reason)| reason).collect::<Vec<_>>(),
+            [SkipReason::Malformed],
+            "{document}"
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_invalid_or_empty_set_is_reported_and_keeps_the_last_good_one() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
