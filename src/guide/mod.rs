@@ -16,8 +16,16 @@ pub mod metrics {}
 #[doc = include_str!("performance.md")]
 pub mod performance {}
 
+/// # Security
+#[doc = include_str!("security.md")]
+pub mod security {}
+
 /// # Testing without an issuer
 #[cfg(all(feature = "authorization-server", feature = "test-util"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "authorization-server")))]
 #[doc = include_str!("testing.md")]
 pub mod testing {}
+
+/// # Threat model
+#[doc = include_str!("threat_model.md")]
+pub mod threat_model {}

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use tower_oauth::resource_server::RejectionKind;
+
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
@@ -32,20 +34,37 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-#[test]
-fn every_row_of_the_key_set_policy_names_existing_tests() {
+/// The cells of the rows of each table whose header has a column of this name, with their column.
+fn column<'g>(guide: &'g str, name: &str) -> Vec<(Vec<&'g str>, usize)> {
+    let cells = |line: &'g str| -> Option<Vec<&'g str>> {
+        let row = line.strip_prefix('|')?.strip_suffix('|')?;
+        Some(row.split('|').map(str::trim).collect())
+    };
+    let (mut rows, mut at) = (Vec::new(), None);
+    let mut lines = guide.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some(row) = cells(line) else {
+            at = None;
+            continue;
+        };
+        if lines.peek().is_some_and(|next| next.starts_with("| ---")) {
+            at = row.iter().position(|header| *header == name);
+            lines.next();
+        } else if let Some(at) = at {
+            rows.push((row, at));
+        }
+    }
+    rows
+}
+
+/// Each row names tests that exist.
+fn assert_tests_exist(guide: &str, name: &str, at_least: usize) {
     let sources = sources(&["src", "tests"]);
-    let guide = read("src/guide/key_sets.md");
-    let rows: Vec<&str> = guide
-        .lines()
-        .filter(|line| line.starts_with("| "))
-        .skip(2)
-        .collect();
-    assert!(rows.len() > 30);
-    for row in rows {
-        let last = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
-        let mut tests = quoted(last).peekable();
-        assert!(tests.peek().is_some(), "no test: {row}");
+    let rows = column(guide, name);
+    assert!(rows.len() >= at_least, "{} rows", rows.len());
+    for (row, at) in rows {
+        let mut tests = quoted(row[at]).peekable();
+        assert!(tests.peek().is_some(), "no test: {row:?}");
         for test in tests {
             assert!(
                 sources.contains(&format!("fn {test}(")),
@@ -53,6 +72,58 @@ fn every_row_of_the_key_set_policy_names_existing_tests() {
             );
         }
     }
+}
+
+#[test]
+fn every_row_of_the_key_set_policy_names_existing_tests() {
+    assert_tests_exist(&read("src/guide/key_sets.md"), "test", 60);
+}
+
+#[test]
+fn every_attack_of_the_threat_model_names_existing_tests() {
+    let guide = read("src/guide/threat_model.md");
+    assert_tests_exist(&guide, "tests", 60);
+    assert_tests_exist(&guide, "test", 15);
+}
+
+#[test]
+fn every_promise_of_the_security_guide_names_existing_tests() {
+    assert_tests_exist(&read("src/guide/security.md"), "tests", 20);
+}
+
+#[test]
+fn the_results_of_the_threat_model_are_kinds_of_rejections() {
+    let kinds: BTreeSet<String> = RejectionKind::ALL
+        .iter()
+        .map(|kind| format!("{kind:?}"))
+        .collect();
+    let guide = read("src/guide/threat_model.md");
+    let mut named = BTreeSet::new();
+    for (row, at) in column(&guide, "result") {
+        let is_kind = |text: &&str| {
+            text.starts_with(char::is_uppercase) && text.chars().all(char::is_alphanumeric)
+        };
+        for kind in quoted(row[at]).filter(is_kind) {
+            assert!(kinds.contains(kind), "no kind of rejection: {kind}");
+            named.insert(kind.to_owned());
+        }
+    }
+    assert_eq!(named, kinds, "each kind is the result of an attack");
+}
+
+#[test]
+fn the_threat_model_lists_the_vulnerabilities_that_tests_name() {
+    let names = |text: &str| -> BTreeSet<String> {
+        text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+            .filter(|word| word.starts_with("CVE-") || word.starts_with("GHSA-"))
+            // A pattern, as in this test.
+            .filter(|word| word.len() > "GHSA-".len())
+            .map(str::to_owned)
+            .collect()
+    };
+    let tests = names(&sources(&["tests"]));
+    assert!(tests.len() > 40, "{tests:?}");
+    assert_eq!(names(&read("src/guide/threat_model.md")), tests);
 }
 
 #[test]
