@@ -1,5 +1,9 @@
 //! Guide pages on topics that span several types.
 
+/// # Architecture
+#[doc = include_str!("architecture.md")]
+pub mod architecture {}
+
 /// # Contributing
 #[doc = include_str!("contributing.md")]
 pub mod contributing {}

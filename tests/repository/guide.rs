@@ -127,6 +127,28 @@ fn the_threat_model_lists_the_vulnerabilities_that_tests_name() {
 }
 
 #[test]
+fn the_files_that_the_guide_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = root.join("src/guide").read_dir().unwrap();
+    let pages = pages
+        .map(|page| page.unwrap().path())
+        .filter(|page| page.extension().is_some_and(|extension| extension == "md"));
+    let mut named = 0;
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for name in quoted(&text).filter(|name| {
+            ["src/", "tests/", "examples/", "benches/"]
+                .iter()
+                .any(|folder| name.starts_with(folder))
+        }) {
+            assert!(root.join(name).exists(), "{}: {name}", page.display());
+            named += 1;
+        }
+    }
+    assert!(named > 30, "{named}");
+}
+
+#[test]
 fn the_testing_guide_lists_the_dependencies_of_its_examples() {
     let guide = read("src/guide/testing.md");
     let listed: BTreeSet<String> = guide

@@ -255,8 +255,8 @@ fn part_of<'p>(path: &'p str, exports: &'p [(String, String)]) -> Option<&'p str
     Some(exported.map_or(part, |(_, part)| part))
 }
 
-#[test]
-fn the_parts_of_the_crate_do_not_import_each_other_in_a_cycle() {
+/// The parts of the crate, with the parts that each imports.
+fn imports() -> BTreeMap<String, BTreeSet<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let exports = exports(&code(&read(&root.join("lib.rs"))));
     let mut imports = BTreeMap::<String, BTreeSet<String>>::new();
@@ -272,8 +272,47 @@ fn the_parts_of_the_crate_do_not_import_each_other_in_a_cycle() {
         imports.entry(own.to_owned()).or_default().extend(parts);
     }
     imports.remove("lib");
+    imports
+}
+
+#[test]
+fn the_parts_of_the_crate_do_not_import_each_other_in_a_cycle() {
+    let imports = imports();
     assert!(imports["client"].contains("error"), "{imports:?}");
     assert_eq!(cycle(imports), BTreeMap::new());
+}
+
+#[test]
+fn the_module_map_of_the_guide_is_that_of_the_imports() {
+    let guide = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide/architecture.md"));
+    let quoted = |text: &str| -> Vec<String> {
+        let names = text.split('`').skip(1).step_by(2);
+        names.map(str::to_owned).collect()
+    };
+    let (_, map) = guide.split_once("\n# Module map\n").unwrap();
+    let (text, table) = map
+        .split_once("| part | imports |\n| --- | --- |\n")
+        .unwrap();
+    let table = table.lines().take_while(|line| line.starts_with('|'));
+    let mut shown = BTreeMap::<String, BTreeSet<String>>::new();
+    let mut above = BTreeSet::new();
+    let (_, without) = text.split_once("Parts without imports:").unwrap();
+    for part in quoted(without.split('.').next().unwrap()) {
+        above.insert(part.clone());
+        shown.insert(part, BTreeSet::new());
+    }
+    for row in table {
+        let mut parts = quoted(row).into_iter();
+        let part = parts.next().unwrap();
+        let targets: BTreeSet<String> = parts.collect();
+        assert!(targets.is_subset(&above), "{part} imports a part below it");
+        above.insert(part.clone());
+        assert_eq!(shown.insert(part, targets), None, "{row}: a second row");
+    }
+    let mut imports = imports();
+    // Tests.
+    imports.remove("vectors");
+    assert_eq!(shown, imports);
 }
 
 #[test]
