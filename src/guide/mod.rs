@@ -1,8 +1,18 @@
 //! Guide pages on topics that span several types.
 
+/// # IBM Cloud App ID
+#[cfg(feature = "app-id")]
+#[cfg_attr(docsrs, doc(cfg(feature = "app-id")))]
+#[doc = include_str!("app_id.md")]
+pub mod app_id {}
+
 /// # Architecture
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
+
+/// # Configuration
+#[doc = include_str!("configuration.md")]
+pub mod configuration {}
 
 /// # Contributing
 #[doc = include_str!("contributing.md")]

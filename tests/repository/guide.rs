@@ -149,6 +149,59 @@ fn the_files_that_the_guide_names_exist() {
 }
 
 #[test]
+fn the_guide_lists_the_variables_of_the_example_programs() {
+    let guide = read("src/guide/configuration.md");
+    for example in [
+        "protected_resource",
+        "call_protected_resource",
+        "authorization_server",
+    ] {
+        let code = read(&format!("examples/{example}.rs"));
+        let arguments = ["variable(\"", "list(\""]
+            .iter()
+            .flat_map(|call| code.split(call).skip(1));
+        let read: BTreeSet<&str> = arguments
+            .filter_map(|rest| rest.split('"').next())
+            .collect();
+        let rows = column(&guide, &format!("variable of `{example}`"));
+        let listed: BTreeSet<&str> = rows.iter().flat_map(|(row, at)| quoted(row[*at])).collect();
+        let missing = |name: &&&str| !listed.contains(**name);
+        // A pair of variables is read in one place, and one of them named in the error.
+        assert_eq!(
+            read.iter().filter(missing).count(),
+            0,
+            "{read:?} {listed:?}"
+        );
+        for name in listed {
+            assert!(
+                code.contains(&format!("\"{name}\"")),
+                "{example} reads no {name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn readme_and_docs_link_every_page_of_the_guide() {
+    let readme = read("README.md");
+    let modules = read("src/guide/mod.rs");
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide");
+    let mut checked = 0;
+    for page in pages.read_dir().unwrap() {
+        let page = page.unwrap().file_name().into_string().unwrap();
+        if page.ends_with(".md") {
+            assert!(readme.contains(&format!("](src/guide/{page})")), "{page}");
+            assert!(
+                modules.contains(&format!("include_str!(\"{page}\")")),
+                "{page}"
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 8, "{checked}");
+}
+
+#[test]
 fn the_testing_guide_lists_the_dependencies_of_its_examples() {
     let guide = read("src/guide/testing.md");
     let listed: BTreeSet<String> = guide
