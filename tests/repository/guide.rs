@@ -182,6 +182,25 @@ fn the_guide_lists_the_variables_of_the_example_programs() {
 }
 
 #[test]
+fn readme_and_docs_list_the_features() {
+    let manifest = read("Cargo.toml");
+    let (_, features) = manifest.split_once("\n[features]\n").unwrap();
+    let features = features.split("\n[").next().unwrap();
+    let names = features.lines().filter_map(|line| line.split_once(" = "));
+    let declared: BTreeSet<&str> = names
+        .map(|(name, _)| name)
+        .filter(|name| *name != "default")
+        .collect();
+    assert!(declared.len() > 4, "{declared:?}");
+    let docs = read("src/lib.rs").replace("//! ", "");
+    for text in [read("README.md"), docs] {
+        let rows = column(&text, "feature");
+        let listed: BTreeSet<&str> = rows.iter().flat_map(|(row, at)| quoted(row[*at])).collect();
+        assert_eq!(listed, declared);
+    }
+}
+
+#[test]
 fn readme_and_docs_link_every_page_of_the_guide() {
     let readme = read("README.md");
     let modules = read("src/guide/mod.rs");
