@@ -95,8 +95,14 @@ fn self_signed(key: &EcdsaKeyPair, is_ca: bool) -> Vec<u8> {
 
 /// A TLS server with such a certificate. Counts the connections.
 async fn server(is_ca: bool) -> (String, Arc<AtomicUsize>) {
+    let (url, connections, _) = server_with_certificate(is_ca).await;
+    (url, connections)
+}
+
+async fn server_with_certificate(is_ca: bool) -> (String, Arc<AtomicUsize>, Vec<u8>) {
     let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
-    let certificate = CertificateDer::from(self_signed(&key, is_ca));
+    let der = self_signed(&key, is_ca);
+    let certificate = CertificateDer::from(der.clone());
     let private = PrivatePkcs8KeyDer::from(key.to_pkcs8v1().unwrap().as_ref().to_vec());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
@@ -122,7 +128,7 @@ async fn server(is_ca: bool) -> (String, Arc<AtomicUsize>) {
             tokio::spawn(async move { acceptor.accept(stream).await.map(drop) });
         }
     });
-    (url, connections)
+    (url, connections, der)
 }
 
 fn transport() -> ReqwestTransport {
@@ -158,23 +164,76 @@ async fn a_certificate_error_fails_at_once_and_is_logged() {
     }
 }
 
-#[tokio::test]
-async fn a_certificate_error_of_a_jwks_fetch_is_distinct_from_an_outage() {
-    let (url, _) = server(false).await;
-    log::clear_log();
+/// The error of a refresh of the keys.
+async fn refresh_error(url: &str, transport: ReqwestTransport) -> ErrorKind {
     let builder =
-        ResourceServer::builder(Issuer::new(&url).unwrap(), Audience::new("orders").unwrap());
+        ResourceServer::builder(Issuer::new(url).unwrap(), Audience::new("orders").unwrap());
     let server = builder
-        .transport(transport())
+        .transport(transport)
         .startup(Startup::Background)
         .start()
         .await
         .unwrap();
+    server.refresh_keys().await.unwrap_err().kind()
+}
+
+#[tokio::test]
+async fn a_certificate_error_of_a_jwks_fetch_is_distinct_from_an_outage() {
+    let (url, _) = server(false).await;
+    log::clear_log();
     assert_eq!(
-        server.refresh_keys().await.unwrap_err().kind(),
+        refresh_error(&url, transport()).await,
         ErrorKind::Certificate
     );
     assert!(log::logged("UnknownIssuer"));
+}
+
+/// The server closes each connection after the handshake, which is another error.
+#[tokio::test]
+async fn a_certificate_is_trusted_if_it_is_added_to_the_client() {
+    let (url, _, certificate) = server_with_certificate(false).await;
+    let certificate = reqwest::Certificate::from_der(&certificate).unwrap();
+    let client = reqwest::Client::builder().no_proxy();
+    let client = client.tls_certs_merge([certificate]);
+    let transport = ReqwestTransport::from_builder(client).unwrap();
+    assert_eq!(refresh_error(&url, transport).await, ErrorKind::Transport);
+}
+
+/// In a process of its own, because a test cannot change its environment.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_certificate_is_trusted_if_ssl_cert_file_names_it() {
+    use base64::Engine as _;
+    if let Ok(url) = std::env::var("URL_OF_TEST_SERVER") {
+        assert_eq!(refresh_error(&url, transport()).await, ErrorKind::Transport);
+        return;
+    }
+    let (url, connections, certificate) = server_with_certificate(false).await;
+    let certificate = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let lines: Vec<&str> = certificate
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    let pem = format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    );
+    let file = std::env::temp_dir().join(format!("tower-oauth-ca-{}.pem", std::process::id()));
+    std::fs::write(&file, pem).unwrap();
+    let name = "a_certificate_is_trusted_if_ssl_cert_file_names_it";
+    let child = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .arg(name)
+        .env("URL_OF_TEST_SERVER", &url)
+        .env("SSL_CERT_FILE", &file)
+        .output()
+        .await
+        .unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let output = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{output}");
+    assert!(output.contains("1 passed"), "{output}");
+    assert!(connections.load(Ordering::SeqCst) > 0);
 }
 
 /// Other TLS failures may be transient: a proxy that responds in plain text, a broken connection.
