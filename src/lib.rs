@@ -59,8 +59,12 @@
 //!
 //! # Security posture
 //!
+//! [`guide::security`](mod@guide::security) has each promise with its tests, and
+//! [`guide::threat_model`](mod@guide::threat_model) the attacks.
+//!
 //! - `iss` and `exp` are always required. So is `aud`, unless the issuer has both
-//!   `audience_optional` and `allowed_clients`; a token with another `aud` is always rejected. The algorithm `none` and HMAC are not supported.
+//!   `audience_optional` and `allowed_clients`; a token with another `aud` is always rejected. The
+//!   algorithm `none` and HMAC are not supported.
 //! - A token is verified only with keys of its issuer, and a key is used only for its algorithm.
 //! - Keys in a token's header are never used. Duplicate JSON members, unknown critical headers,
 //!   non-canonical base64url and tokens bound to a key (`cnf`) are rejected.

@@ -182,6 +182,28 @@ fn the_guide_lists_the_variables_of_the_example_programs() {
 }
 
 #[test]
+fn the_files_in_the_pictures_of_the_architecture_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let guide = read("src/guide/architecture.md");
+    let mut checked = 0;
+    for (title, folder) in [
+        ("# One request\n", "resource_server"),
+        ("# One key refresh\n", "key_set"),
+        ("# One client token\n", "client"),
+    ] {
+        let (_, section) = guide.split_once(title).unwrap();
+        let picture = section.split("```").nth(1).unwrap();
+        let words = picture.split(|c: char| !c.is_ascii_alphanumeric() && !"_./".contains(c));
+        for file in words.filter(|word| word.ends_with(".rs")) {
+            let found = root.join(folder).join(file).exists() || root.join(file).exists();
+            assert!(found, "{title}{file}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 30, "{checked}");
+}
+
+#[test]
 fn readme_and_docs_list_the_features() {
     let manifest = read("Cargo.toml");
     let (_, features) = manifest.split_once("\n[features]\n").unwrap();
