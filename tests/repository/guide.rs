@@ -34,8 +34,8 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The cells of the rows of each table whose header has a column of this name, with their column.
-fn column<'g>(guide: &'g str, name: &str) -> Vec<(Vec<&'g str>, usize)> {
+/// The rows of each table whose header has a column of this name, with their cell in this column.
+fn column<'g>(guide: &'g str, name: &str) -> Vec<(&'g str, &'g str)> {
     let cells = |line: &'g str| -> Option<Vec<&'g str>> {
         let row = line.strip_prefix('|')?.strip_suffix('|')?;
         Some(row.split('|').map(str::trim).collect())
@@ -51,7 +51,7 @@ fn column<'g>(guide: &'g str, name: &str) -> Vec<(Vec<&'g str>, usize)> {
             at = row.iter().position(|header| *header == name);
             lines.next();
         } else if let Some(at) = at {
-            rows.push((row, at));
+            rows.push((line, *row.get(at).unwrap()));
         }
     }
     rows
@@ -62,9 +62,9 @@ fn assert_tests_exist(guide: &str, name: &str, at_least: usize) {
     let sources = sources(&["src", "tests"]);
     let rows = column(guide, name);
     assert!(rows.len() >= at_least, "{} rows", rows.len());
-    for (row, at) in rows {
-        let mut tests = quoted(row[at]).peekable();
-        assert!(tests.peek().is_some(), "no test: {row:?}");
+    for (row, cell) in rows {
+        let mut tests = quoted(cell).peekable();
+        assert!(tests.peek().is_some(), "no test: {row}");
         for test in tests {
             assert!(
                 sources.contains(&format!("fn {test}(")),
@@ -99,11 +99,11 @@ fn the_results_of_the_threat_model_are_kinds_of_rejections() {
         .collect();
     let guide = read("src/guide/threat_model.md");
     let mut named = BTreeSet::new();
-    for (row, at) in column(&guide, "result") {
+    for (_, cell) in column(&guide, "result") {
         let is_kind = |text: &&str| {
             text.starts_with(char::is_uppercase) && text.chars().all(char::is_alphanumeric)
         };
-        for kind in quoted(row[at]).filter(is_kind) {
+        for kind in quoted(cell).filter(is_kind) {
             assert!(kinds.contains(kind), "no kind of rejection: {kind}");
             named.insert(kind.to_owned());
         }
@@ -164,7 +164,7 @@ fn the_guide_lists_the_variables_of_the_example_programs() {
             .filter_map(|rest| rest.split('"').next())
             .collect();
         let rows = column(&guide, &format!("variable of `{example}`"));
-        let listed: BTreeSet<&str> = rows.iter().flat_map(|(row, at)| quoted(row[*at])).collect();
+        let listed: BTreeSet<&str> = rows.iter().flat_map(|(_, cell)| quoted(cell)).collect();
         let missing = |name: &&&str| !listed.contains(**name);
         // A pair of variables is read in one place, and one of them named in the error.
         assert_eq!(
@@ -217,7 +217,7 @@ fn readme_and_docs_list_the_features() {
     let docs = read("src/lib.rs").replace("//! ", "");
     for text in [read("README.md"), docs] {
         let rows = column(&text, "feature");
-        let listed: BTreeSet<&str> = rows.iter().flat_map(|(row, at)| quoted(row[*at])).collect();
+        let listed: BTreeSet<&str> = rows.iter().flat_map(|(_, cell)| quoted(cell)).collect();
         assert_eq!(listed, declared);
     }
 }
