@@ -77,8 +77,8 @@ struct Inner {
 impl ManagementClient {
     /// Returns a builder with a base URL, `https://…/management/v4/{tenant}`, and a bearer token.
     ///
-    /// The token is a [`SecretString`](secrecy::SecretString), an [`IamApiKey`](super::IamApiKey),
-    /// or another implementation of [`IamToken`].
+    /// The token is a [`SecretString`], an [`IamApiKey`](super::IamApiKey), or another
+    /// implementation of [`IamToken`].
     pub fn builder(management_url: Endpoint, iam: impl IamToken) -> ManagementClientBuilder {
         ManagementClientBuilder {
             url: management_url,

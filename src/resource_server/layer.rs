@@ -45,7 +45,7 @@ impl ResourceServerLayer {
 
 impl<R> ResourceServerLayer<R> {
     /// Sets the response to rejected requests: a closure from the
-    /// [`Rejection`](crate::Rejection) to a response. Default: [`DefaultRejectionResponse`].
+    /// [`Rejection`] to a response. Default: [`DefaultRejectionResponse`].
     pub fn on_rejection<N>(self, on_rejection: N) -> ResourceServerLayer<N> {
         ResourceServerLayer {
             server: self.server,
@@ -55,7 +55,7 @@ impl<R> ResourceServerLayer<R> {
     }
 
     /// Passes requests without a bearer token as well, without an
-    /// [`AuthContext`](crate::AuthContext). An invalid token is still rejected.
+    /// [`AuthContext`]. An invalid token is still rejected.
     pub fn allow_anonymous(mut self) -> Self {
         self.allow_anonymous = true;
         self

@@ -20,10 +20,8 @@ use crate::oauth::Scope;
 /// Passes only requests whose token has the required scopes.
 ///
 /// Apply it inside a [`ResourceServerLayer`](crate::ResourceServerLayer). Without one, or outside
-/// of it, each request is rejected with [`RejectionKind::LayerMissing`][missing], and an `error`
-/// event (feature `tracing`) says so.
-///
-/// [missing]: super::RejectionKind::LayerMissing
+/// of it, each request is rejected with [`RejectionKind::LayerMissing`], and an `error` event
+/// (feature `tracing`) says so.
 ///
 /// ```
 /// use tower_oauth::{RequireScopeLayer, Scope};

@@ -8,8 +8,8 @@
 //!   second request.
 //! - [`remove`](TokenCache::remove) removes a token that is no longer valid.
 //!
-//! A lookup tries the [`thread_local`] part, which copies the few tokens that a thread sees most,
-//! and then the cache that all threads share.
+//! A lookup tries the [`mod@thread_local`] part, which copies the few tokens that a thread sees
+//! most, and then the cache that all threads share.
 //!
 //! # The shared cache
 //!
