@@ -1,8 +1,8 @@
 //! Instruction counts of the layer, measured by callgrind and compared with
-//! `instructions.baseline`. The counts do not depend on the machine's speed or load.
+//! `benches/instructions.baseline`. The counts do not depend on the machine's speed or load.
 //!
-//! `cargo bench --bench instructions` needs valgrind and `gungraun-runner`. It fails if a case
-//! takes more than 5 % above its baseline. The counts are for x86-64 with AVX2, the instruction set
+//! `cargo bench --manifest-path benches/instructions/Cargo.toml` needs valgrind and
+//! `gungraun-runner`. It fails if a case takes more than 5 % above its baseline. The counts are for x86-64 with AVX2, the instruction set
 //! that valgrind emulates on every processor. After an intended change or a new compiler, copy the
 //! new counts from the output.
 
@@ -19,9 +19,9 @@
     reason = "a benchmark"
 )]
 
-#[path = "support/floor.rs"]
+#[path = "../../support/floor.rs"]
 mod floor;
-#[path = "support/tokens.rs"]
+#[path = "../../support/tokens.rs"]
 #[allow(dead_code, reason = "other benchmarks use the rest")]
 mod tokens;
 
@@ -193,7 +193,7 @@ fn rejected(what: &str) -> Case {
 }
 
 /// The recorded count of each case, one line `name instructions` each.
-const BASELINE: &str = include_str!("instructions.baseline");
+const BASELINE: &str = include_str!("../../instructions.baseline");
 
 /// Limits a case to 5 % above its baseline. Panics without a baseline, or the case would have no
 /// limit.
