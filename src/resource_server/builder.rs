@@ -61,12 +61,57 @@ impl ResourceServer {
     /// Builds a resource server that accepts the tokens of a [`TrustedIssuer`].
     ///
     /// For more settings than an issuer and one audience.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
+    ///
+    /// let trusted = TrustedIssuer::new(issuer.issuer(), Audience::new("orders")?)
+    ///     .allowed_clients(["shop"]);
+    /// let orders = ResourceServer::from_issuer(trusted)
+    ///     .transport(issuer.transport())
+    ///     .start()
+    ///     .await?;
+    /// let token = issuer.mint(&shop).audience(["orders"]);
+    /// assert!(orders.validate(&token.claim("client_id", "shop").sign()).await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_issuer(issuer: TrustedIssuer) -> ResourceServerBuilder {
         ResourceServerBuilder::new(Ok(issuer))
     }
 }
 
 /// Builds a [`ResourceServer`]. All defaults suit production.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// # let shop = issuer.register("shop")?;
+/// use std::time::Duration;
+/// use tower_oauth::ResourceServer;
+/// use tower_oauth::key_set::RefreshPolicy;
+///
+/// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+///     .transport(issuer.transport()) // an `AuthorizationServer` in the same process
+///     .refresh(RefreshPolicy::strict())
+///     .leeway(Duration::from_secs(10))
+///     .realm("orders")
+///     .start()
+///     .await?;
+/// let caller = orders.validate(&issuer.mint(&shop).audience(["orders"]).sign()).await?;
+/// assert_eq!(caller.issuer(), &issuer.issuer());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct ResourceServerBuilder {
@@ -87,6 +132,27 @@ pub struct ResourceServerBuilder {
 }
 
 /// How [`start`](ResourceServerBuilder::start) waits for the first keys.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// use tower_oauth::ResourceServer;
+/// use tower_oauth::resource_server::Startup;
+///
+/// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+///     .transport(issuer.transport())
+///     .startup(Startup::Background)
+///     .start()
+///     .await?;
+/// assert!(!orders.keys_available()); // the first fetch is under way
+/// orders.wait_for_keys().await;
+/// assert!(orders.keys_available());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Startup {
@@ -118,6 +184,33 @@ impl ResourceServerBuilder {
     }
 
     /// Accepts the tokens of one more issuer.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// # let partner = issuer;
+    /// # let issuer = AuthorizationServer::builder().tenant_id("other");
+    /// # let issuer = issuer.algorithm(Algorithm::Es256).build()?;
+    /// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
+    ///
+    /// let trusted = TrustedIssuer::new(partner.issuer(), Audience::new("partners")?)
+    ///     .transport(partner.transport());
+    /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .transport(issuer.transport())
+    ///     .add_issuer(trusted)
+    ///     .start()
+    ///     .await?;
+    /// // Each issuer has its own audience.
+    /// let mint = || partner.mint(&shop);
+    /// assert!(orders.validate(&mint().audience(["partners"]).sign()).await.is_ok());
+    /// assert!(orders.validate(&mint().audience(["orders"]).sign()).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn add_issuer(mut self, issuer: TrustedIssuer) -> Self {
         if let Ok(issuers) = &mut self.issuers {
             issuers.push(issuer);
@@ -128,12 +221,57 @@ impl ResourceServerBuilder {
     /// Sets the transport for metadata and keys. Default: `ReqwestTransport` (feature `reqwest`).
     ///
     /// For issuers [without their own](TrustedIssuer::transport).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::authorization_server::EndpointKind;
+    ///
+    /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .transport(issuer.transport()) // calls an `AuthorizationServer` in the same process
+    ///     .start()
+    ///     .await?;
+    /// assert!(orders.keys_available());
+    /// assert_eq!(issuer.requests(EndpointKind::Keys), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn transport(mut self, transport: impl Transport) -> Self {
         self.transport = Some(Arc::new(transport));
         self
     }
 
     /// Sets the clock for `exp`, `nbf` and `iat`. Default: [`SystemClock`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// use std::time::Duration;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::clock::{ManualClock, UnixTime};
+    ///
+    /// let clock = ManualClock::at(UnixTime::from_secs(1_800_000_000));
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256);
+    /// # let issuer = issuer.clock(clock.clone()).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .transport(issuer.transport())
+    ///     .clock(clock.clone())
+    ///     .start()
+    ///     .await?;
+    /// let token = issuer.mint(&shop).audience(["orders"]).sign();
+    /// assert!(orders.validate(&token).await.is_ok());
+    /// clock.advance(Duration::from_secs(2 * 3600)); // the token expires after an hour
+    /// assert!(orders.validate(&token).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -142,6 +280,32 @@ impl ResourceServerBuilder {
     /// Sets how key sets are refreshed, and how long they are used.
     ///
     /// For issuers [without their own](TrustedIssuer::refresh) policy.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use std::time::Duration;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::authorization_server::EndpointKind;
+    /// use tower_oauth::key_set::RefreshPolicy;
+    ///
+    /// // The issuer withdraws keys often: look every minute.
+    /// let minute = Duration::from_secs(60);
+    /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .transport(issuer.transport())
+    ///     .refresh(RefreshPolicy::new().interval(minute).max_interval(minute))
+    ///     .start()
+    ///     .await?;
+    /// # tokio::time::sleep(Duration::from_secs(600)).await;
+    /// // Ten minutes later:
+    /// assert!(issuer.requests(EndpointKind::Keys) > 10);
+    /// # let _ = orders;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn refresh(mut self, policy: RefreshPolicy) -> Self {
         self.refresh = policy;
         self
@@ -150,6 +314,35 @@ impl ResourceServerBuilder {
     /// Sets the leeway for clock differences in `exp`, `nbf` and `iat`. Default: 60 seconds.
     ///
     /// For issuers [without their own](TrustedIssuer::leeway).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::clock::{ManualClock, UnixTime};
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let clock = ManualClock::at(UnixTime::from_secs(1_800_000_000));
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256);
+    /// # let issuer = issuer.clock(clock.clone()).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use std::time::Duration;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .leeway(Duration::from_secs(5))
+    /// #   .transport(issuer.transport())
+    /// #   .clock(clock.clone())
+    ///     .start()
+    ///     .await?;
+    /// let minute = Duration::from_secs(60);
+    /// let token = issuer.mint(&shop).audience(["orders"]).expires_in(minute).sign();
+    /// clock.advance(minute + Duration::from_secs(4));
+    /// assert!(orders.validate(&token).await.is_ok());
+    /// clock.advance(Duration::from_secs(1));
+    /// assert!(orders.validate(&token).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway;
         self
@@ -169,6 +362,21 @@ impl ResourceServerBuilder {
     /// [`RejectionKind::TooManyMembers`](super::RejectionKind::TooManyMembers). Independent of the
     /// length, a token header has at most 8 KiB and 256 members, and nesting is limited to 32
     /// levels.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::resource_server::RejectionKind;
+    ///
+    /// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders")
+    ///     .max_token_len(4 * 1024)
+    ///     .build()?;
+    /// let rejection = orders.validate(&"a".repeat(5 * 1024)).await.unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::TokenTooLong);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_token_len(mut self, bytes: usize) -> Self {
         self.max_token_len = bytes;
         self
@@ -182,6 +390,29 @@ impl ResourceServerBuilder {
     /// or replacing the key invalidates it immediately, and so does a key set older than
     /// `max_stale`. Scopes are checked for each request. See
     /// [`guide::performance`](mod@crate::guide::performance).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .max_cached_tokens(0) // verify the signature for each request
+    /// #   .transport(issuer.transport())
+    ///     .start()
+    ///     .await?;
+    /// let token = issuer.mint(&shop).audience(["orders"]).sign();
+    /// for _request in 1..=3 {
+    ///     orders.validate(&token).await?;
+    /// }
+    /// assert_eq!(orders.cached_token_count(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_cached_tokens(mut self, limit: u64) -> Self {
         self.cache.entries = limit;
         self
@@ -193,8 +424,32 @@ impl ResourceServerBuilder {
     ///
     /// Evicted entries are freed a few dozen at a time. In addition, each thread has a cache with
     /// copies of up to 128 frequent tokens, over all resource servers: some 250 KB with tokens of
-    /// 900 bytes, 2 MB with tokens of 8 KiB. Its entries are checked for validity as any other. They
-    /// stay until they are evicted or the thread ends, and are then overwritten with zeros.
+    /// 900 bytes, 2 MB with tokens of 8 KiB. Its entries are checked for validity as any other.
+    /// They stay until they are evicted or the thread ends, and are then overwritten with zeros.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .max_cache_size(64 * 1024) // some 60 tokens
+    /// #   .transport(issuer.transport())
+    ///     .start()
+    ///     .await?;
+    /// for client in 1..=200 {
+    ///     let token = issuer.mint(&shop).audience(["orders"]).claim("client", client).sign();
+    ///     orders.validate(&token).await?;
+    ///     orders.validate(&token).await?;
+    /// }
+    /// assert!(orders.cached_token_count() < 100);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_cache_size(mut self, bytes: u64) -> Self {
         self.cache.bytes = bytes;
         self
@@ -211,12 +466,46 @@ impl ResourceServerBuilder {
     /// request gets a 503 ([`RejectionKind::Overloaded`](super::RejectionKind::Overloaded)). With
     /// a limit, tokens are cached from their first request on, so that each needs one verification
     /// only.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .max_concurrent_verifications(3) // of four worker threads
+    /// #   .transport(issuer.transport())
+    ///     .start()
+    ///     .await?;
+    /// orders.validate(&issuer.mint(&shop).audience(["orders"]).sign()).await?;
+    /// assert_eq!(orders.cached_token_count(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_concurrent_verifications(mut self, limit: usize) -> Self {
         self.max_verifications = Some(limit);
         self
     }
 
     /// Sets the `realm` of challenges. Default: `resource`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let (orders, _refresher) =
+    ///     ResourceServer::builder("https://as.example", "orders").realm("orders").build()?;
+    /// let (head, _body) = http::Request::get("/orders").body(())?.into_parts();
+    /// let rejection = orders.authenticate(&head).await.unwrap_err();
+    /// assert_eq!(rejection.www_authenticate().expect("a 401"), r#"Bearer realm="orders""#);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn realm(mut self, realm: impl Into<String>) -> Self {
         self.realm = realm.into();
         self
@@ -226,12 +515,39 @@ impl ResourceServerBuilder {
     /// ([RFC 9728 §5.1](https://www.rfc-editor.org/rfc/rfc9728#section-5.1)). Default: none.
     ///
     /// Plain `http` is accepted on loopback only.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// use tower_oauth::{Endpoint, ResourceServer};
+    ///
+    /// let metadata = "https://orders.example/.well-known/oauth-protected-resource";
+    /// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders")
+    ///     .resource_metadata(Endpoint::new(metadata)?)
+    ///     .build()?;
+    /// let (head, _body) = http::Request::get("/orders").body(())?.into_parts();
+    /// let rejection = orders.authenticate(&head).await.unwrap_err();
+    /// let challenge = rejection.www_authenticate().expect("a 401").to_str()?;
+    /// assert!(challenge.contains(&format!(r#"resource_metadata="{metadata}""#)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn resource_metadata(mut self, url: Endpoint) -> Self {
         self.resource_metadata = Some(url);
         self
     }
 
     /// Permits plain `http` for issuers on a loopback address, for development and tests.
+    ///
+    /// ```
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let builder = || ResourceServer::builder("http://127.0.0.1:6002/oauth/v4/dev", "orders");
+    /// let error = builder().build().unwrap_err();
+    /// assert_eq!(error.setting(), "issuer");
+    /// builder().allow_loopback_http().build()?;
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn allow_loopback_http(mut self) -> Self {
         self.allow_loopback_http = true;
         self
@@ -269,6 +585,30 @@ impl ResourceServerBuilder {
     ///
     /// The issuers are set by [`readiness`](Self::readiness). Default: up to 10 seconds, then it
     /// starts without.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use std::time::Duration;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::authorization_server::{EndpointKind, Fault};
+    /// use tower_oauth::error::ErrorKind;
+    /// use tower_oauth::resource_server::Startup;
+    ///
+    /// issuer.fail(EndpointKind::Keys, Fault::Outage(None));
+    /// let error = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .transport(issuer.transport())
+    ///     .startup(Startup::Require(Duration::from_secs(5)))
+    ///     .start()
+    ///     .await
+    ///     .unwrap_err();
+    /// assert!(matches!(error.kind(), ErrorKind::Status(status) if status == 503));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn startup(mut self, startup: Startup) -> Self {
         self.startup = startup;
         self
@@ -285,6 +625,25 @@ impl ResourceServerBuilder {
     /// allowed clients, a duplicate issuer, an issuer for discovery that is not a URL, a `realm`
     /// that is not printable ASCII or has quotes or backslashes, or plain `http` beyond loopback,
     /// or on loopback without [`allow_loopback_http`](Self::allow_loopback_http).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let (orders, refresher) = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .transport(issuer.transport())
+    ///     .build()?;
+    /// assert!(!orders.keys_available());
+    /// tokio::spawn(refresher);
+    /// orders.wait_for_keys().await;
+    /// assert!(orders.keys_available());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn build(self) -> Result<(ResourceServer, Refresher), ConfigError> {
         let issuers = self.issuers?;
         if let Some(url) = &self.resource_metadata {
@@ -376,6 +735,25 @@ impl ResourceServerBuilder {
     ///
     /// As [`build`](Self::build); with [`Startup::Require`] also if the keys are not available in
     /// time, with the error of the last fetch.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .transport(issuer.transport())
+    ///     .start()
+    ///     .await?;
+    /// let caller = orders.validate(&issuer.mint(&shop).audience(["orders"]).sign()).await?;
+    /// assert_eq!(caller.subject(), Some(shop.client_id()));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn start(self) -> Result<ResourceServer, Error> {
         let startup = self.startup;
         let (server, refresher) = self.build()?;
@@ -433,6 +811,25 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Requests may run on another runtime, or on none: they use no timer. The refresher ends the waits
 /// for newer keys, at their time limit and when it is dropped. Before its first poll no request
 /// waits, and a token with an unknown `kid` is rejected at once.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// use tower_oauth::ResourceServer;
+///
+/// let (orders, refresher) = ResourceServer::builder(issuer.issuer(), "orders")
+///     .transport(issuer.transport())
+///     .build()?;
+/// let refreshing = tokio::spawn(refresher);
+/// orders.wait_for_keys().await;
+/// drop(orders); // the last clone
+/// refreshing.await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "the keys are fetched only while this is polled"]
 pub struct Refresher(Vec<Task>);
 

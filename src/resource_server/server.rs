@@ -78,6 +78,31 @@ impl ResourceServer {
     ///
     /// Of every issuer, or of any: see [`readiness`](super::ResourceServerBuilder::readiness).
     /// Fixed keys are always available. [`key_sets`](Self::key_sets) reports each issuer.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use http::StatusCode;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let (orders, refresher) = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .transport(issuer.transport())
+    ///     .build()?;
+    /// let readyz = || match orders.keys_available() {
+    ///     true => StatusCode::OK,
+    ///     false => StatusCode::SERVICE_UNAVAILABLE,
+    /// };
+    /// assert_eq!(readyz(), 503);
+    /// # tokio::spawn(refresher);
+    /// # orders.wait_for_keys().await;
+    /// // After the first fetch:
+    /// assert_eq!(readyz(), 200);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn keys_available(&self) -> bool {
         let now = self.0.clock.now();
@@ -93,6 +118,24 @@ impl ResourceServer {
     ///
     /// Also returns when the [`Refresher`](super::Refresher) has stopped, because then no keys can
     /// arrive.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let (orders, refresher) = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .transport(issuer.transport())
+    ///     .build()?;
+    /// tokio::spawn(refresher);
+    /// orders.wait_for_keys().await;
+    /// assert!(orders.keys_available());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn wait_for_keys(&self) {
         let now = || self.0.clock.now();
         let mut waits: Vec<_> = self
@@ -117,6 +160,27 @@ impl ResourceServer {
     }
 
     /// Returns the status of each issuer's key set, in the order of addition.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::key_set::KeySetState;
+    ///
+    /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .transport(issuer.transport())
+    ///     .start()
+    ///     .await?;
+    /// for status in orders.key_sets() {
+    ///     assert_eq!(status.issuer(), &issuer.issuer());
+    ///     assert_eq!(status.state(), KeySetState::Healthy);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn key_sets(&self) -> Vec<KeySetStatus> {
         let now = self.0.clock.now();
@@ -124,6 +188,26 @@ impl ResourceServer {
     }
 
     /// Returns the number of cached tokens, for tests and dashboards.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let orders = orders.transport(issuer.transport()).start().await?;
+    /// let token = issuer.mint(&shop).audience(["orders"]).sign();
+    /// orders.validate(&token).await?;
+    /// assert_eq!(orders.cached_token_count(), 0);
+    /// orders.validate(&token).await?; // cached from the second request on
+    /// assert_eq!(orders.cached_token_count(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn cached_token_count(&self) -> u64 {
         u64::try_from(self.0.cache.len()).unwrap_or(u64::MAX)
@@ -137,6 +221,25 @@ impl ResourceServer {
     /// # Errors
     ///
     /// If the keys of an issuer could not be fetched. The previous keys stay in use.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .transport(issuer.transport())
+    ///     .start()
+    ///     .await?;
+    /// issuer.rotate()?;
+    /// orders.refresh_keys().await?;
+    /// assert_eq!(orders.key_sets()[0].usable_key_count(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn refresh_keys(&self) -> Result<(), Error> {
         // Request all refreshes before awaiting the first one, so that they run concurrently.
         let refreshes: Vec<_> = self.all_keys().map(KeySetHandle::refresh_keys).collect();
@@ -155,6 +258,31 @@ impl ResourceServer {
     ///
     /// An alias that several issuers share denotes all of them. Returns whether an issuer of this
     /// name is trusted by this resource server, and has keys.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::resource_server::RejectionKind;
+    ///
+    /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .transport(issuer.transport())
+    ///     .start()
+    ///     .await?;
+    /// let token = issuer.mint(&shop).audience(["orders"]).sign();
+    /// assert!(orders.validate(&token).await.is_ok());
+    ///
+    /// let kid = issuer.keys()[0].kid().to_owned();
+    /// assert!(orders.revoke_key(&issuer.issuer(), &kid));
+    /// let rejection = orders.validate(&token).await.unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::RevokedKey);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use = "an issuer that is not trusted here has no keys to revoke"]
     pub fn revoke_key(&self, issuer: &Issuer, kid: &str) -> bool {
         let issuers = self.0.issuers.iter();

@@ -60,7 +60,9 @@ use crate::transport::Transport;
 ///     .require_scopes(["orders"]);
 /// let orders = ResourceServer::from_issuer(trusted).start().await?;
 ///
-/// let mint = |client| issuer.mint(client).audience(["orders"]).scope("orders").claim("env", "staging");
+/// let mint = |client| {
+///     issuer.mint(client).audience(["orders"]).scope("orders").claim("env", "staging")
+/// };
 /// let validate = async |token: TokenMint| match orders.validate(&token.sign()).await {
 ///     Ok(token) => Ok(token.client_id() == Some(shop.client_id())),
 ///     Err(rejection) => Err(rejection.kind()),
@@ -98,6 +100,16 @@ pub struct TrustedIssuer {
 
 impl TrustedIssuer {
     /// Trusts the tokens of `issuer` for `audience`. Both are always checked.
+    ///
+    /// ```
+    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// let issuer = Issuer::new("https://as.example")?;
+    /// let issuer = TrustedIssuer::new(issuer, Audience::new("orders")?);
+    /// let (orders, _refresher) = ResourceServer::from_issuer(issuer).build()?;
+    /// assert_eq!(orders.key_sets()[0].issuer(), "https://as.example");
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn new(issuer: Issuer, audience: Audience) -> Self {
         let policy = ClaimsPolicy {
             issuer,
@@ -124,6 +136,27 @@ impl TrustedIssuer {
     }
 
     /// Accepts one more audience. One match is enough.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
+    ///
+    /// let trusted = TrustedIssuer::new(issuer.issuer(), Audience::new("orders")?)
+    ///     .add_audience(Audience::new("https://orders.example")?);
+    /// let orders = ResourceServer::from_issuer(trusted)
+    ///     .transport(issuer.transport())
+    ///     .start()
+    ///     .await?;
+    /// let token = issuer.mint(&shop).audience(["https://orders.example"]).sign();
+    /// assert!(orders.validate(&token).await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn add_audience(mut self, audience: Audience) -> Self {
         self.policy.audiences.push(audience);
         self
@@ -160,9 +193,9 @@ impl TrustedIssuer {
     /// Accepts one more value of `iss` for this issuer.
     ///
     /// For an issuer that spells its name in several ways. It has the same keys under each name.
-    /// [`AuthContext::issuer`] is the name in the token. Of several issuers with the same alias, the
-    /// one that was added first has it. An alias that is the name of an issuer is a configuration
-    /// error.
+    /// [`AuthContext::issuer`] is the name in the token. Of several issuers with the same alias,
+    /// the one that was added first has it. An alias that is the name of an issuer is a
+    /// configuration error.
     ///
     /// ```
     /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
@@ -184,6 +217,22 @@ impl TrustedIssuer {
     /// With keys of an earlier run, tokens are accepted even if the issuer is unavailable at
     /// startup. The keys are used for `max_stale` from `fetched_at`, and replaced by the first
     /// fetched set.
+    ///
+    /// ```
+    /// # let document = br#"{"keys":[{
+    /// #     "kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+    /// # }]}"#;
+    /// use tower_oauth::clock::{Clock, SystemClock};
+    /// use tower_oauth::key_set::KeySet;
+    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// let issuer = Issuer::new("https://as.example")?;
+    /// let issuer = TrustedIssuer::new(issuer, Audience::new("orders")?)
+    ///     .initial_keys(KeySet::from_json(document)?, SystemClock.now());
+    /// let (orders, _refresher) = ResourceServer::from_issuer(issuer).build()?;
+    /// assert!(orders.keys_available()); // before the first fetch
+    /// # Ok::<(), tower_oauth::BoxError>(())
+    /// ```
     pub fn initial_keys(mut self, keys: KeySet, fetched_at: UnixTime) -> Self {
         self.initial_keys = Some((keys, fetched_at));
         self
@@ -199,18 +248,73 @@ impl TrustedIssuer {
     /// # Errors
     ///
     /// If the file cannot be read or has no usable key set ([`KeySet::from_json`]).
+    ///
+    /// ```
+    /// # let document = br#"{"keys":[{
+    /// #     "kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+    /// # }]}"#;
+    /// # let name = format!("tower-oauth-keys-{}.json", std::process::id());
+    /// # let path = std::env::temp_dir().join(name);
+    /// # std::fs::write(&path, document)?;
+    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// let issuer = Issuer::new("https://as.example")?;
+    /// let issuer = TrustedIssuer::new(issuer, Audience::new("orders")?)
+    ///     .initial_keys_file(&path)?;
+    /// # std::fs::remove_file(&path)?;
+    /// let (orders, _refresher) = ResourceServer::from_issuer(issuer).build()?;
+    /// assert!(orders.keys_available());
+    /// # Ok::<(), tower_oauth::BoxError>(())
+    /// ```
     pub fn initial_keys_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
         let (keys, fetched_at) = key_set::initial_keys::read(path.as_ref())?;
         Ok(self.initial_keys(keys, fetched_at))
     }
 
     /// Fetches the keys from `jwks_uri`. Default: the `jwks_uri` of the metadata (RFC 8414).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use tower_oauth::authorization_server::EndpointKind;
+    /// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
+    ///
+    /// let trusted = TrustedIssuer::new(issuer.issuer(), Audience::new("orders")?)
+    ///     .jwks_uri(issuer.jwks_uri());
+    /// let orders = ResourceServer::from_issuer(trusted)
+    ///     .transport(issuer.transport())
+    ///     .start()
+    ///     .await?;
+    /// assert!(orders.keys_available());
+    /// assert_eq!(issuer.requests(EndpointKind::Discovery), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn jwks_uri(mut self, jwks_uri: Endpoint) -> Self {
         self.source = Source::JwksUri(jwks_uri);
         self
     }
 
     /// Uses these keys and fetches none.
+    ///
+    /// ```
+    /// # let document = br#"{"keys":[{
+    /// #     "kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+    /// # }]}"#;
+    /// use tower_oauth::key_set::KeySet;
+    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    ///
+    /// let issuer = Issuer::new("https://as.example")?;
+    /// let issuer = TrustedIssuer::new(issuer, Audience::new("orders")?)
+    ///     .keys(KeySet::from_json(document)?);
+    /// let (orders, _refresher) = ResourceServer::from_issuer(issuer).build()?;
+    /// assert!(orders.keys_available());
+    /// assert_eq!(orders.key_sets()[0].next_refresh_in(), None);
+    /// # Ok::<(), tower_oauth::BoxError>(())
+    /// ```
     pub fn keys(mut self, keys: KeySet) -> Self {
         self.source = Source::Fixed(keys);
         self
@@ -236,7 +340,8 @@ impl TrustedIssuer {
     ///         let body = match request.uri().path() {
     ///             "/keys" => br#"{"keys":[{"kty":"OKP","crv":"Ed25519",
     ///                 "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#.as_slice(),
-    ///             _ => br#"{"issuer":"https://local.example","jwks_uri":"https://local.example/keys"}"#,
+    ///             _ => br#"{"issuer":"https://local.example",
+    ///                 "jwks_uri":"https://local.example/keys"}"#,
     ///         };
     ///         Box::pin(async move { Ok(Response::new(Bytes::from_static(body))) })
     ///     }
@@ -261,14 +366,24 @@ impl TrustedIssuer {
     /// Default: that of the [resource server](super::ResourceServerBuilder::refresh).
     ///
     /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use std::time::Duration;
     /// use tower_oauth::key_set::RefreshPolicy;
-    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    /// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
     ///
-    /// let partner = Issuer::new("https://partner.example")?;
-    /// let partner = TrustedIssuer::new(partner, Audience::new("orders")?)
-    ///     .refresh(RefreshPolicy::new().refresh_on_invalid_signature()); // it reuses its `kid`s
-    /// ResourceServer::builder("https://as.example", "orders").add_issuer(partner).build()?;
-    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// let hourly = RefreshPolicy::new().interval(Duration::from_secs(3600));
+    /// let trusted = TrustedIssuer::new(issuer.issuer(), Audience::new("orders")?)
+    ///     .refresh(hourly.min_interval(Duration::from_secs(3600)))
+    ///     .transport(issuer.transport());
+    /// let orders = ResourceServer::from_issuer(trusted).start().await?;
+    /// let next = orders.key_sets()[0].next_refresh_in().expect("a refresh is scheduled");
+    /// assert!(next > Duration::from_secs(1800));
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn refresh(mut self, policy: RefreshPolicy) -> Self {
         self.refresh = Some(policy);
@@ -277,12 +392,55 @@ impl TrustedIssuer {
 
     /// Accepts only these signature algorithms. Default: all of [`Algorithm`], each with keys of
     /// its type. An empty list is a configuration error.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::resource_server::RejectionKind;
+    /// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
+    ///
+    /// let trusted = TrustedIssuer::new(issuer.issuer(), Audience::new("orders")?)
+    ///     .algorithms([Algorithm::Rs256, Algorithm::Ps256])
+    ///     .transport(issuer.transport());
+    /// let orders = ResourceServer::from_issuer(trusted).start().await?;
+    /// let es256 = issuer.mint(&shop).audience(["orders"]).sign();
+    /// let rejection = orders.validate(&es256).await.unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::UnsupportedAlgorithm);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
         self.policy.algorithms = algorithms.into_iter().collect();
         self
     }
 
     /// Sets the profile that tokens must follow. Default: [`TokenProfile::Jwt`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::resource_server::{RejectionKind, TokenProfile};
+    /// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
+    ///
+    /// let trusted = TrustedIssuer::new(issuer.issuer(), Audience::new("orders")?)
+    ///     .profile(TokenProfile::Rfc9068)
+    ///     .transport(issuer.transport());
+    /// let orders = ResourceServer::from_issuer(trusted).start().await?;
+    /// let mint = || issuer.mint(&shop).audience(["orders"]);
+    /// assert!(orders.validate(&mint().rfc9068().sign()).await.is_ok());
+    /// let rejection = orders.validate(&mint().sign()).await.unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::UnexpectedTokenType);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn profile(mut self, profile: TokenProfile) -> Self {
         self.policy.profile = profile;
         self
@@ -291,6 +449,27 @@ impl TrustedIssuer {
     /// Rejects tokens with a longer lifetime, from `iat` (else `nbf`) to `exp`. Default: no limit.
     ///
     /// With a limit, tokens that have neither `iat` nor `nbf` are rejected as well.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use std::time::Duration;
+    /// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
+    ///
+    /// let trusted = TrustedIssuer::new(issuer.issuer(), Audience::new("orders")?)
+    ///     .max_lifetime(Duration::from_secs(600))
+    ///     .transport(issuer.transport());
+    /// let orders = ResourceServer::from_issuer(trusted).start().await?;
+    /// let mint = |lifetime| issuer.mint(&shop).audience(["orders"]).expires_in(lifetime).sign();
+    /// assert!(orders.validate(&mint(Duration::from_secs(600))).await.is_ok());
+    /// assert!(orders.validate(&mint(Duration::from_secs(3600))).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_lifetime(mut self, limit: Duration) -> Self {
         self.policy.max_lifetime = Some(limit);
         self
@@ -301,13 +480,28 @@ impl TrustedIssuer {
     /// Default: that of the [resource server](super::ResourceServerBuilder::leeway), 60 seconds.
     ///
     /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::clock::{ManualClock, UnixTime};
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let clock = ManualClock::at(UnixTime::from_secs(1_800_000_000));
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256);
+    /// # let issuer = issuer.clock(clock.clone()).build()?;
+    /// # let shop = issuer.register("shop")?;
     /// use std::time::Duration;
-    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    /// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
     ///
-    /// let same_clock = TrustedIssuer::new(Issuer::new("https://as.example")?, Audience::new("orders")?)
-    ///     .leeway(Duration::ZERO);
-    /// ResourceServer::from_issuer(same_clock).build()?;
-    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// let same_clock = TrustedIssuer::new(issuer.issuer(), Audience::new("orders")?)
+    ///     .leeway(Duration::ZERO)
+    ///     .transport(issuer.transport());
+    /// let orders = ResourceServer::from_issuer(same_clock).clock(clock.clone()).start().await?;
+    /// let minute = Duration::from_secs(60);
+    /// let token = issuer.mint(&shop).audience(["orders"]).expires_in(minute).sign();
+    /// clock.advance(minute);
+    /// assert!(orders.validate(&token).await.is_err());
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = Some(leeway);
@@ -316,21 +510,31 @@ impl TrustedIssuer {
 
     /// Sets the maximum length of this issuer's tokens in bytes.
     ///
-    /// A longer token is rejected with [`RejectionKind::TokenTooLong`][kind] as soon as its `iss` is
-    /// read. The limit of the resource server is the largest of its issuers'; it applies before the
-    /// token is parsed, and scales the limits on its content.
+    /// A longer token is rejected with [`RejectionKind::TokenTooLong`][kind] as soon as its `iss`
+    /// is read. The limit of the resource server is the largest of its issuers'; it applies before
+    /// the token is parsed, and scales the limits on its content.
     ///
     /// Default: that of the [resource server](super::ResourceServerBuilder::max_token_len), 16 KiB.
     ///
     /// ```
-    /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::resource_server::RejectionKind;
+    /// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
     ///
-    /// // Its tokens list the groups of a user.
-    /// let directory = Issuer::new("https://directory.example")?;
-    /// let directory =
-    ///     TrustedIssuer::new(directory, Audience::new("orders")?).max_token_len(64 * 1024);
-    /// ResourceServer::builder("https://as.example", "orders").add_issuer(directory).build()?;
-    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// let trusted = TrustedIssuer::new(issuer.issuer(), Audience::new("orders")?)
+    ///     .max_token_len(1024)
+    ///     .transport(issuer.transport());
+    /// let orders = ResourceServer::from_issuer(trusted).start().await?;
+    /// let token = issuer.mint(&shop).audience(["orders"]).claim("groups", "g".repeat(1024));
+    /// let rejection = orders.validate(&token.sign()).await.unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::TokenTooLong);
+    /// # Ok(())
+    /// # }
     /// ```
     ///
     /// [kind]: super::RejectionKind::TokenTooLong
@@ -344,6 +548,26 @@ impl TrustedIssuer {
     /// It applies to tokens without `kid`, and to those whose `kid` several keys share. If more
     /// keys match the algorithm than the limit, the token is rejected with
     /// [`RejectionKind::AmbiguousKey`](super::RejectionKind::AmbiguousKey).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
+    ///
+    /// issuer.rotate()?; // now it publishes two keys
+    /// let trusted = TrustedIssuer::new(issuer.issuer(), Audience::new("orders")?)
+    ///     .max_candidate_keys(2)
+    ///     .transport(issuer.transport());
+    /// let orders = ResourceServer::from_issuer(trusted).start().await?;
+    /// let token = issuer.mint(&shop).audience(["orders"]).without_header("kid").sign();
+    /// assert!(orders.validate(&token).await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_candidate_keys(mut self, limit: usize) -> Self {
         self.policy.max_candidate_keys = limit.clamp(1, 4);
         self
@@ -393,7 +617,8 @@ impl TrustedIssuer {
     /// ```
     /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
     ///
-    /// let issuer = TrustedIssuer::new(Issuer::new("https://as.example")?, Audience::new("orders")?)
+    /// let issuer = Issuer::new("https://as.example")?;
+    /// let issuer = TrustedIssuer::new(issuer, Audience::new("orders")?)
     ///     .allowed_clients(["shop", "warehouse"]);
     /// ResourceServer::from_issuer(issuer.clone()).build()?;
     ///
@@ -448,7 +673,8 @@ impl TrustedIssuer {
     /// ```
     /// use tower_oauth::{Audience, AuthContext, Issuer, ResourceServer, TrustedIssuer};
     ///
-    /// let issuer = TrustedIssuer::new(Issuer::new("https://as.example")?, Audience::new("orders")?)
+    /// let issuer = Issuer::new("https://as.example")?;
+    /// let issuer = TrustedIssuer::new(issuer, Audience::new("orders")?)
     ///     .require(|token: &AuthContext| token.has_role("buyer") || token.has_role("seller"));
     /// ResourceServer::from_issuer(issuer).build()?;
     /// # Ok::<(), tower_oauth::ConfigError>(())
@@ -473,7 +699,8 @@ impl TrustedIssuer {
     /// ```
     /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
     ///
-    /// let issuer = TrustedIssuer::new(Issuer::new("https://as.example")?, Audience::new("orders")?);
+    /// let issuer = Issuer::new("https://as.example")?;
+    /// let issuer = TrustedIssuer::new(issuer, Audience::new("orders")?);
     /// ResourceServer::from_issuer(issuer.clone().require_scopes(["orders"])).build()?;
     ///
     /// let invalid = issuer.require_scopes(["two scopes"]);
