@@ -5,6 +5,15 @@ use std::fmt;
 /// A JWS signature algorithm ([RFC 7518 §3.1](https://www.rfc-editor.org/rfc/rfc7518#section-3.1)).
 ///
 /// `none` and the HMAC algorithms have no variant, so that no setting and no token can select them.
+///
+/// ```
+/// use tower_oauth::resource_server::Algorithm;
+///
+/// assert_eq!(Algorithm::Es256.name(), "ES256");
+/// assert_eq!(Algorithm::from_name("Ed25519"), Some(Algorithm::EdDsa));
+/// assert_eq!(Algorithm::from_name("HS256"), None);
+/// assert_eq!(Algorithm::from_name("none"), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Algorithm {

@@ -14,6 +14,27 @@ use crate::clock::UnixTime;
 use crate::oauth::{Audience, Issuer};
 
 /// Which tokens are accepted as access tokens.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// # let shop = issuer.register("shop")?;
+/// use tower_oauth::resource_server::TokenProfile;
+/// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
+///
+/// let trusted = TrustedIssuer::new(issuer.issuer(), Audience::new("orders")?)
+///     .profile(TokenProfile::Rfc9068)
+///     .transport(issuer.transport());
+/// let orders = ResourceServer::from_issuer(trusted).start().await?;
+/// let mint = || issuer.mint(&shop).audience(["orders"]).rfc9068();
+/// assert!(orders.validate(&mint().sign()).await.is_ok());
+/// assert!(orders.validate(&mint().without("jti").sign()).await.is_err());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenProfile {

@@ -61,6 +61,16 @@ impl KeySet {
     /// If the document is not a JWK Set, has more than 100 members, or has no usable key. Keys that
     /// share a `kid` are not usable here, whatever
     /// [`max_candidate_keys`](crate::TrustedIssuer::max_candidate_keys) is.
+    ///
+    /// ```
+    /// use tower_oauth::error::ErrorKind;
+    /// use tower_oauth::key_set::KeySet;
+    ///
+    /// let error = KeySet::from_json(br#"{"keys":[]}"#).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::NoUsableKey);
+    /// let error = KeySet::from_json(b"<html>").unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Malformed);
+    /// ```
     pub fn from_json(document: &[u8]) -> Result<Self, Error> {
         parse_set(document, 1)
     }

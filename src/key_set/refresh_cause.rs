@@ -1,6 +1,29 @@
 //! The causes of a refresh.
 
 /// Why a key set was refreshed.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// # let shop = issuer.register("shop")?;
+/// use tower_oauth::ResourceServer;
+/// use tower_oauth::key_set::RefreshCause;
+///
+/// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+/// # let orders = orders.transport(issuer.transport()).start().await?;
+/// issuer.rotate()?;
+/// let token = issuer.mint(&shop).audience(["orders"]).sign();
+/// assert!(orders.validate(&token).await.is_ok());
+/// let status = &orders.key_sets()[0];
+/// assert_eq!(status.refreshes(RefreshCause::Timer).succeeded, 1);
+/// assert_eq!(status.refreshes(RefreshCause::UnknownKey).succeeded, 1);
+/// assert_eq!(RefreshCause::UnknownKey.as_str(), "unknown_key");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RefreshCause {

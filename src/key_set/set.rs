@@ -74,6 +74,17 @@ impl KeySet {
     }
 
     /// The `kid`s of the usable keys that have one, in no particular order.
+    ///
+    /// ```
+    /// use tower_oauth::key_set::KeySet;
+    ///
+    /// let keys = KeySet::from_json(br#"{"keys":[
+    ///     {"kty":"OKP","crv":"Ed25519","kid":"2026-11",
+    ///      "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+    /// ]}"#)?;
+    /// assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["2026-11"]);
+    /// # Ok::<(), tower_oauth::Error>(())
+    /// ```
     pub fn key_ids(&self) -> impl Iterator<Item = &str> {
         self.0
             .by_kid

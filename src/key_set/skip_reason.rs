@@ -3,6 +3,19 @@
 use std::fmt;
 
 /// Why a member of a key set was skipped.
+///
+/// ```
+/// use tower_oauth::key_set::{KeySet, SkipReason};
+///
+/// let keys = KeySet::from_json(br#"{"keys":[
+///     {"kty":"OKP","crv":"Ed25519","kid":"2026-11",
+///      "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+///     {"kty":"oct","kid":"shared","k":"c2VjcmV0"}
+/// ]}"#)?;
+/// assert_eq!(keys.skipped().next(), Some((Some("shared"), SkipReason::Symmetric)));
+/// assert_eq!(SkipReason::Symmetric.as_str(), "symmetric");
+/// # Ok::<(), tower_oauth::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SkipReason {

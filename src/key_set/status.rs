@@ -68,6 +68,27 @@ impl RefreshState {
 }
 
 /// The number of refreshes that succeeded and that failed.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// use tower_oauth::ResourceServer;
+/// use tower_oauth::authorization_server::{EndpointKind, Fault};
+/// use tower_oauth::key_set::RefreshCause;
+///
+/// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+/// # let orders = orders.transport(issuer.transport()).start().await?;
+/// issuer.fail_next(EndpointKind::Keys, 1, Fault::Garbage);
+/// assert!(orders.refresh_keys().await.is_err());
+/// assert!(orders.refresh_keys().await.is_ok());
+/// let counts = orders.key_sets()[0].refreshes(RefreshCause::Manual);
+/// assert_eq!((counts.succeeded, counts.failed, counts.total()), (1, 1, 2));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RefreshCounts {
@@ -86,6 +107,28 @@ impl RefreshCounts {
 }
 
 /// Whether the key set of an issuer is usable and up to date.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// use tower_oauth::ResourceServer;
+/// use tower_oauth::authorization_server::{EndpointKind, Fault};
+/// use tower_oauth::key_set::KeySetState;
+///
+/// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+/// # let orders = orders.transport(issuer.transport()).start().await?;
+/// assert_eq!(orders.key_sets()[0].state(), KeySetState::Healthy);
+/// issuer.fail(EndpointKind::Keys, Fault::Outage(None));
+/// assert!(orders.refresh_keys().await.is_err());
+/// let state = orders.key_sets()[0].state();
+/// assert_eq!(state, KeySetState::Degraded);
+/// assert!(state.is_usable()); // alert, but keep serving
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeySetState {
@@ -125,6 +168,27 @@ impl KeySetState {
 ///
 /// Implements `Serialize` with names and numbers only; an error is serialized as its
 /// [`ErrorKind`](crate::error::ErrorKind).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// use tower_oauth::ResourceServer;
+///
+/// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+/// # let orders = orders.transport(issuer.transport()).start().await?;
+/// let status = &orders.key_sets()[0];
+/// assert_eq!((status.generation(), status.usable_key_count()), (1, 1));
+/// assert_eq!(status.last_error().map(ToString::to_string), None);
+///
+/// // The body of a readiness route:
+/// let body = serde_json::json!({ "key_sets": orders.key_sets() });
+/// assert_eq!(body["key_sets"][0]["state"], "healthy");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct KeySetStatus {
     pub(super) issuer: Issuer,
@@ -156,6 +220,26 @@ impl KeySetStatus {
     ///
     /// The [`Refresher`](crate::resource_server::Refresher) was dropped, or the runtime that it ran
     /// on. The current set is used until it is too old.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let (orders, refresher) = orders.transport(issuer.transport()).build()?;
+    /// let refreshing = tokio::spawn(refresher);
+    /// orders.wait_for_keys().await;
+    /// refreshing.abort();
+    /// # assert!(refreshing.await.is_err());
+    /// assert!(orders.key_sets()[0].is_refresher_stopped());
+    /// assert!(orders.keys_available()); // until they are too old
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_refresher_stopped(&self) -> bool {
         self.is_refresher_stopped
@@ -194,6 +278,27 @@ impl KeySetStatus {
     }
 
     /// The error of the last refresh; `None` if it succeeded.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::authorization_server::{EndpointKind, Fault};
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let orders = orders.transport(issuer.transport()).start().await?;
+    /// issuer.fail(EndpointKind::Keys, Fault::Outage(None));
+    /// assert!(orders.refresh_keys().await.is_err());
+    /// let status = &orders.key_sets()[0];
+    /// let error = status.last_error().expect("the refresh failed");
+    /// assert_eq!(error.url(), Some(issuer.jwks_uri().as_str()));
+    /// assert_eq!(status.consecutive_failures(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn last_error(&self) -> Option<&Error> {
         self.refresh_state.last_error.as_ref()

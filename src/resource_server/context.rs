@@ -213,6 +213,21 @@ impl AuthContext {
     }
 
     /// Returns the context of a request that passed the layer.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_oauth::AuthContext;
+    ///
+    /// fn caller<B>(request: &Request<B>) -> &str {
+    ///     AuthContext::from_request(request).and_then(AuthContext::client_id).unwrap_or("unknown")
+    /// }
+    ///
+    /// let mut request = Request::new(());
+    /// assert_eq!(caller(&request), "unknown");
+    /// // Inserted by the layer, and here by the test:
+    /// request.extensions_mut().insert(AuthContext::builder().client_id("shop").build());
+    /// assert_eq!(caller(&request), "shop");
+    /// ```
     #[must_use]
     pub fn from_request<B>(request: &Request<B>) -> Option<&Self> {
         Self::from_extensions(request.extensions())
@@ -221,6 +236,21 @@ impl AuthContext {
     /// Returns the context from the extensions of a request that passed the layer.
     ///
     /// For extensions without their request, such as those of a tonic request.
+    ///
+    /// ```
+    /// use tonic::{Request, Status};
+    /// use tower_oauth::AuthContext;
+    ///
+    /// fn subject<T>(request: &Request<T>) -> Result<&str, Status> {
+    ///     let caller = AuthContext::from_extensions(request.extensions());
+    ///     caller.and_then(AuthContext::subject).ok_or_else(|| Status::internal("no subject"))
+    /// }
+    ///
+    /// let mut request = Request::new(());
+    /// request.extensions_mut().insert(AuthContext::builder().subject("42").build());
+    /// assert_eq!(subject(&request)?, "42");
+    /// # Ok::<(), Status>(())
+    /// ```
     #[must_use]
     pub fn from_extensions(extensions: &Extensions) -> Option<&Self> {
         extensions.get()
@@ -243,29 +273,69 @@ impl AuthContext {
     /// `client_id`, else `azp`, `appid` or `cid`, the first that is present; or what the issuer's
     /// [`client_id_from`](super::TrustedIssuer::client_id_from) returns: with an App ID binding
     /// also the `sub` of an app-to-app token.
+    ///
+    /// ```
+    /// use tower_oauth::AuthContext;
+    ///
+    /// let keycloak = AuthContext::builder().claim("azp", "shop").build();
+    /// assert_eq!(keycloak.client_id(), Some("shop"));
+    /// let both = AuthContext::builder().claim("azp", "shop").client_id("warehouse").build();
+    /// assert_eq!(both.client_id(), Some("warehouse"));
+    /// ```
     #[must_use]
     pub fn client_id(&self) -> Option<&str> {
         self.inner().claims.client_id.as_deref()
     }
 
     /// The audiences, `aud`.
+    ///
+    /// ```
+    /// use tower_oauth::AuthContext;
+    ///
+    /// let caller = AuthContext::builder().audience(["orders", "bills"]).build();
+    /// assert!(caller.audience().any(|audience| audience == "bills"));
+    /// ```
     pub fn audience(&self) -> impl Iterator<Item = &str> {
         self.inner().claims.audience.iter().map(|one| &**one)
     }
 
     /// The scope tokens of `scope`, else of `scp`.
+    ///
+    /// ```
+    /// use tower_oauth::AuthContext;
+    ///
+    /// let caller = AuthContext::builder().claim("scope", "orders.read orders.write").build();
+    /// assert_eq!(caller.scopes().collect::<Vec<_>>(), ["orders.read", "orders.write"]);
+    /// ```
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         let scopes = self.inner().claims.scopes.split(' ');
         scopes.filter(|scope| !scope.is_empty())
     }
 
     /// Whether the token has exactly this scope.
+    ///
+    /// ```
+    /// use tower_oauth::AuthContext;
+    ///
+    /// let caller = AuthContext::builder().scopes(["orders.read"]).build();
+    /// assert!(caller.has_scope("orders.read"));
+    /// assert!(!caller.has_scope("orders")); // no prefixes
+    /// ```
     #[must_use]
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scopes().any(|own| own == scope)
     }
 
     /// When the token expires, `exp`, without leeway.
+    ///
+    /// ```
+    /// use tower_oauth::AuthContext;
+    /// use tower_oauth::clock::UnixTime;
+    ///
+    /// let expiry = UnixTime::from_secs(1_800_000_000);
+    /// let caller = AuthContext::builder().expires_at(expiry).build();
+    /// assert_eq!(caller.expires_at(), expiry);
+    /// ```
     #[must_use]
     pub fn expires_at(&self) -> UnixTime {
         self.inner().claims.expires_at
@@ -275,6 +345,19 @@ impl AuthContext {
     ///
     /// Computed at each call with the clock of the resource server. Zero from `exp` on, even while
     /// the leeway still accepts the token.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_oauth::AuthContext;
+    /// use tower_oauth::clock::{Clock, SystemClock};
+    ///
+    /// // How long the response may be cached.
+    /// let max_age = |caller: &AuthContext| caller.expires_in().min(Duration::from_secs(60));
+    ///
+    /// let soon = SystemClock.now().saturating_add(Duration::from_secs(20));
+    /// let caller = AuthContext::builder().expires_at(soon).build();
+    /// assert!(max_age(&caller) <= Duration::from_secs(20));
+    /// ```
     #[must_use]
     pub fn expires_in(&self) -> Duration {
         self.expires_at().saturating_since(self.inner().clock.now())
@@ -283,6 +366,16 @@ impl AuthContext {
     /// The roles, from `roles` (Entra, App ID) and `realm_access.roles` (Keycloak).
     ///
     /// A role in both claims is returned twice. A claim that is not an array of strings is ignored.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use tower_oauth::AuthContext;
+    ///
+    /// let entra = AuthContext::builder().claim("roles", ["buyer", "seller"]).build();
+    /// assert_eq!(entra.roles().collect::<Vec<_>>(), ["buyer", "seller"]);
+    /// let keycloak = AuthContext::builder().claim("realm_access", json!({ "roles": ["buyer"] }));
+    /// assert!(keycloak.build().has_role("buyer"));
+    /// ```
     pub fn roles(&self) -> impl Iterator<Item = &str> {
         let claims = self.parsed().ok();
         let roles = claims.and_then(|claims| claims.get("roles"));
@@ -306,6 +399,17 @@ impl AuthContext {
     /// # Errors
     ///
     /// If the claim is not of that type.
+    ///
+    /// ```
+    /// use tower_oauth::AuthContext;
+    ///
+    /// let caller = AuthContext::builder().claim("groups", ["sales", "eu"]).build();
+    /// let groups: Option<Vec<String>> = caller.claim("groups")?;
+    /// assert_eq!(groups.unwrap_or_default(), ["sales", "eu"]);
+    /// assert_eq!(caller.claim::<u64>("tenant")?, None);
+    /// assert!(caller.claim::<u64>("groups").is_err());
+    /// # Ok::<(), tower_oauth::BoxError>(())
+    /// ```
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ClaimError> {
         let claim = self.parsed()?.get(name);
         claim
@@ -318,6 +422,23 @@ impl AuthContext {
     /// # Errors
     ///
     /// If the claims do not have that shape.
+    ///
+    /// ```
+    /// use serde::Deserialize;
+    /// use tower_oauth::AuthContext;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Tenant {
+    ///     tenant: String,
+    ///     #[serde(default)]
+    ///     plan: Option<String>,
+    /// }
+    ///
+    /// let caller = AuthContext::builder().claim("tenant", "acme").build();
+    /// let Tenant { tenant, plan } = caller.claims()?;
+    /// assert_eq!((tenant.as_str(), plan), ("acme", None));
+    /// # Ok::<(), tower_oauth::BoxError>(())
+    /// ```
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, ClaimError> {
         T::deserialize(self.parsed()?).map_err(ClaimError::new)
     }
@@ -330,6 +451,13 @@ impl AuthContext {
     }
 
     /// All claims, as the JSON text of the payload.
+    ///
+    /// ```
+    /// use tower_oauth::AuthContext;
+    ///
+    /// let caller = AuthContext::builder().claim("tenant", "acme").build();
+    /// assert!(caller.claims_json().contains(r#""tenant":"acme""#));
+    /// ```
     #[must_use]
     pub fn claims_json(&self) -> &str {
         self.token.claims_json()
@@ -350,6 +478,16 @@ impl fmt::Debug for AuthContext {
 }
 
 /// A claim does not have the requested type.
+///
+/// ```
+/// use std::error::Error as _;
+/// use tower_oauth::AuthContext;
+///
+/// let caller = AuthContext::builder().claim("tenant", "acme").build();
+/// let error = caller.claim::<u64>("tenant").unwrap_err();
+/// assert_eq!(error.to_string(), "the claims do not have the expected type");
+/// assert!(error.source().is_some()); // the error of serde_json, which quotes the claim
+/// ```
 #[derive(Clone, Debug)]
 pub struct ClaimError(Arc<serde_json::Error>);
 

@@ -14,6 +14,25 @@ use crate::oauth::Issuer;
 /// Builds an [`AuthContext`] without a token, for the unit test of a handler.
 ///
 /// Created by [`AuthContext::builder`]. Each method sets a claim.
+///
+/// ```
+/// use tower_oauth::AuthContext;
+///
+/// /// What all tests of this service have in common.
+/// fn shop() -> tower_oauth::resource_server::AuthContextBuilder {
+///     AuthContext::builder()
+///         .issuer("https://as.example")
+///         .subject("42")
+///         .client_id("shop")
+///         .audience(["orders"])
+/// }
+///
+/// let caller = shop().scopes(["orders.read"]).roles(["buyer"]).claim("tenant", "acme").build();
+/// assert_eq!(caller.issuer(), "https://as.example");
+/// assert!(caller.has_scope("orders.read"));
+/// assert_eq!(caller.claim("tenant")?, Some("acme".to_owned()));
+/// # Ok::<(), tower_oauth::BoxError>(())
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct AuthContextBuilder(Map<String, Value>);

@@ -43,6 +43,30 @@ pub enum AuthContextRejection {
 
 impl AuthContextRejection {
     /// The status of the response.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// use axum::{Router, body::Body, http::Request, routing::get};
+    /// use tower::ServiceExt as _;
+    /// use tower_oauth::AuthContext;
+    /// use tower_oauth::resource_server::AuthContextRejection;
+    ///
+    /// // An extractor's error is a value, and the handler decides.
+    /// async fn whoami(caller: Result<AuthContext, AuthContextRejection>) -> String {
+    ///     match caller {
+    ///         Ok(caller) => caller.subject().unwrap_or_default().to_owned(),
+    ///         Err(rejection) => format!("{}: {rejection}", rejection.status().as_u16()),
+    ///     }
+    /// }
+    ///
+    /// let app: Router = Router::new().route("/", get(whoami)); // without `ResourceServerLayer`
+    /// let response = app.oneshot(Request::get("/").body(Body::empty())?).await?;
+    /// let body = axum::body::to_bytes(response.into_body(), 1024).await?;
+    /// assert!(body.starts_with(b"500"));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {

@@ -11,11 +11,20 @@ use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, Res
 /// Passes only requests with a valid bearer token to the inner service.
 ///
 /// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// use std::convert::Infallible;
+/// use http::{Request, Response, StatusCode};
+/// use tower::{Layer as _, ServiceExt as _, service_fn};
 /// use tower_oauth::{ResourceServer, ResourceServerLayer};
 ///
 /// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
 /// let layer = ResourceServerLayer::new(orders); // or `orders.layer()`
-/// # Ok::<(), tower_oauth::ConfigError>(())
+/// let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+/// let response = layer.layer(inner).oneshot(Request::new(())).await?;
+/// assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
@@ -27,6 +36,31 @@ pub struct ResourceServerLayer<R = DefaultRejectionResponse> {
 
 impl ResourceServer {
     /// Returns the layer that passes only requests with a valid token.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use axum::{Router, body::Body, http::Request, routing::get};
+    /// use tower::ServiceExt as _;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .transport(issuer.transport())
+    ///     .start()
+    ///     .await?;
+    /// let app: Router = Router::new().route("/", get(async || "orders")).layer(orders.layer());
+    ///
+    /// let token = issuer.mint(&shop).audience(["orders"]).sign();
+    /// let request = Request::get("/").header("authorization", format!("Bearer {token}"));
+    /// let response = app.oneshot(request.body(Body::empty())?).await?;
+    /// assert_eq!(response.status(), 200);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn layer(&self) -> ResourceServerLayer {
         ResourceServerLayer::new(self.clone())
     }
@@ -46,6 +80,28 @@ impl ResourceServerLayer {
 impl<R> ResourceServerLayer<R> {
     /// Sets the response to rejected requests: a closure from the
     /// [`Rejection`] to a response. Default: [`DefaultRejectionResponse`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// use axum::{Json, Router, body::Body, http::Request, response::IntoResponse, routing::get};
+    /// use tower::ServiceExt as _;
+    /// use tower_oauth::{Rejection, ResourceServer};
+    ///
+    /// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
+    /// let layer = orders.layer().on_rejection(|rejection: &Rejection| {
+    ///     let body = Json(serde_json::json!({ "error": rejection.error() }));
+    ///     let challenge = rejection.www_authenticate().map(|value| [("www-authenticate", value)]);
+    ///     (rejection.status(), challenge, body).into_response()
+    /// });
+    /// let app: Router = Router::new().route("/", get(async || "orders")).layer(layer);
+    /// let request = Request::get("/").header("authorization", "Bearer a.b.c");
+    /// let response = app.oneshot(request.body(Body::empty())?).await?;
+    /// assert_eq!(response.status(), 401);
+    /// assert_eq!(response.headers()["content-type"], "application/json");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_rejection<N>(self, on_rejection: N) -> ResourceServerLayer<N> {
         ResourceServerLayer {
             server: self.server,
@@ -56,6 +112,28 @@ impl<R> ResourceServerLayer<R> {
 
     /// Passes requests without a bearer token as well, without an
     /// [`AuthContext`]. An invalid token is still rejected.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// use axum::{Router, body::Body, http::Request, routing::get};
+    /// use tower::ServiceExt as _;
+    /// use tower_oauth::{AuthContext, ResourceServer};
+    ///
+    /// async fn greet(caller: Option<AuthContext>) -> &'static str {
+    ///     if caller.is_some() { "Hello" } else { "Hello, guest" }
+    /// }
+    ///
+    /// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
+    /// let layer = orders.layer().allow_anonymous();
+    /// let app: Router = Router::new().route("/", get(greet)).layer(layer);
+    /// let anonymous = Request::get("/").body(Body::empty())?;
+    /// assert_eq!(app.clone().oneshot(anonymous).await?.status(), 200);
+    /// let invalid = Request::get("/").header("authorization", "Bearer a.b.c");
+    /// assert_eq!(app.oneshot(invalid.body(Body::empty())?).await?.status(), 401);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn allow_anonymous(mut self) -> Self {
         self.allow_anonymous = true;
         self

@@ -140,6 +140,20 @@ impl Rejection {
     }
 
     /// The reason for the rejection.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::resource_server::RejectionKind;
+    ///
+    /// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
+    /// let rejection = orders.validate("a.b").await.unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::Malformed);
+    /// assert_eq!(rejection.to_string(), "request rejected: malformed");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn kind(&self) -> RejectionKind {
         self.kind
@@ -155,6 +169,21 @@ impl Rejection {
     ///
     /// `invalid_request`, `invalid_token` or `insufficient_scope`; `None` for a request without a
     /// token, and with status 500 and 503.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// use tower_oauth::{Rejection, ResourceServer, Scope};
+    ///
+    /// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
+    /// let (head, _body) = http::Request::get("/orders").body(())?.into_parts();
+    /// assert_eq!(orders.authenticate(&head).await.unwrap_err().error(), None);
+    /// assert_eq!(orders.validate("a.b").await.unwrap_err().error(), Some("invalid_token"));
+    /// let rejection = Rejection::insufficient_scope([Scope::new("orders.write")?]);
+    /// assert_eq!(rejection.error(), Some("insufficient_scope"));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn error(&self) -> Option<&'static str> {
         self.kind.error()
@@ -199,12 +228,40 @@ impl Rejection {
     }
 
     /// The value of `WWW-Authenticate`; `None` with status 500 and 503.
+    ///
+    /// ```
+    /// use tower_oauth::{Rejection, Scope};
+    ///
+    /// let rejection = Rejection::insufficient_scope([Scope::new("orders.write")?]);
+    /// let challenge = rejection.www_authenticate().expect("a 403");
+    /// assert!(challenge.to_str()?.contains(r#"scope="orders.write""#));
+    /// # Ok::<(), tower_oauth::BoxError>(())
+    /// ```
     #[must_use]
     pub fn www_authenticate(&self) -> Option<&HeaderValue> {
         self.headers.get(header::WWW_AUTHENTICATE)
     }
 
     /// The value of `Retry-After`; only with status 503.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use std::time::Duration;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let (orders, _refresher) = ResourceServer::builder(issuer.issuer(), "orders").build()?;
+    /// let token = issuer.mint(&shop).audience(["orders"]).sign();
+    /// let rejection = orders.validate(&token).await.unwrap_err(); // no keys yet
+    /// assert_eq!(rejection.status(), 503);
+    /// assert_eq!(rejection.retry_after(), Some(Duration::from_secs(5)));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.kind.retry_after()
@@ -212,6 +269,20 @@ impl Rejection {
 
     /// Whether the request was a gRPC call: `POST` over HTTP/2 with `content-type:
     /// application/grpc`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// use http::{Request, Version};
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
+    /// let call = Request::post("/demo.Greeter/Hello").version(Version::HTTP_2);
+    /// let (head, _body) = call.header("content-type", "application/grpc").body(())?.into_parts();
+    /// assert!(orders.authenticate(&head).await.unwrap_err().is_grpc());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_grpc(&self) -> bool {
         self.grpc

@@ -63,6 +63,33 @@ where
 ///
 /// The response to a gRPC call has the gRPC status in its headers: 16 (unauthenticated), 7
 /// (permission denied), 14 (unavailable) or 13 (internal).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// use http::{Request, Response};
+/// use tower::{Layer as _, ServiceExt as _, service_fn};
+/// use tower_oauth::resource_server::{DefaultRejectionResponse, RejectionResponse};
+/// use tower_oauth::{Rejection, ResourceServer};
+///
+/// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
+/// // The default, with one more header.
+/// let layer = orders.layer().on_rejection(|rejection: &Rejection| {
+///     let default = DefaultRejectionResponse::default();
+///     let mut response: Response<String> = default.response(rejection);
+///     response.headers_mut().insert("x-service", "orders".parse().expect("a header value"));
+///     response
+/// });
+/// # let inner = service_fn(async |_: Request<()>| {
+/// #     Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+/// # });
+/// let response = layer.layer(inner).oneshot(Request::new(())).await?;
+/// assert_eq!(response.headers()["www-authenticate"], r#"Bearer realm="resource""#);
+/// assert_eq!(response.headers()["cache-control"], "no-store");
+/// assert_eq!(response.headers()["x-service"], "orders");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct DefaultRejectionResponse;

@@ -24,11 +24,22 @@ use crate::oauth::Scope;
 /// (feature `tracing`) says so.
 ///
 /// ```
-/// use tower_oauth::{RequireScopeLayer, Scope};
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// use axum::{Router, body::Body, http::Request, routing::get};
+/// use tower::ServiceExt as _;
+/// use tower_oauth::{AuthContext, RequireScopeLayer};
 ///
-/// let reports = RequireScopeLayer::all(["reports.read", "reports.export"]);
-/// let either = RequireScopeLayer::any([Scope::new("orders.read")?, Scope::new("orders.admin")?]);
-/// # Ok::<(), tower_oauth::ConfigError>(())
+/// let reports = get(async || "reports").layer(RequireScopeLayer::all(["reports.read"]));
+/// let app: Router = Router::new().route("/reports", reports); // and `.layer(server.layer())`
+/// let send = async |caller: AuthContext| -> Result<_, tower_oauth::BoxError> {
+///     let request = Request::get("/reports").extension(caller).body(Body::empty())?;
+///     Ok(app.clone().oneshot(request).await?.status())
+/// };
+/// assert_eq!(send(AuthContext::builder().scopes(["reports.read"]).build()).await?, 200);
+/// assert_eq!(send(AuthContext::builder().build()).await?, 403);
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
@@ -52,6 +63,20 @@ impl RequireScopeLayer {
     /// # Panics
     ///
     /// If `scopes` is empty, or one of them is not a valid scope token (RFC 6749 §3.3).
+    ///
+    /// ```
+    /// use tower_oauth::{RequireScopeLayer, Scope};
+    ///
+    /// let fixed = RequireScopeLayer::all(["reports.read", "reports.export"]);
+    ///
+    /// // From configuration: checked first, because `all` panics.
+    /// let configured: Result<Vec<Scope>, _> =
+    ///     "reports.read reports.export".split(' ').map(Scope::new).collect();
+    /// let configured = RequireScopeLayer::all(configured?);
+    /// assert!(format!("{configured:?}").contains("reports.export"));
+    /// # let _ = fixed;
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn all(scopes: impl IntoIterator<Item: AsRef<str>>) -> Self {
         Self::new(scopes, true)
     }
@@ -61,6 +86,23 @@ impl RequireScopeLayer {
     /// # Panics
     ///
     /// As [`all`](Self::all).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// use std::convert::Infallible;
+    /// use http::{Request, Response};
+    /// use tower::{Layer as _, ServiceExt as _, service_fn};
+    /// use tower_oauth::{AuthContext, RequireScopeLayer};
+    ///
+    /// let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    /// let either = RequireScopeLayer::any(["orders.read", "orders.admin"]).layer(inner);
+    /// let mut request = Request::new(());
+    /// request.extensions_mut().insert(AuthContext::builder().scopes(["orders.admin"]).build());
+    /// assert_eq!(either.oneshot(request).await?.status(), 200);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn any(scopes: impl IntoIterator<Item: AsRef<str>>) -> Self {
         Self::new(scopes, false)
     }
@@ -83,6 +125,32 @@ impl RequireScopeLayer {
 
 impl<R> RequireScopeLayer<R> {
     /// Sets the response to rejected requests. Default: [`DefaultRejectionResponse`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// use http::{Request, Response, StatusCode};
+    /// use tower::{Layer as _, ServiceExt as _, service_fn};
+    /// use tower_oauth::{AuthContext, Rejection, RequireScopeLayer, Scope};
+    ///
+    /// let layer = RequireScopeLayer::all(["orders.read"]).on_rejection(|rejection: &Rejection| {
+    ///     let required = rejection.required_scopes().iter().map(Scope::as_str);
+    ///     let required = required.collect::<Vec<_>>().join(" ");
+    ///     let mut response = Response::new(format!("requires {required}"));
+    ///     *response.status_mut() = rejection.status();
+    ///     response
+    /// });
+    /// # let inner = service_fn(async |_: Request<()>| {
+    /// #     Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+    /// # });
+    /// let mut request = Request::new(());
+    /// request.extensions_mut().insert(AuthContext::builder().build()); // a caller without scopes
+    /// let response = layer.layer(inner).oneshot(request).await?;
+    /// assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    /// assert_eq!(response.body(), "requires orders.read");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_rejection<N>(self, on_rejection: N) -> RequireScopeLayer<N> {
         RequireScopeLayer {
             requirement: self.requirement,

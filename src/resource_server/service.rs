@@ -51,6 +51,23 @@ impl<S, R: Clone> Layer<S> for ResourceServerLayer<R> {
 
 impl<S> ResourceServerService<S> {
     /// Protects `inner` with the defaults of [`ResourceServerLayer`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// use std::convert::Infallible;
+    /// use http::{Request, Response};
+    /// use tower::{ServiceExt as _, service_fn};
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::resource_server::ResourceServerService;
+    ///
+    /// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
+    /// let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    /// let service = ResourceServerService::new(inner, orders);
+    /// assert_eq!(service.oneshot(Request::new(())).await?.status(), 401);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new(inner: S, server: ResourceServer) -> Self {
         let layer = ResourceServerLayer::new(server);
         Self { inner, layer }
