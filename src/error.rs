@@ -88,9 +88,10 @@ impl ConfigError {
         }
     }
 
-    /// An error of kind [`Invalid`](ConfigErrorKind::Invalid) without the value, which may be secret.
+    /// An error of kind [`Invalid`](ConfigErrorKind::Invalid), without the value.
     ///
-    /// For the settings of types that implement a trait of this crate. `reason` follows the name of
+    /// For the settings of types that implement a trait of this crate, and for values that may be
+    /// secret. `reason` follows the name of
     /// the setting in the text of the error.
     ///
     /// ```

@@ -32,6 +32,23 @@ impl TokenManager {
     ///
     /// `client` is a [`ClientCredentials`](super::ClientCredentials) or another
     /// [`ClientAuthentication`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::TokenManager;
+    ///
+    /// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+    ///     .transport(issuer.transport())
+    ///     .start()?;
+    /// assert!(tokens.access_token().await?.expires_at().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder(
         token_endpoint: Endpoint,
         client: impl ClientAuthentication,
@@ -56,8 +73,8 @@ impl TokenManager {
     /// If the issuer publishes no metadata (each well-known location responds with 404), token
     /// requests go to `{issuer}/token`, and the error of a failed request says that this URL is
     /// guessed. Metadata of another issuer are an error of kind
-    /// [`IssuerMismatch`](crate::error::ErrorKind::IssuerMismatch) that names both, and nothing is sent. Metadata
-    /// that cannot be parsed, or that lack `token_endpoint`, are an error as well.
+    /// [`IssuerMismatch`](crate::error::ErrorKind::IssuerMismatch) that names both, and nothing is
+    /// sent. Metadata that cannot be parsed, or that lack `token_endpoint`, are an error as well.
     ///
     /// An App ID base of version 3 (`…/oauth/v3/{tenant}`) is not an issuer identifier: use
     /// [`Binding::token_manager`][binding], or
@@ -70,6 +87,25 @@ impl TokenManager {
     ///
     /// If the issuer is not an `https` or `http` URL. Whether plain `http` is allowed is checked by
     /// [`build`](TokenManagerBuilder::build).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::TokenManager;
+    /// use tower_oauth::authorization_server::EndpointKind;
+    ///
+    /// let tokens = TokenManager::for_issuer(issuer.issuer(), shop.credentials())?
+    ///     .transport(issuer.transport())
+    ///     .start()?;
+    /// assert!(tokens.access_token().await.is_ok());
+    /// assert_eq!(issuer.requests(EndpointKind::Discovery), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn for_issuer(
         issuer: Issuer,
         client: impl ClientAuthentication,
@@ -87,6 +123,35 @@ impl TokenManager {
 ///
 /// `S` is where tokens come from: a token endpoint, or the [`TokenSource`] of
 /// [`TokenManager::from_source`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use http_body_util::BodyExt as _;
+/// # let echo = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+/// #     async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+/// #         let form = request.into_body().collect().await?.to_bytes();
+/// #         let form = String::from_utf8_lossy(&form).into_owned();
+/// #         let body = serde_json::json!({ "access_token": form, "token_type": "Bearer" });
+/// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+/// #     },
+/// # ));
+/// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
+/// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
+/// use std::time::Duration;
+/// use tower_oauth::{Scope, TokenManager};
+///
+/// let tokens = TokenManager::builder(endpoint, credentials)
+///     .scopes([Scope::new("orders.read")?, Scope::new("orders.write")?])
+///     .request_timeout(Duration::from_secs(3))
+///     .renew_before_expiry(Duration::from_secs(120))
+///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
+///     .start()?;
+/// let form = tokens.access_token().await?;
+/// assert!(form.expose_secret().contains("scope=orders.read+orders.write"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct TokenManagerBuilder<S = TokenEndpointSettings> {
@@ -123,15 +188,23 @@ impl<S> TokenManagerBuilder<S> {
     /// series. Default: the client id, else issuer or token endpoint, else `token_source`.
     ///
     /// ```
-    /// use tower_oauth::{ClientCredentials, Scope, TokenManager};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// # let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder()?;
+    /// use tower_oauth::TokenManager;
     ///
-    /// let credentials = ClientCredentials::new("my-client-id", "my-secret");
-    /// let endpoint = "https://as.example/token".parse()?;
-    /// let (tokens, renewer) = TokenManager::builder(endpoint, credentials)
-    ///     .scope(Scope::new("orders.read")?)
+    /// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
     ///     .name("orders")
-    ///     .build()?;
-    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// #   .transport(issuer.transport())
+    ///     .start()?;
+    /// tokens.access_token().await?;
+    /// assert!(metrics.render().contains(r#"manager="orders""#)); // a `PrometheusHandle`
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.manager.name = Some(name.into());
@@ -139,6 +212,31 @@ impl<S> TokenManagerBuilder<S> {
     }
 
     /// Sets the clock that token expiry is checked against. Default: [`SystemClock`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::clock::{ManualClock, UnixTime};
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let clock = ManualClock::at(UnixTime::from_secs(1_800_000_000));
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256);
+    /// # let issuer = issuer.clock(clock.clone()).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use std::time::Duration;
+    /// use tower_oauth::TokenManager;
+    ///
+    /// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+    ///     .clock(clock.clone()) // a `ManualClock`
+    /// #   .transport(issuer.transport())
+    ///     .start()?;
+    /// let first = tokens.access_token().await?;
+    /// clock.advance(Duration::from_secs(3600));
+    /// let second = tokens.access_token().await?;
+    /// assert_ne!(first.expose_secret(), second.expose_secret());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.manager.clock = Arc::new(clock);
         self
@@ -147,12 +245,58 @@ impl<S> TokenManagerBuilder<S> {
     /// Sets the time limit of one token request, including discovery. Default: 10 seconds.
     ///
     /// A token request takes no longer than [`acquire_timeout`](Self::acquire_timeout) either.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use std::time::Duration;
+    /// use tower_oauth::TokenManager;
+    /// use tower_oauth::authorization_server::{EndpointKind, Fault};
+    ///
+    /// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+    ///     .request_timeout(Duration::from_secs(2))
+    /// #   .transport(issuer.transport())
+    ///     .start()?;
+    /// issuer.fail_next(EndpointKind::Token, 1, Fault::Hang);
+    /// let started = tokio::time::Instant::now();
+    /// assert!(tokens.access_token().await.is_ok()); // with the second request
+    /// assert!(started.elapsed() < Duration::from_secs(5));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn request_timeout(mut self, limit: Duration) -> Self {
         self.manager.policy.request_timeout = limit.min(MAX_TIMEOUT);
         self
     }
 
     /// Sets the longest that a call waits for a token, including retries. Default: 40 seconds.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use std::time::Duration;
+    /// use tower_oauth::TokenManager;
+    /// use tower_oauth::authorization_server::{EndpointKind, Fault};
+    ///
+    /// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+    ///     .acquire_timeout(Duration::from_secs(5))
+    /// #   .transport(issuer.transport())
+    ///     .start()?;
+    /// issuer.fail(EndpointKind::Token, Fault::Outage(None));
+    /// let started = tokio::time::Instant::now();
+    /// assert!(tokens.access_token().await.is_err());
+    /// assert!(started.elapsed() <= Duration::from_secs(7));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn acquire_timeout(mut self, limit: Duration) -> Self {
         self.manager.policy.acquire_timeout = limit.min(MAX_TIMEOUT);
         self
@@ -162,6 +306,34 @@ impl<S> TokenManagerBuilder<S> {
     ///
     /// Default: a fifth of its lifetime, and at least 30 seconds. The minimum is 15 seconds, the
     /// maximum half of the lifetime.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::clock::{ManualClock, UnixTime};
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let clock = ManualClock::at(UnixTime::from_secs(1_800_000_000));
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256);
+    /// # let issuer = issuer.clock(clock.clone()).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use std::time::Duration;
+    /// use tower_oauth::TokenManager;
+    /// use tower_oauth::authorization_server::EndpointKind;
+    ///
+    /// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+    ///     .renew_before_expiry(Duration::from_secs(600))
+    /// #   .transport(issuer.transport())
+    /// #   .clock(clock.clone())
+    ///     .start()?;
+    /// tokens.access_token().await?; // it expires after an hour
+    /// clock.advance_with_timers(Duration::from_secs(2900)).await;
+    /// assert_eq!(issuer.requests(EndpointKind::Token), 1);
+    /// clock.advance_with_timers(Duration::from_secs(200)).await;
+    /// assert_eq!(issuer.requests(EndpointKind::Token), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn renew_before_expiry(mut self, lead: Duration) -> Self {
         self.manager.policy.lead = Some(lead);
         self
@@ -175,6 +347,27 @@ impl<S> TokenManagerBuilder<S> {
     /// Beyond the limit, a call without a token fails at once with an error of kind
     /// [`Overloaded`](crate::error::ErrorKind::Overloaded), and a call whose token was rejected
     /// returns the response of the resource server. Calls do not wait while a token is available.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::TokenManager;
+    /// use tower_oauth::error::ErrorKind;
+    ///
+    /// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+    ///     .max_waiters(1)
+    /// #   .transport(issuer.transport())
+    ///     .start()?;
+    /// let (first, second) = tokio::join!(tokens.access_token(), tokens.access_token());
+    /// assert!(first.is_ok());
+    /// assert_eq!(second.unwrap_err().kind(), ErrorKind::Overloaded);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_waiters(mut self, calls: usize) -> Self {
         self.manager.max_waiters = calls;
         self
@@ -230,18 +423,98 @@ impl TokenManagerBuilder {
     }
 
     /// Adds a scope to the request. Default: none, so that the server chooses the scopes.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use http_body_util::BodyExt as _;
+    /// # let echo = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+    /// #     async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+    /// #         let form = request.into_body().collect().await?.to_bytes();
+    /// #         let form = String::from_utf8_lossy(&form).into_owned();
+    /// #         let body = serde_json::json!({ "access_token": form, "token_type": "Bearer" });
+    /// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+    /// #     },
+    /// # ));
+    /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
+    /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
+    /// use tower_oauth::{Scope, TokenManager};
+    ///
+    /// let tokens = TokenManager::builder(endpoint, credentials)
+    ///     .scope(Scope::new("orders.read")?)
+    ///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
+    ///     .start()?;
+    /// let form = tokens.access_token().await?;
+    /// assert_eq!(form.expose_secret(), "grant_type=client_credentials&scope=orders.read");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn scope(mut self, scope: Scope) -> Self {
         self.source.parameters.scopes.push(scope);
         self
     }
 
     /// Adds scopes to the request.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use http_body_util::BodyExt as _;
+    /// # let echo = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+    /// #     async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+    /// #         let form = request.into_body().collect().await?.to_bytes();
+    /// #         let form = String::from_utf8_lossy(&form).into_owned();
+    /// #         let body = serde_json::json!({ "access_token": form, "token_type": "Bearer" });
+    /// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+    /// #     },
+    /// # ));
+    /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
+    /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
+    /// use tower_oauth::{Scope, TokenManager};
+    ///
+    /// let configured = "orders.read orders.write";
+    /// let scopes: Vec<Scope> = configured.split(' ').map(Scope::new).collect::<Result<_, _>>()?;
+    /// let tokens = TokenManager::builder(endpoint, credentials)
+    ///     .scopes(scopes)
+    ///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
+    ///     .start()?;
+    /// let form = tokens.access_token().await?;
+    /// assert!(form.expose_secret().ends_with("&scope=orders.read+orders.write"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn scopes(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
         self.source.parameters.scopes.extend(scopes);
         self
     }
 
     /// Sends the parameter `audience`, which App ID and Auth0 support. Default: none.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use http_body_util::BodyExt as _;
+    /// # let echo = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+    /// #     async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+    /// #         let form = request.into_body().collect().await?.to_bytes();
+    /// #         let form = String::from_utf8_lossy(&form).into_owned();
+    /// #         let body = serde_json::json!({ "access_token": form, "token_type": "Bearer" });
+    /// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+    /// #     },
+    /// # ));
+    /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
+    /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
+    /// use tower_oauth::{Audience, TokenManager};
+    ///
+    /// let tokens = TokenManager::builder(endpoint, credentials)
+    ///     .audience(Audience::new("orders")?)
+    ///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
+    ///     .start()?;
+    /// let form = tokens.access_token().await?;
+    /// assert!(form.expose_secret().ends_with("&audience=orders"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn audience(mut self, audience: Audience) -> Self {
         self.source.parameters.audience = Some(audience);
         self
@@ -251,6 +524,34 @@ impl TokenManagerBuilder {
     /// ([RFC 8707 §2](https://www.rfc-editor.org/rfc/rfc8707#section-2)).
     ///
     /// May be called more than once. Default: none.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use http_body_util::BodyExt as _;
+    /// # let echo = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+    /// #     async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+    /// #         let form = request.into_body().collect().await?.to_bytes();
+    /// #         let form = String::from_utf8_lossy(&form).into_owned();
+    /// #         let body = serde_json::json!({ "access_token": form, "token_type": "Bearer" });
+    /// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+    /// #     },
+    /// # ));
+    /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
+    /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
+    /// use tower_oauth::TokenManager;
+    ///
+    /// let tokens = TokenManager::builder(endpoint, credentials)
+    ///     .resource("https://orders.example")
+    ///     .resource("urn:bills")
+    ///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
+    ///     .start()?;
+    /// let form = tokens.access_token().await?;
+    /// let resources = "&resource=https%3A%2F%2Forders.example&resource=urn%3Abills";
+    /// assert!(form.expose_secret().ends_with(resources));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn resource(mut self, resource: impl Into<String>) -> Self {
         self.source.parameters.resources.push(resource.into());
         self
@@ -259,6 +560,32 @@ impl TokenManagerBuilder {
     /// Adds an extension parameter to the request.
     ///
     /// Parameters with a dedicated method, such as `scope`, are an error of [`build`](Self::build).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use http_body_util::BodyExt as _;
+    /// # let echo = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+    /// #     async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+    /// #         let form = request.into_body().collect().await?.to_bytes();
+    /// #         let form = String::from_utf8_lossy(&form).into_owned();
+    /// #         let body = serde_json::json!({ "access_token": form, "token_type": "Bearer" });
+    /// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+    /// #     },
+    /// # ));
+    /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
+    /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
+    /// use tower_oauth::TokenManager;
+    ///
+    /// let tokens = TokenManager::builder(endpoint, credentials)
+    ///     .parameter("organization", "acme")
+    ///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
+    ///     .start()?;
+    /// let form = tokens.access_token().await?;
+    /// assert!(form.expose_secret().ends_with("&organization=acme"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.source
             .parameters
@@ -267,12 +594,44 @@ impl TokenManagerBuilder {
     }
 
     /// Sets the HTTP transport. Default: `ReqwestTransport` (feature `reqwest`).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::TokenManager;
+    /// use tower_oauth::authorization_server::EndpointKind;
+    ///
+    /// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+    ///     .transport(issuer.transport()) // calls an `AuthorizationServer` in the same process
+    ///     .start()?;
+    /// tokens.access_token().await?;
+    /// assert_eq!(issuer.requests(EndpointKind::Token), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn transport(mut self, transport: impl Transport) -> Self {
         self.source.transport = Some(Arc::new(transport));
         self
     }
 
     /// Allows a token endpoint with plain `http` on loopback, for development and tests.
+    ///
+    /// ```
+    /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
+    /// use tower_oauth::error::ConfigErrorKind;
+    /// use tower_oauth::{Endpoint, TokenManager};
+    ///
+    /// let endpoint = Endpoint::new("http://127.0.0.1:6002/token")?;
+    /// let builder = || TokenManager::builder(endpoint.clone(), credentials.clone());
+    /// let error = builder().build().unwrap_err();
+    /// assert_eq!(error.kind(), ConfigErrorKind::PlainHttp);
+    /// builder().allow_loopback_http().build()?;
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn allow_loopback_http(mut self) -> Self {
         self.source.allow_loopback_http = true;
         self
@@ -288,6 +647,26 @@ impl TokenManagerBuilder {
     /// [`parameter`](Self::parameter) that has a dedicated method, a `resource` that is not an
     /// absolute URI, `max_waiters` of 0, an empty name, or plain `http` without
     /// [`allow_loopback_http`](Self::allow_loopback_http).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::TokenManager;
+    ///
+    /// let (tokens, renewer) = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+    ///     .transport(issuer.transport())
+    ///     .build()?;
+    /// let renewing = tokio::spawn(renewer);
+    /// assert!(tokens.access_token().await.is_ok());
+    /// drop(tokens); // the last clone
+    /// renewing.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
         let Self { source, manager } = self;
         let default_name = source.default_name();
@@ -304,6 +683,25 @@ impl TokenManagerBuilder {
     /// # Errors
     ///
     /// As [`build`](Self::build).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::TokenManager;
+    /// use tower_oauth::client::TokenSource;
+    ///
+    /// let source = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+    ///     .transport(issuer.transport())
+    ///     .build_source()?;
+    /// let response = source.fetch().await?;
+    /// assert_eq!(response.expires_in().map(|lifetime| lifetime.as_secs()), Some(3600));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn build_source(self) -> Result<TokenEndpointSource, ConfigError> {
         self.source.build(&self.manager.policy, &self.manager.clock)
     }
@@ -316,6 +714,26 @@ impl TokenManagerBuilder {
     /// # Errors
     ///
     /// As [`build`](Self::build), or if called outside of a tokio runtime.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::TokenManager;
+    /// use tower_oauth::authorization_server::EndpointKind;
+    ///
+    /// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+    ///     .transport(issuer.transport())
+    ///     .start()?;
+    /// assert_eq!(issuer.requests(EndpointKind::Token), 0);
+    /// tokens.access_token().await?;
+    /// assert_eq!(issuer.requests(EndpointKind::Token), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn start(self) -> Result<TokenManager, ConfigError> {
         let runtime = current_runtime()?;
         let (manager, renewer) = self.build()?;

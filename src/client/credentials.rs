@@ -58,12 +58,63 @@ impl ClientCredentials {
     ///
     /// Differs only for ids and secrets with characters other than letters, digits, `-`, `.`, `_`
     /// and `*`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use base64::{Engine as _, engine::general_purpose::STANDARD};
+    /// # use http_body_util::Full;
+    /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
+    /// # let echo = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+    /// #     async |request: http::Request<Full<bytes::Bytes>>| {
+    /// #         let field = request.headers()["authorization"].to_str()?;
+    /// #         let pair = STANDARD.decode(field.trim_start_matches("Basic "))?;
+    /// #         let pair = String::from_utf8(pair)?;
+    /// #         let body = serde_json::json!({ "access_token": pair, "token_type": "Bearer" });
+    /// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+    /// #     },
+    /// # ));
+    /// use tower_oauth::{ClientCredentials, TokenManager};
+    ///
+    /// let credentials = ClientCredentials::new("orders", "a+b/c=").client_secret_basic_raw();
+    /// let tokens = TokenManager::builder(endpoint, credentials)
+    ///     .transport(echo) // a token endpoint whose token is the user-pass that it receives
+    ///     .start()?;
+    /// assert_eq!(tokens.access_token().await?.expose_secret(), "orders:a+b/c=");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn client_secret_basic_raw(mut self) -> Self {
         self.method = Method::BasicRaw;
         self
     }
 
     /// Uses `client_secret_post`: id and secret in the request body.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use http_body_util::BodyExt as _;
+    /// # let echo = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+    /// #     async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+    /// #         let form = request.into_body().collect().await?.to_bytes();
+    /// #         let form = String::from_utf8_lossy(&form).into_owned();
+    /// #         let body = serde_json::json!({ "access_token": form, "token_type": "Bearer" });
+    /// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+    /// #     },
+    /// # ));
+    /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
+    /// use tower_oauth::{ClientCredentials, TokenManager};
+    ///
+    /// let credentials = ClientCredentials::new("orders", "s3cret").client_secret_post();
+    /// let tokens = TokenManager::builder(endpoint, credentials)
+    ///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
+    ///     .start()?;
+    /// let form = tokens.access_token().await?;
+    /// assert!(form.expose_secret().ends_with("&client_id=orders&client_secret=s3cret"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn client_secret_post(mut self) -> Self {
         self.method = Method::ClientSecretPost;
         self

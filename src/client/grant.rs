@@ -9,8 +9,8 @@ use crate::error::Error;
 /// Writes the grant of a token request: `grant_type` and its parameters
 /// ([RFC 6749 §4.5](https://www.rfc-editor.org/rfc/rfc6749#section-4.5)).
 ///
-/// The default of a [`TokenManager`](super::TokenManager) is the client credentials grant. Implement
-/// it for another one and pass it to
+/// The default of a [`TokenManager`](super::TokenManager) is the client credentials grant.
+/// Implement it for another one and pass it to
 /// [`TokenManagerBuilder::grant`](super::TokenManagerBuilder::grant). Scopes, audience, resources
 /// and extension parameters of the builder are added after the grant.
 ///
@@ -53,8 +53,8 @@ pub trait Grant: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If the grant is not available. The [kind](Error::kind) of the error decides whether the token
-    /// request is [retried](super::TokenSource#tymethod.fetch).
+    /// If the grant is not available. The [kind](Error::kind) of the error decides whether the
+    /// token request is [retried](super::TokenSource#tymethod.fetch).
     fn write<'a>(&'a self, request: &'a mut TokenRequest) -> BoxFuture<'a, Result<(), Error>>;
 }
 

@@ -24,6 +24,47 @@ use crate::oauth::Origin;
 /// that already has an `Authorization` field is sent unchanged, and plain `http` beyond loopback
 /// gets no token, even if its origin is in the list. Put a layer that follows redirects outside of
 /// this one, so that the origin of each hop is checked.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// # let shop = issuer.register("shop")?;
+/// use bytes::Bytes;
+/// use http::Request;
+/// use http_body_util::Full;
+/// use tower::{ServiceBuilder, ServiceExt as _};
+/// use tower_oauth::{Origin, TokenManager};
+///
+/// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+/// # let tokens = tokens.transport(issuer.transport()).start()?;
+/// # use std::sync::Arc;
+/// # use std::sync::atomic::{AtomicUsize, Ordering};
+/// # let calls = Arc::new(AtomicUsize::new(0));
+/// # let counter = Arc::clone(&calls);
+/// # let orders = tower::service_fn(move |request: Request<Full<Bytes>>| {
+/// #     let is_first = counter.fetch_add(1, Ordering::SeqCst) == 0;
+/// #     async move {
+/// #         let mut response = http::Response::new(request.into_body());
+/// #         if is_first {
+/// #             *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+/// #             let challenge = http::HeaderValue::from_static(r#"Bearer error="invalid_token""#);
+/// #             response.headers_mut().insert("www-authenticate", challenge);
+/// #         }
+/// #         Ok::<_, std::convert::Infallible>(response)
+/// #     }
+/// # });
+/// // `orders` rejects the first token as invalid, and accepts the next one.
+/// let layer = tokens.layer([Origin::new("https://orders.example")?]);
+/// let client = ServiceBuilder::new().layer(layer).service(orders);
+/// let request = Request::get("https://orders.example/").body(Full::<Bytes>::default())?;
+/// assert_eq!(client.oneshot(request).await?.status(), 200);
+/// assert_eq!(calls.load(Ordering::SeqCst), 2);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct BearerTokenLayer<P = CloneEmptyBody> {
@@ -42,19 +83,30 @@ impl TokenManager {
     /// origin is ignored, and one `warn` event names it (feature `tracing`).
     ///
     /// ```
-    /// # async fn example() -> Result<(), tower_oauth::BoxError> {
-    /// use tower::ServiceBuilder;
-    /// use tower_oauth::{ClientCredentials, Issuer, Origin, TokenManager};
-    /// # use bytes::Bytes; use http_body_util::Full;
-    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use http::Request;
+    /// use tower::{ServiceBuilder, ServiceExt as _};
+    /// use tower_oauth::{Origin, TokenManager};
     ///
-    /// let credentials = ClientCredentials::new("my-client-id", "my-secret");
-    /// let issuer = Issuer::new("https://as.example")?;
-    /// let tokens = TokenManager::for_issuer(issuer, credentials)?.start()?;
-    /// let orders = Origin::new("https://orders.example")?;
-    /// let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    /// let client = ServiceBuilder::new().layer(tokens.layer([orders])).service(client);
-    /// # let _ = client;
+    /// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// # let tokens = tokens.transport(issuer.transport()).start()?;
+    /// # let orders = tower::service_fn(async |request: Request<String>| {
+    /// #     let token = request.headers().get("authorization").cloned();
+    /// #     Ok::<_, std::convert::Infallible>(http::Response::new(token))
+    /// # });
+    /// // `orders` responds with the `Authorization` field that it receives.
+    /// let layer = tokens.layer([Origin::new("https://orders.example")?]);
+    /// let client = ServiceBuilder::new().layer(layer).service(orders);
+    /// let request = Request::get("https://orders.example/").body(String::new())?;
+    /// assert!(client.clone().oneshot(request).await?.body().is_some());
+    /// // Another origin gets no token.
+    /// let request = Request::get("https://other.example/").body(String::new())?;
+    /// assert!(client.oneshot(request).await?.body().is_none());
     /// # Ok(())
     /// # }
     /// ```
@@ -74,23 +126,187 @@ impl<P> BearerTokenLayer<P> {
     /// For inner services that determine the origin themselves, such as a tonic `Channel` or a
     /// client with a base URL. The caller ensures that this origin is one of those given to
     /// [`TokenManager::layer`], and that it is `https`: the request does not show it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use http::Request;
+    /// use tower::{ServiceBuilder, ServiceExt as _};
+    /// use tower_oauth::{Origin, TokenManager};
+    ///
+    /// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// # let tokens = tokens.transport(issuer.transport()).start()?;
+    /// # let orders = tower::service_fn(async |request: Request<String>| {
+    /// #     let token = request.headers().get("authorization").cloned();
+    /// #     Ok::<_, std::convert::Infallible>(http::Response::new(token))
+    /// # });
+    /// // `orders` is a client with a base URL.
+    /// let layer = tokens.layer([Origin::new("https://orders.example")?]).allow_origin_form();
+    /// let client = ServiceBuilder::new().layer(layer).service(orders);
+    /// let response = client.oneshot(Request::get("/orders/1").body(String::new())?).await?;
+    /// assert!(response.body().is_some()); // the `Authorization` field of the request
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn allow_origin_form(mut self) -> Self {
         self.allowed.allow_origin_form();
         self
     }
 
     /// Retries every rejected request once, with a clone of its body.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use bytes::Bytes;
+    /// use http::Request;
+    /// use http_body_util::Full;
+    /// use tower::{ServiceBuilder, ServiceExt as _};
+    /// use tower_oauth::{Origin, TokenManager};
+    ///
+    /// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// # let tokens = tokens.transport(issuer.transport()).start()?;
+    /// # use std::sync::Arc;
+    /// # use std::sync::atomic::{AtomicUsize, Ordering};
+    /// # let calls = Arc::new(AtomicUsize::new(0));
+    /// # let counter = Arc::clone(&calls);
+    /// # let orders = tower::service_fn(move |request: Request<Full<Bytes>>| {
+    /// #     let is_first = counter.fetch_add(1, Ordering::SeqCst) == 0;
+    /// #     async move {
+    /// #         let mut response = http::Response::new(request.into_body());
+    /// #         if is_first {
+    /// #             *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+    /// #             let challenge = r#"Bearer error="invalid_token""#;
+    /// #             let challenge = http::HeaderValue::from_static(challenge);
+    /// #             response.headers_mut().insert("www-authenticate", challenge);
+    /// #         }
+    /// #         Ok::<_, std::convert::Infallible>(response)
+    /// #     }
+    /// # });
+    /// // `orders` rejects the first token as invalid, and accepts the next one.
+    /// let layer = tokens.layer([Origin::new("https://orders.example")?]).retry_with_cloned_body();
+    /// let client = ServiceBuilder::new().layer(layer).service(orders);
+    /// let body = Full::<Bytes>::from("an order");
+    /// let request = Request::post("https://orders.example/").body(body)?;
+    /// assert_eq!(client.oneshot(request).await?.status(), 200);
+    /// # assert_eq!(calls.load(Ordering::SeqCst), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn retry_with_cloned_body(self) -> BearerTokenLayer<CloneAnyBody> {
         self.retry_with(CloneAnyBody)
     }
 
     /// Retries no request, so that the body need not be cloned.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use bytes::Bytes;
+    /// use http::Request;
+    /// use http_body_util::Full;
+    /// use tower::{ServiceBuilder, ServiceExt as _};
+    /// use tower_oauth::{Origin, TokenManager};
+    ///
+    /// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// # let tokens = tokens.transport(issuer.transport()).start()?;
+    /// # use std::sync::Arc;
+    /// # use std::sync::atomic::{AtomicUsize, Ordering};
+    /// # let calls = Arc::new(AtomicUsize::new(0));
+    /// # let counter = Arc::clone(&calls);
+    /// # let orders = tower::service_fn(move |request: Request<Full<Bytes>>| {
+    /// #     let is_first = counter.fetch_add(1, Ordering::SeqCst) == 0;
+    /// #     async move {
+    /// #         let mut response = http::Response::new(request.into_body());
+    /// #         if is_first {
+    /// #             *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+    /// #             let challenge = r#"Bearer error="invalid_token""#;
+    /// #             let challenge = http::HeaderValue::from_static(challenge);
+    /// #             response.headers_mut().insert("www-authenticate", challenge);
+    /// #         }
+    /// #         Ok::<_, std::convert::Infallible>(response)
+    /// #     }
+    /// # });
+    /// // `orders` rejects the first token as invalid.
+    /// let layer = tokens.layer([Origin::new("https://orders.example")?]).retry_never();
+    /// let client = ServiceBuilder::new().layer(layer).service(orders);
+    /// let request = Request::get("https://orders.example/").body(Full::<Bytes>::default())?;
+    /// assert_eq!(client.oneshot(request).await?.status(), 401);
+    /// # assert_eq!(calls.load(Ordering::SeqCst), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn retry_never(self) -> BearerTokenLayer<CloneNoBody> {
         self.retry_with(CloneNoBody)
     }
 
     /// Retries the requests whose body this [`CloneBody`](super::CloneBody) clones. Default:
     /// requests without a body.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use bytes::Bytes;
+    /// use http::Request;
+    /// use http_body_util::Full;
+    /// use tower::{ServiceBuilder, ServiceExt as _};
+    /// use tower_oauth::client::CloneBody;
+    /// use tower_oauth::{Origin, TokenManager};
+    ///
+    /// /// Builds the body of a retry instead of cloning that of the request.
+    /// #[derive(Clone)]
+    /// struct Ping;
+    ///
+    /// impl CloneBody<Full<Bytes>> for Ping {
+    ///     fn clone_body(&self, _body: &Full<Bytes>) -> Option<Full<Bytes>> {
+    ///         Some(Full::from("ping"))
+    ///     }
+    /// }
+    ///
+    /// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// # let tokens = tokens.transport(issuer.transport()).start()?;
+    /// # use std::sync::Arc;
+    /// # use std::sync::atomic::{AtomicUsize, Ordering};
+    /// # let calls = Arc::new(AtomicUsize::new(0));
+    /// # let counter = Arc::clone(&calls);
+    /// # let orders = tower::service_fn(move |request: Request<Full<Bytes>>| {
+    /// #     let is_first = counter.fetch_add(1, Ordering::SeqCst) == 0;
+    /// #     async move {
+    /// #         let mut response = http::Response::new(request.into_body());
+    /// #         if is_first {
+    /// #             *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+    /// #             let challenge = r#"Bearer error="invalid_token""#;
+    /// #             let challenge = http::HeaderValue::from_static(challenge);
+    /// #             response.headers_mut().insert("www-authenticate", challenge);
+    /// #         }
+    /// #         Ok::<_, std::convert::Infallible>(response)
+    /// #     }
+    /// # });
+    /// // `orders` rejects the first token as invalid, and accepts the next one.
+    /// let layer = tokens.layer([Origin::new("https://orders.example")?]).retry_with(Ping);
+    /// let client = ServiceBuilder::new().layer(layer).service(orders);
+    /// let request = Request::post("https://orders.example/").body(Full::<Bytes>::from("ping"))?;
+    /// assert_eq!(client.oneshot(request).await?.status(), 200);
+    /// # assert_eq!(calls.load(Ordering::SeqCst), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn retry_with<N>(self, clone_body: N) -> BearerTokenLayer<N> {
         BearerTokenLayer {
             tokens: self.tokens,

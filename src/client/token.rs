@@ -15,6 +15,26 @@ use crate::oauth::Scope;
 ///
 /// Cheap to clone. `Debug` does not show the token. The token is opaque to the client: only the
 /// resource server interprets it.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// # let shop = issuer.register("shop")?;
+/// use tower_oauth::TokenManager;
+///
+/// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+/// # let tokens = tokens.transport(issuer.transport()).start()?;
+/// let token = tokens.access_token().await?;
+/// assert!(token.header_value().to_str()?.starts_with("Bearer "));
+/// assert!(token.header_value().is_sensitive());
+/// assert!(token.expires_at().is_some());
+/// assert!(!format!("{token:?}").contains(token.expose_secret()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct AccessToken(Arc<Inner>);
 
@@ -49,6 +69,26 @@ impl AccessToken {
 
     /// The value of an `Authorization` field, `Bearer …`, marked sensitive
     /// ([RFC 6750 §2.1](https://www.rfc-editor.org/rfc/rfc6750#section-2.1)).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use http::Request;
+    /// use tower_oauth::TokenManager;
+    ///
+    /// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// # let tokens = tokens.transport(issuer.transport()).start()?;
+    /// let token = tokens.access_token().await?;
+    /// let request = Request::get("https://orders.example/");
+    /// let request = request.header("authorization", token.header_value()).body(())?;
+    /// assert!(!format!("{request:?}").contains(token.expose_secret()));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn header_value(&self) -> HeaderValue {
         self.0.header.clone()
@@ -57,6 +97,29 @@ impl AccessToken {
     /// When the token expires; `None` if the server did not send `expires_in`.
     ///
     /// Counted from the time of the request. A lifetime of more than a day counts as a day.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::clock::{ManualClock, UnixTime};
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let clock = ManualClock::at(UnixTime::from_secs(1_800_000_000));
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256);
+    /// # let issuer = issuer.clock(clock.clone()).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use std::time::Duration;
+    /// use tower_oauth::TokenManager;
+    /// use tower_oauth::clock::Clock as _;
+    ///
+    /// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// # let tokens = tokens.transport(issuer.transport()).clock(clock.clone()).start()?;
+    /// let token = tokens.access_token().await?;
+    /// let hour = Duration::from_secs(3600);
+    /// assert_eq!(token.expires_at(), Some(clock.now().saturating_add(hour)));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn expires_at(&self) -> Option<UnixTime> {
         self.0.expires_at
@@ -64,6 +127,25 @@ impl AccessToken {
 
     /// The granted scopes, if the server sent them. It may omit them if they are the requested
     /// ones.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::TokenManager;
+    ///
+    /// shop.set_scopes(["orders.read"])?;
+    /// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// # let tokens = tokens.transport(issuer.transport()).start()?;
+    /// let token = tokens.access_token().await?;
+    /// let scopes = token.scopes().unwrap_or_default();
+    /// assert!(scopes.iter().any(|scope| scope == "orders.read"));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn scopes(&self) -> Option<&[Scope]> {
         self.0.scopes.as_deref()

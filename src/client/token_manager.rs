@@ -23,19 +23,25 @@ use crate::single_flight::WaitError;
 /// # Examples
 ///
 /// ```
-/// # async fn example() -> Result<(), tower_oauth::BoxError> {
-/// use tower_oauth::{ClientCredentials, Issuer, TokenManager};
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// # let shop = issuer.register("shop")?;
+/// use tower_oauth::TokenManager;
 ///
-/// let credentials = ClientCredentials::new("my-client-id", "my-secret");
-/// let issuer = Issuer::new("https://as.example")?;
-/// let tokens = TokenManager::for_issuer(issuer, credentials)?.start()?;
+/// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+///     .transport(issuer.transport()) // an `AuthorizationServer` in the same process
+///     .start()?;
+/// let token = tokens.access_token().await?;
 ///
 /// // With reqwest, or any other client that is not a tower service:
-/// let token = tokens.access_token().await?;
 /// let request = reqwest::Client::new()
 ///     .get("https://orders.example/")
-///     .bearer_auth(token.expose_secret());
-/// # let _ = request;
+///     .header("authorization", token.header_value())
+///     .build()?;
+/// assert!(request.headers()["authorization"].is_sensitive());
 /// # Ok(())
 /// # }
 /// ```
@@ -80,10 +86,31 @@ impl TokenManager {
     /// # Errors
     ///
     /// - If the authorization server refuses the request: see [`Error::oauth_error`].
-    /// - If no token is issued within [`acquire_timeout`](super::TokenManagerBuilder::acquire_timeout).
+    /// - If no token is issued within
+    ///   [`acquire_timeout`](super::TokenManagerBuilder::acquire_timeout).
     /// - Of kind [`Overloaded`](ErrorKind::Overloaded), at once, if the call would have to wait and
     ///   [`max_waiters`](super::TokenManagerBuilder::max_waiters) calls wait already.
     /// - If the task has stopped.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::TokenManager;
+    /// use tower_oauth::authorization_server::EndpointKind;
+    ///
+    /// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// # let tokens = tokens.transport(issuer.transport()).start()?;
+    /// // One token request serves all calls.
+    /// let (first, second) = tokio::try_join!(tokens.access_token(), tokens.access_token())?;
+    /// assert_eq!(first.expose_secret(), second.expose_secret());
+    /// assert_eq!(issuer.requests(EndpointKind::Token), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
         match self.current() {
             Some(token) => Ok(token),
@@ -187,11 +214,32 @@ impl TokenManager {
 
     /// [Invalidates](Self::invalidate) this token and waits for its successor.
     ///
-    /// Waits for at most 5 seconds, or for
-    /// [`request_timeout`](super::TokenManagerBuilder::request_timeout) if that is shorter. Returns `None`
-    /// as soon as no successor can be expected in that time: the token request failed, a token was
-    /// replaced less than 10 seconds ago, or [`max_waiters`](super::TokenManagerBuilder::max_waiters)
-    /// calls wait already. The caller then has only the response of the resource server.
+    /// Waits for at most 5 seconds, or for [`request_timeout`][timeout] if that is shorter. Returns
+    /// `None` as soon as no successor can be expected in that time: the token request failed, a
+    /// token was replaced less than 10 seconds ago, or [`max_waiters`][waiters] calls wait already.
+    /// The caller then has only the response of the resource server.
+    ///
+    /// [timeout]: super::TokenManagerBuilder::request_timeout
+    /// [waiters]: super::TokenManagerBuilder::max_waiters
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::TokenManager;
+    ///
+    /// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// # let tokens = tokens.transport(issuer.transport()).start()?;
+    /// let first = tokens.access_token().await?;
+    /// // A resource server responds with 401 `invalid_token`:
+    /// let second = tokens.invalidate_and_wait(&first).await.ok_or("no other token")?;
+    /// assert_ne!(first.expose_secret(), second.expose_secret());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn invalidate_and_wait(&self, token: &AccessToken) -> Option<AccessToken> {
         // Subscribe before invalidating, so that no result is missed.
         let waiter = self.0.flight.try_subscribe(self.0.successor_timeout);

@@ -24,12 +24,59 @@ pub(super) const MIN_SECRET_LENGTH: usize = 8;
 /// parameters and headers. Each attempt is a new request, because an assertion may be used only
 /// once.
 ///
-/// An error of the token request quotes the error response of the server. Secrets of the request are
-/// redacted there: those of [`append_secret`](Self::append_secret),
+/// An error of the token request quotes the error response of the server. Secrets of the request
+/// are redacted there: those of [`append_secret`](Self::append_secret),
 /// [`insert_header`](Self::insert_header) and [`add_secret`](Self::add_secret). `Debug` shows the
 /// names of parameters and headers, and no values.
 ///
 /// [`ClientAuthentication`](super::ClientAuthentication#examples) has an example.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use http_body_util::BodyExt as _;
+/// # let echo = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+/// #     async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+/// #         let form = request.into_body().collect().await?.to_bytes();
+/// #         let form = String::from_utf8_lossy(&form).into_owned();
+/// #         let body = serde_json::json!({ "access_token": form, "token_type": "Bearer" });
+/// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+/// #     },
+/// # ));
+/// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
+/// use secrecy::{ExposeSecret as _, SecretString};
+/// use tower_oauth::client::{BoxFuture, ClientAuthentication, TokenRequest};
+/// use tower_oauth::{Error, Issuer, TokenManager};
+///
+/// /// An assertion (RFC 7523 §2.2) that a key service signs.
+/// #[derive(Debug)]
+/// struct SignedAssertion;
+///
+/// impl ClientAuthentication for SignedAssertion {
+///     fn authenticate<'a>(
+///         &'a self,
+///         request: &'a mut TokenRequest,
+///     ) -> BoxFuture<'a, Result<(), Error>> {
+///         Box::pin(async move {
+///             let audience = request.issuer().map_or(request.endpoint().as_str(), Issuer::as_str);
+///             let assertion = SecretString::from(format!("signed-for:{audience}"));
+///             let jwt_bearer = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+///             request.append("client_assertion_type", jwt_bearer);
+///             request.append_secret("client_assertion", &assertion);
+///             assert!(!format!("{request:?}").contains(assertion.expose_secret()));
+///             Ok(())
+///         })
+///     }
+/// }
+///
+/// let tokens = TokenManager::builder(endpoint, SignedAssertion)
+///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
+///     .start()?;
+/// let form = tokens.access_token().await?;
+/// assert!(form.expose_secret().contains("&client_assertion=signed-for%3Ahttps"));
+/// # Ok(())
+/// # }
+/// ```
 pub struct TokenRequest {
     endpoint: Endpoint,
     issuer: Option<Issuer>,
@@ -51,8 +98,8 @@ impl TokenRequest {
 
     /// The URL that the request is sent to.
     ///
-    /// With [`TokenManager::for_issuer`](super::TokenManager::for_issuer) the metadata of the issuer
-    /// named it, so it may change from one request to the next.
+    /// With [`TokenManager::for_issuer`](super::TokenManager::for_issuer) the metadata of the
+    /// issuer named it, so it may change from one request to the next.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
@@ -87,6 +134,45 @@ impl TokenRequest {
     /// Credentials are the words, values of parameters and quoted strings of at least 8 bytes, and
     /// the last word, which is the token of an `Authorization` field. `Accept` and `Content-Type`
     /// cannot be changed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use http_body_util::Full;
+    /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
+    /// # let echo = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+    /// #     async |request: http::Request<Full<bytes::Bytes>>| {
+    /// #         let key = request.headers()["x-api-key"].to_str()?;
+    /// #         let body = serde_json::json!({ "access_token": key, "token_type": "Bearer" });
+    /// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+    /// #     },
+    /// # ));
+    /// use http::{HeaderName, HeaderValue};
+    /// use tower_oauth::client::{BoxFuture, ClientAuthentication, TokenRequest};
+    /// use tower_oauth::{Error, TokenManager};
+    ///
+    /// /// The key of a gateway in front of the token endpoint.
+    /// #[derive(Debug)]
+    /// struct GatewayKey;
+    ///
+    /// impl ClientAuthentication for GatewayKey {
+    ///     fn authenticate<'a>(
+    ///         &'a self,
+    ///         request: &'a mut TokenRequest,
+    ///     ) -> BoxFuture<'a, Result<(), Error>> {
+    ///         let name = HeaderName::from_static("x-api-key");
+    ///         request.insert_header(name, HeaderValue::from_static("a-gateway-key"));
+    ///         Box::pin(async { Ok(()) })
+    ///     }
+    /// }
+    ///
+    /// let tokens = TokenManager::builder(endpoint, GatewayKey)
+    ///     .transport(echo) // a token endpoint whose token is the key that it receives
+    ///     .start()?;
+    /// assert_eq!(tokens.access_token().await?.expose_secret(), "a-gateway-key");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn insert_header(&mut self, name: HeaderName, mut value: HeaderValue) {
         let text = String::from_utf8_lossy(value.as_bytes());
         let words = text.split([' ', '\t', ',', ';', '"']);

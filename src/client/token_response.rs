@@ -56,8 +56,8 @@ impl TokenResponse {
     ///
     /// # Errors
     ///
-    /// Of kind [`Malformed`](ErrorKind::Malformed), if the token is empty or has a character that is
-    /// not visible ASCII.
+    /// Of kind [`Malformed`](ErrorKind::Malformed), if the token is empty or has a character that
+    /// is not visible ASCII.
     pub fn new(access_token: impl Into<SecretString>) -> Result<Self, Error> {
         Self::bearer(access_token.into()).map_err(|reason| {
             Error::new(Operation::TokenRequest, ErrorKind::Malformed).with_detail(reason)
@@ -89,6 +89,15 @@ impl TokenResponse {
     }
 
     /// Sets the granted scopes.
+    ///
+    /// ```
+    /// use tower_oauth::Scope;
+    /// use tower_oauth::client::TokenResponse;
+    ///
+    /// let response = TokenResponse::new("a-token")?.with_scopes([Scope::new("orders.read")?]);
+    /// assert_eq!(response.scopes().map(<[Scope]>::len), Some(1));
+    /// # Ok::<(), tower_oauth::BoxError>(())
+    /// ```
     pub fn with_scopes(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
         self.scopes = Some(scopes.into_iter().collect());
         self

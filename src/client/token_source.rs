@@ -57,8 +57,8 @@ use crate::error::{Error, ErrorKind, Operation};
 pub trait TokenSource: fmt::Debug + Send + Sync + 'static {
     /// Fetches one token.
     ///
-    /// A manager calls this for the first token, before a token expires, and after a resource server
-    /// rejected one, with one call at a time. It drops the future when the
+    /// A manager calls this for the first token, before a token expires, and after a resource
+    /// server rejected one, with one call at a time. It drops the future when the
     /// [time limit](super::TokenManagerBuilder::request_timeout) expires.
     ///
     /// # Errors

@@ -47,6 +47,38 @@ pub type SendFuture<'a> =
 /// transport must forward these to the issuer.
 ///
 /// The future is boxed because it runs once per refresh, never for each authenticated request.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// # let shop = issuer.register("shop")?;
+/// use bytes::Bytes;
+/// use http::Request;
+/// use tower_oauth::TokenManager;
+/// use tower_oauth::transport::{SendFuture, Transport};
+///
+/// /// Adds a header to each request.
+/// #[derive(Debug)]
+/// struct Tagged<T>(T);
+///
+/// impl<T: Transport> Transport for Tagged<T> {
+///     fn send(&self, mut request: Request<Bytes>, max_body: usize) -> SendFuture<'_> {
+///         let id = http::HeaderValue::from_static("orders-1");
+///         request.headers_mut().insert("x-request-source", id);
+///         self.0.send(request, max_body)
+///     }
+/// }
+///
+/// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+///     .transport(Tagged(issuer.transport()))
+///     .start()?;
+/// assert!(tokens.access_token().await.is_ok());
+/// # Ok(())
+/// # }
+/// ```
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Sends `request` and reads at most `max_body` bytes of the response body.
     ///
@@ -57,6 +89,16 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 }
 
 /// The error of a [`Transport`] that got no complete response.
+///
+/// ```
+/// use tower_oauth::transport::TransportError;
+///
+/// let cause = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+/// let error = TransportError::connect(cause);
+/// assert_eq!(error.to_string(), "the server could not be reached");
+/// assert!(std::error::Error::source(&error).is_some());
+/// assert_eq!(TransportError::too_large().to_string(), "the response is too large");
+/// ```
 #[derive(Debug)]
 pub struct TransportError {
     kind: ErrorKind,
@@ -75,6 +117,29 @@ impl TransportError {
     /// The server's certificate is not trusted, has expired, or is for another name.
     ///
     /// A token request is not retried. The source is logged.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
+    /// # use bytes::Bytes;
+    /// # use http::{Request, Response};
+    /// # use http_body_util::Full;
+    /// use tower_oauth::error::ErrorKind;
+    /// use tower_oauth::transport::{ServiceTransport, TransportError};
+    /// use tower_oauth::{Endpoint, TokenManager};
+    ///
+    /// let transport = ServiceTransport::new(tower::service_fn(async |_: Request<Full<Bytes>>| {
+    ///     Err::<Response<String>, _>(TransportError::certificate("the certificate has expired"))
+    /// }));
+    /// let tokens = TokenManager::builder(Endpoint::new("https://as.example/token")?, credentials)
+    ///     .transport(transport)
+    ///     .start()?;
+    /// let error = tokens.access_token().await.unwrap_err(); // without a retry
+    /// assert_eq!(error.kind(), ErrorKind::Certificate);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn certificate(source: impl Into<BoxError>) -> Self {
         Self {
             kind: ErrorKind::Certificate,

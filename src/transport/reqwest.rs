@@ -16,6 +16,30 @@ use crate::oauth::is_forbidden_address;
 ///
 /// Uses HTTP/1.1, and TLS by rustls with the system's certificate store. Cheap to clone; clones
 /// share their connections.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).bind(0).await?;
+/// # let server = issuer.server().clone();
+/// # tokio::spawn(issuer.serve(std::future::pending()));
+/// # let issuer = server;
+/// use tower_oauth::ResourceServer;
+/// use tower_oauth::transport::ReqwestTransport;
+///
+/// let transport = ReqwestTransport::new()?;
+/// let orders = ResourceServer::builder(issuer.issuer(), "orders") // a server on loopback
+///     .transport(transport.clone()) // shares its connections with other uses
+///     .allow_loopback_http()
+///     .start()
+///     .await?;
+/// assert!(orders.keys_available());
+/// # drop(transport);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ReqwestTransport {
     client: reqwest::Client,
@@ -42,15 +66,26 @@ impl ReqwestTransport {
     /// Overrides two settings of the builder. Redirects are disabled, because one could send a
     /// fetch of keys, or client credentials, to any server. Names are resolved by the system's
     /// resolver, without link-local and metadata addresses: to use another resolver, see
-    /// [`dangerous_from_builder_without_address_policy`][Self::dangerous_from_builder_without_address_policy].
+    /// [`dangerous_from_builder_without_address_policy`][dangerous].
     /// Addresses set with the builder's `resolve` are used as they are.
     ///
     /// A proxy, from the builder or from variables such as `HTTPS_PROXY`, resolves names itself: it
     /// must block such addresses.
     ///
+    /// [dangerous]: Self::dangerous_from_builder_without_address_policy
+    ///
     /// # Errors
     ///
     /// If the client cannot be built.
+    ///
+    /// ```
+    /// use tower_oauth::transport::ReqwestTransport;
+    ///
+    /// let builder = reqwest::Client::builder().user_agent("orders/1.0").https_only(true);
+    /// let transport = ReqwestTransport::from_builder(builder)?;
+    /// assert!(format!("{transport:?}").contains("orders/1.0"));
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn from_builder(builder: reqwest::ClientBuilder) -> Result<Self, ConfigError> {
         Self::dangerous_from_builder_without_address_policy(
             builder.dns_resolver(FilteringResolver(SystemResolver)),
@@ -66,6 +101,32 @@ impl ReqwestTransport {
     /// # Errors
     ///
     /// If the client cannot be built.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// use std::sync::Arc;
+    /// use bytes::Bytes;
+    /// use reqwest::dns::{Name, Resolve, Resolving};
+    /// use tower_oauth::transport::{ReqwestTransport, Transport as _};
+    ///
+    /// /// A registry of services that knows the names of this network only.
+    /// struct Registry;
+    ///
+    /// impl Resolve for Registry {
+    ///     fn resolve(&self, name: Name) -> Resolving {
+    ///         let error = format!("{} is no service of this network", name.as_str());
+    ///         Box::pin(async { Err(error.into()) })
+    ///     }
+    /// }
+    ///
+    /// let builder = reqwest::Client::builder().dns_resolver(Arc::new(Registry));
+    /// let transport = ReqwestTransport::dangerous_from_builder_without_address_policy(builder)?;
+    /// let request = http::Request::get("https://as.example/").body(Bytes::new())?;
+    /// assert!(transport.send(request, 1024).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn dangerous_from_builder_without_address_policy(
         builder: reqwest::ClientBuilder,
     ) -> Result<Self, ConfigError> {

@@ -48,7 +48,8 @@ use crate::error::BoxError;
 ///
 /// let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
 /// let endpoint = Endpoint::new("http://localhost:6002/token")?;
-/// let (tokens, renewer) = TokenManager::builder(endpoint, ClientCredentials::new("orders", "s3cret"))
+/// let credentials = ClientCredentials::new("orders", "s3cret");
+/// let (tokens, renewer) = TokenManager::builder(endpoint, credentials)
 ///     .transport(ServiceTransport::new(client))
 ///     .allow_loopback_http()
 ///     .build()?;

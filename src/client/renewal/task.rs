@@ -217,6 +217,26 @@ fn classify(error: &Error) -> Failure {
 /// Callers may run on another runtime, or on none: they use no timer. The renewer ends their waits,
 /// at the time limit and when it is dropped. While it is not polled, time limits have no effect: a
 /// call without a token waits.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// # let shop = issuer.register("shop")?;
+/// use tower_oauth::TokenManager;
+///
+/// let (tokens, renewer) = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+///     .transport(issuer.transport())
+///     .build()?;
+/// tokio::select! {
+///     () = renewer => unreachable!("it ends with the last clone of the manager"),
+///     token = tokens.access_token() => assert!(token?.expires_at().is_some()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "tokens are obtained only while this is polled"]
 pub struct Renewer(Pin<Box<dyn Future<Output = ()> + Send>>);
 
