@@ -47,6 +47,16 @@ impl UnixTime {
     }
 
     /// The time elapsed since `earlier`; zero if `earlier` is later.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_oauth::clock::UnixTime;
+    ///
+    /// let issued = UnixTime::from_secs(1_800_000_000);
+    /// let expires = issued.saturating_add(Duration::from_secs(3600));
+    /// assert_eq!(expires.saturating_since(issued), Duration::from_secs(3600));
+    /// assert_eq!(issued.saturating_since(expires), Duration::ZERO);
+    /// ```
     #[must_use]
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))
@@ -116,6 +126,26 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
 ///
 /// It decides whether tokens have expired (`exp`, `nbf`). Timers use [`tokio::time`] instead, so
 /// that intervals are unaffected when the wall clock jumps.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth::ResourceServer;
+/// use tower_oauth::clock::{Clock, SystemClock, UnixTime};
+///
+/// /// The clock of a staging system, which lives a day ahead.
+/// #[derive(Debug)]
+/// struct Tomorrow;
+///
+/// impl Clock for Tomorrow {
+///     fn now(&self) -> UnixTime {
+///         SystemClock.now().saturating_add(Duration::from_secs(86_400))
+///     }
+/// }
+///
+/// assert!(Tomorrow.now() > SystemClock.now());
+/// ResourceServer::builder("https://as.example", "orders").clock(Tomorrow).build()?;
+/// # Ok::<(), tower_oauth::ConfigError>(())
+/// ```
 pub trait Clock: Debug + Send + Sync + 'static {
     /// The current time.
     fn now(&self) -> UnixTime;
@@ -200,6 +230,32 @@ impl ManualClock {
     /// Refreshes, renewals and retries that become due run meanwhile. Use it in tests with paused
     /// tokio time (`#[tokio::test(start_paused = true)]`): there an hour takes some milliseconds,
     /// plus the work that becomes due. Elsewhere it takes the whole seconds of `by`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::clock::{ManualClock, UnixTime};
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let clock = ManualClock::at(UnixTime::from_secs(1_800_000_000));
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256);
+    /// # let issuer = issuer.clock(clock.clone()).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use std::time::Duration;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::authorization_server::EndpointKind;
+    ///
+    /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+    /// #   .transport(issuer.transport())
+    ///     .clock(clock.clone())
+    ///     .start()
+    ///     .await?;
+    /// clock.advance_with_timers(Duration::from_secs(3600)).await;
+    /// assert!(orders.keys_available());
+    /// assert!(issuer.requests(EndpointKind::Keys) > 5); // refreshed meanwhile
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn advance_with_timers(&self, by: Duration) {
         const SECOND: Duration = Duration::from_secs(1);
         for _ in 0..by.as_secs() {
@@ -209,6 +265,15 @@ impl ManualClock {
     }
 
     /// Sets the clock, forward or back.
+    ///
+    /// ```
+    /// use tower_oauth::clock::{Clock, ManualClock, UnixTime};
+    ///
+    /// let clock = ManualClock::at(UnixTime::from_secs(1_800_000_000));
+    /// let shared = clock.clone();
+    /// clock.set(UnixTime::from_secs(1_700_000_000));
+    /// assert_eq!(shared.now(), UnixTime::from_secs(1_700_000_000));
+    /// ```
     pub fn set(&self, now: UnixTime) {
         self.0
             .store(now.as_secs(), std::sync::atomic::Ordering::SeqCst);

@@ -17,6 +17,19 @@ use crate::redact::Secrets;
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// What is wrong with a setting.
+///
+/// ```
+/// use tower_oauth::ResourceServer;
+/// use tower_oauth::error::ConfigErrorKind;
+///
+/// let kind = |issuer| match ResourceServer::builder(issuer, "orders").build() {
+///     Ok(_) => None,
+///     Err(error) => Some(error.kind()),
+/// };
+/// assert_eq!(kind(""), Some(ConfigErrorKind::Missing));
+/// assert_eq!(kind("http://as.example"), Some(ConfigErrorKind::PlainHttp));
+/// assert_eq!(kind("https://as.example"), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConfigErrorKind {
@@ -147,6 +160,17 @@ impl ConfigError {
     }
 
     /// Renames the setting, for example to the environment variable that the value came from.
+    ///
+    /// ```
+    /// use tower_oauth::{ConfigError, Issuer};
+    ///
+    /// fn issuer(variable: &str, value: &str) -> Result<Issuer, ConfigError> {
+    ///     Issuer::new(value).map_err(|error| error.with_setting(variable))
+    /// }
+    ///
+    /// let error = issuer("ORDERS_ISSUER", "").unwrap_err();
+    /// assert_eq!(error.to_string(), "ORDERS_ISSUER must not be empty");
+    /// ```
     #[must_use]
     pub fn with_setting(mut self, setting: impl Into<String>) -> Self {
         self.setting = setting.into();
@@ -176,6 +200,27 @@ impl From<Infallible> for ConfigError {
 }
 
 /// The operation that failed with an [`Error`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// # let shop = issuer.register("shop")?;
+/// use tower_oauth::TokenManager;
+/// use tower_oauth::authorization_server::{EndpointKind, Fault};
+/// use tower_oauth::error::Operation;
+///
+/// let tokens = TokenManager::for_issuer(issuer.issuer(), shop.credentials())?
+///     .transport(issuer.transport())
+///     .start()?;
+/// issuer.fail(EndpointKind::Discovery, Fault::Garbage);
+/// let error = tokens.access_token().await.unwrap_err();
+/// assert_eq!(error.operation(), Operation::Discovery);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
@@ -204,6 +249,29 @@ impl fmt::Display for Operation {
 }
 
 /// The reason why an [`Operation`] failed.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// use tower_oauth::error::ErrorKind;
+/// use tower_oauth::{ClientCredentials, Error, TokenManager};
+///
+/// /// Whether the configuration of this service is to be checked.
+/// fn is_permanent(error: &Error) -> bool {
+///     matches!(error.kind(), ErrorKind::Refused | ErrorKind::Certificate)
+/// }
+///
+/// let credentials = ClientCredentials::new("unknown", "s3cret");
+/// let tokens = TokenManager::builder(issuer.token_endpoint(), credentials)
+///     .transport(issuer.transport())
+///     .start()?;
+/// assert!(is_permanent(&tokens.access_token().await.unwrap_err()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -281,6 +349,25 @@ impl fmt::Display for ErrorKind {
 ///
 /// Secrets and tokens that the server quotes are replaced by `[redacted]`, in each encoding in
 /// which they were sent. `Display` escapes each text and cuts it to 200 characters.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// use tower_oauth::{ClientCredentials, TokenManager};
+///
+/// let credentials = ClientCredentials::new("unknown", "s3cret");
+/// let tokens = TokenManager::builder(issuer.token_endpoint(), credentials)
+///     .transport(issuer.transport())
+///     .start()?;
+/// let error = tokens.access_token().await.unwrap_err();
+/// let oauth_error = error.oauth_error().ok_or("no error response")?;
+/// assert_eq!(oauth_error.code(), "invalid_client");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OAuthError {
     code: String,
@@ -363,6 +450,29 @@ pub(crate) fn escape_and_truncate(text: &str) -> String {
 /// A failed operation of a key set, a token manager or a management client.
 ///
 /// Cheap to clone, because all waiting calls get the same error.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// # let shop = issuer.register("shop")?;
+/// use tower_oauth::TokenManager;
+/// use tower_oauth::authorization_server::{EndpointKind, Fault};
+/// use tower_oauth::error::Operation;
+///
+/// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+/// # let tokens = tokens.transport(issuer.transport()).start()?;
+/// issuer.fail(EndpointKind::Token, Fault::Outage(Some(120)));
+/// let error = tokens.access_token().await.unwrap_err();
+/// assert_eq!(error.operation(), Operation::TokenRequest);
+/// assert_eq!(error.url(), Some(issuer.token_endpoint().as_str()));
+/// assert_eq!(error.status(), Some(http::StatusCode::SERVICE_UNAVAILABLE));
+/// assert_eq!(error.retry_after().map(|wait| wait.as_secs()), Some(120));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -521,6 +631,34 @@ impl Error {
     ///
     /// The configured issuer for an [`IssuerMismatch`](ErrorKind::IssuerMismatch), the limit for a
     /// response that is [too large](ErrorKind::TooLarge).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use bytes::Bytes;
+    /// # use http::{Request, Response};
+    /// # use http_body_util::Full;
+    /// # use tower_oauth::transport::ServiceTransport;
+    /// # let metadata = ServiceTransport::new(tower::service_fn(async |_: Request<Full<Bytes>>| {
+    /// #     let issuer = "https://other.example";
+    /// #     let body = serde_json::json!({ "issuer": issuer, "jwks_uri": issuer });
+    /// #     Ok::<_, std::convert::Infallible>(Response::new(body.to_string()))
+    /// # }));
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::error::ErrorKind;
+    ///
+    /// let orders = ResourceServer::builder("https://as.example", "orders")
+    ///     .transport(metadata) // those of another issuer
+    ///     .start()
+    ///     .await?;
+    /// let status = &orders.key_sets()[0];
+    /// let error = status.last_error().ok_or("the refresh succeeded")?;
+    /// assert_eq!(error.kind(), ErrorKind::IssuerMismatch);
+    /// assert_eq!(error.expected(), Some("https://as.example"));
+    /// assert_eq!(error.found(), Some("https://other.example"));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn expected(&self) -> Option<&str> {
         self.0.expected.as_deref()

@@ -10,6 +10,27 @@ use crate::error::{ConfigError, Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Scope};
 
 /// A registered application.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// use tower_oauth::Endpoint;
+/// use tower_oauth::app_id::{ApplicationName, ManagementClient};
+///
+/// let url = Endpoint::new(issuer.management_url())?;
+/// let token = issuer.management_token().clone();
+/// let management = ManagementClient::new(url, token, issuer.transport())?;
+/// let application = management.register(&ApplicationName::new("reports")?).await?;
+/// assert_eq!(application.name(), "reports");
+/// let tokens = application.binding()?.token_manager()?;
+/// let tokens = tokens.transport(issuer.transport()).start()?;
+/// assert!(tokens.access_token().await.is_ok());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Application {
     client_id: String,
@@ -90,6 +111,14 @@ impl Application {
 }
 
 /// The name of an application: 1 to 50 characters.
+///
+/// ```
+/// use tower_oauth::app_id::ApplicationName;
+///
+/// assert_eq!(ApplicationName::new("Order reports")?.as_str(), "Order reports");
+/// assert!(ApplicationName::new("r".repeat(51)).is_err());
+/// # Ok::<(), tower_oauth::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ApplicationName(String);
 
@@ -128,6 +157,14 @@ impl fmt::Display for ApplicationName {
 }
 
 /// The type of an application.
+///
+/// ```
+/// use tower_oauth::app_id::ApplicationType;
+///
+/// let json = serde_json::to_string(&ApplicationType::SinglePageApp)?;
+/// assert_eq!(json, r#""singlepageapp""#);
+/// # Ok::<(), tower_oauth::BoxError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -142,6 +179,15 @@ pub enum ApplicationType {
 ///
 /// It has fewer than 50 lower-case letters, digits, `.` and `_`, and does not begin with `appid` or
 /// `openid`.
+///
+/// ```
+/// use tower_oauth::Scope;
+/// use tower_oauth::app_id::ScopeName;
+///
+/// assert_eq!(Scope::from(ScopeName::new("reports.read")?), "reports.read");
+/// assert!(ScopeName::new("appid_default").is_err());
+/// # Ok::<(), tower_oauth::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ScopeName(Scope);
 

@@ -44,6 +44,19 @@ use crate::oauth::{Endpoint, Issuer};
 /// dropped. Tenant and version are read from its path; a `tenantId` or `version` that contradicts
 /// it is an error. A URL of another form, such as that of a gateway, requires a `tenantId`, and is
 /// then the issuer without changes.
+///
+/// ```
+/// use tower_oauth::app_id::Binding;
+///
+/// let binding = Binding::from_json(
+///     r#"{"clientId": "111c22c3-38ea-4de8-b5d4-338744d83b0f",
+///         "oauthServerUrl": "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227"}"#,
+/// )?;
+/// assert_eq!(binding.tenant_id(), "39a37f57-a227");
+/// assert!(binding.keys_url().as_str().ends_with("/39a37f57-a227/publickeys"));
+/// assert!(binding.secret().is_none()); // a resource server needs none
+/// # Ok::<(), tower_oauth::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Binding {
     source: Option<String>,
@@ -81,6 +94,21 @@ impl Binding {
     /// # Errors
     ///
     /// As [`from_env`](Self::from_env).
+    ///
+    /// ```
+    /// use tower_oauth::app_id::Binding;
+    ///
+    /// let url = "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227";
+    /// let environment = [("oauthServerUrl", url), ("clientId", "my-client-id")];
+    /// let lookup = |name: &str| {
+    ///     let found = environment.iter().find(|(key, _)| *key == name);
+    ///     found.map(|(_, value)| (*value).to_owned())
+    /// };
+    /// let binding = Binding::from_lookup(lookup)?.expect("it has a URL");
+    /// assert_eq!(binding.client_id(), Some("my-client-id"));
+    /// assert!(Binding::from_lookup(|_| None)?.is_none());
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn from_lookup(
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, ConfigError> {
@@ -92,6 +120,18 @@ impl Binding {
     /// # Errors
     ///
     /// If it is not a JSON object, a member is malformed, or the server's URL is missing.
+    ///
+    /// ```
+    /// use tower_oauth::app_id::Binding;
+    ///
+    /// let binding = Binding::from_json(
+    ///     r#"{"oauthServerUrl": "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227",
+    ///         "secret": "s3cret"}"#,
+    /// )?;
+    /// assert!(!format!("{binding:?}").contains("s3cret"));
+    /// assert!(Binding::from_json(r#"{"clientId": "my-client-id"}"#).is_err()); // no URL
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn from_json(json: &str) -> Result<Self, ConfigError> {
         BindingBuilder::default().resolve(&[Values::from_json(JSON, json)?])
     }
@@ -101,6 +141,19 @@ impl Binding {
     /// # Errors
     ///
     /// As [`from_json`](Self::from_json), or if there is no App ID service in it.
+    ///
+    /// ```
+    /// use tower_oauth::app_id::Binding;
+    ///
+    /// let services = r#"{"AppID": [{"credentials": {
+    ///     "clientId": "my-client-id",
+    ///     "oauthServerUrl": "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227"
+    /// }}]}"#;
+    /// let binding = Binding::from_vcap_services(services)?;
+    /// assert_eq!(binding.client_id(), Some("my-client-id"));
+    /// assert_eq!(binding.source(), Some("VCAP_SERVICES"));
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn from_vcap_services(json: &str) -> Result<Self, ConfigError> {
         let values = Values::from_services(VCAP_SERVICES, json, is_vcap_name)?
             .ok_or_else(|| ConfigError::missing(VCAP_SERVICES, "has no App ID service"))?;
@@ -112,6 +165,17 @@ impl Binding {
     /// # Errors
     ///
     /// As [`from_json`](Self::from_json), or if there is no App ID service in it.
+    ///
+    /// ```
+    /// use tower_oauth::app_id::Binding;
+    ///
+    /// let services = r#"{"appid": [{"credentials": {
+    ///     "clientId": "my-client-id",
+    ///     "oauthServerUrl": "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227"
+    /// }}]}"#;
+    /// assert_eq!(Binding::from_ce_services(services)?.client_id(), Some("my-client-id"));
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn from_ce_services(json: &str) -> Result<Self, ConfigError> {
         let values = Values::from_services(CE_SERVICES, json, is_ce_name)?
             .ok_or_else(|| ConfigError::missing(CE_SERVICES, "has no App ID service"))?;
@@ -127,6 +191,21 @@ impl Binding {
     ///
     /// As [`from_json`](Self::from_json), or if it cannot be read or exceeds the maximum size of a
     /// Kubernetes secret (1 MiB).
+    ///
+    /// ```
+    /// # let folder = std::env::temp_dir().join(format!("tower-oauth-binding-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// use tower_oauth::app_id::Binding;
+    ///
+    /// // A mounted secret with one file for each key.
+    /// let url = "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227";
+    /// std::fs::write(folder.join("oauthServerUrl"), url)?;
+    /// std::fs::write(folder.join("clientId"), "my-client-id")?;
+    /// let binding = Binding::from_file(&folder)?;
+    /// assert_eq!(binding.client_id(), Some("my-client-id"));
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # Ok::<(), tower_oauth::BoxError>(())
+    /// ```
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let source = format!("App ID binding file {}", path.display());
@@ -179,6 +258,17 @@ impl Binding {
     /// | `eu-gb.appid.cloud.ibm.com` | the same |
     /// | `appid-oauth.ng.bluemix.net` | `us-south.appid.cloud.ibm.com` |
     /// | `appid-oauth.stage1.ng.bluemix.net` | `us-south.appid.test.cloud.ibm.com` |
+    ///
+    /// ```
+    /// use tower_oauth::Endpoint;
+    /// use tower_oauth::app_id::Binding;
+    ///
+    /// let old = Endpoint::new("https://appid-oauth.ng.bluemix.net/oauth/v3/39a37f57-a227")?;
+    /// let binding = Binding::builder().oauth_server_url(old).build()?;
+    /// let issuer = "https://us-south.appid.cloud.ibm.com/oauth/v4/39a37f57-a227";
+    /// assert_eq!(binding.issuer(), issuer);
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn issuer(&self) -> &Issuer {
         &self.issuer
@@ -236,6 +326,22 @@ impl Binding {
 }
 
 /// A builder of a [`Binding`] from explicit values and other sources.
+///
+/// ```
+/// use tower_oauth::Endpoint;
+/// use tower_oauth::app_id::{Binding, Version};
+///
+/// let binding = Binding::builder()
+///     .tenant_id("39a37f57-a227")
+///     .client_id("my-client-id")
+///     .secret("my-secret")
+///     .service_endpoint(Endpoint::new("https://eu-gb.appid.cloud.ibm.com")?)
+///     .version(Version::V4)
+///     .build()?;
+/// let url = "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227";
+/// assert_eq!(binding.oauth_server_url(), url);
+/// # Ok::<(), tower_oauth::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct BindingBuilder {
@@ -347,6 +453,16 @@ impl BindingBuilder {
     /// # Errors
     ///
     /// As [`Binding::from_env`].
+    ///
+    /// ```
+    /// use tower_oauth::app_id::Binding;
+    ///
+    /// let url = "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227";
+    /// let lookup = |name: &str| (name == "oauthServerUrl").then(|| url.to_owned());
+    /// let binding = Binding::builder().client_id("explicit").build_from_lookup(lookup)?;
+    /// assert_eq!(binding.as_ref().and_then(Binding::client_id), Some("explicit"));
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn build_from_lookup(
         self,
         lookup: impl Fn(&str) -> Option<String>,

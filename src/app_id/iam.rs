@@ -27,6 +27,36 @@ pub type IamTokenFuture<'a> =
 /// Provides the bearer token of a management call.
 ///
 /// A [`SecretString`] provides itself; [`IamApiKey`] fetches one for an API key.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// use secrecy::SecretString;
+/// use tower_oauth::Endpoint;
+/// use tower_oauth::app_id::{IamToken, IamTokenFuture, ManagementClient};
+///
+/// /// The token that a sidecar provides.
+/// #[derive(Debug)]
+/// struct Sidecar {
+///     token: SecretString,
+/// }
+///
+/// impl IamToken for Sidecar {
+///     fn token(&self) -> IamTokenFuture<'_> {
+///         Box::pin(async { Ok(self.token.clone()) })
+///     }
+/// }
+///
+/// let sidecar = Sidecar { token: issuer.management_token().clone() };
+/// let url = Endpoint::new(issuer.management_url())?;
+/// let management = ManagementClient::new(url, sidecar, issuer.transport())?;
+/// assert!(management.applications().await?.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 pub trait IamToken: fmt::Debug + Send + Sync + 'static {
     /// Returns a valid token. Called before each request, so an implementation should cache it.
     ///
@@ -55,6 +85,31 @@ impl IamToken for SecretString {
 /// Caches a token until shortly before it expires, for at most a day. Drops a token to which the
 /// management API responds with 401, at most once per 10 seconds. Needs no task, but a tokio
 /// runtime: the call that needs another token requests it. Cheap to clone; clones share the token.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use bytes::Bytes;
+/// # use http::{Request, Response};
+/// # use http_body_util::Full;
+/// # use tower_oauth::transport::ServiceTransport;
+/// # let iam = ServiceTransport::new(tower::service_fn(async |_: Request<Full<Bytes>>| {
+/// #     let body = r#"{"access_token":"an-iam-token","token_type":"Bearer","expires_in":3600}"#;
+/// #     Ok::<_, std::convert::Infallible>(Response::new(body.to_owned()))
+/// # }));
+/// use secrecy::ExposeSecret as _;
+/// use tower_oauth::Endpoint;
+/// use tower_oauth::app_id::{IamApiKey, IamToken as _};
+/// use tower_oauth::clock::SystemClock;
+///
+/// // In production: `IamApiKey::new(api_key)`.
+/// let url = Endpoint::new("https://iam.cloud.ibm.com/identity/token")?;
+/// let iam = IamApiKey::with_transport(url, "an-api-key", iam, SystemClock)?;
+/// assert_eq!(iam.token().await?.expose_secret(), "an-iam-token");
+/// assert!(!format!("{iam:?}").contains("an-api-key"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct IamApiKey(Arc<Inner>);
 

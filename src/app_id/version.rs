@@ -3,6 +3,17 @@
 use std::fmt;
 
 /// The version of App ID's OAuth endpoints and of their tokens.
+///
+/// ```
+/// use tower_oauth::Endpoint;
+/// use tower_oauth::app_id::{Binding, Version};
+///
+/// let url = Endpoint::new("https://eu-gb.appid.cloud.ibm.com/oauth/v3/39a37f57-a227")?;
+/// let binding = Binding::builder().oauth_server_url(url).build()?;
+/// assert_eq!(binding.version(), Version::V3);
+/// assert_eq!(Version::V4.number(), 4);
+/// # Ok::<(), tower_oauth::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Version {

@@ -18,14 +18,18 @@ impl Binding {
     /// [`RequireScopeLayer::all(["appid_default"])`](crate::RequireScopeLayer).
     ///
     /// ```
-    /// use tower_oauth::app_id::Binding;
-    ///
-    /// let binding = Binding::from_json(
-    ///     r#"{"clientId": "111c22c3-38ea-4de8-b5d4-338744d83b0f",
-    ///         "oauthServerUrl": "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227"}"#,
-    /// )?;
-    /// let (resource_server, refresher) = binding.resource_server()?.build()?;
-    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// let binding = shop.binding()?; // or `Binding::from_env()?`
+    /// let server = binding.resource_server()?.transport(issuer.transport()).start().await?;
+    /// let caller = server.validate(&issuer.mint(&shop).sign()).await?;
+    /// assert_eq!(caller.client_id(), binding.client_id());
+    /// # Ok(())
+    /// # }
     /// ```
     ///
     /// # Errors
@@ -43,6 +47,23 @@ impl Binding {
     }
 
     /// Returns a builder of a resource server for this tenant and `audience`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::Audience;
+    ///
+    /// let builder = shop.binding()?.resource_server_for(Audience::new("orders")?);
+    /// let orders = builder.transport(issuer.transport()).start().await?;
+    /// let token = issuer.mint(&shop).audience(["orders"]).sign();
+    /// assert!(orders.validate(&token).await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn resource_server_for(&self, audience: Audience) -> ResourceServerBuilder {
         ResourceServer::from_issuer(self.trusted_issuer(audience))
     }
@@ -82,13 +103,17 @@ impl Binding {
     /// application itself as its audience.
     ///
     /// ```
-    /// # async fn example() -> Result<(), tower_oauth::BoxError> {
-    /// use tower_oauth::app_id::Binding;
-    ///
-    /// let binding = Binding::from_env()?.ok_or("this process has no App ID binding")?;
-    /// let tokens = binding.token_manager()?.start()?;
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// let binding = shop.binding()?; // or `Binding::from_env()?`
+    /// let tokens = binding.token_manager()?.transport(issuer.transport()).start()?;
     /// let token = tokens.access_token().await?;
-    /// # let _ = token;
+    /// let scopes = token.scopes().unwrap_or_default();
+    /// assert!(scopes.iter().any(|scope| scope == "appid_default"));
     /// # Ok(())
     /// # }
     /// ```

@@ -116,6 +116,18 @@ fn is_scope_name(scope: &str) -> bool {
 }
 
 /// A registered application, with its credentials.
+///
+/// ```
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// # let shop = issuer.register("shop")?;
+///
+/// assert_eq!(shop.name(), "shop");
+/// assert_eq!(shop.credentials().client_id(), shop.client_id());
+/// assert_eq!(shop.binding()?.client_id(), Some(shop.client_id()));
+/// # Ok::<(), tower_oauth::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct RegisteredApplication {
     server: AuthorizationServer,
@@ -159,6 +171,25 @@ impl RegisteredApplication {
     ///
     /// If there are more than 50 scopes, or one is not an App ID scope name: fewer than 50
     /// lower-case letters, digits, `.` and `_`, not starting with `appid` or `openid`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::TokenManager;
+    ///
+    /// shop.set_scopes(["orders.read"])?;
+    /// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// # let tokens = tokens.transport(issuer.transport()).start()?;
+    /// let token = tokens.access_token().await?; // without `scope` in its request
+    /// let scopes = token.scopes().unwrap_or_default();
+    /// assert!(scopes.iter().any(|scope| scope == "orders.read"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_scopes<'a>(
         &self,
         scopes: impl IntoIterator<Item = &'a str>,
@@ -187,6 +218,19 @@ impl RegisteredApplication {
     }
 
     /// Its App ID service credentials, including the secret, as in a service binding.
+    ///
+    /// ```
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::app_id::Binding;
+    ///
+    /// // The value of `APPID_SERVICE_BINDING` of a service under test.
+    /// let json = shop.service_credentials().to_string();
+    /// assert_eq!(Binding::from_json(&json)?.client_id(), Some(shop.client_id()));
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn service_credentials(&self) -> Value {
         let url = self.server.0.oauth_url(Version::V4);

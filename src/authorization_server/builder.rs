@@ -32,6 +32,21 @@ const IN_PROCESS_BASE_URL: &str = "https://authorization-server.test";
 const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(3);
 
 /// A builder for an [`AuthorizationServer`].
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth::authorization_server::AuthorizationServer;
+/// use tower_oauth::resource_server::Algorithm;
+///
+/// let issuer = AuthorizationServer::builder()
+///     .tenant_id("acme")
+///     .algorithm(Algorithm::EdDsa)
+///     .token_lifetime(Duration::from_secs(600))
+///     .build()?;
+/// assert!(issuer.issuer().as_str().ends_with("/oauth/v4/acme"));
+/// assert_eq!(issuer.keys()[0].algorithm(), Algorithm::EdDsa);
+/// # Ok::<(), tower_oauth::ConfigError>(())
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct AuthorizationServerBuilder {
@@ -62,6 +77,28 @@ impl AuthorizationServerBuilder {
     }
 
     /// Sets the lifetime of access tokens. Default: one hour.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// use std::time::Duration;
+    /// use tower_oauth::TokenManager;
+    /// use tower_oauth::authorization_server::AuthorizationServer;
+    /// use tower_oauth::client::TokenSource as _;
+    ///
+    /// let lifetime = Duration::from_secs(600);
+    /// let issuer = AuthorizationServer::builder().token_lifetime(lifetime);
+    /// # let issuer = issuer.algorithm(Algorithm::Es256);
+    /// let issuer = issuer.build()?;
+    /// let shop = issuer.register("shop")?;
+    /// let source = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+    ///     .transport(issuer.transport())
+    ///     .build_source()?;
+    /// assert_eq!(source.fetch().await?.expires_in(), Some(lifetime));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
         self.token_lifetime = lifetime;
         self
@@ -74,12 +111,41 @@ impl AuthorizationServerBuilder {
     }
 
     /// Sets the clock for issued tokens and keys. Default: [`SystemClock`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_oauth::authorization_server::AuthorizationServer;
+    /// use tower_oauth::clock::{ManualClock, UnixTime};
+    /// # use tower_oauth::resource_server::Algorithm;
+    ///
+    /// let start = UnixTime::from_secs(1_800_000_000);
+    /// let clock = ManualClock::at(start);
+    /// let issuer = AuthorizationServer::builder().clock(clock.clone());
+    /// # let issuer = issuer.algorithm(Algorithm::Es256);
+    /// let issuer = issuer.build()?;
+    /// clock.advance(Duration::from_secs(60));
+    /// issuer.rotate()?;
+    /// assert_eq!(issuer.keys()[0].created_at(), start.saturating_add(Duration::from_secs(60)));
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
     /// Sets the bearer token of the management API. Default: a random token.
+    ///
+    /// ```
+    /// use secrecy::ExposeSecret as _;
+    /// use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    ///
+    /// let issuer = AuthorizationServer::builder().management_token("for-tests");
+    /// # let issuer = issuer.algorithm(Algorithm::Es256);
+    /// let issuer = issuer.build()?;
+    /// assert_eq!(issuer.management_token().expose_secret(), "for-tests");
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn management_token(mut self, token: impl Into<SecretString>) -> Self {
         self.management_token = Some(token.into());
         self
@@ -91,6 +157,21 @@ impl AuthorizationServerBuilder {
     /// existing file that other users can read is changed to this mode. A file that other users
     /// can write, or that belongs to another user than the process, is an error and stays as it
     /// is.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("tower-oauth-state-{}.json", std::process::id()));
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// use tower_oauth::authorization_server::AuthorizationServer;
+    ///
+    /// let start = || {
+    ///     let builder = AuthorizationServer::builder().state_file(&path);
+    ///     builder.algorithm(Algorithm::Es256).build()
+    /// };
+    /// start()?.register("shop")?;
+    /// assert_eq!(start()?.applications()[0].name(), "shop"); // after a restart
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), tower_oauth::BoxError>(())
+    /// ```
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
         self
@@ -114,6 +195,25 @@ impl AuthorizationServerBuilder {
     /// # Errors
     ///
     /// Like [`build`](Self::build), and if the port is in use.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// use tower_oauth::TokenManager;
+    /// use tower_oauth::authorization_server::AuthorizationServer;
+    ///
+    /// let bound = AuthorizationServer::builder().algorithm(Algorithm::Es256).bind(0).await?;
+    /// let issuer = bound.server().clone();
+    /// tokio::spawn(bound.serve(std::future::pending())); // until the process ends
+    /// let shop = issuer.register("shop")?;
+    /// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+    ///     .allow_loopback_http()
+    ///     .start()?;
+    /// assert!(tokens.access_token().await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn bind(self, port: u16) -> Result<BoundServer, ConfigError> {
         let port_error = |error: std::io::Error| {
             ConfigError::new("port", port.to_string(), error.to_string())
@@ -203,6 +303,25 @@ impl AuthorizationServerBuilder {
 }
 
 /// A server that is bound to a port.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::resource_server::Algorithm;
+/// use tower_oauth::authorization_server::AuthorizationServer;
+///
+/// let bound = AuthorizationServer::builder().algorithm(Algorithm::Es256).bind(0).await?;
+/// assert!(bound.address().ip().is_loopback());
+/// let base_url = format!("http://{}", bound.address());
+/// assert_eq!(bound.server().base_url(), base_url);
+///
+/// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+/// let serving = tokio::spawn(bound.serve(async { stopped.await.unwrap_or_default() }));
+/// drop(stop);
+/// serving.await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "requests are answered only while `serve` is polled"]
 pub struct BoundServer {

@@ -16,6 +16,25 @@ use http::{HeaderValue, StatusCode, header};
 use super::AuthorizationServer;
 
 /// A kind of endpoint, in every version of the API.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// use tower_oauth::ResourceServer;
+/// use tower_oauth::authorization_server::EndpointKind;
+///
+/// let orders = ResourceServer::builder(issuer.issuer(), "orders");
+/// let orders = orders.transport(issuer.transport()).start().await?;
+/// assert_eq!(issuer.requests(EndpointKind::Discovery), 1);
+/// assert_eq!(issuer.requests(EndpointKind::Keys), 1);
+/// assert_eq!(issuer.requests(EndpointKind::Token), 0);
+/// # drop(orders);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndpointKind {
@@ -53,6 +72,26 @@ impl EndpointKind {
 }
 
 /// A fault that is injected into a response.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// # let shop = issuer.register("shop")?;
+/// use tower_oauth::TokenManager;
+/// use tower_oauth::authorization_server::{EndpointKind, Fault};
+/// use tower_oauth::error::ErrorKind;
+///
+/// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+/// # let tokens = tokens.transport(issuer.transport()).start()?;
+/// issuer.fail(EndpointKind::Token, Fault::Garbage);
+/// let error = tokens.access_token().await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Malformed);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {

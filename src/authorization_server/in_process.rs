@@ -15,6 +15,25 @@ use crate::transport::{SendFuture, Transport, TransportError};
 /// A [`Transport`] that calls an [`AuthorizationServer`] directly.
 ///
 /// Requests to any other server fail.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// use bytes::Bytes;
+/// use http::Request;
+/// use tower_oauth::transport::Transport as _;
+///
+/// let transport = issuer.transport();
+/// let keys = Request::get(issuer.jwks_uri().as_str()).body(Bytes::new())?;
+/// assert_eq!(transport.send(keys, 4096).await?.status(), 200);
+/// let other = Request::get("https://other.example/").body(Bytes::new())?;
+/// assert!(transport.send(other, 4096).await.is_err());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct InProcessTransport {
     router: axum::Router,

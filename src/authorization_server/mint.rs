@@ -18,15 +18,29 @@ use crate::jwt::Algorithm;
 /// Returned by [`AuthorizationServer::mint`].
 ///
 /// ```
-/// use tower_oauth::authorization_server::AuthorizationServer;
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// # let shop = issuer.register("shop")?;
+/// use tower_oauth::ResourceServer;
+/// use tower_oauth::resource_server::RejectionKind;
 ///
-/// let server = AuthorizationServer::builder().build()?;
-/// let shop = server.register("shop")?;
-/// let good = server.mint(&shop).audience(["orders"]).scope("orders.read").sign();
-/// let forged = server.mint(&shop).with_another_key().sign();
-/// let unsigned = server.mint(&shop).unsigned().sign();
-/// let odd = server.mint(&shop).without("exp").claim("iss", "https://evil.example").sign();
-/// # Ok::<(), tower_oauth::ConfigError>(())
+/// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+/// # let orders = orders.transport(issuer.transport()).start().await?;
+/// let mint = || issuer.mint(&shop).audience(["orders"]).scope("orders.read");
+/// assert!(orders.validate(&mint().sign()).await?.has_scope("orders.read"));
+///
+/// let reject = async |token: String| orders.validate(&token).await.map_err(|one| one.kind());
+/// let forged = mint().with_another_key().sign();
+/// assert_eq!(reject(forged).await.unwrap_err(), RejectionKind::InvalidSignature);
+/// let odd = mint().claim("iss", "https://evil.example").sign();
+/// assert_eq!(reject(odd).await.unwrap_err(), RejectionKind::UntrustedIssuer);
+/// let endless = mint().without("exp").sign();
+/// assert_eq!(reject(endless).await.unwrap_err(), RejectionKind::InvalidClaims);
+/// # Ok(())
+/// # }
 /// ```
 #[must_use = "`sign` returns the token"]
 pub struct TokenMint {
@@ -121,6 +135,25 @@ impl TokenMint {
     }
 
     /// Sets a header parameter to any value.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::resource_server::RejectionKind;
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let orders = orders.transport(issuer.transport()).start().await?;
+    /// let proof = issuer.mint(&shop).audience(["orders"]).header("typ", "dpop+jwt").sign();
+    /// let rejection = orders.validate(&proof).await.unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::UnexpectedTokenType);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn header(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.header.insert(name.to_owned(), value.into());
         self
@@ -133,6 +166,28 @@ impl TokenMint {
     }
 
     /// Sets the lifetime from now. Default: the server's token lifetime.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::clock::{ManualClock, UnixTime};
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let clock = ManualClock::at(UnixTime::from_secs(1_800_000_000));
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256);
+    /// # let issuer = issuer.clock(clock.clone()).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use std::time::Duration;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let orders = orders.transport(issuer.transport()).clock(clock.clone()).start().await?;
+    /// let short = Duration::from_secs(30);
+    /// let token = issuer.mint(&shop).audience(["orders"]).expires_in(short).sign();
+    /// assert_eq!(orders.validate(&token).await?.expires_in(), short);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
         self.expires_in = Some(lifetime);
         self
@@ -165,6 +220,25 @@ impl TokenMint {
     }
 
     /// Signs with an unpublished key of this algorithm under a new `kid`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::resource_server::RejectionKind;
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let orders = orders.transport(issuer.transport()).start().await?;
+    /// let token = issuer.mint(&shop).audience(["orders"]).with_unknown_key(Algorithm::Es256);
+    /// let rejection = orders.validate(&token.sign()).await.unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::UnknownKey);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn with_unknown_key(mut self, algorithm: Algorithm) -> Self {
         self.signature = SignatureKind::UnknownKey(algorithm);
         self

@@ -93,6 +93,29 @@ use crate::oauth::{Endpoint, Issuer};
 /// A development authorization server.
 ///
 /// Cheap to clone: clones share their state.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind};
+/// use tower_oauth::resource_server::Algorithm;
+/// use tower_oauth::{ResourceServer, TokenManager};
+///
+/// let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// let shop = issuer.register("shop")?;
+/// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+///     .audience(tower_oauth::Audience::new("orders")?)
+///     .transport(issuer.transport())
+///     .start()?;
+/// let token = tokens.access_token().await?;
+///
+/// let orders = ResourceServer::builder(issuer.issuer(), "orders");
+/// let orders = orders.transport(issuer.transport()).start().await?;
+/// assert!(orders.validate(token.expose_secret()).await.is_ok());
+/// assert_eq!(issuer.requests(EndpointKind::Token), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct AuthorizationServer(Arc<Inner>);
 
@@ -149,6 +172,16 @@ impl AuthorizationServer {
     /// # Panics
     ///
     /// Never: `build` validated the URL.
+    ///
+    /// ```
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    ///
+    /// assert_eq!(issuer.jwks_uri(), format!("{}/publickeys", issuer.issuer()));
+    /// assert_eq!(issuer.token_endpoint(), format!("{}/token", issuer.issuer()));
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn jwks_uri(&self) -> Endpoint {
         self.endpoint("publickeys")
@@ -199,6 +232,18 @@ impl AuthorizationServer {
     ///
     /// If the name is empty or longer than 50 characters, if there are 200 applications already,
     /// or if the state file cannot be written.
+    ///
+    /// ```
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    ///
+    /// let shop = issuer.register("shop")?;
+    /// assert_eq!(issuer.applications().len(), 1);
+    /// assert_eq!(issuer.applications()[0].client_id(), shop.client_id());
+    /// assert!(issuer.register("").is_err());
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn register(&self, name: &str) -> Result<RegisteredApplication, ConfigError> {
         let registered = self.0.update(|state| state.register(name))?;
         Ok(RegisteredApplication::new(self.clone(), registered))
@@ -215,6 +260,24 @@ impl AuthorizationServer {
     }
 
     /// Builds a token with any claims, header or signature. Valid by default.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let orders = orders.transport(issuer.transport()).start().await?;
+    /// let token = issuer.mint(&shop).audience(["orders"]).claim("tenant", "acme").sign();
+    /// let caller = orders.validate(&token).await?;
+    /// assert_eq!(caller.claim::<String>("tenant")?.as_deref(), Some("acme"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn mint(&self, application: &RegisteredApplication) -> TokenMint {
         TokenMint::new(
             self.clone(),
@@ -231,6 +294,27 @@ impl AuthorizationServer {
     /// # Errors
     ///
     /// If the state file cannot be written.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let orders = orders.transport(issuer.transport()).start().await?;
+    /// let old = issuer.mint(&shop).audience(["orders"]).sign();
+    /// let kid = issuer.rotate()?;
+    /// assert_eq!(issuer.keys()[0].kid(), kid);
+    /// let new = issuer.mint(&shop).audience(["orders"]).sign();
+    /// assert!(orders.validate(&new).await.is_ok()); // fetches the new key
+    /// assert!(orders.validate(&old).await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn rotate(&self) -> Result<String, ConfigError> {
         self.rotate_to(self.0.algorithm)
     }
@@ -240,6 +324,17 @@ impl AuthorizationServer {
     /// # Errors
     ///
     /// If the state file cannot be written.
+    ///
+    /// ```
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    ///
+    /// issuer.rotate_to(Algorithm::EdDsa)?;
+    /// assert_eq!(issuer.keys()[0].algorithm(), Algorithm::EdDsa);
+    /// assert_eq!(issuer.keys()[1].algorithm(), Algorithm::Es256);
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn rotate_to(&self, algorithm: Algorithm) -> Result<String, ConfigError> {
         let now = self.0.clock.now();
         // RSA key generation is slow, so it happens before the state is locked.
@@ -258,6 +353,28 @@ impl AuthorizationServer {
     /// # Errors
     ///
     /// If the state file cannot be written.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let orders = orders.transport(issuer.transport()).start().await?;
+    /// let token = issuer.mint(&shop).audience(["orders"]).sign();
+    /// assert!(orders.validate(&token).await.is_ok());
+    ///
+    /// let kid = issuer.keys()[0].kid().to_owned();
+    /// assert!(issuer.withdraw(&kid)?);
+    /// orders.refresh_keys().await?;
+    /// assert!(orders.validate(&token).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn withdraw(&self, kid: &str) -> Result<bool, ConfigError> {
         let is_current = self.0.state().keys.current().kid() == kid;
         if is_current {
@@ -279,6 +396,25 @@ impl AuthorizationServer {
     }
 
     /// Injects a fault into every response until [`clear_faults`](Self::clear_faults).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::authorization_server::{EndpointKind, Fault};
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let orders = orders.transport(issuer.transport()).start().await?;
+    /// issuer.fail(EndpointKind::Keys, Fault::Outage(None));
+    /// assert!(orders.refresh_keys().await.is_err());
+    /// issuer.clear_faults();
+    /// assert!(orders.refresh_keys().await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fail(&self, endpoint: EndpointKind, fault: Fault) {
         self.0.faults.add(endpoint, None, fault);
     }
@@ -286,6 +422,26 @@ impl AuthorizationServer {
     /// Injects a fault into the next responses.
     ///
     /// Faults of one endpoint apply in the order in which they were added.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::TokenManager;
+    /// use tower_oauth::authorization_server::{EndpointKind, Fault};
+    ///
+    /// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// # let tokens = tokens.transport(issuer.transport()).start()?;
+    /// issuer.fail_next(EndpointKind::Token, 1, Fault::Reset);
+    /// issuer.fail_next(EndpointKind::Token, 1, Fault::Outage(None));
+    /// assert!(tokens.access_token().await.is_ok()); // with the third request
+    /// assert_eq!(issuer.requests(EndpointKind::Token), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fail_next(&self, endpoint: EndpointKind, responses: usize, fault: Fault) {
         self.0.faults.add(endpoint, Some(responses), fault);
     }
@@ -302,6 +458,22 @@ impl AuthorizationServer {
     }
 
     /// Returns the endpoints as an axum router, without the dashboard.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use axum::{body::Body, http::Request};
+    /// use tower::ServiceExt as _;
+    ///
+    /// let request = Request::get(issuer.jwks_uri().as_str()).body(Body::empty())?;
+    /// let response = issuer.router().oneshot(request).await?;
+    /// assert_eq!(response.status(), 200);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn router(&self) -> axum::Router {
         endpoints::router(self.clone())
     }
@@ -311,6 +483,22 @@ impl AuthorizationServer {
     /// [`BoundServer::serve`] serves the same router on loopback. The dashboard shows every
     /// secret and has no login. It accepts only the host of [`base_url`](Self::base_url) and
     /// loopback names with its port.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use axum::{body::Body, http::Request};
+    /// use tower::ServiceExt as _;
+    ///
+    /// let page = Request::get("/").header("host", "authorization-server.test").body(Body::empty())?;
+    /// let response = issuer.router_with_dashboard().oneshot(page).await?;
+    /// assert_eq!(response.status(), 200);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn router_with_dashboard(&self) -> axum::Router {
         endpoints::router_with_dashboard(self.clone())
     }

@@ -208,6 +208,19 @@ impl KeyRing {
 }
 
 /// The metadata of a published key.
+///
+/// ```
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+///
+/// let kid = issuer.rotate()?;
+/// let keys = issuer.keys();
+/// assert_eq!(keys[0].kid(), kid);
+/// assert!(keys[0].is_current() && keys[0].published_until().is_none());
+/// assert!(!keys[1].is_current() && keys[1].published_until().is_some());
+/// # Ok::<(), tower_oauth::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct PublishedKey {
     kid: String,

@@ -305,7 +305,8 @@ impl<S> TokenManagerBuilder<S> {
     /// Sets how long before its expiry a token is renewed.
     ///
     /// Default: a fifth of its lifetime, and at least 30 seconds. The minimum is 15 seconds, the
-    /// maximum half of the lifetime.
+    /// maximum half of the lifetime. The renewal is up to 5 % of the lifetime earlier, at random, so
+    /// that many instances do not renew together.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -327,9 +328,9 @@ impl<S> TokenManagerBuilder<S> {
     /// #   .clock(clock.clone())
     ///     .start()?;
     /// tokens.access_token().await?; // it expires after an hour
-    /// clock.advance_with_timers(Duration::from_secs(2900)).await;
+    /// clock.advance_with_timers(Duration::from_secs(2800)).await;
     /// assert_eq!(issuer.requests(EndpointKind::Token), 1);
-    /// clock.advance_with_timers(Duration::from_secs(200)).await;
+    /// clock.advance_with_timers(Duration::from_secs(220)).await;
     /// assert_eq!(issuer.requests(EndpointKind::Token), 2);
     /// # Ok(())
     /// # }

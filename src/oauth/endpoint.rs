@@ -34,6 +34,16 @@ impl Endpoint {
     /// If it is not an absolute URL, its scheme is neither `https` nor `http`, it has user
     /// information or a fragment, or its host is a forbidden address. The error shows only scheme,
     /// host and port, because a URL may contain a secret.
+    ///
+    /// ```
+    /// use tower_oauth::Endpoint;
+    ///
+    /// assert!(Endpoint::new("https://as.example/token?tenant=acme").is_ok());
+    /// assert!(Endpoint::new("https://169.254.169.254/latest").is_err()); // a metadata address
+    /// let error = Endpoint::new("https://user:s3cret@as.example/token").unwrap_err();
+    /// assert!(!error.to_string().contains("s3cret"));
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn new(url: impl AsRef<str>) -> Result<Self, ConfigError> {
         let url = parse_absolute(url.as_ref())?;
         let invalid = |reason| Err(ConfigError::new("URL", scheme_and_host(&url), reason));
@@ -67,6 +77,15 @@ impl Endpoint {
     }
 
     /// Whether the host is `localhost`, in 127.0.0.0/8 or `::1`.
+    ///
+    /// ```
+    /// use tower_oauth::Endpoint;
+    ///
+    /// let development = Endpoint::new("http://localhost:6002/token")?;
+    /// assert!(development.is_plain_http() && development.is_loopback());
+    /// assert!(!Endpoint::new("http://as.example/token")?.is_loopback());
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         match self.0.host() {

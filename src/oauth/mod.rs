@@ -42,6 +42,15 @@ impl Issuer {
     ///
     /// If it is empty or contains white space or control characters. The error does not show the
     /// value, because a URL may contain a secret.
+    ///
+    /// ```
+    /// use tower_oauth::Issuer;
+    ///
+    /// let app_id_v3 = Issuer::new("eu-gb.appid.cloud.ibm.com")?; // not a URL
+    /// assert_ne!(app_id_v3, "https://eu-gb.appid.cloud.ibm.com");
+    /// assert!(Issuer::new("https://as.example ").is_err());
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn new(issuer: impl AsRef<str>) -> Result<Self, ConfigError> {
         let issuer = issuer.as_ref();
         if issuer.is_empty() {
@@ -85,6 +94,15 @@ impl Audience {
     /// # Errors
     ///
     /// If it is empty or white space.
+    ///
+    /// ```
+    /// use tower_oauth::Audience;
+    ///
+    /// assert_eq!(Audience::new("https://orders.example")?.as_str(), "https://orders.example");
+    /// let error = Audience::new("").unwrap_err();
+    /// assert_eq!(error.to_string(), "audience must not be empty");
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn new(audience: impl AsRef<str>) -> Result<Self, ConfigError> {
         let audience = audience.as_ref();
         if audience.trim().is_empty() {
@@ -121,6 +139,15 @@ impl Scope {
     /// # Errors
     ///
     /// If it is empty or contains another character.
+    ///
+    /// ```
+    /// use tower_oauth::Scope;
+    ///
+    /// assert_eq!(Scope::new("orders.read")?.as_str(), "orders.read");
+    /// let error = Scope::new("orders.read orders.write").unwrap_err();
+    /// assert_eq!(error.value(), Some("orders.read orders.write"));
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn new(scope: impl AsRef<str>) -> Result<Self, ConfigError> {
         let scope = scope.as_ref();
         let allowed = |b: u8| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);

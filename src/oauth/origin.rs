@@ -32,6 +32,15 @@ impl Origin {
     /// If it is not an `https` or `http` URL, it has a path, query, fragment or user information,
     /// or its host is a link-local or cloud metadata address. The error shows only scheme, host
     /// and port.
+    ///
+    /// ```
+    /// use tower_oauth::Origin;
+    ///
+    /// assert_eq!(Origin::new("https://orders.example:8443/")?, "https://orders.example:8443");
+    /// let error = Origin::new("https://orders.example/v1").unwrap_err();
+    /// assert_eq!(error.setting(), "origin");
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn new(origin: impl AsRef<str>) -> Result<Self, ConfigError> {
         let endpoint = Endpoint::new(origin).map_err(|error| error.with_setting("origin"))?;
         if endpoint.url().path() != "/" || endpoint.url().query().is_some() {
