@@ -193,7 +193,8 @@ impl Binding {
     /// Kubernetes secret (1 MiB).
     ///
     /// ```
-    /// # let folder = std::env::temp_dir().join(format!("tower-oauth-binding-{}", std::process::id()));
+    /// # let name = format!("tower-oauth-binding-{}", std::process::id());
+    /// # let folder = std::env::temp_dir().join(name);
     /// # std::fs::create_dir_all(&folder)?;
     /// use tower_oauth::app_id::Binding;
     ///

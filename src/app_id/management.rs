@@ -46,20 +46,26 @@ use crate::transport::{Limits, Transport, retry_after, send};
 ///
 /// # Examples
 ///
-/// ```no_run
-/// # #[cfg(feature = "reqwest")]
-/// # async fn register() -> Result<(), Box<dyn std::error::Error>> {
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
 /// use tower_oauth::Endpoint;
-/// use tower_oauth::app_id::{ApplicationName, IamApiKey, ManagementClient, ScopeName};
+/// use tower_oauth::app_id::{ApplicationName, ManagementClient, ScopeName};
 ///
-/// let tenant = "39a37f57-a227-4bfe-a044-93b6e6060b61";
-/// let url = format!("https://us-south.appid.cloud.ibm.com/management/v4/{tenant}");
-/// let iam = IamApiKey::new(std::env::var("IBMCLOUD_API_KEY")?)?;
-/// let management = ManagementClient::builder(Endpoint::new(url)?, iam).build()?;
+/// // In production: `https://us-south.appid.cloud.ibm.com/management/v4/{tenant}` and an
+/// // `IamApiKey`.
+/// let url = Endpoint::new(issuer.management_url())?;
+/// let token = issuer.management_token().clone();
+/// let management = ManagementClient::builder(url, token).build_with(issuer.transport())?;
 ///
 /// let application = management.register(&ApplicationName::new("reports")?).await?;
-/// management.set_scopes(application.client_id(), &[ScopeName::new("reports.read")?]).await?;
-/// let binding = application.binding()?;
+/// let scopes = [ScopeName::new("reports.read")?];
+/// management.set_scopes(application.client_id(), &scopes).await?;
+/// assert_eq!(management.scopes(application.client_id()).await?[0], "reports.read");
+/// assert!(application.binding()?.secret().is_some());
 /// # Ok(())
 /// # }
 /// ```
@@ -116,6 +122,25 @@ impl ManagementClient {
     /// # Errors
     ///
     /// See [the type](Self#errors).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use tower_oauth::Endpoint;
+    /// use tower_oauth::app_id::{ApplicationName, ApplicationType, ManagementClient};
+    ///
+    /// # let url = Endpoint::new(issuer.management_url())?;
+    /// # let token = issuer.management_token().clone();
+    /// # let management = ManagementClient::new(url, token, issuer.transport())?;
+    /// let name = ApplicationName::new("shop")?;
+    /// let shop = management.register_as(&name, ApplicationType::RegularWebApp).await?;
+    /// assert_eq!(shop.application_type(), Some(ApplicationType::RegularWebApp));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn register_as(
         &self,
         name: &ApplicationName,
@@ -179,6 +204,25 @@ impl ManagementClient {
     /// # Errors
     ///
     /// See [the type](Self#errors).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::Endpoint;
+    /// use tower_oauth::app_id::{ApplicationName, ManagementClient};
+    ///
+    /// # let url = Endpoint::new(issuer.management_url())?;
+    /// # let token = issuer.management_token().clone();
+    /// # let management = ManagementClient::new(url, token, issuer.transport())?;
+    /// management.rename(shop.client_id(), &ApplicationName::new("Shop")?).await?;
+    /// assert_eq!(management.application(shop.client_id()).await?.name(), "Shop");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn rename(
         &self,
         client_id: &str,
@@ -207,6 +251,27 @@ impl ManagementClient {
     /// # Errors
     ///
     /// See [the type](Self#errors).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::Endpoint;
+    /// use tower_oauth::app_id::ManagementClient;
+    ///
+    /// # let url = Endpoint::new(issuer.management_url())?;
+    /// # let token = issuer.management_token().clone();
+    /// # let management = ManagementClient::new(url, token, issuer.transport())?;
+    /// management.delete(shop.client_id()).await?;
+    /// assert!(management.applications().await?.is_empty());
+    /// let error = management.delete(shop.client_id()).await.unwrap_err();
+    /// assert_eq!(error.status(), Some(http::StatusCode::NOT_FOUND));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn delete(&self, client_id: &str) -> Result<(), Error> {
         let url = self
             .0
@@ -239,6 +304,26 @@ impl ManagementClient {
     /// # Errors
     ///
     /// See [the type](Self#errors).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::Endpoint;
+    /// use tower_oauth::app_id::{ManagementClient, ScopeName};
+    ///
+    /// # let url = Endpoint::new(issuer.management_url())?;
+    /// # let token = issuer.management_token().clone();
+    /// # let management = ManagementClient::new(url, token, issuer.transport())?;
+    /// let scopes = [ScopeName::new("orders.read")?, ScopeName::new("orders.write")?];
+    /// let defined = management.set_scopes(shop.client_id(), &scopes).await?;
+    /// assert_eq!(defined.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn set_scopes(
         &self,
         client_id: &str,
@@ -284,6 +369,27 @@ impl ManagementClient {
     /// # Errors
     ///
     /// See [the type](Self#errors).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::Endpoint;
+    /// use tower_oauth::app_id::ManagementClient;
+    ///
+    /// # let url = Endpoint::new(issuer.management_url())?;
+    /// # let token = issuer.management_token().clone();
+    /// # let management = ManagementClient::new(url, token, issuer.transport())?;
+    /// let none = management.set_roles(shop.client_id(), &[]).await?;
+    /// assert!(none.is_empty());
+    /// assert!(management.roles(shop.client_id()).await?.is_empty());
+    /// assert!(management.set_roles(shop.client_id(), &["unknown-id"]).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn set_roles(&self, client_id: &str, role_ids: &[&str]) -> Result<Vec<Role>, Error> {
         let body = RoleIds {
             roles: RoleIdList { ids: role_ids },
@@ -411,6 +517,29 @@ impl fmt::Debug for ManagementClient {
 }
 
 /// A builder of a [`ManagementClient`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// use std::time::Duration;
+/// use tower_oauth::Endpoint;
+/// use tower_oauth::app_id::ManagementClient;
+/// use tower_oauth::authorization_server::{EndpointKind, Fault};
+/// use tower_oauth::error::ErrorKind;
+///
+/// let url = Endpoint::new(issuer.management_url())?;
+/// let management = ManagementClient::builder(url, issuer.management_token().clone())
+///     .timeout(Duration::from_secs(3))
+///     .build_with(issuer.transport())?;
+/// issuer.fail(EndpointKind::Management, Fault::Hang);
+/// let error = management.applications().await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Timeout);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ManagementClientBuilder {
@@ -424,6 +553,20 @@ pub struct ManagementClientBuilder {
 impl ManagementClientBuilder {
     /// Allows a plain `http` URL on loopback, for a development authorization server. Off by
     /// default.
+    ///
+    /// ```
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use tower_oauth::Endpoint;
+    /// use tower_oauth::app_id::ManagementClient;
+    ///
+    /// let url = Endpoint::new("http://127.0.0.1:6002/management/v4/39a37f57-a227")?;
+    /// let builder = ManagementClient::builder(url, issuer.management_token().clone());
+    /// assert!(builder.clone().build_with(issuer.transport()).is_err());
+    /// assert!(builder.allow_loopback_http().build_with(issuer.transport()).is_ok());
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn allow_loopback_http(mut self) -> Self {
         self.allow_loopback_http = true;
         self

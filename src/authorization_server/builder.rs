@@ -159,7 +159,8 @@ impl AuthorizationServerBuilder {
     /// is.
     ///
     /// ```
-    /// # let path = std::env::temp_dir().join(format!("tower-oauth-state-{}.json", std::process::id()));
+    /// # let name = format!("tower-oauth-state-{}.json", std::process::id());
+    /// # let path = std::env::temp_dir().join(name);
     /// # use tower_oauth::resource_server::Algorithm;
     /// use tower_oauth::authorization_server::AuthorizationServer;
     ///

@@ -493,7 +493,8 @@ impl AuthorizationServer {
     /// use axum::{body::Body, http::Request};
     /// use tower::ServiceExt as _;
     ///
-    /// let page = Request::get("/").header("host", "authorization-server.test").body(Body::empty())?;
+    /// let page = Request::get("/").header("host", "authorization-server.test");
+    /// let page = page.body(Body::empty())?;
     /// let response = issuer.router_with_dashboard().oneshot(page).await?;
     /// assert_eq!(response.status(), 200);
     /// # Ok(())
