@@ -490,7 +490,7 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of a type that implements a trait of this crate, such as a
+    /// Creates an error, for an implementation of a trait such as
     /// [`TokenSource`](crate::client::TokenSource).
     ///
     /// ```
@@ -543,6 +543,17 @@ impl Error {
     /// Sets the source. It must not contain a secret, because it is logged.
     ///
     /// Has no effect on an error that was cloned.
+    ///
+    /// ```
+    /// use std::error::Error as _;
+    /// use tower_oauth::Error;
+    /// use tower_oauth::error::{ErrorKind, Operation};
+    ///
+    /// let cause = std::io::Error::other("the agent does not run");
+    /// let error = Error::new(Operation::TokenRequest, ErrorKind::Transport).with_source(cause);
+    /// let source = error.source().map(ToString::to_string);
+    /// assert_eq!(source.as_deref(), Some("the agent does not run"));
+    /// ```
     #[must_use]
     pub fn with_source(self, source: impl Into<BoxError>) -> Self {
         self.map(|inner| Inner {

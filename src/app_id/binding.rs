@@ -396,13 +396,44 @@ impl BindingBuilder {
         self
     }
 
-    /// Sets the issuer of version 4 tokens, if it differs from the one derived from the URL.
+    /// Sets the issuer of version 4 tokens. Default: derived from the URL.
+    ///
+    /// ```
+    /// use tower_oauth::app_id::Binding;
+    /// use tower_oauth::{Endpoint, Issuer};
+    ///
+    /// // Tokens are requested through a gateway, and issued by App ID.
+    /// let issuer = Issuer::new("https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227")?;
+    /// let binding = Binding::builder()
+    ///     .tenant_id("39a37f57-a227")
+    ///     .oauth_server_url(Endpoint::new("https://gateway.example/appid")?)
+    ///     .issuer(issuer.clone())
+    ///     .build()?;
+    /// assert_eq!(binding.issuer(), &issuer);
+    /// assert_eq!(binding.keys_url(), "https://gateway.example/appid/publickeys");
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn issuer(mut self, issuer: Issuer) -> Self {
         self.issuer = Some(issuer);
         self
     }
 
     /// Sets the base URL of the management API.
+    ///
+    /// ```
+    /// use tower_oauth::Endpoint;
+    /// use tower_oauth::app_id::Binding;
+    ///
+    /// let host = "https://eu-gb.appid.cloud.ibm.com";
+    /// let binding = Binding::builder()
+    ///     .oauth_server_url(Endpoint::new(format!("{host}/oauth/v4/39a37f57-a227"))?)
+    ///     .management_url(Endpoint::new(format!("{host}/management/v4/39a37f57-a227"))?)
+    ///     .api_key("an-api-key")
+    ///     .build()?;
+    /// assert!(binding.management_url().is_some() && binding.api_key().is_some());
+    /// assert!(!format!("{binding:?}").contains("an-api-key"));
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn management_url(mut self, url: Endpoint) -> Self {
         self.management_url = Some(url);
         self

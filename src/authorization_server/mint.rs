@@ -160,6 +160,23 @@ impl TokenMint {
     }
 
     /// Omits a header parameter.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let orders = orders.transport(issuer.transport()).start().await?;
+    /// let token = issuer.mint(&shop).audience(["orders"]).without_header("kid").sign();
+    /// assert!(orders.validate(&token).await.is_ok()); // the issuer has only one key
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn without_header(mut self, parameter: &str) -> Self {
         self.without_header.push(parameter.to_owned());
         self
@@ -194,6 +211,25 @@ impl TokenMint {
     }
 
     /// Sets `exp` to an hour ago.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::resource_server::RejectionKind;
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let orders = orders.transport(issuer.transport()).start().await?;
+    /// let expired = issuer.mint(&shop).audience(["orders"]).expired().sign();
+    /// let rejection = orders.validate(&expired).await.unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::Expired);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn expired(self) -> Self {
         let now = self.server.0.clock.now();
         let hour = Duration::from_secs(3600);
@@ -204,6 +240,26 @@ impl TokenMint {
 
     /// Uses the [RFC 9068](https://www.rfc-editor.org/rfc/rfc9068#section-2) profile: `typ` is
     /// `at+jwt`, with `client_id` and `jti`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::resource_server::TokenProfile;
+    /// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
+    ///
+    /// let trusted = TrustedIssuer::new(issuer.issuer(), Audience::new("orders")?)
+    ///     .profile(TokenProfile::Rfc9068)
+    ///     .transport(issuer.transport());
+    /// let orders = ResourceServer::from_issuer(trusted).start().await?;
+    /// let token = issuer.mint(&shop).audience(["orders"]).rfc9068().sign();
+    /// assert_eq!(orders.validate(&token).await?.client_id(), Some(shop.client_id()));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn rfc9068(self) -> Self {
         let client_id = self.client_id.clone();
         let jti = uuid::Uuid::new_v4().to_string();
@@ -249,18 +305,75 @@ impl TokenMint {
     /// The secret is the text of the public key's `n`, or `x`, in the key set. A verifier that
     /// lets the token choose the kind of key accepts it if it uses the same text as the secret.
     /// Verifiers that use the PEM or DER encoding of the key are not tested by this token.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::resource_server::RejectionKind;
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let orders = orders.transport(issuer.transport()).start().await?;
+    /// let forged = issuer.mint(&shop).audience(["orders"]).hs256_with_public_key().sign();
+    /// let rejection = orders.validate(&forged).await.unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::UnsupportedAlgorithm);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn hs256_with_public_key(mut self) -> Self {
         self.signature = SignatureKind::PublicKeyAsSecret;
         self
     }
 
     /// Flips one bit of the signature.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::resource_server::RejectionKind;
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let orders = orders.transport(issuer.transport()).start().await?;
+    /// let tampered = issuer.mint(&shop).audience(["orders"]).tampered().sign();
+    /// let rejection = orders.validate(&tampered).await.unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::InvalidSignature);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn tampered(mut self) -> Self {
         self.signature = SignatureKind::Tampered;
         self
     }
 
     /// Sets `alg` to `none` and leaves the signature empty.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::resource_server::RejectionKind;
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let orders = orders.transport(issuer.transport()).start().await?;
+    /// let unsigned = issuer.mint(&shop).audience(["orders"]).unsigned().sign();
+    /// let rejection = orders.validate(&unsigned).await.unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::Malformed);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn unsigned(mut self) -> Self {
         self.signature = SignatureKind::None;
         self

@@ -59,6 +59,24 @@ impl TokenManager {
     /// A builder for a manager of the tokens of this source.
     ///
     /// [`TokenSource`](super::TokenSource#examples) has an example.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::TokenManager;
+    ///
+    /// let source = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+    ///     .transport(issuer.transport())
+    ///     .build_source()?; // or another implementation of `TokenSource`
+    /// let tokens = TokenManager::from_source(source).name("orders").start()?;
+    /// assert!(tokens.access_token().await?.expires_at().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_source(source: impl TokenSource) -> TokenManagerBuilder<Arc<dyn TokenSource>> {
         TokenManagerBuilder::from_source(source)
     }
@@ -305,8 +323,8 @@ impl<S> TokenManagerBuilder<S> {
     /// Sets how long before its expiry a token is renewed.
     ///
     /// Default: a fifth of its lifetime, and at least 30 seconds. The minimum is 15 seconds, the
-    /// maximum half of the lifetime. The renewal is up to 5 % of the lifetime earlier, at random, so
-    /// that many instances do not renew together.
+    /// maximum half of the lifetime. The renewal is up to 5 % of the lifetime earlier, at random,
+    /// so that many instances do not renew together.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -675,7 +693,7 @@ impl TokenManagerBuilder {
         manager.build(Arc::new(source), &default_name)
     }
 
-    /// Builds the source alone, to request a single token or to wrap it in another [`TokenSource`].
+    /// Builds the source alone, for a single token or another [`TokenSource`].
     ///
     /// Only the settings of the token request have an effect:
     /// [`request_timeout`](Self::request_timeout) and [`clock`](Self::clock), and not those of the

@@ -73,7 +73,7 @@ impl RefreshPolicy {
         Self::default()
     }
 
-    /// Returns a policy that trusts keys for at most an hour during an outage of the issuer.
+    /// Returns a policy that trusts keys for at most an hour of an outage.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -262,7 +262,9 @@ impl KeySetStatus {
         self.keys.iter().flat_map(KeySet::skipped)
     }
 
-    /// The time since the last successful refresh; `None` without a usable set or with a fixed one.
+    /// The time since the last successful refresh.
+    ///
+    /// `None` without a usable set and with a fixed one.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         self.age

@@ -209,10 +209,9 @@ fn classify(error: &Error) -> Failure {
     }
 }
 
-/// Obtains and renews the token of a [`TokenManager`](crate::TokenManager) while it is polled, on a
-/// tokio runtime.
+/// Obtains and renews the token of a [`TokenManager`](crate::TokenManager) while it is polled.
 ///
-/// It completes when the last clone of the manager is dropped.
+/// It needs a tokio runtime, and completes when the last clone of the manager is dropped.
 ///
 /// Callers may run on another runtime, or on none: they use no timer. The renewer ends their waits,
 /// at the time limit and when it is dropped. While it is not polled, time limits have no effect: a
