@@ -91,10 +91,6 @@ impl Binding {
 
     /// Like [`from_env`](Self::from_env), with `lookup` in place of the environment.
     ///
-    /// # Errors
-    ///
-    /// As [`from_env`](Self::from_env).
-    ///
     /// ```
     /// use tower_oauth::app_id::Binding;
     ///
@@ -109,6 +105,10 @@ impl Binding {
     /// assert!(Binding::from_lookup(|_| None)?.is_none());
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`from_env`](Self::from_env).
     pub fn from_lookup(
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, ConfigError> {
@@ -116,10 +116,6 @@ impl Binding {
     }
 
     /// Reads credentials as JSON text, as in `APPID_SERVICE_BINDING`.
-    ///
-    /// # Errors
-    ///
-    /// If it is not a JSON object, a member is malformed, or the server's URL is missing.
     ///
     /// ```
     /// use tower_oauth::app_id::Binding;
@@ -132,15 +128,15 @@ impl Binding {
     /// assert!(Binding::from_json(r#"{"clientId": "my-client-id"}"#).is_err()); // no URL
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If it is not a JSON object, a member is malformed, or the server's URL is missing.
     pub fn from_json(json: &str) -> Result<Self, ConfigError> {
         BindingBuilder::default().resolve(&[Values::from_json(JSON, json)?])
     }
 
     /// Reads the App ID credentials in the value of `VCAP_SERVICES`.
-    ///
-    /// # Errors
-    ///
-    /// As [`from_json`](Self::from_json), or if there is no App ID service in it.
     ///
     /// ```
     /// use tower_oauth::app_id::Binding;
@@ -154,6 +150,10 @@ impl Binding {
     /// assert_eq!(binding.source(), Some("VCAP_SERVICES"));
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`from_json`](Self::from_json), or if there is no App ID service in it.
     pub fn from_vcap_services(json: &str) -> Result<Self, ConfigError> {
         let values = Values::from_services(VCAP_SERVICES, json, is_vcap_name)?
             .ok_or_else(|| ConfigError::missing(VCAP_SERVICES, "has no App ID service"))?;
@@ -161,10 +161,6 @@ impl Binding {
     }
 
     /// Reads the App ID credentials in the value of `CE_SERVICES`.
-    ///
-    /// # Errors
-    ///
-    /// As [`from_json`](Self::from_json), or if there is no App ID service in it.
     ///
     /// ```
     /// use tower_oauth::app_id::Binding;
@@ -176,6 +172,10 @@ impl Binding {
     /// assert_eq!(Binding::from_ce_services(services)?.client_id(), Some("my-client-id"));
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`from_json`](Self::from_json), or if there is no App ID service in it.
     pub fn from_ce_services(json: &str) -> Result<Self, ConfigError> {
         let values = Values::from_services(CE_SERVICES, json, is_ce_name)?
             .ok_or_else(|| ConfigError::missing(CE_SERVICES, "has no App ID service"))?;
@@ -186,11 +186,6 @@ impl Binding {
     ///
     /// The path is that of a JSON file, of a folder with a JSON file named `binding`, or of a
     /// folder with one file for each key.
-    ///
-    /// # Errors
-    ///
-    /// As [`from_json`](Self::from_json), or if it cannot be read or exceeds the maximum size of a
-    /// Kubernetes secret (1 MiB).
     ///
     /// ```
     /// # let name = format!("tower-oauth-binding-{}", std::process::id());
@@ -207,6 +202,11 @@ impl Binding {
     /// # std::fs::remove_dir_all(&folder)?;
     /// # Ok::<(), tower_oauth::BoxError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`from_json`](Self::from_json), or if it cannot be read or exceeds the maximum size of a
+    /// Kubernetes secret (1 MiB).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let source = format!("App ID binding file {}", path.display());
@@ -482,10 +482,6 @@ impl BindingBuilder {
 
     /// Like [`build_from_env`](Self::build_from_env), with `lookup` in place of the environment.
     ///
-    /// # Errors
-    ///
-    /// As [`Binding::from_env`].
-    ///
     /// ```
     /// use tower_oauth::app_id::Binding;
     ///
@@ -495,6 +491,10 @@ impl BindingBuilder {
     /// assert_eq!(binding.as_ref().and_then(Binding::client_id), Some("explicit"));
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Binding::from_env`].
     pub fn build_from_lookup(
         self,
         lookup: impl Fn(&str) -> Option<String>,

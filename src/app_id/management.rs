@@ -119,10 +119,6 @@ impl ManagementClient {
 
     /// Registers an application of the given type.
     ///
-    /// # Errors
-    ///
-    /// See [the type](Self#errors).
-    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -141,6 +137,10 @@ impl ManagementClient {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [the type](Self#errors).
     pub async fn register_as(
         &self,
         name: &ApplicationName,
@@ -201,10 +201,6 @@ impl ManagementClient {
 
     /// Changes the name of an application.
     ///
-    /// # Errors
-    ///
-    /// See [the type](Self#errors).
-    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -223,6 +219,10 @@ impl ManagementClient {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [the type](Self#errors).
     pub async fn rename(
         &self,
         client_id: &str,
@@ -248,10 +248,6 @@ impl ManagementClient {
 
     /// Deletes an application. Its tokens stay valid until they expire.
     ///
-    /// # Errors
-    ///
-    /// See [the type](Self#errors).
-    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -272,6 +268,10 @@ impl ManagementClient {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [the type](Self#errors).
     pub async fn delete(&self, client_id: &str) -> Result<(), Error> {
         let url = self
             .0
@@ -301,10 +301,6 @@ impl ManagementClient {
     ///
     /// A scope that is removed is also removed from roles.
     ///
-    /// # Errors
-    ///
-    /// See [the type](Self#errors).
-    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -324,6 +320,10 @@ impl ManagementClient {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [the type](Self#errors).
     pub async fn set_scopes(
         &self,
         client_id: &str,
@@ -366,10 +366,6 @@ impl ManagementClient {
 
     /// Replaces the roles of an application with the roles of these ids.
     ///
-    /// # Errors
-    ///
-    /// See [the type](Self#errors).
-    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -390,6 +386,10 @@ impl ManagementClient {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [the type](Self#errors).
     pub async fn set_roles(&self, client_id: &str, role_ids: &[&str]) -> Result<Vec<Role>, Error> {
         let body = RoleIds {
             roles: RoleIdList { ids: role_ids },

@@ -167,11 +167,6 @@ impl RegisteredApplication {
 
     /// Replaces the scopes that are assigned to it.
     ///
-    /// # Errors
-    ///
-    /// If there are more than 50 scopes, or one is not an App ID scope name: fewer than 50
-    /// lower-case letters, digits, `.` and `_`, not starting with `appid` or `openid`.
-    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -190,6 +185,11 @@ impl RegisteredApplication {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If there are more than 50 scopes, or one is not an App ID scope name: fewer than 50
+    /// lower-case letters, digits, `.` and `_`, not starting with `appid` or `openid`.
     pub fn set_scopes<'a>(
         &self,
         scopes: impl IntoIterator<Item = &'a str>,

@@ -193,10 +193,6 @@ impl AuthorizationServerBuilder {
     ///
     /// It accepts requests once [`BoundServer::serve`] is polled.
     ///
-    /// # Errors
-    ///
-    /// Like [`build`](Self::build), and if the port is in use.
-    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -215,6 +211,10 @@ impl AuthorizationServerBuilder {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// Like [`build`](Self::build), and if the port is in use.
     pub async fn bind(self, port: u16) -> Result<BoundServer, ConfigError> {
         let port_error = |error: std::io::Error| {
             ConfigError::new("port", port.to_string(), error.to_string())

@@ -169,10 +169,6 @@ impl AuthorizationServer {
 
     /// The URL of its key set.
     ///
-    /// # Panics
-    ///
-    /// Never: `build` validated the URL.
-    ///
     /// ```
     /// # use tower_oauth::authorization_server::AuthorizationServer;
     /// # use tower_oauth::resource_server::Algorithm;
@@ -182,6 +178,10 @@ impl AuthorizationServer {
     /// assert_eq!(issuer.token_endpoint(), format!("{}/token", issuer.issuer()));
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// Never: `build` validated the URL.
     #[must_use]
     pub fn jwks_uri(&self) -> Endpoint {
         self.endpoint("publickeys")
@@ -228,11 +228,6 @@ impl AuthorizationServer {
 
     /// Registers an application.
     ///
-    /// # Errors
-    ///
-    /// If the name is empty or longer than 50 characters, if there are 200 applications already,
-    /// or if the state file cannot be written.
-    ///
     /// ```
     /// # use tower_oauth::authorization_server::AuthorizationServer;
     /// # use tower_oauth::resource_server::Algorithm;
@@ -244,6 +239,11 @@ impl AuthorizationServer {
     /// assert!(issuer.register("").is_err());
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty or longer than 50 characters, if there are 200 applications already,
+    /// or if the state file cannot be written.
     pub fn register(&self, name: &str) -> Result<RegisteredApplication, ConfigError> {
         let registered = self.0.update(|state| state.register(name))?;
         Ok(RegisteredApplication::new(self.clone(), registered))
@@ -291,10 +291,6 @@ impl AuthorizationServer {
     /// The old key stays published for the lifetime of its tokens. Beyond 50 keys the oldest is
     /// removed.
     ///
-    /// # Errors
-    ///
-    /// If the state file cannot be written.
-    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -315,15 +311,15 @@ impl AuthorizationServer {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the state file cannot be written.
     pub fn rotate(&self) -> Result<String, ConfigError> {
         self.rotate_to(self.0.algorithm)
     }
 
     /// Like [`rotate`](Self::rotate), with a key for another algorithm.
-    ///
-    /// # Errors
-    ///
-    /// If the state file cannot be written.
     ///
     /// ```
     /// # use tower_oauth::authorization_server::AuthorizationServer;
@@ -335,6 +331,10 @@ impl AuthorizationServer {
     /// assert_eq!(issuer.keys()[1].algorithm(), Algorithm::Es256);
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the state file cannot be written.
     pub fn rotate_to(&self, algorithm: Algorithm) -> Result<String, ConfigError> {
         let now = self.0.clock.now();
         // RSA key generation is slow, so it happens before the state is locked.
@@ -349,10 +349,6 @@ impl AuthorizationServer {
     /// Removes a key from the key set at once, as after its compromise.
     ///
     /// Withdrawing the current key rotates first. Returns whether the key existed.
-    ///
-    /// # Errors
-    ///
-    /// If the state file cannot be written.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -375,6 +371,10 @@ impl AuthorizationServer {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the state file cannot be written.
     pub fn withdraw(&self, kid: &str) -> Result<bool, ConfigError> {
         let is_current = self.0.state().keys.current().kid() == kid;
         if is_current {

@@ -101,11 +101,6 @@ impl TokenManager {
     ///
     /// [binding]: https://docs.rs/tower-oauth/latest/tower_oauth/app_id/struct.Binding.html#method.token_manager
     ///
-    /// # Errors
-    ///
-    /// If the issuer is not an `https` or `http` URL. Whether plain `http` is allowed is checked by
-    /// [`build`](TokenManagerBuilder::build).
-    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -124,6 +119,11 @@ impl TokenManager {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the issuer is not an `https` or `http` URL. Whether plain `http` is allowed is checked by
+    /// [`build`](TokenManagerBuilder::build).
     pub fn for_issuer(
         issuer: Issuer,
         client: impl ClientAuthentication,
@@ -660,13 +660,6 @@ impl TokenManagerBuilder {
     ///
     /// Does no I/O and spawns nothing.
     ///
-    /// # Errors
-    ///
-    /// If a setting is invalid: no transport, empty credentials, a
-    /// [`parameter`](Self::parameter) that has a dedicated method, a `resource` that is not an
-    /// absolute URI, `max_waiters` of 0, an empty name, or plain `http` without
-    /// [`allow_loopback_http`](Self::allow_loopback_http).
-    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -686,6 +679,13 @@ impl TokenManagerBuilder {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If a setting is invalid: no transport, empty credentials, a
+    /// [`parameter`](Self::parameter) that has a dedicated method, a `resource` that is not an
+    /// absolute URI, `max_waiters` of 0, an empty name, or plain `http` without
+    /// [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
         let Self { source, manager } = self;
         let default_name = source.default_name();
@@ -698,10 +698,6 @@ impl TokenManagerBuilder {
     /// Only the settings of the token request have an effect:
     /// [`request_timeout`](Self::request_timeout) and [`clock`](Self::clock), and not those of the
     /// renewal. [`TokenEndpointSource`] has an example.
-    ///
-    /// # Errors
-    ///
-    /// As [`build`](Self::build).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -721,6 +717,10 @@ impl TokenManagerBuilder {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
     pub fn build_source(self) -> Result<TokenEndpointSource, ConfigError> {
         self.source.build(&self.manager.policy, &self.manager.clock)
     }
@@ -729,10 +729,6 @@ impl TokenManagerBuilder {
     ///
     /// The first token is requested when it is first needed. The task ends when the last clone of
     /// the manager is dropped.
-    ///
-    /// # Errors
-    ///
-    /// As [`build`](Self::build), or if called outside of a tokio runtime.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -753,6 +749,10 @@ impl TokenManagerBuilder {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build), or if called outside of a tokio runtime.
     pub fn start(self) -> Result<TokenManager, ConfigError> {
         let runtime = current_runtime()?;
         let (manager, renewer) = self.build()?;

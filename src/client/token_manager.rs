@@ -83,15 +83,6 @@ impl TokenManager {
     /// Returns the current token at once unless it is about to expire. All waiting calls share one
     /// token request, which is not cancelled if this future is dropped.
     ///
-    /// # Errors
-    ///
-    /// - If the authorization server refuses the request: see [`Error::oauth_error`].
-    /// - If no token is issued within
-    ///   [`acquire_timeout`](super::TokenManagerBuilder::acquire_timeout).
-    /// - Of kind [`Overloaded`](ErrorKind::Overloaded), at once, if the call would have to wait and
-    ///   [`max_waiters`](super::TokenManagerBuilder::max_waiters) calls wait already.
-    /// - If the task has stopped.
-    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -111,6 +102,15 @@ impl TokenManager {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// - If the authorization server refuses the request: see [`Error::oauth_error`].
+    /// - If no token is issued within
+    ///   [`acquire_timeout`](super::TokenManagerBuilder::acquire_timeout).
+    /// - Of kind [`Overloaded`](ErrorKind::Overloaded), at once, if the call would have to wait and
+    ///   [`max_waiters`](super::TokenManagerBuilder::max_waiters) calls wait already.
+    /// - If the task has stopped.
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
         match self.current() {
             Some(token) => Ok(token),

@@ -56,12 +56,6 @@ impl KeySet {
     /// An unusable member is skipped and reported by [`skipped`](Self::skipped). It does not
     /// affect the others.
     ///
-    /// # Errors
-    ///
-    /// If the document is not a JWK Set, has more than 100 members, or has no usable key. Keys that
-    /// share a `kid` are not usable here, whatever
-    /// [`max_candidate_keys`](crate::TrustedIssuer::max_candidate_keys) is.
-    ///
     /// ```
     /// use tower_oauth::error::ErrorKind;
     /// use tower_oauth::key_set::KeySet;
@@ -71,6 +65,12 @@ impl KeySet {
     /// let error = KeySet::from_json(b"<html>").unwrap_err();
     /// assert_eq!(error.kind(), ErrorKind::Malformed);
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the document is not a JWK Set, has more than 100 members, or has no usable key. Keys that
+    /// share a `kid` are not usable here, whatever
+    /// [`max_candidate_keys`](crate::TrustedIssuer::max_candidate_keys) is.
     pub fn from_json(document: &[u8]) -> Result<Self, Error> {
         parse_set(document, 1)
     }

@@ -29,12 +29,6 @@ pub struct Endpoint(Arc<Url>);
 impl Endpoint {
     /// Parses the URL of an endpoint.
     ///
-    /// # Errors
-    ///
-    /// If it is not an absolute URL, its scheme is neither `https` nor `http`, it has user
-    /// information or a fragment, or its host is a forbidden address. The error shows only scheme,
-    /// host and port, because a URL may contain a secret.
-    ///
     /// ```
     /// use tower_oauth::Endpoint;
     ///
@@ -44,6 +38,12 @@ impl Endpoint {
     /// assert!(!error.to_string().contains("s3cret"));
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If it is not an absolute URL, its scheme is neither `https` nor `http`, it has user
+    /// information or a fragment, or its host is a forbidden address. The error shows only scheme,
+    /// host and port, because a URL may contain a secret.
     pub fn new(url: impl AsRef<str>) -> Result<Self, ConfigError> {
         let url = parse_absolute(url.as_ref())?;
         let invalid = |reason| Err(ConfigError::new("URL", scheme_and_host(&url), reason));

@@ -38,11 +38,6 @@ impl Issuer {
     /// It must be a URL if metadata are discovered at it, and need not be one otherwise: version 3
     /// tokens of App ID name a bare host.
     ///
-    /// # Errors
-    ///
-    /// If it is empty or contains white space or control characters. The error does not show the
-    /// value, because a URL may contain a secret.
-    ///
     /// ```
     /// use tower_oauth::Issuer;
     ///
@@ -51,6 +46,11 @@ impl Issuer {
     /// assert!(Issuer::new("https://as.example ").is_err());
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If it is empty or contains white space or control characters. The error does not show the
+    /// value, because a URL may contain a secret.
     pub fn new(issuer: impl AsRef<str>) -> Result<Self, ConfigError> {
         let issuer = issuer.as_ref();
         if issuer.is_empty() {
@@ -91,10 +91,6 @@ pub struct Audience(Arc<str>);
 impl Audience {
     /// Creates an audience, which is compared byte for byte with the values of `aud`.
     ///
-    /// # Errors
-    ///
-    /// If it is empty or white space.
-    ///
     /// ```
     /// use tower_oauth::Audience;
     ///
@@ -103,6 +99,10 @@ impl Audience {
     /// assert_eq!(error.to_string(), "audience must not be empty");
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If it is empty or white space.
     pub fn new(audience: impl AsRef<str>) -> Result<Self, ConfigError> {
         let audience = audience.as_ref();
         if audience.trim().is_empty() {
@@ -136,10 +136,6 @@ pub struct Scope(Arc<str>);
 impl Scope {
     /// Creates a scope token: printable ASCII characters except space, `"` and `\`.
     ///
-    /// # Errors
-    ///
-    /// If it is empty or contains another character.
-    ///
     /// ```
     /// use tower_oauth::Scope;
     ///
@@ -148,6 +144,10 @@ impl Scope {
     /// assert_eq!(error.value(), Some("orders.read orders.write"));
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If it is empty or contains another character.
     pub fn new(scope: impl AsRef<str>) -> Result<Self, ConfigError> {
         let scope = scope.as_ref();
         let allowed = |b: u8| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);

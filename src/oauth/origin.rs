@@ -27,12 +27,6 @@ pub struct Origin(Endpoint);
 impl Origin {
     /// Parses an origin. One slash after host and port is ignored.
     ///
-    /// # Errors
-    ///
-    /// If it is not an `https` or `http` URL, it has a path, query, fragment or user information,
-    /// or its host is a link-local or cloud metadata address. The error shows only scheme, host
-    /// and port.
-    ///
     /// ```
     /// use tower_oauth::Origin;
     ///
@@ -41,6 +35,12 @@ impl Origin {
     /// assert_eq!(error.setting(), "origin");
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If it is not an `https` or `http` URL, it has a path, query, fragment or user information,
+    /// or its host is a link-local or cloud metadata address. The error shows only scheme, host
+    /// and port.
     pub fn new(origin: impl AsRef<str>) -> Result<Self, ConfigError> {
         let endpoint = Endpoint::new(origin).map_err(|error| error.with_setting("origin"))?;
         if endpoint.url().path() != "/" || endpoint.url().query().is_some() {

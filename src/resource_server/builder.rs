@@ -618,14 +618,6 @@ impl ResourceServerBuilder {
     ///
     /// Performs no I/O and spawns no task: the caller runs the [`Refresher`].
     ///
-    /// # Errors
-    ///
-    /// If a setting is invalid: an issuer or audience that is not valid, no transport, an empty
-    /// list of algorithms, clients or values of a required claim, an optional audience without
-    /// allowed clients, a duplicate issuer, an issuer for discovery that is not a URL, a `realm`
-    /// that is not printable ASCII or has quotes or backslashes, or plain `http` beyond loopback,
-    /// or on loopback without [`allow_loopback_http`](Self::allow_loopback_http).
-    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -644,6 +636,14 @@ impl ResourceServerBuilder {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If a setting is invalid: an issuer or audience that is not valid, no transport, an empty
+    /// list of algorithms, clients or values of a required claim, an optional audience without
+    /// allowed clients, a duplicate issuer, an issuer for discovery that is not a URL, a `realm`
+    /// that is not printable ASCII or has quotes or backslashes, or plain `http` beyond loopback,
+    /// or on loopback without [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(ResourceServer, Refresher), ConfigError> {
         let issuers = self.issuers?;
         if let Some(url) = &self.resource_metadata {
@@ -731,11 +731,6 @@ impl ResourceServerBuilder {
     /// The tasks run on the current tokio runtime and end when the last clone of the resource
     /// server is dropped. Waits for the first keys according to [`startup`](Self::startup).
     ///
-    /// # Errors
-    ///
-    /// As [`build`](Self::build); with [`Startup::Require`] also if the keys are not available in
-    /// time, with the error of the last fetch.
-    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -754,6 +749,11 @@ impl ResourceServerBuilder {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build); with [`Startup::Require`] also if the keys are not available in
+    /// time, with the error of the last fetch.
     pub async fn start(self) -> Result<ResourceServer, Error> {
         let startup = self.startup;
         let (server, refresher) = self.build()?;

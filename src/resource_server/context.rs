@@ -396,10 +396,6 @@ impl AuthContext {
     /// Deserializes one claim; `None` if the token does not have it. Integers of more than 64 bits
     /// are read as `f64`.
     ///
-    /// # Errors
-    ///
-    /// If the claim is not of that type.
-    ///
     /// ```
     /// use tower_oauth::AuthContext;
     ///
@@ -410,6 +406,10 @@ impl AuthContext {
     /// assert!(caller.claim::<u64>("groups").is_err());
     /// # Ok::<(), tower_oauth::BoxError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the claim is not of that type.
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ClaimError> {
         let claim = self.parsed()?.get(name);
         claim
@@ -418,10 +418,6 @@ impl AuthContext {
     }
 
     /// Deserializes all claims.
-    ///
-    /// # Errors
-    ///
-    /// If the claims do not have that shape.
     ///
     /// ```
     /// use serde::Deserialize;
@@ -439,6 +435,10 @@ impl AuthContext {
     /// assert_eq!((tenant.as_str(), plan), ("acme", None));
     /// # Ok::<(), tower_oauth::BoxError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the claims do not have that shape.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, ClaimError> {
         T::deserialize(self.parsed()?).map_err(ClaimError::new)
     }

@@ -60,10 +60,6 @@ impl RequireScopeLayer {
     ///
     /// Parse scopes from configuration with [`Scope::new`] first, because this panics.
     ///
-    /// # Panics
-    ///
-    /// If `scopes` is empty, or one of them is not a valid scope token (RFC 6749 §3.3).
-    ///
     /// ```
     /// use tower_oauth::{RequireScopeLayer, Scope};
     ///
@@ -77,15 +73,15 @@ impl RequireScopeLayer {
     /// # let _ = fixed;
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `scopes` is empty, or one of them is not a valid scope token (RFC 6749 §3.3).
     pub fn all(scopes: impl IntoIterator<Item: AsRef<str>>) -> Self {
         Self::new(scopes, true)
     }
 
     /// Requires at least one of `scopes`.
-    ///
-    /// # Panics
-    ///
-    /// As [`all`](Self::all).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -103,6 +99,10 @@ impl RequireScopeLayer {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`all`](Self::all).
     pub fn any(scopes: impl IntoIterator<Item: AsRef<str>>) -> Self {
         Self::new(scopes, false)
     }

@@ -218,10 +218,6 @@ impl ResourceServer {
     /// Returns the result of a fetch that started after this call. Waits while the
     /// [`Refresher`](super::Refresher) is not polled.
     ///
-    /// # Errors
-    ///
-    /// If the keys of an issuer could not be fetched. The previous keys stay in use.
-    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -240,6 +236,10 @@ impl ResourceServer {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the keys of an issuer could not be fetched. The previous keys stay in use.
     pub async fn refresh_keys(&self) -> Result<(), Error> {
         // Request all refreshes before awaiting the first one, so that they run concurrently.
         let refreshes: Vec<_> = self.all_keys().map(KeySetHandle::refresh_keys).collect();

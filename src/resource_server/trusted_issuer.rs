@@ -245,10 +245,6 @@ impl TrustedIssuer {
     ///
     /// Protect the file: its keys decide which tokens are accepted.
     ///
-    /// # Errors
-    ///
-    /// If the file cannot be read or has no usable key set ([`KeySet::from_json`]).
-    ///
     /// ```
     /// # let document = br#"{"keys":[{
     /// #     "kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
@@ -266,6 +262,10 @@ impl TrustedIssuer {
     /// assert!(orders.keys_available());
     /// # Ok::<(), tower_oauth::BoxError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read or has no usable key set ([`KeySet::from_json`]).
     pub fn initial_keys_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
         let (keys, fetched_at) = key_set::initial_keys::read(path.as_ref())?;
         Ok(self.initial_keys(keys, fetched_at))

@@ -74,10 +74,6 @@ impl ReqwestTransport {
     ///
     /// [dangerous]: Self::dangerous_from_builder_without_address_policy
     ///
-    /// # Errors
-    ///
-    /// If the client cannot be built.
-    ///
     /// ```
     /// use tower_oauth::transport::ReqwestTransport;
     ///
@@ -86,6 +82,10 @@ impl ReqwestTransport {
     /// assert!(format!("{transport:?}").contains("orders/1.0"));
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the client cannot be built.
     pub fn from_builder(builder: reqwest::ClientBuilder) -> Result<Self, ConfigError> {
         Self::dangerous_from_builder_without_address_policy(
             builder.dns_resolver(FilteringResolver(SystemResolver)),
@@ -97,10 +97,6 @@ impl ReqwestTransport {
     ///
     /// Use it only if no attacker can make the resolver return the address of a cloud metadata
     /// service.
-    ///
-    /// # Errors
-    ///
-    /// If the client cannot be built.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -127,6 +123,10 @@ impl ReqwestTransport {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the client cannot be built.
     pub fn dangerous_from_builder_without_address_policy(
         builder: reqwest::ClientBuilder,
     ) -> Result<Self, ConfigError> {
