@@ -39,12 +39,12 @@ pub trait CloneBody<B> {
 /// use http_body_util::Full;
 /// use tower_oauth::client::{CloneBody, CloneEmptyBody};
 ///
-/// let clone_body = CloneEmptyBody::default();
+/// let clone_body = CloneEmptyBody;
 /// assert!(clone_body.clone_body(&Full::<Bytes>::default()).is_some());
 /// assert!(clone_body.clone_body(&Full::<Bytes>::from("an order")).is_none());
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_structs, reason = "it has no settings")]
 pub struct CloneEmptyBody;
 
 impl<B: Body + Default> CloneBody<B> for CloneEmptyBody {
@@ -61,10 +61,10 @@ impl<B: Body + Default> CloneBody<B> for CloneEmptyBody {
 /// use tower_oauth::client::{CloneAnyBody, CloneBody};
 ///
 /// let body = "an order".to_owned();
-/// assert_eq!(CloneAnyBody::default().clone_body(&body), Some(body));
+/// assert_eq!(CloneAnyBody.clone_body(&body), Some(body));
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_structs, reason = "it has no settings")]
 pub struct CloneAnyBody;
 
 impl<B: Clone> CloneBody<B> for CloneAnyBody {
@@ -78,10 +78,10 @@ impl<B: Clone> CloneBody<B> for CloneAnyBody {
 /// ```
 /// use tower_oauth::client::{CloneBody, CloneNoBody};
 ///
-/// assert_eq!(CloneNoBody::default().clone_body(&"an order"), None);
+/// assert_eq!(CloneNoBody.clone_body(&"an order"), None);
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_structs, reason = "it has no settings")]
 pub struct CloneNoBody;
 
 impl<B> CloneBody<B> for CloneNoBody {

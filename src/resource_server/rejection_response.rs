@@ -75,7 +75,7 @@ where
 /// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
 /// // The default, with one more header.
 /// let layer = orders.layer().on_rejection(|rejection: &Rejection| {
-///     let default = DefaultRejectionResponse::default();
+///     let default = DefaultRejectionResponse;
 ///     let mut response: Response<String> = default.response(rejection);
 ///     response.headers_mut().insert("x-service", "orders".parse().expect("a header value"));
 ///     response
@@ -91,7 +91,7 @@ where
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_structs, reason = "it has no settings")]
 pub struct DefaultRejectionResponse;
 
 impl<B: Default> RejectionResponse<B> for DefaultRejectionResponse {
