@@ -282,6 +282,15 @@ fn first_seen(jwks: String, tokens: usize) -> Call {
     })
 }
 
+/// A token with another signature, which is below the modulus: it costs a whole verification.
+fn forged(good: &str) -> String {
+    let (rest, signature) = good.rsplit_once('.').unwrap();
+    let middle = signature.len() / 2;
+    let (start, end) = signature.split_at(middle);
+    let other = if end.starts_with('A') { 'B' } else { 'A' };
+    format!("{rest}.{start}{other}{}", &end[1..])
+}
+
 fn rejections(signer: &Signer, good: &str) -> Vec<Row> {
     let jwks = signer.jwks();
     let (now, header) = (tokens::now(), tokens::header("RS256"));
@@ -326,7 +335,7 @@ fn rejections(signer: &Signer, good: &str) -> Vec<Row> {
                 &format!("\"iat\":{}", now + 3000),
             ),
         ),
-        ("forged", Signer::new("RS256").fresh("RS256", 1)),
+        ("forged", forged(good)),
     ];
     // One good token first, which initializes what is lazy and fills the header cache.
     let warm = || {

@@ -211,6 +211,53 @@ fn a_bound_token_is_refused_on_a_cache_hit_as_well() {
     fixture.assert_accepts(&fixture.token(&support::claims()));
 }
 
+/// Proof of possession is not supported, so that nothing proves it.
+#[tokio::test]
+async fn a_bound_token_is_rejected_with_a_proof_or_a_certificate_header_each_time() {
+    let fixture = Fixture::new();
+    let mut claims = support::claims();
+    claims["cnf"] = json!({ "x5t#S256": "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0" });
+    let by_certificate = fixture.token(&claims);
+    claims["cnf"] = json!({ "jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I" });
+    let by_key = fixture.token(&claims);
+    let certificate = "Hash=0380ed2f626650c840b2f263e6d2b29fae12ab39ae5db32b25ad27eb5e72e6fd";
+    for (authorization, name, value, kind) in [
+        (
+            format!("Bearer {by_certificate}"),
+            "x-forwarded-client-cert",
+            certificate,
+            RejectionKind::MissingProofOfPossession,
+        ),
+        (
+            format!("Bearer {by_certificate}"),
+            "client-cert",
+            ":MIIB:",
+            RejectionKind::MissingProofOfPossession,
+        ),
+        (
+            format!("DPoP {by_key}"),
+            "dpop",
+            "e30.e30.AA",
+            RejectionKind::MissingToken,
+        ),
+        (
+            format!("Bearer {by_key}"),
+            "dpop",
+            "e30.e30.AA",
+            RejectionKind::InvalidRequest,
+        ),
+    ] {
+        for _ in 0..3 {
+            let request = Request::get("/orders")
+                .header("authorization", &authorization)
+                .header(name, value);
+            let (head, ()) = request.body(()).unwrap().into_parts();
+            let rejection = fixture.server.authenticate(&head).await.unwrap_err();
+            assert_eq!(rejection.kind(), kind, "{name}");
+        }
+    }
+}
+
 #[test]
 fn a_grpc_request_is_rejected_with_an_http_status() {
     let fixture = Fixture::new();

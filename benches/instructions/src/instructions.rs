@@ -2,9 +2,9 @@
 //! `benches/instructions.baseline`. The counts do not depend on the machine's speed or load.
 //!
 //! `cargo bench --manifest-path benches/instructions/Cargo.toml` needs valgrind and
-//! `gungraun-runner`. It fails if a case takes more than 5 % above its baseline. The counts are for x86-64 with AVX2, the instruction set
-//! that valgrind emulates on every processor. After an intended change or a new compiler, copy the
-//! new counts from the output.
+//! `gungraun-runner`. It fails if a case takes more than 5 % above its baseline. The counts are for
+//! x86-64 with AVX2, the instruction set that valgrind emulates on every processor. After an
+//! intended change or a new compiler, copy the new counts from the output.
 
 #![allow(
     clippy::as_conversions,
