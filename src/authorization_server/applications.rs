@@ -148,7 +148,9 @@ impl RegisteredApplication {
         &self.registration.client_id
     }
 
-    /// Its secret.
+    /// Its secret, as a type of the crate `secrecy`.
+    ///
+    /// [`credentials`](Self::credentials) has the secret for a token manager, without that crate.
     #[must_use]
     pub fn secret(&self) -> &SecretString {
         &self.registration.secret

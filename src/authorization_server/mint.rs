@@ -15,7 +15,13 @@ use crate::jwt::Algorithm;
 
 /// A builder for one access token, valid by default.
 ///
-/// Returned by [`AuthorizationServer::mint`].
+/// Returned by [`AuthorizationServer::mint`]. Its claims are those of App ID, as at the token
+/// endpoint: `iss`, `exp`, `iat`, `aud` and `sub` (both the application's client id), `scope`,
+/// `amr`, `tenant` (the tenant id), and `roles` if the application has any. There is no
+/// `client_id`, so [`AuthContext::client_id`](crate::AuthContext::client_id) is `None`. Add it with
+/// [`claim`](Self::claim), or build the resource server from
+/// [`RegisteredApplication::binding`](super::RegisteredApplication::binding), whose issuer reads
+/// `sub`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -31,6 +37,9 @@ use crate::jwt::Algorithm;
 /// # let orders = orders.transport(issuer.transport()).start().await?;
 /// let mint = || issuer.mint(&shop).audience(["orders"]).scope("orders.read");
 /// assert!(orders.validate(&mint().sign()).await?.has_scope("orders.read"));
+/// assert_eq!(orders.validate(&mint().sign()).await?.client_id(), None);
+/// let named = mint().claim("client_id", "shop").sign();
+/// assert_eq!(orders.validate(&named).await?.client_id(), Some("shop"));
 ///
 /// let reject = async |token: String| orders.validate(&token).await.map_err(|one| one.kind());
 /// let forged = mint().with_another_key().sign();
