@@ -272,9 +272,9 @@ impl AuthorizationServer {
     ///
     /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
     /// # let orders = orders.transport(issuer.transport()).start().await?;
-    /// let token = issuer.mint(&shop).audience(["orders"]).claim("tenant", "acme").sign();
+    /// let token = issuer.mint(&shop).audience(["orders"]).claim("plan", "pro").sign();
     /// let caller = orders.validate(&token).await?;
-    /// assert_eq!(caller.claim::<String>("tenant")?.as_deref(), Some("acme"));
+    /// assert_eq!(caller.claim::<String>("plan")?.as_deref(), Some("pro"));
     /// # Ok(())
     /// # }
     /// ```

@@ -28,12 +28,12 @@ use crate::oauth::Issuer;
 ///     .client_id("shop")
 ///     .scopes(["orders.read"])
 ///     .roles(["buyer"])
-///     .claim("tenant", "acme")
+///     .claim("plan", "pro")
 ///     .build();
 /// assert_eq!(caller.client_id(), Some("shop"));
 /// assert!(caller.has_scope("orders.read") && caller.has_role("buyer"));
 /// assert!(caller.expires_in().as_secs() > 3000);
-/// assert_eq!(caller.claim::<String>("tenant")?.as_deref(), Some("acme"));
+/// assert_eq!(caller.claim::<String>("plan")?.as_deref(), Some("pro"));
 /// # Ok(())
 /// # }
 /// # #[cfg(not(feature = "test-util"))]
@@ -402,7 +402,7 @@ impl AuthContext {
     /// let caller = AuthContext::builder().claim("groups", ["sales", "eu"]).build();
     /// let groups: Option<Vec<String>> = caller.claim("groups")?;
     /// assert_eq!(groups.unwrap_or_default(), ["sales", "eu"]);
-    /// assert_eq!(caller.claim::<u64>("tenant")?, None);
+    /// assert_eq!(caller.claim::<u64>("region")?, None);
     /// assert!(caller.claim::<u64>("groups").is_err());
     /// # Ok::<(), tower_oauth::BoxError>(())
     /// ```
@@ -424,15 +424,15 @@ impl AuthContext {
     /// use tower_oauth::AuthContext;
     ///
     /// #[derive(Deserialize)]
-    /// struct Tenant {
-    ///     tenant: String,
+    /// struct Account {
+    ///     plan: String,
     ///     #[serde(default)]
-    ///     plan: Option<String>,
+    ///     region: Option<String>,
     /// }
     ///
-    /// let caller = AuthContext::builder().claim("tenant", "acme").build();
-    /// let Tenant { tenant, plan } = caller.claims()?;
-    /// assert_eq!((tenant.as_str(), plan), ("acme", None));
+    /// let caller = AuthContext::builder().claim("plan", "pro").build();
+    /// let Account { plan, region } = caller.claims()?;
+    /// assert_eq!((plan.as_str(), region), ("pro", None));
     /// # Ok::<(), tower_oauth::BoxError>(())
     /// ```
     ///
@@ -455,8 +455,8 @@ impl AuthContext {
     /// ```
     /// use tower_oauth::AuthContext;
     ///
-    /// let caller = AuthContext::builder().claim("tenant", "acme").build();
-    /// assert!(caller.claims_json().contains(r#""tenant":"acme""#));
+    /// let caller = AuthContext::builder().claim("plan", "pro").build();
+    /// assert!(caller.claims_json().contains(r#""plan":"pro""#));
     /// ```
     #[must_use]
     pub fn claims_json(&self) -> &str {
@@ -483,8 +483,8 @@ impl fmt::Debug for AuthContext {
 /// use std::error::Error as _;
 /// use tower_oauth::AuthContext;
 ///
-/// let caller = AuthContext::builder().claim("tenant", "acme").build();
-/// let error = caller.claim::<u64>("tenant").unwrap_err();
+/// let caller = AuthContext::builder().claim("plan", "pro").build();
+/// let error = caller.claim::<u64>("plan").unwrap_err();
 /// assert_eq!(error.to_string(), "the claims do not have the expected type");
 /// assert!(error.source().is_some()); // the error of serde_json, which quotes the claim
 /// ```

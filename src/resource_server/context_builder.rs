@@ -27,10 +27,10 @@ use crate::oauth::Issuer;
 ///         .audience(["orders"])
 /// }
 ///
-/// let caller = shop().scopes(["orders.read"]).roles(["buyer"]).claim("tenant", "acme").build();
+/// let caller = shop().scopes(["orders.read"]).roles(["buyer"]).claim("plan", "pro").build();
 /// assert_eq!(caller.issuer(), "https://as.example");
 /// assert!(caller.has_scope("orders.read"));
-/// assert_eq!(caller.claim("tenant")?, Some("acme".to_owned()));
+/// assert_eq!(caller.claim("plan")?, Some("pro".to_owned()));
 /// # Ok::<(), tower_oauth::BoxError>(())
 /// ```
 #[derive(Clone, Debug)]

@@ -167,21 +167,21 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for AuthContext {
 /// use tower_oauth::resource_server::Claims;
 ///
 /// #[derive(serde::Deserialize)]
-/// struct Tenant {
-///     tenant: String,
+/// struct Plan {
+///     plan: String,
 /// }
 ///
-/// async fn tenant(Claims(Tenant { tenant }): Claims<Tenant>) -> String {
-///     tenant
+/// async fn plan(Claims(Plan { plan }): Claims<Plan>) -> String {
+///     plan
 /// }
 ///
-/// let app: Router = Router::new().route("/", get(tenant)); // and `.layer(server.layer())`
+/// let app: Router = Router::new().route("/", get(plan)); // and `.layer(server.layer())`
 /// let send = async |caller: AuthContext| {
 ///     let request = Request::builder().extension(caller).body(Body::empty()).unwrap();
 ///     app.clone().oneshot(request).await.unwrap().status()
 /// };
-/// assert_eq!(send(AuthContext::builder().claim("tenant", "acme").build()).await, 200);
-/// assert_eq!(send(AuthContext::builder().claim("tenant", 1).build()).await, 403);
+/// assert_eq!(send(AuthContext::builder().claim("plan", "pro").build()).await, 200);
+/// assert_eq!(send(AuthContext::builder().claim("plan", 1).build()).await, 403);
 /// # Ok(())
 /// # }
 /// # #[cfg(not(feature = "test-util"))]
