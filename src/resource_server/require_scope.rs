@@ -41,6 +41,34 @@ use crate::oauth::Scope;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// In axum, methods of a path that require different scopes are separate calls of `route`. A layer
+/// of a `MethodRouter` applies to all methods that were added before it: in
+/// `get(list).layer(read).post(create).layer(write)`, GET requires both scopes.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// use axum::{Router, body::Body, http::Request, routing::{get, post}};
+/// use tower::ServiceExt as _;
+/// use tower_oauth::{AuthContext, RequireScopeLayer};
+///
+/// let read = RequireScopeLayer::all(["orders.read"]);
+/// let write = RequireScopeLayer::all(["orders.write"]);
+/// let app: Router = Router::new()
+///     .route("/orders", get(async || "list").layer(read))
+///     .route("/orders", post(async || "created").layer(write)); // and `.layer(server.layer())`
+///
+/// let reader = AuthContext::builder().scopes(["orders.read"]).build();
+/// let send = async |method: &str| -> Result<_, tower_oauth::BoxError> {
+///     let request = Request::builder().method(method).uri("/orders").extension(reader.clone());
+///     Ok(app.clone().oneshot(request.body(Body::empty())?).await?.status())
+/// };
+/// assert_eq!(send("GET").await?, 200);
+/// assert_eq!(send("POST").await?, 403);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct RequireScopeLayer<R = DefaultRejectionResponse> {
