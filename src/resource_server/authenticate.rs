@@ -68,6 +68,7 @@ impl ResourceServer {
     ///
     /// For the header of a message, or the first frame of a WebSocket. The rules are those of
     /// [`authenticate`](Self::authenticate); `token` is the token alone, without `Bearer`.
+    /// An empty token is [`RejectionKind::MissingToken`].
     ///
     /// # Errors
     ///
@@ -84,6 +85,8 @@ impl ResourceServer {
     /// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
     /// let rejection = orders.validate("not.a.token").await.unwrap_err();
     /// assert_eq!(rejection.kind(), RejectionKind::Malformed);
+    /// let rejection = orders.validate("").await.unwrap_err(); // such as a message without a token
+    /// assert_eq!(rejection.kind(), RejectionKind::MissingToken);
     /// # Ok(())
     /// # }
     /// ```

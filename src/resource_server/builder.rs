@@ -388,8 +388,8 @@ impl ResourceServerBuilder {
     /// two different tokens have the same hash with a probability below 2⁻⁹⁴. An entry is used
     /// only while the token has not expired and its key is still published: withdrawing, revoking
     /// or replacing the key invalidates it immediately, and so does a key set older than
-    /// `max_stale`. Scopes are checked for each request. See
-    /// [`guide::performance`](mod@crate::guide::performance).
+    /// `max_stale`. Scopes are checked for each request. For what a cache costs, see
+    /// [`guide::configuration`](mod@crate::guide::configuration).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
