@@ -171,7 +171,7 @@ impl<R, S> Waiter<R, S> {
         self.progress.borrow()
     }
 
-    /// Waits until `accept` returns a value for the published state, beginning with the current one.
+    /// Waits until `accept` returns a value for the published state. The first is the current one.
     pub(crate) async fn until<T>(
         &mut self,
         mut accept: impl FnMut(&Progress<S>) -> Option<T>,

@@ -126,8 +126,8 @@ impl TokenResponse {
         (self.access_token, self.header, self.scopes)
     }
 
-    /// Parses the body of a response. Other members, such as a refresh token, are dropped. The error
-    /// is a fixed text and quotes nothing of the body.
+    /// Parses the body of a response. Other members, such as a refresh token, are dropped. The
+    /// error is a fixed text and quotes nothing of the body.
     pub(super) fn parse(body: &[u8]) -> Result<Self, &'static str> {
         // Drops the parser's error, which could quote the token.
         let Members {
