@@ -95,13 +95,26 @@ impl ResourceServer {
             .await
     }
 
+    #[inline]
     async fn authenticate_and_count(
         &self,
         credentials: Result<Credentials<'_>, RejectionKind>,
         head: Option<Head<'_>>,
     ) -> Result<AuthContext, Rejection> {
         let mut in_flight = InFlight::new(self);
-        match self.authenticate_credentials(credentials).await {
+        let authentication = credentials
+            .map_err(RejectionReason::from)
+            .map(Attempt::new)
+            .and_then(|mut attempt| Ok((self.try_authenticate_token(&mut attempt)?, attempt)));
+        let outcome = match authentication {
+            Ok((Authentication::Complete(authenticated), _)) => Ok(authenticated),
+            // Boxed to keep the future small: most requests do not wait.
+            Ok((Authentication::Pending(pending), attempt)) => {
+                Box::pin(self.wait_and_retry(attempt, pending)).await
+            }
+            Err(reason) => Err(reason),
+        };
+        match outcome {
             Ok(Authenticated { context, .. }) => {
                 in_flight.passed();
                 Ok(context)
@@ -115,17 +128,6 @@ impl ResourceServer {
                 in_flight.rejected(&rejection);
                 Err(rejection)
             }
-        }
-    }
-
-    async fn authenticate_credentials(
-        &self,
-        credentials: Result<Credentials<'_>, RejectionKind>,
-    ) -> Result<Authenticated, RejectionReason> {
-        let mut attempt = Attempt::new(credentials?);
-        match self.try_authenticate_token(&mut attempt)? {
-            Authentication::Complete(authenticated) => Ok(authenticated),
-            Authentication::Pending(pending) => self.wait_and_retry(attempt, pending).await,
         }
     }
 
