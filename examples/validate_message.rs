@@ -93,7 +93,8 @@ async fn main() -> Result<(), BoxError> {
                 queue.send(message)?;
                 consumer.wait_for_keys().await;
             }
-            // It would be refused again: such a message belongs in a dead-letter queue.
+            // Such a message belongs in a dead-letter queue. `UnknownKey` can become valid when the
+            // issuer's keys can be fetched again.
             Err(rejection) => {
                 println!("refused    {payload}: {}", rejection.kind());
                 refused += 1;
