@@ -130,7 +130,8 @@ impl ClaimRules {
 /// Whether a value has a number that is compared as a double.
 fn has_double(value: &Value) -> bool {
     match value {
-        Value::Number(number) => number.is_f64(),
+        // Not `is_f64`, which depends on serde_json's feature `arbitrary_precision`.
+        Value::Number(number) => !(number.is_u64() || number.is_i64()),
         Value::Array(elements) => elements.iter().any(has_double),
         Value::Object(members) => members.values().any(has_double),
         Value::Null | Value::Bool(_) | Value::String(_) => false,
