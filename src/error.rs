@@ -738,18 +738,31 @@ impl fmt::Display for Error {
     }
 }
 
+/// Only the fields that have a value: `main` prints an error in this form.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
-            .field("operation", &self.0.operation)
-            .field("kind", &self.0.kind)
-            .field("url", &self.0.url)
-            .field("expected", &self.0.expected)
-            .field("found", &self.0.found)
-            .field("detail", &self.0.detail)
-            .field("oauth_error", &self.0.oauth)
-            .field("source", &self.0.source)
-            .finish_non_exhaustive()
+        let inner = &*self.0;
+        let mut debug = f.debug_struct("Error");
+        debug.field("operation", &inner.operation);
+        debug.field("kind", &inner.kind);
+        let texts = [
+            ("url", &inner.url),
+            ("expected", &inner.expected),
+            ("found", &inner.found),
+            ("detail", &inner.detail),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                debug.field(name, text);
+            }
+        }
+        if let Some(oauth) = &inner.oauth {
+            debug.field("oauth_error", oauth);
+        }
+        if let Some(source) = &inner.source {
+            debug.field("source", source);
+        }
+        debug.finish_non_exhaustive()
     }
 }
 

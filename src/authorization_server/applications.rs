@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{AuthorizationServer, Version};
 use crate::app_id::Binding;
@@ -14,6 +14,9 @@ use crate::error::ConfigError;
 /// App ID's limits for an application.
 const MAX_SCOPES: usize = 50;
 const MAX_NAME: usize = 50;
+
+/// Bytes of the claims that are set for one application, as JSON: longer tokens are rejected.
+const MAX_CLAIMS_LENGTH: usize = 8192;
 
 /// The scope that App ID grants to every token request without `scope`.
 pub(super) const DEFAULT_SCOPE: &str = "appid_default";
@@ -28,6 +31,8 @@ pub(super) struct Registration {
     pub(super) kind: String,
     pub(super) scopes: Vec<String>,
     pub(super) role_ids: Vec<String>,
+    /// Claims of its tokens, which replace those that the server sets.
+    pub(super) claims: Map<String, Value>,
 }
 
 /// A role: a named set of scopes of applications.
@@ -56,6 +61,12 @@ impl Registration {
         if self.scopes.len() > MAX_SCOPES {
             return Err(ConfigError::without_value("scopes", "must be at most 50"));
         }
+        if json!(self.claims).to_string().len() > MAX_CLAIMS_LENGTH {
+            return Err(ConfigError::without_value(
+                "claims",
+                "must be at most 8192 bytes of JSON",
+            ));
+        }
         check_scopes(&self.scopes)
     }
 
@@ -66,6 +77,11 @@ impl Registration {
 
     pub(super) fn set_scopes(&mut self, scopes: Vec<String>) -> Result<(), ConfigError> {
         self.scopes = scopes;
+        self.check()
+    }
+
+    fn set_claim(&mut self, name: &str, value: Value) -> Result<(), ConfigError> {
+        self.claims.insert(name.to_owned(), value);
         self.check()
     }
 }
@@ -197,10 +213,53 @@ impl RegisteredApplication {
         scopes: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), ConfigError> {
         let scopes = scopes.into_iter().map(str::to_owned).collect();
+        self.update(|application| application.set_scopes(scopes))
+    }
+
+    /// Sets a claim of its tokens: those of the token endpoint, and those that are minted.
+    ///
+    /// A claim that the server sets by default, such as `aud`, is replaced.
+    /// [`TokenMint::claim`](super::TokenMint::claim) sets a claim of one token.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::{ResourceServer, TokenManager};
+    ///
+    /// shop.set_claim("client_id", shop.client_id())?;
+    /// shop.set_claim("roles", ["clerk"])?;
+    /// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// # let tokens = tokens.transport(issuer.transport()).start()?;
+    /// # let orders = ResourceServer::builder(issuer.issuer(), shop.client_id());
+    /// # let orders = orders.transport(issuer.transport()).start().await?;
+    /// let token = tokens.access_token().await?;
+    /// let caller = orders.validate(token.expose_secret()).await?;
+    /// assert_eq!(caller.client_id(), Some(shop.client_id()));
+    /// assert!(caller.has_role("clerk"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the claims that are set for the application exceed 8192 bytes of JSON.
+    pub fn set_claim(&self, name: &str, value: impl Into<Value>) -> Result<(), ConfigError> {
+        let value = value.into();
+        self.update(|application| application.set_claim(name, value))
+    }
+
+    fn update(
+        &self,
+        change: impl FnOnce(&mut Registration) -> Result<(), ConfigError>,
+    ) -> Result<(), ConfigError> {
         self.server
             .0
             .update(|state| match state.application_mut(self.client_id()) {
-                Some(application) => application.set_scopes(scopes),
+                Some(application) => change(application),
                 None => Err(ConfigError::without_value(
                     "application",
                     "has been deleted",

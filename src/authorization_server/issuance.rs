@@ -18,6 +18,8 @@ pub(super) struct TokenParams<'a> {
     pub(super) audience: Vec<String>,
     pub(super) scope: String,
     pub(super) roles: Vec<String>,
+    /// Claims that are set for the application.
+    pub(super) claims: Map<String, Value>,
 }
 
 /// The header of a token.
@@ -42,6 +44,7 @@ pub(super) fn claims(
         mut audience,
         scope,
         roles,
+        claims: own_claims,
     } = params;
     let audience = match version {
         // Version 3 has a single audience, as a string.
@@ -65,6 +68,7 @@ pub(super) fn claims(
     if !roles.is_empty() {
         claims.insert("roles".to_owned(), json!(roles));
     }
+    claims.extend(own_claims);
     claims
 }
 

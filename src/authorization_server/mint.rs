@@ -19,9 +19,10 @@ use crate::jwt::Algorithm;
 /// endpoint: `iss`, `exp`, `iat`, `aud` and `sub` (both the application's client id), `scope`,
 /// `amr`, `tenant` (the tenant id), and `roles` if the application has any. There is no
 /// `client_id`, so [`AuthContext::client_id`](crate::AuthContext::client_id) is `None`. Add it with
-/// [`claim`](Self::claim), or build the resource server from
-/// [`RegisteredApplication::binding`](super::RegisteredApplication::binding), whose issuer reads
-/// `sub`.
+/// [`claim`](Self::claim) or, for all tokens of an application, with
+/// [`RegisteredApplication::set_claim`](super::RegisteredApplication::set_claim); or build the
+/// resource server from [`RegisteredApplication::binding`](super::RegisteredApplication::binding),
+/// whose issuer reads `sub`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -407,13 +408,13 @@ impl TokenMint {
         } = self;
         let inner = &server.0;
         let now = inner.clock.now();
-        let (current, roles) = {
+        let (current, (roles, own_claims)) = {
             let state = inner.state();
-            let roles = state
+            let of_application = state
                 .application(&client_id)
-                .map(|application| state.role_names(application))
+                .map(|application| (state.role_names(application), application.claims.clone()))
                 .unwrap_or_default();
-            (std::sync::Arc::clone(state.keys.current()), roles)
+            (std::sync::Arc::clone(state.keys.current()), of_application)
         };
         let generate = |kid: &str, algorithm| {
             SigningKey::generate(kid.to_owned(), algorithm, now)
@@ -436,6 +437,7 @@ impl TokenMint {
             audience: vec![client_id.clone()],
             scope: String::new(),
             roles,
+            claims: own_claims,
         };
         let mut all_claims = issuance::claims(
             inner,

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::applications::{Registration, Role};
 use super::signing_keys::{KeyRing, RingKey, SigningKey};
@@ -140,6 +141,8 @@ struct ApplicationDocument {
     kind: String,
     scopes: Vec<String>,
     role_ids: Vec<String>,
+    #[serde(default)]
+    claims: Map<String, Value>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -208,6 +211,7 @@ impl From<Registration> for ApplicationDocument {
             kind,
             scopes,
             role_ids,
+            claims,
         } = registration;
         Self {
             client_id,
@@ -216,6 +220,7 @@ impl From<Registration> for ApplicationDocument {
             kind,
             scopes,
             role_ids,
+            claims,
         }
     }
 }
@@ -229,6 +234,7 @@ impl From<ApplicationDocument> for Registration {
             kind,
             scopes,
             role_ids,
+            claims,
         } = document;
         Self {
             client_id,
@@ -237,6 +243,7 @@ impl From<ApplicationDocument> for Registration {
             kind,
             scopes,
             role_ids,
+            claims,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use serde_json::Map;
+
 use super::applications::{Registration, Role};
 use super::signing_keys::{KeyRing, SigningKey, constant_time_eq, new_kid, random_secret};
 use crate::clock::UnixTime;
@@ -50,6 +52,7 @@ impl State {
             kind: kind.to_owned(),
             scopes: Vec::new(),
             role_ids: Vec::new(),
+            claims: Map::new(),
         };
         registration.check()?;
         if self.applications.len() >= MAX_APPLICATIONS {

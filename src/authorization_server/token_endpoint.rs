@@ -53,6 +53,7 @@ pub(super) async fn token(
             audience: audience(application, &parameters)?,
             scope: scope.clone(),
             roles: state.role_names(application),
+            claims: application.claims.clone(),
         };
         let lifetime = inner.token_lifetime;
         let claims = issuance::claims(inner, version, params, inner.clock.now(), lifetime);

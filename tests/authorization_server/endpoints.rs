@@ -494,6 +494,29 @@ async fn assigned_scopes_are_granted_and_a_requested_scope_replaces_the_default(
 }
 
 #[tokio::test]
+async fn claims_set_for_an_application_are_in_its_tokens_and_replace_the_default() {
+    let fixture = Fixture::new();
+    let app = &fixture.app;
+    app.set_claim("plan", json!({ "name": "gold" })).unwrap();
+    app.set_claim("sub", "the-shop").unwrap();
+    let (_, issued) = fixture.token("v4", "grant_type=client_credentials").await;
+    let (_, minted) = decode(&fixture.server.mint(app).sign());
+    for claims in [issued, minted] {
+        assert_eq!(claims["plan"]["name"], "gold");
+        assert_eq!(claims["sub"], "the-shop");
+    }
+    let one = fixture.server.mint(app).claim("plan", "free").sign();
+    assert_eq!(decode(&one).1["plan"], "free");
+    let error = app.set_claim("plan", "a".repeat(8192)).unwrap_err();
+    assert_eq!(error.setting(), "claims");
+    let (_, after) = fixture.token("v4", "grant_type=client_credentials").await;
+    assert_eq!(
+        after["plan"]["name"], "gold",
+        "a failed update has no effect"
+    );
+}
+
+#[tokio::test]
 async fn audience_and_resource_parameters_set_the_aud_claim() {
     let fixture = Fixture::new();
     let form = "grant_type=client_credentials&audience=orders\
@@ -1148,6 +1171,7 @@ fn applications_and_keys_persist_in_the_state_file() {
     let first = build().unwrap();
     let app = first.register("shop").unwrap();
     app.set_scopes(["orders.read"]).unwrap();
+    app.set_claim("plan", "gold").unwrap();
     first.rotate().unwrap();
     let second = build().unwrap();
     let kids = |server: &AuthorizationServer| {
@@ -1161,6 +1185,7 @@ fn applications_and_keys_persist_in_the_state_file() {
     let again = &second.applications()[0];
     assert_eq!((again.client_id(), again.name()), (app.client_id(), "shop"));
     assert_eq!(again.secret().expose_secret(), app.secret().expose_secret());
+    assert_eq!(decode(&second.mint(again).sign()).1["plan"], "gold");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
