@@ -5,17 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::encoding::AsDer;
-use aws_lc_rs::rand;
+use aws_lc_rs::rand::{self, SystemRandom};
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     self, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
-    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaKeyPair, UnparsedPublicKey,
-    VerificationAlgorithm,
+    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding, RsaKeyPair,
+    UnparsedPublicKey, VerificationAlgorithm,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use jsonwebtoken::EncodingKey;
-use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
@@ -32,7 +30,7 @@ pub(super) struct SigningKey {
     algorithm: Algorithm,
     /// PKCS#8, for the state file.
     pkcs8: SecretString,
-    encoding_key: EncodingKey,
+    pair: Pair,
     /// In the encoding of aws-lc-rs, for introspection.
     public: Vec<u8>,
     jwk: Value,
@@ -55,7 +53,7 @@ impl SigningKey {
         pkcs8: &[u8],
         created_at: UnixTime,
     ) -> Result<Self, ConfigError> {
-        let (public, mut jwk) = public_key(algorithm, pkcs8)
+        let (pair, public, mut jwk) = parse(algorithm, pkcs8)
             .map_err(|()| key_error("is not a PKCS#8 key for its algorithm"))?;
         if let Value::Object(members) = &mut jwk {
             members.insert("use".to_owned(), json!("sig"));
@@ -65,20 +63,12 @@ impl SigningKey {
                 members.insert("alg".to_owned(), json!(algorithm.name()));
             }
         }
-        let encoding_key = match family(algorithm) {
-            Family::Rsa => EncodingKey::from_rsa_der(
-                rsa_private_key(pkcs8)
-                    .ok_or_else(|| key_error("is not a PKCS#8 key for its algorithm"))?,
-            ),
-            Family::Ec(_) => EncodingKey::from_ec_der(pkcs8),
-            Family::Ed => EncodingKey::from_ed_der(pkcs8),
-        };
         let pkcs8 = STANDARD.encode(pkcs8).into();
         Ok(Self {
             kid,
             algorithm,
             pkcs8,
-            encoding_key,
+            pair,
             public,
             jwk,
             created_at,
@@ -105,14 +95,21 @@ impl SigningKey {
         &self.pkcs8
     }
 
-    /// Signs with jsonwebtoken's aws-lc-rs provider, passed explicitly: the process-wide provider
-    /// is the application's choice.
+    /// Signs a message.
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, ConfigError> {
-        let algorithm = jsonwebtoken_algorithm(self.algorithm);
-        (DEFAULT_PROVIDER.signer_factory)(&algorithm, &self.encoding_key)
-            .ok()
-            .and_then(|signer| signer.try_sign(message).ok())
-            .ok_or_else(|| key_error("could not sign"))
+        let random = &SystemRandom::new();
+        match &self.pair {
+            Pair::Rsa(pair, encoding) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(*encoding, random, message, &mut signature)
+                    .map(|()| signature)
+            }
+            Pair::Ec(pair) => pair
+                .sign(random, message)
+                .map(|signature| signature.as_ref().to_vec()),
+            Pair::Ed(pair) => Ok(pair.sign(message).as_ref().to_vec()),
+        }
+        .map_err(|_| key_error("could not sign"))
     }
 
     /// Verifies a signature of this key.
@@ -295,36 +292,45 @@ fn key_error(reason: &str) -> ConfigError {
     ConfigError::without_value("signing key", reason).with_kind(ConfigErrorKind::Unavailable)
 }
 
+/// A key pair that signs.
+enum Pair {
+    Rsa(RsaKeyPair, &'static dyn RsaEncoding),
+    Ec(EcdsaKeyPair),
+    Ed(Ed25519KeyPair),
+}
+
+/// What an algorithm needs to sign.
 enum Family {
-    Rsa,
-    Ec(&'static EcdsaSigningAlgorithm),
+    Rsa(&'static dyn RsaEncoding),
+    /// With the name of the curve in a JWK.
+    Ec(&'static EcdsaSigningAlgorithm, &'static str),
     Ed,
 }
 
 fn family(algorithm: Algorithm) -> Family {
     match algorithm {
-        Algorithm::Es256 => Family::Ec(&ECDSA_P256_SHA256_FIXED_SIGNING),
-        Algorithm::Es384 => Family::Ec(&ECDSA_P384_SHA384_FIXED_SIGNING),
+        Algorithm::Es256 => Family::Ec(&ECDSA_P256_SHA256_FIXED_SIGNING, "P-256"),
+        Algorithm::Es384 => Family::Ec(&ECDSA_P384_SHA384_FIXED_SIGNING, "P-384"),
         Algorithm::EdDsa => Family::Ed,
-        Algorithm::Ps256
-        | Algorithm::Ps384
-        | Algorithm::Ps512
-        | Algorithm::Rs256
-        | Algorithm::Rs384
-        | Algorithm::Rs512 => Family::Rsa,
+        Algorithm::Ps256 => Family::Rsa(&signature::RSA_PSS_SHA256),
+        Algorithm::Ps384 => Family::Rsa(&signature::RSA_PSS_SHA384),
+        Algorithm::Ps512 => Family::Rsa(&signature::RSA_PSS_SHA512),
+        Algorithm::Rs256 => Family::Rsa(&signature::RSA_PKCS1_SHA256),
+        Algorithm::Rs384 => Family::Rsa(&signature::RSA_PKCS1_SHA384),
+        Algorithm::Rs512 => Family::Rsa(&signature::RSA_PKCS1_SHA512),
     }
 }
 
 fn generate(algorithm: Algorithm) -> Result<Vec<u8>, ()> {
     Ok(match family(algorithm) {
-        Family::Rsa => {
+        Family::Rsa(_) => {
             let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(drop)?;
             AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair)
                 .map_err(drop)?
                 .as_ref()
                 .to_vec()
         }
-        Family::Ec(curve) => {
+        Family::Ec(curve, _) => {
             let pair = EcdsaKeyPair::generate(curve).map_err(drop)?;
             pair.to_pkcs8v1().map_err(drop)?.as_ref().to_vec()
         }
@@ -335,71 +341,36 @@ fn generate(algorithm: Algorithm) -> Result<Vec<u8>, ()> {
     })
 }
 
-/// The `RSAPrivateKey` (RFC 8017) in a PKCS#8 key, as jsonwebtoken requires it.
-fn rsa_private_key(pkcs8: &[u8]) -> Option<&[u8]> {
-    // RFC 5208 §5: version, algorithm (rsaEncryption, NULL), then an octet string with the key.
-    // The lengths take two bytes for keys of 2048 bits or more.
-    let (_, version_and_algorithm) = pkcs8.split_first_chunk::<4>()?;
-    let octet_string = version_and_algorithm.strip_prefix(&[
-        0x02, 0x01, 0x00, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01,
-        0x01, 0x05, 0x00,
-    ])?;
-    let (_, key) = octet_string
-        .strip_prefix(&[0x04, 0x82])?
-        .split_first_chunk::<2>()?;
-    Some(key)
-}
-
-/// The public key in the encoding of aws-lc-rs and as a JWK (RFC 7518 §6, RFC 8037 §2).
-fn public_key(algorithm: Algorithm, pkcs8: &[u8]) -> Result<(Vec<u8>, Value), ()> {
+/// The key pair, and its public key in the encoding of aws-lc-rs and as a JWK (RFC 7518 §6,
+/// RFC 8037 §2).
+fn parse(algorithm: Algorithm, pkcs8: &[u8]) -> Result<(Pair, Vec<u8>, Value), ()> {
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     Ok(match family(algorithm) {
-        Family::Rsa => {
+        Family::Rsa(encoding) => {
             let pair = RsaKeyPair::from_pkcs8(pkcs8).map_err(drop)?;
             let public = pair.public_key();
             let n = encode(public.modulus().big_endian_without_leading_zero());
             let e = encode(public.exponent().big_endian_without_leading_zero());
-            (
-                public.as_ref().to_vec(),
-                json!({ "kty": "RSA", "n": n, "e": e }),
-            )
+            let jwk = json!({ "kty": "RSA", "n": n, "e": e });
+            let public = public.as_ref().to_vec();
+            (Pair::Rsa(pair, encoding), public, jwk)
         }
-        Family::Ec(curve) => {
+        Family::Ec(curve, name) => {
             let pair = EcdsaKeyPair::from_pkcs8(curve, pkcs8).map_err(drop)?;
             let point = pair.public_key().as_ref().to_vec();
             // SEC 1 §2.3.3: the byte 04, then both coordinates.
             let coordinates = point.strip_prefix(&[4]).ok_or(())?;
             let (x, y) = coordinates.split_at(coordinates.len() / 2);
-            let crv = if algorithm == Algorithm::Es256 {
-                "P-256"
-            } else {
-                "P-384"
-            };
-            let jwk = json!({ "kty": "EC", "crv": crv, "x": encode(x), "y": encode(y) });
-            (point, jwk)
+            let jwk = json!({ "kty": "EC", "crv": name, "x": encode(x), "y": encode(y) });
+            (Pair::Ec(pair), point, jwk)
         }
         Family::Ed => {
             let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(drop)?;
             let public = pair.public_key().as_ref().to_vec();
             let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": encode(&public) });
-            (public, jwk)
+            (Pair::Ed(pair), public, jwk)
         }
     })
-}
-
-fn jsonwebtoken_algorithm(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
-    use jsonwebtoken::Algorithm as JwtAlgorithm;
-    match algorithm {
-        Algorithm::Es256 => JwtAlgorithm::ES256,
-        Algorithm::Es384 => JwtAlgorithm::ES384,
-        Algorithm::EdDsa => JwtAlgorithm::EdDSA,
-        Algorithm::Ps256 => JwtAlgorithm::PS256,
-        Algorithm::Ps384 => JwtAlgorithm::PS384,
-        Algorithm::Ps512 => JwtAlgorithm::PS512,
-        Algorithm::Rs256 => JwtAlgorithm::RS256,
-        Algorithm::Rs384 => JwtAlgorithm::RS384,
-        Algorithm::Rs512 => JwtAlgorithm::RS512,
-    }
 }
 
 fn verification_algorithm(algorithm: Algorithm) -> &'static dyn VerificationAlgorithm {

@@ -179,14 +179,7 @@ const NAMES: &[(&str, &[&str])] = &[
     ("maud", &["authorization_server/dashboard/"]),
     ("papaya", &["bounded_map.rs"]),
     ("polymur_hash", &["resource_server/token_cache/digest.rs"]),
-    (
-        "jsonwebtoken",
-        &[
-            "jwt/algorithm.rs",
-            "key_set/jwk.rs",
-            "authorization_server/",
-        ],
-    ),
+    ("jsonwebtoken", &["key_set/jwk.rs"]),
     ("::metrics", &["metrics.rs"]),
     ("reqwest", &["transport/reqwest.rs"]),
     ("rustls", &["transport/reqwest.rs"]),
