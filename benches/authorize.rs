@@ -258,7 +258,7 @@ fn misses(rs256: &Signer, tokens: &[String]) -> Vec<Row> {
         first,
     ));
     for algorithm in [
-        "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
+        "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
     ] {
         let signer = Signer::new(algorithm);
         let some: Vec<_> = (0..tokens.len() / 10)
@@ -401,8 +401,11 @@ fn parsed(signer: &Signer, algorithm: &str) -> ParsedPublicKey {
         Signer::Ec(pair, "P-256") => {
             ParsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, pair.public_key()).unwrap()
         }
-        Signer::Ec(pair, _) => {
+        Signer::Ec(pair, "P-384") => {
             ParsedPublicKey::new(&signature::ECDSA_P384_SHA384_FIXED, pair.public_key()).unwrap()
+        }
+        Signer::Ec(pair, _) => {
+            ParsedPublicKey::new(&signature::ECDSA_P521_SHA512_FIXED, pair.public_key()).unwrap()
         }
         Signer::Ed25519(pair) => {
             ParsedPublicKey::new(&signature::ED25519, pair.public_key()).unwrap()

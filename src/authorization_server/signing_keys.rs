@@ -8,9 +8,9 @@ use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::{self, SystemRandom};
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    self, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
-    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding, RsaKeyPair,
-    UnparsedPublicKey, VerificationAlgorithm,
+    self, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
+    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair,
+    KeyPair as _, RsaEncoding, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -311,6 +311,7 @@ fn family(algorithm: Algorithm) -> Family {
     match algorithm {
         Algorithm::Es256 => Family::Ec(&ECDSA_P256_SHA256_FIXED_SIGNING, "P-256"),
         Algorithm::Es384 => Family::Ec(&ECDSA_P384_SHA384_FIXED_SIGNING, "P-384"),
+        Algorithm::Es512 => Family::Ec(&ECDSA_P521_SHA512_FIXED_SIGNING, "P-521"),
         Algorithm::EdDsa => Family::Ed,
         Algorithm::Ps256 => Family::Rsa(&signature::RSA_PSS_SHA256),
         Algorithm::Ps384 => Family::Rsa(&signature::RSA_PSS_SHA384),
@@ -377,6 +378,7 @@ fn verification_algorithm(algorithm: Algorithm) -> &'static dyn VerificationAlgo
     match algorithm {
         Algorithm::Es256 => &signature::ECDSA_P256_SHA256_FIXED,
         Algorithm::Es384 => &signature::ECDSA_P384_SHA384_FIXED,
+        Algorithm::Es512 => &signature::ECDSA_P521_SHA512_FIXED,
         Algorithm::EdDsa => &signature::ED25519,
         Algorithm::Ps256 => &signature::RSA_PSS_2048_8192_SHA256,
         Algorithm::Ps384 => &signature::RSA_PSS_2048_8192_SHA384,

@@ -21,6 +21,8 @@ pub enum Algorithm {
     Es256,
     /// ECDSA with P-384 and SHA-384.
     Es384,
+    /// ECDSA with P-521 and SHA-512.
+    Es512,
     /// Ed25519 (RFC 8037), under its names `EdDSA` and `Ed25519` (RFC 9864).
     EdDsa,
     /// RSASSA-PSS with SHA-256.
@@ -42,6 +44,7 @@ impl Algorithm {
     pub const ALL: &'static [Self] = &[
         Self::Es256,
         Self::Es384,
+        Self::Es512,
         Self::EdDsa,
         Self::Ps256,
         Self::Ps384,
@@ -65,6 +68,7 @@ impl Algorithm {
         match self {
             Self::Es256 => "ES256",
             Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
             Self::EdDsa => "EdDSA",
             Self::Ps256 => "PS256",
             Self::Ps384 => "PS384",
@@ -93,7 +97,7 @@ mod tests {
         }
         assert_eq!(Algorithm::from_name("Ed25519"), Some(Algorithm::EdDsa));
         for name in [
-            "none", "nOnE", "HS256", "rs256", "RS256\0", " RS256", "ES512", "ES256K", "Ed448", "",
+            "none", "nOnE", "HS256", "rs256", "RS256\0", " RS256", "es512", "ES256K", "Ed448", "",
         ] {
             assert_eq!(Algorithm::from_name(name), None, "{name:?}");
         }

@@ -5,9 +5,10 @@ use std::fmt;
 use aws_lc_rs::digest::{Context, SHA256};
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
-    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519,
+    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+    RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
+    RSA_PSS_2048_8192_SHA512, RsaParameters,
 };
 
 use super::algorithm::Algorithm;
@@ -22,6 +23,8 @@ pub(crate) enum KeyMaterial<'a> {
     P256 { x: &'a [u8], y: &'a [u8] },
     /// A point on P-384.
     P384 { x: &'a [u8], y: &'a [u8] },
+    /// A point on P-521.
+    P521 { x: &'a [u8], y: &'a [u8] },
     /// An Ed25519 public key.
     Ed25519 { x: &'a [u8] },
 }
@@ -40,6 +43,7 @@ impl KeyMaterial<'_> {
             ],
             Self::P256 { .. } => &[Algorithm::Es256],
             Self::P384 { .. } => &[Algorithm::Es384],
+            Self::P521 { .. } => &[Algorithm::Es512],
             Self::Ed25519 { .. } => &[Algorithm::EdDsa],
         }
     }
@@ -155,6 +159,7 @@ impl Fingerprint {
             KeyMaterial::Rsa { n, e } => (b"RSA", n, e),
             KeyMaterial::P256 { x, y } => (b"P-256", x, y),
             KeyMaterial::P384 { x, y } => (b"P-384", x, y),
+            KeyMaterial::P521 { x, y } => (b"P-521", x, y),
             KeyMaterial::Ed25519 { x } => (b"Ed25519", x, b""),
         };
         let algorithms = algorithms.map(|algorithm| algorithm.name().as_bytes());
@@ -206,6 +211,9 @@ fn prepare(
         KeyMaterial::P384 { x, y } => {
             ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, [&[0x04], *x, *y].concat())
         }
+        KeyMaterial::P521 { x, y } => {
+            ParsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, [&[0x04], *x, *y].concat())
+        }
         KeyMaterial::Ed25519 { x } => ParsedPublicKey::new(&ED25519, x),
     };
     parsed.map_err(|_| InvalidKey::Invalid)
@@ -217,6 +225,7 @@ fn check(material: &KeyMaterial<'_>) -> Result<(), InvalidKey> {
         KeyMaterial::Rsa { n, e } => return check_rsa(n, e),
         KeyMaterial::P256 { x, y } => x.len() == 32 && y.len() == 32,
         KeyMaterial::P384 { x, y } => x.len() == 48 && y.len() == 48,
+        KeyMaterial::P521 { x, y } => x.len() == 66 && y.len() == 66,
         KeyMaterial::Ed25519 { x } => {
             <&[u8; 32]>::try_from(*x).is_ok_and(|x| !is_small_order(x) && is_canonical(x))
         }

@@ -300,6 +300,10 @@ fn parse_key(json: &str, alg: Option<&str>) -> Result<VerificationKey, SkipReaso
                     let (x, y) = &point(48)?;
                     VerificationKey::new(&KeyMaterial::P384 { x, y }, algorithm)
                 }
+                EllipticCurve::P521 => {
+                    let (x, y) = &point(66)?;
+                    VerificationKey::new(&KeyMaterial::P521 { x, y }, algorithm)
+                }
                 _ => return Err(SkipReason::UnsupportedType),
             }
         }

@@ -377,7 +377,7 @@ fn unusable_keys_are_skipped_and_reported_with_a_reason() {
         ),
         (
             "curve without an algorithm here",
-            point(&p256(), json!({ "crv": "P-521" })),
+            point(&p256(), json!({ "crv": "secp256k1" })),
             SkipReason::UnsupportedType,
         ),
         (

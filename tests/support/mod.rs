@@ -23,9 +23,9 @@ use std::sync::{Arc, OnceLock};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
-    KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
-    RSA_PSS_SHA512, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
+    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
+    RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaKeyPair,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -67,6 +67,13 @@ pub fn p384() -> PrivateKey {
     PrivateKey::Ec(
         EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap(),
         "P-384",
+    )
+}
+
+pub fn p521() -> PrivateKey {
+    PrivateKey::Ec(
+        EcdsaKeyPair::generate(&ECDSA_P521_SHA512_FIXED_SIGNING).unwrap(),
+        "P-521",
     )
 }
 
@@ -159,12 +166,14 @@ pub fn claims_with(changes: Value) -> Value {
     claims
 }
 
-/// A resource server with one issuer and fixed keys without `alg`: RSA, P-256, P-384 and Ed25519.
+/// A resource server with one issuer and fixed keys without `alg`: RSA, P-256, P-384, P-521 and
+/// Ed25519.
 pub struct Fixture {
     pub clock: ManualClock,
     pub rsa: &'static PrivateKey,
     pub p256: PrivateKey,
     pub p384: PrivateKey,
+    pub p521: PrivateKey,
     pub ed25519: PrivateKey,
     pub server: ResourceServer,
     served: Arc<AtomicUsize>,
@@ -187,11 +196,12 @@ impl Fixture {
 
     /// A fixture with any resource server that has these keys.
     pub fn with_server(server: impl Fn(KeySet) -> ResourceServerBuilder) -> Self {
-        let (p256, p384, ed25519) = (p256(), p384(), ed25519());
+        let (p256, p384, p521, ed25519) = (p256(), p384(), p521(), ed25519());
         let keys = [
             rsa(0).jwk("rsa"),
             p256.jwk("p256"),
             p384.jwk("p384"),
+            p521.jwk("p521"),
             ed25519.jwk("ed"),
         ];
         let keys = json!({ "keys": keys });
@@ -203,6 +213,7 @@ impl Fixture {
             rsa: rsa(0),
             p256,
             p384,
+            p521,
             ed25519,
             server,
             served: Arc::default(),
