@@ -38,12 +38,14 @@ use crate::oauth::{Audience, Issuer};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenProfile {
-    /// A signed JWT with `iss`, `aud` and `exp`; `typ` absent, `JWT`, `JOSE` or `at+jwt`.
-    /// What App ID, Keycloak, Entra and Cognito issue.
+    /// A signed JWT with `iss`, `aud` and `exp`.
+    ///
+    /// What App ID, Keycloak, Entra and Cognito issue. `typ` is absent, `JWT`, `JOSE` or `at+jwt`,
+    /// in any case, also with `application/` before it.
     #[default]
     Jwt,
-    /// An [RFC 9068](https://www.rfc-editor.org/rfc/rfc9068) access token: `typ` is `at+jwt`, and
-    /// `sub`, `client_id`, `iat` and `jti` are required too.
+    /// An [RFC 9068](https://www.rfc-editor.org/rfc/rfc9068) access token: `typ` is `at+jwt` or
+    /// `application/at+jwt`, and `sub`, `client_id`, `iat` and `jti` are required too.
     Rfc9068,
 }
 

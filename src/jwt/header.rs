@@ -34,18 +34,24 @@ pub(crate) enum Typ {
     Absent,
     /// `JWT`, or `JOSE` as in App ID's v3 tokens.
     Jwt,
-    /// `at+jwt`, with or without `application/`.
+    /// `at+jwt` of RFC 9068.
     AccessToken,
     /// Never an access token: an ID token, a DPoP proof, a logout token, a security event.
     Other,
 }
 
 impl Typ {
+    /// A media type, whose `application/` may be omitted (RFC 7515 §4.1.9), in any case.
     fn from_name(name: &str) -> Self {
-        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        const PREFIX: &str = "application/";
+        let short = match name.split_at_checked(PREFIX.len()) {
+            Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
+            _ => name,
+        };
+        let is = |other: &str| short.eq_ignore_ascii_case(other);
         if is("JWT") || is("JOSE") {
             Self::Jwt
-        } else if is("at+jwt") || is("application/at+jwt") {
+        } else if is("at+jwt") {
             Self::AccessToken
         } else {
             Self::Other
@@ -123,6 +129,33 @@ mod tests {
         assert_eq!(header.algorithm, Algorithm::Rs256);
         assert_eq!(header.key_id.as_deref(), Some("appId-1"));
         assert_eq!(header.typ, Typ::Jwt);
+    }
+
+    #[test]
+    fn the_long_form_of_a_type_is_the_same_as_the_short_one() {
+        let typ = |name: &str| {
+            let header = serde_json::json!({ "alg": "RS256", "typ": name }).to_string();
+            Header::parse(header.as_bytes()).unwrap().typ
+        };
+        for (short, expected) in [
+            ("JWT", Typ::Jwt),
+            ("jose", Typ::Jwt),
+            ("at+jwt", Typ::AccessToken),
+            ("AT+JWT", Typ::AccessToken),
+            ("dpop+jwt", Typ::Other),
+            ("logout+jwt", Typ::Other),
+            ("secevent+jwt", Typ::Other),
+            ("", Typ::Other),
+            ("/JWT", Typ::Other),
+            ("application/JWT", Typ::Other),
+        ] {
+            for prefix in ["application/", "Application/", "APPLICATION/"] {
+                assert_eq!(typ(&format!("{prefix}{short}")), expected, "{prefix}{short}");
+            }
+        }
+        for other in ["text/JWT", "applicatio/JWT", "applicationJWT", "é/JWT", "application"] {
+            assert_eq!(typ(other), Typ::Other, "{other}");
+        }
     }
 
     #[test]

@@ -542,6 +542,11 @@ fn the_typ_header_must_name_an_access_token() {
         "AT+JWT",
         "application/at+jwt",
         "Application/At+Jwt",
+        "application/jwt",
+        "application/JWT",
+        "APPLICATION/jwt",
+        "application/jose",
+        "Application/JOSE",
     ] {
         fixture.assert_accepts(&with_typ(&fixture, typ));
     }
@@ -551,7 +556,14 @@ fn the_typ_header_must_name_an_access_token() {
         "logout+jwt",
         "secevent+jwt",
         "id+jwt",
-        "application/jwt",
+        "application/logout+jwt",
+        "application/secevent+jwt",
+        "application/id+jwt",
+        "application/dpop+jwt",
+        "application/application/jwt",
+        "application/",
+        "application/jwt;v=1",
+        "text/jwt",
         "JWE",
         "",
         "at+jwt ",
@@ -581,10 +593,15 @@ fn the_typ_header_must_name_an_access_token() {
     fixture.assert_accepts(&fixture.token(&support::claims_with(json!({ "typ": "Bearer" }))));
     // RFC 9068 §4
     let strict = Fixture::with(|issuer| issuer.profile(TokenProfile::Rfc9068));
-    for typ in ["at+jwt", "application/at+jwt", "AT+jwt"] {
+    for typ in [
+        "at+jwt",
+        "application/at+jwt",
+        "AT+jwt",
+        "APPLICATION/at+JWT",
+    ] {
         strict.assert_accepts(&with_typ(&strict, typ));
     }
-    for typ in ["JWT", "JOSE", "dpop+jwt"] {
+    for typ in ["JWT", "JOSE", "application/jwt", "dpop+jwt"] {
         strict.assert_rejects(&with_typ(&strict, typ), UnexpectedTokenType);
     }
     strict.assert_rejects(
