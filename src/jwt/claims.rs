@@ -109,32 +109,45 @@ impl<'de> FromMembers<'de> for UnverifiedClaims<'de> {
     ) -> Result<(), A::Error> {
         match name {
             "iss" => self.issuer = Some(value.string()?),
-            "sub" => self.subject = Some(value.string()?),
             "aud" => self.audience = Some(value.strings()?),
             "exp" => self.expires_at = Some(numeric_date(value.number()?)?),
             "nbf" => self.not_before = Some(numeric_date(value.number()?)?),
             "iat" => self.issued_at = Some(numeric_date(value.number()?)?),
-            "jti" => self.token_id = Some(value.string()?),
-            "client_id" => self.client_id = Some(value.string()?),
-            "azp" => self.azp = Some(value.string()?),
-            "scope" => self.scope = Some(value.strings()?),
-            "scp" => self.scp = Some(value.strings()?),
+            // Registered and optional: `null` counts as absent, another type is an error.
+            "sub" => self.subject = value.optional_string()?,
+            "jti" => self.token_id = value.optional_string()?,
+            "client_id" => self.client_id = value.optional_string()?,
+            "azp" => self.azp = value.optional_string()?,
+            "scope" => self.scope = value.optional_strings()?,
             // Private claims of some issuers may have any type in tokens of others.
-            private => match (private, value.string_or_other()?) {
-                ("appid", client) => self.appid = client,
-                ("cid", client) => self.cid = client,
-                ("cnf", _) => self.has_confirmation = true,
-                // Other tokens of the same issuer: OpenID Connect Core §3.1.3.6, Back-Channel
-                // Logout §2.4, Keycloak's `typ` and Cognito's `token_use`.
-                ("at_hash" | "c_hash" | "events", _) => self.is_other_token = true,
-                ("typ", Some(typ)) => {
-                    self.is_other_token |= matches!(&*typ, "ID" | "Refresh" | "Offline" | "Logout");
-                }
-                ("token_use", Some(usage)) => self.is_other_token |= usage == "id",
-                _ => {}
-            },
+            "appid" => self.appid = value.string_or_other()?,
+            "cid" => self.cid = value.string_or_other()?,
+            "scp" => self.scp = value.strings_or_other()?,
+            other => self.read_other(other, &value.any()?),
         }
         Ok(())
+    }
+}
+
+impl UnverifiedClaims<'_> {
+    /// Reads a claim that is neither registered nor names a client or scopes.
+    fn read_other(&mut self, name: &str, value: &Value<'_>) {
+        self.has_confirmation |= name == "cnf";
+        // Other tokens of the same issuer.
+        let is_other = match (name, value) {
+            // OpenID Connect Core §3.1.3.6, §3.3.2.11: ID tokens.
+            ("at_hash" | "c_hash", value) => !matches!(value, Value::Null),
+            // Back-Channel Logout §2.4, RFC 8417 §2.2: an object. Others' claims have any type.
+            ("events", Value::Object) => true,
+            // Keycloak
+            ("typ", Value::String(typ)) => {
+                matches!(&**typ, "ID" | "Refresh" | "Offline" | "Logout")
+            }
+            // Cognito
+            ("token_use", Value::String(usage)) => usage == "id",
+            _ => false,
+        };
+        self.is_other_token |= is_other;
     }
 }
 
@@ -154,7 +167,8 @@ impl<'a> UnverifiedClaims<'a> {
     /// Parses a decoded payload strictly, in one pass.
     ///
     /// A registered claim of the wrong type is an error even if the claim is not required
-    /// (CVE-2026-25537).
+    /// (CVE-2026-25537). `null` counts as absent, but for `iss`, `aud`, `exp`, `nbf`, `iat` and
+    /// `cnf`: there it is another type.
     /// `check` gets `iss`, and `exp` if it precedes, as soon as `iss` is read, and both again when
     /// `exp` is. Its error ends the parse.
     pub(crate) fn parse(
@@ -280,8 +294,8 @@ impl ValidatedToken<'_> {
 #[derive(Clone, Debug)]
 pub(crate) struct Claims {
     pub(crate) subject: Option<Box<str>>,
-    /// The first of `client_id`, `azp`, `appid` and `cid` that is present, unless the rules of the
-    /// issuer name another.
+    /// The first of `client_id`, `azp`, `appid` and `cid` that is present and not `null`, unless the
+    /// rules of the issuer name another.
     pub(crate) client_id: Option<Box<str>>,
     pub(crate) audience: Box<[Box<str>]>,
     /// The scopes of `scope`, else of `scp`, separated by spaces.

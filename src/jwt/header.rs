@@ -150,10 +150,20 @@ mod tests {
             ("application/JWT", Typ::Other),
         ] {
             for prefix in ["application/", "Application/", "APPLICATION/"] {
-                assert_eq!(typ(&format!("{prefix}{short}")), expected, "{prefix}{short}");
+                assert_eq!(
+                    typ(&format!("{prefix}{short}")),
+                    expected,
+                    "{prefix}{short}"
+                );
             }
         }
-        for other in ["text/JWT", "applicatio/JWT", "applicationJWT", "é/JWT", "application"] {
+        for other in [
+            "text/JWT",
+            "applicatio/JWT",
+            "applicationJWT",
+            "é/JWT",
+            "application",
+        ] {
             assert_eq!(typ(other), Typ::Other, "{other}");
         }
     }

@@ -123,6 +123,19 @@ impl<'de> ParseState<'de> {
         Ok(())
     }
 
+    /// Adds an element of an array of strings.
+    fn add_string<E: Error>(
+        &mut self,
+        strings: &mut Vec<Cow<'de, str>>,
+        string: Cow<'de, str>,
+    ) -> Result<(), E> {
+        if strings.len() >= self.limits.strings {
+            return Err(self.too_many());
+        }
+        strings.push(string);
+        Ok(())
+    }
+
     /// Adds a name of the innermost object.
     fn add_name<E: Error>(&mut self, name: Cow<'de, str>) -> Result<(), E> {
         if self.names.len() >= self.limits.names {
@@ -206,6 +219,12 @@ impl<'de, A: MapAccess<'de>> MemberValue<'_, 'de, A> {
         Ok(self.map.next_value::<StrKey<'de>>()?.0)
     }
 
+    /// Reads a string, or `null`, which counts as absent.
+    pub(super) fn optional_string(self) -> Result<Option<Cow<'de, str>>, A::Error> {
+        let string = self.map.next_value::<Option<StrKey<'de>>>()?;
+        Ok(string.map(|StrKey(string)| string))
+    }
+
     /// Reads a number.
     pub(super) fn number(self) -> Result<f64, A::Error> {
         self.map.next_value()
@@ -213,25 +232,45 @@ impl<'de, A: MapAccess<'de>> MemberValue<'_, 'de, A> {
 
     /// Reads a string or an array of strings.
     pub(super) fn strings(self) -> Result<Value<'de>, A::Error> {
-        match self.any(true)? {
-            Value::Other => Err(A::Error::custom("neither a string nor an array of strings")),
-            strings => Ok(strings),
+        let strings = self.optional_strings()?;
+        strings.ok_or_else(|| A::Error::custom("neither a string nor an array of strings"))
+    }
+
+    /// Reads a string or an array of strings, or `null`, which counts as absent.
+    pub(super) fn optional_strings(self) -> Result<Option<Value<'de>>, A::Error> {
+        match self.value(Arrays::OfStrings)? {
+            Value::Null => Ok(None),
+            strings @ (Value::String(_) | Value::Strings(_)) => Ok(Some(strings)),
+            Value::Object | Value::Other => {
+                Err(A::Error::custom("neither a string nor an array of strings"))
+            }
         }
+    }
+
+    /// Reads a value of any type. Returns it if it is a string or an array of strings.
+    pub(super) fn strings_or_other(self) -> Result<Option<Value<'de>>, A::Error> {
+        let value = self.value(Arrays::OfAny)?;
+        Ok(matches!(value, Value::String(_) | Value::Strings(_)).then_some(value))
     }
 
     /// Reads a value of any type. Returns it if it is a string.
     pub(super) fn string_or_other(self) -> Result<Option<Cow<'de, str>>, A::Error> {
-        Ok(match self.any(false)? {
+        Ok(match self.any()? {
             Value::String(string) => Some(string),
-            Value::Array(_) | Value::Other => None,
+            _ => None,
         })
     }
 
-    fn any(self, keep_array: bool) -> Result<Value<'de>, A::Error> {
+    /// Reads a value of any type, without the elements of an array.
+    pub(super) fn any(self) -> Result<Value<'de>, A::Error> {
+        self.value(Arrays::Skipped)
+    }
+
+    fn value(self, arrays: Arrays) -> Result<Value<'de>, A::Error> {
         self.map.next_value_seed(ValueSeed {
             state: self.state,
             depth: 1,
-            keep_array,
+            arrays,
         })
     }
 }
@@ -239,9 +278,13 @@ impl<'de, A: MapAccess<'de>> MemberValue<'_, 'de, A> {
 /// A JSON value that was parsed strictly.
 #[derive(Debug)]
 pub(super) enum Value<'de> {
+    Null,
     String(Cow<'de, str>),
-    Array(Vec<Cow<'de, str>>),
-    /// A value that is not kept.
+    /// An array of strings.
+    Strings(Vec<Cow<'de, str>>),
+    /// An object, whose members are not kept.
+    Object,
+    /// A number, a boolean, or an array that is not kept.
     Other,
 }
 
@@ -250,8 +293,8 @@ impl<'de> Value<'de> {
     pub(super) fn strings(&self) -> &[Cow<'de, str>] {
         match self {
             Self::String(string) => std::slice::from_ref(string),
-            Self::Array(strings) => strings,
-            Self::Other => &[],
+            Self::Strings(strings) => strings,
+            Self::Null | Self::Object | Self::Other => &[],
         }
     }
 }
@@ -263,8 +306,18 @@ impl<'de> Value<'de> {
 struct ValueSeed<'s, 'de> {
     state: &'s mut ParseState<'de>,
     depth: u32,
-    /// Whether an array must consist of strings, which are kept.
-    keep_array: bool,
+    arrays: Arrays,
+}
+
+/// How an array is read.
+#[derive(Clone, Copy)]
+enum Arrays {
+    /// Nothing is kept.
+    Skipped,
+    /// Its elements must be strings, which are kept.
+    OfStrings,
+    /// Its elements are kept if all are strings.
+    OfAny,
 }
 
 impl<'de> ValueSeed<'_, 'de> {
@@ -276,7 +329,7 @@ impl<'de> ValueSeed<'_, 'de> {
         Ok(ValueSeed {
             state: self.state,
             depth: self.depth + 1,
-            keep_array: false,
+            arrays: Arrays::Skipped,
         })
     }
 }
@@ -321,24 +374,34 @@ impl<'de> Visitor<'de> for ValueSeed<'_, 'de> {
     }
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Value::Other)
+        Ok(Value::Null)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Self::Value, A::Error> {
-        if !self.keep_array {
-            while seq.next_element_seed(self.inner()?)?.is_some() {
-                self.state.count()?;
-            }
-            return Ok(Value::Other);
-        }
         let mut strings = Vec::new();
-        while let Some(StrKey(string)) = seq.next_element()? {
-            if strings.len() >= self.state.limits.strings {
-                return Err(self.state.too_many());
+        match self.arrays {
+            Arrays::OfStrings => {
+                while let Some(StrKey(string)) = seq.next_element()? {
+                    self.state.add_string(&mut strings, string)?;
+                }
+                return Ok(Value::Strings(strings));
             }
-            strings.push(string);
+            Arrays::OfAny => loop {
+                match seq.next_element_seed(self.inner()?)? {
+                    Some(Value::String(string)) => self.state.add_string(&mut strings, string)?,
+                    Some(_) => {
+                        self.state.count()?;
+                        break;
+                    }
+                    None => return Ok(Value::Strings(strings)),
+                }
+            },
+            Arrays::Skipped => {}
         }
-        Ok(Value::Array(strings))
+        while seq.next_element_seed(self.inner()?)?.is_some() {
+            self.state.count()?;
+        }
+        Ok(Value::Other)
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -359,7 +422,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_, 'de> {
             self.state.add_name(name)?;
         }
         self.state.end_object(start)?;
-        Ok(Value::Other)
+        Ok(Value::Object)
     }
 }
 

@@ -113,9 +113,11 @@ impl ClaimRules {
         let Some(allowed) = &self.allowed_clients else {
             return Ok(());
         };
-        // A client claim of the wrong type must not make another claim name the client.
+        // A client claim of the wrong type must not make another claim name the client. One that is
+        // `null` counts as absent.
+        let is_wrong = |claim: Value| !(claim.is_string() || claim.is_null());
         for name in CLIENT_CLAIMS {
-            if read(token, name)?.is_some_and(|claim: Value| !claim.is_string()) {
+            if read(token, name)?.is_some_and(is_wrong) {
                 return Err(RejectionKind::InvalidClaims);
             }
         }
@@ -140,7 +142,7 @@ fn has_double(value: &Value) -> bool {
 
 fn read(token: &AuthContext, name: &str) -> Result<Option<Value>, RejectionKind> {
     let unreadable = |_: ClaimError| RejectionKind::InvalidClaims;
-    // Not `claim::<Option<Value>>`: a claim that is `null` is present.
+    // A claim that is `null` is `Some(Value::Null)`.
     token.claim::<Value>(name).map_err(unreadable)
 }
 

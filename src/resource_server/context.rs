@@ -270,9 +270,9 @@ impl AuthContext {
 
     /// The client that the token was issued to.
     ///
-    /// `client_id`, else `azp`, `appid` or `cid`, the first that is present; or what the issuer's
-    /// [`client_id_from`](super::TrustedIssuer::client_id_from) returns: with an App ID binding
-    /// also the `sub` of an app-to-app token.
+    /// `client_id`, else `azp`, `appid` or `cid`, the first that is present and not `null`; or what
+    /// the issuer's [`client_id_from`](super::TrustedIssuer::client_id_from) returns: with an App
+    /// ID binding also the `sub` of an app-to-app token.
     ///
     /// ```
     /// use tower_oauth::AuthContext;
@@ -300,6 +300,9 @@ impl AuthContext {
     }
 
     /// The scope tokens of `scope`, else of `scp`.
+    ///
+    /// Each may be a string or an array of strings, or `null`, which counts as absent. An `scp` of
+    /// another type, which some issuers use for something else, grants no scope.
     ///
     /// ```
     /// use tower_oauth::AuthContext;
@@ -393,8 +396,10 @@ impl AuthContext {
         self.roles().any(|own| own == role)
     }
 
-    /// Deserializes one claim; `None` if the token does not have it. Integers of more than 64 bits
-    /// are read as `f64`.
+    /// Deserializes one claim; `None` if the token does not have it.
+    ///
+    /// A claim that is `null` counts as absent, unless `T` can be `null`, as [`Value`] can.
+    /// Integers of more than 64 bits are read as `f64`.
     ///
     /// ```
     /// use tower_oauth::AuthContext;
@@ -411,10 +416,11 @@ impl AuthContext {
     ///
     /// If the claim is not of that type.
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ClaimError> {
-        let claim = self.parsed()?.get(name);
-        claim
-            .map(|claim| T::deserialize(claim).map_err(ClaimError::new))
-            .transpose()
+        match self.parsed()?.get(name) {
+            None => Ok(None),
+            Some(Value::Null) => Ok(T::deserialize(Value::Null).ok()),
+            Some(claim) => T::deserialize(claim).map(Some).map_err(ClaimError::new),
+        }
     }
 
     /// Deserializes all claims.

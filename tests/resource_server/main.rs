@@ -9,6 +9,7 @@
 )]
 
 mod allocations;
+mod claim_shapes;
 mod concurrent_verifications;
 mod differential;
 mod frameworks;

@@ -175,10 +175,6 @@ fn a_client_claim_of_the_wrong_type_is_rejected_when_clients_are_restricted() {
                 }
             }
         }
-        let payload = claims_with(json!({ "sub": "x" })).to_string();
-        let with_null = payload.replacen('{', &format!(r#"{{"{name}":null,"#), 1);
-        let token = restricted.with_payload(with_null.as_bytes());
-        restricted.assert_rejects(&token, InvalidClaims);
     }
 }
 

@@ -166,6 +166,14 @@ pub fn claims_with(changes: Value) -> Value {
     claims
 }
 
+/// `claims` with members replaced, by `null` as well.
+pub fn claims_and(members: &Value) -> Value {
+    let mut claims = claims();
+    let members = members.as_object().unwrap().clone();
+    claims.as_object_mut().unwrap().extend(members);
+    claims
+}
+
 /// A resource server with one issuer and fixed keys without `alg`: RSA, P-256, P-384, P-521 and
 /// Ed25519.
 pub struct Fixture {
