@@ -75,10 +75,58 @@ impl ClaimsPolicy {
             .find(|name| name.as_str() == claimed)
     }
 
+    /// Checks that `alg` is allowed.
+    pub(crate) fn check_algorithm(&self, header: &Header) -> Result<(), TokenError> {
+        match self.algorithms.contains(&header.algorithm) {
+            true => Ok(()),
+            false => Err(TokenError::UnsupportedAlgorithm),
+        }
+    }
+
+    /// Checks that the `typ` of the header is that of an access token (RFC 9068 §4).
+    pub(crate) fn check_type(&self, header: &Header) -> Result<(), TokenError> {
+        match (self.profile, header.typ) {
+            (_, Typ::AccessToken) | (TokenProfile::Jwt, Typ::Absent | Typ::Jwt) => Ok(()),
+            _ => Err(TokenError::UnexpectedTokenType),
+        }
+    }
+
     /// Whether a token with this `exp` is expired, leeway included.
     pub(crate) fn is_expired(&self, expires_at: UnixTime, now: UnixTime) -> bool {
         now >= expires_at.saturating_add(self.leeway)
     }
+}
+
+/// One check of the claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClaimsCheck {
+    /// `iss` is trusted.
+    Issuer,
+    /// The token is not one of another use, such as an ID token.
+    TokenUse,
+    /// `aud`
+    Audience,
+    /// `exp`
+    Expiry,
+    /// `nbf` and `iat`
+    Start,
+    /// The limit on the lifetime.
+    Lifetime,
+    /// The claims that the profile requires.
+    Profile,
+}
+
+impl ClaimsCheck {
+    /// The order in which [`UnverifiedClaims::validate`] makes the checks.
+    const ALL: [Self; 7] = [
+        Self::Issuer,
+        Self::TokenUse,
+        Self::Audience,
+        Self::Expiry,
+        Self::Start,
+        Self::Lifetime,
+        Self::Profile,
+    ];
 }
 
 /// The claims of a payload, borrowed from it.
@@ -198,56 +246,85 @@ impl<'a> UnverifiedClaims<'a> {
         policy: &ClaimsPolicy,
         now: UnixTime,
     ) -> Result<(), TokenError> {
-        if !policy.algorithms.contains(&header.algorithm) {
-            return Err(TokenError::UnsupportedAlgorithm);
+        policy.check_algorithm(header)?;
+        policy.check_type(header)?;
+        let mut checks = ClaimsCheck::ALL.iter();
+        checks.try_for_each(|check| self.check(*check, policy, now))
+    }
+
+    /// Makes one check of the claims.
+    pub(crate) fn check(
+        &self,
+        check: ClaimsCheck,
+        policy: &ClaimsPolicy,
+        now: UnixTime,
+    ) -> Result<(), TokenError> {
+        match check {
+            ClaimsCheck::Issuer => match policy.find_issuer(self.issuer()?) {
+                Some(_) => Ok(()),
+                None => Err(TokenError::UntrustedIssuer),
+            },
+            ClaimsCheck::TokenUse if self.is_other_token => Err(TokenError::UnexpectedTokenType),
+            ClaimsCheck::TokenUse => Ok(()),
+            ClaimsCheck::Audience => self.check_audience(policy),
+            ClaimsCheck::Expiry => {
+                let expires_at = self.expires_at.ok_or(TokenError::InvalidClaims)?;
+                match policy.is_expired(expires_at, now) {
+                    true => Err(TokenError::Expired),
+                    false => Ok(()),
+                }
+            }
+            ClaimsCheck::Start => self.check_start(policy, now),
+            ClaimsCheck::Lifetime => self.check_lifetime(policy),
+            ClaimsCheck::Profile => self.check_profile(policy),
         }
-        match (policy.profile, header.typ) {
-            (_, Typ::AccessToken) | (TokenProfile::Jwt, Typ::Absent | Typ::Jwt) => {}
-            _ => return Err(TokenError::UnexpectedTokenType),
-        }
-        if policy.find_issuer(self.issuer()?).is_none() {
-            return Err(TokenError::UntrustedIssuer);
-        }
-        if self.is_other_token {
-            return Err(TokenError::UnexpectedTokenType);
-        }
+    }
+
+    fn check_audience(&self, policy: &ClaimsPolicy) -> Result<(), TokenError> {
         let is_accepted = |claimed: &Cow<'_, str>| {
             let mut accepted = policy.audiences.iter();
             accepted.any(|accepted| accepted.as_str() == claimed)
         };
         match &self.audience {
-            Some(audience) if audience.strings().iter().any(is_accepted) => {}
-            Some(_) => return Err(TokenError::InvalidAudience),
-            None if policy.audience_optional => {}
-            None => return Err(TokenError::InvalidClaims),
+            Some(audience) if audience.strings().iter().any(is_accepted) => Ok(()),
+            Some(_) => Err(TokenError::InvalidAudience),
+            None if policy.audience_optional => Ok(()),
+            None => Err(TokenError::InvalidClaims),
         }
-        let expires_at = self.expires_at.ok_or(TokenError::InvalidClaims)?;
-        if policy.is_expired(expires_at, now) {
-            return Err(TokenError::Expired);
-        }
+    }
+
+    fn check_start(&self, policy: &ClaimsPolicy, now: UnixTime) -> Result<(), TokenError> {
         let latest = now.saturating_add(policy.leeway);
         if self.not_before.max(self.issued_at) > Some(latest) {
             return Err(TokenError::NotYetValid);
         }
-        if self.not_before > Some(expires_at) {
+        if self.expires_at.is_some() && self.not_before > self.expires_at {
             return Err(TokenError::InvalidClaims);
         }
-        if let Some(limit) = policy.max_lifetime {
-            let issued_at = self.issued_at.or(self.not_before);
-            let issued_at = issued_at.ok_or(TokenError::InvalidClaims)?;
-            if expires_at.saturating_since(issued_at) > limit {
-                return Err(TokenError::InvalidClaims);
-            }
+        Ok(())
+    }
+
+    fn check_lifetime(&self, policy: &ClaimsPolicy) -> Result<(), TokenError> {
+        let Some(limit) = policy.max_lifetime else {
+            return Ok(());
+        };
+        let issued_at = self.issued_at.or(self.not_before);
+        match (issued_at, self.expires_at) {
+            (Some(start), Some(end)) if end.saturating_since(start) <= limit => Ok(()),
+            _ => Err(TokenError::InvalidClaims),
         }
-        // RFC 9068 §2.2: required besides `iss`, `aud` and `exp`.
+    }
+
+    /// RFC 9068 §2.2: required besides `iss`, `aud` and `exp`.
+    fn check_profile(&self, policy: &ClaimsPolicy) -> Result<(), TokenError> {
         let is_complete = self.subject.is_some()
             && self.client_id.is_some()
             && self.issued_at.is_some()
             && self.token_id.is_some();
-        if policy.profile == TokenProfile::Rfc9068 && !is_complete {
-            return Err(TokenError::InvalidClaims);
+        match policy.profile {
+            TokenProfile::Rfc9068 if !is_complete => Err(TokenError::InvalidClaims),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// The client that the token was issued to.

@@ -27,6 +27,14 @@ pub(crate) fn valid_key_id(kid: Cow<'_, str>) -> Option<Box<str>> {
         .then(|| kid.into())
 }
 
+/// Whether a header with this member is rejected.
+///
+/// RFC 7515 §4.1.11: an unsupported extension makes the token invalid, and none is supported. `b64`
+/// (RFC 7797) and `zip` change what is signed, `enc` makes it a JWE, and `cty` a nested token.
+pub(crate) fn is_forbidden_member(name: &str) -> bool {
+    matches!(name, "b64" | "crit" | "cty" | "enc" | "zip")
+}
+
 /// The `typ` of a token (RFC 7519 §5.1, RFC 9068 §2.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Typ {
@@ -104,10 +112,7 @@ impl<'de> FromMembers<'de> for HeaderMembers<'de> {
             "typ" => self.typ = Typ::from_name(&value.string()?),
             _ => {
                 value.string_or_other()?;
-                // RFC 7515 §4.1.11: an unsupported extension makes the token invalid, and none is
-                // supported. `b64` (RFC 7797) and `zip` change what is signed, `enc` makes it a
-                // JWE, and `cty` a nested token.
-                self.is_forbidden |= matches!(name, "b64" | "crit" | "cty" | "enc" | "zip");
+                self.is_forbidden |= is_forbidden_member(name);
             }
         }
         Ok(())

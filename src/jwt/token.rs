@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::algorithm::Algorithm;
 use super::claims::{ClaimsPolicy, UnverifiedClaims, ValidatedToken};
 use super::compact::{Segments, decode_base64url};
 use super::error::TokenError;
@@ -72,14 +73,8 @@ impl<'a> UnverifiedToken<'a> {
         policy: &ClaimsPolicy,
         now: UnixTime,
     ) -> Result<(), TokenError> {
-        self.decode_signature()?;
+        self.segments.decode_signature()?;
         self.claims.validate(self.header, policy, now)
-    }
-
-    /// Decodes the signature. It is zeroized on drop: together with header and payload it is the
-    /// token.
-    fn decode_signature(&self) -> Result<Zeroizing<Vec<u8>>, TokenError> {
-        decode_base64url(self.segments.signature).map(Zeroizing::new)
     }
 
     /// Verifies the signature over the received bytes (RFC 7515 §5.2) by one of `keys`, and
@@ -88,15 +83,31 @@ impl<'a> UnverifiedToken<'a> {
         self,
         keys: &[&'k VerificationKey],
     ) -> Result<(SignatureVerified<'a>, &'k VerificationKey), TokenError> {
-        let signature = &*self.decode_signature()?;
-        let message = self.segments.signing_input;
-        let algorithm = self.header.algorithm;
-        let verifies = |key: &&&VerificationKey| key.verify(algorithm, message, signature).is_ok();
-        let key = keys
-            .iter()
-            .find(verifies)
-            .ok_or(TokenError::InvalidSignature)?;
+        let key = self
+            .segments
+            .verify_signature(self.header.algorithm, keys)?;
         Ok((SignatureVerified(self), key))
+    }
+}
+
+impl Segments<'_> {
+    /// Verifies the signature by one of `keys`, and returns that key.
+    pub(crate) fn verify_signature<'k>(
+        &self,
+        algorithm: Algorithm,
+        keys: &[&'k VerificationKey],
+    ) -> Result<&'k VerificationKey, TokenError> {
+        let signature = &*self.decode_signature()?;
+        let message = self.signing_input;
+        let verifies = |key: &&&VerificationKey| key.verify(algorithm, message, signature).is_ok();
+        let key = keys.iter().find(verifies);
+        key.copied().ok_or(TokenError::InvalidSignature)
+    }
+
+    /// Decodes the signature. It is zeroized on drop: together with header and payload it is the
+    /// token.
+    fn decode_signature(&self) -> Result<Zeroizing<Vec<u8>>, TokenError> {
+        decode_base64url(self.signature).map(Zeroizing::new)
     }
 }
 
