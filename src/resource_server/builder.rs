@@ -188,15 +188,12 @@ impl ResourceServerBuilder {
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
-    /// # use tower_oauth::authorization_server::AuthorizationServer;
-    /// # use tower_oauth::resource_server::Algorithm;
-    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
-    /// # let shop = issuer.register("shop")?;
-    /// # let partner = issuer;
-    /// # let issuer = AuthorizationServer::builder().tenant_id("other");
-    /// # let issuer = issuer.algorithm(Algorithm::Es256).build()?;
+    /// use tower_oauth::authorization_server::AuthorizationServer;
     /// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
     ///
+    /// let issuer = AuthorizationServer::builder().build()?;
+    /// let partner = AuthorizationServer::builder().tenant_id("partner").build()?; // another issuer
+    /// let shop = partner.register("shop")?;
     /// let trusted = TrustedIssuer::new(partner.issuer(), Audience::new("partners")?)
     ///     .transport(partner.transport());
     /// let orders = ResourceServer::builder(issuer.issuer(), "orders")

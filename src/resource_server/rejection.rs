@@ -76,6 +76,9 @@ pub struct Rejection {
 impl Rejection {
     /// Rejects a request whose token lacks one of `scopes`, all of which it needs: 403.
     ///
+    /// The challenge names them, without those that are no scope token (RFC 6749 §3.3): no token
+    /// has such a scope.
+    ///
     /// For a handler or a layer inside a [`ResourceServerLayer`](crate::ResourceServerLayer). That
     /// layer counts the rejection, and adds `realm` and `resource_metadata` to the challenge of the
     /// response: it finds the `Rejection` in the response's extensions, where
@@ -83,16 +86,18 @@ impl Rejection {
     /// `axum`, `IntoResponse` leave it.
     ///
     /// ```
-    /// use tower_oauth::{Rejection, Scope};
+    /// use tower_oauth::Rejection;
     ///
-    /// let rejection = Rejection::insufficient_scope([Scope::new("orders.write")?]);
+    /// let rejection = Rejection::insufficient_scope(["orders.write"]);
     /// assert_eq!(rejection.status(), 403);
     /// assert_eq!(rejection.required_scopes()[0], "orders.write");
-    /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn insufficient_scope(scopes: impl IntoIterator<Item = Scope>) -> Self {
-        let scopes = scopes.into_iter().collect();
+    pub fn insufficient_scope(scopes: impl IntoIterator<Item: AsRef<str>>) -> Self {
+        let scopes = scopes
+            .into_iter()
+            .filter_map(|scope| Scope::new(scope).ok());
+        let scopes = scopes.collect();
         Self::incomplete(RejectionKind::InsufficientScope, Some(scopes), false)
     }
 
@@ -173,13 +178,13 @@ impl Rejection {
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
-    /// use tower_oauth::{Rejection, ResourceServer, Scope};
+    /// use tower_oauth::{Rejection, ResourceServer};
     ///
     /// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
     /// let (head, _body) = http::Request::get("/orders").body(())?.into_parts();
     /// assert_eq!(orders.authenticate(&head).await.unwrap_err().error(), None);
     /// assert_eq!(orders.validate("a.b").await.unwrap_err().error(), Some("invalid_token"));
-    /// let rejection = Rejection::insufficient_scope([Scope::new("orders.write")?]);
+    /// let rejection = Rejection::insufficient_scope(["orders.write"]);
     /// assert_eq!(rejection.error(), Some("insufficient_scope"));
     /// # Ok(())
     /// # }
@@ -211,14 +216,13 @@ impl Rejection {
     /// them too. The fields of a gRPC response are not among them.
     ///
     /// ```
-    /// use tower_oauth::{Rejection, Scope};
+    /// use tower_oauth::Rejection;
     ///
-    /// let rejection = Rejection::insufficient_scope([Scope::new("orders.write")?]);
+    /// let rejection = Rejection::insufficient_scope(["orders.write"]);
     /// let mut response = http::Response::new("{}");
     /// response.headers_mut().extend(rejection.headers().clone());
     /// assert_eq!(response.headers()["cache-control"], "no-store");
     /// assert!(response.headers().contains_key("www-authenticate"));
-    /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
     ///
     /// [default]: super::DefaultRejectionResponse
@@ -230,9 +234,9 @@ impl Rejection {
     /// The value of `WWW-Authenticate`; `None` with status 500 and 503.
     ///
     /// ```
-    /// use tower_oauth::{Rejection, Scope};
+    /// use tower_oauth::Rejection;
     ///
-    /// let rejection = Rejection::insufficient_scope([Scope::new("orders.write")?]);
+    /// let rejection = Rejection::insufficient_scope(["orders.write"]);
     /// let challenge = rejection.www_authenticate().expect("a 403");
     /// assert!(challenge.to_str()?.contains(r#"scope="orders.write""#));
     /// # Ok::<(), tower_oauth::BoxError>(())

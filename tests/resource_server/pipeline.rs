@@ -140,7 +140,8 @@ async fn other_challenges_and_responses_without_one_are_left_alone() {
         let token = fixture.token(&support::claims());
         call(&fixture, app, bearer(&token, Body::empty())).await
     };
-    let forbidden = || Rejection::insufficient_scope([Scope::new("orders.write").unwrap()]);
+    // The second is no scope token, and not in the challenge.
+    let forbidden = || Rejection::insufficient_scope(["orders.write", "a \"b"]);
     // A challenge for another scheme, beside ours.
     let app = Router::new().route(
         "/",
