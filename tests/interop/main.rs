@@ -1,6 +1,6 @@
-//! Interoperability with other programs: on Node.js, and reverse proxies. Each module says what it
-//! needs. Without that its tests print "skipped" and pass, unless `REQUIRE_INTEROP` is set, as in
-//! CI.
+//! Interoperability with other programs: authorization servers, clients and reverse proxies. Each
+//! module says what it needs. Without that its tests print "skipped" and pass, unless
+//! `REQUIRE_INTEROP` is set, as in CI.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +13,7 @@
 mod node;
 #[cfg(unix)]
 mod proxies;
+mod servers;
 #[cfg(unix)]
 #[path = "../support/mod.rs"]
 mod support;

@@ -5,30 +5,27 @@
 //! installs into `INTEROP_DIR` (else `target/interop`). Without them the tests print "skipped" and
 //! pass, unless `REQUIRE_INTEROP` is set, as in CI.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, header};
+use http::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, RegisteredApplication};
 use tower_oauth::resource_server::TokenProfile;
 use tower_oauth::{
-    Audience, AuthContext, ClientCredentials, Issuer, Rejection, ResourceServer, Scope,
-    TokenManager, TrustedIssuer,
+    Audience, ClientCredentials, Issuer, ResourceServer, Scope, TokenManager, TrustedIssuer,
 };
+
+use crate::servers::{install_folder, skip, validate};
 
 /// The folder of the packages, if it exists.
 fn packages() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder =
-        std::env::var_os("INTEROP_DIR").map_or_else(|| root.join("target/interop"), PathBuf::from);
-    let scripts = root.join("tests/interop");
+    let folder = install_folder();
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
     let node = std::process::Command::new("node")
         .arg("--version")
         .stdout(Stdio::null())
@@ -39,15 +36,7 @@ fn packages() -> Option<PathBuf> {
     {
         return Some(folder);
     }
-    assert!(
-        std::env::var_os("REQUIRE_INTEROP").is_none(),
-        "node or its packages are missing: tests/interop/install.sh"
-    );
-    // Bypasses the output capture of passing tests.
-    let _ = writeln!(
-        std::io::stderr(),
-        "skipped: node or its packages are missing (tests/interop/install.sh)"
-    );
+    skip("node or its packages: tests/interop/install.sh");
     None
 }
 
@@ -86,28 +75,6 @@ async fn server() -> (AuthorizationServer, RegisteredApplication) {
     (server, app)
 }
 
-/// Sends a token through a layer.
-async fn validate(resource: &ResourceServer, token: &str) -> AuthContext {
-    let service = resource
-        .layer()
-        .layer(service_fn(async |request: Request<()>| {
-            let mut response = Response::new(());
-            response
-                .extensions_mut()
-                .insert(AuthContext::from_request(&request).unwrap().clone());
-            Ok::<_, std::convert::Infallible>(response)
-        }));
-    let request = Request::builder()
-        .header(header::AUTHORIZATION, format!("Bearer {token}"))
-        .body(())
-        .unwrap();
-    let response = service.oneshot(request).await.unwrap();
-    if let Some(rejection) = response.extensions().get::<Rejection>() {
-        panic!("rejected: {}", rejection.kind());
-    }
-    response.extensions().get::<AuthContext>().unwrap().clone()
-}
-
 /// The SDK validates the token: signature, `ver`, `aud`, and `iss` against the metadata.
 #[tokio::test]
 async fn the_node_sdks_token_manager_gets_a_token_from_this_authorization_server() {
@@ -133,6 +100,7 @@ async fn the_node_sdks_token_manager_gets_a_token_from_this_authorization_server
         .await
         .unwrap();
     let context = validate(&resource, context["accessToken"].as_str().unwrap()).await;
+    let context = context.unwrap();
     assert_eq!(context.client_id(), Some(app.client_id()));
 }
 
@@ -222,6 +190,7 @@ async fn clients_using_rfc_8414_discovery_get_tokens_this_resource_server_accept
                 assert_eq!(got["token"]["expires_in"], 3600, "{case}");
                 let context =
                     validate(&resource, got["token"]["access_token"].as_str().unwrap()).await;
+                let context = context.unwrap();
                 assert_eq!(context.client_id(), Some(app.client_id()), "{case}");
                 assert!(context.has_scope("reports.read"), "{case}");
                 assert_eq!(
@@ -267,7 +236,7 @@ async fn an_rfc_9068_token_of_oidc_provider_is_accepted() {
             .unwrap();
         assert!(resource.keys_available(), "{alg}");
         let token = tokens.access_token().await.unwrap();
-        let context = validate(&resource, token.expose_secret()).await;
+        let context = validate(&resource, token.expose_secret()).await.unwrap();
         assert_eq!(context.client_id(), Some(text("clientId").as_str()));
         assert!(context.has_scope("reports.read"), "{alg}");
     }
