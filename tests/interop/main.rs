@@ -10,6 +10,8 @@
     reason = "tests"
 )]
 
+#[cfg(unix)]
+mod keycloak;
 mod node;
 #[cfg(unix)]
 mod proxies;

@@ -2,7 +2,10 @@
 
 use std::convert::Infallible;
 use std::io::Write as _;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use http::{Request, Response, header};
 use tower::{Layer, ServiceExt, service_fn};
@@ -23,6 +26,53 @@ pub fn skip(missing: &str) {
     );
     // Bypasses the output capture of passing tests.
     let _ = writeln!(std::io::stderr(), "skipped: missing {missing}");
+}
+
+/// A port of loopback that is free now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A new folder, which is removed when it is dropped.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Self {
+        static CREATED: AtomicUsize = AtomicUsize::new(0);
+        let created = CREATED.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tower-oauth-{name}-{}-{created}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        Self(folder)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Polls until a condition holds. Panics after the limit.
+#[track_caller]
+pub fn eventually<F: Future<Output = bool>>(
+    what: &str,
+    limit: Duration,
+    mut holds: impl FnMut() -> F,
+) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    let deadline = Instant::now() + limit;
+    async move {
+        while !holds().await {
+            assert!(Instant::now() < deadline, "{caller}: not in time: {what}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
 }
 
 /// Sends a token through the layer. Returns its context, or the reason of the rejection.
