@@ -5,57 +5,48 @@
 //! ([RFC 8414 §3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)).
 //!
 //! The URLs in the document of an `https` issuer must be `https`: only an issuer with plain `http`
-//! on loopback may name plain `http` URLs on loopback, if that is allowed.
+//! may name plain `http` URLs, where plain `http` is allowed.
 
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, Error, ErrorKind, Operation, escape_and_truncate};
-use crate::oauth::{Endpoint, Issuer};
-use crate::transport::{Limits, Transport, get_json};
+use crate::oauth::{Endpoint, Issuer, PlainHttp};
+use crate::transport::{HttpClient, Limits};
 
 /// The members of a metadata document that this crate uses.
 #[derive(Clone, Debug)]
 pub(crate) struct Metadata {
-    /// Whether the issuer is plain `http` on loopback.
-    is_plain_http: bool,
+    issuer: Issuer,
     jwks_uri: Option<String>,
     token_endpoint: Option<String>,
 }
 
 impl Metadata {
     /// The URL of the key set. Members that are not used are not validated.
-    pub(crate) fn jwks_uri(&self, allow_loopback_http: bool) -> Result<Endpoint, Error> {
-        self.endpoint("jwks_uri", self.jwks_uri.as_deref(), allow_loopback_http)
+    pub(crate) fn jwks_uri(&self, plain_http: &PlainHttp) -> Result<Endpoint, Error> {
+        self.endpoint("jwks_uri", self.jwks_uri.as_deref(), plain_http)
     }
 
     /// The URL of the token endpoint.
-    pub(crate) fn token_endpoint(&self, allow_loopback_http: bool) -> Result<Endpoint, Error> {
-        self.endpoint(
-            "token_endpoint",
-            self.token_endpoint.as_deref(),
-            allow_loopback_http,
-        )
+    pub(crate) fn token_endpoint(&self, plain_http: &PlainHttp) -> Result<Endpoint, Error> {
+        self.endpoint("token_endpoint", self.token_endpoint.as_deref(), plain_http)
     }
 
     fn endpoint(
         &self,
         name: &str,
         url: Option<&str>,
-        allow_loopback_http: bool,
+        plain_http: &PlainHttp,
     ) -> Result<Endpoint, Error> {
         let malformed = || Error::new(Operation::Discovery, ErrorKind::Malformed);
         let url =
             url.ok_or_else(|| malformed().with_detail(format!("the metadata has no `{name}`")))?;
         let unusable = |error: ConfigError| malformed().with_source(error.with_setting(name));
         let endpoint = Endpoint::new(url).map_err(unusable)?;
-        if endpoint.is_plain_http() && !self.is_plain_http {
-            let reason = "must be https, because the issuer is";
-            return Err(unusable(ConfigError::new(name, endpoint.origin(), reason)));
-        }
-        endpoint
-            .check_plain_http(allow_loopback_http)
+        Endpoint::new(self.issuer.as_str())
+            .and_then(|issuer| plain_http.check_named_by(&issuer, &endpoint))
             .map_err(unusable)?;
         Ok(endpoint)
     }
@@ -115,18 +106,18 @@ pub(crate) fn well_known_urls(issuer: &Issuer) -> Result<Vec<Endpoint>, ConfigEr
 /// Tries the next location if a location does not serve this issuer's document. Stops at the first
 /// server that does not respond.
 pub(crate) async fn discover(
-    transport: &dyn Transport,
+    http_client: &HttpClient,
     issuer: &Issuer,
     now: UnixTime,
     limits: Limits,
 ) -> Result<Metadata, Error> {
-    discover_with_headers(&HeaderMap::new(), transport, issuer, now, limits).await
+    discover_with_headers(&HeaderMap::new(), http_client, issuer, now, limits).await
 }
 
 /// Like [`discover`], with header fields for each request.
 pub(crate) async fn discover_with_headers(
     headers: &HeaderMap,
-    transport: &dyn Transport,
+    http_client: &HttpClient,
     issuer: &Issuer,
     now: UnixTime,
     limits: Limits,
@@ -136,15 +127,9 @@ pub(crate) async fn discover_with_headers(
     };
     let mut first_error: Option<Error> = None;
     for url in well_known_urls(issuer).map_err(unusable)? {
-        let response = get_json(
-            transport,
-            Operation::Discovery,
-            &url,
-            headers.clone(),
-            now,
-            limits,
-        )
-        .await;
+        let response = http_client
+            .get_json(Operation::Discovery, &url, headers.clone(), now, limits)
+            .await;
         let error = match response {
             Ok(response) => match parse(response.body(), issuer) {
                 Ok(metadata) => return Ok(metadata),
@@ -194,9 +179,8 @@ pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
             .with_expected(issuer.as_str())
             .with_found(escape_and_truncate(&issuer_for_display(&named))));
     }
-    let is_plain_http = Endpoint::new(issuer.as_str()).is_ok_and(|issuer| issuer.is_plain_http());
     Ok(Metadata {
-        is_plain_http,
+        issuer: issuer.clone(),
         jwks_uri,
         token_endpoint,
     })
@@ -283,11 +267,14 @@ mod tests {
         ] {
             let body = format!(r#"{{"issuer":"https://as.example","jwks_uri":"{jwks_uri}"}}"#);
             let metadata = parse(body.as_bytes(), &issuer).unwrap();
-            for allow_loopback_http in [false, true] {
-                let error = metadata.jwks_uri(allow_loopback_http).unwrap_err();
+            for plain_http in [
+                PlainHttp::default(),
+                PlainHttp::new(true, ["as.example"]).unwrap(),
+            ] {
+                let error = metadata.jwks_uri(&plain_http).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Malformed);
             }
-            let missing = metadata.token_endpoint(false).unwrap_err();
+            let missing = metadata.token_endpoint(&PlainHttp::default()).unwrap_err();
             assert!(
                 missing.to_string().contains("no `token_endpoint`"),
                 "{missing}"

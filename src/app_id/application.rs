@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::binding::Binding;
 use crate::error::{ConfigError, Error, ErrorKind, Operation};
-use crate::oauth::{Endpoint, Scope};
+use crate::oauth::{Endpoint, PlainHttp, Scope};
 
 /// A registered application.
 ///
@@ -286,8 +286,8 @@ impl ApplicationJson {
                     url,
                 ));
             }
-            endpoint
-                .check_plain_http(true)
+            PlainHttp::loopback()
+                .check(&endpoint)
                 .map_err(|error| invalid_member(name, error, url))?;
             Ok(endpoint)
         };

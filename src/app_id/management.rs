@@ -18,9 +18,10 @@ use crate::clock::{Clock, SystemClock, UnixTime};
 use crate::error::{BoxError, ConfigError, Error, ErrorKind, OAuthError, Operation};
 use crate::oauth::{Endpoint, Scope};
 use crate::redact::Secrets;
+use crate::trace;
 #[cfg(feature = "reqwest")]
 use crate::transport::ReqwestTransport;
-use crate::transport::{Limits, Transport, retry_after, send};
+use crate::transport::{HttpClient, HttpSettings, Limits, Transport, retry_after};
 
 /// Registers and manages the applications of an App ID service instance.
 ///
@@ -75,7 +76,7 @@ pub struct ManagementClient(Arc<Inner>);
 struct Inner {
     url: Endpoint,
     iam: Arc<dyn IamToken>,
-    transport: Arc<dyn Transport>,
+    http_client: HttpClient,
     clock: Arc<dyn Clock>,
     limits: Limits,
 }
@@ -91,7 +92,7 @@ impl ManagementClient {
             iam: Arc::new(iam),
             clock: Arc::new(SystemClock),
             timeout: DEFAULT_TIMEOUT,
-            allow_loopback_http: false,
+            http: HttpSettings::default(),
         }
     }
 
@@ -452,13 +453,10 @@ impl Inner {
         }
         let token = self.token().await?;
         headers.insert(header::AUTHORIZATION, bearer(&token)?);
-        let response = send(
-            &*self.transport,
-            Operation::Management,
-            request,
-            self.limits,
-        )
-        .await?;
+        let response = self
+            .http_client
+            .send(Operation::Management, request, self.limits)
+            .await?;
         if expected.contains(&response.status()) {
             return Ok(response);
         }
@@ -547,7 +545,7 @@ pub struct ManagementClientBuilder {
     iam: Arc<dyn IamToken>,
     clock: Arc<dyn Clock>,
     timeout: Duration,
-    allow_loopback_http: bool,
+    http: HttpSettings,
 }
 
 impl ManagementClientBuilder {
@@ -568,7 +566,23 @@ impl ManagementClientBuilder {
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
     pub fn allow_loopback_http(mut self) -> Self {
-        self.allow_loopback_http = true;
+        self.http.allow_loopback_http = true;
+        self
+    }
+
+    /// Allows plain `http` to these hosts.
+    ///
+    /// As [`TokenManagerBuilder::allow_http`](crate::client::TokenManagerBuilder::allow_http).
+    pub fn allow_http(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.http.allow_http(hosts);
+        self
+    }
+
+    /// Sets the `User-Agent` of requests. Default: `tower-oauth/` and its version.
+    ///
+    /// Requests for IAM tokens have the default.
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.http.set_user_agent(user_agent);
         self
     }
 
@@ -599,7 +613,8 @@ impl ManagementClientBuilder {
     ///
     /// # Errors
     ///
-    /// If the URL has a query, or is plain `http` without
+    /// If the URL has a query, the user agent is not a header value, or the URL is plain `http`
+    /// without [`allow_http`](Self::allow_http), or on loopback without
     /// [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build_with(self, transport: impl Transport) -> Result<ManagementClient, ConfigError> {
         let Self {
@@ -607,9 +622,18 @@ impl ManagementClientBuilder {
             iam,
             clock,
             timeout,
-            allow_loopback_http,
+            http,
         } = self;
-        url.check_plain_http(allow_loopback_http)
+        let plain_http = http.plain_http()?;
+        for host in plain_http.hosts() {
+            trace::warn!(
+                target: "tower_oauth::client",
+                host = %host,
+                "plain http to this host is allowed: secrets and tokens can be read on the way"
+            );
+        }
+        plain_http
+            .check(&url)
             .map_err(|error| error.with_setting("management URL"))?;
         if url.url().query().is_some() {
             return Err(ConfigError::new(
@@ -622,10 +646,9 @@ impl ManagementClientBuilder {
             // App ID responds to two slashes in a row with 404.
             url: Endpoint::new(url.as_str().trim_end_matches('/'))?,
             iam,
-            transport: Arc::new(transport),
+            http_client: http.client(Arc::new(transport))?,
             clock,
             limits: Limits {
-                allow_loopback_http,
                 total: timeout,
                 max_body: MAX_RESPONSE,
             },
@@ -638,7 +661,7 @@ impl fmt::Debug for ManagementClientBuilder {
         f.debug_struct("ManagementClientBuilder")
             .field("url", &self.url)
             .field("timeout", &self.timeout)
-            .field("allow_loopback_http", &self.allow_loopback_http)
+            .field("http", &self.http)
             .finish_non_exhaustive()
     }
 }

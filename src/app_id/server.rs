@@ -3,7 +3,7 @@
 use super::sources::{URL_KEYS, Values};
 use super::version::Version;
 use crate::error::{ConfigError, ConfigErrorKind};
-use crate::oauth::Endpoint;
+use crate::oauth::{Endpoint, PlainHttp};
 
 /// The settings of the builder, besides the URLs, that determine the server.
 pub(super) struct ExplicitSettings {
@@ -225,7 +225,7 @@ impl OAuthServer {
 /// Plain `http` beyond loopback is refused here, where the source of the URL is known.
 pub(super) fn normalized_base(url: &str) -> Result<Endpoint, ConfigError> {
     let url = Endpoint::new(url.trim_end_matches('/'))?;
-    url.check_plain_http(true)?;
+    PlainHttp::loopback().check(&url)?;
     if url.url().query().is_some() {
         return Err(ConfigError::new(
             "URL",

@@ -15,8 +15,9 @@ use super::token_manager::TokenManager;
 use super::token_source::TokenSource;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, ConfigErrorKind};
-use crate::oauth::{Audience, Endpoint, Issuer, Scope};
-use crate::transport::Transport;
+use crate::oauth::{Audience, Endpoint, Issuer, PlainHttp, Scope};
+use crate::trace;
+use crate::transport::{HttpSettings, Transport};
 
 /// Longer timeouts are cut to this.
 const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
@@ -184,6 +185,7 @@ struct ManagerSettings {
     policy: RenewalPolicy,
     clock: Arc<dyn Clock>,
     max_waiters: usize,
+    http: HttpSettings,
 }
 
 impl<S> TokenManagerBuilder<S> {
@@ -195,6 +197,7 @@ impl<S> TokenManagerBuilder<S> {
                 policy: RenewalPolicy::default(),
                 clock: Arc::new(SystemClock),
                 max_waiters: DEFAULT_MAX_WAITERS,
+                http: HttpSettings::default(),
             },
         }
     }
@@ -391,6 +394,51 @@ impl<S> TokenManagerBuilder<S> {
         self.manager.max_waiters = calls;
         self
     }
+
+    /// Permits plain `http` to these hosts: metadata, token endpoint, and origins of the layer.
+    ///
+    /// For a network where plain `http` is protected otherwise, such as a service mesh with mutual
+    /// TLS between its proxies. [`guide::security`](mod@crate::guide::security#plain-http) has what
+    /// is lost.
+    ///
+    /// A host is an exact name, in any case, or an address; every port of it is allowed. Wildcards,
+    /// URLs and link-local or metadata addresses are errors of `build`, which names each host in a
+    /// `warn` event (feature `tracing`). A token endpoint in the metadata of an `https` issuer must
+    /// be `https`, even so. May be called more than once.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
+    /// # let keycloak = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+    /// #     async |_: http::Request<http_body_util::Full<bytes::Bytes>>| {
+    /// #         let body = serde_json::json!({ "access_token": "t", "token_type": "Bearer" });
+    /// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+    /// #     },
+    /// # ));
+    /// # let orders = tower::service_fn(async |request: http::Request<String>| {
+    /// #     let token = request.headers().get("authorization").cloned();
+    /// #     Ok::<_, std::convert::Infallible>(http::Response::new(token))
+    /// # });
+    /// use http::Request;
+    /// use tower::{ServiceBuilder, ServiceExt as _};
+    /// use tower_oauth::{Endpoint, Origin, TokenManager};
+    ///
+    /// let tokens = TokenManager::builder(Endpoint::new("http://keycloak.sso.svc/token")?, credentials)
+    ///     .allow_http(["keycloak.sso.svc", "orders"])
+    /// #   .transport(keycloak)
+    ///     .start()?;
+    /// let layer = tokens.layer([Origin::new("http://orders:8080")?]);
+    /// let client = ServiceBuilder::new().layer(layer).service(orders);
+    /// let request = Request::get("http://orders:8080/").body(String::new())?;
+    /// assert!(client.oneshot(request).await?.body().is_some()); // the `Authorization` field
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn allow_http(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.manager.http.allow_http(hosts);
+        self
+    }
 }
 
 impl ManagerSettings {
@@ -405,6 +453,7 @@ impl ManagerSettings {
             policy,
             clock,
             max_waiters,
+            http,
         } = self;
         let name = name.unwrap_or_else(|| default_name.to_owned());
         if name.is_empty() {
@@ -413,9 +462,11 @@ impl ManagerSettings {
         if max_waiters == 0 {
             return Err(ConfigError::new("max_waiters", "0", "must be at least 1"));
         }
+        let plain_http = http.plain_http()?.allowing_loopback();
+        warn_of_plain_http(&plain_http);
         let state = Arc::new(SharedState::new(clock));
         let (flight, leader) = RenewalFlight::new(max_waiters);
-        let manager = TokenManager::new(Arc::clone(&state), flight, &policy);
+        let manager = TokenManager::new(Arc::clone(&state), flight, &policy, plain_http);
         let task = RenewalTask {
             name,
             source,
@@ -652,7 +703,41 @@ impl TokenManagerBuilder {
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
     pub fn allow_loopback_http(mut self) -> Self {
-        self.source.allow_loopback_http = true;
+        self.manager.http.allow_loopback_http = true;
+        self
+    }
+
+    /// Sets the `User-Agent` of requests for metadata and tokens.
+    ///
+    /// Default: `tower-oauth/` and its version. It replaces that of a
+    /// [`reqwest::ClientBuilder`](crate::transport::ReqwestTransport::from_builder).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
+    /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
+    /// use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use http_body_util::Full;
+    /// use tower_oauth::TokenManager;
+    /// use tower_oauth::transport::ServiceTransport;
+    ///
+    /// let server = ServiceTransport::new(tower::service_fn(async |request: Request<Full<Bytes>>| {
+    ///     assert_eq!(request.headers()["user-agent"], "orders/1.2 tower-oauth");
+    ///     let body = r#"{"access_token":"t","token_type":"Bearer"}"#;
+    ///     Ok::<_, std::convert::Infallible>(Response::new(body.to_owned()))
+    /// }));
+    /// let tokens = TokenManager::builder(endpoint, credentials)
+    ///     .user_agent("orders/1.2 tower-oauth")
+    ///     .transport(server)
+    ///     .start()?;
+    /// assert!(tokens.access_token().await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.manager.http.set_user_agent(user_agent);
         self
     }
 
@@ -684,12 +769,13 @@ impl TokenManagerBuilder {
     ///
     /// If a setting is invalid: no transport, empty credentials, a
     /// [`parameter`](Self::parameter) that has a dedicated method, a `resource` that is not an
-    /// absolute URI, `max_waiters` of 0, an empty name, or plain `http` without
+    /// absolute URI, `max_waiters` of 0, an empty name, a `user_agent` that is not a header value, or
+    /// plain `http` without [`allow_http`](Self::allow_http), or on loopback without
     /// [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
         let Self { source, manager } = self;
         let default_name = source.default_name();
-        let source = source.build(&manager.policy, &manager.clock)?;
+        let source = source.build(&manager.policy, &manager.clock, &manager.http)?;
         manager.build(Arc::new(source), &default_name)
     }
 
@@ -722,7 +808,10 @@ impl TokenManagerBuilder {
     ///
     /// As [`build`](Self::build).
     pub fn build_source(self) -> Result<TokenEndpointSource, ConfigError> {
-        self.source.build(&self.manager.policy, &self.manager.clock)
+        let Self { source, manager } = self;
+        let source = source.build(&manager.policy, &manager.clock, &manager.http)?;
+        warn_of_plain_http(source.plain_http());
+        Ok(source)
     }
 
     /// Builds the manager and spawns its task on the current tokio runtime.
@@ -772,7 +861,8 @@ impl TokenManagerBuilder<Arc<dyn TokenSource>> {
     ///
     /// # Errors
     ///
-    /// If `max_waiters` is 0 or the name is empty.
+    /// If `max_waiters` is 0, the name is empty, or a host of [`allow_http`](Self::allow_http) is
+    /// not valid.
     pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
         self.manager.build(self.source, SOURCE_NAME)
     }
@@ -790,6 +880,17 @@ impl TokenManagerBuilder<Arc<dyn TokenSource>> {
         let (manager, renewer) = self.build()?;
         runtime.spawn(renewer);
         Ok(manager)
+    }
+}
+
+/// Names each host with plain `http`, once for each manager or source.
+fn warn_of_plain_http(plain_http: &PlainHttp) {
+    for host in plain_http.hosts() {
+        trace::warn!(
+            target: "tower_oauth::client",
+            host = %host,
+            "plain http to this host is allowed: secrets and tokens can be read on the way"
+        );
     }
 }
 

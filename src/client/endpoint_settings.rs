@@ -13,7 +13,7 @@ use super::token_endpoint::TokenEndpoint;
 use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::metadata;
-use crate::transport::{Transport, default_transport};
+use crate::transport::{HttpSettings, Transport, default_transport};
 
 /// The token endpoint of a [`TokenManagerBuilder`](super::TokenManagerBuilder), and what is sent to
 /// it.
@@ -25,7 +25,6 @@ pub struct TokenEndpointSettings {
     pub(super) grant: Arc<dyn Grant>,
     pub(super) parameters: Parameters,
     pub(super) transport: Option<Arc<dyn Transport>>,
-    pub(super) allow_loopback_http: bool,
 }
 
 impl TokenEndpointSettings {
@@ -36,7 +35,6 @@ impl TokenEndpointSettings {
             grant: Arc::new(ClientCredentialsGrant),
             parameters: Parameters::default(),
             transport: None,
-            allow_loopback_http: false,
         }
     }
 
@@ -54,6 +52,7 @@ impl TokenEndpointSettings {
         self,
         policy: &RenewalPolicy,
         clock: &Arc<dyn Clock>,
+        http: &HttpSettings,
     ) -> Result<TokenEndpointSource, ConfigError> {
         let Self {
             endpoint,
@@ -61,20 +60,21 @@ impl TokenEndpointSettings {
             grant,
             parameters,
             transport,
-            allow_loopback_http,
         } = self;
         client.check()?;
         parameters.check()?;
+        let plain_http = http.plain_http()?;
         let issuer = match &endpoint {
             TokenEndpoint::Fixed(url) => {
-                url.check_plain_http(allow_loopback_http)
+                plain_http
+                    .check(url)
                     .map_err(|error| error.with_setting("token endpoint"))?;
                 None
             }
             TokenEndpoint::Discovered(discovery) => {
                 for candidate in metadata::well_known_urls(&discovery.issuer)? {
-                    candidate
-                        .check_plain_http(allow_loopback_http)
+                    plain_http
+                        .check(&candidate)
                         .map_err(|error| error.with_setting("issuer"))?;
                 }
                 Some(discovery.issuer.clone())
@@ -85,9 +85,8 @@ impl TokenEndpointSettings {
             grant,
             parameters,
             issuer,
-            transport: default_transport(transport)?,
+            http_client: http.client(default_transport(transport)?)?,
             clock: Arc::clone(clock),
-            allow_loopback_http,
             // The limit of the renewer would cut it off with a less specific error.
             limit: policy.request_timeout.min(policy.acquire_timeout),
             state: Mutex::new(EndpointState::new(endpoint)),

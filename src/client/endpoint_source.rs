@@ -19,9 +19,9 @@ use super::token_response::TokenResponse;
 use super::token_source::{TokenSource, is_transient};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Operation};
-use crate::oauth::Issuer;
+use crate::oauth::{Issuer, PlainHttp};
 use crate::timer::now;
-use crate::transport::{Limits, Transport, send};
+use crate::transport::{HttpClient, Limits};
 
 /// Maximum size of a token response in bytes, after decompression.
 const MAX_RESPONSE: usize = 64 * 1024;
@@ -61,9 +61,8 @@ pub struct TokenEndpointSource {
     pub(super) grant: Arc<dyn Grant>,
     pub(super) parameters: Parameters,
     pub(super) issuer: Option<Issuer>,
-    pub(super) transport: Arc<dyn Transport>,
+    pub(super) http_client: HttpClient,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) allow_loopback_http: bool,
     /// Time limit of one fetch, including discovery.
     pub(super) limit: Duration,
     /// Locked during a fetch: a second fetch waits, so that one discovery serves both.
@@ -87,18 +86,21 @@ impl EndpointState {
 }
 
 impl TokenEndpointSource {
+    pub(super) fn plain_http(&self) -> &PlainHttp {
+        self.http_client.plain_http()
+    }
+
     /// Requests a token once, and a second time if discovery shows that the token endpoint has
     /// moved.
     async fn request_token(&self) -> Result<TokenResponse, Error> {
         let mut state = self.state.lock().await;
         let ends_at = now() + self.limit;
         let limits = || Limits {
-            allow_loopback_http: self.allow_loopback_http,
             total: ends_at.saturating_duration_since(now()),
             max_body: MAX_RESPONSE,
         };
         let context = || DiscoveryContext {
-            transport: &*self.transport,
+            http_client: &self.http_client,
             now: self.clock.now(),
             limits: limits(),
         };
@@ -156,7 +158,8 @@ impl TokenEndpointSource {
             }
             secrets
         };
-        send(&*self.transport, Operation::TokenRequest, http, limits)
+        self.http_client
+            .send(Operation::TokenRequest, http, limits)
             .await
             .and_then(|response| read_response(&response, sent_at, &endpoint.url, secrets))
             .map_err(|error| endpoint.annotate(error))

@@ -21,9 +21,11 @@ use crate::oauth::Origin;
 /// renewal.
 ///
 /// Created by [`TokenManager::layer`]. The token is sent only to the origins given there. A request
-/// that already has an `Authorization` field is sent unchanged, and plain `http` beyond loopback
-/// gets no token, even if its origin is in the list. Put a layer that follows redirects outside of
-/// this one, so that the origin of each hop is checked.
+/// that already has an `Authorization` field is sent unchanged. Plain `http` beyond loopback gets no
+/// token, even if its origin is in the list, unless [`allow_http`] names its host. Put a layer that
+/// follows redirects outside of this one, so that the origin of each hop is checked.
+///
+/// [`allow_http`]: super::TokenManagerBuilder::allow_http
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -79,8 +81,9 @@ impl TokenManager {
     /// Takes [`Origin`]s, and [`Endpoint`](crate::Endpoint)s for theirs. Requests to other origins
     /// get no token.
     ///
-    /// No token is sent to plain `http` beyond loopback, even if its origin is in the list: such an
-    /// origin is ignored, and one `warn` event names it (feature `tracing`).
+    /// No token is sent to plain `http` beyond loopback, even if its origin is in the list, unless
+    /// [`allow_http`](super::TokenManagerBuilder::allow_http) names its host: such an origin is
+    /// ignored, and one `warn` event names it (feature `tracing`).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -113,7 +116,7 @@ impl TokenManager {
     pub fn layer(&self, origins: impl IntoIterator<Item = impl Into<Origin>>) -> BearerTokenLayer {
         BearerTokenLayer {
             tokens: self.clone(),
-            allowed: AllowedOrigins::new(origins),
+            allowed: AllowedOrigins::new(origins, self.plain_http()),
             clone_body: CloneEmptyBody,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Uri;
 
-use crate::oauth::Origin;
+use crate::oauth::{Origin, PlainHttp};
 use crate::trace;
 
 /// The origins whose requests get the token.
@@ -16,17 +16,21 @@ pub(super) struct AllowedOrigins {
 }
 
 impl AllowedOrigins {
-    /// Leaves out the origins with plain `http` beyond loopback: anyone on the way could read the
-    /// token.
-    pub(super) fn new(origins: impl IntoIterator<Item = impl Into<Origin>>) -> Self {
+    /// Leaves out the origins with plain `http` that is not allowed: anyone on the way could read
+    /// the token.
+    pub(super) fn new(
+        origins: impl IntoIterator<Item = impl Into<Origin>>,
+        plain_http: &PlainHttp,
+    ) -> Self {
         let mut allowed = Vec::new();
         for origin in origins {
             let origin = origin.into();
-            if origin.is_plain_http() && !origin.is_loopback() {
+            if plain_http.check(origin.endpoint()).is_err() {
                 trace::warn!(
                     target: "tower_oauth::client",
                     origin = %origin,
-                    "requests to this origin get no token, because it is plain http"
+                    "requests to this origin get no token, because it is plain http: use https, or \
+                     allow_http"
                 );
             } else {
                 allowed.push(origin);

@@ -14,7 +14,7 @@ use crate::clock::UnixTime;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Issuer};
 use crate::timer::now;
-use crate::transport::{Limits, Transport};
+use crate::transport::{HttpClient, Limits};
 use crate::{metadata, trace};
 
 /// How long a discovered URL is used before the next discovery.
@@ -59,7 +59,7 @@ struct KnownEndpoint {
 /// The arguments of a discovery.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DiscoveryContext<'a> {
-    pub(super) transport: &'a dyn Transport,
+    pub(super) http_client: &'a HttpClient,
     pub(super) now: UnixTime,
     pub(super) limits: Limits,
 }
@@ -192,7 +192,7 @@ impl DiscoveredEndpoint {
 
     async fn discover(&self, context: DiscoveryContext<'_>) -> Result<Endpoint, DiscoveryFailure> {
         let DiscoveryContext {
-            transport,
+            http_client,
             now,
             mut limits,
         } = context;
@@ -200,14 +200,14 @@ impl DiscoveredEndpoint {
             // The token request needs the rest of the time.
             limits.total = limits.total.mul_f64(0.4);
         }
-        let result = metadata::discover(transport, &self.issuer, now, limits);
+        let result = metadata::discover(http_client, &self.issuer, now, limits);
         // One limit for all well-known locations.
         let result = timeout(limits.total, result)
             .await
             .unwrap_or_else(|_elapsed| Err(Error::new(Operation::Discovery, ErrorKind::Timeout)));
         match result {
             Ok(metadata) => metadata
-                .token_endpoint(limits.allow_loopback_http)
+                .token_endpoint(http_client.plain_http())
                 .map_err(DiscoveryFailure::Invalid),
             Err(error) if error.kind() == ErrorKind::IssuerMismatch => {
                 Err(DiscoveryFailure::Invalid(error))

@@ -7,6 +7,7 @@ use super::AccessToken;
 use super::renewal::schedule::RenewalPolicy;
 use super::state::{CurrentToken, InvalidationResult, RenewalFlight, SharedState};
 use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
+use crate::oauth::PlainHttp;
 use crate::single_flight::WaitError;
 
 /// Obtains an access token and renews it before it expires.
@@ -57,6 +58,8 @@ struct Inner {
     wait_timeout: Duration,
     /// The longest that a call waits for the successor of a rejected token.
     successor_timeout: Duration,
+    /// Where a layer sends the token over plain `http`.
+    plain_http: PlainHttp,
 }
 
 impl TokenManager {
@@ -64,6 +67,7 @@ impl TokenManager {
         state: Arc<SharedState>,
         flight: RenewalFlight,
         policy: &RenewalPolicy,
+        plain_http: PlainHttp,
     ) -> Self {
         // Longer than the limit of the task, whose error says more.
         let wait_timeout = policy
@@ -75,7 +79,12 @@ impl TokenManager {
             flight,
             wait_timeout,
             successor_timeout,
+            plain_http,
         }))
+    }
+
+    pub(super) fn plain_http(&self) -> &PlainHttp {
+        &self.0.plain_http
     }
 
     /// Returns a valid access token, and waits for one if necessary.

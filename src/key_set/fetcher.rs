@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Issuer};
 use crate::timer::now;
-use crate::transport::{Limits, Transport, get_json};
+use crate::transport::{HttpClient, Limits};
 use crate::{metadata, trace};
 
 /// The time between two discoveries while keys are fetched successfully.
@@ -61,7 +61,7 @@ pub(super) struct Fetcher {
     max_stale: Duration,
     max_candidate_keys: usize,
     limits: Limits,
-    transport: Arc<dyn Transport>,
+    http_client: HttpClient,
     clock: Arc<dyn Clock>,
     /// `If-None-Match` and `If-Modified-Since` of the current document.
     validators: HeaderMap,
@@ -91,11 +91,10 @@ impl Fetcher {
             max_stale: refresh.policy.max_stale,
             max_candidate_keys: refresh.max_candidate_keys,
             limits: Limits {
-                allow_loopback_http: refresh.allow_loopback_http,
                 total: refresh.policy.fetch_timeout,
                 max_body: refresh.policy.max_body,
             },
-            transport: Arc::clone(&refresh.transport),
+            http_client: refresh.http_client.clone(),
             clock: Arc::clone(&refresh.clock),
             validators: HeaderMap::new(),
             revalidate_until: now(),
@@ -209,7 +208,7 @@ impl Fetcher {
         };
         let metadata = metadata::discover_with_headers(
             headers,
-            &*self.transport,
+            &self.http_client,
             &self.issuer,
             self.clock.now(),
             limits,
@@ -218,7 +217,7 @@ impl Fetcher {
         let metadata = timeout(limit, metadata)
             .await
             .unwrap_or_else(|_elapsed| Err(Error::new(Operation::Discovery, ErrorKind::Timeout)))?;
-        metadata.jwks_uri(self.limits.allow_loopback_http)
+        metadata.jwks_uri(self.http_client.plain_http())
     }
 
     async fn fetch_from(
@@ -242,15 +241,10 @@ impl Fetcher {
             ..self.limits
         };
         let now = self.clock.now();
-        let response = get_json(
-            &*self.transport,
-            Operation::JwksFetch,
-            uri,
-            headers,
-            now,
-            limits,
-        )
-        .await?;
+        let response = self
+            .http_client
+            .get_json(Operation::JwksFetch, uri, headers, now, limits)
+            .await?;
         let cache_control = CacheControl::from_headers(response.headers());
         if response.status() == StatusCode::NOT_MODIFIED {
             // A 304 to an unconditional request is a protocol error (RFC 9110 §15.4.5).

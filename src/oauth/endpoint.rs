@@ -6,14 +6,14 @@ use url::{Host, ParseError, Url};
 
 use super::address::is_forbidden_host;
 use super::text_value::impl_text_value;
-use crate::error::{ConfigError, ConfigErrorKind};
+use crate::error::ConfigError;
 
 /// The URL of an endpoint: an absolute `https` or `http` URL.
 ///
 /// It has a host, no user information and no fragment, and its host is not a link-local or cloud
-/// metadata address. Whether plain `http` is allowed is decided where the endpoint is used: no
-/// request is sent to plain `http` beyond loopback, and builders reject it on loopback unless
-/// `allow_loopback_http` is called.
+/// metadata address. Whether plain `http` is allowed is decided where the endpoint is used: builders
+/// reject it, and no request is sent to it, unless `allow_loopback_http` or `allow_http` allows its
+/// host.
 ///
 /// ```
 /// use tower_oauth::Endpoint;
@@ -126,22 +126,6 @@ impl Endpoint {
     pub(crate) fn url(&self) -> &Url {
         &self.0
     }
-
-    /// Checks that the scheme is `https`, or plain `http` on loopback where `allow_loopback` is
-    /// set.
-    pub(crate) fn check_plain_http(&self, allow_loopback: bool) -> Result<(), ConfigError> {
-        let reason = if !self.is_plain_http() {
-            return Ok(());
-        } else if !self.is_loopback() {
-            "must be https (plain http is allowed for loopback only)"
-        } else if !allow_loopback {
-            "is plain http; call `allow_loopback_http` to use it on loopback"
-        } else {
-            return Ok(());
-        };
-        let error = ConfigError::new("URL", self.origin(), reason);
-        Err(error.with_kind(ConfigErrorKind::PlainHttp))
-    }
 }
 
 impl_text_value!(Endpoint, "a URL");
@@ -226,33 +210,6 @@ mod tests {
             let error = Endpoint::new(bad).expect_err(bad).to_string();
             assert!(error.contains("link-local, metadata"), "{bad}: {error}");
         }
-    }
-
-    #[test]
-    fn plain_http_is_allowed_on_loopback_only() {
-        for (url, on_loopback) in [
-            ("http://127.0.0.1:6002/secret", true),
-            ("http://127.1.2.3/secret", true),
-            ("http://localhost/secret", true),
-            ("http://[::1]:1/secret", true),
-            ("http://as.example/secret", false),
-            ("http://127.0.0.1.example/secret", false),
-            ("http://localhost.example/secret", false),
-            ("http://[fd12::2]/secret", false),
-        ] {
-            let endpoint = Endpoint::new(url).expect(url);
-            assert_eq!(endpoint.is_loopback(), on_loopback, "{url}");
-            assert_eq!(
-                endpoint.check_plain_http(true).is_ok(),
-                on_loopback,
-                "{url}"
-            );
-            let error = endpoint.check_plain_http(false).expect_err(url);
-            assert_eq!(error.kind(), ConfigErrorKind::PlainHttp);
-            assert!(!error.to_string().contains("secret"), "{error}");
-        }
-        let https = Endpoint::new("https://as.example").unwrap();
-        https.check_plain_http(false).unwrap();
     }
 
     #[test]

@@ -8,12 +8,14 @@ use crate::error::ConfigError;
 mod address;
 mod endpoint;
 mod origin;
+mod plain_http;
 mod text_value;
 
 #[cfg(feature = "reqwest")]
 pub(crate) use self::address::is_forbidden_address;
 pub use self::endpoint::Endpoint;
 pub use self::origin::Origin;
+pub(crate) use self::plain_http::PlainHttp;
 
 /// An issuer identifier: the value of `iss` in its tokens
 /// ([RFC 8414 §2](https://www.rfc-editor.org/rfc/rfc8414#section-2)).

@@ -71,6 +71,11 @@ impl Origin {
         self.0.is_loopback()
     }
 
+    /// The URL of the origin, with the path `/`.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.0
+    }
+
     /// Whether `uri` has this origin. Does not allocate.
     pub(crate) fn matches(&self, uri: &Uri) -> bool {
         let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {

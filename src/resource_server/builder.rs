@@ -27,7 +27,8 @@ use crate::metrics::{
     self, Counter, Histogram, TOKEN_CACHE_HITS, TOKEN_CACHE_MISSES, VERIFICATION_DURATION,
 };
 use crate::oauth::{Audience, Endpoint, Issuer};
-use crate::transport::{Transport, default_transport};
+use crate::trace;
+use crate::transport::{HttpSettings, Transport, default_transport};
 
 impl ResourceServer {
     /// Builds a resource server that accepts tokens of `issuer` for `audience`.
@@ -124,7 +125,7 @@ pub struct ResourceServerBuilder {
     max_token_len: usize,
     realm: String,
     resource_metadata: Option<Endpoint>,
-    allow_loopback_http: bool,
+    http: HttpSettings,
     startup: Startup,
     readiness: ReadinessPolicy,
     cache: token_cache::Limits,
@@ -175,7 +176,7 @@ impl ResourceServerBuilder {
             max_token_len: 16 * 1024,
             realm: DEFAULT_REALM.to_owned(),
             resource_metadata: None,
-            allow_loopback_http: false,
+            http: HttpSettings::default(),
             startup: Startup::Wait(Duration::from_secs(10)),
             readiness: ReadinessPolicy::All,
             cache: token_cache::DEFAULT_LIMITS,
@@ -511,7 +512,7 @@ impl ResourceServerBuilder {
     /// Sets the `resource_metadata` parameter of challenges
     /// ([RFC 9728 §5.1](https://www.rfc-editor.org/rfc/rfc9728#section-5.1)). Default: none.
     ///
-    /// Plain `http` is accepted on loopback only.
+    /// Plain `http` is accepted on loopback, and for hosts of [`allow_http`](Self::allow_http).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -546,7 +547,71 @@ impl ResourceServerBuilder {
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
     pub fn allow_loopback_http(mut self) -> Self {
-        self.allow_loopback_http = true;
+        self.http.allow_loopback_http = true;
+        self
+    }
+
+    /// Permits plain `http` to these hosts, for metadata and keys.
+    ///
+    /// For a network where plain `http` is protected otherwise, such as a service mesh with mutual
+    /// TLS between its proxies. [`guide::security`](mod@crate::guide::security#plain-http) has what
+    /// is lost.
+    ///
+    /// A host is an exact name, in any case, or an address; every port of it is allowed. Wildcards,
+    /// URLs and link-local or metadata addresses are errors of [`build`](Self::build), which names
+    /// each host in a `warn` event (feature `tracing`). What the metadata of an `https` issuer name
+    /// must be `https`, even so. May be called more than once.
+    ///
+    /// ```
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::error::ConfigErrorKind;
+    ///
+    /// let builder = || ResourceServer::builder("http://keycloak.sso.svc/realms/shop", "orders");
+    /// let error = builder().build().unwrap_err();
+    /// assert_eq!(error.kind(), ConfigErrorKind::PlainHttp);
+    /// builder().allow_http(["keycloak.sso.svc"]).build()?;
+    /// assert!(builder().allow_http(["*.sso.svc"]).build().is_err());
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    pub fn allow_http(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.http.allow_http(hosts);
+        self
+    }
+
+    /// Sets the `User-Agent` of requests for metadata and keys.
+    ///
+    /// Default: `tower-oauth/` and its version. It replaces that of a
+    /// [`reqwest::ClientBuilder`](crate::transport::ReqwestTransport::from_builder).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use bytes::Bytes;
+    /// # use http::{Request, Response};
+    /// # use http_body_util::Full;
+    /// # use tower_oauth::transport::ServiceTransport;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let issuer = ServiceTransport::new(tower::service_fn(async |request: Request<Full<Bytes>>| {
+    ///     assert_eq!(request.headers()["user-agent"], "orders/1.2 tower-oauth");
+    /// #     let key = r#"{"kty":"OKP","crv":"Ed25519",
+    /// #         "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    /// #     let issuer = "https://as.example";
+    /// #     let document = format!(r#"{{"issuer":"{issuer}","jwks_uri":"{issuer}/keys","keys":[{key}]}}"#);
+    ///     // … the metadata and keys
+    /// #     Ok::<_, std::convert::Infallible>(Response::new(document))
+    /// }));
+    /// let orders = ResourceServer::builder("https://as.example", "orders")
+    ///     .user_agent("orders/1.2 tower-oauth")
+    ///     .transport(issuer)
+    ///     .start()
+    ///     .await?;
+    /// assert!(orders.keys_available());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.http.set_user_agent(user_agent);
         self
     }
 
@@ -639,12 +704,17 @@ impl ResourceServerBuilder {
     /// If a setting is invalid: an issuer or audience that is not valid, no transport, an empty
     /// list of algorithms, clients or values of a required claim, an optional audience without
     /// allowed clients, a duplicate issuer, an issuer for discovery that is not a URL, a `realm`
-    /// that is not printable ASCII or has quotes or backslashes, or plain `http` beyond loopback,
-    /// or on loopback without [`allow_loopback_http`](Self::allow_loopback_http).
+    /// that is not printable ASCII or has quotes or backslashes, a `user_agent` that is not a header
+    /// value, or plain `http` without [`allow_http`](Self::allow_http), or on loopback without
+    /// [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(ResourceServer, Refresher), ConfigError> {
         let issuers = self.issuers?;
+        let plain_http = self.http.plain_http()?;
         if let Some(url) = &self.resource_metadata {
-            url.check_plain_http(true)
+            // Nothing is sent there by this crate.
+            plain_http
+                .allowing_loopback()
+                .check(url)
                 .map_err(|error| error.with_setting("resource_metadata"))?;
         }
         let metadata_url = self.resource_metadata.as_ref().map(Endpoint::as_str);
@@ -681,7 +751,8 @@ impl ResourceServerBuilder {
                 None => ("issuer", metadata::well_known_urls(&name)?),
             };
             for url in urls {
-                url.check_plain_http(self.allow_loopback_http)
+                plain_http
+                    .check(&url)
                     .map_err(|error| error.with_setting(setting))?;
             }
             let issuer_transport = match issuer.transport {
@@ -697,15 +768,21 @@ impl ResourceServerBuilder {
                 issuer: name,
                 jwks_uri,
                 max_candidate_keys: policy.max_candidate_keys,
-                allow_loopback_http: self.allow_loopback_http,
                 policy: issuer.refresh.unwrap_or_else(|| self.refresh.clone()),
                 initial_keys: issuer.initial_keys,
-                transport: issuer_transport,
+                http_client: self.http.client(issuer_transport)?,
                 clock: Arc::clone(&self.clock),
             }
             .build();
             states.push(state(policy, Validator::Jwt(keys)));
             tasks.push(Box::pin(task));
+        }
+        for host in plain_http.hosts() {
+            trace::warn!(
+                target: "tower_oauth::key_set",
+                host = %host,
+                "plain http to this host is allowed: who can read or change its traffic can forge tokens"
+            );
         }
         metrics::describe();
         let inner = Inner {

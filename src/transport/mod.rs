@@ -9,23 +9,22 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, header};
 
 use crate::clock::UnixTime;
-use crate::error::{BoxError, ConfigError, Error, ErrorKind, Operation};
-use crate::oauth::Endpoint;
+use crate::error::{BoxError, ConfigError, ErrorKind};
 
+mod http_client;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod service;
+
+pub(crate) use self::http_client::{HttpClient, HttpSettings, Limits};
 
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
@@ -197,108 +196,6 @@ pub(crate) fn default_transport(
     }
 }
 
-/// The limits of one request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// Whether plain `http` is allowed on loopback. It is never allowed elsewhere.
-    pub(crate) allow_loopback_http: bool,
-    /// Time from sending the request to reading the last byte of the response.
-    pub(crate) total: Duration,
-    /// Size of the response body in bytes.
-    pub(crate) max_body: usize,
-}
-
-/// Sends one request within `limits`. Returns responses of any status.
-///
-/// All requests over the network pass here, so no use of a URL can forget that plain `http` is
-/// restricted.
-pub(crate) async fn send(
-    transport: &dyn Transport,
-    operation: Operation,
-    request: Request<Bytes>,
-    limits: Limits,
-) -> Result<Response<Bytes>, Error> {
-    let url = request.uri().to_string();
-    Endpoint::new(&url)
-        .and_then(|endpoint| endpoint.check_plain_http(limits.allow_loopback_http))
-        .map_err(|error| {
-            Error::new(operation, ErrorKind::Configuration)
-                .with_url(&url)
-                .with_source(error)
-        })?;
-    let mut request = Some(request);
-    let mut future: Option<SendFuture<'_>> = None;
-    // A transport may be user code: its panic is an error and must not end the task that refreshes
-    // the keys.
-    let response = poll_fn(|cx| {
-        let polled = catch_unwind(AssertUnwindSafe(|| match (request.take(), &mut future) {
-            (Some(request), future) => future
-                .insert(transport.send(request, limits.max_body))
-                .as_mut()
-                .poll(cx),
-            (None, Some(future)) => future.as_mut().poll(cx),
-            (None, None) => Poll::Pending,
-        }));
-        polled.unwrap_or_else(|_panic| {
-            Poll::Ready(Err(TransportError::connect("the transport panicked")))
-        })
-    });
-    let response = match tokio::time::timeout(limits.total, response).await {
-        Ok(response) => response,
-        Err(_elapsed) => Err(TransportError::timeout()),
-    };
-    match response {
-        Ok(response) if response.body().len() <= limits.max_body => Ok(response),
-        Ok(response) if response.status().is_success() => {
-            Err(too_large(operation, limits).with_url(&url))
-        }
-        // The status of an error response matters more than its body.
-        Ok(response) => Ok(response.map(|_body| Bytes::new())),
-        Err(TransportError { kind, source }) => {
-            let error = match kind {
-                ErrorKind::TooLarge => too_large(operation, limits),
-                kind => Error::new(operation, kind),
-            };
-            let error = error.with_url(&url);
-            Err(match source {
-                Some(source) => error.with_source(source),
-                None => error,
-            })
-        }
-    }
-}
-
-fn too_large(operation: Operation, limits: Limits) -> Error {
-    Error::new(operation, ErrorKind::TooLarge)
-        .with_expected(format!("at most {} bytes", limits.max_body))
-}
-
-/// Fetches a JSON document with `GET`. Any status except 200 and 304 is an error.
-pub(crate) async fn get_json(
-    transport: &dyn Transport,
-    operation: Operation,
-    url: &Endpoint,
-    headers: HeaderMap,
-    now: UnixTime,
-    limits: Limits,
-) -> Result<Response<Bytes>, Error> {
-    let unusable = |error| Error::new(operation, ErrorKind::Configuration).with_source(error);
-    let mut request = Request::new(Bytes::new());
-    *request.uri_mut() = url.to_uri().map_err(unusable)?;
-    *request.headers_mut() = headers;
-    request.headers_mut().insert(
-        header::ACCEPT,
-        http::HeaderValue::from_static("application/json"),
-    );
-    let response = send(transport, operation, request, limits).await?;
-    match response.status() {
-        StatusCode::OK | StatusCode::NOT_MODIFIED => Ok(response),
-        status => Err(Error::new(operation, ErrorKind::Status(status))
-            .with_url(url.as_str())
-            .with_response(status, None, retry_after(response.headers(), now))),
-    }
-}
-
 /// Parses `Retry-After`
 /// ([RFC 9110 §10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)).
 pub(crate) fn retry_after(headers: &HeaderMap, now: UnixTime) -> Option<Duration> {
@@ -313,50 +210,7 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: UnixTime) -> Option<Duration
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
-    use crate::error::ConfigErrorKind;
-
-    #[tokio::test]
-    async fn a_request_over_plain_http_is_sent_to_loopback_only_and_only_where_allowed() {
-        #[derive(Debug, Default)]
-        struct Counter(AtomicUsize);
-
-        impl Transport for Counter {
-            fn send(&self, _: Request<Bytes>, _: usize) -> SendFuture<'_> {
-                self.0.fetch_add(1, Ordering::SeqCst);
-                Box::pin(async { Ok(Response::default()) })
-            }
-        }
-
-        for (url, allow_loopback_http, is_sent) in [
-            ("https://as.example/token", false, true),
-            ("http://127.0.0.1/token", true, true),
-            ("http://127.0.0.1/token", false, false),
-            ("http://as.example/token", true, false),
-            ("http://localhost.example/token", true, false),
-            ("https://169.254.169.254/token", true, false),
-        ] {
-            let transport = Counter::default();
-            let limits = Limits {
-                allow_loopback_http,
-                total: Duration::from_secs(1),
-                max_body: 1,
-            };
-            let request = Request::get(url).body(Bytes::new()).unwrap();
-            let result = send(&transport, Operation::TokenRequest, request, limits).await;
-            assert_eq!(result.is_ok(), is_sent, "{url}");
-            assert_eq!(transport.0.into_inner(), usize::from(is_sent), "{url}");
-            if let Err(error) = result {
-                assert_eq!(error.kind(), ErrorKind::Configuration);
-                let source = StdError::source(&error).unwrap();
-                let kind = source.downcast_ref::<ConfigError>().map(ConfigError::kind);
-                let is_http = url.starts_with("http://");
-                assert_eq!(kind == Some(ConfigErrorKind::PlainHttp), is_http, "{url}");
-            }
-        }
-    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {

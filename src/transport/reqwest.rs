@@ -10,7 +10,10 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::{SendFuture, Transport, TransportError};
 use crate::error::{ConfigError, ConfigErrorKind};
-use crate::oauth::is_forbidden_address;
+use crate::oauth::{Endpoint, is_forbidden_address};
+
+/// The time limit of a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A [`Transport`] on [`reqwest`](https://docs.rs/reqwest).
 ///
@@ -43,25 +46,32 @@ use crate::oauth::is_forbidden_address;
 #[derive(Clone, Debug)]
 pub struct ReqwestTransport {
     client: reqwest::Client,
-    /// For plain `http`, which is allowed for loopback only. Ignores the proxies of the
-    /// environment.
+    /// For plain `http` to loopback. Ignores proxies.
     loopback: reqwest::Client,
+    /// For plain `http` to other hosts.
+    plain_http: reqwest::Client,
 }
 
 impl ReqwestTransport {
     /// Creates a transport with the default settings.
     ///
     /// Connecting takes at most 2 seconds. Redirects, cookies, and link-local and metadata
-    /// addresses are disabled.
+    /// addresses are disabled. Plain `http` does not use the proxy that `HTTP_PROXY` names, because
+    /// it would read secrets and tokens.
     ///
     /// # Errors
     ///
     /// If the TLS backend cannot be initialized.
     pub fn new() -> Result<Self, ConfigError> {
-        Self::from_builder(reqwest::Client::builder())
+        let loopback = loopback_client()?;
+        Ok(Self {
+            client: build(with_address_policy(reqwest::Client::builder()))?,
+            plain_http: loopback.clone(),
+            loopback,
+        })
     }
 
-    /// Creates a transport from a client builder: certificates, proxies, user agent.
+    /// Creates a transport from a client builder: certificates, proxies, timeouts.
     ///
     /// Overrides two settings of the builder. Redirects are disabled, because one could send a
     /// fetch of keys, or client credentials, to any server. Names are resolved by the system's
@@ -70,26 +80,31 @@ impl ReqwestTransport {
     /// Addresses set with the builder's `resolve` are used as they are.
     ///
     /// A proxy, from the builder or from variables such as `HTTPS_PROXY`, resolves names itself: it
-    /// must block such addresses.
+    /// must block such addresses. A proxy that is used for plain `http` reads secrets and tokens.
+    /// Requests to plain `http` on loopback ignore the builder.
     ///
+    /// A `user_agent` of this builder is replaced: use
+    /// [`ResourceServerBuilder::user_agent`][server] and [`TokenManagerBuilder::user_agent`][tokens].
+    ///
+    /// [server]: crate::resource_server::ResourceServerBuilder::user_agent
+    /// [tokens]: crate::client::TokenManagerBuilder::user_agent
     /// [dangerous]: Self::dangerous_from_builder_without_address_policy
     ///
     /// ```
     /// use tower_oauth::transport::ReqwestTransport;
     ///
-    /// let builder = reqwest::Client::builder().user_agent("orders/1.0").https_only(true);
+    /// let proxy = reqwest::Proxy::https("http://proxy.example:3128")?;
+    /// let builder = reqwest::Client::builder().proxy(proxy).https_only(true);
     /// let transport = ReqwestTransport::from_builder(builder)?;
-    /// assert!(format!("{transport:?}").contains("orders/1.0"));
-    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// assert!(format!("{transport:?}").contains("proxy.example"));
+    /// # Ok::<(), tower_oauth::BoxError>(())
     /// ```
     ///
     /// # Errors
     ///
     /// If the client cannot be built.
     pub fn from_builder(builder: reqwest::ClientBuilder) -> Result<Self, ConfigError> {
-        Self::dangerous_from_builder_without_address_policy(
-            builder.dns_resolver(FilteringResolver(SystemResolver)),
-        )
+        Self::dangerous_from_builder_without_address_policy(with_address_policy(builder))
     }
 
     /// Like [`from_builder`](Self::from_builder), but with the resolver of the builder and
@@ -130,21 +145,45 @@ impl ReqwestTransport {
     pub fn dangerous_from_builder_without_address_policy(
         builder: reqwest::ClientBuilder,
     ) -> Result<Self, ConfigError> {
-        let build = |builder: reqwest::ClientBuilder| {
-            builder
-                .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(Duration::from_secs(2))
-                .build()
-                .map_err(|error| {
-                    ConfigError::without_value("HTTP client", format!("cannot be built: {error}"))
-                        .with_kind(ConfigErrorKind::Unavailable)
-                })
-        };
+        let client = build(builder)?;
         Ok(Self {
-            client: build(builder)?,
-            loopback: build(reqwest::Client::builder().no_proxy())?,
+            plain_http: client.clone(),
+            client,
+            loopback: loopback_client()?,
         })
     }
+
+    /// The client for this URL. Whether plain `http` is allowed to its host was checked before.
+    fn client_for(&self, url: &reqwest::Url) -> &reqwest::Client {
+        let is_loopback = || Endpoint::new(url.as_str()).is_ok_and(|url| url.is_loopback());
+        if url.scheme() != "http" {
+            &self.client
+        } else if is_loopback() {
+            &self.loopback
+        } else {
+            &self.plain_http
+        }
+    }
+}
+
+/// Sets what all clients have in common.
+fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, ConfigError> {
+    builder
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .build()
+        .map_err(|error| {
+            ConfigError::without_value("HTTP client", format!("cannot be built: {error}"))
+                .with_kind(ConfigErrorKind::Unavailable)
+        })
+}
+
+fn loopback_client() -> Result<reqwest::Client, ConfigError> {
+    build(with_address_policy(reqwest::Client::builder().no_proxy()))
+}
+
+fn with_address_policy(builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
+    builder.dns_resolver(FilteringResolver(SystemResolver))
 }
 
 impl Transport for ReqwestTransport {
@@ -152,11 +191,7 @@ impl Transport for ReqwestTransport {
         Box::pin(async move {
             let request = request.map(reqwest::Body::from);
             let request = reqwest::Request::try_from(request).map_err(convert)?;
-            let client = if request.url().scheme() == "http" {
-                &self.loopback
-            } else {
-                &self.client
-            };
+            let client = self.client_for(request.url());
             let mut received = client.execute(request).await.map_err(convert)?;
             let mut response = Response::new(Bytes::new());
             *response.status_mut() = received.status();

@@ -1,4 +1,4 @@
-//! Plain http beyond loopback is refused at each use of a URL, and nothing is sent there.
+//! Plain http is refused at each use of a URL unless its host is allowed, and nothing is sent there.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -29,6 +29,7 @@ const LOOPBACK: &str = "http://127.0.0.1:6002";
 struct Recorder {
     document: Arc<Value>,
     urls: Arc<Mutex<Vec<String>>>,
+    user_agents: Arc<Mutex<Vec<String>>>,
 }
 
 impl Recorder {
@@ -36,6 +37,7 @@ impl Recorder {
         Self {
             document: Arc::new(document),
             urls: Arc::default(),
+            user_agents: Arc::default(),
         }
     }
 
@@ -47,6 +49,8 @@ impl Recorder {
 impl Transport for Recorder {
     fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
         self.urls.lock().unwrap().push(request.uri().to_string());
+        let user_agent = request.headers()[header::USER_AGENT].to_str().unwrap();
+        self.user_agents.lock().unwrap().push(user_agent.to_owned());
         let body = Bytes::from(self.document.to_string());
         Box::pin(async { Ok(Response::new(body)) })
     }
@@ -72,7 +76,12 @@ fn assert_plain_http<T>(result: Result<T, ConfigError>, setting: &str) {
     let error = result.map(|_| ()).unwrap_err();
     assert_eq!(error.kind(), ConfigErrorKind::PlainHttp, "{error}");
     assert_eq!(error.setting(), setting);
-    assert!(error.to_string().contains("must be https"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("is plain http: use https, or allow_http"),
+        "{error}"
+    );
     assert!(!error.to_string().contains("secret"), "{error}");
 }
 
@@ -260,4 +269,307 @@ async fn the_client_layer_sends_no_token_to_plain_http_and_names_the_origin_once
         assert_eq!(has_token, expected, "{url}");
     }
     assert_eq!(log::count("http://orders.example"), 1);
+}
+
+const KEYCLOAK: &str = "http://keycloak.sso.svc:8080/realms/shop";
+
+/// The metadata of an issuer that has everything below it.
+fn metadata(issuer: &str) -> Value {
+    let document = json!({
+        "issuer": issuer, "jwks_uri": format!("{issuer}/keys"),
+        "token_endpoint": format!("{issuer}/token"),
+    });
+    // It is the key set and the token response as well.
+    with(
+        document,
+        json!({
+            "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }],
+            "access_token": "t", "token_type": "Bearer", "expires_in": 3600,
+        }),
+    )
+}
+
+fn with(mut document: Value, members: Value) -> Value {
+    let members = members.as_object().unwrap().clone();
+    document.as_object_mut().unwrap().extend(members);
+    document
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_fetched_over_plain_http_from_an_allowed_host() {
+    for issuer in [
+        trusted(KEYCLOAK),
+        trusted(KEYCLOAK).jwks_uri(url("http://KEYCLOAK.sso.svc/keys")),
+        // A transport of its own has the same rule.
+        trusted(KEYCLOAK).transport(Recorder::new(metadata(KEYCLOAK))),
+    ] {
+        log::clear_log();
+        let recorder = Recorder::new(metadata(KEYCLOAK));
+        let builder = || ResourceServer::from_issuer(issuer.clone()).transport(recorder.clone());
+        for hosts in [&[][..], &["sso.svc"], &["keycloak"], &["localhost"]] {
+            let built = builder().allow_http(hosts.iter().copied()).build();
+            let error = built.map(|_| ()).unwrap_err();
+            assert_eq!(error.kind(), ConfigErrorKind::PlainHttp, "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .contains(r#"allow_http(["keycloak.sso.svc"])"#),
+                "{error}"
+            );
+        }
+        assert!(recorder.urls().is_empty());
+        let hosts = ["orders", "Keycloak.SSO.svc", "orders"];
+        let server = builder().allow_http(hosts).start().await.unwrap();
+        assert!(server.keys_available());
+        assert_eq!(
+            log::count("host=keycloak.sso.svc"),
+            1,
+            "each host is named once"
+        );
+        assert_eq!(log::count("host=orders"), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_requested_over_plain_http_from_an_allowed_host() {
+    let recorder = Recorder::new(metadata(KEYCLOAK));
+    let fixed = || TokenManager::builder(url("http://keycloak.sso.svc/token"), credentials());
+    let issuer = || Issuer::new(KEYCLOAK).unwrap();
+    let discovered = || TokenManager::for_issuer(issuer(), credentials()).unwrap();
+    for (builder, setting) in [
+        (
+            &fixed as &dyn Fn() -> tower_oauth::client::TokenManagerBuilder,
+            "token endpoint",
+        ),
+        (&discovered, "issuer"),
+    ] {
+        log::clear_log();
+        let builder = || builder().transport(recorder.clone());
+        assert_plain_http(builder().build(), setting);
+        assert_plain_http(builder().build_source(), setting);
+        assert_plain_http(builder().allow_http(["sso.svc"]).build(), setting);
+        assert!(recorder.urls().is_empty());
+        assert_eq!(log::count("plain http to this host"), 0);
+        let tokens = builder().allow_http(["keycloak.sso.svc"]).start().unwrap();
+        assert_eq!(tokens.access_token().await.unwrap().expose_secret(), "t");
+        assert_eq!(log::count("host=keycloak.sso.svc"), 1);
+        let _source = builder()
+            .allow_http(["keycloak.sso.svc"])
+            .build_source()
+            .unwrap();
+        assert_eq!(log::count("host=keycloak.sso.svc"), 2);
+        recorder.urls.lock().unwrap().clear();
+    }
+}
+
+/// The settings allow a host; a document must not use that for another purpose.
+#[tokio::test(start_paused = true)]
+async fn what_the_metadata_name_over_plain_http_must_be_allowed() {
+    const HTTPS: &str = "https://as.example";
+    for (issuer, named) in [
+        (HTTPS, "http://keycloak.sso.svc:8080/x"),
+        (HTTPS, "http://as.example/x"),
+        (HTTPS, "http://127.0.0.1/x"),
+        (KEYCLOAK, "http://other.sso.svc/x"),
+        (KEYCLOAK, "http://127.0.0.1/x"),
+        (KEYCLOAK, "http://169.254.169.254/x"),
+        (KEYCLOAK, "https://169.254.169.254/x"),
+        (LOOPBACK, "http://other.sso.svc/x"),
+    ] {
+        let document = with(
+            metadata(issuer),
+            json!({ "jwks_uri": named, "token_endpoint": named }),
+        );
+        let recorder = Recorder::new(document);
+        let server = ResourceServer::from_issuer(trusted(issuer))
+            .transport(recorder.clone())
+            .allow_loopback_http()
+            .allow_http(["keycloak.sso.svc", "as.example"])
+            .startup(Startup::Background)
+            .start()
+            .await
+            .unwrap();
+        let error = server.refresh_keys().await.unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Malformed,
+            "{issuer}: {named}: {error}"
+        );
+        let tokens = TokenManager::for_issuer(Issuer::new(issuer).unwrap(), credentials())
+            .unwrap()
+            .transport(recorder.clone())
+            .allow_loopback_http()
+            .allow_http(["keycloak.sso.svc", "as.example"])
+            .start()
+            .unwrap();
+        let error = tokens.access_token().await.unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Malformed,
+            "{issuer}: {named}: {error}"
+        );
+        assert!(!recorder.urls().is_empty());
+        assert!(
+            recorder
+                .urls()
+                .iter()
+                .all(|url| url.contains("/.well-known/")),
+            "{named}"
+        );
+    }
+}
+
+#[test]
+fn an_invalid_host_does_not_build() {
+    for bad in [
+        "*",
+        "*.svc",
+        "http://keycloak",
+        "keycloak:8080",
+        "",
+        "169.254.169.254",
+    ] {
+        let server = ResourceServer::from_issuer(trusted("https://as.example"))
+            .transport(Recorder::new(json!({})))
+            .allow_http([bad])
+            .build();
+        let tokens = TokenManager::builder(url("https://as.example/token"), credentials())
+            .transport(Recorder::new(json!({})))
+            .allow_http([bad]);
+        let source = TokenManager::builder(url("https://as.example/token"), credentials())
+            .transport(Recorder::new(json!({})))
+            .build_source()
+            .unwrap();
+        let from_source = TokenManager::from_source(source).allow_http([bad]);
+        for error in [
+            server.map(|_| ()).unwrap_err(),
+            tokens.build().map(|_| ()).unwrap_err(),
+            from_source.build().map(|_| ()).unwrap_err(),
+        ] {
+            assert_eq!(error.setting(), "allow_http", "{bad:?}");
+        }
+    }
+}
+
+#[test]
+fn an_invalid_user_agent_does_not_build() {
+    let server = ResourceServer::from_issuer(trusted("https://as.example"))
+        .transport(Recorder::new(json!({})))
+        .user_agent("a\r\nb")
+        .build();
+    let tokens = TokenManager::builder(url("https://as.example/token"), credentials())
+        .transport(Recorder::new(json!({})))
+        .user_agent("")
+        .build();
+    for error in [
+        server.map(|_| ()).unwrap_err(),
+        tokens.map(|_| ()).unwrap_err(),
+    ] {
+        assert_eq!(error.setting(), "user_agent");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_request_has_the_user_agent_of_its_settings() {
+    const DEFAULT: &str = concat!("tower-oauth/", env!("CARGO_PKG_VERSION"));
+    const OWN: &str = "orders/1.2 tower-oauth";
+    const HTTPS: &str = "https://as.example";
+    for (expected, is_own) in [(DEFAULT, false), (OWN, true)] {
+        let recorder = Recorder::new(metadata(HTTPS));
+        let sent = |paths: &[&str]| {
+            let urls = std::mem::take(&mut *recorder.urls.lock().unwrap());
+            let expected: Vec<_> = paths.iter().map(|path| format!("{HTTPS}{path}")).collect();
+            assert_eq!(urls, expected);
+            let user_agents = std::mem::take(&mut *recorder.user_agents.lock().unwrap());
+            user_agents
+        };
+        let builder = ResourceServer::from_issuer(trusted(HTTPS)).transport(recorder.clone());
+        let builder = if is_own {
+            builder.user_agent(OWN)
+        } else {
+            builder
+        };
+        let _server = builder.start().await.unwrap();
+        let user_agents = sent(&["/.well-known/openid-configuration", "/keys"]);
+        assert_eq!(user_agents, [expected, expected]);
+
+        let builder = TokenManager::for_issuer(Issuer::new(HTTPS).unwrap(), credentials());
+        let builder = builder.unwrap().transport(recorder.clone());
+        let builder = if is_own {
+            builder.user_agent(OWN)
+        } else {
+            builder
+        };
+        builder.start().unwrap().access_token().await.unwrap();
+        let user_agents = sent(&["/.well-known/openid-configuration", "/token"]);
+        assert_eq!(user_agents, [expected, expected]);
+
+        let management = ManagementClient::builder(url(HTTPS), SecretString::from("iam-token"));
+        let management = if is_own {
+            management.user_agent(OWN)
+        } else {
+            management
+        };
+        let management = management.build_with(recorder.clone()).unwrap();
+        let _response = management.scopes("a").await;
+        assert_eq!(sent(&["/applications/a/scopes"]), [expected]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_client_layer_sends_the_token_over_plain_http_to_allowed_hosts_only() {
+    let token = json!({ "access_token": "t", "token_type": "Bearer", "expires_in": 3600 });
+    let manager = || {
+        TokenManager::builder(url("https://as.example/token"), credentials())
+            .transport(Recorder::new(token.clone()))
+    };
+    let of_endpoint = manager().allow_http(["orders"]).start().unwrap();
+    let source = manager().build_source().unwrap();
+    let of_source = TokenManager::from_source(source)
+        .allow_http(["Orders"])
+        .start()
+        .unwrap();
+    for tokens in [of_endpoint, of_source] {
+        log::clear_log();
+        let origins = [
+            "http://orders:8080",
+            "http://orders.svc",
+            "http://bills",
+            "http://localhost:8081",
+        ];
+        let layer = tokens.layer(origins.map(|origin| Origin::new(origin).unwrap()));
+        assert_eq!(log::count("get no token"), 2);
+        let client = layer.layer(service_fn(async |request: Request<Empty<Bytes>>| {
+            let has_token = request.headers().contains_key(header::AUTHORIZATION);
+            Ok::<_, Infallible>(Response::new(has_token))
+        }));
+        for (url, expected) in [
+            ("http://orders:8080/", true),
+            ("http://orders/", false), // another origin
+            ("http://orders.svc/", false),
+            ("http://bills/", false),
+            ("http://localhost:8081/", true),
+        ] {
+            let request = Request::get(url).body(Empty::new()).unwrap();
+            let has_token = client.clone().oneshot(request).await.unwrap().into_body();
+            assert_eq!(has_token, expected, "{url}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_management_api_over_plain_http_is_called_at_an_allowed_host() {
+    log::clear_log();
+    let recorder = Recorder::new(json!({ "scopes": [] }));
+    let builder = ManagementClient::builder(url("http://appid.svc/m"), SecretString::from("token"));
+    let management = builder
+        .allow_http(["appid.svc"])
+        .build_with(recorder.clone())
+        .unwrap();
+    management.scopes("a").await.unwrap();
+    assert_eq!(
+        recorder.urls(),
+        ["http://appid.svc/m/applications/a/scopes"]
+    );
+    assert_eq!(log::count("host=appid.svc"), 1);
 }
