@@ -57,9 +57,36 @@ pub(crate) enum InvalidKey {
     /// Its parameters are not a public key: wrong length, leading zeros, not on the curve, small
     /// order.
     Invalid,
-    /// It is breakable: too short, an invalid exponent, a ROCA modulus.
-    Weak,
+    /// The modulus has this number of bits.
+    ModulusLength(usize),
+    /// The exponent is even, 1, or above 32 bits.
+    Exponent,
+    /// The modulus has the fingerprint of ROCA.
+    Roca,
 }
+
+impl fmt::Display for InvalidKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlgorithmMismatch => f.write_str("alg does not match the type of the key"),
+            Self::Invalid => f.write_str("the parameters are not a public key"),
+            Self::ModulusLength(bits) => {
+                write!(
+                    f,
+                    "n has {bits} bits, expected {MIN_MODULUS} to {MAX_MODULUS}"
+                )
+            }
+            Self::Exponent => f.write_str("e is even, below 3, or has more than 32 bits"),
+            Self::Roca => f.write_str("n has the fingerprint of ROCA (CVE-2017-15361)"),
+        }
+    }
+}
+
+/// The shortest modulus in bits (RFC 7518 §3.3).
+const MIN_MODULUS: usize = 2048;
+
+/// The longest modulus in bits. Above it one verification costs milliseconds.
+const MAX_MODULUS: usize = 8192;
 
 /// A public key, prepared for each algorithm that it may verify.
 ///
@@ -95,14 +122,25 @@ impl VerificationKey {
         .map(|&algorithm| Ok((algorithm, prepare(material, algorithm)?)))
         .collect();
         let prepared = prepared?;
-        let fingerprint =
-            Fingerprint::new(material, prepared.iter().map(|(algorithm, _)| *algorithm));
-        let public_key_digest = Fingerprint::new(material, std::iter::empty());
+        let public_key_digest = Fingerprint::of_public_key(material);
         Ok(Self {
+            fingerprint: public_key_digest.with_algorithms(&prepared),
             prepared,
-            fingerprint,
             public_key_digest,
         })
+    }
+
+    /// Adds the algorithms of `other`, the same public key. To be called before
+    /// [`with_kid`](Self::with_kid).
+    pub(crate) fn merge(&mut self, other: Self) {
+        debug_assert_eq!(self.public_key_digest, other.public_key_digest);
+        let added = other.prepared.into_iter();
+        let added: Vec<_> = added
+            .filter(|(algorithm, _)| !self.supports(*algorithm))
+            .collect();
+        let own = std::mem::take(&mut self.prepared);
+        self.prepared = own.into_iter().chain(added).collect();
+        self.fingerprint = self.public_key_digest.with_algorithms(&self.prepared);
     }
 
     /// Sets the `kid` under which the key is published.
@@ -154,7 +192,7 @@ impl VerificationKey {
 }
 
 impl Fingerprint {
-    fn new(material: &KeyMaterial<'_>, algorithms: impl Iterator<Item = Algorithm>) -> Self {
+    fn of_public_key(material: &KeyMaterial<'_>) -> Self {
         let (kind, first, second): (&[u8], &[u8], &[u8]) = match material {
             KeyMaterial::Rsa { n, e } => (b"RSA", n, e),
             KeyMaterial::P256 { x, y } => (b"P-256", x, y),
@@ -162,8 +200,15 @@ impl Fingerprint {
             KeyMaterial::P521 { x, y } => (b"P-521", x, y),
             KeyMaterial::Ed25519 { x } => (b"Ed25519", x, b""),
         };
-        let algorithms = algorithms.map(|algorithm| algorithm.name().as_bytes());
-        Self::digest([kind, first, second].into_iter().chain(algorithms))
+        Self::digest([kind, first, second].into_iter())
+    }
+
+    /// The order of the algorithms does not matter.
+    fn with_algorithms(&self, prepared: &[(Algorithm, ParsedPublicKey)]) -> Self {
+        let mut names: Vec<&str> = prepared.iter().map(|(alg, _)| alg.name()).collect();
+        names.sort_unstable();
+        let names = names.into_iter().map(str::as_bytes);
+        Self::digest(std::iter::once(&self.0[..]).chain(names))
     }
 
     /// Each part is prefixed by its length, so that different keys never hash the same bytes.
@@ -242,15 +287,17 @@ fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), InvalidKey> {
         return Err(InvalidKey::Invalid);
     }
     let bits = n.len() * 8 - usize::try_from(first.leading_zeros()).unwrap_or(8);
-    // RFC 7518 §3.3: at least 2048 bits. Above 8192 one verification costs milliseconds.
-    if !(2048..=8192).contains(&bits) {
-        return Err(InvalidKey::Weak);
+    if !(MIN_MODULUS..=MAX_MODULUS).contains(&bits) {
+        return Err(InvalidKey::ModulusLength(bits));
     }
     let exponent = e
         .iter()
         .fold(0_u64, |value, &byte| (value << 8) | u64::from(byte));
-    if e.len() > 4 || exponent < 3 || exponent & 1 == 0 || is_roca(n) {
-        return Err(InvalidKey::Weak);
+    if e.len() > 4 || exponent < 3 || exponent & 1 == 0 {
+        return Err(InvalidKey::Exponent);
+    }
+    if is_roca(n) {
+        return Err(InvalidKey::Roca);
     }
     Ok(())
 }
@@ -337,7 +384,7 @@ mod tests {
         roca[..16].copy_from_slice(&leading);
         roca[255] = 1;
         assert!(is_roca(&roca));
-        assert_eq!(check_rsa(&roca, &[1, 0, 1]), Err(InvalidKey::Weak));
+        assert_eq!(check_rsa(&roca, &[1, 0, 1]), Err(InvalidKey::Roca));
         roca[255] = 3;
         assert_eq!(check_rsa(&roca, &[1, 0, 1]), Ok(()));
     }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::cache_control::CacheControl;
 use super::config::RefresherConfig;
-use super::jwk::parse_set;
+use super::jwk_set::parse_set;
 use super::refresh_cause::RefreshCause;
 use super::set::KeySet;
 use crate::clock::Clock;

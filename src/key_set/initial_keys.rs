@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use super::jwk::parse_set;
+use super::jwk_set::parse_set;
 use super::policy::RefreshPolicy;
 use super::set::KeySet;
 use crate::clock::UnixTime;

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::config::RefresherConfig;
 use super::fetcher::{Fetched, Fetcher};
 use super::handle::KeySetHandle;
-use super::jwk::NoUsableKeys;
+use super::jwk_set::NoUsableKeys;
 use super::refresh_cause::RefreshCause;
 use super::schedule::Schedule;
 use super::set::KeySet;

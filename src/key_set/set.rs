@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::compromised::CompromisedKeys;
 use super::revoked::RevokedKeys;
 use super::skip_reason::SkipReason;
+use super::skipped_key::SkippedKey;
 use crate::jwt::{Fingerprint, Header, VerificationKey};
 
 /// The public keys of an issuer, parsed and checked
@@ -38,7 +39,7 @@ pub(super) struct Inner {
     pub(super) duplicates: HashMap<Box<str>, Vec<VerificationKey>>,
     /// Whether `max_candidate_keys` allows more than one key for a `kid`.
     pub(super) use_duplicates: bool,
-    pub(super) skipped: Vec<(Option<Box<str>>, SkipReason)>,
+    pub(super) skipped: Vec<SkippedKey>,
     /// The private keys among the skipped members.
     pub(super) compromised: CompromisedKeys,
 }
@@ -100,10 +101,13 @@ impl KeySet {
 
     /// The skipped members: `kid` where it is readable, and the reason.
     pub fn skipped(&self) -> impl Iterator<Item = (Option<&str>, SkipReason)> {
-        self.0
-            .skipped
-            .iter()
-            .map(|(kid, reason)| (kid.as_deref(), *reason))
+        self.skipped_keys()
+            .map(|skipped| (skipped.kid(), skipped.reason()))
+    }
+
+    /// The skipped members, with what was expected and what was found.
+    pub fn skipped_keys(&self) -> impl Iterator<Item = &SkippedKey> {
+        self.0.skipped.iter()
     }
 
     /// Whether the document has a private key.
@@ -229,20 +233,28 @@ impl<'k> Candidates<'k> {
         }
     }
 
-    /// Collects `keys`, unless they are more than `limit`.
+    /// Collects `keys`, unless they are more than `limit`. The same public key under two `kid`s is
+    /// one key.
     fn collect(
         mut keys: impl Iterator<Item = &'k VerificationKey>,
         limit: usize,
     ) -> Result<Self, SelectError> {
+        let is_same = |one: &VerificationKey, other: &VerificationKey| {
+            one.public_key_digest() == other.public_key_digest()
+        };
         let first = keys.next().ok_or(SelectError::NoMatch)?;
-        let Some(second) = keys.next() else {
+        let Some(second) = keys.find(|key| !is_same(first, key)) else {
             return Ok(Self::One([first]));
         };
-        let many: Vec<_> = [first, second]
-            .into_iter()
-            .chain(keys)
-            .take(limit.saturating_add(1))
-            .collect();
+        let mut many = vec![first, second];
+        for key in keys {
+            if many.len() > limit {
+                break;
+            }
+            if !many.iter().any(|known| is_same(known, key)) {
+                many.push(key);
+            }
+        }
         if many.len() <= limit {
             Ok(Self::Many(many))
         } else {

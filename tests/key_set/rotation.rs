@@ -988,7 +988,10 @@ async fn a_published_private_key_is_never_used_even_as_the_only_key() {
     issuer.publish(json!({ "keys": [exposed(rsa(0))] }));
     let error = server.refresh_keys().await.unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
-    assert_eq!(source, "members that cannot be used: 1 private_key");
+    assert!(
+        source.starts_with("members that cannot be used: 1 private_key (d is published"),
+        "{source}"
+    );
     assert_eq!(
         send(&server, &token("a", rsa(0))).await,
         Err(RejectionKind::RevokedKey)

@@ -427,7 +427,7 @@ fn unusable_keys_are_skipped_and_reported_with_a_reason() {
         ),
         (
             "kid of the wrong type",
-            with(json!({ "kid": 7 })),
+            with(json!({ "kid": ["bad"] })),
             SkipReason::Malformed,
         ),
     ] {
@@ -440,7 +440,7 @@ fn unusable_keys_are_skipped_and_reported_with_a_reason() {
             "{what}"
         );
     }
-    // The same key twice, or two keys with one `kid`: the match is ambiguous.
+    // Two keys with one `kid`: the match is ambiguous.
     let duplicates = json!({ "keys": [good, rsa(1).jwk("bad"), rsa(2).jwk("bad")] }).to_string();
     let keys = KeySet::from_json(duplicates.as_bytes()).unwrap();
     assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["good"]);
