@@ -191,6 +191,10 @@ impl KeySetHandle {
             state,
             generation: snapshot.generation,
             keys: keys.cloned(),
+            last_document: refresh_state
+                .unusable_keys
+                .clone()
+                .or_else(|| snapshot.keys.clone()),
             is_refresher_stopped,
             age: keys
                 .filter(|_| flight.is_some())

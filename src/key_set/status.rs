@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 
+use super::jwk_set::NoUsableKeys;
 use super::refresh_cause::RefreshCause;
 use super::schedule::Schedule;
 use super::set::KeySet;
 use super::skip_reason::SkipReason;
+use super::skipped_key::SkippedKey;
 use crate::error::Error;
 use crate::oauth::Issuer;
 
@@ -18,6 +20,8 @@ pub(super) struct RefreshState {
     counts: [RefreshCounts; RefreshCause::ALL.len()],
     pub(super) consecutive_failures: u32,
     pub(super) last_error: Option<Error>,
+    /// The last fetched document, if it has no usable key.
+    pub(super) unusable_keys: Option<KeySet>,
     /// The error of the last discovery.
     pub(super) metadata_error: Option<Error>,
     pub(super) next_refresh: Option<Instant>,
@@ -49,6 +53,15 @@ impl RefreshState {
         }
         if outcome.is_ok() {
             self.last_success = number;
+        }
+        match &outcome {
+            Ok(()) => self.unusable_keys = None,
+            // After a failure without a document, the last one is still the last one.
+            Err(error) => {
+                if let Some(NoUsableKeys { keys }) = NoUsableKeys::downcast_source(error) {
+                    self.unusable_keys = Some(keys.clone());
+                }
+            }
         }
         self.last_error = outcome.err();
         if cause == RefreshCause::Manual {
@@ -166,8 +179,30 @@ impl KeySetState {
 
 /// The status of one issuer's key set, for readiness routes and dashboards.
 ///
-/// Implements `Serialize` with names and numbers only; an error is serialized as its
-/// [`ErrorKind`](crate::error::ErrorKind).
+/// Implements `Serialize`. Members are added, never renamed:
+///
+/// | member | type | method |
+/// | --- | --- | --- |
+/// | `issuer` | string | [`issuer`](Self::issuer) |
+/// | `state` | `degraded`, `healthy`, `stale`, `starting` | [`state`](Self::state) |
+/// | `abandoned` | boolean | [`is_refresher_stopped`](Self::is_refresher_stopped) |
+/// | `generation` | number | [`generation`](Self::generation) |
+/// | `age_seconds` | number or `null` | [`age`](Self::age) |
+/// | `next_attempt_seconds` | number or `null` | [`next_refresh_in`](Self::next_refresh_in) |
+/// | `last_error` | name of an [`ErrorKind`], or `null` | [`last_error`](Self::last_error) |
+/// | `metadata_error` | name of an [`ErrorKind`], or `null` | [`metadata_error`](Self::metadata_error) |
+/// | `consecutive_failures` | number | [`consecutive_failures`](Self::consecutive_failures) |
+/// | `usable_keys` | number | [`usable_key_count`](Self::usable_key_count) |
+/// | `skipped` | array | [`skipped_keys`](Self::skipped_keys) |
+/// | `skipped[].kid` | string or `null` | [`SkippedKey::kid`], escaped, at most 200 characters |
+/// | `skipped[].reason` | text, which may change | [`SkippedKey::detail`] |
+/// | `skipped[].code` | stable name | [`SkippedKey::reason`] |
+/// | `refreshes` | object: for each cause an object | [`refreshes`](Self::refreshes) |
+/// | `refreshes.*.succeeded`, `refreshes.*.failed` | number | [`RefreshCounts`] |
+/// | `waits` | number | [`refresh_waits`](Self::refresh_waits) |
+/// | `negative_hits` | number | [`negative_cache_hits`](Self::negative_cache_hits) |
+///
+/// [`ErrorKind`]: crate::error::ErrorKind
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -194,7 +229,10 @@ pub struct KeySetStatus {
     pub(super) issuer: Issuer,
     pub(super) state: KeySetState,
     pub(super) generation: u64,
+    /// The keys that are used.
     pub(super) keys: Option<KeySet>,
+    /// The last document that was fetched and parsed.
+    pub(super) last_document: Option<KeySet>,
     pub(super) is_refresher_stopped: bool,
     pub(super) age: Option<Duration>,
     pub(super) next_refresh: Option<Duration>,
@@ -257,9 +295,42 @@ impl KeySetStatus {
         self.keys.as_ref().map_or(0, KeySet::len)
     }
 
-    /// The skipped members of the set: `kid` where it is readable, and the reason.
+    /// The skipped members of the last fetched document: `kid` where it is readable, and the
+    /// reason.
+    ///
+    /// Also of a document without a usable key: the fetch then failed, and the keys in use, if
+    /// there are any, are those of an earlier document.
     pub fn skipped(&self) -> impl Iterator<Item = (Option<&str>, SkipReason)> {
-        self.keys.iter().flat_map(KeySet::skipped)
+        self.last_document.iter().flat_map(KeySet::skipped)
+    }
+
+    /// The same members, with what was expected and what was found. At most 100.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use bytes::Bytes;
+    /// # use http::{Request, Response};
+    /// # use http_body_util::Full;
+    /// # use tower_oauth::transport::ServiceTransport;
+    /// # let issuer = ServiceTransport::new(tower::service_fn(async |_: Request<Full<Bytes>>| {
+    /// #     let keys = r#"{"keys":[{"kty":"OKP","crv":"Ed448","kid":"2026-12","x":"AAAA"}]}"#;
+    /// #     Ok::<_, std::convert::Infallible>(Response::new(keys.to_owned()))
+    /// # }));
+    /// use tower_oauth::{Endpoint, ResourceServer, TrustedIssuer};
+    ///
+    /// let trusted = TrustedIssuer::new("https://as.example".parse()?, "orders".parse()?)
+    ///     .jwks_uri(Endpoint::new("https://as.example/keys")?); // its only key is an Ed448 key
+    /// let orders = ResourceServer::from_issuer(trusted).transport(issuer).start().await?;
+    /// let status = &orders.key_sets()[0];
+    /// assert_eq!(status.usable_key_count(), 0);
+    /// let skipped = status.skipped_keys().next().ok_or("all are used")?;
+    /// assert_eq!(skipped.detail(), "crv Ed448 is not supported, expected Ed25519");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn skipped_keys(&self) -> impl Iterator<Item = &SkippedKey> {
+        self.last_document.iter().flat_map(KeySet::skipped_keys)
     }
 
     /// The time since the last successful refresh.
@@ -364,16 +435,7 @@ impl Serialize for KeySetStatus {
 
         impl Serialize for Skipped<'_> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                #[derive(serde::Serialize)]
-                struct Member<'a> {
-                    kid: Option<&'a str>,
-                    reason: &'static str,
-                }
-                let members = self.0.skipped();
-                serializer.collect_seq(members.map(|(kid, reason)| Member {
-                    kid,
-                    reason: reason.as_str(),
-                }))
+                serializer.collect_seq(self.0.skipped_keys())
             }
         }
 
