@@ -1,7 +1,7 @@
 //! Authorization server metadata: RFC 8414 and OpenID Connect Discovery.
 //!
-//! The resource server uses `jwks_uri`, the client `token_endpoint`. `issuer` must equal the
-//! configured issuer byte for byte
+//! The resource server uses `jwks_uri`, the client `token_endpoint`; neither looks at the member of
+//! the other. `issuer` must equal the configured issuer byte for byte
 //! ([RFC 8414 §3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)).
 //!
 //! The URLs in the document of an `https` issuer must be `https`: only an issuer with plain `http`
@@ -9,6 +9,7 @@
 
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, Error, ErrorKind, Operation, escape_and_truncate};
@@ -19,30 +20,68 @@ use crate::transport::{HttpClient, Limits};
 #[derive(Clone, Debug)]
 pub(crate) struct Metadata {
     issuer: Issuer,
-    jwks_uri: Option<String>,
-    token_endpoint: Option<String>,
+    jwks_uri: Member,
+    token_endpoint: Member,
+}
+
+/// A member of the document. It is validated when it is used.
+#[derive(Clone, Debug)]
+enum Member {
+    /// Missing, `null`, or empty.
+    Absent,
+    Text(String),
+    /// With the name of the type.
+    Other(&'static str),
+}
+
+impl From<Option<Value>> for Member {
+    fn from(value: Option<Value>) -> Self {
+        match value {
+            None | Some(Value::Null) => Self::Absent,
+            Some(Value::String(text)) if text.is_empty() => Self::Absent,
+            Some(Value::String(text)) => Self::Text(text),
+            Some(Value::Bool(_)) => Self::Other("a boolean"),
+            Some(Value::Number(_)) => Self::Other("a number"),
+            Some(Value::Array(_)) => Self::Other("an array"),
+            Some(Value::Object(_)) => Self::Other("an object"),
+        }
+    }
+}
+
+impl Member {
+    /// The text of the member with this name.
+    fn text(&self, name: &str) -> Result<&str, Error> {
+        let detail = match self {
+            Self::Text(text) => return Ok(text),
+            Self::Absent => format!("the metadata has no `{name}`"),
+            Self::Other(found) => format!("`{name}` is {found}, expected a string"),
+        };
+        Err(malformed().with_detail(detail))
+    }
+}
+
+fn malformed() -> Error {
+    Error::new(Operation::Discovery, ErrorKind::Malformed)
 }
 
 impl Metadata {
     /// The URL of the key set. Members that are not used are not validated.
     pub(crate) fn jwks_uri(&self, plain_http: &PlainHttp) -> Result<Endpoint, Error> {
-        self.endpoint("jwks_uri", self.jwks_uri.as_deref(), plain_http)
+        self.endpoint("jwks_uri", &self.jwks_uri, plain_http)
     }
 
     /// The URL of the token endpoint.
     pub(crate) fn token_endpoint(&self, plain_http: &PlainHttp) -> Result<Endpoint, Error> {
-        self.endpoint("token_endpoint", self.token_endpoint.as_deref(), plain_http)
+        self.endpoint("token_endpoint", &self.token_endpoint, plain_http)
     }
 
     fn endpoint(
         &self,
         name: &str,
-        url: Option<&str>,
+        url: &Member,
         plain_http: &PlainHttp,
     ) -> Result<Endpoint, Error> {
-        let malformed = || Error::new(Operation::Discovery, ErrorKind::Malformed);
-        let url =
-            url.ok_or_else(|| malformed().with_detail(format!("the metadata has no `{name}`")))?;
+        let url = url.text(name)?.trim();
         let unusable = |error: ConfigError| malformed().with_source(error.with_setting(name));
         let endpoint = Endpoint::new(url).map_err(unusable)?;
         Endpoint::new(self.issuer.as_str())
@@ -66,11 +105,12 @@ fn try_next_location(kind: ErrorKind) -> bool {
     }
 }
 
+/// Members that are not used may have any type.
 #[derive(Deserialize)]
 struct Document {
-    issuer: String,
-    jwks_uri: Option<String>,
-    token_endpoint: Option<String>,
+    issuer: Option<Value>,
+    jwks_uri: Option<Value>,
+    token_endpoint: Option<Value>,
 }
 
 /// The well-known URLs of the metadata of `issuer`, in the order in which they are tried.
@@ -166,24 +206,69 @@ pub(crate) fn is_not_found(error: &Error) -> bool {
 
 /// Parses a document and compares its `issuer`.
 pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
-    let malformed = || Error::new(Operation::Discovery, ErrorKind::Malformed);
-    // RFC 8259 §8.1: the whole document must be UTF-8, ignored members included.
+    // RFC 8259 §8.1: the whole document must be UTF-8, ignored members included. A parser may
+    // ignore a byte order mark.
     let text = std::str::from_utf8(body).map_err(|error| malformed().with_source(error))?;
-    let Document {
-        issuer: named,
-        jwks_uri,
-        token_endpoint,
-    } = serde_json::from_str(text).map_err(|error| malformed().with_source(error))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if !text.trim_start().starts_with('{') {
+        return Err(malformed().with_detail("expected a JSON object"));
+    }
+    let document: Document =
+        serde_json::from_str(text).map_err(|error| malformed().with_source(error))?;
+    let named = Member::from(document.issuer);
+    let named = named.text("issuer")?;
     if named != issuer.as_str() {
-        return Err(Error::new(Operation::Discovery, ErrorKind::IssuerMismatch)
+        let error = Error::new(Operation::Discovery, ErrorKind::IssuerMismatch)
             .with_expected(issuer.as_str())
-            .with_found(escape_and_truncate(&issuer_for_display(&named))));
+            .with_found(escape_and_truncate(&issuer_for_display(named)));
+        return Err(match only_difference(issuer.as_str(), named) {
+            Some(difference) => error.with_detail(difference),
+            None => error,
+        });
     }
     Ok(Metadata {
         issuer: issuer.clone(),
-        jwks_uri,
-        token_endpoint,
+        jwks_uri: document.jwks_uri.into(),
+        token_endpoint: document.token_endpoint.into(),
     })
+}
+
+/// The only difference between two issuers, and what to do about it. Each is a common mistake.
+fn only_difference(configured: &str, named: &str) -> Option<&'static str> {
+    let without_slash = |issuer: &str| issuer.trim_end_matches('/').to_owned();
+    let without_scheme = |issuer: &str| match issuer.split_once("://") {
+        Some(("http" | "https", rest)) => rest.to_owned(),
+        _ => issuer.to_owned(),
+    };
+    let with_loopback = |issuer: &str| {
+        let names = ["://127.0.0.1", "://[::1]"];
+        let ends = |rest: &str| rest.is_empty() || rest.starts_with([':', '/']);
+        let rest = names.into_iter().find_map(|name| {
+            let (scheme, rest) = issuer.split_once(name).filter(|(_, rest)| ends(rest))?;
+            Some(format!("{scheme}://localhost{rest}"))
+        });
+        rest.unwrap_or_else(|| issuer.to_owned())
+    };
+    let is_same = |normalize: &dyn Fn(&str) -> String| normalize(configured) == normalize(named);
+    if is_same(&without_slash) {
+        Some("they differ only in a trailing slash: configure the issuer as its metadata name it")
+    } else if is_same(&str::to_ascii_lowercase) {
+        Some("they differ only in case: configure the issuer as its metadata name it")
+    } else if is_same(&without_scheme) {
+        Some(
+            "they differ only in the scheme: behind a proxy that terminates TLS, set the public \
+             URL of the issuer at the issuer (Keycloak: KC_HOSTNAME)",
+        )
+    } else if is_same(&with_loopback) {
+        Some(
+            "both are this machine, under two names: Keycloak names itself after the Host header; \
+             its tokens then carry another iss. Use one name for the issuer everywhere",
+        )
+    } else if is_same(&|issuer| issuer.trim().to_owned()) {
+        Some("they differ only in white space: correct it at the issuer")
+    } else {
+        None
+    }
 }
 
 /// Removes user information and query from the issuer that a document names. An issuer identifier
@@ -241,7 +326,61 @@ mod tests {
         assert_eq!(error.expected(), Some("https://as.example"));
         assert_eq!(error.found(), Some("https://as.example/"));
         let both = r#"expected "https://as.example", found "https://as.example/""#;
-        assert!(error.to_string().ends_with(both), "{error}");
+        assert!(error.to_string().contains(both), "{error}");
+    }
+
+    #[test]
+    fn the_only_difference_between_two_issuers_is_named_with_what_to_do() {
+        let message = |configured: &str, named: &str| {
+            let body = serde_json::json!({ "issuer": named }).to_string();
+            let error = parse(body.as_bytes(), &Issuer::new(configured).unwrap()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::IssuerMismatch, "{named}");
+            error.to_string()
+        };
+        for (configured, named, difference) in [
+            (
+                "https://as.example",
+                "https://as.example/",
+                "trailing slash",
+            ),
+            (
+                "https://as.example/t/",
+                "https://as.example/t",
+                "trailing slash",
+            ),
+            (
+                "https://as.example/T",
+                "https://as.example/t",
+                "only in case",
+            ),
+            (
+                "https://as.example",
+                "http://as.example",
+                "only in the scheme",
+            ),
+            (
+                "http://127.0.0.1:8080/r",
+                "http://localhost:8080/r",
+                "Host header",
+            ),
+            ("http://localhost", "http://[::1]", "Host header"),
+            ("https://as.example", "https://as.example\n", "white space"),
+        ] {
+            let message = message(configured, named);
+            assert!(message.contains(difference), "{message}");
+        }
+        for (configured, named) in [
+            ("https://as.example", "https://other.example"),
+            ("https://as.example", "http://as.example:8080"),
+            ("http://localhost", "http://127.0.0.1.example"),
+            ("http://localhost:8080", "http://127.0.0.1:9090"),
+        ] {
+            let message = message(configured, named);
+            assert!(
+                message.ends_with(&format!("found \"{named}\"")),
+                "{message}"
+            );
+        }
     }
 
     #[test]
