@@ -4,11 +4,11 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{Request, Response, header};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{AccessToken, TokenManager};
+use super::{AccessToken, TokenManager, Unauthorized};
 use crate::error::{BoxError, Error};
 
 pin_project! {
@@ -50,7 +50,7 @@ pin_project! {
         /// Awaits the readiness of the service for the retry.
         AwaitingRetryReady {
             token: AccessToken,
-            tokens: TokenManager,
+            renewal: Renewal,
             retry: Option<Box<Retry<S, B>>>,
         },
     }
@@ -64,12 +64,19 @@ struct Pending<S, B> {
     retry_body: Option<B>,
     /// A clone that has not been polled ready.
     service: S,
-    tokens: TokenManager,
+    renewal: Renewal,
+}
+
+/// Where a new token comes from, and when one is needed.
+#[derive(Clone, Debug)]
+pub(super) struct Renewal {
+    pub(super) tokens: TokenManager,
+    pub(super) on: Unauthorized,
 }
 
 /// A request that was sent with a token.
 pub(super) struct Attempt<S, B> {
-    pub(super) tokens: TokenManager,
+    pub(super) renewal: Renewal,
     pub(super) token: AccessToken,
     /// `None` if the request cannot be retried.
     pub(super) retry: Option<Box<Retry<S, B>>>,
@@ -87,7 +94,7 @@ where
     S: Service<Request<B>>,
 {
     response: S::Response,
-    tokens: TokenManager,
+    renewal: Renewal,
     retry: Box<Retry<S, B>>,
 }
 
@@ -118,23 +125,23 @@ where
     /// be retried.
     fn on_rejection(self, response: S::Response) -> Result<State<S, B>, S::Response> {
         let Self {
-            tokens,
+            renewal,
             token,
             retry,
         } = self;
         let Some(retry) = retry else {
-            let _has_no_retry = tokens.invalidate(&token);
+            let _has_no_retry = renewal.tokens.invalidate(&token);
             return Err(response);
         };
         let wait = {
-            let tokens = tokens.clone();
+            let tokens = renewal.tokens.clone();
             async move { tokens.invalidate_and_wait(&token).await }
         };
         Ok(State::AwaitingNewToken {
             wait: Box::pin(wait),
             rejected: Some(Box::new(RejectedAttempt {
                 response,
-                tokens,
+                renewal,
                 retry,
             })),
         })
@@ -155,10 +162,10 @@ where
         request: Request<B>,
         retry_body: Option<B>,
         service: S,
-        tokens: TokenManager,
+        renewal: Renewal,
     ) -> Self {
         let wait = {
-            let tokens = tokens.clone();
+            let tokens = renewal.tokens.clone();
             async move { tokens.access_token().await }
         };
         Self {
@@ -168,7 +175,7 @@ where
                     request,
                     retry_body,
                     service,
-                    tokens,
+                    renewal,
                 })),
             },
         }
@@ -200,7 +207,8 @@ where
                 }
                 StateProj::Calling { future, attempt } => {
                     let response = ready!(future.poll(cx)).map_err(Into::into)?;
-                    match attempt.take().filter(|_| rejects_token(&response)) {
+                    let rejected = attempt.take();
+                    match rejected.filter(|attempt| attempt.renewal.on.matches(&response)) {
                         None => return Poll::Ready(Ok(response)),
                         Some(attempt) => match attempt.on_rejection(response) {
                             Ok(next) => next,
@@ -212,21 +220,21 @@ where
                     let successor = ready!(wait.as_mut().poll(cx));
                     let RejectedAttempt {
                         response,
-                        tokens,
+                        renewal,
                         retry,
                     } = *rejected.take().expect("polled after completion");
                     match successor {
                         None => return Poll::Ready(Ok(response)),
                         Some(token) => State::AwaitingRetryReady {
                             token,
-                            tokens,
+                            renewal,
                             retry: Some(retry),
                         },
                     }
                 }
                 StateProj::AwaitingRetryReady {
                     token,
-                    tokens,
+                    renewal,
                     retry,
                 } => {
                     let ready = retry.as_mut().expect("polled after completion");
@@ -237,7 +245,7 @@ where
                         mut service,
                     } = *retry.take().expect("checked above");
                     let attempt = Attempt {
-                        tokens: tokens.clone(),
+                        renewal: renewal.clone(),
                         token: token.clone(),
                         retry: None,
                     };
@@ -261,12 +269,12 @@ where
             mut request,
             retry_body,
             mut service,
-            tokens,
+            renewal,
         } = self;
         let retry = retry_body.map(|body| Retry::new(&request, body, service.clone()));
         authorize(&mut request, token);
         let attempt = Attempt {
-            tokens,
+            renewal,
             token: token.clone(),
             retry,
         };
@@ -277,67 +285,11 @@ where
     }
 }
 
-/// The value of `grpc-status` for `UNAUTHENTICATED`.
-const GRPC_UNAUTHENTICATED: &[u8] = b"16";
-
-/// Whether a response rejects the token: status 401, or `grpc-status: 16` in the header section,
-/// with an `invalid_token` challenge.
-fn rejects_token<ResBody>(response: &Response<ResBody>) -> bool {
-    let is_unauthenticated = response.status() == StatusCode::UNAUTHORIZED
-        || response
-            .headers()
-            .get("grpc-status")
-            .is_some_and(|status| status == GRPC_UNAUTHENTICATED);
-    is_unauthenticated && is_invalid_token(response.headers())
-}
-
-/// Whether a Bearer challenge has the error `invalid_token`
-/// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)).
-fn is_invalid_token(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::WWW_AUTHENTICATE)
-        .iter()
-        .any(|challenge| {
-            // Challenges are not parsed: a false positive costs one token request per 10 seconds.
-            // `=` may be surrounded by white space (RFC 9110 §11.2).
-            let challenge = challenge
-                .as_bytes()
-                .iter()
-                .filter(|byte| !byte.is_ascii_whitespace());
-            let challenge: Vec<u8> = challenge.map(u8::to_ascii_lowercase).collect();
-            let has = |word: &[u8]| challenge.windows(word.len()).any(|window| window == word);
-            has(b"bearer") && (has(br#"error="invalid_token""#) || has(b"error=invalid_token"))
-        })
-}
-
 impl<S, B> fmt::Debug for BearerTokenFuture<S, B>
 where
     S: Service<Request<B>>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BearerTokenFuture").finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_invalid_token_challenges_reject_the_token() {
-        let challenged = |challenge: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::WWW_AUTHENTICATE, challenge.parse().unwrap());
-            is_invalid_token(&headers)
-        };
-        assert!(challenged(r#"Bearer realm="x", error="invalid_token""#));
-        assert!(challenged(r#"bearer error=invalid_token"#));
-        assert!(challenged(
-            r#"Bearer scope="appid_default", error="invalid_token""#
-        ));
-        assert!(challenged("Bearer realm=\"x\", error\t= \"invalid_token\""));
-        assert!(!challenged("Bearer"));
-        assert!(!challenged(r#"Bearer error="insufficient_scope""#));
-        assert!(!challenged(r#"Basic realm="invalid_token""#));
     }
 }

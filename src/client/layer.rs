@@ -2,8 +2,11 @@
 
 use tower_layer::Layer;
 
+use super::future::Renewal;
 use super::origin::AllowedOrigins;
-use super::{BearerTokenService, CloneAnyBody, CloneEmptyBody, CloneNoBody, TokenManager};
+use super::{
+    BearerTokenService, CloneAnyBody, CloneEmptyBody, CloneNoBody, TokenManager, Unauthorized,
+};
 use crate::oauth::Origin;
 
 /// Adds the access token to requests, and renews a token that a resource server rejects.
@@ -11,7 +14,7 @@ use crate::oauth::Origin;
 /// A response rejects the token if it is a 401 with a Bearer challenge of `invalid_token`
 /// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)). Over gRPC it has the same
 /// challenge and `grpc-status: 16` in its header section (a trailers-only response); trailers after
-/// a body are ignored.
+/// a body are ignored. [`renew_on`](Self::renew_on) adds every other 401.
 ///
 /// A rejected token is renewed, whether or not the request can be retried. Until then it stays in
 /// use for other requests, because another resource server may accept it. A request that can be
@@ -70,7 +73,7 @@ use crate::oauth::Origin;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct BearerTokenLayer<P = CloneEmptyBody> {
-    tokens: TokenManager,
+    renewal: Renewal,
     allowed: AllowedOrigins,
     clone_body: P,
 }
@@ -115,7 +118,10 @@ impl TokenManager {
     /// ```
     pub fn layer(&self, origins: impl IntoIterator<Item = impl Into<Origin>>) -> BearerTokenLayer {
         BearerTokenLayer {
-            tokens: self.clone(),
+            renewal: Renewal {
+                tokens: self.clone(),
+                on: Unauthorized::default(),
+            },
             allowed: AllowedOrigins::new(origins, self.plain_http()),
             clone_body: CloneEmptyBody,
         }
@@ -157,6 +163,53 @@ impl<P> BearerTokenLayer<P> {
     /// ```
     pub fn allow_origin_form(mut self) -> Self {
         self.allowed.allow_origin_form();
+        self
+    }
+
+    /// Sets for which responses the token is replaced. Default: [`Unauthorized::InvalidToken`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use bytes::Bytes;
+    /// use http::Request;
+    /// use http_body_util::Full;
+    /// use tower::{ServiceBuilder, ServiceExt as _};
+    /// use tower_oauth::client::Unauthorized;
+    /// use tower_oauth::{Origin, TokenManager};
+    ///
+    /// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// # let tokens = tokens.transport(issuer.transport()).start()?;
+    /// # use std::sync::Arc;
+    /// # use std::sync::atomic::{AtomicUsize, Ordering};
+    /// # let calls = Arc::new(AtomicUsize::new(0));
+    /// # let counter = Arc::clone(&calls);
+    /// # let orders = tower::service_fn(move |request: Request<Full<Bytes>>| {
+    /// #     let is_first = counter.fetch_add(1, Ordering::SeqCst) == 0;
+    /// #     async move {
+    /// #         let mut response = http::Response::new(request.into_body());
+    /// #         if is_first {
+    /// #             *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+    /// #         }
+    /// #         Ok::<_, std::convert::Infallible>(response)
+    /// #     }
+    /// # });
+    /// // `orders` responds to the first token with a 401 without a challenge.
+    /// let layer = tokens.layer([Origin::new("https://orders.example")?]);
+    /// let layer = layer.renew_on(Unauthorized::Any);
+    /// let client = ServiceBuilder::new().layer(layer).service(orders);
+    /// let request = Request::get("https://orders.example/").body(Full::<Bytes>::default())?;
+    /// assert_eq!(client.oneshot(request).await?.status(), 200);
+    /// # assert_eq!(calls.load(Ordering::SeqCst), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn renew_on(mut self, responses: Unauthorized) -> Self {
+        self.renewal.on = responses;
         self
     }
 
@@ -312,7 +365,7 @@ impl<P> BearerTokenLayer<P> {
     /// ```
     pub fn retry_with<N>(self, clone_body: N) -> BearerTokenLayer<N> {
         BearerTokenLayer {
-            tokens: self.tokens,
+            renewal: self.renewal,
             allowed: self.allowed,
             clone_body,
         }
@@ -325,7 +378,7 @@ impl<S, P: Clone> Layer<S> for BearerTokenLayer<P> {
     fn layer(&self, inner: S) -> Self::Service {
         BearerTokenService::new(
             inner,
-            self.tokens.clone(),
+            self.renewal.clone(),
             self.allowed.clone(),
             self.clone_body.clone(),
         )

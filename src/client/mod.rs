@@ -86,6 +86,7 @@ mod token_manager;
 mod token_request;
 mod token_response;
 mod token_source;
+mod unauthorized;
 
 pub use self::authentication::{ClientAuthentication, NoAuthentication};
 pub use self::box_future::BoxFuture;
@@ -104,3 +105,4 @@ pub use self::token_manager::TokenManager;
 pub use self::token_request::TokenRequest;
 pub use self::token_response::TokenResponse;
 pub use self::token_source::TokenSource;
+pub use self::unauthorized::Unauthorized;

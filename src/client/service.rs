@@ -5,9 +5,9 @@ use std::task::{Context, Poll};
 use http::{Request, Response, header};
 use tower_service::Service;
 
-use super::future::{Attempt, BearerTokenFuture, Retry, authorize};
+use super::future::{Attempt, BearerTokenFuture, Renewal, Retry, authorize};
 use super::origin::AllowedOrigins;
-use super::{CloneBody, CloneEmptyBody, TokenManager};
+use super::{CloneBody, CloneEmptyBody};
 use crate::error::BoxError;
 
 /// Adds the access token to requests before the inner service sends them.
@@ -49,21 +49,16 @@ use crate::error::BoxError;
 #[derive(Clone, Debug)]
 pub struct BearerTokenService<S, P = CloneEmptyBody> {
     inner: S,
-    tokens: TokenManager,
+    renewal: Renewal,
     origins: AllowedOrigins,
     clone_body: P,
 }
 
 impl<S, P> BearerTokenService<S, P> {
-    pub(super) fn new(
-        inner: S,
-        tokens: TokenManager,
-        origins: AllowedOrigins,
-        clone_body: P,
-    ) -> Self {
+    pub(super) fn new(inner: S, renewal: Renewal, origins: AllowedOrigins, clone_body: P) -> Self {
         Self {
             inner,
-            tokens,
+            renewal,
             origins,
             clone_body,
         }
@@ -105,11 +100,11 @@ where
             return BearerTokenFuture::calling(self.inner.call(request), None);
         }
         let retry_body = self.clone_body.clone_body(request.body());
-        if let Some(token) = self.tokens.current() {
+        if let Some(token) = self.renewal.tokens.current() {
             let retry = retry_body.map(|body| Retry::new(&request, body, self.inner.clone()));
             authorize(&mut request, &token);
             let attempt = Attempt {
-                tokens: self.tokens.clone(),
+                renewal: self.renewal.clone(),
                 token,
                 retry,
             };
@@ -119,6 +114,6 @@ where
         // request that waits for a token must not block requests that need none.
         let service = self.inner.clone();
         self.inner = service.clone();
-        BearerTokenFuture::awaiting_token(request, retry_body, service, self.tokens.clone())
+        BearerTokenFuture::awaiting_token(request, retry_body, service, self.renewal.clone())
     }
 }

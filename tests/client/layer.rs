@@ -11,7 +11,7 @@ use http_body_util::{Empty, Full};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
-use tower_oauth::client::TokenManagerBuilder;
+use tower_oauth::client::{TokenManagerBuilder, Unauthorized};
 use tower_oauth::{BoxError, ClientCredentials, Endpoint, Error, TokenManager};
 
 use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
@@ -293,6 +293,74 @@ async fn other_rejections_are_not_retried() {
         );
         assert_eq!(orders.tokens(), ["token-1"], "{challenge:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_opt_in_every_401_and_grpc_status_16_replaces_the_token() {
+    for (challenge, grpc_status) in [
+        (None, None),
+        (None, Some("16")),
+        (Some("Bearer"), None),
+        (Some(r#"Bearer error="invalid_token""#), None),
+        (Some(r#"Bearer error="insufficient_scope""#), None),
+        (Some("Basic realm=\"x\""), None),
+        (Some("Negotiate"), Some("16")),
+    ] {
+        let orders = Orders {
+            challenge,
+            grpc_status,
+            ..Orders::rejecting(&["token-1"])
+        };
+        let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
+        let layer = manager(&endpoint).layer(origins());
+        let mut client = layer.renew_on(Unauthorized::Any).layer(orders.clone());
+        assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::OK);
+        assert_eq!(orders.tokens(), ["token-1", "token-2"], "{challenge:?}");
+        // The first request of another client waits for the token, and is retried as well.
+        let orders = Orders {
+            challenge,
+            grpc_status,
+            ..Orders::rejecting(&["token-1"])
+        };
+        let layer = manager(&TokenEndpoint::with_reply(Reply::Token(3600))).layer(origins());
+        let layer = layer.retry_with_cloned_body().renew_on(Unauthorized::Any);
+        let mut client = layer.layer(orders.clone());
+        assert_eq!(status(&mut client, post(ORDERS)).await, StatusCode::OK);
+        assert_eq!(orders.tokens(), ["token-1", "token-2"], "{challenge:?}");
+    }
+    for grpc_status in ["7", "14", "0"] {
+        let orders = Orders {
+            challenge: None,
+            grpc_status: Some(grpc_status),
+            ..Orders::rejecting(&["token-1"])
+        };
+        let layer = manager(&TokenEndpoint::with_reply(Reply::Token(3600))).layer(origins());
+        let mut client = layer.renew_on(Unauthorized::Any).layer(orders.clone());
+        assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::OK);
+        assert_eq!(orders.tokens(), ["token-1"], "grpc-status {grpc_status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resource_that_responds_401_to_every_token_costs_one_token_in_ten_seconds() {
+    let orders = Orders {
+        challenge: None,
+        ..Orders::rejecting(&["token-1", "token-2", "token-3"])
+    };
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
+    let layer = manager(&endpoint).layer(origins());
+    let mut client = layer.renew_on(Unauthorized::Any).layer(orders.clone());
+    for _ in 0..50 {
+        let status = status(&mut client, get(ORDERS)).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(endpoint.count(), 2);
+    assert_eq!(orders.tokens().len(), 51);
+    tokio::time::sleep(11 * SECOND).await;
+    for _ in 0..50 {
+        status(&mut client, get(ORDERS)).await;
+    }
+    assert_eq!(endpoint.count(), 3);
 }
 
 #[tokio::test(start_paused = true)]
