@@ -410,13 +410,15 @@ impl OAuthError {
     /// request; the tokens and secrets in the body are added to them.
     pub(crate) fn from_body(body: &[u8], secrets: impl FnOnce() -> Secrets) -> Option<Self> {
         let body: Value = serde_json::from_slice(body).ok()?;
-        // Read one by one: a member of the wrong type must not hide the others.
-        let first = |names: [&str; 3]| names.into_iter().find_map(|name| body.get(name)?.as_str());
-        let code = first(["error", "error_code", "errorCode"])?;
-        let description = first(["error_description", "errorMessage", "message"]);
+        // Some servers send an object as `error`.
+        let nested = body.get("error").unwrap_or(&Value::Null);
+        let code = first_text(&body, ["error", "error_code", "errorCode"])
+            .or_else(|| first_text(nested, ["code", "status", "type"]))?;
+        let description = first_text(&body, ["error_description", "errorMessage", "message"])
+            .or_else(|| first_text(nested, ["message", "description", "error_description"]));
         let mut secrets = secrets();
         secrets.add_members(&body);
-        Some(Self::new(code, description, &secrets))
+        Some(Self::new(&code, description.as_deref(), &secrets))
     }
 
     /// The `error`, or the `error_code` that some App ID endpoints send.
@@ -440,6 +442,16 @@ impl fmt::Display for OAuthError {
             None => Ok(()),
         }
     }
+}
+
+/// The first of these members that is a text or a number. They are read one by one: a member of
+/// another type must not hide the others.
+fn first_text(object: &Value, names: [&str; 3]) -> Option<String> {
+    names.into_iter().find_map(|name| match object.get(name)? {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    })
 }
 
 /// Escapes a server's text and cuts it to 200 characters, because it may be shown in a terminal.
@@ -728,11 +740,11 @@ impl fmt::Display for Error {
             (Some(expected), None) => write!(f, ": expected {expected}")?,
             (None, _) => {}
         }
-        if let Some(detail) = &inner.detail {
-            write!(f, ": {detail}")?;
-        }
         if let Some(oauth) = &inner.oauth {
             write!(f, ": {oauth}")?;
+        }
+        if let Some(detail) = &inner.detail {
+            write!(f, ": {detail}")?;
         }
         Ok(())
     }

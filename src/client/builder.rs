@@ -361,6 +361,45 @@ impl<S> TokenManagerBuilder<S> {
         self
     }
 
+    /// Sets the lifetime of tokens whose lifetime is unknown. Default: 5 minutes.
+    ///
+    /// Servers should send `expires_in`
+    /// ([RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)), but may omit it. A
+    /// token that is a JWT counts as valid until its `exp`, if that is sooner. The maximum is a day.
+    /// With less than a second such a token is not stored: each call requests another one.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::clock::{Clock as _, ManualClock, UnixTime};
+    /// # let clock = ManualClock::at(UnixTime::from_secs(1_800_000_000));
+    /// # let silent = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+    /// #     async |_: http::Request<http_body_util::Full<bytes::Bytes>>| {
+    /// #         let body = r#"{"access_token":"a-token","token_type":"Bearer"}"#.to_owned();
+    /// #         Ok::<_, std::convert::Infallible>(http::Response::new(body))
+    /// #     },
+    /// # ));
+    /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
+    /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
+    /// use std::time::Duration;
+    /// use tower_oauth::TokenManager;
+    ///
+    /// let lifetime = Duration::from_secs(1800);
+    /// let tokens = TokenManager::builder(endpoint, credentials)
+    ///     .assumed_lifetime(lifetime)
+    ///     .transport(silent) // a token endpoint that sends no `expires_in`
+    /// #   .clock(clock.clone())
+    ///     .start()?;
+    /// let token = tokens.access_token().await?;
+    /// assert_eq!(token.expires_at(), Some(clock.now().saturating_add(lifetime)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn assumed_lifetime(mut self, lifetime: Duration) -> Self {
+        self.manager.policy.assumed_lifetime = lifetime;
+        self
+    }
+
     /// Limits the number of calls that wait for a token at the same time.
     ///
     /// Default: 1,024; minimum: 1. Calls that wait for the successor of a rejected token count as
@@ -590,9 +629,11 @@ impl TokenManagerBuilder {
         self
     }
 
-    /// Sends the parameter `resource`, the absolute URI of a protected resource
+    /// Sends the parameter `resource`, which identifies a protected resource
     /// ([RFC 8707 §2](https://www.rfc-editor.org/rfc/rfc8707#section-2)).
     ///
+    /// RFC 8707 requires an absolute URI without a fragment. Any other text is sent too, because
+    /// some servers know resources by name. It must not be empty or contain control characters.
     /// May be called more than once. Default: none.
     ///
     /// ```
@@ -660,6 +701,39 @@ impl TokenManagerBuilder {
         self.source
             .parameters
             .add_extension(name.into(), value.into());
+        self
+    }
+
+    /// Uses tokens of a missing or unknown `token_type` as bearer tokens.
+    ///
+    /// Without it they are an error that names the type
+    /// ([RFC 6749 §7.1](https://www.rfc-editor.org/rfc/rfc6749#section-7.1)). For servers that omit
+    /// the type, or send another name such as `JWT`. `DPoP`, `PoP` and `mac` stay errors: a resource
+    /// server rejects such a token as a bearer token. `Bearer` is accepted in any case.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # let untyped = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+    /// #     async |_: http::Request<http_body_util::Full<bytes::Bytes>>| {
+    /// #         let body = r#"{"access_token":"a-token","token_type":"JWT"}"#.to_owned();
+    /// #         Ok::<_, std::convert::Infallible>(http::Response::new(body))
+    /// #     },
+    /// # ));
+    /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
+    /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
+    /// use tower_oauth::TokenManager;
+    ///
+    /// let tokens = TokenManager::builder(endpoint, credentials)
+    ///     .assume_bearer()
+    ///     .transport(untyped) // a token endpoint whose `token_type` is `JWT`
+    ///     .start()?;
+    /// assert_eq!(tokens.access_token().await?.header_value(), "Bearer a-token");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn assume_bearer(mut self) -> Self {
+        self.source.assume_bearer = true;
         self
     }
 
@@ -768,9 +842,9 @@ impl TokenManagerBuilder {
     /// # Errors
     ///
     /// If a setting is invalid: no transport, empty credentials, a
-    /// [`parameter`](Self::parameter) that has a dedicated method, a `resource` that is not an
-    /// absolute URI, `max_waiters` of 0, an empty name, a `user_agent` that is not a header value, or
-    /// plain `http` without [`allow_http`](Self::allow_http), or on loopback without
+    /// [`parameter`](Self::parameter) that has a dedicated method, an empty `resource` or one with
+    /// control characters, `max_waiters` of 0, an empty name, a `user_agent` that is not a header
+    /// value, or plain `http` without [`allow_http`](Self::allow_http), or on loopback without
     /// [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
         let Self { source, manager } = self;

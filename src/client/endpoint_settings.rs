@@ -24,6 +24,8 @@ pub struct TokenEndpointSettings {
     pub(super) client: Arc<dyn ClientAuthentication>,
     pub(super) grant: Arc<dyn Grant>,
     pub(super) parameters: Parameters,
+    /// Whether a missing or unknown `token_type` is accepted.
+    pub(super) assume_bearer: bool,
     pub(super) transport: Option<Arc<dyn Transport>>,
 }
 
@@ -34,6 +36,7 @@ impl TokenEndpointSettings {
             client,
             grant: Arc::new(ClientCredentialsGrant),
             parameters: Parameters::default(),
+            assume_bearer: false,
             transport: None,
         }
     }
@@ -59,6 +62,7 @@ impl TokenEndpointSettings {
             client,
             grant,
             parameters,
+            assume_bearer,
             transport,
         } = self;
         client.check()?;
@@ -84,6 +88,7 @@ impl TokenEndpointSettings {
             client,
             grant,
             parameters,
+            assume_bearer,
             issuer,
             http_client: http.client(default_transport(transport)?)?,
             clock: Arc::clone(clock),

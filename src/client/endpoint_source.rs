@@ -12,7 +12,7 @@ use super::authentication::ClientAuthentication;
 use super::box_future::BoxFuture;
 use super::grant::Grant;
 use super::parameters::Parameters;
-use super::response_reader::read_response;
+use super::response_reader::SentRequest;
 use super::token_endpoint::{DiscoveryContext, ResolvedEndpoint, TokenEndpoint};
 use super::token_request::TokenRequest;
 use super::token_response::TokenResponse;
@@ -60,6 +60,8 @@ pub struct TokenEndpointSource {
     pub(super) client: Arc<dyn ClientAuthentication>,
     pub(super) grant: Arc<dyn Grant>,
     pub(super) parameters: Parameters,
+    /// Whether a missing or unknown `token_type` is accepted.
+    pub(super) assume_bearer: bool,
     pub(super) issuer: Option<Issuer>,
     pub(super) http_client: HttpClient,
     pub(super) clock: Arc<dyn Clock>,
@@ -150,18 +152,22 @@ impl TokenEndpointSource {
             total: ends_at.saturating_duration_since(now()),
             ..limits
         };
-        let sent_at = self.clock.now();
-        let secrets = || {
-            let mut secrets = request.secrets();
-            if let Some(token) = last_token {
-                secrets.add(token.expose_secret());
-            }
-            secrets
+        let sent = SentRequest {
+            endpoint: &endpoint.url,
+            sent_at: self.clock.now(),
+            assume_bearer: self.assume_bearer,
+            secrets: || {
+                let mut secrets = request.secrets();
+                if let Some(token) = last_token {
+                    secrets.add(token.expose_secret());
+                }
+                secrets
+            },
         };
         self.http_client
             .send(Operation::TokenRequest, http, limits)
             .await
-            .and_then(|response| read_response(&response, sent_at, &endpoint.url, secrets))
+            .and_then(|response| sent.read(&response))
             .map_err(|error| endpoint.annotate(error))
     }
 

@@ -52,14 +52,13 @@ impl Parameters {
             }
         }
         for resource in &self.resources {
-            // RFC 8707 §2: an absolute URI without a fragment.
-            let is_absolute = url::Url::parse(resource).is_ok();
-            if !is_absolute || resource.contains('#') {
-                return Err(ConfigError::new(
-                    "resource",
-                    resource,
-                    "must be an absolute URI without a fragment",
-                ));
+            // RFC 8707 §2 requires an absolute URI without a fragment; some servers know names.
+            if resource.is_empty() {
+                return Err(ConfigError::missing("resource", "must not be empty"));
+            }
+            if resource.contains(char::is_control) {
+                let reason = "must not contain control characters";
+                return Err(ConfigError::new("resource", resource, reason));
             }
         }
         Ok(())
@@ -104,18 +103,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reserved_parameters_and_relative_resources_are_invalid() {
+    fn reserved_parameters_and_resources_with_control_characters_are_invalid() {
         for name in RESERVED_PARAMETERS.into_iter().chain([""]) {
             let mut parameters = Parameters::default();
             parameters.add_extension(name.to_owned(), "x".to_owned());
             assert!(parameters.check().is_err(), "{name}");
         }
-        for resource in ["orders", "/orders", "https://orders.example/#x"] {
+        for (resource, is_valid) in [
+            ("https://orders.example", true),
+            ("urn:orders", true),
+            ("orders", true),
+            ("/orders", true),
+            ("https://orders.example/#x", true),
+            ("Bestellungen für A & B", true),
+            ("", false),
+            ("a\nb", false),
+            ("a\u{7f}", false),
+            ("a\0", false),
+        ] {
             let parameters = Parameters {
                 resources: vec![resource.to_owned()],
                 ..Parameters::default()
             };
-            assert!(parameters.check().is_err(), "{resource}");
+            assert_eq!(parameters.check().is_ok(), is_valid, "{resource}");
         }
     }
 }

@@ -3,46 +3,183 @@
 //! [RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1) and §5.2.
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, header};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::token_response::TokenResponse;
+use super::response_members::without_bom;
+use super::token_response::{InvalidResponse, TokenResponse};
 use super::token_source::is_transient_status;
 use crate::clock::UnixTime;
-use crate::error::{Error, ErrorKind, OAuthError, Operation};
+use crate::error::{Error, ErrorKind, OAuthError, Operation, escape_and_truncate};
 use crate::oauth::Endpoint;
 use crate::redact::Secrets;
 use crate::transport::retry_after;
 
-/// Reads the response to a token request that was sent at `sent_at`; `secrets` are those of the
-/// client.
-pub(super) fn read_response(
-    response: &Response<Bytes>,
-    sent_at: UnixTime,
-    endpoint: &Endpoint,
-    secrets: impl FnOnce() -> Secrets,
-) -> Result<TokenResponse, Error> {
-    let failed = |kind| Error::new(Operation::TokenRequest, kind).with_url(endpoint.as_str());
-    let status = response.status();
-    // Checked before the status: some servers send errors with status 200.
-    let oauth = OAuthError::from_body(response.body(), secrets);
-    if status != StatusCode::OK || oauth.is_some() {
-        let is_refused = oauth.is_some() && !is_transient_status(status);
-        let kind = if is_refused {
-            ErrorKind::Refused
-        } else {
-            ErrorKind::Status(status)
+/// A token request that was sent.
+pub(super) struct SentRequest<'r, S> {
+    pub(super) endpoint: &'r Endpoint,
+    pub(super) sent_at: UnixTime,
+    /// Whether a missing or unknown `token_type` is accepted.
+    pub(super) assume_bearer: bool,
+    /// The secrets of the client.
+    pub(super) secrets: S,
+}
+
+impl<S: Fn() -> Secrets> SentRequest<'_, S> {
+    /// Reads the response: the token, or an error that says what was expected and what was found.
+    pub(super) fn read(&self, response: &Response<Bytes>) -> Result<TokenResponse, Error> {
+        let status = response.status();
+        let body = without_bom(response.body());
+        let failed = |kind, oauth| {
+            Error::new(Operation::TokenRequest, kind)
+                .with_url(self.endpoint.as_str())
+                .with_response(status, oauth, retry_after(response.headers(), self.sent_at))
         };
-        return Err(failed(kind).with_response(
-            status,
-            oauth,
-            retry_after(response.headers(), sent_at),
-        ));
+        let invalid = if status.is_success() {
+            match TokenResponse::parse(body, self.assume_bearer) {
+                Ok(token) => return Ok(token),
+                Err(invalid) => Some(invalid),
+            }
+        } else {
+            None
+        };
+        // Some servers send errors with status 200.
+        if let Some(oauth) = OAuthError::from_body(body, &self.secrets) {
+            return Err(if is_transient_status(status) {
+                failed(ErrorKind::Status(status), Some(oauth))
+            } else {
+                failed(ErrorKind::Refused, Some(oauth))
+            });
+        }
+        Err(match invalid {
+            Some(invalid) => {
+                let error = failed(ErrorKind::Malformed, None);
+                self.explain_invalid(error, invalid, response)
+            }
+            None => failed(ErrorKind::Status(status), None)
+                .with_detail(self.explain_status(status, response)),
+        })
     }
-    TokenResponse::parse(response.body()).map_err(|reason| {
-        failed(ErrorKind::Malformed)
-            .with_response(status, None, None)
-            .with_detail(reason)
-    })
+
+    /// Adds what a successful response has instead of a token.
+    fn explain_invalid(
+        &self,
+        error: Error,
+        invalid: InvalidResponse,
+        response: &Response<Bytes>,
+    ) -> Error {
+        let expected = "expected a JSON object with `access_token`, found";
+        match invalid {
+            InvalidResponse::NotAnObject => {
+                error.with_detail(format!("{expected} {}", self.found(response)))
+            }
+            InvalidResponse::NoToken("absent") => {
+                error.with_detail(format!("{expected} a JSON object without it"))
+            }
+            InvalidResponse::NoToken(found) => error.with_detail(format!(
+                "expected a string as `access_token`, found {found}"
+            )),
+            InvalidResponse::InvalidToken(reason) => error.with_detail(reason),
+            InvalidResponse::HasError => {
+                error.with_detail("expected a token, found an `error` that is not a code")
+            }
+            InvalidResponse::Repeated(name) => {
+                error.with_detail(format!("expected `{name}` once, found it twice"))
+            }
+            InvalidResponse::TokenType(found) => {
+                let detail = "that is the `token_type`: \
+                              `TokenManagerBuilder::assume_bearer` allows others, and a missing one";
+                let found = found.map_or_else(
+                    || "no token_type".to_owned(),
+                    |found| self.redacted(&found, response),
+                );
+                error
+                    .with_expected("Bearer")
+                    .with_found(found)
+                    .with_detail(detail)
+            }
+            InvalidResponse::Lifetime(found) => error
+                .with_expected("a second or more")
+                .with_found(self.redacted(&found, response))
+                .with_detail("that is `expires_in`"),
+        }
+    }
+
+    /// What a response without a token and without an OAuth error has, by its status.
+    fn explain_status(&self, status: StatusCode, response: &Response<Bytes>) -> String {
+        if status.is_redirection() {
+            return match self.redirect_target(response.headers()) {
+                Some(target) => format!(
+                    "it redirects to {}: redirects are not followed, configure the URL of the \
+                     token endpoint itself",
+                    self.redacted(&target, response)
+                ),
+                None => "redirects are not followed".to_owned(),
+            };
+        }
+        let is_missing = matches!(
+            status,
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE
+        );
+        let hint = if is_missing {
+            "the URL is not that of a token endpoint, which accepts POST: "
+        } else {
+            ""
+        };
+        let found = self.found(response);
+        format!("{hint}expected a JSON object with `error`, found {found}")
+    }
+
+    /// The target of a redirect, without user information, query and fragment.
+    fn redirect_target(&self, headers: &HeaderMap) -> Option<String> {
+        let location = headers.get(header::LOCATION)?.to_str().ok()?;
+        let mut target = self.endpoint.url().join(location).ok()?;
+        target.set_query(None);
+        target.set_fragment(None);
+        // Fails for a URL without a host, which has neither.
+        let _ = target.set_username("");
+        let _ = target.set_password(None);
+        Some(target.into())
+    }
+
+    /// The kind of a body, without its text.
+    fn found(&self, response: &Response<Bytes>) -> String {
+        let body = without_bom(response.body()).trim_ascii();
+        let json = serde_json::from_slice::<&RawValue>(body).ok();
+        let kind = match (body.first(), json) {
+            (None, _) => return "no body".to_owned(),
+            (Some(b'{'), Some(_)) => "a JSON object without it",
+            (_, Some(_)) => "JSON that is not an object",
+            (Some(b'<'), None) => "HTML or XML",
+            (_, None) => "a body that is not JSON",
+        };
+        let content_type = response.headers().get(header::CONTENT_TYPE);
+        let media_type = content_type
+            .and_then(|field| field.to_str().ok())
+            .and_then(|field| field.split(';').next());
+        match media_type {
+            Some(media_type) => {
+                let media_type = (self.secrets)().redact(media_type.trim());
+                let media_type = escape_and_truncate(&media_type);
+                format!("{kind} (content type {media_type})")
+            }
+            None => format!("{kind} (no content type)"),
+        }
+    }
+
+    /// A text of the server without the secrets of request and response, escaped and cut.
+    fn redacted(&self, text: &str, response: &Response<Bytes>) -> String {
+        let mut secrets = (self.secrets)();
+        let body = without_bom(response.body());
+        match serde_json::from_slice::<Value>(body) {
+            Ok(body) => secrets.add_members(&body),
+            // The secrets in it are not known.
+            Err(_) if body.trim_ascii().starts_with(b"{") => return "[not shown]".to_owned(),
+            Err(_) => {}
+        }
+        escape_and_truncate(&secrets.redact(text))
+    }
 }
 
 #[cfg(test)]
@@ -55,7 +192,13 @@ mod tests {
         let endpoint = Endpoint::new("https://as.example/token").unwrap();
         let mut response = Response::new(Bytes::copy_from_slice(body.as_bytes()));
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
-        read_response(&response, SENT, &endpoint, Secrets::default)
+        let request = SentRequest {
+            endpoint: &endpoint,
+            sent_at: SENT,
+            assume_bearer: false,
+            secrets: Secrets::default,
+        };
+        request.read(&response)
     }
 
     fn lifetime_of(expires_in: &str) -> Option<Option<u64>> {
@@ -158,7 +301,7 @@ mod tests {
 
     #[test]
     fn responses_without_an_oauth_error_are_status_errors() {
-        for status in [201, 204, 301, 302, 307, 308, 404, 500] {
+        for status in [301, 302, 307, 308, 404, 500] {
             let kind = response(status, "<html>").unwrap_err().kind();
             assert_eq!(
                 kind,

@@ -82,7 +82,7 @@ impl RenewalResults {
 }
 
 impl CurrentToken {
-    /// `None` for a token of unknown lifetime: it is not stored.
+    /// `None` for a token without a lifetime: it is not stored.
     pub(super) fn new(
         token: &AccessToken,
         lifetime: Option<Duration>,

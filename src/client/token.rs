@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
@@ -47,11 +48,14 @@ struct Inner {
 }
 
 impl AccessToken {
-    /// The token of a response to a request that began at `requested_at`.
-    pub(super) fn new(response: TokenResponse, requested_at: UnixTime) -> Self {
-        let expires_at = response
-            .expires_in()
-            .map(|lifetime| requested_at.saturating_add(lifetime));
+    /// The token of a response to a request that began at `requested_at`. Its lifetime may be an
+    /// assumed one.
+    pub(super) fn new(
+        response: TokenResponse,
+        lifetime: Option<Duration>,
+        requested_at: UnixTime,
+    ) -> Self {
+        let expires_at = lifetime.map(|lifetime| requested_at.saturating_add(lifetime));
         let (secret, header, scopes) = response.into_parts();
         Self(Arc::new(Inner {
             secret,
@@ -94,9 +98,11 @@ impl AccessToken {
         self.0.header.clone()
     }
 
-    /// When the token expires; `None` if the server did not send `expires_in`.
+    /// When the token expires; `None` if it is not stored.
     ///
-    /// Counted from the time of the request. A lifetime of more than a day counts as a day.
+    /// Counted from the time of the request. A lifetime of more than a day counts as a day. If the
+    /// server did not send `expires_in`, the lifetime is
+    /// [assumed](super::TokenManagerBuilder::assumed_lifetime).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -168,8 +168,7 @@ impl TokenManager {
     /// Reports that a resource server rejected this token, and starts its renewal.
     ///
     /// Returns whether a retry with another token may succeed: this token has a successor, or one
-    /// is being requested, or the token is not stored because its lifetime is unknown, so that the
-    /// next call requests another one.
+    /// is being requested, or the token is not stored, so that the next call requests another one.
     ///
     /// Until the successor is issued, [`access_token`](Self::access_token) returns the invalidated
     /// token, because another resource server may accept it.

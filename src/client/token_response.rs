@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use serde_json::Value;
 
+use super::response_members::ResponseMembers;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::oauth::Scope;
 
 /// Longer lifetimes are cut to this, so that every token is renewed within a day.
-const MAX_LIFETIME: Duration = Duration::from_secs(86_400);
+pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(86_400);
 
 /// A bearer token that a [`TokenSource`](super::TokenSource) fetched
 /// ([RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)).
@@ -41,18 +41,32 @@ pub struct TokenResponse {
     scopes: Option<Vec<Scope>>,
 }
 
-#[derive(Deserialize)]
-struct Members {
-    access_token: SecretString,
-    token_type: String,
-    #[serde(default)]
-    expires_in: Option<Value>,
-    #[serde(default)]
-    scope: Option<String>,
+/// Token types that bind the token to a key: as a bearer token it is useless.
+const BOUND_TOKEN_TYPES: [&str; 3] = ["DPoP", "PoP", "mac"];
+
+/// Why a response has no usable token. The texts of the server are not redacted yet.
+#[derive(Debug)]
+pub(super) enum InvalidResponse {
+    /// The body is not a JSON object.
+    NotAnObject,
+    /// The member `error` is present.
+    HasError,
+    /// A member that is used is given more than once.
+    Repeated(&'static str),
+    /// `access_token` is absent or has this type.
+    NoToken(&'static str),
+    /// `access_token` is no valid header value.
+    InvalidToken(&'static str),
+    /// `token_type` is absent, or this one.
+    TokenType(Option<String>),
+    /// `expires_in` is this.
+    Lifetime(String),
 }
 
 impl TokenResponse {
-    /// A token of unknown lifetime, which is not stored: each call requests another one.
+    /// A token of unknown lifetime: a manager [assumes one][assumed].
+    ///
+    /// [assumed]: super::TokenManagerBuilder::assumed_lifetime
     ///
     /// # Errors
     ///
@@ -126,54 +140,68 @@ impl TokenResponse {
         (self.access_token, self.header, self.scopes)
     }
 
-    /// Parses the body of a response. Other members, such as a refresh token, are dropped. The
-    /// error is a fixed text and quotes nothing of the body.
-    pub(super) fn parse(body: &[u8]) -> Result<Self, &'static str> {
-        // Drops the parser's error, which could quote the token.
-        let Members {
-            access_token,
-            token_type,
-            expires_in,
-            scope,
-        } = serde_json::from_slice(body).map_err(
-            |_| "it is not a JSON object with the strings `access_token` and `token_type`",
-        )?;
-        // RFC 6749 §7.1: a token of an unknown type must not be used.
-        if !token_type.eq_ignore_ascii_case("Bearer") {
-            return Err("`token_type` is not `Bearer`");
+    /// Parses the body of a response. Members other than those of RFC 6749 §5.1 are ignored,
+    /// whatever they are, and so is a refresh token. `assume_bearer` accepts a missing or unknown
+    /// `token_type`.
+    pub(super) fn parse(body: &[u8], assume_bearer: bool) -> Result<Self, InvalidResponse> {
+        let members = ResponseMembers::parse(body).ok_or(InvalidResponse::NotAnObject)?;
+        if members.has_error() {
+            return Err(InvalidResponse::HasError);
         }
-        let response = Self::bearer(access_token)?;
-        let expires_in = expires_in
-            .map(|seconds| parse_lifetime(&seconds))
-            .transpose()?;
-        let scopes = scope.map(|scope| {
-            scope
-                .split_ascii_whitespace()
-                .filter_map(|one| Scope::new(one).ok())
-                .collect()
-        });
+        if let Some(name) = members.repeated() {
+            return Err(InvalidResponse::Repeated(name));
+        }
+        let access_token = members.access_token().map_err(InvalidResponse::NoToken)?;
+        check_token_type(members.token_type(), assume_bearer)?;
+        let response = Self::bearer(access_token).map_err(InvalidResponse::InvalidToken)?;
+        let expires_in = members
+            .expires_in()
+            .map(|text| parse_lifetime(&text).ok_or(InvalidResponse::Lifetime(text)));
         Ok(Self {
-            expires_in,
-            scopes,
+            expires_in: expires_in.transpose()?,
+            scopes: members.scope().and_then(|scope| parse_scope(&scope)),
             ..response
         })
     }
 }
 
-/// Parses `expires_in`, a number or, as in App ID's guide, a numeric string. Returns whole seconds,
-/// at least one and at most [`MAX_LIFETIME`].
-fn parse_lifetime(expires_in: &Value) -> Result<Duration, &'static str> {
-    let seconds: Option<f64> = match expires_in {
-        Value::String(text) => text.trim().parse().ok(),
-        other => other.as_f64(),
+/// RFC 6749 §7.1: a token of an unknown type must not be used.
+fn check_token_type(found: Option<String>, assume_bearer: bool) -> Result<(), InvalidResponse> {
+    let is = |known: &str| {
+        let found = found.as_deref().map(str::trim);
+        found.is_some_and(|found| found.eq_ignore_ascii_case(known))
     };
-    seconds
-        .and_then(|seconds| {
-            Duration::try_from_secs_f64(seconds.clamp(-1.0, MAX_LIFETIME.as_secs_f64())).ok()
-        })
-        .filter(|lifetime| *lifetime >= Duration::from_secs(1))
-        .map(|lifetime| Duration::from_secs(lifetime.as_secs()))
-        .ok_or("`expires_in` is not a lifetime of a second or more")
+    if is("Bearer") || (assume_bearer && !BOUND_TOKEN_TYPES.into_iter().any(is)) {
+        Ok(())
+    } else {
+        Err(InvalidResponse::TokenType(found))
+    }
+}
+
+/// Parses `scope`, a list separated by spaces or, as some servers send it, an array. Anything else
+/// counts as absent: no decision of the client depends on it.
+fn parse_scope(scope: &Value) -> Option<Vec<Scope>> {
+    let texts = match scope {
+        Value::String(text) => vec![text.as_str()],
+        Value::Array(elements) => elements.iter().filter_map(Value::as_str).collect(),
+        _ => return None,
+    };
+    let names = texts.iter().flat_map(|text| text.split_ascii_whitespace());
+    Some(names.filter_map(|name| Scope::new(name).ok()).collect())
+}
+
+/// Parses the text of `expires_in`, a number or, as in App ID's guide, a numeric string. Returns
+/// whole seconds, at least one and at most [`MAX_LIFETIME`].
+fn parse_lifetime(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    // Excludes `inf` and `NaN`, which a float may be as well.
+    if text.contains(|c: char| !c.is_ascii_digit() && !"+-.eE".contains(c)) {
+        return None;
+    }
+    let seconds: f64 = text.parse().ok()?;
+    let seconds = seconds.clamp(-1.0, MAX_LIFETIME.as_secs_f64());
+    let lifetime = Duration::try_from_secs_f64(seconds).ok()?.as_secs();
+    (lifetime > 0).then(|| Duration::from_secs(lifetime))
 }
 
 impl fmt::Debug for TokenResponse {

@@ -43,3 +43,7 @@ pub mod testing {}
 /// # Threat model
 #[doc = include_str!("threat_model.md")]
 pub mod threat_model {}
+
+/// # Token responses
+#[doc = include_str!("token_responses.md")]
+pub mod token_responses {}

@@ -668,11 +668,13 @@ async fn a_rejected_token_is_not_used_after_expiry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_of_unknown_lifetime_are_replaced_at_most_once_in_ten_seconds() {
+async fn tokens_that_are_not_stored_are_replaced_at_most_once_in_ten_seconds() {
     let body = serde_json::json!({ "access_token": "token-1", "token_type": "Bearer" });
     let endpoint = TokenEndpoint::with_reply(Reply::Json(200, body));
     let orders = Orders::rejecting(&["token-1"]);
-    let mut client = manager(&endpoint).layer(origins()).layer(orders.clone());
+    let tokens = builder(&endpoint).assumed_lifetime(Duration::ZERO);
+    let tokens = tokens.start().unwrap();
+    let mut client = tokens.layer(origins()).layer(orders.clone());
     for _ in 0..50 {
         assert_eq!(
             status(&mut client, get(ORDERS)).await,

@@ -18,4 +18,5 @@ mod service_transport;
 #[path = "../support/mod.rs"]
 mod support;
 mod token_manager;
+mod token_responses;
 mod token_source;

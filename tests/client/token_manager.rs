@@ -370,11 +370,12 @@ async fn a_token_with_unbounded_lifetime_is_renewed_within_a_day() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_of_unknown_lifetime_serves_current_waiters_and_is_not_stored() {
+async fn without_an_assumed_lifetime_a_token_serves_current_waiters_and_is_not_stored() {
     let body = json!({ "access_token": "t", "token_type": "Bearer" });
     let endpoint =
         TokenEndpoint::with_reply(Reply::Json(200, body)).delay(Duration::from_millis(50));
-    let manager = manager(&endpoint);
+    let manager = builder(&endpoint).assumed_lifetime(Duration::ZERO);
+    let manager = manager.start().unwrap();
     let mut callers = JoinSet::new();
     for _ in 0..50 {
         let manager = manager.clone();
@@ -685,6 +686,8 @@ async fn client_secret_post_puts_the_credentials_into_the_body_only() {
 fn discovering(issuer: &str, endpoint: &TokenEndpoint) -> TokenManager {
     let builder = TokenManager::for_issuer(Issuer::new(issuer).unwrap(), credentials()).unwrap();
     builder
+        // A token without `expires_in` is not stored.
+        .assumed_lifetime(Duration::ZERO)
         .transport(endpoint.clone())
         .clock(TokioClock::new())
         .start()

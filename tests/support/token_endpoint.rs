@@ -33,6 +33,8 @@ pub enum Reply {
     /// `token-1`, `token-2`, … with this lifetime in seconds.
     Token(u64),
     Json(u16, Value),
+    /// A status, header fields and a body.
+    Raw(u16, Vec<(&'static str, String)>, String),
     /// A status and a body that is not JSON.
     Text(u16, &'static str),
     /// 200 with a body of this many bytes.
@@ -206,6 +208,14 @@ impl Transport for TokenEndpoint {
                 Reply::Json(status, body) => (status, body),
                 Reply::Large(length) => {
                     *response.body_mut() = vec![b' '; length].into();
+                    return Ok(response);
+                }
+                Reply::Raw(status, headers, body) => {
+                    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+                    for (name, value) in headers {
+                        response.headers_mut().insert(name, value.parse().unwrap());
+                    }
+                    *response.body_mut() = body.into();
                     return Ok(response);
                 }
                 Reply::Text(status, text) => {

@@ -44,6 +44,8 @@ pub(in crate::client) struct RenewalPolicy {
     pub(in crate::client) acquire_timeout: Duration,
     /// How long before expiry a token is renewed; `None` for a fifth of its lifetime.
     pub(in crate::client) lead: Option<Duration>,
+    /// The lifetime of a token whose lifetime is unknown.
+    pub(in crate::client) assumed_lifetime: Duration,
     pub(in crate::client) backoff: Backoff,
 }
 
@@ -60,6 +62,7 @@ impl Default for RenewalPolicy {
             request_timeout: Duration::from_secs(10),
             acquire_timeout: Duration::from_secs(40),
             lead: None,
+            assumed_lifetime: Duration::from_secs(300),
             backoff: Backoff {
                 base: Duration::from_millis(500),
                 cap: Duration::from_secs(10),
@@ -266,7 +269,7 @@ mod tests {
         assert_eq!(
             schedule.next_attempt(),
             None,
-            "a token of unknown lifetime is not renewed"
+            "a token that is not stored is not renewed"
         );
     }
 

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::super::AccessToken;
+use super::super::lifetime::lifetime_of;
 use super::super::state::{CurrentToken, RenewalLeader, SharedState};
 use super::super::token_source::{TokenSource, fetch, is_transient};
 use super::schedule::{Failure, RenewalPolicy, RenewalSchedule};
@@ -125,6 +126,7 @@ impl RenewalTask {
             source,
             state,
             leader,
+            policy,
             ..
         } = self;
         let requested_at = state.clock.now();
@@ -141,9 +143,13 @@ impl RenewalTask {
                 result = &mut request => {
                     let timeout = |_| Error::new(Operation::TokenRequest, ErrorKind::Timeout);
                     let response = result.map_err(timeout).and_then(|result| result);
-                    return Some(response.map(|response| FetchedToken {
-                        lifetime: response.expires_in(),
-                        token: AccessToken::new(response, requested_at),
+                    return Some(response.map(|response| {
+                        let lifetime =
+                            lifetime_of(&response, policy.assumed_lifetime, requested_at);
+                        FetchedToken {
+                            token: AccessToken::new(response, lifetime, requested_at),
+                            lifetime,
+                        }
                     }));
                 }
                 requested = leader.requested() => {
@@ -185,7 +191,7 @@ impl RenewalTask {
 /// A token that the source fetched.
 struct FetchedToken {
     token: AccessToken,
-    /// `None` if it is unknown.
+    /// `None` if the token is not stored.
     lifetime: Option<Duration>,
 }
 
