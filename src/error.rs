@@ -281,6 +281,10 @@ pub enum ErrorKind {
     Certificate,
     /// A setting is invalid.
     Configuration,
+    /// The client's credentials cannot be read, for example from a file.
+    ///
+    /// The source has the details. A token request is retried.
+    Credentials,
     /// The metadata name another issuer than the configured one (RFC 8414 §3.3).
     ///
     /// [`Error::expected`] and [`Error::found`] are the two.
@@ -311,6 +315,7 @@ impl ErrorKind {
         match self {
             Self::Certificate => "certificate",
             Self::Configuration => "configuration",
+            Self::Credentials => "credentials",
             Self::IssuerMismatch => "issuer_mismatch",
             Self::Malformed => "malformed",
             Self::NoUsableKey => "no_usable_key",
@@ -329,6 +334,7 @@ impl fmt::Display for ErrorKind {
         match self {
             Self::Certificate => f.write_str("the server's certificate is not valid"),
             Self::Configuration => f.write_str("a setting is invalid"),
+            Self::Credentials => f.write_str("the client's credentials cannot be read"),
             Self::IssuerMismatch => {
                 f.write_str("the metadata name another issuer than the configured one")
             }

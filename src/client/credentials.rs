@@ -1,6 +1,8 @@
 //! Client credentials and client authentication methods.
 
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,8 +12,9 @@ use zeroize::Zeroizing;
 
 use super::authentication::ClientAuthentication;
 use super::box_future::BoxFuture;
+use super::secret_file::read_secret_file;
 use super::token_request::TokenRequest;
-use crate::error::{ConfigError, Error};
+use crate::error::{BoxError, ConfigError, Error, ErrorKind, Operation};
 use crate::redact::form_encoded;
 
 /// A client id and client secret
@@ -31,9 +34,18 @@ use crate::redact::form_encoded;
 #[must_use]
 pub struct ClientCredentials {
     id: String,
-    secret: SecretString,
+    secret: Secret,
     method: Method,
 }
+
+#[derive(Clone)]
+enum Secret {
+    Fixed(SecretString),
+    /// Id and secret are read for each token request.
+    Read(Arc<ReadCredentials>),
+}
+
+type ReadCredentials = dyn Fn() -> Result<(String, SecretString), BoxError> + Send + Sync;
 
 /// The client authentication method: the names of RFC 7591 §2, and App ID's variant of Basic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +61,85 @@ impl ClientCredentials {
     pub fn new(client_id: impl Into<String>, secret: impl Into<SecretString>) -> Self {
         Self {
             id: client_id.into(),
-            secret: secret.into(),
+            secret: Secret::Fixed(secret.into()),
+            method: Method::ClientSecretBasic,
+        }
+    }
+
+    /// Credentials whose secret is in a file, which is read for each token request.
+    ///
+    /// A secret that is replaced, such as a mounted one of Kubernetes, needs no restart. Line ends
+    /// at the end of the file are dropped. If the file cannot be read, is empty, is not UTF-8 or has
+    /// more than 64 KiB, the token request fails with an error of kind
+    /// [`Credentials`](ErrorKind::Credentials) and is retried. If the server refuses the client and
+    /// the file has changed since it was read, the request is sent once more with the new secret.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # use secrecy::ExposeSecret as _;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// # let path = std::env::temp_dir().join(format!("tower-oauth-{}-secret", std::process::id()));
+    /// # std::fs::write(&path, format!("{}\n", shop.secret().expose_secret()))?;
+    /// # let client_id = shop.client_id();
+    /// use tower_oauth::{ClientCredentials, TokenManager};
+    ///
+    /// // `path` is the file of a mounted secret.
+    /// let credentials = ClientCredentials::from_secret_file(client_id, &path);
+    /// let tokens = TokenManager::builder(issuer.token_endpoint(), credentials)
+    ///     .transport(issuer.transport())
+    ///     .start()?;
+    /// assert!(tokens.access_token().await.is_ok());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_secret_file(client_id: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        let (id, path) = (client_id.into(), path.into());
+        Self::from_fn(id.clone(), move || {
+            Ok((id.clone(), read_secret_file(&path)?))
+        })
+    }
+
+    /// Credentials that `read` returns for each token request: client id and secret.
+    ///
+    /// For credentials that are replaced while the program runs. `read` may block: it runs on a
+    /// blocking thread of the runtime. Its error must not contain a secret, because it is logged. After an error
+    /// the token request is retried, as with [`from_secret_file`](Self::from_secret_file).
+    /// `client_id` is the [name](super::TokenManagerBuilder::name) of the manager.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// # let store = (shop.client_id().to_owned(), shop.secret().clone());
+    /// # let path = std::env::temp_dir();
+    /// use tower_oauth::{ClientCredentials, TokenManager};
+    ///
+    /// let credentials = ClientCredentials::from_fn("shop", move || {
+    ///     std::fs::metadata(&path)?; // read id and secret from a store
+    ///     Ok(store.clone())
+    /// });
+    /// let tokens = TokenManager::builder(issuer.token_endpoint(), credentials)
+    ///     .transport(issuer.transport())
+    ///     .start()?;
+    /// assert!(tokens.access_token().await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_fn(
+        client_id: impl Into<String>,
+        read: impl Fn() -> Result<(String, SecretString), BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            id: client_id.into(),
+            secret: Secret::Read(Arc::new(read)),
             method: Method::ClientSecretBasic,
         }
     }
@@ -125,20 +215,90 @@ impl ClientCredentials {
     pub fn client_id(&self) -> &str {
         &self.id
     }
+}
 
+impl Method {
     /// The credentials of Basic authentication (RFC 7617 §2); `None` for `client_secret_post`.
-    fn basic(&self) -> Option<Zeroizing<String>> {
-        let secret = self.secret.expose_secret();
-        let pair = match self.method {
-            Method::ClientSecretPost => return None,
-            Method::BasicRaw => format!("{}:{secret}", self.id),
-            Method::ClientSecretBasic => {
-                format!("{}:{}", *form_encoded(&self.id), *form_encoded(secret))
-            }
+    fn basic(self, id: &str, secret: &str) -> Option<Zeroizing<String>> {
+        let pair = match self {
+            Self::ClientSecretPost => return None,
+            Self::BasicRaw => format!("{id}:{secret}"),
+            Self::ClientSecretBasic => format!("{}:{}", *form_encoded(id), *form_encoded(secret)),
         };
         Some(Zeroizing::new(
             STANDARD.encode(Zeroizing::new(pair).as_bytes()),
         ))
+    }
+
+    /// Whether id or secret are sent in another form than a server expects that does not decode
+    /// them.
+    fn changes(self, id: &str, secret: &str) -> bool {
+        let is_changed = |text: &str| *form_encoded(text) != text;
+        self == Self::ClientSecretBasic && (is_changed(id) || is_changed(secret))
+    }
+
+    fn check(self, id: &str, secret: &str) -> Result<(), ConfigError> {
+        if id.is_empty() {
+            return Err(ConfigError::missing("client id", "must not be empty"));
+        }
+        if secret.is_empty() {
+            return Err(ConfigError::missing("client secret", "must not be empty"));
+        }
+        if self == Self::BasicRaw && id.contains(':') {
+            // RFC 7617 §2: the user id ends at the first colon.
+            return Err(ConfigError::new(
+                "client id",
+                id,
+                "must not contain a colon",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Adds id and secret to a request.
+    fn write(
+        self,
+        id: &str,
+        secret: &SecretString,
+        request: &mut TokenRequest,
+    ) -> Result<(), ConfigError> {
+        // A server may quote it in any form.
+        request.add_secret(secret.expose_secret());
+        match self.basic(id, secret.expose_secret()) {
+            Some(pair) => {
+                let field = Zeroizing::new(format!("Basic {}", *pair));
+                let field = HeaderValue::try_from(field.as_str()).map_err(|_| {
+                    ConfigError::without_value("client secret", "must be a valid header value")
+                })?;
+                request.insert_header(header::AUTHORIZATION, field);
+            }
+            None => {
+                request.append("client_id", id);
+                request.append_secret("client_secret", secret);
+            }
+        }
+        if self.changes(id, secret.expose_secret()) {
+            request.set_invalid_client_hint(ENCODING_HINT);
+        }
+        Ok(())
+    }
+}
+
+/// Added to `invalid_client` if Basic authentication encodes the credentials.
+const ENCODING_HINT: &str = "the client id or secret contains characters that \
+    `client_secret_basic` form-urlencodes (RFC 6749 §2.3.1); if they are right, the server may \
+    expect unencoded Basic: try `ClientCredentials::client_secret_basic_raw`";
+
+/// Reads credentials on a thread that may block.
+async fn read_credentials(read: &Arc<ReadCredentials>) -> Result<(String, SecretString), Error> {
+    let unreadable = |source: BoxError| {
+        Error::new(Operation::TokenRequest, ErrorKind::Credentials).with_source(source)
+    };
+    let read = Arc::clone(read);
+    match tokio::task::spawn_blocking(move || read()).await {
+        Ok(credentials) => credentials.map_err(unreadable),
+        // The message of a panic may contain a secret.
+        Err(_panic) => Err(unreadable("the function that reads them panicked".into())),
     }
 }
 
@@ -148,19 +308,17 @@ impl ClientAuthentication for ClientCredentials {
         request: &'a mut TokenRequest,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async {
-            // A server may quote it in any form.
-            request.add_secret(self.secret.expose_secret());
-            match self.basic() {
-                Some(pair) => {
-                    let field = Zeroizing::new(format!("Basic {}", *pair));
-                    let field = HeaderValue::try_from(field.as_str()).map_err(|_| {
-                        ConfigError::without_value("client secret", "must be a valid header value")
+            match &self.secret {
+                Secret::Fixed(secret) => self.method.write(&self.id, secret, request)?,
+                Secret::Read(read) => {
+                    let (id, secret) = read_credentials(read).await?;
+                    let checked = self.method.check(&id, secret.expose_secret());
+                    checked.map_err(|error| {
+                        Error::new(Operation::TokenRequest, ErrorKind::Credentials)
+                            .with_source(error)
                     })?;
-                    request.insert_header(header::AUTHORIZATION, field);
-                }
-                None => {
-                    request.append("client_id", &self.id);
-                    request.append_secret("client_secret", &self.secret);
+                    request.set_read_credentials(&id, &secret);
+                    self.method.write(&id, &secret, request)?;
                 }
             }
             Ok(())
@@ -172,21 +330,11 @@ impl ClientAuthentication for ClientCredentials {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        if self.id.is_empty() {
-            return Err(ConfigError::missing("client id", "must not be empty"));
+        match &self.secret {
+            Secret::Fixed(secret) => self.method.check(&self.id, secret.expose_secret()),
+            // The secret is not read here: it may be replaced before the first request.
+            Secret::Read(_) => self.method.check(&self.id, "not read yet"),
         }
-        if self.secret.expose_secret().is_empty() {
-            return Err(ConfigError::missing("client secret", "must not be empty"));
-        }
-        if self.method == Method::BasicRaw && self.id.contains(':') {
-            // RFC 7617 §2: the user id ends at the first colon.
-            return Err(ConfigError::new(
-                "client id",
-                &self.id,
-                "must not contain a colon",
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -203,18 +351,16 @@ impl fmt::Debug for ClientCredentials {
 mod tests {
     use super::*;
 
-    fn basic(credentials: &ClientCredentials) -> String {
-        String::from_utf8(STANDARD.decode(&*credentials.basic().unwrap()).unwrap()).unwrap()
+    fn basic(method: Method, id: &str, secret: &str) -> String {
+        let pair = method.basic(id, secret).unwrap();
+        String::from_utf8(STANDARD.decode(&*pair).unwrap()).unwrap()
     }
 
     #[test]
     fn basic_authentication_is_form_urlencoded_unless_raw() {
-        let credentials = ClientCredentials::new("a b:c", "+/=é");
-        assert_eq!(basic(&credentials), "a+b%3Ac:%2B%2F%3D%C3%A9");
-        assert_eq!(
-            basic(&ClientCredentials::new("abc", "+/=").client_secret_basic_raw()),
-            "abc:+/="
-        );
+        let encoded = basic(Method::ClientSecretBasic, "a b:c", "+/=é");
+        assert_eq!(encoded, "a+b%3Ac:%2B%2F%3D%C3%A9");
+        assert_eq!(basic(Method::BasicRaw, "abc", "+/="), "abc:+/=");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -14,7 +15,7 @@ use super::grant::Grant;
 use super::parameters::Parameters;
 use super::response_reader::SentRequest;
 use super::token_endpoint::{DiscoveryContext, ResolvedEndpoint, TokenEndpoint};
-use super::token_request::TokenRequest;
+use super::token_request::{TokenRequest, is_invalid_client};
 use super::token_response::TokenResponse;
 use super::token_source::{TokenSource, is_transient};
 use crate::clock::Clock;
@@ -131,7 +132,8 @@ impl TokenEndpointSource {
         result
     }
 
-    /// Sends one token request to this endpoint.
+    /// Requests a token at this endpoint, and once more if the client is refused and its
+    /// credentials, which were read for the request, have changed since.
     async fn request_token_at(
         &self,
         endpoint: &ResolvedEndpoint,
@@ -139,6 +141,27 @@ impl TokenEndpointSource {
         limits: Limits,
     ) -> Result<TokenResponse, Error> {
         let ends_at = now() + limits.total;
+        let limits = || Limits {
+            total: ends_at.saturating_duration_since(now()),
+            ..limits
+        };
+        let request = self.write_request(endpoint, limits()).await?;
+        let result = self.send(&request, endpoint, last_token, limits()).await;
+        if !request.has_read_credentials() || !result.as_ref().is_err_and(refuses_client) {
+            return result;
+        }
+        let again = self.write_request(endpoint, limits()).await?;
+        if again.has_credentials_of(&request) {
+            return result;
+        }
+        self.send(&again, endpoint, last_token, limits()).await
+    }
+
+    async fn write_request(
+        &self,
+        endpoint: &ResolvedEndpoint,
+        limits: Limits,
+    ) -> Result<TokenRequest, Error> {
         let mut request = TokenRequest::new(endpoint.url.clone(), self.issuer.clone());
         // Grant and client authentication may wait for a key service.
         timeout(limits.total, self.write(&mut request))
@@ -147,11 +170,18 @@ impl TokenEndpointSource {
                 let error = Error::new(Operation::TokenRequest, ErrorKind::Timeout);
                 Err(error.with_detail("from the grant or the client authentication"))
             })?;
+        Ok(request)
+    }
+
+    /// Sends a token request.
+    async fn send(
+        &self,
+        request: &TokenRequest,
+        endpoint: &ResolvedEndpoint,
+        last_token: Option<&SecretString>,
+        limits: Limits,
+    ) -> Result<TokenResponse, Error> {
         let http = request.to_http()?;
-        let limits = Limits {
-            total: ends_at.saturating_duration_since(now()),
-            ..limits
-        };
         let sent = SentRequest {
             endpoint: &endpoint.url,
             sent_at: self.clock.now(),
@@ -168,7 +198,7 @@ impl TokenEndpointSource {
             .send(Operation::TokenRequest, http, limits)
             .await
             .and_then(|response| sent.read(&response))
-            .map_err(|error| endpoint.annotate(error))
+            .map_err(|error| request.annotate(endpoint.annotate(error)))
     }
 
     /// The client authentication comes last, because it may sign the rest.
@@ -177,6 +207,11 @@ impl TokenEndpointSource {
         self.parameters.append_to(request);
         self.client.authenticate(request).await
     }
+}
+
+/// Whether the server does not accept the client's credentials.
+fn refuses_client(error: &Error) -> bool {
+    error.status() == Some(StatusCode::UNAUTHORIZED) || is_invalid_client(error)
 }
 
 impl TokenSource for TokenEndpointSource {

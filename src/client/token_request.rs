@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
 
-use crate::error::{ConfigError, ConfigErrorKind, Error};
+use crate::error::{ConfigError, ConfigErrorKind, Error, OAuthError};
 use crate::oauth::{Endpoint, Issuer};
 use crate::redact::Secrets;
 
@@ -83,6 +83,10 @@ pub struct TokenRequest {
     parameters: Vec<(String, SecretString)>,
     headers: HeaderMap,
     secrets: Vec<SecretString>,
+    /// Id and secret, if they were read for this request.
+    read_credentials: Option<SecretString>,
+    /// What an error `invalid_client` may be due to.
+    invalid_client_hint: Option<&'static str>,
 }
 
 impl TokenRequest {
@@ -93,6 +97,8 @@ impl TokenRequest {
             parameters: Vec::new(),
             headers: HeaderMap::new(),
             secrets: Vec::new(),
+            read_credentials: None,
+            invalid_client_hint: None,
         }
     }
 
@@ -198,6 +204,38 @@ impl TokenRequest {
         self.secrets.push(secret.into());
     }
 
+    /// Records credentials that were read for this request, and may have changed since.
+    pub(super) fn set_read_credentials(&mut self, id: &str, secret: &SecretString) {
+        let pair = format!("{id}\n{}", secret.expose_secret());
+        self.read_credentials = Some(pair.into());
+    }
+
+    pub(super) fn has_read_credentials(&self) -> bool {
+        self.read_credentials.is_some()
+    }
+
+    /// Whether the same credentials were read for both requests.
+    pub(super) fn has_credentials_of(&self, other: &Self) -> bool {
+        let [one, other] = [self, other].map(|request| {
+            let pair = request.read_credentials.as_ref();
+            pair.map(|pair| pair.expose_secret())
+        });
+        one == other
+    }
+
+    /// Sets what an error `invalid_client` may be due to.
+    pub(super) fn set_invalid_client_hint(&mut self, hint: &'static str) {
+        self.invalid_client_hint = Some(hint);
+    }
+
+    /// Adds what is known about an error of this request.
+    pub(super) fn annotate(&self, error: Error) -> Error {
+        match self.invalid_client_hint {
+            Some(hint) if is_invalid_client(&error) => error.with_detail(hint),
+            _ => error,
+        }
+    }
+
     /// The secrets that no error may quote.
     pub(super) fn secrets(&self) -> Secrets {
         let mut secrets = Secrets::default();
@@ -229,6 +267,12 @@ impl TokenRequest {
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         Ok(request)
     }
+}
+
+/// Whether the server does not know the client or its credentials (RFC 6749 §5.2).
+pub(super) fn is_invalid_client(error: &Error) -> bool {
+    let code = error.oauth_error().map(OAuthError::code);
+    code == Some("invalid_client")
 }
 
 impl fmt::Debug for TokenRequest {

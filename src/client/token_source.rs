@@ -64,9 +64,9 @@ pub trait TokenSource: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// If no token can be obtained. The [kind](Error::kind) decides what the manager does: after
-    /// [`Transport`](ErrorKind::Transport), [`Timeout`](ErrorKind::Timeout), and
-    /// [`Status`](ErrorKind::Status) 429 or 5xx it tries again with backoff. All other errors are
-    /// final for the waiting calls. The error must not contain a secret, because it is logged.
+    /// [`Transport`](ErrorKind::Transport), [`Timeout`](ErrorKind::Timeout),
+    /// [`Credentials`](ErrorKind::Credentials), and [`Status`](ErrorKind::Status) 429 or 5xx it
+    /// tries again with backoff. All other errors are final for the waiting calls. The error must not contain a secret, because it is logged.
     fn fetch(&self) -> BoxFuture<'_, Result<TokenResponse, Error>>;
 }
 
@@ -89,7 +89,7 @@ pub(super) async fn fetch(source: &dyn TokenSource) -> Result<TokenResponse, Err
 /// Whether a fetch that failed with this error is tried again.
 pub(super) fn is_transient(error: &Error) -> bool {
     match error.kind() {
-        ErrorKind::Transport | ErrorKind::Timeout => true,
+        ErrorKind::Transport | ErrorKind::Timeout | ErrorKind::Credentials => true,
         ErrorKind::Status(status) => is_transient_status(status),
         _ => false,
     }

@@ -14,6 +14,7 @@ mod certificates;
 mod layer;
 mod other_runtime;
 mod plain_http;
+mod secret_files;
 mod service_transport;
 #[path = "../support/mod.rs"]
 mod support;

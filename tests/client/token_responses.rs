@@ -364,6 +364,46 @@ async fn without_expires_in_a_jwt_is_used_until_its_exp() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn invalid_client_hints_at_the_unencoded_method_if_encoding_changes_the_secret() {
+    let reply = Reply::Json(401, json!({ "error": "invalid_client" }));
+    let url = Endpoint::new("https://as.example/token").unwrap();
+    let hint = "client_secret_basic_raw";
+    for (id, secret, is_changed) in [
+        ("orders", "s3cr3t", false),
+        ("orders", "A-Z.a_z*09", false),
+        ("orders", "a+b", true),
+        ("orders", "a/b", true),
+        ("orders", "a=b", true),
+        ("orders", "50%", true),
+        ("orders", "two words", true),
+        ("orders", "é", true),
+        ("urn:orders", "s3cr3t", true),
+    ] {
+        let credentials = ClientCredentials::new(id, secret);
+        for (credentials, is_hinted) in [
+            (credentials.clone(), is_changed),
+            (credentials.clone().client_secret_post(), false),
+        ] {
+            let manager = TokenManager::builder(url.clone(), credentials)
+                .transport(TokenEndpoint::with_reply(reply.clone()));
+            let error = manager.build_source().unwrap().fetch().await.unwrap_err();
+            assert_eq!(
+                error.to_string().contains(hint),
+                is_hinted,
+                "{id} {secret}: {error}"
+            );
+            assert!(!error.to_string().contains(secret), "{error}");
+        }
+    }
+    let raw = ClientCredentials::new("orders", "a+b").client_secret_basic_raw();
+    let manager = TokenManager::builder(url, raw).transport(TokenEndpoint::with_reply(reply));
+    let error = manager.build_source().unwrap().fetch().await.unwrap_err();
+    assert!(!error.to_string().contains(hint), "{error}");
+    let other = error_of(Reply::Json(400, json!({ "error": "invalid_scope" }))).await;
+    assert!(!other.to_string().contains(hint), "{other}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_resource_may_be_any_text_without_control_characters() {
     for resource in [
         "orders",

@@ -1,0 +1,302 @@
+//! Client secrets in files that are replaced while the client runs.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use serde_json::json;
+use tower_oauth::client::{TokenManagerBuilder, TokenSource as _};
+use tower_oauth::error::ErrorKind;
+use tower_oauth::transport::{SendFuture, Transport};
+use tower_oauth::{ClientCredentials, Endpoint, TokenManager};
+
+use crate::support::token_endpoint::TokioClock;
+
+/// The mount of a Kubernetes secret: the files are symlinks through `..data`, which is replaced.
+struct Mount {
+    folder: PathBuf,
+    versions: AtomicUsize,
+}
+
+impl Mount {
+    fn new(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mount_{name}"));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        let versions = AtomicUsize::new(0);
+        Self { folder, versions }
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.folder.join(file)
+    }
+
+    /// Replaces all files at once.
+    fn write(&self, files: &[(&str, &str)]) {
+        let version = self.versions.fetch_add(1, Ordering::SeqCst) + 1;
+        let version = format!("..version_{version}");
+        fs::create_dir(self.path(&version)).unwrap();
+        for (file, text) in files {
+            fs::write(self.path(&version).join(file), text).unwrap();
+            if !self.path(file).is_symlink() {
+                symlink(Path::new("..data").join(file), self.path(file)).unwrap();
+            }
+        }
+        symlink(&version, self.path("..data_new")).unwrap();
+        fs::rename(self.path("..data_new"), self.path("..data")).unwrap();
+    }
+}
+
+/// A token endpoint that accepts one pair of id and secret at a time, and runs a hook before it
+/// looks at a request.
+#[derive(Clone, Default)]
+struct Server(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    accepted: String,
+    received: Vec<String>,
+    before: Option<Box<dyn FnMut(&mut String) + Send>>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Server")
+    }
+}
+
+impl Server {
+    fn accepting(pair: &str) -> Self {
+        let server = Self::default();
+        server.accept(pair);
+        server
+    }
+
+    fn accept(&self, pair: &str) {
+        self.0.lock().unwrap().accepted = pair.to_owned();
+    }
+
+    /// Runs a hook before each response, with the accepted pair.
+    fn before(&self, hook: impl FnMut(&mut String) + Send + 'static) {
+        self.0.lock().unwrap().before = Some(Box::new(hook));
+    }
+
+    /// The pairs of all requests.
+    fn received(&self) -> Vec<String> {
+        self.0.lock().unwrap().received.clone()
+    }
+}
+
+impl Transport for Server {
+    fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
+        let field = request.headers()["authorization"].to_str().unwrap();
+        let pair = STANDARD
+            .decode(field.strip_prefix("Basic ").unwrap())
+            .unwrap();
+        let pair = String::from_utf8(pair).unwrap();
+        let mut state = self.0.lock().unwrap();
+        let State {
+            accepted, before, ..
+        } = &mut *state;
+        if let Some(before) = before {
+            before(accepted);
+        }
+        let mut response = Response::new(Bytes::new());
+        let body = if *accepted == pair {
+            json!({ "access_token": "t", "token_type": "Bearer", "expires_in": 60 })
+        } else {
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
+            json!({ "error": "invalid_client" })
+        };
+        state.received.push(pair);
+        *response.body_mut() = body.to_string().into();
+        Box::pin(async { Ok(response) })
+    }
+}
+
+fn builder(server: &Server, credentials: ClientCredentials) -> TokenManagerBuilder {
+    let url = Endpoint::new("https://as.example/token").unwrap();
+    TokenManager::builder(url, credentials)
+        .transport(server.clone())
+        .clock(TokioClock::new())
+}
+
+async fn seconds(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_file_is_read_again_for_each_token_request() {
+    let mount = Mount::new("each_request");
+    mount.write(&[("secret", "one\n")]);
+    let server = Server::accepting("shop:one");
+    let credentials = ClientCredentials::from_secret_file("shop", mount.path("secret"));
+    let source = builder(&server, credentials).build_source().unwrap();
+    let _first = source.fetch().await.unwrap();
+    for (text, secret) in [
+        ("two", "two"),
+        ("three\r\n", "three"),
+        ("four\n\n", "four"),
+        (" five ", "+five+"),
+        ("s+x/=", "s%2Bx%2F%3D"),
+    ] {
+        mount.write(&[("secret", text)]);
+        server.accept(&format!("shop:{secret}"));
+        let _next = source.fetch().await.unwrap();
+        assert_eq!(*server.received().last().unwrap(), format!("shop:{secret}"));
+    }
+    assert_eq!(server.received().len(), 6, "one request for each token");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_file_that_cannot_be_read_for_a_moment_fails_no_call() {
+    let too_long = "x".repeat(64 * 1024 + 1);
+    let breakages: [(&str, &dyn Fn(&Path)); 6] = [
+        ("missing", &|path| fs::remove_file(path).unwrap()),
+        ("empty", &|path| fs::write(path, "").unwrap()),
+        ("line_end", &|path| fs::write(path, "\r\n").unwrap()),
+        ("binary", &|path| fs::write(path, [0xff, 0xfe]).unwrap()),
+        ("too_long", &|path| fs::write(path, &too_long).unwrap()),
+        ("folder", &|path| {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        }),
+    ];
+    for (name, break_it) in breakages {
+        let mount = Mount::new(name);
+        let path = mount.path("secret");
+        fs::write(&path, "one").unwrap();
+        break_it(&path);
+        let server = Server::accepting("shop:two");
+        let credentials = || ClientCredentials::from_secret_file("shop", &path);
+        let source = builder(&server, credentials()).build_source().unwrap();
+        let error = source.fetch().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Credentials, "{name}: {error}");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains(&path.display().to_string()), "{cause}");
+        assert!(!cause.contains("xxx"), "{cause}");
+
+        let tokens = builder(&server, credentials()).start().unwrap();
+        let repair = async {
+            seconds(3).await;
+            let _ = fs::remove_dir(&path);
+            fs::write(&path, "two\n").unwrap();
+        };
+        let (token, ()) = tokio::join!(tokens.access_token(), repair);
+        token.expect(name);
+        assert_eq!(server.received(), ["shop:two"], "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_secret_is_an_error_that_names_the_file_in_the_end() {
+    let path = Mount::new("never").path("secret");
+    let server = Server::accepting("shop:one");
+    let credentials = ClientCredentials::from_secret_file("shop", &path);
+    let tokens = builder(&server, credentials).start().unwrap();
+    let error = tokens.access_token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Credentials);
+    assert_eq!(
+        error.to_string(),
+        "token request failed: the client's credentials cannot be read"
+    );
+    assert!(server.received().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_was_replaced_while_it_was_sent_is_read_again_once() {
+    let mount = Arc::new(Mount::new("meanwhile"));
+    mount.write(&[("secret", "1")]);
+    let server = Server::accepting("shop:2");
+    let mut rotations = 0;
+    server.before({
+        let mount = Arc::clone(&mount);
+        move |_| {
+            rotations += 1;
+            if rotations == 1 {
+                mount.write(&[("secret", "2")]);
+            }
+        }
+    });
+    let credentials = || ClientCredentials::from_secret_file("shop", mount.path("secret"));
+    let tokens = builder(&server, credentials()).start().unwrap();
+    let start = tokio::time::Instant::now();
+    tokens.access_token().await.unwrap();
+    assert!(start.elapsed() < Duration::from_millis(100), "no backoff");
+    assert_eq!(server.received(), ["shop:1", "shop:2"]);
+
+    // A secret that is still the same is not sent again, and a second other one is.
+    let server = Server::accepting("shop:9");
+    let tokens = builder(&server, credentials()).start().unwrap();
+    let error = tokens.access_token().await.unwrap_err();
+    assert_eq!(error.oauth_error().unwrap().code(), "invalid_client");
+    assert_eq!(server.received(), ["shop:2"]);
+    let mut version = 2;
+    server.before({
+        let mount = Arc::clone(&mount);
+        move |_| {
+            version += 1;
+            mount.write(&[("secret", &version.to_string())]);
+        }
+    });
+    let source = builder(&server, credentials()).build_source().unwrap();
+    source.fetch().await.unwrap_err();
+    assert_eq!(server.received(), ["shop:2", "shop:2", "shop:3"], "once");
+}
+
+/// The server accepts only the secret that is mounted.
+#[tokio::test(start_paused = true)]
+async fn no_call_fails_while_a_mounted_secret_is_rotated_again_and_again() {
+    let mount = Arc::new(Mount::new("rotation"));
+    mount.write(&[("secret", "0")]);
+    let server = Server::accepting("shop:0");
+    let mut requests = 0;
+    server.before({
+        let mount = Arc::clone(&mount);
+        move |accepted: &mut String| {
+            requests += 1;
+            // The secret is replaced between its reading and its use, with every third request.
+            if requests % 3 == 0 {
+                mount.write(&[("secret", &requests.to_string())]);
+                *accepted = format!("shop:{requests}");
+            }
+        }
+    });
+    let credentials = ClientCredentials::from_secret_file("shop", mount.path("secret"));
+    let tokens = builder(&server, credentials).start().unwrap();
+    for _ in 0..200 {
+        tokens.access_token().await.unwrap();
+        seconds(7).await;
+    }
+    let received = server.received();
+    assert!(received.len() > 20, "{received:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_while_credentials_are_read_is_an_error_without_its_message() {
+    let server = Server::accepting("shop:one");
+    let credentials = ClientCredentials::from_fn("shop", || panic!("s3cr3t"));
+    let source = builder(&server, credentials).build_source().unwrap();
+    let error = source.fetch().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Credentials);
+    assert!(!format!("{error:?}").contains("s3cr3t"), "{error:?}");
+}
+
+#[test]
+fn debug_output_of_credentials_from_a_file_shows_no_secret() {
+    let mount = Mount::new("debug");
+    mount.write(&[("secret", "s3cr3t")]);
+    let credentials = ClientCredentials::from_secret_file("shop", mount.path("secret"));
+    let shown = format!("{credentials:?}");
+    assert!(
+        shown.contains("shop") && !shown.contains("s3cr3t"),
+        "{shown}"
+    );
+}
