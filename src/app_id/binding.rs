@@ -6,8 +6,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::server::{ExplicitSettings, normalized_base};
 use super::sources::{
-    APPID_BINDING_FILE, BINDING_VARIABLES, CE_SERVICES, JSON, SINGLE_VARIABLES, VCAP_SERVICES,
-    Values, is_ce_name, is_vcap_name,
+    APPID_BINDING_FILE, BINDING_VARIABLES, CE_SERVICES, JSON, MountedCredentials, SINGLE_VARIABLES,
+    VCAP_SERVICES, Values, is_ce_name, is_vcap_name,
 };
 use super::version::Version;
 use crate::error::{ConfigError, ConfigErrorKind};
@@ -63,6 +63,7 @@ pub struct Binding {
     tenant_id: String,
     client_id: Option<String>,
     secret: Option<SecretString>,
+    mounted: Option<MountedCredentials>,
     oauth_server_url: Endpoint,
     version: Version,
     issuer: Issuer,
@@ -185,7 +186,8 @@ impl Binding {
     /// Reads a mounted Kubernetes secret.
     ///
     /// The path is that of a JSON file, of a folder with a JSON file named `binding`, or of a
-    /// folder with one file for each key.
+    /// folder with one file for each key. A [token manager](Self::token_manager) reads client id
+    /// and secret again for each token request, so a mount may be replaced while the program runs.
     ///
     /// ```
     /// # let name = format!("tower-oauth-binding-{}", std::process::id());
@@ -233,10 +235,17 @@ impl Binding {
         self.client_id.as_deref()
     }
 
-    /// The client secret of the application.
+    /// The client secret of the application, as it was when the binding was read.
+    ///
+    /// [`credentials`](Self::credentials) reads that of a mounted secret again.
     #[must_use]
     pub fn secret(&self) -> Option<&SecretString> {
         self.secret.as_ref()
+    }
+
+    /// Where the secret is mounted, if it is.
+    pub(super) fn mounted(&self) -> Option<&MountedCredentials> {
+        self.mounted.as_ref()
     }
 
     /// The base URL of the authorization server, without a trailing slash.
@@ -523,6 +532,7 @@ impl BindingBuilder {
         }
         let variables = Values {
             source: None,
+            path: None,
             found: SINGLE_VARIABLES
                 .into_iter()
                 .filter_map(|key| Some((key, lookup(key)?)))
@@ -583,10 +593,22 @@ impl BindingBuilder {
             Some(issuer) => issuer,
             None => Issuer::new(server.issuer())?,
         };
+        let with = |key: &str| layers.iter().find(|layer| layer.get(key).is_some());
+        let mounted = with("secret")
+            .filter(|_| secret.is_none())
+            .and_then(|layer| {
+                let is_from_it = |id: &Values| std::ptr::eq(id, layer);
+                Some(MountedCredentials {
+                    source: layer.source.clone()?,
+                    path: layer.path.clone()?,
+                    has_client_id: client_id.is_none() && with("clientId").is_some_and(is_from_it),
+                })
+            });
         Ok(Binding {
             source: layers.iter().find_map(|layer| layer.source.clone()),
             client_id: client_id.or_else(|| first("clientId")),
             secret: secret.or_else(|| first("secret").map(SecretString::from)),
+            mounted,
             issuer: parsed_issuer,
             v3_issuer: Issuer::new(server.bare_host())?,
             keys_url: server.url.join_path("publickeys")?,

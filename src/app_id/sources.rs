@@ -3,8 +3,9 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind as IoErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::{Map, Value};
@@ -16,7 +17,31 @@ use crate::error::{ConfigError, ConfigErrorKind};
 pub(super) struct Values {
     /// The variable or file; `None` for variables named like the keys.
     pub(super) source: Option<String>,
+    /// The file or folder, if they were read from one.
+    pub(super) path: Option<PathBuf>,
     pub(super) found: Vec<(&'static str, String)>,
+}
+
+/// A mounted secret, which is replaced while the program runs.
+#[derive(Clone, Debug)]
+pub(super) struct MountedCredentials {
+    /// The name of the mount in errors.
+    pub(super) source: String,
+    pub(super) path: PathBuf,
+    /// Whether the client id is read from it, too.
+    pub(super) has_client_id: bool,
+}
+
+impl MountedCredentials {
+    /// Reads the secret, and the client id if it is there and belongs to it.
+    pub(super) fn read(&self, client_id: &str) -> Result<(String, SecretString), ConfigError> {
+        let values = Values::from_file(&self.source, &self.path)?;
+        let secret = values.get("secret").ok_or_else(|| {
+            ConfigError::missing(values.setting_name("secret"), "must be set, and is not now")
+        })?;
+        let mounted_id = values.get("clientId").filter(|_| self.has_client_id);
+        Ok((mounted_id.unwrap_or(client_id).to_owned(), secret.into()))
+    }
 }
 
 impl Values {
@@ -51,6 +76,7 @@ impl Values {
     fn from_object(source: &str, object: &Map<String, Value>) -> Result<Self, ConfigError> {
         let mut values = Self {
             source: Some(source.to_owned()),
+            path: None,
             found: Vec::new(),
         };
         for key in KEYS {
@@ -73,6 +99,12 @@ impl Values {
     }
 
     pub(super) fn from_file(source: &str, path: &Path) -> Result<Self, ConfigError> {
+        let mut values = Self::read_file(source, path)?;
+        values.path = Some(path.to_owned());
+        Ok(values)
+    }
+
+    fn read_file(source: &str, path: &Path) -> Result<Self, ConfigError> {
         if !path.is_dir() {
             let text = read(source, path)?.ok_or_else(|| {
                 ConfigError::without_value(source, "names a file that does not exist")
@@ -86,6 +118,7 @@ impl Values {
         }
         let mut values = Self {
             source: Some(source.to_owned()),
+            path: None,
             found: Vec::new(),
         };
         for key in KEYS {

@@ -96,6 +96,49 @@ impl Binding {
             .require(move |token| is_access_token_of(&tenant, token))
     }
 
+    /// Returns the credentials of this application, for the method of client authentication that
+    /// App ID expects.
+    ///
+    /// Client id and secret of a [mounted secret](Self::from_file) are read again for each token
+    /// request, so that a replaced mount needs no restart.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::TokenManager;
+    ///
+    /// let binding = shop.binding()?; // or `Binding::from_env()?`
+    /// let credentials = binding.credentials()?.client_secret_post(); // another method
+    /// let tokens = TokenManager::builder(binding.token_endpoint().clone(), credentials)
+    ///     .transport(issuer.transport())
+    ///     .start()?;
+    /// assert!(tokens.access_token().await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the binding has no client id or no secret.
+    pub fn credentials(&self) -> Result<ClientCredentials, ConfigError> {
+        let missing =
+            |what: &str| ConfigError::missing(what, "must be set: the App ID binding has none");
+        let client_id = self.client_id().ok_or_else(|| missing("client id"))?;
+        let secret = self.secret().ok_or_else(|| missing("client secret"))?;
+        let credentials = match self.mounted().cloned() {
+            None => ClientCredentials::new(client_id, secret.clone()),
+            Some(mounted) => {
+                let fixed_id = client_id.to_owned();
+                ClientCredentials::from_fn(client_id, move || Ok(mounted.read(&fixed_id)?))
+            }
+        };
+        Ok(credentials.client_secret_basic_raw())
+    }
+
     /// Returns a builder of a token manager for this application.
     ///
     /// Corresponds to `getApplicationIdentityToken` of the Node SDK, with a cache. By default, the
@@ -122,12 +165,7 @@ impl Binding {
     ///
     /// If the binding has no client id or no secret.
     pub fn token_manager(&self) -> Result<TokenManagerBuilder, ConfigError> {
-        let missing =
-            |what: &str| ConfigError::missing(what, "must be set: the App ID binding has none");
-        let client_id = self.client_id().ok_or_else(|| missing("client id"))?;
-        let secret = self.secret().ok_or_else(|| missing("client secret"))?;
-        let credentials =
-            ClientCredentials::new(client_id, secret.clone()).client_secret_basic_raw();
+        let credentials = self.credentials()?;
         Ok(TokenManager::builder(
             self.token_endpoint().clone(),
             credentials,

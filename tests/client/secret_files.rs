@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use serde_json::json;
+use tower_oauth::app_id::Binding;
 use tower_oauth::client::{TokenManagerBuilder, TokenSource as _};
 use tower_oauth::error::ErrorKind;
 use tower_oauth::transport::{SendFuture, Transport};
@@ -277,6 +278,85 @@ async fn no_call_fails_while_a_mounted_secret_is_rotated_again_and_again() {
     }
     let received = server.received();
     assert!(received.len() > 20, "{received:?}");
+}
+
+fn binding_files(id: &str, secret: &str) -> [(&'static str, String); 3] {
+    let url = "https://eu-gb.appid.cloud.ibm.com/oauth/v4/39a37f57-a227";
+    [
+        ("clientId", id.to_owned()),
+        ("secret", format!("{secret}\n")),
+        ("oauthServerUrl", url.to_owned()),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_app_id_mount_needs_no_restart_in_each_of_its_layouts() {
+    let json = |id: &str, secret: &str| {
+        let members = binding_files(id, secret);
+        let members = members
+            .into_iter()
+            .map(|(k, v)| (k.to_owned(), v.trim().into()));
+        serde_json::Value::Object(members.collect()).to_string()
+    };
+    for layout in ["file.json", "binding", "keys"] {
+        let mount = Mount::new(&format!("app_id_{layout}"));
+        let write = |id: &str, secret: &str| match layout {
+            "keys" => {
+                let files = binding_files(id, secret);
+                let files = [0, 1, 2].map(|n: usize| (files[n].0, files[n].1.as_str()));
+                mount.write(&files);
+            }
+            file => mount.write(&[(file, &json(id, secret))]),
+        };
+        write("first", "one");
+        let path = match layout {
+            "file.json" => mount.path(layout),
+            _ => mount.folder.clone(),
+        };
+        let variable = path.display().to_string();
+        let lookup = |name: &str| (name == "APPID_BINDING_FILE").then(|| variable.clone());
+        let binding = Binding::from_lookup(lookup).unwrap().unwrap();
+        let server = Server::accepting("first:one");
+        let tokens = binding.token_manager().unwrap().transport(server.clone());
+        let tokens = tokens.clock(TokioClock::new()).start().unwrap();
+        tokens.access_token().await.unwrap();
+        // App ID encodes nothing. Another application has another client id.
+        for (id, secret) in [("first", "+/="), ("second", "three")] {
+            write(id, secret);
+            server.accept(&format!("{id}:{secret}"));
+            seconds(61).await;
+            tokens.access_token().await.expect(layout);
+        }
+        let mut received = server.received();
+        received.dedup();
+        assert_eq!(received, ["first:one", "first:+/=", "second:three"]);
+        // While it is gone, calls wait.
+        let (token, ()) = tokio::join!(
+            async {
+                seconds(61).await;
+                tokens.access_token().await
+            },
+            async {
+                fs::remove_file(mount.path("..data")).unwrap();
+                seconds(65).await;
+                write("third", "four");
+                server.accept("third:four");
+            }
+        );
+        token.expect(layout);
+
+        // Explicit values stay.
+        let explicit = Binding::builder().client_id("explicit").secret("fixed");
+        let explicit = explicit.build_from_lookup(lookup).unwrap().unwrap();
+        server.accept("explicit:fixed");
+        let tokens = explicit.token_manager().unwrap().transport(server.clone());
+        let _token = tokens.build_source().unwrap().fetch().await.expect(layout);
+        let explicit = Binding::builder().client_id("explicit");
+        let explicit = explicit.build_from_lookup(lookup).unwrap().unwrap();
+        server.accept("explicit:four");
+        let tokens = explicit.token_manager().unwrap().transport(server.clone());
+        let _token = tokens.build_source().unwrap().fetch().await.expect(layout);
+    }
 }
 
 #[tokio::test(start_paused = true)]
