@@ -23,6 +23,17 @@ macro_rules! error_event {
     }};
 }
 
+/// Whether events at `warn` of this target are logged: `false` without the feature `tracing`.
+macro_rules! warns {
+    ($target:literal) => {{
+        #[cfg(feature = "tracing")]
+        let warns = ::tracing::enabled!(target: $target, ::tracing::Level::WARN);
+        #[cfg(not(feature = "tracing"))]
+        let warns = false;
+        warns
+    }};
+}
+
 /// Runs a future in a span.
 macro_rules! instrument {
     ($future:expr, $($span:tt)*) => {{
@@ -34,4 +45,4 @@ macro_rules! instrument {
     }};
 }
 
-pub(crate) use {debug, error_event as error, instrument, warn_event as warn};
+pub(crate) use {debug, error_event as error, instrument, warn_event as warn, warns};

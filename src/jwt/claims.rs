@@ -76,18 +76,18 @@ impl ClaimsPolicy {
     }
 
     /// Checks that `alg` is allowed.
-    pub(crate) fn check_algorithm(&self, header: &Header) -> Result<(), TokenError> {
+    pub(crate) fn check_algorithm(&self, header: &Header) -> Result<(), ClaimsFault> {
         match self.algorithms.contains(&header.algorithm) {
             true => Ok(()),
-            false => Err(TokenError::UnsupportedAlgorithm),
+            false => Err(ClaimsFault::Algorithm),
         }
     }
 
     /// Checks that the `typ` of the header is that of an access token (RFC 9068 §4).
-    pub(crate) fn check_type(&self, header: &Header) -> Result<(), TokenError> {
+    pub(crate) fn check_type(&self, header: &Header) -> Result<(), ClaimsFault> {
         match (self.profile, header.typ) {
             (_, Typ::AccessToken) | (TokenProfile::Jwt, Typ::Absent | Typ::Jwt) => Ok(()),
-            _ => Err(TokenError::UnexpectedTokenType),
+            _ => Err(ClaimsFault::HeaderType),
         }
     }
 
@@ -134,10 +134,10 @@ impl ClaimsCheck {
 pub(crate) struct UnverifiedClaims<'a> {
     issuer: Option<Cow<'a, str>>,
     subject: Option<Cow<'a, str>>,
-    audience: Option<Value<'a>>,
+    pub(super) audience: Option<Value<'a>>,
     pub(super) expires_at: Option<UnixTime>,
-    not_before: Option<UnixTime>,
-    issued_at: Option<UnixTime>,
+    pub(super) not_before: Option<UnixTime>,
+    pub(super) issued_at: Option<UnixTime>,
     token_id: Option<Cow<'a, str>>,
     client_id: Option<Cow<'a, str>>,
     azp: Option<Cow<'a, str>>,
@@ -146,7 +146,49 @@ pub(crate) struct UnverifiedClaims<'a> {
     scope: Option<Value<'a>>,
     scp: Option<Value<'a>>,
     pub(super) has_confirmation: bool,
-    is_other_token: bool,
+    /// The claim that shows that this is no access token.
+    other_token: Option<&'static str>,
+}
+
+/// Which check of the claims a token fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClaimsFault {
+    /// `alg` is not one of the policy's.
+    Algorithm,
+    /// `typ` of the header is not that of an access token.
+    HeaderType,
+    /// This claim shows that it is no access token.
+    OtherToken(&'static str),
+    Issuer,
+    Audience,
+    /// This required claim is absent.
+    Missing(&'static str),
+    Expired,
+    /// `nbf` or `iat` is in the future.
+    NotYetValid,
+    /// `nbf` is after `exp`.
+    EndsBeforeItBegins,
+    /// The lifetime is limited, and neither `iat` nor `nbf` is present.
+    NoStart,
+    /// The lifetime exceeds its limit.
+    Lifetime(Duration),
+}
+
+impl From<ClaimsFault> for TokenError {
+    fn from(fault: ClaimsFault) -> Self {
+        match fault {
+            ClaimsFault::Algorithm => Self::UnsupportedAlgorithm,
+            ClaimsFault::HeaderType | ClaimsFault::OtherToken(_) => Self::UnexpectedTokenType,
+            ClaimsFault::Issuer => Self::UntrustedIssuer,
+            ClaimsFault::Audience => Self::InvalidAudience,
+            ClaimsFault::Expired => Self::Expired,
+            ClaimsFault::NotYetValid => Self::NotYetValid,
+            ClaimsFault::Missing(_)
+            | ClaimsFault::EndsBeforeItBegins
+            | ClaimsFault::NoStart
+            | ClaimsFault::Lifetime(_) => Self::InvalidClaims,
+        }
+    }
 }
 
 impl<'de> FromMembers<'de> for UnverifiedClaims<'de> {
@@ -180,22 +222,27 @@ impl<'de> FromMembers<'de> for UnverifiedClaims<'de> {
 impl UnverifiedClaims<'_> {
     /// Reads a claim that is neither registered nor names a client or scopes.
     fn read_other(&mut self, name: &str, value: &Value<'_>) {
-        self.has_confirmation |= name == "cnf";
-        // Other tokens of the same issuer.
-        let is_other = match (name, value) {
-            // OpenID Connect Core §3.1.3.6, §3.3.2.11: ID tokens.
-            ("at_hash" | "c_hash", value) => !matches!(value, Value::Null),
-            // Back-Channel Logout §2.4, RFC 8417 §2.2: an object. Others' claims have any type.
-            ("events", Value::Object) => true,
+        match (name, value) {
+            ("cnf", _) => self.has_confirmation = true,
+            // ID tokens: OpenID Connect Core §3.1.3.6, §3.3.2.11.
+            ("at_hash" | "c_hash", Value::Null) => {}
+            ("at_hash", _) => self.other_token = Some("at_hash"),
+            ("c_hash", _) => self.other_token = Some("c_hash"),
+            // Logout tokens, Back-Channel Logout §2.4, and security event tokens, RFC 8417 §2.2: an
+            // object. A claim of other issuers may have any type.
+            ("events", Value::Object) => self.other_token = Some("events"),
             // Keycloak
-            ("typ", Value::String(typ)) => {
-                matches!(&**typ, "ID" | "Refresh" | "Offline" | "Logout")
+            ("typ", Value::String(typ))
+                if matches!(&**typ, "ID" | "Refresh" | "Offline" | "Logout") =>
+            {
+                self.other_token = Some("typ");
             }
             // Cognito
-            ("token_use", Value::String(usage)) => usage == "id",
-            _ => false,
-        };
-        self.is_other_token |= is_other;
+            ("token_use", Value::String(usage)) if usage == "id" => {
+                self.other_token = Some("token_use");
+            }
+            _ => {}
+        }
     }
 }
 
@@ -239,13 +286,13 @@ impl<'a> UnverifiedClaims<'a> {
         self.issuer.as_deref().ok_or(TokenError::InvalidClaims)
     }
 
-    /// Validates the claims against `policy` at `now`.
+    /// Validates header and claims against `policy` at `now`.
     pub(super) fn validate(
         &self,
         header: &Header,
         policy: &ClaimsPolicy,
         now: UnixTime,
-    ) -> Result<(), TokenError> {
+    ) -> Result<(), ClaimsFault> {
         policy.check_algorithm(header)?;
         policy.check_type(header)?;
         let mut checks = ClaimsCheck::ALL.iter();
@@ -258,77 +305,91 @@ impl<'a> UnverifiedClaims<'a> {
         check: ClaimsCheck,
         policy: &ClaimsPolicy,
         now: UnixTime,
-    ) -> Result<(), TokenError> {
+    ) -> Result<(), ClaimsFault> {
         match check {
-            ClaimsCheck::Issuer => match policy.find_issuer(self.issuer()?) {
-                Some(_) => Ok(()),
-                None => Err(TokenError::UntrustedIssuer),
+            ClaimsCheck::Issuer => self.check_issuer(policy),
+            ClaimsCheck::TokenUse => match self.other_token {
+                Some(claim) => Err(ClaimsFault::OtherToken(claim)),
+                None => Ok(()),
             },
-            ClaimsCheck::TokenUse if self.is_other_token => Err(TokenError::UnexpectedTokenType),
-            ClaimsCheck::TokenUse => Ok(()),
             ClaimsCheck::Audience => self.check_audience(policy),
-            ClaimsCheck::Expiry => {
-                let expires_at = self.expires_at.ok_or(TokenError::InvalidClaims)?;
-                match policy.is_expired(expires_at, now) {
-                    true => Err(TokenError::Expired),
-                    false => Ok(()),
-                }
-            }
+            ClaimsCheck::Expiry => self.check_expiry(policy, now),
             ClaimsCheck::Start => self.check_start(policy, now),
             ClaimsCheck::Lifetime => self.check_lifetime(policy),
             ClaimsCheck::Profile => self.check_profile(policy),
         }
     }
 
-    fn check_audience(&self, policy: &ClaimsPolicy) -> Result<(), TokenError> {
+    fn check_issuer(&self, policy: &ClaimsPolicy) -> Result<(), ClaimsFault> {
+        let issuer = self.issuer.as_deref().ok_or(ClaimsFault::Missing("iss"))?;
+        match policy.find_issuer(issuer) {
+            Some(_) => Ok(()),
+            None => Err(ClaimsFault::Issuer),
+        }
+    }
+
+    fn check_audience(&self, policy: &ClaimsPolicy) -> Result<(), ClaimsFault> {
         let is_accepted = |claimed: &Cow<'_, str>| {
             let mut accepted = policy.audiences.iter();
             accepted.any(|accepted| accepted.as_str() == claimed)
         };
         match &self.audience {
             Some(audience) if audience.strings().iter().any(is_accepted) => Ok(()),
-            Some(_) => Err(TokenError::InvalidAudience),
+            Some(_) => Err(ClaimsFault::Audience),
             None if policy.audience_optional => Ok(()),
-            None => Err(TokenError::InvalidClaims),
+            None => Err(ClaimsFault::Missing("aud")),
         }
     }
 
-    fn check_start(&self, policy: &ClaimsPolicy, now: UnixTime) -> Result<(), TokenError> {
+    fn check_expiry(&self, policy: &ClaimsPolicy, now: UnixTime) -> Result<(), ClaimsFault> {
+        let expires_at = self.expires_at.ok_or(ClaimsFault::Missing("exp"))?;
+        match policy.is_expired(expires_at, now) {
+            true => Err(ClaimsFault::Expired),
+            false => Ok(()),
+        }
+    }
+
+    fn check_start(&self, policy: &ClaimsPolicy, now: UnixTime) -> Result<(), ClaimsFault> {
         let latest = now.saturating_add(policy.leeway);
         if self.not_before.max(self.issued_at) > Some(latest) {
-            return Err(TokenError::NotYetValid);
+            return Err(ClaimsFault::NotYetValid);
         }
         if self.expires_at.is_some() && self.not_before > self.expires_at {
-            return Err(TokenError::InvalidClaims);
+            return Err(ClaimsFault::EndsBeforeItBegins);
         }
         Ok(())
     }
 
-    fn check_lifetime(&self, policy: &ClaimsPolicy) -> Result<(), TokenError> {
+    fn check_lifetime(&self, policy: &ClaimsPolicy) -> Result<(), ClaimsFault> {
         let Some(limit) = policy.max_lifetime else {
             return Ok(());
         };
-        let issued_at = self.issued_at.or(self.not_before);
-        match (issued_at, self.expires_at) {
-            (Some(start), Some(end)) if end.saturating_since(start) <= limit => Ok(()),
-            _ => Err(TokenError::InvalidClaims),
+        let expires_at = self.expires_at.ok_or(ClaimsFault::Missing("exp"))?;
+        let start = self.issued_at.or(self.not_before);
+        let lifetime = expires_at.saturating_since(start.ok_or(ClaimsFault::NoStart)?);
+        if lifetime > limit {
+            return Err(ClaimsFault::Lifetime(lifetime));
         }
+        Ok(())
     }
 
     /// RFC 9068 §2.2: required besides `iss`, `aud` and `exp`.
-    fn check_profile(&self, policy: &ClaimsPolicy) -> Result<(), TokenError> {
-        let is_complete = self.subject.is_some()
-            && self.client_id.is_some()
-            && self.issued_at.is_some()
-            && self.token_id.is_some();
-        match policy.profile {
-            TokenProfile::Rfc9068 if !is_complete => Err(TokenError::InvalidClaims),
+    fn check_profile(&self, policy: &ClaimsPolicy) -> Result<(), ClaimsFault> {
+        let required = [
+            ("sub", self.subject.is_some()),
+            ("client_id", self.client_id.is_some()),
+            ("iat", self.issued_at.is_some()),
+            ("jti", self.token_id.is_some()),
+        ];
+        let missing = required.iter().find(|(_, is_present)| !is_present);
+        match (policy.profile, missing) {
+            (TokenProfile::Rfc9068, Some((name, _))) => Err(ClaimsFault::Missing(name)),
             _ => Ok(()),
         }
     }
 
     /// The client that the token was issued to.
-    fn client(&self) -> Option<&str> {
+    pub(super) fn client(&self) -> Option<&str> {
         let names = [&self.client_id, &self.azp, &self.appid, &self.cid];
         names.into_iter().find_map(Option::as_deref)
     }

@@ -9,6 +9,7 @@ use super::claims::{ClaimsPolicy, UnverifiedClaims, ValidatedToken};
 use super::compact::{Segments, decode_base64url};
 use super::error::TokenError;
 use super::header::Header;
+use super::mismatch::{Mismatch, RejectedClaims};
 use super::strict_json::SizeLimits;
 use super::verification_key::VerificationKey;
 use crate::clock::UnixTime;
@@ -74,7 +75,7 @@ impl<'a> UnverifiedToken<'a> {
         now: UnixTime,
     ) -> Result<(), TokenError> {
         self.segments.decode_signature()?;
-        self.claims.validate(self.header, policy, now)
+        Ok(self.claims.validate(self.header, policy, now)?)
     }
 
     /// Verifies the signature over the received bytes (RFC 7515 §5.2) by one of `keys`, and
@@ -121,11 +122,19 @@ impl<'a> SignatureVerified<'a> {
         self,
         policy: &ClaimsPolicy,
         now: UnixTime,
-    ) -> Result<ValidatedToken<'a>, TokenError> {
-        self.0.claims.validate(self.0.header, policy, now)?;
-        Ok(ValidatedToken {
-            claims: self.0.claims,
-            payload: self.0.payload,
-        })
+    ) -> Result<ValidatedToken<'a>, Box<RejectedClaims>> {
+        let Self(token) = self;
+        match token.claims.validate(token.header, policy, now) {
+            Ok(()) => Ok(ValidatedToken {
+                claims: token.claims,
+                payload: token.payload,
+            }),
+            Err(fault) => {
+                let header = token.segments.header;
+                let mismatch = Mismatch::of_claims(fault, &token.claims, header, policy, now);
+                let error = fault.into();
+                Err(Box::new(RejectedClaims { error, mismatch }))
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use http::request::Parts;
 use super::context::CachedToken;
 use super::credentials::{Credentials, Head};
 use super::in_flight::InFlight;
-use super::rejection::RejectionReason;
+use super::rejection::{Details, RejectionReason};
 use super::validate::{Attempt, Pending, Validation};
 use super::{AuthContext, Rejection, RejectionKind, ResourceServer};
 use crate::clock::UnixTime;
@@ -231,19 +231,26 @@ impl ResourceServer {
 
     /// Rejects a request, or without a `head` a bare token.
     pub(super) fn reject(&self, reason: RejectionReason, head: Option<Head<'_>>) -> Rejection {
-        if reason.kind == RejectionKind::MissingToken
-            && head.is_some_and(Head::has_access_token)
+        let state = reason.issuer_index().and_then(|at| self.0.issuers.get(at));
+        let mut details = Details {
+            issuer: state.map(|state| state.policy.issuer.clone()),
+            mismatch: reason.mismatch,
+            ..Details::default()
+        };
+        if let (RejectionKind::MissingToken, Some(head)) = (reason.kind, head) {
+            details.found = Some(head.instead_of_a_token());
+            details.has_other_event = head.has_access_token();
             // Such a token ends up in the logs of every server on the way (RFC 9700 §4.3.2).
-            && self.0.token_in_query.allows(self.0.clock.now())
-        {
-            crate::trace::warn!(
-                target: "tower_oauth::resource_server",
-                "a request has its access token in the query, where it is ignored \
-                 (logged once a minute)"
-            );
+            if details.has_other_event && self.0.token_in_query.allows(self.0.clock.now()) {
+                crate::trace::warn!(
+                    target: "tower_oauth::resource_server",
+                    "a request has its access token in the query, where it is ignored \
+                     (logged once a minute)"
+                );
+            }
         }
-        self.0
-            .responses
-            .reject(reason, head.is_some_and(Head::is_grpc))
+        let is_grpc = head.is_some_and(Head::is_grpc);
+        let responses = &self.0.responses;
+        responses.reject(reason.kind, reason.required_scopes, details, is_grpc)
     }
 }

@@ -12,6 +12,7 @@ use super::header_cache::HeaderCache;
 use super::issuer_state::{IssuerState, Validator};
 use super::issuers::Issuers;
 use super::readiness::ReadinessPolicy;
+use super::rejection_events::RejectionEvents;
 use super::responses::Responses;
 use super::server::Inner;
 use super::sharded_arc::ShardedArc;
@@ -785,10 +786,11 @@ impl ResourceServerBuilder {
             );
         }
         metrics::describe();
+        let events = RejectionEvents::new(&states, Arc::clone(&self.clock));
         let inner = Inner {
             issuers: Issuers::new(states),
             clock: self.clock,
-            responses: ShardedArc::new(Responses::new(challenge)),
+            responses: ShardedArc::new(Responses::new(challenge, events)),
             cache_hits: Counter::without_label(TOKEN_CACHE_HITS),
             cache_misses: Counter::without_label(TOKEN_CACHE_MISSES),
             cache: TokenCache::new(self.cache),

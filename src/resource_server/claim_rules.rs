@@ -9,6 +9,7 @@ use super::context::CachedToken;
 use super::rejection::RejectionReason;
 use super::{AuthContext, ClaimError, RejectionKind};
 use crate::error::{ConfigError, ConfigErrorKind};
+use crate::jwt::{Mismatch, shown, shown_list};
 use crate::oauth::Scope;
 
 type ClientName = dyn Fn(&AuthContext) -> Option<String> + Send + Sync;
@@ -75,19 +76,8 @@ impl ClaimRules {
         }
         self.check_required_claims(&token)?;
         self.check_client(&token)?;
-        if !self.predicates.iter().all(|predicate| predicate(&token)) {
-            return Err(RejectionKind::InvalidClaims.into());
-        }
-        if !self
-            .required_scopes
-            .iter()
-            .all(|one| token.has_scope(one.as_str()))
-        {
-            return Err(RejectionReason {
-                kind: RejectionKind::InsufficientScope,
-                required_scopes: Some(self.required_scopes.as_slice().into()),
-            });
-        }
+        self.check_predicates(&token)?;
+        self.check_scopes(&token)?;
         Ok(token.token)
     }
 
@@ -99,17 +89,24 @@ impl ClaimRules {
             && self.required_scopes.is_empty()
     }
 
-    fn check_required_claims(&self, token: &AuthContext) -> Result<(), RejectionKind> {
+    fn check_required_claims(&self, token: &AuthContext) -> Result<(), RejectionReason> {
         for (name, accepted) in &self.required_claims {
             let claim: Option<Value> = read(token, name)?;
-            if !claim.is_some_and(|claim| accepted.contains(&claim)) {
-                return Err(RejectionKind::InvalidClaims);
+            if !claim.as_ref().is_some_and(|claim| accepted.contains(claim)) {
+                let kind = RejectionKind::InvalidClaims;
+                let accepted: Vec<_> = accepted.iter().map(Value::to_string).collect();
+                let expected = format!("the claim {name} with one of {}", shown_list(&accepted));
+                let found = claim.map_or_else(
+                    || "no such claim".to_owned(),
+                    |claim| format!("the claim {name} with {}", shown(&claim.to_string())),
+                );
+                return Err(mismatch(kind, token, expected, found));
             }
         }
         Ok(())
     }
 
-    fn check_client(&self, token: &AuthContext) -> Result<(), RejectionKind> {
+    fn check_client(&self, token: &AuthContext) -> Result<(), RejectionReason> {
         let Some(allowed) = &self.allowed_clients else {
             return Ok(());
         };
@@ -118,15 +115,64 @@ impl ClaimRules {
         let is_wrong = |claim: Value| !(claim.is_string() || claim.is_null());
         for name in CLIENT_CLAIMS {
             if read(token, name)?.is_some_and(is_wrong) {
-                return Err(RejectionKind::InvalidClaims);
+                let expected = "a string that names the client".to_owned();
+                let found = format!("the claim {name} of another type");
+                let kind = RejectionKind::InvalidClaims;
+                return Err(mismatch(kind, token, expected, found));
             }
         }
         let client = token.client_id();
         if !client.is_some_and(|client| allowed.iter().any(|one| one == client)) {
-            return Err(RejectionKind::UntrustedClient);
+            let expected = format!("one of the clients {}", shown_list(allowed));
+            let found = match client {
+                Some(_) => "another client".to_owned(),
+                None => "no claim that names the client".to_owned(),
+            };
+            let kind = RejectionKind::UntrustedClient;
+            return Err(mismatch(kind, token, expected, found));
         }
         Ok(())
     }
+
+    fn check_predicates(&self, token: &AuthContext) -> Result<(), RejectionReason> {
+        let mut predicates = self.predicates.iter();
+        let Some(failed) = predicates.position(|predicate| !predicate(token)) else {
+            return Ok(());
+        };
+        let expected = format!("true of the rule {} of `require`", failed + 1);
+        let kind = RejectionKind::InvalidClaims;
+        Err(mismatch(kind, token, expected, "false".to_owned()))
+    }
+
+    fn check_scopes(&self, token: &AuthContext) -> Result<(), RejectionReason> {
+        let mut required = self.required_scopes.iter();
+        if required.all(|one| token.has_scope(one.as_str())) {
+            return Ok(());
+        }
+        let expected = format!("all of the scopes {}", shown_list(&self.required_scopes));
+        let found = found_scopes(token);
+        let kind = RejectionKind::InsufficientScope;
+        Err(RejectionReason {
+            required_scopes: Some(self.required_scopes.as_slice().into()),
+            ..mismatch(kind, token, expected, found)
+        })
+    }
+}
+
+/// A rejection of a token that breaks a rule.
+fn mismatch(
+    kind: RejectionKind,
+    token: &AuthContext,
+    expected: String,
+    found: String,
+) -> RejectionReason {
+    let mismatch = Mismatch::new(token.client_id(), expected, found);
+    RejectionReason::with_mismatch(kind, mismatch)
+}
+
+/// The scopes of a token, for the log.
+pub(super) fn found_scopes(token: &AuthContext) -> String {
+    format!("scopes {}", shown_list(&token.scopes().collect::<Vec<_>>()))
 }
 
 /// Whether a value has a number that is compared as a double.

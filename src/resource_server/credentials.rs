@@ -44,6 +44,15 @@ impl<'r> Head<'r> {
         has_access_token(self.uri)
     }
 
+    /// What a request without a bearer token has instead, for the log.
+    pub(super) fn instead_of_a_token(self) -> &'static str {
+        if self.headers.contains_key(header::AUTHORIZATION) {
+            "an Authorization field of another scheme"
+        } else {
+            "no Authorization field"
+        }
+    }
+
     /// Whether a request is a gRPC call: `POST` over HTTP/2 with the content type of gRPC.
     ///
     /// gRPC-Web is excluded, because its clients in browsers need an HTTP status.

@@ -79,6 +79,7 @@ mod issuers;
 mod layer;
 mod readiness;
 mod rejection;
+mod rejection_events;
 mod rejection_kind;
 mod rejection_response;
 mod require_scope;

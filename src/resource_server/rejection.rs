@@ -9,30 +9,57 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use super::RejectionKind;
 use super::challenge::incomplete_headers;
 use crate::clock::{Clock, SystemClock};
+use crate::jwt::Mismatch;
 use crate::log_limit::LogLimit;
 use crate::metrics::REQUESTS;
-use crate::oauth::Scope;
+use crate::oauth::{Issuer, Scope};
 
 /// Why a request or a token is rejected, before a [`Rejection`] has the headers of the server.
 #[derive(Debug)]
 pub(super) struct RejectionReason {
     pub(super) kind: RejectionKind,
+    /// The index of the issuer in the list of the resource server, if it is known.
+    pub(super) issuer: Option<u16>,
     /// With `InsufficientScope`.
     pub(super) required_scopes: Option<Arc<[Scope]>>,
+    /// Of a token with a valid signature.
+    pub(super) mismatch: Option<Arc<Mismatch>>,
 }
 
 impl<K: Into<RejectionKind>> From<K> for RejectionReason {
     fn from(kind: K) -> Self {
         Self {
             kind: kind.into(),
+            issuer: None,
             required_scopes: None,
+            mismatch: None,
         }
+    }
+}
+
+impl RejectionReason {
+    /// For a token with a valid signature.
+    pub(super) fn with_mismatch(kind: impl Into<RejectionKind>, mismatch: Mismatch) -> Self {
+        Self {
+            mismatch: Some(Arc::new(mismatch)),
+            ..kind.into().into()
+        }
+    }
+
+    /// For a token of the issuer with this index.
+    pub(super) fn of_issuer(self, index: usize) -> Self {
+        let issuer = u16::try_from(index).ok();
+        Self { issuer, ..self }
+    }
+
+    pub(super) fn issuer_index(&self) -> Option<usize> {
+        self.issuer.map(usize::from)
     }
 }
 
 /// The rejection of a request: its reason and the headers of the response.
 ///
-/// Also an extension of the response, so that outer layers can count reasons. It has no data of
+/// Also an extension of the response, so that outer layers can count reasons. It shows no data of
 /// the token.
 ///
 /// ```
@@ -71,6 +98,21 @@ pub struct Rejection {
     pub(super) grpc: bool,
     /// Whether the challenge has the parameters of a resource server.
     pub(super) is_complete: bool,
+    /// For the event of the rejection.
+    pub(super) details: Details,
+}
+
+/// What the event of a rejection says besides its reason. No part of the response.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "for events"))]
+pub(super) struct Details {
+    pub(super) issuer: Option<Issuer>,
+    /// Of a token with a valid signature.
+    pub(super) mismatch: Option<Arc<Mismatch>>,
+    /// What the request has, if there is no mismatch.
+    pub(super) found: Option<&'static str>,
+    /// Another event at `warn` is for this request.
+    pub(super) has_other_event: bool,
 }
 
 impl Rejection {
@@ -114,6 +156,7 @@ impl Rejection {
             required_scopes,
             grpc,
             is_complete: false,
+            details: Details::default(),
         }
     }
 

@@ -10,10 +10,13 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::claim_rules::found_scopes;
 use super::credentials::Head;
 use super::layer::Anonymous;
+use super::rejection::Details;
 use super::rejection_response::rejection_response;
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, RejectionResponse};
+use crate::jwt::{Mismatch, shown_list};
 use crate::log_limit::LogLimit;
 use crate::oauth::Scope;
 
@@ -206,13 +209,26 @@ impl Requirement {
         if is_sufficient {
             return Ok(());
         }
+        let kind = RejectionKind::InsufficientScope;
         let scopes = Some(Arc::clone(&self.scopes));
         let grpc = Head::from_request(request).is_grpc();
-        Err(Rejection::incomplete(
-            RejectionKind::InsufficientScope,
-            scopes,
-            grpc,
-        ))
+        Err(Rejection {
+            details: self.details(context),
+            ..Rejection::incomplete(kind, scopes, grpc)
+        })
+    }
+
+    /// For the event of a token that lacks a scope.
+    fn details(&self, context: &AuthContext) -> Details {
+        let all = if self.require_all { "all" } else { "one" };
+        let expected = format!("{all} of the scopes {}", shown_list(&self.scopes));
+        let found = found_scopes(context);
+        let mismatch = Mismatch::new(context.client_id(), expected, found);
+        Details {
+            issuer: Some(context.issuer().clone()),
+            mismatch: Some(Arc::new(mismatch)),
+            ..Details::default()
+        }
     }
 }
 

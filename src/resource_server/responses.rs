@@ -6,9 +6,11 @@ use http::header::{self, Entry};
 use http::{HeaderMap, Response};
 
 use super::challenge::ChallengeParameters;
-use super::rejection::RejectionReason;
+use super::rejection::Details;
+use super::rejection_events::RejectionEvents;
 use super::{Rejection, RejectionKind};
 use crate::metrics::{Counter, REQUESTS};
+use crate::oauth::Scope;
 
 /// The rejections of a resource server, built once, and the counts of its requests.
 #[derive(Debug)]
@@ -19,10 +21,11 @@ pub(super) struct Responses {
     cancelled: Counter,
     /// Headers and counter of each [`RejectionKind`].
     by_kind: Vec<(RejectionKind, Arc<HeaderMap>, Counter)>,
+    events: RejectionEvents,
 }
 
 impl Responses {
-    pub(super) fn new(parameters: ChallengeParameters) -> Self {
+    pub(super) fn new(parameters: ChallengeParameters, events: RejectionEvents) -> Self {
         let counter = |result| Counter::new(REQUESTS, ("result", result));
         let of_kind = |kind: &RejectionKind| {
             let headers = parameters.headers(*kind, &[]);
@@ -34,15 +37,18 @@ impl Responses {
             granted: counter("granted"),
             anonymous: counter("anonymous"),
             cancelled: counter("cancelled"),
+            events,
         }
     }
 
     /// Rejects a request. The caller counts it.
-    pub(super) fn reject(&self, reason: RejectionReason, grpc: bool) -> Rejection {
-        let RejectionReason {
-            kind,
-            required_scopes,
-        } = reason;
+    pub(super) fn reject(
+        &self,
+        kind: RejectionKind,
+        required_scopes: Option<Arc<[Scope]>>,
+        details: Details,
+        grpc: bool,
+    ) -> Rejection {
         let own = self.by_kind.iter().find(|(own, ..)| *own == kind);
         let headers = match (&required_scopes, own) {
             (None, Some((_, headers, _))) => Arc::clone(headers),
@@ -57,6 +63,7 @@ impl Responses {
             required_scopes,
             grpc,
             is_complete: true,
+            details,
         }
     }
 
@@ -70,11 +77,14 @@ impl Responses {
         else {
             return;
         };
-        let reason = RejectionReason {
-            kind: rejection.kind,
-            required_scopes: rejection.required_scopes.clone(),
-        };
-        let complete = self.reject(reason, rejection.grpc);
+        let Rejection {
+            kind,
+            required_scopes,
+            details,
+            grpc,
+            ..
+        } = rejection.clone();
+        let complete = self.reject(kind, required_scopes, details, grpc);
         let headers = response.headers_mut();
         if let Entry::Occupied(mut challenges) = headers.entry(header::WWW_AUTHENTICATE)
             && let Some(challenge) = complete.www_authenticate()
@@ -85,17 +95,13 @@ impl Responses {
         response.extensions_mut().insert(complete);
     }
 
-    /// Counts a rejected request.
+    /// Counts and logs a rejected request.
     pub(super) fn count_rejected(&self, rejection: &Rejection) {
         // No server is around the layer that is missing one: it is counted there.
         if rejection.kind == RejectionKind::LayerMissing {
             return;
         }
-        crate::trace::debug!(
-            target: "tower_oauth::resource_server",
-            reason = rejection.kind.as_str(),
-            "request rejected"
-        );
+        self.events.log(rejection);
         let own = self.by_kind.iter().find(|(own, ..)| *own == rejection.kind);
         if let Some((_, _, counter)) = own {
             counter.increment();
@@ -124,6 +130,7 @@ mod tests {
     use super::super::challenge::DEFAULT_REALM;
     use super::super::{DefaultRejectionResponse, RejectionResponse};
     use super::*;
+    use crate::clock::SystemClock;
 
     const INVALID_REQUEST: &str = ", error=\"invalid_request\", \
         error_description=\"The Authorization field is malformed or repeated\"";
@@ -135,7 +142,9 @@ mod tests {
     fn response(kind: RejectionKind, grpc: bool) -> Response<()> {
         let metadata = Some("https://api.example/metadata");
         let challenge = ChallengeParameters::new(DEFAULT_REALM, metadata).unwrap();
-        let rejection = Responses::new(challenge).reject(kind.into(), grpc);
+        let events = RejectionEvents::new(&[], Arc::new(SystemClock));
+        let responses = Responses::new(challenge, events);
+        let rejection = responses.reject(kind, None, Details::default(), grpc);
         DefaultRejectionResponse.response(&rejection)
     }
 

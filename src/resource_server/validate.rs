@@ -92,22 +92,25 @@ impl ResourceServer {
         let unverified = UnverifiedToken::parse(&segments, &header, &payload, limits, &check)?;
         let issuer = find_issuer(unverified.issuer()?, unverified.expires_at())?;
         let validation = match &issuer.state.validator {
-            Validator::Jwt(keys) => self.validate_jwt(unverified, issuer, keys, attempt, now)?,
+            Validator::Jwt(keys) => self.validate_jwt(unverified, issuer, keys, attempt, now),
         };
+        let of_issuer = |reason: RejectionReason| reason.of_issuer(issuer.index);
+        let validation = validation.map_err(of_issuer)?;
         let Validation::Valid(validated) = validation else {
             return Ok(validation);
         };
         // Before the token is cached, so that the rules hold for a hit.
         let is_bound = validated.is_bound();
         let validated = issuer.state.rules.apply(validated).map_err(|reason| {
-            match reason.kind {
+            let reason = match reason.kind {
                 // More scopes would not help the caller, for no request proves the possession of a
                 // key so far.
                 RejectionKind::InsufficientScope if is_bound => {
                     RejectionKind::MissingProofOfPossession.into()
                 }
                 _ => reason,
-            }
+            };
+            of_issuer(reason)
         })?;
         // Under a verification limit, a token should need only one permit.
         let bypass_admission = self.0.verification_limit.is_enabled();
@@ -187,7 +190,10 @@ impl ResourceServer {
         };
         drop(permit);
         self.0.header_cache.insert(header_segment, header);
-        let valid = verified.validate(policy, now)?; // RFC 7519 §4.1, RFC 9068 §4
+        let valid = verified.validate(policy, now); // RFC 7519 §4.1, RFC 9068 §4
+        let valid = valid.map_err(|rejected| {
+            RejectionReason::with_mismatch(rejected.error, rejected.mismatch)
+        })?;
         let verified_by = VerifiedBy {
             issuer: index,
             key: header.key_id.is_some().then(|| key.fingerprint()),

@@ -124,7 +124,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "trace",
         ],
     ),
-    ("resource_server/claim_rules.rs", &["error", "oauth"]),
+    ("resource_server/claim_rules.rs", &["error", "jwt", "oauth"]),
     // The settings of an issuer, its transport among them.
     (
         "resource_server/trusted_issuer.rs",

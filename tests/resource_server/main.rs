@@ -12,6 +12,7 @@ mod allocations;
 mod claim_shapes;
 mod concurrent_verifications;
 mod differential;
+mod events;
 mod frameworks;
 mod http_surface;
 mod json_and_claims;

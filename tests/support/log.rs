@@ -49,6 +49,15 @@ pub fn logged(text: &str) -> bool {
     LOGGED.with_borrow(|logged| String::from_utf8_lossy(logged).contains(text))
 }
 
+/// The lines that were logged since and contain this text.
+pub fn lines(text: &str) -> Vec<String> {
+    LOGGED.with_borrow(|logged| {
+        let logged = String::from_utf8_lossy(logged);
+        let lines = logged.lines().filter(|line| line.contains(text));
+        lines.map(str::to_owned).collect()
+    })
+}
+
 /// The number of occurrences of this text in the log since.
 pub fn count(text: &str) -> usize {
     LOGGED.with_borrow(|logged| String::from_utf8_lossy(logged).matches(text).count())

@@ -1,0 +1,180 @@
+//! The events of rejected requests: each at `debug`, and one a minute for each reason at `warn`.
+
+use std::sync::Arc;
+use std::{fmt, iter};
+
+use super::issuer_state::IssuerState;
+use super::{Rejection, RejectionKind};
+use crate::clock::Clock;
+use crate::jwt::shown_list;
+use crate::log_limit::LogLimit;
+use crate::oauth::Issuer;
+
+/// The events of one resource server. They have its expected values, and what was found where the
+/// signature was valid. Without a valid signature a stranger chose the token: nothing of it is
+/// logged.
+#[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "for events"))]
+pub(super) struct RejectionEvents {
+    clock: Arc<dyn Clock>,
+    by_kind: Vec<OfKind>,
+}
+
+/// The events of one reason.
+#[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "for events"))]
+struct OfKind {
+    kind: RejectionKind,
+    expected: String,
+    limit: LogLimit,
+}
+
+impl RejectionEvents {
+    pub(super) fn new(issuers: &[IssuerState], clock: Arc<dyn Clock>) -> Self {
+        let of_kind = |kind: &RejectionKind| OfKind {
+            kind: *kind,
+            expected: expected(*kind, issuers),
+            limit: LogLimit::new(),
+        };
+        Self {
+            clock,
+            by_kind: RejectionKind::ALL.iter().map(of_kind).collect(),
+        }
+    }
+
+    /// Logs a rejection.
+    #[cfg_attr(
+        not(feature = "tracing"),
+        expect(unused_variables, reason = "nothing is logged")
+    )]
+    pub(super) fn log(&self, rejection: &Rejection) {
+        if !crate::trace::warns!("tower_oauth::resource_server") {
+            return;
+        }
+        let Some(own) = self.by_kind.iter().find(|own| own.kind == rejection.kind) else {
+            return;
+        };
+        let details = &rejection.details;
+        let issuer = details.issuer.as_ref().map(Issuer::as_str);
+        let (expected, found) = match &details.mismatch {
+            Some(mismatch) => (&*mismatch.expected, &*mismatch.found),
+            None => (&*own.expected, details.found.unwrap_or(found(own.kind))),
+        };
+        // Of a handler, which has no mismatch.
+        let scopes = rejection.required_scopes();
+        let of_scopes = (details.mismatch.is_none() && !scopes.is_empty())
+            .then(|| format!("the scopes {}", shown_list(scopes)));
+        let expected = of_scopes.as_deref().unwrap_or(expected);
+        crate::trace::debug!(
+            target: "tower_oauth::resource_server",
+            reason = own.kind.as_str(),
+            issuer,
+            %expected,
+            %found,
+            "request rejected"
+        );
+        if details.has_other_event {
+            return;
+        }
+        if let Some(suppressed) = own.limit.permit(self.clock.now()) {
+            crate::trace::warn!(
+                target: "tower_oauth::resource_server",
+                reason = own.kind.as_str(),
+                issuer,
+                %expected,
+                %found,
+                "a request was rejected{suppressed} (logged once a minute for each reason)"
+            );
+        }
+    }
+}
+
+/// What a server with these issuers expects where a request is rejected for this reason.
+fn expected(kind: RejectionKind, issuers: &[IssuerState]) -> String {
+    let text = match kind {
+        RejectionKind::AmbiguousKey => "a kid that one key has, or few keys (max_candidate_keys)",
+        RejectionKind::Expired => return format!("exp in the future{}", leeway(issuers)),
+        RejectionKind::InsufficientScope => "another scope",
+        RejectionKind::InvalidAudience => {
+            let audiences = issuers.iter().flat_map(|one| &one.policy.audiences);
+            return format!("aud with one of {}", distinct(audiences));
+        }
+        RejectionKind::InvalidClaims => {
+            "iss, aud and exp, each registered claim of its type, and no name twice"
+        }
+        RejectionKind::InvalidRequest => {
+            "one Authorization field of Bearer, one space and the token, and no other token or proof"
+        }
+        RejectionKind::InvalidSignature => "a signature by the key that the token names",
+        RejectionKind::KeysUnavailable => "usable keys of the issuer, see `key_sets`",
+        RejectionKind::LayerMissing => "a ResourceServerLayer",
+        RejectionKind::Malformed => {
+            "a signed JWT: three segments, strict base64url and JSON, no crit, b64, zip, enc or cty"
+        }
+        RejectionKind::MissingProofOfPossession => "a token without cnf: proofs are not supported",
+        RejectionKind::MissingToken => "one Authorization field of Bearer and the token",
+        RejectionKind::NotYetValid => return format!("nbf and iat in the past{}", leeway(issuers)),
+        RejectionKind::Overloaded => "fewer waiting requests (max_concurrent_verifications)",
+        RejectionKind::RevokedKey => "a key that is not revoked",
+        RejectionKind::TokenTooLong => {
+            let longest = issuers.iter().map(|one| one.max_token_len).max();
+            let longest = longest.unwrap_or_default();
+            return format!("at most {longest} bytes (max_token_len), and 8 KiB of header");
+        }
+        RejectionKind::TooManyMembers => "fewer members and elements (see max_token_len)",
+        RejectionKind::UnexpectedTokenType => "an access token",
+        RejectionKind::UnknownKey => "a kid of the key set of the issuer, see `key_sets`",
+        RejectionKind::UnsupportedAlgorithm => {
+            let algorithms = issuers.iter().flat_map(|one| &one.policy.algorithms);
+            let algorithms = distinct(algorithms.map(|one| one.name()));
+            return format!("one of {algorithms}, and a key for it");
+        }
+        RejectionKind::UntrustedClient => "one of the allowed clients",
+        RejectionKind::UntrustedIssuer => {
+            let names = issuers.iter().map(|one| &one.policy);
+            let names = names.flat_map(|one| iter::once(&one.issuer).chain(&one.issuer_aliases));
+            return format!("one of the issuers {}", distinct(names));
+        }
+    };
+    text.to_owned()
+}
+
+/// What a request has instead, if it is nothing of a token with a valid signature.
+fn found(kind: RejectionKind) -> &'static str {
+    match kind {
+        RejectionKind::InsufficientScope => "other scopes",
+        RejectionKind::InvalidRequest => "a malformed or repeated field",
+        RejectionKind::KeysUnavailable => "no keys, or keys older than max_stale",
+        RejectionKind::MissingProofOfPossession => "cnf",
+        RejectionKind::MissingToken => "no token",
+        RejectionKind::Overloaded => "as many waiting requests as allowed",
+        RejectionKind::TokenTooLong => "more",
+        _ => "not logged: the signature is not verified",
+    }
+}
+
+/// The distinct values, in their order.
+fn distinct<T: AsRef<str>>(values: impl Iterator<Item = T>) -> String {
+    let mut list: Vec<T> = Vec::new();
+    for value in values {
+        if list.iter().all(|listed| listed.as_ref() != value.as_ref()) {
+            list.push(value);
+        }
+    }
+    shown_list(&list)
+}
+
+/// The leeway, if all issuers have the same.
+fn leeway(issuers: &[IssuerState]) -> String {
+    let mut all = issuers.iter().map(|one| one.policy.leeway);
+    match all.next() {
+        Some(first) if all.all(|other| other == first) => {
+            format!(", with {} s of leeway", first.as_secs())
+        }
+        _ => String::new(),
+    }
+}
+
+impl fmt::Debug for RejectionEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RejectionEvents").finish_non_exhaustive()
+    }
+}
