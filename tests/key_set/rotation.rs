@@ -916,6 +916,33 @@ async fn more_matching_keys_than_the_limit_are_ambiguous_and_none_is_an_unsuppor
     );
 }
 
+/// Anyone can invent a `kid`: a 503 for it would let strangers take instances out of a balancer.
+#[tokio::test(start_paused = true)]
+async fn an_unknown_kid_is_401_during_an_outage_and_known_keys_are_used() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    let clock = clock();
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    // The issuer signs with a new key that cannot be fetched.
+    issuer.set_reply(IssuerReply::Unreachable);
+    server.refresh_keys().await.unwrap_err();
+    assert_eq!(server.key_sets()[0].state(), KeySetState::Degraded);
+    for number in 0..20 {
+        let invented = token(&format!("x{number}"), rsa(2));
+        assert_eq!(
+            send(&server, &invented).await,
+            Err(RejectionKind::UnknownKey)
+        );
+    }
+    assert_eq!(
+        send(&server, &token("b", rsa(1))).await,
+        Err(RejectionKind::UnknownKey)
+    );
+    assert_eq!(send(&server, &token("a", rsa(0))).await, Ok(()));
+    issuer.publish(set(&[("a", rsa(0)), ("b", rsa(1))]));
+    server.refresh_keys().await.unwrap();
+    assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn validators_of_the_last_response_are_sent_back() {
     for (validator, condition) in [
