@@ -30,6 +30,10 @@ pub mod metrics {}
 #[doc = include_str!("performance.md")]
 pub mod performance {}
 
+/// # What an issuer may publish
+#[doc = include_str!("published_documents.md")]
+pub mod published_documents {}
+
 /// # Security
 #[doc = include_str!("security.md")]
 pub mod security {}

@@ -36,7 +36,8 @@ impl KeySet {
     /// Parses a JWK Set document.
     ///
     /// An unusable member is skipped and reported by [`skipped_keys`](Self::skipped_keys). It does
-    /// not affect the others.
+    /// not affect the others. [`guide::published_documents`](mod@crate::guide::published_documents)
+    /// says what is used in which form.
     ///
     /// ```
     /// use tower_oauth::error::ErrorKind;

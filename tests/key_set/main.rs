@@ -10,6 +10,7 @@
 
 mod fault_matrix;
 mod properties;
+mod published;
 mod rotation;
 mod source;
 #[path = "../support/mod.rs"]

@@ -17,14 +17,17 @@ fuzz_target!(|document: &[u8]| {
     let Ok(keys) = KeySet::from_json(document) else {
         return;
     };
+    let document = document
+        .strip_prefix("\u{feff}".as_bytes())
+        .unwrap_or(document);
     let Document { keys: members } =
         serde_json::from_slice(document).expect("an accepted set is an object");
     let members = members.len();
     assert!((1..=100).contains(&members));
     assert!(keys.len() >= 1);
     assert!(
-        keys.len() + keys.skipped().count() >= members,
-        "each member is used or reported"
+        keys.len() + keys.skipped().count() <= members,
+        "the same key twice is one key"
     );
     assert!(
         keys.key_ids()

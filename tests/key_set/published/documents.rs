@@ -1,0 +1,409 @@
+//! Each form of a key set and of metadata, and what the status shows of them.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use serde_json::{Value, json};
+use tower_oauth::error::ErrorKind;
+use tower_oauth::key_set::{KeySet, KeySetState};
+use tower_oauth::resource_server::Startup;
+use tower_oauth::transport::ServiceTransport;
+use tower_oauth::{ClientCredentials, Issuer, ResourceServer, TokenManager};
+
+use super::{accepts, assert_same_rows, keys, results, sign, with, without};
+use crate::support::issuer::{IssuerReply, ScriptedIssuer, builder, clock, set};
+use crate::support::{AUDIENCE, ISSUER, rsa};
+
+#[tokio::test(start_paused = true)]
+async fn each_form_of_a_key_set_has_the_result_that_the_guide_says() {
+    let [key, ..] = keys();
+    let jwk = &key.jwk;
+    let good = json!({ "keys": [jwk] }).to_string();
+    let text = |documents: &[&str]| -> Vec<Vec<u8>> {
+        documents
+            .iter()
+            .map(|text| text.as_bytes().to_vec())
+            .collect()
+    };
+    let deep = format!(
+        r#"{{"keys":[{jwk}],"x":{}{}}}"#,
+        "[".repeat(16),
+        "]".repeat(16)
+    );
+    let rows = [
+        (
+            "with a byte order mark",
+            text(&[&format!("\u{feff}{good}")]),
+        ),
+        (
+            "with other members, of any type",
+            text(&[&format!(
+                r#"{{"a":null,"keys":[{jwk}],"a":-1e999,"b":[{{}}],"c":"\ud800"}}"#
+            )]),
+        ),
+        (
+            "with members of `keys` that cannot be used",
+            text(&[&format!(
+                r#"{{"keys":[null,7,{{}},[],{jwk},"k",{{"kty":"oct"}}]}}"#
+            )]),
+        ),
+        (
+            "without a usable key",
+            text(&[r#"{"keys":[]}"#, r#"{"keys":[null,{"kty":"oct"}]}"#]),
+        ),
+        (
+            "with `keys` absent, `null`, or no array",
+            text(&[
+                "{}",
+                r#"{"keys":null}"#,
+                r#"{"keys":{}}"#,
+                r#"{"keys":"k"}"#,
+                r#"{"KEYS":[]}"#,
+            ]),
+        ),
+        (
+            "with `keys` twice",
+            text(&[&format!(r#"{{"keys":[{jwk}],"keys":[{jwk}]}}"#)]),
+        ),
+        (
+            "a single key, an array, HTML, or not JSON",
+            text(&[
+                &jwk.to_string(),
+                &format!("[{jwk}]"),
+                &format!("[[{jwk}]]"),
+                "<html>",
+                "",
+                "{",
+                &format!("{good},"),
+            ]),
+        ),
+        (
+            "not UTF-8",
+            vec![
+                [b"\xff\xfe", good.as_bytes()].concat(),
+                [good.as_bytes(), b"\xff"].concat(),
+            ],
+        ),
+        (
+            "with more than 100 members of `keys`",
+            text(&[&json!({ "keys": vec![jwk; 101] }).to_string()]),
+        ),
+        ("that nests deeper than 16 levels", text(&[&deep])),
+    ];
+    let guide = results("document", 1);
+    let content_type = "of any content type";
+    assert_same_rows(
+        &guide,
+        rows.iter().map(|(name, _)| *name).chain([content_type]),
+    );
+    for (row, documents) in rows {
+        for document in documents {
+            let result = match KeySet::from_json(&document) {
+                Ok(keys) => {
+                    assert!(
+                        accepts(&keys, &sign(&key.key, "RS256", Some("k"))).await,
+                        "{row}"
+                    );
+                    "read"
+                }
+                Err(error) => error.kind().as_str(),
+            };
+            let document = String::from_utf8_lossy(&document);
+            assert_eq!(result, guide[row][0].trim_matches('`'), "{row}: {document}");
+        }
+    }
+    assert_eq!(guide[content_type][0], "`read`");
+    for content_type in ["text/html", "application/octet-stream", "nonsense"] {
+        let issuer = ScriptedIssuer::new(json!({ "keys": [jwk] }));
+        issuer.set_header("content-type", content_type);
+        let server = builder(&issuer, &clock()).start().await.unwrap();
+        assert_eq!(
+            server.key_sets()[0].state(),
+            KeySetState::Healthy,
+            "{content_type}"
+        );
+    }
+}
+
+/// Where the scripted server has the metadata, the keys and the token endpoint.
+const METADATA: &str = "/.well-known/openid-configuration";
+
+/// A resource server and a client that discover from this document. Returns their results.
+async fn discover(document: String) -> [&'static str; 2] {
+    let service = tower::service_fn(move |request: Request<Full<Bytes>>| {
+        let document = document.clone();
+        async move {
+            let body = match request.uri().path() {
+                METADATA => document,
+                "/keys" => json!({ "keys": [keys()[0].jwk] }).to_string(),
+                "/token" => {
+                    json!({ "access_token": "opaque", "token_type": "Bearer", "expires_in": 60 })
+                        .to_string()
+                }
+                _ => {
+                    let missing = Response::builder().status(404).body(String::new());
+                    return Ok::<_, Infallible>(missing.unwrap());
+                }
+            };
+            Ok(Response::new(body))
+        }
+    });
+    let transport = || ServiceTransport::new(service.clone());
+    let server = ResourceServer::builder(ISSUER, AUDIENCE).transport(transport());
+    let server = server.startup(Startup::Background).start().await.unwrap();
+    let keys = server.refresh_keys().await;
+    let credentials = ClientCredentials::new("orders", "not-a-secret");
+    let tokens = TokenManager::for_issuer(Issuer::new(ISSUER).unwrap(), credentials).unwrap();
+    let tokens = tokens.transport(transport()).start().unwrap();
+    let token = tokens.access_token().await.map(drop);
+    [keys, token].map(|result| match result {
+        Ok(()) => "used",
+        Err(error) => error.kind().as_str(),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_form_of_the_metadata_has_the_result_that_the_guide_says() {
+    let document = json!({
+        "issuer": ISSUER,
+        "jwks_uri": format!("{ISSUER}/keys"),
+        "token_endpoint": format!("{ISSUER}/token"),
+    });
+    let each = |name: &str, values: &[Value]| -> Vec<String> {
+        values
+            .iter()
+            .map(|value| with(&document, json!({ name: value })))
+            .collect()
+    };
+    let absent = |name: &str| {
+        let mut documents = each(name, &[json!(null), json!("")]);
+        documents.push(without(&document, name));
+        documents
+    };
+    let others = [
+        json!(7),
+        json!(-0.5),
+        json!(true),
+        json!([ISSUER]),
+        json!({ "a": ISSUER }),
+    ];
+    let no_urls = [
+        "/keys",
+        "keys",
+        "http://as.example/keys",
+        "ftp://as.example/keys",
+        ":",
+    ]
+    .map(Value::from);
+    let around = |name: &str, url: &str| {
+        each(
+            name,
+            &[
+                json!(format!("  {ISSUER}{url}")),
+                json!(format!("{ISSUER}{url}\r\n")),
+            ],
+        )
+    };
+    let twice = |member: &str| {
+        document
+            .to_string()
+            .replacen('{', &format!("{{{member},"), 1)
+    };
+    let rows = [
+        (
+            "`issuer`: absent, `null`, empty, or of another type",
+            [absent("issuer"), each("issuer", &others)].concat(),
+        ),
+        (
+            "`issuer`: with another slash, case, scheme or host, or with white space",
+            each(
+                "issuer",
+                &[
+                    "https://as.example/",
+                    "https://AS.example",
+                    "http://as.example",
+                    "https://other.example",
+                    "https://as.example:443",
+                    " https://as.example",
+                ]
+                .map(Value::from),
+            ),
+        ),
+        (
+            "`jwks_uri`: with white space around it",
+            around("jwks_uri", "/keys"),
+        ),
+        ("`jwks_uri`: absent, `null` or empty", absent("jwks_uri")),
+        ("`jwks_uri`: of another type", each("jwks_uri", &others)),
+        (
+            "`jwks_uri`: relative, plain `http`, or not a URL",
+            each("jwks_uri", &no_urls),
+        ),
+        (
+            "`token_endpoint`: with white space around it",
+            around("token_endpoint", "/token"),
+        ),
+        (
+            "`token_endpoint`: absent, `null` or empty",
+            absent("token_endpoint"),
+        ),
+        (
+            "`token_endpoint`: of another type",
+            each("token_endpoint", &others),
+        ),
+        (
+            "`token_endpoint`: relative, plain `http`, or not a URL",
+            each("token_endpoint", &no_urls),
+        ),
+        (
+            "any other, such as `token_endpoint_auth_methods_supported`: `null`, empty, or of any type",
+            [
+                "token_endpoint_auth_methods_supported",
+                "grant_types_supported",
+                "response_types_supported",
+                "scopes_supported",
+                "introspection_endpoint",
+                "id_token_signing_alg_values_supported",
+                "mtls_endpoint_aliases",
+                "signed_metadata",
+                "version",
+            ]
+            .into_iter()
+            .flat_map(|name| {
+                let values = [
+                    "null",
+                    "\"\"",
+                    "[]",
+                    "{}",
+                    "7",
+                    "-1e999",
+                    "[null]",
+                    r#""\ud800""#,
+                ]
+                .into_iter();
+                values.map(move |value| twice(&format!(r#""{name}":{value}"#)))
+            })
+            .collect(),
+        ),
+        (
+            "`issuer`, `jwks_uri`, `token_endpoint`: twice",
+            [
+                r#""issuer":"https://as.example""#,
+                r#""jwks_uri":null"#,
+                r#""token_endpoint":"""#,
+            ]
+            .map(twice)
+            .into(),
+        ),
+        (
+            "the document: with a byte order mark",
+            vec![format!("\u{feff}{document}")],
+        ),
+        (
+            "the document: an array, HTML, or not JSON",
+            vec![
+                format!("[{document}]"),
+                r#"["https://as.example","https://as.example/keys","https://as.example/token"]"#
+                    .to_owned(),
+                "<html>".to_owned(),
+                String::new(),
+                format!("{document}}}"),
+                "null".to_owned(),
+            ],
+        ),
+    ];
+    let guide = results("metadata", 2);
+    assert_same_rows(&guide, rows.iter().map(|(name, _)| *name));
+    for (row, documents) in rows {
+        let expected = [guide[row][0], guide[row][1]].map(|cell| cell.trim_matches('`'));
+        assert!(!documents.is_empty(), "{row}");
+        for document in documents {
+            assert_eq!(
+                discover(document.clone()).await,
+                expected,
+                "{row}: {document}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn skipped_keys_of_the_last_document_are_shown_although_none_is_usable() {
+    let unusable = json!({ "keys": [
+        { "kty": "OKP", "crv": "Ed448", "kid": "ed448", "alg": "EdDSA", "x": "AAAA" },
+        { "kty": "EC", "crv": "secp256k1", "kid": "k1\u{202e}", "alg": "ES256K", "x": "AA", "y": "AA" },
+        { "kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": null },
+    ] });
+    let issuer = ScriptedIssuer::new(unusable.clone());
+    let server = builder(&issuer, &clock())
+        .startup(Startup::Background)
+        .start()
+        .await
+        .unwrap();
+    let status = || server.key_sets().remove(0);
+    let shown = json!([
+        {
+            "kid": "ed448",
+            "reason": "crv Ed448 is not supported, expected Ed25519",
+            "code": "unsupported_type",
+        },
+        {
+            "kid": "k1\\u{202e}",
+            "reason": "crv secp256k1 is not supported, expected P-256, P-384 or P-521",
+            "code": "unsupported_type",
+        },
+        { "kid": null, "reason": "n has 17 bits, expected 2048 to 8192", "code": "weak" },
+    ]);
+    let json = |expected: &Value| {
+        let json = serde_json::to_value(status()).unwrap();
+        assert_eq!(&json["skipped"], expected);
+        json
+    };
+    let error = server.refresh_keys().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoUsableKey);
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("crv Ed448 is not supported"), "{source}");
+    let first = json(&shown);
+    assert_eq!(
+        (&first["state"], &first["last_error"]),
+        (&json!("starting"), &json!("no_usable_key"))
+    );
+    // The last document stays the last one when a fetch fails.
+    issuer.set_reply(IssuerReply::Unreachable);
+    server.refresh_keys().await.unwrap_err();
+    assert_eq!(json(&shown)["last_error"], "transport");
+    issuer.publish(set(&[("a", rsa(0))]));
+    server.refresh_keys().await.unwrap();
+    json(&json!([]));
+    // The keys in use are those of an earlier document.
+    issuer.publish(unusable);
+    server.refresh_keys().await.unwrap_err();
+    let degraded = json(&shown);
+    assert_eq!(
+        (&degraded["state"], &degraded["usable_keys"]),
+        (&json!("degraded"), &json!(1))
+    );
+    // The same document as the one before: the set in use is not loaded again.
+    issuer.publish(set(&[("a", rsa(0))]));
+    server.refresh_keys().await.unwrap();
+    assert_eq!(json(&json!([]))["generation"], 1);
+}
+
+/// A status of a hundred keys with the longest names stays small.
+#[test]
+fn the_shown_names_of_a_document_are_bounded() {
+    let long = "\u{202e}x".repeat(60);
+    let jwk = json!({ "kty": long, "kid": long, "crv": long, "alg": long });
+    let mut members = vec![jwk; 99];
+    members.push(rsa(0).jwk("a"));
+    let document = json!({ "keys": members }).to_string();
+    let keys = KeySet::from_json(document.as_bytes()).unwrap();
+    assert_eq!(keys.skipped_keys().count(), 99);
+    for skipped in keys.skipped_keys() {
+        assert_eq!(skipped.kid(), Some(&*long));
+        assert!(serde_json::to_string(skipped).unwrap().len() < 500);
+        assert!(!skipped.to_string().contains('\u{202e}'));
+    }
+}
