@@ -10,7 +10,8 @@
 //! For other issuers than App ID: `OAUTH_SERVER_URL`, `CLIENT_ID`, `CLIENT_SECRET`, and `SCOPE`
 //! (several separated by spaces). The URL is an issuer whose metadata is discovered, or an App ID
 //! base of version 3 (`…/oauth/v3/{tenant}`), whose token endpoint is `{base}/token`. The program
-//! sends `REPEAT` requests, `CONCURRENCY` at a time.
+//! sends `REPEAT` requests, `CONCURRENCY` at a time. `ALLOW_HTTP` names the hosts to which plain http
+//! is allowed besides loopback, for the server and for the resource.
 
 #![allow(
     clippy::print_stdout,
@@ -83,6 +84,7 @@ async fn run() -> Result<Outcome, SettingError> {
     let tokens = settings()?
         .max_waiters(waiters.max(1024))
         .allow_loopback_http()
+        .allow_http(common::allowed_hosts()?)
         .start()?;
     let client = ServiceBuilder::new()
         .layer(tokens.layer([origin]))
@@ -166,7 +168,7 @@ fn app_id_v3(url: &str) -> Option<Binding> {
 fn client(uri: &Uri) -> Result<impl HttpService + use<>, SettingError> {
     let mut builder = reqwest::Client::builder();
     if uri.scheme_str() == Some("http") {
-        // Plain http is allowed to loopback only. Do not send the token to an environment's proxy.
+        // A proxy of the environment would read the token.
         builder = builder.no_proxy();
     }
     let client = builder

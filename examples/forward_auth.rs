@@ -10,7 +10,8 @@
 //! ```
 //!
 //! `AUDIENCE` may be several, separated by commas. `JWKS_URI` replaces discovery. `SCOPE` is a list
-//! of scopes separated by spaces: a token that lacks one gets 403.
+//! of scopes separated by spaces: a token that lacks one gets 403. `ALLOW_HTTP` names the hosts to
+//! which plain http is allowed besides loopback.
 //!
 //! `/auth` answers any method. 204 means "forward the request" and has the fields `X-Auth-Subject`,
 //! `X-Auth-Client-Id` and `X-Auth-Scope` for the upstream. Any other status is the response for the
@@ -152,6 +153,7 @@ async fn run() -> Result<(), SettingError> {
     // Until the keys are there, requests are rejected with 503.
     let server = ResourceServer::from_issuer(issuer()?.require_scopes(required_scopes()?))
         .allow_loopback_http()
+        .allow_http(common::allowed_hosts()?)
         .startup(Startup::Background)
         .start()
         .await

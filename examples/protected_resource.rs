@@ -8,7 +8,8 @@
 //! $ curl -i http://localhost:8081/protected_resource -H "Authorization: Bearer $TOKEN"
 //! ```
 //!
-//! For other issuers than App ID: `ISSUER=https://as.example AUDIENCE=orders`.
+//! For other issuers than App ID: `ISSUER=https://as.example AUDIENCE=orders`. With plain http in a
+//! service mesh: `ISSUER=http://keycloak.sso.svc/realms/shop ALLOW_HTTP=keycloak.sso.svc`.
 //!
 //! For Cognito, whose access tokens name a client instead of an audience:
 //! `CLIENTS=… AUDIENCE_OPTIONAL=true REQUIRED_CLAIMS='{"token_use":"access"}'` in addition.
@@ -171,7 +172,8 @@ fn settings() -> Result<ResourceServerBuilder, SettingError> {
         .max_candidate_keys(candidate_keys);
     Ok(ResourceServer::from_issuer(restrict(issuer, profile)?)
         .refresh(policy)
-        .allow_loopback_http())
+        .allow_loopback_http()
+        .allow_http(common::allowed_hosts()?))
 }
 
 /// Restricts the tokens of the issuer to certain clients and claims.

@@ -71,15 +71,47 @@ pub fn list(name: &str) -> Result<Option<Vec<String>>, SettingError> {
     Ok(raw_variable(name)?.map(elements))
 }
 
-/// Parses a URL. Plain http is for loopback only.
+/// Reads the hosts of `ALLOW_HTTP`, to which plain http is allowed besides loopback.
 ///
 /// # Errors
 ///
-/// If it is no URL, or plain http elsewhere.
+/// If one of them is not the name of a host, or a link-local or metadata address.
+pub fn allowed_hosts() -> Result<Vec<String>, SettingError> {
+    const NAME: &str = "ALLOW_HTTP";
+    let Some(list) = variable(NAME)? else {
+        return Ok(Vec::new());
+    };
+    let hosts = list.split(',').map(|host| host.trim().to_owned());
+    let hosts: Vec<String> = hosts.collect();
+    for host in &hosts {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if host.is_empty() || !host.bytes().all(is_name) {
+            let reason =
+                "must be host names separated by commas, without scheme, port and wildcard";
+            return Err(SettingError::new(NAME, reason));
+        }
+        Endpoint::new(format!("http://{host}/")).map_err(invalid_variable(NAME))?;
+    }
+    Ok(hosts)
+}
+
+/// Parses a URL. Plain http is for loopback and the hosts of `ALLOW_HTTP`.
+///
+/// # Errors
+///
+/// If it is no URL, or plain http elsewhere, or `ALLOW_HTTP` is not valid.
 pub fn endpoint(name: &str, url: &str) -> Result<Endpoint, SettingError> {
     let endpoint = Endpoint::new(url).map_err(invalid_variable(name))?;
-    if endpoint.is_plain_http() && !endpoint.is_loopback() {
-        let reason = "must be https (plain http is allowed for loopback only)";
+    // One spelling for each host.
+    let host_of = |url: &str| url.parse::<http::Uri>().ok()?.host().map(str::to_owned);
+    let host = host_of(endpoint.as_str()).unwrap_or_default();
+    let is_host = |allowed: &String| {
+        let url = Endpoint::new(format!("http://{allowed}/")).ok();
+        url.and_then(|url| host_of(url.as_str())).as_ref() == Some(&host)
+    };
+    if endpoint.is_plain_http() && !endpoint.is_loopback() && !allowed_hosts()?.iter().any(is_host)
+    {
+        let reason = format!("is plain http: use https, or set ALLOW_HTTP={host}");
         return Err(SettingError::new(name, reason));
     }
     Ok(endpoint)

@@ -11,6 +11,7 @@
 )]
 
 mod forward_auth;
+mod plain_http;
 mod programs;
 mod protected_resource;
 #[path = "../support/mod.rs"]
