@@ -701,11 +701,22 @@ impl Error {
         self.0.found.as_deref()
     }
 
+    /// The invalid setting, which the text of the error contains.
+    fn config_error(&self) -> Option<&ConfigError> {
+        match (&self.0.kind, &self.0.source) {
+            (ErrorKind::Configuration, Some(source)) => source.downcast_ref(),
+            _ => None,
+        }
+    }
+
     /// The error and its sources in one line, for logs.
     #[cfg(feature = "tracing")]
     pub(crate) fn source_chain(&self) -> String {
         let mut line = self.to_string();
-        let mut source = StdError::source(self);
+        let mut source = match self.config_error() {
+            Some(error) => error.source(),
+            None => StdError::source(self),
+        };
         while let Some(error) = source {
             // A source may quote a server's text.
             line.push_str(": ");
@@ -735,7 +746,10 @@ impl fmt::Display for Error {
         if let Some(url) = &inner.url {
             write!(f, " at {url}")?;
         }
-        write!(f, ": {}", inner.kind)?;
+        match self.config_error() {
+            Some(error) => write!(f, ": {error}")?,
+            None => write!(f, ": {}", inner.kind)?,
+        }
         if let (Some(status), false) = (inner.status, matches!(inner.kind, ErrorKind::Status(_))) {
             write!(f, " ({status})")?;
         }

@@ -177,14 +177,12 @@ impl<'a> Jwk<'a> {
     }
 
     /// Checks that `use` or `key_ops`, if it is present, has this value (RFC 7517 §4.2, §4.3).
+    ///
+    /// An empty array restricts nothing: serializers write it for a list that was not set.
     fn check_purpose(&self, name: &str, expected: &str) -> Result<(), Skip> {
-        let Some(values) = self.texts(name)? else {
-            return Ok(());
-        };
-        if values
-            .iter()
-            .any(|value| value.eq_ignore_ascii_case(expected))
-        {
+        let values = self.texts(name)?.unwrap_or_default();
+        let is_expected = |value: &Cow<'_, str>| value.eq_ignore_ascii_case(expected);
+        if values.is_empty() || values.iter().any(is_expected) {
             return Ok(());
         }
         let found = shown(&values.join(", "));

@@ -47,7 +47,8 @@ use crate::oauth::Scope;
 ///
 /// In axum, methods of a path that require different scopes are separate calls of `route`. A layer
 /// of a `MethodRouter` applies to all methods that were added before it: in
-/// `get(list).layer(read).post(create).layer(write)`, GET requires both scopes.
+/// `get(list).layer(read).post(create).layer(write)`, GET requires both scopes. A method without a
+/// handler is a 405 only for a request that passes the layer.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -161,7 +161,7 @@ impl HttpClient {
             .unwrap_or_else(|_elapsed| Err(TransportError::timeout()))
     }
 
-    /// Fetches a JSON document with `GET`. Any status except 200 and 304 is an error.
+    /// Fetches a JSON document with `GET`. Any status except 2xx and 304 is an error.
     pub(crate) async fn get_json(
         &self,
         operation: Operation,
@@ -179,7 +179,7 @@ impl HttpClient {
             .insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         let response = self.send(operation, request, limits).await?;
         match response.status() {
-            StatusCode::OK | StatusCode::NOT_MODIFIED => Ok(response),
+            status if status.is_success() || status == StatusCode::NOT_MODIFIED => Ok(response),
             status => Err(Error::new(operation, ErrorKind::Status(status))
                 .with_url(url.as_str())
                 .with_response(status, None, retry_after(response.headers(), now))),

@@ -65,6 +65,8 @@ async fn start_reports_a_bad_value_as_well() {
         .unwrap_err();
     let source = error.source().and_then(|source| source.downcast_ref());
     assert_eq!(source.map(ConfigError::setting), Some("issuer"));
+    let reason = source.unwrap().to_string();
+    assert_eq!(error.to_string(), format!("configuration failed: {reason}"));
 }
 
 #[test]

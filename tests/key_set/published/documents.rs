@@ -10,7 +10,9 @@ use tower_oauth::error::ErrorKind;
 use tower_oauth::key_set::{KeySet, KeySetState};
 use tower_oauth::resource_server::Startup;
 use tower_oauth::transport::ServiceTransport;
-use tower_oauth::{ClientCredentials, Issuer, ResourceServer, TokenManager};
+use tower_oauth::{
+    ClientCredentials, Endpoint, Issuer, ResourceServer, TokenManager, TrustedIssuer,
+};
 
 use super::{accepts, assert_same_rows, keys, results, sign, with, without};
 use crate::support::issuer::{IssuerReply, ScriptedIssuer, builder, clock, set};
@@ -94,9 +96,12 @@ async fn each_form_of_a_key_set_has_the_result_that_the_guide_says() {
     ];
     let guide = results("document", 1);
     let content_type = "of any content type";
+    let status = "with any status 2xx";
     assert_same_rows(
         &guide,
-        rows.iter().map(|(name, _)| *name).chain([content_type]),
+        rows.iter()
+            .map(|(name, _)| *name)
+            .chain([content_type, status]),
     );
     for (row, documents) in rows {
         for document in documents {
@@ -113,6 +118,20 @@ async fn each_form_of_a_key_set_has_the_result_that_the_guide_says() {
             let document = String::from_utf8_lossy(&document);
             assert_eq!(result, guide[row][0].trim_matches('`'), "{row}: {document}");
         }
+    }
+    assert_eq!(guide[status][0], "`read`");
+    for status in [200, 201, 203, 206] {
+        let keys = json!({ "keys": [jwk] }).to_string();
+        let issuer = tower::service_fn(move |_: Request<Full<Bytes>>| {
+            let response = Response::builder().status(status).body(keys.clone());
+            std::future::ready(Ok::<_, Infallible>(response.unwrap()))
+        });
+        let uri = Endpoint::new(format!("{ISSUER}/keys")).unwrap();
+        let trusted = TrustedIssuer::new(ISSUER.parse().unwrap(), AUDIENCE.parse().unwrap());
+        let server = ResourceServer::from_issuer(trusted.jwks_uri(uri))
+            .transport(ServiceTransport::new(issuer));
+        let server = server.start().await.unwrap();
+        assert!(server.keys_available(), "{status}");
     }
     assert_eq!(guide[content_type][0], "`read`");
     for content_type in ["text/html", "application/octet-stream", "nonsense"] {
