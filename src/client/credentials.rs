@@ -144,6 +144,22 @@ impl ClientCredentials {
         }
     }
 
+    /// Uses `client_secret_basic`, the default: HTTP Basic with form-urlencoded parts
+    /// (RFC 6749 §2.3.1).
+    ///
+    /// For credentials whose default is another method, such as those of an App ID binding.
+    ///
+    /// ```
+    /// use tower_oauth::ClientCredentials;
+    ///
+    /// let credentials = ClientCredentials::new("orders", "s3cret").client_secret_basic_raw();
+    /// assert!(format!("{:?}", credentials.client_secret_basic()).contains("ClientSecretBasic"));
+    /// ```
+    pub fn client_secret_basic(mut self) -> Self {
+        self.method = Method::ClientSecretBasic;
+        self
+    }
+
     /// Uses HTTP Basic without form-urlencoding, for servers such as App ID.
     ///
     /// Differs only for ids and secrets with characters other than letters, digits, `-`, `.`, `_`
