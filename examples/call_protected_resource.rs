@@ -7,11 +7,17 @@
 //! Hello from protected resource
 //! ```
 //!
-//! For other issuers than App ID: `OAUTH_SERVER_URL`, `CLIENT_ID`, `CLIENT_SECRET`, and `SCOPE`
-//! (several separated by spaces). The URL is an issuer whose metadata is discovered, or an App ID
-//! base of version 3 (`…/oauth/v3/{tenant}`), whose token endpoint is `{base}/token`. The program
-//! sends `REPEAT` requests, `CONCURRENCY` at a time. `ALLOW_HTTP` names the hosts to which plain http
-//! is allowed besides loopback, for the server and for the resource.
+//! For other issuers than App ID: `ISSUER`, `CLIENT_ID`, and `CLIENT_SECRET` or
+//! `CLIENT_SECRET_FILE`. The token endpoint is that of the issuer's metadata. `OAUTH_SERVER_URL`
+//! stands for `ISSUER`; it may be an App ID base of version 3 (`…/oauth/v3/{tenant}`), whose token
+//! endpoint is `{base}/token`. The program sends `REPEAT` requests, `CONCURRENCY` at a time.
+//!
+//! `SCOPE` (several separated by spaces), `AUDIENCE`, `RESOURCE` and `PARAMETERS` (form-urlencoded)
+//! go into the token request. `CLIENT_AUTHENTICATION` is `client_secret_basic`,
+//! `client_secret_post` or `basic_unencoded`. `ASSUMED_LIFETIME` is the lifetime in seconds of a
+//! token without `expires_in`. With `RENEW_ON_401=any` each 401 of the resource replaces the token.
+//! `ALLOW_HTTP` names the hosts to which plain http is allowed besides loopback, for the server and
+//! for the resource.
 
 #![allow(
     clippy::print_stdout,
@@ -35,8 +41,11 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tower::{Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth::app_id::{Binding, Version};
-use tower_oauth::client::TokenManagerBuilder;
-use tower_oauth::{BoxError, ClientCredentials, Endpoint, Error, Issuer, Scope, TokenManager};
+use tower_oauth::client::{TokenManagerBuilder, Unauthorized};
+use tower_oauth::{
+    Audience, BoxError, ClientCredentials, ConfigError, Endpoint, Error, Issuer, Scope,
+    TokenManager,
+};
 
 fn main() -> ExitCode {
     common::log_to_stderr();
@@ -81,13 +90,14 @@ async fn run() -> Result<Outcome, SettingError> {
     }
     // All callers may wait for the first token.
     let waiters = usize::try_from(concurrency).unwrap_or(usize::MAX);
-    let tokens = settings()?
+    let tokens = token_parameters(token_endpoint()?)?
         .max_waiters(waiters.max(1024))
         .allow_loopback_http()
         .allow_http(common::allowed_hosts()?)
-        .start()?;
+        .start()
+        .map_err(name_variable)?;
     let client = ServiceBuilder::new()
-        .layer(tokens.layer([origin]))
+        .layer(tokens.layer([origin]).renew_on(renew_on()?))
         .service(client(&uri)?);
 
     let results = Arc::new(Results::default());
@@ -116,42 +126,142 @@ async fn run() -> Result<Outcome, SettingError> {
     })
 }
 
-/// Configures the token manager from an App ID binding or from three variables.
-fn settings() -> Result<TokenManagerBuilder, SettingError> {
-    let scopes = variable("SCOPE")?.unwrap_or_default();
-    let scopes: Result<Vec<Scope>, _> = scopes.split_whitespace().map(Scope::new).collect();
-    let scopes = scopes.map_err(invalid_variable("SCOPE"))?;
-    let builder = match (Binding::from_env()?, variable("OAUTH_SERVER_URL")?) {
-        (Some(_), Some(_)) => {
-            return Err(SettingError::new(
-                "OAUTH_SERVER_URL",
-                "is set and there is an App ID binding: use one of them",
-            ));
+/// The token endpoint and the credentials, from an App ID binding or from variables.
+fn token_endpoint() -> Result<TokenManagerBuilder, SettingError> {
+    let is_set =
+        |name| -> Result<_, SettingError> { Ok(variable(name)?.map(|value| (name, value))) };
+    let (issuer, url) = (is_set("ISSUER")?, is_set("OAUTH_SERVER_URL")?);
+    if issuer.is_some() && url.is_some() {
+        let reason = "is set and so is OAUTH_SERVER_URL: use one of them";
+        return Err(SettingError::new("ISSUER", reason));
+    }
+    match (Binding::from_env()?, issuer.or(url)) {
+        (Some(_), Some((name, _))) => {
+            let reason = "is set and there is an App ID binding: use one of them";
+            Err(SettingError::new(name, reason))
         }
-        (None, None) => return Err(common::missing_issuer("OAUTH_SERVER_URL")),
+        (None, None) => Err(common::missing_issuer("ISSUER or OAUTH_SERVER_URL")),
         (Some(binding), None) => {
+            if variable("CLIENT_SECRET_FILE")?.is_some() {
+                let reason = "is set and there is an App ID binding: use one of them";
+                return Err(SettingError::new("CLIENT_SECRET_FILE", reason));
+            }
             let source = binding.source().unwrap_or("App ID binding").to_owned();
-            binding.token_manager().map_err(invalid_variable(&source))?
+            let credentials = binding.credentials().map_err(invalid_variable(&source))?;
+            Ok(TokenManager::builder(
+                binding.token_endpoint().clone(),
+                with_method(credentials)?,
+            ))
         }
-        (None, Some(url)) => {
-            common::endpoint("OAUTH_SERVER_URL", &url)?;
-            let required =
-                |name: &str| variable(name)?.ok_or_else(|| SettingError::new(name, "is not set"));
-            let credentials =
-                ClientCredentials::new(required("CLIENT_ID")?, required("CLIENT_SECRET")?);
+        (None, Some((name, url))) => {
+            common::endpoint(name, &url)?;
+            let credentials = with_method(credentials()?)?;
             match app_id_v3(&url) {
-                Some(binding) => {
-                    TokenManager::builder(binding.token_endpoint().clone(), credentials)
-                }
+                Some(binding) => Ok(TokenManager::builder(
+                    binding.token_endpoint().clone(),
+                    credentials,
+                )),
                 None => {
-                    let issuer = Issuer::new(url).map_err(invalid_variable("OAUTH_SERVER_URL"))?;
-                    TokenManager::for_issuer(issuer, credentials)
-                        .map_err(invalid_variable("OAUTH_SERVER_URL"))?
+                    let issuer = Issuer::new(url).map_err(invalid_variable(name))?;
+                    TokenManager::for_issuer(issuer, credentials).map_err(invalid_variable(name))
                 }
             }
         }
+    }
+}
+
+/// The credentials without an App ID binding.
+fn credentials() -> Result<ClientCredentials, SettingError> {
+    let not_set = |name: &str| SettingError::new(name, "is not set");
+    let id = variable("CLIENT_ID")?.ok_or_else(|| not_set("CLIENT_ID"))?;
+    match (variable("CLIENT_SECRET")?, variable("CLIENT_SECRET_FILE")?) {
+        (Some(_), Some(_)) => {
+            let reason = "is set and so is CLIENT_SECRET: use one of them";
+            Err(SettingError::new("CLIENT_SECRET_FILE", reason))
+        }
+        (None, None) => Err(not_set("CLIENT_SECRET or CLIENT_SECRET_FILE")),
+        (Some(secret), None) => Ok(ClientCredentials::new(id, secret)),
+        (None, Some(path)) => {
+            // It is read again for each token request; a wrong path is an error now.
+            let text = std::fs::read_to_string(&path).map_err(|error| {
+                SettingError::new("CLIENT_SECRET_FILE", format!("cannot be read: {error}"))
+            })?;
+            if text.trim_end_matches(['\r', '\n']).is_empty() {
+                return Err(SettingError::new(
+                    "CLIENT_SECRET_FILE",
+                    "names an empty file",
+                ));
+            }
+            Ok(ClientCredentials::from_secret_file(id, path))
+        }
+    }
+}
+
+/// Sets the method of client authentication; the default is that of the credentials.
+fn with_method(credentials: ClientCredentials) -> Result<ClientCredentials, SettingError> {
+    match variable("CLIENT_AUTHENTICATION")?.as_deref() {
+        None => Ok(credentials),
+        Some("client_secret_basic") => Ok(credentials.client_secret_basic()),
+        Some("client_secret_post") => Ok(credentials.client_secret_post()),
+        Some("basic_unencoded") => Ok(credentials.client_secret_basic_raw()),
+        Some(_) => Err(SettingError::new(
+            "CLIENT_AUTHENTICATION",
+            "must be client_secret_basic, client_secret_post or basic_unencoded",
+        )),
+    }
+}
+
+/// Adds the parameters of the token request, and the lifetime of a token without one.
+fn token_parameters(mut builder: TokenManagerBuilder) -> Result<TokenManagerBuilder, SettingError> {
+    let scopes = variable("SCOPE")?.unwrap_or_default();
+    let scopes: Result<Vec<Scope>, _> = scopes.split_whitespace().map(Scope::new).collect();
+    builder = builder.scopes(scopes.map_err(invalid_variable("SCOPE"))?);
+    if let Some(audience) = variable("AUDIENCE")? {
+        let audience = Audience::new(audience).map_err(invalid_variable("AUDIENCE"))?;
+        builder = builder.audience(audience);
+    }
+    if let Some(resource) = variable("RESOURCE")? {
+        builder = builder.resource(resource);
+    }
+    let parameters = variable("PARAMETERS")?.unwrap_or_default();
+    if parameters.split('&').any(|pair| !pair.contains('=')) && !parameters.is_empty() {
+        let reason = "must be form-urlencoded: name=value&name=value";
+        return Err(SettingError::new("PARAMETERS", reason));
+    }
+    for (name, value) in url::form_urlencoded::parse(parameters.as_bytes()) {
+        builder = builder.parameter(name, value);
+    }
+    let seconds: u64 = parse_variable("ASSUMED_LIFETIME", 300)?;
+    if seconds == 0 {
+        return Err(SettingError::new("ASSUMED_LIFETIME", "must be at least 1"));
+    }
+    Ok(builder.assumed_lifetime(Duration::from_secs(seconds)))
+}
+
+/// Which responses of the resource replace the token.
+fn renew_on() -> Result<Unauthorized, SettingError> {
+    match variable("RENEW_ON_401")?.as_deref() {
+        None | Some("invalid_token") => Ok(Unauthorized::InvalidToken),
+        Some("any") => Ok(Unauthorized::Any),
+        Some(_) => Err(SettingError::new(
+            "RENEW_ON_401",
+            "must be invalid_token or any",
+        )),
+    }
+}
+
+/// Names the variable of a setting that the builder refuses.
+fn name_variable(error: ConfigError) -> SettingError {
+    let variable = match error.setting() {
+        "parameter" => "PARAMETERS",
+        "resource" => "RESOURCE",
+        "client id" => "CLIENT_ID",
+        "client secret" => "CLIENT_SECRET",
+        "issuer" if matches!(variable("ISSUER"), Ok(Some(_))) => "ISSUER",
+        "issuer" => "OAUTH_SERVER_URL",
+        _ => return error.into(),
     };
-    Ok(builder.scopes(scopes))
+    SettingError::new(variable, error)
 }
 
 /// An App ID base of version 3. It is not an issuer identifier and is not discovered.
@@ -240,7 +350,7 @@ where
                     .unwrap_or_else(PoisonError::into_inner) = Some(body);
             }
             Err(error) => {
-                eprintln!("{}", error_chain(&*error));
+                eprintln!("{}{}", error_chain(&*error), hint(&*error));
                 if error.is::<Error>() {
                     // The token manager has already retried. The next request would also fail.
                     results.without_token.store(true, Ordering::Relaxed);
@@ -259,6 +369,15 @@ where
         .await?;
     let status = response.status();
     Ok((status, response.into_body().collect().await?.to_bytes()))
+}
+
+/// The variable that may help.
+fn hint(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    if error.to_string().contains("client_secret_basic_raw") {
+        ", here CLIENT_AUTHENTICATION=basic_unencoded"
+    } else {
+        ""
+    }
 }
 
 /// An error with its sources on one line.

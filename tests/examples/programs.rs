@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -320,6 +322,261 @@ async fn an_app_id_version_3_base_url_is_used_without_discovery() {
     }
 }
 
+/// A request that a [`server`] received.
+#[derive(Clone, Debug)]
+struct Received {
+    path: String,
+    /// The decoded pair of Basic authentication, or the field as it is.
+    authorization: String,
+    form: Vec<(String, String)>,
+}
+
+/// A server whose responses are those of a function. Publishes the metadata of its base URL.
+async fn server(
+    respond: impl Fn(&Received) -> (StatusCode, Value) + Clone + Send + Sync + 'static,
+) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let issuer = base.clone();
+    let router = axum::Router::new().fallback(async move |request: axum::extract::Request| {
+        let path = request.uri().path().to_owned();
+        if path.contains("/.well-known/") {
+            let metadata = json!({ "issuer": issuer, "token_endpoint": format!("{issuer}/issue") });
+            return (StatusCode::OK, axum::Json(metadata));
+        }
+        let field = request.headers().get("authorization");
+        let field = field.map_or("", |field| field.to_str().unwrap()).to_owned();
+        let pair = field
+            .strip_prefix("Basic ")
+            .map(|pair| STANDARD.decode(pair).unwrap());
+        let body = axum::body::to_bytes(request.into_body(), 65_536)
+            .await
+            .unwrap();
+        let received = Received {
+            path,
+            authorization: pair.map_or(field, |pair| String::from_utf8(pair).unwrap()),
+            form: url::form_urlencoded::parse(&body).into_owned().collect(),
+        };
+        let (status, body) = respond(&received);
+        if received.path == "/slow" {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        (status, axum::Json(body))
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    base
+}
+
+/// A response of the token endpoint; `None` for a path of the resource.
+fn token_for(received: &Received, members: Value) -> Option<(StatusCode, Value)> {
+    (received.path == "/issue").then_some((StatusCode::OK, members))
+}
+
+#[tokio::test]
+async fn the_caller_sends_the_parameters_and_the_authentication_that_variables_name() {
+    let file = std::env::temp_dir().join(format!("tower-oauth-{}-secret", std::process::id()));
+    std::fs::write(&file, "s+/=\n").unwrap();
+    for (method, from_file, authorization, in_body) in [
+        (None, false, "shop:s%2B%2F%3D", false),
+        (Some("client_secret_basic"), true, "shop:s%2B%2F%3D", false),
+        (Some("basic_unencoded"), true, "shop:s+/=", false),
+        (Some("client_secret_post"), true, "", true),
+    ] {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let base = server({
+            let seen = Arc::clone(&seen);
+            move |received| {
+                seen.lock().unwrap().push(received.clone());
+                let token = json!({ "access_token": "t", "token_type": "bearer" });
+                token_for(received, token).unwrap_or((StatusCode::OK, json!("served")))
+            }
+        })
+        .await;
+        let path = file.display().to_string();
+        let secret = if from_file {
+            ("CLIENT_SECRET_FILE", path.as_str())
+        } else {
+            ("CLIENT_SECRET", "s+/=")
+        };
+        let mut variables = vec![
+            ("ISSUER", base.as_str()),
+            ("CLIENT_ID", "shop"),
+            secret,
+            ("SCOPE", "a b"),
+            ("AUDIENCE", "orders"),
+            ("RESOURCE", "the orders"),
+            ("PARAMETERS", "organization=a+%26+b&x="),
+            ("REPEAT", "20"),
+        ];
+        variables.extend(method.map(|method| ("CLIENT_AUTHENTICATION", method)));
+        let (output, tally) = call(&format!("{base}/resource"), &variables).await;
+        assert_eq!(tally, json!({ "requests": 20, "failed": 0 }));
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("s+/="));
+        let seen = seen.lock().unwrap();
+        let (tokens, calls): (Vec<_>, Vec<_>) =
+            seen.iter().partition(|received| received.path == "/issue");
+        // One token for all, although it has no `expires_in`.
+        assert_eq!((tokens.len(), calls.len()), (1, 20));
+        assert!(calls.iter().all(|call| call.authorization == "Bearer t"));
+        assert_eq!(tokens[0].authorization, authorization, "{method:?}");
+        let mut form: Vec<(&str, &str)> = vec![
+            ("grant_type", "client_credentials"),
+            ("scope", "a b"),
+            ("audience", "orders"),
+            ("resource", "the orders"),
+            ("organization", "a & b"),
+            ("x", ""),
+        ];
+        if in_body {
+            form.extend([("client_id", "shop"), ("client_secret", "s+/=")]);
+        }
+        let sent = tokens[0].form.iter();
+        let sent: Vec<(&str, &str)> = sent.map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        assert_eq!(sent, form, "{method:?}");
+    }
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[tokio::test]
+async fn assumed_lifetime_is_that_of_a_token_without_expires_in() {
+    let issued = Arc::new(Mutex::new(0));
+    let base = server({
+        let issued = Arc::clone(&issued);
+        move |received| {
+            let token = json!({ "access_token": "t", "token_type": "bearer" });
+            let token = token_for(received, token);
+            *issued.lock().unwrap() += usize::from(token.is_some());
+            token.unwrap_or((StatusCode::OK, json!("served")))
+        }
+    })
+    .await;
+    let variables = |lifetime| {
+        [
+            ("ISSUER", base.as_str()),
+            ("CLIENT_ID", "shop"),
+            ("CLIENT_SECRET", "s"),
+            ("REPEAT", "15"),
+            ("ASSUMED_LIFETIME", lifetime),
+        ]
+    };
+    let url = format!("{base}/slow");
+    let (_, tally) = call(&url, &variables("600")).await;
+    assert_eq!(tally["failed"], 0);
+    assert_eq!(std::mem::take(&mut *issued.lock().unwrap()), 1);
+    let (_, tally) = call(&url, &variables("1")).await;
+    assert_eq!(tally["failed"], 0);
+    assert!(
+        *issued.lock().unwrap() > 2,
+        "it ends within the three seconds"
+    );
+}
+
+#[tokio::test]
+async fn renew_on_401_says_whether_a_bare_401_replaces_the_token() {
+    for (renew_on, failed) in [(None, 1), (Some("invalid_token"), 1), (Some("any"), 0)] {
+        let issued = Mutex::new(0);
+        let issued = Arc::new(issued);
+        let base = server(move |received| {
+            let mut issued = issued.lock().unwrap();
+            let name = format!("t{}", *issued + 1);
+            let token = json!({ "access_token": name, "token_type": "Bearer", "expires_in": 60 });
+            let token = token_for(received, token);
+            *issued += usize::from(token.is_some());
+            token.unwrap_or(if received.authorization == "Bearer t1" {
+                (StatusCode::UNAUTHORIZED, json!("no"))
+            } else {
+                (StatusCode::OK, json!("served"))
+            })
+        })
+        .await;
+        let mut variables = vec![
+            ("ISSUER", base.as_str()),
+            ("CLIENT_ID", "shop"),
+            ("CLIENT_SECRET", "s"),
+        ];
+        variables.extend(renew_on.map(|value| ("RENEW_ON_401", value)));
+        let (output, tally) = call(&format!("{base}/resource"), &variables).await;
+        assert_eq!(
+            tally,
+            json!({ "requests": 1, "failed": failed }),
+            "{renew_on:?}"
+        );
+        assert_eq!(output.status.code(), Some(failed), "{renew_on:?}");
+    }
+}
+
+/// The token endpoint accepts each secret once, and replaces the file with every token.
+#[tokio::test]
+async fn a_secret_file_that_is_replaced_fails_no_call() {
+    let file = std::env::temp_dir().join(format!("tower-oauth-{}-rotated", std::process::id()));
+    std::fs::write(&file, "secret-0\n").unwrap();
+    let issued = Arc::new(Mutex::new(0));
+    let base = server({
+        let (issued, file) = (Arc::clone(&issued), file.clone());
+        move |received| {
+            if received.path != "/issue" {
+                return (StatusCode::OK, json!("served"));
+            }
+            let mut issued = issued.lock().unwrap();
+            if received.authorization != format!("shop:secret-{issued}") {
+                return (
+                    StatusCode::UNAUTHORIZED,
+                    json!({ "error": "invalid_client" }),
+                );
+            }
+            *issued += 1;
+            let next = file.with_extension("next");
+            std::fs::write(&next, format!("secret-{issued}\n")).unwrap();
+            std::fs::rename(&next, &file).unwrap();
+            let token = json!({ "access_token": "t", "token_type": "Bearer", "expires_in": 1 });
+            (StatusCode::OK, token)
+        }
+    })
+    .await;
+    let path = file.display().to_string();
+    let variables = [
+        ("ISSUER", base.as_str()),
+        ("CLIENT_ID", "shop"),
+        ("CLIENT_SECRET_FILE", path.as_str()),
+        ("REPEAT", "15"),
+    ];
+    let (output, tally) = call(&format!("{base}/slow"), &variables).await;
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(tally, json!({ "requests": 15, "failed": 0 }), "{log}");
+    assert!(*issued.lock().unwrap() > 2, "the secret was replaced");
+    assert!(!log.contains("secret-0"), "{log}");
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[tokio::test]
+async fn invalid_client_names_the_variable_for_unencoded_credentials() {
+    let refusal = (
+        StatusCode::UNAUTHORIZED,
+        json!({ "error": "invalid_client" }),
+    );
+    let base = server(move |_| refusal.clone()).await;
+    for (secret, method, is_hinted) in [
+        ("a+b", None, true),
+        ("ab", None, false),
+        ("a+b", Some("basic_unencoded"), false),
+    ] {
+        let mut variables = vec![
+            ("ISSUER", base.as_str()),
+            ("CLIENT_ID", "shop"),
+            ("CLIENT_SECRET", secret),
+        ];
+        variables.extend(method.map(|method| ("CLIENT_AUTHENTICATION", method)));
+        let (output, _) = call(&format!("{base}/resource"), &variables).await;
+        let log = String::from_utf8_lossy(&output.stderr);
+        let hint = "CLIENT_AUTHENTICATION=basic_unencoded";
+        assert_eq!(log.contains(hint), is_hinted, "{secret}: {log}");
+        assert!(
+            !log.contains("a+b") && output.status.code() == Some(1),
+            "{log}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn an_issuer_mismatch_is_printed_with_both_names_and_no_secret_is_sent() {
     let issuer = authorization_server().await;
@@ -329,22 +586,24 @@ async fn an_issuer_mismatch_is_printed_with_both_names_and_no_secret_is_sent() {
         issuer.text("secret"),
     );
     let other = format!("{url}/");
-    let variables = [
-        ("OAUTH_SERVER_URL", other.as_str()),
-        ("CLIENT_ID", &id),
-        ("CLIENT_SECRET", &secret),
-    ];
-    let (output, tally) = call("http://127.0.0.1:9/", &variables).await;
-    assert_eq!(
-        (output.status.code(), &tally["failed"]),
-        (Some(1), &json!(1))
-    );
-    let log = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        log.contains(&format!("expected \"{other}\", found \"{url}\"")),
-        "{log}"
-    );
-    assert!(!log.contains("/token"), "{log}");
+    for variable in ["OAUTH_SERVER_URL", "ISSUER"] {
+        let variables = [
+            (variable, other.as_str()),
+            ("CLIENT_ID", &id),
+            ("CLIENT_SECRET", &secret),
+        ];
+        let (output, tally) = call("http://127.0.0.1:9/", &variables).await;
+        assert_eq!(
+            (output.status.code(), &tally["failed"]),
+            (Some(1), &json!(1))
+        );
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            log.contains(&format!("expected \"{other}\", found \"{url}\"")),
+            "{log}"
+        );
+        assert!(!log.contains("/token"), "{log}");
+    }
 }
 
 #[tokio::test]
@@ -567,6 +826,100 @@ async fn an_invalid_setting_exits_with_2_and_names_the_setting() {
             .output();
         assert_eq!(output.await.unwrap().status.code(), Some(2), "{url}");
     }
+}
+
+#[tokio::test]
+async fn an_invalid_setting_of_the_caller_exits_with_2_and_names_the_setting() {
+    let binding =
+        r#"{"clientId":"a","secret":"s","oauthServerUrl":"http://127.0.0.1:1/oauth/v4/t"}"#;
+    let binding = ("APPID_SERVICE_BINDING", binding);
+    let good = [
+        ("ISSUER", "http://127.0.0.1:9"),
+        ("CLIENT_ID", "a"),
+        ("CLIENT_SECRET", "s"),
+    ];
+    let issuer_alone = &good[..1];
+    let without_secret = &good[..2];
+    let empty = std::env::temp_dir().join(format!("tower-oauth-{}-empty", std::process::id()));
+    std::fs::write(&empty, "\n").unwrap();
+    let empty_path = empty.display().to_string();
+    let cases: [(&[(&str, &str)], (&str, &str), &str); 27] = [
+        (&[], ("ISSUER", "as.example"), "ISSUER"),
+        (&[], ("ISSUER", "http://as.example"), "ISSUER"),
+        (&[], ("ISSUER", "https://as.example/?tenant=1"), "CLIENT_ID"),
+        (&good, ("ISSUER", "https://as.example/?tenant=1"), "ISSUER"),
+        (
+            &good,
+            ("OAUTH_SERVER_URL", "https://as.example"),
+            "OAUTH_SERVER_URL",
+        ),
+        (&good, binding, "ISSUER"),
+        (issuer_alone, ("CLIENT_SECRET", "s"), "CLIENT_ID"),
+        (without_secret, ("CLIENT_SECRET", " "), "CLIENT_SECRET_FILE"),
+        (
+            &good,
+            ("CLIENT_SECRET_FILE", "/does/not/exist"),
+            "CLIENT_SECRET_FILE",
+        ),
+        (
+            without_secret,
+            ("CLIENT_SECRET_FILE", "/does/not/exist"),
+            "CLIENT_SECRET_FILE",
+        ),
+        (
+            without_secret,
+            ("CLIENT_SECRET_FILE", "/"),
+            "CLIENT_SECRET_FILE",
+        ),
+        (
+            without_secret,
+            ("CLIENT_SECRET_FILE", &empty_path),
+            "CLIENT_SECRET_FILE",
+        ),
+        (
+            &[binding],
+            ("CLIENT_SECRET_FILE", "/does/not/exist"),
+            "CLIENT_SECRET_FILE",
+        ),
+        (
+            &good,
+            ("CLIENT_AUTHENTICATION", "basic"),
+            "CLIENT_AUTHENTICATION",
+        ),
+        (
+            &[binding],
+            ("CLIENT_AUTHENTICATION", "none"),
+            "CLIENT_AUTHENTICATION",
+        ),
+        (&good, ("RESOURCE", "a\u{7f}b"), "RESOURCE"),
+        (&good, ("PARAMETERS", "organization"), "PARAMETERS"),
+        (&good, ("PARAMETERS", "a=1&b"), "PARAMETERS"),
+        (&good, ("PARAMETERS", "a=1&a=2"), "PARAMETERS"),
+        (&good, ("PARAMETERS", "=1"), "PARAMETERS"),
+        (&good, ("PARAMETERS", "scope=x"), "PARAMETERS"),
+        (&good, ("PARAMETERS", "a=1&"), "PARAMETERS"),
+        (&good, ("ASSUMED_LIFETIME", "0"), "ASSUMED_LIFETIME"),
+        (&good, ("ASSUMED_LIFETIME", "-5"), "ASSUMED_LIFETIME"),
+        (&good, ("ASSUMED_LIFETIME", "5m"), "ASSUMED_LIFETIME"),
+        (&good, ("RENEW_ON_401", "true"), "RENEW_ON_401"),
+        (&good, ("RENEW_ON_401", "Any"), "RENEW_ON_401"),
+    ];
+    for (others, (variable, value), named) in cases {
+        let mut variables = others.to_vec();
+        variables.retain(|(name, _)| *name != variable);
+        variables.push((variable, value));
+        let mut command = example("call_protected_resource");
+        command.arg("http://127.0.0.1:9/").envs(variables);
+        let output = tokio::time::timeout(Duration::from_secs(20), command.output());
+        let output = output.await.expect(named).unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{variable}={value}: {log}");
+        assert!(
+            log.contains(named) && log.lines().count() == 1,
+            "{variable}={value}: {log}"
+        );
+    }
+    std::fs::remove_file(&empty).unwrap();
 }
 
 /// Every setting that is a URL, and the position of its value.
