@@ -56,7 +56,10 @@ impl RejectionEvents {
         let issuer = details.issuer.as_ref().map(Issuer::as_str);
         let (expected, found) = match &details.mismatch {
             Some(mismatch) => (&*mismatch.expected, &*mismatch.found),
-            None => (&*own.expected, details.found.unwrap_or(found(own.kind))),
+            None => (
+                &*own.expected,
+                details.found.unwrap_or_else(|| found(own.kind)),
+            ),
         };
         // Of a handler, which has no mismatch.
         let scopes = rejection.required_scopes();

@@ -386,7 +386,7 @@ proptest! {
             prop_assert_eq!(context.audience().collect::<Vec<_>>(), [AUDIENCE]);
             prop_assert_eq!(context.scopes().collect::<Vec<_>>(), ["orders.read"]);
             let strings = |name: &str| members[name].as_str();
-            prop_assert_eq!(context.client_id(), strings("appid").or(strings("cid")));
+            prop_assert_eq!(context.client_id(), strings("appid").or_else(|| strings("cid")));
             Ok(())
         })?;
     }
