@@ -97,6 +97,9 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let is_authorized = request.headers().contains_key(header::AUTHORIZATION);
         if is_authorized || !self.origins.matches(request.uri()) {
+            if !is_authorized {
+                self.origins.log_other(request.uri());
+            }
             return BearerTokenFuture::calling(self.inner.call(request), None);
         }
         let retry_body = self.clone_body.clone_body(request.body());

@@ -14,6 +14,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_oauth::client::{TokenManagerBuilder, Unauthorized};
 use tower_oauth::{BoxError, ClientCredentials, Endpoint, Error, TokenManager};
 
+use crate::support::log;
 use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 
 const ORDERS: &str = "https://orders.example/list";
@@ -217,6 +218,44 @@ async fn the_token_never_goes_to_another_origin() {
     }
     assert_eq!(orders.tokens(), ["-"; 6]);
     assert_eq!(endpoint.count(), 0, "no token is requested");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_to_another_origin_is_logged_without_its_path_and_user() {
+    log::clear_log();
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
+    let layer = manager(&endpoint).layer(origins());
+    let mut client = layer.clone().layer(Orders::default());
+    status(&mut client, get(ORDERS)).await;
+    assert!(!log::logged("gets no token"), "it gets one");
+    let others = [
+        (
+            "https://user:s3cr3t@evil.example:8443/s3cr3t?a=s3cr3t",
+            "https://evil.example:8443",
+        ),
+        ("http://orders.example/list", "http://orders.example"),
+        ("https://[::1]/list", "https://[::1]"),
+        ("/s3cr3t", "none: the URI has no host"),
+    ];
+    for (uri, origin) in others {
+        status(&mut client, get(uri)).await;
+        let event = format!("is not for its origin origin={origin} allowed=[");
+        assert_eq!(log::count(&event), 1, "{uri}");
+    }
+    let warnings = log::lines(" WARN tower_oauth::client: requests get no token");
+    assert_eq!(warnings.len(), 1, "one a minute");
+    assert!(
+        warnings[0].contains("origin=https://evil.example:8443 allowed=[\"https://orders.example")
+    );
+    // Clones of a layer share the limit, and its own credentials are no reason for an event.
+    let mut another = layer.layer(Orders::default());
+    status(&mut another, get("https://other.example/")).await;
+    let mut request = get("https://own.example/");
+    let field = "Bearer own".parse().unwrap();
+    request.headers_mut().insert(header::AUTHORIZATION, field);
+    status(&mut another, request).await;
+    assert_eq!(log::count(" WARN "), 1);
+    assert!(!log::logged("own.example") && !log::logged("s3cr3t") && !log::logged("token-1"));
 }
 
 #[tokio::test(start_paused = true)]
