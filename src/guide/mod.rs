@@ -34,6 +34,10 @@ pub mod performance {}
 #[doc = include_str!("published_documents.md")]
 pub mod published_documents {}
 
+/// # What is refused, and why, and what to do at the issuer
+#[doc = include_str!("refused_tokens.md")]
+pub mod refused_tokens {}
+
 /// # Security
 #[doc = include_str!("security.md")]
 pub mod security {}

@@ -92,14 +92,21 @@ fn every_promise_of_the_security_guide_names_existing_tests() {
 }
 
 #[test]
-fn the_results_of_the_threat_model_are_kinds_of_rejections() {
-    let kinds: BTreeSet<String> = RejectionKind::ALL
-        .iter()
-        .map(|kind| format!("{kind:?}"))
-        .collect();
-    let guide = read("src/guide/threat_model.md");
+fn every_refused_token_names_existing_tests() {
+    assert_tests_exist(&read("src/guide/refused_tokens.md"), "test", 50);
+}
+
+/// The kinds of rejections, by their names in code.
+fn kinds() -> BTreeSet<String> {
+    let kinds = RejectionKind::ALL.iter();
+    kinds.map(|kind| format!("{kind:?}")).collect()
+}
+
+/// The kinds in a column of the tables, each of which exists.
+fn kinds_in(guide: &str, name: &str) -> BTreeSet<String> {
+    let kinds = kinds();
     let mut named = BTreeSet::new();
-    for (_, cell) in column(&guide, "result") {
+    for (_, cell) in column(guide, name) {
         let is_kind = |text: &&str| {
             text.starts_with(char::is_uppercase) && text.chars().all(char::is_alphanumeric)
         };
@@ -108,7 +115,25 @@ fn the_results_of_the_threat_model_are_kinds_of_rejections() {
             named.insert(kind.to_owned());
         }
     }
-    assert_eq!(named, kinds, "each kind is the result of an attack");
+    named
+}
+
+#[test]
+fn the_results_of_the_threat_model_are_kinds_of_rejections() {
+    let named = kinds_in(&read("src/guide/threat_model.md"), "result");
+    assert_eq!(named, kinds(), "each kind is the result of an attack");
+}
+
+#[test]
+fn each_kind_of_rejection_of_a_token_has_a_refused_token() {
+    let guide = read("src/guide/refused_tokens.md");
+    for (row, cell) in column(&guide, "kind") {
+        assert!(quoted(cell).next().is_some(), "no kind: {row}");
+    }
+    let mut named = kinds_in(&guide, "kind");
+    // Reasons of the server, which no other token changes.
+    named.extend(["KeysUnavailable", "LayerMissing", "Overloaded"].map(str::to_owned));
+    assert_eq!(named, kinds());
 }
 
 #[test]
