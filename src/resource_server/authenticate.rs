@@ -240,17 +240,28 @@ impl ResourceServer {
         if let (RejectionKind::MissingToken, Some(head)) = (reason.kind, head) {
             details.found = Some(head.instead_of_a_token());
             details.has_other_event = head.has_access_token();
-            // Such a token ends up in the logs of every server on the way (RFC 9700 §4.3.2).
-            if details.has_other_event && self.0.token_in_query.allows(self.0.clock.now()) {
-                crate::trace::warn!(
-                    target: "tower_oauth::resource_server",
-                    "a request has its access token in the query, where it is ignored \
-                     (logged once a minute)"
-                );
+            if details.has_other_event {
+                self.warn_of_a_token_in_the_query();
             }
         }
         let is_grpc = head.is_some_and(Head::is_grpc);
         let responses = &self.0.responses;
         responses.reject(reason.kind, reason.required_scopes, details, is_grpc)
+    }
+
+    /// Such a token ends up in the logs of every server on the way (RFC 9700 §4.3.2).
+    #[cfg_attr(
+        not(feature = "tracing"),
+        expect(unused_variables, reason = "nothing is logged")
+    )]
+    fn warn_of_a_token_in_the_query(&self) {
+        let now = self.0.clock.now();
+        if let Some(suppressed) = self.0.token_in_query.permit(now) {
+            crate::trace::warn!(
+                target: "tower_oauth::resource_server",
+                "a request has its access token in the query, where it is ignored{suppressed} \
+                 (logged once a minute)"
+            );
+        }
     }
 }

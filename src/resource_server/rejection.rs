@@ -170,13 +170,13 @@ impl Rejection {
     pub(super) fn layer_missing(part: &'static str, log_limit: &LogLimit, grpc: bool) -> Self {
         let kind = RejectionKind::LayerMissing;
         crate::metrics::count(REQUESTS, &[("result", kind.as_str())]);
-        if log_limit.allows(SystemClock.now()) {
+        if let Some(suppressed) = log_limit.permit(SystemClock.now()) {
             crate::trace::error!(
                 target: "tower_oauth::resource_server",
                 reason = kind.as_str(),
                 "{part} is outside of `ResourceServerLayer`, or there is none: add \
                  `.layer(server.layer())` after it on an axum router, before it in a \
-                 `ServiceBuilder` (logged once a minute)"
+                 `ServiceBuilder`{suppressed} (logged once a minute)"
             );
         }
         crate::trace::debug!(

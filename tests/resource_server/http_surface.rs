@@ -251,6 +251,9 @@ fn tokens_in_the_query_cause_one_warning_a_minute() {
     assert_eq!(requests(50), (0, 0));
     fixture.clock.advance(Duration::from_secs(1));
     assert_eq!(requests(50), (1, 1));
+    assert!(support::log::logged(
+        "ignored, and 99 more since the last such event"
+    ));
 }
 
 /// `Debug` of a request never prints the token, neither for accepted nor for anonymous requests.
