@@ -95,6 +95,11 @@ impl ClaimsPolicy {
     pub(crate) fn is_expired(&self, expires_at: UnixTime, now: UnixTime) -> bool {
         now >= expires_at.saturating_add(self.leeway)
     }
+
+    /// The latest `nbf` and `iat` that are accepted, leeway included.
+    fn latest_start(&self, now: UnixTime) -> UnixTime {
+        now.saturating_add(self.leeway)
+    }
 }
 
 /// One check of the claims.
@@ -108,8 +113,10 @@ pub(crate) enum ClaimsCheck {
     Audience,
     /// `exp`
     Expiry,
-    /// `nbf` and `iat`
-    Start,
+    /// `iat`
+    IssuedAt,
+    /// `nbf`
+    NotBefore,
     /// The limit on the lifetime.
     Lifetime,
     /// The claims that the profile requires.
@@ -118,12 +125,13 @@ pub(crate) enum ClaimsCheck {
 
 impl ClaimsCheck {
     /// The order in which [`UnverifiedClaims::validate`] makes the checks.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Issuer,
         Self::TokenUse,
         Self::Audience,
         Self::Expiry,
-        Self::Start,
+        Self::IssuedAt,
+        Self::NotBefore,
         Self::Lifetime,
         Self::Profile,
     ];
@@ -282,7 +290,7 @@ impl<'a> UnverifiedClaims<'a> {
     }
 
     /// The claimed issuer.
-    pub(super) fn issuer(&self) -> Result<&str, TokenError> {
+    pub(crate) fn issuer(&self) -> Result<&str, TokenError> {
         self.issuer.as_deref().ok_or(TokenError::InvalidClaims)
     }
 
@@ -314,7 +322,11 @@ impl<'a> UnverifiedClaims<'a> {
             },
             ClaimsCheck::Audience => self.check_audience(policy),
             ClaimsCheck::Expiry => self.check_expiry(policy, now),
-            ClaimsCheck::Start => self.check_start(policy, now),
+            ClaimsCheck::IssuedAt => match self.issued_at > Some(policy.latest_start(now)) {
+                true => Err(ClaimsFault::NotYetValid),
+                false => Ok(()),
+            },
+            ClaimsCheck::NotBefore => self.check_not_before(policy, now),
             ClaimsCheck::Lifetime => self.check_lifetime(policy),
             ClaimsCheck::Profile => self.check_profile(policy),
         }
@@ -349,9 +361,8 @@ impl<'a> UnverifiedClaims<'a> {
         }
     }
 
-    fn check_start(&self, policy: &ClaimsPolicy, now: UnixTime) -> Result<(), ClaimsFault> {
-        let latest = now.saturating_add(policy.leeway);
-        if self.not_before.max(self.issued_at) > Some(latest) {
+    fn check_not_before(&self, policy: &ClaimsPolicy, now: UnixTime) -> Result<(), ClaimsFault> {
+        if self.not_before > Some(policy.latest_start(now)) {
             return Err(ClaimsFault::NotYetValid);
         }
         if self.expires_at.is_some() && self.not_before > self.expires_at {
@@ -445,9 +456,9 @@ pub(crate) struct Claims {
     pub(crate) confirmation: Option<Box<Confirmation>>,
 }
 
-#[cfg(any(test, feature = "test-util"))]
 impl Claims {
-    /// Parses the claims of a context that a test builds, which has no token.
+    /// Parses claims that are not validated: of a context that a test builds, which has no token,
+    /// and of a token whose rejection is explained.
     pub(crate) fn unvalidated(payload: &str) -> Result<Self, TokenError> {
         let limits = SizeLimits::for_max_token_len(usize::MAX);
         let claims = UnverifiedClaims::parse(payload, limits, &|_, _| Ok(()))?;

@@ -23,13 +23,11 @@ mod verification_key;
 
 pub use self::algorithm::Algorithm;
 pub use self::claims::TokenProfile;
-#[cfg(test)]
-pub(crate) use self::claims::UnverifiedClaims;
-pub(crate) use self::claims::{Claims, ClaimsPolicy};
+pub(crate) use self::claims::{Claims, ClaimsCheck, ClaimsFault, ClaimsPolicy, UnverifiedClaims};
 pub(crate) use self::compact::{Segments, decode_base64url};
 pub(crate) use self::confirmation::Thumbprint;
 pub(crate) use self::error::TokenError;
-pub(crate) use self::header::{Header, valid_key_id};
+pub(crate) use self::header::{Header, is_forbidden_member, valid_key_id};
 pub(crate) use self::mismatch::{Mismatch, shown, shown_list};
 pub(crate) use self::strict_json::{SizeLimits, StrKey};
 pub(crate) use self::token::UnverifiedToken;

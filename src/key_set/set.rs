@@ -94,6 +94,17 @@ impl KeySet {
             .map(|kid| &**kid)
     }
 
+    /// The usable keys with their `kid`s, in no particular order.
+    pub(crate) fn used_keys(&self) -> impl Iterator<Item = (Option<&str>, &VerificationKey)> {
+        let duplicates = self.used_duplicates();
+        let duplicates = duplicates.flat_map(|(kid, keys)| keys.iter().map(move |key| (kid, key)));
+        let with_kid = self.0.by_kid.iter().chain(duplicates);
+        let without_kid = self.0.without_kid.iter().map(|key| (None, key));
+        with_kid
+            .map(|(kid, key)| (Some(&**kid), key))
+            .chain(without_kid)
+    }
+
     /// The keys that share a `kid`, if they are used.
     fn used_duplicates(&self) -> impl Iterator<Item = (&Box<str>, &Vec<VerificationKey>)> {
         self.0.duplicates.iter().filter(|_| self.0.use_duplicates)

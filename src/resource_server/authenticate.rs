@@ -120,14 +120,32 @@ impl ResourceServer {
                 Ok(context)
             }
             Err(mut reason) => {
-                if head.is_none() && reason.kind == RejectionKind::InvalidRequest {
-                    // There is no field that could be malformed, only the token.
-                    reason.kind = RejectionKind::Malformed;
+                if head.is_none() {
+                    reason.kind = kind_for_bare_token(reason.kind);
                 }
                 let rejection = self.reject(reason, head);
                 in_flight.rejected(&rejection);
                 Err(rejection)
             }
+        }
+    }
+
+    /// The outcome of [`validate`](Self::validate) now, without its effects: nothing is awaited,
+    /// fetched, cached, counted or logged.
+    pub(super) fn validate_dry(&self, token: &str, now: UnixTime) -> Result<(), RejectionKind> {
+        let outcome = Credentials::from_token(token)
+            .map_err(RejectionReason::from)
+            .and_then(|credentials| {
+                let mut attempt = Attempt::dry_run(credentials);
+                self.check_length(credentials.token())?;
+                match self.validate_token(&mut attempt, now)? {
+                    Validation::Valid(validated) => self.check_request(validated, &mut attempt),
+                    Validation::Pending(_) => Err(RejectionKind::KeysUnavailable.into()),
+                }
+            });
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(reason) => Err(kind_for_bare_token(reason.kind)),
         }
     }
 
@@ -162,9 +180,7 @@ impl ResourceServer {
         attempt: &mut Attempt<'_>,
     ) -> Result<Authentication, RejectionReason> {
         let token = attempt.credentials.token();
-        if token.len() > self.0.issuers.max_token_len() {
-            return Err(RejectionKind::TokenTooLong.into());
-        }
+        self.check_length(token)?;
         let now = self.0.clock.now();
         let cached = self.cached(token, now);
         // A request that has waited is counted already.
@@ -183,6 +199,14 @@ impl ResourceServer {
             },
         };
         self.check_request(validated, attempt)
+    }
+
+    #[inline]
+    fn check_length(&self, token: &[u8]) -> Result<(), RejectionKind> {
+        if token.len() > self.0.issuers.max_token_len() {
+            return Err(RejectionKind::TokenTooLong);
+        }
+        Ok(())
     }
 
     /// Checks what depends on the request and not on the token alone, after a cache hit as well.
@@ -263,5 +287,14 @@ impl ResourceServer {
                  (logged once a minute)"
             );
         }
+    }
+}
+
+/// The kind for a token without a request: there is no field that could be malformed, only the
+/// token.
+fn kind_for_bare_token(kind: RejectionKind) -> RejectionKind {
+    match kind {
+        RejectionKind::InvalidRequest => RejectionKind::Malformed,
+        other => other,
     }
 }

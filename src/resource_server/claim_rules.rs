@@ -69,16 +69,21 @@ impl ClaimRules {
         if self.is_empty() {
             return Ok(token);
         }
-        let mut token = AuthContext::from(token);
-        if let Some(client_name) = &self.client_name {
-            let client = client_name(&token);
-            token.token = token.token.with_client_id(client.map(Into::into));
-        }
+        let token = self.with_client_name(AuthContext::from(token));
         self.check_required_claims(&token)?;
         self.check_client(&token)?;
         self.check_predicates(&token)?;
         self.check_scopes(&token)?;
         Ok(token.token)
+    }
+
+    /// Names the client of a validated token.
+    pub(super) fn with_client_name(&self, mut token: AuthContext) -> AuthContext {
+        if let Some(client_name) = &self.client_name {
+            let client = client_name(&token);
+            token.token = token.token.with_client_id(client.map(Into::into));
+        }
+        token
     }
 
     fn is_empty(&self) -> bool {
@@ -89,7 +94,7 @@ impl ClaimRules {
             && self.required_scopes.is_empty()
     }
 
-    fn check_required_claims(&self, token: &AuthContext) -> Result<(), RejectionReason> {
+    pub(super) fn check_required_claims(&self, token: &AuthContext) -> Result<(), RejectionReason> {
         for (name, accepted) in &self.required_claims {
             let claim: Option<Value> = read(token, name)?;
             if !claim.as_ref().is_some_and(|claim| accepted.contains(claim)) {
@@ -106,7 +111,7 @@ impl ClaimRules {
         Ok(())
     }
 
-    fn check_client(&self, token: &AuthContext) -> Result<(), RejectionReason> {
+    pub(super) fn check_client(&self, token: &AuthContext) -> Result<(), RejectionReason> {
         let Some(allowed) = &self.allowed_clients else {
             return Ok(());
         };
@@ -134,7 +139,7 @@ impl ClaimRules {
         Ok(())
     }
 
-    fn check_predicates(&self, token: &AuthContext) -> Result<(), RejectionReason> {
+    pub(super) fn check_predicates(&self, token: &AuthContext) -> Result<(), RejectionReason> {
         let mut predicates = self.predicates.iter();
         let Some(failed) = predicates.position(|predicate| !predicate(token)) else {
             return Ok(());
@@ -144,7 +149,7 @@ impl ClaimRules {
         Err(mismatch(kind, token, expected, "false".to_owned()))
     }
 
-    fn check_scopes(&self, token: &AuthContext) -> Result<(), RejectionReason> {
+    pub(super) fn check_scopes(&self, token: &AuthContext) -> Result<(), RejectionReason> {
         let mut required = self.required_scopes.iter();
         if required.all(|one| token.has_scope(one.as_str())) {
             return Ok(());

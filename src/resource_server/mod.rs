@@ -69,6 +69,7 @@ mod context;
 #[cfg(any(test, feature = "test-util"))]
 mod context_builder;
 mod credentials;
+mod explain;
 #[cfg(feature = "axum")]
 mod extractor;
 mod future;
@@ -97,6 +98,7 @@ pub use self::context::{AuthContext, ClaimError};
 #[cfg(any(test, feature = "test-util"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub use self::context_builder::AuthContextBuilder;
+pub use self::explain::{Check, CheckOutcome, Explanation};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use self::extractor::{AuthContextRejection, Claims};

@@ -30,6 +30,8 @@ pub(super) struct Attempt<'r> {
     pub(super) credentials: Credentials<'r>,
     /// The sum of all waits.
     pub(super) awaited: Awaited,
+    /// Whether only the outcome counts: nothing is cached or measured.
+    is_dry_run: bool,
 }
 
 /// What an authentication has awaited.
@@ -46,6 +48,17 @@ impl<'r> Attempt<'r> {
         Self {
             credentials,
             awaited: Awaited::default(),
+            is_dry_run: false,
+        }
+    }
+
+    /// An attempt that has no effects and never waits: it has awaited all that there is.
+    pub(super) fn dry_run(credentials: Credentials<'r>) -> Self {
+        let permit = Some(Permit::uncounted());
+        Self {
+            credentials,
+            awaited: Awaited { keys: true, permit },
+            is_dry_run: true,
         }
     }
 
@@ -112,6 +125,9 @@ impl ResourceServer {
             };
             of_issuer(reason)
         })?;
+        if attempt.is_dry_run {
+            return Ok(Validation::Valid(validated));
+        }
         // Under a verification limit, a token should need only one permit.
         let bypass_admission = self.0.verification_limit.is_enabled();
         self.0.cache.insert(token, &validated, bypass_admission);
@@ -180,7 +196,11 @@ impl ResourceServer {
         let may_refresh = !awaited.keys && key_set.refreshes_on_invalid_signature() && would_pass();
         let header_segment = unverified.header_segment();
         let verify = || unverified.verify_signature(keys.as_slice());
-        let (verified, key) = match state.verification_duration.time(verify) {
+        let verified = match attempt.is_dry_run {
+            true => verify(),
+            false => state.verification_duration.time(verify),
+        };
+        let (verified, key) = match verified {
             Ok(verified) => verified, // RFC 7515 §5.2
             Err(error) if may_refresh => {
                 let pending = await_refresh(RefreshReason::InvalidSignature);
@@ -189,7 +209,9 @@ impl ResourceServer {
             Err(error) => return Err(error.into()),
         };
         drop(permit);
-        self.0.header_cache.insert(header_segment, header);
+        if !attempt.is_dry_run {
+            self.0.header_cache.insert(header_segment, header);
+        }
         let valid = verified.validate(policy, now); // RFC 7519 §4.1, RFC 9068 §4
         let valid = valid.map_err(|rejected| {
             RejectionReason::with_mismatch(rejected.error, rejected.mismatch)

@@ -36,6 +36,13 @@ pub(super) enum Unavailable {
 /// Resolves to a permit, in order of arrival.
 pub(super) type PermitFuture = Pin<Box<dyn Future<Output = Permit> + Send>>;
 
+impl Permit {
+    /// A permit that is not counted.
+    pub(super) fn uncounted() -> Self {
+        Self(None)
+    }
+}
+
 impl VerificationLimit {
     pub(super) fn new(limit: Option<usize>) -> Self {
         Self(limit.map(|limit| Semaphores {

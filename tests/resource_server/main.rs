@@ -13,6 +13,7 @@ mod claim_shapes;
 mod concurrent_verifications;
 mod differential;
 mod events;
+mod explain;
 mod frameworks;
 mod http_surface;
 mod json_and_claims;
