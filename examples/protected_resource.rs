@@ -133,7 +133,7 @@ async fn metrics(State(recorder): State<PrometheusHandle>) -> impl IntoResponse 
 }
 
 /// Configures the resource server from the environment.
-fn settings() -> Result<ResourceServerBuilder, SettingError> {
+pub(crate) fn settings() -> Result<ResourceServerBuilder, SettingError> {
     let max_stale: u64 = parse_variable("MAX_STALE", 86_400)?;
     let min_refresh: u64 = parse_variable("MIN_REFRESH", 60)?;
     if max_stale == 0 {

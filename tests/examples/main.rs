@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod explain;
 mod forward_auth;
 mod plain_http;
 mod programs;
