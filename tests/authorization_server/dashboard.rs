@@ -19,10 +19,11 @@ use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::resource_server::Algorithm;
 use tower_oauth::transport::Transport;
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "/",
     "/applications/new",
     "/try",
+    "/explain",
     "/keys",
     "/activity",
     "/faults",
@@ -237,6 +238,7 @@ async fn a_form_without_the_csrf_token_of_its_cookie_is_rejected() {
         ("/applications/new", "name=intruder"),
         (application.as_str(), "action=delete"),
         ("/try", "application=x"),
+        ("/explain", "resource=x&token=a.b.c"),
         ("/keys", "action=rotate"),
         ("/faults", "endpoint=Token&fault=outage"),
     ] {
@@ -835,6 +837,73 @@ async fn a_requested_token_is_shown_decoded() {
             .status(),
         StatusCode::NOT_FOUND
     );
+}
+
+/// Explains a token by the form, and returns the page.
+async fn explain(session: &Session, resource: &str, token: &str) -> String {
+    let fields = [("resource", resource), ("token", token)];
+    let response = session.submit("/explain", &fields).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let page = text(&response);
+    let signature = token.rsplit('.').next().unwrap();
+    assert!(signature.is_empty() || !page.contains(signature), "{page}");
+    page
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pasted_token_is_explained_for_the_application_that_is_called() {
+    let session = Session::new();
+    let shop = session.server.register("shop").unwrap();
+    let orders = session.server.register("orders").unwrap();
+    let form = session.page("/try").await;
+    assert!(form.contains("action=\"/explain\""), "{form}");
+    let token = session
+        .server
+        .mint(&shop)
+        .audience([orders.client_id()])
+        .sign();
+    let page = explain(&session, orders.client_id(), &format!(" {token}\n")).await;
+    assert!(
+        page.contains("<title>Accepted: Explain a token · "),
+        "{page}"
+    );
+    let page = explain(&session, shop.client_id(), &token).await;
+    assert!(
+        page.contains("<title>Rejected: Explain a token · "),
+        "{page}"
+    );
+    let expected = format!("expected: [&quot;{}&quot;]", shop.client_id());
+    for part in [
+        "<code>invalid_audience</code>",
+        &format!("[&quot;{}&quot;]", orders.client_id()),
+        &expected,
+        "add an audience mapper",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let page = explain(&session, orders.client_id(), "<script>").await;
+    assert!(
+        page.contains("1 part, an opaque token") && !page.contains("<script>"),
+        "{page}"
+    );
+    let none = [("resource", "none"), ("token", "a.b.c")];
+    let response = session.submit("/explain", &none).await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_explanation_names_the_fault_of_the_keys() {
+    let session = Session::new();
+    let shop = session.server.register("shop").unwrap();
+    let token = session.server.mint(&shop).sign();
+    for (fault, named) in [
+        (Fault::Outage(None), "503 Service Unavailable"),
+        (Fault::Hang, "keys_unavailable"),
+    ] {
+        session.server.fail(EndpointKind::Keys, fault);
+        let page = explain(&session, shop.client_id(), &token).await;
+        assert!(page.contains(named), "{page}");
+    }
 }
 
 #[tokio::test]

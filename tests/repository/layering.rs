@@ -46,7 +46,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     (
         "authorization_server/dashboard/",
-        &["client", "clock", "error", "transport"],
+        &["client", "clock", "error", "resource_server", "transport"],
     ),
     ("backoff.rs", &[]),
     ("bounded_map.rs", &[]),

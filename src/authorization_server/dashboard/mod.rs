@@ -5,6 +5,8 @@
 //!                        └──────▶ POST a form with the session's token ──▶ 303 to the page
 //! ```
 //!
+//! A form that changes nothing, `/explain`, is answered with the page itself.
+//!
 //! Pages are rendered on the server and work without scripts. There is no login: every process
 //! that can reach the loopback port has access, but other web sites must not. [`guard`] rejects
 //! host names that were rebound to loopback (DNS rebinding) and forbids framing, inline scripts
@@ -14,6 +16,7 @@ mod activity;
 mod application;
 mod applications;
 mod commands;
+mod explain_token;
 mod faults;
 mod form;
 mod guard;
@@ -66,6 +69,10 @@ pub(super) fn router(server: &AuthorizationServer) -> Router<AuthorizationServer
         )
         .route("/try", get(try_token::index).post(try_token::request))
         .route("/try/{client_id}", get(try_token::show))
+        .route(
+            "/explain",
+            get(explain_token::index).post(explain_token::explain),
+        )
         .route("/keys", get(keys::list).post(keys::handle_form))
         .route("/activity", get(activity::list))
         .route("/faults", get(faults::list).post(faults::switch))

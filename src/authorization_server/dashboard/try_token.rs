@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::super::applications::Registration;
 use super::application::find;
 use super::commands::commands;
+use super::explain_token;
 use super::form::Form;
 use super::layout::{ErrorPage, Tab, listing, page};
 use super::session::Session;
@@ -122,6 +123,7 @@ fn render(server: &Inner, session: &Session, selected: Option<&Registration>) ->
         @if let Some(application) = selected {
             (commands(server, application, last_request.as_ref()))
         }
+        (explain_token::form(server, session, audience))
     };
     let title = match last_request.as_ref().map(|request| &request.outcome) {
         None => "Try it",
