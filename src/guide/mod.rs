@@ -52,6 +52,10 @@ pub mod testing {}
 #[doc = include_str!("threat_model.md")]
 pub mod threat_model {}
 
+/// # Troubleshooting
+#[doc = include_str!("troubleshooting.md")]
+pub mod troubleshooting {}
+
 /// # Token responses
 #[doc = include_str!("token_responses.md")]
 pub mod token_responses {}

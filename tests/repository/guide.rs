@@ -268,6 +268,27 @@ fn readme_and_docs_link_every_page_of_the_guide() {
 }
 
 #[test]
+fn the_messages_that_the_symptoms_quote_are_those_of_the_programs() {
+    let sources = sources(&["src", "examples"]);
+    // A long message goes on in the next line.
+    let mut lines = sources.split("\\\n");
+    let first = lines.next().unwrap().to_owned();
+    let messages = lines.fold(first, |all, line| all + line.trim_start());
+    let guide = read("src/guide/troubleshooting.md");
+    let rows = column(&guide, "symptom");
+    assert!(rows.len() > 50, "{} rows", rows.len());
+    let mut checked = 0;
+    for (row, cell) in rows {
+        assert_eq!(row.split('|').count(), 5, "symptom, cause and cure: {row}");
+        for message in quoted(cell).filter(|message| *message != "OPTIONS") {
+            assert!(messages.contains(message), "no such message: {message}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 60, "{checked}");
+}
+
+#[test]
 fn the_testing_guide_lists_the_dependencies_of_its_examples() {
     let guide = read("src/guide/testing.md");
     let listed: BTreeSet<String> = guide
