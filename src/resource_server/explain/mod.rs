@@ -25,9 +25,10 @@ impl ResourceServer {
     /// calls it except the dashboard of the development server.
     ///
     /// [`Explanation::rejection`] is the kind that [`validate`](Self::validate) returns now. It
-    /// differs only where `validate` waits: this method fetches no keys, so the key of a token with
-    /// an unknown `kid` is not looked for. Nothing else changes either: the token is not cached, and
-    /// nothing is counted or logged.
+    /// differs only where `validate` waits, for newer keys or for a permit to verify a signature:
+    /// this method fetches no keys and takes no permit. Nothing else changes either: the token is
+    /// not cached, and nothing is counted or logged. The scopes of a
+    /// [`RequireScopeLayer`](super::RequireScopeLayer) are not checks of the token.
     ///
     /// `token` is the token alone, without `Bearer`. The signature is not in the explanation; the
     /// claims in it are escaped, and cut to 200 characters.
