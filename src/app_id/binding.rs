@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
 
 use super::server::{ExplicitSettings, normalized_base};
 use super::sources::{
@@ -535,7 +536,7 @@ impl BindingBuilder {
             path: None,
             found: SINGLE_VARIABLES
                 .into_iter()
-                .filter_map(|key| Some((key, lookup(key)?)))
+                .filter_map(|key| Some((key, Zeroizing::new(lookup(key)?))))
                 .collect(),
         };
         let explicit_url = self.oauth_server_url.is_some() || self.service_endpoint.is_some();

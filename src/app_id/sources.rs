@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::{Map, Value};
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::version::Version;
 use crate::error::{ConfigError, ConfigErrorKind};
@@ -19,7 +20,7 @@ pub(super) struct Values {
     pub(super) source: Option<String>,
     /// The file or folder, if they were read from one.
     pub(super) path: Option<PathBuf>,
-    pub(super) found: Vec<(&'static str, String)>,
+    pub(super) found: Vec<(&'static str, Zeroizing<String>)>,
 }
 
 /// A mounted secret, which is replaced while the program runs.
@@ -47,8 +48,14 @@ impl MountedCredentials {
 impl Values {
     pub(super) fn from_json(source: &str, json: &str) -> Result<Self, ConfigError> {
         let json = json.trim_start_matches('\u{feff}');
-        let object: Map<String, Value> = parse(source, json)?;
-        Self::from_object(source, &object)
+        let mut object: Map<String, Value> = parse(source, json)?;
+        let values = Self::from_object(source, &object);
+        for value in object.values_mut() {
+            if let Value::String(text) = value {
+                text.zeroize();
+            }
+        }
+        values
     }
 
     /// The credentials of the first service, in the order of the text, whose name matches.
@@ -92,7 +99,7 @@ impl Values {
                 }
             };
             if !text.is_empty() {
-                values.found.push((key, text));
+                values.found.push((key, Zeroizing::new(text)));
             }
         }
         Ok(values)
@@ -128,7 +135,7 @@ impl Values {
             // Editors and `echo` append a line end.
             let text = text.trim_end_matches(['\r', '\n']);
             if !text.is_empty() {
-                values.found.push((key, text.to_owned()));
+                values.found.push((key, Zeroizing::new(text.to_owned())));
             }
         }
         if values.found.is_empty() {
@@ -219,7 +226,7 @@ fn parse<'de, T: Deserialize<'de>>(source: &str, json: &'de str) -> Result<T, Co
 }
 
 /// Reads a file; `None` if it does not exist or is a folder.
-fn read(source: &str, path: &Path) -> Result<Option<String>, ConfigError> {
+fn read(source: &str, path: &Path) -> Result<Option<Zeroizing<String>>, ConfigError> {
     let unreadable = |error: std::io::Error| {
         ConfigError::without_value(
             source,
@@ -235,7 +242,7 @@ fn read(source: &str, path: &Path) -> Result<Option<String>, ConfigError> {
         Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),
     };
-    let mut text = String::new();
+    let mut text = Zeroizing::new(String::new());
     let length = file
         .take(MAX_FILE + 1)
         .read_to_string(&mut text)
