@@ -365,8 +365,8 @@ impl<S> TokenManagerBuilder<S> {
     ///
     /// Servers should send `expires_in`
     /// ([RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)), but may omit it. A
-    /// token that is a JWT counts as valid until its `exp`, if that is sooner. The maximum is a day.
-    /// With less than a second such a token is not stored: each call requests another one.
+    /// token that is a JWT counts as valid until its `exp`, if that is sooner. The maximum is a
+    /// day. With less than a second such a token is not stored: each call requests another one.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -708,8 +708,8 @@ impl TokenManagerBuilder {
     ///
     /// Without it they are an error that names the type
     /// ([RFC 6749 §7.1](https://www.rfc-editor.org/rfc/rfc6749#section-7.1)). For servers that omit
-    /// the type, or send another name such as `JWT`. `DPoP`, `PoP` and `mac` stay errors: a resource
-    /// server rejects such a token as a bearer token. `Bearer` is accepted in any case.
+    /// the type, or send another name such as `JWT`. `DPoP`, `PoP` and `mac` stay errors: a
+    /// resource server rejects such a token as a bearer token. `Bearer` is accepted in any case.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

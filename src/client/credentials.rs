@@ -69,8 +69,8 @@ impl ClientCredentials {
     /// Credentials whose secret is in a file, which is read for each token request.
     ///
     /// A secret that is replaced, such as a mounted one of Kubernetes, needs no restart. Line ends
-    /// at the end of the file are dropped. If the file cannot be read, is empty, is not UTF-8 or has
-    /// more than 64 KiB, the token request fails with an error of kind
+    /// at the end of the file are dropped. If the file cannot be read, is empty, is not UTF-8 or
+    /// has more than 64 KiB, the token request fails with an error of kind
     /// [`Credentials`](ErrorKind::Credentials) and is retried. If the server refuses the client and
     /// the file has changed since it was read, the request is sent once more with the new secret.
     ///
@@ -82,7 +82,8 @@ impl ClientCredentials {
     /// # use secrecy::ExposeSecret as _;
     /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
     /// # let shop = issuer.register("shop")?;
-    /// # let path = std::env::temp_dir().join(format!("tower-oauth-{}-secret", std::process::id()));
+    /// # let name = format!("tower-oauth-{}-secret", std::process::id());
+    /// # let path = std::env::temp_dir().join(name);
     /// # std::fs::write(&path, format!("{}\n", shop.secret().expose_secret()))?;
     /// # let client_id = shop.client_id();
     /// use tower_oauth::{ClientCredentials, TokenManager};
@@ -107,9 +108,10 @@ impl ClientCredentials {
     /// Credentials that `read` returns for each token request: client id and secret.
     ///
     /// For credentials that are replaced while the program runs. `read` may block: it runs on a
-    /// blocking thread of the runtime. Its error must not contain a secret, because it is logged. After an error
-    /// the token request is retried, as with [`from_secret_file`](Self::from_secret_file).
-    /// `client_id` is the [name](super::TokenManagerBuilder::name) of the manager.
+    /// blocking thread of the runtime. Its error must not contain a secret, because it is logged.
+    /// After an error the token request is retried, as with
+    /// [`from_secret_file`](Self::from_secret_file). `client_id` is the default
+    /// [name](super::TokenManagerBuilder::name) of the manager.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -88,8 +88,8 @@ impl<S: Fn() -> Secrets> SentRequest<'_, S> {
                 error.with_detail(format!("expected `{name}` once, found it twice"))
             }
             InvalidResponse::TokenType(found) => {
-                let detail = "that is the `token_type`: \
-                              `TokenManagerBuilder::assume_bearer` allows others, and a missing one";
+                let detail = "that is the `token_type`: `TokenManagerBuilder::assume_bearer` \
+                              allows others, and a missing one";
                 let found = found.map_or_else(
                     || "no token_type".to_owned(),
                     |found| self.redacted(&found, response),

@@ -66,7 +66,8 @@ pub trait TokenSource: fmt::Debug + Send + Sync + 'static {
     /// If no token can be obtained. The [kind](Error::kind) decides what the manager does: after
     /// [`Transport`](ErrorKind::Transport), [`Timeout`](ErrorKind::Timeout),
     /// [`Credentials`](ErrorKind::Credentials), and [`Status`](ErrorKind::Status) 429 or 5xx it
-    /// tries again with backoff. All other errors are final for the waiting calls. The error must not contain a secret, because it is logged.
+    /// tries again with backoff. All other errors are final for the waiting calls. The error must
+    /// not contain a secret, because it is logged.
     fn fetch(&self) -> BoxFuture<'_, Result<TokenResponse, Error>>;
 }
 

@@ -388,7 +388,7 @@ async fn the_caller_sends_the_parameters_and_the_authentication_that_variables_n
             move |received| {
                 seen.lock().unwrap().push(received.clone());
                 let token = json!({ "access_token": "t", "token_type": "bearer" });
-                token_for(received, token).unwrap_or((StatusCode::OK, json!("served")))
+                token_for(received, token).unwrap_or_else(|| (StatusCode::OK, json!("served")))
             }
         })
         .await;
@@ -446,7 +446,7 @@ async fn assumed_lifetime_is_that_of_a_token_without_expires_in() {
             let token = json!({ "access_token": "t", "token_type": "bearer" });
             let token = token_for(received, token);
             *issued.lock().unwrap() += usize::from(token.is_some());
-            token.unwrap_or((StatusCode::OK, json!("served")))
+            token.unwrap_or_else(|| (StatusCode::OK, json!("served")))
         }
     })
     .await;
@@ -482,10 +482,10 @@ async fn renew_on_401_says_whether_a_bare_401_replaces_the_token() {
             let token = json!({ "access_token": name, "token_type": "Bearer", "expires_in": 60 });
             let token = token_for(received, token);
             *issued += usize::from(token.is_some());
-            token.unwrap_or(if received.authorization == "Bearer t1" {
-                (StatusCode::UNAUTHORIZED, json!("no"))
-            } else {
-                (StatusCode::OK, json!("served"))
+            let is_first = received.authorization == "Bearer t1";
+            token.unwrap_or_else(|| match is_first {
+                true => (StatusCode::UNAUTHORIZED, json!("no")),
+                false => (StatusCode::OK, json!("served")),
             })
         })
         .await;

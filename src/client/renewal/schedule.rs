@@ -5,7 +5,7 @@
 //! | a call waits for a token | at once, or when the backoff ends |
 //! | a token was issued and used | well before it expires |
 //! | a resource server rejected the token | at once, or when the backoff ends |
-//! | transport error, unreadable credentials, 429, 5xx | after full-jitter backoff, not before `Retry-After` |
+//! | transport, credentials, 429, 5xx | after full-jitter backoff, not before `Retry-After` |
 //! | any other failure, certificate errors included | not within a second |
 //!
 //! Waiting calls fail when the next attempt would exceed their time limit, and after a permanent
