@@ -659,7 +659,7 @@ impl Error {
     /// What was expected.
     ///
     /// The configured issuer for an [`IssuerMismatch`](ErrorKind::IssuerMismatch), the limit for a
-    /// response that is [too large](ErrorKind::TooLarge).
+    /// response that is [too large](ErrorKind::TooLarge) or [late](ErrorKind::Timeout).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

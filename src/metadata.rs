@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, Error, ErrorKind, Operation, escape_and_truncate};
 use crate::oauth::{Endpoint, Issuer, PlainHttp};
-use crate::transport::{HttpClient, Limits};
+use crate::transport::{HttpClient, Limits, describe_document};
 
 /// The members of a metadata document that this crate uses.
 #[derive(Clone, Debug)]
@@ -166,14 +166,15 @@ pub(crate) async fn discover_with_headers(
         Error::new(Operation::Discovery, ErrorKind::Configuration).with_source(error)
     };
     let mut first_error: Option<Error> = None;
-    for url in well_known_urls(issuer).map_err(unusable)? {
+    let urls = well_known_urls(issuer).map_err(unusable)?;
+    for url in &urls {
         let response = http_client
-            .get_json(Operation::Discovery, &url, headers.clone(), now, limits)
+            .get_json(Operation::Discovery, url, headers.clone(), now, limits)
             .await;
         let error = match response {
             Ok(response) => match parse(response.body(), issuer) {
                 Ok(metadata) => return Ok(metadata),
-                Err(error) => error.with_url(url.as_str()),
+                Err(error) => describe_document(error, &response).with_url(url.as_str()),
             },
             Err(error) if try_next_location(error.kind()) => error,
             Err(error) => return Err(error),
@@ -185,7 +186,17 @@ pub(crate) async fn discover_with_headers(
             first_error = Some(error);
         }
     }
-    Err(first_error.unwrap_or_else(|| Error::new(Operation::Discovery, ErrorKind::Malformed)))
+    let error =
+        first_error.unwrap_or_else(|| Error::new(Operation::Discovery, ErrorKind::Malformed));
+    Err(if is_not_found(&error) {
+        let others: Vec<&str> = urls.iter().skip(1).map(Endpoint::as_str).collect();
+        error.with_detail(format!(
+            "nor is it at {}: check the issuer",
+            others.join(" and ")
+        ))
+    } else {
+        error
+    })
 }
 
 /// Ranks the errors of several locations; the highest is reported. A document of another issuer

@@ -14,7 +14,7 @@ use crate::clock::UnixTime;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Issuer};
 use crate::timer::now;
-use crate::transport::{HttpClient, Limits};
+use crate::transport::{HttpClient, Limits, within};
 use crate::{metadata, trace};
 
 /// How long a discovered URL is used before the next discovery.
@@ -204,7 +204,10 @@ impl DiscoveredEndpoint {
         // One limit for all well-known locations.
         let result = timeout(limits.total, result)
             .await
-            .unwrap_or_else(|_elapsed| Err(Error::new(Operation::Discovery, ErrorKind::Timeout)));
+            .unwrap_or_else(|_elapsed| {
+                let error = Error::new(Operation::Discovery, ErrorKind::Timeout);
+                Err(error.with_expected(within(limits.total)))
+            });
         match result {
             Ok(metadata) => metadata
                 .token_endpoint(http_client.plain_http())

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Issuer};
 use crate::timer::now;
-use crate::transport::{HttpClient, Limits};
+use crate::transport::{HttpClient, Limits, describe_document, within};
 use crate::{metadata, trace};
 
 /// The time between two discoveries while keys are fetched successfully.
@@ -214,9 +214,10 @@ impl Fetcher {
             limits,
         );
         // One time limit for all the well-known locations.
-        let metadata = timeout(limit, metadata)
-            .await
-            .unwrap_or_else(|_elapsed| Err(Error::new(Operation::Discovery, ErrorKind::Timeout)))?;
+        let metadata = timeout(limit, metadata).await.unwrap_or_else(|_elapsed| {
+            let error = Error::new(Operation::Discovery, ErrorKind::Timeout);
+            Err(error.with_expected(within(limit)))
+        })?;
         metadata.jwks_uri(self.http_client.plain_http())
     }
 
@@ -262,7 +263,7 @@ impl Fetcher {
         let is_new = self.body.is_empty() || response.body() != &self.body;
         let keys = if is_new {
             let keys = parse_set(response.body(), self.max_candidate_keys);
-            Some(keys.map_err(|error| error.with_url(uri.as_str()))?)
+            Some(keys.map_err(|error| describe_document(error, &response).with_url(uri.as_str()))?)
         } else {
             None
         };

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 
+use super::diagnosis::{of_connection, of_error_page, of_redirect, within};
 use super::{SendFuture, Transport, TransportError, retry_after};
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, Error, ErrorKind, Operation};
@@ -104,8 +105,8 @@ impl HttpClient {
         limits: Limits,
     ) -> Result<Response<Bytes>, Error> {
         let url = request.uri().to_string();
-        Endpoint::new(&url)
-            .and_then(|endpoint| self.plain_http.check(&endpoint))
+        let endpoint = Endpoint::new(&url)
+            .and_then(|endpoint| self.plain_http.check(&endpoint).map(|()| endpoint))
             .map_err(|error| {
                 Error::new(operation, ErrorKind::Configuration)
                     .with_url(&url)
@@ -120,17 +121,7 @@ impl HttpClient {
             }
             // The status of an error response matters more than its body.
             Ok(response) => Ok(response.map(|_body| Bytes::new())),
-            Err(TransportError { kind, source }) => {
-                let error = match kind {
-                    ErrorKind::TooLarge => too_large(operation, limits),
-                    kind => Error::new(operation, kind),
-                };
-                let error = error.with_url(&url);
-                Err(match source {
-                    Some(source) => error.with_source(source),
-                    None => error,
-                })
-            }
+            Err(failure) => Err(error_of(failure, operation, &endpoint, limits).with_url(&url)),
         }
     }
 
@@ -180,10 +171,47 @@ impl HttpClient {
         let response = self.send(operation, request, limits).await?;
         match response.status() {
             status if status.is_success() || status == StatusCode::NOT_MODIFIED => Ok(response),
-            status => Err(Error::new(operation, ErrorKind::Status(status))
-                .with_url(url.as_str())
-                .with_response(status, None, retry_after(response.headers(), now))),
+            status => {
+                let error = Error::new(operation, ErrorKind::Status(status))
+                    .with_url(url.as_str())
+                    .with_response(status, None, retry_after(response.headers(), now));
+                let detail = of_redirect(operation, url, &response);
+                Err(match detail.or_else(|| of_error_page(url, &response)) {
+                    Some(detail) => error.with_detail(detail),
+                    None => error,
+                })
+            }
         }
+    }
+}
+
+/// The error of a request without a complete response.
+fn error_of(
+    failure: TransportError,
+    operation: Operation,
+    url: &Endpoint,
+    limits: Limits,
+) -> Error {
+    let TransportError {
+        kind,
+        detail,
+        source,
+    } = failure;
+    let error = match kind {
+        ErrorKind::TooLarge => too_large(operation, limits),
+        ErrorKind::Timeout if detail.is_none() => {
+            Error::new(operation, kind).with_expected(within(limits.total))
+        }
+        kind => Error::new(operation, kind),
+    };
+    let cause = || of_connection(url, &**source.as_ref()?);
+    let error = match detail.or_else(cause) {
+        Some(detail) => error.with_detail(detail),
+        None => error,
+    };
+    match source {
+        Some(source) => error.with_source(source),
+        None => error,
     }
 }
 
@@ -222,7 +250,7 @@ mod tests {
         request: Request<Bytes>,
     ) -> (Option<Error>, Vec<String>) {
         let recorder = Arc::new(Recorder::default());
-        let transport: Arc<dyn Transport> = Arc::clone(&recorder) as _;
+        let transport: Arc<dyn Transport> = recorder.clone();
         let client = settings.client(transport).unwrap();
         let result = client.send(Operation::TokenRequest, request, LIMITS).await;
         let sent = recorder.0.lock().unwrap().clone();

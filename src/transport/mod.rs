@@ -19,11 +19,13 @@ use http::{HeaderMap, Request, Response, header};
 use crate::clock::UnixTime;
 use crate::error::{BoxError, ConfigError, ErrorKind};
 
+mod diagnosis;
 mod http_client;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod service;
 
+pub(crate) use self::diagnosis::{describe_document, within};
 pub(crate) use self::http_client::{HttpClient, HttpSettings, Limits};
 
 #[cfg(feature = "reqwest")]
@@ -101,6 +103,8 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub struct TransportError {
     kind: ErrorKind,
+    /// What the error most likely means.
+    detail: Option<String>,
     source: Option<BoxError>,
 }
 
@@ -109,6 +113,7 @@ impl TransportError {
     pub fn connect(source: impl Into<BoxError>) -> Self {
         Self {
             kind: ErrorKind::Transport,
+            detail: None,
             source: Some(source.into()),
         }
     }
@@ -142,6 +147,7 @@ impl TransportError {
     pub fn certificate(source: impl Into<BoxError>) -> Self {
         Self {
             kind: ErrorKind::Certificate,
+            detail: None,
             source: Some(source.into()),
         }
     }
@@ -151,6 +157,7 @@ impl TransportError {
     pub fn timeout() -> Self {
         Self {
             kind: ErrorKind::Timeout,
+            detail: None,
             source: None,
         }
     }
@@ -160,8 +167,15 @@ impl TransportError {
     pub fn too_large() -> Self {
         Self {
             kind: ErrorKind::TooLarge,
+            detail: None,
             source: None,
         }
+    }
+
+    /// Adds what the error most likely means. It must not contain a secret.
+    #[cfg(feature = "reqwest")]
+    fn with_detail(self, detail: Option<String>) -> Self {
+        Self { detail, ..self }
     }
 }
 

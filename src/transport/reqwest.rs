@@ -1,13 +1,16 @@
 //! The default transport, on reqwest.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use rustls::CertificateError;
 
+use super::diagnosis::{authority, find_in_chain};
 use super::{SendFuture, Transport, TransportError};
 use crate::error::{ConfigError, ConfigErrorKind};
 use crate::oauth::{Endpoint, is_forbidden_address};
@@ -190,7 +193,8 @@ impl Transport for ReqwestTransport {
     fn send(&self, request: Request<Bytes>, max_body: usize) -> SendFuture<'_> {
         Box::pin(async move {
             let request = request.map(reqwest::Body::from);
-            let request = reqwest::Request::try_from(request).map_err(convert)?;
+            let request = reqwest::Request::try_from(request)
+                .map_err(|error| TransportError::connect(error.without_url()))?;
             let client = self.client_for(request.url());
             let mut received = client.execute(request).await.map_err(convert)?;
             let mut response = Response::new(Bytes::new());
@@ -242,6 +246,7 @@ struct FilteringResolver<R>(R);
 
 impl<R: Resolve> Resolve for FilteringResolver<R> {
     fn resolve(&self, name: Name) -> Resolving {
+        let host = name.as_str().to_owned();
         let found = self.0.resolve(name);
         Box::pin(async move {
             let usable: Vec<SocketAddr> = found
@@ -249,7 +254,7 @@ impl<R: Resolve> Resolve for FilteringResolver<R> {
                 .filter(|address| !is_forbidden_address(address.ip()))
                 .collect();
             if usable.is_empty() {
-                return Err("the name has no address, or only link-local or metadata ones".into());
+                return Err(ForbiddenName(host).into());
             }
             let addresses: Addrs = Box::new(usable.into_iter());
             Ok(addresses)
@@ -257,29 +262,89 @@ impl<R: Resolve> Resolve for FilteringResolver<R> {
     }
 }
 
-/// Converts an error. Removes the URL, which [`Error`](crate::Error) shows without its query.
-fn convert(error: reqwest::Error) -> TransportError {
-    if error.is_timeout() {
-        TransportError::timeout()
-    } else if is_certificate_error(&error) {
-        TransportError::certificate(error.without_url())
-    } else {
-        TransportError::connect(error.without_url())
+/// The error of a name without an address that may be used.
+#[derive(Debug)]
+struct ForbiddenName(String);
+
+impl fmt::Display for ForbiddenName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(name) = self;
+        write!(
+            f,
+            "the name {name} has no address, or only link-local or metadata ones"
+        )
     }
 }
 
-/// Whether rustls found the certificate of the server invalid.
-fn is_certificate_error(error: &(dyn StdError + 'static)) -> bool {
-    if let Some(error) = error.downcast_ref::<rustls::Error>() {
-        return matches!(error, rustls::Error::InvalidCertificate(_));
+impl StdError for ForbiddenName {}
+
+/// Converts an error. Removes the URL, which [`Error`](crate::Error) shows without its query.
+fn convert(error: reqwest::Error) -> TransportError {
+    let authority = error
+        .url()
+        .and_then(|url| Endpoint::new(url.as_str()).ok())
+        .map(|url| authority(&url))
+        .unwrap_or_default();
+    if error.is_timeout() {
+        let detail = error.is_connect().then(|| {
+            let limit = CONNECT_TIMEOUT.as_secs();
+            format!(
+                "no connection to {authority} within {limit} s: a firewall may drop the packets"
+            )
+        });
+        return TransportError::timeout().with_detail(detail);
     }
-    // The `source` of an `io::Error` skips the error that it wraps.
-    let wrapped = error
-        .downcast_ref::<std::io::Error>()
-        .and_then(std::io::Error::get_ref);
-    match wrapped {
-        Some(wrapped) => is_certificate_error(wrapped),
-        None => error.source().is_some_and(is_certificate_error),
+    let tls = find_in_chain(&error, &|error| {
+        error.downcast_ref::<rustls::Error>().cloned()
+    });
+    match tls {
+        Some(rustls::Error::InvalidCertificate(reason)) => {
+            let detail = certificate_detail(&reason, &authority);
+            TransportError::certificate(error.without_url()).with_detail(Some(detail))
+        }
+        Some(tls) => {
+            let detail = tls_detail(&tls, &authority);
+            TransportError::connect(error.without_url()).with_detail(detail)
+        }
+        None => {
+            let forbidden = find_in_chain(&error, &|error| {
+                Some(error.downcast_ref::<ForbiddenName>()?.to_string())
+            });
+            TransportError::connect(error.without_url()).with_detail(forbidden)
+        }
+    }
+}
+
+/// What to do about a certificate.
+fn certificate_detail(reason: &CertificateError, authority: &str) -> String {
+    match reason {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            format!("that of {authority} has expired: renew it, or check the clock of this machine")
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            format!("that of {authority} is not valid yet: check the clock of this machine")
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("that of {authority} is for another name: use a name that it has")
+        }
+        _ => format!(
+            "that of {authority} is self-signed, or of an authority that is not trusted: name a PEM \
+             file with the authority's certificate in SSL_CERT_FILE, or pass a client that trusts \
+             it to ReqwestTransport::from_builder (tls_certs_merge)"
+        ),
+    }
+}
+
+/// What a failed handshake means.
+fn tls_detail(error: &rustls::Error, authority: &str) -> Option<String> {
+    match error {
+        rustls::Error::InvalidMessage(_) => Some(format!(
+            "the response of {authority} is not TLS: if the port is one for plain http, use http"
+        )),
+        rustls::Error::AlertReceived(alert) => Some(format!(
+            "{authority} ended the TLS handshake with the alert {alert:?}"
+        )),
+        _ => None,
     }
 }
 
@@ -362,8 +427,15 @@ mod tests {
         assert!(queue.len() < 64, "the queue is bounded");
         let transport = ReqwestTransport::new().unwrap();
         let started = tokio::time::Instant::now();
-        failure(&transport, &format!("http://{address}/keys")).await;
+        let request = Request::get(format!("http://{address}/keys"));
+        let request = request.body(Bytes::new()).unwrap();
+        let error = transport.send(request, 1000).await.unwrap_err();
         assert_eq!(started.elapsed().as_secs(), 2);
+        let detail = error.detail.unwrap();
+        assert!(
+            detail.contains(&format!("no connection to {address} within 2 s")),
+            "{detail}"
+        );
     }
 
     /// DNS rebinding: the name of an issuer resolves to a metadata address later.
@@ -391,12 +463,15 @@ mod tests {
         );
         accepted.expect("a connection").unwrap();
         assert_eq!(metadata.1.load(Ordering::SeqCst), 0);
-        // The same guard applies to the system's resolver.
+        // The same guard applies to the system's resolver, and to plain http.
         let rebound = builder().dns_resolver(FilteringResolver(metadata.clone()));
         let rebound =
             ReqwestTransport::dangerous_from_builder_without_address_policy(rebound).unwrap();
-        let reason = failure(&rebound, "https://keys.example/keys").await;
-        assert!(reason.contains("only link-local or metadata"), "{reason}");
+        for url in ["https://keys.example/keys", "http://keys.example/keys"] {
+            let reason = failure(&rebound, url).await;
+            let expected = "the name keys.example has no address, or only link-local or metadata";
+            assert!(reason.contains(expected), "{reason}");
+        }
 
         // Without the policy, the resolver of the builder is used.
         let loopback = fixed_resolver("127.0.0.1");

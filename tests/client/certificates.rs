@@ -94,12 +94,12 @@ fn self_signed(key: &EcdsaKeyPair, is_ca: bool) -> Vec<u8> {
 }
 
 /// A TLS server with such a certificate. Counts the connections.
-async fn server(is_ca: bool) -> (String, Arc<AtomicUsize>) {
+pub(super) async fn server(is_ca: bool) -> (String, Arc<AtomicUsize>) {
     let (url, connections, _) = server_with_certificate(is_ca).await;
     (url, connections)
 }
 
-async fn server_with_certificate(is_ca: bool) -> (String, Arc<AtomicUsize>, Vec<u8>) {
+pub(super) async fn server_with_certificate(is_ca: bool) -> (String, Arc<AtomicUsize>, Vec<u8>) {
     let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
     let der = self_signed(&key, is_ca);
     let certificate = CertificateDer::from(der.clone());
@@ -131,7 +131,7 @@ async fn server_with_certificate(is_ca: bool) -> (String, Arc<AtomicUsize>, Vec<
     (url, connections, der)
 }
 
-fn transport() -> ReqwestTransport {
+pub(super) fn transport() -> ReqwestTransport {
     ReqwestTransport::from_builder(reqwest::Client::builder().no_proxy()).unwrap()
 }
 

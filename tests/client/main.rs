@@ -11,6 +11,7 @@
 
 mod app_id;
 mod certificates;
+mod first_mistakes;
 mod layer;
 mod other_runtime;
 mod plain_http;

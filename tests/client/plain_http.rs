@@ -282,14 +282,14 @@ fn metadata(issuer: &str) -> Value {
     // It is the key set and the token response as well.
     with(
         document,
-        json!({
+        &json!({
             "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }],
             "access_token": "t", "token_type": "Bearer", "expires_in": 3600,
         }),
     )
 }
 
-fn with(mut document: Value, members: Value) -> Value {
+fn with(mut document: Value, members: &Value) -> Value {
     let members = members.as_object().unwrap().clone();
     document.as_object_mut().unwrap().extend(members);
     document
@@ -333,16 +333,16 @@ async fn keys_are_fetched_over_plain_http_from_an_allowed_host() {
 #[tokio::test(start_paused = true)]
 async fn a_token_is_requested_over_plain_http_from_an_allowed_host() {
     let recorder = Recorder::new(metadata(KEYCLOAK));
-    let fixed = || TokenManager::builder(url("http://keycloak.sso.svc/token"), credentials());
-    let issuer = || Issuer::new(KEYCLOAK).unwrap();
-    let discovered = || TokenManager::for_issuer(issuer(), credentials()).unwrap();
-    for (builder, setting) in [
-        (
-            &fixed as &dyn Fn() -> tower_oauth::client::TokenManagerBuilder,
-            "token endpoint",
-        ),
-        (&discovered, "issuer"),
-    ] {
+    let endpoint = url("http://keycloak.sso.svc/token");
+    let issuer = Issuer::new(KEYCLOAK).unwrap();
+    for setting in ["token endpoint", "issuer"] {
+        let builder = || {
+            if setting == "issuer" {
+                TokenManager::for_issuer(issuer.clone(), credentials()).unwrap()
+            } else {
+                TokenManager::builder(endpoint.clone(), credentials())
+            }
+        };
         log::clear_log();
         let builder = || builder().transport(recorder.clone());
         assert_plain_http(builder().build(), setting);
@@ -378,7 +378,7 @@ async fn what_the_metadata_name_over_plain_http_must_be_allowed() {
     ] {
         let document = with(
             metadata(issuer),
-            json!({ "jwks_uri": named, "token_endpoint": named }),
+            &json!({ "jwks_uri": named, "token_endpoint": named }),
         );
         let recorder = Recorder::new(document);
         let server = ResourceServer::from_issuer(trusted(issuer))
@@ -480,8 +480,7 @@ async fn each_request_has_the_user_agent_of_its_settings() {
             let urls = std::mem::take(&mut *recorder.urls.lock().unwrap());
             let expected: Vec<_> = paths.iter().map(|path| format!("{HTTPS}{path}")).collect();
             assert_eq!(urls, expected);
-            let user_agents = std::mem::take(&mut *recorder.user_agents.lock().unwrap());
-            user_agents
+            std::mem::take(&mut *recorder.user_agents.lock().unwrap())
         };
         let builder = ResourceServer::from_issuer(trusted(HTTPS)).transport(recorder.clone());
         let builder = if is_own {
