@@ -286,7 +286,8 @@ impl ApplicationJson {
                     url,
                 ));
             }
-            PlainHttp::loopback()
+            PlainHttp::default()
+                .allowing_loopback()
                 .check(&endpoint)
                 .map_err(|error| invalid_member(name, error, url))?;
             Ok(endpoint)

@@ -625,6 +625,10 @@ impl ManagementClientBuilder {
             http,
         } = self;
         let plain_http = http.plain_http()?;
+        #[cfg_attr(
+            not(feature = "tracing"),
+            expect(unused_variables, reason = "nothing is logged")
+        )]
         for host in plain_http.hosts() {
             trace::warn!(
                 target: "tower_oauth::client",

@@ -225,7 +225,7 @@ impl OAuthServer {
 /// Plain `http` beyond loopback is refused here, where the source of the URL is known.
 pub(super) fn normalized_base(url: &str) -> Result<Endpoint, ConfigError> {
     let url = Endpoint::new(url.trim_end_matches('/'))?;
-    PlainHttp::loopback().check(&url)?;
+    PlainHttp::default().allowing_loopback().check(&url)?;
     if url.url().query().is_some() {
         return Err(ConfigError::new(
             "URL",

@@ -959,6 +959,10 @@ impl TokenManagerBuilder<Arc<dyn TokenSource>> {
 
 /// Names each host with plain `http`, once for each manager or source.
 fn warn_of_plain_http(plain_http: &PlainHttp) {
+    #[cfg_attr(
+        not(feature = "tracing"),
+        expect(unused_variables, reason = "nothing is logged")
+    )]
     for host in plain_http.hosts() {
         trace::warn!(
             target: "tower_oauth::client",

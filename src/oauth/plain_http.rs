@@ -40,11 +40,6 @@ impl PlainHttp {
         })
     }
 
-    /// Allows loopback only.
-    pub(crate) fn loopback() -> Self {
-        Self::default().allowing_loopback()
-    }
-
     /// Allows loopback in addition.
     pub(crate) fn allowing_loopback(&self) -> Self {
         Self {
@@ -168,7 +163,7 @@ mod tests {
         ] {
             let endpoint = url(text);
             assert_eq!(endpoint.is_loopback(), on_loopback, "{text}");
-            let result = PlainHttp::loopback().check(&endpoint);
+            let result = PlainHttp::default().allowing_loopback().check(&endpoint);
             assert_eq!(result.is_ok(), on_loopback, "{text}");
             let error = PlainHttp::default().check(&endpoint).expect_err(text);
             assert_eq!(error.kind(), ConfigErrorKind::PlainHttp);

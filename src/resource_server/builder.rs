@@ -778,6 +778,10 @@ impl ResourceServerBuilder {
             states.push(state(policy, Validator::Jwt(keys)));
             tasks.push(Box::pin(task));
         }
+        #[cfg_attr(
+            not(feature = "tracing"),
+            expect(unused_variables, reason = "nothing is logged")
+        )]
         for host in plain_http.hosts() {
             trace::warn!(
                 target: "tower_oauth::key_set",
