@@ -1,4 +1,4 @@
-//! Interoperability with programs of other vendors: the App ID Node SDK, oidc-provider,
+//! Interoperability with programs of other vendors: the App ID Node SDK, oidc-provider, Better Auth,
 //! oauth4webapi and openid-client.
 //!
 //! They run on Node.js from `tests/interop`, with the packages that `tests/interop/install.sh`
@@ -9,13 +9,16 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, RegisteredApplication};
-use tower_oauth::resource_server::TokenProfile;
+use tower_oauth::client::TokenManagerBuilder;
+use tower_oauth::resource_server::{RejectionKind, TokenProfile};
 use tower_oauth::{
     Audience, ClientCredentials, Issuer, ResourceServer, Scope, TokenManager, TrustedIssuer,
 };
@@ -240,4 +243,51 @@ async fn an_rfc_9068_token_of_oidc_provider_is_accepted() {
         assert_eq!(context.client_id(), Some(text("clientId").as_str()));
         assert!(context.has_scope("reports.read"), "{alg}");
     }
+}
+
+/// An issuer whose name has a path, and which signs with Ed25519. Its tokens are opaque unless a
+/// resource is named (RFC 8707).
+#[tokio::test]
+async fn better_auth_is_found_by_discovery_and_rotates_its_key() {
+    let Some(packages) = packages() else { return };
+    let mut program = node(&packages, "better_auth.js", &[]);
+    let settings = printed(&mut program).await;
+    let text = |name: &str| settings[name].as_str().unwrap().to_owned();
+    let issuer = Issuer::new(text("issuer")).unwrap();
+    assert!(issuer.as_str().ends_with("/api/auth"), "{issuer}");
+    let manager = || {
+        let client = ClientCredentials::new(text("clientId"), text("clientSecret"));
+        let manager = TokenManager::for_issuer(issuer.clone(), client).unwrap();
+        manager.allow_loopback_http()
+    };
+    let token = async |manager: TokenManagerBuilder| {
+        let token = manager.start().unwrap().access_token().await.unwrap();
+        token.expose_secret().to_owned()
+    };
+    let trusted = TrustedIssuer::new(issuer.clone(), Audience::new(text("audience")).unwrap());
+    let resource = ResourceServer::from_issuer(trusted.profile(TokenProfile::Rfc9068));
+    let resource = resource.allow_loopback_http().start().await.unwrap();
+
+    let opaque = token(manager()).await;
+    assert_eq!(opaque.matches('.').count(), 0);
+    let rejected = validate(&resource, &opaque).await;
+    assert_eq!(rejected.err(), Some(RejectionKind::Malformed));
+    let old = token(manager().resource(text("audience"))).await;
+    let context = validate(&resource, &old).await.unwrap();
+    assert_eq!(context.client_id(), Some(text("clientId").as_str()));
+    let scopes: Vec<_> = context.scopes().collect();
+    assert_eq!(scopes, ["reports.read", "reports.write"]);
+
+    let stdin = program.stdin.as_mut().unwrap();
+    stdin.write_all(b"rotate\n").await.unwrap();
+    let kid = printed(&mut program).await["kid"].clone();
+    let new = token(manager().resource(text("audience"))).await;
+    let header = new.split('.').next().unwrap();
+    let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
+    assert_eq!((&header["kid"], &header["alg"]), (&kid, &"EdDSA".into()));
+    // The unknown key causes a refresh, and the request waits for it.
+    for token in [new, old] {
+        assert!(validate(&resource, &token).await.is_ok());
+    }
+    assert_eq!(resource.key_sets().swap_remove(0).usable_key_count(), 2);
 }
