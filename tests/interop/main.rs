@@ -11,6 +11,8 @@
 )]
 
 #[cfg(unix)]
+mod glewlwyd;
+#[cfg(unix)]
 mod keycloak;
 mod node;
 #[cfg(unix)]
