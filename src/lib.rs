@@ -72,8 +72,7 @@
 //!   rate limit. A request causes a 5xx response only if no keys are available or the server is
 //!   overloaded: 503; or if the resource server layer of a route is missing: 500.
 //! - Response texts are fixed. No log, error or `Debug` output contains tokens or secrets.
-//! - Signatures are verified by aws-lc-rs. The process-wide provider of jsonwebtoken is not used,
-//!   so the features that other crates enable have no effect.
+//! - Signatures are verified by aws-lc-rs. The features that other crates enable have no effect.
 //!
 //! # Features
 //!

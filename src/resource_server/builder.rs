@@ -457,9 +457,9 @@ impl ResourceServerBuilder {
     /// Limits concurrent signature verifications; at least 1. Default: no limit.
     ///
     /// Each token that names a key of its issuer costs a verification, forged or not: about 20
-    /// microseconds with RSA-2048, several times that with RSA-4096, ten times with P-384. With a
-    /// limit below the number of worker threads, a flood of forged tokens occupies no more threads
-    /// than the limit, and the others continue to serve cached tokens.
+    /// microseconds with RSA-2048, several times that with RSA-4096, ten times and more with P-384
+    /// and P-521. With a limit below the number of worker threads, a flood of forged tokens occupies
+    /// no more threads than the limit, and the others continue to serve cached tokens.
     ///
     /// At the limit, further requests queue behind the forged ones. If 1,024 wait already, a
     /// request gets a 503 ([`RejectionKind::Overloaded`](super::RejectionKind::Overloaded)). With

@@ -207,7 +207,7 @@ fn members() -> Vec<(&'static str, Vec<Case>)> {
         ),
         (
             "`use`: absent, `null` or empty",
-            rsa.absent_or("use", json!([])),
+            rsa.absent_or("use", &json!([])),
         ),
         (
             "`use`: `sig`, in any case, or an array with it",
@@ -230,7 +230,7 @@ fn members() -> Vec<(&'static str, Vec<Case>)> {
         ("`use`: of another type", rsa.of_other_types("use")),
         (
             "`key_ops`: absent, `null` or empty",
-            rsa.absent_or("key_ops", json!([])),
+            rsa.absent_or("key_ops", &json!([])),
         ),
         (
             "`key_ops`: `verify`, alone or among others, or as a string",

@@ -132,7 +132,7 @@ impl Key {
     }
 
     /// As [`absent`](Self::absent), and with `value`.
-    fn absent_or(&self, name: &str, value: Value) -> Vec<Case> {
+    fn absent_or(&self, name: &str, value: &Value) -> Vec<Case> {
         let mut cases = self.absent(name);
         cases.push(self.with(json!({ name: value })));
         cases
