@@ -190,7 +190,7 @@ impl KeySetState {
 /// | `age_seconds` | number or `null` | [`age`](Self::age) |
 /// | `next_attempt_seconds` | number or `null` | [`next_refresh_in`](Self::next_refresh_in) |
 /// | `last_error` | name of an [`ErrorKind`], or `null` | [`last_error`](Self::last_error) |
-/// | `metadata_error` | name of an [`ErrorKind`], or `null` | [`metadata_error`](Self::metadata_error) |
+/// | `metadata_error` | as `last_error` | [`metadata_error`](Self::metadata_error) |
 /// | `consecutive_failures` | number | [`consecutive_failures`](Self::consecutive_failures) |
 /// | `usable_keys` | number | [`usable_key_count`](Self::usable_key_count) |
 /// | `skipped` | array | [`skipped_keys`](Self::skipped_keys) |

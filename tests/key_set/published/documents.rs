@@ -426,3 +426,33 @@ fn the_shown_names_of_a_document_are_bounded() {
         assert!(!skipped.to_string().contains('\u{202e}'));
     }
 }
+
+/// The table at `KeySetStatus` lists the members of its JSON.
+#[tokio::test(start_paused = true)]
+async fn the_members_of_the_status_are_those_that_its_docs_list() {
+    let mut document = set(&[("a", rsa(0))]);
+    document["keys"][1] = json!({ "kty": "oct" });
+    let issuer = ScriptedIssuer::new(document);
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    let status = serde_json::to_value(&server.key_sets()[0]).unwrap();
+    let names = |value: &Value, before: &str| -> Vec<String> {
+        let members = value.as_object().unwrap().keys();
+        members.map(|name| format!("{before}{name}")).collect()
+    };
+    let mut shown = names(&status, "");
+    shown.extend(names(&status["skipped"][0], "skipped[]."));
+    shown.extend(names(&status["refreshes"]["timer"], "refreshes.*."));
+    let source = include_str!("../../../src/key_set/status.rs");
+    let (_, table) = source.split_once("/// | member | type | method |").unwrap();
+    let rows = table
+        .lines()
+        .skip(2)
+        .map_while(|line| line.strip_prefix("/// | "));
+    let cells = rows.map(|row| row.split(" | ").next().unwrap());
+    let mut listed: Vec<String> = cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned))
+        .collect();
+    shown.sort_unstable();
+    listed.sort_unstable();
+    assert_eq!(listed, shown);
+}
