@@ -443,8 +443,8 @@ impl ValidatedToken<'_> {
 #[derive(Clone, Debug)]
 pub(crate) struct Claims {
     pub(crate) subject: Option<Box<str>>,
-    /// The first of `client_id`, `azp`, `appid` and `cid` that is present and not `null`, unless the
-    /// rules of the issuer name another.
+    /// The first of `client_id`, `azp`, `appid` and `cid` that is present and not `null`, unless
+    /// the rules of the issuer name another.
     pub(crate) client_id: Option<Box<str>>,
     pub(crate) audience: Box<[Box<str>]>,
     /// The scopes of `scope`, else of `scp`, separated by spaces.

@@ -104,7 +104,7 @@ fn expected(kind: RejectionKind, issuers: &[IssuerState]) -> String {
             "iss, aud and exp, each registered claim of its type, and no name twice"
         }
         RejectionKind::InvalidRequest => {
-            "one Authorization field of Bearer, one space and the token, and no other token or proof"
+            "one Authorization field of Bearer, a space and a token, and no other token or proof"
         }
         RejectionKind::InvalidSignature => "a signature by the key that the token names",
         RejectionKind::KeysUnavailable => "usable keys of the issuer, see `key_sets`",

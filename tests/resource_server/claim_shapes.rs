@@ -408,7 +408,8 @@ proptest! {
             Fixture::with(|issuer| issuer.allowed_clients(["shop"])));
         FIXTURE.with(|fixture| {
             let members: Value = members.into_iter().collect();
-            let mut claims = ["client_id", "azp", "appid", "cid"].map(|name| &members[name]).into_iter();
+            let names = ["client_id", "azp", "appid", "cid"];
+            let mut claims = names.iter().map(|name| &members[*name]);
             let all = claims.clone().all(|claim| claim.is_string() || claim.is_null());
             let first = claims.find(|claim| !claim.is_null());
             let passes = all && first.is_some_and(|claim| claim == "shop");
