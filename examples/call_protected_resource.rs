@@ -146,6 +146,7 @@ fn token_endpoint() -> Result<TokenManagerBuilder, SettingError> {
                 let reason = "is set and there is an App ID binding: use one of them";
                 return Err(SettingError::new("CLIENT_SECRET_FILE", reason));
             }
+            common::check_binding(&binding)?;
             let source = binding.source().unwrap_or("App ID binding").to_owned();
             let credentials = binding.credentials().map_err(invalid_variable(&source))?;
             Ok(TokenManager::builder(

@@ -258,6 +258,7 @@ fn issuer(audiences: Vec<Audience>) -> Result<TrustedIssuer, SettingError> {
             ));
         }
         (Some(binding), None) => {
+            common::check_binding(&binding)?;
             let first = match (audiences.next(), binding.client_id()) {
                 (Some(audience), _) => audience,
                 (None, Some(client_id)) => {

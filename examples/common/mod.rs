@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use tokio::net::TcpListener;
+use tower_oauth::app_id::Binding;
 use tower_oauth::{ConfigError, Endpoint};
 
 pub use self::serve::serve;
@@ -115,6 +116,16 @@ pub fn endpoint(name: &str, url: &str) -> Result<Endpoint, SettingError> {
         return Err(SettingError::new(name, reason));
     }
     Ok(endpoint)
+}
+
+/// Checks that the server of an App ID binding is https, or plain http where it is allowed.
+///
+/// # Errors
+///
+/// As [`endpoint`].
+pub fn check_binding(binding: &Binding) -> Result<(), SettingError> {
+    let name = binding.source().unwrap_or("oauthServerUrl");
+    endpoint(name, binding.oauth_server_url().as_str()).map(drop)
 }
 
 /// An invalid setting, displayed on one line that names it.

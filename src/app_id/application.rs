@@ -273,24 +273,18 @@ pub(super) struct ApplicationJson {
 }
 
 impl ApplicationJson {
-    pub(super) fn into_application(self, url: &Endpoint) -> Result<Application, Error> {
+    pub(super) fn into_application(
+        self,
+        url: &Endpoint,
+        plain_http: &PlainHttp,
+    ) -> Result<Application, Error> {
         let endpoint = |name: &str, text: &str| {
             let endpoint = Endpoint::new(text).map_err(|error| invalid_member(name, error, url))?;
-            // As in metadata, the URLs in an https document must be https, because a secret may be
-            // sent there.
-            if endpoint.is_plain_http() && !url.is_plain_http() {
-                let reason = "must be https, because the management API is";
-                return Err(invalid_member(
-                    name,
-                    ConfigError::without_value(name, reason),
-                    url,
-                ));
-            }
-            PlainHttp::default()
-                .allowing_loopback()
-                .check(&endpoint)
+            // As in metadata, because a secret may be sent there.
+            plain_http
+                .check_named_by(url, &endpoint)
                 .map_err(|error| invalid_member(name, error, url))?;
-            Ok(endpoint)
+            Ok::<_, Error>(endpoint)
         };
         Ok(Application {
             oauth_server_url: endpoint(

@@ -168,7 +168,7 @@ impl ManagementClient {
                 WRITE_STATUSES,
             )
             .await?
-            .into_application(&url)
+            .into_application(&url, self.0.http_client.plain_http())
     }
 
     /// Returns all registered applications.
@@ -181,7 +181,7 @@ impl ManagementClient {
         let list: Applications = self.0.call(Method::GET, &url, None, READ_STATUSES).await?;
         list.applications
             .into_iter()
-            .map(|members| members.into_application(&url))
+            .map(|members| members.into_application(&url, self.0.http_client.plain_http()))
             .collect()
     }
 
@@ -197,7 +197,7 @@ impl ManagementClient {
         self.0
             .call::<ApplicationJson>(Method::GET, &url, None, READ_STATUSES)
             .await?
-            .into_application(&url)
+            .into_application(&url, self.0.http_client.plain_http())
     }
 
     /// Changes the name of an application.
@@ -244,7 +244,7 @@ impl ManagementClient {
                 WRITE_STATUSES,
             )
             .await?
-            .into_application(&url)
+            .into_application(&url, self.0.http_client.plain_http())
     }
 
     /// Deletes an application. Its tokens stay valid until they expire.

@@ -3,7 +3,7 @@
 use super::sources::{URL_KEYS, Values};
 use super::version::Version;
 use crate::error::{ConfigError, ConfigErrorKind};
-use crate::oauth::{Endpoint, PlainHttp};
+use crate::oauth::Endpoint;
 
 /// The settings of the builder, besides the URLs, that determine the server.
 pub(super) struct ExplicitSettings {
@@ -222,10 +222,9 @@ impl OAuthServer {
 
 /// Removes trailing slashes: App ID responds to two slashes in a row with 404.
 ///
-/// Plain `http` beyond loopback is refused here, where the source of the URL is known.
+/// Plain `http` is refused where the URL is used.
 pub(super) fn normalized_base(url: &str) -> Result<Endpoint, ConfigError> {
     let url = Endpoint::new(url.trim_end_matches('/'))?;
-    PlainHttp::default().allowing_loopback().check(&url)?;
     if url.url().query().is_some() {
         return Err(ConfigError::new(
             "URL",

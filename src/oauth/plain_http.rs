@@ -68,7 +68,7 @@ impl PlainHttp {
         Err(error.with_kind(ConfigErrorKind::PlainHttp))
     }
 
-    /// Checks a URL in the metadata of `issuer`, which no operator has seen.
+    /// Checks a URL in a document of `issuer`, which no operator has seen.
     ///
     /// An `https` issuer names `https` URLs only. Plain `http` to loopback is for an issuer on
     /// loopback: another one must not name services of this machine.
@@ -78,7 +78,7 @@ impl PlainHttp {
         url: &Endpoint,
     ) -> Result<(), ConfigError> {
         if url.is_plain_http() && !issuer.is_plain_http() {
-            let reason = "must be https, because the issuer is";
+            let reason = "must be https, because the server that names it is";
             let error = ConfigError::new("URL", url.origin(), reason);
             return Err(error.with_kind(ConfigErrorKind::PlainHttp));
         }

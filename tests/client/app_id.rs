@@ -451,7 +451,7 @@ fn contradictory_settings_are_errors() {
 #[test]
 fn invalid_urls_and_tenants_are_errors() {
     for (url, tenant) in [
-        ("http://as.example/oauth/v4/t", ""),
+        ("ftp://as.example/oauth/v4/t", ""),
         ("https://user:ZmE5@as.example/oauth/v4/t", ""),
         ("https://as.example/oauth/v4/t?x=1", ""),
         ("https://as.example/oauth/v4/t#x", ""),
@@ -514,7 +514,7 @@ fn errors_name_the_variable_and_contain_no_secret() {
         ("APPID_SERVICE_BINDING", "{}"),
         ("APPID_SERVICE_BINDING", &wrong_type),
         ("oauthServerUrl", SECRET),
-        ("appidServiceEndpoint", "http://as.example"),
+        ("appidServiceEndpoint", "ftp://as.example"),
     ];
     cases.extend(
         paths

@@ -178,38 +178,36 @@ fn resource_metadata_over_plain_http_are_not_announced() {
 }
 
 #[test]
-fn an_app_id_binding_over_plain_http_does_not_build() {
-    let binding = |key: &str, url: &str| {
-        let binding = json!({
-            "clientId": "a", "secret": "s3cret", "tenantId": "t", "version": "4", key: url,
-        });
-        Binding::from_json(&binding.to_string())
-    };
+fn an_app_id_binding_over_plain_http_is_usable_at_an_allowed_host_only() {
     let server = "http://as.example/oauth/v4/t";
-    let setting = |key: &str| format!("{key} of App ID credentials");
     for (key, url) in [
         ("oauthServerUrl", server),
         ("oAuthServerUrl", server),
         ("appidServiceEndpoint", HTTP),
     ] {
-        assert_plain_http(binding(key, url), &setting(key));
+        let binding = json!({
+            "clientId": "a", "secret": "s3cret", "tenantId": "t", "version": "4", key: url,
+        });
+        let binding = Binding::from_json(&binding.to_string()).unwrap();
+        let recorder = Recorder::new(json!({}));
+        let server = || {
+            binding
+                .resource_server()
+                .unwrap()
+                .transport(recorder.clone())
+        };
+        let tokens = || binding.token_manager().unwrap().transport(recorder.clone());
+        assert_plain_http(server().allow_loopback_http().build(), "jwks_uri");
+        assert_plain_http(server().allow_http(["other.example"]).build(), "jwks_uri");
+        server().allow_http(["as.example"]).build().unwrap();
+        assert_plain_http(tokens().allow_loopback_http().build(), "token endpoint");
+        assert_plain_http(
+            tokens().allow_http(["other.example"]).build(),
+            "token endpoint",
+        );
+        tokens().allow_http(["as.example"]).build().unwrap();
+        assert!(recorder.urls().is_empty());
     }
-    let management = json!({
-        "oauthServerUrl": "https://as.example/oauth/v4/t", "managementUrl": "http://as.example/secret",
-    });
-    assert_plain_http(
-        Binding::from_json(&management.to_string()),
-        &setting("managementUrl"),
-    );
-    let builder = || Binding::builder().tenant_id("t");
-    assert_plain_http(
-        builder().oauth_server_url(url(server)).build(),
-        "oauth_server_url",
-    );
-    assert_plain_http(
-        builder().service_endpoint(url(HTTP)).build(),
-        "service_endpoint",
-    );
 }
 
 #[tokio::test]

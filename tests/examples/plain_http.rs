@@ -19,6 +19,10 @@ async fn plain_http_exits_with_2_unless_its_host_is_allowed() {
         ("CLIENT_ID", "shop"),
         ("CLIENT_SECRET", "s3cret"),
     ];
+    let binding =
+        r#"{"clientId":"a","secret":"s3cret","oauthServerUrl":"http://appid/oauth/v4/t"}"#;
+    let binding: &[(&str, &str)] = &[("APPID_SERVICE_BINDING", binding)];
+    let binding_hint = "APPID_SERVICE_BINDING: is plain http: use https, or set ALLOW_HTTP=appid";
     let jwks_uri = &[https, &[("JWKS_URI", MESH)]].concat();
     let hint = "ISSUER: is plain http: use https, or set ALLOW_HTTP=keycloak.sso.svc";
     let url_hint = "URL: is plain http: use https, or set ALLOW_HTTP=orders";
@@ -41,6 +45,14 @@ async fn plain_http_exits_with_2_unless_its_host_is_allowed() {
             "JWKS_URI: is plain http",
         ),
         ("forward_auth", "", resource, "keycloak", hint),
+        ("protected_resource", "", binding, "keycloak", binding_hint),
+        (
+            "call_protected_resource",
+            "https://orders",
+            binding,
+            "orders",
+            binding_hint,
+        ),
         (
             "call_protected_resource",
             "https://orders",
