@@ -28,7 +28,7 @@ use tower_oauth::{
     Audience, ClientCredentials, Issuer, Origin, ResourceServer, TokenManager, TrustedIssuer,
 };
 
-use crate::servers::{Scratch, eventually, free_port, install_folder, skip, validate};
+use crate::servers::{Scratch, eventually, free_port, install_folder, skip, validate, warnings};
 
 const STARTUP: Duration = Duration::from_secs(300);
 const ADMIN: &str = "admin";
@@ -109,6 +109,8 @@ impl Keycloak {
             .env("KC_BOOTSTRAP_ADMIN_USERNAME", ADMIN)
             .env("KC_BOOTSTRAP_ADMIN_PASSWORD", ADMIN)
             .env("JAVA_OPTS_KC_HEAP", "-Xmx700m")
+            // It starts sooner without the optimizing compiler.
+            .env("JAVA_OPTS_APPEND", "-XX:TieredStopAtLevel=1")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -298,6 +300,13 @@ fn with_attribute(name: &str, value: &str) -> Value {
     client
 }
 
+#[track_caller]
+fn assert_logged(log: &str, texts: &[&str]) {
+    for text in texts {
+        assert!(log.contains(text), "{text} in {log}");
+    }
+}
+
 fn kind(result: Result<impl Sized, RejectionKind>) -> Option<RejectionKind> {
     result.err()
 }
@@ -342,7 +351,13 @@ async fn an_audience_mapper_or_a_client_role_sets_the_audience(keycloak: &Keyclo
     let orders = realm.client(AUDIENCE, json!({})).await;
     grant_client_role(&realm, "by-role", &orders, "reader").await;
     let server = realm.resource_server().await;
-    let without = validate(&server, &realm.token("without").await).await;
+    let without = realm.token("without").await;
+    let log = warnings(&server, &without).await;
+    assert_logged(
+        &log,
+        &["invalid_audience", r#"["orders"]"#, r#"["account"]"#],
+    );
+    let without = validate(&server, &without).await;
     assert_eq!(kind(without), Some(RejectionKind::InvalidAudience));
     for client_id in ["mapped", "by-role"] {
         let context = validate(&server, &realm.token(client_id).await).await;
@@ -431,7 +446,10 @@ async fn a_lightweight_token_is_rejected_until_its_mapper_sets_the_audience(keyc
         .client("shop", with_attribute(LIGHTWEIGHT, "true"))
         .await;
     let server = realm.resource_server().await;
-    let rejected = validate(&server, &realm.token("shop").await).await;
+    let rejected = realm.token("shop").await;
+    let log = warnings(&server, &rejected).await;
+    assert_logged(&log, &["invalid_claims", "no aud"]);
+    let rejected = validate(&server, &rejected).await;
     assert_eq!(kind(rejected), Some(RejectionKind::InvalidClaims));
     let path = format!("/clients/{client}/protocol-mappers/models");
     let mut mapper = realm.get(&path).await[0].take();
@@ -632,6 +650,9 @@ async fn a_restart_fails_no_call(keycloak: &Keycloak) {
     .await;
     // The next calls ask for a new token, which cannot be had.
     assert!(tokens.invalidate(&first));
+    assert_eq!(tokens.invalidate_and_wait(&first).await.map(|_| ()), None);
+    let current = tokens.access_token().await.unwrap();
+    assert_eq!(current.expose_secret(), first.expose_secret());
     let during = calls.load(Ordering::Relaxed);
     keycloak.run().await;
     assert!(calls.load(Ordering::Relaxed) > during + 100);

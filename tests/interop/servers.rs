@@ -1,16 +1,18 @@
 //! What the tests of authorization servers of other vendors share.
 
 use std::convert::Infallible;
-use std::io::Write as _;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, header};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::resource_server::RejectionKind;
 use tower_oauth::{AuthContext, Rejection, ResourceServer};
+use tracing::instrument::WithSubscriber as _;
 
 /// The folder that the installation scripts fill.
 pub fn install_folder() -> PathBuf {
@@ -73,6 +75,32 @@ pub fn eventually<F: Future<Output = bool>>(
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// Sends a token through the layer. Returns what is logged at `warn`.
+pub async fn warnings(server: &ResourceServer, token: &str) -> String {
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _ = validate(server, token).with_subscriber(subscriber).await;
+    String::from_utf8(log.0.lock().unwrap().clone()).unwrap()
 }
 
 /// Sends a token through the layer. Returns its context, or the reason of the rejection.
