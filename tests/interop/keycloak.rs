@@ -301,9 +301,9 @@ fn with_attribute(name: &str, value: &str) -> Value {
 }
 
 #[track_caller]
-fn assert_logged(log: &str, texts: &[&str]) {
-    for text in texts {
-        assert!(log.contains(text), "{text} in {log}");
+fn assert_contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part} in {text}");
     }
 }
 
@@ -353,10 +353,12 @@ async fn an_audience_mapper_or_a_client_role_sets_the_audience(keycloak: &Keyclo
     let server = realm.resource_server().await;
     let without = realm.token("without").await;
     let log = warnings(&server, &without).await;
-    assert_logged(
-        &log,
-        &["invalid_audience", r#"["orders"]"#, r#"["account"]"#],
-    );
+    let audiences = [r#"["orders"]"#, r#"["account"]"#];
+    assert_contains(&log, &["invalid_audience"]);
+    assert_contains(&log, &audiences);
+    let explanation = server.explain(&without).to_string();
+    assert_contains(&explanation, &audiences);
+    assert_contains(&explanation, &["Keycloak: add an audience mapper"]);
     let without = validate(&server, &without).await;
     assert_eq!(kind(without), Some(RejectionKind::InvalidAudience));
     for client_id in ["mapped", "by-role"] {
@@ -448,7 +450,9 @@ async fn a_lightweight_token_is_rejected_until_its_mapper_sets_the_audience(keyc
     let server = realm.resource_server().await;
     let rejected = realm.token("shop").await;
     let log = warnings(&server, &rejected).await;
-    assert_logged(&log, &["invalid_claims", "no aud"]);
+    assert_contains(&log, &["invalid_claims", "no aud"]);
+    let explanation = server.explain(&rejected).to_string();
+    assert_contains(&explanation, &["Always use lightweight access token"]);
     let rejected = validate(&server, &rejected).await;
     assert_eq!(kind(rejected), Some(RejectionKind::InvalidClaims));
     let path = format!("/clients/{client}/protocol-mappers/models");
@@ -533,7 +537,15 @@ async fn localhost_is_another_issuer_than_its_address(keycloak: &Keycloak) {
     let audience = || Audience::new(AUDIENCE).unwrap();
     let localhost = start(TrustedIssuer::new(realm.localhost(), audience())).await;
     assert!(localhost.keys_available(), "the metadata name localhost");
-    let rejected = validate(&localhost, &realm.token("shop").await).await;
+    let rejected = realm.token("shop").await;
+    let explanation = localhost.explain(&rejected).to_string();
+    let names = [realm.issuer(), realm.localhost()];
+    assert_contains(&explanation, &names.each_ref().map(Issuer::as_str));
+    assert_contains(
+        &explanation,
+        &["Keycloak names itself after the Host header"],
+    );
+    let rejected = validate(&localhost, &rejected).await;
     assert_eq!(kind(rejected), Some(RejectionKind::UntrustedIssuer));
     // With a host name, the metadata tell.
     let attributes = json!({ "attributes": { "frontendUrl": keycloak.base() } });
