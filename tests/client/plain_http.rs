@@ -199,13 +199,13 @@ fn an_app_id_binding_over_plain_http_is_usable_at_an_allowed_host_only() {
         let tokens = || binding.token_manager().unwrap().transport(recorder.clone());
         assert_plain_http(server().allow_loopback_http().build(), "jwks_uri");
         assert_plain_http(server().allow_http(["other.example"]).build(), "jwks_uri");
-        server().allow_http(["as.example"]).build().unwrap();
+        drop(server().allow_http(["as.example"]).build().unwrap());
         assert_plain_http(tokens().allow_loopback_http().build(), "token endpoint");
         assert_plain_http(
             tokens().allow_http(["other.example"]).build(),
             "token endpoint",
         );
-        tokens().allow_http(["as.example"]).build().unwrap();
+        drop(tokens().allow_http(["as.example"]).build().unwrap());
         assert!(recorder.urls().is_empty());
     }
 }
