@@ -463,7 +463,8 @@ impl<S> TokenManagerBuilder<S> {
     /// use tower::{ServiceBuilder, ServiceExt as _};
     /// use tower_oauth::{Endpoint, Origin, TokenManager};
     ///
-    /// let tokens = TokenManager::builder(Endpoint::new("http://keycloak.sso.svc/token")?, credentials)
+    /// let endpoint = Endpoint::new("http://keycloak.sso.svc/token")?;
+    /// let tokens = TokenManager::builder(endpoint, credentials)
     ///     .allow_http(["keycloak.sso.svc", "orders"])
     /// #   .transport(keycloak)
     ///     .start()?;

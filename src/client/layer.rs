@@ -24,9 +24,9 @@ use crate::oauth::Origin;
 /// renewal.
 ///
 /// Created by [`TokenManager::layer`]. The token is sent only to the origins given there. A request
-/// that already has an `Authorization` field is sent unchanged. Plain `http` beyond loopback gets no
-/// token, even if its origin is in the list, unless [`allow_http`] names its host. Put a layer that
-/// follows redirects outside of this one, so that the origin of each hop is checked.
+/// that already has an `Authorization` field is sent unchanged. Plain `http` beyond loopback gets
+/// no token, even if its origin is in the list, unless [`allow_http`] names its host. Put a layer
+/// that follows redirects outside of this one, so that the origin of each hop is checked.
 ///
 /// [`allow_http`]: super::TokenManagerBuilder::allow_http
 ///

@@ -11,9 +11,9 @@ use crate::error::ConfigError;
 /// The URL of an endpoint: an absolute `https` or `http` URL.
 ///
 /// It has a host, no user information and no fragment, and its host is not a link-local or cloud
-/// metadata address. Whether plain `http` is allowed is decided where the endpoint is used: builders
-/// reject it, and no request is sent to it, unless `allow_loopback_http` or `allow_http` allows its
-/// host.
+/// metadata address. Whether plain `http` is allowed is decided where the endpoint is used:
+/// builders reject it, and no request is sent to it, unless `allow_loopback_http` or `allow_http`
+/// allows its host.
 ///
 /// ```
 /// use tower_oauth::Endpoint;

@@ -212,7 +212,8 @@ mod tests {
         let error = allowed.check(&url("http://keycloak/realms/x")).unwrap_err();
         assert_eq!(
             error.with_setting("issuer").to_string(),
-            r#"invalid issuer "http://keycloak": is plain http: use https, or allow_http(["keycloak"])"#
+            "invalid issuer \"http://keycloak\": is plain http: use https, or \
+             allow_http([\"keycloak\"])"
         );
     }
 

@@ -598,7 +598,9 @@ impl ResourceServerBuilder {
     /// #     let key = r#"{"kty":"OKP","crv":"Ed25519",
     /// #         "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
     /// #     let issuer = "https://as.example";
-    /// #     let document = format!(r#"{{"issuer":"{issuer}","jwks_uri":"{issuer}/keys","keys":[{key}]}}"#);
+    /// #     let jwks_uri = "https://as.example/keys";
+    /// #     let document =
+    /// #         format!(r#"{{"issuer":"{issuer}","jwks_uri":"{jwks_uri}","keys":[{key}]}}"#);
     ///     // … the metadata and keys
     /// #     Ok::<_, std::convert::Infallible>(Response::new(document))
     /// }));

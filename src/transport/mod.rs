@@ -47,6 +47,8 @@ pub type SendFuture<'a> =
 /// ([RFC 9111 §5.2.1.4](https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.4)); a caching
 /// transport must forward these to the issuer.
 ///
+/// The request has a `User-Agent`. It is sent to plain `http` only where the settings allow it.
+///
 /// The future is boxed because it runs once per refresh, never for each authenticated request.
 ///
 /// ```

@@ -31,6 +31,8 @@ use crate::error::BoxError;
 ///   the decompressed bytes.
 /// - It verifies certificates.
 ///
+/// The limits on plain `http` and the `User-Agent` are those of the builder, as for any transport.
+///
 /// An error of the service is a connection error, which is retried, unless it is a
 /// [`TransportError`]: return [`TransportError::certificate`] for an invalid certificate, so that a
 /// token request is not retried.
