@@ -8,15 +8,14 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::check::{Check, CheckOutcome, NAMES, OPTIONAL};
-use super::{cure, text};
+use super::{claims, cure, header, keys, text};
 use crate::clock::UnixTime;
 use crate::jwt::{
     Algorithm, Claims, ClaimsCheck, ClaimsFault, ClaimsPolicy, Header, Segments, TokenError,
-    TokenProfile, UnverifiedClaims, decode_base64url, is_forbidden_member, valid_key_id,
+    TokenProfile, UnverifiedClaims, decode_base64url,
 };
-use crate::key_set::{KeySet, KeySetHandle, KeySetStatus, SelectError};
+use crate::key_set::{KeySetHandle, KeySetStatus};
 use crate::oauth::Issuer;
-use crate::resource_server::claim_rules::ClaimRules;
 use crate::resource_server::context::{CachedToken, VerifiedBy};
 use crate::resource_server::credentials::check_visible_ascii;
 use crate::resource_server::issuer_state::IssuerState;
@@ -101,11 +100,11 @@ impl<'s> Examination<'s> {
             return None;
         }
         let is_shown = check_visible_ascii(token.as_bytes()).is_ok();
-        self.add(characters(token, is_shown));
+        self.add(header::characters(token, is_shown));
         if !is_shown {
             return None;
         }
-        let (check, segments) = split(token);
+        let (check, segments) = header::split(token);
         self.add(check);
         segments
     }
@@ -158,7 +157,12 @@ impl<'s> Examination<'s> {
         let Some(claims) = claims else {
             if early.is_some_and(|early| early.error == TokenError::Expired) {
                 let expired = Err(RejectionKind::Expired);
-                self.add(expiry(&shown, &trust.state.policy, expired, self.now));
+                self.add(claims::expiry(
+                    &shown,
+                    &trust.state.policy,
+                    expired,
+                    self.now,
+                ));
             }
             return;
         };
@@ -191,10 +195,10 @@ impl<'s> Examination<'s> {
         let header = self.server.0.header_cache.parse(segments.header);
         let error = header.as_ref().err().map(|error| (*error).into());
         let checks = [
-            unsupported_algorithm(&shown, error),
-            Some(extensions(&shown, error)),
-            Some(key_id(&shown, error)),
-            malformed_type(&shown, error),
+            header::unsupported_algorithm(&shown, error),
+            Some(header::extensions(&shown, error)),
+            Some(header::key_id(&shown, error)),
+            header::malformed_type(&shown, error),
         ];
         let is_explained = checks.iter().flatten().any(|one| one.rejection() == error);
         let outcome = match error {
@@ -203,7 +207,7 @@ impl<'s> Examination<'s> {
         };
         let check = Check::new("header", outcome)
             .expects("a JSON object with unique members")
-            .finds(object(&shown, outcome))
+            .finds(header::object(&shown, outcome))
             .cure_by("The token is damaged, or no JWT");
         self.add(check);
         self.checks.extend(checks.into_iter().flatten());
@@ -243,8 +247,8 @@ impl<'s> Examination<'s> {
             Err(error) => Err((*error).into()),
         };
         let found = match &claims {
-            Ok(_) => object(shown, Ok(())),
-            Err(error) => wrong_claims(payload, shown, *error),
+            Ok(_) => header::object(shown, Ok(())),
+            Err(error) => claims::wrong_claims(payload, shown, *error),
         };
         let check = Check::new("claims", outcome)
             .expects("a JSON object with unique members; registered claims of their types")
@@ -315,7 +319,7 @@ impl<'s> Examination<'s> {
         let outcome = outcome.map_err(kind);
         let allowed = policy.map_or(Algorithm::ALL, |policy| &policy.algorithms);
         let check = Check::new("alg", outcome)
-            .expects(one_of(allowed))
+            .expects(header::one_of(allowed))
             .finds(text::json(header.algorithm.name()))
             .cure_by("Allow it with `algorithms`, or have the issuer sign with an allowed one");
         self.add(check);
@@ -331,7 +335,7 @@ impl<'s> Examination<'s> {
         let outcome = policy.check_type(header).map_err(kind);
         let check = Check::new("typ", outcome)
             .expects(expected)
-            .finds(member(&shown, "typ"))
+            .finds(header::member(&shown, "typ"))
             .cure_by(
                 "Send an access token, not an ID token, a logout token or a proof. Only with the \
                  profile of RFC 9068 must `typ` be \"at+jwt\"",
@@ -350,7 +354,7 @@ impl<'s> Examination<'s> {
         };
         let check = Check::new("key_set", outcome)
             .expects("a usable key set")
-            .finds(key_set(&status))
+            .finds(keys::key_set(&status))
             .cure_by(
                 "The keys of the issuer must be reachable from here: see the error, and the log \
                  of `tower_oauth::key_set`",
@@ -376,7 +380,7 @@ impl<'s> Examination<'s> {
         };
         let limit = state.policy.max_candidate_keys;
         let selected = keys.select(header, snapshot.revoked(), limit);
-        self.add(key(header, keys, selected.as_ref().err().copied()));
+        self.add(keys::key(header, keys, selected.as_ref().err().copied()));
         let Ok(candidates) = selected else {
             return false;
         };
@@ -424,21 +428,21 @@ impl<'s> Examination<'s> {
             false => outcome(ClaimsCheck::Expiry),
         };
         let mut checks = vec![
-            token_use(shown, outcome(ClaimsCheck::TokenUse)),
-            audience(shown, policy, outcome(ClaimsCheck::Audience)),
-            expiry(shown, policy, expires, now),
-            start("iat", shown, policy, outcome(ClaimsCheck::IssuedAt), now),
-            start("nbf", shown, policy, outcome(ClaimsCheck::NotBefore), now),
+            claims::token_use(shown, outcome(ClaimsCheck::TokenUse)),
+            claims::audience(shown, policy, outcome(ClaimsCheck::Audience)),
+            claims::expiry(shown, policy, expires, now),
+            claims::start("iat", shown, policy, outcome(ClaimsCheck::IssuedAt), now),
+            claims::start("nbf", shown, policy, outcome(ClaimsCheck::NotBefore), now),
         ];
         if let Some(limit) = policy.max_lifetime {
             let check = Check::new("lifetime", outcome(ClaimsCheck::Lifetime))
                 .expects(format!("at most {} from `iat`", text::duration(limit)))
-                .finds(lifetime(shown))
+                .finds(claims::lifetime(shown))
                 .cure_by("Shorten the lifetime at the issuer, or raise `max_lifetime`");
             checks.push(check);
         }
         if policy.profile == TokenProfile::Rfc9068 {
-            checks.push(profile(shown, outcome(ClaimsCheck::Profile)));
+            checks.push(claims::profile(shown, outcome(ClaimsCheck::Profile)));
         }
         let is_valid = checks.iter().all(|check| check.rejection().is_none());
         self.checks.extend(checks);
@@ -464,11 +468,11 @@ impl<'s> Examination<'s> {
             false => Check::skipped(check.name()),
         };
         let is_made = is_verified || rules.allowed_clients.is_none();
-        self.add(unless(is_made && is_named, client(&token, rules)));
+        self.add(unless(is_made && is_named, claims::client(&token, rules)));
         let is_made = is_verified || rules.required_scopes.is_empty();
-        self.add(unless(is_made, scope(&token, rules)));
+        self.add(unless(is_made, claims::scope(&token, rules)));
         if !rules.required_claims.is_empty() {
-            self.add(unless(is_verified, required_claims(&token, rules)));
+            self.add(unless(is_verified, claims::required_claims(&token, rules)));
         }
         if !rules.predicates.is_empty() {
             let check = if is_verified && is_valid {
@@ -482,7 +486,7 @@ impl<'s> Examination<'s> {
             };
             self.add(check);
         }
-        self.add(confirmation(&token, is_bound));
+        self.add(claims::confirmation(&token, is_bound));
     }
 
     /// A token that is only shown, or has a good signature.
@@ -508,512 +512,4 @@ impl<'s> Examination<'s> {
 /// The kind of rejection of a check of the claims.
 fn kind(fault: ClaimsFault) -> RejectionKind {
     TokenError::from(fault).into()
-}
-
-fn characters(token: &str, is_shown: bool) -> Check {
-    let outcome = match is_shown {
-        true => Ok(()),
-        false => Err(RejectionKind::Malformed),
-    };
-    let other = token.char_indices().find(|(_, c)| !c.is_ascii_graphic());
-    let found = match other {
-        None => "only these".to_owned(),
-        Some((at, c)) => format!("{c:?} at byte {at}"),
-    };
-    let starts_with_scheme = token
-        .get(..7)
-        .is_some_and(|start| start.eq_ignore_ascii_case("bearer "));
-    let cure = match starts_with_scheme {
-        true => "Pass the token without `Bearer`",
-        false => "Remove white space and line ends, such as the one at the end of a file",
-    };
-    Check::new("characters", outcome)
-        .expects("visible ASCII characters")
-        .finds(found)
-        .cure_by(cure)
-}
-
-/// Splits a token. A token with a segment that is no base64url is split, too.
-fn split(token: &str) -> (Check, Option<Segments<'_>>) {
-    const EXPECTED: &str = "3 segments of base64url, separated by dots";
-    let failed = |kind, found: &str, cure: &str| {
-        let check = Check::failed("segments", kind).expects(EXPECTED);
-        check.finds(found).cure_by(cure)
-    };
-    let malformed = |found: &str, cure: &str| failed(RejectionKind::Malformed, found, cure);
-    let segments = match Segments::split(token.as_bytes()) {
-        Ok(segments) => segments,
-        Err(error) => {
-            let kind = RejectionKind::from(error);
-            let parts = token.split('.').count();
-            let check = match (kind, parts) {
-                (RejectionKind::TokenTooLong, _) => {
-                    failed(kind, "a header of more than 8 KiB", "Shorten the header")
-                }
-                (_, 1) => failed(
-                    kind,
-                    "1 part, an opaque token",
-                    "Only signed JWTs are validated here. Auth0 and Better Auth issue them to \
-                     clients that request an `audience` or `resource`; some servers have a \
-                     setting for the format of access tokens",
-                ),
-                (_, 5) => failed(
-                    kind,
-                    "5 parts, an encrypted token (JWE)",
-                    "Have the issuer sign access tokens without encrypting them",
-                ),
-                (_, 3) => failed(
-                    kind,
-                    "an empty part, or a signature of more than 1366 characters",
-                    "The token is cut or unsigned (`alg` none)",
-                ),
-                _ => failed(kind, &text::count(parts, "part"), "Copy the whole token"),
-            };
-            return (check, None);
-        }
-    };
-    let parts = [
-        ("header", segments.header),
-        ("payload", segments.payload),
-        ("signature", segments.signature),
-    ];
-    let wrong = parts
-        .into_iter()
-        .find(|(_, part)| decode_base64url(part).is_err());
-    let check = match wrong {
-        None => {
-            let [header, payload, signature] = parts.map(|(_, part)| part.len());
-            let found = format!("3 segments of {header}, {payload} and {signature} characters");
-            Check::passed("segments").expects(EXPECTED).finds(found)
-        }
-        Some((name, part)) => {
-            let found = format!("a {name} that is no base64url");
-            let cure = if part.contains(&b'=') {
-                "Remove the padding (`=`): RFC 7515 §2 has none"
-            } else if part.contains(&b'"') || part.contains(&b'\'') {
-                "Remove the quotes around the token"
-            } else {
-                "The token is cut, or was encoded with another alphabet (`+`, `/`)"
-            };
-            malformed(&found, cure)
-        }
-    };
-    (check, Some(segments))
-}
-
-/// What a document with these members is called.
-fn object(members: &Map<String, Value>, outcome: Result<(), RejectionKind>) -> String {
-    let names = text::joined(members.keys().map(|name| text::escaped(name)));
-    match outcome {
-        Ok(()) if members.is_empty() => "an empty object".to_owned(),
-        Ok(()) => format!("an object with {names}"),
-        Err(RejectionKind::TooManyMembers) => "too many members".to_owned(),
-        Err(_) if members.is_empty() => "no JSON object".to_owned(),
-        Err(_) => format!("an object with {names}, one of them twice or nested too deep"),
-    }
-}
-
-/// A member as JSON, or "absent".
-fn member(members: &Map<String, Value>, name: &str) -> String {
-    let value = members.get(name);
-    value.map_or_else(|| "absent".to_owned(), text::json)
-}
-
-fn one_of(algorithms: &[Algorithm]) -> String {
-    let names: Vec<&str> = algorithms.iter().map(|one| one.name()).collect();
-    format!("one of {}", names.join(", "))
-}
-
-/// `alg` of a header that cannot be parsed; that of another depends on the issuer.
-fn unsupported_algorithm(
-    header: &Map<String, Value>,
-    error: Option<RejectionKind>,
-) -> Option<Check> {
-    let kind = error?;
-    let name = header.get("alg").and_then(Value::as_str);
-    let is_supported = name.is_some_and(|name| Algorithm::from_name(name).is_some());
-    let outcome = match kind {
-        RejectionKind::UnsupportedAlgorithm => Err(kind),
-        _ if header.is_empty() => return Some(Check::skipped("alg")),
-        _ if is_supported => Ok(()),
-        _ => Err(RejectionKind::UnsupportedAlgorithm),
-    };
-    let cure = match name {
-        Some("HS256" | "HS384" | "HS512") => {
-            "Whoever can verify HMAC can sign as well: have the issuer sign with RS256, ES256 or \
-             EdDSA. Auth0: the signing algorithm of the API is a setting of it"
-        }
-        Some("none") => "An unsigned token is never accepted",
-        _ => "Have the issuer sign with one of these algorithms",
-    };
-    let check = Check::new("alg", outcome).expects(one_of(Algorithm::ALL));
-    Some(check.finds(member(header, "alg")).cure_by(cure))
-}
-
-/// Members that change the meaning of a token.
-fn extensions(header: &Map<String, Value>, error: Option<RejectionKind>) -> Check {
-    let names = header.keys().filter(|name| is_forbidden_member(name));
-    let found = text::joined(names.map(|name| format!("{name} {}", member(header, name))));
-    let outcome = match error {
-        Some(_) if !found.is_empty() => Err(RejectionKind::Malformed),
-        _ => Ok(()),
-    };
-    let found = match found.is_empty() {
-        true => "absent".to_owned(),
-        false => found,
-    };
-    Check::new("crit", outcome)
-        .expects("no crit, b64, cty, enc, zip")
-        .finds(found)
-        .cure_by("Have the issuer sign plain JWTs: no extension of JWS is supported")
-}
-
-fn key_id(header: &Map<String, Value>, error: Option<RejectionKind>) -> Check {
-    let is_valid = match header.get("kid") {
-        None => true,
-        Some(Value::String(kid)) => valid_key_id(kid.into()).is_some(),
-        Some(_) => false,
-    };
-    let outcome = match error {
-        Some(_) if !is_valid => Err(RejectionKind::Malformed),
-        _ => Ok(()),
-    };
-    Check::new("kid", outcome)
-        .expects("absent, or a string of 1 to 255 bytes without control characters")
-        .finds(member(header, "kid"))
-        .cure_by("Give the key of the issuer another `kid`")
-}
-
-/// `typ` of a header that cannot be parsed; that of another depends on the issuer.
-fn malformed_type(header: &Map<String, Value>, error: Option<RejectionKind>) -> Option<Check> {
-    let typ = header.get("typ").filter(|typ| !typ.is_string())?;
-    let check = Check::failed("typ", error?).expects("a string");
-    Some(check.finds(text::json(typ)))
-}
-
-/// Why claims cannot be parsed.
-fn wrong_claims(payload: &str, shown: &Map<String, Value>, error: TokenError) -> String {
-    const STRINGS: [&str; 5] = ["iss", "sub", "jti", "client_id", "azp"];
-    const LISTS: [&str; 2] = ["aud", "scope"];
-    const TIMES: [&str; 3] = ["exp", "nbf", "iat"];
-    if error == TokenError::TooManyMembers {
-        return "more members, elements or strings than `max_token_len` allows".to_owned();
-    }
-    if shown.is_empty() {
-        return match payload.trim_start().starts_with('{') {
-            true => "not valid JSON".to_owned(),
-            false => "no JSON object".to_owned(),
-        };
-    }
-    let is_strings = |value: &Value| {
-        let elements = value.as_array();
-        value.is_string() || elements.is_some_and(|all| all.iter().all(Value::is_string))
-    };
-    let expected = |name: &str, value: &Value| {
-        if value.is_null() && ["sub", "jti", "client_id", "azp", "scope"].contains(&name) {
-            None
-        } else if STRINGS.contains(&name) && !value.is_string() {
-            Some("a string")
-        } else if LISTS.contains(&name) && !is_strings(value) {
-            Some("a string or an array of strings")
-        } else if TIMES.contains(&name) && !value.is_number() {
-            Some("a number")
-        } else if TIMES.contains(&name) && value.as_u64().is_none_or(|time| time >= 1 << 53) {
-            Some("seconds since 1970")
-        } else {
-            None
-        }
-    };
-    let wrong = shown.iter().filter_map(|(name, value)| {
-        let expected = expected(name, value)?;
-        Some(format!(
-            "{name} {}, which must be {expected}",
-            text::json(value)
-        ))
-    });
-    let wrong: Vec<String> = wrong.collect();
-    match wrong.is_empty() {
-        true => object(shown, Err(error.into())),
-        false => text::joined(wrong.into_iter()),
-    }
-}
-
-/// The state of a key set, its last error, its keys, and those that were skipped.
-fn key_set(status: &KeySetStatus) -> String {
-    let issuer = text::escaped(status.issuer().as_str());
-    let keys = text::count(status.usable_key_count(), "usable key");
-    let mut found = format!("{} with {keys}, of {issuer}", status.state().as_str());
-    if let Some(age) = status.age() {
-        found += &format!(", fetched {} ago", text::duration(age));
-    }
-    if let Some(error) = status.last_error().or_else(|| status.metadata_error()) {
-        found += &format!("; last error: {}", text::escaped(&error.to_string()));
-    }
-    let skipped = status.skipped().map(|(kid, reason)| {
-        let kid = kid.map_or_else(|| "no kid".to_owned(), text::json);
-        format!("{kid} ({reason})")
-    });
-    let skipped = text::joined(skipped);
-    if !skipped.is_empty() {
-        found += &format!("; skipped: {skipped}");
-    }
-    found
-}
-
-/// The selection of the key.
-fn key(header: &Header, keys: &KeySet, error: Option<SelectError>) -> Check {
-    let kid = header.key_id.as_deref();
-    let algorithm = header.algorithm;
-    let outcome = match error {
-        None => Ok(()),
-        Some(SelectError::Revoked) => Err(RejectionKind::RevokedKey),
-        Some(SelectError::NoMatch) => Err(RejectionKind::UnsupportedAlgorithm),
-        Some(SelectError::Ambiguous) => Err(RejectionKind::AmbiguousKey),
-        Some(SelectError::UnknownKid) => Err(RejectionKind::UnknownKey),
-    };
-    let mut skipped = keys.skipped();
-    let skipped = skipped.find_map(|(own, reason)| (own == kid).then_some(reason));
-    let cure = match (error, skipped) {
-        (Some(SelectError::Revoked), _) => {
-            "The key was revoked here, or its issuer has published its private part: request a \
-             new token"
-                .to_owned()
-        }
-        (Some(SelectError::NoMatch), _) => {
-            "The algorithm of the token is not that of the key: see `alg` and `kty` in the key set"
-                .to_owned()
-        }
-        (Some(SelectError::Ambiguous), _) => {
-            "Give each key a `kid` at the issuer, or set `max_candidate_keys`".to_owned()
-        }
-        (_, Some(reason)) if kid.is_some() => {
-            format!("The key set has this key, but it is not used: {reason}")
-        }
-        _ => "The token is older than the keys, newer than this key set (`refresh_keys` fetches \
-              it; `validate` does so at most once in 15 seconds), or of another environment with \
-              the same issuer"
-            .to_owned(),
-    };
-    let kid = kid.map_or_else(
-        || "no kid".to_owned(),
-        |kid| format!("kid {}", text::json(kid)),
-    );
-    let mut all: Vec<String> = keys
-        .used_keys()
-        .map(|(kid, key)| {
-            let kid = kid.map_or_else(|| "no kid".to_owned(), text::json);
-            let algorithms: Vec<&str> = key.algorithms().map(Algorithm::name).collect();
-            format!("{kid} ({})", algorithms.join(" "))
-        })
-        .collect();
-    all.sort_unstable();
-    Check::new("key", outcome)
-        .expects(format!("one of {}", text::joined(all.into_iter())))
-        .finds(format!("{kid} for {algorithm}"))
-        .cure_by(cure)
-}
-
-/// Claims that only tokens of another use have.
-fn token_use(claims: &Map<String, Value>, outcome: Result<(), RejectionKind>) -> Check {
-    let names = ["at_hash", "c_hash", "events", "token_use", "typ"];
-    let found = names.iter().filter(|name| claims.contains_key(**name));
-    let found = text::joined(found.map(|name| format!("{name} {}", member(claims, name))));
-    let found = match found.is_empty() {
-        true => "no sign of another".to_owned(),
-        false => found,
-    };
-    Check::new("token_use", outcome)
-        .expects("an access token")
-        .finds(found)
-        .cure_by("This is an ID token, a refresh token or a logout token: send the access token")
-}
-
-fn audience(
-    claims: &Map<String, Value>,
-    policy: &ClaimsPolicy,
-    outcome: Result<(), RejectionKind>,
-) -> Check {
-    let issuer = claims.get("iss").and_then(Value::as_str);
-    let audience = claims.get("aud");
-    let found = match audience {
-        Some(Value::Array(all)) => text::list(all.iter().filter_map(Value::as_str)),
-        Some(Value::String(one)) => text::list([one]),
-        _ => member(claims, "aud"),
-    };
-    let optional = match policy.audience_optional {
-        true => ", or absent",
-        false => "",
-    };
-    Check::new("aud", outcome)
-        .expects(format!("{}{optional}", text::list(&policy.audiences)))
-        .finds(found)
-        .cure_by(cure::audience(
-            issuer.unwrap_or_default(),
-            audience.is_none(),
-        ))
-}
-
-/// The time in a claim.
-fn time(claims: &Map<String, Value>, name: &str) -> Option<UnixTime> {
-    let value = claims.get(name)?;
-    let seconds = value.as_u64().or_else(|| whole_seconds(value.as_f64()?));
-    seconds.map(UnixTime::from_secs)
-}
-
-/// A time without its fraction.
-fn whole_seconds(seconds: f64) -> Option<u64> {
-    let duration = std::time::Duration::try_from_secs_f64(seconds).ok()?;
-    Some(duration.as_secs())
-}
-
-fn leeway(policy: &ClaimsPolicy) -> String {
-    format!("leeway {} s", policy.leeway.as_secs())
-}
-
-fn expiry(
-    claims: &Map<String, Value>,
-    policy: &ClaimsPolicy,
-    outcome: Result<(), RejectionKind>,
-    now: UnixTime,
-) -> Check {
-    let found = match time(claims, "exp") {
-        None => member(claims, "exp"),
-        Some(time) => {
-            let verb = match time <= now {
-                true => "expired",
-                false => "expires",
-            };
-            let when = text::relative(time, now);
-            format!("{verb} {when}; {} ({time})", leeway(policy))
-        }
-    };
-    let cure = match outcome {
-        Err(RejectionKind::Expired) => {
-            "Request a new token, before the old one expires. If it is new, compare the clocks of \
-             the issuer and of this host"
-        }
-        _ => "A token without `exp` is never accepted: set a lifetime at the issuer",
-    };
-    Check::new("exp", outcome)
-        .expects("a time to come")
-        .finds(found)
-        .cure_by(cure)
-}
-
-/// `iat` or `nbf`.
-fn start(
-    name: &'static str,
-    claims: &Map<String, Value>,
-    policy: &ClaimsPolicy,
-    outcome: Result<(), RejectionKind>,
-    now: UnixTime,
-) -> Check {
-    let found = match time(claims, name) {
-        None => member(claims, name),
-        Some(time) => {
-            let when = text::relative(time, now);
-            format!("{when}; {} ({time})", leeway(policy))
-        }
-    };
-    let cure = match outcome {
-        Err(RejectionKind::InvalidClaims) => "`nbf` is after `exp`: the token is never valid",
-        _ => "Compare the clocks of the issuer and of this host (NTP), or set a longer `leeway`",
-    };
-    Check::new(name, outcome)
-        .expects("absent, or a time past")
-        .finds(found)
-        .cure_by(cure)
-}
-
-fn lifetime(claims: &Map<String, Value>) -> String {
-    let start = time(claims, "iat").or_else(|| time(claims, "nbf"));
-    match (start, time(claims, "exp")) {
-        (Some(start), Some(end)) => text::duration(end.saturating_since(start)),
-        (None, _) => "no iat and no nbf".to_owned(),
-        (_, None) => "no exp".to_owned(),
-    }
-}
-
-fn profile(claims: &Map<String, Value>, outcome: Result<(), RejectionKind>) -> Check {
-    let required = ["sub", "client_id", "iat", "jti"];
-    let missing = required.iter().filter(|name| !claims.contains_key(**name));
-    let missing: Vec<&str> = missing.copied().collect();
-    let found = match missing.is_empty() {
-        true => "all of them".to_owned(),
-        false => format!("no {}", missing.join(", no ")),
-    };
-    Check::new("profile", outcome)
-        .expects("sub, client_id, iat and jti (RFC 9068 §2.2)")
-        .finds(found)
-        .cure_by(
-            "Keycloak: switch on \"Use \"at+jwt\" as access token header type\" and add the \
-             claims. Or use `TokenProfile::Jwt`",
-        )
-}
-
-fn required_claims(token: &AuthContext, rules: &ClaimRules) -> Check {
-    let required = || rules.required_claims.iter();
-    let expected = text::joined(required().map(|(name, accepted)| {
-        let accepted = text::joined(accepted.iter().map(text::json));
-        format!("{} one of [{accepted}]", text::escaped(name))
-    }));
-    let found = text::joined(required().map(|(name, _)| {
-        let value: Option<Value> = token.claim(name).ok().flatten();
-        let value = value.map_or_else(|| "absent".to_owned(), |value| text::json(&value));
-        format!("{} {value}", text::escaped(name))
-    }));
-    let outcome = rules.check_required_claims(token);
-    Check::new("required_claims", outcome.map_err(|broken| broken.kind))
-        .expects(expected)
-        .finds(found)
-        .cure_by("Values are compared as JSON: \"1\" is not 1. Add the claim at the issuer")
-}
-
-fn client(token: &AuthContext, rules: &ClaimRules) -> Check {
-    let expected = match &rules.allowed_clients {
-        None => "any".to_owned(),
-        Some(allowed) => format!("one of {}", text::list(allowed)),
-    };
-    let client = token.client_id();
-    let outcome = rules.check_client(token);
-    Check::new("client", outcome.map_err(|broken| broken.kind))
-        .expects(expected)
-        .finds(client.map_or_else(|| "absent".to_owned(), text::json))
-        .cure_by(
-            "Add the client to `allowed_clients`, or say where the token names it with \
-             `client_id_from`; without it the first of client_id, azp, appid and cid counts",
-        )
-}
-
-fn scope(token: &AuthContext, rules: &ClaimRules) -> Check {
-    let outcome = rules.check_scopes(token).map_err(|broken| broken.kind);
-    let expected = match rules.required_scopes.is_empty() {
-        true => "any; routes may require more".to_owned(),
-        false => format!("all of {}", text::list(&rules.required_scopes)),
-    };
-    Check::new("scope", outcome)
-        .expects(expected)
-        .finds(text::list(token.scopes()))
-        .cure_by(
-            "The client requests the scope, and the issuer allows it to this client. Only `scope` \
-             and `scp` are read, not roles",
-        )
-}
-
-fn confirmation(token: &AuthContext, is_bound: bool) -> Check {
-    let outcome = match is_bound {
-        true => Err(RejectionKind::MissingProofOfPossession),
-        false => Ok(()),
-    };
-    let found = match token.claim::<Value>("cnf") {
-        Ok(Some(value)) => text::json(&value),
-        _ => "absent".to_owned(),
-    };
-    Check::new("cnf", outcome)
-        .expects("absent: proofs of possession are not supported")
-        .finds(found)
-        .cure_by(
-            "The token is bound to a key (DPoP, mutual TLS). Have the issuer issue bearer tokens \
-             to this client",
-        )
 }

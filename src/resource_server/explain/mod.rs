@@ -4,8 +4,11 @@
 //! checks describes it, and goes on after the first check that fails.
 
 mod check;
+mod claims;
 mod cure;
 mod examine;
+mod header;
+mod keys;
 mod text;
 
 use std::fmt;

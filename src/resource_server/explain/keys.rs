@@ -1,0 +1,82 @@
+//! The checks of the key set and of the key.
+
+use super::check::Check;
+use super::text;
+use crate::jwt::{Algorithm, Header};
+use crate::key_set::{KeySet, KeySetStatus, SelectError};
+use crate::resource_server::RejectionKind;
+
+/// The state of a key set, its last error, its keys, and those that were skipped.
+pub(super) fn key_set(status: &KeySetStatus) -> String {
+    let issuer = text::escaped(status.issuer().as_str());
+    let keys = text::count(status.usable_key_count(), "usable key");
+    let mut found = format!("{} with {keys}, of {issuer}", status.state().as_str());
+    if let Some(age) = status.age() {
+        found += &format!(", fetched {} ago", text::duration(age));
+    }
+    if let Some(error) = status.last_error().or_else(|| status.metadata_error()) {
+        found += &format!("; last error: {}", text::escaped(&error.to_string()));
+    }
+    let skipped = status.skipped().map(|(kid, reason)| {
+        let kid = kid.map_or_else(|| "no kid".to_owned(), text::json);
+        format!("{kid} ({reason})")
+    });
+    let skipped = text::joined(skipped);
+    if !skipped.is_empty() {
+        found += &format!("; skipped: {skipped}");
+    }
+    found
+}
+
+/// The selection of the key.
+pub(super) fn key(header: &Header, keys: &KeySet, error: Option<SelectError>) -> Check {
+    let kid = header.key_id.as_deref();
+    let algorithm = header.algorithm;
+    let outcome = match error {
+        None => Ok(()),
+        Some(SelectError::Revoked) => Err(RejectionKind::RevokedKey),
+        Some(SelectError::NoMatch) => Err(RejectionKind::UnsupportedAlgorithm),
+        Some(SelectError::Ambiguous) => Err(RejectionKind::AmbiguousKey),
+        Some(SelectError::UnknownKid) => Err(RejectionKind::UnknownKey),
+    };
+    let mut skipped = keys.skipped();
+    let skipped = skipped.find_map(|(own, reason)| (own == kid).then_some(reason));
+    let cure = match (error, skipped) {
+        (Some(SelectError::Revoked), _) => {
+            "The key was revoked here, or its issuer has published its private part: request a \
+             new token"
+                .to_owned()
+        }
+        (Some(SelectError::NoMatch), _) => {
+            "The algorithm of the token is not that of the key: see `alg` and `kty` in the key set"
+                .to_owned()
+        }
+        (Some(SelectError::Ambiguous), _) => {
+            "Give each key a `kid` at the issuer, or set `max_candidate_keys`".to_owned()
+        }
+        (_, Some(reason)) if kid.is_some() => {
+            format!("The key set has this key, but it is not used: {reason}")
+        }
+        _ => "The token is older than the keys, newer than this key set (`refresh_keys` fetches \
+              it; `validate` does so at most once in 15 seconds), or of another environment with \
+              the same issuer"
+            .to_owned(),
+    };
+    let kid = kid.map_or_else(
+        || "no kid".to_owned(),
+        |kid| format!("kid {}", text::json(kid)),
+    );
+    let mut all: Vec<String> = keys
+        .used_keys()
+        .map(|(kid, key)| {
+            let kid = kid.map_or_else(|| "no kid".to_owned(), text::json);
+            let algorithms: Vec<&str> = key.algorithms().map(Algorithm::name).collect();
+            format!("{kid} ({})", algorithms.join(" "))
+        })
+        .collect();
+    all.sort_unstable();
+    Check::new("key", outcome)
+        .expects(format!("one of {}", text::joined(all.into_iter())))
+        .finds(format!("{kid} for {algorithm}"))
+        .cure_by(cure)
+}
