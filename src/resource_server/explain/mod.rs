@@ -24,8 +24,8 @@ impl ResourceServer {
     /// Explains why a token is accepted or rejected, check by check.
     ///
     /// For the operator: a shell, a test, a route for administrators. Never show it to the caller,
-    /// because it has the settings of this server and the claims of the token. Nothing in this crate
-    /// calls it except the dashboard of the development server.
+    /// because it has the settings of this server and the claims of the token. In this crate only the
+    /// dashboard of the development server calls it.
     ///
     /// [`Explanation::rejection`] is the kind that [`validate`](Self::validate) returns now. It
     /// differs only where `validate` waits, for newer keys or for a permit to verify a signature:
