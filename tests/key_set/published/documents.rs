@@ -430,8 +430,7 @@ fn the_shown_names_of_a_document_are_bounded() {
 /// The table at `KeySetStatus` lists the members of its JSON.
 #[tokio::test(start_paused = true)]
 async fn the_members_of_the_status_are_those_that_its_docs_list() {
-    let mut document = set(&[("a", rsa(0))]);
-    document["keys"][1] = json!({ "kty": "oct" });
+    let document = json!({ "keys": [rsa(0).jwk("a"), { "kty": "oct" }] });
     let issuer = ScriptedIssuer::new(document);
     let server = builder(&issuer, &clock()).start().await.unwrap();
     let status = serde_json::to_value(&server.key_sets()[0]).unwrap();
