@@ -142,10 +142,17 @@ impl<'a> Jwk<'a> {
             return Ok(None);
         };
         if let Ok(elements) = serde_json::from_str::<Vec<&'a RawValue>>(json) {
-            let strings = elements
-                .into_iter()
-                .filter_map(|element| serde_json::from_str::<StrKey<'a>>(element.get()).ok());
-            return Ok(Some(strings.map(|StrKey(text)| text).collect()));
+            let texts: Vec<_> = elements
+                .iter()
+                .filter_map(|element| serde_json::from_str::<StrKey<'a>>(element.get()).ok())
+                .map(|StrKey(text)| text)
+                .collect();
+            // An array of other values is not as good as an empty one.
+            return if texts.is_empty() && !elements.is_empty() {
+                Err(wrong_type(name, json, "a string or an array of strings"))
+            } else {
+                Ok(Some(texts))
+            };
         }
         match serde_json::from_str::<StrKey<'a>>(json) {
             Ok(StrKey(text)) => Ok(Some(vec![text]).filter(|_| json != "\"\"")),

@@ -227,7 +227,19 @@ fn members() -> Vec<(&'static str, Vec<Case>)> {
                 rsa.with(json!({ "use": "enc", "key_ops": ["verify"] })),
             ],
         ),
-        ("`use`: of another type", rsa.of_other_types("use")),
+        (
+            "`use`: of another type, or an array without a string",
+            [
+                rsa.of_other_types("use"),
+                vec![
+                    rsa.with(json!({ "use": [null] })),
+                    rsa.with(json!({ "use": [7, {}] })),
+                ],
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+        ),
         (
             "`key_ops`: absent, `null` or empty",
             rsa.absent_or("key_ops", &json!([])),
@@ -247,7 +259,19 @@ fn members() -> Vec<(&'static str, Vec<Case>)> {
                 rsa.with(json!({ "key_ops": "encrypt" })),
             ],
         ),
-        ("`key_ops`: of another type", rsa.of_other_types("key_ops")),
+        (
+            "`key_ops`: of another type, or an array without a string",
+            [
+                rsa.of_other_types("key_ops"),
+                vec![
+                    rsa.with(json!({ "key_ops": [null] })),
+                    rsa.with(json!({ "key_ops": [7, {}] })),
+                ],
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+        ),
         (
             "`alg`: absent, `null` or empty",
             ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]
