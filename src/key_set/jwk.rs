@@ -147,7 +147,7 @@ impl<'a> Jwk<'a> {
                 .filter_map(|element| serde_json::from_str::<StrKey<'a>>(element.get()).ok())
                 .map(|StrKey(text)| text)
                 .collect();
-            // An array of other values is not as good as an empty one.
+            // A restriction that cannot be read. An empty array can: it permits nothing.
             return if texts.is_empty() && !elements.is_empty() {
                 Err(wrong_type(name, json, "a string or an array of strings"))
             } else {
@@ -184,12 +184,12 @@ impl<'a> Jwk<'a> {
     }
 
     /// Checks that `use` or `key_ops`, if it is present, has this value (RFC 7517 §4.2, §4.3).
-    ///
-    /// An empty array restricts nothing: serializers write it for a list that was not set.
     fn check_purpose(&self, name: &str, expected: &str) -> Result<(), Skip> {
-        let values = self.texts(name)?.unwrap_or_default();
+        let Some(values) = self.texts(name)? else {
+            return Ok(());
+        };
         let is_expected = |value: &Cow<'_, str>| value.eq_ignore_ascii_case(expected);
-        if values.is_empty() || values.iter().any(is_expected) {
+        if values.iter().any(is_expected) {
             return Ok(());
         }
         let found = shown(&values.join(", "));

@@ -205,10 +205,7 @@ fn members() -> Vec<(&'static str, Vec<Case>)> {
                 ed.with(json!({ "x": encode([&[1][..], &[0; 31]].concat()) })),
             ],
         ),
-        (
-            "`use`: absent, `null` or empty",
-            rsa.absent_or("use", &json!([])),
-        ),
+        ("`use`: absent, `null` or empty", rsa.absent("use")),
         (
             "`use`: `sig`, in any case, or an array with it",
             vec![
@@ -219,11 +216,12 @@ fn members() -> Vec<(&'static str, Vec<Case>)> {
             ],
         ),
         (
-            "`use`: another value",
+            "`use`: another value, or an empty array",
             vec![
                 rsa.with(json!({ "use": "enc" })),
                 rsa.with(json!({ "use": "signature" })),
                 rsa.with(json!({ "use": ["enc"] })),
+                rsa.with(json!({ "use": [] })),
                 rsa.with(json!({ "use": "enc", "key_ops": ["verify"] })),
             ],
         ),
@@ -241,8 +239,8 @@ fn members() -> Vec<(&'static str, Vec<Case>)> {
             .collect(),
         ),
         (
-            "`key_ops`: absent, `null` or empty",
-            rsa.absent_or("key_ops", &json!([])),
+            "`key_ops`: absent, `null` or empty string",
+            rsa.absent("key_ops"),
         ),
         (
             "`key_ops`: `verify`, alone or among others, or as a string",
@@ -253,10 +251,11 @@ fn members() -> Vec<(&'static str, Vec<Case>)> {
             ],
         ),
         (
-            "`key_ops`: without `verify`",
+            "`key_ops`: without `verify`, or an empty array",
             vec![
                 rsa.with(json!({ "key_ops": ["sign"] })),
                 rsa.with(json!({ "key_ops": "encrypt" })),
+                rsa.with(json!({ "key_ops": [] })),
             ],
         ),
         (

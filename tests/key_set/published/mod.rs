@@ -131,13 +131,6 @@ impl Key {
         vec![null, empty, self.case(without(&self.jwk, name))]
     }
 
-    /// As [`absent`](Self::absent), and with `value`.
-    fn absent_or(&self, name: &str, value: &Value) -> Vec<Case> {
-        let mut cases = self.absent(name);
-        cases.push(self.with(json!({ name: value })));
-        cases
-    }
-
     /// The key with values of another type than a string.
     fn of_other_types(&self, name: &str) -> Vec<Case> {
         let values = [json!(-7.5), json!(true), json!({ "a": 1 })];
