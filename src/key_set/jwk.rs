@@ -13,15 +13,22 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::compromised::Compromised;
 use super::skip_reason::SkipReason;
 use super::skipped_key::Skip;
 use crate::jwt::{
-    Algorithm, Fingerprint, InvalidKey, KeyMaterial, StrKey, VerificationKey, decode_base64url,
-    valid_key_id,
+    Algorithm, InvalidKey, KeyMaterial, StrKey, VerificationKey, decode_base64url, valid_key_id,
 };
 
 /// The members of private keys (RFC 7518 §6.2.2, §6.3.2).
 const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
+
+/// What identifies the key of a private key.
+const IDENTITY: [&str; 5] = ["kid", "n", "e", "x", "y"];
+
+/// How many readings of a private key with duplicate names are revoked. Three values of `kid`, `x`
+/// and `y` have 27.
+const MAX_READINGS: usize = 32;
 
 /// The DER tag of an INTEGER.
 const INTEGER: u8 = 0x02;
@@ -31,8 +38,8 @@ pub(super) struct Member {
     /// Set even if the key is unusable.
     pub(super) kid: Option<Box<str>>,
     pub(super) key: Result<VerificationKey, Skip>,
-    /// The public-key digest of a private key.
-    pub(super) private: Option<Fingerprint>,
+    /// The keys that it discloses; empty unless it is a private key.
+    pub(super) disclosed: Vec<Compromised>,
 }
 
 impl Member {
@@ -42,7 +49,7 @@ impl Member {
             return Self {
                 kid: None,
                 key: Err(Skip::new(SkipReason::Malformed, detail)),
-                private: None,
+                disclosed: Vec::new(),
             };
         };
         let (kid, kid_error) = match jwk.kid() {
@@ -54,8 +61,7 @@ impl Member {
             return Self {
                 kid,
                 key: Err(Skip::new(SkipReason::PrivateKey, detail)),
-                // `use`, `key_ops` and `alg` are ignored, because they describe signing.
-                private: jwk.public_key_digest(),
+                disclosed: jwk.disclosed(),
             };
         }
         let duplicate = jwk.duplicate_name().map(|name| {
@@ -67,12 +73,12 @@ impl Member {
             Some(skip) => Self {
                 kid: None,
                 key: Err(skip),
-                private: None,
+                disclosed: Vec::new(),
             },
             None => Self {
                 kid,
                 key: kid_error.map_or_else(|| jwk.verification_key(), Err),
-                private: None,
+                disclosed: Vec::new(),
             },
         }
     }
@@ -86,6 +92,10 @@ enum KeyType {
     P384,
     P521,
     Ed25519,
+}
+
+impl KeyType {
+    const ALL: [Self; 5] = [Self::Rsa, Self::P256, Self::P384, Self::P521, Self::Ed25519];
 }
 
 /// The members of a JWK, in the order of the document.
@@ -180,7 +190,8 @@ impl<'a> Jwk<'a> {
         }
         self.check_purpose("use", "sig")?;
         self.check_purpose("key_ops", "verify")?;
-        self.public_key(self.text("alg")?.as_deref())
+        let alg = self.text("alg")?;
+        self.public_key(self.key_type()?, alg.as_deref())
     }
 
     /// Checks that `use` or `key_ops`, if it is present, has this value (RFC 7517 §4.2, §4.3).
@@ -197,14 +208,48 @@ impl<'a> Jwk<'a> {
         Err(Skip::new(SkipReason::NotForSignatures, detail))
     }
 
-    /// The digest of the public part of a key that is not used.
-    fn public_key_digest(&self) -> Option<Fingerprint> {
-        let key = self.public_key(None).ok()?;
-        Some(key.public_key_digest())
+    /// The keys that a private key discloses, in every reading of its `kid` and its numbers.
+    ///
+    /// Its other members are ignored. A wrong `kty`, `use` or `x5c` leaves the key disclosed.
+    fn disclosed(&self) -> Vec<Compromised> {
+        let mut all = Vec::new();
+        for reading in self.readings() {
+            let kid = reading.kid().ok().flatten();
+            let public_keys: Vec<_> = KeyType::ALL
+                .into_iter()
+                .filter_map(|key_type| reading.public_key(key_type, None).ok())
+                .map(|key| Some(key.public_key_digest()))
+                .collect();
+            let unreadable = public_keys.is_empty().then_some(None);
+            all.extend(public_keys.into_iter().chain(unreadable).map(|public_key| {
+                let kid = kid.clone();
+                Compromised { kid, public_key }
+            }));
+        }
+        all
     }
 
-    fn public_key(&self, alg: Option<&str>) -> Result<VerificationKey, Skip> {
-        let key_type = self.key_type()?;
+    /// The [`IDENTITY`] in each way in which programs may read it: one value of each name.
+    fn readings(&self) -> Vec<Self> {
+        let mut readings = vec![Jwk(Vec::new())];
+        for name in IDENTITY {
+            let values = self.0.iter().filter(|(member, _)| member == name);
+            let longer = values.flat_map(|(_, value)| {
+                let with_value = |Jwk(members): &Self| {
+                    let member = (Cow::Borrowed(name), *value);
+                    Jwk(members.iter().cloned().chain([member]).collect())
+                };
+                readings.iter().map(with_value).collect::<Vec<_>>()
+            });
+            let longer: Vec<Self> = longer.take(MAX_READINGS).collect();
+            if !longer.is_empty() {
+                readings = longer;
+            }
+        }
+        readings
+    }
+
+    fn public_key(&self, key_type: KeyType, alg: Option<&str>) -> Result<VerificationKey, Skip> {
         let algorithm = alg.map(algorithm).transpose()?;
         let new = |material: KeyMaterial<'_>| {
             VerificationKey::new(&material, algorithm).map_err(|invalid| unusable(invalid, alg))
@@ -426,6 +471,7 @@ fn unusable(invalid: InvalidKey, alg: Option<&str>) -> Skip {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jwt::Fingerprint;
 
     /// RFC 7515 appendix A.2.
     const N: &str = "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ";

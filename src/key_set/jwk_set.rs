@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::compromised::CompromisedKeys;
+use super::compromised::{Compromised, CompromisedKeys};
 use super::jwk::Member;
 use super::set::{Inner, KeySet};
 use super::skip_reason::SkipReason;
@@ -148,12 +148,8 @@ fn add(keys: &mut Vec<VerificationKey>, key: VerificationKey) {
 /// The private keys among these members.
 fn compromised(members: &[Member]) -> CompromisedKeys {
     let mut compromised = CompromisedKeys::default();
-    for Member { kid, key, private } in members {
-        if let Err(skip) = key
-            && skip.reason() == SkipReason::PrivateKey
-        {
-            compromised.insert(kid.as_deref(), *private);
-        }
+    for Compromised { kid, public_key } in members.iter().flat_map(|member| &member.disclosed) {
+        compromised.insert(kid.as_deref(), *public_key);
     }
     // A private key without a readable public key is identified by the public key with its `kid`.
     for Member { kid, key, .. } in members {

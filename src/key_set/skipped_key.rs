@@ -52,10 +52,6 @@ impl Skip {
         let detail = detail.into();
         Self { reason, detail }
     }
-
-    pub(super) fn reason(&self) -> SkipReason {
-        self.reason
-    }
 }
 
 impl SkippedKey {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
@@ -1250,6 +1252,90 @@ async fn a_private_key_in_a_malformed_member_is_compromised_too() {
         send(&server, &token("c", rsa(0))).await,
         Err(RejectionKind::RevokedKey)
     );
+}
+
+/// The resource server after a document with this private key and `published`, and then after one
+/// with `published` alone.
+async fn after_private_key(
+    private: &str,
+    published: &[(&str, &'static PrivateKey)],
+) -> ResourceServer {
+    let issuer = ScriptedIssuer::new(set(&[("b", rsa(1))]));
+    let server = builder(&issuer, &clock()).start().await.unwrap();
+    let document = set(published).to_string();
+    let leaked = document.replacen('[', &format!("[{private},"), 1);
+    issuer.set_reply(IssuerReply::Text(leaked.leak()));
+    server.refresh_keys().await.unwrap();
+    for (kid, key) in published.iter().filter(|(kid, _)| *kid != "b") {
+        let validated = send(&server, &token(kid, key)).await;
+        assert!(validated.is_err(), "{kid}: {private}");
+    }
+    issuer.publish(set(published));
+    server.refresh_keys().await.unwrap();
+    server
+}
+
+/// The public key of a private key is revoked, even if the member would not be used without `d`.
+#[tokio::test(start_paused = true)]
+async fn a_private_key_is_revoked_whatever_its_other_members_are() {
+    // DER that does not contain the key.
+    let certificate = STANDARD.encode([&[0x30, 0x82, 0x03, 0x00][..], &[7; 600]].concat());
+    let keys = [("new", rsa(0)), ("b", rsa(1))];
+    for members in [
+        json!({}),
+        json!({ "x5c": [certificate] }),
+        json!({ "x5c": 7 }),
+        json!({ "use": 7 }),
+        json!({ "use": "enc" }),
+        json!({ "key_ops": { "a": 1 } }),
+        json!({ "key_ops": [7] }),
+        json!({ "alg": ["RS256"] }),
+        json!({ "alg": "ES256" }),
+        json!({ "kty": null }),
+        json!({ "kty": 7 }),
+        json!({ "kty": "EC", "crv": "P-256" }),
+        json!({ "k": "c2VjcmV0" }),
+    ] {
+        let mut private = jwk_with(rsa(0), "old", &members);
+        private["d"] = "AAAA".into();
+        let mut without_kid = private.clone();
+        without_kid.as_object_mut().unwrap().remove("kid");
+        let mut odd_kid = private.clone();
+        odd_kid["kid"] = json!(["old"]);
+        for private in [private, without_kid, odd_kid] {
+            let server = after_private_key(&private.to_string(), &keys).await;
+            assert_eq!(
+                send(&server, &token("new", rsa(0))).await,
+                Err(RejectionKind::RevokedKey),
+                "{private}"
+            );
+            assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
+        }
+    }
+}
+
+/// Two programs may read two keys from one member: each of them may be the disclosed one.
+#[tokio::test(start_paused = true)]
+async fn a_private_key_with_duplicate_members_discloses_each_key_that_it_may_mean() {
+    let numbers = |key: &PrivateKey| key.jwk("")["n"].to_string();
+    let (first, second) = (numbers(rsa(0)), numbers(rsa(2)));
+    let keys = [("x", rsa(0)), ("y", rsa(2)), ("b", rsa(1))];
+    for private in [
+        format!(r#"{{"kty":"RSA","n":{first},"n":{second},"e":"AQAB","d":"AAAA"}}"#),
+        format!(r#"{{"n":{second},"e":"AQAB","d":"AAAA","n":null,"\u006e":{first},"e":7}}"#),
+        r#"{"kty":"RSA","kid":"x","kid":"y","d":"AAAA"}"#.to_owned(),
+        r#"{"kid":"y","kid":7,"kty":"RSA","d":"AAAA","kid":"x","kid":null}"#.to_owned(),
+    ] {
+        let server = after_private_key(&private, &keys).await;
+        for (kid, key) in [("x", rsa(0)), ("y", rsa(2))] {
+            assert_eq!(
+                send(&server, &token(kid, key)).await,
+                Err(RejectionKind::RevokedKey),
+                "{kid}: {private}"
+            );
+        }
+        assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
+    }
 }
 
 #[tokio::test(start_paused = true)]
