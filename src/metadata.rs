@@ -9,7 +9,7 @@
 
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, Error, ErrorKind, Operation, escape_and_truncate};
@@ -34,16 +34,24 @@ enum Member {
     Other(&'static str),
 }
 
-impl From<Option<Value>> for Member {
-    fn from(value: Option<Value>) -> Self {
-        match value {
-            None | Some(Value::Null) => Self::Absent,
-            Some(Value::String(text)) if text.is_empty() => Self::Absent,
-            Some(Value::String(text)) => Self::Text(text),
-            Some(Value::Bool(_)) => Self::Other("a boolean"),
-            Some(Value::Number(_)) => Self::Other("a number"),
-            Some(Value::Array(_)) => Self::Other("an array"),
-            Some(Value::Object(_)) => Self::Other("an object"),
+impl From<Option<&RawValue>> for Member {
+    fn from(value: Option<&RawValue>) -> Self {
+        let Some(json) = value.map(RawValue::get) else {
+            return Self::Absent;
+        };
+        if let Ok(text) = serde_json::from_str::<String>(json) {
+            return match &*text {
+                "" => Self::Absent,
+                _ => Self::Text(text),
+            };
+        }
+        match json.bytes().next() {
+            Some(b'n') => Self::Absent,
+            Some(b'"') => Self::Other("an unreadable string"),
+            Some(b't' | b'f') => Self::Other("a boolean"),
+            Some(b'[') => Self::Other("an array"),
+            Some(b'{') => Self::Other("an object"),
+            _ => Self::Other("a number"),
         }
     }
 }
@@ -105,12 +113,15 @@ fn try_next_location(kind: ErrorKind) -> bool {
     }
 }
 
-/// Members that are not used may have any type.
+/// The members as they are in the document: a value that is not used is not parsed.
 #[derive(Deserialize)]
-struct Document {
-    issuer: Option<Value>,
-    jwks_uri: Option<Value>,
-    token_endpoint: Option<Value>,
+struct Document<'a> {
+    #[serde(borrow)]
+    issuer: Option<&'a RawValue>,
+    #[serde(borrow)]
+    jwks_uri: Option<&'a RawValue>,
+    #[serde(borrow)]
+    token_endpoint: Option<&'a RawValue>,
 }
 
 /// The well-known URLs of the metadata of `issuer`, in the order in which they are tried.
@@ -224,7 +235,7 @@ pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
     if !text.trim_start().starts_with('{') {
         return Err(malformed().with_detail("expected a JSON object"));
     }
-    let document: Document =
+    let document: Document<'_> =
         serde_json::from_str(text).map_err(|error| malformed().with_source(error))?;
     let named = Member::from(document.issuer);
     let named = named.text("issuer")?;
