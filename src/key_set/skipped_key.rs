@@ -27,8 +27,8 @@ use crate::error::escape_and_truncate;
 ///     serde_json::to_value(skipped)?,
 ///     serde_json::json!({
 ///         "kid": "2026-12",
-///         "reason": "crv Ed448 is not supported, expected Ed25519",
-///         "code": "unsupported_type",
+///         "reason": "unsupported_type",
+///         "detail": "crv Ed448 is not supported, expected Ed25519",
 ///     })
 /// );
 /// # Ok::<(), tower_oauth::BoxError>(())
@@ -91,8 +91,8 @@ impl Serialize for SkippedKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut skipped = serializer.serialize_struct("SkippedKey", 3)?;
         skipped.serialize_field("kid", &self.kid().map(escape_and_truncate))?;
-        skipped.serialize_field("reason", self.detail())?;
-        skipped.serialize_field("code", self.reason().as_str())?;
+        skipped.serialize_field("reason", self.reason().as_str())?;
+        skipped.serialize_field("detail", self.detail())?;
         skipped.end()
     }
 }

@@ -195,8 +195,8 @@ impl KeySetState {
 /// | `usable_keys` | number | [`usable_key_count`](Self::usable_key_count) |
 /// | `skipped` | array | [`skipped_keys`](Self::skipped_keys) |
 /// | `skipped[].kid` | string or `null` | [`SkippedKey::kid`], escaped, at most 200 characters |
-/// | `skipped[].reason` | text, which may change | [`SkippedKey::detail`] |
-/// | `skipped[].code` | stable name | [`SkippedKey::reason`] |
+/// | `skipped[].reason` | name of a [`SkipReason`] | [`SkippedKey::reason`] |
+/// | `skipped[].detail` | text, which may change | [`SkippedKey::detail`] |
 /// | `refreshes` | object: for each cause an object | [`refreshes`](Self::refreshes) |
 /// | `refreshes.*.succeeded`, `refreshes.*.failed` | number | [`RefreshCounts`] |
 /// | `waits` | number | [`refresh_waits`](Self::refresh_waits) |

@@ -415,15 +415,15 @@ async fn skipped_keys_of_the_last_document_are_shown_although_none_is_usable() {
     let shown = json!([
         {
             "kid": "ed448",
-            "reason": "crv Ed448 is not supported, expected Ed25519",
-            "code": "unsupported_type",
+            "reason": "unsupported_type",
+            "detail": "crv Ed448 is not supported, expected Ed25519",
         },
         {
             "kid": "k1\\u{202e}",
-            "reason": "crv secp256k1 is not supported, expected P-256, P-384 or P-521",
-            "code": "unsupported_type",
+            "reason": "unsupported_type",
+            "detail": "crv secp256k1 is not supported, expected P-256, P-384 or P-521",
         },
-        { "kid": null, "reason": "n has 17 bits, expected 2048 to 8192", "code": "weak" },
+        { "kid": null, "reason": "weak", "detail": "n has 17 bits, expected 2048 to 8192" },
     ]);
     let json = |expected: &Value| {
         let json = serde_json::to_value(status()).unwrap();
