@@ -1,6 +1,8 @@
 //! The explanation of a token: its outcome is that of the validation, and each check has a token
 //! that fails it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -450,6 +452,112 @@ fn the_rules_of_an_expired_token_are_looked_at_and_closures_are_not_called() {
     let outcome = |name: &str| explanation.check(name).unwrap().outcome();
     assert_eq!(outcome("scope"), CheckOutcome::Failed);
     assert_eq!(outcome("require"), CheckOutcome::Skipped);
+}
+
+/// Each token, the outcome of the validation, and how often it calls each closure.
+#[test]
+fn closures_get_only_the_tokens_that_the_validation_gives_to_them() {
+    let header = |header: &str| signed(header, &strict_claims(&json!({})));
+    let with = |changes: Value| signed(STRICT_HEADER, &strict_claims(&changes));
+    let long = "x".repeat(2000);
+    for (token, rejection, calls) in [
+        (
+            compact(
+                rsa(0),
+                "RS384",
+                r#"{"alg":"RS384","typ":"at+jwt","kid":"rsa"}"#,
+                strict_claims(&json!({})).to_string().as_bytes(),
+            ),
+            Some(RejectionKind::UnsupportedAlgorithm),
+            [0, 0],
+        ),
+        (
+            header(r#"{"alg":"RS256","typ":"JWT","kid":"rsa"}"#),
+            Some(RejectionKind::UnexpectedTokenType),
+            [0, 0],
+        ),
+        (
+            with(json!({ "x": long })),
+            Some(RejectionKind::TokenTooLong),
+            [0, 0],
+        ),
+        (
+            with(json!({ "exp": NOW - 300 })),
+            Some(RejectionKind::Expired),
+            [0, 0],
+        ),
+        (
+            with(json!({ "aud": "x" })),
+            Some(RejectionKind::InvalidAudience),
+            [0, 0],
+        ),
+        (
+            with(json!({ "env": "test" })),
+            Some(RejectionKind::InvalidClaims),
+            [1, 0],
+        ),
+        (
+            with(json!({ "client_id": "other" })),
+            Some(RejectionKind::UntrustedClient),
+            [1, 0],
+        ),
+        (
+            with(json!({ "roles": ["visitor"] })),
+            Some(RejectionKind::InvalidClaims),
+            [1, 1],
+        ),
+        (
+            with(json!({ "scope": "x" })),
+            Some(RejectionKind::InsufficientScope),
+            [1, 1],
+        ),
+        (
+            with(json!({ "cnf": { "jkt": "x" } })),
+            Some(RejectionKind::MissingProofOfPossession),
+            [1, 1],
+        ),
+        (with(json!({})), None, [1, 1]),
+    ] {
+        let counts: [Arc<AtomicUsize>; 2] = Default::default();
+        let [names, rules] = counts.clone();
+        let fixture = Fixture::with_server(move |keys| {
+            let issuer = |name: &str| {
+                let audience = Audience::new(AUDIENCE).unwrap();
+                TrustedIssuer::new(Issuer::new(name).unwrap(), audience).keys(keys.clone())
+            };
+            let (names, rules) = (Arc::clone(&names), Arc::clone(&rules));
+            let strict = strict(issuer(ISSUER))
+                .max_token_len(1500)
+                .client_id_from(move |token| {
+                    names.fetch_add(1, Ordering::Relaxed);
+                    token.client_id().map(str::to_owned)
+                })
+                .require(move |token| {
+                    rules.fetch_add(1, Ordering::Relaxed);
+                    !token.has_role("visitor")
+                });
+            // The limit of the server is that of the other issuer.
+            ResourceServer::from_issuer(strict).add_issuer(issuer("https://other.example"))
+        });
+        let called = || {
+            counts
+                .each_ref()
+                .map(|count| count.swap(0, Ordering::Relaxed))
+        };
+        let explanation = fixture.server.explain(&token);
+        assert_eq!(explanation.rejection(), rejection, "{explanation}");
+        let [names, rules] = calls;
+        assert_eq!(called(), [2 * names, rules], "{explanation}");
+        let validated = poll_once_or_panic(fixture.server.validate(&token));
+        assert_eq!(validated.err().map(|one| one.kind()), rejection);
+        assert_eq!(called(), calls, "{explanation}");
+        let require = explanation.check("require").unwrap().outcome();
+        assert_eq!(
+            require == CheckOutcome::Skipped,
+            rules == 0,
+            "{explanation}"
+        );
+    }
 }
 
 #[test]

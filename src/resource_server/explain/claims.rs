@@ -229,6 +229,17 @@ pub(super) fn client(token: &AuthContext, rules: &ClaimRules) -> Check {
         )
 }
 
+/// The closures of the program; skipped without their outcome.
+pub(super) fn predicates(outcome: Option<Result<(), RejectionKind>>) -> Check {
+    let Some(outcome) = outcome else {
+        return Check::skipped("require");
+    };
+    Check::new("require", outcome)
+        .expects("`true` of each closure that was set with `require`")
+        .finds(if outcome.is_ok() { "`true`" } else { "`false`" })
+        .cure_by("See the closures that the program sets with `require`")
+}
+
 pub(super) fn scope(token: &AuthContext, rules: &ClaimRules) -> Check {
     let outcome = rules.check_scopes(token).map_err(|broken| broken.kind);
     let expected = match rules.required_scopes.is_empty() {

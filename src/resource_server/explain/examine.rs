@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::check::{Check, CheckOutcome, NAMES, OPTIONAL};
+use super::check::{Check, NAMES, OPTIONAL};
 use super::{claims, cure, header, keys, text};
 use crate::clock::UnixTime;
 use crate::jwt::{
@@ -27,6 +27,8 @@ pub(super) struct Examination<'s> {
     server: &'s ResourceServer,
     token: &'s str,
     now: UnixTime,
+    /// The outcome of the validation.
+    rejection: Option<RejectionKind>,
     checks: Vec<Check>,
     key_set: Option<KeySetStatus>,
 }
@@ -46,11 +48,18 @@ struct EarlyError {
 }
 
 impl<'s> Examination<'s> {
-    pub(super) fn new(server: &'s ResourceServer, token: &'s str, now: UnixTime) -> Self {
+    /// Makes the checks of a token that the validation rejects at this time, or accepts.
+    pub(super) fn new(
+        server: &'s ResourceServer,
+        token: &'s str,
+        now: UnixTime,
+        rejection: Option<RejectionKind>,
+    ) -> Self {
         let mut examination = Self {
             server,
             token,
             now,
+            rejection,
             checks: Vec::with_capacity(NAMES.len()),
             key_set: None,
         };
@@ -61,10 +70,7 @@ impl<'s> Examination<'s> {
     }
 
     /// The checks in the order of the validation, those that were not made included.
-    pub(super) fn finish(
-        mut self,
-        rejection: Option<RejectionKind>,
-    ) -> (Vec<Check>, Option<KeySetStatus>) {
+    pub(super) fn finish(mut self) -> (Vec<Check>, Option<KeySetStatus>) {
         let is_made = |name: &str, checks: &[Check]| checks.iter().any(|one| one.name() == name);
         for name in NAMES {
             if !OPTIONAL.contains(&name) && !is_made(name, &self.checks) {
@@ -74,7 +80,7 @@ impl<'s> Examination<'s> {
         let at = |name: &str| NAMES.iter().position(|one| *one == name);
         self.checks.sort_by_key(|check| at(check.name()));
         let is_explained = |kind| self.checks.iter().any(|one| one.rejection() == Some(kind));
-        if let Some(kind) = rejection.filter(|kind| !is_explained(*kind)) {
+        if let Some(kind) = self.rejection.filter(|kind| !is_explained(*kind)) {
             let other = Check::failed("other", kind).finds("a change of the keys meanwhile");
             self.checks.push(other.cure_by("Explain the token again"));
         }
@@ -166,14 +172,13 @@ impl<'s> Examination<'s> {
             }
             return;
         };
-        let is_valid = self.registered_claims(&claims, &shown, &trust.state.policy, early.as_ref());
-        let is_valid = is_valid && self.has_passed("typ") && self.has_passed("iss");
-        self.rules(&payload, &trust, is_verified, is_valid);
+        self.registered_claims(&claims, &shown, &trust.state.policy, early.as_ref());
+        self.rules(&payload, &trust, is_verified);
     }
 
-    fn has_passed(&self, name: &str) -> bool {
-        let mut checks = self.checks.iter();
-        checks.any(|one| one.name() == name && one.outcome() == CheckOutcome::Passed)
+    /// Whether no check has failed so far.
+    fn has_no_failure(&self) -> bool {
+        self.checks.iter().all(|check| check.rejection().is_none())
     }
 
     /// The length, by the limit of the issuer if it is known.
@@ -409,14 +414,14 @@ impl<'s> Examination<'s> {
         verified.is_ok()
     }
 
-    /// The registered claims. Returns whether all of them are valid.
+    /// The registered claims.
     fn registered_claims(
         &mut self,
         claims: &UnverifiedClaims<'_>,
         shown: &Map<String, Value>,
         policy: &ClaimsPolicy,
         early: Option<&EarlyError>,
-    ) -> bool {
+    ) {
         let now = self.now;
         let outcome = |check| {
             let outcome = claims.check(check, policy, now);
@@ -444,13 +449,13 @@ impl<'s> Examination<'s> {
         if policy.profile == TokenProfile::Rfc9068 {
             checks.push(claims::profile(shown, outcome(ClaimsCheck::Profile)));
         }
-        let is_valid = checks.iter().all(|check| check.rejection().is_none());
         self.checks.extend(checks);
-        is_valid
     }
 
     /// The rules of the issuer, which see verified tokens only, and the confirmation.
-    fn rules(&mut self, payload: &str, trust: &Trust<'_>, is_verified: bool, is_valid: bool) {
+    ///
+    /// A closure of the program gets the tokens that the validation gives to it, and no other.
+    fn rules(&mut self, payload: &str, trust: &Trust<'_>, is_verified: bool) {
         let Ok(claims) = Claims::unvalidated(payload) else {
             return;
         };
@@ -458,35 +463,44 @@ impl<'s> Examination<'s> {
         let token = self.unvalidated(payload, claims, trust);
         let is_bound = token.is_bound() && !token.is_proved_by(&[]);
         let mut token = AuthContext::from(token);
-        // A closure of the program gets valid tokens only.
-        let is_named = is_verified && is_valid || rules.client_name.is_none();
-        if is_verified && is_valid {
+        let is_valid = is_verified && self.has_no_failure();
+        if is_valid {
             token = rules.with_client_name(token);
         }
         let unless = |is_made: bool, check: Check| match is_made {
             true => check,
             false => Check::skipped(check.name()),
         };
-        let is_made = is_verified || rules.allowed_clients.is_none();
-        self.add(unless(is_made && is_named, claims::client(&token, rules)));
-        let is_made = is_verified || rules.required_scopes.is_empty();
-        self.add(unless(is_made, claims::scope(&token, rules)));
         if !rules.required_claims.is_empty() {
             self.add(unless(is_verified, claims::required_claims(&token, rules)));
         }
+        let is_named = is_valid || rules.client_name.is_none();
+        let is_made = is_verified || rules.allowed_clients.is_none();
+        self.add(unless(is_made && is_named, claims::client(&token, rules)));
         if !rules.predicates.is_empty() {
-            let check = if is_verified && is_valid {
-                let outcome = rules.check_predicates(&token).map_err(|broken| broken.kind);
-                Check::new("require", outcome)
-                    .expects("`true` of each closure that was set with `require`")
-                    .finds(if outcome.is_ok() { "`true`" } else { "`false`" })
-                    .cure_by("See the closures that the program sets with `require`")
-            } else {
-                Check::skipped("require")
+            let outcome = match is_verified && self.has_no_failure() {
+                true => self.predicates(),
+                false => None,
             };
-            self.add(check);
+            self.add(claims::predicates(outcome));
         }
+        let is_made = is_verified || rules.required_scopes.is_empty();
+        self.add(unless(is_made, claims::scope(&token, rules)));
         self.add(claims::confirmation(&token, is_bound));
+    }
+
+    /// The outcome of the closures in the validation of a token that passes every check before
+    /// them; `None` if the validation has not called them, because the keys have changed since.
+    fn predicates(&self) -> Option<Result<(), RejectionKind>> {
+        match self.rejection {
+            // Checks after the closures.
+            None
+            | Some(RejectionKind::InsufficientScope | RejectionKind::MissingProofOfPossession) => {
+                Some(Ok(()))
+            }
+            Some(RejectionKind::InvalidClaims) => Some(Err(RejectionKind::InvalidClaims)),
+            Some(_) => None,
+        }
     }
 
     /// A token that is only shown, or has a good signature.

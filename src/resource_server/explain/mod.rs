@@ -33,6 +33,10 @@ impl ResourceServer {
     /// not cached, and nothing is counted or logged. The scopes of a
     /// [`RequireScopeLayer`](super::RequireScopeLayer) are not checks of the token.
     ///
+    /// A closure gets only tokens that `validate` gives to it. That of
+    /// [`require`](crate::TrustedIssuer::require) is called once, that of
+    /// [`client_id_from`](crate::TrustedIssuer::client_id_from) twice.
+    ///
     /// `token` is the token alone, without `Bearer`. The signature is not in the explanation; the
     /// claims in it are escaped, and cut to 200 characters.
     ///
@@ -65,8 +69,7 @@ impl ResourceServer {
     pub fn explain(&self, token: &str) -> Explanation {
         let now = self.0.clock.now();
         let rejection = self.validate_dry(token, now).err();
-        let examination = Examination::new(self, token, now);
-        let (checks, key_set) = examination.finish(rejection);
+        let (checks, key_set) = Examination::new(self, token, now, rejection).finish();
         Explanation {
             rejection,
             checks,
