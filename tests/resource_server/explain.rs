@@ -385,6 +385,33 @@ fn each_check_has_a_token_that_fails_it() {
 }
 
 #[test]
+fn a_null_claim_of_the_profile_is_missing() {
+    let fixture = Fixture::with(strict);
+    for (name, check, found) in [
+        ("sub", "profile", "no sub"),
+        ("client_id", "profile", "no client_id"),
+        ("jti", "profile", "no jti"),
+        ("iat", "claims", "iat null, which must be a number"),
+    ] {
+        let token = signed(STRICT_HEADER, &strict_claims(&json!({ name: null })));
+        let explanation = explain(&fixture.server, &token);
+        let check = explanation.check(check).unwrap();
+        assert_eq!(
+            (check.outcome(), check.found()),
+            (CheckOutcome::Failed, Some(found)),
+            "{explanation}"
+        );
+    }
+    let token = signed(
+        STRICT_HEADER,
+        &strict_claims(&json!({ "sub": null, "jti": null })),
+    );
+    let explanation = explain(&fixture.server, &token);
+    let check = explanation.check("profile").unwrap();
+    assert_eq!(check.found(), Some("no sub, no jti"));
+}
+
+#[test]
 fn one_failed_check_leaves_the_others_as_they_are() {
     let fixture = Fixture::with(strict);
     for (name, token, _) in failures() {

@@ -180,7 +180,8 @@ pub(super) fn lifetime(claims: &Map<String, Value>) -> String {
 
 pub(super) fn profile(claims: &Map<String, Value>, outcome: Result<(), RejectionKind>) -> Check {
     let required = ["sub", "client_id", "iat", "jti"];
-    let missing = required.iter().filter(|name| !claims.contains_key(**name));
+    let is_absent = |name: &&&str| claims.get(**name).is_none_or(Value::is_null);
+    let missing = required.iter().filter(is_absent);
     let missing: Vec<&str> = missing.copied().collect();
     let found = match missing.is_empty() {
         true => "all of them".to_owned(),
