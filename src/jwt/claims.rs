@@ -205,12 +205,13 @@ impl<'de> FromMembers<'de> for UnverifiedClaims<'de> {
         name: &str,
         value: MemberValue<'_, 'de, A>,
     ) -> Result<(), A::Error> {
+        let date = |seconds| numeric_date(seconds).ok_or_else(|| A::Error::custom("out of range"));
         match name {
             "iss" => self.issuer = Some(value.string()?),
             "aud" => self.audience = Some(value.strings()?),
-            "exp" => self.expires_at = Some(numeric_date(value.number()?)?),
-            "nbf" => self.not_before = Some(numeric_date(value.number()?)?),
-            "iat" => self.issued_at = Some(numeric_date(value.number()?)?),
+            "exp" => self.expires_at = Some(date(value.number()?)?),
+            "nbf" => self.not_before = Some(date(value.number()?)?),
+            "iat" => self.issued_at = Some(date(value.number()?)?),
             // Registered and optional: `null` counts as absent, another type is an error.
             "sub" => self.subject = value.optional_string()?,
             "jti" => self.token_id = value.optional_string()?,
@@ -254,16 +255,13 @@ impl UnverifiedClaims<'_> {
     }
 }
 
-/// A `NumericDate` (RFC 7519 §2), truncated to seconds.
-fn numeric_date<E: Error>(seconds: f64) -> Result<UnixTime, E> {
+/// A `NumericDate` (RFC 7519 §2), truncated to seconds; `None` if it is out of range.
+pub(crate) fn numeric_date(seconds: f64) -> Option<UnixTime> {
     /// From here on a double does not represent every second.
     const LIMIT: u64 = 1 << 53;
     // `Duration` rejects negative, infinite and NaN values.
-    let since_epoch = Duration::try_from_secs_f64(seconds).map_err(E::custom)?;
-    if since_epoch.as_secs() >= LIMIT {
-        return Err(E::custom("out of range"));
-    }
-    Ok(UnixTime::from_secs(since_epoch.as_secs()))
+    let since_epoch = Duration::try_from_secs_f64(seconds).ok()?.as_secs();
+    (since_epoch < LIMIT).then(|| UnixTime::from_secs(since_epoch))
 }
 
 impl<'a> UnverifiedClaims<'a> {

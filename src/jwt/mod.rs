@@ -23,7 +23,9 @@ mod verification_key;
 
 pub use self::algorithm::Algorithm;
 pub use self::claims::TokenProfile;
-pub(crate) use self::claims::{Claims, ClaimsCheck, ClaimsFault, ClaimsPolicy, UnverifiedClaims};
+pub(crate) use self::claims::{
+    Claims, ClaimsCheck, ClaimsFault, ClaimsPolicy, UnverifiedClaims, numeric_date,
+};
 pub(crate) use self::compact::{Segments, decode_base64url};
 pub(crate) use self::confirmation::Thumbprint;
 pub(crate) use self::error::TokenError;

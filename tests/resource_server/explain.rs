@@ -412,6 +412,36 @@ fn a_null_claim_of_the_profile_is_missing() {
 }
 
 #[test]
+fn only_the_time_that_the_validation_rejects_is_named() {
+    let fixture = Fixture::new();
+    for (time, problem) in [
+        ("1700000000.5", None),
+        ("1.7e9", None),
+        ("9007199254740991", None),
+        ("9007199254740992", Some("seconds since 1970")),
+        ("1e300", Some("seconds since 1970")),
+        ("-1", Some("seconds since 1970")),
+        ("\"1\"", Some("a number")),
+        ("null", Some("a number")),
+    ] {
+        for name in ["exp", "iat", "nbf"] {
+            // `sub` fails the check in any case.
+            let payload = format!(r#"{{"{name}":{time},"iss":"{ISSUER}","sub":7}}"#);
+            let token = compact(rsa(0), "RS256", r#"{"alg":"RS256"}"#, payload.as_bytes());
+            let explanation = fixture.server.explain(&token);
+            let found = explanation.check("claims").unwrap().found().unwrap();
+            let named = problem.map(|what| format!("which must be {what}, sub 7"));
+            match named {
+                Some(named) => {
+                    assert!(found.starts_with(name) && found.contains(&named), "{found}")
+                }
+                None => assert_eq!(found, "sub 7, which must be a string", "{name} {time}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn one_failed_check_leaves_the_others_as_they_are() {
     let fixture = Fixture::with(strict);
     for (name, token, _) in failures() {

@@ -6,7 +6,7 @@ use super::check::Check;
 use super::header::{member, object};
 use super::{cure, text};
 use crate::clock::UnixTime;
-use crate::jwt::{ClaimsPolicy, TokenError};
+use crate::jwt::{ClaimsPolicy, TokenError, numeric_date};
 use crate::resource_server::claim_rules::ClaimRules;
 use crate::resource_server::{AuthContext, RejectionKind};
 
@@ -37,7 +37,7 @@ pub(super) fn wrong_claims(payload: &str, shown: &Map<String, Value>, error: Tok
             Some("a string or an array of strings")
         } else if TIMES.contains(&name) && !value.is_number() {
             Some("a number")
-        } else if TIMES.contains(&name) && value.as_u64().is_none_or(|time| time >= 1 << 53) {
+        } else if TIMES.contains(&name) && value.as_f64().and_then(numeric_date).is_none() {
             Some("seconds since 1970")
         } else {
             None
@@ -99,15 +99,7 @@ pub(super) fn audience(
 
 /// The time in a claim.
 fn time(claims: &Map<String, Value>, name: &str) -> Option<UnixTime> {
-    let value = claims.get(name)?;
-    let seconds = value.as_u64().or_else(|| whole_seconds(value.as_f64()?));
-    seconds.map(UnixTime::from_secs)
-}
-
-/// A time without its fraction.
-fn whole_seconds(seconds: f64) -> Option<u64> {
-    let duration = std::time::Duration::try_from_secs_f64(seconds).ok()?;
-    Some(duration.as_secs())
+    claims.get(name)?.as_f64().and_then(numeric_date)
 }
 
 fn leeway(policy: &ClaimsPolicy) -> String {
