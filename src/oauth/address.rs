@@ -63,10 +63,7 @@ fn is_forbidden_v6(v6: Ipv6Addr) -> bool {
         || matches!(v6.segments(), [0xfd00, 0xec2, ..])
         || METADATA_V6.contains(&v6)
         || !v6.is_loopback() && embedded_v4(v6).into_iter().flatten().any(is_forbidden_v4)
-        || local_nat64(v6).into_iter().flatten().any(|v4| {
-            // Zeros, where the prefix has another length.
-            !is_this_network(v4) && is_forbidden_v4(v4)
-        })
+        || is_forbidden_local_nat64(v6)
 }
 
 /// The IPv4 addresses that an IPv6 address stands for, by each scheme that its form fits.
@@ -76,8 +73,8 @@ fn embedded_v4(v6: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
     let by_prefix = match v6.segments() {
         // IPv4-compatible and IPv4-mapped (RFC 4291 §2.5.5), and IPv4-translated (RFC 2765 §2.1).
         [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Some(last),
-        // NAT64 (RFC 6052 §2.1), also with the local prefix (RFC 8215).
-        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => Some(last),
+        // NAT64 (RFC 6052 §2.1).
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(last),
         // 6to4 (RFC 3056 §2).
         [0x2002, ..] => Some(Ipv4Addr::new(c, d, e, f)),
         _ => None,
@@ -91,12 +88,21 @@ fn embedded_v4(v6: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
     [by_prefix, teredo_server, teredo_client, isatap]
 }
 
-/// The IPv4 addresses that an address in 64:ff9b:1::/48 stands for if its network uses a prefix of
-/// 48, 56 or 64 bits. Octet 8 is skipped (RFC 6052 §2.2). Which one is used cannot be seen.
-fn local_nat64(v6: Ipv6Addr) -> [Option<Ipv4Addr>; 3] {
-    let is_local = matches!(v6.segments(), [0x64, 0xff9b, 1, ..]);
-    let [_, _, _, _, _, _, g, h, _, j, k, l, m, ..] = v6.octets();
-    [[g, h, j, k], [h, j, k, l], [j, k, l, m]].map(|v4| is_local.then(|| v4.into()))
+/// Whether an address in 64:ff9b:1::/48 (RFC 8215) stands for a forbidden one with a prefix of 48,
+/// 56, 64 or 96 bits. Octet 8 is skipped (RFC 6052 §2.2). Which length is used cannot be seen.
+fn is_forbidden_local_nat64(v6: Ipv6Addr) -> bool {
+    if !matches!(v6.segments(), [0x64, 0xff9b, 1, ..]) {
+        return false;
+    }
+    let [_, _, _, _, _, _, g, h, _, j, k, l, m, n, o, p] = v6.octets();
+    let is_forbidden = [[g, h, j, k], [h, j, k, l], [j, k, l, m]]
+        .map(Ipv4Addr::from)
+        .into_iter()
+        // Zeros, where the prefix has another length.
+        .any(|v4| !is_this_network(v4) && is_forbidden_v4(v4));
+    // The end of a shorter prefix's address and the zeros after it. 0.0.0.0 and 224.0.0.0 are none.
+    let is_suffix = [n, o, p] == [0; 3] && [g, h, j, k, l] != [0; 5];
+    is_forbidden || !is_suffix && is_forbidden_v4([m, n, o, p].into())
 }
 
 #[cfg(test)]
@@ -146,6 +152,8 @@ mod tests {
             "64:ff9b:1::169.254.169.254",
             "64:ff9b:1:2:3:4:a9fe:a9fe",
             "64:ff9b:1::0.0.0.0",
+            "64:ff9b:1::224.0.0.0",
+            "64:ff9b:1:2::0.0.0.1",
             "64:ff9b:1:a9fe:a9:fe00::",      // 48 bits
             "64:ff9b:1:aaa9:fe:a9fe::",      // 56 bits
             "64:ff9b:1:aaaa:a9:fea9:fe00:0", // 64 bits
@@ -188,6 +196,9 @@ mod tests {
             "64:ff9b::10.0.0.1",
             "64:ff9b:1::10.0.0.1",
             "64:ff9b:1::240.0.0.1",
+            "64:ff9b:1:a00:0:100::",  // 48 bits
+            "64:ff9b:1:a:0:1::",      // 56 bits
+            "64:ff9b:1:0:a:0:e000:0", // 64 bits
             "64:ff9b:2::169.254.169.254",
             "2002:a00:1::",
             "2001:0:a00:1::f5ff:fffe",
@@ -228,6 +239,19 @@ mod tests {
         .to_vec()
     }
 
+    /// The address in 64:ff9b:1::/48 with a prefix of 48, 56, 64 and 96 bits (RFC 6052 §2.2).
+    fn local_nat64(v4: Ipv4Addr) -> [Ipv6Addr; 4] {
+        let v4 = u128::from(u32::from(v4));
+        // The first 64 bits end after the first 16 and 24 bits, or before the first bit.
+        let forms = [
+            (v4 >> 16 << 64) | ((v4 & 0xffff) << 40),
+            (v4 >> 24 << 64) | ((v4 & 0x00ff_ffff) << 32),
+            v4 << 24,
+            v4,
+        ];
+        forms.map(|form| Ipv6Addr::from_bits((0x0064_ff9b_0001 << 80) | form))
+    }
+
     proptest! {
         #[test]
         fn a_forbidden_address_is_forbidden_in_each_ipv6_form(
@@ -256,6 +280,32 @@ mod tests {
             forms.drain(6..8);
             forms.push(Ipv6Addr::from_bits(teredo | client));
             for v6 in forms {
+                prop_assert!(!is_forbidden_address(v6.into()), "{} as {}", v4, v6);
+            }
+        }
+
+        #[test]
+        fn a_metadata_address_is_forbidden_with_each_length_of_a_local_nat64_prefix(
+            v4 in prop_oneof![
+                (any::<u8>(), any::<u8>()).prop_map(|(c, d)| Ipv4Addr::new(169, 254, c, d)),
+                prop::sample::select(METADATA_V4.to_vec()),
+            ],
+        ) {
+            for v6 in local_nat64(v4) {
+                prop_assert!(is_forbidden_address(v6.into()), "{} as {}", v4, v6);
+            }
+        }
+
+        /// The middle octets are those that begin no forbidden address.
+        #[test]
+        fn an_allowed_address_is_allowed_with_each_length_of_a_local_nat64_prefix(
+            a in 1..100_u8,
+            b in 0..100_u8,
+            c in 0..100_u8,
+            d: u8,
+        ) {
+            let v4 = Ipv4Addr::new(a, b, c, d);
+            for v6 in local_nat64(v4) {
                 prop_assert!(!is_forbidden_address(v6.into()), "{} as {}", v4, v6);
             }
         }
