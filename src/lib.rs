@@ -111,6 +111,7 @@ mod metrics;
 mod oauth;
 mod redact;
 pub mod resource_server;
+mod secret_file;
 mod single_flight;
 mod timer;
 mod trace;

@@ -1,8 +1,7 @@
 //! The sources that credentials are read from.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{ErrorKind as IoErrorKind, Read};
+use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
@@ -13,6 +12,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::version::Version;
 use crate::error::{ConfigError, ConfigErrorKind};
+use crate::secret_file;
 
 /// The values of one source. No error shows them.
 pub(super) struct Values {
@@ -227,33 +227,18 @@ fn parse<'de, T: Deserialize<'de>>(source: &str, json: &'de str) -> Result<T, Co
 
 /// Reads a file; `None` if it does not exist or is a folder.
 fn read(source: &str, path: &Path) -> Result<Option<Zeroizing<String>>, ConfigError> {
-    let unreadable = |error: std::io::Error| {
-        ConfigError::without_value(
-            source,
-            format!("cannot be read from {}: {error}", path.display()),
-        )
-        .with_kind(ConfigErrorKind::Unavailable)
-    };
     if path.is_dir() {
         return Ok(None);
     }
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(error)),
-    };
-    let mut text = Zeroizing::new(String::new());
-    let length = file
-        .take(MAX_FILE + 1)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
-    if u64::try_from(length).map_or(true, |length| length > MAX_FILE) {
-        return Err(ConfigError::without_value(
+    match secret_file::read(path, MAX_FILE) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == IoErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ConfigError::without_value(
             source,
-            "names a file of more than 1 MiB",
-        ));
+            format!("cannot be read from {}: {error}", path.display()),
+        )
+        .with_kind(ConfigErrorKind::Unavailable)),
     }
-    Ok(Some(text))
 }
 
 /// As in the Node SDK, the name *starts with* one of these and is case-sensitive.
@@ -302,5 +287,5 @@ pub(super) const SINGLE_VARIABLES: [&str; 7] = [
     "version",
 ];
 
-/// The maximum size of a Kubernetes secret.
-const MAX_FILE: u64 = 1 << 20;
+/// The maximum size of a Kubernetes secret in bytes.
+const MAX_FILE: usize = 1 << 20;

@@ -1,7 +1,7 @@
 //! Client credentials and client authentication methods.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -12,10 +12,10 @@ use zeroize::Zeroizing;
 
 use super::authentication::ClientAuthentication;
 use super::box_future::BoxFuture;
-use super::secret_file::read_secret_file;
 use super::token_request::TokenRequest;
-use crate::error::{BoxError, ConfigError, Error, ErrorKind, Operation};
+use crate::error::{BoxError, ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 use crate::redact::form_encoded;
+use crate::secret_file;
 
 /// A client id and client secret
 /// ([RFC 6749 §2.3.1](https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1)).
@@ -306,6 +306,24 @@ impl Method {
 const ENCODING_HINT: &str = "the client id or secret contains characters that \
     `client_secret_basic` form-urlencodes (RFC 6749 §2.3.1); if they are right, the server may \
     expect unencoded Basic: try `ClientCredentials::client_secret_basic_raw`";
+
+/// Maximum size of a secret file in bytes.
+const MAX_SECRET_FILE: usize = 64 * 1024;
+
+/// Reads a secret, without line ends at its end, which editors and `echo` append. Blocks.
+fn read_secret_file(path: &Path) -> Result<SecretString, ConfigError> {
+    let error = |reason: String| {
+        ConfigError::without_value(format!("client secret file {}", path.display()), reason)
+            .with_kind(ConfigErrorKind::Unavailable)
+    };
+    let text = secret_file::read(path, MAX_SECRET_FILE)
+        .map_err(|source| error(format!("cannot be read: {source}")))?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        return Err(error("is empty".to_owned()));
+    }
+    Ok(secret.into())
+}
 
 /// Reads credentials on a thread that may block.
 async fn read_credentials(read: &Arc<ReadCredentials>) -> Result<(String, SecretString), Error> {

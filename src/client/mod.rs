@@ -80,7 +80,6 @@ mod parameters;
 mod renewal;
 mod response_members;
 mod response_reader;
-mod secret_file;
 mod service;
 mod state;
 mod token;

@@ -17,6 +17,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "metadata",
             "oauth",
             "redact",
+            "secret_file",
             "trace",
             "transport",
         ],
@@ -61,6 +62,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "metrics",
             "oauth",
             "redact",
+            "secret_file",
             "single_flight",
             "timer",
             "trace",
@@ -150,6 +152,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
+    ("secret_file.rs", &[]),
     ("single_flight.rs", &["timer"]),
     ("timer.rs", &[]),
     ("trace.rs", &[]),
@@ -166,10 +169,15 @@ const PUBLIC_TO_APP_ID: &[&str] = &["client", "key_set", "resource_server"];
 /// The only files that may use a dependency, or one of its functions.
 const NAMES: &[(&str, &[&str])] = &[
     ("SystemTime::now", &["clock.rs"]),
-    // The clock, and the user of the process, which must own the state file.
+    // The clock, opening without waiting, and the user of the process, which must own the state
+    // file.
     (
         "rustix",
-        &["authorization_server/state_file.rs", "clock.rs"],
+        &[
+            "authorization_server/state_file.rs",
+            "clock.rs",
+            "secret_file.rs",
+        ],
     ),
     (
         "aws_lc_rs",

@@ -1,0 +1,89 @@
+//! Reading of files that contain secrets, such as the mounted secrets of Kubernetes.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+/// Reads a regular file of at most `max_size` bytes, which must be UTF-8. Blocks.
+///
+/// The text is zeroized on drop, and no other copy of it remains.
+pub(crate) fn read(path: &Path, max_size: usize) -> io::Result<Zeroizing<String>> {
+    let file = open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    // Allocated at once, because a growing buffer leaves copies of the secret behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(max_size + 1));
+    let limit = u64::try_from(max_size + 1).unwrap_or(u64::MAX);
+    file.take(limit).read_to_end(&mut bytes)?;
+    if bytes.len() > max_size {
+        let reason = format!("it has more than {max_size} bytes");
+        return Err(io::Error::other(reason));
+    }
+    String::from_utf8(std::mem::take(&mut *bytes))
+        .map(Zeroizing::new)
+        .map_err(|error| {
+            drop(Zeroizing::new(error.into_bytes()));
+            io::Error::other("it is not valid UTF-8")
+        })
+}
+
+/// Opens a file without waiting: a pipe would wait for its writer.
+#[cfg(unix)]
+fn open(path: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
+#[cfg(not(unix))]
+fn open(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_up_to_its_maximum_size() {
+        let folder = std::env::temp_dir().join(format!("tower-oauth-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("secret");
+        for (content, read_as) in [
+            (&b""[..], Ok("")),
+            (b"1234567", Ok("1234567")),
+            (b"1234567\n", Ok("1234567\n")),
+            (b"1234567\r\n", Err("it has more than 8 bytes")),
+            (b"\xff", Err("it is not valid UTF-8")),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            let text = read(&path, 8);
+            if let Ok(text) = &text {
+                assert_eq!(text.capacity(), 9, "the buffer did not grow");
+            }
+            let text = text.map_err(|error| error.to_string());
+            let text = text.as_deref().map(String::as_str);
+            assert_eq!(text.map_err(String::as_str), read_as);
+        }
+        let folder_error = read(&folder, 8).unwrap_err();
+        assert_eq!(folder_error.to_string(), "it is not a regular file");
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(read(&path, 8).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_without_a_writer_is_no_file_and_is_not_waited_for() {
+        let name = format!("tower-oauth-{}-pipe", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let status = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(status.unwrap().success());
+        let result = read(&path, 8);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(result.unwrap_err().to_string(), "it is not a regular file");
+    }
+}
