@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::compromised::CompromisedKeys;
 use super::revoked::RevokedKeys;
-use super::skip_reason::SkipReason;
 use super::skipped_key::SkippedKey;
 use crate::jwt::{Fingerprint, Header, VerificationKey};
 
@@ -110,14 +109,8 @@ impl KeySet {
         self.0.duplicates.iter().filter(|_| self.0.use_duplicates)
     }
 
-    /// The skipped members: `kid` where it is readable, and the reason.
-    pub fn skipped(&self) -> impl Iterator<Item = (Option<&str>, SkipReason)> {
-        self.skipped_keys()
-            .map(|skipped| (skipped.kid(), skipped.reason()))
-    }
-
-    /// The skipped members, with what was expected and what was found.
-    pub fn skipped_keys(&self) -> impl Iterator<Item = &SkippedKey> {
+    /// The skipped members, each with its reason.
+    pub fn skipped(&self) -> impl Iterator<Item = &SkippedKey> {
         self.0.skipped.iter()
     }
 

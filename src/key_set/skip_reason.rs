@@ -12,9 +12,10 @@ use std::fmt;
 ///      "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
 ///     {"kty":"oct","kid":"shared","k":"c2VjcmV0"}
 /// ]}"#)?;
-/// assert_eq!(keys.skipped().next(), Some((Some("shared"), SkipReason::Symmetric)));
+/// let skipped = keys.skipped().next().ok_or("all are used")?;
+/// assert_eq!((skipped.kid(), skipped.reason()), (Some("shared"), SkipReason::Symmetric));
 /// assert_eq!(SkipReason::Symmetric.as_str(), "symmetric");
-/// # Ok::<(), tower_oauth::Error>(())
+/// # Ok::<(), tower_oauth::BoxError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

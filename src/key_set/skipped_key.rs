@@ -19,7 +19,7 @@ use crate::error::escape_and_truncate;
 ///      "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
 ///     {"kty":"OKP","crv":"Ed448","kid":"2026-12","x":"AAAA"}
 /// ]}"#)?;
-/// let skipped = keys.skipped_keys().next().ok_or("all are used")?;
+/// let skipped = keys.skipped().next().ok_or("all are used")?;
 /// assert_eq!(skipped.kid(), Some("2026-12"));
 /// assert_eq!(skipped.reason(), SkipReason::UnsupportedType);
 /// assert_eq!(skipped.detail(), "crv Ed448 is not supported, expected Ed25519");

@@ -8,7 +8,6 @@ use super::jwk_set::NoUsableKeys;
 use super::refresh_cause::RefreshCause;
 use super::schedule::Schedule;
 use super::set::KeySet;
-use super::skip_reason::SkipReason;
 use super::skipped_key::SkippedKey;
 use crate::error::Error;
 use crate::oauth::Issuer;
@@ -193,7 +192,7 @@ impl KeySetState {
 /// | `metadata_error` | as `last_error` | [`metadata_error`](Self::metadata_error) |
 /// | `consecutive_failures` | number | [`consecutive_failures`](Self::consecutive_failures) |
 /// | `usable_keys` | number | [`usable_key_count`](Self::usable_key_count) |
-/// | `skipped` | array | [`skipped_keys`](Self::skipped_keys) |
+/// | `skipped` | array | [`skipped`](Self::skipped) |
 /// | `skipped[].kid` | string or `null` | [`SkippedKey::kid`], escaped, at most 200 characters |
 /// | `skipped[].reason` | name of a [`SkipReason`] | [`SkippedKey::reason`] |
 /// | `skipped[].detail` | text, which may change | [`SkippedKey::detail`] |
@@ -203,6 +202,7 @@ impl KeySetState {
 /// | `negative_hits` | number | [`negative_cache_hits`](Self::negative_cache_hits) |
 ///
 /// [`ErrorKind`]: crate::error::ErrorKind
+/// [`SkipReason`]: super::SkipReason
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -295,16 +295,10 @@ impl KeySetStatus {
         self.keys.as_ref().map_or(0, KeySet::len)
     }
 
-    /// The skipped members of the last fetched document: `kid` where it is readable, and the
-    /// reason.
+    /// The skipped members of the last fetched document, at most 100.
     ///
     /// Also of a document without a usable key: the fetch then failed, and the keys in use, if
     /// there are any, are those of an earlier document.
-    pub fn skipped(&self) -> impl Iterator<Item = (Option<&str>, SkipReason)> {
-        self.last_document.iter().flat_map(KeySet::skipped)
-    }
-
-    /// The same members, with what was expected and what was found. At most 100.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -324,13 +318,13 @@ impl KeySetStatus {
     /// let orders = ResourceServer::from_issuer(trusted).transport(issuer).start().await?;
     /// let status = &orders.key_sets()[0];
     /// assert_eq!(status.usable_key_count(), 0);
-    /// let skipped = status.skipped_keys().next().ok_or("all are used")?;
+    /// let skipped = status.skipped().next().ok_or("all are used")?;
     /// assert_eq!(skipped.detail(), "crv Ed448 is not supported, expected Ed25519");
     /// # Ok(())
     /// # }
     /// ```
-    pub fn skipped_keys(&self) -> impl Iterator<Item = &SkippedKey> {
-        self.last_document.iter().flat_map(KeySet::skipped_keys)
+    pub fn skipped(&self) -> impl Iterator<Item = &SkippedKey> {
+        self.last_document.iter().flat_map(KeySet::skipped)
     }
 
     /// The time since the last successful refresh.
@@ -435,7 +429,7 @@ impl Serialize for KeySetStatus {
 
         impl Serialize for Skipped<'_> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_seq(self.0.skipped_keys())
+                serializer.collect_seq(self.0.skipped())
             }
         }
 

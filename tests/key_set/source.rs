@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tower_oauth::error::ErrorKind;
-use tower_oauth::key_set::{KeySet, KeySetState, SkipReason};
+use tower_oauth::key_set::{KeySet, KeySetState, SkipReason, SkippedKey};
 use tower_oauth::resource_server::{RejectionKind, Startup};
 use tower_oauth::{Audience, Endpoint, Issuer, ResourceServer, TrustedIssuer};
 
@@ -435,7 +435,7 @@ fn unusable_keys_are_skipped_and_reported_with_a_reason() {
         let keys = KeySet::from_json(document.as_bytes()).unwrap();
         assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["good"], "{what}");
         assert_eq!(
-            keys.skipped().map(|(_, reason)| reason).collect::<Vec<_>>(),
+            keys.skipped().map(SkippedKey::reason).collect::<Vec<_>>(),
             [reason],
             "{what}"
         );
@@ -483,7 +483,7 @@ fn a_key_with_a_duplicate_member_is_skipped() {
         let keys = KeySet::from_json(document.as_bytes()).unwrap();
         assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["good"], "{document}");
         assert_eq!(
-            keys.skipped().map(|(_, reason)| reason).collect::<Vec<_>>(),
+            keys.skipped().map(SkippedKey::reason).collect::<Vec<_>>(),
             [SkipReason::Malformed],
             "{document}"
         );

@@ -17,9 +17,11 @@ pub(super) fn key_set(status: &KeySetStatus) -> String {
     if let Some(error) = status.last_error().or_else(|| status.metadata_error()) {
         found += &format!("; last error: {}", text::escaped(&error.to_string()));
     }
-    let skipped = status.skipped().map(|(kid, reason)| {
-        let kid = kid.map_or_else(|| "no kid".to_owned(), text::json);
-        format!("{kid} ({reason})")
+    let skipped = status.skipped().map(|skipped| {
+        let kid = skipped
+            .kid()
+            .map_or_else(|| "no kid".to_owned(), text::json);
+        format!("{kid} ({})", skipped.reason())
     });
     let skipped = text::joined(skipped);
     if !skipped.is_empty() {
@@ -40,7 +42,7 @@ pub(super) fn key(header: &Header, keys: &KeySet, error: Option<SelectError>) ->
         Some(SelectError::UnknownKid) => Err(RejectionKind::UnknownKey),
     };
     let mut skipped = keys.skipped();
-    let skipped = skipped.find_map(|(own, reason)| (own == kid).then_some(reason));
+    let skipped = skipped.find(|skipped| skipped.kid() == kid);
     let cure = match (error, skipped) {
         (Some(SelectError::Revoked), _) => {
             "The key was revoked here, or its issuer has published its private part: request a \
@@ -54,7 +56,8 @@ pub(super) fn key(header: &Header, keys: &KeySet, error: Option<SelectError>) ->
         (Some(SelectError::Ambiguous), _) => {
             "Give each key a `kid` at the issuer, or set `max_candidate_keys`".to_owned()
         }
-        (_, Some(reason)) if kid.is_some() => {
+        (_, Some(skipped)) if kid.is_some() => {
+            let reason = skipped.reason();
             format!("The key set has this key, but it is not used: {reason}")
         }
         _ => "The token is older than the keys, newer than this key set (`refresh_keys` fetches \
