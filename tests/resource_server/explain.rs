@@ -756,17 +756,21 @@ async fn missing_keys_are_explained_with_the_error_and_the_skipped_keys() {
 fn skipped_keys_are_named_with_their_reasons() {
     let keys =
         |keys: Value| KeySet::from_json(json!({ "keys": keys }).to_string().as_bytes()).unwrap();
-    let keys = keys(json!([rsa(0).jwk("rsa"), { "kty": "oct", "kid": "shared", "k": "AA" }]));
+    let keys = keys(json!([rsa(0).jwk("rsa"), { "kty": "OKP", "crv": "Ed448", "kid": "ed448" }]));
     let fixture = Fixture::with(move |issuer| issuer.keys(keys.clone()));
-    let token = fixture.with_header(r#"{"alg":"RS256","kid":"shared"}"#);
+    let token = fixture.with_header(r#"{"alg":"RS256","kid":"ed448"}"#);
     let explanation = explain(&fixture.server, &token);
     let line = |name: &str| explanation.check(name).unwrap().to_string();
     assert!(
-        line("key_set").ends_with(r#"; skipped: "shared" (symmetric), expected: a usable key set"#),
+        line("key_set").ends_with(
+            r#"; skipped: "ed448" (unsupported_type: crv Ed448 is not supported, expected Ed25519), expected: a usable key set"#
+        ),
         "{explanation}"
     );
     assert!(
-        line("key").ends_with("The key set has this key, but it is not used: symmetric"),
+        line("key").ends_with(
+            "The key set has this key, but it is not used: unsupported_type: crv Ed448 is not supported, expected Ed25519"
+        ),
         "{explanation}"
     );
 }

@@ -21,7 +21,8 @@ pub(super) fn key_set(status: &KeySetStatus) -> String {
         let kid = skipped
             .kid()
             .map_or_else(|| "no kid".to_owned(), text::json);
-        format!("{kid} ({})", skipped.reason())
+        let detail = text::escaped(skipped.detail());
+        format!("{kid} ({}: {detail})", skipped.reason())
     });
     let skipped = text::joined(skipped);
     if !skipped.is_empty() {
@@ -57,8 +58,8 @@ pub(super) fn key(header: &Header, keys: &KeySet, error: Option<SelectError>) ->
             "Give each key a `kid` at the issuer, or set `max_candidate_keys`".to_owned()
         }
         (_, Some(skipped)) if kid.is_some() => {
-            let reason = skipped.reason();
-            format!("The key set has this key, but it is not used: {reason}")
+            let (reason, detail) = (skipped.reason(), text::escaped(skipped.detail()));
+            format!("The key set has this key, but it is not used: {reason}: {detail}")
         }
         _ => "The token is older than the keys, newer than this key set (`refresh_keys` fetches \
               it; `validate` does so at most once in 15 seconds), or of another environment with \
