@@ -48,7 +48,7 @@ async fn main() -> ExitCode {
     };
     let server = match server {
         Ok(server) => server,
-        Err(error) => return SettingError::new("ISSUER", error).exit(),
+        Err(error) => return common::start_error(error).exit(),
     };
     let is_json = match std::env::args().nth(1).as_deref() {
         None => false,

@@ -157,7 +157,7 @@ async fn run() -> Result<(), SettingError> {
         .startup(Startup::Background)
         .start()
         .await
-        .map_err(|error| SettingError::new("ISSUER", error))?;
+        .map_err(common::start_error)?;
     let listener = common::listen(port).await?;
     let address = listener
         .local_addr()

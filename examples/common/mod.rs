@@ -11,12 +11,12 @@ mod serve;
 use std::env::VarError;
 use std::fmt::Display;
 use std::io::IsTerminal as _;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
 use tokio::net::TcpListener;
 use tower_oauth::app_id::Binding;
-use tower_oauth::{ConfigError, Endpoint};
+use tower_oauth::{ConfigError, Endpoint, Error};
 
 pub use self::serve::serve;
 
@@ -74,41 +74,37 @@ pub fn list(name: &str) -> Result<Option<Vec<String>>, SettingError> {
 
 /// Reads the hosts of `ALLOW_HTTP`, to which plain http is allowed besides loopback.
 ///
+/// They are checked where they are used: a builder returns an error of the setting `allow_http`.
+///
 /// # Errors
 ///
-/// If one of them is not the name of a host, or a link-local or metadata address.
+/// As [`variable`].
 pub fn allowed_hosts() -> Result<Vec<String>, SettingError> {
-    const NAME: &str = "ALLOW_HTTP";
-    let Some(list) = variable(NAME)? else {
-        return Ok(Vec::new());
-    };
-    let hosts = list.split(',').map(|host| host.trim().to_owned());
-    let hosts: Vec<String> = hosts.collect();
-    for host in &hosts {
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        if host.is_empty() || !host.bytes().all(is_name) {
-            let reason =
-                "must be host names separated by commas, without scheme, port and wildcard";
-            return Err(SettingError::new(NAME, reason));
-        }
-        Endpoint::new(format!("http://{host}/")).map_err(invalid_variable(NAME))?;
-    }
-    Ok(hosts)
+    let hosts = variable("ALLOW_HTTP")?;
+    let hosts = hosts
+        .iter()
+        .flat_map(|list| list.split(','))
+        .map(|host| host.trim().to_owned());
+    Ok(hosts.collect())
 }
 
 /// Parses a URL. Plain http is for loopback and the hosts of `ALLOW_HTTP`.
 ///
 /// # Errors
 ///
-/// If it is no URL, or plain http elsewhere, or `ALLOW_HTTP` is not valid.
+/// If it is no URL, or plain http elsewhere.
 pub fn endpoint(name: &str, url: &str) -> Result<Endpoint, SettingError> {
     let endpoint = Endpoint::new(url).map_err(invalid_variable(name))?;
-    // One spelling for each host.
-    let host_of = |url: &str| url.parse::<http::Uri>().ok()?.host().map(str::to_owned);
-    let host = host_of(endpoint.as_str()).unwrap_or_default();
+    let host = host_of(&endpoint);
     let is_host = |allowed: &String| {
-        let url = Endpoint::new(format!("http://{allowed}/")).ok();
-        url.and_then(|url| host_of(url.as_str())).as_ref() == Some(&host)
+        // An IPv6 address has brackets in a URL.
+        let is_ipv6 = allowed.parse::<Ipv6Addr>().is_ok();
+        let url = if is_ipv6 {
+            format!("http://[{allowed}]/")
+        } else {
+            format!("http://{allowed}/")
+        };
+        Endpoint::new(url).is_ok_and(|url| host_of(&url) == host)
     };
     if endpoint.is_plain_http() && !endpoint.is_loopback() && !allowed_hosts()?.iter().any(is_host)
     {
@@ -116,6 +112,13 @@ pub fn endpoint(name: &str, url: &str) -> Result<Endpoint, SettingError> {
         return Err(SettingError::new(name, reason));
     }
     Ok(endpoint)
+}
+
+/// The host in the one spelling of a parsed URL.
+fn host_of(url: &Endpoint) -> String {
+    let uri = url.as_str().parse::<http::Uri>().ok();
+    let host = uri.as_ref().and_then(http::Uri::host);
+    host.unwrap_or_default().to_owned()
 }
 
 /// Checks that the server of an App ID binding is https, or plain http where it is allowed.
@@ -172,7 +175,21 @@ pub fn invalid_variable(name: &str) -> impl Fn(ConfigError) -> SettingError + '_
 
 impl From<ConfigError> for SettingError {
     fn from(error: ConfigError) -> Self {
+        let error = match error.setting() {
+            "allow_http" => error.with_setting("ALLOW_HTTP"),
+            _ => error,
+        };
         Self(error.to_string())
+    }
+}
+
+/// Converts the error of a resource server that cannot start.
+pub fn start_error(error: Error) -> SettingError {
+    let source = std::error::Error::source(&error);
+    let setting = source.and_then(|source| source.downcast_ref::<ConfigError>());
+    match setting {
+        Some(setting) if setting.setting() == "allow_http" => setting.clone().into(),
+        _ => SettingError::new("ISSUER", error),
     }
 }
 

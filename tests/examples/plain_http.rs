@@ -19,6 +19,7 @@ async fn plain_http_exits_with_2_unless_its_host_is_allowed() {
         ("CLIENT_ID", "shop"),
         ("CLIENT_SECRET", "s3cret"),
     ];
+    let https_client = &[client, &[("OAUTH_SERVER_URL", "https://as.example")]].concat();
     let binding =
         r#"{"clientId":"a","secret":"s3cret","oauthServerUrl":"http://appid/oauth/v4/t"}"#;
     let binding: &[(&str, &str)] = &[("APPID_SERVICE_BINDING", binding)];
@@ -26,6 +27,7 @@ async fn plain_http_exits_with_2_unless_its_host_is_allowed() {
     let jwks_uri = &[https, &[("JWKS_URI", MESH)]].concat();
     let hint = "ISSUER: is plain http: use https, or set ALLOW_HTTP=keycloak.sso.svc";
     let url_hint = "URL: is plain http: use https, or set ALLOW_HTTP=orders";
+    let wildcard = "ALLOW_HTTP must contain each host by its name: wildcards are not supported";
     for (program, url, variables, allowed, expected) in [
         ("protected_resource", "", resource, "", hint),
         ("protected_resource", "", resource, " ", hint),
@@ -67,40 +69,28 @@ async fn plain_http_exits_with_2_unless_its_host_is_allowed() {
             "keycloak.sso.svc",
             url_hint,
         ),
-        (
-            "protected_resource",
-            "",
-            https,
-            "*",
-            "ALLOW_HTTP: must be host names",
-        ),
-        (
-            "protected_resource",
-            "",
-            https,
-            "*.sso.svc",
-            "ALLOW_HTTP: must be host names",
-        ),
+        ("protected_resource", "", https, "*", wildcard),
+        ("protected_resource", "", https, "*.sso.svc", wildcard),
         (
             "protected_resource",
             "",
             https,
             MESH,
-            "ALLOW_HTTP: must be host names",
+            "ALLOW_HTTP must contain host names only: remove scheme",
         ),
         (
             "protected_resource",
             "",
             https,
             "keycloak:8080",
-            "ALLOW_HTTP: must be host names",
+            "ALLOW_HTTP must contain host names only: remove the port",
         ),
         (
             "protected_resource",
             "",
             https,
             "keycloak,,orders",
-            "ALLOW_HTTP: must be host names",
+            "ALLOW_HTTP must not contain an empty host name",
         ),
         (
             "protected_resource",
@@ -114,14 +104,14 @@ async fn plain_http_exits_with_2_unless_its_host_is_allowed() {
             "",
             https,
             "a b",
-            "ALLOW_HTTP: must be host names",
+            "ALLOW_HTTP must contain valid host names",
         ),
         (
             "call_protected_resource",
             "https://orders",
-            client,
+            https_client,
             "*",
-            "ALLOW_HTTP: must be",
+            wildcard,
         ),
     ] {
         let mut command = example(program);
@@ -135,6 +125,39 @@ async fn plain_http_exits_with_2_unless_its_host_is_allowed() {
             log.contains(expected) && log.lines().count() == 1,
             "{context}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_host_of_allow_http_may_be_written_in_each_form_that_urls_have() {
+    // In `ISSUER`, in `ALLOW_HTTP`, and as it is suggested.
+    for (host, allowed, suggested) in [
+        ("[fd12::1]:8080", "[fd12::1]", "[fd12::1]"),
+        ("[fd12:0::1]:8080", "fd12::1", "[fd12::1]"),
+        ("bücher.svc", "bücher.svc", "xn--bcher-kva.svc"),
+        ("B\u{fc}cher.svc", "xn--bcher-kva.svc", "xn--bcher-kva.svc"),
+        ("0x0a010203", "10.1.2.3", "10.1.2.3"),
+    ] {
+        let log_with = async |allowed: &str| {
+            let mut command = example("call_protected_resource");
+            command
+                .arg(format!("http://{host}/"))
+                .env("ISSUER", format!("http://{host}/realms/shop"))
+                .env("CLIENT_ID", "shop")
+                .env("CLIENT_SECRET", "s3cret")
+                .env("ALLOW_HTTP", allowed)
+                .env("RENEW_ON_401", "other"); // ends the program after the token manager is built
+            let output = command.output().await.unwrap();
+            assert_eq!(output.status.code(), Some(2), "{host} {allowed}");
+            String::from_utf8(output.stderr).unwrap()
+        };
+        let log = log_with("").await;
+        let hint = format!("use https, or set ALLOW_HTTP={suggested}\n");
+        assert!(log.ends_with(&hint), "{log}");
+        for allowed in [allowed, suggested] {
+            let log = log_with(allowed).await;
+            assert!(log.contains("RENEW_ON_401: must be"), "{host}: {log}");
+        }
     }
 }
 
@@ -174,10 +197,10 @@ async fn keys_tokens_and_calls_use_plain_http_to_the_allowed_host() {
                 "issuer": base, "jwks_uri": format!("{base}/keys"),
                 "token_endpoint": format!("{base}/token"),
             }),
-            "/keys" => json!({ "keys": [{
+            "/keys" | "/oauth/v4/t/publickeys" => json!({ "keys": [{
                 "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
             }] }),
-            "/token" => {
+            "/token" | "/oauth/v4/t/token" | "/oauth/v3/t/token" => {
                 json!({ "access_token": "a-token", "token_type": "Bearer", "expires_in": 3600 })
             }
             _ => {
@@ -193,40 +216,52 @@ async fn keys_tokens_and_calls_use_plain_http_to_the_allowed_host() {
     tokio::spawn(async move { axum::serve(listener, router).await });
 
     let allowed = format!(" orders , {host} ");
-    let mut command = example("protected_resource");
-    command
-        .env("ISSUER", &issuer)
-        .env("AUDIENCE", "orders")
-        .env("ALLOW_HTTP", &allowed);
-    let resource = Serving::start(command).await;
-    let ready = format!("{}/readyz", resource.text("listening"));
-    let became_ready = async {
-        while crate::support::program::get(&ready, None).await.0 != StatusCode::OK {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let binding = json!({
+        "clientId": "shop", "secret": "s3cret", "oauthServerUrl": format!("{issuer}/oauth/v4/t"),
+    })
+    .to_string();
+    let v3 = format!("{issuer}/oauth/v3/t");
+    let by_binding = [("APPID_SERVICE_BINDING", binding.as_str())];
+
+    for variables in [
+        &[("ISSUER", issuer.as_str()), ("AUDIENCE", "orders")][..],
+        &by_binding,
+    ] {
+        let mut command = example("protected_resource");
+        command.envs(variables.iter().copied());
+        command.env("ALLOW_HTTP", &allowed);
+        let resource = Serving::start(command).await;
+        let ready = format!("{}/readyz", resource.text("listening"));
+        let became_ready = async {
+            while crate::support::program::get(&ready, None).await.0 != StatusCode::OK {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        let limit = std::time::Duration::from_secs(20);
+        tokio::time::timeout(limit, became_ready)
+            .await
+            .expect("ready");
+        let (code, log) = resource.terminate().await;
+        assert_eq!(code, Some(0));
+        for host in [host.as_str(), "orders"] {
+            assert_eq!(log.matches(&format!("host={host}")).count(), 1, "{log}");
         }
-    };
-    let limit = std::time::Duration::from_secs(20);
-    tokio::time::timeout(limit, became_ready)
-        .await
-        .expect("ready");
-    let (code, log) = resource.terminate().await;
-    assert_eq!(code, Some(0));
-    for host in [host.as_str(), "orders"] {
-        assert_eq!(log.matches(&format!("host={host}")).count(), 1, "{log}");
     }
 
-    let output = example("call_protected_resource")
-        .arg(format!("{issuer}/echo"))
-        .env("OAUTH_SERVER_URL", &issuer)
-        .env("CLIENT_ID", "shop")
-        .env("CLIENT_SECRET", "s3cret")
-        .env("ALLOW_HTTP", &allowed)
-        .env("HTTP_PROXY", "http://127.0.0.1:9") // not used
-        .output()
-        .await
-        .unwrap();
-    let log = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{log}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "Bearer a-token\n");
-    assert_eq!(log.matches(&format!("host={host}")).count(), 1, "{log}");
+    let client = [("CLIENT_ID", "shop"), ("CLIENT_SECRET", "s3cret")];
+    let by_url = |url| [&client[..], &[("OAUTH_SERVER_URL", url)]].concat();
+    for variables in [by_url(&issuer), by_url(&v3), by_binding.to_vec()] {
+        let output = example("call_protected_resource")
+            .arg(format!("{issuer}/echo"))
+            .envs(variables)
+            .env("ALLOW_HTTP", &allowed)
+            .env("HTTP_PROXY", "http://127.0.0.1:9") // not used
+            .output()
+            .await
+            .unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{log}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "Bearer a-token\n");
+        assert_eq!(log.matches(&format!("host={host}")).count(), 1, "{log}");
+    }
 }
