@@ -183,17 +183,11 @@ fn credentials() -> Result<ClientCredentials, SettingError> {
         (None, None) => Err(not_set("CLIENT_SECRET or CLIENT_SECRET_FILE")),
         (Some(secret), None) => Ok(ClientCredentials::new(id, secret)),
         (None, Some(path)) => {
+            let credentials = ClientCredentials::from_secret_file(id, path);
             // It is read again for each token request; a wrong path is an error now.
-            let text = std::fs::read_to_string(&path).map_err(|error| {
-                SettingError::new("CLIENT_SECRET_FILE", format!("cannot be read: {error}"))
-            })?;
-            if text.trim_end_matches(['\r', '\n']).is_empty() {
-                return Err(SettingError::new(
-                    "CLIENT_SECRET_FILE",
-                    "names an empty file",
-                ));
-            }
-            Ok(ClientCredentials::from_secret_file(id, path))
+            let checked = credentials.check_secret();
+            checked.map_err(invalid_variable("CLIENT_SECRET_FILE"))?;
+            Ok(credentials)
         }
     }
 }

@@ -228,6 +228,34 @@ impl ClientCredentials {
         self
     }
 
+    /// Reads the secret once, so that a wrong path is an error at startup. Blocks.
+    ///
+    /// Without it, [`start`](super::TokenManagerBuilder::start) reads no secret, because it may be
+    /// mounted later.
+    ///
+    /// ```
+    /// use tower_oauth::ClientCredentials;
+    /// use tower_oauth::error::ConfigErrorKind;
+    ///
+    /// let credentials = ClientCredentials::from_secret_file("orders", "/no/such/secret");
+    /// let error = credentials.check_secret().unwrap_err();
+    /// assert_eq!(error.kind(), ConfigErrorKind::Unavailable);
+    /// assert!(ClientCredentials::new("orders", "s3cret").check_secret().is_ok());
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the secret cannot be read, or id or secret are not valid.
+    pub fn check_secret(&self) -> Result<(), ConfigError> {
+        match &self.secret {
+            Secret::Fixed(secret) => self.method.check(&self.id, secret.expose_secret()),
+            Secret::Read(read) => {
+                let (id, secret) = read().map_err(unreadable)?;
+                self.method.check(&id, secret.expose_secret())
+            }
+        }
+    }
+
     /// The client id.
     #[must_use]
     pub fn client_id(&self) -> &str {
@@ -323,6 +351,17 @@ fn read_secret_file(path: &Path) -> Result<SecretString, ConfigError> {
         return Err(error("is empty".to_owned()));
     }
     Ok(secret.into())
+}
+
+/// The error of credentials that cannot be read at startup.
+fn unreadable(error: BoxError) -> ConfigError {
+    match error.downcast::<ConfigError>() {
+        Ok(error) => *error,
+        Err(error) => {
+            ConfigError::without_value("client credentials", format!("cannot be read: {error}"))
+                .with_kind(ConfigErrorKind::Unavailable)
+        }
+    }
 }
 
 /// Reads credentials on a thread that may block.

@@ -843,7 +843,10 @@ async fn an_invalid_setting_of_the_caller_exits_with_2_and_names_the_setting() {
     let empty = std::env::temp_dir().join(format!("tower-oauth-{}-empty", std::process::id()));
     std::fs::write(&empty, "\n").unwrap();
     let empty_path = empty.display().to_string();
-    let cases: [(&[(&str, &str)], (&str, &str), &str); 27] = [
+    let too_long = empty.with_extension("too_long");
+    std::fs::write(&too_long, "x".repeat(64 * 1024 + 1)).unwrap();
+    let too_long_path = too_long.display().to_string();
+    let cases: [(&[(&str, &str)], (&str, &str), &str); 28] = [
         (&[], ("ISSUER", "as.example"), "ISSUER"),
         (&[], ("ISSUER", "http://as.example"), "ISSUER"),
         (&[], ("ISSUER", "https://as.example/?tenant=1"), "CLIENT_ID"),
@@ -874,6 +877,11 @@ async fn an_invalid_setting_of_the_caller_exits_with_2_and_names_the_setting() {
         (
             without_secret,
             ("CLIENT_SECRET_FILE", &empty_path),
+            "CLIENT_SECRET_FILE",
+        ),
+        (
+            without_secret,
+            ("CLIENT_SECRET_FILE", &too_long_path),
             "CLIENT_SECRET_FILE",
         ),
         (
@@ -920,6 +928,7 @@ async fn an_invalid_setting_of_the_caller_exits_with_2_and_names_the_setting() {
         );
     }
     std::fs::remove_file(&empty).unwrap();
+    std::fs::remove_file(&too_long).unwrap();
 }
 
 /// Every setting that is a URL, and the position of its value.
