@@ -34,6 +34,23 @@ macro_rules! warns {
     }};
 }
 
+/// Names each host to which plain `http` is allowed, and what that makes possible.
+macro_rules! warn_of_plain_http {
+    (target: $target:literal, $hosts:expr, $consequence:literal) => {
+        #[cfg_attr(
+            not(feature = "tracing"),
+            expect(unused_variables, reason = "nothing is logged")
+        )]
+        for host in $hosts {
+            $crate::trace::warn!(
+                target: $target,
+                host = %host,
+                concat!("plain http to this host is allowed: ", $consequence)
+            );
+        }
+    };
+}
+
 /// Runs a future in a span.
 macro_rules! instrument {
     ($future:expr, $($span:tt)*) => {{
@@ -45,4 +62,6 @@ macro_rules! instrument {
     }};
 }
 
-pub(crate) use {debug, error_event as error, instrument, warn_event as warn, warns};
+pub(crate) use {
+    debug, error_event as error, instrument, warn_event as warn, warn_of_plain_http, warns,
+};

@@ -625,17 +625,11 @@ impl ManagementClientBuilder {
             http,
         } = self;
         let plain_http = http.plain_http()?;
-        #[cfg_attr(
-            not(feature = "tracing"),
-            expect(unused_variables, reason = "nothing is logged")
-        )]
-        for host in plain_http.hosts() {
-            trace::warn!(
-                target: "tower_oauth::client",
-                host = %host,
-                "plain http to this host is allowed: secrets and tokens can be read on the way"
-            );
-        }
+        trace::warn_of_plain_http!(
+            target: "tower_oauth::client",
+            plain_http.hosts(),
+            "anyone who can read its traffic has the secrets and tokens"
+        );
         plain_http
             .check(&url)
             .map_err(|error| error.with_setting("management URL"))?;

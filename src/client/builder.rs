@@ -958,19 +958,13 @@ impl TokenManagerBuilder<Arc<dyn TokenSource>> {
     }
 }
 
-/// Names each host with plain `http`, once for each manager or source.
+/// Once for each manager or source.
 fn warn_of_plain_http(plain_http: &PlainHttp) {
-    #[cfg_attr(
-        not(feature = "tracing"),
-        expect(unused_variables, reason = "nothing is logged")
-    )]
-    for host in plain_http.hosts() {
-        trace::warn!(
-            target: "tower_oauth::client",
-            host = %host,
-            "plain http to this host is allowed: secrets and tokens can be read on the way"
-        );
-    }
+    trace::warn_of_plain_http!(
+        target: "tower_oauth::client",
+        plain_http.hosts(),
+        "anyone who can read its traffic has the secrets and tokens"
+    );
 }
 
 fn current_runtime() -> Result<tokio::runtime::Handle, ConfigError> {

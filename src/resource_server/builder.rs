@@ -780,17 +780,11 @@ impl ResourceServerBuilder {
             states.push(state(policy, Validator::Jwt(keys)));
             tasks.push(Box::pin(task));
         }
-        #[cfg_attr(
-            not(feature = "tracing"),
-            expect(unused_variables, reason = "nothing is logged")
-        )]
-        for host in plain_http.hosts() {
-            trace::warn!(
-                target: "tower_oauth::key_set",
-                host = %host,
-                "plain http to this host is allowed: who can read or change its traffic can forge tokens"
-            );
-        }
+        trace::warn_of_plain_http!(
+            target: "tower_oauth::key_set",
+            plain_http.hosts(),
+            "anyone who can change its traffic can forge tokens"
+        );
         metrics::describe();
         let events = RejectionEvents::new(&states, Arc::clone(&self.clock));
         let inner = Inner {
