@@ -50,7 +50,7 @@ pin_project! {
         /// Awaits the readiness of the service for the retry.
         AwaitingRetryReady {
             token: AccessToken,
-            renewal: Renewal,
+            renewal: RenewalTrigger,
             retry: Option<Box<Retry<S, B>>>,
         },
     }
@@ -64,19 +64,19 @@ struct Pending<S, B> {
     retry_body: Option<B>,
     /// A clone that has not been polled ready.
     service: S,
-    renewal: Renewal,
+    renewal: RenewalTrigger,
 }
 
 /// Where a new token comes from, and when one is needed.
 #[derive(Clone, Debug)]
-pub(super) struct Renewal {
+pub(super) struct RenewalTrigger {
     pub(super) tokens: TokenManager,
     pub(super) on: Unauthorized,
 }
 
 /// A request that was sent with a token.
 pub(super) struct Attempt<S, B> {
-    pub(super) renewal: Renewal,
+    pub(super) renewal: RenewalTrigger,
     pub(super) token: AccessToken,
     /// `None` if the request cannot be retried.
     pub(super) retry: Option<Box<Retry<S, B>>>,
@@ -94,7 +94,7 @@ where
     S: Service<Request<B>>,
 {
     response: S::Response,
-    renewal: Renewal,
+    renewal: RenewalTrigger,
     retry: Box<Retry<S, B>>,
 }
 
@@ -162,7 +162,7 @@ where
         request: Request<B>,
         retry_body: Option<B>,
         service: S,
-        renewal: Renewal,
+        renewal: RenewalTrigger,
     ) -> Self {
         let wait = {
             let tokens = renewal.tokens.clone();

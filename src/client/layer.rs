@@ -2,7 +2,7 @@
 
 use tower_layer::Layer;
 
-use super::future::Renewal;
+use super::future::RenewalTrigger;
 use super::origin::AllowedOrigins;
 use super::{
     BearerTokenService, CloneAnyBody, CloneEmptyBody, CloneNoBody, TokenManager, Unauthorized,
@@ -73,7 +73,7 @@ use crate::oauth::Origin;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct BearerTokenLayer<P = CloneEmptyBody> {
-    renewal: Renewal,
+    renewal: RenewalTrigger,
     allowed: AllowedOrigins,
     clone_body: P,
 }
@@ -118,7 +118,7 @@ impl TokenManager {
     /// ```
     pub fn layer(&self, origins: impl IntoIterator<Item = impl Into<Origin>>) -> BearerTokenLayer {
         BearerTokenLayer {
-            renewal: Renewal {
+            renewal: RenewalTrigger {
                 tokens: self.clone(),
                 on: Unauthorized::default(),
             },

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use http::{Request, Response, header};
 use tower_service::Service;
 
-use super::future::{Attempt, BearerTokenFuture, Renewal, Retry, authorize};
+use super::future::{Attempt, BearerTokenFuture, RenewalTrigger, Retry, authorize};
 use super::origin::AllowedOrigins;
 use super::{CloneBody, CloneEmptyBody};
 use crate::error::BoxError;
@@ -49,13 +49,18 @@ use crate::error::BoxError;
 #[derive(Clone, Debug)]
 pub struct BearerTokenService<S, P = CloneEmptyBody> {
     inner: S,
-    renewal: Renewal,
+    renewal: RenewalTrigger,
     origins: AllowedOrigins,
     clone_body: P,
 }
 
 impl<S, P> BearerTokenService<S, P> {
-    pub(super) fn new(inner: S, renewal: Renewal, origins: AllowedOrigins, clone_body: P) -> Self {
+    pub(super) fn new(
+        inner: S,
+        renewal: RenewalTrigger,
+        origins: AllowedOrigins,
+        clone_body: P,
+    ) -> Self {
         Self {
             inner,
             renewal,
