@@ -572,7 +572,24 @@ impl ManagementClientBuilder {
 
     /// Allows plain `http` to these hosts.
     ///
-    /// As [`TokenManagerBuilder::allow_http`](crate::client::TokenManagerBuilder::allow_http).
+    /// As [`TokenManagerBuilder::allow_http`](crate::client::TokenManagerBuilder::allow_http). It does
+    /// not apply to requests of an [`IamApiKey`](super::IamApiKey), whose URL is `https`, or on
+    /// loopback.
+    ///
+    /// ```
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use tower_oauth::Endpoint;
+    /// use tower_oauth::app_id::ManagementClient;
+    ///
+    /// let url = Endpoint::new("http://appid.dev.svc/management/v4/39a37f57-a227")?;
+    /// let builder = ManagementClient::builder(url, issuer.management_token().clone());
+    /// assert!(builder.clone().build_with(issuer.transport()).is_err());
+    /// let builder = builder.allow_http(["appid.dev.svc"]);
+    /// assert!(builder.build_with(issuer.transport()).is_ok());
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn allow_http(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.http.allow_http(hosts);
         self
@@ -580,7 +597,23 @@ impl ManagementClientBuilder {
 
     /// Sets the `User-Agent` of requests. Default: `tower-oauth/` and its version.
     ///
-    /// Requests for IAM tokens have the default.
+    /// It does not apply to requests of an [`IamApiKey`](super::IamApiKey), which have the default
+    /// one.
+    ///
+    /// ```
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// use tower_oauth::Endpoint;
+    /// use tower_oauth::app_id::ManagementClient;
+    ///
+    /// let url = Endpoint::new("https://eu-gb.appid.cloud.ibm.com/management/v4/39a37f57-a227")?;
+    /// let builder = ManagementClient::builder(url, issuer.management_token().clone());
+    /// let orders = builder.clone().user_agent("orders/1.4");
+    /// assert!(orders.build_with(issuer.transport()).is_ok());
+    /// assert!(builder.user_agent("two\nlines").build_with(issuer.transport()).is_err());
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
         self.http.set_user_agent(user_agent);
         self
