@@ -44,7 +44,10 @@ pub(super) fn find_in_chain<T>(
 }
 
 /// Why there is no response from `url`, by the errors of the system and of the HTTP parser.
-pub(super) fn of_connection(url: &Endpoint, error: &(dyn StdError + 'static)) -> Option<String> {
+pub(super) fn describe_connection(
+    url: &Endpoint,
+    error: &(dyn StdError + 'static),
+) -> Option<String> {
     let authority = authority(url);
     find_in_chain(error, &|error| {
         let text = error.to_string();
@@ -84,7 +87,7 @@ pub(crate) fn within(limit: Duration) -> String {
 }
 
 /// Where a redirect leads, and that it is not followed.
-pub(super) fn of_redirect(
+pub(super) fn describe_redirect(
     operation: Operation,
     url: &Endpoint,
     response: &Response<Bytes>,
@@ -120,7 +123,7 @@ fn without_query(url: &Url) -> String {
 
 /// Whether an error response over plain `http` says that the port is one for TLS, as nginx, Apache
 /// and Go do.
-pub(super) fn of_error_page(url: &Endpoint, response: &Response<Bytes>) -> Option<String> {
+pub(super) fn describe_error_page(url: &Endpoint, response: &Response<Bytes>) -> Option<String> {
     if !url.is_plain_http() || response.status() != StatusCode::BAD_REQUEST {
         return None;
     }
@@ -199,7 +202,7 @@ mod tests {
             let Ok(redirect) = redirect else {
                 continue; // not a header value
             };
-            let text = of_redirect(Operation::JwksFetch, &keys, &redirect).unwrap();
+            let text = describe_redirect(Operation::JwksFetch, &keys, &redirect).unwrap();
             assert!(text.contains(shown), "{location}: {text}");
             assert!(!text.contains("secret"), "{text}");
             assert!(
@@ -209,7 +212,7 @@ mod tests {
         }
         let long = format!("/{}", "a".repeat(10_000));
         let long = response(301, Some(("location", &long)), "");
-        let text = of_redirect(Operation::Discovery, &keys, &long).unwrap();
+        let text = describe_redirect(Operation::Discovery, &keys, &long).unwrap();
         assert!(text.len() < 400, "{text}");
         assert!(
             text.ends_with("configure the issuer as its metadata name it"),
@@ -217,7 +220,7 @@ mod tests {
         );
         for status in [200, 304, 404] {
             let other = response(status, Some(("location", "/keys")), "");
-            assert_eq!(of_redirect(Operation::JwksFetch, &keys, &other), None);
+            assert_eq!(describe_redirect(Operation::JwksFetch, &keys, &other), None);
         }
     }
 
@@ -277,9 +280,12 @@ mod tests {
             ("", false),
         ] {
             let response = response(400, None, page);
-            let found = of_error_page(&url("http://keycloak:8443/keys"), &response);
+            let found = describe_error_page(&url("http://keycloak:8443/keys"), &response);
             assert_eq!(found.is_some(), is_about_tls, "{page}");
-            assert_eq!(of_error_page(&url("https://keycloak/"), &response), None);
+            assert_eq!(
+                describe_error_page(&url("https://keycloak/"), &response),
+                None
+            );
         }
     }
 
@@ -299,12 +305,12 @@ mod tests {
         ] {
             // Wrapped, as clients do.
             let error = IoError::other(IoError::from(kind));
-            let text = of_connection(&keys, &error).unwrap();
+            let text = describe_connection(&keys, &error).unwrap();
             assert!(text.contains(shown), "{text}");
         }
         let other = IoError::from(IoErrorKind::OutOfMemory);
-        assert_eq!(of_connection(&keys, &other), None);
-        assert_eq!(of_connection(&keys, &std::fmt::Error), None);
+        assert_eq!(describe_connection(&keys, &other), None);
+        assert_eq!(describe_connection(&keys, &std::fmt::Error), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 
-use super::diagnosis::{of_connection, of_error_page, of_redirect, within};
+use super::diagnosis::{describe_connection, describe_error_page, describe_redirect, within};
 use super::{SendFuture, Transport, TransportError, retry_after};
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, Error, ErrorKind, Operation};
@@ -175,11 +175,13 @@ impl HttpClient {
                 let error = Error::new(operation, ErrorKind::Status(status))
                     .with_url(url.as_str())
                     .with_response(status, None, retry_after(response.headers(), now));
-                let detail = of_redirect(operation, url, &response);
-                Err(match detail.or_else(|| of_error_page(url, &response)) {
-                    Some(detail) => error.with_detail(detail),
-                    None => error,
-                })
+                let detail = describe_redirect(operation, url, &response);
+                Err(
+                    match detail.or_else(|| describe_error_page(url, &response)) {
+                        Some(detail) => error.with_detail(detail),
+                        None => error,
+                    },
+                )
             }
         }
     }
@@ -204,7 +206,7 @@ fn error_of(
         }
         kind => Error::new(operation, kind),
     };
-    let cause = || of_connection(url, &**source.as_ref()?);
+    let cause = || describe_connection(url, &**source.as_ref()?);
     let error = match detail.or_else(cause) {
         Some(detail) => error.with_detail(detail),
         None => error,
