@@ -129,6 +129,12 @@ fn builder(server: &Server, credentials: ClientCredentials) -> TokenManagerBuild
         .clock(TokioClock::new())
 }
 
+/// A pipe without a writer: opening it waits.
+fn create_pipe(path: &Path) {
+    let status = std::process::Command::new("mkfifo").arg(path).status();
+    assert!(status.unwrap().success());
+}
+
 async fn seconds(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
@@ -159,7 +165,7 @@ async fn a_secret_file_is_read_again_for_each_token_request() {
 #[tokio::test(start_paused = true)]
 async fn a_secret_file_that_cannot_be_read_for_a_moment_fails_no_call() {
     let too_long = "x".repeat(64 * 1024 + 1);
-    let breakages: [(&str, &dyn Fn(&Path)); 6] = [
+    let breakages: [(&str, &dyn Fn(&Path)); 7] = [
         ("missing", &|path| fs::remove_file(path).unwrap()),
         ("empty", &|path| fs::write(path, "").unwrap()),
         ("line_end", &|path| fs::write(path, "\r\n").unwrap()),
@@ -168,6 +174,10 @@ async fn a_secret_file_that_cannot_be_read_for_a_moment_fails_no_call() {
         ("folder", &|path| {
             fs::remove_file(path).unwrap();
             fs::create_dir(path).unwrap();
+        }),
+        ("pipe", &|path| {
+            fs::remove_file(path).unwrap();
+            create_pipe(path);
         }),
     ];
     for (name, break_it) in breakages {
@@ -187,7 +197,7 @@ async fn a_secret_file_that_cannot_be_read_for_a_moment_fails_no_call() {
         let tokens = builder(&server, credentials()).start().unwrap();
         let repair = async {
             seconds(3).await;
-            let _ = fs::remove_dir(&path);
+            let _ = fs::remove_dir(&path).or_else(|_| fs::remove_file(&path));
             fs::write(&path, "two\n").unwrap();
         };
         let (token, ()) = tokio::join!(tokens.access_token(), repair);
@@ -356,6 +366,20 @@ async fn a_replaced_app_id_mount_needs_no_restart_in_each_of_its_layouts() {
         server.accept("explicit:four");
         let tokens = explicit.token_manager().unwrap().transport(server.clone());
         let _token = tokens.build_source().unwrap().fetch().await.expect(layout);
+    }
+}
+
+#[test]
+fn a_pipe_as_an_app_id_binding_is_an_error_and_is_not_waited_for() {
+    for (name, file) in [("pipe", "pipe"), ("pipe_binding", ""), ("pipe_secret", "")] {
+        let mount = Mount::new(&format!("app_id_{name}"));
+        create_pipe(&mount.path(name.trim_start_matches("pipe_")));
+        let path = mount.path(file);
+        let (send, read) = std::sync::mpsc::channel();
+        std::thread::spawn(move || send.send(Binding::from_file(path)));
+        let binding = read.recv_timeout(Duration::from_secs(10)).expect(name);
+        let error = binding.unwrap_err();
+        assert!(error.to_string().contains("not a regular file"), "{error}");
     }
 }
 
