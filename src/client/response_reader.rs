@@ -3,7 +3,7 @@
 //! [RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1) and §5.2.
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{Response, StatusCode};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -14,7 +14,7 @@ use crate::clock::UnixTime;
 use crate::error::{Error, ErrorKind, OAuthError, Operation, escape_and_truncate};
 use crate::oauth::Endpoint;
 use crate::redact::Secrets;
-use crate::transport::retry_after;
+use crate::transport::{media_type, redirect_target, retry_after};
 
 /// A token request that was sent.
 pub(super) struct SentRequest<'r, S> {
@@ -109,7 +109,7 @@ impl<S: Fn() -> Secrets> SentRequest<'_, S> {
     /// What a response without a token and without an OAuth error has, by its status.
     fn explain_status(&self, status: StatusCode, response: &Response<Bytes>) -> String {
         if status.is_redirection() {
-            return match self.redirect_target(response.headers()) {
+            return match redirect_target(self.endpoint, response.headers()) {
                 Some(target) => format!(
                     "it redirects to {}: redirects are not followed, configure the URL of the \
                      token endpoint itself",
@@ -131,18 +131,6 @@ impl<S: Fn() -> Secrets> SentRequest<'_, S> {
         format!("{hint}expected a JSON object with `error`, found {found}")
     }
 
-    /// The target of a redirect, without user information, query and fragment.
-    fn redirect_target(&self, headers: &HeaderMap) -> Option<String> {
-        let location = headers.get(header::LOCATION)?.to_str().ok()?;
-        let mut target = self.endpoint.url().join(location).ok()?;
-        target.set_query(None);
-        target.set_fragment(None);
-        // Fails for a URL without a host, which has neither.
-        let _ = target.set_username("");
-        let _ = target.set_password(None);
-        Some(target.into())
-    }
-
     /// The kind of a body, without its text.
     fn found(&self, response: &Response<Bytes>) -> String {
         let body = without_bom(response.body()).trim_ascii();
@@ -154,13 +142,9 @@ impl<S: Fn() -> Secrets> SentRequest<'_, S> {
             (Some(b'<'), None) => "HTML or XML",
             (_, None) => "a body that is not JSON",
         };
-        let content_type = response.headers().get(header::CONTENT_TYPE);
-        let media_type = content_type
-            .and_then(|field| field.to_str().ok())
-            .and_then(|field| field.split(';').next());
-        match media_type {
+        match media_type(response.headers()) {
             Some(media_type) => {
-                let media_type = (self.secrets)().redact(media_type.trim());
+                let media_type = (self.secrets)().redact(media_type);
                 let media_type = escape_and_truncate(&media_type);
                 format!("{kind} (content type {media_type})")
             }

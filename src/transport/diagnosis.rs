@@ -8,8 +8,7 @@ use std::io::{Error as IoError, ErrorKind as IoErrorKind};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode, header};
-use url::Url;
+use http::{HeaderMap, Response, StatusCode, header};
 
 use crate::error::{Error, ErrorKind, Operation, escape_and_truncate};
 use crate::oauth::Endpoint;
@@ -100,25 +99,33 @@ pub(super) fn describe_redirect(
         Operation::Discovery => "configure the issuer as its metadata name it",
         _ => "configure the URL that it redirects to",
     };
-    let location = response.headers().get(header::LOCATION);
-    let target = location
-        .and_then(|location| location.to_str().ok())
-        .and_then(|location| url.url().join(location).ok());
-    Some(match target {
+    Some(match redirect_target(url, response.headers()) {
         Some(target) => format!(
             "it redirects to {}, and redirects are not followed: {cure}",
-            without_query(&target)
+            escape_and_truncate(&target)
         ),
         None => format!("redirects are not followed: {cure}"),
     })
 }
 
-/// A URL without user information, query and fragment.
-fn without_query(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port().map(|port| format!(":{port}"));
-    let port = port.unwrap_or_default();
-    escape_and_truncate(&format!("{}://{host}{port}{}", url.scheme(), url.path()))
+/// The target of a redirect of `url`, without user information, query and fragment. Not cut, so
+/// that secrets in it can be found.
+pub(crate) fn redirect_target(url: &Endpoint, headers: &HeaderMap) -> Option<String> {
+    let location = headers.get(header::LOCATION)?.to_str().ok()?;
+    let mut target = url.url().join(location).ok()?;
+    target.set_query(None);
+    target.set_fragment(None);
+    // Fails for a URL without a host, which has neither.
+    let _ = target.set_username("");
+    let _ = target.set_password(None);
+    Some(target.into())
+}
+
+/// The media type of a response, without its parameters
+/// ([RFC 9110 §8.3.1](https://www.rfc-editor.org/rfc/rfc9110#section-8.3.1)).
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    content_type.split(';').next().map(str::trim)
 }
 
 /// Whether an error response over plain `http` says that the port is one for TLS, as nginx, Apache
@@ -139,11 +146,8 @@ pub(crate) fn describe_document(error: Error, response: &Response<Bytes>) -> Err
     if error.kind() != ErrorKind::Malformed {
         return error;
     }
-    let content_type = response.headers().get(header::CONTENT_TYPE);
-    let content_type = content_type.and_then(|value| value.to_str().ok());
-    let media_type = content_type.and_then(|value| value.split(';').next());
     let is_markup = response.body().trim_ascii_start().starts_with(b"<");
-    match media_type.map(str::trim) {
+    match media_type(response.headers()) {
         Some(media_type) if !media_type.to_ascii_lowercase().contains("json") => {
             let media_type = escape_and_truncate(media_type);
             error.with_detail(format!(

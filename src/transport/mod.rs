@@ -25,7 +25,7 @@ mod http_client;
 mod reqwest;
 mod service;
 
-pub(crate) use self::diagnosis::{describe_document, within};
+pub(crate) use self::diagnosis::{describe_document, media_type, redirect_target, within};
 pub(crate) use self::http_client::{HttpClient, HttpSettings, Limits};
 
 #[cfg(feature = "reqwest")]
