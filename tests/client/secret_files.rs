@@ -376,7 +376,7 @@ fn a_pipe_as_an_app_id_binding_is_an_error_and_is_not_waited_for() {
         create_pipe(&mount.path(name.trim_start_matches("pipe_")));
         let path = mount.path(file);
         let (send, read) = std::sync::mpsc::channel();
-        std::thread::spawn(move || send.send(Binding::from_file(path)));
+        std::thread::spawn(move || send.send(Binding::from_file(path)).unwrap());
         let binding = read.recv_timeout(Duration::from_secs(10)).expect(name);
         let error = binding.unwrap_err();
         assert!(error.to_string().contains("not a regular file"), "{error}");
