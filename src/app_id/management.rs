@@ -572,9 +572,9 @@ impl ManagementClientBuilder {
 
     /// Allows plain `http` to these hosts.
     ///
-    /// As [`TokenManagerBuilder::allow_http`](crate::client::TokenManagerBuilder::allow_http). It does
-    /// not apply to requests of an [`IamApiKey`](super::IamApiKey), whose URL is `https`, or on
-    /// loopback.
+    /// As [`TokenManagerBuilder::allow_http`](crate::client::TokenManagerBuilder::allow_http). It
+    /// does not apply to requests of an [`IamApiKey`](super::IamApiKey), whose URL is `https`, or
+    /// on loopback.
     ///
     /// ```
     /// # use tower_oauth::authorization_server::AuthorizationServer;
