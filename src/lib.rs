@@ -113,6 +113,7 @@ mod redact;
 pub mod resource_server;
 mod secret_file;
 mod single_flight;
+mod text;
 mod timer;
 mod trace;
 pub mod transport;

@@ -167,7 +167,7 @@ fn json_escaped(text: &str) -> Zeroizing<String> {
 }
 
 /// Replaces what starts like a compact JWS, with `{"` in base64url.
-fn without_jws(text: &str) -> String {
+pub(crate) fn without_jws(text: &str) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let mut redacted = String::with_capacity(text.len());
     let mut rest = text;

@@ -49,6 +49,16 @@ pub enum TokenProfile {
     Rfc9068,
 }
 
+impl TokenProfile {
+    /// The `typ` that is accepted, in words.
+    pub(crate) fn expected_type(self) -> &'static str {
+        match self {
+            Self::Jwt => r#"absent, "JWT", "JOSE" or "at+jwt""#,
+            Self::Rfc9068 => r#""at+jwt""#,
+        }
+    }
+}
+
 /// The requirements on one issuer's tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct ClaimsPolicy {

@@ -30,7 +30,7 @@ pub(crate) use self::compact::{Segments, decode_base64url};
 pub(crate) use self::confirmation::Thumbprint;
 pub(crate) use self::error::TokenError;
 pub(crate) use self::header::{Header, is_forbidden_member, valid_key_id};
-pub(crate) use self::mismatch::{Mismatch, shown, shown_list};
+pub(crate) use self::mismatch::Mismatch;
 pub(crate) use self::strict_json::{SizeLimits, StrKey};
 pub(crate) use self::token::UnverifiedToken;
 pub(crate) use self::verification_key::{Fingerprint, InvalidKey, KeyMaterial, VerificationKey};

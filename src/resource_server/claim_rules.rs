@@ -9,8 +9,9 @@ use super::context::CachedToken;
 use super::rejection::RejectionReason;
 use super::{AuthContext, ClaimError, RejectionKind};
 use crate::error::{ConfigError, ConfigErrorKind};
-use crate::jwt::{Mismatch, shown, shown_list};
+use crate::jwt::Mismatch;
 use crate::oauth::Scope;
+use crate::text;
 
 type ClientName = dyn Fn(&AuthContext) -> Option<String> + Send + Sync;
 type Predicate = dyn Fn(&AuthContext) -> bool + Send + Sync;
@@ -99,11 +100,12 @@ impl ClaimRules {
             let claim: Option<Value> = read(token, name)?;
             if !claim.as_ref().is_some_and(|claim| accepted.contains(claim)) {
                 let kind = RejectionKind::InvalidClaims;
-                let accepted: Vec<_> = accepted.iter().map(Value::to_string).collect();
-                let expected = format!("the claim {name} with one of {}", shown_list(&accepted));
+                let name = text::escaped(name);
+                let accepted = text::array(accepted, text::setting);
+                let expected = format!("the claim {name} with one of {accepted}");
                 let found = claim.map_or_else(
                     || "no such claim".to_owned(),
-                    |claim| format!("the claim {name} with {}", shown(&claim.to_string())),
+                    |claim| format!("the claim {name} with {}", text::shown(&claim)),
                 );
                 return Err(mismatch(kind, token, expected, found));
             }
@@ -128,7 +130,7 @@ impl ClaimRules {
         }
         let client = token.client_id();
         if !client.is_some_and(|client| allowed.iter().any(|one| one == client)) {
-            let expected = format!("one of the clients {}", shown_list(allowed));
+            let expected = format!("one of the clients {}", text::setting_list(allowed));
             let found = match client {
                 Some(_) => "another client".to_owned(),
                 None => "no claim that names the client".to_owned(),
@@ -154,7 +156,10 @@ impl ClaimRules {
         if required.all(|one| token.has_scope(one.as_str())) {
             return Ok(());
         }
-        let expected = format!("all of the scopes {}", shown_list(&self.required_scopes));
+        let expected = format!(
+            "all of the scopes {}",
+            text::setting_list(&self.required_scopes)
+        );
         let found = found_scopes(token);
         let kind = RejectionKind::InsufficientScope;
         Err(RejectionReason {
@@ -177,7 +182,7 @@ fn mismatch(
 
 /// The scopes of a token, for the log.
 pub(super) fn found_scopes(token: &AuthContext) -> String {
-    format!("scopes {}", shown_list(&token.scopes().collect::<Vec<_>>()))
+    format!("scopes {}", text::shown_list(token.scopes()))
 }
 
 /// Whether a value has a number that is compared as a double.

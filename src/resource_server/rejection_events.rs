@@ -6,9 +6,9 @@ use std::{fmt, iter};
 use super::issuer_state::IssuerState;
 use super::{Rejection, RejectionKind};
 use crate::clock::Clock;
-use crate::jwt::shown_list;
 use crate::log_limit::LogLimit;
 use crate::oauth::Issuer;
+use crate::text;
 
 /// The events of one resource server. They have its expected values, and what was found where the
 /// signature was valid. Without a valid signature a stranger chose the token: nothing of it is
@@ -64,7 +64,7 @@ impl RejectionEvents {
         // Of a handler, which has no mismatch.
         let scopes = rejection.required_scopes();
         let of_scopes = (details.mismatch.is_none() && !scopes.is_empty())
-            .then(|| format!("the scopes {}", shown_list(scopes)));
+            .then(|| format!("the scopes {}", text::setting_list(scopes)));
         let expected = of_scopes.as_deref().unwrap_or(expected);
         crate::trace::debug!(
             target: "tower_oauth::resource_server",
@@ -162,7 +162,7 @@ fn distinct<T: AsRef<str>>(values: impl Iterator<Item = T>) -> String {
             list.push(value);
         }
     }
-    shown_list(&list)
+    text::setting_list(list)
 }
 
 /// The leeway, if all issuers have the same.

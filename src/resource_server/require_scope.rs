@@ -16,9 +16,10 @@ use super::layer::Anonymous;
 use super::rejection::Details;
 use super::rejection_response::rejection_response;
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, RejectionResponse};
-use crate::jwt::{Mismatch, shown_list};
+use crate::jwt::Mismatch;
 use crate::log_limit::LogLimit;
 use crate::oauth::Scope;
+use crate::text;
 
 /// Passes only requests whose token has the required scopes.
 ///
@@ -222,7 +223,7 @@ impl Requirement {
     /// For the event of a token that lacks a scope.
     fn details(&self, context: &AuthContext) -> Details {
         let all = if self.require_all { "all" } else { "one" };
-        let expected = format!("{all} of the scopes {}", shown_list(&self.scopes));
+        let expected = format!("{all} of the scopes {}", text::setting_list(&*self.scopes));
         let found = found_scopes(context);
         let mismatch = Mismatch::new(context.client_id(), expected, found);
         Details {

@@ -87,7 +87,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("clock.rs", &[]),
     ("error.rs", &["clock", "redact"]),
     ("guide/", &[]),
-    ("jwt/", &["clock", "oauth"]),
+    ("jwt/", &["clock", "oauth", "text"]),
     (
         "key_set/",
         &[
@@ -127,10 +127,14 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "log_limit",
             "metrics",
             "oauth",
+            "text",
             "trace",
         ],
     ),
-    ("resource_server/claim_rules.rs", &["error", "jwt", "oauth"]),
+    (
+        "resource_server/claim_rules.rs",
+        &["error", "jwt", "oauth", "text"],
+    ),
     // The settings of an issuer, its transport among them.
     (
         "resource_server/trusted_issuer.rs",
@@ -154,6 +158,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("secret_file.rs", &[]),
     ("single_flight.rs", &["timer"]),
+    ("text.rs", &["clock", "redact"]),
     ("timer.rs", &[]),
     ("trace.rs", &[]),
     ("transport/", &["clock", "error", "oauth"]),

@@ -821,6 +821,26 @@ fn claims_are_escaped_and_cut() {
     assert!(found.chars().count() < 300, "{found}");
 }
 
+/// `eyJ` is the start of a compact JWS, and occurs in words.
+#[test]
+fn only_a_token_within_a_claim_is_not_shown() {
+    let role = "surveyJobs.of.the.whole.company";
+    let fixture = Fixture::with(|issuer| issuer.require_claim("role", [role]));
+    let nested = fixture.token(&claims());
+    let token = |aud: &str| {
+        let changes = json!({ "aud": ["surveyJobs", aud], "role": "surveyJobs" });
+        fixture.token(&claims_with(changes))
+    };
+    let explanation = explain(&fixture.server, &token("x"));
+    let line = |name: &str| explanation.check(name).unwrap().to_string();
+    assert!(line("aud").starts_with(r#"aud is ["surveyJobs", "x"], "#));
+    let rule = format!(r#"role "surveyJobs", expected: role one of ["{role}"]"#);
+    assert!(line("required_claims").contains(&rule), "{explanation}");
+    let explanation = explain(&fixture.server, &token(&nested));
+    let found = explanation.check("aud").unwrap().found();
+    assert_eq!(found, Some(r#"["surveyJobs", "[redacted]"]"#));
+}
+
 #[test]
 fn each_issuer_has_its_own_limit_audience_and_rules() {
     let fixture = Fixture::with_server(|keys| {

@@ -3,12 +3,13 @@
 use serde_json::{Map, Value};
 
 use super::check::Check;
+use super::cure;
 use super::header::{member, object};
-use super::{cure, text};
 use crate::clock::UnixTime;
 use crate::jwt::{ClaimsPolicy, TokenError, numeric_date};
 use crate::resource_server::claim_rules::ClaimRules;
 use crate::resource_server::{AuthContext, RejectionKind};
+use crate::text;
 
 /// Why claims cannot be parsed.
 pub(super) fn wrong_claims(payload: &str, shown: &Map<String, Value>, error: TokenError) -> String {
@@ -47,7 +48,7 @@ pub(super) fn wrong_claims(payload: &str, shown: &Map<String, Value>, error: Tok
         let expected = expected(name, value)?;
         Some(format!(
             "{name} {}, which must be {expected}",
-            text::json(value)
+            text::shown(value)
         ))
     });
     let wrong: Vec<String> = wrong.collect();
@@ -80,8 +81,8 @@ pub(super) fn audience(
     let issuer = claims.get("iss").and_then(Value::as_str);
     let audience = claims.get("aud");
     let found = match audience {
-        Some(Value::Array(all)) => text::list(all.iter().filter_map(Value::as_str)),
-        Some(Value::String(one)) => text::list([one]),
+        Some(Value::Array(all)) => text::shown_list(all.iter().filter_map(Value::as_str)),
+        Some(Value::String(one)) => text::shown_list([one]),
         _ => member(claims, "aud"),
     };
     let optional = match policy.audience_optional {
@@ -89,7 +90,10 @@ pub(super) fn audience(
         false => "",
     };
     Check::new("aud", outcome)
-        .expects(format!("{}{optional}", text::list(&policy.audiences)))
+        .expects(format!(
+            "{}{optional}",
+            text::setting_list(&policy.audiences)
+        ))
         .finds(found)
         .cure_by(cure::audience(
             issuer.unwrap_or_default(),
@@ -191,12 +195,12 @@ pub(super) fn profile(claims: &Map<String, Value>, outcome: Result<(), Rejection
 pub(super) fn required_claims(token: &AuthContext, rules: &ClaimRules) -> Check {
     let required = || rules.required_claims.iter();
     let expected = text::joined(required().map(|(name, accepted)| {
-        let accepted = text::joined(accepted.iter().map(text::json));
-        format!("{} one of [{accepted}]", text::escaped(name))
+        let accepted = text::array(accepted, text::setting);
+        format!("{} one of {accepted}", text::escaped(name))
     }));
     let found = text::joined(required().map(|(name, _)| {
         let value: Option<Value> = token.claim(name).ok().flatten();
-        let value = value.map_or_else(|| "absent".to_owned(), |value| text::json(&value));
+        let value = value.map_or_else(|| "absent".to_owned(), |value| text::shown(&value));
         format!("{} {value}", text::escaped(name))
     }));
     let outcome = rules.check_required_claims(token);
@@ -209,13 +213,13 @@ pub(super) fn required_claims(token: &AuthContext, rules: &ClaimRules) -> Check 
 pub(super) fn client(token: &AuthContext, rules: &ClaimRules) -> Check {
     let expected = match &rules.allowed_clients {
         None => "any".to_owned(),
-        Some(allowed) => format!("one of {}", text::list(allowed)),
+        Some(allowed) => format!("one of {}", text::setting_list(allowed)),
     };
     let client = token.client_id();
     let outcome = rules.check_client(token);
     Check::new("client", outcome.map_err(|broken| broken.kind))
         .expects(expected)
-        .finds(client.map_or_else(|| "absent".to_owned(), text::json))
+        .finds(client.map_or_else(|| "absent".to_owned(), text::shown))
         .cure_by(
             "Add the client to `allowed_clients`, or say where the token names it with \
              `client_id_from`; without it the first of client_id, azp, appid and cid counts",
@@ -237,11 +241,11 @@ pub(super) fn scope(token: &AuthContext, rules: &ClaimRules) -> Check {
     let outcome = rules.check_scopes(token).map_err(|broken| broken.kind);
     let expected = match rules.required_scopes.is_empty() {
         true => "any; routes may require more".to_owned(),
-        false => format!("all of {}", text::list(&rules.required_scopes)),
+        false => format!("all of {}", text::setting_list(&rules.required_scopes)),
     };
     Check::new("scope", outcome)
         .expects(expected)
-        .finds(text::list(token.scopes()))
+        .finds(text::shown_list(token.scopes()))
         .cure_by(
             "The client requests the scope, and the issuer allows it to this client. Only `scope` \
              and `scp` are read, not roles",
@@ -254,7 +258,7 @@ pub(super) fn confirmation(token: &AuthContext, is_bound: bool) -> Check {
         false => Ok(()),
     };
     let found = match token.claim::<Value>("cnf") {
-        Ok(Some(value)) => text::json(&value),
+        Ok(Some(value)) => text::shown(&value),
         _ => "absent".to_owned(),
     };
     Check::new("cnf", outcome)

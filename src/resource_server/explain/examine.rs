@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::check::{Check, NAMES, OPTIONAL};
-use super::{claims, cure, header, keys, text};
+use super::{claims, cure, header, keys};
 use crate::clock::UnixTime;
 use crate::jwt::{
     Algorithm, Claims, ClaimsCheck, ClaimsFault, ClaimsPolicy, Header, Segments, TokenError,
@@ -21,6 +21,7 @@ use crate::resource_server::credentials::check_visible_ascii;
 use crate::resource_server::issuer_state::IssuerState;
 use crate::resource_server::issuers::MatchedIssuer;
 use crate::resource_server::{AuthContext, RejectionKind, ResourceServer};
+use crate::text;
 
 /// The checks so far.
 pub(super) struct Examination<'s> {
@@ -275,7 +276,7 @@ impl<'s> Examination<'s> {
             let policies = issuers.iter().map(|state| &state.policy);
             policies.flat_map(|policy| [&policy.issuer].into_iter().chain(&policy.issuer_aliases))
         };
-        let trusted = text::list(names());
+        let trusted = text::setting_list(names());
         let first = early.map(|early| early.issuer.as_str());
         let claimed = first.or_else(|| claims.and_then(|claims| claims.issuer().ok()));
         let Some(claimed) = claimed.or_else(|| shown.get("iss").and_then(Value::as_str)) else {
@@ -295,7 +296,7 @@ impl<'s> Examination<'s> {
         };
         let check = Check::new("iss", outcome)
             .expects(trusted)
-            .finds(text::json(claimed))
+            .finds(text::shown(claimed))
             .cure_by(cure::issuer(claimed, names().map(Issuer::as_str)));
         self.add(check);
         match matched {
@@ -325,7 +326,7 @@ impl<'s> Examination<'s> {
         let allowed = policy.map_or(Algorithm::ALL, |policy| &policy.algorithms);
         let check = Check::new("alg", outcome)
             .expects(header::one_of(allowed))
-            .finds(text::json(header.algorithm.name()))
+            .finds(text::shown(header.algorithm.name()))
             .cure_by("Allow it with `algorithms`, or have the issuer sign with an allowed one");
         self.add(check);
     }
@@ -333,13 +334,9 @@ impl<'s> Examination<'s> {
     fn typ(&mut self, header: &Header, segments: &Segments<'_>, policy: &ClaimsPolicy) {
         let bytes = decode_base64url(segments.header).unwrap_or_default();
         let shown: Map<String, Value> = serde_json::from_slice(&bytes).unwrap_or_default();
-        let expected = match policy.profile {
-            TokenProfile::Rfc9068 => "\"at+jwt\"",
-            TokenProfile::Jwt => "absent, \"JWT\", \"JOSE\" or \"at+jwt\"",
-        };
         let outcome = policy.check_type(header).map_err(kind);
         let check = Check::new("typ", outcome)
-            .expects(expected)
+            .expects(policy.profile.expected_type())
             .finds(header::member(&shown, "typ"))
             .cure_by(
                 "Send an access token, not an ID token, a logout token or a proof. Only with the \

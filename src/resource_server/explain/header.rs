@@ -3,9 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::check::Check;
-use super::text;
 use crate::jwt::{Algorithm, Segments, decode_base64url, is_forbidden_member, valid_key_id};
 use crate::resource_server::RejectionKind;
+use crate::text;
 
 pub(super) fn characters(token: &str, is_shown: bool) -> Check {
     let outcome = match is_shown {
@@ -100,7 +100,7 @@ pub(super) fn split(token: &str) -> (Check, Option<Segments<'_>>) {
 
 /// What a document with these members is called.
 pub(super) fn object(members: &Map<String, Value>, outcome: Result<(), RejectionKind>) -> String {
-    let names = text::joined(members.keys().map(|name| text::escaped(name)));
+    let names = text::joined(members.keys().map(|name| text::shown_text(name)));
     match outcome {
         Ok(()) if members.is_empty() => "an empty object".to_owned(),
         Ok(()) => format!("an object with {names}"),
@@ -113,7 +113,7 @@ pub(super) fn object(members: &Map<String, Value>, outcome: Result<(), Rejection
 /// A member as JSON, or "absent".
 pub(super) fn member(members: &Map<String, Value>, name: &str) -> String {
     let value = members.get(name);
-    value.map_or_else(|| "absent".to_owned(), text::json)
+    value.map_or_else(|| "absent".to_owned(), text::shown)
 }
 
 pub(super) fn one_of(algorithms: &[Algorithm]) -> String {
@@ -188,5 +188,5 @@ pub(super) fn malformed_type(
 ) -> Option<Check> {
     let typ = header.get("typ").filter(|typ| !typ.is_string())?;
     let check = Check::failed("typ", error?).expects("a string");
-    Some(check.finds(text::json(typ)))
+    Some(check.finds(text::shown(typ)))
 }

@@ -1,10 +1,10 @@
 //! The checks of the key set and of the key.
 
 use super::check::Check;
-use super::text;
 use crate::jwt::{Algorithm, Header};
 use crate::key_set::{KeySet, KeySetStatus, SelectError};
 use crate::resource_server::RejectionKind;
+use crate::text;
 
 /// The state of a key set, its last error, its keys, and those that were skipped.
 pub(super) fn key_set(status: &KeySetStatus) -> String {
@@ -15,13 +15,13 @@ pub(super) fn key_set(status: &KeySetStatus) -> String {
         found += &format!(", fetched {} ago", text::duration(age));
     }
     if let Some(error) = status.last_error().or_else(|| status.metadata_error()) {
-        found += &format!("; last error: {}", text::escaped(&error.to_string()));
+        found += &format!("; last error: {}", text::shown_text(&error.to_string()));
     }
     let skipped = status.skipped().map(|skipped| {
         let kid = skipped
             .kid()
-            .map_or_else(|| "no kid".to_owned(), text::json);
-        let detail = text::escaped(skipped.detail());
+            .map_or_else(|| "no kid".to_owned(), text::shown);
+        let detail = text::shown_text(skipped.detail());
         format!("{kid} ({}: {detail})", skipped.reason())
     });
     let skipped = text::joined(skipped);
@@ -68,12 +68,12 @@ pub(super) fn key(header: &Header, keys: &KeySet, error: Option<SelectError>) ->
     };
     let kid = kid.map_or_else(
         || "no kid".to_owned(),
-        |kid| format!("kid {}", text::json(kid)),
+        |kid| format!("kid {}", text::shown(kid)),
     );
     let mut all: Vec<String> = keys
         .used_keys()
         .map(|(kid, key)| {
-            let kid = kid.map_or_else(|| "no kid".to_owned(), text::json);
+            let kid = kid.map_or_else(|| "no kid".to_owned(), text::shown);
             let algorithms: Vec<&str> = key.algorithms().map(Algorithm::name).collect();
             format!("{kid} ({})", algorithms.join(" "))
         })

@@ -9,7 +9,6 @@ mod cure;
 mod examine;
 mod header;
 mod keys;
-mod text;
 
 use std::fmt;
 
