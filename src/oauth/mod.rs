@@ -7,6 +7,7 @@ use crate::error::ConfigError;
 
 mod address;
 mod endpoint;
+mod issuer_difference;
 mod origin;
 mod plain_http;
 mod text_value;
@@ -14,6 +15,7 @@ mod text_value;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::address::is_forbidden_address;
 pub use self::endpoint::Endpoint;
+pub(crate) use self::issuer_difference::{IssuerDifference, IssuerUrl};
 pub use self::origin::Origin;
 pub(crate) use self::plain_http::PlainHttp;
 

@@ -1,14 +1,17 @@
 //! What to do about a check that failed.
 
+use crate::oauth::{IssuerDifference, IssuerUrl};
+
 /// What to do about an audience that is not trusted, or none.
 pub(super) fn audience(issuer: &str, is_absent: bool) -> String {
     let keycloak = if is_absent {
         "Keycloak: add an audience mapper to the client or one of its client scopes; a lightweight \
-         token has no `aud`: switch off \"Always use lightweight access token\" of the client"
+         token has no `aud`: switch off \"Always use lightweight access token\" of the client, or \
+         switch on \"Add to lightweight access token\" of the mapper"
     } else {
         "Keycloak: add an audience mapper to the client or one of its client scopes"
     };
-    let vendor = match Vendor::of(issuer) {
+    let vendor = match Vendor::from_issuer(issuer) {
         Vendor::Auth0 => "Auth0: the client requests the API's identifier as `audience`",
         Vendor::Cognito => {
             "Cognito: its access tokens have no `aud`: set `audience_optional`, `allowed_clients` \
@@ -22,7 +25,7 @@ pub(super) fn audience(issuer: &str, is_absent: bool) -> String {
         Vendor::Keycloak => return format!("{keycloak}. {ADD_AUDIENCE}"),
         Vendor::Unknown => "Others: the client requests this audience (`audience` or `resource`)",
     };
-    match Vendor::of(issuer) {
+    match Vendor::from_issuer(issuer) {
         Vendor::Unknown => format!("{keycloak}. {vendor}. {ADD_AUDIENCE}"),
         _ => format!("{vendor}. {ADD_AUDIENCE}"),
     }
@@ -42,32 +45,12 @@ pub(super) fn issuer<'t>(claimed: &str, trusted: impl Iterator<Item = &'t str>) 
 
 /// The known reason for which two names of one issuer differ.
 fn difference(claimed: &str, trusted: &str) -> Option<String> {
-    if claimed.trim_end_matches('/') == trusted.trim_end_matches('/') {
-        return Some(
-            "Only the slash at the end differs: spell the issuer as `issuer` in its metadata \
-             does, with or without the slash"
-                .into(),
-        );
+    if let Some(difference) = IssuerDifference::between(trusted, claimed) {
+        return Some(capitalized(difference.description()));
     }
-    if claimed.eq_ignore_ascii_case(trusted) {
-        return Some(
-            "Only upper and lower case differ: spell the issuer as `issuer` in its metadata does"
-                .into(),
-        );
-    }
-    let (claimed, trusted) = (Name::parse(claimed)?, Name::parse(trusted)?);
-    let hint = if claimed.is_entra() && trusted.is_entra() {
+    let (claimed, trusted) = (IssuerUrl::parse(claimed)?, IssuerUrl::parse(trusted)?);
+    let hint = if is_entra(&claimed) && is_entra(&trusted) {
         entra(&claimed, &trusted)
-    } else if claimed.path == trusted.path && claimed.authority == trusted.authority {
-        "Only the scheme differs: an issuer behind a proxy that ends TLS must know its public URL. \
-         Keycloak: set `hostname` and `proxy-headers`"
-    } else if claimed.path == trusted.path && claimed.is_loopback() && trusted.is_loopback() {
-        "`localhost`, `127.0.0.1` and another port are other names: use one of them for this \
-         service and for the clients. Keycloak names itself after the Host header unless \
-         `hostname` is set"
-    } else if claimed.path == trusted.path && claimed.path.contains("/realms/") {
-        "Keycloak names itself after the Host header: set its `hostname`, so that it has one name \
-         inside and outside of the network, and trust that one"
     } else if claimed.authority != trusted.authority {
         return None;
     } else if let (Some(claimed), Some(trusted)) = (claimed.realm(), trusted.realm()) {
@@ -86,8 +69,14 @@ fn difference(claimed: &str, trusted: &str) -> Option<String> {
     Some(hint.into())
 }
 
-fn entra(claimed: &Name<'_>, trusted: &Name<'_>) -> &'static str {
-    if claimed.tenant() != trusted.tenant() {
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_ascii_uppercase());
+    first.into_iter().chain(chars).collect()
+}
+
+fn entra(claimed: &IssuerUrl<'_>, trusted: &IssuerUrl<'_>) -> &'static str {
+    if tenant(claimed.path) != tenant(trusted.path) {
         "Entra: the token is of another tenant. `common` and `organizations` are no issuers: \
          trust each tenant by its id"
     } else if claimed.authority == "sts.windows.net" {
@@ -98,42 +87,13 @@ fn entra(claimed: &Name<'_>, trusted: &Name<'_>) -> &'static str {
     }
 }
 
-/// An issuer that is a URL.
-struct Name<'n> {
-    authority: &'n str,
-    path: &'n str,
+fn is_entra(issuer: &IssuerUrl<'_>) -> bool {
+    ["sts.windows.net", "login.microsoftonline.com"].contains(&issuer.authority)
 }
 
-impl<'n> Name<'n> {
-    fn parse(name: &'n str) -> Option<Self> {
-        let (_, rest) = name.split_once("://")?;
-        let end = rest.find('/').unwrap_or(rest.len());
-        let (authority, path) = rest.split_at_checked(end)?;
-        let path = path.trim_end_matches('/');
-        Some(Self { authority, path })
-    }
-
-    fn is_loopback(&self) -> bool {
-        let host = match self.authority.rsplit_once(':') {
-            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-            _ => self.authority,
-        };
-        host == "localhost" || host == "[::1]" || host.starts_with("127.")
-    }
-
-    fn is_entra(&self) -> bool {
-        ["sts.windows.net", "login.microsoftonline.com"].contains(&self.authority)
-    }
-
-    /// The first segment of the path, which names the tenant at Entra.
-    fn tenant(&self) -> Option<&'n str> {
-        self.path.split('/').nth(1)
-    }
-
-    /// The realm of a Keycloak.
-    fn realm(&self) -> Option<&'n str> {
-        self.path.split_once("/realms/").map(|(_, realm)| realm)
-    }
+/// The first segment of the path, which names the tenant at Entra.
+fn tenant(path: &str) -> Option<&str> {
+    path.split('/').nth(1)
 }
 
 /// The vendors whose settings the cures name.
@@ -148,12 +108,12 @@ enum Vendor {
 }
 
 impl Vendor {
-    fn of(issuer: &str) -> Self {
-        let Some(name) = Name::parse(issuer) else {
+    fn from_issuer(issuer: &str) -> Self {
+        let Some(name) = IssuerUrl::parse(issuer) else {
             return Self::Unknown;
         };
         let host = name.authority;
-        if name.is_entra() {
+        if is_entra(&name) {
             Self::Entra
         } else if host.ends_with(".auth0.com") {
             Self::Auth0
@@ -189,7 +149,7 @@ mod tests {
                 "http://127.0.0.1:8080/realms/x",
                 "Host header",
             ),
-            ("http://[::1]/x", "http://localhost/x", "other names"),
+            ("http://[::1]/x", "http://localhost/x", "two names"),
             (v1.as_str(), v2.as_str(), "requestedAccessTokenVersion"),
             (v2.as_str(), v1.as_str(), "version 2 token"),
             (v2.as_str(), common, "another tenant"),
@@ -246,6 +206,9 @@ mod tests {
             let cure = audience(name, false);
             assert!(cure.contains(hint), "{name}: {cure}");
         }
-        assert!(audience("https://a.example/realms/x", true).contains("lightweight"));
+        assert!(
+            audience("https://a.example/realms/x", true)
+                .contains("Add to lightweight access token")
+        );
     }
 }
