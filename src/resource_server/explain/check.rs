@@ -70,7 +70,40 @@ impl CheckOutcome {
 
 /// One check of an [`Explanation`](super::Explanation): what was expected, and what was found.
 ///
-/// `Display` has both on one line, and the cure.
+/// `Display` has both on one line, and the cure. `Serialize` has the members `name`, `outcome`
+/// (`failed`, `passed` or `skipped`), `rejection`, `expected`, `found` and `cure`; each of the last
+/// four is a string or `null`.
+///
+/// The checks of a token, in their order:
+///
+/// | name | what is checked |
+/// | --- | --- |
+/// | `length` | the token's length in bytes (`max_token_len`) |
+/// | `characters` | only visible ASCII characters (RFC 7515 §7.1) |
+/// | `segments` | three segments of base64url |
+/// | `header` | the header is a JSON object |
+/// | `alg` | the algorithm is supported, and one of `algorithms` |
+/// | `crit` | no header parameter that changes the meaning of a token |
+/// | `kid` | the form of the key id |
+/// | `claims` | the claims are a JSON object, each registered claim of its type |
+/// | `iss` | the issuer is trusted |
+/// | `key_set` | the issuer's key set is usable |
+/// | `key` | the key set has the key of the token |
+/// | `signature` | the signature is that of the key |
+/// | `typ` | the type is that of an access token (RFC 9068 §4) |
+/// | `token_use` | no claim of an ID token or another kind of token |
+/// | `aud` | the audience is one of this server's |
+/// | `exp` | the token is not expired, `leeway` included |
+/// | `iat` | the token was not issued in the future |
+/// | `nbf` | the token is valid already, and before `exp` |
+/// | `lifetime` | the lifetime is at most `max_lifetime`; only if it is set |
+/// | `profile` | the claims that RFC 9068 §2.2 requires; only with that profile |
+/// | `required_claims` | the values that `require_claim` sets; only if there are any |
+/// | `client` | the client is one of `allowed_clients` |
+/// | `require` | the closures of `require`; only if there are any |
+/// | `scope` | the scopes of `require_scopes` |
+/// | `cnf` | the token is bound to no key (RFC 7800) |
+/// | `other` | only if the keys change during the explanation: explain the token again |
 ///
 /// ```
 /// use tower_oauth::ResourceServer;
@@ -147,7 +180,7 @@ impl Check {
         self
     }
 
-    /// The name: that of the claim or header parameter, or of the step.
+    /// The name: that of the claim or header parameter, or of the step. [`Check`] lists them.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
@@ -218,5 +251,37 @@ impl Serialize for Check {
         check.serialize_field("found", &self.found)?;
         check.serialize_field("cure", &self.cure)?;
         check.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_each_check_in_order() {
+        let rows = include_str!("check.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("/// | `"))
+            .filter_map(|row| row.split_once('`'));
+        let documented: Vec<&str> = rows.map(|(name, _)| name).collect();
+        assert_eq!(documented, [&NAMES[..], &["other"]].concat());
+    }
+
+    #[test]
+    fn the_documentation_lists_each_serialized_member() {
+        let documentation = include_str!("check.rs");
+        let json = serde_json::to_value(Check::failed("aud", RejectionKind::InvalidAudience));
+        let json = json.unwrap();
+        let names: Vec<&String> = json.as_object().unwrap().keys().collect();
+        assert_eq!(
+            names,
+            ["cure", "expected", "found", "name", "outcome", "rejection"]
+        );
+        for name in names {
+            assert!(documentation.contains(&format!("`{name}`")), "{name}");
+        }
+        assert_eq!(json["outcome"], "failed");
+        assert!(json["cure"].is_null());
     }
 }

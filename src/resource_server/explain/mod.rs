@@ -126,7 +126,7 @@ impl Explanation {
         &self.checks
     }
 
-    /// The check of this name.
+    /// The check of this name; [`Check`] lists the names.
     #[must_use]
     pub fn check(&self, name: &str) -> Option<&Check> {
         self.checks.iter().find(|check| check.name() == name)
