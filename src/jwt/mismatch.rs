@@ -36,7 +36,7 @@ impl Mismatch {
     }
 
     /// Describes the claims of a token with a valid signature.
-    pub(super) fn of_claims(
+    pub(super) fn from_fault(
         fault: ClaimsFault,
         claims: &UnverifiedClaims<'_>,
         header: &[u8],

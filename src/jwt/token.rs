@@ -131,7 +131,7 @@ impl<'a> SignatureVerified<'a> {
             }),
             Err(fault) => {
                 let header = token.segments.header;
-                let mismatch = Mismatch::of_claims(fault, &token.claims, header, policy, now);
+                let mismatch = Mismatch::from_fault(fault, &token.claims, header, policy, now);
                 let error = fault.into();
                 Err(Box::new(RejectedClaims { error, mismatch }))
             }

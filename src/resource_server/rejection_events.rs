@@ -16,12 +16,12 @@ use crate::text;
 #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "for events"))]
 pub(super) struct RejectionEvents {
     clock: Arc<dyn Clock>,
-    by_kind: Vec<OfKind>,
+    by_kind: Vec<KindEvents>,
 }
 
 /// The events of one reason.
 #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "for events"))]
-struct OfKind {
+struct KindEvents {
     kind: RejectionKind,
     expected: String,
     limit: LogLimit,
@@ -29,14 +29,14 @@ struct OfKind {
 
 impl RejectionEvents {
     pub(super) fn new(issuers: &[IssuerState], clock: Arc<dyn Clock>) -> Self {
-        let of_kind = |kind: &RejectionKind| OfKind {
+        let events = |kind: &RejectionKind| KindEvents {
             kind: *kind,
             expected: expected(*kind, issuers),
             limit: LogLimit::new(),
         };
         Self {
             clock,
-            by_kind: RejectionKind::ALL.iter().map(of_kind).collect(),
+            by_kind: RejectionKind::ALL.iter().map(events).collect(),
         }
     }
 
