@@ -2,6 +2,7 @@
 //!
 //! A rejected request of a resource server is a [`Rejection`](crate::Rejection) instead.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::redact::Secrets;
 
@@ -415,15 +416,18 @@ impl OAuthError {
     /// App ID sends `error` or `error_code`, IBM Cloud IAM `errorCode`. `secrets` are those of the
     /// request; the tokens and secrets in the body are added to them.
     pub(crate) fn from_body(body: &[u8], secrets: impl FnOnce() -> Secrets) -> Option<Self> {
-        let body: Value = serde_json::from_slice(body).ok()?;
+        let members = members(std::str::from_utf8(body).ok()?)?;
         // Some servers send an object as `error`.
-        let nested = body.get("error").unwrap_or(&Value::Null);
-        let code = first_text(&body, ["error", "error_code", "errorCode"])
-            .or_else(|| first_text(nested, ["code", "status", "type"]))?;
-        let description = first_text(&body, ["error_description", "errorMessage", "message"])
-            .or_else(|| first_text(nested, ["message", "description", "error_description"]));
+        let nested = members
+            .get("error")
+            .and_then(|error| self::members(error.get()));
+        let nested = nested.unwrap_or_default();
+        let code = first_text(&members, ["error", "error_code", "errorCode"])
+            .or_else(|| first_text(&nested, ["code", "status", "type"]))?;
+        let description = first_text(&members, ["error_description", "errorMessage", "message"])
+            .or_else(|| first_text(&nested, ["message", "description", "error_description"]));
         let mut secrets = secrets();
-        secrets.add_members(&body);
+        secrets.add_members(body);
         Some(Self::new(&code, description.as_deref(), &secrets))
     }
 
@@ -450,13 +454,23 @@ impl fmt::Display for OAuthError {
     }
 }
 
-/// The first of these members that is a text or a number. They are read one by one: a member of
-/// another type must not hide the others.
-fn first_text(object: &Value, names: [&str; 3]) -> Option<String> {
-    names.into_iter().find_map(|name| match object.get(name)? {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
+/// The members of a JSON object. Their values are not parsed: one that is not used must not hide
+/// the others, neither by its type, nor by its depth, nor by a number that no type holds.
+fn members(json: &str) -> Option<BTreeMap<String, &RawValue>> {
+    serde_json::from_str(json).ok()
+}
+
+/// The first of these members that is a text or a number.
+fn first_text(object: &BTreeMap<String, &RawValue>, names: [&str; 3]) -> Option<String> {
+    names.into_iter().find_map(|name| {
+        let value = object.get(name)?.get();
+        match value.as_bytes().first()? {
+            b'"' => serde_json::from_str(value)
+                .ok()
+                .filter(|text: &String| !text.is_empty()),
+            b'-' | b'0'..=b'9' => Some(value.to_owned()),
+            _ => None,
+        }
     })
 }
 

@@ -4,9 +4,11 @@
 //! quotation. Each secret is searched for in these encodings.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
@@ -21,6 +23,9 @@ const MAX_TEXT: usize = 16 * 1024;
 
 /// Maximum number of secrets in one response.
 const MAX_MEMBERS: usize = 32;
+
+/// Values of a response that are deeper are not searched for secrets.
+const MAX_DEPTH: usize = 64;
 
 /// Redacted texts are cut to this many characters.
 const MAX_SHOWN: usize = 2000;
@@ -71,25 +76,57 @@ impl Secrets {
         }
     }
 
-    /// Adds the tokens and secrets in a response.
-    pub(crate) fn add_members(&mut self, response: &Value) {
-        match response {
-            Value::Object(members) => {
-                for (name, value) in members {
-                    match value {
-                        Value::String(secret) if SECRET_MEMBERS.contains(&name.as_str()) => {
-                            self.members += 1;
-                            if self.members <= MAX_MEMBERS {
-                                self.add(secret);
-                            }
-                        }
-                        value => self.add_members(value),
-                    }
-                }
-            }
-            Value::Array(members) => members.iter().for_each(|member| self.add_members(member)),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    /// Adds the tokens and secrets in the body of a response, if it is JSON.
+    ///
+    /// If it has some that cannot be read, no text is shown.
+    pub(crate) fn add_members(&mut self, body: &[u8]) {
+        match serde_json::from_slice::<&RawValue>(body) {
+            Ok(body) => self.add_value(body, 0),
+            Err(_) if body.trim_ascii().starts_with(b"{") => self.show_nothing(),
+            Err(_) => {}
         }
+    }
+
+    /// Numbers are not parsed: no type may hold them.
+    fn add_value(&mut self, value: &RawValue, depth: usize) {
+        let json = value.get();
+        let is_read = match json.as_bytes().first() {
+            Some(b'{' | b'[') if depth >= MAX_DEPTH => false,
+            Some(b'{') => serde_json::from_str::<BTreeMap<String, &RawValue>>(json)
+                .map(|members| {
+                    for (name, value) in members {
+                        self.add_member(&name, value, depth + 1);
+                    }
+                })
+                .is_ok(),
+            Some(b'[') => serde_json::from_str::<Vec<&RawValue>>(json)
+                .map(|list| {
+                    list.iter()
+                        .for_each(|value| self.add_value(value, depth + 1))
+                })
+                .is_ok(),
+            _ => true,
+        };
+        if !is_read {
+            self.show_nothing();
+        }
+    }
+
+    fn add_member(&mut self, name: &str, value: &RawValue, depth: usize) {
+        if !SECRET_MEMBERS.contains(&name) || !value.get().starts_with('"') {
+            return self.add_value(value, depth);
+        }
+        self.members = self.members.saturating_add(1);
+        if self.members <= MAX_MEMBERS {
+            match serde_json::from_str::<String>(value.get()).map(Zeroizing::new) {
+                Ok(secret) => self.add(&secret),
+                Err(_) => self.show_nothing(),
+            }
+        }
+    }
+
+    fn show_nothing(&mut self) {
+        self.members = usize::MAX;
     }
 
     /// Replaces these secrets, and everything that looks like a compact JWS, and then cuts the text
@@ -256,6 +293,36 @@ mod tests {
         );
     }
 
+    #[test]
+    fn secrets_in_a_response_are_found_beside_values_that_no_type_holds() {
+        for (body, shown) in [
+            (
+                r#"{"x":1e999,"y":[{"id_token":"s3cr3t"}]}"#.to_owned(),
+                "a [redacted]",
+            ),
+            (
+                r#"{"token":{"secret":"s3cr3t"},"y":"\ud800"}"#.to_owned(),
+                "a [redacted]",
+            ),
+            (nested(MAX_DEPTH - 2), "a [redacted]"),
+            // What cannot be read may be quoted.
+            (nested(MAX_DEPTH), NOT_SEARCHED),
+            (nested(30_000), NOT_SEARCHED),
+            (r#"{"token":"s3cr3t\ud800"}"#.to_owned(), NOT_SEARCHED),
+            (r#"{"token":"s3cr3t""#.to_owned(), NOT_SEARCHED),
+            ("no JSON".to_owned(), "a s3cr3t"),
+        ] {
+            let mut secrets = Secrets::default();
+            secrets.add_members(body.as_bytes());
+            assert_eq!(secrets.redact("a s3cr3t"), shown, "{:.80}", body);
+        }
+    }
+
+    fn nested(depth: usize) -> String {
+        let secret = r#"{"token":"s3cr3t"}"#;
+        format!("{}{secret}{}", "[".repeat(depth), "]".repeat(depth))
+    }
+
     /// The number of searches is bounded, and each is linear in a text of bounded length.
     #[test]
     fn long_texts_and_many_secrets_are_not_searched() {
@@ -264,7 +331,7 @@ mod tests {
         let tokens: Vec<Value> = (0..5000)
             .map(|n| serde_json::json!({ "token": format!("t{n}") }))
             .collect();
-        secrets.add_members(&Value::from(tokens));
+        secrets.add_members(Value::from(tokens).to_string().as_bytes());
         assert!(secrets.encodings.len() <= MAX_MEMBERS * 20);
         assert_eq!(secrets.redact("t4999"), NOT_SEARCHED);
     }

@@ -364,6 +364,43 @@ async fn without_expires_in_a_jwt_is_used_until_its_exp() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_oauth_error_is_read_beside_any_other_member() {
+    let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
+    for other in [&deep, "1e999", r#""\ud800""#, r#"{"error":5,"x":[-1e999]}"#] {
+        for (error, shown) in [
+            (r#""error":"invalid_client""#, "invalid_client"),
+            (r#""errorCode":"invalid_client""#, "invalid_client"),
+            (
+                r#""error":{"code":"invalid_client","x":1e999}"#,
+                "invalid_client",
+            ),
+        ] {
+            let description = r#""error_description":"no b0dy-token","token":"b0dy-token""#;
+            let body = format!(r#"{{"x":{other},{error},{description}}}"#);
+            let url = Endpoint::new("https://as.example/token").unwrap();
+            let credentials = ClientCredentials::new("orders", "a+b");
+            let endpoint = TokenEndpoint::with_reply(Reply::Raw(400, Vec::new(), body));
+            let manager = TokenManager::builder(url, credentials).transport(endpoint);
+            let error = manager.build_source().unwrap().fetch().await.unwrap_err();
+            let found = error.oauth_error().unwrap();
+            assert_eq!(found.code(), shown, "{other:.40} {error}");
+            // Where secrets may be hidden too deep, the text of the server is not shown.
+            let is_deep = other == deep;
+            let description = if is_deep {
+                "[not shown]"
+            } else {
+                "no [redacted]"
+            };
+            assert_eq!(found.description(), Some(description), "{other:.40}");
+            assert!(
+                error.to_string().contains("client_secret_basic_raw"),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn invalid_client_hints_at_the_unencoded_method_if_encoding_changes_the_secret() {
     let reply = Reply::Json(401, json!({ "error": "invalid_client" }));
     let url = Endpoint::new("https://as.example/token").unwrap();
