@@ -1,4 +1,5 @@
-//! The events of rejected requests: each at `debug`, and one a minute for each reason at `warn`.
+//! The events of rejected requests: each at `debug`, and one a minute for each reason at `warn`,
+//! with and without a valid signature.
 
 use std::sync::Arc;
 use std::{fmt, iter};
@@ -24,7 +25,10 @@ pub(super) struct RejectionEvents {
 struct KindEvents {
     kind: RejectionKind,
     expected: String,
-    limit: LogLimit,
+    /// Of tokens with a valid signature.
+    verified: LogLimit,
+    /// Of all others, which a stranger can send: they must not hide the ones above.
+    unverified: LogLimit,
 }
 
 impl RejectionEvents {
@@ -32,7 +36,8 @@ impl RejectionEvents {
         let events = |kind: &RejectionKind| KindEvents {
             kind: *kind,
             expected: expected(*kind, issuers),
-            limit: LogLimit::new(),
+            verified: LogLimit::new(),
+            unverified: LogLimit::new(),
         };
         Self {
             clock,
@@ -77,7 +82,11 @@ impl RejectionEvents {
         if details.has_other_event {
             return;
         }
-        if let Some(suppressed) = own.limit.permit(self.clock.now()) {
+        let limit = match &details.mismatch {
+            Some(_) => &own.verified,
+            None => &own.unverified,
+        };
+        if let Some(suppressed) = limit.permit(self.clock.now()) {
             crate::trace::warn!(
                 target: "tower_oauth::resource_server",
                 reason = own.kind.as_str(),
@@ -143,7 +152,8 @@ fn expected(kind: RejectionKind, issuers: &[IssuerState]) -> String {
 /// What a request has instead, if it is nothing of a token with a valid signature.
 fn found(kind: RejectionKind) -> &'static str {
     match kind {
-        RejectionKind::InsufficientScope => "other scopes",
+        // Of a handler: the layer around it does not keep the token.
+        RejectionKind::InsufficientScope => "a token that a handler rejects",
         RejectionKind::InvalidRequest => "a malformed or repeated field",
         RejectionKind::KeysUnavailable => "no keys, or keys older than max_stale",
         RejectionKind::MissingProofOfPossession => "cnf",

@@ -332,6 +332,27 @@ fn each_reason_is_logged_at_warn_once_a_minute_and_each_rejection_at_debug() {
     assert_eq!(another, 1);
 }
 
+#[test]
+fn a_token_without_a_valid_signature_does_not_hide_the_event_of_one_with() {
+    let fixture = Fixture::new();
+    let signed = fixture.token(&claims_with(json!({ "exp": null })));
+    let claims = claims_with(json!({ "sub": ["x"] })).to_string();
+    let header = r#"{"alg":"RS256","kid":"rsa"}"#;
+    let forged = compact(rsa(1), "RS256", header, claims.as_bytes());
+    for first in [&forged, &signed] {
+        // Neither hides the other, and each is limited.
+        let second = if first == &forged { &signed } else { &forged };
+        for token in [first, second] {
+            let (kind, shown) = warnings(&fixture, token);
+            assert_eq!(kind, InvalidClaims);
+            assert_eq!(shown.len(), 1, "{shown:?}");
+            assert_eq!(shown[0].contains("found=no exp"), token == &signed);
+            assert_eq!(warnings(&fixture, token).1, Vec::<String>::new());
+        }
+        fixture.clock.advance(Duration::from_secs(60));
+    }
+}
+
 /// The numbers of events at `warn` of two rejections.
 fn warnings_of_two(fixture: &Fixture, token: &str) -> (usize, usize) {
     (
@@ -433,10 +454,12 @@ fn a_scope_that_a_handler_requires_is_logged() {
     let service = fixture.server.layer().layer(deny);
     let request = bearer(&fixture.token(&claims()), ());
     poll_once_or_panic(service.oneshot(request)).unwrap();
-    assert_eq!(
-        log::count(r#"expected=the scopes ["orders.write"] found="#),
-        2
+    // The layer around the handler does not keep the token.
+    let (expected, found) = (
+        r#"the scopes ["orders.write"]"#,
+        "a token that a handler rejects",
     );
+    assert_eq!(log::count(&format!("expected={expected} found={found}")), 2);
 }
 
 #[test]
