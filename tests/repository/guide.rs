@@ -312,6 +312,48 @@ fn the_testing_guide_lists_the_dependencies_of_its_examples() {
     assert_eq!(listed, used);
 }
 
+/// The message of an event or the name of a span is the first line that begins with a quotation mark.
+fn messages(sources: &str) -> BTreeSet<String> {
+    let macros = ["warn!(", "error!(", "debug!(", "instrument!("];
+    let mut messages = BTreeSet::new();
+    for event in sources.split("trace::").skip(1) {
+        let Some(rest) = macros.iter().find_map(|name| event.strip_prefix(name)) else {
+            continue;
+        };
+        let mut lines = rest.lines().map(str::trim);
+        let message = lines.find_map(|line| line.strip_prefix('"')).unwrap();
+        // What is the same each time, and fits into this line.
+        let (message, _) = message.split_once("(logged").unwrap_or((message, ""));
+        let parts = message.split(['{', '}', '\\', '"', '`']);
+        let longest = parts.max_by_key(|part| part.len()).unwrap();
+        messages.insert(longest.trim().to_owned());
+    }
+    messages
+}
+
+#[test]
+fn the_guide_lists_the_messages_of_all_events_and_the_spans() {
+    let guide = read("src/guide/metrics.md");
+    let listed: Vec<_> = column(&guide, "event or span")
+        .into_iter()
+        .map(|(_, cell)| quoted(cell).collect::<String>())
+        .collect();
+    let messages = messages(&sources(&["src"]));
+    for message in &messages {
+        // The name of a span may be a word of a message.
+        let is_name = message.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        let is_listed = |cell: &String| cell == message || !is_name && cell.contains(message);
+        assert!(listed.iter().any(is_listed), "not listed: {message}");
+    }
+    for cell in &listed {
+        assert!(
+            messages.iter().any(|one| cell.contains(one)),
+            "no such event: {cell}"
+        );
+    }
+    assert!(messages.len() > 15, "{messages:?}");
+}
+
 /// The metric names in a text. A histogram is queried by its sum and count.
 fn metrics(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !c.is_ascii_lowercase() && c != '_')
