@@ -291,6 +291,23 @@ fn key_ids_of_the_wrong_type_or_length_are_rejected() {
     }
 }
 
+/// Entra signs a token for Microsoft Graph with the digest of the `nonce` in its header, and sends
+/// the `nonce` itself.
+#[test]
+fn a_token_that_is_signed_with_another_header_than_its_own_is_rejected() {
+    let fixture = Fixture::new();
+    let with_nonce = |nonce| {
+        let header = json!({ "alg": "RS256", "kid": "rsa", "nonce": nonce }).to_string();
+        fixture.with_header(&header)
+    };
+    let (signed, sent) = (with_nonce("its digest"), with_nonce("its text"));
+    fixture.assert_accepts(&signed);
+    fixture.assert_accepts(&sent);
+    let (header, _) = sent.split_once('.').unwrap();
+    let (_, rest) = signed.split_once('.').unwrap();
+    fixture.assert_rejects(&format!("{header}.{rest}"), InvalidSignature);
+}
+
 /// CVE-2022-21449 (psychic signatures)
 #[test]
 fn ecdsa_signatures_out_of_range_or_malformed_are_rejected() {
@@ -585,6 +602,7 @@ fn the_typ_header_must_name_an_access_token() {
         ("events", json!({})),
         ("typ", json!("ID")),
         ("typ", json!("Refresh")),
+        ("typ", json!("Offline")),
         ("typ", json!("Logout")),
     ] {
         fixture.assert_rejects(
