@@ -314,7 +314,7 @@ mod tests {
         ] {
             let mut secrets = Secrets::default();
             secrets.add_members(body.as_bytes());
-            assert_eq!(secrets.redact("a s3cr3t"), shown, "{:.80}", body);
+            assert_eq!(secrets.redact("a s3cr3t"), shown, "{body:.80}");
         }
     }
 
