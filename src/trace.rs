@@ -36,7 +36,7 @@ macro_rules! warns {
 
 /// Names each host to which plain `http` is allowed, and what that makes possible.
 macro_rules! warn_of_plain_http {
-    (target: $target:literal, $hosts:expr, $consequence:literal) => {
+    (target: $target:literal, $hosts:expr, $message:literal) => {
         #[cfg_attr(
             not(feature = "tracing"),
             expect(unused_variables, reason = "nothing is logged")
@@ -45,7 +45,7 @@ macro_rules! warn_of_plain_http {
             $crate::trace::warn!(
                 target: $target,
                 host = %host,
-                concat!("plain http to this host is allowed: ", $consequence)
+                $message
             );
         }
     };

@@ -661,7 +661,8 @@ impl ManagementClientBuilder {
         trace::warn_of_plain_http!(
             target: "tower_oauth::client",
             plain_http.hosts(),
-            "anyone who can read its traffic has the secrets and tokens"
+            "plain http to this host is allowed: anyone who can read its traffic has the secrets and \
+             tokens"
         );
         plain_http
             .check(&url)

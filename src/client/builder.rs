@@ -963,7 +963,8 @@ fn warn_of_plain_http(plain_http: &PlainHttp) {
     trace::warn_of_plain_http!(
         target: "tower_oauth::client",
         plain_http.hosts(),
-        "anyone who can read its traffic has the secrets and tokens"
+        "plain http to this host is allowed: anyone who can read its traffic has the secrets and \
+             tokens"
     );
 }
 

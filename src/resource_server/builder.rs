@@ -783,7 +783,7 @@ impl ResourceServerBuilder {
         trace::warn_of_plain_http!(
             target: "tower_oauth::key_set",
             plain_http.hosts(),
-            "anyone who can change its traffic can forge tokens"
+            "plain http to this host is allowed: anyone who can change its traffic can forge tokens"
         );
         metrics::describe();
         let events = RejectionEvents::new(&states, Arc::clone(&self.clock));
