@@ -117,7 +117,7 @@ impl Mismatch {
 #[derive(Debug)]
 pub(crate) struct RejectedClaims {
     pub(crate) error: TokenError,
-    pub(crate) mismatch: Mismatch,
+    pub(crate) mismatch: Option<Mismatch>,
 }
 
 fn expected_audience(policy: &ClaimsPolicy) -> String {

@@ -117,11 +117,13 @@ impl Segments<'_> {
 pub(crate) struct SignatureVerified<'a>(UnverifiedToken<'a>);
 
 impl<'a> SignatureVerified<'a> {
-    /// Validates the claims (RFC 7519 §4.1; RFC 9068 §4 with that profile).
+    /// Validates the claims (RFC 7519 §4.1; RFC 9068 §4 with that profile). A rejection says what
+    /// was expected and found if `describes` is set.
     pub(crate) fn validate(
         self,
         policy: &ClaimsPolicy,
         now: UnixTime,
+        describes: bool,
     ) -> Result<ValidatedToken<'a>, Box<RejectedClaims>> {
         let Self(token) = self;
         match token.claims.validate(token.header, policy, now) {
@@ -131,7 +133,8 @@ impl<'a> SignatureVerified<'a> {
             }),
             Err(fault) => {
                 let header = token.segments.header;
-                let mismatch = Mismatch::from_fault(fault, &token.claims, header, policy, now);
+                let describe = || Mismatch::from_fault(fault, &token.claims, header, policy, now);
+                let mismatch = describes.then(describe);
                 let error = fault.into();
                 Err(Box::new(RejectedClaims { error, mismatch }))
             }

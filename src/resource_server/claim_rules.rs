@@ -177,7 +177,7 @@ fn mismatch(
     found: String,
 ) -> RejectionReason {
     let mismatch = Mismatch::new(token.client_id(), expected, found);
-    RejectionReason::with_mismatch(kind, mismatch)
+    RejectionReason::with_mismatch(kind, Some(mismatch))
 }
 
 /// The scopes of a token, for the log.

@@ -39,9 +39,12 @@ impl<K: Into<RejectionKind>> From<K> for RejectionReason {
 
 impl RejectionReason {
     /// For a token with a valid signature.
-    pub(super) fn with_mismatch(kind: impl Into<RejectionKind>, mismatch: Mismatch) -> Self {
+    pub(super) fn with_mismatch(
+        kind: impl Into<RejectionKind>,
+        mismatch: Option<Mismatch>,
+    ) -> Self {
         Self {
-            mismatch: Some(Arc::new(mismatch)),
+            mismatch: mismatch.map(Arc::new),
             ..kind.into().into()
         }
     }

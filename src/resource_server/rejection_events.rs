@@ -31,6 +31,11 @@ struct KindEvents {
     unverified: LogLimit,
 }
 
+/// Whether rejections are logged, so that what was expected and found has to be written.
+pub(super) fn are_logged() -> bool {
+    crate::trace::warns!("tower_oauth::resource_server")
+}
+
 impl RejectionEvents {
     pub(super) fn new(issuers: &[IssuerState], clock: Arc<dyn Clock>) -> Self {
         let events = |kind: &RejectionKind| KindEvents {
@@ -51,7 +56,7 @@ impl RejectionEvents {
         expect(unused_variables, reason = "nothing is logged")
     )]
     pub(super) fn log(&self, rejection: &Rejection) {
-        if !crate::trace::warns!("tower_oauth::resource_server") {
+        if !are_logged() {
             return;
         }
         let Some(own) = self.by_kind.iter().find(|own| own.kind == rejection.kind) else {

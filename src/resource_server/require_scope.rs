@@ -14,6 +14,7 @@ use super::claim_rules::found_scopes;
 use super::credentials::Head;
 use super::layer::Anonymous;
 use super::rejection::Details;
+use super::rejection_events;
 use super::rejection_response::rejection_response;
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, RejectionResponse};
 use crate::jwt::Mismatch;
@@ -222,6 +223,9 @@ impl Requirement {
 
     /// For the event of a token that lacks a scope.
     fn details(&self, context: &AuthContext) -> Details {
+        if !rejection_events::are_logged() {
+            return Details::default();
+        }
         let all = if self.require_all { "all" } else { "one" };
         let expected = format!("{all} of the scopes {}", text::setting_list(&*self.scopes));
         let found = found_scopes(context);

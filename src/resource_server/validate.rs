@@ -8,6 +8,7 @@ use super::credentials::{Credentials, check_visible_ascii};
 use super::issuer_state::Validator;
 use super::issuers::MatchedIssuer;
 use super::rejection::RejectionReason;
+use super::rejection_events;
 use super::rejection_kind::RejectionKind;
 use super::verification_limit::{Permit, Unavailable};
 use crate::clock::UnixTime;
@@ -212,7 +213,8 @@ impl ResourceServer {
         if !attempt.is_dry_run {
             self.0.header_cache.insert(header_segment, header);
         }
-        let valid = verified.validate(policy, now); // RFC 7519 §4.1, RFC 9068 §4
+        // RFC 7519 §4.1, RFC 9068 §4
+        let valid = verified.validate(policy, now, rejection_events::are_logged());
         let valid = valid.map_err(|rejected| {
             RejectionReason::with_mismatch(rejected.error, rejected.mismatch)
         })?;
