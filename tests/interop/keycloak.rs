@@ -546,7 +546,7 @@ async fn localhost_is_another_issuer_than_its_address(keycloak: &Keycloak) {
     );
     let rejected = validate(&localhost, &rejected).await;
     assert_eq!(kind(rejected), Some(RejectionKind::UntrustedIssuer));
-    // With a host name, the metadata tell.
+    // With a host name, the metadata name the issuer.
     let attributes = json!({ "attributes": { "frontendUrl": keycloak.base() } });
     let named = keycloak.realm("named", attributes).await;
     named.client("shop", with_audience()).await;

@@ -137,7 +137,7 @@ pub(super) fn unsupported_algorithm(
     };
     let cure = match name {
         Some("HS256" | "HS384" | "HS512") => {
-            "Whoever can verify HMAC can sign as well: have the issuer sign with RS256, ES256 or \
+            "Anyone who can verify HMAC can sign as well: have the issuer sign with RS256, ES256 or \
              EdDSA. Auth0: the signing algorithm of the API is a setting of it"
         }
         Some("none") => "An unsigned token is never accepted",
