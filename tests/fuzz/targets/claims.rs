@@ -46,7 +46,10 @@ fuzz_target!(|payload: &[u8]| {
         }
         assert!(!claims.contains_key("cnf"));
         for rejected in ["at_hash", "c_hash"] {
-            assert!(claims.get(rejected).is_none_or(Value::is_null), "{rejected}");
+            assert!(
+                claims.get(rejected).is_none_or(Value::is_null),
+                "{rejected}"
+            );
         }
         assert!(!claims.get("events").is_some_and(Value::is_object));
         assert_eq!(context.subject(), text(&claims, "sub"));
