@@ -15,7 +15,7 @@ use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
 
 use crate::tokens::{AUDIENCE, ISSUER};
 
-const ROUNDS: usize = 25;
+const ROUNDS: usize = 100;
 const ROUND: Duration = Duration::from_millis(20);
 pub const BATCH: usize = 64;
 

@@ -416,9 +416,9 @@ impl<'a> UnverifiedClaims<'a> {
 
 /// A token whose signature and claims are valid.
 #[derive(Debug)]
-pub(crate) struct ValidatedToken<'a> {
-    pub(super) claims: UnverifiedClaims<'a>,
-    pub(super) payload: &'a str,
+pub(crate) struct ValidatedToken<'t> {
+    pub(super) claims: &'t UnverifiedClaims<'t>,
+    pub(super) payload: &'t str,
 }
 
 impl ValidatedToken<'_> {
@@ -429,7 +429,7 @@ impl ValidatedToken<'_> {
 
     /// Copies the claims that requests use.
     pub(crate) fn claims(&self) -> Claims {
-        let claims = &self.claims;
+        let claims = self.claims;
         let audience = claims.audience.as_ref().map_or(&[][..], Value::strings);
         let scopes = claims.scope.as_ref().or(claims.scp.as_ref());
         let scopes = scopes.map_or(&[][..], Value::strings);
@@ -469,7 +469,7 @@ impl Claims {
     /// and of a token whose rejection is explained.
     pub(crate) fn unvalidated(payload: &str) -> Result<Self, TokenError> {
         let limits = SizeLimits::for_max_token_len(usize::MAX);
-        let claims = UnverifiedClaims::parse(payload, limits, &|_, _| Ok(()))?;
+        let claims = &UnverifiedClaims::parse(payload, limits, &|_, _| Ok(()))?;
         Ok(ValidatedToken { claims, payload }.claims())
     }
 }

@@ -81,9 +81,9 @@ impl<'a> UnverifiedToken<'a> {
     /// Verifies the signature over the received bytes (RFC 7515 §5.2) by one of `keys`, and
     /// returns that key. There are several keys only if the token does not identify one.
     pub(crate) fn verify_signature<'k>(
-        self,
+        &self,
         keys: &[&'k VerificationKey],
-    ) -> Result<(SignatureVerified<'a>, &'k VerificationKey), TokenError> {
+    ) -> Result<(SignatureVerified<'_>, &'k VerificationKey), TokenError> {
         let key = self
             .segments
             .verify_signature(self.header.algorithm, keys)?;
@@ -114,9 +114,9 @@ impl Segments<'_> {
 
 /// A token with a valid signature whose claims are not validated yet.
 #[derive(Debug)]
-pub(crate) struct SignatureVerified<'a>(UnverifiedToken<'a>);
+pub(crate) struct SignatureVerified<'t>(&'t UnverifiedToken<'t>);
 
-impl<'a> SignatureVerified<'a> {
+impl<'t> SignatureVerified<'t> {
     /// Validates the claims (RFC 7519 §4.1; RFC 9068 §4 with that profile). A rejection says what
     /// was expected and found if `describes` is set.
     pub(crate) fn validate(
@@ -124,11 +124,11 @@ impl<'a> SignatureVerified<'a> {
         policy: &ClaimsPolicy,
         now: UnixTime,
         describes: bool,
-    ) -> Result<ValidatedToken<'a>, Box<RejectedClaims>> {
+    ) -> Result<ValidatedToken<'t>, Box<RejectedClaims>> {
         let Self(token) = self;
         match token.claims.validate(token.header, policy, now) {
             Ok(()) => Ok(ValidatedToken {
-                claims: token.claims,
+                claims: &token.claims,
                 payload: token.payload,
             }),
             Err(fault) => {

@@ -106,7 +106,7 @@ impl ResourceServer {
         let unverified = UnverifiedToken::parse(&segments, &header, &payload, limits, &check)?;
         let issuer = find_issuer(unverified.issuer()?, unverified.expires_at())?;
         let validation = match &issuer.state.validator {
-            Validator::Jwt(keys) => self.validate_jwt(unverified, issuer, keys, attempt, now),
+            Validator::Jwt(keys) => self.validate_jwt(&unverified, issuer, keys, attempt, now),
         };
         let of_issuer = |reason: RejectionReason| reason.of_issuer(issuer.index);
         let validation = validation.map_err(of_issuer)?;
@@ -138,7 +138,7 @@ impl ResourceServer {
     /// Validates a token by its signature and its claims.
     fn validate_jwt(
         &self,
-        unverified: UnverifiedToken<'_>,
+        unverified: &UnverifiedToken<'_>,
         MatchedIssuer { index, state, name }: MatchedIssuer<'_>,
         key_set: &KeySetHandle,
         attempt: &mut Attempt<'_>,
