@@ -11,6 +11,7 @@ use super::challenge::{ChallengeParameters, DEFAULT_REALM};
 use super::header_cache::HeaderCache;
 use super::issuer_state::{IssuerState, Validator};
 use super::issuers::Issuers;
+use super::protected_resource::ProtectedResourceMetadata;
 use super::readiness::ReadinessPolicy;
 use super::rejection_events::RejectionEvents;
 use super::responses::Responses;
@@ -18,7 +19,7 @@ use super::server::Inner;
 use super::sharded_arc::ShardedArc;
 use super::token_cache::{self, TokenCache};
 use super::verification_limit::VerificationLimit;
-use super::{ResourceServer, TrustedIssuer};
+use super::{ProtectedResource, ResourceServer, TrustedIssuer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 use crate::key_set::{KeySetHandle, RefreshPolicy, RefresherConfig, Source};
@@ -27,7 +28,7 @@ use crate::metadata;
 use crate::metrics::{
     self, Counter, Histogram, TOKEN_CACHE_HITS, TOKEN_CACHE_MISSES, VERIFICATION_DURATION,
 };
-use crate::oauth::{Audience, Endpoint, Issuer};
+use crate::oauth::{Audience, Issuer};
 use crate::trace;
 use crate::transport::{HttpSettings, Transport, default_transport};
 
@@ -87,6 +88,32 @@ impl ResourceServer {
     pub fn from_issuer(issuer: TrustedIssuer) -> ResourceServerBuilder {
         ResourceServerBuilder::new(Ok(issuer))
     }
+
+    /// Builds a resource server that describes itself to clients, and accepts tokens of `issuer`.
+    ///
+    /// The audience is the identifier of the resource, which clients send as `resource` (RFC 8707).
+    /// For another audience, use [`builder`](Self::builder) and
+    /// [`protected_resource`](ResourceServerBuilder::protected_resource).
+    ///
+    /// ```
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let (orders, _refresher) =
+    ///     ResourceServer::for_resource("https://api.example/orders", "https://as.example").build()?;
+    /// let metadata = orders.resource_metadata().expect("the resource is named");
+    /// assert_eq!(metadata.path(), "/.well-known/oauth-protected-resource/orders");
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    pub fn for_resource(
+        resource: impl TryInto<ProtectedResource, Error: Into<ConfigError>>,
+        issuer: impl TryInto<Issuer, Error: Into<ConfigError>>,
+    ) -> ResourceServerBuilder {
+        let resource = match resource.try_into() {
+            Ok(resource) => resource,
+            Err(error) => return ResourceServerBuilder::new(Err(error.into())),
+        };
+        Self::builder(issuer, resource.identifier()).protected_resource(resource)
+    }
 }
 
 /// Builds a [`ResourceServer`]. All defaults suit production.
@@ -125,7 +152,7 @@ pub struct ResourceServerBuilder {
     leeway: Duration,
     max_token_len: usize,
     realm: String,
-    resource_metadata: Option<Endpoint>,
+    protected_resource: Option<ProtectedResource>,
     http: HttpSettings,
     startup: Startup,
     readiness: ReadinessPolicy,
@@ -176,7 +203,7 @@ impl ResourceServerBuilder {
             leeway: Duration::from_secs(60),
             max_token_len: 16 * 1024,
             realm: DEFAULT_REALM.to_owned(),
-            resource_metadata: None,
+            protected_resource: None,
             http: HttpSettings::default(),
             startup: Startup::Wait(Duration::from_secs(10)),
             readiness: ReadinessPolicy::All,
@@ -510,29 +537,34 @@ impl ResourceServerBuilder {
         self
     }
 
-    /// Sets the `resource_metadata` parameter of challenges
-    /// ([RFC 9728 §5.1](https://www.rfc-editor.org/rfc/rfc9728#section-5.1)). Default: none.
+    /// Describes the protected resource to clients
+    /// ([RFC 9728](https://www.rfc-editor.org/rfc/rfc9728)). Default: no description.
     ///
-    /// Plain `http` is accepted on loopback, and for hosts of [`allow_http`](Self::allow_http).
+    /// Each challenge names the document (`resource_metadata`). Serve it with
+    /// [`ResourceServer::resource_metadata`]. The audience stays the one that was set:
+    /// [`ResourceServer::for_resource`] uses the identifier. Plain `http` is accepted on loopback
+    /// with [`allow_loopback_http`](Self::allow_loopback_http), and for hosts of
+    /// [`allow_http`](Self::allow_http).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
-    /// use tower_oauth::{Endpoint, ResourceServer};
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::resource_server::ProtectedResource;
     ///
-    /// let metadata = "https://orders.example/.well-known/oauth-protected-resource";
     /// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders")
-    ///     .resource_metadata(Endpoint::new(metadata)?)
+    ///     .protected_resource(ProtectedResource::new("https://orders.example")?)
     ///     .build()?;
     /// let (head, _body) = http::Request::get("/orders").body(())?.into_parts();
     /// let rejection = orders.authenticate(&head).await.unwrap_err();
     /// let challenge = rejection.www_authenticate().expect("a 401").to_str()?;
+    /// let metadata = "https://orders.example/.well-known/oauth-protected-resource";
     /// assert!(challenge.contains(&format!(r#"resource_metadata="{metadata}""#)));
     /// # Ok(())
     /// # }
     /// ```
-    pub fn resource_metadata(mut self, url: Endpoint) -> Self {
-        self.resource_metadata = Some(url);
+    pub fn protected_resource(mut self, resource: ProtectedResource) -> Self {
+        self.protected_resource = Some(resource);
         self
     }
 
@@ -713,14 +745,16 @@ impl ResourceServerBuilder {
     pub fn build(self) -> Result<(ResourceServer, Refresher), ConfigError> {
         let issuers = self.issuers?;
         let plain_http = self.http.plain_http()?;
-        if let Some(url) = &self.resource_metadata {
-            // Nothing is sent there by this crate.
-            plain_http
-                .allowing_loopback()
-                .check(url)
-                .map_err(|error| error.with_setting("resource_metadata"))?;
-        }
-        let metadata_url = self.resource_metadata.as_ref().map(Endpoint::as_str);
+        let metadata = match self.protected_resource {
+            Some(resource) => {
+                let checked = plain_http.check(resource.url());
+                checked.map_err(|error| error.with_setting("resource"))?;
+                let servers = issuers.iter().filter(|issuer| issuer.is_fetched());
+                Some(resource.into_metadata(servers.map(|issuer| issuer.name().clone()))?)
+            }
+            None => None,
+        };
+        let metadata_url = metadata.as_ref().map(ProtectedResourceMetadata::url);
         let challenge = ChallengeParameters::new(&self.realm, metadata_url)?;
         check_names(&issuers)?;
         let mut transport = self.transport;
@@ -798,6 +832,7 @@ impl ResourceServerBuilder {
             verification_limit: VerificationLimit::new(self.max_verifications),
             token_in_query: LogLimit::new(),
             readiness: self.readiness,
+            metadata,
         };
         Ok((ResourceServer(Arc::new(inner)), Refresher(tasks)))
     }

@@ -1,12 +1,15 @@
 //! The layer that authenticates requests.
 
-use http::{Request, header};
+use std::sync::Arc;
+
+use http::{Request, StatusCode, header};
 
 use super::authenticate::Authenticated;
 use super::credentials::Head;
 use super::in_flight::{InFlight, PassedAs};
 use super::rejection::RejectionReason;
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, ResourceServer};
+use crate::oauth::Scope;
 
 /// Passes only requests with a valid bearer token to the inner service.
 ///
@@ -32,6 +35,8 @@ pub struct ResourceServerLayer<R = DefaultRejectionResponse> {
     pub(super) server: ResourceServer,
     pub(super) on_rejection: R,
     allow_anonymous: bool,
+    /// The scopes that a 401 names.
+    scopes: Option<Arc<[Scope]>>,
 }
 
 impl ResourceServer {
@@ -73,6 +78,7 @@ impl ResourceServerLayer {
             server,
             on_rejection: DefaultRejectionResponse,
             allow_anonymous: false,
+            scopes: None,
         }
     }
 }
@@ -107,6 +113,7 @@ impl<R> ResourceServerLayer<R> {
             server: self.server,
             on_rejection,
             allow_anonymous: self.allow_anonymous,
+            scopes: self.scopes,
         }
     }
 
@@ -139,6 +146,37 @@ impl<R> ResourceServerLayer<R> {
         self
     }
 
+    /// Names scopes in the challenge of a 401: those that a client should request.
+    ///
+    /// [RFC 6750 §3](https://www.rfc-editor.org/rfc/rfc6750#section-3). Requires nothing: that is
+    /// [`RequireScopeLayer`](crate::RequireScopeLayer).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// use axum::{Router, body::Body, http::Request, routing::get};
+    /// use tower::ServiceExt as _;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let (orders, _refresher) = ResourceServer::builder("https://as.example", "orders").build()?;
+    /// let layer = orders.layer().scope(["orders.read"]);
+    /// let app: Router = Router::new().route("/", get(async || "orders")).layer(layer);
+    /// let response = app.oneshot(Request::get("/").body(Body::empty())?).await?;
+    /// let challenge = &response.headers()["www-authenticate"];
+    /// assert_eq!(challenge, r#"Bearer realm="resource", scope="orders.read""#);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If one of them is not a valid scope token (RFC 6749 §3.3).
+    pub fn scope(mut self, scopes: impl IntoIterator<Item: AsRef<str>>) -> Self {
+        let scope = |scope| Scope::new(scope).expect("each scope must be valid (RFC 6749 §3.3)");
+        self.scopes = Some(scopes.into_iter().map(scope).collect());
+        self
+    }
+
     /// Prepares an authenticated request for the inner service.
     pub(super) fn pass<B>(
         &self,
@@ -161,7 +199,7 @@ impl<R> ResourceServerLayer<R> {
     pub(super) fn reject_unless_anonymous<B>(
         &self,
         request: &mut Request<B>,
-        reason: RejectionReason,
+        mut reason: RejectionReason,
         in_flight: &mut InFlight,
     ) -> Result<(), Rejection> {
         if self.allow_anonymous && reason.kind == RejectionKind::MissingToken {
@@ -173,6 +211,9 @@ impl<R> ResourceServerLayer<R> {
             request.extensions_mut().remove::<AuthContext>();
             request.extensions_mut().insert(Anonymous);
             return Ok(());
+        }
+        if reason.kind.status() == StatusCode::UNAUTHORIZED && reason.required_scopes.is_none() {
+            reason.required_scopes.clone_from(&self.scopes);
         }
         let rejection = self
             .server

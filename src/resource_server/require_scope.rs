@@ -199,7 +199,10 @@ impl Requirement {
         let Some(context) = AuthContext::from_request(request) else {
             let grpc = Head::from_request(request).is_grpc();
             return Err(match request.extensions().get::<Anonymous>() {
-                Some(Anonymous) => Rejection::incomplete(RejectionKind::MissingToken, None, grpc),
+                Some(Anonymous) => {
+                    let scopes = Some(Arc::clone(&self.scopes));
+                    Rejection::incomplete(RejectionKind::MissingToken, scopes, grpc)
+                }
                 None => Rejection::layer_missing("`RequireScopeLayer`", &self.layer_missing, grpc),
             });
         };

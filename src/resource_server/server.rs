@@ -6,6 +6,7 @@ use std::task::Poll;
 use super::header_cache::HeaderCache;
 use super::issuer_state::IssuerState;
 use super::issuers::Issuers;
+use super::protected_resource::ProtectedResourceMetadata;
 use super::readiness::ReadinessPolicy;
 use super::responses::Responses;
 use super::sharded_arc::ShardedArc;
@@ -71,6 +72,7 @@ pub(super) struct Inner {
     pub(super) verification_limit: VerificationLimit,
     pub(super) token_in_query: LogLimit,
     pub(super) readiness: ReadinessPolicy,
+    pub(super) metadata: Option<ProtectedResourceMetadata>,
 }
 
 impl ResourceServer {
@@ -157,6 +159,14 @@ impl ResourceServer {
             }
         })
         .await;
+    }
+
+    /// Returns the metadata of the protected resource, if the resource is named.
+    ///
+    /// See [`ProtectedResourceMetadata::service`].
+    #[must_use]
+    pub fn resource_metadata(&self) -> Option<&ProtectedResourceMetadata> {
+        self.0.metadata.as_ref()
     }
 
     /// Returns the status of each issuer's key set, in the order of addition.

@@ -725,6 +725,11 @@ impl TrustedIssuer {
         self
     }
 
+    /// Whether its keys are fetched, so that it is a server that clients can probably ask.
+    pub(super) fn is_fetched(&self) -> bool {
+        !matches!(self.source, Source::Fixed(_))
+    }
+
     pub(super) fn name(&self) -> &Issuer {
         &self.policy.issuer
     }

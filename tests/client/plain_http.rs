@@ -12,7 +12,7 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_oauth::app_id::{ApplicationName, Binding, IamApiKey, ManagementClient};
 use tower_oauth::clock::SystemClock;
 use tower_oauth::error::{ConfigErrorKind, ErrorKind};
-use tower_oauth::resource_server::Startup;
+use tower_oauth::resource_server::{ProtectedResource, Startup};
 use tower_oauth::transport::{SendFuture, Transport};
 use tower_oauth::{
     Audience, ClientCredentials, ConfigError, Endpoint, Issuer, Origin, ResourceServer,
@@ -164,17 +164,18 @@ async fn a_jwks_uri_over_plain_http_in_the_metadata_is_not_fetched() {
 }
 
 #[test]
-fn resource_metadata_over_plain_http_are_not_announced() {
-    let build = |metadata: &str| {
+fn a_resource_over_plain_http_is_not_announced() {
+    let build = |resource: &str| {
         ResourceServer::from_issuer(trusted("https://as.example"))
             .transport(Recorder::new(json!({})))
-            .resource_metadata(url(metadata))
+            .protected_resource(ProtectedResource::new(resource).unwrap())
+            .allow_loopback_http()
             .build()
             .map(|_| ())
     };
-    assert_plain_http(build("http://orders.example/secret"), "resource_metadata");
-    build("https://orders.example/.well-known/oauth-protected-resource").unwrap();
-    build("http://localhost:8081/.well-known/oauth-protected-resource").unwrap();
+    assert_plain_http(build("http://orders.example/secret"), "resource");
+    build("https://orders.example").unwrap();
+    build("http://localhost:8081/orders").unwrap();
 }
 
 #[test]

@@ -8,9 +8,9 @@ use http_body_util::Full;
 use serde_json::json;
 use tower::{Layer, ServiceExt};
 use tower_oauth::key_set::KeySet;
-use tower_oauth::resource_server::RejectionKind;
+use tower_oauth::resource_server::{ProtectedResource, RejectionKind};
 use tower_oauth::{
-    Audience, AuthContext, Endpoint, Issuer, Rejection, RequireScopeLayer, ResourceServer,
+    Audience, AuthContext, Issuer, Rejection, RequireScopeLayer, ResourceServer,
     ResourceServerLayer, TrustedIssuer,
 };
 
@@ -481,7 +481,7 @@ async fn insufficient_scope_challenge_has_the_realm_of_the_resource_server() {
     let (server, _nothing) = ResourceServer::from_issuer(issuer)
         .clock(fixture.clock.clone())
         .realm("orders")
-        .resource_metadata(Endpoint::new("https://orders.example/.well-known/x").unwrap())
+        .protected_resource(ProtectedResource::new("https://orders.example/x").unwrap())
         .build()
         .unwrap();
     let inner = tower::service_fn(|_: Request<()>| async {
@@ -615,7 +615,7 @@ fn a_custom_rejection_response_keeps_the_rejection_extension() {
 #[test]
 fn realm_and_resource_metadata_are_in_the_challenge_if_quotable() {
     use tower_oauth::key_set::KeySet;
-    use tower_oauth::{Audience, Endpoint, Issuer, ResourceServer, TrustedIssuer};
+    use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
     let keys = json!({ "keys": [support::rsa(0).jwk("rsa")] }).to_string();
     let builder = || {
         let issuer = TrustedIssuer::new(
@@ -628,10 +628,10 @@ fn realm_and_resource_metadata_are_in_the_challenge_if_quotable() {
     for realm in ["a\"b", "a\\b", "a\r\nb", "é", ""] {
         assert!(builder().realm(realm).build().is_err(), "{realm:?}");
     }
-    let url = Endpoint::new("https://orders.example/.well-known/oauth-protected-resource").unwrap();
+    let resource = ProtectedResource::new("https://orders.example").unwrap();
     let (server, _) = builder()
         .realm("orders")
-        .resource_metadata(url)
+        .protected_resource(resource)
         .build()
         .unwrap();
     let service = server

@@ -19,6 +19,7 @@ mod http_surface;
 mod json_and_claims;
 mod metrics;
 mod pipeline;
+mod protected_resource;
 mod public_names;
 mod readiness;
 #[path = "../support/mod.rs"]

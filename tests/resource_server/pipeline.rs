@@ -14,9 +14,9 @@ use http::{Request, Response, StatusCode, Version};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_oauth::resource_server::{AuthContextRejection, RejectionKind};
+use tower_oauth::resource_server::{AuthContextRejection, ProtectedResource, RejectionKind};
 use tower_oauth::{
-    Audience, AuthContext, Endpoint, Issuer, Rejection, RequireScopeLayer, ResourceServer, Scope,
+    Audience, AuthContext, Issuer, Rejection, RequireScopeLayer, ResourceServer, Scope,
     TrustedIssuer,
 };
 
@@ -48,10 +48,10 @@ fn with_parameters() -> Fixture {
     Fixture::with_server(|keys| {
         let issuer = Issuer::new(support::ISSUER).unwrap();
         let issuer = TrustedIssuer::new(issuer, Audience::new(support::AUDIENCE).unwrap());
-        let metadata = "https://orders.example/.well-known/oauth-protected-resource";
+        let resource = ProtectedResource::new("https://orders.example").unwrap();
         ResourceServer::from_issuer(issuer.keys(keys))
             .realm("orders")
-            .resource_metadata(Endpoint::new(metadata).unwrap())
+            .protected_resource(resource)
     })
 }
 

@@ -1,0 +1,114 @@
+//! The service of the metadata document (RFC 9728 §3.1, §3.2).
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use tower_service::Service;
+
+use super::protected_resource::ProtectedResourceMetadata;
+
+/// Responds with the metadata of a protected resource, to everyone.
+///
+/// Created by [`ProtectedResourceMetadata::service`]. GET and HEAD get the document, OPTIONS what a
+/// browser asks before a request of another origin, other methods 405. Another path or query than
+/// those of the document is a 404.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// use http::{Request, StatusCode};
+/// use tower::ServiceExt as _;
+/// use tower_oauth::ResourceServer;
+/// use tower_oauth::resource_server::ProtectedResource;
+///
+/// let orders = ProtectedResource::new("https://api.example/orders")?;
+/// let (server, _refresher) = ResourceServer::for_resource(orders, "https://as.example").build()?;
+/// let metadata = server.resource_metadata().expect("the resource is named");
+/// let request = Request::get(metadata.path()).body(())?;
+/// let response = metadata.service().oneshot(request).await?;
+/// assert_eq!(response.status(), StatusCode::OK);
+/// assert_eq!(response.headers()["content-type"], "application/json");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ProtectedResourceMetadataService(ProtectedResourceMetadata);
+
+impl ProtectedResourceMetadataService {
+    pub(super) fn new(metadata: ProtectedResourceMetadata) -> Self {
+        Self(metadata)
+    }
+
+    fn respond(&self, method: &Method, path_and_query: &str) -> Response<Full<Bytes>> {
+        // The same response to every origin: it is public, and has no credentials.
+        let any_origin = (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
+        if path_and_query != self.0.path_and_query() {
+            return response(StatusCode::NOT_FOUND, [any_origin], Bytes::new());
+        }
+        match *method {
+            Method::GET | Method::HEAD => {
+                let headers = [
+                    any_origin,
+                    (header::CONTENT_TYPE, "application/json"),
+                    // RFC 9728 §5.2: it may change. Clients read it again after a 401.
+                    (header::CACHE_CONTROL, "public, max-age=300"),
+                ];
+                let document = self.0.document();
+                let body = match *method {
+                    Method::HEAD => Bytes::new(),
+                    _ => document.clone(),
+                };
+                let mut response = response(StatusCode::OK, headers, body);
+                let length = HeaderValue::from(document.len());
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_LENGTH, length);
+                response
+            }
+            Method::OPTIONS => {
+                let headers = [
+                    any_origin,
+                    (header::ACCESS_CONTROL_ALLOW_METHODS, "GET"),
+                    (header::ACCESS_CONTROL_ALLOW_HEADERS, "*"),
+                ];
+                response(StatusCode::NO_CONTENT, headers, Bytes::new())
+            }
+            _ => {
+                let headers = [any_origin, (header::ALLOW, "GET, HEAD, OPTIONS")];
+                response(StatusCode::METHOD_NOT_ALLOWED, headers, Bytes::new())
+            }
+        }
+    }
+}
+
+fn response<const N: usize>(
+    status: StatusCode,
+    headers: [(HeaderName, &'static str); N],
+    body: Bytes,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    response.headers_mut().extend(headers);
+    response
+}
+
+impl<B> Service<Request<B>> for ProtectedResourceMetadataService {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let target = request.uri().path_and_query();
+        let target = target.map_or("", |target| target.as_str());
+        ready(Ok(self.respond(request.method(), target)))
+    }
+}
