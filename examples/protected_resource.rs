@@ -13,6 +13,9 @@
 //!
 //! For Cognito, whose access tokens name a client instead of an audience:
 //! `CLIENTS=… AUDIENCE_OPTIONAL=true REQUIRED_CLAIMS='{"token_use":"access"}'` in addition.
+//!
+//! For clients that know nothing but the URL of the service (RFC 9728):
+//! `ISSUER=https://as.example RESOURCE=https://orders.example RESOURCE_SCOPE=orders.read`.
 
 #![allow(
     clippy::print_stdout,
@@ -38,9 +41,11 @@ use serde_json::{Map, Value, json};
 use tower::Layer;
 use tower_oauth::app_id::Binding;
 use tower_oauth::key_set::RefreshPolicy;
-use tower_oauth::resource_server::{ResourceServerBuilder, Startup, TokenProfile};
+use tower_oauth::resource_server::{
+    ProtectedResource, ResourceServerBuilder, Startup, TokenProfile,
+};
 use tower_oauth::{
-    Audience, AuthContext, Issuer, RequireScopeLayer, ResourceServer, TrustedIssuer,
+    Audience, AuthContext, Issuer, RequireScopeLayer, ResourceServer, Scope, TrustedIssuer,
 };
 
 #[tokio::main]
@@ -54,6 +59,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), SettingError> {
     let port = parse_variable("PORT", 8081)?;
+    let scopes = resource_scope()?;
     // Before the resource server is built, because it uses the recorder installed at that time.
     let recorder = PrometheusBuilder::new()
         .install_recorder()
@@ -69,20 +75,24 @@ async fn run() -> Result<(), SettingError> {
         .map_err(|error| SettingError::new("PORT", error))?;
     let shutdown = common::shutdown_signal();
     println!("{}", json!({ "listening": format!("http://{address}") }));
-    common::serve(listener, router(&resource, recorder), shutdown).await;
+    common::serve(listener, router(&resource, &scopes, recorder), shutdown).await;
     Ok(())
 }
 
 /// The routes. The layer wraps each protected handler rather than the router, so that a wrong
 /// method gets 405 even without a token. The handlers are converted to services first, because axum
 /// builds a service per request for a handler with a layer.
-fn router(resource: &ResourceServer, recorder: PrometheusHandle) -> Router {
+fn router(resource: &ResourceServer, scopes: &[Scope], recorder: PrometheusHandle) -> Router {
     let protected = resource.layer();
+    let hello_protected = protected.clone().scope(scopes);
     let reader = RequireScopeLayer::all(["reports.read"]);
     let hello = (async || "Hello from protected resource").into_service();
     let reports = (async || "Hello from reports").into_service();
-    Router::new()
-        .route("/protected_resource", get_service(protected.layer(hello)))
+    let router = Router::new()
+        .route(
+            "/protected_resource",
+            get_service(hello_protected.layer(hello)),
+        )
         .route(
             "/context",
             get_service(protected.layer(context.into_service())),
@@ -93,7 +103,14 @@ fn router(resource: &ResourceServer, recorder: PrometheusHandle) -> Router {
         )
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(ready).with_state(resource.clone()))
-        .route("/metrics", get(metrics).with_state(recorder))
+        .route("/metrics", get(metrics).with_state(recorder));
+    match resource.resource_metadata() {
+        // Open to everyone: no layer is around it. An identifier may have a path such as `/:a`.
+        Some(metadata) => router
+            .without_v07_checks()
+            .route_service(metadata.path(), metadata.service()),
+        None => router,
+    }
 }
 
 /// The auth context as JSON.
@@ -152,8 +169,10 @@ pub(crate) fn settings() -> Result<ResourceServerBuilder, SettingError> {
             ));
         }
     };
+    let resource = protected_resource()?;
+    let identifier = resource.as_ref().map(ProtectedResource::identifier);
     let audiences: Result<Vec<_>, _> = list("AUDIENCE")?
-        .unwrap_or_default()
+        .unwrap_or_else(|| identifier.map(str::to_owned).into_iter().collect())
         .iter()
         .map(|audience| Audience::new(audience).map_err(invalid_variable("AUDIENCE")))
         .collect();
@@ -170,10 +189,33 @@ pub(crate) fn settings() -> Result<ResourceServerBuilder, SettingError> {
     let issuer = issuer(audiences?)?
         .profile(profile)
         .max_candidate_keys(candidate_keys);
-    Ok(ResourceServer::from_issuer(restrict(issuer, profile)?)
+    let server = ResourceServer::from_issuer(restrict(issuer, profile)?)
         .refresh(policy)
         .allow_loopback_http()
-        .allow_http(common::allowed_hosts()?))
+        .allow_http(common::allowed_hosts()?);
+    Ok(match resource {
+        Some(resource) => server.protected_resource(resource),
+        None => server,
+    })
+}
+
+/// The resource that the metadata document describes.
+fn protected_resource() -> Result<Option<ProtectedResource>, SettingError> {
+    let Some(identifier) = variable("RESOURCE")? else {
+        return Ok(None);
+    };
+    common::endpoint("RESOURCE", &identifier)?;
+    let resource = ProtectedResource::new(identifier).map_err(invalid_variable("RESOURCE"))?;
+    Ok(Some(resource))
+}
+
+/// The scopes that a 401 of `/protected_resource` names.
+fn resource_scope() -> Result<Vec<Scope>, SettingError> {
+    let scopes = variable("RESOURCE_SCOPE")?.unwrap_or_default();
+    let scopes = scopes.split(' ').filter(|scope| !scope.is_empty());
+    scopes
+        .map(|scope| Scope::new(scope).map_err(invalid_variable("RESOURCE_SCOPE")))
+        .collect()
 }
 
 /// Restricts the tokens of the issuer to certain clients and claims.
@@ -276,9 +318,10 @@ fn issuer(audiences: Vec<Audience>) -> Result<TrustedIssuer, SettingError> {
         (None, Some(issuer)) => {
             let issuer = Issuer::new(issuer).map_err(invalid_variable("ISSUER"))?;
             common::endpoint("ISSUER", issuer.as_str())?;
-            let first = audiences
-                .next()
-                .ok_or_else(|| SettingError::new("AUDIENCE", "is required with ISSUER"))?;
+            let first = audiences.next().ok_or_else(|| {
+                let reason = "is required with ISSUER, unless RESOURCE is set";
+                SettingError::new("AUDIENCE", reason)
+            })?;
             TrustedIssuer::new(issuer, first)
         }
     };

@@ -189,6 +189,9 @@ pub fn start_error(error: Error) -> SettingError {
     let setting = source.and_then(|source| source.downcast_ref::<ConfigError>());
     match setting {
         Some(setting) if setting.setting() == "allow_http" => setting.clone().into(),
+        Some(setting) if setting.setting() == "resource metadata" => {
+            invalid_variable("RESOURCE")(setting.clone())
+        }
         _ => SettingError::new("ISSUER", error),
     }
 }

@@ -149,7 +149,7 @@ impl<R> ResourceServerLayer<R> {
     /// Names scopes in the challenge of a 401: those that a client should request.
     ///
     /// [RFC 6750 §3](https://www.rfc-editor.org/rfc/rfc6750#section-3). Requires nothing: that is
-    /// [`RequireScopeLayer`](crate::RequireScopeLayer).
+    /// [`RequireScopeLayer`](crate::RequireScopeLayer). Without an element it names none.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -173,7 +173,8 @@ impl<R> ResourceServerLayer<R> {
     /// If one of them is not a valid scope token (RFC 6749 §3.3).
     pub fn scope(mut self, scopes: impl IntoIterator<Item: AsRef<str>>) -> Self {
         let scope = |scope| Scope::new(scope).expect("each scope must be valid (RFC 6749 §3.3)");
-        self.scopes = Some(scopes.into_iter().map(scope).collect());
+        let scopes: Arc<[_]> = scopes.into_iter().map(scope).collect();
+        self.scopes = (!scopes.is_empty()).then_some(scopes);
         self
     }
 

@@ -611,8 +611,50 @@ async fn an_invalid_setting_exits_with_2_and_names_the_setting() {
     let binding =
         r#"{"clientId":"a","secret":"s","oauthServerUrl":"http://127.0.0.1:1/oauth/v4/t"}"#;
     let issuer = ("ISSUER", "https://as.example");
-    let cases: [(&str, &[(&str, &str)], &str); 34] = [
+    let long = format!("https://api.example/{}", "x".repeat(16 * 1024));
+    let long = [issuer, ("RESOURCE", long.as_str())];
+    let cases: [(&str, &[(&str, &str)], &str); 42] = [
         ("protected_resource", &[], "ISSUER"),
+        (
+            "protected_resource",
+            &[issuer, ("RESOURCE", "https://api.example/#a")],
+            "RESOURCE",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("RESOURCE", "https://API.example")],
+            "RESOURCE",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("AUDIENCE", "a"), ("RESOURCE", "api.example")],
+            "RESOURCE",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("RESOURCE", "http://api.example")],
+            "RESOURCE: is plain http: use https, or set ALLOW_HTTP=api.example",
+        ),
+        ("protected_resource", &long, "RESOURCE"),
+        (
+            "protected_resource",
+            &[
+                issuer,
+                ("AUDIENCE", "a"),
+                ("RESOURCE_SCOPE", "orders.read a\"b"),
+            ],
+            "RESOURCE_SCOPE",
+        ),
+        (
+            "protected_resource",
+            &[issuer, ("RESOURCE_SCOPE", "orders.read")],
+            "AUDIENCE",
+        ),
+        (
+            "explain",
+            &[issuer, ("RESOURCE", "https://api.example/a/../b")],
+            "RESOURCE",
+        ),
         (
             "protected_resource",
             &[("ISSUER", "http://as.example"), ("AUDIENCE", "a")],

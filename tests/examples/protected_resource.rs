@@ -1,4 +1,4 @@
-//! The settings of the example program that restrict tokens and choose keys.
+//! The settings of the example program that restrict tokens, choose keys and describe the resource.
 
 use std::time::Duration;
 
@@ -17,11 +17,15 @@ fn serve(keys: &Value) -> Behavior {
 
 /// The program with these variables, when it has the keys of the issuer.
 async fn start(issuer: &RawIssuer, variables: &[(&str, &str)]) -> Serving {
+    start_for_resource(issuer, &[&[("AUDIENCE", AUDIENCE)], variables].concat()).await
+}
+
+/// The same, without an audience unless the variables have one.
+async fn start_for_resource(issuer: &RawIssuer, variables: &[(&str, &str)]) -> Serving {
     let mut command = example("protected_resource");
     command
         .env("ISSUER", ISSUER)
         .env("JWKS_URI", format!("http://{}/keys", issuer.address))
-        .env("AUDIENCE", AUDIENCE)
         .envs(variables.iter().copied());
     let serving = Serving::start(command).await;
     let ready = format!("{}/readyz", serving.text("listening"));
@@ -129,4 +133,98 @@ async fn keys_that_share_a_kid_are_tried_only_with_the_setting() {
         assert_eq!(status(&several, &token).await, StatusCode::OK);
         assert_eq!(status(&default, &token).await, StatusCode::UNAUTHORIZED);
     }
+}
+
+/// The response to a GET, and its challenge.
+async fn response(program: &Serving, target: &str, token: Option<&str>) -> (u16, String, String) {
+    let url = format!("{}{target}", program.text("listening"));
+    let mut request = reqwest::Client::new().get(url);
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    let response = request.send().await.unwrap();
+    let challenge = response.headers().get("www-authenticate");
+    let challenge = challenge.map_or("", |value| value.to_str().unwrap());
+    let (status, challenge) = (response.status().as_u16(), challenge.to_owned());
+    (status, challenge, response.text().await.unwrap())
+}
+
+const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+
+#[tokio::test]
+async fn a_resource_is_its_audience_and_its_document_is_open() {
+    let issuer = RawIssuer::start(serve(&set(&[("a", rsa(0))]))).await;
+    // Plain http is for loopback. axum takes a segment such as `:orders` for a mistake.
+    for resource in [
+        "https://api.example/orders",
+        "http://127.0.0.1:1",
+        "https://api.example/:orders/*all",
+    ] {
+        let suffix = resource.splitn(4, '/').nth(3);
+        let suffix = suffix.map_or(String::new(), |path| format!("/{path}"));
+        let place = format!("{WELL_KNOWN}{suffix}");
+        let url = format!("{}{place}", &resource[..resource.len() - suffix.len()]);
+        let scope = "orders.read  orders.list ";
+        let variables = [("RESOURCE", resource), ("RESOURCE_SCOPE", scope)];
+        let program = start_for_resource(&issuer, &variables).await;
+
+        let expired = token(0, json!({ "aud": "other" }));
+        for bad_or_none in [None, Some("x"), Some(expired.as_str())] {
+            let (status, challenge, body) = response(&program, &place, bad_or_none).await;
+            assert_eq!((status, challenge.as_str()), (200, ""), "{resource}");
+            let document: Value = serde_json::from_str(&body).unwrap();
+            let expected = json!({
+                "resource": resource,
+                "authorization_servers": [ISSUER],
+                "bearer_methods_supported": ["header"],
+            });
+            assert_eq!(document, expected);
+        }
+        let metadata = format!(r#"resource_metadata="{url}""#);
+        let scope = r#"scope="orders.read orders.list""#;
+        for (target, expected) in [
+            ("/protected_resource", format!("{scope}, {metadata}")),
+            ("/context", metadata.clone()),
+            ("/reports", metadata.clone()),
+        ] {
+            let (status, challenge, _) = response(&program, target, None).await;
+            let expected = format!(r#"Bearer realm="resource", {expected}"#);
+            assert_eq!((status, challenge), (401, expected), "{target}");
+        }
+        let own = token(0, json!({ "aud": resource }));
+        assert_eq!(status(&program, &own).await, StatusCode::OK);
+        let (status_code, challenge, _) = response(&program, "/reports", Some(&own)).await;
+        assert!(status_code == 403 && challenge.ends_with(&metadata));
+        assert!(challenge.contains(r#"scope="reports.read""#), "{challenge}");
+        let other = token(0, json!({ "aud": format!("{resource}/") }));
+        assert_eq!(status(&program, &other).await, StatusCode::UNAUTHORIZED);
+
+        let elsewhere = format!("{WELL_KNOWN}/elsewhere");
+        for target in [elsewhere.as_str(), "/nowhere", &format!("{place}/x")] {
+            for token in [None, Some(own.as_str())] {
+                assert_eq!(response(&program, target, token).await.0, 404, "{target}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_audience_replaces_that_of_the_resource_and_scopes_need_no_resource() {
+    let issuer = RawIssuer::start(serve(&set(&[("a", rsa(0))]))).await;
+    let resource = "https://api.example/orders";
+    let program = start(&issuer, &[("RESOURCE", resource)]).await;
+    assert_eq!(status(&program, &token(0, json!({}))).await, StatusCode::OK);
+    let for_resource = token(0, json!({ "aud": resource }));
+    let unauthorized = StatusCode::UNAUTHORIZED;
+    assert_eq!(status(&program, &for_resource).await, unauthorized);
+    let (status, challenge, _) = response(&program, "/protected_resource", None).await;
+    let url = "https://api.example/.well-known/oauth-protected-resource/orders";
+    let expected = format!(r#"Bearer realm="resource", resource_metadata="{url}""#);
+    assert_eq!((status, challenge), (401, expected));
+
+    let program = start(&issuer, &[("RESOURCE_SCOPE", "orders.read")]).await;
+    let (status, challenge, _) = response(&program, "/protected_resource", None).await;
+    let expected = r#"Bearer realm="resource", scope="orders.read""#;
+    assert_eq!((status, challenge.as_str()), (401, expected));
+    assert_eq!(response(&program, WELL_KNOWN, None).await.0, 404);
 }
