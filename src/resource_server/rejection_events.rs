@@ -73,7 +73,8 @@ impl RejectionEvents {
         };
         // Of a handler, which has no mismatch.
         let scopes = rejection.required_scopes();
-        let of_scopes = (details.mismatch.is_none() && !scopes.is_empty())
+        let lacks_scope = own.kind == RejectionKind::InsufficientScope;
+        let of_scopes = (lacks_scope && details.mismatch.is_none() && !scopes.is_empty())
             .then(|| format!("the scopes {}", text::setting_list(scopes)));
         let expected = of_scopes.as_deref().unwrap_or(expected);
         crate::trace::debug!(

@@ -54,6 +54,32 @@ fn assert_warns(fixture: &Fixture, token: &str, kind: RejectionKind, expected: &
     assert_eq!(log::count(&format!("expected={expected} found={found}")), 2);
 }
 
+#[tokio::test]
+async fn the_event_of_a_401_names_what_the_token_must_be_and_not_the_scopes_of_its_challenge() {
+    let fixture = Fixture::new();
+    log::capture();
+    let inner = service_fn(async |_: Request<()>| {
+        Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
+    });
+    let anonymous = fixture.server.layer().allow_anonymous();
+    let anonymous = anonymous.layer(RequireScopeLayer::all(["orders.write"]).layer(inner));
+    let scoped = fixture.server.layer().scope(["orders.write"]).layer(inner);
+    log::clear_log();
+    for response in [
+        anonymous.oneshot(Request::new(())).await.unwrap(),
+        scoped.oneshot(Request::new(())).await.unwrap(),
+    ] {
+        let challenge = response.headers()["www-authenticate"].to_str().unwrap();
+        assert!(challenge.contains(r#"scope="orders.write""#), "{challenge}");
+    }
+    let expected = "expected=one Authorization field of Bearer and the token";
+    let events = log::lines(DEBUG);
+    assert!(
+        events.len() == 2 && events.iter().all(|event| event.contains(expected)),
+        "{events:?}"
+    );
+}
+
 #[test]
 fn the_event_of_a_signed_token_names_what_was_expected_and_what_was_found() {
     let limited = |issuer: TrustedIssuer| {

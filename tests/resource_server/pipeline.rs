@@ -125,11 +125,19 @@ async fn a_route_that_requires_a_token_has_the_servers_challenge_for_an_anonymou
     let layer = Router::new()
         .route("/", get(|| ready("served")))
         .layer(RequireScopeLayer::all(["orders.write"]));
-    for app in [extractor, layer] {
+    let [realm, metadata] = PARAMETERS;
+    for (app, expected) in [
+        (extractor, format!("{realm}, {metadata}")),
+        // With the scopes that the operation needs, and no error (RFC 6750 §3, §3.1).
+        (
+            layer,
+            format!(r#"{realm}, scope="orders.write", {metadata}"#),
+        ),
+    ] {
         let app = app.layer(fixture.server.layer().allow_anonymous());
         let response = app.oneshot(Request::new(Body::empty())).await.unwrap();
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-        assert_eq!(challenges(&response), [PARAMETERS.join(", ")]);
+        assert_eq!(challenges(&response), [expected]);
     }
 }
 
