@@ -7,27 +7,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::challenge::{ChallengeParameters, DEFAULT_REALM};
-use super::header_cache::HeaderCache;
+use super::challenge::DEFAULT_REALM;
 use super::issuer_state::{IssuerState, Validator};
-use super::issuers::Issuers;
-use super::protected_resource::ProtectedResourceMetadata;
 use super::readiness::ReadinessPolicy;
-use super::rejection_events::RejectionEvents;
-use super::responses::Responses;
 use super::server::Inner;
-use super::sharded_arc::ShardedArc;
-use super::token_cache::{self, TokenCache};
+use super::server_settings::ServerSettings;
+use super::token_cache;
 use super::verification_limit::VerificationLimit;
 use super::{ProtectedResource, ResourceServer, TrustedIssuer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 use crate::key_set::{KeySetHandle, RefreshPolicy, RefresherConfig, Source};
-use crate::log_limit::LogLimit;
 use crate::metadata;
-use crate::metrics::{
-    self, Counter, Histogram, TOKEN_CACHE_HITS, TOKEN_CACHE_MISSES, VERIFICATION_DURATION,
-};
+use crate::metrics::{self, Histogram, VERIFICATION_DURATION};
 use crate::oauth::{Audience, Issuer};
 use crate::trace;
 use crate::transport::{HttpSettings, Transport, default_transport};
@@ -745,17 +737,15 @@ impl ResourceServerBuilder {
     pub fn build(self) -> Result<(ResourceServer, Refresher), ConfigError> {
         let issuers = self.issuers?;
         let plain_http = self.http.plain_http()?;
-        let metadata = match self.protected_resource {
-            Some(resource) => {
-                let checked = plain_http.check(resource.url());
-                checked.map_err(|error| error.with_setting("resource"))?;
-                let servers = issuers.iter().filter(|issuer| issuer.is_fetched());
-                Some(resource.into_metadata(servers.map(|issuer| issuer.name().clone()))?)
-            }
-            None => None,
+        let fetched = issuers.iter().filter(|issuer| issuer.is_fetched());
+        let settings = ServerSettings {
+            authorization_servers: fetched.map(|issuer| issuer.name().clone()).collect(),
+            realm: self.realm,
+            plain_http: plain_http.clone(),
+            cache: self.cache,
+            readiness: self.readiness,
         };
-        let metadata_url = metadata.as_ref().map(ProtectedResourceMetadata::url);
-        let challenge = ChallengeParameters::new(&self.realm, metadata_url)?;
+        let description = settings.describe(self.protected_resource)?;
         check_names(&issuers)?;
         let mut transport = self.transport;
         let mut states = Vec::with_capacity(issuers.len());
@@ -820,20 +810,8 @@ impl ResourceServerBuilder {
             "plain http to this host is allowed: anyone who can change its traffic can forge tokens"
         );
         metrics::describe();
-        let events = RejectionEvents::new(&states, Arc::clone(&self.clock));
-        let inner = Inner {
-            issuers: Issuers::new(states),
-            clock: self.clock,
-            responses: ShardedArc::new(Responses::new(challenge, events)),
-            cache_hits: Counter::without_label(TOKEN_CACHE_HITS),
-            cache_misses: Counter::without_label(TOKEN_CACHE_MISSES),
-            cache: TokenCache::new(self.cache),
-            header_cache: HeaderCache::default(),
-            verification_limit: VerificationLimit::new(self.max_verifications),
-            token_in_query: LogLimit::new(),
-            readiness: self.readiness,
-            metadata,
-        };
+        let limit = VerificationLimit::new(self.max_verifications);
+        let inner = Inner::new(states, self.clock, limit, description, settings);
         Ok((ResourceServer(Arc::new(inner)), Refresher(tasks)))
     }
 

@@ -6,6 +6,7 @@ use crate::clock::UnixTime;
 use crate::jwt::ClaimsPolicy;
 use crate::key_set::KeySetHandle;
 use crate::metrics::Histogram;
+use crate::oauth::Audience;
 
 /// One trusted issuer.
 #[derive(Debug)]
@@ -17,8 +18,25 @@ pub(super) struct IssuerState {
     pub(super) verification_duration: Histogram,
 }
 
+impl IssuerState {
+    /// The same issuer with the same keys, for tokens that must have this audience.
+    pub(super) fn for_audience(&self, audience: &Audience) -> Self {
+        Self {
+            policy: ClaimsPolicy {
+                audiences: vec![audience.clone()],
+                audience_optional: false,
+                ..self.policy.clone()
+            },
+            rules: self.rules.clone(),
+            max_token_len: self.max_token_len,
+            validator: self.validator.clone(),
+            verification_duration: self.verification_duration.clone(),
+        }
+    }
+}
+
 /// How the tokens of an issuer are validated.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Validator {
     /// By the signature of a JWT, with the keys of the issuer.
     Jwt(KeySetHandle),

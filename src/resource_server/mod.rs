@@ -88,6 +88,7 @@ mod rejection_response;
 mod require_scope;
 mod responses;
 mod server;
+mod server_settings;
 mod service;
 mod sharded_arc;
 mod token_cache;

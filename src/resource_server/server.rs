@@ -3,21 +3,24 @@
 use std::sync::Arc;
 use std::task::Poll;
 
+use super::ProtectedResource;
 use super::header_cache::HeaderCache;
 use super::issuer_state::IssuerState;
 use super::issuers::Issuers;
 use super::protected_resource::ProtectedResourceMetadata;
 use super::readiness::ReadinessPolicy;
+use super::rejection_events::RejectionEvents;
 use super::responses::Responses;
+use super::server_settings::{Description, ServerSettings};
 use super::sharded_arc::ShardedArc;
 use super::token_cache::TokenCache;
 use super::verification_limit::VerificationLimit;
 use crate::clock::Clock;
-use crate::error::Error;
+use crate::error::{ConfigError, Error};
 use crate::key_set::{KeySetHandle, KeySetStatus};
 use crate::log_limit::LogLimit;
-use crate::metrics::Counter;
-use crate::oauth::Issuer;
+use crate::metrics::{Counter, TOKEN_CACHE_HITS, TOKEN_CACHE_MISSES};
+use crate::oauth::{Audience, Issuer};
 
 /// Authenticates requests by bearer tokens of trusted issuers.
 ///
@@ -71,11 +74,103 @@ pub(super) struct Inner {
     pub(super) header_cache: HeaderCache,
     pub(super) verification_limit: VerificationLimit,
     pub(super) token_in_query: LogLimit,
-    pub(super) readiness: ReadinessPolicy,
     pub(super) metadata: Option<ProtectedResourceMetadata>,
+    pub(super) settings: ServerSettings,
+}
+
+impl Inner {
+    /// A server with empty caches.
+    pub(super) fn new(
+        issuers: Vec<IssuerState>,
+        clock: Arc<dyn Clock>,
+        verification_limit: VerificationLimit,
+        description: Description,
+        settings: ServerSettings,
+    ) -> Self {
+        let events = RejectionEvents::new(&issuers, Arc::clone(&clock));
+        Self {
+            cache: TokenCache::new(settings.cache),
+            issuers: Issuers::new(issuers),
+            clock,
+            cache_hits: Counter::without_label(TOKEN_CACHE_HITS),
+            cache_misses: Counter::without_label(TOKEN_CACHE_MISSES),
+            responses: ShardedArc::new(Responses::new(description.challenge, events)),
+            header_cache: HeaderCache::default(),
+            verification_limit,
+            token_in_query: LogLimit::new(),
+            metadata: description.metadata,
+            settings,
+        }
+    }
 }
 
 impl ResourceServer {
+    /// Returns a server for one more resource, with tokens of the same issuers.
+    ///
+    /// For several services in one process, such as one per mount of a router. The keys are shared:
+    /// one fetch and one schedule for all, and [`revoke_key`](Self::revoke_key) and
+    /// [`refresh_keys`](Self::refresh_keys) of any of them hold for all. The refresh stops when the
+    /// last of them is dropped.
+    ///
+    /// The new server has its own audience, which is the identifier of its resource, its own
+    /// challenges, document and token cache. A token for one resource is rejected at the others.
+    /// The rules of each [`TrustedIssuer`](crate::TrustedIssuer) apply, except
+    /// [`audience_optional`](crate::TrustedIssuer::audience_optional): without `aud`, nothing shows
+    /// which of the resources a token is for. The realm, readiness, the bounds of the cache and the
+    /// limit on concurrent verifications are those of this server; all together share that limit.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let orders = ResourceServer::for_resource("https://api.example/orders", issuer.issuer())
+    ///     .transport(issuer.transport())
+    ///     .start()
+    ///     .await?;
+    /// let bills = orders.also("https://api.example/bills")?;
+    ///
+    /// let token = issuer.mint(&shop).audience(["https://api.example/bills"]).sign();
+    /// assert!(bills.validate(&token).await.is_ok());
+    /// assert!(orders.validate(&token).await.is_err());
+    /// let document = bills.resource_metadata().expect("the resource is named");
+    /// assert_eq!(document.path(), "/.well-known/oauth-protected-resource/bills");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the identifier is not valid, see [`ProtectedResource::new`], is plain `http` where the
+    /// builder does not allow it, or the document has more than 16 KiB.
+    pub fn also(
+        &self,
+        resource: impl TryInto<ProtectedResource, Error: Into<ConfigError>>,
+    ) -> Result<Self, ConfigError> {
+        let resource = resource.try_into().map_err(Into::into)?;
+        let Inner {
+            issuers,
+            clock,
+            verification_limit,
+            settings,
+            ..
+        } = &*self.0;
+        let audience = Audience::new(resource.identifier())?;
+        let description = settings.describe(Some(resource))?;
+        let issuers = issuers.iter().map(|issuer| issuer.for_audience(&audience));
+        Ok(Self(Arc::new(Inner::new(
+            issuers.collect(),
+            Arc::clone(clock),
+            verification_limit.clone(),
+            description,
+            settings.clone(),
+        ))))
+    }
+
     /// Whether usable keys are available, for readiness probes.
     ///
     /// Of every issuer, or of any: see [`readiness`](super::ResourceServerBuilder::readiness).
@@ -110,7 +205,7 @@ impl ResourceServer {
         let now = self.0.clock.now();
         let mut issuers = self.0.issuers.iter();
         let is_ready = |issuer: &IssuerState| issuer.validator.is_ready(now);
-        match self.0.readiness {
+        match self.0.settings.readiness {
             ReadinessPolicy::All => issuers.all(is_ready),
             ReadinessPolicy::Any => issuers.any(is_ready),
         }
@@ -148,7 +243,7 @@ impl ResourceServer {
             .collect();
         std::future::poll_fn(|cx| {
             waits.retain_mut(|wait| wait.as_mut().poll(cx).is_pending());
-            let is_done = match self.0.readiness {
+            let is_done = match self.0.settings.readiness {
                 ReadinessPolicy::All => waits.is_empty(),
                 ReadinessPolicy::Any => waits.is_empty() || self.keys_available(),
             };
@@ -260,7 +355,8 @@ impl ResourceServer {
         first_error
     }
 
-    /// Revokes a key immediately, for the lifetime of this resource server.
+    /// Revokes a key immediately, for the lifetime of this resource server and of those that share
+    /// its keys (see [`also`](Self::also)).
     ///
     /// For the time between the loss of a private key and the reaction of its issuer. The
     /// revocation persists even if the issuer still publishes the key. Tokens with this `kid` are

@@ -9,11 +9,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// and in a longer queue its caller times out before it is served.
 const MAX_WAITING: usize = 1024;
 
-/// Hands out permits to verify signatures; without a limit it always has one.
-#[derive(Debug)]
+/// Hands out permits to verify signatures; without a limit it always has one. Clones share them.
+#[derive(Clone, Debug)]
 pub(super) struct VerificationLimit(Option<Semaphores>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Semaphores {
     verifying: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
@@ -72,5 +72,21 @@ impl VerificationLimit {
             drop(waiting_permit);
             Permit(permit)
         })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_share_the_permits() {
+        let limit = VerificationLimit::new(Some(1));
+        let clone = limit.clone();
+        let permit = limit.try_acquire();
+        assert!(permit.is_ok());
+        assert!(matches!(clone.try_acquire(), Err(Unavailable::Wait(_))));
+        drop(permit);
+        assert!(clone.try_acquire().is_ok());
     }
 }

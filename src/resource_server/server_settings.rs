@@ -1,0 +1,48 @@
+//! The settings of a resource server that further resources of it have, too.
+
+use super::challenge::ChallengeParameters;
+use super::protected_resource::{ProtectedResource, ProtectedResourceMetadata};
+use super::readiness::ReadinessPolicy;
+use super::token_cache;
+use crate::error::ConfigError;
+use crate::oauth::{Issuer, PlainHttp};
+
+/// What [`ResourceServer::also`](super::ResourceServer::also) takes over, beside the issuers.
+#[derive(Clone, Debug)]
+pub(super) struct ServerSettings {
+    /// The issuers whose keys are fetched.
+    pub(super) authorization_servers: Vec<Issuer>,
+    pub(super) realm: String,
+    /// Where the identifier of a resource may be plain `http`.
+    pub(super) plain_http: PlainHttp,
+    pub(super) cache: token_cache::Limits,
+    pub(super) readiness: ReadinessPolicy,
+}
+
+/// What a server says about its resource: in challenges, and in its document.
+pub(super) struct Description {
+    pub(super) challenge: ChallengeParameters,
+    pub(super) metadata: Option<ProtectedResourceMetadata>,
+}
+
+impl ServerSettings {
+    /// Checks and describes a resource, or the server without one.
+    pub(super) fn describe(
+        &self,
+        resource: Option<ProtectedResource>,
+    ) -> Result<Description, ConfigError> {
+        let metadata = match resource {
+            Some(resource) => {
+                let checked = self.plain_http.check(resource.url());
+                checked.map_err(|error| error.with_setting("resource"))?;
+                Some(resource.into_metadata(self.authorization_servers.iter().cloned())?)
+            }
+            None => None,
+        };
+        let url = metadata.as_ref().map(ProtectedResourceMetadata::url);
+        Ok(Description {
+            challenge: ChallengeParameters::new(&self.realm, url)?,
+            metadata,
+        })
+    }
+}
