@@ -6,6 +6,8 @@ use axum::routing::get;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer as _, ServiceExt as _};
 use tower_oauth::key_set::KeySet;
 use tower_oauth::resource_server::{ProtectedResource, ProtectedResourceMetadata};
@@ -299,4 +301,196 @@ fn a_401_names_the_scopes_of_the_layer_and_a_403_those_of_the_route() {
         status == 400 && !malformed.contains("scope="),
         "{malformed}"
     );
+}
+
+/// A server with the resources `/orders` and `/bills`, on a port.
+async fn listening() -> (std::net::SocketAddr, Fixture) {
+    let fixture = Fixture::with_server(|keys| {
+        let issuer = Issuer::new(support::ISSUER).unwrap();
+        let issuer = TrustedIssuer::new(issuer, Audience::new(RESOURCE).unwrap());
+        let resource = named().authorization_servers([Issuer::new(support::ISSUER).unwrap()]);
+        ResourceServer::from_issuer(issuer.keys(keys)).protected_resource(resource)
+    });
+    let bills = fixture.server.also("https://api.example/bills").unwrap();
+    let mut app = Router::new();
+    for (server, path) in [(&fixture.server, "/orders"), (&bills, "/bills")] {
+        let metadata = server.resource_metadata().unwrap();
+        let layer = server.layer().scope(["orders.read"]);
+        let routes = Router::new().route(path, get(async || "ok"));
+        // Unlike `layer`, without the fallback for other paths.
+        let routes = routes.route_layer(layer);
+        app = app
+            .merge(routes)
+            .route_service(metadata.path(), metadata.service());
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (address, fixture)
+}
+
+/// Sends a request as it is, and returns the response without its date.
+async fn exchange(address: std::net::SocketAddr, request_line: &str, fields: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("{request_line}\r\n{fields}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.unwrap();
+    let response = String::from_utf8(response).unwrap();
+    let lines = response.split("\r\n");
+    let lines: Vec<_> = lines.filter(|line| !line.starts_with("date: ")).collect();
+    lines.join("\r\n")
+}
+
+#[tokio::test]
+async fn the_host_of_a_request_is_in_no_response() {
+    let (address, fixture) = listening().await;
+    let foreign = fixture.token(&claims_with(json!({ "aud": "https://api.example/bills" })));
+    let own = fixture.token(&claims_with(json!({ "aud": RESOURCE, "scope": "" })));
+    let place = format!("https://api.example{PLACE}");
+    for (target, token, expected) in [
+        (PLACE, None, "200 OK"),
+        ("/orders", None, "401 Unauthorized"),
+        ("/orders", Some(&foreign), "401 Unauthorized"),
+        ("/orders", Some(&own), "200 OK"),
+    ] {
+        let token = token.map_or(String::new(), |token| {
+            format!("Authorization: Bearer {token}\r\n")
+        });
+        let own_host = format!("Host: api.example\r\n{token}");
+        let usual = exchange(address, &format!("GET {target} HTTP/1.1"), &own_host).await;
+        assert!(
+            usual.starts_with(&format!("HTTP/1.1 {expected}")),
+            "{usual}"
+        );
+        if expected.starts_with("401") {
+            let metadata = format!(r#"resource_metadata="{place}""#);
+            assert_eq!(usual.matches("resource_metadata").count(), 1, "{usual}");
+            assert!(usual.contains(&metadata), "{usual}");
+        }
+        let evil = format!(
+            "Host: evil.example\r\nX-Forwarded-Host: evil.example\r\nX-Forwarded-Proto: http\r\n\
+             X-Forwarded-Prefix: /evil\r\nForwarded: host=evil.example;proto=http\r\n\
+             X-Original-URL: /evil\r\nX-Rewrite-URL: /evil\r\n{token}"
+        );
+        for line in [
+            format!("GET {target} HTTP/1.1"),
+            format!("GET http://evil.example{target} HTTP/1.1"),
+            format!("GET https://evil.example:8443{target} HTTP/1.1"),
+        ] {
+            let response = exchange(address, &line, &evil).await;
+            assert_eq!(response, usual, "{line}");
+        }
+        let old = exchange(address, &format!("GET {target} HTTP/1.0"), &token).await;
+        let status_and_body = |response: &str| {
+            let body = response.split("\r\n\r\n").nth(1).unwrap().to_owned();
+            (response[8..12].to_owned(), body)
+        };
+        assert_eq!(status_and_body(&old), status_and_body(&usual));
+    }
+}
+
+#[tokio::test]
+async fn a_server_responds_with_a_document_at_its_own_place_only_and_whatever_the_token() {
+    let (address, fixture) = listening().await;
+    let get = async |target: &str, fields: &str| {
+        let line = format!("GET {target} HTTP/1.1");
+        exchange(address, &line, &format!("Host: api.example\r\n{fields}")).await
+    };
+    let expired = fixture.token(&claims_with(json!({ "exp": 1, "aud": RESOURCE })));
+    let usual = get(PLACE, "").await;
+    assert!(
+        usual.contains(r#""resource":"https://api.example/orders""#),
+        "{usual}"
+    );
+    for token in ["x", "", "a.b.c", expired.as_str()] {
+        let field = format!("Authorization: Bearer {token}\r\n");
+        assert_eq!(get(PLACE, &field).await, usual);
+        assert_eq!(get(PLACE, &field.repeat(2)).await, usual);
+    }
+    let bills = "/.well-known/oauth-protected-resource/bills";
+    let other = get(bills, "").await;
+    assert!(
+        other.contains(r#""resource":"https://api.example/bills""#),
+        "{other}"
+    );
+    for target in [
+        "//.well-known/oauth-protected-resource/orders",
+        "/.well-known//oauth-protected-resource/orders",
+        "/.well-known/oauth-protected-resource",
+        "/.well-known/oauth-protected-resource/",
+        "/.well-known/oauth-protected-resource/orders/",
+        "/.well-known/oauth-protected-resource/ORDERS",
+        "/.Well-Known/oauth-protected-resource/orders",
+        "/.well-known/oauth-protected-resource/../x",
+        "/.well-known/oauth-protected-resource/bills/../orders",
+        "/.well-known/oauth-protected-resource/./orders",
+        "/x/../.well-known/oauth-protected-resource/orders",
+        "/.well-known/oauth-protected-resource%2forders",
+        "/.well-known/oauth-protected-resource/%6frders",
+        "/.well-known/oauth-protected-resource/orders%2f..%2fbills",
+        "/.well-known/oauth-protected-resource/orders;x=1",
+        "/.well-known/oauth-protected-resource/orders?x=1",
+        "/.well-known/oauth-protected-resource/orders?",
+    ] {
+        let response = get(target, "").await;
+        assert!(response.starts_with("HTTP/1.1 404"), "{target}: {response}");
+        assert!(!response.contains("\"resource\""), "{target}: {response}");
+    }
+    for method in ["POST", "PUT", "TRACE", "DELETE", "X"] {
+        let line = format!("{method} {PLACE} HTTP/1.1");
+        let response = exchange(address, &line, "Host: api.example\r\n").await;
+        assert!(response.starts_with("HTTP/1.1 405"), "{response}");
+        assert!(response.contains("allow: GET, HEAD, OPTIONS"), "{response}");
+    }
+}
+
+#[test]
+fn a_scope_that_no_challenge_can_have_is_an_error() {
+    for bad in ["a\"b", "a\\b", "a b", "", "a\nb", "\u{e9}"] {
+        assert!(Scope::new(bad).is_err(), "{bad:?}");
+        let layer = server(named()).layer();
+        let scoped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| layer.scope([bad])));
+        assert!(scoped.is_err(), "{bad:?}");
+    }
+    // It names no scope, rather than an empty one.
+    let layer = server(named()).layer().scope([""; 0]);
+    let inner = tower::service_fn(async |_: Request<()>| {
+        Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+    });
+    let response = poll_once_or_panic(layer.layer(inner).oneshot(Request::new(()))).unwrap();
+    let challenge = response.headers()[header::WWW_AUTHENTICATE]
+        .to_str()
+        .unwrap();
+    assert!(!challenge.contains("scope"), "{challenge}");
+}
+
+#[test]
+fn a_401_or_403_of_the_inner_service_is_passed_on_as_it_is() {
+    let fixture = Fixture::with_server(|keys| {
+        let issuer = Issuer::new(support::ISSUER).unwrap();
+        let issuer = TrustedIssuer::new(issuer, Audience::new(RESOURCE).unwrap());
+        ResourceServer::from_issuer(issuer.keys(keys)).protected_resource(named())
+    });
+    let token = fixture.token(&claims_with(json!({ "aud": RESOURCE })));
+    let bearer = r#"Bearer realm="inner", error="insufficient_scope", scope="inner""#;
+    for status in [401, 403] {
+        for challenges in [&[][..], &[bearer], &["Basic realm=\"inner\"", bearer]] {
+            let inner = tower::service_fn(move |_: Request<()>| async move {
+                let mut response = Response::builder().status(status);
+                for challenge in challenges {
+                    response = response.header(header::WWW_AUTHENTICATE, *challenge);
+                }
+                Ok::<_, std::convert::Infallible>(response.body("inner".to_owned()).unwrap())
+            });
+            let layer = fixture.server.layer().scope(["orders.read"]);
+            let request = support::bearer(&token, ());
+            let response = poll_once_or_panic(layer.layer(inner).oneshot(request)).unwrap();
+            assert_eq!(response.status(), status);
+            let fields = response.headers().get_all(header::WWW_AUTHENTICATE);
+            assert!(fields.iter().eq(challenges), "{challenges:?}");
+            assert_eq!(response.headers().len(), challenges.len());
+            assert_eq!(response.body(), "inner");
+        }
+    }
 }
