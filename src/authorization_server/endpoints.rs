@@ -109,6 +109,14 @@ async fn metadata(
     let version = parse_version(&path)?;
     let inner = &server.0;
     let url = inner.oauth_url(version);
+    let client_authentication = ["client_secret_basic", "client_secret_post"];
+    let (algorithm, scopes) = {
+        let state = inner.state();
+        (
+            state.keys.current().algorithm().name(),
+            state.known_scopes(),
+        )
+    };
     let document = json!({
         "issuer": inner.issuer(version),
         "authorization_endpoint": format!("{url}/authorization"),
@@ -116,11 +124,12 @@ async fn metadata(
         "jwks_uri": format!("{url}/publickeys"),
         "introspection_endpoint": format!("{url}/introspect"),
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": [inner.state().keys.current().algorithm().name()],
+        "id_token_signing_alg_values_supported": [algorithm],
         "response_types_supported": [],
         "grant_types_supported": ["client_credentials"],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
-        "scopes_supported": [super::applications::DEFAULT_SCOPE],
+        "token_endpoint_auth_methods_supported": client_authentication,
+        "introspection_endpoint_auth_methods_supported": client_authentication,
+        "scopes_supported": scopes,
         "management_endpoint": server.management_url(),
     });
     Ok(cacheable_json(&headers, &document))

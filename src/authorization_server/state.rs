@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use serde_json::Map;
 
-use super::applications::{Registration, Role};
+use super::applications::{DEFAULT_SCOPE, Registration, Role};
 use super::signing_keys::{KeyRing, SigningKey, constant_time_eq, new_kid, random_secret};
 use crate::clock::UnixTime;
 use crate::error::ConfigError;
@@ -152,6 +152,17 @@ impl State {
             .iter()
             .chain(role_scopes)
             .cloned()
+            .collect()
+    }
+
+    /// All scopes that a token can have: the default one, and those of applications and roles.
+    pub(super) fn known_scopes(&self) -> Vec<String> {
+        let applications = self.applications.iter();
+        let assigned: BTreeSet<_> = applications
+            .flat_map(|application| self.assigned_scopes(application))
+            .collect();
+        std::iter::once(DEFAULT_SCOPE.to_owned())
+            .chain(assigned)
             .collect()
     }
 

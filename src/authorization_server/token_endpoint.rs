@@ -14,12 +14,12 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
 
-use super::AuthorizationServer;
 use super::applications::{DEFAULT_SCOPE, Registration, distinct};
 use super::error_response::ErrorResponse;
 use super::extractor::{RequestBody, parse_version};
 use super::issuance::{self, TokenParams};
 use super::state::State as ServerState;
+use super::{AuthorizationServer, Version};
 use crate::oauth::Scope;
 
 pub(super) async fn token(
@@ -50,7 +50,7 @@ pub(super) async fn token(
         let scope = granted_scope(&state.assigned_scopes(application), parameters.get("scope"))?;
         let params = TokenParams {
             client_id: &application.client_id,
-            audience: audience(application, &parameters)?,
+            audience: audience(application, version, &parameters)?,
             scope: scope.clone(),
             roles: state.role_names(application),
             claims: application.claims.clone(),
@@ -283,27 +283,31 @@ fn granted_scope(
     Ok(granted.join(" "))
 }
 
-/// The audience: `audience` (App ID, Auth0) and `resource` (RFC 8707), or the application itself.
+/// The audience: `audience` (App ID, Auth0) and each `resource` (RFC 8707 §2), or the application
+/// itself.
 fn audience(
     application: &Registration,
+    version: Version,
     parameters: &Parameters,
 ) -> Result<Vec<String>, ErrorResponse> {
-    let mut audience: Vec<String> = parameters
-        .get("audience")
-        .map(str::to_owned)
-        .into_iter()
-        .collect();
-    for resource in parameters.get_all("resource") {
-        if Url::parse(resource).is_err() || resource.contains('#') {
-            return Err(ErrorResponse::bad_request(
-                "invalid_target",
-                "resource must be an absolute URI without a fragment",
-            ));
-        }
-        audience.push(resource.to_owned());
+    let invalid_target = |reason| Err(ErrorResponse::bad_request("invalid_target", reason));
+    let resources = parameters.get_all("resource");
+    // RFC 6749 §3.2: an empty value counts as absent.
+    let resources: Vec<&str> = resources.filter(|resource| !resource.is_empty()).collect();
+    if !resources.iter().all(|resource| is_absolute_uri(resource)) {
+        return invalid_target("resource must be an absolute URI without a fragment");
     }
-    if audience.is_empty() {
-        audience.push(application.client_id.clone());
+    let audience = distinct(parameters.get("audience").into_iter().chain(resources));
+    match (version, audience.as_slice()) {
+        (_, []) => Ok(vec![application.client_id.clone()]),
+        (Version::V3, [_, _, ..]) => invalid_target("a token of version 3 has one audience"),
+        (_, audience) => Ok(audience.iter().copied().map(str::to_owned).collect()),
     }
-    Ok(audience)
+}
+
+/// RFC 3986 §4.3, which has no fragment.
+fn is_absolute_uri(text: &str) -> bool {
+    let is_uri_byte =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte);
+    text.bytes().all(is_uri_byte) && Url::parse(text).is_ok()
 }

@@ -528,6 +528,144 @@ async fn audience_and_resource_parameters_set_the_aud_claim() {
     );
 }
 
+/// RFC 8707 §2.
+#[tokio::test]
+async fn each_resource_becomes_an_audience_and_one_that_is_no_absolute_uri_is_an_invalid_target() {
+    let fixture = Fixture::new();
+    let client_id = fixture.app.client_id();
+    let (a, b) = ("https://a.example/orders", "https://b.example");
+    for (version, parameters, expected) in [
+        ("v4", &[][..], Ok(json!([client_id]))),
+        ("v4", &[("resource", a)], Ok(json!([a]))),
+        ("v4", &[("resource", b), ("resource", a)], Ok(json!([b, a]))),
+        ("v4", &[("resource", a), ("resource", a)], Ok(json!([a]))),
+        ("v4", &[("audience", a), ("resource", a)], Ok(json!([a]))),
+        ("v4", &[("resource", "")], Ok(json!([client_id]))),
+        (
+            "v4",
+            &[("resource", "urn:example:orders")],
+            Ok(json!(["urn:example:orders"])),
+        ),
+        (
+            "v4",
+            &[("resource", "https://a.example/?x=1")],
+            Ok(json!(["https://a.example/?x=1"])),
+        ),
+        ("v3", &[("resource", a)], Ok(json!(a))),
+        ("v3", &[("audience", "orders")], Ok(json!("orders"))),
+        ("v3", &[], Ok(json!(client_id))),
+        // A token of version 3 has one audience: none of them is dropped silently.
+        (
+            "v3",
+            &[("resource", a), ("resource", b)],
+            Err("invalid_target"),
+        ),
+        (
+            "v3",
+            &[("audience", "orders"), ("resource", a)],
+            Err("invalid_target"),
+        ),
+        (
+            "v4",
+            &[("resource", a), ("resource", "orders")],
+            Err("invalid_target"),
+        ),
+        ("v4", &[("resource", "/orders")], Err("invalid_target")),
+        ("v4", &[("resource", "//a.example")], Err("invalid_target")),
+        (
+            "v4",
+            &[("resource", "https://a.example/#x")],
+            Err("invalid_target"),
+        ),
+        (
+            "v4",
+            &[("resource", "https://a.example#")],
+            Err("invalid_target"),
+        ),
+        (
+            "v4",
+            &[("resource", " https://a.example")],
+            Err("invalid_target"),
+        ),
+        (
+            "v4",
+            &[("resource", "https://a.example/\u{e9}")],
+            Err("invalid_target"),
+        ),
+        (
+            "v4",
+            &[("audience", a), ("audience", b)],
+            Err("invalid_request"),
+        ),
+    ] {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "client_credentials");
+        form.extend_pairs(parameters);
+        let form = form.finish();
+        let basic = fixture.basic();
+        let (status, body) = fixture.request_token(version, Some(&basic), &form).await;
+        match expected {
+            Ok(audience) => {
+                let (_, claims) = fixture.token(version, &form).await;
+                assert_eq!(
+                    (status, &claims["aud"]),
+                    (StatusCode::OK, &audience),
+                    "{form}"
+                );
+            }
+            Err(error) => assert_eq!(
+                (status.as_u16(), &body["error"]),
+                (400, &json!(error)),
+                "{form}"
+            ),
+        }
+    }
+}
+
+/// RFC 8414 §2.
+#[tokio::test]
+async fn the_metadata_name_what_the_server_supports() {
+    let fixture = Fixture::new();
+    fixture
+        .app
+        .set_scopes(["reports.write", "reports.read"])
+        .unwrap();
+    let other = fixture.server.register("other").unwrap();
+    other.set_scopes(["bills.read", "reports.read"]).unwrap();
+    let url = fixture.url("v4", ".well-known/openid-configuration");
+    let request = Request::get(url).body(Bytes::new()).unwrap();
+    let document = json_of(&fixture.send(request).await);
+    let methods = json!(["client_secret_basic", "client_secret_post"]);
+    for (member, expected) in [
+        ("grant_types_supported", json!(["client_credentials"])),
+        ("token_endpoint_auth_methods_supported", methods.clone()),
+        ("introspection_endpoint_auth_methods_supported", methods),
+        (
+            "introspection_endpoint",
+            json!(fixture.url("v4", "introspect")),
+        ),
+        // Required, although there is no grant that has a response type.
+        ("response_types_supported", json!([])),
+        (
+            "scopes_supported",
+            json!([
+                "appid_default",
+                "bills.read",
+                "reports.read",
+                "reports.write"
+            ]),
+        ),
+    ] {
+        assert_eq!(document[member], expected, "{member}");
+    }
+    // Each scope can be requested, by an application that has it.
+    let form = "grant_type=client_credentials&scope=appid_default+reports.read+reports.write";
+    let (status, _) = fixture
+        .request_token("v4", Some(&fixture.basic()), form)
+        .await;
+    assert_eq!(status, StatusCode::OK);
+}
+
 #[tokio::test]
 async fn the_metadata_names_the_issuer_of_its_version() {
     let fixture = Fixture::new();
