@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use secrecy::ExposeSecret as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, RegisteredApplication};
@@ -209,6 +209,58 @@ async fn clients_using_rfc_8414_discovery_get_tokens_this_resource_server_accept
         discovered + clients,
         "one request each"
     );
+}
+
+/// RFC 9728: nothing is configured but the URL of the resource and the credentials.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_client_finds_its_way_from_a_bare_401_to_a_token_and_200() {
+    use crate::support::program::{Serving, example};
+
+    let Some(packages) = packages() else { return };
+    let (server, app) = server().await;
+    app.set_scopes(["reports.read", "reports.write"]).unwrap();
+    let port = crate::servers::free_port();
+    let origin = format!("http://127.0.0.1:{port}");
+    let resource = format!("{origin}/protected_resource");
+    let mut program = example("protected_resource");
+    program
+        .env("PORT", port.to_string())
+        .env("ISSUER", server.issuer().as_str())
+        .env("RESOURCE", &resource)
+        .env("RESOURCE_SCOPE", "reports.read");
+    let _program = Serving::start(program).await;
+    let settings = [
+        ("RESOURCE", resource.as_str()),
+        ("CLIENT_ID", app.client_id()),
+        ("CLIENT_SECRET", app.secret().expose_secret()),
+    ];
+    let got = printed(&mut node(&packages, "resource_client.js", &settings)).await;
+    let place = format!("{origin}/.well-known/oauth-protected-resource/protected_resource");
+    assert_eq!(got["refused"], 401);
+    assert_eq!(
+        got["challenges"],
+        json!([{
+            "scheme": "bearer",
+            "parameters": {
+                "realm": "resource",
+                "scope": "reports.read",
+                "resource_metadata": place,
+            },
+        }])
+    );
+    assert_eq!(got["place"], place, "as the client derives it");
+    assert_eq!(
+        got["document"],
+        json!({
+            "resource": resource,
+            "authorization_servers": [server.issuer().as_str()],
+            "bearer_methods_supported": ["header"],
+        })
+    );
+    assert_eq!(got["scope"], "reports.read");
+    assert_eq!(got["status"], 200);
+    assert_eq!(got["body"], "Hello from protected resource");
 }
 
 /// An issuer of another vendor, found by discovery, under the strict profile and with every
