@@ -119,6 +119,27 @@ async fn a_redirect_is_named_with_its_target() {
 }
 
 #[tokio::test]
+async fn the_default_transport_does_not_follow_a_redirect_with_the_secret() {
+    for status in [
+        "301 Moved Permanently",
+        "302 Found",
+        "303 See Other",
+        "307 Temporary Redirect",
+        "308 Permanent Redirect",
+    ] {
+        let other = RawIssuer::start(Behavior::Respond(response("200 OK", "", b"{}"))).await;
+        let field = format!("location: http://{}/token\r\n", other.address);
+        let issuer = RawIssuer::start(Behavior::Respond(response(status, &field, b""))).await;
+        let base = format!("http://{}", issuer.address);
+        let [_, _, token] = texts_with(&base, transport()).await;
+        assert!(token.contains(status), "{token}");
+        let requests = issuer.requests();
+        assert!(requests.iter().any(|request| request.contains("/token")));
+        assert!(other.requests().is_empty(), "{status}");
+    }
+}
+
+#[tokio::test]
 async fn an_untrusted_certificate_is_named_with_the_settings_that_help() {
     for is_ca in [false, true] {
         let (base, _) = server(is_ca).await;

@@ -66,6 +66,35 @@ async fn get_body(address: SocketAddr, path: &str, token: Option<&str>) -> (Stat
 }
 
 #[tokio::test]
+async fn axum_protects_the_routes_before_the_layer_and_unknown_paths() {
+    let fixture = Fixture::new().await;
+    let token = fixture.mint().sign();
+    let app = Router::new()
+        .route("/before", get(async || "before"))
+        .layer(fixture.orders.layer())
+        .route("/after", get(async || "after"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    for (path, without_token, with_token) in [
+        ("/before", StatusCode::UNAUTHORIZED, StatusCode::OK),
+        ("/after", StatusCode::OK, StatusCode::OK),
+        ("/unknown", StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND),
+    ] {
+        assert_eq!(
+            get_body(address, path, None).await.0,
+            without_token,
+            "{path}"
+        );
+        assert_eq!(
+            get_body(address, path, Some(&token)).await.0,
+            with_token,
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn axum_works_with_extractors_and_per_route_scopes() {
     log::clear_log();
     let fixture = Fixture::new().await;
