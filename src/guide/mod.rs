@@ -30,6 +30,10 @@ pub mod metrics {}
 #[doc = include_str!("performance.md")]
 pub mod performance {}
 
+/// # Protected resource metadata
+#[doc = include_str!("protected_resource.md")]
+pub mod protected_resource {}
+
 /// # What an issuer may publish
 #[doc = include_str!("published_documents.md")]
 pub mod published_documents {}
