@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Measures `protected_resource` under load, with the layer and without it: requests per second of
-# processor time, with one repeated token and with 10,000 tokens in turn. Needs `wrk`.
+# processor time, with one repeated token and with 10,000 tokens in turn. Then the metadata document of a
+# resource, and an axum handler that returns the same bytes. Needs `wrk`.
 #
-#   bash benches/end_to_end.sh            # about eight minutes
+#   bash benches/end_to_end.sh            # about eleven minutes
 #   SECONDS_EACH=2 ROUNDS=2 STARTS=1 bash benches/end_to_end.sh
 #
 # Two instances of the program run. One serves `/protected_resource`; the other serves `/healthz`, whose
@@ -29,6 +30,7 @@ built() {
 }
 issuer=$(built --bench issuer)
 resource=$(built --example protected_resource)
+document=$(built --bench document)
 
 # Replaces the calling shell with a command on the given core.
 on_core() {
@@ -69,14 +71,14 @@ function request()
 end
 LUA
 
-# Starts two instances; sets `servers` and `urls`.
+# Starts two instances of a program; sets `servers` and `urls`.
 start() {
-  local index
+  local index program=$1
   servers=() urls=()
   for index in 0 1; do
     : >"$scratch/$index"
     PORT=0 ISSUER=$(member issuer <<<"$settings") AUDIENCE=$(member audience <<<"$settings") \
-      JWKS_URI=$(member jwks_uri <<<"$settings") on_core 0 "$resource" >"$scratch/$index" &
+      JWKS_URI=$(member jwks_uri <<<"$settings") TOKENS=none on_core 0 "$program" >"$scratch/$index" &
     servers+=($!)
     urls+=("$(first_line "$scratch/$index" | member listening)")
   done
@@ -99,12 +101,12 @@ load() {
   sed -n 's/^ *\([0-9]*\) requests in .*/\1/p' <<<"$out"
 }
 
-# Prints requests per second of processor time without the layer, with it, and their ratio:
-# round TOKENS INSTANCE_WITH_LAYER PATH.
+# Prints requests per second of processor time at FLOOR, at PATH, and their ratio:
+# round TOKENS INSTANCE_WITH_PATH PATH FLOOR.
 round() {
-  local kind=$1 with=$2 without=$((1 - $2)) path=$3 before after
+  local kind=$1 with=$2 without=$((1 - $2)) path=$3 floor=$4 before after
   before="$(cpu_seconds "${servers[without]}") $(cpu_seconds "${servers[with]}")"
-  load "$kind" "${urls[without]}/healthz" >"$scratch/without" &
+  load "$kind" "${urls[without]}$floor" >"$scratch/without" &
   local first=$!
   load "$kind" "${urls[with]}$path" >"$scratch/with"
   wait "$first"
@@ -114,28 +116,32 @@ round() {
 }
 median() { sort -n | awk '{ v[NR] = $1 } END { print (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 }'; }
 
-# Appends the rounds of one comparison to a file: compare TOKENS PATH FILE.
+# Appends the rounds of one comparison to a file: compare TOKENS PATH FILE [FLOOR].
 compare() {
-  local kind=$1 path=$2 rates=$3 index number
+  local kind=$1 path=$2 rates=$3 floor=${4:-/healthz} index number
   # Warm-up: each instance caches each token.
-  for index in 0 1 0 1; do round "$kind" "$index" "$path" >/dev/null; done
+  for index in 0 1 0 1; do round "$kind" "$index" "$path" "$floor" >/dev/null; done
   for number in $(seq "$rounds"); do
-    round "$kind" $((number % 2)) "$path"
+    round "$kind" $((number % 2)) "$path" "$floor"
   done >>"$rates"
 }
 for _ in $(seq "$starts"); do
-  start
+  start "$resource"
   compare repeated /healthz "$scratch/alike"
   compare repeated /protected_resource "$scratch/one"
   compare distinct /protected_resource "$scratch/many"
+  stop
+  start "$document"
+  compare repeated /.well-known/oauth-protected-resource "$scratch/document" /plain
   stop
 done
 
 print_result() {
   column() { cut -d' ' -f"$1" "$2" | median; }
-  printf '%s: %.0f requests per second of processor time without the layer, %.0f with it: %.3f\n' \
-    "$1" "$(column 1 "$2")" "$(column 2 "$2")" "$(column 3 "$2")"
+  printf '%s: %.0f requests per second of processor time %s, %.0f %s: %.3f\n' \
+    "$1" "$(column 1 "$2")" "${3:-without the layer}" "$(column 2 "$2")" "${4:-with it}" "$(column 3 "$2")"
 }
 print_result "both without the layer" "$scratch/alike"
 print_result "one token" "$scratch/one"
 print_result "10,000 tokens" "$scratch/many"
+print_result "document" "$scratch/document" "by a handler" "by its service"

@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use tower_service::Service;
 
@@ -36,63 +37,81 @@ use super::protected_resource::ProtectedResourceMetadata;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct ProtectedResourceMetadataService(ProtectedResourceMetadata);
+pub struct ProtectedResourceMetadataService {
+    metadata: ProtectedResourceMetadata,
+    /// Those of the document: they are the same for each request.
+    headers: Arc<HeaderMap>,
+}
+
+/// The same response to every origin: it is public, and has no credentials.
+const ANY_ORIGIN: (HeaderName, HeaderValue) = (
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    HeaderValue::from_static("*"),
+);
 
 impl ProtectedResourceMetadataService {
     pub(super) fn new(metadata: ProtectedResourceMetadata) -> Self {
-        Self(metadata)
+        let headers = [
+            ANY_ORIGIN,
+            (
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            ),
+            // RFC 9728 §5.2: it may change. Clients read it again after a 401.
+            (
+                header::CACHE_CONTROL,
+                HeaderValue::from_static("public, max-age=300"),
+            ),
+            // For HEAD, too (RFC 9110 §8.6).
+            (
+                header::CONTENT_LENGTH,
+                HeaderValue::from(metadata.document().len()),
+            ),
+        ];
+        Self {
+            metadata,
+            headers: Arc::new(HeaderMap::from_iter(headers)),
+        }
     }
 
     fn respond(&self, method: &Method, path_and_query: &str) -> Response<Full<Bytes>> {
-        // The same response to every origin: it is public, and has no credentials.
-        let any_origin = (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
-        if path_and_query != self.0.path_and_query() {
-            return response(StatusCode::NOT_FOUND, [any_origin], Bytes::new());
+        if path_and_query != self.metadata.path_and_query() {
+            return response(StatusCode::NOT_FOUND, []);
         }
         match *method {
             Method::GET | Method::HEAD => {
-                let headers = [
-                    any_origin,
-                    (header::CONTENT_TYPE, "application/json"),
-                    // RFC 9728 §5.2: it may change. Clients read it again after a 401.
-                    (header::CACHE_CONTROL, "public, max-age=300"),
-                ];
-                let document = self.0.document();
                 let body = match *method {
                     Method::HEAD => Bytes::new(),
-                    _ => document.clone(),
+                    _ => self.metadata.document().clone(),
                 };
-                let mut response = response(StatusCode::OK, headers, body);
-                let length = HeaderValue::from(document.len());
-                response
-                    .headers_mut()
-                    .insert(header::CONTENT_LENGTH, length);
+                let mut response = Response::new(Full::new(body));
+                response.headers_mut().clone_from(&self.headers);
                 response
             }
             Method::OPTIONS => {
                 let headers = [
-                    any_origin,
                     (header::ACCESS_CONTROL_ALLOW_METHODS, "GET"),
                     (header::ACCESS_CONTROL_ALLOW_HEADERS, "*"),
                 ];
-                response(StatusCode::NO_CONTENT, headers, Bytes::new())
+                response(StatusCode::NO_CONTENT, headers)
             }
             _ => {
-                let headers = [any_origin, (header::ALLOW, "GET, HEAD, OPTIONS")];
-                response(StatusCode::METHOD_NOT_ALLOWED, headers, Bytes::new())
+                let headers = [(header::ALLOW, "GET, HEAD, OPTIONS")];
+                response(StatusCode::METHOD_NOT_ALLOWED, headers)
             }
         }
     }
 }
 
+/// A response without a body.
 fn response<const N: usize>(
     status: StatusCode,
     headers: [(HeaderName, &'static str); N],
-    body: Bytes,
 ) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
+    let mut response = Response::new(Full::default());
     *response.status_mut() = status;
     let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    let headers = std::iter::once(ANY_ORIGIN).chain(headers);
     response.headers_mut().extend(headers);
     response
 }
