@@ -4,12 +4,14 @@
 set -euo pipefail
 
 version=26.7.3
+# Off by default.
+features=resource-indicators
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 into=${INTEROP_DIR:-$here/../../target/interop}
 home=$into/keycloak
 
 # The stamp is written last: an interrupted installation is repeated.
-if [ "$(cat "$home/installed" 2>/dev/null)" = "$version" ]; then
+if [ "$(cat "$home/installed" 2>/dev/null)" = "$version $features" ]; then
   exit 0
 fi
 rm -rf "$home"
@@ -21,5 +23,6 @@ mvn --batch-mode --quiet org.apache.maven.plugins:maven-dependency-plugin:3.8.1:
 unzip -q "$unpacked/keycloak-quarkus-dist-$version.zip" -d "$unpacked"
 mv "$unpacked/keycloak-$version" "$home"
 # Without a cluster, whose port would not be on loopback.
-JAVA_OPTS_KC_HEAP=-Xmx700m "$home/bin/kc.sh" build --db=dev-file --cache=local
-echo $version >"$home/installed"
+JAVA_OPTS_KC_HEAP=-Xmx700m "$home/bin/kc.sh" build --db=dev-file --cache=local \
+  --features=$features
+echo "$version $features" >"$home/installed"

@@ -335,6 +335,7 @@ async fn keycloak_works_as_issuer_of_tokens_and_keys() {
         realm_and_client_roles_are_in_the_context
         a_secret_of_reserved_characters_is_sent_form_urlencoded
         localhost_is_another_issuer_than_its_address
+        the_resource_identifier_is_the_audience_by_a_mapper_and_by_resource_indicators
         a_key_of_higher_priority_signs_new_tokens_and_old_tokens_stay_valid
         tokens_of_a_withdrawn_key_are_rejected_after_a_refresh
         a_restart_fails_no_call
@@ -569,6 +570,52 @@ async fn localhost_is_another_issuer_than_its_address(keycloak: &Keycloak) {
         kind(validate(&server, &named.token("shop").await).await),
         None
     );
+}
+
+/// The identifier of RFC 9728 as `aud`: without `resource` by an audience mapper, and as the only
+/// audience by `resource` (RFC 8707). For the latter, Keycloak has to know the resource as a client
+/// that is among the audiences of the token. Without the attribute about refresh tokens, 26.7.3
+/// responds with 500 to client credentials.
+async fn the_resource_identifier_is_the_audience_by_a_mapper_and_by_resource_indicators(
+    keycloak: &Keycloak,
+) {
+    const RESOURCE: &str = "https://api.example/orders";
+    let realm = keycloak.realm("resource", json!({})).await;
+    let mapper = |setting: &str, audience: &str| {
+        let mut mapper = audience_mapper();
+        mapper["config"] = json!({ setting: audience, "access.token.claim": "true" });
+        json!({ "protocolMappers": [mapper] })
+    };
+    let by_mapper = mapper("included.custom.audience", RESOURCE);
+    realm.client("mapped", by_mapper).await;
+    let resource = json!({ "attributes": { "resource_url": RESOURCE } });
+    realm.client("orders-api", resource).await;
+    let mut by_resource = mapper("included.client.audience", "orders-api");
+    let attributes = json!({ "client_credentials.use_refresh_token": "true" });
+    merge(&mut by_resource, json!({ "attributes": attributes }));
+    realm.client("asks", by_resource).await;
+
+    let server = ResourceServer::for_resource(RESOURCE, realm.issuer());
+    let server = server.allow_loopback_http().start().await.unwrap();
+    let token = realm.token("mapped").await;
+    let context = validate(&server, &token).await.unwrap();
+    assert!(context.audience().any(|audience| audience == RESOURCE));
+
+    let request = async |resource: &str| {
+        let manager = realm.manager("asks").resource(resource).start().unwrap();
+        manager.access_token().await
+    };
+    let token = request(RESOURCE).await.unwrap();
+    let context = validate(&server, token.expose_secret()).await.unwrap();
+    assert!(context.audience().eq([RESOURCE]));
+    assert_eq!(context.client_id(), Some("asks"));
+    // For another resource of the same process, the same token is for another audience.
+    let bills = server.also("https://api.example/bills").unwrap();
+    let rejected = validate(&bills, token.expose_secret()).await;
+    assert_eq!(kind(rejected), Some(RejectionKind::InvalidAudience));
+
+    let error = request("https://api.example/orders/").await.unwrap_err();
+    assert_eq!(error.oauth_error().unwrap().code(), "invalid_target");
 }
 
 async fn a_key_of_higher_priority_signs_new_tokens_and_old_tokens_stay_valid(keycloak: &Keycloak) {
