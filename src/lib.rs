@@ -125,7 +125,8 @@ pub use self::client::{ClientCredentials, TokenManager};
 pub use self::error::{BoxError, ConfigError, Error};
 pub use self::oauth::{Audience, Endpoint, Issuer, Origin, Scope};
 pub use self::resource_server::{
-    AuthContext, Rejection, RequireScopeLayer, ResourceServer, ResourceServerLayer, TrustedIssuer,
+    AuthContext, Rejection, RequireLayer, RequireRoleLayer, RequireScopeLayer, ResourceServer,
+    ResourceServerLayer, TrustedIssuer,
 };
 
 /// Runs the README's examples as doctests.

@@ -1,6 +1,7 @@
 //! The headers of rejections: challenges (RFC 6750 §3) and `Retry-After` (RFC 9110 §10.2.3).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 
@@ -10,6 +11,37 @@ use crate::oauth::Scope;
 
 /// The realm of challenges unless another is configured.
 pub(super) const DEFAULT_REALM: &str = "resource";
+
+/// The authentication that a request needs (RFC 9470 §3).
+#[derive(Clone, Debug, Default)]
+pub(super) struct StepUp {
+    /// In order of preference; each is one word. `None`: any.
+    pub(super) acr_values: Option<Vec<Box<str>>>,
+    pub(super) max_age: Option<Duration>,
+}
+
+impl StepUp {
+    /// What meets both.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.acr_values = match (self.acr_values, other.acr_values) {
+            (Some(mut own), Some(other)) => {
+                own.retain(|value| other.contains(value));
+                Some(own)
+            }
+            (own, other) => own.or(other),
+        };
+        self.max_age = self.max_age.into_iter().chain(other.max_age).min();
+        self
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = String> {
+        let values = self.acr_values.iter().filter(|values| !values.is_empty());
+        let acr_values = values.map(|values| format!(r#"acr_values="{}""#, values.join(" ")));
+        let max_age = self.max_age.map(|age| age.as_secs());
+        let max_age = max_age.map(|seconds| format!(r#"max_age="{seconds}""#));
+        acr_values.chain(max_age)
+    }
+}
 
 /// The parameters that each challenge of a resource server has; empty for a rejection that no
 /// resource server has completed.
@@ -36,11 +68,16 @@ impl ChallengeParameters {
 
     /// Builds the headers of a rejection: a challenge (RFC 6750 §3) or `Retry-After` (RFC 9110
     /// §10.2.3).
-    pub(super) fn headers(&self, kind: RejectionKind, scopes: &[Scope]) -> Arc<HeaderMap> {
+    pub(super) fn headers(
+        &self,
+        kind: RejectionKind,
+        scopes: &[Scope],
+        step_up: Option<&StepUp>,
+    ) -> Arc<HeaderMap> {
         let mut headers = no_store();
         if let Some(wait) = kind.retry_after() {
             headers.insert(header::RETRY_AFTER, wait.as_secs().into());
-        } else if !kind.status().is_server_error() {
+        } else if kind.has_challenge() {
             let error = kind.error().map(|error| {
                 let description = kind.description();
                 format!(r#"error="{error}", error_description="{description}""#)
@@ -48,9 +85,13 @@ impl ChallengeParameters {
             let names: Vec<_> = scopes.iter().map(Scope::as_str).collect();
             let scope = (!names.is_empty()).then(|| format!(r#"scope="{}""#, names.join(" ")));
             let (realm, metadata) = (self.realm.clone(), self.resource_metadata.clone());
-            let parameters: Vec<_> = [realm, error, scope, metadata]
+            let step_up = step_up.into_iter().flat_map(StepUp::parameters);
+            let parameters: Vec<_> = [realm, error]
                 .into_iter()
                 .flatten()
+                .chain(step_up)
+                .chain(scope)
+                .chain(metadata)
                 .collect();
             let challenge = format!("Bearer {}", parameters.join(", "));
             let challenge = HeaderValue::try_from(challenge.trim_end());
@@ -63,8 +104,12 @@ impl ChallengeParameters {
 }
 
 /// The headers of a rejection that no resource server has completed.
-pub(super) fn incomplete_headers(kind: RejectionKind, scopes: &[Scope]) -> Arc<HeaderMap> {
-    ChallengeParameters::default().headers(kind, scopes)
+pub(super) fn incomplete_headers(
+    kind: RejectionKind,
+    scopes: &[Scope],
+    step_up: Option<&StepUp>,
+) -> Arc<HeaderMap> {
+    ChallengeParameters::default().headers(kind, scopes, step_up)
 }
 
 /// The headers of every rejection.

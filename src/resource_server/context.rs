@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::clock::{Clock, UnixTime};
-use crate::jwt::{Claims, Fingerprint, Thumbprint};
+use crate::jwt::{Claims, Fingerprint, Thumbprint, numeric_date};
 use crate::key_set::{KeySetHandle, Snapshot};
 use crate::oauth::Issuer;
 
@@ -363,7 +363,7 @@ impl AuthContext {
     /// ```
     #[must_use]
     pub fn expires_in(&self) -> Duration {
-        self.expires_at().saturating_since(self.inner().clock.now())
+        self.expires_at().saturating_since(self.now())
     }
 
     /// The roles, from `roles` (Entra, App ID) and `realm_access.roles` (Keycloak).
@@ -383,17 +383,85 @@ impl AuthContext {
         let claims = self.parsed().ok();
         let roles = claims.and_then(|claims| claims.get("roles"));
         let realm_roles = claims.and_then(|claims| claims.get("realm_access")?.get("roles"));
-        let both = roles.into_iter().chain(realm_roles);
-        both.filter_map(Value::as_array)
-            .filter(|roles| roles.iter().all(Value::is_string))
-            .flatten()
-            .filter_map(Value::as_str)
+        roles.into_iter().chain(realm_roles).flat_map(strings)
     }
 
     /// Whether the token has exactly this role.
     #[must_use]
     pub fn has_role(&self, role: &str) -> bool {
         self.roles().any(|own| own == role)
+    }
+
+    /// The roles of a client, from `resource_access.{client}.roles` (Keycloak).
+    ///
+    /// A claim that is not an array of strings is ignored.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use tower_oauth::AuthContext;
+    ///
+    /// let access = json!({ "orders": { "roles": ["buyer"] } });
+    /// let caller = AuthContext::builder().claim("resource_access", access).build();
+    /// assert_eq!(caller.client_roles("orders").collect::<Vec<_>>(), ["buyer"]);
+    /// assert!(caller.has_client_role("orders", "buyer") && !caller.has_role("buyer"));
+    /// ```
+    pub fn client_roles(&self, client: &str) -> impl Iterator<Item = &str> + use<'_> {
+        let claims = self.parsed().ok();
+        let access = claims.and_then(|claims| claims.get("resource_access"));
+        let roles = access.and_then(|access| access.get(client)?.get("roles"));
+        roles.into_iter().flat_map(strings)
+    }
+
+    /// Whether the token has exactly this role of this client.
+    #[must_use]
+    pub fn has_client_role(&self, client: &str, role: &str) -> bool {
+        self.client_roles(client).any(|own| own == role)
+    }
+
+    /// How the user authenticated, `acr`
+    /// ([RFC 9068 §2.2.1](https://www.rfc-editor.org/rfc/rfc9068#section-2.2.1)).
+    ///
+    /// `None` without the claim, and if it is not a string.
+    ///
+    /// ```
+    /// use tower_oauth::AuthContext;
+    ///
+    /// let caller = AuthContext::builder().claim("acr", "urn:example:mfa").build();
+    /// assert_eq!(caller.acr(), Some("urn:example:mfa"));
+    /// ```
+    #[must_use]
+    pub fn acr(&self) -> Option<&str> {
+        self.parsed().ok()?.get("acr")?.as_str()
+    }
+
+    /// When the user authenticated, `auth_time`
+    /// ([RFC 9068 §2.2.1](https://www.rfc-editor.org/rfc/rfc9068#section-2.2.1)).
+    ///
+    /// `None` without the claim, and if it is not a `NumericDate` (RFC 7519 §2).
+    ///
+    /// ```
+    /// use tower_oauth::AuthContext;
+    /// use tower_oauth::clock::UnixTime;
+    ///
+    /// let caller = AuthContext::builder().claim("auth_time", 1_800_000_000).build();
+    /// assert_eq!(caller.auth_time(), Some(UnixTime::from_secs(1_800_000_000)));
+    /// ```
+    #[must_use]
+    pub fn auth_time(&self) -> Option<UnixTime> {
+        numeric_date(self.parsed().ok()?.get("auth_time")?.as_f64()?)
+    }
+
+    /// The time by the clock of the resource server.
+    pub(super) fn now(&self) -> UnixTime {
+        self.inner().clock.now()
+    }
+
+    /// The clock leeway of the issuer's policy.
+    pub(super) fn leeway(&self) -> Duration {
+        self.inner()
+            .validity
+            .expires
+            .saturating_since(self.expires_at())
     }
 
     /// Deserializes one claim; `None` if the token does not have it.
@@ -468,6 +536,14 @@ impl AuthContext {
     pub fn claims_json(&self) -> &str {
         self.token.claims_json()
     }
+}
+
+/// The elements of an array of strings; none of any other value.
+fn strings(value: &Value) -> impl Iterator<Item = &str> {
+    let array = value
+        .as_array()
+        .filter(|all| all.iter().all(Value::is_string));
+    array.into_iter().flatten().filter_map(Value::as_str)
 }
 
 impl fmt::Debug for AuthContext {

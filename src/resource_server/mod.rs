@@ -1,7 +1,8 @@
 //! The resource server: authenticates requests by their bearer tokens.
 //!
 //! [`ResourceServer::builder`] is the entry point. [`ResourceServerLayer`] authenticates requests,
-//! [`RequireScopeLayer`] checks scopes, and handlers read the [`AuthContext`].
+//! [`RequireScopeLayer`], [`RequireRoleLayer`] and [`RequireLayer`] check what the token must have
+//! besides, and handlers read the [`AuthContext`].
 //!
 //! # A request
 //!
@@ -85,7 +86,10 @@ mod rejection;
 mod rejection_events;
 mod rejection_kind;
 mod rejection_response;
+mod require;
+mod require_role;
 mod require_scope;
+mod requirement;
 mod responses;
 mod server;
 mod server_settings;
@@ -113,7 +117,10 @@ pub use self::readiness::ReadinessPolicy;
 pub use self::rejection::Rejection;
 pub use self::rejection_kind::RejectionKind;
 pub use self::rejection_response::{DefaultRejectionResponse, RejectionResponse};
-pub use self::require_scope::{RequireScopeFuture, RequireScopeLayer, RequireScopeService};
+pub use self::require::{RequireFuture, RequireLayer, RequireService};
+pub use self::require_role::RequireRoleLayer;
+pub use self::require_scope::RequireScopeLayer;
+pub use self::requirement::Requirement;
 pub use self::server::ResourceServer;
 pub use self::service::ResourceServerService;
 pub use self::trusted_issuer::TrustedIssuer;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::RejectionKind;
-use super::challenge::incomplete_headers;
+use super::challenge::{StepUp, incomplete_headers};
 use crate::clock::{Clock, SystemClock};
 use crate::jwt::Mismatch;
 use crate::log_limit::LogLimit;
@@ -98,6 +98,8 @@ pub struct Rejection {
     /// The headers of the response.
     pub(super) headers: Arc<HeaderMap>,
     pub(super) required_scopes: Option<Arc<[Scope]>>,
+    /// With `InsufficientAuthentication`.
+    pub(super) step_up: Option<Arc<StepUp>>,
     pub(super) grpc: bool,
     /// Whether the challenge has the parameters of a resource server.
     pub(super) is_complete: bool,
@@ -152,12 +154,25 @@ impl Rejection {
         required_scopes: Option<Arc<[Scope]>>,
         grpc: bool,
     ) -> Self {
+        Self {
+            grpc,
+            ..Self::requiring(kind, required_scopes, None)
+        }
+    }
+
+    /// As [`incomplete`](Self::incomplete), with the authentication that is required.
+    pub(super) fn requiring(
+        kind: RejectionKind,
+        required_scopes: Option<Arc<[Scope]>>,
+        step_up: Option<Arc<StepUp>>,
+    ) -> Self {
         let scopes = required_scopes.as_deref().unwrap_or_default();
         Self {
             kind,
-            headers: incomplete_headers(kind, scopes),
+            headers: incomplete_headers(kind, scopes, step_up.as_deref()),
             required_scopes,
-            grpc,
+            step_up,
+            grpc: false,
             is_complete: false,
             details: Details::default(),
         }
@@ -218,8 +233,9 @@ impl Rejection {
 
     /// The error code ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)).
     ///
-    /// `invalid_request`, `invalid_token` or `insufficient_scope`; `None` for a request without a
-    /// token, and with status 500 and 503.
+    /// `invalid_request`, `invalid_token`, `insufficient_scope` or
+    /// `insufficient_user_authentication` (RFC 9470 §3); `None` for a request without a token, for
+    /// [`RejectionKind::Forbidden`], and with status 500 and 503.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -248,12 +264,49 @@ impl Rejection {
         self.kind.description()
     }
 
-    /// The scopes that the route or the issuer requires; empty unless the token lacks one.
+    /// The scopes that the challenge names: all that the request needs.
     ///
     /// Of [`RequireScopeLayer::any`](crate::RequireScopeLayer::any), one of them is enough.
     #[must_use]
     pub fn required_scopes(&self) -> &[Scope] {
         self.required_scopes.as_deref().unwrap_or_default()
+    }
+
+    /// The values of `acr` that the request needs, one of them, in order of preference
+    /// ([RFC 9470 §3](https://www.rfc-editor.org/rfc/rfc9470#section-3)).
+    ///
+    /// Empty unless the kind is [`RejectionKind::InsufficientAuthentication`].
+    ///
+    /// ```
+    /// use tower_oauth::resource_server::Requirement;
+    /// use tower_oauth::AuthContext;
+    ///
+    /// let two_factors = Requirement::acr_values(["mfa"]);
+    /// let rejection = AuthContext::builder().build().require(&two_factors).unwrap_err();
+    /// assert_eq!(rejection.acr_values().collect::<Vec<_>>(), ["mfa"]);
+    /// ```
+    pub fn acr_values(&self) -> impl Iterator<Item = &str> {
+        let values = self.step_up.iter().flat_map(|needed| &needed.acr_values);
+        values.flatten().map(|value| &**value)
+    }
+
+    /// The greatest time since the user authenticated
+    /// ([RFC 9470 §3](https://www.rfc-editor.org/rfc/rfc9470#section-3)).
+    ///
+    /// `None` unless the kind is [`RejectionKind::InsufficientAuthentication`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_oauth::resource_server::Requirement;
+    /// use tower_oauth::AuthContext;
+    ///
+    /// let recent = Requirement::max_age(Duration::from_secs(300));
+    /// let rejection = AuthContext::builder().build().require(&recent).unwrap_err();
+    /// assert_eq!(rejection.max_age(), Some(Duration::from_secs(300)));
+    /// ```
+    #[must_use]
+    pub fn max_age(&self) -> Option<Duration> {
+        self.step_up.as_ref()?.max_age
     }
 
     /// The header fields of the response: challenge, `Retry-After` and `Cache-Control`.
@@ -277,7 +330,9 @@ impl Rejection {
         &self.headers
     }
 
-    /// The value of `WWW-Authenticate`; `None` with status 500 and 503.
+    /// The value of `WWW-Authenticate`.
+    ///
+    /// `None` for [`RejectionKind::Forbidden`], and with status 500 and 503.
     ///
     /// ```
     /// use tower_oauth::Rejection;

@@ -110,6 +110,8 @@ fn expected(kind: RejectionKind, issuers: &[IssuerState]) -> String {
     let text = match kind {
         RejectionKind::AmbiguousKey => "a kid that one key has, or few keys (max_candidate_keys)",
         RejectionKind::Expired => return format!("exp in the future{}", leeway(issuers)),
+        RejectionKind::Forbidden => "a token that the route permits",
+        RejectionKind::InsufficientAuthentication => "another authentication of the user",
         RejectionKind::InsufficientScope => "another scope",
         RejectionKind::InvalidAudience => {
             let audiences = issuers.iter().flat_map(|one| &one.policy.audiences);
@@ -159,7 +161,9 @@ fn expected(kind: RejectionKind, issuers: &[IssuerState]) -> String {
 fn found(kind: RejectionKind) -> &'static str {
     match kind {
         // Of a handler: the layer around it does not keep the token.
-        RejectionKind::InsufficientScope => "a token that a handler rejects",
+        RejectionKind::Forbidden
+        | RejectionKind::InsufficientAuthentication
+        | RejectionKind::InsufficientScope => "a token that a handler rejects",
         RejectionKind::InvalidRequest => "a malformed or repeated field",
         RejectionKind::KeysUnavailable => "no keys, or keys older than max_stale",
         RejectionKind::MissingProofOfPossession => "cnf",

@@ -50,6 +50,10 @@ kinds! {
     AmbiguousKey = "ambiguous_key",
     /// `exp` has passed.
     Expired = "expired",
+    /// The token lacks a role, or does not meet a condition of the route.
+    Forbidden = "forbidden",
+    /// The authentication of the user is too old or too weak for the route (RFC 9470).
+    InsufficientAuthentication = "insufficient_authentication",
     /// The token lacks a scope that the route or the issuer's policy requires.
     InsufficientScope = "insufficient_scope",
     /// `aud` names none of the configured audiences.
@@ -64,7 +68,7 @@ kinds! {
     InvalidSignature = "invalid_signature",
     /// The issuer's key set is missing or too old: 503.
     KeysUnavailable = "keys_unavailable",
-    /// No `ResourceServerLayer` is around a `RequireScopeLayer` or an extractor: 500.
+    /// No `ResourceServerLayer` is around a `RequireLayer` or an extractor: 500.
     LayerMissing = "layer_missing",
     /// The token is not a well-formed signed JWT in compact serialization.
     Malformed = "malformed",
@@ -108,7 +112,7 @@ impl RejectionKind {
     pub fn status(self) -> StatusCode {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
-            Self::InsufficientScope => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::InsufficientScope => StatusCode::FORBIDDEN,
             Self::LayerMissing => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Overloaded | Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::UNAUTHORIZED,
@@ -119,9 +123,12 @@ impl RejectionKind {
         match self {
             Self::InvalidRequest => Some("invalid_request"),
             Self::InsufficientScope => Some("insufficient_scope"),
-            Self::MissingToken | Self::LayerMissing | Self::Overloaded | Self::KeysUnavailable => {
-                None
-            }
+            Self::InsufficientAuthentication => Some("insufficient_user_authentication"),
+            Self::Forbidden
+            | Self::KeysUnavailable
+            | Self::LayerMissing
+            | Self::MissingToken
+            | Self::Overloaded => None,
             _ => Some("invalid_token"),
         }
     }
@@ -132,6 +139,10 @@ impl RejectionKind {
         match self {
             Self::InvalidRequest => "The Authorization field is malformed or repeated",
             Self::InsufficientScope => "The access token lacks a required scope",
+            Self::InsufficientAuthentication => {
+                "A more recent or stronger authentication is required"
+            }
+            Self::Forbidden => "The access token does not permit this request",
             Self::MissingToken => "An access token is required",
             Self::LayerMissing => "The service is misconfigured",
             Self::Overloaded | Self::KeysUnavailable => {
@@ -139,6 +150,11 @@ impl RejectionKind {
             }
             _ => "The access token is invalid",
         }
+    }
+
+    /// Whether another token may change the response, so that it has `WWW-Authenticate`.
+    pub(super) fn has_challenge(self) -> bool {
+        self != Self::Forbidden && !self.status().is_server_error()
     }
 
     pub(super) fn retry_after(self) -> Option<Duration> {

@@ -28,7 +28,7 @@ impl Responses {
     pub(super) fn new(parameters: ChallengeParameters, events: RejectionEvents) -> Self {
         let counter = |result| Counter::new(REQUESTS, ("result", result));
         let of_kind = |kind: &RejectionKind| {
-            let headers = parameters.headers(*kind, &[]);
+            let headers = parameters.headers(*kind, &[], None);
             (*kind, headers, counter(kind.as_str()))
         };
         Self {
@@ -54,13 +54,14 @@ impl Responses {
             (None, Some((_, headers, _))) => Arc::clone(headers),
             (scopes, _) => {
                 let scopes = scopes.as_deref().unwrap_or_default();
-                self.parameters.headers(kind, scopes)
+                self.parameters.headers(kind, scopes, None)
             }
         };
         Rejection {
             kind,
             headers,
             required_scopes,
+            step_up: None,
             grpc,
             is_complete: true,
             details,
@@ -77,14 +78,12 @@ impl Responses {
         else {
             return;
         };
-        let Rejection {
-            kind,
-            required_scopes,
-            details,
-            grpc,
-            ..
-        } = rejection.clone();
-        let complete = self.reject(kind, required_scopes, details, grpc);
+        let (scopes, step_up) = (rejection.required_scopes(), rejection.step_up.as_deref());
+        let complete = Rejection {
+            headers: self.parameters.headers(rejection.kind, scopes, step_up),
+            is_complete: true,
+            ..rejection.clone()
+        };
         let headers = response.headers_mut();
         if let Entry::Occupied(mut challenges) = headers.entry(header::WWW_AUTHENTICATE)
             && let Some(challenge) = complete.www_authenticate()
@@ -136,6 +135,8 @@ mod tests {
         error_description=\"The Authorization field is malformed or repeated\"";
     const INSUFFICIENT_SCOPE: &str = ", error=\"insufficient_scope\", \
         error_description=\"The access token lacks a required scope\"";
+    const INSUFFICIENT_AUTHENTICATION: &str = ", error=\"insufficient_user_authentication\", \
+        error_description=\"A more recent or stronger authentication is required\"";
     const INVALID_TOKEN: &str = ", error=\"invalid_token\", \
         error_description=\"The access token is invalid\"";
 
@@ -164,7 +165,11 @@ mod tests {
                     RejectionKind::Overloaded => (None, Some("1")),
                     RejectionKind::KeysUnavailable => (None, Some("5")),
                     RejectionKind::LayerMissing => (None, None),
+                    RejectionKind::Forbidden => (None, None),
                     RejectionKind::MissingToken => (Some(""), None),
+                    RejectionKind::InsufficientAuthentication => {
+                        (Some(INSUFFICIENT_AUTHENTICATION), None)
+                    }
                     RejectionKind::InsufficientScope => (Some(INSUFFICIENT_SCOPE), None),
                     RejectionKind::InvalidRequest => (Some(INVALID_REQUEST), None),
                     _ => (Some(INVALID_TOKEN), None),

@@ -23,6 +23,7 @@ mod protected_resource;
 mod public_names;
 mod readiness;
 mod several_resources;
+mod requirements;
 #[path = "../support/mod.rs"]
 mod support;
 mod token_and_header;

@@ -121,7 +121,7 @@ fn layer_service_and_context_are_clone_send_and_sync() {
     check::<ResourceServer>();
     check::<tower_oauth::ResourceServerLayer>();
     check::<tower_oauth::resource_server::ResourceServerService<Strict>>();
-    check::<tower_oauth::resource_server::RequireScopeService<Strict>>();
+    check::<tower_oauth::resource_server::RequireService<Strict>>();
     check::<tower_oauth::AuthContext>();
     check::<tower_oauth::Rejection>();
     fn send<T: Send>() {}
