@@ -10,6 +10,7 @@ mod endpoint;
 mod issuer_difference;
 mod origin;
 mod plain_http;
+mod resource_identifier;
 mod text_value;
 
 #[cfg(feature = "reqwest")]
@@ -18,6 +19,7 @@ pub use self::endpoint::Endpoint;
 pub(crate) use self::issuer_difference::{IssuerDifference, IssuerUrl};
 pub use self::origin::Origin;
 pub(crate) use self::plain_http::PlainHttp;
+pub(crate) use self::resource_identifier::ResourceIdentifier;
 
 /// An issuer identifier: the value of `iss` in its tokens
 /// ([RFC 8414 §2](https://www.rfc-editor.org/rfc/rfc8414#section-2)).

@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use super::protected_resource_service::ProtectedResourceMetadataService;
 use crate::error::ConfigError;
-use crate::oauth::{Endpoint, Issuer, Scope};
+use crate::oauth::{Endpoint, Issuer, ResourceIdentifier, Scope};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-
-/// RFC 9728 §3, §3.1.
-const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
 /// Clients bound what they read.
 const MAX_DOCUMENT_LENGTH: usize = 16 * 1024;
@@ -45,10 +42,7 @@ const RESERVED_MEMBERS: [&str; 7] = [
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ProtectedResource {
-    /// Byte for byte as configured: clients compare it, and send it as `resource`.
-    identifier: String,
-    url: Endpoint,
-    location: Location,
+    identifier: ResourceIdentifier,
     authorization_servers: Option<Vec<Issuer>>,
     scopes_supported: Vec<Scope>,
     members: Map<String, Value>,
@@ -71,27 +65,8 @@ impl ProtectedResource {
     /// (RFC 9728 §1.2), an upper-case scheme or host, a default port, a path with dot segments, or
     /// a character that has no place in a URL.
     pub fn new(identifier: impl Into<String>) -> Result<Self, ConfigError> {
-        let identifier = identifier.into();
-        let invalid = |reason: &str| ConfigError::new("resource", identifier.as_str(), reason);
-        let url = Endpoint::new(&identifier).map_err(|error| error.with_setting("resource"))?;
-        // RFC 3986 §2. Of these, none needs an escape in a quoted-string.
-        let is_url_byte =
-            |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte);
-        if !identifier.bytes().all(is_url_byte) {
-            return Err(invalid("must consist of the characters of a URL"));
-        }
-        // Clients compare the identifier byte for byte, and some normalize it first.
-        let origin = url.origin();
-        let suffix = identifier.strip_prefix(&origin).unwrap_or("#");
-        let path = suffix.split('?').next().unwrap_or_default();
-        if path != url.url().path() && !(path.is_empty() && url.url().path() == "/") {
-            let normal = url.as_str().trim_end_matches('/');
-            return Err(invalid(&format!("must be normalized: write `{normal}`")));
-        }
         Ok(Self {
-            location: Location::new(&origin, suffix),
-            identifier,
-            url,
+            identifier: ResourceIdentifier::new(identifier)?,
             authorization_servers: None,
             scopes_supported: Vec::new(),
             members: Map::new(),
@@ -155,11 +130,11 @@ impl ProtectedResource {
     /// The identifier, as it was configured.
     #[must_use]
     pub fn identifier(&self) -> &str {
-        &self.identifier
+        self.identifier.as_str()
     }
 
     pub(super) fn url(&self) -> &Endpoint {
-        &self.url
+        self.identifier.url()
     }
 
     /// Builds the document. `issuers` are those whose keys are fetched.
@@ -169,7 +144,7 @@ impl ProtectedResource {
     ) -> Result<ProtectedResourceMetadata, ConfigError> {
         let mut document = self.members;
         let mut insert = |name: &str, value: Value| document.insert(name.to_owned(), value);
-        insert("resource", json!(self.identifier));
+        insert("resource", json!(self.identifier.as_str()));
         insert("bearer_methods_supported", json!(["header"]));
         let servers = self.authorization_servers;
         let servers = servers.unwrap_or_else(|| issuers.into_iter().collect());
@@ -187,7 +162,7 @@ impl ProtectedResource {
         }
         Ok(ProtectedResourceMetadata(Arc::new(Inner {
             document,
-            location: self.location,
+            identifier: self.identifier,
         })))
     }
 }
@@ -205,33 +180,6 @@ impl TryFrom<String> for ProtectedResource {
 
     fn try_from(identifier: String) -> Result<Self, ConfigError> {
         Self::new(identifier)
-    }
-}
-
-/// Where the document of a resource is.
-#[derive(Clone, Debug)]
-struct Location {
-    url: String,
-    /// The length of the origin in `url`.
-    origin_len: usize,
-}
-
-impl Location {
-    /// Inserts the well-known path between the origin of a resource and its path and query
-    /// (RFC 9728 §3.1). A slash that ends the path and directly follows the origin is removed.
-    fn new(origin: &str, path_and_query: &str) -> Self {
-        let suffix = match path_and_query.strip_prefix('/') {
-            Some(rest) if rest.is_empty() || rest.starts_with('?') => rest,
-            _ => path_and_query,
-        };
-        Self {
-            url: format!("{origin}{WELL_KNOWN}{suffix}"),
-            origin_len: origin.len(),
-        }
-    }
-
-    fn path_and_query(&self) -> &str {
-        self.url.get(self.origin_len..).unwrap_or_default()
     }
 }
 
@@ -262,14 +210,14 @@ pub struct ProtectedResourceMetadata(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     document: Bytes,
-    location: Location,
+    identifier: ResourceIdentifier,
 }
 
 impl ProtectedResourceMetadata {
     /// The URL of the document, which challenges name (RFC 9728 §5.1).
     #[must_use]
     pub fn url(&self) -> &str {
-        &self.0.location.url
+        self.0.identifier.metadata_url()
     }
 
     /// The path of the document at its server, for a router.
@@ -280,7 +228,7 @@ impl ProtectedResourceMetadata {
     }
 
     pub(super) fn path_and_query(&self) -> &str {
-        self.0.location.path_and_query()
+        self.0.identifier.metadata_path_and_query()
     }
 
     /// The document, as JSON.
