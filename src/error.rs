@@ -233,6 +233,8 @@ pub enum Operation {
     JwksFetch,
     /// Calling the App ID management API.
     Management,
+    /// Fetching the metadata of a protected resource (RFC 9728).
+    ResourceMetadata,
     /// Requesting an access token (RFC 6749 §4.4.2).
     TokenRequest,
 }
@@ -244,6 +246,7 @@ impl fmt::Display for Operation {
             Self::Discovery => "discovery of authorization server metadata",
             Self::JwksFetch => "fetch of the key set",
             Self::Management => "management request",
+            Self::ResourceMetadata => "fetch of the resource's metadata",
             Self::TokenRequest => "token request",
         })
     }
@@ -288,7 +291,8 @@ pub enum ErrorKind {
     Credentials,
     /// The metadata name another issuer than the configured one (RFC 8414 §3.3).
     ///
-    /// [`Error::expected`] and [`Error::found`] are the two.
+    /// [`Error::expected`] and [`Error::found`] are the two. The metadata of a protected resource
+    /// list several issuers (RFC 9728 §2): none of them is the configured one.
     IssuerMismatch,
     /// The response could not be parsed.
     Malformed,
@@ -299,6 +303,10 @@ pub enum ErrorKind {
     Overloaded,
     /// The server refused the request with an OAuth error; see [`Error::oauth_error`].
     Refused,
+    /// The metadata are those of another protected resource (RFC 9728 §3.3).
+    ///
+    /// [`Error::expected`] and [`Error::found`] are the two.
+    ResourceMismatch,
     /// The server responded with this status.
     Status(StatusCode),
     /// No complete response within the time limit.
@@ -322,6 +330,7 @@ impl ErrorKind {
             Self::NoUsableKey => "no_usable_key",
             Self::Overloaded => "overloaded",
             Self::Refused => "refused",
+            Self::ResourceMismatch => "resource_mismatch",
             Self::Status(_) => "status",
             Self::Timeout => "timeout",
             Self::TooLarge => "too_large",
@@ -343,6 +352,9 @@ impl fmt::Display for ErrorKind {
             Self::NoUsableKey => f.write_str("the key set has no usable key"),
             Self::Overloaded => f.write_str("too many calls are waiting"),
             Self::Refused => f.write_str("the server refused the request"),
+            Self::ResourceMismatch => {
+                f.write_str("the metadata are those of another resource than the configured one")
+            }
             Self::Status(status) => write!(f, "the server responded with {status}"),
             Self::Timeout => f.write_str("no response within the time limit"),
             Self::TooLarge => f.write_str("the response is too large"),

@@ -226,15 +226,23 @@ pub(crate) fn is_not_found(error: &Error) -> bool {
     error.kind() == ErrorKind::Status(StatusCode::NOT_FOUND)
 }
 
-/// Parses a document and compares its `issuer`.
-pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
+/// The text of a document, if it may be a JSON object.
+pub(crate) fn document_text(body: &[u8], operation: Operation) -> Result<&str, Error> {
+    let malformed = || Error::new(operation, ErrorKind::Malformed);
     // RFC 8259 §8.1: the whole document must be UTF-8, ignored members included. A parser may
     // ignore a byte order mark.
     let text = std::str::from_utf8(body).map_err(|error| malformed().with_source(error))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if !text.trim_start().starts_with('{') {
-        return Err(malformed().with_detail("expected a JSON object"));
+    if text.trim_start().starts_with('{') {
+        Ok(text)
+    } else {
+        Err(malformed().with_detail("expected a JSON object"))
     }
+}
+
+/// Parses a document and compares its `issuer`.
+pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
+    let text = document_text(body, Operation::Discovery)?;
     let document: Document<'_> =
         serde_json::from_str(text).map_err(|error| malformed().with_source(error))?;
     let named = Member::from(document.issuer);
@@ -242,7 +250,7 @@ pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
     if named != issuer.as_str() {
         let error = Error::new(Operation::Discovery, ErrorKind::IssuerMismatch)
             .with_expected(issuer.as_str())
-            .with_found(escape_and_truncate(&issuer_for_display(named)));
+            .with_found(escape_and_truncate(&url_for_display(named)));
         return Err(match IssuerDifference::between(issuer.as_str(), named) {
             Some(difference) => error.with_detail(difference.description()),
             None => error,
@@ -255,9 +263,9 @@ pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
     })
 }
 
-/// Removes user information and query from the issuer that a document names. An issuer identifier
-/// has neither (RFC 8414 §2), and both may be secrets.
-fn issuer_for_display(named: &str) -> String {
+/// Removes user information and query from the issuer or resource that a document names. An issuer
+/// identifier has neither (RFC 8414 §2), and both may be secrets.
+pub(crate) fn url_for_display(named: &str) -> String {
     let (named, query) = match named.split_once('?') {
         Some((named, _)) => (named, "?…"),
         None => (named, ""),
@@ -345,7 +353,7 @@ mod tests {
             ("https://as.example?key=a/b@c", "https://as.example?…"),
             ("as.example", "as.example"),
         ] {
-            assert_eq!(issuer_for_display(named), shown);
+            assert_eq!(url_for_display(named), shown);
         }
     }
 

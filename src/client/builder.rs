@@ -15,7 +15,7 @@ use super::token_manager::TokenManager;
 use super::token_source::TokenSource;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, ConfigErrorKind};
-use crate::oauth::{Audience, Endpoint, Issuer, PlainHttp, Scope};
+use crate::oauth::{Audience, Endpoint, Issuer, PlainHttp, ResourceIdentifier, Scope};
 use crate::trace;
 use crate::transport::{HttpSettings, Transport};
 
@@ -54,7 +54,7 @@ impl TokenManager {
         token_endpoint: Endpoint,
         client: impl ClientAuthentication,
     ) -> TokenManagerBuilder {
-        TokenManagerBuilder::new(TokenEndpoint::Fixed(token_endpoint), client)
+        TokenManagerBuilder::new(Ok(TokenEndpoint::Fixed(token_endpoint)), client)
     }
 
     /// A builder for a manager of the tokens of this source.
@@ -129,13 +129,92 @@ impl TokenManager {
         issuer: Issuer,
         client: impl ClientAuthentication,
     ) -> Result<TokenManagerBuilder, ConfigError> {
-        let base = Endpoint::new(issuer.as_str()).map_err(|error| error.with_setting("issuer"))?;
-        let fallback = base.join_path("token")?;
         Ok(TokenManagerBuilder::new(
-            TokenEndpoint::discovered(issuer, fallback),
+            Ok(discovered_endpoint(issuer)?),
             client,
         ))
     }
+
+    /// A builder for a manager of tokens for this protected resource
+    /// ([RFC 9728](https://www.rfc-editor.org/rfc/rfc9728#section-3)).
+    ///
+    /// `resource` is its identifier, spelled as in its metadata, such as
+    /// `https://api.example/orders`. `issuer` is the authorization server that `client` has its
+    /// credentials from. The metadata never choose the issuer: they have to list the one that is
+    /// named here, else the error names both, and nothing is sent to that issuer. They have to be
+    /// those of this resource, byte for byte. Redirects are not followed.
+    ///
+    /// The metadata are read before the first token request, and again after an hour. If they
+    /// cannot be read then, the last confirmation stands. The token endpoint is discovered as with
+    /// [`for_issuer`](Self::for_issuer).
+    ///
+    /// Token requests have the parameter `resource` with the identifier, unless
+    /// [`omit_resource`](TokenManagerBuilder::omit_resource) is called. They have no `scope` unless
+    /// [`scope`](TokenManagerBuilder::scope) is called, even if the metadata list scopes: a client
+    /// need not have all that a resource knows.
+    ///
+    /// An invalid resource or issuer is an error of [`build`](TokenManagerBuilder::build).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use http_body_util::BodyExt as _;
+    /// # let network = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+    /// #     async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+    /// #         let body = match request.uri().path() {
+    /// #             "/.well-known/oauth-protected-resource/orders" => serde_json::json!({
+    /// #                 "resource": "https://api.example/orders",
+    /// #                 "authorization_servers": ["https://as.example"],
+    /// #             }),
+    /// #             "/.well-known/openid-configuration" => serde_json::json!({
+    /// #                 "issuer": "https://as.example",
+    /// #                 "token_endpoint": "https://as.example/token",
+    /// #             }),
+    /// #             _ => {
+    /// #                 let form = request.into_body().collect().await?.to_bytes();
+    /// #                 let form = String::from_utf8_lossy(&form).into_owned();
+    /// #                 serde_json::json!({ "access_token": form, "token_type": "Bearer" })
+    /// #             }
+    /// #         };
+    /// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+    /// #     },
+    /// # ));
+    /// use tower_oauth::{ClientCredentials, Issuer, TokenManager};
+    ///
+    /// let issuer = Issuer::new("https://as.example")?;
+    /// let credentials = ClientCredentials::new("shop", "s3cret");
+    /// let tokens = TokenManager::for_resource("https://api.example/orders", issuer, credentials)
+    ///     .transport(network) // the resource, and an issuer whose tokens are what it receives
+    ///     .start()?;
+    /// let form = tokens.access_token().await?;
+    /// assert!(form.expose_secret().ends_with("&resource=https%3A%2F%2Fapi.example%2Forders"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn for_resource(
+        resource: impl Into<String>,
+        issuer: impl TryInto<Issuer, Error: Into<ConfigError>>,
+        client: impl ClientAuthentication,
+    ) -> TokenManagerBuilder {
+        let endpoint = issuer
+            .try_into()
+            .map_err(Into::into)
+            .and_then(discovered_endpoint);
+        let (endpoint, resource) = match (ResourceIdentifier::new(resource), endpoint) {
+            (Ok(resource), endpoint) => (endpoint, Some(resource)),
+            (Err(error), _) => (Err(error), None),
+        };
+        let mut builder = TokenManagerBuilder::new(endpoint, client);
+        builder.source.resource = resource;
+        builder
+    }
+}
+
+/// The token endpoint of an issuer whose identifier is a URL.
+fn discovered_endpoint(issuer: Issuer) -> Result<TokenEndpoint, ConfigError> {
+    let base = Endpoint::new(issuer.as_str()).map_err(|error| error.with_setting("issuer"))?;
+    let fallback = base.join_path("token")?;
+    Ok(TokenEndpoint::discovered(issuer, fallback))
 }
 
 /// A builder of a [`TokenManager`]. All defaults are suitable for production.
@@ -519,7 +598,10 @@ impl ManagerSettings {
 }
 
 impl TokenManagerBuilder {
-    pub(super) fn new(endpoint: TokenEndpoint, client: impl ClientAuthentication) -> Self {
+    pub(super) fn new(
+        endpoint: Result<TokenEndpoint, ConfigError>,
+        client: impl ClientAuthentication,
+    ) -> Self {
         Self::with_source(TokenEndpointSettings::new(endpoint, Arc::new(client)))
     }
 
@@ -666,6 +748,54 @@ impl TokenManagerBuilder {
     /// ```
     pub fn resource(mut self, resource: impl Into<String>) -> Self {
         self.source.parameters.resources.push(resource.into());
+        self
+    }
+
+    /// Leaves out the parameter `resource` of [`TokenManager::for_resource`].
+    ///
+    /// For an authorization server that refuses the parameter or fails at it. The audience of the
+    /// token is then up to that server. What [`resource`](Self::resource) adds is sent all the
+    /// same.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use http_body_util::BodyExt as _;
+    /// # let network = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+    /// #     async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+    /// #         let body = match request.uri().path() {
+    /// #             "/.well-known/oauth-protected-resource/orders" => serde_json::json!({
+    /// #                 "resource": "https://api.example/orders",
+    /// #                 "authorization_servers": ["https://as.example"],
+    /// #             }),
+    /// #             "/.well-known/openid-configuration" => serde_json::json!({
+    /// #                 "issuer": "https://as.example",
+    /// #                 "token_endpoint": "https://as.example/token",
+    /// #             }),
+    /// #             _ => {
+    /// #                 let form = request.into_body().collect().await?.to_bytes();
+    /// #                 let form = String::from_utf8_lossy(&form).into_owned();
+    /// #                 serde_json::json!({ "access_token": form, "token_type": "Bearer" })
+    /// #             }
+    /// #         };
+    /// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+    /// #     },
+    /// # ));
+    /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
+    /// use tower_oauth::TokenManager;
+    ///
+    /// let (orders, issuer) = ("https://api.example/orders", "https://as.example");
+    /// let tokens = TokenManager::for_resource(orders, issuer, credentials)
+    ///     .omit_resource()
+    ///     .transport(network) // the resource, and an issuer whose tokens are what it receives
+    ///     .start()?;
+    /// let form = tokens.access_token().await?;
+    /// assert_eq!(form.expose_secret(), "grant_type=client_credentials");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn omit_resource(mut self) -> Self {
+        self.source.sends_resource = false;
         self
     }
 

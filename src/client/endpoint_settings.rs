@@ -9,10 +9,12 @@ use super::endpoint_source::{EndpointState, TokenEndpointSource};
 use super::grant::{ClientCredentialsGrant, Grant};
 use super::parameters::Parameters;
 use super::renewal::schedule::RenewalPolicy;
+use super::resource_metadata::ResourceMetadata;
 use super::token_endpoint::TokenEndpoint;
 use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::metadata;
+use crate::oauth::ResourceIdentifier;
 use crate::transport::{HttpSettings, Transport, default_transport};
 
 /// The token endpoint of a [`TokenManagerBuilder`](super::TokenManagerBuilder), and what is sent to
@@ -20,7 +22,12 @@ use crate::transport::{HttpSettings, Transport, default_transport};
 #[derive(Debug)]
 #[must_use]
 pub struct TokenEndpointSettings {
-    pub(super) endpoint: TokenEndpoint,
+    /// The error is one of the arguments of `for_resource`, which `build` reports.
+    pub(super) endpoint: Result<TokenEndpoint, ConfigError>,
+    /// The resource whose metadata confirm the issuer.
+    pub(super) resource: Option<ResourceIdentifier>,
+    /// Whether the parameter `resource` with its identifier is sent.
+    pub(super) sends_resource: bool,
     pub(super) client: Arc<dyn ClientAuthentication>,
     pub(super) grant: Arc<dyn Grant>,
     pub(super) parameters: Parameters,
@@ -30,9 +37,14 @@ pub struct TokenEndpointSettings {
 }
 
 impl TokenEndpointSettings {
-    pub(super) fn new(endpoint: TokenEndpoint, client: Arc<dyn ClientAuthentication>) -> Self {
+    pub(super) fn new(
+        endpoint: Result<TokenEndpoint, ConfigError>,
+        client: Arc<dyn ClientAuthentication>,
+    ) -> Self {
         Self {
             endpoint,
+            resource: None,
+            sends_resource: true,
             client,
             grant: Arc::new(ClientCredentialsGrant),
             parameters: Parameters::default(),
@@ -45,9 +57,12 @@ impl TokenEndpointSettings {
     pub(super) fn default_name(&self) -> String {
         match (self.client.client_id(), &self.endpoint) {
             (Some(client_id), _) => client_id.to_owned(),
-            (None, TokenEndpoint::Discovered(discovery)) => discovery.issuer.as_str().to_owned(),
+            (None, Ok(TokenEndpoint::Discovered(discovery))) => {
+                discovery.issuer.as_str().to_owned()
+            }
             // Its path and query may be secrets.
-            (None, TokenEndpoint::Fixed(url)) => url.origin(),
+            (None, Ok(TokenEndpoint::Fixed(url))) => url.origin(),
+            (None, Err(_)) => String::new(),
         }
     }
 
@@ -59,12 +74,15 @@ impl TokenEndpointSettings {
     ) -> Result<TokenEndpointSource, ConfigError> {
         let Self {
             endpoint,
+            resource,
+            sends_resource,
             client,
             grant,
-            parameters,
+            mut parameters,
             assume_bearer,
             transport,
         } = self;
+        let endpoint = endpoint?;
         client.check()?;
         parameters.check()?;
         let plain_http = http.plain_http()?;
@@ -84,6 +102,15 @@ impl TokenEndpointSettings {
                 Some(discovery.issuer.clone())
             }
         };
+        if let Some(resource) = &resource {
+            plain_http
+                .check(resource.url())
+                .map_err(|error| error.with_setting("resource"))?;
+            if sends_resource {
+                parameters.add_first_resource(resource.as_str());
+            }
+        }
+        let resource = resource.map(ResourceMetadata::new);
         Ok(TokenEndpointSource {
             client,
             grant,
@@ -94,7 +121,7 @@ impl TokenEndpointSettings {
             clock: Arc::clone(clock),
             // The limit of the renewer would cut it off with a less specific error.
             limit: policy.request_timeout.min(policy.acquire_timeout),
-            state: Mutex::new(EndpointState::new(endpoint)),
+            state: Mutex::new(EndpointState::new(endpoint, resource)),
         })
     }
 }

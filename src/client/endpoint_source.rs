@@ -13,6 +13,7 @@ use super::authentication::ClientAuthentication;
 use super::box_future::BoxFuture;
 use super::grant::Grant;
 use super::parameters::Parameters;
+use super::resource_metadata::ResourceMetadata;
 use super::response_reader::SentRequest;
 use super::token_endpoint::{DiscoveryContext, ResolvedEndpoint, TokenEndpoint};
 use super::token_request::{TokenRequest, is_invalid_client};
@@ -75,14 +76,17 @@ pub struct TokenEndpointSource {
 /// What a fetch leaves to the next one.
 pub(super) struct EndpointState {
     endpoint: TokenEndpoint,
+    /// The metadata that have to confirm the issuer.
+    resource: Option<ResourceMetadata>,
     /// A server may quote it in a later error.
     last_token: Option<SecretString>,
 }
 
 impl EndpointState {
-    pub(super) fn new(endpoint: TokenEndpoint) -> Self {
+    pub(super) fn new(endpoint: TokenEndpoint, resource: Option<ResourceMetadata>) -> Self {
         Self {
             endpoint,
+            resource,
             last_token: None,
         }
     }
@@ -109,8 +113,12 @@ impl TokenEndpointSource {
         };
         let EndpointState {
             endpoint,
+            resource,
             last_token,
         } = &mut *state;
+        if let (Some(resource), Some(issuer)) = (resource, &self.issuer) {
+            resource.confirm(issuer, context()).await?;
+        }
         let resolved = endpoint.resolve(context()).await?;
         let mut result = self
             .request_token_at(&resolved, last_token.as_ref(), limits())

@@ -78,6 +78,7 @@ mod lifetime;
 mod origin;
 mod parameters;
 mod renewal;
+mod resource_metadata;
 mod response_members;
 mod response_reader;
 mod service;

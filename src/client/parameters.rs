@@ -30,6 +30,13 @@ impl Parameters {
         self.extensions.push((name, value));
     }
 
+    /// Adds the resource that the manager is for, unless it is among the others.
+    pub(super) fn add_first_resource(&mut self, resource: &str) {
+        if !self.resources.iter().any(|other| other == resource) {
+            self.resources.insert(0, resource.to_owned());
+        }
+    }
+
     /// Checks that the parameters can be sent. Called when the source is built.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         for (name, _) in &self.extensions {

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
 
@@ -232,6 +232,9 @@ impl TokenRequest {
     pub(super) fn annotate(&self, error: Error) -> Error {
         match self.invalid_client_hint {
             Some(hint) if is_invalid_client(&error) => error.with_detail(hint),
+            _ if self.parameters.iter().any(|(name, _)| name == "resource") => {
+                explain_resource(error)
+            }
             _ => error,
         }
     }
@@ -266,6 +269,25 @@ impl TokenRequest {
         headers.insert(header::CONTENT_TYPE, form);
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         Ok(request)
+    }
+}
+
+/// Says what to do if the server refuses the parameter `resource`
+/// ([RFC 8707 §2](https://www.rfc-editor.org/rfc/rfc8707#section-2)), or may have failed at it.
+fn explain_resource(error: Error) -> Error {
+    const WAYS_OUT: &str = "register the resource at the server, or leave the parameter out \
+                            (`omit_resource()`, or no `resource(..)`)";
+    match error.oauth_error().map(OAuthError::code) {
+        Some("invalid_target") => error.with_detail(format!(
+            "the server issues no token for this `resource`: {WAYS_OUT}"
+        )),
+        Some("invalid_request") => error.with_detail(format!(
+            "the server may not support the parameter `resource`: {WAYS_OUT}"
+        )),
+        _ if error.status() == Some(StatusCode::INTERNAL_SERVER_ERROR) => error.with_detail(
+            format!("the server may fail at the parameter `resource`: {WAYS_OUT}"),
+        ),
+        _ => error,
     }
 }
 

@@ -97,6 +97,7 @@ pub(super) fn describe_redirect(
     }
     let cure = match operation {
         Operation::Discovery => "configure the issuer as its metadata name it",
+        Operation::ResourceMetadata => "configure the resource as its metadata name it",
         _ => "configure the URL that it redirects to",
     };
     Some(match redirect_target(url, response.headers()) {

@@ -15,6 +15,7 @@ mod first_mistakes;
 mod layer;
 mod other_runtime;
 mod plain_http;
+mod protected_resource;
 mod secret_files;
 mod service_transport;
 #[path = "../support/mod.rs"]
