@@ -22,8 +22,8 @@ mod pipeline;
 mod protected_resource;
 mod public_names;
 mod readiness;
-mod several_resources;
 mod requirements;
+mod several_resources;
 #[path = "../support/mod.rs"]
 mod support;
 mod token_and_header;
