@@ -81,7 +81,7 @@
 //! | `app-id` | yes | IBM Cloud App ID: service bindings and the management API |
 //! | `reqwest` | yes | the HTTP transport for keys, metadata and tokens |
 //! | `axum` | | `AuthContext` and `Claims<T>` as extractors |
-//! | `metrics` | | counters and gauges ([`guide::metrics`](mod@guide::metrics)) |
+//! | `metrics` | | counters, gauges and histograms ([`guide::metrics`](mod@guide::metrics)) |
 //! | `tracing` | | events and spans on `tower_oauth::key_set`, `::resource_server`, `::client` |
 //! | `authorization-server` | | the development authorization server |
 //! | `test-util` | | [`ManualClock`], a clock that tests control; `AuthContext::builder` |

@@ -10,6 +10,7 @@ use super::{AuthorizationServer, Version};
 use crate::app_id::Binding;
 use crate::client::ClientCredentials;
 use crate::error::ConfigError;
+use crate::oauth::Scope;
 
 /// App ID's limits for an application.
 const MAX_SCOPES: usize = 50;
@@ -67,7 +68,14 @@ impl Registration {
                 "must be at most 8192 bytes of JSON",
             ));
         }
-        check_scopes(&self.scopes)
+        match self
+            .scopes
+            .iter()
+            .find(|scope| Scope::new(scope.as_str()).is_err())
+        {
+            None => Ok(()),
+            Some(bad) => Err(ConfigError::new("scope", bad, "must be a scope token")),
+        }
     }
 
     pub(super) fn set_name(&mut self, name: &str) -> Result<(), ConfigError> {
@@ -92,7 +100,7 @@ impl Role {
         check_name(&self.name)?;
         self.access
             .iter()
-            .try_for_each(|(_, scopes)| check_scopes(scopes))
+            .try_for_each(|(_, scopes)| check_app_id_scopes(scopes))
     }
 }
 
@@ -102,7 +110,8 @@ pub(super) fn distinct<T: Copy + Eq + Hash>(items: impl Iterator<Item = T>) -> V
     items.filter(|item| seen.insert(*item)).collect()
 }
 
-fn check_scopes(scopes: &[String]) -> Result<(), ConfigError> {
+/// Checks scopes by the rule of App ID's management API, which is narrower than RFC 6749 §3.3.
+pub(super) fn check_app_id_scopes(scopes: &[String]) -> Result<(), ConfigError> {
     match scopes.iter().find(|scope| !is_scope_name(scope)) {
         None => Ok(()),
         Some(bad) => {
@@ -206,13 +215,15 @@ impl RegisteredApplication {
     ///
     /// # Errors
     ///
-    /// If there are more than 50 scopes, or one is not an App ID scope name: fewer than 50
-    /// lower-case letters, digits, `.` and `_`, not starting with `appid` or `openid`.
-    pub fn set_scopes<'a>(
+    /// If there are more than 50 scopes, or one is not a scope token (RFC 6749 §3.3). The management
+    /// API accepts App ID's scope names only: fewer than 50 lower-case letters, digits, `.` and `_`,
+    /// not starting with `appid` or `openid`.
+    pub fn set_scopes(
         &self,
-        scopes: impl IntoIterator<Item = &'a str>,
+        scopes: impl IntoIterator<Item: AsRef<str>>,
     ) -> Result<(), ConfigError> {
-        let scopes = scopes.into_iter().map(str::to_owned).collect();
+        let scopes = scopes.into_iter().map(|scope| scope.as_ref().to_owned());
+        let scopes = scopes.collect();
         self.update(|application| application.set_scopes(scopes))
     }
 

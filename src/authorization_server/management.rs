@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::applications::{Registration, Role};
+use super::applications::{Registration, Role, check_app_id_scopes};
 use super::error_response::ErrorResponse;
 use super::extractor::RequestBody;
 use super::persistence::STATE_FILE;
@@ -191,6 +191,7 @@ async fn set_scopes(
 ) -> Result<Json<Value>, ErrorResponse> {
     let Scopes { scopes } = parse_json(&body)?;
     let changed = update_application(&server.0, &path, |application| {
+        check_app_id_scopes(&scopes)?;
         application.set_scopes(scopes)
     })?;
     Ok(Json(json!({ "scopes": changed.scopes })))

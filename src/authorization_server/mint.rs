@@ -122,9 +122,9 @@ impl TokenMint {
     }
 
     /// Sets the audience. Default: the application itself.
-    pub fn audience<'a>(self, audience: impl IntoIterator<Item = &'a str>) -> Self {
-        let audience: Vec<&str> = audience.into_iter().collect();
-        self.claim("aud", audience)
+    pub fn audience(self, audience: impl IntoIterator<Item: AsRef<str>>) -> Self {
+        let audience = audience.into_iter().map(|one| one.as_ref().to_owned());
+        self.claim("aud", audience.collect::<Vec<_>>())
     }
 
     /// Sets the scopes, separated by spaces. Default: `appid_default` and the application's.

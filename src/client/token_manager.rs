@@ -114,7 +114,8 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// - If the authorization server refuses the request: see [`Error::oauth_error`].
+    /// - If the authorization server refuses the request: see [`Error::oauth_error`]. Further calls
+    ///   within a second get the same error, and no request is sent.
     /// - If no token is issued within
     ///   [`acquire_timeout`](super::TokenManagerBuilder::acquire_timeout).
     /// - Of kind [`Overloaded`](ErrorKind::Overloaded), at once, if the call would have to wait and

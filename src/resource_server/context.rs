@@ -317,6 +317,9 @@ impl AuthContext {
 
     /// Whether the token has exactly this scope.
     ///
+    /// A handler that needs one returns
+    /// [`Rejection::insufficient_scope`](super::Rejection::insufficient_scope) without it.
+    ///
     /// ```
     /// use tower_oauth::AuthContext;
     ///

@@ -315,6 +315,9 @@ fn convert(error: reqwest::Error) -> TransportError {
     }
 }
 
+const TRUST_IT: &str = "name a PEM file with the authority's certificate in SSL_CERT_FILE, or pass \
+                        a client that trusts it to ReqwestTransport::from_builder (tls_certs_merge)";
+
 /// What to do about a certificate.
 fn certificate_detail(reason: &CertificateError, authority: &str) -> String {
     match reason {
@@ -327,10 +330,15 @@ fn certificate_detail(reason: &CertificateError, authority: &str) -> String {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("that of {authority} is for another name: use a name that it has")
         }
+        // An error of webpki, whose type rustls does not show.
+        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+            format!(
+                "that of {authority} is marked as an authority's (CA:TRUE): create it with CA:FALSE, \
+                 and {TRUST_IT}"
+            )
+        }
         _ => format!(
-            "that of {authority} is self-signed, or of an authority that is not trusted: name a PEM \
-             file with the authority's certificate in SSL_CERT_FILE, or pass a client that trusts \
-             it to ReqwestTransport::from_builder (tls_certs_merge)"
+            "that of {authority} is self-signed, or of an authority that is not trusted: {TRUST_IT}"
         ),
     }
 }

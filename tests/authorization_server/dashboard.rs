@@ -625,9 +625,9 @@ async fn a_rejected_change_keeps_the_input_beside_its_error() {
             "value=\"\"",
         ),
         (
-            vec![("action", "scopes"), ("scopes", "Orders Read")],
+            vec![("action", "scopes"), ("scopes", "commandé")],
             "scopes-error",
-            ">Orders Read</textarea>",
+            ">commandé</textarea>",
         ),
         (
             vec![

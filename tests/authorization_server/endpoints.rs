@@ -1301,6 +1301,22 @@ fn with_state(path: &std::path::Path) -> Result<AuthorizationServer, tower_oauth
         .build()
 }
 
+#[tokio::test]
+async fn an_application_may_have_any_scopes_in_process_and_those_of_app_id_by_the_api() {
+    let fixture = Fixture::new();
+    let scopes = ["read:orders", "Orders.Read", "api://orders/.default"];
+    fixture.app.set_scopes(scopes).unwrap();
+    let form = "grant_type=client_credentials&scope=read:orders%20api://orders/.default";
+    let (_, body) = fixture.token("v4", form).await;
+    let scope = body["scope"].as_str().unwrap();
+    assert!(
+        scope.contains("read:orders api://orders/.default"),
+        "{scope}"
+    );
+    assert!(fixture.app.set_scopes(["read orders"]).is_err());
+    assert!(fixture.app.set_scopes([""]).is_err());
+}
+
 #[test]
 fn applications_and_keys_persist_in_the_state_file() {
     let folder = Folder::new("outlive");

@@ -145,10 +145,11 @@ async fn an_untrusted_certificate_is_named_with_the_settings_that_help() {
         let (base, _) = server(is_ca).await;
         let texts = texts_with(&base, transport()).await;
         let authority = base.trim_start_matches("https://");
-        assert_contains(
-            &texts,
-            &format!("that of {authority} is self-signed, or of an authority"),
-        );
+        let cause = match is_ca {
+            true => "marked as an authority's (CA:TRUE): create it with CA:FALSE",
+            false => "self-signed, or of an authority",
+        };
+        assert_contains(&texts, &format!("that of {authority} is {cause}"));
         assert_contains(&texts, "SSL_CERT_FILE");
         assert_contains(&texts, "ReqwestTransport::from_builder (tls_certs_merge)");
     }
