@@ -42,6 +42,16 @@ pub mod published_documents {}
 #[doc = include_str!("refused_tokens.md")]
 pub mod refused_tokens {}
 
+/// # What a caller may do
+#[cfg(all(
+    feature = "axum",
+    feature = "authorization-server",
+    feature = "test-util"
+))]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+#[doc = include_str!("requirements.md")]
+pub mod requirements {}
+
 /// # Security
 #[doc = include_str!("security.md")]
 pub mod security {}

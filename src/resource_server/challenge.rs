@@ -113,7 +113,7 @@ pub(super) fn incomplete_headers(
 }
 
 /// The headers of every rejection.
-pub(super) fn no_store() -> HeaderMap {
+fn no_store() -> HeaderMap {
     let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     HeaderMap::from_iter([no_store])
 }

@@ -8,7 +8,6 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use super::challenge::no_store;
 use super::layer::Anonymous;
 use super::rejection_response::rejection_response;
 use super::{AuthContext, ClaimError, DefaultRejectionResponse, Rejection, RejectionKind};
@@ -105,7 +104,11 @@ impl IntoResponse for AuthContextRejection {
     fn into_response(self) -> Response {
         match self {
             Self::Anonymous(rejection) | Self::LayerMissing(rejection) => rejection.into_response(),
-            Self::ClaimsMismatch(_) => (self.status(), no_store()).into_response(),
+            Self::ClaimsMismatch(_) => {
+                let mut rejection = Rejection::forbidden();
+                rejection.details.found = Some("claims of another shape than a handler extracts");
+                rejection.into_response()
+            }
         }
     }
 }

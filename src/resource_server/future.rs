@@ -38,8 +38,8 @@ pin_project! {
     {
         // Boxed to keep the future small: most requests neither wait nor are rejected.
         Authenticating { waiting: Option<Box<Waiting<S, B, R>>> },
-        AwaitingReady { ready: Option<Box<(S, Request<B>)>> },
-        Calling { #[pin] future: S::Future },
+        AwaitingReady { ready: Option<Box<(S, Request<B>, R)>> },
+        Calling { #[pin] future: S::Future, on_rejection: R },
         Rejected { response: Option<Box<Response<ResBody>>> },
     }
 }
@@ -61,10 +61,13 @@ impl<S, B, ResBody, R> ResponseFuture<S, B, ResBody, R>
 where
     S: Service<Request<B>>,
 {
-    pub(super) fn calling(future: S::Future, in_flight: InFlight) -> Self {
+    pub(super) fn calling(future: S::Future, on_rejection: R, in_flight: InFlight) -> Self {
         Self {
             in_flight,
-            state: State::Calling { future },
+            state: State::Calling {
+                future,
+                on_rejection,
+            },
         }
     }
 
@@ -143,21 +146,24 @@ where
                 };
                 match admitted {
                     Ok(()) => {
-                        let ready = Some(Box::new((inner, request)));
+                        let ready = Some(Box::new((inner, request, layer.on_rejection)));
                         Self::AwaitingReady { ready }
                     }
                     Err(rejection) => Self::rejected(&layer.on_rejection, rejection),
                 }
             }
             StateProj::AwaitingReady { ready } => {
-                let (service, _) = &mut **ready.as_mut().expect(COMPLETED);
+                let (service, ..) = &mut **ready.as_mut().expect(COMPLETED);
                 if let Err(error) = ready!(service.poll_ready(cx)) {
                     in_flight.passed();
                     return Poll::Ready(Some(Err(error)));
                 }
-                let (mut service, request) = *ready.take().expect("polled above");
+                let (mut service, request, on_rejection) = *ready.take().expect("polled above");
                 let future = service.call(request);
-                Self::Calling { future }
+                Self::Calling {
+                    future,
+                    on_rejection,
+                }
             }
             StateProj::Rejected { response } => {
                 return Poll::Ready(Some(Ok(*response.take().expect(COMPLETED))));
@@ -179,10 +185,14 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            if let StateProj::Calling { future } = this.state.as_mut().project() {
+            if let StateProj::Calling {
+                future,
+                on_rejection,
+            } = this.state.as_mut().project()
+            {
                 let mut result = future.poll(cx);
                 match &mut result {
-                    Poll::Ready(Ok(response)) => this.in_flight.responded(response),
+                    Poll::Ready(Ok(response)) => this.in_flight.responded(response, on_rejection),
                     Poll::Ready(Err(_)) => this.in_flight.passed(),
                     Poll::Pending => {}
                 }

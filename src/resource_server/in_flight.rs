@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Response};
 
+use super::rejection_response::complete_response;
 use super::responses::Responses;
 use super::sharded_arc::Shard;
-use super::{Rejection, ResourceServer};
+use super::{Rejection, RejectionResponse, ResourceServer};
 
 /// Counts a request when its response exists, or as cancelled if it is dropped before.
 // Small, because it is part of each response future.
@@ -56,24 +57,35 @@ impl InFlight {
     }
 
     /// Counts a request by the response of the service, and completes the response: a challenge of
-    /// an inner layer or of a handler gets the parameters of this server.
+    /// an inner layer or of a handler gets the parameters of this server, and a default response is
+    /// made again by `on_rejection`.
     #[inline]
-    pub(super) fn responded<B>(&mut self, response: &mut Response<B>) {
+    pub(super) fn responded<B, R: RejectionResponse<B>>(
+        &mut self,
+        response: &mut Response<B>,
+        on_rejection: &R,
+    ) {
         if let Some(passed_as) = &mut self.passed_as {
             let headers = std::mem::take(&mut passed_as.response_headers);
             response.headers_mut().extend(headers);
         }
         match response.extensions().get::<Rejection>() {
             None => self.passed(),
-            Some(rejection) => self.complete(&rejection.clone(), response),
+            Some(rejection) => self.complete(&rejection.clone(), response, on_rejection),
         }
     }
 
     #[cold]
-    fn complete<B>(&mut self, rejection: &Rejection, response: &mut Response<B>) {
+    fn complete<B, R: RejectionResponse<B>>(
+        &mut self,
+        rejection: &Rejection,
+        response: &mut Response<B>,
+        on_rejection: &R,
+    ) {
         if let Some(responses) = self.responses.take() {
             responses.count_rejected(rejection);
-            responses.complete(rejection, response);
+            let complete = responses.complete(rejection);
+            complete_response(on_rejection, rejection, complete, response);
         }
     }
 }
@@ -90,6 +102,7 @@ impl Drop for InFlight {
 mod tests {
     use http::HeaderValue;
 
+    use super::super::DefaultRejectionResponse;
     use super::*;
 
     #[test]
@@ -110,7 +123,7 @@ mod tests {
         response
             .headers_mut()
             .insert("etag", HeaderValue::from_static("b"));
-        in_flight.responded(&mut response);
+        in_flight.responded(&mut response, &DefaultRejectionResponse);
         assert_eq!(response.headers()["dpop-nonce"], "a");
         assert_eq!(response.headers()["etag"], "b");
         assert!(in_flight.responses.is_none(), "it is counted");

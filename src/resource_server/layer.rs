@@ -84,8 +84,12 @@ impl ResourceServerLayer {
 }
 
 impl<R> ResourceServerLayer<R> {
-    /// Sets the response to rejected requests: a closure from the
-    /// [`Rejection`] to a response. Default: [`DefaultRejectionResponse`].
+    /// Sets the response to rejected requests: a closure from the [`Rejection`] to a response, or
+    /// [`ProblemJson`](super::ProblemJson). Default: [`DefaultRejectionResponse`].
+    ///
+    /// Also for rejections of the layers, extractors and handlers within, unless they have an
+    /// `on_rejection` or a response of their own. Header fields that layers between have added to
+    /// such a response stay.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -79,6 +79,7 @@ mod in_flight;
 mod issuer_state;
 mod issuers;
 mod layer;
+mod problem_json;
 mod protected_resource;
 mod protected_resource_service;
 mod readiness;
@@ -91,6 +92,8 @@ mod require_role;
 mod require_scope;
 mod requirement;
 mod responses;
+#[cfg(feature = "axum")]
+mod scoped;
 mod server;
 mod server_settings;
 mod service;
@@ -111,6 +114,7 @@ pub use self::explain::{Check, CheckOutcome, Explanation};
 pub use self::extractor::{AuthContextRejection, Claims};
 pub use self::future::ResponseFuture;
 pub use self::layer::ResourceServerLayer;
+pub use self::problem_json::ProblemJson;
 pub use self::protected_resource::{ProtectedResource, ProtectedResourceMetadata};
 pub use self::protected_resource_service::ProtectedResourceMetadataService;
 pub use self::readiness::ReadinessPolicy;
@@ -121,6 +125,9 @@ pub use self::require::{RequireFuture, RequireLayer, RequireService};
 pub use self::require_role::RequireRoleLayer;
 pub use self::require_scope::RequireScopeLayer;
 pub use self::requirement::Requirement;
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use self::scoped::{RequiredScopes, Scoped};
 pub use self::server::ResourceServer;
 pub use self::service::ResourceServerService;
 pub use self::trusted_issuer::TrustedIssuer;

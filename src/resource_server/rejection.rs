@@ -103,6 +103,8 @@ pub struct Rejection {
     pub(super) grpc: bool,
     /// Whether the challenge has the parameters of a resource server.
     pub(super) is_complete: bool,
+    /// Whether the response is that of `DefaultRejectionResponse`.
+    pub(super) has_default_response: bool,
     /// For the event of the rejection.
     pub(super) details: Details,
 }
@@ -148,6 +150,22 @@ impl Rejection {
         Self::incomplete(RejectionKind::InsufficientScope, Some(scopes), false)
     }
 
+    /// Rejects a request that no other token of the caller makes possible: 403 without a challenge.
+    ///
+    /// For a handler or a layer, as [`insufficient_scope`](Self::insufficient_scope).
+    ///
+    /// ```
+    /// use tower_oauth::Rejection;
+    ///
+    /// let rejection = Rejection::forbidden();
+    /// assert_eq!(rejection.status(), 403);
+    /// assert_eq!(rejection.www_authenticate(), None);
+    /// ```
+    #[must_use]
+    pub fn forbidden() -> Self {
+        Self::incomplete(RejectionKind::Forbidden, None, false)
+    }
+
     /// A rejection for which the challenge has no parameters of a resource server yet.
     pub(super) fn incomplete(
         kind: RejectionKind,
@@ -174,6 +192,7 @@ impl Rejection {
             step_up,
             grpc: false,
             is_complete: false,
+            has_default_response: false,
             details: Details::default(),
         }
     }

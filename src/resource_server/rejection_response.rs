@@ -1,6 +1,7 @@
 //! Responses to rejected requests.
 
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::Rejection;
 
@@ -44,6 +45,14 @@ use super::Rejection;
 pub trait RejectionResponse<B> {
     /// Builds the response.
     fn response(&self, rejection: &Rejection) -> Response<B>;
+
+    /// Whether the [`on_rejection`](crate::ResourceServerLayer::on_rejection) of a layer around this
+    /// one makes the response again. Default: `false`.
+    ///
+    /// `true` for [`DefaultRejectionResponse`].
+    fn is_default(&self) -> bool {
+        false
+    }
 }
 
 impl<F, B> RejectionResponse<B> for F
@@ -96,36 +105,116 @@ pub struct DefaultRejectionResponse;
 
 impl<B: Default> RejectionResponse<B> for DefaultRejectionResponse {
     fn response(&self, rejection: &Rejection) -> Response<B> {
-        let mut response = Response::new(B::default());
-        let headers = response.headers_mut();
-        headers.clone_from(&rejection.headers);
-        if rejection.is_grpc() {
-            let code = match rejection.status() {
-                StatusCode::FORBIDDEN => "7",
-                StatusCode::INTERNAL_SERVER_ERROR => "13",
-                StatusCode::SERVICE_UNAVAILABLE => "14",
-                _ => "16",
-            };
-            for (name, value) in [
-                ("content-type", "application/grpc"),
-                ("grpc-status", code),
-                ("grpc-message", rejection.kind().description()),
-            ] {
-                headers.insert(name, HeaderValue::from_static(value));
-            }
-        } else {
-            *response.status_mut() = rejection.status();
-        }
-        response
+        default_response(rejection, B::default())
     }
+
+    fn is_default(&self) -> bool {
+        true
+    }
+}
+
+/// The response of [`DefaultRejectionResponse`] with this body, which is empty.
+pub(super) fn default_response<B>(rejection: &Rejection, empty: B) -> Response<B> {
+    let mut response = Response::new(empty);
+    *response.status_mut() = default_status(rejection);
+    *response.headers_mut() = default_headers(rejection);
+    response
+}
+
+fn default_status(rejection: &Rejection) -> StatusCode {
+    if rejection.is_grpc() {
+        StatusCode::OK
+    } else {
+        rejection.status()
+    }
+}
+
+fn default_headers(rejection: &Rejection) -> HeaderMap {
+    let mut headers = rejection.headers().clone();
+    if rejection.is_grpc() {
+        let code = match rejection.status() {
+            StatusCode::FORBIDDEN => "7",
+            StatusCode::INTERNAL_SERVER_ERROR => "13",
+            StatusCode::SERVICE_UNAVAILABLE => "14",
+            _ => "16",
+        };
+        for (name, value) in [
+            ("content-type", "application/grpc"),
+            ("grpc-status", code),
+            ("grpc-message", rejection.kind().description()),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
+    headers
 }
 
 /// Builds the response to a rejected request, with the rejection as an extension.
 pub(super) fn rejection_response<B, R: RejectionResponse<B>>(
     on_rejection: &R,
-    rejection: Rejection,
+    mut rejection: Rejection,
 ) -> Response<B> {
     let mut response = on_rejection.response(&rejection);
+    rejection.has_default_response = on_rejection.is_default();
     response.extensions_mut().insert(rejection);
     response
+}
+
+/// Completes the response of an inner layer, an extractor or a handler, whose rejection was
+/// `before` and is now `complete`.
+pub(super) fn complete_response<B, R: RejectionResponse<B>>(
+    on_rejection: &R,
+    before: &Rejection,
+    mut complete: Rejection,
+    response: &mut Response<B>,
+) {
+    // With another status, a layer between has made a response of its own.
+    let is_default = before.has_default_response && response.status() == default_status(before);
+    if is_default && !on_rejection.is_default() {
+        let replacement = on_rejection.response(&complete);
+        complete.has_default_response = false;
+        replace(before, replacement, response);
+    } else if let Some(own) = before.www_authenticate()
+        && let Some(challenge) = complete.www_authenticate()
+        && let header::Entry::Occupied(mut challenges) =
+            response.headers_mut().entry(header::WWW_AUTHENTICATE)
+    {
+        // A response that the program built without this challenge gets none.
+        let same = challenges.iter_mut().filter(|other| *other == own);
+        same.for_each(|other| other.clone_from(challenge));
+    }
+    response.extensions_mut().insert(complete);
+}
+
+/// Replaces the default response to `before`. Header fields that layers between have added stay.
+fn replace<B>(before: &Rejection, replacement: Response<B>, response: &mut Response<B>) {
+    /// They describe the body that is replaced.
+    const OF_THE_BODY: [HeaderName; 3] = [
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+    ];
+    let (parts, body) = replacement.into_parts();
+    *response.body_mut() = body;
+    *response.status_mut() = parts.status;
+    response.extensions_mut().extend(parts.extensions);
+    let headers = response.headers_mut();
+    for (name, value) in &default_headers(before) {
+        let others = headers.get_all(name).iter().filter(|other| *other != value);
+        let others: Vec<HeaderValue> = others.cloned().collect();
+        headers.remove(name);
+        for other in others {
+            headers.append(name, other);
+        }
+    }
+    for name in OF_THE_BODY {
+        headers.remove(name);
+    }
+    let challenges = headers.get_all(header::WWW_AUTHENTICATE).iter();
+    let challenges: Vec<HeaderValue> = challenges.cloned().collect();
+    headers.remove(header::WWW_AUTHENTICATE);
+    headers.extend(parts.headers);
+    for challenge in challenges {
+        headers.append(header::WWW_AUTHENTICATE, challenge);
+    }
 }

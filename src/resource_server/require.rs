@@ -26,7 +26,7 @@ use crate::log_limit::LogLimit;
 ///
 /// [`RequireScopeLayer`](crate::RequireScopeLayer) and
 /// [`RequireRoleLayer`](crate::RequireRoleLayer) are shorter for scopes and roles alone.
-/// [`guide::requirements`](crate::guide::requirements) says which one is for what.
+/// `guide::requirements` says which one is for what.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

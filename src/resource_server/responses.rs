@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{self, Entry};
-use http::{HeaderMap, Response};
+use http::HeaderMap;
 
 use super::challenge::ChallengeParameters;
 use super::rejection::Details;
@@ -64,34 +63,20 @@ impl Responses {
             step_up: None,
             grpc,
             is_complete: true,
+            has_default_response: false,
             details,
         }
     }
 
-    /// Adds the parameters of this server to the challenge of a rejection that has none.
-    ///
-    /// A response that the program built without this challenge gets none.
-    pub(super) fn complete<B>(&self, rejection: &Rejection, response: &mut Response<B>) {
-        let Some(incomplete) = rejection
-            .www_authenticate()
-            .filter(|_| !rejection.is_complete)
-        else {
-            return;
-        };
-        let (scopes, step_up) = (rejection.required_scopes(), rejection.step_up.as_deref());
-        let complete = Rejection {
-            headers: self.parameters.headers(rejection.kind, scopes, step_up),
-            is_complete: true,
-            ..rejection.clone()
-        };
-        let headers = response.headers_mut();
-        if let Entry::Occupied(mut challenges) = headers.entry(header::WWW_AUTHENTICATE)
-            && let Some(challenge) = complete.www_authenticate()
-        {
-            let same = challenges.iter_mut().filter(|own| *own == incomplete);
-            same.for_each(|own| own.clone_from(challenge));
+    /// The rejection with the parameters of this server, if its challenge has none.
+    pub(super) fn complete(&self, rejection: &Rejection) -> Rejection {
+        let mut complete = rejection.clone();
+        if !rejection.is_complete {
+            let (scopes, step_up) = (rejection.required_scopes(), rejection.step_up.as_deref());
+            complete.headers = self.parameters.headers(rejection.kind, scopes, step_up);
+            complete.is_complete = true;
         }
-        response.extensions_mut().insert(complete);
+        complete
     }
 
     /// Counts and logs a rejected request.
@@ -124,7 +109,7 @@ impl Responses {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
+    use http::{Response, StatusCode};
 
     use super::super::challenge::DEFAULT_REALM;
     use super::super::{DefaultRejectionResponse, RejectionResponse};

@@ -127,6 +127,7 @@ where
                 }
             }
         }
-        ResponseFuture::calling(self.inner.call(request), in_flight)
+        let on_rejection = layer.on_rejection.clone();
+        ResponseFuture::calling(self.inner.call(request), on_rejection, in_flight)
     }
 }

@@ -193,7 +193,10 @@ const NAMES: &[(&str, &[&str])] = &[
         ],
     ),
     ("axum", &["authorization_server/"]),
-    ("axum_core", &["resource_server/extractor.rs"]),
+    (
+        "axum_core",
+        &["resource_server/extractor.rs", "resource_server/scoped.rs"],
+    ),
     ("maud", &["authorization_server/dashboard/"]),
     ("papaya", &["bounded_map.rs"]),
     ("polymur_hash", &["resource_server/token_cache/digest.rs"]),

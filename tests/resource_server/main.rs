@@ -22,6 +22,7 @@ mod pipeline;
 mod protected_resource;
 mod public_names;
 mod readiness;
+mod rejection_responses;
 mod requirements;
 mod several_resources;
 #[path = "../support/mod.rs"]
