@@ -12,6 +12,7 @@
 
 mod explain;
 mod forward_auth;
+mod mcp_server;
 mod plain_http;
 mod programs;
 mod protected_resource;
