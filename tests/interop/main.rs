@@ -14,6 +14,8 @@
 mod glewlwyd;
 #[cfg(unix)]
 mod keycloak;
+#[cfg(unix)]
+mod mcp;
 mod node;
 #[cfg(unix)]
 mod proxies;

@@ -26,7 +26,7 @@ use tower_oauth::{
 use crate::servers::{install_folder, skip, validate};
 
 /// The folder of the packages, if it exists.
-fn packages() -> Option<PathBuf> {
+pub fn packages() -> Option<PathBuf> {
     let folder = install_folder();
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
     let node = std::process::Command::new("node")
@@ -44,7 +44,7 @@ fn packages() -> Option<PathBuf> {
 }
 
 /// Starts a program that exits when its standard input is closed.
-fn node(packages: &Path, script: &str, settings: &[(&str, &str)]) -> Child {
+pub fn node(packages: &Path, script: &str, settings: &[(&str, &str)]) -> Child {
     Command::new("node")
         .arg(
             Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -61,7 +61,7 @@ fn node(packages: &Path, script: &str, settings: &[(&str, &str)]) -> Child {
 }
 
 /// The line of JSON that a program prints when it is ready or done.
-async fn printed(program: &mut Child) -> Value {
+pub async fn printed(program: &mut Child) -> Value {
     let mut line = String::new();
     let mut stdout = BufReader::new(program.stdout.as_mut().unwrap());
     let read = tokio::time::timeout(Duration::from_secs(60), stdout.read_line(&mut line));
@@ -70,7 +70,7 @@ async fn printed(program: &mut Child) -> Value {
 }
 
 /// A server on a port, with one application.
-async fn server() -> (AuthorizationServer, RegisteredApplication) {
+pub async fn server() -> (AuthorizationServer, RegisteredApplication) {
     let listening = AuthorizationServer::builder().bind(0).await.unwrap();
     let server = listening.server().clone();
     tokio::spawn(listening.serve(std::future::pending()));
