@@ -22,6 +22,10 @@ pub mod contributing {}
 #[doc = include_str!("key_sets.md")]
 pub mod key_sets {}
 
+/// # MCP servers
+#[doc = include_str!("mcp.md")]
+pub mod mcp {}
+
 /// # Metrics and events
 #[doc = include_str!("metrics.md")]
 pub mod metrics {}

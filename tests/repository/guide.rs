@@ -92,6 +92,11 @@ fn every_promise_of_the_security_guide_names_existing_tests() {
 }
 
 #[test]
+fn every_demand_of_mcp_names_existing_tests() {
+    assert_tests_exist(&read("src/guide/mcp.md"), "tests", 12);
+}
+
+#[test]
 fn every_refused_token_names_existing_tests() {
     assert_tests_exist(&read("src/guide/refused_tokens.md"), "test", 50);
 }
