@@ -409,6 +409,30 @@ async fn a_head_that_names_another_tool_than_the_body_is_refused_by_the_transpor
     }
 }
 
+/// The rule trusts the headers with these versions, too.
+#[tokio::test]
+async fn a_later_or_unknown_version_does_not_get_past_the_comparison() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token("orders.read");
+    for version in ["2026-07-29", "2027-01-01", "9", "draft"] {
+        for body_version in [Some(version), Some("2025-11-25"), Some(WITH_HEADERS), None] {
+            let body = request("tools/call", "report", body_version);
+            for (method, name) in [("tools/call", "whoami"), ("initialize", "report")] {
+                let request = fixture
+                    .post(&body)
+                    .bearer_auth(&token)
+                    .header("mcp-protocol-version", version)
+                    .header("mcp-method", method)
+                    .header("mcp-name", name);
+                let outcome = Outcome::of(request).await;
+                let case = format!("{version} {body_version:?} {method}: {outcome:?}");
+                assert_eq!(outcome.status, 400, "{case}");
+                assert!(!outcome.text.contains("all is well"), "{case}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn tokens_for_another_audience_or_in_the_query_are_refused() {
     let fixture = Fixture::new().await;

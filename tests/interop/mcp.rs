@@ -7,6 +7,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use http::StatusCode;
 use reqwest::header::WWW_AUTHENTICATE;
@@ -23,7 +24,7 @@ use tokio::process::Command;
 use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication};
 
 use crate::node::{node, packages, printed, server};
-use crate::servers::{Scratch, free_port};
+use crate::servers::{Scratch, eventually, free_port};
 use crate::support::program::{Serving, example};
 
 /// The scope that the tool `report` needs.
@@ -45,11 +46,20 @@ impl Fixture {
             .env("ISSUER", issuer.issuer().as_str())
             .envs(variables.iter().copied());
         let program = Serving::start(command).await;
-        Self {
+        let fixture = Self {
             issuer,
             app,
             program,
-        }
+        };
+        // 503 until the keys have been fetched.
+        let any = fixture.issuer.mint(&fixture.app).sign();
+        let limit = Duration::from_secs(20);
+        eventually("keys", limit, || async {
+            let request = reqwest::Client::new().post(fixture.mcp()).bearer_auth(&any);
+            request.send().await.unwrap().status() == StatusCode::UNAUTHORIZED
+        })
+        .await;
+        fixture
     }
 
     fn mcp(&self) -> String {
