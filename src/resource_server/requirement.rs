@@ -407,13 +407,14 @@ impl Expression {
                 }
             }
             Self::Roles(roles, quantifier) => {
-                let has = |name: &Box<str>| match &roles.client {
+                let has = |name: &str| match &roles.client {
                     Some(client) => context.has_client_role(client, name),
                     None => context.has_role(name),
                 };
+                let mut names = roles.names.iter().map(|name| &**name);
                 match quantifier {
-                    Quantifier::All => roles.names.iter().all(has),
-                    Quantifier::Any => roles.names.iter().any(has),
+                    Quantifier::All => names.all(has),
+                    Quantifier::Any => names.any(has),
                 }
             }
             Self::Authenticated => true,

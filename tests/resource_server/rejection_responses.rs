@@ -80,7 +80,7 @@ fn rejecting() -> Vec<(Router, RejectionKind)> {
             Forbidden,
         ),
         (
-            at(served().layer(RequireLayer::new(|_: &AuthContext| false))),
+            at(served().layer(RequireLayer::new(|_: &AuthContext| -> bool { false }))),
             Forbidden,
         ),
         (

@@ -314,7 +314,7 @@ fn each_requirement_is_met_or_rejected_with_exactly_this_challenge() {
         (role().or(is_shop()), none.clone(), Forbidden),
         (
             role().or(Requirement::acr_values(["gold"])),
-            none.clone(),
+            none,
             StepUp("gold", "", ""),
         ),
         // An alternative that is met is needed too.
@@ -727,8 +727,6 @@ fn an_unmet_requirement_is_logged_with_what_it_expects_and_what_the_token_has() 
 #[test]
 fn an_unusable_requirement_panics_when_it_is_built() {
     let panics = |build: fn() -> Requirement| std::panic::catch_unwind(build).is_err();
-    let no: [&str; 0] = [];
-    assert!(no.is_empty());
     assert!(panics(|| Requirement::scopes([""; 0])));
     assert!(panics(|| Requirement::scopes(["a b"])));
     assert!(panics(|| Requirement::any_scope(["a\"b"])));
