@@ -18,9 +18,11 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, RegisteredApplication};
 use tower_oauth::client::TokenManagerBuilder;
-use tower_oauth::resource_server::{RejectionKind, TokenProfile};
+use tower_oauth::clock::{Clock as _, SystemClock};
+use tower_oauth::resource_server::{RejectionKind, Requirement, TokenProfile};
 use tower_oauth::{
-    Audience, ClientCredentials, Issuer, ResourceServer, Scope, TokenManager, TrustedIssuer,
+    Audience, ClientCredentials, Issuer, RequireLayer, ResourceServer, Scope, TokenManager,
+    TrustedIssuer,
 };
 
 use crate::servers::{install_folder, skip, validate};
@@ -209,6 +211,63 @@ async fn clients_using_rfc_8414_discovery_get_tokens_this_resource_server_accept
         discovered + clients,
         "one request each"
     );
+}
+
+/// RFC 9470: what the client has to ask the authorization server for is read from the challenge.
+#[tokio::test]
+async fn a_client_reads_the_step_up_challenge_of_an_old_login_and_passes_with_a_fresh_one() {
+    let Some(packages) = packages() else { return };
+    let (server, app) = server().await;
+    let orders = ResourceServer::builder(server.issuer(), "orders")
+        .allow_loopback_http()
+        .realm("orders")
+        .start()
+        .await
+        .unwrap();
+    let recent = Requirement::max_age(Duration::from_secs(300))
+        .and(Requirement::acr_values([
+            "urn:example:mfa",
+            "urn:example:key",
+        ]))
+        .and(Requirement::scopes(["orders.pay"]));
+    let app_behind: axum::Router = axum::Router::new()
+        .route("/", axum::routing::get(async || "paid"))
+        .layer(RequireLayer::new(recent))
+        .layer(orders.layer());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let resource = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app_behind).await });
+
+    let token = |login: u64| {
+        let auth_time = SystemClock.now().saturating_sub(Duration::from_secs(login));
+        server
+            .mint(&app)
+            .audience(["orders"])
+            .scope("orders.pay")
+            .claim("acr", "urn:example:key")
+            .claim("auth_time", auth_time.as_secs())
+            .sign()
+    };
+    let (old, fresh) = (token(3600), token(10));
+    let settings = [
+        ("RESOURCE", resource.as_str()),
+        ("OLD_TOKEN", old.as_str()),
+        ("FRESH_TOKEN", fresh.as_str()),
+    ];
+    let called = printed(&mut node(&packages, "step_up.js", &settings)).await;
+    let description = "A more recent or stronger authentication is required";
+    let parameters = serde_json::json!({
+        "realm": "orders",
+        "error": "insufficient_user_authentication",
+        "error_description": description,
+        "acr_values": "urn:example:mfa urn:example:key",
+        "max_age": "300",
+        "scope": "orders.pay",
+    });
+    let challenges = serde_json::json!([{ "scheme": "bearer", "parameters": parameters }]);
+    assert_eq!(called["refused"], 401);
+    assert_eq!(called["challenges"], challenges);
+    assert_eq!(called["fresh"], 200);
 }
 
 /// RFC 9728: nothing is configured but the URL of the resource and the credentials.
