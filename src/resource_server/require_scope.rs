@@ -65,7 +65,8 @@ pub struct RequireScopeLayer<R = DefaultRejectionResponse>(RequireLayer<R>);
 impl RequireScopeLayer {
     /// Requires all of `scopes`.
     ///
-    /// Parse scopes from configuration with [`Scope::new`] first, because this panics.
+    /// Parse scopes from configuration with [`Scope::new`](crate::Scope::new) first, because this
+    /// panics.
     ///
     /// ```
     /// use tower_oauth::{RequireScopeLayer, Scope};
