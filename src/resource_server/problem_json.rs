@@ -22,8 +22,8 @@ use crate::oauth::Scope;
 /// | `detail` | [`Rejection::description`] |
 /// | `error`, `scope`, `acr_values`, `max_age` | those of the challenge, if it has them |
 ///
-/// For each body that is made from a `String`, such as those of axum and `http_body_util::Full`. The
-/// response to a gRPC call has no body.
+/// For each body that is made from a `String`, such as those of axum and `http_body_util::Full`.
+/// The response to a gRPC call has no body.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

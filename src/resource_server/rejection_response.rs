@@ -7,9 +7,9 @@ use super::Rejection;
 
 /// Builds the response to a rejected request.
 ///
-/// Implemented by closures `Fn(&Rejection) -> Response<B>` and by [`DefaultRejectionResponse`], the
-/// default. The inner service is not called, and the [`Rejection`] is added to the extensions of
-/// the response.
+/// Implemented by closures `Fn(&Rejection) -> Response<B>`, by [`DefaultRejectionResponse`], the
+/// default, and by [`ProblemJson`](super::ProblemJson). The [`Rejection`] is added to the extensions
+/// of the response.
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -46,8 +46,8 @@ pub trait RejectionResponse<B> {
     /// Builds the response.
     fn response(&self, rejection: &Rejection) -> Response<B>;
 
-    /// Whether the [`on_rejection`](crate::ResourceServerLayer::on_rejection) of a layer around this
-    /// one makes the response again. Default: `false`.
+    /// Whether the [`on_rejection`](crate::ResourceServerLayer::on_rejection) of a layer around
+    /// this one makes the response again. Default: `false`.
     ///
     /// `true` for [`DefaultRejectionResponse`].
     fn is_default(&self) -> bool {

@@ -252,8 +252,9 @@ impl Requirement {
     /// use tower_oauth::AuthContext;
     ///
     /// let two_factors = Requirement::acr_values(["urn:example:mfa"]);
-    /// assert!(two_factors.is_met_by(&AuthContext::builder().claim("acr", "urn:example:mfa").build()));
-    /// assert!(!two_factors.is_met_by(&AuthContext::builder().build()));
+    /// let caller = AuthContext::builder();
+    /// assert!(two_factors.is_met_by(&caller.clone().claim("acr", "urn:example:mfa").build()));
+    /// assert!(!two_factors.is_met_by(&caller.build()));
     /// ```
     ///
     /// # Panics

@@ -20,7 +20,8 @@ use tower_oauth::{
     ResourceServer, TrustedIssuer,
 };
 
-use crate::support::{self, Fixture, bearer, claims_and, log, poll_once_or_panic};
+use crate::support::issuer::{ScriptedIssuer, advance, builder, clock, secs, set, token};
+use crate::support::{self, Fixture, bearer, claims_and, log, poll_once_or_panic, rsa};
 
 fn fixture() -> Fixture {
     Fixture::with_server(|keys| {
@@ -141,6 +142,24 @@ async fn one_on_rejection_holds_for_layers_extractors_and_handlers_behind_it() {
         let status = kind.status().as_u16();
         assert_eq!(text(response).await, format!("{kind}: {status}"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_has_waited_for_keys_gets_the_same_response() {
+    let (issuer, clock) = (ScriptedIssuer::new(set(&[("a", rsa(0))])), clock());
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    issuer.publish(set(&[("b", rsa(1))]));
+    advance(&clock, secs(60)).await;
+    let fetches = issuer.fetches();
+    let app = Router::new()
+        .route("/", get(SERVED))
+        .layer(RequireScopeLayer::all(["orders.write"]))
+        .layer(server.layer().on_rejection(teapot));
+    let request = bearer(&token("b", rsa(1)), Body::empty());
+    let response = app.oneshot(request).await.unwrap();
+    assert_eq!(issuer.fetches(), fetches + 1);
+    assert_eq!(response.status(), StatusCode::IM_A_TEAPOT);
+    assert_eq!(text(response).await, "insufficient_scope: 403");
 }
 
 #[tokio::test]

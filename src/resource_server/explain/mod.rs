@@ -29,8 +29,8 @@ impl ResourceServer {
     /// [`Explanation::rejection`] is the kind that [`validate`](Self::validate) returns now. It
     /// differs only where `validate` waits, for newer keys or for a permit to verify a signature:
     /// this method fetches no keys and takes no permit. Nothing else changes either: the token is
-    /// not cached, and nothing is counted or logged. The scopes of a
-    /// [`RequireScopeLayer`](super::RequireScopeLayer) are not checks of the token.
+    /// not cached, and nothing is counted or logged. What a
+    /// [`RequireLayer`](super::RequireLayer) requires is no check of the token.
     ///
     /// A closure gets only tokens that `validate` gives to it. That of
     /// [`require`](crate::TrustedIssuer::require) is called once, that of
