@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use http::{Request, StatusCode, header};
+use http::{Request, header};
 
 use super::authenticate::Authenticated;
 use super::credentials::Head;
 use super::in_flight::{InFlight, PassedAs};
 use super::rejection::RejectionReason;
+use super::scoped_challenges::ScopedChallenges;
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, ResourceServer};
 use crate::oauth::Scope;
 
@@ -36,7 +37,7 @@ pub struct ResourceServerLayer<R = DefaultRejectionResponse> {
     pub(super) on_rejection: R,
     allow_anonymous: bool,
     /// The scopes that a 401 names.
-    scopes: Option<Arc<[Scope]>>,
+    scoped_challenges: Option<Arc<ScopedChallenges>>,
 }
 
 impl ResourceServer {
@@ -78,7 +79,7 @@ impl ResourceServerLayer {
             server,
             on_rejection: DefaultRejectionResponse,
             allow_anonymous: false,
-            scopes: None,
+            scoped_challenges: None,
         }
     }
 }
@@ -117,7 +118,7 @@ impl<R> ResourceServerLayer<R> {
             server: self.server,
             on_rejection,
             allow_anonymous: self.allow_anonymous,
-            scopes: self.scopes,
+            scoped_challenges: self.scoped_challenges,
         }
     }
 
@@ -178,7 +179,9 @@ impl<R> ResourceServerLayer<R> {
     pub fn scope(mut self, scopes: impl IntoIterator<Item: AsRef<str>>) -> Self {
         let scope = |scope| Scope::new(scope).expect("each scope must be valid (RFC 6749 §3.3)");
         let scopes: Arc<[_]> = scopes.into_iter().map(scope).collect();
-        self.scopes = (!scopes.is_empty()).then_some(scopes);
+        let challenges = |scopes| ScopedChallenges::new(&self.server.0.responses, scopes);
+        let challenges = (!scopes.is_empty()).then(|| Arc::new(challenges(scopes)));
+        self.scoped_challenges = challenges;
         self
     }
 
@@ -204,7 +207,7 @@ impl<R> ResourceServerLayer<R> {
     pub(super) fn reject_unless_anonymous<B>(
         &self,
         request: &mut Request<B>,
-        mut reason: RejectionReason,
+        reason: RejectionReason,
         in_flight: &mut InFlight,
     ) -> Result<(), Rejection> {
         if self.allow_anonymous && reason.kind == RejectionKind::MissingToken {
@@ -217,12 +220,12 @@ impl<R> ResourceServerLayer<R> {
             request.extensions_mut().insert(Anonymous);
             return Ok(());
         }
-        if reason.kind.status() == StatusCode::UNAUTHORIZED && reason.required_scopes.is_none() {
-            reason.required_scopes.clone_from(&self.scopes);
-        }
-        let rejection = self
+        let mut rejection = self
             .server
             .reject(reason, Some(Head::from_request(request)));
+        if let Some(challenges) = &self.scoped_challenges {
+            challenges.add_to(&mut rejection);
+        }
         in_flight.rejected(&rejection);
         Err(rejection)
     }

@@ -94,6 +94,7 @@ mod requirement;
 mod responses;
 #[cfg(feature = "axum")]
 mod scoped;
+mod scoped_challenges;
 mod server;
 mod server_settings;
 mod service;

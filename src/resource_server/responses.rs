@@ -40,6 +40,11 @@ impl Responses {
         }
     }
 
+    /// Builds the headers of a rejection that names scopes.
+    pub(super) fn headers(&self, kind: RejectionKind, scopes: &[Scope]) -> Arc<HeaderMap> {
+        self.parameters.headers(kind, scopes, None)
+    }
+
     /// Rejects a request. The caller counts it.
     pub(super) fn reject(
         &self,
@@ -53,7 +58,7 @@ impl Responses {
             (None, Some((_, headers, _))) => Arc::clone(headers),
             (scopes, _) => {
                 let scopes = scopes.as_deref().unwrap_or_default();
-                self.parameters.headers(kind, scopes, None)
+                self.headers(kind, scopes)
             }
         };
         Rejection {

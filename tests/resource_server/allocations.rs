@@ -5,7 +5,7 @@ use http::{Request, header};
 use serde_json::json;
 use tower::{Layer, Service, service_fn};
 use tower_oauth::key_set::KeySet;
-use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+use tower_oauth::{Audience, Issuer, ResourceServer, ResourceServerLayer, TrustedIssuer};
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use crate::support::{
@@ -50,6 +50,41 @@ fn taken_at(uri: &str, fixture: &Fixture, token: &str, status: u16) -> Allocatio
 
 fn taken(fixture: &Fixture, token: &str, status: u16) -> AllocationInfo {
     taken_at("/", fixture, token, status)
+}
+
+/// Anyone can cause a 401, so its headers are made in advance.
+#[test]
+fn a_401_that_names_scopes_takes_no_more_allocations_than_one_that_names_none() {
+    let fixture = Fixture::new();
+    let allocations = |layer: ResourceServerLayer, token: Option<&str>| {
+        let mut service = layer.layer(service_fn(ok));
+        let mut taken = (0..8).map(|_| {
+            let mut request = Request::builder();
+            if let Some(token) = token {
+                request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            }
+            let request = request.body(()).unwrap();
+            with_default(NoSubscriber::default(), || {
+                allocation_counter::measure(|| {
+                    drop(poll_once_or_panic(service.call(request)).unwrap())
+                })
+            })
+        });
+        let first = taken.next().unwrap().count_total;
+        taken.fold(first, |least, one| least.min(one.count_total))
+    };
+    let layer = || fixture.server.layer();
+    let long: Vec<_> = (0..100).map(|n| format!("orders.{n}")).collect();
+    for token in [None, Some("x"), Some("a.b.c")] {
+        let without = allocations(layer(), token);
+        for scopes in [&long[..1], &long] {
+            assert_eq!(
+                allocations(layer().scope(scopes), token),
+                without,
+                "{token:?}"
+            );
+        }
+    }
 }
 
 /// The third request is a hit in the shared cache, the thirtieth in the thread-local cache.
