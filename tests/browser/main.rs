@@ -1,4 +1,4 @@
-//! A real browser, headless Chromium through chromedriver: the dashboard, and clients in a page.
+//! The dashboard in a real browser: headless Chromium through chromedriver.
 //!
 //! Without them the tests print "skipped" and pass, unless `REQUIRE_BROWSER` is set, as in CI.
 //! Screenshots of all pages are written to `target/screenshots/`.
@@ -11,12 +11,6 @@
     reason = "tests"
 )]
 
-#[cfg(unix)]
-mod mcp;
-#[cfg(unix)]
-#[allow(dead_code, reason = "the helpers of other tests, too")]
-#[path = "../support/program.rs"]
-mod program;
 mod session;
 
 use std::path::Path;

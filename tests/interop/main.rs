@@ -21,5 +21,9 @@ mod node;
 mod proxies;
 mod servers;
 #[cfg(unix)]
+#[allow(dead_code, reason = "tests/browser uses the rest")]
+#[path = "../browser/session.rs"]
+mod session;
+#[cfg(unix)]
 #[path = "../support/mod.rs"]
 mod support;

@@ -3,13 +3,17 @@
 //! The clients know the URL of the server and their credentials, and nothing else: rmcp, and npm
 //! `@modelcontextprotocol/sdk` and `@modelcontextprotocol/client`. The suite is npm
 //! `@modelcontextprotocol/conformance`, which needs the newer Node of npm `node`. The packages are
-//! those of `tests/interop/install.sh`; the test of rmcp needs none.
+//! those of `tests/interop/install.sh`; the test of rmcp needs none. The test of a page needs
+//! Chromium and chromedriver, as `tests/browser` does.
 
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use http::StatusCode;
+use axum::response::Html;
+use axum::routing::get;
+use axum::{Router, extract};
+use http::{StatusCode, header};
 use reqwest::header::WWW_AUTHENTICATE;
 use rmcp::model::{CallToolRequestParams, ProtocolVersion};
 use rmcp::service::ClientServiceExt as _;
@@ -25,6 +29,7 @@ use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplicati
 
 use crate::node::{node, packages, printed, server};
 use crate::servers::{Scratch, eventually, free_port};
+use crate::session::with_browser;
 use crate::support::program::{Serving, example};
 
 /// The scope that the tool `report` needs.
@@ -165,6 +170,65 @@ async fn the_typescript_sdks_find_their_way_from_a_bare_401_to_each_tool() {
         let refused = |one: &&Value| text(one, "url") == mcp && one["status"] == 401;
         assert_eq!(requests.iter().filter(refused).count(), 1, "{case}");
     }
+}
+
+/// The discovery of the MCP Inspector, which is that of the SDK, in a page of its own origin.
+///
+/// The header makes the request one that the browser asks for first (CORS). If that fails, the SDK
+/// tries again without the header: there must be no second request.
+const DISCOVER: &str = r"
+    const [mcp, done] = arguments;
+    const sent = [];
+    const recorded = async (url, init) => {
+        sent.push({ url: String(url), version: init?.headers?.['MCP-Protocol-Version'] ?? null });
+        return fetch(url, init);
+    };
+    import('@modelcontextprotocol/sdk/client/auth.js')
+        .then((sdk) => sdk.discoverOAuthProtectedResourceMetadata(mcp, {}, recorded))
+        .then((document) => done({ sent, document }), (error) => done({ sent, error: String(error) }));
+";
+
+/// A page that can import the SDK. It has an origin of its own.
+async fn page(packages: &Path) -> String {
+    let imports = json!({ "imports": {
+        "@modelcontextprotocol/sdk/client/auth.js":
+            "/modules/@modelcontextprotocol/sdk/dist/esm/client/auth.js",
+        "pkce-challenge": "/modules/pkce-challenge/dist/index.browser.js",
+        "zod/v4": "/modules/zod/v4/index.js",
+    } });
+    let html = format!("<title>client</title><script type=importmap>{imports}</script>");
+    let modules = packages.join("node_modules");
+    let module = async move |path: extract::Path<String>| {
+        let source = std::fs::read_to_string(modules.join(path.as_str()));
+        let source = source.map_err(|_| StatusCode::NOT_FOUND);
+        source.map(|source| ([(header::CONTENT_TYPE, "text/javascript")], source))
+    };
+    let router = Router::new()
+        .route("/", get(async move || Html(html)))
+        .route("/modules/{*path}", get(module));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_discovers_the_metadata_of_an_mcp_server() {
+    let Some(packages) = packages() else { return };
+    with_browser(true, |browser| async move {
+        let fixture = Fixture::new(&[]).await;
+        let mcp = fixture.mcp();
+        browser.open(&page(&packages).await).await;
+        let found = browser.0.execute_async(DISCOVER, vec![json!(mcp)]);
+        let found = found.await.unwrap();
+        let document = mcp.replace("/mcp", "/.well-known/oauth-protected-resource/mcp");
+        let sent = json!([{ "url": document, "version": "2025-11-25" }]);
+        assert_eq!(found["sent"], sent, "{found}");
+        assert_eq!(found["document"]["resource"], mcp, "{found}");
+        let issuers = json!([fixture.issuer.issuer().as_str()]);
+        assert_eq!(found["document"]["authorization_servers"], issuers);
+    })
+    .await;
 }
 
 /// The scenarios that run, each in the protocol versions that it is for.
