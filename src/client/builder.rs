@@ -10,6 +10,7 @@ use super::grant::Grant;
 use super::renewal::schedule::RenewalPolicy;
 use super::renewal::task::{RenewalTask, Renewer};
 use super::state::{RenewalFlight, SharedState};
+use super::step_up::StepUp;
 use super::token_endpoint::TokenEndpoint;
 use super::token_manager::TokenManager;
 use super::token_source::TokenSource;
@@ -566,6 +567,7 @@ impl ManagerSettings {
         self,
         source: Arc<dyn TokenSource>,
         default_name: &str,
+        step_up: Arc<StepUp>,
     ) -> Result<(TokenManager, Renewer), ConfigError> {
         let Self {
             name,
@@ -585,13 +587,20 @@ impl ManagerSettings {
         warn_of_plain_http(&plain_http);
         let state = Arc::new(SharedState::new(clock));
         let (flight, leader) = RenewalFlight::new(max_waiters);
-        let manager = TokenManager::new(Arc::clone(&state), flight, &policy, plain_http);
+        let manager = TokenManager::new(
+            Arc::clone(&state),
+            flight,
+            &policy,
+            plain_http,
+            Arc::clone(&step_up),
+        );
         let task = RenewalTask {
             name,
             source,
             policy,
             state,
             leader,
+            step_up,
         };
         Ok((manager, Renewer::new(task)))
     }
@@ -677,6 +686,64 @@ impl TokenManagerBuilder {
     /// ```
     pub fn scopes(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
         self.source.parameters.scopes.extend(scopes);
+        self
+    }
+
+    /// Sets which scopes a resource server may ask for, in addition to those that are requested.
+    ///
+    /// A 403 with a Bearer challenge of `insufficient_scope` names the scopes of the operation
+    /// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)). The
+    /// [layer](super::BearerTokenLayer) then causes one token request with those and the present
+    /// ones, whatever the number of calls, and retries the request once. The new token serves all
+    /// calls, and its scopes are requested from then on. A challenge with other scopes than these
+    /// changes nothing.
+    ///
+    /// Scopes that were requested once are not asked for again, even if the server does not grant
+    /// them. If it refuses the request, the present token stays in use, the same scopes are not
+    /// tried for 5 minutes, and no others for 10 seconds. A challenge has at most 32 scopes of at
+    /// most 256 bytes, and all challenges together add at most 32.
+    ///
+    /// Default: none. With [`TokenManager::for_resource`] any scope, because the token is for that
+    /// resource, if the layer is for its origin alone and the parameter `resource` is sent. An empty
+    /// list turns that off. If the server does not say which scopes it grants, set the present ones
+    /// with [`scope`](Self::scope), so that they are not lost.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::{Algorithm, Startup};
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// # let limit = std::time::Duration::from_secs(5);
+    /// # let server = shop.binding()?.resource_server()?.transport(issuer.transport());
+    /// # let server = server.startup(Startup::Require(limit)).start().await?;
+    /// use http::Request;
+    /// use http_body_util::Full;
+    /// use tower::{ServiceBuilder, ServiceExt as _};
+    /// use tower_oauth::{Origin, Scope, TokenManager};
+    ///
+    /// shop.set_scopes(["orders.read", "orders.write"])?;
+    /// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+    ///     .scope(Scope::new("orders.read")?)
+    ///     .step_up_scopes([Scope::new("orders.write")?])
+    /// #   .transport(issuer.transport())
+    ///     .start()?;
+    /// # let orders = tower::service_fn(async |_: Request<Full<bytes::Bytes>>| {
+    /// #     Ok::<_, std::convert::Infallible>(http::Response::new(Full::<bytes::Bytes>::default()))
+    /// # });
+    /// # let require = tower_oauth::RequireScopeLayer::all(["orders.read", "orders.write"]);
+    /// # let orders = ServiceBuilder::new().layer(server.layer()).layer(require).service(orders);
+    /// // `orders` requires the scopes `orders.read` and `orders.write`.
+    /// let layer = tokens.layer([Origin::new("https://orders.example")?]);
+    /// let client = ServiceBuilder::new().layer(layer).service(orders);
+    /// let request = Request::get("https://orders.example/").body(Full::default())?;
+    /// assert_eq!(client.oneshot(request).await?.status(), 200);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn step_up_scopes(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
+        self.source.step_up_scopes = Some(scopes.into_iter().collect());
         self
     }
 
@@ -981,7 +1048,8 @@ impl TokenManagerBuilder {
         let Self { source, manager } = self;
         let default_name = source.default_name();
         let source = source.build(&manager.policy, &manager.clock, &manager.http)?;
-        manager.build(Arc::new(source), &default_name)
+        let step_up = Arc::clone(&source.step_up);
+        manager.build(Arc::new(source), &default_name, step_up)
     }
 
     /// Builds the source alone, for a single token or another [`TokenSource`].
@@ -1069,7 +1137,8 @@ impl TokenManagerBuilder<Arc<dyn TokenSource>> {
     /// If `max_waiters` is 0, the name is empty, or a host of [`allow_http`](Self::allow_http) is
     /// not valid.
     pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
-        self.manager.build(self.source, SOURCE_NAME)
+        let step_up = Arc::new(StepUp::never());
+        self.manager.build(self.source, SOURCE_NAME, step_up)
     }
 
     /// Builds the manager and spawns its task on the current tokio runtime.

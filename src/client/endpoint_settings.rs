@@ -10,11 +10,12 @@ use super::grant::{ClientCredentialsGrant, Grant};
 use super::parameters::Parameters;
 use super::renewal::schedule::RenewalPolicy;
 use super::resource_metadata::ResourceMetadata;
+use super::step_up::{AllowedScopes, StepUp};
 use super::token_endpoint::TokenEndpoint;
 use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::metadata;
-use crate::oauth::ResourceIdentifier;
+use crate::oauth::{Origin, ResourceIdentifier, Scope};
 use crate::transport::{HttpSettings, Transport, default_transport};
 
 /// The token endpoint of a [`TokenManagerBuilder`](super::TokenManagerBuilder), and what is sent to
@@ -31,6 +32,8 @@ pub struct TokenEndpointSettings {
     pub(super) client: Arc<dyn ClientAuthentication>,
     pub(super) grant: Arc<dyn Grant>,
     pub(super) parameters: Parameters,
+    /// The scopes that a challenge may add. `None` for the default.
+    pub(super) step_up_scopes: Option<Vec<Scope>>,
     /// Whether a missing or unknown `token_type` is accepted.
     pub(super) assume_bearer: bool,
     pub(super) transport: Option<Arc<dyn Transport>>,
@@ -48,6 +51,7 @@ impl TokenEndpointSettings {
             client,
             grant: Arc::new(ClientCredentialsGrant),
             parameters: Parameters::default(),
+            step_up_scopes: None,
             assume_bearer: false,
             transport: None,
         }
@@ -79,6 +83,7 @@ impl TokenEndpointSettings {
             client,
             grant,
             mut parameters,
+            step_up_scopes,
             assume_bearer,
             transport,
         } = self;
@@ -110,11 +115,21 @@ impl TokenEndpointSettings {
                 parameters.add_first_resource(resource.as_str());
             }
         }
+        let allowed = match (step_up_scopes, &resource) {
+            (Some(scopes), _) => AllowedScopes::Only(scopes),
+            // The token is for this resource: with more scopes it has no use elsewhere.
+            (None, Some(resource)) if sends_resource => {
+                AllowedScopes::AnyOf(Origin::from(resource.url().clone()))
+            }
+            (None, _) => AllowedScopes::Only(Vec::new()),
+        };
+        let step_up = StepUp::new(&parameters.scopes, allowed);
         let resource = resource.map(ResourceMetadata::new);
         Ok(TokenEndpointSource {
             client,
             grant,
             parameters,
+            step_up: Arc::new(step_up),
             assume_bearer,
             issuer,
             http_client: http.client(default_transport(transport)?)?,

@@ -15,6 +15,7 @@ use super::grant::Grant;
 use super::parameters::Parameters;
 use super::resource_metadata::ResourceMetadata;
 use super::response_reader::SentRequest;
+use super::step_up::StepUp;
 use super::token_endpoint::{DiscoveryContext, ResolvedEndpoint, TokenEndpoint};
 use super::token_request::{TokenRequest, is_invalid_client};
 use super::token_response::TokenResponse;
@@ -62,6 +63,8 @@ pub struct TokenEndpointSource {
     pub(super) client: Arc<dyn ClientAuthentication>,
     pub(super) grant: Arc<dyn Grant>,
     pub(super) parameters: Parameters,
+    /// The scopes that resource servers ask for.
+    pub(super) step_up: Arc<StepUp>,
     /// Whether a missing or unknown `token_type` is accepted.
     pub(super) assume_bearer: bool,
     pub(super) issuer: Option<Issuer>,
@@ -95,6 +98,17 @@ impl EndpointState {
 impl TokenEndpointSource {
     pub(super) fn plain_http(&self) -> &PlainHttp {
         self.http_client.plain_http()
+    }
+
+    /// Requests a token, and again without the scopes that resource servers have asked for if the
+    /// server does not grant them any more.
+    async fn request_grantable_token(&self) -> Result<TokenResponse, Error> {
+        match self.request_token().await {
+            Err(error) if self.step_up.drop_refused(&error, self.clock.now()) => {
+                self.request_token().await
+            }
+            result => result,
+        }
     }
 
     /// Requests a token once, and a second time if discovery shows that the token endpoint has
@@ -212,7 +226,7 @@ impl TokenEndpointSource {
     /// The client authentication comes last, because it may sign the rest.
     async fn write(&self, request: &mut TokenRequest) -> Result<(), Error> {
         self.grant.write(request).await?;
-        self.parameters.append_to(request);
+        self.parameters.append_to(request, &self.step_up.added());
         self.client.authenticate(request).await
     }
 }
@@ -224,7 +238,7 @@ fn refuses_client(error: &Error) -> bool {
 
 impl TokenSource for TokenEndpointSource {
     fn fetch(&self) -> BoxFuture<'_, Result<TokenResponse, Error>> {
-        Box::pin(self.request_token())
+        Box::pin(self.request_grantable_token())
     }
 }
 

@@ -8,8 +8,11 @@ use http::{Request, Response, header};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::step_up::required_scopes;
+use super::unauthorized::Denial;
 use super::{AccessToken, TokenManager, Unauthorized};
 use crate::error::{BoxError, Error};
+use crate::oauth::Scope;
 
 pin_project! {
     /// The response future of [`BearerTokenService`](super::BearerTokenService).
@@ -72,6 +75,28 @@ struct Pending<S, B> {
 pub(super) struct RenewalTrigger {
     pub(super) tokens: TokenManager,
     pub(super) on: Unauthorized,
+    /// Whether a challenge may lead to a token with more scopes.
+    pub(super) steps_up: bool,
+}
+
+/// Why another token is needed.
+enum Cause {
+    InvalidToken,
+    InsufficientScope(Vec<Scope>),
+}
+
+impl RenewalTrigger {
+    /// Whether a response asks for another token. For most responses a look at the status.
+    fn cause<ResBody>(&self, response: &Response<ResBody>) -> Option<Cause> {
+        let headers = response.headers();
+        match Denial::of(response)? {
+            Denial::Unauthenticated => self.on.matches(headers).then_some(Cause::InvalidToken),
+            Denial::Forbidden if self.steps_up => {
+                required_scopes(headers).map(Cause::InsufficientScope)
+            }
+            Denial::Forbidden => None,
+        }
+    }
 }
 
 /// A request that was sent with a token.
@@ -121,21 +146,37 @@ impl<S, B> Attempt<S, B>
 where
     S: Service<Request<B>>,
 {
-    /// Replaces the rejected token. Returns the next state, or the response if the request cannot
-    /// be retried.
-    fn on_rejection(self, response: S::Response) -> Result<State<S, B>, S::Response> {
+    /// Replaces the token. Returns the next state, or the response if the request cannot be
+    /// retried.
+    fn replace_token(
+        self,
+        cause: Cause,
+        response: S::Response,
+    ) -> Result<State<S, B>, S::Response> {
         let Self {
             renewal,
             token,
             retry,
         } = self;
         let Some(retry) = retry else {
-            let _has_no_retry = renewal.tokens.invalidate(&token);
+            match cause {
+                Cause::InvalidToken => {
+                    let _has_no_retry = renewal.tokens.invalidate(&token);
+                }
+                Cause::InsufficientScope(scopes) => renewal.tokens.step_up(&token, &scopes),
+            }
             return Err(response);
         };
         let wait = {
             let tokens = renewal.tokens.clone();
-            async move { tokens.invalidate_and_wait(&token).await }
+            async move {
+                match cause {
+                    Cause::InvalidToken => tokens.invalidate_and_wait(&token).await,
+                    Cause::InsufficientScope(scopes) => {
+                        tokens.step_up_and_wait(&token, &scopes).await
+                    }
+                }
+            }
         };
         Ok(State::AwaitingNewToken {
             wait: Box::pin(wait),
@@ -207,13 +248,15 @@ where
                 }
                 StateProj::Calling { future, attempt } => {
                     let response = ready!(future.poll(cx)).map_err(Into::into)?;
-                    let rejected = attempt.take();
-                    match rejected.filter(|attempt| attempt.renewal.on.matches(&response)) {
-                        None => return Poll::Ready(Ok(response)),
-                        Some(attempt) => match attempt.on_rejection(response) {
-                            Ok(next) => next,
-                            Err(response) => return Poll::Ready(Ok(response)),
-                        },
+                    let Some(attempt) = attempt.take() else {
+                        return Poll::Ready(Ok(response));
+                    };
+                    let Some(cause) = attempt.renewal.cause(&response) else {
+                        return Poll::Ready(Ok(response));
+                    };
+                    match attempt.replace_token(cause, response) {
+                        Ok(next) => next,
+                        Err(response) => return Poll::Ready(Ok(response)),
                     }
                 }
                 StateProj::AwaitingNewToken { wait, rejected } => {
@@ -245,7 +288,11 @@ where
                         mut service,
                     } = *retry.take().expect("checked above");
                     let attempt = Attempt {
-                        renewal: renewal.clone(),
+                        // Once for each request: what the retry lacks is not tried.
+                        renewal: RenewalTrigger {
+                            steps_up: false,
+                            ..renewal.clone()
+                        },
                         token: token.clone(),
                         retry: None,
                     };

@@ -23,6 +23,12 @@ use crate::oauth::Origin;
 /// time, the caller gets the rejecting response. At most one rejection per 10 seconds causes a
 /// renewal.
 ///
+/// A 403 with a Bearer challenge of `insufficient_scope` may lead to a token with more scopes, which
+/// then serves all calls: see [`step_up_scopes`]. Over gRPC the status is 7. A request that can be
+/// retried waits for that token and is sent once more. Each request is sent twice at the most.
+///
+/// [`step_up_scopes`]: super::TokenManagerBuilder::step_up_scopes
+///
 /// Created by [`TokenManager::layer`]. The token is sent only to the origins given there. A request
 /// that already has an `Authorization` field is sent unchanged. Plain `http` beyond loopback gets
 /// no token, even if its origin is in the list, unless [`allow_http`] names its host. Put a layer
@@ -117,12 +123,14 @@ impl TokenManager {
     /// # }
     /// ```
     pub fn layer(&self, origins: impl IntoIterator<Item = impl Into<Origin>>) -> BearerTokenLayer {
+        let allowed = AllowedOrigins::new(origins, self.plain_http());
         BearerTokenLayer {
             renewal: RenewalTrigger {
                 tokens: self.clone(),
                 on: Unauthorized::default(),
+                steps_up: self.steps_up_for(allowed.iter()),
             },
-            allowed: AllowedOrigins::new(origins, self.plain_http()),
+            allowed,
             clone_body: CloneEmptyBody,
         }
     }

@@ -61,12 +61,40 @@
 //!                 ├─ a successor within 5 s ────────────────────────────▶ retry with it
 //!                 └─ none: the attempt failed or timed out ─────────────▶ response
 //! ```
+//!
+//! # A token for a resource
+//!
+//! [`TokenManager::for_resource`] reads the metadata of the resource before it discovers the token
+//! endpoint: they have to list the configured issuer.
+//!
+//! A token that lacks a scope stays in use. The scopes that the resource server requires are tried
+//! with one token request, within [limits][step_up_scopes]. The token that it brings serves all
+//! calls.
+//!
+//! [step_up_scopes]: TokenManagerBuilder::step_up_scopes
+//!
+//! ```text
+//!  insufficient_scope ─▶ may these scopes be added? ──no──────────────────▶ response
+//!                 │ yes
+//!                 ▼
+//!             requested already? ──yes─▶ another current token? ─ no ────▶ response
+//!                 │ no                        └─ yes ────────────────────▶ retry with it
+//!                 ▼
+//!             refused in the last 5 min, or any refusal in 10 s? ──yes───▶ response
+//!                 │ no
+//!                 ▼
+//!             the task requests a token with them ── no retry possible ──▶ response
+//!                 │
+//!                 ├─ a token within 5 s ─────────────────────────────────▶ retry with it
+//!                 └─ none: the current token and its renewal are as before ▶ response
+//! ```
 
 // `renewal::schedule` decides when a request is sent, without I/O and without a clock;
 // `token_endpoint` decides where it is sent; `endpoint_source` sends it.
 mod authentication;
 mod box_future;
 mod builder;
+mod challenge;
 mod clone_body;
 mod credentials;
 mod endpoint_settings;
@@ -83,6 +111,7 @@ mod response_members;
 mod response_reader;
 mod service;
 mod state;
+mod step_up;
 mod token;
 mod token_endpoint;
 mod token_manager;

@@ -54,6 +54,10 @@ impl AllowedOrigins {
         self.origin_form = true;
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Origin> {
+        self.origins.iter()
+    }
+
     pub(super) fn matches(&self, uri: &Uri) -> bool {
         match uri.authority() {
             Some(_) => self.origins.iter().any(|origin| origin.matches(uri)),

@@ -71,9 +71,11 @@ impl Parameters {
         Ok(())
     }
 
-    pub(super) fn append_to(&self, request: &mut TokenRequest) {
-        if !self.scopes.is_empty() {
-            let scopes: Vec<&str> = self.scopes.iter().map(Scope::as_str).collect();
+    /// `added` are scopes in addition to the configured ones.
+    pub(super) fn append_to(&self, request: &mut TokenRequest, added: &[Scope]) {
+        let scopes = self.scopes.iter().chain(added).map(Scope::as_str);
+        let scopes: Vec<&str> = scopes.collect();
+        if !scopes.is_empty() {
             request.append("scope", &scopes.join(" "));
         }
         if let Some(audience) = &self.audience {

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::AccessToken;
 use super::renewal::schedule::RenewalPolicy;
 use super::state::{CurrentToken, InvalidationResult, RenewalFlight, SharedState};
+use super::step_up::{Step, StepUp};
 use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
-use crate::oauth::PlainHttp;
+use crate::oauth::{Origin, PlainHttp, Scope};
 use crate::single_flight::WaitError;
 
 /// Obtains an access token and renews it before it expires.
@@ -60,6 +61,8 @@ struct Inner {
     successor_timeout: Duration,
     /// Where a layer sends the token over plain `http`.
     plain_http: PlainHttp,
+    /// The scopes that resource servers ask for.
+    step_up: Arc<StepUp>,
 }
 
 impl TokenManager {
@@ -68,6 +71,7 @@ impl TokenManager {
         flight: RenewalFlight,
         policy: &RenewalPolicy,
         plain_http: PlainHttp,
+        step_up: Arc<StepUp>,
     ) -> Self {
         // Longer than the limit of the task, whose error says more.
         let wait_timeout = policy
@@ -80,11 +84,17 @@ impl TokenManager {
             wait_timeout,
             successor_timeout,
             plain_http,
+            step_up,
         }))
     }
 
     pub(super) fn plain_http(&self) -> &PlainHttp {
         &self.0.plain_http
+    }
+
+    /// Whether a layer for these origins may ask for more scopes.
+    pub(super) fn steps_up_for<'a>(&self, origins: impl IntoIterator<Item = &'a Origin>) -> bool {
+        self.0.step_up.is_for(origins)
     }
 
     /// Returns a valid access token, and waits for one if necessary.
@@ -280,6 +290,49 @@ impl TokenManager {
         // Counts as a use, so that the token is renewed before it expires.
         let _ = self.current();
         Some(successor)
+    }
+
+    /// Reports that a resource server requires these scopes, for a token that serves later calls.
+    pub(super) fn step_up(&self, token: &AccessToken, required: &[Scope]) {
+        let _no_retry = self.try_step_up(token, required);
+    }
+
+    /// Waits for a token with these scopes, as long as for the successor of a rejected token.
+    pub(super) async fn step_up_and_wait(
+        &self,
+        token: &AccessToken,
+        required: &[Scope],
+    ) -> Option<AccessToken> {
+        let waiter = self.0.flight.try_subscribe(self.0.successor_timeout);
+        let Some(mut waiter) = waiter else {
+            self.step_up(token, required);
+            return None;
+        };
+        let wider = waiter.until(|_| match self.try_step_up(token, required) {
+            Step::Begun | Step::Waiting => None,
+            Step::Refused => Some(None),
+            Step::Requested => Some(
+                self.0
+                    .state
+                    .with_current(CurrentToken::token)
+                    .filter(|current| !current.is(token)),
+            ),
+        });
+        let wider = wider.await.ok()??;
+        // Counts as a use, so that the token is renewed before it expires.
+        let _ = self.current();
+        Some(wider)
+    }
+
+    fn try_step_up(&self, token: &AccessToken, required: &[Scope]) -> Step {
+        let state = &self.0.state;
+        let current = state.with_current(CurrentToken::token);
+        let current = current.as_ref().unwrap_or(token);
+        let step = self.0.step_up.begin(required, current, state.clock.now());
+        if step == Step::Begun {
+            self.wake_task();
+        }
+        step
     }
 }
 

@@ -1,6 +1,8 @@
 //! Which responses of a resource server reject the token.
 
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode};
+
+use super::challenge::challenges;
 
 /// The responses for which a [`BearerTokenLayer`](super::BearerTokenLayer) replaces the token.
 ///
@@ -21,42 +23,51 @@ pub enum Unauthorized {
     Any,
 }
 
-/// The value of `grpc-status` for `UNAUTHENTICATED`.
-const GRPC_UNAUTHENTICATED: &[u8] = b"16";
+/// What a resource server objects to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denial {
+    /// 401, or `UNAUTHENTICATED` over gRPC.
+    Unauthenticated,
+    /// 403, or `PERMISSION_DENIED` over gRPC.
+    Forbidden,
+}
+
+impl Denial {
+    /// By the status, or by `grpc-status` in the header section.
+    pub(super) fn of<ResBody>(response: &Response<ResBody>) -> Option<Self> {
+        match response.status() {
+            StatusCode::UNAUTHORIZED => Some(Self::Unauthenticated),
+            StatusCode::FORBIDDEN => Some(Self::Forbidden),
+            _ => match response.headers().get("grpc-status")?.as_bytes() {
+                b"16" => Some(Self::Unauthenticated),
+                b"7" => Some(Self::Forbidden),
+                _ => None,
+            },
+        }
+    }
+}
 
 impl Unauthorized {
-    /// Whether a response rejects the token.
-    pub(super) fn matches<ResBody>(self, response: &Response<ResBody>) -> bool {
-        let is_unauthenticated = response.status() == StatusCode::UNAUTHORIZED
-            || response
-                .headers()
-                .get("grpc-status")
-                .is_some_and(|status| status == GRPC_UNAUTHENTICATED);
-        is_unauthenticated && (self == Self::Any || is_invalid_token(response.headers()))
+    /// Whether a 401 with these headers rejects the token.
+    pub(super) fn matches(self, headers: &HeaderMap) -> bool {
+        self == Self::Any || is_invalid_token(headers)
     }
 }
 
 /// Whether a Bearer challenge has the error `invalid_token`
 /// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)).
 fn is_invalid_token(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::WWW_AUTHENTICATE)
-        .iter()
-        .any(|challenge| {
-            // Challenges are not parsed: a false positive costs one token request per 10 seconds.
-            // `=` may be surrounded by white space (RFC 9110 §11.2).
-            let challenge = challenge
-                .as_bytes()
-                .iter()
-                .filter(|byte| !byte.is_ascii_whitespace());
-            let challenge: Vec<u8> = challenge.map(u8::to_ascii_lowercase).collect();
-            let has = |word: &[u8]| challenge.windows(word.len()).any(|window| window == word);
-            has(b"bearer") && (has(br#"error="invalid_token""#) || has(b"error=invalid_token"))
-        })
+    challenges(headers).any(|challenge| {
+        let error = challenge.parameter("error");
+        challenge.is_of("Bearer")
+            && error.is_some_and(|error| error.eq_ignore_ascii_case("invalid_token"))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
 
     #[test]
@@ -72,8 +83,13 @@ mod tests {
             r#"Bearer scope="appid_default", error="invalid_token""#
         ));
         assert!(challenged("Bearer realm=\"x\", error\t= \"invalid_token\""));
+        assert!(challenged(
+            r#"Basic realm="x", Bearer error="invalid_token""#
+        ));
         assert!(!challenged("Bearer"));
         assert!(!challenged(r#"Bearer error="insufficient_scope""#));
         assert!(!challenged(r#"Basic realm="invalid_token""#));
+        assert!(!challenged(r#"Bearer realm="error=invalid_token""#));
+        assert!(!challenged(r#"Bearer, DPoP error="invalid_token""#));
     }
 }

@@ -134,6 +134,11 @@ impl RenewalSchedule {
         )
     }
 
+    /// Whether an earlier failure delays the next request.
+    pub(super) fn is_backing_off(&self, now: Instant) -> bool {
+        self.not_before.is_some_and(|at| now < at)
+    }
+
     pub(super) fn has_waiters(&self) -> bool {
         self.waiting_since.is_some()
     }

@@ -9,9 +9,13 @@ use std::time::Duration;
 use super::super::AccessToken;
 use super::super::lifetime::lifetime_of;
 use super::super::state::{CurrentToken, RenewalLeader, SharedState};
+use super::super::step_up::StepUp;
 use super::super::token_source::{TokenSource, fetch, is_transient};
 use super::schedule::{Failure, RenewalPolicy, RenewalSchedule};
+#[cfg(feature = "tracing")]
+use crate::error::escape_and_truncate;
 use crate::error::{Error, ErrorKind, Operation};
+use crate::oauth::Scope;
 use crate::timer::{now, sleep_until_some};
 use crate::{metrics, trace};
 
@@ -32,6 +36,7 @@ pub(in crate::client) struct RenewalTask {
     pub(in crate::client) policy: RenewalPolicy,
     pub(in crate::client) state: Arc<SharedState>,
     pub(in crate::client) leader: RenewalLeader,
+    pub(in crate::client) step_up: Arc<StepUp>,
 }
 
 impl RenewalTask {
@@ -43,6 +48,16 @@ impl RenewalTask {
                 && !schedule.request_replacement(now(), self.policy.successor_timeout())
             {
                 self.report_failure(None);
+            }
+            if let Some(scopes) = self.step_up.start_trial() {
+                let Some(token) = self.try_scopes(&scopes, &mut schedule).await else {
+                    return;
+                };
+                if let Some(token) = token {
+                    last_error = None;
+                    self.succeeded(&mut schedule, token);
+                }
+                continue;
             }
             tokio::select! {
                 biased;
@@ -73,21 +88,9 @@ impl RenewalTask {
             };
             record_metrics(&self.name, &result);
             match result {
-                Ok(FetchedToken { token, lifetime }) => {
-                    trace::debug!(
-                        target: "tower_oauth::client",
-                        manager = %self.name,
-                        expires_in = lifetime.map(|l| l.as_secs()),
-                        "an access token was obtained"
-                    );
-                    schedule.succeeded(now(), lifetime, fastrand::f64());
+                Ok(token) => {
                     last_error = None;
-                    if let Some(current) = CurrentToken::new(&token, lifetime, EXPIRY_MARGIN) {
-                        self.state.set_current(current);
-                    }
-                    self.state.complete_invalidation();
-                    self.discard_wakeups();
-                    self.notify_waiters(Ok(token));
+                    self.succeeded(&mut schedule, token);
                 }
                 Err(error) => {
                     trace::warn!(
@@ -114,6 +117,65 @@ impl RenewalTask {
                 }
             }
         }
+    }
+
+    /// A token was obtained: makes it the current one.
+    fn succeeded(&mut self, schedule: &mut RenewalSchedule, fetched: FetchedToken) {
+        let FetchedToken { token, lifetime } = fetched;
+        trace::debug!(
+            target: "tower_oauth::client",
+            manager = %self.name,
+            expires_in = lifetime.map(|l| l.as_secs()),
+            "an access token was obtained"
+        );
+        schedule.succeeded(now(), lifetime, fastrand::f64());
+        if let Some(current) = CurrentToken::new(&token, lifetime, EXPIRY_MARGIN) {
+            self.state.set_current(current);
+        }
+        // After the token: a call that finds its scopes requested finds the token as well.
+        self.step_up.trial_succeeded();
+        self.state.complete_invalidation();
+        self.discard_wakeups();
+        self.notify_waiters(Ok(token));
+    }
+
+    /// Tries to obtain a token with these scopes in addition. `None` if all handles were dropped
+    /// meanwhile. A failure changes nothing but the wait for such a token: the current one is good.
+    #[cfg_attr(
+        not(feature = "tracing"),
+        expect(unused_variables, reason = "nothing is logged")
+    )]
+    async fn try_scopes(
+        &mut self,
+        scopes: &[Scope],
+        schedule: &mut RenewalSchedule,
+    ) -> Option<Option<FetchedToken>> {
+        if schedule.is_backing_off(now()) {
+            self.trial_failed(false);
+            return Some(None);
+        }
+        let result = self.try_once(schedule).await?;
+        record_metrics(&self.name, &result);
+        let error = match result {
+            Ok(token) => return Some(Some(token)),
+            Err(error) => error,
+        };
+        trace::warn!(
+            target: "tower_oauth::client",
+            manager = %self.name,
+            scopes = %list(scopes),
+            error = %error.source_chain(),
+            "no access token could be obtained with the scopes that a resource server requires"
+        );
+        self.trial_failed(classify(&error) == Failure::Permanent);
+        Some(None)
+    }
+
+    fn trial_failed(&self, is_permanent: bool) {
+        let now = self.state.clock.now();
+        self.step_up.trial_failed(is_permanent, now);
+        // Ends the waits.
+        self.leader.update(|_| {});
     }
 
     /// Makes one token request. `None` if all handles were dropped meanwhile.
@@ -193,6 +255,13 @@ struct FetchedToken {
     token: AccessToken,
     /// `None` if the token is not stored.
     lifetime: Option<Duration>,
+}
+
+/// Scopes as they are logged. A resource server has named them.
+#[cfg(feature = "tracing")]
+fn list(scopes: &[Scope]) -> String {
+    let names: Vec<&str> = scopes.iter().map(Scope::as_str).collect();
+    escape_and_truncate(&names.join(" "))
 }
 
 /// Counts a token request.
