@@ -940,6 +940,36 @@ async fn only_a_bearer_challenge_with_few_scope_tokens_leads_to_a_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn resource_metadata_of_a_challenge_is_not_followed() {
+    let network = Network::confirming();
+    let tokens = network.builder().scope(scope("read")).start().unwrap();
+    tokens.access_token().await.unwrap();
+    let known = network.urls();
+    let address = "http://169.254.169.254/.well-known/oauth-protected-resource";
+    let orders = tower::service_fn(async |request: Request<Full<Bytes>>| {
+        let mut response = Response::new(String::new());
+        let (status, error) = match request.uri().path() {
+            "/401" => (StatusCode::UNAUTHORIZED, "invalid_token"),
+            _ => (StatusCode::FORBIDDEN, "insufficient_scope"),
+        };
+        *response.status_mut() = status;
+        let field =
+            format!(r#"Bearer error="{error}", scope="write", resource_metadata="{address}""#);
+        let field = field.parse().unwrap();
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, field);
+        Ok::<_, std::convert::Infallible>(response)
+    });
+    let client = tokens.layer(origin()).layer(orders);
+    assert_eq!(status(&client, "/401").await, StatusCode::UNAUTHORIZED);
+    assert_eq!(status(&client, "/403").await, StatusCode::FORBIDDEN);
+    let urls = network.urls();
+    assert_eq!(network.issuer.count(), 3);
+    assert!(urls.iter().all(|url| known.contains(url)), "{urls:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn which_scopes_a_challenge_may_add_follows_from_the_settings() {
     type Change = fn(TokenManagerBuilder) -> TokenManagerBuilder;
     let unchanged: Change = |builder| builder;
