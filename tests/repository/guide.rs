@@ -185,6 +185,7 @@ fn the_guide_lists_the_variables_of_the_example_programs() {
     for example in [
         "protected_resource",
         "call_protected_resource",
+        "mcp_server",
         "authorization_server",
     ] {
         let code = read(&format!("examples/{example}.rs"));
