@@ -1075,18 +1075,50 @@ async fn a_request_that_cannot_be_retried_gets_its_403_and_the_next_one_the_wide
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_sent_twice_at_the_most() {
+async fn a_request_causes_one_token_request_for_more_scopes_and_one_retry() {
     let network = Network::confirming();
     let tokens = network.builder().scope(scope("read")).start().unwrap();
-    // After a wider token it names yet another scope.
-    let orders = Guarded::with_challenge(&network.issuer, &["a", "b"], challenge("a"));
-    let client = tokens.layer(origin()).layer(orders.clone());
+    // A server that names the scopes one after the other.
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&calls);
+    let orders = tower::service_fn(move |request: Request<Full<Bytes>>| {
+        let token = request.headers()[header::AUTHORIZATION].clone();
+        let token = token
+            .to_str()
+            .unwrap()
+            .trim_start_matches("Bearer ")
+            .to_owned();
+        let mut response = Response::new(String::new());
+        let missing = match token.as_str() {
+            "token-1" => Some("a"),
+            "token-2" => Some("b"),
+            _ => None,
+        };
+        if let Some(missing) = missing {
+            *response.status_mut() = StatusCode::FORBIDDEN;
+            let field = challenge(missing)[0].parse().unwrap();
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, field);
+        }
+        seen.lock().unwrap().push(token);
+        std::future::ready(Ok::<_, std::convert::Infallible>(response))
+    });
+    let client = tokens.layer(origin()).layer(orders);
     assert_eq!(status(&client, "/").await, StatusCode::FORBIDDEN);
-    assert_eq!(orders.seen(), ["read", "read a"]);
-    let orders = Guarded::with_challenge(&network.issuer, &["a", "b"], challenge("b"));
-    let client = tokens.layer(origin()).layer(orders.clone());
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(*calls.lock().unwrap(), ["token-1", "token-2"]);
+    assert_eq!(network.sent("scope").concat(), ["read", "read a"]);
+    // The next request goes on from there.
     assert_eq!(status(&client, "/").await, StatusCode::OK);
-    assert_eq!(orders.seen(), ["read a", "read a b"]);
+    assert_eq!(
+        *calls.lock().unwrap(),
+        ["token-1", "token-2", "token-2", "token-3"]
+    );
+    assert_eq!(
+        network.sent("scope").concat(),
+        ["read", "read a", "read a b"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
