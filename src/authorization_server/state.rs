@@ -155,14 +155,16 @@ impl State {
             .collect()
     }
 
-    /// All scopes that a token can have: the default one, and those of applications and roles.
+    /// Scopes that a token can have: the default one, and those of applications and roles. At most
+    /// 100 of 100 bytes, because clients bound the metadata that they read.
     pub(super) fn known_scopes(&self) -> Vec<String> {
         let applications = self.applications.iter();
         let assigned: BTreeSet<_> = applications
             .flat_map(|application| self.assigned_scopes(application))
+            .filter(|scope| scope.len() <= 100)
             .collect();
         std::iter::once(DEFAULT_SCOPE.to_owned())
-            .chain(assigned)
+            .chain(assigned.into_iter().take(99))
             .collect()
     }
 

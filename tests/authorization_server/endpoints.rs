@@ -667,6 +667,26 @@ async fn the_metadata_name_what_the_server_supports() {
 }
 
 #[tokio::test]
+async fn the_metadata_of_many_scopes_stay_below_the_limit_of_clients() {
+    let fixture = Fixture::new();
+    for number in 0..10 {
+        let other = fixture.server.register("other").unwrap();
+        let scopes =
+            (0..50).map(|scope| format!("{number}-{scope}-{}", "x".repeat(40 * (scope % 4))));
+        other.set_scopes(scopes).unwrap();
+    }
+    let other = fixture.server.register("other").unwrap();
+    let scopes = (0..50).map(|scope| format!("scope-{scope}"));
+    other.set_scopes(scopes).unwrap();
+    let url = fixture.url("v4", ".well-known/openid-configuration");
+    let request = Request::get(url).body(Bytes::new()).unwrap();
+    let document = json_of(&fixture.send(request).await);
+    let scopes = document["scopes_supported"].as_array().unwrap();
+    assert_eq!(scopes.len(), 100);
+    assert!(document.to_string().len() < 16 * 1024);
+}
+
+#[tokio::test]
 async fn the_metadata_names_the_issuer_of_its_version() {
     let fixture = Fixture::new();
     for (version, issuer) in [

@@ -136,7 +136,12 @@ impl RenewalSchedule {
 
     /// Whether an earlier failure delays the next request.
     pub(super) fn is_backing_off(&self, now: Instant) -> bool {
-        self.not_before.is_some_and(|at| now < at)
+        let delays = [
+            self.not_before,
+            self.cooldown_until,
+            self.renewal_not_before,
+        ];
+        delays.into_iter().flatten().any(|at| now < at)
     }
 
     pub(super) fn has_waiters(&self) -> bool {
