@@ -38,7 +38,9 @@ use tokens::{AUDIENCE, ISSUER, NOW, Signer};
 use tower::{Layer, Service, service_fn};
 use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::key_set::KeySet;
-use tower_oauth::resource_server::ResourceServerService;
+use tower_oauth::resource_server::{
+    ProtectedResource, ResourceServerBuilder, ResourceServerService,
+};
 use tower_oauth::{Audience, AuthContext, Issuer, ResourceServer, TrustedIssuer};
 
 type Handler = fn(Request<()>) -> std::future::Ready<Result<Response<()>, Infallible>>;
@@ -84,6 +86,15 @@ fn request(token: &str) -> Request<()> {
 
 /// A server that has already verified other tokens of the same issuer.
 fn case(algorithm: &str, cached: u64, token: impl FnOnce(&Signer) -> String) -> Case {
+    case_with(algorithm, cached, token, |builder| builder)
+}
+
+fn case_with(
+    algorithm: &str,
+    cached: u64,
+    token: impl FnOnce(&Signer) -> String,
+    change: impl FnOnce(ResourceServerBuilder) -> ResourceServerBuilder,
+) -> Case {
     let signer = Signer::new(algorithm);
     let issuer = TrustedIssuer::new(
         Issuer::new(ISSUER).unwrap(),
@@ -92,8 +103,12 @@ fn case(algorithm: &str, cached: u64, token: impl FnOnce(&Signer) -> String) -> 
     let issuer = issuer.keys(KeySet::from_json(signer.jwks().as_bytes()).unwrap());
     let builder =
         ResourceServer::from_issuer(issuer).clock(ManualClock::at(UnixTime::from_secs(NOW)));
-    let server = builder.max_cached_tokens(cached).build().unwrap().0;
-    let mut service = server.layer().layer(service_fn(handler as Handler));
+    let server = change(builder.max_cached_tokens(cached)).build().unwrap().0;
+    let layer = match server.resource_metadata() {
+        Some(_) => server.layer().scope(["orders.read"]),
+        None => server.layer(),
+    };
+    let mut service = layer.layer(service_fn(handler as Handler));
     for number in [0, 0, 1, 1, 2] {
         let warm =
             poll_once_or_panic(service.call(request(&signer.good(algorithm, number)))).unwrap();
@@ -118,7 +133,20 @@ fn hit_shared() -> Case {
 
 /// A token in the thread-local cache.
 fn hit_thread_local() -> Case {
-    let mut case = hit_shared();
+    in_thread_local_cache(hit_shared())
+}
+
+/// The same with a metadata document (RFC 9728), and scopes in challenges.
+fn hit_of_a_resource() -> Case {
+    let resource = ProtectedResource::new("https://api.example/orders").unwrap();
+    let good = |signer: &Signer| signer.good("EdDSA", 1);
+    let case = case_with("EdDSA", 1000, good, |builder| {
+        builder.protected_resource(resource)
+    });
+    in_thread_local_cache(case)
+}
+
+fn in_thread_local_cache(mut case: Case) -> Case {
     let field = case.request.headers()[header::AUTHORIZATION].clone();
     for _ in 0..20 {
         let request = Request::builder()
@@ -157,6 +185,7 @@ fn hit_floor_moka() -> (Moka, Request<()>) {
         moka.check(&mut request(&signer.good("EdDSA", number)));
     }
     let request = request(&signer.good("EdDSA", 1));
+    moka.maintain();
     fill_free_lists();
     (moka, request)
 }
@@ -215,6 +244,7 @@ fn limit(case: &str) -> LibraryBenchmarkConfig {
 #[library_benchmark(teardown = assert_status)]
 #[bench::hit_shared(args = (hit_shared()), config = limit("hit_shared"))]
 #[bench::hit_thread_local(args = (hit_thread_local()), config = limit("hit_thread_local"))]
+#[bench::hit_of_a_resource(args = (hit_of_a_resource()), config = limit("hit_of_a_resource"))]
 #[bench::miss_rs256(args = (miss("RS256")), config = limit("miss_rs256"))]
 #[bench::miss_ps256(args = (miss("PS256")), config = limit("miss_ps256"))]
 #[bench::miss_es256(args = (miss("ES256")), config = limit("miss_es256"))]
