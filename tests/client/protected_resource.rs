@@ -288,7 +288,7 @@ async fn an_outage_of_the_document_costs_no_token_once_the_issuer_is_confirmed()
     network.issuer.set_reply(Reply::Token(30));
     let tokens = network.builder().start().unwrap();
     let mut issued = Vec::new();
-    for hour in 0..6 {
+    for hour in 0..8 {
         issued.push(
             tokens
                 .access_token()
@@ -302,6 +302,8 @@ async fn an_outage_of_the_document_costs_no_token_once_the_issuer_is_confirmed()
                 Reply::Unreachable,
                 Reply::Status(503, Some("30")),
                 Reply::Status(404, None),
+                Reply::Redirect("https://evil.example/"),
+                Reply::Large(10_000_000),
                 Reply::Text(200, "<html>"),
                 Reply::Hang,
             ];
@@ -310,8 +312,8 @@ async fn an_outage_of_the_document_costs_no_token_once_the_issuer_is_confirmed()
         tokio::time::sleep(3700 * SECOND).await;
     }
     issued.dedup();
-    assert_eq!(issued.len(), 6, "{issued:?}");
-    assert_eq!(network.documents.metadata_requests(), 6);
+    assert_eq!(issued.len(), 8, "{issued:?}");
+    assert_eq!(network.documents.metadata_requests(), 8);
 }
 
 #[tokio::test(start_paused = true)]
