@@ -9,8 +9,8 @@ use super::endpoint_source::TokenEndpointSource;
 use super::grant::Grant;
 use super::renewal::schedule::RenewalPolicy;
 use super::renewal::task::{RenewalTask, Renewer};
+use super::scope_upgrade::ScopeUpgrade;
 use super::state::{RenewalFlight, SharedState};
-use super::step_up::StepUp;
 use super::token_endpoint::TokenEndpoint;
 use super::token_manager::TokenManager;
 use super::token_source::TokenSource;
@@ -146,13 +146,13 @@ impl TokenManager {
     /// those of this resource, byte for byte. Redirects are not followed.
     ///
     /// The metadata are read before the first token request, and again after an hour. If they
-    /// cannot be read then, the last confirmation stands. The token endpoint is discovered as with
-    /// [`for_issuer`](Self::for_issuer).
+    /// cannot be read then, the last confirmation is still used. The token endpoint is discovered
+    /// as with [`for_issuer`](Self::for_issuer).
     ///
     /// Token requests have the parameter `resource` with the identifier, unless
     /// [`omit_resource`](TokenManagerBuilder::omit_resource) is called. They have no `scope` unless
     /// [`scope`](TokenManagerBuilder::scope) is called, even if the metadata list scopes: a client
-    /// need not have all that a resource knows.
+    /// need not have all scopes of a resource.
     ///
     /// An invalid resource or issuer is an error of [`build`](TokenManagerBuilder::build).
     ///
@@ -567,7 +567,7 @@ impl ManagerSettings {
         self,
         source: Arc<dyn TokenSource>,
         default_name: &str,
-        step_up: Arc<StepUp>,
+        scope_upgrade: Arc<ScopeUpgrade>,
     ) -> Result<(TokenManager, Renewer), ConfigError> {
         let Self {
             name,
@@ -592,7 +592,7 @@ impl ManagerSettings {
             flight,
             &policy,
             plain_http,
-            Arc::clone(&step_up),
+            Arc::clone(&scope_upgrade),
         );
         let task = RenewalTask {
             name,
@@ -600,7 +600,7 @@ impl ManagerSettings {
             policy,
             state,
             leader,
-            step_up,
+            scope_upgrade,
         };
         Ok((manager, Renewer::new(task)))
     }
@@ -694,14 +694,14 @@ impl TokenManagerBuilder {
     /// A 403 with a Bearer challenge of `insufficient_scope` names the scopes of the operation
     /// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)). The
     /// [layer](super::BearerTokenLayer) then causes one token request with those and the present
-    /// ones, whatever the number of calls, and retries the request once. The new token serves all
+    /// ones, for any number of calls, and retries the request once. The new token serves all
     /// calls, and its scopes are requested from then on. A challenge with other scopes than these
     /// changes nothing.
     ///
     /// Scopes that were requested once are not asked for again, even if the server does not grant
     /// them. If it refuses the request, the present token stays in use, the same scopes are not
-    /// tried for 5 minutes, and no others for 10 seconds. A challenge has at most 32 scopes of at
-    /// most 256 bytes, and all challenges together add at most 32.
+    /// requested for 5 minutes, and no others for 10 seconds. A challenge has at most 32 scopes of
+    /// at most 256 bytes, and all challenges together add at most 32.
     ///
     /// Default: none. With [`TokenManager::for_resource`] any scope, because the token is for that
     /// resource, if the layer is for its origin alone and the parameter `resource` is sent. An empty
@@ -1048,8 +1048,8 @@ impl TokenManagerBuilder {
         let Self { source, manager } = self;
         let default_name = source.default_name();
         let source = source.build(&manager.policy, &manager.clock, &manager.http)?;
-        let step_up = Arc::clone(&source.step_up);
-        manager.build(Arc::new(source), &default_name, step_up)
+        let scope_upgrade = Arc::clone(&source.scope_upgrade);
+        manager.build(Arc::new(source), &default_name, scope_upgrade)
     }
 
     /// Builds the source alone, for a single token or another [`TokenSource`].
@@ -1137,8 +1137,8 @@ impl TokenManagerBuilder<Arc<dyn TokenSource>> {
     /// If `max_waiters` is 0, the name is empty, or a host of [`allow_http`](Self::allow_http) is
     /// not valid.
     pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
-        let step_up = Arc::new(StepUp::never());
-        self.manager.build(self.source, SOURCE_NAME, step_up)
+        let scope_upgrade = Arc::new(ScopeUpgrade::never());
+        self.manager.build(self.source, SOURCE_NAME, scope_upgrade)
     }
 
     /// Builds the manager and spawns its task on the current tokio runtime.

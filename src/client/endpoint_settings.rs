@@ -10,7 +10,7 @@ use super::grant::{ClientCredentialsGrant, Grant};
 use super::parameters::Parameters;
 use super::renewal::schedule::RenewalPolicy;
 use super::resource_metadata::ResourceMetadata;
-use super::step_up::{AllowedScopes, StepUp};
+use super::scope_upgrade::{AllowedScopes, ScopeUpgrade};
 use super::token_endpoint::TokenEndpoint;
 use crate::clock::Clock;
 use crate::error::ConfigError;
@@ -119,17 +119,17 @@ impl TokenEndpointSettings {
             (Some(scopes), _) => AllowedScopes::Only(scopes),
             // The token is for this resource: with more scopes it has no use elsewhere.
             (None, Some(resource)) if sends_resource => {
-                AllowedScopes::AnyOf(Origin::from(resource.url().clone()))
+                AllowedScopes::AnyAt(Origin::from(resource.url().clone()))
             }
             (None, _) => AllowedScopes::Only(Vec::new()),
         };
-        let step_up = StepUp::new(&parameters.scopes, allowed);
+        let scope_upgrade = ScopeUpgrade::new(&parameters.scopes, allowed);
         let resource = resource.map(ResourceMetadata::new);
         Ok(TokenEndpointSource {
             client,
             grant,
             parameters,
-            step_up: Arc::new(step_up),
+            scope_upgrade: Arc::new(scope_upgrade),
             assume_bearer,
             issuer,
             http_client: http.client(default_transport(transport)?)?,

@@ -15,7 +15,7 @@ use super::grant::Grant;
 use super::parameters::Parameters;
 use super::resource_metadata::ResourceMetadata;
 use super::response_reader::SentRequest;
-use super::step_up::StepUp;
+use super::scope_upgrade::ScopeUpgrade;
 use super::token_endpoint::{DiscoveryContext, ResolvedEndpoint, TokenEndpoint};
 use super::token_request::{TokenRequest, is_invalid_client};
 use super::token_response::TokenResponse;
@@ -64,7 +64,7 @@ pub struct TokenEndpointSource {
     pub(super) grant: Arc<dyn Grant>,
     pub(super) parameters: Parameters,
     /// The scopes that resource servers ask for.
-    pub(super) step_up: Arc<StepUp>,
+    pub(super) scope_upgrade: Arc<ScopeUpgrade>,
     /// Whether a missing or unknown `token_type` is accepted.
     pub(super) assume_bearer: bool,
     pub(super) issuer: Option<Issuer>,
@@ -104,7 +104,7 @@ impl TokenEndpointSource {
     /// server does not grant them any more.
     async fn request_grantable_token(&self) -> Result<TokenResponse, Error> {
         match self.request_token().await {
-            Err(error) if self.step_up.drop_refused(&error, self.clock.now()) => {
+            Err(error) if self.scope_upgrade.drop_refused(&error, self.clock.now()) => {
                 self.request_token().await
             }
             result => result,
@@ -226,7 +226,8 @@ impl TokenEndpointSource {
     /// The client authentication comes last, because it may sign the rest.
     async fn write(&self, request: &mut TokenRequest) -> Result<(), Error> {
         self.grant.write(request).await?;
-        self.parameters.append_to(request, &self.step_up.added());
+        self.parameters
+            .append_to(request, &self.scope_upgrade.added());
         self.client.authenticate(request).await
     }
 }

@@ -8,7 +8,7 @@ use http::{Request, Response, header};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::step_up::required_scopes;
+use super::scope_upgrade::required_scopes;
 use super::unauthorized::Denial;
 use super::{AccessToken, TokenManager, Unauthorized};
 use crate::error::{BoxError, Error};
@@ -163,7 +163,7 @@ where
                 Cause::InvalidToken => {
                     let _has_no_retry = renewal.tokens.invalidate(&token);
                 }
-                Cause::InsufficientScope(scopes) => renewal.tokens.step_up(&token, &scopes),
+                Cause::InsufficientScope(scopes) => renewal.tokens.upgrade_scopes(&token, &scopes),
             }
             return Err(response);
         };
@@ -173,7 +173,7 @@ where
                 match cause {
                     Cause::InvalidToken => tokens.invalidate_and_wait(&token).await,
                     Cause::InsufficientScope(scopes) => {
-                        tokens.step_up_and_wait(&token, &scopes).await
+                        tokens.upgrade_scopes_and_wait(&token, &scopes).await
                     }
                 }
             }

@@ -6,7 +6,8 @@
 //! the issuer.
 //!
 //! The document is read before the first token request, and again after an hour. If it cannot be
-//! read then, the last confirmation stands: an outage of the resource is not one of its tokens.
+//! read then, the last confirmation is still used: an outage of the resource is not one of its
+//! tokens.
 
 use std::time::{Duration, Instant};
 
@@ -23,10 +24,10 @@ use crate::timer::now;
 use crate::trace;
 use crate::transport::{Limits, describe_document};
 
-/// How long a confirmation stands before the document is read again.
+/// How long a confirmation is used before the document is read again.
 const CONFIRMATION_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Time between a failed reading and the next one while a confirmation stands.
+/// Time between a failed reading and the next one while a confirmation is still used.
 const RETRY: Duration = Duration::from_secs(60);
 
 /// Longer values of `Retry-After` are cut to this.
@@ -85,7 +86,8 @@ impl ResourceMetadata {
             target: "tower_oauth::client",
             resource = self.resource.as_str(),
             error = %error.source_chain(),
-            "the metadata of the resource cannot be read: the last confirmation of the issuer stands"
+            "the metadata of the resource cannot be read: \
+             the last confirmation of the issuer is still used"
         );
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::AccessToken;
 use super::renewal::schedule::RenewalPolicy;
+use super::scope_upgrade::{ScopeUpgrade, Step};
 use super::state::{CurrentToken, InvalidationResult, RenewalFlight, SharedState};
-use super::step_up::{Step, StepUp};
 use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 use crate::oauth::{Origin, PlainHttp, Scope};
 use crate::single_flight::WaitError;
@@ -62,7 +62,7 @@ struct Inner {
     /// Where a layer sends the token over plain `http`.
     plain_http: PlainHttp,
     /// The scopes that resource servers ask for.
-    step_up: Arc<StepUp>,
+    scope_upgrade: Arc<ScopeUpgrade>,
 }
 
 impl TokenManager {
@@ -71,7 +71,7 @@ impl TokenManager {
         flight: RenewalFlight,
         policy: &RenewalPolicy,
         plain_http: PlainHttp,
-        step_up: Arc<StepUp>,
+        scope_upgrade: Arc<ScopeUpgrade>,
     ) -> Self {
         // Longer than the limit of the task, whose error says more.
         let wait_timeout = policy
@@ -84,7 +84,7 @@ impl TokenManager {
             wait_timeout,
             successor_timeout,
             plain_http,
-            step_up,
+            scope_upgrade,
         }))
     }
 
@@ -94,7 +94,7 @@ impl TokenManager {
 
     /// Whether a layer for these origins may ask for more scopes.
     pub(super) fn steps_up_for<'a>(&self, origins: impl IntoIterator<Item = &'a Origin>) -> bool {
-        self.0.step_up.is_for(origins)
+        self.0.scope_upgrade.is_for(origins)
     }
 
     /// Returns a valid access token, and waits for one if necessary.
@@ -293,22 +293,22 @@ impl TokenManager {
     }
 
     /// Reports that a resource server requires these scopes, for a token that serves later calls.
-    pub(super) fn step_up(&self, token: &AccessToken, required: &[Scope]) {
-        let _no_retry = self.try_step_up(token, required);
+    pub(super) fn upgrade_scopes(&self, token: &AccessToken, required: &[Scope]) {
+        let _no_retry = self.try_upgrade(token, required);
     }
 
     /// Waits for a token with these scopes, as long as for the successor of a rejected token.
-    pub(super) async fn step_up_and_wait(
+    pub(super) async fn upgrade_scopes_and_wait(
         &self,
         token: &AccessToken,
         required: &[Scope],
     ) -> Option<AccessToken> {
         let waiter = self.0.flight.try_subscribe(self.0.successor_timeout);
         let Some(mut waiter) = waiter else {
-            self.step_up(token, required);
+            self.upgrade_scopes(token, required);
             return None;
         };
-        let wider = waiter.until(|_| match self.try_step_up(token, required) {
+        let wider = waiter.until(|_| match self.try_upgrade(token, required) {
             Step::Begun | Step::Waiting => None,
             Step::Refused => Some(None),
             Step::Requested => Some(
@@ -324,11 +324,14 @@ impl TokenManager {
         Some(wider)
     }
 
-    fn try_step_up(&self, token: &AccessToken, required: &[Scope]) -> Step {
+    fn try_upgrade(&self, token: &AccessToken, required: &[Scope]) -> Step {
         let state = &self.0.state;
         let current = state.with_current(CurrentToken::token);
         let current = current.as_ref().unwrap_or(token);
-        let step = self.0.step_up.begin(required, current, state.clock.now());
+        let step = self
+            .0
+            .scope_upgrade
+            .begin(required, current, state.clock.now());
         if step == Step::Begun {
             self.wake_task();
         }

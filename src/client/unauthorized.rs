@@ -23,7 +23,7 @@ pub enum Unauthorized {
     Any,
 }
 
-/// What a resource server objects to.
+/// Whether a resource server rejects the token, or denies what it is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denial {
     /// 401, or `UNAUTHENTICATED` over gRPC.

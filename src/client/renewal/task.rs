@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::super::AccessToken;
 use super::super::lifetime::lifetime_of;
+use super::super::scope_upgrade::ScopeUpgrade;
 use super::super::state::{CurrentToken, RenewalLeader, SharedState};
-use super::super::step_up::StepUp;
 use super::super::token_source::{TokenSource, fetch, is_transient};
 use super::schedule::{Failure, RenewalPolicy, RenewalSchedule};
 #[cfg(feature = "tracing")]
@@ -36,7 +36,7 @@ pub(in crate::client) struct RenewalTask {
     pub(in crate::client) policy: RenewalPolicy,
     pub(in crate::client) state: Arc<SharedState>,
     pub(in crate::client) leader: RenewalLeader,
-    pub(in crate::client) step_up: Arc<StepUp>,
+    pub(in crate::client) scope_upgrade: Arc<ScopeUpgrade>,
 }
 
 impl RenewalTask {
@@ -49,8 +49,8 @@ impl RenewalTask {
             {
                 self.report_failure(None);
             }
-            if let Some(scopes) = self.step_up.start_trial() {
-                let Some(token) = self.try_scopes(&scopes, &mut schedule).await else {
+            if let Some(scopes) = self.scope_upgrade.start_attempt() {
+                let Some(token) = self.request_scopes(&scopes, &mut schedule).await else {
                     return;
                 };
                 if let Some(token) = token {
@@ -133,25 +133,25 @@ impl RenewalTask {
             self.state.set_current(current);
         }
         // After the token: a call that finds its scopes requested finds the token as well.
-        self.step_up.trial_succeeded();
+        self.scope_upgrade.request_succeeded();
         self.state.complete_invalidation();
         self.discard_wakeups();
         self.notify_waiters(Ok(token));
     }
 
-    /// Tries to obtain a token with these scopes in addition. `None` if all handles were dropped
-    /// meanwhile. A failure changes nothing but the wait for such a token: the current one is good.
+    /// Requests a token with these scopes in addition. `None` if all handles were dropped meanwhile.
+    /// A failure changes nothing but the wait for such a token: the current one is good.
     #[cfg_attr(
         not(feature = "tracing"),
         expect(unused_variables, reason = "nothing is logged")
     )]
-    async fn try_scopes(
+    async fn request_scopes(
         &mut self,
         scopes: &[Scope],
         schedule: &mut RenewalSchedule,
     ) -> Option<Option<FetchedToken>> {
         if schedule.is_backing_off(now()) {
-            self.trial_failed(false);
+            self.attempt_failed(false);
             return Some(None);
         }
         let result = self.try_once(schedule).await?;
@@ -167,13 +167,13 @@ impl RenewalTask {
             error = %error.source_chain(),
             "no access token could be obtained with the scopes that a resource server requires"
         );
-        self.trial_failed(classify(&error) == Failure::Permanent);
+        self.attempt_failed(classify(&error) == Failure::Permanent);
         Some(None)
     }
 
-    fn trial_failed(&self, is_permanent: bool) {
+    fn attempt_failed(&self, is_permanent: bool) {
         let now = self.state.clock.now();
-        self.step_up.trial_failed(is_permanent, now);
+        self.scope_upgrade.attempt_failed(is_permanent, now);
         // Ends the waits.
         self.leader.update(|_| {});
     }

@@ -1,11 +1,12 @@
-//! Scopes that a resource server asks for, and that a token was not requested with.
+//! Scopes that a resource server requires, and that a token was not requested with.
 //!
 //! A challenge of `insufficient_scope` names all scopes of an operation
-//! ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)). The missing ones are tried
-//! with one token request, which serves all calls. If it succeeds, they are requested from then on.
-//! If not, the current token stays in use, and the same scopes are not tried again for a while.
+//! ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)). The missing ones are
+//! requested with one token request, whose token serves all calls. If it succeeds, they are
+//! requested from then on. If not, the current token stays in use, and the same scopes are not
+//! requested again for a while.
 //!
-//! A resource server is a stranger to the authorization server: what it names is limited by the
+//! The authorization server has not verified what a resource server names. That is limited by the
 //! settings, in number, and in how often it causes a token request.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,10 +26,10 @@ const MAX_SCOPES: usize = 32;
 /// The most bytes of a scope in a challenge.
 const MAX_SCOPE_LENGTH: usize = 256;
 
-/// For how long scopes that the authorization server has refused are not tried again.
+/// For how long scopes that the authorization server has refused are not requested again.
 const REFUSAL_LIFETIME: Duration = Duration::from_secs(300);
 
-/// Time between a failed trial and the next one, of whatever scopes.
+/// Time between a failed attempt and the next one, also with other scopes.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// The most refusals that are remembered.
@@ -38,13 +39,13 @@ const MAX_REFUSALS: usize = 16;
 #[derive(Debug)]
 pub(super) enum AllowedScopes {
     /// Any scope, if the layer is for this origin alone.
-    AnyOf(Origin),
+    AnyAt(Origin),
     Only(Vec<Scope>),
 }
 
 /// The scopes that challenges add to the token requests of a manager.
 #[derive(Debug)]
-pub(super) struct StepUp {
+pub(super) struct ScopeUpgrade {
     /// Those of the settings, which each request has.
     configured: Vec<Scope>,
     allowed: AllowedScopes,
@@ -58,14 +59,14 @@ struct State {
     added: Vec<Scope>,
     /// How many of them challenges have named. The others were granted without a request.
     named: usize,
-    trial: Option<Trial>,
+    attempt: Option<Attempt>,
     refusals: Vec<Refusal>,
     failed_at: Option<UnixTime>,
 }
 
-/// Scopes that are tried.
+/// A token request with more scopes: the next one of the task, or the present one.
 #[derive(Clone, Debug)]
-struct Trial {
+struct Attempt {
     /// The value of `added` if it succeeds.
     added: Vec<Scope>,
     named: usize,
@@ -84,15 +85,15 @@ struct Refusal {
 pub(super) enum Step {
     /// All scopes are in each token request already.
     Requested,
-    /// A trial has begun: the task has to be woken.
+    /// An attempt has begun: the task has to be woken.
     Begun,
-    /// Another trial has not ended.
+    /// Another attempt has not ended.
     Waiting,
-    /// These scopes are not tried.
+    /// These scopes are not requested.
     Refused,
 }
 
-impl StepUp {
+impl ScopeUpgrade {
     pub(super) fn new(configured: &[Scope], allowed: AllowedScopes) -> Self {
         Self {
             configured: configured.to_vec(),
@@ -109,7 +110,7 @@ impl StepUp {
     /// Whether challenges of these origins may add scopes.
     pub(super) fn is_for<'a>(&self, origins: impl IntoIterator<Item = &'a Origin>) -> bool {
         match &self.allowed {
-            AllowedScopes::AnyOf(origin) => origins.into_iter().all(|other| other == origin),
+            AllowedScopes::AnyAt(origin) => origins.into_iter().all(|other| other == origin),
             AllowedScopes::Only(scopes) => !scopes.is_empty(),
         }
     }
@@ -126,7 +127,7 @@ impl StepUp {
         if required.iter().all(|scope| is_requested(&scope)) {
             return Step::Requested;
         }
-        if state.trial.is_some() {
+        if state.attempt.is_some() {
             return Step::Waiting;
         }
         // Without a requested scope, the server has chosen those of the token.
@@ -148,7 +149,7 @@ impl StepUp {
         }
         let mut added = state.added.clone();
         added.extend(chosen.iter().chain(&missing).cloned());
-        state.trial = Some(Trial {
+        state.attempt = Some(Attempt {
             added,
             named,
             missing,
@@ -159,60 +160,70 @@ impl StepUp {
 
     fn allows(&self, scope: &Scope) -> bool {
         match &self.allowed {
-            AllowedScopes::AnyOf(_) => true,
+            AllowedScopes::AnyAt(_) => true,
             AllowedScopes::Only(scopes) => scopes.contains(scope),
         }
     }
 
-    /// Starts the trial that has begun. Returns the scopes that it is for.
-    pub(super) fn start_trial(&self) -> Option<Vec<Scope>> {
+    /// Starts the attempt that has begun. Returns the scopes that it is for.
+    pub(super) fn start_attempt(&self) -> Option<Vec<Scope>> {
         let mut state = self.state();
-        let trial = state.trial.as_mut().filter(|trial| !trial.is_started)?;
-        trial.is_started = true;
-        Some(trial.missing.clone())
+        let attempt = state
+            .attempt
+            .as_mut()
+            .filter(|attempt| !attempt.is_started)?;
+        attempt.is_started = true;
+        Some(attempt.missing.clone())
     }
 
     /// The scopes that a token request has in addition to the configured ones.
     pub(super) fn added(&self) -> Vec<Scope> {
         let state = self.state();
-        let trial = state.trial.as_ref().filter(|trial| trial.is_started);
-        trial.map_or(&state.added, |trial| &trial.added).clone()
+        let attempt = state.attempt.as_ref().filter(|attempt| attempt.is_started);
+        attempt
+            .map_or(&state.added, |attempt| &attempt.added)
+            .clone()
     }
 
-    /// A token request has succeeded. If it was that of the trial, its scopes stay.
-    pub(super) fn trial_succeeded(&self) {
+    /// A token request has succeeded. If it was that of the attempt, its scopes stay.
+    pub(super) fn request_succeeded(&self) {
         let mut state = self.state();
-        if let Some(Trial { added, named, .. }) = state.trial.take_if(|trial| trial.is_started) {
+        if let Some(Attempt { added, named, .. }) =
+            state.attempt.take_if(|attempt| attempt.is_started)
+        {
             state.added = added;
             state.named = named;
         }
     }
 
-    /// The token request of the trial has failed. If it may succeed later, the scopes may be tried
-    /// again after a pause.
-    pub(super) fn trial_failed(&self, is_permanent: bool, now: UnixTime) {
+    /// The token request of the attempt has failed. If it may succeed later, the scopes may be
+    /// requested again after a pause.
+    pub(super) fn attempt_failed(&self, is_permanent: bool, now: UnixTime) {
         let mut state = self.state();
-        let trial = state.trial.take();
+        let attempt = state.attempt.take();
         state.failed_at = Some(now);
-        if let Some(trial) = trial.filter(|_| is_permanent) {
-            state.remember_refusal(trial.missing, now);
+        if let Some(attempt) = attempt.filter(|_| is_permanent) {
+            state.remember_refusal(attempt.missing, now);
         }
     }
 
-    /// Gives up the added scopes, if the server does not grant them any more: without them the next
-    /// request may succeed. Not in a trial, which fails then.
+    /// Removes the added scopes, if the server does not grant them any more: without them the next
+    /// request may succeed. Not in an attempt, which fails then.
     pub(super) fn drop_refused(&self, error: &Error, now: UnixTime) -> bool {
         let code = error.oauth_error().map(OAuthError::code);
         let mut state = self.state();
         let is_refused = matches!(code, Some("invalid_scope" | "access_denied"));
-        let is_trial = state.trial.as_ref().is_some_and(|trial| trial.is_started);
-        if !is_refused || is_trial || state.added.is_empty() {
+        let is_attempt = state
+            .attempt
+            .as_ref()
+            .is_some_and(|attempt| attempt.is_started);
+        if !is_refused || is_attempt || state.added.is_empty() {
             return false;
         }
         let added = std::mem::take(&mut state.added);
         state.named = 0;
-        // One that has begun would add to the scopes that are given up.
-        state.trial = None;
+        // One that has begun would add to the scopes that are removed.
+        state.attempt = None;
         state.failed_at = Some(now);
         for scope in added {
             state.remember_refusal(vec![scope], now);
@@ -222,7 +233,8 @@ impl StepUp {
 }
 
 impl State {
-    /// Whether these scopes, or some of them, were refused not long ago, or a trial has just failed.
+    /// Whether these scopes, or some of them, were refused not long ago, or an attempt has just
+    /// failed.
     fn was_refused(&self, missing: &[Scope], now: UnixTime) -> bool {
         // A clock that was set back makes neither last longer.
         let is_recent = |at: UnixTime, lifetime| now >= at && now.saturating_since(at) < lifetime;
