@@ -13,9 +13,11 @@ mod app_id;
 mod certificates;
 mod first_mistakes;
 mod layer;
+mod network;
 mod other_runtime;
 mod plain_http;
-mod protected_resource;
+mod resource_metadata;
+mod scope_upgrade;
 mod secret_files;
 mod service_transport;
 #[path = "../support/mod.rs"]
