@@ -20,7 +20,7 @@ use super::extractor::{RequestBody, parse_version};
 use super::issuance::{self, TokenParams};
 use super::state::State as ServerState;
 use super::{AuthorizationServer, Version};
-use crate::oauth::Scope;
+use crate::oauth::{Scope, has_only_uri_characters};
 
 pub(super) async fn token(
     State(server): State<AuthorizationServer>,
@@ -307,7 +307,5 @@ fn audience(
 
 /// RFC 3986 §4.3, which has no fragment.
 fn is_absolute_uri(text: &str) -> bool {
-    let is_uri_byte =
-        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte);
-    text.bytes().all(is_uri_byte) && Url::parse(text).is_ok()
+    has_only_uri_characters(text) && Url::parse(text).is_ok()
 }

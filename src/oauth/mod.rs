@@ -20,6 +20,8 @@ pub(crate) use self::issuer_difference::{IssuerDifference, IssuerUrl};
 pub use self::origin::Origin;
 pub(crate) use self::plain_http::PlainHttp;
 pub(crate) use self::resource_identifier::ResourceIdentifier;
+#[cfg(feature = "authorization-server")]
+pub(crate) use self::resource_identifier::has_only_uri_characters;
 
 /// An issuer identifier: the value of `iss` in its tokens
 /// ([RFC 8414 §2](https://www.rfc-editor.org/rfc/rfc8414#section-2)).
