@@ -1,4 +1,4 @@
-//! What the operator says about a protected resource, and the document that says it to clients.
+//! The settings of a protected resource, and the metadata document that clients read.
 
 use std::sync::Arc;
 
@@ -10,17 +10,6 @@ use serde_json::{Map, Value, json};
 
 /// Clients bound what they read.
 const MAX_DOCUMENT_LENGTH: usize = 16 * 1024;
-
-/// The members that have a method, follow from the settings of the server, or are not supported.
-const RESERVED_MEMBERS: [&str; 7] = [
-    "resource",
-    "authorization_servers",
-    "scopes_supported",
-    "bearer_methods_supported",
-    "dpop_signing_alg_values_supported",
-    "dpop_bound_access_tokens_required",
-    "tls_client_certificate_bound_access_tokens",
-];
 
 /// A protected resource, as its metadata describes it to clients.
 ///
@@ -63,7 +52,7 @@ impl ProtectedResource {
     ///
     /// If it is not an absolute `https` or `http` URL, has a fragment or user information
     /// (RFC 9728 §1.2), an upper-case scheme or host, a default port, a path with dot segments, or
-    /// a character that has no place in a URL.
+    /// a character that a URL parser escapes or removes.
     pub fn new(identifier: impl Into<String>) -> Result<Self, ConfigError> {
         Ok(Self {
             identifier: ResourceIdentifier::new(identifier)?,
@@ -82,40 +71,95 @@ impl ProtectedResource {
     /// Sets the authorization servers that clients may ask for a token (`authorization_servers`).
     ///
     /// Default: the trusted issuers whose keys are fetched, in the order of their addition. An
-    /// issuer with fixed keys, or of workload tokens, is usually none that a client can ask.
+    /// issuer with fixed keys, or of workload tokens, usually has no token endpoint for clients.
+    ///
+    /// ```
+    /// use tower_oauth::resource_server::ProtectedResource;
+    /// use tower_oauth::{Issuer, ResourceServer};
+    ///
+    /// let orders = ProtectedResource::new("https://api.example/orders")?
+    ///     .authorization_servers([Issuer::new("https://login.example")?]);
+    /// let (server, _refresher) = ResourceServer::for_resource(orders, "https://as.example").build()?;
+    /// let metadata = server.resource_metadata().expect("the resource is named");
+    /// let document: serde_json::Value = serde_json::from_slice(metadata.document())?;
+    /// assert_eq!(document["authorization_servers"], serde_json::json!(["https://login.example"]));
+    /// # Ok::<(), tower_oauth::BoxError>(())
+    /// ```
     pub fn authorization_servers(mut self, issuers: impl IntoIterator<Item = Issuer>) -> Self {
         self.authorization_servers = Some(issuers.into_iter().collect());
         self
     }
 
     /// Sets the name that clients show to people (`resource_name`).
+    ///
+    /// ```
+    /// use tower_oauth::resource_server::ProtectedResource;
+    /// use tower_oauth::{Endpoint, ResourceServer};
+    ///
+    /// let orders = ProtectedResource::new("https://api.example/orders")?
+    ///     .resource_name("Orders")
+    ///     .resource_documentation(&Endpoint::new("https://docs.example/orders")?)
+    ///     .resource_policy_uri(&Endpoint::new("https://docs.example/policy")?)
+    ///     .resource_tos_uri(&Endpoint::new("https://docs.example/terms")?);
+    /// let (server, _refresher) = ResourceServer::for_resource(orders, "https://as.example").build()?;
+    /// let metadata = server.resource_metadata().expect("the resource is named");
+    /// let document: serde_json::Value = serde_json::from_slice(metadata.document())?;
+    /// assert_eq!(document["resource_name"], "Orders");
+    /// assert_eq!(document["resource_documentation"], "https://docs.example/orders");
+    /// assert_eq!(document["resource_policy_uri"], "https://docs.example/policy");
+    /// assert_eq!(document["resource_tos_uri"], "https://docs.example/terms");
+    /// # Ok::<(), tower_oauth::BoxError>(())
+    /// ```
     pub fn resource_name(self, name: impl Into<String>) -> Self {
         self.text("resource_name", name.into())
     }
 
-    /// Sets the page that tells developers how to use the resource (`resource_documentation`).
+    /// Sets the page for developers that use the resource (`resource_documentation`).
+    ///
+    /// [`resource_name`](Self::resource_name) has an example.
     pub fn resource_documentation(self, page: &Endpoint) -> Self {
         self.text("resource_documentation", page.as_str().to_owned())
     }
 
     /// Sets the page about how clients may use the data (`resource_policy_uri`).
+    ///
+    /// [`resource_name`](Self::resource_name) has an example.
     pub fn resource_policy_uri(self, page: &Endpoint) -> Self {
         self.text("resource_policy_uri", page.as_str().to_owned())
     }
 
     /// Sets the page of the terms of service (`resource_tos_uri`).
+    ///
+    /// [`resource_name`](Self::resource_name) has an example.
     pub fn resource_tos_uri(self, page: &Endpoint) -> Self {
         self.text("resource_tos_uri", page.as_str().to_owned())
     }
 
-    /// Sets any other member, such as `resource_name#fr` or one that is registered later.
+    /// Sets any other member, such as a name in another language.
+    ///
+    /// `null` and an empty string, array or object are omitted
+    /// ([RFC 9728 §3.2](https://www.rfc-editor.org/rfc/rfc9728#section-3.2)).
+    ///
+    /// ```
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::resource_server::ProtectedResource;
+    ///
+    /// let orders = ProtectedResource::new("https://api.example/orders")?
+    ///     .resource_name("Orders")
+    ///     .member("resource_name#fr", "Commandes")?; // a language tag: RFC 9728 §2.1
+    /// let (server, _refresher) = ResourceServer::for_resource(orders, "https://as.example").build()?;
+    /// let metadata = server.resource_metadata().expect("the resource is named");
+    /// let document: serde_json::Value = serde_json::from_slice(metadata.document())?;
+    /// assert_eq!(document["resource_name#fr"], "Commandes");
+    /// # Ok::<(), tower_oauth::BoxError>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// If the member follows from the settings of the server, such as `resource`.
+    /// If the member has a method, is always the same, or is of tokens that are bound to a key, which
+    /// are not supported.
     pub fn member(mut self, name: &str, value: impl Into<Value>) -> Result<Self, ConfigError> {
-        if RESERVED_MEMBERS.contains(&name) {
-            let reason = "follows from the other settings";
+        if let Some(reason) = why_reserved(name) {
             return Err(ConfigError::new("resource metadata member", name, reason));
         }
         self.members.insert(name.to_owned(), value.into());
@@ -148,13 +192,9 @@ impl ProtectedResource {
         insert("bearer_methods_supported", json!(["header"]));
         let servers = self.authorization_servers;
         let servers = servers.unwrap_or_else(|| issuers.into_iter().collect());
-        // RFC 9728 §3.2: a member with zero elements is omitted.
-        if !servers.is_empty() {
-            insert("authorization_servers", json!(servers));
-        }
-        if !self.scopes_supported.is_empty() {
-            insert("scopes_supported", json!(self.scopes_supported));
-        }
+        insert("authorization_servers", json!(servers));
+        insert("scopes_supported", json!(self.scopes_supported));
+        document.retain(|_, value| !is_empty(value));
         let document = Bytes::from(json!(document).to_string());
         if document.len() > MAX_DOCUMENT_LENGTH {
             let reason = "must be at most 16 KiB as a document";
@@ -164,6 +204,38 @@ impl ProtectedResource {
             document,
             identifier: self.identifier,
         })))
+    }
+}
+
+/// Why [`ProtectedResource::member`] does not set this member. `None` if it does.
+fn why_reserved(name: &str) -> Option<String> {
+    let reason = match name {
+        "authorization_servers"
+        | "scopes_supported"
+        | "resource_name"
+        | "resource_documentation"
+        | "resource_policy_uri"
+        | "resource_tos_uri" => return Some(format!("is set with the method `{name}`")),
+        "resource" => "is the identifier: see `ProtectedResource::new`",
+        "bearer_methods_supported" => "is `header`: no other method is supported",
+        "dpop_signing_alg_values_supported"
+        | "dpop_bound_access_tokens_required"
+        | "tls_client_certificate_bound_access_tokens" => {
+            "must be absent: tokens that are bound to a key are not supported"
+        }
+        _ => return None,
+    };
+    Some(reason.to_owned())
+}
+
+/// Whether a member has zero elements: it is omitted then (RFC 9728 §3.2).
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(elements) => elements.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -183,7 +255,7 @@ impl TryFrom<String> for ProtectedResource {
     }
 }
 
-/// The metadata of a protected resource: the document, and where it is.
+/// The metadata of a protected resource: the document, and its URL.
 ///
 /// Created once, when the [`ResourceServer`](crate::ResourceServer) is built. Nothing of a request
 /// is ever in it.
@@ -342,11 +414,52 @@ mod tests {
     #[test]
     fn empty_members_are_omitted_and_reserved_ones_are_errors() {
         let resource = ProtectedResource::new("https://api.example").unwrap();
-        for name in RESERVED_MEMBERS {
-            let error = resource.clone().member(name, "x").unwrap_err();
+        let set = |name: &str| resource.clone().member(name, "x");
+        for (name, reason) in [
+            ("resource", "ProtectedResource::new"),
+            (
+                "authorization_servers",
+                "the method `authorization_servers`",
+            ),
+            ("scopes_supported", "the method `scopes_supported`"),
+            ("resource_name", "the method `resource_name`"),
+            (
+                "resource_documentation",
+                "the method `resource_documentation`",
+            ),
+            ("resource_policy_uri", "the method `resource_policy_uri`"),
+            ("resource_tos_uri", "the method `resource_tos_uri`"),
+            ("bearer_methods_supported", "no other method"),
+            ("dpop_signing_alg_values_supported", "bound to a key"),
+            ("dpop_bound_access_tokens_required", "bound to a key"),
+            (
+                "tls_client_certificate_bound_access_tokens",
+                "bound to a key",
+            ),
+        ] {
+            let error = set(name).unwrap_err();
             assert_eq!(error.value(), Some(name));
+            assert!(error.to_string().contains(reason), "{error}");
         }
-        let resource = resource.member("resource_name#fr", "Commandes").unwrap();
+        let mut resource = resource
+            .resource_name("")
+            .member("resource_name#fr", "Commandes")
+            .unwrap();
+        for (name, empty) in [
+            ("x_array", json!([])),
+            ("x_string", json!("")),
+            ("x_object", json!({})),
+            ("x_null", json!(null)),
+        ] {
+            resource = resource.member(name, empty).unwrap();
+        }
+        for (name, value) in [
+            ("y_array", json!([""])),
+            ("y_false", json!(false)),
+            ("y_zero", json!(0)),
+        ] {
+            resource = resource.member(name, value).unwrap();
+        }
         let metadata = resource.clone().into_metadata([]).unwrap();
         let document: Value = serde_json::from_slice(metadata.document()).unwrap();
         assert_eq!(
@@ -355,6 +468,9 @@ mod tests {
                 "resource": "https://api.example",
                 "bearer_methods_supported": ["header"],
                 "resource_name#fr": "Commandes",
+                "y_array": [""],
+                "y_false": false,
+                "y_zero": 0,
             })
         );
         let long = resource.resource_name("x".repeat(MAX_DOCUMENT_LENGTH));

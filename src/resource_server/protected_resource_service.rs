@@ -14,9 +14,9 @@ use super::protected_resource::ProtectedResourceMetadata;
 
 /// Responds with the metadata of a protected resource, to everyone.
 ///
-/// Created by [`ProtectedResourceMetadata::service`]. GET and HEAD get the document, OPTIONS what a
-/// browser asks before a request of another origin, other methods 405. Another path or query than
-/// those of the document is a 404.
+/// Created by [`ProtectedResourceMetadata::service`]. The response to GET and HEAD is the document,
+/// that to OPTIONS allows the request to which the preflight of a browser belongs, and that to
+/// another method is 405. The response to another path or query than those of the document is 404.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -39,11 +39,11 @@ use super::protected_resource::ProtectedResourceMetadata;
 #[derive(Clone, Debug)]
 pub struct ProtectedResourceMetadataService {
     metadata: ProtectedResourceMetadata,
-    /// Those of the document: they are the same for each request.
+    /// The headers of each response with the document.
     headers: Arc<HeaderMap>,
 }
 
-/// The same response to every origin: it is public, and has no credentials.
+/// A page of any origin may read the responses: they are public, and depend on no credentials.
 const ANY_ORIGIN: (HeaderName, HeaderValue) = (
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
     HeaderValue::from_static("*"),
@@ -57,12 +57,12 @@ impl ProtectedResourceMetadataService {
                 header::CONTENT_TYPE,
                 HeaderValue::from_static("application/json"),
             ),
-            // RFC 9728 §5.2: it may change. Clients read it again after a 401.
+            // The document may change: a client reads it again after a 401 (RFC 9728 §5.2).
             (
                 header::CACHE_CONTROL,
                 HeaderValue::from_static("public, max-age=300"),
             ),
-            // For HEAD, too (RFC 9110 §8.6).
+            // Set here, because the response to HEAD has it without a body (RFC 9110 §8.6).
             (
                 header::CONTENT_LENGTH,
                 HeaderValue::from(metadata.document().len()),

@@ -258,7 +258,21 @@ impl ResourceServer {
 
     /// Returns the metadata of the protected resource, if the resource is named.
     ///
-    /// See [`ProtectedResourceMetadata::service`].
+    /// ```
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let server = ResourceServer::for_resource("https://api.example/orders", "https://as.example");
+    /// let (server, _refresher) = server.build()?;
+    /// let metadata = server.resource_metadata().expect("the resource is named");
+    /// assert_eq!(metadata.path(), "/.well-known/oauth-protected-resource/orders");
+    ///
+    /// let unnamed = ResourceServer::builder("https://as.example", "orders");
+    /// let (unnamed, _refresher) = unnamed.build()?;
+    /// assert!(unnamed.resource_metadata().is_none());
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    ///
+    /// [`ProtectedResourceMetadata::service`] adds it to a router.
     #[must_use]
     pub fn resource_metadata(&self) -> Option<&ProtectedResourceMetadata> {
         self.0.metadata.as_ref()
