@@ -9,15 +9,18 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer as _, ServiceExt as _};
+use tower_oauth::authorization_server::AuthorizationServer;
 use tower_oauth::key_set::KeySet;
-use tower_oauth::resource_server::{ProtectedResource, ProtectedResourceMetadata};
+use tower_oauth::resource_server::{
+    Algorithm, ProtectedResource, ProtectedResourceMetadata, ResourceServerBuilder,
+};
 use tower_oauth::{Audience, Endpoint, Issuer, RequireScopeLayer, Scope};
 use tower_oauth::{ResourceServer, TrustedIssuer};
 
 use crate::support::{self, Fixture, claims, claims_with, poll_once_or_panic};
 
 const RESOURCE: &str = "https://api.example/orders";
-const PLACE: &str = "/.well-known/oauth-protected-resource/orders";
+const LOCATION: &str = "/.well-known/oauth-protected-resource/orders";
 
 fn server(resource: ProtectedResource) -> ResourceServer {
     ResourceServer::for_resource(resource, support::ISSUER)
@@ -107,7 +110,7 @@ fn issuers_are_listed_in_their_order_and_one_with_fixed_keys_only_if_it_is_named
 #[tokio::test]
 async fn get_and_head_respond_with_the_document_to_everyone() {
     let metadata = metadata(named());
-    let mut bad_token = request(Method::GET, PLACE);
+    let mut bad_token = request(Method::GET, LOCATION);
     for value in ["Bearer x", "Basic x"] {
         let value = value.parse().unwrap();
         bad_token.headers_mut().append(header::AUTHORIZATION, value);
@@ -122,8 +125,8 @@ async fn get_and_head_respond_with_the_document_to_everyone() {
             .insert(name, "evil.example".parse().unwrap());
     }
     for (request, has_body) in [
-        (request(Method::GET, PLACE), true),
-        (request(Method::HEAD, PLACE), false),
+        (request(Method::GET, LOCATION), true),
+        (request(Method::HEAD, LOCATION), false),
         (bad_token, true),
         (other_host, true),
     ] {
@@ -152,7 +155,7 @@ async fn get_and_head_respond_with_the_document_to_everyone() {
 #[tokio::test]
 async fn options_responds_to_a_preflight_and_other_methods_get_405() {
     let metadata = metadata(named());
-    let response = respond(&metadata, request(Method::OPTIONS, PLACE)).await;
+    let response = respond(&metadata, request(Method::OPTIONS, LOCATION)).await;
     assert_eq!(response.status(), StatusCode::NO_CONTENT);
     assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
     assert_eq!(
@@ -170,15 +173,15 @@ async fn options_responds_to_a_preflight_and_other_methods_get_405() {
         Method::PATCH,
         Method::TRACE,
     ] {
-        let response = respond(&metadata, request(method, PLACE)).await;
+        let response = respond(&metadata, request(method, LOCATION)).await;
         assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(response.headers()[header::ALLOW], "GET, HEAD, OPTIONS");
     }
 }
 
 #[tokio::test]
-async fn another_path_or_query_is_not_the_place_of_the_document() {
-    let place = metadata(named());
+async fn another_path_or_query_is_not_the_location_of_the_document() {
+    let location = metadata(named());
     for target in [
         "/",
         "//.well-known/oauth-protected-resource/orders",
@@ -190,7 +193,7 @@ async fn another_path_or_query_is_not_the_place_of_the_document() {
         "/.well-known/oauth-protected-resource/orders?x=1",
         "/.well-known/oauth-protected-resource/bills",
     ] {
-        let response = respond(&place, request(Method::GET, target)).await;
+        let response = respond(&location, request(Method::GET, target)).await;
         assert_eq!(response.status(), StatusCode::NOT_FOUND, "{target}");
     }
     let query = ProtectedResource::new("https://api.example/orders?tenant=a").unwrap();
@@ -198,7 +201,7 @@ async fn another_path_or_query_is_not_the_place_of_the_document() {
     for (target, status) in [
         ("/.well-known/oauth-protected-resource/orders?tenant=a", 200),
         ("/.well-known/oauth-protected-resource/orders?tenant=b", 404),
-        (PLACE, 404),
+        (LOCATION, 404),
     ] {
         let response = respond(&query, request(Method::GET, target)).await;
         assert_eq!(response.status(), status, "{target}");
@@ -218,7 +221,7 @@ async fn the_document_is_open_beside_protected_routes() {
         let request = Request::get(path).body(Body::empty()).unwrap();
         app.clone().oneshot(request).await.unwrap()
     };
-    assert_eq!(send(PLACE).await.status(), StatusCode::OK);
+    assert_eq!(send(LOCATION).await.status(), StatusCode::OK);
     let response = send("/orders").await;
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(
@@ -230,30 +233,33 @@ async fn the_document_is_open_beside_protected_routes() {
     );
 }
 
-#[test]
-fn the_identifier_is_the_audience_unless_another_is_set() {
-    let fixture = |audience: Option<&'static str>| {
-        Fixture::with_server(move |keys| {
-            let issuer = Issuer::new(support::ISSUER).unwrap();
-            let audience = Audience::new(audience.unwrap_or(RESOURCE)).unwrap();
-            let issuer = TrustedIssuer::new(issuer, audience).keys(keys);
-            ResourceServer::from_issuer(issuer).protected_resource(named())
-        })
+#[tokio::test(start_paused = true)]
+async fn the_identifier_is_the_audience_unless_another_is_set() {
+    let issuer = AuthorizationServer::builder()
+        .algorithm(Algorithm::Es256)
+        .build()
+        .unwrap();
+    let shop = issuer.register("shop").unwrap();
+    let start = async |server: ResourceServerBuilder| {
+        server.transport(issuer.transport()).start().await.unwrap()
     };
-    let accepts = |fixture: &Fixture, audience: &str| {
-        let token = fixture.token(&claims_with(json!({ "aud": audience })));
-        poll_once_or_panic(fixture.validate(&token)).is_ok()
+    let accepts = async |server: &ResourceServer, audience: &str| {
+        let token = issuer.mint(&shop).audience([audience]).sign();
+        server.validate(&token).await.is_ok()
     };
-    let resource = fixture(None);
-    assert!(accepts(&resource, RESOURCE));
+    let resource = start(ResourceServer::for_resource(RESOURCE, issuer.issuer())).await;
+    assert!(accepts(&resource, RESOURCE).await);
     for other in [
         "https://api.example/orders/",
         "https://api.example",
         "orders",
     ] {
-        assert!(!accepts(&resource, other), "{other}");
+        assert!(!accepts(&resource, other).await, "{other}");
     }
-    assert!(accepts(&fixture(Some("orders")), "orders"));
+    let other = ResourceServer::builder(issuer.issuer(), "orders").protected_resource(named());
+    let other = start(other).await;
+    assert!(accepts(&other, "orders").await);
+    assert!(!accepts(&other, RESOURCE).await);
     let error = ResourceServer::for_resource("api.example", support::ISSUER)
         .build()
         .unwrap_err();
@@ -347,9 +353,9 @@ async fn the_host_of_a_request_is_in_no_response() {
     let (address, fixture) = listening().await;
     let foreign = fixture.token(&claims_with(json!({ "aud": "https://api.example/bills" })));
     let own = fixture.token(&claims_with(json!({ "aud": RESOURCE, "scope": "" })));
-    let place = format!("https://api.example{PLACE}");
+    let location = format!("https://api.example{LOCATION}");
     for (target, token, expected) in [
-        (PLACE, None, "200 OK"),
+        (LOCATION, None, "200 OK"),
         ("/orders", None, "401 Unauthorized"),
         ("/orders", Some(&foreign), "401 Unauthorized"),
         ("/orders", Some(&own), "200 OK"),
@@ -364,7 +370,7 @@ async fn the_host_of_a_request_is_in_no_response() {
             "{usual}"
         );
         if expected.starts_with("401") {
-            let metadata = format!(r#"resource_metadata="{place}""#);
+            let metadata = format!(r#"resource_metadata="{location}""#);
             assert_eq!(usual.matches("resource_metadata").count(), 1, "{usual}");
             assert!(usual.contains(&metadata), "{usual}");
         }
@@ -391,22 +397,22 @@ async fn the_host_of_a_request_is_in_no_response() {
 }
 
 #[tokio::test]
-async fn a_server_responds_with_a_document_at_its_own_place_only_and_whatever_the_token() {
+async fn a_server_responds_with_a_document_at_its_own_location_only_and_with_any_token() {
     let (address, fixture) = listening().await;
     let get = async |target: &str, fields: &str| {
         let line = format!("GET {target} HTTP/1.1");
         exchange(address, &line, &format!("Host: api.example\r\n{fields}")).await
     };
     let expired = fixture.token(&claims_with(json!({ "exp": 1, "aud": RESOURCE })));
-    let usual = get(PLACE, "").await;
+    let usual = get(LOCATION, "").await;
     assert!(
         usual.contains(r#""resource":"https://api.example/orders""#),
         "{usual}"
     );
     for token in ["x", "", "a.b.c", expired.as_str()] {
         let field = format!("Authorization: Bearer {token}\r\n");
-        assert_eq!(get(PLACE, &field).await, usual);
-        assert_eq!(get(PLACE, &field.repeat(2)).await, usual);
+        assert_eq!(get(LOCATION, &field).await, usual);
+        assert_eq!(get(LOCATION, &field.repeat(2)).await, usual);
     }
     let bills = "/.well-known/oauth-protected-resource/bills";
     let other = get(bills, "").await;
@@ -438,7 +444,7 @@ async fn a_server_responds_with_a_document_at_its_own_place_only_and_whatever_th
         assert!(!response.contains("\"resource\""), "{target}: {response}");
     }
     for method in ["POST", "PUT", "TRACE", "DELETE", "X"] {
-        let line = format!("{method} {PLACE} HTTP/1.1");
+        let line = format!("{method} {LOCATION} HTTP/1.1");
         let response = exchange(address, &line, "Host: api.example\r\n").await;
         assert!(response.starts_with("HTTP/1.1 405"), "{response}");
         assert!(response.contains("allow: GET, HEAD, OPTIONS"), "{response}");
@@ -446,14 +452,19 @@ async fn a_server_responds_with_a_document_at_its_own_place_only_and_whatever_th
 }
 
 #[test]
-fn a_scope_that_no_challenge_can_have_is_an_error() {
+fn a_scope_that_no_challenge_can_have_is_an_error_and_a_layer_panics_with_it() {
     for bad in ["a\"b", "a\\b", "a b", "", "a\nb", "\u{e9}"] {
         assert!(Scope::new(bad).is_err(), "{bad:?}");
         let layer = server(named()).layer();
         let scoped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| layer.scope([bad])));
-        assert!(scoped.is_err(), "{bad:?}");
+        let panic = scoped.unwrap_err();
+        let message = panic.downcast_ref::<String>().unwrap();
+        assert!(message.contains("each scope must be valid"), "{message}");
     }
-    // It names no scope, rather than an empty one.
+}
+
+#[test]
+fn a_layer_without_scopes_names_none_in_its_challenges() {
     let layer = server(named()).layer().scope([""; 0]);
     let inner = tower::service_fn(async |_: Request<()>| {
         Ok::<_, std::convert::Infallible>(Response::new(String::new()))
