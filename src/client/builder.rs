@@ -154,6 +154,8 @@ impl TokenManager {
     /// [`scope`](TokenManagerBuilder::scope) is called, even if the metadata list scopes: a client
     /// need not have all scopes of a resource.
     ///
+    /// [`guide::resource_tokens`](mod@crate::guide::resource_tokens) has the result of each document.
+    ///
     /// An invalid resource or issuer is an error of [`build`](TokenManagerBuilder::build).
     ///
     /// ```

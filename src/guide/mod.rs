@@ -56,6 +56,10 @@ pub mod refused_tokens {}
 #[doc = include_str!("requirements.md")]
 pub mod requirements {}
 
+/// # Tokens for a protected resource
+#[doc = include_str!("resource_tokens.md")]
+pub mod resource_tokens {}
+
 /// # Security
 #[doc = include_str!("security.md")]
 pub mod security {}
