@@ -21,16 +21,18 @@ mod common;
 
 use std::process::ExitCode;
 
-use axum::Router;
+use axum::{Router, body::Body};
 use common::{SettingError, invalid_variable, parse_variable, variable};
-use http::request::Parts;
+use http::header::AUTHORIZATION;
+use http::{Request, request::Parts};
 use rmcp::handler::server::common::Extension;
 use rmcp::model::CallToolResult;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ErrorData, tool, tool_router};
 use serde_json::json;
-use tower_oauth::resource_server::{ProtectedResource, Requirement, Startup};
+use tower::util::MapRequestLayer;
+use tower_oauth::resource_server::{McpHeaders, ProtectedResource, Requirement, Startup};
 use tower_oauth::{AuthContext, Issuer, RequireLayer, ResourceServer, Scope};
 use url::Url;
 
@@ -52,6 +54,7 @@ impl Tools {
             "subject": caller.subject(),
             "client_id": caller.client_id(),
             "scopes": caller.scopes().collect::<Vec<_>>(),
+            "token_in_tool": head.0.headers.contains_key(AUTHORIZATION),
         })))
     }
 
@@ -64,24 +67,21 @@ impl Tools {
 
 /// What a request needs besides a valid token, by its head.
 ///
-/// The transport compares these headers with the body from version 2026-07-28 on. Without them, and
-/// for any other tool, a request needs what all tools need: a name has several spellings
-/// (`=?base64?…?=`).
+/// Any other tool, and a request without headers that the transport compares with its body, needs
+/// what all tools need.
 fn required() -> impl Fn(&Parts) -> Requirement {
     let all = Requirement::scopes([REPORTS_READ]);
-    move |head| {
-        let one = |name| {
-            let mut values = head.headers.get_all(name).iter();
-            let value = values.next()?.to_str().ok();
-            value.filter(|_| values.next().is_none())
-        };
-        let compared = one("mcp-protocol-version").is_some_and(|version| version >= "2026-07-28");
-        match (one("mcp-method"), one("mcp-name")) {
-            (Some("tools/call"), Some("whoami")) if compared => Requirement::authenticated(),
-            (Some(method), _) if compared && method != "tools/call" => Requirement::authenticated(),
-            _ => all.clone(),
-        }
+    move |head| match McpHeaders::from_head(head) {
+        Some(mcp) if mcp.method() != "tools/call" => Requirement::authenticated(), // calls no tool
+        Some(mcp) if mcp.tool() == Some("whoami") => Requirement::authenticated(),
+        _ => all.clone(),
     }
+}
+
+/// Tools see the caller, not its token.
+fn without_token(mut request: Request<Body>) -> Request<Body> {
+    request.headers_mut().remove(AUTHORIZATION);
+    request
 }
 
 /// The MCP endpoint behind the layer, and the metadata document, which is open.
@@ -91,6 +91,7 @@ fn router(server: &ResourceServer, config: StreamableHttpServerConfig) -> Option
     let metadata = server.resource_metadata()?;
     let router = Router::new()
         .route_service("/mcp", mcp)
+        .layer(MapRequestLayer::new(without_token))
         .layer(RequireLayer::by(required()))
         .layer(server.layer().scope([REPORTS_READ]))
         // After the layers: open to all. A path may have a segment that starts with a colon.

@@ -248,6 +248,17 @@ async fn a_client_of_an_older_protocol_works_in_a_session_with_all_scopes() {
 async fn whoami_needs_a_token_and_report_its_scope() {
     let fixture = Fixture::new().await;
     let (without, with) = (fixture.token("orders.read"), fixture.token(REPORTS));
+    for tool in ["whoami", "report"] {
+        let request = fixture
+            .post(&request("tools/call", tool, Some(WITH_HEADERS)))
+            .header("mcp-protocol-version", WITH_HEADERS)
+            .header("mcp-method", "tools/call")
+            .header("mcp-name", tool);
+        let outcome = Outcome::of(request).await;
+        assert_eq!(outcome.status, 401, "{tool}: {outcome:?}");
+        assert!(outcome.challenge().contains("resource_metadata="), "{tool}");
+        assert_eq!(outcome.message, Value::Null, "no tool has run");
+    }
     for method in ["server/discover", "tools/list"] {
         assert_eq!(fixture.call(&without, method, "").await.status, 200);
     }
@@ -259,6 +270,7 @@ async fn whoami_needs_a_token_and_report_its_scope() {
             "subject": fixture.shop.client_id(),
             "client_id": fixture.shop.client_id(),
             "scopes": ["orders.read"],
+            "token_in_tool": false,
         })
     );
     let outcome = fixture.call(&without, "tools/call", "report").await;
@@ -275,6 +287,57 @@ async fn whoami_needs_a_token_and_report_its_scope() {
     assert_eq!(outcome.result(), &json!({ "report": "all is well" }));
     let outcome = fixture.call(&with, "tools/call", "whoami").await;
     assert_eq!(outcome.result()["scopes"], json!([REPORTS]));
+}
+
+/// The transport puts the whole head into the call: the token must not be in it any more.
+#[tokio::test]
+async fn no_tool_gets_the_token_of_its_caller() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(REPORTS);
+    let outcome = fixture.call(&token, "tools/call", "whoami").await;
+    assert_eq!(outcome.result()["token_in_tool"], false);
+    assert!(!outcome.text.contains(&token));
+    // The caller is known all the same, and so it is in a session of an older protocol.
+    assert_eq!(outcome.result()["client_id"], fixture.shop.client_id());
+    let opened = Outcome::of(fixture.post(&initialize()).bearer_auth(&token)).await;
+    let request = fixture
+        .post(&request("tools/call", "whoami", None))
+        .bearer_auth(&token)
+        .header("mcp-session-id", &opened.headers["mcp-session-id"])
+        .header("mcp-protocol-version", "2025-11-25");
+    let outcome = Outcome::of(request).await;
+    assert_eq!(outcome.result()["token_in_tool"], false);
+    assert_eq!(outcome.result()["client_id"], fixture.shop.client_id());
+}
+
+#[tokio::test]
+async fn a_malformed_authorization_is_a_400_that_names_the_document() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(REPORTS);
+    let body = request("tools/call", "whoami", Some(WITH_HEADERS));
+    for values in [
+        vec![format!("Bearer {token} {token}")],
+        vec!["Bearer".to_owned()],
+        vec![format!("Bearer {token}"), format!("Bearer {token}")],
+    ] {
+        let mut request = fixture
+            .post(&body)
+            .header("mcp-protocol-version", WITH_HEADERS)
+            .header("mcp-method", "tools/call")
+            .header("mcp-name", "whoami");
+        for value in values {
+            request = request.header("authorization", value);
+        }
+        let outcome = Outcome::of(request).await;
+        assert_eq!(outcome.status, 400, "{outcome:?}");
+        for member in [r#"error="invalid_request""#, "resource_metadata="] {
+            assert_eq!(
+                outcome.challenge().matches(member).count(),
+                1,
+                "{outcome:?}"
+            );
+        }
+    }
 }
 
 /// Without the headers, or with headers that the transport does not compare with the body.
@@ -358,11 +421,16 @@ async fn without_trusted_headers_a_request_needs_the_scopes_of_all_tools() {
     }
     // The other methods of the transport: the streams of sessions.
     let client = reqwest::Client::new();
-    for request in [
-        client.get(fixture.url("/mcp")),
-        client.delete(fixture.url("/mcp")),
-    ] {
-        assert_eq!(Outcome::of(request.bearer_auth(&token)).await.status, 403);
+    for method in [reqwest::Method::GET, reqwest::Method::DELETE] {
+        let bare = client.request(method, fixture.url("/mcp"));
+        let bare = bare.bearer_auth(&token);
+        let with_headers = bare.try_clone().unwrap();
+        let with_headers = with_headers
+            .header("mcp-protocol-version", WITH_HEADERS)
+            .header("mcp-method", "tools/list");
+        for request in [bare, with_headers] {
+            assert_eq!(Outcome::of(request).await.status, 403);
+        }
     }
 }
 
@@ -409,12 +477,18 @@ async fn a_head_that_names_another_tool_than_the_body_is_refused_by_the_transpor
     }
 }
 
-/// The rule trusts the headers with these versions, too.
+/// The rule relies on the headers with the dates among these versions, too.
 #[tokio::test]
 async fn a_later_or_unknown_version_does_not_get_past_the_comparison() {
     let fixture = Fixture::new().await;
     let token = fixture.token("orders.read");
-    for version in ["2026-07-29", "2027-01-01", "9", "draft"] {
+    for (version, status) in [
+        ("2026-07-29", 400),
+        ("2027-01-01", 400),
+        // No dates: the rule does not rely on the headers.
+        ("9", 403),
+        ("draft", 403),
+    ] {
         for body_version in [Some(version), Some("2025-11-25"), Some(WITH_HEADERS), None] {
             let body = request("tools/call", "report", body_version);
             for (method, name) in [("tools/call", "whoami"), ("initialize", "report")] {
@@ -426,7 +500,7 @@ async fn a_later_or_unknown_version_does_not_get_past_the_comparison() {
                     .header("mcp-name", name);
                 let outcome = Outcome::of(request).await;
                 let case = format!("{version} {body_version:?} {method}: {outcome:?}");
-                assert_eq!(outcome.status, 400, "{case}");
+                assert_eq!(outcome.status, status, "{case}");
                 assert!(!outcome.text.contains("all is well"), "{case}");
             }
         }
