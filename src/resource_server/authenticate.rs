@@ -8,6 +8,7 @@ use super::context::CachedToken;
 use super::credentials::{Credentials, Head};
 use super::in_flight::InFlight;
 use super::rejection::{Details, RejectionReason};
+use super::responses::Responses;
 use super::validate::{Attempt, Pending, Validation};
 use super::{AuthContext, Rejection, RejectionKind, ResourceServer};
 use crate::clock::UnixTime;
@@ -101,7 +102,7 @@ impl ResourceServer {
         credentials: Result<Credentials<'_>, RejectionKind>,
         head: Option<Head<'_>>,
     ) -> Result<AuthContext, Rejection> {
-        let mut in_flight = InFlight::new(self);
+        let mut in_flight = InFlight::new(&self.0.responses);
         let authentication = credentials
             .map_err(RejectionReason::from)
             .map(Attempt::new)
@@ -123,7 +124,7 @@ impl ResourceServer {
                 if head.is_none() {
                     reason.kind = kind_for_bare_token(reason.kind);
                 }
-                let rejection = self.reject(reason, head);
+                let rejection = self.reject(reason, head, &self.0.responses);
                 in_flight.rejected(&rejection);
                 Err(rejection)
             }
@@ -254,7 +255,12 @@ impl ResourceServer {
     }
 
     /// Rejects a request, or without a `head` a bare token.
-    pub(super) fn reject(&self, reason: RejectionReason, head: Option<Head<'_>>) -> Rejection {
+    pub(super) fn reject(
+        &self,
+        reason: RejectionReason,
+        head: Option<Head<'_>>,
+        responses: &Responses,
+    ) -> Rejection {
         let state = reason.issuer_index().and_then(|at| self.0.issuers.get(at));
         let mut details = Details {
             issuer: state.map(|state| state.policy.issuer.clone()),
@@ -269,7 +275,6 @@ impl ResourceServer {
             }
         }
         let is_grpc = head.is_some_and(Head::is_grpc);
-        let responses = &self.0.responses;
         responses.reject(reason.kind, reason.required_scopes, details, is_grpc)
     }
 

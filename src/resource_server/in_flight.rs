@@ -6,8 +6,8 @@ use http::{HeaderMap, Response};
 
 use super::rejection_response::complete_response;
 use super::responses::Responses;
-use super::sharded_arc::Shard;
-use super::{Rejection, RejectionResponse, ResourceServer};
+use super::sharded_arc::{Shard, ShardedArc};
+use super::{Rejection, RejectionResponse};
 
 /// Counts a request when its response exists, or as cancelled if it is dropped before.
 // Small, because it is part of each response future.
@@ -29,9 +29,9 @@ pub(super) struct PassedAs {
 
 impl InFlight {
     #[inline]
-    pub(super) fn new(server: &ResourceServer) -> Self {
+    pub(super) fn new(responses: &ShardedArc<Responses>) -> Self {
         Self {
-            responses: Some(server.0.responses.get()),
+            responses: Some(responses.get()),
             passed_as: None,
         }
     }
@@ -102,7 +102,7 @@ impl Drop for InFlight {
 mod tests {
     use http::HeaderValue;
 
-    use super::super::DefaultRejectionResponse;
+    use super::super::{DefaultRejectionResponse, ResourceServer};
     use super::*;
 
     #[test]
@@ -114,7 +114,7 @@ mod tests {
             http::HeaderName::from_static("dpop-nonce"),
             HeaderValue::from_static("a"),
         );
-        let mut in_flight = InFlight::new(&server);
+        let mut in_flight = InFlight::new(&server.0.responses);
         in_flight.passed_as = Some(Box::new(PassedAs {
             response_headers: HeaderMap::from_iter([nonce]),
             ..PassedAs::default()

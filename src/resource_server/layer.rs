@@ -8,7 +8,8 @@ use super::authenticate::Authenticated;
 use super::credentials::Head;
 use super::in_flight::{InFlight, PassedAs};
 use super::rejection::RejectionReason;
-use super::scoped_challenges::ScopedChallenges;
+use super::responses::Responses;
+use super::sharded_arc::ShardedArc;
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, ResourceServer};
 use crate::oauth::Scope;
 
@@ -36,8 +37,8 @@ pub struct ResourceServerLayer<R = DefaultRejectionResponse> {
     pub(super) server: ResourceServer,
     pub(super) on_rejection: R,
     allow_anonymous: bool,
-    /// The scopes that a 401 names.
-    scoped_challenges: Option<Arc<ScopedChallenges>>,
+    /// Those of the server, with the scopes that a 401 names, if there are any.
+    responses_with_scopes: Option<Arc<ShardedArc<Responses>>>,
 }
 
 impl ResourceServer {
@@ -79,7 +80,7 @@ impl ResourceServerLayer {
             server,
             on_rejection: DefaultRejectionResponse,
             allow_anonymous: false,
-            scoped_challenges: None,
+            responses_with_scopes: None,
         }
     }
 }
@@ -118,7 +119,7 @@ impl<R> ResourceServerLayer<R> {
             server: self.server,
             on_rejection,
             allow_anonymous: self.allow_anonymous,
-            scoped_challenges: self.scoped_challenges,
+            responses_with_scopes: self.responses_with_scopes,
         }
     }
 
@@ -153,8 +154,9 @@ impl<R> ResourceServerLayer<R> {
 
     /// Names scopes in the challenge of a 401: those that a client should request.
     ///
-    /// [RFC 6750 §3](https://www.rfc-editor.org/rfc/rfc6750#section-3). Requires nothing: that is
-    /// [`RequireScopeLayer`](crate::RequireScopeLayer). Without an element it names none.
+    /// [RFC 6750 §3](https://www.rfc-editor.org/rfc/rfc6750#section-3). Also in a 401 of the
+    /// layers, extractors and handlers within, unless it names scopes itself. Requires nothing:
+    /// that is [`RequireScopeLayer`](crate::RequireScopeLayer). An empty list names none.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -179,10 +181,16 @@ impl<R> ResourceServerLayer<R> {
     pub fn scope(mut self, scopes: impl IntoIterator<Item: AsRef<str>>) -> Self {
         let scope = |scope| Scope::new(scope).expect("each scope must be valid (RFC 6749 §3.3)");
         let scopes: Arc<[_]> = scopes.into_iter().map(scope).collect();
-        let challenges = |scopes| ScopedChallenges::new(&self.server.0.responses, scopes);
-        let challenges = (!scopes.is_empty()).then(|| Arc::new(challenges(scopes)));
-        self.scoped_challenges = challenges;
+        let responses = &self.server.0.responses;
+        self.responses_with_scopes =
+            (!scopes.is_empty()).then(|| Arc::new(ShardedArc::new(responses.with_scopes(scopes))));
         self
+    }
+
+    #[inline]
+    pub(super) fn responses(&self) -> &ShardedArc<Responses> {
+        let own = self.responses_with_scopes.as_deref();
+        own.unwrap_or(&self.server.0.responses)
     }
 
     /// Prepares an authenticated request for the inner service.
@@ -220,12 +228,8 @@ impl<R> ResourceServerLayer<R> {
             request.extensions_mut().insert(Anonymous);
             return Ok(());
         }
-        let mut rejection = self
-            .server
-            .reject(reason, Some(Head::from_request(request)));
-        if let Some(challenges) = &self.scoped_challenges {
-            challenges.add_to(&mut rejection);
-        }
+        let head = Head::from_request(request);
+        let rejection = self.server.reject(reason, Some(head), self.responses());
         in_flight.rejected(&rejection);
         Err(rejection)
     }

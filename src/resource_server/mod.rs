@@ -95,7 +95,6 @@ mod requirement;
 mod responses;
 #[cfg(feature = "axum")]
 mod scoped;
-mod scoped_challenges;
 mod server;
 mod server_settings;
 mod service;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 use super::challenge::ChallengeParameters;
 use super::rejection::Details;
@@ -12,15 +12,19 @@ use crate::metrics::{Counter, REQUESTS};
 use crate::oauth::Scope;
 
 /// The rejections of a resource server, built once, and the counts of its requests.
-#[derive(Debug)]
+///
+/// A clone shares the counts and the limits of the events.
+#[derive(Clone, Debug)]
 pub(super) struct Responses {
-    parameters: ChallengeParameters,
+    parameters: Arc<ChallengeParameters>,
+    /// What a 401 names that names no scopes itself.
+    scopes: Option<Arc<[Scope]>>,
     granted: Counter,
     anonymous: Counter,
     cancelled: Counter,
     /// Headers and counter of each [`RejectionKind`].
     by_kind: Vec<(RejectionKind, Arc<HeaderMap>, Counter)>,
-    events: RejectionEvents,
+    events: Arc<RejectionEvents>,
 }
 
 impl Responses {
@@ -32,17 +36,25 @@ impl Responses {
         };
         Self {
             by_kind: RejectionKind::ALL.iter().map(of_kind).collect(),
-            parameters,
+            parameters: Arc::new(parameters),
+            scopes: None,
             granted: counter("granted"),
             anonymous: counter("anonymous"),
             cancelled: counter("cancelled"),
-            events,
+            events: Arc::new(events),
         }
     }
 
-    /// Builds the headers of a rejection that names scopes.
-    pub(super) fn headers(&self, kind: RejectionKind, scopes: &[Scope]) -> Arc<HeaderMap> {
-        self.parameters.headers(kind, scopes, None)
+    /// The same, with scopes in each 401.
+    pub(super) fn with_scopes(&self, scopes: Arc<[Scope]>) -> Self {
+        let mut responses = self.clone();
+        for (kind, headers, _) in &mut responses.by_kind {
+            if kind.status() == StatusCode::UNAUTHORIZED {
+                *headers = self.parameters.headers(*kind, &scopes, None);
+            }
+        }
+        responses.scopes = Some(scopes);
+        responses
     }
 
     /// Rejects a request. The caller counts it.
@@ -53,18 +65,19 @@ impl Responses {
         details: Details,
         grpc: bool,
     ) -> Rejection {
+        // Those of most kinds are built once: anyone can cause a 401.
         let own = self.by_kind.iter().find(|(own, ..)| *own == kind);
         let headers = match (&required_scopes, own) {
             (None, Some((_, headers, _))) => Arc::clone(headers),
             (scopes, _) => {
                 let scopes = scopes.as_deref().unwrap_or_default();
-                self.headers(kind, scopes)
+                self.parameters.headers(kind, scopes, None)
             }
         };
         Rejection {
             kind,
             headers,
-            required_scopes,
+            required_scopes: required_scopes.or_else(|| self.scopes_of(kind)),
             step_up: None,
             grpc,
             is_complete: true,
@@ -73,12 +86,20 @@ impl Responses {
         }
     }
 
+    /// The scopes in rejections of this kind that name none themselves.
+    fn scopes_of(&self, kind: RejectionKind) -> Option<Arc<[Scope]>> {
+        let scopes = self.scopes.as_ref()?;
+        (kind.status() == StatusCode::UNAUTHORIZED).then(|| Arc::clone(scopes))
+    }
+
     /// The rejection with the parameters of this server, if its challenge has none.
     pub(super) fn complete(&self, rejection: &Rejection) -> Rejection {
         let mut complete = rejection.clone();
         if !rejection.is_complete {
-            let (scopes, step_up) = (rejection.required_scopes(), rejection.step_up.as_deref());
-            complete.headers = self.parameters.headers(rejection.kind, scopes, step_up);
+            let kind = rejection.kind;
+            complete.required_scopes = complete.required_scopes.or_else(|| self.scopes_of(kind));
+            let (scopes, step_up) = (complete.required_scopes(), complete.step_up.as_deref());
+            complete.headers = self.parameters.headers(kind, scopes, step_up);
             complete.is_complete = true;
         }
         complete
@@ -114,7 +135,7 @@ impl Responses {
 
 #[cfg(test)]
 mod tests {
-    use http::{Response, StatusCode};
+    use http::Response;
 
     use super::super::challenge::DEFAULT_REALM;
     use super::super::{DefaultRejectionResponse, RejectionResponse};

@@ -106,7 +106,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let layer = &self.layer;
-        let mut in_flight = InFlight::new(&layer.server);
+        let mut in_flight = InFlight::new(layer.responses());
         let head = Head::from_request(&request);
         match layer.server.try_authenticate(head) {
             Ok(Authentication::Complete(authenticated)) => {

@@ -17,7 +17,7 @@ use tower_oauth::resource_server::{
 };
 use tower_oauth::{
     Audience, AuthContext, Issuer, Rejection, RequireLayer, RequireRoleLayer, RequireScopeLayer,
-    ResourceServer, TrustedIssuer,
+    ResourceServer, Scope, TrustedIssuer,
 };
 
 use crate::support::issuer::{ScriptedIssuer, advance, builder, clock, secs, set, token};
@@ -190,6 +190,86 @@ async fn an_anonymous_request_gets_the_same_from_an_extractor_as_from_the_layer(
             "{response:?}"
         );
         assert_eq!(text(response).await, "missing_token: 401");
+    }
+}
+
+#[tokio::test]
+async fn the_scopes_of_the_layer_are_in_each_401_from_inside_that_names_none_itself() {
+    let fixture = fixture();
+    let layer = fixture.server.layer().allow_anonymous();
+    let layer = layer.scope(["orders.read", "orders.list"]);
+    let anonymous = || Request::new(Body::empty());
+    let with_token = || bearer(&fixture.token(&support::claims()), Body::empty());
+    let of_layer = "orders.read orders.list";
+    let login = || Requirement::max_age(secs(300));
+    for (route, request, status, scope) in [
+        (
+            get(async |_: AuthContext| SERVED),
+            anonymous(),
+            401,
+            of_layer,
+        ),
+        (
+            get(SERVED).layer(RequireRoleLayer::all(["admin"])),
+            anonymous(),
+            401,
+            of_layer,
+        ),
+        (
+            get(SERVED).layer(RequireScopeLayer::all(["orders.write"])),
+            anonymous(),
+            401,
+            "orders.write",
+        ),
+        (
+            get(async |_: Scoped<Write>| SERVED),
+            anonymous(),
+            401,
+            "orders.write orders.list",
+        ),
+        // A token is not enough for these: also a step-up challenge is a 401.
+        (
+            get(SERVED).layer(RequireLayer::new(login())),
+            with_token(),
+            401,
+            of_layer,
+        ),
+        (
+            get(SERVED).layer(RequireLayer::new(
+                login().and(Requirement::scopes(["orders.write"])),
+            )),
+            with_token(),
+            401,
+            "orders.write",
+        ),
+        (
+            get(SERVED).layer(RequireScopeLayer::all(["orders.write"])),
+            with_token(),
+            403,
+            "orders.write",
+        ),
+    ] {
+        let app = Router::new().route("/", route).layer(layer.clone());
+        let is_step_up = status == 401 && request.headers().contains_key("authorization");
+        let response = app.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), status);
+        let rejection = response.extensions().get::<Rejection>().unwrap();
+        let named: Vec<_> = rejection
+            .required_scopes()
+            .iter()
+            .map(Scope::as_str)
+            .collect();
+        assert_eq!(named.join(" "), scope);
+        let [challenge] = challenges(&response)[..] else {
+            panic!("one challenge: {response:?}");
+        };
+        let scope = format!(r#", scope="{scope}", resource_metadata=""#);
+        assert!(challenge.contains(&scope), "{challenge}");
+        assert_eq!(
+            challenge.contains(r#"max_age="300""#),
+            is_step_up,
+            "{challenge}"
+        );
     }
 }
 
