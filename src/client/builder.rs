@@ -705,9 +705,10 @@ impl TokenManagerBuilder {
     /// requested for 5 minutes, and no others for 10 seconds. A challenge has at most 32 scopes of
     /// at most 256 bytes, and all challenges together add at most 32.
     ///
-    /// Default: none. With [`TokenManager::for_resource`] any scope, because the token is for that
-    /// resource, if the layer is for its origin alone and the parameter `resource` is sent. An empty
-    /// list turns that off. If the server does not say which scopes it grants, set the present ones
+    /// Default: none. With [`TokenManager::for_resource`] any scope, if the layer is for the origin of
+    /// the resource alone, `resource` is the only parameter that says what the token is for, and the
+    /// new token is a JWT whose `aud` is the resource alone. Otherwise a resource could have the
+    /// client get a token for another one. An empty list turns it off. If the server does not say which scopes it grants, set the present ones
     /// with [`scope`](Self::scope), so that they are not lost.
     ///
     /// ```

@@ -27,9 +27,13 @@ impl Challenge {
     }
 }
 
+/// Longer fields are not read. A challenge has a few hundred bytes.
+const MAX_FIELD_LENGTH: usize = 16 * 1024;
+
 /// The challenges of all `WWW-Authenticate` fields.
 pub(super) fn challenges(headers: &HeaderMap) -> impl Iterator<Item = Challenge> {
     let fields = headers.get_all(header::WWW_AUTHENTICATE).iter();
+    let fields = fields.filter(|field| field.len() <= MAX_FIELD_LENGTH);
     fields.flat_map(|field| parse(field.as_bytes()))
 }
 
@@ -173,6 +177,16 @@ mod tests {
         Challenge {
             scheme: scheme.to_owned(),
             parameters: parameters.iter().map(owned).collect(),
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_too_long_is_not_read() {
+        for (length, expected) in [(MAX_FIELD_LENGTH, 1), (MAX_FIELD_LENGTH + 1, 0)] {
+            let mut headers = HeaderMap::new();
+            let field = "a".repeat(length).parse().unwrap();
+            headers.insert(header::WWW_AUTHENTICATE, field);
+            assert_eq!(challenges(&headers).count(), expected);
         }
     }
 

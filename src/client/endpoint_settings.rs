@@ -117,9 +117,11 @@ impl TokenEndpointSettings {
         }
         let allowed = match (step_up_scopes, &resource) {
             (Some(scopes), _) => AllowedScopes::Only(scopes),
-            // The token is for this resource: with more scopes it has no use elsewhere.
-            (None, Some(resource)) if sends_resource => {
-                AllowedScopes::AnyAt(Origin::from(resource.url().clone()))
+            (None, Some(resource)) if parameters.name_only(resource.as_str()) => {
+                AllowedScopes::AnyFor {
+                    resource: resource.as_str().to_owned(),
+                    origin: Origin::from(resource.url().clone()),
+                }
             }
             (None, _) => AllowedScopes::Only(Vec::new()),
         };

@@ -119,6 +119,7 @@ mod token_request;
 mod token_response;
 mod token_source;
 mod unauthorized;
+mod unverified_claims;
 
 pub use self::authentication::{ClientAuthentication, NoAuthentication};
 pub use self::box_future::BoxFuture;

@@ -37,6 +37,11 @@ impl Parameters {
         }
     }
 
+    /// Whether the request is for this resource, and nothing in it is for another.
+    pub(super) fn name_only(&self, resource: &str) -> bool {
+        self.resources == [resource] && self.audience.is_none() && self.extensions.is_empty()
+    }
+
     /// Checks that the parameters can be sent. Called when the source is built.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         for (name, _) in &self.extensions {

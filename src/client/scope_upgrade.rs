@@ -16,6 +16,7 @@ use http::HeaderMap;
 
 use super::AccessToken;
 use super::challenge::challenges;
+use super::unverified_claims::is_for_resource_alone;
 use crate::clock::UnixTime;
 use crate::error::{Error, OAuthError};
 use crate::oauth::{Origin, Scope};
@@ -38,8 +39,12 @@ const MAX_REFUSALS: usize = 16;
 /// Which scopes a challenge may add.
 #[derive(Debug)]
 pub(super) enum AllowedScopes {
-    /// Any scope, if the layer is for this origin alone.
-    AnyAt(Origin),
+    /// Any scope, if the layer is for the origin of this resource alone, and the new token is for
+    /// the resource alone.
+    AnyFor {
+        resource: String,
+        origin: Origin,
+    },
     Only(Vec<Scope>),
 }
 
@@ -110,8 +115,23 @@ impl ScopeUpgrade {
     /// Whether challenges of these origins may add scopes.
     pub(super) fn is_for<'a>(&self, origins: impl IntoIterator<Item = &'a Origin>) -> bool {
         match &self.allowed {
-            AllowedScopes::AnyAt(origin) => origins.into_iter().all(|other| other == origin),
+            AllowedScopes::AnyFor { origin, .. } => {
+                let mut origins = origins.into_iter().peekable();
+                origins.peek().is_some() && origins.all(|other| other == origin)
+            }
             AllowedScopes::Only(scopes) => !scopes.is_empty(),
+        }
+    }
+
+    /// Whether a token with added scopes may be used. Without a list of scopes it must be for the
+    /// resource alone: else the resource could have the client get a token for another one, and use
+    /// it there. An authorization server may ignore `resource`.
+    pub(super) fn accepts(&self, token: &AccessToken) -> bool {
+        match &self.allowed {
+            AllowedScopes::AnyFor { resource, .. } => {
+                is_for_resource_alone(token.expose_secret(), resource)
+            }
+            AllowedScopes::Only(_) => true,
         }
     }
 
@@ -160,7 +180,7 @@ impl ScopeUpgrade {
 
     fn allows(&self, scope: &Scope) -> bool {
         match &self.allowed {
-            AllowedScopes::AnyAt(_) => true,
+            AllowedScopes::AnyFor { .. } => true,
             AllowedScopes::Only(scopes) => scopes.contains(scope),
         }
     }
@@ -260,7 +280,8 @@ impl State {
 pub(super) fn required_scopes(headers: &HeaderMap) -> Option<Vec<Scope>> {
     let challenge = challenges(headers).find(|challenge| {
         challenge.is_of("Bearer")
-            && challenge.parameter("error") == Some("insufficient_scope")
+            && (challenge.parameter("error"))
+                .is_some_and(|error| error.eq_ignore_ascii_case("insufficient_scope"))
             && challenge.parameter("scope").is_some()
     })?;
     let names = challenge.parameter("scope")?.split(' ');

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body_util::BodyExt as _;
@@ -26,6 +28,8 @@ pub(crate) struct Network {
     /// Replies to the requests for the metadata of the resource.
     pub(crate) documents: TokenEndpoint,
     pub(crate) issuer: TokenEndpoint,
+    /// The `aud` of the tokens, which are JWTs; opaque if it is `null`.
+    pub(crate) audience: Value,
     /// All URLs that were requested.
     urls: Arc<Mutex<Vec<String>>>,
 }
@@ -37,7 +41,24 @@ impl Network {
             documents: TokenEndpoint::with_reply(Reply::Status(404, None)).metadata(document),
             issuer: TokenEndpoint::with_reply(Reply::Token(3600))
                 .metadata(Reply::Json(200, metadata)),
+            audience: json!(RESOURCE),
             urls: Arc::default(),
+        }
+    }
+
+    /// A token of the endpoint as a JWT, whose last part it is.
+    fn token(&self, body: &Bytes) -> Bytes {
+        let Ok(mut reply) = serde_json::from_slice::<Value>(body) else {
+            return body.clone();
+        };
+        match reply["access_token"].as_str() {
+            Some(token) if !self.audience.is_null() => {
+                let claims = json!({ "aud": self.audience }).to_string();
+                let claims = URL_SAFE_NO_PAD.encode(claims);
+                reply["access_token"] = json!(format!("e30.{claims}.{token}"));
+                reply.to_string().into()
+            }
+            _ => body.clone(),
         }
     }
 
@@ -80,7 +101,8 @@ impl Transport for Network {
         } else {
             &self.issuer
         };
-        server.send(request, max_body)
+        let response = server.send(request, max_body);
+        Box::pin(async move { Ok(response.await?.map(|body| self.token(&body))) })
     }
 }
 

@@ -12,7 +12,9 @@ use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind};
 use tower_oauth::client::TokenManagerBuilder;
 use tower_oauth::resource_server::{Algorithm, ProtectedResource};
 use tower_oauth::transport::{SendFuture, Transport};
-use tower_oauth::{ClientCredentials, Endpoint, RequireScopeLayer, ResourceServer, TokenManager};
+use tower_oauth::{
+    Audience, ClientCredentials, Endpoint, RequireScopeLayer, ResourceServer, TokenManager,
+};
 
 use crate::network::{Deployment, Network, RESOURCE, SECOND, scope};
 use crate::support::token_endpoint::{Reply, TokenEndpoint, TokenRequest};
@@ -71,7 +73,8 @@ impl Guarded {
 
     /// The scope parameter of the request that this token was issued for.
     fn requested(&self, token: &str) -> String {
-        let number: usize = token.trim_start_matches("Bearer token-").parse().unwrap();
+        let number = token.rsplit_once("token-").unwrap().1;
+        let number: usize = number.parse().unwrap();
         let requests = self.issuer.token_requests();
         // The requests that were refused have no token.
         let mut issued = requests
@@ -436,6 +439,25 @@ async fn which_scopes_a_challenge_may_add_follows_from_the_settings() {
     for (is_for_resource, change, origins, adds) in [
         (true, unchanged, origins(&[]), true),
         (true, |b| b.omit_resource(), origins(&[]), false),
+        // The token is for another resource, too.
+        (
+            true,
+            |b| b.resource("https://bills.example"),
+            origins(&[]),
+            false,
+        ),
+        (
+            true,
+            |b| b.audience(Audience::new("bills").unwrap()),
+            origins(&[]),
+            false,
+        ),
+        (
+            true,
+            |b| b.parameter("organization", "bills"),
+            origins(&[]),
+            false,
+        ),
         (true, |b| b.step_up_scopes([]), origins(&[]), false),
         (
             true,
@@ -535,7 +557,9 @@ async fn a_request_causes_one_token_request_for_more_scopes_and_one_retry() {
         let token = token
             .to_str()
             .unwrap()
-            .trim_start_matches("Bearer ")
+            .rsplit_once('.')
+            .unwrap()
+            .1
             .to_owned();
         let mut response = Response::new(String::new());
         let missing = match token.as_str() {
@@ -625,6 +649,69 @@ async fn added_scopes_that_are_withdrawn_are_left_out_of_the_next_renewal() {
     let scopes = network.sent("scope").concat();
     let last = scopes.get(scopes.len() - 2..).unwrap();
     assert_eq!(last, ["read write", "read"]);
+}
+
+/// Else a resource could have the client get a token for another one, and use it there.
+#[tokio::test(start_paused = true)]
+async fn a_wider_token_that_is_not_for_the_resource_alone_is_not_used() {
+    let other = "https://bills.example";
+    for (audience, is_used) in [
+        (json!(RESOURCE), true),
+        (json!([RESOURCE]), true),
+        (json!(other), false),
+        (json!([RESOURCE, other]), false),
+        (json!(null), false),
+    ] {
+        for (lists_scopes, is_used) in [(false, is_used), (true, true)] {
+            let mut network = Network::confirming();
+            network.audience = audience.clone();
+            let mut builder = network.builder().scope(scope("read"));
+            if lists_scopes {
+                builder = builder.step_up_scopes([scope("write")]);
+            }
+            let tokens = builder.start().unwrap();
+            let orders = Guarded::new(&network.issuer, &[("/", &["write"])]);
+            let client = tokens.layer(origin()).layer(orders.clone());
+            let case = format!("{audience} {lists_scopes}");
+            let expected = match is_used {
+                true => StatusCode::OK,
+                false => StatusCode::FORBIDDEN,
+            };
+            assert_eq!(status(&client, "/").await, expected, "{case}");
+            assert_eq!(network.issuer.count(), 2, "{case}");
+            if !is_used {
+                // The old token stays, and the scopes rest.
+                assert_eq!(status(&client, "/").await, StatusCode::FORBIDDEN, "{case}");
+                assert_eq!(status(&client, "/other").await, StatusCode::OK, "{case}");
+                assert_eq!(orders.seen(), ["read", "read", "read"], "{case}");
+                assert_eq!(network.issuer.count(), 2, "{case}");
+            }
+        }
+    }
+}
+
+/// A refusal of the client delays requests for more scopes as it delays renewals.
+#[tokio::test(start_paused = true)]
+async fn no_scopes_are_requested_within_thirty_seconds_of_a_refused_renewal() {
+    let network = Network::confirming();
+    network.issuer.set_reply(Reply::Token(100));
+    let builder = network.builder().scope(scope("read"));
+    let tokens = builder.start().unwrap();
+    let orders = Guarded::new(&network.issuer, &[("/a", &["a"]), ("/b", &["b"])]);
+    let client = tokens.layer(origin()).layer(orders.clone());
+    assert_eq!(status(&client, "/").await, StatusCode::OK);
+    let refusal = Reply::Json(401, json!({ "error": "invalid_client" }));
+    network.issuer.set_reply(refusal);
+    // Until the renewal is refused.
+    while network.issuer.count() < 2 {
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(status(&client, "/").await, StatusCode::OK);
+    }
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(status(&client, "/a").await, StatusCode::FORBIDDEN);
+    tokio::time::sleep(11 * SECOND).await;
+    assert_eq!(status(&client, "/b").await, StatusCode::FORBIDDEN);
+    assert_eq!(network.issuer.count(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -157,7 +157,20 @@ impl RenewalTask {
         let result = self.try_once(schedule).await?;
         record_metrics(&self.name, &result);
         let error = match result {
-            Ok(token) => return Some(Some(token)),
+            Ok(fetched) if self.scope_upgrade.accepts(&fetched.token) => {
+                return Some(Some(fetched));
+            }
+            Ok(_) => {
+                trace::warn!(
+                    target: "tower_oauth::client",
+                    manager = %self.name,
+                    scopes = %list(scopes),
+                    "a token with the scopes that a resource server requires is not used: it is \
+                     not a JWT for that resource alone. Name the scopes with step_up_scopes"
+                );
+                self.attempt_failed(true);
+                return Some(None);
+            }
             Err(error) => error,
         };
         trace::warn!(

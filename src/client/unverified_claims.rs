@@ -1,0 +1,78 @@
+//! The claims of a token, as far as its client may look at them.
+//!
+//! An access token is opaque to its client, and nothing is verified here. The claims only make the
+//! client more careful: they shorten an assumed lifetime, or have it refuse a token.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// The claims of a compact JWT ([RFC 7519 §7.2](https://www.rfc-editor.org/rfc/rfc7519#section-7.2)).
+/// `None` if the token is none, or has no such claims.
+pub(super) fn unverified_claims<T: DeserializeOwned>(token: &str) -> Option<T> {
+    let mut parts = token.split('.');
+    let (_, payload, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
+        return None;
+    };
+    let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
+    serde_json::from_slice(&payload).ok()
+}
+
+/// Whether a token is a JWT for this resource and no other.
+pub(super) fn is_for_resource_alone(token: &str, resource: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Claims {
+        aud: Audience,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Audience {
+        One(String),
+        Several(Vec<String>),
+    }
+    match unverified_claims(token) {
+        Some(Claims {
+            aud: Audience::One(one),
+        }) => one == resource,
+        Some(Claims {
+            aud: Audience::Several(several),
+        }) => several == [resource],
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_for_a_resource_alone_if_that_is_its_only_audience() {
+        let resource = "https://api.example/orders";
+        for (payload, expected) in [
+            (r#"{"aud":"https://api.example/orders"}"#, true),
+            (r#"{"aud":["https://api.example/orders"]}"#, true),
+            (
+                r#"{"aud":["https://api.example/orders","https://bills.example"]}"#,
+                false,
+            ),
+            (r#"{"aud":"https://api.example/orders/"}"#, false),
+            (r#"{"aud":"https://bills.example"}"#, false),
+            (r#"{"aud":"x","aud":"https://api.example/orders"}"#, false),
+            (r#"{"aud":[]}"#, false),
+            (r#"{"aud":1}"#, false),
+            ("{}", false),
+            ("", false),
+        ] {
+            let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload));
+            assert_eq!(
+                is_for_resource_alone(&token, resource),
+                expected,
+                "{payload}"
+            );
+        }
+        for opaque in ["", "opaque", "a.b", "e30.*.c2ln", "e30.e30.c2ln.x"] {
+            assert!(!is_for_resource_alone(opaque, resource), "{opaque}");
+        }
+    }
+}
