@@ -208,6 +208,11 @@ impl Clone for AuthContext {
 }
 
 impl AuthContext {
+    /// A copy that parses the claims by itself: unlike a clone, it allocates nothing.
+    pub(super) fn without_parsed_claims(&self) -> Self {
+        self.token.clone().into()
+    }
+
     fn inner(&self) -> &Inner {
         &self.token.0
     }

@@ -174,16 +174,26 @@ pub(super) fn complete_response<B, R: RejectionResponse<B>>(
         let replacement = on_rejection.response(&complete);
         complete.has_default_response = false;
         replace(before, replacement, response);
-    } else if let Some(own) = before.www_authenticate()
-        && let Some(challenge) = complete.www_authenticate()
+    } else {
+        replace_challenge(before, &complete, response);
+    }
+    response.extensions_mut().insert(complete);
+}
+
+/// Replaces the challenge of a response. One that the program built without it gets none.
+pub(super) fn replace_challenge<B>(
+    before: &Rejection,
+    after: &Rejection,
+    response: &mut Response<B>,
+) {
+    if let Some(own) = before.www_authenticate()
+        && let Some(challenge) = after.www_authenticate()
         && let header::Entry::Occupied(mut challenges) =
             response.headers_mut().entry(header::WWW_AUTHENTICATE)
     {
-        // A response that the program built without this challenge gets none.
         let same = challenges.iter_mut().filter(|other| *other == own);
         same.for_each(|other| other.clone_from(challenge));
     }
-    response.extensions_mut().insert(complete);
 }
 
 /// Replaces the default response to `before`. Header fields that layers between have added stay.

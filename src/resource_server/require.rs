@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::request::Parts;
 use http::{Request, Response};
@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use super::credentials::Head;
 use super::layer::Anonymous;
-use super::rejection_response::rejection_response;
+use super::rejection_response::{rejection_response, replace_challenge};
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionResponse, Requirement};
 use crate::log_limit::LogLimit;
 
@@ -27,6 +27,10 @@ use crate::log_limit::LogLimit;
 /// [`RequireScopeLayer`](crate::RequireScopeLayer) and
 /// [`RequireRoleLayer`](crate::RequireRoleLayer) are shorter for scopes and roles alone.
 /// `guide::requirements` says which one is for what.
+///
+/// A rejection of a layer, an extractor or a handler inside names what this layer requires, too:
+/// scopes, and for a 401 also the authentication. A client requests exactly the scopes of the
+/// challenge, so that its next token passes both.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -186,9 +190,16 @@ impl<R> RequireLayer<R> {
 }
 
 impl Rule {
-    fn check<B>(&self, requirement: &Requirement, request: &Request<B>) -> Result<(), Rejection> {
+    /// Returns the caller, if it meets the requirement.
+    fn check<B>(
+        &self,
+        requirement: &Requirement,
+        request: &Request<B>,
+    ) -> Result<AuthContext, Rejection> {
         let checked = match AuthContext::from_request(request) {
-            Some(context) => requirement.check(context),
+            Some(context) => requirement
+                .check(context)
+                .map(|()| context.without_parsed_claims()),
             None => Err(match request.extensions().get::<Anonymous>() {
                 Some(Anonymous) => requirement.reject_anonymous(),
                 None => Rejection::layer_missing(self.name, &self.layer_missing, false),
@@ -206,6 +217,23 @@ impl fmt::Debug for Required {
         match self {
             Self::Always(requirement) => requirement.fmt(f),
             Self::ByHead(_) => f.write_str("ByHead"),
+        }
+    }
+}
+
+/// What a request that passes has met, for rejections from inside.
+struct Met {
+    requirement: Requirement,
+    context: AuthContext,
+}
+
+impl Met {
+    /// Adds the requirement to the challenge of a rejection from inside.
+    #[cold]
+    fn add_to<B>(&self, inner: &Rejection, response: &mut Response<B>) {
+        if let Some(rejection) = self.requirement.add_to(inner, &self.context) {
+            replace_challenge(inner, &rejection, response);
+            response.extensions_mut().insert(rejection);
         }
     }
 }
@@ -285,18 +313,22 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let rule = &*self.layer.rule;
-        let checked = match &rule.required {
-            Required::Always(requirement) => rule.check(requirement, &request),
+        let requirement = match &rule.required {
+            Required::Always(requirement) => requirement.clone(),
             Required::ByHead(by_head) => {
                 let (head, body) = request.into_parts();
                 let requirement = by_head(&head);
                 request = Request::from_parts(head, body);
-                rule.check(&requirement, &request)
+                requirement
             }
         };
-        let outcome = match checked {
-            Ok(()) => Outcome::Call {
+        let outcome = match rule.check(&requirement, &request) {
+            Ok(context) => Outcome::Call {
                 future: self.inner.call(request),
+                met: Met {
+                    requirement,
+                    context,
+                },
             },
             Err(rejection) => Outcome::Reject {
                 response: Some(rejection_response(&self.layer.on_rejection, rejection)),
@@ -318,7 +350,7 @@ pin_project! {
 pin_project! {
     #[project = OutcomeProj]
     enum Outcome<F, ResBody> {
-        Call { #[pin] future: F },
+        Call { #[pin] future: F, met: Met },
         Reject { response: Option<Response<ResBody>> },
     }
 }
@@ -331,7 +363,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().outcome.project() {
-            OutcomeProj::Call { future } => future.poll(cx),
+            OutcomeProj::Call { future, met } => {
+                let mut response = ready!(future.poll(cx))?;
+                if let Some(inner) = response.extensions().get::<Rejection>() {
+                    met.add_to(&inner.clone(), &mut response);
+                }
+                Poll::Ready(Ok(response))
+            }
             OutcomeProj::Reject { response } => {
                 Poll::Ready(Ok(response.take().expect("polled after completion")))
             }

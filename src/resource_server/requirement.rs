@@ -45,7 +45,8 @@ use crate::text;
 /// challenge, clients do not request one.
 ///
 /// Of several parts that are not met, the first decides. The challenge has what all parts need: the
-/// client's next request for a token asks for exactly these scopes.
+/// client's next request for a token asks for exactly these scopes. Layers, extractors and handlers
+/// inside of each other are such parts, the outer one first.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Requirement(Expression);
@@ -178,7 +179,7 @@ impl Requirement {
     ///
     /// If `roles` is empty, or one of them is.
     pub fn roles(roles: impl IntoIterator<Item: AsRef<str>>) -> Self {
-        Self::of_roles(None, roles, Quantifier::All)
+        Self::with_roles(None, roles, Quantifier::All)
     }
 
     /// Requires at least one of `roles`, as [`AuthContext::has_role`] reads them.
@@ -195,7 +196,7 @@ impl Requirement {
     ///
     /// As [`roles`](Self::roles).
     pub fn any_role(roles: impl IntoIterator<Item: AsRef<str>>) -> Self {
-        Self::of_roles(None, roles, Quantifier::Any)
+        Self::with_roles(None, roles, Quantifier::Any)
     }
 
     /// Requires all of these roles of a client, as [`AuthContext::has_client_role`] reads them.
@@ -220,10 +221,33 @@ impl Requirement {
         client: impl AsRef<str>,
         roles: impl IntoIterator<Item: AsRef<str>>,
     ) -> Self {
-        Self::of_roles(Some(client.as_ref()), roles, Quantifier::All)
+        Self::with_roles(Some(client.as_ref()), roles, Quantifier::All)
     }
 
-    fn of_roles(
+    /// Requires at least one of these roles of a client, as [`AuthContext::has_client_role`] reads
+    /// them.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use tower_oauth::resource_server::Requirement;
+    /// use tower_oauth::AuthContext;
+    ///
+    /// let either = Requirement::any_client_role("orders", ["buyer", "seller"]);
+    /// let access = json!({ "orders": { "roles": ["seller"] } });
+    /// assert!(either.is_met_by(&AuthContext::builder().claim("resource_access", access).build()));
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`roles`](Self::roles).
+    pub fn any_client_role(
+        client: impl AsRef<str>,
+        roles: impl IntoIterator<Item: AsRef<str>>,
+    ) -> Self {
+        Self::with_roles(Some(client.as_ref()), roles, Quantifier::Any)
+    }
+
+    fn with_roles(
         client: Option<&str>,
         roles: impl IntoIterator<Item: AsRef<str>>,
         quantifier: Quantifier,
@@ -275,7 +299,7 @@ impl Requirement {
         Self(Expression::AcrValues(values))
     }
 
-    /// Requires that the user authenticated at most so long ago, in whole seconds.
+    /// Requires that the user authenticated no longer than `max_age` ago, in whole seconds.
     ///
     /// By the claim `auth_time`, with the leeway of the issuer
     /// ([RFC 9470 §3](https://www.rfc-editor.org/rfc/rfc9470#section-3)). Without the claim, or if
@@ -378,6 +402,34 @@ impl Requirement {
         }
     }
 
+    /// Adds what this needs to a rejection by a requirement inside, which is checked after it.
+    ///
+    /// `None` if there is nothing to add.
+    #[cold]
+    pub(super) fn add_to(&self, inner: &Rejection, context: &AuthContext) -> Option<Rejection> {
+        let is_step_up = inner.kind == RejectionKind::InsufficientAuthentication;
+        if inner.is_complete || !(is_step_up || inner.kind == RejectionKind::InsufficientScope) {
+            return None;
+        }
+        let mut needs = self.0.needs(Some(context));
+        needs.add_scopes(inner.required_scopes());
+        let scopes = (!needs.scopes.is_empty()).then(|| needs.scopes.into());
+        let step_up = inner.step_up.as_deref().cloned().unwrap_or_default();
+        let step_up = is_step_up.then(|| Arc::new(needs.step_up.and(step_up)));
+        let Rejection {
+            headers,
+            required_scopes,
+            step_up,
+            ..
+        } = Rejection::requiring(inner.kind, scopes, step_up);
+        Some(Rejection {
+            headers,
+            required_scopes,
+            step_up,
+            ..inner.clone()
+        })
+    }
+
     /// Rejects a request without a token, with the scopes that it needs.
     #[cold]
     pub(super) fn reject_anonymous(&self) -> Rejection {
@@ -467,7 +519,7 @@ impl Expression {
             Self::Or(either) => {
                 let [first, second] = &**either;
                 let (first, second) = (first.0.needs(context), second.0.needs(context));
-                if second.difficulty() < first.difficulty() {
+                if second.rank() < first.rank() {
                     second
                 } else {
                     first
@@ -540,8 +592,9 @@ impl Needs<'_> {
         }
     }
 
-    /// Of alternatives, the least difficult one is taken.
-    fn difficulty(&self) -> u8 {
+    /// The alternative with the lowest rank is taken: one that is met, else one that another token
+    /// can meet.
+    fn rank(&self) -> u8 {
         match self.unmet.map(Expression::kind) {
             None => 0,
             Some(RejectionKind::Forbidden) => 2,

@@ -273,6 +273,148 @@ async fn the_scopes_of_the_layer_are_in_each_401_from_inside_that_names_none_its
     }
 }
 
+/// Layers, extractors and handlers inside of each other, the scopes of the token, and the scopes
+/// and the rest of the challenge.
+#[tokio::test]
+async fn a_rejection_from_inside_names_what_the_layers_around_it_require_too() {
+    let all = |scopes: [&str; 1]| RequireScopeLayer::all(scopes);
+    let write = || Requirement::scopes(["orders.write"]);
+    let (login, mfa) = (
+        || Requirement::max_age(secs(300)),
+        || Requirement::acr_values(["mfa"]),
+    );
+    let either = || Requirement::scopes(["a"]).or(Requirement::scopes(["b"]));
+    let at = |route| Router::new().route("/", route);
+    let served = || at(get(SERVED));
+    let scoped = || at(get(async |_: Scoped<Write>| SERVED));
+    let in_handler = || {
+        at(get(async |caller: AuthContext| {
+            caller.require_scopes(["orders.write", "orders"])?;
+            Ok::<_, Rejection>(SERVED)
+        }))
+    };
+    let own = |rejection: &Rejection| {
+        let mut response = Response::new(Body::from("own"));
+        *response.status_mut() = StatusCode::FORBIDDEN;
+        response.headers_mut().extend(rejection.headers().clone());
+        response
+    };
+    let rows = [
+        // Layers.
+        (
+            served().layer(all(["orders.write"])).layer(all(["orders"])),
+            "orders",
+            Some("orders orders.write"),
+        ),
+        (
+            served()
+                .layer(all(["c"]))
+                .layer(RequireScopeLayer::all(["b", "c"]))
+                .layer(all(["a"])),
+            "a b",
+            Some("a b c"),
+        ),
+        // The outer one is not met: what is inside of it is unknown.
+        (
+            served().layer(all(["orders.write"])).layer(all(["orders"])),
+            "",
+            Some("orders"),
+        ),
+        (
+            served()
+                .layer(all(["c"]).on_rejection(own))
+                .layer(all(["a"])),
+            "a",
+            Some("a c"),
+        ),
+        (
+            served()
+                .layer(all(["c"]))
+                .layer(RequireLayer::by(|_| Requirement::scopes(["a"]))),
+            "a",
+            Some("a c"),
+        ),
+        // Of alternatives, the one that the token has.
+        (
+            served()
+                .layer(all(["c"]))
+                .layer(RequireLayer::new(either())),
+            "b",
+            Some("b c"),
+        ),
+        // An extractor, a handler.
+        (
+            scoped().layer(all(["orders"])),
+            "orders",
+            Some("orders orders.write orders.list"),
+        ),
+        (
+            in_handler().layer(all(["orders"])),
+            "orders",
+            Some("orders orders.write"),
+        ),
+        // Authentication. A 403 asks for none.
+        (
+            served()
+                .layer(RequireLayer::new(login()))
+                .layer(RequireLayer::new(mfa().and(write()))),
+            "orders.write mfa",
+            Some("orders.write mfa 300"),
+        ),
+        (
+            served().layer(all(["c"])).layer(RequireLayer::new(mfa())),
+            "mfa",
+            Some("c"),
+        ),
+        // No other token has the role: nothing to request.
+        (
+            served()
+                .layer(RequireRoleLayer::all(["admin"]))
+                .layer(all(["orders"])),
+            "orders",
+            None,
+        ),
+        (
+            served()
+                .layer(all(["c"]))
+                .layer(RequireLayer::new(|_: &AuthContext| true)),
+            "",
+            Some("c"),
+        ),
+    ];
+    let fixture = fixture();
+    for (app, granted, expected) in rows {
+        let acr = granted.ends_with("mfa").then_some("mfa");
+        let token = fixture.token(&claims_and(&json!({ "scope": granted, "acr": acr })));
+        for app in [
+            app.clone().layer(fixture.server.layer()),
+            app.layer(fixture.server.layer().on_rejection(own)),
+        ] {
+            let response = app.oneshot(bearer(&token, Body::empty())).await.unwrap();
+            let rejection = response.extensions().get::<Rejection>().unwrap();
+            let mut named: Vec<_> = rejection
+                .required_scopes()
+                .iter()
+                .map(Scope::as_str)
+                .collect();
+            if let Some(challenge) = challenges(&response).first() {
+                assert!(
+                    challenge.starts_with(r#"Bearer realm="orders", "#),
+                    "{challenge}"
+                );
+                let scope = format!(r#", scope="{}", resource_metadata="#, named.join(" "));
+                assert!(challenge.contains(&scope), "{challenge}");
+                assert_eq!(challenge.matches("scope=").count(), 1, "{challenge}");
+            }
+            named.extend(rejection.acr_values());
+            let max_age = rejection.max_age().map(|age| age.as_secs().to_string());
+            named.extend(max_age.as_deref());
+            let is_named = response.headers().contains_key("www-authenticate");
+            assert_eq!(is_named.then(|| named.join(" ")).as_deref(), expected);
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_response_of_an_inner_on_rejection_and_of_the_service_is_left_as_it_is() {
     let fixture = fixture();
