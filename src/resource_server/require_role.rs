@@ -7,8 +7,8 @@ use super::{DefaultRejectionResponse, RequireLayer, RequireService, Requirement}
 /// Passes only requests whose token has the required roles.
 ///
 /// Roles are read as by [`AuthContext::has_role`](crate::AuthContext::has_role): flat ones, and
-/// those of a Keycloak realm. For the roles of a Keycloak client use [`RequireLayer::new`] with
-/// [`Requirement::client_roles`].
+/// those of a Keycloak realm. [`all_of_client`](Self::all_of_client) is for the roles of a Keycloak
+/// client. For roles in another claim use [`RequireLayer::new`] with a closure.
 ///
 /// Apply it as a [`RequireScopeLayer`](crate::RequireScopeLayer). A request without the role gets a
 /// 403 without a challenge: no other token of the caller has it.
@@ -71,6 +71,58 @@ impl RequireRoleLayer {
     /// As [`all`](Self::all).
     pub fn any(roles: impl IntoIterator<Item: AsRef<str>>) -> Self {
         Self::requiring(Requirement::any_role(roles))
+    }
+
+    /// Requires all of these roles of a client, as
+    /// [`AuthContext::has_client_role`](crate::AuthContext::has_client_role) reads them.
+    ///
+    /// For Keycloak: `resource_access.{client}.roles`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// use std::convert::Infallible;
+    /// use http::{Request, Response};
+    /// use serde_json::json;
+    /// use tower::{Layer as _, ServiceExt as _, service_fn};
+    /// use tower_oauth::{AuthContext, RequireRoleLayer};
+    ///
+    /// let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    /// let editors = RequireRoleLayer::all_of_client("orders", ["editor"]).layer(inner);
+    /// let send = async |client: &str| -> Result<_, tower_oauth::BoxError> {
+    ///     let access = json!({ client: { "roles": ["editor"] } });
+    ///     let caller = AuthContext::builder().claim("resource_access", access).build();
+    ///     let mut request = Request::new(());
+    ///     request.extensions_mut().insert(caller);
+    ///     Ok(editors.clone().oneshot(request).await?.status())
+    /// };
+    /// assert_eq!(send("orders").await?, 200);
+    /// assert_eq!(send("bills").await?, 403);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`all`](Self::all).
+    pub fn all_of_client(
+        client: impl AsRef<str>,
+        roles: impl IntoIterator<Item: AsRef<str>>,
+    ) -> Self {
+        Self::requiring(Requirement::client_roles(client, roles))
+    }
+
+    /// Requires at least one of these roles of a client, as
+    /// [`all_of_client`](Self::all_of_client) reads them.
+    ///
+    /// # Panics
+    ///
+    /// As [`all`](Self::all).
+    pub fn any_of_client(
+        client: impl AsRef<str>,
+        roles: impl IntoIterator<Item: AsRef<str>>,
+    ) -> Self {
+        Self::requiring(Requirement::any_client_role(client, roles))
     }
 
     fn requiring(requirement: Requirement) -> Self {

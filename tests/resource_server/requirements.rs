@@ -560,7 +560,11 @@ fn a_rule_by_the_head_sees_method_path_and_headers_and_passes_the_request_on_unc
 fn scope_and_role_layers_are_requirements_of_scopes_and_roles() {
     let fixture = fixture();
     let server = fixture.server.layer();
-    let reader = fixture.token(&claims_and(&json!({ "scope": "a", "roles": ["r"] })));
+    let reader = fixture.token(&claims_and(&json!({
+        "scope": "a",
+        "roles": ["r"],
+        "resource_access": { "orders": { "roles": ["c", "d"] } },
+    })));
     let status = |service| {
         let send = tower::util::BoxCloneService::<Request<()>, Response<()>, Infallible>::oneshot;
         poll_once_or_panic(send(service, bearer(&reader, ())))
@@ -586,6 +590,15 @@ fn scope_and_role_layers_are_requirements_of_scopes_and_roles() {
     assert_eq!(role(RequireRoleLayer::all(["r", "s"])), 403);
     assert_eq!(role(RequireRoleLayer::any(["s", "r"])), 200);
     assert_eq!(role(RequireRoleLayer::any(["a"])), 403);
+    let of_client = |client: &str, roles: [&str; 2]| RequireRoleLayer::all_of_client(client, roles);
+    let any_of_client =
+        |client: &str, roles: [&str; 2]| RequireRoleLayer::any_of_client(client, roles);
+    assert_eq!(role(of_client("orders", ["c", "d"])), 200);
+    assert_eq!(role(of_client("orders", ["c", "r"])), 403);
+    assert_eq!(role(of_client("bills", ["c", "d"])), 403);
+    assert_eq!(role(any_of_client("orders", ["r", "d"])), 200);
+    assert_eq!(role(any_of_client("orders", ["r", "s"])), 403);
+    assert_eq!(role(any_of_client("bills", ["c", "d"])), 403);
 }
 
 #[test]
