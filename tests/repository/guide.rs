@@ -93,12 +93,67 @@ fn every_promise_of_the_security_guide_names_existing_tests() {
 
 #[test]
 fn every_demand_of_mcp_names_existing_tests() {
-    assert_tests_exist(&read("src/guide/mcp.md"), "tests", 12);
+    assert_tests_exist(&read("src/guide/mcp.md"), "tests", 15);
 }
 
 #[test]
 fn every_refused_token_names_existing_tests() {
     assert_tests_exist(&read("src/guide/refused_tokens.md"), "test", 50);
+}
+
+/// The Markdown pages of the guide, with their names.
+fn pages() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide");
+    let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap());
+    let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+    let markdown = names.filter(|name| name.ends_with(".md"));
+    let pages = markdown.map(|name| (read(&format!("src/guide/{name}")), name));
+    pages.map(|(text, name)| (name, text)).collect()
+}
+
+/// The blocks of Rust in a page, as rustdoc renders them: without hidden lines.
+fn rendered_code(page: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut block: Option<String> = None;
+    for line in page.lines() {
+        match (&mut block, line.strip_prefix("```")) {
+            (None, Some(language)) => {
+                block = language.starts_with("rust").then(String::new);
+                if block.is_none() && !language.is_empty() {
+                    // Not Rust: its lines up to the end are no code.
+                    block = Some("\0".to_owned());
+                }
+            }
+            (Some(_), Some(_)) => blocks.extend(block.take()),
+            (Some(code), None) if line != "#" && !line.trim_start().starts_with("# ") => {
+                *code += line;
+                code.push('\n');
+            }
+            _ => {}
+        }
+    }
+    blocks.retain(|code| !code.starts_with('\0'));
+    blocks
+}
+
+/// Without a refresher that runs, a server has no keys and responds with 503 for ever.
+#[test]
+fn each_server_that_the_guide_shows_gets_keys() {
+    let mut started = 0;
+    for (name, page) in pages() {
+        for code in rendered_code(&page) {
+            let runs = code.contains(".start()") || code.contains("spawn(");
+            // An explanation needs no keys to say what is wrong before the signature.
+            if code.contains("_refresher") && !code.contains(".explain(") {
+                assert!(
+                    runs,
+                    "src/guide/{name}: nothing runs the refresher of\n{code}"
+                );
+            }
+            started += usize::from(code.contains("ResourceServer::for_resource") && runs);
+        }
+    }
+    assert!(started >= 5, "{started}");
 }
 
 /// The kinds of rejections, by their names in code.
