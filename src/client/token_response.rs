@@ -141,8 +141,7 @@ impl TokenResponse {
     }
 
     /// Parses the body of a response. Members other than those of RFC 6749 §5.1 are ignored,
-    /// whatever they are, and so is a refresh token. `assume_bearer` accepts a missing or unknown
-    /// `token_type`.
+    /// and so is a refresh token. `assume_bearer` accepts a missing or unknown `token_type`.
     pub(super) fn parse(body: &[u8], assume_bearer: bool) -> Result<Self, InvalidResponse> {
         let members = ResponseMembers::parse(body).ok_or(InvalidResponse::NotAnObject)?;
         if members.has_error() {
