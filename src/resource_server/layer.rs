@@ -90,8 +90,8 @@ impl<R> ResourceServerLayer<R> {
     /// [`ProblemJson`](super::ProblemJson). Default: [`DefaultRejectionResponse`].
     ///
     /// Also for rejections of the layers, extractors and handlers within, unless they have an
-    /// `on_rejection` or a response of their own. Header fields that layers between have added to
-    /// such a response stay.
+    /// `on_rejection` of their own, or a layer between has set another status. Header fields that
+    /// layers between have added to such a response stay.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -129,6 +129,14 @@ fn default_status(rejection: &Rejection) -> StatusCode {
     }
 }
 
+/// Whether the status is that of the default response, in gRPC also `grpc-status`.
+fn has_default_status<B>(rejection: &Rejection, response: &Response<B>) -> bool {
+    let grpc_status = |headers: &HeaderMap| headers.get("grpc-status").cloned();
+    response.status() == default_status(rejection)
+        && (!rejection.is_grpc()
+            || grpc_status(response.headers()) == grpc_status(&default_headers(rejection)))
+}
+
 fn default_headers(rejection: &Rejection) -> HeaderMap {
     let mut headers = rejection.headers().clone();
     if rejection.is_grpc() {
@@ -169,7 +177,7 @@ pub(super) fn complete_response<B, R: RejectionResponse<B>>(
     response: &mut Response<B>,
 ) {
     // With another status, a layer between has made a response of its own.
-    let is_default = before.has_default_response && response.status() == default_status(before);
+    let is_default = before.has_default_response && has_default_status(before, response);
     if is_default && !on_rejection.is_default() {
         let replacement = on_rejection.response(&complete);
         complete.has_default_response = false;
@@ -196,13 +204,21 @@ pub(super) fn replace_challenge<B>(
     }
 }
 
-/// Replaces the default response to `before`. Header fields that layers between have added stay.
+/// Replaces the default response to `before`. Header fields that layers between have added stay,
+/// beside those of the replacement if a response may have several of them.
 fn replace<B>(before: &Rejection, replacement: Response<B>, response: &mut Response<B>) {
     /// They describe the body that is replaced.
     const OF_THE_BODY: [HeaderName; 3] = [
         header::CONTENT_ENCODING,
         header::CONTENT_LENGTH,
         header::CONTENT_TYPE,
+    ];
+    /// A response may have several of them.
+    const SEVERAL: [HeaderName; 4] = [
+        header::LINK,
+        header::SET_COOKIE,
+        header::VARY,
+        header::WWW_AUTHENTICATE,
     ];
     let (parts, body) = replacement.into_parts();
     *response.body_mut() = body;
@@ -220,11 +236,15 @@ fn replace<B>(before: &Rejection, replacement: Response<B>, response: &mut Respo
     for name in OF_THE_BODY {
         headers.remove(name);
     }
-    let challenges = headers.get_all(header::WWW_AUTHENTICATE).iter();
-    let challenges: Vec<HeaderValue> = challenges.cloned().collect();
-    headers.remove(header::WWW_AUTHENTICATE);
+    let several = SEVERAL.map(|name| {
+        let values: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
+        headers.remove(&name);
+        (name, values)
+    });
     headers.extend(parts.headers);
-    for challenge in challenges {
-        headers.append(header::WWW_AUTHENTICATE, challenge);
+    for (name, values) in several {
+        for value in values {
+            headers.append(name.clone(), value);
+        }
     }
 }

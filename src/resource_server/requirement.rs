@@ -92,6 +92,8 @@ struct Needs<'r> {
     scopes: Vec<Scope>,
     step_up: StepUp,
     unmet: Option<&'r Expression>,
+    /// Whether no other token of the caller helps: a part that is not met depends on the caller alone.
+    is_forbidden: bool,
 }
 
 impl Requirement {
@@ -388,6 +390,7 @@ impl Requirement {
             scopes,
             step_up,
             unmet,
+            ..
         } = self.0.needs(Some(context));
         // A condition that is true now, but was not before.
         let unmet = unmet.unwrap_or(&self.0);
@@ -487,9 +490,13 @@ impl Expression {
 
     /// What this needs of a token: of this one, or of none.
     fn needs(&self, context: Option<&AuthContext>) -> Needs<'_> {
-        let leaf = || Needs {
-            unmet: (!context.is_some_and(|context| self.is_met_by(context))).then_some(self),
-            ..Needs::default()
+        let leaf = || {
+            let is_unmet = !context.is_some_and(|context| self.is_met_by(context));
+            Needs {
+                unmet: is_unmet.then_some(self),
+                is_forbidden: is_unmet && self.kind() == RejectionKind::Forbidden,
+                ..Needs::default()
+            }
         };
         match self {
             Self::Authenticated | Self::Condition(_) | Self::Roles(..) => leaf(),
@@ -514,6 +521,7 @@ impl Expression {
                 needs.add_scopes(&other.scopes);
                 needs.step_up = needs.step_up.and(other.step_up);
                 needs.unmet = needs.unmet.or(other.unmet);
+                needs.is_forbidden |= other.is_forbidden;
                 needs
             }
             Self::Or(either) => {
@@ -595,9 +603,9 @@ impl Needs<'_> {
     /// The alternative with the lowest rank is taken: one that is met, else one that another token
     /// can meet.
     fn rank(&self) -> u8 {
-        match self.unmet.map(Expression::kind) {
+        match self.unmet {
             None => 0,
-            Some(RejectionKind::Forbidden) => 2,
+            Some(_) if self.is_forbidden => 2,
             Some(_) => 1,
         }
     }

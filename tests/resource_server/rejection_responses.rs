@@ -479,6 +479,7 @@ fn header_fields_that_layers_between_add_stay_and_those_of_the_replaced_body_go(
                 ("content-length", "0"),
                 ("content-encoding", "gzip"),
                 ("vary", "origin"),
+                ("set-cookie", "between=1"),
             ] {
                 headers.append(name, HeaderValue::from_static(value));
             }
@@ -487,6 +488,10 @@ fn header_fields_that_layers_between_add_stay_and_those_of_the_replaced_body_go(
             let mut response = Response::new("no".to_owned());
             *response.status_mut() = rejection.status();
             response.headers_mut().extend(rejection.headers().clone());
+            for (name, value) in [("vary", "accept"), ("set-cookie", "own=1")] {
+                let value = HeaderValue::from_static(value);
+                response.headers_mut().insert(name, value);
+            }
             let name = http::HeaderName::from_static("x-made-by");
             response
                 .headers_mut()
@@ -510,7 +515,14 @@ fn header_fields_that_layers_between_add_stay_and_those_of_the_replaced_body_go(
     for name in ["x-request-id", "vary", "x-made-by", "cache-control"] {
         assert!(names.contains(&name), "{names:?}");
     }
-    assert_eq!(names.len(), 5, "{names:?}");
+    assert_eq!(names.len(), 6, "{names:?}");
+    for (name, expected) in [
+        ("vary", ["accept", "origin"]),
+        ("set-cookie", ["own=1", "between=1"]),
+    ] {
+        let values: Vec<_> = response.headers().get_all(name).iter().collect();
+        assert_eq!(values, expected);
+    }
     assert_eq!(response.extensions().get(), Some(&"an extension"));
 }
 

@@ -110,6 +110,15 @@ fn each_requirement_is_met_or_rejected_with_exactly_this_challenge() {
     let is_shop = || Requirement::new(|caller: &AuthContext| caller.client_id() == Some("shop"));
     let none = json!({});
     let rows: Vec<(Requirement, Value, Outcome)> = vec![
+        // Of alternatives, the first one that another token can meet, in any order of its parts.
+        (a().and(role()).or(b()), none.clone(), Scopes("b")),
+        (role().and(a()).or(b()), none.clone(), Scopes("b")),
+        (b().or(a().and(role())), none.clone(), Scopes("b")),
+        (
+            a().and(role()).or(b()),
+            json!({ "roles": ["r"] }),
+            Scopes("a"),
+        ),
         (Requirement::authenticated(), none.clone(), Passes),
         // Scopes.
         (scopes(&["a", "b"]), json!({ "scope": "b a" }), Passes),
