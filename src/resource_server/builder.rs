@@ -745,7 +745,7 @@ impl ResourceServerBuilder {
             cache: self.cache,
             readiness: self.readiness,
         };
-        let description = settings.describe(self.protected_resource)?;
+        let resource = settings.check_resource(self.protected_resource)?;
         check_names(&issuers)?;
         let mut transport = self.transport;
         let mut states = Vec::with_capacity(issuers.len());
@@ -811,7 +811,7 @@ impl ResourceServerBuilder {
         );
         metrics::describe();
         let limit = VerificationLimit::new(self.max_verifications);
-        let inner = Inner::new(states, self.clock, limit, description, settings);
+        let inner = Inner::new(states, self.clock, limit, resource, settings);
         Ok((ResourceServer(Arc::new(inner)), Refresher(tasks)))
     }
 

@@ -322,8 +322,8 @@ impl AuthContext {
 
     /// Whether the token has exactly this scope.
     ///
-    /// A handler that needs one returns
-    /// [`Rejection::insufficient_scope`](super::Rejection::insufficient_scope) without it.
+    /// A handler that needs one calls [`require_scopes`](Self::require_scopes), whose rejection
+    /// names it to the client.
     ///
     /// ```
     /// use tower_oauth::AuthContext;

@@ -8,10 +8,10 @@ use super::authenticate::Authenticated;
 use super::credentials::Head;
 use super::in_flight::{InFlight, PassedAs};
 use super::rejection::RejectionReason;
+use super::requirement::valid_scopes;
 use super::responses::Responses;
 use super::sharded_arc::ShardedArc;
 use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, ResourceServer};
-use crate::oauth::Scope;
 
 /// Passes only requests with a valid bearer token to the inner service.
 ///
@@ -92,6 +92,8 @@ impl<R> ResourceServerLayer<R> {
     /// Also for rejections of the layers, extractors and handlers within, unless they have an
     /// `on_rejection` of their own, or a layer between has set another status. Header fields that
     /// layers between have added to such a response stay.
+    ///
+    /// It is cloned for each request: what a closure captures is best in an [`Arc`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -179,8 +181,7 @@ impl<R> ResourceServerLayer<R> {
     ///
     /// If one of them is not a valid scope token (RFC 6749 §3.3).
     pub fn scope(mut self, scopes: impl IntoIterator<Item: AsRef<str>>) -> Self {
-        let scope = |scope| Scope::new(scope).expect("each scope must be valid (RFC 6749 §3.3)");
-        let scopes: Arc<[_]> = scopes.into_iter().map(scope).collect();
+        let scopes = valid_scopes(scopes);
         let responses = &self.server.0.responses;
         self.responses_with_scopes =
             (!scopes.is_empty()).then(|| Arc::new(ShardedArc::new(responses.with_scopes(scopes))));

@@ -150,7 +150,9 @@ impl Rejection {
         Self::incomplete(RejectionKind::InsufficientScope, Some(scopes), false)
     }
 
-    /// Rejects a request that no other token of the caller makes possible: 403 without a challenge.
+    /// Rejects a request with 403; another token of the caller would not help.
+    ///
+    /// The response has no challenge.
     ///
     /// For a handler or a layer, as [`insufficient_scope`](Self::insufficient_scope).
     ///

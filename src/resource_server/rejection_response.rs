@@ -49,7 +49,8 @@ pub trait RejectionResponse<B> {
     /// Whether the [`on_rejection`](crate::ResourceServerLayer::on_rejection) of a layer around
     /// this one makes the response again. Default: `false`.
     ///
-    /// `true` for [`DefaultRejectionResponse`].
+    /// `true` for [`DefaultRejectionResponse`], and not meant for others.
+    #[doc(hidden)]
     fn is_default(&self) -> bool {
         false
     }

@@ -11,6 +11,12 @@ use super::{DefaultRejectionResponse, RequireLayer, RequireService, Requirement}
 /// [`RejectionKind::LayerMissing`](super::RejectionKind::LayerMissing), and an `error` event
 /// (feature `tracing`) says so.
 ///
+/// A token without the scopes gets a 403 that names them. A request without a valid token does not
+/// get here: its 401 is that of the `ResourceServerLayer`, with the scopes of
+/// [`scope`](crate::ResourceServerLayer::scope). Where that layer
+/// [allows anonymous requests](crate::ResourceServerLayer::allow_anonymous), the 401 is of this
+/// layer and names its scopes.
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), tower_oauth::BoxError> {

@@ -143,7 +143,7 @@ impl Requirement {
     ///
     /// If `scopes` is empty, or one of them is not a valid scope token (RFC 6749 §3.3).
     pub fn scopes(scopes: impl IntoIterator<Item: AsRef<str>>) -> Self {
-        Self(Expression::Scopes(valid_scopes(scopes), Quantifier::All))
+        Self::with_scopes(scopes, Quantifier::All)
     }
 
     /// Requires at least one of `scopes`.
@@ -163,7 +163,13 @@ impl Requirement {
     ///
     /// As [`scopes`](Self::scopes).
     pub fn any_scope(scopes: impl IntoIterator<Item: AsRef<str>>) -> Self {
-        Self(Expression::Scopes(valid_scopes(scopes), Quantifier::Any))
+        Self::with_scopes(scopes, Quantifier::Any)
+    }
+
+    fn with_scopes(scopes: impl IntoIterator<Item: AsRef<str>>, quantifier: Quantifier) -> Self {
+        let scopes = valid_scopes(scopes);
+        assert!(!scopes.is_empty(), "at least one scope must be required");
+        Self(Expression::Scopes(scopes, quantifier))
     }
 
     /// Requires all of `roles`, as [`AuthContext::has_role`] reads them.
@@ -288,17 +294,14 @@ impl Requirement {
     /// If there is none, or one is empty or has other characters than a scope token: spaces
     /// separate them in the challenge.
     pub fn acr_values(values: impl IntoIterator<Item: AsRef<str>>) -> Self {
-        let valid = |value: Scope| value.as_str().into();
-        let values: Arc<[Box<str>]> = values
-            .into_iter()
-            .map(|value| Scope::new(value).expect("each acr value must be one word of ASCII"))
-            .map(valid)
-            .collect();
+        // Each is one word of ASCII, as a scope is.
+        let values = valid_scopes(values);
         assert!(
             !values.is_empty(),
             "at least one acr value must be accepted"
         );
-        Self(Expression::AcrValues(values))
+        let values = values.iter().map(|value| value.as_str().into());
+        Self(Expression::AcrValues(values.collect()))
     }
 
     /// Requires that the user authenticated no longer than `max_age` ago, in whole seconds.
@@ -706,9 +709,8 @@ fn details(context: &AuthContext, mismatch: impl FnOnce() -> (String, String)) -
     }
 }
 
-fn valid_scopes(scopes: impl IntoIterator<Item: AsRef<str>>) -> Arc<[Scope]> {
-    let scope = |scope| Scope::new(scope).expect("each scope must be valid (RFC 6749 §3.3)");
-    let scopes: Arc<[Scope]> = scopes.into_iter().map(scope).collect();
-    assert!(!scopes.is_empty(), "at least one scope must be required");
-    scopes
+/// Panics if one of them is not a valid scope token.
+pub(super) fn valid_scopes(scopes: impl IntoIterator<Item: AsRef<str>>) -> Arc<[Scope]> {
+    let valid = |scope| Scope::new(scope).expect("each must be a scope token (RFC 6749 §3.3)");
+    scopes.into_iter().map(valid).collect()
 }

@@ -11,7 +11,7 @@ use super::layer::Anonymous;
 use super::{AuthContext, Rejection, Requirement};
 use crate::log_limit::LogLimit;
 
-/// Scopes that a type stands for, for [`Scoped`].
+/// The scopes that [`Scoped`] requires, as a type.
 pub trait RequiredScopes {
     /// All of them are required. Checked when the program is compiled: at least one, and each a
     /// scope token (RFC 6749 §3.3).

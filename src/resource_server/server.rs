@@ -11,7 +11,7 @@ use super::protected_resource::ProtectedResourceMetadata;
 use super::readiness::ReadinessPolicy;
 use super::rejection_events::RejectionEvents;
 use super::responses::Responses;
-use super::server_settings::{Description, ServerSettings};
+use super::server_settings::{CheckedResource, ServerSettings};
 use super::sharded_arc::ShardedArc;
 use super::token_cache::TokenCache;
 use super::verification_limit::VerificationLimit;
@@ -84,7 +84,7 @@ impl Inner {
         issuers: Vec<IssuerState>,
         clock: Arc<dyn Clock>,
         verification_limit: VerificationLimit,
-        description: Description,
+        resource: CheckedResource,
         settings: ServerSettings,
     ) -> Self {
         let events = RejectionEvents::new(&issuers, Arc::clone(&clock));
@@ -94,11 +94,11 @@ impl Inner {
             clock,
             cache_hits: Counter::without_label(TOKEN_CACHE_HITS),
             cache_misses: Counter::without_label(TOKEN_CACHE_MISSES),
-            responses: ShardedArc::new(Responses::new(description.challenge, events)),
+            responses: ShardedArc::new(Responses::new(resource.challenge, events)),
             header_cache: HeaderCache::default(),
             verification_limit,
             token_in_query: LogLimit::new(),
-            metadata: description.metadata,
+            metadata: resource.metadata,
             settings,
         }
     }
@@ -160,13 +160,13 @@ impl ResourceServer {
             ..
         } = &*self.0;
         let audience = Audience::new(resource.identifier())?;
-        let description = settings.describe(Some(resource))?;
+        let resource = settings.check_resource(Some(resource))?;
         let issuers = issuers.iter().map(|issuer| issuer.for_audience(&audience));
         Ok(Self(Arc::new(Inner::new(
             issuers.collect(),
             Arc::clone(clock),
             verification_limit.clone(),
-            description,
+            resource,
             settings.clone(),
         ))))
     }

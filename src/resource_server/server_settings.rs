@@ -1,4 +1,4 @@
-//! The settings of a resource server that further resources of it have, too.
+//! The settings shared by all resources of a server.
 
 use super::challenge::ChallengeParameters;
 use super::protected_resource::{ProtectedResource, ProtectedResourceMetadata};
@@ -19,18 +19,18 @@ pub(super) struct ServerSettings {
     pub(super) readiness: ReadinessPolicy,
 }
 
-/// What a server says about its resource: in challenges, and in its document.
-pub(super) struct Description {
+/// What challenges and the document say about a resource.
+pub(super) struct CheckedResource {
     pub(super) challenge: ChallengeParameters,
     pub(super) metadata: Option<ProtectedResourceMetadata>,
 }
 
 impl ServerSettings {
-    /// Checks and describes a resource, or the server without one.
-    pub(super) fn describe(
+    /// Checks a resource, and makes its document; without one, only the realm is checked.
+    pub(super) fn check_resource(
         &self,
         resource: Option<ProtectedResource>,
-    ) -> Result<Description, ConfigError> {
+    ) -> Result<CheckedResource, ConfigError> {
         let metadata = match resource {
             Some(resource) => {
                 let checked = self.plain_http.check(resource.url());
@@ -40,7 +40,7 @@ impl ServerSettings {
             None => None,
         };
         let url = metadata.as_ref().map(ProtectedResourceMetadata::url);
-        Ok(Description {
+        Ok(CheckedResource {
             challenge: ChallengeParameters::new(&self.realm, url)?,
             metadata,
         })

@@ -755,6 +755,7 @@ fn an_unusable_requirement_panics_when_it_is_built() {
     assert!(panics(|| Requirement::roles([""; 0])));
     assert!(panics(|| Requirement::any_role([""])));
     assert!(panics(|| Requirement::client_roles("orders", [""; 0])));
+    assert!(panics(|| Requirement::any_client_role("orders", [""])));
     assert!(panics(|| Requirement::acr_values([""; 0])));
     assert!(panics(|| Requirement::acr_values(["a b"])));
     assert!(panics(|| Requirement::acr_values(["a\\b"])));
