@@ -180,6 +180,9 @@ pub enum Startup {
     /// Returns immediately. Until keys are available, requests get a 503.
     Background,
     /// Waits for keys, and fails if they are not available in time.
+    ///
+    /// Longer than [`fetch_timeout`](crate::key_set::RefreshPolicy::fetch_timeout), 5 s by default:
+    /// before that, the error of an issuer that does not respond has no URL.
     Require(Duration),
     /// Waits for keys up to this long, then starts without.
     Wait(Duration),
@@ -690,7 +693,7 @@ impl ResourceServerBuilder {
     /// issuer.fail(EndpointKind::Keys, Fault::Outage(None));
     /// let error = ResourceServer::builder(issuer.issuer(), "orders")
     ///     .transport(issuer.transport())
-    ///     .startup(Startup::Require(Duration::from_secs(5)))
+    ///     .startup(Startup::Require(Duration::from_secs(10)))
     ///     .start()
     ///     .await
     ///     .unwrap_err();

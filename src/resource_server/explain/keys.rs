@@ -15,7 +15,8 @@ pub(super) fn key_set(status: &KeySetStatus) -> String {
         found += &format!(", fetched {} ago", text::duration(age));
     }
     if let Some(error) = status.last_error().or_else(|| status.metadata_error()) {
-        found += &format!("; last error: {}", text::shown_text(&error.to_string()));
+        // As it is logged: what a server sent is escaped and cut in it.
+        found += &format!("; last error: {error}");
     }
     let skipped = status.skipped().map(|skipped| {
         let kid = skipped
