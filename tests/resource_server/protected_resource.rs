@@ -459,7 +459,7 @@ fn a_scope_that_no_challenge_can_have_is_an_error_and_a_layer_panics_with_it() {
         let scoped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| layer.scope([bad])));
         let panic = scoped.unwrap_err();
         let message = panic.downcast_ref::<String>().unwrap();
-        assert!(message.contains("each scope must be valid"), "{message}");
+        assert!(message.contains("each must be a scope token"), "{message}");
     }
 }
 
