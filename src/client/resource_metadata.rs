@@ -177,7 +177,7 @@ fn resource_mismatch(resource: &str, named: &str) -> Error {
     let error = Error::new(Operation::ResourceMetadata, ErrorKind::ResourceMismatch)
         .with_expected(url_for_display(resource))
         .with_found(escape_and_truncate(&url_for_display(named)));
-    // Of a server whose path names no resource of its own.
+    // Of a server with one document for all paths.
     let is_parent = resource.strip_prefix(named).is_some_and(|rest| {
         let is_segment = named.ends_with('/') || rest.starts_with(['/', '?']);
         is_segment && Endpoint::new(named).is_ok()

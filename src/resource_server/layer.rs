@@ -89,8 +89,8 @@ impl<R> ResourceServerLayer<R> {
     /// Sets the response to rejected requests: a closure from the [`Rejection`] to a response, or
     /// [`ProblemJson`](super::ProblemJson). Default: [`DefaultRejectionResponse`].
     ///
-    /// Also for rejections of the layers, extractors and handlers within, unless they have an
-    /// `on_rejection` of their own, or a layer between has set another status. Header fields that
+    /// Also for rejections of the layers, extractors and handlers within, unless these have an
+    /// `on_rejection` too, or a layer between has set another status. Header fields that
     /// layers between have added to such a response stay.
     ///
     /// It is cloned for each request: what a closure captures is best in an [`Arc`].

@@ -177,7 +177,7 @@ pub(super) fn complete_response<B, R: RejectionResponse<B>>(
     mut complete: Rejection,
     response: &mut Response<B>,
 ) {
-    // With another status, a layer between has made a response of its own.
+    // With another status, a layer between has made another response.
     let is_default = before.has_default_response && has_default_status(before, response);
     if is_default && !on_rejection.is_default() {
         let replacement = on_rejection.response(&complete);

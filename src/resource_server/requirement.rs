@@ -92,8 +92,6 @@ struct Needs<'r> {
     scopes: Vec<Scope>,
     step_up: StepUp,
     unmet: Option<&'r Expression>,
-    /// Whether no other token of the caller helps: a part that is not met depends on the caller alone.
-    is_forbidden: bool,
 }
 
 impl Requirement {
@@ -330,7 +328,8 @@ impl Requirement {
 
     /// Requires both.
     ///
-    /// The first part that is not met decides the response. Its challenge names the scopes of both.
+    /// If several parts are not met, a role or a condition decides the response, because no other
+    /// token helps; else the first part does. Its challenge names the scopes of both.
     ///
     /// ```
     /// use tower_oauth::resource_server::Requirement;
@@ -393,7 +392,6 @@ impl Requirement {
             scopes,
             step_up,
             unmet,
-            ..
         } = self.0.needs(Some(context));
         // A condition that is true now, but was not before.
         let unmet = unmet.unwrap_or(&self.0);
@@ -493,13 +491,9 @@ impl Expression {
 
     /// What this needs of a token: of this one, or of none.
     fn needs(&self, context: Option<&AuthContext>) -> Needs<'_> {
-        let leaf = || {
-            let is_unmet = !context.is_some_and(|context| self.is_met_by(context));
-            Needs {
-                unmet: is_unmet.then_some(self),
-                is_forbidden: is_unmet && self.kind() == RejectionKind::Forbidden,
-                ..Needs::default()
-            }
+        let leaf = || Needs {
+            unmet: (!context.is_some_and(|context| self.is_met_by(context))).then_some(self),
+            ..Needs::default()
         };
         match self {
             Self::Authenticated | Self::Condition(_) | Self::Roles(..) => leaf(),
@@ -521,10 +515,11 @@ impl Expression {
             Self::And(both) => {
                 let [first, second] = &**both;
                 let (mut needs, other) = (first.0.needs(context), second.0.needs(context));
+                if other.rank() > needs.rank() {
+                    needs.unmet = other.unmet;
+                }
                 needs.add_scopes(&other.scopes);
                 needs.step_up = needs.step_up.and(other.step_up);
-                needs.unmet = needs.unmet.or(other.unmet);
-                needs.is_forbidden |= other.is_forbidden;
                 needs
             }
             Self::Or(either) => {
@@ -604,11 +599,11 @@ impl Needs<'_> {
     }
 
     /// The alternative with the lowest rank is taken: one that is met, else one that another token
-    /// can meet.
+    /// can meet. Of parts that all have to be met, the one with the highest rank decides.
     fn rank(&self) -> u8 {
-        match self.unmet {
+        match self.unmet.map(Expression::kind) {
             None => 0,
-            Some(_) if self.is_forbidden => 2,
+            Some(RejectionKind::Forbidden) => 2,
             Some(_) => 1,
         }
     }
