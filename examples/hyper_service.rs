@@ -2,11 +2,16 @@
 //! keys as a future, which the caller spawns.
 //!
 //! ```console
-//! $ ISSUER=https://as.example AUDIENCE=orders cargo run --example hyper_service
+//! $ ISSUER=https://as.example AUDIENCE=orders cargo run --example hyper_service  # PORT: 8082
+//! {"listening":"http://127.0.0.1:8082"}
 //! $ curl -i http://localhost:8082/ -H "Authorization: Bearer $TOKEN"
 //! ```
 
-#![allow(clippy::disallowed_methods, reason = "a program, not a library")]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a program, not a library"
+)]
 
 use std::convert::Infallible;
 
@@ -32,7 +37,9 @@ async fn main() -> Result<(), BoxError> {
     let service = ServiceBuilder::new()
         .layer(orders.layer())
         .service(service_fn(hello));
-    let listener = TcpListener::bind("127.0.0.1:8082").await?;
+    let port = std::env::var("PORT").unwrap_or_else(|_| "8082".into());
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    println!(r#"{{"listening":"http://{}"}}"#, listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
         let service = TowerToHyperService::new(service.clone());

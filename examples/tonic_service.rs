@@ -2,18 +2,27 @@
 //! context is in the request's extensions.
 //!
 //! ```console
-//! $ ISSUER=https://as.example AUDIENCE=orders cargo run --example tonic_service
+//! $ ISSUER=https://as.example AUDIENCE=orders cargo run --example tonic_service  # PORT: 8083
+//! {"listening":"http://127.0.0.1:8083"}
 //! ```
 //!
 //! The service is written by hand to avoid generated code. A service from `tonic-build` is added in
 //! the same place.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a program, not a library"
+)]
+
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
+use tokio::net::TcpListener;
 use tonic::body::Body;
 use tonic::server::NamedService;
+use tonic::transport::server::TcpIncoming;
 use tower_oauth::{AuthContext, BoxError, ResourceServer};
 
 /// Responds to each call with a status that names the caller.
@@ -50,10 +59,13 @@ async fn main() -> Result<(), BoxError> {
         .allow_loopback_http()
         .start()
         .await?;
+    let port = std::env::var("PORT").unwrap_or_else(|_| "8083".into());
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    println!(r#"{{"listening":"http://{}"}}"#, listener.local_addr()?);
     tonic::transport::Server::builder()
         .layer(orders.layer())
         .add_service(Greeter)
-        .serve("127.0.0.1:8083".parse()?)
+        .serve_with_incoming(TcpIncoming::from(listener))
         .await?;
     Ok(())
 }

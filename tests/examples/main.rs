@@ -13,6 +13,7 @@
 mod explain;
 mod forward_auth;
 mod mcp_server;
+mod other_frameworks;
 mod plain_http;
 mod programs;
 mod protected_resource;

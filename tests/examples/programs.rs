@@ -25,7 +25,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::mpsc;
 
-use crate::support::program::{Serving, example, get};
+use crate::support::program::{Serving, example, get, token};
 
 async fn authorization_server() -> Serving {
     let mut command = example("authorization_server");
@@ -39,20 +39,6 @@ async fn protected_resource(binding: &Value) -> Serving {
         .env("APPID_SERVICE_BINDING", binding.to_string())
         .env("RUST_LOG", "trace");
     Serving::start(command).await
-}
-
-async fn token(credentials: &Serving, base: &str) -> String {
-    let request = reqwest::Client::new()
-        .post(format!("{base}/token"))
-        .basic_auth(
-            credentials.text("clientId"),
-            Some(credentials.text("secret")),
-        )
-        .header("content-type", "application/x-www-form-urlencoded")
-        .body("grant_type=client_credentials");
-    let body: Value =
-        serde_json::from_slice(&request.send().await.unwrap().bytes().await.unwrap()).unwrap();
-    body["access_token"].as_str().unwrap().to_owned()
 }
 
 /// Runs a caller until it exits; its last line on stderr is the summary.

@@ -92,6 +92,21 @@ impl Serving {
     }
 }
 
+/// A token of the development server, for its first application.
+pub async fn token(credentials: &Serving, base: &str) -> String {
+    let request = reqwest::Client::new()
+        .post(format!("{base}/token"))
+        .basic_auth(
+            credentials.text("clientId"),
+            Some(credentials.text("secret")),
+        )
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body("grant_type=client_credentials");
+    let body: Value =
+        serde_json::from_slice(&request.send().await.unwrap().bytes().await.unwrap()).unwrap();
+    body["access_token"].as_str().unwrap().to_owned()
+}
+
 pub async fn get(url: &str, token: Option<&str>) -> (StatusCode, String) {
     let mut request = reqwest::Client::new().get(url);
     if let Some(token) = token {
