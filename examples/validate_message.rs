@@ -15,6 +15,7 @@
 )]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, Fault};
@@ -85,13 +86,15 @@ async fn main() -> Result<(), BoxError> {
                 println!("handled    {payload}: sent by {client}");
                 handled += 1;
             }
-            // Not the fault of the message: the keys are missing, or the consumer is overloaded. A
-            // broker would deliver it again after `rejection.retry_after()`.
+            // Not the fault of the message: the keys of its issuer are missing, or the consumer is
+            // overloaded. A broker would deliver the message again after that time, and others
+            // meanwhile.
             Err(rejection) if rejection.status().is_server_error() => {
                 println!("postponed  {payload}: {}", rejection.kind());
                 postponed += 1;
                 queue.send(message)?;
-                consumer.wait_for_keys().await;
+                let delay = rejection.retry_after().unwrap_or(Duration::from_secs(5));
+                tokio::time::sleep(delay).await;
             }
             // Such a message belongs in a dead-letter queue. `UnknownKey` can become valid when the
             // issuer's keys can be fetched again.

@@ -214,7 +214,8 @@ impl ResourceServer {
     /// Waits until [`keys_available`](Self::keys_available).
     ///
     /// Also returns when the [`Refresher`](super::Refresher) has stopped, because then no keys can
-    /// arrive.
+    /// arrive. It is about the readiness of the server, not about one issuer: after a 503 wait for
+    /// [`Rejection::retry_after`](super::Rejection::retry_after) before you validate a token again.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -334,7 +334,7 @@ fn certificate_detail(reason: &CertificateError, authority: &str) -> String {
         CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
             format!(
                 "that of {authority} is marked as an authority's (CA:TRUE): create it with CA:FALSE, \
-                 and {TRUST_IT}"
+                 and trust the new one: {TRUST_IT}"
             )
         }
         _ => format!(

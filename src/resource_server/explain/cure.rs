@@ -31,7 +31,8 @@ pub(super) fn audience(issuer: &str, is_absent: bool) -> String {
     }
 }
 
-const ADD_AUDIENCE: &str = "If this service has that audience as well, add it with `add_audience`";
+const ADD_AUDIENCE: &str =
+    "If this service has that audience as well, add it with `TrustedIssuer::add_audience`";
 
 /// What to do about an issuer that is not one of the trusted ones.
 pub(super) fn issuer<'t>(claimed: &str, trusted: impl Iterator<Item = &'t str>) -> String {

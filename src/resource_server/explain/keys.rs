@@ -63,7 +63,7 @@ pub(super) fn key(header: &Header, keys: &KeySet, error: Option<SelectError>) ->
             format!("The key set has this key, but it is not used: {reason}: {detail}")
         }
         _ => "The token is older than the keys, newer than this key set (`refresh_keys` fetches \
-              it; `validate` does so at most once in 15 seconds), or of another environment with \
+              it, and so does `validate`, within its rate limit), or of another environment with \
               the same issuer"
             .to_owned(),
     };
