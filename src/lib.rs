@@ -109,6 +109,7 @@ mod log_limit;
 mod metadata;
 mod metrics;
 mod oauth;
+mod provider;
 mod redact;
 pub mod resource_server;
 mod secret_file;

@@ -105,6 +105,7 @@ mod layer;
 mod lifetime;
 mod origin;
 mod parameters;
+mod presets;
 mod renewal;
 mod resource_metadata;
 mod response_members;

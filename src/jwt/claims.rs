@@ -10,6 +10,7 @@ use super::confirmation::Confirmation;
 use super::error::TokenError;
 use super::header::{Header, Typ};
 use super::strict_json::{self, FromMembers, MemberValue, SizeLimits, Value, has_long_number};
+use super::verification_key::VerificationKey;
 use crate::clock::UnixTime;
 use crate::oauth::{Audience, Issuer};
 
@@ -65,10 +66,12 @@ pub(crate) struct ClaimsPolicy {
     pub(crate) issuer: Issuer,
     /// Other `iss` values of the same issuer.
     pub(crate) issuer_aliases: Vec<Issuer>,
-    /// One of them is enough. Never empty.
+    /// One of them is enough. Empty only with `audience_optional`.
     pub(crate) audiences: Vec<Audience>,
     /// Whether `aud` may be absent. It must match if it is present.
     pub(crate) audience_optional: bool,
+    /// Whether a key whose member `issuer` names another issuer verifies no token.
+    pub(crate) checks_key_issuers: bool,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) profile: TokenProfile,
     /// How many keys are tried for a token that does not identify its key.
@@ -83,6 +86,14 @@ impl ClaimsPolicy {
         std::iter::once(&self.issuer)
             .chain(&self.issuer_aliases)
             .find(|name| name.as_str() == claimed)
+    }
+
+    /// Whether this key may verify tokens of the issuer.
+    pub(crate) fn accepts_key(&self, key: &VerificationKey) -> bool {
+        // Entra publishes one set for all tenants. A key of all has a template as its issuer.
+        let is_trusted =
+            |issuer: &str| issuer.contains("{tenantid}") || self.find_issuer(issuer).is_some();
+        !self.checks_key_issuers || key.is_for_issuer(is_trusted)
     }
 
     /// Checks that `alg` is allowed.

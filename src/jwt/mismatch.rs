@@ -121,7 +121,12 @@ pub(crate) struct RejectedClaims {
 }
 
 fn expected_audience(policy: &ClaimsPolicy) -> String {
-    format!("aud with one of {}", text::setting_list(&policy.audiences))
+    let optional = match policy.audience_optional {
+        true => ", or no aud",
+        false => "",
+    };
+    let audiences = text::setting_list(&policy.audiences);
+    format!("aud with one of {audiences}{optional}")
 }
 
 fn expected_times(policy: &ClaimsPolicy) -> String {

@@ -97,6 +97,8 @@ pub(crate) struct VerificationKey {
     fingerprint: Fingerprint,
     /// Digest of the public parameters alone.
     public_key_digest: Fingerprint,
+    /// The member `issuer` of each JWK with this key; `None` for one that has none.
+    issuers: Vec<Option<Box<str>>>,
 }
 
 /// A SHA-256 digest that identifies a key: its public parameters, algorithms and `kid`.
@@ -127,6 +129,7 @@ impl VerificationKey {
             fingerprint: public_key_digest.with_algorithms(&prepared),
             prepared,
             public_key_digest,
+            issuers: vec![None],
         })
     }
 
@@ -140,7 +143,31 @@ impl VerificationKey {
             .collect();
         let own = std::mem::take(&mut self.prepared);
         self.prepared = own.into_iter().chain(added).collect();
-        self.fingerprint = self.public_key_digest.with_algorithms(&self.prepared);
+        self.issuers.extend(other.issuers);
+        self.fingerprint = self.without_kid();
+    }
+
+    /// Restricts the key to the tokens of an issuer, the member `issuer` of the JWK. To be called
+    /// before [`merge`](Self::merge).
+    pub(crate) fn with_issuer(mut self, issuer: Option<Box<str>>) -> Self {
+        self.issuers = vec![issuer];
+        self.fingerprint = self.without_kid();
+        self
+    }
+
+    /// Whether one of the JWKs with this key names no issuer, or one that is accepted.
+    pub(crate) fn is_for_issuer(&self, is_accepted: impl Fn(&str) -> bool) -> bool {
+        let mut issuers = self.issuers.iter();
+        issuers.any(|issuer| issuer.as_deref().is_none_or(&is_accepted))
+    }
+
+    /// The fingerprint of a key without `kid`.
+    fn without_kid(&self) -> Fingerprint {
+        let key = self.public_key_digest.with_algorithms(&self.prepared);
+        let issuers = self.issuers.iter().flatten();
+        issuers.fold(key, |fingerprint, issuer| {
+            Fingerprint::digest([&fingerprint.0, issuer.as_bytes()].into_iter())
+        })
     }
 
     /// Sets the `kid` under which the key is published.

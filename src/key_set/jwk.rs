@@ -191,7 +191,15 @@ impl<'a> Jwk<'a> {
         self.check_purpose("use", "sig")?;
         self.check_purpose("key_ops", "verify")?;
         let alg = self.text("alg")?;
-        self.public_key(self.key_type()?, alg.as_deref())
+        let key = self.public_key(self.key_type()?, alg.as_deref())?;
+        Ok(key.with_issuer(self.issuer()))
+    }
+
+    /// The issuer whose tokens the key verifies, a member of Entra's keys. One that cannot be read
+    /// names no issuer.
+    fn issuer(&self) -> Option<Box<str>> {
+        let issuer = self.text("issuer").unwrap_or(Some(Cow::Borrowed("")));
+        issuer.map(Box::from)
     }
 
     /// Checks that `use` or `key_ops`, if it is present, has this value (RFC 7517 §4.2, §4.3).

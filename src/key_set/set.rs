@@ -53,6 +53,8 @@ pub(crate) enum SelectError {
     NoMatch,
     /// More keys match than may be tried. A refresh would not help.
     Ambiguous,
+    /// The matching key is for the tokens of another issuer. A refresh would not help.
+    OtherIssuer,
     /// No key has this `kid`. It may have been published since the last refresh.
     UnknownKid,
 }
@@ -263,6 +265,25 @@ impl<'k> Candidates<'k> {
             Ok(Self::Many(many))
         } else {
             Err(SelectError::Ambiguous)
+        }
+    }
+
+    /// Those of the keys that are accepted.
+    pub(crate) fn accepted(
+        self,
+        is_accepted: impl Fn(&VerificationKey) -> bool,
+    ) -> Result<Self, SelectError> {
+        let keys = match self {
+            Self::One([key]) if is_accepted(key) => Self::One([key]),
+            Self::One(_) => return Err(SelectError::OtherIssuer),
+            Self::Many(mut keys) => {
+                keys.retain(|key| is_accepted(key));
+                Self::Many(keys)
+            }
+        };
+        match keys.as_slice().is_empty() {
+            true => Err(SelectError::OtherIssuer),
+            false => Ok(keys),
         }
     }
 

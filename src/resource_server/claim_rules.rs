@@ -19,6 +19,14 @@ type Predicate = dyn Fn(&AuthContext) -> bool + Send + Sync;
 /// The claims that name the client of a token, see [`AuthContext::client_id`].
 const CLIENT_CLAIMS: [&str; 4] = ["client_id", "azp", "appid", "cid"];
 
+/// A property that only access tokens of a provider have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProviderRule {
+    /// In words, for the log.
+    pub(super) expected: &'static str,
+    pub(super) is_met: fn(&AuthContext) -> bool,
+}
+
 /// What a token must have besides a valid signature and valid registered claims.
 ///
 /// Applied once, before the token is cached: never to an unverified token.
@@ -27,6 +35,7 @@ pub(super) struct ClaimRules {
     pub(super) client_name: Option<Arc<ClientName>>,
     /// Claims, each with its accepted values.
     pub(super) required_claims: Vec<(String, Vec<Value>)>,
+    pub(super) provider_rules: Vec<ProviderRule>,
     pub(super) allowed_clients: Option<Vec<String>>,
     pub(super) predicates: Vec<Arc<Predicate>>,
     pub(super) required_scopes: Vec<Scope>,
@@ -72,6 +81,7 @@ impl ClaimRules {
         }
         let token = self.with_client_name(AuthContext::from(token));
         self.check_required_claims(&token)?;
+        self.check_provider_rules(&token)?;
         self.check_client(&token)?;
         self.check_predicates(&token)?;
         self.check_scopes(&token)?;
@@ -90,6 +100,7 @@ impl ClaimRules {
     fn is_empty(&self) -> bool {
         self.client_name.is_none()
             && self.required_claims.is_empty()
+            && self.provider_rules.is_empty()
             && self.allowed_clients.is_none()
             && self.predicates.is_empty()
             && self.required_scopes.is_empty()
@@ -111,6 +122,16 @@ impl ClaimRules {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn check_provider_rules(&self, token: &AuthContext) -> Result<(), RejectionReason> {
+        let mut rules = self.provider_rules.iter();
+        let Some(broken) = rules.find(|rule| !(rule.is_met)(token)) else {
+            return Ok(());
+        };
+        let kind = RejectionKind::InvalidClaims;
+        let found = "no such claim".to_owned();
+        Err(mismatch(kind, token, broken.expected.to_owned(), found))
     }
 
     pub(super) fn check_client(&self, token: &AuthContext) -> Result<(), RejectionReason> {

@@ -80,6 +80,7 @@ mod issuer_state;
 mod issuers;
 mod layer;
 mod mcp_headers;
+mod presets;
 mod problem_json;
 mod protected_resource;
 mod protected_resource_service;

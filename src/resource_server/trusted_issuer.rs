@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::AuthContext;
-use super::claim_rules::ClaimRules;
+use super::claim_rules::{ClaimRules, ProviderRule};
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, ConfigErrorKind, Error};
 use crate::jwt::{Algorithm, ClaimsPolicy, TokenProfile};
@@ -111,11 +111,17 @@ impl TrustedIssuer {
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
     pub fn new(issuer: Issuer, audience: Audience) -> Self {
+        Self::with_audiences(issuer, vec![audience])
+    }
+
+    /// Without audiences, `audience_optional` has to be set.
+    pub(super) fn with_audiences(issuer: Issuer, audiences: Vec<Audience>) -> Self {
         let policy = ClaimsPolicy {
             issuer,
             issuer_aliases: Vec::new(),
-            audiences: vec![audience],
+            audiences,
             audience_optional: false,
+            checks_key_issuers: false,
             algorithms: Algorithm::ALL.to_vec(),
             profile: TokenProfile::Jwt,
             max_candidate_keys: 1,
@@ -722,6 +728,23 @@ impl TrustedIssuer {
                 }
             }
         }
+        self
+    }
+
+    /// Requires a property of the tokens of a provider. `expected` describes it.
+    pub(super) fn require_of_provider(
+        mut self,
+        expected: &'static str,
+        is_met: fn(&AuthContext) -> bool,
+    ) -> Self {
+        let rule = ProviderRule { expected, is_met };
+        self.rules.provider_rules.push(rule);
+        self
+    }
+
+    /// Accepts no key whose member `issuer` names another issuer.
+    pub(super) fn check_key_issuers(mut self) -> Self {
+        self.policy.checks_key_issuers = true;
         self
     }
 

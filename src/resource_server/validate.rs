@@ -163,11 +163,13 @@ impl ResourceServer {
         let would_pass =
             || !unverified.is_bound() && unverified.would_pass_claims(policy, now).is_ok();
         let awaited = &mut attempt.awaited;
-        let keys = match keys.select(header, snapshot.revoked(), policy.max_candidate_keys) {
+        let selected = keys.select(header, snapshot.revoked(), policy.max_candidate_keys);
+        let keys = match selected.and_then(|keys| keys.accepted(|key| policy.accepts_key(key))) {
             Ok(keys) => keys,
             Err(SelectError::Revoked) => return Err(RejectionKind::RevokedKey.into()),
             Err(SelectError::NoMatch) => return Err(RejectionKind::UnsupportedAlgorithm.into()),
             Err(SelectError::Ambiguous) => return Err(RejectionKind::AmbiguousKey.into()),
+            Err(SelectError::OtherIssuer) => return Err(RejectionKind::UnknownKey.into()),
             Err(SelectError::UnknownKid) => {
                 // A permit is not held while waiting for keys.
                 awaited.permit = None;

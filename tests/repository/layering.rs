@@ -72,6 +72,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("client/authentication.rs", &["error"]),
     ("client/grant.rs", &["error"]),
     ("client/parameters.rs", &["error", "oauth"]),
+    ("client/presets.rs", &["error", "oauth", "provider"]),
     (
         "client/response_reader.rs",
         &["clock", "error", "oauth", "redact", "transport"],
@@ -115,6 +116,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("log_limit.rs", &["clock"]),
     ("metrics.rs", &[]),
     ("oauth/", &["error"]),
+    ("provider.rs", &["error", "oauth"]),
     ("redact.rs", &[]),
     (
         "resource_server/",
@@ -134,6 +136,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "resource_server/claim_rules.rs",
         &["error", "jwt", "oauth", "text"],
+    ),
+    (
+        "resource_server/presets.rs",
+        &["error", "jwt", "oauth", "provider"],
     ),
     // The settings of an issuer, its transport among them.
     (
@@ -229,6 +235,7 @@ const PURE: &[&str] = &[
     "key_set/mod.rs",
     "key_set/schedule.rs",
     "oauth/",
+    "provider.rs",
 ];
 const IMPURE: &[&str] = &[
     "Instant::now",

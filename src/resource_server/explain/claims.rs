@@ -194,16 +194,24 @@ pub(super) fn profile(claims: &Map<String, Value>, outcome: Result<(), Rejection
 
 pub(super) fn required_claims(token: &AuthContext, rules: &ClaimRules) -> Check {
     let required = || rules.required_claims.iter();
-    let expected = text::joined(required().map(|(name, accepted)| {
+    let of_provider = || rules.provider_rules.iter();
+    let expected = required().map(|(name, accepted)| {
         let accepted = text::array(accepted, text::setting);
         format!("{} one of {accepted}", text::escaped(name))
-    }));
-    let found = text::joined(required().map(|(name, _)| {
+    });
+    let expected = expected.chain(of_provider().map(|rule| rule.expected.to_owned()));
+    let found = required().map(|(name, _)| {
         let value: Option<Value> = token.claim(name).ok().flatten();
         let value = value.map_or_else(|| "absent".to_owned(), |value| text::shown(&value));
         format!("{} {value}", text::escaped(name))
+    });
+    let found = found.chain(of_provider().map(|rule| match (rule.is_met)(token) {
+        true => format!("{}: present", rule.expected),
+        false => format!("{}: absent", rule.expected),
     }));
+    let (expected, found) = (text::joined(expected), text::joined(found));
     let outcome = rules.check_required_claims(token);
+    let outcome = outcome.and_then(|()| rules.check_provider_rules(token));
     Check::new("required_claims", outcome.map_err(|broken| broken.kind))
         .expects(expected)
         .finds(found)

@@ -382,6 +382,7 @@ impl<'s> Examination<'s> {
         };
         let limit = state.policy.max_candidate_keys;
         let selected = keys.select(header, snapshot.revoked(), limit);
+        let selected = selected.and_then(|keys| keys.accepted(|key| state.policy.accepts_key(key)));
         self.add(keys::key(header, keys, selected.as_ref().err().copied()));
         let Ok(candidates) = selected else {
             return false;
@@ -468,7 +469,7 @@ impl<'s> Examination<'s> {
             true => check,
             false => Check::skipped(check.name()),
         };
-        if !rules.required_claims.is_empty() {
+        if !(rules.required_claims.is_empty() && rules.provider_rules.is_empty()) {
             self.add(unless(is_verified, claims::required_claims(&token, rules)));
         }
         let is_named = is_valid || rules.client_name.is_none();

@@ -41,7 +41,7 @@ pub(super) fn key(header: &Header, keys: &KeySet, error: Option<SelectError>) ->
         Some(SelectError::Revoked) => Err(RejectionKind::RevokedKey),
         Some(SelectError::NoMatch) => Err(RejectionKind::UnsupportedAlgorithm),
         Some(SelectError::Ambiguous) => Err(RejectionKind::AmbiguousKey),
-        Some(SelectError::UnknownKid) => Err(RejectionKind::UnknownKey),
+        Some(SelectError::OtherIssuer | SelectError::UnknownKid) => Err(RejectionKind::UnknownKey),
     };
     let mut skipped = keys.skipped();
     let skipped = skipped.find(|skipped| skipped.kid() == kid);
@@ -57,6 +57,9 @@ pub(super) fn key(header: &Header, keys: &KeySet, error: Option<SelectError>) ->
         }
         (Some(SelectError::Ambiguous), _) => {
             "Give each key a `kid` at the issuer, or set `max_candidate_keys`".to_owned()
+        }
+        (Some(SelectError::OtherIssuer), _) => {
+            "The key set says of this key that it signs the tokens of another tenant".to_owned()
         }
         (_, Some(skipped)) if kid.is_some() => {
             let (reason, detail) = (skipped.reason(), text::escaped(skipped.detail()));
