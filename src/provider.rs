@@ -3,7 +3,7 @@
 //! Each function checks the parts and returns the issuer as the tokens of the provider spell it.
 
 use crate::error::ConfigError;
-use crate::oauth::{Endpoint, Issuer};
+use crate::oauth::{Endpoint, Issuer, Origin};
 
 /// A realm of Keycloak. `url` is that of the server, with its `http-relative-path`.
 pub(crate) fn keycloak(url: &str, realm: &str) -> Result<Issuer, ConfigError> {
@@ -125,9 +125,9 @@ pub(crate) fn guid(
 
 /// A host, with its port unless that is 443, as a URL has it.
 fn host<'v>(setting: &'static str, value: &'v str) -> Result<&'v str, ConfigError> {
-    let url = format!("https://{value}/");
-    match Endpoint::new(&url) {
-        Ok(endpoint) if endpoint.as_str() == url => Ok(value),
+    let url = format!("https://{value}");
+    match Origin::new(&url) {
+        Ok(origin) if origin.as_str() == url => Ok(value),
         _ => {
             // Not shown: what precedes a host in a URL may be a password.
             let reason = "must be a host name in lower case, without a scheme and a path";

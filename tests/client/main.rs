@@ -16,6 +16,7 @@ mod layer;
 mod network;
 mod other_runtime;
 mod plain_http;
+mod providers;
 mod resource_metadata;
 mod scope_upgrade;
 mod secret_files;

@@ -20,6 +20,7 @@ mod json_and_claims;
 mod metrics;
 mod pipeline;
 mod protected_resource;
+mod providers;
 mod public_names;
 mod readiness;
 mod rejection_responses;

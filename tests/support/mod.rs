@@ -13,6 +13,7 @@
 pub mod issuer;
 pub mod log;
 pub mod program;
+pub mod provider;
 pub mod raw_issuer;
 pub mod token_endpoint;
 
