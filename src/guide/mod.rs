@@ -38,6 +38,42 @@ pub mod performance {}
 #[doc = include_str!("protected_resource.md")]
 pub mod protected_resource {}
 
+/// # Providers
+#[doc = include_str!("providers.md")]
+pub mod providers {
+    /// # Auth0
+    #[doc = include_str!("providers/auth0.md")]
+    pub mod auth0 {}
+
+    /// # Amazon Cognito
+    #[doc = include_str!("providers/cognito.md")]
+    pub mod cognito {}
+
+    /// # Microsoft Entra ID
+    #[doc = include_str!("providers/entra.md")]
+    pub mod entra {}
+
+    /// # Google service accounts
+    #[doc = include_str!("providers/google.md")]
+    pub mod google {}
+
+    /// # Keycloak
+    #[doc = include_str!("providers/keycloak.md")]
+    pub mod keycloak {}
+
+    /// # Okta
+    #[doc = include_str!("providers/okta.md")]
+    pub mod okta {}
+
+    /// # Supabase
+    #[doc = include_str!("providers/supabase.md")]
+    pub mod supabase {}
+
+    /// # Zitadel
+    #[doc = include_str!("providers/zitadel.md")]
+    pub mod zitadel {}
+}
+
 /// # What an issuer may publish
 #[doc = include_str!("published_documents.md")]
 pub mod published_documents {}

@@ -331,6 +331,41 @@ fn readme_and_docs_link_every_page_of_the_guide() {
 }
 
 #[test]
+fn the_guide_has_a_page_for_each_provider() {
+    let index = read("src/guide/providers.md");
+    let modules = read("src/guide/mod.rs");
+    let presets = read("src/resource_server/presets.rs");
+    let names = presets.lines().filter_map(|line| {
+        let (name, _) = line.trim().strip_prefix("pub fn ")?.split_once('(')?;
+        Some(name)
+    });
+    let mut pages = BTreeSet::new();
+    for name in names {
+        let page = read(&format!("src/guide/providers/{name}.md"));
+        let preset = format!("TrustedIssuer::{name}");
+        assert!(
+            page.contains(&format!("{preset}(")) && index.contains(&preset),
+            "{name}"
+        );
+        assert!(
+            index.contains(&format!("guide::providers::{name})")),
+            "{name}"
+        );
+        let included = format!("include_str!(\"providers/{name}.md\")");
+        assert!(modules.contains(&included), "{name}");
+        pages.insert(format!("{name}.md"));
+    }
+    assert!(pages.len() >= 8, "{pages:?}");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide/providers");
+    let files = folder
+        .read_dir()
+        .unwrap()
+        .map(|file| file.unwrap().file_name());
+    let files: BTreeSet<String> = files.map(|name| name.into_string().unwrap()).collect();
+    assert_eq!(files, pages);
+}
+
+#[test]
 fn the_messages_that_the_symptoms_quote_are_those_of_the_programs() {
     let sources = sources(&["src", "examples"]);
     // A long message goes on in the next line.
