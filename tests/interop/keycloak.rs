@@ -333,6 +333,7 @@ async fn keycloak_works_as_issuer_of_tokens_and_keys() {
         an_rfc_9068_token_passes_the_strict_profile_and_another_does_not
         a_lightweight_token_is_rejected_until_its_mapper_sets_the_audience
         realm_and_client_roles_are_in_the_context
+        the_presets_of_both_ends_accept_access_tokens_and_no_others
         a_secret_of_reserved_characters_is_sent_form_urlencoded
         localhost_is_another_issuer_than_its_address
         the_resource_identifier_is_the_audience_by_a_mapper_and_by_resource_indicators
@@ -484,6 +485,63 @@ async fn realm_and_client_roles_are_in_the_context(keycloak: &Keycloak) {
     assert!(roles.contains(&json!("auditor")), "{roles:?}");
     let resource_access: Value = context.claim("resource_access").unwrap().unwrap();
     assert_eq!(resource_access[AUDIENCE]["roles"], json!(["reader"]));
+}
+
+/// With the slash at the end that a copied URL may have.
+async fn the_presets_of_both_ends_accept_access_tokens_and_no_others(keycloak: &Keycloak) {
+    let realm = keycloak.realm("presets", json!({})).await;
+    let mut shop = with_audience();
+    merge(&mut shop, json!({ "directAccessGrantsEnabled": true }));
+    realm.client("shop", shop).await;
+    let rfc_9068 = with_attribute("access.token.header.type.rfc9068", "true");
+    realm.client("rfc-9068", rfc_9068).await;
+    let url = format!("{}/", keycloak.base());
+    let preset = |audience: &str| TrustedIssuer::keycloak(&url, "presets", audience).unwrap();
+    let server = start(preset(AUDIENCE)).await;
+    for client_id in ["shop", "rfc-9068"] {
+        let client = ClientCredentials::new(client_id, SECRET);
+        let tokens = TokenManager::keycloak(&url, "presets", client).unwrap();
+        let tokens = tokens.allow_loopback_http().start().unwrap();
+        let token = tokens.access_token().await.unwrap();
+        let context = validate(&server, token.expose_secret()).await.unwrap();
+        assert_eq!(context.client_id(), Some(client_id));
+        assert_eq!(context.claim("typ").unwrap(), Some("Bearer".to_owned()));
+        assert!(context.has_scope("profile"));
+        assert!(context.has_role("default-roles-presets"));
+    }
+    let other = keycloak.realm("another", json!({})).await;
+    other.client("shop", with_audience()).await;
+    let other = validate(&server, &other.token("shop").await).await;
+    assert_eq!(kind(other), Some(RejectionKind::UntrustedIssuer));
+
+    let ada = json!({
+        "username": "ada", "enabled": true, "email": "ada@shop.example", "emailVerified": true,
+        "firstName": "Ada", "lastName": "Lovelace",
+        "credentials": [{ "type": "password", "value": "p4ssword", "temporary": false }],
+    });
+    realm.post("/users", ada).await;
+    let form = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([("grant_type", "password"), ("scope", "openid")])
+        .extend_pairs([("client_id", "shop"), ("client_secret", SECRET)])
+        .extend_pairs([("username", "ada"), ("password", "p4ssword")])
+        .finish();
+    let endpoint = format!("{}/protocol/openid-connect/token", realm.issuer());
+    let login = keycloak.http.post(endpoint);
+    let login = login.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    let login = login.body(form).send().await.unwrap().text().await.unwrap();
+    let login: Value = serde_json::from_str(&login).unwrap();
+    let token = |name: &str| login[name].as_str().expect(name).to_owned();
+    let context = validate(&server, &token("access_token")).await.unwrap();
+    assert_eq!(context.client_id(), Some("shop"));
+    // The audience of an ID token is the client.
+    let for_client = start(preset("shop")).await;
+    for (name, expected) in [
+        ("id_token", RejectionKind::UnexpectedTokenType),
+        ("refresh_token", RejectionKind::UnsupportedAlgorithm),
+    ] {
+        let rejected = validate(&for_client, &token(name)).await;
+        assert_eq!(kind(rejected), Some(expected), "{name}");
+    }
 }
 
 /// The id of a client's service account.
