@@ -4,15 +4,14 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response, header};
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::scope_upgrade::required_scopes;
-use super::unauthorized::Denial;
-use super::{AccessToken, TokenManager, Unauthorized};
+use super::AccessToken;
+use super::renewal::trigger::{Cause, RenewalTrigger};
+use super::token::authorize;
 use crate::error::{BoxError, Error};
-use crate::oauth::Scope;
 
 pin_project! {
     /// The response future of [`BearerTokenService`](super::BearerTokenService).
@@ -70,35 +69,6 @@ struct Pending<S, B> {
     renewal: RenewalTrigger,
 }
 
-/// Where a new token comes from, and when one is needed.
-#[derive(Clone, Debug)]
-pub(super) struct RenewalTrigger {
-    pub(super) tokens: TokenManager,
-    pub(super) on: Unauthorized,
-    /// Whether a challenge may lead to a token with more scopes.
-    pub(super) steps_up: bool,
-}
-
-/// Why another token is needed.
-enum Cause {
-    InvalidToken,
-    InsufficientScope(Vec<Scope>),
-}
-
-impl RenewalTrigger {
-    /// Whether a response asks for another token. For most responses a look at the status.
-    fn cause<ResBody>(&self, response: &Response<ResBody>) -> Option<Cause> {
-        let headers = response.headers();
-        match Denial::of(response)? {
-            Denial::Unauthenticated => self.on.matches(headers).then_some(Cause::InvalidToken),
-            Denial::Forbidden if self.steps_up => {
-                required_scopes(headers).map(Cause::InsufficientScope)
-            }
-            Denial::Forbidden => None,
-        }
-    }
-}
-
 /// A request that was sent with a token.
 pub(super) struct Attempt<S, B> {
     pub(super) renewal: RenewalTrigger,
@@ -121,13 +91,6 @@ where
     response: S::Response,
     renewal: RenewalTrigger,
     retry: Box<Retry<S, B>>,
-}
-
-/// Sets the `Authorization` field, whose value is marked sensitive.
-pub(super) fn authorize<B>(request: &mut Request<B>, token: &AccessToken) {
-    request
-        .headers_mut()
-        .insert(header::AUTHORIZATION, token.header_value());
 }
 
 impl<S, B> Retry<S, B> {
@@ -159,24 +122,12 @@ where
             retry,
         } = self;
         let Some(retry) = retry else {
-            match cause {
-                Cause::InvalidToken => {
-                    let _has_no_retry = renewal.tokens.invalidate(&token);
-                }
-                Cause::InsufficientScope(scopes) => renewal.tokens.upgrade_scopes(&token, &scopes),
-            }
+            renewal.report(&token, &cause);
             return Err(response);
         };
         let wait = {
-            let tokens = renewal.tokens.clone();
-            async move {
-                match cause {
-                    Cause::InvalidToken => tokens.invalidate_and_wait(&token).await,
-                    Cause::InsufficientScope(scopes) => {
-                        tokens.upgrade_scopes_and_wait(&token, &scopes).await
-                    }
-                }
-            }
+            let renewal = renewal.clone();
+            async move { renewal.replacement(&token, &cause).await }
         };
         Ok(State::AwaitingNewToken {
             wait: Box::pin(wait),
@@ -251,7 +202,8 @@ where
                     let Some(attempt) = attempt.take() else {
                         return Poll::Ready(Ok(response));
                     };
-                    let Some(cause) = attempt.renewal.cause(&response) else {
+                    let Some(cause) = attempt.renewal.cause(response.status(), response.headers())
+                    else {
                         return Poll::Ready(Ok(response));
                     };
                     match attempt.replace_token(cause, response) {
@@ -282,17 +234,13 @@ where
                 } => {
                     let ready = retry.as_mut().expect("polled after completion");
                     ready!(ready.service.poll_ready(cx)).map_err(Into::into)?;
-                    authorize(&mut ready.request, token);
+                    authorize(ready.request.headers_mut(), token);
                     let Retry {
                         request,
                         mut service,
                     } = *retry.take().expect("checked above");
                     let attempt = Attempt {
-                        // Once for each request: what the retry lacks is not tried.
-                        renewal: RenewalTrigger {
-                            steps_up: false,
-                            ..renewal.clone()
-                        },
+                        renewal: renewal.for_retry(),
                         token: token.clone(),
                         retry: None,
                     };
@@ -319,7 +267,7 @@ where
             renewal,
         } = self;
         let retry = retry_body.map(|body| Retry::new(&request, body, service.clone()));
-        authorize(&mut request, token);
+        authorize(request.headers_mut(), token);
         let attempt = Attempt {
             renewal,
             token: token.clone(),

@@ -2,8 +2,7 @@
 
 use tower_layer::Layer;
 
-use super::future::RenewalTrigger;
-use super::origin::AllowedOrigins;
+use super::targets::{Target, Targets};
 use super::{
     BearerTokenService, CloneAnyBody, CloneEmptyBody, CloneNoBody, TokenManager, Unauthorized,
 };
@@ -79,9 +78,8 @@ use crate::oauth::Origin;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct BearerTokenLayer<P = CloneEmptyBody> {
-    renewal: RenewalTrigger,
-    allowed: AllowedOrigins,
-    clone_body: P,
+    pub(super) targets: Targets,
+    pub(super) clone_body: P,
 }
 
 impl TokenManager {
@@ -123,14 +121,14 @@ impl TokenManager {
     /// # }
     /// ```
     pub fn layer(&self, origins: impl IntoIterator<Item = impl Into<Origin>>) -> BearerTokenLayer {
-        let allowed = AllowedOrigins::new(origins, self.plain_http());
-        BearerTokenLayer {
-            renewal: RenewalTrigger {
-                tokens: self.clone(),
-                on: Unauthorized::default(),
-                steps_up: self.steps_up_for(allowed.iter()),
-            },
-            allowed,
+        BearerTokenLayer::new([Target::new(self, origins)])
+    }
+}
+
+impl BearerTokenLayer {
+    pub(super) fn new(targets: impl IntoIterator<Item = Target>) -> Self {
+        Self {
+            targets: Targets::new(targets),
             clone_body: CloneEmptyBody,
         }
     }
@@ -170,7 +168,7 @@ impl<P> BearerTokenLayer<P> {
     /// # }
     /// ```
     pub fn allow_origin_form(mut self) -> Self {
-        self.allowed.allow_origin_form();
+        self.targets.allow_origin_form();
         self
     }
 
@@ -217,7 +215,7 @@ impl<P> BearerTokenLayer<P> {
     /// # }
     /// ```
     pub fn renew_on(mut self, responses: Unauthorized) -> Self {
-        self.renewal.on = responses;
+        self.targets.renew_on(responses);
         self
     }
 
@@ -373,8 +371,7 @@ impl<P> BearerTokenLayer<P> {
     /// ```
     pub fn retry_with<N>(self, clone_body: N) -> BearerTokenLayer<N> {
         BearerTokenLayer {
-            renewal: self.renewal,
-            allowed: self.allowed,
+            targets: self.targets,
             clone_body,
         }
     }
@@ -384,11 +381,6 @@ impl<S, P: Clone> Layer<S> for BearerTokenLayer<P> {
     type Service = BearerTokenService<S, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        BearerTokenService::new(
-            inner,
-            self.renewal.clone(),
-            self.allowed.clone(),
-            self.clone_body.clone(),
-        )
+        BearerTokenService::new(inner, self.targets.clone(), self.clone_body.clone())
     }
 }

@@ -2,11 +2,12 @@
 
 use std::task::{Context, Poll};
 
-use http::{Request, Response, header};
+use http::{Request, Response};
 use tower_service::Service;
 
-use super::future::{Attempt, BearerTokenFuture, RenewalTrigger, Retry, authorize};
-use super::origin::AllowedOrigins;
+use super::future::{Attempt, BearerTokenFuture, Retry};
+use super::targets::Targets;
+use super::token::authorize;
 use super::{CloneBody, CloneEmptyBody};
 use crate::error::BoxError;
 
@@ -49,22 +50,15 @@ use crate::error::BoxError;
 #[derive(Clone, Debug)]
 pub struct BearerTokenService<S, P = CloneEmptyBody> {
     inner: S,
-    renewal: RenewalTrigger,
-    origins: AllowedOrigins,
+    targets: Targets,
     clone_body: P,
 }
 
 impl<S, P> BearerTokenService<S, P> {
-    pub(super) fn new(
-        inner: S,
-        renewal: RenewalTrigger,
-        origins: AllowedOrigins,
-        clone_body: P,
-    ) -> Self {
+    pub(super) fn new(inner: S, targets: Targets, clone_body: P) -> Self {
         Self {
             inner,
-            renewal,
-            origins,
+            targets,
             clone_body,
         }
     }
@@ -100,19 +94,15 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let is_authorized = request.headers().contains_key(header::AUTHORIZATION);
-        if is_authorized || !self.origins.matches(request.uri()) {
-            if !is_authorized {
-                self.origins.log_other(request.uri());
-            }
+        let Some(renewal) = self.targets.find(request.uri(), request.headers()) else {
             return BearerTokenFuture::calling(self.inner.call(request), None);
-        }
+        };
         let retry_body = self.clone_body.clone_body(request.body());
-        if let Some(token) = self.renewal.tokens.current() {
+        if let Some(token) = renewal.tokens.current() {
             let retry = retry_body.map(|body| Retry::new(&request, body, self.inner.clone()));
-            authorize(&mut request, &token);
+            authorize(request.headers_mut(), &token);
             let attempt = Attempt {
-                renewal: self.renewal.clone(),
+                renewal: renewal.clone(),
                 token,
                 retry,
             };
@@ -122,6 +112,6 @@ where
         // request that waits for a token must not block requests that need none.
         let service = self.inner.clone();
         self.inner = service.clone();
-        BearerTokenFuture::awaiting_token(request, retry_body, service, self.renewal.clone())
+        BearerTokenFuture::awaiting_token(request, retry_body, service, renewal.clone())
     }
 }

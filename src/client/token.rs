@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, header};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::token_response::TokenResponse;
@@ -161,6 +161,11 @@ impl AccessToken {
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
+}
+
+/// Sets the `Authorization` field, whose value is marked sensitive.
+pub(super) fn authorize(headers: &mut HeaderMap, token: &AccessToken) {
+    headers.insert(header::AUTHORIZATION, token.header_value());
 }
 
 impl fmt::Debug for AccessToken {

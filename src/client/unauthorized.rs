@@ -1,6 +1,6 @@
 //! Which responses of a resource server reject the token.
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use super::challenge::challenges;
 
@@ -34,11 +34,11 @@ pub(super) enum Denial {
 
 impl Denial {
     /// By the status, or by `grpc-status` in the header section.
-    pub(super) fn of<ResBody>(response: &Response<ResBody>) -> Option<Self> {
-        match response.status() {
+    pub(super) fn of(status: StatusCode, headers: &HeaderMap) -> Option<Self> {
+        match status {
             StatusCode::UNAUTHORIZED => Some(Self::Unauthenticated),
             StatusCode::FORBIDDEN => Some(Self::Forbidden),
-            _ => match response.headers().get("grpc-status")?.as_bytes() {
+            _ => match headers.get("grpc-status")?.as_bytes() {
                 b"16" => Some(Self::Unauthenticated),
                 b"7" => Some(Self::Forbidden),
                 _ => None,

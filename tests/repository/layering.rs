@@ -81,7 +81,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("client/token_response.rs", &["error", "oauth"]),
     ("client/token_source.rs", &["error"]),
     (
-        "client/origin.rs",
+        "client/targets.rs",
         &["clock", "log_limit", "oauth", "trace"],
     ),
     ("client/renewal/schedule.rs", &["backoff"]),

@@ -1,38 +1,47 @@
-//! The origins that a token may be sent to.
+//! The targets of a layer: which token is sent to which origins.
 
 use std::sync::Arc;
 
-use http::Uri;
+use http::{HeaderMap, Uri, header};
 
+use super::renewal::trigger::RenewalTrigger;
+use super::{TokenManager, Unauthorized};
 use crate::clock::{Clock as _, SystemClock};
 use crate::log_limit::LogLimit;
-use crate::oauth::{Origin, PlainHttp};
+use crate::oauth::Origin;
 use crate::trace;
 
 /// This many of the allowed origins are logged.
 const MAX_LISTED: usize = 8;
 
-/// The origins whose requests get the token.
+/// The targets of a layer. A request gets the token of the target that its origin belongs to.
 #[derive(Clone, Debug)]
-pub(super) struct AllowedOrigins {
-    origins: Arc<[Origin]>,
-    /// Whether requests without an authority get the token.
+pub(super) struct Targets {
+    targets: Arc<[Target]>,
+    /// Whether requests without an authority get the token of the only target.
     origin_form: bool,
     /// On events of requests to other origins.
     log_limit: Arc<LogLimit>,
 }
 
-impl AllowedOrigins {
+/// Origins whose requests get the token of one manager.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    origins: Vec<Origin>,
+    renewal: RenewalTrigger,
+}
+
+impl Target {
     /// Leaves out the origins with plain `http` that is not allowed: anyone on the way could read
     /// the token.
     pub(super) fn new(
+        tokens: &TokenManager,
         origins: impl IntoIterator<Item = impl Into<Origin>>,
-        plain_http: &PlainHttp,
     ) -> Self {
         let mut allowed = Vec::new();
         for origin in origins {
             let origin = origin.into();
-            if plain_http.check(origin.endpoint()).is_err() {
+            if tokens.plain_http().check(origin.endpoint()).is_err() {
                 trace::warn!(
                     target: "tower_oauth::client",
                     origin = %origin,
@@ -43,8 +52,22 @@ impl AllowedOrigins {
                 allowed.push(origin);
             }
         }
+        let renewal = RenewalTrigger {
+            tokens: tokens.clone(),
+            on: Unauthorized::default(),
+            steps_up: tokens.steps_up_for(&allowed),
+        };
         Self {
-            origins: allowed.into(),
+            origins: allowed,
+            renewal,
+        }
+    }
+}
+
+impl Targets {
+    pub(super) fn new(targets: impl IntoIterator<Item = Target>) -> Self {
+        Self {
+            targets: targets.into_iter().collect(),
             origin_form: false,
             log_limit: Arc::new(LogLimit::new()),
         }
@@ -54,15 +77,30 @@ impl AllowedOrigins {
         self.origin_form = true;
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Origin> {
-        self.origins.iter()
+    pub(super) fn renew_on(&mut self, responses: Unauthorized) {
+        for target in Arc::make_mut(&mut self.targets) {
+            target.renewal.on = responses;
+        }
     }
 
-    pub(super) fn matches(&self, uri: &Uri) -> bool {
-        match uri.authority() {
-            Some(_) => self.origins.iter().any(|origin| origin.matches(uri)),
-            None => self.origin_form,
+    /// The manager of the token that a request gets. `None` if it is sent unchanged: it has an
+    /// `Authorization` field, or its origin belongs to no target, which is logged.
+    pub(super) fn find(&self, uri: &Uri, headers: &HeaderMap) -> Option<&RenewalTrigger> {
+        if headers.contains_key(header::AUTHORIZATION) {
+            return None;
         }
+        let target = match (uri.authority(), &*self.targets) {
+            (Some(_), targets) => targets
+                .iter()
+                .find(|target| target.origins.iter().any(|origin| origin.matches(uri))),
+            // The URI does not say which of several targets it is for.
+            (None, [target]) if self.origin_form => Some(target),
+            (None, _) => None,
+        };
+        if target.is_none() {
+            self.log_other(uri);
+        }
+        target.map(|target| &target.renewal)
     }
 
     /// Logs a request to another origin, which gets no token: each at `debug`, one a minute at
@@ -72,7 +110,7 @@ impl AllowedOrigins {
         expect(unused_variables, reason = "nothing is logged")
     )]
     #[cold]
-    pub(super) fn log_other(&self, uri: &Uri) {
+    fn log_other(&self, uri: &Uri) {
         if !trace::warns!("tower_oauth::client") {
             return;
         }
@@ -82,8 +120,8 @@ impl AllowedOrigins {
             (Some(scheme), Some(host)) => format!("{scheme}://{host}{}", port.unwrap_or_default()),
             _ => "none: the URI has no host".to_owned(),
         };
-        let allowed = self.origins.iter().take(MAX_LISTED);
-        let allowed: Vec<_> = allowed.map(ToString::to_string).collect();
+        let allowed = self.targets.iter().flat_map(|target| &target.origins);
+        let allowed: Vec<_> = allowed.take(MAX_LISTED).map(ToString::to_string).collect();
         trace::debug!(
             target: "tower_oauth::client",
             %origin,
