@@ -122,7 +122,7 @@ pub mod transport;
 #[cfg(test)]
 mod vectors;
 
-pub use self::client::{ClientCredentials, TokenManager};
+pub use self::client::{ClientCredentials, TokenManager, TokenManagers};
 pub use self::error::{BoxError, ConfigError, Error};
 pub use self::oauth::{Audience, Endpoint, Issuer, Origin, Scope};
 pub use self::resource_server::{

@@ -16,7 +16,7 @@ use super::token_manager::TokenManager;
 use super::token_source::TokenSource;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, ConfigErrorKind};
-use crate::oauth::{Audience, Endpoint, Issuer, PlainHttp, ResourceIdentifier, Scope};
+use crate::oauth::{Audience, Endpoint, Issuer, Origin, PlainHttp, ResourceIdentifier, Scope};
 use crate::trace;
 use crate::transport::{HttpSettings, Transport};
 
@@ -225,6 +225,10 @@ fn discovered_endpoint(issuer: Issuer) -> Result<TokenEndpoint, ConfigError> {
 /// `S` is where tokens come from: a token endpoint, or the [`TokenSource`] of
 /// [`TokenManager::from_source`].
 ///
+/// Clones build managers that differ in some settings, such as the targets of a
+/// [`TokenManagers`](super::TokenManagers). Clones that discover the token endpoint share one
+/// discovery, unless [`transport`](Self::transport) is called on the clone.
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -240,10 +244,10 @@ fn discovered_endpoint(issuer: Issuer) -> Result<TokenEndpoint, ConfigError> {
 /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
 /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
 /// use std::time::Duration;
-/// use tower_oauth::{Scope, TokenManager};
+/// use tower_oauth::TokenManager;
 ///
 /// let tokens = TokenManager::builder(endpoint, credentials)
-///     .scopes([Scope::new("orders.read")?, Scope::new("orders.write")?])
+///     .scopes(["orders.read", "orders.write"])
 ///     .request_timeout(Duration::from_secs(3))
 ///     .renew_before_expiry(Duration::from_secs(120))
 ///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
@@ -253,7 +257,7 @@ fn discovered_endpoint(issuer: Issuer) -> Result<TokenEndpoint, ConfigError> {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct TokenManagerBuilder<S = TokenEndpointSettings> {
     source: S,
@@ -261,7 +265,7 @@ pub struct TokenManagerBuilder<S = TokenEndpointSettings> {
 }
 
 /// The settings that do not depend on the source.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ManagerSettings {
     name: Option<String>,
     policy: RenewalPolicy,
@@ -288,7 +292,8 @@ impl<S> TokenManagerBuilder<S> {
     ///
     /// It is the label `manager` of `tower_oauth_token_requests_total` and a field of the events on
     /// `tower_oauth::client`. It must not be a secret. Managers with the same name share a time
-    /// series. Default: the client id, else issuer or token endpoint, else `token_source`.
+    /// series. Default: the client id, else issuer or token endpoint, else `token_source`. The
+    /// managers of [`TokenManagers`](super::TokenManagers) have the origin after it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -627,6 +632,8 @@ impl TokenManagerBuilder {
 
     /// Adds a scope to the request. Default: none, so that the server chooses the scopes.
     ///
+    /// Takes a [`Scope`] or a text. A text that is no scope is an error of [`build`](Self::build).
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -641,10 +648,10 @@ impl TokenManagerBuilder {
     /// # ));
     /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
     /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
-    /// use tower_oauth::{Scope, TokenManager};
+    /// use tower_oauth::TokenManager;
     ///
     /// let tokens = TokenManager::builder(endpoint, credentials)
-    ///     .scope(Scope::new("orders.read")?)
+    ///     .scope("orders.read")
     ///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
     ///     .start()?;
     /// let form = tokens.access_token().await?;
@@ -652,12 +659,13 @@ impl TokenManagerBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn scope(mut self, scope: Scope) -> Self {
-        self.source.parameters.scopes.push(scope);
+    pub fn scope(mut self, scope: impl TryInto<Scope, Error: Into<ConfigError>>) -> Self {
+        let scope = self.source.convert(scope);
+        self.source.parameters.scopes.extend(scope);
         self
     }
 
-    /// Adds scopes to the request.
+    /// Adds scopes to the request, as [`scope`](Self::scope) does.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -673,12 +681,11 @@ impl TokenManagerBuilder {
     /// # ));
     /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
     /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
-    /// use tower_oauth::{Scope, TokenManager};
+    /// use tower_oauth::TokenManager;
     ///
     /// let configured = "orders.read orders.write";
-    /// let scopes: Vec<Scope> = configured.split(' ').map(Scope::new).collect::<Result<_, _>>()?;
     /// let tokens = TokenManager::builder(endpoint, credentials)
-    ///     .scopes(scopes)
+    ///     .scopes(configured.split(' '))
     ///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
     ///     .start()?;
     /// let form = tokens.access_token().await?;
@@ -686,9 +693,11 @@ impl TokenManagerBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn scopes(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
-        self.source.parameters.scopes.extend(scopes);
-        self
+    pub fn scopes(
+        self,
+        scopes: impl IntoIterator<Item = impl TryInto<Scope, Error: Into<ConfigError>>>,
+    ) -> Self {
+        scopes.into_iter().fold(self, Self::scope)
     }
 
     /// Sets which scopes a resource server may ask for, in addition to those that are requested.
@@ -752,6 +761,8 @@ impl TokenManagerBuilder {
 
     /// Sends the parameter `audience`, which App ID and Auth0 support. Default: none.
     ///
+    /// Takes an [`Audience`] or a text. An empty text is an error of [`build`](Self::build).
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -766,10 +777,10 @@ impl TokenManagerBuilder {
     /// # ));
     /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
     /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");
-    /// use tower_oauth::{Audience, TokenManager};
+    /// use tower_oauth::TokenManager;
     ///
     /// let tokens = TokenManager::builder(endpoint, credentials)
-    ///     .audience(Audience::new("orders")?)
+    ///     .audience("orders")
     ///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
     ///     .start()?;
     /// let form = tokens.access_token().await?;
@@ -777,8 +788,8 @@ impl TokenManagerBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn audience(mut self, audience: Audience) -> Self {
-        self.source.parameters.audience = Some(audience);
+    pub fn audience(mut self, audience: impl TryInto<Audience, Error: Into<ConfigError>>) -> Self {
+        self.source.parameters.audience = self.source.convert(audience);
         self
     }
 
@@ -940,6 +951,8 @@ impl TokenManagerBuilder {
 
     /// Sets the HTTP transport. Default: `ReqwestTransport` (feature `reqwest`).
     ///
+    /// The builder then shares its discovery with those that are cloned from it afterwards.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -960,6 +973,10 @@ impl TokenManagerBuilder {
     /// ```
     pub fn transport(mut self, transport: impl Transport) -> Self {
         self.source.transport = Some(Arc::new(transport));
+        // What another transport has fetched is not used.
+        if let Ok(endpoint) = &mut self.source.endpoint {
+            endpoint.unshare();
+        }
         self
     }
 
@@ -1042,17 +1059,30 @@ impl TokenManagerBuilder {
     ///
     /// # Errors
     ///
-    /// If a setting is invalid: no transport, empty credentials, a
-    /// [`parameter`](Self::parameter) that has a dedicated method, an empty `resource` or one with
+    /// If a setting is invalid: no transport, empty credentials, a text that is no scope or no
+    /// audience, a [`parameter`](Self::parameter) that has a dedicated method, an empty `resource` or one with
     /// control characters, `max_waiters` of 0, an empty name, a `user_agent` that is not a header
     /// value, or plain `http` without [`allow_http`](Self::allow_http), or on loopback without
     /// [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
+        let default_name = self.source.default_name();
+        self.build_named(&default_name)
+    }
+
+    /// The manager of one of several targets.
+    pub(super) fn build_target(
+        self,
+        origin: &Origin,
+    ) -> Result<(TokenManager, Renewer), ConfigError> {
+        let default_name = format!("{} {origin}", self.source.default_name());
+        self.build_named(&default_name)
+    }
+
+    fn build_named(self, default_name: &str) -> Result<(TokenManager, Renewer), ConfigError> {
         let Self { source, manager } = self;
-        let default_name = source.default_name();
         let source = source.build(&manager.policy, &manager.clock, &manager.http)?;
         let scope_upgrade = Arc::clone(&source.scope_upgrade);
-        manager.build(Arc::new(source), &default_name, scope_upgrade)
+        manager.build(Arc::new(source), default_name, scope_upgrade)
     }
 
     /// Builds the source alone, for a single token or another [`TokenSource`].
@@ -1170,7 +1200,7 @@ fn warn_of_plain_http(plain_http: &PlainHttp) {
     );
 }
 
-fn current_runtime() -> Result<tokio::runtime::Handle, ConfigError> {
+pub(super) fn current_runtime() -> Result<tokio::runtime::Handle, ConfigError> {
     tokio::runtime::Handle::try_current().map_err(|_| {
         ConfigError::without_value("tokio runtime", "is missing: call `start` within one")
             .with_kind(ConfigErrorKind::Unavailable)

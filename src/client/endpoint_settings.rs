@@ -20,7 +20,7 @@ use crate::transport::{HttpSettings, Transport, default_transport};
 
 /// The token endpoint of a [`TokenManagerBuilder`](super::TokenManagerBuilder), and what is sent to
 /// it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct TokenEndpointSettings {
     /// The error is one of the arguments of `for_resource`, which `build` reports.
@@ -37,6 +37,8 @@ pub struct TokenEndpointSettings {
     /// Whether a missing or unknown `token_type` is accepted.
     pub(super) assume_bearer: bool,
     pub(super) transport: Option<Arc<dyn Transport>>,
+    /// The first argument of a setter that does not convert, which `build` reports.
+    pub(super) invalid: Option<ConfigError>,
 }
 
 impl TokenEndpointSettings {
@@ -54,6 +56,21 @@ impl TokenEndpointSettings {
             step_up_scopes: None,
             assume_bearer: false,
             transport: None,
+            invalid: None,
+        }
+    }
+
+    /// The converted argument of a setter. One that does not convert is an error of `build`.
+    pub(super) fn convert<T>(
+        &mut self,
+        value: impl TryInto<T, Error: Into<ConfigError>>,
+    ) -> Option<T> {
+        match value.try_into() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.invalid.get_or_insert_with(|| error.into());
+                None
+            }
         }
     }
 
@@ -86,8 +103,10 @@ impl TokenEndpointSettings {
             step_up_scopes,
             assume_bearer,
             transport,
+            invalid,
         } = self;
         let endpoint = endpoint?;
+        invalid.map_or(Ok(()), Err)?;
         client.check()?;
         parameters.check()?;
         let plain_http = http.plain_http()?;

@@ -1,7 +1,7 @@
 //! The client: obtains access tokens and adds them to requests.
 //!
 //! A [`TokenManager`] provides the current [`AccessToken`]. Its [`BearerTokenLayer`] adds the token
-//! to requests.
+//! to requests. [`TokenManagers`] has a manager for each of several origins.
 //!
 //! # A token
 //!
@@ -111,11 +111,13 @@ mod response_members;
 mod response_reader;
 mod scope_upgrade;
 mod service;
+mod shared_discovery;
 mod state;
 mod targets;
 mod token;
 mod token_endpoint;
 mod token_manager;
+mod token_managers;
 mod token_request;
 mod token_response;
 mod token_source;
@@ -136,6 +138,7 @@ pub use self::renewal::Renewer;
 pub use self::service::BearerTokenService;
 pub use self::token::AccessToken;
 pub use self::token_manager::TokenManager;
+pub use self::token_managers::{TokenManagers, TokenManagersBuilder};
 pub use self::token_request::TokenRequest;
 pub use self::token_response::TokenResponse;
 pub use self::token_source::TokenSource;

@@ -5,20 +5,19 @@
 //! of the metadata need not be an outage of the token endpoint. Metadata that name another issuer
 //! or no usable URL are an error, and nothing is sent.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use tokio::time::timeout;
 
+use super::shared_discovery::{DISCOVERY_INTERVAL, DiscoveryFailure, Found, SharedDiscovery};
 use crate::clock::UnixTime;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Issuer};
 use crate::timer::now;
 use crate::transport::{HttpClient, Limits, within};
 use crate::{metadata, trace};
-
-/// How long a discovered URL is used before the next discovery.
-const DISCOVERY_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Minimum time between two discoveries that failed token requests cause.
 const MIN_REDISCOVERY_INTERVAL: Duration = Duration::from_secs(10);
@@ -43,6 +42,7 @@ pub(super) struct DiscoveredEndpoint {
     /// `{issuer}/token`, for an issuer that publishes no metadata.
     fallback: Endpoint,
     known: Option<KnownEndpoint>,
+    shared: Arc<SharedDiscovery>,
 }
 
 /// A URL that the metadata named, or a fallback where a token endpoint responded.
@@ -52,6 +52,8 @@ struct KnownEndpoint {
     is_fallback: bool,
     /// When the next discovery is due.
     rediscover_at: Instant,
+    /// Metadata that were fetched up to this time lead to no other URL.
+    newer_than: Instant,
     /// Failed token requests cause no discovery before this.
     no_rediscovery_before: Instant,
 }
@@ -81,7 +83,15 @@ impl TokenEndpoint {
             issuer,
             fallback,
             known: None,
+            shared: Arc::default(),
         })
+    }
+
+    /// Discovers without the clones.
+    pub(super) fn unshare(&mut self) {
+        if let Self::Discovered(discovery) = self {
+            discovery.shared = Arc::default();
+        }
     }
 
     /// The endpoint of the next token request.
@@ -136,7 +146,7 @@ impl TokenEndpoint {
         discovery.known = resolved
             .known
             .clone()
-            .or_else(|| Some(KnownEndpoint::new(resolved.url.clone(), true)));
+            .or_else(|| Some(KnownEndpoint::new(resolved.url.clone(), true, now())));
         false
     }
 }
@@ -147,16 +157,21 @@ impl DiscoveredEndpoint {
             return Ok(known.resolved(true));
         }
         let error = match self.discover(context).await {
-            Ok(url) => {
+            Ok(Found { url, at, is_shared }) => {
                 let no_rediscovery_before =
                     self.known.as_ref().map(|known| known.no_rediscovery_before);
-                let mut known = KnownEndpoint::new(url, false);
+                let mut known = KnownEndpoint::new(url, false, at);
                 known.no_rediscovery_before =
                     no_rediscovery_before.unwrap_or(known.no_rediscovery_before);
-                return Ok(self.known.insert(known).resolved(false));
+                return Ok(self.known.insert(known).resolved(is_shared));
             }
-            Err(DiscoveryFailure::Invalid(error)) => return Err(error),
-            Err(DiscoveryFailure::Unavailable(error)) => error,
+            Err(DiscoveryFailure::NoEndpoint(error)) => return Err(error),
+            Err(DiscoveryFailure::NoMetadata(error))
+                if error.kind() == ErrorKind::IssuerMismatch =>
+            {
+                return Err(error);
+            }
+            Err(DiscoveryFailure::NoMetadata(error)) => error,
         };
         let is_unpublished = metadata::is_not_found(&error);
         match &mut self.known {
@@ -190,52 +205,35 @@ impl DiscoveredEndpoint {
         }
     }
 
-    async fn discover(&self, context: DiscoveryContext<'_>) -> Result<Endpoint, DiscoveryFailure> {
-        let DiscoveryContext {
-            http_client,
-            now,
-            mut limits,
-        } = context;
+    async fn discover(&self, mut context: DiscoveryContext<'_>) -> Result<Found, DiscoveryFailure> {
+        let limits = &mut context.limits;
         if self.known.is_some() {
             // The token request needs the rest of the time.
             limits.total = limits.total.mul_f64(0.4);
         }
-        let result = metadata::discover(http_client, &self.issuer, now, limits);
-        // One limit for all well-known locations.
-        let result = timeout(limits.total, result)
-            .await
-            .unwrap_or_else(|_elapsed| {
-                let error = Error::new(Operation::Discovery, ErrorKind::Timeout);
-                Err(error.with_expected(within(limits.total)))
-            });
-        match result {
-            Ok(metadata) => metadata
-                .token_endpoint(http_client.plain_http())
-                .map_err(DiscoveryFailure::Invalid),
-            Err(error) if error.kind() == ErrorKind::IssuerMismatch => {
-                Err(DiscoveryFailure::Invalid(error))
-            }
-            Err(error) => Err(DiscoveryFailure::Unavailable(error)),
-        }
+        let limit = limits.total;
+        let newer_than = self.known.as_ref().map(|known| known.newer_than);
+        let result = self
+            .shared
+            .token_endpoint(&self.issuer, context, newer_than);
+        // One limit for all well-known locations, and for the wait for another discovery.
+        timeout(limit, result).await.unwrap_or_else(|_elapsed| {
+            let error = Error::new(Operation::Discovery, ErrorKind::Timeout);
+            Err(DiscoveryFailure::NoMetadata(
+                error.with_expected(within(limit)),
+            ))
+        })
     }
 }
 
-/// Why a discovery yields no URL.
-enum DiscoveryFailure {
-    /// The metadata could not be fetched.
-    Unavailable(Error),
-    /// The metadata are of another issuer, or name no usable URL.
-    Invalid(Error),
-}
-
 impl KnownEndpoint {
-    fn new(url: Endpoint, is_fallback: bool) -> Self {
-        let now = now();
+    fn new(url: Endpoint, is_fallback: bool, at: Instant) -> Self {
         Self {
             url,
             is_fallback,
-            rediscover_at: now + DISCOVERY_INTERVAL,
-            no_rediscovery_before: now,
+            rediscover_at: at + DISCOVERY_INTERVAL,
+            newer_than: at,
+            no_rediscovery_before: at,
         }
     }
 
@@ -257,6 +255,7 @@ impl KnownEndpoint {
         let at = self.no_rediscovery_before.max(now());
         if at < self.rediscover_at {
             self.rediscover_at = at;
+            self.newer_than = now();
             self.no_rediscovery_before = at + MIN_REDISCOVERY_INTERVAL;
         }
     }

@@ -19,8 +19,8 @@ use crate::single_flight::WaitError;
 /// is a handle on shared state and cheap to clone. Its task ends with the last clone, including the
 /// clones in layers and services.
 ///
-/// A manager obtains one token at a time: use another manager for other scopes, audiences or
-/// resources.
+/// A manager obtains one token at a time. [`TokenManagers`](super::TokenManagers) holds several, for
+/// other scopes, audiences or resources.
 ///
 /// # Examples
 ///

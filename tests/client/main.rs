@@ -24,5 +24,6 @@ mod service_transport;
 #[path = "../support/mod.rs"]
 mod support;
 mod token_manager;
+mod token_managers;
 mod token_responses;
 mod token_source;

@@ -3,6 +3,7 @@
 
 pub(super) mod schedule;
 pub(super) mod task;
+mod task_set;
 pub(super) mod trigger;
 
 pub use self::task::Renewer;

@@ -12,6 +12,7 @@ use super::super::scope_upgrade::ScopeUpgrade;
 use super::super::state::{CurrentToken, RenewalLeader, SharedState};
 use super::super::token_source::{TokenSource, fetch, is_transient};
 use super::schedule::{Failure, RenewalPolicy, RenewalSchedule};
+use super::task_set::TaskSet;
 #[cfg(feature = "tracing")]
 use crate::error::escape_and_truncate;
 use crate::error::{Error, ErrorKind, Operation};
@@ -299,7 +300,8 @@ fn classify(error: &Error) -> Failure {
 
 /// Obtains and renews the token of a [`TokenManager`](crate::TokenManager) while it is polled.
 ///
-/// It needs a tokio runtime, and completes when the last clone of the manager is dropped.
+/// It needs a tokio runtime, and completes when the last clone of the manager is dropped. That of
+/// [`TokenManagers`](crate::TokenManagers) renews the tokens of all of them.
 ///
 /// Callers may run on another runtime, or on none: they use no timer. The renewer ends their waits,
 /// at the time limit and when it is dropped. While it is not polled, time limits have no effect: a
@@ -331,6 +333,11 @@ impl Renewer {
     pub(in crate::client) fn new(task: RenewalTask) -> Self {
         let deadlines = task.leader.deadlines();
         Self(Box::pin(async move { deadlines.serve(task.run()).await }))
+    }
+
+    /// One renewer for several managers.
+    pub(in crate::client) fn all(renewers: impl IntoIterator<Item = Self>) -> Self {
+        Self(Box::pin(TaskSet::new(renewers)))
     }
 }
 

@@ -1,0 +1,105 @@
+//! Discovery for all clones of a builder: one fetch of the metadata serves each of them.
+//!
+//! A clone may have other settings. So each checks by itself whether it may use the endpoint that
+//! the metadata name.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+
+use super::token_endpoint::DiscoveryContext;
+use crate::error::Error;
+use crate::metadata::{self, Metadata};
+use crate::oauth::{Endpoint, Issuer};
+use crate::timer::now;
+use crate::transport::Limits;
+
+/// How long metadata are used.
+pub(super) const DISCOVERY_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Locked during a discovery, never during a token request.
+#[derive(Debug, Default)]
+pub(super) struct SharedDiscovery(Mutex<LastDiscovery>);
+
+#[derive(Debug, Default)]
+struct LastDiscovery {
+    metadata: Option<(Metadata, Instant)>,
+    /// Of the last fetch, for those that have waited for it.
+    failure: Option<Error>,
+}
+
+/// A token endpoint that the metadata name.
+pub(super) struct Found {
+    pub(super) url: Endpoint,
+    /// When the metadata were fetched.
+    pub(super) at: Instant,
+    /// Whether they were fetched for another one.
+    pub(super) is_shared: bool,
+}
+
+/// Why a discovery yields no URL.
+pub(super) enum DiscoveryFailure {
+    /// The metadata could not be fetched, or are of another issuer.
+    NoMetadata(Error),
+    /// The metadata name no usable URL.
+    NoEndpoint(Error),
+}
+
+impl SharedDiscovery {
+    /// The token endpoint of `issuer`, by metadata that were fetched after `newer_than`, or now.
+    pub(super) async fn token_endpoint(
+        &self,
+        issuer: &Issuer,
+        context: DiscoveryContext<'_>,
+        newer_than: Option<Instant>,
+    ) -> Result<Found, DiscoveryFailure> {
+        let DiscoveryContext {
+            http_client,
+            now: wall_time,
+            limits,
+        } = context;
+        let ends_at = now() + limits.total;
+        let (mut last, has_waited) = match self.0.try_lock() {
+            Ok(last) => (last, false),
+            Err(_) => (self.0.lock().await, true),
+        };
+        if let Some((metadata, at)) = &last.metadata
+            && newer_than.is_none_or(|than| *at > than)
+            && now() < *at + DISCOVERY_INTERVAL
+            && let Ok(url) = metadata.token_endpoint(http_client.plain_http())
+        {
+            return Ok(Found {
+                url,
+                at: *at,
+                is_shared: true,
+            });
+        }
+        if let Some(error) = last.failure.as_ref().filter(|_| has_waited) {
+            return Err(DiscoveryFailure::NoMetadata(error.clone()));
+        }
+        // A fetch that is dropped has no result.
+        last.failure = None;
+        let limits = Limits {
+            total: ends_at.saturating_duration_since(now()),
+            ..limits
+        };
+        match metadata::discover(http_client, issuer, wall_time, limits).await {
+            Ok(metadata) => {
+                let url = metadata
+                    .token_endpoint(http_client.plain_http())
+                    .map_err(DiscoveryFailure::NoEndpoint)?;
+                let at = now();
+                last.metadata = Some((metadata, at));
+                Ok(Found {
+                    url,
+                    at,
+                    is_shared: false,
+                })
+            }
+            Err(error) => {
+                last.failure = Some(error.clone());
+                Err(DiscoveryFailure::NoMetadata(error))
+            }
+        }
+    }
+}
