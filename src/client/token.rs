@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::token_response::TokenResponse;
+use super::unauthorized::{Denial, Unauthorized};
 use crate::clock::UnixTime;
 use crate::oauth::Scope;
 
@@ -155,6 +156,65 @@ impl AccessToken {
     #[must_use]
     pub fn scopes(&self) -> Option<&[Scope]> {
         self.0.scopes.as_deref()
+    }
+
+    /// Whether a resource server that was sent this token rejects it with this response.
+    ///
+    /// For requests that are sent by hand. It is what [`BearerTokenLayer`] decides by default: a
+    /// 401 with a Bearer challenge of `invalid_token`
+    /// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)), or the same challenge
+    /// with `grpc-status: 16` in the header section. Another token may then be accepted:
+    /// [`TokenManager::invalidate_and_wait`] returns one. Whatever else a response denies, another
+    /// token of the same manager does not change.
+    ///
+    /// The origin of the response must be that of the request: another one, after a redirect, was
+    /// not sent the token.
+    ///
+    /// [`BearerTokenLayer`]: super::BearerTokenLayer
+    /// [`TokenManager::invalidate_and_wait`]: super::TokenManager::invalidate_and_wait
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use axum::http::HeaderMap;
+    /// # use axum::response::IntoResponse as _;
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// # let tokens = tower_oauth::TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+    /// # let tokens = tokens.transport(issuer.transport()).start()?;
+    /// # let first = tokens.access_token().await?.header_value();
+    /// # let orders = axum::Router::new().route("/", axum::routing::get(async move |headers: HeaderMap| {
+    /// #     if headers["authorization"] == first {
+    /// #         let challenge = [("www-authenticate", r#"Bearer error="invalid_token""#)];
+    /// #         return (axum::http::StatusCode::UNAUTHORIZED, challenge).into_response();
+    /// #     }
+    /// #     "orders".into_response()
+    /// # }));
+    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let url = format!("http://{}/", listener.local_addr()?);
+    /// # tokio::spawn(async move { axum::serve(listener, orders).await });
+    /// let client = reqwest::Client::new();
+    /// let send = async |token: &tower_oauth::client::AccessToken| {
+    ///     client.get(&url).header("authorization", token.header_value()).send().await
+    /// };
+    /// // The server at `url` rejects the first token.
+    /// let token = tokens.access_token().await?;
+    /// let mut response = send(&token).await?;
+    /// if token.is_refused_by(response.status(), response.headers()) {
+    ///     if let Some(another) = tokens.invalidate_and_wait(&token).await {
+    ///         response = send(&another).await?;
+    ///     }
+    /// }
+    /// assert_eq!(response.text().await?, "orders");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_refused_by(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        Denial::of(status, headers) == Some(Denial::Unauthenticated)
+            && Unauthorized::InvalidToken.matches(headers)
     }
 
     /// Whether both are clones of the same token.
