@@ -33,6 +33,8 @@ use crate::oauth::Origin;
 /// no token, even if its origin is in the list, unless [`allow_http`] names its host. Put a layer
 /// that follows redirects outside of this one, so that the origin of each hop is checked.
 ///
+/// With the feature `reqwest-middleware` it also is middleware for [reqwest](#reqwest).
+///
 /// [`allow_http`]: super::TokenManagerBuilder::allow_http
 ///
 /// ```
@@ -74,6 +76,49 @@ use crate::oauth::Origin;
 /// assert_eq!(calls.load(Ordering::SeqCst), 2);
 /// # Ok(())
 /// # }
+/// ```
+/// # reqwest
+///
+/// `reqwest_middleware::ClientBuilder::with` takes this layer (feature `reqwest-middleware`), which
+/// then does the same for a `reqwest::Client`. The retry is set in the same way: without more, for
+/// requests without a body, and with [`CloneBufferedBody`] for bodies in memory. An [`Error`] of
+/// the token manager is in `reqwest_middleware::Error::Middleware`, and can be downcast.
+///
+/// The client follows redirects itself. It removes the token at a redirect to another origin, as
+/// each other `Authorization` field: to another host, port or scheme. A target at which a redirect
+/// ends does not get its own token, and its response renews none.
+///
+/// [`CloneBufferedBody`]: https://docs.rs/tower-oauth/latest/tower_oauth/client/struct.CloneBufferedBody.html
+/// [`Error`]: crate::Error
+///
+/// ```
+/// # #[cfg(feature = "reqwest-middleware")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// # let shop = issuer.register("shop")?;
+/// # let orders = axum::Router::new().route("/", axum::routing::post(
+/// #     async |headers: axum::http::HeaderMap| headers["authorization"].to_str().unwrap().to_owned(),
+/// # ));
+/// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let url = format!("http://{}", listener.local_addr()?);
+/// # tokio::spawn(async move { axum::serve(listener, orders).await });
+/// use tower_oauth::client::CloneBufferedBody;
+/// use tower_oauth::{Origin, TokenManager};
+///
+/// # let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
+/// # let tokens = tokens.transport(issuer.transport()).start()?;
+/// let layer = tokens.layer([Origin::new(&url)?]).retry_with(CloneBufferedBody);
+/// let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new()).with(layer).build();
+/// // The server at `url` responds with the `Authorization` field that it receives.
+/// let response = client.post(&url).body("an order").send().await?;
+/// assert!(response.text().await?.starts_with("Bearer "));
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "reqwest-middleware"))]
+/// # fn main() {}
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]

@@ -106,6 +106,10 @@ mod lifetime;
 mod parameters;
 mod presets;
 mod renewal;
+#[cfg(feature = "reqwest")]
+mod reqwest_body;
+#[cfg(feature = "reqwest-middleware")]
+mod reqwest_middleware;
 mod resource_metadata;
 mod response_members;
 mod response_reader;
@@ -135,6 +139,9 @@ pub use self::future::BearerTokenFuture;
 pub use self::grant::Grant;
 pub use self::layer::BearerTokenLayer;
 pub use self::renewal::Renewer;
+#[cfg(feature = "reqwest")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+pub use self::reqwest_body::CloneBufferedBody;
 pub use self::service::BearerTokenService;
 pub use self::token::AccessToken;
 pub use self::token_manager::TokenManager;

@@ -99,7 +99,8 @@ pub(super) async fn server(is_ca: bool) -> (String, Arc<AtomicUsize>) {
     (url, connections)
 }
 
-pub(super) async fn server_with_certificate(is_ca: bool) -> (String, Arc<AtomicUsize>, Vec<u8>) {
+/// Accepts TLS with such a certificate, which is the second value.
+pub(super) fn acceptor(is_ca: bool) -> (TlsAcceptor, Vec<u8>) {
     let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
     let der = self_signed(&key, is_ca);
     let certificate = CertificateDer::from(der.clone());
@@ -112,7 +113,11 @@ pub(super) async fn server_with_certificate(is_ca: bool) -> (String, Arc<AtomicU
         .with_no_client_auth()
         .with_single_cert(vec![certificate], private.into())
         .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    (TlsAcceptor::from(Arc::new(config)), der)
+}
+
+pub(super) async fn server_with_certificate(is_ca: bool) -> (String, Arc<AtomicUsize>, Vec<u8>) {
+    let (acceptor, der) = acceptor(is_ca);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!(
         "https://localhost:{}",

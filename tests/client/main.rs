@@ -12,6 +12,7 @@
 mod app_id;
 mod certificates;
 mod first_mistakes;
+mod kinds_of_clients;
 mod layer;
 mod network;
 mod other_runtime;

@@ -209,7 +209,15 @@ const NAMES: &[(&str, &[&str])] = &[
     // The oracle of the tests.
     ("jsonwebtoken", &[]),
     ("::metrics", &["metrics.rs"]),
-    ("reqwest", &["transport/reqwest.rs"]),
+    (
+        "reqwest",
+        &[
+            "client/reqwest_body.rs",
+            "client/reqwest_middleware.rs",
+            "transport/reqwest.rs",
+        ],
+    ),
+    ("reqwest_middleware", &["client/reqwest_middleware.rs"]),
     ("rustls", &["transport/reqwest.rs"]),
     (
         "tokio::spawn",
