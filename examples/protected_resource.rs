@@ -35,8 +35,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, get_service};
 use axum::{Json, Router};
-use common::{SettingError, invalid_variable, list, parse_variable, raw_variable, variable};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use common::{
+    SettingError, invalid_variable, list, parse_variable, prometheus, raw_variable, variable,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Map, Value, json};
 use tower::Layer;
 use tower_oauth::app_id::Binding;
@@ -61,9 +63,7 @@ async fn run() -> Result<(), SettingError> {
     let port = parse_variable("PORT", 8081)?;
     let scopes = resource_scope()?;
     // Before the resource server is built, because it uses the recorder installed at that time.
-    let recorder = PrometheusBuilder::new()
-        .install_recorder()
-        .map_err(|error| SettingError::new("metrics", error))?;
+    let recorder = prometheus::install_recorder()?;
     let resource = settings()?
         .startup(Startup::Background)
         .start()
@@ -103,7 +103,7 @@ fn router(resource: &ResourceServer, scopes: &[Scope], recorder: PrometheusHandl
         )
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(ready).with_state(resource.clone()))
-        .route("/metrics", get(metrics).with_state(recorder));
+        .merge(prometheus::router(recorder));
     match resource.resource_metadata() {
         // Open to everyone: no layer is around it. An identifier may have a path such as `/:a`.
         Some(metadata) => router
@@ -139,14 +139,6 @@ async fn ready(State(resource): State<ResourceServer>) -> Response {
         )
             .into_response()
     }
-}
-
-/// All metrics in the Prometheus text format.
-async fn metrics(State(recorder): State<PrometheusHandle>) -> impl IntoResponse {
-    (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        recorder.render(),
-    )
 }
 
 /// Configures the resource server from the environment.

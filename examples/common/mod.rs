@@ -1,4 +1,4 @@
-//! Shared by the example programs: settings from the environment, logging, serving.
+//! Shared by the example programs: settings from the environment, logging, metrics, serving.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -6,6 +6,7 @@
     reason = "each example uses a part of this module"
 )]
 
+pub mod prometheus;
 mod serve;
 
 use std::env::VarError;
