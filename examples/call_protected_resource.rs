@@ -10,7 +10,9 @@
 //! For other issuers than App ID: `ISSUER`, `CLIENT_ID`, and `CLIENT_SECRET` or
 //! `CLIENT_SECRET_FILE`. The token endpoint is that of the issuer's metadata. `OAUTH_SERVER_URL`
 //! stands for `ISSUER`; it may be an App ID base of version 3 (`…/oauth/v3/{tenant}`), whose token
-//! endpoint is `{base}/token`. The program sends `REPEAT` requests, `CONCURRENCY` at a time.
+//! endpoint is `{base}/token`. The program sends `REPEAT` requests, `CONCURRENCY` at a time. Each of
+//! these callers waits `INTERVAL_MS` milliseconds between its requests. With `METRICS_PORT` the
+//! program serves its metrics at `/metrics` on this loopback port while it runs; 0 takes a free one.
 //!
 //! `SCOPE` (several separated by spaces), `AUDIENCE`, `RESOURCE` and `PARAMETERS` (form-urlencoded)
 //! go into the token request. `CLIENT_AUTHENTICATION` is `client_secret_basic`,
@@ -34,7 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{SettingError, invalid_variable, parse_variable, variable};
+use common::{SettingError, invalid_variable, parse_variable, prometheus, variable};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use serde_json::json;
@@ -88,6 +90,8 @@ async fn run() -> Result<Outcome, SettingError> {
         let name = if repeat == 0 { "REPEAT" } else { "CONCURRENCY" };
         return Err(SettingError::new(name, "must be at least 1"));
     }
+    let interval = Duration::from_millis(parse_variable("INTERVAL_MS", 0)?);
+    serve_metrics().await?;
     // All callers may wait for the first token.
     let waiters = usize::try_from(concurrency).unwrap_or(usize::MAX);
     let tokens = token_parameters(token_endpoint()?)?
@@ -107,6 +111,7 @@ async fn run() -> Result<Outcome, SettingError> {
             client.clone(),
             uri.clone(),
             repeat,
+            interval,
             Arc::clone(&results),
         ));
     }
@@ -124,6 +129,17 @@ async fn run() -> Result<Outcome, SettingError> {
         requests: repeat,
         failed: repeat - results.succeeded.load(Ordering::Relaxed),
     })
+}
+
+/// Serves the metrics, if `METRICS_PORT` is set.
+async fn serve_metrics() -> Result<(), SettingError> {
+    const NAME: &str = "METRICS_PORT";
+    if variable(NAME)?.is_some() {
+        let port = parse_variable(NAME, 0)?;
+        let address = prometheus::listen(NAME, port, prometheus::install_recorder()?).await?;
+        tracing::info!("metrics are served at http://{address}/metrics");
+    }
+    Ok(())
 }
 
 /// The token endpoint and the credentials, from an App ID binding or from variables.
@@ -324,14 +340,18 @@ struct Results {
 }
 
 /// Sends requests until all callers together have sent `repeat`, or no token is available.
-async fn run_caller<S>(client: S, uri: Uri, repeat: u64, results: Arc<Results>)
+async fn run_caller<S>(client: S, uri: Uri, repeat: u64, interval: Duration, results: Arc<Results>)
 where
     S: Service<Request<reqwest::Body>, Response = Response<reqwest::Body>, Error = BoxError>
         + Clone,
 {
+    let mut is_first = true;
     while !results.without_token.load(Ordering::Relaxed)
         && results.started.fetch_add(1, Ordering::Relaxed) < repeat
     {
+        if !std::mem::take(&mut is_first) && !interval.is_zero() {
+            tokio::time::sleep(interval).await;
+        }
         match send_request(client.clone(), uri.clone()).await {
             Ok((status, body)) => {
                 if status == StatusCode::OK {

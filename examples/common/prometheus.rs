@@ -1,13 +1,16 @@
 //! The metrics of a program, for Prometheus.
 
+use std::future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::header;
 use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
 
-use super::SettingError;
+use super::{SettingError, serve};
 
 /// Buckets for the verification of a signature, in seconds.
 const VERIFICATION: [f64; 10] = [
@@ -62,4 +65,23 @@ pub fn router(recorder: PrometheusHandle) -> Router {
         )
     };
     Router::new().route("/metrics", get(render))
+}
+
+/// Serves all metrics on a loopback port until the process ends, for a program that serves nothing
+/// else.
+///
+/// # Errors
+///
+/// If the port cannot be bound.
+pub async fn listen(
+    name: &str,
+    port: u16,
+    recorder: PrometheusHandle,
+) -> Result<SocketAddr, SettingError> {
+    let listener = TcpListener::bind(("127.0.0.1", port)).await;
+    let listener = listener.map_err(|error| SettingError::new(name, error))?;
+    let address = listener.local_addr();
+    let address = address.map_err(|error| SettingError::new(name, error))?;
+    tokio::spawn(serve(listener, router(recorder), future::pending()));
+    Ok(address)
 }

@@ -100,6 +100,10 @@ async fn the_guides_flow_works_and_survives_the_authorization_server() {
         ("healthz", "ok"),
         ("readyz", "healthy"),
         ("metrics", "result=\"granted\""),
+        (
+            "metrics",
+            "tower_oauth_verification_duration_seconds_bucket",
+        ),
     ] {
         let (status, body) = get(&format!("{listening}/{path}"), None).await;
         assert!(
@@ -138,6 +142,39 @@ async fn the_guides_flow_works_and_survives_the_authorization_server() {
         assert!(!logs.contains(&secret), "a secret or token is in a log");
     }
     assert!(!logs.contains("eyJ"), "a token is in a log");
+}
+
+#[tokio::test]
+async fn a_caller_serves_its_metrics_while_it_runs() {
+    let issuer = authorization_server().await;
+    let resource = protected_resource(&issuer.printed).await;
+    let mut caller = example("call_protected_resource");
+    caller
+        .arg(format!("{}/protected_resource", resource.text("listening")))
+        .env("APPID_SERVICE_BINDING", issuer.printed.to_string())
+        .env("METRICS_PORT", "0")
+        .env("REPEAT", "1000000")
+        .env("INTERVAL_MS", "20");
+    let mut caller = caller.spawn().unwrap();
+    let mut log = BufReader::new(caller.stderr.take().unwrap()).lines();
+    let address = async {
+        loop {
+            let line = log.next_line().await.unwrap().expect("it logs the address");
+            if let Some((_, url)) = line.split_once("metrics are served at ") {
+                return url.to_owned();
+            }
+        }
+    };
+    let url = tokio::time::timeout(Duration::from_secs(20), address).await;
+    let url = url.expect("the program logs the address in time");
+    let counted = async {
+        while !get(&url, None).await.1.contains(r#"outcome="success""#) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let counted = tokio::time::timeout(Duration::from_secs(10), counted).await;
+    counted.expect("the token request is counted");
+    assert_eq!(caller.try_wait().unwrap(), None, "it still runs");
 }
 
 #[tokio::test]
