@@ -487,3 +487,44 @@ fn guide_code_and_dashboard_have_the_same_metrics() {
         assert!(is_row || has_query, "{panel}");
     }
 }
+
+/// The ids of the headings of a page, as rustdoc makes them.
+fn heading_ids(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter_map(|line| line.strip_prefix("# "));
+    let id = |heading: &str| {
+        let words: String = heading
+            .chars()
+            .filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c))
+            .collect();
+        words.to_lowercase().replace(' ', "-")
+    };
+    headings.map(id).collect()
+}
+
+#[test]
+fn each_alert_rule_uses_known_metrics_links_to_the_guide_and_is_explained_there() {
+    let rules = read("examples/alert_rules.yml");
+    let code = read("src/metrics.rs");
+    assert!(metrics(&rules).is_subset(&metrics(&code)));
+    let explained: BTreeSet<String> = column(&read("src/guide/metrics.md"), "alert")
+        .into_iter()
+        .flat_map(|(_, cell)| quoted(cell).map(str::to_owned))
+        .collect();
+    let ids = heading_ids(&read("src/guide/troubleshooting.md"));
+    let mut alerts = BTreeSet::new();
+    for rule in rules.split("- alert: ").skip(1) {
+        let name = rule.lines().next().unwrap();
+        let (_, link) = rule.split_once("runbook_url: ").unwrap();
+        let link = link.lines().next().unwrap();
+        let section = link
+            .strip_prefix("https://docs.rs/tower-oauth/latest/tower_oauth/guide/troubleshooting/")
+            .and_then(|path| path.strip_prefix("index.html#"));
+        assert!(ids.contains(section.unwrap()), "{name}: {link}: {ids:?}");
+        for part in ["expr", "severity", "summary", "description", "action"] {
+            assert!(rule.contains(&format!("{part}: ")), "{name}: {part}");
+        }
+        alerts.insert(name.to_owned());
+    }
+    assert_eq!(alerts, explained);
+    assert_eq!(alerts.len(), 5);
+}
