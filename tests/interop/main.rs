@@ -18,6 +18,8 @@ mod keycloak;
 mod mcp;
 mod node;
 #[cfg(unix)]
+mod prometheus;
+#[cfg(unix)]
 mod proxies;
 mod servers;
 #[cfg(unix)]
