@@ -78,6 +78,16 @@ pub mod providers {
 #[doc = include_str!("published_documents.md")]
 pub mod published_documents {}
 
+/// # Recipes
+#[cfg(all(feature = "axum", feature = "authorization-server"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+#[doc = include_str!("recipes.md")]
+pub mod recipes {
+    /// # HTTP services
+    #[doc = include_str!("recipes/http.md")]
+    pub mod http {}
+}
+
 /// # What is refused, and why, and what to do at the issuer
 #[doc = include_str!("refused_tokens.md")]
 pub mod refused_tokens {}

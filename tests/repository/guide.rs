@@ -101,14 +101,22 @@ fn every_refused_token_names_existing_tests() {
     assert_tests_exist(&read("src/guide/refused_tokens.md"), "test", 50);
 }
 
-/// The Markdown pages of the guide, with their names.
+/// The Markdown pages of the guide, with their paths from `src/guide/`.
 fn pages() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide");
-    let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap());
-    let names = entries.map(|entry| entry.file_name().into_string().unwrap());
-    let markdown = names.filter(|name| name.ends_with(".md"));
-    let pages = markdown.map(|name| (read(&format!("src/guide/{name}")), name));
-    pages.map(|(text, name)| (name, text)).collect()
+    let (mut pages, mut open) = (Vec::new(), vec![folder.clone()]);
+    while let Some(within) = open.pop() {
+        for entry in within.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                let name = path.strip_prefix(&folder).unwrap().to_str().unwrap();
+                pages.push((name.to_owned(), std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    pages
 }
 
 /// The blocks of Rust in a page, as rustdoc renders them: without hidden lines.
@@ -214,19 +222,14 @@ fn the_threat_model_lists_the_vulnerabilities_that_tests_name() {
 #[test]
 fn the_files_that_the_guide_names_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let pages = root.join("src/guide").read_dir().unwrap();
-    let pages = pages
-        .map(|page| page.unwrap().path())
-        .filter(|page| page.extension().is_some_and(|extension| extension == "md"));
     let mut named = 0;
-    for page in pages {
-        let text = std::fs::read_to_string(&page).unwrap();
+    for (page, text) in pages() {
         for name in quoted(&text).filter(|name| {
             ["src/", "tests/", "examples/", "benches/"]
                 .iter()
                 .any(|folder| name.starts_with(folder))
         }) {
-            assert!(root.join(name).exists(), "{}: {name}", page.display());
+            assert!(root.join(name).exists(), "src/guide/{page}: {name}");
             named += 1;
         }
     }
@@ -314,20 +317,22 @@ fn readme_and_docs_list_the_features() {
 fn readme_and_docs_link_every_page_of_the_guide() {
     let readme = read("README.md");
     let modules = read("src/guide/mod.rs");
-    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide");
-    let mut checked = 0;
-    for page in pages.read_dir().unwrap() {
-        let page = page.unwrap().file_name().into_string().unwrap();
-        if page.ends_with(".md") {
-            assert!(readme.contains(&format!("](src/guide/{page})")), "{page}");
-            assert!(
-                modules.contains(&format!("include_str!(\"{page}\")")),
-                "{page}"
-            );
-            checked += 1;
+    let recipes = read("src/guide/recipes.md");
+    let pages = pages();
+    for (page, _) in &pages {
+        match page.strip_prefix("recipes/") {
+            None => assert!(readme.contains(&format!("](src/guide/{page})")), "{page}"),
+            // The page of the folder links it, as a module.
+            Some(recipe) => {
+                let module = recipe.trim_end_matches(".md");
+                let link = format!("](mod@crate::guide::recipes::{module}");
+                assert!(recipes.contains(&link), "{page}");
+            }
         }
+        let included = format!("include_str!(\"{page}\")");
+        assert!(modules.contains(&included), "{page}");
     }
-    assert!(checked > 8, "{checked}");
+    assert!(pages.len() > 8, "{}", pages.len());
 }
 
 #[test]
