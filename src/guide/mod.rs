@@ -86,6 +86,10 @@ pub mod recipes {
     /// # HTTP services
     #[doc = include_str!("recipes/http.md")]
     pub mod http {}
+
+    /// # WebSockets and messages
+    #[doc = include_str!("recipes/messages.md")]
+    pub mod messages {}
 }
 
 /// # What is refused, and why, and what to do at the issuer
