@@ -83,6 +83,10 @@ pub mod published_documents {}
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 #[doc = include_str!("recipes.md")]
 pub mod recipes {
+    /// # gRPC
+    #[doc = include_str!("recipes/grpc.md")]
+    pub mod grpc {}
+
     /// # HTTP services
     #[doc = include_str!("recipes/http.md")]
     pub mod http {}
