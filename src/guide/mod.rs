@@ -83,6 +83,14 @@ pub mod published_documents {}
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 #[doc = include_str!("recipes.md")]
 pub mod recipes {
+    /// # Clients
+    #[doc = include_str!("recipes/clients.md")]
+    pub mod clients {}
+
+    /// # Deployment
+    #[doc = include_str!("recipes/deployment.md")]
+    pub mod deployment {}
+
     /// # gRPC
     #[doc = include_str!("recipes/grpc.md")]
     pub mod grpc {}
