@@ -164,8 +164,7 @@ impl AccessToken {
     /// 401 with a Bearer challenge of `invalid_token`
     /// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)), or the same challenge
     /// with `grpc-status: 16` in the header section. Another token may then be accepted:
-    /// [`TokenManager::invalidate_and_wait`] returns one. Whatever else a response denies, another
-    /// token of the same manager does not change.
+    /// [`TokenManager::invalidate_and_wait`] returns one.
     ///
     /// The origin of the response must be that of the request: another one, after a redirect, was
     /// not sent the token.

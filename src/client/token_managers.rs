@@ -9,7 +9,7 @@ use super::{BearerTokenLayer, TokenManager, TokenManagerBuilder};
 use crate::error::{ConfigError, ConfigErrorKind};
 use crate::oauth::Origin;
 
-/// The token managers of several targets: origins, each with a token of its own.
+/// The token managers of several targets: origins that each need another token.
 ///
 /// For a client that calls several services, each of which needs another audience, resource or
 /// scope. A target is a [`TokenManagerBuilder`]; the clones of one builder share its settings and

@@ -10,6 +10,10 @@ pub mod app_id {}
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
 
+/// # Clients
+#[doc = include_str!("clients.md")]
+pub mod clients {}
+
 /// # Configuration
 #[doc = include_str!("configuration.md")]
 pub mod configuration {}

@@ -399,8 +399,8 @@ async fn own_credentials_are_sent_unchanged() {
     }
 }
 
-/// Another host, another port, and another scheme, each alone; also if the other origin has a token
-/// of its own.
+/// Another host, another port, and another scheme, each alone; also if the other origin is a
+/// target, too.
 #[tokio::test]
 async fn a_redirect_to_another_origin_takes_no_token_with_it() {
     for kind in KINDS {

@@ -97,6 +97,11 @@ fn every_demand_of_mcp_names_existing_tests() {
 }
 
 #[test]
+fn every_fact_about_clients_names_existing_tests() {
+    assert_tests_exist(&read("src/guide/clients.md"), "tests", 9);
+}
+
+#[test]
 fn every_refused_token_names_existing_tests() {
     assert_tests_exist(&read("src/guide/refused_tokens.md"), "test", 50);
 }
