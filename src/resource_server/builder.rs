@@ -11,7 +11,7 @@ use super::challenge::DEFAULT_REALM;
 use super::issuer_state::{IssuerState, Validator};
 use super::readiness::ReadinessPolicy;
 use super::server::Inner;
-use super::server_settings::ServerSettings;
+use super::shared_settings::SharedSettings;
 use super::token_cache;
 use super::verification_limit::VerificationLimit;
 use super::{ProtectedResource, ResourceServer, TrustedIssuer};
@@ -741,7 +741,7 @@ impl ResourceServerBuilder {
         let issuers = self.issuers?;
         let plain_http = self.http.plain_http()?;
         let fetched = issuers.iter().filter(|issuer| issuer.is_fetched());
-        let settings = ServerSettings {
+        let settings = SharedSettings {
             authorization_servers: fetched.map(|issuer| issuer.name().clone()).collect(),
             realm: self.realm,
             plain_http: plain_http.clone(),

@@ -97,9 +97,9 @@ mod responses;
 #[cfg(feature = "axum")]
 mod scoped;
 mod server;
-mod server_settings;
 mod service;
 mod sharded_arc;
+mod shared_settings;
 mod token_cache;
 mod trusted_issuer;
 mod validate;

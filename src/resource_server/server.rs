@@ -11,8 +11,8 @@ use super::protected_resource::ProtectedResourceMetadata;
 use super::readiness::ReadinessPolicy;
 use super::rejection_events::RejectionEvents;
 use super::responses::Responses;
-use super::server_settings::{CheckedResource, ServerSettings};
 use super::sharded_arc::ShardedArc;
+use super::shared_settings::{CheckedResource, SharedSettings};
 use super::token_cache::TokenCache;
 use super::verification_limit::VerificationLimit;
 use crate::clock::Clock;
@@ -75,7 +75,7 @@ pub(super) struct Inner {
     pub(super) verification_limit: VerificationLimit,
     pub(super) token_in_query: LogLimit,
     pub(super) metadata: Option<ProtectedResourceMetadata>,
-    pub(super) settings: ServerSettings,
+    pub(super) settings: SharedSettings,
 }
 
 impl Inner {
@@ -85,7 +85,7 @@ impl Inner {
         clock: Arc<dyn Clock>,
         verification_limit: VerificationLimit,
         resource: CheckedResource,
-        settings: ServerSettings,
+        settings: SharedSettings,
     ) -> Self {
         let events = RejectionEvents::new(&issuers, Arc::clone(&clock));
         Self {

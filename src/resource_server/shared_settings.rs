@@ -9,7 +9,7 @@ use crate::oauth::{Issuer, PlainHttp};
 
 /// What [`ResourceServer::also`](super::ResourceServer::also) takes over, beside the issuers.
 #[derive(Clone, Debug)]
-pub(super) struct ServerSettings {
+pub(super) struct SharedSettings {
     /// The issuers whose keys are fetched.
     pub(super) authorization_servers: Vec<Issuer>,
     pub(super) realm: String,
@@ -25,7 +25,7 @@ pub(super) struct CheckedResource {
     pub(super) metadata: Option<ProtectedResourceMetadata>,
 }
 
-impl ServerSettings {
+impl SharedSettings {
     /// Checks a resource, and makes its document; without one, only the realm is checked.
     pub(super) fn check_resource(
         &self,
