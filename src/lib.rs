@@ -114,6 +114,7 @@ mod provider;
 mod redact;
 pub mod resource_server;
 mod secret_file;
+mod settings;
 mod single_flight;
 mod text;
 mod timer;

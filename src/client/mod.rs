@@ -115,6 +115,7 @@ mod response_members;
 mod response_reader;
 mod scope_upgrade;
 mod service;
+mod settings;
 mod shared_discovery;
 mod state;
 mod targets;
@@ -143,6 +144,7 @@ pub use self::renewal::Renewer;
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use self::reqwest_body::CloneBufferedBody;
 pub use self::service::BearerTokenService;
+pub use self::settings::ClientSettings;
 pub use self::token::AccessToken;
 pub use self::token_manager::TokenManager;
 pub use self::token_managers::{TokenManagers, TokenManagersBuilder};

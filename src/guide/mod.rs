@@ -130,6 +130,10 @@ pub mod resource_tokens {}
 #[doc = include_str!("security.md")]
 pub mod security {}
 
+/// # Settings from files and variables
+#[doc = include_str!("settings.md")]
+pub mod settings {}
+
 /// # Testing without an issuer
 #[cfg(all(feature = "authorization-server", feature = "test-util"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "authorization-server")))]

@@ -22,6 +22,7 @@ mod resource_metadata;
 mod scope_upgrade;
 mod secret_files;
 mod service_transport;
+mod settings;
 #[path = "../support/mod.rs"]
 mod support;
 mod token_manager;

@@ -25,6 +25,7 @@ mod public_names;
 mod readiness;
 mod rejection_responses;
 mod requirements;
+mod settings;
 mod several_resources;
 #[path = "../support/mod.rs"]
 mod support;

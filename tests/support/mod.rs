@@ -15,6 +15,7 @@ pub mod log;
 pub mod program;
 pub mod provider;
 pub mod raw_issuer;
+pub mod settings;
 pub mod token_endpoint;
 
 use std::convert::Infallible;

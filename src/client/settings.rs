@@ -1,0 +1,328 @@
+//! The settings of a client in a file or in variables.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::de::Deserializer;
+
+use super::{ClientCredentials, TokenManager, TokenManagerBuilder};
+use crate::error::{ConfigError, ConfigErrorKind};
+use crate::oauth::{Audience, Endpoint, Issuer, Scope};
+use crate::settings::{
+    Provider, ProviderFields, by_commas, by_spaces, choice, flag, number, positive, secret,
+    secrets, text,
+};
+
+/// The settings of a client, to be read from a file and from environment variables.
+///
+/// Implements [`Deserialize`](serde::Deserialize), for TOML, YAML, JSON and variables, for example
+/// with the crates figment or config. [`to_builder`](Self::to_builder) makes a builder of them, to
+/// which a transport or a clock can be added.
+///
+/// [`guide::settings`](mod@crate::guide::settings) has every field, and examples with both crates.
+/// What is absent has the default of the builder. An unknown field is an error. Neither `Debug` nor
+/// an error shows the client secret.
+///
+/// ```
+/// use tower_oauth::client::ClientSettings;
+///
+/// let settings: ClientSettings = serde_json::from_str(
+///     r#"{
+///         "issuer": "https://as.example",
+///         "client_id": "shop",
+///         "client_secret_file": "/run/secrets/shop",
+///         "audience": "orders",
+///         "scopes": "orders.read orders.write"
+///     }"#,
+/// )?;
+/// let (_tokens, _renewer) = settings.to_builder()?.build()?;
+/// # Ok::<(), tower_oauth::BoxError>(())
+/// ```
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientSettings {
+    #[serde(default, deserialize_with = "provider")]
+    provider: Option<Provider>,
+    #[serde(default, deserialize_with = "text")]
+    issuer: Option<Issuer>,
+    #[serde(default, deserialize_with = "text")]
+    token_endpoint: Option<Endpoint>,
+    /// The resource whose metadata have to list the issuer (RFC 9728).
+    #[serde(default, deserialize_with = "text")]
+    for_resource: Option<String>,
+    // The fields of the presets.
+    #[serde(default, deserialize_with = "text")]
+    url: Option<String>,
+    #[serde(default, deserialize_with = "text")]
+    realm: Option<String>,
+    #[serde(default, deserialize_with = "text")]
+    tenant: Option<String>,
+    #[serde(default, deserialize_with = "text")]
+    domain: Option<String>,
+    #[serde(default, deserialize_with = "text")]
+    authorization_server: Option<String>,
+    #[serde(default, deserialize_with = "text")]
+    region: Option<String>,
+    #[serde(default, deserialize_with = "text")]
+    user_pool: Option<String>,
+    // The client.
+    #[serde(default, deserialize_with = "text")]
+    client_id: Option<String>,
+    #[serde(default, deserialize_with = "secret")]
+    client_secret: Option<SecretString>,
+    /// Read again for each token request.
+    #[serde(default, deserialize_with = "text")]
+    client_secret_file: Option<PathBuf>,
+    #[serde(default, deserialize_with = "client_authentication")]
+    client_authentication: Option<Method>,
+    // The token request.
+    #[serde(default, deserialize_with = "text")]
+    audience: Option<Audience>,
+    #[serde(default, deserialize_with = "by_commas")]
+    resource: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "flag")]
+    omit_resource: Option<bool>,
+    #[serde(default, deserialize_with = "by_spaces")]
+    scopes: Option<Vec<Scope>>,
+    #[serde(default, deserialize_with = "by_spaces")]
+    step_up_scopes: Option<Vec<Scope>>,
+    /// Their values may be secrets.
+    #[serde(default, deserialize_with = "secrets")]
+    parameters: BTreeMap<String, SecretString>,
+    #[serde(default, deserialize_with = "flag")]
+    assume_bearer: Option<bool>,
+    // The manager.
+    #[serde(default, deserialize_with = "text")]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "number")]
+    assumed_lifetime_seconds: Option<u64>,
+    #[serde(default, deserialize_with = "positive")]
+    renew_before_expiry_seconds: Option<NonZeroU64>,
+    #[serde(default, deserialize_with = "positive")]
+    request_timeout_seconds: Option<NonZeroU64>,
+    #[serde(default, deserialize_with = "positive")]
+    acquire_timeout_seconds: Option<NonZeroU64>,
+    #[serde(default, deserialize_with = "number")]
+    max_waiters: Option<usize>,
+    #[serde(default, deserialize_with = "by_commas")]
+    allow_http: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "flag")]
+    allow_loopback_http: Option<bool>,
+    #[serde(default, deserialize_with = "text")]
+    user_agent: Option<String>,
+}
+
+/// How the client authenticates.
+#[derive(Clone, Copy, Debug)]
+enum Method {
+    Basic,
+    BasicRaw,
+    Post,
+}
+
+fn provider<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Provider>, D::Error> {
+    choice(deserializer, Provider::CLIENT_CHOICES)
+}
+
+fn client_authentication<'de, D>(deserializer: D) -> Result<Option<Method>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let choices = [
+        ("client_secret_basic", Method::Basic),
+        ("client_secret_basic_raw", Method::BasicRaw),
+        ("client_secret_post", Method::Post),
+    ];
+    choice(deserializer, &choices)
+}
+
+impl ClientSettings {
+    /// Makes a builder of these settings. Does no I/O.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # use secrecy::ExposeSecret as _;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// # let document = serde_json::json!({
+    /// #     "issuer": issuer.issuer(),
+    /// #     "client_id": shop.client_id(),
+    /// #     "client_secret": shop.secret().expose_secret(),
+    /// # }).to_string();
+    /// use tower_oauth::client::ClientSettings;
+    ///
+    /// let settings: ClientSettings = serde_json::from_str(&document)?;
+    /// let tokens = settings
+    ///     .to_builder()?
+    ///     .transport(issuer.transport()) // an `AuthorizationServer` in the same process
+    ///     .start()?;
+    /// assert!(tokens.access_token().await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If a field is missing that the client or its provider needs, one is set that the provider
+    /// does not use, or the values of fields do not fit together. The error names the setting. What
+    /// [`build`](TokenManagerBuilder::build) reports is reported there.
+    pub fn to_builder(&self) -> Result<TokenManagerBuilder, ConfigError> {
+        let mut builder = self.for_provider()?;
+        if let Some(audience) = &self.audience {
+            builder = builder.audience(audience.clone());
+        }
+        for resource in self.resource.iter().flatten() {
+            builder = builder.resource(resource);
+        }
+        if self.omit_resource == Some(true) {
+            builder = builder.omit_resource();
+        }
+        builder = builder.scopes(self.scopes.iter().flatten().cloned());
+        if let Some(scopes) = &self.step_up_scopes {
+            builder = builder.step_up_scopes(scopes.iter().cloned());
+        }
+        for (name, value) in &self.parameters {
+            builder = builder.parameter(name, value.expose_secret());
+        }
+        if self.assume_bearer == Some(true) {
+            builder = builder.assume_bearer();
+        }
+        if let Some(name) = &self.name {
+            builder = builder.name(name);
+        }
+        if let Some(seconds) = self.assumed_lifetime_seconds {
+            builder = builder.assumed_lifetime(Duration::from_secs(seconds));
+        }
+        if let Some(seconds) = self.renew_before_expiry_seconds {
+            builder = builder.renew_before_expiry(Duration::from_secs(seconds.get()));
+        }
+        if let Some(seconds) = self.request_timeout_seconds {
+            builder = builder.request_timeout(Duration::from_secs(seconds.get()));
+        }
+        if let Some(seconds) = self.acquire_timeout_seconds {
+            builder = builder.acquire_timeout(Duration::from_secs(seconds.get()));
+        }
+        if let Some(calls) = self.max_waiters {
+            builder = builder.max_waiters(calls);
+        }
+        if let Some(hosts) = &self.allow_http {
+            builder = builder.allow_http(hosts);
+        }
+        if self.allow_loopback_http == Some(true) {
+            builder = builder.allow_loopback_http();
+        }
+        if let Some(user_agent) = &self.user_agent {
+            builder = builder.user_agent(user_agent);
+        }
+        Ok(builder)
+    }
+
+    /// Where tokens are requested, and by whom.
+    fn for_provider(&self) -> Result<TokenManagerBuilder, ConfigError> {
+        let client = self.credentials()?;
+        let mut fields = self.provider_fields();
+        let builder = match self.provider {
+            Some(Provider::Keycloak) => {
+                TokenManager::keycloak(fields.required("url")?, fields.required("realm")?, client)
+            }
+            Some(Provider::Entra) => TokenManager::entra(fields.required("tenant")?, client),
+            Some(Provider::Auth0) => {
+                let audience = self.audience.clone();
+                let audience = audience.ok_or_else(|| fields.missing("audience"))?;
+                TokenManager::auth0(fields.required("domain")?, audience, client)
+            }
+            Some(Provider::Okta) => {
+                let server = fields.required("authorization_server")?;
+                TokenManager::okta(fields.required("domain")?, server, client)
+            }
+            Some(Provider::Cognito) => {
+                let user_pool = fields.required("user_pool")?;
+                TokenManager::cognito(fields.required("region")?, user_pool, client)
+            }
+            // They are no `CLIENT_CHOICES`.
+            None | Some(Provider::Google | Provider::Supabase | Provider::Zitadel) => {
+                self.for_issuer(&mut fields, client)
+            }
+        }?;
+        fields.finish()?;
+        if self.omit_resource.is_some() && self.for_resource.is_none() {
+            let error = ConfigError::without_value("omit_resource", "requires `for_resource`");
+            return Err(error.with_kind(ConfigErrorKind::Conflict));
+        }
+        Ok(builder)
+    }
+
+    /// Without a provider.
+    fn for_issuer(
+        &self,
+        fields: &mut ProviderFields<'_>,
+        client: ClientCredentials,
+    ) -> Result<TokenManagerBuilder, ConfigError> {
+        let issuer = fields.optional("issuer").map(Issuer::new).transpose()?;
+        let resource = fields.optional("for_resource");
+        fields.optional("token_endpoint");
+        match (issuer, &self.token_endpoint, resource) {
+            (Some(issuer), None, None) => TokenManager::for_issuer(issuer, client),
+            (Some(issuer), None, Some(resource)) => {
+                Ok(TokenManager::for_resource(resource, issuer, client))
+            }
+            (None, Some(endpoint), None) => Ok(TokenManager::builder(endpoint.clone(), client)),
+            (Some(_), Some(_), _) => Err(conflict("token_endpoint", "issuer")),
+            (None, Some(_), Some(_)) => Err(conflict("token_endpoint", "for_resource")),
+            (None, None, _) => {
+                let reason = "is required, or `provider`, or `token_endpoint`";
+                Err(ConfigError::missing("issuer", reason))
+            }
+        }
+    }
+
+    fn credentials(&self) -> Result<ClientCredentials, ConfigError> {
+        let required = |setting| ConfigError::missing(setting, "is required");
+        let id = self
+            .client_id
+            .as_ref()
+            .ok_or_else(|| required("client_id"))?;
+        let credentials = match (&self.client_secret, &self.client_secret_file) {
+            (Some(secret), None) => ClientCredentials::new(id, secret.clone()),
+            (None, Some(file)) => ClientCredentials::from_secret_file(id, file),
+            (Some(_), Some(_)) => return Err(conflict("client_secret", "client_secret_file")),
+            (None, None) => return Err(required("client_secret or client_secret_file")),
+        };
+        Ok(match self.client_authentication {
+            None | Some(Method::Basic) => credentials,
+            Some(Method::BasicRaw) => credentials.client_secret_basic_raw(),
+            Some(Method::Post) => credentials.client_secret_post(),
+        })
+    }
+
+    /// The fields that not every provider uses.
+    fn provider_fields(&self) -> ProviderFields<'_> {
+        let fields = [
+            ("issuer", self.issuer.as_ref().map(Issuer::as_str)),
+            (
+                "token_endpoint",
+                self.token_endpoint.as_ref().map(Endpoint::as_str),
+            ),
+            ("for_resource", self.for_resource.as_deref()),
+            ("url", self.url.as_deref()),
+            ("realm", self.realm.as_deref()),
+            ("tenant", self.tenant.as_deref()),
+            ("domain", self.domain.as_deref()),
+            ("authorization_server", self.authorization_server.as_deref()),
+            ("region", self.region.as_deref()),
+            ("user_pool", self.user_pool.as_deref()),
+        ];
+        ProviderFields::new("", self.provider, fields)
+    }
+}
+
+fn conflict(setting: &str, other: &str) -> ConfigError {
+    let error = ConfigError::without_value(setting, format!("cannot be set with `{other}`"));
+    error.with_kind(ConfigErrorKind::Conflict)
+}

@@ -1,0 +1,505 @@
+//! `ClientSettings`: from each format the builder that code would make, or an error that names the
+//! setting and never shows a secret.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use tower_oauth::authorization_server::AuthorizationServer;
+use tower_oauth::client::{ClientSettings, TokenManagerBuilder};
+use tower_oauth::error::ConfigErrorKind;
+use tower_oauth::resource_server::Algorithm;
+use tower_oauth::{Audience, ClientCredentials, Endpoint, Issuer, Scope, TokenManager};
+
+use crate::support::settings::{
+    fields, fields_in_guide, parse_toml, paths, print_variables, read, read_in_process, variables,
+    with,
+};
+
+const TENANT: &str = "8c0ba5b5-3d2a-4ee0-a9d9-3a0d8c1b6d2a";
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn scope(scope: &str) -> Scope {
+    Scope::new(scope).unwrap()
+}
+
+fn settings(toml: &str) -> Result<ClientSettings, String> {
+    read(&parse_toml(toml)).remove(0).1
+}
+
+fn issuer() -> TokenManagerBuilder {
+    let issuer = Issuer::new("https://as.example").unwrap();
+    TokenManager::for_issuer(issuer, ClientCredentials::new("shop", "s3cret")).unwrap()
+}
+
+/// Documents, each with the builder that it stands for.
+fn documents() -> Vec<(&'static str, TokenManagerBuilder)> {
+    let client = || ClientCredentials::new("shop", "s3cret");
+    vec![
+        (
+            r#"
+            issuer = "https://as.example"
+            client_id = "shop"
+            client_secret = "s3cret"
+            "#,
+            issuer(),
+        ),
+        (
+            r#"
+            issuer = "https://as.example"
+            client_id = "shop"
+            client_secret_file = "/run/secrets/shop"
+            client_authentication = "client_secret_post"
+            audience = "orders"
+            resource = ["https://orders.example", "urn:bills"]
+            scopes = "orders.read orders.write"
+            step_up_scopes = ["orders.delete"]
+            parameters = { organization = "acme", assertion = "an assertion" }
+            assume_bearer = true
+            name = "orders"
+            assumed_lifetime_seconds = 1800
+            renew_before_expiry_seconds = 120
+            request_timeout_seconds = 3
+            acquire_timeout_seconds = 20
+            max_waiters = 8
+            allow_http = "keycloak.sso.svc, orders"
+            allow_loopback_http = true
+            user_agent = "shop/1.2"
+            "#,
+            {
+                let client = ClientCredentials::from_secret_file("shop", "/run/secrets/shop");
+                let issuer = Issuer::new("https://as.example").unwrap();
+                TokenManager::for_issuer(issuer, client.client_secret_post())
+                    .unwrap()
+                    .audience(Audience::new("orders").unwrap())
+                    .resource("https://orders.example")
+                    .resource("urn:bills")
+                    .scopes([scope("orders.read"), scope("orders.write")])
+                    .step_up_scopes([scope("orders.delete")])
+                    .parameter("assertion", "an assertion")
+                    .parameter("organization", "acme")
+                    .assume_bearer()
+                    .name("orders")
+                    .assumed_lifetime(secs(1800))
+                    .renew_before_expiry(secs(120))
+                    .request_timeout(secs(3))
+                    .acquire_timeout(secs(20))
+                    .max_waiters(8)
+                    .allow_http(["keycloak.sso.svc", "orders"])
+                    .allow_loopback_http()
+                    .user_agent("shop/1.2")
+            },
+        ),
+        (
+            r#"
+            token_endpoint = "https://as.example/token"
+            client_id = "123"
+            client_secret = "456"
+            client_authentication = "client_secret_basic_raw"
+            "#,
+            TokenManager::builder(
+                Endpoint::new("https://as.example/token").unwrap(),
+                ClientCredentials::new("123", "456").client_secret_basic_raw(),
+            ),
+        ),
+        (
+            r#"
+            issuer = "https://as.example"
+            for_resource = "https://orders.example"
+            omit_resource = true
+            client_id = "shop"
+            client_secret = "s3cret"
+            client_authentication = "client_secret_basic"
+            "#,
+            TokenManager::for_resource("https://orders.example", "https://as.example", client())
+                .omit_resource(),
+        ),
+        (
+            r#"
+            provider = "keycloak"
+            url = "https://sso.example"
+            realm = "shop"
+            client_id = "shop"
+            client_secret = "s3cret"
+            "#,
+            TokenManager::keycloak("https://sso.example", "shop", client()).unwrap(),
+        ),
+        (
+            r#"
+            provider = "entra"
+            tenant = "8c0ba5b5-3d2a-4ee0-a9d9-3a0d8c1b6d2a"
+            client_id = "shop"
+            client_secret = "s3cret"
+            scopes = "api://orders/.default"
+            "#,
+            TokenManager::entra(TENANT, client())
+                .unwrap()
+                .scope(scope("api://orders/.default")),
+        ),
+        (
+            r#"
+            provider = "auth0"
+            domain = "shop.eu.auth0.com"
+            audience = "orders"
+            client_id = "shop"
+            client_secret = "s3cret"
+            "#,
+            TokenManager::auth0("shop.eu.auth0.com", "orders", client()).unwrap(),
+        ),
+        (
+            r#"
+            provider = "okta"
+            domain = "shop.okta.com"
+            authorization_server = "default"
+            client_id = "shop"
+            client_secret = "s3cret"
+            "#,
+            TokenManager::okta("shop.okta.com", "default", client()).unwrap(),
+        ),
+        (
+            r#"
+            provider = "cognito"
+            region = "eu-west-1"
+            user_pool = "eu-west-1_Example"
+            client_id = "shop"
+            client_secret = "s3cret"
+            "#,
+            TokenManager::cognito("eu-west-1", "eu-west-1_Example", client()).unwrap(),
+        ),
+    ]
+}
+
+#[test]
+fn a_document_in_each_format_is_the_builder_that_code_would_make() {
+    for (toml, builder) in documents() {
+        for (format, settings) in read::<ClientSettings>(&parse_toml(toml)) {
+            let settings = settings.unwrap_or_else(|error| panic!("{format}: {error}\n{toml}"));
+            let made = settings.to_builder().unwrap();
+            assert_eq!(
+                format!("{made:?}"),
+                format!("{builder:?}"),
+                "{format}{toml}"
+            );
+        }
+    }
+}
+
+#[test]
+fn variables_of_a_process_are_the_same_settings_as_a_document() {
+    if print_variables::<ClientSettings>() {
+        return;
+    }
+    let name = "settings::variables_of_a_process_are_the_same_settings_as_a_document";
+    for (toml, _) in documents() {
+        let from_document = format!("{:?}", Ok::<_, String>(settings(toml).unwrap()));
+        for from_variables in read_in_process(name, &variables(&parse_toml(toml))) {
+            assert_eq!(from_variables, from_document, "{toml}");
+        }
+    }
+}
+
+/// Settings with every field. They do not fit together.
+fn every_field() -> Value {
+    let mut all = json!({});
+    for (toml, _) in documents() {
+        for (field, value) in parse_toml(toml).as_object().unwrap() {
+            all[field] = value.clone();
+        }
+    }
+    all
+}
+
+#[test]
+fn the_documents_of_these_tests_and_the_guide_have_every_field() {
+    let fields = fields::<ClientSettings>(&[]);
+    let tested = every_field();
+    assert_eq!(
+        fields,
+        tested.as_object().unwrap().keys().cloned().collect()
+    );
+    let mut listed = fields_in_guide("Fields of a client");
+    // By provider.
+    for name in [
+        "authorization_server",
+        "domain",
+        "realm",
+        "region",
+        "tenant",
+        "url",
+        "user_pool",
+    ] {
+        listed.insert(name.to_owned());
+    }
+    for name in ["auth0", "cognito", "entra", "keycloak", "okta"] {
+        assert!(listed.remove(name));
+    }
+    assert_eq!(listed, fields);
+}
+
+#[test]
+fn a_value_of_a_wrong_type_or_an_empty_one_is_an_error_that_names_the_path_of_the_setting() {
+    let valid = every_field();
+    let leaves = paths(&valid, true);
+    assert_eq!(leaves.len(), 32);
+    for path in leaves {
+        let is_parameter = path.len() > 1;
+        for wrong in [
+            json!({ "x": 1 }),
+            json!([["x"]]),
+            json!(1.5),
+            Value::Null,
+            json!(""),
+        ] {
+            if is_parameter && wrong == json!("") {
+                continue; // A parameter may be empty.
+            }
+            for (format, settings) in
+                read::<ClientSettings>(&with(&json!({}), &path, wrong.clone()))
+            {
+                let error = settings
+                    .err()
+                    .unwrap_or_else(|| panic!("{format}: {path:?} {wrong}"));
+                // serde_json names the line instead.
+                let named = format == "JSON" || error.contains(&format!("app.{}", path.join(".")));
+                assert!(named, "{format}: {path:?} {wrong}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_unknown_field_is_an_error_that_names_it() {
+    let path = ["client_secert".to_owned()];
+    for (format, settings) in read::<ClientSettings>(&with(&json!({}), &path, json!("hunter2"))) {
+        let error = settings.err().unwrap();
+        assert!(error.contains("client_secert"), "{format}: {error}");
+        assert!(!error.contains("hunter2"), "{format}: {error}");
+    }
+}
+
+#[test]
+fn settings_that_do_not_fit_together_are_errors_that_name_setting_and_reason() {
+    let client = "client_id = \"shop\"\nclient_secret = \"s3cret\"\n";
+    let at_issuer = |rest: &str| format!("{client}issuer = \"https://as.example\"\n{rest}");
+    let keycloak = |rest: &str| format!("{client}provider = \"keycloak\"\n{rest}");
+    let auth0 = "provider = \"auth0\"\ndomain = \"shop.eu.auth0.com\"";
+    let rows = [
+        (client.to_owned(), "issuer", "is required"),
+        (
+            format!("{client}for_resource = \"https://orders.example\""),
+            "issuer",
+            "is required",
+        ),
+        (
+            "client_secret = \"s3cret\"".to_owned(),
+            "client_id",
+            "is required",
+        ),
+        (
+            "client_id = \"shop\"".to_owned(),
+            "client_secret or client_secret_file",
+            "is required",
+        ),
+        (
+            at_issuer("client_secret_file = \"/s\""),
+            "client_secret",
+            "`client_secret_file`",
+        ),
+        (
+            at_issuer("token_endpoint = \"https://as.example/token\""),
+            "token_endpoint",
+            "`issuer`",
+        ),
+        (
+            at_issuer("omit_resource = true"),
+            "omit_resource",
+            "`for_resource`",
+        ),
+        (
+            at_issuer("realm = \"shop\""),
+            "realm",
+            "only with a `provider`",
+        ),
+        (at_issuer("max_waiters = 0"), "max_waiters", "at least 1"),
+        (
+            at_issuer("parameters = { scope = \"a\" }"),
+            "parameter",
+            "its own builder method",
+        ),
+        (
+            keycloak("url = \"https://sso.example\""),
+            "realm",
+            "required by the provider `keycloak`",
+        ),
+        (
+            keycloak("realm = \"a\"\nurl = \"https://sso.example\"\nregion = \"b\""),
+            "region",
+            "not used by the provider `keycloak`",
+        ),
+        (
+            keycloak("realm = \"a\"\nurl = \"https://sso.example\"\nissuer = \"b\""),
+            "issuer",
+            "not used by the provider `keycloak`",
+        ),
+        (
+            keycloak(
+                "realm = \"a\"\nurl = \"https://sso.example\"\nfor_resource = \"https://b.example\"",
+            ),
+            "for_resource",
+            "not used by the provider `keycloak`",
+        ),
+        (
+            keycloak("realm = \"a\"\nurl = \"http://sso.example\""),
+            "issuer",
+            "https",
+        ),
+        (
+            format!("{client}{auth0}"),
+            "audience",
+            "required by the provider `auth0`",
+        ),
+    ];
+    for (toml, setting, reason) in rows {
+        let settings = settings(&toml).unwrap_or_else(|error| panic!("{error}\n{toml}"));
+        let error = settings
+            .to_builder()
+            .and_then(|builder| builder.build().map(drop));
+        let error = error.expect_err(&toml);
+        assert_eq!(error.setting(), setting, "{error}\n{toml}");
+        assert!(error.to_string().contains(reason), "{error}\n{toml}");
+        assert!(!error.to_string().contains("s3cret"), "{error}\n{toml}");
+    }
+    let google = settings(&format!("{client}provider = \"google\"")).unwrap_err();
+    assert!(google.contains("`auth0` or `cognito`"), "{google}");
+    let error = settings(client).unwrap().to_builder().unwrap_err();
+    assert_eq!(error.kind(), ConfigErrorKind::Missing);
+}
+
+#[tokio::test]
+async fn a_manager_of_settings_gets_a_token_with_the_secret_that_they_have() {
+    let issuer = AuthorizationServer::builder()
+        .algorithm(Algorithm::Es256)
+        .build()
+        .unwrap();
+    let shop = issuer.register("shop").unwrap();
+    let secret = shop.secret().expose_secret();
+    let file = std::env::temp_dir().join(format!("tower-oauth-settings-{}", std::process::id()));
+    std::fs::write(&file, format!("{secret}\n")).unwrap();
+    let of = |field: &str, value: &str| json!({ "issuer": issuer.issuer(), "client_id": shop.client_id(), field: value });
+    let rows = [
+        (of("client_secret", secret), true),
+        (of("client_secret_file", file.to_str().unwrap()), true),
+        (of("client_secret", "another"), false),
+    ];
+    for (document, is_right) in rows {
+        for (format, settings) in read::<ClientSettings>(&document) {
+            let settings = settings.unwrap();
+            assert!(!format!("{settings:?}").contains(secret), "{format}");
+            let builder = settings.to_builder().unwrap().transport(issuer.transport());
+            let token = builder.start().unwrap().access_token().await;
+            assert_eq!(token.is_ok(), is_right, "{format}");
+        }
+    }
+    std::fs::remove_file(file).unwrap();
+}
+
+/// What may stand where a secret is meant.
+fn secrets() -> impl Strategy<Value = (String, Value)> {
+    let texts = "[a-z0-9]{10}-[\\[\\]{}'\",=a-zA-Z0-9]{10}".prop_map(|text| {
+        let value = json!(text);
+        (text, value)
+    });
+    let numbers = (10_000_000_000_u64..1_000_000_000_000)
+        .prop_map(|number| (number.to_string(), json!(number)));
+    #[allow(
+        clippy::as_conversions,
+        clippy::cast_precision_loss,
+        reason = "exact below 2^53"
+    )]
+    let fractions = (10_000_000_000_u64..1_000_000_000_000)
+        .prop_map(|number| (number.to_string(), json!(number as f64 + 0.5)));
+    prop_oneof![texts, numbers, fractions].prop_flat_map(|(text, value)| {
+        let values = vec![
+            value.clone(),
+            json!([value.clone()]),
+            json!([[value.clone()]]),
+            json!({ "x": value }),
+            json!({ "x": [value] }),
+        ];
+        proptest::sample::select(values).prop_map(move |value| (text.clone(), value))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_error_and_no_debug_output_shows_a_secret(
+        (secret, value) in secrets(),
+        parameter in any::<bool>(),
+        other in proptest::sample::select(paths(&every_field(), true)),
+        wrong in proptest::sample::select(vec![json!(1.5), json!({ "x": 1 }), json!("?")]),
+        is_alone in any::<bool>(),
+    ) {
+        let mut document = if is_alone {
+            json!({ "issuer": "https://as.example", "client_id": "shop" })
+        } else {
+            with(&every_field(), &other, wrong)
+        };
+        if parameter {
+            document["parameters"] = json!({ "assertion": value });
+        } else {
+            document["client_secret"] = value;
+        }
+        for (format, settings) in read::<ClientSettings>(&document) {
+            let shown = match settings {
+                Err(error) => error,
+                Ok(settings) => format!("{settings:?} {:?}", settings.to_builder()),
+            };
+            prop_assert!(!shown.contains(&secret), "{format}: {shown}");
+        }
+    }
+}
+
+#[test]
+fn a_variable_that_looks_like_a_number_is_a_text_and_leading_zeros_need_quotes_with_figment() {
+    if print_variables::<ClientSettings>() {
+        return;
+    }
+    let name = "settings::a_variable_that_looks_like_a_number_is_a_text_and_leading_zeros_need_quotes_with_figment";
+    let ids = |id: &str| {
+        let document = json!({ "client_id": id });
+        read_in_process(name, &variables(&document)).map(|printed| {
+            let (_, rest) = printed
+                .split_once("client_id: Some(")
+                .unwrap_or(("", &printed));
+            rest.split("),").next().unwrap().to_owned()
+        })
+    };
+    for (variable, by_figment, by_config) in [
+        ("123", r#""123""#, r#""123""#),
+        ("true", r#""true""#, r#""true""#),
+        (
+            "18446744073709551616",
+            r#""18446744073709551616""#,
+            r#""18446744073709551616""#,
+        ),
+        ("1e5", r#""1e5""#, r#""1e5""#),
+        ("a,b", r#""a,b""#, r#""a,b""#),
+        // figment makes a number of it.
+        ("007", r#""7""#, r#""007""#),
+        (r#""007""#, r#""007""#, r#""\"007\"""#),
+    ] {
+        assert_eq!(ids(variable), [by_figment, by_config], "{variable}");
+    }
+    let [by_figment, by_config] = ids("1.10");
+    assert!(
+        by_figment.contains("put a text that looks like a number in quotes"),
+        "{by_figment}"
+    );
+    assert_eq!(by_config, r#""1.10""#);
+}
