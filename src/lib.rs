@@ -39,11 +39,11 @@
 //!
 //! ```
 //! # async fn example() -> Result<(), tower_oauth::BoxError> {
-//! use tower_oauth::{ClientCredentials, Endpoint, Scope, TokenManager};
+//! use tower_oauth::{ClientCredentials, Issuer, TokenManager};
 //!
 //! let credentials = ClientCredentials::new("my-client-id", "my-secret");
-//! let tokens = TokenManager::builder(Endpoint::new("https://as.example/token")?, credentials)
-//!     .scope(Scope::new("orders.read")?)
+//! let tokens = TokenManager::for_issuer(Issuer::new("https://as.example")?, credentials)?
+//!     .scope("orders.read")
 //!     .start()?;
 //! let token = tokens.access_token().await?; // requested once, shared, renewed before it expires
 //! # let _ = token.expose_secret();
@@ -56,6 +56,12 @@
 //! The embedded authorization server creates valid and invalid tokens, rotates keys, and injects
 //! faults. It needs no port and no real time:
 //! [`guide::testing`](https://docs.rs/tower-oauth/latest/tower_oauth/guide/testing/index.html).
+//!
+//! # Recipes
+//!
+//! [`guide::recipes`](https://docs.rs/tower-oauth/latest/tower_oauth/guide/recipes/index.html) has
+//! complete programs, and [`guide::providers`](mod@guide::providers) a page for each of eight
+//! providers.
 //!
 //! # Security posture
 //!
@@ -133,6 +139,11 @@ pub use self::resource_server::{
 };
 
 /// Runs the README's examples as doctests.
-#[cfg(all(doctest, feature = "axum", feature = "authorization-server"))]
+#[cfg(all(
+    doctest,
+    feature = "axum",
+    feature = "authorization-server",
+    feature = "reqwest-middleware"
+))]
 #[doc = include_str!("../README.md")]
 struct Readme;
