@@ -12,7 +12,8 @@ impl TokenManager {
     ///
     /// `url` is that of the server, such as `https://sso.example`. The audience of the token is
     /// what the mappers of the client add; Keycloak ignores a parameter for it.
-    /// [`guide::providers::keycloak`](mod@crate::guide::providers::keycloak) says what to set.
+    /// [`guide::providers::keycloak`](mod@crate::guide::providers::keycloak) says what to set. The
+    /// token endpoint is discovered, as with [`for_issuer`](Self::for_issuer).
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/provider.rs"));
@@ -48,7 +49,8 @@ impl TokenManager {
     ///
     /// `tenant` is its id, a GUID. [`scope`](TokenManagerBuilder::scope) is required: Entra issues
     /// a token for the one API whose `…/.default` it is.
-    /// [`guide::providers::entra`](mod@crate::guide::providers::entra) says what to set.
+    /// [`guide::providers::entra`](mod@crate::guide::providers::entra) says what to set. The token
+    /// endpoint is discovered, as with [`for_issuer`](Self::for_issuer).
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/provider.rs"));
@@ -83,7 +85,8 @@ impl TokenManager {
     ///
     /// `domain` is that of the tenant. `audience` is the identifier of the API, which Auth0
     /// requires as the parameter `audience`.
-    /// [`guide::providers::auth0`](mod@crate::guide::providers::auth0) says what to set.
+    /// [`guide::providers::auth0`](mod@crate::guide::providers::auth0) says what to set. The token
+    /// endpoint is discovered, as with [`for_issuer`](Self::for_issuer).
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/provider.rs"));
@@ -120,7 +123,8 @@ impl TokenManager {
     ///
     /// `authorization_server` is its id, such as `default`. [`scope`](TokenManagerBuilder::scope)
     /// is required, unless the server has default scopes.
-    /// [`guide::providers::okta`](mod@crate::guide::providers::okta) says what to set.
+    /// [`guide::providers::okta`](mod@crate::guide::providers::okta) says what to set. The token
+    /// endpoint is discovered, as with [`for_issuer`](Self::for_issuer).
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/provider.rs"));
@@ -156,7 +160,8 @@ impl TokenManager {
     ///
     /// The pool needs a domain: its token endpoint is there, and the metadata name it. Without a
     /// [`scope`](TokenManagerBuilder::scope) the token has all scopes of the app client.
-    /// [`guide::providers::cognito`](mod@crate::guide::providers::cognito) says what to set.
+    /// [`guide::providers::cognito`](mod@crate::guide::providers::cognito) says what to set. The
+    /// token endpoint is discovered, as with [`for_issuer`](Self::for_issuer).
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/provider.rs"));

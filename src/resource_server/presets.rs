@@ -81,7 +81,7 @@ impl TrustedIssuer {
                       application with `add_audience`";
         let application_id = provider::guid("application_id", application_id.as_ref(), reason)?;
         let audience = Audience::new(&application_id)?;
-        let names_its_client = |token: &AuthContext| token.client_id().is_some();
+        let names_its_client = |token: &AuthContext| has(token, "azp") || has(token, "appid");
         Ok(Self::new(provider::entra(&tenant)?, audience)
             .add_alias(provider::entra_v1(&tenant)?)
             .add_audience(Audience::new(format!("api://{application_id}"))?)
@@ -148,12 +148,11 @@ impl TrustedIssuer {
         audience: impl TryInto<Audience, Error: Into<ConfigError>>,
     ) -> Result<Self, ConfigError> {
         let issuer = provider::okta(domain.as_ref(), authorization_server.as_ref())?;
-        let names_its_client = |token: &AuthContext| token.client_id().is_some();
         Ok(for_audience(issuer, audience)?
-            .require_of_provider("cid, as in access tokens", names_its_client))
+            .require_of_provider("cid, as in access tokens", |token| has(token, "cid")))
     }
 
-    /// Trusts the access tokens that an Amazon Cognito user pool issues to these app clients.
+    /// Trusts the access tokens of these app clients of an Amazon Cognito user pool.
     ///
     /// Access tokens of Cognito have no `aud`: the `clients`, ids of app clients, take its place. A
     /// token with any `aud` is rejected, unless [`add_audience`](Self::add_audience) has it, for
@@ -270,9 +269,8 @@ impl TrustedIssuer {
         audience: impl TryInto<Audience, Error: Into<ConfigError>>,
     ) -> Result<Self, ConfigError> {
         // The audience of an ID token may contain the project as well.
-        let has_id = |token: &AuthContext| matches!(token.claim::<String>("jti"), Ok(Some(_)));
         Ok(for_audience(provider::zitadel(domain.as_ref())?, audience)?
-            .require_of_provider("jti, as in access tokens", has_id))
+            .require_of_provider("jti, as in access tokens", |token| has(token, "jti")))
     }
 
     /// Trusts the access tokens of the signed-in users of a Supabase project.
@@ -310,6 +308,11 @@ fn for_audience(
 ) -> Result<TrustedIssuer, ConfigError> {
     let audience = audience.try_into().map_err(Into::into)?;
     Ok(TrustedIssuer::new(issuer, audience))
+}
+
+/// Whether a token has this claim, a string. Not `client_id`, which the application may name.
+fn has(token: &AuthContext, claim: &str) -> bool {
+    matches!(token.claim::<String>(claim), Ok(Some(_)))
 }
 
 /// The name of a Google service account: the unique id if that is allowed, else its verified e-mail

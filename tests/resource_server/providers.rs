@@ -159,7 +159,7 @@ async fn entra_tokens_of_another_use_tenant_application_or_algorithm_are_rejecte
         &server,
         &entra,
         [
-            (id_token, InvalidClaims),
+            (id_token.clone(), InvalidClaims),
             (
                 json!({ "iss": of_tenant(OTHER_TENANT), "tid": OTHER_TENANT }),
                 UntrustedIssuer,
@@ -183,6 +183,13 @@ async fn entra_tokens_of_another_use_tenant_application_or_algorithm_are_rejecte
         ],
     )
     .await;
+    // Another name for the client does not make an ID token an access token.
+    let named = TrustedIssuer::entra(TENANT, APPLICATION)
+        .map(|entra| entra.client_id_from(|token| token.subject().map(str::to_owned)));
+    let named = start(&entra, named).await;
+    let caller = assert_accepts(&named, &entra.token()).await;
+    assert_eq!(caller.client_id(), caller.subject());
+    assert_rejects(&named, &entra.token_with(id_token), InvalidClaims).await;
     let ps256 = entra.sign(json!({ "alg": "PS256", "kid": "ps256" }), json!({}));
     assert_rejects(&server, &ps256, UnsupportedAlgorithm).await;
 }
