@@ -1,4 +1,4 @@
-//! Settings that are named by their values: claims, parameters.
+//! Settings that are tables.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -64,6 +64,15 @@ impl<'de> Deserialize<'de> for AcceptedValues {
         }
         Ok(Self(values))
     }
+}
+
+/// A table, which `null` is not.
+pub(crate) fn table<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Texts by their names. The texts may be secrets.

@@ -11,6 +11,6 @@ mod scalar;
 mod value;
 
 pub(crate) use self::list::{by_commas, by_spaces};
-pub(crate) use self::map::{required_claims, secrets};
+pub(crate) use self::map::{required_claims, secrets, table};
 pub(crate) use self::provider::{Provider, ProviderFields};
 pub(crate) use self::scalar::{choice, flag, number, positive, secret, text};

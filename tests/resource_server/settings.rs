@@ -385,6 +385,26 @@ fn a_value_of_a_wrong_type_is_an_error_that_names_the_path_of_the_setting() {
 }
 
 #[test]
+fn a_text_or_null_where_a_table_is_meant_is_an_error_that_names_the_path() {
+    for path in paths(&every_field(), false)
+        .into_iter()
+        .filter(|path| !path.is_empty())
+    {
+        for wrong in [json!("x"), Value::Null] {
+            for (format, settings) in
+                read::<ResourceServerSettings>(&with(&json!({}), &path, wrong))
+            {
+                let error = settings
+                    .err()
+                    .unwrap_or_else(|| panic!("{format}: {path:?}"));
+                let named = format == "JSON" || error.contains(&format!("app.{}", path.join(".")));
+                assert!(named, "{format}: {path:?}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn an_unknown_field_in_any_table_is_an_error_that_names_it() {
     let valid = every_field();
     for mut path in paths(&valid, false) {

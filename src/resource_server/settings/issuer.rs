@@ -18,7 +18,7 @@ use crate::oauth::{Audience, Endpoint, Issuer, Scope};
 use crate::resource_server::TrustedIssuer;
 use crate::settings::{
     Provider, ProviderFields, by_commas, by_spaces, choice, flag, number, positive,
-    required_claims, text,
+    required_claims, table, text,
 };
 
 /// The issuer, by its identifier or as what a provider calls it, and the rules for its tokens.
@@ -55,6 +55,7 @@ pub(super) struct IssuerSettings {
     jwks_uri: Option<Endpoint>,
     #[serde(deserialize_with = "text")]
     initial_keys_file: Option<PathBuf>,
+    #[serde(deserialize_with = "table")]
     refresh: Option<RefreshSettings>,
     // The rules for tokens.
     #[serde(deserialize_with = "by_commas")]

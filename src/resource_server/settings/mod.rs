@@ -18,7 +18,7 @@ use super::{
 use crate::error::{ConfigError, ConfigErrorKind};
 use crate::key_set::RefreshPolicy;
 use crate::oauth::Scope;
-use crate::settings::{by_commas, by_spaces, choice, flag, number, positive, text};
+use crate::settings::{by_commas, by_spaces, choice, flag, number, positive, table, text};
 
 /// The settings of a resource server, to be read from a file and from environment variables.
 ///
@@ -54,7 +54,7 @@ pub struct ResourceServerSettings {
     /// By names of the user's choice, so that another file or a variable can change a part.
     #[serde(default)]
     issuers: BTreeMap<String, IssuerSettings>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "table")]
     refresh: Option<RefreshSettings>,
     #[serde(default, deserialize_with = "number")]
     leeway_seconds: Option<u64>,
