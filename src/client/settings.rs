@@ -8,9 +8,11 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::Deserializer;
 
-use super::{ClientCredentials, TokenManager, TokenManagerBuilder};
+use super::{
+    ClientCredentials, TokenManager, TokenManagerBuilder, TokenManagers, TokenManagersBuilder,
+};
 use crate::error::{ConfigError, ConfigErrorKind};
-use crate::oauth::{Audience, Endpoint, Issuer, Scope};
+use crate::oauth::{Audience, Endpoint, Issuer, Origin, Scope};
 use crate::settings::{
     Provider, ProviderFields, by_commas, by_spaces, choice, flag, number, positive, secret,
     secrets, text,
@@ -113,6 +115,47 @@ pub struct ClientSettings {
     allow_loopback_http: Option<bool>,
     #[serde(default, deserialize_with = "text")]
     user_agent: Option<String>,
+    /// By names of the user's choice.
+    #[serde(default)]
+    targets: BTreeMap<String, TargetSettings>,
+}
+
+/// What is called with tokens of its own.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct TargetSettings {
+    #[serde(deserialize_with = "text")]
+    origin: Option<Origin>,
+    #[serde(deserialize_with = "text")]
+    audience: Option<Audience>,
+    #[serde(deserialize_with = "by_commas")]
+    resource: Option<Vec<String>>,
+    #[serde(deserialize_with = "by_spaces")]
+    scopes: Option<Vec<Scope>>,
+    #[serde(deserialize_with = "by_spaces")]
+    step_up_scopes: Option<Vec<Scope>>,
+    #[serde(deserialize_with = "text")]
+    name: Option<String>,
+}
+
+impl TargetSettings {
+    /// Adds what is requested for this target.
+    fn configure(&self, mut builder: TokenManagerBuilder) -> TokenManagerBuilder {
+        if let Some(audience) = &self.audience {
+            builder = builder.audience(audience.clone());
+        }
+        for resource in self.resource.iter().flatten() {
+            builder = builder.resource(resource);
+        }
+        builder = builder.scopes(self.scopes.iter().flatten().cloned());
+        if let Some(scopes) = &self.step_up_scopes {
+            builder = builder.step_up_scopes(scopes.iter().cloned());
+        }
+        if let Some(name) = &self.name {
+            builder = builder.name(name);
+        }
+        builder
+    }
 }
 
 /// How the client authenticates.
@@ -169,11 +212,95 @@ impl ClientSettings {
     ///
     /// # Errors
     ///
-    /// If a field is missing that the client or its provider needs, one is set that the provider
+    /// If there are `targets`, a field is missing that the client or its provider needs, one is set that the provider
     /// does not use, or the values of fields do not fit together. The error names the setting. What
     /// [`build`](TokenManagerBuilder::build) reports is reported there.
     pub fn to_builder(&self) -> Result<TokenManagerBuilder, ConfigError> {
-        let mut builder = self.for_provider()?;
+        if !self.targets.is_empty() {
+            let reason = "have a token each: use `to_managers_builder`";
+            let error = ConfigError::without_value("targets", reason);
+            return Err(error.with_kind(ConfigErrorKind::Conflict));
+        }
+        self.builder(self.audience.as_ref())
+    }
+
+    /// Makes a builder of these settings with their `targets`. Does no I/O.
+    ///
+    /// All targets share the client, its issuer, and the settings beside `targets`. The `audience`
+    /// of a target replaces that of the client, its scopes and resources are added.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # use secrecy::ExposeSecret as _;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// # let document = serde_json::json!({
+    /// #     "issuer": issuer.issuer(),
+    /// #     "client_id": shop.client_id(),
+    /// #     "client_secret": shop.secret().expose_secret(),
+    /// #     "targets": {
+    /// #         "orders": { "origin": "https://orders.example", "audience": "orders" },
+    /// #         "bills": { "origin": "https://bills.example", "audience": "bills" },
+    /// #     },
+    /// # }).to_string();
+    /// use tower_oauth::client::ClientSettings;
+    ///
+    /// let settings: ClientSettings = serde_json::from_str(&document)?;
+    /// let tokens = settings
+    ///     .to_managers_builder(|builder| builder.transport(issuer.transport()))?
+    ///     .start()?;
+    /// let orders = tokens.get("https://orders.example").ok_or("it is a target")?;
+    /// assert!(orders.access_token().await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// `change` gets the builder that all targets have in common, for a transport or a clock.
+    ///
+    /// # Errors
+    ///
+    /// As [`to_builder`](Self::to_builder); if there is no target, or one without `origin`.
+    pub fn to_managers_builder(
+        &self,
+        change: impl FnOnce(TokenManagerBuilder) -> TokenManagerBuilder,
+    ) -> Result<TokenManagersBuilder, ConfigError> {
+        let required = |setting| Err(ConfigError::missing(setting, "is required"));
+        if self.targets.is_empty() {
+            return required("targets".to_owned());
+        }
+        if self.for_resource.is_some() {
+            return Err(conflict("targets", "for_resource"));
+        }
+        // Auth0 requires one: that of each target replaces it.
+        let audiences = self.targets.values().map(|target| target.audience.as_ref());
+        let audience = self.audience.as_ref();
+        let audience = audience.or_else(|| audiences.flatten().next());
+        let builder = change(self.builder(audience)?);
+        let mut managers = TokenManagers::builder();
+        for (name, target) in &self.targets {
+            let Some(origin) = target.origin.clone() else {
+                return required(format!("targets.{name}.origin"));
+            };
+            let lacks_audience = self.audience.is_none() && target.audience.is_none();
+            if self.provider == Some(Provider::Auth0) && lacks_audience {
+                return required(format!("targets.{name}.audience"));
+            }
+            let mut builder = builder.clone();
+            if let Some(client) = &self.name {
+                // Managers with the same name share a time series.
+                builder = builder.name(format!("{client} {name}"));
+            }
+            managers = managers.target(origin, target.configure(builder));
+        }
+        Ok(managers)
+    }
+
+    /// The builder without the targets.
+    fn builder(&self, audience: Option<&Audience>) -> Result<TokenManagerBuilder, ConfigError> {
+        let mut builder = self.for_provider(audience)?;
         if let Some(audience) = &self.audience {
             builder = builder.audience(audience.clone());
         }
@@ -224,7 +351,10 @@ impl ClientSettings {
     }
 
     /// Where tokens are requested, and by whom.
-    fn for_provider(&self) -> Result<TokenManagerBuilder, ConfigError> {
+    fn for_provider(
+        &self,
+        audience: Option<&Audience>,
+    ) -> Result<TokenManagerBuilder, ConfigError> {
         let client = self.credentials()?;
         let mut fields = self.provider_fields();
         let builder = match self.provider {
@@ -233,9 +363,8 @@ impl ClientSettings {
             }
             Some(Provider::Entra) => TokenManager::entra(fields.required("tenant")?, client),
             Some(Provider::Auth0) => {
-                let audience = self.audience.clone();
                 let audience = audience.ok_or_else(|| fields.missing("audience"))?;
-                TokenManager::auth0(fields.required("domain")?, audience, client)
+                TokenManager::auth0(fields.required("domain")?, audience.clone(), client)
             }
             Some(Provider::Okta) => {
                 let server = fields.required("authorization_server")?;

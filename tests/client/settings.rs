@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tower_oauth::authorization_server::AuthorizationServer;
-use tower_oauth::client::{ClientSettings, TokenManagerBuilder};
+use tower_oauth::client::{ClientSettings, TokenManagerBuilder, TokenManagers};
 use tower_oauth::error::ConfigErrorKind;
 use tower_oauth::resource_server::Algorithm;
 use tower_oauth::{Audience, ClientCredentials, Endpoint, Issuer, Scope, TokenManager};
@@ -194,7 +194,11 @@ fn variables_of_a_process_are_the_same_settings_as_a_document() {
         return;
     }
     let name = "settings::variables_of_a_process_are_the_same_settings_as_a_document";
-    for (toml, _) in documents() {
+    for toml in documents()
+        .into_iter()
+        .map(|(toml, _)| toml)
+        .chain([TARGETS])
+    {
         let from_document = format!("{:?}", Ok::<_, String>(settings(toml).unwrap()));
         for from_variables in read_in_process(name, &variables(&parse_toml(toml))) {
             assert_eq!(from_variables, from_document, "{toml}");
@@ -202,10 +206,94 @@ fn variables_of_a_process_are_the_same_settings_as_a_document() {
     }
 }
 
+const TARGETS: &str = r#"
+    issuer = "https://as.example"
+    client_id = "shop"
+    client_secret = "s3cret"
+    scopes = "common"
+    name = "shop"
+    [targets.bills]
+    origin = "https://bills.example"
+    audience = "bills"
+    name = "bills"
+    [targets.orders]
+    origin = "https://orders.example:8443"
+    resource = "https://orders.example, urn:orders"
+    scopes = "orders.read orders.write"
+    step_up_scopes = "orders.delete"
+"#;
+
+#[test]
+fn each_target_has_the_settings_of_the_client_and_its_own() {
+    let common = issuer().scope(scope("common")).user_agent("shop/1.2");
+    let expected = TokenManagers::builder()
+        .target(
+            "https://bills.example",
+            common
+                .clone()
+                .audience(Audience::new("bills").unwrap())
+                .name("bills"),
+        )
+        .target(
+            "https://orders.example:8443",
+            common
+                .resource("https://orders.example")
+                .resource("urn:orders")
+                .scopes([scope("orders.read"), scope("orders.write")])
+                .step_up_scopes([scope("orders.delete")])
+                .name("shop orders"),
+        );
+    for (format, settings) in read::<ClientSettings>(&parse_toml(TARGETS)) {
+        let settings = settings.unwrap();
+        let change = |builder: TokenManagerBuilder| builder.user_agent("shop/1.2");
+        let made = settings.to_managers_builder(change).unwrap();
+        assert_eq!(format!("{made:?}"), format!("{expected:?}"), "{format}");
+        let error = settings.to_builder().unwrap_err();
+        assert_eq!(error.setting(), "targets", "{format}: {error}");
+    }
+}
+
+#[test]
+fn targets_that_do_not_fit_are_errors_that_name_the_target() {
+    let client =
+        r#"{ "client_id": "shop", "client_secret": "s3cret", "issuer": "https://as.example" }"#;
+    let client: Value = serde_json::from_str(client).unwrap();
+    let a = |target: Value| json!({ "a": target });
+    let origin = json!("https://a.example");
+    let auth0 = json!({ "client_id": "shop", "client_secret": "s3cret", "provider": "auth0",
+        "domain": "shop.eu.auth0.com" });
+    let for_resource = with(&client, &["for_resource".to_owned()], origin.clone());
+    let two = json!({ "a": { "origin": origin, "audience": "a" }, "b": { "origin": "https://b.example" } });
+    let rows = [
+        (&client, json!({}), "targets"),
+        (&client, a(json!({ "audience": "a" })), "targets.a.origin"),
+        (&for_resource, a(json!({ "origin": origin })), "targets"),
+        (&auth0, two, "targets.b.audience"),
+        (
+            &client,
+            json!({ "a": { "origin": origin }, "b": { "origin": origin } }),
+            "target",
+        ),
+    ];
+    for (client, targets, setting) in rows {
+        let document = with(client, &["targets".to_owned()], targets);
+        let settings = read::<ClientSettings>(&document).remove(0).1.unwrap();
+        let managers = settings.to_managers_builder(|builder| builder);
+        let error = managers
+            .and_then(|builder| builder.build().map(drop))
+            .unwrap_err();
+        assert_eq!(error.setting(), setting, "{error}");
+    }
+}
+
 /// Settings with every field. They do not fit together.
 fn every_field() -> Value {
     let mut all = json!({});
-    for (toml, _) in documents() {
+    for toml in documents()
+        .into_iter()
+        .map(|(toml, _)| toml)
+        .chain([TARGETS])
+    {
         for (field, value) in parse_toml(toml).as_object().unwrap() {
             all[field] = value.clone();
         }
@@ -238,15 +326,21 @@ fn the_documents_of_these_tests_and_the_guide_have_every_field() {
         assert!(listed.remove(name));
     }
     assert_eq!(listed, fields);
+
+    let target = self::fields::<ClientSettings>(&["targets", "a"]);
+    let targets = tested["targets"].as_object().unwrap().values();
+    let tested = targets.flat_map(|target| target.as_object().unwrap().keys().cloned());
+    assert_eq!(target, tested.collect());
+    assert_eq!(target, fields_in_guide("Fields of a target"));
 }
 
 #[test]
 fn a_value_of_a_wrong_type_or_an_empty_one_is_an_error_that_names_the_path_of_the_setting() {
     let valid = every_field();
     let leaves = paths(&valid, true);
-    assert_eq!(leaves.len(), 32);
+    assert_eq!(leaves.len(), 32 + 7);
     for path in leaves {
-        let is_parameter = path.len() > 1;
+        let is_parameter = path[0] == "parameters";
         for wrong in [
             json!({ "x": 1 }),
             json!([["x"]]),

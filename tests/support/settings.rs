@@ -1,5 +1,8 @@
 //! Settings from each format, by figment and by config, and by serde_json alone.
-#![allow(clippy::print_stdout, reason = "read by the test that started the process")]
+#![allow(
+    clippy::print_stdout,
+    reason = "read by the test that started the process"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
