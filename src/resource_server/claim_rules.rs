@@ -24,6 +24,8 @@ const CLIENT_CLAIMS: [&str; 4] = ["client_id", "azp", "appid", "cid"];
 pub(super) struct ProviderRule {
     /// In words, for the log.
     pub(super) expected: &'static str,
+    /// What a token has that breaks it.
+    pub(super) otherwise: &'static str,
     pub(super) is_met: fn(&AuthContext) -> bool,
 }
 
@@ -130,7 +132,7 @@ impl ClaimRules {
             return Ok(());
         };
         let kind = RejectionKind::InvalidClaims;
-        let found = "no such claim".to_owned();
+        let found = broken.otherwise.to_owned();
         Err(mismatch(kind, token, broken.expected.to_owned(), found))
     }
 

@@ -1,5 +1,8 @@
 //! Trusted issuers for known providers.
 
+use serde_json::Value;
+
+use super::claim_rules::ProviderRule;
 use super::{AuthContext, TrustedIssuer};
 use crate::error::ConfigError;
 use crate::jwt::Algorithm;
@@ -88,7 +91,11 @@ impl TrustedIssuer {
             .algorithms([Algorithm::Rs256])
             .check_key_issuers()
             .require_claim("tid", [tenant])
-            .require_of_provider("azp or appid, as in access tokens", names_its_client))
+            .require_of_provider(ProviderRule {
+                expected: "azp or appid, as in access tokens",
+                otherwise: "neither azp nor appid",
+                is_met: names_its_client,
+            }))
     }
 
     /// Trusts the access tokens of an Auth0 tenant for one API.
@@ -148,8 +155,13 @@ impl TrustedIssuer {
         audience: impl TryInto<Audience, Error: Into<ConfigError>>,
     ) -> Result<Self, ConfigError> {
         let issuer = provider::okta(domain.as_ref(), authorization_server.as_ref())?;
-        Ok(for_audience(issuer, audience)?
-            .require_of_provider("cid, as in access tokens", |token| has(token, "cid")))
+        Ok(
+            for_audience(issuer, audience)?.require_of_provider(ProviderRule {
+                expected: "cid, as in access tokens",
+                otherwise: "no cid",
+                is_met: |token| has(token, "cid"),
+            }),
+        )
     }
 
     /// Trusts the access tokens of these app clients of an Amazon Cognito user pool.
@@ -231,7 +243,7 @@ impl TrustedIssuer {
             |caller: &str| !caller.is_empty() && caller.bytes().all(|byte| byte.is_ascii_digit());
         if let Some(caller) = callers
             .iter()
-            .find(|caller| !is_unique_id(caller) && !caller.contains('@'))
+            .find(|caller| !is_unique_id(caller) && !is_service_account(caller))
         {
             let reason = "must be the e-mail address or the unique id of a service account";
             return Err(ConfigError::new("callers", caller, reason));
@@ -269,13 +281,22 @@ impl TrustedIssuer {
         audience: impl TryInto<Audience, Error: Into<ConfigError>>,
     ) -> Result<Self, ConfigError> {
         // The audience of an ID token may contain the project as well.
-        Ok(for_audience(provider::zitadel(domain.as_ref())?, audience)?
-            .require_of_provider("jti, as in access tokens", |token| has(token, "jti")))
+        Ok(
+            for_audience(provider::zitadel(domain.as_ref())?, audience)?.require_of_provider(
+                ProviderRule {
+                    expected: "jti, as in access tokens",
+                    otherwise: "no jti",
+                    is_met: |token| has(token, "jti"),
+                },
+            ),
+        )
     }
 
     /// Trusts the access tokens of the signed-in users of a Supabase project.
     ///
     /// `project` is its reference, or the host of a custom domain. The audience is `authenticated`.
+    /// Users who signed in anonymously are rejected, and so are applications that sign users in
+    /// through the OAuth server of the project: their tokens have a `client_id`.
     /// The keys are fetched from `/auth/v1/.well-known/jwks.json`. Tokens that are signed with the
     /// legacy secret of the project are rejected. [`guide::providers::supabase`][guide] says what
     /// to set in Supabase.
@@ -298,8 +319,26 @@ impl TrustedIssuer {
     pub fn supabase(project: impl AsRef<str>) -> Result<Self, ConfigError> {
         let issuer = provider::supabase(project.as_ref())?;
         let jwks_uri = Endpoint::new(format!("{issuer}/.well-known/jwks.json"))?;
-        Ok(Self::new(issuer, Audience::new("authenticated")?).jwks_uri(jwks_uri))
+        Ok(Self::new(issuer, Audience::new("authenticated")?)
+            .jwks_uri(jwks_uri)
+            .require_of_provider(ProviderRule {
+                expected: "a user with an account",
+                otherwise: "an anonymous user (is_anonymous)",
+                is_met: |token| matches!(token.claim("is_anonymous"), Ok(None | Some(false))),
+            })
+            .require_of_provider(ProviderRule {
+                expected: "no client_id",
+                otherwise: "the client_id of another application",
+                is_met: |token| matches!(token.claim("client_id"), Ok(None | Some(Value::Null))),
+            }))
     }
+}
+
+/// Whether a name is the e-mail address of a service account, and not of a person.
+fn is_service_account(caller: &str) -> bool {
+    caller
+        .split_once('@')
+        .is_some_and(|(_, domain)| domain.ends_with(".gserviceaccount.com"))
 }
 
 fn for_audience(

@@ -732,13 +732,8 @@ impl TrustedIssuer {
         self
     }
 
-    /// Requires a property of the tokens of a provider. `expected` describes it.
-    pub(super) fn require_of_provider(
-        mut self,
-        expected: &'static str,
-        is_met: fn(&AuthContext) -> bool,
-    ) -> Self {
-        let rule = ProviderRule { expected, is_met };
+    /// Adds a rule for the tokens of a provider.
+    pub(super) fn require_of_provider(mut self, rule: ProviderRule) -> Self {
         self.rules.provider_rules.push(rule);
         self
     }

@@ -571,9 +571,16 @@ async fn supabase_tokens_of_another_use_or_project_are_rejected() {
             (json!({ "iss": "supabase", "aud": null }), UntrustedIssuer),
             (json!({ "aud": "anon", "role": "anon" }), InvalidAudience),
             (json!({ "aud": null }), InvalidClaims),
+            (json!({ "is_anonymous": true }), InvalidClaims),
+            (json!({ "is_anonymous": "false" }), InvalidClaims),
+            (json!({ "client_id": "9a8b7c6d" }), InvalidClaims),
         ],
     )
     .await;
+    let before_anonymous_sign_ins = supabase
+        .clone()
+        .with_claims(json!({ "is_anonymous": null }));
+    assert_accepts(&server, &before_anonymous_sign_ins.token()).await;
     // Signed with the legacy secret of the project, as the legacy API keys are.
     let hs256 = supabase.sign(json!({ "alg": "HS256" }), json!({}));
     assert_rejects(&server, &hs256, UnsupportedAlgorithm).await;
@@ -704,6 +711,11 @@ fn an_invalid_part_of_a_preset_is_an_error_that_names_it_and_says_why() {
             "e-mail",
         ),
         (TrustedIssuer::google("orders", [""]), "callers", "e-mail"),
+        (
+            TrustedIssuer::google("orders", ["ada@shop.example"]),
+            "callers",
+            "service account",
+        ),
         (
             TrustedIssuer::zitadel("https://id.example", "1"),
             "domain",

@@ -510,7 +510,7 @@ fn settings_that_do_not_fit_together_are_errors_that_name_setting_and_reason() {
         (format!("resource_name = \"Orders\"\n{}", issuer("")), "resource_name", "`resource`"),
         (format!("scopes_supported = \"a\"\n{}", issuer("")), "scopes_supported", "`resource`"),
         (
-            "[issuers.g]\nprovider = \"google\"\naudience = \"a\"\ncallers = \"a@b\"\nallowed_clients = \"c\"".into(),
+            "[issuers.g]\nprovider = \"google\"\naudience = \"a\"\ncallers = \"12\"\nallowed_clients = \"c\"".into(),
             "issuers.g.allowed_clients",
             "not used by the provider `google`",
         ),
@@ -548,7 +548,7 @@ fn a_field_of_another_provider_is_an_error_that_names_both() {
         ("region", "eu-west-1"),
         ("user_pool", "eu-west-1_X"),
         ("project", "abcdefghijklmnopqrst"),
-        ("callers", "a@b.example"),
+        ("callers", "a@b.iam.gserviceaccount.com"),
         ("issuer", "https://x.example"),
     ];
     let mut unused = 0;

@@ -206,8 +206,8 @@ pub(super) fn required_claims(token: &AuthContext, rules: &ClaimRules) -> Check 
         format!("{} {value}", text::escaped(name))
     });
     let found = found.chain(of_provider().map(|rule| match (rule.is_met)(token) {
-        true => format!("{}: present", rule.expected),
-        false => format!("{}: absent", rule.expected),
+        true => rule.expected.to_owned(),
+        false => rule.otherwise.to_owned(),
     }));
     let (expected, found) = (text::joined(expected), text::joined(found));
     let outcome = rules.check_required_claims(token);
