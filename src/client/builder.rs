@@ -1,5 +1,6 @@
 //! The builder of a token manager and its task.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -591,7 +592,6 @@ impl ManagerSettings {
             return Err(ConfigError::new("max_waiters", "0", "must be at least 1"));
         }
         let plain_http = http.plain_http()?.allowing_loopback();
-        warn_of_plain_http(&plain_http);
         let state = Arc::new(SharedState::new(clock));
         let (flight, leader) = RenewalFlight::new(max_waiters);
         let manager = TokenManager::new(
@@ -1066,10 +1066,12 @@ impl TokenManagerBuilder {
     /// [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
         let default_name = self.source.default_name();
-        self.build_named(&default_name)
+        let (manager, renewer) = self.build_named(&default_name)?;
+        warn_of_plain_http([manager.plain_http()]);
+        Ok((manager, renewer))
     }
 
-    /// The manager of one of several targets.
+    /// The manager of one of several targets. Plain `http` is not logged.
     pub(super) fn build_target(
         self,
         origin: &Origin,
@@ -1116,7 +1118,7 @@ impl TokenManagerBuilder {
     pub fn build_source(self) -> Result<TokenEndpointSource, ConfigError> {
         let Self { source, manager } = self;
         let source = source.build(&manager.policy, &manager.clock, &manager.http)?;
-        warn_of_plain_http(source.plain_http());
+        warn_of_plain_http([source.plain_http()]);
         Ok(source)
     }
 
@@ -1171,7 +1173,11 @@ impl TokenManagerBuilder<Arc<dyn TokenSource>> {
     /// not valid.
     pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
         let scope_upgrade = Arc::new(ScopeUpgrade::never());
-        self.manager.build(self.source, SOURCE_NAME, scope_upgrade)
+        let (manager, renewer) = self
+            .manager
+            .build(self.source, SOURCE_NAME, scope_upgrade)?;
+        warn_of_plain_http([manager.plain_http()]);
+        Ok((manager, renewer))
     }
 
     /// Builds the manager and spawns its task on the current tokio runtime.
@@ -1190,11 +1196,13 @@ impl TokenManagerBuilder<Arc<dyn TokenSource>> {
     }
 }
 
-/// Once for each manager or source.
-fn warn_of_plain_http(plain_http: &PlainHttp) {
+/// Once for each host of these settings.
+pub(super) fn warn_of_plain_http<'a>(settings: impl IntoIterator<Item = &'a PlainHttp>) {
+    let hosts = settings.into_iter().flat_map(PlainHttp::hosts);
+    let hosts: BTreeSet<String> = hosts.map(ToString::to_string).collect();
     trace::warn_of_plain_http!(
         target: "tower_oauth::client",
-        plain_http.hosts(),
+        hosts,
         "plain http to this host is allowed: anyone who can read its traffic has the secrets and \
              tokens"
     );

@@ -28,8 +28,9 @@ use crate::oauth::Origin;
 ///
 /// [`step_up_scopes`]: super::TokenManagerBuilder::step_up_scopes
 ///
-/// Created by [`TokenManager::layer`]. The token is sent only to the origins given there. A request
-/// that already has an `Authorization` field is sent unchanged. Plain `http` beyond loopback gets
+/// Created by [`TokenManager::layer`], or by [`TokenManagers::layer`](super::TokenManagers::layer)
+/// with a token for each origin. The token is sent only to the origins given there. A request that
+/// already has an `Authorization` field is sent unchanged. Plain `http` beyond loopback gets
 /// no token, even if its origin is in the list, unless [`allow_http`] names its host. Put a layer
 /// that follows redirects outside of this one, so that the origin of each hop is checked.
 ///
@@ -185,7 +186,8 @@ impl<P> BearerTokenLayer<P> {
     ///
     /// For inner services that determine the origin themselves, such as a tonic `Channel` or a
     /// client with a base URL. The caller ensures that this origin is one of those given to
-    /// [`TokenManager::layer`], and that it is `https`: the request does not show it.
+    /// [`TokenManager::layer`], and that it is `https`: the request does not show it. A layer of
+    /// several targets adds no token to such requests.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

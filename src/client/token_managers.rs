@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::builder::current_runtime;
+use super::builder::{current_runtime, warn_of_plain_http};
 use super::renewal::Renewer;
 use super::targets::Target;
 use super::{BearerTokenLayer, TokenManager, TokenManagerBuilder};
@@ -202,6 +202,7 @@ impl TokenManagersBuilder {
             managers.push(Manager { origin, tokens });
             renewers.push(renewer);
         }
+        warn_of_plain_http(managers.iter().map(|manager| manager.tokens.plain_http()));
         Ok((TokenManagers(managers.into()), Renewer::all(renewers)))
     }
 

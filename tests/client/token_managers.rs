@@ -513,6 +513,26 @@ async fn debug_output_of_targets_has_no_secret() {
 }
 
 #[test]
+fn a_host_that_several_targets_allow_is_named_once() {
+    log::clear_log();
+    let sso = Sso::new().builder().allow_http(["orders.svc", "bills.svc"]);
+    let builder = TokenManagers::builder()
+        .target("http://orders.svc:8080", sso.clone())
+        .target("http://bills.svc:8080", sso.clone())
+        .target("https://parts.example", sso.allow_http(["parts.svc"]));
+    assert!(builder.build().is_ok());
+    let event = "plain http to this host is allowed";
+    for host in ["orders.svc", "bills.svc", "parts.svc"] {
+        let of_host = |line: &&String| line.contains(host);
+        assert_eq!(
+            log::lines(event).iter().filter(of_host).count(),
+            1,
+            "{host}"
+        );
+    }
+}
+
+#[test]
 fn targets_that_cannot_be_built_are_errors_that_name_them() {
     let issuer = Sso::new();
     let sso = || issuer.builder();
