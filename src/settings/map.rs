@@ -34,14 +34,20 @@ impl<'de> Visitor<'de> for ClaimsVisitor {
         let mut json = serde_json::Deserializer::from_str(text);
         let claims = json.deserialize_map(self);
         let claims = claims.and_then(|claims| json.end().map(|()| claims));
-        claims.map_err(|_| E::custom(r#"must be a JSON object, such as {"token_use":"access"}"#))
+        claims.map_err(|_| {
+            E::custom(
+                r#"must be a JSON object with each claim once, such as {"token_use":"access"}"#,
+            )
+        })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut claims = BTreeMap::new();
         while let Some(name) = map.next_key()? {
             let AcceptedValues(values) = map.next_value()?;
-            claims.insert(name, values);
+            if claims.insert(name, values).is_some() {
+                return Err(A::Error::custom("must name each claim once"));
+            }
         }
         Ok(claims)
     }
@@ -80,9 +86,50 @@ pub(crate) fn secrets<'de, D>(deserializer: D) -> Result<BTreeMap<String, Secret
 where
     D: Deserializer<'de>,
 {
-    let texts = BTreeMap::<String, Text>::deserialize(deserializer)?;
-    let secrets = texts
-        .into_iter()
-        .map(|(name, Text(text))| (name, SecretString::from(text)));
-    Ok(secrets.collect())
+    deserializer.deserialize_any(SecretsVisitor)
+}
+
+/// Errors of the default methods would show the value.
+struct SecretsVisitor;
+
+impl SecretsVisitor {
+    fn no_table<T, E: Error>() -> Result<T, E> {
+        Err(E::custom("must be a table of texts"))
+    }
+}
+
+impl<'de> Visitor<'de> for SecretsVisitor {
+    type Value = BTreeMap<String, SecretString>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table of texts")
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+        Self::no_table()
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
+        Self::no_table()
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
+        Self::no_table()
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
+        Self::no_table()
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
+        Self::no_table()
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut secrets = BTreeMap::new();
+        while let Some((name, Text(text))) = map.next_entry()? {
+            secrets.insert(name, SecretString::from(text));
+        }
+        Ok(secrets)
+    }
 }

@@ -534,7 +534,7 @@ proptest! {
     #[test]
     fn no_error_and_no_debug_output_shows_a_secret(
         (secret, value) in secrets(),
-        parameter in any::<bool>(),
+        place in 0..3,
         other in proptest::sample::select(paths(&every_field(), true)),
         wrong in proptest::sample::select(vec![json!(1.5), json!({ "x": 1 }), json!("?")]),
         is_alone in any::<bool>(),
@@ -544,10 +544,10 @@ proptest! {
         } else {
             with(&every_field(), &other, wrong)
         };
-        if parameter {
-            document["parameters"] = json!({ "assertion": value });
-        } else {
-            document["client_secret"] = value;
+        match place {
+            0 => document["client_secret"] = value,
+            1 => document["parameters"] = json!({ "assertion": value }),
+            _ => document["parameters"] = value,
         }
         for (format, settings) in read::<ClientSettings>(&document) {
             let shown = match settings {
