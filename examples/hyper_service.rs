@@ -1,5 +1,5 @@
-//! A hyper service behind the layer, without a web framework. `build` returns the refresher of the
-//! keys as a future, which the caller spawns.
+//! A hyper service behind the layer, without a web framework. Its settings are variables, and
+//! `build` returns the refresher of the keys as a future, which the caller spawns.
 //!
 //! ```console
 //! $ ISSUER=https://as.example AUDIENCE=orders cargo run --example hyper_service  # PORT: 8082
@@ -16,6 +16,8 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
+use figment::Figment;
+use figment::providers::Env;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -24,14 +26,16 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
-use tower_oauth::{AuthContext, BoxError, ResourceServer};
+use tower_oauth::resource_server::ResourceServerSettings;
+use tower_oauth::{AuthContext, BoxError};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let (issuer, audience) = (std::env::var("ISSUER")?, std::env::var("AUDIENCE")?);
-    let (orders, refresher) = ResourceServer::builder(issuer, audience)
-        .allow_loopback_http()
-        .build()?;
+    // The variables of one issuer; the others of `guide::settings` can be listed here as well.
+    let variables = Env::raw().only(&["ISSUER", "AUDIENCE", "ALLOWED_CLIENTS"]);
+    let variables = variables.map(|name| format!("issuers.main.{name}").into());
+    let settings: ResourceServerSettings = Figment::from(variables).extract()?;
+    let (orders, refresher) = settings.to_builder()?.allow_loopback_http().build()?;
     tokio::spawn(refresher);
 
     let service = ServiceBuilder::new()

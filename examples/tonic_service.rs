@@ -18,12 +18,15 @@
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
+use figment::Figment;
+use figment::providers::Env;
 use http::{Request, Response};
 use tokio::net::TcpListener;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::transport::server::TcpIncoming;
-use tower_oauth::{AuthContext, BoxError, ResourceServer};
+use tower_oauth::resource_server::ResourceServerSettings;
+use tower_oauth::{AuthContext, BoxError};
 
 /// Responds to each call with a status that names the caller.
 #[derive(Clone, Debug)]
@@ -54,11 +57,12 @@ impl tower::Service<Request<Body>> for Greeter {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let (issuer, audience) = (std::env::var("ISSUER")?, std::env::var("AUDIENCE")?);
-    let orders = ResourceServer::builder(issuer, audience)
-        .allow_loopback_http()
-        .start()
-        .await?;
+    // The variables of one issuer; the others of `guide::settings` can be listed here as well.
+    let variables = Env::raw().only(&["ISSUER", "AUDIENCE", "ALLOWED_CLIENTS"]);
+    let variables = variables.map(|name| format!("issuers.main.{name}").into());
+    let settings: ResourceServerSettings = Figment::from(variables).extract()?;
+    let orders = settings.to_builder()?.allow_loopback_http();
+    let orders = orders.start().await?;
     let port = std::env::var("PORT").unwrap_or_else(|_| "8083".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!(r#"{{"listening":"http://{}"}}"#, listener.local_addr()?);

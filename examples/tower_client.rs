@@ -1,7 +1,7 @@
 //! A tower client on hyper-util. The layer adds the token to requests to the resource's origin.
 //!
 //! ```console
-//! $ export OAUTH_SERVER_URL=https://as.example CLIENT_ID=… CLIENT_SECRET=…
+//! $ export ISSUER=https://as.example CLIENT_ID=… CLIENT_SECRET_FILE=…
 //! $ cargo run --example tower_client -- http://localhost:8082/
 //! ```
 
@@ -12,22 +12,29 @@
 )]
 
 use bytes::Bytes;
+use figment::Figment;
+use figment::providers::Env;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{ServiceBuilder, ServiceExt as _};
-use tower_oauth::{BoxError, ClientCredentials, Endpoint, Issuer, TokenManager};
+use tower_oauth::client::ClientSettings;
+use tower_oauth::{BoxError, Endpoint};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let url = std::env::args().nth(1).ok_or("usage: tower_client URL")?;
-    let credentials =
-        ClientCredentials::new(std::env::var("CLIENT_ID")?, std::env::var("CLIENT_SECRET")?);
-    let issuer = Issuer::new(std::env::var("OAUTH_SERVER_URL")?)?;
-    let tokens = TokenManager::for_issuer(issuer, credentials)?
-        .allow_loopback_http()
-        .start()?;
+    let names = [
+        "ISSUER",
+        "CLIENT_ID",
+        "CLIENT_SECRET",
+        "CLIENT_SECRET_FILE",
+        "AUDIENCE",
+        "SCOPES",
+    ];
+    let settings: ClientSettings = Figment::from(Env::raw().only(&names)).extract()?;
+    let tokens = settings.to_builder()?.allow_loopback_http().start()?;
 
     let client = ServiceBuilder::new()
         .layer(

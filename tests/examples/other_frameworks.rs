@@ -28,7 +28,7 @@ async fn the_tower_client_calls_the_hyper_service() {
     let mut client = example("tower_client");
     client
         .arg(&url)
-        .env("OAUTH_SERVER_URL", issuer.text("oauthServerUrl"))
+        .env("ISSUER", issuer.text("oauthServerUrl"))
         .env("CLIENT_ID", issuer.text("clientId"))
         .env("CLIENT_SECRET", issuer.text("secret"));
     let output = client.output().await.unwrap();
