@@ -322,16 +322,16 @@ fn readme_and_docs_list_the_features() {
 fn readme_and_docs_link_every_page_of_the_guide() {
     let readme = read("README.md");
     let modules = read("src/guide/mod.rs");
-    let recipes = read("src/guide/recipes.md");
     let pages = pages();
     for (page, _) in &pages {
-        match page.strip_prefix("recipes/") {
+        match page.split_once('/') {
             None => assert!(readme.contains(&format!("](src/guide/{page})")), "{page}"),
             // The page of the folder links it, as a module.
-            Some(recipe) => {
-                let module = recipe.trim_end_matches(".md");
-                let link = format!("](mod@crate::guide::recipes::{module}");
-                assert!(recipes.contains(&link), "{page}");
+            Some((folder, page)) => {
+                let index = read(&format!("src/guide/{folder}.md"));
+                let module = page.trim_end_matches(".md");
+                let link = format!("](mod@crate::guide::{folder}::{module}");
+                assert!(index.contains(&link), "{page}");
             }
         }
         let included = format!("include_str!(\"{page}\")");
