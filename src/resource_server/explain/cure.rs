@@ -13,10 +13,7 @@ pub(super) fn audience(issuer: &str, is_absent: bool) -> String {
     };
     let vendor = match Vendor::from_issuer(issuer) {
         Vendor::Auth0 => "Auth0: the client requests the API's identifier as `audience`",
-        Vendor::Cognito => {
-            "Cognito: its access tokens have no `aud`: set `audience_optional`, `allowed_clients` \
-             and `require_claim(\"token_use\", [\"access\"])`"
-        }
+        Vendor::Cognito => "Cognito: its access tokens have no `aud`: use `TrustedIssuer::cognito`",
         Vendor::Entra => {
             "Entra: the client requests the scope `api://…/.default` of this API; the audience is \
              the application id with version 2 tokens, and may be `api://…` with version 1"
