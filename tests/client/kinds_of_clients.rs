@@ -5,18 +5,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{Extensions, HeaderMap, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use reqwest::{Body, Client, Method, Request, redirect};
+use reqwest_middleware::{Middleware, Next};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_oauth::client::{
-    AccessToken, BearerTokenLayer, CloneBody, CloneBufferedBody, TokenManagerBuilder, Unauthorized,
+    AccessToken, BearerTokenLayer, BoxFuture, CloneBody, CloneBufferedBody, TokenManagerBuilder,
+    Unauthorized,
 };
 use tower_oauth::error::ErrorKind;
 use tower_oauth::{
@@ -557,8 +559,9 @@ async fn an_error_of_the_manager_can_be_downcast_from_that_of_the_client() {
 async fn a_retry_of_reqwest_has_the_settings_of_the_request() {
     let server = Server::start().await;
     let layer = layer(&tokens(), &server).retry_with(CloneBufferedBody);
+    let attempts = Attempts::default();
     let client = reqwest_middleware::ClientBuilder::new(http_client());
-    let client = client.with(layer).build();
+    let client = client.with(layer).with(record(&attempts)).build();
     let url = server.url("http", "a.test", "/rejects/token-1");
     let request = client
         .post(url)
@@ -566,9 +569,38 @@ async fn a_retry_of_reqwest_has_the_settings_of_the_request() {
         .timeout(Duration::from_secs(3))
         .header("x-order", "7")
         .body("an order");
-    let response = request.send().await.unwrap();
-    assert_eq!(response.version(), http::Version::HTTP_10);
-    assert_eq!(server.seen().len(), 2);
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    let order = "7".to_owned();
+    let attempt = (http::Version::HTTP_10, Some(Duration::from_secs(3)), order);
+    assert_eq!(*attempts.lock().unwrap(), [attempt.clone(), attempt]);
+    let seen = server.seen();
+    assert_eq!(seen.len(), 2);
+    assert!(seen.iter().all(|(_, _, body)| body == "an order"));
+}
+
+/// The version, the time limit and the field `x-order` of each request.
+type Attempts = Arc<Mutex<Vec<(http::Version, Option<Duration>, String)>>>;
+
+/// A middleware that records what the layer before it sends.
+fn record(attempts: &Attempts) -> impl Middleware {
+    fn middleware<F>(function: F) -> F
+    where
+        F: for<'a> Fn(
+            Request,
+            &'a mut Extensions,
+            Next<'a>,
+        )
+            -> BoxFuture<'a, Result<reqwest::Response, reqwest_middleware::Error>>,
+    {
+        function
+    }
+    let attempts = Arc::clone(attempts);
+    middleware(move |request, extensions, next| {
+        let order = request.headers()["x-order"].to_str().unwrap().to_owned();
+        let attempt = (request.version(), request.timeout().copied(), order);
+        attempts.lock().unwrap().push(attempt);
+        Box::pin(next.run(request, extensions))
+    })
 }
 
 /// A response with these fields.
