@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_oauth::client::{BearerTokenLayer, TokenManagerBuilder};
+use tower_oauth::client::{BearerTokenLayer, TokenManagerBuilder, TokenSource as _};
 use tower_oauth::error::{ConfigErrorKind, ErrorKind, Operation};
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
 use tower_oauth::{
@@ -289,11 +289,23 @@ async fn all_targets_find_a_token_endpoint_that_has_moved() {
 #[tokio::test(start_paused = true)]
 async fn targets_that_wait_for_a_failed_discovery_share_its_error() {
     let issuer = Sso::new();
-    issuer.change(|issuer| issuer.metadata_outages = 1);
-    let tokens = issuer.managers();
-    let [a, b, c] = SERVICES.map(|(origin, _)| tokens.get(origin).unwrap().access_token());
-    tokio::try_join!(a, b, c).unwrap();
-    // One failure for all, and one success for all.
+    issuer.change(|issuer| issuer.metadata_outages = usize::MAX);
+    let sso = issuer.builder();
+    let sources = SERVICES.map(|(_, audience)| sso.clone().audience(audience));
+    let [a, b, c] = sources.map(|builder| builder.build_source().unwrap());
+    let started = Instant::now();
+    let (a, b, c) = tokio::join!(a.fetch(), b.fetch(), c.fetch());
+    for result in [a, b, c] {
+        let error = result.unwrap_err();
+        assert_eq!(error.operation(), Operation::Discovery, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Transport, "{error}");
+    }
+    assert_eq!(issuer.metadata_requests(), 1, "one failure for all");
+    assert_eq!(started.elapsed(), Duration::from_millis(50));
+    // Only for those that have waited: the next one fetches again.
+    issuer.change(|issuer| issuer.metadata_outages = 0);
+    let next = sso.audience("orders").build_source().unwrap();
+    assert!(next.fetch().await.is_ok());
     assert_eq!(issuer.metadata_requests(), 2);
 }
 
