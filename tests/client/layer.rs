@@ -6,11 +6,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{Empty, Full};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_oauth::client::{TokenManagerBuilder, Unauthorized};
 use tower_oauth::{BoxError, ClientCredentials, Endpoint, Error, TokenManager};
 
@@ -377,6 +377,56 @@ async fn after_opt_in_every_401_and_grpc_status_16_replaces_the_token() {
         let mut client = layer.renew_on(Unauthorized::Any).layer(orders.clone());
         assert_eq!(status(&mut client, get(ORDERS)).await, StatusCode::OK);
         assert_eq!(orders.tokens(), ["token-1"], "grpc-status {grpc_status}");
+    }
+}
+
+/// A response with these fields.
+fn fields(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    let fields = fields.iter();
+    fields
+        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+        .collect::<HeaderMap>()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_refused_by_exactly_the_responses_for_which_the_layer_renews_it() {
+    const INVALID_TOKEN: (&str, &str) = ("www-authenticate", r#"Bearer error="invalid_token""#);
+    const OTHER: (&str, &str) = ("www-authenticate", r#"Bearer error="insufficient_scope""#);
+    for (status, headers, expected) in [
+        (401, fields(&[INVALID_TOKEN]), true),
+        (
+            401,
+            fields(&[("www-authenticate", "Basic"), INVALID_TOKEN]),
+            true,
+        ),
+        (401, fields(&[OTHER]), false),
+        (401, fields(&[("www-authenticate", "Bearer")]), false),
+        (401, fields(&[]), false),
+        (403, fields(&[INVALID_TOKEN]), false),
+        (400, fields(&[INVALID_TOKEN]), false),
+        (200, fields(&[INVALID_TOKEN]), false),
+        (200, fields(&[("grpc-status", "16"), INVALID_TOKEN]), true),
+        (200, fields(&[("grpc-status", "16")]), false),
+        (200, fields(&[("grpc-status", "7"), INVALID_TOKEN]), false),
+        (500, fields(&[("grpc-status", "16"), INVALID_TOKEN]), true),
+    ] {
+        let tokens = manager(&TokenEndpoint::with_reply(Reply::Token(3600)));
+        let token = tokens.access_token().await.unwrap();
+        let status = StatusCode::from_u16(status).unwrap();
+        let response = headers.clone();
+        let client = tokens.layer(origins()).retry_never().layer(service_fn(
+            move |_: Request<Empty<Bytes>>| {
+                let mut sent = Response::new(());
+                *sent.status_mut() = status;
+                *sent.headers_mut() = response.clone();
+                async { Ok::<_, Infallible>(sent) }
+            },
+        ));
+        client.oneshot(get(ORDERS)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let is_renewed = tokens.access_token().await.unwrap().expose_secret() != "token-1";
+        assert_eq!(is_renewed, expected, "{status} {headers:?}");
+        assert_eq!(token.is_refused_by(status, &headers), expected);
     }
 }
 

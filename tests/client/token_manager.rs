@@ -9,7 +9,9 @@ use tokio::time::{Instant, advance, sleep};
 use tower_oauth::client::TokenManagerBuilder;
 use tower_oauth::clock::UnixTime;
 use tower_oauth::error::ErrorKind;
-use tower_oauth::{Audience, ClientCredentials, Endpoint, Issuer, Scope, TokenManager};
+use tower_oauth::{
+    Audience, ClientCredentials, ConfigError, Endpoint, Issuer, Scope, TokenManager,
+};
 
 use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 
@@ -1301,4 +1303,31 @@ async fn a_token_is_stored_for_its_scope_and_resource_only() {
     assert_eq!(scopes, ["orders.read", "orders.write"]);
     assert_eq!(token(&reader).await, token(&reader.clone()).await);
     assert_eq!(endpoint.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn scopes_and_audiences_convert_and_what_does_not_is_an_error_of_build() {
+    let builder = TokenManager::builder(Endpoint::new(TOKEN_URL).unwrap(), credentials());
+    let build =
+        |builder: TokenManagerBuilder| -> Result<(), ConfigError> { builder.build().map(|_| ()) };
+    let scope: Scope = "read".parse().unwrap();
+    let audience: Audience = "orders".parse().unwrap();
+    build(builder.clone().scope("read").audience("orders")).unwrap();
+    build(builder.clone().scope(scope.clone()).audience(audience)).unwrap();
+    build(builder.clone().scopes(["read", "write"])).unwrap();
+    build(builder.clone().scopes(vec![String::from("read")])).unwrap();
+    build(builder.clone().scopes([scope])).unwrap();
+    for (bad, setting) in [
+        (builder.clone().scope("read write"), "scope"),
+        (builder.clone().scopes(["read", ""]), "scope"),
+        (builder.clone().audience(""), "audience"),
+        // The first of several.
+        (builder.clone().audience("").scope(""), "audience"),
+        // A later valid one changes nothing.
+        (builder.audience("").audience("orders"), "audience"),
+    ] {
+        assert_eq!(build(bad.clone()).unwrap_err().setting(), setting);
+        let error = bad.build_source().map(|_| ()).unwrap_err();
+        assert_eq!(error.setting(), setting);
+    }
 }

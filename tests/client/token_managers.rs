@@ -15,8 +15,7 @@ use tower_oauth::client::{BearerTokenLayer, TokenManagerBuilder, TokenSource as 
 use tower_oauth::error::{ConfigErrorKind, ErrorKind, Operation};
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
 use tower_oauth::{
-    BoxError, ClientCredentials, ConfigError, Endpoint, Error, Issuer, Origin, TokenManager,
-    TokenManagers,
+    BoxError, ClientCredentials, Error, Issuer, Origin, TokenManager, TokenManagers,
 };
 
 use crate::support::log;
@@ -609,32 +608,4 @@ fn targets_that_cannot_be_built_are_errors_that_name_them() {
     let outside = TokenManagers::builder().target("https://orders.example", sso());
     let error = outside.start().unwrap_err();
     assert_eq!(error.kind(), ConfigErrorKind::Unavailable);
-}
-
-#[tokio::test(start_paused = true)]
-async fn scopes_and_audiences_convert_and_what_does_not_is_an_error_of_build() {
-    let endpoint = Endpoint::new("https://sso.example/token").unwrap();
-    let builder = TokenManager::builder(endpoint, ClientCredentials::new("shop", SECRET));
-    let build =
-        |builder: TokenManagerBuilder| -> Result<(), ConfigError> { builder.build().map(|_| ()) };
-    let scope: tower_oauth::Scope = "read".parse().unwrap();
-    let audience: tower_oauth::Audience = "orders".parse().unwrap();
-    build(builder.clone().scope("read").audience("orders")).unwrap();
-    build(builder.clone().scope(scope.clone()).audience(audience)).unwrap();
-    build(builder.clone().scopes(["read", "write"])).unwrap();
-    build(builder.clone().scopes(vec![String::from("read")])).unwrap();
-    build(builder.clone().scopes([scope])).unwrap();
-    for (bad, setting) in [
-        (builder.clone().scope("read write"), "scope"),
-        (builder.clone().scopes(["read", ""]), "scope"),
-        (builder.clone().audience(""), "audience"),
-        // The first of several.
-        (builder.clone().audience("").scope(""), "audience"),
-        // A later valid one changes nothing.
-        (builder.audience("").audience("orders"), "audience"),
-    ] {
-        assert_eq!(build(bad.clone()).unwrap_err().setting(), setting);
-        let error = bad.build_source().map(|_| ()).unwrap_err();
-        assert_eq!(error.setting(), setting);
-    }
 }
