@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use tower_oauth::client::TokenManagerBuilder;
 use tower_oauth::{
-    ClientCredentials, ConfigError, ResourceServer, Scope, TokenManager, TrustedIssuer,
+    ClientCredentials, ConfigError, Issuer, ResourceServer, Scope, TokenManager, TrustedIssuer,
 };
 
 use crate::support::provider::{APPLICATION, Provider, TENANT, TokenRequest};
@@ -84,6 +84,55 @@ async fn each_manager_requests_its_token_at_the_endpoint_of_the_metadata() {
         assert_is_basic(&request);
         let form = format!("grant_type=client_credentials{parameters}");
         assert_eq!(request.form, form);
+    }
+}
+
+/// The guide's examples run against the same providers.
+#[tokio::test]
+async fn a_token_request_without_what_a_provider_requires_is_an_oauth_error() {
+    let entra = || TokenManager::entra(TENANT, credentials());
+    let auth0 = |audience: &str, client: &str| {
+        TokenManager::auth0(
+            "shop.eu.auth0.com",
+            audience,
+            ClientCredentials::new(client, SECRET),
+        )
+    };
+    let issuer = Issuer::new("https://shop-ab12.zitadel.cloud").unwrap();
+    for (provider, manager, expected) in [
+        (Provider::entra(), entra(), "invalid_request"),
+        (
+            Provider::entra(),
+            entra().map(|manager| manager.scope("api://orders/read")),
+            "invalid_scope",
+        ),
+        (
+            Provider::entra(),
+            entra()
+                .map(|manager| manager.scopes(["api://orders/.default", "api://bills/.default"])),
+            "invalid_scope",
+        ),
+        (Provider::auth0(), auth0("orders", "shop"), "access_denied"),
+        (
+            Provider::auth0(),
+            auth0("https://orders.example", "K1AUPhZq8mRi0Q0p"),
+            "invalid_client",
+        ),
+        (
+            Provider::okta(),
+            TokenManager::okta("shop.okta.com", "default", credentials()),
+            "invalid_scope",
+        ),
+        (
+            Provider::zitadel(),
+            TokenManager::for_issuer(issuer, credentials()).map(|manager| manager.scope("openid")),
+            "invalid_scope",
+        ),
+    ] {
+        let tokens = manager.unwrap().transport(provider).start().unwrap();
+        let error = tokens.access_token().await.unwrap_err();
+        let code = error.oauth_error().map(|error| error.code().to_owned());
+        assert_eq!(code.as_deref(), Some(expected), "{error}");
     }
 }
 

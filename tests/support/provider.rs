@@ -9,7 +9,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
 };
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use serde_json::{Value, json};
@@ -29,6 +29,8 @@ pub struct Provider {
     /// Header and claims of an access token.
     pub header: Value,
     pub claims: Value,
+    /// The error code for a token request that lacks what this provider requires.
+    check: fn(&TokenRequest) -> Result<(), &'static str>,
     requests: Arc<Mutex<Vec<TokenRequest>>>,
 }
 
@@ -37,6 +39,40 @@ pub struct Provider {
 pub struct TokenRequest {
     pub headers: HeaderMap,
     pub form: String,
+}
+
+impl TokenRequest {
+    fn parameter(&self, name: &str) -> Option<String> {
+        let mut form = url::form_urlencoded::parse(self.form.as_bytes());
+        form.find(|(found, _)| found == name)
+            .map(|(_, value)| value.into_owned())
+    }
+
+    fn scopes(&self) -> Vec<String> {
+        let scopes = self.parameter("scope").unwrap_or_default();
+        scopes.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// The client whose secret is in the header.
+    fn basic_client(&self) -> Option<String> {
+        let field = self.headers.get("authorization")?.to_str().ok()?;
+        let pair = STANDARD.decode(field.strip_prefix("Basic ")?).ok()?;
+        let pair = String::from_utf8(pair).ok()?;
+        Some(pair.split_once(':')?.0.to_owned())
+    }
+
+    /// Whether the request has the grant type, and the credentials of a client in one place.
+    fn check(&self) -> Result<(), &'static str> {
+        if self.parameter("grant_type").as_deref() != Some("client_credentials") {
+            return Err("unsupported_grant_type");
+        }
+        let is_post =
+            self.parameter("client_id").is_some() && self.parameter("client_secret").is_some();
+        match self.basic_client().is_some() != is_post {
+            true => Ok(()),
+            false => Err("invalid_client"),
+        }
+    }
 }
 
 impl Provider {
@@ -48,8 +84,15 @@ impl Provider {
             keys: json!({ "keys": [jwk(key)] }),
             header: json!({ "alg": "RS256", "kid": kid }),
             claims: json!({ "iat": now(), "exp": now() + 3600 }),
+            check: |_| Ok(()),
             requests: Arc::default(),
         }
+    }
+
+    /// Requires more of each token request. `check` returns the error code.
+    fn with_check(mut self, check: fn(&TokenRequest) -> Result<(), &'static str>) -> Self {
+        self.check = check;
+        self
     }
 
     fn with_header(mut self, members: Value) -> Self {
@@ -159,6 +202,12 @@ impl Provider {
                    /.well-known/openid-configuration";
         let entra = Self::new(url, metadata, key).of_its_issuer();
         entra
+            // One scope: `/.default` of an API.
+            .with_check(|request| match &request.scopes()[..] {
+                [] => Err("invalid_request"),
+                [scope] if scope.ends_with("/.default") => Ok(()),
+                _ => Err("invalid_scope"),
+            })
             .with_header(json!({ "typ": "JWT" }))
             .with_claims(json!({
                 "aud": APPLICATION, "nbf": now(), "aio": "k2RgYHi9", "azpacr": "1",
@@ -183,6 +232,15 @@ impl Provider {
         let url = "https://shop.eu.auth0.com/.well-known/openid-configuration";
         let auth0 = Self::new(url, metadata, key).of_its_issuer();
         auth0
+            .with_check(|request| {
+                // Its application has *Client Secret (Post)*.
+                let is_basic = request.basic_client().as_deref() == Some("K1AUPhZq8mRi0Q0p");
+                match request.parameter("audience").as_deref() {
+                    _ if is_basic => Err("invalid_client"),
+                    Some("https://orders.example") => Ok(()),
+                    _ => Err("access_denied"),
+                }
+            })
             .with_header(json!({ "typ": "JWT" }))
             .with_claims(json!({
                 "aud": "https://orders.example", "sub": "K1AUPhZq8mRi0Q0p@clients",
@@ -203,6 +261,11 @@ impl Provider {
         });
         let url = "https://shop.okta.com/oauth2/default/.well-known/openid-configuration";
         let okta = Self::new(url, metadata, key).of_its_issuer();
+        // The server has no default scopes.
+        let okta = okta.with_check(|request| match request.scopes().is_empty() {
+            true => Err("invalid_scope"),
+            false => Ok(()),
+        });
         okta.with_claims(json!({
             "ver": 1, "jti": "AT.0mP4JKAZX1iACIT4vbEDF7LpvDVjxypPMf0D7uX39RE",
             "aud": "api://default", "cid": "0oabv6kx4qq6h1U5l0h7", "scp": ["orders.read"],
@@ -264,6 +327,20 @@ impl Provider {
         let url = "https://shop-ab12.zitadel.cloud/.well-known/openid-configuration";
         let zitadel = Self::new(url, metadata, key).of_its_issuer();
         zitadel
+            // Without them, Zitadel issues a token that is not for the project, or has no roles.
+            .with_check(|request| {
+                let required = [
+                    "openid",
+                    "urn:zitadel:iam:org:project:id:344374183645413380:aud",
+                    "urn:zitadel:iam:org:projects:roles",
+                ];
+                let scopes = request.scopes();
+                let is_sent = |scope| scopes.iter().any(|sent| sent == scope);
+                match required.into_iter().all(is_sent) {
+                    true => Ok(()),
+                    false => Err("invalid_scope"),
+                }
+            })
             .with_header(json!({ "typ": "JWT" }))
             .with_claims(json!({
                 "sub": "345377791925026818", "aud": ["344374183645413380"], "nbf": now(),
@@ -301,27 +378,30 @@ impl Transport for Provider {
     fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
         let url = request.uri().to_string();
         let named = |member: &str| self.metadata[member] == url.as_str();
-        let body = if url == self.metadata_url {
-            Some(self.metadata.clone())
+        let (status, body) = if url == self.metadata_url {
+            (StatusCode::OK, self.metadata.clone())
         } else if named("jwks_uri") {
-            Some(self.keys.clone())
+            (StatusCode::OK, self.keys.clone())
         } else if named("token_endpoint") {
             let form = String::from_utf8_lossy(request.body()).into_owned();
             let headers = request.headers().clone();
-            self.requests
-                .lock()
-                .unwrap()
-                .push(TokenRequest { headers, form });
-            let token = self.token();
-            Some(json!({ "access_token": token, "token_type": "Bearer", "expires_in": 3600 }))
+            let request = TokenRequest { headers, form };
+            let checked = request.check().and_then(|()| (self.check)(&request));
+            self.requests.lock().unwrap().push(request);
+            match checked {
+                Ok(()) => {
+                    let body = json!({
+                        "access_token": self.token(), "token_type": "Bearer", "expires_in": 3600,
+                    });
+                    (StatusCode::OK, body)
+                }
+                Err(code) => (StatusCode::BAD_REQUEST, json!({ "error": code })),
+            }
         } else {
-            None
+            (StatusCode::NOT_FOUND, Value::Null)
         };
-        let mut response = Response::new(Bytes::new());
-        match body {
-            Some(body) => *response.body_mut() = body.to_string().into(),
-            None => *response.status_mut() = StatusCode::NOT_FOUND,
-        }
+        let mut response = Response::new(Bytes::from(body.to_string()));
+        *response.status_mut() = status;
         Box::pin(async { Ok(response) })
     }
 }
