@@ -162,14 +162,18 @@ async fn a_token_of_one_end_is_accepted_by_the_other() {
 
 #[tokio::test]
 async fn metadata_of_another_tenant_send_no_secret() {
-    let mut entra = Provider::entra();
-    entra.metadata["issuer"] = json!("https://login.microsoftonline.com/{tenantid}/v2.0");
-    let manager = TokenManager::entra(TENANT, credentials()).unwrap();
-    let tokens = manager.transport(entra.clone()).start().unwrap();
-    let error = tokens.access_token().await.unwrap_err();
-    let kind = tower_oauth::error::ErrorKind::IssuerMismatch;
-    assert_eq!(error.kind(), kind, "{error}");
-    assert!(entra.token_requests().is_empty());
+    // That of another one, and the template in the metadata of `common` and `organizations`.
+    for tenant in ["9d1a6b9f-0c0d-4a39-8d57-4a8d2a4a0c11", "{tenantid}"] {
+        let mut entra = Provider::entra();
+        let issuer = format!("https://login.microsoftonline.com/{tenant}/v2.0");
+        entra.metadata["issuer"] = json!(issuer);
+        let manager = TokenManager::entra(TENANT, credentials()).unwrap();
+        let tokens = manager.transport(entra.clone()).start().unwrap();
+        let error = tokens.access_token().await.unwrap_err();
+        let kind = tower_oauth::error::ErrorKind::IssuerMismatch;
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(entra.token_requests().is_empty(), "{tenant}");
+    }
 }
 
 #[test]
