@@ -195,8 +195,8 @@ impl<'a> Jwk<'a> {
         Ok(key.with_issuer(self.issuer()))
     }
 
-    /// The issuer whose tokens the key verifies, a member of Entra's keys. One that cannot be read
-    /// names no issuer.
+    /// The issuer whose tokens the key verifies, a member of Entra's keys. A member that is not a
+    /// string is read as the empty issuer, which no token has: the key verifies none.
     fn issuer(&self) -> Option<Box<str>> {
         let issuer = self.text("issuer").unwrap_or(Some(Cow::Borrowed("")));
         issuer.map(Box::from)
