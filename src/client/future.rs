@@ -122,12 +122,12 @@ where
             retry,
         } = self;
         let Some(retry) = retry else {
-            renewal.report(&token, &cause);
+            renewal.start_renewal(&token, &cause);
             return Err(response);
         };
         let wait = {
             let renewal = renewal.clone();
-            async move { renewal.replacement(&token, &cause).await }
+            async move { renewal.renew_and_wait(&token, &cause).await }
         };
         Ok(State::AwaitingNewToken {
             wait: Box::pin(wait),

@@ -72,17 +72,17 @@ impl<P: CloneBody<Body>> BearerTokenLayer<P> {
             return Ok(response);
         };
         let Some(mut retry) = retry else {
-            renewal.report(&token, &reason);
+            renewal.start_renewal(&token, &reason);
             return Ok(response);
         };
-        let Some(token) = renewal.replacement(&token, &reason).await else {
+        let Some(token) = renewal.renew_and_wait(&token, &reason).await else {
             return Ok(response);
         };
         authorize(retry.headers_mut(), &token);
         let response = next.run(retry, extensions).await?;
         let renewal = renewal.for_retry();
         if let Some(reason) = cause(&response, &renewal) {
-            renewal.report(&token, &reason);
+            renewal.start_renewal(&token, &reason);
         }
         Ok(response)
     }

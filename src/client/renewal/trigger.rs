@@ -40,7 +40,7 @@ impl RenewalTrigger {
     }
 
     /// Starts the renewal of this token, for later requests.
-    pub(in crate::client) fn report(&self, token: &AccessToken, cause: &Cause) {
+    pub(in crate::client) fn start_renewal(&self, token: &AccessToken, cause: &Cause) {
         match cause {
             Cause::InvalidToken => {
                 let _has_no_retry = self.tokens.invalidate(token);
@@ -50,7 +50,7 @@ impl RenewalTrigger {
     }
 
     /// Starts the renewal of this token, and waits for the token of a retry.
-    pub(in crate::client) async fn replacement(
+    pub(in crate::client) async fn renew_and_wait(
         &self,
         token: &AccessToken,
         cause: &Cause,
