@@ -29,12 +29,12 @@ struct LastDiscovery {
 }
 
 /// A token endpoint that the metadata name.
-pub(super) struct Found {
+pub(super) struct DiscoveredUrl {
     pub(super) url: Endpoint,
     /// When the metadata were fetched.
-    pub(super) at: Instant,
-    /// Whether they were fetched for another one.
-    pub(super) is_shared: bool,
+    pub(super) fetched_at: Instant,
+    /// Whether they were fetched before, for this manager or for another one.
+    pub(super) from_cache: bool,
 }
 
 /// Why a discovery yields no URL.
@@ -46,13 +46,13 @@ pub(super) enum DiscoveryFailure {
 }
 
 impl SharedDiscovery {
-    /// The token endpoint of `issuer`, by metadata that were fetched after `newer_than`, or now.
+    /// The token endpoint of `issuer`, by metadata that were fetched after `min_fetched_at`, or now.
     pub(super) async fn token_endpoint(
         &self,
         issuer: &Issuer,
         context: DiscoveryContext<'_>,
-        newer_than: Option<Instant>,
-    ) -> Result<Found, DiscoveryFailure> {
+        min_fetched_at: Option<Instant>,
+    ) -> Result<DiscoveredUrl, DiscoveryFailure> {
         let DiscoveryContext {
             http_client,
             now: wall_time,
@@ -64,14 +64,14 @@ impl SharedDiscovery {
             Err(_) => (self.0.lock().await, true),
         };
         if let Some((metadata, at)) = &last.metadata
-            && newer_than.is_none_or(|than| *at > than)
+            && min_fetched_at.is_none_or(|min| *at > min)
             && now() < *at + DISCOVERY_INTERVAL
             && let Ok(url) = metadata.token_endpoint(http_client.plain_http())
         {
-            return Ok(Found {
+            return Ok(DiscoveredUrl {
                 url,
-                at: *at,
-                is_shared: true,
+                fetched_at: *at,
+                from_cache: true,
             });
         }
         if let Some(error) = last.failure.as_ref().filter(|_| has_waited) {
@@ -90,10 +90,10 @@ impl SharedDiscovery {
                     .map_err(DiscoveryFailure::NoEndpoint)?;
                 let at = now();
                 last.metadata = Some((metadata, at));
-                Ok(Found {
+                Ok(DiscoveredUrl {
                     url,
-                    at,
-                    is_shared: false,
+                    fetched_at: at,
+                    from_cache: false,
                 })
             }
             Err(error) => {

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use tokio::time::timeout;
 
-use super::shared_discovery::{DISCOVERY_INTERVAL, DiscoveryFailure, Found, SharedDiscovery};
+use super::shared_discovery::{
+    DISCOVERY_INTERVAL, DiscoveredUrl, DiscoveryFailure, SharedDiscovery,
+};
 use crate::clock::UnixTime;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::oauth::{Endpoint, Issuer};
@@ -53,7 +55,7 @@ struct KnownEndpoint {
     /// When the next discovery is due.
     rediscover_at: Instant,
     /// Metadata that were fetched up to this time lead to no other URL.
-    newer_than: Instant,
+    min_fetched_at: Instant,
     /// Failed token requests cause no discovery before this.
     no_rediscovery_before: Instant,
 }
@@ -157,13 +159,17 @@ impl DiscoveredEndpoint {
             return Ok(known.resolved(true));
         }
         let error = match self.discover(context).await {
-            Ok(Found { url, at, is_shared }) => {
+            Ok(DiscoveredUrl {
+                url,
+                fetched_at,
+                from_cache,
+            }) => {
                 let no_rediscovery_before =
                     self.known.as_ref().map(|known| known.no_rediscovery_before);
-                let mut known = KnownEndpoint::new(url, false, at);
+                let mut known = KnownEndpoint::new(url, false, fetched_at);
                 known.no_rediscovery_before =
                     no_rediscovery_before.unwrap_or(known.no_rediscovery_before);
-                return Ok(self.known.insert(known).resolved(is_shared));
+                return Ok(self.known.insert(known).resolved(from_cache));
             }
             Err(DiscoveryFailure::NoEndpoint(error)) => return Err(error),
             Err(DiscoveryFailure::NoMetadata(error))
@@ -205,17 +211,20 @@ impl DiscoveredEndpoint {
         }
     }
 
-    async fn discover(&self, mut context: DiscoveryContext<'_>) -> Result<Found, DiscoveryFailure> {
+    async fn discover(
+        &self,
+        mut context: DiscoveryContext<'_>,
+    ) -> Result<DiscoveredUrl, DiscoveryFailure> {
         let limits = &mut context.limits;
         if self.known.is_some() {
             // The token request needs the rest of the time.
             limits.total = limits.total.mul_f64(0.4);
         }
         let limit = limits.total;
-        let newer_than = self.known.as_ref().map(|known| known.newer_than);
+        let min_fetched_at = self.known.as_ref().map(|known| known.min_fetched_at);
         let result = self
             .shared
-            .token_endpoint(&self.issuer, context, newer_than);
+            .token_endpoint(&self.issuer, context, min_fetched_at);
         // One limit for all well-known locations, and for the wait for another discovery.
         timeout(limit, result).await.unwrap_or_else(|_elapsed| {
             let error = Error::new(Operation::Discovery, ErrorKind::Timeout);
@@ -232,7 +241,7 @@ impl KnownEndpoint {
             url,
             is_fallback,
             rediscover_at: at + DISCOVERY_INTERVAL,
-            newer_than: at,
+            min_fetched_at: at,
             no_rediscovery_before: at,
         }
     }
@@ -255,7 +264,7 @@ impl KnownEndpoint {
         let at = self.no_rediscovery_before.max(now());
         if at < self.rediscover_at {
             self.rediscover_at = at;
-            self.newer_than = now();
+            self.min_fetched_at = now();
             self.no_rediscovery_before = at + MIN_REDISCOVERY_INTERVAL;
         }
     }
