@@ -14,16 +14,16 @@ pub(super) struct TaskSet<F> {
 
 struct Task<F> {
     future: Pin<Box<F>>,
-    woken: Arc<Woken>,
+    waker: Arc<TaskWaker>,
 }
 
-/// The waker of a task.
-struct Woken {
+/// Marks its task as woken, and wakes the set.
+struct TaskWaker {
     is_woken: AtomicBool,
     set: Arc<Mutex<Waker>>,
 }
 
-impl Wake for Woken {
+impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -45,7 +45,7 @@ impl<F> TaskSet<F> {
         let waker = Arc::new(Mutex::new(Waker::noop().clone()));
         let task = |future| Task {
             future: Box::pin(future),
-            woken: Arc::new(Woken {
+            waker: Arc::new(TaskWaker {
                 is_woken: AtomicBool::new(true),
                 set: Arc::clone(&waker),
             }),
@@ -69,10 +69,10 @@ impl<F: Future<Output = ()>> Future for TaskSet<F> {
         };
         drop(previous);
         self.tasks.retain_mut(|task| {
-            if !task.woken.is_woken.swap(false, Ordering::AcqRel) {
+            if !task.waker.is_woken.swap(false, Ordering::AcqRel) {
                 return true;
             }
-            let waker = Waker::from(Arc::clone(&task.woken));
+            let waker = Waker::from(Arc::clone(&task.waker));
             let future = task.future.as_mut();
             future.poll(&mut Context::from_waker(&waker)).is_pending()
         });
