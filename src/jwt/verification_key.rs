@@ -144,14 +144,14 @@ impl VerificationKey {
         let own = std::mem::take(&mut self.prepared);
         self.prepared = own.into_iter().chain(added).collect();
         self.issuers.extend(other.issuers);
-        self.fingerprint = self.without_kid();
+        self.fingerprint = self.fingerprint_without_kid();
     }
 
     /// Restricts the key to the tokens of an issuer, the member `issuer` of the JWK. To be called
     /// before [`merge`](Self::merge).
     pub(crate) fn with_issuer(mut self, issuer: Option<Box<str>>) -> Self {
         self.issuers = vec![issuer];
-        self.fingerprint = self.without_kid();
+        self.fingerprint = self.fingerprint_without_kid();
         self
     }
 
@@ -162,7 +162,7 @@ impl VerificationKey {
     }
 
     /// The fingerprint of a key without `kid`.
-    fn without_kid(&self) -> Fingerprint {
+    fn fingerprint_without_kid(&self) -> Fingerprint {
         let key = self.public_key_digest.with_algorithms(&self.prepared);
         let issuers = self.issuers.iter().flatten();
         issuers.fold(key, |fingerprint, issuer| {
