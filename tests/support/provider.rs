@@ -106,8 +106,8 @@ impl Provider {
         self
     }
 
-    /// The issuer in metadata and tokens.
-    fn of_its_issuer(mut self) -> Self {
+    /// Adds the issuer of the metadata to the tokens.
+    fn with_issuer_of_metadata(mut self) -> Self {
         self.claims["iss"] = self.metadata["issuer"].clone();
         self
     }
@@ -168,7 +168,7 @@ impl Provider {
             "use": "sig", "x5c": ["MIIC"], "x5t": "jZYJYG9Z", "x5t#S256": "Yv4nBSK1",
         });
         let url = "https://sso.example/realms/shop/.well-known/openid-configuration";
-        let mut keycloak = Self::new(url, metadata, key).of_its_issuer();
+        let mut keycloak = Self::new(url, metadata, key).with_issuer_of_metadata();
         let encryption = json!({ "kid": "enc", "kty": "RSA", "alg": "RSA-OAEP", "use": "enc" });
         keycloak.publish(encryption);
         keycloak
@@ -200,7 +200,7 @@ impl Provider {
         });
         let url = "https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0\
                    /.well-known/openid-configuration";
-        let entra = Self::new(url, metadata, key).of_its_issuer();
+        let entra = Self::new(url, metadata, key).with_issuer_of_metadata();
         entra
             // One scope: `/.default` of an API.
             .with_check(|request| match &request.scopes()[..] {
@@ -230,7 +230,7 @@ impl Provider {
             "x5t": "NjVBRjY5",
         });
         let url = "https://shop.eu.auth0.com/.well-known/openid-configuration";
-        let auth0 = Self::new(url, metadata, key).of_its_issuer();
+        let auth0 = Self::new(url, metadata, key).with_issuer_of_metadata();
         auth0
             .with_check(|request| {
                 // Its application has *Client Secret (Post)*.
@@ -260,7 +260,7 @@ impl Provider {
             "kty": "RSA", "alg": "RS256", "kid": "ZkvelLN_seik7w4pc_prCcfUf", "use": "sig",
         });
         let url = "https://shop.okta.com/oauth2/default/.well-known/openid-configuration";
-        let okta = Self::new(url, metadata, key).of_its_issuer();
+        let okta = Self::new(url, metadata, key).with_issuer_of_metadata();
         // The server has no default scopes.
         let okta = okta.with_check(|request| match request.scopes().is_empty() {
             true => Err("invalid_scope"),
@@ -284,7 +284,7 @@ impl Provider {
         let key = json!({ "alg": "RS256", "kid": "1234example=", "kty": "RSA", "use": "sig" });
         let url = "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Example1\
                    /.well-known/openid-configuration";
-        let cognito = Self::new(url, metadata, key).of_its_issuer();
+        let cognito = Self::new(url, metadata, key).with_issuer_of_metadata();
         cognito.with_claims(json!({
             "sub": "7ol0h0kd3rk4b4q6n1m3v5u8a2", "token_use": "access", "version": 2,
             "scope": "orders/read", "auth_time": now(), "jti": "8a8a8a8a-1111",
@@ -304,7 +304,7 @@ impl Provider {
             "use": "sig",
         });
         let url = "https://accounts.google.com/.well-known/openid-configuration";
-        let google = Self::new(url, metadata, key).of_its_issuer();
+        let google = Self::new(url, metadata, key).with_issuer_of_metadata();
         google
             .with_header(json!({ "typ": "JWT" }))
             .with_claims(json!({
@@ -325,7 +325,7 @@ impl Provider {
             "use": "sig", "kty": "RSA", "kid": "344373908297744389", "alg": "RS256",
         });
         let url = "https://shop-ab12.zitadel.cloud/.well-known/openid-configuration";
-        let zitadel = Self::new(url, metadata, key).of_its_issuer();
+        let zitadel = Self::new(url, metadata, key).with_issuer_of_metadata();
         zitadel
             // Without them, Zitadel issues a token that is not for the project, or has no roles.
             .with_check(|request| {
@@ -362,7 +362,7 @@ impl Provider {
             "kty": "EC", "crv": "P-256", "alg": "ES256", "ext": true, "key_ops": ["verify"],
             "kid": "b81269f1-21d8-4f2e-b719-c2240a840d90", "use": "sig",
         });
-        let supabase = Self::new("", metadata, key).of_its_issuer();
+        let supabase = Self::new("", metadata, key).with_issuer_of_metadata();
         let header = json!({ "alg": "ES256", "typ": "JWT" });
         supabase.with_header(header).with_claims(json!({
             "sub": "123e4567-e89b-12d3-a456-426614174000", "aud": "authenticated",
