@@ -12,7 +12,6 @@
 mod app_id;
 mod certificates;
 mod first_mistakes;
-mod kinds_of_clients;
 mod layer;
 mod network;
 mod other_runtime;
@@ -29,3 +28,4 @@ mod token_manager;
 mod token_managers;
 mod token_responses;
 mod token_source;
+mod tower_and_reqwest;
