@@ -973,7 +973,7 @@ impl TokenManagerBuilder {
     /// ```
     pub fn transport(mut self, transport: impl Transport) -> Self {
         self.source.transport = Some(Arc::new(transport));
-        // What another transport has fetched is not used.
+        // Metadata that were fetched with another transport are not used with this one.
         if let Ok(endpoint) = &mut self.source.endpoint {
             endpoint.unshare();
         }

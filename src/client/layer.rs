@@ -81,13 +81,13 @@ use crate::oauth::Origin;
 /// # reqwest
 ///
 /// `reqwest_middleware::ClientBuilder::with` takes this layer (feature `reqwest-middleware`), which
-/// then does the same for a `reqwest::Client`. The retry is set in the same way: without more, for
-/// requests without a body, and with [`CloneBufferedBody`] for bodies in memory. An [`Error`] of
-/// the token manager is in `reqwest_middleware::Error::Middleware`, and can be downcast.
+/// then does the same for a `reqwest::Client`. By default, it retries requests without a body; with
+/// [`CloneBufferedBody`], also those whose body is in memory. An [`Error`] of the token manager is
+/// in `reqwest_middleware::Error::Middleware`, and can be downcast.
 ///
-/// The client follows redirects itself. It removes the token at a redirect to another origin, as
-/// each other `Authorization` field: to another host, port or scheme. A target at which a redirect
-/// ends does not get its own token, and its response renews none.
+/// The client follows redirects itself. At a redirect to another host, port or scheme, it removes
+/// the `Authorization` field with the token. The redirected request gets no other token, even if
+/// its origin is a target of this layer. A rejection by that origin renews no token.
 ///
 /// [`CloneBufferedBody`]: https://docs.rs/tower-oauth/latest/tower_oauth/client/struct.CloneBufferedBody.html
 /// [`Error`]: crate::Error
