@@ -207,7 +207,9 @@ impl TrustedIssuer {
     /// Google issues ID tokens for any audience to every account, so the `callers` have to be
     /// named: each is an e-mail address, which is compared with `email` if `email_verified` is
     /// `true`, or a unique id, which is compared with `sub`. The name in this list is the
-    /// [client](AuthContext::client_id). Tokens are signed with RS256.
+    /// [client](AuthContext::client_id). Tokens are signed with RS256. A later
+    /// [`allowed_clients`](Self::allowed_clients) or [`client_id_from`](Self::client_id_from)
+    /// replaces this check.
     /// [`guide::providers::google`][guide] says how a service account gets a token.
     ///
     /// [guide]: mod@crate::guide::providers::google
