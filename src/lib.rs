@@ -87,7 +87,7 @@
 //! | `app-id` | yes | IBM Cloud App ID: service bindings and the management API |
 //! | `reqwest` | yes | the HTTP transport for keys, metadata and tokens |
 //! | `reqwest-middleware` | | the client's layer as middleware for reqwest |
-//! | `axum` | | `AuthContext` and `Claims<T>` as extractors |
+//! | `axum` | | `AuthContext`, `Claims<T>` and `Scoped<T>` as extractors; a `Rejection` as a response |
 //! | `metrics` | | counters, gauges and histograms ([`guide::metrics`](mod@guide::metrics)) |
 //! | `tracing` | | events and spans on `tower_oauth::key_set`, `::resource_server`, `::client` |
 //! | `authorization-server` | | the development authorization server |

@@ -37,9 +37,11 @@ use super::{DefaultRejectionResponse, RequireLayer, RequireService, Requirement}
 /// ```
 ///
 /// In axum, methods of a path that require different scopes are separate calls of `route`. A layer
-/// of a `MethodRouter` applies to all methods that were added before it: in
-/// `get(list).layer(read).post(create).layer(write)`, GET requires both scopes. A method without a
-/// handler is a 405 only for a request that passes the layer.
+/// of a `MethodRouter` applies to all methods that were added before it, and to no others: in
+/// `get(list).layer(read).post(create)`, **POST requires no scope**, and in
+/// `get(list).layer(read).post(create).layer(write)`, GET requires both. A method without a handler
+/// is a 405 only for a request that passes the layer. [`Scoped`](super::Scoped) belongs to its
+/// handler and cannot be on the wrong method.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
