@@ -239,9 +239,9 @@ impl ClientSettings {
     ///
     /// # Errors
     ///
-    /// If there are `targets`, a field is missing that the client or its provider needs, one is set that the provider
-    /// does not use, or the values of fields do not fit together. The error names the setting. What
-    /// [`build`](TokenManagerBuilder::build) reports is reported there.
+    /// If there are `targets`, a field is missing that the client or its provider needs, one is set
+    /// that the provider does not use, or the values of fields do not fit together. The error names
+    /// the setting. What [`build`](TokenManagerBuilder::build) reports is reported there.
     pub fn to_builder(&self) -> Result<TokenManagerBuilder, ConfigError> {
         if !self.targets.is_empty() {
             let reason = "have a token each: use `to_managers_builder`";
