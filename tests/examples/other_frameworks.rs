@@ -60,7 +60,8 @@ async fn call(listening: &str, token: Option<&str>) -> HeaderMap {
 #[tokio::test]
 async fn the_tonic_service_names_its_caller() {
     let issuer = authorization_server().await;
-    let greeter = service("tonic_service", &issuer).await.text("listening");
+    let service = service("tonic_service", &issuer).await;
+    let greeter = service.text("listening");
     let token = token(&issuer, &issuer.text("oauthServerUrl")).await;
 
     let accepted = call(&greeter, Some(&token)).await;

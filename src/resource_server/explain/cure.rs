@@ -196,7 +196,7 @@ mod tests {
             ("https://a.okta.com/oauth2/default", "Okta"),
             (
                 "https://cognito-idp.eu-west-1.amazonaws.com/x",
-                "audience_optional",
+                "TrustedIssuer::cognito",
             ),
             ("https://sts.windows.net/x/", ".default"),
             ("eu-gb.appid.cloud.ibm.com", "`resource`"),
