@@ -1,14 +1,12 @@
 //! The settings of a client in a file or in variables.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::Deserializer;
 
 use super::{
     ClientCredentials, TokenManager, TokenManagerBuilder, TokenManagers, TokenManagersBuilder,
@@ -46,7 +44,7 @@ use crate::settings::{
 /// # Ok::<(), tower_oauth::BoxError>(())
 /// ```
 #[derive(Clone, Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields, remote = "Self")] // by `impl Deserialize` below
+#[serde(deny_unknown_fields)]
 pub struct ClientSettings {
     #[serde(default, deserialize_with = "provider")]
     provider: Option<Provider>,
@@ -120,31 +118,6 @@ pub struct ClientSettings {
     /// By names of the user's choice.
     #[serde(default)]
     targets: BTreeMap<String, TargetSettings>,
-}
-
-impl<'de> Deserialize<'de> for ClientSettings {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TableVisitor)
-    }
-}
-
-/// The derived error for a text in place of the table would show it, with the secret in it.
-struct TableVisitor;
-
-impl<'de> Visitor<'de> for TableVisitor {
-    type Value = ClientSettings;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a table")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<ClientSettings, E> {
-        Err(E::custom("must be a table"))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ClientSettings, A::Error> {
-        ClientSettings::deserialize(MapAccessDeserializer::new(map))
-    }
 }
 
 /// What is called with tokens of its own.
