@@ -156,9 +156,8 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for AuthContext {
 /// As [`AuthContext::claims`]; the JSON of the claims is parsed once for all extractors and clones
 /// of the context of a request.
 ///
-/// The source of the rejection names the member that is missing or has another type: extract
-/// `Result<Claims<T>, AuthContextRejection>` to see it. It may quote the claim, so it is for the
-/// operator. Claims of another shape are a 403 without a challenge: the token is valid, so it is not
+/// The source of the rejection names a member that is missing, and quotes a value of another type:
+/// extract `Result<Claims<T>, AuthContextRejection>` to see it. It is for the operator. Claims of another shape are a 403 without a challenge: the token is valid, so it is not
 /// `invalid_token` ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)), which
 /// would have the client request a new one of the same shape.
 ///

@@ -515,6 +515,11 @@ fn settings_that_do_not_fit_together_are_errors_that_name_setting_and_reason() {
             "not used by the provider `google`",
         ),
         (
+            "[issuers.p]\nissuer = \"as.example\"\naudience = \"a\"".into(),
+            "issuers.p.issuer",
+            "has no scheme",
+        ),
+        (
             "[issuers.g]\nprovider = \"google\"\naudience = \"a\"".into(),
             "issuers.g.callers",
             "required by the provider `google`",

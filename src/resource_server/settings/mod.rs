@@ -16,8 +16,8 @@ use super::{
     TrustedIssuer,
 };
 use crate::error::{ConfigError, ConfigErrorKind};
-use crate::key_set::RefreshPolicy;
-use crate::oauth::Scope;
+use crate::key_set::{RefreshPolicy, Source};
+use crate::oauth::{Endpoint, Scope};
 use crate::settings::{by_commas, by_spaces, choice, flag, number, positive, table, text};
 
 /// The settings of a resource server, to be read from a file and from environment variables.
@@ -196,8 +196,12 @@ impl ResourceServerSettings {
             let issuer = settings.trusted_issuer(&path, identifier, &refresh)?;
             let issuer = change(name, issuer);
             // Checked when it is built, too, but there without the name of the issuer.
-            let checked = issuer.policy(Duration::ZERO);
-            checked.map_err(|error| with_path(error, &path))?;
+            let in_settings = |error: ConfigError| with_path(error, &path);
+            let policy = issuer.policy(Duration::ZERO).map_err(in_settings)?;
+            if matches!(issuer.source, Source::Discovery) {
+                let url = Endpoint::new(policy.issuer.as_str());
+                url.map_err(|error| in_settings(error.with_setting("issuer")))?;
+            }
             Ok(issuer)
         });
         let first = issuers.next().unwrap_or_else(|| {
