@@ -120,7 +120,7 @@ pub struct ClientSettings {
     targets: BTreeMap<String, TargetSettings>,
 }
 
-/// What is called with tokens of its own.
+/// An origin, and how its token is obtained.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct TargetSettings {
