@@ -91,6 +91,7 @@
 
 // `renewal::schedule` decides when a request is sent, without I/O and without a clock;
 // `token_endpoint` decides where it is sent; `endpoint_source` sends it.
+mod assertion_source;
 mod authentication;
 mod box_future;
 mod builder;
@@ -129,6 +130,7 @@ mod token_source;
 mod unauthorized;
 mod unverified_claims;
 
+pub use self::assertion_source::AssertionSource;
 pub use self::authentication::{ClientAuthentication, NoAuthentication};
 pub use self::box_future::BoxFuture;
 pub use self::builder::TokenManagerBuilder;
