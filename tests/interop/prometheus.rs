@@ -162,7 +162,8 @@ impl Prometheus {
 
     /// The series of a query since the start, as Grafana asks for them, with their finite values.
     async fn query(&self, query: &str) -> Vec<(BTreeMap<String, String>, Vec<f64>)> {
-        let (start, end) = (self.started, SystemClock.now().as_secs());
+        // A sample of the current second is after its beginning.
+        let (start, end) = (self.started, SystemClock.now().as_secs() + 1);
         let parameters = [
             ("query", query),
             ("start", &start.to_string()),
