@@ -99,8 +99,8 @@ pub struct ClientSettings {
     // The manager.
     #[serde(default, deserialize_with = "text")]
     name: Option<String>,
-    #[serde(default, deserialize_with = "number")]
-    assumed_lifetime_seconds: Option<u64>,
+    #[serde(default, deserialize_with = "positive")]
+    assumed_lifetime_seconds: Option<NonZeroU64>,
     #[serde(default, deserialize_with = "positive")]
     renew_before_expiry_seconds: Option<NonZeroU64>,
     #[serde(default, deserialize_with = "positive")]
@@ -216,12 +216,70 @@ impl ClientSettings {
     /// that the provider does not use, or the values of fields do not fit together. The error names
     /// the setting. What [`build`](TokenManagerBuilder::build) reports is reported there.
     pub fn to_builder(&self) -> Result<TokenManagerBuilder, ConfigError> {
-        if !self.targets.is_empty() {
-            let reason = "have a token each: use `to_managers_builder`";
-            let error = ConfigError::without_value("targets", reason);
+        self.check_no_targets()?;
+        self.builder(self.credentials()?, self.audience.as_ref())
+    }
+
+    /// Makes a builder of these settings with credentials from elsewhere. Does no I/O.
+    ///
+    /// For credentials that no file has, such as those of [`ClientCredentials::from_fn`] or of a
+    /// binding of App ID. They are in place of `client_id`, `client_secret` and
+    /// `client_secret_file`, which must not be set. `client_authentication` replaces their method,
+    /// if it is set.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// # let document = serde_json::json!({ "issuer": issuer.issuer() }).to_string();
+    /// # let (id, secret) = (shop.client_id().to_owned(), shop.secret().clone());
+    /// use tower_oauth::ClientCredentials;
+    /// use tower_oauth::client::ClientSettings;
+    ///
+    /// let settings: ClientSettings = serde_json::from_str(&document)?;
+    /// let credentials = ClientCredentials::from_fn("shop", move || {
+    ///     Ok((id.clone(), secret.clone())) // read from a vault, for example
+    /// });
+    /// let tokens = settings
+    ///     .to_builder_with_credentials(credentials)?
+    ///     .transport(issuer.transport()) // an `AuthorizationServer` in the same process
+    ///     .start()?;
+    /// assert!(tokens.access_token().await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`to_builder`](Self::to_builder), and if one of the three fields is set.
+    pub fn to_builder_with_credentials(
+        &self,
+        credentials: ClientCredentials,
+    ) -> Result<TokenManagerBuilder, ConfigError> {
+        let fields = [
+            ("client_id", self.client_id.is_some()),
+            ("client_secret", self.client_secret.is_some()),
+            ("client_secret_file", self.client_secret_file.is_some()),
+        ];
+        if let Some((setting, _)) = fields.into_iter().find(|(_, is_set)| *is_set) {
+            let reason = "is in the credentials that were given";
+            let error = ConfigError::without_value(setting, reason);
             return Err(error.with_kind(ConfigErrorKind::Conflict));
         }
-        self.builder(self.audience.as_ref())
+        self.check_no_targets()?;
+        self.builder(self.with_method(credentials), self.audience.as_ref())
+    }
+
+    fn check_no_targets(&self) -> Result<(), ConfigError> {
+        if self.targets.is_empty() {
+            return Ok(());
+        }
+        let reason = "have a token each: use `to_managers_builder`";
+        let error = ConfigError::without_value("targets", reason);
+        Err(error.with_kind(ConfigErrorKind::Conflict))
     }
 
     /// Makes a builder of these settings with their `targets`. Does no I/O.
@@ -278,7 +336,7 @@ impl ClientSettings {
         let audiences = self.targets.values().map(|target| target.audience.as_ref());
         let audience = self.audience.as_ref();
         let audience = audience.or_else(|| audiences.flatten().next());
-        let builder = change(self.builder(audience)?);
+        let builder = change(self.builder(self.credentials()?, audience)?);
         let mut managers = TokenManagers::builder();
         for (name, target) in &self.targets {
             let Some(origin) = target.origin.clone() else {
@@ -299,8 +357,12 @@ impl ClientSettings {
     }
 
     /// The builder without the targets.
-    fn builder(&self, audience: Option<&Audience>) -> Result<TokenManagerBuilder, ConfigError> {
-        let mut builder = self.for_provider(audience)?;
+    fn builder(
+        &self,
+        client: ClientCredentials,
+        audience: Option<&Audience>,
+    ) -> Result<TokenManagerBuilder, ConfigError> {
+        let mut builder = self.for_provider(client, audience)?;
         if let Some(audience) = &self.audience {
             builder = builder.audience(audience.clone());
         }
@@ -324,7 +386,7 @@ impl ClientSettings {
             builder = builder.name(name);
         }
         if let Some(seconds) = self.assumed_lifetime_seconds {
-            builder = builder.assumed_lifetime(Duration::from_secs(seconds));
+            builder = builder.assumed_lifetime(Duration::from_secs(seconds.get()));
         }
         if let Some(seconds) = self.renew_before_expiry_seconds {
             builder = builder.renew_before_expiry(Duration::from_secs(seconds.get()));
@@ -353,9 +415,9 @@ impl ClientSettings {
     /// Where tokens are requested, and by whom.
     fn for_provider(
         &self,
+        client: ClientCredentials,
         audience: Option<&Audience>,
     ) -> Result<TokenManagerBuilder, ConfigError> {
-        let client = self.credentials()?;
         let mut fields = self.provider_fields();
         let builder = match self.provider {
             Some(Provider::Keycloak) => {
@@ -423,11 +485,17 @@ impl ClientSettings {
             (Some(_), Some(_)) => return Err(conflict("client_secret", "client_secret_file")),
             (None, None) => return Err(required("client_secret or client_secret_file")),
         };
-        Ok(match self.client_authentication {
-            None | Some(Method::Basic) => credentials,
+        Ok(self.with_method(credentials))
+    }
+
+    /// The credentials with the method that is set, else with theirs.
+    fn with_method(&self, credentials: ClientCredentials) -> ClientCredentials {
+        match self.client_authentication {
+            None => credentials,
+            Some(Method::Basic) => credentials.client_secret_basic(),
             Some(Method::BasicRaw) => credentials.client_secret_basic_raw(),
             Some(Method::Post) => credentials.client_secret_post(),
-        })
+        }
     }
 
     /// The fields that not every provider uses.

@@ -473,6 +473,74 @@ fn settings_that_do_not_fit_together_are_errors_that_name_setting_and_reason() {
     assert_eq!(error.kind(), ConfigErrorKind::Missing);
 }
 
+#[test]
+fn a_duration_of_0_is_an_error_that_names_the_setting() {
+    for field in [
+        "assumed_lifetime_seconds",
+        "renew_before_expiry_seconds",
+        "request_timeout_seconds",
+        "acquire_timeout_seconds",
+    ] {
+        for (format, settings) in read::<ClientSettings>(&json!({ field: 0 })) {
+            let error = settings
+                .err()
+                .unwrap_or_else(|| panic!("{format}: {field}"));
+            assert!(error.contains("at least 1"), "{format}: {error}");
+            assert!(
+                format == "JSON" || error.contains(field),
+                "{format}: {error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn given_credentials_replace_the_fields_of_the_client_and_not_its_method() {
+    let given = || ClientCredentials::new("shop", "s3cret").client_secret_post();
+    for (method, expected) in [
+        (None, given()),
+        (Some("client_secret_basic"), given().client_secret_basic()),
+        (
+            Some("client_secret_basic_raw"),
+            given().client_secret_basic_raw(),
+        ),
+    ] {
+        let method = method.map(|method| format!("client_authentication = \"{method}\""));
+        let toml = format!(
+            "issuer = \"https://as.example\"\n{}",
+            method.unwrap_or_default()
+        );
+        let made = settings(&toml)
+            .unwrap()
+            .to_builder_with_credentials(given())
+            .unwrap();
+        let issuer = Issuer::new("https://as.example").unwrap();
+        let builder = TokenManager::for_issuer(issuer, expected).unwrap();
+        assert_eq!(format!("{made:?}"), format!("{builder:?}"), "{toml}");
+    }
+}
+
+#[test]
+fn given_credentials_and_a_field_that_they_replace_are_an_error() {
+    let target = "[targets.orders]\norigin = \"https://orders.example\"";
+    for (setting, line) in [
+        ("client_id", "client_id = \"shop\""),
+        ("client_secret", "client_secret = \"hunter2\""),
+        ("client_secret_file", "client_secret_file = \"/s\""),
+        ("targets", target),
+    ] {
+        let toml = format!("issuer = \"https://as.example\"\n{line}");
+        let given = ClientCredentials::new("shop", "s3cret");
+        let error = settings(&toml)
+            .unwrap()
+            .to_builder_with_credentials(given)
+            .unwrap_err();
+        assert_eq!(error.setting(), setting);
+        assert_eq!(error.kind(), ConfigErrorKind::Conflict);
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_manager_of_settings_gets_a_token_with_the_secret_that_they_have() {
     let issuer = AuthorizationServer::builder()
