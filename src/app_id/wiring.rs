@@ -88,8 +88,42 @@ impl Binding {
     /// # Ok::<(), tower_oauth::ConfigError>(())
     /// ```
     pub fn trusted_issuer(&self, audience: Audience) -> TrustedIssuer {
+        self.apply_to(TrustedIssuer::new(self.issuer().clone(), audience))
+    }
+
+    /// Adds the rules of [`resource_server`](Self::resource_server) to an issuer that was made from
+    /// settings.
+    ///
+    /// These are the issuer of version 3 tokens, the URL of the keys, the tenant, and how a token
+    /// names its client. `issuer` has to be that of this binding, [`issuer`](Self::issuer).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::resource_server::ResourceServerSettings;
+    ///
+    /// let binding = shop.binding()?; // or `Binding::from_env()?`
+    /// let settings: ResourceServerSettings = serde_json::from_value(serde_json::json!({
+    ///     "issuers": { "app_id": { "issuer": binding.issuer(), "audience": "orders" } },
+    ///     "refresh": { "max_stale_seconds": 3600 },
+    /// }))?;
+    /// let orders = settings
+    ///     .to_builder_with(|_name, issuer| binding.apply_to(issuer))?
+    ///     .transport(issuer.transport())
+    ///     .start()
+    ///     .await?;
+    /// let caller = orders.validate(&issuer.mint(&shop).audience(["orders"]).sign()).await?;
+    /// assert_eq!(caller.client_id(), binding.client_id());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn apply_to(&self, issuer: TrustedIssuer) -> TrustedIssuer {
         let tenant = self.tenant_id().to_owned();
-        TrustedIssuer::new(self.issuer().clone(), audience)
+        issuer
             .add_alias(self.v3_issuer().clone())
             .jwks_uri(self.keys_url().clone())
             .client_id_from(client_id)

@@ -9,6 +9,7 @@ use tower_oauth::resource_server::RejectionKind::{
     Expired, InvalidAudience, InvalidClaims, Malformed, NotYetValid, TokenTooLong, TooManyMembers,
     UnexpectedTokenType, UnsupportedAlgorithm, UntrustedIssuer,
 };
+use tower_oauth::resource_server::ResourceServerSettings;
 use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
 
 use crate::support::{
@@ -458,6 +459,56 @@ fn app_id() -> Fixture {
     let binding = Binding::from_json(&binding).unwrap();
     let issuer = binding.trusted_issuer(Audience::new(AUDIENCE).unwrap());
     Fixture::with_server(|keys| ResourceServer::from_issuer(issuer.clone().keys(keys)))
+}
+
+/// The same, with the issuer in settings.
+fn app_id_of_settings() -> Fixture {
+    let binding = Binding::from_json(&json!({ "oauthServerUrl": APP_ID }).to_string()).unwrap();
+    let settings: ResourceServerSettings = serde_json::from_value(json!({
+        "issuers": { "main": { "issuer": binding.issuer(), "audience": AUDIENCE } },
+        "max_cached_tokens": 0,
+    }))
+    .unwrap();
+    Fixture::with_server(|keys| {
+        let change = |_: &str, issuer| binding.apply_to(issuer).keys(keys.clone());
+        settings.to_builder_with(change).unwrap()
+    })
+}
+
+#[test]
+fn the_rules_of_a_binding_hold_for_an_issuer_of_settings() {
+    let (fixture, expected) = (app_id_of_settings(), app_id());
+    let base = json!({
+        "iss": APP_ID, "tenant": "39a37f57", "amr": ["appid_client_credentials"], "sub": "shop",
+        "client_id": null,
+    });
+    for (changes, rejection) in [
+        (json!({}), None),
+        (json!({ "iss": "eu-de.appid.cloud.ibm.com" }), None),
+        (json!({ "tenant": "another" }), Some(InvalidClaims)),
+        (json!({ "scope": ["appid_default"] }), Some(InvalidClaims)),
+        (json!({ "scope": null }), Some(InvalidClaims)),
+        (json!({ "aud": ["another"] }), Some(InvalidAudience)),
+        (
+            json!({ "iss": "https://as.example" }),
+            Some(UntrustedIssuer),
+        ),
+    ] {
+        let mut claims = claims_with(base.clone());
+        for (name, value) in changes.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        let token = fixture.token(&claims);
+        for fixture in [&fixture, &expected] {
+            match rejection {
+                Some(kind) => fixture.assert_rejects(&token, kind),
+                None => {
+                    let client = fixture.assert_accepts(&token);
+                    assert_eq!(client.client_id(), Some("shop"), "{changes}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
