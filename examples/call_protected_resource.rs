@@ -36,6 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::settings::{Field, Settings, single_variable, text_variable, url_variable};
 use common::{SettingError, invalid_variable, parse_variable, prometheus, variable};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
@@ -43,11 +44,8 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tower::{Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth::app_id::{Binding, Version};
-use tower_oauth::client::{TokenManagerBuilder, Unauthorized};
-use tower_oauth::{
-    Audience, BoxError, ClientCredentials, ConfigError, Endpoint, Error, Issuer, Scope,
-    TokenManager,
-};
+use tower_oauth::client::{ClientSettings, TokenManagerBuilder, Unauthorized};
+use tower_oauth::{BoxError, ClientCredentials, Endpoint, Error};
 
 fn main() -> ExitCode {
     common::log_to_stderr();
@@ -94,12 +92,16 @@ async fn run() -> Result<Outcome, SettingError> {
     serve_metrics().await?;
     // All callers may wait for the first token.
     let waiters = usize::try_from(concurrency).unwrap_or(usize::MAX);
-    let tokens = token_parameters(token_endpoint()?)?
+    let (settings, builder) = token_manager()?;
+    let tokens = builder
         .max_waiters(waiters.max(1024))
         .allow_loopback_http()
         .allow_http(common::allowed_hosts()?)
         .start()
-        .map_err(name_variable)?;
+        .map_err(|error| match error.setting() {
+            "parameter" => invalid_variable("PARAMETERS")(error),
+            _ => settings.error(error),
+        })?;
     let client = ServiceBuilder::new()
         .layer(tokens.layer([origin]).renew_on(renew_on()?))
         .service(client(&uri)?);
@@ -142,111 +144,86 @@ async fn serve_metrics() -> Result<(), SettingError> {
     Ok(())
 }
 
-/// The token endpoint and the credentials, from an App ID binding or from variables.
-fn token_endpoint() -> Result<TokenManagerBuilder, SettingError> {
-    let is_set =
-        |name| -> Result<_, SettingError> { Ok(variable(name)?.map(|value| (name, value))) };
-    let (issuer, url) = (is_set("ISSUER")?, is_set("OAUTH_SERVER_URL")?);
-    if issuer.is_some() && url.is_some() {
-        let reason = "is set and so is OAUTH_SERVER_URL: use one of them";
-        return Err(SettingError::new("ISSUER", reason));
-    }
-    match (Binding::from_env()?, issuer.or(url)) {
-        (Some(_), Some((name, _))) => {
-            let reason = "is set and there is an App ID binding: use one of them";
-            Err(SettingError::new(name, reason))
-        }
-        (None, None) => Err(common::missing_issuer("ISSUER or OAUTH_SERVER_URL")),
-        (Some(binding), None) => {
-            if variable("CLIENT_SECRET_FILE")?.is_some() {
-                let reason = "is set and there is an App ID binding: use one of them";
-                return Err(SettingError::new("CLIENT_SECRET_FILE", reason));
-            }
-            common::check_binding(&binding)?;
-            let source = binding.source().unwrap_or("App ID binding").to_owned();
-            let credentials = binding.credentials().map_err(invalid_variable(&source))?;
-            Ok(TokenManager::builder(
-                binding.token_endpoint().clone(),
-                with_method(credentials)?,
-            ))
-        }
-        (None, Some((name, url))) => {
-            common::endpoint(name, &url)?;
-            let credentials = with_method(credentials()?)?;
-            match app_id_v3(&url) {
-                Some(binding) => Ok(TokenManager::builder(
-                    binding.token_endpoint().clone(),
-                    credentials,
-                )),
-                None => {
-                    let issuer = Issuer::new(url).map_err(invalid_variable(name))?;
-                    TokenManager::for_issuer(issuer, credentials).map_err(invalid_variable(name))
-                }
-            }
-        }
-    }
-}
+/// What is requested: each variable, and the field that it is in `tower_oauth::guide::settings`.
+const REQUEST: [Field; 5] = [
+    text_variable("CLIENT_AUTHENTICATION", "client_authentication"),
+    text_variable("SCOPE", "scopes"),
+    text_variable("AUDIENCE", "audience"),
+    single_variable("RESOURCE", "resource"),
+    text_variable("ASSUMED_LIFETIME", "assumed_lifetime_seconds"),
+];
 
-/// The credentials without an App ID binding.
-fn credentials() -> Result<ClientCredentials, SettingError> {
-    let not_set = |name: &str| SettingError::new(name, "is not set");
-    let id = variable("CLIENT_ID")?.ok_or_else(|| not_set("CLIENT_ID"))?;
-    match (variable("CLIENT_SECRET")?, variable("CLIENT_SECRET_FILE")?) {
-        (Some(_), Some(_)) => {
-            let reason = "is set and so is CLIENT_SECRET: use one of them";
-            Err(SettingError::new("CLIENT_SECRET_FILE", reason))
-        }
-        (None, None) => Err(not_set("CLIENT_SECRET or CLIENT_SECRET_FILE")),
-        (Some(secret), None) => Ok(ClientCredentials::new(id, secret)),
-        (None, Some(path)) => {
-            let credentials = ClientCredentials::from_secret_file(id, path);
-            // It is read again for each token request; a wrong path is an error now.
-            let checked = credentials.check_secret();
-            checked.map_err(invalid_variable("CLIENT_SECRET_FILE"))?;
-            Ok(credentials)
-        }
-    }
-}
-
-/// Sets the method of client authentication; the default is that of the credentials.
-fn with_method(credentials: ClientCredentials) -> Result<ClientCredentials, SettingError> {
-    match variable("CLIENT_AUTHENTICATION")?.as_deref() {
-        None => Ok(credentials),
-        Some("client_secret_basic") => Ok(credentials.client_secret_basic()),
-        Some("client_secret_post") => Ok(credentials.client_secret_post()),
-        Some("basic_unencoded") => Ok(credentials.client_secret_basic_raw()),
-        Some(_) => Err(SettingError::new(
-            "CLIENT_AUTHENTICATION",
-            "must be client_secret_basic, client_secret_post or basic_unencoded",
-        )),
-    }
-}
-
-/// Adds the parameters of the token request, and the lifetime of a token without one.
-fn token_parameters(mut builder: TokenManagerBuilder) -> Result<TokenManagerBuilder, SettingError> {
-    let scopes = variable("SCOPE")?.unwrap_or_default();
-    let scopes: Result<Vec<Scope>, _> = scopes.split_whitespace().map(Scope::new).collect();
-    builder = builder.scopes(scopes.map_err(invalid_variable("SCOPE"))?);
-    if let Some(audience) = variable("AUDIENCE")? {
-        let audience = Audience::new(audience).map_err(invalid_variable("AUDIENCE"))?;
-        builder = builder.audience(audience);
-    }
-    if let Some(resource) = variable("RESOURCE")? {
-        builder = builder.resource(resource);
-    }
+/// Configures the token manager from the environment.
+fn token_manager() -> Result<(Settings, TokenManagerBuilder), SettingError> {
+    let (settings, builder) = match Binding::from_env()? {
+        Some(binding) => of_binding(&binding)?,
+        None => of_variables()?,
+    };
+    // They are form-urlencoded, and no table.
     let parameters = variable("PARAMETERS")?.unwrap_or_default();
     if parameters.split('&').any(|pair| !pair.contains('=')) && !parameters.is_empty() {
         let reason = "must be form-urlencoded: name=value&name=value";
         return Err(SettingError::new("PARAMETERS", reason));
     }
-    for (name, value) in url::form_urlencoded::parse(parameters.as_bytes()) {
-        builder = builder.parameter(name, value);
+    let parameters = url::form_urlencoded::parse(parameters.as_bytes());
+    let builder = parameters.fold(builder, |builder, (name, value)| {
+        builder.parameter(name, value)
+    });
+    Ok((settings, builder))
+}
+
+/// With the credentials of an App ID binding.
+fn of_binding(binding: &Binding) -> Result<(Settings, TokenManagerBuilder), SettingError> {
+    let others = ["ISSUER", "OAUTH_SERVER_URL", "CLIENT_SECRET_FILE"];
+    common::check_binding(binding, &others)?;
+    let source = binding.source().unwrap_or("App ID binding");
+    let credentials = binding.credentials().map_err(invalid_variable(source))?;
+    let settings = settings(&[])?.set("token_endpoint", binding.token_endpoint());
+    let builder = settings
+        .builder(|settings: &ClientSettings| settings.to_builder_with_credentials(credentials))?;
+    Ok((settings, builder))
+}
+
+/// With the issuer and the credentials that variables name.
+fn of_variables() -> Result<(Settings, TokenManagerBuilder), SettingError> {
+    let (name, url) = match (variable("ISSUER")?, variable("OAUTH_SERVER_URL")?) {
+        (Some(url), None) => ("ISSUER", url),
+        (None, Some(url)) => ("OAUTH_SERVER_URL", url),
+        (None, None) => return Err(common::missing_issuer("ISSUER or OAUTH_SERVER_URL")),
+        (Some(_), Some(_)) => {
+            let reason = "is set and so is OAUTH_SERVER_URL: use one of them";
+            return Err(SettingError::new("ISSUER", reason));
+        }
+    };
+    let base = app_id_v3(&url);
+    let path = base.as_ref().map_or("issuer", |_| "token_endpoint");
+    let mut settings = settings(&[
+        url_variable(name, path),
+        text_variable("CLIENT_ID", "client_id"),
+        text_variable("CLIENT_SECRET", "client_secret"),
+        text_variable("CLIENT_SECRET_FILE", "client_secret_file"),
+    ])?;
+    if let Some(base) = base {
+        settings = settings.set("token_endpoint", base.token_endpoint());
     }
-    let seconds: u64 = parse_variable("ASSUMED_LIFETIME", 300)?;
-    if seconds == 0 {
-        return Err(SettingError::new("ASSUMED_LIFETIME", "must be at least 1"));
+    let builder = settings.builder(ClientSettings::to_builder)?;
+    if let Some(path) = variable("CLIENT_SECRET_FILE")? {
+        // It is read again for each token request; a wrong path is an error now.
+        let credentials = ClientCredentials::from_secret_file("not checked", path);
+        let checked = credentials.check_secret();
+        checked.map_err(invalid_variable("CLIENT_SECRET_FILE"))?;
     }
-    Ok(builder.assumed_lifetime(Duration::from_secs(seconds)))
+    Ok((settings, builder))
+}
+
+/// Reads what is requested, and these variables.
+fn settings(others: &[Field]) -> Result<Settings, SettingError> {
+    let settings = Settings::from_env([REQUEST.as_slice(), others].concat())?;
+    Ok(match variable("CLIENT_AUTHENTICATION")?.as_deref() {
+        // Settings have the name of the method in `ClientCredentials`.
+        Some("basic_unencoded") => settings.set("client_authentication", "client_secret_basic_raw"),
+        _ => settings,
+    })
 }
 
 /// Which responses of the resource replace the token.
@@ -259,20 +236,6 @@ fn renew_on() -> Result<Unauthorized, SettingError> {
             "must be invalid_token or any",
         )),
     }
-}
-
-/// Names the variable of a setting that the builder refuses.
-fn name_variable(error: ConfigError) -> SettingError {
-    let variable = match error.setting() {
-        "parameter" => "PARAMETERS",
-        "resource" => "RESOURCE",
-        "client id" => "CLIENT_ID",
-        "client secret" => "CLIENT_SECRET",
-        "issuer" if matches!(variable("ISSUER"), Ok(Some(_))) => "ISSUER",
-        "issuer" => "OAUTH_SERVER_URL",
-        _ => return error.into(),
-    };
-    SettingError::new(variable, error)
 }
 
 /// An App ID base of version 3. It is not an issuer identifier and is not discovered.

@@ -128,16 +128,25 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use common::{SettingError, invalid_variable, list, parse_variable, variable};
+use common::settings::{Field, Settings, rule_variable, text_variable, url_variable};
+use common::{SettingError, parse_variable};
 use serde_json::json;
-use tower_oauth::resource_server::Startup;
-use tower_oauth::{Audience, AuthContext, Issuer, Rejection, ResourceServer, Scope, TrustedIssuer};
+use tower_oauth::resource_server::{ResourceServerSettings, Startup};
+use tower_oauth::{AuthContext, Rejection, ResourceServer, Scope};
 
 const SUBJECT: HeaderName = HeaderName::from_static("x-auth-subject");
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-auth-client-id");
 const SCOPE: HeaderName = HeaderName::from_static("x-auth-scope");
 const NO_STORE: (HeaderName, HeaderValue) =
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+
+/// Each variable, and the field that it is in `tower_oauth::guide::settings`.
+const VARIABLES: [Field; 4] = [
+    url_variable("ISSUER", "issuers.main.issuer"),
+    url_variable("JWKS_URI", "issuers.main.jwks_uri"),
+    rule_variable("AUDIENCE", "issuers.main.audience"),
+    text_variable("SCOPE", "issuers.main.required_scopes"),
+];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -150,8 +159,10 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), SettingError> {
     let port = parse_variable("PORT", 8082)?;
+    let settings = Settings::from_env(VARIABLES)?.required(&["ISSUER", "AUDIENCE"])?;
     // Until the keys are there, requests are rejected with 503.
-    let server = ResourceServer::from_issuer(issuer()?.require_scopes(required_scopes()?))
+    let server = settings
+        .builder(ResourceServerSettings::to_builder)?
         .allow_loopback_http()
         .allow_http(common::allowed_hosts()?)
         .startup(Startup::Background)
@@ -217,35 +228,4 @@ fn field_value(text: Option<&str>) -> HeaderValue {
 /// unauthenticated, 403 as permission denied and 503 as unavailable.
 fn response_to(rejection: &Rejection) -> Response {
     (rejection.status(), rejection.headers().clone()).into_response()
-}
-
-/// Configures the issuer from `ISSUER`, `AUDIENCE` and `JWKS_URI`.
-fn issuer() -> Result<TrustedIssuer, SettingError> {
-    let issuer = variable("ISSUER")?.ok_or_else(|| SettingError::new("ISSUER", "is not set"))?;
-    let issuer = Issuer::new(issuer).map_err(invalid_variable("ISSUER"))?;
-    common::endpoint("ISSUER", issuer.as_str())?;
-    let audiences = list("AUDIENCE")?.unwrap_or_default();
-    let mut audiences = audiences
-        .into_iter()
-        .map(|audience| Audience::new(audience).map_err(invalid_variable("AUDIENCE")));
-    let first = audiences
-        .next()
-        .ok_or_else(|| SettingError::new("AUDIENCE", "is not set"))??;
-    let mut issuer = TrustedIssuer::new(issuer, first);
-    for audience in audiences {
-        issuer = issuer.add_audience(audience?);
-    }
-    Ok(match variable("JWKS_URI")? {
-        Some(url) => issuer.jwks_uri(common::endpoint("JWKS_URI", &url)?),
-        None => issuer,
-    })
-}
-
-/// The scopes of `SCOPE`, of which a token needs all.
-fn required_scopes() -> Result<Vec<Scope>, SettingError> {
-    let scopes = variable("SCOPE")?.unwrap_or_default();
-    scopes
-        .split_ascii_whitespace()
-        .map(|scope| Scope::new(scope).map_err(invalid_variable("SCOPE")))
-        .collect()
 }

@@ -27,7 +27,6 @@
 mod common;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::handler::HandlerWithoutStateExt;
@@ -35,20 +34,14 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, get_service};
 use axum::{Json, Router};
-use common::{
-    SettingError, invalid_variable, list, parse_variable, prometheus, raw_variable, variable,
-};
+use common::settings::{Field, Settings, rule_variable, text_variable, url_variable};
+use common::{SettingError, invalid_variable, parse_variable, prometheus, variable};
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tower::Layer;
 use tower_oauth::app_id::Binding;
-use tower_oauth::key_set::RefreshPolicy;
-use tower_oauth::resource_server::{
-    ProtectedResource, ResourceServerBuilder, Startup, TokenProfile,
-};
-use tower_oauth::{
-    Audience, AuthContext, Issuer, RequireScopeLayer, ResourceServer, Scope, TrustedIssuer,
-};
+use tower_oauth::resource_server::{ResourceServerBuilder, ResourceServerSettings, Startup};
+use tower_oauth::{AuthContext, RequireScopeLayer, ResourceServer, Scope};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -141,64 +134,51 @@ async fn ready(State(resource): State<ResourceServer>) -> Response {
     }
 }
 
+/// Each variable, and the field that it is in `tower_oauth::guide::settings`.
+const VARIABLES: [Field; 12] = [
+    url_variable("ISSUER", "issuers.main.issuer"),
+    url_variable("JWKS_URI", "issuers.main.jwks_uri"),
+    rule_variable("AUDIENCE", "issuers.main.audience"),
+    text_variable("AUDIENCE_OPTIONAL", "issuers.main.audience_optional"),
+    rule_variable("CLIENTS", "issuers.main.allowed_clients"),
+    rule_variable("REQUIRED_CLAIMS", "issuers.main.required_claims"),
+    text_variable("TOKEN_PROFILE", "issuers.main.profile"),
+    text_variable("CANDIDATE_KEYS", "issuers.main.max_candidate_keys"),
+    text_variable("MAX_STALE", "refresh.max_stale_seconds"),
+    text_variable("MIN_REFRESH", "refresh.min_interval_seconds"),
+    text_variable("REUSED_KEY_IDS", "refresh.refresh_on_invalid_signature"),
+    url_variable("RESOURCE", "resource"),
+];
+
 /// Configures the resource server from the environment.
 pub(crate) fn settings() -> Result<ResourceServerBuilder, SettingError> {
-    let max_stale: u64 = parse_variable("MAX_STALE", 86_400)?;
-    let min_refresh: u64 = parse_variable("MIN_REFRESH", 60)?;
-    if max_stale == 0 {
-        return Err(SettingError::new("MAX_STALE", "must be at least 1"));
+    let mut settings = Settings::from_env(VARIABLES)?;
+    let binding = Binding::from_env()?;
+    if let Some(binding) = &binding {
+        common::check_binding(binding, &["ISSUER", "JWKS_URI"])?;
+        settings = settings.set("issuers.main.issuer", binding.issuer());
+    } else if !settings.has("issuers.main.issuer") {
+        return Err(common::missing_issuer("ISSUER"));
     }
-    if min_refresh == 0 {
-        return Err(SettingError::new("MIN_REFRESH", "must be at least 1"));
+    if !settings.has("issuers.main.audience") && !settings.has("resource") {
+        let client_id = binding.as_ref().and_then(Binding::client_id);
+        let client_id = client_id.ok_or_else(|| {
+            let reason = "is required with ISSUER, unless RESOURCE is set, and with an App ID \
+                binding that has no client id";
+            SettingError::new("AUDIENCE", reason)
+        })?;
+        settings = settings.set("issuers.main.audience", [client_id]);
     }
-    let profile = match variable("TOKEN_PROFILE")?.as_deref() {
-        None | Some("jwt") => TokenProfile::Jwt,
-        Some("rfc9068") => TokenProfile::Rfc9068,
-        Some(_) => {
-            return Err(SettingError::new(
-                "TOKEN_PROFILE",
-                "must be `jwt` or `rfc9068`",
-            ));
-        }
-    };
-    let resource = protected_resource()?;
-    let identifier = resource.as_ref().map(ProtectedResource::identifier);
-    let audiences: Result<Vec<_>, _> = list("AUDIENCE")?
-        .unwrap_or_else(|| identifier.map(str::to_owned).into_iter().collect())
-        .iter()
-        .map(|audience| Audience::new(audience).map_err(invalid_variable("AUDIENCE")))
-        .collect();
-    let mut policy = RefreshPolicy::new()
-        .max_stale(Duration::from_secs(max_stale))
-        .min_interval(Duration::from_secs(min_refresh));
-    if parse_variable("REUSED_KEY_IDS", false)? {
-        policy = policy.refresh_on_invalid_signature();
-    }
-    let candidate_keys: usize = parse_variable("CANDIDATE_KEYS", 1)?;
-    if !(1..=4).contains(&candidate_keys) {
-        return Err(SettingError::new("CANDIDATE_KEYS", "must be 1 to 4"));
-    }
-    let issuer = issuer(audiences?)?
-        .profile(profile)
-        .max_candidate_keys(candidate_keys);
-    let server = ResourceServer::from_issuer(restrict(issuer, profile)?)
-        .refresh(policy)
+    let server = settings.builder(|settings: &ResourceServerSettings| {
+        settings.to_builder_with(|_name, issuer| match &binding {
+            Some(binding) => binding.apply_to(issuer),
+            None => issuer,
+        })
+    })?;
+    // Read by hand, because the URLs are checked with them, too.
+    Ok(server
         .allow_loopback_http()
-        .allow_http(common::allowed_hosts()?);
-    Ok(match resource {
-        Some(resource) => server.protected_resource(resource),
-        None => server,
-    })
-}
-
-/// The resource that the metadata document describes.
-fn protected_resource() -> Result<Option<ProtectedResource>, SettingError> {
-    let Some(identifier) = variable("RESOURCE")? else {
-        return Ok(None);
-    };
-    common::endpoint("RESOURCE", &identifier)?;
-    let resource = ProtectedResource::new(identifier).map_err(invalid_variable("RESOURCE"))?;
-    Ok(Some(resource))
+        .allow_http(common::allowed_hosts()?))
 }
 
 /// The scopes that a 401 of `/protected_resource` names.
@@ -208,118 +188,4 @@ fn resource_scope() -> Result<Vec<Scope>, SettingError> {
     scopes
         .map(|scope| Scope::new(scope).map_err(invalid_variable("RESOURCE_SCOPE")))
         .collect()
-}
-
-/// Restricts the tokens of the issuer to certain clients and claims.
-fn restrict(
-    mut issuer: TrustedIssuer,
-    profile: TokenProfile,
-) -> Result<TrustedIssuer, SettingError> {
-    let clients = list("CLIENTS")?;
-    if parse_variable("AUDIENCE_OPTIONAL", false)? {
-        if clients.is_none() {
-            return Err(SettingError::new(
-                "AUDIENCE_OPTIONAL",
-                "requires CLIENTS: without an audience only the client shows who may call",
-            ));
-        }
-        if profile == TokenProfile::Rfc9068 {
-            return Err(SettingError::new(
-                "AUDIENCE_OPTIONAL",
-                "cannot be used with TOKEN_PROFILE=rfc9068, which requires `aud`",
-            ));
-        }
-        issuer = issuer.audience_optional();
-    }
-    if let Some(clients) = clients {
-        if clients.iter().any(String::is_empty) {
-            return Err(SettingError::new("CLIENTS", "has an empty client id"));
-        }
-        issuer = issuer.allowed_clients(clients);
-    }
-    for (claim, accepted) in required_claims()? {
-        issuer = issuer.require_claim(claim, accepted);
-    }
-    Ok(issuer)
-}
-
-/// The claims of `REQUIRED_CLAIMS`, each with its accepted values.
-fn required_claims() -> Result<Vec<(String, Vec<Value>)>, SettingError> {
-    let Some(text) = raw_variable("REQUIRED_CLAIMS")? else {
-        return Ok(Vec::new());
-    };
-    let Ok(claims) = serde_json::from_str::<Map<String, Value>>(&text) else {
-        return Err(SettingError::new(
-            "REQUIRED_CLAIMS",
-            r#"must be a JSON object, such as {"token_use":"access"}"#,
-        ));
-    };
-    let mut required = Vec::new();
-    for (claim, values) in claims {
-        let accepted = match values {
-            Value::Array(accepted) => accepted,
-            single => vec![single],
-        };
-        if accepted.is_empty() {
-            let reason = format!("must have at least one accepted value for {claim:?}");
-            return Err(SettingError::new("REQUIRED_CLAIMS", reason));
-        }
-        required.push((claim, accepted));
-    }
-    Ok(required)
-}
-
-/// Configures the issuer from an App ID binding or from `ISSUER`, not from both.
-fn issuer(audiences: Vec<Audience>) -> Result<TrustedIssuer, SettingError> {
-    let binding = Binding::from_env()?;
-    let jwks_uri = match variable("JWKS_URI")? {
-        None => None,
-        Some(url) => Some(common::endpoint("JWKS_URI", &url)?),
-    };
-    let mut audiences = audiences.into_iter();
-    let issuer = match (binding, variable("ISSUER")?) {
-        (Some(_), Some(_)) => {
-            return Err(SettingError::new(
-                "ISSUER",
-                "is set and there is an App ID binding: use one of them",
-            ));
-        }
-        (None, None) => return Err(common::missing_issuer("ISSUER")),
-        (Some(_), None) if jwks_uri.is_some() => {
-            return Err(SettingError::new(
-                "JWKS_URI",
-                "cannot be used with an App ID binding: remove it",
-            ));
-        }
-        (Some(binding), None) => {
-            common::check_binding(&binding)?;
-            let first = match (audiences.next(), binding.client_id()) {
-                (Some(audience), _) => audience,
-                (None, Some(client_id)) => {
-                    Audience::new(client_id).map_err(invalid_variable("AUDIENCE"))?
-                }
-                (None, None) => {
-                    return Err(SettingError::new(
-                        "AUDIENCE",
-                        "must be set: the App ID binding has no client id",
-                    ));
-                }
-            };
-            binding.trusted_issuer(first)
-        }
-        (None, Some(issuer)) => {
-            let issuer = Issuer::new(issuer).map_err(invalid_variable("ISSUER"))?;
-            common::endpoint("ISSUER", issuer.as_str())?;
-            let first = audiences.next().ok_or_else(|| {
-                let reason = "is required with ISSUER, unless RESOURCE is set";
-                SettingError::new("AUDIENCE", reason)
-            })?;
-            TrustedIssuer::new(issuer, first)
-        }
-    };
-    let issuer = audiences.fold(issuer, TrustedIssuer::add_audience);
-    Ok(match jwks_uri {
-        Some(jwks_uri) => issuer.jwks_uri(jwks_uri),
-        None => issuer,
-    })
 }

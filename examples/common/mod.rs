@@ -8,6 +8,7 @@
 
 pub mod prometheus;
 mod serve;
+pub mod settings;
 
 use std::env::VarError;
 use std::fmt::Display;
@@ -61,18 +62,6 @@ pub fn parse_variable<T: std::str::FromStr>(name: &str, default: T) -> Result<T,
     }
 }
 
-/// Reads a list that commas separate, without the white space around its elements.
-///
-/// An empty value is a list of one empty element: it must not select the default.
-///
-/// # Errors
-///
-/// As [`raw_variable`].
-pub fn list(name: &str) -> Result<Option<Vec<String>>, SettingError> {
-    let elements = |list: String| list.split(',').map(|one| one.trim().to_owned()).collect();
-    Ok(raw_variable(name)?.map(elements))
-}
-
 /// Reads the hosts of `ALLOW_HTTP`, to which plain http is allowed besides loopback.
 ///
 /// They are checked where they are used: a builder returns an error of the setting `allow_http`.
@@ -122,12 +111,19 @@ fn host_of(url: &Endpoint) -> String {
     host.unwrap_or_default().to_owned()
 }
 
-/// Checks that the server of an App ID binding is https, or plain http where it is allowed.
+/// Checks that none of these variables is set besides an App ID binding, and that its server is
+/// https, or plain http where it is allowed.
 ///
 /// # Errors
 ///
-/// As [`endpoint`].
-pub fn check_binding(binding: &Binding) -> Result<(), SettingError> {
+/// As [`endpoint`], and if one of the variables is set.
+pub fn check_binding(binding: &Binding, variables: &[&str]) -> Result<(), SettingError> {
+    for name in variables {
+        if variable(name)?.is_some() {
+            let reason = "is set and there is an App ID binding: use one of them";
+            return Err(SettingError::new(name, reason));
+        }
+    }
     let name = binding.source().unwrap_or("oauthServerUrl");
     endpoint(name, binding.oauth_server_url().as_str()).map(drop)
 }

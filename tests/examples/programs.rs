@@ -460,6 +460,159 @@ async fn the_caller_sends_the_parameters_and_the_authentication_that_variables_n
     std::fs::remove_file(&file).unwrap();
 }
 
+/// Configuration libraries read such texts as other types, and quotes as not being part of them.
+#[tokio::test]
+async fn texts_that_look_like_other_types_are_sent_as_they_are() {
+    for (id, secret, text) in [
+        ("007", "1.10", "[orders]"),
+        ("1e3", "\"quoted\"", "urn:a, urn:b"),
+        ("true", "{s=1}", "'orders'"),
+        ("-0", "0x10", "null"),
+    ] {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let base = server({
+            let seen = Arc::clone(&seen);
+            move |received| {
+                seen.lock().unwrap().push(received.clone());
+                let token =
+                    json!({ "access_token": "t", "token_type": "Bearer", "expires_in": 60 });
+                token_for(received, token).unwrap_or_else(|| (StatusCode::OK, json!("served")))
+            }
+        })
+        .await;
+        let variables = [
+            ("ISSUER", base.as_str()),
+            ("CLIENT_ID", id),
+            ("CLIENT_SECRET", secret),
+            ("CLIENT_AUTHENTICATION", "basic_unencoded"),
+            ("AUDIENCE", text),
+            ("RESOURCE", text),
+        ];
+        let (output, _) = call(&format!("{base}/resource"), &variables).await;
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{log}");
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen[0].authorization, format!("{id}:{secret}"));
+        let sent = seen[0].form.iter();
+        let sent: Vec<(&str, &str)> = sent.map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        assert_eq!(sent[1..], [("audience", text), ("resource", text)]);
+    }
+}
+
+#[tokio::test]
+async fn settings_apply_beside_the_rules_of_a_binding() {
+    let issuer = authorization_server().await;
+    let (base, id) = (issuer.text("oauthServerUrl"), issuer.text("clientId"));
+    let token = token(&issuer, &base).await;
+    for (variable, value, expected) in [
+        ("CLIENTS", id.as_str(), 200),
+        ("CLIENTS", "another", 401),
+        ("AUDIENCE", "another", 401),
+        ("RESOURCE", "https://api.example", 401),
+        ("REQUIRED_CLAIMS", r#"{"amr":"another"}"#, 401),
+        ("MAX_STALE", "60", 200),
+    ] {
+        let mut command = example("protected_resource");
+        command
+            .env("APPID_SERVICE_BINDING", issuer.printed.to_string())
+            .env(variable, value);
+        let resource = Serving::start(command).await;
+        let url = format!("{}/protected_resource", resource.text("listening"));
+        let ready = url.replace("protected_resource", "readyz");
+        let became_ready = async {
+            while get(&ready, None).await.0 != StatusCode::OK {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), became_ready)
+            .await
+            .expect("ready within 20 seconds");
+        let status = get(&url, Some(&token)).await.0;
+        assert_eq!(status.as_u16(), expected, "{variable}={value}");
+    }
+    let binding = issuer.printed.to_string();
+    let listening = protected_resource(&issuer.printed).await;
+    let url = format!("{}/context", listening.text("listening"));
+    for (method, code) in [("client_secret_post", 0), ("client_secret_basic", 0)] {
+        // Those of the binding are used.
+        let variables = [
+            ("APPID_SERVICE_BINDING", binding.as_str()),
+            ("CLIENT_ID", "another"),
+            ("CLIENT_SECRET", "another"),
+            ("CLIENT_AUTHENTICATION", method),
+        ];
+        let (output, _) = call(&url, &variables).await;
+        assert_eq!(output.status.code(), Some(code), "{method}");
+    }
+    let mut command = example("protected_resource");
+    command
+        .env("APPID_SERVICE_BINDING", &binding)
+        .env("JWKS_URI", "https://as.example/keys");
+    let output = command.output().await.unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{log}");
+    assert!(
+        log.starts_with("JWKS_URI: ") && log.lines().count() == 1,
+        "{log}"
+    );
+}
+
+/// The fields of settings have other names than the variables.
+#[tokio::test]
+async fn an_error_of_settings_that_do_not_fit_together_names_variables_alone() {
+    let resource = [("ISSUER", "https://as.example"), ("AUDIENCE", "a")];
+    let caller = [("ISSUER", "https://as.example"), ("CLIENT_ID", "a")];
+    for (program, variables, more, line) in [
+        (
+            "protected_resource",
+            &resource,
+            &[("AUDIENCE_OPTIONAL", "true")][..],
+            "AUDIENCE_OPTIONAL requires CLIENTS",
+        ),
+        (
+            "protected_resource",
+            &resource,
+            &[("CANDIDATE_KEYS", "5")],
+            "invalid CANDIDATE_KEYS \"5\": must be 1 to 4",
+        ),
+        (
+            "protected_resource",
+            &resource,
+            &[("MAX_STALE", "0")],
+            "MAX_STALE: must be at least 1",
+        ),
+        (
+            "call_protected_resource",
+            &caller,
+            &[("CLIENT_SECRET", "s"), ("CLIENT_SECRET_FILE", "/s")],
+            "CLIENT_SECRET cannot be set with CLIENT_SECRET_FILE",
+        ),
+        (
+            "call_protected_resource",
+            &caller,
+            &[],
+            "CLIENT_SECRET or CLIENT_SECRET_FILE is required",
+        ),
+        (
+            "call_protected_resource",
+            &[caller[0], ("CLIENT_ID", "a:b")],
+            &[
+                ("CLIENT_SECRET", "s"),
+                ("CLIENT_AUTHENTICATION", "basic_unencoded"),
+            ],
+            "invalid CLIENT_ID \"a:b\": must not contain a colon",
+        ),
+    ] {
+        let mut command = example(program);
+        command.args((program == "call_protected_resource").then_some("http://127.0.0.1:9/"));
+        command.envs(variables.iter().copied());
+        let output = command.envs(more.iter().copied()).output().await.unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{log}");
+        assert_eq!(log, format!("{line}\n"));
+    }
+}
+
 #[tokio::test]
 async fn assumed_lifetime_is_that_of_a_token_without_expires_in() {
     let issued = Arc::new(Mutex::new(0));
