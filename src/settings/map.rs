@@ -36,7 +36,8 @@ impl<'de> Visitor<'de> for ClaimsVisitor {
         let claims = claims.and_then(|claims| json.end().map(|()| claims));
         claims.map_err(|_| {
             E::custom(
-                r#"must be a JSON object with each claim once, such as {"token_use":"access"}"#,
+                "must be a JSON object, such as {\"token_use\":\"access\"}, with each claim once, \
+                 and neither null nor an empty array",
             )
         })
     }

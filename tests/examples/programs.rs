@@ -582,6 +582,12 @@ async fn an_error_of_settings_that_do_not_fit_together_names_variables_alone() {
             "MAX_STALE: must be at least 1",
         ),
         (
+            "protected_resource",
+            &resource,
+            &[("REQUIRED_CLAIMS", r#"{"token_use":[]}"#)],
+            r#"REQUIRED_CLAIMS: must be a JSON object, such as {"token_use":"access"}, with each claim once, and neither null nor an empty array"#,
+        ),
+        (
             "call_protected_resource",
             &caller,
             &[("CLIENT_SECRET", "s"), ("CLIENT_SECRET_FILE", "/s")],
