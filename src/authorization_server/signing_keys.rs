@@ -1,16 +1,14 @@
-//! Signing keys: generation, rotation, withdrawal, signatures, and publication as JWKs.
+//! Signing keys: generation, rotation, withdrawal, and publication as JWKs.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::encoding::AsDer;
-use aws_lc_rs::rand::{self, SystemRandom};
-use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::rand;
+use aws_lc_rs::rsa::{self, KeySize};
 use aws_lc_rs::signature::{
-    self, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
-    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair,
-    KeyPair as _, RsaEncoding, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
+    self, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -19,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, ConfigErrorKind};
-use crate::jwt::Algorithm;
+use crate::jwt::{Algorithm, KeyType, PrivateKey};
 
 /// Bounds the key set and the state file if keys are rotated often.
 const MAX_KEYS: usize = 50;
@@ -27,12 +25,9 @@ const MAX_KEYS: usize = 50;
 /// A private key with its metadata.
 pub(super) struct SigningKey {
     kid: String,
-    algorithm: Algorithm,
     /// PKCS#8, for the state file.
     pkcs8: SecretString,
-    pair: Pair,
-    /// In the encoding of aws-lc-rs, for introspection.
-    public: Vec<u8>,
+    key: PrivateKey,
     jwk: Value,
     created_at: UnixTime,
 }
@@ -53,8 +48,10 @@ impl SigningKey {
         pkcs8: &[u8],
         created_at: UnixTime,
     ) -> Result<Self, ConfigError> {
-        let (pair, public, mut jwk) = parse(algorithm, pkcs8)
-            .map_err(|()| key_error("is not a PKCS#8 key for its algorithm"))?;
+        let key = PrivateKey::from_pkcs8(pkcs8, algorithm)
+            .map_err(|error| key_error(&error.to_string()))?;
+        let mut jwk =
+            jwk(&key).ok_or_else(|| key_error("has a public key that could not be read"))?;
         if let Value::Object(members) = &mut jwk {
             members.insert("use".to_owned(), json!("sig"));
             members.insert("kid".to_owned(), json!(kid));
@@ -66,10 +63,8 @@ impl SigningKey {
         let pkcs8 = STANDARD.encode(pkcs8).into();
         Ok(Self {
             kid,
-            algorithm,
             pkcs8,
-            pair,
-            public,
+            key,
             jwk,
             created_at,
         })
@@ -80,7 +75,7 @@ impl SigningKey {
     }
 
     pub(super) fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        self.key.algorithm()
     }
 
     pub(super) fn jwk(&self) -> &Value {
@@ -97,25 +92,15 @@ impl SigningKey {
 
     /// Signs a message.
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, ConfigError> {
-        let random = &SystemRandom::new();
-        match &self.pair {
-            Pair::Rsa(pair, encoding) => {
-                let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(*encoding, random, message, &mut signature)
-                    .map(|()| signature)
-            }
-            Pair::Ec(pair) => pair
-                .sign(random, message)
-                .map(|signature| signature.as_ref().to_vec()),
-            Pair::Ed(pair) => Ok(pair.sign(message).as_ref().to_vec()),
-        }
-        .map_err(|_| key_error("could not sign"))
+        self.key
+            .sign(message)
+            .map_err(|error| key_error(&error.to_string()))
     }
 
     /// Verifies a signature of this key.
     pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        let algorithm = verification_algorithm(self.algorithm);
-        UnparsedPublicKey::new(algorithm, &self.public)
+        let algorithm = verification_algorithm(self.algorithm());
+        UnparsedPublicKey::new(algorithm, self.key.public_key())
             .verify(message, signature)
             .is_ok()
     }
@@ -125,7 +110,7 @@ impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SigningKey")
             .field("kid", &self.kid)
-            .field("algorithm", &self.algorithm)
+            .field("algorithm", &self.algorithm())
             .finish_non_exhaustive()
     }
 }
@@ -292,86 +277,53 @@ fn key_error(reason: &str) -> ConfigError {
     ConfigError::without_value("signing key", reason).with_kind(ConfigErrorKind::Unavailable)
 }
 
-/// A key pair that signs.
-enum Pair {
-    Rsa(RsaKeyPair, &'static dyn RsaEncoding),
-    Ec(EcdsaKeyPair),
-    Ed(Ed25519KeyPair),
-}
-
-/// What an algorithm needs to sign.
-enum Family {
-    Rsa(&'static dyn RsaEncoding),
-    /// With the name of the curve in a JWK.
-    Ec(&'static EcdsaSigningAlgorithm, &'static str),
-    Ed,
-}
-
-fn family(algorithm: Algorithm) -> Family {
-    match algorithm {
-        Algorithm::Es256 => Family::Ec(&ECDSA_P256_SHA256_FIXED_SIGNING, "P-256"),
-        Algorithm::Es384 => Family::Ec(&ECDSA_P384_SHA384_FIXED_SIGNING, "P-384"),
-        Algorithm::Es512 => Family::Ec(&ECDSA_P521_SHA512_FIXED_SIGNING, "P-521"),
-        Algorithm::EdDsa => Family::Ed,
-        Algorithm::Ps256 => Family::Rsa(&signature::RSA_PSS_SHA256),
-        Algorithm::Ps384 => Family::Rsa(&signature::RSA_PSS_SHA384),
-        Algorithm::Ps512 => Family::Rsa(&signature::RSA_PSS_SHA512),
-        Algorithm::Rs256 => Family::Rsa(&signature::RSA_PKCS1_SHA256),
-        Algorithm::Rs384 => Family::Rsa(&signature::RSA_PKCS1_SHA384),
-        Algorithm::Rs512 => Family::Rsa(&signature::RSA_PKCS1_SHA512),
-    }
-}
-
 fn generate(algorithm: Algorithm) -> Result<Vec<u8>, ()> {
-    Ok(match family(algorithm) {
-        Family::Rsa(_) => {
+    Ok(match KeyType::of(algorithm) {
+        KeyType::Rsa(_) => {
             let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(drop)?;
             AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair)
                 .map_err(drop)?
                 .as_ref()
                 .to_vec()
         }
-        Family::Ec(curve, _) => {
+        KeyType::Ec(curve) => {
             let pair = EcdsaKeyPair::generate(curve).map_err(drop)?;
             pair.to_pkcs8v1().map_err(drop)?.as_ref().to_vec()
         }
-        Family::Ed => {
+        KeyType::Ed25519 => {
             let pair = Ed25519KeyPair::generate().map_err(drop)?;
             pair.to_pkcs8().map_err(drop)?.as_ref().to_vec()
         }
     })
 }
 
-/// The key pair, and its public key in the encoding of aws-lc-rs and as a JWK (RFC 7518 §6,
-/// RFC 8037 §2).
-fn parse(algorithm: Algorithm, pkcs8: &[u8]) -> Result<(Pair, Vec<u8>, Value), ()> {
+/// The public key as a JWK (RFC 7518 §6, RFC 8037 §2).
+fn jwk(key: &PrivateKey) -> Option<Value> {
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-    Ok(match family(algorithm) {
-        Family::Rsa(encoding) => {
-            let pair = RsaKeyPair::from_pkcs8(pkcs8).map_err(drop)?;
-            let public = pair.public_key();
+    let public = key.public_key();
+    let curve = match key.algorithm() {
+        Algorithm::Es256 => "P-256",
+        Algorithm::Es384 => "P-384",
+        Algorithm::Es512 => "P-521",
+        Algorithm::EdDsa => {
+            return Some(json!({ "kty": "OKP", "crv": "Ed25519", "x": encode(public) }));
+        }
+        Algorithm::Ps256
+        | Algorithm::Ps384
+        | Algorithm::Ps512
+        | Algorithm::Rs256
+        | Algorithm::Rs384
+        | Algorithm::Rs512 => {
+            let public = rsa::PublicKey::from_der(public).ok()?;
             let n = encode(public.modulus().big_endian_without_leading_zero());
             let e = encode(public.exponent().big_endian_without_leading_zero());
-            let jwk = json!({ "kty": "RSA", "n": n, "e": e });
-            let public = public.as_ref().to_vec();
-            (Pair::Rsa(pair, encoding), public, jwk)
+            return Some(json!({ "kty": "RSA", "n": n, "e": e }));
         }
-        Family::Ec(curve, name) => {
-            let pair = EcdsaKeyPair::from_pkcs8(curve, pkcs8).map_err(drop)?;
-            let point = pair.public_key().as_ref().to_vec();
-            // SEC 1 §2.3.3: the byte 04, then both coordinates.
-            let coordinates = point.strip_prefix(&[4]).ok_or(())?;
-            let (x, y) = coordinates.split_at(coordinates.len() / 2);
-            let jwk = json!({ "kty": "EC", "crv": name, "x": encode(x), "y": encode(y) });
-            (Pair::Ec(pair), point, jwk)
-        }
-        Family::Ed => {
-            let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(drop)?;
-            let public = pair.public_key().as_ref().to_vec();
-            let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": encode(&public) });
-            (Pair::Ed(pair), public, jwk)
-        }
-    })
+    };
+    // SEC 1 §2.3.3: the byte 04, then both coordinates.
+    let coordinates = public.strip_prefix(&[4])?;
+    let (x, y) = coordinates.split_at(coordinates.len() / 2);
+    Some(json!({ "kty": "EC", "crv": curve, "x": encode(x), "y": encode(y) }))
 }
 
 fn verification_algorithm(algorithm: Algorithm) -> &'static dyn VerificationAlgorithm {
