@@ -130,7 +130,9 @@ pub mod transport;
 #[cfg(test)]
 mod vectors;
 
-pub use self::client::{ClientCredentials, TokenManager, TokenManagers};
+pub use self::client::{
+    ClientAssertion, ClientCredentials, PrivateKeyJwt, TokenManager, TokenManagers,
+};
 pub use self::error::{BoxError, ConfigError, Error};
 pub use self::oauth::{Audience, Endpoint, Issuer, Origin, Scope};
 pub use self::resource_server::{

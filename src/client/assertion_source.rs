@@ -49,4 +49,20 @@ pub trait AssertionSource: fmt::Debug + Send + Sync + 'static {
     /// If there is no assertion. The token request is retried. The error must not contain a secret,
     /// because it is logged.
     fn assertion<'a>(&'a self, audience: &'a str) -> BoxFuture<'a, Result<SecretString, BoxError>>;
+
+    /// What an error calls the assertion, such as `the assertion in /run/token`.
+    ///
+    /// It must not contain a secret. Default: `the assertion`.
+    fn description(&self) -> String {
+        "the assertion".to_owned()
+    }
+
+    /// Whether the source may return the same assertion for several token requests, as a file
+    /// does.
+    ///
+    /// If the server refuses such an assertion, and the source has another one by then, the token
+    /// request is sent once more. Default: `false`.
+    fn is_reused(&self) -> bool {
+        false
+    }
 }

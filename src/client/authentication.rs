@@ -1,6 +1,7 @@
 //! How a client proves its identity to the token endpoint.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::box_future::BoxFuture;
 use super::token_request::TokenRequest;
@@ -9,9 +10,14 @@ use crate::error::{ConfigError, Error};
 /// Authenticates the client in a token request
 /// ([RFC 6749 §2.3](https://www.rfc-editor.org/rfc/rfc6749#section-2.3)).
 ///
-/// [`ClientCredentials`](super::ClientCredentials) authenticates with a client secret, and
-/// [`NoAuthentication`] sends nothing. Implement it for another method: a secret that is read for
-/// each request, or an assertion that a key management service signs.
+/// | method | for |
+/// | --- | --- |
+/// | [`ClientCredentials`](super::ClientCredentials) | a client secret |
+/// | [`PrivateKeyJwt`](super::PrivateKeyJwt) | an assertion that a key of the client signs |
+/// | [`ClientAssertion`](super::ClientAssertion) | an assertion of the platform or of a key management service |
+/// | [`NoAuthentication`] | a grant that identifies the client |
+///
+/// Implement it for another method, such as a secret that is read from a vault.
 ///
 /// # Examples
 ///
@@ -98,6 +104,24 @@ pub trait ClientAuthentication: fmt::Debug + Send + Sync + 'static {
     /// If the client can never be authenticated. Default: never.
     fn check(&self) -> Result<(), ConfigError> {
         Ok(())
+    }
+}
+
+/// Shares one client authentication between several builders.
+impl ClientAuthentication for Arc<dyn ClientAuthentication> {
+    fn authenticate<'a>(
+        &'a self,
+        request: &'a mut TokenRequest,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        (**self).authenticate(request)
+    }
+
+    fn client_id(&self) -> Option<&str> {
+        (**self).client_id()
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        (**self).check()
     }
 }
 

@@ -108,6 +108,7 @@ impl TokenEndpointSettings {
         let endpoint = endpoint?;
         invalid.map_or(Ok(()), Err)?;
         client.check()?;
+        grant.check()?;
         parameters.check()?;
         let plain_http = http.plain_http()?;
         let issuer = match &endpoint {

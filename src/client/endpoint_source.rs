@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -17,7 +16,7 @@ use super::resource_metadata::ResourceMetadata;
 use super::response_reader::SentRequest;
 use super::scope_upgrade::ScopeUpgrade;
 use super::token_endpoint::{DiscoveryContext, ResolvedEndpoint, TokenEndpoint};
-use super::token_request::{TokenRequest, is_invalid_client};
+use super::token_request::TokenRequest;
 use super::token_response::TokenResponse;
 use super::token_source::{TokenSource, is_transient};
 use crate::clock::Clock;
@@ -83,6 +82,9 @@ pub(super) struct EndpointState {
     resource: Option<ResourceMetadata>,
     /// A server may quote it in a later error.
     last_token: Option<SecretString>,
+    /// The assertion that was read for the last request, unless the server refused it: it may
+    /// take each assertion once.
+    sent_assertion: Option<SecretString>,
 }
 
 impl EndpointState {
@@ -91,6 +93,7 @@ impl EndpointState {
             endpoint,
             resource,
             last_token: None,
+            sent_assertion: None,
         }
     }
 }
@@ -129,22 +132,25 @@ impl TokenEndpointSource {
             endpoint,
             resource,
             last_token,
+            sent_assertion,
         } = &mut *state;
         if let (Some(resource), Some(issuer)) = (resource, &self.issuer) {
             resource.confirm(issuer, context()).await?;
         }
         let resolved = endpoint.resolve(context()).await?;
+        let mut history = History {
+            last_token: last_token.as_ref(),
+            sent_assertion,
+        };
         let mut result = self
-            .request_token_at(&resolved, last_token.as_ref(), limits())
+            .request_token_at(&resolved, &mut history, limits())
             .await;
         let may_have_moved = endpoint.record_result(&resolved, &result);
         // A transient failure is retried later, after a new discovery.
         if may_have_moved && result.as_ref().is_err_and(|error| !is_transient(error)) {
             let moved = endpoint.resolve(context()).await?;
             if moved.url != resolved.url {
-                result = self
-                    .request_token_at(&moved, last_token.as_ref(), limits())
-                    .await;
+                result = self.request_token_at(&moved, &mut history, limits()).await;
                 endpoint.record_result(&moved, &result);
             }
         }
@@ -159,7 +165,7 @@ impl TokenEndpointSource {
     async fn request_token_at(
         &self,
         endpoint: &ResolvedEndpoint,
-        last_token: Option<&SecretString>,
+        history: &mut History<'_>,
         limits: Limits,
     ) -> Result<TokenResponse, Error> {
         let ends_at = now() + limits.total;
@@ -168,15 +174,18 @@ impl TokenEndpointSource {
             ..limits
         };
         let request = self.write_request(endpoint, limits()).await?;
-        let result = self.send(&request, endpoint, last_token, limits()).await;
-        if !request.has_read_credentials() || !result.as_ref().is_err_and(refuses_client) {
-            return result;
+        let error = match self.send(&request, endpoint, history, limits()).await {
+            Err(error) if request.read_credentials().is_some() => error,
+            result => return result,
+        };
+        if !request.is_refusal_of_credentials(&error) {
+            return Err(error);
         }
         let again = self.write_request(endpoint, limits()).await?;
-        if again.has_credentials_of(&request) {
-            return result;
+        if again.has_credentials(request.read_credentials()) {
+            return Err(error);
         }
-        self.send(&again, endpoint, last_token, limits()).await
+        self.send(&again, endpoint, history, limits()).await
     }
 
     async fn write_request(
@@ -184,7 +193,8 @@ impl TokenEndpointSource {
         endpoint: &ResolvedEndpoint,
         limits: Limits,
     ) -> Result<TokenRequest, Error> {
-        let mut request = TokenRequest::new(endpoint.url.clone(), self.issuer.clone());
+        let mut request =
+            TokenRequest::new(endpoint.url.clone(), self.issuer.clone(), self.clock.now());
         // Grant and client authentication may wait for a key service.
         timeout(limits.total, self.write(&mut request))
             .await
@@ -200,27 +210,43 @@ impl TokenEndpointSource {
         &self,
         request: &TokenRequest,
         endpoint: &ResolvedEndpoint,
-        last_token: Option<&SecretString>,
+        history: &mut History<'_>,
         limits: Limits,
     ) -> Result<TokenResponse, Error> {
         let http = request.to_http()?;
+        let assertion = request.read_assertion();
+        let was_sent =
+            assertion.is_some() && request.has_credentials(history.sent_assertion.as_ref());
+        // Before the request is sent: this future may be dropped while the server reads it.
+        *history.sent_assertion = assertion.cloned();
         let sent = SentRequest {
             endpoint: &endpoint.url,
             sent_at: self.clock.now(),
             assume_bearer: self.assume_bearer,
             secrets: || {
                 let mut secrets = request.secrets();
-                if let Some(token) = last_token {
+                if let Some(token) = history.last_token {
                     secrets.add(token.expose_secret());
                 }
                 secrets
             },
         };
-        self.http_client
+        let result = self
+            .http_client
             .send(Operation::TokenRequest, http, limits)
             .await
-            .and_then(|response| sent.read(&response))
-            .map_err(|error| request.annotate(endpoint.annotate(error)))
+            .and_then(|response| sent.read(&response));
+        result.map_err(|error| {
+            let error = endpoint.annotate(error);
+            match (request.is_refusal_of_credentials(&error), was_sent) {
+                (true, true) => request.explain_reuse(error),
+                (true, false) => {
+                    *history.sent_assertion = None;
+                    request.annotate(error)
+                }
+                (false, _) => request.annotate(error),
+            }
+        })
     }
 
     /// The client authentication comes last, because it may sign the rest.
@@ -232,9 +258,10 @@ impl TokenEndpointSource {
     }
 }
 
-/// Whether the server does not accept the client's credentials.
-fn refuses_client(error: &Error) -> bool {
-    error.status() == Some(StatusCode::UNAUTHORIZED) || is_invalid_client(error)
+/// What earlier requests left behind.
+struct History<'s> {
+    last_token: Option<&'s SecretString>,
+    sent_assertion: &'s mut Option<SecretString>,
 }
 
 impl TokenSource for TokenEndpointSource {

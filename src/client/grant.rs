@@ -4,14 +4,14 @@ use std::fmt;
 
 use super::box_future::BoxFuture;
 use super::token_request::TokenRequest;
-use crate::error::Error;
+use crate::error::{ConfigError, Error};
 
 /// Writes the grant of a token request: `grant_type` and its parameters
 /// ([RFC 6749 §4.5](https://www.rfc-editor.org/rfc/rfc6749#section-4.5)).
 ///
-/// The default of a [`TokenManager`](super::TokenManager) is the client credentials grant.
-/// Implement it for another one and pass it to
-/// [`TokenManagerBuilder::grant`](super::TokenManagerBuilder::grant). Scopes, audience, resources
+/// The default of a [`TokenManager`](super::TokenManager) is the client credentials grant, and
+/// [`JwtBearerGrant`](super::JwtBearerGrant) is an assertion as the grant. Implement it for another
+/// one and pass it to [`TokenManagerBuilder::grant`](super::TokenManagerBuilder::grant). Scopes, audience, resources
 /// and extension parameters of the builder are added after the grant.
 ///
 /// # Examples
@@ -56,6 +56,15 @@ pub trait Grant: fmt::Debug + Send + Sync + 'static {
     /// If the grant is not available. The [kind](Error::kind) of the error decides whether the
     /// token request is [retried](super::TokenSource#tymethod.fetch).
     fn write<'a>(&'a self, request: &'a mut TokenRequest) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Checks the settings of the grant. Called when the manager is built.
+    ///
+    /// # Errors
+    ///
+    /// If the grant can never be used. Default: never.
+    fn check(&self) -> Result<(), ConfigError> {
+        Ok(())
+    }
 }
 
 /// The client credentials grant (RFC 6749 §4.4.2).

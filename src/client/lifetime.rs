@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::token_response::{MAX_LIFETIME, TokenResponse};
-use super::unverified_claims::unverified_claims;
+use super::unverified_claims::unverified_expiry;
 use crate::clock::UnixTime;
 
 /// The lifetime of a token from `requested_at` on, in whole seconds.
@@ -20,24 +18,11 @@ pub(super) fn lifetime_of(
     if response.expires_in().is_some() {
         return response.expires_in();
     }
-    let remaining = jwt_expiry(response.expose_secret())
+    // The `exp` of the token is not verified: it only shortens an assumption.
+    let remaining = unverified_expiry(response.expose_secret())
         .map_or(MAX_LIFETIME, |exp| exp.saturating_since(requested_at));
     let lifetime = assumed.min(remaining).min(MAX_LIFETIME).as_secs();
     (lifetime > 0).then(|| Duration::from_secs(lifetime))
-}
-
-/// The `exp` of a token that is a compact JWT
-/// ([RFC 7519 §4.1.4](https://www.rfc-editor.org/rfc/rfc7519#section-4.1.4)). It is not verified:
-/// it only shortens an assumption.
-fn jwt_expiry(token: &str) -> Option<UnixTime> {
-    #[derive(Deserialize)]
-    struct Claims {
-        exp: f64,
-    }
-    let Claims { exp } = unverified_claims(token)?;
-    // Beyond this, the assumed lifetime is sooner anyway.
-    let exp = Duration::try_from_secs_f64(exp.clamp(0.0, 1e12)).ok()?;
-    Some(UnixTime::from_secs(exp.as_secs()))
 }
 
 #[cfg(test)]

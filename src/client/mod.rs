@@ -91,21 +91,27 @@
 
 // `renewal::schedule` decides when a request is sent, without I/O and without a clock;
 // `token_endpoint` decides where it is sent; `endpoint_source` sends it.
+mod assertion;
+mod assertion_audience;
+mod assertion_file;
 mod assertion_source;
 mod authentication;
 mod box_future;
 mod builder;
 mod challenge;
+mod client_assertion;
 mod clone_body;
 mod credentials;
 mod endpoint_settings;
 mod endpoint_source;
 mod future;
 mod grant;
+mod jwt_bearer;
 mod layer;
 mod lifetime;
 mod parameters;
 mod presets;
+mod private_key_jwt;
 mod renewal;
 #[cfg(feature = "reqwest")]
 mod reqwest_body;
@@ -118,6 +124,7 @@ mod scope_upgrade;
 mod service;
 mod settings;
 mod shared_discovery;
+mod signing_key;
 mod state;
 mod targets;
 mod token;
@@ -130,23 +137,29 @@ mod token_source;
 mod unauthorized;
 mod unverified_claims;
 
+pub use self::assertion_audience::AssertionAudience;
+pub use self::assertion_file::AssertionFile;
 pub use self::assertion_source::AssertionSource;
 pub use self::authentication::{ClientAuthentication, NoAuthentication};
 pub use self::box_future::BoxFuture;
 pub use self::builder::TokenManagerBuilder;
+pub use self::client_assertion::ClientAssertion;
 pub use self::clone_body::{CloneAnyBody, CloneBody, CloneEmptyBody, CloneNoBody};
 pub use self::credentials::ClientCredentials;
 pub use self::endpoint_settings::TokenEndpointSettings;
 pub use self::endpoint_source::TokenEndpointSource;
 pub use self::future::BearerTokenFuture;
 pub use self::grant::Grant;
+pub use self::jwt_bearer::JwtBearerGrant;
 pub use self::layer::BearerTokenLayer;
+pub use self::private_key_jwt::PrivateKeyJwt;
 pub use self::renewal::Renewer;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use self::reqwest_body::CloneBufferedBody;
 pub use self::service::BearerTokenService;
 pub use self::settings::ClientSettings;
+pub use self::signing_key::SigningKey;
 pub use self::token::AccessToken;
 pub use self::token_manager::TokenManager;
 pub use self::token_managers::{TokenManagers, TokenManagersBuilder};

@@ -7,13 +7,21 @@ use crate::error::{ConfigError, ConfigErrorKind};
 use crate::oauth::{Audience, Scope};
 
 /// Parameters that have a dedicated method, or that grant or client authentication determine.
-const RESERVED_PARAMETERS: [&str; 6] = [
+const RESERVED_PARAMETERS: [&str; 14] = [
+    "actor_token",
+    "actor_token_type",
+    "assertion",
     "audience",
+    "client_assertion",
+    "client_assertion_type",
     "client_id",
     "client_secret",
     "grant_type",
+    "requested_token_type",
     "resource",
     "scope",
+    "subject_token",
+    "subject_token_type",
 ];
 
 /// The parameters that are added to each grant.

@@ -2,6 +2,7 @@
 //!
 //! [RFC 6749 §3.2](https://www.rfc-editor.org/rfc/rfc6749#section-3.2).
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, head
 use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
 
+use crate::clock::UnixTime;
 use crate::error::{ConfigError, ConfigErrorKind, Error, OAuthError};
 use crate::oauth::{Endpoint, Issuer};
 use crate::redact::Secrets;
@@ -80,25 +82,30 @@ pub(super) const MIN_SECRET_LENGTH: usize = 8;
 pub struct TokenRequest {
     endpoint: Endpoint,
     issuer: Option<Issuer>,
+    now: UnixTime,
     parameters: Vec<(String, SecretString)>,
     headers: HeaderMap,
     secrets: Vec<SecretString>,
-    /// Id and secret, if they were read for this request.
+    /// Id and secret, or the assertion, if they were read for this request.
     read_credentials: Option<SecretString>,
-    /// What an error `invalid_client` may be due to.
-    invalid_client_hint: Option<&'static str>,
+    /// How errors call the assertion, if it was read for this request.
+    read_assertion: Option<String>,
+    /// The error codes of the server, with what they may be due to.
+    hints: Vec<(&'static str, Cow<'static, str>)>,
 }
 
 impl TokenRequest {
-    pub(super) fn new(endpoint: Endpoint, issuer: Option<Issuer>) -> Self {
+    pub(super) fn new(endpoint: Endpoint, issuer: Option<Issuer>, now: UnixTime) -> Self {
         Self {
             endpoint,
             issuer,
+            now,
             parameters: Vec::new(),
             headers: HeaderMap::new(),
             secrets: Vec::new(),
             read_credentials: None,
-            invalid_client_hint: None,
+            read_assertion: None,
+            hints: Vec::new(),
         }
     }
 
@@ -118,6 +125,15 @@ impl TokenRequest {
     #[must_use]
     pub fn issuer(&self) -> Option<&Issuer> {
         self.issuer.as_ref()
+    }
+
+    /// The time at which the request was begun, by the
+    /// [clock](super::TokenManagerBuilder::clock) of the manager.
+    ///
+    /// The `iat` of an assertion that is signed for the request.
+    #[must_use]
+    pub fn now(&self) -> UnixTime {
+        self.now
     }
 
     /// Appends a parameter whose value is no secret: an error may quote it.
@@ -210,32 +226,73 @@ impl TokenRequest {
         self.read_credentials = Some(pair.into());
     }
 
-    pub(super) fn has_read_credentials(&self) -> bool {
-        self.read_credentials.is_some()
+    /// Records an assertion that was read for this request, and may have been replaced since.
+    ///
+    /// `description` is what errors call it, such as the path of its file.
+    pub(super) fn set_read_assertion(&mut self, description: String, assertion: &SecretString) {
+        self.read_credentials = Some(assertion.clone());
+        self.read_assertion = Some(description);
     }
 
-    /// Whether the same credentials were read for both requests.
-    pub(super) fn has_credentials_of(&self, other: &Self) -> bool {
-        let [one, other] = [self, other].map(|request| {
-            let pair = request.read_credentials.as_ref();
-            pair.map(|pair| pair.expose_secret())
-        });
+    /// Id and secret, or the assertion, if they were read for this request.
+    pub(super) fn read_credentials(&self) -> Option<&SecretString> {
+        self.read_credentials.as_ref()
+    }
+
+    /// The assertion, if it was read for this request.
+    pub(super) fn read_assertion(&self) -> Option<&SecretString> {
+        let assertion = self.read_credentials.as_ref();
+        assertion.filter(|_| self.read_assertion.is_some())
+    }
+
+    /// Whether these are the credentials that were read for this request.
+    pub(super) fn has_credentials(&self, others: Option<&SecretString>) -> bool {
+        let [one, other] = [self.read_credentials.as_ref(), others]
+            .map(|credentials| credentials.map(ExposeSecret::expose_secret));
         one == other
     }
 
+    /// Whether the server does not accept the credentials that were read for this request.
+    pub(super) fn is_refusal_of_credentials(&self, error: &Error) -> bool {
+        let code = error.oauth_error().map(OAuthError::code);
+        // RFC 6749 §5.2, RFC 7523 §3.1. The last one is Hydra's, for an assertion that was used.
+        let refuses_assertion = ["invalid_grant", "jti_known"].map(Some).contains(&code);
+        error.status() == Some(StatusCode::UNAUTHORIZED)
+            || is_invalid_client(error)
+            || self.read_assertion.is_some() && refuses_assertion
+    }
+
+    /// Adds to a refusal that the assertion was sent before.
+    pub(super) fn explain_reuse(&self, error: Error) -> Error {
+        match &self.read_assertion {
+            Some(assertion) => error.with_detail(format!(
+                "the server takes each assertion once, and {assertion} has not changed since: \
+                 allow its use for several token requests at the server"
+            )),
+            None => error,
+        }
+    }
+
     /// Sets what an error `invalid_client` may be due to.
-    pub(super) fn set_invalid_client_hint(&mut self, hint: &'static str) {
-        self.invalid_client_hint = Some(hint);
+    pub(super) fn set_invalid_client_hint(&mut self, hint: impl Into<Cow<'static, str>>) {
+        self.hints.push(("invalid_client", hint.into()));
+    }
+
+    /// Sets what an error `invalid_grant` may be due to.
+    pub(super) fn set_invalid_grant_hint(&mut self, hint: impl Into<Cow<'static, str>>) {
+        self.hints.push(("invalid_grant", hint.into()));
     }
 
     /// Adds what is known about an error of this request.
     pub(super) fn annotate(&self, error: Error) -> Error {
-        match self.invalid_client_hint {
-            Some(hint) if is_invalid_client(&error) => error.with_detail(hint),
-            _ if self.parameters.iter().any(|(name, _)| name == "resource") => {
+        let code = error.oauth_error().map(OAuthError::code);
+        let hint = self.hints.iter().find(|(of, _)| code == Some(of));
+        match hint {
+            Some((_, hint)) => error.with_detail(hint.as_ref()),
+            None if self.parameters.iter().any(|(name, _)| name == "resource") => {
                 explain_resource(error)
             }
-            _ => error,
+            None => error,
         }
     }
 
@@ -292,7 +349,7 @@ fn explain_resource(error: Error) -> Error {
 }
 
 /// Whether the server does not know the client or its credentials (RFC 6749 §5.2).
-pub(super) fn is_invalid_client(error: &Error) -> bool {
+fn is_invalid_client(error: &Error) -> bool {
     let code = error.oauth_error().map(OAuthError::code);
     code == Some("invalid_client")
 }

@@ -1,12 +1,16 @@
-//! The claims of a token, as far as its client may look at them.
+//! The claims of a token or assertion, as far as the client may look at them.
 //!
 //! An access token is opaque to its client, and nothing is verified here. The claims only make the
-//! client more careful: they shorten an assumed lifetime, or have it refuse a token.
+//! client more careful: they shorten an assumed lifetime, or have it refuse a token or an assertion.
+
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use crate::clock::UnixTime;
 
 /// The claims of a compact JWT ([RFC 7519 §7.2](https://www.rfc-editor.org/rfc/rfc7519#section-7.2)).
 /// `None` if the token is none, or has no such claims.
@@ -17,6 +21,19 @@ pub(super) fn unverified_claims<T: DeserializeOwned>(token: &str) -> Option<T> {
     };
     let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
     serde_json::from_slice(&payload).ok()
+}
+
+/// The `exp` of a token that is a compact JWT
+/// ([RFC 7519 §4.1.4](https://www.rfc-editor.org/rfc/rfc7519#section-4.1.4)).
+pub(super) fn unverified_expiry(token: &str) -> Option<UnixTime> {
+    #[derive(Deserialize)]
+    struct Claims {
+        exp: f64,
+    }
+    let Claims { exp } = unverified_claims(token)?;
+    // A later time is far enough in the future.
+    let exp = Duration::try_from_secs_f64(exp.clamp(0.0, 1e12)).ok()?;
+    Some(UnixTime::from_secs(exp.as_secs()))
 }
 
 /// Whether a token is a JWT for this resource and no other.

@@ -1103,7 +1103,7 @@ async fn metadata_of_an_https_issuer_never_lead_to_plain_http() {
 #[tokio::test(start_paused = true)]
 async fn debug_output_and_errors_contain_no_secret_or_token() {
     let endpoint = TokenEndpoint::with_reply(Reply::Token(60));
-    let builder = builder(&endpoint).parameter("assertion", "s3cr3t-assertion");
+    let builder = builder(&endpoint).parameter("device_assertion", "s3cr3t-assertion");
     let shown = format!("{builder:?} {:?}", credentials());
     let manager = builder.start().unwrap();
     let token = manager.access_token().await.unwrap();
@@ -1145,7 +1145,7 @@ async fn errors_redact_secrets_and_tokens_quoted_by_the_server() {
         let manager = || {
             let builder = TokenManager::builder(url.clone(), credentials.clone());
             builder
-                .parameter("client_assertion", assertion)
+                .parameter("device_assertion", assertion)
                 .clock(TokioClock::new())
         };
         token(&manager().transport(endpoint.clone()).start().unwrap()).await;

@@ -208,13 +208,27 @@ async fn errors_redact_the_secrets_of_grant_authentication_and_headers() {
 /// RFC 6749 §3.2
 #[tokio::test(start_paused = true)]
 async fn a_parameter_that_is_written_twice_is_an_error_and_nothing_is_sent() {
+    /// With a parameter of its server.
+    #[derive(Debug)]
+    struct Ticket;
+
+    impl Grant for Ticket {
+        fn write<'a>(&'a self, request: &'a mut TokenRequest) -> BoxFuture<'a, Result<(), Error>> {
+            request.append("grant_type", "ticket");
+            request.append_secret("ticket", &"one-ticket".into());
+            Box::pin(async { Ok(()) })
+        }
+    }
+
     let endpoint = TokenEndpoint::with_reply(Reply::Token(60));
-    let tokens = signing(&endpoint, &Signer::default()).parameter("assertion", "another-one");
+    let tokens = signing(&endpoint, &Signer::default())
+        .grant(Ticket)
+        .parameter("ticket", "another-one");
     let error = tokens.start().unwrap().access_token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     let shown = format!("{error:?}");
     assert!(
-        shown.contains("assertion") && !shown.contains("another"),
+        shown.contains("ticket") && !shown.contains("-one"),
         "{shown}"
     );
     assert_eq!(endpoint.count(), 0);

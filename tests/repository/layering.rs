@@ -57,6 +57,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "backoff",
             "clock",
             "error",
+            "jwt",
             "log_limit",
             "metadata",
             "metrics",
@@ -69,15 +70,27 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
+    // Assertions are read and sent. What is in them, and their signatures, is of `jwt`.
+    ("client/assertion.rs", &["error"]),
+    ("client/assertion_audience.rs", &["error", "oauth"]),
+    ("client/assertion_file.rs", &["error", "secret_file"]),
+    ("client/assertion_source.rs", &["error"]),
     ("client/authentication.rs", &["error"]),
+    ("client/client_assertion.rs", &["error"]),
     ("client/grant.rs", &["error"]),
+    ("client/jwt_bearer.rs", &["error"]),
     ("client/parameters.rs", &["error", "oauth"]),
     ("client/presets.rs", &["error", "oauth", "provider"]),
+    ("client/private_key_jwt.rs", &["error", "jwt"]),
     (
         "client/response_reader.rs",
         &["clock", "error", "oauth", "redact", "transport"],
     ),
-    ("client/token_request.rs", &["error", "oauth", "redact"]),
+    ("client/signing_key.rs", &["error", "jwt", "secret_file"]),
+    (
+        "client/token_request.rs",
+        &["clock", "error", "oauth", "redact"],
+    ),
     ("client/token_response.rs", &["error", "oauth"]),
     ("client/token_source.rs", &["error"]),
     (
@@ -85,7 +98,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &["clock", "log_limit", "oauth", "trace"],
     ),
     ("client/renewal/schedule.rs", &["backoff"]),
-    ("client/settings.rs", &["error", "oauth", "settings"]),
+    // With the algorithm of a signing key.
+    ("client/settings.rs", &["error", "jwt", "oauth", "settings"]),
     ("clock.rs", &[]),
     ("error.rs", &["clock", "redact"]),
     ("guide/", &[]),
@@ -199,6 +213,8 @@ const NAMES: &[(&str, &[&str])] = &[
     (
         "aws_lc_rs",
         &[
+            "jwt/certificate.rs",
+            "jwt/signing.rs",
             "jwt/verification_key.rs",
             "authorization_server/",
             "resource_server/token_cache/digest.rs",
@@ -211,6 +227,7 @@ const NAMES: &[(&str, &[&str])] = &[
     ),
     ("maud", &["authorization_server/dashboard/"]),
     ("papaya", &["bounded_map.rs"]),
+    ("pem_rfc7468", &["jwt/pem.rs"]),
     ("polymur_hash", &["resource_server/token_cache/digest.rs"]),
     // The oracle of the tests.
     ("jsonwebtoken", &[]),

@@ -1,0 +1,125 @@
+//! For whom an assertion is made.
+
+use super::token_request::TokenRequest;
+use crate::error::{ConfigError, Error};
+use crate::oauth::{Endpoint, Issuer, Origin};
+
+/// The audience of an assertion, its `aud`
+/// ([RFC 7523 §3](https://www.rfc-editor.org/rfc/rfc7523#section-3)).
+///
+/// It is configured, and never taken from a document or a response: a malicious server could name
+/// the audience or the token endpoint of another server, and use the assertion there
+/// (CVE-2025-27370, CVE-2025-27371).
+///
+/// # Examples
+///
+/// For servers such as Microsoft Entra ID and Ory Hydra, which expect their token endpoint:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use http_body_util::BodyExt as _;
+/// # let endpoint = "https://as.example/token";
+/// # let server = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+/// #     async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+/// #         let body = if request.uri().path() == "/token" {
+/// #             let form = request.into_body().collect().await?.to_bytes();
+/// #             let form = String::from_utf8_lossy(&form).into_owned();
+/// #             serde_json::json!({ "access_token": form, "token_type": "Bearer" })
+/// #         } else {
+/// #             serde_json::json!({
+/// #                 "issuer": "https://as.example",
+/// #                 "token_endpoint": "https://as.example/token",
+/// #                 "jwks_uri": "https://as.example/keys",
+/// #             })
+/// #         };
+/// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+/// #     },
+/// # ));
+/// use secrecy::SecretString;
+/// use tower_oauth::client::{AssertionAudience, AssertionSource, BoxFuture};
+/// use tower_oauth::{BoxError, ClientAssertion, TokenManager};
+///
+/// /// A key management service.
+/// #[derive(Debug)]
+/// struct Kms;
+///
+/// impl AssertionSource for Kms {
+///     fn assertion<'a>(
+///         &'a self,
+///         audience: &'a str,
+///     ) -> BoxFuture<'a, Result<SecretString, BoxError>> {
+///         Box::pin(async move { Ok(format!("signed-for:{audience}").into()) })
+///     }
+/// }
+///
+/// let client = ClientAssertion::new(Kms).audience(AssertionAudience::TokenEndpoint);
+/// let tokens = TokenManager::for_issuer("https://as.example", client)?
+///     .transport(server) // a server whose tokens are the forms that it receives
+///     .start()?;
+/// let form = tokens.access_token().await?;
+/// assert!(form.expose_secret().ends_with("=signed-for%3Ahttps%3A%2F%2Fas.example%2Ftoken"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AssertionAudience {
+    /// The issuer, if one is configured, else the token endpoint. This is the default.
+    ///
+    /// The successor of RFC 7523 requires the issuer, because a configured issuer cannot be
+    /// replaced by its metadata.
+    #[default]
+    Default,
+    /// The token endpoint, also if it was discovered.
+    ///
+    /// A discovered endpoint must have the origin of the issuer. If it has another one, the token
+    /// request fails before an assertion is made.
+    TokenEndpoint,
+    /// Another audience, as the server expects it.
+    Other(String),
+}
+
+impl AssertionAudience {
+    /// The audience of the assertion in this request.
+    pub(super) fn resolve<'r>(&'r self, request: &'r TokenRequest) -> Result<&'r str, Error> {
+        match (self, request.issuer()) {
+            (Self::Other(audience), _) => Ok(audience),
+            (Self::Default, Some(issuer)) => Ok(issuer.as_str()),
+            (Self::TokenEndpoint, Some(issuer)) if !has_origin_of(request.endpoint(), issuer) => {
+                let reason = format!(
+                    "cannot be the token endpoint, which the metadata name at {}: it must have \
+                     the origin of the issuer",
+                    request.endpoint().origin()
+                );
+                Err(ConfigError::without_value("assertion audience", reason).into())
+            }
+            (Self::Default | Self::TokenEndpoint, _) => Ok(request.endpoint().as_str()),
+        }
+    }
+
+    /// Whether the assertion in this request is for the issuer.
+    pub(super) fn is_issuer(&self, request: &TokenRequest) -> bool {
+        match (self, request.issuer()) {
+            (Self::Default, Some(_)) => true,
+            (Self::Other(audience), Some(issuer)) => audience == issuer.as_str(),
+            (_, None) | (Self::TokenEndpoint, _) => false,
+        }
+    }
+
+    /// Checks the setting. Called when the manager is built.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        match self {
+            Self::Other(audience) if audience.trim().is_empty() => Err(ConfigError::missing(
+                "assertion audience",
+                "must not be empty",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn has_origin_of(endpoint: &Endpoint, issuer: &Issuer) -> bool {
+    let issuer = Endpoint::new(issuer.as_str());
+    issuer.is_ok_and(|issuer| Origin::from(issuer) == Origin::from(endpoint))
+}

@@ -1,0 +1,107 @@
+//! The grant whose authorization is an assertion.
+
+use std::sync::Arc;
+
+use super::assertion::{self, AUDIENCE_HINT};
+use super::assertion_audience::AssertionAudience;
+use super::assertion_source::AssertionSource;
+use super::box_future::BoxFuture;
+use super::grant::Grant;
+use super::token_request::TokenRequest;
+use crate::error::{ConfigError, Error};
+
+/// An assertion as the grant, `urn:ietf:params:oauth:grant-type:jwt-bearer`
+/// ([RFC 7523 §2.1](https://www.rfc-editor.org/rfc/rfc7523#section-2.1)).
+///
+/// The assertion says who asks, so that the client need not authenticate: use
+/// [`NoAuthentication`](super::NoAuthentication), unless the server requires more. The source is
+/// asked for each token request. An assertion that has expired is not sent.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use http_body_util::BodyExt as _;
+/// # let echo = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+/// #     async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+/// #         let form = request.into_body().collect().await?.to_bytes();
+/// #         let form = String::from_utf8_lossy(&form).into_owned();
+/// #         let body = serde_json::json!({ "access_token": form, "token_type": "Bearer" });
+/// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+/// #     },
+/// # ));
+/// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
+/// use secrecy::SecretString;
+/// use tower_oauth::client::{AssertionSource, BoxFuture, JwtBearerGrant, NoAuthentication};
+/// use tower_oauth::{BoxError, Scope, TokenManager};
+///
+/// /// An agent that issues assertions.
+/// #[derive(Debug)]
+/// struct Agent;
+///
+/// impl AssertionSource for Agent {
+///     fn assertion<'a>(
+///         &'a self,
+///         audience: &'a str,
+///     ) -> BoxFuture<'a, Result<SecretString, BoxError>> {
+///         Box::pin(async move { Ok(format!("for:{audience}").into()) })
+///     }
+/// }
+///
+/// let tokens = TokenManager::builder(endpoint, NoAuthentication)
+///     .grant(JwtBearerGrant::new(Agent))
+///     .scope(Scope::new("orders.read")?)
+///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
+///     .start()?;
+/// let form = tokens.access_token().await?;
+/// assert_eq!(
+///     form.expose_secret(),
+///     "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer\
+///      &assertion=for%3Ahttps%3A%2F%2Fas.example%2Ftoken&scope=orders.read"
+/// );
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct JwtBearerGrant {
+    source: Arc<dyn AssertionSource>,
+    audience: AssertionAudience,
+}
+
+impl JwtBearerGrant {
+    /// A grant with the assertions of this source.
+    pub fn new(source: impl AssertionSource) -> Self {
+        Self {
+            source: Arc::new(source),
+            audience: AssertionAudience::Default,
+        }
+    }
+
+    /// Sets the audience that the source is asked for. Default:
+    /// [`Default`](AssertionAudience::Default).
+    pub fn audience(mut self, audience: AssertionAudience) -> Self {
+        self.audience = audience;
+        self
+    }
+}
+
+impl Grant for JwtBearerGrant {
+    fn write<'a>(&'a self, request: &'a mut TokenRequest) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async {
+            let assertion = assertion::get(&*self.source, &self.audience, request).await?;
+            assertion::record(&*self.source, &assertion, request);
+            if self.audience.is_issuer(request) {
+                request.set_invalid_grant_hint(AUDIENCE_HINT);
+            }
+            request.append("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
+            request.append_secret("assertion", &assertion);
+            Ok(())
+        })
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        self.audience.check()
+    }
+}
