@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::Deserializer;
 
 use super::{
-    ClientCredentials, TokenManager, TokenManagerBuilder, TokenManagers, TokenManagersBuilder,
+    AssertionAudience, ClientAssertion, ClientAuthentication, ClientCredentials, PrivateKeyJwt,
+    SigningKey, TokenManager, TokenManagerBuilder, TokenManagers, TokenManagersBuilder,
 };
 use crate::error::{ConfigError, ConfigErrorKind};
+use crate::jwt::Algorithm;
 use crate::oauth::{Audience, Endpoint, Issuer, Origin, Scope};
 use crate::settings::{
     Provider, ProviderFields, by_commas, by_spaces, choice, flag, number, positive, secret,
@@ -80,6 +83,19 @@ pub struct ClientSettings {
     client_secret_file: Option<PathBuf>,
     #[serde(default, deserialize_with = "client_authentication")]
     client_authentication: Option<Method>,
+    /// Read again for each token request, as the two other files.
+    #[serde(default, deserialize_with = "text")]
+    client_key_file: Option<PathBuf>,
+    #[serde(default, deserialize_with = "algorithm")]
+    client_key_algorithm: Option<Algorithm>,
+    #[serde(default, deserialize_with = "text")]
+    client_key_id: Option<String>,
+    #[serde(default, deserialize_with = "text")]
+    client_certificate_file: Option<PathBuf>,
+    #[serde(default, deserialize_with = "text")]
+    client_assertion_file: Option<PathBuf>,
+    #[serde(default, deserialize_with = "text")]
+    client_assertion_audience: Option<String>,
     // The token request.
     #[serde(default, deserialize_with = "text")]
     audience: Option<Audience>,
@@ -159,12 +175,26 @@ impl TargetSettings {
 }
 
 /// How the client authenticates.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
     Basic,
     BasicRaw,
     Post,
+    PrivateKeyJwt,
+    Assertion,
 }
+
+/// The names of the methods.
+const METHODS: [(&str, Method); 5] = [
+    ("client_secret_basic", Method::Basic),
+    ("client_secret_basic_raw", Method::BasicRaw),
+    ("client_secret_post", Method::Post),
+    ("private_key_jwt", Method::PrivateKeyJwt),
+    ("client_assertion", Method::Assertion),
+];
+
+/// The methods with a client secret.
+const SECRET_METHODS: &[Method] = &[Method::Basic, Method::BasicRaw, Method::Post];
 
 fn provider<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Provider>, D::Error> {
     choice(deserializer, Provider::CLIENT_CHOICES)
@@ -174,11 +204,12 @@ fn client_authentication<'de, D>(deserializer: D) -> Result<Option<Method>, D::E
 where
     D: Deserializer<'de>,
 {
-    let choices = [
-        ("client_secret_basic", Method::Basic),
-        ("client_secret_basic_raw", Method::BasicRaw),
-        ("client_secret_post", Method::Post),
-    ];
+    choice(deserializer, &METHODS)
+}
+
+fn algorithm<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Algorithm>, D::Error> {
+    let all = Algorithm::ALL.iter().copied();
+    let choices: Vec<_> = all.map(|algorithm| (algorithm.name(), algorithm)).collect();
     choice(deserializer, &choices)
 }
 
@@ -217,7 +248,7 @@ impl ClientSettings {
     /// the setting. What [`build`](TokenManagerBuilder::build) reports is reported there.
     pub fn to_builder(&self) -> Result<TokenManagerBuilder, ConfigError> {
         self.check_no_targets()?;
-        self.builder(self.credentials()?, self.audience.as_ref())
+        self.builder(self.client()?, self.audience.as_ref())
     }
 
     /// Makes a builder of these settings with credentials from elsewhere. Does no I/O.
@@ -270,7 +301,8 @@ impl ClientSettings {
             return Err(error.with_kind(ConfigErrorKind::Conflict));
         }
         self.check_no_targets()?;
-        self.builder(self.with_method(credentials), self.audience.as_ref())
+        let client = self.with_method(credentials)?;
+        self.builder(client, self.audience.as_ref())
     }
 
     fn check_no_targets(&self) -> Result<(), ConfigError> {
@@ -336,7 +368,7 @@ impl ClientSettings {
         let audiences = self.targets.values().map(|target| target.audience.as_ref());
         let audience = self.audience.as_ref();
         let audience = audience.or_else(|| audiences.flatten().next());
-        let builder = change(self.builder(self.credentials()?, audience)?);
+        let builder = change(self.builder(self.client()?, audience)?);
         let mut managers = TokenManagers::builder();
         for (name, target) in &self.targets {
             let Some(origin) = target.origin.clone() else {
@@ -359,7 +391,7 @@ impl ClientSettings {
     /// The builder without the targets.
     fn builder(
         &self,
-        client: ClientCredentials,
+        client: Arc<dyn ClientAuthentication>,
         audience: Option<&Audience>,
     ) -> Result<TokenManagerBuilder, ConfigError> {
         let mut builder = self.for_provider(client, audience)?;
@@ -415,7 +447,7 @@ impl ClientSettings {
     /// Where tokens are requested, and by whom.
     fn for_provider(
         &self,
-        client: ClientCredentials,
+        client: Arc<dyn ClientAuthentication>,
         audience: Option<&Audience>,
     ) -> Result<TokenManagerBuilder, ConfigError> {
         let mut fields = self.provider_fields();
@@ -453,7 +485,7 @@ impl ClientSettings {
     fn for_issuer(
         &self,
         fields: &mut ProviderFields<'_>,
-        client: ClientCredentials,
+        client: Arc<dyn ClientAuthentication>,
     ) -> Result<TokenManagerBuilder, ConfigError> {
         let issuer = fields.optional("issuer").map(Issuer::new).transpose()?;
         let resource = fields.optional("for_resource");
@@ -473,29 +505,147 @@ impl ClientSettings {
         }
     }
 
-    fn credentials(&self) -> Result<ClientCredentials, ConfigError> {
-        let required = |setting| ConfigError::missing(setting, "is required");
-        let id = self
-            .client_id
-            .as_ref()
-            .ok_or_else(|| required("client_id"))?;
-        let credentials = match (&self.client_secret, &self.client_secret_file) {
-            (Some(secret), None) => ClientCredentials::new(id, secret.clone()),
-            (None, Some(file)) => ClientCredentials::from_secret_file(id, file),
-            (Some(_), Some(_)) => return Err(conflict("client_secret", "client_secret_file")),
-            (None, None) => return Err(required("client_secret or client_secret_file")),
-        };
-        Ok(self.with_method(credentials))
+    /// The client that the fields describe.
+    fn client(&self) -> Result<Arc<dyn ClientAuthentication>, ConfigError> {
+        match self.client_authentication {
+            Some(Method::PrivateKeyJwt) => {
+                self.check_client_fields(Method::PrivateKeyJwt)?;
+                Ok(Arc::new(self.private_key_jwt()?))
+            }
+            Some(Method::Assertion) => {
+                self.check_client_fields(Method::Assertion)?;
+                Ok(Arc::new(self.client_assertion()?))
+            }
+            _ => self.with_method(self.credentials()?),
+        }
     }
 
-    /// The credentials with the method that is set, else with theirs.
-    fn with_method(&self, credentials: ClientCredentials) -> ClientCredentials {
-        match self.client_authentication {
+    /// These credentials, with the method that is set, else with theirs.
+    fn with_method(
+        &self,
+        credentials: ClientCredentials,
+    ) -> Result<Arc<dyn ClientAuthentication>, ConfigError> {
+        self.check_client_fields(self.client_authentication.unwrap_or(Method::Basic))?;
+        Ok(Arc::new(match self.client_authentication {
             None => credentials,
             Some(Method::Basic) => credentials.client_secret_basic(),
             Some(Method::BasicRaw) => credentials.client_secret_basic_raw(),
             Some(Method::Post) => credentials.client_secret_post(),
+            Some(Method::PrivateKeyJwt | Method::Assertion) => {
+                let reason = "must be a method with a client secret, for credentials with one";
+                let error = ConfigError::without_value("client_authentication", reason);
+                return Err(error.with_kind(ConfigErrorKind::Conflict));
+            }
+        }))
+    }
+
+    /// A field that the method does not use is a mistake.
+    fn check_client_fields(&self, method: Method) -> Result<(), ConfigError> {
+        let key = &[Method::PrivateKeyJwt][..];
+        let assertion = &[Method::Assertion][..];
+        let fields = [
+            (
+                "client_secret",
+                self.client_secret.is_some(),
+                SECRET_METHODS,
+            ),
+            (
+                "client_secret_file",
+                self.client_secret_file.is_some(),
+                SECRET_METHODS,
+            ),
+            ("client_key_file", self.client_key_file.is_some(), key),
+            (
+                "client_key_algorithm",
+                self.client_key_algorithm.is_some(),
+                key,
+            ),
+            ("client_key_id", self.client_key_id.is_some(), key),
+            (
+                "client_certificate_file",
+                self.client_certificate_file.is_some(),
+                key,
+            ),
+            (
+                "client_assertion_audience",
+                self.client_assertion_audience.is_some(),
+                key,
+            ),
+            (
+                "client_assertion_file",
+                self.client_assertion_file.is_some(),
+                assertion,
+            ),
+        ];
+        let mut unused = fields
+            .into_iter()
+            .filter(|(_, is_set, methods)| *is_set && !methods.contains(&method));
+        let name = METHODS.into_iter().find(|(_, other)| *other == method);
+        match (unused.next(), name) {
+            (Some((field, ..)), Some((name, _))) => {
+                let reason = format!("is not used with `client_authentication` `{name}`");
+                let error = ConfigError::without_value(field, reason);
+                Err(error.with_kind(ConfigErrorKind::Conflict))
+            }
+            _ => Ok(()),
         }
+    }
+
+    fn required_client_id(&self) -> Result<&String, ConfigError> {
+        let id = self.client_id.as_ref();
+        id.ok_or_else(|| required("client_id"))
+    }
+
+    fn credentials(&self) -> Result<ClientCredentials, ConfigError> {
+        let id = self.required_client_id()?;
+        match (&self.client_secret, &self.client_secret_file) {
+            (Some(secret), None) => Ok(ClientCredentials::new(id, secret.clone())),
+            (None, Some(file)) => Ok(ClientCredentials::from_secret_file(id, file)),
+            (Some(_), Some(_)) => Err(conflict("client_secret", "client_secret_file")),
+            (None, None) => Err(required("client_secret or client_secret_file")),
+        }
+    }
+
+    fn private_key_jwt(&self) -> Result<PrivateKeyJwt, ConfigError> {
+        let id = self.required_client_id()?;
+        let (Some(file), Some(algorithm)) = (&self.client_key_file, self.client_key_algorithm)
+        else {
+            return Err(required(match self.client_key_file {
+                None => "client_key_file",
+                Some(_) => "client_key_algorithm",
+            }));
+        };
+        let mut key = SigningKey::from_file(file, algorithm);
+        if let Some(id) = &self.client_key_id {
+            key = key.with_key_id(id);
+        }
+        if let Some(file) = &self.client_certificate_file {
+            key = key.with_certificate_file(file);
+        }
+        let client = PrivateKeyJwt::new(id, key);
+        Ok(
+            match (self.client_assertion_audience.as_deref(), self.provider) {
+                (Some("token_endpoint"), _) => client.audience(AssertionAudience::TokenEndpoint),
+                (Some(audience), _) => {
+                    client.audience(AssertionAudience::Other(audience.to_owned()))
+                }
+                // It expects its token endpoint, and documents five minutes.
+                (None, Some(Provider::Entra)) => client
+                    .audience(AssertionAudience::TokenEndpoint)
+                    .lifetime(Duration::from_secs(300)),
+                (None, _) => client,
+            },
+        )
+    }
+
+    fn client_assertion(&self) -> Result<ClientAssertion, ConfigError> {
+        let file = self.client_assertion_file.as_ref();
+        let file = file.ok_or_else(|| required("client_assertion_file"))?;
+        let client = ClientAssertion::from_file(file);
+        Ok(match &self.client_id {
+            Some(id) => client.client_id(id),
+            None => client,
+        })
     }
 
     /// The fields that not every provider uses.
@@ -517,6 +667,10 @@ impl ClientSettings {
         ];
         ProviderFields::new("", self.provider, fields)
     }
+}
+
+fn required(setting: &str) -> ConfigError {
+    ConfigError::missing(setting, "is required")
 }
 
 fn conflict(setting: &str, other: &str) -> ConfigError {

@@ -58,7 +58,7 @@ fn documents() -> Vec<(&'static str, TokenManagerBuilder)> {
             resource = ["https://orders.example", "urn:bills"]
             scopes = "orders.read orders.write"
             step_up_scopes = ["orders.delete"]
-            parameters = { organization = "acme", assertion = "an assertion" }
+            parameters = { organization = "acme", device_assertion = "an assertion" }
             assume_bearer = true
             name = "orders"
             assumed_lifetime_seconds = 1800
@@ -80,7 +80,7 @@ fn documents() -> Vec<(&'static str, TokenManagerBuilder)> {
                     .resource("urn:bills")
                     .scopes([scope("orders.read"), scope("orders.write")])
                     .step_up_scopes([scope("orders.delete")])
-                    .parameter("assertion", "an assertion")
+                    .parameter("device_assertion", "an assertion")
                     .parameter("organization", "acme")
                     .assume_bearer()
                     .name("orders")
@@ -614,7 +614,7 @@ proptest! {
         };
         match place {
             0 => document["client_secret"] = value,
-            1 => document["parameters"] = json!({ "assertion": value }),
+            1 => document["parameters"] = json!({ "device_assertion": value }),
             _ => document["parameters"] = value,
         }
         for (format, settings) in read::<ClientSettings>(&document) {
