@@ -20,6 +20,7 @@ use http::{Request, Response, StatusCode, header};
 use secrecy::ExposeSecret as _;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, Fault};
+use tower_oauth::client::SigningKey;
 use tower_oauth::key_set::RefreshPolicy;
 use tower_oauth::resource_server::{Algorithm, Startup};
 use tower_oauth::transport::{SendFuture, Transport};
@@ -173,7 +174,36 @@ async fn secrets_are_never_logged() {
     let quoting = tower_oauth::TokenManager::builder(url, quoting).transport(Quoting);
     let quoted = quoting.start().unwrap().access_token().await.unwrap_err();
     secrets.extend(["s3cr3t-quoted", "cXVvdGluZzpzM2NyM3QtcXVvdGVk"].map(str::to_owned));
-    let shown = format!("{error} {error:?} {quoted} {quoted:?} {resource:?} {tokens:?} {token:?}");
+    // A key that the server does not know, and an assertion that it does not take.
+    let pem = include_str!("client/client_authentication/keys/ed25519.pem");
+    secrets.extend(
+        pem.lines()
+            .filter(|line| !line.starts_with('-'))
+            .map(str::to_owned),
+    );
+    let key = SigningKey::from_pem(&pem.into(), Algorithm::EdDsa).unwrap();
+    let signing = tower_oauth::PrivateKeyJwt::new(app.client_id(), key);
+    let assertion = [
+        "eyJhbGciOiJFUzI1NiJ9",
+        "eyJzdWIiOiJzM2NyM3Qtc3ViIn0",
+        "czNjcjN0LXNpZ25hdHVyZQ",
+    ];
+    secrets.extend(assertion.map(str::to_owned));
+    let file = std::env::temp_dir().join(format!("tower-oauth-{}-logs", std::process::id()));
+    std::fs::write(&file, assertion.join(".")).unwrap();
+    let platform = tower_oauth::ClientAssertion::from_file(&file).client_id(app.client_id());
+    let [signed, presented] = [
+        tower_oauth::TokenManager::builder(server.token_endpoint(), signing),
+        tower_oauth::TokenManager::builder(server.token_endpoint(), platform),
+    ]
+    .map(|builder| builder.allow_loopback_http().start().unwrap());
+    let (signing, platform) = tokio::join!(signed.access_token(), presented.access_token());
+    let refused = [signing.unwrap_err(), platform.unwrap_err()];
+    std::fs::remove_file(file).unwrap();
+    let shown = format!(
+        "{error} {error:?} {quoted} {quoted:?} {resource:?} {tokens:?} {token:?} {refused:?} \
+         {signed:?} {presented:?}"
+    );
     // A query may contain a secret, too.
     let jwks_uri = Endpoint::new(format!("{}?key=s3cr3t-key", server.jwks_uri())).unwrap();
     let audience = tower_oauth::Audience::new("x").unwrap();
@@ -210,7 +240,7 @@ async fn secrets_are_never_logged() {
         .collect();
     assert!(
         ours.iter()
-            .all(|line| !line.contains("s3cr3t") && !line.contains("eyJ")),
+            .all(|line| !line.contains("s3cr3t") && !line.contains("eyJh")),
         "{ours:#?}"
     );
 }

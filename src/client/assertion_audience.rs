@@ -38,7 +38,7 @@ use crate::oauth::{Endpoint, Issuer, Origin};
 /// # ));
 /// use secrecy::SecretString;
 /// use tower_oauth::client::{AssertionAudience, AssertionSource, BoxFuture};
-/// use tower_oauth::{BoxError, ClientAssertion, TokenManager};
+/// use tower_oauth::{BoxError, ClientAssertion, Issuer, TokenManager};
 ///
 /// /// A key management service.
 /// #[derive(Debug)]
@@ -54,7 +54,8 @@ use crate::oauth::{Endpoint, Issuer, Origin};
 /// }
 ///
 /// let client = ClientAssertion::new(Kms).audience(AssertionAudience::TokenEndpoint);
-/// let tokens = TokenManager::for_issuer("https://as.example", client)?
+/// let issuer = Issuer::new("https://as.example")?;
+/// let tokens = TokenManager::for_issuer(issuer, client)?
 ///     .transport(server) // a server whose tokens are the forms that it receives
 ///     .start()?;
 /// let form = tokens.access_token().await?;

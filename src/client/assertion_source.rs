@@ -1,6 +1,7 @@
 //! Where assertions come from.
 
 use std::fmt;
+use std::sync::Arc;
 
 use secrecy::SecretString;
 
@@ -64,5 +65,20 @@ pub trait AssertionSource: fmt::Debug + Send + Sync + 'static {
     /// request is sent once more. Default: `false`.
     fn is_reused(&self) -> bool {
         false
+    }
+}
+
+/// Shares one source, or chooses one at run time.
+impl AssertionSource for Arc<dyn AssertionSource> {
+    fn assertion<'a>(&'a self, audience: &'a str) -> BoxFuture<'a, Result<SecretString, BoxError>> {
+        (**self).assertion(audience)
+    }
+
+    fn description(&self) -> String {
+        (**self).description()
+    }
+
+    fn is_reused(&self) -> bool {
+        (**self).is_reused()
     }
 }

@@ -11,6 +11,7 @@
 
 mod app_id;
 mod certificates;
+mod client_authentication;
 mod first_mistakes;
 mod layer;
 mod network;

@@ -7,10 +7,15 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tower_oauth::authorization_server::AuthorizationServer;
-use tower_oauth::client::{ClientSettings, TokenManagerBuilder, TokenManagers};
+use tower_oauth::client::{
+    AssertionAudience, ClientSettings, SigningKey, TokenManagerBuilder, TokenManagers,
+};
 use tower_oauth::error::ConfigErrorKind;
 use tower_oauth::resource_server::Algorithm;
-use tower_oauth::{Audience, ClientCredentials, Endpoint, Issuer, Scope, TokenManager};
+use tower_oauth::{
+    Audience, ClientAssertion, ClientCredentials, Endpoint, Issuer, PrivateKeyJwt, Scope,
+    TokenManager,
+};
 
 use crate::support::settings::{
     fields, fields_in_guide, parse_toml, paths, print_variables, read, read_in_process, variables,
@@ -117,6 +122,91 @@ fn documents() -> Vec<(&'static str, TokenManagerBuilder)> {
             "#,
             TokenManager::for_resource("https://orders.example", "https://as.example", client())
                 .omit_resource(),
+        ),
+        (
+            r#"
+            token_endpoint = "https://as.example/token"
+            client_id = "shop"
+            client_authentication = "private_key_jwt"
+            client_key_file = "/run/tls/tls.key"
+            client_key_algorithm = "PS256"
+            client_key_id = "2026-11"
+            client_certificate_file = "/run/tls/tls.crt"
+            client_assertion_audience = "https://as.example/realm"
+            "#,
+            {
+                let key = SigningKey::from_file("/run/tls/tls.key", Algorithm::Ps256)
+                    .with_key_id("2026-11")
+                    .with_certificate_file("/run/tls/tls.crt");
+                let audience = AssertionAudience::Other("https://as.example/realm".to_owned());
+                TokenManager::builder(
+                    Endpoint::new("https://as.example/token").unwrap(),
+                    PrivateKeyJwt::new("shop", key).audience(audience),
+                )
+            },
+        ),
+        (
+            r#"
+            issuer = "https://as.example"
+            client_id = "shop"
+            client_authentication = "private_key_jwt"
+            client_key_file = "/run/tls/tls.key"
+            client_key_algorithm = "EdDSA"
+            client_assertion_audience = "token_endpoint"
+            "#,
+            {
+                let key = SigningKey::from_file("/run/tls/tls.key", Algorithm::EdDsa);
+                let client = PrivateKeyJwt::new("shop", key);
+                TokenManager::for_issuer(
+                    Issuer::new("https://as.example").unwrap(),
+                    client.audience(AssertionAudience::TokenEndpoint),
+                )
+                .unwrap()
+            },
+        ),
+        (
+            r#"
+            provider = "entra"
+            tenant = "8c0ba5b5-3d2a-4ee0-a9d9-3a0d8c1b6d2a"
+            client_id = "shop"
+            client_authentication = "private_key_jwt"
+            client_key_file = "/run/tls/tls.key"
+            client_key_algorithm = "PS256"
+            client_certificate_file = "/run/tls/tls.crt"
+            "#,
+            {
+                let key = SigningKey::from_file("/run/tls/tls.key", Algorithm::Ps256);
+                let key = key.with_certificate_file("/run/tls/tls.crt");
+                let client = PrivateKeyJwt::new("shop", key)
+                    .audience(AssertionAudience::TokenEndpoint)
+                    .lifetime(secs(300));
+                TokenManager::entra(TENANT, client).unwrap()
+            },
+        ),
+        (
+            r#"
+            issuer = "https://as.example"
+            client_id = "shop"
+            client_authentication = "client_assertion"
+            client_assertion_file = "/var/run/secrets/tokens/as"
+            "#,
+            {
+                let client = ClientAssertion::from_file("/var/run/secrets/tokens/as");
+                let issuer = Issuer::new("https://as.example").unwrap();
+                TokenManager::for_issuer(issuer, client.client_id("shop")).unwrap()
+            },
+        ),
+        (
+            r#"
+            issuer = "https://as.example"
+            client_authentication = "client_assertion"
+            client_assertion_file = "/var/run/secrets/tokens/as"
+            "#,
+            {
+                let client = ClientAssertion::from_file("/var/run/secrets/tokens/as");
+                let issuer = Issuer::new("https://as.example").unwrap();
+                TokenManager::for_issuer(issuer, client).unwrap()
+            },
         ),
         (
             r#"
@@ -338,7 +428,7 @@ fn the_documents_of_these_tests_and_the_guide_have_every_field() {
 fn a_value_of_a_wrong_type_or_an_empty_one_is_an_error_that_names_the_path_of_the_setting() {
     let valid = every_field();
     let leaves = paths(&valid, true);
-    assert_eq!(leaves.len(), 32 + 7);
+    assert_eq!(leaves.len(), 38 + 7);
     for path in leaves {
         let is_parameter = path[0] == "parameters";
         for wrong in [
@@ -381,6 +471,12 @@ fn settings_that_do_not_fit_together_are_errors_that_name_setting_and_reason() {
     let at_issuer = |rest: &str| format!("{client}issuer = \"https://as.example\"\n{rest}");
     let keycloak = |rest: &str| format!("{client}provider = \"keycloak\"\n{rest}");
     let auth0 = "provider = \"auth0\"\ndomain = \"shop.eu.auth0.com\"";
+    let with_method = |method: &str, rest: &str| {
+        let issuer = "issuer = \"https://as.example\"\nclient_id = \"shop\"";
+        format!("{issuer}\nclient_authentication = \"{method}\"\n{rest}")
+    };
+    let signed = |rest: &str| with_method("private_key_jwt", rest);
+    let assertion = |rest: &str| with_method("client_assertion", rest);
     let rows = [
         (client.to_owned(), "issuer", "is required"),
         (
@@ -456,6 +552,43 @@ fn settings_that_do_not_fit_together_are_errors_that_name_setting_and_reason() {
             "audience",
             "required by the provider `auth0`",
         ),
+        (
+            at_issuer("client_authentication = \"private_key_jwt\""),
+            "client_secret",
+            "is not used with `client_authentication` `private_key_jwt`",
+        ),
+        (
+            at_issuer("client_key_id = \"2026-11\""),
+            "client_key_id",
+            "is not used with `client_authentication` `client_secret_basic`",
+        ),
+        (
+            signed("client_key_algorithm = \"ES256\""),
+            "client_key_file",
+            "is required",
+        ),
+        (
+            signed("client_key_file = \"/k\""),
+            "client_key_algorithm",
+            "is required",
+        ),
+        (
+            signed("client_assertion_file = \"/a\""),
+            "client_assertion_file",
+            "is not used with `client_authentication` `private_key_jwt`",
+        ),
+        (
+            "issuer = \"https://as.example\"\nclient_authentication = \"private_key_jwt\""
+                .to_owned(),
+            "client_id",
+            "is required",
+        ),
+        (assertion(""), "client_assertion_file", "is required"),
+        (
+            assertion("client_assertion_audience = \"token_endpoint\""),
+            "client_assertion_audience",
+            "is not used with `client_authentication` `client_assertion`",
+        ),
     ];
     for (toml, setting, reason) in rows {
         let settings = settings(&toml).unwrap_or_else(|error| panic!("{error}\n{toml}"));
@@ -469,6 +602,8 @@ fn settings_that_do_not_fit_together_are_errors_that_name_setting_and_reason() {
     }
     let google = settings(&format!("{client}provider = \"google\"")).unwrap_err();
     assert!(google.contains("`auth0` or `cognito`"), "{google}");
+    let symmetric = settings("client_key_algorithm = \"HS256\"").unwrap_err();
+    assert!(symmetric.contains("`ES256` or `ES384`"), "{symmetric}");
     let error = settings(client).unwrap().to_builder().unwrap_err();
     assert_eq!(error.kind(), ConfigErrorKind::Missing);
 }
