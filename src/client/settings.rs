@@ -301,6 +301,7 @@ impl ClientSettings {
             return Err(error.with_kind(ConfigErrorKind::Conflict));
         }
         self.check_no_targets()?;
+        self.check_client_fields()?;
         let client = self.with_method(credentials)?;
         self.builder(client, self.audience.as_ref())
     }
@@ -507,15 +508,10 @@ impl ClientSettings {
 
     /// The client that the fields describe.
     fn client(&self) -> Result<Arc<dyn ClientAuthentication>, ConfigError> {
+        self.check_client_fields()?;
         match self.client_authentication {
-            Some(Method::PrivateKeyJwt) => {
-                self.check_client_fields(Method::PrivateKeyJwt)?;
-                Ok(Arc::new(self.private_key_jwt()?))
-            }
-            Some(Method::Assertion) => {
-                self.check_client_fields(Method::Assertion)?;
-                Ok(Arc::new(self.client_assertion()?))
-            }
+            Some(Method::PrivateKeyJwt) => Ok(Arc::new(self.private_key_jwt()?)),
+            Some(Method::Assertion) => Ok(Arc::new(self.client_assertion()?)),
             _ => self.with_method(self.credentials()?),
         }
     }
@@ -525,7 +521,6 @@ impl ClientSettings {
         &self,
         credentials: ClientCredentials,
     ) -> Result<Arc<dyn ClientAuthentication>, ConfigError> {
-        self.check_client_fields(self.client_authentication.unwrap_or(Method::Basic))?;
         Ok(Arc::new(match self.client_authentication {
             None => credentials,
             Some(Method::Basic) => credentials.client_secret_basic(),
@@ -540,7 +535,8 @@ impl ClientSettings {
     }
 
     /// A field that the method does not use is a mistake.
-    fn check_client_fields(&self, method: Method) -> Result<(), ConfigError> {
+    fn check_client_fields(&self) -> Result<(), ConfigError> {
+        let method = self.client_authentication.unwrap_or(Method::Basic);
         let key = &[Method::PrivateKeyJwt][..];
         let assertion = &[Method::Assertion][..];
         let fields = [
@@ -608,14 +604,12 @@ impl ClientSettings {
 
     fn private_key_jwt(&self) -> Result<PrivateKeyJwt, ConfigError> {
         let id = self.required_client_id()?;
-        let (Some(file), Some(algorithm)) = (&self.client_key_file, self.client_key_algorithm)
-        else {
-            return Err(required(match self.client_key_file {
-                None => "client_key_file",
-                Some(_) => "client_key_algorithm",
-            }));
+        let file = self.client_key_file.as_ref();
+        let file = file.ok_or_else(|| required("client_key_file"))?;
+        let mut key = match self.client_key_algorithm {
+            Some(algorithm) => SigningKey::from_file(file, algorithm),
+            None => SigningKey::from_file_of_any_type(file),
         };
-        let mut key = SigningKey::from_file(file, algorithm);
         if let Some(id) = &self.client_key_id {
             key = key.with_key_id(id);
         }

@@ -47,7 +47,8 @@ const MAX_KEY_FILE: usize = 64 * 1024;
 #[derive(Clone)]
 #[must_use]
 pub struct SigningKey {
-    algorithm: Algorithm,
+    /// `None` for that of the type of key.
+    algorithm: Option<Algorithm>,
     key: KeySource,
     key_id: Option<String>,
     certificate: Option<CertificateSource>,
@@ -76,8 +77,8 @@ impl SigningKey {
     /// sign with `algorithm`, or an RSA key of fewer than 2048 bits. The error says what to do, and
     /// does not contain the key.
     pub fn from_pem(pem: &SecretString, algorithm: Algorithm) -> Result<Self, ConfigError> {
-        let key = parse_key(pem.expose_secret(), algorithm, "signing key")?;
-        Ok(Self::new(KeySource::Fixed(Arc::new(key)), algorithm))
+        let key = parse_key(pem.expose_secret(), Some(algorithm), "signing key")?;
+        Ok(Self::new(KeySource::Fixed(Arc::new(key)), Some(algorithm)))
     }
 
     /// The key of a PEM file, which is read again for each token request.
@@ -98,10 +99,15 @@ impl SigningKey {
     /// # let _ = client;
     /// ```
     pub fn from_file(path: impl Into<PathBuf>, algorithm: Algorithm) -> Self {
-        Self::new(KeySource::File(path.into()), algorithm)
+        Self::new(KeySource::File(path.into()), Some(algorithm))
     }
 
-    fn new(key: KeySource, algorithm: Algorithm) -> Self {
+    /// The key of a PEM file, with RS256 for an RSA key, and with the only algorithm of another.
+    pub(super) fn from_file_of_any_type(path: impl Into<PathBuf>) -> Self {
+        Self::new(KeySource::File(path.into()), None)
+    }
+
+    fn new(key: KeySource, algorithm: Option<Algorithm>) -> Self {
         Self {
             algorithm,
             key,
@@ -260,7 +266,11 @@ impl LoadedKey<'_> {
     }
 }
 
-fn parse_key(pem: &str, algorithm: Algorithm, setting: &str) -> Result<PrivateKey, ConfigError> {
+fn parse_key(
+    pem: &str,
+    algorithm: Option<Algorithm>,
+    setting: &str,
+) -> Result<PrivateKey, ConfigError> {
     PrivateKey::from_pem(pem, algorithm)
         .map_err(|error| ConfigError::without_value(setting, error.to_string()))
 }
@@ -293,7 +303,9 @@ fn read_file(path: &Path, setting: &str) -> Result<Zeroizing<String>, ConfigErro
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("SigningKey");
-        debug.field("algorithm", &self.algorithm);
+        if let Some(algorithm) = &self.algorithm {
+            debug.field("algorithm", algorithm);
+        }
         if let KeySource::File(path) = &self.key {
             debug.field("file", path);
         }

@@ -107,8 +107,11 @@ impl fmt::Display for SigningFailed {
 
 impl PrivateKey {
     /// The only private key of a PEM text: PKCS#8, PKCS#1 or SEC 1. Certificates beside it are
-    /// ignored.
-    pub(crate) fn from_pem(text: &str, algorithm: Algorithm) -> Result<Self, InvalidPrivateKey> {
+    /// ignored. Without an algorithm, an RSA key signs with RS256, which each server knows.
+    pub(crate) fn from_pem(
+        text: &str,
+        algorithm: Option<Algorithm>,
+    ) -> Result<Self, InvalidPrivateKey> {
         let blocks = pem::blocks(text).map_err(InvalidPrivateKey::Pem)?;
         let mut keys = blocks.iter().filter(|b| b.label.ends_with("PRIVATE KEY"));
         let (first, second) = (keys.next(), keys.next());
@@ -134,7 +137,20 @@ impl PrivateKey {
             _ => return Err(InvalidPrivateKey::Unsupported),
         };
         let der = block.decode().map_err(InvalidPrivateKey::Pem)?;
-        Self::from_der(&der, format, algorithm)
+        match algorithm {
+            Some(algorithm) => Self::from_der(&der, format, algorithm),
+            None => Self::of_any_type(&der, format),
+        }
+    }
+
+    fn of_any_type(der: &[u8], format: Format) -> Result<Self, InvalidPrivateKey> {
+        for (algorithm, _) in TYPES {
+            match KeyType::of(algorithm).load(der, format) {
+                Ok(pair) => return Ok(Self { algorithm, pair }),
+                Err(error) => length(&error).map_or(Ok(()), Err)?,
+            }
+        }
+        Err(InvalidPrivateKey::Unsupported)
     }
 
     /// A key in PKCS#8.
@@ -150,7 +166,7 @@ impl PrivateKey {
     ) -> Result<Self, InvalidPrivateKey> {
         match KeyType::of(algorithm).load(der, format) {
             Ok(pair) => Ok(Self { algorithm, pair }),
-            Err(error) => Err(explain(error, der, format, algorithm)),
+            Err(error) => Err(explain(&error, der, format, algorithm)),
         }
     }
 
@@ -246,7 +262,7 @@ impl KeyType {
     }
 }
 
-/// The types of keys, with an algorithm of each.
+/// The types of keys, with the default algorithm of each.
 const TYPES: [(Algorithm, &str); 5] = [
     (
         Algorithm::Rs256,
@@ -260,30 +276,31 @@ const TYPES: [(Algorithm, &str); 5] = [
 
 /// Finds out why a key was rejected.
 fn explain(
-    error: KeyRejected,
+    error: &KeyRejected,
     der: &[u8],
     format: Format,
     algorithm: Algorithm,
 ) -> InvalidPrivateKey {
-    let length = |error: KeyRejected| match error.description_() {
-        "TooSmall" => Some(InvalidPrivateKey::TooShort),
-        "TooLarge" => Some(InvalidPrivateKey::TooLong),
-        _ => None,
-    };
     if let Some(reason) = length(error) {
         return reason;
     }
-    for (other, name) in TYPES {
-        match KeyType::of(other).load(der, format) {
-            Ok(_) => return InvalidPrivateKey::OtherType(algorithm, name),
-            Err(error) => {
-                if let Some(reason) = length(error) {
-                    return reason;
-                }
-            }
+    match PrivateKey::of_any_type(der, format) {
+        Ok(key) => {
+            let found = TYPES.into_iter().find(|(other, _)| *other == key.algorithm);
+            let name = found.map_or("another key", |(_, name)| name);
+            InvalidPrivateKey::OtherType(algorithm, name)
         }
+        Err(reason) => reason,
     }
-    InvalidPrivateKey::Unsupported
+}
+
+/// Whether a key was rejected for its length.
+fn length(error: &KeyRejected) -> Option<InvalidPrivateKey> {
+    match error.description_() {
+        "TooSmall" => Some(InvalidPrivateKey::TooShort),
+        "TooLarge" => Some(InvalidPrivateKey::TooLong),
+        _ => None,
+    }
 }
 
 impl fmt::Debug for PrivateKey {

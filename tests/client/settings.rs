@@ -568,11 +568,6 @@ fn settings_that_do_not_fit_together_are_errors_that_name_setting_and_reason() {
             "is required",
         ),
         (
-            signed("client_key_file = \"/k\""),
-            "client_key_algorithm",
-            "is required",
-        ),
-        (
             signed("client_assertion_file = \"/a\""),
             "client_assertion_file",
             "is not used with `client_authentication` `private_key_jwt`",

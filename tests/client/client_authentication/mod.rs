@@ -24,7 +24,8 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use tower_oauth::client::{
     AssertionAudience, AssertionFile, AssertionSource, BoxFuture, ClientAuthentication,
-    JwtBearerGrant, NoAuthentication, SigningKey, TokenManagerBuilder, TokenSource as _,
+    ClientSettings, JwtBearerGrant, NoAuthentication, SigningKey, TokenManagerBuilder,
+    TokenSource as _,
 };
 use tower_oauth::clock::{Clock as _, ManualClock, UnixTime};
 use tower_oauth::error::{ConfigErrorKind, ErrorKind};

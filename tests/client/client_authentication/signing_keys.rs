@@ -294,3 +294,34 @@ async fn an_unusable_key_file_is_a_transient_error_that_names_the_file_and_no_ke
         assert_eq!(endpoint.count(), 0);
     }
 }
+
+/// In settings, where the name of an algorithm is one more thing to get wrong.
+#[tokio::test]
+async fn a_key_of_settings_without_an_algorithm_signs_with_that_of_its_type() {
+    for (name, algorithm) in [
+        ("rsa", Algorithm::Rs256),
+        ("rsa_pkcs1", Algorithm::Rs256),
+        ("p256_sec1", Algorithm::Es256),
+        ("p384", Algorithm::Es384),
+        ("p521", Algorithm::Es512),
+        ("ed25519", Algorithm::EdDsa),
+    ] {
+        let folder = folder(&format!("any_type_{name}"));
+        let file = folder.join("key.pem");
+        fs::write(&file, pem(name)).unwrap();
+        let document = json!({
+            "token_endpoint": TOKEN_URL,
+            "client_id": "orders",
+            "client_authentication": "private_key_jwt",
+            "client_key_file": file,
+        });
+        let settings: ClientSettings = serde_json::from_value(document).unwrap();
+        let endpoint = tokens();
+        let builder = settings.to_builder().unwrap();
+        fetch(builder.transport(endpoint.clone())).await.unwrap();
+        let assertion = assertions(&endpoint).remove(0);
+        assert_eq!(decode(&assertion).0["alg"], algorithm.name(), "{name}");
+        let public_key = format!("{}_public", name.split('_').next().unwrap());
+        assert!(verify(&assertion, &public_key, algorithm), "{name}");
+    }
+}
