@@ -131,7 +131,7 @@ pub mod transport;
 mod vectors;
 
 pub use self::client::{
-    ClientAssertion, ClientCredentials, PrivateKeyJwt, TokenManager, TokenManagers,
+    ClientAssertion, ClientCredentials, PrivateKeyJwt, TlsClientAuth, TokenManager, TokenManagers,
 };
 pub use self::error::{BoxError, ConfigError, Error};
 pub use self::oauth::{Audience, Endpoint, Issuer, Origin, Scope};

@@ -1,7 +1,8 @@
 //! Authorization server metadata: RFC 8414 and OpenID Connect Discovery.
 //!
-//! The resource server uses `jwks_uri`, the client `token_endpoint`; neither looks at the member of
-//! the other. `issuer` must equal the configured issuer byte for byte
+//! The resource server uses `jwks_uri`, the client `token_endpoint`, or that of
+//! `mtls_endpoint_aliases`; neither looks at the members of the other. `issuer` must equal the
+//! configured issuer byte for byte
 //! ([RFC 8414 §3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)).
 //!
 //! The URLs in the document of an `https` issuer must be `https`: only an issuer with plain `http`
@@ -22,6 +23,8 @@ pub(crate) struct Metadata {
     issuer: Issuer,
     jwks_uri: Member,
     token_endpoint: Member,
+    /// The token endpoint of `mtls_endpoint_aliases`.
+    mtls_token_endpoint: Member,
 }
 
 /// A member of the document. It is validated when it is used.
@@ -83,6 +86,16 @@ impl Metadata {
         self.endpoint("token_endpoint", &self.token_endpoint, plain_http)
     }
 
+    /// The URL of the token endpoint for a client with a certificate: that of
+    /// `mtls_endpoint_aliases`, if the metadata have it
+    /// ([RFC 8705 §5](https://www.rfc-editor.org/rfc/rfc8705#section-5)).
+    pub(crate) fn mtls_token_endpoint(&self, plain_http: &PlainHttp) -> Result<Endpoint, Error> {
+        match &self.mtls_token_endpoint {
+            Member::Absent => self.token_endpoint(plain_http),
+            alias => self.endpoint(MTLS_TOKEN_ENDPOINT, alias, plain_http),
+        }
+    }
+
     fn endpoint(
         &self,
         name: &str,
@@ -96,6 +109,22 @@ impl Metadata {
             .and_then(|issuer| plain_http.check_named_by(&issuer, &endpoint))
             .map_err(unusable)?;
         Ok(endpoint)
+    }
+}
+
+/// The name of the alias in errors.
+const MTLS_TOKEN_ENDPOINT: &str = "mtls_endpoint_aliases.token_endpoint";
+
+/// The token endpoint in the value of `mtls_endpoint_aliases`.
+fn mtls_token_endpoint(aliases: Option<&RawValue>) -> Member {
+    let Some(json) = aliases.map(RawValue::get).filter(|json| *json != "null") else {
+        return Member::Absent;
+    };
+    // A parser accepts an array as well.
+    let aliases = json.starts_with('{').then(|| serde_json::from_str(json));
+    match aliases {
+        Some(Ok(Aliases { token_endpoint })) => token_endpoint.into(),
+        _ => Member::Other("in a value that is not a valid object"),
     }
 }
 
@@ -120,6 +149,15 @@ struct Document<'a> {
     issuer: Option<&'a RawValue>,
     #[serde(borrow)]
     jwks_uri: Option<&'a RawValue>,
+    #[serde(borrow)]
+    token_endpoint: Option<&'a RawValue>,
+    #[serde(borrow)]
+    mtls_endpoint_aliases: Option<&'a RawValue>,
+}
+
+/// The members of `mtls_endpoint_aliases`.
+#[derive(Deserialize)]
+struct Aliases<'a> {
     #[serde(borrow)]
     token_endpoint: Option<&'a RawValue>,
 }
@@ -260,6 +298,7 @@ pub(crate) fn parse(body: &[u8], issuer: &Issuer) -> Result<Metadata, Error> {
         issuer: issuer.clone(),
         jwks_uri: document.jwks_uri.into(),
         token_endpoint: document.token_endpoint.into(),
+        mtls_token_endpoint: mtls_token_endpoint(document.mtls_endpoint_aliases),
     })
 }
 

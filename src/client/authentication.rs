@@ -97,6 +97,16 @@ pub trait ClientAuthentication: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Whether the TLS certificate of the client authenticates it
+    /// ([RFC 8705 §2](https://www.rfc-editor.org/rfc/rfc8705#section-2)).
+    ///
+    /// Discovery then prefers the token endpoint of `mtls_endpoint_aliases`
+    /// ([RFC 8705 §5](https://www.rfc-editor.org/rfc/rfc8705#section-5)). Called when the manager is
+    /// built. Default: `false`.
+    fn uses_mtls(&self) -> bool {
+        false
+    }
+
     /// Checks the settings of the client. Called when the manager is built.
     ///
     /// # Errors
@@ -118,6 +128,10 @@ impl ClientAuthentication for Arc<dyn ClientAuthentication> {
 
     fn client_id(&self) -> Option<&str> {
         (**self).client_id()
+    }
+
+    fn uses_mtls(&self) -> bool {
+        (**self).uses_mtls()
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -105,10 +105,13 @@ impl TokenEndpointSettings {
             transport,
             invalid,
         } = self;
-        let endpoint = endpoint?;
+        let mut endpoint = endpoint?;
         invalid.map_or(Ok(()), Err)?;
         client.check()?;
         grant.check()?;
+        if client.uses_mtls() {
+            endpoint.prefer_mtls();
+        }
         parameters.check()?;
         let plain_http = http.plain_http()?;
         let issuer = match &endpoint {

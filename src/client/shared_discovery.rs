@@ -1,7 +1,7 @@
 //! Discovery for all clones of a builder: one fetch of the metadata serves each of them.
 //!
-//! A clone may have other settings. So each checks by itself whether it may use the endpoint that
-//! the metadata name.
+//! A clone may have other settings. So each selects the endpoint by itself, and checks whether it
+//! may use it.
 
 use std::time::{Duration, Instant};
 
@@ -47,9 +47,11 @@ pub(super) enum DiscoveryFailure {
 
 impl SharedDiscovery {
     /// The token endpoint of `issuer`, by metadata that were fetched after `min_fetched_at`, or now.
+    /// A client that uses mutual TLS has another one, if the metadata name it.
     pub(super) async fn token_endpoint(
         &self,
         issuer: &Issuer,
+        uses_mtls: bool,
         context: DiscoveryContext<'_>,
         min_fetched_at: Option<Instant>,
     ) -> Result<DiscoveredUrl, DiscoveryFailure> {
@@ -58,6 +60,10 @@ impl SharedDiscovery {
             now: wall_time,
             limits,
         } = context;
+        let select = |metadata: &Metadata| match uses_mtls {
+            true => metadata.mtls_token_endpoint(http_client.plain_http()),
+            false => metadata.token_endpoint(http_client.plain_http()),
+        };
         let ends_at = now() + limits.total;
         let (mut last, has_waited) = match self.0.try_lock() {
             Ok(last) => (last, false),
@@ -66,7 +72,7 @@ impl SharedDiscovery {
         if let Some((metadata, at)) = &last.metadata
             && min_fetched_at.is_none_or(|min| *at > min)
             && now() < *at + DISCOVERY_INTERVAL
-            && let Ok(url) = metadata.token_endpoint(http_client.plain_http())
+            && let Ok(url) = select(metadata)
         {
             return Ok(DiscoveredUrl {
                 url,
@@ -85,9 +91,7 @@ impl SharedDiscovery {
         };
         match metadata::discover(http_client, issuer, wall_time, limits).await {
             Ok(metadata) => {
-                let url = metadata
-                    .token_endpoint(http_client.plain_http())
-                    .map_err(DiscoveryFailure::NoEndpoint)?;
+                let url = select(&metadata).map_err(DiscoveryFailure::NoEndpoint)?;
                 let at = now();
                 last.metadata = Some((metadata, at));
                 Ok(DiscoveredUrl {

@@ -41,6 +41,8 @@ pub(super) enum TokenEndpoint {
 #[derive(Clone, Debug)]
 pub(super) struct DiscoveredEndpoint {
     pub(super) issuer: Issuer,
+    /// Whether the client authenticates with its TLS certificate.
+    uses_mtls: bool,
     /// `{issuer}/token`, for an issuer that publishes no metadata.
     fallback: Endpoint,
     known: Option<KnownEndpoint>,
@@ -83,6 +85,7 @@ impl TokenEndpoint {
     pub(super) fn discovered(issuer: Issuer, fallback: Endpoint) -> Self {
         Self::Discovered(DiscoveredEndpoint {
             issuer,
+            uses_mtls: false,
             fallback,
             known: None,
             shared: Arc::default(),
@@ -93,6 +96,13 @@ impl TokenEndpoint {
     pub(super) fn unshare(&mut self) {
         if let Self::Discovered(discovery) = self {
             discovery.shared = Arc::default();
+        }
+    }
+
+    /// Prefers the token endpoint of `mtls_endpoint_aliases` (RFC 8705 §5).
+    pub(super) fn prefer_mtls(&mut self) {
+        if let Self::Discovered(discovery) = self {
+            discovery.uses_mtls = true;
         }
     }
 
@@ -222,9 +232,9 @@ impl DiscoveredEndpoint {
         }
         let limit = limits.total;
         let min_fetched_at = self.known.as_ref().map(|known| known.min_fetched_at);
-        let result = self
-            .shared
-            .token_endpoint(&self.issuer, context, min_fetched_at);
+        let result =
+            self.shared
+                .token_endpoint(&self.issuer, self.uses_mtls, context, min_fetched_at);
         // One limit for all well-known locations, and for the wait for another discovery.
         timeout(limit, result).await.unwrap_or_else(|_elapsed| {
             let error = Error::new(Operation::Discovery, ErrorKind::Timeout);
