@@ -19,6 +19,8 @@ use http::{HeaderMap, Request, Response, header};
 use crate::clock::UnixTime;
 use crate::error::{BoxError, ConfigError, ErrorKind};
 
+#[cfg(feature = "reqwest")]
+mod client_certificate;
 mod diagnosis;
 mod http_client;
 #[cfg(feature = "reqwest")]

@@ -3,13 +3,15 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 
+use super::client_certificate::CertificateClient;
 use super::diagnosis::{authority, find_in_chain};
 use super::{SendFuture, Transport, TransportError};
 use crate::error::{ConfigError, ConfigErrorKind};
@@ -48,11 +50,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// ```
 #[derive(Clone, Debug)]
 pub struct ReqwestTransport {
-    client: reqwest::Client,
+    https: HttpsClient,
     /// For plain `http` to loopback. Ignores proxies.
     loopback: reqwest::Client,
     /// For plain `http` to other hosts.
     plain_http: reqwest::Client,
+}
+
+/// The client for `https`.
+#[derive(Clone, Debug)]
+enum HttpsClient {
+    Fixed(reqwest::Client),
+    WithCertificate(CertificateClient),
 }
 
 impl ReqwestTransport {
@@ -68,7 +77,7 @@ impl ReqwestTransport {
     pub fn new() -> Result<Self, ConfigError> {
         let loopback = loopback_client()?;
         Ok(Self {
-            client: build(with_address_policy(reqwest::Client::builder()))?,
+            https: HttpsClient::Fixed(build(with_address_policy(reqwest::Client::builder()))?),
             plain_http: loopback.clone(),
             loopback,
         })
@@ -151,34 +160,116 @@ impl ReqwestTransport {
         let client = build(builder)?;
         Ok(Self {
             plain_http: client.clone(),
-            client,
+            https: HttpsClient::Fixed(client),
             loopback: loopback_client()?,
         })
     }
 
+    /// Creates a transport with a client certificate, for mutual TLS
+    /// ([RFC 8705 §2](https://www.rfc-editor.org/rfc/rfc8705#section-2)).
+    ///
+    /// `certificate` is a PEM file with the certificate and those of the authorities between it and
+    /// the root. `key` is a PEM file with its private key, in PKCS#8, PKCS#1 or SEC1, without a
+    /// passphrase. Both may be the same file. They are read at once. Otherwise as
+    /// [`new`](Self::new).
+    ///
+    /// The files are read again for each request of this transport: a certificate that is renewed,
+    /// such as a mounted one of Kubernetes, is used from the next token request on. If the new files
+    /// cannot be used, the last certificate is still sent, because it may still be valid, and a
+    /// warning is logged. Nothing else is read from the files, and `Debug` shows only their paths.
+    ///
+    /// The certificate is shown to each `https` server that requests one, and never over plain
+    /// `http`. Use another transport for servers that must not see it.
+    ///
+    /// ```
+    /// use tower_oauth::error::ConfigErrorKind;
+    /// use tower_oauth::transport::ReqwestTransport;
+    ///
+    /// let error = ReqwestTransport::with_client_certificate("/certs/tls.crt", "/certs/tls.key")
+    ///     .unwrap_err();
+    /// assert_eq!(error.kind(), ConfigErrorKind::Unavailable);
+    /// assert_eq!(error.setting(), "client certificate file /certs/tls.crt");
+    /// ```
+    ///
+    /// [`TlsClientAuth`](crate::TlsClientAuth) authenticates a client with it.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read, has no certificate or no unencrypted key, or the key is not that
+    /// of the certificate. The error names the file.
+    pub fn with_client_certificate(
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Result<Self, ConfigError> {
+        Self::from_builder_with_client_certificate(reqwest::Client::builder, certificate, key)
+    }
+
+    /// Like [`with_client_certificate`](Self::with_client_certificate), with other settings of the
+    /// client: roots, proxies, timeouts.
+    ///
+    /// `make_builder` is called for each new certificate, on a thread that may block. The settings
+    /// of its builder that [`from_builder`](Self::from_builder) overrides are overridden here as
+    /// well. A proxy whose URL is `https` sees the certificate if it requests one.
+    ///
+    /// ```
+    /// use tower_oauth::transport::ReqwestTransport;
+    ///
+    /// let builder = || reqwest::Client::builder().https_only(true).no_proxy();
+    /// let error = ReqwestTransport::from_builder_with_client_certificate(
+    ///     builder,
+    ///     "/certs/tls.crt",
+    ///     "/certs/tls.key",
+    /// );
+    /// assert!(error.unwrap_err().to_string().contains("/certs/tls.crt cannot be read"));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`with_client_certificate`](Self::with_client_certificate).
+    pub fn from_builder_with_client_certificate(
+        make_builder: impl Fn() -> reqwest::ClientBuilder + Send + Sync + 'static,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Result<Self, ConfigError> {
+        let plain_http = build(with_address_policy(make_builder()))?;
+        let certificate = CertificateClient::new(
+            certificate.into(),
+            key.into(),
+            Box::new(move || with_address_policy(make_builder())),
+            build_client,
+        )?;
+        Ok(Self {
+            https: HttpsClient::WithCertificate(certificate),
+            loopback: loopback_client()?,
+            plain_http,
+        })
+    }
+
     /// The client for this URL. Whether plain `http` is allowed to its host was checked before.
-    fn client_for(&self, url: &reqwest::Url) -> &reqwest::Client {
+    async fn client_for(&self, url: &reqwest::Url) -> reqwest::Client {
         let is_loopback = || Endpoint::new(url.as_str()).is_ok_and(|url| url.is_loopback());
-        if url.scheme() != "http" {
-            &self.client
-        } else if is_loopback() {
-            &self.loopback
-        } else {
-            &self.plain_http
+        match (&self.https, url.scheme()) {
+            (_, "http") if is_loopback() => self.loopback.clone(),
+            (_, "http") => self.plain_http.clone(),
+            (HttpsClient::Fixed(client), _) => client.clone(),
+            (HttpsClient::WithCertificate(client), _) => client.current().await,
         }
     }
 }
 
 /// Sets what all clients have in common.
-fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, ConfigError> {
+fn build_client(builder: reqwest::ClientBuilder) -> reqwest::Result<reqwest::Client> {
     builder
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
         .build()
-        .map_err(|error| {
-            ConfigError::without_value("HTTP client", format!("cannot be built: {error}"))
-                .with_kind(ConfigErrorKind::Unavailable)
-        })
+}
+
+fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, ConfigError> {
+    build_client(builder).map_err(|error| {
+        ConfigError::without_value("HTTP client", format!("cannot be built: {error}"))
+            .with_kind(ConfigErrorKind::Unavailable)
+    })
 }
 
 fn loopback_client() -> Result<reqwest::Client, ConfigError> {
@@ -195,7 +286,7 @@ impl Transport for ReqwestTransport {
             let request = request.map(reqwest::Body::from);
             let request = reqwest::Request::try_from(request)
                 .map_err(|error| TransportError::connect(error.without_url()))?;
-            let client = self.client_for(request.url());
+            let client = self.client_for(request.url()).await;
             let mut received = client.execute(request).await.map_err(convert)?;
             let mut response = Response::new(Bytes::new());
             *response.status_mut() = received.status();
@@ -349,10 +440,37 @@ fn tls_detail(error: &rustls::Error, authority: &str) -> Option<String> {
         rustls::Error::InvalidMessage(_) => Some(format!(
             "the response of {authority} is not TLS: if the port is one for plain http, use http"
         )),
-        rustls::Error::AlertReceived(alert) => Some(format!(
-            "{authority} ended the TLS handshake with the alert {alert:?}"
-        )),
+        rustls::Error::AlertReceived(alert) => Some(alert_detail(*alert, authority)),
         _ => None,
+    }
+}
+
+/// What an alert of the server means. Some are about the certificate of this client
+/// ([RFC 8446 §6.2](https://www.rfc-editor.org/rfc/rfc8446#section-6.2)).
+fn alert_detail(alert: AlertDescription, authority: &str) -> String {
+    match alert {
+        AlertDescription::CertificateRequired => format!(
+            "{authority} requires a client certificate: pass a transport with it \
+             (ReqwestTransport::with_client_certificate)"
+        ),
+        AlertDescription::UnknownCA
+        | AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::AccessDenied
+        | AlertDescription::DecryptError => format!(
+            "{authority} refuses the client certificate, or the lack of one (alert {alert:?}): send \
+             the one that is registered there (ReqwestTransport::with_client_certificate), with \
+             the certificates up to an authority that the server trusts, and check that it has \
+             not expired"
+        ),
+        AlertDescription::HandshakeFailure => format!(
+            "{authority} ended the TLS handshake with the alert {alert:?}: it may require a client \
+             certificate, or support no version or cipher of this client"
+        ),
+        _ => format!("{authority} ended the TLS handshake with the alert {alert:?}"),
     }
 }
 

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
@@ -37,13 +39,24 @@ const COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
 const SUBJECT_ALTERNATIVE_NAME: &[u8] = &[0x06, 3, 0x55, 0x1d, 0x11];
 const BASIC_CONSTRAINTS: &[u8] = &[0x06, 3, 0x55, 0x1d, 0x13];
 
+/// A PEM text (RFC 7468 §2).
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        lines.join("\n")
+    )
+}
+
 /// A certificate for `localhost`, signed with its own key (RFC 5280 §4.1).
-fn self_signed(key: &EcdsaKeyPair, is_ca: bool) -> Vec<u8> {
+pub(super) fn self_signed(key: &EcdsaKeyPair, name: &str, is_ca: bool) -> Vec<u8> {
     let algorithm = der(SEQUENCE, &[ECDSA_WITH_SHA256]);
-    let common_name = der(
-        SEQUENCE,
-        &[COMMON_NAME, &der(0x0c, &[b"an issuer that no store has"])],
-    );
+    let common_name = der(SEQUENCE, &[COMMON_NAME, &der(0x0c, &[name.as_bytes()])]);
     let name = der(SEQUENCE, &[&der(0x31, &[&common_name])]);
     let validity = der(
         SEQUENCE,
@@ -102,7 +115,7 @@ pub(super) async fn server(is_ca: bool) -> (String, Arc<AtomicUsize>) {
 /// Accepts TLS with such a certificate, which is the second value.
 pub(super) fn acceptor(is_ca: bool) -> (TlsAcceptor, Vec<u8>) {
     let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
-    let der = self_signed(&key, is_ca);
+    let der = self_signed(&key, "an issuer that no store has", is_ca);
     let certificate = CertificateDer::from(der.clone());
     let private = PrivatePkcs8KeyDer::from(key.to_pkcs8v1().unwrap().as_ref().to_vec());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -208,22 +221,12 @@ async fn a_certificate_is_trusted_if_it_is_added_to_the_client() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_certificate_is_trusted_if_ssl_cert_file_names_it() {
-    use base64::Engine as _;
     if let Ok(url) = std::env::var("URL_OF_TEST_SERVER") {
         assert_eq!(refresh_error(&url, transport()).await, ErrorKind::Transport);
         return;
     }
     let (url, connections, certificate) = server_with_certificate(false).await;
-    let certificate = base64::engine::general_purpose::STANDARD.encode(certificate);
-    let lines: Vec<&str> = certificate
-        .as_bytes()
-        .chunks(64)
-        .map(|line| std::str::from_utf8(line).unwrap())
-        .collect();
-    let pem = format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-        lines.join("\n")
-    );
+    let pem = pem("CERTIFICATE", &certificate);
     let file = std::env::temp_dir().join(format!("tower-oauth-ca-{}.pem", std::process::id()));
     std::fs::write(&file, pem).unwrap();
     let name = "a_certificate_is_trusted_if_ssl_cert_file_names_it";

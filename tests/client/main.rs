@@ -14,6 +14,7 @@ mod certificates;
 mod client_authentication;
 mod first_mistakes;
 mod layer;
+mod mtls;
 mod network;
 mod other_runtime;
 mod plain_http;

@@ -21,13 +21,13 @@ use tower_oauth::{ClientCredentials, Endpoint, TokenManager};
 use crate::support::token_endpoint::TokioClock;
 
 /// The mount of a Kubernetes secret: the files are symlinks through `..data`, which is replaced.
-struct Mount {
+pub(super) struct Mount {
     folder: PathBuf,
     versions: AtomicUsize,
 }
 
 impl Mount {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mount_{name}"));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
@@ -35,12 +35,12 @@ impl Mount {
         Self { folder, versions }
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    pub(super) fn path(&self, file: &str) -> PathBuf {
         self.folder.join(file)
     }
 
     /// Replaces all files at once.
-    fn write(&self, files: &[(&str, &str)]) {
+    pub(super) fn write(&self, files: &[(&str, &str)]) {
         let version = self.versions.fetch_add(1, Ordering::SeqCst) + 1;
         let version = format!("..version_{version}");
         fs::create_dir(self.path(&version)).unwrap();

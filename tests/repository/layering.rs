@@ -188,6 +188,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("timer.rs", &[]),
     ("trace.rs", &[]),
     ("transport/", &["clock", "error", "oauth"]),
+    (
+        "transport/client_certificate.rs",
+        &["error", "secret_file", "trace"],
+    ),
 ];
 
 /// Built on the public API: they may use all that `lib.rs` exports, by its public name.
@@ -237,11 +241,15 @@ const NAMES: &[(&str, &[&str])] = &[
         &[
             "client/reqwest_body.rs",
             "client/reqwest_middleware.rs",
+            "transport/client_certificate.rs",
             "transport/reqwest.rs",
         ],
     ),
     ("reqwest_middleware", &["client/reqwest_middleware.rs"]),
-    ("rustls", &["transport/reqwest.rs"]),
+    (
+        "rustls",
+        &["transport/client_certificate.rs", "transport/reqwest.rs"],
+    ),
     (
         "tokio::spawn",
         &["resource_server/builder.rs", "authorization_server/"],
