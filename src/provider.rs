@@ -27,7 +27,23 @@ pub(crate) fn entra(tenant: &str) -> Result<Issuer, ConfigError> {
     Issuer::new(format!("https://login.microsoftonline.com/{tenant}/v2.0"))
 }
 
-/// The same tenant, for tokens of version 1.
+/// The host of a cloud of Microsoft, as the variable `AZURE_AUTHORITY_HOST` has it.
+pub(crate) fn entra_authority(host: &str) -> Result<Origin, ConfigError> {
+    let origin = Origin::new(host)?;
+    match origin.as_str() {
+        // An older name of the cloud in China, whose issuers have the new one.
+        "https://login.chinacloudapi.cn" => Origin::new("https://login.partner.microsoftonline.cn"),
+        _ => Ok(origin),
+    }
+}
+
+/// A tenant of the cloud with this host.
+pub(crate) fn entra_at(authority: &Origin, tenant: &str) -> Result<Issuer, ConfigError> {
+    let tenant = entra_tenant(tenant)?;
+    Issuer::new(format!("{authority}/{tenant}/v2.0"))
+}
+
+/// A tenant of the public cloud, for tokens of version 1.
 pub(crate) fn entra_v1(tenant: &str) -> Result<Issuer, ConfigError> {
     let tenant = entra_tenant(tenant)?;
     Issuer::new(format!("https://sts.windows.net/{tenant}/"))

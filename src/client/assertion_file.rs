@@ -115,7 +115,7 @@ fn read(path: &Path) -> Result<SecretString, ConfigError> {
 }
 
 /// Whether a text has the form of a compact JWS (RFC 7515 §7.1).
-fn is_compact_jws(text: &str) -> bool {
+pub(super) fn is_compact_jws(text: &str) -> bool {
     let is_base64url = |segment: &str| {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         !segment.is_empty() && segment.bytes().all(is_allowed)

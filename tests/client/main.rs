@@ -18,6 +18,7 @@ mod mtls;
 mod network;
 mod other_runtime;
 mod plain_http;
+mod platforms;
 mod providers;
 mod resource_metadata;
 mod scope_upgrade;

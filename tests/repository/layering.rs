@@ -77,6 +77,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("client/assertion_source.rs", &["error"]),
     ("client/authentication.rs", &["error"]),
     ("client/client_assertion.rs", &["error"]),
+    ("client/azure.rs", &["error", "provider"]),
+    ("client/environment.rs", &["error"]),
     ("client/grant.rs", &["error"]),
     ("client/jwt_bearer.rs", &["error"]),
     ("client/parameters.rs", &["error", "oauth"]),

@@ -1,0 +1,401 @@
+//! Clients whose credentials come from a platform: Azure, GitHub Actions.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{Request, Response};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use tower_oauth::client::{
+    AssertionAudience, AssertionSource as _, GitHubActionsToken, TokenSource,
+};
+use tower_oauth::error::{ConfigErrorKind, ErrorKind};
+use tower_oauth::transport::{SendFuture, Transport};
+use tower_oauth::{BoxError, ClientAssertion, Endpoint, Error, TokenManager};
+
+use crate::support::log;
+use crate::support::token_endpoint::{Reply, TokenEndpoint};
+
+/// Runs this test again in a process with these variables only, because a process must not change
+/// its environment while other tests read it.
+fn run_again(test: &str, variables: &[(&str, &str)]) {
+    let name = format!("platforms::{test}");
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &name])
+        .env_clear()
+        .env("IS_CHILD", "1")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{variables:?}: {printed}");
+    assert!(printed.contains("1 passed"), "no test {name}: {printed}");
+}
+
+fn is_child() -> bool {
+    std::env::var_os("IS_CHILD").is_some()
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The message of an error, with those of its sources.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
+}
+
+async fn fetch(source: &impl TokenSource) -> Result<(), Error> {
+    source.fetch().await.map(drop)
+}
+
+/// An assertion that does not expire soon.
+fn assertion(id: &str) -> String {
+    let encode = |part: Value| URL_SAFE_NO_PAD.encode(part.to_string());
+    let header = encode(json!({ "alg": "RS256" }));
+    let claims = encode(json!({ "sub": id, "exp": 4_000_000_000_u64 }));
+    format!("{header}.{claims}.c2lnbmF0dXJl")
+}
+
+const TENANT: &str = "8c0ba5b5-3d2a-4ee0-a9d9-3a0d8c1b6d2a";
+const CLIENT: &str = "9d1a6b9f-0c0d-4a39-8d57-4a8d2a4a0c11";
+
+fn token_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("azure_{name}"))
+}
+
+/// The parameters of each token request so far.
+fn forms(endpoint: &TokenEndpoint) -> Vec<Vec<(String, String)>> {
+    let requests = endpoint.token_requests().into_iter();
+    requests.map(|request| request.form).collect()
+}
+
+fn parameters(form: &[(&str, &str)]) -> Vec<(String, String)> {
+    let parameters = form.iter();
+    parameters
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+#[tokio::test]
+async fn azure_workload_identity_sends_the_token_of_the_file_to_the_tenant() {
+    const NAME: &str = "azure_workload_identity_sends_the_token_of_the_file_to_the_tenant";
+    if !is_child() {
+        let file = token_file("token");
+        let variables = [
+            ("AZURE_CLIENT_ID", CLIENT),
+            ("AZURE_TENANT_ID", TENANT),
+            ("AZURE_FEDERATED_TOKEN_FILE", file.to_str().unwrap()),
+        ];
+        for (host, issuer) in [
+            (None, "https://login.microsoftonline.com"),
+            (Some(""), "https://login.microsoftonline.com"),
+            (
+                Some("https://login.microsoftonline.com/"),
+                "https://login.microsoftonline.com",
+            ),
+            (
+                Some("https://login.microsoftonline.us"),
+                "https://login.microsoftonline.us",
+            ),
+            (
+                Some("https://login.chinacloudapi.cn/"),
+                "https://login.partner.microsoftonline.cn",
+            ),
+        ] {
+            let mut variables = variables.to_vec();
+            variables.extend(host.map(|host| ("AZURE_AUTHORITY_HOST", host)));
+            variables.push(("ISSUER", issuer));
+            run_again(NAME, &variables);
+        }
+        return;
+    }
+    let authority = variable("ISSUER").unwrap();
+    let token_endpoint = format!("{authority}/{TENANT}/oauth2/v2.0/token");
+    let metadata = json!({
+        "issuer": format!("{authority}/{TENANT}/v2.0"),
+        "token_endpoint": token_endpoint,
+    });
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(60)).metadata(Reply::Json(200, metadata));
+    let source = TokenManager::azure_workload_identity()
+        .unwrap()
+        .scope("api://orders/.default")
+        .transport(endpoint.clone())
+        .build_source()
+        .unwrap();
+    for id in ["first", "second"] {
+        std::fs::write(token_file("token"), assertion(id)).unwrap();
+        fetch(&source).await.unwrap();
+    }
+    let expected = ["first", "second"].map(|id| {
+        parameters(&[
+            ("grant_type", "client_credentials"),
+            ("scope", "api://orders/.default"),
+            ("client_id", CLIENT),
+            (
+                "client_assertion_type",
+                "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+            ),
+            ("client_assertion", &assertion(id)),
+        ])
+    });
+    assert_eq!(forms(&endpoint), expected);
+    let urls = endpoint.token_requests().into_iter();
+    assert!(
+        urls.map(|request| request.url)
+            .all(|url| url == token_endpoint)
+    );
+}
+
+#[test]
+fn each_azure_variable_that_is_absent_or_invalid_is_named() {
+    const NAME: &str = "each_azure_variable_that_is_absent_or_invalid_is_named";
+    if !is_child() {
+        let variables = [
+            ("AZURE_CLIENT_ID", CLIENT),
+            ("AZURE_TENANT_ID", TENANT),
+            ("AZURE_FEDERATED_TOKEN_FILE", "/var/run/secrets/token"),
+        ];
+        for (name, value, kind) in [
+            ("AZURE_CLIENT_ID", None, "missing"),
+            ("AZURE_CLIENT_ID", Some(""), "missing"),
+            ("AZURE_TENANT_ID", None, "missing"),
+            ("AZURE_TENANT_ID", Some("shop.onmicrosoft.com"), "invalid"),
+            ("AZURE_TENANT_ID", Some("common"), "invalid"),
+            ("AZURE_FEDERATED_TOKEN_FILE", None, "missing"),
+            ("AZURE_AUTHORITY_HOST", Some("login.example"), "invalid"),
+            (
+                "AZURE_AUTHORITY_HOST",
+                Some("https://a.example/b"),
+                "invalid",
+            ),
+        ] {
+            let mut variables = variables.to_vec();
+            variables.retain(|(other, _)| *other != name);
+            variables.extend(value.map(|value| (name, value)));
+            variables.extend([("NAME", name), ("KIND", kind)]);
+            run_again(NAME, &variables);
+        }
+        // The same rule as for other issuers.
+        let mut variables = variables.to_vec();
+        variables.extend([
+            ("AZURE_AUTHORITY_HOST", "http://a.example/"),
+            ("NAME", "issuer"),
+            ("KIND", "plain_http"),
+        ]);
+        return run_again(NAME, &variables);
+    }
+    let manager = TokenManager::azure_workload_identity();
+    let manager = manager.and_then(|manager| manager.build().map(drop));
+    let error = manager.unwrap_err();
+    assert_eq!(error.setting(), variable("NAME").unwrap(), "{error}");
+    assert_eq!(error.kind().as_str(), variable("KIND").unwrap(), "{error}");
+    if error.kind() == ConfigErrorKind::Missing {
+        assert!(error.to_string().contains("workload identity"), "{error}");
+    }
+}
+
+/// The endpoint of GitHub Actions for id tokens.
+#[derive(Clone, Debug, Default)]
+struct GitHub(Arc<Mutex<Exchange>>);
+
+#[derive(Debug, Default)]
+struct Exchange {
+    status: u16,
+    body: String,
+    /// URL and `Authorization` of each request.
+    received: Vec<(String, String)>,
+}
+
+impl GitHub {
+    fn with_reply(status: u16, body: &impl std::fmt::Display) -> Self {
+        let github = Self::default();
+        github.set_reply(status, body);
+        github
+    }
+
+    fn set_reply(&self, status: u16, body: &impl std::fmt::Display) {
+        let mut exchange = self.0.lock().unwrap();
+        (exchange.status, exchange.body) = (status, body.to_string());
+    }
+
+    fn received(&self) -> Vec<(String, String)> {
+        self.0.lock().unwrap().received.clone()
+    }
+}
+
+impl Transport for GitHub {
+    fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
+        let mut exchange = self.0.lock().unwrap();
+        let field = &request.headers()["authorization"];
+        assert!(field.is_sensitive());
+        let field = field.to_str().unwrap().to_owned();
+        exchange.received.push((request.uri().to_string(), field));
+        let response = Response::builder().status(exchange.status);
+        let response = response.body(Bytes::from(exchange.body.clone()));
+        Box::pin(async { Ok(response.unwrap()) })
+    }
+}
+
+const REQUEST_TOKEN: &str = "a-request-token-of-the-job";
+
+const GITHUB: [(&str, &str); 2] = [
+    (
+        "ACTIONS_ID_TOKEN_REQUEST_URL",
+        "https://pipelines.example/idtoken/job?api-version=2.0",
+    ),
+    ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", REQUEST_TOKEN),
+];
+
+async fn id_token(github: &GitHub, audience: &str) -> Result<SecretString, BoxError> {
+    let source = GitHubActionsToken::from_env().unwrap();
+    let source = source.transport(github.clone());
+    source.assertion(audience).await
+}
+
+#[tokio::test]
+async fn a_job_of_github_actions_gets_a_new_id_token_for_each_token_request() {
+    const NAME: &str = "a_job_of_github_actions_gets_a_new_id_token_for_each_token_request";
+    if !is_child() {
+        return run_again(NAME, &GITHUB);
+    }
+    let github = GitHub::default();
+    let source = GitHubActionsToken::from_env().unwrap();
+    let client = ClientAssertion::new(source.transport(github.clone()))
+        .client_id(CLIENT)
+        .audience(AssertionAudience::Other("api://Azure AD&c=ü".to_owned()));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(60));
+    let url = Endpoint::new("https://as.example/token").unwrap();
+    let tokens = TokenManager::builder(url, client)
+        .transport(endpoint.clone())
+        .build_source()
+        .unwrap();
+    for id in ["first", "second"] {
+        github.set_reply(200, &json!({ "count": 1, "value": assertion(id) }));
+        fetch(&tokens).await.unwrap();
+    }
+    let sent: Vec<String> = forms(&endpoint)
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| name == "client_assertion")
+        .map(|(_, value)| value)
+        .collect();
+    assert_eq!(sent, [assertion("first"), assertion("second")]);
+    let url = "https://pipelines.example/idtoken/job?api-version=2.0\
+               &audience=api%3A%2F%2FAzure+AD%26c%3D%C3%BC";
+    let request = (url.to_owned(), format!("bearer {REQUEST_TOKEN}"));
+    assert_eq!(github.received(), [request.clone(), request]);
+}
+
+#[tokio::test]
+async fn a_response_of_github_without_an_id_token_is_an_error_without_its_text() {
+    const NAME: &str = "a_response_of_github_without_an_id_token_is_an_error_without_its_text";
+    if !is_child() {
+        return run_again(NAME, &GITHUB);
+    }
+    log::clear_log();
+    let secret = assertion("secret");
+    for (status, body, reason) in [
+        (200, json!({ "value": "not a JWT" }), "is not a JWT"),
+        (200, json!({ "value": "" }), "is not a JWT"),
+        (200, json!({ "value": 5 }), "as `value`"),
+        (200, json!({ "token": secret }), "as `value`"),
+        (200, json!(secret), "as `value`"),
+        (200, json!({ "value": "e".repeat(70_000) }), "65536 bytes"),
+        (401, json!({ "message": secret }), "`id-token: write`"),
+        (
+            403,
+            json!({ "message": secret }),
+            "valid during its job only",
+        ),
+        (503, Value::Null, "503"),
+    ] {
+        let github = GitHub::with_reply(status, &body);
+        let error = id_token(&github, "orders").await.unwrap_err();
+        let text = chain(&*error);
+        assert!(text.contains(reason), "{body}: {text}");
+        for text in [&text, &format!("{error:?}")] {
+            assert!(
+                !text.contains("eyJ") && !text.contains(REQUEST_TOKEN),
+                "{text}"
+            );
+        }
+        assert_eq!(github.received().len(), 1);
+    }
+    log::assert_not_logged(REQUEST_TOKEN);
+    log::assert_not_logged(&secret);
+}
+
+#[tokio::test]
+async fn a_failure_of_github_is_an_error_of_the_credentials_and_is_retried() {
+    const NAME: &str = "a_failure_of_github_is_an_error_of_the_credentials_and_is_retried";
+    if !is_child() {
+        return run_again(NAME, &GITHUB);
+    }
+    let github = GitHub::with_reply(503, &"");
+    let source = GitHubActionsToken::from_env().unwrap();
+    let client = ClientAssertion::new(source.transport(github.clone()));
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(60));
+    let url = Endpoint::new("https://as.example/token").unwrap();
+    let builder = TokenManager::builder(url, client).transport(endpoint.clone());
+    let source = builder.build_source().unwrap();
+    let error = source.fetch().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Credentials, "{error}");
+    assert!(forms(&endpoint).is_empty());
+    github.set_reply(200, &json!({ "value": assertion("orders") }));
+    fetch(&source).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_request_token_of_github_is_sent_over_https_only_and_not_shown() {
+    const NAME: &str = "the_request_token_of_github_is_sent_over_https_only_and_not_shown";
+    if !is_child() {
+        for url in ["http://pipelines.example/id", "http://127.0.0.1:9/id"] {
+            let mut variables = GITHUB;
+            variables[0].1 = url;
+            run_again(NAME, &variables);
+        }
+        return;
+    }
+    let github = GitHub::with_reply(200, &json!({ "value": assertion("orders") }));
+    let error = id_token(&github, "orders").await.unwrap_err();
+    let text = chain(&*error);
+    assert!(text.contains("is plain http: use https"), "{text}");
+    assert!(github.received().is_empty());
+    let source = GitHubActionsToken::from_env().unwrap();
+    let source = source.transport(github.clone()).allow_loopback_http();
+    let is_loopback = variable("ACTIONS_ID_TOKEN_REQUEST_URL")
+        .unwrap()
+        .contains("127.0.0.1");
+    assert_eq!(source.assertion("orders").await.is_ok(), is_loopback);
+    assert_eq!(github.received().len(), usize::from(is_loopback));
+    let shown = format!("{source:?}");
+    assert!(
+        shown.contains("http://") && !shown.contains(REQUEST_TOKEN),
+        "{shown}"
+    );
+}
+
+#[test]
+fn without_the_permission_for_id_tokens_the_error_names_it() {
+    const NAME: &str = "without_the_permission_for_id_tokens_the_error_names_it";
+    if !is_child() {
+        run_again(NAME, &[("NAME", GITHUB[0].0)]);
+        run_again(NAME, &[GITHUB[1], ("NAME", GITHUB[0].0)]);
+        run_again(NAME, &[GITHUB[0], ("NAME", GITHUB[1].0)]);
+        return;
+    }
+    let error = GitHubActionsToken::from_env().unwrap_err();
+    assert_eq!(error.kind(), ConfigErrorKind::Missing);
+    assert_eq!(error.setting(), variable("NAME").unwrap());
+    let text = error.to_string();
+    assert!(text.contains("the permission `id-token: write`"), "{text}");
+    assert!(!format!("{error:?}").contains(REQUEST_TOKEN));
+}
