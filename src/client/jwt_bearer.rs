@@ -10,6 +10,9 @@ use super::grant::Grant;
 use super::token_request::TokenRequest;
 use crate::error::{ConfigError, Error};
 
+/// RFC 7523 §2.1.
+pub(super) const JWT_BEARER_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+
 /// An assertion as the grant, `urn:ietf:params:oauth:grant-type:jwt-bearer`
 /// ([RFC 7523 §2.1](https://www.rfc-editor.org/rfc/rfc7523#section-2.1)).
 ///
@@ -95,7 +98,7 @@ impl Grant for JwtBearerGrant {
             if self.audience.is_issuer(request) {
                 request.set_invalid_grant_hint(AUDIENCE_HINT);
             }
-            request.append("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
+            request.append("grant_type", JWT_BEARER_GRANT);
             request.append_secret("assertion", &assertion);
             Ok(())
         })

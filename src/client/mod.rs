@@ -108,6 +108,7 @@ mod endpoint_source;
 mod environment;
 mod future;
 mod github_actions;
+mod google;
 mod grant;
 mod jwt_bearer;
 mod layer;

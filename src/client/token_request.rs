@@ -151,6 +151,15 @@ impl TokenRequest {
         self.parameters.push((name.to_owned(), value.clone()));
     }
 
+    /// Removes a parameter, and returns its value.
+    pub(super) fn take(&mut self, name: &str) -> Option<SecretString> {
+        let index = self
+            .parameters
+            .iter()
+            .position(|(other, _)| other == name)?;
+        Some(self.parameters.remove(index).1)
+    }
+
     /// Sets a header and marks it sensitive. Errors redact the credentials in it.
     ///
     /// Credentials are the words, values of parameters and quoted strings of at least 8 bytes, and

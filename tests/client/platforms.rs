@@ -1,24 +1,32 @@
-//! Clients whose credentials come from a platform: Azure, GitHub Actions.
+//! Clients whose credentials come from a platform: Azure, GitHub Actions, Google.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RsaKeyPair, UnparsedPublicKey,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tower::service_fn;
 use tower_oauth::client::{
-    AssertionAudience, AssertionSource as _, GitHubActionsToken, TokenSource,
+    AssertionAudience, AssertionSource as _, GitHubActionsToken, TokenManagerBuilder, TokenSource,
 };
 use tower_oauth::error::{ConfigErrorKind, ErrorKind};
-use tower_oauth::transport::{SendFuture, Transport};
+use tower_oauth::transport::{SendFuture, ServiceTransport, Transport};
 use tower_oauth::{BoxError, ClientAssertion, Endpoint, Error, TokenManager};
 
+use super::certificates::pem;
 use crate::support::log;
-use crate::support::token_endpoint::{Reply, TokenEndpoint};
+use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 
 /// Runs this test again in a process with these variables only, because a process must not change
 /// its environment while other tests read it.
@@ -398,4 +406,200 @@ fn without_the_permission_for_id_tokens_the_error_names_it() {
     let text = error.to_string();
     assert!(text.contains("the permission `id-token: write`"), "{text}");
     assert!(!format!("{error:?}").contains(REQUEST_TOKEN));
+}
+
+const EMAIL: &str = "orders@shop.iam.gserviceaccount.com";
+
+/// A key, with its PEM text.
+fn google_key() -> (RsaKeyPair, String) {
+    let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    let der: Pkcs8V1Der<'_> = key.as_der().unwrap();
+    let pem = pem("PRIVATE KEY", der.as_ref());
+    (key, pem)
+}
+
+/// The JSON of a key, as the console writes it.
+fn service_account(key: &str) -> Value {
+    json!({
+        "type": "service_account",
+        "project_id": "shop",
+        "private_key_id": "0123abcd",
+        "private_key": key,
+        "client_email": EMAIL,
+        "client_id": "1234567890",
+        "auth_uri": "https://accounts.google.com/o/oauth2/auth",
+        "token_uri": "https://oauth2.googleapis.com/token",
+        "universe_domain": "googleapis.com",
+    })
+}
+
+fn google(json: &Value) -> TokenManagerBuilder {
+    TokenManager::google(&json.to_string().into()).unwrap()
+}
+
+/// Header and claims of the only assertion of a request, whose signature is verified.
+fn verified(form: &[(String, String)], key: &RsaKeyPair) -> (Value, Value) {
+    let [(grant, jwt_bearer), (name, jwt)] = form else {
+        panic!("{form:?}");
+    };
+    let names = [grant.as_str(), jwt_bearer, name];
+    let grant = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+    assert_eq!(names, ["grant_type", grant, "assertion"]);
+    let (signed, signature) = jwt.rsplit_once('.').unwrap();
+    let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let public = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public_key().as_ref());
+    public.verify(signed.as_bytes(), &signature).unwrap();
+    let (header, claims) = signed.split_once('.').unwrap();
+    let decode = |part| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
+    (decode(header), decode(claims))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_google_service_account_signs_an_assertion_with_its_scopes_for_each_request() {
+    let (key, pem) = google_key();
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3599));
+    let builder = google(&service_account(&pem))
+        .scope("https://www.googleapis.com/auth/pubsub")
+        .scope("https://www.googleapis.com/auth/cloud-platform")
+        .clock(TokioClock::new())
+        .transport(endpoint.clone());
+    assert!(!format!("{builder:?}").contains(pem.lines().nth(1).unwrap()));
+    let source = builder.build_source().unwrap();
+    fetch(&source).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    fetch(&source).await.unwrap();
+    let requests = endpoint.token_requests();
+    let mut ids = Vec::new();
+    for (request, now) in requests.iter().zip([1_700_000_000_u64, 1_700_000_060]) {
+        assert_eq!(request.url, "https://oauth2.googleapis.com/token");
+        assert_eq!(request.authorization, None);
+        let (header, mut claims) = verified(&request.form, &key);
+        let expected = json!({ "alg": "RS256", "typ": "JWT", "kid": "0123abcd" });
+        assert_eq!(header, expected);
+        ids.push(claims.as_object_mut().unwrap().remove("jti").unwrap());
+        assert_eq!(
+            claims,
+            json!({
+                "iss": EMAIL,
+                "aud": "https://oauth2.googleapis.com/token",
+                "iat": now - 10,
+                "exp": now - 10 + 3600,
+                "scope": "https://www.googleapis.com/auth/pubsub \
+                          https://www.googleapis.com/auth/cloud-platform",
+            })
+        );
+    }
+    assert_eq!(ids.len(), 2);
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn a_key_without_token_uri_and_id_is_for_google_and_has_no_kid() {
+    let (key, pem) = google_key();
+    let mut json = service_account(&pem);
+    for name in ["token_uri", "private_key_id"] {
+        json.as_object_mut().unwrap().remove(name);
+    }
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3599));
+    let builder = google(&json).transport(endpoint.clone());
+    fetch(&builder.build_source().unwrap()).await.unwrap();
+    let [request] = &endpoint.token_requests()[..] else {
+        panic!("one request");
+    };
+    assert_eq!(request.url, "https://oauth2.googleapis.com/token");
+    let (header, claims) = verified(&request.form, &key);
+    assert_eq!(header, json!({ "alg": "RS256", "typ": "JWT" }));
+    assert_eq!(claims["aud"], "https://oauth2.googleapis.com/token");
+    assert_eq!(claims.get("scope"), None);
+}
+
+#[tokio::test]
+async fn a_refusal_of_google_has_a_hint_and_not_the_assertion() {
+    let (_, pem) = google_key();
+    let endpoint = TokenEndpoint::with_reply(Reply::Json(
+        400,
+        json!({ "error": "invalid_grant", "error_description": "Invalid JWT Signature." }),
+    ));
+    let builder = google(&service_account(&pem)).transport(endpoint.clone());
+    let tokens = builder.start().unwrap();
+    log::clear_log();
+    let error = tokens.access_token().await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("Invalid JWT Signature."), "{text}");
+    assert!(text.contains("the key may have been deleted"), "{text}");
+    assert!(log::logged(&format!("manager={EMAIL}")));
+    log::assert_not_logged(&forms(&endpoint)[0][1].1);
+}
+
+#[tokio::test]
+async fn an_assertion_that_google_quotes_is_redacted() {
+    let (_, pem) = google_key();
+    let quoting = service_fn(async |request: Request<Full<Bytes>>| {
+        let form = request.into_body().collect().await?.to_bytes();
+        let mut form = url::form_urlencoded::parse(&form);
+        let (_, assertion) = form.find(|(name, _)| name == "assertion").unwrap();
+        let body = json!({
+            "error": "invalid_grant",
+            "error_description": format!("the assertion {assertion} is invalid"),
+        });
+        Ok::<_, BoxError>(Response::builder().status(400).body(body.to_string())?)
+    });
+    let transport = ServiceTransport::new(quoting);
+    let builder = google(&service_account(&pem)).transport(transport);
+    let source = builder.build_source().unwrap();
+    let error = source.fetch().await.unwrap_err();
+    let description = error.oauth_error().unwrap().description().unwrap();
+    assert_eq!(description, "the assertion [redacted] is invalid");
+    assert!(!format!("{error:?}").contains("eyJ"), "{error:?}");
+}
+
+#[test]
+fn what_is_no_key_of_a_service_account_is_an_error_without_it() {
+    let (_, pem) = google_key();
+    let with = |name: &str, value: Value| {
+        let mut json = service_account(&pem);
+        json[name] = value;
+        json.to_string()
+    };
+    for (json, reason) in [
+        (String::new(), "must be the JSON of a key"),
+        (pem.clone(), "must be the JSON of a key"),
+        (json!(pem).to_string(), "must be the JSON of a key"),
+        (
+            with("client_email", json!([pem])),
+            "must be the JSON of a key",
+        ),
+        (with("type", Value::Null), "`type` `service_account`"),
+        (with("type", json!("authorized_user")), "other credentials"),
+        (with("client_email", Value::Null), "has no `client_email`"),
+        (with("client_email", json!("")), "has no `client_email`"),
+        (with("private_key", Value::Null), "has no `private_key`"),
+        (
+            with("private_key", json!("")),
+            "`private_key` of the service account key is not PEM",
+        ),
+        (
+            with("private_key", json!(pem.replace('\n', "\\n"))),
+            "`private_key` of the service account key is not valid PEM",
+        ),
+        (
+            with("token_uri", json!("http://oauth2.googleapis.com/token")),
+            "must be https",
+        ),
+        (
+            with("token_uri", json!("http://127.0.0.1/token")),
+            "must be https",
+        ),
+        (
+            with("token_uri", json!("oauth2.googleapis.com")),
+            "token_uri",
+        ),
+    ] {
+        let error = TokenManager::google(&json.into()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("service account key"), "{text}");
+        assert!(text.contains(reason), "{reason}: {text}");
+        let secret = pem.lines().nth(1).unwrap();
+        assert!(!format!("{error:?}").contains(secret), "{error:?}");
+    }
 }

@@ -79,6 +79,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("client/client_assertion.rs", &["error"]),
     ("client/azure.rs", &["error", "provider"]),
     ("client/environment.rs", &["error"]),
+    ("client/google.rs", &["error", "jwt", "oauth"]),
     ("client/grant.rs", &["error"]),
     ("client/jwt_bearer.rs", &["error"]),
     ("client/parameters.rs", &["error", "oauth"]),
