@@ -87,7 +87,7 @@
 //! | `app-id` | yes | IBM Cloud App ID: service bindings and the management API |
 //! | `reqwest` | yes | the HTTP transport for keys, metadata and tokens |
 //! | `reqwest-middleware` | | the client's layer as middleware for reqwest |
-//! | `axum` | | `AuthContext`, `Claims<T>` and `Scoped<T>` as extractors; a `Rejection` as a response |
+//! | `axum` | | `AuthContext`, `Claims<T>`, `Scoped<T>` and `InboundToken` as extractors; a `Rejection` as a response |
 //! | `metrics` | | counters, gauges and histograms ([`guide::metrics`](mod@guide::metrics)) |
 //! | `tracing` | | events and spans on `tower_oauth::key_set`, `::resource_server`, `::client` |
 //! | `authorization-server` | | the development authorization server |
@@ -110,6 +110,7 @@ pub mod client;
 pub mod clock;
 pub mod error;
 pub mod guide;
+mod inbound_token;
 mod jwt;
 pub mod key_set;
 mod log_limit;

@@ -31,7 +31,7 @@ use support::{AUDIENCE, ISSUER, NOW, claims_with, compact, encode, poll_once_or_
 use tower::{Layer, Service, service_fn};
 use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::key_set::KeySet;
-use tower_oauth::resource_server::ResourceServerBuilder;
+use tower_oauth::resource_server::{InboundToken, ResourceServerBuilder};
 use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
 use zeroize::Zeroizing;
 
@@ -55,6 +55,7 @@ const EXPIRES: usize = 0;
 const REVOKED: usize = 1;
 const REPLACED: usize = 2;
 const OTHER_THREAD: usize = 3;
+const KEPT: usize = 4;
 
 const TOKENS: usize = 64;
 
@@ -289,6 +290,22 @@ fn no_copy_of_a_token_outlives_its_cache_entry() {
     assert_eq!(search.found(), [5], "the search finds a token");
     drop(held);
     assert!(search.found().is_empty(), "the request is wiped");
+
+    // Kept for the handler.
+    let uncached = server(|builder| builder.max_cached_tokens(0));
+    let handler = |request: Request<()>| {
+        let kept = InboundToken::from_request(&request).cloned();
+        std::future::ready(Ok::<_, Infallible>(Response::new(kept)))
+    };
+    let mut service = uncached.layer().keep_token().layer(service_fn(handler));
+    let response = poll_once_or_panic(service.call(request(&tokens[KEPT]))).unwrap();
+    let kept = response.into_body().unwrap();
+    assert_eq!(search.found(), [KEPT]);
+    let clone = kept.clone();
+    drop(kept);
+    assert_eq!(search.found(), [KEPT], "a clone shares the memory");
+    drop(clone);
+    assert!(search.found().is_empty(), "it is wiped with the last clone");
 
     // The shared cache.
     let usual = server(|builder| builder);

@@ -10,7 +10,9 @@ use serde::de::DeserializeOwned;
 
 use super::layer::Anonymous;
 use super::rejection_response::rejection_response;
-use super::{AuthContext, ClaimError, DefaultRejectionResponse, Rejection, RejectionKind};
+use super::{
+    AuthContext, ClaimError, DefaultRejectionResponse, InboundToken, Rejection, RejectionKind,
+};
 use crate::log_limit::LogLimit;
 
 /// Why no [`AuthContext`] or no [`Claims`] could be extracted.
@@ -121,17 +123,36 @@ impl<S: Send + Sync> FromRequestParts<S> for AuthContext {
         if let Some(context) = Self::from_extensions(&parts.extensions) {
             return Ok(context.clone());
         }
-        Err(match parts.extensions.get::<Anonymous>() {
-            Some(Anonymous) => {
-                let kind = RejectionKind::MissingToken;
-                AuthContextRejection::Anonymous(Rejection::incomplete(kind, None, false))
-            }
-            None => AuthContextRejection::LayerMissing(Rejection::layer_missing(
-                "a handler that extracts `AuthContext` or `Claims`",
-                &LAYER_MISSING,
-                false,
-            )),
-        })
+        let part = "a handler that extracts `AuthContext` or `Claims`";
+        Err(not_found(parts, part, &LAYER_MISSING))
+    }
+}
+
+/// Why the extensions of a request do not have what `part` extracts.
+fn not_found(parts: &Parts, part: &'static str, log_limit: &LogLimit) -> AuthContextRejection {
+    match parts.extensions.get::<Anonymous>() {
+        Some(Anonymous) => {
+            let kind = RejectionKind::MissingToken;
+            AuthContextRejection::Anonymous(Rejection::incomplete(kind, None, false))
+        }
+        None => {
+            let rejection = Rejection::layer_missing(part, log_limit, false);
+            AuthContextRejection::LayerMissing(rejection)
+        }
+    }
+}
+
+/// 500 unless the layer has [`keep_token`](crate::ResourceServerLayer::keep_token).
+impl<S: Send + Sync> FromRequestParts<S> for InboundToken {
+    type Rejection = AuthContextRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        static LAYER_MISSING: LogLimit = LogLimit::new();
+        if let Some(token) = Self::from_extensions(&parts.extensions) {
+            return Ok(token.clone());
+        }
+        let part = "a handler that extracts `InboundToken`, which needs `keep_token()`,";
+        Err(not_found(parts, part, &LAYER_MISSING))
     }
 }
 

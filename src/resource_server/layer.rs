@@ -5,13 +5,16 @@ use std::sync::Arc;
 use http::{Request, header};
 
 use super::authenticate::Authenticated;
-use super::credentials::Head;
+use super::credentials::{Credentials, Head};
 use super::in_flight::{InFlight, PassedAs};
 use super::rejection::RejectionReason;
 use super::requirement::valid_scopes;
 use super::responses::Responses;
 use super::sharded_arc::ShardedArc;
-use super::{AuthContext, DefaultRejectionResponse, Rejection, RejectionKind, ResourceServer};
+use super::{
+    AuthContext, DefaultRejectionResponse, InboundToken, Rejection, RejectionKind, ResourceServer,
+};
+use crate::clock::UnixTime;
 
 /// Passes only requests with a valid bearer token to the inner service.
 ///
@@ -37,6 +40,7 @@ pub struct ResourceServerLayer<R = DefaultRejectionResponse> {
     pub(super) server: ResourceServer,
     pub(super) on_rejection: R,
     allow_anonymous: bool,
+    keep_token: bool,
     /// Those of the server, with the scopes that a 401 names, if there are any.
     responses_with_scopes: Option<Arc<ShardedArc<Responses>>>,
 }
@@ -80,6 +84,7 @@ impl ResourceServerLayer {
             server,
             on_rejection: DefaultRejectionResponse,
             allow_anonymous: false,
+            keep_token: false,
             responses_with_scopes: None,
         }
     }
@@ -121,6 +126,7 @@ impl<R> ResourceServerLayer<R> {
             server: self.server,
             on_rejection,
             allow_anonymous: self.allow_anonymous,
+            keep_token: self.keep_token,
             responses_with_scopes: self.responses_with_scopes,
         }
     }
@@ -151,6 +157,48 @@ impl<R> ResourceServerLayer<R> {
     /// ```
     pub fn allow_anonymous(mut self) -> Self {
         self.allow_anonymous = true;
+        self
+    }
+
+    /// Keeps the token of an accepted request, as an [`InboundToken`] in its extensions.
+    ///
+    /// For a service that calls another one on behalf of its caller. Without it, nothing but the
+    /// `Authorization` field has the token. A request without a token, which
+    /// [`allow_anonymous`](Self::allow_anonymous) passes, has no `InboundToken`.
+    ///
+    /// The memory of the `InboundToken` is wiped when the request and all clones are dropped. That
+    /// of the `Authorization` field is not: it belongs to the HTTP server.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use axum::{Router, body::Body, http::Request, routing::get};
+    /// use tower::ServiceExt as _;
+    /// use tower_oauth::ResourceServer;
+    /// use tower_oauth::resource_server::InboundToken;
+    ///
+    /// async fn seconds_left(caller: tower_oauth::AuthContext, token: InboundToken) -> String {
+    ///     assert_eq!(token.expires_at(), caller.expires_at());
+    ///     caller.expires_in().as_secs().to_string()
+    /// }
+    ///
+    /// # let orders = ResourceServer::builder(issuer.issuer(), "orders");
+    /// # let orders = orders.transport(issuer.transport()).start().await?;
+    /// let layer = orders.layer().keep_token();
+    /// let app: Router = Router::new().route("/", get(seconds_left)).layer(layer);
+    /// let token = issuer.mint(&shop).audience(["orders"]).sign();
+    /// let request = Request::get("/").header("authorization", format!("Bearer {token}"));
+    /// let response = app.oneshot(request.body(Body::empty())?).await?;
+    /// assert_eq!(response.status(), 200);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn keep_token(mut self) -> Self {
+        self.keep_token = true;
         self
     }
 
@@ -208,6 +256,9 @@ impl<R> ResourceServerLayer<R> {
             }));
         }
         mark_sensitive(request);
+        if self.keep_token {
+            keep_token(request, authenticated.context.expires_at());
+        }
         // Overwrites any `AuthContext` inserted by an outer layer.
         request.extensions_mut().insert(authenticated.context);
     }
@@ -226,6 +277,9 @@ impl<R> ResourceServerLayer<R> {
             }));
             mark_sensitive(request);
             request.extensions_mut().remove::<AuthContext>();
+            if self.keep_token {
+                request.extensions_mut().remove::<InboundToken>();
+            }
             request.extensions_mut().insert(Anonymous);
             return Ok(());
         }
@@ -242,6 +296,20 @@ impl<R> ResourceServerLayer<R> {
 fn mark_sensitive<B>(request: &mut Request<B>) {
     if let Some(credentials) = request.headers_mut().get_mut(header::AUTHORIZATION) {
         credentials.set_sensitive(true);
+    }
+}
+
+/// Puts the token of an authenticated request into its extensions.
+///
+/// Cold, so that servers which keep no token have only the branch.
+#[cold]
+fn keep_token<B>(request: &mut Request<B>, expires_at: UnixTime) {
+    let token = Credentials::from_head(Head::from_request(request))
+        .ok()
+        .and_then(|credentials| std::str::from_utf8(credentials.token()).ok())
+        .map(|token| InboundToken::new(token, expires_at));
+    if let Some(token) = token {
+        request.extensions_mut().insert(token);
     }
 }
 

@@ -136,4 +136,5 @@ pub use self::server::ResourceServer;
 pub use self::service::ResourceServerService;
 pub use self::settings::ResourceServerSettings;
 pub use self::trusted_issuer::TrustedIssuer;
+pub use crate::inbound_token::InboundToken;
 pub use crate::jwt::{Algorithm, TokenProfile};

@@ -106,6 +106,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("clock.rs", &[]),
     ("error.rs", &["clock", "redact"]),
     ("guide/", &[]),
+    ("inbound_token.rs", &["clock"]),
     ("jwt/", &["clock", "oauth", "text"]),
     (
         "key_set/",
@@ -142,6 +143,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "bounded_map",
             "clock",
             "error",
+            "inbound_token",
             "jwt",
             "key_set",
             "log_limit",

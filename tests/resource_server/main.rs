@@ -17,6 +17,7 @@ mod explain;
 mod frameworks;
 mod http_surface;
 mod json_and_claims;
+mod keep_token;
 mod metrics;
 mod pipeline;
 mod protected_resource;
