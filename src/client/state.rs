@@ -206,6 +206,14 @@ impl SharedState {
         })
     }
 
+    /// Whether this token was invalidated and has no successor yet.
+    pub(super) fn is_invalidated(&self, token: &AccessToken) -> bool {
+        let invalidation = self.invalidation.load();
+        invalidation
+            .as_ref()
+            .is_some_and(|invalidation| !invalidation.is_replaced && invalidation.token.is(token))
+    }
+
     /// Marks the invalidated token as replaced, after a new token was issued. Only a later
     /// invalidation applies to the new token.
     pub(super) fn complete_invalidation(&self) {

@@ -216,9 +216,9 @@ impl AccessToken {
             && Unauthorized::InvalidToken.matches(headers)
     }
 
-    /// Whether both are clones of the same token.
+    /// Whether both are the same token. A source may return a token more than once.
     pub(super) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.0, &other.0) || self.expose_secret() == other.expose_secret()
     }
 }
 

@@ -234,8 +234,9 @@ impl TokenManager {
     /// [Invalidates](Self::invalidate) this token and waits for its successor.
     ///
     /// Waits for at most 5 seconds, or for [`request_timeout`][timeout] if that is shorter. Returns
-    /// `None` as soon as no successor can be expected in that time: the token request failed, a
-    /// token was replaced less than 10 seconds ago, or [`max_waiters`][waiters] calls wait already.
+    /// `None` as soon as no successor can be expected in that time: the token request failed or
+    /// brought the same token again, a token was replaced less than 10 seconds ago, or
+    /// [`max_waiters`][waiters] calls wait already.
     /// The caller then has only the response of the resource server.
     ///
     /// [timeout]: super::TokenManagerBuilder::request_timeout

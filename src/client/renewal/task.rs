@@ -130,12 +130,18 @@ impl RenewalTask {
             "an access token was obtained"
         );
         schedule.succeeded(now(), lifetime, fastrand::f64());
+        let is_invalidated = self.state.is_invalidated(&token);
         if let Some(current) = CurrentToken::new(&token, lifetime, EXPIRY_MARGIN) {
             self.state.set_current(current);
         }
         // After the token: a call that finds its scopes requested finds the token as well.
         self.scope_upgrade.request_succeeded();
-        self.state.complete_invalidation();
+        if is_invalidated {
+            // The source has no other token: a retry with it would be in vain.
+            self.report_failure(None);
+        } else {
+            self.state.complete_invalidation();
+        }
         self.discard_wakeups();
         self.notify_waiters(Ok(token));
     }
