@@ -37,9 +37,10 @@
 //!
 //! [`ClientCredentials`] is the usual [`ClientAuthentication`], and client credentials are the
 //! default [`Grant`]. An application may implement both, for example for an assertion that a key
-//! management service signs. It may also replace or wrap the [`TokenSource`], for a token in a file
-//! or for a store that replicas share. [`TokenManagerBuilder::request_timeout`] limits the time of
-//! all of it. A failed request is retried by the task, as a new request.
+//! management service signs. It may also replace or wrap the [`TokenSource`], for example for a store
+//! that replicas share. [`FileToken`] is the source of a token in a file.
+//! [`TokenManagerBuilder::request_timeout`] limits the time of all of it. A failed request is
+//! retried by the task, as a new request.
 //!
 //! # A rejected token
 //!
@@ -106,6 +107,7 @@ mod credentials;
 mod endpoint_settings;
 mod endpoint_source;
 mod environment;
+mod file_token;
 mod future;
 mod github_actions;
 mod google;
@@ -153,6 +155,7 @@ pub use self::clone_body::{CloneAnyBody, CloneBody, CloneEmptyBody, CloneNoBody}
 pub use self::credentials::ClientCredentials;
 pub use self::endpoint_settings::TokenEndpointSettings;
 pub use self::endpoint_source::TokenEndpointSource;
+pub use self::file_token::FileToken;
 pub use self::future::BearerTokenFuture;
 pub use self::github_actions::GitHubActionsToken;
 pub use self::grant::Grant;

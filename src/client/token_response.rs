@@ -38,6 +38,7 @@ pub struct TokenResponse {
     /// `Bearer …`, marked sensitive.
     header: HeaderValue,
     expires_in: Option<Duration>,
+    renew_after: Option<Duration>,
     scopes: Option<Vec<Scope>>,
 }
 
@@ -90,6 +91,7 @@ impl TokenResponse {
             access_token,
             header,
             expires_in: None,
+            renew_after: None,
             scopes: None,
         })
     }
@@ -99,6 +101,27 @@ impl TokenResponse {
     /// A fraction of a second is dropped. A lifetime of more than a day counts as a day.
     pub fn with_expires_in(mut self, lifetime: Duration) -> Self {
         self.expires_in = Some(Duration::from_secs(lifetime.min(MAX_LIFETIME).as_secs()));
+        self
+    }
+
+    /// Sets when another token is fetched, counted from the time at which this one was fetched.
+    ///
+    /// For a source that replaces its token before it expires, such as a file. A manager fetches
+    /// earlier if the lifetime requires it, and not later, while the token is used. The minimum is
+    /// a second. Default: as the lifetime requires.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_oauth::client::TokenResponse;
+    ///
+    /// let response = TokenResponse::new("a-token")?
+    ///     .with_expires_in(Duration::from_secs(3600))
+    ///     .with_renew_after(Duration::from_secs(60));
+    /// assert_eq!(response.renew_after(), Some(Duration::from_secs(60)));
+    /// # Ok::<(), tower_oauth::Error>(())
+    /// ```
+    pub fn with_renew_after(mut self, after: Duration) -> Self {
+        self.renew_after = Some(after.max(Duration::from_secs(1)));
         self
     }
 
@@ -127,6 +150,12 @@ impl TokenResponse {
     #[must_use]
     pub fn expires_in(&self) -> Option<Duration> {
         self.expires_in
+    }
+
+    /// When another token is fetched at the latest; `None` if only the lifetime decides.
+    #[must_use]
+    pub fn renew_after(&self) -> Option<Duration> {
+        self.renew_after
     }
 
     /// The granted scopes, if they are known.

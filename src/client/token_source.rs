@@ -13,44 +13,73 @@ use crate::error::{Error, ErrorKind, Operation};
 
 /// Fetches access tokens for a [`TokenManager`](super::TokenManager), which keeps one fresh.
 ///
-/// [`TokenEndpointSource`](super::TokenEndpointSource) requests them from a token endpoint. Another
-/// source reads them elsewhere, or wraps a source.
+/// [`TokenEndpointSource`](super::TokenEndpointSource) requests them from a token endpoint.
+/// [`FileToken`](super::FileToken) reads them from a file. Another source fetches them elsewhere, or
+/// wraps a source.
 ///
 /// # Examples
 ///
-/// A token that the platform writes to a file and replaces before it expires:
+/// A store that replicas share, with a token endpoint behind it:
 ///
 /// ```
-/// use std::path::PathBuf;
-/// use std::time::Duration;
+/// use std::sync::Mutex;
+/// use std::time::{Duration, Instant};
 ///
-/// use tower_oauth::client::{BoxFuture, TokenResponse, TokenSource};
-/// use tower_oauth::error::{ErrorKind, Operation};
+/// use tower_oauth::client::{BoxFuture, TokenEndpointSource, TokenResponse, TokenSource};
 /// use tower_oauth::{Error, TokenManager};
 ///
-/// #[derive(Debug)]
-/// struct TokenFile(PathBuf);
+/// /// In production a client of a key-value store.
+/// #[derive(Debug, Default)]
+/// struct Store(Mutex<Option<(TokenResponse, Instant)>>);
 ///
-/// impl TokenSource for TokenFile {
+/// impl Store {
+///     /// The token, if it lives for another minute.
+///     fn get(&self) -> Option<TokenResponse> {
+///         let (response, stored_at) = self.0.lock().unwrap().clone()?;
+///         let left = response.expires_in()?.saturating_sub(stored_at.elapsed());
+///         (left > Duration::from_secs(60)).then(|| response.with_expires_in(left))
+///     }
+///
+///     fn put(&self, response: &TokenResponse) {
+///         *self.0.lock().unwrap() = Some((response.clone(), Instant::now()));
+///     }
+/// }
+///
+/// #[derive(Debug)]
+/// struct SharedToken {
+///     store: Store,
+///     endpoint: TokenEndpointSource,
+/// }
+///
+/// impl TokenSource for SharedToken {
 ///     fn fetch(&self) -> BoxFuture<'_, Result<TokenResponse, Error>> {
 ///         Box::pin(async {
-///             let token = std::fs::read_to_string(&self.0).map_err(|error| {
-///                 Error::new(Operation::TokenRequest, ErrorKind::Transport).with_source(error)
-///             })?;
-///             // The file is read again at least every ten minutes.
-///             Ok(TokenResponse::new(token.trim_end())?.with_expires_in(Duration::from_secs(600)))
+///             if let Some(response) = self.store.get() {
+///                 return Ok(response);
+///             }
+///             let response = self.endpoint.fetch().await?;
+///             self.store.put(&response);
+///             Ok(response)
 ///         })
 ///     }
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), tower_oauth::BoxError> {
-/// # let path = std::env::temp_dir().join(format!("tower-oauth-{}-token", std::process::id()));
-/// # std::fs::write(&path, "a-token\n")?;
-/// let source = TokenFile(path.clone());
-/// let tokens = TokenManager::from_source(source).name("projected").start()?;
-/// assert_eq!(tokens.access_token().await?.expose_secret(), "a-token");
-/// # std::fs::remove_file(path)?;
+/// # use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind};
+/// # let issuer = AuthorizationServer::builder().build()?;
+/// # let shop = issuer.register("shop")?;
+/// let endpoint = TokenManager::builder(issuer.token_endpoint(), shop.credentials())
+///     .transport(issuer.transport())
+///     .build_source()?;
+/// let source = SharedToken { store: Store::default(), endpoint };
+/// let first = source.fetch().await?;
+/// let second = source.fetch().await?;
+/// assert_eq!(first.expose_secret(), second.expose_secret());
+/// assert_eq!(issuer.requests(EndpointKind::Token), 1);
+///
+/// let tokens = TokenManager::from_source(source).name("shared").start()?;
+/// assert_eq!(tokens.access_token().await?.expose_secret(), first.expose_secret());
 /// # Ok(())
 /// # }
 /// ```

@@ -12,6 +12,7 @@
 mod app_id;
 mod certificates;
 mod client_authentication;
+mod file_token;
 mod first_mistakes;
 mod layer;
 mod mtls;

@@ -3,7 +3,7 @@
 //! | event | next token request |
 //! | --- | --- |
 //! | a call waits for a token | at once, or when the backoff ends |
-//! | a token was issued and used | well before it expires |
+//! | a token was issued and used | well before it expires, or when the source says so |
 //! | a resource server rejected the token | at once, or when the backoff ends |
 //! | transport, credentials, 429, 5xx | after full-jitter backoff, not before `Retry-After` |
 //! | any other failure, certificate errors included | not within a second |
@@ -188,6 +188,14 @@ impl RenewalSchedule {
         self.renew_at = lifetime.map(|lifetime| now + self.renew_after(lifetime, random));
     }
 
+    /// Renews the token that was issued at `now` no later than `after` that.
+    pub(super) fn renew_within(&mut self, now: Instant, after: Duration) {
+        let latest = now.checked_add(after);
+        self.renew_at = self
+            .renew_at
+            .map(|at| latest.map_or(at, |latest| latest.min(at)));
+    }
+
     /// The attempt failed. Returns whether the waiting calls fail with it.
     pub(super) fn failed(&mut self, now: Instant, failure: Failure, random: f64) -> bool {
         self.failures = self.failures.saturating_add(1);
@@ -281,6 +289,19 @@ mod tests {
             None,
             "a token that is not stored is not renewed"
         );
+    }
+
+    #[test]
+    fn a_source_can_have_its_token_renewed_earlier_but_not_later() {
+        let (mut schedule, start) = schedule();
+        for (after, expected) in [(60, 60), (3000, 2880), (u64::MAX, 2880)] {
+            schedule.succeeded(start, Some(SECOND * 3600), 0.0);
+            schedule.renew_within(start, Duration::from_secs(after));
+            assert_eq!(schedule.next_attempt(), Some(start + SECOND * expected));
+        }
+        schedule.succeeded(start, None, 0.0);
+        schedule.renew_within(start, SECOND);
+        assert_eq!(schedule.next_attempt(), None, "a token that is not stored");
     }
 
     #[test]

@@ -122,7 +122,11 @@ impl RenewalTask {
 
     /// A token was obtained: makes it the current one.
     fn succeeded(&mut self, schedule: &mut RenewalSchedule, fetched: FetchedToken) {
-        let FetchedToken { token, lifetime } = fetched;
+        let FetchedToken {
+            token,
+            lifetime,
+            renew_after,
+        } = fetched;
         trace::debug!(
             target: "tower_oauth::client",
             manager = %self.name,
@@ -130,6 +134,9 @@ impl RenewalTask {
             "an access token was obtained"
         );
         schedule.succeeded(now(), lifetime, fastrand::f64());
+        if let Some(after) = renew_after {
+            schedule.renew_within(now(), after);
+        }
         let is_invalidated = self.state.is_invalidated(&token);
         if let Some(current) = CurrentToken::new(&token, lifetime, EXPIRY_MARGIN) {
             self.state.set_current(current);
@@ -229,8 +236,9 @@ impl RenewalTask {
                         let lifetime =
                             lifetime_of(&response, policy.assumed_lifetime, requested_at);
                         FetchedToken {
-                            token: AccessToken::new(response, lifetime, requested_at),
                             lifetime,
+                            renew_after: response.renew_after(),
+                            token: AccessToken::new(response, lifetime, requested_at),
                         }
                     }));
                 }
@@ -275,6 +283,8 @@ struct FetchedToken {
     token: AccessToken,
     /// `None` if the token is not stored.
     lifetime: Option<Duration>,
+    /// When the source has it renewed at the latest.
+    renew_after: Option<Duration>,
 }
 
 /// Scopes as they are logged. A resource server has named them.
