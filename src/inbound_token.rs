@@ -13,7 +13,7 @@ use crate::clock::UnixTime;
 /// The layer puts it into the extensions of the request, next to the
 /// [`AuthContext`](crate::AuthContext), if
 /// [`keep_token`](crate::ResourceServerLayer::keep_token) is called. It is for services that act on
-/// behalf of their caller: they exchange it for a token of such a
+/// behalf of their caller: they [exchange](crate::client::TokenExchange) it for a token of such a
 /// call ([RFC 8693](https://www.rfc-editor.org/rfc/rfc8693)).
 ///
 /// Cheap to clone. `Debug` does not show the token. Its memory is wiped when the last clone is

@@ -61,7 +61,8 @@ impl TokenManager {
 
     /// A builder for a manager of the tokens of this source.
     ///
-    /// [`TokenSource`](super::TokenSource#examples) has an example.
+    /// [`FileToken`](super::FileToken) is a source, and
+    /// [`TokenSource`](super::TokenSource#examples) has an example of another one.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -261,18 +262,18 @@ fn discovered_endpoint(issuer: Issuer) -> Result<TokenEndpoint, ConfigError> {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct TokenManagerBuilder<S = TokenEndpointSettings> {
-    source: S,
-    manager: ManagerSettings,
+    pub(super) source: S,
+    pub(super) manager: ManagerSettings,
 }
 
 /// The settings that do not depend on the source.
 #[derive(Clone, Debug)]
-struct ManagerSettings {
+pub(super) struct ManagerSettings {
     name: Option<String>,
-    policy: RenewalPolicy,
-    clock: Arc<dyn Clock>,
-    max_waiters: usize,
-    http: HttpSettings,
+    pub(super) policy: RenewalPolicy,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) max_waiters: usize,
+    pub(super) http: HttpSettings,
 }
 
 impl<S> TokenManagerBuilder<S> {
@@ -570,6 +571,18 @@ impl<S> TokenManagerBuilder<S> {
 }
 
 impl ManagerSettings {
+    /// The name in metrics and events, if it and the limit of waiting calls are valid.
+    pub(super) fn checked_name(&self, default: &str) -> Result<String, ConfigError> {
+        let name = self.name.as_deref().unwrap_or(default);
+        if name.is_empty() {
+            return Err(ConfigError::missing("name", "must not be empty"));
+        }
+        if self.max_waiters == 0 {
+            return Err(ConfigError::new("max_waiters", "0", "must be at least 1"));
+        }
+        Ok(name.to_owned())
+    }
+
     /// Builds the manager of this source.
     fn build(
         self,
@@ -577,20 +590,14 @@ impl ManagerSettings {
         default_name: &str,
         scope_upgrade: Arc<ScopeUpgrade>,
     ) -> Result<(TokenManager, Renewer), ConfigError> {
+        let name = self.checked_name(default_name)?;
         let Self {
-            name,
+            name: _,
             policy,
             clock,
             max_waiters,
             http,
         } = self;
-        let name = name.unwrap_or_else(|| default_name.to_owned());
-        if name.is_empty() {
-            return Err(ConfigError::missing("name", "must not be empty"));
-        }
-        if max_waiters == 0 {
-            return Err(ConfigError::new("max_waiters", "0", "must be at least 1"));
-        }
         let plain_http = http.plain_http()?.allowing_loopback();
         let state = Arc::new(SharedState::new(clock));
         let (flight, leader) = RenewalFlight::new(max_waiters);

@@ -103,6 +103,12 @@ impl TokenEndpointSource {
         self.http_client.plain_http()
     }
 
+    /// Requests a token with this grant instead of the configured one. No copy of it remains.
+    pub(super) async fn fetch_with(&self, grant: &dyn Grant) -> Result<TokenResponse, Error> {
+        let mut state = self.state.lock().await;
+        self.request_token_with(&mut state, grant).await
+    }
+
     /// Requests a token, and again without the scopes that resource servers have asked for if the
     /// server does not grant them any more.
     async fn request_grantable_token(&self) -> Result<TokenResponse, Error> {
@@ -114,10 +120,22 @@ impl TokenEndpointSource {
         }
     }
 
-    /// Requests a token once, and a second time if discovery shows that the token endpoint has
-    /// moved.
     async fn request_token(&self) -> Result<TokenResponse, Error> {
         let mut state = self.state.lock().await;
+        let result = self.request_token_with(&mut state, &*self.grant).await;
+        if let Ok(response) = &result {
+            state.last_token = Some(response.expose_secret().into());
+        }
+        result
+    }
+
+    /// Requests a token once, and a second time if discovery shows that the token endpoint has
+    /// moved.
+    async fn request_token_with(
+        &self,
+        state: &mut EndpointState,
+        grant: &dyn Grant,
+    ) -> Result<TokenResponse, Error> {
         let ends_at = now() + self.limit;
         let limits = || Limits {
             total: ends_at.saturating_duration_since(now()),
@@ -133,7 +151,7 @@ impl TokenEndpointSource {
             resource,
             last_token,
             sent_assertion,
-        } = &mut *state;
+        } = state;
         if let (Some(resource), Some(issuer)) = (resource, &self.issuer) {
             resource.confirm(issuer, context()).await?;
         }
@@ -143,19 +161,18 @@ impl TokenEndpointSource {
             sent_assertion,
         };
         let mut result = self
-            .request_token_at(&resolved, &mut history, limits())
+            .request_token_at(&resolved, grant, &mut history, limits())
             .await;
         let may_have_moved = endpoint.record_result(&resolved, &result);
         // A transient failure is retried later, after a new discovery.
         if may_have_moved && result.as_ref().is_err_and(|error| !is_transient(error)) {
             let moved = endpoint.resolve(context()).await?;
             if moved.url != resolved.url {
-                result = self.request_token_at(&moved, &mut history, limits()).await;
+                result = self
+                    .request_token_at(&moved, grant, &mut history, limits())
+                    .await;
                 endpoint.record_result(&moved, &result);
             }
-        }
-        if let Ok(response) = &result {
-            *last_token = Some(response.expose_secret().into());
         }
         result
     }
@@ -165,6 +182,7 @@ impl TokenEndpointSource {
     async fn request_token_at(
         &self,
         endpoint: &ResolvedEndpoint,
+        grant: &dyn Grant,
         history: &mut History<'_>,
         limits: Limits,
     ) -> Result<TokenResponse, Error> {
@@ -173,7 +191,7 @@ impl TokenEndpointSource {
             total: ends_at.saturating_duration_since(now()),
             ..limits
         };
-        let request = self.write_request(endpoint, limits()).await?;
+        let request = self.write_request(endpoint, grant, limits()).await?;
         let error = match self.send(&request, endpoint, history, limits()).await {
             Err(error) if request.read_credentials().is_some() => error,
             result => return result,
@@ -181,7 +199,7 @@ impl TokenEndpointSource {
         if !request.is_refusal_of_credentials(&error) {
             return Err(error);
         }
-        let again = self.write_request(endpoint, limits()).await?;
+        let again = self.write_request(endpoint, grant, limits()).await?;
         if again.has_credentials(request.read_credentials()) {
             return Err(error);
         }
@@ -191,12 +209,13 @@ impl TokenEndpointSource {
     async fn write_request(
         &self,
         endpoint: &ResolvedEndpoint,
+        grant: &dyn Grant,
         limits: Limits,
     ) -> Result<TokenRequest, Error> {
         let mut request =
             TokenRequest::new(endpoint.url.clone(), self.issuer.clone(), self.clock.now());
         // Grant and client authentication may wait for a key service.
-        timeout(limits.total, self.write(&mut request))
+        timeout(limits.total, self.write(grant, &mut request))
             .await
             .unwrap_or_else(|_elapsed| {
                 let error = Error::new(Operation::TokenRequest, ErrorKind::Timeout);
@@ -223,6 +242,7 @@ impl TokenEndpointSource {
             endpoint: &endpoint.url,
             sent_at: self.clock.now(),
             assume_bearer: self.assume_bearer,
+            is_exchange: request.is_exchange(),
             secrets: || {
                 let mut secrets = request.secrets();
                 if let Some(token) = history.last_token {
@@ -250,8 +270,8 @@ impl TokenEndpointSource {
     }
 
     /// The client authentication comes last, because it may sign the rest.
-    async fn write(&self, request: &mut TokenRequest) -> Result<(), Error> {
-        self.grant.write(request).await?;
+    async fn write(&self, grant: &dyn Grant, request: &mut TokenRequest) -> Result<(), Error> {
+        grant.write(request).await?;
         self.parameters
             .append_to(request, &self.scope_upgrade.added());
         self.client.authenticate(request).await

@@ -89,6 +89,22 @@
 //!                 ├─ a token within 5 s ─────────────────────────────────▶ retry with it
 //!                 └─ none: the current token and its renewal are as before ▶ response
 //! ```
+//!
+//! # A token on behalf of a caller
+//!
+//! A service that calls another one for its caller exchanges the caller's token
+//! ([`TokenExchange`], [RFC 8693](https://www.rfc-editor.org/rfc/rfc8693)). It needs no task: the
+//! call that finds no token has it exchanged, and all calls with the same token wait for that.
+//!
+//! ```text
+//!  InboundToken ─▶ access_token() ─▶ exchanged before, and both valid? ──yes──▶ token
+//!                                       │ no
+//!                                       ▼
+//!                                    an exchange of it is under way? ──yes──▶ wait for its result
+//!                                       │ no
+//!                                       ▼
+//!                                    one token request, with the subject token as the grant
+//! ```
 
 // `renewal::schedule` decides when a request is sent, without I/O and without a clock;
 // `token_endpoint` decides where it is sent; `endpoint_source` sends it.
@@ -136,6 +152,7 @@ mod targets;
 mod tls_client_auth;
 mod token;
 mod token_endpoint;
+mod token_exchange;
 mod token_manager;
 mod token_managers;
 mod token_request;
@@ -171,6 +188,7 @@ pub use self::settings::ClientSettings;
 pub use self::signing_key::SigningKey;
 pub use self::tls_client_auth::TlsClientAuth;
 pub use self::token::AccessToken;
+pub use self::token_exchange::{TokenExchange, TokenExchangeBuilder, TokenTypeIdentifier};
 pub use self::token_manager::TokenManager;
 pub use self::token_managers::{TokenManagers, TokenManagersBuilder};
 pub use self::token_request::TokenRequest;

@@ -11,7 +11,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// The members that are used.
-const NAMES: [&str; 5] = ["access_token", "error", "expires_in", "scope", "token_type"];
+const NAMES: [&str; 6] = [
+    "access_token",
+    "error",
+    "expires_in",
+    "issued_token_type",
+    "scope",
+    "token_type",
+];
 
 /// The values of the members, as they are in the body. `null` counts as absent.
 #[derive(Default)]
@@ -44,6 +51,11 @@ impl<'b> ResponseMembers<'b> {
     /// The text of `token_type`.
     pub(super) fn token_type(&self) -> Option<String> {
         self.text("token_type")
+    }
+
+    /// The text of `issued_token_type`.
+    pub(super) fn issued_token_type(&self) -> Option<String> {
+        self.text("issued_token_type")
     }
 
     /// The text of `expires_in`.

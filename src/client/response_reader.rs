@@ -21,9 +21,14 @@ pub(super) struct SentRequest<'r, S> {
     pub(super) sent_at: UnixTime,
     /// Whether a missing or unknown `token_type` is accepted.
     pub(super) assume_bearer: bool,
+    /// Whether the response must have `issued_token_type`.
+    pub(super) is_exchange: bool,
     /// The secrets of the client.
     pub(super) secrets: S,
 }
+
+/// The type of a token that must not be sent to a resource server (RFC 8693 §3).
+const REFRESH_TOKEN: &str = "urn:ietf:params:oauth:token-type:refresh_token";
 
 impl<S: Fn() -> Secrets> SentRequest<'_, S> {
     /// Reads the response: the token, or an error that says what was expected and what was found.
@@ -36,7 +41,9 @@ impl<S: Fn() -> Secrets> SentRequest<'_, S> {
                 .with_response(status, oauth, retry_after(response.headers(), self.sent_at))
         };
         let invalid = if status.is_success() {
-            match TokenResponse::parse(body, self.assume_bearer) {
+            let parsed = TokenResponse::parse(body, self.assume_bearer)
+                .and_then(|token| self.check_issued_type(token));
+            match parsed {
                 Ok(token) => return Ok(token),
                 Err(invalid) => Some(invalid),
             }
@@ -59,6 +66,16 @@ impl<S: Fn() -> Secrets> SentRequest<'_, S> {
             None => failed(ErrorKind::Status(status), None)
                 .with_detail(self.explain_status(status, response)),
         })
+    }
+
+    /// RFC 8693 §2.2.1. A server that ignores the exchange may issue a token of the client itself.
+    fn check_issued_type(&self, token: TokenResponse) -> Result<TokenResponse, InvalidResponse> {
+        match token.issued_token_type() {
+            _ if !self.is_exchange => Ok(token),
+            None => Err(InvalidResponse::NoIssuedTokenType),
+            Some(REFRESH_TOKEN) => Err(InvalidResponse::RefreshToken),
+            Some(_) => Ok(token),
+        }
     }
 
     /// Adds what a successful response has instead of a token.
@@ -97,6 +114,13 @@ impl<S: Fn() -> Secrets> SentRequest<'_, S> {
                     .with_expected("Bearer")
                     .with_found(found)
                     .with_detail(detail)
+            }
+            InvalidResponse::NoIssuedTokenType => error.with_detail(
+                "expected `issued_token_type` (RFC 8693 §2.2.1), found none: the server may have \
+                 ignored the exchange, and issued a token of this client",
+            ),
+            InvalidResponse::RefreshToken => {
+                error.with_detail("expected a token for a resource server, found a refresh token")
             }
             InvalidResponse::Lifetime(found) => error
                 .with_expected("a second or more")
@@ -173,6 +197,7 @@ mod tests {
             endpoint: &endpoint,
             sent_at: SENT,
             assume_bearer: false,
+            is_exchange: false,
             secrets: Secrets::default,
         };
         request.read(&response)

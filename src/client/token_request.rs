@@ -92,6 +92,8 @@ pub struct TokenRequest {
     read_assertion: Option<String>,
     /// The error codes of the server, with what they may be due to.
     hints: Vec<(&'static str, Cow<'static, str>)>,
+    /// Whether it is a token exchange, whose response must have `issued_token_type`.
+    is_exchange: bool,
 }
 
 impl TokenRequest {
@@ -106,6 +108,7 @@ impl TokenRequest {
             read_credentials: None,
             read_assertion: None,
             hints: Vec::new(),
+            is_exchange: false,
         }
     }
 
@@ -292,12 +295,23 @@ impl TokenRequest {
         self.hints.push(("invalid_grant", hint.into()));
     }
 
+    /// States that the request is a token exchange
+    /// ([RFC 8693 §2.1](https://www.rfc-editor.org/rfc/rfc8693#section-2.1)).
+    pub(super) fn set_exchange(&mut self) {
+        self.is_exchange = true;
+    }
+
+    pub(super) fn is_exchange(&self) -> bool {
+        self.is_exchange
+    }
+
     /// Adds what is known about an error of this request.
     pub(super) fn annotate(&self, error: Error) -> Error {
         let code = error.oauth_error().map(OAuthError::code);
         let hint = self.hints.iter().find(|(of, _)| code == Some(of));
         match hint {
             Some((_, hint)) => error.with_detail(hint.as_ref()),
+            None if self.is_exchange => explain_exchange(error),
             None if self.parameters.iter().any(|(name, _)| name == "resource") => {
                 explain_resource(error)
             }
@@ -355,6 +369,30 @@ fn explain_resource(error: Error) -> Error {
         ),
         _ => error,
     }
+}
+
+/// Says what to do if the server refuses a token exchange
+/// ([RFC 8693 §2.2.2](https://www.rfc-editor.org/rfc/rfc8693#section-2.2.2)).
+fn explain_exchange(error: Error) -> Error {
+    let hint = match error.oauth_error().map(OAuthError::code) {
+        Some("invalid_target") => {
+            "the server exchanges no token for this `audience`, `resource` or `scope`: allow it at \
+             the server, or correct it"
+        }
+        Some("invalid_request" | "invalid_grant") => {
+            "the server may not accept the subject token: it must be valid there, and for most \
+             servers this client must be in its `aud`; or it does not know a parameter, such as \
+             `audience` or `requested_token_type`"
+        }
+        Some("invalid_client") => {
+            "if other token requests of this client succeed, the server may not know the `audience`"
+        }
+        Some("unauthorized_client" | "unsupported_grant_type") => {
+            "allow token exchange for this client at the server"
+        }
+        _ => return error,
+    };
+    error.with_detail(hint)
 }
 
 /// Whether the server does not know the client or its credentials (RFC 6749 §5.2).

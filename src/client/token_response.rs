@@ -40,6 +40,8 @@ pub struct TokenResponse {
     expires_in: Option<Duration>,
     renew_after: Option<Duration>,
     scopes: Option<Vec<Scope>>,
+    /// Of a token exchange (RFC 8693 §2.2.1).
+    issued_token_type: Option<String>,
 }
 
 /// Token types that bind the token to a key: as a bearer token it is useless.
@@ -62,6 +64,10 @@ pub(super) enum InvalidResponse {
     TokenType(Option<String>),
     /// `expires_in` is this.
     Lifetime(String),
+    /// The response to a token exchange has no `issued_token_type`.
+    NoIssuedTokenType,
+    /// The response to a token exchange has a refresh token in place of the token.
+    RefreshToken,
 }
 
 impl TokenResponse {
@@ -93,6 +99,7 @@ impl TokenResponse {
             expires_in: None,
             renew_after: None,
             scopes: None,
+            issued_token_type: None,
         })
     }
 
@@ -164,6 +171,11 @@ impl TokenResponse {
         self.scopes.as_deref()
     }
 
+    /// What the token is, in the response to a token exchange.
+    pub(super) fn issued_token_type(&self) -> Option<&str> {
+        self.issued_token_type.as_deref()
+    }
+
     /// The token, its `Authorization` field, and its scopes.
     pub(super) fn into_parts(self) -> (SecretString, HeaderValue, Option<Vec<Scope>>) {
         (self.access_token, self.header, self.scopes)
@@ -188,6 +200,7 @@ impl TokenResponse {
         Ok(Self {
             expires_in: expires_in.transpose()?,
             scopes: members.scope().and_then(|scope| parse_scope(&scope)),
+            issued_token_type: members.issued_token_type(),
             ..response
         })
     }

@@ -162,7 +162,8 @@ impl<R> ResourceServerLayer<R> {
 
     /// Keeps the token of an accepted request, as an [`InboundToken`] in its extensions.
     ///
-    /// For a service that calls another one on behalf of its caller. Without it, nothing but the
+    /// For a service that calls another one on behalf of its caller, with a
+    /// [`TokenExchange`](crate::client::TokenExchange). Without it, nothing but the
     /// `Authorization` field has the token. A request without a token, which
     /// [`allow_anonymous`](Self::allow_anonymous) passes, has no `InboundToken`.
     ///

@@ -28,6 +28,7 @@ mod service_transport;
 mod settings;
 #[path = "../support/mod.rs"]
 mod support;
+mod token_exchange;
 mod token_manager;
 mod token_managers;
 mod token_responses;

@@ -286,6 +286,7 @@ fn the_files_in_the_pictures_of_the_architecture_exist() {
         ("# One request\n", "resource_server"),
         ("# One key refresh\n", "key_set"),
         ("# One client token\n", "client"),
+        ("# One exchange\n", "client/token_exchange"),
     ] {
         let (_, section) = guide.split_once(title).unwrap();
         let picture = section.split("```").nth(1).unwrap();

@@ -26,7 +26,7 @@ const TIMEOUT_GRACE: Duration = Duration::from_millis(100);
 
 /// A token is handed out until this long before its expiry, so that it is still valid when it
 /// reaches the resource server.
-const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
+pub(in crate::client) const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
 
 /// The state of the task.
 #[derive(Debug)]
@@ -295,7 +295,7 @@ fn list(scopes: &[Scope]) -> String {
 }
 
 /// Counts a token request.
-fn record_metrics(name: &str, result: &Result<FetchedToken, Error>) {
+pub(in crate::client) fn record_metrics<T>(name: &str, result: &Result<T, Error>) {
     let (outcome, error) = match result {
         Ok(_) => ("success", "none"),
         Err(error) => ("failure", error.kind().as_str()),
