@@ -611,7 +611,7 @@ fn a_duration_of_0_is_an_error_that_names_the_setting() {
         "request_timeout_seconds",
         "acquire_timeout_seconds",
     ] {
-        for (format, settings) in read::<ClientSettings>(&json!({ field: 0 })) {
+        for (format, settings) in read::<ClientSettings>(&json!({ field: "0" })) {
             let error = settings
                 .err()
                 .unwrap_or_else(|| panic!("{format}: {field}"));

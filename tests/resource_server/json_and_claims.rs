@@ -466,7 +466,7 @@ fn app_id_of_settings() -> Fixture {
     let binding = Binding::from_json(&json!({ "oauthServerUrl": APP_ID }).to_string()).unwrap();
     let settings: ResourceServerSettings = serde_json::from_value(json!({
         "issuers": { "main": { "issuer": binding.issuer(), "audience": AUDIENCE } },
-        "max_cached_tokens": 0,
+        "max_cached_tokens": "0",
     }))
     .unwrap();
     Fixture::with_server(|keys| {
