@@ -4,7 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::assertion_audience::AssertionAudience;
 use super::assertion_source::AssertionSource;
-use super::token_request::TokenRequest;
+use super::token_request::{AssertionPurpose, TokenRequest};
 use super::unverified_claims::unverified_expiry;
 use crate::error::{Error, ErrorKind, Operation};
 
@@ -37,10 +37,11 @@ pub(super) async fn get(
 pub(super) fn record(
     source: &dyn AssertionSource,
     assertion: &SecretString,
+    purpose: AssertionPurpose,
     request: &mut TokenRequest,
 ) {
     if source.is_reused() {
-        request.set_read_assertion(source.description(), assertion);
+        request.set_read_assertion(assertion, purpose, source.description());
     }
 }
 

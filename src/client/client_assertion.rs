@@ -9,7 +9,7 @@ use super::assertion_file::AssertionFile;
 use super::assertion_source::AssertionSource;
 use super::authentication::ClientAuthentication;
 use super::box_future::BoxFuture;
-use super::token_request::TokenRequest;
+use super::token_request::{AssertionPurpose, TokenRequest};
 use crate::error::{ConfigError, Error};
 
 /// RFC 7523 §2.2.
@@ -132,7 +132,8 @@ impl ClientAuthentication for ClientAssertion {
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async {
             let assertion = assertion::get(&*self.source, &self.audience, request).await?;
-            assertion::record(&*self.source, &assertion, request);
+            let purpose = AssertionPurpose::ClientAuthentication;
+            assertion::record(&*self.source, &assertion, purpose, request);
             if self.audience.is_issuer(request) {
                 request.set_invalid_client_hint(AUDIENCE_HINT);
             }

@@ -82,9 +82,9 @@ pub(super) struct EndpointState {
     resource: Option<ResourceMetadata>,
     /// A server may quote it in a later error.
     last_token: Option<SecretString>,
-    /// The assertion that was read for the last request, unless the server refused it: it may
-    /// take each assertion once.
-    sent_assertion: Option<SecretString>,
+    /// The assertions that were read for the last request, but for one that the server refused:
+    /// it may take each assertion once.
+    sent_assertions: Vec<SecretString>,
 }
 
 impl EndpointState {
@@ -93,7 +93,7 @@ impl EndpointState {
             endpoint,
             resource,
             last_token: None,
-            sent_assertion: None,
+            sent_assertions: Vec::new(),
         }
     }
 }
@@ -150,7 +150,7 @@ impl TokenEndpointSource {
             endpoint,
             resource,
             last_token,
-            sent_assertion,
+            sent_assertions,
         } = state;
         if let (Some(resource), Some(issuer)) = (resource, &self.issuer) {
             resource.confirm(issuer, context()).await?;
@@ -158,7 +158,7 @@ impl TokenEndpointSource {
         let resolved = endpoint.resolve(context()).await?;
         let mut history = History {
             last_token: last_token.as_ref(),
-            sent_assertion,
+            sent_assertions,
         };
         let mut result = self
             .request_token_at(&resolved, grant, &mut history, limits())
@@ -193,14 +193,14 @@ impl TokenEndpointSource {
         };
         let request = self.write_request(endpoint, grant, limits()).await?;
         let error = match self.send(&request, endpoint, history, limits()).await {
-            Err(error) if request.read_credentials().is_some() => error,
+            Err(error) if request.has_read_credentials() => error,
             result => return result,
         };
         if !request.is_refusal_of_credentials(&error) {
             return Err(error);
         }
         let again = self.write_request(endpoint, grant, limits()).await?;
-        if again.has_credentials(request.read_credentials()) {
+        if again.has_credentials_of(&request) {
             return Err(error);
         }
         self.send(&again, endpoint, history, limits()).await
@@ -233,11 +233,9 @@ impl TokenEndpointSource {
         limits: Limits,
     ) -> Result<TokenResponse, Error> {
         let http = request.to_http()?;
-        let assertion = request.read_assertion();
-        let was_sent =
-            assertion.is_some() && request.has_credentials(history.sent_assertion.as_ref());
         // Before the request is sent: this future may be dropped while the server reads it.
-        *history.sent_assertion = assertion.cloned();
+        let assertions = request.read_assertions().cloned().collect();
+        let sent_before = std::mem::replace(history.sent_assertions, assertions);
         let sent = SentRequest {
             endpoint: &endpoint.url,
             sent_at: self.clock.now(),
@@ -258,14 +256,16 @@ impl TokenEndpointSource {
             .and_then(|response| sent.read(&response));
         result.map_err(|error| {
             let error = endpoint.annotate(error);
-            match (request.is_refusal_of_credentials(&error), was_sent) {
-                (true, true) => request.explain_reuse(error),
-                (true, false) => {
-                    *history.sent_assertion = None;
-                    request.annotate(error)
-                }
-                (false, _) => request.annotate(error),
+            let Some(refused) = request.refused_assertion(&error) else {
+                return request.annotate(error);
+            };
+            let is_refused =
+                |other: &SecretString| other.expose_secret() == refused.assertion.expose_secret();
+            if sent_before.iter().any(is_refused) {
+                return refused.explain_reuse(error);
             }
+            history.sent_assertions.retain(|other| !is_refused(other));
+            request.annotate(error)
         })
     }
 
@@ -281,7 +281,7 @@ impl TokenEndpointSource {
 /// What earlier requests left behind.
 struct History<'s> {
     last_token: Option<&'s SecretString>,
-    sent_assertion: &'s mut Option<SecretString>,
+    sent_assertions: &'s mut Vec<SecretString>,
 }
 
 impl TokenSource for TokenEndpointSource {

@@ -7,7 +7,7 @@ use super::assertion_audience::AssertionAudience;
 use super::assertion_source::AssertionSource;
 use super::box_future::BoxFuture;
 use super::grant::Grant;
-use super::token_request::TokenRequest;
+use super::token_request::{AssertionPurpose, TokenRequest};
 use crate::error::{ConfigError, Error};
 
 /// RFC 7523 §2.1.
@@ -94,7 +94,8 @@ impl Grant for JwtBearerGrant {
     fn write<'a>(&'a self, request: &'a mut TokenRequest) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async {
             let assertion = assertion::get(&*self.source, &self.audience, request).await?;
-            assertion::record(&*self.source, &assertion, request);
+            let purpose = AssertionPurpose::Grant;
+            assertion::record(&*self.source, &assertion, purpose, request);
             if self.audience.is_issuer(request) {
                 request.set_invalid_grant_hint(AUDIENCE_HINT);
             }

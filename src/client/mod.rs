@@ -35,12 +35,14 @@
 //!                                    └─ error, without the secrets of the request ─ once ─────┘
 //! ```
 //!
-//! [`ClientCredentials`] is the usual [`ClientAuthentication`], and client credentials are the
-//! default [`Grant`]. An application may implement both, for example for an assertion that a key
-//! management service signs. It may also replace or wrap the [`TokenSource`], for example for a store
-//! that replicas share. [`FileToken`] is the source of a token in a file.
-//! [`TokenManagerBuilder::request_timeout`] limits the time of all of it. A failed request is
-//! retried by the task, as a new request.
+//! [`ClientAuthentication`] is a client secret ([`ClientCredentials`]), an assertion that a
+//! [`SigningKey`] signs ([`PrivateKeyJwt`]), one of an [`AssertionSource`] such as a file
+//! ([`ClientAssertion`]), or the TLS certificate ([`TlsClientAuth`]). Client credentials are the
+//! default [`Grant`], and [`JwtBearerGrant`] is an assertion as the grant. An application may
+//! implement all three traits, for example for an assertion that a key management service signs. It
+//! may also replace or wrap the [`TokenSource`], for example for a store that replicas share.
+//! [`FileToken`] is the source of a token in a file. [`TokenManagerBuilder::request_timeout`] limits
+//! the time of all of it. A failed request is retried by the task, as a new request.
 //!
 //! # A rejected token
 //!

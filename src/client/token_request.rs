@@ -86,14 +86,30 @@ pub struct TokenRequest {
     parameters: Vec<(String, SecretString)>,
     headers: HeaderMap,
     secrets: Vec<SecretString>,
-    /// Id and secret, or the assertion, if they were read for this request.
-    read_credentials: Option<SecretString>,
-    /// How errors call the assertion, if it was read for this request.
-    read_assertion: Option<String>,
+    /// What was read for this request, and may have been replaced since: id and secret, the
+    /// public key of a signing key, assertions.
+    read_credentials: Vec<SecretString>,
+    /// The assertions that were read for this request.
+    read_assertions: Vec<ReadAssertion>,
     /// The error codes of the server, with what they may be due to.
     hints: Vec<(&'static str, Cow<'static, str>)>,
     /// Whether it is a token exchange, whose response must have `issued_token_type`.
     is_exchange: bool,
+}
+
+/// An assertion that was read for a request, and may be sent in others too.
+pub(super) struct ReadAssertion {
+    pub(super) assertion: SecretString,
+    purpose: AssertionPurpose,
+    /// How errors call it.
+    description: String,
+}
+
+/// What an assertion is in a token request.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum AssertionPurpose {
+    ClientAuthentication,
+    Grant,
 }
 
 impl TokenRequest {
@@ -105,8 +121,8 @@ impl TokenRequest {
             parameters: Vec::new(),
             headers: HeaderMap::new(),
             secrets: Vec::new(),
-            read_credentials: None,
-            read_assertion: None,
+            read_credentials: Vec::new(),
+            read_assertions: Vec::new(),
             hints: Vec::new(),
             is_exchange: false,
         }
@@ -235,54 +251,53 @@ impl TokenRequest {
     /// Records credentials that were read for this request, and may have changed since.
     pub(super) fn set_read_credentials(&mut self, id: &str, secret: &SecretString) {
         let pair = format!("{id}\n{}", secret.expose_secret());
-        self.read_credentials = Some(pair.into());
+        self.read_credentials.push(pair.into());
     }
 
     /// Records an assertion that was read for this request, and may have been replaced since.
     ///
-    /// `description` is what errors call it, such as the path of its file.
-    pub(super) fn set_read_assertion(&mut self, description: String, assertion: &SecretString) {
-        self.read_credentials = Some(assertion.clone());
-        self.read_assertion = Some(description);
+    /// `description` is what errors call it.
+    pub(super) fn set_read_assertion(
+        &mut self,
+        assertion: &SecretString,
+        purpose: AssertionPurpose,
+        description: String,
+    ) {
+        self.read_credentials.push(assertion.clone());
+        self.read_assertions.push(ReadAssertion {
+            assertion: assertion.clone(),
+            purpose,
+            description,
+        });
     }
 
-    /// Id and secret, or the assertion, if they were read for this request.
-    pub(super) fn read_credentials(&self) -> Option<&SecretString> {
-        self.read_credentials.as_ref()
+    pub(super) fn has_read_credentials(&self) -> bool {
+        !self.read_credentials.is_empty()
     }
 
-    /// The assertion, if it was read for this request.
-    pub(super) fn read_assertion(&self) -> Option<&SecretString> {
-        let assertion = self.read_credentials.as_ref();
-        assertion.filter(|_| self.read_assertion.is_some())
+    /// Whether the same credentials were read for both requests.
+    pub(super) fn has_credentials_of(&self, other: &Self) -> bool {
+        let [one, other] = [self, other].map(|request| {
+            let credentials = request.read_credentials.iter();
+            credentials.map(ExposeSecret::expose_secret)
+        });
+        one.eq(other)
     }
 
-    /// Whether these are the credentials that were read for this request.
-    pub(super) fn has_credentials(&self, others: Option<&SecretString>) -> bool {
-        let [one, other] = [self.read_credentials.as_ref(), others]
-            .map(|credentials| credentials.map(ExposeSecret::expose_secret));
-        one == other
+    /// The assertions that were read for this request.
+    pub(super) fn read_assertions(&self) -> impl Iterator<Item = &SecretString> {
+        self.read_assertions.iter().map(|read| &read.assertion)
     }
 
-    /// Whether the server does not accept the credentials that were read for this request.
+    /// Whether the server does not accept what was read for this request.
     pub(super) fn is_refusal_of_credentials(&self, error: &Error) -> bool {
-        let code = error.oauth_error().map(OAuthError::code);
-        // RFC 6749 §5.2, RFC 7523 §3.1. The last one is Hydra's, for an assertion that was used.
-        let refuses_assertion = ["invalid_grant", "jti_known"].map(Some).contains(&code);
-        error.status() == Some(StatusCode::UNAUTHORIZED)
-            || is_invalid_client(error)
-            || self.read_assertion.is_some() && refuses_assertion
+        refuses_client(error) || self.refused_assertion(error).is_some()
     }
 
-    /// Adds to a refusal that the assertion was sent before.
-    pub(super) fn explain_reuse(&self, error: Error) -> Error {
-        match &self.read_assertion {
-            Some(assertion) => error.with_detail(format!(
-                "the server takes each assertion once, and {assertion} has not changed since: \
-                 allow its use for several token requests at the server"
-            )),
-            None => error,
-        }
+    /// The assertion that was read for this request, and that the server does not accept.
+    pub(super) fn refused_assertion(&self, error: &Error) -> Option<&ReadAssertion> {
+        let mut assertions = self.read_assertions.iter();
+        assertions.find(|read| read.purpose.is_refused_by(error))
     }
 
     /// Sets what an error `invalid_client` may be due to.
@@ -395,10 +410,34 @@ fn explain_exchange(error: Error) -> Error {
     error.with_detail(hint)
 }
 
+impl ReadAssertion {
+    /// Adds to a refusal that the assertion was sent before.
+    pub(super) fn explain_reuse(&self, error: Error) -> Error {
+        error.with_detail(format!(
+            "the server takes each assertion once, and {} has not changed since: allow its use for \
+             several token requests at the server",
+            self.description
+        ))
+    }
+}
+
+impl AssertionPurpose {
+    fn is_refused_by(self, error: &Error) -> bool {
+        let code = error.oauth_error().map(OAuthError::code);
+        // Hydra's code for an assertion that was sent before.
+        code == Some("jti_known")
+            || match self {
+                Self::ClientAuthentication => refuses_client(error),
+                // RFC 7523 §3.1
+                Self::Grant => code == Some("invalid_grant"),
+            }
+    }
+}
+
 /// Whether the server does not know the client or its credentials (RFC 6749 §5.2).
-fn is_invalid_client(error: &Error) -> bool {
+fn refuses_client(error: &Error) -> bool {
     let code = error.oauth_error().map(OAuthError::code);
-    code == Some("invalid_client")
+    error.status() == Some(StatusCode::UNAUTHORIZED) || code == Some("invalid_client")
 }
 
 impl fmt::Debug for TokenRequest {

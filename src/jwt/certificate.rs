@@ -51,7 +51,8 @@ impl Certificate {
     /// Whether it certifies the public key of this private key.
     ///
     /// Finds a certificate of another key, a mistake. It is no check of the certificate, which is
-    /// not parsed: DER contains the public key as it is (RFC 5280 §4.1.2.7).
+    /// not parsed: DER contains the public key as it is (RFC 5280 §4.1.2.7). A compressed point,
+    /// which RFC 5480 §2.2 leaves optional, would not be found.
     pub(crate) fn certifies(&self, key: &PrivateKey) -> bool {
         memchr::memmem::find(&self.der, key.public_key()).is_some()
     }

@@ -32,8 +32,8 @@ use tower_oauth::error::{ConfigErrorKind, ErrorKind};
 use tower_oauth::resource_server::Algorithm;
 use tower_oauth::transport::{SendFuture, Transport};
 use tower_oauth::{
-    BoxError, ClientAssertion, ConfigError, Endpoint, Error, Issuer, PrivateKeyJwt, Scope,
-    TokenManager,
+    BoxError, ClientAssertion, ClientCredentials, ConfigError, Endpoint, Error, Issuer,
+    PrivateKeyJwt, Scope, TokenManager,
 };
 
 use crate::support::log;

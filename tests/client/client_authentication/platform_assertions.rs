@@ -387,3 +387,38 @@ async fn no_call_fails_and_no_expired_assertion_is_sent_while_a_file_is_rotated_
     let sent: BTreeSet<String> = server.sent().into_iter().collect();
     assert!(sent.len() >= 4, "{}", sent.len());
 }
+
+/// Each refusal is of one of them.
+#[tokio::test(start_paused = true)]
+async fn the_refusal_of_a_client_does_not_blame_the_assertion_of_the_grant() {
+    let folder = folder("grant_and_client");
+    let (token, key, secret) = (
+        folder.join("token"),
+        folder.join("key"),
+        folder.join("secret"),
+    );
+    fs::write(&token, platform_jwt_until(3600)).unwrap();
+    fs::write(&key, pem("ed25519")).unwrap();
+    fs::write(&secret, "s3cret-value").unwrap();
+    let clients: [Arc<dyn ClientAuthentication>; 3] = [
+        Arc::new(orders()),
+        Arc::new(PrivateKeyJwt::new(
+            "orders",
+            SigningKey::from_file(&key, Algorithm::EdDsa),
+        )),
+        Arc::new(ClientCredentials::from_secret_file("orders", &secret).client_secret_post()),
+    ];
+    for client in clients {
+        for (code, is_explained) in [("invalid_client", false), ("invalid_grant", true)] {
+            let reply = Reply::Json(400, json!({ "error": code }));
+            let endpoint = TokenEndpoint::with_reply(reply).then([Reply::Token(60)]);
+            let grant = JwtBearerGrant::new(AssertionFile::new(&token));
+            let source = at_endpoint(&endpoint, Arc::clone(&client)).grant(grant);
+            let source = source.build_source().unwrap();
+            let _token = source.fetch().await.unwrap();
+            let error = source.fetch().await.unwrap_err();
+            assert_eq!(error.to_string().contains("once"), is_explained, "{error}");
+            assert_eq!(endpoint.count(), 2);
+        }
+    }
+}
