@@ -13,11 +13,13 @@ use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::app_id::Binding;
 use tower_oauth::authorization_server::{
-    AuthorizationServer, AuthorizationServerBuilder, EndpointKind, Fault,
+    AuthorizationServer, AuthorizationServerBuilder, EndpointKind, ExpectedAudience, Fault,
 };
 use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::resource_server::Algorithm;
 use tower_oauth::transport::Transport;
+
+use crate::assertion::Signer;
 
 const PAGES: [&str; 7] = [
     "/",
@@ -1086,6 +1088,133 @@ async fn keys_are_rotated_and_withdrawn() {
             .status(),
         StatusCode::BAD_REQUEST
     );
+}
+
+#[tokio::test]
+async fn keys_and_trusted_issuers_of_an_application_are_edited_on_one_page() {
+    let session = Session::new();
+    let app = session.server.register("shop").unwrap();
+    let signer = Signer::new(Algorithm::Es256).with("kid", "shop-1");
+    let cluster = Signer::new(Algorithm::EdDsa).with("kid", "cluster-1");
+    let application = format!("/applications/{}", app.client_id());
+    let path = format!("{application}/assertions");
+    let shown = session.page(&application).await;
+    assert!(shown.contains("0 keys, 0 trusted issuers"), "{shown}");
+    assert!(shown.contains(&format!("href=\"{path}\"")));
+
+    let jwks = signer.jwks().to_string();
+    let page = session
+        .change(&path, &[("action", "jwks"), ("jwks", &jwks)])
+        .await;
+    assert!(page.contains("The keys were saved."));
+    assert!(
+        page.contains("<code>shop-1</code>") && page.contains("ES256"),
+        "{page}"
+    );
+    let text = unescaped(between(&page, r#"<textarea id="jwks""#, "</textarea>"));
+    let text = text.split_once('>').unwrap().1;
+    assert_eq!(serde_json::from_str::<Value>(text).unwrap(), signer.jwks());
+    let issuer_jwks = cluster.jwks().to_string();
+    let credential = [
+        ("action", "federated"),
+        ("issuer", "https://cluster.example"),
+        ("subject", "<system>"),
+        ("issuer_jwks", &issuer_jwks),
+    ];
+    let page = session.change(&path, &credential).await;
+    assert!(page.contains("The federated credential was added."));
+    for part in [
+        "https://cluster.example",
+        "&lt;system&gt;",
+        "cluster-1",
+        "EdDSA",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let choice = [("action", "audience"), ("audience", "token_endpoint")];
+    let page = session.change(&path, &choice).await;
+    assert!(
+        page.contains(r#"<option value="token_endpoint" selected>"#),
+        "{page}"
+    );
+    assert_eq!(app.assertion_audience(), ExpectedAudience::TokenEndpoint);
+    let shown = session.page(&application).await;
+    assert!(shown.contains("1 key, 1 trusted issuer"), "{shown}");
+
+    let private = signer
+        .clone()
+        .with("d", "c2VjcmV0LXNjYWxhcg")
+        .jwks()
+        .to_string();
+    for (fields, field, text) in [
+        (
+            vec![("action", "jwks"), ("jwks", private.as_str())],
+            "jwks-error",
+            "private",
+        ),
+        (credential.to_vec(), "issuer-error", "same subject already"),
+        (
+            vec![
+                ("action", "federated"),
+                ("issuer", "https://a"),
+                ("issuer_jwks", &issuer_jwks),
+            ],
+            "subject-error",
+            "must not be empty",
+        ),
+        (
+            vec![
+                ("action", "federated"),
+                ("issuer", "https://a"),
+                ("subject", "a"),
+            ],
+            "issuer-jwks-error",
+            "JWK Set must be",
+        ),
+    ] {
+        let response = session.submit(&path, &fields).await;
+        assert_eq!(
+            response.status(),
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "{field}"
+        );
+        let page = self::text(&response);
+        let error = between(&page, &format!(r#"<p class="error" id="{field}""#), "</p>");
+        assert!(error.contains(text), "{error}");
+    }
+    let unknown = [("action", "audience"), ("audience", "any")];
+    let response = session.submit(&path, &unknown).await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+
+    let remove = [
+        ("action", "unfederated"),
+        ("issuer", "https://cluster.example"),
+        ("subject", "<system>"),
+    ];
+    let page = session.change(&path, &remove).await;
+    assert!(!page.contains("https://cluster.example"));
+    let page = session
+        .change(&path, &[("action", "jwks"), ("jwks", "")])
+        .await;
+    assert!(!page.contains("shop-1"));
+    let gone = session.open("/applications/unknown/assertions").await;
+    assert_eq!(gone.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn only_endpoints_that_authenticate_clients_can_refuse_them() {
+    let session = Session::new();
+    let app = session.server.register("shop").unwrap();
+    let switch = [("endpoint", "Token"), ("fault", "invalid-client")];
+    let page = session.change("/faults", &switch).await;
+    assert_eq!(page.matches(r#"value="invalid-client""#).count(), 2);
+    let response = session
+        .request_token(app.client_id(), app.secret().expose_secret())
+        .await;
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    let keys = [("endpoint", "Keys"), ("fault", "invalid-client")];
+    let response = session.submit("/faults", &keys).await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test(start_paused = true)]

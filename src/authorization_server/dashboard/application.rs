@@ -10,6 +10,7 @@ use maud::{Markup, html};
 
 use super::super::applications::{Registration, Role};
 use super::applications::name_field;
+use super::assertions;
 use super::form::{Field, Form};
 use super::layout::{ErrorPage, Notice, Tab, field_error, page};
 use super::session::Session;
@@ -203,6 +204,16 @@ fn render(
                 (field_error("scopes-error", error("scopes", Field::Scopes)))
                 (submit("Save scopes"))
             }))
+        }
+        section.card {
+            h2 { "Client authentication" }
+            p.hint {
+                "By the secret, and by assertions: "
+                (assertions::summary(application)) "."
+            }
+            div.actions {
+                a.button href=(assertions::path(application)) { "Edit keys and issuers" }
+            }
         }
         section.card {
             h2 { "Roles" }

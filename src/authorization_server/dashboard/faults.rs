@@ -17,13 +17,30 @@ use super::text::pluralize;
 /// The delay of [`Fault::Latency`].
 const LATENCY: Duration = Duration::from_secs(2);
 
-/// The choices of an endpoint: form value, label, fault.
-const CHOICES: [(&str, &str, Option<Fault>); 4] = [
+/// Form value, label and fault.
+type Choice = (&'static str, &'static str, Option<Fault>);
+
+/// The choices of each endpoint.
+const CHOICES: [Choice; 4] = [
     ("none", "None", None),
     ("outage", "Outage", Some(Fault::Outage(None))),
     ("latency", "Latency", Some(Fault::Latency(LATENCY))),
     ("garbage", "Garbage", Some(Fault::Garbage)),
 ];
+
+/// A choice of the endpoints that authenticate clients.
+const INVALID_CLIENT: Choice = (
+    "invalid-client",
+    "Invalid client",
+    Some(Fault::InvalidClient),
+);
+
+fn choices(endpoint: EndpointKind) -> impl Iterator<Item = Choice> {
+    let authenticates = matches!(endpoint, EndpointKind::Token | EndpointKind::Introspection);
+    CHOICES
+        .into_iter()
+        .chain(authenticates.then_some(INVALID_CLIENT))
+}
 
 pub(super) async fn list(
     State(server): State<AuthorizationServer>,
@@ -42,7 +59,7 @@ pub(super) async fn list(
         p.lead {
             "Inject faults to test clients and resource servers. Outage answers 503, latency "
             "delays responses by " (LATENCY.as_secs()) " s, garbage answers 200 with an HTML "
-            "page. A fault stays active until it is switched off."
+            "page, and invalid client answers 401. A fault stays active until it is switched off."
         }
         ul.cards {
             @for endpoint in EndpointKind::ALL { (card(&server, &session, endpoint)) }
@@ -53,11 +70,8 @@ pub(super) async fn list(
 
 fn card(server: &AuthorizationServer, session: &Session, endpoint: EndpointKind) -> Markup {
     let pending = server.0.faults.pending(endpoint);
-    let is_choice = |fault: &Fault| {
-        CHOICES
-            .iter()
-            .any(|(.., choice)| choice.as_ref() == Some(fault))
-    };
+    let is_choice =
+        |fault: &Fault| choices(endpoint).any(|(.., choice)| choice.as_ref() == Some(fault));
     let scripted = pending.as_ref().filter(|fault| !is_choice(fault));
     let id = format!("endpoint-{}", endpoint.name().to_ascii_lowercase());
     html! {
@@ -70,7 +84,7 @@ fn card(server: &AuthorizationServer, session: &Session, endpoint: EndpointKind)
                     span.meta { (pluralize(server.requests(endpoint), "request")) }
                 }
                 div.switch role="group" aria-labelledby=(id) {
-                    @for (value, label, fault) in CHOICES {
+                    @for (value, label, fault) in choices(endpoint) {
                         button type="submit" name="fault" value=(value) .fault[fault.is_some()]
                             aria-pressed=(if fault == pending { "true" } else { "false" })
                             { (label) }
@@ -95,12 +109,10 @@ pub(super) async fn switch(
     let endpoint = EndpointKind::ALL
         .into_iter()
         .find(|kind| kind.name() == form.field("endpoint"));
-    let choice = CHOICES
-        .into_iter()
-        .find(|(value, ..)| *value == form.field("fault"));
-    let (Some(endpoint), Some((.., fault))) = (endpoint, choice) else {
-        return Err(ErrorPage::unknown_action());
-    };
+    let endpoint = endpoint.ok_or_else(ErrorPage::unknown_action)?;
+    let (.., fault) = choices(endpoint)
+        .find(|(value, ..)| *value == form.field("fault"))
+        .ok_or_else(ErrorPage::unknown_action)?;
     server.0.faults.set(endpoint, fault);
     Ok(Notice::redirect("/faults", "faults"))
 }

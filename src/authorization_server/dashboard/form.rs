@@ -5,6 +5,7 @@ use bytes::Bytes;
 use url::form_urlencoded;
 
 use super::super::applications::distinct;
+use super::super::assertion_settings::{FEDERATED_CREDENTIALS, ISSUER, JWKS, SUBJECT};
 use super::AuthorizationServer;
 use super::layout::ErrorPage;
 use super::session::Session;
@@ -47,6 +48,9 @@ impl Form {
 pub(super) enum Field {
     Name,
     Scopes,
+    Jwks,
+    Issuer,
+    Subject,
 }
 
 impl Field {
@@ -56,7 +60,12 @@ impl Field {
         match error.setting() {
             "name" => Ok(Self::Name),
             "scope" | "scopes" => Ok(Self::Scopes),
-            "applications" | "roles" => Err(ErrorPage::limit_reached(error_sentence(error))),
+            JWKS => Ok(Self::Jwks),
+            ISSUER => Ok(Self::Issuer),
+            SUBJECT => Ok(Self::Subject),
+            "applications" | "roles" | FEDERATED_CREDENTIALS => {
+                Err(ErrorPage::limit_reached(error_sentence(error)))
+            }
             _ => Err(ErrorPage::internal_error(error_sentence(error))),
         }
     }

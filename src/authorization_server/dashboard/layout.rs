@@ -78,7 +78,7 @@ pub(super) fn page(tab: Option<Tab>, title: &str, body: &Markup) -> Markup {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Notice(Option<&'static str>);
 
-const NOTICES: [(&str, &str); 13] = [
+const NOTICES: [(&str, &str); 17] = [
     (
         "added",
         "The application was added. Select it to see its credentials.",
@@ -90,6 +90,10 @@ const NOTICES: [(&str, &str); 13] = [
     ("role-added", "The role was added and assigned."),
     ("role-deleted", "The role was deleted."),
     ("role-gone", "There was no such role any more."),
+    ("jwks", "The keys were saved."),
+    ("federated", "The federated credential was added."),
+    ("unfederated", "The federated credential was removed."),
+    ("audience", "The audience was saved."),
     ("rotated", "Tokens are signed with a new key from now on."),
     ("withdrawn", "The key was withdrawn."),
     ("gone", "There was no such key any more."),

@@ -15,6 +15,7 @@
 mod activity;
 mod application;
 mod applications;
+mod assertions;
 mod commands;
 mod explain_token;
 mod faults;
@@ -66,6 +67,10 @@ pub(super) fn router(server: &AuthorizationServer) -> Router<AuthorizationServer
         .route(
             "/applications/{client_id}",
             get(application::show).post(application::handle_form),
+        )
+        .route(
+            "/applications/{client_id}/assertions",
+            get(assertions::show).post(assertions::handle_form),
         )
         .route("/try", get(try_token::index).post(try_token::request))
         .route("/try/{client_id}", get(try_token::show))
