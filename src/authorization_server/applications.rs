@@ -6,6 +6,7 @@ use std::hash::Hash;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 
+use super::assertion_settings::{AssertionSettings, ExpectedAudience, FederatedCredential, JwkSet};
 use super::{AuthorizationServer, Version};
 use crate::app_id::Binding;
 use crate::client::ClientCredentials;
@@ -34,6 +35,8 @@ pub(super) struct Registration {
     pub(super) role_ids: Vec<String>,
     /// Claims of its tokens, which replace those that the server sets.
     pub(super) claims: Map<String, Value>,
+    /// The keys and issuers whose assertions authenticate it, in place of its secret.
+    pub(super) assertions: AssertionSettings,
 }
 
 /// A role: a named set of scopes of applications.
@@ -68,6 +71,7 @@ impl Registration {
                 "must be at most 8192 bytes of JSON",
             ));
         }
+        self.assertions.check()?;
         match self
             .scopes
             .iter()
@@ -263,6 +267,115 @@ impl RegisteredApplication {
         self.update(|application| application.set_claim(name, value))
     }
 
+    /// Sets the public keys with which it signs assertions (`private_key_jwt`,
+    /// [RFC 7523](https://www.rfc-editor.org/rfc/rfc7523)), as a JWK Set or as the text of one.
+    ///
+    /// Its assertions have its client id as `iss` and `sub`, the issuer as `aud`, a `jti` that is
+    /// new, and an `exp` within an hour. An algorithm is accepted if a key is for it. The secret
+    /// stays valid: an application of App ID always has one.
+    ///
+    /// ```
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use serde_json::json;
+    ///
+    /// // RFC 8037 appendix A.2
+    /// shop.set_jwks(json!({ "keys": [{
+    ///     "kty": "OKP",
+    ///     "crv": "Ed25519",
+    ///     "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    /// }] }))?;
+    /// assert!(shop.set_jwks("{}").is_err());
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If it is not a JWK Set, has no public key for signatures, has a private or symmetric key, or
+    /// exceeds 16 KiB.
+    pub fn set_jwks(&self, jwks: impl Into<Value>) -> Result<(), ConfigError> {
+        let jwks = JwkSet::from_value(&jwks.into())?;
+        self.update_assertions(|assertions| {
+            assertions.jwks = Some(jwks);
+            Ok(())
+        })
+    }
+
+    /// Adds a federated credential: tokens of `issuer` with this `sub`, signed by a key of `jwks`,
+    /// authenticate the application.
+    ///
+    /// So workloads authenticate with the token that their platform issues to them: Kubernetes,
+    /// GitHub Actions, SPIFFE. The token has this server's issuer as its only `aud`, and expires
+    /// within a day. It may be sent more than once.
+    ///
+    /// The keys are these; the server fetches none. A JWT-SVID without `iss` is that of the trust
+    /// domain: `issuer` is `spiffe://` and its name.
+    ///
+    /// ```
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// let jwks = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"cluster-1",
+    ///     "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    /// let cluster = "https://kubernetes.default.svc.cluster.local";
+    /// shop.add_federated_credential(cluster, "system:serviceaccount:shop:default", jwks)?;
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Like [`set_jwks`](Self::set_jwks), and if `issuer` is no issuer, `subject` is empty, an
+    /// application has this issuer and subject already, or this one has four federated credentials.
+    pub fn add_federated_credential(
+        &self,
+        issuer: &str,
+        subject: &str,
+        jwks: impl Into<Value>,
+    ) -> Result<(), ConfigError> {
+        let credential = FederatedCredential {
+            issuer: issuer.to_owned(),
+            subject: subject.to_owned(),
+            jwks: JwkSet::from_value(&jwks.into())?,
+        };
+        self.update_assertions(|assertions| {
+            assertions.federated_credentials.push(credential);
+            Ok(())
+        })
+    }
+
+    /// The `aud` that its assertions must have.
+    #[must_use]
+    pub fn assertion_audience(&self) -> ExpectedAudience {
+        let state = self.server.0.state();
+        let current = state.application(self.client_id());
+        current.unwrap_or(&self.registration).assertions.audience
+    }
+
+    /// Sets the `aud` that its assertions must have. Default: [`ExpectedAudience::Issuer`].
+    ///
+    /// # Errors
+    ///
+    /// If the state file cannot be written.
+    pub fn expect_assertion_audience(&self, audience: ExpectedAudience) -> Result<(), ConfigError> {
+        self.update_assertions(|assertions| {
+            assertions.audience = audience;
+            Ok(())
+        })
+    }
+
+    fn update_assertions(
+        &self,
+        change: impl FnOnce(&mut AssertionSettings) -> Result<(), ConfigError>,
+    ) -> Result<(), ConfigError> {
+        self.server.0.update(|state| {
+            let changed = state.update_assertions(self.client_id(), change)?;
+            changed.map(drop).ok_or_else(deleted)
+        })
+    }
+
     fn update(
         &self,
         change: impl FnOnce(&mut Registration) -> Result<(), ConfigError>,
@@ -271,10 +384,7 @@ impl RegisteredApplication {
             .0
             .update(|state| match state.application_mut(self.client_id()) {
                 Some(application) => change(application),
-                None => Err(ConfigError::without_value(
-                    "application",
-                    "has been deleted",
-                )),
+                None => Err(deleted()),
             })
     }
 
@@ -325,6 +435,10 @@ impl RegisteredApplication {
     pub fn binding(&self) -> Result<Binding, ConfigError> {
         Binding::from_json(&self.service_credentials().to_string())
     }
+}
+
+fn deleted() -> ConfigError {
+    ConfigError::without_value("application", "has been deleted")
 }
 
 #[cfg(test)]

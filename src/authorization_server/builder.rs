@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 
 use super::activity::ActivityLog;
+use super::assertions::SeenAssertions;
 use super::dashboard::Dashboard;
 use super::faults::Faults;
 use super::persistence::Store;
@@ -299,6 +300,7 @@ impl AuthorizationServerBuilder {
             faults: Faults::default(),
             activity: ActivityLog::default(),
             dashboard: Dashboard::new()?,
+            seen_assertions: SeenAssertions::default(),
         })))
     }
 }

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use super::error_response::ErrorResponse;
 use super::extractor::parse_version;
 use super::{
-    AuthorizationServer, Version, activity, dashboard, faults, introspection, management,
-    token_endpoint,
+    AuthorizationServer, Version, activity, client_authentication, dashboard, faults, grants,
+    introspection, management, token_endpoint,
 };
+use crate::jwt::Algorithm;
 
 /// `Cache-Control` of the key set and the metadata.
 const DOCUMENT_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
@@ -76,15 +77,7 @@ async fn check_tenant(
 
 /// The key set (RFC 7517 §5).
 async fn keys(State(server): State<AuthorizationServer>, headers: HeaderMap) -> Response {
-    let now = server.0.clock.now();
-    let jwks: Vec<Value> = server
-        .0
-        .state()
-        .keys
-        .published(now)
-        .map(|ring_key| ring_key.key.jwk().clone())
-        .collect();
-    cacheable_json(&headers, &json!({ "keys": jwks }))
+    cacheable_json(&headers, &server.jwks())
 }
 
 /// The current key alone, which only version 3 publishes.
@@ -109,7 +102,13 @@ async fn metadata(
     let version = parse_version(&path)?;
     let inner = &server.0;
     let url = inner.oauth_url(version);
-    let client_authentication = ["client_secret_basic", "client_secret_post"];
+    let client_authentication = client_authentication::METHODS;
+    // RFC 9864 §2.2: `EdDSA` has the second name `Ed25519`.
+    let assertion_algorithms: Vec<&str> = Algorithm::ALL
+        .iter()
+        .map(|algorithm| algorithm.name())
+        .chain(["Ed25519"])
+        .collect();
     let (algorithm, scopes) = {
         let state = inner.state();
         (
@@ -126,9 +125,11 @@ async fn metadata(
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [algorithm],
         "response_types_supported": [],
-        "grant_types_supported": ["client_credentials"],
+        "grant_types_supported": grants::ALL,
         "token_endpoint_auth_methods_supported": client_authentication,
+        "token_endpoint_auth_signing_alg_values_supported": assertion_algorithms,
         "introspection_endpoint_auth_methods_supported": client_authentication,
+        "introspection_endpoint_auth_signing_alg_values_supported": assertion_algorithms,
         "scopes_supported": scopes,
         "management_endpoint": server.management_url(),
     });

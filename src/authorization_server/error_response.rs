@@ -9,6 +9,9 @@ use serde_json::json;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ErrorCode(pub(super) &'static str);
 
+/// Seconds after which a request may be sent again.
+const RETRY_AFTER: u64 = 30;
+
 /// An error response (RFC 6749 §5.2) of any endpoint.
 #[derive(Debug)]
 pub(super) struct ErrorResponse {
@@ -16,6 +19,8 @@ pub(super) struct ErrorResponse {
     code: &'static str,
     description: String,
     challenge: Option<&'static str>,
+    /// `Retry-After` in seconds.
+    retry_after: Option<u64>,
 }
 
 impl ErrorResponse {
@@ -29,11 +34,21 @@ impl ErrorResponse {
             code,
             description: description.into(),
             challenge: None,
+            retry_after: None,
         }
     }
 
     pub(super) fn bad_request(code: &'static str, description: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, description)
+    }
+
+    /// 503: the request may be sent again later.
+    pub(super) fn overloaded(description: &'static str) -> Self {
+        let code = "temporarily_unavailable";
+        Self {
+            retry_after: Some(RETRY_AFTER),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, description)
+        }
     }
 
     pub(super) fn not_found() -> Self {
@@ -53,6 +68,9 @@ impl IntoResponse for ErrorResponse {
         response.extensions_mut().insert(ErrorCode(self.code));
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
         if let Some(challenge) = self.challenge {
             headers.insert(
                 header::WWW_AUTHENTICATE,

@@ -9,11 +9,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 
 use super::AuthorizationServer;
+use super::client_authentication::invalid_client;
 
 /// A kind of endpoint, in every version of the API.
 ///
@@ -101,6 +102,8 @@ pub enum Fault {
     Garbage,
     /// No response.
     Hang,
+    /// 401 `invalid_client`, as if client authentication had failed.
+    InvalidClient,
     /// The correct response after this delay.
     Latency(Duration),
     /// 503, with `Retry-After` in seconds if given.
@@ -122,6 +125,7 @@ impl Fault {
             Self::Empty => "empty response",
             Self::Garbage => "garbage",
             Self::Hang => "no answer",
+            Self::InvalidClient => "invalid client",
             Self::Latency(_) => "latency",
             Self::Outage(_) => "outage",
             Self::Oversize => "oversize",
@@ -271,6 +275,7 @@ async fn respond_with_fault(fault: Fault, mut request: Request, next: Next) -> R
             response
         }
         Fault::Hang => std::future::pending().await,
+        Fault::InvalidClient => invalid_client("client authentication failed").into_response(),
         Fault::Latency(latency) => {
             tokio::time::sleep(latency).await;
             next.run(request).await

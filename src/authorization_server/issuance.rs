@@ -41,24 +41,15 @@ pub(super) fn claims(
 ) -> Map<String, Value> {
     let TokenParams {
         client_id,
-        mut audience,
+        audience,
         scope,
         roles,
         claims: own_claims,
     } = params;
-    let audience = match version {
-        // Version 3 has a single audience, as a string.
-        Version::V3 => json!(if audience.is_empty() {
-            String::new()
-        } else {
-            audience.swap_remove(0)
-        }),
-        Version::V4 => json!(audience),
-    };
     let mut claims = members(json!({
         "iss": server.issuer(version),
         "exp": now.saturating_add(lifetime).as_secs(),
-        "aud": audience,
+        "aud": audience_claim(version, audience),
         "sub": client_id,
         "amr": ["appid_client_credentials"],
         "iat": now.as_secs(),
@@ -70,6 +61,14 @@ pub(super) fn claims(
     }
     claims.extend(own_claims);
     claims
+}
+
+/// The claim `aud`. Version 3 has a single audience, as a string.
+pub(super) fn audience_claim(version: Version, audience: Vec<String>) -> Value {
+    match version {
+        Version::V3 => json!(audience.into_iter().next().unwrap_or_default()),
+        Version::V4 => json!(audience),
+    }
 }
 
 /// The compact serialization ([RFC 7515 §7.1](https://www.rfc-editor.org/rfc/rfc7515#section-7.1)).

@@ -1,4 +1,7 @@
-//! The management API: App ID's API for applications, scopes and roles, extended by signing keys.
+//! The management API: App ID's API for applications, scopes and roles, extended by signing keys
+//! and by what authenticates an application in place of its secret.
+
+mod assertions;
 
 use axum::extract::{Path, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
@@ -31,6 +34,10 @@ pub(super) fn router(server: AuthorizationServer) -> Router<AuthorizationServer>
         .route(
             "/applications/{client_id}/scopes",
             get(scopes).put(set_scopes),
+        )
+        .route(
+            "/applications/{client_id}/assertions",
+            get(assertions::show).put(assertions::replace),
         )
         .route(
             "/applications/{client_id}/roles",

@@ -19,6 +19,20 @@
 //! `/.well-known/oauth-authorization-server/oauth/v4/{tenant}`. Call it over a socket
 //! ([`AuthorizationServerBuilder::bind`]) or in-process ([`AuthorizationServer::transport`]).
 //!
+//! A client authenticates by its secret, by an assertion that it has signed
+//! ([`RegisteredApplication::set_jwks`]), or by the token of a trusted issuer
+//! ([`RegisteredApplication::add_federated_credential`]). The grants are client credentials,
+//! jwt-bearer ([RFC 7523 §2.1](https://www.rfc-editor.org/rfc/rfc7523#section-2.1)) and token
+//! exchange ([RFC 8693](https://www.rfc-editor.org/rfc/rfc8693)).
+//!
+//! The subject and actor tokens of an exchange are access tokens of this server. The client must be
+//! in `aud` of the subject token by its client id, or have got it. The new token has the claims of
+//! the subject token, the client as `client_id`, and the actor as `act`: the client, or `sub` of the
+//! actor token. It has no more scopes than the subject token, and expires no later.
+//!
+//! Used assertions are remembered in memory. After a restart, one that is still valid is accepted
+//! once more.
+//!
 //! Over a socket it serves a dashboard at `/`: applications and their credentials, token
 //! requests, keys, the last requests, and fault injection. The dashboard accepts loopback host
 //! names only and works without scripts. It has no login: every process that can reach the port
@@ -51,20 +65,27 @@
 //! # }
 //! ```
 
+mod access_token;
 mod activity;
 mod applications;
+mod assertion_settings;
+mod assertions;
 mod builder;
+mod client_authentication;
 mod dashboard;
 mod endpoints;
 mod error_response;
 mod extractor;
 mod faults;
+mod grants;
 mod in_process;
 mod introspection;
 mod issuance;
 mod management;
 mod mint;
+mod parameters;
 mod persistence;
+mod signed_jwt;
 mod signing_keys;
 mod state;
 mod state_file;
@@ -75,6 +96,8 @@ use std::time::Duration;
 
 use self::activity::ActivityLog;
 pub use self::applications::RegisteredApplication;
+pub use self::assertion_settings::ExpectedAudience;
+use self::assertions::SeenAssertions;
 pub use self::builder::{AuthorizationServerBuilder, BoundServer};
 use self::dashboard::Dashboard;
 use self::faults::Faults;
@@ -133,6 +156,7 @@ struct Inner {
     faults: Faults,
     activity: ActivityLog,
     dashboard: Dashboard,
+    seen_assertions: SeenAssertions,
 }
 
 /// The two versions of App ID's API.
@@ -395,6 +419,26 @@ impl AuthorizationServer {
             .collect()
     }
 
+    /// Returns its key set ([RFC 7517 §5](https://www.rfc-editor.org/rfc/rfc7517#section-5)), as
+    /// [`jwks_uri`](Self::jwks_uri) serves it.
+    ///
+    /// ```
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// let jwks = issuer.jwks();
+    /// assert_eq!(jwks["keys"][0]["kid"], issuer.keys()[0].kid());
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn jwks(&self) -> serde_json::Value {
+        let now = self.0.clock.now();
+        let state = self.0.state();
+        let published = state.keys.published(now);
+        let jwks: Vec<_> = published.map(|ring_key| ring_key.key.jwk()).collect();
+        serde_json::json!({ "keys": jwks })
+    }
+
     /// Injects a fault into every response until [`clear_faults`](Self::clear_faults).
     ///
     /// ```
@@ -527,6 +571,13 @@ impl Inner {
             Version::V3 => self.authority().to_owned(),
             Version::V4 => self.oauth_url(Version::V4),
         }
+    }
+
+    /// Whether this `iss` is that of a token of this server, of either version.
+    fn is_issuer(&self, issuer: &str) -> bool {
+        [Version::V3, Version::V4]
+            .into_iter()
+            .any(|version| self.issuer(version) == issuer)
     }
 
     /// Host and port.

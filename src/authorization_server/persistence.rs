@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::applications::{Registration, Role};
+use super::assertion_settings::{AssertionSettings, ExpectedAudience, FederatedCredential, JwkSet};
 use super::signing_keys::{KeyRing, RingKey, SigningKey};
 use super::state::State;
 use super::state_file;
@@ -143,6 +144,25 @@ struct ApplicationDocument {
     role_ids: Vec<String>,
     #[serde(default)]
     claims: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    jwks: Option<Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    federated_credentials: Vec<FederatedCredentialDocument>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    assertion_audience: ExpectedAudience,
+}
+
+/// Members that are not set are not written, so that versions before them can read the file.
+fn is_default(audience: &ExpectedAudience) -> bool {
+    *audience == ExpectedAudience::default()
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FederatedCredentialDocument {
+    issuer: String,
+    subject: String,
+    jwks: Value,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -189,12 +209,10 @@ impl StateDocument {
             .into_iter()
             .map(KeyDocument::into_key)
             .collect::<Option<Vec<_>>>()?;
+        let applications = self.applications.into_iter();
+        let applications = applications.map(ApplicationDocument::into_registration);
         let state = State {
-            applications: self
-                .applications
-                .into_iter()
-                .map(Registration::from)
-                .collect(),
+            applications: applications.collect::<Result<_, _>>().ok()?,
             roles: self.roles.into_iter().map(Role::from).collect(),
             keys: KeyRing::from_keys(keys)?,
         };
@@ -212,7 +230,13 @@ impl From<Registration> for ApplicationDocument {
             scopes,
             role_ids,
             claims,
+            assertions,
         } = registration;
+        let AssertionSettings {
+            jwks,
+            federated_credentials,
+            audience,
+        } = assertions;
         Self {
             client_id,
             secret: secret.expose_secret().to_owned(),
@@ -221,13 +245,19 @@ impl From<Registration> for ApplicationDocument {
             scopes,
             role_ids,
             claims,
+            jwks: jwks.map(|jwks| jwks.document().clone()),
+            federated_credentials: federated_credentials
+                .into_iter()
+                .map(FederatedCredentialDocument::from)
+                .collect(),
+            assertion_audience: audience,
         }
     }
 }
 
-impl From<ApplicationDocument> for Registration {
-    fn from(document: ApplicationDocument) -> Self {
-        let ApplicationDocument {
+impl ApplicationDocument {
+    fn into_registration(self) -> Result<Registration, ConfigError> {
+        let Self {
             client_id,
             secret,
             name,
@@ -235,8 +265,13 @@ impl From<ApplicationDocument> for Registration {
             scopes,
             role_ids,
             claims,
-        } = document;
-        Self {
+            jwks,
+            federated_credentials,
+            assertion_audience,
+        } = self;
+        let credentials = federated_credentials.into_iter();
+        let credentials = credentials.map(FederatedCredentialDocument::into_credential);
+        Ok(Registration {
             client_id,
             secret: secret.into(),
             name,
@@ -244,7 +279,43 @@ impl From<ApplicationDocument> for Registration {
             scopes,
             role_ids,
             claims,
+            assertions: AssertionSettings {
+                jwks: jwks.as_ref().map(JwkSet::from_value).transpose()?,
+                federated_credentials: credentials.collect::<Result<_, _>>()?,
+                audience: assertion_audience,
+            },
+        })
+    }
+}
+
+impl From<FederatedCredential> for FederatedCredentialDocument {
+    fn from(
+        FederatedCredential {
+            issuer,
+            subject,
+            jwks,
+        }: FederatedCredential,
+    ) -> Self {
+        Self {
+            issuer,
+            subject,
+            jwks: jwks.document().clone(),
         }
+    }
+}
+
+impl FederatedCredentialDocument {
+    fn into_credential(self) -> Result<FederatedCredential, ConfigError> {
+        let Self {
+            issuer,
+            subject,
+            jwks,
+        } = self;
+        Ok(FederatedCredential {
+            issuer,
+            subject,
+            jwks: JwkSet::from_value(&jwks)?,
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use serde_json::Map;
 
 use super::applications::{DEFAULT_SCOPE, Registration, Role};
+use super::assertion_settings::{AssertionSettings, FederatedCredential, ISSUER};
 use super::signing_keys::{KeyRing, SigningKey, constant_time_eq, new_kid, random_secret};
 use crate::clock::UnixTime;
 use crate::error::ConfigError;
@@ -53,6 +54,7 @@ impl State {
             scopes: Vec::new(),
             role_ids: Vec::new(),
             claims: Map::new(),
+            assertions: AssertionSettings::default(),
         };
         registration.check()?;
         if self.applications.len() >= MAX_APPLICATIONS {
@@ -130,6 +132,55 @@ impl State {
             .filter(|application| constant_time_eq(secret, &application.secret))
     }
 
+    /// Returns the application with this trusted issuer and subject, and its credential.
+    pub(super) fn federated_application(
+        &self,
+        issuer: &str,
+        subject: &str,
+    ) -> Option<(&Registration, &FederatedCredential)> {
+        self.federated_credentials()
+            .find(|(_, credential)| credential.issuer == issuer && credential.subject == subject)
+    }
+
+    fn federated_credentials(&self) -> impl Iterator<Item = (&Registration, &FederatedCredential)> {
+        self.applications.iter().flat_map(|application| {
+            let credentials = application.assertions.federated_credentials.iter();
+            credentials.map(move |credential| (application, credential))
+        })
+    }
+
+    /// Updates the assertions of one application; `None` if it does not exist.
+    pub(super) fn update_assertions(
+        &mut self,
+        client_id: &str,
+        change: impl FnOnce(&mut AssertionSettings) -> Result<(), ConfigError>,
+    ) -> Result<Option<Registration>, ConfigError> {
+        let changed = self.update_application(client_id, |application| {
+            change(&mut application.assertions)?;
+            application.check()
+        })?;
+        match self.identifies_applications() {
+            true => Ok(changed),
+            false => Err(ConfigError::without_value(
+                ISSUER,
+                "has a federated credential with the same subject already",
+            )),
+        }
+    }
+
+    /// Whether an issuer and a subject identify one application, and are given once.
+    fn identifies_applications(&self) -> bool {
+        let mut seen = HashSet::new();
+        self.federated_credentials().all(
+            |(
+                _,
+                FederatedCredential {
+                    issuer, subject, ..
+                },
+            )| seen.insert((issuer, subject)),
+        )
+    }
+
     /// The names of the roles that are assigned to an application.
     pub(super) fn role_names(&self, application: &Registration) -> Vec<String> {
         let assigned = self
@@ -184,6 +235,7 @@ impl State {
             && applications
                 .iter()
                 .all(|application| application.check().is_ok())
+            && self.identifies_applications()
             && roles.iter().all(|role| role.check().is_ok())
             && applications
                 .iter()

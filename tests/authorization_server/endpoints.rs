@@ -635,9 +635,20 @@ async fn the_metadata_name_what_the_server_supports() {
     let url = fixture.url("v4", ".well-known/openid-configuration");
     let request = Request::get(url).body(Bytes::new()).unwrap();
     let document = json_of(&fixture.send(request).await);
-    let methods = json!(["client_secret_basic", "client_secret_post"]);
+    let methods = json!([
+        "client_secret_basic",
+        "client_secret_post",
+        "private_key_jwt"
+    ]);
     for (member, expected) in [
-        ("grant_types_supported", json!(["client_credentials"])),
+        (
+            "grant_types_supported",
+            json!([
+                "client_credentials",
+                "urn:ietf:params:oauth:grant-type:jwt-bearer",
+                "urn:ietf:params:oauth:grant-type:token-exchange"
+            ]),
+        ),
         ("token_endpoint_auth_methods_supported", methods.clone()),
         ("introspection_endpoint_auth_methods_supported", methods),
         (

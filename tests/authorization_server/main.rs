@@ -7,5 +7,8 @@
     reason = "tests"
 )]
 
+mod assertion;
+mod client_authentication;
 mod dashboard;
 mod endpoints;
+mod token_exchange;

@@ -41,6 +41,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "clock",
             "error",
             "jwt",
+            "key_set",
             "oauth",
             "transport",
         ],

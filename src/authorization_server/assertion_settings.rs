@@ -1,0 +1,195 @@
+//! What allows an application to authenticate with assertions: public keys, and trusted issuers.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::error::{ConfigError, ErrorKind};
+use crate::key_set::{KeySet, SkipReason};
+use crate::oauth::Issuer;
+
+/// The names of the settings in errors.
+pub(super) const JWKS: &str = "JWK Set";
+pub(super) const ISSUER: &str = "issuer";
+pub(super) const SUBJECT: &str = "subject";
+pub(super) const FEDERATED_CREDENTIALS: &str = "federated credentials";
+
+/// Bytes of one JWK Set, as it is stored.
+const MAX_JWKS_LENGTH: usize = 16 * 1024;
+
+/// Bytes of an issuer or a subject.
+const MAX_NAME_LENGTH: usize = 2048;
+
+/// Federated credentials of one application.
+const MAX_FEDERATED_CREDENTIALS: usize = 4;
+
+/// The members of a JWK that are stored: those of public keys (RFC 7517 §4, RFC 7518 §6,
+/// RFC 8037 §2).
+const PUBLIC_MEMBERS: [&str; 10] = [
+    "alg", "crv", "e", "key_ops", "kid", "kty", "n", "use", "x", "y",
+];
+
+/// The `aud` that assertions of an application must have.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # use tower_oauth::resource_server::Algorithm;
+/// use tower_oauth::authorization_server::ExpectedAudience;
+///
+/// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+/// let shop = issuer.register("shop")?;
+/// assert_eq!(shop.assertion_audience(), ExpectedAudience::Issuer);
+/// shop.expect_assertion_audience(ExpectedAudience::TokenEndpoint)?; // as Entra does
+/// assert_eq!(shop.assertion_audience(), ExpectedAudience::TokenEndpoint);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ExpectedAudience {
+    /// The issuer identifier, with or without a trailing slash, as rfc7523bis requires.
+    #[default]
+    Issuer,
+    /// The URL of the token endpoint, as Entra and Ory Hydra require it.
+    TokenEndpoint,
+}
+
+/// The assertions of an application.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AssertionSettings {
+    /// The keys with which the application signs.
+    pub(super) jwks: Option<JwkSet>,
+    pub(super) federated_credentials: Vec<FederatedCredential>,
+    pub(super) audience: ExpectedAudience,
+}
+
+/// A trusted issuer, and the subject of its tokens that identifies the application.
+#[derive(Clone, Debug)]
+pub(super) struct FederatedCredential {
+    pub(super) issuer: String,
+    pub(super) subject: String,
+    pub(super) jwks: JwkSet,
+}
+
+impl AssertionSettings {
+    pub(super) fn keys(&self) -> Option<&KeySet> {
+        self.jwks.as_ref().map(JwkSet::keys)
+    }
+
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let credentials = &self.federated_credentials;
+        if credentials.len() > MAX_FEDERATED_CREDENTIALS {
+            return Err(ConfigError::without_value(
+                FEDERATED_CREDENTIALS,
+                "must be at most 4",
+            ));
+        }
+        credentials.iter().try_for_each(FederatedCredential::check)
+    }
+}
+
+impl FederatedCredential {
+    fn check(&self) -> Result<(), ConfigError> {
+        let Self {
+            issuer, subject, ..
+        } = self;
+        Issuer::new(issuer)?;
+        if subject.is_empty() || subject.chars().any(char::is_control) {
+            let reason = "must not be empty or contain control characters";
+            return Err(ConfigError::without_value(SUBJECT, reason));
+        }
+        for (setting, value) in [(ISSUER, issuer), (SUBJECT, subject)] {
+            if value.len() > MAX_NAME_LENGTH {
+                return Err(ConfigError::without_value(
+                    setting,
+                    "must be at most 2048 bytes",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A JWK Set of public keys (RFC 7517 §5).
+#[derive(Clone, Debug)]
+pub(super) struct JwkSet {
+    /// The set with the public members of its keys, to be stored and shown.
+    document: Value,
+    keys: KeySet,
+}
+
+impl JwkSet {
+    /// Parses a set that is given as a value, or as the text of one.
+    pub(super) fn from_value(value: &Value) -> Result<Self, ConfigError> {
+        match value {
+            Value::String(text) => Self::parse(text),
+            value => Self::parse(&value.to_string()),
+        }
+    }
+
+    /// Parses a set. A member that is no public key for signatures is not used; a secret one makes
+    /// the set invalid.
+    pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
+        let invalid = |reason: String| ConfigError::without_value(JWKS, reason);
+        let keys = KeySet::from_json(text.as_bytes()).map_err(|error| match error.kind() {
+            ErrorKind::NoUsableKey => {
+                let reasons = std::error::Error::source(&error).map(ToString::to_string);
+                let reasons = reasons.unwrap_or_default();
+                invalid(format!("must have a public key for signatures; {reasons}"))
+            }
+            // The text of the parser may quote the document.
+            _ => invalid(
+                "must be a JSON object with an array `keys` of at most 100 members".to_owned(),
+            ),
+        })?;
+        let is_secret = |reason| matches!(reason, SkipReason::PrivateKey | SkipReason::Symmetric);
+        if keys.skipped().any(|key| is_secret(key.reason())) {
+            return Err(invalid(
+                "must not have private or symmetric keys".to_owned(),
+            ));
+        }
+        let document = public_members(text);
+        if document.to_string().len() > MAX_JWKS_LENGTH {
+            return Err(invalid("must be at most 16 KiB".to_owned()));
+        }
+        Ok(Self { document, keys })
+    }
+
+    pub(super) fn document(&self) -> &Value {
+        &self.document
+    }
+
+    pub(super) fn keys(&self) -> &KeySet {
+        &self.keys
+    }
+
+    /// `kid` and algorithms of each key, sorted.
+    pub(super) fn summary(&self) -> Vec<(String, String)> {
+        let used = self.keys.used_keys().map(|(kid, key)| {
+            let algorithms: Vec<&str> =
+                key.algorithms().map(|algorithm| algorithm.name()).collect();
+            (kid.unwrap_or_default().to_owned(), algorithms.join(", "))
+        });
+        let mut used: Vec<_> = used.collect();
+        used.sort_unstable();
+        used
+    }
+}
+
+/// The set without members that public keys do not need. What is stored and shown has no other.
+fn public_members(text: &str) -> Value {
+    let document: Value =
+        serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap_or_default();
+    let members = document.get("keys").and_then(Value::as_array);
+    let public = members.into_iter().flatten().filter_map(Value::as_object);
+    let public = public.map(|jwk| -> Map<String, Value> {
+        let is_public = |name: &str| PUBLIC_MEMBERS.contains(&name);
+        let members = jwk.iter().filter(|(name, _)| is_public(name));
+        members
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    });
+    json!({ "keys": public.collect::<Vec<_>>() })
+}

@@ -1,0 +1,84 @@
+//! The assertions that were used and are still valid, by their `jti` (RFC 7523 §3).
+//!
+//! They are kept in memory until they expire. After a restart, an assertion that is still valid can
+//! be used once more. An application that has too many gets no more accepted: to forget one would
+//! let it be used again.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+
+use crate::clock::UnixTime;
+
+/// How many valid assertions of one application are remembered: 48 bytes each.
+const MAX_PER_CLIENT: usize = 10_000;
+
+/// How often expired assertions of all applications are removed.
+const PURGE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The used assertions. Only those with a valid signature are inserted.
+#[derive(Debug, Default)]
+pub(in super::super) struct SeenAssertions(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// By client id, then by the SHA-256 of `jti`, with their `exp`.
+    clients: HashMap<String, HashMap<[u8; 32], UnixTime>>,
+    next_purge: Option<UnixTime>,
+}
+
+/// Why an assertion was not inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unaccepted {
+    Seen,
+    TooMany,
+}
+
+impl SeenAssertions {
+    /// Inserts an assertion of a client that expires at `expires_at`.
+    pub(super) fn insert(
+        &self,
+        client_id: &str,
+        id: &str,
+        expires_at: UnixTime,
+        now: UnixTime,
+    ) -> Result<(), Unaccepted> {
+        // An id without an insertion has no effect, so a poisoned state is consistent.
+        let seen = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.next_purge.is_none_or(|due| now >= due) {
+            seen.clients.retain(|_, ids| {
+                ids.retain(|_, expires_at| now < *expires_at);
+                !ids.is_empty()
+            });
+            seen.next_purge = Some(now.saturating_add(PURGE_INTERVAL));
+        }
+        let ids = seen.clients.entry(client_id.to_owned()).or_default();
+        if ids.len() >= MAX_PER_CLIENT {
+            ids.retain(|_, expires_at| now < *expires_at);
+        }
+        let has_room = ids.len() < MAX_PER_CLIENT;
+        match ids.entry(digest_of(id)) {
+            Entry::Occupied(entry) if now < *entry.get() => Err(Unaccepted::Seen),
+            Entry::Occupied(mut entry) => {
+                entry.insert(expires_at);
+                Ok(())
+            }
+            Entry::Vacant(_) if !has_room => Err(Unaccepted::TooMany),
+            Entry::Vacant(entry) => {
+                entry.insert(expires_at);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Its size does not depend on the length of the id.
+fn digest_of(id: &str) -> [u8; 32] {
+    let digest = digest::digest(&digest::SHA256, id.as_bytes());
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest.as_ref());
+    bytes
+}
