@@ -61,7 +61,7 @@ pub struct GitHubActionsToken {
     http: HttpSettings,
     transport: Option<Arc<dyn Transport>>,
     /// Built for the first request, because the settings may change until then.
-    client: OnceLock<Result<HttpClient, ConfigError>>,
+    client: OnceLock<HttpClient>,
 }
 
 /// The response to a request for an id token.
@@ -104,9 +104,12 @@ impl GitHubActionsToken {
     }
 
     fn client(&self) -> Result<&HttpClient, ConfigError> {
-        let build = || self.http.client(default_transport(self.transport.clone())?);
-        let client = self.client.get_or_init(build);
-        client.as_ref().map_err(Clone::clone)
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let transport = default_transport(self.transport.clone())?;
+        let client = self.http.client(transport)?;
+        Ok(self.client.get_or_init(|| client))
     }
 
     async fn request(&self, audience: &str) -> Result<SecretString, BoxError> {
