@@ -1,4 +1,5 @@
-//! MCP clients of other vendors, and the MCP conformance suite, against the example `mcp_server`.
+//! MCP clients of other vendors, and the MCP conformance suite, against the example `mcp_server`; and
+//! the suite against the example `mcp_client`.
 //!
 //! The clients know the URL of the server and their credentials, and nothing else: rmcp, and npm
 //! `@modelcontextprotocol/sdk` and `@modelcontextprotocol/client`. The suite is npm
@@ -6,7 +7,7 @@
 //! those of `tests/interop/install.sh`; the test of rmcp needs none. The test of a page needs
 //! Chromium and chromedriver, as `tests/browser` does.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -337,25 +338,79 @@ fn suite(packages: &Path) -> Command {
     command
 }
 
-/// The checks of a scenario, with their status.
+/// The scenarios of clients without a user, with the example `mcp_client`.
+#[tokio::test]
+async fn the_mcp_conformance_suite_passes_for_clients_without_a_user() {
+    let Some(packages) = packages() else { return };
+    let node = packages.join("node_modules/node/bin/node");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/mcp_client.js");
+    let command = format!("{} {}", node.display(), script.display());
+    for (scenario, verified) in [
+        (
+            "auth/client-credentials-basic",
+            "client-credentials-basic-auth",
+        ),
+        (
+            "auth/client-credentials-jwt",
+            "client-credentials-jwt-verified",
+        ),
+        ("auth/wif-jwt-bearer", "wif-assertion-verified"),
+    ] {
+        let mut suite = suite(&packages);
+        suite
+            .args(["client", "--command", &command, "--scenario", scenario])
+            .env("PROGRAM", example("mcp_client").as_std().get_program());
+        let checks = run(suite, scenario).await;
+        let has_passed = |id: &str| {
+            let is_passed = |check: &Value| check["id"] == id && check["status"] == "SUCCESS";
+            checks.iter().any(is_passed)
+        };
+        // The token was requested as the scenario demands, and the server was called with it.
+        assert!(
+            has_passed(verified) && has_passed("valid-bearer-token"),
+            "{scenario}: {checks:#?}"
+        );
+        for check in &checks {
+            let is_good = check["status"] == "SUCCESS" || check["status"] == "INFO";
+            assert!(is_good, "{scenario}: {check:#}");
+        }
+    }
+}
+
+/// The checks of a scenario for servers, with their status.
 async fn checks(packages: &Path, url: &str, scenario: &str, version: &str) -> Vec<Value> {
-    let results = Scratch::new("conformance");
-    let output = suite(packages)
+    let mut suite = suite(packages);
+    suite
         .args(["server", "--url", url, "--scenario", scenario])
-        .args(["--spec-version", version])
-        .arg("--output-dir")
-        .arg(results.path())
-        .output()
-        .await
-        .unwrap();
+        .args(["--spec-version", version]);
+    run(suite, &format!("{scenario} {version}")).await
+}
+
+/// Runs the suite for one scenario. Returns its checks.
+async fn run(mut suite: Command, case: &str) -> Vec<Value> {
+    let results = Scratch::new("conformance");
+    suite.arg("--output-dir").arg(results.path());
+    let output = suite.output().await.unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
-    let runs = std::fs::read_dir(results.path()).unwrap();
-    let runs: Vec<_> = runs.map(|run| run.unwrap().path()).collect();
-    let [run] = &runs[..] else {
-        panic!("{scenario} {version}: {printed}");
-    };
-    let checks = std::fs::read_to_string(run.join("checks.json")).unwrap();
+    let found = checks_file(results.path());
+    let file = found.unwrap_or_else(|| panic!("{case}: {printed}"));
+    let checks = std::fs::read_to_string(file).unwrap();
     let checks: Vec<Value> = serde_json::from_str(&checks).unwrap();
-    assert!(!checks.is_empty(), "{scenario} {version}: {printed}");
+    assert!(!checks.is_empty(), "{case}: {printed}");
     checks
+}
+
+/// The only `checks.json` below a folder: the name of a scenario may have a slash.
+fn checks_file(folder: &Path) -> Option<PathBuf> {
+    let mut folder = folder.to_owned();
+    loop {
+        let entries = std::fs::read_dir(&folder).ok()?;
+        let entries: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        let file = folder.join("checks.json");
+        match &entries[..] {
+            _ if file.is_file() => return Some(file),
+            [one] if one.is_dir() => folder = one.clone(),
+            _ => return None,
+        }
+    }
 }
