@@ -193,12 +193,14 @@ impl TokenManager {
     /// [`BearerTokenLayer`](super::BearerTokenLayer) calls this for each `invalid_token` challenge.
     ///
     /// ```
+    /// # use tower_oauth::resource_server::Algorithm;
     /// use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind};
     /// use tower_oauth::TokenManager;
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
-    /// let issuer = AuthorizationServer::builder().build()?;
+    /// # // With RS256, two tokens of one second are the same token.
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
     /// let shop = issuer.register("shop")?;
     /// let tokens = TokenManager::builder(issuer.token_endpoint(), shop.credentials());
     /// let tokens = tokens.transport(issuer.transport()).start()?;
