@@ -197,3 +197,5 @@ pub use self::token_request::TokenRequest;
 pub use self::token_response::TokenResponse;
 pub use self::token_source::TokenSource;
 pub use self::unauthorized::Unauthorized;
+#[doc(no_inline)]
+pub use crate::jwt::Algorithm;

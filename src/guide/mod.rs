@@ -10,6 +10,12 @@ pub mod app_id {}
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
 
+/// # Clients without secrets
+#[cfg(feature = "reqwest")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+#[doc = include_str!("client_authentication.md")]
+pub mod client_authentication {}
+
 /// # Clients
 #[doc = include_str!("clients.md")]
 pub mod clients {}

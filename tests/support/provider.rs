@@ -61,16 +61,20 @@ impl TokenRequest {
         Some(pair.split_once(':')?.0.to_owned())
     }
 
-    /// Whether the request has the grant type, and the credentials of a client in one place.
+    /// Whether the request has the grant type, and authenticates a client by one method.
     fn check(&self) -> Result<(), &'static str> {
         if self.parameter("grant_type").as_deref() != Some("client_credentials") {
             return Err("unsupported_grant_type");
         }
-        let is_post =
-            self.parameter("client_id").is_some() && self.parameter("client_secret").is_some();
-        match self.basic_client().is_some() != is_post {
-            true => Ok(()),
-            false => Err("invalid_client"),
+        let has = |name| self.parameter(name).is_some();
+        let methods = [
+            self.basic_client().is_some(),
+            has("client_id") && has("client_secret"),
+            has("client_assertion_type") && has("client_assertion"),
+        ];
+        match methods.into_iter().filter(|is_used| *is_used).count() {
+            1 => Ok(()),
+            _ => Err("invalid_client"),
         }
     }
 }
