@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use serde::de::Deserializer;
 
 use super::{
     AssertionAudience, ClientAssertion, ClientAuthentication, ClientCredentials, PrivateKeyJwt,
-    SigningKey, TokenManager, TokenManagerBuilder, TokenManagers, TokenManagersBuilder,
+    SigningKey, TlsClientAuth, TokenManager, TokenManagerBuilder, TokenManagers,
+    TokenManagersBuilder,
 };
 use crate::error::{ConfigError, ConfigErrorKind};
 use crate::jwt::Algorithm;
@@ -20,6 +21,8 @@ use crate::settings::{
     Provider, ProviderFields, by_commas, by_spaces, choice, flag, number, positive, secret,
     secrets, text,
 };
+#[cfg(feature = "reqwest")]
+use crate::transport::ReqwestTransport;
 
 /// The settings of a client, to be read from a file and from environment variables.
 ///
@@ -182,15 +185,17 @@ enum Method {
     Post,
     PrivateKeyJwt,
     Assertion,
+    Tls,
 }
 
 /// The names of the methods.
-const METHODS: [(&str, Method); 5] = [
+const METHODS: [(&str, Method); 6] = [
     ("client_secret_basic", Method::Basic),
     ("client_secret_basic_raw", Method::BasicRaw),
     ("client_secret_post", Method::Post),
     ("private_key_jwt", Method::PrivateKeyJwt),
     ("client_assertion", Method::Assertion),
+    ("tls_client_auth", Method::Tls),
 ];
 
 /// The methods with a client secret.
@@ -214,7 +219,8 @@ fn algorithm<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Algori
 }
 
 impl ClientSettings {
-    /// Makes a builder of these settings. Does no I/O.
+    /// Makes a builder of these settings. Does no I/O, but for the certificate of
+    /// `tls_client_auth`, which is read if the settings have its file.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -315,7 +321,8 @@ impl ClientSettings {
         Err(error.with_kind(ConfigErrorKind::Conflict))
     }
 
-    /// Makes a builder of these settings with their `targets`. Does no I/O.
+    /// Makes a builder of these settings with their `targets`. Does no I/O, but as
+    /// [`to_builder`](Self::to_builder).
     ///
     /// All targets share the client, its issuer, and the settings beside `targets`. The `audience`
     /// of a target replaces that of the client, its scopes and resources are added.
@@ -395,7 +402,7 @@ impl ClientSettings {
         client: Arc<dyn ClientAuthentication>,
         audience: Option<&Audience>,
     ) -> Result<TokenManagerBuilder, ConfigError> {
-        let mut builder = self.for_provider(client, audience)?;
+        let mut builder = self.with_mtls(self.for_provider(client, audience)?)?;
         if let Some(audience) = &self.audience {
             builder = builder.audience(audience.clone());
         }
@@ -512,6 +519,7 @@ impl ClientSettings {
         match self.client_authentication {
             Some(Method::PrivateKeyJwt) => Ok(Arc::new(self.private_key_jwt()?)),
             Some(Method::Assertion) => Ok(Arc::new(self.client_assertion()?)),
+            Some(Method::Tls) => Ok(Arc::new(TlsClientAuth::new(self.required_client_id()?))),
             _ => self.with_method(self.credentials()?),
         }
     }
@@ -526,7 +534,7 @@ impl ClientSettings {
             Some(Method::Basic) => credentials.client_secret_basic(),
             Some(Method::BasicRaw) => credentials.client_secret_basic_raw(),
             Some(Method::Post) => credentials.client_secret_post(),
-            Some(Method::PrivateKeyJwt | Method::Assertion) => {
+            Some(Method::PrivateKeyJwt | Method::Assertion | Method::Tls) => {
                 let reason = "must be a method with a client secret, for credentials with one";
                 let error = ConfigError::without_value("client_authentication", reason);
                 return Err(error.with_kind(ConfigErrorKind::Conflict));
@@ -538,6 +546,7 @@ impl ClientSettings {
     fn check_client_fields(&self) -> Result<(), ConfigError> {
         let method = self.client_authentication.unwrap_or(Method::Basic);
         let key = &[Method::PrivateKeyJwt][..];
+        let key_or_tls = &[Method::PrivateKeyJwt, Method::Tls][..];
         let assertion = &[Method::Assertion][..];
         let fields = [
             (
@@ -550,7 +559,11 @@ impl ClientSettings {
                 self.client_secret_file.is_some(),
                 SECRET_METHODS,
             ),
-            ("client_key_file", self.client_key_file.is_some(), key),
+            (
+                "client_key_file",
+                self.client_key_file.is_some(),
+                key_or_tls,
+            ),
             (
                 "client_key_algorithm",
                 self.client_key_algorithm.is_some(),
@@ -560,7 +573,7 @@ impl ClientSettings {
             (
                 "client_certificate_file",
                 self.client_certificate_file.is_some(),
-                key,
+                key_or_tls,
             ),
             (
                 "client_assertion_audience",
@@ -642,6 +655,20 @@ impl ClientSettings {
         })
     }
 
+    /// Adds the transport that shows the client certificate to the server, if its files are set.
+    fn with_mtls(&self, builder: TokenManagerBuilder) -> Result<TokenManagerBuilder, ConfigError> {
+        if self.client_authentication != Some(Method::Tls) {
+            return Ok(builder);
+        }
+        match (&self.client_certificate_file, &self.client_key_file) {
+            // Code sets it.
+            (None, None) => Ok(builder),
+            (Some(certificate), Some(key)) => with_client_certificate(builder, certificate, key),
+            (None, Some(_)) => Err(required("client_certificate_file")),
+            (Some(_), None) => Err(required("client_key_file")),
+        }
+    }
+
     /// The fields that not every provider uses.
     fn provider_fields(&self) -> ProviderFields<'_> {
         let fields = [
@@ -661,6 +688,29 @@ impl ClientSettings {
         ];
         ProviderFields::new("", self.provider, fields)
     }
+}
+
+#[cfg(feature = "reqwest")]
+fn with_client_certificate(
+    builder: TokenManagerBuilder,
+    certificate: &Path,
+    key: &Path,
+) -> Result<TokenManagerBuilder, ConfigError> {
+    let transport = ReqwestTransport::with_client_certificate(certificate, key)?;
+    Ok(builder.transport(transport))
+}
+
+#[cfg(not(feature = "reqwest"))]
+fn with_client_certificate(
+    _builder: TokenManagerBuilder,
+    _certificate: &Path,
+    _key: &Path,
+) -> Result<TokenManagerBuilder, ConfigError> {
+    let reason = "requires the feature `reqwest`: without it, set a transport in code";
+    Err(ConfigError::without_value(
+        "client_certificate_file",
+        reason,
+    ))
 }
 
 fn required(setting: &str) -> ConfigError {

@@ -12,9 +12,10 @@ use tower_oauth::client::{
 };
 use tower_oauth::error::ConfigErrorKind;
 use tower_oauth::resource_server::Algorithm;
+use tower_oauth::transport::ReqwestTransport;
 use tower_oauth::{
     Audience, ClientAssertion, ClientCredentials, Endpoint, Issuer, PrivateKeyJwt, Scope,
-    TokenManager,
+    TlsClientAuth, TokenManager,
 };
 
 use crate::support::settings::{
@@ -194,6 +195,17 @@ fn documents() -> Vec<(&'static str, TokenManagerBuilder)> {
                 let client = ClientAssertion::from_file("/var/run/secrets/tokens/as");
                 let issuer = Issuer::new("https://as.example").unwrap();
                 TokenManager::for_issuer(issuer, client.client_id("shop")).unwrap()
+            },
+        ),
+        (
+            r#"
+            issuer = "https://as.example"
+            client_id = "shop"
+            client_authentication = "tls_client_auth"
+            "#,
+            {
+                let issuer = Issuer::new("https://as.example").unwrap();
+                TokenManager::for_issuer(issuer, TlsClientAuth::new("shop")).unwrap()
             },
         ),
         (
@@ -477,6 +489,7 @@ fn settings_that_do_not_fit_together_are_errors_that_name_setting_and_reason() {
     };
     let signed = |rest: &str| with_method("private_key_jwt", rest);
     let assertion = |rest: &str| with_method("client_assertion", rest);
+    let mtls = |rest: &str| with_method("tls_client_auth", rest);
     let rows = [
         (client.to_owned(), "issuer", "is required"),
         (
@@ -577,6 +590,26 @@ fn settings_that_do_not_fit_together_are_errors_that_name_setting_and_reason() {
                 .to_owned(),
             "client_id",
             "is required",
+        ),
+        (
+            mtls("client_key_file = \"/k\""),
+            "client_certificate_file",
+            "is required",
+        ),
+        (
+            mtls("client_certificate_file = \"/c\""),
+            "client_key_file",
+            "is required",
+        ),
+        (
+            mtls("client_key_file = \"/k\"\nclient_certificate_file = \"/c\""),
+            "client certificate file /c",
+            "cannot be read",
+        ),
+        (
+            mtls("client_key_algorithm = \"ES256\""),
+            "client_key_algorithm",
+            "is not used with `client_authentication` `tls_client_auth`",
         ),
         (assertion(""), "client_assertion_file", "is required"),
         (
@@ -697,6 +730,32 @@ async fn a_manager_of_settings_gets_a_token_with_the_secret_that_they_have() {
         }
     }
     std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn the_certificate_of_settings_is_that_of_the_transport() {
+    let keys = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/client/client_authentication/keys"
+    );
+    let certificate = format!("{keys}/p256_certificate.pem");
+    let key = format!("{keys}/p256.pem");
+    let document = json!({
+        "issuer": "https://as.example",
+        "client_id": "shop",
+        "client_authentication": "tls_client_auth",
+        "client_certificate_file": certificate,
+        "client_key_file": key,
+    });
+    let transport = ReqwestTransport::with_client_certificate(&certificate, &key).unwrap();
+    let issuer = Issuer::new("https://as.example").unwrap();
+    let builder = TokenManager::for_issuer(issuer, TlsClientAuth::new("shop")).unwrap();
+    let expected = builder.transport(transport);
+    for (format, settings) in read::<ClientSettings>(&document) {
+        let made = settings.unwrap().to_builder().unwrap();
+        assert_eq!(format!("{made:?}"), format!("{expected:?}"), "{format}");
+        assert!(format!("{made:?}").contains(&certificate), "{made:?}");
+    }
 }
 
 /// What may stand where a secret is meant.

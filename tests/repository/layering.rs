@@ -107,8 +107,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &["clock", "log_limit", "oauth", "trace"],
     ),
     ("client/renewal/schedule.rs", &["backoff"]),
-    // With the algorithm of a signing key.
-    ("client/settings.rs", &["error", "jwt", "oauth", "settings"]),
+    // With the algorithm of a signing key, and the transport with a client certificate.
+    (
+        "client/settings.rs",
+        &["error", "jwt", "oauth", "settings", "transport"],
+    ),
     ("clock.rs", &[]),
     ("error.rs", &["clock", "redact"]),
     ("guide/", &[]),
