@@ -13,8 +13,9 @@ use crate::error::{ConfigError, Error};
 /// | method | for |
 /// | --- | --- |
 /// | [`ClientCredentials`](super::ClientCredentials) | a client secret |
-/// | [`PrivateKeyJwt`](super::PrivateKeyJwt) | an assertion that a key of the client signs |
-/// | [`ClientAssertion`](super::ClientAssertion) | an assertion of the platform or of a key management service |
+/// | [`PrivateKeyJwt`](super::PrivateKeyJwt) | an assertion that the client signs |
+/// | [`ClientAssertion`](super::ClientAssertion) | an assertion of a platform or key service |
+/// | [`TlsClientAuth`](super::TlsClientAuth) | a TLS certificate |
 /// | [`NoAuthentication`] | a grant that identifies the client |
 ///
 /// Implement it for another method, such as a secret that is read from a vault.

@@ -27,7 +27,7 @@ const MAX_LIFETIME: Duration = Duration::from_secs(3600);
 /// [OpenID Connect Core §9](https://openid.net/specs/openid-connect-core-1_0.html#ClientAuthentication)).
 ///
 /// The server has the public key, so that there is no shared secret. Each token request, and each
-/// retry of one, has a new assertion with its own `jti`, which expires after a minute.
+/// retry of one, has a new assertion with another `jti`, which expires after a minute.
 ///
 /// # Examples
 ///
@@ -137,7 +137,8 @@ impl PrivateKeyJwt {
             let public_key = URL_SAFE_NO_PAD.encode(&signed.public_key).into();
             request.set_read_credentials(&self.client_id, &public_key);
         }
-        let times = format!("the assertion is valid from {now} to {expiry} by the clock here");
+        let times =
+            format!("the assertion is valid from {now} to {expiry} by the clock of this client");
         request.set_invalid_client_hint(if is_issuer {
             format!("{AUDIENCE_HINT}; {times}")
         } else {

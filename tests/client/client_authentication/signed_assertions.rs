@@ -404,7 +404,8 @@ async fn a_refused_assertion_for_the_issuer_hints_at_the_token_endpoint_and_noth
 async fn the_refusal_of_a_signed_assertion_says_when_it_is_valid() {
     let endpoint = TokenEndpoint::with_reply(refusal("invalid_client"));
     let error = fetch(at_endpoint(&endpoint, orders())).await.unwrap_err();
-    let expected = "valid from 2023-11-14T22:13:20Z to 2023-11-14T22:14:20Z by the clock here";
+    let expected =
+        "valid from 2023-11-14T22:13:20Z to 2023-11-14T22:14:20Z by the clock of this client";
     assert!(error.to_string().contains(expected), "{error}");
 }
 
