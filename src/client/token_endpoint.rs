@@ -143,8 +143,11 @@ impl TokenEndpoint {
         };
         let error = result.as_ref().err();
         if error.is_some_and(|error| error.url().is_none()) {
-            // Nothing was sent, because the grant or the client authentication failed.
-            discovery.known.clone_from(&resolved.known);
+            // Nothing was sent, because the grant or the client authentication failed. If the
+            // endpoint is not one for which an assertion is made, other metadata may help.
+            if error.is_some_and(|error| error.kind() != ErrorKind::Configuration) {
+                discovery.known.clone_from(&resolved.known);
+            }
             return false;
         }
         if error.is_some_and(may_have_moved) {

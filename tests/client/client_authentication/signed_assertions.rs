@@ -170,6 +170,20 @@ fn assertions_of(endpoint: &TokenEndpoint, index: usize) -> String {
     forms(endpoint)[index]["client_assertion"].clone()
 }
 
+#[tokio::test(start_paused = true)]
+async fn metadata_that_name_an_endpoint_of_the_issuer_again_are_found_within_seconds() {
+    let endpoint = tokens()
+        .metadata(metadata(ISSUER, TOKEN_URL))
+        .then_metadata([metadata(ISSUER, "https://victim.example/token")]);
+    let client = orders().audience(AssertionAudience::TokenEndpoint);
+    let source = at_issuer(&endpoint, client).build_source().unwrap();
+    source.fetch().await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let _token = source.fetch().await.unwrap();
+    assert_eq!(claims(&assertions(&endpoint)[0])["aud"], TOKEN_URL);
+    assert_eq!(endpoint.metadata_requests(), 2);
+}
+
 /// RFC 8414 §3.3
 #[tokio::test(start_paused = true)]
 async fn metadata_of_another_issuer_get_no_assertion() {
