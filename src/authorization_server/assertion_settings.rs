@@ -13,7 +13,7 @@ pub(super) const ISSUER: &str = "issuer";
 pub(super) const SUBJECT: &str = "subject";
 pub(super) const FEDERATED_CREDENTIALS: &str = "federated credentials";
 
-/// Bytes of one JWK Set, as it is stored.
+/// Bytes of one JWK Set, indented as in the state file.
 const MAX_JWKS_LENGTH: usize = 16 * 1024;
 
 /// Bytes of an issuer or a subject.
@@ -151,7 +151,7 @@ impl JwkSet {
             ));
         }
         let document = public_members(text);
-        if document.to_string().len() > MAX_JWKS_LENGTH {
+        if format!("{document:#}").len() > MAX_JWKS_LENGTH {
             return Err(invalid("must be at most 16 KiB".to_owned()));
         }
         Ok(Self { document, keys })

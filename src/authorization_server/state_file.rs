@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 /// More than the limits of applications, roles and keys allow.
-const MAX_FILE_SIZE: u64 = 32 << 20;
+const MAX_FILE_SIZE: u64 = 64 << 20;
 
 /// The contents of a file that passed the checks of [`read`]. Its mode is unchanged.
 pub(super) struct StateFileContents {

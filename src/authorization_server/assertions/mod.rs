@@ -169,7 +169,7 @@ fn find_signer(
         return Err(Invalid("sub of the assertion is not a SPIFFE ID"));
     }
     let state = server.state();
-    if issuer == subject && !is_spiffe {
+    if issuer == subject {
         let registered = state.application(subject).and_then(|application| {
             let keys = application.assertions.keys()?.clone();
             Some((application, keys))
