@@ -83,7 +83,7 @@ impl<'a> SignedJwt<'a> {
         jku.is_some() || jwk.is_some() || x5u.is_some()
     }
 
-    /// The claims, which nobody has verified.
+    /// The claims, which are not verified.
     pub(super) fn claims(&self) -> &JwtClaims {
         &self.claims
     }

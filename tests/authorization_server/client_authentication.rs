@@ -587,7 +587,7 @@ async fn the_token_of_a_trusted_issuer_authenticates_the_application_again_and_a
             let id = other.client_id();
             cluster.sign(&json!({}), &with(&with(&claims, "iss", id), "sub", id))
         }),
-        ("the issuer's key for its own application", {
+        ("the issuer's key for the id of its application", {
             let id = fixture.shop.client_id();
             cluster.sign(&json!({}), &with(&with(&claims, "iss", id), "sub", id))
         }),
