@@ -285,9 +285,23 @@ impl Rejection {
         self.kind.description()
     }
 
-    /// The scopes that the challenge names: all that the request needs.
+    /// The scopes that the challenge names.
+    ///
+    /// All scopes of the requirement that is not met, also those that the token has. Each
+    /// [`RequireLayer`](crate::RequireLayer) around it adds the scopes that it requires on the way
+    /// out. Several `Scoped` and [`require_scopes`](crate::AuthContext::require_scopes) of one
+    /// handler add none to each other, and the scopes of the issuer
+    /// ([`TrustedIssuer::require_scopes`](crate::TrustedIssuer::require_scopes)) are not added.
     ///
     /// Of [`RequireScopeLayer::any`](crate::RequireScopeLayer::any), one of them is enough.
+    ///
+    /// ```
+    /// use tower_oauth::AuthContext;
+    ///
+    /// let caller = AuthContext::builder().scopes(["orders.read"]).build();
+    /// let rejection = caller.require_scopes(["orders.read", "orders.list"]).unwrap_err();
+    /// assert_eq!(rejection.required_scopes(), ["orders.read", "orders.list"]);
+    /// ```
     #[must_use]
     pub fn required_scopes(&self) -> &[Scope] {
         self.required_scopes.as_deref().unwrap_or_default()

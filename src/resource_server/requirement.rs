@@ -45,8 +45,9 @@ use crate::text;
 /// challenge, clients do not request one.
 ///
 /// Of several parts that are not met, the first decides. The challenge has what all parts need: the
-/// client's next request for a token asks for exactly these scopes. Layers, extractors and handlers
-/// inside of each other are such parts, the outer one first.
+/// client's next request for a token asks for exactly these scopes. A layer and what is inside of
+/// it, another layer, an extractor or a handler, are such parts, the outer one first. The
+/// extractors and the code of one handler are not.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Requirement(Expression);
@@ -650,6 +651,9 @@ impl AuthContext {
     /// Requires all of `scopes` in a handler, as [`require`](Self::require) does.
     ///
     /// No scopes require nothing. A text that is not a scope token (RFC 6749 §3.3) is not met.
+    ///
+    /// Name all scopes that the handler requires, also those of its `Scoped`: the challenge has
+    /// these and those of the layers around it, and a client requests no others.
     ///
     /// ```
     /// use tower_oauth::{AuthContext, Rejection};

@@ -24,7 +24,8 @@ pub trait RequiredScopes {
 /// `MethodRouter` can apply to the wrong method. Dereferences to the [`AuthContext`].
 ///
 /// A caller without the scopes gets the response of a
-/// [`RequireScopeLayer`](crate::RequireScopeLayer).
+/// [`RequireScopeLayer`](crate::RequireScopeLayer). Unlike a layer, it adds no scopes to the
+/// challenge of what the handler requires after it.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -701,7 +701,9 @@ impl TrustedIssuer {
     /// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)), and the challenge
     /// names all of them. Called several times, all are required. A scope that is not valid is a
     /// configuration error. For the scopes of single routes see
-    /// [`RequireScopeLayer`](super::RequireScopeLayer).
+    /// [`RequireScopeLayer`](super::RequireScopeLayer). The challenge of a route does not name the
+    /// scopes of the issuer: let the route require them, too, because a client requests exactly
+    /// the scopes of the challenge.
     ///
     /// ```
     /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};

@@ -5,6 +5,8 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use axum::Router;
+use axum::body::Body;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
@@ -17,8 +19,10 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication, TokenMint};
-use tower_oauth::resource_server::{Algorithm, RejectionKind};
-use tower_oauth::{Audience, AuthContext, Rejection, RequireScopeLayer, ResourceServer};
+use tower_oauth::resource_server::{Algorithm, RejectionKind, RequiredScopes, Scoped};
+use tower_oauth::{
+    Audience, AuthContext, Rejection, RequireScopeLayer, ResourceServer, Scope, TrustedIssuer,
+};
 
 use crate::support::log;
 
@@ -164,6 +168,144 @@ async fn axum_works_with_extractors_and_per_route_scopes() {
     assert_eq!(without("/must").await.0, StatusCode::UNAUTHORIZED);
 }
 
+struct Read;
+
+impl RequiredScopes for Read {
+    const SCOPES: &'static [&'static str] = &["orders.read"];
+}
+
+struct ReadAll;
+
+impl RequiredScopes for ReadAll {
+    const SCOPES: &'static [&'static str] = &["orders.read.all"];
+}
+
+/// An error of a service, with a rejection as one of its cases.
+#[derive(Debug)]
+enum ServiceError {
+    Rejected(Rejection),
+}
+
+impl From<Rejection> for ServiceError {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl IntoResponse for ServiceError {
+    fn into_response(self) -> axum::response::Response {
+        match self {
+            Self::Rejected(rejection) => rejection.into_response(),
+        }
+    }
+}
+
+/// A client that requests exactly the scopes of each challenge. Returns those of the token that is
+/// accepted at last, if one is.
+async fn scopes_after_challenges(
+    fixture: &Fixture,
+    server: &ResourceServer,
+    service: &Router,
+) -> Option<String> {
+    let service = service.clone().layer(server.layer());
+    let mut scopes = String::new();
+    for _ in 0..5 {
+        let token = fixture.mint().scope(&scopes).sign();
+        let request = Request::get("/").header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let request = request.body(Body::empty()).unwrap();
+        let response = service.clone().oneshot(request).await.unwrap();
+        if response.status() == StatusCode::OK {
+            return Some(scopes);
+        }
+        assert_eq!(response.status(), StatusCode::FORBIDDEN);
+        let rejection = response.extensions().get::<Rejection>().unwrap();
+        let named = rejection.required_scopes().iter().map(Scope::as_str);
+        scopes = named.collect::<Vec<_>>().join(" ");
+        let challenge = response.headers()[header::WWW_AUTHENTICATE]
+            .to_str()
+            .unwrap();
+        let parameter = format!(r#", scope="{scopes}""#);
+        assert!(challenge.contains(&parameter), "{challenge:?}");
+    }
+    None
+}
+
+#[tokio::test]
+async fn axum_names_the_scopes_of_layers_around_a_handler_and_none_of_its_other_requirements() {
+    let fixture = Fixture::new().await;
+    let read = || RequireScopeLayer::all(["orders.read"]);
+    let at = |route| Router::new().route("/", route);
+    let both = Some("orders.read orders.read.all");
+    let rows = [
+        (
+            "a layer and an extractor",
+            at(get(async |_: Scoped<ReadAll>| "orders").layer(read())),
+            both,
+        ),
+        (
+            "a layer and a handler",
+            at(get(async |caller: AuthContext| {
+                caller.require_scopes(["orders.read.all"])?;
+                Ok::<_, Rejection>("orders")
+            })
+            .layer(read())),
+            both,
+        ),
+        (
+            "a layer and an error type of the service",
+            at(get(async |caller: AuthContext| {
+                caller.require_scopes(["orders.read.all"])?;
+                Ok::<_, ServiceError>("orders")
+            })
+            .layer(read())),
+            both,
+        ),
+        (
+            "two extractors",
+            at(get(async |_: Scoped<Read>, _: Scoped<ReadAll>| "orders")),
+            None,
+        ),
+        (
+            "an extractor and a handler that names the others",
+            at(get(async |caller: Scoped<Read>| {
+                caller.require_scopes(["orders.read.all"])?;
+                Ok::<_, Rejection>("orders")
+            })),
+            None,
+        ),
+        (
+            "an extractor and a handler that names all",
+            at(get(async |caller: Scoped<Read>| {
+                caller.require_scopes(["orders.read", "orders.read.all"])?;
+                Ok::<_, Rejection>("orders")
+            })),
+            both,
+        ),
+    ];
+    for (name, service, expected) in rows {
+        let scopes = scopes_after_challenges(&fixture, &fixture.orders, &service).await;
+        assert_eq!(scopes.as_deref(), expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_challenge_of_a_route_does_not_name_the_scopes_of_the_issuer() {
+    let fixture = Fixture::new().await;
+    let issuer = TrustedIssuer::new(fixture.issuer.issuer(), Audience::new("orders").unwrap())
+        .require_scopes(["orders"])
+        .transport(fixture.issuer.transport());
+    let server = ResourceServer::from_issuer(issuer).start().await.unwrap();
+    for (scopes, expected) in [
+        (vec!["orders.read"], None),
+        (vec!["orders", "orders.read"], Some("orders orders.read")),
+    ] {
+        let route = get(async || "orders").layer(RequireScopeLayer::all(scopes));
+        let service = Router::new().route("/", route);
+        let scopes = scopes_after_challenges(&fixture, &server, &service).await;
+        assert_eq!(scopes.as_deref(), expected);
+    }
+}
+
 #[tokio::test]
 async fn hyper_works_without_a_framework() {
     let fixture = Fixture::new().await;
@@ -256,7 +398,7 @@ async fn axum_rejects_with_500_and_one_event_if_the_layers_are_in_the_wrong_orde
     let token = fixture.mint().scope("orders.read").sign();
     for authorization in [format!("Bearer {token}"), "Basic YTpi".to_owned()] {
         let request = Request::builder().header(header::AUTHORIZATION, authorization);
-        let request = request.body(axum::body::Body::empty()).unwrap();
+        let request = request.body(Body::empty()).unwrap();
         let response = app.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
