@@ -742,7 +742,7 @@ impl ResourceServerBuilder {
         let plain_http = self.http.plain_http()?;
         let fetched = issuers.iter().filter(|issuer| issuer.is_fetched());
         let settings = SharedSettings {
-            authorization_servers: fetched.map(|issuer| issuer.name().clone()).collect(),
+            authorization_servers: fetched.map(|issuer| issuer.issuer().clone()).collect(),
             realm: self.realm,
             plain_http: plain_http.clone(),
             cache: self.cache,
@@ -884,8 +884,8 @@ fn check_names(issuers: &[TrustedIssuer]) -> Result<(), ConfigError> {
     };
     let mut names = HashSet::new();
     for issuer in issuers {
-        if !names.insert(issuer.name()) {
-            return repeated(issuer.name());
+        if !names.insert(issuer.issuer()) {
+            return repeated(issuer.issuer());
         }
     }
     let mut aliases = issuers.iter().flat_map(TrustedIssuer::aliases);

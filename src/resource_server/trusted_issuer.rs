@@ -141,6 +141,23 @@ impl TrustedIssuer {
         }
     }
 
+    /// The issuer: the value of `iss` in its tokens.
+    ///
+    /// The presets of providers derive it. [`AuthContext::issuer`] is equal to it, unless the token
+    /// names an [alias](Self::add_alias).
+    ///
+    /// ```
+    /// use tower_oauth::TrustedIssuer;
+    ///
+    /// let sso = TrustedIssuer::keycloak("https://sso.example", "shop", "orders")?;
+    /// assert_eq!(sso.issuer(), "https://sso.example/realms/shop");
+    /// # Ok::<(), tower_oauth::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn issuer(&self) -> &Issuer {
+        &self.policy.issuer
+    }
+
     /// Accepts one more audience. One match is enough.
     ///
     /// ```
@@ -749,10 +766,6 @@ impl TrustedIssuer {
     /// Whether its keys are fetched, so that it is a server that clients can probably ask.
     pub(super) fn is_fetched(&self) -> bool {
         !matches!(self.source, Source::Fixed(_))
-    }
-
-    pub(super) fn name(&self) -> &Issuer {
-        &self.policy.issuer
     }
 
     pub(super) fn aliases(&self) -> &[Issuer] {

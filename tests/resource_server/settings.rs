@@ -662,3 +662,47 @@ async fn a_server_of_settings_accepts_and_rejects_as_they_say() {
         }
     }
 }
+
+#[test]
+fn each_issuer_of_settings_has_the_identifier_that_its_preset_derives() {
+    let settings = settings(&format!(
+        r#"
+        [issuers.cloud]
+        provider = "entra"
+        tenant = "{TENANT}"
+        application_id = "{APPLICATION}"
+
+        [issuers.own]
+        provider = "keycloak"
+        url = "https://sso.example"
+        realm = "shop"
+        audience = "orders"
+
+        [issuers.partner]
+        issuer = "https://partner.example"
+        audience = "orders"
+        aliases = "https://old.example"
+        "#
+    ));
+    let mut issuers = Vec::new();
+    let builder = settings.unwrap().to_builder_with(|name, issuer| {
+        issuers.push((name.to_owned(), issuer.issuer().clone()));
+        issuer
+    });
+    let (server, _refresher) = builder.unwrap().build().unwrap();
+    let entra = format!("https://login.microsoftonline.com/{TENANT}/v2.0");
+    for ((name, issuer), expected) in issuers.iter().zip([
+        ("cloud", &*entra),
+        ("own", "https://sso.example/realms/shop"),
+        ("partner", "https://partner.example"),
+    ]) {
+        assert_eq!((&**name, issuer.as_str()), expected);
+    }
+    let of_server: Vec<_> = server
+        .key_sets()
+        .iter()
+        .map(|keys| keys.issuer().clone())
+        .collect();
+    let of_closure: Vec<_> = issuers.into_iter().map(|(_, issuer)| issuer).collect();
+    assert_eq!(of_closure, of_server);
+}
