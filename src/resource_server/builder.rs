@@ -209,6 +209,9 @@ impl ResourceServerBuilder {
 
     /// Accepts the tokens of one more issuer.
     ///
+    /// It can grant every scope and role that routes require: [`TrustedIssuer`] has an example that
+    /// bounds its scopes.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {

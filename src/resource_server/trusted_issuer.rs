@@ -19,6 +19,33 @@ use crate::transport::Transport;
 ///
 /// A token is only ever validated with the keys and the policy of the issuer that it names.
 ///
+/// An issuer can put any subject, role and scope into its tokens. Of several issuers, each can thus
+/// grant all scopes and roles that routes require. Bound what a partner grants with
+/// [`require`](Self::require):
+///
+/// ```
+/// # #[cfg(feature = "authorization-server")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
+/// # use tower_oauth::authorization_server::AuthorizationServer;
+/// # let partner = AuthorizationServer::builder().build()?;
+/// # let shop = partner.register("shop")?;
+/// use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
+///
+/// let trusted = TrustedIssuer::new(partner.issuer(), Audience::new("orders")?)
+///     .transport(partner.transport())
+///     .require(|token| token.scopes().all(|scope| scope == "orders.read"));
+/// let orders = ResourceServer::from_issuer(trusted).start().await?; // or `add_issuer(trusted)`
+///
+/// let mint = |scope| partner.mint(&shop).audience(["orders"]).scope(scope).sign();
+/// assert!(orders.validate(&mint("orders.read")).await.is_ok());
+/// assert!(orders.validate(&mint("orders.read orders.read.all")).await.is_err());
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "authorization-server"))]
+/// # fn main() {}
+/// ```
+///
 /// ```
 /// use tower_oauth::{Audience, Endpoint, Issuer, TrustedIssuer};
 ///
