@@ -987,7 +987,8 @@ impl TokenManagerBuilder {
         self
     }
 
-    /// Allows a token endpoint with plain `http` on loopback, for development and tests.
+    /// Allows an issuer, its metadata and a token endpoint with plain `http` on loopback, for
+    /// development and tests.
     ///
     /// ```
     /// # let credentials = tower_oauth::ClientCredentials::new("shop", "s3cret");

@@ -31,8 +31,9 @@ use crate::transport::ReqwestTransport;
 /// which a transport or a clock can be added.
 ///
 /// [`guide::settings`](mod@crate::guide::settings) has every field, and examples with both crates.
-/// What is absent has the default of the builder. An unknown field is an error. Neither `Debug` nor
-/// an error shows the client secret.
+/// What is absent has the default of the builder. An unknown field is an error, but not with
+/// `#[serde(flatten)]`, where serde ignores it: give the settings a table. Neither `Debug` nor an
+/// error shows the client secret.
 ///
 /// ```
 /// use tower_oauth::client::ClientSettings;

@@ -706,3 +706,59 @@ fn each_issuer_of_settings_has_the_identifier_that_its_preset_derives() {
     let of_closure: Vec<_> = issuers.into_iter().map(|(_, issuer)| issuer).collect();
     assert_eq!(of_closure, of_server);
 }
+
+#[test]
+fn an_error_about_a_variable_names_the_path_of_the_setting_without_the_prefix() {
+    if print_variables::<ResourceServerSettings>() {
+        return;
+    }
+    let name =
+        "settings::an_error_about_a_variable_names_the_path_of_the_setting_without_the_prefix";
+    let document = json!({ "issuers": { "sso": { "provider": "unknown" } } });
+    let [figment, config] = read_in_process(name, &variables(&document));
+    // Each is in a table of the program.
+    let path = |error: &str, path: &str| {
+        let (_, key) = error.split_once("for key ").unwrap();
+        assert!(
+            key.trim_start_matches(['`', '"', '\\']).starts_with(path),
+            "{error}"
+        );
+    };
+    let lower = format!("{}.issuers.sso.provider", crate::support::settings::TABLE);
+    path(&figment, &lower.to_uppercase());
+    path(&config, &lower);
+}
+
+/// serde supports no `deny_unknown_fields` there.
+#[test]
+fn settings_beside_fields_of_the_program_are_read_without_an_error_for_an_unknown_one() {
+    #[derive(serde::Deserialize)]
+    struct Flattened {
+        port: u16,
+        #[serde(flatten)]
+        orders: ResourceServerSettings,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct InTable {
+        orders: ResourceServerSettings,
+    }
+
+    let document = json!({
+        "port": 8080,
+        "reallm": "orders",
+        "issuers": { "sso": { "issuer": "https://as.example", "audience": "orders" } },
+    });
+    let flattened: Flattened = serde_json::from_value(document.clone()).unwrap();
+    assert_eq!(flattened.port, 8080);
+    drop(flattened.orders.to_builder().unwrap().build().unwrap());
+
+    let mut orders = document;
+    orders.as_object_mut().unwrap().remove("port");
+    let mut in_table = json!({ "orders": orders });
+    let error = serde_json::from_value::<InTable>(in_table.clone()).err();
+    assert!(error.unwrap().to_string().contains("`reallm`"));
+    in_table["orders"].as_object_mut().unwrap().remove("reallm");
+    let in_table: InTable = serde_json::from_value(in_table).unwrap();
+    drop(in_table.orders.to_builder().unwrap());
+}

@@ -27,7 +27,8 @@ use crate::settings::{by_commas, by_spaces, choice, flag, number, positive, tabl
 /// which a transport or a clock can be added.
 ///
 /// [`guide::settings`](mod@crate::guide::settings) has every field, and examples with both crates.
-/// What is absent has the default of the builder. An unknown field is an error.
+/// What is absent has the default of the builder. An unknown field is an error, but not with
+/// `#[serde(flatten)]`, where serde ignores it: give the settings a table.
 ///
 /// ```
 /// use tower_oauth::resource_server::ResourceServerSettings;
@@ -158,7 +159,8 @@ impl ResourceServerSettings {
     /// Makes a builder of these settings, and changes each issuer before it is added.
     ///
     /// For what no file can say, such as a closure. `change` gets the name of the issuer in the
-    /// settings, in alphabetical order.
+    /// settings, in alphabetical order. [`TrustedIssuer::issuer`] is what a preset derives;
+    /// [`guide::settings`](mod@crate::guide::settings#several-issuers) has an example that keeps it.
     ///
     /// ```
     /// use tower_oauth::resource_server::ResourceServerSettings;
