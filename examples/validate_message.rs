@@ -19,19 +19,26 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, Fault};
-use tower_oauth::resource_server::Startup;
+use tower_oauth::resource_server::{RejectionKind, Startup};
 use tower_oauth::{Audience, AuthContext, BoxError, Rejection, ResourceServer, TokenManager};
 
-/// A message as brokers know it: headers and a payload.
+/// A message as brokers know it: headers, a payload, and how often it was delivered again.
 struct Message {
     headers: BTreeMap<&'static str, String>,
     payload: &'static str,
+    redeliveries: u32,
 }
+
+/// A message is delivered again this many times. Then it is refused.
+const MAX_REDELIVERIES: u32 = 5;
 
 impl Message {
     fn new(payload: &'static str) -> Self {
-        let headers = BTreeMap::new();
-        Self { headers, payload }
+        Self {
+            headers: BTreeMap::new(),
+            payload,
+            redeliveries: 0,
+        }
     }
 
     fn with_token(mut self, token: &str) -> Self {
@@ -78,7 +85,7 @@ async fn main() -> Result<(), BoxError> {
         .start()
         .await?;
     let (mut handled, mut refused, mut postponed) = (0, 0, 0);
-    while let Ok(message) = inbox.try_recv() {
+    while let Ok(mut message) = inbox.try_recv() {
         let payload = message.payload;
         match authenticate(&consumer, &message).await {
             Ok(caller) => {
@@ -86,18 +93,18 @@ async fn main() -> Result<(), BoxError> {
                 println!("handled    {payload}: sent by {client}");
                 handled += 1;
             }
-            // Not the fault of the message: the keys of its issuer are missing, or the consumer is
-            // overloaded. A broker would deliver the message again after that time, and others
-            // meanwhile.
-            Err(rejection) if rejection.status().is_server_error() => {
+            // A broker would deliver the message again after that time, and others meanwhile.
+            Err(rejection)
+                if can_become_valid(&rejection) && message.redeliveries < MAX_REDELIVERIES =>
+            {
                 println!("postponed  {payload}: {}", rejection.kind());
                 postponed += 1;
+                message.redeliveries += 1;
                 queue.send(message)?;
                 let delay = rejection.retry_after().unwrap_or(Duration::from_secs(5));
                 tokio::time::sleep(delay).await;
             }
-            // Such a message belongs in a dead-letter queue. `UnknownKey` can become valid when the
-            // issuer's keys can be fetched again.
+            // Such a message belongs in a dead-letter queue.
             Err(rejection) => {
                 println!("refused    {payload}: {}", rejection.kind());
                 refused += 1;
@@ -117,6 +124,15 @@ async fn authenticate(
     message: &Message,
 ) -> Result<AuthContext, Rejection> {
     let header = message.headers.get("authorization");
-    let token = header.and_then(|value| value.strip_prefix("Bearer "));
-    consumer.validate(token.unwrap_or_default()).await
+    let token = match header.and_then(|value| value.split_once(' ')) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("Bearer") => token,
+        _ => "",
+    };
+    consumer.validate(token).await
+}
+
+/// Whether the message may be valid later. Its issuer has no keys yet, or the consumer is
+/// overloaded; or the issuer has a new key, and the consumer cannot fetch it yet.
+fn can_become_valid(rejection: &Rejection) -> bool {
+    rejection.status().is_server_error() || rejection.kind() == RejectionKind::UnknownKey
 }
