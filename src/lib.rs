@@ -51,6 +51,11 @@
 //! # }
 //! ```
 //!
+//! # Settings
+//!
+//! [`resource_server::ResourceServerSettings`] and [`client::ClientSettings`] are read from files
+//! and environment variables: [`guide::settings`](mod@guide::settings).
+//!
 //! # Test without an issuer
 //!
 //! The embedded authorization server creates valid and invalid tokens, rotates keys, and injects
