@@ -159,8 +159,8 @@ impl ResourceServerSettings {
     /// Makes a builder of these settings, and changes each issuer before it is added.
     ///
     /// For what no file can say, such as a closure. `change` gets the name of the issuer in the
-    /// settings, in alphabetical order. [`TrustedIssuer::issuer`] is what a preset derives;
-    /// [`guide::settings`](mod@crate::guide::settings#several-issuers) has an example that keeps it.
+    /// settings, in alphabetical order. [`TrustedIssuer::issuer`] is what a preset derives, and
+    /// [`guide::settings`](mod@crate::guide::settings#several-issuers) has an example with it.
     ///
     /// ```
     /// use tower_oauth::resource_server::ResourceServerSettings;
