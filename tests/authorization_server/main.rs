@@ -11,4 +11,5 @@ mod assertion;
 mod client_authentication;
 mod dashboard;
 mod endpoints;
+mod on_behalf;
 mod token_exchange;
