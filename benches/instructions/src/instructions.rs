@@ -36,12 +36,17 @@ use http::request::Parts;
 use http::{Request, Response, header};
 use tokens::{AUDIENCE, ISSUER, NOW, Signer};
 use tower::{Layer, Service, service_fn};
+use tower_oauth::client::BearerTokenService;
 use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::key_set::KeySet;
 use tower_oauth::resource_server::{
     ProtectedResource, ResourceServerBuilder, ResourceServerService,
 };
-use tower_oauth::{Audience, AuthContext, Issuer, ResourceServer, TrustedIssuer};
+use tower_oauth::transport::ServiceTransport;
+use tower_oauth::{
+    Audience, AuthContext, BoxError, ClientCredentials, Endpoint, Issuer, Origin, ResourceServer,
+    TokenManager, TrustedIssuer,
+};
 
 type Handler = fn(Request<()>) -> std::future::Ready<Result<Response<()>, Infallible>>;
 type Layered = ResourceServerService<tower::util::ServiceFn<Handler>>;
@@ -190,6 +195,58 @@ fn hit_floor_moka() -> (Moka, Request<()>) {
     (moka, request)
 }
 
+type Called = fn(Request<String>) -> std::future::Ready<Result<Response<()>, Infallible>>;
+
+/// A client that has a token, the request to measure, and the runtime of the token's renewal.
+pub struct Outgoing {
+    service: BearerTokenService<tower::util::ServiceFn<Called>>,
+    /// With an empty body, so that it is copied for a retry.
+    request: Request<String>,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// The outgoing layer with a token in hand.
+fn outgoing_hit() -> Outgoing {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let endpoint = service_fn(async |_: Request<_>| {
+        let body = r#"{"access_token":"a-token","token_type":"Bearer","expires_in":3600}"#;
+        Ok::<_, BoxError>(Response::new(body.to_owned()))
+    });
+    let tokens = runtime.block_on(async {
+        let endpoint_url = Endpoint::new("https://as.example/token").unwrap();
+        let credentials = ClientCredentials::new("shop", "s3cret");
+        let tokens = TokenManager::builder(endpoint_url, credentials)
+            .transport(ServiceTransport::new(endpoint))
+            .clock(ManualClock::at(UnixTime::from_secs(NOW)))
+            .start()
+            .unwrap();
+        let token = tokens.access_token().await.unwrap();
+        assert_eq!(token.expose_secret(), "a-token");
+        tokens
+    });
+    let layer = tokens.layer([Origin::new("https://orders.example").unwrap()]);
+    let called: Called = |_| std::future::ready(Ok(Response::new(())));
+    let mut service = layer.layer(service_fn(called));
+    let request = || {
+        Request::get("https://orders.example/orders")
+            .body(String::new())
+            .unwrap()
+    };
+    for _ in 0..20 {
+        poll_once_or_panic(service.call(request())).unwrap();
+    }
+    let request = request();
+    fill_free_lists();
+    Outgoing {
+        service,
+        request,
+        runtime,
+    }
+}
+
 fn miss(algorithm: &str) -> Case {
     case(algorithm, 0, |signer| signer.good(algorithm, 9))
 }
@@ -287,6 +344,18 @@ fn validate((server, token): (ResourceServer, String)) -> (AuthContext, Resource
 }
 
 #[library_benchmark]
+#[bench::outgoing_hit(args = (outgoing_hit()), config = limit("outgoing_hit"))]
+fn client(outgoing: Outgoing) -> (Response<()>, impl Sized) {
+    let Outgoing {
+        mut service,
+        request,
+        runtime,
+    } = outgoing;
+    let response = poll_once_or_panic(service.call(black_box(request))).unwrap();
+    (response, (service, runtime))
+}
+
+#[library_benchmark]
 #[bench::hit_floor_moka(args = (hit_floor_moka()), config = limit("hit_floor_moka"))]
 fn without_layer((moka, mut request): (Moka, Request<()>)) -> (Response<()>, Moka) {
     moka.check(&mut request);
@@ -302,6 +371,6 @@ fn assert_status((response, expected, _service): (Response<()>, u16, Layered)) {
 
 library_benchmark_group!(
     name = requests,
-    benchmarks = [layer, authenticate, validate, without_layer]
+    benchmarks = [layer, authenticate, validate, client, without_layer]
 );
 main!(library_benchmark_groups = requests);
