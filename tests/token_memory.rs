@@ -1,7 +1,8 @@
-//! The crate adds no copy of a token to memory that outlives its cache entry.
+//! The crate adds no copy of a token to memory that outlives its cache entry, and none of a private
+//! key or an assertion that outlives its use.
 //!
-//! The test searches the process's own memory for tokens. Nothing else in the process has a token
-//! in the clear: a child process makes them, the test keeps them masked, and it wipes the buffer of
+//! The tests search the process's own memory for tokens and keys. Nothing else in the process has
+//! one in the clear: a child process makes them, the tests keep them masked, and wipe the buffer of
 //! each request. It is a binary of its own, because other tests in the process would hold tokens.
 
 #![cfg(target_os = "linux")]
@@ -14,6 +15,8 @@
     reason = "tests"
 )]
 
+#[path = "token_memory/keys.rs"]
+mod keys;
 mod support;
 
 use std::collections::HashMap;
@@ -22,17 +25,23 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use support::{AUDIENCE, ISSUER, NOW, claims_with, compact, encode, poll_once_or_panic, rsa};
+use tokio::runtime::Builder;
 use tower::{Layer, Service, service_fn};
 use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::key_set::KeySet;
 use tower_oauth::resource_server::{InboundToken, ResourceServerBuilder};
-use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};
+use tower_oauth::transport::{SendFuture, Transport};
+use tower_oauth::{
+    Audience, ClientCredentials, Endpoint, Issuer, ResourceServer, TokenExchange, TokenManager,
+    TrustedIssuer,
+};
 use zeroize::Zeroizing;
 
 /// Set for the child process.
@@ -45,7 +54,7 @@ const LINE: &str = "masked ";
 const MASK: u8 = 0x55;
 
 /// The shortest part of a token that counts as a copy.
-const WINDOW: usize = 48;
+const TOKEN_WINDOW: usize = 48;
 
 /// Bytes that are looked up at each address. Each window contains at least one such piece.
 const PIECE: usize = 8;
@@ -59,13 +68,40 @@ const KEPT: usize = 4;
 
 const TOKENS: usize = 64;
 
-/// The child: prints a key set and tokens, masked.
+/// The child: prints a text masked.
+fn print(text: impl AsRef<[u8]>) {
+    let bytes = text.as_ref().iter();
+    let masked = bytes.map(|byte| format!("{:02x}", byte ^ MASK));
+    println!("\n{LINE}{}", masked.collect::<String>());
+}
+
+/// Held by each test: a search unmasks what it reads, the secrets of another test too.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The masked texts that the child prints in this test.
+fn texts_of_child(test: &str) -> Vec<Vec<u8>> {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--nocapture", "--exact", test])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    assert!(child.status.success());
+    let output = String::from_utf8(child.stdout).unwrap();
+    let lines = output.lines().filter_map(|line| line.strip_prefix(LINE));
+    let masked = lines.map(|hex| {
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(byte).collect()
+    });
+    masked.collect()
+}
+
+/// The child: prints a key set and tokens.
 fn print_tokens() {
-    let print = |text: &str| {
-        let masked = text.bytes().map(|byte| format!("{:02x}", byte ^ MASK));
-        println!("\n{LINE}{}", masked.collect::<String>());
-    };
-    print(&serde_json::json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b")] }).to_string());
+    print(serde_json::json!({ "keys": [rsa(0).jwk("a"), rsa(1).jwk("b")] }).to_string());
     for number in 0..TOKENS {
         let mut random = [0; 300];
         aws_lc_rs::rand::fill(&mut random).unwrap();
@@ -78,26 +114,13 @@ fn print_tokens() {
             (0, "a")
         };
         let header = format!(r#"{{"alg":"RS256","kid":"{kid}"}}"#);
-        print(&compact(rsa(key), "RS256", &header, payload.as_bytes()));
+        print(compact(rsa(key), "RS256", &header, payload.as_bytes()));
     }
 }
 
 /// The key set, and the masked tokens.
 fn tokens_of_child() -> (KeySet, Vec<Vec<u8>>) {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--nocapture", "--test-threads=1"])
-        .env(CHILD, "1")
-        .output()
-        .unwrap();
-    assert!(child.status.success());
-    let output = String::from_utf8(child.stdout).unwrap();
-    let mut masked = output
-        .lines()
-        .filter_map(|line| line.strip_prefix(LINE))
-        .map(|hex| {
-            let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
-            (0..hex.len()).step_by(2).map(byte).collect::<Vec<u8>>()
-        });
+    let mut masked = texts_of_child("no_copy_of_a_token_outlives_its_cache_entry").into_iter();
     let keys: Vec<u8> = masked.next().unwrap().iter().map(|b| b ^ MASK).collect();
     let tokens: Vec<_> = masked.collect();
     assert_eq!(tokens.len(), TOKENS);
@@ -126,11 +149,43 @@ fn decoded_signature(masked: &[u8]) -> Vec<u8> {
     decoded.iter().map(|byte| byte ^ MASK).collect()
 }
 
+/// What is searched for.
+struct Secret {
+    /// The token or key that it is, or is a part of.
+    number: usize,
+    masked: Vec<u8>,
+    /// What no other secret has.
+    unique: Vec<Range<usize>>,
+}
+
+impl Secret {
+    fn new(number: usize, masked: Vec<u8>) -> Self {
+        let whole = std::iter::once(0..masked.len());
+        Self {
+            number,
+            unique: whole.collect(),
+            masked,
+        }
+    }
+}
+
+/// Tokens, and their decoded signatures.
+fn secrets_of(tokens: &[Vec<u8>]) -> Vec<Secret> {
+    let tokens = tokens.iter().enumerate();
+    let secrets = tokens.flat_map(|(number, token)| {
+        let mut whole = Secret::new(number, token.clone());
+        whole.unique = unique_parts(token).into();
+        [whole, Secret::new(number, decoded_signature(token))]
+    });
+    secrets.collect()
+}
+
 /// Searches the memory of this process.
 struct Search {
-    /// The tokens, then their decoded signatures.
-    tokens: Vec<Vec<u8>>,
-    /// Masked pieces of the tokens, with the number of the token and the offset there.
+    secrets: Vec<Secret>,
+    /// The shortest part of a secret that counts as a copy.
+    window: usize,
+    /// Masked pieces of the secrets, with the index of the secret and the offset there.
     pieces: HashMap<[u8; PIECE], (usize, usize)>,
     /// Whether a piece starts with these two bytes.
     starts: Vec<bool>,
@@ -139,39 +194,29 @@ struct Search {
 }
 
 impl Search {
-    fn new(mut tokens: Vec<Vec<u8>>) -> Self {
+    fn new(secrets: Vec<Secret>, window: usize) -> Self {
         let mut pieces = HashMap::new();
         let mut starts = vec![false; 1 << 16];
-        let signatures: Vec<_> = tokens
-            .iter()
-            .map(|token| decoded_signature(token))
-            .collect();
-        tokens.extend(signatures);
-        for (number, masked) in tokens.iter().enumerate() {
-            let whole = std::iter::once(0..masked.len());
-            let parts: Vec<_> = if number < TOKENS {
-                unique_parts(masked).into()
-            } else {
-                whole.collect()
-            };
-            for part in parts {
-                for at in part.step_by(WINDOW - PIECE) {
-                    if let Some(piece) = masked[at..].first_chunk::<PIECE>() {
-                        pieces.insert(*piece, (number, at));
+        for (index, secret) in secrets.iter().enumerate() {
+            for part in &secret.unique {
+                for at in part.clone().step_by(window - PIECE) {
+                    if let Some(piece) = secret.masked[at..].first_chunk::<PIECE>() {
+                        pieces.insert(*piece, (index, at));
                         starts[usize::from(u16::from_le_bytes([piece[0], piece[1]]))] = true;
                     }
                 }
             }
         }
         Self {
-            tokens,
+            secrets,
+            window,
             pieces,
             starts,
             buffer: vec![0; 1 << 20],
         }
     }
 
-    /// The numbers of the tokens of which memory has a window.
+    /// The numbers of the secrets of which memory has a window.
     fn found(&mut self) -> Vec<usize> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let start = buffer.as_ptr().addr();
@@ -184,7 +229,7 @@ impl Search {
                 mapping.start.max(own.end)..mapping.end,
             ] {
                 // Successive reads overlap, so that no window is cut in two.
-                for at in range.clone().step_by(len - 2 * WINDOW) {
+                for at in range.clone().step_by(len - 2 * self.window) {
                     let read = &mut buffer[..len.min(range.end - at)];
                     // A mapping may be gone: the list of them was made before.
                     if memory
@@ -217,15 +262,15 @@ impl Search {
                 continue;
             }
             let piece = memory[at..].first_chunk().unwrap();
-            let Some((number, offset)) = self.pieces.get(piece).copied() else {
+            let Some((index, offset)) = self.pieces.get(piece).copied() else {
                 continue;
             };
-            let token = &self.tokens[number];
+            let Secret { number, masked, .. } = &self.secrets[index];
             let same = |(one, other): &(&u8, &u8)| one == other;
-            let after = memory[at..].iter().zip(&token[offset..]).take_while(same);
-            let before = memory[..at].iter().rev().zip(token[..offset].iter().rev());
-            if after.count() + before.take_while(same).count() >= WINDOW {
-                found.push(number % TOKENS);
+            let after = memory[at..].iter().zip(&masked[offset..]).take_while(same);
+            let before = memory[..at].iter().rev().zip(masked[..offset].iter().rev());
+            if after.count() + before.take_while(same).count() >= self.window {
+                found.push(*number);
             }
         }
     }
@@ -265,6 +310,20 @@ fn send(server: &ResourceServer, masked: &[u8], times: usize) -> u16 {
     (0..times).map(|_| status().as_u16()).last().unwrap()
 }
 
+/// A token endpoint that exchanges each token.
+#[derive(Debug)]
+struct Exchanging;
+
+impl Transport for Exchanging {
+    fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
+        let name = b"&subject_token=ey";
+        assert!(request.body().windows(name.len()).any(|part| part == name));
+        let body = r#"{"access_token":"exchanged","token_type":"Bearer","expires_in":3600,
+            "issued_token_type":"urn:ietf:params:oauth:token-type:access_token"}"#;
+        Box::pin(async { Ok(Response::new(body.into())) })
+    }
+}
+
 /// Enough requests for the thread-local cache.
 const OFTEN: usize = 20;
 
@@ -273,8 +332,9 @@ fn no_copy_of_a_token_outlives_its_cache_entry() {
     if std::env::var_os(CHILD).is_some() {
         return print_tokens();
     }
+    let _alone = alone();
     let (keys, tokens) = tokens_of_child();
-    let mut search = Search::new(tokens.clone());
+    let mut search = Search::new(secrets_of(&tokens), TOKEN_WINDOW);
     let clock = ManualClock::at(UnixTime::from_secs(NOW));
     let server = |change: fn(ResourceServerBuilder) -> ResourceServerBuilder| {
         let issuer = Issuer::new(ISSUER).unwrap();
@@ -301,11 +361,20 @@ fn no_copy_of_a_token_outlives_its_cache_entry() {
     let response = poll_once_or_panic(service.call(request(&tokens[KEPT]))).unwrap();
     let kept = response.into_body().unwrap();
     assert_eq!(search.found(), [KEPT]);
+    let endpoint = Endpoint::new("https://as.example/token").unwrap();
+    let orders = TokenManager::builder(endpoint, ClientCredentials::new("orders", "s3cret"));
+    let exchange = TokenExchange::builder(orders.transport(Exchanging).clock(clock.clone()));
+    let exchange = exchange.build().unwrap();
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let token = runtime.block_on(exchange.access_token(&kept)).unwrap();
+    assert_eq!(token.expose_secret(), "exchanged");
+    drop(runtime);
     let clone = kept.clone();
     drop(kept);
     assert_eq!(search.found(), [KEPT], "a clone shares the memory");
     drop(clone);
     assert!(search.found().is_empty(), "it is wiped with the last clone");
+    assert_eq!(exchange.cached_token_count(), 1, "the cache has its hash");
 
     // The shared cache.
     let usual = server(|builder| builder);

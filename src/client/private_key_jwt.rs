@@ -27,7 +27,8 @@ const MAX_LIFETIME: Duration = Duration::from_secs(3600);
 /// [OpenID Connect Core §9](https://openid.net/specs/openid-connect-core-1_0.html#ClientAuthentication)).
 ///
 /// The server has the public key, so that there is no shared secret. Each token request, and each
-/// retry of one, has a new assertion with another `jti`, which expires after a minute.
+/// retry of one, has a new assertion with another `jti`, which expires after a minute. Its memory
+/// is zeroized after the request; the buffers of the HTTP client that sends it are not.
 ///
 /// # Examples
 ///

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
+use zeroize::Zeroizing;
 
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, ConfigErrorKind, Error, OAuthError};
@@ -343,19 +344,33 @@ impl TokenRequest {
         secrets
     }
 
-    /// The HTTP request.
+    /// A length that the form does not exceed: each byte may be percent-encoded.
+    fn max_form_length(&self) -> usize {
+        let lengths = self.parameters.iter().map(|(name, value)| {
+            let plain = name.len().saturating_add(value.expose_secret().len());
+            plain.saturating_mul(3).saturating_add("&=".len())
+        });
+        lengths.fold(0, usize::saturating_add)
+    }
+
+    /// The HTTP request. The memory of its body is wiped when the last clone of it is dropped.
     pub(super) fn to_http(&self) -> Result<Request<Bytes>, Error> {
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        for (index, (name, value)) in self.parameters.iter().enumerate() {
+        for (index, (name, _)) in self.parameters.iter().enumerate() {
             let is_repeated = self.parameters.iter().skip(index + 1).any(|p| p.0 == *name);
             // RFC 6749 §3.2: a parameter must not be included more than once.
             if is_repeated && name != "resource" {
                 let error = ConfigError::new("parameter", name, "must not be repeated");
                 return Err(error.with_kind(ConfigErrorKind::Conflict).into());
             }
+        }
+        // Allocated at once, because a growing buffer leaves copies behind.
+        let form = String::with_capacity(self.max_form_length());
+        let mut form = form_urlencoded::Serializer::new(form);
+        for (name, value) in &self.parameters {
             form.append_pair(name, value.expose_secret());
         }
-        let mut request = Request::new(Bytes::from(form.finish()));
+        let form = Zeroizing::new(form.finish().into_bytes());
+        let mut request = Request::new(Bytes::from_owner(form));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.to_uri()?;
         let headers = request.headers_mut();

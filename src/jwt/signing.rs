@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::algorithm::Algorithm;
 use super::pem::{self, InvalidPem};
@@ -212,12 +213,18 @@ impl PrivateKey {
     ) -> Result<SecretString, SigningFailed> {
         let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
         let input = format!("{}.{}", encode(header), encode(claims));
-        let signature = URL_SAFE_NO_PAD.encode(self.sign(input.as_bytes())?);
+        let signature = Zeroizing::new(self.sign(input.as_bytes())?);
+        // Without the signature the input is no secret.
+        let length = base64::encoded_len(signature.len(), false).ok_or(SigningFailed)?;
+        let mut encoded = Zeroizing::new(vec![0; length]);
+        let encoding = URL_SAFE_NO_PAD.encode_slice(&*signature, &mut encoded);
+        encoding.map_err(|_| SigningFailed)?;
+        let encoded = str::from_utf8(&encoded).map_err(|_| SigningFailed)?;
         // The exact size: a copy would be left behind by a buffer that grows or shrinks.
-        let mut jwt = String::with_capacity(input.len() + 1 + signature.len());
+        let mut jwt = String::with_capacity(input.len() + 1 + encoded.len());
         jwt.push_str(&input);
         jwt.push('.');
-        jwt.push_str(&signature);
+        jwt.push_str(encoded);
         Ok(jwt.into())
     }
 }

@@ -53,7 +53,7 @@ use crate::trace;
 /// that it is for, and to no other.
 ///
 /// The subject token is in no log, error or `Debug` output, and the cache has only its SHA-256
-/// hash. The body of the request that is sent has it, and is not wiped.
+/// hash. The copies in a request are wiped after it; the buffers of the HTTP client are not.
 ///
 /// This is a handle on shared state and cheap to clone. It needs a tokio runtime.
 ///
