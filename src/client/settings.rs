@@ -313,6 +313,56 @@ impl ClientSettings {
         self.builder(client, self.audience.as_ref())
     }
 
+    /// Reads the files of the secret, or of the signing key and its certificate, once, so that a
+    /// wrong path or key is an error at startup. Blocks.
+    ///
+    /// The files are read again for each token request. The file of a `client_assertion` may be
+    /// written after the start, so it is not read here. [`to_builder`](Self::to_builder) reads the
+    /// certificate of `tls_client_auth`.
+    ///
+    /// ```
+    /// use tower_oauth::client::ClientSettings;
+    ///
+    /// let settings: ClientSettings = serde_json::from_str(
+    ///     r#"{
+    ///         "issuer": "https://as.example",
+    ///         "client_id": "shop",
+    ///         "client_authentication": "private_key_jwt",
+    ///         "client_key_file": "/no/such/key"
+    ///     }"#,
+    /// )?;
+    /// assert!(settings.to_builder().is_ok());
+    /// let error = settings.check_files().unwrap_err();
+    /// assert_eq!(error.setting(), "client_key_file");
+    /// # Ok::<(), tower_oauth::BoxError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read, has no usable secret, key or certificate, or the certificate is of
+    /// another key. The error names the setting.
+    pub fn check_files(&self) -> Result<(), ConfigError> {
+        let named = |setting: &'static str| move |error: ConfigError| error.with_setting(setting);
+        if let Some(file) = &self.client_secret_file {
+            let credentials = ClientCredentials::from_secret_file("not checked", file);
+            let checked = credentials.check_secret();
+            checked.map_err(named("client_secret_file"))?;
+        }
+        match (self.client_authentication, &self.client_key_file) {
+            (Some(Method::PrivateKeyJwt), Some(file)) => {
+                let key = self.signing_key(file);
+                key.check_key().map_err(named("client_key_file"))?;
+                self.client_certificate_file
+                    .as_ref()
+                    .map_or(Ok(()), |file| {
+                        let key = key.with_certificate_file(file);
+                        key.check_key().map_err(named("client_certificate_file"))
+                    })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check_no_targets(&self) -> Result<(), ConfigError> {
         if self.targets.is_empty() {
             return Ok(());
@@ -620,10 +670,7 @@ impl ClientSettings {
         let id = self.required_client_id()?;
         let file = self.client_key_file.as_ref();
         let file = file.ok_or_else(|| required("client_key_file"))?;
-        let mut key = match self.client_key_algorithm {
-            Some(algorithm) => SigningKey::from_file(file, algorithm),
-            None => SigningKey::from_file_of_any_type(file),
-        };
+        let mut key = self.signing_key(file);
         if let Some(id) = &self.client_key_id {
             key = key.with_key_id(id);
         }
@@ -644,6 +691,14 @@ impl ClientSettings {
                 (None, _) => client,
             },
         )
+    }
+
+    /// The key of a file, without the certificate.
+    fn signing_key(&self, file: &Path) -> SigningKey {
+        match self.client_key_algorithm {
+            Some(algorithm) => SigningKey::from_file(file, algorithm),
+            None => SigningKey::from_file_of_any_type(file),
+        }
     }
 
     fn client_assertion(&self) -> Result<ClientAssertion, ConfigError> {

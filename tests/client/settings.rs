@@ -758,6 +758,73 @@ fn the_certificate_of_settings_is_that_of_the_transport() {
     }
 }
 
+/// The error of the files, with the folder of the keys that tests share in place of `KEYS`.
+fn check_files(toml: &str) -> Result<(), String> {
+    let keys = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/client/client_authentication/keys"
+    );
+    let toml = format!(
+        "issuer = \"https://as.example\"\nclient_id = \"shop\"\n{}",
+        toml.replace("KEYS", keys)
+    );
+    let settings = settings(&toml).unwrap();
+    assert!(settings.to_builder().is_ok(), "no file is read");
+    settings.check_files().map_err(|error| error.to_string())
+}
+
+#[test]
+fn files_of_a_client_are_checked_once_they_are_asked_for() {
+    let signed = "client_authentication = \"private_key_jwt\"\n";
+    for toml in [
+        "client_secret = \"s\"",
+        "client_secret_file = \"KEYS/p256.pem\"", // any text
+        &format!("{signed}client_key_file = \"KEYS/p256.pem\""),
+        &format!("{signed}client_key_file = \"KEYS/rsa.pem\"\nclient_key_algorithm = \"PS512\""),
+        &format!(
+            "{signed}client_key_file = \"KEYS/rsa.pem\"\n\
+             client_certificate_file = \"KEYS/rsa_certificate.pem\""
+        ),
+        // The platform may write it later.
+        "client_authentication = \"client_assertion\"\nclient_assertion_file = \"/no/such/file\"",
+    ] {
+        assert_eq!(check_files(toml), Ok(()), "{toml}");
+    }
+    for (toml, expected) in [
+        (
+            "client_secret_file = \"/no/such/file\"".to_owned(),
+            "client_secret_file cannot be read: ",
+        ),
+        (
+            format!("{signed}client_key_file = \"/no/such/file\""),
+            "client_key_file cannot be read: ",
+        ),
+        (
+            format!(
+                "{signed}client_key_file = \"KEYS/p256.pem\"\nclient_key_algorithm = \"RS256\""
+            ),
+            "client_key_file does not sign with RS256",
+        ),
+        (
+            format!(
+                "{signed}client_key_file = \"KEYS/rsa.pem\"\n\
+                 client_certificate_file = \"/no/such/file\""
+            ),
+            "client_certificate_file cannot be read: ",
+        ),
+        (
+            format!(
+                "{signed}client_key_file = \"KEYS/rsa.pem\"\n\
+                 client_certificate_file = \"KEYS/p256_certificate.pem\""
+            ),
+            "client_certificate_file is of another key than the signing key",
+        ),
+    ] {
+        let error = check_files(&toml).unwrap_err();
+        assert!(error.starts_with(expected), "{error}\n{toml}");
+    }
+}
+
 /// What may stand where a secret is meant.
 fn secrets() -> impl Strategy<Value = (String, Value)> {
     let texts = "[a-z0-9]{10}-[\\[\\]{}'\",=a-zA-Z0-9]{10}".prop_map(|text| {
