@@ -15,11 +15,29 @@
 //! program serves its metrics at `/metrics` on this loopback port while it runs; 0 takes a free one.
 //!
 //! `SCOPE` (several separated by spaces), `AUDIENCE`, `RESOURCE` and `PARAMETERS` (form-urlencoded)
-//! go into the token request. `CLIENT_AUTHENTICATION` is `client_secret_basic`,
-//! `client_secret_post` or `basic_unencoded`. `ASSUMED_LIFETIME` is the lifetime in seconds of a
-//! token without `expires_in`. With `RENEW_ON_401=any` each 401 of the resource replaces the token.
-//! `ALLOW_HTTP` names the hosts to which plain http is allowed besides loopback, for the server and
-//! for the resource.
+//! go into the token request. `ASSUMED_LIFETIME` is the lifetime in seconds of a token without
+//! `expires_in`. With `RENEW_ON_401=any` each 401 of the resource replaces the token. `ALLOW_HTTP`
+//! names the hosts to which plain http is allowed besides loopback, for the server and for the
+//! resource.
+//!
+//! `CLIENT_AUTHENTICATION` is `client_secret_basic`, `client_secret_post`, `basic_unencoded`, or a
+//! method without a secret:
+//!
+//! - `private_key_jwt` signs an assertion with the key in `CLIENT_KEY_FILE` (PEM). The server may
+//!   need `CLIENT_KEY_ID`, or `CLIENT_CERTIFICATE_FILE` with the certificate of the key (Microsoft
+//!   Entra ID). `CLIENT_KEY_ALGORITHM` is the algorithm, such as PS256: an RSA key signs with RS256,
+//!   another key with that of its type. `CLIENT_ASSERTION_AUDIENCE` is the audience, or
+//!   `token_endpoint`: the issuer, unless it is set.
+//! - `client_assertion` sends the assertion in `CLIENT_ASSERTION_FILE`, which the platform writes.
+//!   If there is none yet, the token request is retried for 40 s. `CLIENT_ID` is optional.
+//! - `tls_client_auth` shows the certificate in `CLIENT_CERTIFICATE_FILE`, with the key in
+//!   `CLIENT_KEY_FILE`, to the authorization server (https), not to the resource.
+//!
+//! `GRANT_ASSERTION_FILE` is an assertion that is the grant (RFC 7523 §2.1), in place of client
+//! credentials. The client authenticates beside it.
+//!
+//! The files are read again for each token request. Those of keys, certificates and secrets must be
+//! there at the start.
 
 #![allow(
     clippy::print_stdout,
@@ -44,8 +62,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tower::{Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth::app_id::{Binding, Version};
-use tower_oauth::client::{ClientSettings, TokenManagerBuilder, Unauthorized};
-use tower_oauth::{BoxError, ClientCredentials, Endpoint, Error};
+use tower_oauth::client::{
+    AssertionFile, ClientSettings, JwtBearerGrant, TokenManagerBuilder, Unauthorized,
+};
+use tower_oauth::{BoxError, Endpoint, Error};
 
 fn main() -> ExitCode {
     common::log_to_stderr();
@@ -145,8 +165,14 @@ async fn serve_metrics() -> Result<(), SettingError> {
 }
 
 /// What is requested: each variable, and the field that it is in `tower_oauth::guide::settings`.
-const REQUEST: [Field; 5] = [
+const REQUEST: [Field; 11] = [
     text_variable("CLIENT_AUTHENTICATION", "client_authentication"),
+    text_variable("CLIENT_KEY_FILE", "client_key_file"),
+    text_variable("CLIENT_KEY_ALGORITHM", "client_key_algorithm"),
+    text_variable("CLIENT_KEY_ID", "client_key_id"),
+    text_variable("CLIENT_CERTIFICATE_FILE", "client_certificate_file"),
+    text_variable("CLIENT_ASSERTION_FILE", "client_assertion_file"),
+    text_variable("CLIENT_ASSERTION_AUDIENCE", "client_assertion_audience"),
     text_variable("SCOPE", "scopes"),
     text_variable("AUDIENCE", "audience"),
     single_variable("RESOURCE", "resource"),
@@ -158,6 +184,10 @@ fn token_manager() -> Result<(Settings, TokenManagerBuilder), SettingError> {
     let (settings, builder) = match Binding::from_env()? {
         Some(binding) => of_binding(&binding)?,
         None => of_variables()?,
+    };
+    let builder = match variable("GRANT_ASSERTION_FILE")? {
+        Some(path) => builder.grant(JwtBearerGrant::new(AssertionFile::new(path))),
+        None => builder,
     };
     // They are form-urlencoded, and no table.
     let parameters = variable("PARAMETERS")?.unwrap_or_default();
@@ -174,7 +204,15 @@ fn token_manager() -> Result<(Settings, TokenManagerBuilder), SettingError> {
 
 /// With the credentials of an App ID binding.
 fn of_binding(binding: &Binding) -> Result<(Settings, TokenManagerBuilder), SettingError> {
-    let others = ["ISSUER", "OAUTH_SERVER_URL", "CLIENT_SECRET_FILE"];
+    let others = [
+        "ISSUER",
+        "OAUTH_SERVER_URL",
+        "CLIENT_SECRET_FILE",
+        "CLIENT_KEY_FILE",
+        "CLIENT_CERTIFICATE_FILE",
+        "CLIENT_ASSERTION_FILE",
+        "GRANT_ASSERTION_FILE",
+    ];
     common::check_binding(binding, &others)?;
     let source = binding.source().unwrap_or("App ID binding");
     let credentials = binding.credentials().map_err(invalid_variable(source))?;
@@ -206,13 +244,16 @@ fn of_variables() -> Result<(Settings, TokenManagerBuilder), SettingError> {
     if let Some(base) = base {
         settings = settings.set("token_endpoint", base.token_endpoint());
     }
-    let builder = settings.builder(ClientSettings::to_builder)?;
-    if let Some(path) = variable("CLIENT_SECRET_FILE")? {
-        // It is read again for each token request; a wrong path is an error now.
-        let credentials = ClientCredentials::from_secret_file("not checked", path);
-        let checked = credentials.check_secret();
-        checked.map_err(invalid_variable("CLIENT_SECRET_FILE"))?;
+    if variable("CLIENT_AUTHENTICATION")?.as_deref() == Some("tls_client_auth") {
+        // Without them, settings leave the transport to code.
+        settings = settings.required(&["CLIENT_CERTIFICATE_FILE", "CLIENT_KEY_FILE"])?;
     }
+    let builder = settings.builder(|settings: &ClientSettings| {
+        let builder = settings.to_builder()?;
+        // They are read again for each token request; a wrong path is an error now.
+        settings.check_files()?;
+        Ok(builder)
+    })?;
     Ok((settings, builder))
 }
 
@@ -351,10 +392,17 @@ where
 
 /// The variable that may help.
 fn hint(error: &(dyn std::error::Error + 'static)) -> &'static str {
-    if error.to_string().contains("client_secret_basic_raw") {
+    let text = error.to_string();
+    let method = variable("CLIENT_AUTHENTICATION").ok().flatten();
+    let is_signed = method.as_deref() == Some("private_key_jwt");
+    if text.contains("client_secret_basic_raw") {
         ", here CLIENT_AUTHENTICATION=basic_unencoded"
-    } else {
+    } else if !text.contains("AssertionAudience::TokenEndpoint") {
         ""
+    } else if is_signed && text.contains("invalid_client") {
+        ", here CLIENT_ASSERTION_AUDIENCE=token_endpoint"
+    } else {
+        ", here where the assertion is issued"
     }
 }
 

@@ -132,11 +132,19 @@ impl Settings {
         SettingError(text)
     }
 
-    /// The variable of a field, of which a builder may give the name alone, or with spaces in it.
+    /// The variable of a field, of which a builder may give the name alone, or with spaces in it,
+    /// or with the path of a file after it.
     fn variable<'p>(&self, path: &'p str) -> &'p str {
         let name = path.replace(' ', "_");
         let mut fields = self.fields.iter();
         let field = fields.find(|field| field.path == path || field.name() == name);
+        let mut fields = self.fields.iter();
+        let field = field.or_else(|| {
+            fields.find(|field| {
+                let setting = field.name().replace('_', " ");
+                setting.ends_with(" file") && path.starts_with(&format!("{setting} "))
+            })
+        });
         field.map_or(path, |field| field.variable)
     }
 }

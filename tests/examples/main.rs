@@ -10,6 +10,13 @@
     reason = "tests"
 )]
 
+#[allow(
+    dead_code,
+    reason = "the tests of the development server use all of it"
+)]
+#[path = "../authorization_server/assertion.rs"]
+mod assertion;
+mod client_authentication;
 mod explain;
 mod forward_auth;
 mod mcp_server;

@@ -33,7 +33,7 @@ async fn authorization_server() -> Serving {
     Serving::start(command).await
 }
 
-async fn protected_resource(binding: &Value) -> Serving {
+pub(super) async fn protected_resource(binding: &Value) -> Serving {
     let mut command = example("protected_resource");
     command
         .env("APPID_SERVICE_BINDING", binding.to_string())
@@ -42,7 +42,7 @@ async fn protected_resource(binding: &Value) -> Serving {
 }
 
 /// Runs a caller until it exits; its last line on stderr is the summary.
-async fn call(url: &str, variables: &[(&str, &str)]) -> (Output, Value) {
+pub(super) async fn call(url: &str, variables: &[(&str, &str)]) -> (Output, Value) {
     let mut command = example("call_protected_resource");
     command
         .arg(url)
@@ -347,15 +347,15 @@ async fn an_app_id_version_3_base_url_is_used_without_discovery() {
 
 /// A request that a [`server`] received.
 #[derive(Clone, Debug)]
-struct Received {
-    path: String,
+pub(super) struct Received {
+    pub(super) path: String,
     /// The decoded pair of Basic authentication, or the field as it is.
-    authorization: String,
-    form: Vec<(String, String)>,
+    pub(super) authorization: String,
+    pub(super) form: Vec<(String, String)>,
 }
 
 /// A server whose responses are those of a function. Publishes the metadata of its base URL.
-async fn server(
+pub(super) async fn server(
     respond: impl Fn(&Received) -> (StatusCode, Value) + Clone + Send + Sync + 'static,
 ) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -391,7 +391,7 @@ async fn server(
 }
 
 /// A response of the token endpoint; `None` for a path of the resource.
-fn token_for(received: &Received, members: Value) -> Option<(StatusCode, Value)> {
+pub(super) fn token_for(received: &Received, members: Value) -> Option<(StatusCode, Value)> {
     (received.path == "/issue").then_some((StatusCode::OK, members))
 }
 
