@@ -1,26 +1,17 @@
-//! Interoperability with Keycloak, over plain http on loopback.
-//!
-//! `tests/interop/install_keycloak.sh` installs it into `INTEROP_DIR` (else `target/interop`).
-//! Without it the test prints "skipped" and passes, unless `REQUIRE_INTEROP` is set, as in CI.
-//!
-//! One Keycloak serves all facts, because it takes half a minute to start.
+//! Facts about tokens and keys of Keycloak.
 
-use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::routing::get;
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Request, StatusCode, header};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 use tower::{ServiceBuilder, ServiceExt};
-use tower_oauth::client::TokenManagerBuilder;
 use tower_oauth::error::ErrorKind;
 use tower_oauth::key_set::{KeySetStatus, RefreshPolicy};
 use tower_oauth::resource_server::{RejectionKind, TokenProfile};
@@ -28,324 +19,17 @@ use tower_oauth::{
     Audience, ClientCredentials, Issuer, Origin, ResourceServer, TokenManager, TrustedIssuer,
 };
 
-use crate::servers::{Scratch, eventually, free_port, install_folder, skip, validate, warnings};
+use super::{
+    AUDIENCE, Keycloak, Realm, SECRET, assert_contains, audience_mapper, jose_header, kind, merge,
+    start, with_attribute, with_audience,
+};
+use crate::servers::{eventually, validate, warnings};
 
-const STARTUP: Duration = Duration::from_secs(300);
-const ADMIN: &str = "admin";
-/// A secret whose form-urlencoding (RFC 6749 §2.3.1) differs in every reserved character. Without
-/// it, `%d%` is no encoding.
-const SECRET: &str = "a+b/c=%d%e&f:g?h%20";
-const AUDIENCE: &str = "orders";
 /// A setting that Keycloak's administrators find in a client's advanced settings.
 const LIGHTWEIGHT: &str = "client.use.lightweight.access.token.enabled";
 
-/// A running Keycloak with a database of its own.
-struct Keycloak {
-    port: u16,
-    data: Scratch,
-    /// `None` while it is stopped.
-    process: Mutex<Option<Process>>,
-    http: reqwest::Client,
-}
-
-/// The script `kc.sh` and its Java process, which are one process group.
-struct Process(Child);
-
-impl Process {
-    fn signal(&self, signal: &str) {
-        let group = format!("-{}", self.0.id());
-        let mut kill = Command::new("kill");
-        let _ = kill.args(["-s", signal, "--", &group]).status();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if matches!(self.0.try_wait(), Ok(None)) {
-            self.signal("KILL");
-            let _ = self.0.wait();
-        }
-    }
-}
-
-impl Keycloak {
-    /// Starts the installed Keycloak, if there is one.
-    async fn start() -> Option<Arc<Self>> {
-        if !install_folder().join("keycloak/installed").is_file() {
-            skip("Keycloak: tests/interop/install_keycloak.sh");
-            return None;
-        }
-        let keycloak = Self {
-            port: free_port(),
-            data: Scratch::new("keycloak"),
-            process: Mutex::new(None),
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
-        };
-        keycloak.run().await;
-        Some(Arc::new(keycloak))
-    }
-
-    fn base(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    /// Starts the process and waits until it serves.
-    async fn run(&self) {
-        let data = self.data.path();
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(data.join("log"))
-            .unwrap();
-        let database = data.join("database").display().to_string();
-        let process = Command::new(install_folder().join("keycloak/bin/kc.sh"))
-            .args(["start", "--optimized", "--cache=local"])
-            .args(["--http-enabled=true", "--http-host=127.0.0.1"])
-            .arg(format!("--http-port={}", self.port))
-            .arg("--hostname-strict=false")
-            .arg(format!(
-                "--db-url=jdbc:h2:file:{database};NON_KEYWORDS=VALUE"
-            ))
-            .env("KC_BOOTSTRAP_ADMIN_USERNAME", ADMIN)
-            .env("KC_BOOTSTRAP_ADMIN_PASSWORD", ADMIN)
-            .env("JAVA_OPTS_KC_HEAP", "-Xmx700m")
-            // It starts sooner without the optimizing compiler.
-            .env("JAVA_OPTS_APPEND", "-XX:TieredStopAtLevel=1")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        let mut process = Process(process);
-        let deadline = Instant::now() + STARTUP;
-        let url = format!("{}/realms/master", self.base());
-        while !matches!(self.http.get(&url).send().await, Ok(response) if response.status() == 200)
-        {
-            let ended = process.0.try_wait().unwrap().is_some();
-            assert!(!ended && Instant::now() < deadline, "{}", self.log());
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        *self.process.lock().await = Some(process);
-    }
-
-    /// Ends the process, and waits for its end.
-    async fn stop(&self) {
-        let mut process = self.process.lock().await.take().unwrap();
-        process.signal("TERM");
-        let ended = tokio::task::spawn_blocking(move || process.0.wait());
-        let ended = tokio::time::timeout(Duration::from_secs(60), ended);
-        ended.await.expect("Keycloak ends").unwrap().unwrap();
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.data.path().join("log")).unwrap_or_default()
-    }
-
-    /// Sends a request to the admin API. Returns the id of what was created, and the body.
-    async fn admin(&self, method: Method, path: &str, body: Option<Value>) -> (String, Value) {
-        let form =
-            format!("grant_type=password&client_id=admin-cli&username={ADMIN}&password={ADMIN}");
-        let url = format!(
-            "{}/realms/master/protocol/openid-connect/token",
-            self.base()
-        );
-        let login = self
-            .http
-            .post(url)
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let login = login.body(form).send().await.unwrap();
-        let login: Value = serde_json::from_str(&login.text().await.unwrap()).unwrap();
-        let url = format!("{}/admin/realms{path}", self.base());
-        let request = self.http.request(method, &url);
-        let request = request.bearer_auth(login["access_token"].as_str().unwrap());
-        let request = request.header(header::CONTENT_TYPE, "application/json");
-        let request = match body {
-            Some(body) => request.body(body.to_string()),
-            None => request,
-        };
-        let response = request.send().await.unwrap();
-        let status = response.status();
-        let id = response
-            .headers()
-            .get(header::LOCATION)
-            .map_or("", |url| url.to_str().unwrap().rsplit('/').next().unwrap());
-        let id = id.to_owned();
-        let body = response.text().await.unwrap();
-        assert!(status.is_success(), "{url}: {status} {body}");
-        (id, serde_json::from_str(&body).unwrap_or_default())
-    }
-
-    /// Creates a realm with these settings.
-    async fn realm<'k>(&'k self, name: &'k str, settings: Value) -> Realm<'k> {
-        let mut realm = json!({ "realm": name, "enabled": true });
-        merge(&mut realm, settings);
-        self.admin(Method::POST, "", Some(realm)).await;
-        Realm {
-            keycloak: self,
-            name,
-        }
-    }
-}
-
-fn merge(object: &mut Value, members: Value) {
-    let Value::Object(members) = members else {
-        panic!("not an object: {members}")
-    };
-    object.as_object_mut().unwrap().extend(members);
-}
-
-/// An issuer of its own, with keys and clients.
-struct Realm<'k> {
-    keycloak: &'k Keycloak,
-    name: &'k str,
-}
-
-impl Realm<'_> {
-    fn issuer(&self) -> Issuer {
-        Issuer::new(format!("{}/realms/{}", self.keycloak.base(), self.name)).unwrap()
-    }
-
-    /// The realm under the name `localhost`.
-    fn localhost(&self) -> Issuer {
-        Issuer::new(self.issuer().as_str().replace("127.0.0.1", "localhost")).unwrap()
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        let path = format!("/{}{path}", self.name);
-        self.keycloak.admin(Method::GET, &path, None).await.1
-    }
-
-    /// Creates an object. Returns its id.
-    async fn post(&self, path: &str, body: Value) -> String {
-        let path = format!("/{}{path}", self.name);
-        self.keycloak.admin(Method::POST, &path, Some(body)).await.0
-    }
-
-    async fn put(&self, path: &str, body: Value) {
-        let path = format!("/{}{path}", self.name);
-        self.keycloak.admin(Method::PUT, &path, Some(body)).await;
-    }
-
-    /// Registers a client that may use client credentials. Returns its id in the admin API.
-    async fn client(&self, client_id: &str, settings: Value) -> String {
-        let mut client = json!({
-            "clientId": client_id,
-            "secret": SECRET,
-            "serviceAccountsEnabled": true,
-            "standardFlowEnabled": false,
-        });
-        merge(&mut client, settings);
-        self.post("/clients", client).await
-    }
-
-    /// Adds a key pair. Returns its id in the admin API.
-    async fn key(&self, provider: &str, priority: u32, settings: Value) -> String {
-        let mut config = json!({ "priority": [priority.to_string()] });
-        merge(&mut config, settings);
-        let key = json!({
-            "name": format!("{provider} {priority}"),
-            "providerId": provider,
-            "providerType": "org.keycloak.keys.KeyProvider",
-            "config": config,
-        });
-        self.post("/components", key).await
-    }
-
-    fn manager(&self, client_id: &str) -> TokenManagerBuilder {
-        let client = ClientCredentials::new(client_id, SECRET);
-        let manager = TokenManager::for_issuer(self.issuer(), client).unwrap();
-        manager.allow_loopback_http()
-    }
-
-    /// A new token of a client.
-    async fn token(&self, client_id: &str) -> String {
-        let tokens = self.manager(client_id).start().unwrap();
-        let token = tokens.access_token().await.unwrap();
-        token.expose_secret().to_owned()
-    }
-
-    fn trusted(&self) -> TrustedIssuer {
-        TrustedIssuer::new(self.issuer(), Audience::new(AUDIENCE).unwrap())
-    }
-
-    async fn resource_server(&self) -> ResourceServer {
-        start(self.trusted()).await
-    }
-}
-
-async fn start(issuer: TrustedIssuer) -> ResourceServer {
-    let server = ResourceServer::from_issuer(issuer).allow_loopback_http();
-    server.start().await.unwrap()
-}
-
-/// The settings of a client with a mapper that adds `orders` to `aud`.
-fn with_audience() -> Value {
-    json!({ "protocolMappers": [audience_mapper()] })
-}
-
-fn audience_mapper() -> Value {
-    json!({
-        "name": "audience",
-        "protocol": "openid-connect",
-        "protocolMapper": "oidc-audience-mapper",
-        "config": { "included.custom.audience": AUDIENCE, "access.token.claim": "true" },
-    })
-}
-
-/// `with_audience` with an attribute of the client.
-fn with_attribute(name: &str, value: &str) -> Value {
-    let mut client = with_audience();
-    merge(&mut client, json!({ "attributes": { name: value } }));
-    client
-}
-
-#[track_caller]
-fn assert_contains(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part} in {text}");
-    }
-}
-
-fn kind(result: Result<impl Sized, RejectionKind>) -> Option<RejectionKind> {
-    result.err()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn keycloak_works_as_issuer_of_tokens_and_keys() {
-    let Some(keycloak) = Keycloak::start().await else {
-        return;
-    };
-    let mut failed = Vec::new();
-    macro_rules! check {
-        ($($fact:ident)*) => {$({
-            let keycloak = Arc::clone(&keycloak);
-            // A task, so that a panic does not hide the other facts.
-            let fact = tokio::spawn(async move { $fact(&keycloak).await });
-            if fact.await.is_err() {
-                failed.push(stringify!($fact));
-            }
-        })*};
-    }
-    check! {
-        an_audience_mapper_or_a_client_role_sets_the_audience
-        tokens_of_every_supported_algorithm_are_accepted
-        an_rfc_9068_token_passes_the_strict_profile_and_another_does_not
-        a_lightweight_token_is_rejected_until_its_mapper_sets_the_audience
-        realm_and_client_roles_are_in_the_context
-        the_presets_of_both_ends_accept_access_tokens_and_no_others
-        a_secret_of_reserved_characters_is_sent_form_urlencoded
-        localhost_is_another_issuer_than_its_address
-        the_resource_identifier_is_the_audience_by_a_mapper_and_by_resource_indicators
-        a_key_of_higher_priority_signs_new_tokens_and_old_tokens_stay_valid
-        tokens_of_a_withdrawn_key_are_rejected_after_a_refresh
-        a_restart_fails_no_call
-    }
-    assert!(failed.is_empty(), "failed: {failed:#?}");
-}
-
 /// Without a mapper, `aud` is `account`: the roles that every service account has.
-async fn an_audience_mapper_or_a_client_role_sets_the_audience(keycloak: &Keycloak) {
+pub async fn an_audience_mapper_or_a_client_role_sets_the_audience(keycloak: &Keycloak) {
     let realm = keycloak.realm("audience", json!({})).await;
     realm.client("without", json!({})).await;
     realm.client("mapped", with_audience()).await;
@@ -373,7 +57,7 @@ async fn an_audience_mapper_or_a_client_role_sets_the_audience(keycloak: &Keyclo
 }
 
 /// Keycloak creates a key for an algorithm when a client first uses it.
-async fn tokens_of_every_supported_algorithm_are_accepted(keycloak: &Keycloak) {
+pub async fn tokens_of_every_supported_algorithm_are_accepted(keycloak: &Keycloak) {
     const ALGORITHM: &str = "access.token.signed.response.alg";
     let realm = keycloak.realm("algorithms", json!({})).await;
     let server = realm.resource_server().await;
@@ -413,15 +97,7 @@ async fn tokens_of_every_supported_algorithm_are_accepted(keycloak: &Keycloak) {
     assert!(skipped.any(|key| key.kid() == Some(&kid)), "{status:?}");
 }
 
-/// The JOSE header of a token.
-fn jose_header(token: &str) -> Value {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    let header = token.split('.').next().unwrap();
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap()
-}
-
-async fn an_rfc_9068_token_passes_the_strict_profile_and_another_does_not(keycloak: &Keycloak) {
+pub async fn an_rfc_9068_token_passes_the_strict_profile_and_another_does_not(keycloak: &Keycloak) {
     let realm = keycloak.realm("profile", json!({})).await;
     let rfc_9068 = with_attribute("access.token.header.type.rfc9068", "true");
     realm.client("rfc-9068", rfc_9068).await;
@@ -443,7 +119,9 @@ async fn an_rfc_9068_token_passes_the_strict_profile_and_another_does_not(keyclo
 }
 
 /// A lightweight token has no `aud`, unless the mapper's setting `lightweight.claim` is on.
-async fn a_lightweight_token_is_rejected_until_its_mapper_sets_the_audience(keycloak: &Keycloak) {
+pub async fn a_lightweight_token_is_rejected_until_its_mapper_sets_the_audience(
+    keycloak: &Keycloak,
+) {
     let realm = keycloak.realm("lightweight", json!({})).await;
     let client = realm
         .client("shop", with_attribute(LIGHTWEIGHT, "true"))
@@ -466,7 +144,7 @@ async fn a_lightweight_token_is_rejected_until_its_mapper_sets_the_audience(keyc
     assert!(context.audience().eq([AUDIENCE]));
 }
 
-async fn realm_and_client_roles_are_in_the_context(keycloak: &Keycloak) {
+pub async fn realm_and_client_roles_are_in_the_context(keycloak: &Keycloak) {
     let realm = keycloak.realm("roles", json!({})).await;
     let shop = realm.client("shop", with_audience()).await;
     let orders = realm.client(AUDIENCE, json!({})).await;
@@ -488,7 +166,7 @@ async fn realm_and_client_roles_are_in_the_context(keycloak: &Keycloak) {
 }
 
 /// With the slash at the end that a copied URL may have.
-async fn the_presets_of_both_ends_accept_access_tokens_and_no_others(keycloak: &Keycloak) {
+pub async fn the_presets_of_both_ends_accept_access_tokens_and_no_others(keycloak: &Keycloak) {
     let realm = keycloak.realm("presets", json!({})).await;
     let mut shop = with_audience();
     merge(&mut shop, json!({ "directAccessGrantsEnabled": true }));
@@ -561,7 +239,7 @@ async fn grant_client_role(realm: &Realm<'_>, client_id: &str, of: &str, name: &
     realm.post(&path, json!([role])).await;
 }
 
-async fn a_secret_of_reserved_characters_is_sent_form_urlencoded(keycloak: &Keycloak) {
+pub async fn a_secret_of_reserved_characters_is_sent_form_urlencoded(keycloak: &Keycloak) {
     let realm = keycloak.realm("secret", json!({})).await;
     let client_id = "https://shop.example/+%";
     realm.client(client_id, with_audience()).await;
@@ -589,7 +267,7 @@ async fn a_secret_of_reserved_characters_is_sent_form_urlencoded(keycloak: &Keyc
 }
 
 /// Keycloak names itself after the Host header, unless a host name is set.
-async fn localhost_is_another_issuer_than_its_address(keycloak: &Keycloak) {
+pub async fn localhost_is_another_issuer_than_its_address(keycloak: &Keycloak) {
     let realm = keycloak.realm("localhost", json!({})).await;
     realm.client("shop", with_audience()).await;
     let audience = || Audience::new(AUDIENCE).unwrap();
@@ -634,7 +312,7 @@ async fn localhost_is_another_issuer_than_its_address(keycloak: &Keycloak) {
 /// audience by `resource` (RFC 8707). For the latter, Keycloak has to know the resource as a client
 /// that is among the audiences of the token. Without the attribute about refresh tokens, 26.7.3
 /// responds with 500 to client credentials.
-async fn the_resource_identifier_is_the_audience_by_a_mapper_and_by_resource_indicators(
+pub async fn the_resource_identifier_is_the_audience_by_a_mapper_and_by_resource_indicators(
     keycloak: &Keycloak,
 ) {
     const RESOURCE: &str = "https://api.example/orders";
@@ -676,7 +354,9 @@ async fn the_resource_identifier_is_the_audience_by_a_mapper_and_by_resource_ind
     assert_eq!(error.oauth_error().unwrap().code(), "invalid_target");
 }
 
-async fn a_key_of_higher_priority_signs_new_tokens_and_old_tokens_stay_valid(keycloak: &Keycloak) {
+pub async fn a_key_of_higher_priority_signs_new_tokens_and_old_tokens_stay_valid(
+    keycloak: &Keycloak,
+) {
     let realm = keycloak.realm("rotation", json!({})).await;
     realm.client("shop", with_audience()).await;
     let server = realm.resource_server().await;
@@ -692,7 +372,7 @@ async fn a_key_of_higher_priority_signs_new_tokens_and_old_tokens_stay_valid(key
     assert_eq!(kind(validate(&server, &old).await), None);
 }
 
-async fn tokens_of_a_withdrawn_key_are_rejected_after_a_refresh(keycloak: &Keycloak) {
+pub async fn tokens_of_a_withdrawn_key_are_rejected_after_a_refresh(keycloak: &Keycloak) {
     let realm = keycloak.realm("withdrawn", json!({})).await;
     realm.client("shop", with_audience()).await;
     let id = realm.key("rsa-generated", 200, json!({})).await;
@@ -717,7 +397,7 @@ async fn tokens_of_a_withdrawn_key_are_rejected_after_a_refresh(keycloak: &Keycl
 }
 
 /// Key refreshes and a renewal of the token are due during the restart.
-async fn a_restart_fails_no_call(keycloak: &Keycloak) {
+pub async fn a_restart_fails_no_call(keycloak: &Keycloak) {
     let realm = keycloak
         .realm("restart", json!({ "accessTokenLifespan": 600 }))
         .await;
