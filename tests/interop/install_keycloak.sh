@@ -4,14 +4,16 @@
 set -euo pipefail
 
 version=26.7.3
-# Off by default.
-features=resource-indicators
+# Some of them are off by default.
+features=client-auth-federated,jwt-authorization-grant,token-exchange-standard,resource-indicators
+# With https it asks for a certificate of the client, which RFC 8705 needs.
+client_auth=request
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 into=${INTEROP_DIR:-$here/../../target/interop}
 home=$into/keycloak
 
 # The stamp is written last: an interrupted installation is repeated.
-if [ "$(cat "$home/installed" 2>/dev/null)" = "$version $features" ]; then
+if [ "$(cat "$home/installed" 2>/dev/null)" = "$version $features $client_auth" ]; then
   exit 0
 fi
 rm -rf "$home"
@@ -24,5 +26,5 @@ unzip -q "$unpacked/keycloak-quarkus-dist-$version.zip" -d "$unpacked"
 mv "$unpacked/keycloak-$version" "$home"
 # Without a cluster, whose port would not be on loopback.
 JAVA_OPTS_KC_HEAP=-Xmx700m "$home/bin/kc.sh" build --db=dev-file --cache=local \
-  --features=$features
-echo "$version $features" >"$home/installed"
+  --https-client-auth=$client_auth --features=$features
+echo "$version $features $client_auth" >"$home/installed"

@@ -11,6 +11,8 @@
 )]
 
 #[cfg(unix)]
+mod client_keys;
+#[cfg(unix)]
 mod glewlwyd;
 #[cfg(unix)]
 mod keycloak;

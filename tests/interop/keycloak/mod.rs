@@ -1,26 +1,30 @@
-//! Interoperability with Keycloak, over plain http on loopback.
+//! Interoperability with Keycloak, over plain http and https on loopback.
 //!
 //! `tests/interop/install_keycloak.sh` installs it into `INTEROP_DIR` (else `target/interop`).
 //! Without it the test prints "skipped" and passes, unless `REQUIRE_INTEROP` is set, as in CI.
 //!
 //! One Keycloak serves all facts, because it takes half a minute to start.
 
+mod clients;
 mod tokens;
 
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Method, header};
+use http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tower_oauth::client::TokenManagerBuilder;
+use tower_oauth::error::ErrorKind;
 use tower_oauth::resource_server::RejectionKind;
 use tower_oauth::{
-    Audience, ClientCredentials, Issuer, ResourceServer, TokenManager, TrustedIssuer,
+    Audience, ClientCredentials, Error, Issuer, ResourceServer, TokenManager, TrustedIssuer,
 };
 
+use crate::client_keys::Certificate;
 use crate::servers::{Scratch, free_port, install_folder, skip};
 
 const STARTUP: Duration = Duration::from_secs(300);
@@ -33,7 +37,13 @@ const AUDIENCE: &str = "orders";
 /// A running Keycloak with a database of its own.
 struct Keycloak {
     port: u16,
+    https_port: u16,
     data: Scratch,
+    /// The certificate of its https.
+    server: Certificate,
+    /// The certificates of two clients, which its https accepts. Their common names are `shop` and
+    /// `another`.
+    certificates: [Certificate; 2],
     /// `None` while it is stopped.
     process: Mutex<Option<Process>>,
     http: reqwest::Client,
@@ -66,9 +76,14 @@ impl Keycloak {
             skip("Keycloak: tests/interop/install_keycloak.sh");
             return None;
         }
+        let data = Scratch::new("keycloak");
+        let certificate = |name| Certificate::new(data.path(), name);
         let keycloak = Self {
             port: free_port(),
-            data: Scratch::new("keycloak"),
+            https_port: free_port(),
+            server: certificate("keycloak"),
+            certificates: ["shop", "another"].map(certificate),
+            data,
             process: Mutex::new(None),
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
         };
@@ -80,6 +95,11 @@ impl Keycloak {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// The URL under which it asks for a certificate of the client.
+    fn https_base(&self) -> String {
+        format!("https://localhost:{}", self.https_port)
+    }
+
     /// Starts the process and waits until it serves.
     async fn run(&self) {
         let data = self.data.path();
@@ -89,10 +109,16 @@ impl Keycloak {
             .open(data.join("log"))
             .unwrap();
         let database = data.join("database").display().to_string();
+        let [shop, another] = self.certificates.each_ref();
+        let [shop, another] = [shop, another].map(|client| client.certificate.display());
         let process = Command::new(install_folder().join("keycloak/bin/kc.sh"))
             .args(["start", "--optimized", "--cache=local"])
             .args(["--http-enabled=true", "--http-host=127.0.0.1"])
             .arg(format!("--http-port={}", self.port))
+            .arg(format!("--https-port={}", self.https_port))
+            .arg(option("https-certificate-file", &self.server.certificate))
+            .arg(option("https-certificate-key-file", &self.server.key))
+            .arg(format!("--truststore-paths={shop},{another}"))
             .arg("--hostname-strict=false")
             .arg(format!(
                 "--db-url=jdbc:h2:file:{database};NON_KEYWORDS=VALUE"
@@ -177,6 +203,10 @@ impl Keycloak {
             name,
         }
     }
+}
+
+fn option(name: &str, file: &Path) -> String {
+    format!("--{name}={}", file.display())
 }
 
 fn merge(object: &mut Value, members: Value) {
@@ -298,6 +328,14 @@ fn assert_contains(text: &str, parts: &[&str]) {
     }
 }
 
+/// An error of Keycloak with this code.
+#[track_caller]
+fn assert_refused(error: &Error, status: StatusCode, code: &str) {
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert_eq!(error.status(), Some(status), "{error}");
+    assert_eq!(error.oauth_error().unwrap().code(), code, "{error}");
+}
+
 /// The JOSE header of a token.
 fn jose_header(token: &str) -> Value {
     use base64::Engine as _;
@@ -311,7 +349,7 @@ fn kind(result: Result<impl Sized, RejectionKind>) -> Option<RejectionKind> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keycloak_works_as_issuer_of_tokens_and_keys() {
+async fn keycloak_works_as_authorization_server() {
     let Some(keycloak) = Keycloak::start().await else {
         return;
     };
@@ -338,6 +376,12 @@ async fn keycloak_works_as_issuer_of_tokens_and_keys() {
         tokens::the_resource_identifier_is_the_audience_by_a_mapper_and_by_resource_indicators
         tokens::a_key_of_higher_priority_signs_new_tokens_and_old_tokens_stay_valid
         tokens::tokens_of_a_withdrawn_key_are_rejected_after_a_refresh
+        clients::private_key_jwt_is_accepted_in_every_algorithm
+        clients::a_key_in_a_file_with_its_certificate_is_accepted
+        clients::a_wrong_audience_or_key_is_refused
+        clients::a_federated_assertion_is_accepted_once_unless_reuse_is_allowed
+        clients::a_certificate_is_accepted_and_another_is_refused
+        clients::an_assertion_is_a_grant_once
         tokens::a_restart_fails_no_call
     }
     assert!(failed.is_empty(), "failed: {failed:#?}");
