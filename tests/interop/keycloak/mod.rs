@@ -6,6 +6,7 @@
 //! One Keycloak serves all facts, because it takes half a minute to start.
 
 mod clients;
+mod exchange;
 mod tokens;
 
 use std::os::unix::process::CommandExt as _;
@@ -382,6 +383,8 @@ async fn keycloak_works_as_authorization_server() {
         clients::a_federated_assertion_is_accepted_once_unless_reuse_is_allowed
         clients::a_certificate_is_accepted_and_another_is_refused
         clients::an_assertion_is_a_grant_once
+        exchange::a_token_is_exchanged_for_a_call_on_behalf_of_its_caller
+        exchange::an_actor_token_is_ignored
         tokens::a_restart_fails_no_call
     }
     assert!(failed.is_empty(), "failed: {failed:#?}");
