@@ -20,6 +20,8 @@ mod keycloak;
 mod mcp;
 mod node;
 #[cfg(unix)]
+mod node_clients;
+#[cfg(unix)]
 mod prometheus;
 #[cfg(unix)]
 mod proxies;
