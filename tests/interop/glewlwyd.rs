@@ -18,12 +18,13 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
-use tower_oauth::client::TokenManagerBuilder;
+use tower_oauth::client::{ClientAuthentication, TokenManagerBuilder};
 use tower_oauth::resource_server::{RejectionKind, TokenProfile};
 use tower_oauth::{
     Audience, ClientCredentials, Issuer, ResourceServer, Scope, TokenManager, TrustedIssuer,
 };
 
+use crate::client_keys::Certificate;
 use crate::servers::{Scratch, eventually, free_port, skip, validate};
 
 const PROGRAM: &str = "/usr/bin/glewlwyd";
@@ -31,11 +32,11 @@ const SCHEMA: &str = "/usr/share/dbconfig-common/data/glewlwyd/install/sqlite3";
 const CLIENT_ID: &str = "shop";
 /// A secret that form-urlencoding (RFC 6749 §2.3.1) changes.
 const SECRET: &str = "a+b/c=d%e&f:g";
-const SCOPE: &str = "orders.read";
+pub const SCOPE: &str = "orders.read";
 const RESOURCE: &str = "https://orders.example/";
 
 /// A running Glewlwyd with a database of its own, and one client.
-struct Glewlwyd {
+pub struct Glewlwyd {
     base: String,
     http: reqwest::Client,
     /// The administrator's session.
@@ -44,16 +45,39 @@ struct Glewlwyd {
     _data: Scratch,
 }
 
+/// The settings of https.
+pub struct Https<'a> {
+    pub server: &'a Certificate,
+    /// The certificate of a client that is accepted.
+    pub client: &'a Certificate,
+}
+
 impl Glewlwyd {
     /// Starts the installed Glewlwyd, if there is one.
-    async fn start() -> Option<Self> {
+    pub async fn start(https: Option<Https<'_>>) -> Option<Self> {
         if !Path::new(PROGRAM).is_file() {
             skip("Glewlwyd: bash .ci/run interop");
             return None;
         }
         let data = Scratch::new("glewlwyd");
         let port = free_port();
-        let base = format!("http://127.0.0.1:{port}/api");
+        let (url, tls) = match &https {
+            Some(Https { server, client }) => (
+                format!("https://localhost:{port}"),
+                format!(
+                    r#"use_secure_connection = true
+                    secure_connection_key_file = "{}"
+                    secure_connection_pem_file = "{}"
+                    secure_connection_ca_file = "{}"
+                    "#,
+                    server.key.display(),
+                    server.certificate.display(),
+                    client.certificate.display()
+                ),
+            ),
+            None => (format!("http://127.0.0.1:{port}"), String::new()),
+        };
+        let base = format!("{url}/api");
         let database = data.path().join("database");
         let created = Command::new("sqlite3")
             .arg(&database)
@@ -63,7 +87,7 @@ impl Glewlwyd {
         let config = format!(
             r#"port = {port}
             bind_address = "127.0.0.1"
-            external_url = "http://127.0.0.1:{port}"
+            external_url = "{url}"
             login_url = "login.html"
             api_prefix = "api"
             log_mode = "console"
@@ -77,7 +101,7 @@ impl Glewlwyd {
             user_auth_scheme_module_path = "/usr/lib/glewlwyd/scheme"
             plugin_module_path = "/usr/lib/glewlwyd/plugin"
             database = {{ type = "sqlite3"; path = "{}"; }};
-            "#,
+            {tls}"#,
             database.display()
         );
         let config_file = data.path().join("glewlwyd.conf");
@@ -89,7 +113,11 @@ impl Glewlwyd {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = match &https {
+            Some(https) => https.server.trusting_client(),
+            None => reqwest::Client::builder().no_proxy(),
+        };
+        let http = http.build().unwrap();
         // The administrator of the schema.
         let login = json!({ "username": "admin", "password": "password" }).to_string();
         let log_in = || http.post(format!("{base}/auth/")).body(login.clone());
@@ -116,10 +144,15 @@ impl Glewlwyd {
             "enabled": true,
             "authorization_type": ["client_credentials"],
             "token_endpoint_auth_method": ["client_secret_basic", "client_secret_post"],
-            "scope": [SCOPE],
         });
-        glewlwyd.admin(Method::POST, "/client/", client).await;
+        glewlwyd.add_client(client).await;
         Some(glewlwyd)
+    }
+
+    /// Registers a client of the scope.
+    pub async fn add_client(&self, mut client: Value) {
+        client["scope"] = json!([SCOPE]);
+        self.admin(Method::POST, "/client/", client).await;
     }
 
     async fn admin(&self, method: Method, path: &str, body: Value) {
@@ -132,7 +165,7 @@ impl Glewlwyd {
         assert!(status.is_success(), "{path}: {status} {body}");
     }
 
-    fn issuer(&self, name: &str) -> Issuer {
+    pub fn issuer(&self, name: &str) -> Issuer {
         Issuer::new(format!("{}/{name}", self.base)).unwrap()
     }
 
@@ -167,8 +200,8 @@ impl Glewlwyd {
         })
     }
 
-    /// Adds an issuer with these keys.
-    async fn add_issuer(&self, name: &str, keys: &Value) {
+    /// Adds an issuer with these keys and other settings.
+    pub async fn add_issuer(&self, name: &str, keys: &Value) {
         let plugin = self.plugin(name, keys);
         self.admin(Method::POST, "/mod/plugin/", plugin).await;
     }
@@ -182,7 +215,7 @@ impl Glewlwyd {
         self.admin(Method::PUT, &reset, Value::Null).await;
     }
 
-    fn manager(&self, name: &str, client: ClientCredentials) -> TokenManagerBuilder {
+    pub fn manager(&self, name: &str, client: impl ClientAuthentication) -> TokenManagerBuilder {
         let manager = TokenManager::for_issuer(self.issuer(name), client).unwrap();
         let manager = manager.scope(Scope::new(SCOPE).unwrap());
         manager.allow_loopback_http()
@@ -223,7 +256,7 @@ fn pem(key_type: &str, size: u32, private: &[u8], public: &[u8]) -> Value {
 }
 
 /// The private JWK of a P-256 key.
-fn private_jwk(kid: &str, key: &EcdsaKeyPair) -> Value {
+pub fn private_jwk(kid: &str, key: &EcdsaKeyPair) -> Value {
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let (x, y) = key.public_key().as_ref()[1..].split_at(32);
     let d: EcPrivateKeyBin<'_> = key.private_key().as_be_bytes().unwrap();
@@ -233,13 +266,13 @@ fn private_jwk(kid: &str, key: &EcdsaKeyPair) -> Value {
     })
 }
 
-fn jwks(keys: &[&Value]) -> Value {
+pub fn jwks(keys: &[&Value]) -> Value {
     json!({ "jwks-private": json!({ "keys": keys }).to_string() })
 }
 
 #[tokio::test]
 async fn glewlwyd_works_as_issuer_of_tokens_and_keys() {
-    let Some(glewlwyd) = Glewlwyd::start().await else {
+    let Some(glewlwyd) = Glewlwyd::start(None).await else {
         return;
     };
     a_secret_is_accepted_only_without_form_urlencoding(&glewlwyd).await;

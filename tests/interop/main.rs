@@ -15,6 +15,8 @@ mod client_keys;
 #[cfg(unix)]
 mod glewlwyd;
 #[cfg(unix)]
+mod glewlwyd_clients;
+#[cfg(unix)]
 mod keycloak;
 #[cfg(unix)]
 mod mcp;
