@@ -154,7 +154,29 @@ impl JwkSet {
         if format!("{document:#}").len() > MAX_JWKS_LENGTH {
             return Err(invalid("must be at most 16 KiB".to_owned()));
         }
-        Ok(Self { document, keys })
+        let given = Self { document, keys };
+        // The stored document is what the next start parses.
+        let stored = KeySet::from_json(given.document.to_string().as_bytes());
+        let stored = stored.map(|keys| Self {
+            document: given.document.clone(),
+            keys,
+        });
+        match stored {
+            Ok(stored) if stored.has_keys_of(&given) => Ok(stored),
+            _ => Err(invalid(
+                "must have no member that is given twice or that contradicts its certificate"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// Whether the same members are used, and the others skipped for the same reasons.
+    fn has_keys_of(&self, other: &Self) -> bool {
+        let reasons = |set: &Self| -> Vec<SkipReason> {
+            let skipped = set.keys.skipped();
+            skipped.map(|key| key.reason()).collect()
+        };
+        self.summary() == other.summary() && reasons(self) == reasons(other)
     }
 
     pub(super) fn document(&self) -> &Value {

@@ -1128,6 +1128,36 @@ async fn keys_and_trusted_issuers_are_managed_by_the_api() {
     );
 }
 
+/// Else the server would accept other keys after its next start, or not start.
+#[tokio::test]
+async fn a_set_that_reads_differently_when_it_is_stored_is_refused() {
+    let server = AuthorizationServer::builder().algorithm(Algorithm::Es256);
+    let shop = server.build().unwrap().register("shop").unwrap();
+    let good = Signer::new(Algorithm::EdDsa).with("kid", "good").jwk();
+    let other = Signer::new(Algorithm::EdDsa).jwk();
+    let repeated = |kid: &str| {
+        let (x, second) = (&good["x"], &other["x"]);
+        format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{kid}","x":{x},"x":{second}}}"#)
+    };
+    // A certificate that does not contain the key: a DER sequence of zeros.
+    let mut certified = Signer::new(Algorithm::EdDsa).with("kid", "certified").jwk();
+    certified["x5c"] = json!([STANDARD.encode([&[0x30, 98][..], &[0; 98]].concat())]);
+    for member in [
+        repeated("repeated"),
+        repeated("good"),
+        certified.to_string(),
+        r#""a text""#.to_owned(),
+    ] {
+        let error = shop.set_jwks(format!(r#"{{"keys":[{good},{member}]}}"#));
+        let error = error.expect_err(&member).to_string();
+        assert!(error.contains("given twice"), "{member}: {error}");
+    }
+    // A member that is not used in either form does no harm.
+    let unused = r#"{"kty":"EC","crv":"secp256k1","kid":"unused","x":"AA","y":"AA"}"#;
+    shop.set_jwks(format!(r#"{{"keys":[{good},{unused}]}}"#))
+        .unwrap();
+}
+
 #[tokio::test]
 async fn keys_and_trusted_issuers_persist_in_the_state_file() {
     let folder =
