@@ -261,9 +261,15 @@ pub fn fields_in_guide(section: &str) -> BTreeSet<String> {
     let guide = std::fs::read_to_string(path).unwrap();
     let (_, section) = guide.split_once(&format!("\n# {section}\n")).unwrap();
     let section = section.split("\n# ").next().unwrap();
-    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    // A name may be a link.
+    let lines = section.lines();
+    let rows = lines.filter_map(|line| {
+        line.strip_prefix("| ")?
+            .trim_start_matches('[')
+            .strip_prefix('`')
+    });
     let first = rows.filter_map(|row| row.split(" | ").next());
-    let names = first.flat_map(|names| names.split('`').filter(|name| !name.contains(' ')));
+    let names = first.flat_map(|names| names.split('`').filter(|name| !name.contains([' ', '('])));
     names
         .filter(|name| !name.is_empty())
         .map(str::to_owned)
