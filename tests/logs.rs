@@ -56,7 +56,8 @@ impl Transport for Quoting {
 }
 
 async fn send(resource: &ResourceServer, field: &str) -> StatusCode {
-    let service = resource.layer().layer(service_fn(async |_: Request<()>| {
+    let layer = resource.layer().keep_token();
+    let service = layer.layer(service_fn(async |_: Request<()>| {
         Ok::<_, std::convert::Infallible>(Response::new(()))
     }));
     let request = Request::builder()
