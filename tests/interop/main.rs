@@ -13,6 +13,8 @@
 #[cfg(unix)]
 mod client_keys;
 #[cfg(unix)]
+mod client_libraries;
+#[cfg(unix)]
 mod glewlwyd;
 #[cfg(unix)]
 mod glewlwyd_clients;
