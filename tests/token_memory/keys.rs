@@ -61,8 +61,9 @@ fn secrets_of_key(number: usize, der: &[u8], pem: &[u8]) -> [Secret; 3] {
     let bytes = der[private.clone()].to_vec();
     let words = bytes.iter().rev().copied().collect();
     let position = |character: usize| BEGIN.len() + character + character / 64;
+    let lines = position(private.start.div_ceil(3) * 4)..position(private.end / 3 * 4);
     let mut text = Secret::new(number, pem.to_vec());
-    text.unique = vec![position(private.start.div_ceil(3) * 4)..position(private.end / 3 * 4)];
+    text.unique = std::iter::once(lines).collect();
     [Secret::new(number, bytes), Secret::new(number, words), text]
 }
 
