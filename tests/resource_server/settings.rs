@@ -762,3 +762,17 @@ fn settings_beside_fields_of_the_program_are_read_without_an_error_for_an_unknow
     let in_table: InTable = serde_json::from_value(in_table).unwrap();
     drop(in_table.orders.to_builder().unwrap());
 }
+
+#[test]
+fn a_missing_file_is_an_error_and_for_figment_without_exact_an_empty_one() {
+    use figment::Figment;
+    use figment::providers::{Format as _, Toml};
+
+    let name = "no-such-folder/orders.toml";
+    let exact = Figment::from(Toml::file_exact(name)).extract::<ResourceServerSettings>();
+    let error = exact.unwrap_err().to_string();
+    assert!(error.contains(name), "{error}");
+    let found = Figment::from(Toml::file(name)).extract::<ResourceServerSettings>();
+    let error = found.unwrap().to_builder().unwrap_err();
+    assert_eq!(error.setting(), "issuers");
+}
