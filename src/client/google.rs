@@ -146,7 +146,7 @@ impl ServiceAccount {
         let mut key = SigningKey::from_pem(&private_key, Algorithm::Rs256)
             .map_err(|error| error.with_setting(format!("`private_key` of the {SETTING}")))?;
         if let Some(key_id) = file.private_key_id.filter(|id| !id.is_empty()) {
-            key = key.with_key_id(key_id);
+            key = key.key_id(key_id);
         }
         Ok(Self {
             client_email: client_email.ok_or_else(|| required("client_email"))?,

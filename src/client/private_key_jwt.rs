@@ -54,7 +54,7 @@ const MAX_LIFETIME: Duration = Duration::from_secs(3600);
 /// use tower_oauth::{PrivateKeyJwt, TokenManager};
 ///
 /// let pem = SecretString::from(pem); // "-----BEGIN PRIVATE KEY-----\n…"
-/// let key = SigningKey::from_pem(&pem, Algorithm::EdDsa)?.with_key_id("2026-11");
+/// let key = SigningKey::from_pem(&pem, Algorithm::EdDsa)?.key_id("2026-11");
 /// let tokens = TokenManager::builder(endpoint, PrivateKeyJwt::new("orders", key))
 ///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
 ///     .start()?;

@@ -355,7 +355,7 @@ impl ClientSettings {
                 self.client_certificate_file
                     .as_ref()
                     .map_or(Ok(()), |file| {
-                        let key = key.with_certificate_file(file);
+                        let key = key.certificate_file(file);
                         key.check_key().map_err(named("client_certificate_file"))
                     })
             }
@@ -672,10 +672,10 @@ impl ClientSettings {
         let file = file.ok_or_else(|| required("client_key_file"))?;
         let mut key = self.signing_key(file);
         if let Some(id) = &self.client_key_id {
-            key = key.with_key_id(id);
+            key = key.key_id(id);
         }
         if let Some(file) = &self.client_certificate_file {
-            key = key.with_certificate_file(file);
+            key = key.certificate_file(file);
         }
         let client = PrivateKeyJwt::new(id, key);
         Ok(

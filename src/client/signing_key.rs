@@ -33,7 +33,7 @@ const MAX_KEY_FILE: usize = 64 * 1024;
 /// use tower_oauth::resource_server::Algorithm;
 ///
 /// let pem = SecretString::from(pem); // "-----BEGIN PRIVATE KEY-----\n…"
-/// let key = SigningKey::from_pem(&pem, Algorithm::EdDsa)?.with_key_id("2026-11");
+/// let key = SigningKey::from_pem(&pem, Algorithm::EdDsa)?.key_id("2026-11");
 /// assert!(!format!("{key:?}").contains("MC4C"));
 ///
 /// let error = SigningKey::from_pem(&pem, Algorithm::Es256).unwrap_err();
@@ -94,7 +94,7 @@ impl SigningKey {
     /// use tower_oauth::resource_server::Algorithm;
     ///
     /// let key = SigningKey::from_file("/run/tls/tls.key", Algorithm::Ps256)
-    ///     .with_certificate_file("/run/tls/tls.crt");
+    ///     .certificate_file("/run/tls/tls.crt");
     /// let client = PrivateKeyJwt::new("orders", key);
     /// # let _ = client;
     /// ```
@@ -119,7 +119,7 @@ impl SigningKey {
     /// Names the key in the header `kid`
     /// ([RFC 7515 §4.1.4](https://www.rfc-editor.org/rfc/rfc7515#section-4.1.4)), as the server
     /// knows it.
-    pub fn with_key_id(mut self, key_id: impl Into<String>) -> Self {
+    pub fn key_id(mut self, key_id: impl Into<String>) -> Self {
         self.key_id = Some(key_id.into());
         self
     }
@@ -133,7 +133,7 @@ impl SigningKey {
     ///
     /// If there is no certificate in the text, or the first one is of another key. With a key from
     /// a [file](Self::from_file) the latter is an error of the token request.
-    pub fn with_certificate_pem(mut self, pem: &str) -> Result<Self, ConfigError> {
+    pub fn certificate_pem(mut self, pem: &str) -> Result<Self, ConfigError> {
         let certificate = parse_certificate(pem, "certificate")?;
         if let KeySource::Fixed(key) = &self.key {
             check_certificate(&certificate, key, "certificate")?;
@@ -144,8 +144,8 @@ impl SigningKey {
 
     /// Names the key by the certificate in a PEM file, which is read again for each token request.
     ///
-    /// Otherwise as [`with_certificate_pem`](Self::with_certificate_pem).
-    pub fn with_certificate_file(mut self, path: impl Into<PathBuf>) -> Self {
+    /// Otherwise as [`certificate_pem`](Self::certificate_pem).
+    pub fn certificate_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.certificate = Some(CertificateSource::File(path.into()));
         self
     }

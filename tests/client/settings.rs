@@ -137,8 +137,8 @@ fn documents() -> Vec<(&'static str, TokenManagerBuilder)> {
             "#,
             {
                 let key = SigningKey::from_file("/run/tls/tls.key", Algorithm::Ps256)
-                    .with_key_id("2026-11")
-                    .with_certificate_file("/run/tls/tls.crt");
+                    .key_id("2026-11")
+                    .certificate_file("/run/tls/tls.crt");
                 let audience = AssertionAudience::Other("https://as.example/realm".to_owned());
                 TokenManager::builder(
                     Endpoint::new("https://as.example/token").unwrap(),
@@ -177,7 +177,7 @@ fn documents() -> Vec<(&'static str, TokenManagerBuilder)> {
             "#,
             {
                 let key = SigningKey::from_file("/run/tls/tls.key", Algorithm::Ps256);
-                let key = key.with_certificate_file("/run/tls/tls.crt");
+                let key = key.certificate_file("/run/tls/tls.crt");
                 let client = PrivateKeyJwt::new("shop", key)
                     .audience(AssertionAudience::TokenEndpoint)
                     .lifetime(secs(300));

@@ -68,7 +68,7 @@ async fn glewlwyd_accepts_private_key_jwt_for_its_token_endpoint_in_every_algori
             let client = PrivateKeyJwt::new(client_id, key);
             client.audience(AssertionAudience::TokenEndpoint)
         };
-        let named = || key().with_key_id(client_id);
+        let named = || key().key_id(client_id);
         for accepted in [client(named()), client(named()).omit_client_id()] {
             let token = request(accepted).await;
             let token = token.unwrap_or_else(|error| panic!("{client_id}: {error}"));

@@ -69,7 +69,7 @@ async fn oidc_provider_accepts_private_key_jwt_in_every_algorithm() {
             client(),
             client().audience(AssertionAudience::TokenEndpoint),
             client().omit_client_id(),
-            PrivateKeyJwt::new(client_id, key().with_key_id(client_id)),
+            PrivateKeyJwt::new(client_id, key().key_id(client_id)),
         ] {
             let claims = request(issuer, client, None).await;
             let claims = claims.unwrap_or_else(|error| panic!("{client_id}: {error}"));

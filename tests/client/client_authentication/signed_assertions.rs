@@ -37,7 +37,7 @@ async fn each_algorithm_signs_an_assertion_that_an_independent_library_verifies(
 #[tokio::test(start_paused = true)]
 async fn a_signed_assertion_has_exactly_these_claims_headers_and_parameters() {
     let endpoint = tokens();
-    let client = PrivateKeyJwt::new("orders", ed25519().with_key_id("2026-11"));
+    let client = PrivateKeyJwt::new("orders", ed25519().key_id("2026-11"));
     let builder = at_endpoint(&endpoint, client.clone()).scope(Scope::new("read").unwrap());
     fetch(builder).await.unwrap();
     let form = forms(&endpoint).remove(0);
@@ -431,7 +431,7 @@ async fn no_error_debug_output_or_log_shows_an_assertion_or_a_key() {
     let jwt = platform_jwt_until(3600);
     fs::write(&path, &jwt).unwrap();
     let certificate = pem("ed25519_certificate");
-    let key = ed25519().with_certificate_pem(&certificate).unwrap();
+    let key = ed25519().certificate_pem(&certificate).unwrap();
     let file = || AssertionFile::new(&path);
     let grant = JwtBearerGrant::new(file());
     let key_line = pem("ed25519").lines().nth(1).unwrap().to_owned();

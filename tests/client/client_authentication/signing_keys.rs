@@ -145,7 +145,7 @@ async fn the_certificate_of_the_key_is_named_by_its_sha_256() {
         let chain = format!("{certificate}{}", pem("p256_certificate"));
         let key = parse(&pem(name), algorithm).unwrap();
         let endpoint = tokens();
-        let key = key.with_certificate_pem(&chain).unwrap();
+        let key = key.certificate_pem(&chain).unwrap();
         fetch(at_endpoint(&endpoint, PrivateKeyJwt::new("orders", key)))
             .await
             .unwrap();
@@ -165,7 +165,7 @@ async fn a_certificate_of_another_key_is_an_error_and_signs_nothing() {
         (&pem("rsa_public"), "has no certificate"),
         ("", "is not PEM"),
     ] {
-        let error = rsa().with_certificate_pem(certificate).unwrap_err();
+        let error = rsa().certificate_pem(certificate).unwrap_err();
         assert_eq!(error.setting(), "certificate");
         assert!(error.to_string().contains(expected), "{error}");
     }
@@ -176,8 +176,8 @@ async fn a_certificate_of_another_key_is_an_error_and_signs_nothing() {
     fs::write(&key, pem("rsa")).unwrap();
     fs::write(&certificate, &other).unwrap();
     let from_file = || SigningKey::from_file(&key, Algorithm::Ps256);
-    let with_pem = from_file().with_certificate_pem(&other).unwrap();
-    for key in [from_file().with_certificate_file(&certificate), with_pem] {
+    let with_pem = from_file().certificate_pem(&other).unwrap();
+    for key in [from_file().certificate_file(&certificate), with_pem] {
         assert_eq!(
             key.check_key().unwrap_err().kind(),
             ConfigErrorKind::Conflict
@@ -194,7 +194,7 @@ async fn a_certificate_of_another_key_is_an_error_and_signs_nothing() {
         assert_eq!(endpoint.count(), 0);
     }
     fs::write(&certificate, pem("rsa_certificate")).unwrap();
-    let key = from_file().with_certificate_file(&certificate);
+    let key = from_file().certificate_file(&certificate);
     key.check_key().unwrap();
 }
 
@@ -208,7 +208,7 @@ async fn a_key_file_that_is_replaced_signs_the_next_assertion() {
             ("tls.crt", pem(&format!("{name}_certificate"))),
         ]
     };
-    let key = SigningKey::from_file(&key, Algorithm::Es256).with_certificate_file(&certificate);
+    let key = SigningKey::from_file(&key, Algorithm::Es256).certificate_file(&certificate);
     let endpoint = tokens();
     let client = PrivateKeyJwt::new("orders", key);
     let manager = at_endpoint(&endpoint, client).start().unwrap();

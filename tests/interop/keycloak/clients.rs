@@ -184,7 +184,7 @@ pub async fn private_key_jwt_is_accepted_in_every_algorithm(keycloak: &Keycloak)
             client(),
             client().audience(AssertionAudience::TokenEndpoint),
             client().omit_client_id(),
-            PrivateKeyJwt::new(client_id, key().with_key_id(client_id)),
+            PrivateKeyJwt::new(client_id, key().key_id(client_id)),
         ] {
             let token = request(manager(realm.issuer(), client)).await;
             let token = token.unwrap_or_else(|error| panic!("{client_id}: {error}"));
@@ -203,7 +203,7 @@ pub async fn a_key_in_a_file_with_its_certificate_is_accepted(keycloak: &Keycloa
         .await;
     let client = |certificate: &Certificate| {
         let key = SigningKey::from_file(&certificate.key, Algorithm::Es256);
-        let key = key.with_certificate_file(&certificate.certificate);
+        let key = key.certificate_file(&certificate.certificate);
         manager(realm.issuer(), PrivateKeyJwt::new("shop", key))
     };
     request(client(shop)).await.unwrap();
