@@ -37,25 +37,25 @@ const LIMITS: Limits = Limits {
 /// claims. `Debug` shows neither the request token nor the path of the URL.
 ///
 /// ```
-/// use tower_oauth::client::GitHubActionsToken;
+/// use tower_oauth::client::GitHubActionsAssertion;
 /// # fn manager(issuer: tower_oauth::Issuer) -> Result<(), tower_oauth::ConfigError> {
 /// use tower_oauth::client::AssertionAudience;
 /// use tower_oauth::{ClientAssertion, TokenManager};
 ///
-/// let client = ClientAssertion::new(GitHubActionsToken::from_env()?)
+/// let client = ClientAssertion::new(GitHubActionsAssertion::from_env()?)
 ///     .client_id("orders")
 ///     .audience(AssertionAudience::Other("api://AzureADTokenExchange".to_owned()));
 /// let tokens = TokenManager::for_issuer(issuer, client)?.start()?;
 /// # Ok(())
 /// # }
 /// // Without the permission, or outside of GitHub Actions
-/// if let Err(error) = GitHubActionsToken::from_env() {
+/// if let Err(error) = GitHubActionsAssertion::from_env() {
 ///     assert!(error.to_string().contains("id-token: write"));
 /// }
 /// ```
 #[derive(Clone)]
 #[must_use]
-pub struct GitHubActionsToken {
+pub struct GitHubActionsAssertion {
     url: Endpoint,
     token: SecretString,
     http: HttpSettings,
@@ -70,7 +70,7 @@ struct IdToken {
     value: SecretString,
 }
 
-impl GitHubActionsToken {
+impl GitHubActionsAssertion {
     /// Reads `ACTIONS_ID_TOKEN_REQUEST_URL` and `ACTIONS_ID_TOKEN_REQUEST_TOKEN`.
     ///
     /// # Errors
@@ -163,7 +163,7 @@ fn explain(error: Error) -> Error {
     }
 }
 
-impl AssertionSource for GitHubActionsToken {
+impl AssertionSource for GitHubActionsAssertion {
     fn assertion<'a>(&'a self, audience: &'a str) -> BoxFuture<'a, Result<SecretString, BoxError>> {
         Box::pin(self.request(audience))
     }
@@ -173,9 +173,9 @@ impl AssertionSource for GitHubActionsToken {
     }
 }
 
-impl fmt::Debug for GitHubActionsToken {
+impl fmt::Debug for GitHubActionsAssertion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GitHubActionsToken")
+        f.debug_struct("GitHubActionsAssertion")
             .field("url", &self.url.origin())
             .finish_non_exhaustive()
     }

@@ -176,7 +176,7 @@ pub use self::endpoint_settings::TokenEndpointSettings;
 pub use self::endpoint_source::TokenEndpointSource;
 pub use self::file_token::FileToken;
 pub use self::future::BearerTokenFuture;
-pub use self::github_actions::GitHubActionsToken;
+pub use self::github_actions::GitHubActionsAssertion;
 pub use self::grant::Grant;
 pub use self::jwt_bearer::JwtBearerGrant;
 pub use self::layer::BearerTokenLayer;

@@ -18,7 +18,8 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use tower::service_fn;
 use tower_oauth::client::{
-    AssertionAudience, AssertionSource as _, GitHubActionsToken, TokenManagerBuilder, TokenSource,
+    AssertionAudience, AssertionSource as _, GitHubActionsAssertion, TokenManagerBuilder,
+    TokenSource,
 };
 use tower_oauth::error::{ConfigErrorKind, ErrorKind};
 use tower_oauth::transport::{SendFuture, ServiceTransport, Transport};
@@ -263,7 +264,7 @@ const GITHUB: [(&str, &str); 2] = [
 ];
 
 async fn id_token(github: &GitHub, audience: &str) -> Result<SecretString, BoxError> {
-    let source = GitHubActionsToken::from_env().unwrap();
+    let source = GitHubActionsAssertion::from_env().unwrap();
     let source = source.transport(github.clone());
     source.assertion(audience).await
 }
@@ -275,7 +276,7 @@ async fn a_job_of_github_actions_gets_a_new_id_token_for_each_token_request() {
         return run_again(NAME, &GITHUB);
     }
     let github = GitHub::default();
-    let source = GitHubActionsToken::from_env().unwrap();
+    let source = GitHubActionsAssertion::from_env().unwrap();
     let client = ClientAssertion::new(source.transport(github.clone()))
         .client_id(CLIENT)
         .audience(AssertionAudience::Other("api://Azure AD&c=ü".to_owned()));
@@ -348,7 +349,7 @@ async fn a_failure_of_github_is_an_error_of_the_credentials_and_is_retried() {
         return run_again(NAME, &GITHUB);
     }
     let github = GitHub::with_reply(503, &"");
-    let source = GitHubActionsToken::from_env().unwrap();
+    let source = GitHubActionsAssertion::from_env().unwrap();
     let client = ClientAssertion::new(source.transport(github.clone()));
     let endpoint = TokenEndpoint::with_reply(Reply::Token(60));
     let url = Endpoint::new("https://as.example/token").unwrap();
@@ -377,7 +378,7 @@ async fn the_request_token_of_github_is_sent_over_https_only_and_not_shown() {
     let text = chain(&*error);
     assert!(text.contains("is plain http: use https"), "{text}");
     assert!(github.received().is_empty());
-    let source = GitHubActionsToken::from_env().unwrap();
+    let source = GitHubActionsAssertion::from_env().unwrap();
     let source = source.transport(github.clone()).allow_loopback_http();
     let is_loopback = variable("ACTIONS_ID_TOKEN_REQUEST_URL")
         .unwrap()
@@ -400,7 +401,7 @@ fn without_the_permission_for_id_tokens_the_error_names_it() {
         run_again(NAME, &[GITHUB[0], ("NAME", GITHUB[1].0)]);
         return;
     }
-    let error = GitHubActionsToken::from_env().unwrap_err();
+    let error = GitHubActionsAssertion::from_env().unwrap_err();
     assert_eq!(error.kind(), ConfigErrorKind::Missing);
     assert_eq!(error.setting(), variable("NAME").unwrap());
     let text = error.to_string();
