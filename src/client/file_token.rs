@@ -17,8 +17,8 @@ use crate::secret_file;
 /// Maximum size of a token file in bytes.
 const MAX_TOKEN_FILE: usize = 16 * 1024;
 
-/// The default of `read_again_after`. A platform replaces a token long before it expires.
-const READ_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// The default of `renew_after`. A platform replaces a token long before it expires.
+const RENEW_AFTER: Duration = Duration::from_secs(60);
 
 /// A token that the platform writes to a file and replaces before it expires.
 ///
@@ -63,7 +63,7 @@ const READ_AGAIN_AFTER: Duration = Duration::from_secs(60);
 pub struct FileToken {
     path: PathBuf,
     clock: Arc<dyn Clock>,
-    read_again_after: Duration,
+    renew_after: Duration,
 }
 
 impl FileToken {
@@ -72,7 +72,7 @@ impl FileToken {
         Self {
             path: path.into(),
             clock: Arc::new(SystemClock),
-            read_again_after: READ_AGAIN_AFTER,
+            renew_after: RENEW_AFTER,
         }
     }
 
@@ -117,14 +117,14 @@ impl FileToken {
     /// use std::time::Duration;
     /// use tower_oauth::client::{FileToken, TokenSource as _};
     ///
-    /// let source = FileToken::new(&path).read_again_after(Duration::from_secs(10));
+    /// let source = FileToken::new(&path).renew_after(Duration::from_secs(10));
     /// assert_eq!(source.fetch().await?.renew_after(), Some(Duration::from_secs(10)));
     /// # std::fs::remove_file(path)?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn read_again_after(mut self, time: Duration) -> Self {
-        self.read_again_after = time;
+    pub fn renew_after(mut self, time: Duration) -> Self {
+        self.renew_after = time;
         self
     }
 
@@ -139,7 +139,7 @@ impl FileToken {
             })?;
         let now = self.clock.now();
         let expires_at = unverified_expiry(token.expose_secret());
-        let response = TokenResponse::new(token)?.with_renew_after(self.read_again_after);
+        let response = TokenResponse::new(token)?.with_renew_after(self.renew_after);
         match expires_at {
             None => Ok(response),
             Some(expires_at) if now < expires_at => {

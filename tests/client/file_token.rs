@@ -248,7 +248,7 @@ async fn a_file_is_read_again_each_minute_while_its_token_is_used() {
         assert_eq!(token().await, first);
     }
     let file = TokenFile::with("often", "first");
-    let source = file.source(clock).read_again_after(Duration::ZERO);
+    let source = file.source(clock).renew_after(Duration::ZERO);
     let tokens = TokenManager::from_source(source).clock(clock);
     let tokens = tokens.start().unwrap();
     tokens.access_token().await.unwrap();
