@@ -40,7 +40,7 @@ pub(super) fn record(
     purpose: AssertionPurpose,
     request: &mut TokenRequest,
 ) {
-    if source.is_reused() {
+    if source.is_reusable() {
         request.set_read_assertion(assertion, purpose, source.description());
     }
 }

@@ -86,7 +86,7 @@ impl AssertionSource for AssertionFile {
         format!("the assertion in {}", self.path.display())
     }
 
-    fn is_reused(&self) -> bool {
+    fn is_reusable(&self) -> bool {
         true
     }
 }

@@ -63,7 +63,7 @@ pub trait AssertionSource: fmt::Debug + Send + Sync + 'static {
     ///
     /// If the server refuses such an assertion, and the source has another one by then, the token
     /// request is sent once more. Default: `false`.
-    fn is_reused(&self) -> bool {
+    fn is_reusable(&self) -> bool {
         false
     }
 }
@@ -78,7 +78,7 @@ impl AssertionSource for Arc<dyn AssertionSource> {
         (**self).description()
     }
 
-    fn is_reused(&self) -> bool {
-        (**self).is_reused()
+    fn is_reusable(&self) -> bool {
+        (**self).is_reusable()
     }
 }
