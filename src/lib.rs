@@ -137,8 +137,8 @@ pub mod transport;
 mod vectors;
 
 pub use self::client::{
-    ClientAssertion, ClientCredentials, FileToken, PrivateKeyJwt, TlsClientAuth, TokenExchange,
-    TokenManager, TokenManagers,
+    ClientAssertion, ClientCredentials, FileToken, PrivateKeyJwt, SigningKey, TlsClientAuth,
+    TokenExchange, TokenManager, TokenManagers,
 };
 pub use self::error::{BoxError, ConfigError, Error};
 pub use self::oauth::{Audience, Endpoint, Issuer, Origin, Scope};

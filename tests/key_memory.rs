@@ -157,8 +157,8 @@ fn no_copy_of_a_private_key_outlives_the_signing_key() {
         "the search finds the text of the key"
     );
     let pem = SecretString::from(std::str::from_utf8(&text[..read]).unwrap());
-    let key = SigningKey::from_pem(&pem, Algorithm::Ps256).unwrap();
-    drop((text, pem));
+    let key = SigningKey::from_pem(pem, Algorithm::Ps256).unwrap();
+    drop(text);
     assert!(is_found(), "the search finds the numbers of a key in use");
     drop(key);
     assert!(!is_found(), "text and numbers are wiped");

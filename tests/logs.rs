@@ -182,7 +182,7 @@ async fn secrets_are_never_logged() {
             .filter(|line| !line.starts_with('-'))
             .map(str::to_owned),
     );
-    let key = SigningKey::from_pem(&pem.into(), Algorithm::EdDsa).unwrap();
+    let key = SigningKey::from_pem(pem, Algorithm::EdDsa).unwrap();
     let signing = tower_oauth::PrivateKeyJwt::new(app.client_id(), key);
     let assertion = [
         "eyJhbGciOiJFUzI1NiJ9",
@@ -192,7 +192,7 @@ async fn secrets_are_never_logged() {
     secrets.extend(assertion.map(str::to_owned));
     let file = std::env::temp_dir().join(format!("tower-oauth-{}-logs", std::process::id()));
     std::fs::write(&file, assertion.join(".")).unwrap();
-    let platform = tower_oauth::ClientAssertion::from_file(&file).client_id(app.client_id());
+    let platform = tower_oauth::ClientAssertion::from_file(&file).with_client_id(app.client_id());
     let [signed, presented] = [
         tower_oauth::TokenManager::builder(server.token_endpoint(), signing),
         tower_oauth::TokenManager::builder(server.token_endpoint(), platform),

@@ -71,7 +71,7 @@ impl TokenManager {
             .map_err(|error| error.with_setting(TENANT_ID))?;
         // Entra requires the client id: the subject of the assertion is the service account.
         let client = ClientAssertion::from_file(file)
-            .client_id(client_id)
+            .with_client_id(client_id)
             .audience(AssertionAudience::Other(AUDIENCE.to_owned()));
         Self::for_issuer(issuer, client)
     }

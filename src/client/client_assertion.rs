@@ -51,7 +51,7 @@ const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe
 /// use tower_oauth::{ClientAssertion, TokenManager};
 ///
 /// // `path` is that of the volume, such as "/var/run/secrets/tokens/as".
-/// let client = ClientAssertion::from_file(&path).client_id("orders");
+/// let client = ClientAssertion::from_file(&path).with_client_id("orders");
 /// let tokens = TokenManager::builder(endpoint, client)
 ///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
 ///     .start()?;
@@ -112,7 +112,7 @@ impl ClientAssertion {
     ///
     /// For servers that do not find the client by the `sub` of the assertion, such as Microsoft
     /// Entra ID.
-    pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
+    pub fn with_client_id(mut self, client_id: impl Into<String>) -> Self {
         self.client_id = Some(client_id.into());
         self
     }

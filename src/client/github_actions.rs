@@ -43,7 +43,7 @@ const LIMITS: Limits = Limits {
 /// use tower_oauth::{ClientAssertion, TokenManager};
 ///
 /// let client = ClientAssertion::new(GitHubActionsAssertion::from_env()?)
-///     .client_id("orders")
+///     .with_client_id("orders")
 ///     .audience(AssertionAudience::Other("api://AzureADTokenExchange".to_owned()));
 /// let tokens = TokenManager::for_issuer(issuer, client)?.start()?;
 /// # Ok(())

@@ -128,7 +128,7 @@ mod environment;
 mod file_token;
 mod future;
 mod github_actions;
-mod google;
+mod google_service_account;
 mod grant;
 mod jwt_bearer;
 mod layer;

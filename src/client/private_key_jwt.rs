@@ -48,13 +48,11 @@ const MAX_LIFETIME: Duration = Duration::from_secs(3600);
 /// #     MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
 /// #     -----END PRIVATE KEY-----\n";
 /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
-/// use secrecy::SecretString;
-/// use tower_oauth::client::SigningKey;
-/// use tower_oauth::resource_server::Algorithm;
+/// use tower_oauth::client::{Algorithm, SigningKey};
 /// use tower_oauth::{PrivateKeyJwt, TokenManager};
 ///
-/// let pem = SecretString::from(pem); // "-----BEGIN PRIVATE KEY-----\n…"
-/// let key = SigningKey::from_pem(&pem, Algorithm::EdDsa)?.key_id("2026-11");
+/// // `pem` is "-----BEGIN PRIVATE KEY-----\n…".
+/// let key = SigningKey::from_pem(pem, Algorithm::EdDsa)?.key_id("2026-11");
 /// let tokens = TokenManager::builder(endpoint, PrivateKeyJwt::new("orders", key))
 ///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
 ///     .start()?;

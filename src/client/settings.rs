@@ -706,7 +706,7 @@ impl ClientSettings {
         let file = file.ok_or_else(|| required("client_assertion_file"))?;
         let client = ClientAssertion::from_file(file);
         Ok(match &self.client_id {
-            Some(id) => client.client_id(id),
+            Some(id) => client.with_client_id(id),
             None => client,
         })
     }

@@ -24,19 +24,17 @@ const MAX_KEY_FILE: usize = 64 * 1024;
 /// # Examples
 ///
 /// ```
-/// # use tower_oauth::client::SigningKey;
 /// # fn main() -> Result<(), tower_oauth::ConfigError> {
 /// # let pem = "-----BEGIN PRIVATE KEY-----\n\
 /// #     MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
 /// #     -----END PRIVATE KEY-----\n";
-/// use secrecy::SecretString;
-/// use tower_oauth::resource_server::Algorithm;
+/// use tower_oauth::client::{Algorithm, SigningKey};
 ///
-/// let pem = SecretString::from(pem); // "-----BEGIN PRIVATE KEY-----\n…"
-/// let key = SigningKey::from_pem(&pem, Algorithm::EdDsa)?.key_id("2026-11");
+/// // `pem` is "-----BEGIN PRIVATE KEY-----\n…".
+/// let key = SigningKey::from_pem(pem, Algorithm::EdDsa)?.key_id("2026-11");
 /// assert!(!format!("{key:?}").contains("MC4C"));
 ///
-/// let error = SigningKey::from_pem(&pem, Algorithm::Es256).unwrap_err();
+/// let error = SigningKey::from_pem(pem, Algorithm::Es256).unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
 ///     "signing key does not sign with ES256: it is an Ed25519 key, for EdDSA"
@@ -76,8 +74,11 @@ impl SigningKey {
     /// If the text has no key, several keys, an encrypted one, a public one, one that does not
     /// sign with `algorithm`, or an RSA key of fewer than 2048 bits. The error says what to do, and
     /// does not contain the key.
-    pub fn from_pem(pem: &SecretString, algorithm: Algorithm) -> Result<Self, ConfigError> {
-        let key = parse_key(pem.expose_secret(), Some(algorithm), "signing key")?;
+    pub fn from_pem(
+        pem: impl Into<SecretString>,
+        algorithm: Algorithm,
+    ) -> Result<Self, ConfigError> {
+        let key = parse_key(pem.into().expose_secret(), Some(algorithm), "signing key")?;
         Ok(Self::new(KeySource::Fixed(Arc::new(key)), Some(algorithm)))
     }
 
@@ -90,8 +91,7 @@ impl SigningKey {
     ///
     /// ```
     /// use tower_oauth::PrivateKeyJwt;
-    /// use tower_oauth::client::SigningKey;
-    /// use tower_oauth::resource_server::Algorithm;
+    /// use tower_oauth::client::{Algorithm, SigningKey};
     ///
     /// let key = SigningKey::from_file("/run/tls/tls.key", Algorithm::Ps256)
     ///     .certificate_file("/run/tls/tls.crt");
@@ -153,9 +153,8 @@ impl SigningKey {
     /// Reads the files once, so that a wrong path or key is an error at startup. Blocks.
     ///
     /// ```
-    /// use tower_oauth::client::SigningKey;
+    /// use tower_oauth::client::{Algorithm, SigningKey};
     /// use tower_oauth::error::ConfigErrorKind;
-    /// use tower_oauth::resource_server::Algorithm;
     ///
     /// let key = SigningKey::from_file("/no/such/key", Algorithm::Es256);
     /// let error = key.check_key().unwrap_err();

@@ -278,7 +278,7 @@ async fn a_job_of_github_actions_gets_a_new_id_token_for_each_token_request() {
     let github = GitHub::default();
     let source = GitHubActionsAssertion::from_env().unwrap();
     let client = ClientAssertion::new(source.transport(github.clone()))
-        .client_id(CLIENT)
+        .with_client_id(CLIENT)
         .audience(AssertionAudience::Other("api://Azure AD&c=ü".to_owned()));
     let endpoint = TokenEndpoint::with_reply(Reply::Token(60));
     let url = Endpoint::new("https://as.example/token").unwrap();
@@ -435,7 +435,7 @@ fn service_account(key: &str) -> Value {
 }
 
 fn google(json: &Value) -> TokenManagerBuilder {
-    TokenManager::google(&json.to_string().into()).unwrap()
+    TokenManager::google_service_account(json.to_string()).unwrap()
 }
 
 /// Header and claims of the only assertion of a request, whose signature is verified.
@@ -596,7 +596,7 @@ fn what_is_no_key_of_a_service_account_is_an_error_without_it() {
             "token_uri",
         ),
     ] {
-        let error = TokenManager::google(&json.into()).unwrap_err();
+        let error = TokenManager::google_service_account(json).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("service account key"), "{text}");
         assert!(text.contains(reason), "{reason}: {text}");

@@ -194,7 +194,7 @@ fn documents() -> Vec<(&'static str, TokenManagerBuilder)> {
             {
                 let client = ClientAssertion::from_file("/var/run/secrets/tokens/as");
                 let issuer = Issuer::new("https://as.example").unwrap();
-                TokenManager::for_issuer(issuer, client.client_id("shop")).unwrap()
+                TokenManager::for_issuer(issuer, client.with_client_id("shop")).unwrap()
             },
         ),
         (

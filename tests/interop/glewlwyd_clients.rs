@@ -63,7 +63,7 @@ async fn glewlwyd_accepts_private_key_jwt_for_its_token_endpoint_in_every_algori
         let (pem, keys) = signing_key(algorithm);
         let keys = json!({ "jwks": keys });
         add_client(&glewlwyd, client_id, "private_key_jwt", keys).await;
-        let key = || SigningKey::from_pem(&pem, algorithm).unwrap();
+        let key = || SigningKey::from_pem(pem.clone(), algorithm).unwrap();
         let client = |key| {
             let client = PrivateKeyJwt::new(client_id, key);
             client.audience(AssertionAudience::TokenEndpoint)

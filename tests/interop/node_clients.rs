@@ -63,7 +63,7 @@ async fn oidc_provider_accepts_private_key_jwt_in_every_algorithm() {
     let issuer = issuer.as_str().unwrap();
     for (algorithm, (pem, _)) in &keys {
         let client_id = algorithm.name();
-        let key = || SigningKey::from_pem(pem, *algorithm).unwrap();
+        let key = || SigningKey::from_pem(pem.clone(), *algorithm).unwrap();
         let client = || PrivateKeyJwt::new(client_id, key());
         for client in [
             client(),

@@ -81,7 +81,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("client/client_assertion.rs", &["error"]),
     ("client/azure.rs", &["error", "provider"]),
     ("client/environment.rs", &["error"]),
-    ("client/google.rs", &["error", "jwt", "oauth"]),
+    (
+        "client/google_service_account.rs",
+        &["error", "jwt", "oauth"],
+    ),
     ("client/grant.rs", &["error"]),
     ("client/jwt_bearer.rs", &["error"]),
     (

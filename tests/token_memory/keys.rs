@@ -134,8 +134,7 @@ fn no_copy_of_a_private_key_or_an_assertion_outlives_its_use() {
         let text = String::from_utf8(std::mem::take(&mut *unmask(masked))).unwrap();
         let text = SecretString::from(text);
         assert_eq!(search.found(), [number], "the search finds a PEM text");
-        let key = SigningKey::from_pem(&text, algorithm).unwrap();
-        drop(text);
+        let key = SigningKey::from_pem(text, algorithm).unwrap();
         assert_eq!(search.found(), [number], "it finds a parsed key");
         request_token(key.clone(), &signatures, || {});
         assert_eq!(search.found(), [number], "a clone has the key");

@@ -52,7 +52,7 @@ fn pem(name: &str) -> String {
 }
 
 fn parse(pem: &str, algorithm: Algorithm) -> Result<SigningKey, ConfigError> {
-    SigningKey::from_pem(&SecretString::from(pem), algorithm)
+    SigningKey::from_pem(pem, algorithm)
 }
 
 /// The fastest one.

@@ -35,7 +35,10 @@ async fn a_jwt_svid_is_sent_with_its_type_or_with_the_usual_one() {
     let source = Recording::default();
     for (client, expected) in [
         (ClientAssertion::spiffe(source.clone()), spiffe),
-        (ClientAssertion::new(source).client_id("orders"), JWT_BEARER),
+        (
+            ClientAssertion::new(source).with_client_id("orders"),
+            JWT_BEARER,
+        ),
     ] {
         let endpoint = tokens();
         fetch(at_endpoint(&endpoint, client)).await.unwrap();

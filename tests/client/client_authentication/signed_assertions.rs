@@ -310,7 +310,7 @@ fn settings_with_which_no_request_could_succeed_are_errors_of_build() {
     }
     let client = ClientAssertion::new(source.clone());
     for (client, setting) in [
-        (client.clone().client_id(""), "client id"),
+        (client.clone().with_client_id(""), "client id"),
         (client.audience(empty.clone()), "assertion audience"),
     ] {
         assert_eq!(error(at_endpoint(&endpoint, client)).setting(), setting);

@@ -178,7 +178,7 @@ pub async fn private_key_jwt_is_accepted_in_every_algorithm(keycloak: &Keycloak)
         let client_id = algorithm.name();
         let (pem, keys) = signing_key(algorithm);
         realm.client(client_id, with_keys(algorithm, &keys)).await;
-        let key = || SigningKey::from_pem(&pem, algorithm).unwrap();
+        let key = || SigningKey::from_pem(pem.clone(), algorithm).unwrap();
         let client = || PrivateKeyJwt::new(client_id, key());
         for client in [
             client(),
@@ -216,8 +216,8 @@ pub async fn a_wrong_audience_or_key_is_refused(keycloak: &Keycloak) {
     realm
         .client("shop", with_keys(Algorithm::Es256, &keys))
         .await;
-    let client = |pem| {
-        let key = SigningKey::from_pem(pem, Algorithm::Es256).unwrap();
+    let client = |pem: &SecretString| {
+        let key = SigningKey::from_pem(pem.clone(), Algorithm::Es256).unwrap();
         PrivateKeyJwt::new("shop", key)
     };
     let with_slash = AssertionAudience::Other(format!("{}/", realm.issuer()));
@@ -258,7 +258,7 @@ pub async fn a_federated_assertion_is_accepted_once_unless_reuse_is_allowed(keyc
         let server = realm.resource_server().await;
         let audience = realm.issuer();
         let client = || ClientAssertion::from_file(&file);
-        for client in [client(), client().client_id("shop")] {
+        for client in [client(), client().with_client_id("shop")] {
             platform.rotate(&file, SUBJECT, audience.as_str());
             let tokens = manager(realm.issuer(), client).start().unwrap();
             let first = tokens.access_token().await.unwrap();
@@ -271,7 +271,7 @@ pub async fn a_federated_assertion_is_accepted_once_unless_reuse_is_allowed(keyc
         assert_contains(&error, &["Invalid token audience"]);
         // At the second request, the file has not changed.
         platform.rotate(&file, SUBJECT, audience.as_str());
-        let source = manager(realm.issuer(), client().client_id("shop"));
+        let source = manager(realm.issuer(), client().with_client_id("shop"));
         let source = source.build_source().unwrap();
         drop(source.fetch().await.unwrap());
         let again = source.fetch().await;
@@ -375,7 +375,7 @@ pub async fn an_assertion_is_a_grant_once(keycloak: &Keycloak) {
     let server = realm.resource_server().await;
 
     let client = || {
-        let key = SigningKey::from_pem(&pem, Algorithm::Es256).unwrap();
+        let key = SigningKey::from_pem(pem.clone(), Algorithm::Es256).unwrap();
         manager(realm.issuer(), PrivateKeyJwt::new("shop", key))
     };
     let workload = Workload(Arc::clone(&platform), SUBJECT);

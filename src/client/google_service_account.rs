@@ -95,7 +95,7 @@ impl TokenManager {
     /// use tower_oauth::TokenManager;
     ///
     /// let key = SecretString::from(json); // of a secret store
-    /// let tokens = TokenManager::google(&key)?
+    /// let tokens = TokenManager::google_service_account(key)?
     ///     .scope("https://www.googleapis.com/auth/pubsub")
     /// #   .transport(google)
     ///     .start()?;
@@ -108,8 +108,10 @@ impl TokenManager {
     ///
     /// If it is not the JSON of a service account's key, its private key cannot be used, or its
     /// `token_uri` is not `https`. The error shows no part of the key.
-    pub fn google(service_account_json: &SecretString) -> Result<TokenManagerBuilder, ConfigError> {
-        let account = ServiceAccount::from_json(service_account_json.expose_secret())?;
+    pub fn google_service_account(
+        service_account_json: impl Into<SecretString>,
+    ) -> Result<TokenManagerBuilder, ConfigError> {
+        let account = ServiceAccount::from_json(service_account_json.into().expose_secret())?;
         let endpoint = Endpoint::new(&account.token_uri)
             .map_err(|error| error.with_setting(format!("`token_uri` of the {SETTING}")))?;
         if endpoint.is_plain_http() {
@@ -143,7 +145,7 @@ impl ServiceAccount {
         let required = |name: &str| ConfigError::missing(SETTING, format!("has no `{name}`"));
         let client_email = file.client_email.filter(|email| !email.is_empty());
         let private_key = file.private_key.ok_or_else(|| required("private_key"))?;
-        let mut key = SigningKey::from_pem(&private_key, Algorithm::Rs256)
+        let mut key = SigningKey::from_pem(private_key, Algorithm::Rs256)
             .map_err(|error| error.with_setting(format!("`private_key` of the {SETTING}")))?;
         if let Some(key_id) = file.private_key_id.filter(|id| !id.is_empty()) {
             key = key.key_id(key_id);
