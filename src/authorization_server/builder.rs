@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 
 use super::activity::ActivityLog;
-use super::assertions::SeenAssertions;
+use super::assertions::ReplayCache;
 use super::dashboard::Dashboard;
 use super::faults::Faults;
 use super::persistence::Store;
@@ -300,7 +300,7 @@ impl AuthorizationServerBuilder {
             faults: Faults::default(),
             activity: ActivityLog::default(),
             dashboard: Dashboard::new()?,
-            seen_assertions: SeenAssertions::default(),
+            replay_cache: ReplayCache::default(),
         })))
     }
 }

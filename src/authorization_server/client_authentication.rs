@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use url::form_urlencoded;
 
 use super::applications::Registration;
-use super::assertions::{self, AssertionUse};
+use super::assertions::{self, AssertionPurpose};
 use super::error_response::ErrorResponse;
 use super::parameters::Parameters;
 use super::{Inner, Version};
@@ -20,7 +20,7 @@ pub(super) const METHODS: [&str; 3] = [
 ];
 
 /// RFC 7523 §2.2
-const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+const JWT_BEARER_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// draft-ietf-oauth-spiffe-client-auth
 const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
@@ -69,13 +69,13 @@ pub(super) fn authenticate_if_present(
             client.ok_or_else(|| invalid_client(FAILED))?
         }
         (None, None, Some((assertion, kind))) => {
-            let assertion_use = match kind {
-                JWT_BEARER => AssertionUse::ClientAuthentication,
-                JWT_SPIFFE => AssertionUse::SpiffeClientAuthentication,
+            let purpose = match kind {
+                JWT_BEARER_ASSERTION => AssertionPurpose::ClientAuthentication,
+                JWT_SPIFFE => AssertionPurpose::SpiffeClientAuthentication,
                 _ => return Err(invalid_client("client_assertion_type is not supported")),
             };
-            assertions::verify(server, version, assertion, assertion_use)
-                .map_err(|fault| fault.into_response(invalid_client))?
+            assertions::verify(server, version, assertion, purpose)
+                .map_err(|error| error.into_response(invalid_client))?
         }
         _ => {
             return Err(ErrorResponse::bad_request(

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Map, Value, json};
 
-use super::access_token::AccessToken;
+use super::active_token::ActiveToken;
 use super::client_authentication::authenticate;
 use super::error_response::ErrorResponse;
 use super::extractor::{RequestBody, parse_version};
@@ -31,14 +31,14 @@ pub(super) async fn introspect(
     let token = parameters.require("token")?;
     // RFC 7662 §2.2: the response does not say why a token is inactive.
     let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-    let active = active_token(&server.0, token);
+    let active = active_response(&server.0, token);
     let body = active.unwrap_or_else(|| Map::from_iter([("active".to_owned(), json!(false))]));
     Ok((no_store, Json(Value::Object(body))).into_response())
 }
 
 /// The response for an active token; `None` for any other.
-fn active_token(server: &Inner, token: &str) -> Option<Map<String, Value>> {
-    let token = AccessToken::verify(server, token)?;
+fn active_response(server: &Inner, token: &str) -> Option<Map<String, Value>> {
+    let token = ActiveToken::verify(server, token)?;
     let mut response = Map::new();
     for name in REQUIRED {
         response.insert(name.to_owned(), token.claim(name)?.clone());

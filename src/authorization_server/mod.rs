@@ -65,7 +65,7 @@
 //! # }
 //! ```
 
-mod access_token;
+mod active_token;
 mod activity;
 mod applications;
 mod assertion_settings;
@@ -97,7 +97,7 @@ use std::time::Duration;
 use self::activity::ActivityLog;
 pub use self::applications::RegisteredApplication;
 pub use self::assertion_settings::ExpectedAudience;
-use self::assertions::SeenAssertions;
+use self::assertions::ReplayCache;
 pub use self::builder::{AuthorizationServerBuilder, BoundServer};
 use self::dashboard::Dashboard;
 use self::faults::Faults;
@@ -156,7 +156,7 @@ struct Inner {
     faults: Faults,
     activity: ActivityLog,
     dashboard: Dashboard,
-    seen_assertions: SeenAssertions,
+    replay_cache: ReplayCache,
 }
 
 /// The two versions of App ID's API.

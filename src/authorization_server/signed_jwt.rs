@@ -78,7 +78,7 @@ impl<'a> SignedJwt<'a> {
     }
 
     /// Whether the header has a key, or a URL of keys.
-    pub(super) fn brings_a_key(&self) -> bool {
+    pub(super) fn has_embedded_key(&self) -> bool {
         let OtherMembers { jku, jwk, x5u, .. } = &self.other_members;
         jku.is_some() || jwk.is_some() || x5u.is_some()
     }

@@ -159,7 +159,7 @@ impl State {
             change(&mut application.assertions)?;
             application.check()
         })?;
-        match self.identifies_applications() {
+        match self.has_unique_federated_credentials() {
             true => Ok(changed),
             false => Err(ConfigError::without_value(
                 ISSUER,
@@ -169,7 +169,7 @@ impl State {
     }
 
     /// Whether an issuer and a subject identify one application, and are given once.
-    fn identifies_applications(&self) -> bool {
+    fn has_unique_federated_credentials(&self) -> bool {
         let mut seen = HashSet::new();
         self.federated_credentials().all(
             |(
@@ -235,7 +235,7 @@ impl State {
             && applications
                 .iter()
                 .all(|application| application.check().is_ok())
-            && self.identifies_applications()
+            && self.has_unique_federated_credentials()
             && roles.iter().all(|role| role.check().is_ok())
             && applications
                 .iter()

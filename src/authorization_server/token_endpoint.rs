@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::error_response::ErrorResponse;
 use super::extractor::{RequestBody, parse_version};
-use super::grants::{GrantedToken, TokenRequest};
+use super::grants::{GrantRequest, GrantedToken};
 use super::parameters::Parameters;
 use super::{AuthorizationServer, issuance};
 
@@ -22,7 +22,7 @@ pub(super) async fn token(
 ) -> Result<Response, ErrorResponse> {
     let version = parse_version(&path)?;
     let parameters = Parameters::from_request(&headers, &body)?;
-    let request = TokenRequest {
+    let request = GrantRequest {
         server: &server.0,
         version,
         headers: &headers,

@@ -24,8 +24,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use self::decoy_keys::decoy_key;
-pub(super) use self::replay::SeenAssertions;
-use self::replay::Unaccepted;
+pub(super) use self::replay::ReplayCache;
+use self::replay::ReplayError;
 use super::applications::Registration;
 use super::assertion_settings::ExpectedAudience;
 use super::error_response::ErrorResponse;
@@ -46,7 +46,7 @@ const MAX_FEDERATED_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// What an assertion is sent for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AssertionUse {
+pub(super) enum AssertionPurpose {
     /// Client authentication, with the type of RFC 7523 §2.2.
     ClientAuthentication,
     /// Client authentication with a JWT-SVID, draft-ietf-oauth-spiffe-client-auth.
@@ -55,7 +55,7 @@ pub(super) enum AssertionUse {
     Grant,
 }
 
-impl AssertionUse {
+impl AssertionPurpose {
     /// The explicit types that are accepted. Any other JWT of the same key, such as an access token
     /// (`at+jwt`), a DPoP proof or a logout token, is no assertion (RFC 8725 §3.11).
     fn types(self) -> &'static [&'static str] {
@@ -69,7 +69,7 @@ impl AssertionUse {
 
 /// Why an assertion is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AssertionFault {
+pub(super) enum AssertionError {
     /// No application is registered for it, no key of the application fits, or the signature is
     /// invalid. The response does not say which.
     Unauthenticated,
@@ -79,7 +79,7 @@ pub(super) enum AssertionFault {
     TooMany,
 }
 
-impl AssertionFault {
+impl AssertionError {
     /// The response, by `refuse` with a description.
     pub(super) fn into_response(
         self,
@@ -100,19 +100,19 @@ pub(super) fn verify(
     server: &Inner,
     version: Version,
     assertion: &str,
-    assertion_use: AssertionUse,
-) -> Result<Registration, AssertionFault> {
-    use AssertionFault::{Invalid, Unauthenticated};
+    purpose: AssertionPurpose,
+) -> Result<Registration, AssertionError> {
+    use AssertionError::{Invalid, Unauthenticated};
     let jwt = SignedJwt::parse(assertion).map_err(|_| {
         Invalid("the assertion is not a JWT of at most 16 KiB with a supported alg")
     })?;
-    if jwt.brings_a_key() {
+    if jwt.has_embedded_key() {
         return Err(Invalid("the header of the assertion has jwk, jku or x5u"));
     }
-    if !jwt.has_type(assertion_use.types()) {
+    if !jwt.has_type(purpose.types()) {
         return Err(Invalid("typ of the assertion is not that of an assertion"));
     }
-    let signer = find_signer(server, jwt.claims(), assertion_use)?;
+    let signer = find_signer(server, jwt.claims(), purpose)?;
     let key = signer
         .as_ref()
         .and_then(|signer| select(&signer.keys, &jwt));
@@ -129,11 +129,11 @@ pub(super) fn verify(
         let id = id.ok_or(Invalid("jti of the assertion is missing"))?;
         let client_id = &signer.application.client_id;
         server
-            .seen_assertions
+            .replay_cache
             .insert(client_id, id, expires_at, now)
-            .map_err(|unaccepted| match unaccepted {
-                Unaccepted::Seen => Invalid("the assertion was used before: jti must be new"),
-                Unaccepted::TooMany => AssertionFault::TooMany,
+            .map_err(|error| match error {
+                ReplayError::Seen => Invalid("the assertion was used before: jti must be new"),
+                ReplayError::Full => AssertionError::TooMany,
             })?;
     }
     Ok(signer.application.clone())
@@ -151,12 +151,12 @@ struct Signer {
 fn find_signer(
     server: &Inner,
     claims: &JwtClaims,
-    assertion_use: AssertionUse,
-) -> Result<Option<Signer>, AssertionFault> {
-    use AssertionFault::Invalid;
+    purpose: AssertionPurpose,
+) -> Result<Option<Signer>, AssertionError> {
+    use AssertionError::Invalid;
     let subject = claims.string("sub");
     let subject = subject.ok_or(Invalid("sub of the assertion is missing"))?;
-    let is_spiffe = assertion_use == AssertionUse::SpiffeClientAuthentication;
+    let is_spiffe = purpose == AssertionPurpose::SpiffeClientAuthentication;
     let issuer = match claims.string("iss") {
         Some(issuer) => issuer,
         // JWT-SVID §3: `iss` is optional. The trust domain has signed it.
@@ -219,7 +219,7 @@ fn check_audience(
     version: Version,
     claims: &JwtClaims,
     signer: &Signer,
-) -> Result<(), AssertionFault> {
+) -> Result<(), AssertionError> {
     let audience = match claims.get("aud") {
         Some(Value::Array(all)) if signer.is_federated && all.len() == 1 => all.first(),
         other => other,
@@ -233,7 +233,7 @@ fn check_audience(
             };
             match audience.is_some_and(is_issuer) {
                 true => Ok(()),
-                false => Err(AssertionFault::Invalid(
+                false => Err(AssertionError::Invalid(
                     "aud of the assertion must be the issuer, as one string",
                 )),
             }
@@ -242,7 +242,7 @@ fn check_audience(
             let endpoint = format!("{}/token", server.oauth_url(version));
             match audience == Some(endpoint.as_str()) {
                 true => Ok(()),
-                false => Err(AssertionFault::Invalid(
+                false => Err(AssertionError::Invalid(
                     "aud of the assertion must be the token endpoint, as one string",
                 )),
             }
@@ -255,8 +255,8 @@ fn check_times(
     claims: &JwtClaims,
     signer: &Signer,
     now: UnixTime,
-) -> Result<UnixTime, AssertionFault> {
-    let invalid = |reason| Err(AssertionFault::Invalid(reason));
+) -> Result<UnixTime, AssertionError> {
+    let invalid = |reason| Err(AssertionError::Invalid(reason));
     let Some(expires_at) = claims.date("exp") else {
         return invalid("exp of the assertion is missing");
     };

@@ -21,10 +21,10 @@ const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The used assertions. Only those with a valid signature are inserted.
 #[derive(Debug, Default)]
-pub(in super::super) struct SeenAssertions(Mutex<Seen>);
+pub(in super::super) struct ReplayCache(Mutex<Entries>);
 
 #[derive(Debug, Default)]
-struct Seen {
+struct Entries {
     /// By client id, then by the SHA-256 of `jti`, with their `exp`.
     clients: HashMap<String, HashMap<[u8; 32], UnixTime>>,
     next_purge: Option<UnixTime>,
@@ -32,12 +32,13 @@ struct Seen {
 
 /// Why an assertion was not inserted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unaccepted {
+pub(super) enum ReplayError {
     Seen,
-    TooMany,
+    /// Too many assertions of the client are still valid.
+    Full,
 }
 
-impl SeenAssertions {
+impl ReplayCache {
     /// Inserts an assertion of a client that expires at `expires_at`.
     pub(super) fn insert(
         &self,
@@ -45,28 +46,28 @@ impl SeenAssertions {
         id: &str,
         expires_at: UnixTime,
         now: UnixTime,
-    ) -> Result<(), Unaccepted> {
+    ) -> Result<(), ReplayError> {
         // An id without an insertion has no effect, so a poisoned state is consistent.
-        let seen = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.next_purge.is_none_or(|due| now >= due) {
-            seen.clients.retain(|_, ids| {
+        let entries = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.next_purge.is_none_or(|due| now >= due) {
+            entries.clients.retain(|_, ids| {
                 ids.retain(|_, expires_at| now < *expires_at);
                 !ids.is_empty()
             });
-            seen.next_purge = Some(now.saturating_add(PURGE_INTERVAL));
+            entries.next_purge = Some(now.saturating_add(PURGE_INTERVAL));
         }
-        let ids = seen.clients.entry(client_id.to_owned()).or_default();
+        let ids = entries.clients.entry(client_id.to_owned()).or_default();
         if ids.len() >= MAX_PER_CLIENT {
             ids.retain(|_, expires_at| now < *expires_at);
         }
         let has_room = ids.len() < MAX_PER_CLIENT;
         match ids.entry(digest_of(id)) {
-            Entry::Occupied(entry) if now < *entry.get() => Err(Unaccepted::Seen),
+            Entry::Occupied(entry) if now < *entry.get() => Err(ReplayError::Seen),
             Entry::Occupied(mut entry) => {
                 entry.insert(expires_at);
                 Ok(())
             }
-            Entry::Vacant(_) if !has_room => Err(Unaccepted::TooMany),
+            Entry::Vacant(_) if !has_room => Err(ReplayError::Full),
             Entry::Vacant(entry) => {
                 entry.insert(expires_at);
                 Ok(())

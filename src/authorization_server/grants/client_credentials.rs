@@ -4,31 +4,21 @@
 use std::collections::BTreeSet;
 
 use super::super::applications::{DEFAULT_SCOPE, Registration, distinct};
-use super::super::client_authentication::authenticate;
 use super::super::error_response::ErrorResponse;
 use super::super::issuance::{self, TokenParams};
-use super::{GrantedToken, TokenRequest, target};
+use super::{GrantRequest, GrantedToken, target};
 use crate::oauth::Scope;
 
-pub(super) fn grant(request: &TokenRequest<'_>) -> Result<GrantedToken, ErrorResponse> {
-    let TokenRequest {
-        server,
-        version,
-        headers,
-        parameters,
-    } = *request;
-    token_of(
-        request,
-        &authenticate(server, version, headers, parameters)?,
-    )
+pub(super) fn grant(request: &GrantRequest<'_>) -> Result<GrantedToken, ErrorResponse> {
+    issue_for(request, &request.authenticate()?)
 }
 
 /// The token of an application that has proved who it is.
-pub(super) fn token_of(
-    request: &TokenRequest<'_>,
+pub(super) fn issue_for(
+    request: &GrantRequest<'_>,
     application: &Registration,
 ) -> Result<GrantedToken, ErrorResponse> {
-    let TokenRequest {
+    let GrantRequest {
         server,
         version,
         parameters,

@@ -4,24 +4,23 @@
 //! The assertion identifies an application, as one that authenticates a client does, and the token
 //! is that of this application. Client authentication is optional (RFC 7523 §3.1).
 
-use super::super::assertions::{self, AssertionUse};
-use super::super::client_authentication::authenticate_if_present;
+use super::super::assertions::{self, AssertionPurpose};
 use super::super::error_response::ErrorResponse;
-use super::client_credentials::token_of;
-use super::{GrantedToken, TokenRequest};
+use super::client_credentials::issue_for;
+use super::{GrantRequest, GrantedToken};
 
-pub(super) fn grant(request: &TokenRequest<'_>) -> Result<GrantedToken, ErrorResponse> {
-    let TokenRequest {
+pub(super) fn grant(request: &GrantRequest<'_>) -> Result<GrantedToken, ErrorResponse> {
+    let GrantRequest {
         server,
         version,
-        headers,
         parameters,
+        ..
     } = *request;
     let assertion = parameters.require("assertion")?;
-    let client = authenticate_if_present(server, version, headers, parameters)?;
+    let client = request.authenticate_if_present()?;
     let invalid_grant = |reason| ErrorResponse::bad_request("invalid_grant", reason);
-    let application = assertions::verify(server, version, assertion, AssertionUse::Grant)
-        .map_err(|fault| fault.into_response(invalid_grant))?;
+    let application = assertions::verify(server, version, assertion, AssertionPurpose::Grant)
+        .map_err(|error| error.into_response(invalid_grant))?;
     let client_id = client
         .as_ref()
         .map(|client| client.client_id.as_str())
@@ -30,5 +29,5 @@ pub(super) fn grant(request: &TokenRequest<'_>) -> Result<GrantedToken, ErrorRes
     if client_id.is_some_and(|id| id != application.client_id) {
         return Err(invalid_grant("the assertion identifies another client"));
     }
-    token_of(request, &application)
+    issue_for(request, &application)
 }

@@ -13,22 +13,22 @@ use serde_json::{Map, Value};
 use super::applications::Registration;
 use super::error_response::ErrorResponse;
 use super::parameters::Parameters;
-use super::{Inner, Version};
+use super::{Inner, Version, client_authentication};
 
 const CLIENT_CREDENTIALS: &str = "client_credentials";
 
 /// RFC 7523 §2.1
-const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+const JWT_BEARER_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// RFC 8693 §2.1
 pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
 /// Every grant, as the metadata list them.
-pub(super) const ALL: [&str; 3] = [CLIENT_CREDENTIALS, JWT_BEARER, TOKEN_EXCHANGE];
+pub(super) const ALL: [&str; 3] = [CLIENT_CREDENTIALS, JWT_BEARER_GRANT, TOKEN_EXCHANGE];
 
 /// A request to the token endpoint.
 #[derive(Clone, Copy)]
-pub(super) struct TokenRequest<'a> {
+pub(super) struct GrantRequest<'a> {
     pub(super) server: &'a Inner,
     pub(super) version: Version,
     pub(super) headers: &'a HeaderMap,
@@ -47,12 +47,32 @@ pub(super) struct GrantedToken {
     pub(super) issued_token_type: Option<&'static str>,
 }
 
-impl TokenRequest<'_> {
+impl GrantRequest<'_> {
+    /// Authenticates the client by exactly one method.
+    fn authenticate(&self) -> Result<Registration, ErrorResponse> {
+        client_authentication::authenticate(
+            self.server,
+            self.version,
+            self.headers,
+            self.parameters,
+        )
+    }
+
+    /// The same; `None` for a request without credentials.
+    fn authenticate_if_present(&self) -> Result<Option<Registration>, ErrorResponse> {
+        client_authentication::authenticate_if_present(
+            self.server,
+            self.version,
+            self.headers,
+            self.parameters,
+        )
+    }
+
     /// Checks the request by the rules of its grant.
     pub(super) fn grant(&self) -> Result<GrantedToken, ErrorResponse> {
         match self.parameters.require("grant_type")? {
             CLIENT_CREDENTIALS => client_credentials::grant(self),
-            JWT_BEARER => jwt_bearer::grant(self),
+            JWT_BEARER_GRANT => jwt_bearer::grant(self),
             TOKEN_EXCHANGE => token_exchange::grant(self),
             _ => Err(ErrorResponse::bad_request(
                 "unsupported_grant_type",

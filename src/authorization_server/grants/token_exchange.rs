@@ -7,12 +7,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::access_token::AccessToken;
+use super::super::active_token::ActiveToken;
 use super::super::applications::distinct;
-use super::super::client_authentication::authenticate;
 use super::super::error_response::ErrorResponse;
 use super::super::issuance;
-use super::{GrantedToken, TokenRequest, check_kind, target};
+use super::{GrantRequest, GrantedToken, check_kind, target};
 
 /// RFC 8693 §3
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -38,14 +37,14 @@ const NOT_ABOUT_THE_SUBJECT: [&str; 16] = [
     "scp",
 ];
 
-pub(super) fn grant(request: &TokenRequest<'_>) -> Result<GrantedToken, ErrorResponse> {
-    let TokenRequest {
+pub(super) fn grant(request: &GrantRequest<'_>) -> Result<GrantedToken, ErrorResponse> {
+    let GrantRequest {
         server,
         version,
-        headers,
         parameters,
+        ..
     } = *request;
-    let client = authenticate(server, version, headers, parameters)?;
+    let client = request.authenticate()?;
     check_kind(&client)?;
     if !matches!(
         parameters.get("requested_token_type"),
@@ -74,7 +73,7 @@ pub(super) fn grant(request: &TokenRequest<'_>) -> Result<GrantedToken, ErrorRes
     }
     let actor_subject = actor
         .as_ref()
-        .map_or(client.client_id.as_str(), AccessToken::subject);
+        .map_or(client.client_id.as_str(), ActiveToken::subject);
     let act = act_claim(&subject, actor_subject)?;
     let scope = granted_scope(&subject.scopes(), parameters.get("scope"))?;
     let audience = target::audience(&client, version, parameters)?;
@@ -82,7 +81,7 @@ pub(super) fn grant(request: &TokenRequest<'_>) -> Result<GrantedToken, ErrorRes
     let now = server.clock.now();
     let ends = [
         Some(subject.expires_at()),
-        actor.as_ref().map(AccessToken::expires_at),
+        actor.as_ref().map(ActiveToken::expires_at),
     ];
     let expires_at = ends
         .into_iter()
@@ -118,16 +117,16 @@ pub(super) fn grant(request: &TokenRequest<'_>) -> Result<GrantedToken, ErrorRes
 /// An active access token of this server in a parameter. RFC 8693 §2.2.2: a token that is invalid
 /// for any reason is `invalid_request`.
 fn token_parameter(
-    request: &TokenRequest<'_>,
+    request: &GrantRequest<'_>,
     name: &str,
     type_name: &str,
-) -> Result<AccessToken, ErrorResponse> {
+) -> Result<ActiveToken, ErrorResponse> {
     let invalid = |reason| Err(ErrorResponse::bad_request("invalid_request", reason));
     let token = request.parameters.require(name)?;
     if request.parameters.require(type_name)? != ACCESS_TOKEN {
         return invalid(format!("{type_name} must be {ACCESS_TOKEN}"));
     }
-    let Some(token) = AccessToken::verify(request.server, token) else {
+    let Some(token) = ActiveToken::verify(request.server, token) else {
         return invalid(format!(
             "{name} is not an active access token of this server"
         ));
@@ -139,7 +138,7 @@ fn token_parameter(
     }
 }
 
-fn actor_token(request: &TokenRequest<'_>) -> Result<Option<AccessToken>, ErrorResponse> {
+fn actor_token(request: &GrantRequest<'_>) -> Result<Option<ActiveToken>, ErrorResponse> {
     match (
         request.parameters.get("actor_token"),
         request.parameters.get("actor_token_type"),
@@ -155,7 +154,7 @@ fn actor_token(request: &TokenRequest<'_>) -> Result<Option<AccessToken>, ErrorR
 }
 
 /// The claim `act` (RFC 8693 §4.1): the actor, with the actors before it.
-fn act_claim(subject: &AccessToken, actor: &str) -> Result<Map<String, Value>, ErrorResponse> {
+fn act_claim(subject: &ActiveToken, actor: &str) -> Result<Map<String, Value>, ErrorResponse> {
     let invalid = |reason| Err(ErrorResponse::bad_request("invalid_request", reason));
     // RFC 8693 §4.4
     let may_act = subject.claim("may_act");

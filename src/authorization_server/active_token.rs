@@ -12,14 +12,14 @@ use crate::clock::UnixTime;
 const TYPES: [&str; 3] = ["JWT", "JOSE", "at+jwt"];
 
 /// An active access token of this server.
-pub(super) struct AccessToken {
+pub(super) struct ActiveToken {
     claims: JwtClaims,
     subject: String,
     client_id: String,
     expires_at: UnixTime,
 }
 
-impl AccessToken {
+impl ActiveToken {
     /// Verifies a token; `None` if it is not active: the signature is not that of a published key,
     /// the issuer is another, the time is not within `nbf` and `exp`, or the application that it
     /// was issued to has been deleted.
