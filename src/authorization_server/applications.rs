@@ -359,7 +359,7 @@ impl RegisteredApplication {
     /// # Errors
     ///
     /// If the state file cannot be written.
-    pub fn expect_assertion_audience(&self, audience: ExpectedAudience) -> Result<(), ConfigError> {
+    pub fn set_assertion_audience(&self, audience: ExpectedAudience) -> Result<(), ConfigError> {
         self.update_assertions(|assertions| {
             assertions.audience = audience;
             Ok(())

@@ -40,7 +40,7 @@ const PUBLIC_MEMBERS: [&str; 10] = [
 /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
 /// let shop = issuer.register("shop")?;
 /// assert_eq!(shop.assertion_audience(), ExpectedAudience::Issuer);
-/// shop.expect_assertion_audience(ExpectedAudience::TokenEndpoint)?; // as Entra does
+/// shop.set_assertion_audience(ExpectedAudience::TokenEndpoint)?; // as Entra does
 /// assert_eq!(shop.assertion_audience(), ExpectedAudience::TokenEndpoint);
 /// # Ok(())
 /// # }

@@ -509,7 +509,7 @@ async fn the_audience_is_the_token_endpoint_if_the_application_is_set_so() {
     let (fixture, signer) = Fixture::with_key(Algorithm::Es256);
     fixture
         .shop
-        .expect_assertion_audience(ExpectedAudience::TokenEndpoint)
+        .set_assertion_audience(ExpectedAudience::TokenEndpoint)
         .unwrap();
     let endpoint = fixture.server.token_endpoint();
     for (audience, is_accepted) in [
@@ -1190,7 +1190,7 @@ async fn keys_and_trusted_issuers_persist_in_the_state_file() {
             .add_federated_credential(CLUSTER, SERVICE_ACCOUNT, signer.jwks())
             .unwrap();
         first
-            .expect_assertion_audience(ExpectedAudience::TokenEndpoint)
+            .set_assertion_audience(ExpectedAudience::TokenEndpoint)
             .unwrap();
         (first.client_id().to_owned(), other.client_id().to_owned())
     };

@@ -152,7 +152,7 @@ async fn the_error_for_another_audience_names_the_variable_that_sets_it() {
     let url = format!("{}/protected_resource", resource.text("listening"));
     let signer = Signer::new(Algorithm::Es256);
     shop.set_jwks(signer.jwks()).unwrap();
-    shop.expect_assertion_audience(ExpectedAudience::TokenEndpoint)
+    shop.set_assertion_audience(ExpectedAudience::TokenEndpoint)
         .unwrap();
     let (issuer, key) = (server.issuer(), File::new("audience"));
     key.write(&signer.pem());
