@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::error_response::ErrorResponse;
 use super::extractor::parse_version;
+use super::sha256::sha256;
 use super::{
     AuthorizationServer, Version, activity, client_authentication, dashboard, faults, grants,
     introspection, management, token_endpoint,
@@ -152,9 +153,7 @@ async fn metadata_of_issuer(
 /// A document with an `ETag` (RFC 9110 §8.8.3), or 304 if `If-None-Match` contains it.
 fn cacheable_json(request_headers: &HeaderMap, document: &Value) -> Response {
     let body = document.to_string();
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes());
-    let tag: String = digest
-        .as_ref()
+    let tag: String = sha256(body.as_bytes())
         .iter()
         .take(16)
         .map(|byte| format!("{byte:02x}"))

@@ -85,6 +85,7 @@ mod management;
 mod mint;
 mod parameters;
 mod persistence;
+mod sha256;
 mod signed_jwt;
 mod signing_keys;
 mod state;

@@ -4,7 +4,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_lc_rs::digest::{self, Digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::ExposeSecret;
@@ -13,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::applications::{Registration, Role};
 use super::assertion_settings::{AssertionSettings, ExpectedAudience, FederatedCredential, JwkSet};
+use super::sha256::{Hash, sha256};
 use super::signing_keys::{KeyRing, RingKey, SigningKey};
 use super::state::State;
 use super::state_file;
@@ -30,8 +30,9 @@ pub(super) struct Store(Option<StateFile>);
 #[derive(Debug)]
 struct StateFile {
     path: PathBuf,
-    /// Digest of the file when it was last read or written; `None` if it did not exist.
-    last_digest: Mutex<Option<Digest>>,
+    /// Hash of the file when it was last read or written, instead of the text, which contains
+    /// secrets; `None` if it did not exist.
+    last_hash: Mutex<Option<Hash>>,
 }
 
 impl Store {
@@ -44,13 +45,13 @@ impl Store {
             .map_err(|error| state_file_error(&path, error.to_string()))?;
         Ok(Self(Some(StateFile {
             path,
-            last_digest: Mutex::new(None),
+            last_hash: Mutex::new(None),
         })))
     }
 
     /// Loads the state; `None` without a file. A damaged file is an error and is not changed.
     pub(super) fn load(&self, tenant_id: &str) -> Result<Option<State>, ConfigError> {
-        let Some(StateFile { path, last_digest }) = &self.0 else {
+        let Some(StateFile { path, last_hash }) = &self.0 else {
             return Ok(None);
         };
         let failed = |error: io::Error| state_file_error(path, error.to_string());
@@ -79,43 +80,36 @@ impl Store {
         })?;
         // Only after validation, so that a wrong path does not change another file's mode.
         contents.restrict_permissions().map_err(failed)?;
-        *last_digest.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(digest_of(&contents.text));
+        *last_hash.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(sha256(&contents.text));
         Ok(Some(state))
     }
 
     /// Saves the state atomically. It is an error if another program has changed the file since.
     /// Two programs that write at the same moment are not detected.
     pub(super) fn save(&self, tenant_id: &str, state: &State) -> Result<(), ConfigError> {
-        let Some(StateFile { path, last_digest }) = &self.0 else {
+        let Some(StateFile { path, last_hash }) = &self.0 else {
             return Ok(());
         };
         let failed =
             |error: io::Error| state_file_error(path, format!("cannot be written: {error}"));
         let text = serde_json::to_vec_pretty(&StateDocument::new(tenant_id, state))
             .map_err(|error| failed(error.into()))?;
-        let mut last_digest = last_digest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_hash = last_hash.lock().unwrap_or_else(PoisonError::into_inner);
         let current = state_file::read(path)
             .map_err(failed)?
-            .map(|contents| digest_of(&contents.text));
+            .map(|contents| sha256(&contents.text));
         // A deleted file is created again.
-        if current.is_some()
-            && current.as_ref().map(Digest::as_ref) != last_digest.as_ref().map(Digest::as_ref)
-        {
+        if current.is_some() && current != *last_hash {
             return Err(state_file_error(
                 path,
                 "was changed by another program: restart the server to load it",
             ));
         }
         state_file::replace(path, &text).map_err(failed)?;
-        *last_digest = Some(digest_of(&text));
+        *last_hash = Some(sha256(&text));
         Ok(())
     }
-}
-
-/// A digest instead of the text, which contains secrets.
-fn digest_of(text: &[u8]) -> Digest {
-    digest::digest(&digest::SHA256, text)
 }
 
 fn state_file_error(path: &Path, reason: impl Into<String>) -> ConfigError {

@@ -9,8 +9,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::digest;
-
+use super::super::sha256::{Hash, sha256};
 use crate::clock::UnixTime;
 
 /// How many valid assertions of one application are remembered: 48 bytes each.
@@ -25,8 +24,9 @@ pub(in super::super) struct ReplayCache(Mutex<Entries>);
 
 #[derive(Debug, Default)]
 struct Entries {
-    /// By client id, then by the SHA-256 of `jti`, with their `exp`.
-    clients: HashMap<String, HashMap<[u8; 32], UnixTime>>,
+    /// By client id, then by the SHA-256 hash of `jti`, whose size does not depend on the length
+    /// of the `jti`, with their `exp`.
+    clients: HashMap<String, HashMap<Hash, UnixTime>>,
     next_purge: Option<UnixTime>,
 }
 
@@ -61,7 +61,7 @@ impl ReplayCache {
             ids.retain(|_, expires_at| now < *expires_at);
         }
         let has_room = ids.len() < MAX_PER_CLIENT;
-        match ids.entry(digest_of(id)) {
+        match ids.entry(sha256(id.as_bytes())) {
             Entry::Occupied(entry) if now < *entry.get() => Err(ReplayError::Seen),
             Entry::Occupied(mut entry) => {
                 entry.insert(expires_at);
@@ -74,12 +74,4 @@ impl ReplayCache {
             }
         }
     }
-}
-
-/// Its size does not depend on the length of the id.
-fn digest_of(id: &str) -> [u8; 32] {
-    let digest = digest::digest(&digest::SHA256, id.as_bytes());
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest.as_ref());
-    bytes
 }
