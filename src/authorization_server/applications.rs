@@ -297,10 +297,7 @@ impl RegisteredApplication {
     /// exceeds 16 KiB.
     pub fn set_jwks(&self, jwks: impl Into<Value>) -> Result<(), ConfigError> {
         let jwks = JwkSet::from_value(&jwks.into())?;
-        self.update_assertions(|assertions| {
-            assertions.jwks = Some(jwks);
-            Ok(())
-        })
+        self.update_assertions(|assertions| assertions.jwks = Some(jwks))
     }
 
     /// Adds a federated credential: tokens of `issuer` with this `sub`, signed by a key of `jwks`,
@@ -342,7 +339,6 @@ impl RegisteredApplication {
         };
         self.update_assertions(|assertions| {
             assertions.federated_credentials.push(credential);
-            Ok(())
         })
     }
 
@@ -360,15 +356,12 @@ impl RegisteredApplication {
     ///
     /// If the state file cannot be written.
     pub fn set_assertion_audience(&self, audience: ExpectedAudience) -> Result<(), ConfigError> {
-        self.update_assertions(|assertions| {
-            assertions.audience = audience;
-            Ok(())
-        })
+        self.update_assertions(|assertions| assertions.audience = audience)
     }
 
     fn update_assertions(
         &self,
-        change: impl FnOnce(&mut AssertionSettings) -> Result<(), ConfigError>,
+        change: impl FnOnce(&mut AssertionSettings),
     ) -> Result<(), ConfigError> {
         self.server.0.update(|state| {
             let changed = state.update_assertions(self.client_id(), change)?;

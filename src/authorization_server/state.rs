@@ -153,10 +153,10 @@ impl State {
     pub(super) fn update_assertions(
         &mut self,
         client_id: &str,
-        change: impl FnOnce(&mut AssertionSettings) -> Result<(), ConfigError>,
+        change: impl FnOnce(&mut AssertionSettings),
     ) -> Result<Option<Registration>, ConfigError> {
         let changed = self.update_application(client_id, |application| {
-            change(&mut application.assertions)?;
+            change(&mut application.assertions);
             application.check()
         })?;
         match self.has_unique_federated_credentials() {

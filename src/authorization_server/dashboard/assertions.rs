@@ -105,13 +105,9 @@ fn update(
     application: &Registration,
     change: impl FnOnce(&mut AssertionSettings),
 ) -> Result<(), ConfigError> {
-    let changed = server.update(|state| {
-        state.update_assertions(&application.client_id, |assertions| {
-            change(assertions);
-            Ok(())
-        })
-    });
-    changed.map(drop)
+    server
+        .update(|state| state.update_assertions(&application.client_id, change))
+        .map(drop)
 }
 
 fn set_jwks(server: &Inner, application: &Registration, form: &Form) -> Result<(), ConfigError> {

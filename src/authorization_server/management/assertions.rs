@@ -79,10 +79,7 @@ pub(super) async fn replace(
 fn update(server: &Inner, client_id: &str, body: Body) -> Result<Option<Value>, ConfigError> {
     let settings = body.into_settings()?;
     let changed = server.update(|state| {
-        state.update_assertions(client_id, |assertions| {
-            *assertions = settings;
-            Ok(())
-        })
+        state.update_assertions(client_id, |assertions| *assertions = settings)
     })?;
     Ok(changed.map(|application| settings_json(&application.assertions)))
 }
