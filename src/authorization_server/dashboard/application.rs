@@ -11,10 +11,10 @@ use maud::{Markup, html};
 use super::super::applications::{Registration, Role};
 use super::applications::name_field;
 use super::assertions;
-use super::form::{Field, Form};
+use super::form::{Field, Form, RejectedForm, action_form, submit_button};
 use super::layout::{ErrorPage, Notice, Tab, field_error, page};
 use super::session::Session;
-use super::text::{error_sentence, pluralize};
+use super::text::pluralize;
 use super::{AuthorizationServer, Inner};
 use crate::error::ConfigError;
 
@@ -25,7 +25,8 @@ pub(super) async fn show(
     notice: Notice,
 ) -> Result<Markup, ErrorPage> {
     let application = find(&server.0, &client_id)?;
-    Ok(render(&server.0, &session, &application, notice, None))
+    let rejected = RejectedForm::default();
+    Ok(render(&server.0, &session, &application, notice, &rejected))
 }
 
 /// Handles all forms of the page; the field `action` selects one.
@@ -64,18 +65,13 @@ pub(super) async fn handle_form(
         Ok(done @ "deleted") => Notice::redirect("/", done).into_response(),
         Ok(done) => Notice::redirect(&format!("/applications/{id}"), done).into_response(),
         Err(error) => {
-            let field = Field::from_error(&error)?;
-            let rejected = RejectedForm {
-                form: &form,
-                field,
-                error: error_sentence(&error),
-            };
+            let rejected = RejectedForm::new(&form, &error)?;
             let page = render(
                 &server.0,
                 &session,
                 &application,
                 Notice::default(),
-                Some(&rejected),
+                &rejected,
             );
             (StatusCode::UNPROCESSABLE_ENTITY, page).into_response()
         }
@@ -135,46 +131,16 @@ fn update_application(
         .map(drop)
 }
 
-/// A rejected form of this page and its error.
-struct RejectedForm<'a> {
-    form: &'a Form,
-    field: Field,
-    error: String,
-}
-
 fn render(
     server: &Inner,
     session: &Session,
     application: &Registration,
     notice: Notice,
-    rejected: Option<&RejectedForm<'_>>,
+    rejected: &RejectedForm<'_>,
 ) -> Markup {
-    let rejected_as =
-        |action: &str| rejected.filter(|rejected| rejected.form.field("action") == action);
-    let error = |action: &str, field: Field| {
-        rejected_as(action)
-            .filter(|rejected| rejected.field == field)
-            .map(|rejected| rejected.error.as_str())
-    };
-    // A rejected form keeps the values that were typed into it.
-    let field_value = |action: &str, field: &str, saved: &str| {
-        rejected_as(action).map_or_else(
-            || saved.to_owned(),
-            |rejected| rejected.form.field(field).to_owned(),
-        )
-    };
-    let invalid = |action: &str, field: Field| error(action, field).map(|_| "true");
-    let form = |action: &str, content: Markup| {
-        html! {
-            form method="post" action=(format!("/applications/{}", application.client_id)) {
-                (session.field())
-                input type="hidden" name="action" value=(action);
-                (content)
-            }
-        }
-    };
-    let submit =
-        |label: &str| html! { div.actions { button.button.primary type="submit" { (label) } } };
+    let invalid = |action: &str, field: Field| rejected.error(action, field).map(|_| "true");
+    let path = format!("/applications/{}", application.client_id);
+    let form = |action: &str, content: Markup| action_form(session, &path, action, &content);
     let roles = server.state().roles.clone();
     let body = html! {
         (notice.render())
@@ -183,10 +149,10 @@ fn render(
         section.card {
             (form("rename", html! {
                 (name_field(
-                    &field_value("rename", "name", &application.name),
-                    error("rename", Field::Name),
+                    rejected.value("rename", "name", &application.name),
+                    rejected.error("rename", Field::Name),
                 ))
-                (submit("Save name"))
+                (submit_button("Save name"))
             }))
         }
         section.card {
@@ -200,9 +166,9 @@ fn render(
                     aria-describedby="scopes-hint scopes-error"
                     aria-invalid=[invalid("scopes", Field::Scopes)]
                     autofocus[invalid("scopes", Field::Scopes).is_some()]
-                    { (field_value("scopes", "scopes", &application.scopes.join("\n"))) }
-                (field_error("scopes-error", error("scopes", Field::Scopes)))
-                (submit("Save scopes"))
+                    { (rejected.value("scopes", "scopes", &application.scopes.join("\n"))) }
+                (field_error("scopes-error", rejected.error("scopes", Field::Scopes)))
+                (submit_button("Save scopes"))
             }))
         }
         section.card {
@@ -225,28 +191,28 @@ fn render(
                         legend.unseen { "Roles of this application" }
                         @for role in &roles { (role_checkbox(role, application)) }
                     }
-                    (submit("Save roles"))
+                    (submit_button("Save roles"))
                 }))
             }
-            details open[rejected_as("add-role").is_some()] {
+            details open[rejected.has_action("add-role")] {
                 summary { "Add a role" }
                 (form("add-role", html! {
                     label for="role-name" { "Role name" }
                     input #role-name type="text" name="role_name" autocomplete="off" required
-                        value=(field_value("add-role", "role_name", ""))
+                        value=(rejected.value("add-role", "role_name", ""))
                         aria-describedby="role-name-error"
                         aria-invalid=[invalid("add-role", Field::Name)]
                         autofocus[invalid("add-role", Field::Name).is_some()];
-                    (field_error("role-name-error", error("add-role", Field::Name)))
+                    (field_error("role-name-error", rejected.error("add-role", Field::Name)))
                     label for="role-scopes" { "Scopes of the role" }
                     input #role-scopes type="text" name="role_scopes" autocomplete="off"
                         spellcheck="false" autocapitalize="none"
-                        value=(field_value("add-role", "role_scopes", ""))
+                        value=(rejected.value("add-role", "role_scopes", ""))
                         aria-describedby="role-scopes-error"
                         aria-invalid=[invalid("add-role", Field::Scopes)]
                         autofocus[invalid("add-role", Field::Scopes).is_some()];
-                    (field_error("role-scopes-error", error("add-role", Field::Scopes)))
-                    (submit("Add role"))
+                    (field_error("role-scopes-error", rejected.error("add-role", Field::Scopes)))
+                    (submit_button("Add role"))
                 }))
             }
             @if !roles.is_empty() {
@@ -272,10 +238,7 @@ fn render(
             }
         }
     };
-    let title = match rejected {
-        Some(_) => format!("Error: {}", application.name),
-        None => notice.title(&application.name),
-    };
+    let title = rejected.title(&application.name, notice);
     page(Some(Tab::Application), &title, &body)
 }
 

@@ -11,10 +11,10 @@ use super::super::assertion_settings::{
     AssertionSettings, ExpectedAudience, FederatedCredential, JwkSet,
 };
 use super::application::find;
-use super::form::{Field, Form};
+use super::form::{Field, Form, RejectedForm, action_form, submit_button};
 use super::layout::{ErrorPage, Notice, Tab, field_error, page};
 use super::session::Session;
-use super::text::{error_sentence, pluralize};
+use super::text::pluralize;
 use super::{AuthorizationServer, Inner};
 use crate::error::ConfigError;
 
@@ -45,7 +45,8 @@ pub(super) async fn show(
     notice: Notice,
 ) -> Result<Markup, ErrorPage> {
     let application = find(&server.0, &client_id)?;
-    Ok(render(&session, &application, notice, None))
+    let rejected = RejectedForm::default();
+    Ok(render(&session, &application, notice, &rejected))
 }
 
 /// Handles all forms of the page; the field `action` selects one.
@@ -73,13 +74,8 @@ pub(super) async fn handle_form(
     Ok(match changed {
         Ok(done) => Notice::redirect(&path(&application), done).into_response(),
         Err(error) => {
-            let field = Field::from_error(&error)?;
-            let rejected = RejectedForm {
-                form: &form,
-                field,
-                error: error_sentence(&error),
-            };
-            let page = render(&session, &application, Notice::default(), Some(&rejected));
+            let rejected = RejectedForm::new(&form, &error)?;
+            let page = render(&session, &application, Notice::default(), &rejected);
             (StatusCode::UNPROCESSABLE_ENTITY, page).into_response()
         }
     })
@@ -145,41 +141,14 @@ fn remove_credential(
     })
 }
 
-/// A rejected form of this page and its error.
-struct RejectedForm<'a> {
-    form: &'a Form,
-    field: Field,
-    error: String,
-}
-
 fn render(
     session: &Session,
     application: &Registration,
     notice: Notice,
-    rejected: Option<&RejectedForm<'_>>,
+    rejected: &RejectedForm<'_>,
 ) -> Markup {
-    let rejected_as =
-        |action: &str| rejected.filter(|rejected| rejected.form.field("action") == action);
-    let error = |action: &str, field: Field| {
-        rejected_as(action)
-            .filter(|rejected| rejected.field == field)
-            .map(|rejected| rejected.error.as_str())
-    };
-    // A rejected form keeps the values that were typed into it.
-    let typed = |action: &str, field: &str| {
-        rejected_as(action).map(|rejected| rejected.form.field(field).to_owned())
-    };
-    let form = |action: &str, content: Markup| {
-        html! {
-            form method="post" action=(path(application)) {
-                (session.field())
-                input type="hidden" name="action" value=(action);
-                (content)
-            }
-        }
-    };
-    let submit =
-        |label: &str| html! { div.actions { button.button.primary type="submit" { (label) } } };
+    let path = path(application);
+    let form = |action: &str, content: Markup| action_form(session, &path, action, &content);
     let AssertionSettings {
         jwks,
         federated_credentials,
@@ -188,11 +157,11 @@ fn render(
     let saved = jwks.as_ref().map(pretty_printed).unwrap_or_default();
     let text_field = |id: &str, label: &str, name: &str, field: Field| {
         let error_id = format!("{id}-error");
-        let error = error("federated", field);
+        let error = rejected.error("federated", field);
         html! {
             label for=(id) { (label) }
             input id=(id) type="text" name=(name) autocomplete="off" spellcheck="false"
-                autocapitalize="none" required value=(typed("federated", name).unwrap_or_default())
+                autocapitalize="none" required value=(rejected.value("federated", name, ""))
                 aria-describedby=(error_id) aria-invalid=[error.map(|_| "true")]
                 autofocus[error.is_some()];
             (field_error(&error_id, error))
@@ -200,7 +169,7 @@ fn render(
     };
     let jwks_field = |id: &str, label: &str, name: &str, action: &str, hint: &str, text: &str| {
         let (hint_id, error_id) = (format!("{id}-hint"), format!("{id}-error"));
-        let error = error(action, Field::Jwks);
+        let error = rejected.error(action, Field::Jwks);
         html! {
             label for=(id) { (label) }
             p.hint id=(hint_id) { (hint) }
@@ -230,9 +199,9 @@ fn render(
                     "jwks",
                     "jwks",
                     "Public keys, for private_key_jwt and the jwt-bearer grant. Empty for none.",
-                    &typed("jwks", "jwks").unwrap_or(saved),
+                    rejected.value("jwks", "jwks", &saved),
                 ))
-                (submit("Save keys"))
+                (submit_button("Save keys"))
             }))
         }
         section.card {
@@ -261,7 +230,7 @@ fn render(
                     }
                 }))
             }
-            details open[rejected_as("federated").is_some()] {
+            details open[rejected.has_action("federated")] {
                 summary { "Add a trusted issuer" }
                 (form("federated", html! {
                     (text_field("issuer", "Issuer (iss)", "issuer", Field::Issuer))
@@ -272,9 +241,9 @@ fn render(
                         "issuer_jwks",
                         "federated",
                         "Its public keys. This server does not fetch them.",
-                        &typed("federated", "issuer_jwks").unwrap_or_default(),
+                        rejected.value("federated", "issuer_jwks", ""),
                     ))
-                    (submit("Add trusted issuer"))
+                    (submit_button("Add trusted issuer"))
                 }))
             }
         }
@@ -286,15 +255,12 @@ fn render(
                         option value=(value) selected[choice == *audience] { (label) }
                     }
                 }
-                (submit("Save audience"))
+                (submit_button("Save audience"))
             }))
         }
     };
     let name = format!("Client authentication of {}", application.name);
-    let title = match rejected {
-        Some(_) => format!("Error: {name}"),
-        None => notice.title(&name),
-    };
+    let title = rejected.title(&name, notice);
     page(Some(Tab::Application), &title, &body)
 }
 

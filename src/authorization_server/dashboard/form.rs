@@ -1,13 +1,15 @@
-//! The form extractor, which always validates the CSRF token.
+//! The forms of a page: their markup, their extractor, which always validates the CSRF token, and
+//! what is shown of a rejected one.
 
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
+use maud::{Markup, html};
 use url::form_urlencoded;
 
 use super::super::applications::distinct;
 use super::super::assertion_settings::{FEDERATED_CREDENTIALS, ISSUER, JWKS, SUBJECT};
 use super::AuthorizationServer;
-use super::layout::ErrorPage;
+use super::layout::{ErrorPage, Notice};
 use super::session::Session;
 use super::text::error_sentence;
 use crate::error::ConfigError;
@@ -69,6 +71,65 @@ impl Field {
             _ => Err(ErrorPage::internal_error(error_sentence(error))),
         }
     }
+}
+
+/// The rejected form of a page and its error, if there is one.
+#[derive(Default)]
+pub(super) struct RejectedForm<'a>(Option<(&'a Form, Field, String)>);
+
+impl<'a> RejectedForm<'a> {
+    /// An error that is not about a field is the page of that error.
+    pub(super) fn new(form: &'a Form, error: &ConfigError) -> Result<Self, ErrorPage> {
+        let field = Field::from_error(error)?;
+        Ok(Self(Some((form, field, error_sentence(error)))))
+    }
+
+    /// The title of the page, which begins with the error.
+    pub(super) fn title(&self, name: &str, notice: Notice) -> String {
+        match self.0 {
+            Some(_) => format!("Error: {name}"),
+            None => notice.title(name),
+        }
+    }
+
+    /// Whether it is the form with this `action`.
+    pub(super) fn has_action(&self, action: &str) -> bool {
+        self.with_action(action).is_some()
+    }
+
+    /// The error of a field of the form with this `action`.
+    pub(super) fn error(&self, action: &str, field: Field) -> Option<&str> {
+        self.with_action(action)
+            .filter(|(_, rejected, _)| *rejected == field)
+            .map(|(.., error)| error.as_str())
+    }
+
+    /// What was typed into a field of the form with this `action`, which a rejected form keeps, or
+    /// else what is saved.
+    pub(super) fn value<'v>(&'v self, action: &str, name: &str, saved: &'v str) -> &'v str {
+        self.with_action(action)
+            .map_or(saved, |(form, ..)| form.field(name))
+    }
+
+    fn with_action(&self, action: &str) -> Option<&(&'a Form, Field, String)> {
+        let rejected = self.0.as_ref();
+        rejected.filter(|(form, ..)| form.field("action") == action)
+    }
+}
+
+/// A form that is sent to `path`, with the CSRF token; the field `action` says which one it is.
+pub(super) fn action_form(session: &Session, path: &str, action: &str, content: &Markup) -> Markup {
+    html! {
+        form method="post" action=(path) {
+            (session.field())
+            input type="hidden" name="action" value=(action);
+            (content)
+        }
+    }
+}
+
+pub(super) fn submit_button(label: &str) -> Markup {
+    html! { div.actions { button.button.primary type="submit" { (label) } } }
 }
 
 impl FromRequest<AuthorizationServer> for Form {
