@@ -83,7 +83,7 @@ impl AssertionSettings {
         if credentials.len() > MAX_FEDERATED_CREDENTIALS {
             return Err(ConfigError::without_value(
                 FEDERATED_CREDENTIALS,
-                "must be at most 4",
+                format!("must be at most {MAX_FEDERATED_CREDENTIALS}"),
             ));
         }
         credentials.iter().try_for_each(FederatedCredential::check)
@@ -104,11 +104,93 @@ impl FederatedCredential {
             if value.len() > MAX_NAME_LENGTH {
                 return Err(ConfigError::without_value(
                     setting,
-                    "must be at most 2048 bytes",
+                    format!("must be at most {MAX_NAME_LENGTH} bytes"),
                 ));
             }
         }
         Ok(())
+    }
+}
+
+/// The assertions of an application as JSON, in the state file and in the management API.
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct AssertionsDocument {
+    jwks: Option<Value>,
+    federated_credentials: Vec<FederatedCredentialDocument>,
+    assertion_audience: ExpectedAudience,
+}
+
+#[derive(PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FederatedCredentialDocument {
+    issuer: String,
+    subject: String,
+    jwks: Value,
+}
+
+impl AssertionsDocument {
+    /// Whether it has the defaults only.
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl From<&AssertionSettings> for AssertionsDocument {
+    fn from(settings: &AssertionSettings) -> Self {
+        let AssertionSettings {
+            jwks,
+            federated_credentials,
+            audience,
+        } = settings;
+        let credentials = federated_credentials.iter();
+        let credentials = credentials.map(|credential| {
+            let FederatedCredential {
+                issuer,
+                subject,
+                jwks,
+            } = credential.clone();
+            FederatedCredentialDocument {
+                issuer,
+                subject,
+                jwks: jwks.document,
+            }
+        });
+        Self {
+            jwks: jwks.as_ref().map(|jwks| jwks.document.clone()),
+            federated_credentials: credentials.collect(),
+            assertion_audience: *audience,
+        }
+    }
+}
+
+impl TryFrom<AssertionsDocument> for AssertionSettings {
+    type Error = ConfigError;
+
+    fn try_from(document: AssertionsDocument) -> Result<Self, ConfigError> {
+        let AssertionsDocument {
+            jwks,
+            federated_credentials,
+            assertion_audience,
+        } = document;
+        let credentials = federated_credentials.into_iter();
+        let credentials = credentials.map(|credential| {
+            let FederatedCredentialDocument {
+                issuer,
+                subject,
+                jwks,
+            } = credential;
+            Ok(FederatedCredential {
+                issuer,
+                subject,
+                jwks: JwkSet::from_value(&jwks)?,
+            })
+        });
+        Ok(Self {
+            jwks: jwks.as_ref().map(JwkSet::from_value).transpose()?,
+            federated_credentials: credentials.collect::<Result<_, ConfigError>>()?,
+            audience: assertion_audience,
+        })
     }
 }
 
@@ -152,7 +234,10 @@ impl JwkSet {
         }
         let document = public_members(text);
         if format!("{document:#}").len() > MAX_JWKS_LENGTH {
-            return Err(invalid("must be at most 16 KiB".to_owned()));
+            return Err(invalid(format!(
+                "must be at most {} KiB",
+                MAX_JWKS_LENGTH / 1024
+            )));
         }
         let given = Self { document, keys };
         // The stored document is what the next start parses.

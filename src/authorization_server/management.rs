@@ -90,9 +90,12 @@ async fn check_management_token(State(server): Server, request: Request, next: N
 
 /// Parses a JSON body and ignores its content type.
 fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorResponse> {
-    serde_json::from_slice(body).map_err(|_| {
-        ErrorResponse::bad_request("invalid_request", "the body is not the expected JSON")
-    })
+    serde_json::from_slice(body).map_err(unexpected_json)
+}
+
+/// The text of the parser may quote the body.
+fn unexpected_json(_: serde_json::Error) -> ErrorResponse {
+    ErrorResponse::bad_request("invalid_request", "the body is not the expected JSON")
 }
 
 /// The response to an update that was invalid or could not be saved.

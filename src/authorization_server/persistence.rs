@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::applications::{Registration, Role};
-use super::assertion_settings::{AssertionSettings, ExpectedAudience, FederatedCredential, JwkSet};
+use super::assertion_settings::{AssertionSettings, AssertionsDocument};
 use super::sha256::{Hash, sha256};
 use super::signing_keys::{KeyRing, RingKey, SigningKey};
 use super::state::State;
@@ -80,8 +80,7 @@ impl Store {
         })?;
         // Only after validation, so that a wrong path does not change another file's mode.
         contents.restrict_permissions().map_err(failed)?;
-        *last_hash.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(sha256(&contents.text));
+        *last_hash.lock().unwrap_or_else(PoisonError::into_inner) = Some(sha256(&contents.text));
         Ok(Some(state))
     }
 
@@ -138,25 +137,9 @@ struct ApplicationDocument {
     role_ids: Vec<String>,
     #[serde(default)]
     claims: Map<String, Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    jwks: Option<Value>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    federated_credentials: Vec<FederatedCredentialDocument>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    assertion_audience: ExpectedAudience,
-}
-
-/// Members that are not set are not written, so that versions before them can read the file.
-fn is_default(audience: &ExpectedAudience) -> bool {
-    *audience == ExpectedAudience::default()
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FederatedCredentialDocument {
-    issuer: String,
-    subject: String,
-    jwks: Value,
+    /// Not written if none are set, so that versions without them can read the file.
+    #[serde(default, skip_serializing_if = "AssertionsDocument::is_default")]
+    assertions: AssertionsDocument,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -226,11 +209,6 @@ impl From<Registration> for ApplicationDocument {
             claims,
             assertions,
         } = registration;
-        let AssertionSettings {
-            jwks,
-            federated_credentials,
-            audience,
-        } = assertions;
         Self {
             client_id,
             secret: secret.expose_secret().to_owned(),
@@ -239,12 +217,7 @@ impl From<Registration> for ApplicationDocument {
             scopes,
             role_ids,
             claims,
-            jwks: jwks.map(|jwks| jwks.document().clone()),
-            federated_credentials: federated_credentials
-                .into_iter()
-                .map(FederatedCredentialDocument::from)
-                .collect(),
-            assertion_audience: audience,
+            assertions: AssertionsDocument::from(&assertions),
         }
     }
 }
@@ -259,12 +232,8 @@ impl ApplicationDocument {
             scopes,
             role_ids,
             claims,
-            jwks,
-            federated_credentials,
-            assertion_audience,
+            assertions,
         } = self;
-        let credentials = federated_credentials.into_iter();
-        let credentials = credentials.map(FederatedCredentialDocument::into_credential);
         Ok(Registration {
             client_id,
             secret: secret.into(),
@@ -273,42 +242,7 @@ impl ApplicationDocument {
             scopes,
             role_ids,
             claims,
-            assertions: AssertionSettings {
-                jwks: jwks.as_ref().map(JwkSet::from_value).transpose()?,
-                federated_credentials: credentials.collect::<Result<_, _>>()?,
-                audience: assertion_audience,
-            },
-        })
-    }
-}
-
-impl From<FederatedCredential> for FederatedCredentialDocument {
-    fn from(
-        FederatedCredential {
-            issuer,
-            subject,
-            jwks,
-        }: FederatedCredential,
-    ) -> Self {
-        Self {
-            issuer,
-            subject,
-            jwks: jwks.document().clone(),
-        }
-    }
-}
-
-impl FederatedCredentialDocument {
-    fn into_credential(self) -> Result<FederatedCredential, ConfigError> {
-        let Self {
-            issuer,
-            subject,
-            jwks,
-        } = self;
-        Ok(FederatedCredential {
-            issuer,
-            subject,
-            jwks: JwkSet::from_value(&jwks)?,
+            assertions: AssertionSettings::try_from(assertions)?,
         })
     }
 }

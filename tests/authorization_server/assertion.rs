@@ -30,6 +30,10 @@ pub(crate) const JWT_BEARER_ASSERTION: &str =
 pub(crate) const SPIFFE_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
 pub(crate) const JWT_BEARER_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
+/// A platform that issues tokens, and a workload on it.
+pub(crate) const CLUSTER: &str = "https://kubernetes.default.svc.cluster.local";
+pub(crate) const SERVICE_ACCOUNT: &str = "system:serviceaccount:shop:default";
+
 /// A private key, with its public key as a JWK.
 #[derive(Clone)]
 pub(crate) struct Signer {

@@ -12,4 +12,5 @@ mod client_authentication;
 mod dashboard;
 mod endpoints;
 mod on_behalf;
+mod registered_keys;
 mod token_exchange;

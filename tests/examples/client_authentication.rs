@@ -22,7 +22,7 @@ use tower_oauth::authorization_server::{
 use tower_oauth::clock::{Clock as _, SystemClock};
 use tower_oauth::resource_server::Algorithm;
 
-use super::assertion::{JWT_BEARER_ASSERTION, JWT_BEARER_GRANT, Signer, new_id};
+use super::assertion::{CLUSTER, JWT_BEARER_ASSERTION, JWT_BEARER_GRANT, Signer, new_id};
 use super::programs::{Received, call, protected_resource, server, token_for};
 use crate::support::program::{Serving, example};
 
@@ -31,8 +31,6 @@ const KEYS: &str = concat!(
     "/tests/client/client_authentication/keys"
 );
 const TLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/examples/mtls_keys");
-
-const CLUSTER: &str = "https://kubernetes.default.svc.cluster.local";
 
 /// The development authorization server, over http.
 async fn authorization_server(token_lifetime: Duration) -> AuthorizationServer {
