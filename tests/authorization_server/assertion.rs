@@ -30,6 +30,10 @@ pub(crate) const JWT_BEARER_ASSERTION: &str =
 pub(crate) const SPIFFE_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
 pub(crate) const JWT_BEARER_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
+/// RFC 8693 §2.1 and §3
+pub(crate) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+pub(crate) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+
 /// A platform that issues tokens, and a workload on it.
 pub(crate) const CLUSTER: &str = "https://kubernetes.default.svc.cluster.local";
 pub(crate) const SERVICE_ACCOUNT: &str = "system:serviceaccount:shop:default";

@@ -9,10 +9,11 @@ use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplicati
 use tower_oauth::resource_server::Algorithm;
 use tower_oauth::{ResourceServer, TokenManager};
 
-use crate::assertion::{Fixture, NOW, Signer, answer, assert_refused, decode, issued, with};
+use crate::assertion::{
+    ACCESS_TOKEN, Fixture, NOW, Signer, TOKEN_EXCHANGE, answer, assert_refused, decode, issued,
+    with,
+};
 
-const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
-const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 /// A is the application `shop` of the fixture, B receives its tokens.
@@ -51,7 +52,7 @@ impl Services {
         more: &[(&str, &str)],
     ) -> (StatusCode, Value) {
         let mut form = vec![
-            ("grant_type", EXCHANGE),
+            ("grant_type", TOKEN_EXCHANGE),
             ("subject_token", subject),
             ("subject_token_type", ACCESS_TOKEN),
         ];
@@ -404,7 +405,7 @@ async fn each_invalid_parameter_of_an_exchange_has_its_error() {
     assert_refused(&refused, 400, "invalid_request", "a parameter is repeated");
     // An exchange needs a client.
     let form = [
-        ("grant_type", EXCHANGE),
+        ("grant_type", TOKEN_EXCHANGE),
         ("subject_token", subject.as_str()),
         ("subject_token_type", ACCESS_TOKEN),
     ];
