@@ -26,9 +26,10 @@
 //! exchange ([RFC 8693](https://www.rfc-editor.org/rfc/rfc8693)).
 //!
 //! The subject and actor tokens of an exchange are access tokens of this server. The client must be
-//! in `aud` of the subject token by its client id, or have got it. The new token has the claims of
-//! the subject token, the client as `client_id`, and the actor as `act`: the client, or `sub` of the
-//! actor token. It has no more scopes than the subject token, and expires no later.
+//! in `aud` of the subject token by its client id, or be the client that it was issued to. The new
+//! token has the claims of the subject token, the client as `client_id`, and the actor as `act`: the
+//! client, or `sub` of the actor token. It has no more scopes than the subject token, and expires no
+//! later.
 //!
 //! Used assertions are remembered in memory. After a restart, one that is still valid is accepted
 //! once more.
