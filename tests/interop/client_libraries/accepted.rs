@@ -205,7 +205,7 @@ async fn client_libraries_are_accepted_with_the_audience_that_the_application_is
             (ExpectedAudience::Issuer, false),
             (ExpectedAudience::TokenEndpoint, true),
         ] {
-            fixture.shop.expect_assertion_audience(audience).unwrap();
+            fixture.shop.set_assertion_audience(audience).unwrap();
             for (what, job, is_expected) in [
                 ("the endpoint", &to_endpoint, is_endpoint),
                 ("the issuer", &fixture.job, !is_endpoint),
