@@ -189,7 +189,7 @@ fn main() {
         } = case;
         let (pem, path) = (pem(&pkcs8), folder.join(format!("{name}.pem")));
         std::fs::write(&path, &pem).unwrap();
-        let key = SigningKey::from_pem(&pem.into(), algorithm).unwrap();
+        let key = SigningKey::from_pem(pem, algorithm).unwrap();
         let file = SigningKey::from_file(path, algorithm);
         [
             row(format!("{name} signature"), sign),

@@ -662,8 +662,8 @@ async fn the_client_of_this_crate_is_accepted_with_each_method() {
     for &algorithm in Algorithm::ALL {
         let signer = Signer::new(algorithm).with("kid", "shop-1");
         fixture.shop.set_jwks(signer.jwks()).unwrap();
-        let key = SigningKey::from_pem(&signer.pem().into(), algorithm).unwrap();
-        let client = PrivateKeyJwt::new(id, key.with_key_id("shop-1"));
+        let key = SigningKey::from_pem(signer.pem(), algorithm).unwrap();
+        let client = PrivateKeyJwt::new(id, key.key_id("shop-1"));
         let manager = TokenManager::for_issuer(issuer.clone(), client).unwrap();
         let tokens = start(manager);
         tokens.access_token().await.unwrap();
