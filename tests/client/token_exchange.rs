@@ -277,6 +277,24 @@ async fn a_cancelled_call_cancels_no_other_and_no_exchange() {
     let exchange = exchange(&server, clock);
     let alice = subject("alice", clock, 600);
     // The first call begins the exchange, and is dropped.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_the_result_of_further_calls_even_if_the_subject_token_has_expired() {
+    let clock = TokioClock::new();
+    let server = Server::new();
+    let exchange = exchange(&server, clock);
+    server.reply("mallory", 400, json!({ "error": "invalid_request" }));
+    // Expired, but within the leeway of the resource server.
+    let expired = InboundToken::new("mallory", clock.now());
+    for _ in 0..50 {
+        let error = exchange.access_token(&expired).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+    }
+    assert_eq!(server.count(), 1);
+    seconds(1).await;
+    exchange.access_token(&expired).await.unwrap_err();
+    assert_eq!(server.count(), 2);
+}
+
     let short = Duration::from_millis(10);
     let first = tokio::time::timeout(short, exchange.access_token(&alice)).await;
     assert!(first.is_err());

@@ -135,7 +135,7 @@ impl TokenExchange {
     /// Returns a token for a call on behalf of the caller who sent this one.
     ///
     /// The cached token if there is one. Else the token is exchanged, and cached until it or the
-    /// subject token expires. The result for a subject token that has expired is not cached.
+    /// subject token expires. The token for a subject token that has expired is not cached.
     ///
     /// # Errors
     ///
@@ -155,7 +155,9 @@ impl TokenExchange {
             let now = self.0.clock.now();
             let mut state = self.0.state();
             let is_valid = now < subject.expires_at();
-            if let Some(result) = state.cache.get(&key, now).filter(|_| is_valid) {
+            let cached = state.cache.get(&key, now);
+            // An error counts for an expired subject token too: else each call would be sent.
+            if let Some(result) = cached.filter(|result| is_valid || result.is_err()) {
                 return result;
             }
             let permit = Arc::clone(&self.0.waiters).try_acquire_owned();
