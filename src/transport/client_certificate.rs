@@ -34,6 +34,10 @@ struct Shared {
     build: Build,
     /// The key of the fingerprints.
     fingerprints: RandomState,
+    /// Of the one thread that reads the files. Requests wait for it without a thread, because a
+    /// file system that hangs would take one for each.
+    reading: Arc<tokio::sync::Mutex<()>>,
+    /// Not locked while anything blocks.
     state: Mutex<State>,
 }
 
@@ -74,6 +78,7 @@ impl CertificateClient {
             make_builder,
             build,
             fingerprints,
+            reading: Arc::default(),
             state: Mutex::new(state),
         })))
     }
@@ -81,8 +86,13 @@ impl CertificateClient {
     /// The client with the certificate that the files have now, or with the last usable one.
     pub(super) async fn current(&self) -> reqwest::Client {
         let shared = Arc::clone(&self.0);
-        let current = tokio::task::spawn_blocking(move || shared.current()).await;
-        let (client, failure) = current.unwrap_or_else(|_panic| {
+        let reading = Arc::clone(&shared.reading).lock_owned().await;
+        let current = tokio::task::spawn_blocking(move || {
+            // Until the thread ends, even if the request is dropped before.
+            let _reading = reading;
+            shared.current()
+        });
+        let (client, failure) = current.await.unwrap_or_else(|_panic| {
             // It is of the application. Its message may contain a secret.
             let failure = "the function that makes the client builder panicked";
             (self.0.state().client.clone(), Some(failure.to_owned()))
@@ -100,10 +110,13 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The client to use, and a failure that is to be logged. Blocks.
+    /// The client to use, and a failure that is to be logged. Blocks. Called by one thread at a
+    /// time.
     fn current(&self) -> (reqwest::Client, Option<String>) {
+        let fingerprint = self.state().fingerprint;
+        let replacement = self.replacement(fingerprint);
         let mut state = self.state();
-        let failure = match self.replacement(state.fingerprint) {
+        let failure = match replacement {
             Ok(None) => None,
             Ok(Some((client, fingerprint))) => {
                 state.client = client;

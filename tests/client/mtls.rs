@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use http::{Request, Response};
@@ -15,6 +16,7 @@ use rustls::{RootCertStore, ServerConfig};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower_oauth::client::{
     BoxFuture, ClientAuthentication, NoAuthentication, TokenManagerBuilder, TokenRequest,
@@ -300,7 +302,7 @@ async fn no_token_request_fails_while_the_certificate_is_rotated_again_and_again
     let rotation = tokio::task::spawn_blocking(move || {
         for pair in pairs.iter().cycle().take(101) {
             pair.write(&mount);
-            std::thread::sleep(std::time::Duration::from_millis(3));
+            std::thread::sleep(Duration::from_millis(3));
         }
     });
     while !rotation.is_finished() {
@@ -390,6 +392,54 @@ async fn a_panic_while_the_new_client_is_made_keeps_the_last_one() {
     fetch(&source).await.unwrap();
     let sent = [first, second].map(|pair| Some(pair.certificate));
     assert_eq!(server.certificates(), sent);
+}
+
+/// As on a file system that hangs.
+#[test]
+fn a_reload_that_does_not_return_takes_one_thread_and_the_requests_time_out() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .build()
+        .unwrap();
+    let (first, second) = (Pair::new("orders"), Pair::new("orders"));
+    let server = runtime.block_on(Server::start(&[&first, &second]));
+    let mount = Mount::new("mtls_hanging");
+    first.write(&mount);
+    let make_builder = client_builder(&[&server]);
+    let gate = Arc::new(Mutex::new(()));
+    let transport = ReqwestTransport::from_builder_with_client_certificate(
+        {
+            let gate = Arc::clone(&gate);
+            move || {
+                drop(gate.lock().unwrap());
+                make_builder()
+            }
+        },
+        mount.path("tls.crt"),
+        mount.path("tls.key"),
+    )
+    .unwrap();
+    let tokens = server.builder(transport);
+    let tokens = tokens.request_timeout(Duration::from_millis(200));
+    let source = Arc::new(tokens.build_source().unwrap());
+    second.write(&mount);
+    let closed = gate.lock().unwrap();
+    runtime.block_on(async {
+        let mut requests = JoinSet::new();
+        for _ in 0..8 {
+            let source = Arc::clone(&source);
+            requests.spawn(async move { fetch(&*source).await.unwrap_err().kind() });
+        }
+        let errors = requests.join_all().await;
+        assert_eq!(errors, [ErrorKind::Timeout; 8]);
+        let elsewhere = tokio::task::spawn_blocking(|| ());
+        let elsewhere = tokio::time::timeout(Duration::from_secs(10), elsewhere).await;
+        elsewhere.expect("a thread is free").unwrap();
+    });
+    drop(closed);
+    runtime.block_on(fetch(&*source)).unwrap();
+    assert_eq!(server.certificates(), [Some(second.certificate)]);
 }
 
 #[tokio::test]
