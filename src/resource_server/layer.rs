@@ -165,7 +165,9 @@ impl<R> ResourceServerLayer<R> {
     /// For a service that calls another one on behalf of its caller, with a
     /// [`TokenExchange`](crate::client::TokenExchange). Without it, nothing but the
     /// `Authorization` field has the token. A request without a token, which
-    /// [`allow_anonymous`](Self::allow_anonymous) passes, has no `InboundToken`.
+    /// [`allow_anonymous`](Self::allow_anonymous) passes, has no `InboundToken`. Nor has one that
+    /// passes a layer that keeps no token, within one that does: the `InboundToken` is that of the
+    /// [`AuthContext`].
     ///
     /// The memory of the `InboundToken` is wiped when the request and all clones are dropped. That
     /// of the `Authorization` field is not: it belongs to the HTTP server.
@@ -257,6 +259,8 @@ impl<R> ResourceServerLayer<R> {
             }));
         }
         mark_sensitive(request);
+        // That of an outer layer may be of another caller.
+        request.extensions_mut().remove::<InboundToken>();
         if self.keep_token {
             keep_token(request, authenticated.context.expires_at());
         }
@@ -278,9 +282,7 @@ impl<R> ResourceServerLayer<R> {
             }));
             mark_sensitive(request);
             request.extensions_mut().remove::<AuthContext>();
-            if self.keep_token {
-                request.extensions_mut().remove::<InboundToken>();
-            }
+            request.extensions_mut().remove::<InboundToken>();
             request.extensions_mut().insert(Anonymous);
             return Ok(());
         }

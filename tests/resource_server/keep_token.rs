@@ -96,17 +96,40 @@ async fn a_request_that_waited_for_newer_keys_has_its_token() {
     assert_eq!(kept.expose_secret(), token);
 }
 
+/// A request with the token of an outer layer.
+fn with_outer_token(token: Option<&str>) -> Request<()> {
+    let mut request = request(token);
+    let expires_at = tower_oauth::clock::UnixTime::from_secs(4_000_000_000);
+    let outer = InboundToken::new("outer", expires_at);
+    request.extensions_mut().insert(outer);
+    request
+}
+
 #[tokio::test]
 async fn an_anonymous_request_has_no_token_of_an_outer_layer() {
     let (_issuer, _shop, orders) = issuer().await;
-    let mut request = request(None);
-    let expires_at = tower_oauth::clock::UnixTime::from_secs(4_000_000_000);
-    request
-        .extensions_mut()
-        .insert(InboundToken::new("outer", expires_at));
-    let layer = orders.layer().allow_anonymous().keep_token();
-    let (status, found) = kept(layer, request).await;
-    assert!(status == 200 && found.is_none());
+    let anonymous = || orders.layer().allow_anonymous();
+    for layer in [anonymous(), anonymous().keep_token()] {
+        let (status, found) = kept(layer, with_outer_token(None)).await;
+        assert!(status == 200 && found.is_none());
+    }
+}
+
+#[tokio::test]
+async fn an_accepted_request_has_no_token_of_an_outer_layer() {
+    let (issuer, shop, orders) = issuer().await;
+    let token = issuer.mint(&shop).audience(["orders"]).sign();
+    // Verified, and from the caches.
+    for _ in 0..30 {
+        let (status, found) = kept(orders.layer(), with_outer_token(Some(&token))).await;
+        assert!(status == 200 && found.is_none());
+        let layer = orders.layer().keep_token();
+        let (status, found) = kept(layer, with_outer_token(Some(&token))).await;
+        assert_eq!(
+            (status.as_u16(), found.unwrap().0.expose_secret()),
+            (200, &*token)
+        );
+    }
 }
 
 #[tokio::test]
