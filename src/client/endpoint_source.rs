@@ -240,7 +240,7 @@ impl TokenEndpointSource {
             endpoint: &endpoint.url,
             sent_at: self.clock.now(),
             assume_bearer: self.assume_bearer,
-            is_exchange: request.is_exchange(),
+            expected_type: request.expected_type(),
             secrets: || {
                 let mut secrets = request.secrets();
                 if let Some(token) = history.last_token {

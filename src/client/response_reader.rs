@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 use serde_json::value::RawValue;
 
 use super::response_members::without_bom;
+use super::token_exchange::ExpectedTokenType;
 use super::token_response::{InvalidResponse, TokenResponse};
 use super::token_source::is_transient_status;
 use crate::clock::UnixTime;
@@ -21,14 +22,11 @@ pub(super) struct SentRequest<'r, S> {
     pub(super) sent_at: UnixTime,
     /// Whether a missing or unknown `token_type` is accepted.
     pub(super) assume_bearer: bool,
-    /// Whether the response must have `issued_token_type`.
-    pub(super) is_exchange: bool,
+    /// The `issued_token_type` that the response must have, if it is that to a token exchange.
+    pub(super) expected_type: Option<&'r ExpectedTokenType>,
     /// The secrets of the client.
     pub(super) secrets: S,
 }
-
-/// The type of a token that must not be sent to a resource server (RFC 8693 §3).
-const REFRESH_TOKEN: &str = "urn:ietf:params:oauth:token-type:refresh_token";
 
 impl<S: Fn() -> Secrets> SentRequest<'_, S> {
     /// Reads the response: the token, or an error that says what was expected and what was found.
@@ -70,11 +68,11 @@ impl<S: Fn() -> Secrets> SentRequest<'_, S> {
 
     /// RFC 8693 §2.2.1. A server that ignores the exchange may issue a token of the client itself.
     fn check_issued_type(&self, token: TokenResponse) -> Result<TokenResponse, InvalidResponse> {
-        match token.issued_token_type() {
-            _ if !self.is_exchange => Ok(token),
-            None => Err(InvalidResponse::NoIssuedTokenType),
-            Some(REFRESH_TOKEN) => Err(InvalidResponse::RefreshToken),
-            Some(_) => Ok(token),
+        match (self.expected_type, token.issued_token_type()) {
+            (None, _) => Ok(token),
+            (Some(_), None) => Err(InvalidResponse::NoIssuedTokenType),
+            (Some(expected), Some(issued)) if expected.is(issued) => Ok(token),
+            (Some(_), Some(issued)) => Err(InvalidResponse::IssuedTokenType(issued.to_owned())),
         }
     }
 
@@ -119,8 +117,14 @@ impl<S: Fn() -> Secrets> SentRequest<'_, S> {
                 "expected `issued_token_type` (RFC 8693 §2.2.1), found none: the server may have \
                  ignored the exchange, and issued a token of this client",
             ),
-            InvalidResponse::RefreshToken => {
-                error.with_detail("expected a token for a resource server, found a refresh token")
+            InvalidResponse::IssuedTokenType(found) => {
+                let expected = self.expected_type.map(ToString::to_string);
+                error
+                    .with_expected(expected.unwrap_or_default())
+                    .with_found(self.redacted(&found, response))
+                    .with_detail(
+                        "that is the `issued_token_type`: `requested_token_type` requests another",
+                    )
             }
             InvalidResponse::Lifetime(found) => error
                 .with_expected("a second or more")
@@ -197,7 +201,7 @@ mod tests {
             endpoint: &endpoint,
             sent_at: SENT,
             assume_bearer: false,
-            is_exchange: false,
+            expected_type: None,
             secrets: Secrets::default,
         };
         request.read(&response)

@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
+use super::token_exchange::ExpectedTokenType;
 use crate::clock::UnixTime;
 use crate::error::{ConfigError, ConfigErrorKind, Error, OAuthError};
 use crate::oauth::{Endpoint, Issuer};
@@ -94,8 +95,8 @@ pub struct TokenRequest {
     read_assertions: Vec<ReadAssertion>,
     /// The error codes of the server, with what they may be due to.
     hints: Vec<(&'static str, Cow<'static, str>)>,
-    /// Whether it is a token exchange, whose response must have `issued_token_type`.
-    is_exchange: bool,
+    /// The `issued_token_type` that the response must have, if it is a token exchange.
+    expected_type: Option<ExpectedTokenType>,
 }
 
 /// An assertion that was read for a request, and may be sent in others too.
@@ -125,7 +126,7 @@ impl TokenRequest {
             read_credentials: Vec::new(),
             read_assertions: Vec::new(),
             hints: Vec::new(),
-            is_exchange: false,
+            expected_type: None,
         }
     }
 
@@ -313,12 +314,12 @@ impl TokenRequest {
 
     /// States that the request is a token exchange
     /// ([RFC 8693 §2.1](https://www.rfc-editor.org/rfc/rfc8693#section-2.1)).
-    pub(super) fn set_exchange(&mut self) {
-        self.is_exchange = true;
+    pub(super) fn set_exchange(&mut self, expected_type: ExpectedTokenType) {
+        self.expected_type = Some(expected_type);
     }
 
-    pub(super) fn is_exchange(&self) -> bool {
-        self.is_exchange
+    pub(super) fn expected_type(&self) -> Option<&ExpectedTokenType> {
+        self.expected_type.as_ref()
     }
 
     /// Adds what is known about an error of this request.
@@ -327,7 +328,7 @@ impl TokenRequest {
         let hint = self.hints.iter().find(|(of, _)| code == Some(of));
         match hint {
             Some((_, hint)) => error.with_detail(hint.as_ref()),
-            None if self.is_exchange => explain_exchange(error),
+            None if self.expected_type.is_some() => explain_exchange(error),
             None if self.parameters.iter().any(|(name, _)| name == "resource") => {
                 explain_resource(error)
             }

@@ -66,8 +66,8 @@ pub(super) enum InvalidResponse {
     Lifetime(String),
     /// The response to a token exchange has no `issued_token_type`.
     NoIssuedTokenType,
-    /// The response to a token exchange has a refresh token in place of the token.
-    RefreshToken,
+    /// The `issued_token_type` of a token exchange is this.
+    IssuedTokenType(String),
 }
 
 impl TokenResponse {

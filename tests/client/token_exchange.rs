@@ -165,6 +165,13 @@ async fn an_exchange_has_the_parameters_of_rfc_8693_and_those_of_the_target() {
         .requested_token_type(TokenTypeIdentifier::Other("urn:example:ticket".to_owned()))
         .build()
         .unwrap();
+    let reply = json!({
+        "access_token": "for-alice-2",
+        "issued_token_type": "urn:example:ticket",
+        "token_type": "Bearer",
+        "scope": "",
+    });
+    server.reply("alice", 200, reply);
     let token = exchange.access_token(&subject("alice", clock, 600)).await;
     let token = token.unwrap();
     assert_eq!(token.expose_secret(), "for-alice-2");
@@ -271,13 +278,6 @@ async fn the_token_for_an_expired_subject_token_is_not_cached() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_call_cancels_no_other_and_no_exchange() {
-    let clock = TokioClock::new();
-    let server = Server::new();
-    let exchange = exchange(&server, clock);
-    let alice = subject("alice", clock, 600);
-    // The first call begins the exchange, and is dropped.
-#[tokio::test(start_paused = true)]
 async fn a_refusal_is_the_result_of_further_calls_even_if_the_subject_token_has_expired() {
     let clock = TokioClock::new();
     let server = Server::new();
@@ -295,6 +295,13 @@ async fn a_refusal_is_the_result_of_further_calls_even_if_the_subject_token_has_
     assert_eq!(server.count(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_call_cancels_no_other_and_no_exchange() {
+    let clock = TokioClock::new();
+    let server = Server::new();
+    let exchange = exchange(&server, clock);
+    let alice = subject("alice", clock, 600);
+    // The first call begins the exchange, and is dropped.
     let short = Duration::from_millis(10);
     let first = tokio::time::timeout(short, exchange.access_token(&alice)).await;
     assert!(first.is_err());
@@ -411,7 +418,7 @@ async fn a_response_without_issued_token_type_or_of_another_token_type_is_an_err
         (
             3,
             with("issued_token_type", json!(refresh_token)),
-            "refresh token",
+            "issued_token_type",
             false,
         ),
         (4, json!({ "token_type": "Bearer" }), "access_token", false),
@@ -453,6 +460,64 @@ async fn a_response_without_issued_token_type_or_of_another_token_type_is_an_err
             .await
             .is_ok()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_issued_token_is_of_the_requested_type_or_for_resource_servers() {
+    let urn = |name: &str| format!("urn:ietf:params:oauth:token-type:{name}");
+    let names = [
+        "access_token",
+        "jwt",
+        "id_token",
+        "saml1",
+        "saml2",
+        "refresh_token",
+    ];
+    let others = ["urn:example:ticket", "access_token", ""].map(str::to_owned);
+    let issued: Vec<String> = names.map(urn).into_iter().chain(others).collect();
+    let other = |name: &str| TokenTypeIdentifier::Other(name.to_owned());
+    for (requested, accepted) in [
+        (None, vec![urn("access_token"), urn("jwt")]),
+        (
+            Some(TokenTypeIdentifier::AccessToken),
+            vec![urn("access_token")],
+        ),
+        (Some(TokenTypeIdentifier::Jwt), vec![urn("jwt")]),
+        (Some(TokenTypeIdentifier::IdToken), vec![urn("id_token")]),
+        (Some(other(&urn("saml2"))), vec![urn("saml2")]),
+        (
+            Some(other("urn:example:ticket")),
+            vec!["urn:example:ticket".to_owned()],
+        ),
+        (Some(other(&urn("refresh_token"))), vec![]),
+    ] {
+        let clock = TokioClock::new();
+        let server = Server::new();
+        let builder = builder(&server, clock);
+        let exchange = match &requested {
+            None => builder,
+            Some(requested) => builder.requested_token_type(requested.clone()),
+        };
+        let exchange = exchange.build().unwrap();
+        for (row, issued) in issued.iter().enumerate() {
+            let name = format!("subject-{row}");
+            let reply = json!({
+                "access_token": "3xch4nged", "token_type": "Bearer", "issued_token_type": issued,
+            });
+            server.reply(&name, 200, reply);
+            let result = exchange.access_token(&subject(&name, clock, 60)).await;
+            let row = format!("{requested:?} {issued}");
+            assert_eq!(result.is_ok(), accepted.contains(issued), "{row}");
+            let Err(error) = result else { continue };
+            assert_eq!(error.kind(), ErrorKind::Malformed, "{row}");
+            let text = error.to_string();
+            assert!(text.contains("issued_token_type"), "{text}");
+            assert!(
+                text.contains(issued) && !text.contains("3xch4nged"),
+                "{text}"
+            );
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -97,6 +97,8 @@ impl TokenExchangeBuilder {
     }
 
     /// Sets the `requested_token_type`. Default: none, so that the server chooses it.
+    ///
+    /// The issued token must be of this type; by default, an access token or a JWT.
     pub fn requested_token_type(mut self, token_type: TokenTypeIdentifier) -> Self {
         self.settings.requested_token_type = Some(token_type);
         self

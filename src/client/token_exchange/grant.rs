@@ -7,7 +7,7 @@ use super::super::box_future::BoxFuture;
 use super::super::grant::Grant;
 use super::super::token_manager::TokenManager;
 use super::super::token_request::TokenRequest;
-use super::TokenTypeIdentifier;
+use super::{ExpectedTokenType, TokenTypeIdentifier};
 use crate::error::{Error, Operation};
 use crate::inbound_token::InboundToken;
 
@@ -43,7 +43,10 @@ impl Grant for TokenExchangeGrant {
                 requested_token_type,
                 actor,
             } = &*self.settings;
-            request.set_exchange();
+            request.set_exchange(match requested_token_type {
+                Some(requested) => ExpectedTokenType::Requested(requested.clone()),
+                None => ExpectedTokenType::ForResourceServers,
+            });
             request.append("grant_type", GRANT_TYPE);
             request.append_secret("subject_token", &self.subject.expose_secret().into());
             request.append("subject_token_type", subject_token_type.as_str());

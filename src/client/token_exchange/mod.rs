@@ -24,6 +24,7 @@ use self::cache::{CachedResult, ExchangeCache, SubjectKey};
 use self::flight::Flights;
 use self::grant::{ExchangeSettings, TokenExchangeGrant};
 use self::sources::Sources;
+pub(super) use self::token_type::ExpectedTokenType;
 pub use self::token_type::TokenTypeIdentifier;
 use super::lifetime::lifetime_of;
 use super::renewal::schedule::RenewalPolicy;
@@ -143,7 +144,9 @@ impl TokenExchange {
     ///   says what to do for `invalid_target` and `invalid_request`
     ///   ([RFC 8693 §2.2.2](https://www.rfc-editor.org/rfc/rfc8693#section-2.2.2)).
     /// - Of kind [`Malformed`](ErrorKind::Malformed), if the response has no `issued_token_type`,
-    ///   or a `token_type` other than `Bearer`, such as `N_A`. With
+    ///   or another one than the [requested](TokenExchangeBuilder::requested_token_type): by default
+    ///   it must be an access token or a JWT. A refresh token is always an error.
+    /// - Of the same kind, if it has a `token_type` other than `Bearer`, such as `N_A`. With
     ///   [`assume_bearer`](TokenManagerBuilder::assume_bearer), `N_A` is accepted.
     /// - If the server does not respond, or not within the time limit.
     /// - Of kind [`Overloaded`](ErrorKind::Overloaded), at once, if the call would have to wait and
