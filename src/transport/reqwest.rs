@@ -85,8 +85,9 @@ impl ReqwestTransport {
 
     /// Creates a transport from a client builder: certificates, proxies, timeouts.
     ///
-    /// Overrides two settings of the builder. Redirects are disabled, because one could send a
-    /// fetch of keys, or client credentials, to any server. Names are resolved by the system's
+    /// Overrides three settings of the builder. Redirects are disabled, because one could send a
+    /// fetch of keys, or client credentials, to any server. So are retries, because an assertion is
+    /// sent once: the crate retries with a new one. Names are resolved by the system's
     /// resolver, without link-local and metadata addresses: to use another resolver, see
     /// [`dangerous_from_builder_without_address_policy`][dangerous].
     /// Addresses set with the builder's `resolve` are used as they are.
@@ -261,6 +262,9 @@ impl ReqwestTransport {
 fn build_client(builder: reqwest::ClientBuilder) -> reqwest::Result<reqwest::Client> {
     builder
         .redirect(reqwest::redirect::Policy::none())
+        // A server accepts an assertion once, so each attempt is a new request. By default reqwest
+        // repeats one that an HTTP/2 server refused.
+        .retry(reqwest::retry::never())
         .connect_timeout(CONNECT_TIMEOUT)
         .build()
 }

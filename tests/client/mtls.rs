@@ -394,6 +394,29 @@ async fn a_panic_while_the_new_client_is_made_keeps_the_last_one() {
     assert_eq!(server.certificates(), sent);
 }
 
+/// An assertion must not be sent twice.
+#[tokio::test]
+async fn the_http_client_repeats_no_token_request_by_itself() {
+    let pair = Pair::new("orders");
+    let server = Server::start(&[&pair]).await;
+    let mount = Mount::new("mtls_retry");
+    pair.write(&mount);
+    let make_builder = client_builder(&[&server]);
+    let repeating = move || {
+        let policy =
+            reqwest::retry::for_host("localhost").classify_fn(|attempt| attempt.retryable());
+        make_builder().retry(policy)
+    };
+    let transport = ReqwestTransport::from_builder_with_client_certificate(
+        repeating,
+        mount.path("tls.crt"),
+        mount.path("tls.key"),
+    );
+    let source = server.builder(transport.unwrap()).build_source().unwrap();
+    fetch(&source).await.unwrap();
+    assert_eq!(server.received().len(), 1);
+}
+
 /// As on a file system that hangs.
 #[test]
 fn a_reload_that_does_not_return_takes_one_thread_and_the_requests_time_out() {
