@@ -1,4 +1,4 @@
-//! A signing key from a file leaves no copy of its private part in memory when it is dropped.
+//! A signing key, from a file or of a Google service account, leaves no copy of its private part in memory when it is dropped.
 //!
 //! The test searches the process's memory. Nothing else in the process has the key in the clear: a
 //! child process makes it, and the test keeps it masked. It is a separate binary, as
@@ -162,6 +162,31 @@ fn no_copy_of_a_private_key_outlives_the_signing_key() {
     assert!(is_found(), "the search finds the numbers of a key in use");
     drop(key);
     assert!(!is_found(), "text and numbers are wiped");
+
+    let mut text = Zeroizing::new(vec![0; 4096]);
+    let read = File::open(&path).unwrap().read_at(&mut text, 0).unwrap();
+    let mut json = Zeroizing::new(String::with_capacity(8192));
+    json.push_str(r#"{"type":"service_account","client_email":"a@b.example","private_key":""#);
+    for byte in &text[..read] {
+        match byte {
+            b'\n' => json.push_str("\\n"),
+            byte => json.push(char::from(*byte)),
+        }
+    }
+    json.push_str(r#""}"#);
+    let service_account = SecretString::from(json.as_str());
+    let builder = TokenManager::google_service_account(service_account).unwrap();
+    // As far as the parser goes: what follows might overwrite its copies by chance.
+    json.pop();
+    json.push_str(r#","token_uri":5}"#);
+    let invalid = SecretString::from(json.as_str());
+    drop((text, json));
+    let error = TokenManager::google_service_account(invalid).map(drop);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("line 1, column"), "{error}");
+    assert!(is_found(), "the builder has the key");
+    drop(builder);
+    assert!(!is_found(), "neither parser nor builder leaves a copy");
 
     let key = SigningKey::from_file(&path, Algorithm::Ps256);
     key.check_key().unwrap();

@@ -3,6 +3,8 @@
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
 
 use super::authentication::ClientAuthentication;
 use super::box_future::BoxFuture;
@@ -34,11 +36,13 @@ const INVALID_GRANT_HINT: &str = "the key may have been deleted or disabled at G
 
 /// The key of a service account, as Google's console writes it.
 #[derive(Deserialize)]
-struct KeyFile {
+struct KeyFile<'j> {
     #[serde(rename = "type")]
     kind: Option<String>,
     client_email: Option<String>,
-    private_key: Option<SecretString>,
+    /// As it is in the JSON.
+    #[serde(borrow)]
+    private_key: Option<&'j RawValue>,
     private_key_id: Option<String>,
     token_uri: Option<String>,
 }
@@ -61,8 +65,8 @@ struct SignedGrant;
 impl TokenManager {
     /// A builder for a manager of access tokens of Google's APIs, for a service account.
     ///
-    /// `service_account_json` is the JSON of a key of the account. Each token request has an
-    /// assertion as its grant
+    /// `service_account_json` is the JSON of a key of the account. The text is wiped here, and the
+    /// private key when the manager is dropped. Each token request has an assertion as its grant
     /// ([RFC 7523 §2.1](https://www.rfc-editor.org/rfc/rfc7523#section-2.1)), signed with RS256,
     /// valid for an hour, and with the scopes of the builder in its claims.
     /// [`scope`](TokenManagerBuilder::scope) is required. Requests go to the `token_uri` of the key.
@@ -127,7 +131,7 @@ impl ServiceAccount {
     fn from_json(json: &str) -> Result<Self, ConfigError> {
         let invalid = |reason: String| ConfigError::without_value(SETTING, reason);
         // The error of the parser may quote the key.
-        let file: KeyFile = serde_json::from_str(json).map_err(|error| {
+        let file: KeyFile<'_> = serde_json::from_str(json).map_err(|error| {
             invalid(format!(
                 "must be the JSON of a key: line {}, column {} is not",
                 error.line(),
@@ -145,6 +149,9 @@ impl ServiceAccount {
         let required = |name: &str| ConfigError::missing(SETTING, format!("has no `{name}`"));
         let client_email = file.client_email.filter(|email| !email.is_empty());
         let private_key = file.private_key.ok_or_else(|| required("private_key"))?;
+        let private_key = ascii_text(private_key)
+            .ok_or_else(|| invalid("has a `private_key` that is not a text in ASCII".to_owned()))?;
+        let private_key = SecretString::from(private_key.as_str());
         let mut key = SigningKey::from_pem(private_key, Algorithm::Rs256)
             .map_err(|error| error.with_setting(format!("`private_key` of the {SETTING}")))?;
         if let Some(key_id) = file.private_key_id.filter(|id| !id.is_empty()) {
@@ -182,6 +189,37 @@ impl ServiceAccount {
     }
 }
 
+/// The text of a JSON string in ASCII, zeroized on drop. No other copy of it remains.
+///
+/// The parser copies a string with escapes, such as the line ends of a PEM text, and does not wipe
+/// that copy.
+fn ascii_text(json: &RawValue) -> Option<Zeroizing<String>> {
+    let mut rest = json.get().strip_prefix('"')?.strip_suffix('"')?;
+    // Allocated at once: an escape is longer than its character.
+    let mut text = Zeroizing::new(String::with_capacity(rest.len()));
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        text.push_str(plain);
+        let mut length = 1;
+        text.push(match escape.chars().next()? {
+            character @ ('"' | '\\' | '/') => character,
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            'u' => {
+                length = 5;
+                let code = u32::from_str_radix(escape.get(1..length)?, 16).ok()?;
+                char::from_u32(code)?
+            }
+            _ => return None,
+        });
+        rest = escape.get(length..)?;
+    }
+    text.push_str(rest);
+    text.is_ascii().then_some(text)
+}
+
 impl ClientAuthentication for ServiceAccount {
     fn authenticate<'a>(
         &'a self,
@@ -198,5 +236,45 @@ impl ClientAuthentication for ServiceAccount {
 impl Grant for SignedGrant {
     fn write<'a>(&'a self, _request: &'a mut TokenRequest) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async { Ok(()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(json: &str) -> Option<String> {
+        let json = serde_json::from_str::<&RawValue>(json).unwrap();
+        ascii_text(json).map(|text| {
+            assert!(
+                text.capacity() < json.get().len(),
+                "the buffer did not grow"
+            );
+            text.to_string()
+        })
+    }
+
+    #[test]
+    fn a_json_string_in_ascii_is_read_as_the_parser_reads_it() {
+        for json in [
+            r#""""#,
+            r#""plain""#,
+            r#""\n""#,
+            r#""-----BEGIN A-----\nAQ\u003d\u003D\n""#,
+            r#""\"\\\/\b\f\n\r\t\u0000\u007f\\n""#,
+        ] {
+            assert_eq!(text(json), serde_json::from_str(json).unwrap(), "{json}");
+        }
+        for json in [
+            r#""\u0080""#,
+            r#""é""#,
+            r#""\ud83d\ude00""#,
+            r#""\udead""#,
+            "5",
+            "[]",
+            "{}",
+        ] {
+            assert_eq!(text(json), None, "{json}");
+        }
     }
 }
