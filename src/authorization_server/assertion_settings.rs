@@ -1,5 +1,7 @@
 //! What allows an application to authenticate with assertions: public keys, and trusted issuers.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -74,7 +76,7 @@ pub(super) struct FederatedCredential {
 }
 
 impl AssertionSettings {
-    pub(super) fn keys(&self) -> Option<&KeySet> {
+    pub(super) fn keys(&self) -> Option<&Arc<KeySet>> {
         self.jwks.as_ref().map(JwkSet::keys)
     }
 
@@ -153,11 +155,11 @@ impl From<&AssertionSettings> for AssertionsDocument {
             FederatedCredentialDocument {
                 issuer,
                 subject,
-                jwks: jwks.document,
+                jwks: Value::clone(&jwks.document),
             }
         });
         Self {
-            jwks: jwks.as_ref().map(|jwks| jwks.document.clone()),
+            jwks: jwks.as_ref().map(|jwks| Value::clone(&jwks.document)),
             federated_credentials: credentials.collect(),
             assertion_audience: *audience,
         }
@@ -194,12 +196,13 @@ impl TryFrom<AssertionsDocument> for AssertionSettings {
     }
 }
 
-/// A JWK Set of public keys (RFC 7517 §5).
+/// A JWK Set of public keys (RFC 7517 §5). Cheap to clone: each assertion takes a clone, before its
+/// signature is verified.
 #[derive(Clone, Debug)]
 pub(super) struct JwkSet {
     /// The set with the public members of its keys, to be stored and shown.
-    document: Value,
-    keys: KeySet,
+    document: Arc<Value>,
+    keys: Arc<KeySet>,
 }
 
 impl JwkSet {
@@ -239,15 +242,12 @@ impl JwkSet {
                 MAX_JWKS_LENGTH / 1024
             )));
         }
-        let given = Self { document, keys };
-        // The stored document is what the next start parses.
-        let stored = KeySet::from_json(given.document.to_string().as_bytes());
-        let stored = stored.map(|keys| Self {
-            document: given.document.clone(),
-            keys,
-        });
-        match stored {
-            Ok(stored) if stored.has_keys_of(&given) => Ok(stored),
+        // What is stored is what the next start parses.
+        match KeySet::from_json(document.to_string().as_bytes()) {
+            Ok(stored) if have_the_same_keys(&stored, &keys) => Ok(Self {
+                document: Arc::new(document),
+                keys: Arc::new(stored),
+            }),
             _ => Err(invalid(
                 "must have no member that is given twice or that contradicts its certificate"
                     .to_owned(),
@@ -255,34 +255,35 @@ impl JwkSet {
         }
     }
 
-    /// Whether the same members are used, and the others skipped for the same reasons.
-    fn has_keys_of(&self, other: &Self) -> bool {
-        let reasons = |set: &Self| -> Vec<SkipReason> {
-            let skipped = set.keys.skipped();
-            skipped.map(|key| key.reason()).collect()
-        };
-        self.summary() == other.summary() && reasons(self) == reasons(other)
-    }
-
     pub(super) fn document(&self) -> &Value {
         &self.document
     }
 
-    pub(super) fn keys(&self) -> &KeySet {
+    pub(super) fn keys(&self) -> &Arc<KeySet> {
         &self.keys
     }
 
     /// `kid` and algorithms of each key, sorted.
     pub(super) fn summary(&self) -> Vec<(String, String)> {
-        let used = self.keys.used_keys().map(|(kid, key)| {
-            let algorithms: Vec<&str> =
-                key.algorithms().map(|algorithm| algorithm.name()).collect();
-            (kid.unwrap_or_default().to_owned(), algorithms.join(", "))
-        });
-        let mut used: Vec<_> = used.collect();
-        used.sort_unstable();
-        used
+        summary(&self.keys)
     }
+}
+
+fn summary(keys: &KeySet) -> Vec<(String, String)> {
+    let used = keys.used_keys().map(|(kid, key)| {
+        let algorithms: Vec<&str> = key.algorithms().map(|algorithm| algorithm.name()).collect();
+        (kid.unwrap_or_default().to_owned(), algorithms.join(", "))
+    });
+    let mut used: Vec<_> = used.collect();
+    used.sort_unstable();
+    used
+}
+
+/// Whether the same members are used, and the others skipped for the same reasons.
+fn have_the_same_keys(one: &KeySet, other: &KeySet) -> bool {
+    let skipped =
+        |keys: &KeySet| -> Vec<SkipReason> { keys.skipped().map(|key| key.reason()).collect() };
+    summary(one) == summary(other) && skipped(one) == skipped(other)
 }
 
 /// The set without members that public keys do not need. What is stored and shown has no other.

@@ -14,11 +14,13 @@
 //!
 //! Keys are those of the registration. No request makes the server fetch keys.
 //!
-//! An unknown application gets the response of an invalid signature, after the same work.
+//! An unknown application gets the response of an invalid signature, after about the same work: one
+//! signature is verified in any case.
 
 mod decoy_keys;
 mod replay;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -116,7 +118,7 @@ pub(super) fn verify(
     let key = signer
         .as_ref()
         .and_then(|signer| select(&signer.keys, &jwt));
-    // One signature is verified in any case, so that the time does not show what is registered.
+    // So that the time does not show what is registered.
     let is_signed = jwt.is_signed_by(key.unwrap_or_else(|| decoy_key(jwt.algorithm())));
     let (Some(signer), Some(_), true) = (&signer, key, is_signed) else {
         return Err(Unauthenticated);
@@ -142,7 +144,7 @@ pub(super) fn verify(
 /// The application that an assertion claims to identify, and the keys that may have signed it.
 struct Signer {
     application: Registration,
-    keys: KeySet,
+    keys: Arc<KeySet>,
     /// Whether the keys are those of a trusted issuer.
     is_federated: bool,
 }
