@@ -4,12 +4,12 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::assertion_audience::AssertionAudience;
 use super::assertion_source::AssertionSource;
-use super::token_request::{AssertionPurpose, TokenRequest};
-use super::unverified_claims::unverified_expiry;
+use super::token_request::{RequestPart, TokenRequest};
+use super::unverified_claims::{check_expiry, unverified_audiences};
 use crate::error::{Error, ErrorKind, Operation};
+use crate::text;
 
-/// Gets the assertion for a request. One that has expired is an error, because the server would
-/// refuse it without saying why.
+/// Gets the assertion for a request. One that has expired is an error.
 pub(super) async fn get(
     source: &dyn AssertionSource,
     audience: &AssertionAudience,
@@ -22,31 +22,44 @@ pub(super) async fn get(
     if assertion.expose_secret().is_empty() {
         return Err(credentials().with_detail(format!("{} is empty", source.description())));
     }
-    // RFC 7519 §4.1.4: not accepted on or after this time.
-    match unverified_expiry(assertion.expose_secret()) {
-        Some(expiry) if expiry <= request.now() => {
-            let ago = request.now().saturating_since(expiry).as_secs();
-            let what = source.description();
-            Err(credentials().with_detail(format!("{what} expired {ago} s ago")))
-        }
-        _ => Ok(assertion),
-    }
+    check_expiry(
+        assertion.expose_secret(),
+        source.description(),
+        request.now(),
+    )?;
+    Ok(assertion)
 }
 
-/// Records an assertion that the source may also return for other requests.
+/// Adds to the request what a refusal of the assertion may be due to, and records one that the
+/// source may also return for other requests.
 pub(super) fn record(
     source: &dyn AssertionSource,
+    audience: &AssertionAudience,
     assertion: &SecretString,
-    purpose: AssertionPurpose,
+    part: RequestPart,
     request: &mut TokenRequest,
 ) {
     if source.is_reusable() {
-        request.set_read_assertion(assertion, purpose, source.description());
+        let hint = reusable_hint(source, assertion.expose_secret());
+        request.set_refusal_hint(part, hint);
+        request.set_read_assertion(assertion, part, source.description());
+    } else if let Some(hint) = audience.refusal_hint(request) {
+        request.set_refusal_hint(part, hint);
     }
 }
 
-/// What an error may be due to if an assertion is for the issuer. Nothing else is tried: the
-/// audience of an assertion is a decision of the operator.
-pub(super) const AUDIENCE_HINT: &str = "the audience of the assertion is the issuer; if the \
-    server expects its token endpoint, as Microsoft Entra ID and Ory Hydra do, set \
-    `AssertionAudience::TokenEndpoint`";
+/// What the refusal of an assertion may be due to that was made before the request. No setting of
+/// the client changes its audience.
+fn reusable_hint(source: &dyn AssertionSource, assertion: &str) -> String {
+    let audience = match unverified_audiences(assertion).as_deref() {
+        None => "no `aud`".to_owned(),
+        Some([one]) => format!("the `aud` {}", text::shown(one)),
+        Some(several) => format!("the `aud` {}", text::shown_list(several)),
+    };
+    format!(
+        "{} has {audience}: if the server expects another one, set it at the platform that issues \
+         the assertion; a server that takes each assertion once also refuses one that another \
+         process has sent",
+        source.description()
+    )
+}

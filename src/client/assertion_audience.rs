@@ -1,8 +1,15 @@
 //! For whom an assertion is made.
 
+use std::borrow::Cow;
+
 use super::token_request::TokenRequest;
 use crate::error::{ConfigError, Error};
 use crate::oauth::{Endpoint, Issuer, Origin};
+use crate::text;
+
+/// Nothing is tried by itself: the audience of an assertion is a decision of the operator.
+const ISSUER_HINT: &str = "the audience of the assertion is the issuer; if the server expects its \
+    token endpoint, as Microsoft Entra ID and Ory Hydra do, set `AssertionAudience::TokenEndpoint`";
 
 /// The audience of an assertion, its `aud`
 /// ([RFC 7523 §3](https://www.rfc-editor.org/rfc/rfc7523#section-3)).
@@ -105,6 +112,22 @@ impl AssertionAudience {
             (Self::Default, Some(_)) => true,
             (Self::Other(audience), Some(issuer)) => audience == issuer.as_str(),
             (_, None) | (Self::TokenEndpoint, _) => false,
+        }
+    }
+
+    /// What the refusal of an assertion that was made for this audience may be due to.
+    pub(super) fn refusal_hint(&self, request: &TokenRequest) -> Option<Cow<'static, str>> {
+        match self {
+            _ if self.is_issuer(request) => Some(ISSUER_HINT.into()),
+            Self::Other(audience) => {
+                let audience = text::setting(audience);
+                let hint = format!(
+                    "the audience of the assertion is {audience}; if the server expects another \
+                     one, correct `AssertionAudience::Other`"
+                );
+                Some(hint.into())
+            }
+            Self::Default | Self::TokenEndpoint => None,
         }
     }
 

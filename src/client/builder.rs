@@ -633,7 +633,7 @@ impl TokenManagerBuilder {
     ///
     /// [`Grant`](super::Grant#examples) has an example.
     pub fn grant(mut self, grant: impl Grant) -> Self {
-        self.source.grant = Arc::new(grant);
+        self.source.set_grant(grant);
         self
     }
 

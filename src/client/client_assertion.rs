@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::assertion::{self, AUDIENCE_HINT};
+use super::assertion;
 use super::assertion_audience::AssertionAudience;
 use super::assertion_file::AssertionFile;
 use super::assertion_source::AssertionSource;
 use super::authentication::ClientAuthentication;
 use super::box_future::BoxFuture;
-use super::token_request::{AssertionPurpose, TokenRequest};
+use super::token_request::{RequestPart, TokenRequest};
 use crate::error::{ConfigError, Error};
 
 /// RFC 7523 §2.2.
@@ -132,11 +132,8 @@ impl ClientAuthentication for ClientAssertion {
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async {
             let assertion = assertion::get(&*self.source, &self.audience, request).await?;
-            let purpose = AssertionPurpose::ClientAuthentication;
-            assertion::record(&*self.source, &assertion, purpose, request);
-            if self.audience.is_issuer(request) {
-                request.set_invalid_client_hint(AUDIENCE_HINT);
-            }
+            let part = RequestPart::ClientAuthentication;
+            assertion::record(&*self.source, &self.audience, &assertion, part, request);
             if let Some(client_id) = &self.client_id {
                 request.append("client_id", client_id);
             }

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::authentication::ClientAuthentication;
 use super::box_future::BoxFuture;
-use super::token_request::TokenRequest;
+use super::token_request::{RequestPart, TokenRequest};
 use crate::error::{BoxError, ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 use crate::redact::form_encoded;
 use crate::secret_file;
@@ -324,7 +324,7 @@ impl Method {
             }
         }
         if self.changes(id, secret.expose_secret()) {
-            request.set_invalid_client_hint(ENCODING_HINT);
+            request.set_refusal_hint(RequestPart::ClientAuthentication, ENCODING_HINT);
         }
         Ok(())
     }

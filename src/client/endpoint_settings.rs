@@ -13,7 +13,7 @@ use super::resource_metadata::ResourceMetadata;
 use super::scope_upgrade::{AllowedScopes, ScopeUpgrade};
 use super::token_endpoint::TokenEndpoint;
 use crate::clock::Clock;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, ConfigErrorKind};
 use crate::metadata;
 use crate::oauth::{Origin, ResourceIdentifier, Scope};
 use crate::transport::{HttpSettings, Transport, default_transport};
@@ -30,7 +30,10 @@ pub struct TokenEndpointSettings {
     /// Whether the parameter `resource` with its identifier is sent.
     pub(super) sends_resource: bool,
     pub(super) client: Arc<dyn ClientAuthentication>,
-    pub(super) grant: Arc<dyn Grant>,
+    /// `None` for client credentials.
+    pub(super) grant: Option<Arc<dyn Grant>>,
+    /// Who has a grant that cannot be replaced.
+    pub(super) grant_owner: Option<&'static str>,
     pub(super) parameters: Parameters,
     /// The scopes that a challenge may add. `None` for the default.
     pub(super) step_up_scopes: Option<Vec<Scope>>,
@@ -51,7 +54,8 @@ impl TokenEndpointSettings {
             resource: None,
             sends_resource: true,
             client,
-            grant: Arc::new(ClientCredentialsGrant),
+            grant: None,
+            grant_owner: None,
             parameters: Parameters::default(),
             step_up_scopes: None,
             assume_bearer: false,
@@ -70,6 +74,16 @@ impl TokenEndpointSettings {
             Err(error) => {
                 self.invalid.get_or_insert_with(|| error.into());
                 None
+            }
+        }
+    }
+
+    /// Sets the grant, unless there is one that cannot be replaced.
+    pub(super) fn set_grant(&mut self, grant: impl Grant) {
+        match self.grant_owner {
+            None => self.grant = Some(Arc::new(grant)),
+            Some(owner) => {
+                self.invalid.get_or_insert_with(|| grant_conflict(owner));
             }
         }
     }
@@ -99,6 +113,7 @@ impl TokenEndpointSettings {
             sends_resource,
             client,
             grant,
+            grant_owner: _,
             mut parameters,
             step_up_scopes,
             assume_bearer,
@@ -108,6 +123,7 @@ impl TokenEndpointSettings {
         let mut endpoint = endpoint?;
         invalid.map_or(Ok(()), Err)?;
         client.check()?;
+        let grant = grant.unwrap_or_else(|| Arc::new(ClientCredentialsGrant));
         grant.check()?;
         if client.uses_mtls() {
             endpoint.prefer_mtls();
@@ -164,4 +180,10 @@ impl TokenEndpointSettings {
             state: Mutex::new(EndpointState::new(endpoint, resource)),
         })
     }
+}
+
+/// The error of a grant beside one that cannot be replaced.
+pub(super) fn grant_conflict(owner: &str) -> ConfigError {
+    ConfigError::without_value("grant", format!("must not be set: {owner} has its own"))
+        .with_kind(ConfigErrorKind::Conflict)
 }

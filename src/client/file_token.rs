@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::box_future::BoxFuture;
 use super::token_response::TokenResponse;
 use super::token_source::TokenSource;
-use super::unverified_claims::unverified_expiry;
+use super::unverified_claims::check_expiry;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{BoxError, Error, ErrorKind, Operation};
 use crate::secret_file;
@@ -138,21 +138,13 @@ impl FileToken {
                 unusable(format!("the token file {} {reason}", self.path.display()))
             })?;
         let now = self.clock.now();
-        let expires_at = unverified_expiry(token.expose_secret());
+        let what = format!("the token in {}", self.path.display());
+        let expires_at = check_expiry(token.expose_secret(), what, now)?;
         let response = TokenResponse::new(token)?.with_renew_after(self.renew_after);
-        match expires_at {
-            None => Ok(response),
-            Some(expires_at) if now < expires_at => {
-                Ok(response.with_expires_in(expires_at.saturating_since(now)))
-            }
-            Some(expires_at) => {
-                let seconds = now.saturating_since(expires_at).as_secs();
-                let path = self.path.display();
-                Err(unusable(format!(
-                    "the token in {path} expired {seconds} s ago"
-                )))
-            }
-        }
+        Ok(match expires_at {
+            None => response,
+            Some(expires_at) => response.with_expires_in(expires_at.saturating_since(now)),
+        })
     }
 }
 

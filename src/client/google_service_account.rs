@@ -13,7 +13,7 @@ use super::grant::Grant;
 use super::jwt_bearer::JWT_BEARER_GRANT;
 use super::signing_key::SigningKey;
 use super::token_manager::TokenManager;
-use super::token_request::TokenRequest;
+use super::token_request::{RequestPart, TokenRequest};
 use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 use crate::jwt::{Algorithm, new_token_id};
 use crate::oauth::Endpoint;
@@ -123,7 +123,9 @@ impl TokenManager {
             let error = ConfigError::without_value(SETTING, reason);
             return Err(error.with_kind(ConfigErrorKind::PlainHttp));
         }
-        Ok(Self::builder(endpoint, account).grant(SignedGrant))
+        let mut builder = Self::builder(endpoint, account).grant(SignedGrant);
+        builder.source.grant_owner = Some("a service account of Google");
+        Ok(builder)
     }
 }
 
@@ -184,7 +186,7 @@ impl ServiceAccount {
         let assertion = self.key.sign("JWT", claims).await?.jwt;
         request.append("grant_type", JWT_BEARER_GRANT);
         request.append_secret("assertion", &assertion);
-        request.set_invalid_grant_hint(INVALID_GRANT_HINT);
+        request.set_refusal_hint(RequestPart::Grant, INVALID_GRANT_HINT);
         Ok(())
     }
 }

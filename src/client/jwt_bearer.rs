@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::assertion::{self, AUDIENCE_HINT};
+use super::assertion;
 use super::assertion_audience::AssertionAudience;
 use super::assertion_source::AssertionSource;
 use super::box_future::BoxFuture;
 use super::grant::Grant;
-use super::token_request::{AssertionPurpose, TokenRequest};
+use super::token_request::{RequestPart, TokenRequest};
 use crate::error::{ConfigError, Error};
 
 /// RFC 7523 §2.1.
@@ -94,11 +94,8 @@ impl Grant for JwtBearerGrant {
     fn write<'a>(&'a self, request: &'a mut TokenRequest) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async {
             let assertion = assertion::get(&*self.source, &self.audience, request).await?;
-            let purpose = AssertionPurpose::Grant;
-            assertion::record(&*self.source, &assertion, purpose, request);
-            if self.audience.is_issuer(request) {
-                request.set_invalid_grant_hint(AUDIENCE_HINT);
-            }
+            let part = RequestPart::Grant;
+            assertion::record(&*self.source, &self.audience, &assertion, part, request);
             request.append("grant_type", JWT_BEARER_GRANT);
             request.append_secret("assertion", &assertion);
             Ok(())

@@ -52,6 +52,10 @@ impl TokenManager {
     /// [`guide::providers::entra`](mod@crate::guide::providers::entra) says what to set. The token
     /// endpoint is discovered, as with [`for_issuer`](Self::for_issuer).
     ///
+    /// With [`PrivateKeyJwt`](super::PrivateKeyJwt), set
+    /// [`AssertionAudience::TokenEndpoint`](super::AssertionAudience::TokenEndpoint): Entra expects
+    /// it.
+    ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/provider.rs"));
     /// # #[tokio::main(flavor = "current_thread")]

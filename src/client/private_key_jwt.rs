@@ -6,13 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
-use super::assertion::AUDIENCE_HINT;
 use super::assertion_audience::AssertionAudience;
 use super::authentication::ClientAuthentication;
 use super::box_future::BoxFuture;
 use super::client_assertion::JWT_BEARER;
 use super::signing_key::SigningKey;
-use super::token_request::TokenRequest;
+use super::token_request::{RequestPart, TokenRequest};
 use crate::error::{ConfigError, Error, ErrorKind, Operation};
 use crate::jwt::new_token_id;
 
@@ -138,11 +137,11 @@ impl PrivateKeyJwt {
         }
         let times =
             format!("the assertion is valid from {now} to {expiry} by the clock of this client");
-        request.set_invalid_client_hint(if is_issuer {
-            format!("{AUDIENCE_HINT}; {times}")
-        } else {
-            times
-        });
+        let hint = match self.audience.refusal_hint(request) {
+            Some(hint) => format!("{hint}; {times}"),
+            None => times,
+        };
+        request.set_refusal_hint(RequestPart::ClientAuthentication, hint);
         if self.sends_client_id {
             request.append("client_id", &self.client_id);
         }

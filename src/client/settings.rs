@@ -680,6 +680,7 @@ impl ClientSettings {
         let client = PrivateKeyJwt::new(id, key);
         Ok(
             match (self.client_assertion_audience.as_deref(), self.provider) {
+                (Some("issuer"), _) => client.audience(AssertionAudience::Default),
                 (Some("token_endpoint"), _) => client.audience(AssertionAudience::TokenEndpoint),
                 (Some(audience), _) => {
                     client.audience(AssertionAudience::Other(audience.to_owned()))

@@ -2,7 +2,7 @@
 
 use super::authentication::ClientAuthentication;
 use super::box_future::BoxFuture;
-use super::token_request::TokenRequest;
+use super::token_request::{RequestPart, TokenRequest};
 use crate::error::{ConfigError, Error};
 
 /// Added to `invalid_client`.
@@ -10,6 +10,9 @@ const CERTIFICATE_HINT: &str = "the server saw no client certificate, or not the
     registered for the client: pass a transport with it \
     (`ReqwestTransport::with_client_certificate`), and check that the server, and each proxy before \
     it, requests client certificates at this URL";
+
+const PLAIN_HTTP_HINT: &str = "the URL is plain http, which never shows a client certificate: the \
+    token endpoint must be https";
 
 /// Authenticates the client with its TLS certificate: `tls_client_auth` and
 /// `self_signed_tls_client_auth` ([RFC 8705 §2](https://www.rfc-editor.org/rfc/rfc8705#section-2)).
@@ -79,7 +82,11 @@ impl ClientAuthentication for TlsClientAuth {
     ) -> BoxFuture<'a, Result<(), Error>> {
         // RFC 8705 §2: the request must contain the client id.
         request.append("client_id", &self.client_id);
-        request.set_invalid_client_hint(CERTIFICATE_HINT);
+        let hint = match request.endpoint().is_plain_http() {
+            true => PLAIN_HTTP_HINT,
+            false => CERTIFICATE_HINT,
+        };
+        request.set_refusal_hint(RequestPart::ClientAuthentication, hint);
         Box::pin(async { Ok(()) })
     }
 

@@ -21,6 +21,9 @@ use crate::redact::Secrets;
 /// as secrets.
 pub(super) const MIN_SECRET_LENGTH: usize = 8;
 
+/// Hydra's code for an assertion that was sent before.
+const REUSED: &str = "jti_known";
+
 /// A token request that is being written
 /// ([RFC 6749 §3.2](https://www.rfc-editor.org/rfc/rfc6749#section-3.2)).
 ///
@@ -93,8 +96,8 @@ pub struct TokenRequest {
     read_credentials: Vec<SecretString>,
     /// The assertions that were read for this request.
     read_assertions: Vec<ReadAssertion>,
-    /// The error codes of the server, with what they may be due to.
-    hints: Vec<(&'static str, Cow<'static, str>)>,
+    /// What a refusal of a part may be due to.
+    hints: Vec<(RequestPart, Cow<'static, str>)>,
     /// The `issued_token_type` that the response must have, if it is a token exchange.
     expected_type: Option<ExpectedTokenType>,
 }
@@ -102,14 +105,14 @@ pub struct TokenRequest {
 /// An assertion that was read for a request, and may be sent in others too.
 pub(super) struct ReadAssertion {
     pub(super) assertion: SecretString,
-    purpose: AssertionPurpose,
+    part: RequestPart,
     /// How errors call it.
     description: String,
 }
 
-/// What an assertion is in a token request.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum AssertionPurpose {
+/// A part of a token request that the server may refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RequestPart {
     ClientAuthentication,
     Grant,
 }
@@ -262,13 +265,13 @@ impl TokenRequest {
     pub(super) fn set_read_assertion(
         &mut self,
         assertion: &SecretString,
-        purpose: AssertionPurpose,
+        part: RequestPart,
         description: String,
     ) {
         self.read_credentials.push(assertion.clone());
         self.read_assertions.push(ReadAssertion {
             assertion: assertion.clone(),
-            purpose,
+            part,
             description,
         });
     }
@@ -299,17 +302,16 @@ impl TokenRequest {
     /// The assertion that was read for this request, and that the server does not accept.
     pub(super) fn refused_assertion(&self, error: &Error) -> Option<&ReadAssertion> {
         let mut assertions = self.read_assertions.iter();
-        assertions.find(|read| read.purpose.is_refused_by(error))
+        assertions.find(|read| read.part.is_refused_by(error))
     }
 
-    /// Sets what an error `invalid_client` may be due to.
-    pub(super) fn set_invalid_client_hint(&mut self, hint: impl Into<Cow<'static, str>>) {
-        self.hints.push(("invalid_client", hint.into()));
-    }
-
-    /// Sets what an error `invalid_grant` may be due to.
-    pub(super) fn set_invalid_grant_hint(&mut self, hint: impl Into<Cow<'static, str>>) {
-        self.hints.push(("invalid_grant", hint.into()));
+    /// Sets what a refusal of this part may be due to.
+    pub(super) fn set_refusal_hint(
+        &mut self,
+        part: RequestPart,
+        hint: impl Into<Cow<'static, str>>,
+    ) {
+        self.hints.push((part, hint.into()));
     }
 
     /// States that the request is a token exchange
@@ -324,16 +326,18 @@ impl TokenRequest {
 
     /// Adds what is known about an error of this request.
     pub(super) fn annotate(&self, error: Error) -> Error {
-        let code = error.oauth_error().map(OAuthError::code);
-        let hint = self.hints.iter().find(|(of, _)| code == Some(of));
-        match hint {
-            Some((_, hint)) => error.with_detail(hint.as_ref()),
-            None if self.expected_type.is_some() => explain_exchange(error),
-            None if self.parameters.iter().any(|(name, _)| name == "resource") => {
-                explain_resource(error)
-            }
-            None => error,
-        }
+        let hints = self.hints.iter();
+        let hints = hints.filter(|(part, _)| part.may_be_refused_by(&error));
+        let hints: Vec<_> = hints.map(|(_, hint)| hint).collect();
+        let has_resource = || self.parameters.iter().any(|(name, _)| name == "resource");
+        let error = match self.expected_type.is_some() {
+            true => explain_exchange(error),
+            false if hints.is_empty() && has_resource() => explain_resource(error),
+            false => error,
+        };
+        hints
+            .into_iter()
+            .fold(error, |error, hint| error.with_detail(hint.as_ref()))
     }
 
     /// The secrets that no error may quote.
@@ -415,6 +419,10 @@ fn explain_exchange(error: Error) -> Error {
              servers this client must be in its `aud`; or it does not know a parameter, such as \
              `audience` or `requested_token_type`"
         }
+        // Keycloak's code.
+        Some("access_denied") => {
+            "for most servers this client must be in the `aud` of the subject token"
+        }
         Some("invalid_client") => {
             "if other token requests of this client succeed, the server may not know the `audience`"
         }
@@ -437,11 +445,26 @@ impl ReadAssertion {
     }
 }
 
-impl AssertionPurpose {
+impl RequestPart {
+    /// Whether an error may be due to this part: its code, or none with a status that some servers
+    /// send instead.
+    fn may_be_refused_by(self, error: &Error) -> bool {
+        let code = error.oauth_error().map(OAuthError::code);
+        match (code, self) {
+            (Some("invalid_client"), Self::ClientAuthentication)
+            | (Some("invalid_grant"), Self::Grant)
+            | (Some(REUSED), _) => true,
+            (Some(_), _) => false,
+            (None, _) => matches!(
+                error.status(),
+                Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+            ),
+        }
+    }
+
     fn is_refused_by(self, error: &Error) -> bool {
         let code = error.oauth_error().map(OAuthError::code);
-        // Hydra's code for an assertion that was sent before.
-        code == Some("jti_known")
+        code == Some(REUSED)
             || match self {
                 Self::ClientAuthentication => refuses_client(error),
                 // RFC 7523 §3.1

@@ -3,6 +3,7 @@
 //! An access token is opaque to its client, and nothing is verified here. The claims only make the
 //! client more careful: they shorten an assumed lifetime, or have it refuse a token or an assertion.
 
+use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::clock::UnixTime;
+use crate::error::{Error, ErrorKind, Operation};
 
 /// The claims of a compact JWT ([RFC 7519 §7.2](https://www.rfc-editor.org/rfc/rfc7519#section-7.2)).
 /// `None` if the token is none, or has no such claims.
@@ -36,8 +38,27 @@ pub(super) fn unverified_expiry(token: &str) -> Option<UnixTime> {
     Some(UnixTime::from_secs(exp.as_secs()))
 }
 
-/// Whether a token is a JWT for this resource and no other.
-pub(super) fn is_for_resource_alone(token: &str, resource: &str) -> bool {
+/// The `exp` of a token or assertion, `what` in the error. One that has expired is an error, because
+/// the server would refuse it without saying why.
+pub(super) fn check_expiry(
+    token: &str,
+    what: impl fmt::Display,
+    now: UnixTime,
+) -> Result<Option<UnixTime>, Error> {
+    // RFC 7519 §4.1.4: not accepted on or after this time.
+    match unverified_expiry(token) {
+        Some(expiry) if expiry <= now => {
+            let ago = now.saturating_since(expiry).as_secs();
+            let reason = format!("{what} expired {ago} s ago: the platform has not replaced it");
+            Err(Error::new(Operation::TokenRequest, ErrorKind::Credentials).with_detail(reason))
+        }
+        expiry => Ok(expiry),
+    }
+}
+
+/// The `aud` of a token that is a compact JWT, as a list
+/// ([RFC 7519 §4.1.3](https://www.rfc-editor.org/rfc/rfc7519#section-4.1.3)).
+pub(super) fn unverified_audiences(token: &str) -> Option<Vec<String>> {
     #[derive(Deserialize)]
     struct Claims {
         aud: Audience,
@@ -48,15 +69,16 @@ pub(super) fn is_for_resource_alone(token: &str, resource: &str) -> bool {
         One(String),
         Several(Vec<String>),
     }
-    match unverified_claims(token) {
-        Some(Claims {
-            aud: Audience::One(one),
-        }) => one == resource,
-        Some(Claims {
-            aud: Audience::Several(several),
-        }) => several == [resource],
-        None => false,
-    }
+    let Claims { aud } = unverified_claims(token)?;
+    Some(match aud {
+        Audience::One(one) => vec![one],
+        Audience::Several(several) => several,
+    })
+}
+
+/// Whether a token is a JWT for this resource and no other.
+pub(super) fn is_for_resource_alone(token: &str, resource: &str) -> bool {
+    unverified_audiences(token).is_some_and(|audiences| audiences == [resource])
 }
 
 #[cfg(test)]

@@ -272,6 +272,27 @@ async fn invalid_client_names_what_may_hide_the_certificate() {
 }
 
 #[tokio::test]
+async fn a_refusal_over_plain_http_says_that_it_shows_no_certificate() {
+    for reply in [
+        Reply::Json(401, json!({ "error": "invalid_client" })),
+        Reply::Status(401, None),
+    ] {
+        let endpoint = Endpoint::new("http://127.0.0.1/token").unwrap();
+        let source = TokenManager::builder(endpoint, TlsClientAuth::new("orders"))
+            .transport(TokenEndpoint::with_reply(reply))
+            .allow_loopback_http()
+            .build_source()
+            .unwrap();
+        let text = source.fetch().await.unwrap_err().to_string();
+        assert!(
+            text.contains("plain http, which never shows a client certificate"),
+            "{text}"
+        );
+        assert!(!text.contains("with_client_certificate"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_certificate_that_is_replaced_by_symlink_is_sent_with_the_next_token_request() {
     let pairs = [Pair::new("orders"), Pair::new("orders"), Pair::new("new")];
     let [first, second, third] = &pairs;

@@ -604,3 +604,19 @@ fn what_is_no_key_of_a_service_account_is_an_error_without_it() {
         assert!(!format!("{error:?}").contains(secret), "{error:?}");
     }
 }
+
+#[test]
+fn a_google_service_account_takes_no_other_grant() {
+    let (_, pem) = google_key();
+    let assertion = tower_oauth::client::AssertionFile::new("/run/assertion");
+    let grant = tower_oauth::client::JwtBearerGrant::new(assertion);
+    let error = google(&service_account(&pem))
+        .grant(grant)
+        .build()
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "grant must not be set: a service account of Google has its own"
+    );
+    assert_eq!(error.kind(), ConfigErrorKind::Conflict);
+}

@@ -167,6 +167,21 @@ fn documents() -> Vec<(&'static str, TokenManagerBuilder)> {
         ),
         (
             r#"
+            issuer = "https://as.example"
+            client_id = "shop"
+            client_authentication = "private_key_jwt"
+            client_key_file = "/run/tls/tls.key"
+            client_key_algorithm = "EdDSA"
+            client_assertion_audience = "issuer"
+            "#,
+            {
+                let key = SigningKey::from_file("/run/tls/tls.key", Algorithm::EdDsa);
+                let issuer = Issuer::new("https://as.example").unwrap();
+                TokenManager::for_issuer(issuer, PrivateKeyJwt::new("shop", key)).unwrap()
+            },
+        ),
+        (
+            r#"
             provider = "entra"
             tenant = "8c0ba5b5-3d2a-4ee0-a9d9-3a0d8c1b6d2a"
             client_id = "shop"

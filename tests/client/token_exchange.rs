@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tower_oauth::client::{
-    BoxFuture, ClientAuthentication, TokenExchangeBuilder, TokenManagerBuilder, TokenRequest,
-    TokenTypeIdentifier,
+    BoxFuture, ClientAuthentication, Grant, TokenExchangeBuilder, TokenManagerBuilder,
+    TokenRequest, TokenTypeIdentifier,
 };
 use tower_oauth::clock::{Clock as _, UnixTime};
 use tower_oauth::error::{ConfigErrorKind, ErrorKind};
@@ -530,6 +530,7 @@ async fn the_text_of_a_refusal_says_what_to_do() {
         ("invalid_request", "must be in its `aud`"),
         ("invalid_grant", "must be in its `aud`"),
         ("invalid_client", "may not know the `audience`"),
+        ("access_denied", "must be in the `aud` of the subject token"),
         (
             "unauthorized_client",
             "allow token exchange for this client",
@@ -544,6 +545,24 @@ async fn the_text_of_a_refusal_says_what_to_do() {
         let error = error.unwrap_err().to_string();
         assert!(error.contains(code) && error.contains(hint), "{error}");
     }
+}
+
+/// Keycloak sends `invalid_client` for an `audience` that it does not know.
+#[tokio::test(start_paused = true)]
+async fn invalid_client_hints_at_the_audience_before_the_client_authentication() {
+    let clock = TokioClock::new();
+    let server = Server::new();
+    let credentials = ClientCredentials::new("orders", "s3cr3t+s3cr3t");
+    let tokens = TokenManager::builder(Endpoint::new(TOKEN_URL).unwrap(), credentials)
+        .transport(server.clone())
+        .clock(clock);
+    let exchange = TokenExchange::builder(tokens).build().unwrap();
+    server.reply("alice", 400, json!({ "error": "invalid_client" }));
+    let error = exchange.access_token(&subject("alice", clock, 60)).await;
+    let text = error.unwrap_err().to_string();
+    let [audience, encoding] =
+        ["may not know the `audience`", "client_secret_basic_raw"].map(|hint| text.find(hint));
+    assert!(audience.is_some() && audience < encoding, "{text}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -820,10 +839,11 @@ fn an_invalid_setting_is_an_error_of_build() {
         TokenExchange::builder(change(tokens)).build()
     };
     assert!(build(|tokens| tokens).is_ok());
-    let invalid: [(fn(TokenManagerBuilder) -> TokenManagerBuilder, _); 4] = [
+    let invalid: [(fn(TokenManagerBuilder) -> TokenManagerBuilder, _); 5] = [
         (|tokens| tokens.scope("a b"), ConfigErrorKind::Invalid),
         (|tokens| tokens.max_waiters(0), ConfigErrorKind::Invalid),
         (|tokens| tokens.name(""), ConfigErrorKind::Missing),
+        (|tokens| tokens.grant(NoGrant), ConfigErrorKind::Conflict),
         (
             |tokens| tokens.parameter("subject_token", "x"),
             ConfigErrorKind::Conflict,
@@ -923,4 +943,24 @@ proptest! {
             }
         });
     }
+}
+
+/// A grant that is never written.
+#[derive(Debug)]
+struct NoGrant;
+
+impl Grant for NoGrant {
+    fn write<'a>(&'a self, _request: &'a mut TokenRequest) -> BoxFuture<'a, Result<(), Error>> {
+        unreachable!("it is a conflict")
+    }
+}
+
+#[test]
+fn a_grant_beside_the_exchange_is_an_error_that_says_so() {
+    let tokens = tokens(&Server::new(), TokioClock::new()).grant(NoGrant);
+    let error = TokenExchange::builder(tokens).build().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "grant must not be set: a token exchange has its own"
+    );
 }

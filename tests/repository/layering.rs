@@ -73,8 +73,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     // Assertions are read and sent. What is in them, and their signatures, is of `jwt`.
-    ("client/assertion.rs", &["error"]),
-    ("client/assertion_audience.rs", &["error", "oauth"]),
+    ("client/assertion.rs", &["error", "text"]),
+    ("client/assertion_audience.rs", &["error", "oauth", "text"]),
     ("client/assertion_file.rs", &["error", "secret_file"]),
     ("client/assertion_source.rs", &["error"]),
     ("client/authentication.rs", &["error"]),

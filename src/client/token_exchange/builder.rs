@@ -6,6 +6,7 @@ use tokio::sync::Semaphore;
 
 use super::super::TokenManagerBuilder;
 use super::super::builder::warn_of_plain_http;
+use super::super::endpoint_settings::grant_conflict;
 use super::super::token_manager::TokenManager;
 use super::cache::ExchangeCache;
 use super::flight::Flights;
@@ -82,6 +83,9 @@ impl TokenExchangeBuilder {
     ///
     /// It says who acts on behalf of the caller. The server names it as `act` in the token (§4.1).
     /// Default: none, so that the server takes the authenticated client, or names nobody.
+    ///
+    /// Its manager and the exchange have the same default [name](TokenManagerBuilder::name), the
+    /// client id: set one of them, so that logs and metrics tell them apart.
     pub fn actor(mut self, tokens: TokenManager) -> Self {
         self.settings.actor = Some(tokens);
         self
@@ -116,7 +120,7 @@ impl TokenExchangeBuilder {
     ///
     /// # Errors
     ///
-    /// As [`TokenManagerBuilder::build`].
+    /// As [`TokenManagerBuilder::build`], or if a [`grant`](TokenManagerBuilder::grant) is set.
     pub fn build(self) -> Result<TokenExchange, ConfigError> {
         let Self {
             tokens,
@@ -127,6 +131,9 @@ impl TokenExchangeBuilder {
             mut source,
             manager,
         } = tokens;
+        if source.grant.is_some() {
+            return Err(grant_conflict("a token exchange"));
+        }
         // One transport for all sources.
         source.transport = Some(default_transport(source.transport.take())?);
         let sources = (0..MAX_CONCURRENT_EXCHANGES)

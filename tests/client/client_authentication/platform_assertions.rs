@@ -202,7 +202,8 @@ async fn an_expired_assertion_of_any_source_is_not_sent() {
                 };
                 let error = result.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Credentials);
-                let expected = format!("{description} {ago} s ago");
+                let expected =
+                    format!("{description} {ago} s ago: the platform has not replaced it");
                 assert!(error.to_string().ends_with(&expected), "{error}");
             }
             assert_eq!(
@@ -249,7 +250,7 @@ async fn the_refusal_of_an_assertion_that_was_sent_before_says_so() {
             let source = builder(&endpoint).build_source().unwrap();
             for _ in 0..3 {
                 let error = source.fetch().await.unwrap_err();
-                assert!(!error.to_string().contains("once"), "{error}");
+                assert!(!error.to_string().contains("has not changed"), "{error}");
             }
             // Another error has nothing to do with it.
             let endpoint =
@@ -258,7 +259,7 @@ async fn the_refusal_of_an_assertion_that_was_sent_before_says_so() {
             let source = builder(&endpoint).build_source().unwrap();
             let _token = source.fetch().await.unwrap();
             let error = source.fetch().await.unwrap_err();
-            assert!(!error.to_string().contains("once"), "{error}");
+            assert!(!error.to_string().contains("has not changed"), "{error}");
         }
     }
 }
@@ -423,5 +424,115 @@ async fn the_refusal_of_a_client_does_not_blame_the_assertion_of_the_grant() {
             assert_eq!(error.to_string().contains("once"), is_explained, "{error}");
             assert_eq!(endpoint.count(), 2);
         }
+    }
+}
+
+/// A projected token whose `aud` is not the server: no setting of the client changes it.
+#[tokio::test(start_paused = true)]
+async fn the_refusal_of_an_assertion_of_a_file_names_its_audience_and_both_causes() {
+    let path = folder("wrong_audience").join("token");
+    let long = "a".repeat(4096);
+    let token_within = platform_jwt(&json!({ "sub": "s3cr3t" }));
+    for (aud, shown) in [
+        (
+            json!("https://k8s.example"),
+            r#"the `aud` "https://k8s.example""#,
+        ),
+        (json!(["a", "b"]), r#"the `aud` ["a", "b"]"#),
+        (json!(["a"]), r#"the `aud` "a""#),
+        (json!(long), "aaa…"),
+        (json!(token_within), "the `aud`"),
+        (json!(7), "no `aud`"),
+    ] {
+        let claims = json!({ "sub": "orders", "aud": aud, "exp": NOW + 3600 });
+        fs::write(&path, platform_jwt(&claims)).unwrap();
+        let file = || AssertionFile::new(&path);
+        for (code, is_client) in [("invalid_client", true), ("invalid_grant", false)] {
+            let endpoint =
+                TokenEndpoint::with_reply(refusal(code)).metadata(metadata(ISSUER, TOKEN_URL));
+            let builder = match is_client {
+                true => at_issuer(&endpoint, ClientAssertion::new(file())),
+                false => at_issuer(&endpoint, NoAuthentication).grant(JwtBearerGrant::new(file())),
+            };
+            let error = fetch(builder).await.unwrap_err().to_string();
+            let start = format!("the assertion in {} has ", path.display());
+            assert!(error.contains(&start) && error.contains(shown), "{error}");
+            assert!(
+                error.contains("set it at the platform that issues"),
+                "{error}"
+            );
+            assert!(error.contains("takes each assertion once"), "{error}");
+            assert!(!error.contains("AssertionAudience"), "{error}");
+            assert!(
+                !error.contains(&token_within) && error.len() < 1000,
+                "{error}"
+            );
+        }
+    }
+}
+
+/// Another process sent it first: a restart, or a second replica.
+#[tokio::test(start_paused = true)]
+async fn an_assertion_that_another_process_has_sent_is_a_cause_that_is_named() {
+    let path = folder("second_replica").join("token");
+    fs::write(&path, platform_jwt_until(3600)).unwrap();
+    for reply in [
+        json!({ "error": "invalid_client", "error_description": "Token reuse detected" }),
+        json!({ "error": "jti_known" }),
+    ] {
+        let endpoint = TokenEndpoint::with_reply(Reply::Json(400, reply));
+        let client = ClientAssertion::from_file(&path);
+        let error = fetch(at_endpoint(&endpoint, client)).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("one that another process has sent"), "{text}");
+    }
+}
+
+/// Glewlwyd refuses an assertion with an empty response.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_without_an_oauth_error_has_the_hint_of_the_assertion() {
+    let path = folder("no_oauth_error").join("token");
+    fs::write(&path, platform_jwt_until(3600)).unwrap();
+    for (status, is_hinted) in [(401, true), (403, true), (400, false), (500, false)] {
+        let endpoint = TokenEndpoint::with_reply(Reply::Status(status, None));
+        let other = AssertionAudience::Other("https://other.example".to_owned());
+        let grant = JwtBearerGrant::new(AssertionFile::new(&path));
+        for (builder, hint) in [
+            (
+                at_endpoint(&endpoint, orders()),
+                "the assertion is valid from",
+            ),
+            (
+                at_endpoint(&endpoint, orders().audience(other)),
+                "correct `AssertionAudience::Other`",
+            ),
+            (
+                at_endpoint(&endpoint, ClientAssertion::from_file(&path)),
+                "set it at the platform",
+            ),
+            (
+                at_endpoint(&endpoint, NoAuthentication).grant(grant),
+                "set it at the platform",
+            ),
+        ] {
+            let error = fetch(builder).await.unwrap_err();
+            assert_eq!(error.to_string().contains(hint), is_hinted, "{error}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_assertion_for_another_audience_names_it_and_the_setting() {
+    let endpoint = TokenEndpoint::with_reply(refusal("invalid_client"));
+    let audience = || AssertionAudience::Other("https://as.example/".to_owned());
+    let source = ClientAssertion::new(Recording::default());
+    for builder in [
+        at_endpoint(&endpoint, orders().audience(audience())),
+        at_endpoint(&endpoint, source.audience(audience())),
+    ] {
+        let error = fetch(builder).await.unwrap_err();
+        let hint = "the audience of the assertion is \"https://as.example/\"; if the server \
+                    expects another one, correct `AssertionAudience::Other`";
+        assert!(error.to_string().contains(hint), "{error}");
     }
 }
