@@ -343,7 +343,7 @@ fn suite(packages: &Path) -> Command {
 async fn the_mcp_conformance_suite_passes_for_clients_without_a_user() {
     let Some(packages) = packages() else { return };
     let node = packages.join("node_modules/node/bin/node");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/mcp_client.js");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/conformance_client.js");
     let command = format!("{} {}", node.display(), script.display());
     for (scenario, verified) in [
         (
