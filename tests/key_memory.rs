@@ -1,4 +1,5 @@
-//! A signing key, from a file or of a Google service account, leaves no copy of its private part in memory when it is dropped.
+//! A signing key, from a file or of a Google service account, leaves no copy of its private part in
+//! memory when it is dropped.
 //!
 //! The test searches the process's memory. Nothing else in the process has the key in the clear: a
 //! child process makes it, and the test keeps it masked. It is a separate binary, as
