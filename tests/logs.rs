@@ -81,9 +81,8 @@ async fn send(resource: &ResourceServer, field: &str) -> StatusCode {
 fn has_jwt(text: &str) -> bool {
     let is_token = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
     text.split(|character| !is_token(character)).any(|word| {
-        let segments: Vec<&str> = word.split('.').collect();
-        let mut pairs = segments.windows(2);
-        pairs.any(|pair| pair[0].contains("eyJ") && !pair[1].is_empty())
+        let mut pairs = word.split('.').zip(word.split('.').skip(1));
+        pairs.any(|(header, payload)| header.contains("eyJ") && !payload.is_empty())
     })
 }
 
