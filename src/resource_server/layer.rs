@@ -259,8 +259,10 @@ impl<R> ResourceServerLayer<R> {
             }));
         }
         mark_sensitive(request);
-        // That of an outer layer may be of another caller.
-        request.extensions_mut().remove::<InboundToken>();
+        // A request without extensions has only this branch.
+        if !request.extensions().is_empty() {
+            remove_token(request);
+        }
         if self.keep_token {
             keep_token(request, authenticated.context.expires_at());
         }
@@ -282,7 +284,7 @@ impl<R> ResourceServerLayer<R> {
             }));
             mark_sensitive(request);
             request.extensions_mut().remove::<AuthContext>();
-            request.extensions_mut().remove::<InboundToken>();
+            remove_token(request);
             request.extensions_mut().insert(Anonymous);
             return Ok(());
         }
@@ -300,6 +302,12 @@ fn mark_sensitive<B>(request: &mut Request<B>) {
     if let Some(credentials) = request.headers_mut().get_mut(header::AUTHORIZATION) {
         credentials.set_sensitive(true);
     }
+}
+
+/// Removes the token that an outer layer has kept, which may be that of another caller.
+#[inline(never)]
+fn remove_token<B>(request: &mut Request<B>) {
+    request.extensions_mut().remove::<InboundToken>();
 }
 
 /// Puts the token of an authenticated request into its extensions.
