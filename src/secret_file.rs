@@ -1,9 +1,11 @@
 //! Reading of files that contain secrets, such as the mounted secrets of Kubernetes.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 /// Reads a regular file of at most `max_size` bytes, which must be UTF-8. Blocks.
@@ -30,6 +32,36 @@ pub(crate) fn read(path: &Path, max_size: usize) -> io::Result<Zeroizing<String>
         })
 }
 
+/// As [`read`]. The error follows the name of the file, and has nothing of its content.
+pub(crate) fn read_text(path: &Path, max_size: usize) -> Result<Zeroizing<String>, String> {
+    read(path, max_size).map_err(|error| format!("cannot be read: {error}"))
+}
+
+/// Reads the only line of a file, without line ends at its end, which editors and `echo` append.
+/// Blocks. The error follows the name of the file, and has nothing of its content.
+pub(crate) fn read_line(path: &Path, max_size: usize) -> Result<SecretString, String> {
+    let text = read_text(path, max_size)?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err("is empty".to_owned()),
+        line if line.contains(['\r', '\n']) => Err("has more than one line".to_owned()),
+        line => Ok(line.into()),
+    }
+}
+
+/// Runs a function that reads files on a thread that may block: a file may be on a network.
+///
+/// The message of a panic may contain a secret, so the error of one does not have it.
+pub(crate) async fn unblock<T: Send + 'static, E: Into<BoxError> + Send + 'static>(
+    read: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, BoxError> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(_panic) => Err("the function that reads it panicked".into()),
+    }
+}
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
 /// Opens a file without waiting: a pipe would wait for its writer.
 #[cfg(unix)]
 fn open(path: &Path) -> io::Result<File> {
@@ -46,6 +78,8 @@ fn open(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret as _;
+
     use super::*;
 
     #[test]
@@ -73,6 +107,36 @@ mod tests {
         assert_eq!(folder_error.to_string(), "it is not a regular file");
         std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!(read(&path, 8).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_line_is_read_without_line_ends_and_a_second_one_is_an_error() {
+        let name = format!("tower-oauth-{}-line", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        for (content, read_as) in [
+            ("one", Ok("one")),
+            (" one \r\n\n", Ok(" one ")),
+            ("", Err("is empty")),
+            ("\r\n", Err("is empty")),
+            ("one\ntwo\n", Err("has more than one line")),
+            ("one\rtwo", Err("has more than one line")),
+            ("123456789", Err("cannot be read: it has more than 8 bytes")),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            let line = read_line(&path, 8);
+            let line = line.as_ref().map(|line| line.expose_secret());
+            assert_eq!(line.map_err(String::as_str), read_as);
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_error_of_a_panic_does_not_have_its_message() {
+        let read = || -> Result<(), String> { panic!("s3cr3t") };
+        let error = unblock(read).await.unwrap_err();
+        assert_eq!(error.to_string(), "the function that reads it panicked");
+        let error = unblock(|| Err::<(), _>("is empty")).await.unwrap_err();
+        assert_eq!(error.to_string(), "is empty");
     }
 
     #[cfg(unix)]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::assertion_source::AssertionSource;
 use super::box_future::BoxFuture;
@@ -76,10 +76,7 @@ impl AssertionSource for AssertionFile {
         _audience: &'a str,
     ) -> BoxFuture<'a, Result<SecretString, BoxError>> {
         let path = self.path.clone();
-        Box::pin(async move {
-            let assertion = tokio::task::spawn_blocking(move || read(&path)).await?;
-            Ok(assertion?)
-        })
+        Box::pin(async move { secret_file::unblock(move || read(&path)).await })
     }
 
     fn description(&self) -> String {
@@ -91,27 +88,22 @@ impl AssertionSource for AssertionFile {
     }
 }
 
-/// Reads a JWT, without line ends at its end. Blocks.
+/// Reads a JWT. Blocks.
 fn read(path: &Path) -> Result<SecretString, ConfigError> {
-    let error = |reason: &str| {
+    let assertion = secret_file::read_line(path, MAX_ASSERTION_FILE);
+    let assertion =
+        assertion.and_then(
+            |assertion| match is_compact_jws(assertion.expose_secret()) {
+                true => Ok(assertion),
+                false => {
+                    Err("is not a JWT: three base64url segments, with dots between them".into())
+                }
+            },
+        );
+    assertion.map_err(|reason| {
         ConfigError::without_value(format!("assertion file {}", path.display()), reason)
             .with_kind(ConfigErrorKind::Unavailable)
-    };
-    let text = secret_file::read(path, MAX_ASSERTION_FILE)
-        .map_err(|source| error(&format!("cannot be read: {source}")))?;
-    let assertion = text.trim_end_matches(['\r', '\n']);
-    if assertion.is_empty() {
-        return Err(error("is empty"));
-    }
-    if assertion.contains(['\r', '\n']) {
-        return Err(error("has more than one line"));
-    }
-    if !is_compact_jws(assertion) {
-        return Err(error(
-            "is not a JWT: three base64url segments, with dots between them",
-        ));
-    }
-    Ok(assertion.into())
+    })
 }
 
 /// Whether a text has the form of a compact JWS (RFC 7515 §7.1).

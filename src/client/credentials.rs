@@ -69,8 +69,8 @@ impl ClientCredentials {
     /// Credentials whose secret is in a file, which is read for each token request.
     ///
     /// A secret that is replaced, such as a mounted one of Kubernetes, needs no restart. Line ends
-    /// at the end of the file are dropped. If the file cannot be read, is empty, is not UTF-8 or
-    /// has more than 64 KiB, the token request fails with an error of kind
+    /// at the end of the file are dropped. If the file cannot be read, is empty, is not UTF-8, has
+    /// more than one line or more than 64 KiB, the token request fails with an error of kind
     /// [`Credentials`](ErrorKind::Credentials) and is retried. If the server refuses the client and
     /// the file has changed since it was read, the request is sent once more with the new secret.
     ///
@@ -338,19 +338,12 @@ const ENCODING_HINT: &str = "the client id or secret contains characters that \
 /// Maximum size of a secret file in bytes.
 const MAX_SECRET_FILE: usize = 64 * 1024;
 
-/// Reads a secret, without line ends at its end, which editors and `echo` append. Blocks.
+/// Reads a secret, which has one line (RFC 6749 §A.2). Blocks.
 fn read_secret_file(path: &Path) -> Result<SecretString, ConfigError> {
-    let error = |reason: String| {
+    secret_file::read_line(path, MAX_SECRET_FILE).map_err(|reason| {
         ConfigError::without_value(format!("client secret file {}", path.display()), reason)
             .with_kind(ConfigErrorKind::Unavailable)
-    };
-    let text = secret_file::read(path, MAX_SECRET_FILE)
-        .map_err(|source| error(format!("cannot be read: {source}")))?;
-    let secret = text.trim_end_matches(['\r', '\n']);
-    if secret.is_empty() {
-        return Err(error("is empty".to_owned()));
-    }
-    Ok(secret.into())
+    })
 }
 
 /// The error of credentials that cannot be read at startup.
@@ -366,15 +359,11 @@ fn unreadable(error: BoxError) -> ConfigError {
 
 /// Reads credentials on a thread that may block.
 async fn read_credentials(read: &Arc<ReadCredentials>) -> Result<(String, SecretString), Error> {
-    let unreadable = |source: BoxError| {
-        Error::new(Operation::TokenRequest, ErrorKind::Credentials).with_source(source)
-    };
     let read = Arc::clone(read);
-    match tokio::task::spawn_blocking(move || read()).await {
-        Ok(credentials) => credentials.map_err(unreadable),
-        // The message of a panic may contain a secret.
-        Err(_panic) => Err(unreadable("the function that reads them panicked".into())),
-    }
+    let credentials = secret_file::unblock(move || read()).await;
+    credentials.map_err(|source| {
+        Error::new(Operation::TokenRequest, ErrorKind::Credentials).with_source(source)
+    })
 }
 
 impl ClientAuthentication for ClientCredentials {

@@ -130,13 +130,10 @@ impl FileToken {
 
     async fn read_token(&self) -> Result<TokenResponse, Error> {
         let path = self.path.clone();
-        // The file may be on a network.
-        let read = tokio::task::spawn_blocking(move || read(&path)).await;
-        let token = read
-            .unwrap_or_else(|_panic| Err("cannot be read: the thread has panicked".into()))
-            .map_err(|reason| {
-                unusable(format!("the token file {} {reason}", self.path.display()))
-            })?;
+        let token = secret_file::unblock(move || read(&path)).await;
+        let token = token.map_err(|reason| {
+            unusable(format!("the token file {} {reason}", self.path.display()))
+        })?;
         let now = self.clock.now();
         let what = format!("the token in {}", self.path.display());
         let expires_at = check_expiry(token.expose_secret(), what, now)?;
@@ -150,16 +147,12 @@ impl FileToken {
 
 /// Reads a token. The error follows the path, and has nothing of the file. Blocks.
 fn read(path: &Path) -> Result<SecretString, String> {
-    let text = secret_file::read(path, MAX_TOKEN_FILE)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    let token = text.trim_end_matches(['\r', '\n']);
-    if token.is_empty() {
-        return Err("is empty".to_owned());
-    }
-    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    let token = secret_file::read_line(path, MAX_TOKEN_FILE)?;
+    let mut bytes = token.expose_secret().bytes();
+    if !bytes.all(|byte| byte.is_ascii_graphic()) {
         return Err("must have one line of visible ASCII".to_owned());
     }
-    Ok(token.into())
+    Ok(token)
 }
 
 fn unusable(reason: String) -> Error {

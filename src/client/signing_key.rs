@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::error::{BoxError, ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
+use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
 use crate::jwt::{Algorithm, Certificate, PrivateKey};
 use crate::secret_file;
 
@@ -178,15 +178,11 @@ impl SigningKey {
 
     /// Signs a JWT on a thread that may block: files are read, and RSA takes milliseconds.
     pub(super) async fn sign(&self, typ: &'static str, claims: Value) -> Result<SignedJwt, Error> {
-        let failed = |source: BoxError| {
-            Error::new(Operation::TokenRequest, ErrorKind::Credentials).with_source(source)
-        };
         let key = self.clone();
-        let signed = tokio::task::spawn_blocking(move || key.load()?.sign(typ, &claims)).await;
-        match signed {
-            Ok(signed) => signed.map_err(|error| failed(error.into())),
-            Err(_panic) => Err(failed("the signature panicked".into())),
-        }
+        let signed = secret_file::unblock(move || key.load()?.sign(typ, &claims)).await;
+        signed.map_err(|source| {
+            Error::new(Operation::TokenRequest, ErrorKind::Credentials).with_source(source)
+        })
     }
 
     fn load(&self) -> Result<LoadedKey<'_>, ConfigError> {
@@ -293,9 +289,8 @@ fn check_certificate(
 }
 
 fn read_file(path: &Path, setting: &str) -> Result<Zeroizing<String>, ConfigError> {
-    secret_file::read(path, MAX_KEY_FILE).map_err(|error| {
-        ConfigError::without_value(setting, format!("cannot be read: {error}"))
-            .with_kind(ConfigErrorKind::Unavailable)
+    secret_file::read_text(path, MAX_KEY_FILE).map_err(|reason| {
+        ConfigError::without_value(setting, reason).with_kind(ConfigErrorKind::Unavailable)
     })
 }
 

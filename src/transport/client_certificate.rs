@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use zeroize::Zeroizing;
 
 use super::diagnosis::find_in_chain;
-use crate::error::{ConfigError, ConfigErrorKind};
+use crate::error::{BoxError, ConfigError, ConfigErrorKind};
 use crate::{secret_file, trace};
 
 /// Maximum size of each file in bytes.
@@ -87,16 +87,14 @@ impl CertificateClient {
     pub(super) async fn current(&self) -> reqwest::Client {
         let shared = Arc::clone(&self.0);
         let reading = Arc::clone(&shared.reading).lock_owned().await;
-        let current = tokio::task::spawn_blocking(move || {
+        let current = secret_file::unblock(move || {
             // Until the thread ends, even if the request is dropped before.
             let _reading = reading;
-            shared.current()
-        });
-        let (client, failure) = current.await.unwrap_or_else(|_panic| {
-            // It is of the application. Its message may contain a secret.
-            let failure = "the function that makes the client builder panicked";
-            (self.0.state().client.clone(), Some(failure.to_owned()))
-        });
+            Ok::<_, BoxError>(shared.current())
+        })
+        .await;
+        let (client, failure) = current
+            .unwrap_or_else(|panic| (self.0.state().client.clone(), Some(panic.to_string())));
         if let Some(error) = failure {
             warn(&error);
         }
@@ -151,10 +149,8 @@ impl CertificateFiles {
     /// Certificates and key, as one PEM text, which is zeroized on drop.
     fn read(&self) -> Result<Zeroizing<String>, ConfigError> {
         let read = |path: &Path, what: &str| {
-            secret_file::read(path, MAX_FILE).map_err(|source| {
-                error(what, path, format!("cannot be read: {source}"))
-                    .with_kind(ConfigErrorKind::Unavailable)
-            })
+            secret_file::read_text(path, MAX_FILE)
+                .map_err(|reason| error(what, path, reason).with_kind(ConfigErrorKind::Unavailable))
         };
         let certificate = read(&self.certificate, CERTIFICATE_FILE)?;
         if !certificate.contains("-----BEGIN CERTIFICATE-----") {

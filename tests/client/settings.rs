@@ -791,9 +791,11 @@ fn check_files(toml: &str) -> Result<(), String> {
 #[test]
 fn files_of_a_client_are_checked_once_they_are_asked_for() {
     let signed = "client_authentication = \"private_key_jwt\"\n";
+    let secret = concat!(env!("CARGO_TARGET_TMPDIR"), "/checked_secret");
+    std::fs::write(secret, "s3cr3t\n").unwrap();
     for toml in [
         "client_secret = \"s\"",
-        "client_secret_file = \"KEYS/p256.pem\"", // any text
+        &format!("client_secret_file = \"{secret}\""),
         &format!("{signed}client_key_file = \"KEYS/p256.pem\""),
         &format!("{signed}client_key_file = \"KEYS/rsa.pem\"\nclient_key_algorithm = \"PS512\""),
         &format!(
@@ -809,6 +811,10 @@ fn files_of_a_client_are_checked_once_they_are_asked_for() {
         (
             "client_secret_file = \"/no/such/file\"".to_owned(),
             "client_secret_file cannot be read: ",
+        ),
+        (
+            "client_secret_file = \"KEYS/p256.pem\"".to_owned(),
+            "client_secret_file has more than one line",
         ),
         (
             format!("{signed}client_key_file = \"/no/such/file\""),
