@@ -6,6 +6,15 @@ use super::token_response::{MAX_LIFETIME, TokenResponse};
 use super::unverified_claims::unverified_expiry;
 use crate::clock::UnixTime;
 
+/// A token is handed out until this long before its expiry, or a tenth of its lifetime, so that it
+/// is still valid when it reaches the resource server.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
+
+/// Until when a token is handed out.
+pub(super) fn usable_until(expires_at: UnixTime, lifetime: Duration) -> UnixTime {
+    expires_at.saturating_sub(EXPIRY_MARGIN.min(lifetime / 10))
+}
+
 /// The lifetime of a token from `requested_at` on, in whole seconds.
 ///
 /// Without `expires_in` it is the assumed one, or shorter if the token is a JWT whose `exp` is

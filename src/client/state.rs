@@ -7,13 +7,14 @@ use std::time::Duration;
 use arc_swap::{ArcSwapOption, Guard};
 
 use super::AccessToken;
+use super::lifetime::usable_until;
 use crate::clock::{Clock, UnixTime};
 use crate::error::Error;
 use crate::single_flight::{Leader, SingleFlight};
 
 /// Minimum time between one invalidation, or the replacement of its token, and the next, so that a
 /// resource server that rejects every token does not cause a loop of token requests.
-const MIN_INVALIDATION_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const MIN_INVALIDATION_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The state shared by the handles and the task. Lock-free.
 #[derive(Debug)]
@@ -83,17 +84,10 @@ impl RenewalResults {
 
 impl CurrentToken {
     /// `None` for a token without a lifetime: it is not stored.
-    pub(super) fn new(
-        token: &AccessToken,
-        lifetime: Option<Duration>,
-        margin: Duration,
-    ) -> Option<Self> {
-        let usable_until = token
-            .expires_at()?
-            .saturating_sub(margin.min(lifetime? / 10));
+    pub(super) fn new(token: &AccessToken, lifetime: Option<Duration>) -> Option<Self> {
         Some(Self {
             token: token.clone(),
-            usable_until,
+            usable_until: usable_until(token.expires_at()?, lifetime?),
             used: AtomicBool::new(false),
         })
     }

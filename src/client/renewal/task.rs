@@ -24,10 +24,6 @@ use crate::{metrics, trace};
 /// errors say more.
 const TIMEOUT_GRACE: Duration = Duration::from_millis(100);
 
-/// A token is handed out until this long before its expiry, so that it is still valid when it
-/// reaches the resource server.
-pub(in crate::client) const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
-
 /// The state of the task.
 #[derive(Debug)]
 pub(in crate::client) struct RenewalTask {
@@ -138,7 +134,7 @@ impl RenewalTask {
             schedule.renew_within(now(), after);
         }
         let is_invalidated = self.state.is_invalidated(&token);
-        if let Some(current) = CurrentToken::new(&token, lifetime, EXPIRY_MARGIN) {
+        if let Some(current) = CurrentToken::new(&token, lifetime) {
             self.state.set_current(current);
         }
         // After the token: a call that finds its scopes requested finds the token as well.

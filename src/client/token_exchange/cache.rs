@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
+use super::super::state::MIN_INVALIDATION_INTERVAL;
 use super::super::token_source::is_transient;
 use super::AccessToken;
 use crate::clock::UnixTime;
@@ -14,9 +15,6 @@ use crate::inbound_token::InboundToken;
 
 /// For how long a permanent failure is the result of further calls.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(1);
-
-/// Minimum age of a token that is invalidated.
-const MIN_INVALIDATION_AGE: Duration = Duration::from_secs(10);
 
 /// Stands for a subject token: its SHA-256 hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -127,7 +125,7 @@ impl ExchangeCache {
         };
         match &cached.result {
             Ok(current) if current.is(token) => {
-                let is_old = now.saturating_since(cached.from) >= MIN_INVALIDATION_AGE;
+                let is_old = now.saturating_since(cached.from) >= MIN_INVALIDATION_INTERVAL;
                 if is_old {
                     self.results.remove(key);
                 }

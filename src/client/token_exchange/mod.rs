@@ -26,9 +26,9 @@ use self::grant::{ExchangeSettings, TokenExchangeGrant};
 use self::sources::Sources;
 pub(super) use self::token_type::ExpectedTokenType;
 pub use self::token_type::TokenTypeIdentifier;
-use super::lifetime::lifetime_of;
+use super::lifetime::{lifetime_of, usable_until};
 use super::renewal::schedule::RenewalPolicy;
-use super::renewal::task::{EXPIRY_MARGIN, record_metrics};
+use super::renewal::task::record_metrics;
 use super::{AccessToken, TokenManagerBuilder};
 use crate::clock::{Clock, UnixTime};
 use crate::error::{ConfigError, ConfigErrorKind, Error, ErrorKind, Operation};
@@ -54,7 +54,7 @@ use crate::trace;
 /// that it is for, and to no other.
 ///
 /// The subject token is in no log, error or `Debug` output, and the cache has only its SHA-256
-/// hash. The copies in a request are wiped after it; the buffers of the HTTP client are not.
+/// hash. The copies in a request are zeroized after it; the buffers of the HTTP client are not.
 ///
 /// This is a handle on shared state and cheap to clone. It needs a tokio runtime.
 ///
@@ -277,9 +277,8 @@ impl Inner {
         let lifetime = lifetime_of(&response, self.policy.assumed_lifetime, requested_at);
         let token = AccessToken::new(response, lifetime, requested_at);
         // A token without a lifetime is not cached.
-        let margin = EXPIRY_MARGIN.min(lifetime.unwrap_or_default() / 10);
         let expires_at = token.expires_at().unwrap_or(requested_at);
-        let usable_until = expires_at.saturating_sub(margin);
+        let usable_until = usable_until(expires_at, lifetime.unwrap_or_default());
         Ok((token, usable_until))
     }
 }
