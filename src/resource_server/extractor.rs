@@ -151,7 +151,11 @@ impl<S: Send + Sync> FromRequestParts<S> for InboundToken {
         if let Some(token) = Self::from_extensions(&parts.extensions) {
             return Ok(token.clone());
         }
-        let part = "a handler that extracts `InboundToken`, which needs `keep_token()`,";
+        let part = "a handler that extracts `InboundToken`";
+        if AuthContext::from_extensions(&parts.extensions).is_some() {
+            let rejection = Rejection::token_not_kept(part, &LAYER_MISSING);
+            return Err(AuthContextRejection::LayerMissing(rejection));
+        }
         Err(not_found(parts, part, &LAYER_MISSING))
     }
 }

@@ -13,7 +13,7 @@ use tower_oauth::resource_server::{
 };
 use tower_oauth::{AuthContext, ResourceServer, ResourceServerLayer};
 
-use crate::support::{Fixture, claims, ok, poll_once_or_panic};
+use crate::support::{Fixture, claims, log, ok, poll_once_or_panic};
 
 async fn issuer() -> (AuthorizationServer, RegisteredApplication, ResourceServer) {
     let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256);
@@ -134,6 +134,7 @@ async fn an_accepted_request_has_no_token_of_an_outer_layer() {
 
 #[tokio::test]
 async fn the_extractor_needs_a_layer_that_keeps_the_token() {
+    log::clear_log();
     let (issuer, shop, orders) = issuer().await;
     let token = issuer.mint(&shop).audience(["orders"]).sign();
     let handler = async |kept: Result<InboundToken, AuthContextRejection>| match kept {
@@ -161,6 +162,11 @@ async fn the_extractor_needs_a_layer_that_keeps_the_token() {
         };
         assert_eq!(body, sent);
     }
+    // Once a minute.
+    assert_eq!(log::count("ERROR"), 1);
+    assert!(log::logged(
+        "a handler that extracts `InboundToken` needs `keep_token()` on the `ResourceServerLayer`"
+    ));
 }
 
 /// The token, what its clones share, and its place in the extensions.
