@@ -16,9 +16,9 @@ use crate::clock::UnixTime;
 /// behalf of their caller: they [exchange](crate::client::TokenExchange) it for a token of such a
 /// call ([RFC 8693](https://www.rfc-editor.org/rfc/rfc8693)).
 ///
-/// Cheap to clone. `Debug` does not show the token. Its memory is wiped when the last clone is
+/// Cheap to clone. `Debug` does not show the token. Its memory is zeroized when the last clone is
 /// dropped. The `Authorization` field of the request, and the buffers of the HTTP server that it was
-/// read from, are not wiped.
+/// read from, are not zeroized.
 ///
 /// # Examples
 ///
@@ -34,7 +34,7 @@ use crate::clock::UnixTime;
 pub struct InboundToken(Arc<Inner>);
 
 struct Inner {
-    /// Wiped on drop.
+    /// Zeroized on drop.
     token: SecretString,
     expires_at: UnixTime,
 }

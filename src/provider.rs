@@ -23,8 +23,7 @@ pub(crate) fn keycloak(url: &str, realm: &str) -> Result<Issuer, ConfigError> {
 
 /// A tenant of Microsoft Entra ID, for tokens of version 2.
 pub(crate) fn entra(tenant: &str) -> Result<Issuer, ConfigError> {
-    let tenant = entra_tenant(tenant)?;
-    Issuer::new(format!("https://login.microsoftonline.com/{tenant}/v2.0"))
+    entra_at(&Origin::new("https://login.microsoftonline.com")?, tenant)
 }
 
 /// The host of a cloud of Microsoft, as the variable `AZURE_AUTHORITY_HOST` has it.

@@ -170,7 +170,7 @@ impl ServiceAccount {
         let issued_at = request.now().as_secs().saturating_sub(BACKDATED);
         let token_id = new_token_id().map_err(|error| {
             Error::new(Operation::TokenRequest, ErrorKind::Credentials)
-                .with_detail(format!("the {SETTING} {error}"))
+                .with_detail(error.to_string())
         })?;
         let mut claims = json!({
             "iss": self.client_email,

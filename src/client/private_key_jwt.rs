@@ -118,8 +118,7 @@ impl PrivateKeyJwt {
             "JWT"
         };
         let (now, expiry) = (request.now(), request.now().saturating_add(self.lifetime));
-        let token_id =
-            new_token_id().map_err(|_| failed().with_detail("no random numbers are available"))?;
+        let token_id = new_token_id().map_err(|error| failed().with_detail(error.to_string()))?;
         let claims = json!({
             "iss": self.client_id,
             "sub": self.client_id,

@@ -358,7 +358,7 @@ impl TokenRequest {
         lengths.fold(0, usize::saturating_add)
     }
 
-    /// The HTTP request. The memory of its body is wiped when the last clone of it is dropped.
+    /// The HTTP request. The memory of its body is zeroized when the last clone of it is dropped.
     pub(super) fn to_http(&self) -> Result<Request<Bytes>, Error> {
         for (index, (name, _)) in self.parameters.iter().enumerate() {
             let is_repeated = self.parameters.iter().skip(index + 1).any(|p| p.0 == *name);

@@ -96,6 +96,16 @@ impl fmt::Display for InvalidPrivateKey {
     }
 }
 
+/// The system has no random numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoRandomNumbers;
+
+impl fmt::Display for NoRandomNumbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no random numbers are available")
+    }
+}
+
 /// A key that could not sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SigningFailed;
@@ -230,9 +240,9 @@ impl PrivateKey {
 }
 
 /// A new `jti`: 128 random bits in base64url, so that no two are equal.
-pub(crate) fn new_token_id() -> Result<String, SigningFailed> {
+pub(crate) fn new_token_id() -> Result<String, NoRandomNumbers> {
     let mut bytes = [0; 16];
-    rand::fill(&mut bytes).map_err(|_| SigningFailed)?;
+    rand::fill(&mut bytes).map_err(|_| NoRandomNumbers)?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 

@@ -449,7 +449,7 @@ impl ResourceServerBuilder {
     /// Evicted entries are freed a few dozen at a time. In addition, each thread has a cache with
     /// copies of up to 128 frequent tokens, over all resource servers: some 250 KB with tokens of
     /// 900 bytes, 2 MB with tokens of 8 KiB. Its entries are checked for validity as any other.
-    /// They stay until they are evicted or the thread ends, and are then overwritten with zeros.
+    /// They stay until they are evicted or the thread ends, and are then zeroized.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

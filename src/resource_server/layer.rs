@@ -169,7 +169,7 @@ impl<R> ResourceServerLayer<R> {
     /// passes a layer that keeps no token, within one that does: the `InboundToken` is that of the
     /// [`AuthContext`].
     ///
-    /// The memory of the `InboundToken` is wiped when the request and all clones are dropped. That
+    /// The memory of the `InboundToken` is zeroized when the request and all clones are dropped. That
     /// of the `Authorization` field is not: it belongs to the HTTP server.
     ///
     /// ```

@@ -16,7 +16,7 @@
 //! It is a [`BoundedMap`], whose reads take no lock. It evicts tokens that were not used for long;
 //! the doorkeeper keeps out those that are used once. Its key is a [`digest`] of the whole token:
 //! two values of [PolymurHash] under two keys, drawn independently by `aws_lc_rs::rand` for each
-//! resource server. An entry has no bytes of the token itself, so nothing has to be wiped, and a
+//! resource server. An entry has no bytes of the token itself, so nothing has to be zeroized, and a
 //! lookup loads nothing but the entry. Two different tokens of up to `n` bytes have the same value
 //! under one key with a [probability][proof] of at most `(14 + n / 7) / 2^57.4`. The longest token
 //! that is looked up has 8 KiB. For each pair of a presented token and an entry this is below
