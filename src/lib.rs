@@ -122,6 +122,7 @@ mod log_limit;
 mod metadata;
 mod metrics;
 mod oauth;
+mod pem;
 mod provider;
 mod redact;
 pub mod resource_server;

@@ -6,8 +6,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::pem::{self, InvalidPem};
 use super::signing::PrivateKey;
+use crate::pem::{self, InvalidPem};
 
 /// A certificate (RFC 5280).
 pub(crate) struct Certificate {

@@ -21,7 +21,6 @@ mod confirmation;
 mod error;
 mod header;
 mod mismatch;
-mod pem;
 mod signing;
 mod strict_json;
 mod token;

@@ -16,7 +16,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::algorithm::Algorithm;
-use super::pem::{self, InvalidPem};
+use crate::pem::{self, InvalidPem};
 
 /// A private key that signs with one algorithm. aws-lc zeroizes its memory on drop.
 pub(crate) struct PrivateKey {
@@ -124,7 +124,7 @@ impl PrivateKey {
         algorithm: Option<Algorithm>,
     ) -> Result<Self, InvalidPrivateKey> {
         let blocks = pem::blocks(text).map_err(InvalidPrivateKey::Pem)?;
-        let mut keys = blocks.iter().filter(|b| b.label.ends_with("PRIVATE KEY"));
+        let mut keys = blocks.iter().filter(|block| block.is_private_key());
         let (first, second) = (keys.next(), keys.next());
         if second.is_some() {
             return Err(InvalidPrivateKey::Several);

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::diagnosis::find_in_chain;
 use crate::error::{BoxError, ConfigError, ConfigErrorKind};
+use crate::pem::{self, Block, InvalidPem};
 use crate::{secret_file, trace};
 
 /// Maximum size of each file in bytes.
@@ -153,7 +154,12 @@ impl CertificateFiles {
                 .map_err(|reason| error(what, path, reason).with_kind(ConfigErrorKind::Unavailable))
         };
         let certificate = read(&self.certificate, CERTIFICATE_FILE)?;
-        if !certificate.contains("-----BEGIN CERTIFICATE-----") {
+        let blocks = |pem, what, path: &Path| match pem::blocks(pem) {
+            Err(InvalidPem::NoBlock) => Ok(Vec::new()),
+            blocks => blocks.map_err(|invalid| error(what, path, invalid.to_string())),
+        };
+        let found = blocks(&certificate, CERTIFICATE_FILE, &self.certificate)?;
+        if !found.iter().any(|block| block.label == "CERTIFICATE") {
             let reason = "has no PEM certificate (BEGIN CERTIFICATE)";
             return Err(error(CERTIFICATE_FILE, &self.certificate, reason));
         }
@@ -161,12 +167,16 @@ impl CertificateFiles {
             true => None,
             false => Some(read(&self.key, KEY_FILE)?),
         };
-        let text = key.as_ref().unwrap_or(&certificate);
-        if text.contains("ENCRYPTED") {
+        let found = match &key {
+            Some(key) => blocks(key, KEY_FILE, &self.key)?,
+            None => found,
+        };
+        let private_keys = || found.iter().filter(|block| block.is_private_key());
+        if private_keys().any(Block::is_encrypted) {
             let reason = "is encrypted: it must be a private key without a passphrase";
             return Err(error(KEY_FILE, &self.key, reason));
         }
-        if !text.contains("PRIVATE KEY-----") {
+        if private_keys().next().is_none() {
             let reason = "has no PEM private key (BEGIN PRIVATE KEY)";
             return Err(error(KEY_FILE, &self.key, reason));
         }

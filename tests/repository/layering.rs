@@ -119,7 +119,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("error.rs", &["clock", "redact"]),
     ("guide/", &[]),
     ("inbound_token.rs", &["clock"]),
-    ("jwt/", &["clock", "oauth", "text"]),
+    ("jwt/", &["clock", "oauth", "pem", "text"]),
     (
         "key_set/",
         &[
@@ -147,6 +147,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("log_limit.rs", &["clock"]),
     ("metrics.rs", &[]),
     ("oauth/", &["error"]),
+    ("pem.rs", &[]),
     ("provider.rs", &["error", "oauth"]),
     ("redact.rs", &[]),
     (
@@ -207,7 +208,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("transport/", &["clock", "error", "oauth"]),
     (
         "transport/client_certificate.rs",
-        &["error", "secret_file", "trace"],
+        &["error", "pem", "secret_file", "trace"],
     ),
 ];
 
@@ -249,7 +250,7 @@ const NAMES: &[(&str, &[&str])] = &[
     ),
     ("maud", &["authorization_server/dashboard/"]),
     ("papaya", &["bounded_map.rs"]),
-    ("pem_rfc7468", &["jwt/pem.rs"]),
+    ("pem_rfc7468", &["pem.rs"]),
     ("polymur_hash", &["resource_server/token_cache/digest.rs"]),
     // The oracle of the tests.
     ("jsonwebtoken", &[]),
@@ -293,6 +294,7 @@ const PURE: &[&str] = &[
     "key_set/mod.rs",
     "key_set/schedule.rs",
     "oauth/",
+    "pem.rs",
     "provider.rs",
 ];
 const IMPURE: &[&str] = &[

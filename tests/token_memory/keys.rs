@@ -108,6 +108,20 @@ fn write(path: &Path, masked: &[u8]) {
     std::fs::write(path, &*unmask(masked)).unwrap();
 }
 
+/// A service account with the key of this PEM text. The buffer does not grow.
+fn service_account(pem: &[u8]) -> Zeroizing<String> {
+    let mut json = Zeroizing::new(String::with_capacity(8192));
+    json.push_str(r#"{"type":"service_account","client_email":"a@b.example","private_key":""#);
+    for byte in pem {
+        match byte {
+            b'\n' => json.push_str("\\n"),
+            byte => json.push(char::from(*byte)),
+        }
+    }
+    json.push_str(r#""}"#);
+    json
+}
+
 #[test]
 fn no_copy_of_a_private_key_or_an_assertion_outlives_its_use() {
     if std::env::var_os(CHILD).is_some() {
@@ -156,6 +170,23 @@ fn no_copy_of_a_private_key_or_an_assertion_outlives_its_use() {
         assert!(search.found().is_empty(), "{algorithm}: an invalid file");
     }
     std::fs::remove_dir_all(&folder).unwrap();
+
+    // The JSON of a service account, whose parser replaces `\n` in the key.
+    let [_, masked] = &keys[2];
+    let mut json = service_account(&unmask(masked));
+    let text = SecretString::from(json.as_str());
+    let builder = TokenManager::google_service_account(text).unwrap();
+    // As far as the parser goes: what follows might overwrite its copies by chance.
+    json.pop();
+    json.push_str(r#","token_uri":5}"#);
+    let text = SecretString::from(json.as_str());
+    drop(json);
+    let error = TokenManager::google_service_account(text).map(drop);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("line 1, column"), "{error}");
+    assert_eq!(search.found(), [2], "the builder has the key");
+    drop(builder);
+    assert!(search.found().is_empty(), "a dropped service account");
 
     // The assertions were sent, so that nothing needs them any more.
     let signatures = std::mem::take(&mut *signatures.0.lock().unwrap());

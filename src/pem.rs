@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 /// A block of a PEM text, with its first and last line.
 #[derive(Clone, Copy)]
-pub(super) struct Block<'p> {
-    pub(super) label: &'p str,
+pub(crate) struct Block<'p> {
+    pub(crate) label: &'p str,
     text: &'p str,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for InvalidPem {
 }
 
 /// The blocks of a text, in their order. Text between them is ignored (RFC 7468 §2).
-pub(super) fn blocks(pem: &str) -> Result<Vec<Block<'_>>, InvalidPem> {
+pub(crate) fn blocks(pem: &str) -> Result<Vec<Block<'_>>, InvalidPem> {
     if pem.contains("-----\\n") || pem.contains("-----\\r\\n") {
         return Err(InvalidPem::EscapedLineEnds);
     }
@@ -91,13 +91,18 @@ fn boundary<'l>(line: &'l str, prefix: &str) -> Option<&'l str> {
 }
 
 impl Block<'_> {
+    /// Whether it is a private key of any format.
+    pub(crate) fn is_private_key(&self) -> bool {
+        self.label.ends_with("PRIVATE KEY")
+    }
+
     /// Whether it has headers that say that it is encrypted (RFC 1421 §4.6).
-    pub(super) fn is_encrypted(&self) -> bool {
+    pub(crate) fn is_encrypted(&self) -> bool {
         self.label == "ENCRYPTED PRIVATE KEY" || self.text.contains("\nProc-Type: 4,ENCRYPTED")
     }
 
     /// The DER that the block contains, in a buffer that is zeroized on drop. No copy remains.
-    pub(super) fn decode(&self) -> Result<Zeroizing<Vec<u8>>, InvalidPem> {
+    pub(crate) fn decode(&self) -> Result<Zeroizing<Vec<u8>>, InvalidPem> {
         let malformed = |_| InvalidPem::Malformed;
         let mut decoder = Decoder::new_detect_wrap(self.text.as_bytes()).map_err(malformed)?;
         let mut der = Zeroizing::new(vec![0; decoder.remaining_len()]);
