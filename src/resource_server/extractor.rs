@@ -153,7 +153,7 @@ impl<S: Send + Sync> FromRequestParts<S> for InboundToken {
         }
         let part = "a handler that extracts `InboundToken`";
         if AuthContext::from_extensions(&parts.extensions).is_some() {
-            let rejection = Rejection::token_not_kept(part, &LAYER_MISSING);
+            let rejection = Rejection::token_not_kept(&LAYER_MISSING);
             return Err(AuthContextRejection::LayerMissing(rejection));
         }
         Err(not_found(parts, part, &LAYER_MISSING))

@@ -200,40 +200,47 @@ impl Rejection {
     }
 
     /// Rejects a request that passed no resource server, and logs what to do.
-    pub(super) fn layer_missing(part: &'static str, log_limit: &LogLimit, grpc: bool) -> Self {
-        let problem = "is outside of `ResourceServerLayer`, or there is none: add \
-                       `.layer(server.layer())` after it on an axum router, before it in a \
-                       `ServiceBuilder`";
-        Self::misconfigured(part, problem, log_limit, grpc)
-    }
-
-    /// The rejection of a request whose layer does not keep the token that `part` extracts.
-    #[cfg(feature = "axum")]
-    pub(super) fn token_not_kept(part: &'static str, log_limit: &LogLimit) -> Self {
-        let problem = "needs `keep_token()` on the `ResourceServerLayer` of its route";
-        Self::misconfigured(part, problem, log_limit, false)
-    }
-
+    ///
     /// The event is an error at most once a minute, because every caller can cause it.
     #[cfg_attr(
         not(feature = "tracing"),
         expect(unused_variables, reason = "nothing is logged")
     )]
-    fn misconfigured(
-        part: &'static str,
-        problem: &'static str,
-        log_limit: &LogLimit,
-        grpc: bool,
-    ) -> Self {
-        let kind = RejectionKind::LayerMissing;
-        crate::metrics::count(REQUESTS, &[("result", kind.as_str())]);
+    pub(super) fn layer_missing(part: &'static str, log_limit: &LogLimit, grpc: bool) -> Self {
         if let Some(suppressed) = log_limit.permit(SystemClock.now()) {
             crate::trace::error!(
                 target: "tower_oauth::resource_server",
-                reason = kind.as_str(),
-                "{part} {problem}{suppressed} (logged once a minute)"
+                reason = RejectionKind::LayerMissing.as_str(),
+                "{part} is outside of `ResourceServerLayer`, or there is none: add \
+                 `.layer(server.layer())` after it on an axum router, before it in a \
+                 `ServiceBuilder`{suppressed} (logged once a minute)"
             );
         }
+        Self::misconfigured(grpc)
+    }
+
+    /// Rejects a request whose resource server layer does not keep the token that a handler
+    /// extracts, and logs what to do, as [`layer_missing`](Self::layer_missing).
+    #[cfg(feature = "axum")]
+    #[cfg_attr(
+        not(feature = "tracing"),
+        expect(unused_variables, reason = "nothing is logged")
+    )]
+    pub(super) fn token_not_kept(log_limit: &LogLimit) -> Self {
+        if let Some(suppressed) = log_limit.permit(SystemClock.now()) {
+            crate::trace::error!(
+                target: "tower_oauth::resource_server",
+                reason = RejectionKind::LayerMissing.as_str(),
+                "a handler that extracts `InboundToken` needs `keep_token()` on the \
+                 `ResourceServerLayer` of its route{suppressed} (logged once a minute)"
+            );
+        }
+        Self::misconfigured(false)
+    }
+
+    fn misconfigured(grpc: bool) -> Self {
+        let kind = RejectionKind::LayerMissing;
+        crate::metrics::count(REQUESTS, &[("result", kind.as_str())]);
         crate::trace::debug!(
             target: "tower_oauth::resource_server",
             reason = kind.as_str(),
