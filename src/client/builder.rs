@@ -631,7 +631,8 @@ impl TokenManagerBuilder {
     /// Sets the grant. Default: client credentials
     /// ([RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4)).
     ///
-    /// [`Grant`](super::Grant#examples) has an example.
+    /// [`Grant`](super::Grant#examples) has an example. The grants of a token exchange and of a
+    /// service account of Google are fixed: `build` refuses another one there.
     pub fn grant(mut self, grant: impl Grant) -> Self {
         self.source.set_grant(grant);
         self
@@ -721,11 +722,12 @@ impl TokenManagerBuilder {
     /// requested for 5 minutes, and no others for 10 seconds. A challenge has at most 32 scopes of
     /// at most 256 bytes, and all challenges together add at most 32.
     ///
-    /// Default: none. With [`TokenManager::for_resource`] any scope, if the layer is for the origin of
-    /// the resource alone, `resource` is the only parameter that says what the token is for, and the
-    /// new token is a JWT whose `aud` is the resource alone. Otherwise a resource could have the
-    /// client get a token for another one. An empty list turns it off. If the server does not say which scopes it grants, set the present ones
-    /// with [`scope`](Self::scope), so that they are not lost.
+    /// Default: none. With [`TokenManager::for_resource`] any scope, if the layer is for the origin
+    /// of the resource alone, `resource` is the only parameter that says what the token is for, and
+    /// the new token is a JWT whose `aud` is the resource alone. Otherwise a resource could have the
+    /// client get a token for another one. An empty list turns it off. If the server does not say
+    /// which scopes it grants, set the present ones with [`scope`](Self::scope), so that they are
+    /// not lost.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

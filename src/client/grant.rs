@@ -11,8 +11,8 @@ use crate::error::{ConfigError, Error};
 ///
 /// The default of a [`TokenManager`](super::TokenManager) is the client credentials grant, and
 /// [`JwtBearerGrant`](super::JwtBearerGrant) is an assertion as the grant. Implement it for another
-/// one and pass it to [`TokenManagerBuilder::grant`](super::TokenManagerBuilder::grant). Scopes, audience, resources
-/// and extension parameters of the builder are added after the grant.
+/// one and pass it to [`TokenManagerBuilder::grant`](super::TokenManagerBuilder::grant). Scopes,
+/// audience, resources and extension parameters of the builder are added after the grant.
 ///
 /// # Examples
 ///

@@ -268,7 +268,8 @@ pub async fn a_federated_assertion_is_accepted_once_unless_reuse_is_allowed(keyc
         platform.rotate(&file, SUBJECT, "https://as.example");
         let wrong = manager(realm.issuer(), client());
         let error = refused(wrong, StatusCode::BAD_REQUEST, "invalid_client").await;
-        assert_contains(&error, &["Invalid token audience"]);
+        let hint = "set it at the platform that issues the assertion";
+        assert_contains(&error, &["Invalid token audience", hint]);
         // At the second request, the file has not changed.
         platform.rotate(&file, SUBJECT, audience.as_str());
         let source = manager(realm.issuer(), client().with_client_id("shop"));

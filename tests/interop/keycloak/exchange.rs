@@ -96,7 +96,10 @@ pub async fn a_token_is_exchanged_for_a_call_on_behalf_of_its_caller(keycloak: &
     assert_refused(&error, StatusCode::FORBIDDEN, "access_denied");
     assert_contains(
         &error.to_string(),
-        &["Client is not within the token audience"],
+        &[
+            "Client is not within the token audience",
+            "must be in the `aud` of the subject token",
+        ],
     );
     // Without the attribute.
     let kiosk = TokenExchange::builder(realm.manager("kiosk").audience("bills"));
