@@ -13,7 +13,8 @@ use super::token_request::{RequestPart, TokenRequest};
 use crate::error::{ConfigError, Error};
 
 /// RFC 7523 §2.2.
-pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+pub(super) const JWT_BEARER_ASSERTION: &str =
+    "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// draft-ietf-oauth-spiffe-client-auth.
 const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
@@ -76,7 +77,7 @@ impl ClientAssertion {
     pub fn new(source: impl AssertionSource) -> Self {
         Self {
             source: Arc::new(source),
-            assertion_type: JWT_BEARER,
+            assertion_type: JWT_BEARER_ASSERTION,
             client_id: None,
             audience: AssertionAudience::Default,
         }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::assertion_audience::AssertionAudience;
 use super::authentication::ClientAuthentication;
 use super::box_future::BoxFuture;
-use super::client_assertion::JWT_BEARER;
+use super::client_assertion::JWT_BEARER_ASSERTION;
 use super::signing_key::SigningKey;
 use super::token_request::{RequestPart, TokenRequest};
 use crate::error::{ConfigError, Error, ErrorKind, Operation};
@@ -144,7 +144,7 @@ impl PrivateKeyJwt {
         if self.sends_client_id {
             request.append("client_id", &self.client_id);
         }
-        request.append("client_assertion_type", JWT_BEARER);
+        request.append("client_assertion_type", JWT_BEARER_ASSERTION);
         request.append_secret("client_assertion", &signed.jwt);
         Ok(())
     }
