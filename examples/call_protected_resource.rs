@@ -26,8 +26,8 @@
 //! - `private_key_jwt` signs an assertion with the key in `CLIENT_KEY_FILE` (PEM). The server may
 //!   need `CLIENT_KEY_ID`, or `CLIENT_CERTIFICATE_FILE` with the certificate of the key (Microsoft
 //!   Entra ID). An RSA key signs with RS256, unless `CLIENT_KEY_ALGORITHM` is another algorithm,
-//!   such as PS256. The audience is the issuer, unless `CLIENT_ASSERTION_AUDIENCE` is another, or
-//!   `token_endpoint`.
+//!   such as PS256. The audience is the issuer, unless `CLIENT_ASSERTION_AUDIENCE` is
+//!   `token_endpoint` or another audience.
 //! - `client_assertion` sends the assertion in `CLIENT_ASSERTION_FILE`, which the platform writes.
 //!   If there is none yet, the token request is retried for 40 s. `CLIENT_ID` is optional.
 //! - `tls_client_auth` shows the certificate in `CLIENT_CERTIFICATE_FILE`, with the key in

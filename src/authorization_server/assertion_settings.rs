@@ -249,7 +249,8 @@ impl JwkSet {
                 keys: Arc::new(stored),
             }),
             _ => Err(invalid(
-                "must have no member that is given twice or that contradicts its certificate"
+                "must have only keys that are objects, without a member that is given twice or that \
+                 contradicts its certificate"
                     .to_owned(),
             )),
         }

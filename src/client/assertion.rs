@@ -48,11 +48,11 @@ pub(super) fn record(
     }
 }
 
-/// What the refusal of an assertion may be due to that was made before the request. No setting of
-/// the client changes its audience.
+/// The possible causes of a refusal of an assertion that was made before the request. No setting of
+/// the client changes the audience of a file.
 fn reusable_hint(source: &dyn AssertionSource, assertion: &str) -> String {
     let audience = match unverified_audiences(assertion).as_deref() {
-        None => "no `aud`".to_owned(),
+        None => "no readable `aud`".to_owned(),
         Some([one]) => format!("the `aud` {}", text::shown(one)),
         Some(several) => format!("the `aud` {}", text::shown_list(several)),
     };

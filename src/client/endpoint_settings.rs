@@ -32,7 +32,7 @@ pub struct TokenEndpointSettings {
     pub(super) client: Arc<dyn ClientAuthentication>,
     /// `None` for client credentials.
     pub(super) grant: Option<Arc<dyn Grant>>,
-    /// Who has a grant that cannot be replaced.
+    /// What has the grant, if it cannot be replaced.
     pub(super) grant_owner: Option<&'static str>,
     pub(super) parameters: Parameters,
     /// The scopes that a challenge may add. `None` for the default.

@@ -262,7 +262,7 @@ impl TokenEndpointSource {
             let is_refused =
                 |other: &SecretString| other.expose_secret() == refused.assertion.expose_secret();
             if sent_before.iter().any(is_refused) {
-                return refused.explain_reuse(error);
+                return request.annotate(refused.explain_reuse(error));
             }
             history.sent_assertions.retain(|other| !is_refused(other));
             request.annotate(error)

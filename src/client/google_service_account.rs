@@ -65,8 +65,9 @@ struct SignedGrant;
 impl TokenManager {
     /// A builder for a manager of access tokens of Google's APIs, for a service account.
     ///
-    /// `service_account_json` is the JSON of a key of the account. The text is wiped here, and the
-    /// private key when the manager is dropped. Each token request has an assertion as its grant
+    /// `service_account_json` is the JSON of a key of the account. The `SecretString` is zeroized
+    /// here, and the private key when the manager is dropped. A `&str`, or the buffer of a `String`
+    /// that is converted, is not. Each token request has an assertion as its grant
     /// ([RFC 7523 §2.1](https://www.rfc-editor.org/rfc/rfc7523#section-2.1)), signed with RS256,
     /// valid for an hour, and with the scopes of the builder in its claims.
     /// [`scope`](TokenManagerBuilder::scope) is required. Requests go to the `token_uri` of the key.
@@ -193,8 +194,8 @@ impl ServiceAccount {
 
 /// The text of a JSON string in ASCII, zeroized on drop. No other copy of it remains.
 ///
-/// The parser copies a string with escapes, such as the line ends of a PEM text, and does not wipe
-/// that copy.
+/// The parser copies a string with escapes, such as the line ends of a PEM text, and does not
+/// zeroize that copy.
 fn ascii_text(json: &RawValue) -> Option<Zeroizing<String>> {
     let mut rest = json.get().strip_prefix('"')?.strip_suffix('"')?;
     // Allocated at once: an escape is longer than its character.

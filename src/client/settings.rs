@@ -678,20 +678,22 @@ impl ClientSettings {
             key = key.certificate_file(file);
         }
         let client = PrivateKeyJwt::new(id, key);
-        Ok(
-            match (self.client_assertion_audience.as_deref(), self.provider) {
-                (Some("issuer"), _) => client.audience(AssertionAudience::Default),
-                (Some("token_endpoint"), _) => client.audience(AssertionAudience::TokenEndpoint),
-                (Some(audience), _) => {
-                    client.audience(AssertionAudience::Other(audience.to_owned()))
-                }
-                // It expects its token endpoint, and documents five minutes.
-                (None, Some(Provider::Entra)) => client
-                    .audience(AssertionAudience::TokenEndpoint)
-                    .lifetime(Duration::from_secs(300)),
-                (None, _) => client,
-            },
-        )
+        let audience = self.client_assertion_audience.as_deref();
+        if audience == Some("issuer") && self.token_endpoint.is_some() {
+            let reason = "must not be `issuer` with `token_endpoint`: no issuer is known";
+            let error = ConfigError::without_value("client_assertion_audience", reason);
+            return Err(error.with_kind(ConfigErrorKind::Conflict));
+        }
+        Ok(match (audience, self.provider) {
+            (Some("issuer"), _) => client.audience(AssertionAudience::Default),
+            (Some("token_endpoint"), _) => client.audience(AssertionAudience::TokenEndpoint),
+            (Some(audience), _) => client.audience(AssertionAudience::Other(audience.to_owned())),
+            // It expects its token endpoint, and documents five minutes.
+            (None, Some(Provider::Entra)) => client
+                .audience(AssertionAudience::TokenEndpoint)
+                .lifetime(Duration::from_secs(300)),
+            (None, _) => client,
+        })
     }
 
     /// The key of a file, without the certificate.

@@ -327,7 +327,12 @@ impl TokenRequest {
     /// Adds what is known about an error of this request.
     pub(super) fn annotate(&self, error: Error) -> Error {
         let hints = self.hints.iter();
-        let hints = hints.filter(|(part, _)| part.may_be_refused_by(&error));
+        let is_reused = error.oauth_error().map(OAuthError::code) == Some(REUSED);
+        let was_read = |part| self.read_assertions.iter().any(|read| read.part == part);
+        let hints = hints.filter(|(part, _)| match is_reused {
+            true => was_read(*part),
+            false => part.may_be_refused_by(&error),
+        });
         let hints: Vec<_> = hints.map(|(_, hint)| hint).collect();
         let has_resource = || self.parameters.iter().any(|(name, _)| name == "resource");
         let error = match self.expected_type.is_some() {
@@ -438,8 +443,8 @@ impl ReadAssertion {
     /// Adds to a refusal that the assertion was sent before.
     pub(super) fn explain_reuse(&self, error: Error) -> Error {
         error.with_detail(format!(
-            "the server takes each assertion once, and {} has not changed since: allow its use for \
-             several token requests at the server",
+            "the server may take each assertion once, and {} has not changed since: if its `aud` is \
+             right, allow its use for several token requests at the server",
             self.description
         ))
     }
@@ -452,8 +457,7 @@ impl RequestPart {
         let code = error.oauth_error().map(OAuthError::code);
         match (code, self) {
             (Some("invalid_client"), Self::ClientAuthentication)
-            | (Some("invalid_grant"), Self::Grant)
-            | (Some(REUSED), _) => true,
+            | (Some("invalid_grant"), Self::Grant) => true,
             (Some(_), _) => false,
             (None, _) => matches!(
                 error.status(),

@@ -49,7 +49,10 @@ pub(super) fn check_expiry(
     match unverified_expiry(token) {
         Some(expiry) if expiry <= now => {
             let ago = now.saturating_since(expiry).as_secs();
-            let reason = format!("{what} expired {ago} s ago: the platform has not replaced it");
+            let reason = format!(
+                "{what} expired {ago} s ago: it was not replaced, or the clock of this client is \
+                 ahead"
+            );
             Err(Error::new(Operation::TokenRequest, ErrorKind::Credentials).with_detail(reason))
         }
         expiry => Ok(expiry),

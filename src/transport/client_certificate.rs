@@ -35,8 +35,8 @@ struct Shared {
     build: Build,
     /// The key of the fingerprints.
     fingerprints: RandomState,
-    /// Of the one thread that reads the files. Requests wait for it without a thread, because a
-    /// file system that hangs would take one for each.
+    /// Held while a thread reads the files. Further requests wait without a thread: on a file system
+    /// that hangs, each would take one.
     reading: Arc<tokio::sync::Mutex<()>>,
     /// Not locked while anything blocks.
     state: Mutex<State>,
@@ -94,8 +94,10 @@ impl CertificateClient {
             Ok::<_, BoxError>(shared.current())
         })
         .await;
-        let (client, failure) = current
-            .unwrap_or_else(|panic| (self.0.state().client.clone(), Some(panic.to_string())));
+        let (client, failure) = current.unwrap_or_else(|_panic| {
+            let failure = "the function that makes the client builder panicked";
+            (self.0.state().client.clone(), Some(failure.to_owned()))
+        });
         if let Some(error) = failure {
             warn(&error);
         }

@@ -183,7 +183,7 @@ async fn an_expired_token_is_not_sent_and_its_successor_is() {
         error.to_string(),
         format!(
             "token request failed: the client's credentials cannot be read: the token in {path} \
-             expired 7 s ago: the platform has not replaced it"
+             expired 7 s ago: it was not replaced, or the clock of this client is ahead"
         )
     );
     // It expires at its `exp`.

@@ -591,6 +591,14 @@ fn settings_that_do_not_fit_together_are_errors_that_name_setting_and_reason() {
             "is not used with `client_authentication` `client_secret_basic`",
         ),
         (
+            "token_endpoint = \"https://as.example/token\"\nclient_id = \"shop\"\n\
+             client_authentication = \"private_key_jwt\"\nclient_key_file = \"/k\"\n\
+             client_assertion_audience = \"issuer\""
+                .to_owned(),
+            "client_assertion_audience",
+            "no issuer is known",
+        ),
+        (
             signed("client_key_algorithm = \"ES256\""),
             "client_key_file",
             "is required",

@@ -33,7 +33,7 @@ use tower_oauth::resource_server::Algorithm;
 use tower_oauth::transport::{SendFuture, Transport};
 use tower_oauth::{
     BoxError, ClientAssertion, ClientCredentials, ConfigError, Endpoint, Error, Issuer,
-    PrivateKeyJwt, Scope, TokenManager,
+    PrivateKeyJwt, Scope, TlsClientAuth, TokenManager,
 };
 
 use crate::support::log;

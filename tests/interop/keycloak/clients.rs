@@ -139,7 +139,7 @@ async fn refused(manager: TokenManagerBuilder, status: StatusCode, code: &str) -
 fn taken_once(file: &Path) -> String {
     let file = file.display();
     format!(
-        "the server takes each assertion once, and the assertion in {file} has not changed since"
+        "the server may take each assertion once, and the assertion in {file} has not changed since"
     )
 }
 
