@@ -110,10 +110,15 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &["clock", "log_limit", "oauth", "trace"],
     ),
     ("client/renewal/schedule.rs", &["backoff"]),
-    // With the algorithm of a signing key, and the transport with a client certificate.
+    // With the algorithm of a signing key.
     (
-        "client/settings.rs",
-        &["error", "jwt", "oauth", "settings", "transport"],
+        "client/settings/mod.rs",
+        &["error", "jwt", "oauth", "settings"],
+    ),
+    // And the transport with a client certificate.
+    (
+        "client/settings/authentication.rs",
+        &["client", "error", "jwt", "settings", "transport"],
     ),
     ("clock.rs", &[]),
     ("error.rs", &["clock", "redact"]),
