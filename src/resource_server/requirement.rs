@@ -44,10 +44,13 @@ use crate::text;
 /// There is no error code for a missing role, and no other token of the caller has it. Without a
 /// challenge, clients do not request one.
 ///
-/// Of several parts that are not met, the first decides. The challenge has what all parts need: the
-/// client's next request for a token asks for exactly these scopes. A layer and what is inside of
-/// it, another layer, an extractor or a handler, are such parts, the outer one first. The
-/// extractors and the code of one handler are not.
+/// Of several parts of one requirement that are not met, a role or a condition decides, because no
+/// other token helps; else the first part does. The challenge has the scopes of all parts, and that
+/// of a 401 the authentication, too: the client's next request for a token asks for exactly these.
+///
+/// A layer is checked before what is inside of it: another layer, an extractor or a handler. Its
+/// rejection names what the layer requires alone. A rejection from inside names what both require.
+/// The extractors and the code of one handler add nothing to each other.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Requirement(Expression);
