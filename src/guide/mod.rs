@@ -14,7 +14,35 @@ pub mod architecture {}
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 #[doc = include_str!("client_authentication.md")]
-pub mod client_authentication {}
+pub mod client_authentication {
+    /// # Auth0
+    #[doc = include_str!("client_authentication/auth0.md")]
+    pub mod auth0 {}
+
+    /// # Microsoft Entra ID
+    #[doc = include_str!("client_authentication/entra.md")]
+    pub mod entra {}
+
+    /// # Google
+    #[doc = include_str!("client_authentication/google.md")]
+    pub mod google {}
+
+    /// # Keycloak
+    #[doc = include_str!("client_authentication/keycloak.md")]
+    pub mod keycloak {}
+
+    /// # Kubernetes
+    #[doc = include_str!("client_authentication/kubernetes.md")]
+    pub mod kubernetes {}
+
+    /// # Okta
+    #[doc = include_str!("client_authentication/okta.md")]
+    pub mod okta {}
+
+    /// # SPIFFE
+    #[doc = include_str!("client_authentication/spiffe.md")]
+    pub mod spiffe {}
+}
 
 /// # Clients
 #[doc = include_str!("clients.md")]
