@@ -27,9 +27,13 @@ const client = {
   redirect_uris: [],
 };
 
+// Through PEM: Node 20 can hang in the export of a key object whose generation is being collected.
 function privateKey(kid, type, options) {
-  const { privateKey: key } = crypto.generateKeyPairSync(type, options);
-  return { ...key.export({ format: 'jwk' }), kid, use: 'sig' };
+  const privateKeyEncoding = { type: 'pkcs8', format: 'pem' };
+  const publicKeyEncoding = { type: 'spki', format: 'pem' };
+  const encodings = { privateKeyEncoding, publicKeyEncoding };
+  const { privateKey: pem } = crypto.generateKeyPairSync(type, { ...options, ...encodings });
+  return { ...crypto.createPrivateKey(pem).export({ format: 'jwk' }), kid, use: 'sig' };
 }
 
 // Listens on loopback. Returns the port.
