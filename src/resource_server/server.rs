@@ -281,6 +281,9 @@ impl ResourceServer {
 
     /// Returns the status of each issuer's key set, in the order of addition.
     ///
+    /// Issuers of [settings](super::ResourceServerSettings) are added in the alphabetical order of
+    /// their names.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, sleep};
-use tower_oauth::client::TokenManagerBuilder;
+use tower_oauth::client::{TokenManagerBuilder, TokenSource as _};
 use tower_oauth::clock::UnixTime;
 use tower_oauth::error::ErrorKind;
 use tower_oauth::{
@@ -150,6 +150,16 @@ async fn a_limit_of_zero_waiting_calls_is_an_error() {
         "invalid max_waiters \"0\": must be at least 1"
     );
     let _manager = builder(&endpoint).max_waiters(usize::MAX).start().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_request_without_a_response_ends_after_10_s_by_default() {
+    let endpoint = TokenEndpoint::with_reply(Reply::Hang);
+    let source = builder(&endpoint).build_source().unwrap();
+    let started = Instant::now();
+    let error = source.fetch().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(started.elapsed().as_secs(), 10);
 }
 
 #[tokio::test(start_paused = true)]

@@ -242,6 +242,21 @@ fn the_files_that_the_guide_names_exist() {
 }
 
 #[test]
+fn the_ports_in_the_guide_are_the_defaults_of_the_example_programs() {
+    let guide = read("src/guide/configuration.md");
+    for example in ["protected_resource", "mcp_server", "authorization_server"] {
+        let (_, table) = guide
+            .split_once(&format!("| variable of `{example}` |"))
+            .unwrap();
+        let (_, row) = table.split_once("\n| `PORT` | ").unwrap();
+        let (port, _) = row.split_once(" |").unwrap();
+        let code = read(&format!("examples/{example}.rs"));
+        let default = format!("parse_variable(\"PORT\", {port})");
+        assert!(code.contains(&default), "{example}: {port}");
+    }
+}
+
+#[test]
 fn the_guide_lists_the_variables_of_the_example_programs() {
     let guide = read("src/guide/configuration.md");
     let common = read("examples/common/mod.rs");
