@@ -75,8 +75,8 @@ const ISSUER_HINT: &str = "the audience of the assertion is the issuer; if the s
 pub enum AssertionAudience {
     /// The issuer, if one is configured, else the token endpoint. This is the default.
     ///
-    /// The successor of RFC 7523 requires the issuer, because a configured issuer cannot be
-    /// replaced by its metadata.
+    /// [draft-ietf-oauth-rfc7523bis](https://datatracker.ietf.org/doc/draft-ietf-oauth-rfc7523bis/)
+    /// requires the issuer, because a configured issuer cannot be replaced by its metadata.
     #[default]
     Default,
     /// The token endpoint, also if it was discovered.
@@ -97,7 +97,8 @@ impl AssertionAudience {
             (Self::TokenEndpoint, Some(issuer)) if !has_origin_of(request.endpoint(), issuer) => {
                 let reason = format!(
                     "cannot be the token endpoint, which the metadata name at {}: it must have \
-                     the origin of the issuer",
+                     the origin of the issuer; set `AssertionAudience::Other`, or build the manager \
+                     with the token endpoint (`TokenManager::builder`)",
                     request.endpoint().origin()
                 );
                 Err(ConfigError::without_value("assertion audience", reason).into())

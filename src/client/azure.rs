@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::assertion_audience::AssertionAudience;
 use super::builder::TokenManagerBuilder;
 use super::client_assertion::ClientAssertion;
 use super::environment;
@@ -17,9 +16,6 @@ const AUTHORITY_HOST: &str = "AZURE_AUTHORITY_HOST";
 
 /// The default of `AZURE_AUTHORITY_HOST`.
 const PUBLIC_CLOUD: &str = "https://login.microsoftonline.com/";
-
-/// The audience of the token in the file.
-const AUDIENCE: &str = "api://AzureADTokenExchange";
 
 const HINT: &str = "Azure workload identity sets it for pods with the label \
                     `azure.workload.identity/use: \"true\"` and an annotated service account";
@@ -70,9 +66,7 @@ impl TokenManager {
         let issuer = provider::entra_at(&authority, &tenant)
             .map_err(|error| error.with_setting(TENANT_ID))?;
         // Entra requires the client id: the subject of the assertion is the service account.
-        let client = ClientAssertion::from_file(file)
-            .with_client_id(client_id)
-            .audience(AssertionAudience::Other(AUDIENCE.to_owned()));
+        let client = ClientAssertion::from_file(file).with_client_id(client_id);
         Self::for_issuer(issuer, client)
     }
 }

@@ -136,7 +136,7 @@ impl ServiceAccount {
         // The error of the parser may quote the key.
         let file: KeyFile<'_> = serde_json::from_str(json).map_err(|error| {
             invalid(format!(
-                "must be the JSON of a key: line {}, column {} is not",
+                "is not the JSON of a service account key: error at line {}, column {}",
                 error.line(),
                 error.column()
             ))

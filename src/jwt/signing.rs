@@ -90,7 +90,7 @@ impl fmt::Display for InvalidPrivateKey {
             }
             Self::TooLong => "is an RSA key of more than 8192 bits",
             Self::Unsupported => {
-                "is no private key that is supported: RSA, P-256, P-384, P-521 or Ed25519"
+                "is not a supported private key: use RSA, P-256, P-384, P-521 or Ed25519"
             }
         })
     }

@@ -563,12 +563,15 @@ fn what_is_no_key_of_a_service_account_is_an_error_without_it() {
         json.to_string()
     };
     for (json, reason) in [
-        (String::new(), "must be the JSON of a key"),
-        (pem.clone(), "must be the JSON of a key"),
-        (json!(pem).to_string(), "must be the JSON of a key"),
+        (String::new(), "is not the JSON of a service account key"),
+        (pem.clone(), "is not the JSON of a service account key"),
+        (
+            json!(pem).to_string(),
+            "is not the JSON of a service account key",
+        ),
         (
             with("client_email", json!([pem])),
-            "must be the JSON of a key",
+            "is not the JSON of a service account key",
         ),
         (with("type", Value::Null), "`type` `service_account`"),
         (with("type", json!("authorized_user")), "other credentials"),

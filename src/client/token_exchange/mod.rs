@@ -43,8 +43,9 @@ use crate::trace;
 /// the [`TokenManagerBuilder`]: its audience, resources and scopes. For several targets, build one
 /// exchange for each.
 ///
-/// An exchanged token is cached for its subject token, until one of the two expires. Calls with the
-/// same subject token share one exchange, which is not cancelled if one of them is dropped. At most
+/// An exchanged token is cached for its subject token, until 10 seconds before it expires (a tenth
+/// of a short lifetime), or until the subject token expires. A token without a lifetime is not
+/// cached. Calls with the same subject token share one exchange, which is not cancelled if one of them is dropped. At most
 /// 16 exchanges are sent at a time; further ones wait. An exchange takes no longer than
 /// [`request_timeout`](TokenManagerBuilder::request_timeout), with this wait no longer than
 /// [`acquire_timeout`](TokenManagerBuilder::acquire_timeout). It is not retried. A permanent
@@ -188,7 +189,8 @@ impl TokenExchange {
     ///
     /// Returns whether the next call of [`access_token`](Self::access_token) may have another token:
     /// `false` if this one was issued less than 10 seconds ago, so that a resource server that
-    /// rejects every token does not cause an exchange for each call.
+    /// rejects every token does not cause an exchange for each call. Also `false` for the second in
+    /// which a failed exchange is the result of calls with this subject token.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

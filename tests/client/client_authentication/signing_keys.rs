@@ -57,7 +57,7 @@ fn a_key_that_cannot_sign_is_an_error_that_says_what_to_do_and_shows_no_key() {
         (
             pem("secp256k1"),
             Algorithm::Es256,
-            "no private key that is supported",
+            "not a supported private key",
         ),
         (
             format!("{rsa}{p256}"),
@@ -88,7 +88,7 @@ fn a_key_that_cannot_sign_is_an_error_that_says_what_to_do_and_shows_no_key() {
             "-----BEGIN PRIVATE KEY-----\nczNjcjN0LW5vLWtleQ==\n-----END PRIVATE KEY-----\n"
                 .to_owned(),
             Algorithm::Ps256,
-            "no private key that is supported",
+            "not a supported private key",
         ),
     ];
     for (text, algorithm, expected) in rows {
