@@ -178,6 +178,8 @@ pub struct ResourceServerBuilder {
 #[non_exhaustive]
 pub enum Startup {
     /// Returns immediately. Until keys are available, requests get a 503.
+    ///
+    /// A test awaits [`wait_for_keys`](super::ResourceServer::wait_for_keys) before its first request.
     Background,
     /// Waits for keys, and fails if they are not available in time.
     ///
