@@ -278,7 +278,7 @@ fn key_error(reason: &str) -> ConfigError {
 }
 
 fn generate(algorithm: Algorithm) -> Result<Vec<u8>, ()> {
-    Ok(match KeyType::of(algorithm) {
+    Ok(match KeyType::for_algorithm(algorithm) {
         KeyType::Rsa(_) => {
             let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(drop)?;
             AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair)

@@ -41,10 +41,10 @@ pub(super) fn record(
 ) {
     if source.is_reusable() {
         let hint = reusable_hint(source, assertion.expose_secret());
-        request.set_refusal_hint(part, hint);
-        request.set_read_assertion(assertion, part, source.description());
+        request.add_refusal_hint(part, hint);
+        request.record_assertion(assertion, part, source.description());
     } else if let Some(hint) = audience.refusal_hint(request) {
-        request.set_refusal_hint(part, hint);
+        request.add_refusal_hint(part, hint);
     }
 }
 

@@ -324,7 +324,7 @@ impl Method {
             }
         }
         if self.changes(id, secret.expose_secret()) {
-            request.set_refusal_hint(RequestPart::ClientAuthentication, ENCODING_HINT);
+            request.add_refusal_hint(RequestPart::ClientAuthentication, ENCODING_HINT);
         }
         Ok(())
     }
@@ -381,7 +381,7 @@ impl ClientAuthentication for ClientCredentials {
                         Error::new(Operation::TokenRequest, ErrorKind::Credentials)
                             .with_source(error)
                     })?;
-                    request.set_read_credentials(&id, &secret);
+                    request.record_credentials(&id, &secret);
                     self.method.write(&id, &secret, request)?;
                 }
             }

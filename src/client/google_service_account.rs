@@ -181,13 +181,15 @@ impl ServiceAccount {
             "jti": token_id,
         });
         // Google expects them in the claims, not in the form.
-        if let (Some(scope), Some(claims)) = (request.take("scope"), claims.as_object_mut()) {
+        if let (Some(scope), Some(claims)) =
+            (request.remove_parameter("scope"), claims.as_object_mut())
+        {
             claims.insert("scope".to_owned(), scope.expose_secret().into());
         }
         let assertion = self.key.sign("JWT", claims).await?.jwt;
         request.append("grant_type", JWT_BEARER_GRANT);
         request.append_secret("assertion", &assertion);
-        request.set_refusal_hint(RequestPart::Grant, INVALID_GRANT_HINT);
+        request.add_refusal_hint(RequestPart::Grant, INVALID_GRANT_HINT);
         Ok(())
     }
 }

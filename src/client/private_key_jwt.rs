@@ -132,7 +132,7 @@ impl PrivateKeyJwt {
         let signed = self.key.sign(typ, claims).await?;
         if self.key.is_read() {
             let public_key = URL_SAFE_NO_PAD.encode(&signed.public_key).into();
-            request.set_read_credentials(&self.client_id, &public_key);
+            request.record_credentials(&self.client_id, &public_key);
         }
         let times =
             format!("the assertion is valid from {now} to {expiry} by the clock of this client");
@@ -140,7 +140,7 @@ impl PrivateKeyJwt {
             Some(hint) => format!("{hint}; {times}"),
             None => times,
         };
-        request.set_refusal_hint(RequestPart::ClientAuthentication, hint);
+        request.add_refusal_hint(RequestPart::ClientAuthentication, hint);
         if self.sends_client_id {
             request.append("client_id", &self.client_id);
         }

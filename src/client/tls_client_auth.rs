@@ -86,7 +86,7 @@ impl ClientAuthentication for TlsClientAuth {
             true => PLAIN_HTTP_HINT,
             false => CERTIFICATE_HINT,
         };
-        request.set_refusal_hint(RequestPart::ClientAuthentication, hint);
+        request.add_refusal_hint(RequestPart::ClientAuthentication, hint);
         Box::pin(async { Ok(()) })
     }
 

@@ -176,7 +176,7 @@ impl TokenRequest {
     }
 
     /// Removes a parameter, and returns its value.
-    pub(super) fn take(&mut self, name: &str) -> Option<SecretString> {
+    pub(super) fn remove_parameter(&mut self, name: &str) -> Option<SecretString> {
         let index = self
             .parameters
             .iter()
@@ -254,7 +254,7 @@ impl TokenRequest {
     }
 
     /// Records credentials that were read for this request, and may have changed since.
-    pub(super) fn set_read_credentials(&mut self, id: &str, secret: &SecretString) {
+    pub(super) fn record_credentials(&mut self, id: &str, secret: &SecretString) {
         let pair = format!("{id}\n{}", secret.expose_secret());
         self.read_credentials.push(pair.into());
     }
@@ -262,7 +262,7 @@ impl TokenRequest {
     /// Records an assertion that was read for this request, and may have been replaced since.
     ///
     /// `description` is what errors call it.
-    pub(super) fn set_read_assertion(
+    pub(super) fn record_assertion(
         &mut self,
         assertion: &SecretString,
         part: RequestPart,
@@ -306,7 +306,7 @@ impl TokenRequest {
     }
 
     /// Sets what a refusal of this part may be due to.
-    pub(super) fn set_refusal_hint(
+    pub(super) fn add_refusal_hint(
         &mut self,
         part: RequestPart,
         hint: impl Into<Cow<'static, str>>,
@@ -316,7 +316,7 @@ impl TokenRequest {
 
     /// States that the request is a token exchange
     /// ([RFC 8693 §2.1](https://www.rfc-editor.org/rfc/rfc8693#section-2.1)).
-    pub(super) fn set_exchange(&mut self, expected_type: ExpectedTokenType) {
+    pub(super) fn expect_token_type(&mut self, expected_type: ExpectedTokenType) {
         self.expected_type = Some(expected_type);
     }
 

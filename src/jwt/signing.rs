@@ -21,10 +21,10 @@ use crate::pem::{self, InvalidPem};
 /// A private key that signs with one algorithm. aws-lc zeroizes its memory on drop.
 pub(crate) struct PrivateKey {
     algorithm: Algorithm,
-    pair: Pair,
+    pair: KeyPair,
 }
 
-enum Pair {
+enum KeyPair {
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
     Ec(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
@@ -150,15 +150,15 @@ impl PrivateKey {
         let der = block.decode().map_err(InvalidPrivateKey::Pem)?;
         match algorithm {
             Some(algorithm) => Self::from_der(&der, format, algorithm),
-            None => Self::of_any_type(&der, format),
+            None => Self::from_der_of_any_type(&der, format),
         }
     }
 
-    fn of_any_type(der: &[u8], format: Format) -> Result<Self, InvalidPrivateKey> {
+    fn from_der_of_any_type(der: &[u8], format: Format) -> Result<Self, InvalidPrivateKey> {
         for (algorithm, _) in TYPES {
-            match KeyType::of(algorithm).load(der, format) {
+            match KeyType::for_algorithm(algorithm).load(der, format) {
                 Ok(pair) => return Ok(Self { algorithm, pair }),
-                Err(error) => length(&error).map_or(Ok(()), Err)?,
+                Err(error) => wrong_length(&error).map_or(Ok(()), Err)?,
             }
         }
         Err(InvalidPrivateKey::Unsupported)
@@ -175,9 +175,9 @@ impl PrivateKey {
         format: Format,
         algorithm: Algorithm,
     ) -> Result<Self, InvalidPrivateKey> {
-        match KeyType::of(algorithm).load(der, format) {
+        match KeyType::for_algorithm(algorithm).load(der, format) {
             Ok(pair) => Ok(Self { algorithm, pair }),
-            Err(error) => Err(explain(&error, der, format, algorithm)),
+            Err(error) => Err(rejection_reason(&error, der, format, algorithm)),
         }
     }
 
@@ -189,9 +189,9 @@ impl PrivateKey {
     /// or 32 bytes.
     pub(crate) fn public_key(&self) -> &[u8] {
         match &self.pair {
-            Pair::Rsa(pair, _) => pair.public_key().as_ref(),
-            Pair::Ec(pair) => pair.public_key().as_ref(),
-            Pair::Ed25519(pair) => pair.public_key().as_ref(),
+            KeyPair::Rsa(pair, _) => pair.public_key().as_ref(),
+            KeyPair::Ec(pair) => pair.public_key().as_ref(),
+            KeyPair::Ed25519(pair) => pair.public_key().as_ref(),
         }
     }
 
@@ -199,15 +199,15 @@ impl PrivateKey {
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SigningFailed> {
         let random = &SystemRandom::new();
         match &self.pair {
-            Pair::Rsa(pair, encoding) => {
+            KeyPair::Rsa(pair, encoding) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(*encoding, random, message, &mut signature)
                     .map(|()| signature)
             }
-            Pair::Ec(pair) => pair
+            KeyPair::Ec(pair) => pair
                 .sign(random, message)
                 .map(|signature| signature.as_ref().to_vec()),
-            Pair::Ed25519(pair) => pair
+            KeyPair::Ed25519(pair) => pair
                 .try_sign(message)
                 .map(|signature| signature.as_ref().to_vec()),
         }
@@ -247,7 +247,7 @@ pub(crate) fn new_token_id() -> Result<String, NoRandomNumbers> {
 }
 
 impl KeyType {
-    pub(crate) fn of(algorithm: Algorithm) -> Self {
+    pub(crate) fn for_algorithm(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::Es256 => Self::Ec(&ECDSA_P256_SHA256_FIXED_SIGNING),
             Algorithm::Es384 => Self::Ec(&ECDSA_P384_SHA384_FIXED_SIGNING),
@@ -262,19 +262,19 @@ impl KeyType {
         }
     }
 
-    fn load(self, der: &[u8], format: Format) -> Result<Pair, KeyRejected> {
+    fn load(self, der: &[u8], format: Format) -> Result<KeyPair, KeyRejected> {
         match (self, format) {
             (Self::Rsa(encoding), Format::Pkcs1) => {
-                RsaKeyPair::from_der(der).map(|pair| Pair::Rsa(pair, encoding))
+                RsaKeyPair::from_der(der).map(|pair| KeyPair::Rsa(pair, encoding))
             }
             (Self::Rsa(encoding), _) => {
-                RsaKeyPair::from_pkcs8(der).map(|pair| Pair::Rsa(pair, encoding))
+                RsaKeyPair::from_pkcs8(der).map(|pair| KeyPair::Rsa(pair, encoding))
             }
             (Self::Ec(curve), Format::Sec1) => {
-                EcdsaKeyPair::from_private_key_der(curve, der).map(Pair::Ec)
+                EcdsaKeyPair::from_private_key_der(curve, der).map(KeyPair::Ec)
             }
-            (Self::Ec(curve), _) => EcdsaKeyPair::from_pkcs8(curve, der).map(Pair::Ec),
-            (Self::Ed25519, _) => Ed25519KeyPair::from_pkcs8(der).map(Pair::Ed25519),
+            (Self::Ec(curve), _) => EcdsaKeyPair::from_pkcs8(curve, der).map(KeyPair::Ec),
+            (Self::Ed25519, _) => Ed25519KeyPair::from_pkcs8(der).map(KeyPair::Ed25519),
         }
     }
 }
@@ -292,16 +292,16 @@ const TYPES: [(Algorithm, &str); 5] = [
 ];
 
 /// Finds out why a key was rejected.
-fn explain(
+fn rejection_reason(
     error: &KeyRejected,
     der: &[u8],
     format: Format,
     algorithm: Algorithm,
 ) -> InvalidPrivateKey {
-    if let Some(reason) = length(error) {
+    if let Some(reason) = wrong_length(error) {
         return reason;
     }
-    match PrivateKey::of_any_type(der, format) {
+    match PrivateKey::from_der_of_any_type(der, format) {
         Ok(key) => {
             let found = TYPES.into_iter().find(|(other, _)| *other == key.algorithm);
             let name = found.map_or("another key", |(_, name)| name);
@@ -312,7 +312,7 @@ fn explain(
 }
 
 /// Whether a key was rejected for its length.
-fn length(error: &KeyRejected) -> Option<InvalidPrivateKey> {
+fn wrong_length(error: &KeyRejected) -> Option<InvalidPrivateKey> {
     match error.description_() {
         "TooSmall" => Some(InvalidPrivateKey::TooShort),
         "TooLarge" => Some(InvalidPrivateKey::TooLong),

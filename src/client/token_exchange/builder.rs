@@ -9,8 +9,8 @@ use super::super::builder::warn_of_plain_http;
 use super::super::endpoint_settings::grant_conflict;
 use super::super::token_manager::TokenManager;
 use super::cache::ExchangeCache;
-use super::flight::Flights;
 use super::grant::ExchangeSettings;
+use super::pending::PendingExchanges;
 use super::sources::{MAX_CONCURRENT_EXCHANGES, Sources};
 use super::{Inner, State, TokenExchange, TokenTypeIdentifier};
 use crate::error::ConfigError;
@@ -154,7 +154,7 @@ impl TokenExchangeBuilder {
             waiters: Arc::new(waiters),
             state: Mutex::new(State {
                 cache: ExchangeCache::new(max_cached_tokens),
-                flights: Flights::default(),
+                pending: PendingExchanges::default(),
             }),
         })))
     }

@@ -23,16 +23,16 @@ pub(super) struct SubjectKey([u8; SHA256_OUTPUT_LEN]);
 /// The result of an exchange, and when it is used.
 pub(super) struct CachedResult {
     result: Result<AccessToken, Error>,
-    from: UnixTime,
-    until: UnixTime,
+    obtained_at: UnixTime,
+    expires_at: UnixTime,
 }
 
 /// A bounded number of results.
 pub(super) struct ExchangeCache {
     results: HashMap<SubjectKey, CachedResult>,
     max: usize,
-    /// No result is to be removed before this.
-    first_end: UnixTime,
+    /// No result expires before this.
+    earliest_expiry: UnixTime,
 }
 
 impl SubjectKey {
@@ -52,15 +52,15 @@ impl CachedResult {
         subject_expires_at: UnixTime,
         now: UnixTime,
     ) -> Self {
-        let until = match &result {
+        let expires_at = match &result {
             Ok((_, usable_until)) => (*usable_until).min(subject_expires_at),
             Err(error) if is_transient(error) => now,
             Err(_) => now.saturating_add(FAILURE_LIFETIME),
         };
         Self {
             result: result.map(|(token, _)| token),
-            from: now,
-            until,
+            obtained_at: now,
+            expires_at,
         }
     }
 
@@ -70,7 +70,7 @@ impl CachedResult {
 
     /// Not before it was obtained either: the clock was set back then.
     fn is_current(&self, now: UnixTime) -> bool {
-        self.from <= now && now < self.until
+        self.obtained_at <= now && now < self.expires_at
     }
 }
 
@@ -79,7 +79,7 @@ impl ExchangeCache {
         Self {
             results: HashMap::new(),
             max,
-            first_end: UnixTime::from_secs(u64::MAX),
+            earliest_expiry: UnixTime::from_secs(u64::MAX),
         }
     }
 
@@ -88,27 +88,30 @@ impl ExchangeCache {
         key: &SubjectKey,
         now: UnixTime,
     ) -> Option<Result<AccessToken, Error>> {
-        self.remove_ended(now);
+        self.remove_expired(now);
         let cached = self.results.get(key)?;
         cached.is_current(now).then(|| cached.result.clone())
     }
 
     /// Inserts a result, in place of another one with this key. If the cache is full, the result
-    /// that would end first is removed.
+    /// that would expire first is removed.
     pub(super) fn insert(&mut self, key: SubjectKey, cached: CachedResult) {
-        let now = cached.from;
-        self.remove_ended(now);
+        let now = cached.obtained_at;
+        self.remove_expired(now);
         self.results.remove(&key);
         if !cached.is_current(now) || self.max == 0 {
             return;
         }
         if self.results.len() >= self.max {
-            let first = self.results.iter().min_by_key(|(_, cached)| cached.until);
+            let first = self
+                .results
+                .iter()
+                .min_by_key(|(_, cached)| cached.expires_at);
             if let Some(first) = first.map(|(key, _)| *key) {
                 self.results.remove(&first);
             }
         }
-        self.first_end = self.first_end.min(cached.until);
+        self.earliest_expiry = self.earliest_expiry.min(cached.expires_at);
         self.results.insert(key, cached);
     }
 
@@ -119,13 +122,13 @@ impl ExchangeCache {
         token: &AccessToken,
         now: UnixTime,
     ) -> bool {
-        self.remove_ended(now);
+        self.remove_expired(now);
         let Some(cached) = self.results.get(key) else {
             return true;
         };
         match &cached.result {
             Ok(current) if current.is(token) => {
-                let is_old = now.saturating_since(cached.from) >= MIN_INVALIDATION_INTERVAL;
+                let is_old = now.saturating_since(cached.obtained_at) >= MIN_INVALIDATION_INTERVAL;
                 if is_old {
                     self.results.remove(key);
                 }
@@ -137,19 +140,19 @@ impl ExchangeCache {
     }
 
     pub(super) fn token_count(&mut self, now: UnixTime) -> usize {
-        self.remove_ended(now);
+        self.remove_expired(now);
         let results = self.results.values();
         results.filter(|cached| cached.result.is_ok()).count()
     }
 
-    /// Removes what is not used any more. Looks at all results at most once a second.
-    fn remove_ended(&mut self, now: UnixTime) {
-        if now < self.first_end {
+    /// Removes what has expired. Looks at all results at most once a second.
+    fn remove_expired(&mut self, now: UnixTime) {
+        if now < self.earliest_expiry {
             return;
         }
-        self.results.retain(|_, cached| now < cached.until);
-        let ends = self.results.values().map(|cached| cached.until);
-        self.first_end = ends.min().unwrap_or(UnixTime::from_secs(u64::MAX));
+        self.results.retain(|_, cached| now < cached.expires_at);
+        let expiries = self.results.values().map(|cached| cached.expires_at);
+        self.earliest_expiry = expiries.min().unwrap_or(UnixTime::from_secs(u64::MAX));
     }
 }
 

@@ -43,7 +43,7 @@ impl Grant for TokenExchangeGrant {
                 requested_token_type,
                 actor,
             } = &*self.settings;
-            request.set_exchange(match requested_token_type {
+            request.expect_token_type(match requested_token_type {
                 Some(requested) => ExpectedTokenType::Requested(requested.clone()),
                 None => ExpectedTokenType::ForResourceServers,
             });

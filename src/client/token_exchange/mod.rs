@@ -2,13 +2,13 @@
 //!
 //! [RFC 8693](https://www.rfc-editor.org/rfc/rfc8693).
 //!
-//! `cache.rs` decides which token is still used. `flight.rs` has one exchange for all calls with the
+//! `cache.rs` decides which token is still used. `pending.rs` has one exchange for all calls with the
 //! same subject token. `sources.rs` limits how many are sent at a time, and `grant.rs` writes one.
 
 mod builder;
 mod cache;
-mod flight;
 mod grant;
+mod pending;
 mod sources;
 mod token_type;
 
@@ -21,8 +21,8 @@ use tokio::time::timeout;
 
 pub use self::builder::TokenExchangeBuilder;
 use self::cache::{CachedResult, ExchangeCache, SubjectKey};
-use self::flight::Flights;
 use self::grant::{ExchangeSettings, TokenExchangeGrant};
+use self::pending::PendingExchanges;
 use self::sources::Sources;
 pub(super) use self::token_type::ExpectedTokenType;
 pub use self::token_type::TokenTypeIdentifier;
@@ -123,7 +123,7 @@ struct Inner {
 /// Locked for each call, never while one waits.
 struct State {
     cache: ExchangeCache,
-    flights: Flights,
+    pending: PendingExchanges,
 }
 
 impl TokenExchange {
@@ -155,7 +155,7 @@ impl TokenExchange {
     /// - If it is called outside of a tokio runtime.
     pub async fn access_token(&self, subject: &InboundToken) -> Result<AccessToken, Error> {
         let key = SubjectKey::new(subject);
-        let (mut flight, _permit) = {
+        let (mut exchange, _permit) = {
             let now = self.0.clock.now();
             let mut state = self.0.state();
             let is_valid = now < subject.expires_at();
@@ -166,23 +166,23 @@ impl TokenExchange {
             }
             let permit = Arc::clone(&self.0.waiters).try_acquire_owned();
             let permit = permit.map_err(|_| error(ErrorKind::Overloaded))?;
-            match state.flights.join(&key) {
-                Some(flight) => (flight, Some(permit)),
+            match state.pending.join(&key) {
+                Some(exchange) => (exchange, Some(permit)),
                 None => {
                     let runtime = Handle::try_current().map_err(|_| no_runtime())?;
-                    let (lead, flight) = state.flights.begin(key, Arc::clone(&self.0));
+                    let (task, exchange) = state.pending.begin(key, Arc::clone(&self.0));
                     drop(state);
                     let subject = subject.clone();
                     // The exchange is that of all calls: it has the permit until it ends.
                     runtime.spawn(async move {
                         let _permit = permit;
-                        lead.run(subject).await;
+                        task.run(subject).await;
                     });
-                    (flight, None)
+                    (exchange, None)
                 }
             }
         };
-        flight.result().await
+        exchange.result().await
     }
 
     /// Reports that a resource server rejected this exchanged token, so that it is not used again.

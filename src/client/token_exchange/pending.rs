@@ -16,39 +16,43 @@ type Progress = Option<Result<AccessToken, Error>>;
 
 /// The exchanges that have not ended.
 #[derive(Default)]
-pub(super) struct Flights(HashMap<SubjectKey, watch::Receiver<Progress>>);
+pub(super) struct PendingExchanges(HashMap<SubjectKey, watch::Receiver<Progress>>);
 
 /// A call's side of an exchange.
-pub(super) struct Flight(watch::Receiver<Progress>);
+pub(super) struct PendingExchange(watch::Receiver<Progress>);
 
 /// The task's side of an exchange. Dropping it ends the exchange.
-pub(super) struct Lead {
+pub(super) struct ExchangeTask {
     exchange: Arc<Inner>,
     /// `None` once the exchange has ended.
     key: Option<SubjectKey>,
     result: watch::Sender<Progress>,
 }
 
-impl Flights {
+impl PendingExchanges {
     /// The exchange of this subject token that is under way.
-    pub(super) fn join(&self, key: &SubjectKey) -> Option<Flight> {
-        self.0.get(key).cloned().map(Flight)
+    pub(super) fn join(&self, key: &SubjectKey) -> Option<PendingExchange> {
+        self.0.get(key).cloned().map(PendingExchange)
     }
 
     /// Begins an exchange. There must be none for this subject token.
-    pub(super) fn begin(&mut self, key: SubjectKey, exchange: Arc<Inner>) -> (Lead, Flight) {
-        let (result, flight) = watch::channel(None);
-        self.0.insert(key, flight.clone());
-        let lead = Lead {
+    pub(super) fn begin(
+        &mut self,
+        key: SubjectKey,
+        exchange: Arc<Inner>,
+    ) -> (ExchangeTask, PendingExchange) {
+        let (result, pending) = watch::channel(None);
+        self.0.insert(key, pending.clone());
+        let task = ExchangeTask {
             exchange,
             key: Some(key),
             result,
         };
-        (lead, Flight(flight))
+        (task, PendingExchange(pending))
     }
 }
 
-impl Flight {
+impl PendingExchange {
     pub(super) async fn result(&mut self) -> Result<AccessToken, Error> {
         let result = self.0.wait_for(Option::is_some).await;
         let result = result.ok().and_then(|result| result.clone());
@@ -59,7 +63,7 @@ impl Flight {
     }
 }
 
-impl Lead {
+impl ExchangeTask {
     /// Exchanges the token, caches the result and publishes it.
     pub(super) async fn run(mut self, subject: InboundToken) {
         let cached = self.exchange.exchange(subject).await;
@@ -67,17 +71,17 @@ impl Lead {
         if let Some(key) = self.key.take() {
             // At once: a call finds either the exchange or its result.
             let mut state = self.exchange.state();
-            state.flights.0.remove(&key);
+            state.pending.0.remove(&key);
             state.cache.insert(key, cached);
         }
         self.result.send_replace(Some(result));
     }
 }
 
-impl Drop for Lead {
+impl Drop for ExchangeTask {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            self.exchange.state().flights.0.remove(&key);
+            self.exchange.state().pending.0.remove(&key);
         }
     }
 }
