@@ -532,6 +532,30 @@ fn each_issuer_has_its_own_rules() {
 }
 
 #[test]
+fn an_issuer_grants_any_scope_and_role_unless_its_rules_bound_them() {
+    let more = json!({ "iss": OTHER, "scope": "orders.read orders.delete", "roles": ["admin"] });
+
+    let fixture = two(issuer(), other());
+    let context = assert_accepts(&fixture, more.clone());
+    assert!(context.has_scope("orders.delete") && context.has_role("admin"));
+    assert_eq!(context.issuer(), OTHER);
+
+    let bounded = other().require(|token| {
+        token.scopes().all(|scope| scope == "orders.read") && token.roles().next().is_none()
+    });
+    let fixture = two(issuer(), bounded);
+    let with_role = json!({ "iss": OTHER, "scope": "orders.read", "roles": ["admin"] });
+    for granted in [more.clone(), with_role] {
+        assert_rejects(&fixture, granted, InvalidClaims);
+    }
+    assert_accepts(&fixture, json!({ "iss": OTHER, "scope": "orders.read" }));
+    // The rules of one issuer are not those of the other.
+    let mut ours = more;
+    ours["iss"] = ISSUER.into();
+    assert_accepts(&fixture, ours);
+}
+
+#[test]
 fn each_issuer_has_its_own_leeway() {
     let fixture = two(issuer(), other().leeway(Duration::ZERO));
     let token = |iss: &str, exp: u64| {
