@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use tower::ServiceExt;
 use tower_oauth::client::NoAuthentication;
 use tower_oauth::key_set::RefreshCause;
-use tower_oauth::resource_server::RejectionKind;
+use tower_oauth::resource_server::{RejectionKind, Startup};
 use tower_oauth::{ClientCredentials, Endpoint, Issuer, RequireScopeLayer, TokenManager};
 
 use crate::support::issuer::{
@@ -222,11 +222,7 @@ async fn gauges_match_request_results_for_seeds_and_after_system_sleep() {
     let server = builder_with(&issuer, &clock, |issuer| {
         issuer.initial_keys(seed, fetched_at)
     });
-    let server = server
-        .startup(tower_oauth::resource_server::Startup::Background)
-        .start()
-        .await
-        .unwrap();
+    let server = server.startup(Startup::Background).start().await.unwrap();
     let seeded_at = (support::NOW - 86_000) as f64;
     assert_eq!(gauges(), [1.0, 1.0, 1.0, seeded_at]);
     advance(&clock, secs(401)).await;
@@ -239,6 +235,31 @@ async fn gauges_match_request_results_for_seeds_and_after_system_sleep() {
     clock.advance(secs(90_000));
     advance(&clock, secs(11)).await;
     assert_eq!(gauges(), [0.0, 0.0, 0.0, (support::NOW + 401) as f64]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_of_one_issuer_are_counted_together_and_the_last_write_is_the_gauge() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let recorded = recorder.handle();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let of = |name: &str, labels: &[&str]| value(&recorded.render(), name, labels);
+    let ready = || of("tower_oauth_key_set_ready", &[]);
+    let clock = clock();
+    let unreachable = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    unreachable.set_reply(IssuerReply::Unreachable);
+    let first = builder(&unreachable, &clock).startup(Startup::Background);
+    let first = first.start().await.unwrap();
+    assert_eq!(ready(), Some(0.0));
+
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    let second = builder(&issuer, &clock).start().await.unwrap();
+    assert_eq!(ready(), Some(1.0));
+    assert!(!first.keys_available() && second.keys_available());
+    for server in [&first, &second] {
+        let _ = send(server, "a.b.c").await;
+    }
+    let malformed = ["result=\"malformed\""];
+    assert_eq!(of("tower_oauth_requests_total", &malformed), Some(2.0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -371,6 +371,7 @@ async fn keycloak_works_as_authorization_server() {
         tokens::an_rfc_9068_token_passes_the_strict_profile_and_another_does_not
         tokens::a_lightweight_token_is_rejected_until_its_mapper_sets_the_audience
         tokens::realm_and_client_roles_are_in_the_context
+        tokens::a_client_scope_is_in_a_token_by_default_or_on_request
         tokens::the_presets_of_both_ends_accept_access_tokens_and_no_others
         tokens::a_secret_of_reserved_characters_is_sent_form_urlencoded
         tokens::localhost_is_another_issuer_than_its_address

@@ -16,7 +16,7 @@ use tower_oauth::error::ErrorKind;
 use tower_oauth::key_set::{KeySetStatus, RefreshPolicy};
 use tower_oauth::resource_server::{RejectionKind, TokenProfile};
 use tower_oauth::{
-    Audience, ClientCredentials, Issuer, Origin, ResourceServer, TokenManager, TrustedIssuer,
+    Audience, ClientCredentials, Error, Issuer, Origin, ResourceServer, TokenManager, TrustedIssuer,
 };
 
 use super::{
@@ -163,6 +163,36 @@ pub async fn realm_and_client_roles_are_in_the_context(keycloak: &Keycloak) {
     assert!(roles.contains(&json!("auditor")), "{roles:?}");
     let resource_access: Value = context.claim("resource_access").unwrap().unwrap();
     assert_eq!(resource_access[AUDIENCE]["roles"], json!(["reader"]));
+}
+
+pub async fn a_client_scope_is_in_a_token_by_default_or_on_request(keycloak: &Keycloak) {
+    let realm = keycloak.realm("scopes", json!({})).await;
+    let shop = realm.client("shop", with_audience()).await;
+    for (name, kind) in [("orders.read", "default"), ("orders.write", "optional")] {
+        let attributes = json!({ "include.in.token.scope": "true" });
+        let scope = json!({ "name": name, "protocol": "openid-connect", "attributes": attributes });
+        let id = realm.post("/client-scopes", scope).await;
+        let path = format!("/clients/{shop}/{kind}-client-scopes/{id}");
+        realm.put(&path, json!({})).await;
+    }
+    let unassigned = json!({ "name": "orders.delete", "protocol": "openid-connect" });
+    realm.post("/client-scopes", unassigned).await;
+    let server = realm.resource_server().await;
+    let scopes = async |requested: &[&str]| {
+        let tokens = realm.manager("shop").scopes(requested.iter().copied());
+        let token = tokens.start().unwrap().access_token().await?;
+        let context = validate(&server, token.expose_secret()).await.unwrap();
+        let mut scopes: Vec<_> = context.scopes().map(str::to_owned).collect();
+        scopes.sort();
+        Ok::<_, Error>(scopes)
+    };
+    let by_default = ["email", "orders.read", "profile"];
+    assert_eq!(scopes(&[]).await.unwrap(), by_default);
+    let on_request = ["email", "orders.read", "orders.write", "profile"];
+    assert_eq!(scopes(&["orders.write"]).await.unwrap(), on_request);
+    let error = scopes(&["orders.delete"]).await.unwrap_err();
+    let code = error.oauth_error().map(|error| error.code());
+    assert_eq!(code, Some("invalid_scope"));
 }
 
 /// With the slash at the end that a copied URL may have.
