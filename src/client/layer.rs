@@ -187,7 +187,8 @@ impl<P> BearerTokenLayer<P> {
     /// For inner services that determine the origin themselves, such as a tonic `Channel` or a
     /// client with a base URL. The caller ensures that this origin is one of those given to
     /// [`TokenManager::layer`], and that it is `https`: the request does not show it. A layer of
-    /// several targets adds no token to such requests.
+    /// several targets adds no token to such requests, nor does one with an origin over plain
+    /// `http` that is not allowed.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -28,6 +28,8 @@ pub(super) struct Targets {
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     origins: Vec<Origin>,
+    /// A request that does not show its origin may be for one that is left out.
+    has_refused_origin: bool,
     renewal: RenewalTrigger,
 }
 
@@ -39,9 +41,11 @@ impl Target {
         origins: impl IntoIterator<Item = impl Into<Origin>>,
     ) -> Self {
         let mut allowed = Vec::new();
+        let mut has_refused_origin = false;
         for origin in origins {
             let origin = origin.into();
             if tokens.plain_http().check(origin.endpoint()).is_err() {
+                has_refused_origin = true;
                 trace::warn!(
                     target: "tower_oauth::client",
                     origin = %origin,
@@ -59,6 +63,7 @@ impl Target {
         };
         Self {
             origins: allowed,
+            has_refused_origin,
             renewal,
         }
     }
@@ -94,7 +99,7 @@ impl Targets {
                 .iter()
                 .find(|target| target.origins.iter().any(|origin| origin.matches(uri))),
             // The URI does not say which of several targets it is for.
-            (None, [target]) if self.origin_form => Some(target),
+            (None, [target]) if self.origin_form && !target.has_refused_origin => Some(target),
             (None, _) => None,
         };
         if target.is_none() {

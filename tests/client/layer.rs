@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_oauth::client::{TokenManagerBuilder, Unauthorized};
-use tower_oauth::{BoxError, ClientCredentials, Endpoint, Error, TokenManager};
+use tower_oauth::{BoxError, ClientCredentials, Endpoint, Error, Origin, TokenManager};
 
 use crate::support::log;
 use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
@@ -269,6 +269,23 @@ async fn a_request_without_an_origin_gets_the_token_after_opt_in() {
     status(&mut client, get("/list")).await;
     status(&mut client, get("https://evil.example/list")).await;
     assert_eq!(orders.tokens(), ["token-1", "-"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_an_origin_gets_no_token_if_plain_http_of_the_layer_is_not_allowed() {
+    let orders = Orders::default();
+    let tokens = manager(&TokenEndpoint::with_reply(Reply::Token(3600)));
+    let https = "https://orders.example";
+    for (allowed, expected) in [
+        (&["http://orders.svc"][..], "-"),
+        (&[https, "http://orders.svc"], "-"),
+        (&[https, "http://127.0.0.1:8080"], "token-1"),
+    ] {
+        let origins = allowed.iter().map(|origin| Origin::new(*origin).unwrap());
+        let layer = tokens.layer(origins).allow_origin_form();
+        status(&mut layer.layer(orders.clone()), get("/list")).await;
+        assert_eq!(orders.tokens().last().unwrap(), expected, "{allowed:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
