@@ -152,6 +152,54 @@ impl ResourceServer {
         resource: impl TryInto<ProtectedResource, Error: Into<ConfigError>>,
     ) -> Result<Self, ConfigError> {
         let resource = resource.try_into().map_err(Into::into)?;
+        let audience = Audience::new(resource.identifier())?;
+        self.with_the_same_keys(&audience, Some(resource))
+    }
+
+    /// Returns a server for one more audience, with tokens of the same issuers.
+    ///
+    /// As [`also`](Self::also), but the audience need not be a URL, and there is no document. For a
+    /// part of the program that no client discovers, such as a consumer of messages beside a
+    /// service.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use tower_oauth::authorization_server::AuthorizationServer;
+    /// # use tower_oauth::resource_server::Algorithm;
+    /// # let issuer = AuthorizationServer::builder().algorithm(Algorithm::Es256).build()?;
+    /// # let shop = issuer.register("shop")?;
+    /// use tower_oauth::ResourceServer;
+    ///
+    /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
+    ///     .transport(issuer.transport())
+    ///     .start()
+    ///     .await?;
+    /// let queue = orders.also_with_audience("orders-queue")?;
+    ///
+    /// let token = issuer.mint(&shop).audience(["orders-queue"]).sign();
+    /// assert!(queue.validate(&token).await.is_ok());
+    /// assert!(orders.validate(&token).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the audience is not valid, see [`Audience::new`].
+    pub fn also_with_audience(
+        &self,
+        audience: impl TryInto<Audience, Error: Into<ConfigError>>,
+    ) -> Result<Self, ConfigError> {
+        let audience = audience.try_into().map_err(Into::into)?;
+        self.with_the_same_keys(&audience, None)
+    }
+
+    fn with_the_same_keys(
+        &self,
+        audience: &Audience,
+        resource: Option<ProtectedResource>,
+    ) -> Result<Self, ConfigError> {
         let Inner {
             issuers,
             clock,
@@ -159,9 +207,8 @@ impl ResourceServer {
             settings,
             ..
         } = &*self.0;
-        let audience = Audience::new(resource.identifier())?;
-        let resource = settings.check_resource(Some(resource))?;
-        let issuers = issuers.iter().map(|issuer| issuer.for_audience(&audience));
+        let resource = settings.check_resource(resource)?;
+        let issuers = issuers.iter().map(|issuer| issuer.for_audience(audience));
         Ok(Self(Arc::new(Inner::new(
             issuers.collect(),
             Arc::clone(clock),

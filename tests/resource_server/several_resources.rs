@@ -271,3 +271,25 @@ fn an_identifier_is_checked_as_by_the_builder() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_with_another_audience_shares_the_keys_and_has_no_document() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    let [orders, _bills] = orders_and_bills(&issuer).await;
+    let queue = orders.also_with_audience("orders-queue").unwrap();
+    assert!(queue.keys_available() && queue.resource_metadata().is_none());
+    assert_eq!(issuer.fetches(), 1);
+    for (server, own, foreign) in [
+        (&orders, ORDERS, "orders-queue"),
+        (&queue, "orders-queue", ORDERS),
+    ] {
+        let own = token("a", 0, own);
+        assert_eq!(send(server, &own).await, Ok(()));
+        let foreign = token("a", 0, foreign);
+        assert_eq!(send(server, &foreign).await, Err(InvalidAudience));
+    }
+    let rejection = queue.validate("").await.unwrap_err();
+    let challenge = rejection.www_authenticate().unwrap().to_str().unwrap();
+    assert!(!challenge.contains("resource_metadata"), "{challenge}");
+    assert!(orders.also_with_audience("").is_err());
+}
