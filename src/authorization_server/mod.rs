@@ -25,8 +25,11 @@
 //! jwt-bearer ([RFC 7523 §2.1](https://www.rfc-editor.org/rfc/rfc7523#section-2.1)) and token
 //! exchange ([RFC 8693](https://www.rfc-editor.org/rfc/rfc8693)).
 //!
-//! The subject and actor tokens of an exchange are access tokens of this server. The client must be
-//! in `aud` of the subject token by its client id, or be the client that it was issued to. The new
+//! The subject and actor tokens of an exchange are access tokens of this server. Their `client_id`,
+//! or `sub` without one, is the client id of a registered application. So a minted token of a user
+//! has both: `server.mint(&portal).claim("sub", "ann").claim("client_id", portal.client_id())`. The
+//! client must be in `aud` of the subject token by its client id, or be the client that it was
+//! issued to. The new
 //! token has the claims of the subject token, the client as `client_id`, and the actor as `act`: the
 //! client, or `sub` of the actor token. It has no more scopes than the subject token, and expires no
 //! later.

@@ -179,7 +179,8 @@ pub struct ResourceServerBuilder {
 pub enum Startup {
     /// Returns immediately. Until keys are available, requests get a 503.
     ///
-    /// A test awaits [`wait_for_keys`](super::ResourceServer::wait_for_keys) before its first request.
+    /// A test awaits [`wait_for_keys`](super::ResourceServer::wait_for_keys) before its first
+    /// request.
     Background,
     /// Waits for keys, and fails if they are not available in time.
     ///
@@ -188,6 +189,13 @@ pub enum Startup {
     Require(Duration),
     /// Waits for keys up to this long, then starts without.
     Wait(Duration),
+}
+
+impl Default for Startup {
+    /// Waits for keys up to 10 seconds, then starts without.
+    fn default() -> Self {
+        Self::Wait(Duration::from_secs(10))
+    }
 }
 
 impl ResourceServerBuilder {
@@ -202,7 +210,7 @@ impl ResourceServerBuilder {
             realm: DEFAULT_REALM.to_owned(),
             protected_resource: None,
             http: HttpSettings::default(),
-            startup: Startup::Wait(Duration::from_secs(10)),
+            startup: Startup::default(),
             readiness: ReadinessPolicy::All,
             cache: token_cache::DEFAULT_LIMITS,
             max_verifications: None,

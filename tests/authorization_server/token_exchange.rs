@@ -116,6 +116,31 @@ async fn the_callee_gets_a_token_of_the_same_subject_with_itself_as_the_actor() 
 }
 
 #[tokio::test]
+async fn the_subject_may_be_a_user_if_client_id_names_an_application() {
+    let services = Services::new();
+    let a = services.a();
+    let of_ann = || services.mint().claim("sub", "ann");
+    let subject = of_ann().claim("client_id", a.client_id()).sign();
+    let (status, body) = services.exchange(&subject, &[]).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let (_, claims) = decode(body["access_token"].as_str().unwrap());
+    assert_eq!(claims["sub"], "ann");
+
+    for subject in [
+        of_ann().sign(),
+        of_ann().claim("client_id", "portal").sign(),
+    ] {
+        let refused = services.exchange(&subject, &[]).await;
+        assert_refused(&refused, 400, "invalid_request", "no application");
+        let description = refused.1["error_description"].as_str().unwrap();
+        assert!(
+            description.contains("(client_id, or else sub)"),
+            "{description}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_token_of_the_token_endpoint_is_exchanged_and_introspected() {
     let services = Services::new();
     let (a, b) = (services.a(), &services.b);

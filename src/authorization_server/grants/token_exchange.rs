@@ -128,7 +128,8 @@ fn token_parameter(
     }
     let Some(token) = ActiveToken::verify(request.server, token) else {
         return invalid(format!(
-            "{name} is not an active access token of this server"
+            "{name} is not an active access token of this server, issued to one of its clients \
+             (client_id, or else sub)"
         ));
     };
     // RFC 7800 §3: its sender would have to prove that it has the key.
