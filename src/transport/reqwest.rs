@@ -22,8 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A [`Transport`] on [`reqwest`](https://docs.rs/reqwest).
 ///
-/// Uses HTTP/1.1, and TLS by rustls with the system's certificate store. Cheap to clone; clones
-/// share their connections.
+/// Uses HTTP/1.1 (HTTP/2 too, if another crate enables reqwest's feature `http2`), and TLS by rustls
+/// with the system's certificate store. Cheap to clone; clones share their connections.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -85,7 +85,7 @@ impl ReqwestTransport {
 
     /// Creates a transport from a client builder: certificates, proxies, timeouts.
     ///
-    /// Overrides three settings of the builder. Redirects are disabled, because one could send a
+    /// Overrides four settings of the builder. Connecting takes at most 2 seconds. Redirects are disabled, because one could send a
     /// fetch of keys, or client credentials, to any server. So are retries, because an assertion is
     /// sent once: the crate retries with a new one. Names are resolved by the system's
     /// resolver, without link-local and metadata addresses: to use another resolver, see
@@ -202,7 +202,12 @@ impl ReqwestTransport {
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
     ) -> Result<Self, ConfigError> {
-        Self::from_builder_with_client_certificate(reqwest::Client::builder, certificate, key)
+        let builder = reqwest::Client::builder;
+        let transport = Self::from_builder_with_client_certificate(builder, certificate, key)?;
+        Ok(Self {
+            plain_http: transport.loopback.clone(),
+            ..transport
+        })
     }
 
     /// Like [`with_client_certificate`](Self::with_client_certificate), with other settings of the

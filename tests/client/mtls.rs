@@ -1,6 +1,6 @@
 //! Clients that authenticate with their TLS certificate (RFC 8705).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use tower_oauth::client::{
     TokenSource,
 };
 use tower_oauth::error::{ConfigErrorKind, ErrorKind, Operation};
-use tower_oauth::transport::ReqwestTransport;
+use tower_oauth::transport::{ReqwestTransport, Transport as _};
 use tower_oauth::{
     ClientCredentials, ConfigError, Endpoint, Error, Issuer, TlsClientAuth, TokenManager,
 };
@@ -815,4 +815,52 @@ fn a_client_without_an_id_is_an_error() {
         .unwrap_err();
     assert_eq!(error.kind(), ConfigErrorKind::Missing);
     assert_eq!(error.setting(), "client id");
+}
+
+/// In a process of its own, because a test cannot change its environment.
+#[tokio::test]
+async fn plain_http_uses_no_proxy_beside_a_client_certificate() {
+    if let Ok(transport) = std::env::var("TRANSPORT_OF_TEST") {
+        let mount = Mount::new("mtls-no-proxy");
+        Pair::new("shop").write(&mount);
+        let [certificate, key] = ["tls.crt", "tls.key"].map(|name| mount.path(name));
+        let transport = match &*transport {
+            "builder" => {
+                let builder = reqwest::Client::builder;
+                ReqwestTransport::from_builder_with_client_certificate(builder, certificate, key)
+            }
+            _ => ReqwestTransport::with_client_certificate(certificate, key),
+        };
+        let request = Request::get("http://as.invalid/").body(bytes::Bytes::new());
+        let _ = transport.unwrap().send(request.unwrap(), 1024).await;
+        return;
+    }
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", proxy.local_addr().unwrap());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while proxy.accept().await.is_ok() {
+            seen.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    for (transport, expected) in [("default", 0), ("builder", 1)] {
+        let child = tokio::process::Command::new(std::env::current_exe().unwrap())
+            .arg("plain_http_uses_no_proxy_beside_a_client_certificate")
+            .env("TRANSPORT_OF_TEST", transport)
+            .env("HTTP_PROXY", &url)
+            .env("http_proxy", &url)
+            .env_remove("NO_PROXY")
+            .env_remove("no_proxy")
+            .output()
+            .await
+            .unwrap();
+        let output = String::from_utf8_lossy(&child.stdout);
+        assert!(output.contains("1 passed"), "{output}");
+        assert_eq!(
+            connections.swap(0, Ordering::SeqCst),
+            expected,
+            "{transport}"
+        );
+    }
 }
