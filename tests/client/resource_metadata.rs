@@ -13,6 +13,7 @@ use tower_oauth::{
 };
 
 use crate::network::{Deployment, ISSUER, Network, RESOURCE, SECOND, document};
+use crate::support::log;
 use crate::support::token_endpoint::Reply;
 
 const LOCATION: &str = "https://api.example/.well-known/oauth-protected-resource/orders";
@@ -234,25 +235,78 @@ async fn an_outage_of_the_document_costs_no_token_once_the_issuer_is_confirmed()
     assert_eq!(network.documents.metadata_requests(), 8);
 }
 
+/// Each failed reading is logged, because nothing else shows it.
+#[tokio::test(start_paused = true)]
+async fn a_document_that_cannot_be_read_again_is_read_after_one_to_five_minutes() {
+    for (retry_after, expected) in [
+        (None, 60..=75),
+        (Some("30"), 60..=75),
+        (Some("120"), 120..=135),
+        (Some("3000"), 300..=315),
+    ] {
+        log::clear_log();
+        let network = Network::confirming();
+        network.issuer.set_reply(Reply::Token(20));
+        let tokens = network.builder().start().unwrap();
+        tokens.access_token().await.unwrap();
+        let outage = Reply::Status(503, retry_after);
+        let _ = network.documents.clone().metadata(outage);
+        let started = tokio::time::Instant::now();
+        let mut readings = Vec::new();
+        while started.elapsed() < 5400 * SECOND {
+            tokio::time::sleep(SECOND).await;
+            tokens.access_token().await.unwrap();
+            if network.documents.metadata_requests() > 1 + readings.len() {
+                readings.push(started.elapsed().as_secs());
+            }
+        }
+        // The confirmation is an hour old at the first of them.
+        assert!((3600..=3615).contains(&readings[0]), "{readings:?}");
+        assert!(readings.len() >= 5, "{retry_after:?}: {readings:?}");
+        for pair in readings.windows(2) {
+            let gap = pair[1] - pair[0];
+            assert!(expected.contains(&gap), "{retry_after:?}: {readings:?}");
+        }
+        let event = "tower_oauth::client: the metadata of the resource cannot be read: \
+                     the last confirmation of the issuer is still used";
+        assert_eq!(log::count(event), readings.len(), "{retry_after:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_document_that_no_longer_lists_the_issuer_ends_the_token_requests() {
-    let network = Network::confirming();
-    network.issuer.set_reply(Reply::Token(30));
-    let tokens = network.builder().start().unwrap();
-    tokens.access_token().await.unwrap();
-    let other = document(RESOURCE, &["https://other.example"]);
-    let _ = network.documents.clone().metadata(Reply::Json(200, other));
-    tokio::time::sleep(3700 * SECOND).await;
-    let count = network.issuer.count();
-    let error = tokens.access_token().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::IssuerMismatch);
-    assert_eq!(network.issuer.count(), count);
-    // And again when it does.
-    let again = document(RESOURCE, &["https://other.example", ISSUER]);
-    let _ = network.documents.clone().metadata(Reply::Json(200, again));
-    tokio::time::sleep(2 * SECOND).await;
-    tokens.access_token().await.unwrap();
-    assert_eq!(network.issuer.count(), count + 1);
+    for (resource, issuers, kind) in [
+        (
+            RESOURCE,
+            &["https://other.example"][..],
+            ErrorKind::IssuerMismatch,
+        ),
+        (RESOURCE, &[], ErrorKind::IssuerMismatch),
+        // The document of another resource.
+        (
+            "https://api.example/bills",
+            &[ISSUER],
+            ErrorKind::ResourceMismatch,
+        ),
+    ] {
+        let network = Network::confirming();
+        network.issuer.set_reply(Reply::Token(30));
+        let tokens = network.builder().start().unwrap();
+        tokens.access_token().await.unwrap();
+        let other = document(resource, issuers);
+        let _ = network.documents.clone().metadata(Reply::Json(200, other));
+        tokio::time::sleep(3700 * SECOND).await;
+        let count = network.issuer.count();
+        let error = tokens.access_token().await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{resource} {issuers:?}");
+        assert_eq!(network.issuer.count(), count, "{resource} {issuers:?}");
+        // And again when it does.
+        let again = document(RESOURCE, &["https://other.example", ISSUER]);
+        let _ = network.documents.clone().metadata(Reply::Json(200, again));
+        tokio::time::sleep(2 * SECOND).await;
+        tokens.access_token().await.unwrap();
+        assert_eq!(network.issuer.count(), count + 1, "{resource} {issuers:?}");
+    }
 }
 
 #[tokio::test]

@@ -632,23 +632,67 @@ async fn a_failed_request_for_more_scopes_does_not_disturb_the_renewals() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn other_scopes_are_requested_ten_seconds_after_a_failure() {
+    let invalid_scope = Reply::Json(400, json!({ "error": "invalid_scope" }));
+    for (failure, again_after) in [
+        (invalid_scope, 300),
+        (Reply::Unreachable, 10),
+        (Reply::Status(503, Some("120")), 10),
+    ] {
+        for (path, scopes, after) in [("/b", "read b", 10), ("/a", "read a", again_after)] {
+            let network = Network::confirming();
+            let tokens = network.builder().scope(scope("read")).start().unwrap();
+            let rules: &[(&str, &[&str])] = &[("/a", &["a"]), ("/b", &["b"])];
+            let orders = Guarded::new(&network.issuer, rules);
+            let client = tokens.layer(origin()).layer(orders);
+            assert_eq!(status(&client, "/").await, StatusCode::OK);
+            let _ = network.issuer.clone().then([failure.clone()]);
+            assert_eq!(status(&client, "/a").await, StatusCode::FORBIDDEN);
+            assert_eq!(network.sent("scope").concat(), ["read", "read a"]);
+            // The next token of the endpoint is the third one that was requested.
+            network.issuer.count_as_issued();
+            let failed = tokio::time::Instant::now();
+            for second in 0..after {
+                let case = format!("{failure:?}: {path} after {second} s");
+                assert_eq!(status(&client, path).await, StatusCode::FORBIDDEN, "{case}");
+                assert_eq!(network.issuer.count(), 2, "{case}");
+                tokio::time::sleep_until(failed + (second + 1) * SECOND).await;
+            }
+            assert_eq!(status(&client, path).await, StatusCode::OK, "{failure:?}");
+            let requested = network.sent("scope").concat();
+            assert_eq!(requested, ["read", "read a", scopes], "{failure:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn added_scopes_that_are_withdrawn_are_left_out_of_the_next_renewal() {
-    let network = Network::confirming();
-    let transport = refusing(&network);
-    network.issuer.set_reply(Reply::Token(100));
-    let builder = network.builder().scope(scope("read")).transport(transport);
-    let tokens = builder.start().unwrap();
-    let orders = Guarded::new(&network.issuer, &[("/", &["write"])]);
-    let client = tokens.layer(origin()).layer(orders.clone());
-    assert_eq!(status(&client, "/").await, StatusCode::OK);
-    // The right to write ends.
-    tokio::time::sleep(200 * SECOND).await;
-    let refusal = Reply::Json(400, json!({ "error": "invalid_scope" }));
-    let _ = network.issuer.clone().then([refusal]);
-    assert_eq!(status(&client, "/other").await, StatusCode::OK);
-    let scopes = network.sent("scope").concat();
-    let last = scopes.get(scopes.len() - 2..).unwrap();
-    assert_eq!(last, ["read write", "read"]);
+    for (code, is_left_out) in [
+        ("invalid_scope", true),
+        ("access_denied", true),
+        ("invalid_target", false),
+    ] {
+        let network = Network::confirming();
+        network.issuer.set_reply(Reply::Token(100));
+        let tokens = network.builder().scope(scope("read")).start().unwrap();
+        let orders = Guarded::new(&network.issuer, &[("/", &["write"])]);
+        let client = tokens.layer(origin()).layer(orders.clone());
+        assert_eq!(status(&client, "/").await, StatusCode::OK);
+        // The right to write ends.
+        tokio::time::sleep(200 * SECOND).await;
+        let renewals = network.issuer.count();
+        let refusal = Reply::Json(400, json!({ "error": code }));
+        let _ = network.issuer.clone().then([refusal]);
+        let token = tokens.access_token().await;
+        let scopes = network.sent("scope").concat().split_off(renewals);
+        if is_left_out {
+            token.unwrap();
+            assert_eq!(scopes, ["read write", "read"], "{code}");
+        } else {
+            token.unwrap_err();
+            assert_eq!(scopes, ["read write"], "{code}");
+        }
+    }
 }
 
 /// Else a resource could have the client get a token for another one, and use it there.

@@ -13,6 +13,7 @@ use tower_oauth::{
     Audience, ClientCredentials, ConfigError, Endpoint, Issuer, Scope, TokenManager,
 };
 
+use crate::support::log;
 use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 
 const TOKEN_URL: &str = "https://as.example/token";
@@ -990,6 +991,7 @@ async fn the_last_known_token_endpoint_is_used_while_discovery_fails() {
         Reply::Status(403, None),
         Reply::Text(200, "<html>"),
     ] {
+        log::clear_log();
         let endpoint = TokenEndpoint::with_reply(Reply::Token(60))
             .metadata(metadata(AS, "https://as.example/known"));
         let manager = discovering(AS, &endpoint);
@@ -999,6 +1001,18 @@ async fn the_last_known_token_endpoint_is_used_while_discovery_fails() {
         assert_eq!(token(&manager).await, "token-3", "{trouble:?}");
         let discoveries = endpoint.metadata_requests();
         assert!(discoveries > 1, "{trouble:?}");
+        // The first discovery succeeds. After an outage, no second location is tried.
+        let locations = match trouble {
+            Reply::Status(403 | 404, None) | Reply::Text(..) => 2,
+            _ => 1,
+        };
+        let event = "tower_oauth::client: discovery failed: \
+                     token requests go to the last known endpoint";
+        assert_eq!(
+            log::count(event) * locations,
+            discoveries - 1,
+            "{trouble:?}"
+        );
         for _ in 0..50 {
             token(&manager).await;
             seconds(1).await;

@@ -169,15 +169,25 @@ async fn unused_members_are_ignored_at_any_depth_and_in_any_encoding() {
 
 #[tokio::test(start_paused = true)]
 async fn a_member_that_is_used_and_given_twice_is_an_error_that_names_it() {
-    for (member, value) in [
-        ("access_token", r#""another-token""#),
-        ("token_type", r#""DPoP""#),
-        ("expires_in", "5"),
+    for (member, values) in [
+        ("access_token", [r#""a-token""#, r#""another-token""#]),
+        ("token_type", [r#""Bearer""#, r#""DPoP""#]),
+        ("expires_in", ["3600", "5"]),
+        ("scope", [r#""orders.read""#, r#""orders.write""#]),
+        // None of them says that the request failed.
+        ("error", ["null", r#""""#]),
+        (
+            "issued_token_type",
+            [r#""urn:example:a""#, r#""urn:example:b""#],
+        ),
     ] {
-        let body = body_with("x", Some("1")).replacen('{', &format!("{{{member:?}: {value}, "), 1);
-        let error = error_of(Reply::Raw(200, Vec::new(), body)).await;
-        let expected = format!("expected `{member}` once, found it twice");
-        assert!(error.to_string().ends_with(&expected), "{error}");
+        for [first, second] in [values, [values[1], values[0]]] {
+            let twice = format!("{{{member:?}: {first}, {member:?}: {second}, ");
+            let body = body_with(member, None).replacen('{', &twice, 1);
+            let error = error_of(Reply::Raw(200, Vec::new(), body)).await;
+            let expected = format!("expected `{member}` once, found it twice");
+            assert!(error.to_string().ends_with(&expected), "{error}");
+        }
     }
 }
 
@@ -193,7 +203,7 @@ fn redirect(status: u16, to: &str) -> Reply {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_names_what_was_expected_and_what_was_found() {
-    let cases: [(Reply, &str); 22] = [
+    let cases: [(Reply, &str); 23] = [
         (
             redirect(302, "https://me:pw@sso.example/login?secret=1#x"),
             "responded with 302 Found: it redirects to https://sso.example/login: redirects",
@@ -215,6 +225,11 @@ async fn an_error_names_what_was_expected_and_what_was_found() {
         (
             html(405, "a-b0dy"),
             "405 Method Not Allowed: the URL is not that of a token endpoint, which accepts POST",
+        ),
+        (
+            html(410, "a-b0dy"),
+            "410 Gone: the URL is not that of a token endpoint, which accepts POST: \
+             expected a JSON object with `error`, found HTML or XML (content type text/html)",
         ),
         (
             html(401, "a-b0dy"),

@@ -2,6 +2,9 @@
 
 use super::*;
 
+use crate::network::{Network, RESOURCE};
+use crate::support::provider::{self, Provider};
+
 #[tokio::test(start_paused = true)]
 async fn each_algorithm_signs_an_assertion_that_an_independent_library_verifies() {
     let keys = |algorithm: Algorithm| match algorithm {
@@ -119,6 +122,59 @@ async fn the_audience_is_one_string_that_follows_from_how_the_server_is_configur
         let (header, claims) = decode(&assertions(&endpoint)[0]);
         assert_eq!(claims["aud"], expected, "{audience:?}");
         assert_eq!(header["typ"], typ, "{audience:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_audience_with_a_resource_or_a_preset_is_the_issuer() {
+    let network = Network::confirming();
+    let tokens = TokenManager::for_resource(RESOURCE, ISSUER, orders());
+    let tokens = tokens.transport(network.clone()).start().unwrap();
+    tokens.access_token().await.unwrap();
+    let (header, claims) = decode(&network.sent("client_assertion")[0][0]);
+    assert_eq!(claims["aud"], ISSUER);
+    assert_eq!(header["typ"], "client-authentication+jwt");
+
+    let tenant = provider::TENANT;
+    let entra = format!("https://login.microsoftonline.com/{tenant}/v2.0");
+    for (provider, manager, issuer) in [
+        (
+            Provider::keycloak(),
+            TokenManager::keycloak("https://sso.example", "shop", orders()),
+            "https://sso.example/realms/shop",
+        ),
+        (
+            Provider::entra(),
+            TokenManager::entra(tenant, orders())
+                .map(|manager| manager.scope("api://orders/.default")),
+            entra.as_str(),
+        ),
+        (
+            Provider::auth0(),
+            TokenManager::auth0("shop.eu.auth0.com", "https://orders.example", orders()),
+            "https://shop.eu.auth0.com/",
+        ),
+        (
+            Provider::okta(),
+            TokenManager::okta("shop.okta.com", "default", orders())
+                .map(|manager| manager.scope("orders.read")),
+            "https://shop.okta.com/oauth2/default",
+        ),
+        (
+            Provider::cognito(),
+            TokenManager::cognito("eu-west-1", "eu-west-1_Example1", orders()),
+            "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Example1",
+        ),
+    ] {
+        let manager = manager.unwrap().transport(provider.clone());
+        // The provider may refuse the client: the request is what is checked.
+        let _ = fetch(manager).await;
+        let form = provider.token_requests().remove(0).form;
+        let mut form = url::form_urlencoded::parse(form.as_bytes());
+        let (_, assertion) = form.find(|(name, _)| name == "client_assertion").unwrap();
+        let (header, claims) = decode(&assertion);
+        assert_eq!(claims["aud"], issuer);
+        assert_eq!(header["typ"], "client-authentication+jwt", "{issuer}");
     }
 }
 
