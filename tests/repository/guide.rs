@@ -29,6 +29,14 @@ fn sources(folders: &[&str]) -> String {
     all
 }
 
+/// All Rust files below these folders. A long message, which goes on in the next line, is joined.
+fn joined_sources(folders: &[&str]) -> String {
+    let sources = sources(folders);
+    let mut lines = sources.split("\\\n");
+    let first = lines.next().unwrap().to_owned();
+    lines.fold(first, |all, line| all + line.trim_start())
+}
+
 /// The text between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
@@ -149,23 +157,40 @@ fn rendered_code(page: &str) -> Vec<String> {
     blocks
 }
 
+/// The names of the refreshers that a program binds: of the second part of each tuple that `build`
+/// returns.
+fn refreshers(code: &str) -> Vec<&str> {
+    let statements = code.split("let (").skip(1);
+    let bound = statements.filter_map(|statement| {
+        let (names, rest) = statement.split_once(')')?;
+        let (value, _) = rest.split_once(';')?;
+        let (_, second) = names.split_once(',')?;
+        let is_built = value.contains("ResourceServer") && value.contains(".build()");
+        is_built.then_some(second.trim())
+    });
+    bound.collect()
+}
+
 /// Without a refresher that runs, a server has no keys and responds with 503 for ever.
 #[test]
 fn each_server_that_the_guide_shows_gets_keys() {
-    let mut started = 0;
+    let (mut started, mut bound) = (0, 0);
     for (name, page) in pages() {
         for code in rendered_code(&page) {
-            let runs = code.contains(".start()") || code.contains("spawn(");
             // An explanation needs no keys to say what is wrong before the signature.
-            if code.contains("_refresher") && !code.contains(".explain(") {
+            let needs_keys = !code.contains(".explain(");
+            for refresher in refreshers(&code) {
                 assert!(
-                    runs,
+                    !needs_keys || !refresher.starts_with('_'),
                     "src/guide/{name}: nothing runs the refresher of\n{code}"
                 );
+                bound += 1;
             }
+            let runs = code.contains(".start()") || code.contains("spawn(");
             started += usize::from(code.contains("ResourceServer::for_resource") && runs);
         }
     }
+    assert!(bound >= 3, "{bound}");
     assert!(started >= 5, "{started}");
 }
 
@@ -393,11 +418,7 @@ fn the_guide_has_a_page_for_each_provider() {
 
 #[test]
 fn the_messages_that_the_symptoms_quote_are_those_of_the_programs() {
-    let sources = sources(&["src", "examples"]);
-    // A long message goes on in the next line.
-    let mut lines = sources.split("\\\n");
-    let first = lines.next().unwrap().to_owned();
-    let messages = lines.fold(first, |all, line| all + line.trim_start());
+    let messages = joined_sources(&["src", "examples"]);
     let guide = read("src/guide/troubleshooting.md");
     let rows = column(&guide, "symptom");
     assert!(rows.len() > 50, "{} rows", rows.len());
@@ -410,6 +431,32 @@ fn the_messages_that_the_symptoms_quote_are_those_of_the_programs() {
         }
     }
     assert!(checked > 60, "{checked}");
+}
+
+#[test]
+fn the_texts_of_refused_clients_that_the_guide_quotes_are_those_of_the_code() {
+    let sources = joined_sources(&["src"]);
+    let guide = read("src/guide/client_authentication.md");
+    let mut checked = 0;
+    for (row, cell) in column(&guide, "text") {
+        // One text, between two backticks if it has a backtick.
+        let text = cell.trim_matches('`').trim();
+        assert!(cell.len() >= text.len() + 2, "no quoted text: {row}");
+        // What differs from error to error.
+        for part in text.split('…').map(str::trim) {
+            let is_mark = part.chars().all(|c| !c.is_alphanumeric());
+            // A text may go on with that of a variable.
+            let is_continued = |at: usize| {
+                let (start, rest) = part.split_at(at);
+                sources.contains(&format!("{start}{{")) && sources.contains(&format!("\"{rest}"))
+            };
+            let is_found = sources.contains(part)
+                || part.match_indices(' ').any(|(at, _)| is_continued(at + 1));
+            assert!(is_mark || is_found, "no such text: {part}");
+            checked += usize::from(!is_mark);
+        }
+    }
+    assert!(checked >= 13, "{checked}");
 }
 
 #[test]
@@ -434,56 +481,86 @@ fn the_testing_guide_lists_the_dependencies_of_its_examples() {
     assert_eq!(listed, used);
 }
 
+/// An event or a span of the code, or a row of the guide about it.
+#[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Event {
+    target: String,
+    level: String,
+    /// Of the code, what is the same each time and fits into a line. Of the guide, all of it.
+    message: String,
+}
+
+impl Event {
+    /// Whether this event of the code is that of the row.
+    fn is_in(&self, row: &Self) -> bool {
+        // The name of a span may be a word of a message.
+        let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+        let is_message = match self.message.chars().all(is_name) {
+            true => row.message == self.message,
+            false => row.message.contains(&self.message),
+        };
+        is_message && (&self.target, &self.level) == (&row.target, &row.level)
+    }
+}
+
 /// The message of an event or the name of a span is the first line that begins with a quotation mark.
-fn messages(sources: &str) -> BTreeSet<String> {
+fn events(sources: &str) -> BTreeSet<Event> {
     let macros = [
-        "warn!(",
-        "error!(",
-        "debug!(",
-        "instrument!(",
-        "warn_of_plain_http!(",
+        ("warn!(", "warn"),
+        ("error!(", "error"),
+        ("debug!(", "debug"),
+        ("instrument!(", "debug"),
+        ("warn_of_plain_http!(", "warn"),
     ];
-    let mut messages = BTreeSet::new();
+    let mut events = BTreeSet::new();
     for event in sources.split("trace::").skip(1) {
-        let Some(rest) = macros.iter().find_map(|name| event.strip_prefix(name)) else {
+        let level = |(name, level)| Some((event.strip_prefix(name)?, level));
+        let Some((rest, level)) = macros.into_iter().find_map(level) else {
             continue;
         };
         // The definition of a macro, which takes the message as a parameter.
         if rest.trim_start().starts_with("target: $") {
             continue;
         }
+        let (_, target) = rest.split_once("target: \"").unwrap();
+        let (target, rest) = target.split_once('"').unwrap();
         let mut lines = rest.lines().map(str::trim);
         let message = lines.find_map(|line| line.strip_prefix('"')).unwrap();
         // What is the same each time, and fits into this line.
         let (message, _) = message.split_once("(logged").unwrap_or((message, ""));
         let parts = message.split(['{', '}', '\\', '"', '`']);
         let longest = parts.max_by_key(|part| part.len()).unwrap();
-        messages.insert(longest.trim().to_owned());
+        events.insert(Event {
+            target: target.to_owned(),
+            level: level.to_owned(),
+            message: longest.trim().to_owned(),
+        });
     }
-    messages
+    events
 }
 
 #[test]
-fn the_guide_lists_the_messages_of_all_events_and_the_spans() {
+fn the_guide_lists_all_events_and_spans_with_their_targets_and_levels() {
     let guide = read("src/guide/metrics.md");
-    let listed: Vec<_> = column(&guide, "event or span")
-        .into_iter()
-        .map(|(_, cell)| quoted(cell).collect::<String>())
+    let cells = |name| column(&guide, name).into_iter().map(|(_, cell)| cell);
+    let rows = cells("target")
+        .zip(cells("level"))
+        .zip(cells("event or span"));
+    let rows: Vec<Event> = rows
+        .map(|((target, level), message)| Event {
+            target: quoted(target).collect(),
+            level: level.to_owned(),
+            message: quoted(message).collect(),
+        })
         .collect();
-    let messages = messages(&sources(&["src"]));
-    for message in &messages {
-        // The name of a span may be a word of a message.
-        let is_name = message.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-        let is_listed = |cell: &String| cell == message || !is_name && cell.contains(message);
-        assert!(listed.iter().any(is_listed), "not listed: {message}");
+    let events = events(&sources(&["src"]));
+    for event in &events {
+        assert!(rows.iter().any(|row| event.is_in(row)), "{event:?}");
     }
-    for cell in &listed {
-        assert!(
-            messages.iter().any(|one| cell.contains(one)),
-            "no such event: {cell}"
-        );
+    for row in &rows {
+        assert!(events.iter().any(|event| event.is_in(row)), "{row:?}");
     }
-    assert!(messages.len() > 15, "{messages:?}");
+    assert!(events.len() > 15, "{events:?}");
 }
 
 /// The metric names in a text. A histogram is queried by its buckets and count.
