@@ -1,6 +1,10 @@
 //! Servers with an untrusted certificate: no retry, and the log names the cause.
 
 #![allow(clippy::as_conversions, reason = "tests")]
+#![allow(
+    clippy::print_stdout,
+    reason = "read by the test that started the process"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -217,31 +221,99 @@ async fn a_certificate_is_trusted_if_it_is_added_to_the_client() {
     assert_eq!(refresh_error(&url, transport).await, ErrorKind::Transport);
 }
 
-/// In a process of its own, because a test cannot change its environment.
+/// The variable of a child process.
 #[cfg(target_os = "linux")]
-#[tokio::test]
-async fn a_certificate_is_trusted_if_ssl_cert_file_names_it() {
-    if let Ok(url) = std::env::var("URL_OF_TEST_SERVER") {
-        assert_eq!(refresh_error(&url, transport()).await, ErrorKind::Transport);
-        return;
-    }
-    let (url, connections, certificate) = server_with_certificate(false).await;
-    let pem = pem("CERTIFICATE", &certificate);
-    let file = std::env::temp_dir().join(format!("tower-oauth-ca-{}.pem", std::process::id()));
-    std::fs::write(&file, pem).unwrap();
-    let name = "a_certificate_is_trusted_if_ssl_cert_file_names_it";
+const URL_OF_TEST_SERVER: &str = "URL_OF_TEST_SERVER";
+
+/// Fetches keys and prints the error, if this process is a child of the test.
+#[cfg(target_os = "linux")]
+async fn print_refresh_error() -> bool {
+    let Ok(url) = std::env::var(URL_OF_TEST_SERVER) else {
+        return false;
+    };
+    log::clear_log();
+    let kind = refresh_error(&url, transport()).await;
+    let causes = ["UnknownIssuer", "BadSignature"];
+    let cause = causes.into_iter().find(|cause| log::logged(cause));
+    println!("\nerror: {kind:?} {}", cause.unwrap_or("-"));
+    true
+}
+
+/// Runs this test again, as a process with these variables, which calls [`print_refresh_error`].
+#[cfg(target_os = "linux")]
+async fn refresh_error_in_process(
+    test: &str,
+    url: &str,
+    variables: &[(&str, &std::path::Path)],
+) -> String {
     let child = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .arg(name)
-        .env("URL_OF_TEST_SERVER", &url)
-        .env("SSL_CERT_FILE", &file)
+        .args([test, "--exact", "--nocapture"])
+        .env_remove("SSL_CERT_FILE")
+        .env_remove("SSL_CERT_DIR")
+        .envs(variables.iter().copied())
+        .env(URL_OF_TEST_SERVER, url)
         .output()
         .await
         .unwrap();
-    std::fs::remove_file(&file).unwrap();
-    let output = String::from_utf8_lossy(&child.stdout);
+    let output = String::from_utf8(child.stdout).unwrap();
     assert!(child.status.success(), "{output}");
-    assert!(output.contains("1 passed"), "{output}");
-    assert!(connections.load(Ordering::SeqCst) > 0);
+    let mut lines = output.lines();
+    let error = lines.find_map(|line| line.strip_prefix("error: "));
+    error.unwrap_or_else(|| panic!("{output}")).to_owned()
+}
+
+/// A self-signed certificate of this name, with a new key.
+#[cfg(target_os = "linux")]
+fn another_certificate(name: &str) -> String {
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+    pem("CERTIFICATE", &self_signed(&key, name, true))
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_certificate_is_trusted_if_ssl_cert_file_or_ssl_cert_dir_has_it() {
+    if print_refresh_error().await {
+        return;
+    }
+    let test = "certificates::a_certificate_is_trusted_if_ssl_cert_file_or_ssl_cert_dir_has_it";
+    let (url, connections, certificate) = server_with_certificate(false).await;
+    let name = format!("tower-oauth-ca-{}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    let (with, without) = (folder.join("with"), folder.join("without"));
+    for folder in [&with, &without] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    let file = with.join("as.pem");
+    std::fs::write(&file, pem("CERTIFICATE", &certificate)).unwrap();
+    let other_file = without.join("other.pem");
+    std::fs::write(&other_file, another_certificate("another issuer")).unwrap();
+    // A certificate with the subject of the server's, and another key.
+    let same_subject = folder.join("same_subject.pem");
+    let forged = another_certificate("an issuer that no store has");
+    std::fs::write(&same_subject, forged).unwrap();
+
+    // The server closes each connection after the handshake, which is another error.
+    let trusted = "Transport -";
+    let untrusted = "Certificate UnknownIssuer";
+    for (file, folder, expected) in [
+        (None, None, untrusted),
+        (Some(&file), None, trusted),
+        (None, Some(&with), trusted),
+        // Both are read.
+        (Some(&file), Some(&without), trusted),
+        (Some(&other_file), Some(&with), trusted),
+        (Some(&other_file), Some(&without), untrusted),
+        (Some(&same_subject), None, "Certificate BadSignature"),
+    ] {
+        let file = file.map(|file| ("SSL_CERT_FILE", file.as_path()));
+        let folder = folder.map(|folder| ("SSL_CERT_DIR", folder.as_path()));
+        let variables: Vec<_> = file.into_iter().chain(folder).collect();
+        let before = connections.load(Ordering::SeqCst);
+        let error = refresh_error_in_process(test, &url, &variables).await;
+        assert_eq!(error, expected, "{variables:?}");
+        assert!(connections.load(Ordering::SeqCst) > before);
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 /// Other TLS failures may be transient: a proxy that responds in plain text, a broken connection.

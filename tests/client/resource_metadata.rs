@@ -238,11 +238,11 @@ async fn an_outage_of_the_document_costs_no_token_once_the_issuer_is_confirmed()
 /// Each failed reading is logged, because nothing else shows it.
 #[tokio::test(start_paused = true)]
 async fn a_document_that_cannot_be_read_again_is_read_after_one_to_five_minutes() {
-    for (retry_after, expected) in [
-        (None, 60..=75),
-        (Some("30"), 60..=75),
-        (Some("120"), 120..=135),
-        (Some("3000"), 300..=315),
+    for (retry_after, pause) in [
+        (None, 60),
+        (Some("30"), 60),
+        (Some("120"), 120),
+        (Some("3000"), 300),
     ] {
         log::clear_log();
         let network = Network::confirming();
@@ -260,12 +260,14 @@ async fn a_document_that_cannot_be_read_again_is_read_after_one_to_five_minutes(
                 readings.push(started.elapsed().as_secs());
             }
         }
-        // The confirmation is an hour old at the first of them.
-        assert!((3600..=3615).contains(&readings[0]), "{readings:?}");
+        // The confirmation is an hour old at the first of them. Token requests are up to the
+        // lifetime of a token apart.
+        assert!((3600..=3620).contains(&readings[0]), "{readings:?}");
         assert!(readings.len() >= 5, "{retry_after:?}: {readings:?}");
         for pair in readings.windows(2) {
             let gap = pair[1] - pair[0];
-            assert!(expected.contains(&gap), "{retry_after:?}: {readings:?}");
+            let is_due = (pause..=pause + 20).contains(&gap);
+            assert!(is_due, "{retry_after:?}: {readings:?}");
         }
         let event = "tower_oauth::client: the metadata of the resource cannot be read: \
                      the last confirmation of the issuer is still used";

@@ -371,6 +371,40 @@ fn each_target_has_the_settings_of_the_client_and_its_own() {
 }
 
 #[test]
+fn a_target_has_the_audience_of_the_client_unless_it_has_another_and_its_resources_as_well() {
+    let toml = r#"
+        issuer = "https://as.example"
+        client_id = "shop"
+        client_secret = "s3cret"
+        audience = "common"
+        resource = "urn:common"
+        [targets.bills]
+        origin = "https://bills.example"
+        audience = "bills"
+        resource = "urn:bills, urn:common"
+        [targets.orders]
+        origin = "https://orders.example"
+    "#;
+    let common = issuer()
+        .audience(Audience::new("common").unwrap())
+        .resource("urn:common");
+    let bills = common
+        .clone()
+        .audience(Audience::new("bills").unwrap())
+        .resource("urn:bills")
+        .resource("urn:common");
+    let expected = TokenManagers::builder()
+        .target("https://bills.example", bills)
+        .target("https://orders.example", common);
+    for (format, settings) in read::<ClientSettings>(&parse_toml(toml)) {
+        let made = settings.unwrap().to_managers_builder(|builder| builder);
+        let made = format!("{:?}", made.unwrap());
+        assert_eq!(made, format!("{expected:?}"), "{format}");
+        assert!(made.contains("urn:bills"), "{made}");
+    }
+}
+
+#[test]
 fn targets_that_do_not_fit_are_errors_that_name_the_target() {
     let client =
         r#"{ "client_id": "shop", "client_secret": "s3cret", "issuer": "https://as.example" }"#;
@@ -949,4 +983,85 @@ fn a_variable_that_looks_like_a_number_is_a_text_and_leading_zeros_need_quotes_w
         "{by_figment}"
     );
     assert_eq!(by_config, r#""1.10""#);
+}
+
+#[test]
+fn white_space_and_brackets_of_a_variable_mean_something_to_figment_alone() {
+    if print_variables::<ClientSettings>() {
+        return;
+    }
+    let name = "settings::white_space_and_brackets_of_a_variable_mean_something_to_figment_alone";
+    let shown = |document: &Value| read_in_process(name, &variables(document));
+    let is = |printed: &str, document: Value| {
+        let settings = read::<ClientSettings>(&document).remove(0).1.unwrap();
+        assert_eq!(printed, format!("{:?}", Ok::<_, String>(settings)));
+    };
+
+    let [figment, config] = shown(&json!({ "client_id": "  shop  " }));
+    is(&figment, json!({ "client_id": "shop" }));
+    is(&config, json!({ "client_id": "  shop  " }));
+
+    let [figment, config] = shown(&json!({ "scopes": "[a, b]" }));
+    is(&figment, json!({ "scopes": ["a", "b"] }));
+    is(&config, json!({ "scopes": ["[a,", "b]"] }));
+
+    let [figment, config] = shown(&json!({ "parameters": "{a=b}" }));
+    is(&figment, json!({ "parameters": { "a": "b" } }));
+    assert!(config.starts_with("Err"), "{config}");
+
+    // Where a text is meant.
+    for variable in ["[a, b]", "{a=b}"] {
+        let [figment, config] = shown(&json!({ "client_id": variable }));
+        assert!(figment.starts_with("Err"), "{figment}");
+        is(&config, json!({ "client_id": variable }));
+    }
+}
+
+#[test]
+fn without_prefix_separator_config_separates_the_prefix_as_the_rest_of_the_name() {
+    use config::{Config, Environment};
+
+    #[derive(serde::Deserialize)]
+    struct Settings {
+        bills: ClientSettings,
+    }
+
+    let variables = [
+        ("APP_BILLS__CLIENT_ID", "one underscore"),
+        ("APP__BILLS__CLIENT_ID", "two underscores"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let environment = || {
+        Environment::with_prefix("APP")
+            .separator("__")
+            .source(Some(variables.clone().into()))
+    };
+    for (environment, read) in [
+        (environment(), "two underscores"),
+        (environment().prefix_separator("_"), "one underscore"),
+    ] {
+        let config = Config::builder().add_source(environment).build().unwrap();
+        let settings: Settings = config.try_deserialize().unwrap();
+        let settings = format!("{:?}", settings.bills);
+        assert!(settings.contains(read), "{read}: {settings}");
+    }
+}
+
+#[test]
+fn figment_names_the_path_of_a_setting_in_order_after_extract_alone() {
+    use figment::Figment;
+    use figment::providers::{Format as _, Toml};
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Settings {
+        #[expect(dead_code, reason = "only the error is of interest")]
+        bills: ClientSettings,
+    }
+
+    let figment = Figment::from(Toml::string("[bills.targets.orders]\norigin = 5"));
+    let error = figment.extract::<Settings>().unwrap_err().to_string();
+    assert!(error.contains("bills.targets.orders.origin"), "{error}");
+    let error = figment.extract_inner::<ClientSettings>("bills");
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("targets.orders.origin.bills"), "{error}");
 }

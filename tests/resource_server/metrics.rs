@@ -168,6 +168,49 @@ async fn results_refreshes_and_key_set_state_are_recorded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_counter_with_an_error_or_outcome_appears_with_its_first_event() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let recorded = recorder.handle();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    // By their names and the value of `outcome`.
+    let counters = || {
+        ["key_set_refreshes_total", "token_requests_total"].map(|name| {
+            let name = format!("tower_oauth_{name}");
+            ["success", "failure"].map(|outcome| {
+                let outcome = format!("outcome=\"{outcome}\"");
+                value(&recorded.render(), &name, &[&outcome])
+            })
+        })
+    };
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    let (server, refresher) = builder(&issuer, &clock()).build().unwrap();
+    let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
+    let manager = || {
+        let url = Endpoint::new("https://as.example/token").unwrap();
+        let credentials = ClientCredentials::new("shop", "secret");
+        let manager = TokenManager::builder(url, credentials).transport(endpoint.clone());
+        manager.start().unwrap()
+    };
+    let tokens = manager();
+    assert_eq!(counters(), [[None, None], [None, None]]);
+    let requests = "tower_oauth_requests_total";
+    let granted = value(&recorded.render(), requests, &["result=\"granted\""]);
+    assert_eq!(granted, Some(0.0), "others are there from the start");
+
+    let _refresher = tokio::spawn(refresher);
+    server.wait_for_keys().await;
+    assert_eq!(counters(), [[Some(1.0), None], [None, None]]);
+    tokens.access_token().await.unwrap();
+    assert_eq!(counters(), [[Some(1.0), None], [Some(1.0), None]]);
+
+    issuer.set_reply(IssuerReply::Unreachable);
+    server.refresh_keys().await.unwrap_err();
+    endpoint.set_reply(Reply::Status(403, None));
+    manager().access_token().await.unwrap_err();
+    assert_eq!(counters(), [[Some(1.0), Some(1.0)], [Some(1.0), Some(1.0)]]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_duration_of_fetches_is_recorded_by_issuer_and_outcome() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let recorded = recorder.handle();

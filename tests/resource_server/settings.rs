@@ -297,6 +297,83 @@ fn a_document_in_each_format_is_the_builder_that_code_would_make() {
 }
 
 #[test]
+fn resource_is_the_audience_of_each_issuer_without_another_that_needs_one() {
+    type NewIssuer = fn(&str) -> TrustedIssuer;
+    const RESOURCE: &str = "https://orders.example";
+    let rows: [(&str, NewIssuer); 6] = [
+        ("issuer = \"https://partner.example\"", |audience| {
+            let issuer = Issuer::new("https://partner.example").unwrap();
+            TrustedIssuer::new(issuer, self::audience(audience))
+        }),
+        (
+            "provider = \"keycloak\"\nurl = \"https://sso.example\"\nrealm = \"shop\"",
+            |audience| TrustedIssuer::keycloak("https://sso.example", "shop", audience).unwrap(),
+        ),
+        (
+            "provider = \"auth0\"\ndomain = \"shop.eu.auth0.com\"",
+            |audience| TrustedIssuer::auth0("shop.eu.auth0.com", audience).unwrap(),
+        ),
+        (
+            "provider = \"okta\"\ndomain = \"shop.okta.com\"\nauthorization_server = \"default\"",
+            |audience| TrustedIssuer::okta("shop.okta.com", "default", audience).unwrap(),
+        ),
+        (
+            "provider = \"google\"\ncallers = \"112233445566778899001\"",
+            |audience| TrustedIssuer::google(audience, ["112233445566778899001"]).unwrap(),
+        ),
+        (
+            "provider = \"zitadel\"\ndomain = \"shop.zitadel.cloud\"",
+            |audience| TrustedIssuer::zitadel("shop.zitadel.cloud", audience).unwrap(),
+        ),
+    ];
+    let made = |rest: &str, is_resource: bool| {
+        let resource = is_resource.then(|| format!("resource = \"{RESOURCE}\"\n"));
+        let toml = format!("{}[issuers.a]\n{rest}", resource.unwrap_or_default());
+        settings(&toml).unwrap().to_builder()
+    };
+    let resource = || ProtectedResource::new(RESOURCE).unwrap();
+    let expected = |issuer| ResourceServer::from_issuer(issuer).protected_resource(resource());
+    for (fields, issuer) in rows {
+        let with_audience = format!("{fields}\naudience = \"api\"");
+        for (fields, audience) in [(fields, RESOURCE), (&with_audience, "api")] {
+            let expected = expected(issuer(audience));
+            let made = made(fields, true).unwrap();
+            assert_eq!(format!("{made:?}"), format!("{expected:?}"), "{fields}");
+        }
+        // Required without `resource`.
+        let error = made(fields, false).unwrap_err();
+        assert_eq!(error.setting(), "issuers.a.audience", "{error}");
+    }
+    // These need none, or have another.
+    let pool = "eu-west-1_Example";
+    let clients = ["7ol0h0kd3rk4b4q6n1m3v5u8a2"];
+    for (fields, issuer) in [
+        (
+            "provider = \"cognito\"\nregion = \"eu-west-1\"\n\
+             user_pool = \"eu-west-1_Example\"\n\
+             allowed_clients = \"7ol0h0kd3rk4b4q6n1m3v5u8a2\""
+                .to_owned(),
+            TrustedIssuer::cognito("eu-west-1", pool, clients),
+        ),
+        (
+            format!(
+                "provider = \"entra\"\ntenant = \"{TENANT}\"\n\
+                 application_id = \"{APPLICATION}\""
+            ),
+            TrustedIssuer::entra(TENANT, APPLICATION),
+        ),
+        (
+            "provider = \"supabase\"\nproject = \"abcdefghijklmnopqrst\"".to_owned(),
+            TrustedIssuer::supabase("abcdefghijklmnopqrst"),
+        ),
+    ] {
+        let expected = expected(issuer.unwrap());
+        let made = made(&fields, true).unwrap();
+        assert_eq!(format!("{made:?}"), format!("{expected:?}"), "{fields}");
+    }
+}
+
+#[test]
 fn variables_of_a_process_are_the_same_settings_as_a_document() {
     if print_variables::<ResourceServerSettings>() {
         return;
