@@ -3,7 +3,7 @@
 #![allow(clippy::as_conversions, reason = "tests")]
 #![allow(
     clippy::print_stdout,
-    reason = "read by the test that started the process"
+    reason = "read by the test that starts the process"
 )]
 
 use std::sync::Arc;
