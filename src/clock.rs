@@ -124,8 +124,8 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
 
 /// A source of wall-clock time.
 ///
-/// It decides whether tokens have expired (`exp`, `nbf`). Timers use [`tokio::time`] instead, so
-/// that intervals are unaffected when the wall clock jumps.
+/// It decides whether tokens have expired (`exp`, `nbf`) and how old keys are (`max_stale`). Timers
+/// use [`tokio::time`] instead. After a jump of the clock, keys are refreshed within 10 seconds.
 ///
 /// ```
 /// use std::time::Duration;
@@ -219,7 +219,9 @@ impl ManualClock {
 
     /// Moves the clock forward by the whole seconds of `by`, but no timers.
     ///
-    /// For timers this looks like a suspended machine.
+    /// For timers this looks like a suspended machine. Beyond `max_stale`, 24 hours by default,
+    /// tokens get a 503 until the keys are refreshed:
+    /// [`advance_with_timers`](Self::advance_with_timers) lets that happen.
     pub fn advance(&self, by: Duration) {
         self.0
             .fetch_add(by.as_secs(), std::sync::atomic::Ordering::SeqCst);

@@ -146,7 +146,7 @@ impl ConfigError {
         self.kind
     }
 
-    /// The value that was found; of a URL only scheme, host and port.
+    /// The value that was found; of a URL only scheme, host and port, but of a `resource` all of it.
     ///
     /// `None` if the value may be a secret, is absent, or is too long.
     #[must_use]
@@ -670,7 +670,7 @@ impl Error {
         self.0.oauth.as_ref()
     }
 
-    /// The status of the response, if there was one.
+    /// The status of an error response, or of a token response that cannot be used.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         self.0.status

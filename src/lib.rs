@@ -76,12 +76,14 @@
 //! - `iss` and `exp` are always required. So is `aud`, unless the issuer has both
 //!   `audience_optional` and `allowed_clients`; a token with another `aud` is always rejected. The
 //!   algorithm `none` and HMAC are not supported.
-//! - A token is verified only with keys of its issuer, and a key is used only for its algorithm.
+//! - A token is verified only with keys of its issuer, and a key is used only for its `alg`, or
+//!   without one for the algorithms of its type.
 //! - Keys in a token's header are never used. Duplicate JSON members, unknown critical headers,
 //!   non-canonical base64url and tokens bound to a key (`cnf`) are rejected.
 //! - A request causes a fetch only if the registered claims of its token are valid, and within a
 //!   rate limit. A request causes a 5xx response only if no keys are available or the server is
-//!   overloaded: 503; or if the resource server layer of a route is missing: 500.
+//!   overloaded: 503; or if the resource server layer of a route is missing, or does not keep the
+//!   token that a handler extracts: 500.
 //! - Response texts are fixed. No log, error or `Debug` output contains tokens or secrets.
 //! - Signatures are verified by aws-lc-rs. The features that other crates enable have no effect.
 //!

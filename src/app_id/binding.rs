@@ -32,8 +32,10 @@ use crate::oauth::{Endpoint, Issuer};
 ///      [`from_file`](Self::from_file);
 /// 3. environment variables named like the keys, except `managementUrl` and `apikey`. If there is a
 ///    service binding, they only fill gaps: a missing `clientId` or `secret`, and the parts of the
-///    server's URL. Without a service binding they are used only if one of them is a URL, so that
-///    an unrelated `version` or `secret` has no effect.
+///    server's URL. Without a service binding they are used only if one of them, or a value of the
+///    builder, is a URL, so that an unrelated `version` or `secret` has no effect. With a URL of
+///    the builder, the variable `secret` is used: set the secret there, too, or use
+///    [`build`](BindingBuilder::build), which reads no environment.
 ///
 /// Empty strings (and `null` in JSON) count as absent. Two service bindings are an error, because
 /// they may have different issuers.
@@ -44,7 +46,9 @@ use crate::oauth::{Endpoint, Issuer};
 /// one source, `oauthServerUrl` takes precedence (unlike in IBM's Node SDK). Trailing slashes are
 /// dropped. Tenant and version are read from its path; a `tenantId` or `version` that contradicts
 /// it is an error. A URL of another form, such as that of a gateway, requires a `tenantId`, and is
-/// then the issuer without changes.
+/// then the issuer without changes. With an `oauthServerUrl`, the variable `version` is not used,
+/// and the variable `tenantId` only if the URL is a variable, too: a gateway's URL needs the
+/// `tenantId` in the source that it is from, or in the builder.
 ///
 /// ```
 /// use tower_oauth::app_id::Binding;
@@ -218,7 +222,7 @@ impl Binding {
 
     /// The source of the credentials, such as `VCAP_SERVICES`, for messages to the operator.
     ///
-    /// `None` if all are explicit.
+    /// `None` if all are explicit, or from variables named like the keys.
     #[must_use]
     pub fn source(&self) -> Option<&str> {
         self.source.as_deref()

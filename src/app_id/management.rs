@@ -26,9 +26,10 @@ use crate::transport::{HttpClient, HttpSettings, Limits, Transport, retry_after}
 /// Registers and manages the applications of an App ID service instance.
 ///
 /// Each method sends one request. Nothing is retried, because a `POST` whose response was lost may
-/// have registered an application. After a 401, the next call uses another IAM token
-/// ([`IamToken::invalidate`]). App ID allows 50 requests per second and then blocks for 30 s; the
-/// error has its [`retry_after`](Error::retry_after).
+/// have registered an application. After a 401, an [`IamApiKey`](super::IamApiKey) gets another
+/// token for the next call, at most once in 10 s ([`IamToken::invalidate`]); a `SecretString` stays
+/// the same. App ID allows 50 requests per second and then blocks for 30 s; the error has its
+/// [`retry_after`](Error::retry_after).
 ///
 /// Cheap to clone.
 ///
@@ -36,9 +37,9 @@ use crate::transport::{HttpClient, HttpSettings, Limits, Transport, retry_after}
 ///
 /// All methods return the same errors:
 ///
-/// - [`ErrorKind::Refused`] if the response has an [`oauth_error`](Error::oauth_error) (its `error`
-///   or `error_code`);
-/// - [`ErrorKind::Status`] for other error responses;
+/// - [`ErrorKind::Refused`] if a 4xx response has an [`oauth_error`](Error::oauth_error) (its
+///   `error` or `error_code`);
+/// - [`ErrorKind::Status`] for other error responses; a 5xx may have an `oauth_error`, too;
 /// - [`ErrorKind::Malformed`] if the response does not have the documented form;
 /// - [`ErrorKind::Configuration`] if a client id or the token cannot be sent;
 /// - the other variants of [`ErrorKind`] if there is no response.

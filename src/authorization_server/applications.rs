@@ -233,7 +233,8 @@ impl RegisteredApplication {
 
     /// Sets a claim of its tokens: those of the token endpoint, and those that are minted.
     ///
-    /// A claim that the server sets by default, such as `aud`, is replaced.
+    /// A claim that the server sets by default, such as `aud`, is replaced; but a minted token has
+    /// its `scope` from [`set_scopes`](Self::set_scopes).
     /// [`TokenMint::claim`](super::TokenMint::claim) sets a claim of one token.
     ///
     /// ```

@@ -147,8 +147,21 @@ struct FaultState {
 }
 
 impl Faults {
-    pub(super) fn add(&self, endpoint: EndpointKind, responses: Option<usize>, fault: Fault) {
-        self.state().faults.push_back((endpoint, responses, fault));
+    /// Adds a fault of the next responses, after those that were added before.
+    pub(super) fn add_next(&self, endpoint: EndpointKind, responses: usize, fault: Fault) {
+        let faults = &mut self.state().faults;
+        let is_permanent = |(kind, left, _): &(EndpointKind, Option<usize>, Fault)| {
+            *kind == endpoint && left.is_none()
+        };
+        let end = faults.iter().position(is_permanent).unwrap_or(faults.len());
+        faults.insert(end, (endpoint, Some(responses), fault));
+    }
+
+    /// Replaces the permanent fault of this endpoint. Those of the next responses apply first.
+    pub(super) fn set_permanent(&self, endpoint: EndpointKind, fault: Fault) {
+        let faults = &mut self.state().faults;
+        faults.retain(|(kind, left, _)| *kind != endpoint || left.is_some());
+        faults.push_back((endpoint, None, fault));
     }
 
     pub(super) fn clear(&self) {

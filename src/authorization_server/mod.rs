@@ -29,10 +29,9 @@
 //! or `sub` without one, is the client id of a registered application. So a minted token of a user
 //! has both: `server.mint(&portal).claim("sub", "ann").claim("client_id", portal.client_id())`. The
 //! client must be in `aud` of the subject token by its client id, or be the client that it was
-//! issued to. The new
-//! token has the claims of the subject token, the client as `client_id`, and the actor as `act`: the
-//! client, or `sub` of the actor token. It has no more scopes than the subject token, and expires no
-//! later.
+//! issued to. The new token has the claims of the subject token that are about its subject, the
+//! client as `client_id`, and the actor as `act`: the client, or `sub` of the actor token. It has no
+//! more scopes than the subject token, and expires no later than either token.
 //!
 //! Used assertions are remembered in memory. After a restart, one that is still valid is accepted
 //! once more.
@@ -446,6 +445,9 @@ impl AuthorizationServer {
 
     /// Injects a fault into every response until [`clear_faults`](Self::clear_faults).
     ///
+    /// It replaces an earlier one of the same endpoint. Those of [`fail_next`](Self::fail_next) apply
+    /// first.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {
@@ -465,12 +467,12 @@ impl AuthorizationServer {
     /// # }
     /// ```
     pub fn fail(&self, endpoint: EndpointKind, fault: Fault) {
-        self.0.faults.add(endpoint, None, fault);
+        self.0.faults.set_permanent(endpoint, fault);
     }
 
     /// Injects a fault into the next responses.
     ///
-    /// Faults of one endpoint apply in the order in which they were added.
+    /// Those of one endpoint apply in the order in which they were added.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -492,7 +494,7 @@ impl AuthorizationServer {
     /// # }
     /// ```
     pub fn fail_next(&self, endpoint: EndpointKind, responses: usize, fault: Fault) {
-        self.0.faults.add(endpoint, Some(responses), fault);
+        self.0.faults.add_next(endpoint, responses, fault);
     }
 
     /// Removes all faults.

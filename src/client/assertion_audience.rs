@@ -14,9 +14,10 @@ const ISSUER_HINT: &str = "the audience of the assertion is the issuer; if the s
 /// The audience of an assertion, its `aud`
 /// ([RFC 7523 §3](https://www.rfc-editor.org/rfc/rfc7523#section-3)).
 ///
-/// It is configured, and never taken from a document or a response: a malicious server could name
-/// the audience or the token endpoint of another server, and use the assertion there
-/// (CVE-2025-27370, CVE-2025-27371).
+/// It is configured, because a malicious server could name the audience or the token endpoint of
+/// another server, and use the assertion there (CVE-2025-27370, CVE-2025-27371). With
+/// [`TokenEndpoint`](Self::TokenEndpoint), metadata may name the URL, but only at the origin of the
+/// issuer.
 ///
 /// # Examples
 ///

@@ -96,7 +96,8 @@ impl TokenManager {
     /// requests go to `{issuer}/token`, and the error of a failed request says that this URL is
     /// guessed. Metadata of another issuer are an error of kind
     /// [`IssuerMismatch`](crate::error::ErrorKind::IssuerMismatch) that names both, and nothing is
-    /// sent. Metadata that cannot be parsed, or that lack `token_endpoint`, are an error as well.
+    /// sent. Metadata without a usable `token_endpoint` are an error as well, also in a later
+    /// discovery. Metadata that cannot be parsed are one only while no endpoint is known.
     ///
     /// An App ID base of version 3 (`…/oauth/v3/{tenant}`) is not an issuer identifier: use
     /// [`Binding::token_manager`][binding], or
@@ -294,8 +295,9 @@ impl<S> TokenManagerBuilder<S> {
     ///
     /// It is the label `manager` of `tower_oauth_token_requests_total` and a field of the events on
     /// `tower_oauth::client`. It must not be a secret. Managers with the same name share a time
-    /// series. Default: the client id, else issuer or token endpoint, else `token_source`. The
-    /// managers of [`TokenManagers`](super::TokenManagers) have the origin after it.
+    /// series. Default: the client id, else the issuer or the origin of the token endpoint, else
+    /// `token_source`. The default of the managers of [`TokenManagers`](super::TokenManagers) has
+    /// the origin after it; a name that is set does not, so set one for each target.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -354,7 +356,8 @@ impl<S> TokenManagerBuilder<S> {
 
     /// Sets the time limit of one token request, including discovery. Default: 10 seconds.
     ///
-    /// A token request takes no longer than [`acquire_timeout`](Self::acquire_timeout) either.
+    /// A request to a token endpoint takes no longer than [`acquire_timeout`](Self::acquire_timeout)
+    /// either.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -723,11 +726,11 @@ impl TokenManagerBuilder {
     /// at most 256 bytes, and all challenges together add at most 32.
     ///
     /// Default: none. With [`TokenManager::for_resource`] any scope, if the layer is for the origin
-    /// of the resource alone, `resource` is the only parameter that says what the token is for, and
-    /// the new token is a JWT whose `aud` is the resource alone. Otherwise a resource could have the
-    /// client get a token for another one. An empty list turns it off. If the server does not say
-    /// which scopes it grants, set the present ones with [`scope`](Self::scope), so that they are
-    /// not lost.
+    /// of the resource alone, the request names this `resource` alone, without `audience`, another
+    /// `resource` or any [`parameter`](Self::parameter), and the new token is a JWT whose `aud` is
+    /// the resource alone. Otherwise a resource could have the client get a token for another one.
+    /// An empty list turns it off. If the server does not say which scopes it grants, set the
+    /// present ones with [`scope`](Self::scope), so that they are not lost.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -891,7 +894,9 @@ impl TokenManagerBuilder {
 
     /// Adds an extension parameter to the request.
     ///
-    /// Parameters with a dedicated method, such as `scope`, are an error of [`build`](Self::build).
+    /// These are an error of [`build`](Self::build): a name that is empty or added twice, one with a
+    /// dedicated method, such as `scope`, and one of a grant or of client authentication, such as
+    /// `client_id`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

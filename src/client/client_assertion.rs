@@ -27,8 +27,9 @@ const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe
 /// signs assertions itself.
 ///
 /// The source is asked for each token request, so a file is read again each time. An assertion
-/// that has expired is not sent. If the server refuses an assertion and the source has another one
-/// by then, the request is sent once more.
+/// that has expired is not sent. If the server refuses an assertion of a
+/// [reusable](AssertionSource::is_reusable) source, such as a file, and the source has another one by
+/// then, the request is sent once more.
 ///
 /// # Examples
 ///

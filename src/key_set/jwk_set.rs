@@ -52,8 +52,9 @@ impl KeySet {
     /// # Errors
     ///
     /// If the document is not a JWK Set, has more than 100 members, or has no usable key. Different
-    /// keys that share a `kid` are not usable here, whatever
-    /// [`max_candidate_keys`](crate::TrustedIssuer::max_candidate_keys) is.
+    /// keys that share a `kid` do not count as usable here, and are listed as skipped. Tokens are
+    /// verified with them if [`max_candidate_keys`](crate::TrustedIssuer::max_candidate_keys) is
+    /// above 1.
     pub fn from_json(document: &[u8]) -> Result<Self, Error> {
         parse_set(document, 1)
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 /// When a key set is refreshed and how long it is trusted.
 ///
 /// The defaults are meant for production. Retries have no setting: after a failure the wait is a
-/// random part of a backoff that doubles from 1 second to 1 minute, or the issuer's `Retry-After`,
-/// clamped to between 1 second and 5 minutes. While there is no usable set, no wait is longer than
-/// 5 seconds, for any value of `Retry-After`.
+/// random part of a backoff that doubles from 1 second to 1 minute, or the issuer's `Retry-After` if
+/// that is longer: 1 second to 5 minutes, and up to a tenth more. While there is no usable set, no
+/// wait is longer than 5 seconds, for any value of `Retry-After`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -105,7 +105,9 @@ impl RefreshPolicy {
     /// Sets the refresh interval without `Cache-Control`. Default: 5 minutes.
     ///
     /// Each refresh happens at a random 70 to 95 % of the interval, so that the instances of a
-    /// service do not fetch together. The interval bounds how long a withdrawn key is trusted.
+    /// service do not fetch together. It bounds how long a withdrawn key is trusted, if the set has
+    /// no `Cache-Control`: else [`max_interval`](Self::max_interval) does, and during an outage
+    /// [`max_stale`](Self::max_stale).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -320,7 +322,9 @@ impl RefreshPolicy {
     ///
     /// `burst` refreshes are allowed at once, then one each `period`. Default: 2, then one each
     /// 15 seconds. Scheduled refreshes do not count, so that a flood of forged tokens cannot delay
-    /// a rotation.
+    /// a rotation. A `kid` that a fetch did not find is rejected without another fetch for 15
+    /// seconds, for any `period`, unless the set changes. With a `burst` of 0, no `kid` causes a
+    /// refresh.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

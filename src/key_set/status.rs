@@ -149,7 +149,7 @@ pub enum KeySetState {
     /// The last refresh failed, or discovery did ([`KeySetStatus::metadata_error`]), or the
     /// refresher has stopped ([`KeySetStatus::is_refresher_stopped`]).
     Degraded,
-    /// The last refresh succeeded, or the set is fixed.
+    /// The last refresh succeeded, none was made yet with initial keys, or the set is fixed.
     Healthy,
     /// The last good set is too old. Requests are answered 503.
     Stale,
@@ -196,7 +196,7 @@ impl KeySetState {
 /// | `skipped[].kid` | string or `null` | [`SkippedKey::kid`], escaped, at most 200 characters |
 /// | `skipped[].reason` | name of a [`SkipReason`] | [`SkippedKey::reason`] |
 /// | `skipped[].detail` | text, which may change | [`SkippedKey::detail`] |
-/// | `refreshes` | object: for each cause an object | [`refreshes`](Self::refreshes) |
+/// | `refreshes` | object with `asked` (manual), `bad_signature` (invalid signature), `clock_jump`, `timer` and `unknown_key` | [`refreshes`](Self::refreshes) |
 /// | `refreshes.*.succeeded`, `refreshes.*.failed` | number | [`RefreshCounts`] |
 /// | `waits` | number | [`refresh_waits`](Self::refresh_waits) |
 /// | `negative_hits` | number | [`negative_cache_hits`](Self::negative_cache_hits) |
@@ -289,7 +289,9 @@ impl KeySetStatus {
         self.generation
     }
 
-    /// The number of keys that can verify signatures now.
+    /// The number of keys in use. Keys that [`revoke_key`][revoke] has revoked still count.
+    ///
+    /// [revoke]: crate::ResourceServer::revoke_key
     #[must_use]
     pub fn usable_key_count(&self) -> usize {
         self.keys.as_ref().map_or(0, KeySet::len)

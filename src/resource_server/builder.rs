@@ -279,7 +279,7 @@ impl ResourceServerBuilder {
         self
     }
 
-    /// Sets the clock for `exp`, `nbf` and `iat`. Default: [`SystemClock`].
+    /// Sets the clock for `exp`, `nbf` and `iat`, and for the age of keys. Default: [`SystemClock`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -418,6 +418,9 @@ impl ResourceServerBuilder {
 
     /// Sets the maximum number of tokens in the token cache. Default: 10,000; 0 disables the cache.
     ///
+    /// Raise [`max_cache_size`](Self::max_cache_size) with it: 32 MiB hold some 18,000 tokens of 900
+    /// bytes.
+    ///
     /// A valid token is cached from its second request on. It is found by 128 bits of a keyed hash;
     /// two different tokens have the same hash with a probability below 2⁻⁹⁴. An entry is used
     /// only while the token has not expired and its key is still published: withdrawing, revoking
@@ -454,7 +457,8 @@ impl ResourceServerBuilder {
 
     /// Sets the maximum memory of the token cache, an estimate in bytes. Default: 32 MiB.
     ///
-    /// Tokens of more than 8 KiB are never cached. An entry takes 1 KB with a token of 900 bytes.
+    /// Tokens of more than 8 KiB are never cached. An entry with a token of 900 bytes takes 1 KB, and
+    /// counts as nearly 2 KB: the estimate is high.
     ///
     /// Evicted entries are freed a few dozen at a time. In addition, each thread has a cache with
     /// copies of up to 128 frequent tokens, over all resource servers: some 250 KB with tokens of
@@ -721,7 +725,8 @@ impl ResourceServerBuilder {
 
     /// Builds the resource server and the future that refreshes its keys.
     ///
-    /// Performs no I/O and spawns no task: the caller runs the [`Refresher`].
+    /// Sends nothing and spawns no task: the caller runs the [`Refresher`]. Without a
+    /// [`transport`](Self::transport), it reads the certificates of the system.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -911,7 +916,8 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Refreshes the keys of a [`ResourceServer`] while it is polled, on a tokio runtime.
 ///
-/// Completes when the last clone of the resource server is dropped.
+/// Completes when the last clone of the resource server is dropped; at once if all issuers have
+/// fixed [`keys`](super::TrustedIssuer::keys).
 ///
 /// Requests may run on another runtime, or on none: they use no timer. The refresher ends the waits
 /// for newer keys, at their time limit and when it is dropped. Before its first poll no request

@@ -36,7 +36,8 @@ use crate::log_limit::LogLimit;
 pub enum AuthContextRejection {
     /// The layer allows anonymous requests, but this handler requires a token: 401.
     Anonymous(Rejection),
-    /// The route is not behind a `ResourceServerLayer`: 500, an error of this service.
+    /// The route is not behind a `ResourceServerLayer`, or the handler extracts an
+    /// [`InboundToken`] and the layer does not keep the token: 500, an error of this service.
     LayerMissing(Rejection),
     /// The claims have another shape than the type of [`Claims`]: 403.
     ClaimsMismatch(ClaimError),
@@ -142,7 +143,8 @@ fn not_found(parts: &Parts, part: &'static str, log_limit: &LogLimit) -> AuthCon
     }
 }
 
-/// 500 unless the layer has [`keep_token`](crate::ResourceServerLayer::keep_token).
+/// 500 unless the layer has [`keep_token`](crate::ResourceServerLayer::keep_token); 401 for an
+/// anonymous request.
 impl<S: Send + Sync> FromRequestParts<S> for InboundToken {
     type Rejection = AuthContextRejection;
 

@@ -433,6 +433,9 @@ impl Rejection {
     /// Whether the request was a gRPC call: `POST` over HTTP/2 with `content-type:
     /// application/grpc`.
     ///
+    /// `false` for a rejection that a handler or an extractor makes: it does not look at the
+    /// request.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), tower_oauth::BoxError> {

@@ -68,8 +68,9 @@ where
 /// The default response to a rejected request.
 ///
 /// It has a status, `WWW-Authenticate` (RFC 6750 §3) or `Retry-After` (RFC 9110 §10.2.3),
-/// `Cache-Control: no-store`, and an empty body. A 500 (a missing layer) has neither
-/// `WWW-Authenticate` nor `Retry-After`.
+/// `Cache-Control: no-store`, and an empty body. A 403 of
+/// [`RejectionKind::Forbidden`](super::RejectionKind::Forbidden) and a 500 (a missing layer) have
+/// neither `WWW-Authenticate` nor `Retry-After`.
 ///
 /// The response to a gRPC call has the gRPC status in its headers: 16 (unauthenticated), 7
 /// (permission denied), 14 (unavailable) or 13 (internal).

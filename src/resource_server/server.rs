@@ -221,7 +221,8 @@ impl ResourceServer {
     /// Whether usable keys are available, for readiness probes.
     ///
     /// Of every issuer, or of any: see [`readiness`](super::ResourceServerBuilder::readiness).
-    /// Fixed keys are always available. [`key_sets`](Self::key_sets) reports each issuer.
+    /// Fixed keys are always available. [`key_sets`](Self::key_sets) reports each issuer. Revoked
+    /// keys still count: if all are revoked, tokens get 401, and the server stays ready.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -428,7 +429,8 @@ impl ResourceServer {
     /// rejected, and so are tokens of the key that has this `kid` now, under any other `kid`.
     ///
     /// An alias that several issuers share denotes all of them. Returns whether an issuer of this
-    /// name is trusted by this resource server, and has keys.
+    /// name is trusted by this resource server, and has keys. It does not say whether there is a key
+    /// of this `kid`: one that the set does not have is revoked in advance.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -598,7 +598,9 @@ impl TrustedIssuer {
     ///
     /// It applies to tokens without `kid`, and to those whose `kid` several keys share. If more
     /// keys match the algorithm than the limit, the token is rejected with
-    /// [`RejectionKind::AmbiguousKey`](super::RejectionKind::AmbiguousKey).
+    /// [`RejectionKind::AmbiguousKey`](super::RejectionKind::AmbiguousKey). With a limit of 1, keys
+    /// that share a `kid` are not used:
+    /// [`RejectionKind::UnknownKey`](super::RejectionKind::UnknownKey).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -662,8 +664,9 @@ impl TrustedIssuer {
     ///
     /// Compared with [`AuthContext::client_id`]. A token of another client, or of none, is rejected
     /// with [`RejectionKind::UntrustedClient`][kind]; one whose `client_id`, `azp`, `appid` or
-    /// `cid` is not a string with [`InvalidClaims`](super::RejectionKind::InvalidClaims). An empty
-    /// list is a configuration error.
+    /// `cid` is neither a string nor `null` with
+    /// [`InvalidClaims`](super::RejectionKind::InvalidClaims). An empty list is a configuration
+    /// error.
     ///
     /// ```
     /// use tower_oauth::{Audience, Issuer, ResourceServer, TrustedIssuer};

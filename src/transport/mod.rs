@@ -45,9 +45,12 @@ pub type SendFuture<'a> =
 /// and must stop reading at `max_body` bytes, counted after decompression. The caller applies the
 /// time limit.
 ///
-/// Requests for metadata and keys other than scheduled refreshes carry `Cache-Control: no-cache`
-/// ([RFC 9111 §5.2.1.4](https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.4)); a caching
-/// transport must forward these to the issuer.
+/// The requests of a resource server for metadata and keys, other than scheduled refreshes, carry
+/// `Cache-Control: no-cache` ([RFC 9111 §5.2.1.4][no-cache]); a caching transport must forward these
+/// to the issuer. A client's requests for metadata carry none: a caching transport must revalidate
+/// them.
+///
+/// [no-cache]: https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.4
 ///
 /// The request has a `User-Agent`. It is sent to plain `http` only where the settings allow it.
 ///

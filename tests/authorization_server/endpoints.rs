@@ -1264,6 +1264,21 @@ async fn faults_count_down_and_the_token_manager_recovers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fault_replaces_the_one_before_and_those_of_the_next_responses_apply_first() {
+    let fixture = Fixture::new();
+    let server = &fixture.server;
+    let resource = fixture.resource().await;
+    let statuses = [500, 502, 503].map(|status| StatusCode::from_u16(status).unwrap());
+    server.fail(EndpointKind::Keys, Fault::Status(statuses[0]));
+    server.fail(EndpointKind::Keys, Fault::Status(statuses[2]));
+    server.fail_next(EndpointKind::Keys, 1, Fault::Status(statuses[1]));
+    for expected in [statuses[1], statuses[2], statuses[2]] {
+        let error = resource.refresh_keys().await.unwrap_err();
+        assert_eq!(error.status(), Some(expected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_first_token_after_a_rotation_is_accepted() {
     let fixture = Fixture::new();
     let resource = fixture.resource().await;

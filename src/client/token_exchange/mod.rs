@@ -129,7 +129,8 @@ struct State {
 impl TokenExchange {
     /// A builder for exchanges at this token endpoint, by this client, for this target.
     ///
-    /// Its [grant](TokenManagerBuilder::grant) and the settings of the renewal have no effect.
+    /// A [grant](TokenManagerBuilder::grant) is an error of
+    /// [`build`](TokenExchangeBuilder::build). The settings of the renewal have no effect.
     pub fn builder(tokens: TokenManagerBuilder) -> TokenExchangeBuilder {
         TokenExchangeBuilder::new(tokens)
     }
