@@ -3,11 +3,14 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Body;
+use axum::handler::{Handler as _, HandlerWithoutStateExt as _};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, get_service};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full};
@@ -21,7 +24,8 @@ use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication, TokenMint};
 use tower_oauth::resource_server::{Algorithm, RejectionKind, RequiredScopes, Scoped};
 use tower_oauth::{
-    Audience, AuthContext, Rejection, RequireScopeLayer, ResourceServer, Scope, TrustedIssuer,
+    Audience, AuthContext, Origin, Rejection, RequireScopeLayer, ResourceServer, Scope,
+    TokenManager, TrustedIssuer,
 };
 
 use crate::support::log;
@@ -52,6 +56,11 @@ impl Fixture {
     fn mint(&self) -> TokenMint {
         self.issuer.mint(&self.shop).audience(["orders"])
     }
+}
+
+/// The value of `Authorization`.
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
 }
 
 async fn get_body(address: SocketAddr, path: &str, token: Option<&str>) -> (StatusCode, String) {
@@ -166,6 +175,117 @@ async fn axum_works_with_extractors_and_per_route_scopes() {
         (StatusCode::OK, "false".to_owned())
     );
     assert_eq!(without("/must").await.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn axum_applies_a_requirement_of_a_group_to_unknown_paths_unless_it_is_a_route_layer() {
+    let fixture = Fixture::new().await;
+    let token = fixture.mint().scope("orders.read").sign();
+    let write = || RequireScopeLayer::all(["orders.write"]);
+    let group = || Router::new().route("/orders", get(async || "orders"));
+    let open = || Router::new().route("/open", get(async || "open"));
+    for (name, app, unknown) in [
+        ("layer", group().layer(write()), StatusCode::FORBIDDEN),
+        (
+            "layer, in a router that merges the group",
+            open().merge(group().layer(write())),
+            StatusCode::FORBIDDEN,
+        ),
+        (
+            "layer, in a group that merges others",
+            group().layer(write()).merge(open()),
+            StatusCode::NOT_FOUND,
+        ),
+        (
+            "route_layer",
+            group().route_layer(write()),
+            StatusCode::NOT_FOUND,
+        ),
+        (
+            "route_layer, in a router that merges the group",
+            open().merge(group().route_layer(write())),
+            StatusCode::NOT_FOUND,
+        ),
+        (
+            "route_layer, in a group that merges others",
+            group().route_layer(write()).merge(open()),
+            StatusCode::NOT_FOUND,
+        ),
+    ] {
+        let app = app.layer(fixture.orders.layer());
+        let send = async |path: &str| {
+            let request = Request::get(path).header(header::AUTHORIZATION, bearer(&token));
+            let request = request.body(Body::empty()).unwrap();
+            app.clone().oneshot(request).await.unwrap().status()
+        };
+        assert_eq!(send("/orders").await, StatusCode::FORBIDDEN, "{name}");
+        assert_eq!(send("/unknown").await, unknown, "{name}");
+        if name.contains("merges") {
+            assert_eq!(send("/open").await, StatusCode::OK, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn axum_applies_a_requirement_on_a_method_to_the_methods_before_it() {
+    let fixture = Fixture::new().await;
+    let token = fixture.mint().sign();
+    let read = || RequireScopeLayer::all(["orders.read"]);
+    let route = |methods| {
+        Router::new()
+            .route("/", methods)
+            .layer(fixture.orders.layer())
+    };
+    let (list, create) = (async || "list", async || "create");
+    let (ok, forbidden) = (StatusCode::OK, StatusCode::FORBIDDEN);
+    for (app, of_post) in [
+        (route(get(list).layer(read()).post(create)), ok),
+        (route(get(list).post(create).layer(read())), forbidden),
+    ] {
+        for (method, expected) in [("GET", forbidden), ("POST", of_post)] {
+            let request = Request::builder().method(method);
+            let request = request.header(header::AUTHORIZATION, bearer(&token));
+            let request = request.body(Body::empty()).unwrap();
+            let response = app.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), expected, "{method}");
+        }
+    }
+}
+
+/// A layer that counts the services that it creates, and has no other effect.
+#[derive(Clone, Debug, Default)]
+struct Counting(Arc<AtomicUsize>);
+
+impl<S> Layer<S> for Counting {
+    type Service = S;
+
+    fn layer(&self, inner: S) -> S {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        inner
+    }
+}
+
+#[tokio::test]
+async fn axum_creates_a_service_for_each_request_of_a_handler_with_a_layer_only() {
+    let (of_handler, of_service) = (Counting::default(), Counting::default());
+    let hello = async || "hello";
+    let app: Router = Router::new()
+        .route("/handler", get(hello.layer(of_handler.clone())))
+        .route(
+            "/service",
+            get_service(of_service.layer(hello.into_service())),
+        );
+    let created = |counting: &Counting| counting.0.load(Ordering::SeqCst);
+    let before = [created(&of_handler), created(&of_service)];
+    for path in ["/handler", "/service"] {
+        for _ in 0..5 {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let response = app.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+        }
+    }
+    let after = [created(&of_handler), created(&of_service)];
+    assert_eq!([after[0] - before[0], after[1] - before[1]], [5, 0]);
 }
 
 struct Read;
@@ -483,4 +603,48 @@ async fn tonic_rejects_with_grpc_status_and_serves_with_the_auth_context() {
         (served.code(), served.message()),
         (tonic::Code::FailedPrecondition, fixture.shop.client_id())
     );
+}
+
+/// A warning of the guide: a server without TLS reads the token of a call to its `https` address.
+#[tokio::test]
+async fn tonic_without_tls_sends_an_https_call_and_its_token_in_plain_text() {
+    let fixture = Fixture::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("https://{}", listener.local_addr().unwrap());
+    let seen = Arc::<Mutex<Vec<String>>>::default();
+    let service = service_fn({
+        let seen = Arc::clone(&seen);
+        move |request: Request<Incoming>| {
+            let field = request.headers()[header::AUTHORIZATION].to_str().unwrap();
+            seen.lock().unwrap().push(field.to_owned());
+            let status = tonic::Status::failed_precondition("read");
+            let response: Response<tonic::body::Body> = status.into_http();
+            std::future::ready(Ok::<_, Infallible>(response))
+        }
+    });
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let builder = auto::Builder::new(TokioExecutor::new()).http2_only();
+        let stream = TokioIo::new(stream);
+        let served = builder.serve_connection(stream, TowerToHyperService::new(service));
+        served.await.unwrap();
+    });
+    let tokens = TokenManager::for_issuer(fixture.issuer.issuer(), fixture.shop.credentials())
+        .unwrap()
+        .transport(fixture.issuer.transport())
+        .start()
+        .unwrap();
+    let endpoint = tonic::transport::Endpoint::from_shared(origin.clone()).unwrap();
+    let channel = endpoint.connect().await.unwrap();
+    let layer = tokens.layer([Origin::new(&origin).unwrap()]);
+    let request = Request::post(format!("{origin}/test.WhoAmI/Ask"))
+        .header(header::CONTENT_TYPE, "application/grpc")
+        .body(tonic::body::Body::empty())
+        .unwrap();
+    let response = layer.layer(channel).oneshot(request).await.unwrap();
+    let status = tonic::Status::from_header_map(response.headers()).unwrap();
+    assert_eq!(status.message(), "read");
+    let token = tokens.access_token().await.unwrap();
+    let expected = bearer(token.expose_secret());
+    assert_eq!(*seen.lock().unwrap(), [expected]);
 }

@@ -233,6 +233,57 @@ async fn the_document_is_open_beside_protected_routes() {
     );
 }
 
+#[tokio::test]
+async fn axum_wraps_unknown_paths_with_layer_and_leaves_them_a_404_with_route_layer() {
+    let server = server(named());
+    let metadata = server.resource_metadata().unwrap();
+    let orders = || Router::new().route("/orders", get(async || "orders"));
+    let (unauthorized, not_found) = (StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND);
+    for (app, unknown) in [
+        (orders().layer(server.layer()), unauthorized),
+        (orders().route_layer(server.layer()), not_found),
+    ] {
+        let app: Router = app.route_service(metadata.path(), metadata.service());
+        for (path, expected) in [
+            ("/orders", unauthorized),
+            (LOCATION, StatusCode::OK),
+            ("/unknown", unknown),
+        ] {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let response = app.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), expected, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn axum_refuses_a_path_with_a_colon_or_a_star_unless_the_router_allows_it() {
+    for segment in [":a", "*a"] {
+        let resource = ProtectedResource::new(format!("https://api.example/{segment}")).unwrap();
+        let metadata = metadata(resource);
+        let add = |router: Router| router.route_service(metadata.path(), metadata.service());
+        let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            drop::<Router>(add(Router::new()));
+        }));
+        let message = refused.unwrap_err().downcast::<String>().unwrap();
+        assert!(message.contains("without_v07_checks"), "{message}");
+
+        let app = add(Router::new().without_v07_checks());
+        for (path, expected) in [
+            (metadata.path(), StatusCode::OK),
+            // The segment is no parameter.
+            (
+                "/.well-known/oauth-protected-resource/b",
+                StatusCode::NOT_FOUND,
+            ),
+        ] {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let response = app.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), expected, "{path}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_identifier_is_the_audience_unless_another_is_set() {
     let issuer = AuthorizationServer::builder()

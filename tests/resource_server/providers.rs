@@ -510,6 +510,34 @@ async fn google_tokens_of_another_account_or_audience_are_rejected() {
 }
 
 #[tokio::test]
+async fn a_later_list_or_closure_replaces_the_check_of_googles_callers() {
+    let google = Provider::google();
+    let preset = || TrustedIssuer::google("https://orders.example", [SERVICE_ACCOUNT]).unwrap();
+    let other = google.token_with(json!({ "sub": "113774264463038321965" }));
+    let unverified = google.token_with(json!({ "email_verified": false }));
+    let stranger = json!({ "email": "eve@evil.iam.gserviceaccount.com" });
+    let stranger = google.token_with(stranger);
+
+    // The list of the preset no longer counts; the preset still finds the name of the caller.
+    let server = start(&google, Ok(preset().allowed_clients([UNIQUE_ID]))).await;
+    assert_rejects(&server, &google.token(), UntrustedClient).await;
+    let caller = assert_accepts(&server, &unverified).await;
+    assert_eq!(caller.client_id(), Some(UNIQUE_ID));
+
+    // The closure names the caller, without a look at the address; both lists have it.
+    let by_id =
+        |trusted: TrustedIssuer| trusted.client_id_from(|token| token.subject().map(str::to_owned));
+    let server = start(&google, Ok(by_id(preset()))).await;
+    assert_rejects(&server, &google.token(), UntrustedClient).await;
+    let server = start(&google, Ok(by_id(preset()).allowed_clients([UNIQUE_ID]))).await;
+    for token in [&google.token(), &unverified, &stranger] {
+        let caller = assert_accepts(&server, token).await;
+        assert_eq!(caller.client_id(), Some(UNIQUE_ID));
+    }
+    assert_rejects(&server, &other, UntrustedClient).await;
+}
+
+#[tokio::test]
 async fn zitadel_access_tokens_are_accepted_with_client_and_roles_of_the_project() {
     let zitadel = Provider::zitadel();
     let trusted = TrustedIssuer::zitadel("shop-ab12.zitadel.cloud", "344374183645413380");

@@ -180,6 +180,40 @@ async fn a_key_that_is_revoked_at_one_resource_is_revoked_at_all() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_that_is_published_as_private_is_revoked_at_all_servers_that_share_it() {
+    for found_by in [0, 1] {
+        let issuer = ScriptedIssuer::new(set(&[("a", rsa(0)), ("b", rsa(1))]));
+        let servers = orders_and_bills(&issuer).await;
+        let tokens = [ORDERS, BILLS].map(|audience| token("a", 0, audience));
+        // The later ones from the caches.
+        for _ in 0..3 {
+            for (server, token) in servers.iter().zip(&tokens) {
+                assert_eq!(send(server, token).await, Ok(()));
+            }
+        }
+        let mut private = rsa(0).jwk("a");
+        private["d"] = json!("AAAA");
+        issuer.publish(json!({ "keys": [private, rsa(1).jwk("b")] }));
+        servers[found_by].refresh_keys().await.unwrap();
+        // It is not in the set, so its `kid` is unknown.
+        for (server, token) in servers.iter().zip(&tokens) {
+            assert_eq!(send(server, token).await, Err(UnknownKey));
+        }
+        // Nor is it used without its private part, under any `kid`, or by a later server.
+        issuer.publish(set(&[("c", rsa(0)), ("b", rsa(1))]));
+        servers[1 - found_by].refresh_keys().await.unwrap();
+        let costs = "https://api.example/costs";
+        let later = servers[found_by].also(costs).unwrap();
+        let [orders, bills] = servers;
+        for (server, audience) in [(orders, ORDERS), (bills, BILLS), (later, costs)] {
+            let of_compromised_key = token("c", 0, audience);
+            assert_eq!(send(&server, &of_compromised_key).await, Err(RevokedKey));
+            assert_eq!(send(&server, &token("b", 1, audience)).await, Ok(()));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_refresh_goes_on_until_the_last_resource_is_dropped() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     let [orders, bills] = orders_and_bills(&issuer).await;
