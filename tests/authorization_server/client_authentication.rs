@@ -9,10 +9,13 @@ use http::{Request, StatusCode, header};
 use jsonwebtoken::EncodingKey;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use tower_oauth::authorization_server::{EndpointKind, ExpectedAudience, Fault};
+use tower_oauth::authorization_server::{
+    AuthorizationServer, EndpointKind, ExpectedAudience, Fault,
+};
 use tower_oauth::client::{
     AssertionSource, BoxFuture, JwtBearerGrant, NoAuthentication, SigningKey, TokenManagerBuilder,
 };
+use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::resource_server::Algorithm;
 use tower_oauth::{BoxError, ClientAssertion, PrivateKeyJwt, TokenManager};
 
@@ -453,6 +456,52 @@ async fn an_assertion_is_used_once_until_it_expires() {
     fixture.clock.advance(Duration::from_secs(30));
     issued(fixture.token(&later).await);
     refused(&fixture.token(&later).await);
+}
+
+#[tokio::test]
+async fn an_assertion_can_be_used_once_more_after_a_restart_of_the_server() {
+    let folder = std::env::temp_dir().join(format!("tower-oauth-jti-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (clock, path) = (
+        ManualClock::at(UnixTime::from_secs(NOW)),
+        folder.join("state.json"),
+    );
+    let start = || {
+        let server = AuthorizationServer::builder()
+            .algorithm(Algorithm::Es256)
+            .clock(clock.clone())
+            .state_file(&path)
+            .build()
+            .unwrap();
+        let shop = match server.applications().into_iter().next() {
+            Some(shop) => shop,
+            None => server.register("shop").unwrap(),
+        };
+        let clock = clock.clone();
+        Fixture {
+            clock,
+            server,
+            shop,
+        }
+    };
+    let signer = Signer::new(Algorithm::Es256).with("kid", "shop-1");
+    let first = start();
+    first.shop.set_jwks(signer.jwks()).unwrap();
+    let assertion = signer.sign(&json!({}), &first.claims());
+    issued(first.token(&assertion).await);
+    let used_before = first.token(&assertion).await;
+    assert_refused(&used_before, 401, "invalid_client", "before the restart");
+    drop(first);
+
+    let second = start();
+    issued(second.token(&assertion).await);
+    let used_before = second.token(&assertion).await;
+    assert_refused(&used_before, 401, "invalid_client", "after the restart");
+    // It expires as before.
+    clock.advance(Duration::from_secs(60 + 60));
+    let expired = start().token(&assertion).await;
+    assert_refused(&expired, 401, "invalid_client", "expired");
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 /// A client cannot make the server forget a `jti`, or remember without bound.

@@ -16,7 +16,7 @@ use tower_oauth::authorization_server::{
 use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::resource_server::{Algorithm, RejectionKind, Startup, TokenProfile};
 use tower_oauth::transport::Transport;
-use tower_oauth::{Audience, AuthContext, Rejection, ResourceServer};
+use tower_oauth::{Audience, AuthContext, Rejection, ResourceServer, TokenManager};
 
 const TENANT: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
 const NOW: u64 = 1_700_000_000;
@@ -1311,6 +1311,119 @@ async fn a_resource_server_started_before_its_issuer_becomes_ready() {
         .await
         .unwrap();
     validate(&resource, &token).await.unwrap();
+}
+
+/// A server with an application, which has its own clock and tenant.
+fn issuer_at(now: u64, tenant: &str) -> (AuthorizationServer, RegisteredApplication, ManualClock) {
+    let clock = ManualClock::at(UnixTime::from_secs(now));
+    let issuer = AuthorizationServer::builder()
+        .algorithm(Algorithm::Es256)
+        .tenant_id(tenant)
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let app = issuer.register("shop").unwrap();
+    (issuer, app, clock)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_transport_of_another_server_is_named_by_its_error() {
+    let (issuer, shop, clock) = issuer_at(NOW, "orders");
+    let (other, ..) = issuer_at(NOW, "bills");
+    let server = || {
+        let orders = Audience::new("orders").unwrap();
+        ResourceServer::builder(issuer.issuer(), orders).clock(clock.clone())
+    };
+    let failed = server()
+        .transport(other.transport())
+        .startup(Startup::Require(Duration::from_secs(10)))
+        .start()
+        .await;
+    let error = failed.unwrap_err().to_string();
+    assert!(error.contains("404 Not Found"), "{error}");
+    assert!(error.contains("check the issuer"), "{error}");
+
+    let manager = |transport_of: &AuthorizationServer| {
+        TokenManager::for_issuer(issuer.issuer(), shop.credentials())
+            .unwrap()
+            .transport(transport_of.transport())
+            .clock(clock.clone())
+            .start()
+            .unwrap()
+    };
+    let error = manager(&other).access_token().await.unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("404"), "{error}");
+    let guessed = "the URL is guessed, because the issuer publishes no metadata";
+    assert!(error.contains(guessed), "{error}");
+
+    // Of the same tenant there is no error: it responds with its keys, and knows no such client.
+    let (same_tenant, ..) = issuer_at(NOW, "orders");
+    let orders = server().transport(same_tenant.transport()).start();
+    let orders = orders.await.unwrap();
+    let token = issuer.mint(&shop).audience(["orders"]).sign();
+    let rejected = validate(&orders, &token).await.map(drop);
+    assert_eq!(rejected, Err(RejectionKind::UnknownKey));
+    let error = manager(&same_tenant).access_token().await.unwrap_err();
+    let code = error.oauth_error().map(|error| error.code().to_owned());
+    assert_eq!(code.as_deref(), Some("invalid_client"), "{error}");
+    manager(&issuer).access_token().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_two_clocks_tokens_are_not_yet_valid_or_expired_and_a_manager_uses_an_old_one() {
+    const DAY: u64 = 24 * 3600;
+    let clock = ManualClock::at(UnixTime::from_secs(NOW));
+    for (of_issuer, expected) in [
+        (NOW + DAY, Err(RejectionKind::NotYetValid)),
+        (NOW - DAY, Err(RejectionKind::Expired)),
+        (NOW, Ok(())),
+    ] {
+        let (issuer, shop, _) = issuer_at(of_issuer, TENANT);
+        let orders = Audience::new("orders").unwrap();
+        let orders = ResourceServer::builder(issuer.issuer(), orders)
+            .transport(issuer.transport())
+            .clock(clock.clone())
+            .start()
+            .await
+            .unwrap();
+        let token = issuer.mint(&shop).audience(["orders"]).sign();
+        assert_eq!(validate(&orders, &token).await.map(drop), expected);
+    }
+
+    for manager_has_the_clock in [false, true] {
+        let (issuer, shop, clock) = issuer_at(NOW, TENANT);
+        let manager = TokenManager::for_issuer(issuer.issuer(), shop.credentials())
+            .unwrap()
+            .audience("orders")
+            .transport(issuer.transport());
+        let tokens = match manager_has_the_clock {
+            true => manager.clock(clock.clone()).start(),
+            false => manager.start(),
+        };
+        let tokens = tokens.unwrap();
+        let orders = Audience::new("orders").unwrap();
+        let orders = ResourceServer::builder(issuer.issuer(), orders)
+            .transport(issuer.transport())
+            .clock(clock.clone())
+            .start()
+            .await
+            .unwrap();
+        let token = tokens.access_token().await.unwrap();
+        let accepted = validate(&orders, token.expose_secret()).await.map(drop);
+        assert_eq!(accepted, Ok(()));
+
+        clock.advance(Duration::from_secs(2 * 3600));
+        let later = tokens.access_token().await.unwrap();
+        let is_new = later.expose_secret() != token.expose_secret();
+        let result = validate(&orders, later.expose_secret()).await.map(drop);
+        assert_eq!(is_new, manager_has_the_clock);
+        let expected = match manager_has_the_clock {
+            true => Ok(()),
+            false => Err(RejectionKind::Expired),
+        };
+        assert_eq!(result, expected);
+    }
 }
 
 /// A folder that is removed when the value is dropped.
