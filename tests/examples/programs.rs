@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -1531,6 +1531,59 @@ async fn the_state_file_survives_a_restart_and_damage_is_reported() {
             .unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// The header of a token of the program, its `exp - iat`, and `expires_in` of its response.
+async fn algorithm_and_lifetimes(issuer: &Serving) -> (Value, i64, Value) {
+    let request = reqwest::Client::new()
+        .post(format!("{}/token", issuer.text("oauthServerUrl")))
+        .basic_auth(issuer.text("clientId"), Some(issuer.text("secret")))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body("grant_type=client_credentials");
+    let body = request.send().await.unwrap().bytes().await.unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let mut parts = body["access_token"].as_str().unwrap().split('.');
+    let mut next = || -> Value {
+        let part = URL_SAFE_NO_PAD.decode(parts.next().unwrap()).unwrap();
+        serde_json::from_slice(&part).unwrap()
+    };
+    let (header, claims) = (next(), next());
+    let second = |name: &str| claims[name].as_i64().unwrap();
+    let lifetime = second("exp") - second("iat");
+    (header["alg"].clone(), lifetime, body["expires_in"].clone())
+}
+
+#[tokio::test]
+async fn the_variables_of_the_authorization_server_change_its_tokens_and_what_it_stores() {
+    let folder = std::env::temp_dir().join(format!("tower-oauth-env-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("state.json");
+    let default = Serving::start(example("authorization_server")).await;
+    let tokens = algorithm_and_lifetimes(&default).await;
+    assert_eq!(tokens, (json!("RS256"), 3600, json!(3600)));
+    let tenant = "39a37f57-a227-4bfe-a044-93b6e6060b61";
+    assert_eq!(default.text("tenantId"), tenant);
+
+    let mut credentials = Vec::new();
+    for _ in 0..2 {
+        let mut command = example("authorization_server");
+        command
+            .env("ALGORITHM", "ES256")
+            .env("TOKEN_LIFETIME", "60")
+            .env("TENANT_ID", "shop")
+            .env("STATE_FILE", &file);
+        let program = Serving::start(command).await;
+        let tokens = algorithm_and_lifetimes(&program).await;
+        assert_eq!(tokens, (json!("ES256"), 60, json!(60)));
+        assert_eq!(program.text("tenantId"), "shop");
+        let url = program.text("oauthServerUrl");
+        assert!(url.ends_with("/oauth/v4/shop"), "{url}");
+        credentials.push((program.text("clientId"), program.text("secret")));
+        assert_eq!(program.terminate().await.0, Some(0));
+    }
+    assert_eq!(credentials[0], credentials[1]);
+    assert_ne!(credentials[0].0, default.text("clientId"));
     std::fs::remove_dir_all(&folder).unwrap();
 }
 

@@ -9,7 +9,7 @@ use tower_oauth::clock::{Clock as _, SystemClock};
 use crate::support::issuer::{set, with_claims};
 use crate::support::program::{Serving, example, get};
 use crate::support::raw_issuer::{Behavior, RawIssuer, ok_response};
-use crate::support::{AUDIENCE, ISSUER, claims_with, rsa};
+use crate::support::{AUDIENCE, ISSUER, claims_with, compact, rsa};
 
 fn serve(keys: &Value) -> Behavior {
     Behavior::Respond(ok_response(keys.to_string().as_bytes()))
@@ -132,6 +132,37 @@ async fn keys_that_share_a_kid_are_tried_only_with_the_setting() {
         let token = token(key, json!({}));
         assert_eq!(status(&several, &token).await, StatusCode::OK);
         assert_eq!(status(&default, &token).await, StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[tokio::test]
+async fn the_strict_profile_of_tokens_applies_only_with_the_setting() {
+    let issuer = RawIssuer::start(serve(&set(&[("a", rsa(0))]))).await;
+    let strict = start(&issuer, &[("TOKEN_PROFILE", "rfc9068")]).await;
+    let named = start(&issuer, &[("TOKEN_PROFILE", "jwt")]).await;
+    let default = start(&issuer, &[]).await;
+    let now = SystemClock.now().as_secs();
+    let token = |typ: &str, changes: Value| {
+        let mut claims = claims_with(json!({ "iat": now, "exp": now + 600 }));
+        claims["client_id"] = json!("shop");
+        claims["jti"] = json!("1");
+        for (name, value) in changes.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        let header = json!({ "alg": "RS256", "kid": "a", "typ": typ }).to_string();
+        let claims = claims.to_string();
+        compact(rsa(0), "RS256", &header, claims.as_bytes())
+    };
+    let (ok, unauthorized) = (StatusCode::OK, StatusCode::UNAUTHORIZED);
+    for (token, expected) in [
+        (token("at+jwt", json!({})), ok),
+        (token("application/at+jwt", json!({})), ok),
+        (token("JWT", json!({})), unauthorized),
+        (token("at+jwt", json!({ "jti": null })), unauthorized),
+    ] {
+        assert_eq!(status(&strict, &token).await, expected);
+        assert_eq!(status(&named, &token).await, ok);
+        assert_eq!(status(&default, &token).await, ok);
     }
 }
 
