@@ -1,9 +1,12 @@
 //! The example `mcp_server`, with the development authorization server, over loopback.
 
+use std::time::Duration;
+
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication};
+use tower_oauth::clock::{Clock as _, SystemClock};
 use tower_oauth::resource_server::Algorithm;
 
 use crate::support::program::{Serving, example};
@@ -55,10 +58,10 @@ impl Fixture {
         let token = fixture.token("");
         let ready = async {
             while fixture.call(&token, "tools/list", "").await.status == 503 {
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        let ready = tokio::time::timeout(std::time::Duration::from_secs(20), ready);
+        let ready = tokio::time::timeout(Duration::from_secs(20), ready);
         ready.await.expect("keys within 20 seconds");
         fixture
     }
@@ -624,8 +627,59 @@ async fn the_server_stops_on_sigterm_though_a_stream_is_open_and_logs_no_token()
     let stopped = std::time::Instant::now();
     let (code, log) = fixture.program.terminate().await;
     assert_eq!(code, Some(0));
-    assert!(stopped.elapsed() < std::time::Duration::from_secs(5));
+    assert!(stopped.elapsed() < Duration::from_secs(5));
     assert!(log.contains("tower_oauth"), "the log is not empty");
     assert!(!log.contains(&token), "a token is in the log");
     assert!(!log.contains("eyJ"), "a token is in the log");
+}
+
+/// Nothing but the clock of the program ends a token, so this takes a few seconds.
+#[tokio::test]
+async fn a_stream_that_is_open_outlives_its_token() {
+    const LEEWAY: u64 = 60;
+    let fixture = Fixture::new().await;
+    let token = fixture.token(REPORTS);
+    let outcome = Outcome::of(fixture.post(&initialize()).bearer_auth(&token)).await;
+    let session = outcome.headers["mcp-session-id"].clone();
+    let open = async |token: &str| {
+        let stream = reqwest::Client::new()
+            .get(fixture.url("/mcp"))
+            .header("accept", "text/event-stream")
+            .header("mcp-session-id", session.clone())
+            .bearer_auth(token);
+        stream.send().await.unwrap()
+    };
+    // The program has to get the request before the token ends.
+    let mut seconds = 2;
+    let (token, mut stream) = loop {
+        assert!(seconds < 60, "no stream within {seconds} seconds");
+        let exp = SystemClock.now().as_secs() + seconds - LEEWAY;
+        let mint = fixture.issuer.mint(&fixture.shop);
+        let mint = mint.audience([fixture.mcp.as_str()]).scope(REPORTS);
+        let mint = mint.claim("client_id", fixture.shop.client_id());
+        let token = mint.claim("exp", exp).sign();
+        let stream = open(&token).await;
+        if stream.status() == StatusCode::OK {
+            break (token, stream);
+        }
+        seconds *= 2;
+    };
+    assert!(stream.chunk().await.unwrap().is_some(), "it is open");
+    let rejected = async {
+        while fixture.call(&token, "tools/list", "").await.status != 401 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let rejected = tokio::time::timeout(Duration::from_secs(90), rejected);
+    rejected.await.expect("the token expires");
+    assert_eq!(open(&token).await.status(), StatusCode::UNAUTHORIZED);
+    // Not even the end comes.
+    let next = tokio::time::timeout(Duration::from_millis(500), stream.chunk()).await;
+    assert!(!matches!(next, Ok(Ok(None) | Err(_))), "{next:?}");
+
+    // But it does when the program stops.
+    assert_eq!(fixture.program.terminate().await.0, Some(0));
+    let ended = async { while let Ok(Some(_)) = stream.chunk().await {} };
+    let ended = tokio::time::timeout(Duration::from_secs(10), ended);
+    ended.await.expect("the stream ends with the program");
 }
