@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use floor::Moka;
+use http::HeaderValue;
 use plot::Curve;
 use rounds::{Row, fields, layered, request, server, with};
 use threads::Pair;
@@ -250,8 +251,22 @@ fn by_threads(jwks: &str, tokens: &[String]) {
     ]);
 }
 
-/// The memory of a cached token.
+/// The memory of a cached token, of the capacity of a cache, and of the copies of a thread.
 fn by_memory(jwks: &str, tokens: &[String]) {
+    let empty = |capacity| {
+        let cache = move |builder: ResourceServerBuilder| {
+            with_large_cache(builder).max_cached_tokens(capacity)
+        };
+        let mut built = None;
+        let measured = allocation_counter::measure(|| built = Some(server(jwks, cache)));
+        measured.bytes_current
+    };
+    let (few, many) = (1_000, 1_001_000);
+    println!(
+        "a cache takes {:.1} bytes for each token of its capacity",
+        (empty(many) - empty(few)) as f64 / (many - few) as f64
+    );
+
     let server = server(jwks, with_large_cache);
     let mut call = layered(&server);
     let some = fields(tokens);
@@ -269,5 +284,25 @@ fn by_memory(jwks: &str, tokens: &[String]) {
         "{cached} cached tokens of {} bytes take {} bytes each",
         tokens[0].len(),
         live / cached
+    );
+
+    // A thread copies a token that it sees often. The first token allocates the slots.
+    let copies = 16;
+    let of_thread = std::thread::scope(|scope| {
+        let copying = scope.spawn(|| {
+            let mut call = layered(&server);
+            let mut see = |some: &[HeaderValue]| {
+                for field in some.iter().cycle().take(some.len() * 100) {
+                    assert_eq!(call(request(field)), 200);
+                }
+            };
+            see(&some[..1]);
+            allocation_counter::measure(|| see(&some[1..=copies])).bytes_current
+        });
+        copying.join().unwrap()
+    });
+    println!(
+        "each copy of a cached token in a thread takes {} bytes",
+        of_thread / i64::try_from(copies).unwrap()
     );
 }
