@@ -296,6 +296,31 @@ async fn a_refusal_is_the_result_of_further_calls_even_if_the_subject_token_has_
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_a_cache_each_refused_call_is_an_exchange() {
+    let clock = TokioClock::new();
+    let server = Server::new();
+    let uncached = builder(&server, clock).max_cached_tokens(0);
+    let uncached = uncached.build().unwrap();
+    server.reply("mallory", 400, json!({ "error": "invalid_request" }));
+    for lifetime in [600, 0] {
+        let mallory = subject("mallory", clock, lifetime);
+        let before = server.count();
+        for _ in 0..5 {
+            let error = uncached.access_token(&mallory).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Refused);
+        }
+        assert_eq!(server.count(), before + 5, "{lifetime}");
+        // Calls at the same time still share one exchange.
+        let (one, other) = tokio::join!(
+            uncached.access_token(&mallory),
+            uncached.access_token(&mallory)
+        );
+        assert!(one.is_err() && other.is_err());
+        assert_eq!(server.count(), before + 6, "{lifetime}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cancelled_call_cancels_no_other_and_no_exchange() {
     let clock = TokioClock::new();
     let server = Server::new();

@@ -228,10 +228,9 @@ async fn a_request_waits_at_most_one_second_for_a_hanging_issuer() {
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
-#[tokio::test(start_paused = true)]
-async fn waiting_requests_are_bounded() {
+/// How many of these requests with an unknown key wait for an issuer that hangs.
+async fn waiting_requests(policy: RefreshPolicy, requests: usize) -> usize {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
-    let policy = RefreshPolicy::new().max_waiters(3);
     let server = builder(&issuer, &clock())
         .refresh(policy)
         .start()
@@ -239,9 +238,10 @@ async fn waiting_requests_are_bounded() {
         .unwrap();
     issuer.set_reply(IssuerReply::Hang);
     let start = tokio::time::Instant::now();
-    let calls: Vec<_> = (0..10)
+    let unknown = token("b", rsa(1));
+    let calls: Vec<_> = (0..requests)
         .map(|_| {
-            let (server, token) = (server.clone(), token("b", rsa(1)));
+            let (server, token) = (server.clone(), unknown.clone());
             tokio::spawn(async move {
                 assert_eq!(send(&server, &token).await, Err(RejectionKind::UnknownKey));
                 start.elapsed() > Duration::ZERO
@@ -252,7 +252,20 @@ async fn waiting_requests_are_bounded() {
     for call in calls {
         waited += usize::from(call.await.unwrap());
     }
-    assert_eq!(waited, 3);
+    waited
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_requests_are_bounded() {
+    let policy = RefreshPolicy::new().max_waiters(3);
+    assert_eq!(waiting_requests(policy, 10).await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_most_1024_requests_wait_for_a_refresh_by_default() {
+    for policy in [RefreshPolicy::new(), RefreshPolicy::strict()] {
+        assert_eq!(waiting_requests(policy, 1100).await, 1024);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -921,6 +934,34 @@ async fn more_matching_keys_than_the_limit_are_ambiguous_and_none_is_an_unsuppor
     );
 }
 
+/// Each signature check takes time, and anyone can cause it.
+#[tokio::test(start_paused = true)]
+async fn at_most_four_keys_are_tried_for_a_token_with_any_setting() {
+    let pairs: Vec<_> = (0..5).map(|_| support::p256()).collect();
+    let payload = claims().to_string();
+    let sign = |header: &str, key| compact(key, "ES256", header, payload.as_bytes());
+    let with_kid = |key| sign(r#"{"alg":"ES256","kid":"a"}"#, key);
+    let anonymous = |key| sign(r#"{"alg":"ES256"}"#, key);
+    let shared: Vec<_> = pairs.iter().map(|key| ("a", key)).collect();
+    let separate: Vec<_> = ["a", "b", "c", "d", "e"].into_iter().zip(&pairs).collect();
+    for limit in [4, 5, 100, usize::MAX] {
+        let validate = async |keys: &[(&str, &PrivateKey)], token: &str| {
+            let issuer = ScriptedIssuer::new(set(keys));
+            let builder =
+                builder_with(&issuer, &clock(), |issuer| issuer.max_candidate_keys(limit));
+            send(&builder.start().await.unwrap(), token).await
+        };
+        for key in &pairs[..4] {
+            let (with_kid, anonymous) = (with_kid(key), anonymous(key));
+            assert_eq!(validate(&shared[..4], &with_kid).await, Ok(()), "{limit}");
+            assert_eq!(validate(&separate[..4], &anonymous).await, Ok(()), "{limit}");
+            let ambiguous = Err(RejectionKind::AmbiguousKey);
+            assert_eq!(validate(&shared, &with_kid).await, ambiguous, "{limit}");
+            assert_eq!(validate(&separate, &anonymous).await, ambiguous, "{limit}");
+        }
+    }
+}
+
 /// Anyone can invent a `kid`: a 503 for it would let strangers take instances out of a balancer.
 #[tokio::test(start_paused = true)]
 async fn an_unknown_kid_is_401_during_an_outage_and_known_keys_are_used() {
@@ -1509,6 +1550,92 @@ async fn discovery_retry_after_is_honored_under_unknown_kid_load() {
     assert_eq!(issuer.discoveries(), 2);
     advance(&clock, secs(120)).await;
     assert_eq!(issuer.discoveries(), 3);
+}
+
+/// Nobody waits, and no request asks: the refresher finds the new location by itself.
+#[tokio::test(start_paused = true)]
+async fn discovery_is_repeated_after_a_failed_fetch_of_the_keys() {
+    for failure in [
+        IssuerReply::Status(StatusCode::NOT_FOUND, None),
+        IssuerReply::Unreachable,
+        IssuerReply::Hang,
+        IssuerReply::Text("<html>moved</html>"),
+        IssuerReply::Text(r#"{"keys":[]}"#),
+    ] {
+        let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+        let clock = clock();
+        let server = builder(&issuer, &clock).start().await.unwrap();
+        issuer.set_jwks_uri("https://as.example/moved/keys");
+        issuer.publish(set(&[("b", rsa(1))]));
+        issuer.set_reply_at("https://as.example/keys", failure.clone());
+        advance(&clock, secs(310)).await;
+        let urls = issuer.urls();
+        assert_eq!(
+            urls[2..5],
+            [
+                "https://as.example/keys",
+                "https://as.example/.well-known/openid-configuration",
+                "https://as.example/moved/keys",
+            ],
+            "{failure:?}"
+        );
+        let status = server.key_sets().remove(0);
+        assert_eq!(
+            (status.state(), status.refreshes_failed()),
+            (KeySetState::Healthy, 1),
+            "{failure:?}"
+        );
+        assert_eq!(send(&server, &token("b", rsa(1))).await, Ok(()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_of_discovery_is_honored_for_at_most_five_minutes() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    let clock = clock();
+    let server = builder(&issuer, &clock).start().await.unwrap();
+    issuer.set_metadata(IssuerReply::Status(
+        StatusCode::SERVICE_UNAVAILABLE,
+        Some("3600"),
+    ));
+    server.refresh_keys().await.unwrap();
+    assert_eq!(issuer.discoveries(), 2);
+    advance(&clock, secs(295)).await;
+    assert_eq!(issuer.discoveries(), 2);
+    // The next scheduled refresh after the five minutes includes it.
+    advance(&clock, secs(66)).await;
+    assert_eq!(issuer.discoveries(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn discovery_uses_at_most_40_percent_of_the_time_for_a_fetch() {
+    for (fetch_timeout, discovery) in [(None, 2000), (Some(secs(10)), 4000)] {
+        let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+        let mut policy = RefreshPolicy::new();
+        if let Some(limit) = fetch_timeout {
+            policy = policy.fetch_timeout(limit);
+        }
+        let builder = builder(&issuer, &clock()).refresh(policy);
+        let server = builder.start().await.unwrap();
+        issuer.set_metadata(IssuerReply::Hang);
+        let start = tokio::time::Instant::now();
+        server.refresh_keys().await.unwrap();
+        let requests = issuer.requests();
+        let [.., (metadata, _, first), (keys, _, second)] = &requests[..] else {
+            panic!("{requests:?}");
+        };
+        assert!(metadata.ends_with("/openid-configuration") && keys.ends_with("/keys"));
+        assert_eq!(*first, start);
+        // To the resolution of the timer.
+        let waited = second.duration_since(*first).as_millis();
+        assert!((discovery..=discovery + 2).contains(&waited), "{waited}");
+        // The keys get the rest.
+        issuer.set_reply(IssuerReply::Hang);
+        let start = tokio::time::Instant::now();
+        server.refresh_keys().await.unwrap_err();
+        let ended = start.elapsed().as_millis() * 2 / 5;
+        assert!((discovery..=discovery + 2).contains(&ended), "{ended}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
