@@ -954,7 +954,11 @@ async fn at_most_four_keys_are_tried_for_a_token_with_any_setting() {
         for key in &pairs[..4] {
             let (with_kid, anonymous) = (with_kid(key), anonymous(key));
             assert_eq!(validate(&shared[..4], &with_kid).await, Ok(()), "{limit}");
-            assert_eq!(validate(&separate[..4], &anonymous).await, Ok(()), "{limit}");
+            assert_eq!(
+                validate(&separate[..4], &anonymous).await,
+                Ok(()),
+                "{limit}"
+            );
             let ambiguous = Err(RejectionKind::AmbiguousKey);
             assert_eq!(validate(&shared, &with_kid).await, ambiguous, "{limit}");
             assert_eq!(validate(&separate, &anonymous).await, ambiguous, "{limit}");

@@ -107,6 +107,50 @@ async fn axum_protects_the_routes_before_the_layer_and_unknown_paths() {
     }
 }
 
+/// Whoever looks for the authorization server has no token yet.
+#[tokio::test]
+async fn a_layer_outside_of_the_metadata_document_protects_it() {
+    const RESOURCE: &str = "https://api.example/orders";
+    let fixture = Fixture::new().await;
+    let orders = ResourceServer::for_resource(RESOURCE, fixture.issuer.issuer());
+    let orders = orders.transport(fixture.issuer.transport());
+    let orders = orders.start().await.unwrap();
+    let metadata = orders.resource_metadata().unwrap();
+    let document = || Router::new().route_service(metadata.path(), metadata.service());
+    let other = fixture.mint().sign();
+    let own = fixture.mint().audience([RESOURCE]).sign();
+    let outside = [
+        document().layer(orders.layer()),
+        Router::new().merge(document()).layer(orders.layer()),
+        Router::new().fallback_service(orders.layer().layer(document())),
+    ];
+    let beside = Router::new().layer(orders.layer()).merge(document());
+    let get = async |app: &Router, token: Option<&str>| {
+        let mut request = Request::get(metadata.path());
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Body::empty()).unwrap();
+        app.clone().oneshot(request).await.unwrap()
+    };
+    for token in [None, Some("x.y.z"), Some(other.as_str())] {
+        for app in &outside {
+            let response = get(app, token).await;
+            assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{token:?}");
+            // The challenge leads to the document that cannot be read.
+            let challenge = response.headers()[header::WWW_AUTHENTICATE].to_str();
+            assert!(challenge.unwrap().contains(metadata.url()));
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert!(body.is_empty());
+        }
+        assert_eq!(get(&beside, token).await.status(), StatusCode::OK);
+    }
+    // It is protected, not gone.
+    for app in &outside {
+        assert_eq!(get(app, Some(&own)).await.status(), StatusCode::OK);
+    }
+}
+
 #[tokio::test]
 async fn axum_works_with_extractors_and_per_route_scopes() {
     log::clear_log();

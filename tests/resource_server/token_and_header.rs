@@ -1,18 +1,21 @@
 //! Token format and JOSE header: one test for each attack.
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, header};
+use http_body_util::Full;
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::key_set::{KeySet, SkipReason, SkippedKey};
 use tower_oauth::resource_server::RejectionKind::{
-    InvalidClaims, InvalidSignature, Malformed, MissingProofOfPossession, TokenTooLong,
-    UnexpectedTokenType, UnknownKey, UnsupportedAlgorithm,
+    InvalidClaims, InvalidRequest, InvalidSignature, Malformed, MissingProofOfPossession,
+    TokenTooLong, UnexpectedTokenType, UnknownKey, UnsupportedAlgorithm,
 };
 use tower_oauth::resource_server::{Algorithm, TokenProfile};
-use tower_oauth::{Audience, Issuer, ResourceServer};
+use tower_oauth::{Audience, Issuer, Rejection, ResourceServer};
 
-use crate::support::{self, Fixture, ISSUER, NOW, claims, compact, encode, rsa};
+use crate::support::{
+    self, Fixture, ISSUER, NOW, ROCA_MODULUS, bearer, claims, compact, encode, rsa,
+};
 
 #[test]
 fn every_algorithm_is_accepted_with_a_matching_key() {
@@ -434,6 +437,7 @@ fn weak_rsa_keys_are_skipped() {
         assert_eq!(skipped(&n, "AQAB"), Some(SkipReason::Weak), "{bytes}");
     }
     assert_eq!(skipped(n, "AAE"), Some(SkipReason::Weak), "e = 1");
+    assert_eq!(skipped(ROCA_MODULUS, "AQAB"), Some(SkipReason::Weak));
 }
 
 fn fixture_jwk() -> Value {
@@ -466,7 +470,7 @@ fn base64url_is_strict_in_each_segment() {
     }
     // With a signature over the modified text: the modification is the only defect.
     for which in 0..2 {
-        for spoil in ["=", "==", "+", "/", " ", "\u{0}"] {
+        for spoil in ["=", "==", "+", "/", " ", "\t", "\r\n", "\u{0}"] {
             let mut spoiled: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
             spoiled[which].push_str(spoil);
             let input = format!("{}.{}", spoiled[0], spoiled[1]);
@@ -474,6 +478,9 @@ fn base64url_is_strict_in_each_segment() {
                 "{input}.{}",
                 encode(fixture.rsa.sign("RS256", input.as_bytes()))
             );
+            // Without a request, because no field can have each of these bytes.
+            let result = support::poll_once_or_panic(fixture.server.validate(&token));
+            assert_eq!(result.unwrap_err().kind(), Malformed, "{which} {spoil:?}");
             if spoil.bytes().all(|byte| byte.is_ascii_graphic()) {
                 fixture.assert_rejects(&token, Malformed);
             }
@@ -483,6 +490,41 @@ fn base64url_is_strict_in_each_segment() {
     let last = good.chars().last().unwrap();
     let next = char::from(u8::try_from(u32::from(last)).unwrap() + 1);
     fixture.assert_rejects(&format!("{}{next}", &good[..good.len() - 1]), Malformed);
+}
+
+/// The signature covers the modified text: the white space is the only defect.
+#[test]
+fn white_space_in_a_segment_is_a_bad_request_and_without_a_request_malformed() {
+    let fixture = Fixture::new();
+    let good = fixture.token(&claims());
+    let parts: Vec<&str> = good.split('.').collect();
+    for which in 0..3 {
+        for space in [" ", "\t", "  "] {
+            let mut spoiled: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
+            spoiled[which].insert_str(4, space);
+            let input = format!("{}.{}", spoiled[0], spoiled[1]);
+            if which < 2 {
+                spoiled[2] = encode(fixture.rsa.sign("RS256", input.as_bytes()));
+            }
+            let token = spoiled.join(".");
+            let response =
+                support::poll_once_or_panic(fixture.send(bearer(&token, Full::default())));
+            let rejection = response.extensions().get::<Rejection>().unwrap();
+            assert_eq!(
+                (response.status(), rejection.kind()),
+                (StatusCode::BAD_REQUEST, InvalidRequest),
+                "{which} {space:?}"
+            );
+            let challenge = &response.headers()[header::WWW_AUTHENTICATE];
+            let challenge = challenge.to_str().unwrap();
+            assert!(
+                challenge.contains(r#"error="invalid_request""#),
+                "{challenge}"
+            );
+            let result = support::poll_once_or_panic(fixture.server.validate(&token));
+            assert_eq!(result.unwrap_err().kind(), Malformed, "{which} {space:?}");
+        }
+    }
 }
 
 /// CVE-2022-39227 (python-jwt: polyglot), CVE-2025-30204, CVE-2025-27144, CVE-2025-22868 (split on

@@ -45,6 +45,15 @@ pub const NOW: u64 = 1_700_000_000;
 pub const ISSUER: &str = "https://as.example";
 pub const AUDIENCE: &str = "orders";
 
+/// The product of two primes as Infineon's library made them (CVE-2017-15361): each is a power of
+/// 65537 modulo the product of the first 126 primes.
+pub const ROCA_MODULUS: &str = concat!(
+    "tsuuu3DIlIKlMA1nV5QcQ9RA_0Dj1_QGXf_-4eQHnwSrOQbabcl5FfBWxI2DSCbZ1iV_83uD1kD4i_odU0tORo",
+    "6hCShDYeZLlleyyNt5W3UNRJ0idpEw1f7Mxi2xfDpWUytZ-uFFFaWl_TGLLHeIo6vk8vvZjf0C_tk_72A2BgLt",
+    "FTQzCZIfVNf6AmuiG3ky6tjSgVaHwwh2HMWAgfKQE2cGgrUDl6oTQwXZOP_YnurVoxFPnNeVnLfx2JqwxZXJ3v",
+    "nJqFhCqL2HGlUrM10EOThk7Y04EhRNkKI6lkgcwcbgyux5GLCFM2yN-yt8RK6kmxGj7xIk4x3_ZZxw0aX0QQ",
+);
+
 /// A private key of each kind.
 pub enum PrivateKey {
     Rsa(RsaKeyPair),

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use serde_json::{Value, json};
+use tower_oauth::client::{ClientAuthentication, TlsClientAuth};
 use tower_oauth::error::ErrorKind;
 use tower_oauth::key_set::{KeySet, KeySetState};
 use tower_oauth::resource_server::Startup;
@@ -206,6 +207,11 @@ const UNUSED: [&str; 48] = [
 
 /// A resource server and a client that discover from this document. Returns their results.
 async fn discover(document: String) -> [&'static str; 2] {
+    discover_with(document, ClientCredentials::new("orders", "not-a-secret")).await
+}
+
+/// The same, with a client that authenticates in this way.
+async fn discover_with(document: String, client: impl ClientAuthentication) -> [&'static str; 2] {
     let service = tower::service_fn(move |request: Request<Full<Bytes>>| {
         let document = document.clone();
         async move {
@@ -228,8 +234,7 @@ async fn discover(document: String) -> [&'static str; 2] {
     let server = ResourceServer::builder(ISSUER, AUDIENCE).transport(transport());
     let server = server.startup(Startup::Background).start().await.unwrap();
     let keys = server.refresh_keys().await;
-    let credentials = ClientCredentials::new("orders", "not-a-secret");
-    let tokens = TokenManager::for_issuer(Issuer::new(ISSUER).unwrap(), credentials).unwrap();
+    let tokens = TokenManager::for_issuer(Issuer::new(ISSUER).unwrap(), client).unwrap();
     let tokens = tokens.transport(transport()).start().unwrap();
     let token = tokens.access_token().await.map(drop);
     [keys, token].map(|result| match result {
@@ -362,6 +367,8 @@ async fn each_form_of_the_metadata_has_the_result_that_the_guide_says() {
                 r#""issuer":"https://as.example""#,
                 r#""jwks_uri":null"#,
                 r#""token_endpoint":"""#,
+                r#""mtls_endpoint_aliases":{},"mtls_endpoint_aliases":{}"#,
+                r#""mtls_endpoint_aliases":null,"mtls_endpoint_aliases":null"#,
             ]
             .map(twice)
             .into(),
@@ -396,6 +403,42 @@ async fn each_form_of_the_metadata_has_the_result_that_the_guide_says() {
             );
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn mtls_endpoint_aliases_are_read_by_a_client_with_a_certificate_only() {
+    let with_aliases = |members: &str| {
+        format!(
+            r#"{{"issuer":"{ISSUER}","jwks_uri":"{ISSUER}/keys",
+                "token_endpoint":"{ISSUER}/token",{members}}}"#
+        )
+    };
+    for (value, client) in [
+        ("null", "used"),
+        ("{}", "used"),
+        (r#"{"token_endpoint":null}"#, "used"),
+        (
+            r#"{"token_endpoint":"https://as.example/token","a":1e999}"#,
+            "used",
+        ),
+        (r#"{"token_endpoint":5}"#, "malformed"),
+        (r#"{"token_endpoint":"/token"}"#, "malformed"),
+        (r#"{"token_endpoint":"","token_endpoint":""}"#, "malformed"),
+        ("5", "malformed"),
+        ("true", "malformed"),
+        ("[]", "malformed"),
+        (r#""https://as.example/token""#, "malformed"),
+        (r#"["https://as.example/token"]"#, "malformed"),
+    ] {
+        let document = with_aliases(&format!(r#""mtls_endpoint_aliases":{value}"#));
+        let tls = discover_with(document.clone(), TlsClientAuth::new("orders")).await;
+        assert_eq!(tls, ["used", client], "{value}");
+        assert_eq!(discover(document).await, ["used"; 2], "{value}");
+    }
+    // Twice is a different document for each reader.
+    let twice = with_aliases(r#""mtls_endpoint_aliases":{},"mtls_endpoint_aliases":{}"#);
+    let tls = discover_with(twice, TlsClientAuth::new("orders")).await;
+    assert_eq!(tls, ["malformed"; 2]);
 }
 
 #[tokio::test(start_paused = true)]

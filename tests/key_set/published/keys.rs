@@ -9,7 +9,7 @@ use tower_oauth::key_set::KeySet;
 use super::{
     Case, Key, accepts, assert_same_rows, decoded, keys, line_breaks, results, sign, with, without,
 };
-use crate::support::{encode, rsa};
+use crate::support::{ROCA_MODULUS, encode, rsa};
 
 /// The start and the end of a certificate around another public key.
 fn certificate_of(number: &[u8], exponent: &[u8]) -> Value {
@@ -162,6 +162,13 @@ fn members() -> Vec<(&'static str, Vec<Case>)> {
             [64, 128, 255, 1025, 2048]
                 .map(|bytes| rsa.with(json!({ "n": odd(bytes) })))
                 .into(),
+        ),
+        (
+            "`n`: with the ROCA weakness",
+            vec![
+                rsa.with(json!({ "n": ROCA_MODULUS })),
+                rsa.with(json!({ "n": format!("AAAA{ROCA_MODULUS}") })),
+            ],
         ),
         (
             "`e`: even, 1, or above 32 bits",
