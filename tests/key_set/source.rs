@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tower_oauth::error::ErrorKind;
-use tower_oauth::key_set::{KeySet, KeySetState, SkipReason, SkippedKey};
+use tower_oauth::key_set::{KeySet, KeySetState, RefreshPolicy, SkipReason, SkippedKey};
 use tower_oauth::resource_server::{RejectionKind, Startup};
 use tower_oauth::{Audience, Endpoint, Issuer, ResourceServer, TrustedIssuer};
 
@@ -13,7 +13,7 @@ use crate::support::issuer::{
     IssuerReply, ScriptedIssuer, advance, builder, builder_with, clock, secs, send, set, token,
     with_claims,
 };
-use crate::support::{self, ISSUER, claims_with, encode, log, p256, p384, rsa};
+use crate::support::{self, ISSUER, claims, claims_with, encode, log, p256, p384, rsa};
 
 /// A token that outlives every set here.
 fn long_lived_token(kid: &str, key: &support::PrivateKey) -> String {
@@ -310,7 +310,7 @@ async fn a_key_is_its_numbers_in_any_spelling() {
     let fixture = support::Fixture::with(|issuer| issuer.keys(keys.clone()));
     for (kid, alg, key) in [("ec", "ES256", &point), ("rsa", "RS256", rsa(1))] {
         let header = json!({ "alg": alg, "kid": kid }).to_string();
-        let payload = support::claims().to_string();
+        let payload = claims().to_string();
         let token = support::compact(key, alg, &header, payload.as_bytes());
         fixture.validate(&token).await.unwrap();
     }
@@ -558,6 +558,35 @@ async fn without_keys_requests_get_503() {
         send(&server, &long_lived_token("a", rsa(1))).await,
         Err(RejectionKind::KeysUnavailable)
     );
+}
+
+/// A new key could not make it valid: its caller has no reason to try again.
+#[tokio::test(start_paused = true)]
+async fn without_keys_a_token_that_no_key_could_make_valid_is_401() {
+    let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
+    let clock = clock();
+    let policy = RefreshPolicy::new().max_stale(secs(600));
+    let builder = builder(&issuer, &clock).refresh(policy);
+    let server = builder.start().await.unwrap();
+    issuer.set_reply(IssuerReply::Unreachable);
+    advance(&clock, secs(700)).await;
+    assert!(!server.keys_available());
+    let with = |changes: Value| with_claims("a", rsa(0), &claims_with(changes));
+    let hmac = r#"{"alg":"HS256","kid":"a"}"#;
+    let hmac = support::compact(rsa(0), "RS256", hmac, claims().to_string().as_bytes());
+    for (token, kind) in [
+        ("x.y.z".to_owned(), RejectionKind::Malformed),
+        (hmac, RejectionKind::UnsupportedAlgorithm),
+        (
+            with(json!({ "iss": "https://other.example" })),
+            RejectionKind::UntrustedIssuer,
+        ),
+        (with(json!({ "exp": 1 })), RejectionKind::Expired),
+        (token("a", rsa(0)), RejectionKind::KeysUnavailable),
+    ] {
+        // The helper also compares the status and `Retry-After`.
+        assert_eq!(send(&server, &token).await, Err(kind));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,9 +12,7 @@ use tower_oauth::resource_server::RejectionKind::{
 use tower_oauth::resource_server::ResourceServerSettings;
 use tower_oauth::{Audience, ResourceServer, TrustedIssuer};
 
-use crate::support::{
-    self, AUDIENCE, Fixture, ISSUER, NOW, claims, claims_with, compact, poll_once_or_panic,
-};
+use crate::support::{self, AUDIENCE, Fixture, ISSUER, NOW, claims, claims_with, compact};
 
 #[test]
 fn duplicate_members_are_rejected() {
@@ -33,13 +31,7 @@ fn duplicate_members_are_rejected() {
         r#"{"own":{"$serde_json::private::RawValue":"[1]"},"#.to_owned(),
     ] {
         let payload = good.replacen('{', &extra, 1);
-        let result =
-            poll_once_or_panic(fixture.validate(&fixture.with_payload(payload.as_bytes())))
-                .map(|_| ());
-        assert!(
-            matches!(result, Err(Malformed | InvalidClaims)),
-            "{payload}"
-        );
+        fixture.assert_rejects(&fixture.with_payload(payload.as_bytes()), InvalidClaims);
     }
     fixture.assert_rejects(
         &fixture.with_header(r#"{"alg":"RS256","kid":"rsa","kid":"rsa"}"#),
