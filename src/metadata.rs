@@ -117,7 +117,8 @@ const MTLS_TOKEN_ENDPOINT: &str = "mtls_endpoint_aliases.token_endpoint";
 
 /// The token endpoint in the value of `mtls_endpoint_aliases`.
 fn mtls_token_endpoint(aliases: Option<&RawValue>) -> Member {
-    let Some(json) = aliases.map(RawValue::get).filter(|json| *json != "null") else {
+    let json = aliases.map(RawValue::get);
+    let Some(json) = json.filter(|json| !["null", r#""""#].contains(json)) else {
         return Member::Absent;
     };
     // A parser accepts an array as well.

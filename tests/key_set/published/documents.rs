@@ -415,6 +415,7 @@ async fn mtls_endpoint_aliases_are_read_by_a_client_with_a_certificate_only() {
     };
     for (value, client) in [
         ("null", "used"),
+        (r#""""#, "used"),
         ("{}", "used"),
         (r#"{"token_endpoint":null}"#, "used"),
         (
