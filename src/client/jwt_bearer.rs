@@ -5,8 +5,10 @@ use std::sync::Arc;
 use super::assertion;
 use super::assertion_audience::AssertionAudience;
 use super::assertion_source::AssertionSource;
+use super::authentication::ClientAuthentication as _;
 use super::box_future::BoxFuture;
 use super::grant::Grant;
+use super::private_key_jwt::PrivateKeyJwt;
 use super::token_request::{RequestPart, TokenRequest};
 use crate::error::{ConfigError, Error};
 
@@ -69,20 +71,72 @@ pub(super) const JWT_BEARER_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct JwtBearerGrant {
-    source: Arc<dyn AssertionSource>,
+    assertions: Assertions,
     audience: AssertionAudience,
+}
+
+/// Where the assertions come from.
+#[derive(Clone, Debug)]
+enum Assertions {
+    Source(Arc<dyn AssertionSource>),
+    Signed(PrivateKeyJwt),
 }
 
 impl JwtBearerGrant {
     /// A grant with the assertions of this source.
     pub fn new(source: impl AssertionSource) -> Self {
         Self {
-            source: Arc::new(source),
+            assertions: Assertions::Source(Arc::new(source)),
             audience: AssertionAudience::Default,
         }
     }
 
-    /// Sets the audience that the source is asked for. Default:
+    /// A grant with assertions that a key signs. Their `iss` and `sub` are the client id.
+    ///
+    /// For a server that knows the key of an account, such as one of a Zitadel service account: the
+    /// id of the account is the client id. The lifetime and the audience are those of the
+    /// [`PrivateKeyJwt`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_oauth::BoxError> {
+    /// # use http_body_util::BodyExt as _;
+    /// # let echo = tower_oauth::transport::ServiceTransport::new(tower::service_fn(
+    /// #     async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+    /// #         let form = request.into_body().collect().await?.to_bytes();
+    /// #         let form = String::from_utf8_lossy(&form).into_owned();
+    /// #         let body = serde_json::json!({ "access_token": form, "token_type": "Bearer" });
+    /// #         Ok::<_, tower_oauth::BoxError>(http::Response::new(body.to_string()))
+    /// #     },
+    /// # ));
+    /// # let pem = "-----BEGIN PRIVATE KEY-----\n\
+    /// #     MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
+    /// #     -----END PRIVATE KEY-----\n";
+    /// # let endpoint = tower_oauth::Endpoint::new("https://as.example/token")?;
+    /// use tower_oauth::client::{Algorithm, JwtBearerGrant, NoAuthentication, SigningKey};
+    /// use tower_oauth::{PrivateKeyJwt, TokenManager};
+    ///
+    /// // `pem` is "-----BEGIN PRIVATE KEY-----\n…".
+    /// let key = SigningKey::from_pem(pem, Algorithm::EdDsa)?.key_id("2026-11");
+    /// let tokens = TokenManager::builder(endpoint, NoAuthentication)
+    ///     .grant(JwtBearerGrant::signed(PrivateKeyJwt::new("345377791925026818", key)))
+    ///     .transport(echo) // a token endpoint whose tokens are the forms that it receives
+    ///     .start()?;
+    /// let form = tokens.access_token().await?;
+    /// assert!(form.expose_secret().starts_with(
+    ///     "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=eyJ"
+    /// ));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn signed(assertions: PrivateKeyJwt) -> Self {
+        Self {
+            audience: assertions.assertion_audience().clone(),
+            assertions: Assertions::Signed(assertions),
+        }
+    }
+
+    /// Sets the audience of the assertions, which a source is asked for. Default:
     /// [`Default`](AssertionAudience::Default).
     pub fn audience(mut self, audience: AssertionAudience) -> Self {
         self.audience = audience;
@@ -93,9 +147,19 @@ impl JwtBearerGrant {
 impl Grant for JwtBearerGrant {
     fn write<'a>(&'a self, request: &'a mut TokenRequest) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async {
-            let assertion = assertion::get(&*self.source, &self.audience, request).await?;
             let part = RequestPart::Grant;
-            assertion::record(&*self.source, &self.audience, &assertion, part, request);
+            let assertion = match &self.assertions {
+                Assertions::Source(source) => {
+                    let assertion = assertion::get(&**source, &self.audience, request).await?;
+                    assertion::record(&**source, &self.audience, &assertion, part, request);
+                    assertion
+                }
+                Assertions::Signed(key) => {
+                    let assertion = key.sign(&self.audience, "JWT", request).await?;
+                    request.add_refusal_hint(part, assertion.refusal_hint);
+                    assertion.jwt
+                }
+            };
             request.append("grant_type", JWT_BEARER_GRANT);
             request.append_secret("assertion", &assertion);
             Ok(())
@@ -103,6 +167,9 @@ impl Grant for JwtBearerGrant {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        if let Assertions::Signed(key) = &self.assertions {
+            key.check()?;
+        }
         self.audience.check()
     }
 }

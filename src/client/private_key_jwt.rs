@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::SecretString;
 use serde_json::json;
 
 use super::assertion_audience::AssertionAudience;
@@ -107,47 +108,71 @@ impl PrivateKeyJwt {
         self
     }
 
-    async fn write(&self, request: &mut TokenRequest) -> Result<(), Error> {
+    pub(super) fn assertion_audience(&self) -> &AssertionAudience {
+        &self.audience
+    }
+
+    /// A new assertion for this request, with this `typ`.
+    pub(super) async fn sign(
+        &self,
+        audience: &AssertionAudience,
+        typ: &'static str,
+        request: &TokenRequest,
+    ) -> Result<SignedAssertion, Error> {
         let failed = || Error::new(Operation::TokenRequest, ErrorKind::Credentials);
-        let audience = self.audience.resolve(request)?;
-        let is_issuer = self.audience.is_issuer(request);
-        // rfc7523bis §3: an explicit type, where the audience is the one that it requires too.
-        let typ = if is_issuer {
-            "client-authentication+jwt"
-        } else {
-            "JWT"
-        };
         let (now, expiry) = (request.now(), request.now().saturating_add(self.lifetime));
         let token_id = new_token_id().map_err(|error| failed().with_detail(error.to_string()))?;
         let claims = json!({
             "iss": self.client_id,
             "sub": self.client_id,
             // RFC 7523 §3 allows an array, rfc7523bis a single string only.
-            "aud": audience,
+            "aud": audience.resolve(request)?,
             "exp": expiry.as_secs(),
             "iat": now.as_secs(),
             "nbf": now.as_secs(),
             "jti": token_id,
         });
         let signed = self.key.sign(typ, claims).await?;
-        if self.key.is_read() {
-            let public_key = URL_SAFE_NO_PAD.encode(&signed.public_key).into();
-            request.record_credentials(&self.client_id, &public_key);
-        }
         let times =
             format!("the assertion is valid from {now} to {expiry} by the clock of this client");
-        let hint = match self.audience.refusal_hint(request) {
+        let refusal_hint = match audience.refusal_hint(request) {
             Some(hint) => format!("{hint}; {times}"),
             None => times,
         };
-        request.add_refusal_hint(RequestPart::ClientAuthentication, hint);
+        Ok(SignedAssertion {
+            jwt: signed.jwt,
+            public_key: signed.public_key,
+            refusal_hint,
+        })
+    }
+
+    async fn write(&self, request: &mut TokenRequest) -> Result<(), Error> {
+        // rfc7523bis §3: an explicit type, where the audience is the one that it requires too.
+        let typ = match self.audience.is_issuer(request) {
+            true => "client-authentication+jwt",
+            false => "JWT",
+        };
+        let assertion = self.sign(&self.audience, typ, request).await?;
+        if self.key.is_read() {
+            let public_key = URL_SAFE_NO_PAD.encode(&assertion.public_key).into();
+            request.record_credentials(&self.client_id, &public_key);
+        }
+        request.add_refusal_hint(RequestPart::ClientAuthentication, assertion.refusal_hint);
         if self.sends_client_id {
             request.append("client_id", &self.client_id);
         }
         request.append("client_assertion_type", JWT_BEARER_ASSERTION);
-        request.append_secret("client_assertion", &signed.jwt);
+        request.append_secret("client_assertion", &assertion.jwt);
         Ok(())
     }
+}
+
+/// An assertion that was signed for a token request.
+pub(super) struct SignedAssertion {
+    pub(super) jwt: SecretString,
+    public_key: Vec<u8>,
+    /// What a refusal may be due to.
+    pub(super) refusal_hint: String,
 }
 
 impl ClientAuthentication for PrivateKeyJwt {

@@ -204,8 +204,10 @@ async fn metadata_that_name_the_endpoint_of_another_server_never_choose_the_audi
         let audience = AssertionAudience::TokenEndpoint;
         let client = ClientAssertion::new(signer.clone()).audience(audience.clone());
         let grant = JwtBearerGrant::new(signer.clone()).audience(audience.clone());
+        let signed = JwtBearerGrant::signed(orders().audience(audience.clone()));
         for builder in [
             at_issuer(&endpoint, client),
+            at_issuer(&endpoint, NoAuthentication).grant(signed),
             at_issuer(&endpoint, orders().audience(audience)),
             at_issuer(&endpoint, NoAuthentication).grant(grant),
         ] {
@@ -218,6 +220,72 @@ async fn metadata_that_name_the_endpoint_of_another_server_never_choose_the_audi
         }
         assert!(signer.audiences().is_empty());
         assert_eq!(endpoint.count(), 0);
+    }
+}
+
+/// RFC 7523 §2.1
+#[tokio::test(start_paused = true)]
+async fn an_assertion_that_the_key_of_an_account_signs_is_the_grant() {
+    let endpoint = tokens();
+    let key = ed25519().key_id("2026-11");
+    let account = PrivateKeyJwt::new("orders", key).lifetime(Duration::from_secs(300));
+    let grant = JwtBearerGrant::signed(account.clone());
+    let builder = at_endpoint(&endpoint, NoAuthentication).grant(grant);
+    let source = builder.scope("openid").build_source().unwrap();
+    for _ in 0..2 {
+        let _token = source.fetch().await.unwrap();
+    }
+    let token_ids = forms(&endpoint).into_iter().map(|form| {
+        let names: Vec<&str> = form.keys().map(String::as_str).collect();
+        assert_eq!(names, ["assertion", "grant_type", "scope"]);
+        assert_eq!(
+            form["grant_type"],
+            "urn:ietf:params:oauth:grant-type:jwt-bearer"
+        );
+        assert!(verify(
+            &form["assertion"],
+            "ed25519_public",
+            Algorithm::EdDsa
+        ));
+        let (header, mut claims) = decode(&form["assertion"]);
+        assert_eq!(
+            header,
+            json!({ "alg": "EdDSA", "typ": "JWT", "kid": "2026-11" })
+        );
+        let token_id = claims.as_object_mut().unwrap().remove("jti").unwrap();
+        assert_eq!(
+            claims,
+            json!({
+                "iss": "orders",
+                "sub": "orders",
+                "aud": TOKEN_URL,
+                "iat": NOW,
+                "nbf": NOW,
+                "exp": NOW + 300,
+            })
+        );
+        token_id
+    });
+    let token_ids: Vec<Value> = token_ids.collect();
+    assert_ne!(token_ids[0], token_ids[1]);
+
+    // A refusal says for whom the assertion was, and settings are checked.
+    let endpoint = TokenEndpoint::with_reply(refusal("invalid_grant"));
+    let grant = JwtBearerGrant::signed(account.clone());
+    let error = fetch(at_endpoint(&endpoint, NoAuthentication).grant(grant)).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("the assertion is valid from"), "{error}");
+    for wrong in [
+        account.clone().lifetime(Duration::ZERO),
+        PrivateKeyJwt::new("", ed25519()),
+    ] {
+        let grant = JwtBearerGrant::signed(wrong);
+        assert!(
+            at_endpoint(&endpoint, NoAuthentication)
+                .grant(grant)
+                .build_source()
+                .is_err()
+        );
     }
 }
 
