@@ -146,8 +146,9 @@ impl ConfigError {
         self.kind
     }
 
-    /// The value that was found; of a URL only scheme, host and port, but of a `resource` all of it.
+    /// The value that was found.
     ///
+    /// Of a URL only scheme, host and port; a `resource` is complete.
     /// `None` if the value may be a secret, is absent, or is too long.
     #[must_use]
     pub fn value(&self) -> Option<&str> {

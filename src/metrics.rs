@@ -181,7 +181,7 @@ names! { GAUGES:
     READY = "tower_oauth_key_set_ready";
     /// Unusable members of the key set.
     SKIPPED_KEYS = "tower_oauth_key_set_skipped_keys";
-    /// Keys that can verify signatures.
+    /// Keys in use, including revoked ones.
     USABLE_KEYS = "tower_oauth_key_set_usable_keys";
 }
 

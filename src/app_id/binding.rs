@@ -33,9 +33,9 @@ use crate::oauth::{Endpoint, Issuer};
 /// 3. environment variables named like the keys, except `managementUrl` and `apikey`. If there is a
 ///    service binding, they only fill gaps: a missing `clientId` or `secret`, and the parts of the
 ///    server's URL. Without a service binding they are used only if one of them, or a value of the
-///    builder, is a URL, so that an unrelated `version` or `secret` has no effect. With a URL of
-///    the builder, the variable `secret` is used: set the secret there, too, or use
-///    [`build`](BindingBuilder::build), which reads no environment.
+///    builder, is a URL, so that an unrelated `version` or `secret` has no effect. If the URL is a
+///    value of the builder, the variable `secret` is used, too: set the secret in the builder, or
+///    use [`build`](BindingBuilder::build), which reads no environment.
 ///
 /// Empty strings (and `null` in JSON) count as absent. Two service bindings are an error, because
 /// they may have different issuers.

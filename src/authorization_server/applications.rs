@@ -219,9 +219,9 @@ impl RegisteredApplication {
     ///
     /// # Errors
     ///
-    /// If there are more than 50 scopes, or one is not a scope token (RFC 6749 §3.3). The management
-    /// API accepts App ID's scope names only: fewer than 50 lower-case letters, digits, `.` and `_`,
-    /// not starting with `appid` or `openid`.
+    /// If there are more than 50 scopes, or one is not a scope token (RFC 6749 §3.3). The
+    /// management API accepts App ID's scope names only: fewer than 50 lower-case letters, digits,
+    /// `.` and `_`, not starting with `appid` or `openid`.
     pub fn set_scopes(
         &self,
         scopes: impl IntoIterator<Item: AsRef<str>>,

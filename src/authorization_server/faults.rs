@@ -169,7 +169,7 @@ impl Faults {
     }
 
     /// Replaces all faults of this endpoint with one permanent fault, or none.
-    pub(super) fn set(&self, endpoint: EndpointKind, fault: Option<Fault>) {
+    pub(super) fn replace_all(&self, endpoint: EndpointKind, fault: Option<Fault>) {
         let faults = &mut self.state().faults;
         faults.retain(|(kind, ..)| *kind != endpoint);
         faults.extend(fault.map(|fault| (endpoint, None, fault)));

@@ -30,8 +30,8 @@
 //! has both: `server.mint(&portal).claim("sub", "ann").claim("client_id", portal.client_id())`. The
 //! client must be in `aud` of the subject token by its client id, or be the client that it was
 //! issued to. The new token has the claims of the subject token that are about its subject, the
-//! client as `client_id`, and the actor as `act`: the client, or `sub` of the actor token. It has no
-//! more scopes than the subject token, and expires no later than either token.
+//! client as `client_id`, and the actor as `act`: the client, or `sub` of the actor token. It has
+//! no more scopes than the subject token, and expires no later than either token.
 //!
 //! Used assertions are remembered in memory. After a restart, one that is still valid is accepted
 //! once more.
@@ -445,8 +445,8 @@ impl AuthorizationServer {
 
     /// Injects a fault into every response until [`clear_faults`](Self::clear_faults).
     ///
-    /// It replaces an earlier one of the same endpoint. Those of [`fail_next`](Self::fail_next) apply
-    /// first.
+    /// Replaces the earlier fault of `fail` at this endpoint. Faults of
+    /// [`fail_next`](Self::fail_next) apply first.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -472,7 +472,7 @@ impl AuthorizationServer {
 
     /// Injects a fault into the next responses.
     ///
-    /// Those of one endpoint apply in the order in which they were added.
+    /// Faults of `fail_next` at one endpoint apply in the order in which they were added.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

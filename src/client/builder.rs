@@ -97,7 +97,7 @@ impl TokenManager {
     /// guessed. Metadata of another issuer are an error of kind
     /// [`IssuerMismatch`](crate::error::ErrorKind::IssuerMismatch) that names both, and nothing is
     /// sent. Metadata without a usable `token_endpoint` are an error as well, also in a later
-    /// discovery. Metadata that cannot be parsed are one only while no endpoint is known.
+    /// discovery. Metadata that cannot be parsed are an error only while no endpoint is known.
     ///
     /// An App ID base of version 3 (`…/oauth/v3/{tenant}`) is not an issuer identifier: use
     /// [`Binding::token_manager`][binding], or
@@ -157,7 +157,8 @@ impl TokenManager {
     /// [`scope`](TokenManagerBuilder::scope) is called, even if the metadata list scopes: a client
     /// need not have all scopes of a resource.
     ///
-    /// [`guide::resource_tokens`](mod@crate::guide::resource_tokens) has the result of each document.
+    /// [`guide::resource_tokens`](mod@crate::guide::resource_tokens) has the result of each
+    /// document.
     ///
     /// An invalid resource or issuer is an error of [`build`](TokenManagerBuilder::build).
     ///
@@ -356,8 +357,8 @@ impl<S> TokenManagerBuilder<S> {
 
     /// Sets the time limit of one token request, including discovery. Default: 10 seconds.
     ///
-    /// A request to a token endpoint takes no longer than [`acquire_timeout`](Self::acquire_timeout)
-    /// either.
+    /// A request to a token endpoint takes no longer than
+    /// [`acquire_timeout`](Self::acquire_timeout) either.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -894,8 +895,8 @@ impl TokenManagerBuilder {
 
     /// Adds an extension parameter to the request.
     ///
-    /// These are an error of [`build`](Self::build): a name that is empty or added twice, one with a
-    /// dedicated method, such as `scope`, and one of a grant or of client authentication, such as
+    /// These are an error of [`build`](Self::build): a name that is empty or added twice, one with
+    /// a dedicated method, such as `scope`, and one of a grant or of client authentication, such as
     /// `client_id`.
     ///
     /// ```
@@ -1075,10 +1076,10 @@ impl TokenManagerBuilder {
     /// # Errors
     ///
     /// If a setting is invalid: no transport, empty credentials, a text that is no scope or no
-    /// audience, a [`parameter`](Self::parameter) that has a dedicated method, an empty `resource` or one with
-    /// control characters, `max_waiters` of 0, an empty name, a `user_agent` that is not a header
-    /// value, or plain `http` without [`allow_http`](Self::allow_http), or on loopback without
-    /// [`allow_loopback_http`](Self::allow_loopback_http).
+    /// audience, a [`parameter`](Self::parameter) that has a dedicated method, an empty `resource`
+    /// or one with control characters, `max_waiters` of 0, an empty name, a `user_agent` that is
+    /// not a header value, or plain `http` without [`allow_http`](Self::allow_http), or on loopback
+    /// without [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(TokenManager, Renewer), ConfigError> {
         let default_name = self.source.default_name();
         let (manager, renewer) = self.build_named(&default_name)?;

@@ -26,10 +26,10 @@ const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe
 /// management service signs: the program has no secret. [`PrivateKeyJwt`](super::PrivateKeyJwt)
 /// signs assertions itself.
 ///
-/// The source is asked for each token request, so a file is read again each time. An assertion
-/// that has expired is not sent. If the server refuses an assertion of a
-/// [reusable](AssertionSource::is_reusable) source, such as a file, and the source has another one by
-/// then, the request is sent once more.
+/// The source is asked for each token request, so a file is read again each time. An assertion that
+/// has expired is not sent. If the server refuses an assertion of a
+/// [reusable](AssertionSource::is_reusable) source, such as a file, and the source has another one
+/// by then, the request is sent once more.
 ///
 /// # Examples
 ///

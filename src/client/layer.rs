@@ -22,9 +22,10 @@ use crate::oauth::Origin;
 /// time, the caller gets the rejecting response. At most one rejection per 10 seconds causes a
 /// renewal.
 ///
-/// A 403 with a Bearer challenge of `insufficient_scope` may lead to a token with more scopes, which
-/// then serves all calls: see [`step_up_scopes`]. Over gRPC the status is 7. A request that can be
-/// retried waits for that token and is sent once more. Each request is sent twice at the most.
+/// A 403 with a Bearer challenge of `insufficient_scope` may lead to a token with more scopes,
+/// which then serves all calls: see [`step_up_scopes`]. Over gRPC the status is 7. A request that
+/// can be retried waits for that token and is sent once more. Each request is sent twice at the
+/// most.
 ///
 /// [`step_up_scopes`]: super::TokenManagerBuilder::step_up_scopes
 ///
@@ -187,8 +188,8 @@ impl<P> BearerTokenLayer<P> {
     /// For inner services that determine the origin themselves, such as a tonic `Channel` or a
     /// client with a base URL. The caller ensures that this origin is one of those given to
     /// [`TokenManager::layer`], and that it is `https`: the request does not show it. A layer of
-    /// several targets adds no token to such requests, nor does one with an origin over plain
-    /// `http` that is not allowed.
+    /// several targets adds no token to such requests, nor does one without origins, or with one
+    /// over plain `http` that is not allowed.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

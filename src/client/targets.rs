@@ -69,6 +69,13 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Whether each origin that a request without one may be for is allowed.
+    fn allows_origin_form(&self) -> bool {
+        !self.has_refused_origin && !self.origins.is_empty()
+    }
+}
+
 impl Targets {
     pub(super) fn new(targets: impl IntoIterator<Item = Target>) -> Self {
         Self {
@@ -99,7 +106,7 @@ impl Targets {
                 .iter()
                 .find(|target| target.origins.iter().any(|origin| origin.matches(uri))),
             // The URI does not say which of several targets it is for.
-            (None, [target]) if self.origin_form && !target.has_refused_origin => Some(target),
+            (None, [target]) if self.origin_form && target.allows_origin_form() => Some(target),
             (None, _) => None,
         };
         if target.is_none() {

@@ -89,7 +89,8 @@ impl TokenManagers {
     /// feature `reqwest-middleware`.
     ///
     /// [`allow_origin_form`](BearerTokenLayer::allow_origin_form) has an effect only if there is
-    /// one target: a URI without an authority does not say which target it is for.
+    /// one target, whose origin is allowed: a URI without an authority does not say which target it
+    /// is for.
     pub fn layer(&self) -> BearerTokenLayer {
         let target = |manager: &Manager| Target::new(&manager.tokens, [manager.origin.clone()]);
         BearerTokenLayer::new(self.0.iter().map(target))

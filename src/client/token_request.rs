@@ -305,7 +305,7 @@ impl TokenRequest {
         assertions.find(|read| read.part.is_refused_by(error))
     }
 
-    /// Sets what a refusal of this part may be due to.
+    /// Adds a possible cause of a refusal of this part.
     pub(super) fn add_refusal_hint(
         &mut self,
         part: RequestPart,
@@ -314,7 +314,7 @@ impl TokenRequest {
         self.hints.push((part, hint.into()));
     }
 
-    /// States that the request is a token exchange
+    /// Sets the token type that the response must have: the request is a token exchange
     /// ([RFC 8693 §2.1](https://www.rfc-editor.org/rfc/rfc8693#section-2.1)).
     pub(super) fn expect_token_type(&mut self, expected_type: ExpectedTokenType) {
         self.expected_type = Some(expected_type);
@@ -426,7 +426,7 @@ fn explain_exchange(error: Error) -> Error {
         }
         // Keycloak's code.
         Some("access_denied") => {
-            "for most servers this client must be in the `aud` of the subject token"
+            "the server may require that this client is in the `aud` of the subject token"
         }
         Some("invalid_client") => {
             "if other token requests of this client succeed, the server may not know the `audience`"

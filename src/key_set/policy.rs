@@ -5,9 +5,9 @@ use std::time::Duration;
 /// When a key set is refreshed and how long it is trusted.
 ///
 /// The defaults are meant for production. Retries have no setting: after a failure the wait is a
-/// random part of a backoff that doubles from 1 second to 1 minute, or the issuer's `Retry-After` if
-/// that is longer: 1 second to 5 minutes, and up to a tenth more. While there is no usable set, no
-/// wait is longer than 5 seconds, for any value of `Retry-After`.
+/// random part of a backoff that doubles from 1 second to 1 minute, or the issuer's `Retry-After`,
+/// limited to 1 second to 5 minutes, plus up to a tenth, if that is longer. While there is no
+/// usable set, no wait is longer than 5 seconds, for any value of `Retry-After`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -105,9 +105,10 @@ impl RefreshPolicy {
     /// Sets the refresh interval without `Cache-Control`. Default: 5 minutes.
     ///
     /// Each refresh happens at a random 70 to 95 % of the interval, so that the instances of a
-    /// service do not fetch together. It bounds how long a withdrawn key is trusted, if the set has
-    /// no `Cache-Control`: else [`max_interval`](Self::max_interval) does, and during an outage
-    /// [`max_stale`](Self::max_stale).
+    /// service do not fetch together. Without `Cache-Control`, the interval bounds how long a
+    /// withdrawn key is trusted; with it [`max_interval`](Self::max_interval) does, and during an
+    /// outage [`max_stale`](Self::max_stale). A server whose `ETag` never changes can hide a
+    /// withdrawal for an hour and one interval.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -279,7 +279,8 @@ impl ResourceServerBuilder {
         self
     }
 
-    /// Sets the clock for `exp`, `nbf` and `iat`, and for the age of keys. Default: [`SystemClock`].
+    /// Sets the clock for `exp`, `nbf` and `iat`, and for the age of keys. Default:
+    /// [`SystemClock`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -418,8 +419,8 @@ impl ResourceServerBuilder {
 
     /// Sets the maximum number of tokens in the token cache. Default: 10,000; 0 disables the cache.
     ///
-    /// Raise [`max_cache_size`](Self::max_cache_size) with it: 32 MiB hold some 18,000 tokens of 900
-    /// bytes.
+    /// Raise [`max_cache_size`](Self::max_cache_size) with it: 32 MiB hold some 18,000 tokens of
+    /// 900 bytes.
     ///
     /// A valid token is cached from its second request on. It is found by 128 bits of a keyed hash;
     /// two different tokens have the same hash with a probability below 2⁻⁹⁴. An entry is used
@@ -457,11 +458,11 @@ impl ResourceServerBuilder {
 
     /// Sets the maximum memory of the token cache, an estimate in bytes. Default: 32 MiB.
     ///
-    /// Tokens of more than 8 KiB are never cached. An entry with a token of 900 bytes takes 1 KB, and
-    /// counts as nearly 2 KB: the estimate is high.
+    /// Tokens of more than 8 KiB are never cached. An entry with a token of 900 bytes takes 1 KB,
+    /// and counts as nearly 2 KB: the estimate is high.
     ///
     /// Evicted entries are freed a few dozen at a time. In addition, each thread has a cache with
-    /// copies of up to 128 frequent tokens, over all resource servers: some 250 KB with tokens of
+    /// copies of up to 128 frequent tokens, over all resource servers: some 230 KB with tokens of
     /// 900 bytes, 2 MB with tokens of 8 KiB. Its entries are checked for validity as any other.
     /// They stay until they are evicted or the thread ends, and are then zeroized.
     ///
@@ -475,7 +476,7 @@ impl ResourceServerBuilder {
     /// use tower_oauth::ResourceServer;
     ///
     /// let orders = ResourceServer::builder(issuer.issuer(), "orders")
-    ///     .max_cache_size(64 * 1024) // some 60 tokens
+    ///     .max_cache_size(64 * 1024) // some 35 tokens
     /// #   .transport(issuer.transport())
     ///     .start()
     ///     .await?;
@@ -497,8 +498,8 @@ impl ResourceServerBuilder {
     ///
     /// Each token that names a key of its issuer costs a verification, forged or not: about 20
     /// microseconds with RSA-2048, several times that with RSA-4096, ten times and more with P-384
-    /// and P-521. With a limit below the number of worker threads, a flood of forged tokens occupies
-    /// no more threads than the limit, and the others continue to serve cached tokens.
+    /// and P-521. With a limit below the number of worker threads, a flood of forged tokens
+    /// occupies no more threads than the limit, and the others continue to serve cached tokens.
     ///
     /// At the limit, further requests queue behind the forged ones. If 1,024 wait already, a
     /// request gets a 503 ([`RejectionKind::Overloaded`](super::RejectionKind::Overloaded)). With
@@ -752,9 +753,9 @@ impl ResourceServerBuilder {
     /// If a setting is invalid: an issuer or audience that is not valid, no transport, an empty
     /// list of algorithms, clients or values of a required claim, an optional audience without
     /// allowed clients, a duplicate issuer, an issuer for discovery that is not a URL, a `realm`
-    /// that is not printable ASCII or has quotes or backslashes, a `user_agent` that is not a header
-    /// value, or plain `http` without [`allow_http`](Self::allow_http), or on loopback without
-    /// [`allow_loopback_http`](Self::allow_loopback_http).
+    /// that is not printable ASCII or has quotes or backslashes, a `user_agent` that is not a
+    /// header value, or plain `http` without [`allow_http`](Self::allow_http), or on loopback
+    /// without [`allow_loopback_http`](Self::allow_loopback_http).
     pub fn build(self) -> Result<(ResourceServer, Refresher), ConfigError> {
         let issuers = self.issuers?;
         let plain_http = self.http.plain_http()?;

@@ -132,8 +132,8 @@ impl AuthContextBuilder {
     ///
     /// # Panics
     ///
-    /// If a registered claim, or `client_id`, `azp` or `scope`, has the wrong type, or the issuer is
-    /// not valid.
+    /// If a registered claim, or `client_id`, `azp` or `scope`, has the wrong type, or the issuer
+    /// is not valid.
     #[must_use]
     pub fn build(self) -> AuthContext {
         let issuer = self.0.get("iss").and_then(Value::as_str);

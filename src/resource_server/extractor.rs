@@ -36,8 +36,10 @@ use crate::log_limit::LogLimit;
 pub enum AuthContextRejection {
     /// The layer allows anonymous requests, but this handler requires a token: 401.
     Anonymous(Rejection),
-    /// The route is not behind a `ResourceServerLayer`, or the handler extracts an
-    /// [`InboundToken`] and the layer does not keep the token: 500, an error of this service.
+    /// A resource server layer is missing, or does not keep the token: 500.
+    ///
+    /// It keeps the token for a handler that extracts [`InboundToken`] after
+    /// [`keep_token`](crate::ResourceServerLayer::keep_token).
     LayerMissing(Rejection),
     /// The claims have another shape than the type of [`Claims`]: 403.
     ClaimsMismatch(ClaimError),
@@ -184,9 +186,10 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for AuthContext {
 /// of the context of a request.
 ///
 /// The source of the rejection names a member that is missing, and quotes a value of another type:
-/// extract `Result<Claims<T>, AuthContextRejection>` to see it. It is for the operator. Claims of another shape are a 403 without a challenge: the token is valid, so it is not
-/// `invalid_token` ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)), which
-/// would have the client request a new one of the same shape.
+/// extract `Result<Claims<T>, AuthContextRejection>` to see it. It is for the operator. Claims of
+/// another shape are a 403 without a challenge: the token is valid, so it is not `invalid_token`
+/// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)), which would have the
+/// client request a new one of the same shape.
 ///
 /// ```
 /// # #[cfg(feature = "test-util")]

@@ -16,8 +16,7 @@
 //!             in the token cache, and still valid? ──yes──────────┐
 //!                 │ no                                            │
 //!                 ▼                                               │
-//!             validate the token ──invalid──▶ 401, or 403 without │
-//!                 │    │                      a scope of its issuer
+//!             validate the token ──invalid──▶ 401, seldom 403     │
 //!                 │    ├──no usable keys─────▶ 503, Retry-After   │
 //!                 │    ├──unknown kid────────▶ wait for a refresh, once
 //!                 │    └──verification limit─▶ wait, or 503       │

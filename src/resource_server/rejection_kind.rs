@@ -62,15 +62,19 @@ kinds! {
     /// See [`require_claim`](crate::TrustedIssuer::require_claim) and
     /// [`require`](crate::TrustedIssuer::require).
     InvalidClaims = "invalid_claims",
-    /// Several `Authorization` fields, one that is malformed, or beside one a `DPoP` field or an
-    /// `access_token` in the query: 400.
+    /// The request has several credentials, or a malformed one: 400.
+    ///
+    /// Several `Authorization` fields, a malformed one, or one together with a `DPoP` field or an
+    /// `access_token` in the query.
     InvalidRequest = "invalid_request",
     /// The signature does not verify with the named key.
     InvalidSignature = "invalid_signature",
     /// The issuer's key set is missing or too old: 503.
     KeysUnavailable = "keys_unavailable",
-    /// No `ResourceServerLayer` is around a `RequireLayer` or an extractor, or the layer does not
-    /// [keep the token](crate::ResourceServerLayer::keep_token) that a handler extracts: 500.
+    /// A layer is missing, or does not keep the token: 500.
+    ///
+    /// No `ResourceServerLayer` is around a `RequireLayer` or an extractor, or it does not
+    /// [keep the token](crate::ResourceServerLayer::keep_token) that a handler extracts.
     LayerMissing = "layer_missing",
     /// The token is not a well-formed signed JWT in compact serialization.
     Malformed = "malformed",
@@ -94,8 +98,9 @@ kinds! {
     /// The objects and arrays of the token have too many members or elements. The limits grow with
     /// [`max_token_len`](super::ResourceServerBuilder::max_token_len).
     TooManyMembers = "too_many_members",
-    /// `typ` is not the type of an access token, or a claim shows another kind, such as `at_hash`
-    /// of an ID token.
+    /// The token is not an access token.
+    ///
+    /// By its `typ`, or by a claim such as `at_hash` of an ID token.
     UnexpectedTokenType = "unexpected_token_type",
     /// The issuer has no key of this `kid`.
     UnknownKey = "unknown_key",

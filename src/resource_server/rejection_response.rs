@@ -8,8 +8,8 @@ use super::Rejection;
 /// Builds the response to a rejected request.
 ///
 /// Implemented by closures `Fn(&Rejection) -> Response<B>`, by [`DefaultRejectionResponse`], the
-/// default, and by [`ProblemJson`](super::ProblemJson). The [`Rejection`] is added to the extensions
-/// of the response.
+/// default, and by [`ProblemJson`](super::ProblemJson). The [`Rejection`] is added to the
+/// extensions of the response.
 ///
 /// ```
 /// use std::convert::Infallible;

@@ -153,10 +153,10 @@ impl ResourceServer {
     ) -> Result<Self, ConfigError> {
         let resource = resource.try_into().map_err(Into::into)?;
         let audience = Audience::new(resource.identifier())?;
-        self.with_the_same_keys(&audience, Some(resource))
+        self.sharing_keys(&audience, Some(resource))
     }
 
-    /// Returns a server for one more audience, with tokens of the same issuers.
+    /// Returns a server for one more audience, with the same issuers and keys.
     ///
     /// As [`also`](Self::also), but the audience need not be a URL, and there is no document. For a
     /// part of the program that no client discovers, such as a consumer of messages beside a
@@ -192,10 +192,10 @@ impl ResourceServer {
         audience: impl TryInto<Audience, Error: Into<ConfigError>>,
     ) -> Result<Self, ConfigError> {
         let audience = audience.try_into().map_err(Into::into)?;
-        self.with_the_same_keys(&audience, None)
+        self.sharing_keys(&audience, None)
     }
 
-    fn with_the_same_keys(
+    fn sharing_keys(
         &self,
         audience: &Audience,
         resource: Option<ProtectedResource>,
@@ -429,8 +429,8 @@ impl ResourceServer {
     /// rejected, and so are tokens of the key that has this `kid` now, under any other `kid`.
     ///
     /// An alias that several issuers share denotes all of them. Returns whether an issuer of this
-    /// name is trusted by this resource server, and has keys. It does not say whether there is a key
-    /// of this `kid`: one that the set does not have is revoked in advance.
+    /// name is trusted by this resource server, and has keys. It does not say whether there is a
+    /// key of this `kid`: one that the set does not have is revoked in advance.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

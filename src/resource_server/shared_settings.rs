@@ -7,7 +7,8 @@ use super::token_cache;
 use crate::error::ConfigError;
 use crate::oauth::{Issuer, PlainHttp};
 
-/// What [`ResourceServer::also`](super::ResourceServer::also) takes over, beside the issuers.
+/// What servers with the same keys share, beside the issuers: see
+/// [`ResourceServer::also`](super::ResourceServer::also).
 #[derive(Clone, Debug)]
 pub(super) struct SharedSettings {
     /// The issuers whose keys are fetched.

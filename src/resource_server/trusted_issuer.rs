@@ -215,9 +215,9 @@ impl TrustedIssuer {
     /// Accepts tokens without `aud`. Only together with [`allowed_clients`](Self::allowed_clients).
     ///
     /// For issuers whose access tokens name no resource, such as Cognito (for which
-    /// [`cognito`](Self::cognito) sets it). The allowed clients then take the place of the audience. A
-    /// token with another `aud` is still rejected
-    /// ([RFC 7519 §4.1.3](https://www.rfc-editor.org/rfc/rfc7519#section-4.1.3)).
+    /// [`cognito`](Self::cognito) sets it). The allowed clients then take the place of the
+    /// audience. A token with another `aud` is still rejected ([RFC 7519
+    /// §4.1.3](https://www.rfc-editor.org/rfc/rfc7519#section-4.1.3)).
     ///
     /// A configuration error without allowed clients, and with [`TokenProfile::Rfc9068`], which
     /// requires `aud`.

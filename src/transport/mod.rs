@@ -46,9 +46,9 @@ pub type SendFuture<'a> =
 /// time limit.
 ///
 /// The requests of a resource server for metadata and keys, other than scheduled refreshes, carry
-/// `Cache-Control: no-cache` ([RFC 9111 §5.2.1.4][no-cache]); a caching transport must forward these
-/// to the issuer. A client's requests for metadata carry none: a caching transport must revalidate
-/// them.
+/// `Cache-Control: no-cache` ([RFC 9111 §5.2.1.4][no-cache]); a caching transport must forward
+/// these to the issuer. A client's requests for metadata carry none: a caching transport must
+/// revalidate them.
 ///
 /// [no-cache]: https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.4
 ///

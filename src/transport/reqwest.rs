@@ -22,8 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A [`Transport`] on [`reqwest`](https://docs.rs/reqwest).
 ///
-/// Uses HTTP/1.1 (HTTP/2 too, if another crate enables reqwest's feature `http2`), and TLS by rustls
-/// with the system's certificate store. Cheap to clone; clones share their connections.
+/// Uses HTTP/1.1 (HTTP/2 too, if another crate enables reqwest's feature `http2`), and TLS by
+/// rustls with the system's certificate store. Cheap to clone; clones share their connections.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -85,19 +85,20 @@ impl ReqwestTransport {
 
     /// Creates a transport from a client builder: certificates, proxies, timeouts.
     ///
-    /// Overrides four settings of the builder. Connecting takes at most 2 seconds. Redirects are disabled, because one could send a
-    /// fetch of keys, or client credentials, to any server. So are retries, because an assertion is
-    /// sent once: the crate retries with a new one. Names are resolved by the system's
-    /// resolver, without link-local and metadata addresses: to use another resolver, see
-    /// [`dangerous_from_builder_without_address_policy`][dangerous].
-    /// Addresses set with the builder's `resolve` are used as they are.
+    /// Overrides four settings of the builder. Connecting takes at most 2 seconds. Redirects are
+    /// disabled, because one could send a fetch of keys, or client credentials, to any server. So
+    /// are retries, because an assertion is sent once: the crate retries with a new one. Names are
+    /// resolved by the system's resolver, without link-local and metadata addresses: to use another
+    /// resolver, see [`dangerous_from_builder_without_address_policy`][dangerous]. Addresses set
+    /// with the builder's `resolve` are used as they are.
     ///
     /// A proxy, from the builder or from variables such as `HTTPS_PROXY`, resolves names itself: it
     /// must block such addresses. A proxy that is used for plain `http` reads secrets and tokens.
     /// Requests to plain `http` on loopback ignore the builder.
     ///
     /// A `user_agent` of this builder is replaced: use
-    /// [`ResourceServerBuilder::user_agent`][server] and [`TokenManagerBuilder::user_agent`][tokens].
+    /// [`ResourceServerBuilder::user_agent`][server] and
+    /// [`TokenManagerBuilder::user_agent`][tokens].
     ///
     /// [server]: crate::resource_server::ResourceServerBuilder::user_agent
     /// [tokens]: crate::client::TokenManagerBuilder::user_agent
@@ -175,9 +176,10 @@ impl ReqwestTransport {
     /// [`new`](Self::new).
     ///
     /// The files are read again for each request of this transport: a certificate that is renewed,
-    /// such as a mounted one of Kubernetes, is used from the next token request on. If the new files
-    /// cannot be used, the last certificate is still sent, because it may still be valid, and a
-    /// warning is logged. Nothing else is read from the files, and `Debug` shows only their paths.
+    /// such as a mounted one of Kubernetes, is used from the next token request on. If the new
+    /// files cannot be used, the last certificate is still sent, because it may still be valid, and
+    /// a warning is logged. Nothing else is read from the files, and `Debug` shows only their
+    /// paths.
     ///
     /// The certificate is shown to each `https` server that requests one, and never over plain
     /// `http`. Use another transport for servers that must not see it.

@@ -1264,7 +1264,7 @@ async fn faults_count_down_and_the_token_manager_recovers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fault_replaces_the_one_before_and_those_of_the_next_responses_apply_first() {
+async fn fail_replaces_the_earlier_fault_and_faults_of_fail_next_apply_first() {
     let fixture = Fixture::new();
     let server = &fixture.server;
     let resource = fixture.resource().await;

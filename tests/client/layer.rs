@@ -272,12 +272,13 @@ async fn a_request_without_an_origin_gets_the_token_after_opt_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_without_an_origin_gets_no_token_if_plain_http_of_the_layer_is_not_allowed() {
+async fn a_request_without_an_origin_gets_a_token_only_if_the_layer_allows_all_its_origins() {
     let orders = Orders::default();
     let tokens = manager(&TokenEndpoint::with_reply(Reply::Token(3600)));
     let https = "https://orders.example";
     for (allowed, expected) in [
-        (&["http://orders.svc"][..], "-"),
+        (&[][..], "-"),
+        (&["http://orders.svc"], "-"),
         (&[https, "http://orders.svc"], "-"),
         (&[https, "http://127.0.0.1:8080"], "token-1"),
     ] {

@@ -819,7 +819,7 @@ fn a_client_without_an_id_is_an_error() {
 
 /// In a process of its own, because a test cannot change its environment.
 #[tokio::test]
-async fn plain_http_uses_no_proxy_beside_a_client_certificate() {
+async fn plain_http_beside_a_client_certificate_uses_a_proxy_only_with_a_builder() {
     if let Ok(transport) = std::env::var("TRANSPORT_OF_TEST") {
         let mount = Mount::new("mtls-no-proxy");
         Pair::new("shop").write(&mount);
@@ -846,7 +846,7 @@ async fn plain_http_uses_no_proxy_beside_a_client_certificate() {
     });
     for (transport, expected) in [("default", 0), ("builder", 1)] {
         let child = tokio::process::Command::new(std::env::current_exe().unwrap())
-            .arg("plain_http_uses_no_proxy_beside_a_client_certificate")
+            .arg("plain_http_beside_a_client_certificate_uses_a_proxy_only_with_a_builder")
             .env("TRANSPORT_OF_TEST", transport)
             .env("HTTP_PROXY", &url)
             .env("http_proxy", &url)

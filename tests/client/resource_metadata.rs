@@ -276,7 +276,7 @@ async fn a_document_that_cannot_be_read_again_is_read_after_one_to_five_minutes(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_document_that_no_longer_lists_the_issuer_ends_the_token_requests() {
+async fn a_document_that_no_longer_confirms_the_issuer_ends_the_token_requests() {
     for (resource, issuers, kind) in [
         (
             RESOURCE,

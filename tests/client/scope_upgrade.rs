@@ -632,7 +632,7 @@ async fn a_failed_request_for_more_scopes_does_not_disturb_the_renewals() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_scopes_are_requested_ten_seconds_after_a_failure() {
+async fn after_a_failure_other_scopes_wait_ten_seconds_and_refused_ones_five_minutes() {
     let invalid_scope = Reply::Json(400, json!({ "error": "invalid_scope" }));
     for (failure, again_after) in [
         (invalid_scope, 300),

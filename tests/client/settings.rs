@@ -371,7 +371,7 @@ fn each_target_has_the_settings_of_the_client_and_its_own() {
 }
 
 #[test]
-fn a_target_has_the_audience_of_the_client_unless_it_has_another_and_its_resources_as_well() {
+fn a_target_inherits_the_audience_unless_it_has_another_and_adds_its_resources() {
     let toml = r#"
         issuer = "https://as.example"
         client_id = "shop"
@@ -986,11 +986,11 @@ fn a_variable_that_looks_like_a_number_is_a_text_and_leading_zeros_need_quotes_w
 }
 
 #[test]
-fn white_space_and_brackets_of_a_variable_mean_something_to_figment_alone() {
+fn only_figment_interprets_white_space_and_brackets_of_a_variable() {
     if print_variables::<ClientSettings>() {
         return;
     }
-    let name = "settings::white_space_and_brackets_of_a_variable_mean_something_to_figment_alone";
+    let name = "settings::only_figment_interprets_white_space_and_brackets_of_a_variable";
     let shown = |document: &Value| read_in_process(name, &variables(document));
     let is = |printed: &str, document: Value| {
         let settings = read::<ClientSettings>(&document).remove(0).1.unwrap();

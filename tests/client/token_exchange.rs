@@ -555,7 +555,7 @@ async fn the_text_of_a_refusal_says_what_to_do() {
         ("invalid_request", "must be in its `aud`"),
         ("invalid_grant", "must be in its `aud`"),
         ("invalid_client", "may not know the `audience`"),
-        ("access_denied", "must be in the `aud` of the subject token"),
+        ("access_denied", "is in the `aud` of the subject token"),
         (
             "unauthorized_client",
             "allow token exchange for this client",

@@ -635,7 +635,7 @@ async fn the_server_stops_on_sigterm_though_a_stream_is_open_and_logs_no_token()
 
 /// Nothing but the clock of the program ends a token, so this takes a few seconds.
 #[tokio::test]
-async fn a_stream_that_is_open_outlives_its_token() {
+async fn an_open_stream_outlives_its_token() {
     const LEEWAY: u64 = 60;
     let fixture = Fixture::new().await;
     let token = fixture.token(REPORTS);

@@ -281,7 +281,7 @@ async fn gauges_match_request_results_for_seeds_and_after_system_sleep() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn servers_of_one_issuer_are_counted_together_and_the_last_write_is_the_gauge() {
+async fn servers_of_one_issuer_share_counters_and_gauges_have_the_last_value_written() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let recorded = recorder.handle();
     let _here = metrics::set_default_local_recorder(&recorder);

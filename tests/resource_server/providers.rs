@@ -510,7 +510,7 @@ async fn google_tokens_of_another_account_or_audience_are_rejected() {
 }
 
 #[tokio::test]
-async fn a_later_list_or_closure_replaces_the_check_of_googles_callers() {
+async fn a_later_list_replaces_the_callers_of_google_and_a_closure_how_they_are_named() {
     let google = Provider::google();
     let preset = || TrustedIssuer::google("https://orders.example", [SERVICE_ACCOUNT]).unwrap();
     let other = google.token_with(json!({ "sub": "113774264463038321965" }));
@@ -524,7 +524,7 @@ async fn a_later_list_or_closure_replaces_the_check_of_googles_callers() {
     let caller = assert_accepts(&server, &unverified).await;
     assert_eq!(caller.client_id(), Some(UNIQUE_ID));
 
-    // The closure names the caller, without a look at the address; both lists have it.
+    // The closure names the caller by `sub`, with the list of the preset and with a later one.
     let by_id =
         |trusted: TrustedIssuer| trusted.client_id_from(|token| token.subject().map(str::to_owned));
     let server = start(&google, Ok(by_id(preset()))).await;

@@ -63,10 +63,14 @@ impl TokenRequest {
 
     /// Whether the request has the grant type, and authenticates a client by one method.
     fn check(&self) -> Result<(), &'static str> {
-        if self.parameter("grant_type").as_deref() != Some("client_credentials") {
-            return Err("unsupported_grant_type");
-        }
         let has = |name| self.parameter(name).is_some();
+        match self.parameter("grant_type").as_deref() {
+            Some("client_credentials") => {}
+            Some("urn:ietf:params:oauth:grant-type:jwt-bearer") if has("assertion") => {
+                return Ok(());
+            }
+            _ => return Err("unsupported_grant_type"),
+        }
         let methods = [
             self.basic_client().is_some(),
             has("client_id") && has("client_secret"),

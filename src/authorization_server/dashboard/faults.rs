@@ -113,6 +113,6 @@ pub(super) async fn switch(
     let (.., fault) = choices(endpoint)
         .find(|(value, ..)| *value == form.field("fault"))
         .ok_or_else(ErrorPage::unknown_action)?;
-    server.0.faults.set(endpoint, fault);
+    server.0.faults.replace_all(endpoint, fault);
     Ok(Notice::redirect("/faults", "faults"))
 }

@@ -2,8 +2,9 @@
 //!
 //! [RFC 8693](https://www.rfc-editor.org/rfc/rfc8693).
 //!
-//! `cache.rs` decides which token is still used. `pending.rs` has one exchange for all calls with the
-//! same subject token. `sources.rs` limits how many are sent at a time, and `grant.rs` writes one.
+//! `cache.rs` decides which token is still used. `pending.rs` has one exchange for all calls with
+//! the same subject token. `sources.rs` limits how many are sent at a time, and `grant.rs` writes
+//! one.
 
 mod builder;
 mod cache;
@@ -45,11 +46,11 @@ use crate::trace;
 ///
 /// An exchanged token is cached for its subject token, until 10 seconds before it expires (a tenth
 /// of a short lifetime), or until the subject token expires. A token without a lifetime is not
-/// cached. Calls with the same subject token share one exchange, which is not cancelled if one of them is dropped. At most
-/// 16 exchanges are sent at a time; further ones wait. An exchange takes no longer than
-/// [`request_timeout`](TokenManagerBuilder::request_timeout), with this wait no longer than
-/// [`acquire_timeout`](TokenManagerBuilder::acquire_timeout). It is not retried. A permanent
-/// failure is the result of all calls with the same subject token for at most a second.
+/// cached. Calls with the same subject token share one exchange, which is not cancelled if one of
+/// them is dropped. At most 16 exchanges are sent at a time; further ones wait. An exchange takes
+/// no longer than [`request_timeout`](TokenManagerBuilder::request_timeout), with this wait no
+/// longer than [`acquire_timeout`](TokenManagerBuilder::acquire_timeout). It is not retried. A
+/// permanent failure is the result of all calls with the same subject token for at most a second.
 ///
 /// The token is added to a request by hand ([`AccessToken::header_value`]): send it to the service
 /// that it is for, and to no other.
@@ -146,8 +147,8 @@ impl TokenExchange {
     ///   says what to do for `invalid_target` and `invalid_request`
     ///   ([RFC 8693 §2.2.2](https://www.rfc-editor.org/rfc/rfc8693#section-2.2.2)).
     /// - Of kind [`Malformed`](ErrorKind::Malformed), if the response has no `issued_token_type`,
-    ///   or another one than the [requested](TokenExchangeBuilder::requested_token_type): by default
-    ///   it must be an access token or a JWT. A refresh token is always an error.
+    ///   or another one than the [requested](TokenExchangeBuilder::requested_token_type): by
+    ///   default it must be an access token or a JWT. A refresh token is always an error.
     /// - Of the same kind, if it has a `token_type` other than `Bearer`, such as `N_A`. With
     ///   [`assume_bearer`](TokenManagerBuilder::assume_bearer), `N_A` is accepted.
     /// - If the server does not respond, or not within the time limit.
@@ -188,10 +189,10 @@ impl TokenExchange {
 
     /// Reports that a resource server rejected this exchanged token, so that it is not used again.
     ///
-    /// Returns whether the next call of [`access_token`](Self::access_token) may have another token:
-    /// `false` if this one was issued less than 10 seconds ago, so that a resource server that
-    /// rejects every token does not cause an exchange for each call. Also `false` for the second in
-    /// which a failed exchange is the result of calls with this subject token.
+    /// Returns whether the next call of [`access_token`](Self::access_token) may have another
+    /// token: `false` if this one was issued less than 10 seconds ago, so that a resource server
+    /// that rejects every token does not cause an exchange for each call. Also `false` for the
+    /// second in which a failed exchange is the result of calls with this subject token.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -98,7 +98,7 @@ pub async fn a_token_is_exchanged_for_a_call_on_behalf_of_its_caller(keycloak: &
         &error.to_string(),
         &[
             "Client is not within the token audience",
-            "must be in the `aud` of the subject token",
+            "is in the `aud` of the subject token",
         ],
     );
     // Without the attribute.
