@@ -220,7 +220,7 @@ impl ResourceServerBuilder {
     /// Accepts the tokens of one more issuer.
     ///
     /// It can grant every scope and role that routes require: [`TrustedIssuer`] has an example that
-    /// bounds its scopes.
+    /// bounds them.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

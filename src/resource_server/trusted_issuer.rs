@@ -21,7 +21,8 @@ use crate::transport::Transport;
 ///
 /// An issuer can put any subject, role and scope into its tokens. Of several issuers, each can thus
 /// grant all scopes and roles that routes require. Bound what a partner grants with
-/// [`require`](Self::require):
+/// [`require`](Self::require), here to one scope and no role. Roles of a client in
+/// `resource_access` are not among [`AuthContext::roles`].
 ///
 /// ```
 /// # #[cfg(feature = "authorization-server")]
@@ -34,12 +35,15 @@ use crate::transport::Transport;
 ///
 /// let trusted = TrustedIssuer::new(partner.issuer(), Audience::new("orders")?)
 ///     .transport(partner.transport())
-///     .require(|token| token.scopes().all(|scope| scope == "orders.read"));
+///     .require(|token| token.scopes().all(|scope| scope == "orders.read"))
+///     .require(|token| token.roles().next().is_none());
 /// let orders = ResourceServer::from_issuer(trusted).start().await?; // or `add_issuer(trusted)`
 ///
-/// let mint = |scope| partner.mint(&shop).audience(["orders"]).scope(scope).sign();
-/// assert!(orders.validate(&mint("orders.read")).await.is_ok());
-/// assert!(orders.validate(&mint("orders.read orders.read.all")).await.is_err());
+/// let mint = |scope| partner.mint(&shop).audience(["orders"]).scope(scope);
+/// assert!(orders.validate(&mint("orders.read").sign()).await.is_ok());
+/// assert!(orders.validate(&mint("orders.read orders.read.all").sign()).await.is_err());
+/// let auditor = mint("orders.read").claim("roles", ["auditor"]).sign();
+/// assert!(orders.validate(&auditor).await.is_err());
 /// # Ok(())
 /// # }
 /// # #[cfg(not(feature = "authorization-server"))]
