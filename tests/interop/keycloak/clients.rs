@@ -210,6 +210,25 @@ pub async fn a_key_in_a_file_with_its_certificate_is_accepted(keycloak: &Keycloa
     refused(client(another), StatusCode::BAD_REQUEST, "invalid_client").await;
 }
 
+pub async fn the_key_of_an_imported_certificate_is_found_without_a_kid_only(keycloak: &Keycloak) {
+    let realm = keycloak.realm("imported-certificate", json!({})).await;
+    let [shop, _] = &keycloak.certificates;
+    let pem = std::fs::read_to_string(&shop.certificate).unwrap();
+    let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let attributes = json!({
+        "jwt.credential.certificate": base64,
+        "token.endpoint.auth.signing.alg": "ES256",
+    });
+    let settings = authenticated_by("client-jwt", &attributes);
+    realm.client("shop", settings).await;
+    let key = || SigningKey::from_file(&shop.key, Algorithm::Es256);
+    let client = |key| manager(realm.issuer(), PrivateKeyJwt::new("shop", key));
+    request(client(key())).await.unwrap();
+    let with_kid = client(key().key_id("2026-11"));
+    let error = refused(with_kid, StatusCode::BAD_REQUEST, "invalid_client").await;
+    assert_contains(&error, &["Unable to load public key"]);
+}
+
 pub async fn a_wrong_audience_or_key_is_refused(keycloak: &Keycloak) {
     let realm = keycloak.realm("wrong-audience", json!({})).await;
     let (pem, keys) = signing_key(Algorithm::Es256);

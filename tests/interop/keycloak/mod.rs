@@ -372,6 +372,7 @@ async fn keycloak_works_as_authorization_server() {
         tokens::a_lightweight_token_is_rejected_until_its_mapper_sets_the_audience
         tokens::realm_and_client_roles_are_in_the_context
         tokens::a_client_scope_is_in_a_token_by_default_or_on_request
+        tokens::an_optional_scope_with_a_mapper_is_the_only_audience_of_a_token
         tokens::the_presets_of_both_ends_accept_access_tokens_and_no_others
         tokens::a_secret_of_reserved_characters_is_sent_form_urlencoded
         tokens::localhost_is_another_issuer_than_its_address
@@ -380,6 +381,7 @@ async fn keycloak_works_as_authorization_server() {
         tokens::tokens_of_a_withdrawn_key_are_rejected_after_a_refresh
         clients::private_key_jwt_is_accepted_in_every_algorithm
         clients::a_key_in_a_file_with_its_certificate_is_accepted
+        clients::the_key_of_an_imported_certificate_is_found_without_a_kid_only
         clients::a_wrong_audience_or_key_is_refused
         clients::a_federated_assertion_is_accepted_once_unless_reuse_is_allowed
         clients::a_certificate_is_accepted_and_another_is_refused

@@ -195,6 +195,41 @@ pub async fn a_client_scope_is_in_a_token_by_default_or_on_request(keycloak: &Ke
     assert_eq!(code, Some("invalid_scope"));
 }
 
+pub async fn an_optional_scope_with_a_mapper_is_the_only_audience_of_a_token(keycloak: &Keycloak) {
+    let realm = keycloak.realm("audience-scopes", json!({})).await;
+    let shop = realm.client("shop", json!({})).await;
+    let audiences = [AUDIENCE, "orders-queue"];
+    for audience in audiences {
+        let mut mapper = audience_mapper();
+        mapper["config"]["included.custom.audience"] = json!(audience);
+        let name = format!("to-{audience}");
+        let scope =
+            json!({ "name": name, "protocol": "openid-connect", "protocolMappers": [mapper] });
+        let id = realm.post("/client-scopes", scope).await;
+        let path = format!("/clients/{shop}/optional-client-scopes/{id}");
+        realm.put(&path, json!({})).await;
+    }
+    let server = |audience: &'static str| {
+        let audience = Audience::new(audience).unwrap();
+        start(TrustedIssuer::new(realm.issuer(), audience))
+    };
+    let [orders, queue] = audiences.map(server);
+    let (orders, queue) = (orders.await, queue.await);
+    for (requested, accepts, rejects) in [
+        ("to-orders", &orders, &queue),
+        ("to-orders-queue", &queue, &orders),
+    ] {
+        let tokens = realm.manager("shop").scope(requested).start().unwrap();
+        let token = tokens.access_token().await.unwrap();
+        assert!(
+            validate(accepts, token.expose_secret()).await.is_ok(),
+            "{requested}"
+        );
+        let rejected = validate(rejects, token.expose_secret()).await;
+        assert_eq!(kind(rejected), Some(RejectionKind::InvalidAudience));
+    }
+}
+
 /// With the slash at the end that a copied URL may have.
 pub async fn the_presets_of_both_ends_accept_access_tokens_and_no_others(keycloak: &Keycloak) {
     let realm = keycloak.realm("presets", json!({})).await;
