@@ -138,7 +138,7 @@ impl TokenMint {
         self
     }
 
-    /// Omits a claim.
+    /// Omits a claim, also one that another method sets.
     pub fn without(mut self, claim: &str) -> Self {
         self.without.push(claim.to_owned());
         self

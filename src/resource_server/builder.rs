@@ -694,7 +694,7 @@ impl ResourceServerBuilder {
     /// Sets how [`start`](Self::start) waits for the first keys.
     ///
     /// The issuers are set by [`readiness`](Self::readiness). Default: up to 10 seconds, then it
-    /// starts without.
+    /// starts without. No effect on [`build`](Self::build), which waits for nothing.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -116,8 +116,10 @@ impl ResourceServer {
     /// challenges, document and token cache. A token for one resource is rejected at the others.
     /// The rules of each [`TrustedIssuer`](crate::TrustedIssuer) apply, except
     /// [`audience_optional`](crate::TrustedIssuer::audience_optional): without `aud`, nothing shows
-    /// which of the resources a token is for. The realm, readiness, the bounds of the cache and the
-    /// limit on concurrent verifications are those of this server; all together share that limit.
+    /// which of the resources a token is for. So an issuer whose tokens have none, as Cognito's
+    /// usually, needs another server that is built apart. The realm, readiness, the bounds of the
+    /// cache and the limit on concurrent verifications are those of this server; all together share
+    /// that limit.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
