@@ -95,7 +95,9 @@ impl JwtBearerGrant {
     ///
     /// For a server that knows the key of an account, such as one of a Zitadel service account: the
     /// id of the account is the client id. The lifetime and the audience are those of the
-    /// [`PrivateKeyJwt`].
+    /// [`PrivateKeyJwt`]. No `client_id` is sent, so [`PrivateKeyJwt::omit_client_id`] has no
+    /// effect. A refused assertion is not sent again: a key file that was replaced meanwhile is
+    /// read for the next token request.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -136,8 +138,8 @@ impl JwtBearerGrant {
         }
     }
 
-    /// Sets the audience of the assertions, which a source is asked for. Default:
-    /// [`Default`](AssertionAudience::Default).
+    /// Sets the audience of the assertions, which a source is asked for. Default: that of the
+    /// [`PrivateKeyJwt`] of [`signed`](Self::signed), else [`Default`](AssertionAudience::Default).
     pub fn audience(mut self, audience: AssertionAudience) -> Self {
         self.audience = audience;
         self

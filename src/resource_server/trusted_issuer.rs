@@ -21,8 +21,9 @@ use crate::transport::Transport;
 ///
 /// An issuer can put any subject, role and scope into its tokens. Of several issuers, each can thus
 /// grant all scopes and roles that routes require. Bound what a partner grants with
-/// [`require`](Self::require), here to one scope and no role. Roles of a client in
-/// `resource_access` are not among [`AuthContext::roles`].
+/// [`require`](Self::require), here to one scope and no role. Only those of [`AuthContext::roles`]
+/// count: a route that reads another claim, such as `resource_access` or `groups`, compares the
+/// issuer.
 ///
 /// ```
 /// # #[cfg(feature = "authorization-server")]

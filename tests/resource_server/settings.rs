@@ -840,6 +840,47 @@ fn settings_beside_fields_of_the_program_are_read_without_an_error_for_an_unknow
     drop(in_table.orders.to_builder().unwrap());
 }
 
+/// A variable is a text, as the last provider has it here.
+#[tokio::test]
+async fn json_replaces_all_required_claims_of_a_file_and_a_single_claim_leaves_the_others() {
+    use figment::Figment;
+    use figment::providers::{Format as _, Toml};
+
+    let server = AuthorizationServer::builder().algorithm(Algorithm::Es256);
+    let server = server.build().unwrap();
+    let shop = server.register("shop").unwrap();
+    let file = format!(
+        "[issuers.sso]\nissuer = \"{}\"\naudience = \"api\"\n\
+         required_claims = {{ env = [\"production\"], use = \"access\" }}",
+        server.issuer()
+    );
+    let claims = "issuers.sso.required_claims";
+    let single = format!("{claims}.env");
+    for (name, value, of_staging, without_use) in [
+        (claims, r#"{"env":["production","staging"]}"#, true, true),
+        (&single, "staging", true, false),
+        ("max_token_len", "4096", false, false),
+    ] {
+        let figment = Figment::from(Toml::string(&file)).merge((name, value));
+        let settings: ResourceServerSettings = figment.extract().unwrap();
+        let builder = settings.to_builder_with(|_, issuer| issuer.transport(server.transport()));
+        let orders = builder.unwrap().start().await.unwrap();
+        let mint = || server.mint(&shop).audience(["api"]).claim("env", "staging");
+        let with_use = mint().claim("use", "access").sign();
+        assert_eq!(
+            orders.validate(&with_use).await.is_ok(),
+            of_staging,
+            "{name}"
+        );
+        let other_use = mint().claim("use", "refresh").sign();
+        assert_eq!(
+            orders.validate(&other_use).await.is_ok(),
+            without_use,
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn a_missing_file_is_an_error_and_for_figment_without_exact_an_empty_one() {
     use figment::Figment;

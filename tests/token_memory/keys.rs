@@ -11,7 +11,7 @@ use aws_lc_rs::signature::{
 use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
 use tower_oauth::PrivateKeyJwt;
-use tower_oauth::client::SigningKey;
+use tower_oauth::client::{ClientAuthentication, JwtBearerGrant, NoAuthentication, SigningKey};
 use tower_oauth::resource_server::Algorithm;
 
 use super::*;
@@ -78,7 +78,7 @@ struct Signatures(Arc<Mutex<Vec<Vec<u8>>>>);
 impl Transport for Signatures {
     fn send(&self, request: Request<Bytes>, _max_body: usize) -> SendFuture<'_> {
         let form = request.body();
-        let name = b"client_assertion=";
+        let name = b"assertion="; // of the client, or of the grant
         let start = form.windows(name.len()).position(|window| window == name);
         let assertion = form[start.unwrap() + name.len()..].split(|byte| *byte == b'&');
         let signature = assertion
@@ -93,11 +93,18 @@ impl Transport for Signatures {
 
 /// Sends a token request with an assertion that this key signed. `then` runs while the manager has
 /// the key.
-fn request_token(key: SigningKey, signatures: &Signatures, then: impl FnOnce()) {
+fn request_token(key: SigningKey, is_grant: bool, signatures: &Signatures, then: impl FnOnce()) {
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let endpoint = Endpoint::new("https://as.example/token").unwrap();
-        let tokens = TokenManager::builder(endpoint, PrivateKeyJwt::new("shop", key));
+        let client = PrivateKeyJwt::new("shop", key);
+        let tokens = if is_grant {
+            let none: Arc<dyn ClientAuthentication> = Arc::new(NoAuthentication);
+            TokenManager::builder(endpoint, none).grant(JwtBearerGrant::signed(client))
+        } else {
+            let client: Arc<dyn ClientAuthentication> = Arc::new(client);
+            TokenManager::builder(endpoint, client)
+        };
         let tokens = tokens.transport(signatures.clone()).start().unwrap();
         assert_eq!(tokens.access_token().await.unwrap().expose_secret(), "t");
         then();
@@ -150,7 +157,7 @@ fn no_copy_of_a_private_key_or_an_assertion_outlives_its_use() {
         assert_eq!(search.found(), [number], "the search finds a PEM text");
         let key = SigningKey::from_pem(text, algorithm).unwrap();
         assert_eq!(search.found(), [number], "it finds a parsed key");
-        request_token(key.clone(), &signatures, || {});
+        request_token(key.clone(), false, &signatures, || {});
         assert_eq!(search.found(), [number], "a clone has the key");
         drop(key);
         assert!(search.found().is_empty(), "{algorithm}: a dropped key");
@@ -160,9 +167,11 @@ fn no_copy_of_a_private_key_or_an_assertion_outlives_its_use() {
         let key = SigningKey::from_file(&path, algorithm);
         key.check_key().unwrap();
         assert!(search.found().is_empty(), "{algorithm}: a checked file");
-        request_token(key, &signatures, || {
-            assert!(search.found().is_empty(), "{algorithm}: a file");
-        });
+        for is_grant in [false, true] {
+            request_token(key.clone(), is_grant, &signatures, || {
+                assert!(search.found().is_empty(), "{algorithm}: a file");
+            });
+        }
         // The error of a file with another key.
         write(&path, &[masked.as_slice(), masked].concat());
         let error = SigningKey::from_file(&path, algorithm).check_key();
@@ -190,7 +199,7 @@ fn no_copy_of_a_private_key_or_an_assertion_outlives_its_use() {
 
     // The assertions were sent, so that nothing needs them any more.
     let signatures = std::mem::take(&mut *signatures.0.lock().unwrap());
-    assert_eq!(signatures.len(), 2 * ALGORITHMS.len());
+    assert_eq!(signatures.len(), 3 * ALGORITHMS.len());
     let secrets = signatures.into_iter().enumerate();
     let secrets = secrets.map(|(number, masked)| Secret::new(number, masked));
     let mut search = Search::new(secrets.collect(), TOKEN_WINDOW);

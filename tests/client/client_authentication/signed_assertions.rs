@@ -269,6 +269,17 @@ async fn an_assertion_that_the_key_of_an_account_signs_is_the_grant() {
     let token_ids: Vec<Value> = token_ids.collect();
     assert_ne!(token_ids[0], token_ids[1]);
 
+    // For an issuer: it is the audience, and the type is not that of client authentication.
+    let endpoint = tokens().metadata(metadata(ISSUER, "https://victim.example/token"));
+    let grant = JwtBearerGrant::signed(account.clone());
+    let builder = at_issuer(&endpoint, NoAuthentication).grant(grant);
+    fetch(builder).await.unwrap();
+    let (header, claims) = decode(&forms(&endpoint)[0]["assertion"]);
+    assert_eq!(
+        (&claims["aud"], &header["typ"]),
+        (&json!(ISSUER), &json!("JWT"))
+    );
+
     // A refusal says for whom the assertion was, and settings are checked.
     let endpoint = TokenEndpoint::with_reply(refusal("invalid_grant"));
     let grant = JwtBearerGrant::signed(account.clone());
@@ -468,12 +479,18 @@ async fn an_assertion_that_is_made_for_each_request_is_not_sent_again_when_it_is
     let path = folder("refused_key").join("key");
     fs::write(&path, pem("ed25519")).unwrap();
     let from_file = SigningKey::from_file(&path, Algorithm::EdDsa);
+    let signed = |key| JwtBearerGrant::signed(PrivateKeyJwt::new("orders", key));
+    let endpoint = TokenEndpoint::with_reply(refusal("invalid_grant"));
+    let builder = at_endpoint(&endpoint, NoAuthentication).grant(signed(from_file.clone()));
+    fetch(builder).await.unwrap_err();
+    assert_eq!(endpoint.count(), 1);
     let endpoint = TokenEndpoint::with_reply(refusal("invalid_client"));
     for builder in [
         at_endpoint(&endpoint, orders()),
         at_endpoint(&endpoint, PrivateKeyJwt::new("orders", from_file.clone())),
         at_endpoint(&endpoint, ClientAssertion::new(Recording::default())),
         at_endpoint(&endpoint, NoAuthentication).grant(JwtBearerGrant::new(Recording::default())),
+        at_endpoint(&endpoint, NoAuthentication).grant(signed(from_file.clone())),
     ] {
         let before = endpoint.count();
         fetch(builder).await.unwrap_err();
@@ -559,7 +576,8 @@ async fn no_error_debug_output_or_log_shows_an_assertion_or_a_key() {
     let file = || AssertionFile::new(&path);
     let grant = JwtBearerGrant::new(file());
     let key_line = pem("ed25519").lines().nth(1).unwrap().to_owned();
-    let mut shown = format!("{key:?} {grant:?}");
+    let signed = JwtBearerGrant::signed(PrivateKeyJwt::new("orders", key.clone()));
+    let mut shown = format!("{key:?} {grant:?} {signed:?}");
     for code in ["invalid_client", "invalid_grant", "invalid_scope"] {
         // A server that quotes the request.
         let quoting = Quoting::new(code);
@@ -573,6 +591,7 @@ async fn no_error_debug_output_or_log_shows_an_assertion_or_a_key() {
             at(Arc::new(ClientAssertion::new(file()))),
             at(Arc::new(ClientAssertion::spiffe(file()))),
             at(Arc::new(NoAuthentication)).grant(grant.clone()),
+            at(Arc::new(NoAuthentication)).grant(signed.clone()),
         ] {
             shown += &format!("{builder:?}");
             let source = builder.clone().build_source().unwrap();
