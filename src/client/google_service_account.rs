@@ -67,9 +67,9 @@ impl TokenManager {
     ///
     /// `service_account_json` is the JSON of a key of the account. The `SecretString` is zeroized
     /// here, and the private key when the manager is dropped. A `&str`, or the buffer of a `String`
-    /// that is converted, is not. Each token request has an assertion as its grant ([RFC 7523
-    /// §2.1](https://www.rfc-editor.org/rfc/rfc7523#section-2.1)), signed with RS256, valid for an
-    /// hour, and with the scopes of the builder in its claims.
+    /// that is converted, is not. Each token request has an assertion as its grant
+    /// ([RFC 7523 §2.1](https://www.rfc-editor.org/rfc/rfc7523#section-2.1)), signed with RS256,
+    /// valid for an hour, and with the scopes of the builder in its claims.
     /// [`scope`](TokenManagerBuilder::scope) is required. Requests go to the `token_uri` of the
     /// key.
     ///

@@ -22,9 +22,9 @@ const LIFETIME: Duration = Duration::from_secs(60);
 /// The longest lifetime: Okta refuses longer ones.
 const MAX_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Authenticates the client with an assertion that its key signs: `private_key_jwt` ([RFC 7523
-/// §2.2](https://www.rfc-editor.org/rfc/rfc7523#section-2.2), [OpenID Connect Core
-/// §9](https://openid.net/specs/openid-connect-core-1_0.html#ClientAuthentication)).
+/// Authenticates the client with an assertion that its key signs: `private_key_jwt`
+/// ([RFC 7523 §2.2](https://www.rfc-editor.org/rfc/rfc7523#section-2.2),
+/// [OpenID Connect Core §9](https://openid.net/specs/openid-connect-core-1_0.html#ClientAuthentication)).
 ///
 /// The server has the public key, so that there is no shared secret. Each token request, and each
 /// retry of one, has a new assertion with another `jti`, which expires after a minute. Its memory

@@ -840,11 +840,13 @@ fn settings_beside_fields_of_the_program_are_read_without_an_error_for_an_unknow
     drop(in_table.orders.to_builder().unwrap());
 }
 
-/// A variable is a text, as the last provider has it here.
+/// In figment a variable is parsed as here: JSON stays a text.
 #[tokio::test]
 async fn json_replaces_all_required_claims_of_a_file_and_a_single_claim_leaves_the_others() {
+    use config::{Config, Environment, File, FileFormat};
     use figment::Figment;
     use figment::providers::{Format as _, Toml};
+    use figment::value::Value as Parsed;
 
     let server = AuthorizationServer::builder().algorithm(Algorithm::Es256);
     let server = server.build().unwrap();
@@ -861,23 +863,31 @@ async fn json_replaces_all_required_claims_of_a_file_and_a_single_claim_leaves_t
         (&single, "staging", true, false),
         ("max_token_len", "4096", false, false),
     ] {
-        let figment = Figment::from(Toml::string(&file)).merge((name, value));
-        let settings: ResourceServerSettings = figment.extract().unwrap();
-        let builder = settings.to_builder_with(|_, issuer| issuer.transport(server.transport()));
-        let orders = builder.unwrap().start().await.unwrap();
-        let mint = || server.mint(&shop).audience(["api"]).claim("env", "staging");
-        let with_use = mint().claim("use", "access").sign();
-        assert_eq!(
-            orders.validate(&with_use).await.is_ok(),
-            of_staging,
-            "{name}"
-        );
-        let other_use = mint().claim("use", "refresh").sign();
-        assert_eq!(
-            orders.validate(&other_use).await.is_ok(),
-            without_use,
-            "{name}"
-        );
+        let figment = Figment::from(Toml::string(&file));
+        let figment = figment.merge((name, value.parse::<Parsed>().unwrap()));
+        let variable = (name.replace('.', "__").to_uppercase(), value.to_owned());
+        let variables = Environment::default().separator("__");
+        let config = Config::builder()
+            .add_source(File::from_str(&file, FileFormat::Toml))
+            .add_source(variables.source(Some([variable].into())));
+        let config = config.build().unwrap();
+        let both: [ResourceServerSettings; 2] = [
+            figment.extract().unwrap(),
+            config.try_deserialize().unwrap(),
+        ];
+        for settings in both {
+            let builder =
+                settings.to_builder_with(|_, issuer| issuer.transport(server.transport()));
+            let orders = builder.unwrap().start().await.unwrap();
+            let mint = || server.mint(&shop).audience(["api"]).claim("env", "staging");
+            for (token, expected) in [
+                (mint().claim("use", "access"), of_staging),
+                (mint().claim("use", "refresh"), without_use),
+            ] {
+                let validated = orders.validate(&token.sign()).await;
+                assert_eq!(validated.is_ok(), expected, "{name}");
+            }
+        }
     }
 }
 
