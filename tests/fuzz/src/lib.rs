@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_oauth::clock::{ManualClock, UnixTime};
@@ -142,6 +143,15 @@ pub fn plain(json: &[u8]) -> serde_json::Map<String, Value> {
         Ok(Value::Object(object)) => object,
         other => panic!("accepted, but not an object: {other:?}"),
     }
+}
+
+/// Parses a published document with serde_json alone: a UTF-8 text with an object. Only the members
+/// of `T` are read: an ignored one may contain a number that is out of range, or nest deeply.
+pub fn published<T: DeserializeOwned>(document: &[u8]) -> T {
+    let text = std::str::from_utf8(document).expect("an accepted document is UTF-8");
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    assert!(text.trim_start().starts_with('{'), "an object: {text}");
+    serde_json::from_str(text).expect("an accepted document has these members")
 }
 
 /// A transport that returns the same response to every request.

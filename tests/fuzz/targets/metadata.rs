@@ -6,7 +6,13 @@
 use bytes::Bytes;
 use http::Response;
 use libfuzzer_sys::fuzz_target;
-use tower_oauth_fuzz::{ConstantTransport, ISSUER, plain, run_for};
+use serde::Deserialize;
+use tower_oauth_fuzz::{ConstantTransport, ISSUER, published, run_for};
+
+#[derive(Deserialize)]
+struct Document {
+    issuer: String,
+}
 
 fuzz_target!(|document: &[u8]| {
     let issuer = ConstantTransport::new(Response::new(Bytes::copy_from_slice(document)));
@@ -17,7 +23,7 @@ fuzz_target!(|document: &[u8]| {
     let well_known = |url: &&String| url.starts_with("https://as.example/.well-known/");
     assert!(urls.first().as_ref().is_some_and(well_known));
     for jwks_uri in urls.iter().filter(|url| !well_known(url)) {
-        assert_eq!(plain(document)["issuer"], ISSUER);
+        assert_eq!(published::<Document>(document).issuer, ISSUER);
         assert!(jwks_uri.starts_with("https://"), "{jwks_uri}");
     }
 });
