@@ -39,6 +39,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Request, Response};
 use rounds::{Call, Row, field, thousands};
+use tempfile::TempDir;
 use tokio::runtime::Builder;
 use tower_oauth::client::{ClientAuthentication, SigningKey};
 use tower_oauth::clock::UnixTime;
@@ -177,8 +178,7 @@ fn pem(pkcs8: &[u8]) -> String {
 }
 
 fn main() {
-    let folder = std::env::temp_dir().join(format!("tower-oauth-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = TempDir::new().unwrap();
     let secret = request(ClientCredentials::new("shop", "s3cret"));
     let signed = cases().into_iter().flat_map(|case| {
         let Case {
@@ -187,7 +187,7 @@ fn main() {
             pkcs8,
             sign,
         } = case;
-        let (pem, path) = (pem(&pkcs8), folder.join(format!("{name}.pem")));
+        let (pem, path) = (pem(&pkcs8), folder.path().join(format!("{name}.pem")));
         std::fs::write(&path, &pem).unwrap();
         let key = SigningKey::from_pem(pem, algorithm).unwrap();
         let file = SigningKey::from_file(path, algorithm);
@@ -207,7 +207,6 @@ fn main() {
     let mut rows: Vec<_> = secret.chain(signed).collect();
     rounds::measure(&mut rows);
     print(&rows);
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 /// A row that ignores the request of the benchmark.

@@ -79,14 +79,14 @@ fn open(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use secrecy::ExposeSecret as _;
+    use tempfile::TempDir;
 
     use super::*;
 
     #[test]
     fn a_file_is_read_up_to_its_maximum_size() {
-        let folder = std::env::temp_dir().join(format!("tower-oauth-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("secret");
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("secret");
         for (content, read_as) in [
             (&b""[..], Ok("")),
             (b"1234567", Ok("1234567")),
@@ -103,16 +103,16 @@ mod tests {
             let text = text.as_deref().map(String::as_str);
             assert_eq!(text.map_err(String::as_str), read_as);
         }
-        let folder_error = read(&folder, 8).unwrap_err();
+        let folder_error = read(folder.path(), 8).unwrap_err();
         assert_eq!(folder_error.to_string(), "it is not a regular file");
-        std::fs::remove_dir_all(&folder).unwrap();
+        folder.close().unwrap();
         assert_eq!(read(&path, 8).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
     fn a_line_is_read_without_line_ends_and_a_second_one_is_an_error() {
-        let name = format!("tower-oauth-{}-line", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("secret");
         for (content, read_as) in [
             ("one", Ok("one")),
             (" one \r\n\n", Ok(" one ")),
@@ -127,7 +127,6 @@ mod tests {
             let line = line.as_ref().map(|line| line.expose_secret());
             assert_eq!(line.map_err(String::as_str), read_as);
         }
-        std::fs::remove_file(&path).unwrap();
     }
 
     #[tokio::test]
@@ -142,12 +141,11 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_pipe_without_a_writer_is_no_file_and_is_not_waited_for() {
-        let name = format!("tower-oauth-{}-pipe", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("pipe");
         let status = std::process::Command::new("mkfifo").arg(&path).status();
         assert!(status.unwrap().success());
         let result = read(&path, 8);
-        std::fs::remove_file(&path).unwrap();
         assert_eq!(result.unwrap_err().to_string(), "it is not a regular file");
     }
 }

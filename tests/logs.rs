@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use secrecy::ExposeSecret as _;
+use tempfile::NamedTempFile;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, Fault};
 use tower_oauth::client::SigningKey;
@@ -199,9 +200,10 @@ async fn secrets_are_never_logged() {
         "czNjcjN0LXNpZ25hdHVyZQ",
     ];
     secrets.extend(assertion.map(str::to_owned));
-    let file = std::env::temp_dir().join(format!("tower-oauth-{}-logs", std::process::id()));
+    let file = NamedTempFile::new().unwrap();
     std::fs::write(&file, assertion.join(".")).unwrap();
-    let platform = tower_oauth::ClientAssertion::from_file(&file).with_client_id(app.client_id());
+    let platform =
+        tower_oauth::ClientAssertion::from_file(file.path()).with_client_id(app.client_id());
     let [signed, presented] = [
         tower_oauth::TokenManager::builder(server.token_endpoint(), signing),
         tower_oauth::TokenManager::builder(server.token_endpoint(), platform),
@@ -209,7 +211,6 @@ async fn secrets_are_never_logged() {
     .map(|builder| builder.allow_loopback_http().start().unwrap());
     let (signing, platform) = tokio::join!(signed.access_token(), presented.access_token());
     let refused = [signing.unwrap_err(), platform.unwrap_err()];
-    std::fs::remove_file(file).unwrap();
     let shown = format!(
         "{error} {error:?} {quoted} {quoted:?} {resource:?} {tokens:?} {token:?} {refused:?} \
          {signed:?} {presented:?}"

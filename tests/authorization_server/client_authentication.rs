@@ -9,6 +9,7 @@ use http::{Request, StatusCode, header};
 use jsonwebtoken::EncodingKey;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower_oauth::authorization_server::{
     AuthorizationServer, EndpointKind, ExpectedAudience, Fault,
 };
@@ -460,11 +461,10 @@ async fn an_assertion_is_used_once_until_it_expires() {
 
 #[tokio::test]
 async fn an_assertion_can_be_used_once_more_after_a_restart_of_the_server() {
-    let folder = std::env::temp_dir().join(format!("tower-oauth-jti-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = TempDir::new().unwrap();
     let (clock, path) = (
         ManualClock::at(UnixTime::from_secs(NOW)),
-        folder.join("state.json"),
+        folder.path().join("state.json"),
     );
     let start = || {
         let server = AuthorizationServer::builder()
@@ -501,7 +501,6 @@ async fn an_assertion_can_be_used_once_more_after_a_restart_of_the_server() {
     clock.advance(Duration::from_secs(60 + 60));
     let expired = start().token(&assertion).await;
     assert_refused(&expired, 401, "invalid_client", "expired");
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 /// A client cannot make the server forget a `jti`, or remember without bound.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::app_id::Binding;
 use tower_oauth::authorization_server::{
@@ -678,12 +679,11 @@ async fn a_rejected_change_keeps_the_input_beside_its_error() {
 /// A limit, and a full disk.
 #[tokio::test]
 async fn a_server_error_is_not_shown_at_a_field() {
-    let folder = std::env::temp_dir().join(format!("tower-oauth-dashboard-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let state = folder.join("state.json");
+    let folder = TempDir::new().unwrap();
+    let state = folder.path().join("state.json");
     let session = Session::with(|builder| builder.algorithm(Algorithm::Es256).state_file(&state));
     let app = session.server.register("shop").unwrap();
-    std::fs::remove_dir_all(&folder).unwrap();
+    folder.close().unwrap();
     let path = format!("/applications/{}", app.client_id());
     for (path, fields) in [
         ("/applications/new", vec![("name", "orders")]),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::app_id::ManagementClient;
 use tower_oauth::authorization_server::{
@@ -1426,31 +1427,14 @@ async fn with_two_clocks_tokens_are_not_yet_valid_or_expired_and_a_manager_uses_
     }
 }
 
-/// A folder that is removed when the value is dropped.
-struct Folder(std::path::PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tower-oauth-{name}-{}", std::process::id()));
-        let _there_may_be_none = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// The sorted names of the files in a folder.
+fn names(folder: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
 
 fn with_state(path: &std::path::Path) -> Result<AuthorizationServer, tower_oauth::ConfigError> {
@@ -1478,8 +1462,8 @@ async fn an_application_may_have_any_scopes_in_process_and_those_of_app_id_by_th
 
 #[test]
 fn applications_and_keys_persist_in_the_state_file() {
-    let folder = Folder::new("outlive");
-    let path = folder.0.join("state.json");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("state.json");
     let build = || with_state(&path);
     let first = build().unwrap();
     let app = first.register("shop").unwrap();
@@ -1529,8 +1513,8 @@ fn applications_and_keys_persist_in_the_state_file() {
 #[test]
 fn a_state_file_readable_by_others_gets_restricted_permissions() {
     use std::os::unix::fs::PermissionsExt as _;
-    let folder = Folder::new("tightened");
-    let path = folder.0.join("state.json");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("state.json");
     with_state(&path).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     with_state(&path).unwrap();
@@ -1545,8 +1529,8 @@ fn a_state_file_readable_by_others_gets_restricted_permissions() {
 #[test]
 fn a_state_file_writable_by_others_is_rejected_and_left_unchanged() {
     use std::os::unix::fs::PermissionsExt as _;
-    let folder = Folder::new("writable");
-    let path = folder.0.join("state.json");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("state.json");
     let server = with_state(&path).unwrap();
     let text = std::fs::read(&path).unwrap();
     for mode in [0o620, 0o602, 0o666] {
@@ -1576,8 +1560,8 @@ fn a_state_file_writable_by_others_is_rejected_and_left_unchanged() {
 #[test]
 fn a_state_file_of_another_user_is_rejected_and_left_unchanged() {
     use std::os::unix::fs::{MetadataExt as _, chown};
-    let folder = Folder::new("owner");
-    let path = folder.0.join("state.json");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("state.json");
     let server = with_state(&path).unwrap();
     let (text, ours) = (
         std::fs::read(&path).unwrap(),
@@ -1614,8 +1598,11 @@ fn a_state_file_of_another_user_is_rejected_and_left_unchanged() {
 #[test]
 fn a_file_that_is_no_state_file_is_rejected_and_left_unchanged() {
     use std::os::unix::fs::PermissionsExt as _;
-    let folder = Folder::new("mistaken");
-    let (inner, notes) = (folder.0.join("folder"), folder.0.join("notes.txt"));
+    let folder = TempDir::new().unwrap();
+    let (inner, notes) = (
+        folder.path().join("folder"),
+        folder.path().join("notes.txt"),
+    );
     std::fs::create_dir(&inner).unwrap();
     std::fs::write(&notes, "milk, bread").unwrap();
     for (path, mode, reason) in [(&inner, 0o755, "is no file"), (&notes, 0o644, "is damaged")] {
@@ -1636,8 +1623,11 @@ fn a_file_that_is_no_state_file_is_rejected_and_left_unchanged() {
 #[cfg(unix)]
 #[test]
 fn state_file_symlink_is_followed_and_a_dangling_one_is_an_error() {
-    let folder = Folder::new("link");
-    let (target, link) = (folder.0.join("target.json"), folder.0.join("state.json"));
+    let folder = TempDir::new().unwrap();
+    let (target, link) = (
+        folder.path().join("target.json"),
+        folder.path().join("state.json"),
+    );
     std::os::unix::fs::symlink(&target, &link).unwrap();
     let error = with_state(&link).unwrap_err();
     assert_eq!(error.setting(), "state file");
@@ -1655,8 +1645,8 @@ fn state_file_symlink_is_followed_and_a_dangling_one_is_an_error() {
 
 #[test]
 fn state_file_changes_of_another_program_are_not_overwritten() {
-    let folder = Folder::new("shared");
-    let path = folder.0.join("state.json");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("state.json");
     let (first, second) = (with_state(&path).unwrap(), with_state(&path).unwrap());
     first.register("shop").unwrap();
     let error = second.register("orders").unwrap_err();
@@ -1678,14 +1668,20 @@ fn state_file_changes_of_another_program_are_not_overwritten() {
 #[cfg(unix)]
 #[test]
 fn files_beside_the_state_file_are_left_unchanged() {
-    let folder = Folder::new("beside");
-    let (path, precious) = (folder.0.join("state.json"), folder.0.join("precious"));
+    let folder = TempDir::new().unwrap();
+    let (path, precious) = (
+        folder.path().join("state.json"),
+        folder.path().join("precious"),
+    );
     std::fs::write(&precious, "kept").unwrap();
-    std::os::unix::fs::symlink(&precious, folder.0.join("state.json.new")).unwrap();
+    std::os::unix::fs::symlink(&precious, folder.path().join("state.json.new")).unwrap();
     let server = with_state(&path).unwrap();
     server.register("shop").unwrap();
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "kept");
-    assert_eq!(folder.names(), ["precious", "state.json", "state.json.new"]);
+    assert_eq!(
+        names(folder.path()),
+        ["precious", "state.json", "state.json.new"]
+    );
     // A file cannot replace a folder at its path.
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir_all(path.join("full")).unwrap();
@@ -1699,7 +1695,7 @@ fn files_beside_the_state_file_are_left_unchanged() {
         "a change that was not saved is undone"
     );
     assert_eq!(
-        folder.names(),
+        names(folder.path()),
         ["precious", "state.json", "state.json.new"],
         "no temporary file is left"
     );
@@ -1707,8 +1703,8 @@ fn files_beside_the_state_file_are_left_unchanged() {
 
 #[test]
 fn an_inconsistent_state_file_is_damaged() {
-    let folder = Folder::new("damaged");
-    let path = folder.0.join("state.json");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("state.json");
     let server = with_state(&path).unwrap();
     server
         .register("shop")

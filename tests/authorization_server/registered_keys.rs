@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{Request, header};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower_oauth::authorization_server::{AuthorizationServer, ExpectedAudience};
 use tower_oauth::resource_server::Algorithm;
 
@@ -219,10 +220,8 @@ async fn a_set_that_reads_differently_when_it_is_stored_is_refused() {
 
 #[tokio::test]
 async fn keys_and_trusted_issuers_persist_in_the_state_file() {
-    let folder =
-        std::env::temp_dir().join(format!("tower-oauth-assertions-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("state.json");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("state.json");
     let build = || {
         AuthorizationServer::builder()
             .algorithm(Algorithm::Es256)
@@ -279,5 +278,4 @@ async fn keys_and_trusted_issuers_persist_in_the_state_file() {
         assert!(error.contains("is damaged"), "{member}: {error}");
         assert!(!error.contains("c2VjcmV0"), "{member}: {error}");
     }
-    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower_oauth::app_id::{
     ApplicationName, ApplicationType, Binding, IamApiKey, IamToken, IamTokenFuture,
     ManagementClient, ScopeName, Version,
@@ -90,34 +90,30 @@ fn assert_whole(binding: &Binding) {
 }
 
 /// Creates a folder with these files.
-fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("app_id_{name}"));
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).unwrap();
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = TempDir::new().unwrap();
     for (file, text) in files {
-        fs::write(path.join(file), text).unwrap();
+        fs::write(folder.path().join(file), text).unwrap();
     }
-    path
+    folder
 }
 
 #[test]
 fn every_source_gives_the_same_binding() {
     let credentials = credentials().to_string();
-    let file = folder("file", &[("any-name.json", &credentials)]).join("any-name.json");
-    let entry = folder("entry", &[("binding", &credentials)]);
+    let files = folder(&[("any-name.json", &credentials)]);
+    let file = files.path().join("any-name.json");
+    let entry = folder(&[("binding", &credentials)]);
     // The layout of a Kubernetes mount: symlinks beside hidden folders. `echo` appended line ends.
-    let keys = folder(
-        "keys",
-        &[
-            ("clientId", CLIENT),
-            ("secret", &format!("{SECRET}\n")),
-            ("tenantId", &format!("{TENANT}\r\n")),
-            ("oauthServerUrl", &url()),
-            ("version", "4\n"),
-            ("profilesUrl", "https://us-south.appid.cloud.ibm.com"),
-        ],
-    );
-    fs::create_dir_all(keys.join("..data")).unwrap();
+    let keys = folder(&[
+        ("clientId", CLIENT),
+        ("secret", &format!("{SECRET}\n")),
+        ("tenantId", &format!("{TENANT}\r\n")),
+        ("oauthServerUrl", &url()),
+        ("version", "4\n"),
+        ("profilesUrl", "https://us-south.appid.cloud.ibm.com"),
+    ]);
+    fs::create_dir_all(keys.path().join("..data")).unwrap();
     let parsed = serde_json::from_str::<Value>(&credentials).unwrap();
     let ce = json!({ "appid": [{ "credentials": parsed }] });
 
@@ -128,15 +124,15 @@ fn every_source_gives_the_same_binding() {
         ("CE_SERVICES", ce.to_string()),
         ("APPID_SERVICE_BINDING", credentials),
         ("APPID_BINDING_FILE", file.display().to_string()),
-        ("APPID_BINDING_FILE", entry.display().to_string()),
-        ("APPID_BINDING_FILE", keys.display().to_string()),
+        ("APPID_BINDING_FILE", entry.path().display().to_string()),
+        ("APPID_BINDING_FILE", keys.path().display().to_string()),
     ];
     for (variable, value) in &sources {
         let binding = bound(&[(variable, value)]);
         assert_whole(&binding);
         assert_eq!(binding.source(), Some(*variable));
     }
-    for path in [&file, &entry, &keys] {
+    for path in [&*file, entry.path(), keys.path()] {
         assert_whole(&Binding::from_file(path).unwrap());
     }
     assert_whole(&Binding::from_vcap_services(&vcap("AppID")).unwrap());
@@ -269,13 +265,9 @@ fn two_service_bindings_are_an_error_that_names_both() {
         error.contains("VCAP_SERVICES") && error.contains("APPID_SERVICE_BINDING"),
         "{error}"
     );
+    let file = folder(&[("binding", &binding)]);
     let error = error_for(&[
-        (
-            "APPID_BINDING_FILE",
-            &folder("second", &[("binding", &binding)])
-                .display()
-                .to_string(),
-        ),
+        ("APPID_BINDING_FILE", file.path().to_str().unwrap()),
         ("APPID_SERVICE_BINDING", &binding),
     ]);
     assert!(
@@ -485,20 +477,18 @@ fn errors_name_the_variable_and_contain_no_secret() {
     let not_credentials = json!({ "AppID": [{ "credentials": SECRET }] }).to_string();
     let appid_string = json!({ "appid": SECRET }).to_string();
     let text = json!(SECRET).to_string();
-    let latin = folder("latin", &[]);
+    let latin = folder(&[]);
     fs::write(
-        latin.join("binding"),
+        latin.path().join("binding"),
         [b"{\"secret\":\"", SECRET.as_bytes(), b"\xe9\"}"].concat(),
     )
     .unwrap();
-    let large = folder("large", &[("binding", &" ".repeat((1 << 20) + 1))]);
-    let empty = folder("empty", &[]);
-    let missing = empty.join("missing");
-    let file = folder("broken", &[("binding", cut)]);
-    let paths: Vec<String> = [latin, large, empty, missing, file]
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
+    let large = folder(&[("binding", &" ".repeat((1 << 20) + 1))]);
+    let empty = folder(&[]);
+    let missing = empty.path().join("missing");
+    let file = folder(&[("binding", cut)]);
+    let (latin, large, empty, file) = (latin.path(), large.path(), empty.path(), file.path());
+    let paths = [latin, large, empty, &missing, file].map(|path| path.display().to_string());
     let mut cases = vec![
         ("VCAP_SERVICES", cut),
         ("VCAP_SERVICES", SECRET),

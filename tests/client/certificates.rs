@@ -15,6 +15,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+#[cfg(target_os = "linux")]
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower_oauth::error::ErrorKind;
@@ -277,18 +279,13 @@ async fn a_certificate_is_trusted_if_ssl_cert_file_or_ssl_cert_dir_has_it() {
     }
     let test = "certificates::a_certificate_is_trusted_if_ssl_cert_file_or_ssl_cert_dir_has_it";
     let (url, connections, certificate) = server_with_certificate(false).await;
-    let name = format!("tower-oauth-ca-{}", std::process::id());
-    let folder = std::env::temp_dir().join(name);
-    let (with, without) = (folder.join("with"), folder.join("without"));
-    for folder in [&with, &without] {
-        std::fs::create_dir_all(folder).unwrap();
-    }
-    let file = with.join("as.pem");
+    let [with, without, other] = [(); 3].map(|()| TempDir::new().unwrap());
+    let file = with.path().join("as.pem");
     std::fs::write(&file, pem("CERTIFICATE", &certificate)).unwrap();
-    let other_file = without.join("other.pem");
+    let other_file = without.path().join("other.pem");
     std::fs::write(&other_file, another_certificate("another issuer")).unwrap();
     // A certificate with the subject of the server's, and another key.
-    let same_subject = folder.join("same_subject.pem");
+    let same_subject = other.path().join("same_subject.pem");
     let forged = another_certificate("an issuer that no store has");
     std::fs::write(&same_subject, forged).unwrap();
 
@@ -306,14 +303,13 @@ async fn a_certificate_is_trusted_if_ssl_cert_file_or_ssl_cert_dir_has_it() {
         (Some(&same_subject), None, "Certificate BadSignature"),
     ] {
         let file = file.map(|file| ("SSL_CERT_FILE", file.as_path()));
-        let folder = folder.map(|folder| ("SSL_CERT_DIR", folder.as_path()));
+        let folder = folder.map(|folder| ("SSL_CERT_DIR", folder.path()));
         let variables: Vec<_> = file.into_iter().chain(folder).collect();
         let before = connections.load(Ordering::SeqCst);
         let error = refresh_error_in_process(test, &url, &variables).await;
         assert_eq!(error, expected, "{variables:?}");
         assert!(connections.load(Ordering::SeqCst) > before);
     }
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 /// Other TLS failures may be transient: a proxy that responds in plain text, a broken connection.

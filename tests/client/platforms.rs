@@ -1,6 +1,5 @@
 //! Clients whose credentials come from a platform: Azure, GitHub Actions, Google.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +15,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 use tower::service_fn;
 use tower_oauth::client::{
     AssertionAudience, AssertionSource as _, GitHubActionsAssertion, TokenManagerBuilder,
@@ -76,10 +76,6 @@ fn assertion(id: &str) -> String {
 const TENANT: &str = "8c0ba5b5-3d2a-4ee0-a9d9-3a0d8c1b6d2a";
 const CLIENT: &str = "9d1a6b9f-0c0d-4a39-8d57-4a8d2a4a0c11";
 
-fn token_file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("azure_{name}"))
-}
-
 /// The parameters of each token request so far.
 fn forms(endpoint: &TokenEndpoint) -> Vec<Vec<(String, String)>> {
     let requests = endpoint.token_requests().into_iter();
@@ -97,11 +93,11 @@ fn parameters(form: &[(&str, &str)]) -> Vec<(String, String)> {
 async fn azure_workload_identity_sends_the_token_of_the_file_to_the_tenant() {
     const NAME: &str = "azure_workload_identity_sends_the_token_of_the_file_to_the_tenant";
     if !is_child() {
-        let file = token_file("token");
+        let file = NamedTempFile::new().unwrap();
         let variables = [
             ("AZURE_CLIENT_ID", CLIENT),
             ("AZURE_TENANT_ID", TENANT),
-            ("AZURE_FEDERATED_TOKEN_FILE", file.to_str().unwrap()),
+            ("AZURE_FEDERATED_TOKEN_FILE", file.path().to_str().unwrap()),
         ];
         for (host, issuer) in [
             (None, "https://login.microsoftonline.com"),
@@ -139,8 +135,9 @@ async fn azure_workload_identity_sends_the_token_of_the_file_to_the_tenant() {
         .transport(endpoint.clone())
         .build_source()
         .unwrap();
+    let file = variable("AZURE_FEDERATED_TOKEN_FILE").unwrap();
     for id in ["first", "second"] {
-        std::fs::write(token_file("token"), assertion(id)).unwrap();
+        std::fs::write(&file, assertion(id)).unwrap();
         fetch(&source).await.unwrap();
     }
     let expected = ["first", "second"].map(|id| {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 use tower_oauth::authorization_server::AuthorizationServer;
 use tower_oauth::client::{
     AssertionAudience, ClientSettings, SigningKey, TokenManagerBuilder, TokenManagers,
@@ -769,12 +770,15 @@ async fn a_manager_of_settings_gets_a_token_with_the_secret_that_they_have() {
         .unwrap();
     let shop = issuer.register("shop").unwrap();
     let secret = shop.secret().expose_secret();
-    let file = std::env::temp_dir().join(format!("tower-oauth-settings-{}", std::process::id()));
+    let file = NamedTempFile::new().unwrap();
     std::fs::write(&file, format!("{secret}\n")).unwrap();
     let of = |field: &str, value: &str| json!({ "issuer": issuer.issuer(), "client_id": shop.client_id(), field: value });
     let rows = [
         (of("client_secret", secret), true),
-        (of("client_secret_file", file.to_str().unwrap()), true),
+        (
+            of("client_secret_file", file.path().to_str().unwrap()),
+            true,
+        ),
         (of("client_secret", "another"), false),
     ];
     for (document, is_right) in rows {
@@ -786,7 +790,6 @@ async fn a_manager_of_settings_gets_a_token_with_the_secret_that_they_have() {
             assert_eq!(token.is_ok(), is_right, "{format}");
         }
     }
-    std::fs::remove_file(file).unwrap();
 }
 
 #[test]
@@ -833,8 +836,9 @@ fn check_files(toml: &str) -> Result<(), String> {
 #[test]
 fn files_of_a_client_are_checked_once_they_are_asked_for() {
     let signed = "client_authentication = \"private_key_jwt\"\n";
-    let secret = concat!(env!("CARGO_TARGET_TMPDIR"), "/checked_secret");
-    std::fs::write(secret, "s3cr3t\n").unwrap();
+    let file = NamedTempFile::new().unwrap();
+    let secret = file.path().display();
+    std::fs::write(&file, "s3cr3t\n").unwrap();
     for toml in [
         "client_secret = \"s\"",
         &format!("client_secret_file = \"{secret}\""),

@@ -1,6 +1,6 @@
 //! A caller without a client secret: its key, assertion or certificate is in a file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower_oauth::authorization_server::{
@@ -51,30 +52,29 @@ async fn application_and_resource() -> (AuthorizationServer, RegisteredApplicati
 }
 
 /// A file of this test.
-struct File(PathBuf);
+struct File {
+    path: PathBuf,
+    _folder: TempDir,
+}
 
 impl File {
-    fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("caller_{name}"));
-        let _ = std::fs::remove_file(&path);
-        Self(path)
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        Self {
+            path: folder.path().join("file"),
+            _folder: folder,
+        }
     }
 
     fn path(&self) -> &str {
-        self.0.to_str().unwrap()
+        self.path.to_str().unwrap()
     }
 
     /// Replaces the file at once.
     fn write(&self, text: &str) {
-        let new = self.0.with_extension("new");
+        let new = self.path.with_extension("new");
         std::fs::write(&new, text).unwrap();
-        std::fs::rename(new, &self.0).unwrap();
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        std::fs::rename(new, &self.path).unwrap();
     }
 }
 
@@ -108,7 +108,7 @@ fn assert_no_secret(log: &[u8], key: &str) {
 async fn a_key_of_each_type_signs_the_assertions_of_the_caller() {
     let (server, shop, resource) = application_and_resource().await;
     let url = format!("{}/protected_resource", resource.text("listening"));
-    let (issuer, key) = (server.issuer(), File::new("key"));
+    let (issuer, key) = (server.issuer(), File::new());
     for (algorithm, named) in [
         (Algorithm::Rs256, None),
         (Algorithm::Ps384, Some("PS384")),
@@ -152,7 +152,7 @@ async fn the_error_for_another_audience_names_the_variable_that_sets_it() {
     shop.set_jwks(signer.jwks()).unwrap();
     shop.set_assertion_audience(ExpectedAudience::TokenEndpoint)
         .unwrap();
-    let (issuer, key) = (server.issuer(), File::new("audience"));
+    let (issuer, key) = (server.issuer(), File::new());
     key.write(&signer.pem());
     let variables = [
         ("ISSUER", issuer.as_str()),
@@ -240,7 +240,7 @@ async fn an_assertion_that_is_written_after_the_start_is_sent() {
     let subject = "system:serviceaccount:shop:default";
     shop.add_federated_credential(CLUSTER, subject, signer.jwks())
         .unwrap();
-    let (issuer, file) = (server.issuer(), File::new("late_assertion"));
+    let (issuer, file) = (server.issuer(), File::new());
     let assertion = platform_token(&signer, issuer.as_str(), subject);
     let variables = [
         ("ISSUER", issuer.as_str()),
@@ -279,7 +279,7 @@ async fn an_assertion_that_is_replaced_while_the_caller_runs_is_sent() {
         format!("{},{}", shop.client_id(), bills.client_id()),
     );
     let resource = Serving::start(resource).await;
-    let file = File::new("replaced_assertion");
+    let file = File::new();
     file.write(&platform_token(&signer, issuer.as_str(), "first"));
     let variables = [
         ("ISSUER", issuer.as_str()),
@@ -307,7 +307,7 @@ async fn an_assertion_that_is_replaced_while_the_caller_runs_is_sent() {
 async fn an_assertion_is_the_grant_beside_the_authentication_of_the_client() {
     let (base, seen) = recording_server().await;
     let signer = Signer::new(Algorithm::Es256);
-    let (grant, key) = (File::new("grant"), File::new("grant_key"));
+    let (grant, key) = (File::new(), File::new());
     let assertion = platform_token(&signer, &base, "a user");
     grant.write(&format!("{assertion}\n"));
     key.write(&signer.pem());
@@ -419,7 +419,7 @@ async fn an_unusable_setting_of_a_caller_without_a_secret_exits_with_2_and_names
     let (rsa, p256, public) = (key("rsa.pem"), key("p256.pem"), key("rsa_public.pem"));
     let (short, encrypted) = (key("rsa_1024.pem"), key("rsa_encrypted.pem"));
     let (of_rsa, of_p256) = (key("rsa_certificate.pem"), key("p256_certificate.pem"));
-    let text = File::new("no_key");
+    let text = File::new();
     text.write("no key\n");
     let binding =
         r#"{"clientId":"a","secret":"s","oauthServerUrl":"http://127.0.0.1:1/oauth/v4/t"}"#;

@@ -20,6 +20,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tempfile::{NamedTempFile, TempDir};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -397,7 +398,7 @@ pub(super) fn token_for(received: &Received, members: Value) -> Option<(StatusCo
 
 #[tokio::test]
 async fn the_caller_sends_the_parameters_and_the_authentication_that_variables_name() {
-    let file = std::env::temp_dir().join(format!("tower-oauth-{}-secret", std::process::id()));
+    let file = NamedTempFile::new().unwrap();
     std::fs::write(&file, "s+/=\n").unwrap();
     for (method, from_file, authorization, in_body) in [
         (None, false, "shop:s%2B%2F%3D", false),
@@ -415,9 +416,8 @@ async fn the_caller_sends_the_parameters_and_the_authentication_that_variables_n
             }
         })
         .await;
-        let path = file.display().to_string();
         let secret = if from_file {
-            ("CLIENT_SECRET_FILE", path.as_str())
+            ("CLIENT_SECRET_FILE", file.path().to_str().unwrap())
         } else {
             ("CLIENT_SECRET", "s+/=")
         };
@@ -457,7 +457,6 @@ async fn the_caller_sends_the_parameters_and_the_authentication_that_variables_n
         let sent: Vec<(&str, &str)> = sent.map(|(n, v)| (n.as_str(), v.as_str())).collect();
         assert_eq!(sent, form, "{method:?}");
     }
-    std::fs::remove_file(&file).unwrap();
 }
 
 /// Configuration libraries read such texts as other types, and quotes as not being part of them.
@@ -690,7 +689,8 @@ async fn renew_on_401_says_whether_a_bare_401_replaces_the_token() {
 /// The token endpoint accepts each secret once, and replaces the file with every token.
 #[tokio::test]
 async fn a_secret_file_that_is_replaced_fails_no_call() {
-    let file = std::env::temp_dir().join(format!("tower-oauth-{}-rotated", std::process::id()));
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("secret");
     std::fs::write(&file, "secret-0\n").unwrap();
     let issued = Arc::new(Mutex::new(0));
     let base = server({
@@ -727,7 +727,6 @@ async fn a_secret_file_that_is_replaced_fails_no_call() {
     assert_eq!(tally, json!({ "requests": 15, "failed": 0 }), "{log}");
     assert!(*issued.lock().unwrap() > 2, "the secret was replaced");
     assert!(!log.contains("secret-0"), "{log}");
-    std::fs::remove_file(&file).unwrap();
 }
 
 #[tokio::test]
@@ -1064,12 +1063,10 @@ async fn an_invalid_setting_of_the_caller_exits_with_2_and_names_the_setting() {
     ];
     let issuer_alone = &good[..1];
     let without_secret = &good[..2];
-    let empty = std::env::temp_dir().join(format!("tower-oauth-{}-empty", std::process::id()));
+    let [empty, too_long] = [(); 2].map(|()| NamedTempFile::new().unwrap());
     std::fs::write(&empty, "\n").unwrap();
-    let empty_path = empty.display().to_string();
-    let too_long = empty.with_extension("too_long");
     std::fs::write(&too_long, "x".repeat(64 * 1024 + 1)).unwrap();
-    let too_long_path = too_long.display().to_string();
+    let [empty_path, too_long_path] = [&empty, &too_long].map(|file| file.path().to_str().unwrap());
     let cases: [(&[(&str, &str)], (&str, &str), &str); 28] = [
         (&[], ("ISSUER", "as.example"), "ISSUER"),
         (&[], ("ISSUER", "http://as.example"), "ISSUER"),
@@ -1100,12 +1097,12 @@ async fn an_invalid_setting_of_the_caller_exits_with_2_and_names_the_setting() {
         ),
         (
             without_secret,
-            ("CLIENT_SECRET_FILE", &empty_path),
+            ("CLIENT_SECRET_FILE", empty_path),
             "CLIENT_SECRET_FILE",
         ),
         (
             without_secret,
-            ("CLIENT_SECRET_FILE", &too_long_path),
+            ("CLIENT_SECRET_FILE", too_long_path),
             "CLIENT_SECRET_FILE",
         ),
         (
@@ -1151,8 +1148,6 @@ async fn an_invalid_setting_of_the_caller_exits_with_2_and_names_the_setting() {
             "{variable}={value}: {log}"
         );
     }
-    std::fs::remove_file(&empty).unwrap();
-    std::fs::remove_file(&too_long).unwrap();
 }
 
 /// Every setting that is a URL, and the position of its value.
@@ -1477,9 +1472,8 @@ async fn idle_connections_are_closed_when_file_descriptors_run_out() {
 
 #[tokio::test]
 async fn the_state_file_survives_a_restart_and_damage_is_reported() {
-    let folder = std::env::temp_dir().join(format!("tower-oauth-state-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = folder.join("state.json");
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("state.json");
     let with_state = || {
         let mut command = example("authorization_server");
         command.arg("--state").arg(&file);
@@ -1531,7 +1525,6 @@ async fn the_state_file_survives_a_restart_and_damage_is_reported() {
             .unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 /// The header of a token of the program, its `exp - iat`, and `expires_in` of its response.
@@ -1556,9 +1549,8 @@ async fn algorithm_and_lifetimes(issuer: &Serving) -> (Value, i64, Value) {
 
 #[tokio::test]
 async fn the_variables_of_the_authorization_server_change_its_tokens_and_what_it_stores() {
-    let folder = std::env::temp_dir().join(format!("tower-oauth-env-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = folder.join("state.json");
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("state.json");
     let default = Serving::start(example("authorization_server")).await;
     let tokens = algorithm_and_lifetimes(&default).await;
     assert_eq!(tokens, (json!("RS256"), 3600, json!(3600)));
@@ -1584,7 +1576,6 @@ async fn the_variables_of_the_authorization_server_change_its_tokens_and_what_it
     }
     assert_eq!(credentials[0], credentials[1]);
     assert_ne!(credentials[0].0, default.text("clientId"));
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{Method, StatusCode, header};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tower_oauth::client::{ClientAuthentication, TokenManagerBuilder};
 use tower_oauth::resource_server::{RejectionKind, TokenProfile};
@@ -25,7 +26,7 @@ use tower_oauth::{
 };
 
 use crate::client_keys::Certificate;
-use crate::servers::{Scratch, eventually, free_port, skip, validate};
+use crate::servers::{eventually, free_port, skip, validate};
 
 const PROGRAM: &str = "/usr/bin/glewlwyd";
 const SCHEMA: &str = "/usr/share/dbconfig-common/data/glewlwyd/install/sqlite3";
@@ -42,7 +43,7 @@ pub struct Glewlwyd {
     /// The administrator's session.
     cookie: String,
     _process: Child,
-    _data: Scratch,
+    _data: TempDir,
 }
 
 /// The settings of https.
@@ -59,7 +60,7 @@ impl Glewlwyd {
             skip("Glewlwyd: bash .ci/run interop");
             return None;
         }
-        let data = Scratch::new("glewlwyd");
+        let data = TempDir::new().unwrap();
         let port = free_port();
         let (url, tls) = match &https {
             Some(Https { server, client }) => (

@@ -3,13 +3,13 @@
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use http::StatusCode;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower_oauth::client::{AssertionAudience, SigningKey};
 use tower_oauth::resource_server::Algorithm;
 use tower_oauth::{Error, PrivateKeyJwt, Scope, TlsClientAuth};
 
 use crate::client_keys::{Certificate, signing_key};
 use crate::glewlwyd::{Glewlwyd, Https, SCOPE, jwks, private_jwk};
-use crate::servers::Scratch;
 
 const ISSUER: &str = "clients";
 
@@ -86,7 +86,7 @@ async fn glewlwyd_accepts_private_key_jwt_for_its_token_endpoint_in_every_algori
 /// certificate. Debian's settings of clients have no `tls_client_auth_subject_dn`.
 #[tokio::test]
 async fn glewlwyd_accepts_certificates_at_the_endpoint_of_mtls_endpoint_aliases() {
-    let folder = Scratch::new("glewlwyd-certificates");
+    let folder = TempDir::new().unwrap();
     let certificate = |name| Certificate::new(folder.path(), name);
     let [server, shop, another] = ["server", "shop", "another"].map(certificate);
     let https = Https {

@@ -25,11 +25,12 @@ use rmcp::transport::auth::{
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::process::Command;
 use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication};
 
 use crate::node::{node, packages, printed, server};
-use crate::servers::{Scratch, eventually, free_port};
+use crate::servers::{eventually, free_port};
 use crate::session::with_browser;
 use crate::support::program::{Serving, example};
 
@@ -388,7 +389,7 @@ async fn checks(packages: &Path, url: &str, scenario: &str, version: &str) -> Ve
 
 /// Runs the suite for one scenario. Returns its checks.
 async fn run(mut suite: Command, case: &str) -> Vec<Value> {
-    let results = Scratch::new("conformance");
+    let results = TempDir::new().unwrap();
     suite.arg("--output-dir").arg(results.path());
     let output = suite.output().await.unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower_oauth::client::{AssertionAudience, ClientAuthentication, SigningKey};
 use tower_oauth::resource_server::Algorithm;
 use tower_oauth::transport::ReqwestTransport;
@@ -13,7 +14,6 @@ use tower_oauth::{Error, Issuer, PrivateKeyJwt, TlsClientAuth, TokenManager};
 
 use crate::client_keys::{Certificate, signing_key};
 use crate::node::{node, packages, printed};
-use crate::servers::Scratch;
 
 /// The metadata of a client (RFC 7591 §2) with this method of authentication.
 fn registration(client_id: &str, method: &str, more: &Value) -> Value {
@@ -87,7 +87,7 @@ async fn oidc_provider_accepts_private_key_jwt_in_every_algorithm() {
 #[tokio::test]
 async fn oidc_provider_accepts_certificates_at_the_endpoint_of_mtls_endpoint_aliases() {
     let Some(packages) = packages() else { return };
-    let folder = Scratch::new("oidc-provider");
+    let folder = TempDir::new().unwrap();
     let certificate = |name| Certificate::new(folder.path(), name);
     let [server, shop, self_signed] = ["server", "shop", "self-signed"].map(certificate);
     // The token is bound to the certificate (RFC 8705 §3).

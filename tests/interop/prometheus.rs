@@ -12,6 +12,7 @@ use http::StatusCode;
 use reqwest::Url;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tower_oauth::authorization_server::{
     AuthorizationServer, EndpointKind, Fault, RegisteredApplication, TokenMint,
@@ -19,7 +20,7 @@ use tower_oauth::authorization_server::{
 use tower_oauth::clock::{Clock as _, SystemClock};
 use tower_oauth::resource_server::Algorithm;
 
-use crate::servers::{Scratch, eventually, free_port, skip};
+use crate::servers::{eventually, free_port, skip};
 use crate::support::program::{Serving, example};
 
 const DASHBOARD: &str = include_str!("../../examples/grafana_dashboard.json");
@@ -88,7 +89,7 @@ async fn get(client: &reqwest::Client, url: &str, token: Option<&str>) -> (Statu
 /// A running Prometheus. It ends when it is dropped.
 struct Prometheus {
     _child: Child,
-    _folder: Scratch,
+    _folder: TempDir,
     client: reqwest::Client,
     base: String,
     started: u64,
@@ -97,7 +98,7 @@ struct Prometheus {
 impl Prometheus {
     /// Scrapes these jobs and evaluates the rules each second. Alerts do not wait for longer.
     async fn start(jobs: &[(&str, &str)]) -> Self {
-        let folder = Scratch::new("prometheus");
+        let folder = TempDir::new().unwrap();
         let impatient: Vec<&str> = RULES
             .lines()
             .map(|line| {

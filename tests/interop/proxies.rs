@@ -16,6 +16,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication, TokenMint};
@@ -74,15 +75,9 @@ fn replace(text: &str, from: &str, to: &str) -> String {
 /// A running proxy. It ends, and its folder is removed, when it is dropped.
 struct Proxy {
     _child: Child,
-    folder: PathBuf,
+    folder: TempDir,
     http1: SocketAddr,
     http2: SocketAddr,
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
 }
 
 impl Proxy {
@@ -97,14 +92,7 @@ impl Proxy {
     }
 
     async fn try_start(kind: Kind, auth: &str, upstream: SocketAddr) -> Option<Self> {
-        static STARTED: AtomicUsize = AtomicUsize::new(0);
-        let name = format!(
-            "tower-oauth-{kind:?}-{}-{}",
-            std::process::id(),
-            STARTED.fetch_add(1, Ordering::Relaxed)
-        );
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir(&folder).unwrap();
+        let folder = TempDir::new().unwrap();
         let free = [(); 2].map(|()| StdListener::bind("127.0.0.1:0").unwrap());
         let [http1, http2] = free.map(|listener| listener.local_addr().unwrap());
         let adapt = |language| {
@@ -124,9 +112,12 @@ impl Proxy {
                      events {{}}\nhttp {{ access_log off; {}\n{server}\n}}\n",
                     paths.join(" ")
                 );
-                std::fs::write(folder.join("nginx.conf"), config).unwrap();
+                std::fs::write(folder.path().join("nginx.conf"), config).unwrap();
                 let mut command = Command::new(find("nginx").unwrap());
-                command.arg("-p").arg(&folder).args(["-c", "nginx.conf"]);
+                command
+                    .arg("-p")
+                    .arg(folder.path())
+                    .args(["-c", "nginx.conf"]);
                 command.args(["-e", "stderr"]);
                 command
             }
@@ -136,17 +127,17 @@ impl Proxy {
                 let config = format!(
                     "{{\n\tadmin off\n\tservers {{\n\t\tprotocols h1 h2c\n\t}}\n}}\n{site}\n"
                 );
-                std::fs::write(folder.join("Caddyfile"), config).unwrap();
+                std::fs::write(folder.path().join("Caddyfile"), config).unwrap();
                 let mut command = Command::new(find("caddy").unwrap());
                 command.args(["run", "--adapter", "caddyfile", "--config"]);
-                command.arg(folder.join("Caddyfile"));
+                command.arg(folder.path().join("Caddyfile"));
                 command
             }
         };
-        let log = std::fs::File::create(folder.join("log")).unwrap();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let mut child = command
             .env_clear()
-            .env("HOME", &folder)
+            .env("HOME", folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -172,7 +163,7 @@ impl Proxy {
             http2,
         };
         if !listens {
-            let log = std::fs::read_to_string(proxy.folder.join("log"));
+            let log = std::fs::read_to_string(proxy.folder.path().join("log"));
             let _ = writeln!(std::io::stderr(), "{kind:?}: {}", log.unwrap_or_default());
         }
         listens.then_some(proxy)

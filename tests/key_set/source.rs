@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower_oauth::error::ErrorKind;
 use tower_oauth::key_set::{KeySet, KeySetState, RefreshPolicy, SkipReason, SkippedKey};
 use tower_oauth::resource_server::{RejectionKind, Startup};
@@ -616,7 +617,8 @@ async fn the_age_of_a_seed_file_is_its_mtime_and_never_negative() {
     let issuer = ScriptedIssuer::new(set(&[("a", rsa(0))]));
     issuer.set_reply(IssuerReply::Unreachable);
     let clock = clock();
-    let path = std::env::temp_dir().join(format!("tower-oauth-seed-{}.json", std::process::id()));
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("seed.json");
     std::fs::write(&path, set(&[("a", rsa(0))]).to_string()).unwrap();
     let file = std::fs::File::options().write(true).open(&path).unwrap();
     let age =
@@ -665,7 +667,7 @@ async fn the_age_of_a_seed_file_is_its_mtime_and_never_negative() {
     let missing = trusted().initial_keys_file(&path).unwrap_err();
     let reason = std::error::Error::source(&missing).unwrap().to_string();
     assert!(
-        reason.contains("tower-oauth-seed") && reason.contains("cannot be read"),
+        reason.contains("seed.json") && reason.contains("cannot be read"),
         "{reason}"
     );
 }

@@ -10,6 +10,7 @@ use aws_lc_rs::signature::{
 };
 use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
+use tempfile::TempDir;
 use tower_oauth::PrivateKeyJwt;
 use tower_oauth::client::{ClientAuthentication, JwtBearerGrant, NoAuthentication, SigningKey};
 use tower_oauth::resource_server::Algorithm;
@@ -147,9 +148,8 @@ fn no_copy_of_a_private_key_or_an_assertion_outlives_its_use() {
         "the test has no key in the clear"
     );
 
-    let folder = std::env::temp_dir().join(format!("tower-oauth-memory-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("key.pem");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("key.pem");
     let signatures = Signatures::default();
     for (number, ([_, masked], algorithm)) in keys.iter().zip(ALGORITHMS).enumerate() {
         let text = String::from_utf8(std::mem::take(&mut *unmask(masked))).unwrap();
@@ -178,7 +178,6 @@ fn no_copy_of_a_private_key_or_an_assertion_outlives_its_use() {
         assert!(error.unwrap_err().to_string().contains("several"));
         assert!(search.found().is_empty(), "{algorithm}: an invalid file");
     }
-    std::fs::remove_dir_all(&folder).unwrap();
 
     // The JSON of a service account, whose parser replaces `\n` in the key.
     let [_, masked] = &keys[2];

@@ -8,7 +8,7 @@ mod signing_keys;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,6 +22,7 @@ use jsonwebtoken::{DecodingKey, Validation};
 use proptest::prelude::*;
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower_oauth::client::{
     AssertionAudience, AssertionFile, AssertionSource, BoxFuture, ClientAuthentication,
     ClientSettings, JwtBearerGrant, NoAuthentication, SigningKey, TokenManagerBuilder,
@@ -153,13 +154,6 @@ fn chain(error: &Error) -> String {
         source = cause.source();
     }
     text
-}
-
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("assertions_{name}"));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    folder
 }
 
 /// Replaces the files of a mount at once, as Kubernetes does: they are links through `..data`.

@@ -122,7 +122,8 @@ async fn an_assertion_file_that_cannot_be_sent_is_a_transient_error_until_it_can
         ),
     ];
     for (name, break_it, expected) in breakages {
-        let path = folder(&format!("file_{name}")).join("token");
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("token");
         fs::write(&path, "x").unwrap();
         break_it(&path);
         let endpoint = tokens();
@@ -168,7 +169,8 @@ async fn an_expired_assertion_of_any_source_is_not_sent() {
         }
     }
 
-    let path = folder("expired").join("token");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("token");
     let clock = ManualClock::at(UnixTime::from_secs(NOW));
     for (claims, ago) in [
         (json!({ "exp": NOW - 12 }), Some(12)),
@@ -217,7 +219,8 @@ async fn an_expired_assertion_of_any_source_is_not_sent() {
 /// A server that takes each assertion once, like Keycloak.
 #[tokio::test(start_paused = true)]
 async fn the_refusal_of_an_assertion_that_was_sent_before_says_so() {
-    let path = folder("reused").join("token");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("token");
     let reused = format!(
         "the server may take each assertion once, and the assertion in {} has not changed since",
         path.display()
@@ -268,7 +271,8 @@ async fn the_refusal_of_an_assertion_that_was_sent_before_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn an_assertion_that_was_replaced_while_it_was_sent_is_read_again_once() {
-    let path = folder("meanwhile").join("token");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("token");
     let jwt = |number: u64| platform_jwt_until(3600 + number);
     fs::write(&path, jwt(0)).unwrap();
     let server = Server::new({
@@ -311,7 +315,8 @@ async fn an_assertion_that_was_replaced_while_it_was_sent_is_read_again_once() {
 /// RFC 7523 §2.1, RFC 7521 §4.1
 #[tokio::test(start_paused = true)]
 async fn an_assertion_as_the_grant_needs_no_client_authentication() {
-    let path = folder("grant").join("token");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("token");
     let jwt = platform_jwt_until(3600);
     fs::write(&path, format!("{jwt}\n")).unwrap();
     let endpoint = tokens();
@@ -346,12 +351,16 @@ async fn an_assertion_as_the_grant_needs_no_client_authentication() {
 /// A token that the kubelet replaces each second, while tokens live for two.
 #[tokio::test(start_paused = true)]
 async fn no_call_fails_and_no_expired_assertion_is_sent_while_a_file_is_rotated_again_and_again() {
-    let folder = folder("rotation");
+    let folder = TempDir::new().unwrap();
     let clock = TokioClock::new();
     let start = tokio::time::Instant::now();
     let write = |version: usize| {
         let until = start.elapsed().as_secs() + 2;
-        mount(&folder, version, &[("token", &platform_jwt_until(until))]);
+        mount(
+            folder.path(),
+            version,
+            &[("token", &platform_jwt_until(until))],
+        );
     };
     write(0);
     let expired = Arc::new(AtomicUsize::new(0));
@@ -363,7 +372,7 @@ async fn no_call_fails_and_no_expired_assertion_is_sent_while_a_file_is_rotated_
             is_valid
         }
     });
-    let client = ClientAssertion::from_file(folder.join("token"));
+    let client = ClientAssertion::from_file(folder.path().join("token"));
     let builder = TokenManager::builder(TOKEN_URL.parse::<Endpoint>().unwrap(), client);
     let manager = builder
         .transport(server.clone())
@@ -397,11 +406,11 @@ async fn no_call_fails_and_no_expired_assertion_is_sent_while_a_file_is_rotated_
 /// Each refusal is of one of them.
 #[tokio::test(start_paused = true)]
 async fn the_refusal_of_a_client_does_not_blame_the_assertion_of_the_grant() {
-    let folder = folder("grant_and_client");
+    let folder = TempDir::new().unwrap();
     let (token, key, secret) = (
-        folder.join("token"),
-        folder.join("key"),
-        folder.join("secret"),
+        folder.path().join("token"),
+        folder.path().join("key"),
+        folder.path().join("secret"),
     );
     fs::write(&token, platform_jwt_until(3600)).unwrap();
     fs::write(&key, pem("ed25519")).unwrap();
@@ -432,7 +441,8 @@ async fn the_refusal_of_a_client_does_not_blame_the_assertion_of_the_grant() {
 /// Hydra's code is about the assertion that was read, and about nothing else in the request.
 #[tokio::test(start_paused = true)]
 async fn a_known_jti_blames_no_other_part_of_the_request() {
-    let path = folder("jti_known").join("token");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("token");
     fs::write(&path, platform_jwt_until(3600)).unwrap();
     let clients: [(Arc<dyn ClientAuthentication>, &str); 3] = [
         (Arc::new(TlsClientAuth::new("orders")), "certificate"),
@@ -455,7 +465,8 @@ async fn a_known_jti_blames_no_other_part_of_the_request() {
 /// A projected token whose `aud` is not the server: no setting of the client changes it.
 #[tokio::test(start_paused = true)]
 async fn the_refusal_of_an_assertion_of_a_file_names_its_audience_and_both_causes() {
-    let path = folder("wrong_audience").join("token");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("token");
     let long = "a".repeat(4096);
     let token_within = platform_jwt(&json!({ "sub": "s3cr3t" }));
     for (aud, shown) in [
@@ -499,7 +510,8 @@ async fn the_refusal_of_an_assertion_of_a_file_names_its_audience_and_both_cause
 /// Another process sent it first: a restart, or a second replica.
 #[tokio::test(start_paused = true)]
 async fn an_assertion_that_another_process_has_sent_is_a_cause_that_is_named() {
-    let path = folder("second_replica").join("token");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("token");
     fs::write(&path, platform_jwt_until(3600)).unwrap();
     for reply in [
         json!({ "error": "invalid_client", "error_description": "Token reuse detected" }),
@@ -516,7 +528,8 @@ async fn an_assertion_that_another_process_has_sent_is_a_cause_that_is_named() {
 /// Glewlwyd refuses an assertion with an empty response.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_without_an_oauth_error_has_the_hint_of_the_assertion() {
-    let path = folder("no_oauth_error").join("token");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("token");
     fs::write(&path, platform_jwt_until(3600)).unwrap();
     for (status, is_hinted) in [(401, true), (403, true), (400, false), (500, false)] {
         let endpoint = TokenEndpoint::with_reply(Reply::Status(status, None));

@@ -476,7 +476,8 @@ fn settings_with_which_no_request_could_succeed_are_errors_of_build() {
 /// A client that is refused must not double its requests.
 #[tokio::test(start_paused = true)]
 async fn an_assertion_that_is_made_for_each_request_is_not_sent_again_when_it_is_refused() {
-    let path = folder("refused_key").join("key");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("key");
     fs::write(&path, pem("ed25519")).unwrap();
     let from_file = SigningKey::from_file(&path, Algorithm::EdDsa);
     let signed = |key| JwtBearerGrant::signed(PrivateKeyJwt::new("orders", key));
@@ -568,7 +569,8 @@ async fn the_refusal_of_a_signed_assertion_says_when_it_is_valid() {
 #[tokio::test(start_paused = true)]
 async fn no_error_debug_output_or_log_shows_an_assertion_or_a_key() {
     log::clear_log();
-    let path = folder("shown").join("token");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("token");
     let jwt = platform_jwt_until(3600);
     fs::write(&path, &jwt).unwrap();
     let certificate = pem("ed25519_certificate");

@@ -171,8 +171,8 @@ async fn a_certificate_of_another_key_is_an_error_and_signs_nothing() {
     }
 
     // From files: an error of the token request.
-    let folder = folder("other_certificate");
-    let (key, certificate) = (folder.join("tls.key"), folder.join("tls.crt"));
+    let folder = TempDir::new().unwrap();
+    let (key, certificate) = (folder.path().join("tls.key"), folder.path().join("tls.crt"));
     fs::write(&key, pem("rsa")).unwrap();
     fs::write(&certificate, &other).unwrap();
     let from_file = || SigningKey::from_file(&key, Algorithm::Ps256);
@@ -200,8 +200,8 @@ async fn a_certificate_of_another_key_is_an_error_and_signs_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_file_that_is_replaced_signs_the_next_assertion() {
-    let folder = folder("key_rotation");
-    let (key, certificate) = (folder.join("tls.key"), folder.join("tls.crt"));
+    let folder = TempDir::new().unwrap();
+    let (key, certificate) = (folder.path().join("tls.key"), folder.path().join("tls.crt"));
     let files = |name: &str| {
         [
             ("tls.key", pem(name)),
@@ -219,7 +219,7 @@ async fn a_key_file_that_is_replaced_signs_the_next_assertion() {
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 let files = files(name);
                 mount(
-                    &folder,
+                    folder.path(),
                     version,
                     &files.each_ref().map(|(n, t)| (*n, t.as_str())),
                 );
@@ -237,7 +237,7 @@ async fn a_key_file_that_is_replaced_signs_the_next_assertion() {
     assert!(endpoint.count() >= 2);
 
     // A newer key of the same type.
-    let path = folder.join("ed25519");
+    let path = folder.path().join("ed25519");
     fs::write(&path, pem("ed25519")).unwrap();
     let endpoint = tokens();
     let client = PrivateKeyJwt::new("orders", SigningKey::from_file(&path, Algorithm::EdDsa));
@@ -254,10 +254,10 @@ async fn a_key_file_that_is_replaced_signs_the_next_assertion() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unusable_key_file_is_a_transient_error_that_names_the_file_and_no_key() {
-    let folder = folder("key_files");
-    let path = folder.join("key");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("key");
     let too_long = format!("{}{}", pem("ed25519"), "s3cr3t\n".repeat(10_000));
-    let (folder_path, pipe) = (folder.join("folder"), folder.join("pipe"));
+    let (folder_path, pipe) = (folder.path().join("folder"), folder.path().join("pipe"));
     fs::create_dir(&folder_path).unwrap();
     assert!(
         std::process::Command::new("mkfifo")
@@ -306,8 +306,8 @@ async fn a_key_of_settings_without_an_algorithm_signs_with_that_of_its_type() {
         ("p521", Algorithm::Es512),
         ("ed25519", Algorithm::EdDsa),
     ] {
-        let folder = folder(&format!("any_type_{name}"));
-        let file = folder.join("key.pem");
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("key.pem");
         fs::write(&file, pem(name)).unwrap();
         let document = json!({
             "token_endpoint": TOKEN_URL,

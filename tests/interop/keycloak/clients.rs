@@ -12,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower_oauth::client::{
     AssertionAudience, AssertionFile, AssertionSource, BoxFuture, ClientAuthentication,
     JwtBearerGrant, SigningKey, TokenManagerBuilder, TokenSource as _,
@@ -25,7 +26,7 @@ use tower_oauth::{
 
 use super::{Keycloak, Realm, SECRET, assert_contains, assert_refused, merge, with_audience};
 use crate::client_keys::{Certificate, signing_key};
-use crate::servers::{Scratch, validate};
+use crate::servers::validate;
 use crate::support::{self, PrivateKey, compact};
 
 /// A platform that issues a JWT to each of its workloads, as Kubernetes does, with keys at a URL.
@@ -257,7 +258,7 @@ pub async fn a_wrong_audience_or_key_is_refused(keycloak: &Keycloak) {
 pub async fn a_federated_assertion_is_accepted_once_unless_reuse_is_allowed(keycloak: &Keycloak) {
     const SUBJECT: &str = "system:serviceaccount:shop:shop";
     let platform = Platform::start().await;
-    let folder = Scratch::new("assertion");
+    let folder = TempDir::new().unwrap();
     let file: PathBuf = folder.path().join("token");
     for reuse in ["false", "true"] {
         let realm = format!("federated-{reuse}");
@@ -354,7 +355,7 @@ pub async fn a_certificate_is_accepted_and_another_is_refused(keycloak: &Keycloa
     }
     // One that Keycloak does not trust ends the handshake. The request is retried, because the
     // certificate may be replaced.
-    let folder = Scratch::new("stranger");
+    let folder = TempDir::new().unwrap();
     let stranger = client(&Certificate::new(folder.path(), "stranger"));
     let error = request(stranger.acquire_timeout(Duration::from_secs(1))).await;
     let error = error.unwrap_err().to_string();
@@ -410,7 +411,7 @@ pub async fn an_assertion_is_a_grant_once(keycloak: &Keycloak) {
     assert!(tokens.invalidate(&first));
     assert!(tokens.invalidate_and_wait(&first).await.is_some());
 
-    let folder = Scratch::new("grant");
+    let folder = TempDir::new().unwrap();
     let file = folder.path().join("token");
     platform.rotate(&file, SUBJECT, realm.issuer().as_str());
     let source = client().grant(JwtBearerGrant::new(AssertionFile::new(&file)));

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode, header};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tower_oauth::client::TokenManagerBuilder;
 use tower_oauth::error::ErrorKind;
@@ -26,7 +27,7 @@ use tower_oauth::{
 };
 
 use crate::client_keys::Certificate;
-use crate::servers::{Scratch, free_port, install_folder, skip};
+use crate::servers::{free_port, install_folder, skip};
 
 const STARTUP: Duration = Duration::from_secs(300);
 const ADMIN: &str = "admin";
@@ -39,7 +40,7 @@ const AUDIENCE: &str = "orders";
 struct Keycloak {
     port: u16,
     https_port: u16,
-    data: Scratch,
+    data: TempDir,
     /// The certificate of its https.
     server: Certificate,
     /// The certificates of two clients, which its https accepts. Their common names are `shop` and
@@ -77,7 +78,7 @@ impl Keycloak {
             skip("Keycloak: tests/interop/install_keycloak.sh");
             return None;
         }
-        let data = Scratch::new("keycloak");
+        let data = TempDir::new().unwrap();
         let certificate = |name| Certificate::new(data.path(), name);
         let keycloak = Self {
             port: free_port(),
