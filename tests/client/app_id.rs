@@ -21,6 +21,7 @@ use tower_oauth::error::{ConfigErrorKind, ErrorKind, Operation};
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
 use tower_oauth::{ConfigError, Endpoint, Issuer};
 
+use crate::support::mount::Mount;
 use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 
 const TENANT: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
@@ -104,8 +105,9 @@ fn every_source_gives_the_same_binding() {
     let files = folder(&[("any-name.json", &credentials)]);
     let file = files.path().join("any-name.json");
     let entry = folder(&[("binding", &credentials)]);
-    // The layout of a Kubernetes mount: symlinks beside hidden folders. `echo` appended line ends.
-    let keys = folder(&[
+    // The layout of a Kubernetes mount. `echo` appended line ends.
+    let keys = Mount::new();
+    keys.write(&[
         ("clientId", CLIENT),
         ("secret", &format!("{SECRET}\n")),
         ("tenantId", &format!("{TENANT}\r\n")),
@@ -113,7 +115,6 @@ fn every_source_gives_the_same_binding() {
         ("version", "4\n"),
         ("profilesUrl", "https://us-south.appid.cloud.ibm.com"),
     ]);
-    fs::create_dir_all(keys.path().join("..data")).unwrap();
     let parsed = serde_json::from_str::<Value>(&credentials).unwrap();
     let ce = json!({ "appid": [{ "credentials": parsed }] });
 
@@ -125,14 +126,14 @@ fn every_source_gives_the_same_binding() {
         ("APPID_SERVICE_BINDING", credentials),
         ("APPID_BINDING_FILE", file.display().to_string()),
         ("APPID_BINDING_FILE", entry.path().display().to_string()),
-        ("APPID_BINDING_FILE", keys.path().display().to_string()),
+        ("APPID_BINDING_FILE", keys.folder().display().to_string()),
     ];
     for (variable, value) in &sources {
         let binding = bound(&[(variable, value)]);
         assert_whole(&binding);
         assert_eq!(binding.source(), Some(*variable));
     }
-    for path in [&*file, entry.path(), keys.path()] {
+    for path in [&*file, entry.path(), keys.folder()] {
         assert_whole(&Binding::from_file(path).unwrap());
     }
     assert_whole(&Binding::from_vcap_services(&vcap("AppID")).unwrap());

@@ -1,8 +1,7 @@
 //! Tokens in files that are replaced while the client runs. Time is paused.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,44 +16,29 @@ use tower_oauth::error::ErrorKind;
 use tower_oauth::{Endpoint, Error, TokenManager};
 
 use crate::support::encode;
+use crate::support::mount::Mount;
 use crate::support::token_endpoint::TokioClock;
 
-/// A file that is a symlink, which is replaced.
-struct TokenFile {
-    folder: PathBuf,
-    versions: AtomicUsize,
-}
+/// The only file of a mount.
+struct TokenFile(Mount);
 
 impl TokenFile {
-    fn missing(name: &str) -> Self {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("token_{name}"));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).unwrap();
-        let versions = AtomicUsize::new(0);
-        Self { folder, versions }
+    fn missing() -> Self {
+        Self(Mount::new())
     }
 
-    fn with(name: &str, content: &str) -> Self {
-        let file = Self::missing(name);
+    fn with(content: &str) -> Self {
+        let file = Self::missing();
         file.replace(content);
         file
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.join("token")
+        self.0.path("token")
     }
 
-    /// As the kubelet does it: the new content appears at once, under the same path.
     fn replace(&self, content: impl AsRef<[u8]>) {
-        let version = self.versions.fetch_add(1, Ordering::SeqCst);
-        let version_path = self.folder.join(format!("version_{version}"));
-        fs::write(version_path, content).unwrap();
-        let link = self.folder.join("new");
-        symlink(format!("version_{version}"), &link).unwrap();
-        fs::rename(link, self.path()).unwrap();
-        if let Some(last) = version.checked_sub(1) {
-            let _ = fs::remove_file(self.folder.join(format!("version_{last}")));
-        }
+        self.0.write(&[("token", content)]);
     }
 
     fn remove(&self) {
@@ -98,7 +82,7 @@ async fn a_token_file_that_rotates_each_second_under_load_fails_no_call_and_send
 {
     let clock = TokioClock::new();
     let token_of = move |n: u64| jwt(&format!("token {n}"), clock.now().as_secs() + 3);
-    let file = Arc::new(TokenFile::with("rotates", &token_of(0)));
+    let file = Arc::new(TokenFile::with(&token_of(0)));
     let tokens = file.builder(clock).start().unwrap();
     let sent = Arc::new(Mutex::new(Vec::new()));
     let received = Arc::clone(&sent);
@@ -148,7 +132,7 @@ async fn a_token_file_that_rotates_each_second_under_load_fails_no_call_and_send
 #[tokio::test(start_paused = true)]
 async fn a_file_that_appears_after_the_start_is_read() {
     let clock = TokioClock::new();
-    let file = TokenFile::missing("appears");
+    let file = TokenFile::missing();
     let tokens = file.builder(clock).start().unwrap();
     let write = async {
         seconds(20).await;
@@ -160,7 +144,7 @@ async fn a_file_that_appears_after_the_start_is_read() {
 
 #[tokio::test(start_paused = true)]
 async fn the_error_of_a_file_that_stays_missing_names_the_path() {
-    let file = TokenFile::missing("stays_missing");
+    let file = TokenFile::missing();
     let tokens = file.builder(TokioClock::new()).start().unwrap();
     let start = Instant::now();
     let error = tokens.access_token().await.unwrap_err();
@@ -175,7 +159,7 @@ async fn the_error_of_a_file_that_stays_missing_names_the_path() {
 async fn an_expired_token_is_not_sent_and_its_successor_is() {
     let clock = TokioClock::new();
     let now = clock.now().as_secs();
-    let file = TokenFile::with("expired", &jwt("dead", now - 7));
+    let file = TokenFile::with(&jwt("dead", now - 7));
     let error = file.source(clock).fetch().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Credentials);
     let path = file.path().display().to_string();
@@ -205,7 +189,7 @@ async fn an_expired_token_is_not_sent_and_its_successor_is() {
 async fn a_token_is_used_until_its_exp_while_the_file_cannot_be_read() {
     let clock = TokioClock::new();
     let now = clock.now().as_secs();
-    let file = TokenFile::with("outage", &jwt("last", now + 3600));
+    let file = TokenFile::with(&jwt("last", now + 3600));
     let tokens = file.builder(clock).start().unwrap();
     tokens.access_token().await.unwrap();
     file.remove();
@@ -223,11 +207,11 @@ async fn a_token_is_used_until_its_exp_while_the_file_cannot_be_read() {
 async fn a_file_is_read_again_each_minute_while_its_token_is_used() {
     let clock = TokioClock::new();
     let hour = clock.now().as_secs() + 3600;
-    for (name, first, second) in [
-        ("opaque", "first".to_owned(), "second".to_owned()),
-        ("jwt", jwt("first", hour), jwt("second", hour)),
+    for (first, second) in [
+        ("first".to_owned(), "second".to_owned()),
+        (jwt("first", hour), jwt("second", hour)),
     ] {
-        let file = TokenFile::with(name, &first);
+        let file = TokenFile::with(&first);
         let tokens = file.builder(clock).start().unwrap();
         let token = async || {
             tokens
@@ -250,7 +234,7 @@ async fn a_file_is_read_again_each_minute_while_its_token_is_used() {
         seconds(1).await;
         assert_eq!(token().await, first);
     }
-    let file = TokenFile::with("often", "first");
+    let file = TokenFile::with("first");
     let source = file.source(clock).renew_after(Duration::ZERO);
     let tokens = TokenManager::from_source(source).clock(clock);
     let tokens = tokens.start().unwrap();
@@ -309,7 +293,7 @@ impl Orders {
 #[tokio::test(start_paused = true)]
 async fn a_rejected_token_is_read_again_and_sent_again_only_if_it_is_another_one() {
     const URL: &str = "https://orders.example/";
-    let file = TokenFile::with("rejected", "first");
+    let file = TokenFile::with("first");
     let tokens = file.builder(TokioClock::new()).start().unwrap();
     let orders = Orders::accepting("first");
     assert_eq!(orders.call(&tokens, URL).await, (StatusCode::OK, 1));
@@ -337,7 +321,7 @@ async fn a_rejected_token_is_read_again_and_sent_again_only_if_it_is_another_one
 
 #[tokio::test(start_paused = true)]
 async fn a_file_token_is_sent_to_no_other_origin() {
-    let file = TokenFile::with("origin", "a-token");
+    let file = TokenFile::with("a-token");
     let tokens = file.builder(TokioClock::new()).start().unwrap();
     let orders = Orders::accepting("a-token");
     for (url, status) in [
@@ -353,7 +337,7 @@ async fn a_file_token_is_sent_to_no_other_origin() {
 #[tokio::test(start_paused = true)]
 async fn a_file_is_one_line_of_visible_ascii_of_at_most_16_kib() {
     let clock = TokioClock::new();
-    let file = TokenFile::missing("content");
+    let file = TokenFile::missing();
     let longest = "a".repeat(16 * 1024 - 1);
     for (content, token) in [
         ("a-token", "a-token"),
@@ -388,7 +372,7 @@ async fn a_file_is_one_line_of_visible_ascii_of_at_most_16_kib() {
             "{shown}"
         );
     }
-    let folder = FileToken::new(&file.folder).fetch().await.unwrap_err();
+    let folder = FileToken::new(file.0.folder()).fetch().await.unwrap_err();
     assert!(
         message(&folder).contains("not a regular file"),
         "{folder:?}"
@@ -397,12 +381,13 @@ async fn a_file_is_one_line_of_visible_ascii_of_at_most_16_kib() {
 
 #[tokio::test(start_paused = true)]
 async fn debug_output_of_a_file_token_shows_the_path_and_no_token() {
-    let file = TokenFile::with("debug", "s3cr3t-t0k3n");
+    let file = TokenFile::with("s3cr3t-t0k3n");
     let source = file.source(TokioClock::new());
     let response = source.fetch().await.unwrap();
     let shown = format!("{source:?} {response:?}");
+    let path = file.path().display().to_string();
     assert!(
-        shown.contains("token_debug") && !shown.contains("s3cr3t"),
+        shown.contains(&path) && !shown.contains("s3cr3t"),
         "{shown}"
     );
 }

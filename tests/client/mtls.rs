@@ -29,8 +29,8 @@ use tower_oauth::{
 };
 
 use super::certificates::{pem, self_signed};
-use super::secret_files::Mount;
 use crate::support::log;
+use crate::support::mount::Mount;
 use crate::support::token_endpoint::{Reply, TokenEndpoint};
 
 /// A key with its self-signed certificate.
@@ -209,7 +209,7 @@ fn with_certificate(servers: &[&Server], mount: &Mount) -> Result<ReqwestTranspo
 async fn the_certificate_of_the_files_authenticates_the_client_whose_id_is_in_the_body() {
     let pair = Pair::new("orders");
     let server = Server::start(&[&pair]).await;
-    let mount = Mount::new("mtls_right");
+    let mount = Mount::new();
     pair.write(&mount);
     let transport = with_certificate(&[&server], &mount).unwrap();
     let tokens = server.builder(transport).start().unwrap();
@@ -228,7 +228,7 @@ async fn the_certificate_of_the_files_authenticates_the_client_whose_id_is_in_th
 async fn another_certificate_or_none_is_refused_with_what_to_do() {
     let (pair, other) = (Pair::new("orders"), Pair::new("bills"));
     let server = Server::start(&[&pair]).await;
-    let mount = Mount::new("mtls_other");
+    let mount = Mount::new();
     other.write(&mount);
     let transport = with_certificate(&[&server], &mount).unwrap();
     let source = server.builder(transport).build_source().unwrap();
@@ -297,7 +297,7 @@ async fn a_certificate_that_is_replaced_by_symlink_is_sent_with_the_next_token_r
     let pairs = [Pair::new("orders"), Pair::new("orders"), Pair::new("new")];
     let [first, second, third] = &pairs;
     let server = Server::start(&[first, second, third]).await;
-    let mount = Mount::new("mtls_rotation");
+    let mount = Mount::new();
     first.write(&mount);
     let transport = with_certificate(&[&server], &mount).unwrap();
     let source = server.builder(transport).build_source().unwrap();
@@ -315,7 +315,7 @@ async fn a_certificate_that_is_replaced_by_symlink_is_sent_with_the_next_token_r
 async fn no_token_request_fails_while_the_certificate_is_rotated_again_and_again() {
     let pairs = [Pair::new("orders"), Pair::new("orders")];
     let server = Server::start(&[&pairs[0], &pairs[1]]).await;
-    let mount = Mount::new("mtls_rotations");
+    let mount = Mount::new();
     pairs[0].write(&mount);
     let transport = with_certificate(&[&server], &mount).unwrap();
     let source = server.builder(transport).build_source().unwrap();
@@ -325,11 +325,12 @@ async fn no_token_request_fails_while_the_certificate_is_rotated_again_and_again
             pair.write(&mount);
             std::thread::sleep(Duration::from_millis(3));
         }
+        mount
     });
     while !rotation.is_finished() {
         fetch(&source).await.unwrap();
     }
-    rotation.await.unwrap();
+    let _mount = rotation.await.unwrap();
     fetch(&source).await.unwrap();
     let sent = server.certificates();
     assert!(
@@ -343,7 +344,7 @@ async fn no_token_request_fails_while_the_certificate_is_rotated_again_and_again
 async fn the_last_certificate_is_sent_while_the_new_files_cannot_be_used() {
     let (first, second) = (Pair::new("orders"), Pair::new("orders"));
     let server = Server::start(&[&first, &second]).await;
-    let mount = Mount::new("mtls_broken");
+    let mount = Mount::new();
     first.write(&mount);
     let transport = with_certificate(&[&server], &mount).unwrap();
     let source = server.builder(transport).build_source().unwrap();
@@ -386,7 +387,7 @@ async fn the_last_certificate_is_sent_while_the_new_files_cannot_be_used() {
 async fn a_panic_while_the_new_client_is_made_keeps_the_last_one() {
     let (first, second) = (Pair::new("orders"), Pair::new("orders"));
     let server = Server::start(&[&first, &second]).await;
-    let mount = Mount::new("mtls_panic");
+    let mount = Mount::new();
     first.write(&mount);
     let make_builder = client_builder(&[&server]);
     let panics = Arc::new(AtomicBool::new(false));
@@ -420,7 +421,7 @@ async fn a_panic_while_the_new_client_is_made_keeps_the_last_one() {
 async fn the_http_client_repeats_no_token_request_by_itself() {
     let pair = Pair::new("orders");
     let server = Server::start(&[&pair]).await;
-    let mount = Mount::new("mtls_retry");
+    let mount = Mount::new();
     pair.write(&mount);
     let make_builder = client_builder(&[&server]);
     let repeating = move || {
@@ -448,7 +449,7 @@ fn a_reload_that_does_not_return_takes_one_thread_and_the_requests_time_out() {
         .unwrap();
     let (first, second) = (Pair::new("orders"), Pair::new("orders"));
     let server = runtime.block_on(Server::start(&[&first, &second]));
-    let mount = Mount::new("mtls_hanging");
+    let mount = Mount::new();
     first.write(&mount);
     let make_builder = client_builder(&[&server]);
     let gate = Arc::new(Mutex::new(()));
@@ -492,45 +493,35 @@ async fn files_that_cannot_be_used_are_errors_that_name_them() {
     let (certificate, key) = (pair.certificate_pem(), pair.key_pem());
     let encrypted = pem("ENCRYPTED PRIVATE KEY", b"0123456789");
     let garbled = pem("PRIVATE KEY", b"0123456789");
-    for (name, files, file, reason) in [
+    for (files, file, reason) in [
+        (vec![], "client certificate file", "cannot be read"),
         (
-            "no_files",
-            vec![],
-            "client certificate file",
-            "cannot be read",
-        ),
-        (
-            "no_key",
             vec![("tls.crt", &*certificate)],
             "client key file",
             "cannot be read",
         ),
         (
-            "key_of_another",
             vec![("tls.crt", &*certificate), ("tls.key", &*other.key_pem())],
             "client key file",
             "does not have the key of the certificate in",
         ),
         (
-            "encrypted",
             vec![("tls.crt", &*certificate), ("tls.key", &*encrypted)],
             "client key file",
             "without a passphrase",
         ),
         (
-            "garbled",
             vec![("tls.crt", &*certificate), ("tls.key", &*garbled)],
             "client key file",
             "cannot be used with the certificate",
         ),
         (
-            "swapped",
             vec![("tls.crt", &*key), ("tls.key", &*certificate)],
             "client certificate file",
             "has no PEM certificate",
         ),
     ] {
-        let mount = Mount::new(&format!("mtls_{name}"));
+        let mount = Mount::new();
         mount.write(&files);
         let error =
             ReqwestTransport::with_client_certificate(mount.path("tls.crt"), mount.path("tls.key"))
@@ -554,7 +545,7 @@ async fn files_that_cannot_be_used_are_errors_that_name_them() {
 async fn certificate_and_key_may_be_in_one_file_and_debug_shows_its_path_only() {
     let pair = Pair::new("orders");
     let server = Server::start(&[&pair]).await;
-    let mount = Mount::new("mtls_one_file");
+    let mount = Mount::new();
     let both = format!("{}{}", pair.key_pem(), pair.certificate_pem());
     mount.write(&[("client.pem", &both)]);
     let path = mount.path("client.pem");
@@ -579,7 +570,7 @@ async fn certificate_and_key_may_be_in_one_file_and_debug_shows_its_path_only() 
 #[tokio::test]
 async fn plain_http_on_loopback_neither_sends_nor_reads_the_certificate() {
     let pair = Pair::new("orders");
-    let mount = Mount::new("mtls_plain_http");
+    let mount = Mount::new();
     pair.write(&mount);
     let transport = with_certificate(&[], &mount).unwrap();
     mount.write(&[("tls.crt", ""), ("tls.key", "")]);
@@ -789,7 +780,7 @@ async fn the_discovered_alias_gets_the_certificate_and_the_other_endpoint_no_req
         "token_endpoint": format!("{}/token", issuer.url),
         "mtls_endpoint_aliases": { "token_endpoint": format!("{}/mtls/token", mtls.url) },
     });
-    let mount = Mount::new("mtls_alias");
+    let mount = Mount::new();
     pair.write(&mount);
     let name = Issuer::new(&issuer.url).unwrap();
     let tokens = TokenManager::for_issuer(name, TlsClientAuth::new("orders"))
@@ -821,7 +812,7 @@ fn a_client_without_an_id_is_an_error() {
 #[tokio::test]
 async fn plain_http_beside_a_client_certificate_uses_a_proxy_only_with_a_builder() {
     if let Ok(transport) = std::env::var("TRANSPORT_OF_TEST") {
-        let mount = Mount::new("mtls-no-proxy");
+        let mount = Mount::new();
         Pair::new("shop").write(&mount);
         let [certificate, key] = ["tls.crt", "tls.key"].map(|name| mount.path(name));
         let transport = match &*transport {

@@ -1,9 +1,7 @@
 //! Client secrets in files that are replaced while the client runs.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,42 +16,8 @@ use tower_oauth::error::ErrorKind;
 use tower_oauth::transport::{SendFuture, Transport};
 use tower_oauth::{ClientCredentials, Endpoint, TokenManager};
 
+use crate::support::mount::Mount;
 use crate::support::token_endpoint::TokioClock;
-
-/// The mount of a Kubernetes secret: the files are symlinks through `..data`, which is replaced.
-pub(super) struct Mount {
-    folder: PathBuf,
-    versions: AtomicUsize,
-}
-
-impl Mount {
-    pub(super) fn new(name: &str) -> Self {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mount_{name}"));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).unwrap();
-        let versions = AtomicUsize::new(0);
-        Self { folder, versions }
-    }
-
-    pub(super) fn path(&self, file: &str) -> PathBuf {
-        self.folder.join(file)
-    }
-
-    /// Replaces all files at once.
-    pub(super) fn write(&self, files: &[(&str, &str)]) {
-        let version = self.versions.fetch_add(1, Ordering::SeqCst) + 1;
-        let version = format!("..version_{version}");
-        fs::create_dir(self.path(&version)).unwrap();
-        for (file, text) in files {
-            fs::write(self.path(&version).join(file), text).unwrap();
-            if !self.path(file).is_symlink() {
-                symlink(Path::new("..data").join(file), self.path(file)).unwrap();
-            }
-        }
-        symlink(&version, self.path("..data_new")).unwrap();
-        fs::rename(self.path("..data_new"), self.path("..data")).unwrap();
-    }
-}
 
 /// A token endpoint that accepts one pair of id and secret at a time, and runs a hook before it
 /// looks at a request.
@@ -141,7 +105,7 @@ async fn seconds(seconds: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn a_secret_file_is_read_again_for_each_token_request() {
-    let mount = Mount::new("each_request");
+    let mount = Mount::new();
     mount.write(&[("secret", "one\n")]);
     let server = Server::accepting("shop:one");
     let credentials = ClientCredentials::from_secret_file("shop", mount.path("secret"));
@@ -181,7 +145,7 @@ async fn a_secret_file_that_cannot_be_read_for_a_moment_fails_no_call() {
         }),
     ];
     for (name, break_it) in breakages {
-        let mount = Mount::new(name);
+        let mount = Mount::new();
         let path = mount.path("secret");
         fs::write(&path, "one").unwrap();
         break_it(&path);
@@ -208,7 +172,8 @@ async fn a_secret_file_that_cannot_be_read_for_a_moment_fails_no_call() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unreadable_secret_is_an_error_that_names_the_file_in_the_end() {
-    let path = Mount::new("never").path("secret");
+    let mount = Mount::new();
+    let path = mount.path("secret");
     let server = Server::accepting("shop:one");
     let credentials = ClientCredentials::from_secret_file("shop", &path);
     let tokens = builder(&server, credentials).start().unwrap();
@@ -223,7 +188,7 @@ async fn an_unreadable_secret_is_an_error_that_names_the_file_in_the_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_secret_that_was_replaced_while_it_was_sent_is_read_again_once() {
-    let mount = Arc::new(Mount::new("meanwhile"));
+    let mount = Arc::new(Mount::new());
     mount.write(&[("secret", "1")]);
     let server = Server::accepting("shop:2");
     let mut rotations = 0;
@@ -265,7 +230,7 @@ async fn a_secret_that_was_replaced_while_it_was_sent_is_read_again_once() {
 /// The server accepts only the secret that is mounted.
 #[tokio::test(start_paused = true)]
 async fn no_call_fails_while_a_mounted_secret_is_rotated_again_and_again() {
-    let mount = Arc::new(Mount::new("rotation"));
+    let mount = Arc::new(Mount::new());
     mount.write(&[("secret", "0")]);
     let server = Server::accepting("shop:0");
     let mut requests = 0;
@@ -309,19 +274,15 @@ async fn a_replaced_app_id_mount_needs_no_restart_in_each_of_its_layouts() {
         serde_json::Value::Object(members.collect()).to_string()
     };
     for layout in ["file.json", "binding", "keys"] {
-        let mount = Mount::new(&format!("app_id_{layout}"));
+        let mount = Mount::new();
         let write = |id: &str, secret: &str| match layout {
-            "keys" => {
-                let files = binding_files(id, secret);
-                let files = [0, 1, 2].map(|n: usize| (files[n].0, files[n].1.as_str()));
-                mount.write(&files);
-            }
+            "keys" => mount.write(&binding_files(id, secret)),
             file => mount.write(&[(file, &json(id, secret))]),
         };
         write("first", "one");
         let path = match layout {
             "file.json" => mount.path(layout),
-            _ => mount.folder.clone(),
+            _ => mount.folder().to_owned(),
         };
         let variable = path.display().to_string();
         let lookup = |name: &str| (name == "APPID_BINDING_FILE").then(|| variable.clone());
@@ -372,7 +333,7 @@ async fn a_replaced_app_id_mount_needs_no_restart_in_each_of_its_layouts() {
 #[test]
 fn a_pipe_as_an_app_id_binding_is_an_error_and_is_not_waited_for() {
     for (name, file) in [("pipe", "pipe"), ("pipe_binding", ""), ("pipe_secret", "")] {
-        let mount = Mount::new(&format!("app_id_{name}"));
+        let mount = Mount::new();
         create_pipe(&mount.path(name.trim_start_matches("pipe_")));
         let path = mount.path(file);
         let (send, read) = std::sync::mpsc::channel();
@@ -395,7 +356,7 @@ async fn a_panic_while_credentials_are_read_is_an_error_without_its_message() {
 
 #[test]
 fn debug_output_of_credentials_from_a_file_shows_no_secret() {
-    let mount = Mount::new("debug");
+    let mount = Mount::new();
     mount.write(&[("secret", "s3cr3t")]);
     let credentials = ClientCredentials::from_secret_file("shop", mount.path("secret"));
     let shown = format!("{credentials:?}");

@@ -12,6 +12,8 @@
 
 pub mod issuer;
 pub mod log;
+#[cfg(unix)]
+pub mod mount;
 pub mod program;
 pub mod provider;
 pub mod raw_issuer;

@@ -38,6 +38,7 @@ use tower_oauth::{
 };
 
 use crate::support::log;
+use crate::support::mount::Mount;
 use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 
 const ISSUER: &str = "https://as.example";
@@ -154,20 +155,6 @@ fn chain(error: &Error) -> String {
         source = cause.source();
     }
     text
-}
-
-/// Replaces the files of a mount at once, as Kubernetes does: they are links through `..data`.
-fn mount(folder: &Path, version: usize, files: &[(&str, &str)]) {
-    let name = format!("..version_{version}");
-    fs::create_dir(folder.join(&name)).unwrap();
-    for (file, text) in files {
-        fs::write(folder.join(&name).join(file), text).unwrap();
-        if !folder.join(file).is_symlink() {
-            symlink(Path::new("..data").join(file), folder.join(file)).unwrap();
-        }
-    }
-    symlink(&name, folder.join("..data_new")).unwrap();
-    fs::rename(folder.join("..data_new"), folder.join("..data")).unwrap();
 }
 
 /// Verifies a signature without this crate.

@@ -351,18 +351,14 @@ async fn an_assertion_as_the_grant_needs_no_client_authentication() {
 /// A token that the kubelet replaces each second, while tokens live for two.
 #[tokio::test(start_paused = true)]
 async fn no_call_fails_and_no_expired_assertion_is_sent_while_a_file_is_rotated_again_and_again() {
-    let folder = TempDir::new().unwrap();
+    let mount = Mount::new();
     let clock = TokioClock::new();
     let start = tokio::time::Instant::now();
-    let write = |version: usize| {
+    let write = || {
         let until = start.elapsed().as_secs() + 2;
-        mount(
-            folder.path(),
-            version,
-            &[("token", &platform_jwt_until(until))],
-        );
+        mount.write(&[("token", platform_jwt_until(until))]);
     };
-    write(0);
+    write();
     let expired = Arc::new(AtomicUsize::new(0));
     let server = Server::new({
         let expired = Arc::clone(&expired);
@@ -372,7 +368,7 @@ async fn no_call_fails_and_no_expired_assertion_is_sent_while_a_file_is_rotated_
             is_valid
         }
     });
-    let client = ClientAssertion::from_file(folder.path().join("token"));
+    let client = ClientAssertion::from_file(mount.path("token"));
     let builder = TokenManager::builder(TOKEN_URL.parse::<Endpoint>().unwrap(), client);
     let manager = builder
         .transport(server.clone())
@@ -389,9 +385,9 @@ async fn no_call_fails_and_no_expired_assertion_is_sent_while_a_file_is_rotated_
         }
     };
     let rotation = async {
-        for version in 1.. {
+        loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            write(version);
+            write();
         }
     };
     tokio::select! {

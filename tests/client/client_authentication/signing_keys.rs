@@ -200,8 +200,8 @@ async fn a_certificate_of_another_key_is_an_error_and_signs_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_file_that_is_replaced_signs_the_next_assertion() {
-    let folder = TempDir::new().unwrap();
-    let (key, certificate) = (folder.path().join("tls.key"), folder.path().join("tls.crt"));
+    let mount = Mount::new();
+    let (key, certificate) = (mount.path("tls.key"), mount.path("tls.crt"));
     let files = |name: &str| {
         [
             ("tls.key", pem(name)),
@@ -213,16 +213,11 @@ async fn a_key_file_that_is_replaced_signs_the_next_assertion() {
     let client = PrivateKeyJwt::new("orders", key);
     let manager = at_endpoint(&endpoint, client).start().unwrap();
     // The key is mounted after the start. A key for another algorithm is never sent.
-    for (version, name) in ["p256", "rsa", "p256"].into_iter().enumerate() {
+    for name in ["p256", "rsa", "p256"] {
         let ((), token) = tokio::join!(
             async {
                 tokio::time::sleep(Duration::from_secs(2)).await;
-                let files = files(name);
-                mount(
-                    folder.path(),
-                    version,
-                    &files.each_ref().map(|(n, t)| (*n, t.as_str())),
-                );
+                mount.write(&files(name));
             },
             manager.access_token(),
         );
@@ -237,7 +232,7 @@ async fn a_key_file_that_is_replaced_signs_the_next_assertion() {
     assert!(endpoint.count() >= 2);
 
     // A newer key of the same type.
-    let path = folder.path().join("ed25519");
+    let path = mount.path("ed25519");
     fs::write(&path, pem("ed25519")).unwrap();
     let endpoint = tokens();
     let client = PrivateKeyJwt::new("orders", SigningKey::from_file(&path, Algorithm::EdDsa));
