@@ -24,13 +24,13 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
+use support::child_process::{is_child, run_again, test_name};
 use support::{AUDIENCE, ISSUER, NOW, claims_with, compact, encode, poll_once_or_panic, rsa};
 use tokio::runtime::Builder;
 use tower::{Layer, Service, service_fn};
@@ -43,9 +43,6 @@ use tower_oauth::{
     TrustedIssuer,
 };
 use zeroize::Zeroizing;
-
-/// Set for the child process.
-const CHILD: &str = "TOKEN_MEMORY_CHILD";
 
 /// Precedes each masked line of the child.
 const LINE: &str = "masked ";
@@ -84,13 +81,7 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// The masked texts that the child prints in this test.
 fn texts_of_child(test: &str) -> Vec<Vec<u8>> {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--nocapture", "--exact", test])
-        .env(CHILD, "1")
-        .output()
-        .unwrap();
-    assert!(child.status.success());
-    let output = String::from_utf8(child.stdout).unwrap();
+    let output = run_again(test, &[]);
     let lines = output.lines().filter_map(|line| line.strip_prefix(LINE));
     let masked = lines.map(|hex| {
         let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
@@ -119,8 +110,8 @@ fn print_tokens() {
 }
 
 /// The key set, and the masked tokens.
-fn tokens_of_child() -> (KeySet, Vec<Vec<u8>>) {
-    let mut masked = texts_of_child("no_copy_of_a_token_outlives_its_cache_entry").into_iter();
+fn tokens_of_child(test: &str) -> (KeySet, Vec<Vec<u8>>) {
+    let mut masked = texts_of_child(test).into_iter();
     let keys: Vec<u8> = masked.next().unwrap().iter().map(|b| b ^ MASK).collect();
     let tokens: Vec<_> = masked.collect();
     assert_eq!(tokens.len(), TOKENS);
@@ -329,11 +320,11 @@ const OFTEN: usize = 20;
 
 #[test]
 fn no_copy_of_a_token_outlives_its_cache_entry() {
-    if std::env::var_os(CHILD).is_some() {
+    if is_child() {
         return print_tokens();
     }
     let _alone = alone();
-    let (keys, tokens) = tokens_of_child();
+    let (keys, tokens) = tokens_of_child(test_name!());
     let mut search = Search::new(secrets_of(&tokens), TOKEN_WINDOW);
     let clock = ManualClock::at(UnixTime::from_secs(NOW));
     let server = |change: fn(ResourceServerBuilder) -> ResourceServerBuilder| {

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fs;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use tower_oauth::error::{ConfigErrorKind, ErrorKind, Operation};
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
 use tower_oauth::{ConfigError, Endpoint, Issuer};
 
+use crate::support::child_process::{is_child, run_again, test_name};
 use crate::support::mount::Mount;
 use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 
@@ -158,12 +158,9 @@ fn every_source_gives_the_same_binding() {
     assert_eq!(singles.source(), None);
 }
 
-/// Runs itself as a child process, because a process must not change its environment while other
-/// tests read it.
 #[test]
 fn the_environment_of_the_process_is_read() {
-    const NAME: &str = "app_id::the_environment_of_the_process_is_read";
-    if std::env::var_os("APP_ID_TEST_CHILD").is_some() {
+    if is_child() {
         let binding = Binding::from_env();
         return match std::env::var_os("clientId") {
             Some(_) => assert_whole(&binding.unwrap().unwrap()),
@@ -173,17 +170,7 @@ fn the_environment_of_the_process_is_read() {
             ),
         };
     }
-    let child = |variables: &[(&str, &str)]| {
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", NAME])
-            .env("APP_ID_TEST_CHILD", "1")
-            .envs(variables.iter().copied())
-            .output()
-            .unwrap();
-        let printed = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{printed}");
-        assert!(printed.contains("1 passed"), "no test {NAME}: {printed}");
-    };
+    let child = |variables: &[(&str, &str)]| run_again(test_name!(), variables);
     let only_url = json!({ "oauthServerUrl": url() }).to_string();
     child(&[
         ("APPID_SERVICE_BINDING", &only_url),

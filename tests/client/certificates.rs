@@ -24,6 +24,8 @@ use tower_oauth::resource_server::Startup;
 use tower_oauth::transport::ReqwestTransport;
 use tower_oauth::{Audience, ClientCredentials, Endpoint, Issuer, ResourceServer, TokenManager};
 
+#[cfg(target_os = "linux")]
+use crate::support::child_process::{is_child, run_again_async, test_name};
 use crate::support::log;
 
 /// One DER value (X.690 §8.1) of fewer than 64 KiB.
@@ -227,41 +229,15 @@ async fn a_certificate_is_trusted_if_it_is_added_to_the_client() {
 #[cfg(target_os = "linux")]
 const URL_OF_TEST_SERVER: &str = "URL_OF_TEST_SERVER";
 
-/// Fetches keys and prints the error, if this process is a child of the test.
+/// The child: fetches keys and prints the error.
 #[cfg(target_os = "linux")]
-async fn print_refresh_error() -> bool {
-    let Ok(url) = std::env::var(URL_OF_TEST_SERVER) else {
-        return false;
-    };
+async fn print_refresh_error() {
     log::clear_log();
+    let url = std::env::var(URL_OF_TEST_SERVER).unwrap();
     let kind = refresh_error(&url, transport()).await;
     let causes = ["UnknownIssuer", "BadSignature"];
     let cause = causes.into_iter().find(|cause| log::logged(cause));
     println!("\nerror: {kind:?} {}", cause.unwrap_or("-"));
-    true
-}
-
-/// Runs this test again, as a process with these variables, which calls [`print_refresh_error`].
-#[cfg(target_os = "linux")]
-async fn refresh_error_in_process(
-    test: &str,
-    url: &str,
-    variables: &[(&str, &std::path::Path)],
-) -> String {
-    let child = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture"])
-        .env_remove("SSL_CERT_FILE")
-        .env_remove("SSL_CERT_DIR")
-        .envs(variables.iter().copied())
-        .env(URL_OF_TEST_SERVER, url)
-        .output()
-        .await
-        .unwrap();
-    let output = String::from_utf8(child.stdout).unwrap();
-    assert!(child.status.success(), "{output}");
-    let mut lines = output.lines();
-    let error = lines.find_map(|line| line.strip_prefix("error: "));
-    error.unwrap_or_else(|| panic!("{output}")).to_owned()
 }
 
 /// A self-signed certificate of this name, with a new key.
@@ -274,10 +250,9 @@ fn another_certificate(name: &str) -> String {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_certificate_is_trusted_if_ssl_cert_file_or_ssl_cert_dir_has_it() {
-    if print_refresh_error().await {
-        return;
+    if is_child() {
+        return print_refresh_error().await;
     }
-    let test = "certificates::a_certificate_is_trusted_if_ssl_cert_file_or_ssl_cert_dir_has_it";
     let (url, connections, certificate) = server_with_certificate(false).await;
     let [with, without, other] = [(); 3].map(|()| TempDir::new().unwrap());
     let file = with.path().join("as.pem");
@@ -302,12 +277,16 @@ async fn a_certificate_is_trusted_if_ssl_cert_file_or_ssl_cert_dir_has_it() {
         (Some(&other_file), Some(&without), untrusted),
         (Some(&same_subject), None, "Certificate BadSignature"),
     ] {
-        let file = file.map(|file| ("SSL_CERT_FILE", file.as_path()));
-        let folder = folder.map(|folder| ("SSL_CERT_DIR", folder.path()));
-        let variables: Vec<_> = file.into_iter().chain(folder).collect();
+        let file = file.map(|file| ("SSL_CERT_FILE", file.to_str().unwrap()));
+        let folder = folder.map(|folder| ("SSL_CERT_DIR", folder.path().to_str().unwrap()));
+        let mut variables = vec![(URL_OF_TEST_SERVER, url.as_str())];
+        variables.extend(file.into_iter().chain(folder));
         let before = connections.load(Ordering::SeqCst);
-        let error = refresh_error_in_process(test, &url, &variables).await;
-        assert_eq!(error, expected, "{variables:?}");
+        let printed = run_again_async(test_name!(), &variables).await;
+        let error = printed
+            .lines()
+            .find_map(|line| line.strip_prefix("error: "));
+        assert_eq!(error, Some(expected), "{variables:?}");
         assert!(connections.load(Ordering::SeqCst) > before);
     }
 }

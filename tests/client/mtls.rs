@@ -29,6 +29,7 @@ use tower_oauth::{
 };
 
 use super::certificates::{pem, self_signed};
+use crate::support::child_process::{is_child, run_again_async, test_name};
 use crate::support::log;
 use crate::support::mount::Mount;
 use crate::support::token_endpoint::{Reply, TokenEndpoint};
@@ -808,19 +809,19 @@ fn a_client_without_an_id_is_an_error() {
     assert_eq!(error.setting(), "client id");
 }
 
-/// In a process of its own, because a test cannot change its environment.
 #[tokio::test]
 async fn plain_http_beside_a_client_certificate_uses_a_proxy_only_with_a_builder() {
-    if let Ok(transport) = std::env::var("TRANSPORT_OF_TEST") {
+    if is_child() {
         let mount = Mount::new();
         Pair::new("shop").write(&mount);
         let [certificate, key] = ["tls.crt", "tls.key"].map(|name| mount.path(name));
-        let transport = match &*transport {
-            "builder" => {
+        let transport = match std::env::var("TRANSPORT_OF_TEST").as_deref() {
+            Ok("builder") => {
                 let builder = reqwest::Client::builder;
                 ReqwestTransport::from_builder_with_client_certificate(builder, certificate, key)
             }
-            _ => ReqwestTransport::with_client_certificate(certificate, key),
+            Ok("default") => ReqwestTransport::with_client_certificate(certificate, key),
+            other => panic!("{other:?}"),
         };
         let request = Request::get("http://as.invalid/").body(bytes::Bytes::new());
         let _ = transport.unwrap().send(request.unwrap(), 1024).await;
@@ -836,18 +837,12 @@ async fn plain_http_beside_a_client_certificate_uses_a_proxy_only_with_a_builder
         }
     });
     for (transport, expected) in [("default", 0), ("builder", 1)] {
-        let child = tokio::process::Command::new(std::env::current_exe().unwrap())
-            .arg("plain_http_beside_a_client_certificate_uses_a_proxy_only_with_a_builder")
-            .env("TRANSPORT_OF_TEST", transport)
-            .env("HTTP_PROXY", &url)
-            .env("http_proxy", &url)
-            .env_remove("NO_PROXY")
-            .env_remove("no_proxy")
-            .output()
-            .await
-            .unwrap();
-        let output = String::from_utf8_lossy(&child.stdout);
-        assert!(output.contains("1 passed"), "{output}");
+        let variables = [
+            ("TRANSPORT_OF_TEST", transport),
+            ("HTTP_PROXY", &url),
+            ("http_proxy", &url),
+        ];
+        run_again_async(test_name!(), &variables).await;
         assert_eq!(
             connections.swap(0, Ordering::SeqCst),
             expected,

@@ -1,6 +1,5 @@
 //! Clients whose credentials come from a platform: Azure, GitHub Actions, Google.
 
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
@@ -26,28 +25,9 @@ use tower_oauth::transport::{SendFuture, ServiceTransport, Transport};
 use tower_oauth::{BoxError, ClientAssertion, Endpoint, Error, TokenManager};
 
 use super::certificates::pem;
+use crate::support::child_process::{is_child, run_again, test_name};
 use crate::support::log;
 use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
-
-/// Runs this test again in a process with these variables only, because a process must not change
-/// its environment while other tests read it.
-fn run_again(test: &str, variables: &[(&str, &str)]) {
-    let name = format!("platforms::{test}");
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &name])
-        .env_clear()
-        .env("IS_CHILD", "1")
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{variables:?}: {printed}");
-    assert!(printed.contains("1 passed"), "no test {name}: {printed}");
-}
-
-fn is_child() -> bool {
-    std::env::var_os("IS_CHILD").is_some()
-}
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -91,7 +71,6 @@ fn parameters(form: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn azure_workload_identity_sends_the_token_of_the_file_to_the_tenant() {
-    const NAME: &str = "azure_workload_identity_sends_the_token_of_the_file_to_the_tenant";
     if !is_child() {
         let file = NamedTempFile::new().unwrap();
         let variables = [
@@ -118,7 +97,7 @@ async fn azure_workload_identity_sends_the_token_of_the_file_to_the_tenant() {
             let mut variables = variables.to_vec();
             variables.extend(host.map(|host| ("AZURE_AUTHORITY_HOST", host)));
             variables.push(("ISSUER", issuer));
-            run_again(NAME, &variables);
+            run_again(test_name!(), &variables);
         }
         return;
     }
@@ -162,7 +141,6 @@ async fn azure_workload_identity_sends_the_token_of_the_file_to_the_tenant() {
 
 #[test]
 fn each_azure_variable_that_is_absent_or_invalid_is_named() {
-    const NAME: &str = "each_azure_variable_that_is_absent_or_invalid_is_named";
     if !is_child() {
         let variables = [
             ("AZURE_CLIENT_ID", CLIENT),
@@ -187,7 +165,7 @@ fn each_azure_variable_that_is_absent_or_invalid_is_named() {
             variables.retain(|(other, _)| *other != name);
             variables.extend(value.map(|value| (name, value)));
             variables.extend([("NAME", name), ("KIND", kind)]);
-            run_again(NAME, &variables);
+            run_again(test_name!(), &variables);
         }
         // The same rule as for other issuers.
         let mut variables = variables.to_vec();
@@ -196,7 +174,8 @@ fn each_azure_variable_that_is_absent_or_invalid_is_named() {
             ("NAME", "issuer"),
             ("KIND", "plain_http"),
         ]);
-        return run_again(NAME, &variables);
+        run_again(test_name!(), &variables);
+        return;
     }
     let manager = TokenManager::azure_workload_identity();
     let manager = manager.and_then(|manager| manager.build().map(drop));
@@ -268,9 +247,9 @@ async fn id_token(github: &GitHub, audience: &str) -> Result<SecretString, BoxEr
 
 #[tokio::test]
 async fn a_job_of_github_actions_gets_a_new_id_token_for_each_token_request() {
-    const NAME: &str = "a_job_of_github_actions_gets_a_new_id_token_for_each_token_request";
     if !is_child() {
-        return run_again(NAME, &GITHUB);
+        run_again(test_name!(), &GITHUB);
+        return;
     }
     let github = GitHub::default();
     let source = GitHubActionsAssertion::from_env().unwrap();
@@ -302,9 +281,9 @@ async fn a_job_of_github_actions_gets_a_new_id_token_for_each_token_request() {
 
 #[tokio::test]
 async fn a_response_of_github_without_an_id_token_is_an_error_without_its_text() {
-    const NAME: &str = "a_response_of_github_without_an_id_token_is_an_error_without_its_text";
     if !is_child() {
-        return run_again(NAME, &GITHUB);
+        run_again(test_name!(), &GITHUB);
+        return;
     }
     log::clear_log();
     let secret = assertion("secret");
@@ -341,9 +320,9 @@ async fn a_response_of_github_without_an_id_token_is_an_error_without_its_text()
 
 #[tokio::test]
 async fn a_failure_of_github_is_an_error_of_the_credentials_and_is_retried() {
-    const NAME: &str = "a_failure_of_github_is_an_error_of_the_credentials_and_is_retried";
     if !is_child() {
-        return run_again(NAME, &GITHUB);
+        run_again(test_name!(), &GITHUB);
+        return;
     }
     let github = GitHub::with_reply(503, &"");
     let source = GitHubActionsAssertion::from_env().unwrap();
@@ -361,12 +340,11 @@ async fn a_failure_of_github_is_an_error_of_the_credentials_and_is_retried() {
 
 #[tokio::test]
 async fn the_request_token_of_github_is_sent_over_https_only_and_not_shown() {
-    const NAME: &str = "the_request_token_of_github_is_sent_over_https_only_and_not_shown";
     if !is_child() {
         for url in ["http://pipelines.example/id", "http://127.0.0.1:9/id"] {
             let mut variables = GITHUB;
             variables[0].1 = url;
-            run_again(NAME, &variables);
+            run_again(test_name!(), &variables);
         }
         return;
     }
@@ -391,11 +369,10 @@ async fn the_request_token_of_github_is_sent_over_https_only_and_not_shown() {
 
 #[test]
 fn without_the_permission_for_id_tokens_the_error_names_it() {
-    const NAME: &str = "without_the_permission_for_id_tokens_the_error_names_it";
     if !is_child() {
-        run_again(NAME, &[("NAME", GITHUB[0].0)]);
-        run_again(NAME, &[GITHUB[1], ("NAME", GITHUB[0].0)]);
-        run_again(NAME, &[GITHUB[0], ("NAME", GITHUB[1].0)]);
+        run_again(test_name!(), &[("NAME", GITHUB[0].0)]);
+        run_again(test_name!(), &[GITHUB[1], ("NAME", GITHUB[0].0)]);
+        run_again(test_name!(), &[GITHUB[0], ("NAME", GITHUB[1].0)]);
         return;
     }
     let error = GitHubActionsAssertion::from_env().unwrap_err();

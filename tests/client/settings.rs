@@ -19,6 +19,7 @@ use tower_oauth::{
     TlsClientAuth, TokenManager,
 };
 
+use crate::support::child_process::test_name;
 use crate::support::settings::{
     fields, fields_in_guide, parse_toml, paths, print_variables, read, read_in_process, variables,
     with,
@@ -311,14 +312,13 @@ fn variables_of_a_process_are_the_same_settings_as_a_document() {
     if print_variables::<ClientSettings>() {
         return;
     }
-    let name = "settings::variables_of_a_process_are_the_same_settings_as_a_document";
     for toml in documents()
         .into_iter()
         .map(|(toml, _)| toml)
         .chain([TARGETS])
     {
         let from_document = format!("{:?}", Ok::<_, String>(settings(toml).unwrap()));
-        for from_variables in read_in_process(name, &variables(&parse_toml(toml))) {
+        for from_variables in read_in_process(test_name!(), &variables(&parse_toml(toml))) {
             assert_eq!(from_variables, from_document, "{toml}");
         }
     }
@@ -955,10 +955,9 @@ fn a_variable_that_looks_like_a_number_is_a_text_and_leading_zeros_need_quotes_w
     if print_variables::<ClientSettings>() {
         return;
     }
-    let name = "settings::a_variable_that_looks_like_a_number_is_a_text_and_leading_zeros_need_quotes_with_figment";
     let ids = |id: &str| {
         let document = json!({ "client_id": id });
-        read_in_process(name, &variables(&document)).map(|printed| {
+        read_in_process(test_name!(), &variables(&document)).map(|printed| {
             let (_, rest) = printed
                 .split_once("client_id: Some(")
                 .unwrap_or(("", &printed));
@@ -994,8 +993,7 @@ fn only_figment_interprets_white_space_and_brackets_of_a_variable() {
     if print_variables::<ClientSettings>() {
         return;
     }
-    let name = "settings::only_figment_interprets_white_space_and_brackets_of_a_variable";
-    let shown = |document: &Value| read_in_process(name, &variables(document));
+    let shown = |document: &Value| read_in_process(test_name!(), &variables(document));
     let is = |printed: &str, document: Value| {
         let settings = read::<ClientSettings>(&document).remove(0).1.unwrap();
         assert_eq!(printed, format!("{:?}", Ok::<_, String>(settings)));

@@ -14,6 +14,7 @@ use tower_oauth::resource_server::{
 };
 use tower_oauth::{Audience, Endpoint, Issuer, ResourceServer, Scope, TrustedIssuer};
 
+use crate::support::child_process::test_name;
 use crate::support::settings::{
     fields, fields_in_guide, parse_toml, paths, print_variables, read, read_in_process, variables,
     with,
@@ -378,11 +379,10 @@ fn variables_of_a_process_are_the_same_settings_as_a_document() {
     if print_variables::<ResourceServerSettings>() {
         return;
     }
-    let name = "settings::variables_of_a_process_are_the_same_settings_as_a_document";
     for (toml, _) in documents() {
         let document = parse_toml(toml);
         let from_document = format!("{:?}", Ok::<_, String>(settings(toml).unwrap()));
-        for from_variables in read_in_process(name, &variables(&document)) {
+        for from_variables in read_in_process(test_name!(), &variables(&document)) {
             assert_eq!(from_variables, from_document, "{toml}");
         }
     }
@@ -789,10 +789,8 @@ fn an_error_about_a_variable_names_the_path_of_the_setting_without_the_prefix() 
     if print_variables::<ResourceServerSettings>() {
         return;
     }
-    let name =
-        "settings::an_error_about_a_variable_names_the_path_of_the_setting_without_the_prefix";
     let document = json!({ "issuers": { "sso": { "provider": "unknown" } } });
-    let [figment, config] = read_in_process(name, &variables(&document));
+    let [figment, config] = read_in_process(test_name!(), &variables(&document));
     // Each is in a table of the program.
     let path = |error: &str, path: &str| {
         let (_, key) = error.split_once("for key ").unwrap();

@@ -10,6 +10,7 @@
     reason = "each test binary uses a part of it"
 )]
 
+pub mod child_process;
 pub mod issuer;
 pub mod log;
 #[cfg(unix)]

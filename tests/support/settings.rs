@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::process::Command;
 
 use config::{Config, Environment, FileFormat};
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml, Yaml};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+
+use super::child_process::{is_child, run_again};
 
 /// The table of each document that has the settings.
 pub const TABLE: &str = "app";
@@ -114,14 +115,12 @@ fn add_variables(name: &str, value: &Value, variables: &mut Vec<(String, String)
     variables.push((name.to_owned(), text));
 }
 
-/// Runs this test again, as a process with these variables, which calls [`print_variables`].
-/// Returns what it prints, for figment and for config.
+/// Runs a test again, as a process with these variables, which calls [`print_variables`]. Returns
+/// what it prints, for figment and for config.
 pub fn read_in_process(test: &str, variables: &[(String, String)]) -> [String; 2] {
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args([test, "--exact", "--nocapture"]).env_clear();
-    let child = child.envs(variables.iter().cloned()).env("IS_CHILD", "1");
-    let output = child.output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+    let variables = variables.iter();
+    let variables: Vec<_> = variables.map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let text = run_again(test, &variables);
     ["figment: ", "config: "].map(|library| {
         let mut lines = text.lines();
         let line = lines.find_map(|line| line.split_once(library));
@@ -131,7 +130,7 @@ pub fn read_in_process(test: &str, variables: &[(String, String)]) -> [String; 2
 
 /// Prints the settings of the environment, if this process is a child of the test.
 pub fn print_variables<T: DeserializeOwned + std::fmt::Debug>() -> bool {
-    if std::env::var_os("IS_CHILD").is_none() {
+    if !is_child() {
         return false;
     }
     let figment = Figment::from(Env::prefixed(PREFIX).split("__"));

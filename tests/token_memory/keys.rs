@@ -132,12 +132,11 @@ fn service_account(pem: &[u8]) -> Zeroizing<String> {
 
 #[test]
 fn no_copy_of_a_private_key_or_an_assertion_outlives_its_use() {
-    if std::env::var_os(CHILD).is_some() {
+    if is_child() {
         return print_keys();
     }
     let _alone = alone();
-    let test = "keys::no_copy_of_a_private_key_or_an_assertion_outlives_its_use";
-    let texts = texts_of_child(test);
+    let texts = texts_of_child(test_name!());
     let (keys, rest) = texts.as_chunks::<2>();
     assert!(keys.len() == ALGORITHMS.len() && rest.is_empty());
     let secrets = keys.iter().enumerate();
