@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use secrecy::ExposeSecret as _;
@@ -18,6 +18,8 @@ use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::resource_server::{Algorithm, RejectionKind, Startup, TokenProfile};
 use tower_oauth::transport::Transport;
 use tower_oauth::{Audience, AuthContext, Rejection, ResourceServer, TokenManager};
+
+use crate::assertion::decode;
 
 const TENANT: &str = "39a37f57-a227-4bfe-a044-93b6e6060b61";
 const NOW: u64 = 1_700_000_000;
@@ -118,14 +120,6 @@ impl Fixture {
 
 fn json_of(response: &Response<Bytes>) -> Value {
     serde_json::from_slice(response.body()).unwrap()
-}
-
-fn decode(token: &str) -> (Value, Value) {
-    let mut parts = token
-        .split('.')
-        .map(|part| URL_SAFE_NO_PAD.decode(part).unwrap());
-    let mut next = || serde_json::from_slice(&parts.next().unwrap()).unwrap();
-    (next(), next())
 }
 
 async fn validate(resource: &ResourceServer, token: &str) -> Result<AuthContext, RejectionKind> {

@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 #[cfg(target_os = "linux")]
@@ -27,6 +25,8 @@ use tower_oauth::{Audience, ClientCredentials, Endpoint, Issuer, ResourceServer,
 #[cfg(target_os = "linux")]
 use crate::support::child_process::{is_child, run_again_async, test_name};
 use crate::support::log;
+#[cfg(target_os = "linux")]
+use crate::support::pem;
 
 /// One DER value (X.690 §8.1) of fewer than 64 KiB.
 fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
@@ -46,20 +46,6 @@ const PRIME256V1: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
 const COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
 const SUBJECT_ALTERNATIVE_NAME: &[u8] = &[0x06, 3, 0x55, 0x1d, 0x11];
 const BASIC_CONSTRAINTS: &[u8] = &[0x06, 3, 0x55, 0x1d, 0x13];
-
-/// A PEM text (RFC 7468 §2).
-pub(super) fn pem(label: &str, der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let lines: Vec<&str> = text
-        .as_bytes()
-        .chunks(64)
-        .map(|line| std::str::from_utf8(line).unwrap())
-        .collect();
-    format!(
-        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-        lines.join("\n")
-    )
-}
 
 /// A certificate for `localhost`, signed with its own key (RFC 5280 §4.1).
 pub(super) fn self_signed(key: &EcdsaKeyPair, name: &str, is_ca: bool) -> Vec<u8> {

@@ -15,9 +15,9 @@ use tower_oauth::clock::Clock as _;
 use tower_oauth::error::ErrorKind;
 use tower_oauth::{Endpoint, Error, TokenManager};
 
-use crate::support::encode;
+use crate::support::jwt::{decode, unsigned};
 use crate::support::mount::Mount;
-use crate::support::token_endpoint::TokioClock;
+use crate::support::token_endpoint::{TokioClock, sleep_seconds};
 
 /// The only file of a mount.
 struct TokenFile(Mount);
@@ -55,26 +55,17 @@ impl TokenFile {
 }
 
 fn jwt(name: &str, exp: u64) -> String {
-    let payload = json!({ "sub": name, "exp": exp }).to_string();
-    format!("e30.{}.c2ln", encode(payload))
+    unsigned(&json!({ "sub": name, "exp": exp }))
 }
 
 /// The `exp` of a JWT.
 fn exp(token: &str) -> u64 {
-    use base64::Engine as _;
-    let payload = token.split('.').nth(1).unwrap();
-    let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload);
-    let claims: serde_json::Value = serde_json::from_slice(&payload.unwrap()).unwrap();
-    claims["exp"].as_u64().unwrap()
+    decode(token).1["exp"].as_u64().unwrap()
 }
 
 fn message(error: &Error) -> String {
     let source = std::error::Error::source(error).unwrap();
     source.to_string()
-}
-
-async fn seconds(seconds: u64) {
-    sleep(Duration::from_secs(seconds)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -99,7 +90,7 @@ async fn a_token_file_that_rotates_each_second_under_load_fails_no_call_and_send
         let file = Arc::clone(&file);
         tokio::spawn(async move {
             for n in 1_u64.. {
-                seconds(1).await;
+                sleep_seconds(1).await;
                 file.replace(token_of(n));
             }
         })
@@ -135,7 +126,7 @@ async fn a_file_that_appears_after_the_start_is_read() {
     let file = TokenFile::missing();
     let tokens = file.builder(clock).start().unwrap();
     let write = async {
-        seconds(20).await;
+        sleep_seconds(20).await;
         file.replace("a-token\n");
     };
     let (token, ()) = tokio::join!(tokens.access_token(), write);
@@ -176,7 +167,7 @@ async fn an_expired_token_is_not_sent_and_its_successor_is() {
     assert!(error.to_string().contains("expired 0 s ago"), "{error:?}");
     let tokens = file.builder(clock).start().unwrap();
     let write = async {
-        seconds(5).await;
+        sleep_seconds(5).await;
         file.replace(jwt("alive", now + 3600));
     };
     let (token, ()) = tokio::join!(tokens.access_token(), write);
@@ -194,11 +185,11 @@ async fn a_token_is_used_until_its_exp_while_the_file_cannot_be_read() {
     tokens.access_token().await.unwrap();
     file.remove();
     for _ in 0..3580 {
-        seconds(1).await;
+        sleep_seconds(1).await;
         let token = tokens.access_token().await.unwrap();
         assert_eq!(token.expose_secret(), jwt("last", now + 3600));
     }
-    seconds(20).await;
+    sleep_seconds(20).await;
     let error = tokens.access_token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Credentials, "{error:?}");
 }
@@ -223,15 +214,15 @@ async fn a_file_is_read_again_each_minute_while_its_token_is_used() {
         };
         assert_eq!(token().await, first);
         file.replace(&second);
-        seconds(59).await;
+        sleep_seconds(59).await;
         assert_eq!(token().await, first);
-        seconds(2).await;
+        sleep_seconds(2).await;
         assert_eq!(token().await, second);
         // Nothing is read while nobody calls, and the first call afterwards has it read.
         file.replace(&first);
-        seconds(200).await;
+        sleep_seconds(200).await;
         let _ = token().await;
-        seconds(1).await;
+        sleep_seconds(1).await;
         assert_eq!(token().await, first);
     }
     let file = TokenFile::with("first");
@@ -303,7 +294,7 @@ async fn a_rejected_token_is_read_again_and_sent_again_only_if_it_is_another_one
     assert_eq!(orders.call(&tokens, URL).await, (StatusCode::OK, 2));
     // The file has no other token: a second request would be in vain.
     *orders.accepted.lock().unwrap() = "third";
-    seconds(11).await;
+    sleep_seconds(11).await;
     let start = Instant::now();
     assert_eq!(
         orders.call(&tokens, URL).await,
@@ -315,7 +306,7 @@ async fn a_rejected_token_is_read_again_and_sent_again_only_if_it_is_another_one
     );
     // It has one now.
     file.replace("third");
-    seconds(11).await;
+    sleep_seconds(11).await;
     assert_eq!(orders.call(&tokens, URL).await, (StatusCode::OK, 2));
 }
 

@@ -28,11 +28,11 @@ use tower_oauth::{
     ClientCredentials, ConfigError, Endpoint, Error, Issuer, TlsClientAuth, TokenManager,
 };
 
-use super::certificates::{pem, self_signed};
+use super::certificates::self_signed;
 use crate::support::child_process::{is_child, run_again_async, test_name};
-use crate::support::log;
 use crate::support::mount::Mount;
 use crate::support::token_endpoint::{Reply, TokenEndpoint};
+use crate::support::{log, pem};
 
 /// A key with its self-signed certificate.
 struct Pair {

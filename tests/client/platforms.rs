@@ -7,8 +7,6 @@ use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RsaKeyPair, UnparsedPublicKey,
 };
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
@@ -24,21 +22,12 @@ use tower_oauth::error::{ConfigErrorKind, ErrorKind};
 use tower_oauth::transport::{SendFuture, ServiceTransport, Transport};
 use tower_oauth::{BoxError, ClientAssertion, Endpoint, Error, TokenManager};
 
-use super::certificates::pem;
 use crate::support::child_process::{is_child, run_again, test_name};
-use crate::support::log;
 use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
+use crate::support::{chain, decoded, jwt, log, pem};
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
-}
-
-/// The message of an error, with those of its sources.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
 }
 
 async fn fetch(source: &impl TokenSource) -> Result<(), Error> {
@@ -47,10 +36,7 @@ async fn fetch(source: &impl TokenSource) -> Result<(), Error> {
 
 /// An assertion that does not expire soon.
 fn assertion(id: &str) -> String {
-    let encode = |part: Value| URL_SAFE_NO_PAD.encode(part.to_string());
-    let header = encode(json!({ "alg": "RS256" }));
-    let claims = encode(json!({ "sub": id, "exp": 4_000_000_000_u64 }));
-    format!("{header}.{claims}.c2lnbmF0dXJl")
+    jwt::unsigned(&json!({ "sub": id, "exp": 4_000_000_000_u64 }))
 }
 
 const TENANT: &str = "8c0ba5b5-3d2a-4ee0-a9d9-3a0d8c1b6d2a";
@@ -421,12 +407,10 @@ fn verified(form: &[(String, String)], key: &RsaKeyPair) -> (Value, Value) {
     let grant = "urn:ietf:params:oauth:grant-type:jwt-bearer";
     assert_eq!(names, ["grant_type", grant, "assertion"]);
     let (signed, signature) = jwt.rsplit_once('.').unwrap();
-    let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let signature = decoded(signature);
     let public = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public_key().as_ref());
     public.verify(signed.as_bytes(), &signature).unwrap();
-    let (header, claims) = signed.split_once('.').unwrap();
-    let decode = |part| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
-    (decode(header), decode(claims))
+    jwt::decode(jwt)
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,8 +16,9 @@ use tower_oauth::error::ErrorKind;
 use tower_oauth::transport::{SendFuture, Transport};
 use tower_oauth::{ClientCredentials, Endpoint, TokenManager};
 
+use crate::support::create_pipe;
 use crate::support::mount::Mount;
-use crate::support::token_endpoint::TokioClock;
+use crate::support::token_endpoint::{TokioClock, sleep_seconds};
 
 /// A token endpoint that accepts one pair of id and secret at a time, and runs a hook before it
 /// looks at a request.
@@ -93,16 +94,6 @@ fn builder(server: &Server, credentials: ClientCredentials) -> TokenManagerBuild
         .clock(TokioClock::new())
 }
 
-/// A pipe without a writer: opening it waits.
-fn create_pipe(path: &Path) {
-    let status = std::process::Command::new("mkfifo").arg(path).status();
-    assert!(status.unwrap().success());
-}
-
-async fn seconds(seconds: u64) {
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_secret_file_is_read_again_for_each_token_request() {
     let mount = Mount::new();
@@ -160,7 +151,7 @@ async fn a_secret_file_that_cannot_be_read_for_a_moment_fails_no_call() {
 
         let tokens = builder(&server, credentials()).start().unwrap();
         let repair = async {
-            seconds(3).await;
+            sleep_seconds(3).await;
             let _ = fs::remove_dir(&path).or_else(|_| fs::remove_file(&path));
             fs::write(&path, "two\n").unwrap();
         };
@@ -249,7 +240,7 @@ async fn no_call_fails_while_a_mounted_secret_is_rotated_again_and_again() {
     let tokens = builder(&server, credentials).start().unwrap();
     for _ in 0..200 {
         tokens.access_token().await.unwrap();
-        seconds(7).await;
+        sleep_seconds(7).await;
     }
     let received = server.received();
     assert!(received.len() > 20, "{received:?}");
@@ -295,7 +286,7 @@ async fn a_replaced_app_id_mount_needs_no_restart_in_each_of_its_layouts() {
         for (id, secret) in [("first", "+/="), ("second", "three")] {
             write(id, secret);
             server.accept(&format!("{id}:{secret}"));
-            seconds(61).await;
+            sleep_seconds(61).await;
             tokens.access_token().await.expect(layout);
         }
         let mut received = server.received();
@@ -304,12 +295,12 @@ async fn a_replaced_app_id_mount_needs_no_restart_in_each_of_its_layouts() {
         // While it is gone, calls wait.
         let (token, ()) = tokio::join!(
             async {
-                seconds(61).await;
+                sleep_seconds(61).await;
                 tokens.access_token().await
             },
             async {
                 fs::remove_file(mount.path("..data")).unwrap();
-                seconds(65).await;
+                sleep_seconds(65).await;
                 write("third", "four");
                 server.accept("third:four");
             }

@@ -1,8 +1,6 @@
 //! `ClientSettings`: from each format the builder that code would make, or an error that names the
 //! setting and never shows a secret.
 
-use std::time::Duration;
-
 use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -20,16 +18,13 @@ use tower_oauth::{
 };
 
 use crate::support::child_process::test_name;
+use crate::support::issuer::secs;
 use crate::support::settings::{
     fields, fields_in_guide, parse_toml, paths, print_variables, read, read_in_process, variables,
     with,
 };
 
 const TENANT: &str = "8c0ba5b5-3d2a-4ee0-a9d9-3a0d8c1b6d2a";
-
-fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 fn scope(scope: &str) -> Scope {
     Scope::new(scope).unwrap()

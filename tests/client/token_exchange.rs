@@ -21,7 +21,7 @@ use tower_oauth::transport::{SendFuture, Transport, TransportError};
 use tower_oauth::{ClientCredentials, Endpoint, Error, Issuer, TokenExchange, TokenManager};
 
 use crate::support::log;
-use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
+use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock, sleep_seconds};
 
 const TOKEN_URL: &str = "https://as.example/token";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -138,10 +138,6 @@ fn exchange(server: &Server, clock: TokioClock) -> TokenExchange {
 fn subject(token: &str, clock: TokioClock, seconds: u64) -> InboundToken {
     let expires_at = clock.now().saturating_add(Duration::from_secs(seconds));
     InboundToken::new(token, expires_at)
-}
-
-async fn seconds(seconds: u64) {
-    sleep(Duration::from_secs(seconds)).await;
 }
 
 async fn text(exchange: &TokenExchange, subject: &InboundToken) -> String {
@@ -290,7 +286,7 @@ async fn a_refusal_is_the_result_of_further_calls_even_if_the_subject_token_has_
         assert_eq!(error.kind(), ErrorKind::Refused);
     }
     assert_eq!(server.count(), 1);
-    seconds(1).await;
+    sleep_seconds(1).await;
     exchange.access_token(&expired).await.unwrap_err();
     assert_eq!(server.count(), 2);
 }
@@ -338,7 +334,7 @@ async fn a_cancelled_call_cancels_no_other_and_no_exchange() {
     let bob = subject("bob", clock, 600);
     let first = tokio::time::timeout(short, exchange.access_token(&bob)).await;
     assert!(first.is_err());
-    seconds(1).await;
+    sleep_seconds(1).await;
     assert_eq!(exchange.cached_token_count(), 2);
     assert_eq!(text(&exchange, &bob).await, "for-bob-2");
 }
@@ -394,7 +390,7 @@ async fn an_error_of_one_subject_is_not_seen_by_another_and_ends_after_a_second(
         exchange.access_token(&mallory).await.unwrap_err();
     }
     assert_eq!(server.count(), 2);
-    seconds(1).await;
+    sleep_seconds(1).await;
     server.reply(
         "mallory",
         200,
@@ -659,7 +655,7 @@ async fn at_most_16_exchanges_are_sent_at_a_time_and_max_waiters_calls_wait() {
     }
     let refused = exchange.access_token(&subject("late", clock, 60)).await;
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Overloaded);
-    seconds(1).await;
+    sleep_seconds(1).await;
     text(&exchange, &subject("late", clock, 60)).await;
     // A cached token needs no permit.
     assert_eq!(exchange.cached_token_count(), 81);
@@ -704,12 +700,12 @@ async fn a_rejected_token_is_exchanged_again_but_not_within_ten_seconds() {
         "it was issued just now"
     );
     assert_eq!(text(&exchange, &alice).await, first.expose_secret());
-    seconds(10).await;
+    sleep_seconds(10).await;
     assert!(exchange.invalidate(&alice, &first));
     let second = exchange.access_token(&alice).await.unwrap();
     assert_ne!(second.expose_secret(), first.expose_secret());
     // A late report of the first one removes nothing, nor does one of another subject.
-    seconds(10).await;
+    sleep_seconds(10).await;
     assert!(exchange.invalidate(&alice, &first));
     assert!(exchange.invalidate(&bob, &second));
     assert_eq!(text(&exchange, &alice).await, second.expose_secret());

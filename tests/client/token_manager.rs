@@ -14,7 +14,7 @@ use tower_oauth::{
 };
 
 use crate::support::log;
-use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
+use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock, sleep_seconds};
 
 const TOKEN_URL: &str = "https://as.example/token";
 
@@ -39,10 +39,6 @@ async fn token(manager: &TokenManager) -> String {
         .unwrap()
         .expose_secret()
         .to_owned()
-}
-
-async fn seconds(seconds: u64) {
-    sleep(Duration::from_secs(seconds)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -70,7 +66,7 @@ async fn a_thousand_callers_share_one_request() {
 async fn no_request_is_sent_before_a_token_is_needed() {
     let endpoint = TokenEndpoint::with_reply(Reply::Token(3600));
     let _manager = manager(&endpoint);
-    seconds(10_000).await;
+    sleep_seconds(10_000).await;
     assert_eq!(endpoint.count(), 0);
 }
 
@@ -114,7 +110,7 @@ async fn beyond_1024_waiting_calls_a_call_fails_at_once() {
             .iter()
             .all(Result::is_ok)
     );
-    seconds(3600).await;
+    sleep_seconds(3600).await;
     assert!(
         waiting(&manager, 1024)
             .await
@@ -191,7 +187,7 @@ async fn the_request_continues_without_repetition_when_all_callers_are_cancelled
             .await
             .is_err()
     );
-    seconds(2).await;
+    sleep_seconds(2).await;
     assert_eq!(token(&manager).await, "token-1");
     assert_eq!(endpoint.count(), 1);
 }
@@ -209,7 +205,7 @@ async fn a_used_token_is_renewed_before_expiry_without_waiting() {
             Duration::ZERO,
             "no call waits for a renewal"
         );
-        seconds(1).await;
+        sleep_seconds(1).await;
     }
     // Each token lives for 300 s and is renewed after 225 to 240 s.
     assert!(
@@ -225,7 +221,7 @@ async fn an_unused_token_is_not_renewed() {
     let endpoint = TokenEndpoint::with_reply(Reply::Token(300));
     let manager = manager(&endpoint);
     token(&manager).await;
-    seconds(100_000).await;
+    sleep_seconds(100_000).await;
     // The second token replaced the first, which had been used. The second was never used.
     assert_eq!(endpoint.count(), 2);
     assert_eq!(token(&manager).await, "token-3", "expired meanwhile");
@@ -236,7 +232,7 @@ async fn the_first_use_past_the_renewal_time_renews_the_token() {
     let endpoint = TokenEndpoint::with_reply(Reply::Token(300));
     let manager = manager(&endpoint);
     token(&manager).await; // renewed after some 230 s, then rests
-    seconds(500).await;
+    sleep_seconds(500).await;
     assert_eq!(endpoint.count(), 2);
     assert_eq!(token(&manager).await, "token-2", "no call waits");
     sleep(Duration::from_millis(1)).await;
@@ -249,11 +245,11 @@ async fn a_failed_renewal_is_invisible_while_the_token_is_valid() {
     let manager = manager(&endpoint);
     for _ in 0..280 {
         assert_eq!(token(&manager).await, "token-1");
-        seconds(1).await;
+        sleep_seconds(1).await;
     }
     assert!(endpoint.count() > 3, "renewal was attempted");
     endpoint.set_reply(Reply::Token(300));
-    seconds(11).await;
+    sleep_seconds(11).await;
     assert_eq!(token(&manager).await, "token-2", "renewal is retried");
 }
 
@@ -265,9 +261,9 @@ async fn a_token_about_to_expire_is_not_returned() {
         .start()
         .unwrap();
     token(&manager).await;
-    seconds(289).await;
+    sleep_seconds(289).await;
     assert_eq!(token(&manager).await, "token-1");
-    seconds(2).await;
+    sleep_seconds(2).await;
     assert!(
         manager.access_token().await.is_err(),
         "less than ten seconds are left"
@@ -377,7 +373,7 @@ async fn a_token_with_unbounded_lifetime_is_renewed_within_a_day() {
     let endpoint = TokenEndpoint::with_reply(Reply::Json(200, body));
     let manager = manager(&endpoint);
     token(&manager).await;
-    seconds(86_400).await;
+    sleep_seconds(86_400).await;
     token(&manager).await;
     assert_eq!(endpoint.count(), 2);
 }
@@ -461,7 +457,7 @@ async fn a_rejected_token_request_is_not_repeated_within_a_second() {
         assert_eq!(error.oauth_error().unwrap().code(), "invalid_client");
     }
     assert_eq!(endpoint.count(), 1);
-    seconds(1).await;
+    sleep_seconds(1).await;
     manager.access_token().await.unwrap_err();
     assert_eq!(endpoint.count(), 2);
 }
@@ -517,9 +513,9 @@ async fn an_invalidated_token_is_replaced_at_most_once_in_ten_seconds() {
     assert!(!manager.invalidate(&second), "the token is not the cause");
     assert!(manager.invalidate_and_wait(&second).await.is_none());
     assert_eq!(endpoint.count(), 2);
-    seconds(10).await;
+    sleep_seconds(10).await;
     assert!(manager.invalidate(&second));
-    seconds(1).await;
+    sleep_seconds(1).await;
     assert_eq!(
         token(&manager).await,
         "token-3",
@@ -581,14 +577,14 @@ async fn a_slowly_issued_token_is_not_replaced_within_ten_seconds() {
     let manager = manager(&endpoint);
     let first = manager.access_token().await.unwrap();
     assert!(manager.invalidate(&first));
-    seconds(62).await;
+    sleep_seconds(62).await;
     let second = manager.access_token().await.unwrap();
     assert_eq!(second.expose_secret(), "token-2");
     assert!(
         !manager.invalidate(&second),
         "it has just replaced a rejected token"
     );
-    seconds(10).await;
+    sleep_seconds(10).await;
     assert!(manager.invalidate(&second));
     assert_eq!(endpoint.count(), 4);
 }
@@ -911,7 +907,7 @@ async fn a_discovered_token_endpoint_is_rediscovered_after_an_hour() {
     // Used continuously, so that there is a token request each minute.
     for _ in 0..3590 {
         token(&manager).await;
-        seconds(1).await;
+        sleep_seconds(1).await;
     }
     assert!(
         last_segments(&endpoint)
@@ -922,12 +918,12 @@ async fn a_discovered_token_endpoint_is_rediscovered_after_an_hour() {
     assert_eq!(endpoint.metadata_requests(), 1);
     for _ in 0..120 {
         token(&manager).await;
-        seconds(1).await;
+        sleep_seconds(1).await;
     }
     assert_eq!(last_segments(&endpoint).last().unwrap(), "new");
     assert_eq!(endpoint.metadata_requests(), 2);
     // No request is sent when no token is needed.
-    seconds(100_000).await;
+    sleep_seconds(100_000).await;
     assert_eq!(endpoint.metadata_requests(), 2);
 }
 
@@ -975,7 +971,7 @@ async fn an_oauth_error_causes_no_rediscovery() {
     token(&manager).await;
     for _ in 0..20 {
         manager.access_token().await.unwrap_err();
-        seconds(2).await;
+        sleep_seconds(2).await;
     }
     assert_eq!((endpoint.count(), endpoint.metadata_requests()), (21, 1));
 }
@@ -997,7 +993,7 @@ async fn the_last_known_token_endpoint_is_used_while_discovery_fails() {
         let manager = discovering(AS, &endpoint);
         token(&manager).await;
         let endpoint = endpoint.metadata(trouble.clone());
-        seconds(3600).await;
+        sleep_seconds(3600).await;
         assert_eq!(token(&manager).await, "token-3", "{trouble:?}");
         let discoveries = endpoint.metadata_requests();
         assert!(discoveries > 1, "{trouble:?}");
@@ -1015,7 +1011,7 @@ async fn the_last_known_token_endpoint_is_used_while_discovery_fails() {
         );
         for _ in 0..50 {
             token(&manager).await;
-            seconds(1).await;
+            sleep_seconds(1).await;
         }
         assert_eq!(
             endpoint.metadata_requests(),
@@ -1049,14 +1045,14 @@ async fn later_metadata_of_another_issuer_is_an_error_and_no_secret_is_sent() {
         let manager = discovering(AS, &endpoint);
         token(&manager).await;
         let endpoint = endpoint.metadata(later.clone());
-        seconds(3600).await;
+        sleep_seconds(3600).await;
         let sent = endpoint.count();
         assert_eq!(
             manager.access_token().await.unwrap_err().kind(),
             kind,
             "{later:?}"
         );
-        seconds(2).await;
+        sleep_seconds(2).await;
         assert_eq!(
             manager.access_token().await.unwrap_err().kind(),
             kind,
@@ -1064,7 +1060,7 @@ async fn later_metadata_of_another_issuer_is_an_error_and_no_secret_is_sent() {
         );
         assert_eq!(endpoint.count(), sent, "nothing is sent");
         let endpoint = endpoint.metadata(metadata(AS, "https://as.example/back"));
-        seconds(2).await;
+        sleep_seconds(2).await;
         token(&manager).await;
         assert_eq!(last_segments(&endpoint).last().unwrap(), "back");
     }
@@ -1077,7 +1073,7 @@ async fn a_token_endpoint_outage_causes_a_bounded_number_of_discoveries() {
         .metadata(metadata(AS, "https://as.example/known"));
     let manager = discovering(AS, &endpoint);
     token(&manager).await;
-    seconds(60).await;
+    sleep_seconds(60).await;
     for _ in 0..60 {
         manager.access_token().await.unwrap_err();
     }
@@ -1282,7 +1278,7 @@ async fn metadata_available_after_a_failed_guess_is_used() {
     let metadata = json!({ "issuer": issuer, "token_endpoint": "https://as.example/oauth2/t" });
     let endpoint = endpoint.metadata(Reply::Json(200, metadata));
     endpoint.set_reply(Reply::Token(60));
-    seconds(2).await;
+    sleep_seconds(2).await;
     token(&manager).await;
     assert_eq!(
         endpoint.token_requests().last().unwrap().url,

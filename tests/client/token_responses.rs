@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tower_oauth::client::{TokenManagerBuilder, TokenSource as _};
 use tower_oauth::error::ErrorKind;
 use tower_oauth::{ClientCredentials, Endpoint, Error, Scope, TokenManager};
 
+use crate::support::jwt;
 use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
 
 const NOW: u64 = 1_700_000_000;
@@ -357,8 +356,7 @@ async fn without_expires_in_twenty_calls_cost_one_request_for_five_minutes() {
 
 #[tokio::test(start_paused = true)]
 async fn without_expires_in_a_jwt_is_used_until_its_exp() {
-    let payload = URL_SAFE_NO_PAD.encode(json!({ "exp": NOW + 60 }).to_string());
-    let token = format!("e30.{payload}.c2ln");
+    let token = jwt::unsigned(&json!({ "exp": NOW + 60 }));
     let reply = Reply::Json(
         200,
         json!({ "access_token": token, "token_type": "Bearer" }),

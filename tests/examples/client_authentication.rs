@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -26,6 +24,7 @@ use tower_oauth::resource_server::Algorithm;
 use super::assertion::{CLUSTER, JWT_BEARER_ASSERTION, JWT_BEARER_GRANT, Signer, new_id};
 use super::programs::{Received, call, protected_resource, server, token_for};
 use crate::support::program::{Serving, example};
+use crate::support::{encode, jwt};
 
 const KEYS: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -219,14 +218,10 @@ async fn the_certificate_of_the_key_is_named_in_the_assertion() {
     let log = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{log}");
     let assertion = parameter(&seen, "client_assertion").unwrap();
-    let header = assertion.split('.').next().unwrap();
-    let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
+    let (header, _) = jwt::decode(&assertion);
     let certificate = CertificateDer::from_pem_file(&certificate).unwrap();
     let thumbprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &certificate);
-    assert_eq!(
-        header["x5t#S256"],
-        URL_SAFE_NO_PAD.encode(thumbprint.as_ref())
-    );
+    assert_eq!(header["x5t#S256"], encode(thumbprint));
     assert_eq!(header["alg"], "PS256");
     assert_no_secret(&output.stderr, &std::fs::read_to_string(key).unwrap());
 }

@@ -235,16 +235,7 @@ async fn keys_tokens_and_calls_use_plain_http_to_the_allowed_host() {
         command.envs(variables.iter().copied());
         command.env("ALLOW_HTTP", &allowed);
         let resource = Serving::start(command).await;
-        let ready = format!("{}/readyz", resource.text("listening"));
-        let became_ready = async {
-            while crate::support::program::get(&ready, None).await.0 != StatusCode::OK {
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
-        };
-        let limit = std::time::Duration::from_secs(20);
-        tokio::time::timeout(limit, became_ready)
-            .await
-            .expect("ready");
+        resource.wait_until_ready().await;
         let (code, log) = resource.terminate().await;
         assert_eq!(code, Some(0));
         for host in [host.as_str(), "orders"] {

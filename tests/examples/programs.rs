@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -26,6 +26,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::mpsc;
 
+use crate::support::jwt;
 use crate::support::program::{Serving, example, get, token};
 
 async fn authorization_server() -> Serving {
@@ -228,14 +229,7 @@ async fn the_protected_resource_started_before_its_issuer_becomes_ready() {
     let mut issuer = example("authorization_server");
     issuer.env("PORT", &port);
     let _issuer = Serving::start(issuer).await;
-    let became_ready = async {
-        while get(&ready, None).await.0 != StatusCode::OK {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), became_ready)
-        .await
-        .expect("ready within 10 seconds");
+    resource.wait_until_ready().await;
 }
 
 #[tokio::test]
@@ -517,15 +511,7 @@ async fn settings_apply_beside_the_rules_of_a_binding() {
             .env(variable, value);
         let resource = Serving::start(command).await;
         let url = format!("{}/protected_resource", resource.text("listening"));
-        let ready = url.replace("protected_resource", "readyz");
-        let became_ready = async {
-            while get(&ready, None).await.0 != StatusCode::OK {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), became_ready)
-            .await
-            .expect("ready within 20 seconds");
+        resource.wait_until_ready().await;
         let status = get(&url, Some(&token)).await.0;
         assert_eq!(status.as_u16(), expected, "{variable}={value}");
     }
@@ -1536,12 +1522,7 @@ async fn algorithm_and_lifetimes(issuer: &Serving) -> (Value, i64, Value) {
         .body("grant_type=client_credentials");
     let body = request.send().await.unwrap().bytes().await.unwrap();
     let body: Value = serde_json::from_slice(&body).unwrap();
-    let mut parts = body["access_token"].as_str().unwrap().split('.');
-    let mut next = || -> Value {
-        let part = URL_SAFE_NO_PAD.decode(parts.next().unwrap()).unwrap();
-        serde_json::from_slice(&part).unwrap()
-    };
-    let (header, claims) = (next(), next());
+    let (header, claims) = jwt::decode(body["access_token"].as_str().unwrap());
     let second = |name: &str| claims[name].as_i64().unwrap();
     let lifetime = second("exp") - second("iat");
     (header["alg"].clone(), lifetime, body["expires_in"].clone())

@@ -1,7 +1,5 @@
 //! The settings of the example program that restrict tokens, choose keys and describe the resource.
 
-use std::time::Duration;
-
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tower_oauth::clock::{Clock as _, SystemClock};
@@ -28,15 +26,7 @@ async fn start_for_resource(issuer: &RawIssuer, variables: &[(&str, &str)]) -> S
         .env("JWKS_URI", format!("http://{}/keys", issuer.address))
         .envs(variables.iter().copied());
     let serving = Serving::start(command).await;
-    let ready = format!("{}/readyz", serving.text("listening"));
-    let became_ready = async {
-        while get(&ready, None).await.0 != StatusCode::OK {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), became_ready)
-        .await
-        .expect("ready within 20 seconds");
+    serving.wait_until_ready().await;
     serving
 }
 

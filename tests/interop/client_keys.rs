@@ -53,10 +53,7 @@ pub fn pem(key: &PrivateKey) -> SecretString {
         PrivateKey::Ec(pair, _) => pair.to_pkcs8v1().unwrap().as_ref().to_vec(),
         PrivateKey::Ed25519(pair) => pair.to_pkcs8v1().unwrap().as_ref().to_vec(),
     };
-    let lines = STANDARD.encode(der);
-    let lines: Vec<_> = lines.as_bytes().chunks(64).collect();
-    let lines = String::from_utf8(lines.join(&b"\n"[..])).unwrap();
-    format!("-----BEGIN PRIVATE KEY-----\n{lines}\n-----END PRIVATE KEY-----\n").into()
+    support::pem("PRIVATE KEY", &der).into()
 }
 
 /// A self-signed certificate for `localhost` and its P-256 key, in files of PEM.

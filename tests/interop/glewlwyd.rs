@@ -13,8 +13,6 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
     KeyPair as _, RsaKeyPair,
 };
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -27,6 +25,7 @@ use tower_oauth::{
 
 use crate::client_keys::Certificate;
 use crate::servers::{eventually, free_port, skip, validate};
+use crate::support::{self, decoded, encode};
 
 const PROGRAM: &str = "/usr/bin/glewlwyd";
 const SCHEMA: &str = "/usr/share/dbconfig-common/data/glewlwyd/install/sqlite3";
@@ -242,23 +241,16 @@ fn credentials() -> ClientCredentials {
 
 /// The settings of a key pair in PEM.
 fn pem(key_type: &str, size: u32, private: &[u8], public: &[u8]) -> Value {
-    let pem = |label: &str, der: &[u8]| {
-        let lines = STANDARD.encode(der);
-        let lines: Vec<_> = lines.as_bytes().chunks(64).collect();
-        let lines = String::from_utf8(lines.join(&b"\n"[..])).unwrap();
-        format!("-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n")
-    };
     json!({
         "jwt-type": key_type,
         "jwt-key-size": size.to_string(),
-        "key": pem("PRIVATE KEY", private),
-        "cert": pem("PUBLIC KEY", public),
+        "key": support::pem("PRIVATE KEY", private),
+        "cert": support::pem("PUBLIC KEY", public),
     })
 }
 
 /// The private JWK of a P-256 key.
 pub fn private_jwk(kid: &str, key: &EcdsaKeyPair) -> Value {
-    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let (x, y) = key.public_key().as_ref()[1..].split_at(32);
     let d: EcPrivateKeyBin<'_> = key.private_key().as_be_bytes().unwrap();
     json!({
@@ -382,7 +374,7 @@ async fn keys_are_accepted_as_it_writes_them(glewlwyd: &Glewlwyd) {
     let keys = glewlwyd.http.get(url).send().await.unwrap();
     let keys: Value = serde_json::from_str(&keys.text().await.unwrap()).unwrap();
     let x = keys["keys"][0]["x"].as_str().unwrap();
-    assert!(URL_SAFE_NO_PAD.decode(x).unwrap().len() < 66, "{x}");
+    assert!(decoded(x).len() < 66, "{x}");
 }
 
 async fn rotated_and_withdrawn_keys_are_noticed(glewlwyd: &Glewlwyd) {

@@ -19,13 +19,13 @@ use tokio::process::{Child, Command};
 use tower_oauth::authorization_server::{AuthorizationServer, EndpointKind, RegisteredApplication};
 use tower_oauth::client::TokenManagerBuilder;
 use tower_oauth::clock::{Clock as _, SystemClock};
-use tower_oauth::resource_server::{RejectionKind, Requirement, TokenProfile};
+use tower_oauth::resource_server::{Algorithm, RejectionKind, Requirement, TokenProfile};
 use tower_oauth::{
     Audience, ClientCredentials, Issuer, RequireLayer, ResourceServer, Scope, TokenManager,
     TrustedIssuer,
 };
 
-use crate::servers::{install_folder, skip, validate};
+use crate::servers::{authorization_server, install_folder, skip, validate};
 
 /// The folder of the packages, if it exists.
 pub fn packages() -> Option<PathBuf> {
@@ -71,13 +71,9 @@ pub async fn printed(program: &mut Child) -> Value {
     serde_json::from_str(&line).unwrap_or_else(|_| panic!("the program printed {line:?}"))
 }
 
-/// A server on a port, with one application.
+/// An authorization server that signs with RS256, as App ID does.
 pub async fn server() -> (AuthorizationServer, RegisteredApplication) {
-    let listening = AuthorizationServer::builder().bind(0).await.unwrap();
-    let server = listening.server().clone();
-    tokio::spawn(listening.serve(std::future::pending()));
-    let app = server.register("shop").unwrap();
-    (server, app)
+    authorization_server(Algorithm::Rs256).await
 }
 
 /// The SDK validates the token: signature, `ver`, `aud`, and `iss` against the metadata.

@@ -20,7 +20,7 @@ use tower_oauth::authorization_server::{
 use tower_oauth::clock::{Clock as _, SystemClock};
 use tower_oauth::resource_server::Algorithm;
 
-use crate::servers::{eventually, free_port, skip};
+use crate::servers::{authorization_server, eventually, free_port, skip};
 use crate::support::program::{Serving, example};
 
 const DASHBOARD: &str = include_str!("../../examples/grafana_dashboard.json");
@@ -253,11 +253,7 @@ struct Issuer {
 
 impl Issuer {
     async fn start() -> Self {
-        let builder = AuthorizationServer::builder().algorithm(Algorithm::Es256);
-        let listening = builder.bind(0).await.unwrap();
-        let server = listening.server().clone();
-        tokio::spawn(listening.serve(std::future::pending()));
-        let shop = server.register("shop").unwrap();
+        let (server, shop) = authorization_server(Algorithm::Es256).await;
         Self { server, shop }
     }
 

@@ -22,7 +22,7 @@ use tokio::process::{Child, Command};
 use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication, TokenMint};
 use tower_oauth::resource_server::Algorithm;
 
-use crate::servers::skip;
+use crate::servers::{authorization_server, skip};
 use crate::support::program::{self, Serving, example};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -262,11 +262,7 @@ struct Issuer {
 
 impl Issuer {
     async fn start() -> Self {
-        let builder = AuthorizationServer::builder().algorithm(Algorithm::Es256);
-        let listening = builder.bind(0).await.unwrap();
-        let server = listening.server().clone();
-        tokio::spawn(listening.serve(std::future::pending()));
-        let shop = server.register("shop").unwrap();
+        let (server, shop) = authorization_server(Algorithm::Es256).await;
         Self { server, shop }
     }
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response, header};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_oauth::resource_server::RejectionKind;
+use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication};
+use tower_oauth::resource_server::{Algorithm, RejectionKind};
 use tower_oauth::{AuthContext, Rejection, ResourceServer};
 use tracing::instrument::WithSubscriber as _;
 
@@ -33,6 +34,18 @@ pub fn skip(missing: &str) {
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
+}
+
+/// The development authorization server on a port, with one application.
+pub async fn authorization_server(
+    algorithm: Algorithm,
+) -> (AuthorizationServer, RegisteredApplication) {
+    let builder = AuthorizationServer::builder().algorithm(algorithm);
+    let listening = builder.bind(0).await.unwrap();
+    let server = listening.server().clone();
+    tokio::spawn(listening.serve(std::future::pending()));
+    let shop = server.register("shop").unwrap();
+    (server, shop)
 }
 
 /// Polls until a condition holds. Panics after the limit.

@@ -14,7 +14,7 @@ use crate::support::issuer::{
     IssuerReply, ScriptedIssuer, advance, builder, builder_with, clock, secs, send, set, token,
     with_claims,
 };
-use crate::support::{self, ISSUER, claims, claims_with, encode, log, p256, p384, rsa};
+use crate::support::{self, ISSUER, claims, claims_with, decoded, encode, log, p256, p384, rsa};
 
 /// A token that outlives every set here.
 fn long_lived_token(kid: &str, key: &support::PrivateKey) -> String {
@@ -272,7 +272,7 @@ async fn names_in_a_token_are_never_logged_and_overlong_kids_are_rejected() {
 }
 
 /// The start and the end of a self-signed certificate around another public key.
-fn certificate_of(number: &[u8], exponent: &[u8]) -> String {
+pub(crate) fn certificate_of(number: &[u8], exponent: &[u8]) -> String {
     use base64::Engine as _;
     let length = u8::try_from(exponent.len()).unwrap();
     let numbers = [number, &[0x02, length], exponent].concat();
@@ -289,11 +289,7 @@ fn certificate_of(number: &[u8], exponent: &[u8]) -> String {
 /// Java's `BigInteger` writes numbers with a sign byte and without leading zeros.
 #[tokio::test]
 async fn a_key_is_its_numbers_in_any_spelling() {
-    let decoded = |text: &Value| {
-        use base64::Engine as _;
-        let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
-        engine.decode(text.as_str().unwrap()).unwrap()
-    };
+    let decoded = |text: &Value| decoded(text.as_str().unwrap());
     let signed = |text: &Value| encode([vec![0], decoded(text)].concat());
     // One point in 256 has an x that starts with a zero byte.
     let point = std::iter::repeat_with(p256)
@@ -446,10 +442,7 @@ fn unusable_keys_are_skipped_and_reported_with_a_reason() {
     let keys = KeySet::from_json(duplicates.as_bytes()).unwrap();
     assert_eq!(keys.key_ids().collect::<Vec<_>>(), ["good"]);
     // A certificate of the same key, and an invalid certificate, do no harm.
-    use base64::Engine as _;
-    let n = base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(good["n"].as_str().unwrap())
-        .unwrap();
+    let n = decoded(good["n"].as_str().unwrap());
     let certified = |certificate: String| {
         let mut certified = good.clone();
         certified["x5c"] = json!([certificate]);

@@ -14,11 +14,8 @@ use http::{Request, Response, StatusCode, Version};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_oauth::resource_server::{AuthContextRejection, ProtectedResource, RejectionKind};
-use tower_oauth::{
-    Audience, AuthContext, Issuer, Rejection, RequireScopeLayer, ResourceServer, Scope,
-    TrustedIssuer,
-};
+use tower_oauth::resource_server::{AuthContextRejection, RejectionKind};
+use tower_oauth::{AuthContext, Rejection, RequireScopeLayer, Scope};
 
 use crate::support::issuer::{IssuerReply, ScriptedIssuer, builder, clock, set};
 use crate::support::{self, Fixture, bearer, claims_with, log, poll_once_or_panic, rsa};
@@ -41,18 +38,6 @@ fn counted<const N: usize>(expected: [(&str, u64); N]) -> Vec<(String, u64)> {
     expected
         .map(|(result, count)| (result.to_owned(), count))
         .into()
-}
-
-/// A fixture with a realm and metadata in its challenges.
-fn with_parameters() -> Fixture {
-    Fixture::with_server(|keys| {
-        let issuer = Issuer::new(support::ISSUER).unwrap();
-        let issuer = TrustedIssuer::new(issuer, Audience::new(support::AUDIENCE).unwrap());
-        let resource = ProtectedResource::new("https://orders.example").unwrap();
-        ResourceServer::from_issuer(issuer.keys(keys))
-            .realm("orders")
-            .protected_resource(resource)
-    })
 }
 
 const PARAMETERS: [&str; 2] = [
@@ -94,7 +79,7 @@ fn one_extension_is_added_to_a_request() {
 
 #[tokio::test]
 async fn a_rejection_of_a_handler_or_inner_layer_gets_the_parameters_of_the_server() {
-    let fixture = with_parameters();
+    let fixture = Fixture::with_metadata();
     let denied = || {
         let scope = Scope::new("orders.write").unwrap();
         Rejection::insufficient_scope([scope])
@@ -120,7 +105,7 @@ async fn a_rejection_of_a_handler_or_inner_layer_gets_the_parameters_of_the_serv
 
 #[tokio::test]
 async fn a_route_that_requires_a_token_has_the_servers_challenge_for_an_anonymous_request() {
-    let fixture = with_parameters();
+    let fixture = Fixture::with_metadata();
     let extractor = Router::new().route("/", get(|_: AuthContext| ready("served")));
     let layer = Router::new()
         .route("/", get(|| ready("served")))
@@ -143,7 +128,7 @@ async fn a_route_that_requires_a_token_has_the_servers_challenge_for_an_anonymou
 
 #[tokio::test]
 async fn other_challenges_and_responses_without_one_are_left_alone() {
-    let fixture = with_parameters();
+    let fixture = Fixture::with_metadata();
     let send = async |app: Router| {
         let token = fixture.token(&support::claims());
         call(&fixture, app, bearer(&token, Body::empty())).await
@@ -183,7 +168,7 @@ async fn other_challenges_and_responses_without_one_are_left_alone() {
 
 #[tokio::test]
 async fn the_challenge_of_an_inner_server_is_not_changed_by_an_outer_one() {
-    let (inner, outer) = (with_parameters(), Fixture::new());
+    let (inner, outer) = (Fixture::with_metadata(), Fixture::new());
     let app = Router::new().route("/", get(|| ready("served")));
     // Signed by a key of the outer server that the inner one does not have.
     let header = r#"{"alg":"ES256","kid":"p256"}"#;

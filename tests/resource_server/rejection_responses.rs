@@ -12,27 +12,14 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth::resource_server::{
-    Claims, ProblemJson, ProtectedResource, RejectionKind, RejectionResponse, RequiredScopes,
-    Requirement, Scoped,
+    Claims, ProblemJson, RejectionKind, RejectionResponse, RequiredScopes, Requirement, Scoped,
 };
 use tower_oauth::{
-    Audience, AuthContext, Issuer, Rejection, RequireLayer, RequireRoleLayer, RequireScopeLayer,
-    ResourceServer, Scope, TrustedIssuer,
+    AuthContext, Rejection, RequireLayer, RequireRoleLayer, RequireScopeLayer, Scope,
 };
 
 use crate::support::issuer::{ScriptedIssuer, advance, builder, clock, secs, set, token};
 use crate::support::{self, Fixture, bearer, claims_and, log, poll_once_or_panic, rsa};
-
-fn fixture() -> Fixture {
-    Fixture::with_server(|keys| {
-        let issuer = Issuer::new(support::ISSUER).unwrap();
-        let issuer = TrustedIssuer::new(issuer, Audience::new(support::AUDIENCE).unwrap());
-        let resource = ProtectedResource::new("https://orders.example").unwrap();
-        ResourceServer::from_issuer(issuer.keys(keys))
-            .realm("orders")
-            .protected_resource(resource)
-    })
-}
 
 /// A response that only this responder makes: its body has what the rejection says.
 fn teapot(rejection: &Rejection) -> Response<Body> {
@@ -110,7 +97,7 @@ fn rejecting() -> Vec<(Router, RejectionKind)> {
 
 #[tokio::test]
 async fn one_on_rejection_holds_for_layers_extractors_and_handlers_behind_it() {
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     for (app, kind) in rejecting() {
         let token = fixture.token(&support::claims());
         let default = app.clone().layer(fixture.server.layer());
@@ -164,7 +151,7 @@ async fn a_request_that_has_waited_for_keys_gets_the_same_response() {
 
 #[tokio::test]
 async fn an_anonymous_request_gets_the_same_from_an_extractor_as_from_the_layer() {
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     let scope = r#"Bearer realm="orders", scope="orders.write orders.list", "#;
     for (route, challenge) in [
         (
@@ -195,7 +182,7 @@ async fn an_anonymous_request_gets_the_same_from_an_extractor_as_from_the_layer(
 
 #[tokio::test]
 async fn the_scopes_of_the_layer_are_in_each_401_from_inside_that_names_none_itself() {
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     let layer = fixture.server.layer().allow_anonymous();
     let layer = layer.scope(["orders.read", "orders.list"]);
     let anonymous = || Request::new(Body::empty());
@@ -382,7 +369,7 @@ async fn a_rejection_from_inside_names_what_the_layers_around_it_require_too() {
             Some("c"),
         ),
     ];
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     for (app, granted, expected) in rows {
         let acr = granted.ends_with("mfa").then_some("mfa");
         let token = fixture.token(&claims_and(&json!({ "scope": granted, "acr": acr })));
@@ -417,7 +404,7 @@ async fn a_rejection_from_inside_names_what_the_layers_around_it_require_too() {
 
 #[tokio::test]
 async fn the_response_of_an_inner_on_rejection_and_of_the_service_is_left_as_it_is() {
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     let own = RequireScopeLayer::all(["orders.write"]).on_rejection(|rejection: &Rejection| {
         let mut response = Response::new(Body::from("own"));
         *response.status_mut() = rejection.status();
@@ -454,7 +441,7 @@ fn send_between(
     between: impl Fn(&mut Response<String>) + Clone,
     on_rejection: impl RejectionResponse<String> + Clone,
 ) -> Response<String> {
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::default()));
     let service = ServiceBuilder::new()
         .layer(fixture.server.layer().on_rejection(on_rejection))
@@ -541,7 +528,7 @@ fn a_layer_between_that_sets_another_status_keeps_its_response() {
 
 #[tokio::test]
 async fn an_outer_server_makes_the_default_response_of_an_inner_one() {
-    let (outer, inner) = (Fixture::new(), fixture());
+    let (outer, inner) = (Fixture::new(), Fixture::with_metadata());
     let header = r#"{"alg":"ES256","kid":"p256"}"#;
     let claims = support::claims().to_string();
     // Signed by a key of the outer server that the inner one does not have.
@@ -566,7 +553,7 @@ async fn scopes_of_extractors_hold_for_their_own_method_whatever_layers_there_ar
     impl RequiredScopes for Read {
         const SCOPES: &'static [&'static str] = &["orders.read"];
     }
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     let route = get(async |_: Scoped<Read>| SERVED)
         .layer(RequireLayer::new(Requirement::authenticated()))
         .merge(post(async |caller: Scoped<Write>| {
@@ -608,7 +595,7 @@ async fn a_scoped_extractor_without_a_resource_server_is_a_500_and_an_event() {
 #[test]
 fn a_handler_rejects_and_its_event_has_what_the_token_has() {
     log::capture();
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     let inner = service_fn(async |request: Request<()>| {
         let caller = AuthContext::from_request(&request).unwrap();
         assert!(caller.require_scopes(["orders.read"]).is_ok());
@@ -647,7 +634,7 @@ fn problem(fixture: &Fixture, requirement: Requirement) -> (Response<String>, Va
 
 #[test]
 fn problem_details_have_the_members_of_the_challenge() {
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     let forbidden = "The access token does not permit this request";
     let lacking = "The access token lacks a required scope";
     let step_up = "A more recent or stronger authentication is required";
@@ -702,7 +689,7 @@ async fn problem_details_are_a_body_of_each_type_that_a_string_becomes() {
 
 #[test]
 fn problem_details_are_no_body_of_a_grpc_response() {
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::default()));
     let within = RequireScopeLayer::all(["orders.write"]).layer(inner);
     for (token, code) in [(Some(fixture.token(&support::claims())), "7"), (None, "16")] {
@@ -724,7 +711,7 @@ fn problem_details_are_no_body_of_a_grpc_response() {
 
 #[test]
 fn no_part_of_the_token_or_of_the_request_is_in_problem_details() {
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     let layer = fixture.server.layer().on_rejection(ProblemJson);
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::default()));
     let service = layer.layer(inner);

@@ -10,27 +10,15 @@ use http::{Method, Request, Response, StatusCode, Version, request::Parts};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_oauth::resource_server::{ProtectedResource, RejectionKind, Requirement};
+use tower_oauth::resource_server::{RejectionKind, Requirement};
 use tower_oauth::{
-    Audience, AuthContext, Issuer, Rejection, RequireLayer, RequireRoleLayer, RequireScopeLayer,
-    ResourceServer, Scope, TrustedIssuer,
+    AuthContext, Rejection, RequireLayer, RequireRoleLayer, RequireScopeLayer, Scope,
 };
 
+use crate::support::issuer::secs;
 use crate::support::{self, Fixture, NOW, bearer, claims_and, log, ok, poll_once_or_panic};
 
 const METADATA: &str = "https://orders.example/.well-known/oauth-protected-resource";
-
-/// A fixture with a realm, metadata, and 60 s of leeway.
-fn fixture() -> Fixture {
-    Fixture::with_server(|keys| {
-        let issuer = Issuer::new(support::ISSUER).unwrap();
-        let issuer = TrustedIssuer::new(issuer, Audience::new(support::AUDIENCE).unwrap());
-        let resource = ProtectedResource::new("https://orders.example").unwrap();
-        ResourceServer::from_issuer(issuer.keys(keys))
-            .realm("orders")
-            .protected_resource(resource)
-    })
-}
 
 /// Parses a challenge as RFC 9110 §11.6.1 writes it, with quoted strings without escapes and no
 /// white space that is optional: the scheme and its parameters, none twice.
@@ -84,10 +72,6 @@ fn scopes(scopes: &[&str]) -> Requirement {
     Requirement::scopes(scopes)
 }
 
-fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
 /// The outcomes.
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
@@ -103,7 +87,7 @@ enum Outcome {
 #[test]
 fn each_requirement_is_met_or_rejected_with_exactly_this_challenge() {
     use Outcome::{Forbidden, Passes, Scopes, StepUp};
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     let a = || scopes(&["a"]);
     let b = || scopes(&["b"]);
     let role = || Requirement::roles(["r"]);
@@ -488,7 +472,7 @@ proptest! {
 
 #[test]
 fn a_request_without_a_token_gets_a_401_that_names_the_scopes_of_the_route() {
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     let by_head = RequireLayer::by(|_: &Parts| scopes(&["a"]).and(scopes(&["b"])));
     for (layer, scope) in [
         (RequireLayer::new(scopes(&["a", "b"])), Some("a b")),
@@ -516,7 +500,7 @@ fn a_request_without_a_token_gets_a_401_that_names_the_scopes_of_the_route() {
 
 #[test]
 fn a_rule_by_the_head_sees_method_path_and_headers_and_passes_the_request_on_unchanged() {
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     let layer = RequireLayer::by(|head: &Parts| {
         assert!(AuthContext::from_extensions(&head.extensions).is_some());
         match head
@@ -568,7 +552,7 @@ fn a_rule_by_the_head_sees_method_path_and_headers_and_passes_the_request_on_unc
 
 #[test]
 fn scope_and_role_layers_are_requirements_of_scopes_and_roles() {
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     let server = fixture.server.layer();
     let reader = fixture.token(&claims_and(&json!({
         "scope": "a",
@@ -613,7 +597,7 @@ fn scope_and_role_layers_are_requirements_of_scopes_and_roles() {
 
 #[test]
 fn a_rejected_request_does_not_reach_the_service_and_a_grpc_call_gets_its_status() {
-    let fixture = fixture();
+    let fixture = Fixture::with_metadata();
     let called = Arc::new(AtomicUsize::new(0));
     for (requirement, code) in [
         (scopes(&["a"]), "7"),
@@ -720,7 +704,7 @@ fn an_unmet_requirement_is_logged_with_what_it_expects_and_what_the_token_has() 
         ),
     ] {
         log::capture();
-        let fixture = fixture();
+        let fixture = Fixture::with_metadata();
         let token = fixture.token(&claims_and(&json!({
             "azp": "web", "scope": "a", "roles": ["buyer"], "acr": "tin", "auth_time": NOW - 600,
             "resource_access": { "orders": { "roles": ["reader"] } },

@@ -2,7 +2,6 @@
 //! names the setting.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tower_oauth::authorization_server::AuthorizationServer;
@@ -15,6 +14,7 @@ use tower_oauth::resource_server::{
 use tower_oauth::{Audience, Endpoint, Issuer, ResourceServer, Scope, TrustedIssuer};
 
 use crate::support::child_process::test_name;
+use crate::support::issuer::secs;
 use crate::support::settings::{
     fields, fields_in_guide, parse_toml, paths, print_variables, read, read_in_process, variables,
     with,
@@ -22,10 +22,6 @@ use crate::support::settings::{
 
 const TENANT: &str = "8c0ba5b5-3d2a-4ee0-a9d9-3a0d8c1b6d2a";
 const APPLICATION: &str = "1f2ad0d6-53f2-4be2-8f7d-2c9a3c0a7e11";
-
-fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 fn audience(name: &str) -> Audience {
     Audience::new(name).unwrap()

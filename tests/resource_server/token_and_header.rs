@@ -14,7 +14,7 @@ use tower_oauth::resource_server::{Algorithm, TokenProfile};
 use tower_oauth::{Audience, Issuer, Rejection, ResourceServer};
 
 use crate::support::{
-    self, Fixture, ISSUER, NOW, ROCA_MODULUS, bearer, claims, compact, encode, rsa,
+    self, Fixture, ISSUER, NOW, ROCA_MODULUS, bearer, claims, compact, decoded, encode, rsa,
 };
 
 #[test]
@@ -324,9 +324,7 @@ fn ecdsa_signatures_out_of_range_or_malformed_are_rejected() {
     );
     fixture.assert_accepts(&good);
     let (input, signature) = good.rsplit_once('.').unwrap();
-    let signature =
-        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, signature)
-            .unwrap();
+    let signature = decoded(signature);
     let (r, s) = signature.split_at(32);
     // The order of P-256 (FIPS 186-4, D.1.2.3).
     let n = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
@@ -375,9 +373,7 @@ fn ed25519_small_order_and_out_of_range_values_are_rejected() {
     );
     fixture.assert_accepts(&good);
     let (input, signature) = good.rsplit_once('.').unwrap();
-    let mut signature =
-        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, signature)
-            .unwrap();
+    let mut signature = decoded(signature);
     signature[63] |= 0xe0; // S is far above the order now.
     fixture.assert_rejects(&format!("{input}.{}", encode(&signature)), InvalidSignature);
     let small_order = [&[1][..], &[0; 63]].concat();

@@ -12,6 +12,7 @@
 
 pub mod child_process;
 pub mod issuer;
+pub mod jwt;
 pub mod log;
 #[cfg(unix)]
 pub mod mount;
@@ -22,6 +23,7 @@ pub mod settings;
 pub mod token_endpoint;
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -33,7 +35,7 @@ use aws_lc_rs::signature::{
     RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaKeyPair,
 };
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body_util::Full;
@@ -41,7 +43,7 @@ use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::key_set::KeySet;
-use tower_oauth::resource_server::{RejectionKind, ResourceServerBuilder};
+use tower_oauth::resource_server::{ProtectedResource, RejectionKind, ResourceServerBuilder};
 use tower_oauth::{Audience, AuthContext, Issuer, Rejection, ResourceServer, TrustedIssuer};
 
 pub const NOW: u64 = 1_700_000_000;
@@ -148,6 +150,35 @@ pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
+/// The bytes of a text that [`encode`] returns.
+pub fn decoded(text: &str) -> Vec<u8> {
+    URL_SAFE_NO_PAD.decode(text).unwrap()
+}
+
+/// A PEM text (RFC 7468 §2).
+pub fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<_> = text.as_bytes().chunks(64).collect();
+    let lines = String::from_utf8(lines.join(&b"\n"[..])).unwrap();
+    format!("-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n")
+}
+
+/// The message of an error, with those of its sources.
+pub fn chain(error: &dyn Error) -> String {
+    let errors = std::iter::successors(Some(error), |&error| error.source());
+    errors
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+/// A pipe without a writer: opening it waits.
+#[cfg(unix)]
+pub fn create_pipe(path: &std::path::Path) {
+    let status = std::process::Command::new("mkfifo").arg(path).status();
+    assert!(status.unwrap().success());
+}
+
 /// Signs a compact JWS with any header and payload.
 pub fn compact(key: &PrivateKey, alg: &str, header: &str, payload: &[u8]) -> String {
     let input = format!("{}.{}", encode(header), encode(payload));
@@ -213,6 +244,18 @@ impl Fixture {
                 Audience::new(AUDIENCE).unwrap(),
             );
             ResourceServer::from_issuer(change(issuer.keys(keys)))
+        })
+    }
+
+    /// A fixture with a realm and metadata in its challenges, and the default leeway of 60 s.
+    pub fn with_metadata() -> Self {
+        Self::with_server(|keys| {
+            let issuer = Issuer::new(ISSUER).unwrap();
+            let issuer = TrustedIssuer::new(issuer, Audience::new(AUDIENCE).unwrap());
+            let resource = ProtectedResource::new("https://orders.example").unwrap();
+            ResourceServer::from_issuer(issuer.keys(keys))
+                .realm("orders")
+                .protected_resource(resource)
         })
     }
 

@@ -68,6 +68,18 @@ impl Serving {
         self.printed[name].as_str().unwrap().to_owned()
     }
 
+    /// Waits until the resource server has its keys.
+    pub async fn wait_until_ready(&self) {
+        let ready = format!("{}/readyz", self.text("listening"));
+        let became_ready = async {
+            while get(&ready, None).await.0 != StatusCode::OK {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let became_ready = tokio::time::timeout(Duration::from_secs(20), became_ready);
+        became_ready.await.expect("ready within 20 seconds");
+    }
+
     /// Sends SIGTERM. Returns the exit code and the log.
     pub async fn terminate(mut self) -> (Option<i32>, String) {
         let pid = self.child.id().unwrap().to_string();

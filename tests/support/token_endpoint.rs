@@ -11,6 +11,11 @@ use tokio::time::Instant;
 use tower_oauth::clock::{Clock, UnixTime};
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
 
+/// Sleeps for this many seconds of paused time.
+pub async fn sleep_seconds(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
 /// A wall clock that follows tokio's paused time.
 #[derive(Clone, Copy, Debug)]
 pub struct TokioClock(Instant);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, UnparsedPublicKey};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use jsonwebtoken::{DecodingKey, Validation};
@@ -37,9 +37,11 @@ use tower_oauth::{
     PrivateKeyJwt, Scope, TlsClientAuth, TokenManager,
 };
 
+use crate::support::jwt::{self, decode};
 use crate::support::log;
 use crate::support::mount::Mount;
 use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock};
+use crate::support::{chain, create_pipe, decoded};
 
 const ISSUER: &str = "https://as.example";
 const TOKEN_URL: &str = "https://as.example/token";
@@ -118,43 +120,19 @@ fn assertions(endpoint: &TokenEndpoint) -> Vec<String> {
     forms.map(|form| form["client_assertion"].clone()).collect()
 }
 
-/// Header and claims of a JWT, not verified.
-fn decode(jwt: &str) -> (Value, Value) {
-    let mut parts = jwt.split('.').map(|part| URL_SAFE_NO_PAD.decode(part));
-    let mut next = || serde_json::from_slice(&parts.next().unwrap().unwrap()).unwrap();
-    (next(), next())
-}
-
 fn claims(jwt: &str) -> Value {
     decode(jwt).1
 }
 
-/// A JWT of a platform, which only the server verifies.
-fn platform_jwt(claims: &Value) -> String {
-    let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
-    let header = json!({ "alg": "RS256", "kid": "platform" });
-    format!("{}.{}.c2lnbmF0dXJl", encode(&header), encode(claims))
-}
-
-/// One that expires this many seconds after the start of the test.
+/// A JWT of a platform, which only the server verifies. It expires this many seconds after the
+/// start of the test.
 fn platform_jwt_until(seconds: u64) -> String {
     let name = format!("system:serviceaccount:shop:orders-{seconds}");
-    platform_jwt(&json!({ "iss": "https://k8s.example", "sub": name, "exp": NOW + seconds }))
+    jwt::unsigned(&json!({ "iss": "https://k8s.example", "sub": name, "exp": NOW + seconds }))
 }
 
 async fn fetch(builder: TokenManagerBuilder) -> Result<(), Error> {
     builder.build_source().unwrap().fetch().await.map(drop)
-}
-
-/// The error and its causes, as a log shows them.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Verifies a signature without this crate.
@@ -168,7 +146,7 @@ fn verify(jwt: &str, public_key: &str, algorithm: Algorithm) -> bool {
         let der = STANDARD.decode(der).unwrap();
         let point = &der[der.len() - 133..];
         let (input, signature) = jwt.rsplit_once('.').unwrap();
-        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        let signature = decoded(signature);
         let key = UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point);
         return key.verify(input.as_bytes(), &signature).is_ok();
     }

@@ -107,8 +107,7 @@ async fn an_assertion_file_that_cannot_be_sent_is_a_transient_error_until_it_can
             "pipe",
             &|path| {
                 fs::remove_file(path).unwrap();
-                let status = std::process::Command::new("mkfifo").arg(path).status();
-                assert!(status.unwrap().success());
+                create_pipe(path);
             },
             "not a regular file",
         ),
@@ -183,7 +182,7 @@ async fn an_expired_assertion_of_any_source_is_not_sent() {
         (json!({ "exp": "s3cr3t" }), None),
         (json!({}), None),
     ] {
-        let jwt = platform_jwt(&claims);
+        let jwt = jwt::unsigned(&claims);
         fs::write(&path, &jwt).unwrap();
         let in_file = format!("the assertion in {} expired", path.display());
         let sources: [(Source, &str); 2] = [
@@ -464,7 +463,7 @@ async fn the_refusal_of_an_assertion_of_a_file_names_its_audience_and_both_cause
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("token");
     let long = "a".repeat(4096);
-    let token_within = platform_jwt(&json!({ "sub": "s3cr3t" }));
+    let token_within = jwt::unsigned(&json!({ "sub": "s3cr3t" }));
     for (aud, shown) in [
         (
             json!("https://k8s.example"),
@@ -477,7 +476,7 @@ async fn the_refusal_of_an_assertion_of_a_file_names_its_audience_and_both_cause
         (json!(7), "no readable `aud`"),
     ] {
         let claims = json!({ "sub": "orders", "aud": aud, "exp": NOW + 3600 });
-        fs::write(&path, platform_jwt(&claims)).unwrap();
+        fs::write(&path, jwt::unsigned(&claims)).unwrap();
         let file = || AssertionFile::new(&path);
         for (code, is_client) in [("invalid_client", true), ("invalid_grant", false)] {
             let endpoint =

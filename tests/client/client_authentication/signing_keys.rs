@@ -254,13 +254,7 @@ async fn an_unusable_key_file_is_a_transient_error_that_names_the_file_and_no_ke
     let too_long = format!("{}{}", pem("ed25519"), "s3cr3t\n".repeat(10_000));
     let (folder_path, pipe) = (folder.path().join("folder"), folder.path().join("pipe"));
     fs::create_dir(&folder_path).unwrap();
-    assert!(
-        std::process::Command::new("mkfifo")
-            .arg(&pipe)
-            .status()
-            .unwrap()
-            .success()
-    );
+    create_pipe(&pipe);
     let write = |text: &str| fs::write(&path, text).unwrap();
     let cases: [(&Path, &dyn Fn(), &str); 7] = [
         (&path, &|| {}, "cannot be read"),

@@ -12,8 +12,6 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -24,6 +22,7 @@ use tower_oauth::resource_server::Algorithm;
 use crate::client_keys::signing_key;
 use crate::node;
 use crate::servers::{install_folder, skip};
+use crate::support::jwt;
 
 const CLIENT_CREDENTIALS: &str = "client_credentials";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -192,7 +191,5 @@ fn with(document: &Value, changes: &Value) -> Value {
 
 /// The claims of a token that this server issued.
 fn claims(body: &Value) -> Value {
-    let token = body["access_token"].as_str().unwrap();
-    let claims = token.split('.').nth(1).unwrap();
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
+    jwt::decode(body["access_token"].as_str().unwrap()).1
 }

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tower_oauth::clock::{Clock as _, SystemClock};
@@ -13,6 +13,7 @@ use super::{
     CLIENT_CREDENTIALS, Fixture, INTROSPECTION, JWT_BEARER, Library, TOKEN_EXCHANGE, key, with,
 };
 use crate::client_keys::signing_key;
+use crate::support::{decoded, pem};
 
 /// What makes of a sound assertion one that no server may accept, by the reason that the server
 /// names.
@@ -160,11 +161,9 @@ fn public_pem(jwk: &Value) -> String {
     let mut der = STANDARD.decode(prefix).unwrap();
     for name in ["x", "y"] {
         let coordinate = jwk[name].as_str().unwrap();
-        der.extend(URL_SAFE_NO_PAD.decode(coordinate).unwrap());
+        der.extend(decoded(coordinate));
     }
-    let der = STANDARD.encode(der);
-    let (first, second) = der.split_at(64);
-    format!("-----BEGIN PUBLIC KEY-----\n{first}\n{second}\n-----END PUBLIC KEY-----\n")
+    pem("PUBLIC KEY", &der)
 }
 
 #[tokio::test]

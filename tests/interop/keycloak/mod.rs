@@ -28,6 +28,7 @@ use tower_oauth::{
 
 use crate::client_keys::Certificate;
 use crate::servers::{free_port, install_folder, skip};
+use crate::support::jwt;
 
 const STARTUP: Duration = Duration::from_secs(300);
 const ADMIN: &str = "admin";
@@ -340,10 +341,7 @@ fn assert_refused(error: &Error, status: StatusCode, code: &str) {
 
 /// The JOSE header of a token.
 fn jose_header(token: &str) -> Value {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    let header = token.split('.').next().unwrap();
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap()
+    jwt::decode(token).0
 }
 
 fn kind(result: Result<impl Sized, RejectionKind>) -> Option<RejectionKind> {

@@ -9,21 +9,8 @@ use tower_oauth::key_set::KeySet;
 use super::{
     Case, Key, accepts, assert_same_rows, decoded, keys, line_breaks, results, sign, with, without,
 };
+use crate::source::certificate_of;
 use crate::support::{ROCA_MODULUS, encode, rsa};
-
-/// The start and the end of a certificate around another public key.
-fn certificate_of(number: &[u8], exponent: &[u8]) -> Value {
-    let length = u8::try_from(exponent.len()).unwrap();
-    let numbers = [number, &[0x02, length], exponent].concat();
-    let der = [
-        &[0x30, 0x82, 0x03, 0x00],
-        &[0x01; 300][..],
-        &numbers,
-        &[0x05; 40],
-    ]
-    .concat();
-    json!([STANDARD.encode(der)])
-}
 
 /// The cases of each row of the table of members.
 fn members() -> Vec<(&'static str, Vec<Case>)> {
@@ -386,13 +373,13 @@ fn members() -> Vec<(&'static str, Vec<Case>)> {
         (
             "`x5c`: with the certificate of this key",
             vec![
-                rsa.with(json!({ "x5c": certificate_of(&n, &[1, 0, 1]) })),
+                rsa.with(json!({ "x5c": [certificate_of(&n, &[1, 0, 1])] })),
                 Case {
                     jwk: with(
                         &rsa.jwk,
                         json!({
                             "n": encode([vec![0], n.clone()].concat()),
-                            "x5c": certificate_of(&n, &[1, 0, 1]),
+                            "x5c": [certificate_of(&n, &[1, 0, 1])],
                         }),
                     ),
                     token: sign(&rsa.key, "RS256", Some("k")),
@@ -421,8 +408,8 @@ fn members() -> Vec<(&'static str, Vec<Case>)> {
         (
             "`x5c`: with the certificate of another key",
             vec![
-                rsa.with(json!({ "x5c": certificate_of(&[7; 256], &[1, 0, 1]) })),
-                rsa.with(json!({ "x5c": certificate_of(&n, &[3]) })),
+                rsa.with(json!({ "x5c": [certificate_of(&[7; 256], &[1, 0, 1])] })),
+                rsa.with(json!({ "x5c": [certificate_of(&n, &[3])] })),
             ],
         ),
         (

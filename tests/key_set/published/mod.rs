@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 use tower_oauth::clock::{ManualClock, UnixTime};
 use tower_oauth::key_set::KeySet;
@@ -92,7 +90,7 @@ fn without(jwk: &Value, name: &str) -> String {
 }
 
 fn decoded(jwk: &Value, name: &str) -> Vec<u8> {
-    URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap()
+    support::decoded(jwk[name].as_str().unwrap())
 }
 
 /// A key in one form, and a token that it verifies if it is used.
