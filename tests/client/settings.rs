@@ -14,7 +14,7 @@ use tower_oauth::resource_server::Algorithm;
 use tower_oauth::transport::ReqwestTransport;
 use tower_oauth::{
     Audience, ClientAssertion, ClientCredentials, Endpoint, Issuer, PrivateKeyJwt, Scope,
-    TlsClientAuth, TokenManager,
+    TlsClientAuth, TokenExchange, TokenManager,
 };
 
 use crate::support::child_process::test_name;
@@ -781,6 +781,7 @@ async fn a_manager_of_settings_gets_a_token_with_the_secret_that_they_have() {
             let settings = settings.unwrap();
             assert!(!format!("{settings:?}").contains(secret), "{format}");
             let builder = settings.to_builder().unwrap().transport(issuer.transport());
+            assert!(TokenExchange::builder(builder.clone()).build().is_ok());
             let token = builder.start().unwrap().access_token().await;
             assert_eq!(token.is_ok(), is_right, "{format}");
         }

@@ -20,8 +20,8 @@ use tower_oauth::resource_server::InboundToken;
 use tower_oauth::transport::{SendFuture, Transport, TransportError};
 use tower_oauth::{ClientCredentials, Endpoint, Error, Issuer, TokenExchange, TokenManager};
 
-use crate::support::log;
 use crate::support::token_endpoint::{Reply, TokenEndpoint, TokioClock, sleep_seconds};
+use crate::support::{jwt, log};
 
 const TOKEN_URL: &str = "https://as.example/token";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -763,8 +763,8 @@ async fn an_exchange_without_an_actor_token_is_not_sent() {
     assert_eq!((error.kind(), server.count()), (ErrorKind::Refused, 0));
 }
 
-#[tokio::test(start_paused = true)]
-async fn all_exchanges_share_one_discovery() {
+/// The token endpoint of an issuer, and an exchange that discovers it.
+fn discovered(clock: TokioClock) -> (TokenEndpoint, TokenExchange) {
     let metadata = json!({ "issuer": "https://as.example", "token_endpoint": TOKEN_URL });
     let reply = json!({
         "access_token": "t", "token_type": "Bearer", "issued_token_type": ACCESS_TOKEN,
@@ -773,12 +773,17 @@ async fn all_exchanges_share_one_discovery() {
         .metadata(Reply::Json(200, metadata))
         .delay(Duration::from_millis(50));
     let credentials = ClientCredentials::new("orders", "s3cret");
-    let clock = TokioClock::new();
     let tokens = TokenManager::for_issuer(Issuer::new("https://as.example").unwrap(), credentials)
         .unwrap()
         .transport(endpoint.clone())
         .clock(clock);
-    let exchange = TokenExchange::builder(tokens).build().unwrap();
+    (endpoint, TokenExchange::builder(tokens).build().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_exchanges_share_one_discovery() {
+    let clock = TokioClock::new();
+    let (endpoint, exchange) = discovered(clock);
     let mut calls = JoinSet::new();
     for call in 0..100 {
         let (exchange, subject) = (exchange.clone(), subject(&format!("s-{call}"), clock, 600));
@@ -786,6 +791,17 @@ async fn all_exchanges_share_one_discovery() {
     }
     assert!(calls.join_all().await.into_iter().all(|is_ok| is_ok));
     assert_eq!((endpoint.count(), endpoint.metadata_requests()), (100, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_another_issuer_is_sent_to_the_token_endpoint_too() {
+    let clock = TokioClock::new();
+    let (endpoint, exchange) = discovered(clock);
+    let token = jwt::unsigned(&json!({ "iss": "https://partner.example" }));
+    let subject = subject(&token, clock, 600);
+    assert!(exchange.access_token(&subject).await.is_ok());
+    let form = &endpoint.token_requests()[0].form;
+    assert!(form.contains(&("subject_token".to_owned(), token)));
 }
 
 /// On several threads, with a cache that is too small, and real time.

@@ -55,6 +55,10 @@ use crate::trace;
 /// The token is added to a request by hand ([`AccessToken::header_value`]): send it to the service
 /// that it is for, and to no other.
 ///
+/// The issuer of the subject token is not compared. A service that trusts several issuers compares
+/// [`AuthContext::issuer`](crate::AuthContext::issuer) before the exchange, so that no token of
+/// another issuer is sent to this token endpoint.
+///
 /// The subject token is in no log, error or `Debug` output, and the cache has only its SHA-256
 /// hash. The copies in a request are zeroized after it; the buffers of the HTTP client are not.
 ///
