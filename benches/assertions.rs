@@ -34,10 +34,9 @@ use aws_lc_rs::signature::{
     ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair,
     RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
 };
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Request, Response};
+use pem_rfc7468::LineEnding;
 use rounds::{Call, Row, field, thousands};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
@@ -170,11 +169,7 @@ fn cases() -> Vec<Case> {
 }
 
 fn pem(pkcs8: &[u8]) -> String {
-    let body = STANDARD.encode(pkcs8);
-    let lines = body.as_bytes().chunks(64);
-    let lines = lines.map(|line| format!("{}\n", str::from_utf8(line).unwrap()));
-    let body = lines.collect::<String>();
-    format!("-----BEGIN PRIVATE KEY-----\n{body}-----END PRIVATE KEY-----\n")
+    pem_rfc7468::encode_string("PRIVATE KEY", LineEnding::LF, pkcs8).unwrap()
 }
 
 fn main() {

@@ -11,11 +11,12 @@ use aws_lc_rs::signature::{
     KeyPair as _, RsaKeyPair,
 };
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use jsonwebtoken::EncodingKey;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
+use pem_rfc7468::LineEnding;
 use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value, json};
 use tower_oauth::authorization_server::{AuthorizationServer, RegisteredApplication};
@@ -127,13 +128,7 @@ impl Signer {
 
     /// The private key in PKCS#8.
     pub(crate) fn pem(&self) -> String {
-        let body = STANDARD.encode(&self.pkcs8);
-        let lines = body
-            .as_bytes()
-            .chunks(64)
-            .map(|line| std::str::from_utf8(line).unwrap());
-        let body = lines.collect::<Vec<_>>().join("\n");
-        format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
+        pem_rfc7468::encode_string("PRIVATE KEY", LineEnding::LF, &self.pkcs8).unwrap()
     }
 
     fn signature(&self, message: &[u8]) -> Vec<u8> {

@@ -35,10 +35,11 @@ use aws_lc_rs::signature::{
     RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaKeyPair,
 };
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body_util::Full;
+use pem_rfc7468::LineEnding;
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::clock::{ManualClock, UnixTime};
@@ -157,10 +158,7 @@ pub fn decoded(text: &str) -> Vec<u8> {
 
 /// A PEM text (RFC 7468 §2).
 pub fn pem(label: &str, der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let lines: Vec<_> = text.as_bytes().chunks(64).collect();
-    let lines = String::from_utf8(lines.join(&b"\n"[..])).unwrap();
-    format!("-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n")
+    pem_rfc7468::encode_string(label, LineEnding::LF, der).unwrap()
 }
 
 /// The message of an error, with those of its sources.
