@@ -94,7 +94,10 @@ impl TokenExchangeBuilder {
     /// Sets what the subject tokens are. Default:
     /// [`AccessToken`](TokenTypeIdentifier::AccessToken).
     ///
-    /// [`Jwt`](TokenTypeIdentifier::Jwt) is for tokens of another issuer than the server.
+    /// By [RFC 8693 §3](https://www.rfc-editor.org/rfc/rfc8693#section-3),
+    /// [`Jwt`](TokenTypeIdentifier::Jwt) is for tokens of another issuer than the server. Some
+    /// servers take their access tokens as `AccessToken`, too, as Okta does with its trusted
+    /// servers.
     pub fn subject_token_type(mut self, token_type: TokenTypeIdentifier) -> Self {
         self.settings.subject_token_type = token_type;
         self
